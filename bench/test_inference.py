@@ -1,0 +1,13 @@
+"""Inference of the lecture's networks: latency at batch 1, throughput at batch 32."""
+
+from typing import Any
+
+import pytest
+
+from convmark.plugin.replay import Measured
+from convmark.suites import INFERENCE
+
+
+@pytest.mark.convmark(INFERENCE)
+def test_inference(measured: Measured, benchmark: Any) -> None:
+    measured.replay(benchmark)

@@ -1,0 +1,109 @@
+"""Case: what is measured, its name, and the grid of cases that options expand to.
+
+The worker loads this module too, so it needs the standard library alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from convmark.errors import CaseError
+
+__all__ = ["BACKENDS", "ISOLATIONS", "JIT_STATES", "PRECISIONS", "TASKS", "Case", "expand"]
+
+TASKS = ("train", "infer")
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+JIT_STATES = ("off", "on")
+ISOLATIONS = ("fork", "spawn", "none")
+BACKENDS = ("tensorflow",)
+
+_CHOICES = {"task": TASKS, "precision": PRECISIONS, "jit": JIT_STATES, "backend": BACKENDS}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One point of the benchmark grid, fixed before anything runs."""
+
+    model: str
+    task: str
+    """`train` or `infer`."""
+    device: str = "cpu"
+    """`cpu` or `gpu:N`."""
+    batch_size: int = 1
+    """Samples per replica per step, as asked for; never the size that fitted."""
+    precision: str = "float32"
+    jit: str = "off"
+    """Whether XLA compiles the step: `on` or `off`."""
+    replicas: int = 1
+    threads: str = "default"
+    """Intra-op and inter-op threads as a whole number, or `default`."""
+    backend: str = "tensorflow"
+
+    def __post_init__(self) -> None:
+        for field, choices in _CHOICES.items():
+            value = getattr(self, field)
+            if value not in choices:
+                raise CaseError(
+                    f"{self.model}: {field} must be one of {', '.join(choices)}, got {value!r}"
+                )
+        if self.batch_size < 1:
+            raise CaseError(f"{self.model}: batch size must be at least 1, got {self.batch_size}")
+        if self.replicas < 1:
+            raise CaseError(f"{self.model}: replicas must be at least 1, got {self.replicas}")
+
+    @property
+    def name(self) -> str:
+        """The case's key: its axes, those at their default left out beyond the first five."""
+        parts = [self.model, self.task, self.device, f"b{self.batch_size}", self.precision]
+        if self.jit == "on":
+            parts.append("jit")
+        if self.threads != "default":
+            parts.append(f"t{self.threads}")
+        if self.replicas != 1:
+            parts.append(f"r{self.replicas}")
+        if self.backend != "tensorflow":
+            parts.append(self.backend)
+        return "-".join(parts)
+
+    @property
+    def group(self) -> str:
+        """What a table puts side by side: all axes but the model."""
+        return self.name.removeprefix(f"{self.model}-")
+
+    def as_fields(self) -> dict[str, Any]:
+        """The axes by name, for the protocol and for a record."""
+        return asdict(self)
+
+
+def expand(
+    *,
+    models: Iterable[str],
+    tasks: Iterable[str],
+    devices: Iterable[str],
+    batch_sizes: Sequence[int],
+    precisions: Sequence[str] = ("float32",),
+    jit: Sequence[str] = ("off",),
+    threads: str = "default",
+) -> list[Case]:
+    """Return every combination once, models slowest, in the order given.
+
+    Raises:
+        CaseError: a value that a case refuses.
+    """
+    grid = itertools.product(models, tasks, devices, batch_sizes, precisions, jit)
+    cases = [
+        Case(
+            model=model,
+            task=task,
+            device=device,
+            batch_size=batch_size,
+            precision=precision,
+            jit=compiled,
+            threads=threads,
+        )
+        for model, task, device, batch_size, precision, compiled in grid
+    ]
+    return list(dict.fromkeys(cases))

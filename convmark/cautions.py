@@ -1,0 +1,219 @@
+"""What will make figures unreliable: flags and states that change speed, with what to do."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from convmark.environment import GIB, Machine, State, plain_text
+from convmark.errors import ConvmarkError
+
+__all__ = ["Caution", "cautions", "speed_flags"]
+
+LOAD_PER_CORE = 0.1
+LEAST_LOAD = 0.5
+STEAL_FRACTION = 0.01
+LEAST_FREE_BYTES = 2 * GIB
+HOT_CPU_C = 90.0
+
+# CUDA_VISIBLE_DEVICES is not here: it chooses a device, which the case names, not its speed.
+_SPEED_FLAGS = (
+    "CUDA_CACHE_DISABLE",
+    "CUDA_DEVICE_MAX_CONNECTIONS",
+    "CUDA_LAUNCH_BLOCKING",
+    "CUDA_MODULE_LOADING",
+    "DNNL_*",
+    "GOMP_*",
+    "KMP_*",
+    "LD_PRELOAD",
+    "MALLOC_*",
+    "MKL_*",
+    "NCCL_*",
+    "NVIDIA_TF32_OVERRIDE",
+    "OMP_*",
+    "ONEDNN_*",
+    "OPENBLAS_NUM_THREADS",
+    "PYTHONDEVMODE",
+    "PYTHONMALLOC",
+    "PYTHONTRACEMALLOC",
+    "TF_CPP_MAX_VLOG_LEVEL",
+    "TF_CPP_VMODULE",
+    "TF_CUDNN_*",
+    "TF_DETERMINISTIC_OPS",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_FORCE_GPU_ALLOW_GROWTH",
+    "TF_GPU_*",
+    "TF_NUM_INTEROP_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_XLA_FLAGS",
+    "XLA_FLAGS",
+)
+
+_FLAG_EFFECTS = (
+    ("*_NUM_THREADS", "fixes the number of threads"),
+    ("TF_NUM_*_THREADS", "fixes the number of threads"),
+    ("CUDA_LAUNCH_BLOCKING", "a debug setting: every kernel is waited for"),
+    ("LD_PRELOAD", "puts other code in place of the system's libraries"),
+    ("NVIDIA_TF32_OVERRIDE", "changes the precision of matrix products"),
+    ("PYTHON*", "a debug setting: changes how fast Python itself runs"),
+    ("TF_CPP_*", "a debug setting: logging takes time"),
+    ("TF_DETERMINISTIC_OPS", "chooses slower, repeatable kernels"),
+    ("TF_ENABLE_ONEDNN_OPTS", "turns the CPU's fast kernels on or off"),
+    ("*XLA_FLAGS", "changes what XLA compiles, and how"),
+    ("*", "changes speed"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caution:
+    """One thing that makes figures unreliable."""
+
+    subject: str
+    finding: str
+    """What is so, with its value and the rule it breaks."""
+    remedy: str
+    """What the user can do."""
+
+    def __post_init__(self) -> None:
+        for field in ("subject", "finding", "remedy"):
+            if not getattr(self, field):
+                raise ConvmarkError(f"caution {self.subject!r}: {field} must not be empty")
+
+
+def cautions(machine: Machine, state: State, environ: Mapping[str, str]) -> list[Caution]:
+    """Return what will make figures unreliable, in a fixed order; an unknown state gives nothing.
+
+    The thresholds, each crossed strictly:
+        load: 0.1 per core, as that many rivals slow a step on all cores by about 10 %, the most by
+            which fresh processes differ on a quiet machine; never below 0.5, which the command just
+            typed can cause by itself.
+        governor: any but `performance`, as the clock then follows the load of seconds before.
+        steal: 1 % of the CPU time wanted, as much as a paired comparison can see.
+        temperature: 90 degrees Celsius; CPUs begin to throttle between 95 and 105.
+        memory: below 2 GiB, about what one large case and its framework hold.
+        quota: fewer cores than the process sees, as the framework starts a thread for each of these
+            and all are stopped together when the quota is used up.
+    """
+    rules: tuple[Callable[[Machine, State], Caution | None], ...] = (
+        _load,
+        _governor,
+        _battery,
+        _steal,
+        _temperature,
+        _memory,
+        _quota,
+    )
+    found = [caution for rule in rules if (caution := rule(machine, state))]
+    return found + _flags(environ)
+
+
+def speed_flags(environ: Mapping[str, str]) -> str:
+    """Return the variables that change speed, as sorted `NAME=value` separated by spaces.
+
+    A variable set to nothing counts as not set; values are quoted as a shell wants them.
+    """
+    return " ".join(f"{name}={shlex.quote(value)}" for name, value in _set_flags(environ))
+
+
+def _set_flags(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    return [
+        (plain_text(name), plain_text(value))
+        for name, value in sorted(environ.items())
+        if plain_text(value) and any(fnmatchcase(name, flag) for flag in _SPEED_FLAGS)
+    ]
+
+
+def _load(machine: Machine, state: State) -> Caution | None:
+    limit = max(LEAST_LOAD, LOAD_PER_CORE * machine.cores)
+    if state.load_average_1min is None or state.load_average_1min <= limit:
+        return None
+    return Caution(
+        subject="load",
+        finding=f"1-min load {state.load_average_1min:.2f} on {machine.cores} cores, "
+        f"above {limit:.2f}: other programs take CPU time",
+        remedy="end other programs, wait a minute and look again",
+    )
+
+
+def _governor(machine: Machine, state: State) -> Caution | None:
+    if set(state.governors) <= {"performance"}:
+        return None
+    return Caution(
+        subject="governor",
+        finding=f"{', '.join(state.governors)}, not performance alone: the clock follows the load",
+        remedy="sudo cpupower frequency-set -g performance",
+    )
+
+
+def _battery(machine: Machine, state: State) -> Caution | None:
+    if not state.on_battery:
+        return None
+    return Caution(
+        subject="power",
+        finding="on battery: the clock is kept low to save it",
+        remedy="connect the machine to mains power",
+    )
+
+
+def _steal(machine: Machine, state: State) -> Caution | None:
+    if state.steal_fraction is None or state.steal_fraction <= STEAL_FRACTION:
+        return None
+    return Caution(
+        subject="steal",
+        finding=f"{state.steal_fraction:.1%} of the CPU time wanted went to other virtual machines,"
+        f" above {STEAL_FRACTION:.0%}",
+        remedy="use a dedicated host, or an instance type with CPUs of its own",
+    )
+
+
+def _temperature(machine: Machine, state: State) -> Caution | None:
+    if state.cpu_temperature_c is None or state.cpu_temperature_c <= HOT_CPU_C:
+        return None
+    return Caution(
+        subject="temperature",
+        finding=f"CPU at {state.cpu_temperature_c:.0f} degrees Celsius, above {HOT_CPU_C:.0f}: "
+        "it will lower its clock",
+        remedy="let the machine cool down, then check its fans and filters",
+    )
+
+
+def _memory(machine: Machine, state: State) -> Caution | None:
+    if state.available_memory_bytes >= LEAST_FREE_BYTES:
+        return None
+    return Caution(
+        subject="memory",
+        finding=f"{state.available_memory_bytes / GIB:.2f} GiB available, "
+        f"below {LEAST_FREE_BYTES / GIB:.0f} GiB: cases may swap or be killed",
+        remedy="end programs that hold memory, or measure smaller models and batches",
+    )
+
+
+def _quota(machine: Machine, state: State) -> Caution | None:
+    if state.cpu_quota_cores is None or state.cpu_quota_cores >= machine.cores:
+        return None
+    whole = max(1, int(state.cpu_quota_cores))
+    return Caution(
+        subject="CPU quota",
+        finding=f"the container may use {state.cpu_quota_cores:.2f} of the {machine.cores} cores "
+        "it sees: threads are stopped when the quota is used up",
+        remedy=f"raise the quota to {machine.cores} (docker run --cpus={machine.cores}), "
+        f"or pin the run to {whole} (taskset -c 0-{whole - 1})",
+    )
+
+
+def _flags(environ: Mapping[str, str]) -> list[Caution]:
+    return [
+        Caution(
+            subject=name,
+            finding=f"set to {value}: {_effect(name)}",
+            remedy=f"unset {name}, unless it is what you measure: "
+            "only rows with equal flags are compared",
+        )
+        for name, value in _set_flags(environ)
+    ]
+
+
+def _effect(name: str) -> str:
+    return next(effect for pattern, effect in _FLAG_EFFECTS if fnmatchcase(name, pattern))

@@ -1,0 +1,147 @@
+"""The command line: `convmark run | doctor`. Imports nothing heavy before it knows what to do."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from convmark import __version__
+from convmark.errors import ConvmarkError
+from convmark.options import OPTIONS, Options, pyproject_settings, read
+
+__all__ = ["main"]
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses on one line, with the nearest option."""
+
+    def error(self, message: str) -> NoReturn:
+        for word in message.split():
+            if word.startswith("--"):
+                name = word.partition("=")[0]
+                near = difflib.get_close_matches(name, self._option_string_actions, n=1)
+                if near and near[0] != name:
+                    message += f"; did you mean {near[0]}?"
+                    break
+        self.exit(EXIT_USAGE, f"{self.prog}: {' '.join(message.split())}\n")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="convmark",
+        description="Benchmark Keras ConvNets in fresh processes and keep the history as CSV.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"convmark {__version__}")
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, parser_class=_Parser
+    )
+    run = commands.add_parser(
+        "run",
+        help="measure the default cases, or those that the options name",
+        description="Measure cases in fresh processes and append a row each to a CSV file.",
+        allow_abbrev=False,
+    )
+    _add_options(run, [option.name for option in OPTIONS])
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what is here, and what of it makes figures unreliable",
+        description="Say what is here, and what of it makes figures unreliable.",
+        allow_abbrev=False,
+    )
+    _add_options(doctor, ["results"])
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    for option in OPTIONS:
+        if option.name in names:
+            parser.add_argument(option.flag, metavar=option.metavar, help=option.help)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    given = _parser().parse_args(arguments)
+    try:
+        options = read(vars(given), pyproject_settings(Path.cwd()))
+        return _doctor(options) if given.command == "doctor" else _run(options)
+    except ConvmarkError as error:
+        print(f"convmark {given.command}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print(f"convmark {given.command}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has left, as `| head` does
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+
+
+def _run(options: Options) -> int:
+    from convmark import progress
+    from convmark.commit import read_commit
+    from convmark.environment import read_machine
+    from convmark.launch import Interpreter
+    from convmark.report.summary import summary_table
+    from convmark.run import Result, devices_asked_for, execute, facts_of, inspect, kept, plan
+    from convmark.store import Store
+    from convmark.suites import NETWORKS, cases
+
+    store = Store(options.results)
+    store.check_writable()
+    machine = read_machine()
+    with Interpreter(isolation=options.isolation, time_limit_s=options.time_limit_s) as interpreter:
+        found = inspect(interpreter, options.models or NETWORKS)
+        devices = devices_asked_for(options.devices, found["devices"])
+        jobs = plan(cases(options, devices), options.processes, options.seed)
+        run_file = store.create_run(machine.name)
+        commit = read_commit(Path.cwd(), besides=[options.results.absolute()])
+        facts = facts_of(run_file.run, machine, commit, os.environ)
+        results: list[Result] = []
+        try:
+            with progress.on(sys.stderr, 2 * options.time_budget_s + 2) as shown:
+                execute(jobs, interpreter, options, facts, run_file, shown, keep=results.append)
+        except KeyboardInterrupt:
+            print(f"convmark run: interrupted; {kept(run_file)}", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        finally:
+            run_file.close()
+    records = [result.record for result in results]
+    print(summary_table(records))
+    print(f"\n{kept(run_file)}")
+    return EXIT_OK if all(record.measured for record in records) else EXIT_FAILED
+
+
+def _doctor(options: Options) -> int:
+    from convmark.cautions import cautions, speed_flags
+    from convmark.doctor import findings
+    from convmark.environment import read_machine, read_state
+    from convmark.launch import Interpreter
+    from convmark.run import inspect
+
+    machine = read_machine()
+    state = read_state()
+    with Interpreter(isolation="spawn") as interpreter:
+        try:
+            framework = inspect(interpreter, ())
+        except ConvmarkError as error:
+            framework = {"error": str(error), "executable": sys.executable}
+    print(
+        findings(
+            machine,
+            state,
+            cautions(machine, state, os.environ),
+            framework,
+            options.results,
+            flags=speed_flags(os.environ),
+        )
+    )
+    return EXIT_FAILED if "error" in framework else EXIT_OK

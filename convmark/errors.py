@@ -1,0 +1,36 @@
+"""Every error that convmark raises on purpose: one line that says what, which rule, and what to do."""
+
+from __future__ import annotations
+
+__all__ = [
+    "CaseError",
+    "ConvmarkError",
+    "MeasurementError",
+    "OptionError",
+    "StoreError",
+    "WorkerError",
+]
+
+
+class ConvmarkError(Exception):
+    """Base of all errors that a user may see; its text is one line."""
+
+
+class OptionError(ConvmarkError):
+    """An option's value breaks its rule."""
+
+
+class CaseError(ConvmarkError):
+    """A case that cannot exist."""
+
+
+class StoreError(ConvmarkError):
+    """A results folder or file that cannot be read or written."""
+
+
+class MeasurementError(ConvmarkError):
+    """Numbers from which the wanted figure does not follow."""
+
+
+class WorkerError(ConvmarkError):
+    """A worker process that could not be started or does not keep to the protocol."""

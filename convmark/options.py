@@ -1,0 +1,324 @@
+"""The options, once: the same names, rules and defaults for pytest, the command line and pyproject.
+
+Each source gives texts (pyproject may give numbers and lists); `read` turns them into one frozen
+`Options`, and every refusal is an `OptionError` that names the option, the value and the rule.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convmark.case import ISOLATIONS, PRECISIONS, TASKS
+from convmark.errors import OptionError
+
+__all__ = ["OPTIONS", "Option", "Options", "nearest", "pyproject_settings", "read"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the user asked for; None where the suite or the command has its own default."""
+
+    models: tuple[str, ...] | None
+    tasks: tuple[str, ...]
+    devices: tuple[str, ...]
+    batch_sizes: tuple[int, ...] | None
+    """Samples per replica per step."""
+    precisions: tuple[str, ...]
+    jit: tuple[str, ...]
+    threads: str
+    processes: int
+    """Fresh processes per case."""
+    time_budget_s: float
+    """Seconds of timed rounds per process."""
+    time_limit_s: float
+    """Seconds that a worker may go without a sign of progress."""
+    isolation: str
+    results: Path
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option: its name without dashes, its rule and its line of help."""
+
+    name: str
+    metavar: str
+    parse: Callable[[str, str], Any]
+    """Turns (flag, text) into the value, or raises OptionError."""
+    default: str | None
+    help: str
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name}"
+
+    @property
+    def key(self) -> str:
+        return self.name.replace("-", "_")
+
+
+def nearest(value: str, known: Iterable[str]) -> str:
+    """Say the nearest known names, or all of them where they are few and none is near."""
+    names = list(known)
+    near = difflib.get_close_matches(value, names, n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"known: {', '.join(names)}" if len(names) <= 12 else "no known name is near"
+
+
+def _words(flag: str, text: str) -> tuple[str, ...]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise OptionError(f"{flag}: must be a comma-separated list without gaps, got {text!r}")
+    return tuple(dict.fromkeys(words))
+
+
+def _choices(known: Sequence[str]) -> Callable[[str, str], tuple[str, ...]]:
+    def parse(flag: str, text: str) -> tuple[str, ...]:
+        words = _words(flag, text)
+        for word in words:
+            if word not in known:
+                raise OptionError(f"{flag}: unknown name {word!r}; {nearest(word, known)}")
+        return words
+
+    return parse
+
+
+def _choice(known: Sequence[str]) -> Callable[[str, str], str]:
+    def parse(flag: str, text: str) -> str:
+        if text not in known:
+            raise OptionError(f"{flag}: must be one of {', '.join(known)}, got {text!r}")
+        return text
+
+    return parse
+
+
+def _jit(flag: str, text: str) -> tuple[str, ...]:
+    state = _choice(("off", "on", "both"))(flag, text)
+    return ("off", "on") if state == "both" else (state,)
+
+
+def _whole(flag: str, text: str, at_least: int) -> int:
+    rule = f"{flag}: must be a whole number of at least {at_least}, got {text!r}"
+    try:
+        number = int(text)
+    except ValueError:
+        raise OptionError(rule) from None
+    if number < at_least or len(text) > 18:
+        raise OptionError(rule)
+    return number
+
+
+def _batch_sizes(flag: str, text: str) -> tuple[int, ...]:
+    return tuple(_whole(flag, word, 1) for word in _words(flag, text))
+
+
+def _count(flag: str, text: str) -> int:
+    return _whole(flag, text, 1)
+
+
+def _seed(flag: str, text: str) -> int:
+    return _whole(flag, text, 0) % 2**32
+
+
+def _seconds(flag: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise OptionError(f"{flag}: must be a number of seconds above 0, got {text!r}")
+    return seconds
+
+
+def _threads(flag: str, text: str) -> str:
+    if text == "default":
+        return text
+    try:
+        return str(_whole(flag, text, 1))
+    except OptionError:
+        raise OptionError(
+            f"{flag}: must be 'default' or a whole number of at least 1, got {text!r}"
+        ) from None
+
+
+def _devices(flag: str, text: str) -> tuple[str, ...]:
+    words = _words(flag, text)
+    for word in words:
+        kind, _, index = word.partition(":")
+        if word not in ("cpu", "all") and not (kind == "gpu" and index.isdecimal()):
+            raise OptionError(
+                f"{flag}: unknown device {word!r}; a device is cpu, gpu:N (such as gpu:0) or all"
+            )
+    return words
+
+
+def _folder(flag: str, text: str) -> Path:
+    if not text.strip() or "\0" in text:
+        raise OptionError(f"{flag}: must be the path of a folder, got {text!r}")
+    return Path(text)
+
+
+OPTIONS = (
+    Option(
+        name="models",
+        metavar="NAMES",
+        parse=_words,
+        default=None,
+        help="models by name: the lecture's six, any of keras.applications in lower case, or your "
+        "own as package.module:builder (default: the suite's)",
+    ),
+    Option(
+        name="tasks",
+        metavar="TASKS",
+        parse=_choices(TASKS),
+        default="train,infer",
+        help="train, infer (default: both)",
+    ),
+    Option(
+        name="devices",
+        metavar="DEVICES",
+        parse=_devices,
+        default="all",
+        help="cpu, gpu:0, ... or all that are there (default: all)",
+    ),
+    Option(
+        name="batch-sizes",
+        metavar="SIZES",
+        parse=_batch_sizes,
+        default=None,
+        help="samples per replica per step (default: 32 in training, 1 and 32 in inference)",
+    ),
+    Option(
+        name="precisions",
+        metavar="PRECISIONS",
+        parse=_choices(PRECISIONS),
+        default="float32",
+        help="float32, mixed_float16, mixed_bfloat16 (default: float32)",
+    ),
+    Option(
+        name="jit",
+        metavar="STATE",
+        parse=_jit,
+        default="off",
+        help="compile the step with XLA: off, on or both (default: off)",
+    ),
+    Option(
+        name="threads",
+        metavar="N",
+        parse=_threads,
+        default="default",
+        help="threads of the measured process, or default: the framework's own choice",
+    ),
+    Option(
+        name="processes",
+        metavar="N",
+        parse=_count,
+        default="2",
+        help="fresh processes per case (default: 2)",
+    ),
+    Option(
+        name="time-budget",
+        metavar="SECONDS",
+        parse=_seconds,
+        default="2",
+        help="seconds of timed rounds per process (default: 2)",
+    ),
+    Option(
+        name="time-limit",
+        metavar="SECONDS",
+        parse=_seconds,
+        default="600",
+        help="seconds a worker may go without a sign of progress before it is ended (default: 600)",
+    ),
+    Option(
+        name="isolation",
+        metavar="HOW",
+        parse=_choice(ISOLATIONS),
+        default="fork" if sys.platform == "linux" else "spawn",
+        help="fork: a child of a warm interpreter; spawn: a new interpreter; none: one process for "
+        "all, for debuggers and profilers (default: fork on Linux, else spawn)",
+    ),
+    Option(
+        name="results",
+        metavar="FOLDER",
+        parse=_folder,
+        default="results",
+        help="folder of the CSV history (default: results)",
+    ),
+    Option(
+        name="seed",
+        metavar="N",
+        parse=_seed,
+        default="0",
+        help="seed of the plan's order, the weights and the batches (default: 0)",
+    ),
+)
+
+
+def _as_text(flag: str, value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ",".join(_as_text(flag, item) for item in value)
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise OptionError(f"{flag}: must be a text, a number or a list of them, got {value!r}")
+    return str(value)
+
+
+def pyproject_settings(folder: Path) -> dict[str, Any]:
+    """Return `[tool.convmark]` of `folder`/pyproject.toml, empty where there is none.
+
+    Raises:
+        OptionError: the file is not TOML, or the table has a key that is no option.
+    """
+    path = folder / "pyproject.toml"
+    if not path.is_file():
+        return {}
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("convmark", {})
+    except (OSError, ValueError, AttributeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise OptionError(f"{path}: cannot be read as TOML: {reason}") from None
+    if not isinstance(table, dict):
+        raise OptionError(f"{path}: tool.convmark must be a table, got {table!r}")
+    known = [option.name for option in OPTIONS]
+    for key in table:
+        if key.replace("_", "-") not in known:
+            raise OptionError(
+                f"{path}: [tool.convmark] has no key {key!r}; {nearest(key.replace('_', '-'), known)}"
+            )
+    return {key.replace("-", "_"): value for key, value in table.items()}
+
+
+def read(given: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> Options:
+    """Return the options: `given` by the user first, then `settings`, then the defaults.
+
+    Args:
+        given: texts by option key (`batch_sizes`), None or absent where the user gave none.
+        settings: the values of `[tool.convmark]`, by the same keys.
+
+    Raises:
+        OptionError: a value breaks its option's rule.
+    """
+    values: dict[str, Any] = {}
+    for option in OPTIONS:
+        value: Any = given.get(option.key)
+        flag = option.flag
+        if value is None and settings and option.key in settings:
+            value = settings[option.key]
+            flag = f"[tool.convmark] {option.name}"
+        if value is None:
+            value = option.default
+        values[option.key] = None if value is None else option.parse(flag, _as_text(flag, value))
+    values["time_budget_s"] = values.pop("time_budget")
+    values["time_limit_s"] = values.pop("time_limit")
+    return Options(**values)

@@ -1,0 +1,167 @@
+"""The pytest side: options, collection, measuring before the first test, and what is shown.
+
+A test marked `@pytest.mark.convmark(SUITE)` that takes the fixture `measured` is collected once per
+case of the suite. All selected cases are measured before the first test reports; each test then
+replays its steps into pytest-benchmark's `benchmark` fixture. Nothing here acts on other tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convmark.errors import ConvmarkError
+from convmark.options import OPTIONS, Options, pyproject_settings, read
+from convmark.plugin import bridge
+from convmark.plugin.campaign import Campaign
+from convmark.plugin.replay import Measured
+
+_OPTIONS_KEY = pytest.StashKey[Options]()
+_CAMPAIGN_KEY = pytest.StashKey[Campaign]()
+_COMPARISON_KEY = pytest.StashKey[bridge.Comparison]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("convmark", "convmark: benchmarks of Keras ConvNets")
+    for option in OPTIONS:
+        if option.name != "tasks":  # the suite says the task
+            group.addoption(
+                option.flag, metavar=option.metavar, default=None, help=option.help, dest=_dest(option.key)
+            )
+
+
+def _dest(key: str) -> str:
+    return f"convmark_{key}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "convmark(suite): measure the suite's cases, one test each, before the first test"
+    )
+    config.stash[_COMPARISON_KEY] = bridge.Comparison.postpone(config)
+    given = {
+        option.key: config.getoption(_dest(option.key), None)
+        for option in OPTIONS
+        if option.name != "tasks"
+    }
+    try:
+        config.stash[_OPTIONS_KEY] = read(given, pyproject_settings(config.rootpath))
+    except ConvmarkError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marker = metafunc.definition.get_closest_marker("convmark")
+    if marker is None or "measured" not in metafunc.fixturenames:
+        return
+    (suite,) = marker.args
+    config = metafunc.config
+    options = config.stash[_OPTIONS_KEY]
+    cases = suite.cases(options, _campaign(config).likely_devices())
+    metafunc.parametrize("measured", cases, indirect=True, ids=[case.name for case in cases])
+
+
+def _campaign(config: pytest.Config) -> Campaign:
+    if _CAMPAIGN_KEY not in config.stash:
+        config.stash[_CAMPAIGN_KEY] = Campaign(config.stash[_OPTIONS_KEY], config.rootpath)
+    return config.stash[_CAMPAIGN_KEY]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    comparison = session.config.stash[_COMPARISON_KEY]
+    if not _selected(session):
+        comparison.resume_as_it_was(session.config)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    items = _selected(session)
+    config = session.config
+    if items and not config.option.collectonly and not _stopped(session):
+        campaign = _campaign(config)
+        try:
+            _measure(config, campaign, items)
+        except ConvmarkError as error:
+            raise pytest.UsageError(str(error)) from None
+    try:
+        return (yield)
+    finally:
+        if items:
+            _campaign(config).close()
+
+
+def _stopped(session: pytest.Session) -> bool:
+    """Whether errors of collection will end the session before any test runs."""
+    return bool(session.testsfailed) and not session.config.option.continue_on_collection_errors
+
+
+def _selected(session: pytest.Session) -> list[pytest.Function]:
+    """The items that replay a case and will not be skipped."""
+    return [
+        item
+        for item in session.items
+        if isinstance(item, pytest.Function)
+        and item.get_closest_marker("convmark")
+        and "measured" in getattr(item, "callspec", _NO_CALLSPEC).params
+        and not item.get_closest_marker("skip")
+    ]
+
+
+class _NO_CALLSPEC:
+    params: dict[str, Any] = {}
+
+
+def _measure(config: pytest.Config, campaign: Campaign, items: list[pytest.Function]) -> None:
+    cases = {item: item.callspec.params["measured"] for item in items}
+    if bridge.is_disabled(config):
+        bridge.drop_comparison(config)
+        campaign.prepare(list(cases.values()))
+    else:
+        campaign.prepare(list(cases.values()))
+        note = config.stash[_COMPARISON_KEY].resume(config, campaign)
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        if note and reporter is not None:
+            reporter.write_line(f"convmark: {note}")
+        campaign.measure(bridge.progress_stream(config))
+    for item, case in cases.items():
+        if (reason := campaign.absent(case)) is not None:
+            item.add_marker(pytest.mark.skip(reason=reason))
+        else:
+            bridge.prepare_replay(item, case, campaign)
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Measured:
+    """The records of this test's case; `measured.replay(benchmark)` reports them."""
+    return _campaign(request.config).measured(request.param)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    options = config.stash[_OPTIONS_KEY]
+    return f"convmark: results in {options.results}" if _names_suites(config) else None
+
+
+def _names_suites(config: pytest.Config) -> bool:
+    """Whether the session was asked for a folder `bench`, or a path in one."""
+    return any("bench" in Path(str(arg).partition("::")[0]).parts for arg in config.args)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    config = terminalreporter.config
+    if _CAMPAIGN_KEY in config.stash:
+        for title, text in config.stash[_CAMPAIGN_KEY].report():
+            terminalreporter.section(title)
+            terminalreporter.write_line(text)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any] | None:
+    """Describe the machine by what decides comparability, in sessions that replay cases."""
+    if _CAMPAIGN_KEY not in config.stash:
+        return None
+    return config.stash[_CAMPAIGN_KEY].machine_info()
+

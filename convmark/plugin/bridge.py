@@ -1,0 +1,259 @@
+"""The seam to pytest-benchmark's inside: storage, comparison and timer, all in this one file.
+
+pytest-benchmark builds its session in `pytest_configure` and has no hook to replace its storage.
+So its comparison is postponed until the items are known; with convmark's among them the storage
+becomes the CSV folder, else everything goes on as if convmark were not there. Tried on 5.3.1; a
+contract test holds the seam.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+import pytest
+
+from convmark.case import Case
+from convmark.plugin.replay import ReplayClock
+
+if TYPE_CHECKING:
+    from convmark.plugin.campaign import Campaign
+    from convmark.record import Record
+
+__all__ = [
+    "Comparison",
+    "CsvStorage",
+    "drop_comparison",
+    "is_disabled",
+    "prepare_replay",
+    "progress_stream",
+]
+
+
+class FallbackBenchmark:
+    """Stands for pytest-benchmark where it is switched off (`-p no:benchmark`)."""
+
+    @pytest.fixture
+    def benchmark(self) -> None:
+        """Nothing to report to."""
+        return None
+
+
+@dataclass
+class Comparison:
+    """pytest-benchmark's comparison, held back until it is known which tests there are."""
+
+    asked: Any
+    """The value of --benchmark-compare: absent (empty), True, or a name."""
+    stray_folder: Path | None
+    """The folder that pytest-benchmark makes for its own files, where it was not there before."""
+
+    @classmethod
+    def postpone(cls, config: pytest.Config) -> Comparison:
+        """Take --benchmark-compare out of pytest-benchmark's sight.
+
+        Raises:
+            pytest.UsageError: the option has swallowed the path of the tests.
+        """
+        if not config.pluginmanager.hasplugin("benchmark"):
+            config.pluginmanager.register(FallbackBenchmark(), "convmark-fallback-benchmark")
+            return cls(asked=[], stray_folder=None)
+        asked = config.option.benchmark_compare
+        if isinstance(asked, str) and Path(asked).is_dir():
+            raise pytest.UsageError(
+                f"--benchmark-compare: took the folder {asked!r} for a run's name; put the path "
+                f"first: pytest {asked} --benchmark-compare"
+            )
+        config.option.benchmark_compare = []
+        storage = config.option.benchmark_storage
+        folder = Path(storage.removeprefix("file://"))
+        stray = "://" not in storage.removeprefix("file://") and not folder.exists()
+        return cls(asked=asked, stray_folder=folder.absolute() if stray else None)
+
+    def resume_as_it_was(self, config: pytest.Config) -> None:
+        """Let pytest-benchmark compare by itself: none of the tests is convmark's."""
+        session = _session(config)
+        if session is None or not self.asked:
+            return
+        config.option.benchmark_compare = session.compare = self.asked
+        session.handle_loading()
+
+    def resume(self, config: pytest.Config, campaign: Campaign) -> str:
+        """Compare with the CSV history; return a line for the user, empty when none is needed.
+
+        Raises:
+            ConvmarkError: the run that was named does not exist or cannot be read.
+        """
+        session = _session(config)
+        if session is None:
+            return ""
+        self._remove_stray_folder()
+        session.storage = CsvStorage(campaign)
+        if not self.asked:
+            return ""
+        if self.asked is True and session.storage.newest() is None:
+            session.compare_fail = None
+            return (
+                f"nothing to compare with yet: {session.storage} has no earlier run of these cases"
+            )
+        config.option.benchmark_compare = session.compare = self.asked
+        session.handle_loading()
+        return ""
+
+    def _remove_stray_folder(self) -> None:
+        if self.stray_folder is not None:
+            with contextlib.suppress(OSError):  # not empty, so not only ours
+                self.stray_folder.rmdir()
+
+
+def _session(config: pytest.Config) -> Any:
+    return getattr(config, "_benchmarksession", None)
+
+
+def is_disabled(config: pytest.Config) -> bool:
+    """Whether the user wants no measuring: --benchmark-disable, or xdist."""
+    session = _session(config)
+    return bool(session is not None and session.disabled)
+
+
+def drop_comparison(config: pytest.Config) -> None:
+    """Compare nothing where nothing is measured."""
+    session = _session(config)
+    if session is not None:
+        session.compare_fail = None
+
+
+def prepare_replay(item: pytest.Function, case: Case, campaign: Campaign) -> None:
+    """Give the item's `benchmark` fixture the clock that replays the case's steps."""
+    clock = ReplayClock(campaign.step_times_s(case))
+    item.add_marker(pytest.mark.benchmark(timer=clock, group=case.group), append=False)
+
+
+def progress_stream(config: pytest.Config) -> TextIO | None:
+    """Where progress can be shown past pytest's capturing; None under --quiet twice or no terminal."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or config.option.verbose < -1:
+        return None
+    reporter.ensure_newline()
+    return cast(TextIO, reporter._tw._file)
+
+
+class CsvStorage:
+    """pytest-benchmark's storage over the CSV folder; rows are saved as they are measured."""
+
+    def __init__(self, campaign: Campaign) -> None:
+        self._campaign = campaign
+        self._store = campaign.store
+        self._machine = campaign.machine.name
+
+    def __str__(self) -> str:
+        return str(self._store.folder / self._machine)
+
+    @property
+    def location(self) -> str:
+        return str(self)
+
+    def save(self, output_json: dict[str, Any], name: str) -> None:
+        """Nothing to do: every run is saved, row by row, whether asked for or not."""
+
+    def newest(self) -> tuple[Path, list[Record]] | None:
+        """The newest earlier run that measured any of this session's cases."""
+        from convmark.store import read_run
+
+        wanted = {case.name for case in self._campaign.cases}
+        for path in reversed(self._store.runs(self._machine)):
+            records = read_run(path)
+            if any(name in wanted for name in _groups(records)):
+                return path, records
+        return None
+
+    def load(self, *names: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Yield the named runs, or the newest earlier one, as pytest-benchmark wants them.
+
+        Raises:
+            ConvmarkError: there is no such run, or it cannot be read.
+        """
+        from convmark.store import read_run
+
+        found = self.newest()
+        runs = [found] if found and not names else []
+        for name in names:
+            path = self._store.find(name, self._machine)
+            runs.append((path, read_run(path)))
+        for path, records in runs:
+            yield path, _as_benchmarks(path, records)
+
+
+def _groups(records: Sequence[Record]) -> dict[str, list[Record]]:
+    from convmark.report.summary import by_case
+
+    return by_case([record for record in records if record.measured])
+
+
+def _as_benchmarks(path: Path, records: Sequence[Record]) -> dict[str, Any]:
+    from convmark.plugin.campaign import comparability
+
+    benchmarks = [
+        {"fullname": name, "name": name, "stats": _stats(path, rows)}
+        for name, rows in _groups(records).items()
+    ]
+    first = records[0] if records else None
+    info = comparability(
+        first and first.machine, first and first.tensorflow, first and first.keras,
+        first and first.threads,
+    )
+    return {"machine_info": info, "benchmarks": benchmarks}
+
+
+def _stats(path: Path, rows: Sequence[Record]) -> dict[str, Any]:
+    """Return pytest-benchmark's statistics of the case's pooled steps.
+
+    They come from the raw step times beside the file, or, where those are gone, from the rows:
+    exact but for the quartiles, which are then the median over processes.
+    """
+    from pytest_benchmark.stats import Stats
+
+    from convmark.store import read_step_times
+
+    times_s = read_step_times(path, [row.order or 0 for row in rows])
+    if times_s is None:
+        return _stats_of_rows(rows)
+    stats = Stats()
+    for seconds in times_s:
+        stats.update(float(seconds))
+    return {**stats.as_dict(), "iterations": 1}
+
+
+def _stats_of_rows(rows: Sequence[Record]) -> dict[str, Any]:
+    from statistics import median
+
+    def values(name: str) -> list[float]:
+        return [getattr(row, name) for row in rows]
+
+    counts = [row.steps or 0 for row in rows]
+    total = sum(counts)
+    means = values("step_time_mean_s")
+    mean = sum(n * m for n, m in zip(counts, means, strict=True)) / total
+    squares = sum(
+        (n - 1) * (std or 0.0) ** 2 + n * (m - mean) ** 2
+        for n, m, std in zip(counts, means, values("step_time_std_s"), strict=True)
+    )
+    q1, q3 = median(values("step_time_p25_s")), median(values("step_time_p75_s"))
+    return {
+        "min": min(values("step_time_min_s")),
+        "max": max(values("step_time_max_s")),
+        "mean": mean,
+        "stddev": (squares / (total - 1)) ** 0.5 if total > 1 else 0.0,
+        "median": median(values("step_time_p50_s")),
+        "q1": q1,
+        "q3": q3,
+        "iqr": q3 - q1,
+        "ops": 1 / mean,
+        "total": mean * total,
+        "rounds": total,
+        "iterations": 1,
+        "outliers": "",
+    }

@@ -1,0 +1,192 @@
+"""One pytest session's measuring: from the selected cases to their results.
+
+Everything that touches workers and the store is here; what touches pytest and pytest-benchmark is
+in `convmark.plugin` and `bridge`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from convmark.case import Case
+from convmark.options import Options
+from convmark.plugin.replay import Measured
+
+if TYPE_CHECKING:
+    from convmark.environment import Machine
+    from convmark.launch import Interpreter
+    from convmark.run import Result
+    from convmark.store import RunFile, Store
+
+__all__ = ["Campaign"]
+
+
+class Campaign:
+    """Measures the cases of a session once, and keeps what came of each."""
+
+    def __init__(self, options: Options, folder: Path) -> None:
+        self.options = options
+        self._folder = folder
+        self._machine: Machine | None = None
+        self._interpreter: Interpreter | None = None
+        self.cases: list[Case] = []
+        self._framework: dict[str, Any] = {}
+        self._run_file: RunFile | None = None
+        self._results: list[Result] = []
+        self._interrupted = False
+
+    @property
+    def machine(self) -> Machine:
+        if self._machine is None:
+            from convmark.environment import read_machine
+
+            self._machine = read_machine()
+        return self._machine
+
+    @property
+    def store(self) -> Store:
+        from convmark.store import Store
+
+        return Store(self.options.results)
+
+    def likely_devices(self) -> list[str]:
+        """The devices to collect, known without the framework: the driver's word for `all`."""
+        devices: list[str] = []
+        for device in self.options.devices:
+            if device != "all":
+                devices.append(device)
+                continue
+            devices += ["cpu", *(f"gpu:{gpu.index}" for gpu in self.machine.gpus)]
+        return list(dict.fromkeys(devices))
+
+    def prepare(self, cases: Sequence[Case]) -> None:
+        """Start the interpreter and check all that can be refused before anything is measured.
+
+        Raises:
+            ConvmarkError: a model, a device or the results folder is not to be had.
+        """
+        from convmark.launch import Interpreter
+        from convmark.run import devices_asked_for, inspect
+
+        self.store.check_writable()
+        self.cases = list(dict.fromkeys(cases))
+        self._interpreter = Interpreter(
+            isolation=self.options.isolation, time_limit_s=self.options.time_limit_s
+        )
+        models = list(dict.fromkeys(case.model for case in self.cases))
+        self._framework = inspect(self._interpreter, models)
+        devices_asked_for(self.options.devices, self._framework["devices"])
+
+    def absent(self, case: Case) -> str | None:
+        """Why the case's device, found by the driver, cannot be measured; None when it can."""
+        devices = self._framework["devices"]
+        if case.device in devices:
+            return None
+        return (
+            f"{case.device}: the driver shows it, the framework does not ({', '.join(devices)}); "
+            "`convmark doctor` says why"
+        )
+
+    def measure(self, stream: TextIO | None) -> None:
+        """Measure every case in its processes, interleaved, and keep each row as it comes.
+
+        Raises:
+            ConvmarkError: no worker can be started, or a row not be written.
+            KeyboardInterrupt: the user has had enough; the rows so far are kept.
+        """
+        from convmark import progress
+        from convmark.commit import read_commit
+        from convmark.run import execute, facts_of, plan
+
+        cases = [case for case in self.cases if self.absent(case) is None]
+        if not cases or self._interpreter is None:
+            return
+        self._run_file = self.store.create_run(self.machine.name)
+        commit = read_commit(self._folder, besides=[self.options.results.absolute()])
+        facts = facts_of(self._run_file.run, self.machine, commit, os.environ)
+        jobs = plan(cases, self.options.processes, self.options.seed)
+        guess_s = 2 * self.options.time_budget_s + 2
+        shown = progress.on(stream, guess_s) if stream is not None else progress.Silence()
+        try:
+            with shown:
+                execute(
+                    jobs,
+                    self._interpreter,
+                    self.options,
+                    facts,
+                    self._run_file,
+                    shown,
+                    keep=self._results.append,
+                )
+        except KeyboardInterrupt:
+            self._interrupted = True
+            raise
+        finally:
+            self._run_file.close()
+            self.close()
+
+    def measured(self, case: Case) -> Measured:
+        """Return the case's records, or, where measuring is disabled, run it once untimed."""
+        results = [result for result in self._results if result.case == case]
+        if results:
+            return Measured(
+                case=case,
+                records=[result.record for result in results],
+                step_times_s=self.step_times_s(case),
+                path=self._run_file.path if self._run_file else None,
+            )
+        return Measured(case=case, smoke_error=self._smoke(case))
+
+    def step_times_s(self, case: Case) -> list[float]:
+        """Return the steps of all the case's processes, in order, seconds."""
+        return [
+            seconds
+            for result in self._results
+            if result.case == case
+            for seconds in result.step_times_s
+        ]
+
+    def _smoke(self, case: Case) -> str:
+        from convmark.run import request_of
+
+        if self._interpreter is None:
+            return "nothing was measured"
+        request = request_of(case, self.options, smoke=True)
+        answer = self._interpreter.answer(request)
+        return "" if answer.status == "ok" else f"{answer.status}: {answer.message}"
+
+    def close(self) -> None:
+        """End all worker processes."""
+        if self._interpreter is not None:
+            self._interpreter.close()
+
+    def machine_info(self) -> dict[str, Any]:
+        """What decides whether two runs' figures can be compared."""
+        return comparability(
+            self.machine.name,
+            self._framework.get("tensorflow"),
+            self._framework.get("keras"),
+            self.options.threads,
+        )
+
+    def report(self) -> list[tuple[str, str]]:
+        """Return the titles and texts to show at the end of the session."""
+        from convmark.report.summary import summary_table
+        from convmark.run import kept
+
+        if self._run_file is None:
+            return []
+        records = [result.record for result in self._results]
+        words = "interrupted; " if self._interrupted else ""
+        text = f"{words}{kept(self._run_file)}"
+        return [("convmark", f"{summary_table(records)}\n\n{text}" if records else text)]
+
+
+def comparability(
+    machine: str | None, tensorflow: str | None, keras: str | None, threads: str | None
+) -> dict[str, Any]:
+    """Return the facts that two runs must share for pytest-benchmark to compare them silently."""
+    return {"machine": machine, "tensorflow": tensorflow, "keras": keras, "threads": threads}

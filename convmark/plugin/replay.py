@@ -1,0 +1,90 @@
+"""Replaying recorded steps into pytest-benchmark: a clock that reads each step's own time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convmark.case import Case
+from convmark.record import Record
+
+__all__ = ["Measured", "ReplayClock"]
+
+SHOWN = ("throughput_samples_per_s", "time_to_first_step_s", "peak_host_memory_bytes")
+
+
+class ReplayClock:
+    """Reads 0 before a step and the step's recorded seconds after it, so no digit is lost."""
+
+    __name__ = "replay"
+
+    def __init__(self, step_times_s: Sequence[float]) -> None:
+        self._left = iter(step_times_s)
+        self._elapsed_s = 0.0
+
+    def __call__(self) -> float:
+        elapsed_s, self._elapsed_s = self._elapsed_s, 0.0
+        return elapsed_s
+
+    def step(self) -> None:
+        """Let the next recorded step pass; beyond the last one no time passes."""
+        self._elapsed_s = next(self._left, 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What came of one case in this session, for the test that reports it."""
+
+    case: Case
+    records: Sequence[Record] = field(default=())
+    step_times_s: Sequence[float] = field(default=())
+    """The steps of all its processes, in order, seconds."""
+    path: Path | None = None
+    smoke_error: str = ""
+    """Why its one untimed run failed, where measuring is disabled."""
+
+    def replay(self, benchmark: Any) -> None:
+        """Report the steps to the `benchmark` fixture; fail, in one line, if any process failed."""
+        failed = [record for record in self.records if not record.measured]
+        _mark_as_used(benchmark, failed or self.smoke_error)
+        if failed:
+            record = failed[0]
+            pytest.fail(
+                f"{self.case.name}: {record.status} in process {record.process} of "
+                f"{len(self.records)}: {record.error}",
+                pytrace=False,
+            )
+        if self.smoke_error:
+            pytest.fail(f"{self.case.name}: {self.smoke_error}", pytrace=False)
+        if not self.step_times_s or not hasattr(benchmark, "pedantic"):
+            return
+        self._name(benchmark)
+        clock = benchmark._timer
+        benchmark.pedantic(
+            clock.step if isinstance(clock, ReplayClock) else _nothing,
+            rounds=len(self.step_times_s),
+            iterations=1,
+        )
+
+    def _name(self, benchmark: Any) -> None:
+        """Identify the benchmark by the case: a test's node id changes with the folder."""
+        benchmark.name = benchmark.fullname = benchmark.param = self.case.name
+        benchmark.params = self.case.as_fields()
+        record = self.records[0]
+        benchmark.extra_info.update({"run": str(self.path), "parameters": record.parameters})
+        for name in SHOWN:
+            benchmark.extra_info[name] = [getattr(row, name) for row in self.records]
+
+
+def _nothing() -> None:
+    """Stands for the step where pytest-benchmark does not time."""
+
+
+def _mark_as_used(benchmark: Any, failed: object) -> None:
+    """A failed case has no steps to replay; pytest-benchmark need not warn of that."""
+    if failed and hasattr(benchmark, "skipped"):
+        benchmark._mode = "convmark"

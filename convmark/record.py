@@ -1,0 +1,245 @@
+"""Record: one row, one process of one case of one run; and the CSV schema with its version.
+
+Each field carries its group, unit and meaning; docs/columns.md is written from them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convmark.errors import StoreError
+
+__all__ = [
+    "COLUMNS",
+    "MEASURED",
+    "SCHEMA_VERSION",
+    "STATUSES",
+    "Column",
+    "Record",
+    "from_cells",
+    "to_cells",
+]
+
+SCHEMA_VERSION = 1
+STATUSES = ("ok", "error", "out_of_memory", "timeout", "crashed", "unsteady")
+MEASURED = ("ok", "unsteady")
+"""The statuses of rows that hold figures."""
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+"""A spreadsheet takes a text that starts so for a formula."""
+
+
+def _column(group: str, unit: str, meaning: str) -> Any:
+    metadata = {"group": group, "unit": unit, "meaning": meaning}
+    return dataclasses.field(default=None, metadata=metadata)
+
+
+_run = functools.partial(_column, "run")
+_case = functools.partial(_column, "case")
+_environment = functools.partial(_column, "environment")
+_size = functools.partial(_column, "size")
+_time = functools.partial(_column, "time")
+_memory = functools.partial(_column, "memory")
+_state = functools.partial(_column, "state")
+_check = functools.partial(_column, "check")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One row. None is an empty cell: not measured, or not to be had."""
+
+    schema: int = _run("", "version of these columns")
+    run: str = _run("", "name of the run, its file's name without .csv")
+    started: str = _run("UTC, ISO 8601", "when this process was asked for")
+    convmark: str | None = _run("", "version of the harness")
+    commit: str | None = _run("", "git commit of the folder the run was started in")
+    dirty: bool | None = _run("", "whether that folder had changes not in the commit")
+    order: int | None = _run("", "place in the run's plan, from 1")
+    process: int = _run("", "number of the case's process, from 1")
+    processes: int | None = _run("", "fresh processes asked for per case")
+    seed: int | None = _run("", "seed of the plan's order, the weights and the batches")
+    time_budget_s: float | None = _run("s", "seconds of timed rounds asked for")
+    status: str = _run("", "ok, unsteady (measured, but warm-up never settled), error, ...")
+    error: str | None = _run("", "one line that says what went wrong")
+
+    model: str = _case("", "model by name, or package.module:builder")
+    task: str = _case("", "train or infer")
+    device: str = _case("", "cpu or gpu:N")
+    batch_size: int = _case("samples", "samples per replica per step, as asked for")
+    effective_batch_size: int | None = _case("samples", "samples per step over all replicas")
+    precision: str = _case("", "Keras dtype policy")
+    jit: str = _case("", "whether XLA compiles the step: on or off")
+    replicas: int = _case("", "copies of the model, one per device")
+    threads: str = _case("", "intra-op and inter-op threads asked for, or default")
+    input_shape: str | None = _case("", "one sample's shape, such as 28x28x1")
+    call_path: str | None = _case("", "how the step is called: tf.function")
+    backend: str = _case("", "framework that runs the step")
+    isolation: str | None = _case("", "how the process was made: fork, spawn or none")
+
+    machine: str | None = _environment("", "fingerprint of the hardware, the results folder's name")
+    cpu: str | None = _environment("", "CPU model")
+    cores: int | None = _environment("", "logical CPUs that the run could use")
+    ram_bytes: int | None = _environment("bytes", "memory of the machine")
+    gpu: str | None = _environment("", "name of the GPU that was measured")
+    gpu_memory_bytes: int | None = _environment("bytes", "memory of that GPU")
+    driver: str | None = _environment("", "version of the GPU driver")
+    cuda: str | None = _environment("", "CUDA version that the framework was built for")
+    cudnn: str | None = _environment("", "cuDNN version that the framework was built for")
+    os: str | None = _environment("", "operating system")
+    python: str | None = _environment("", "version of the measured Python")
+    tensorflow: str | None = _environment("", "version of TensorFlow")
+    keras: str | None = _environment("", "version of Keras")
+    numpy: str | None = _environment("", "version of the measured interpreter's NumPy")
+    flags: str | None = _environment("", "environment variables that change speed")
+
+    parameters: int | None = _size("", "elements of all weights")
+    trainable_parameters: int | None = _size("", "elements of the weights that training changes")
+    model_bytes: int | None = _size("bytes", "all weights as they are stored")
+    flops_per_sample: int | None = _size(
+        "FLOPs", "2 x multiply-adds of convolutions and matrix products, forward, per sample"
+    )
+
+    process_start_s: float | None = _time("s", "from the request to a usable framework")
+    time_to_first_step_s: float | None = _time(
+        "s", "first call: tracing, compilation, kernel choice, execution"
+    )
+    warm_up_steps: int | None = _time("", "steps after the first, run and dropped")
+    steps: int | None = _time("", "steps timed one by one, the case alone")
+    step_time_min_s: float | None = _time("s", "shortest step time")
+    step_time_p10_s: float | None = _time("s", "step time, 10th percentile")
+    step_time_p25_s: float | None = _time("s", "step time, 25th percentile")
+    step_time_p50_s: float | None = _time("s", "step time, median")
+    step_time_p75_s: float | None = _time("s", "step time, 75th percentile")
+    step_time_p90_s: float | None = _time("s", "step time, 90th percentile")
+    step_time_p95_s: float | None = _time("s", "step time, 95th percentile, from 100 steps up")
+    step_time_p99_s: float | None = _time("s", "step time, 99th percentile, from 1,000 steps up")
+    step_time_max_s: float | None = _time("s", "longest step time")
+    step_time_mean_s: float | None = _time("s", "mean step time")
+    step_time_std_s: float | None = _time("s", "standard deviation of the step time")
+    windows: int | None = _time("", "windows measured")
+    window_steps: int | None = _time("", "steps of a window")
+    throughput_samples_per_s: float | None = _time(
+        "samples/s", "samples of a window over its wall seconds, the median window"
+    )
+    rounds: int | None = _time("", "rounds of one case step and one reference step")
+    reference: str | None = _time("", "reference network in the rounds: small or large")
+    reference_version: int | None = _time("", "version of the reference network")
+    measurement_version: str | None = _time("", "hash of the measuring code")
+    paired_step_time_p50_s: float | None = _time("s", "case step time in the rounds, median")
+    reference_step_time_p50_s: float | None = _time("s", "reference step time, median")
+    paired_log_ratio: float | None = _time(
+        "", "20 % trimmed mean of ln(case / reference) over rounds, wall time"
+    )
+    paired_log_ratio_se: float | None = _time("", "its standard error")
+    paired_log_ratio_cpu: float | None = _time("", "the same in CPU time of the process")
+    paired_log_ratio_cpu_se: float | None = _time("", "its standard error")
+
+    host_memory_baseline_bytes: int | None = _memory("bytes", "host memory before the model")
+    peak_host_memory_bytes: int | None = _memory("bytes", "peak host memory above the baseline")
+    peak_device_memory_bytes: int | None = _memory("bytes", "peak held by the device allocator")
+
+    load_average_1min: float | None = _state("", "load average at the end, one minute")
+    involuntary_context_switches: int | None = _state("", "times the kernel took the CPU away")
+
+    loss_first: float | None = _check("", "training loss at step 1")
+    loss: float | None = _check("", "training loss at step 10")
+    output_mean_abs: float | None = _check("", "mean absolute output of inference")
+    accuracy: float | None = _check("", "accuracy, where a model is trained on data")
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise StoreError(
+                f"{self.model}: status must be one of {', '.join(STATUSES)}, got {self.status!r}"
+            )
+
+    @property
+    def measured(self) -> bool:
+        """Whether the row holds figures."""
+        return self.status in MEASURED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column of the schema, as docs/columns.md and the reader know it."""
+
+    name: str
+    type: type
+    required: bool
+    group: str
+    unit: str
+    meaning: str
+
+
+_TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
+
+
+def _columns() -> tuple[Column, ...]:
+    columns = []
+    for field in dataclasses.fields(Record):
+        kind, _, optional = str(field.type).partition(" | ")
+        columns.append(
+            Column(name=field.name, type=_TYPES[kind], required=not optional, **field.metadata)
+        )
+    return tuple(columns)
+
+
+COLUMNS = _columns()
+
+
+def _to_cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return "" if not math.isfinite(value) else repr(value)
+    if isinstance(value, int):
+        return str(value)
+    text = str(value).replace("\0", "")
+    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+
+
+def to_cells(record: Record) -> list[str]:
+    """Return the record's cells in the order of `COLUMNS`."""
+    return [_to_cell(getattr(record, column.name)) for column in COLUMNS]
+
+
+def _from_cell(column: Column, cell: str) -> Any:
+    if cell == "":
+        if column.required:
+            raise ValueError("must not be empty")
+        return None
+    if column.type is bool:
+        if cell not in ("true", "false"):
+            raise ValueError("must be true or false")
+        return cell == "true"
+    if column.type is str:
+        return cell[1:] if cell[0] == "'" and cell[1:].startswith(FORMULA_STARTS) else cell
+    number = column.type(cell)
+    if column.type is float and not math.isfinite(number):
+        raise ValueError("must be finite")
+    return number
+
+
+def from_cells(cells: Sequence[str] | Mapping[str, str]) -> Record:
+    """Return the record that the cells hold, in the order of `COLUMNS`.
+
+    Raises:
+        StoreError: a cell breaks its column's rule; the message names the column and the value.
+    """
+    values = list(cells.values()) if isinstance(cells, Mapping) else list(cells)
+    if len(values) != len(COLUMNS):
+        raise StoreError(f"must have {len(COLUMNS)} cells, has {len(values)}")
+    fields: dict[str, Any] = {}
+    for column, cell in zip(COLUMNS, values, strict=True):
+        try:
+            fields[column.name] = _from_cell(column, cell)
+        except ValueError as error:
+            rule = str(error) if "must" in str(error) else f"must be of type {column.type.__name__}"
+            raise StoreError(f"column {column.name!r} {rule}, got {cell[:40]!r}") from None
+    return Record(**fields)

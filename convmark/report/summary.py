@@ -1,0 +1,122 @@
+"""The summary table of a run: one line per case, each figure with its spread and its count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from tabulate import tabulate
+
+from convmark.record import Record
+from convmark.report.units import (
+    bytes_text,
+    count_text,
+    rate_text,
+    seconds_text,
+    share_text,
+)
+
+__all__ = ["by_case", "case_name", "spread", "summary_table"]
+
+HEADERS = (
+    "case",
+    "step p50",
+    "spread",
+    "p99",
+    "samples/s",
+    "first step",
+    "host peak",
+    "device peak",
+    "parameters",
+    "FLOPs",
+    "n",
+    "note",
+)
+
+
+def case_name(record: Record) -> str:
+    """The name of the record's case."""
+    from convmark.case import Case
+
+    return Case(
+        model=record.model,
+        task=record.task,
+        device=record.device,
+        batch_size=record.batch_size,
+        precision=record.precision,
+        jit=record.jit,
+        replicas=record.replicas,
+        threads=record.threads,
+        backend=record.backend,
+    ).name
+
+
+def by_case(records: Sequence[Record]) -> dict[str, list[Record]]:
+    """Return the records of each case, cases in order of model, task and batch size."""
+    ordered = sorted(
+        records,
+        key=lambda row: (row.model, row.task != "train", row.device, row.batch_size, row.process),
+    )
+    groups: dict[str, list[Record]] = {}
+    for record in ordered:
+        groups.setdefault(case_name(record), []).append(record)
+    return groups
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Return half the range over the median, dimensionless; None below two values."""
+    if len(values) < 2:
+        return None
+    return (max(values) - min(values)) / 2 / median(values)
+
+
+def summary_table(records: Sequence[Record]) -> str:
+    """Return the table as text; a case that failed has its reason in place of figures.
+
+    The step time is the median over processes of each one's median; `spread` is half the range of
+    those; `n` is the number of processes measured.
+    """
+    rows = [_row(name, group) for name, group in by_case(records).items()]
+    kept = [0, *(i for i in range(1, len(HEADERS)) if any(row[i] for row in rows))]
+    return tabulate(
+        [[row[i] for i in kept] for row in rows],
+        headers=[HEADERS[i] for i in kept],
+        colalign=["left" if HEADERS[i] in ("case", "note") else "right" for i in kept],
+        disable_numparse=True,
+    )
+
+
+def _row(name: str, records: Sequence[Record]) -> list[str]:
+    measured = [record for record in records if record.measured]
+
+    def middle(value_of: Callable[[Record], float | None]) -> float | None:
+        values = [value for record in measured if (value := value_of(record)) is not None]
+        return median(values) if values else None
+
+    step_times_s = [
+        row.step_time_p50_s for row in measured if row.step_time_p50_s is not None
+    ]
+    parameters = next((row.parameters for row in records if row.parameters is not None), None)
+    flops = next((row.flops_per_sample for row in records if row.flops_per_sample), None)
+    return [
+        name,
+        seconds_text(median(step_times_s)) if step_times_s else "",
+        share_text(spread(step_times_s)),
+        seconds_text(middle(lambda row: row.step_time_p99_s)),
+        rate_text(middle(lambda row: row.throughput_samples_per_s)),
+        seconds_text(middle(lambda row: row.time_to_first_step_s)),
+        bytes_text(middle(lambda row: row.peak_host_memory_bytes)),
+        bytes_text(middle(lambda row: row.peak_device_memory_bytes)),
+        "" if parameters is None else f"{parameters:,}",
+        count_text(flops),
+        str(len(measured)),
+        _note(records),
+    ]
+
+
+def _note(records: Sequence[Record]) -> str:
+    failed = [row for row in records if not row.measured]
+    if failed:
+        return f"{failed[0].status}: {(failed[0].error or '')[:80]}"
+    unsteady = sum(row.status == "unsteady" for row in records)
+    return f"{unsteady} of {len(records)} unsteady" if unsteady else ""

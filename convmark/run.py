@@ -1,0 +1,337 @@
+"""One execution of a suite: check what was asked for, plan, measure case by case, keep the rows.
+
+Both ways in, pytest and the command line, come through here. What the user sees of it is told to
+an observer; where the rows go is a `RunFile`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import random
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol
+
+import convmark
+from convmark.case import Case
+from convmark.cautions import speed_flags
+from convmark.environment import Machine
+from convmark.errors import MeasurementError, OptionError, WorkerError
+from convmark.launch import Answer, Interpreter
+from convmark.options import Options, nearest
+from convmark.record import SCHEMA_VERSION, Record
+from convmark.statistics import paired_log_ratio, quantile, step_time_summary
+from convmark.store import RunFile
+from convmark.worker.protocol import one_line
+
+__all__ = [
+    "Facts",
+    "Job",
+    "Observer",
+    "Result",
+    "devices_asked_for",
+    "execute",
+    "facts_of",
+    "inspect",
+    "kept",
+    "measurement_version",
+    "plan",
+    "request_of",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One process of one case, at its place in the plan."""
+
+    case: Case
+    process: int
+    order: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What every row of a run shares."""
+
+    run: str
+    machine: Machine
+    commit: str | None
+    dirty: bool | None
+    flags: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One row and the raw step times behind it, seconds."""
+
+    case: Case
+    record: Record
+    step_times_s: list[float]
+
+
+class Observer(Protocol):
+    """Is told how a run goes on."""
+
+    def planned(self, jobs: Sequence[Job]) -> None: ...
+
+    def began(self, job: Job) -> None: ...
+
+    def phase(self, job: Job, phase: str) -> None: ...
+
+    def ended(self, job: Job, record: Record) -> None: ...
+
+
+def plan(cases: Sequence[Case], processes: int, seed: int) -> list[Job]:
+    """Return every process of every case; each case once before any a second time, in random order.
+
+    A case's processes are so spread over the run that a disturbance of seconds hits one of them.
+    """
+    order = random.Random(seed)
+    jobs: list[Job] = []
+    for process in range(1, processes + 1):
+        for case in order.sample(list(cases), len(cases)):
+            jobs.append(Job(case=case, process=process, order=len(jobs) + 1))
+    return jobs
+
+
+def inspect(interpreter: Interpreter, models: Iterable[str]) -> dict[str, Any]:
+    """Return what the interpreter has, once it is known to have all the models.
+
+    Raises:
+        OptionError: a model is unknown to it.
+        WorkerError: it cannot say.
+    """
+    answer = interpreter.answer({"kind": "inspect", "models": list(models)})
+    found = answer.event("inspected")
+    if answer.status != "ok" or found is None:
+        raise WorkerError(f"{interpreter.python}: cannot be inspected: {answer.message}")
+    for refusal in found["models"].values():
+        if refusal is not None:
+            raise OptionError(f"--models: {refusal}")
+    return found
+
+
+def devices_asked_for(asked: Sequence[str], found: Sequence[str]) -> list[str]:
+    """Return the devices to measure: `all` becomes what is there.
+
+    Raises:
+        OptionError: a device that was named is not there.
+    """
+    devices: list[str] = []
+    for device in asked:
+        if device == "all":
+            devices.extend(found)
+        elif device in found:
+            devices.append(device)
+        else:
+            raise OptionError(
+                f"--devices: {device} is not there; {nearest(device, found)}; "
+                "`convmark doctor` says why"
+            )
+    return list(dict.fromkeys(devices))
+
+
+def execute(
+    jobs: Sequence[Job],
+    interpreter: Interpreter,
+    options: Options,
+    facts: Facts,
+    run_file: RunFile,
+    observer: Observer,
+    *,
+    keep: Callable[[Result], None],
+    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+) -> None:
+    """Measure the jobs in order; each row is on the disk, then kept, before the next job begins.
+
+    Raises:
+        WorkerError: no worker can be started at all.
+        StoreError: a row cannot be written.
+    """
+    observer.planned(jobs)
+    for job in jobs:
+        observer.began(job)
+        started = now()
+        answer = interpreter.answer(
+            request_of(job.case, options),
+            lambda event, job=job: observer.phase(job, _phase(event)),
+        )
+        result = _result(job, answer, options, facts, started)
+        run_file.append(result.record, result.step_times_s)
+        keep(result)
+        observer.ended(job, result.record)
+
+
+def request_of(case: Case, options: Options, *, smoke: bool = False) -> dict[str, Any]:
+    """Return what a worker is asked for one case; `smoke` runs it once, untimed."""
+    return {
+        "kind": "measure",
+        "case": case.as_fields(),
+        "seed": options.seed,
+        "time_budget_s": options.time_budget_s,
+        "smoke": smoke,
+    }
+
+
+def kept(run_file: RunFile) -> str:
+    """Say where the rows of a run are."""
+    if not run_file.rows:
+        return "no row was measured"
+    return f"{run_file.rows} row{'s' if run_file.rows != 1 else ''} in {run_file.path}"
+
+
+def _phase(event: Mapping[str, Any]) -> str:
+    return str(event.get("phase", event["event"])).replace("_", " ")
+
+
+@functools.cache
+def measurement_version() -> str:
+    """Return a hash of the code that measures: rows of different ones are not compared."""
+    digest = hashlib.sha256()
+    folder = Path(__file__).resolve().parent / "worker"
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _result(
+    job: Job, answer: Answer, options: Options, facts: Facts, started: datetime
+) -> Result:
+    """Make the row of one answer; figures are given only where the whole process went well."""
+    record = Record(
+        schema=SCHEMA_VERSION,
+        run=facts.run,
+        started=started.isoformat(timespec="milliseconds"),
+        convmark=convmark.__version__,
+        commit=facts.commit,
+        dirty=facts.dirty,
+        order=job.order,
+        process=job.process,
+        processes=options.processes,
+        seed=options.seed,
+        time_budget_s=options.time_budget_s,
+        status=answer.status,
+        error=answer.message or None,
+        **job.case.as_fields(),
+        effective_batch_size=job.case.batch_size * job.case.replicas,
+        isolation=options.isolation,
+        process_start_s=answer.ready_s,
+        **_environment(job.case, answer, facts),
+        **_sizes(answer),
+    )
+    if answer.status != "ok":
+        return Result(case=job.case, record=record, step_times_s=[])
+    try:
+        figures = _figures(job.case, answer)
+    except (KeyError, TypeError, MeasurementError) as error:
+        message = f"the worker left out or garbled a figure: {one_line(error)}"
+        record = replace(record, status="crashed", error=message)
+        return Result(case=job.case, record=record, step_times_s=[])
+    return Result(
+        case=job.case,
+        record=replace(record, **figures),
+        step_times_s=_events(answer)["steps"]["times_s"],
+    )
+
+
+def _events(answer: Answer) -> dict[str, dict[str, Any]]:
+    return {event["event"]: event for event in answer.events}
+
+
+def _environment(case: Case, answer: Answer, facts: Facts) -> dict[str, Any]:
+    machine = facts.machine
+    index = int(case.device.partition(":")[2] or -1)
+    gpu = next((gpu for gpu in machine.gpus if gpu.index == index), None)
+    software = answer.event("environment") or {}
+    return {
+        "machine": machine.name,
+        "cpu": machine.cpu,
+        "cores": machine.cores,
+        "ram_bytes": machine.ram_bytes,
+        "gpu": gpu.name if gpu else None,
+        "gpu_memory_bytes": gpu.memory_bytes if gpu else None,
+        "driver": machine.driver if gpu else None,
+        "cuda": software.get("cuda"),
+        "cudnn": software.get("cudnn"),
+        "os": machine.os,
+        "python": software.get("python"),
+        "tensorflow": software.get("tensorflow"),
+        "keras": software.get("keras"),
+        "numpy": software.get("numpy"),
+        "flags": facts.flags or None,
+    }
+
+
+def _sizes(answer: Answer) -> dict[str, Any]:
+    built = answer.event("built")
+    if built is None:
+        return {}
+    return {
+        "input_shape": "x".join(str(axis) for axis in built["input_shape"]),
+        "parameters": built["parameters"],
+        "trainable_parameters": built["trainable_parameters"],
+        "model_bytes": built["model_bytes"],
+        "flops_per_sample": built["flops_per_sample"],
+    }
+
+
+def _figures(case: Case, answer: Answer) -> dict[str, Any]:
+    events = _events(answer)
+    steps, windows, peaks = events["steps"], events["windows"], events["peaks"]
+    warm_up, state = events["warm_up"], events["state"]
+    window_samples = windows["steps"] * case.batch_size * case.replicas
+    proof = {event["step"]: event["value"] for event in answer.events if event["event"] == "proof"}
+    training = case.task == "train"
+    summary = step_time_summary(steps["times_s"])
+    return {
+        "status": "ok" if warm_up["steady"] else "unsteady",
+        "call_path": events["first_step"]["call_path"],
+        "time_to_first_step_s": events["first_step"]["seconds"],
+        "warm_up_steps": warm_up["steps"],
+        "steps": len(steps["times_s"]),
+        **{f"step_time_{name}_s": value for name, value in summary.items()},
+        "windows": len(windows["times_s"]),
+        "window_steps": windows["steps"],
+        "throughput_samples_per_s": window_samples / quantile(windows["times_s"], 0.5),
+        **_paired(events["rounds"]),
+        "host_memory_baseline_bytes": peaks["baseline_bytes"],
+        "peak_host_memory_bytes": peaks["host_bytes"],
+        "peak_device_memory_bytes": peaks["device_bytes"],
+        "load_average_1min": state["load_average_1min"],
+        "involuntary_context_switches": state["involuntary_context_switches"],
+        "loss_first": proof[1] if training else None,
+        "loss": proof[10] if training else None,
+        "output_mean_abs": None if training else proof[1],
+    }
+
+
+def _paired(rounds: Mapping[str, Any]) -> dict[str, Any]:
+    wall = paired_log_ratio(rounds["case_wall_s"], rounds["reference_wall_s"])
+    cpu = paired_log_ratio(rounds["case_cpu_s"], rounds["reference_cpu_s"])
+    return {
+        "rounds": len(rounds["case_wall_s"]),
+        "reference": rounds["reference"],
+        "reference_version": rounds["reference_version"],
+        "measurement_version": measurement_version(),
+        "paired_step_time_p50_s": quantile(rounds["case_wall_s"], 0.5),
+        "reference_step_time_p50_s": quantile(rounds["reference_wall_s"], 0.5),
+        "paired_log_ratio": wall.value if wall else None,
+        "paired_log_ratio_se": wall.error if wall else None,
+        "paired_log_ratio_cpu": cpu.value if cpu else None,
+        "paired_log_ratio_cpu_se": cpu.error if cpu else None,
+    }
+
+
+def facts_of(run: str, machine: Machine, commit: Any, environ: Mapping[str, str]) -> Facts:
+    """Return the facts that every row of a run shares."""
+    return Facts(
+        run=run,
+        machine=machine,
+        commit=commit.sha,
+        dirty=commit.dirty,
+        flags=speed_flags(environ),
+    )

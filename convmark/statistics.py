@@ -1,0 +1,122 @@
+"""Quantiles, trimmed means and their errors: numbers in, numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from convmark.errors import MeasurementError
+
+__all__ = [
+    "TRIM",
+    "Estimate",
+    "paired_log_ratio",
+    "quantile",
+    "step_time_summary",
+    "trimmed_mean",
+]
+
+TRIM = 0.2
+"""Share cut from each end of a trimmed mean."""
+
+QUANTILE_STEPS = {"p95": 100, "p99": 1000}
+"""The fewest steps from which a high percentile is given at all."""
+
+Values = Sequence[float] | npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A value and its standard error, in the same unit."""
+
+    value: float
+    error: float | None
+    """None where too few values remain to know it."""
+
+
+def quantile(values: Values, share: float) -> float:
+    """Return the quantile by linear interpolation, in the values' unit.
+
+    Raises:
+        MeasurementError: no values.
+
+    Source:
+        Hyndman and Fan (1996), type 7: what NumPy, pandas and R use unless told otherwise.
+    """
+    if len(values) == 0:
+        raise MeasurementError(f"a quantile needs at least one value, got none (share {share})")
+    return float(np.quantile(np.asarray(values, np.float64), share))
+
+
+def trimmed_mean(values: Values, trim: float = TRIM) -> Estimate:
+    """Return the mean without the lowest and highest `trim` share, and its standard error.
+
+    Raises:
+        MeasurementError: no values.
+
+    Source:
+        Yuen (1974): the winsorised standard deviation over (1 - 2 trim) sqrt(n).
+    """
+    count = len(values)
+    if count == 0:
+        raise MeasurementError("a trimmed mean needs at least one value, got none")
+    ordered = np.sort(np.asarray(values, np.float64))
+    cut = int(trim * count)
+    value = float(ordered[cut : count - cut].mean())
+    if count - 2 * cut < 2:
+        return Estimate(value=value, error=None)
+    winsorised = ordered.copy()
+    winsorised[:cut] = ordered[cut]
+    winsorised[count - cut :] = ordered[count - cut - 1]
+    spread = float(winsorised.std(ddof=1))
+    return Estimate(value=value, error=spread / ((1 - 2 * trim) * count**0.5))
+
+
+def paired_log_ratio(case_s: Values, reference_s: Values) -> Estimate | None:
+    """Return the trimmed mean of ln(case / reference) over rounds, dimensionless.
+
+    Args:
+        case_s, reference_s: seconds of the case's and the reference's step, one each per round.
+
+    Returns:
+        None where a clock too coarse for the steps has given a time of zero.
+
+    Raises:
+        MeasurementError: the two differ in length, or are empty.
+    """
+    case = np.asarray(case_s, np.float64)
+    reference = np.asarray(reference_s, np.float64)
+    if case.shape != reference.shape or case.size == 0:
+        raise MeasurementError(
+            f"rounds must pair each case step with a reference step, got {case.size} and "
+            f"{reference.size}"
+        )
+    if (case <= 0).any() or (reference <= 0).any():
+        return None
+    return trimmed_mean(np.log(case) - np.log(reference))
+
+
+def step_time_summary(times_s: Values) -> dict[str, float | None]:
+    """Return min, max, mean, std, p10 ... p99 of step times, seconds, by those names.
+
+    p95 is None below 100 steps and p99 below 1,000; std is None below two.
+
+    Raises:
+        MeasurementError: no values.
+    """
+    times = np.asarray(times_s, np.float64)
+    shares = {"p10": 0.10, "p25": 0.25, "p50": 0.50, "p75": 0.75, "p90": 0.90}
+    summary: dict[str, float | None] = {
+        name: quantile(times, share) for name, share in shares.items()
+    }
+    for name, share in (("p95", 0.95), ("p99", 0.99)):
+        enough = times.size >= QUANTILE_STEPS[name]
+        summary[name] = quantile(times, share) if enough else None
+    summary["min"] = float(times.min())
+    summary["max"] = float(times.max())
+    summary["mean"] = float(times.mean())
+    summary["std"] = float(times.std(ddof=1)) if times.size > 1 else None
+    return summary

@@ -1,0 +1,272 @@
+"""The results folder: number a run, append a row, read a history.
+
+    results/<machine>/0007.csv         one run, one row per process of a case
+    results/<machine>/0007.steps.npz   its raw step times; rows never depend on it
+
+Files are UTF-8, newline-ended, RFC 4180. A row is on the disk when `append` returns.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import warnings
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from convmark.errors import StoreError
+from convmark.record import COLUMNS, SCHEMA_VERSION, Record, from_cells, to_cells
+
+__all__ = ["RunFile", "Store", "StoreWarning", "read_run", "read_step_times"]
+
+HEADER = [column.name for column in COLUMNS]
+RUN_NAME = re.compile(r"\d{4,}")
+
+
+class StoreWarning(UserWarning):
+    """Something in a results file was left out; the text names file and line."""
+
+
+class Store:
+    """A results folder. Nothing is made in it before a run is created."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def check_writable(self) -> None:
+        """Refuse a folder that cannot be made or written, before anything is measured.
+
+        Raises:
+            StoreError: the folder, or the nearest one that exists above it, takes no files.
+        """
+        existing = self.folder
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        if not existing.is_dir():
+            raise StoreError(f"--results: must be a folder, {existing} is a file")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise StoreError(f"--results: must be writable, {existing} is not")
+
+    def create_run(self, machine: str) -> RunFile:
+        """Create the next run's file, its header written, and return it open for appending.
+
+        The number is this machine's next; two runs started together get different ones, for the
+        file is created exclusively.
+
+        Raises:
+            StoreError: the file cannot be made.
+        """
+        folder = self.folder / machine
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            number = max((int(run.stem) for run in self.runs(machine)), default=0) + 1
+            while True:
+                path = folder / f"{number:04d}.csv"
+                try:
+                    return RunFile(path)
+                except FileExistsError:
+                    number += 1
+        except OSError as error:
+            raise StoreError(
+                f"--results: {folder} must be writable: {error.strerror or error}"
+            ) from None
+
+    def runs(self, machine: str) -> list[Path]:
+        """Return the machine's run files, oldest first by number."""
+        files = (self.folder / machine).glob("*.csv")
+        return sorted(
+            (path for path in files if RUN_NAME.fullmatch(path.stem)), key=lambda path: int(path.stem)
+        )
+
+    def find(self, name: str, machine: str) -> Path:
+        """Return the run file that a user means: a path, a number such as 7 or 0007, or a commit.
+
+        A commit is given by at least seven characters; the newest run of it is taken.
+
+        Raises:
+            StoreError: there is no such run, with the newest ones that there are.
+        """
+        path = Path(name)
+        if path.suffix == ".csv" or os.sep in name:
+            if path.is_file():
+                return path
+            raise StoreError(f"{path}: no such file; expected the CSV file of a run")
+        runs = self.runs(machine)
+        if name.isdecimal():
+            for run in runs:
+                if int(run.stem) == int(name):
+                    return run
+        if re.fullmatch(r"[0-9a-f]{7,40}", name):
+            for run in reversed(runs):
+                rows = read_run(run)
+                if rows and (rows[0].commit or "").startswith(name):
+                    return run
+        there = ", ".join(run.stem for run in runs[-5:]) or "none yet"
+        raise StoreError(
+            f"{self.folder / machine}: no run {name!r}; expected a file, a commit or a run's number "
+            f"(newest: {there})"
+        )
+
+
+class RunFile:
+    """One run's CSV file, open for appending rows."""
+
+    def __init__(self, path: Path) -> None:
+        """Create the file and write its header.
+
+        Raises:
+            FileExistsError: the file is there already.
+            OSError: it cannot be made.
+        """
+        self.path = path
+        self.rows = 0
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
+        self._descriptor = os.open(path, flags, 0o644)
+        self._write_line(HEADER)
+
+    @property
+    def run(self) -> str:
+        return self.path.stem
+
+    def append(self, record: Record, step_times_s: Sequence[float] = ()) -> None:
+        """Write one row through to the disk, and the raw step times beside it.
+
+        Raises:
+            StoreError: the disk takes no more; the file still reads.
+        """
+        try:
+            self._write_line(to_cells(record))
+        except OSError as error:
+            raise StoreError(f"{self.path}: a row cannot be written: {error.strerror}") from None
+        self.rows += 1
+        if len(step_times_s):
+            self._keep_step_times(record, step_times_s)
+
+    def close(self) -> None:
+        """Close the file, and remove it when no row was ever written to it."""
+        if self._descriptor < 0:
+            return
+        os.close(self._descriptor)
+        self._descriptor = -1
+        if self.rows == 0:
+            self.path.unlink(missing_ok=True)
+
+    def _write_line(self, cells: Sequence[str]) -> None:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(cells)
+        data = memoryview(text.getvalue().encode())
+        while data:
+            data = data[os.write(self._descriptor, data) :]
+        os.fsync(self._descriptor)
+
+    def _keep_step_times(self, record: Record, step_times_s: Sequence[float]) -> None:
+        array = io.BytesIO()
+        np.save(array, np.asarray(step_times_s, np.float32), allow_pickle=False)
+        try:
+            with zipfile.ZipFile(_steps_path(self.path), "a", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr(_member(record), array.getvalue())
+        except (OSError, zipfile.BadZipFile) as error:
+            reason = getattr(error, "strerror", None) or error
+            warnings.warn(
+                f"{_steps_path(self.path)}: raw step times are not kept: {reason}",
+                StoreWarning,
+                stacklevel=3,
+            )
+
+
+def _steps_path(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.steps.npz")
+
+
+def _member(record: Record) -> str:
+    """Name of a row's array in the archive: its place in the plan, which is unique in a run."""
+    return f"{record.order:05d}.npy"
+
+
+def read_step_times(path: Path, orders: Iterable[int]) -> np.ndarray | None:
+    """Return the raw step times of a run's rows, pooled, seconds; None unless all are there."""
+    steps = _steps_path(path)
+    try:
+        with np.load(steps, allow_pickle=False) as archive:
+            arrays = [archive[f"{order:05d}"].astype(np.float64) for order in orders]
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+        return None
+    return np.concatenate(arrays) if arrays else None
+
+
+def read_run(path: Path) -> list[Record]:
+    """Return the rows of a run's file.
+
+    A last line without its newline is what a killed writer leaves: it is left out with a
+    `StoreWarning`. Everything else that does not fit the schema is refused.
+
+    Raises:
+        StoreError: the file cannot be read, or does not fit; the message names file and line.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise StoreError(f"{path}:{line}: must be UTF-8 text") from None
+    body, torn = _without_torn_line(text)
+    if torn:
+        line = body.count("\n") + 1
+        warnings.warn(
+            f"{path}:{line}: a torn last line was left out", StoreWarning, stacklevel=2
+        )
+    return _parse(path, body)
+
+
+def _without_torn_line(text: str) -> tuple[str, bool]:
+    if not text or text.endswith("\n"):
+        return text, False
+    end = text.rfind("\n") + 1
+    return text[:end], True
+
+
+def _parse(path: Path, text: str) -> list[Record]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    records = []
+    try:
+        header = next(reader, None)
+        _check_header(path, header)
+        for cells in reader:
+            if len(cells) > 0 and cells[0] != str(SCHEMA_VERSION):
+                raise StoreError(_other_schema(cells[0]))
+            records.append(from_cells(cells))
+    except csv.Error as error:
+        raise StoreError(f"{path}:{reader.line_num}: must be CSV: {error}") from None
+    except StoreError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise StoreError(f"{path}:{reader.line_num}: {error}") from None
+    return records
+
+
+def _check_header(path: Path, header: list[str] | None) -> None:
+    if not header:
+        raise StoreError(f"{path}: must hold a run's rows, it is empty")
+    if header == HEADER:
+        return
+    missing = [name for name in HEADER if name not in header]
+    unknown = [name for name in header if name not in HEADER]
+    detail = "the order of the columns differs"
+    if missing:
+        detail = f"column {missing[0]!r} is missing"
+    elif unknown:
+        detail = f"column {unknown[0][:40]!r} is unknown"
+    raise StoreError(f"{path}:1: must have the columns of schema {SCHEMA_VERSION}: {detail}")
+
+
+def _other_schema(found: str) -> str:
+    return f"must be of schema {SCHEMA_VERSION}, got {found[:40]!r}; read it with its own convmark"

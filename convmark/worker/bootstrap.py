@@ -1,0 +1,42 @@
+"""Start a worker in any interpreter: run by its path, with one JSON argument.
+
+The measured interpreter must see convmark's worker and the zoo and nothing else of the harness's
+surroundings (its site-packages would shadow the interpreter's own NumPy). So both packages are
+loaded from their folders by path, and `sys.path` is left as the interpreter made it, but for the
+user's working folder at its end, for models named as package.module:builder.
+"""
+
+import importlib.util
+import json
+import os
+import sys
+
+
+def load_package(name, folder):
+    """Make the folder importable as the package `name` without putting its parent on the path."""
+    spec = importlib.util.spec_from_file_location(
+        name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
+    )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+
+
+def main():
+    """Load the packages and hand over to the zygote."""
+    settings = json.loads(sys.argv[1])
+    own_folder = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [
+        entry for entry in sys.path if entry and os.path.abspath(entry) != own_folder
+    ] + settings["path"]
+    load_package("convmark", settings["convmark"])
+    load_package("convmark_zoo", settings["zoo"])
+    from convmark.worker import zygote
+
+    zygote.serve(
+        control_fd=settings["control"], backend=settings["backend"], fork=settings["fork"]
+    )
+
+
+if __name__ == "__main__":
+    main()

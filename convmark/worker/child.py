@@ -1,0 +1,110 @@
+"""One request answered in one process: set the framework up, do the work, report each event.
+
+Whatever goes wrong ends in a `failed` event with a status and one line; only a death of the
+process itself (a signal, an abort) leaves none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import convmark_zoo
+
+from convmark.case import Case
+from convmark.worker import measurement
+from convmark.worker.protocol import encode, one_line
+
+__all__ = ["UNSAFE_FORK", "answer"]
+
+UNSAFE_FORK = 97
+"""Status of a request that the zygote refused because the framework had already run something."""
+
+Emit = Callable[..., None]
+
+
+def answer(request: dict[str, Any], framework: Any, event_fd: int) -> int:
+    """Answer one request with events on `event_fd` and return the exit status."""
+
+    def emit(event: str, **fields: Any) -> None:
+        _write_all(event_fd, encode({"event": event, **fields}))
+
+    try:
+        _KINDS[request["kind"]](request, framework, emit)
+    except BrokenPipeError:
+        return 1
+    except BaseException as error:
+        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            emit("failed", status=_status(error, framework), message=_message(error))
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        return 0
+    return 0
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _status(error: BaseException, framework: Any) -> str:
+    if isinstance(error, MemoryError) or framework.is_out_of_memory(error):
+        return "out_of_memory"
+    return "error"
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, measurement.CaseFailure):
+        return one_line(error)
+    return one_line(f"{type(error).__name__}: {error}")
+
+
+def _inspect(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+    """Say what this interpreter has, and which of the models asked for it knows."""
+    emit("ready")
+    emit(
+        "inspected",
+        executable=sys.executable,
+        devices=framework.devices(),
+        models={name: _refusal(name) for name in request["models"]},
+        **_versions(framework),
+    )
+
+
+def _versions(framework: Any) -> dict[str, Any]:
+    return {"python": ".".join(map(str, sys.version_info[:3])), **framework.versions()}
+
+
+def _refusal(name: str) -> str | None:
+    try:
+        convmark_zoo.builder(name)
+    except LookupError as error:
+        return one_line(error.args[0] if error.args else error)
+    return None
+
+
+def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+    case = Case(**request["case"])
+    framework.configure(
+        device=case.device,
+        threads=case.threads,
+        precision=case.precision,
+        seed=request["seed"],
+    )
+    emit("ready")
+    emit("environment", **_versions(framework))
+    builder = convmark_zoo.builder(case.model)
+    if request["smoke"]:
+        measurement.smoke(case, builder, request["seed"], framework, emit)
+    else:
+        plan = measurement.Plan(seed=request["seed"], time_budget_s=request["time_budget_s"])
+        measurement.measure(case, builder, plan, framework, emit)
+
+
+_KINDS = {"inspect": _inspect, "measure": _measure}

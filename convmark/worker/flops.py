@@ -1,0 +1,333 @@
+"""Analytic FLOPs of one sample: 2 x multiply-adds of convolutions and matrix products.
+
+Biases, activations, pooling and normalisation are not counted. The model is called once on a
+symbolic sample while `Layer.__call__` keeps every layer's shapes, so that Sequential, functional,
+nested, shared and subclassed models count alike on Keras 2 and 3, on any backend. What a model
+multiplies outside of layers (`ops.matmul`) or repeats in a framework's own loop is not seen.
+
+Source:
+    He et al., "Deep residual learning for image recognition" (2015), arXiv:1512.03385, section
+    3.3, counts multiply-adds so; a FLOP here is half of one, as in a device's data sheet.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["LayerRecord", "flops_per_sample", "layer_records"]
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerRecord:
+    """One call of one layer on one sample."""
+
+    name: str
+    kind: str
+    """The layer's class."""
+    output_shape: Shape | None
+    """Without the batch axis; of the first output where there are several."""
+    parameters: int
+    """Elements of the weights that the layer holds itself; 0 when a shared one is called again."""
+    flops: int | None
+    """FLOPs per sample; None where no rule covers the layer."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Call:
+    """One call of a layer while it is traced; all shapes with the batch axis, which is 1."""
+
+    layer: Any
+    was_built: bool
+    positional: Sequence[Shape | None]
+    named: dict[str, Shape | None]
+    output: Shape | None = None
+    inner: list[_Call] = field(default_factory=list)
+
+    def argument(self, position: int, name: str) -> Shape | None:
+        """Return the shape of an argument given by position or by name."""
+        if position < len(self.positional):
+            return self.positional[position]
+        return self.named.get(name)
+
+
+def layer_records(model: Any, keras: Any, sample_shape: Sequence[int]) -> list[LayerRecord]:
+    """Return one record per layer call of a forward pass, in the order of execution.
+
+    Only layers that do work themselves have a record; a block made of layers has none. The model
+    gains no inbound node; the class `Layer` is as before, also after an error.
+
+    Args:
+        model: a Keras model of one input; weights that it lacks are made.
+        keras: the Keras that made the model.
+        sample_shape: shape of one sample, without the batch axis.
+
+    Raises:
+        Whatever the model's call raises on a sample of this shape.
+    """
+    calls = _traced(model, keras, sample_shape)
+    if not all(call.was_built for call in calls):  # building may call a layer once more
+        calls = _traced(model, keras, sample_shape)
+    rules = {getattr(keras.layers, name, None): rule for name, rule in _RULES.items()}
+    counted: set[int] = set()
+    records = []
+    for call in calls:
+        held = _held_weights(call)
+        rule = _rule(call.layer, rules, held)
+        if call.inner and not held and rule is _nothing:
+            continue
+        parameters = sum(_elements(w.shape) for w in held if id(w) not in counted)
+        counted.update(id(weight) for weight in held)
+        records.append(_record(call, parameters, rule(call, held)))
+    return records
+
+
+def flops_per_sample(records: Sequence[LayerRecord]) -> int | None:
+    """Return the FLOPs of all records, or None where those of one are unknown."""
+    known = [record.flops for record in records if record.flops is not None]
+    return sum(known) if len(known) == len(records) else None
+
+
+def _record(call: _Call, parameters: int, flops: int | None) -> LayerRecord:
+    """Return the record of one call."""
+    return LayerRecord(
+        name=call.layer.name,
+        kind=type(call.layer).__name__,
+        output_shape=None if call.output is None else call.output[1:],
+        parameters=parameters,
+        flops=flops,
+    )
+
+
+def _traced(model: Any, keras: Any, sample_shape: Sequence[int]) -> list[_Call]:
+    """Return the calls of one symbolic forward pass, inner ones before outer ones.
+
+    The model is called from a layer of its own: a functional model called on a `keras.Input`
+    would infer its output's shape without calling its layers.
+    """
+
+    class Probe(keras.layers.Layer):  # type: ignore[misc]  # Keras is handed in
+        def call(self, sample: Any) -> Any:
+            return model(sample)
+
+    sample = keras.Input(tuple(sample_shape), batch_size=1)
+    with _recorded_calls(keras.layers.Layer, type(sample)) as calls:
+        Probe()(sample)
+    return calls[:-1]
+
+
+@contextmanager
+def _recorded_calls(layer_class: Any, symbol: type) -> Iterator[list[_Call]]:
+    """Keep every layer call made inside, in the order in which they end.
+
+    Args:
+        layer_class: the base class of all layers.
+        symbol: the type of a `keras.Input`. A layer that gets one inside another layer's call is
+            part of a graph that is being rebuilt, not of the forward pass, and is left out.
+    """
+    original = layer_class.__call__
+    running: list[_Call] = []
+    finished: list[_Call] = []
+
+    @functools.wraps(original)  # its module, too: Keras 2 converts calls of unknown modules
+    def recorded(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if running and any(isinstance(value, symbol) for value in _flat([args, kwargs])):
+            return original(layer, *args, **kwargs)
+        call = _begun(layer, args, kwargs)
+        if running:
+            running[-1].inner.append(call)
+        running.append(call)
+        try:
+            outputs = original(layer, *args, **kwargs)
+        finally:
+            running.pop()
+        call.output = _shape(outputs)
+        finished.append(call)
+        return outputs
+
+    layer_class.__call__ = recorded
+    try:
+        yield finished
+    finally:
+        layer_class.__call__ = original
+
+
+def _begun(layer: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> _Call:
+    """Return a call as it begins."""
+    return _Call(
+        layer=layer,
+        was_built=bool(layer.built),
+        positional=[_shape(value) for value in args],
+        named={name: _shape(value) for name, value in kwargs.items()},
+    )
+
+
+def _flat(structure: Any) -> Iterator[Any]:
+    """Yield the leaves of nested lists, tuples and dictionaries."""
+    if isinstance(structure, dict):
+        structure = list(structure.values())
+    if isinstance(structure, (list, tuple)):
+        for part in structure:
+            yield from _flat(part)
+    else:
+        yield structure
+
+
+def _shape(structure: Any) -> Shape | None:
+    """Return the shape of the first tensor of a structure; None where there is none."""
+    first = next(_flat(structure), None)
+    shape = getattr(first, "shape", None)
+    if shape is None or getattr(shape, "rank", 0) is None:
+        return None
+    return tuple(shape)
+
+
+def _elements(shape: Any) -> int:
+    """Return the number of elements of a weight."""
+    return math.prod(int(axis) for axis in shape)
+
+
+def _held_weights(call: _Call) -> list[Any]:
+    """Return the weights that a layer holds itself: those of no layer that it called."""
+    inner = {id(weight) for part in call.inner for weight in part.layer.weights}
+    return [weight for weight in call.layer.weights if id(weight) not in inner]
+
+
+def _kernel_elements(held: Sequence[Any]) -> int:
+    """Return the elements of the weights that multiply: those of rank 2 and more."""
+    return sum(_elements(weight.shape) for weight in held if len(weight.shape) >= 2)
+
+
+def _product(axes: Sequence[int | None] | None) -> int | None:
+    """Return the product of a shape's axes; None where one is not known."""
+    if axes is None or None in axes:
+        return None
+    return math.prod(axis for axis in axes if axis is not None)
+
+
+def _twice(*factors: int | None) -> int | None:
+    """Return 2 x the multiply-adds; None where a factor is not known."""
+    product = _product(factors)
+    return None if product is None else 2 * product
+
+
+# rules: a call and the weights that the layer holds give FLOPs per sample
+
+
+def _nothing(call: _Call, held: Sequence[Any]) -> int | None:
+    """Count a layer that neither convolves nor multiplies matrices."""
+    return 0
+
+
+def _unknown(call: _Call, held: Sequence[Any]) -> int | None:
+    """Refuse a layer whose products cannot be told from its shapes."""
+    return None
+
+
+def _per_output_position(call: _Call, held: Sequence[Any]) -> int | None:
+    """Count a convolution: each kernel element once per output position, whatever the groups."""
+    return _twice(_product(_positions(call.layer, call.output)), _kernel_elements(held))
+
+
+def _per_input_position(call: _Call, held: Sequence[Any]) -> int | None:
+    """Count a transposed convolution: each kernel element once per input position."""
+    inputs = call.argument(0, "inputs")
+    return _twice(_product(_positions(call.layer, inputs)), _kernel_elements(held))
+
+
+def _positions(layer: Any, shape: Shape | None) -> Shape | None:
+    """Return every axis of a shape but that of the channels."""
+    if shape is None:
+        return None
+    return shape[:1] + shape[2:] if layer.data_format == "channels_first" else shape[:-1]
+
+
+def _per_vector(call: _Call, held: Sequence[Any]) -> int | None:
+    """Count a dense layer: each kernel element once per vector of the output."""
+    vectors = None if call.output is None else call.output[:-1]
+    return _twice(_product(vectors), _kernel_elements(held))
+
+
+def _einsum(call: _Call, held: Sequence[Any]) -> int | None:
+    """Count an einsum with a kernel: the product of every axis that its equation names.
+
+    The axes are the kernel's and those of the input that the kernel does not have.
+    """
+    inputs = call.argument(0, "inputs")
+    if inputs is None:
+        return None
+    input_labels, kernel_labels = call.layer.equation.split("->")[0].split(",")
+    labels = _expanded(input_labels, len(inputs))
+    own = [axis for label, axis in zip(labels, inputs, strict=True) if label not in kernel_labels]
+    return _twice(_product(own), _elements(call.layer.kernel.shape))  # its bias has rank 2, too
+
+
+def _expanded(labels: str, rank: int) -> list[str]:
+    """Return one label per axis; an axis under an ellipsis gets `*`."""
+    before, ellipsis, after = labels.replace(" ", "").partition("...")
+    hidden = rank - len(before) - len(after) if ellipsis else 0
+    return [*before, *["*"] * hidden, *after]
+
+
+def _attention_products(call: _Call, held: Sequence[Any]) -> int | None:
+    """Count the two products of attention; its projections are layers and count themselves.
+
+    Source:
+        Vaswani et al., "Attention is all you need" (2017), arXiv:1706.03762, equation 1: scores
+        of T queries against S keys, then their weighted sums of values.
+    """
+    query, value = call.argument(0, "query"), call.argument(1, "value")
+    if query is None or value is None:
+        return None
+    config = call.layer.get_config()
+    axes = config.get("attention_axes") or range(1, len(query) - 1)
+    beside = _product([a for i, a in enumerate(query[:-1]) if i not in axes])
+    queries, keys = _product([query[i] for i in axes]), _product([value[i] for i in axes])
+    depth = config["key_dim"] + (config["value_dim"] or config["key_dim"])
+    return _twice(beside, queries, keys, config["num_heads"], depth)
+
+
+_Rule = Callable[[_Call, Sequence[Any]], int | None]
+
+_RULES: dict[str, _Rule] = {
+    "Conv1D": _per_output_position,
+    "Conv2D": _per_output_position,
+    "Conv3D": _per_output_position,
+    "DepthwiseConv1D": _per_output_position,
+    "DepthwiseConv2D": _per_output_position,
+    "SeparableConv1D": _per_output_position,
+    "SeparableConv2D": _per_output_position,
+    "Conv1DTranspose": _per_input_position,
+    "Conv2DTranspose": _per_input_position,
+    "Conv3DTranspose": _per_input_position,
+    "Dense": _per_vector,
+    "EinsumDense": _einsum,
+    "MultiHeadAttention": _attention_products,
+    # weights of rank 2 and more that do not multiply a matrix
+    "Embedding": _nothing,
+    "PReLU": _nothing,
+    "LayerNormalization": _nothing,
+    "Normalization": _nothing,
+    # products without a weight, and layers that call another in a loop
+    "AdditiveAttention": _unknown,
+    "Attention": _unknown,
+    "Dot": _unknown,
+    "GroupedQueryAttention": _unknown,
+    "RNN": _unknown,
+    "TimeDistributed": _unknown,
+}
+
+
+def _rule(layer: Any, rules: dict[Any, _Rule], held: Sequence[Any]) -> _Rule:
+    """Return the rule of a layer: that of its nearest Keras class, unless it has its own `call`."""
+    ancestry: tuple[Any, ...] = type(layer).__mro__
+    for ancestor in ancestry:
+        if ancestor in rules:
+            return rules[ancestor] if type(layer).call is ancestor.call else _unknown
+    return _unknown if _kernel_elements(held) else _nothing

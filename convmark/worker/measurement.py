@@ -1,0 +1,178 @@
+"""One case measured by one process: the order of phases, and what each reports.
+
+build -> first step -> warm up -> steps -> windows -> peaks -> rounds -> proof of work. The case
+runs alone until the peaks are read; only then is the reference network made. Backend, clock and
+reporting are handed in.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import os
+import random
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from convmark.case import Case
+from convmark.worker import flops, reference, timing
+from convmark.worker.memory import HostMemory, peak_above
+
+__all__ = ["CaseFailure", "Plan", "measure", "smoke"]
+
+LEARNING_RATE = 0.01
+PROOF_STEP = 10
+"""The step whose loss, with the first one's, shows that the work was done."""
+
+Emit = Callable[..., None]
+Builder = Callable[[], Any]
+
+
+class CaseFailure(Exception):
+    """The case cannot be measured; the text is for the user."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the harness asks of one process: the seed, and the seconds of timed rounds."""
+
+    seed: int
+    time_budget_s: float
+
+
+def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) -> None:
+    """Measure the case once, reporting each phase as an event.
+
+    Raises:
+        CaseFailure: the builder returns no model, or its output is not finite.
+        Exception: whatever building or running the model raises.
+    """
+    pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
+    backend.reset_peak_memory()
+    baseline = HostMemory()
+    model = _build(case, builder, plan.seed, backend, emit)
+    step = _make_step(case, model, plan.seed, backend)
+
+    began = time.perf_counter()
+    token = step()
+    backend.synchronise(token)
+    seconds = time.perf_counter() - began
+    emit("first_step", seconds=seconds, call_path=backend.call_path)
+    _prove(case, 1, backend.fingerprint(token), emit)
+
+    switches = _involuntary_switches()
+    with timing.quiet_collector():
+        warm = timing.warm_up(step, backend, plan.time_budget_s, pulse, _proof(case, backend, emit))
+        emit("warm_up", steps=warm.steps, steady=warm.steady)
+        times_s = timing.steps(step, backend, plan.time_budget_s, pulse)
+        emit("steps", times_s=_rounded(times_s))
+        windows = timing.windows(step, backend, min(times_s), pulse)
+        emit("windows", steps=windows.steps, times_s=_rounded(windows.times_s))
+        emit(
+            "peaks",
+            baseline_bytes=baseline.anonymous_bytes,
+            host_bytes=peak_above(baseline, HostMemory()),
+            device_bytes=backend.peak_memory(),
+        )
+        kind = reference.kind(case.task, case.batch_size)
+        reference_step = backend.reference_step(kind)
+        rounds = timing.rounds(
+            step, reference_step, backend, plan.time_budget_s, random.Random(plan.seed), pulse
+        )
+        last = step()
+        backend.synchronise(last)
+    emit("rounds", reference=kind, reference_version=reference.REFERENCE_VERSION, **rounds.lists())
+    _check(backend.fingerprint(last), case, None)
+    emit(
+        "state",
+        load_average_1min=os.getloadavg()[0],
+        involuntary_context_switches=_involuntary_switches() - switches,
+    )
+    emit("finished")
+
+
+def smoke(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> None:
+    """Build the case and take its first ten steps, untimed, with the same checks.
+
+    Raises:
+        CaseFailure: the builder returns no model, or its output is not finite.
+    """
+    model = _build(case, builder, seed, backend, emit)
+    step = _make_step(case, model, seed, backend)
+    for number in range(1, PROOF_STEP + 1):
+        token = step()
+        backend.synchronise(token)
+        _check(backend.fingerprint(token), case, number)
+    emit("finished")
+
+
+def _build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> Any:
+    gc.collect()
+    model = builder()
+    if not backend.is_model(model):
+        raise CaseFailure(
+            f"{case.model}: the builder must return a keras.Model, it returned "
+            f"{type(model).__name__}"
+        )
+    try:
+        shape = backend.sample_shape(model)
+    except ValueError as error:
+        raise CaseFailure(f"{case.model}: {error}") from None
+    if None in shape:
+        raise CaseFailure(
+            f"{case.model}: every dimension of a sample must be fixed, the model's input is "
+            f"{shape}; give the builder an input shape"
+        )
+    sizes = backend.sizes(model)
+    records = flops.layer_records(model, backend.keras, shape)
+    emit(
+        "built",
+        input_shape=list(shape),
+        flops_per_sample=flops.flops_per_sample(records),
+        **sizes,
+    )
+    return model
+
+
+def _make_step(case: Case, model: Any, seed: int, backend: Any) -> Callable[[], Any]:
+    compiled = case.jit == "on"
+    if case.task == "train":
+        step = backend.training_step(model, case.batch_size, seed, LEARNING_RATE, compiled)
+    else:
+        step = backend.inference_step(model, case.batch_size, seed, compiled)
+    made: Callable[[], Any] = step
+    return made
+
+
+def _proof(case: Case, backend: Any, emit: Emit) -> Callable[[int, Any], None]:
+    """Report the loss or output of step 10, which falls into the warm-up."""
+
+    def see(warm_up_step: int, token: Any) -> None:
+        if warm_up_step + 1 == PROOF_STEP:
+            _prove(case, PROOF_STEP, backend.fingerprint(token), emit)
+
+    return see
+
+
+def _prove(case: Case, step: int, value: float, emit: Emit) -> None:
+    _check(value, case, step)
+    emit("proof", step=step, value=value)
+
+
+def _check(value: float, case: Case, step: int | None) -> None:
+    if not math.isfinite(value):
+        what = "loss" if case.task == "train" else "output"
+        when = f"at step {step}" if step else "after the last step"
+        raise CaseFailure(f"{case.model}: the {what} must be finite, it is {value} {when}")
+
+
+def _rounded(times_s: list[float]) -> list[float]:
+    """Nanoseconds are the clock's own resolution; more digits would only fill the pipe."""
+    return [round(seconds, 9) for seconds in times_s]
+
+
+def _involuntary_switches() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw

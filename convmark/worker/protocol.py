@@ -1,0 +1,63 @@
+"""What harness and worker say to each other: requests down a socket, events up a pipe.
+
+A request is one JSON datagram on the zygote's control socket, with the child's descriptors beside
+it; an event is one JSON object on a line of its own. Both sides load this module, so it needs the
+standard library alone.
+
+    request {"kind": "measure", "id": 7, "case": {...}, "seed": 0, ...}
+    event   {"event": "steps", "times_s": [...]}
+    reply   {"id": 7, "pid": 4242}            from the zygote when it forked the child
+    reply   {"id": 7, "status": -9}           from the zygote when the child ended
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from convmark.errors import WorkerError
+
+__all__ = [
+    "DATAGRAM_BYTES",
+    "LINE_BYTES",
+    "PROTOCOL_VERSION",
+    "decode_event",
+    "encode",
+    "one_line",
+]
+
+PROTOCOL_VERSION = 1
+
+DATAGRAM_BYTES = 1 << 17
+"""The largest request or reply, bytes."""
+
+LINE_BYTES = 1 << 25
+"""The largest event, bytes: a million step times are 20 MB of text."""
+
+
+def encode(message: Mapping[str, Any]) -> bytes:
+    """Return the message as one line of JSON, newline included."""
+    return json.dumps(message, separators=(",", ":")).encode() + b"\n"
+
+
+def decode_event(line: bytes) -> dict[str, Any]:
+    """Return the event on one line.
+
+    Raises:
+        WorkerError: the line is not a JSON object with the key `event`.
+    """
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        event = None
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        raise WorkerError(f"the worker wrote what is no event: {line[:80]!r}")
+    return event
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """Return text fit for one line: control characters folded to spaces, cut at `limit`."""
+    folded = "".join(char if char.isprintable() else " " for char in str(text))
+    words = " ".join(folded.split())
+    return words if len(words) <= limit else words[: limit - 3] + "..."

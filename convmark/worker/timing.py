@@ -1,0 +1,247 @@
+"""The timed loops: warm-up, steps, windows and rounds. Every timed step ends in a device sync.
+
+Backend, step, clocks and seeds are handed in, so a test can run each loop on a clock of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = [
+    "Pulse",
+    "Rounds",
+    "WarmUp",
+    "Windows",
+    "median",
+    "quiet_collector",
+    "rounds",
+    "steps",
+    "timed_step",
+    "warm_up",
+    "windows",
+]
+
+MIN_WARM_UP_STEPS = 10
+UNSTEADY_STEPS = 20
+"""Warm-up goes on past its budget until this many steps: fewer cannot tell noise from drift."""
+STEADY_WITHIN = 0.05
+"""Two halves of the warm-up's later half agree within this share."""
+
+MIN_STEPS, WANTED_STEPS, MAX_STEPS = 30, 100, 1000
+"""30 always, 100 where the budget allows, 1,000 (p99) where half of it allows."""
+
+MIN_WINDOWS = 5
+MIN_WINDOW_S = 0.1
+
+MIN_ROUNDS = 10
+
+Step = Callable[[], Any]
+Clock = Callable[[], float]
+
+median = statistics.median
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """How many steps were run and dropped, and whether the step time had become steady."""
+
+    steps: int
+    steady: bool
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Wall seconds of windows of `steps` consecutive steps with one synchronisation at the end."""
+
+    steps: int
+    times_s: list[float]
+
+
+@dataclass
+class Rounds:
+    """Wall and process CPU seconds of one case step and one reference step per round."""
+
+    case_wall_s: list[float] = field(default_factory=list)
+    case_cpu_s: list[float] = field(default_factory=list)
+    reference_wall_s: list[float] = field(default_factory=list)
+    reference_cpu_s: list[float] = field(default_factory=list)
+
+    def lists(self) -> dict[str, list[float]]:
+        """The four lists by name, to the nanosecond."""
+        return {
+            name: [round(seconds, 9) for seconds in times] for name, times in asdict(self).items()
+        }
+
+
+class Pulse:
+    """A sign of life at most once a second, given between steps, never inside one."""
+
+    def __init__(self, report: Callable[[str], None], clock: Clock) -> None:
+        self._report = report
+        self._clock = clock
+        self._next_s = 0.0
+
+    def beat(self, phase: str) -> None:
+        """Report the phase when a second has passed since the last report."""
+        now = self._clock()
+        if now >= self._next_s:
+            self._next_s = now + 1.0
+            self._report(phase)
+
+
+@contextlib.contextmanager
+def quiet_collector() -> Iterator[None]:
+    """Collect garbage now and keep the collector out of the timed steps."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def timed_step(step: Step, backend: Any, clock: Clock = time.perf_counter) -> tuple[float, Any]:
+    """Return the step time, seconds until the device has finished, and the step's result."""
+    began = clock()
+    token = step()
+    backend.synchronise(token)
+    return clock() - began, token
+
+
+def warm_up(
+    step: Step,
+    backend: Any,
+    budget_s: float,
+    pulse: Pulse,
+    see: Callable[[int, Any], None] = lambda number, token: None,
+    clock: Clock = time.perf_counter,
+) -> WarmUp:
+    """Run steps until the step time is steady, or the budget and the least steps are spent.
+
+    Args:
+        budget_s: seconds; warm-up ends unsteady beyond it, but never before 20 steps.
+        see: called with the number of each step (from 1) and its result, outside the timing.
+    """
+    times_s: list[float] = []
+    spent_s = 0.0
+    while True:
+        seconds, token = timed_step(step, backend, clock)
+        times_s.append(seconds)
+        spent_s += seconds
+        see(len(times_s), token)
+        pulse.beat("warm-up")
+        count = len(times_s)
+        if count < MIN_WARM_UP_STEPS:
+            continue
+        if count % 5 == 0 and is_steady(times_s):
+            return WarmUp(count, True)
+        if count >= UNSTEADY_STEPS and spent_s >= budget_s:
+            return WarmUp(count, False)
+
+
+def is_steady(times_s: list[float]) -> bool:
+    """Whether the two halves of the later half agree within 5 %, by their medians."""
+    later = times_s[len(times_s) // 2 :]
+    middle = len(later) // 2
+    first, second = median(later[:middle]), median(later[middle:])
+    return abs(first - second) <= STEADY_WITHIN * min(first, second)
+
+
+def steps(
+    step: Step,
+    backend: Any,
+    budget_s: float,
+    pulse: Pulse,
+    clock: Clock = time.perf_counter,
+) -> list[float]:
+    """Return step times, seconds, of the case alone, back to back, each ended by a sync."""
+    times_s: list[float] = []
+    spent_s = 0.0
+    while not _enough_steps(len(times_s), spent_s, budget_s):
+        began = clock()
+        backend.synchronise(step())
+        seconds = clock() - began
+        times_s.append(seconds)
+        spent_s += seconds
+        pulse.beat("steps")
+    return times_s
+
+
+def _enough_steps(count: int, spent_s: float, budget_s: float) -> bool:
+    if count < MIN_STEPS:
+        return False
+    if count < WANTED_STEPS:
+        return spent_s >= budget_s
+    return count >= MAX_STEPS or spent_s >= budget_s / 2
+
+
+def windows(
+    step: Step,
+    backend: Any,
+    step_time_s: float,
+    pulse: Pulse,
+    clock: Clock = time.perf_counter,
+) -> Windows:
+    """Return at least five windows of at least 0.1 s each.
+
+    Args:
+        step_time_s: a quick step's seconds, from which the window's length in steps follows.
+    """
+    count = max(1, -int(-MIN_WINDOW_S * 1.1 // step_time_s))
+    while True:
+        times_s = []
+        for _ in range(MIN_WINDOWS):
+            began = clock()
+            for _ in range(count):
+                token = step()
+            backend.synchronise(token)
+            times_s.append(clock() - began)
+            pulse.beat("windows")
+        shortest_s = min(times_s)
+        if shortest_s >= MIN_WINDOW_S:
+            return Windows(count, times_s)
+        count = max(count + 1, -int(-count * MIN_WINDOW_S * 1.1 // shortest_s))
+
+
+def rounds(
+    step: Step,
+    reference_step: Step,
+    backend: Any,
+    budget_s: float,
+    order: random.Random,
+    pulse: Pulse,
+    clock: Clock = time.perf_counter,
+    cpu_clock: Clock = time.process_time,
+) -> Rounds:
+    """Time one case step and one reference step a round, in random order, until the budget ends.
+
+    The first round pays for the reference's own compilation and is dropped with nine others.
+    """
+    for _ in range(MIN_WARM_UP_STEPS):
+        backend.synchronise(reference_step())
+        pulse.beat("rounds")
+    result = Rounds()
+    contestants = [
+        (step, result.case_wall_s, result.case_cpu_s),
+        (reference_step, result.reference_wall_s, result.reference_cpu_s),
+    ]
+    for run, _, _ in contestants:
+        backend.synchronise(run())
+    spent_s = 0.0
+    while spent_s < budget_s or len(result.case_wall_s) < MIN_ROUNDS:
+        for run, wall_s, cpu_s in order.sample(contestants, 2):
+            cpu_began, began = cpu_clock(), clock()
+            backend.synchronise(run())
+            seconds = clock() - began
+            cpu_s.append(cpu_clock() - cpu_began)
+            wall_s.append(seconds)
+            spent_s += seconds
+        pulse.beat("rounds")
+    return result

@@ -1,0 +1,173 @@
+"""The zygote: imports the framework once, then forks a fresh child for each request.
+
+It executes no operation and looks at no device, so a child may set both up as it likes. Without
+fork it serves the same requests itself, one after another: a new interpreter per request is the
+isolation `spawn`, one interpreter for all of them the isolation `none`.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import ctypes
+import faulthandler
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from convmark.worker import backends, child
+from convmark.worker.protocol import DATAGRAM_BYTES, PROTOCOL_VERSION, encode, one_line
+
+__all__ = ["serve"]
+
+_PR_SET_PDEATHSIG = 1
+
+
+def serve(*, control_fd: int, backend: str, fork: bool) -> None:
+    """Answer requests until the harness closes its end of the control socket."""
+    control = socket.socket(fileno=control_fd)
+    control.set_inheritable(False)
+    if fork:
+        _die_with_parent()
+    try:
+        framework = backends.load(backend)
+    except Exception as error:
+        reason = one_line(f"{type(error).__name__}: {error}")
+        control.send(encode({"failed": f"{backend} cannot be imported: {reason}"}))
+        return
+    control.send(encode({"serving": PROTOCOL_VERSION, "pid": os.getpid()}))
+    if fork:
+        _serve_forking(control, framework)
+    else:
+        _serve_in_place(control, framework)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process when its parent ends, where the kernel can (Linux)."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """Return the next request and its descriptors (events, log), or None at the end."""
+    descriptors = array.array("i")
+    room = socket.CMSG_SPACE(4 * descriptors.itemsize)
+    data, ancillary, _, _ = control.recvmsg(DATAGRAM_BYTES, room)
+    if not data:
+        return None
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(payload[: len(payload) // descriptors.itemsize * 4])
+    return json.loads(data), list(descriptors)
+
+
+def _serve_in_place(control: socket.socket, framework: Any) -> None:
+    while (received := _receive(control)) is not None:
+        request, descriptors = received
+        control.send(encode({"id": request["id"], "pid": os.getpid()}))
+        if len(descriptors) > 1:
+            os.dup2(descriptors[1], 1)
+            os.dup2(descriptors[1], 2)
+        child.answer(request, framework, descriptors[0])
+        for descriptor in descriptors:
+            os.close(descriptor)
+        control.send(encode({"id": request["id"], "status": 0}))
+
+
+def _serve_forking(control: socket.socket, framework: Any) -> None:
+    running: dict[int, int] = {}
+    gc.collect()
+    gc.freeze()  # children share these objects' pages: the collector must not touch them
+    with _child_signals() as ended:
+        while True:
+            readable, _, _ = select.select([control, ended], [], [])
+            if ended in readable:
+                os.read(ended, 4096)
+                _report_ended(control, running)
+            if control in readable:
+                received = _receive(control)
+                if received is None:
+                    _kill_all(running)
+                    return
+                request, descriptors = received
+                _fork(control, framework, request, descriptors, running)
+
+
+@contextlib.contextmanager
+def _child_signals() -> Iterator[int]:
+    """Give a descriptor that becomes readable whenever a child has ended."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    yield reader
+
+
+def _report_ended(control: socket.socket, running: dict[int, int]) -> None:
+    for pid in list(running):
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            code = os.waitstatus_to_exitcode(status)
+            control.send(encode({"id": running.pop(pid), "status": code}))
+
+
+def _kill_all(running: dict[int, int]) -> None:
+    for pid in running:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def _fork(
+    control: socket.socket,
+    framework: Any,
+    request: dict[str, Any],
+    descriptors: list[int],
+    running: dict[int, int],
+) -> None:
+    if not framework.untouched():
+        control.send(encode({"id": request["id"], "status": child.UNSAFE_FORK}))
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with warnings.catch_warnings():
+        # The framework's import leaves idle threads; forking beside them was tried on every
+        # supported version before any operation has run, which `untouched` has just checked.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        _become_child(control, lambda: child.answer(request, framework, descriptors[0]), descriptors)
+    running[pid] = request["id"]
+    for descriptor in descriptors:
+        os.close(descriptor)
+    control.send(encode({"id": request["id"], "pid": pid}))
+
+
+def _become_child(
+    control: socket.socket, answer: Callable[[], int], descriptors: list[int]
+) -> None:
+    """Run one request in the forked child and leave without the parent's exit handlers."""
+    status = 1
+    try:
+        os.setsid()
+        _die_with_parent()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        control.close()
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.dup2(descriptors[1], 1)
+        os.dup2(descriptors[1], 2)
+        faulthandler.enable()
+        status = answer()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
