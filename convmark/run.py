@@ -275,7 +275,6 @@ def _sizes(answer: Answer) -> dict[str, Any]:
         "parameters": built["parameters"],
         "trainable_parameters": built["trainable_parameters"],
         "model_bytes": built["model_bytes"],
-        "flops_per_sample": built["flops_per_sample"],
     }
 
 
@@ -290,6 +289,7 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
     return {
         "status": "ok" if warm_up["steady"] else "unsteady",
         "call_path": events["first_step"]["call_path"],
+        "flops_per_sample": events["work"]["flops_per_sample"],
         "time_to_first_step_s": events["first_step"]["seconds"],
         "warm_up_steps": warm_up["steps"],
         "steps": len(steps["times_s"]),

@@ -77,6 +77,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
             host_bytes=peak_above(baseline, HostMemory()),
             device_bytes=backend.peak_memory(),
         )
+        _count_work(model, backend, emit)
         kind = reference.kind(case.task, case.batch_size)
         reference_step = backend.reference_step(kind)
         rounds = timing.rounds(
@@ -126,15 +127,14 @@ def _build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) ->
             f"{case.model}: every dimension of a sample must be fixed, the model's input is "
             f"{shape}; give the builder an input shape"
         )
-    sizes = backend.sizes(model)
-    records = flops.layer_records(model, backend.keras, shape)
-    emit(
-        "built",
-        input_shape=list(shape),
-        flops_per_sample=flops.flops_per_sample(records),
-        **sizes,
-    )
+    emit("built", input_shape=list(shape), **backend.sizes(model))
     return model
+
+
+def _count_work(model: Any, backend: Any, emit: Emit) -> None:
+    """Report the FLOPs, only once the peaks are read: counting them traces the model again."""
+    records = flops.layer_records(model, backend.keras, backend.sample_shape(model))
+    emit("work", flops_per_sample=flops.flops_per_sample(records))
 
 
 def _make_step(case: Case, model: Any, seed: int, backend: Any) -> Callable[[], Any]:

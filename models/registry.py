@@ -1,0 +1,101 @@
+"""From a model's name to its builder: the lecture's six, keras.applications, a user's own."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from .keras_api import keras
+
+__all__ = ["UnknownModelError", "builder", "names"]
+
+LECTURE: dict[str, str] = {
+    "conv_layer": "layers",
+    "lenet5": "lenet",
+    "mini_inception": "inception",
+    "mini_resnet": "resnet",
+    "mini_resnet_norm": "resnet",
+    "separable_layer": "layers",
+}
+"""The lecture's models, each with the module here that holds its builder."""
+
+
+class UnknownModelError(LookupError):
+    """A model's name leads to no builder; the message is one line and says what to do."""
+
+
+def names() -> tuple[str, ...]:
+    """Return every known name, sorted; which ones depends on the version of Keras."""
+    return tuple(sorted({*LECTURE, *_applications()}))
+
+
+def builder(name: str) -> Callable[[], keras.Model]:
+    """Return the builder of a model: called without arguments, it gives a fresh model.
+
+    A model of keras.applications has random weights, its classifier and its own input size.
+    What building raises is the caller's matter.
+
+    Args:
+        name: one of `names()`, or a user's own `package.module:attribute`.
+
+    Raises:
+        UnknownModelError: no such name, module or attribute, or the attribute is not callable.
+    """
+    if ":" in name:
+        return _own_builder(name)
+    if name in LECTURE:
+        module = importlib.import_module(f".{LECTURE[name]}", __package__)
+        return cast("Callable[[], keras.Model]", getattr(module, name))
+    applications = _applications()
+    if name in applications:
+        return functools.partial(applications[name], weights=None)
+    raise UnknownModelError(_unknown(name))
+
+
+def _applications() -> dict[str, Callable[..., keras.Model]]:
+    """Return the builders of keras.applications by lower-case name: those that take weights."""
+    from .keras_api import keras  # costs seconds, so not before it is asked for
+
+    return {
+        attribute.lower(): value
+        for attribute, value in vars(keras.applications).items()
+        if callable(value) and "weights" in inspect.signature(value).parameters
+    }
+
+
+def _unknown(name: str) -> str:
+    """Return the message for a name that is not known: the nearest names, or where to look."""
+    near = difflib.get_close_matches(name.lower(), names(), n=3)
+    advice = f"the nearest are {', '.join(near)}" if near else "no known name is near it"
+    return f"{name}: no such model; {advice}; a model of your own is package.module:attribute"
+
+
+def _own_builder(name: str) -> Callable[[], keras.Model]:
+    """Return the callable that `package.module:attribute` names; the attribute may be dotted."""
+    module_name, _, path = name.partition(":")
+    if not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
+        raise UnknownModelError(f"{name}: a model of your own is package.module:attribute")
+    target: Any = _own_module(name, module_name)
+    for depth, attribute in enumerate(path.split(".")):
+        if not hasattr(target, attribute):
+            holder = ".".join([module_name, *path.split(".")[:depth]])
+            raise UnknownModelError(f"{name}: {holder} has no attribute {attribute}")
+        target = getattr(target, attribute)
+    if not callable(target):
+        kind = type(target).__name__
+        raise UnknownModelError(f"{name}: {path} must be callable, got {kind}")
+    return cast("Callable[[], keras.Model]", target)
+
+
+def _own_module(name: str, module_name: str) -> Any:
+    """Return a user's module, imported; whatever its import raises becomes one line."""
+    try:
+        return importlib.import_module(module_name)
+    except Exception as error:  # a user's module may raise anything
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UnknownModelError(f"{name}: cannot import {module_name}: {cause}") from error

@@ -1,0 +1,306 @@
+"""Analytic FLOPs: every rule worked out by hand, every style of model, published networks."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import models
+from convmark.worker.flops import LayerRecord, flops_per_sample, layer_records
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="the zoo needs Keras"),
+    # Keras 2.12's own docstrings, compiled afresh where byte code is not kept
+    pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning"),
+]
+
+DIGIT = (28, 28, 1)
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    return importlib.import_module("models.keras_api").keras
+
+
+def counted(keras: Any, model: Any, sample_shape: tuple[int, ...]) -> int | None:
+    return flops_per_sample(layer_records(model, keras, sample_shape))
+
+
+def of_one_layer(keras: Any, layer: Any, sample_shape: tuple[int, ...]) -> int | None:
+    model = keras.Sequential([keras.Input(sample_shape), layer])
+    return counted(keras, model, sample_shape)
+
+
+LENET5 = (
+    2 * 28 * 28 * 25 * 6  # C1
+    + 2 * 10 * 10 * 25 * 6 * 16  # C3
+    + 2 * 25 * 16 * 120  # C5
+    + 2 * 120 * 84  # F6
+    + 2 * 84 * 10
+)
+MINI_INCEPTION = (
+    2 * 28 * 28 * 25 * 16  # stem
+    + 2 * 28 * 28 * (1 + 9 + 25) * 16 * 32  # branches
+    + 2 * 28 * 28 * 112 * 10
+)
+MINI_RESNET = (
+    2 * 28 * 28 * 25 * 32  # stem
+    + 2 * (2 * 28 * 28 * 9 * 32 * 32)  # block
+    + 2 * 28 * 28 * 32 * 10
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "flops"),
+    [
+        ("lenet5", LENET5),
+        ("mini_inception", MINI_INCEPTION),
+        ("mini_resnet", MINI_RESNET),
+        ("mini_resnet_norm", MINI_RESNET),
+        ("conv_layer", 2 * 26 * 26 * 9 * 8),
+        ("separable_layer", 2 * 26 * 26 * (9 + 8)),
+    ],
+)
+def test_a_lecture_model_counts_as_worked_out_by_hand(keras: Any, name: str, flops: int) -> None:
+    model = models.builder(name)()
+    records = layer_records(model, keras, DIGIT)
+    assert flops_per_sample(records) == flops
+    assert sum(record.parameters for record in records) == model.count_params()
+
+
+def test_lenet5_counts_833040() -> None:
+    assert LENET5 == 833_040
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "multiply_adds", "tolerance"),
+    [
+        ("resnet50", 224, 3.8e9, 0.02),  # He et al. (2015), table 1
+        ("mobilenetv2", 224, 300e6, 0.01),  # Sandler et al. (2018), table 4
+        ("efficientnetb0", 224, 0.39e9, 0.02),  # Tan and Le (2019), table 2
+        ("regnetx004", 224, 0.4e9, 0.02),  # Radosavovic et al. (2020): RegNetX-400MF
+    ],
+)
+def test_a_published_network_counts_as_its_paper_says(
+    keras: Any, name: str, size: int, multiply_adds: float, tolerance: float
+) -> None:
+    if name not in models.names():
+        pytest.skip(f"{name} is not in keras.applications of Keras {keras.__version__}")
+    model = models.builder(name)()
+    flops = counted(keras, model, (size, size, 3))
+    assert flops == pytest.approx(2 * multiply_adds, rel=tolerance)
+    if name == "resnet50":
+        assert flops == 7_715_946_496
+
+
+Maker = Callable[[Any], Any]
+
+IMAGE = (8, 8, 4)
+
+
+@pytest.mark.parametrize(
+    ("make", "sample_shape", "flops"),
+    [
+        (lambda k: k.Conv2D(6, 3, padding="same"), IMAGE, 2 * 64 * 9 * 4 * 6),
+        (lambda k: k.Conv2D(6, 3, padding="same", strides=2), IMAGE, 2 * 16 * 9 * 4 * 6),
+        (lambda k: k.Conv2D(6, 3, dilation_rate=2), IMAGE, 2 * 16 * 9 * 4 * 6),
+        (lambda k: k.Conv2D(6, 3, padding="same", groups=2), IMAGE, 2 * 64 * 9 * 2 * 6),
+        (
+            lambda k: k.Conv2D(6, 3, padding="same", data_format="channels_first"),
+            (4, 8, 8),
+            2 * 64 * 9 * 4 * 6,
+        ),
+        (lambda k: k.Conv1D(3, 3), (10, 4), 2 * 8 * 3 * 4 * 3),
+        (lambda k: k.Conv3D(3, 2), (4, 4, 4, 2), 2 * 27 * 8 * 2 * 3),
+        (lambda k: k.Conv1DTranspose(5, 3, strides=2), (10, 4), 2 * 10 * 3 * 4 * 5),
+        (lambda k: k.Conv2DTranspose(5, 3, strides=2), IMAGE, 2 * 64 * 9 * 4 * 5),
+        (lambda k: k.Conv3DTranspose(3, 2), (4, 4, 4, 2), 2 * 64 * 8 * 2 * 3),
+        (lambda k: k.DepthwiseConv1D(3), (10, 4), 2 * 8 * 3 * 4),
+        (
+            lambda k: k.DepthwiseConv2D(3, padding="same", depth_multiplier=2),
+            IMAGE,
+            2 * 64 * 9 * 4 * 2,
+        ),
+        (lambda k: k.SeparableConv1D(6, 3), (10, 4), 2 * 8 * (3 * 4 + 4 * 6)),
+        (lambda k: k.SeparableConv2D(6, 3, padding="same"), IMAGE, 2 * 64 * (9 * 4 + 4 * 6)),
+        (lambda k: k.Dense(7), IMAGE, 2 * 64 * 4 * 7),
+        (lambda k: k.EinsumDense("...x,xy->...y", output_shape=7), IMAGE, 2 * 64 * 4 * 7),
+        (
+            lambda k: k.EinsumDense("abc,cde->abde", output_shape=(None, 2, 3)),
+            (6, 4),
+            2 * 6 * 4 * 2 * 3,
+        ),
+        (lambda k: k.Embedding(10, 3), (5,), 0),
+        (lambda k: k.BatchNormalization(), IMAGE, 0),
+        (lambda k: k.PReLU(), IMAGE, 0),
+        (lambda k: k.MaxPooling2D(), IMAGE, 0),
+    ],
+)
+def test_a_layer_counts_as_worked_out_by_hand(
+    keras: Any, make: Maker, sample_shape: tuple[int, ...], flops: int
+) -> None:
+    assert of_one_layer(keras, make(keras.layers), sample_shape) == flops
+
+
+def test_attention_counts_its_projections_and_both_products(keras: Any) -> None:
+    tokens = keras.Input((6, 4))  # 6 queries
+    pooled = keras.layers.AveragePooling1D(2)(tokens)  # 3 keys and values
+    attention = keras.layers.MultiHeadAttention(num_heads=2, key_dim=3, value_dim=5)
+    model = keras.Model(tokens, attention(tokens, pooled))
+    projections = 6 * 4 * 2 * 3 + 3 * 4 * 2 * 3 + 3 * 4 * 2 * 5 + 6 * 2 * 5 * 4
+    products = 2 * 6 * 3 * (3 + 5)  # heads x queries x keys x depth
+    assert counted(keras, model, (6, 4)) == 2 * (projections + products)
+
+
+def test_a_shared_layer_counts_each_call_and_its_parameters_once(keras: Any) -> None:
+    image = keras.Input(DIGIT)
+    shared = keras.layers.Conv2D(1, 3, padding="same", use_bias=False, name="shared")
+    records = layer_records(keras.Model(image, shared(shared(image))), keras, DIGIT)
+    one = LayerRecord(
+        name="shared", kind="Conv2D", output_shape=DIGIT, parameters=9, flops=2 * 28 * 28 * 9
+    )
+    assert records[0] == one
+    assert [record.flops for record in records] == [one.flops, one.flops]
+    assert [record.parameters for record in records] == [9, 0]
+
+
+def test_nested_models_count_as_their_layers_do(keras: Any) -> None:
+    image = keras.Input(DIGIT)
+    stack = keras.Sequential([models.builder("conv_layer")()])
+    model = keras.Model(image, [models.builder("mini_resnet")()(image), stack(image)])
+    assert counted(keras, model, DIGIT) == MINI_RESNET + 2 * 26 * 26 * 9 * 8
+
+
+def test_a_layer_called_inside_time_distributed_is_not_undercounted(keras: Any) -> None:
+    layer = keras.layers.TimeDistributed(keras.layers.Dense(3))
+    assert of_one_layer(keras, layer, (5, 4)) is None
+
+
+def unbuilt_sequential(keras: Any) -> Any:
+    return keras.Sequential([keras.layers.Conv2D(8, 3, use_bias=False)])
+
+
+def sequential_built_on_another_batch(keras: Any) -> Any:
+    model = unbuilt_sequential(keras)
+    model(keras.Input(DIGIT, batch_size=8))
+    return model
+
+
+def uncalled_model(keras: Any) -> Any:
+    class Net(keras.Model):  # type: ignore[misc]  # Keras is a fixture
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = unbuilt_sequential(keras)
+
+        def call(self, image: Any) -> Any:
+            return self.inner(image)
+
+    return Net()
+
+
+@pytest.mark.parametrize(
+    "build", [unbuilt_sequential, sequential_built_on_another_batch, uncalled_model]
+)
+def test_a_model_that_is_built_on_the_way_counts_once(keras: Any, build: Maker) -> None:
+    records = layer_records(build(keras), keras, DIGIT)
+    assert [record.flops for record in records] == [2 * 26 * 26 * 9 * 8]
+    assert [record.parameters for record in records] == [72]
+
+
+def own_product(keras: Any) -> Any:
+    class Product(keras.layers.Layer):  # type: ignore[misc]  # Keras is a fixture
+        def build(self, shape: Any) -> None:
+            self.matrix = self.add_weight(name="matrix", shape=(4, 4), initializer="zeros")
+            super().build(shape)
+
+        def call(self, maps: Any) -> Any:
+            return maps @ self.matrix
+
+    return Product()
+
+
+def own_convolution(keras: Any) -> Any:
+    class Twice(keras.layers.Conv2D):  # type: ignore[misc]  # Keras is a fixture
+        def call(self, maps: Any) -> Any:
+            return super().call(maps) + super().call(maps)
+
+    return Twice(4, 1)
+
+
+def renamed_convolution(keras: Any) -> Any:
+    class Renamed(keras.layers.Conv2D):  # type: ignore[misc]  # Keras is a fixture
+        pass
+
+    return Renamed(4, 1)
+
+
+@pytest.mark.parametrize("make", [own_product, own_convolution])
+def test_a_layer_without_a_rule_makes_the_count_unknown(keras: Any, make: Maker) -> None:
+    layers = [keras.Input(IMAGE), keras.layers.Conv2D(4, 1), make(keras)]
+    records = layer_records(keras.Sequential(layers), keras, IMAGE)
+    assert [record.flops for record in records] == [2 * 64 * 4 * 4, None]
+    assert flops_per_sample(records) is None
+
+
+def test_a_layer_that_inherits_its_call_inherits_its_rule(keras: Any) -> None:
+    assert of_one_layer(keras, renamed_convolution(keras), IMAGE) == 2 * 64 * 4 * 4
+
+
+def test_a_weight_that_a_block_uses_itself_makes_the_count_unknown(keras: Any) -> None:
+    class Block(keras.layers.Layer):  # type: ignore[misc]  # Keras is a fixture
+        def __init__(self) -> None:
+            super().__init__()
+            self.product = own_product(keras)
+            self.convolution = keras.layers.Conv2D(4, 1)
+
+        def build(self, shape: Any) -> None:
+            self.product.build(shape)
+            super().build(shape)
+
+        def call(self, maps: Any) -> Any:
+            return self.convolution(maps) @ self.product.matrix
+
+    assert of_one_layer(keras, Block(), IMAGE) is None
+
+
+def test_attention_without_weights_makes_the_count_unknown(keras: Any) -> None:
+    tokens = keras.Input((6, 4))
+    model = keras.Model(tokens, keras.layers.Attention()([tokens, tokens]))
+    assert counted(keras, model, (6, 4)) is None
+
+
+def test_no_records_count_nothing() -> None:
+    assert flops_per_sample([]) == 0
+
+
+def test_counting_leaves_the_layer_class_and_the_model_as_they_were(keras: Any) -> None:
+    original = keras.layers.Layer.__call__
+    model = models.builder("mini_resnet")()
+    before = importlib.import_module("models.shape").input_shape(model), len(model.weights)
+    layer_records(model, keras, DIGIT)
+    assert keras.layers.Layer.__call__ is original
+    after = importlib.import_module("models.shape").input_shape(model), len(model.weights)
+    assert after == before
+
+
+def test_a_model_that_fails_leaves_the_layer_class_as_it_was(keras: Any) -> None:
+    class Broken(keras.layers.Layer):  # type: ignore[misc]  # Keras is a fixture
+        def call(self, maps: Any) -> Any:
+            raise RuntimeError("broken on purpose")
+
+    class Net(keras.Model):  # type: ignore[misc]  # Keras is a fixture
+        def __init__(self) -> None:
+            super().__init__()
+            self.broken = Broken()
+
+        def call(self, image: Any) -> Any:
+            return self.broken(image)
+
+    original = keras.layers.Layer.__call__
+    with pytest.raises(RuntimeError, match="broken on purpose"):
+        layer_records(Net(), keras, DIGIT)
+    assert keras.layers.Layer.__call__ is original
