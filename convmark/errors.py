@@ -1,4 +1,4 @@
-"""Every error that convmark raises on purpose: one line that says what, which rule, and what to do."""
+"""Every error that convmark raises on purpose: one line that says what, why, and what to do."""
 
 from __future__ import annotations
 

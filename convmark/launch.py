@@ -120,9 +120,7 @@ class Interpreter:
             self._server = self._new_server()
         return time.perf_counter() - began
 
-    def answer(
-        self, request: Mapping[str, Any], on_event: OnEvent = lambda event: None
-    ) -> Answer:
+    def answer(self, request: Mapping[str, Any], on_event: OnEvent = lambda event: None) -> Answer:
         """Have one request served and return what came of it.
 
         The worker is gone when this returns or raises, Ctrl-C included.
@@ -295,9 +293,7 @@ class _Server:
 class _Worker:
     """The process that serves one request: a forked child, or the server itself."""
 
-    def __init__(
-        self, server: _Server, number: int, reply: dict[str, Any], events_fd: int
-    ) -> None:
+    def __init__(self, server: _Server, number: int, reply: dict[str, Any], events_fd: int) -> None:
         self._server = server
         self._number = number
         self.events_fd = events_fd
@@ -372,9 +368,8 @@ class _Follower:
             return False
         if event["event"] == "ready":
             self._ready_s = time.perf_counter() - self._began
-        if event["event"] == "progress":
-            if len(self._events) and self._events[-1]["event"] == "progress":
-                self._events.pop()
+        if event["event"] == "progress" and self._events[-1:] == [event]:
+            self._events.pop()  # signs of life need not pile up
         self._events.append(event)
         self._on_event(event)
         return True
@@ -394,14 +389,14 @@ class _Follower:
         if last["event"] in ("finished", "inspected") and status == 0:
             return self.answer("ok", "")
         phase = last["event"] or "start"
-        return self.answer(
-            "crashed", f"the worker ended ({_cause(status)}) after {phase!r}{tail}"
-        )
+        return self.answer("crashed", f"the worker ended ({_cause(status)}) after {phase!r}{tail}")
 
 
 def _socket_kind() -> socket.SocketKind:
-    return getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM) if sys.platform == "linux" else (
-        socket.SOCK_DGRAM
+    return (
+        getattr(socket, "SOCK_SEQPACKET", socket.SOCK_DGRAM)
+        if sys.platform == "linux"
+        else (socket.SOCK_DGRAM)
     )
 
 

@@ -293,9 +293,8 @@ def pyproject_settings(folder: Path) -> dict[str, Any]:
     known = [option.name for option in OPTIONS]
     for key in table:
         if key.replace("_", "-") not in known:
-            raise OptionError(
-                f"{path}: [tool.convmark] has no key {key!r}; {nearest(key.replace('_', '-'), known)}"
-            )
+            hint = nearest(key.replace("_", "-"), known)
+            raise OptionError(f"{path}: [tool.convmark] has no key {key!r}; {hint}")
     return {key.replace("-", "_"): value for key, value in table.items()}
 
 

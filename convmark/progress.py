@@ -31,7 +31,7 @@ class TimeLeft:
         self._took_s[job.case] = seconds
 
     def seconds(self) -> float:
-        """Return the estimate: a case's own last time, else the mean of those known, else a guess."""
+        """Return the estimate: a case's own last time, else the mean known, else a guess."""
         known = list(self._took_s.values())
         usual_s = sum(known) / len(known) if known else self._guess_s
         return sum(self._took_s.get(job.case, usual_s) for job in self._left)

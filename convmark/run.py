@@ -157,7 +157,7 @@ def execute(
         started = now()
         answer = interpreter.answer(
             request_of(job.case, options),
-            lambda event, job=job: observer.phase(job, _phase(event)),
+            functools.partial(_tell_phase, observer, job),
         )
         result = _result(job, answer, options, facts, started)
         run_file.append(result.record, result.step_times_s)
@@ -183,8 +183,8 @@ def kept(run_file: RunFile) -> str:
     return f"{run_file.rows} row{'s' if run_file.rows != 1 else ''} in {run_file.path}"
 
 
-def _phase(event: Mapping[str, Any]) -> str:
-    return str(event.get("phase", event["event"])).replace("_", " ")
+def _tell_phase(observer: Observer, job: Job, event: Mapping[str, Any]) -> None:
+    observer.phase(job, str(event.get("phase", event["event"])).replace("_", " "))
 
 
 @functools.cache
@@ -198,9 +198,7 @@ def measurement_version() -> str:
     return digest.hexdigest()[:12]
 
 
-def _result(
-    job: Job, answer: Answer, options: Options, facts: Facts, started: datetime
-) -> Result:
+def _result(job: Job, answer: Answer, options: Options, facts: Facts, started: datetime) -> Result:
     """Make the row of one answer; figures are given only where the whole process went well."""
     record = Record(
         schema=SCHEMA_VERSION,

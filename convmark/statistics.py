@@ -115,8 +115,8 @@ def step_time_summary(times_s: Values) -> dict[str, float | None]:
     for name, share in (("p95", 0.95), ("p99", 0.99)):
         enough = times.size >= QUANTILE_STEPS[name]
         summary[name] = quantile(times, share) if enough else None
-    summary["min"] = float(times.min())
-    summary["max"] = float(times.max())
-    summary["mean"] = float(times.mean())
-    summary["std"] = float(times.std(ddof=1)) if times.size > 1 else None
+    summary["min"] = float(np.min(times))
+    summary["max"] = float(np.max(times))
+    summary["mean"] = float(np.mean(times))
+    summary["std"] = float(np.std(times, ddof=1)) if times.size > 1 else None
     return summary

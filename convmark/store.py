@@ -83,7 +83,8 @@ class Store:
         """Return the machine's run files, oldest first by number."""
         files = (self.folder / machine).glob("*.csv")
         return sorted(
-            (path for path in files if RUN_NAME.fullmatch(path.stem)), key=lambda path: int(path.stem)
+            (path for path in files if RUN_NAME.fullmatch(path.stem)),
+            key=lambda path: int(path.stem),
         )
 
     def find(self, name: str, machine: str) -> Path:
@@ -221,9 +222,7 @@ def read_run(path: Path) -> list[Record]:
     body, torn = _without_torn_line(text)
     if torn:
         line = body.count("\n") + 1
-        warnings.warn(
-            f"{path}:{line}: a torn last line was left out", StoreWarning, stacklevel=2
-        )
+        warnings.warn(f"{path}:{line}: a torn last line was left out", StoreWarning, stacklevel=2)
     return _parse(path, body)
 
 

@@ -1,4 +1,4 @@
-"""The default suites: which cases `pytest bench` and `convmark run` measure unless told otherwise."""
+"""The default suites: the cases of `pytest bench` and `convmark run` unless options say more."""
 
 from __future__ import annotations
 

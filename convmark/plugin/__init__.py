@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from convmark.case import Case
 from convmark.errors import ConvmarkError
 from convmark.options import OPTIONS, Options, pyproject_settings, read
 from convmark.plugin import bridge
@@ -29,7 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     for option in OPTIONS:
         if option.name != "tasks":  # the suite says the task
             group.addoption(
-                option.flag, metavar=option.metavar, default=None, help=option.help, dest=_dest(option.key)
+                option.flag,
+                metavar=option.metavar,
+                default=None,
+                help=option.help,
+                dest=_dest(option.key),
             )
 
 
@@ -40,7 +45,8 @@ def _dest(key: str) -> str:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
-        "markers", "convmark(suite): measure the suite's cases, one test each, before the first test"
+        "markers",
+        "convmark(suite): measure the suite's cases, one test each, before the first test",
     )
     config.stash[_COMPARISON_KEY] = bridge.Comparison.postpone(config)
     given = {
@@ -71,6 +77,25 @@ def _campaign(config: pytest.Config) -> Campaign:
     return config.stash[_CAMPAIGN_KEY]
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Drop the stand-ins that pytest makes of suites for which the options leave no case."""
+    empty = [item for item in items if _is_marked(item) and not isinstance(_case_of(item), Case)]
+    if empty:
+        config.hook.pytest_deselected(items=empty)
+        items[:] = [item for item in items if item not in empty]
+
+
+def _is_marked(item: pytest.Item) -> bool:
+    """Whether the item was made of a suite of cases."""
+    marked = item.get_closest_marker("convmark") is not None
+    return marked and "measured" in getattr(item, "fixturenames", ())
+
+
+def _case_of(item: pytest.Item) -> object:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("measured") if callspec is not None else None
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     comparison = session.config.stash[_COMPARISON_KEY]
     if not _selected(session):
@@ -99,29 +124,22 @@ def _stopped(session: pytest.Session) -> bool:
     return bool(session.testsfailed) and not session.config.option.continue_on_collection_errors
 
 
-def _selected(session: pytest.Session) -> list[pytest.Function]:
+def _selected(session: pytest.Session) -> dict[pytest.Item, Case]:
     """The items that replay a case and will not be skipped."""
-    return [
-        item
+    return {
+        item: case
         for item in session.items
-        if isinstance(item, pytest.Function)
-        and item.get_closest_marker("convmark")
-        and "measured" in getattr(item, "callspec", _NO_CALLSPEC).params
+        if _is_marked(item)
+        and isinstance(case := _case_of(item), Case)
         and not item.get_closest_marker("skip")
-    ]
+    }
 
 
-class _NO_CALLSPEC:
-    params: dict[str, Any] = {}
-
-
-def _measure(config: pytest.Config, campaign: Campaign, items: list[pytest.Function]) -> None:
-    cases = {item: item.callspec.params["measured"] for item in items}
+def _measure(config: pytest.Config, campaign: Campaign, cases: dict[pytest.Item, Case]) -> None:
+    campaign.prepare(list(cases.values()))
     if bridge.is_disabled(config):
         bridge.drop_comparison(config)
-        campaign.prepare(list(cases.values()))
     else:
-        campaign.prepare(list(cases.values()))
         note = config.stash[_COMPARISON_KEY].resume(config, campaign)
         reporter = config.pluginmanager.get_plugin("terminalreporter")
         if note and reporter is not None:
@@ -164,4 +182,3 @@ def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, A
     if _CAMPAIGN_KEY not in config.stash:
         return None
     return config.stash[_CAMPAIGN_KEY].machine_info()
-

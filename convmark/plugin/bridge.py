@@ -126,14 +126,14 @@ def drop_comparison(config: pytest.Config) -> None:
         session.compare_fail = None
 
 
-def prepare_replay(item: pytest.Function, case: Case, campaign: Campaign) -> None:
+def prepare_replay(item: pytest.Item, case: Case, campaign: Campaign) -> None:
     """Give the item's `benchmark` fixture the clock that replays the case's steps."""
     clock = ReplayClock(campaign.step_times_s(case))
     item.add_marker(pytest.mark.benchmark(timer=clock, group=case.group), append=False)
 
 
 def progress_stream(config: pytest.Config) -> TextIO | None:
-    """Where progress can be shown past pytest's capturing; None under --quiet twice or no terminal."""
+    """Where progress can be shown past pytest's capturing; None under -qq or without terminal."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is None or config.option.verbose < -1:
         return None
@@ -200,11 +200,10 @@ def _as_benchmarks(path: Path, records: Sequence[Record]) -> dict[str, Any]:
         {"fullname": name, "name": name, "stats": _stats(path, rows)}
         for name, rows in _groups(records).items()
     ]
-    first = records[0] if records else None
-    info = comparability(
-        first and first.machine, first and first.tensorflow, first and first.keras,
-        first and first.threads,
-    )
+    info = {}
+    if records:
+        first = records[0]
+        info = comparability(first.machine, first.tensorflow, first.keras, first.threads)
     return {"machine_info": info, "benchmarks": benchmarks}
 
 

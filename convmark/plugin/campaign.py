@@ -174,11 +174,11 @@ class Campaign:
 
     def report(self) -> list[tuple[str, str]]:
         """Return the titles and texts to show at the end of the session."""
+        if self._run_file is None:
+            return []
         from convmark.report.summary import summary_table
         from convmark.run import kept
 
-        if self._run_file is None:
-            return []
         records = [result.record for result in self._results]
         words = "interrupted; " if self._interrupted else ""
         text = f"{words}{kept(self._run_file)}"

@@ -93,9 +93,7 @@ def _row(name: str, records: Sequence[Record]) -> list[str]:
         values = [value for record in measured if (value := value_of(record)) is not None]
         return median(values) if values else None
 
-    step_times_s = [
-        row.step_time_p50_s for row in measured if row.step_time_p50_s is not None
-    ]
+    step_times_s = [row.step_time_p50_s for row in measured if row.step_time_p50_s is not None]
     parameters = next((row.parameters for row in records if row.parameters is not None), None)
     flops = next((row.flops_per_sample for row in records if row.flops_per_sample), None)
     return [

@@ -12,17 +12,19 @@ import os
 import sys
 
 
-def load_package(name, folder):
+def load_package(name: str, folder: str) -> None:
     """Make the folder importable as the package `name` without putting its parent on the path."""
     spec = importlib.util.spec_from_file_location(
         name, os.path.join(folder, "__init__.py"), submodule_search_locations=[folder]
     )
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{folder} cannot be loaded as the package {name}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
 
 
-def main():
+def main() -> None:
     """Load the packages and hand over to the zygote."""
     settings = json.loads(sys.argv[1])
     own_folder = os.path.dirname(os.path.abspath(__file__))
@@ -33,9 +35,7 @@ def main():
     load_package("convmark_zoo", settings["zoo"])
     from convmark.worker import zygote
 
-    zygote.serve(
-        control_fd=settings["control"], backend=settings["backend"], fork=settings["fork"]
-    )
+    zygote.serve(control_fd=settings["control"], backend=settings["backend"], fork=settings["fork"])
 
 
 if __name__ == "__main__":

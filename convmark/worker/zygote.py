@@ -88,11 +88,11 @@ def _serve_forking(control: socket.socket, framework: Any) -> None:
     gc.freeze()  # children share these objects' pages: the collector must not touch them
     with _child_signals() as ended:
         while True:
-            readable, _, _ = select.select([control, ended], [], [])
+            readable, _, _ = select.select([control.fileno(), ended], [], [])
             if ended in readable:
                 os.read(ended, 4096)
                 _report_ended(control, running)
-            if control in readable:
+            if control.fileno() in readable:
                 received = _receive(control)
                 if received is None:
                     _kill_all(running)
@@ -143,7 +143,9 @@ def _fork(
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
-        _become_child(control, lambda: child.answer(request, framework, descriptors[0]), descriptors)
+        _become_child(
+            control, lambda: child.answer(request, framework, descriptors[0]), descriptors
+        )
     running[pid] = request["id"]
     for descriptor in descriptors:
         os.close(descriptor)

@@ -122,7 +122,7 @@ class TensorFlow:
         variables = model.trainable_variables
         optimizer.build(variables)
 
-        @tf.function(jit_compile=compiled)
+        @tf.function(jit_compile=compiled)  # type: ignore[untyped-decorator]
         def train(batch: Any, labels: Any) -> Any:
             with tf.GradientTape() as tape:
                 loss = loss_of(model(batch, training=True), labels)
@@ -130,7 +130,7 @@ class TensorFlow:
                     loss += tf.add_n([tf.cast(term, tf.float32) for term in model.losses])
                 scaled = _scaled(optimizer, loss)
             gradients = _unscaled(optimizer, tape.gradient(scaled, variables))
-            optimizer.apply_gradients(zip(gradients, variables))
+            optimizer.apply_gradients(zip(gradients, variables, strict=True))
             return loss
 
         def step() -> tuple[Any, Any]:
@@ -143,7 +143,7 @@ class TensorFlow:
         """Return a step: one synthetic batch on the device through the model."""
         images = self._images(model, batch_size, np.random.RandomState(seed))
 
-        @tf.function(jit_compile=compiled)
+        @tf.function(jit_compile=compiled)  # type: ignore[untyped-decorator]
         def infer(batch: Any) -> Any:
             output = model(batch, training=False)
             first = tf.nest.flatten(output)[0]
@@ -159,18 +159,18 @@ class TensorFlow:
             images, labels = tf.identity(images), tf.identity(labels)
             variables = [tf.Variable(array) for array in reference.weights()]
 
-        @tf.function(jit_compile=False)
+        @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
         def infer(batch: Any) -> Any:
             output = _reference_logits(batch, variables)
             return tf.reshape(output, [-1])[0], output
 
-        @tf.function(jit_compile=False)
+        @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
         def train(batch: Any, classes: Any) -> Any:
             with tf.GradientTape() as tape:
                 logits = _reference_logits(batch, variables)
                 losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
                 loss = tf.reduce_mean(losses)
-            for variable, gradient in zip(variables, tape.gradient(loss, variables)):
+            for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
                 variable.assign_sub(reference.LEARNING_RATE * gradient)
             return loss, loss
 
@@ -186,7 +186,7 @@ class TensorFlow:
         with self._scope():
             return tf.identity(generator.random_sample(shape).astype(np.float32))
 
-    def _output_shapes(self, model: Any) -> list[tuple[int | None, ...]]:
+    def _output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
         outputs = getattr(model, "outputs", None)
         if not outputs:  # a subclassed model tells only when it is called
             outputs = model(keras.Input(self.sample_shape(model)))
@@ -213,7 +213,7 @@ class TensorFlow:
                 return images, tf.identity(classes), class_loss
 
         def squared_error(output: Any, targets: Any) -> Any:
-            pairs = zip(tf.nest.flatten(output), targets)
+            pairs = zip(tf.nest.flatten(output), targets, strict=True)
             return tf.add_n(
                 [tf.reduce_mean(tf.square(tf.cast(got, tf.float32) - want)) for got, want in pairs]
             )
@@ -261,6 +261,6 @@ def _reference_logits(images: Any, variables: Any) -> Any:
     maps = tf.tanh(tf.nn.conv2d(maps, kernel_2, 1, "VALID") + bias_2)
     maps = tf.nn.avg_pool2d(maps, 2, 2, "VALID")
     values = tf.reshape(maps, [-1, 400])
-    for weight, bias in zip(dense[:-2:2], dense[1:-2:2]):
+    for weight, bias in zip(dense[:-2:2], dense[1:-2:2], strict=True):
         values = tf.tanh(tf.matmul(values, weight) + bias)
     return tf.matmul(values, dense[-2]) + dense[-1]
