@@ -34,7 +34,8 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, f"{self.prog}: {' '.join(message.split())}\n")
 
 
-def _parser() -> _Parser:
+def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
+    """Return the parser, and those of its commands by name."""
     parser = _Parser(
         prog="convmark",
         description="Benchmark Keras ConvNets in fresh processes and keep the history as CSV.",
@@ -58,7 +59,7 @@ def _parser() -> _Parser:
         allow_abbrev=False,
     )
     _add_options(doctor, ["results"])
-    return parser
+    return parser, {"run": run, "doctor": doctor}
 
 
 def _add_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
@@ -69,7 +70,10 @@ def _add_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
-    given = _parser().parse_args(arguments)
+    parser, commands = _parsers()
+    given, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        commands[given.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         options = read(vars(given), pyproject_settings(Path.cwd()))
         return _doctor(options) if given.command == "doctor" else _run(options)
@@ -145,3 +149,7 @@ def _doctor(options: Options) -> int:
         )
     )
     return EXIT_FAILED if "error" in framework else EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -25,7 +25,14 @@ from types import TracebackType
 from typing import Any
 
 from convmark.errors import WorkerError
-from convmark.worker.protocol import DATAGRAM_BYTES, LINE_BYTES, decode_event, encode, one_line
+from convmark.worker.protocol import (
+    DATAGRAM_BYTES,
+    LINE_BYTES,
+    UNSAFE_FORK,
+    decode_event,
+    encode,
+    one_line,
+)
 
 __all__ = ["Answer", "Interpreter", "zoo_folder"]
 
@@ -171,9 +178,9 @@ class Interpreter:
         except _ServerLost as lost:
             self._drop_server()
             return follower.answer("crashed", f"{lost}{_tail(log)}")
+        if server is self._server and server.process.poll() is not None:
+            self._drop_server()
         if follower.overrun:
-            if shared:
-                self._drop_server()
             return follower.answer("timeout", follower.overrun)
         return follower.conclude(status, _tail(log))
 
@@ -272,6 +279,8 @@ class _Server:
                         f"the worker's interpreter takes no request: {error}"
                     ) from None
             reply = self.reply(START_LIMIT_S)
+            while reply.get("id") != request["id"]:  # the late end of an earlier worker
+                reply = self.reply(START_LIMIT_S)
             worker = _Worker(self, request["id"], reply, reader)
             try:
                 yield worker
@@ -282,12 +291,17 @@ class _Server:
 
     def close(self) -> None:
         """End the process: at once, for whatever it does is no longer wanted."""
+        if self.control.fileno() < 0:
+            return
         self.control.close()
+        group = self._log is not None
         if self.process.poll() is None:
-            _signal(self.process.pid, signal.SIGTERM, self._log is not None)
+            _signal(self.process.pid, signal.SIGTERM, group)
             if not self._ended_soon():
-                _signal(self.process.pid, signal.SIGKILL, self._log is not None)
+                _signal(self.process.pid, signal.SIGKILL, group)
                 self.process.wait()
+        if group:  # what a model has started and left behind
+            _signal(self.process.pid, signal.SIGKILL, group)
 
 
 class _Worker:
@@ -296,6 +310,7 @@ class _Worker:
     def __init__(self, server: _Server, number: int, reply: dict[str, Any], events_fd: int) -> None:
         self._server = server
         self._number = number
+        self.control = server.control
         self.events_fd = events_fd
         self._pid = reply.get("pid")
         self._status: int | None = reply.get("status")
@@ -304,9 +319,7 @@ class _Worker:
         """Return the exit status once the process has ended, None when it does not say in time."""
         deadline = time.monotonic() + limit_s
         while self._status is None:
-            left_s = deadline - time.monotonic()
-            if left_s <= 0:
-                return None
+            left_s = max(0.0, deadline - time.monotonic())
             if not select.select([self._server.control], [], [], left_s)[0]:
                 return None
             reply = self._server.reply(left_s)
@@ -320,6 +333,7 @@ class _Worker:
             return
         if not self._server.fork:
             self._server.close()
+            self._status = self._server.process.returncode
             return
         for how in (signal.SIGTERM, signal.SIGKILL):
             _signal(self._pid, how, True)
@@ -329,7 +343,7 @@ class _Worker:
 
 
 class _Follower:
-    """Reads one request's events up to the end of its pipe, and concludes what came of it."""
+    """Reads one request's events up to the worker's end, and concludes what came of it."""
 
     def __init__(self, on_event: OnEvent, began: float, time_limit_s: float) -> None:
         self._on_event = on_event
@@ -341,9 +355,21 @@ class _Follower:
         self.overrun = ""
 
     def follow(self, worker: _Worker) -> None:
+        """Take events until the worker has ended, is silent for too long or writes what is none.
+
+        The end of the pipe is not enough: a process that the model started may hold it open.
+        """
         buffer = b""
+        ended = False
         while True:
-            if not select.select([worker.events_fd], [], [], self._limit_s)[0]:
+            sources: list[Any] = [worker.events_fd] if ended else [worker.events_fd, worker.control]
+            readable = select.select(sources, [], [], 0 if ended else self._limit_s)[0]
+            if worker.events_fd not in readable:
+                if ended:
+                    return
+                if readable:
+                    ended = worker.wait(0) is not None
+                    continue
                 phase = self._events[-1]["event"] if self._events else "start"
                 self.overrun = (
                     f"no sign of progress for {self._limit_s:g} s after {phase!r}; the worker was "
@@ -384,8 +410,14 @@ class _Follower:
         if self._violation:
             return self.answer("crashed", self._violation + tail)
         last = self._events[-1] if self._events else {"event": ""}
-        if last["event"] == "failed":
-            return self.answer(last["status"], last["message"])
+        if last["event"] == "failed" and last.get("status") in ("error", "out_of_memory"):
+            return self.answer(last["status"], str(last.get("message", "")))
+        if status == UNSAFE_FORK and not self._events:
+            return self.answer(
+                "error",
+                "the framework has run something when it was imported, so that no worker can be "
+                "forked; measure with --isolation=spawn",
+            )
         if last["event"] in ("finished", "inspected") and status == 0:
             return self.answer("ok", "")
         phase = last["event"] or "start"
@@ -419,11 +451,15 @@ def _cause(status: int | None) -> str:
 
 
 def _tail(log: Path | None) -> str:
-    """The last written line of a log, as the end of a message; empty where there is none."""
+    """What a log ends with, as the end of a message: a fatal error and its place, or a line."""
     if log is None or not log.is_file():
         return ""
     with log.open("rb") as lines:
         lines.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
         text = lines.read().decode(errors="replace")
-    last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
-    return f": {one_line(last)}" if last else ""
+    lines_said = [line.strip() for line in text.splitlines() if line.strip()]
+    for index, line in enumerate(lines_said):
+        if line.startswith("Fatal Python error"):
+            place = next((word for word in lines_said[index:] if word.startswith("File ")), "")
+            return f": {one_line(f'{line} {place}')}"
+    return f": {one_line(lines_said[-1])}" if lines_said else ""

@@ -19,6 +19,9 @@ from convmark.errors import OptionError
 
 __all__ = ["OPTIONS", "Option", "Options", "nearest", "pyproject_settings", "read"]
 
+MOST_SECONDS = 1_000_000
+"""Eleven days; the system's timers overflow far above it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -105,14 +108,10 @@ def _jit(flag: str, text: str) -> tuple[str, ...]:
 
 
 def _whole(flag: str, text: str, at_least: int) -> int:
-    rule = f"{flag}: must be a whole number of at least {at_least}, got {text!r}"
-    try:
-        number = int(text)
-    except ValueError:
-        raise OptionError(rule) from None
-    if number < at_least or len(text) > 18:
-        raise OptionError(rule)
-    return number
+    plain = text.isascii() and text.isdecimal() and len(text) <= 18
+    if not plain or int(text) < at_least:
+        raise OptionError(f"{flag}: must be a whole number of at least {at_least}, got {text!r}")
+    return int(text)
 
 
 def _batch_sizes(flag: str, text: str) -> tuple[int, ...]:
@@ -132,8 +131,11 @@ def _seconds(flag: str, text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise OptionError(f"{flag}: must be a number of seconds above 0, got {text!r}")
+    if not 0 < seconds <= MOST_SECONDS:
+        raise OptionError(
+            f"{flag}: must be a number of seconds above 0 and at most {MOST_SECONDS:,}, "
+            f"got {text!r}"
+        )
     return seconds
 
 
@@ -292,6 +294,10 @@ def pyproject_settings(folder: Path) -> dict[str, Any]:
         raise OptionError(f"{path}: tool.convmark must be a table, got {table!r}")
     known = [option.name for option in OPTIONS]
     for key in table:
+        if "_" in key and key.replace("_", "-") in table:
+            raise OptionError(
+                f"{path}: [tool.convmark] has the key {key!r} twice, with '-' and '_'"
+            )
         if key.replace("_", "-") not in known:
             hint = nearest(key.replace("_", "-"), known)
             raise OptionError(f"{path}: [tool.convmark] has no key {key!r}; {hint}")

@@ -156,6 +156,8 @@ class Record:
             raise StoreError(
                 f"{self.model}: status must be one of {', '.join(STATUSES)}, got {self.status!r}"
             )
+        for column in COLUMNS:
+            _check_value(column, getattr(self, column.name))
 
     @property
     def measured(self) -> bool:
@@ -191,17 +193,36 @@ def _columns() -> tuple[Column, ...]:
 COLUMNS = _columns()
 
 
+def _check_value(column: Column, value: Any) -> None:
+    """Refuse what could be written but not read again."""
+    if value is None or value == "":
+        if column.required:
+            raise StoreError(f"column {column.name!r} must not be empty")
+        return
+    kinds = (int, float) if column.type is float else column.type
+    if not isinstance(value, kinds) or isinstance(value, bool) != (column.type is bool):
+        raise StoreError(
+            f"column {column.name!r} must be of type {column.type.__name__}, "
+            f"got {str(value)[:40]!r}"
+        )
+
+
 def _to_cell(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return "" if not math.isfinite(value) else repr(value)
+        return "" if not math.isfinite(value) else float.__repr__(value)
     if isinstance(value, int):
         return str(value)
     text = str(value).replace("\0", "")
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+    return f"'{text}" if _is_formula(text) else text
+
+
+def _is_formula(text: str) -> bool:
+    """Whether the text starts as a formula does, or as one that has its apostrophe already."""
+    return text.lstrip("'").startswith(FORMULA_STARTS)
 
 
 def to_cells(record: Record) -> list[str]:
@@ -219,7 +240,7 @@ def _from_cell(column: Column, cell: str) -> Any:
             raise ValueError("must be true or false")
         return cell == "true"
     if column.type is str:
-        return cell[1:] if cell[0] == "'" and cell[1:].startswith(FORMULA_STARTS) else cell
+        return cell[1:] if cell[0] == "'" and _is_formula(cell) else cell
     number = column.type(cell)
     if column.type is float and not math.isfinite(number):
         raise ValueError("must be finite")

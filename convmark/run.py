@@ -19,9 +19,9 @@ import convmark
 from convmark.case import Case
 from convmark.cautions import speed_flags
 from convmark.environment import Machine
-from convmark.errors import MeasurementError, OptionError, WorkerError
+from convmark.errors import ConvmarkError, OptionError, WorkerError
 from convmark.launch import Answer, Interpreter
-from convmark.options import Options, nearest
+from convmark.options import Options
 from convmark.record import SCHEMA_VERSION, Record
 from convmark.statistics import paired_log_ratio, quantile, step_time_summary
 from convmark.store import RunFile
@@ -128,7 +128,7 @@ def devices_asked_for(asked: Sequence[str], found: Sequence[str]) -> list[str]:
             devices.append(device)
         else:
             raise OptionError(
-                f"--devices: {device} is not there; {nearest(device, found)}; "
+                f"--devices: {device} is not there, only {', '.join(found)}; "
                 "`convmark doctor` says why"
             )
     return list(dict.fromkeys(devices))
@@ -218,33 +218,32 @@ def _result(job: Job, answer: Answer, options: Options, facts: Facts, started: d
         effective_batch_size=job.case.batch_size * job.case.replicas,
         isolation=options.isolation,
         process_start_s=answer.ready_s,
-        **_environment(job.case, answer, facts),
-        **_sizes(answer),
+        **_environment(job.case, facts),
     )
-    if answer.status != "ok":
-        return Result(case=job.case, record=record, step_times_s=[])
     try:
-        figures = _figures(job.case, answer)
-    except (KeyError, TypeError, MeasurementError) as error:
-        message = f"the worker left out or garbled a figure: {one_line(error)}"
-        record = replace(record, status="crashed", error=message)
+        record = replace(record, **_software(answer), **_sizes(answer))
+        if answer.status != "ok":
+            return Result(case=job.case, record=record, step_times_s=[])
+        return Result(
+            case=job.case,
+            record=replace(record, **_figures(job.case, answer)),
+            step_times_s=_events(answer)["steps"]["times_s"],
+        )
+    except (ArithmeticError, LookupError, TypeError, ValueError, ConvmarkError) as error:
+        if answer.status == "ok":
+            message = f"the worker left out or garbled a figure: {one_line(error)}"
+            record = replace(record, status="crashed", error=message)
         return Result(case=job.case, record=record, step_times_s=[])
-    return Result(
-        case=job.case,
-        record=replace(record, **figures),
-        step_times_s=_events(answer)["steps"]["times_s"],
-    )
 
 
 def _events(answer: Answer) -> dict[str, dict[str, Any]]:
     return {event["event"]: event for event in answer.events}
 
 
-def _environment(case: Case, answer: Answer, facts: Facts) -> dict[str, Any]:
+def _environment(case: Case, facts: Facts) -> dict[str, Any]:
     machine = facts.machine
     index = int(case.device.partition(":")[2] or -1)
     gpu = next((gpu for gpu in machine.gpus if gpu.index == index), None)
-    software = answer.event("environment") or {}
     return {
         "machine": machine.name,
         "cpu": machine.cpu,
@@ -253,15 +252,15 @@ def _environment(case: Case, answer: Answer, facts: Facts) -> dict[str, Any]:
         "gpu": gpu.name if gpu else None,
         "gpu_memory_bytes": gpu.memory_bytes if gpu else None,
         "driver": machine.driver if gpu else None,
-        "cuda": software.get("cuda"),
-        "cudnn": software.get("cudnn"),
         "os": machine.os,
-        "python": software.get("python"),
-        "tensorflow": software.get("tensorflow"),
-        "keras": software.get("keras"),
-        "numpy": software.get("numpy"),
         "flags": facts.flags or None,
     }
+
+
+def _software(answer: Answer) -> dict[str, Any]:
+    versions = answer.event("environment") or {}
+    names = ("cuda", "cudnn", "python", "tensorflow", "keras", "numpy")
+    return {name: versions.get(name) for name in names}
 
 
 def _sizes(answer: Answer) -> dict[str, Any]:

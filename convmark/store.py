@@ -14,6 +14,7 @@ import os
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -112,8 +113,8 @@ class Store:
                     return run
         there = ", ".join(run.stem for run in runs[-5:]) or "none yet"
         raise StoreError(
-            f"{self.folder / machine}: no run {name!r}; expected a file, a commit or a run's number "
-            f"(newest: {there})"
+            f"{self.folder / machine}: no run {name!r}; expected a file, a commit or the number "
+            f"of a run (newest: {there})"
         )
 
 
@@ -131,6 +132,7 @@ class RunFile:
         self.rows = 0
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
         self._descriptor = os.open(path, flags, 0o644)
+        _steps_path(path).unlink(missing_ok=True)  # of a run whose CSV file was removed by hand
         self._write_line(HEADER)
 
     @property
@@ -163,14 +165,14 @@ class RunFile:
     def _write_line(self, cells: Sequence[str]) -> None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerow(cells)
-        data = memoryview(text.getvalue().encode())
+        data = memoryview(text.getvalue().encode(errors="replace"))
         while data:
             data = data[os.write(self._descriptor, data) :]
         os.fsync(self._descriptor)
 
     def _keep_step_times(self, record: Record, step_times_s: Sequence[float]) -> None:
         array = io.BytesIO()
-        np.save(array, np.asarray(step_times_s, np.float32), allow_pickle=False)
+        np.save(array, np.asarray(step_times_s, np.float64), allow_pickle=False)
         try:
             with zipfile.ZipFile(_steps_path(self.path), "a", zipfile.ZIP_DEFLATED) as archive:
                 archive.writestr(_member(record), array.getvalue())
@@ -192,13 +194,27 @@ def _member(record: Record) -> str:
     return f"{record.order:05d}.npy"
 
 
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What a damaged archive makes NumPy raise, by the place of the damage."""
+
+
 def read_step_times(path: Path, orders: Iterable[int]) -> np.ndarray | None:
     """Return the raw step times of a run's rows, pooled, seconds; None unless all are there."""
     steps = _steps_path(path)
     try:
-        with np.load(steps, allow_pickle=False) as archive:
+        # opened here, for NumPy leaves a file open that is no archive
+        with steps.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = [archive[f"{order:05d}"].astype(np.float64) for order in orders]
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+    except _UNREADABLE:
         return None
     return np.concatenate(arrays) if arrays else None
 
@@ -213,24 +229,35 @@ def read_run(path: Path) -> list[Record]:
         StoreError: the file cannot be read, or does not fit; the message names file and line.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        data = path.read_bytes()
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise StoreError(f"{path}:{line}: must be UTF-8 text") from None
-    body, torn = _without_torn_line(text)
+    body, torn = _without_torn_line(data)
     if torn:
-        line = body.count("\n") + 1
+        line = body.count(b"\n") + 1
         warnings.warn(f"{path}:{line}: a torn last line was left out", StoreWarning, stacklevel=2)
-    return _parse(path, body)
+    return _parse(path, _text(path, body))
 
 
-def _without_torn_line(text: str) -> tuple[str, bool]:
-    if not text or text.endswith("\n"):
-        return text, False
-    end = text.rfind("\n") + 1
-    return text[:end], True
+def _without_torn_line(data: bytes) -> tuple[bytes, bool]:
+    if not data or data.endswith(b"\n"):
+        return data, False
+    end = data.rfind(b"\n") + 1
+    return data[:end], True
+
+
+def _text(path: Path, data: bytes) -> str:
+    nul = data.find(b"\0")
+    if nul >= 0:
+        raise StoreError(f"{path}:{_line(data, nul)}: must be text, it holds a NUL")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{path}:{_line(data, error.start)}: must be UTF-8 text") from None
+
+
+def _line(data: bytes, place: int) -> int:
+    return data.count(b"\n", 0, place) + 1
 
 
 def _parse(path: Path, text: str) -> list[Record]:

@@ -7,6 +7,8 @@ replays its steps into pytest-benchmark's `benchmark` fixture. Nothing here acts
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_OPTIONS_KEY] = read(given, pyproject_settings(config.rootpath))
     except ConvmarkError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[_COMPARISON_KEY].remove_stray_folder()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -155,7 +161,10 @@ def _measure(config: pytest.Config, campaign: Campaign, cases: dict[pytest.Item,
 @pytest.fixture
 def measured(request: pytest.FixtureRequest) -> Measured:
     """The records of this test's case; `measured.replay(benchmark)` reports them."""
-    return _campaign(request.config).measured(request.param)
+    config = request.config
+    found = _campaign(config).measured(request.param)
+    failures = functools.partial(config.stash[_COMPARISON_KEY].failures, config)
+    return dataclasses.replace(found, failures=failures)
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
@@ -176,7 +185,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(text)
 
 
-@pytest.hookimpl(optionalhook=True)
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any] | None:
     """Describe the machine by what decides comparability, in sessions that replay cases."""
     if _CAMPAIGN_KEY not in config.stash:

@@ -50,6 +50,8 @@ class Comparison:
     """The value of --benchmark-compare: absent (empty), True, or a name."""
     stray_folder: Path | None
     """The folder that pytest-benchmark makes for its own files, where it was not there before."""
+    limits: Sequence[Any] = ()
+    """The checks of --benchmark-compare-fail."""
 
     @classmethod
     def postpone(cls, config: pytest.Config) -> Comparison:
@@ -90,12 +92,13 @@ class Comparison:
         session = _session(config)
         if session is None:
             return ""
-        self._remove_stray_folder()
         session.storage = CsvStorage(campaign)
+        self.limits, session.compare_fail = session.compare_fail or (), None
+        if self.limits and not self.asked:
+            raise pytest.UsageError("--benchmark-compare-fail: needs --benchmark-compare beside it")
         if not self.asked:
             return ""
         if self.asked is True and session.storage.newest() is None:
-            session.compare_fail = None
             return (
                 f"nothing to compare with yet: {session.storage} has no earlier run of these cases"
             )
@@ -103,9 +106,25 @@ class Comparison:
         session.handle_loading()
         return ""
 
-    def _remove_stray_folder(self) -> None:
+    def failures(self, config: pytest.Config, benchmark: Any) -> list[str]:
+        """Say which limits the benchmark breaks against which run: the tests fail, not the end."""
+        session = _session(config)
+        if session is None or not self.limits or benchmark is None or not benchmark.stats:
+            return []
+        found = []
+        for path, compared in session.compared_mapping.items():
+            if benchmark.fullname not in compared:
+                continue
+            earlier = compared[benchmark.fullname]["stats"]
+            for limit in self.limits:
+                if broken := limit.fails(benchmark.stats, earlier):
+                    found.append(f"{benchmark.fullname}: against {path}: {broken}")
+        return found
+
+    def remove_stray_folder(self) -> None:
+        """Undo the empty folder that pytest-benchmark makes at start-up; it makes it again to save."""
         if self.stray_folder is not None:
-            with contextlib.suppress(OSError):  # not empty, so not only ours
+            with contextlib.suppress(OSError):  # not there, or not empty
                 self.stray_folder.rmdir()
 
 
@@ -128,6 +147,8 @@ def drop_comparison(config: pytest.Config) -> None:
 
 def prepare_replay(item: pytest.Item, case: Case, campaign: Campaign) -> None:
     """Give the item's `benchmark` fixture the clock that replays the case's steps."""
+    if _session(item.config) is None:
+        return
     clock = ReplayClock(campaign.step_times_s(case))
     item.add_marker(pytest.mark.benchmark(timer=clock, group=case.group), append=False)
 
@@ -184,7 +205,8 @@ class CsvStorage:
             path = self._store.find(name, self._machine)
             runs.append((path, read_run(path)))
         for path, records in runs:
-            yield path, _as_benchmarks(path, records)
+            inside = path.parent == self._store.folder / self._machine
+            yield Path(path.name) if inside else path, _as_benchmarks(path, records)
 
 
 def _groups(records: Sequence[Record]) -> dict[str, list[Record]]:

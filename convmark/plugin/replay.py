@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ class Measured:
     path: Path | None = None
     smoke_error: str = ""
     """Why its one untimed run failed, where measuring is disabled."""
+    failures: Callable[[Any], list[str]] = lambda benchmark: []
+    """Says what of a replayed benchmark breaks a limit that the user gave."""
 
     def replay(self, benchmark: Any) -> None:
         """Report the steps to the `benchmark` fixture; fail, in one line, if any process failed."""
@@ -60,20 +62,21 @@ class Measured:
             )
         if self.smoke_error:
             pytest.fail(f"{self.case.name}: {self.smoke_error}", pytrace=False)
-        if not self.step_times_s or not hasattr(benchmark, "pedantic"):
+        if benchmark is None:  # pytest-benchmark is switched off
             return
         self._name(benchmark)
         clock = benchmark._timer
-        benchmark.pedantic(
-            clock.step if isinstance(clock, ReplayClock) else _nothing,
-            rounds=len(self.step_times_s),
-            iterations=1,
-        )
+        step = clock.step if isinstance(clock, ReplayClock) else _nothing
+        benchmark.pedantic(step, rounds=max(1, len(self.step_times_s)), iterations=1)
+        if failures := self.failures(benchmark):
+            pytest.fail("\n".join(failures), pytrace=False)
 
     def _name(self, benchmark: Any) -> None:
         """Identify the benchmark by the case: a test's node id changes with the folder."""
         benchmark.name = benchmark.fullname = benchmark.param = self.case.name
         benchmark.params = self.case.as_fields()
+        if not self.records:
+            return
         record = self.records[0]
         benchmark.extra_info.update({"run": str(self.path), "parameters": record.parameters})
         for name in SHOWN:

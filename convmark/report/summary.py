@@ -7,6 +7,7 @@ from statistics import median
 
 from tabulate import tabulate
 
+from convmark.case import Case
 from convmark.record import Record
 from convmark.report.units import (
     bytes_text,
@@ -36,8 +37,6 @@ HEADERS = (
 
 def case_name(record: Record) -> str:
     """The name of the record's case."""
-    from convmark.case import Case
-
     return Case(
         model=record.model,
         task=record.task,
@@ -95,7 +94,7 @@ def _row(name: str, records: Sequence[Record]) -> list[str]:
 
     step_times_s = [row.step_time_p50_s for row in measured if row.step_time_p50_s is not None]
     parameters = next((row.parameters for row in records if row.parameters is not None), None)
-    flops = next((row.flops_per_sample for row in records if row.flops_per_sample), None)
+    flops = next((n for row in records if (n := row.flops_per_sample) is not None), None)
     return [
         name,
         seconds_text(median(step_times_s)) if step_times_s else "",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 __all__ = ["bytes_text", "count_text", "duration_text", "rate_text", "seconds_text", "share_text"]
 
 
@@ -17,6 +19,8 @@ def _digits(value: float) -> str:
     """Three significant digits, never in powers of ten."""
     size = abs(value)
     places = 0 if size >= 99.95 else 1 if size >= 9.995 else 2
+    if 0 < size < 0.9995:  # so that 0.004 samples/s does not read 0.00
+        places = 2 - math.floor(math.log10(size))
     return f"{value:.{places}f}"
 
 

@@ -19,10 +19,7 @@ from convmark.case import Case
 from convmark.worker import measurement
 from convmark.worker.protocol import encode, one_line
 
-__all__ = ["UNSAFE_FORK", "answer"]
-
-UNSAFE_FORK = 97
-"""Status of a request that the zygote refused because the framework had already run something."""
+__all__ = ["answer"]
 
 Emit = Callable[..., None]
 

@@ -22,12 +22,16 @@ __all__ = [
     "DATAGRAM_BYTES",
     "LINE_BYTES",
     "PROTOCOL_VERSION",
+    "UNSAFE_FORK",
     "decode_event",
     "encode",
     "one_line",
 ]
 
 PROTOCOL_VERSION = 1
+
+UNSAFE_FORK = 97
+"""Status of a request that the zygote refused because the framework had already run something."""
 
 DATAGRAM_BYTES = 1 << 17
 """The largest request or reply, bytes."""

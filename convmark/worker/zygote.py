@@ -22,31 +22,44 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from convmark.worker import backends, child
-from convmark.worker.protocol import DATAGRAM_BYTES, PROTOCOL_VERSION, encode, one_line
+from convmark.worker import backends
+from convmark.worker.protocol import (
+    DATAGRAM_BYTES,
+    PROTOCOL_VERSION,
+    UNSAFE_FORK,
+    encode,
+    one_line,
+)
 
 __all__ = ["serve"]
 
 _PR_SET_PDEATHSIG = 1
+
+Answer = Callable[[dict[str, Any], int], int]
+"""Answers one request with events on a descriptor and returns the exit status."""
 
 
 def serve(*, control_fd: int, backend: str, fork: bool) -> None:
     """Answer requests until the harness closes its end of the control socket."""
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
-    if fork:
-        _die_with_parent()
+    _die_with_parent()
     try:
         framework = backends.load(backend)
+        from convmark.worker import child  # needs NumPy, so it fails where the framework does
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}")
         control.send(encode({"failed": f"{backend} cannot be imported: {reason}"}))
         return
     control.send(encode({"serving": PROTOCOL_VERSION, "pid": os.getpid()}))
+
+    def answer(request: dict[str, Any], event_fd: int) -> int:
+        return child.answer(request, framework, event_fd)
+
     if fork:
-        _serve_forking(control, framework)
+        _serve_forking(control, answer, framework.untouched)
     else:
-        _serve_in_place(control, framework)
+        _serve_in_place(control, answer)
 
 
 def _die_with_parent() -> None:
@@ -66,23 +79,26 @@ def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
     for level, kind, payload in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             descriptors.frombytes(payload[: len(payload) // descriptors.itemsize * 4])
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)  # not for programs that the model starts
     return json.loads(data), list(descriptors)
 
 
-def _serve_in_place(control: socket.socket, framework: Any) -> None:
+def _serve_in_place(control: socket.socket, answer: Answer) -> None:
     while (received := _receive(control)) is not None:
         request, descriptors = received
         control.send(encode({"id": request["id"], "pid": os.getpid()}))
         if len(descriptors) > 1:
             os.dup2(descriptors[1], 1)
             os.dup2(descriptors[1], 2)
-        child.answer(request, framework, descriptors[0])
+            faulthandler.enable()
+        answer(request, descriptors[0])
         for descriptor in descriptors:
             os.close(descriptor)
         control.send(encode({"id": request["id"], "status": 0}))
 
 
-def _serve_forking(control: socket.socket, framework: Any) -> None:
+def _serve_forking(control: socket.socket, answer: Answer, untouched: Callable[[], bool]) -> None:
     running: dict[int, int] = {}
     gc.collect()
     gc.freeze()  # children share these objects' pages: the collector must not touch them
@@ -98,7 +114,14 @@ def _serve_forking(control: socket.socket, framework: Any) -> None:
                     _kill_all(running)
                     return
                 request, descriptors = received
-                _fork(control, framework, request, descriptors, running)
+                if untouched():
+                    pid = _fork(control, answer, request, descriptors)
+                    running[pid] = request["id"]
+                    control.send(encode({"id": request["id"], "pid": pid}))
+                else:
+                    control.send(encode({"id": request["id"], "status": UNSAFE_FORK}))
+                for descriptor in descriptors:
+                    os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -115,26 +138,25 @@ def _report_ended(control: socket.socket, running: dict[int, int]) -> None:
     for pid in list(running):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
+            _kill_group(pid)  # what a model has started and left behind
             code = os.waitstatus_to_exitcode(status)
             control.send(encode({"id": running.pop(pid), "status": code}))
 
 
 def _kill_all(running: dict[int, int]) -> None:
     for pid in running:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
+        _kill_group(pid)
+
+
+def _kill_group(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
 
 
 def _fork(
-    control: socket.socket,
-    framework: Any,
-    request: dict[str, Any],
-    descriptors: list[int],
-    running: dict[int, int],
-) -> None:
-    if not framework.untouched():
-        control.send(encode({"id": request["id"], "status": child.UNSAFE_FORK}))
-        return
+    control: socket.socket, answer: Answer, request: dict[str, Any], descriptors: list[int]
+) -> int:
+    """Return the process of a new child that answers one request."""
     sys.stdout.flush()
     sys.stderr.flush()
     with warnings.catch_warnings():
@@ -143,13 +165,8 @@ def _fork(
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
-        _become_child(
-            control, lambda: child.answer(request, framework, descriptors[0]), descriptors
-        )
-    running[pid] = request["id"]
-    for descriptor in descriptors:
-        os.close(descriptor)
-    control.send(encode({"id": request["id"], "pid": pid}))
+        _become_child(control, lambda: answer(request, descriptors[0]), descriptors)
+    return pid
 
 
 def _become_child(

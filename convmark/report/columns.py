@@ -1,0 +1,70 @@
+"""docs/columns.md, made from the schema: `python -m convmark.report.columns >docs/columns.md`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from itertools import groupby
+
+from tabulate import tabulate
+
+from convmark.record import COLUMNS, SCHEMA_VERSION, STATUSES, Column
+
+__all__ = ["columns_page"]
+
+NOTES = f"""\
+# The columns of a results file
+
+Written from the code by `python -m convmark.report.columns >docs/columns.md`; do not edit it by
+hand.
+
+`results/<machine>/<run>.csv` holds one run: a header, and one row per process of a case. This is
+schema {SCHEMA_VERSION}. A file of another schema is refused, never rewritten.
+
+- A file is UTF-8 without a byte order mark, its lines end in `\\n`, and cells are quoted as in
+  [RFC 4180](https://www.rfc-editor.org/rfc/rfc4180). A last line without its end is what a killed
+  writer leaves; it is left out, with a warning.
+- An empty cell means absent: not measured, or not to be had on that machine. It is never 0, and
+  NaN and infinity are written as empty cells too. A column marked *never* is never empty.
+- A text that a spreadsheet would take for a formula, because it starts with `=`, `+`, `-`, `@`, a
+  tab or a carriage return, is written with an apostrophe before it, and so is one that starts so
+  behind apostrophes of its own. Whoever reads the file drops one apostrophe there. Numbers have
+  none, negative ones included. NUL characters are removed.
+- `int` is a whole number, `float` has the fewest digits that give the same number again, `bool` is
+  `true` or `false`, and `str` is text. Some texts look like numbers (`0007`, `12.5`): tell the
+  reader, as in `pandas.read_csv(path, dtype={{"run": str}})`.
+- `status` is one of {", ".join(f"`{status}`" for status in STATUSES)}.
+"""
+
+
+def columns_page() -> str:
+    """Return the page as Markdown: the rules, then a table for each group of columns."""
+    groups = [
+        f"## {group}\n\n{_table(columns)}\n"
+        for group, columns in groupby(COLUMNS, key=lambda column: column.group)
+    ]
+    return "\n".join([NOTES, *groups])
+
+
+def _table(columns: Iterable[Column]) -> str:
+    rows = [
+        (
+            f"`{column.name}`",
+            column.type.__name__,
+            column.unit,
+            "never" if column.required else "",
+            column.meaning,
+        )
+        for column in columns
+    ]
+    return tabulate(
+        rows,
+        headers=("column", "type", "unit", "empty", "meaning"),
+        tablefmt="pipe",
+        disable_numparse=True,
+        colglobalalign="left",
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(columns_page())

@@ -1,0 +1,165 @@
+"""Builders that behave well, and all sorts that do not; imported by workers, not a test itself.
+
+What a builder has to tell is written to a file in the folder that `CONVMARK_TEST_FOLDER` names.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from convmark_zoo.keras_api import keras
+
+
+def well() -> Any:
+    """A small network; tells which process has forked this one."""
+    _tell("parent", os.getppid())
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+
+
+def raises() -> None:
+    raise ValueError("a shape\nthat cannot be")
+
+
+def returns_no_model() -> int:
+    return 3
+
+
+def leaves_an_axis_open() -> Any:
+    layers = keras.layers
+    return keras.Sequential(
+        [keras.Input((None, None, 3)), layers.Conv2D(2, 3), layers.GlobalAveragePooling2D()]
+    )
+
+
+def overflows() -> Any:
+    return keras.Sequential([keras.Input((4,)), keras.layers.Rescaling(1e38), _Squared()])
+
+
+class _Squared(keras.layers.Layer):  # type: ignore[misc]
+    def call(self, inputs: Any) -> Any:
+        return inputs * inputs
+
+
+def aborts() -> None:
+    os.abort()
+
+
+def reads_address_zero() -> None:
+    ctypes.string_at(0)
+
+
+def kills_itself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def exits() -> None:
+    sys.exit(3)
+
+
+def leaves_without_a_word() -> None:
+    os._exit(0)
+
+
+def sleeps() -> None:
+    _tell("sleeper", os.getpid())
+    time.sleep(3600)
+
+
+def sleeps_deaf() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sleeps()
+
+
+def floods() -> Any:
+    for _ in range(1 << 12):
+        print("x" * (1 << 13))
+        os.write(2, b"y" * (1 << 10))
+    return well()
+
+
+def writes_no_json() -> None:
+    _write_events(b"this is no event\n")
+
+
+def writes_no_text() -> None:
+    _write_events(b"\xff\xfe\x00{\n")
+
+
+def writes_a_list() -> None:
+    _write_events(b'["event"]\n')
+
+
+def writes_a_failure_without_a_status() -> None:
+    _write_events(b'{"event":"failed"}\n')
+    os._exit(0)
+
+
+def writes_an_endless_line() -> None:
+    for _ in range(40):
+        _write_events(b"z" * (1 << 20))
+
+
+def runs_out_of_host_memory() -> None:
+    bytearray(1 << 60)
+
+
+def runs_out_of_device_memory() -> None:
+    import tensorflow as tf
+
+    raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+
+def leaves_a_program() -> Any:
+    """Starts a program that ignores a polite end."""
+    program = subprocess.Popen(["sh", "-c", "trap '' TERM; while :; do sleep 1; done"])
+    _tell("left", program.pid)
+    return well()
+
+
+def leaves_a_fork() -> Any:
+    """Forks a process that keeps every descriptor, the one for events included, open."""
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(3600)
+        os._exit(0)
+    _tell("left", pid)
+    return well()
+
+
+def prints_and_fails_with_its_log() -> None:
+    """Fails with all that has come into its own log so far, its own line included."""
+    print("a line of", os.environ["CONVMARK_TEST_FOLDER"])
+    sys.stdout.flush()
+    raise RuntimeError(Path(f"/proc/{os.getpid()}/fd/1").read_text())
+
+
+def tells_its_path() -> Any:
+    _tell("path", sys.path)
+    return well()
+
+
+def _tell(name: str, value: Any) -> None:
+    Path(os.environ["CONVMARK_TEST_FOLDER"], name).write_text(json.dumps(value))
+
+
+def _write_events(data: bytes) -> None:
+    """Write to every pipe there is, for the one of the events has no name."""
+    for name in os.listdir("/dev/fd"):
+        descriptor = int(name)
+        try:
+            kind = os.fstat(descriptor).st_mode
+            mode = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+        except OSError:  # the listing's own
+            continue
+        if stat.S_ISFIFO(kind) and mode == os.O_WRONLY:
+            os.write(descriptor, data)

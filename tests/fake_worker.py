@@ -1,0 +1,116 @@
+"""A stand-in for `convmark.launch.Interpreter`: canned answers, no process, no framework."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from convmark.launch import Answer
+
+KNOWN = ("lenet5", "mini_inception", "mini_resnet", "mini_resnet_norm", "conv_layer")
+STEP_S = {"lenet5": 0.010, "conv_layer": 0.002}
+
+
+class FakeInterpreter:
+    """Answers like a worker; a model named `broken` fails, one named `slow` takes twice as long."""
+
+    python = "python"
+    factor = 1.0
+    """Slows every step, as a slower framework would."""
+    interrupt_after: int | None = None
+    """Raises KeyboardInterrupt, as Ctrl-C does, instead of the answer after this many."""
+    made = 0
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        type(self).made += 1
+        self.answered = 0
+
+    def __enter__(self) -> FakeInterpreter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+    def answer(
+        self,
+        request: Mapping[str, Any],
+        on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+    ) -> Answer:
+        if request["kind"] == "inspect":
+            return _answer([{"event": "inspected", **_inspected(request["models"])}])
+        if self.answered == self.interrupt_after:
+            raise KeyboardInterrupt
+        self.answered += 1
+        case = request["case"]
+        if case["model"] == "broken":
+            return Answer(status="error", message="RuntimeError: no weights", ready_s=0.01)
+        if request["smoke"]:
+            return _answer([{"event": "finished"}])
+        events = _measured(case, self.factor, self.answered)
+        for event in events:
+            on_event(event)
+        return _answer(events)
+
+
+def _answer(events: list[dict[str, Any]]) -> Answer:
+    return Answer(status="ok", message="", events=events, ready_s=0.01)
+
+
+def _inspected(models: list[str]) -> dict[str, Any]:
+    refusals = {
+        name: None if name in (*KNOWN, "separable_layer", "broken") else f"{name}: no such model"
+        for name in models
+    }
+    return {
+        "python": "3.12.1",
+        "executable": "python",
+        "devices": ["cpu"],
+        "models": refusals,
+        "tensorflow": "2.99.0",
+        "keras": "3.99.0",
+        "numpy": "2.0.0",
+        "cuda": None,
+        "cudnn": None,
+    }
+
+
+def _measured(case: Mapping[str, Any], factor: float, seed: int) -> list[dict[str, Any]]:
+    noise = random.Random(seed)
+    step_s = STEP_S.get(case["model"], 0.02) * factor
+    steps = [step_s * noise.uniform(0.99, 1.01) for _ in range(100)]
+    reference = [0.01 * noise.uniform(0.99, 1.01) for _ in range(50)]
+    environment = {key: value for key, value in _inspected([]).items() if key != "models"}
+    return [
+        {"event": "ready"},
+        {"event": "environment", **environment},
+        {
+            "event": "built",
+            "input_shape": [28, 28, 1],
+            "parameters": 61706,
+            "trainable_parameters": 61706,
+            "model_bytes": 246824,
+        },
+        {"event": "first_step", "seconds": 0.5, "call_path": "tf.function"},
+        {"event": "proof", "step": 1, "value": 2.3},
+        {"event": "proof", "step": 10, "value": 2.2},
+        {"event": "warm_up", "steps": 10, "steady": True},
+        {"event": "steps", "times_s": steps},
+        {"event": "windows", "steps": 10, "times_s": [10 * step_s] * 5},
+        {"event": "peaks", "baseline_bytes": 1, "host_bytes": 2**20, "device_bytes": None},
+        {"event": "work", "flops_per_sample": 833040},
+        {
+            "event": "rounds",
+            "reference": "large",
+            "reference_version": 1,
+            "case_wall_s": steps[:50],
+            "case_cpu_s": steps[:50],
+            "reference_wall_s": reference,
+            "reference_cpu_s": reference,
+        },
+        {"event": "state", "load_average_1min": 0.5, "involuntary_context_switches": 3},
+        {"event": "finished"},
+    ]

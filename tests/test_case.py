@@ -1,0 +1,119 @@
+"""Cases: their keys, what they refuse, and the grid."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from convmark.case import Case, expand
+from convmark.errors import CaseError
+
+
+def case(**changes: Any) -> Case:
+    return Case(**{"model": "lenet5", "task": "train", "batch_size": 32, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "lenet5-train-cpu-b32-float32"),
+        ({"task": "infer", "batch_size": 1}, "lenet5-infer-cpu-b1-float32"),
+        ({"device": "gpu:1"}, "lenet5-train-gpu:1-b32-float32"),
+        ({"precision": "mixed_float16"}, "lenet5-train-cpu-b32-mixed_float16"),
+        ({"jit": "on"}, "lenet5-train-cpu-b32-float32-jit"),
+        ({"threads": "2"}, "lenet5-train-cpu-b32-float32-t2"),
+        ({"replicas": 2}, "lenet5-train-cpu-b32-float32-r2"),
+        ({"jit": "on", "threads": "1", "replicas": 4}, "lenet5-train-cpu-b32-float32-jit-t1-r4"),
+        ({"model": "my.package:net"}, "my.package:net-train-cpu-b32-float32"),
+    ],
+)
+def test_a_case_is_named_by_its_axes_and_defaults_beyond_the_first_five_are_left_out(
+    changes: dict[str, Any], name: str
+) -> None:
+    assert case(**changes).name == name
+
+
+def test_a_case_is_grouped_with_the_other_models_on_the_same_axes() -> None:
+    assert case().group == case(model="resnet50").group == "train-cpu-b32-float32"
+
+
+def test_the_group_of_a_model_whose_name_repeats_loses_the_model_once() -> None:
+    assert case(model="train").name == "train-train-cpu-b32-float32"
+    assert case(model="train").group == "train-cpu-b32-float32"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "rule"),
+    [
+        ("task", "training", "task must be one of train, infer, got 'training'"),
+        ("task", "", "task must be one of train, infer, got ''"),
+        ("precision", "float16", "precision must be one of float32, "),
+        ("jit", "auto", "jit must be one of off, on, got 'auto'"),
+        ("jit", True, "jit must be one of off, on, got True"),
+        ("backend", "caffe", "backend must be one of tensorflow, got 'caffe'"),
+        ("batch_size", 0, "batch size must be at least 1, got 0"),
+        ("batch_size", -1, "batch size must be at least 1, got -1"),
+        ("replicas", 0, "replicas must be at least 1, got 0"),
+    ],
+)
+def test_a_bad_axis_is_refused_by_model_rule_and_value(field: str, value: Any, rule: str) -> None:
+    with pytest.raises(CaseError) as refusal:
+        case(**{field: value})
+    assert str(refusal.value).startswith(f"lenet5: {rule}")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_batch_size_of_one_and_one_replica_are_the_least() -> None:
+    assert case(batch_size=1, replicas=1).batch_size == 1
+
+
+def test_a_case_cannot_be_changed_and_is_its_own_key() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        case().model = "resnet50"  # type: ignore[misc]
+    assert {case(): 1}[case()] == 1
+
+
+def test_the_fields_make_the_same_case_again() -> None:
+    original = case(device="gpu:0", jit="on", threads="4")
+    assert Case(**original.as_fields()) == original
+
+
+def test_the_grid_has_every_combination_once_with_models_slowest() -> None:
+    cases = expand(
+        models=["b", "a"], tasks=["train", "infer"], devices=["cpu"], batch_sizes=[1, 32]
+    )
+    assert [(found.model, found.task, found.batch_size) for found in cases] == [
+        ("b", "train", 1),
+        ("b", "train", 32),
+        ("b", "infer", 1),
+        ("b", "infer", 32),
+        ("a", "train", 1),
+        ("a", "train", 32),
+        ("a", "infer", 1),
+        ("a", "infer", 32),
+    ]
+
+
+def test_the_grid_crosses_devices_precisions_and_jit_and_hands_threads_to_all() -> None:
+    cases = expand(
+        models=["a"],
+        tasks=["infer"],
+        devices=["cpu", "gpu:0"],
+        batch_sizes=[1],
+        precisions=["float32", "mixed_bfloat16"],
+        jit=["off", "on"],
+        threads="2",
+    )
+    assert len({found.name for found in cases}) == len(cases) == 8
+    assert {found.threads for found in cases} == {"2"}
+
+
+def test_a_value_given_twice_is_measured_once() -> None:
+    cases = expand(models=["a", "a"], tasks=["train"], devices=["cpu"], batch_sizes=[1, 1])
+    assert len(cases) == 1
+
+
+def test_an_empty_axis_makes_no_case() -> None:
+    assert expand(models=["a"], tasks=[], devices=["cpu"], batch_sizes=[1]) == []

@@ -1,0 +1,142 @@
+"""The command line with a stand-in for the worker processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_worker
+import pytest
+
+from convmark.cli import main
+from convmark.store import read_run
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("convmark.launch.Interpreter", fake_worker.FakeInterpreter)
+    return tmp_path
+
+
+def test_a_run_measures_all_default_cases_and_leaves_a_row_per_process(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run"]) == 0
+    (path,) = folder.glob("results/*/0001.csv")
+    assert len(read_run(path)) == 2 * (4 + 8 + 4)
+    printed = capsys.readouterr()
+    assert f"32 rows in {path.relative_to(folder)}" in printed.out
+    assert "lenet5-infer-cpu-b1-float32" in printed.out
+    assert "[32/32]" in printed.err
+
+
+def test_options_choose_the_cases(folder: Path) -> None:
+    options = ["--models", "lenet5", "--tasks", "infer", "--batch-sizes", "4,8", "--jit", "both"]
+    assert main(["run", *options, "--processes", "1"]) == 0
+    (path,) = folder.glob("results/*/0001.csv")
+    found = {(row.model, row.task, row.batch_size, row.jit) for row in read_run(path)}
+    assert found == {("lenet5", "infer", size, jit) for size in (4, 8) for jit in ("off", "on")}
+
+
+def test_a_failed_case_is_a_row_and_exit_1_and_the_others_go_on(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--models", "broken,lenet5", "--tasks", "train"]) == 1
+    (path,) = folder.glob("results/*/0001.csv")
+    statuses = {row.model: row.status for row in read_run(path)}
+    assert statuses == {"broken": "error", "lenet5": "ok"}
+    assert "error: RuntimeError: no weights" in capsys.readouterr().out
+
+
+def test_ctrl_c_keeps_the_rows_so_far_says_where_and_exits_130(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake_worker.FakeInterpreter, "interrupt_after", 3)
+    assert main(["run"]) == 130
+    (path,) = folder.glob("results/*/0001.csv")
+    assert len(read_run(path)) == 3
+    assert "interrupted; 3 rows in" in capsys.readouterr().err
+
+
+def test_a_run_interrupted_before_its_first_row_leaves_no_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fake_worker.FakeInterpreter, "interrupt_after", 0)
+    assert main(["run"]) == 130
+    assert list(folder.glob("results/*/*.csv")) == []
+
+
+BAD = [
+    (["run", "--models", "lenet6"], "--models: lenet6: no such model"),
+    (["run", "--models", ""], "--models: must be"),
+    (["run", "--tasks", "trian"], "--tasks: unknown name 'trian'; did you mean train?"),
+    (["run", "--devices", "gpu:3"], "--devices: gpu:3 is not there, only cpu"),
+    (["run", "--batch-sizes", "-1"], "--batch-sizes: must be a whole number of at least 1"),
+    (["run", "--jit", "maybe"], "--jit: must be one of off, on, both, got 'maybe'"),
+    (["run", "--threads", "0"], "--threads: must be 'default' or a whole number"),
+    (["run", "--time-budget", "0"], "--time-budget: must be a number of seconds above 0"),
+    (["run", "--results", "file"], "--results: must be a folder"),
+    (["doctor", "--results", ""], "--results: must be the path of a folder"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD)
+def test_bad_values_are_one_line_and_exit_2_before_anything_is_measured(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    (folder / "file").write_text("")
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert line.startswith(f"convmark {arguments[0]}: {message}")
+    assert list(folder.glob("results/*/*.csv")) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "convmark: the following arguments are required: COMMAND"),
+        (["ruin"], "convmark: argument COMMAND: invalid choice: 'ruin'"),
+        (["run", "--proceses", "3"], "unrecognized arguments: --proceses 3; did you mean --proc"),
+        (["run", "--models"], "argument --models: expected one argument"),
+        (["run", "lenet5"], "unrecognized arguments: lenet5"),
+    ],
+)
+def test_a_mistyped_command_line_is_one_line_and_exit_2(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_a_broken_pyproject_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "pyproject.toml").write_text("[tool.convmark]\nmodel = 'lenet5'\n")
+    assert main(["run"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "[tool.convmark] has no key 'model'; did you mean models" in line
+
+
+def test_doctor_says_what_it_finds(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    for part in ("2.99.0", "3.99.0", "cpu", "What will make figures unreliable"):
+        assert part in printed
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, contextlib\nfrom convmark.cli import main\n"
+        "with contextlib.suppress(SystemExit): main(['run', '--help'])\n"
+        "heavy = {'numpy', 'pandas', 'psutil', 'rich', 'tabulate', 'tensorflow', 'pytest'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "[]"

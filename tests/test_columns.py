@@ -1,0 +1,57 @@
+"""docs/columns.md says what the code says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convmark.record import COLUMNS, STATUSES
+from convmark.report.columns import columns_page
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "columns.md"
+# Scripts of users rely on these names: a test must fail before one of them goes.
+PROMISED = """
+    schema run started commit process status error model task device batch_size
+    effective_batch_size precision jit replicas threads backend machine cpu gpu python tensorflow
+    keras parameters trainable_parameters model_bytes flops_per_sample time_to_first_step_s
+    step_time_min_s step_time_p10_s step_time_p50_s step_time_p90_s step_time_p95_s step_time_p99_s
+    step_time_mean_s step_time_std_s reference_step_time_p50_s throughput_samples_per_s
+    peak_host_memory_bytes peak_device_memory_bytes accuracy loss
+"""
+
+
+def test_the_page_in_docs_is_the_one_that_the_code_writes() -> None:
+    remedy = "docs/columns.md is old; run: python -m convmark.report.columns >docs/columns.md"
+    assert PAGE.read_text(encoding="utf-8") == columns_page(), remedy
+
+
+def test_every_column_has_one_line_with_its_type_its_unit_and_its_meaning() -> None:
+    lines = columns_page().splitlines()
+    for column in COLUMNS:
+        (line,) = [line for line in lines if line.startswith(f"| `{column.name}` ")]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        empty = "never" if column.required else ""
+        assert cells[1:] == [column.type.__name__, column.unit, empty, column.meaning]
+
+
+def test_each_group_has_one_table_in_the_order_of_the_columns() -> None:
+    groups = [line[3:] for line in columns_page().splitlines() if line.startswith("## ")]
+    assert groups == list(dict.fromkeys(column.group for column in COLUMNS))
+
+
+def test_every_column_says_what_it_means() -> None:
+    assert [column.name for column in COLUMNS if not column.meaning] == []
+
+
+def test_a_column_with_a_unit_in_its_name_has_that_unit() -> None:
+    for ending, unit in (("_per_s", "samples/s"), ("_s", "s"), ("_bytes", "bytes")):
+        for column in COLUMNS:
+            if column.name.endswith(ending) and not column.name.endswith("_per_s"):
+                assert column.unit == unit, column.name
+
+
+def test_the_page_names_every_status() -> None:
+    assert all(f"`{status}`" in columns_page() for status in STATUSES)
+
+
+def test_the_promised_columns_are_there() -> None:
+    assert set(PROMISED.split()) <= {column.name for column in COLUMNS}

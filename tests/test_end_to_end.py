@@ -1,0 +1,124 @@
+"""The whole way with the real framework: commands as a user types them, on the smallest cases."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from convmark.store import read_run
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SMALL = ("--models=separable_layer", "--processes=1", "--time-budget=0.1")
+
+
+def start(*command: str, folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # a shell that starts a job in the background has it ignore Ctrl-C; a terminal's does not
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def await_text(read_so_far: Callable[[], str], text: str, limit_s: float = 120) -> None:
+    deadline = time.monotonic() + limit_s
+    while text not in read_so_far():
+        assert time.monotonic() < deadline, f"{text!r} did not come in {limit_s} s"
+        time.sleep(0.1)
+
+
+def workers(of: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(of.pid).children(recursive=True)
+
+
+def test_pytest_bench_measures_the_real_layers_and_leaves_rows(tmp_path: Path) -> None:
+    process = start(
+        "pytest",
+        "bench",
+        *SMALL,
+        f"--results={tmp_path}",
+        "-p",
+        "no:cacheprovider",
+        folder=CHECKOUT,
+    )
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert re.search(r"\d+ passed", output)
+    (path,) = tmp_path.glob("*/*.csv")
+    rows = read_run(path)
+    assert {row.task for row in rows} == {"train", "infer"}
+    for row in rows:
+        assert row.measured
+        assert row.parameters == 17
+        assert row.input_shape == "28x28x1"
+        assert row.flops_per_sample == 22984
+        assert row.isolation == ("fork" if sys.platform == "linux" else "spawn")
+        assert (row.step_time_p50_s or 0) > 0
+        assert (row.throughput_samples_per_s or 0) > 0
+        assert row.paired_log_ratio is not None
+
+
+def test_ctrl_c_ends_the_workers_keeps_the_rows_and_says_where_they_are(tmp_path: Path) -> None:
+    process = start(
+        "convmark.cli", "run", "--models=separable_layer", "--time-budget=3",
+        f"--results={tmp_path}", folder=tmp_path,
+    )  # fmt: skip
+    await_text(
+        lambda: "".join(path.read_text() for path in tmp_path.glob("*/*.csv")), "separable_layer"
+    )
+    below = workers(process)
+    assert below
+    process.send_signal(signal.SIGINT)
+    interrupted = time.monotonic()
+    output, _ = process.communicate(timeout=60)
+    psutil.wait_procs(below, timeout=2)
+    assert time.monotonic() - interrupted < 10
+    assert process.returncode == 130
+    assert not [worker for worker in below if worker.is_running()]
+    (path,) = tmp_path.glob("*/*.csv")
+    count = len(read_run(path))
+    assert 1 <= count < 12
+    assert re.search(rf"interrupted; {count} rows? in {re.escape(str(path))}", output)
+    assert "Traceback" not in output
+
+
+def test_ctrl_c_under_pytest_keeps_the_rows_and_exits_2(tmp_path: Path) -> None:
+    process = start(
+        "pytest", "bench", "--models=separable_layer", "--time-budget=3", "-p", "no:cacheprovider",
+        f"--results={tmp_path}", folder=CHECKOUT,
+    )  # fmt: skip
+    await_text(
+        lambda: "".join(path.read_text() for path in tmp_path.glob("*/*.csv")), "separable_layer"
+    )
+    below = workers(process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    psutil.wait_procs(below, timeout=2)
+    assert process.returncode == 2
+    assert not [worker for worker in below if worker.is_running()]
+    assert re.search(r"interrupted; \d+ rows? in ", output)
+    assert "INTERNALERROR" not in output
+
+
+def test_doctor_knows_the_real_framework() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "convmark.cli", "doctor"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=dict(os.environ),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tensorflow" in done.stdout.lower()
+    assert done.stderr == ""

@@ -1,0 +1,167 @@
+"""Who imports whom: read from the source, so that an import inside a function counts too."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+LAYERS = (
+    ("errors",),
+    ("case", "commit", "confirm", "environment", "statistics", "worker.protocol"),
+    ("cautions", "options", "record", "screen"),
+    ("doctor", "store", "suites", "report"),
+    ("launch",),
+    ("run",),
+    ("progress",),
+    ("cli", "plugin"),
+)
+"""Lowest first: a module imports from lower layers alone; the files of a package count as one."""
+
+FRAMEWORKS = {"tensorflow", "keras", "jax", "torch"}
+HARNESS_ONLY = {"pandas", "pytest", "pytest_benchmark", "psutil", "tabulate", "rich"}
+OF_THE_HARNESS_FOR_THE_WORKER = {"convmark.case", "convmark.errors"}
+
+
+def modules(folder: str) -> dict[str, Path]:
+    """Return the files of a package by their dotted names."""
+    found = {}
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+HARNESS = modules("convmark")
+WORKER = {name: path for name, path in HARNESS.items() if name.startswith("convmark.worker")}
+ZOO = modules("models")
+BENCH = modules("bench")
+KNOWN = {**HARNESS, **ZOO}
+
+
+def imports(name: str, path: Path) -> set[str]:
+    """Return the modules that a file imports anywhere, as full dotted names."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    return {found for node in ast.walk(tree) for found in _imported(node, package)}
+
+
+def _imported(node: ast.AST, package: str) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        source = node.module or ""
+        if node.level:
+            above = package.split(".")
+            above = above[: len(above) - node.level + 1]
+            source = ".".join([*above, source] if source else above)
+        for alias in node.names:
+            whole = f"{source}.{alias.name}"
+            yield whole if whole in KNOWN else source
+
+
+def tops(names: set[str]) -> set[str]:
+    return {name.partition(".")[0] for name in names}
+
+
+def unit(name: str) -> str:
+    """Return a module's place in the table: `report` for convmark.report.units."""
+    inside = name.removeprefix("convmark.")
+    return inside if inside == "worker.protocol" else inside.partition(".")[0]
+
+
+def harness_modules() -> list[str]:
+    """The harness without the root, which imports nothing, and without the worker."""
+    inside = [name for name in HARNESS if name != "convmark" and name not in WORKER]
+    return [*inside, "convmark.worker.protocol"]
+
+
+def test_the_files_are_found_and_their_imports_read() -> None:
+    assert imports("convmark.run", HARNESS["convmark.run"]) >= {
+        "convmark",
+        "convmark.case",
+        "convmark.worker.protocol",
+        "hashlib",
+    }
+    assert imports("models.lenet", ZOO["models.lenet"]) >= {"models.keras_api", "models.shape"}
+    plugin = imports("convmark.plugin", HARNESS["convmark.plugin"])
+    assert "convmark.plugin.bridge" in plugin
+
+
+@pytest.mark.parametrize("name", [*HARNESS, *BENCH])
+def test_frameworks_are_imported_by_the_worker_and_the_zoo_alone(name: str) -> None:
+    path = HARNESS.get(name) or BENCH[name]
+    if name not in WORKER:
+        assert not tops(imports(name, path)) & FRAMEWORKS
+
+
+@pytest.mark.parametrize("name", WORKER)
+def test_in_the_worker_only_backends_import_a_framework(name: str) -> None:
+    if not name.startswith("convmark.worker.backends."):
+        assert not tops(imports(name, WORKER[name])) & FRAMEWORKS
+
+
+@pytest.mark.parametrize("name", [*WORKER, *ZOO])
+def test_worker_and_zoo_need_nothing_that_only_the_harness_installs(name: str) -> None:
+    assert not tops(imports(name, KNOWN[name])) & HARNESS_ONLY
+
+
+@pytest.mark.parametrize("name", WORKER)
+def test_the_worker_imports_nothing_else_at_all(name: str) -> None:
+    allowed = set(sys.stdlib_module_names) | FRAMEWORKS | {"numpy", "convmark", "convmark_zoo"}
+    assert tops(imports(name, WORKER[name])) <= allowed
+
+
+@pytest.mark.parametrize("name", WORKER)
+def test_the_worker_imports_of_the_harness_the_case_and_the_errors_alone(name: str) -> None:
+    ours = {found for found in imports(name, WORKER[name]) if found.startswith("convmark.")}
+    harness = {found for found in ours if not found.startswith("convmark.worker")}
+    assert harness <= OF_THE_HARNESS_FOR_THE_WORKER
+
+
+@pytest.mark.parametrize("name", sorted({"convmark", *OF_THE_HARNESS_FOR_THE_WORKER}))
+def test_what_the_worker_takes_from_the_harness_needs_the_standard_library_alone(name: str) -> None:
+    assert tops(imports(name, HARNESS[name])) <= {*sys.stdlib_module_names, "convmark"}
+
+
+@pytest.mark.parametrize("name", harness_modules())
+def test_the_harness_imports_of_the_worker_the_protocol_alone(name: str) -> None:
+    worker = {found for found in imports(name, HARNESS[name]) if found in WORKER}
+    assert worker <= {"convmark.worker.protocol"}
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_the_zoo_imports_keras_and_itself_alone(name: str) -> None:
+    allowed = set(sys.stdlib_module_names) | {"keras", "tensorflow", "models"}
+    assert tops(imports(name, ZOO[name])) <= allowed
+
+
+def test_the_root_of_the_package_imports_nothing() -> None:
+    assert imports("convmark", HARNESS["convmark"]) <= {"__future__"}
+
+
+def test_every_module_has_one_place_in_the_layers() -> None:
+    placed = [name for layer in LAYERS for name in layer]
+    assert len(placed) == len(set(placed))
+    new = {unit(name) for name in harness_modules()} - set(placed)
+    assert not new, "give a new module its place in LAYERS"
+
+
+@pytest.mark.parametrize("name", harness_modules())
+def test_a_module_imports_from_lower_layers_alone(name: str) -> None:
+    height = {place: layer for layer, names in enumerate(LAYERS) for place in names}
+    for found in imports(name, HARNESS[name]):
+        if not found.startswith("convmark.") or unit(found) == unit(name):
+            continue
+        assert height[unit(found)] < height[unit(name)], f"{name} imports {found}"
+
+
+@pytest.mark.parametrize("name", [name for name in HARNESS if name.startswith("convmark.report")])
+def test_reports_are_made_without_what_measures(name: str) -> None:
+    found = {unit(module) for module in imports(name, HARNESS[name])}
+    assert not found & {"launch", "run", "plugin", "cli", "progress"}

@@ -1,0 +1,463 @@
+"""Workers end to end, TensorFlow included: whatever a model does, the harness goes on."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workers import BUILDERS, descendants, environ, happens, is_running, measured, smoked
+
+from convmark.errors import WorkerError
+from convmark.launch import Answer, Interpreter, zoo_folder
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is None, reason="a worker needs TensorFlow"
+)
+
+AT_START = """\
+import sys
+print("said by the zygote before any request")  # stays in its buffer
+"""
+
+EVENTS = [
+    "ready",
+    "environment",
+    "built",
+    "first_step",
+    "proof",
+    "proof",
+    "warm_up",
+    "steps",
+    "windows",
+    "peaks",
+    "work",
+    "rounds",
+    "state",
+    "finished",
+]
+
+
+@dataclass
+class Workplace:
+    """A folder for byte code and for what builders tell, and an environment that names it."""
+
+    folder: Path
+    environ: dict[str, str]
+
+    def interpreter(self, **settings: Any) -> Interpreter:
+        return Interpreter(environ=self.environ, **settings)
+
+    def told(self, name: str) -> Any:
+        """What a builder has told, taken away."""
+        path = self.folder / name
+        value = json.loads(path.read_text())
+        path.unlink()
+        return value
+
+    def parent(self, interpreter: Interpreter) -> int:
+        """The process that forks the interpreter's workers, learnt by having one serve."""
+        assert interpreter.answer(smoked("builders:well")).status == "ok"
+        return int(self.told("parent"))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
+    folder = tmp_path_factory.mktemp("workers")
+    startup = folder / "startup"
+    startup.mkdir()
+    (startup / "sitecustomize.py").write_text(AT_START)
+    variables = environ(folder, CONVMARK_TEST_FOLDER=str(folder), PYTHONPATH=str(startup))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(BUILDERS)
+        yield Workplace(folder, variables)
+
+
+@pytest.fixture(scope="module")
+def forking(workplace: Workplace) -> Iterator[Interpreter]:
+    """One interpreter, and as a rule one zygote, for most of the tests."""
+    with workplace.interpreter() as interpreter:
+        yield interpreter
+
+
+@pytest.fixture(scope="module")
+def by_fork(forking: Interpreter) -> Answer:
+    return forking.answer(measured("lenet5", task="train", batch_size=8))
+
+
+@pytest.fixture
+def unharmed(forking: Interpreter, workplace: Workplace) -> Iterator[Interpreter]:
+    """The shared interpreter; after the test its zygote must be the same and serve as before."""
+    zygote = workplace.parent(forking)
+    yield forking
+    assert descendants(zygote) == set()
+    assert workplace.parent(forking) == zygote
+
+
+@pytest.fixture
+def impatient(unharmed: Interpreter, monkeypatch: pytest.MonkeyPatch) -> Interpreter:
+    monkeypatch.setattr(unharmed, "_time_limit_s", 2.0)
+    return unharmed
+
+
+# -- what a worker answers ----------------------------------------------------------------------
+
+
+def test_an_interpreter_says_what_it_has_and_which_models_it_knows(forking: Interpreter) -> None:
+    answer = forking.answer({"kind": "inspect", "models": ["lenet5", "lenet6", "builders:none"]})
+    assert (answer.status, answer.message) == ("ok", "")
+    found = answer.event("inspected") or {}
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert os.path.samefile(found["executable"], sys.executable)
+    assert found["devices"][0] == "cpu"
+    assert {"tensorflow", "keras", "numpy", "cuda", "cudnn"} <= found.keys()
+    assert found["models"]["lenet5"] is None
+    assert "lenet5" in found["models"]["lenet6"]
+    assert "no attribute none" in found["models"]["builders:none"]
+
+
+def test_a_measurement_gives_every_event_that_a_row_needs(by_fork: Answer) -> None:
+    assert (by_fork.status, by_fork.message) == ("ok", "")
+    names = [event["event"] for event in by_fork.events if event["event"] != "progress"]
+    assert names == EVENTS
+    assert by_fork.ready_s is not None
+    assert by_fork.ready_s > 0
+
+
+def test_a_measurement_counts_and_times_as_it_says(by_fork: Answer) -> None:
+    found = {event["event"]: event for event in by_fork.events}
+    assert found["built"]["input_shape"] == [28, 28, 1]
+    assert found["built"]["parameters"] == 61_706
+    assert found["built"]["trainable_parameters"] == 61_706
+    assert found["built"]["model_bytes"] == 4 * 61_706
+    assert found["work"]["flops_per_sample"] == 833_040
+    assert found["warm_up"]["steps"] >= 10
+    assert len(found["steps"]["times_s"]) >= 30
+    assert len(found["windows"]["times_s"]) >= 5
+    assert min(found["windows"]["times_s"]) >= 0.1
+    rounds = found["rounds"]
+    kinds = ["case_wall_s", "case_cpu_s", "reference_wall_s", "reference_cpu_s"]
+    assert len({len(rounds[kind]) for kind in kinds}) == 1
+    assert len(rounds["case_wall_s"]) >= 10
+    assert min(found["steps"]["times_s"] + rounds["case_wall_s"] + rounds["reference_wall_s"]) > 0
+    assert rounds["reference"] == "large"
+    assert found["peaks"]["host_bytes"] >= 0
+
+
+def test_training_lowers_the_loss_from_that_of_chance(by_fork: Answer) -> None:
+    first, tenth = proofs(by_fork)
+    assert 2.0 < first < 3.0  # ln 10 = 2.30 for ten classes known nothing of
+    assert tenth < first
+
+
+@pytest.mark.parametrize("isolation", ["spawn", "none"])
+def test_every_isolation_measures_the_same_work(
+    isolation: str, by_fork: Answer, workplace: Workplace
+) -> None:
+    before = descendants()
+    with workplace.interpreter(isolation=isolation) as interpreter:
+        answer = interpreter.answer(measured("lenet5", task="train", batch_size=8))
+        assert (answer.status, answer.message) == ("ok", "")
+        names = [event["event"] for event in answer.events if event["event"] != "progress"]
+        assert names == EVENTS
+        for same in ("environment", "built", "work"):
+            assert answer.event(same) == by_fork.event(same)
+        assert proofs(answer) == pytest.approx(proofs(by_fork), rel=1e-5)
+        if isolation == "none":
+            assert interpreter.answer(smoked("lenet5")).status == "ok"
+    assert descendants() == before
+
+
+def proofs(answer: Answer) -> list[float]:
+    return [event["value"] for event in answer.events if event["event"] == "proof"]
+
+
+def test_a_forked_worker_is_ready_sooner_than_a_new_interpreter_could_be(
+    forking: Interpreter, workplace: Workplace
+) -> None:
+    workplace.parent(forking)  # the zygote is there
+    forked = forking.answer(smoked("builders:well"))
+    with workplace.interpreter(isolation="spawn") as spawning:
+        spawned = spawning.answer(smoked("builders:well"))
+    assert forked.ready_s is not None
+    assert spawned.ready_s is not None
+    assert forked.ready_s < spawned.ready_s / 2
+
+
+# -- what a model may do ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("builder", "status", "said"),
+    [
+        ("raises", "error", "ValueError: a shape that cannot be"),
+        ("returns_no_model", "error", "the builder must return a keras.Model, it returned int"),
+        ("leaves_an_axis_open", "error", "every axis of a sample must be fixed"),
+        ("overflows", "error", "the output must be finite, it is inf at step 1"),
+        ("exits", "error", "SystemExit: 3"),
+        ("runs_out_of_host_memory", "out_of_memory", "MemoryError"),
+        ("runs_out_of_device_memory", "out_of_memory", "OOM when allocating tensor"),
+        ("aborts", "crashed", "SIGABRT"),
+        ("reads_address_zero", "crashed", "SIGSEGV"),
+        ("kills_itself", "crashed", "SIGKILL"),
+        ("leaves_without_a_word", "crashed", "exit status 0"),
+        ("writes_no_json", "crashed", "what is no event: b'this is no event'"),
+        ("writes_no_text", "crashed", "what is no event"),
+        ("writes_a_list", "crashed", "what is no event"),
+        ("writes_a_failure_without_a_status", "crashed", "'failed'"),
+        ("writes_an_endless_line", "crashed", "endless line"),
+    ],
+)
+def test_what_a_builder_does_wrong_is_told_in_one_line_and_harms_nothing_else(
+    builder: str, status: str, said: str, unharmed: Interpreter
+) -> None:
+    answer = unharmed.answer(measured(f"builders:{builder}"))
+    assert answer.status == status
+    assert said in answer.message
+    assert "\n" not in answer.message
+
+
+@pytest.mark.parametrize(("builder", "place"), [("aborts", "aborts"), ("exits", "")])
+def test_a_fatal_error_is_told_with_its_place(
+    builder: str, place: str, forking: Interpreter
+) -> None:
+    answer = forking.answer(measured(f"builders:{builder}"))
+    assert answer.message.endswith(f" in {place}" if place else "3")
+
+
+def test_a_builder_may_write_as_much_as_it_likes(unharmed: Interpreter) -> None:
+    answer = unharmed.answer(measured("builders:floods"))
+    assert (answer.status, answer.message) == ("ok", "")
+
+
+@pytest.mark.parametrize("builder", ["sleeps", "sleeps_deaf"])
+def test_a_silent_worker_is_ended_at_its_time_limit(
+    builder: str, impatient: Interpreter, workplace: Workplace
+) -> None:
+    began = time.monotonic()
+    answer = impatient.answer(measured(f"builders:{builder}"))
+    assert time.monotonic() - began < 30
+    assert answer.status == "timeout"
+    assert answer.message.startswith("no sign of progress for 2 s after 'environment'")
+    assert not is_running(workplace.told("sleeper"))
+
+
+@pytest.mark.parametrize("builder", ["leaves_a_program", "leaves_a_fork"])
+def test_what_a_model_has_started_ends_with_its_worker(
+    builder: str, unharmed: Interpreter, workplace: Workplace
+) -> None:
+    began = time.monotonic()
+    answer = unharmed.answer(measured(f"builders:{builder}"))
+    assert (answer.status, answer.message) == ("ok", "")
+    assert time.monotonic() - began < 60, "the end of the pipe was waited for"
+    left = workplace.told("left")
+    assert happens(lambda: not is_running(left), within_s=10)
+
+
+def test_a_worker_log_holds_its_own_output_alone(
+    unharmed: Interpreter, workplace: Workplace
+) -> None:
+    first = unharmed.answer(smoked("builders:prints_and_fails_with_its_log"))
+    second = unharmed.answer(smoked("builders:prints_and_fails_with_its_log"))
+    for answer in (first, second):
+        assert answer.message.startswith("RuntimeError: ")
+        assert answer.message.count(f"a line of {workplace.folder}") == 1
+        assert "said by the zygote" not in answer.message
+
+
+# -- what may befall the harness ----------------------------------------------------------------
+
+
+def test_ctrl_c_leaves_no_worker_behind(unharmed: Interpreter, workplace: Workplace) -> None:
+    interrupted_s = []
+
+    def interrupt(event: dict[str, Any]) -> None:
+        if event["event"] == "environment":
+            assert happens((workplace.folder / "sleeper").exists, within_s=30)
+            interrupted_s.append(time.monotonic())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        unharmed.answer(measured("builders:sleeps"), interrupt)
+    assert not is_running(workplace.told("sleeper"))
+    assert time.monotonic() - interrupted_s[0] < 2
+
+
+def test_the_late_end_of_an_earlier_worker_is_not_taken_for_a_later_one(
+    unharmed: Interpreter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(event: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("convmark.launch._Worker.end", lambda worker: None)  # Ctrl-C once more
+        with pytest.raises(KeyboardInterrupt):
+            unharmed.answer(measured("builders:kills_itself"), refuse)
+    assert happens(lambda: replies_wait(unharmed), within_s=30)
+    assert unharmed.answer(smoked("builders:well")).status == "ok"
+
+
+def replies_wait(interpreter: Interpreter) -> bool:
+    assert interpreter._server is not None
+    return bool(select.select([interpreter._server.control], [], [], 0)[0])
+
+
+@pytest.mark.parametrize("when", ["between two cases", "during a case"])
+def test_a_killed_zygote_costs_one_case(
+    when: str, forking: Interpreter, workplace: Workplace
+) -> None:
+    zygote = workplace.parent(forking)
+
+    def kill(event: dict[str, Any]) -> None:
+        if event["event"] == "environment":
+            assert happens((workplace.folder / "sleeper").exists, within_s=30)
+            os.kill(zygote, signal.SIGKILL)
+
+    if when == "between two cases":
+        os.kill(zygote, signal.SIGKILL)
+        answer = forking.answer(smoked("builders:well"))
+    else:
+        answer = forking.answer(measured("builders:sleeps"), kill)
+        sleeper = workplace.told("sleeper")
+        assert happens(lambda: not is_running(sleeper), within_s=10)
+    assert answer.status == "crashed"
+    assert "the worker's interpreter" in answer.message
+    assert workplace.parent(forking) != zygote
+
+
+@pytest.mark.parametrize("isolation", ["fork", "spawn"])
+def test_workers_end_with_a_killed_harness(isolation: str, workplace: Workplace) -> None:
+    script = (
+        "import json, sys; from convmark.launch import Interpreter;"
+        f"Interpreter(isolation={isolation!r}).answer(json.loads(sys.argv[1]))"
+    )
+    harness = subprocess.Popen(
+        [sys.executable, "-c", script, json.dumps(measured("builders:sleeps"))],
+        env=workplace.environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        assert happens((workplace.folder / "sleeper").exists, within_s=120)
+        workers = descendants(harness.pid)
+        assert int(workplace.told("sleeper")) in workers
+    finally:
+        harness.kill()
+        harness.wait()
+    assert happens(lambda: not any(map(is_running, workers)), within_s=10)
+
+
+@pytest.mark.parametrize(
+    ("builder", "status", "said"),
+    [
+        ("sleeps", "timeout", "no sign of progress for 5 s after 'environment'"),
+        ("aborts", "crashed", "SIGABRT): Fatal Python error: Aborted"),
+    ],
+)
+def test_a_worker_in_an_interpreter_of_its_own_may_go_wrong_too(
+    builder: str, status: str, said: str, workplace: Workplace
+) -> None:
+    before = descendants()
+    with workplace.interpreter(isolation="spawn", time_limit_s=5) as interpreter:
+        answer = interpreter.answer(measured(f"builders:{builder}"))
+        assert answer.status == status
+        assert said in answer.message
+        assert descendants() == before
+
+
+def test_an_interpreter_that_serves_all_itself_is_replaced_when_it_goes_wrong(
+    workplace: Workplace,
+) -> None:
+    with workplace.interpreter(isolation="none") as interpreter:
+        first = workplace.parent(interpreter)
+        answer = interpreter.answer(measured("builders:writes_no_json"))
+        assert answer.status == "crashed"
+        assert "what is no event" in answer.message
+        assert workplace.parent(interpreter) == first  # its parent is this process
+
+
+@pytest.mark.parametrize("isolation", ["fork", "none"])
+def test_no_process_is_left_after_close(isolation: str, workplace: Workplace) -> None:
+    before = descendants()
+    interpreter = workplace.interpreter(isolation=isolation)
+    try:
+        interpreter.start()
+        assert len(descendants() - before) == 1
+    finally:
+        interpreter.close()
+        interpreter.close()
+    assert descendants() == before
+
+
+# -- interpreters that are none -----------------------------------------------------------------
+
+
+def test_an_interpreter_that_is_not_there_is_named(workplace: Workplace) -> None:
+    with workplace.interpreter(python="/nowhere/python") as interpreter:
+        with pytest.raises(WorkerError, match="^/nowhere/python: .*No such file") as caught:
+            interpreter.start()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (f'exec {sys.executable} -S -E "$@"', "tensorflow cannot be imported: ModuleNotFoundError"),
+        ("echo the loader is broken >&2; exit 3", "(exit status 3) before it served: the loader"),
+        ("exit 0", "(exit status 0) before it served"),
+    ],
+)
+@pytest.mark.parametrize("isolation", ["fork", "spawn"])
+def test_an_interpreter_without_tensorflow_is_refused_with_the_reason(
+    script: str, said: str, isolation: str, workplace: Workplace, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    before = descendants()
+    with workplace.interpreter(python=str(python), isolation=isolation) as interpreter:
+        with pytest.raises(WorkerError) as caught:
+            interpreter.answer(smoked("lenet5"))
+        assert descendants() == before
+    assert str(caught.value).startswith(f"{python}: ")
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+AFTER_AN_OPERATION = """\
+import signal
+set_wakeup_fd = signal.set_wakeup_fd
+
+def run_something_first(*arguments, **keywords):  # the zygote's last call before it serves
+    import tensorflow as tf
+    tf.constant(1) + 1
+    return set_wakeup_fd(*arguments, **keywords)
+
+signal.set_wakeup_fd = run_something_first
+"""
+
+
+def test_no_worker_is_forked_after_the_framework_has_run_something(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(AFTER_AN_OPERATION)
+    variables = {**workplace.environ, "PYTHONPATH": str(tmp_path)}
+    with Interpreter(environ=variables, time_limit_s=30) as interpreter:
+        for _ in range(2):
+            answer = interpreter.answer(smoked("lenet5"))
+            assert answer.status == "error"
+            assert "--isolation=spawn" in answer.message
+
+
+def test_the_zoo_lies_beside_the_package() -> None:
+    assert (zoo_folder() / "registry.py").is_file()

@@ -1,0 +1,144 @@
+"""Progress on a clock of its own: the time left, and the lines of a plain log."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rows import row
+
+from convmark.case import Case
+from convmark.progress import LiveProgress, PlainProgress, TimeLeft, on
+from convmark.record import Record
+from convmark.run import Job
+
+
+def job(model: str, process: int = 1, order: int = 1) -> Job:
+    return Job(case=Case(model=model, task="train", batch_size=32), process=process, order=order)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def measured(**changes: Any) -> Record:
+    return row(**{"step_time_p50_s": 0.0123, **changes})
+
+
+def test_before_anything_has_ended_each_job_is_guessed() -> None:
+    assert TimeLeft([job("a"), job("b"), job("c")], 6.0).seconds() == 18.0
+
+
+def test_once_one_has_ended_the_others_are_taken_to_last_as_long() -> None:
+    jobs = [job("a"), job("b"), job("c")]
+    left = TimeLeft(jobs, 6.0)
+    left.ended(jobs[0], 10.0)
+    assert left.seconds() == 20.0
+
+
+def test_a_case_that_ran_before_is_taken_to_last_as_long_again_and_a_new_one_as_the_mean() -> None:
+    jobs = [job("a", 1), job("b", 1), job("c", 1), job("a", 2), job("b", 2)]
+    left = TimeLeft(jobs, 6.0)
+    left.ended(jobs[0], 2.0)
+    left.ended(jobs[1], 10.0)
+    assert left.seconds() == 6.0 + 2.0 + 10.0
+    left.ended(jobs[2], 3.0)
+    left.ended(jobs[3], 4.0)
+    assert left.seconds() == 10.0
+    left.ended(jobs[4], 10.0)
+    assert left.seconds() == 0.0
+
+
+def test_no_jobs_take_no_time() -> None:
+    assert TimeLeft([], 6.0).seconds() == 0.0
+
+
+@pytest.fixture
+def lines() -> list[str]:
+    return []
+
+
+def test_a_plain_log_has_a_line_at_the_start_and_one_per_process(lines: list[str]) -> None:
+    clock = Clock()
+    jobs = [job("a", 1, 1), job("b", 1, 2), job("a", 2, 3)]
+    with PlainProgress(lines.append, 30.0, clock) as shown:
+        shown.planned(jobs)
+        for each, seconds in zip(jobs, (50.0, 70.0, 50.0), strict=True):
+            shown.began(each)
+            shown.phase(each, "warm-up")
+            clock.now += seconds
+            shown.ended(each, measured())
+    assert lines == [
+        "convmark: 3 processes to measure, about 2 min",
+        "[1/3] a-train-cpu-b32-float32 #1: 12.3 ms a step, about 2 min left",
+        "[2/3] b-train-cpu-b32-float32 #1: 12.3 ms a step, about 50 s left",
+        "[3/3] a-train-cpu-b32-float32 #2: 12.3 ms a step, about 0 s left",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("record", "outcome"),
+    [
+        (measured(), "12.3 ms a step"),
+        (measured(status="unsteady"), "12.3 ms a step (unsteady)"),
+        (row(status="timeout", error="no sign for 600 s"), "timeout: no sign for 600 s"),
+    ],
+)
+def test_a_line_says_what_came_of_the_process(
+    record: Record, outcome: str, lines: list[str]
+) -> None:
+    shown = PlainProgress(lines.append, 1.0, Clock())
+    shown.planned([job("a")])
+    shown.began(job("a"))
+    shown.ended(job("a"), record)
+    assert f" #1: {outcome}, about " in lines[-1]
+
+
+def test_orders_are_padded_so_that_the_lines_stand_below_each_other(lines: list[str]) -> None:
+    jobs = [job("a", order=number) for number in range(1, 11)]
+    shown = PlainProgress(lines.append, 1.0, Clock())
+    shown.planned(jobs)
+    for each in jobs:
+        shown.began(each)
+        shown.ended(each, measured())
+    assert lines[1].startswith("[ 1/10] ")
+    assert lines[10].startswith("[10/10] ")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_a_live_line_and_a_file_plain_lines() -> None:
+    assert isinstance(on(Terminal(), 1.0), LiveProgress)
+    file = io.StringIO()
+    shown = on(file, 1.0)
+    assert isinstance(shown, PlainProgress)
+    shown.planned([job("a")])
+    assert file.getvalue() == "convmark: 1 processes to measure, about 1 s\n"
+
+
+def test_a_live_line_leaves_a_line_behind_for_a_failure_alone() -> None:
+    stream = Terminal()
+    jobs = [job("a", order=1), job("b", order=2)]
+    with LiveProgress(stream, 1.0, Clock()) as shown:
+        shown.planned(jobs)
+        for each, record in zip(
+            jobs, (measured(), row(status="error", error="[red] no")), strict=True
+        ):
+            shown.began(each)
+            shown.phase(each, "[steps]")
+            shown.ended(each, record)
+    assert "b-train-cpu-b32-float32 #1: error: [red] no" in stream.getvalue()
+    assert "a step" not in stream.getvalue()
+
+
+def test_a_live_line_that_never_began_ends_quietly() -> None:
+    with LiveProgress(Terminal(), 1.0, Clock()) as shown:
+        shown.phase(job("a"), "steps")

@@ -1,0 +1,85 @@
+"""The protocol: messages come back equal, and what is no event is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from convmark.errors import WorkerError
+from convmark.worker.protocol import LINE_BYTES, decode_event, encode, one_line
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"event": "ready"},
+        {"event": "steps", "times_s": [0.1, 1e-9, 3.0]},
+        {"event": "built", "input_shape": [28, 28, 1], "flops_per_sample": None},
+        {"event": "error", "message": 'line\nbreak, "quote", \0, Übergröße, \ud800'},
+    ],
+)
+def test_an_event_is_one_line_and_comes_back_equal(message: dict[str, Any]) -> None:
+    line = encode(message)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert decode_event(line) == message
+
+
+def test_a_loss_that_is_not_a_number_comes_through() -> None:
+    assert math.isnan(decode_event(encode({"event": "proof", "value": math.nan}))["value"])
+
+
+def test_a_million_step_times_fit_one_line() -> None:
+    step = len(json.dumps(0.123456789)) + 1
+    assert 1_000_000 * step < LINE_BYTES
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"\n",
+        b"2026-01-01: I tensorflow/core",
+        b'{"event": "steps", "times_s": [0.1',
+        b"[]",
+        b"3",
+        b"null",
+        b"{}",
+        b'{"event": null}',
+        b'{"event": 3}',
+        b'{"phase": "steps"}',
+        b'{"event": "\xff"}',
+        b"[" * 100_000,
+        b'{"event": ' + b"9" * 5000 + b"}",
+    ],
+)
+def test_what_is_no_event_is_refused_and_quoted(line: bytes) -> None:
+    with pytest.raises(WorkerError) as refused:
+        decode_event(line)
+    message = str(refused.value)
+    assert message.startswith("the worker wrote what is no event: b'")
+    assert len(message) < 400
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("plain", "plain"),
+        ("  two\n\tlines \r\n", "two lines"),
+        ("bell\a, escape\x1b[31m, nul\0", "bell , escape [31m, nul"),
+        ("", ""),
+        (ValueError("why"), "why"),
+        ("x" * 300, "x" * 300),
+        ("x" * 301, "x" * 297 + "..."),
+    ],
+)
+def test_a_text_is_folded_to_one_line_and_cut(text: object, line: str) -> None:
+    assert one_line(text) == line
+
+
+def test_the_cut_can_be_set() -> None:
+    assert one_line("abcdefgh", limit=6) == "abc..."

@@ -1,0 +1,215 @@
+"""Records: what they refuse, and that each cell reads as it was written."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import typing
+from typing import Any
+
+import numpy as np
+import pytest
+from rows import row
+
+from convmark.errors import StoreError
+from convmark.record import COLUMNS, MEASURED, STATUSES, Record, from_cells, to_cells
+
+NAMES = [column.name for column in COLUMNS]
+SAMPLES: dict[type, Any] = {int: 3, float: 0.1, str: "text", bool: True}
+
+
+def cell(name: str, value: Any) -> str:
+    return to_cells(row(**{name: value}))[NAMES.index(name)]
+
+
+def read_with(name: str, text: str) -> Record:
+    cells = to_cells(row())
+    cells[NAMES.index(name)] = text
+    return from_cells(cells)
+
+
+def refusal(name: str, text: str) -> str:
+    with pytest.raises(StoreError) as refused:
+        read_with(name, text)
+    return str(refused.value)
+
+
+def test_every_column_is_a_field_of_the_record_with_the_type_that_it_says() -> None:
+    hints = typing.get_type_hints(Record)
+    assert [field.name for field in dataclasses.fields(Record)] == NAMES
+    for column in COLUMNS:
+        expected: Any = column.type if column.required else column.type | None
+        assert hints[column.name] == expected, column.name
+
+
+def test_a_record_of_required_fields_alone_comes_back_with_none_for_the_rest() -> None:
+    record = row()
+    assert from_cells(to_cells(record)) == record
+    assert record.error is None
+    assert record.step_time_p50_s is None
+
+
+def test_a_record_with_every_field_set_comes_back_equal() -> None:
+    values = {column.name: SAMPLES[column.type] for column in COLUMNS}
+    record = Record(**{**values, "status": "unsteady"})
+    assert from_cells(to_cells(record)) == record
+    assert "" not in to_cells(record)
+
+
+def test_cells_come_back_from_a_mapping_too() -> None:
+    record = row(commit="abc", dirty=False)
+    assert from_cells(dict(zip(NAMES, to_cells(record), strict=True))) == record
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("parameters", 61706, "61706"),
+        ("parameters", 0, "0"),
+        ("parameters", -1, "-1"),
+        ("ram_bytes", 2**70, str(2**70)),
+        ("dirty", True, "true"),
+        ("dirty", False, "false"),
+        ("loss", 0.1, "0.1"),
+        ("loss", -0.25, "-0.25"),
+        ("loss", -1e-300, "-1e-300"),
+        ("loss", 1e22, "1e+22"),
+        ("loss", 0.1 + 0.2, "0.30000000000000004"),
+        ("loss", 5e-324, "5e-324"),
+        ("loss", 0.0, "0.0"),
+        ("loss", 3, "3"),
+        ("cpu", "Xeon, 2 x 8", "Xeon, 2 x 8"),
+        ("cpu", 'a "quoted" name', 'a "quoted" name'),
+        ("cpu", "Übergröße 漢字 🙂", "Übergröße 漢字 🙂"),
+        ("cpu", " padded ", " padded "),
+        ("cpu", "two\nlines", "two\nlines"),
+        ("cpu", "None", "None"),
+        ("cpu", "it's", "it's"),
+        ("cpu", "'quoted'", "'quoted'"),
+        ("cpu", "'", "'"),
+        ("threads", "2", "2"),
+    ],
+)
+def test_a_value_is_written_so_and_comes_back_equal(name: str, value: Any, text: str) -> None:
+    record = row(**{name: value})
+    assert cell(name, value) == text
+    assert from_cells(to_cells(record)) == record
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["=1+1", "+1", "-1", "@sum", "\tx", "\rx", "=", "-", "-O3 --fast", "'=1+1", "''-x", "'\tx"],
+)
+def test_a_text_that_starts_a_formula_gets_an_apostrophe_and_loses_it_again(text: str) -> None:
+    assert cell("error", text) == f"'{text}"
+    assert read_with("error", cell("error", text)).error == text
+
+
+@pytest.mark.parametrize("text", ["a=b", "1-1", "'a", "''", " =1", "x@y"])
+def test_a_text_that_starts_no_formula_gets_no_apostrophe(text: str) -> None:
+    assert cell("error", text) == text
+    assert read_with("error", text).error == text
+
+
+def test_no_cell_of_a_text_starts_a_formula() -> None:
+    letters = random.Random(0)
+    for _ in range(500):
+        text = "".join(letters.choices("'=+-@\t\ra ,\"\n", k=letters.randint(1, 5)))
+        written = cell("error", text)
+        assert written[0] not in "=+-@\t\r"
+        assert read_with("error", written).error == text
+
+
+def test_negative_numbers_get_no_apostrophe() -> None:
+    assert cell("paired_log_ratio", -0.5) == "-0.5"
+    assert read_with("paired_log_ratio", "-0.5").paired_log_ratio == -0.5
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_none_is_an_empty_cell(value: float) -> None:
+    assert cell("loss", value) == ""
+
+
+def test_nul_is_removed_and_cannot_hide_a_formula() -> None:
+    assert cell("error", "a\0b\0") == "ab"
+    assert cell("error", "\0=1") == "'=1"
+
+
+def test_a_float_of_numpy_is_written_as_plain_digits() -> None:
+    assert cell("loss", np.float64(0.1)) == "0.1"
+
+
+def test_hundreds_of_random_floats_come_back_bit_for_bit() -> None:
+    numbers = random.Random(1)
+    for _ in range(300):
+        value = numbers.uniform(-1, 1) * 10.0 ** numbers.randint(-300, 300)
+        assert read_with("loss", cell("loss", value)).loss == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "rule"),
+    [
+        ("batch_size", "many", "must be of type int, got 'many'"),
+        ("batch_size", "32.0", "must be of type int, got '32.0'"),
+        ("batch_size", "", "must not be empty, got ''"),
+        ("model", "", "must not be empty, got ''"),
+        ("parameters", "1e6", "must be of type int, got '1e6'"),
+        ("parameters", "9" * 5000, "must be of type int, got '" + "9" * 40 + "'"),
+        ("loss", "low", "must be of type float, got 'low'"),
+        ("loss", "0,5", "must be of type float, got '0,5'"),
+        ("loss", "nan", "must be finite, got 'nan'"),
+        ("loss", "inf", "must be finite, got 'inf'"),
+        ("loss", "1e999", "must be finite, got '1e999'"),
+        ("dirty", "True", "must be true or false, got 'True'"),
+        ("dirty", "1", "must be true or false, got '1'"),
+        ("parameters", "x" * 100, "must be of type int, got '" + "x" * 40 + "'"),
+    ],
+)
+def test_a_wrong_cell_is_refused_by_column_rule_and_value(name: str, text: str, rule: str) -> None:
+    assert refusal(name, text) == f"column {name!r} {rule}"
+
+
+def test_a_wrong_cell_with_a_line_break_is_quoted_on_one_line() -> None:
+    assert len(refusal("batch_size", "1\n2\r3").splitlines()) == 1
+
+
+def test_a_status_that_is_none_is_refused_with_those_there_are() -> None:
+    assert refusal("status", "fine") == (
+        f"lenet5: status must be one of {', '.join(STATUSES)}, got 'fine'"
+    )
+
+
+@pytest.mark.parametrize("count", [0, 1, len(COLUMNS) - 1, len(COLUMNS) + 1])
+def test_a_row_of_the_wrong_length_is_refused_with_both_lengths(count: int) -> None:
+    with pytest.raises(StoreError, match=rf"must have {len(COLUMNS)} cells, has {count}$"):
+        from_cells(["1"] * count)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("run", None, "must not be empty"),
+        ("model", "", "must not be empty"),
+        ("process", None, "must not be empty"),
+        ("parameters", "many", "must be of type int, got 'many'"),
+        ("parameters", 1.5, "must be of type int, got '1.5'"),
+        ("parameters", True, "must be of type int, got 'True'"),
+        ("loss", "low", "must be of type float, got 'low'"),
+        ("loss", False, "must be of type float, got 'False'"),
+        ("cpu", 7, "must be of type str, got '7'"),
+        ("dirty", 1, "must be of type bool, got '1'"),
+        ("dirty", "true", "must be of type bool, got 'true'"),
+    ],
+)
+def test_a_record_that_could_not_be_read_again_cannot_be_made(
+    name: str, value: Any, rule: str
+) -> None:
+    with pytest.raises(StoreError) as refused:
+        row(**{name: value})
+    assert str(refused.value) == f"column {name!r} {rule}"
+
+
+def test_only_ok_and_unsteady_rows_hold_figures() -> None:
+    assert {status for status in STATUSES if row(status=status).measured} == {"ok", "unsteady"}
+    assert set(MEASURED) <= set(STATUSES)

@@ -1,0 +1,85 @@
+"""The default suites, and how options shape them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from convmark.options import Options, read
+from convmark.suites import INFERENCE, LAYERS, SUITES, TRAINING, Suite, cases
+
+
+def options(**given: str) -> Options:
+    return read(given)
+
+
+def names(suite: Suite, devices: tuple[str, ...] = ("cpu",), **given: str) -> list[str]:
+    return [case.name for case in suite.cases(options(**given), devices)]
+
+
+def test_training_is_the_four_networks_at_batch_32() -> None:
+    assert names(TRAINING) == [
+        "lenet5-train-cpu-b32-float32",
+        "mini_inception-train-cpu-b32-float32",
+        "mini_resnet-train-cpu-b32-float32",
+        "mini_resnet_norm-train-cpu-b32-float32",
+    ]
+
+
+def test_inference_is_the_four_networks_at_batch_1_and_32() -> None:
+    assert names(INFERENCE, models="lenet5") == [
+        "lenet5-infer-cpu-b1-float32",
+        "lenet5-infer-cpu-b32-float32",
+    ]
+    assert len(names(INFERENCE)) == 8
+
+
+def test_layers_are_both_single_layer_models_in_both_tasks() -> None:
+    assert names(LAYERS) == [
+        "conv_layer-train-cpu-b32-float32",
+        "conv_layer-infer-cpu-b32-float32",
+        "separable_layer-train-cpu-b32-float32",
+        "separable_layer-infer-cpu-b32-float32",
+    ]
+
+
+def test_models_replace_those_of_a_suite_but_only_choose_among_the_layers() -> None:
+    assert names(TRAINING, models="resnet50") == ["resnet50-train-cpu-b32-float32"]
+    assert names(LAYERS, models="resnet50") == []
+    assert names(LAYERS, models="resnet50,conv_layer", tasks="train") == [
+        "conv_layer-train-cpu-b32-float32"
+    ]
+
+
+def test_tasks_leave_out_those_that_a_suite_has_not() -> None:
+    assert names(TRAINING, tasks="infer") == []
+    assert names(INFERENCE, tasks="train") == []
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"batch_sizes": "8"}, ["lenet5-train-cpu-b8-float32"]),
+        ({"threads": "2"}, ["lenet5-train-cpu-b32-float32-t2"]),
+        ({"precisions": "mixed_float16"}, ["lenet5-train-cpu-b32-mixed_float16"]),
+        ({"jit": "both"}, ["lenet5-train-cpu-b32-float32", "lenet5-train-cpu-b32-float32-jit"]),
+    ],
+)
+def test_options_shape_the_cases(given: dict[str, Any], expected: list[str]) -> None:
+    assert names(TRAINING, models="lenet5", **given) == expected
+
+
+def test_each_device_is_measured() -> None:
+    assert names(TRAINING, ("cpu", "gpu:0"), models="lenet5") == [
+        "lenet5-train-cpu-b32-float32",
+        "lenet5-train-gpu:0-b32-float32",
+    ]
+    assert names(TRAINING, ()) == []
+
+
+def test_all_suites_together_have_each_case_once() -> None:
+    together = cases(options(), ["cpu"])
+    assert len(together) == sum(len(suite.cases(options(), ["cpu"])) for suite in SUITES) == 16
+    twice = cases(options(models="conv_layer"), ["cpu"])
+    assert len(twice) == len({case.name for case in twice})

@@ -1,0 +1,152 @@
+"""The summary table: one line per case, spread and count beside each figure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from rows import row
+
+from convmark.case import Case
+from convmark.record import Record
+from convmark.report.summary import by_case, case_name, spread, summary_table
+
+
+def measured(process: int, step_time_s: float, **changes: Any) -> Record:
+    return row(
+        **{
+            "process": process,
+            "step_time_p50_s": step_time_s,
+            "throughput_samples_per_s": 32 / step_time_s,
+            "time_to_first_step_s": 0.5,
+            "parameters": 61706,
+            "flops_per_sample": 833_040,
+            "peak_host_memory_bytes": 16 * 2**20,
+            **changes,
+        }
+    )
+
+
+def cells(table: str) -> list[dict[str, str]]:
+    """Return the table's lines by heading, cut where the rule under the headings says."""
+    heading, rule, *lines = table.splitlines()
+    places = []
+    start = 0
+    for dashes in rule.split("  "):
+        places.append((start, start + len(dashes)))
+        start += len(dashes) + 2
+    names = [heading[begin:end].strip() for begin, end in places]
+    places[-1] = (places[-1][0], 10_000)
+    return [
+        dict(zip(names, (line[begin:end].strip() for begin, end in places), strict=True))
+        for line in lines
+    ]
+
+
+def test_a_record_is_named_as_its_case() -> None:
+    case = Case(
+        model="resnet50",
+        task="infer",
+        device="gpu:0",
+        batch_size=8,
+        precision="mixed_float16",
+        jit="on",
+        replicas=2,
+        threads="4",
+    )
+    assert case_name(row(**case.as_fields())) == case.name
+
+
+def test_records_are_grouped_by_case_training_first_and_processes_in_order() -> None:
+    records = [
+        row(model="b", process=2),
+        row(model="b", process=1),
+        row(model="a", task="infer", batch_size=32),
+        row(model="a", task="infer", batch_size=1),
+        row(model="a", batch_size=64),
+    ]
+    groups = by_case(records)
+    assert list(groups) == [
+        "a-train-cpu-b64-float32",
+        "a-infer-cpu-b1-float32",
+        "a-infer-cpu-b32-float32",
+        "b-train-cpu-b32-float32",
+    ]
+    assert [record.process for record in groups["b-train-cpu-b32-float32"]] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([], None), ([0.5], None), ([1.0, 1.0], 0.0), ([9.0, 11.0], 0.1), ([8.0, 10.0, 13.0], 0.25)],
+)
+def test_the_spread_is_half_the_range_over_the_median(
+    values: list[float], expected: float | None
+) -> None:
+    assert spread(values) == (None if expected is None else pytest.approx(expected))
+
+
+def test_a_case_has_the_median_of_its_processes_their_spread_and_their_count() -> None:
+    table = summary_table([measured(1, 0.010), measured(2, 0.008), measured(3, 0.012)])
+    assert cells(table) == [
+        {
+            "case": "lenet5-train-cpu-b32-float32",
+            "step p50": "10.0 ms",
+            "spread": "20.0 %",
+            "samples/s": "3200",
+            "first step": "500 ms",
+            "host peak": "16.0 MiB",
+            "parameters": "61,706",
+            "FLOPs": "833 k",
+            "n": "3",
+        }
+    ]
+
+
+def test_a_column_that_is_empty_for_every_case_is_left_out_and_one_that_is_not_stays() -> None:
+    slim = [measured(1, 0.01), measured(1, 0.02, model="resnet50")]
+    assert "p99" not in summary_table(slim)
+    assert "spread" not in summary_table(slim)
+    assert "device peak" not in summary_table(slim)
+    assert "note" not in summary_table(slim)
+    full = [*slim, measured(2, 0.02, model="resnet50", step_time_p99_s=0.03)]
+    assert [(line["p99"], line["spread"]) for line in cells(summary_table(full))] == [
+        ("", ""),
+        ("30.0 ms", "0.0 %"),
+    ]
+
+
+def test_a_case_that_failed_has_its_reason_in_place_of_figures() -> None:
+    failed = row(model="vgg16", status="out_of_memory", error="killed for memory")
+    lines = cells(summary_table([measured(1, 0.01), failed]))
+    assert lines[1]["note"] == "out_of_memory: killed for memory"
+    assert lines[1]["n"] == "0"
+    assert lines[1]["step p50"] == lines[1]["samples/s"] == ""
+    assert lines[0]["note"] == ""
+
+
+def test_a_failed_process_is_named_beside_the_figures_of_the_others() -> None:
+    (line,) = cells(summary_table([measured(1, 0.01), row(process=2, status="crashed", error="x")]))
+    assert (line["step p50"], line["n"], line["note"]) == ("10.0 ms", "1", "crashed: x")
+
+
+def test_an_unsteady_process_counts_and_is_mentioned() -> None:
+    records = [measured(1, 0.01), measured(2, 0.01, status="unsteady")]
+    (line,) = cells(summary_table(records))
+    assert (line["n"], line["note"]) == ("2", "1 of 2 unsteady")
+
+
+def test_a_model_without_multiplications_has_0_flops_and_an_unknown_count_is_empty() -> None:
+    records = [
+        measured(1, 0.01, model="a", flops_per_sample=0),
+        measured(1, 0.01, model="b", flops_per_sample=None),
+        measured(1, 0.01, model="c"),
+    ]
+    assert [line["FLOPs"] for line in cells(summary_table(records))] == ["0", "", "833 k"]
+
+
+def test_a_name_that_looks_like_a_number_is_left_as_it_is() -> None:
+    assert cells(summary_table([measured(1, 0.01, model="1e5")]))[0]["case"].startswith("1e5-train")
+
+
+def test_no_records_make_an_empty_table() -> None:
+    assert "step p50" not in summary_table([])

@@ -1,0 +1,75 @@
+"""What tests of real workers share; not a test itself."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from convmark.case import Case
+
+BUILDERS = Path(__file__).parent
+"""The folder of `builders.py`: a harness that works there has it on its workers' path."""
+
+
+def environ(folder: Path, **more: str) -> dict[str, str]:
+    """Return an environment for workers: output buffered, byte code kept, in `folder` if need be.
+
+    Importing TensorFlow without byte code takes three times as long.
+    """
+    variables = {**os.environ, **more}
+    variables.pop("PYTHONUNBUFFERED", None)
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
+    if sys.dont_write_bytecode:
+        variables.setdefault("PYTHONPYCACHEPREFIX", str(folder / "bytecode"))
+    return variables
+
+
+def measured(
+    model: str, *, task: str = "infer", batch_size: int = 1, **more: Any
+) -> dict[str, Any]:
+    """Return a request for a measurement that is as short as one can be."""
+    case = Case(model=model, task=task, batch_size=batch_size, **more)
+    return {
+        "kind": "measure",
+        "case": case.as_fields(),
+        "seed": 0,
+        "time_budget_s": 0.1,
+        "smoke": False,
+    }
+
+
+def smoked(model: str) -> dict[str, Any]:
+    """Return a request for ten untimed steps."""
+    return {**measured(model), "smoke": True}
+
+
+def descendants(pid: int | None = None) -> set[int]:
+    """Return the processes under this one, or under `pid`, that have not ended."""
+    alive = set()
+    for process in psutil.Process(pid).children(recursive=True):
+        if is_running(process.pid):
+            alive.add(process.pid)
+    return alive
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def happens(condition: Callable[[], bool], within_s: float) -> bool:
+    """Whether the condition comes true in time."""
+    deadline = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
