@@ -359,7 +359,7 @@ class _Follower:
 
         The end of the pipe is not enough: a process that the model started may hold it open.
         """
-        buffer = b""
+        buffer = bytearray()
         ended = False
         while True:
             sources: list[Any] = [worker.events_fd] if ended else [worker.events_fd, worker.control]
@@ -380,7 +380,11 @@ class _Follower:
             data = os.read(worker.events_fd, 1 << 16)
             if not data:
                 return
-            *lines, buffer = (buffer + data).split(b"\n")
+            buffer += data
+            lines: list[bytes] = []
+            if b"\n" in data:
+                *lines, rest = bytes(buffer).split(b"\n")
+                buffer = bytearray(rest)
             if not all(self._take(line) for line in lines) or len(buffer) > LINE_BYTES:
                 self._violation = self._violation or "the worker wrote an endless line"
                 worker.end()

@@ -21,7 +21,8 @@ from convmark_zoo.keras_api import keras
 
 
 def well() -> Any:
-    """A small network; tells which process has forked this one."""
+    """A small network; tells which process this is, and which has started it."""
+    _tell("worker", os.getpid())
     _tell("parent", os.getppid())
     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
 

@@ -462,8 +462,13 @@ def test_each_row_is_on_the_disk_and_kept_before_the_next_job_begins(tmp_path: P
             seen.append((len(read_run(run_file.path)), len(results)))
 
     results: list[Result] = []
+
+    def keep(result: Result) -> None:
+        assert read_run(run_file.path)[-1] == result.record
+        results.append(result)
+
     answers = [ok(events()) for _ in jobs]
-    execute(jobs, canned(*answers), options(), FACTS, run_file, Watching(), keep=results.append)
+    execute(jobs, canned(*answers), options(), FACTS, run_file, Watching(), keep=keep)
     run_file.close()
     assert seen == [(0, 0), (1, 1), (2, 2), (3, 3)]
     assert [record.order for record in read_run(run_file.path)] == [1, 2, 3, 4]
