@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from convmark.errors import ConvmarkError
+from convmark.git import Git
 
 __all__ = ["Commit", "read_commit"]
 
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-# A hook's other variables would point git at the hook's repository, index or settings.
-_KEPT_GIT_VARIABLES = (
-    "GIT_CEILING_DIRECTORIES",
-    "GIT_CONFIG_GLOBAL",
-    "GIT_CONFIG_NOSYSTEM",
-    "GIT_CONFIG_SYSTEM",
-)
-# Without locks the index is not refreshed on the disk; the monitor would start a process.
-_GIT = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +46,7 @@ def read_commit(
         environ: the variables git runs with; this process's own by default.
         time_limit_s: the most seconds that each call of git may take.
     """
-    call = _Git(
-        folder=folder,
-        environ=_without_hook(os.environ if environ is None else environ),
-        time_limit_s=time_limit_s,
-    )
+    call = Git.at(folder, environ=environ, time_limit_s=time_limit_s)
     sha = call.answer("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
     if sha is None:
         return Commit(sha=None, dirty=None)
@@ -80,35 +66,3 @@ def _is_dirty(status: str, top: Path, ignored: Sequence[Path]) -> bool:
         if counts and not any(path.is_relative_to(folder) for folder in ignored):
             return True
     return False
-
-
-def _without_hook(environ: Mapping[str, str]) -> dict[str, str]:
-    return {
-        name: value
-        for name, value in environ.items()
-        if not name.startswith("GIT_") or name in _KEPT_GIT_VARIABLES
-    }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Git:
-    """How git is called."""
-
-    folder: Path
-    environ: Mapping[str, str]
-    time_limit_s: float
-
-    def answer(self, *arguments: str) -> str | None:
-        """Return what git prints, None where it fails, is absent or takes too long."""
-        try:
-            done = subprocess.run(
-                [*_GIT, "-C", os.fspath(self.folder), *arguments],
-                env=dict(self.environ),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=self.time_limit_s,
-                check=False,
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return os.fsdecode(done.stdout) if done.returncode == 0 else None

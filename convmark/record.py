@@ -59,7 +59,7 @@ class Record:
     convmark: str | None = _run("", "version of the harness")
     commit: str | None = _run("", "git commit of the folder the run was started in")
     dirty: bool | None = _run("", "whether that folder had changes not in the commit")
-    order: int | None = _run("", "place in the run's plan, from 1")
+    order: int = _run("", "place in the run's plan, from 1")
     process: int = _run("", "number of the case's process, from 1")
     processes: int | None = _run("", "fresh processes asked for per case")
     seed: int | None = _run("", "seed of the plan's order, the weights and the batches")

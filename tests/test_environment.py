@@ -270,7 +270,9 @@ def test_a_machine_name_is_a_safe_folder_whatever_the_cpu_is_called(cpu: str) ->
     gpu_names = [cpu, cpu, "NVIDIA " + "long " * 30]
     name = machine_name(cpu=cpu, cores=128, ram_bytes=2048 * GIB, gpu_names=gpu_names)
     assert set(name) <= set(string.ascii_lowercase + string.digits + "-")
-    assert len(name) <= 80 and name[0] != "-" and "--" not in name
+    assert len(name) <= 80
+    assert name[0] != "-"
+    assert "--" not in name
     assert "128cpu-2048gib" in name
 
 
@@ -291,8 +293,10 @@ def test_the_fingerprint_outlives_a_new_host_name_kernel_and_driver(
 
 def test_this_machine_has_a_fingerprint() -> None:
     machine = read_machine(nvml=no_nvml)
-    assert machine.cores >= 1 and machine.ram_bytes > GIB / 4
-    assert machine.gpus == () and machine.driver is None
+    assert machine.cores >= 1
+    assert machine.ram_bytes > GIB / 4
+    assert machine.gpus == ()
+    assert machine.driver is None
     assert machine.os.startswith(platform.system())
     assert machine == read_machine(nvml=no_nvml)
 
@@ -637,7 +641,8 @@ def test_cautions_come_in_a_fixed_order_and_each_says_what_to_do() -> None:
     ]
     quota = found[6]
     assert "0.50 of the 8 cores" in quota.finding
-    assert "--cpus=8" in quota.remedy and "taskset -c 0-0" in quota.remedy
+    assert "--cpus=8" in quota.remedy
+    assert "taskset -c 0-0" in quota.remedy
     assert "fixes the number of threads" in found[7].finding
 
 

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     ("errors",),
-    ("case", "commit", "confirm", "environment", "statistics", "worker.protocol"),
-    ("cautions", "options", "record", "screen"),
+    ("case", "confirm", "environment", "git", "statistics", "worker.protocol"),
+    ("cautions", "commit", "options", "record", "screen", "worktree"),
     ("doctor", "store", "suites", "report"),
     ("launch",),
     ("run",),

@@ -13,9 +13,9 @@ from scipy.special import betaincinv
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))  # scripts, not a package
 
-import verdict_rules as rates  # noqa: E402 - found by the line above
+import verdict_rules as rates
 
-from convmark.confirm import CHANGED, ERROR_RATE, LOOKS, judge, judge_clocks  # noqa: E402
+from convmark.confirm import CHANGED, ERROR_RATE, LOOKS, judge, judge_clocks
 
 DATA = rates.default_data()
 recorded_noise = pytest.mark.skipif(
@@ -23,7 +23,7 @@ recorded_noise = pytest.mark.skipif(
     reason="no recorded noise: neither ../shared/data nor CONVMARK_NOISE_DATA holds noise/*.npz",
 )
 LOADED = ("loaded_1thread", "loaded_2threads")
-SPLITS = 40
+SPLITS = 30
 
 
 def upper_bound(alarms: int, decisions: int) -> float:
@@ -36,16 +36,19 @@ def test_the_upper_bound_is_that_of_the_textbook():
 
 
 @pytest.mark.parametrize(
-    "noise",
+    ("noise", "seed"),
     [
-        *(rates.Noise(process=process) for process in rates.NOISES),
-        rates.Noise(process=0.20, others=0.01),
+        (rates.Noise(process=0.01), 101),
+        (rates.Noise(process=0.02), 102),
+        (rates.Noise(process=0.05), 103),
+        (rates.Noise(process=0.20), 104),
+        (rates.Noise(process=0.20, others=0.01), 105),
     ],
     ids=["1 %", "2 %", "5 %", "20 %", "20 % among cases of 1 %"],
 )
-def test_identical_code_is_called_changed_at_most_once_in_a_hundred(noise):
+def test_identical_code_is_called_changed_at_most_once_in_a_hundred(noise, seed):
     # nothing is split over other cases: the most that a case can spend
-    outcomes = rates.simulate(noise, 0.0, 3000, seed=101, split=False)
+    outcomes = rates.simulate(noise, 0.0, 3000, seed=seed, split=False)
     for verdicts in (
         [outcome.verdict for outcome in outcomes],
         [outcome.confirmed.verdict for outcome in outcomes],
@@ -57,19 +60,23 @@ def test_identical_code_is_called_changed_at_most_once_in_a_hundred(noise):
 
 @pytest.mark.parametrize("process", rates.NOISES)
 def test_ten_percent_is_found_where_it_is_said_to_be_visible(process):
-    decisions = 3000 if process == 0.05 else 1000
-    outcomes = rates.simulate(rates.Noise(process=process), 0.10, decisions, seed=102)
+    decisions = {0.05: 1800, 0.20: 200}.get(process, 1000)
+    outcomes = rates.simulate(
+        rates.Noise(process=process), 0.10, decisions, seed=200 + round(100 * process)
+    )
     visible = [outcome for outcome in outcomes if outcome.smallest_visible <= 0.10]
     if process == 0.20:
         assert not visible
         return
-    assert len(visible) >= 300
+    assert len(visible) >= 200
     assert rates.share(visible, lambda outcome: outcome.verdict == "regressed") >= 0.95
 
 
 @pytest.mark.parametrize("process", [0.01, 0.02])
 def test_five_percent_is_found_where_processes_differ_by_two_percent_at_most(process):
-    outcomes = rates.simulate(rates.Noise(process=process), 0.05, 1000, seed=103)
+    outcomes = rates.simulate(
+        rates.Noise(process=process), 0.05, 700, seed=300 + round(100 * process)
+    )
     assert rates.share(outcomes, lambda outcome: outcome.verdict == "regressed") >= 0.60
     assert rates.share(outcomes, lambda outcome: outcome.verdict == "unchanged") <= 0.025
 
@@ -78,7 +85,7 @@ def test_five_percent_is_found_where_processes_differ_by_two_percent_at_most(pro
 @pytest.mark.parametrize("task", ["train", "infer"])
 @pytest.mark.parametrize("condition", rates.LOCKSTEPS)
 def test_recorded_noise_alarms_less_than_the_common_rules_do(condition, task):
-    rows = rates.replay(DATA, condition, task, SPLITS, seed=104)
+    rows = rates.replay(DATA, condition, task, SPLITS, seed=400)
     ours = sum(row["ours 0.0"] for row in rows)
     common = [sum(row[f"{name} 0.0"] for row in rows) for name in rates.COMMON_RULES]
     assert ours <= min(max(common), 0.05 * SPLITS)
@@ -98,7 +105,7 @@ def draws_of_five(sessions, rng, count):
 @pytest.mark.parametrize("name", sorted(set(rates.LOCKSTEPS.values())))
 def test_recorded_sessions_of_identical_code_alarm_at_most_once_in_a_hundred(name, clock):
     sessions = rates.recorded_sessions(rates.recorded(DATA, name), "A2", "A1", clock)
-    drawn = list(draws_of_five(sessions, np.random.default_rng(105), 300))
+    drawn = list(draws_of_five(sessions, np.random.default_rng(500), 300))
     alarms = sum(judge(each, ERROR_RATE, 0).verdict in CHANGED for each in drawn)
     assert alarms <= 0.01 * len(drawn)
 

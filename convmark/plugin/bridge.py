@@ -122,7 +122,7 @@ class Comparison:
         return found
 
     def remove_stray_folder(self) -> None:
-        """Undo the empty folder that pytest-benchmark makes at start-up; it makes it again to save."""
+        """Remove the empty folder that pytest-benchmark makes at start-up and again to save."""
         if self.stray_folder is not None:
             with contextlib.suppress(OSError):  # not there, or not empty
                 self.stray_folder.rmdir()
@@ -239,7 +239,7 @@ def _stats(path: Path, rows: Sequence[Record]) -> dict[str, Any]:
 
     from convmark.store import read_step_times
 
-    times_s = read_step_times(path, [row.order or 0 for row in rows])
+    times_s = read_step_times(path, [row.order for row in rows])
     if times_s is None:
         return _stats_of_rows(rows)
     stats = Stats()

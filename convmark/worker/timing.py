@@ -194,7 +194,7 @@ def windows(
     Args:
         step_time_s: a quick step's seconds, from which the window's length in steps follows.
     """
-    count = max(1, -int(-MIN_WINDOW_S * 1.1 // step_time_s))
+    count = max(1, -int(-MIN_WINDOW_S * 1.1 // max(step_time_s, 1e-6)))
     while True:
         times_s = []
         for _ in range(MIN_WINDOWS):

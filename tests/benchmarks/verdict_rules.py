@@ -176,19 +176,20 @@ def deploy(suite: Suite, sessions: Sequence[Session], *, split: bool = True) -> 
     """Screen all cases, confirm the first; without `split` it alone has the whole error rate."""
     baselines = [baseline_runs(history, 0.5) for history in suite.histories]
     spread = pooled_spread(baselines, suite.today)
-    screened = [
-        screen(run, baseline, spread) for run, baseline in zip(suite.today, baselines, strict=True)
-    ]
-    flagged = sum(screening.flagged for screening in screened)
-    rate = error_rate_per_case(flagged) if split else ERROR_RATE
+    first, *others = zip(suite.today, baselines, strict=True)
+    screened = screen(*first, spread)
+    rate = ERROR_RATE
+    if split:
+        flagged = screened.flagged + sum(screen(*other, spread).flagged for other in others)
+        rate = error_rate_per_case(flagged)
     history_only = None
-    if screened[0].flagged and suite.extra:
+    if screened.flagged and suite.extra:
         longer = [*suite.today[0], *suite.extra]
         spread = pooled_spread(baselines, [longer, *suite.today[1:]])
         history_only = unconfirmed(screen(longer, baselines[0], spread), rate)
     return Outcome(
-        flagged=screened[0].flagged,
-        screened=screened[0],
+        flagged=screened.flagged,
+        screened=screened,
         confirmed=confirm(sessions, rate),
         history_only=history_only,
     )
