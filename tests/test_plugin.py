@@ -32,7 +32,7 @@ Run = Callable[..., pytest.RunResult]
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> type[fake_worker.FakeInterpreter]:
     class Worker(fake_worker.FakeInterpreter):
-        pass
+        made = 0
 
     monkeypatch.setattr("convmark.launch.Interpreter", Worker)
     monkeypatch.setattr("convmark.environment.load_nvml", lambda: None)

@@ -16,7 +16,7 @@ import argparse
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -277,6 +277,23 @@ def recorded_processes(arrays: dict[str, Array], task: str) -> list[Process]:
     ]
 
 
+def halved(
+    processes: dict[str, list[Process]], task: str, order: Sequence[int], shift: float
+) -> Suite:
+    """Return the first half of the processes as the one run of history, the others as today's."""
+    half = len(order) // 2
+    tasks = [task, *(name for name in processes if name != task)]
+    today = [[processes[name][i] for i in order[half:]] for name in tasks]
+    slower = [replace(process, log_ratio=process.log_ratio + shift) for process in today[0]]
+    return Suite(
+        histories=[[[processes[name][i] for i in order[:half]]] for name in tasks],
+        today=[slower, *today[1:]],
+        extra=[],
+        before_log=np.array([]),
+        today_log=np.array([]),
+    )
+
+
 def replay(data: Path, condition: str, task: str, splits: int, seed: int) -> list[dict[str, bool]]:
     """Return what each rule says of identical code, and with 5 and 10 % put on, per split.
 
@@ -287,40 +304,23 @@ def replay(data: Path, condition: str, task: str, splits: int, seed: int) -> lis
     arrays = recorded(data, f"reference_{condition}")
     processes = {name: recorded_processes(arrays, name) for name in ("train", "infer")}
     pairs = recorded_sessions(recorded(data, LOCKSTEPS[condition]), "A2", "A1", f"{task}_wall")
-    times = arrays[f"{task}_wall_s"]
+    times = arrays[f"{task}_wall_s"][:, 10:]
     rows = []
     for _ in range(splits):
-        order = rng.permutation(len(times))
+        order = rng.permutation(len(times)).tolist()
         half = len(order) // 2
+        before, now = times[order[:half]].ravel(), times[order[half:]].ravel()
         drawn = [pairs[i] for i in rng.integers(len(pairs), size=LOOKS[-1])]
         drawn = swapped(drawn, rng.choice((-1.0, 1.0), LOOKS[-1]).tolist())
         row = {}
         for slowdown in SLOWDOWNS:
             shift = math.log1p(slowdown)
-            halves = {
-                name: ([each[i] for i in order[:half]], [each[i] for i in order[half:]])
-                for name, each in processes.items()
-            }
-            ordered = [task, *(name for name in processes if name != task)]
-            today = [list(halves[name][1]) for name in ordered]
-            today[0] = [
-                Process(log_ratio=p.log_ratio + shift, error=p.error, load_per_cpu=0.5)
-                for p in today[0]
-            ]
-            suite = Suite(
-                histories=[[halves[name][0]] for name in ordered],
-                today=list(today),
-                extra=[],
-                before_log=np.array([]),
-                today_log=np.array([]),
-            )
-            live = [Session(log_ratio=s.log_ratio + shift, error=s.error) for s in drawn]
-            outcome = deploy(suite, live)
+            live = [replace(session, log_ratio=session.log_ratio + shift) for session in drawn]
+            outcome = deploy(halved(processes, task, order, shift), live)
             row[f"screen {slowdown}"] = outcome.flagged
             row[f"ours {slowdown}"] = outcome.verdict == "regressed"
-            before, now = times[order[:half], 10:].ravel(), times[order[half:], 10:].ravel()
-            for rule_name, rule in COMMON_RULES.items():
-                row[f"{rule_name} {slowdown}"] = rule(before, now * (1 + slowdown))
+            for name, rule in COMMON_RULES.items():
+                row[f"{name} {slowdown}"] = rule(before, now * (1 + slowdown))
         rows.append(row)
     return rows
 
