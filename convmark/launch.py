@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +34,7 @@ from convmark.worker.protocol import (
     one_line,
 )
 
-__all__ = ["Answer", "Interpreter", "zoo_folder"]
+__all__ = ["Answer", "Interpreter", "LiveWorker", "zoo_folder"]
 
 GRACE_S = 2.0
 """Seconds between asking a worker to end and killing it."""
@@ -89,12 +89,22 @@ class Interpreter:
         backend: str = "tensorflow",
         time_limit_s: float = 600.0,
         environ: Mapping[str, str] | None = None,
+        zoo: Path | None = None,
+        first_on_path: Sequence[Path] = (),
     ) -> None:
+        """Describe the interpreter; nothing is started yet.
+
+        Args:
+            zoo: the folder of the zoo, this harness's own by default.
+            first_on_path: folders whose modules go before all others, such as another commit's.
+        """
         self.python = python
         self.isolation = isolation
         self._backend = backend
         self._time_limit_s = time_limit_s
         self._environ = dict(os.environ if environ is None else environ)
+        self._zoo = zoo
+        self._first_on_path = [str(folder) for folder in first_on_path]
         self._environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         self._numbers = itertools.count(1)
         self._logs = tempfile.TemporaryDirectory(prefix="convmark-")
@@ -145,13 +155,39 @@ class Interpreter:
             if server is not self._server:
                 server.close()
 
+    @contextlib.contextmanager
+    def live(self, request: Mapping[str, Any]) -> Iterator[LiveWorker]:
+        """Have one request served in steps, the worker waiting for a command between them.
+
+        The worker is gone after the block.
+
+        Raises:
+            WorkerError: no process could be started to serve the request.
+        """
+        number = next(self._numbers)
+        self.start()
+        server = self._server or self._new_server()
+        log = Path(self._logs.name) / f"{number}.log"
+        full_request = {**request, "id": number, "commands": True}
+        follower = _Follower(lambda event: None, time.perf_counter(), self._time_limit_s)
+        try:
+            with server.serving(full_request, log) as worker:
+                yield LiveWorker(worker, follower, log)
+        except _ServerLost as lost:
+            self._drop_server()
+            raise WorkerError(f"{self.python}: {lost}{_tail(log)}") from None
+        finally:
+            if server is not self._server:
+                server.close()
+
     def _new_server(self) -> _Server:
         log = Path(self._logs.name) / "server.log"
         return _Server(
             [self.python],
             settings={
                 "convmark": str(Path(__file__).resolve().parent),
-                "zoo": str(zoo_folder()),
+                "zoo": str(self._zoo or zoo_folder()),
+                "first": self._first_on_path,
                 "path": [os.getcwd()],
                 "backend": self._backend,
                 "fork": self.isolation == "fork",
@@ -185,6 +221,34 @@ class Interpreter:
         return follower.conclude(status, _tail(log))
 
 
+class LiveWorker:
+    """A worker that serves one request step by step."""
+
+    def __init__(self, worker: _Worker, follower: _Follower, log: Path) -> None:
+        self._worker = worker
+        self._follower = follower
+        self._log = log
+
+    def command(self, **fields: Any) -> None:
+        """Tell the waiting worker what to do next; a worker that has died shows in `expect`."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._worker.commands_fd, encode(fields))
+
+    def expect(self, name: str) -> dict[str, Any]:
+        """Return the next event of that name.
+
+        Raises:
+            WorkerError: the worker failed, died or is silent for longer than the time limit.
+        """
+        found = self._follower.follow(self._worker, until=name)
+        if found is not None:
+            return found
+        if self._follower.overrun:
+            raise WorkerError(self._follower.overrun)
+        answer = self._follower.conclude(self._worker.wait(), _tail(self._log))
+        raise WorkerError(answer.message or f"the worker ended before {name!r}")
+
+
 class _ServerLost(Exception):
     """The serving process is gone or silent."""
 
@@ -201,6 +265,8 @@ class _Server:
         log: Path | None,
     ) -> None:
         self.fork = bool(settings["fork"])
+        self.statuses: dict[int, int] = {}
+        """Exit statuses that were reported while another worker was waited for."""
         self.control, theirs = socket.socketpair(socket.AF_UNIX, _socket_kind())
         bootstrap = Path(__file__).resolve().parent / "worker" / "bootstrap.py"
         arguments = json.dumps({**settings, "control": theirs.fileno()})
@@ -253,6 +319,8 @@ class _Server:
             status = self.process.wait(GRACE_S) if self._ended_soon() else None
             raise _ServerLost(f"the worker's interpreter ended ({_cause(status)})")
         reply: dict[str, Any] = json.loads(data)
+        if "id" in reply and "status" in reply:
+            self.statuses[reply["id"]] = reply["status"]
         return reply
 
     def _ended_soon(self) -> bool:
@@ -265,13 +333,18 @@ class _Server:
     def serving(self, request: dict[str, Any], log: Path | None) -> Any:
         """Send the request and give its `_Worker`, ended and closed at the end of the block."""
         reader, writer = os.pipe()
+        theirs, commands = os.pipe() if request.get("commands") else (-1, -1)
         try:
             with contextlib.ExitStack() as stack:
                 stack.callback(os.close, writer)
+                if theirs >= 0:
+                    stack.callback(os.close, theirs)
                 descriptors = [writer]
                 if log is not None:
                     output = stack.enter_context(log.open("wb"))
                     descriptors.append(output.fileno())
+                if theirs >= 0:
+                    descriptors.append(theirs)
                 try:
                     socket.send_fds(self.control, [encode(request)], descriptors)
                 except OSError as error:
@@ -281,13 +354,15 @@ class _Server:
             reply = self.reply(START_LIMIT_S)
             while reply.get("id") != request["id"]:  # the late end of an earlier worker
                 reply = self.reply(START_LIMIT_S)
-            worker = _Worker(self, request["id"], reply, reader)
+            worker = _Worker(self, request["id"], reply, reader, commands)
             try:
                 yield worker
             finally:
                 worker.end()
         finally:
             os.close(reader)
+            if commands >= 0:
+                os.close(commands)
 
     def close(self) -> None:
         """End the process: at once, for whatever it does is no longer wanted."""
@@ -307,11 +382,19 @@ class _Server:
 class _Worker:
     """The process that serves one request: a forked child, or the server itself."""
 
-    def __init__(self, server: _Server, number: int, reply: dict[str, Any], events_fd: int) -> None:
+    def __init__(
+        self,
+        server: _Server,
+        number: int,
+        reply: dict[str, Any],
+        events_fd: int,
+        commands_fd: int,
+    ) -> None:
         self._server = server
         self._number = number
         self.control = server.control
         self.events_fd = events_fd
+        self.commands_fd = commands_fd
         self._pid = reply.get("pid")
         self._status: int | None = reply.get("status")
 
@@ -319,12 +402,13 @@ class _Worker:
         """Return the exit status once the process has ended, None when it does not say in time."""
         deadline = time.monotonic() + limit_s
         while self._status is None:
+            if self._number in self._server.statuses:
+                self._status = self._server.statuses.pop(self._number)
+                break
             left_s = max(0.0, deadline - time.monotonic())
             if not select.select([self._server.control], [], [], left_s)[0]:
                 return None
-            reply = self._server.reply(left_s)
-            if reply.get("id") == self._number and "status" in reply:
-                self._status = reply["status"]
+            self._server.reply(left_s)
         return self._status
 
     def end(self) -> None:
@@ -352,21 +436,23 @@ class _Follower:
         self._events: list[dict[str, Any]] = []
         self._ready_s: float | None = None
         self._violation = ""
+        self._buffer = bytearray()
         self.overrun = ""
 
-    def follow(self, worker: _Worker) -> None:
+    def follow(self, worker: _Worker, until: str = "") -> dict[str, Any] | None:
         """Take events until the worker has ended, is silent for too long or writes what is none.
 
         The end of the pipe is not enough: a process that the model started may hold it open.
+        With `until`, stop at the event of that name and return it: a worker that waits for a
+        command writes nothing beyond it.
         """
-        buffer = bytearray()
         ended = False
         while True:
             sources: list[Any] = [worker.events_fd] if ended else [worker.events_fd, worker.control]
             readable = select.select(sources, [], [], 0 if ended else self._limit_s)[0]
             if worker.events_fd not in readable:
                 if ended:
-                    return
+                    return None
                 if readable:
                     ended = worker.wait(0) is not None
                     continue
@@ -376,19 +462,21 @@ class _Follower:
                     "ended (raise --time-limit for slow models)"
                 )
                 worker.end()
-                return
+                return None
             data = os.read(worker.events_fd, 1 << 16)
             if not data:
-                return
-            buffer += data
+                return None
+            self._buffer += data
             lines: list[bytes] = []
             if b"\n" in data:
-                *lines, rest = bytes(buffer).split(b"\n")
-                buffer = bytearray(rest)
-            if not all(self._take(line) for line in lines) or len(buffer) > LINE_BYTES:
+                *lines, rest = bytes(self._buffer).split(b"\n")
+                self._buffer = bytearray(rest)
+            if not all(self._take(line) for line in lines) or len(self._buffer) > LINE_BYTES:
                 self._violation = self._violation or "the worker wrote an endless line"
                 worker.end()
-                return
+                return None
+            if until and lines and self._events[-1]["event"] == until:
+                return self._events.pop()
 
     def _take(self, line: bytes) -> bool:
         try:

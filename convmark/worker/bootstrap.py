@@ -28,9 +28,8 @@ def main() -> None:
     """Load the packages and hand over to the zygote."""
     settings = json.loads(sys.argv[1])
     own_folder = os.path.dirname(os.path.abspath(__file__))
-    sys.path[:] = [
-        entry for entry in sys.path if entry and os.path.abspath(entry) != own_folder
-    ] + settings["path"]
+    own = [entry for entry in sys.path if entry and os.path.abspath(entry) != own_folder]
+    sys.path[:] = [*settings["first"], *own, *settings["path"]]
     load_package("convmark", settings["convmark"])
     load_package("convmark_zoo", settings["zoo"])
     from convmark.worker import zygote

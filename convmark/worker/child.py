@@ -7,10 +7,11 @@ process itself (a signal, an abort) leaves none.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import convmark_zoo
@@ -24,14 +25,22 @@ __all__ = ["answer"]
 Emit = Callable[..., None]
 
 
-def answer(request: dict[str, Any], framework: Any, event_fd: int) -> int:
-    """Answer one request with events on `event_fd` and return the exit status."""
+def answer(request: dict[str, Any], framework: Any, descriptors: list[int]) -> int:
+    """Answer one request and return the exit status.
+
+    Args:
+        descriptors: the pipe of events first; with `commands` in the request that of commands last.
+    """
 
     def emit(event: str, **fields: Any) -> None:
-        _write_all(event_fd, encode({"event": event, **fields}))
+        _write_all(descriptors[0], encode({"event": event, **fields}))
 
     try:
-        _KINDS[request["kind"]](request, framework, emit)
+        if request.get("commands"):
+            with open(descriptors[-1], "rb", closefd=False) as commands:
+                _take_turns(request, framework, emit, map(json.loads, commands))
+        else:
+            _KINDS[request["kind"]](request, framework, emit)
     except BrokenPipeError:
         return 1
     except BaseException as error:
@@ -86,7 +95,8 @@ def _refusal(name: str) -> str | None:
     return None
 
 
-def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Case, Any]:
+    """Set the framework up for the request's case; return the case and its model's builder."""
     case = Case(**request["case"])
     framework.configure(
         device=case.device,
@@ -96,7 +106,19 @@ def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     )
     emit("ready")
     emit("environment", **_versions(framework))
-    builder = convmark_zoo.builder(case.model)
+    return case, convmark_zoo.builder(case.model)
+
+
+def _take_turns(
+    request: dict[str, Any], framework: Any, emit: Emit, commands: Iterable[dict[str, Any]]
+) -> None:
+    case, builder = _make_ready(request, framework, emit)
+    plan = measurement.Plan(seed=request["seed"], time_budget_s=request["time_budget_s"])
+    measurement.take_turns(case, builder, plan, framework, emit, commands)
+
+
+def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+    case, builder = _make_ready(request, framework, emit)
     if request["smoke"]:
         measurement.smoke(case, builder, request["seed"], framework, emit)
     else:

@@ -13,7 +13,7 @@ import os
 import random
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from convmark.case import Case
 from convmark.worker import flops, reference, timing
 from convmark.worker.memory import HostMemory, peak_above
 
-__all__ = ["CaseFailure", "Plan", "measure", "smoke"]
+__all__ = ["CaseFailure", "Plan", "measure", "smoke", "take_turns"]
 
 LEARNING_RATE = 0.01
 PROOF_STEP = 10
@@ -107,6 +107,36 @@ def smoke(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
         token = step()
         backend.synchronise(token)
         _check(backend.fingerprint(token), case, number)
+    emit("finished")
+
+
+def take_turns(
+    case: Case,
+    builder: Builder,
+    plan: Plan,
+    backend: Any,
+    emit: Emit,
+    commands: Iterable[dict[str, Any]],
+) -> None:
+    """Warm the case up, then time as many steps as each command says, waiting in between.
+
+    Raises:
+        CaseFailure: the builder returns no model, or its output is not finite.
+    """
+    pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
+    model = _build(case, builder, plan.seed, backend, emit)
+    step = _make_step(case, model, plan.seed, backend)
+    token = step()
+    backend.synchronise(token)
+    _prove(case, 1, backend.fingerprint(token), emit)
+    with timing.quiet_collector():
+        timing.warm_up(step, backend, plan.time_budget_s, pulse, _proof(case, backend, emit))
+        emit("warm", step_time_s=timing.median(timing.turn(step, backend, 5).wall_s))
+        for command in commands:
+            emit("turn", **timing.turn(step, backend, int(command["steps"])).totals())
+        token = step()
+        backend.synchronise(token)
+    _check(backend.fingerprint(token), case, None)
     emit("finished")
 
 

@@ -35,8 +35,8 @@ __all__ = ["serve"]
 
 _PR_SET_PDEATHSIG = 1
 
-Answer = Callable[[dict[str, Any], int], int]
-"""Answers one request with events on a descriptor and returns the exit status."""
+Answer = Callable[[dict[str, Any], list[int]], int]
+"""Answers one request through its descriptors (events first) and returns the exit status."""
 
 
 def serve(*, control_fd: int, backend: str, fork: bool) -> None:
@@ -53,8 +53,8 @@ def serve(*, control_fd: int, backend: str, fork: bool) -> None:
         return
     control.send(encode({"serving": PROTOCOL_VERSION, "pid": os.getpid()}))
 
-    def answer(request: dict[str, Any], event_fd: int) -> int:
-        return child.answer(request, framework, event_fd)
+    def answer(request: dict[str, Any], descriptors: list[int]) -> int:
+        return child.answer(request, framework, descriptors)
 
     if fork:
         _serve_forking(control, answer, framework.untouched)
@@ -70,7 +70,7 @@ def _die_with_parent() -> None:
 
 
 def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
-    """Return the next request and its descriptors (events, log), or None at the end."""
+    """Return the next request and its descriptors (events, log, commands), None at the end."""
     descriptors = array.array("i")
     room = socket.CMSG_SPACE(4 * descriptors.itemsize)
     data, ancillary, _, _ = control.recvmsg(DATAGRAM_BYTES, room)
@@ -92,7 +92,7 @@ def _serve_in_place(control: socket.socket, answer: Answer) -> None:
             os.dup2(descriptors[1], 1)
             os.dup2(descriptors[1], 2)
             faulthandler.enable()
-        answer(request, descriptors[0])
+        answer(request, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         control.send(encode({"id": request["id"], "status": 0}))
@@ -165,7 +165,7 @@ def _fork(
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
-        _become_child(control, lambda: answer(request, descriptors[0]), descriptors)
+        _become_child(control, lambda: answer(request, descriptors), descriptors)
     return pid
 
 
