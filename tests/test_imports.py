@@ -17,6 +17,7 @@ LAYERS = (
     ("cautions", "commit", "options", "record", "screen", "worktree"),
     ("doctor", "store", "suites", "report"),
     ("launch",),
+    ("anchor", "lockstep"),
     ("run",),
     ("progress",),
     ("cli", "plugin"),

@@ -413,6 +413,7 @@ def test_an_interpreter_that_is_not_there_is_named(workplace: Workplace) -> None
         ("echo the loader is broken >&2; exit 3", "(exit status 3) before it served: the loader"),
         ("exit 0", "(exit status 0) before it served"),
     ],
+    ids=["bare", "broken", "no Python"],
 )
 @pytest.mark.parametrize("isolation", ["fork", "spawn"])
 def test_an_interpreter_without_tensorflow_is_refused_with_the_reason(

@@ -79,6 +79,7 @@ def _inspect(request: dict[str, Any], framework: Any, emit: Emit) -> None:
         executable=sys.executable,
         devices=framework.devices(),
         models={name: _refusal(name) for name in request["models"]},
+        sources={name: _source(name) for name in request["models"]},
         **_versions(framework),
     )
 
@@ -93,6 +94,15 @@ def _refusal(name: str) -> str | None:
     except LookupError as error:
         return one_line(error.args[0] if error.args else error)
     return None
+
+
+def _source(name: str) -> list[str] | None:
+    """Return the module of a user's own builder and its file; None for the zoo's, or unknown."""
+    if ":" not in name or _refusal(name) is not None:
+        return None
+    module = sys.modules.get(name.partition(":")[0])
+    file = getattr(module, "__file__", None)
+    return [name.partition(":")[0], os.path.abspath(file)] if file else None
 
 
 def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Case, Any]:

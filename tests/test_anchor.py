@@ -1,0 +1,114 @@
+"""Where a model's code lies, and the same code at another commit, run by the real worker."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from convmark import anchor
+from convmark.case import Case
+from convmark.errors import ConvmarkError
+from convmark.launch import Interpreter, zoo_folder
+from convmark.lockstep import Plan, compare
+
+NET = """
+import keras
+
+
+def small():
+    return keras.Sequential([
+        keras.Input((28, 28, 1)),
+        keras.layers.Conv2D({maps}, 5, activation="tanh"),
+        keras.layers.Flatten(),
+        keras.layers.Dense(10),
+    ])
+"""
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=n", "-c", "user.email=e@example.invalid")
+    done = subprocess.run(
+        ["git", *identity, *arguments], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    package = tmp_path / "project" / "src" / "shop"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "nets.py").write_text(NET.format(maps=4))
+    folder = tmp_path / "project"
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "four maps")
+    (package / "nets.py").write_text(NET.format(maps=64))
+    return folder
+
+
+def test_a_users_model_comes_from_the_folder_that_its_package_lies_in(project: Path) -> None:
+    case = Case(model="shop.nets:small", task="train")
+    source = ["shop.nets", str(project / "src" / "shop" / "nets.py")]
+    found = anchor.origin_of(case, {case.model: source})
+    assert found == anchor.Origin(repository=project.resolve(), folder=Path("src"), is_zoo=False)
+
+
+def test_a_model_outside_git_has_no_origin(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text("")
+    case = Case(model="nets:small", task="train")
+    assert anchor.origin_of(case, {case.model: ["nets", str(tmp_path / "nets.py")]}) is None
+    assert anchor.origin_of(case, {}) is None
+
+
+def test_a_model_of_the_zoo_comes_from_the_zoos_folder() -> None:
+    found = anchor.origin_of(Case(model="lenet5", task="train"), {})
+    if found is None:
+        pytest.skip("this copy of convmark is no git checkout")
+    assert found.is_zoo
+    assert (found.repository / found.folder).resolve() == zoo_folder().resolve()
+
+
+def test_a_ref_without_any_repository_is_refused() -> None:
+    with pytest.raises(ConvmarkError, match="git:main needs the models in a git repository"):
+        anchor.resolve_anchor("main", [None])
+
+
+def test_a_folder_that_the_commit_did_not_have_is_said(project: Path) -> None:
+    origin = anchor.Origin(repository=project, folder=Path("lib"), is_zoo=False)
+    with (
+        pytest.raises(ConvmarkError, match="has no folder lib"),
+        anchor.beside(origin, "main", Interpreter),
+    ):
+        pass
+
+
+def test_the_committed_code_runs_beside_the_edited_one_and_the_slowdown_is_seen(
+    project: Path,
+) -> None:
+    origin = anchor.Origin(repository=project, folder=Path("src"), is_zoo=False)
+    case = Case(model="shop.nets:small", task="train", batch_size=16)
+
+    def make(first_on_path: tuple[Path, ...] = (project / "src",)) -> Interpreter:
+        return Interpreter(first_on_path=first_on_path)
+
+    with anchor.beside(origin, "main", make) as (old, new):
+        plan = Plan(seed=0, warm_up_s=0.2, error_rate=0.01)
+        found = compare(case, old, new, plan, clock=time.monotonic)
+    assert found.reason == ""
+    assert found.clocks is not None
+    assert found.clocks.decision.verdict == "regressed"
+    assert found.clocks.decision.estimate > 0.1  # sixteen times the maps
+    assert git(project, "worktree", "list").count("\n") == 0
+
+
+def test_a_side_that_cannot_be_run_gives_no_verdict_but_a_reason(tmp_path: Path) -> None:
+    case = Case(model="lenet5", task="train", batch_size=4)
+    with Interpreter() as old, Interpreter(zoo=tmp_path / "none") as new:
+        plan = Plan(seed=0, warm_up_s=0.1, error_rate=0.01)
+        found = compare(case, old, new, plan)
+    assert found.clocks is None
+    assert found.reason.startswith("the new code cannot be run: ")
