@@ -51,7 +51,7 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         description="Measure cases in fresh processes and append a row each to a CSV file.",
         allow_abbrev=False,
     )
-    _add_options(run, [option.name for option in OPTIONS])
+    _add_options(run, [option.name for option in OPTIONS if option.only != "pytest"])
     doctor = commands.add_parser(
         "doctor",
         help="say what is here, and what of it makes figures unreliable",

@@ -44,6 +44,10 @@ class Options:
     isolation: str
     results: Path
     seed: int
+    confirm: str
+    """Which cases a live comparison judges: flagged, all or none."""
+    confirm_budget_s: float
+    """Most seconds for all live comparisons."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +60,8 @@ class Option:
     """Turns (flag, text) into the value, or raises OptionError."""
     default: str | None
     help: str
+    only: str = ""
+    """`run` or `pytest` where the other has no such option."""
 
     @property
     def flag(self) -> str:
@@ -182,6 +188,7 @@ OPTIONS = (
         parse=_choices(TASKS),
         default="train,infer",
         help="train, infer (default: both)",
+        only="run",
     ),
     Option(
         name="devices",
@@ -261,6 +268,23 @@ OPTIONS = (
         default="0",
         help="seed of the plan's order, the weights and the batches (default: 0)",
     ),
+    Option(
+        name="confirm",
+        metavar="WHICH",
+        parse=_choice(("flagged", "all", "none")),
+        default="flagged",
+        help="with --benchmark-compare: run the anchor's code beside today's for the cases that "
+        "the history flags, for all or for none (default: flagged)",
+        only="pytest",
+    ),
+    Option(
+        name="confirm-budget",
+        metavar="SECONDS",
+        parse=_seconds,
+        default="600",
+        help="most seconds for all live comparisons (default: 600)",
+        only="pytest",
+    ),
 )
 
 
@@ -326,4 +350,5 @@ def read(given: Mapping[str, Any], settings: Mapping[str, Any] | None = None) ->
         values[option.key] = None if value is None else option.parse(flag, _as_text(flag, value))
     values["time_budget_s"] = values.pop("time_budget")
     values["time_limit_s"] = values.pop("time_limit")
+    values["confirm_budget_s"] = values.pop("confirm_budget")
     return Options(**values)

@@ -84,6 +84,10 @@ BAD = [
     ("time-limit", "none", "'none'", SECONDS),
     ("time-limit", "1e300", "'1e300'", SECONDS),
     ("time-limit", "10:00", "'10:00'", SECONDS),
+    ("confirm", "some", "'some'", "must be one of flagged, all, none"),
+    ("confirm", "", "''", "must be one of flagged, all, none"),
+    ("confirm-budget", "0", "'0'", SECONDS),
+    ("confirm-budget", "ten", "'ten'", SECONDS),
     ("isolation", "", "''", "must be one of fork, spawn, none"),
     ("isolation", "thread", "'thread'", "must be one of fork, spawn, none"),
     ("isolation", "Fork", "'Fork'", "must be one of fork, spawn, none"),
@@ -224,6 +228,8 @@ GOOD = [
     ("time-budget", "0.5", 0.5),
     ("time-budget", "1e-3", 0.001),
     ("time-limit", "1000000", 1e6),
+    ("confirm", "all", "all"),
+    ("confirm-budget", "30", 30.0),
     ("isolation", "none", "none"),
     ("results", "a folder/b", Path("a folder/b")),
     ("seed", "0", 0),
@@ -235,8 +241,8 @@ GOOD = [
 @pytest.mark.parametrize(("name", "text", "value"), GOOD)
 def test_a_good_value_is_taken(name: str, text: str, value: Any) -> None:
     options = read({name.replace("-", "_"): text})
-    field = {"time-budget": "time_budget_s", "time-limit": "time_limit_s"}.get(name, name)
-    assert getattr(options, field.replace("-", "_")) == value
+    field = name.replace("-", "_")
+    assert getattr(options, field, getattr(options, f"{field}_s", None)) == value
 
 
 def test_the_defaults_are_those_that_the_help_names() -> None:
@@ -254,6 +260,8 @@ def test_the_defaults_are_those_that_the_help_names() -> None:
         "time_limit_s": 600.0,
         "isolation": "fork" if sys.platform == "linux" else "spawn",
         "results": Path("results"),
+        "confirm": "flagged",
+        "confirm_budget_s": 600.0,
         "seed": 0,
     }
     for option in OPTIONS:

@@ -30,7 +30,7 @@ _COMPARISON_KEY = pytest.StashKey[bridge.Comparison]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("convmark", "convmark: benchmarks of Keras ConvNets")
     for option in OPTIONS:
-        if option.name != "tasks":  # the suite says the task
+        if option.only != "run":
             group.addoption(
                 option.flag,
                 metavar=option.metavar,
@@ -54,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     given = {
         option.key: config.getoption(_dest(option.key), None)
         for option in OPTIONS
-        if option.name != "tasks"
+        if option.only != "run"
     }
     try:
         config.stash[_OPTIONS_KEY] = read(given, pyproject_settings(config.rootpath))

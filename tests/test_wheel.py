@@ -1,0 +1,90 @@
+"""The installed wheel, away from this checkout, has the harness and the whole zoo."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from convmark.store import read_run
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SOURCES = ("convmark", "models", "pyproject.toml", "README.md", "LICENSE")
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel's content, as an installation has it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    copy = folder / "source"
+    copy.mkdir()
+    for name in SOURCES:  # a build leaves files beside its sources
+        source = CHECKOUT / name
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, copy / name)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, copy]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def python(installed: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_nothing_generic_reaches_site_packages(installed: Path) -> None:
+    packages = {path.name for path in installed.iterdir() if path.suffix != ".dist-info"}
+    assert packages == {"convmark", "convmark_zoo"}
+
+
+def test_every_module_is_in_the_wheel(installed: Path) -> None:
+    for package, source in (("convmark", "convmark"), ("convmark_zoo", "models")):
+        expected = {
+            path.relative_to(CHECKOUT / source) for path in (CHECKOUT / source).rglob("*.py")
+        }
+        found = {
+            path.relative_to(installed / package) for path in (installed / package).rglob("*.py")
+        }
+        assert found == expected
+
+
+def test_the_zoo_is_there_as_convmark_zoo(installed: Path, tmp_path: Path) -> None:
+    script = (
+        "import convmark_zoo\n"
+        "print(convmark_zoo.__file__)\n"
+        "print(convmark_zoo.builder('lenet5')().count_params())\n"
+        "print('resnet50' in convmark_zoo.names())"
+    )
+    done = python(installed, tmp_path, "-c", script)
+    assert done.returncode == 0, done.stderr
+    place, parameters, has_resnet50 = done.stdout.split()[-3:]
+    assert Path(place).is_relative_to(installed)
+    assert (parameters, has_resnet50) == ("61706", "True")
+
+
+def test_it_measures_a_model_of_the_zoo_and_a_users_own(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("from convmark_zoo.layers import conv_layer as mine\n")
+    done = python(
+        installed, tmp_path, "-m", "convmark.cli", "run", "--models=separable_layer,shop:mine",
+        "--tasks=infer", "--batch-sizes=1", "--processes=1", "--time-budget=0.1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = tmp_path.glob("results/*/0001.csv")
+    assert {row.model: row.parameters for row in read_run(path)} == {
+        "separable_layer": 17,
+        "shop:mine": 72,
+    }

@@ -1,0 +1,140 @@
+"""The worker needs the framework, NumPy and the standard library; it gets nothing of the harness's.
+
+Real workers run under a `sitecustomize` that lays down the law: what the harness is built with
+cannot be imported at all, and what convmark's own code may import is a short list.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workers import BUILDERS, environ, measured
+
+from convmark.launch import Answer, Interpreter
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is None, reason="a worker needs TensorFlow"
+)
+
+LAW = """\
+import builtins
+import sys
+
+BANISHED = {"pandas", "pytest", "_pytest", "pytest_benchmark", "psutil", "tabulate", "pynvml"}
+NEEDED = {"tensorflow", "keras", "numpy", "convmark", "convmark_zoo"}
+OF_CONVMARK = {"convmark.case", "convmark.errors", "convmark.worker"}
+
+
+class Banished:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in BANISHED:
+            raise ModuleNotFoundError(f"{name} is banished", name=name)
+
+
+def guarded(name, globals=None, locals=None, fromlist=(), level=0):
+    importer = str((globals or {}).get("__name__")).partition(".")[0]
+    if importer in ("convmark", "convmark_zoo") and level == 0:
+        root = name.partition(".")[0]
+        if root not in NEEDED and root not in sys.stdlib_module_names:
+            raise ImportError(f"{importer} may not import {name}")
+        names = [f"{name}.{word}" for word in fromlist or ()] if name == "convmark" else [name]
+        for whole in names:
+            if root == "convmark" and ".".join(whole.split(".")[:2]) not in OF_CONVMARK:
+                raise ImportError(f"a worker may not import {whole}")
+    return importing(name, globals, locals, fromlist, level)
+
+
+importing = builtins.__import__
+builtins.__import__ = guarded
+sys.meta_path.insert(0, Banished)
+"""
+
+SHADOW = 'raise ImportError("the harness\'s site-packages were searched")\n'
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lean")
+
+
+@pytest.fixture(scope="module")
+def variables(folder: Path) -> dict[str, str]:
+    law = folder / "law"
+    law.mkdir()
+    (law / "sitecustomize.py").write_text(LAW)
+    return environ(folder, CONVMARK_TEST_FOLDER=str(folder), PYTHONPATH=str(law))
+
+
+@pytest.fixture(scope="module")
+def answers(folder: Path, variables: dict[str, str]) -> dict[str, Answer]:
+    """What a worker under the law answers, asked by a harness whose own path holds a trap."""
+    site_packages = folder / "site-packages"
+    site_packages.mkdir()
+    for name in ("numpy", "keras", "tensorflow", "six"):
+        (site_packages / f"{name}.py").write_text(SHADOW)
+    asked = {
+        "train": measured("lenet5", task="train", batch_size=8),
+        "infer": measured("builders:tells_its_path", batch_size=2),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(site_packages)
+        patch.chdir(BUILDERS)
+        with Interpreter(environ=variables) as interpreter:
+            return {task: interpreter.answer(request) for task, request in asked.items()}
+
+
+@pytest.mark.parametrize("task", ["train", "infer"])
+def test_a_worker_measures_with_the_framework_and_the_standard_library_alone(
+    task: str, answers: dict[str, Answer]
+) -> None:
+    assert (answers[task].status, answers[task].message) == ("ok", "")
+    assert answers[task].event("rounds") is not None
+
+
+def test_a_worker_searches_what_its_interpreter_searches_and_the_working_folder(
+    answers: dict[str, Answer], folder: Path, variables: dict[str, str]
+) -> None:
+    assert answers["infer"].status == "ok"
+    searched = json.loads((folder / "path").read_text())
+    own = ask(variables, "import json, sys; print(json.dumps(sys.path[1:]))")
+    assert searched == [*own, str(BUILDERS)]
+    assert str(folder / "site-packages") not in searched
+
+
+@pytest.mark.parametrize(
+    ("line", "allowed"),
+    [
+        ("import json, numpy.linalg; from convmark.worker import timing", True),
+        ("from convmark import case, errors", True),
+        ("import rich", False),
+        ("import convmark.record", False),
+        ("from convmark import statistics", False),
+    ],
+)
+def test_the_law_holds_convmark_to_it(line: str, allowed: bool, variables: dict[str, str]) -> None:
+    code = f"""
+import json
+try:
+    exec({line!r}, {{"__name__": "convmark.worker.some"}})
+except ImportError as error:
+    assert "may not import" in str(error)
+    print(json.dumps(False))
+else:
+    print(json.dumps(True))
+"""
+    assert ask(variables, code) is allowed
+
+
+def ask(variables: dict[str, str], code: str) -> Any:
+    """Return what a new interpreter prints, as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True
+    )
+    return json.loads(done.stdout)
