@@ -58,6 +58,7 @@ class Comparison:
     cpu: tuple[Session, ...]
     reason: str
     """Why there is no verdict, or why it came early; else empty."""
+    out_of_time: bool = False
 
 
 def primary_clock(case: Case) -> Clock:
@@ -85,10 +86,11 @@ def compare(
     clocks: Clocks | None = None
     longest_s = 0.0
     reason = ""
+    out_of_time = False
     while clocks is None or clocks.decision.verdict is None:
         began = clock()
         if plan.seconds_left() < longest_s:
-            reason = "the time for confirming is spent"
+            reason, out_of_time = "the time for confirming is spent", True
             break
         try:
             pair = _session(case, {"old": old, "new": new}, plan, order)
@@ -104,7 +106,13 @@ def compare(
     if reason and len(wall) >= 2:
         look = min(sum(len(wall) > size for size in LOOKS), len(LOOKS) - 1)
         clocks = _look(case, wall, cpu, plan, look, last=True)
-    return Comparison(clocks=clocks, wall=tuple(wall), cpu=tuple(cpu), reason=reason)
+    return Comparison(
+        clocks=clocks,
+        wall=tuple(wall),
+        cpu=tuple(cpu),
+        reason=reason,
+        out_of_time=out_of_time,
+    )
 
 
 def _look(

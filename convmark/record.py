@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from convmark.case import Case
 from convmark.errors import StoreError
 
 __all__ = [
@@ -21,7 +22,10 @@ __all__ = [
     "STATUSES",
     "Column",
     "Record",
+    "columns_of",
+    "from_cell",
     "from_cells",
+    "to_cell",
     "to_cells",
 ]
 
@@ -164,6 +168,21 @@ class Record:
         """Whether the row holds figures."""
         return self.status in MEASURED
 
+    @property
+    def case(self) -> Case:
+        """The case that the row is of."""
+        return Case(
+            model=self.model,
+            task=self.task,
+            device=self.device,
+            batch_size=self.batch_size,
+            precision=self.precision,
+            jit=self.jit,
+            replicas=self.replicas,
+            threads=self.threads,
+            backend=self.backend,
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
@@ -180,9 +199,10 @@ class Column:
 _TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 
 
-def _columns() -> tuple[Column, ...]:
+def columns_of(row_type: Any) -> tuple[Column, ...]:
+    """Return the columns of a dataclass whose fields tell group, unit and meaning."""
     columns = []
-    for field in dataclasses.fields(Record):
+    for field in dataclasses.fields(row_type):
         kind, _, optional = str(field.type).partition(" | ")
         columns.append(
             Column(name=field.name, type=_TYPES[kind], required=not optional, **field.metadata)
@@ -190,7 +210,7 @@ def _columns() -> tuple[Column, ...]:
     return tuple(columns)
 
 
-COLUMNS = _columns()
+COLUMNS = columns_of(Record)
 
 
 def _check_value(column: Column, value: Any) -> None:
@@ -207,7 +227,8 @@ def _check_value(column: Column, value: Any) -> None:
         )
 
 
-def _to_cell(value: Any) -> str:
+def to_cell(value: Any) -> str:
+    """Return a value as its cell; absent, and what is not finite, as an empty one."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -227,10 +248,15 @@ def _is_formula(text: str) -> bool:
 
 def to_cells(record: Record) -> list[str]:
     """Return the record's cells in the order of `COLUMNS`."""
-    return [_to_cell(getattr(record, column.name)) for column in COLUMNS]
+    return [to_cell(getattr(record, column.name)) for column in COLUMNS]
 
 
-def _from_cell(column: Column, cell: str) -> Any:
+def from_cell(column: Column, cell: str) -> Any:
+    """Return the value of a cell.
+
+    Raises:
+        ValueError: the cell breaks its column's rule.
+    """
     if cell == "":
         if column.required:
             raise ValueError("must not be empty")
@@ -259,7 +285,7 @@ def from_cells(cells: Sequence[str] | Mapping[str, str]) -> Record:
     fields: dict[str, Any] = {}
     for column, cell in zip(COLUMNS, values, strict=True):
         try:
-            fields[column.name] = _from_cell(column, cell)
+            fields[column.name] = from_cell(column, cell)
         except ValueError as error:
             rule = str(error) if "must" in str(error) else f"must be of type {column.type.__name__}"
             raise StoreError(f"column {column.name!r} {rule}, got {cell[:40]!r}") from None

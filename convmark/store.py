@@ -15,7 +15,7 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ import numpy as np
 from convmark.errors import StoreError
 from convmark.record import COLUMNS, SCHEMA_VERSION, Record, from_cells, to_cells
 
-__all__ = ["RunFile", "Store", "StoreWarning", "read_run", "read_step_times"]
+__all__ = ["RunFile", "Store", "StoreWarning", "read_head", "read_run", "read_step_times"]
 
 HEADER = [column.name for column in COLUMNS]
 RUN_NAME = re.compile(r"\d{4,}")
@@ -108,8 +108,8 @@ class Store:
                     return run
         if re.fullmatch(r"[0-9a-f]{7,40}", name):
             for run in reversed(runs):
-                rows = read_run(run)
-                if rows and (rows[0].commit or "").startswith(name):
+                head = read_head(run)
+                if head is not None and (head.commit or "").startswith(name):
                     return run
         there = ", ".join(run.stem for run in runs[-5:]) or "none yet"
         raise StoreError(
@@ -236,7 +236,22 @@ def read_run(path: Path) -> list[Record]:
     if torn:
         line = body.count(b"\n") + 1
         warnings.warn(f"{path}:{line}: a torn last line was left out", StoreWarning, stacklevel=2)
-    return _parse(path, _text(path, body))
+    return list(_parse(path, io.StringIO(_text(path, body), newline="")))
+
+
+def read_head(path: Path) -> Record | None:
+    """Return the first row of a run's file, the rest unread; None where there is none yet.
+
+    Raises:
+        StoreError: the file cannot be read, or its beginning does not fit the schema.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return next(_parse(path, (line for line in file if line.endswith("\n"))), None)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise StoreError(f"{path}: must be UTF-8 text") from None
 
 
 def _without_torn_line(data: bytes) -> tuple[bytes, bool]:
@@ -260,23 +275,20 @@ def _line(data: bytes, place: int) -> int:
     return data.count(b"\n", 0, place) + 1
 
 
-def _parse(path: Path, text: str) -> list[Record]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    records = []
+def _parse(path: Path, lines: Iterable[str]) -> Iterator[Record]:
+    reader = csv.reader(lines, strict=True)
     try:
-        header = next(reader, None)
-        _check_header(path, header)
+        _check_header(path, next(reader, None))
         for cells in reader:
             if len(cells) > 0 and cells[0] != str(SCHEMA_VERSION):
                 raise StoreError(_other_schema(cells[0]))
-            records.append(from_cells(cells))
+            yield from_cells(cells)
     except csv.Error as error:
         raise StoreError(f"{path}:{reader.line_num}: must be CSV: {error}") from None
     except StoreError as error:
         if str(error).startswith(str(path)):
             raise
         raise StoreError(f"{path}:{reader.line_num}: {error}") from None
-    return records
 
 
 def _check_header(path: Path, header: list[str] | None) -> None:

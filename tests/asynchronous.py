@@ -1,8 +1,8 @@
-"""Times heavy steps on a CPU that answers before it has finished; run by test_synchronisation.
+"""Runs the timed loops on a CPU that answers before it has finished; for test_synchronisation.
 
-Prints one JSON object: for each kind of step and each of the worker's loops the share of the wall
-time, taken until the device is idle, that the loop's own figures account for. Loops that wait for
-every step account for nearly all of it; loops that do not, for the time of the calls alone.
+Prints one JSON object: for each kind of step, loop and backend, a step's seconds as the loop
+reports them over a step's seconds by the wall, taken until the device is idle. A loop that waits
+for every step gives about 1; one that does not, the share of the bare calls.
 """
 
 from __future__ import annotations
@@ -19,25 +19,8 @@ from convmark_zoo.keras_api import keras
 from convmark.worker import timing
 from convmark.worker.backends.tensorflow import TensorFlow
 
-BATCH_SIZE = 8
-STEPS_PER_WINDOW = 4
-MOST_STEPS = 200
-
-Loop = Callable[[Any, Any], list[float]]
-
-
-class Counted:
-    """A step that refuses to be queued without end."""
-
-    def __init__(self, step: Callable[[], Any]) -> None:
-        self._step = step
-        self._left = MOST_STEPS
-
-    def __call__(self) -> Any:
-        self._left -= 1
-        if self._left < 0:
-            raise RuntimeError(f"more than {MOST_STEPS} steps: the loop does not wait for them")
-        return self._step()
+Step = Callable[[], Any]
+Loop = Callable[[Step, Any], tuple[float, int]]
 
 
 class Careless:
@@ -61,51 +44,80 @@ def network() -> Any:
     )
 
 
-def finish(token: Any) -> None:
-    """Wait by other means than the backend's."""
-    for array in tf.nest.flatten(token):
-        array.numpy()
+def shorten_the_loops() -> None:
+    """Make every loop end after a few steps, waited for or not."""
+    timing.MIN_STEPS = 10
+    timing.MIN_WARM_UP_STEPS = 4
+    timing.MIN_ROUNDS = 3
+    timing.MIN_WINDOW_S = 1e-4
 
 
-def steps(step: Any, backend: Any) -> list[float]:
-    return timing.steps(step, backend, 0.0, silent())
+def timed_step(step: Step, backend: Any) -> tuple[float, int]:
+    return sum(timing.timed_step(step, backend)[0] for _ in range(5)), 5
 
 
-def timed_steps(step: Any, backend: Any) -> list[float]:
-    return [timing.timed_step(step, backend)[0] for _ in range(5)]
+def steps(step: Step, backend: Any) -> tuple[float, int]:
+    times_s = timing.steps(step, backend, 0.0, silent())
+    return sum(times_s), len(times_s)
 
 
-def windows(step: Any, backend: Any) -> list[float]:
-    shortest_s = timing.MIN_WINDOW_S / STEPS_PER_WINDOW * 1.05
-    return timing.windows(step, backend, shortest_s, silent()).times_s
+def windows(step: Step, backend: Any) -> tuple[float, int]:
+    result = timing.windows(step, backend, timing.MIN_WINDOW_S / 2, silent())
+    return sum(result.times_s), result.steps * len(result.times_s)
 
 
-def rounds(step: Any, backend: Any) -> list[float]:
-    """The step as the case and as its own reference, without the ten that only warm it up."""
+def rounds(step: Step, backend: Any) -> tuple[float, int]:
+    """The step is the case and the reference too."""
     result = timing.rounds(step, lambda: step(), backend, 0.0, random.Random(0), silent())
-    return result.case_wall_s + result.reference_wall_s
+    times_s = result.case_wall_s + result.reference_wall_s
+    return sum(times_s), len(times_s)
 
 
 def silent() -> timing.Pulse:
     return timing.Pulse(lambda phase: None, time.monotonic)
 
 
-def accounted_share(loop: Loop, step: Callable[[], Any], backend: Any) -> float:
-    """Return the loop's own seconds per step over those of the wall, the device idle at the end."""
-    taken = [0]
-    last: list[Any] = []
+def reported_over_true(loop: Loop, step: Step, backend: Any) -> float:
+    tokens: list[Any] = []
 
-    def counted() -> Any:
-        taken[0] += 1
-        last[:] = [step()]
-        return last[0]
+    def remembered() -> Any:
+        tokens.append(step())
+        return tokens[-1]
 
     began = time.perf_counter()
-    times_s = loop(Counted(counted), backend)
-    finish(last)
+    seconds, count = loop(remembered, backend)
+    wait(tokens)
     wall_s = time.perf_counter() - began
-    return 0.0
+    return (seconds / count) / (wall_s / len(tokens))
+
+
+def wait(tokens: list[Any]) -> None:
+    """Wait for all of these, by other means than the backend's own."""
+    for array in tf.nest.flatten(tokens):
+        array.numpy()
+
+
+def main() -> None:
+    tf.config.experimental.set_synchronous_execution(False)
+    shorten_the_loops()
+    backend = TensorFlow()
+    kinds = {
+        "training": backend.training_step(network(), 4, 0, 0.01, False),
+        "inference": backend.inference_step(network(), 16, 0, False),
+        "reference": backend.reference_step("large"),
+    }
+    ratios: dict[str, dict[str, dict[str, float]]] = {}
+    for kind, step in kinds.items():
+        wait([step() for _ in range(3)])
+        ratios[kind] = {
+            loop.__name__: {
+                "careful": reported_over_true(loop, step, backend),
+                "careless": reported_over_true(loop, step, Careless()),
+            }
+            for loop in (timed_step, steps, windows, rounds)
+        }
+    print(json.dumps(ratios))
 
 
 if __name__ == "__main__":
-    pass
+    main()

@@ -7,7 +7,6 @@ from statistics import median
 
 from tabulate import tabulate
 
-from convmark.case import Case
 from convmark.record import Record
 from convmark.report.units import (
     bytes_text,
@@ -37,17 +36,7 @@ HEADERS = (
 
 def case_name(record: Record) -> str:
     """The name of the record's case."""
-    return Case(
-        model=record.model,
-        task=record.task,
-        device=record.device,
-        batch_size=record.batch_size,
-        precision=record.precision,
-        jit=record.jit,
-        replicas=record.replicas,
-        threads=record.threads,
-        backend=record.backend,
-    ).name
+    return record.case.name
 
 
 def by_case(records: Sequence[Record]) -> dict[str, list[Record]]:

@@ -406,6 +406,13 @@ def lockstep_rows(data: Path, draws: int) -> Iterator[tuple[object, ...]]:
             yield (name, clock, alarms / draws, found / draws, float(np.median(widths)))
 
 
+def in_short(tables: Sequence[Sequence[tuple[object, ...]]]) -> Iterator[tuple[object, ...]]:
+    """Yield a row per rule, the shares of each table in one cell, per cent."""
+    for rows in zip(*tables, strict=True):
+        cells = (" / ".join(f"{100 * float(str(cell)):.0f}" for cell in row[1:]) for row in rows)
+        yield (rows[0][0], *cells)
+
+
 def print_table(title: str, rows: Iterator[tuple[object, ...]], headers: Sequence[str]) -> None:
     print(f"\n{title}\n")
     print(tabulate(list(rows), headers, tablefmt="pipe", floatfmt=".3f"))
@@ -418,9 +425,15 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=200, help="random halves per condition")
     options = parser.parse_args()
     headers = ("called slower", "identical", "5 % slower", "10 % slower")
-    for process in NOISES:
-        title = f"Simulated noise of {process:.0%} between processes"
-        print_table(title, simulation_rows(Noise(process=process), options.decisions), headers)
+    simulated = {
+        process: list(simulation_rows(Noise(process=process), options.decisions))
+        for process in NOISES
+    }
+    title = "In short: called slower on identical code / 5 % slower / 10 % slower, in per cent"
+    columns = ("rule", *(f"noise {process:.0%}" for process in NOISES))
+    print_table(title, in_short(list(simulated.values())), columns)
+    for process, rows in simulated.items():
+        print_table(f"Simulated noise of {process:.0%} between processes", iter(rows), headers)
     for title, noise in (
         ("5 % in a suite whose other cases have 1 %", Noise(process=0.05, others=0.01)),
         ("5 %, Student's t with 4 degrees of freedom", Noise(process=0.05, heavy_tails=True)),

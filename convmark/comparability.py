@@ -1,0 +1,101 @@
+"""What two rows must share to be judged against each other, and what to do where they do not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from convmark.record import Record, to_cell
+
+__all__ = ["Comparability", "comparability", "difference", "of_the_run"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparability:
+    """The facts that decide whether two rows are comparable, the plainest difference first."""
+
+    model: str
+    task: str
+    device: str
+    batch_size: int
+    precision: str
+    jit: str
+    replicas: int
+    backend: str
+    threads: str
+    machine: str | None
+    tensorflow: str | None
+    keras: str | None
+    python: str | None
+    """Major and minor version."""
+    driver: str | None
+    cuda: str | None
+    cudnn: str | None
+    flags: str | None
+    isolation: str | None
+    reference: str | None
+    reference_version: int | None
+    measurement_version: str | None
+    schema: int
+
+    @property
+    def stem(self) -> str:
+        """The cells of a row that begin the case, as a file holds them."""
+        return f"{to_cell(self.model)},{self.task},{self.device},{self.batch_size}"
+
+
+_OF_A_RUN = (
+    "threads",
+    "machine",
+    "tensorflow",
+    "keras",
+    "python",
+    "isolation",
+    "measurement_version",
+    "schema",
+)
+"""Facts that all rows of a run share, as far as they are known."""
+
+_AB = "`convmark ab` compares them live"
+_REPORT = "`convmark report` compares plain step times"
+_ANEW = "`convmark accept` of a run measured so starts a new history"
+_COMMANDS = {
+    "machine": _REPORT,
+    "driver": _REPORT,
+    "isolation": _ANEW,
+    "reference": _ANEW,
+    "reference_version": _ANEW,
+    "measurement_version": _ANEW,
+    "schema": _ANEW,
+}
+
+
+def comparability(record: Record) -> Comparability:
+    """Return the facts of a row."""
+    values = {field.name: getattr(record, field.name) for field in fields(Comparability)}
+    if record.python:
+        values["python"] = ".".join(record.python.split(".")[:2])
+    return Comparability(**values)
+
+
+def of_the_run(facts: Comparability) -> tuple[object, ...]:
+    """Return the facts that any row of a run tells of all its rows; None where it cannot tell."""
+    return tuple(getattr(facts, name) for name in _OF_A_RUN)
+
+
+def difference(now: Comparability, then: Comparability) -> str:
+    """Say in which fact two rows differ first, both values, and what can compare them.
+
+    Returns:
+        an empty text where they are comparable.
+    """
+    for field in fields(Comparability):
+        ours, theirs = getattr(now, field.name), getattr(then, field.name)
+        if ours != theirs:
+            command = _COMMANDS.get(field.name, _AB)
+            words = field.name.replace("_", " ")
+            return f"{words} was {_quoted(theirs)}, is {_quoted(ours)}: {command}"
+    return ""
+
+
+def _quoted(value: object) -> str:
+    return "not known" if value is None else str(value)

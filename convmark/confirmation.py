@@ -1,0 +1,135 @@
+"""Confirming flagged cases: the anchor's code is fetched and run beside today's, case by case."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from convmark.anchor import MakeInterpreter, Origin, beside, origin_of
+from convmark.case import Case
+from convmark.commit import Commit, read_commit
+from convmark.confirm import Clocks, error_rate_per_case
+from convmark.errors import ConvmarkError
+from convmark.judgement import BUDGET_SPENT, SAME_COMMIT, Confirmation
+from convmark.lockstep import Plan, compare
+
+__all__ = ["Limits", "Watch", "confirm"]
+
+Watch = Callable[[Case, int, Clocks | None], None]
+"""Is told the case, its sessions so far, and what is known of it."""
+
+Sources = Mapping[str, Sequence[str] | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a confirmation may spend."""
+
+    seed: int
+    warm_up_s: float
+    budget_s: float
+    """Most seconds for all cases."""
+    results: Path
+    """Changes in this folder do not make a repository dirty."""
+
+
+def confirm(
+    cases: Sequence[Case],
+    anchors: Mapping[Path, str] | str | None,
+    sources: Sources,
+    make: MakeInterpreter,
+    limits: Limits,
+    clock: Callable[[], float],
+    watch: Watch = lambda case, sessions, clocks: None,
+) -> dict[str, Confirmation]:
+    """Return what a live comparison says of each case, by the case's name.
+
+    Args:
+        anchors: the commit to compare with, one for all or by repository; None where none is known.
+        sources: for models named package.module:builder their module and its file.
+        make: makes an interpreter (see `anchor.beside`).
+        clock: seconds, against which the budget is held.
+    """
+    deadline_s = clock() + limits.budget_s
+    found: dict[str, Confirmation] = {}
+    comparable: list[tuple[Case, Origin, str]] = []
+    today: dict[Path, Commit] = {}
+    for case in cases:
+        origin = origin_of(case, sources)
+        anchor = _anchor_of(origin, anchors)
+        reason = _why_not(origin, anchor, today, limits.results)
+        if reason or origin is None or anchor is None:
+            found[case.name] = Confirmation(decision=None, anchor=anchor or "", reason=reason)
+        else:
+            comparable.append((case, origin, anchor))
+    plan = Plan(
+        seed=limits.seed,
+        warm_up_s=limits.warm_up_s,
+        error_rate=error_rate_per_case(len(comparable)),
+        seconds_left=lambda: deadline_s - clock(),
+    )
+    places = sorted(comparable, key=lambda item: (str(item[1].folder), item[2]))
+    for (origin, anchor), group in itertools.groupby(places, key=lambda item: item[1:]):
+        members = [case for case, _, _ in group]
+        found |= _beside_today(members, origin, anchor, make, plan, clock, watch)
+    return found
+
+
+def _anchor_of(origin: Origin | None, anchors: Mapping[Path, str] | str | None) -> str | None:
+    if origin is None or anchors is None or isinstance(anchors, str):
+        return anchors if isinstance(anchors, str) else None
+    return anchors.get(origin.repository)
+
+
+def _why_not(
+    origin: Origin | None, anchor: str | None, today: dict[Path, Commit], results: Path
+) -> str:
+    """Return why the anchor's code cannot, or need not, be run; empty where it is to be."""
+    if origin is None:
+        return "the model is in no git repository"
+    if anchor is None:
+        return "no clean commit"
+    repository = origin.repository
+    if repository not in today:
+        today[repository] = read_commit(repository, besides=[results])
+    same = today[repository].sha == anchor and today[repository].dirty is False
+    return SAME_COMMIT if same else ""
+
+
+def _beside_today(
+    cases: Sequence[Case],
+    origin: Origin,
+    anchor: str,
+    make: MakeInterpreter,
+    plan: Plan,
+    clock: Callable[[], float],
+    watch: Watch,
+) -> dict[str, Confirmation]:
+    found: dict[str, Confirmation] = {}
+    try:
+        with beside(origin, anchor, make) as (old, new):
+            for case in cases:
+                comparison = compare(
+                    case,
+                    old,
+                    new,
+                    plan,
+                    watch=functools.partial(watch, case),
+                    clock=clock,
+                )
+                clocks = comparison.clocks
+                found[case.name] = Confirmation(
+                    decision=clocks.decision if clocks else None,
+                    decided_by=clocks.decided_by if clocks else None,
+                    sessions=len(comparison.wall),
+                    anchor=anchor,
+                    reason=BUDGET_SPENT if comparison.out_of_time else comparison.reason,
+                )
+    except ConvmarkError as error:
+        for case in cases:
+            lost = Confirmation(decision=None, anchor=anchor, reason=str(error))
+            found.setdefault(case.name, lost)
+    return found

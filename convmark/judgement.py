@@ -1,0 +1,90 @@
+"""Judgement: what is said of one metric of one case of one run; and what a live comparison gave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from convmark.confirm import Clock, Decision
+from convmark.errors import MeasurementError
+
+__all__ = [
+    "BUDGET_SPENT",
+    "MACHINE",
+    "MACHINE_MOVED",
+    "SAME_COMMIT",
+    "VERDICTS",
+    "Confirmation",
+    "Judgement",
+]
+
+VERDICTS = ("regressed", "improved", "unchanged", "inconclusive", "new", "missing")
+
+MACHINE = "machine"
+"""Stands for the model in the rows that tell of the reference's own step time."""
+
+MACHINE_MOVED = "the machine moved, the code did not"
+SAME_COMMIT = "same commit"
+BUDGET_SPENT = "budget spent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confirmation:
+    """What the live comparison of one case gave, or why there was none."""
+
+    decision: Decision | None
+    """None where no live comparison was made."""
+    decided_by: Clock | None = None
+    sessions: int = 0
+    anchor: str = ""
+    """The commit whose code ran beside today's."""
+    reason: str = ""
+    """Why there was none: `SAME_COMMIT`, `BUDGET_SPENT`, or a few words such as `dirty tree`."""
+
+    def __post_init__(self) -> None:
+        if self.decision is None and not self.reason:
+            raise MeasurementError("a confirmation must have a decision or the reason for none")
+        if self.decision is not None and self.decision.verdict is None:
+            raise MeasurementError("a confirmation must have a decision with a verdict, got none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """One metric of one case against its baseline. Shares are of the baseline: 0.1 is 10 %."""
+
+    run: str
+    case: str
+    model: str
+    task: str
+    device: str
+    batch_size: int | None
+    precision: str
+    jit: str
+    threads: str
+    metric: str
+    unit: str
+    baseline: float | None = None
+    """Where paired with the reference, at today's speed of the machine: value / (1 + change)."""
+    value: float | None = None
+    change: float | None = None
+    """value / baseline - 1."""
+    low: float | None = None
+    """Lower end of the change's interval."""
+    high: float | None = None
+    verdict: str
+    unconfirmed: bool = False
+    """Whether history alone has judged a change."""
+    smallest_visible: float | None = None
+    """The smallest change that this run could have seen."""
+    baseline_runs: tuple[str, ...] = ()
+    note: str = ""
+    """One line: why, and what to try."""
+    fails: bool = False
+    """Whether this fails the run."""
+
+    def __post_init__(self) -> None:
+        if self.verdict not in VERDICTS:
+            raise MeasurementError(
+                f"{self.case}: verdict must be one of {', '.join(VERDICTS)}, got {self.verdict!r}"
+            )
+        if self.fails and self.verdict == "unchanged":
+            raise MeasurementError(f"{self.case}: what is unchanged must not fail a run")

@@ -1,0 +1,56 @@
+"""A step time is the device's, not the call's: shown on a CPU that answers before it has finished.
+
+No clock is faked here: `asynchronous.py` runs TensorFlow's asynchronous mode, in which the call of
+a step of 100 ms returns after one, and compares what the worker's loops report with the wall.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workers import environ
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is None, reason="TensorFlow's steps are timed"
+)
+
+KINDS = ("training", "inference", "reference")
+LOOPS = ("timed_step", "steps", "windows", "rounds")
+
+
+@pytest.fixture(scope="module")
+def ratios(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Reported over true seconds of a step, by kind of step, loop and backend."""
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("asynchronous.py"))],
+        env=environ(tmp_path_factory.mktemp("synchronisation")),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reported_step_lasts_until_the_device_has_finished(
+    kind: str, loop: str, ratios: dict[str, Any]
+) -> None:
+    assert 0.6 < ratios[kind][loop]["careful"] < 1.6
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_the_wait_a_reported_step_would_be_a_fraction_of_that(
+    kind: str, loop: str, ratios: dict[str, Any]
+) -> None:
+    assert ratios[kind][loop]["careless"] < 0.4
