@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from convmark.record import Record, to_cell
 
-__all__ = ["Comparability", "comparability", "difference", "of_the_run"]
+__all__ = ["AXES", "Comparability", "comparability", "difference", "of_the_run"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,17 +38,24 @@ class Comparability:
     schema: int
 
     @property
-    def stem(self) -> str:
-        """The cells of a row that begin the case, as a file holds them."""
-        return f"{to_cell(self.model)},{self.task},{self.device},{self.batch_size}"
+    def axes(self) -> tuple[str, ...]:
+        """The case as the cells of a row hold it, as far as `Outline` tells."""
+        return tuple(to_cell(getattr(self, name)) for name in AXES)
+
+    @property
+    def marks(self) -> frozenset[str]:
+        """Texts that a file with comparable rows holds somewhere."""
+        return frozenset(filter(None, (self.driver, self.cuda, self.cudnn)))
 
 
+AXES = ("model", "task", "device", "batch_size", "precision", "jit", "replicas", "threads")
 _OF_A_RUN = (
     "threads",
     "machine",
     "tensorflow",
     "keras",
     "python",
+    "flags",
     "isolation",
     "measurement_version",
     "schema",
@@ -79,7 +86,8 @@ def comparability(record: Record) -> Comparability:
 
 def of_the_run(facts: Comparability) -> tuple[object, ...]:
     """Return the facts that any row of a run tells of all its rows; None where it cannot tell."""
-    return tuple(getattr(facts, name) for name in _OF_A_RUN)
+    known = replace(facts, flags=facts.flags or "")  # every row tells its flags
+    return tuple(getattr(known, name) for name in _OF_A_RUN)
 
 
 def difference(now: Comparability, then: Comparability) -> str:

@@ -17,7 +17,7 @@ from convmark.comparability import Comparability, comparability, difference, of_
 from convmark.errors import StoreError
 from convmark.record import Record
 from convmark.screen import BASELINE_RUNS, loads_alike
-from convmark.shelf import Shelf, by_name
+from convmark.shelf import Outline, Shelf, by_name
 from convmark.store import Store, read_run
 
 __all__ = [
@@ -101,11 +101,11 @@ def accepted_history(store: Store, machine: str, records: Sequence[Record]) -> H
     paths = store.runs(machine)
     if records and records[0].machine in (machine, None) and records[0].run.isdecimal():
         paths = [path for path in paths if int(path.stem) < int(records[0].run)]
-    shelf = Shelf(paths)
+    wanted = _wanted(records)
+    shelf = Shelf(paths, marks=frozenset().union(*(key.marks for key in wanted.values())))
     there = {path.stem: path for path in paths}
     accepted = [there[row.run] for row in read_accepted(store, machine) if row.run in there]
     order = list(dict.fromkeys([*reversed(accepted), *paths]))
-    wanted = _wanted(records)
     anchors, differences = _anchors(shelf, order, wanted)
     cases = {name: CaseHistory(difference=differences.get(name, "")) for name in by_name(records)}
     for path in dict.fromkeys(anchors.values()):
@@ -169,11 +169,12 @@ def _comparable(
     return (), difference(key, comparability(others[0])) if others else ""
 
 
+_AKIN = 4
+"""Cases that agree in so many axes, batch size the last, differ in settings alone."""
+
+
 def _akin(row: Record, key: Comparability) -> bool:
-    """Whether a row of another case differs in settings alone, so that the two may be confused."""
-    return (row.model, row.task, row.device) == (key.model, key.task, key.device) and (
-        row.batch_size == key.batch_size
-    )
+    return comparability(row).axes[:_AKIN] == key.axes[:_AKIN]
 
 
 def _anchors(
@@ -187,17 +188,30 @@ def _anchors(
         left = {name: key for name, key in wanted.items() if name not in anchors}
         if not left:
             break
-        helped = left if shelf.is_alike(path, conditions) else left.keys() - differences.keys()
-        if shelf.stems(path).isdisjoint(wanted[name].stem for name in helped):
+        puzzling = [key for name, key in left.items() if name not in differences]
+        alike = shelf.is_alike(path, conditions)
+        if not (alike and _may_hold(shelf.outline(path), left.values())) and not (
+            puzzling and _may_explain(shelf.outline(path), puzzling)
+        ):
             continue
         found = shelf.measured(path)
         for name, key in left.items():
             rows, differs = _comparable(key, name, found)
             if rows:
                 anchors[name] = path
-            elif differs and name in found:
-                differences.setdefault(name, differs)
+            elif differs and (name in found or name not in differences):
+                differences[name] = differs
     return anchors, {name: text for name, text in differences.items() if name not in anchors}
+
+
+def _may_hold(outline: Outline, keys: Iterable[Comparability]) -> bool:
+    return any(key.axes in outline.cases and key.marks <= outline.marks for key in keys)
+
+
+def _may_explain(outline: Outline, keys: Iterable[Comparability]) -> bool:
+    """Whether it holds one of the cases, or one akin to it, whatever the conditions."""
+    akin = {axes[:_AKIN] for axes in outline.cases}
+    return any(key.axes[:_AKIN] in akin for key in keys)
 
 
 def _runs_at(
@@ -209,11 +223,12 @@ def _runs_at(
     found: dict[str, dict[Path, tuple[Record, ...]]] = {name: {} for name in keys}
     read = 0
     clean = shelf.clean_at(anchor.commit) if anchor.commit and anchor.dirty is False else ()
-    for path in dict.fromkeys(itertools.chain([anchor.path], clean)):
+    others = (path for path in clean if path != anchor.path)
+    for path in itertools.chain([anchor.path], others):
         left = {name for name in keys if not _enough(found[name].values(), loads[name])}
         if not left or read > MOST_READ:
             break
-        if shelf.stems(path).isdisjoint(keys[name].stem for name in left):
+        if not _may_hold(shelf.outline(path), [keys[name] for name in left]):
             continue
         read += 1
         measured = shelf.measured(path)

@@ -446,7 +446,7 @@ class _Follower:
         With `until`, stop at the event of that name and return it: a worker that waits for a
         command writes nothing beyond it.
         """
-        ended = False
+        ended = worker.wait(0) is not None
         while True:
             sources: list[Any] = [worker.events_fd] if ended else [worker.events_fd, worker.control]
             readable = select.select(sources, [], [], 0 if ended else self._limit_s)[0]

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from convmark.comparability import comparability, of_the_run
+from convmark.comparability import AXES, comparability, of_the_run
 from convmark.errors import ConvmarkError
 from convmark.record import Record
 from convmark.store import HEADER, StoreWarning, read_head, read_run
 
-__all__ = ["Shelf", "by_name"]
+__all__ = ["Outline", "Shelf", "by_name"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """What a file may hold, found without parsing its rows; nothing else is in it."""
+
+    cases: frozenset[tuple[str, ...]]
+    """The cells of the axes, for each case with a measured row, and perhaps for more."""
+    marks: frozenset[str]
+    """The marks that were asked for and are in it."""
 
 
 def by_name(records: Iterable[Record]) -> dict[str, list[Record]]:
@@ -25,10 +37,11 @@ def by_name(records: Iterable[Record]) -> dict[str, list[Record]]:
 class Shelf:
     """Run files, oldest first. One that cannot be read holds nothing, until `warn` says so."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], marks: Collection[str] = ()) -> None:
         self._paths = paths
+        self._marks = marks
         self._heads: dict[Path, Record | None] = {}
-        self._stems: dict[Path, frozenset[str]] = {}
+        self._outlines: dict[Path, Outline] = {}
         self._rows: dict[Path, dict[str, list[Record]]] = {}
         self._unreadable: dict[Path, ConvmarkError] = {}
 
@@ -55,11 +68,15 @@ class Shelf:
                 self._unreadable[path], self._rows[path] = error, {}
         return self._rows[path]
 
-    def stems(self, path: Path) -> frozenset[str]:
-        """The stems of the run's cases, found without parsing its rows."""
-        if path not in self._stems:
-            self._stems[path] = _stems_in(path) if self.head(path) else frozenset()
-        return self._stems[path]
+    def outline(self, path: Path) -> Outline:
+        """What the run may hold."""
+        if path not in self._outlines:
+            try:
+                data = path.read_bytes() if self.head(path) else b""
+            except OSError:
+                data = b""
+            self._outlines[path] = _outline(data, self._marks)
+        return self._outlines[path]
 
     def is_alike(self, path: Path, conditions: Collection[tuple[object, ...]]) -> bool:
         """Whether nothing that all rows of the run share rules out comparable rows."""
@@ -88,17 +105,15 @@ class Shelf:
             warnings.warn(text, StoreWarning, stacklevel=3)
 
 
-_MODEL = HEADER.index("model")
+_LAST = HEADER.index(AXES[-1])
+_axes = operator.itemgetter(*(HEADER.index(name) for name in AXES))
 
 
-def _stems_in(path: Path) -> frozenset[str]:
-    """Return the stems in a file, and perhaps more; rows that failed may be left out.
-
-    The cells before the model's are plain in a measured row, for its error is empty.
-    """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError:
-        return frozenset()
-    cells = (line.split(b",", _MODEL + 4)[_MODEL : _MODEL + 4] for line in lines)
-    return frozenset(stem.decode(errors="replace") for stem in set(map(b",".join, cells)))
+def _outline(data: bytes, marks: Iterable[str]) -> Outline:
+    """Outline a file; the cells before the axes are plain in a measured row, its error empty."""
+    lines = (line.split(b",", _LAST + 1) for line in data.split(b"\n"))
+    cases = {_axes(cells) for cells in lines if len(cells) > _LAST + 1}
+    return Outline(
+        cases=frozenset(tuple(cell.decode(errors="replace") for cell in case) for case in cases),
+        marks=frozenset(mark for mark in marks if mark.encode() in data),
+    )

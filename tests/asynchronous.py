@@ -73,6 +73,11 @@ def rounds(step: Step, backend: Any) -> tuple[float, int]:
     return sum(times_s), len(times_s)
 
 
+def turn(step: Step, backend: Any) -> tuple[float, int]:
+    times_s = timing.turn(step, backend, 5).wall_s
+    return sum(times_s), len(times_s)
+
+
 def silent() -> timing.Pulse:
     return timing.Pulse(lambda phase: None, time.monotonic)
 
@@ -114,7 +119,7 @@ def main() -> None:
                 "careful": reported_over_true(loop, step, backend),
                 "careless": reported_over_true(loop, step, Careless()),
             }
-            for loop in (timed_step, steps, windows, rounds)
+            for loop in (timed_step, steps, windows, rounds, turn)
         }
     print(json.dumps(ratios))
 

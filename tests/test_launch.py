@@ -270,6 +270,54 @@ def test_a_worker_log_holds_its_own_output_alone(
         assert "said by the zygote" not in answer.message
 
 
+# -- workers that take turns -----------------------------------------------------------------------
+
+
+def test_two_live_workers_of_one_zygote_take_turns(unharmed: Interpreter) -> None:
+    request = measured("lenet5", batch_size=8)
+    with unharmed.live(request) as one, unharmed.live(request) as other:
+        for worker in (one, other):
+            assert worker.expect("warm")["step_time_s"] > 0
+        for steps in (1, 3):
+            for worker in (other, one):
+                worker.command(steps=steps)
+                assert worker.expect("turn")["wall_s"] > 0
+
+
+def test_a_live_worker_that_dies_takes_no_other_with_it(
+    unharmed: Interpreter, workplace: Workplace
+) -> None:
+    with (
+        unharmed.live(measured("builders:leaves_a_fork")) as doomed,
+        unharmed.live(measured("lenet5")) as other,
+    ):
+        doomed.expect("warm")
+        workplace.told("left")
+        os.kill(workplace.told("worker"), signal.SIGKILL)
+        other.expect("warm")
+        other.command(steps=2)
+        assert other.expect("turn")["wall_s"] > 0
+        doomed.command(steps=1)
+        with pytest.raises(WorkerError, match="SIGKILL"):
+            doomed.expect("turn")
+        other.command(steps=1)
+        assert other.expect("turn")["wall_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("builder", "said"),
+    [("raises", "ValueError"), ("aborts", "SIGABRT"), ("sleeps", "no sign of progress for 2 s")],
+)
+def test_a_live_worker_that_cannot_begin_says_why(
+    builder: str, said: str, impatient: Interpreter
+) -> None:
+    with (
+        pytest.raises(WorkerError, match=said),
+        impatient.live(measured(f"builders:{builder}")) as worker,
+    ):
+        worker.expect("warm")
+
+
 # -- what may befall the harness ----------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 KINDS = ("training", "inference", "reference")
-LOOPS = ("timed_step", "steps", "windows", "rounds")
+LOOPS = ("timed_step", "steps", "windows", "rounds", "turn")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,125 @@
+"""The machine itself: the reference's own step time against its history; it fails no run.
+
+A driver, governor, fan or throttled card slows case and reference alike, so that no paired ratio
+shows it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import mean, median, stdev
+
+from convmark.confirm import t_quantile
+from convmark.history import load_per_cpu
+from convmark.judgement import MACHINE, Judgement
+from convmark.record import Record
+from convmark.screen import loads_alike
+
+__all__ = ["MOVED", "machine_judgements"]
+
+MOVED = math.log(1.10)
+"""A plain step time moves by 5 to 10 % between fresh processes of identical code on a quiet
+machine (docs: measured), so less says nothing."""
+
+_CONFIDENCE = 0.975
+_LEAST_BETWEEN_RUNS = 0.02
+"""Runs of the same machine that agree better than this do so by luck."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Group:
+    """The rows whose rounds had the same reference on the same device with the same threads."""
+
+    now: dict[tuple[str, int], Record] = field(default_factory=dict)
+    before: dict[str, dict[tuple[str, int], Record]] = field(default_factory=dict)
+
+
+def machine_judgements(
+    compared: Iterable[tuple[Sequence[Record], Sequence[Sequence[Record]]]],
+) -> list[Judgement]:
+    """Judge the reference's median step time, per reference, device and threads.
+
+    Args:
+        compared: per case, this run's rows and those of its baseline's runs.
+    """
+    groups: dict[tuple[str, str, str], _Group] = {}
+    for now, baseline in compared:
+        for row in now:
+            if row.reference is not None and row.reference_step_time_p50_s:
+                key = (row.reference, row.device, row.threads)
+                group = groups.setdefault(key, _Group())
+                group.now[row.case.name, row.process] = row
+                for run in baseline:
+                    rows = group.before.setdefault(run[0].run, {})
+                    rows.update({(one.case.name, one.process): one for one in run})
+    return [_judged(key, group) for key, group in groups.items() if group.before]
+
+
+def _judged(key: tuple[str, str, str], group: _Group) -> Judgement:
+    reference, device, threads = key
+    now = list(group.now.values())
+    runs = {run: list(rows.values()) for run, rows in group.before.items()}
+    value = _reference_s(now)
+    logs = [math.log(_reference_s(rows)) for rows in runs.values()]
+    estimate = math.log(value) - mean(logs)
+    half = _half_width(logs)
+    verdict = _verdict(estimate, half)
+    return Judgement(
+        run=now[0].run,
+        case="-".join([MACHINE, device, reference, *([f"t{threads}"] * (threads != "default"))]),
+        model=MACHINE,
+        task="",
+        device=device,
+        batch_size=None,
+        precision="",
+        jit="",
+        threads=threads,
+        metric="reference_step_time",
+        unit="s",
+        baseline=value / math.exp(estimate),
+        value=value,
+        change=math.expm1(estimate),
+        low=None if half is None else math.expm1(estimate - half),
+        high=None if half is None else math.expm1(estimate + half),
+        verdict=verdict,
+        smallest_visible=None if half is None else math.expm1(max(half, MOVED)),
+        baseline_runs=tuple(runs),
+        note=_note(verdict, estimate, now, [row for rows in runs.values() for row in rows]),
+    )
+
+
+def _reference_s(rows: Sequence[Record]) -> float:
+    times_s = [row.reference_step_time_p50_s for row in rows if row.reference_step_time_p50_s]
+    return float(median(times_s)) if times_s else math.nan
+
+
+def _half_width(logs: Sequence[float]) -> float | None:
+    """Half the 95 % interval of one more run; None where one run tells no spread."""
+    if len(logs) < 2:
+        return None
+    spread = max(stdev(logs), _LEAST_BETWEEN_RUNS)
+    return t_quantile(_CONFIDENCE, len(logs) - 1) * spread * (1 + 1 / len(logs)) ** 0.5
+
+
+def _verdict(estimate: float, half: float | None) -> str:
+    if half is None:
+        return "inconclusive"
+    if abs(estimate) > max(half, MOVED):
+        return "regressed" if estimate > 0 else "improved"
+    return "unchanged" if abs(estimate) + half <= MOVED else "inconclusive"
+
+
+def _note(verdict: str, estimate: float, now: Sequence[Record], before: Sequence[Record]) -> str:
+    parts = []
+    if verdict in ("regressed", "improved"):
+        size = 100 * abs(math.expm1(estimate))
+        way = "slower" if estimate > 0 else "faster"
+        parts.append(f"the machine is {size:.1f} % {way} for case and reference alike")
+    loads = load_per_cpu(before), load_per_cpu(now)
+    if None not in loads and not loads_alike(*loads):
+        parts.append(f"the loads are unlike, {loads[0]:.2f} then and {loads[1]:.2f} now per CPU")
+    if verdict == "inconclusive" and len({row.run for row in before}) < 2:
+        parts.append("one earlier run tells no spread")
+    return "; ".join(parts)
