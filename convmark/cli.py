@@ -1,4 +1,7 @@
-"""The command line: `convmark run | doctor`. Imports nothing heavy before it knows what to do."""
+"""The command line: `convmark run | compare | accept | history | doctor`.
+
+Imports nothing heavy before it knows what to do.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,10 @@ import contextlib
 import difflib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from convmark import __version__
 from convmark.errors import ConvmarkError
@@ -17,6 +21,7 @@ from convmark.options import OPTIONS, Options, pyproject_settings, read
 
 __all__ = ["main"]
 
+FORMS = ("table", "markdown", "json", "github")
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -59,7 +64,43 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         allow_abbrev=False,
     )
     _add_options(doctor, ["results"])
-    return parser, {"run": run, "doctor": doctor}
+    return parser, {"run": run, "doctor": doctor, **_history_parsers(commands)}
+
+
+def _history_parsers(commands: Any) -> dict[str, _Parser]:
+    """Return the parsers of the commands that measure nothing."""
+    compare = commands.add_parser(
+        "compare",
+        help="judge a run against its history, or against another run",
+        description="Judge the newest run, or RUN, against its history; with two, the second "
+        "against the first. A run is a number, a commit or a file. Measures nothing, so a "
+        "change of the step time stays unconfirmed.",
+        allow_abbrev=False,
+    )
+    compare.add_argument("runs", metavar="RUN", nargs="*", help="the run to judge, or two")
+    compare.add_argument("--format", metavar="FORM", default="table", help=f"{', '.join(FORMS)}")
+    accept = commands.add_parser(
+        "accept",
+        help="make a run what later runs are judged against",
+        description="Make a run what later runs of its cases are judged against.",
+        allow_abbrev=False,
+    )
+    accept.add_argument("run", metavar="RUN", help="its number, commit or file")
+    accept.add_argument("--reason", metavar="TEXT", required=True, help="why, in a few words")
+    history = commands.add_parser(
+        "history",
+        help="show what the runs say of one case",
+        description="Show the step time and the verdict of one case, run by run.",
+        allow_abbrev=False,
+    )
+    history.add_argument("case", metavar="CASE", help="its name, as the tables give it")
+    found = {"compare": compare, "accept": accept, "history": history}
+    for parser in found.values():
+        _add_options(parser, ["results"])
+        parser.add_argument(
+            "--machine", metavar="NAME", help="folder of the results (default: this machine's)"
+        )
+    return found
 
 
 def _add_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
@@ -76,7 +117,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands[given.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         options = read(vars(given), pyproject_settings(Path.cwd()))
-        return _doctor(options) if given.command == "doctor" else _run(options)
+        with warnings.catch_warnings():
+            return _command(given, options)
     except ConvmarkError as error:
         print(f"convmark {given.command}: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -87,6 +129,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+
+
+def _command(given: argparse.Namespace, options: Options) -> int:
+    if given.command == "run":
+        return _run(options)
+    if given.command == "doctor":
+        return _doctor(options)
+    from convmark import commands
+
+    warnings.showwarning = _show_warning
+    if given.command == "compare":
+        failed = commands.compare(options.results, given.machine, given.runs, given.format)
+        return EXIT_FAILED if failed else EXIT_OK
+    if given.command == "accept":
+        commands.accept(options.results, given.machine, given.run, given.reason)
+    else:
+        commands.history(options.results, given.machine, given.case)
+    return EXIT_OK
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    print(f"convmark: {message}", file=sys.stderr)
 
 
 def _run(options: Options) -> int:

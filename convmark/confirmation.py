@@ -16,12 +16,18 @@ from convmark.errors import ConvmarkError
 from convmark.judgement import BUDGET_SPENT, SAME_COMMIT, Confirmation
 from convmark.lockstep import Plan, compare
 
-__all__ = ["Limits", "Watch", "confirm"]
+__all__ = ["DIRTY_TREE", "NO_COMMIT", "Limits", "Watch", "confirm"]
+
+NO_COMMIT = "no commit"
+DIRTY_TREE = "dirty tree"
 
 Watch = Callable[[Case, int, Clocks | None], None]
 """Is told the case, its sessions so far, and what is known of it."""
 
 Sources = Mapping[str, Sequence[str] | None]
+
+AnchorOf = Callable[[Case, Origin], str]
+"""Gives the commit to compare a case with; raises ConvmarkError, saying why there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +44,7 @@ class Limits:
 
 def confirm(
     cases: Sequence[Case],
-    anchors: Mapping[Path, str] | str | None,
+    anchor_of: AnchorOf,
     sources: Sources,
     make: MakeInterpreter,
     limits: Limits,
@@ -48,7 +54,7 @@ def confirm(
     """Return what a live comparison says of each case, by the case's name.
 
     Args:
-        anchors: the commit to compare with, one for all or by repository; None where none is known.
+        anchor_of: the commit to compare each case with.
         sources: for models named package.module:builder their module and its file.
         make: makes an interpreter (see `anchor.beside`).
         clock: seconds, against which the budget is held.
@@ -59,10 +65,15 @@ def confirm(
     today: dict[Path, Commit] = {}
     for case in cases:
         origin = origin_of(case, sources)
-        anchor = _anchor_of(origin, anchors)
-        reason = _why_not(origin, anchor, today, limits.results)
-        if reason or origin is None or anchor is None:
-            found[case.name] = Confirmation(decision=None, anchor=anchor or "", reason=reason)
+        try:
+            if origin is None:
+                raise ConvmarkError("the model is in no git repository")
+            anchor = anchor_of(case, origin)
+        except ConvmarkError as error:
+            found[case.name] = Confirmation(decision=None, reason=str(error))
+            continue
+        if _is_today(origin, anchor, today, limits.results):
+            found[case.name] = Confirmation(decision=None, anchor=anchor, reason=SAME_COMMIT)
         else:
             comparable.append((case, origin, anchor))
     plan = Plan(
@@ -78,25 +89,12 @@ def confirm(
     return found
 
 
-def _anchor_of(origin: Origin | None, anchors: Mapping[Path, str] | str | None) -> str | None:
-    if origin is None or anchors is None or isinstance(anchors, str):
-        return anchors if isinstance(anchors, str) else None
-    return anchors.get(origin.repository)
-
-
-def _why_not(
-    origin: Origin | None, anchor: str | None, today: dict[Path, Commit], results: Path
-) -> str:
-    """Return why the anchor's code cannot, or need not, be run; empty where it is to be."""
-    if origin is None:
-        return "the model is in no git repository"
-    if anchor is None:
-        return "no clean commit"
+def _is_today(origin: Origin, anchor: str, today: dict[Path, Commit], results: Path) -> bool:
+    """Whether the files on the disk are the anchor's, so that there is nothing to compare."""
     repository = origin.repository
     if repository not in today:
         today[repository] = read_commit(repository, besides=[results])
-    same = today[repository].sha == anchor and today[repository].dirty is False
-    return SAME_COMMIT if same else ""
+    return today[repository].sha == anchor and today[repository].dirty is False
 
 
 def _beside_today(

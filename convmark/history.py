@@ -34,7 +34,7 @@ __all__ = [
     "steady",
 ]
 
-MOST_READ = 4 * BASELINE_RUNS
+MOST_READ = 2 * BASELINE_RUNS
 """The most files of an anchor's commit that are read for runs under a like load."""
 
 
@@ -226,7 +226,7 @@ def _runs_at(
     others = (path for path in clean if path != anchor.path)
     for path in itertools.chain([anchor.path], others):
         left = {name for name in keys if not _enough(found[name].values(), loads[name])}
-        if not left or read > MOST_READ:
+        if not left or read >= MOST_READ:
             break
         if not _may_hold(shelf.outline(path), [keys[name] for name in left]):
             continue

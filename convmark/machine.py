@@ -20,8 +20,8 @@ from convmark.screen import loads_alike
 __all__ = ["MOVED", "machine_judgements"]
 
 MOVED = math.log(1.10)
-"""A plain step time moves by 5 to 10 % between fresh processes of identical code on a quiet
-machine (docs: measured), so less says nothing."""
+"""A plain step time moves by 5 to 10 % between fresh processes of identical code, measured on a
+quiet machine of two cores, so less says nothing."""
 
 _CONFIDENCE = 0.975
 _LEAST_BETWEEN_RUNS = 0.02
@@ -32,8 +32,8 @@ _LEAST_BETWEEN_RUNS = 0.02
 class _Group:
     """The rows whose rounds had the same reference on the same device with the same threads."""
 
-    now: dict[tuple[str, int], Record] = field(default_factory=dict)
-    before: dict[str, dict[tuple[str, int], Record]] = field(default_factory=dict)
+    now: dict[tuple[int, int], Record] = field(default_factory=dict)
+    before: dict[str, dict[tuple[int, int], Record]] = field(default_factory=dict)
 
 
 def machine_judgements(
@@ -46,15 +46,18 @@ def machine_judgements(
     """
     groups: dict[tuple[str, str, str], _Group] = {}
     for now, baseline in compared:
-        for row in now:
-            if row.reference is not None and row.reference_step_time_p50_s:
-                key = (row.reference, row.device, row.threads)
-                group = groups.setdefault(key, _Group())
-                group.now[row.case.name, row.process] = row
-                for run in baseline:
-                    rows = group.before.setdefault(run[0].run, {})
-                    rows.update({(one.case.name, one.process): one for one in run})
+        for row in _with_reference(now):
+            group = groups.setdefault((row.reference or "", row.device, row.threads), _Group())
+            group.now[row.order, row.process] = row
+            for run in baseline:
+                for one in _with_reference(run):
+                    rows = group.before.setdefault(one.run, {})
+                    rows[one.order, one.process] = one
     return [_judged(key, group) for key, group in groups.items() if group.before]
+
+
+def _with_reference(rows: Sequence[Record]) -> list[Record]:
+    return [row for row in rows if row.reference and row.reference_step_time_p50_s]
 
 
 def _judged(key: tuple[str, str, str], group: _Group) -> Judgement:
@@ -91,8 +94,7 @@ def _judged(key: tuple[str, str, str], group: _Group) -> Judgement:
 
 
 def _reference_s(rows: Sequence[Record]) -> float:
-    times_s = [row.reference_step_time_p50_s for row in rows if row.reference_step_time_p50_s]
-    return float(median(times_s)) if times_s else math.nan
+    return float(median(row.reference_step_time_p50_s or math.nan for row in rows))
 
 
 def _half_width(logs: Sequence[float]) -> float | None:
@@ -100,7 +102,8 @@ def _half_width(logs: Sequence[float]) -> float | None:
     if len(logs) < 2:
         return None
     spread = max(stdev(logs), _LEAST_BETWEEN_RUNS)
-    return t_quantile(_CONFIDENCE, len(logs) - 1) * spread * (1 + 1 / len(logs)) ** 0.5
+    error = spread * math.sqrt(1 + 1 / len(logs))
+    return t_quantile(_CONFIDENCE, len(logs) - 1) * error
 
 
 def _verdict(estimate: float, half: float | None) -> str:

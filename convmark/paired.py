@@ -153,7 +153,7 @@ def from_history(
     if not step.flagged:
         return _unflagged(step)
     if reason == BUDGET_SPENT:
-        note = "the budget of live comparisons was spent: try a larger --confirm-budget"
+        note = f"{BUDGET_SPENT} before a live comparison: try a larger --confirm-budget"
         return _screen_finding(step, "inconclusive", note)
     decision, clock = _history_decision(step, error_rate_per_case(flagged_cases))
     return _finding(decision, _history_note(step, decision, clock, reason), unconfirmed=True)
@@ -218,7 +218,9 @@ def confirmed(step: StepTime | None, confirmation: Confirmation) -> Finding | No
     parts = [f"{confirmation.sessions} sessions beside {confirmation.anchor[:12]}"]
     if confirmation.decided_by == "cpu":
         parts.append("by CPU time")
-    if confirmation.reason:
+    if confirmation.reason == BUDGET_SPENT:
+        parts.append(f"{BUDGET_SPENT}: try a larger --confirm-budget")
+    elif confirmation.reason:
         parts.append(confirmation.reason)
     if decision.verdict == "inconclusive":
         free = step is not None and step.threads_free

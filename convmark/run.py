@@ -84,16 +84,22 @@ class Observer(Protocol):
     def ended(self, job: Job, record: Record) -> None: ...
 
 
-def plan(cases: Sequence[Case], processes: int, seed: int) -> list[Job]:
+def plan(
+    cases: Sequence[Case], processes: int, seed: int, *, after: tuple[int, int] = (0, 0)
+) -> list[Job]:
     """Return every process of every case; each case once before any a second time, in random order.
 
     A case's processes are so spread over the run that a disturbance of seconds hits one of them.
+
+    Args:
+        after: processes of each case, and rows, that the run has already.
     """
     order = random.Random(seed)
+    processes_before, rows_before = after
     jobs: list[Job] = []
-    for process in range(1, processes + 1):
+    for process in range(processes_before + 1, processes_before + processes + 1):
         for case in order.sample(list(cases), len(cases)):
-            jobs.append(Job(case=case, process=process, order=len(jobs) + 1))
+            jobs.append(Job(case=case, process=process, order=rows_before + len(jobs) + 1))
     return jobs
 
 

@@ -8,12 +8,16 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from convmark.case import Case
 from convmark.comparability import AXES, comparability, of_the_run
 from convmark.errors import ConvmarkError
 from convmark.record import Record
 from convmark.store import HEADER, StoreWarning, read_head, read_run
 
 __all__ = ["Outline", "Shelf", "by_name"]
+
+
+_case_of = operator.attrgetter(*Case.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +32,10 @@ class Outline:
 
 def by_name(records: Iterable[Record]) -> dict[str, list[Record]]:
     """Return the rows of each case by the case's name."""
-    cases: dict[str, list[Record]] = {}
+    groups: dict[object, list[Record]] = {}
     for record in records:
-        cases.setdefault(record.case.name, []).append(record)
-    return cases
+        groups.setdefault(_case_of(record), []).append(record)
+    return {rows[0].case.name: rows for rows in groups.values()}
 
 
 class Shelf:
@@ -111,7 +115,7 @@ _axes = operator.itemgetter(*(HEADER.index(name) for name in AXES))
 
 def _outline(data: bytes, marks: Iterable[str]) -> Outline:
     """Outline a file; the cells before the axes are plain in a measured row, its error empty."""
-    lines = (line.split(b",", _LAST + 1) for line in data.split(b"\n"))
+    lines = (line.split(b",", _LAST + 1) for line in data.split(b"\n")[1:])
     cases = {_axes(cells) for cells in lines if len(cells) > _LAST + 1}
     return Outline(
         cases=frozenset(tuple(cell.decode(errors="replace") for cell in case) for case in cases),

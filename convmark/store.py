@@ -15,7 +15,7 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -219,8 +219,12 @@ def read_step_times(path: Path, orders: Iterable[int]) -> np.ndarray | None:
     return np.concatenate(arrays) if arrays else None
 
 
-def read_run(path: Path) -> list[Record]:
-    """Return the rows of a run's file.
+def _all(cells: Sequence[str]) -> bool:
+    return True
+
+
+def read_run(path: Path, keep: Callable[[Sequence[str]], bool] = _all) -> list[Record]:
+    """Return the rows of a run's file, all or those whose cells are to be kept.
 
     A last line without its newline is what a killed writer leaves: it is left out with a
     `StoreWarning`. Everything else that does not fit the schema is refused.
@@ -236,7 +240,7 @@ def read_run(path: Path) -> list[Record]:
     if torn:
         line = body.count(b"\n") + 1
         warnings.warn(f"{path}:{line}: a torn last line was left out", StoreWarning, stacklevel=2)
-    return list(_parse(path, io.StringIO(_text(path, body), newline="")))
+    return list(_parse(path, io.StringIO(_text(path, body), newline=""), keep))
 
 
 def read_head(path: Path) -> Record | None:
@@ -247,7 +251,7 @@ def read_head(path: Path) -> Record | None:
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return next(_parse(path, (line for line in file if line.endswith("\n"))), None)
+            return next(_parse(path, (line for line in file if line.endswith("\n")), _all), None)
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
@@ -275,14 +279,17 @@ def _line(data: bytes, place: int) -> int:
     return data.count(b"\n", 0, place) + 1
 
 
-def _parse(path: Path, lines: Iterable[str]) -> Iterator[Record]:
+def _parse(
+    path: Path, lines: Iterable[str], keep: Callable[[Sequence[str]], bool]
+) -> Iterator[Record]:
     reader = csv.reader(lines, strict=True)
     try:
         _check_header(path, next(reader, None))
         for cells in reader:
             if len(cells) > 0 and cells[0] != str(SCHEMA_VERSION):
                 raise StoreError(_other_schema(cells[0]))
-            yield from_cells(cells)
+            if keep(cells):
+                yield from_cells(cells)
     except csv.Error as error:
         raise StoreError(f"{path}:{reader.line_num}: must be CSV: {error}") from None
     except StoreError as error:

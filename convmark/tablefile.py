@@ -10,8 +10,9 @@ import csv
 import fcntl
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from convmark.errors import StoreError
 
@@ -32,12 +33,9 @@ def append_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, flags, 0o644), "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed
-            found = file.read()
-            whole = found.rfind(b"\n") + 1
-            if whole < len(found):  # the torn line that a reader would leave out
-                file.truncate(whole)
             first = _lines([header])
-            if whole and not found.startswith(first):
+            whole = _without_torn_line(file)
+            if whole and file.read(len(first)) != first:
                 raise StoreError(_other_header(path, header))
             file.write(body if whole else first + body)
             file.flush()
@@ -46,36 +44,44 @@ def append_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]
         raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
-def read_rows(path: Path, header: Sequence[str]) -> list[tuple[int, list[str]]]:
-    """Return line number and cells of each row; none where there is no file yet.
+def _without_torn_line(file: BinaryIO) -> int:
+    """Cut off the torn last line that a reader would leave out; return the size, at the start."""
+    size = file.seek(0, os.SEEK_END)
+    if size:
+        file.seek(size - 1)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            size = file.read().rfind(b"\n") + 1
+            file.truncate(size)
+    file.seek(0)
+    return size
+
+
+def read_rows(path: Path, header: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """Yield line number and cells of each row; none where there is no file yet.
 
     Raises:
         StoreError: the file cannot be read, or does not fit the header.
     """
     try:
-        data = path.read_bytes()
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.reader((line for line in file if line.endswith("\n")), strict=True)
+            if (first := next(reader, None)) is not None and first != list(header):
+                raise StoreError(_other_header(path, header))
+            for cells in reader:
+                if len(cells) != len(header):
+                    raise StoreError(
+                        f"{path}:{reader.line_num}: must have {len(header)} cells, has {len(cells)}"
+                    )
+                yield reader.line_num, cells
     except FileNotFoundError:
-        return []
+        return
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
-    try:
-        text = data[: data.rfind(b"\n") + 1].decode("utf-8")
     except UnicodeDecodeError:
         raise StoreError(f"{path}: must be UTF-8 text") from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows = []
-    try:
-        if (first := next(reader, None)) is not None and first != list(header):
-            raise StoreError(_other_header(path, header))
-        for cells in reader:
-            if len(cells) != len(header):
-                raise StoreError(
-                    f"{path}:{reader.line_num}: must have {len(header)} cells, has {len(cells)}"
-                )
-            rows.append((reader.line_num, cells))
     except csv.Error as error:
         raise StoreError(f"{path}:{reader.line_num}: must be CSV: {error}") from None
-    return rows
 
 
 def _other_header(path: Path, header: Sequence[str]) -> str:

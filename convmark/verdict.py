@@ -12,19 +12,11 @@ from statistics import mean, median, stdev
 from typing import Any, Literal
 
 from convmark.case import TASKS
-from convmark.history import CaseHistory, History, by_name, steady
 from convmark.judgement import Confirmation, Judgement
 from convmark.machine import machine_judgements
-from convmark.paired import (
-    Finding,
-    Pairs,
-    StepTime,
-    confirmed,
-    from_history,
-    pairs,
-    screened,
-)
+from convmark.paired import Finding, confirmed, from_history
 from convmark.record import Record
+from convmark.review import CaseReview, Review, flagged, review
 
 __all__ = [
     "METRICS",
@@ -128,76 +120,6 @@ METRICS = (
 STEP_TIME = METRICS[0]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseReview:
-    """One case of the run beside its baseline."""
-
-    rows: tuple[Record, ...]
-    """The rows of this run that count: the steady ones where there are any."""
-    every_row: tuple[Record, ...]
-    history: CaseHistory
-    baseline: tuple[tuple[Record, ...], ...]
-    """The runs of the history that it is judged against."""
-    step: StepTime | None
-    """None where there is no paired step time on both sides."""
-
-    @property
-    def failed(self) -> Record | None:
-        """The first process that failed."""
-        return next((row for row in self.every_row if not row.measured), None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Review:
-    """A run screened against its history, by the cases' names."""
-
-    cases: Mapping[str, CaseReview]
-    absent: tuple[Record, ...]
-    """Rows of the cases that the history has and the run has not."""
-
-
-def review(records: Sequence[Record], history: History) -> Review:
-    """Screen a run; call it again with all records once a case was given more processes."""
-    every = by_name(records)
-    rows = {name: steady(group) for name, group in every.items()}
-    wall: dict[str, Pairs] = {}
-    cpu: dict[str, Pairs] = {}
-    for name, now in rows.items():
-        earlier = history.cases[name].runs
-        if (found := pairs(now, earlier)) is not None:
-            wall[name] = found
-            by_cpu = pairs(now, [earlier[place] for place in found.chosen], cpu=True)
-            if now[0].threads == "1" and now[0].device == "cpu" and by_cpu is not None:
-                cpu[name] = by_cpu
-    steps = screened(wall, cpu, rows)
-    cases = {}
-    for name, group in every.items():
-        earlier = history.cases[name].runs
-        chosen = [earlier[place] for place in wall[name].chosen] if name in wall else earlier
-        cases[name] = CaseReview(
-            rows=rows[name],
-            every_row=tuple(group),
-            history=history.cases[name],
-            baseline=tuple(chosen),
-            step=steps.get(name),
-        )
-    return Review(cases=cases, absent=history.absent)
-
-
-def flagged(review: Review) -> list[str]:
-    """Return the names of the cases that a live comparison must judge, largest change first."""
-    found = {
-        name: case.step
-        for name, case in review.cases.items()
-        if case.step is not None and case.step.flagged and case.failed is None
-    }
-    return sorted(found, key=lambda name: -_size(found[name]))
-
-
-def _size(step: StepTime) -> float:
-    return max(abs(step.wall.estimate), abs(step.cpu.estimate) if step.cpu else 0.0)
-
-
 def conclude(
     review: Review,
     confirmations: Mapping[str, Confirmation] | None = None,
@@ -295,7 +217,7 @@ def _others(case: CaseReview) -> list[Judgement]:
         if value is None or not runs:
             continue
         baseline = runs[-1] if metric.rule == "exact" else median(runs)
-        verdict, visible, note = _plain_verdict(metric, baseline, value, case)
+        verdict, allowed, note = _plain_verdict(metric, baseline, value, case)
         found.append(
             _judgement(
                 case.rows[0],
@@ -304,7 +226,7 @@ def _others(case: CaseReview) -> list[Judgement]:
                 value=value,
                 change=value / baseline - 1 if baseline else None,
                 verdict=verdict,
-                smallest_visible=visible / baseline if baseline else None,
+                smallest_visible=allowed / baseline if baseline and allowed else None,
                 baseline_runs=_runs(case),
                 note=note,
                 fails=metric.convicts and verdict == "regressed",

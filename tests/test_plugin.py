@@ -9,6 +9,7 @@ from pathlib import Path
 
 import fake_worker
 import pytest
+import scipy.special  # noqa: F401 - an in-process session forgets what it was first to import
 
 from convmark.store import read_run
 

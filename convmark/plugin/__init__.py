@@ -20,6 +20,7 @@ from convmark.errors import ConvmarkError
 from convmark.options import OPTIONS, Options, pyproject_settings, read
 from convmark.plugin import bridge
 from convmark.plugin.campaign import Campaign
+from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.replay import Measured
 
 _OPTIONS_KEY = pytest.StashKey[Options]()
@@ -146,16 +147,38 @@ def _measure(config: pytest.Config, campaign: Campaign, cases: dict[pytest.Item,
     if bridge.is_disabled(config):
         bridge.drop_comparison(config)
     else:
-        note = config.stash[_COMPARISON_KEY].resume(config, campaign)
-        reporter = config.pluginmanager.get_plugin("terminalreporter")
-        if note and reporter is not None:
-            reporter.write_line(f"convmark: {note}")
-        campaign.measure(bridge.progress_stream(config))
+        _measure_and_judge(config, campaign)
     for item, case in cases.items():
         if (reason := campaign.absent(case)) is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
         else:
             bridge.prepare_replay(item, case, campaign)
+
+
+def _measure_and_judge(config: pytest.Config, campaign: Campaign) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+
+    def say(line: str) -> None:
+        if reporter is not None and line:
+            reporter.write_line(f"convmark: {line}")
+
+    comparison = config.stash[_COMPARISON_KEY]
+    baseline = Baseline.check(comparison.asked, campaign) if comparison.asked else None
+    say(comparison.resume(config, campaign))
+    stream = bridge.progress_stream(config)
+    campaign.measure(stream)
+    if baseline is not None and campaign.records:
+        judge(campaign, baseline, whole_suite=_is_whole(config), say=say, stream=stream)
+
+
+def _is_whole(config: pytest.Config) -> bool:
+    """Whether nothing was left out: no option chooses among the suites' cases."""
+    chosen = ("keyword", "markexpr", "lf", "failedfirst", "deselect", "ignore", "ignore_glob")
+    if any(config.getoption(name, None) for name in chosen):
+        return False
+    if any(config.getoption(_dest(key)) for key in ("models", "devices", "batch_sizes")):
+        return False
+    return all("::" not in arg and not arg.endswith(".py") for arg in map(str, config.args))
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ class Comparison:
         self.limits, session.compare_fail = session.compare_fail or (), None
         if self.limits and not self.asked:
             raise pytest.UsageError("--benchmark-compare-fail: needs --benchmark-compare beside it")
-        if not self.asked:
+        if not self.asked or (isinstance(self.asked, str) and self.asked.startswith("git:")):
             return ""
         if self.asked is True and session.storage.newest() is None:
             return (

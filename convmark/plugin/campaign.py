@@ -17,8 +17,10 @@ from convmark.plugin.replay import Measured
 
 if TYPE_CHECKING:
     from convmark.environment import Machine
+    from convmark.judgement import Judgement
     from convmark.launch import Interpreter
-    from convmark.run import Result
+    from convmark.record import Record
+    from convmark.run import Facts, Job, Result
     from convmark.store import RunFile, Store
 
 __all__ = ["Campaign"]
@@ -36,7 +38,9 @@ class Campaign:
         self._framework: dict[str, Any] = {}
         self._run_file: RunFile | None = None
         self._results: list[Result] = []
+        self._facts: Facts
         self._interrupted = False
+        self._judgements: list[Judgement] = []
 
     @property
     def machine(self) -> Machine:
@@ -97,17 +101,40 @@ class Campaign:
             ConvmarkError: no worker can be started, or a row not be written.
             KeyboardInterrupt: the user has had enough; the rows so far are kept.
         """
-        from convmark import progress
         from convmark.commit import read_commit
-        from convmark.run import execute, facts_of, plan
+        from convmark.run import facts_of, plan
 
         cases = [case for case in self.cases if self.absent(case) is None]
         if not cases or self._interpreter is None:
             return
         self._run_file = self.store.create_run(self.machine.name)
         commit = read_commit(self._folder, besides=[self.options.results.absolute()])
-        facts = facts_of(self._run_file.run, self.machine, commit, os.environ)
         jobs = plan(cases, self.options.processes, self.options.seed)
+        self._facts = facts_of(self._run_file.run, self.machine, commit, os.environ)
+        self._execute(jobs, stream)
+
+    def measure_more(self, cases: Sequence[Case], processes: int, stream: TextIO | None) -> None:
+        """Give some cases more processes, their rows in the same run.
+
+        Raises:
+            ConvmarkError, KeyboardInterrupt: as `measure`.
+        """
+        from convmark.run import plan
+
+        jobs = plan(
+            cases,
+            processes,
+            self.options.seed,
+            after=(self.options.processes, len(self._results)),
+        )
+        self._execute(jobs, stream)
+
+    def _execute(self, jobs: Sequence[Job], stream: TextIO | None) -> None:
+        from convmark import progress
+        from convmark.run import execute
+
+        if self._interpreter is None or self._run_file is None:
+            return
         guess_s = 2 * self.options.time_budget_s + 2
         shown = progress.on(stream, guess_s) if stream is not None else progress.Silence()
         try:
@@ -116,17 +143,15 @@ class Campaign:
                     jobs,
                     self._interpreter,
                     self.options,
-                    facts,
+                    self._facts,
                     self._run_file,
                     shown,
                     keep=self._results.append,
                 )
         except KeyboardInterrupt:
             self._interrupted = True
-            raise
-        finally:
-            self._run_file.close()
             self.close()
+            raise
 
     def measured(self, case: Case) -> Measured:
         """Return the case's records, or, where measuring is disabled, run it once untimed."""
@@ -137,6 +162,7 @@ class Campaign:
                 records=[result.record for result in results],
                 step_times_s=self.step_times_s(case),
                 path=self._run_file.path if self._run_file else None,
+                judgements=[found for found in self._judgements if found.case == case.name],
             )
         return Measured(case=case, smoke_error=self._smoke(case))
 
@@ -159,9 +185,28 @@ class Campaign:
         return "" if answer.status == "ok" else f"{answer.status}: {answer.message}"
 
     def close(self) -> None:
-        """End all worker processes."""
+        """End all worker processes, and the run's file."""
         if self._interpreter is not None:
             self._interpreter.close()
+        if self._run_file is not None:
+            self._run_file.close()
+
+    @property
+    def records(self) -> list[Record]:
+        """The rows of this run so far."""
+        return [result.record for result in self._results]
+
+    @property
+    def sources(self) -> dict[str, Any]:
+        """Where the users' own models come from, as the worker says."""
+        return dict(self._framework.get("sources") or {})
+
+    def keep_judgements(self, judgements: Sequence[Judgement]) -> None:
+        """Keep the verdicts on this run, on the disk and for the tests that report them."""
+        from convmark.verdicts_file import append_verdicts, verdicts_path
+
+        self._judgements = list(judgements)
+        append_verdicts(verdicts_path(self.store, self.machine.name), judgements)
 
     def machine_info(self) -> dict[str, Any]:
         """What decides whether two runs' figures can be compared."""
@@ -179,10 +224,15 @@ class Campaign:
         from convmark.report.summary import summary_table
         from convmark.run import kept
 
-        records = [result.record for result in self._results]
+        records = self.records
         words = "interrupted; " if self._interrupted else ""
         text = f"{words}{kept(self._run_file)}"
-        return [("convmark", f"{summary_table(records)}\n\n{text}" if records else text)]
+        sections = [("convmark", f"{summary_table(records)}\n\n{text}" if records else text)]
+        if self._judgements:
+            from convmark.report.verdicts import verdicts_report
+
+            sections.append(("convmark verdicts", verdicts_report(self._judgements)))
+        return sections
 
 
 def comparability(

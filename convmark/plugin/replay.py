@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from convmark.case import Case
 from convmark.record import Record
+
+if TYPE_CHECKING:
+    from convmark.judgement import Judgement
 
 __all__ = ["Measured", "ReplayClock"]
 
@@ -44,6 +47,8 @@ class Measured:
     step_times_s: Sequence[float] = field(default=())
     """The steps of all its processes, in order, seconds."""
     path: Path | None = None
+    judgements: Sequence[Judgement] = field(default=())
+    """What was said of the case against its history."""
     smoke_error: str = ""
     """Why its one untimed run failed, where measuring is disabled."""
     failures: Callable[[Any], list[str]] = lambda benchmark: []
@@ -62,14 +67,21 @@ class Measured:
             )
         if self.smoke_error:
             pytest.fail(f"{self.case.name}: {self.smoke_error}", pytrace=False)
-        if benchmark is None:  # pytest-benchmark is switched off
-            return
+        if benchmark is not None:  # else pytest-benchmark is switched off
+            self._replay_steps(benchmark)
+        if failures := [*self._verdicts(), *self.failures(benchmark)]:
+            pytest.fail("\n".join(failures), pytrace=False)
+
+    def _verdicts(self) -> list[str]:
+        from convmark.report.failure import failure_line
+
+        return [failure_line(found) for found in self.judgements if found.fails]
+
+    def _replay_steps(self, benchmark: Any) -> None:
         self._name(benchmark)
         clock = benchmark._timer
         step = clock.step if isinstance(clock, ReplayClock) else _nothing
         benchmark.pedantic(step, rounds=max(1, len(self.step_times_s)), iterations=1)
-        if failures := self.failures(benchmark):
-            pytest.fail("\n".join(failures), pytrace=False)
 
     def _name(self, benchmark: Any) -> None:
         """Identify the benchmark by the case: a test's node id changes with the folder."""

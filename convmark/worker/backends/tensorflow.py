@@ -130,7 +130,7 @@ class TensorFlow:
                     loss += tf.add_n([tf.cast(term, tf.float32) for term in model.losses])
                 scaled = _scaled(optimizer, loss)
             gradients = _unscaled(optimizer, tape.gradient(scaled, variables))
-            optimizer.apply_gradients(zip(gradients, variables, strict=True))
+            optimizer.apply_gradients(_pairs(gradients, variables))
             return loss
 
         def step() -> tuple[Any, Any]:
@@ -170,7 +170,7 @@ class TensorFlow:
                 logits = _reference_logits(batch, variables)
                 losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
                 loss = tf.reduce_mean(losses)
-            for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
+            for variable, gradient in _pairs(variables, tape.gradient(loss, variables)):
                 variable.assign_sub(reference.LEARNING_RATE * gradient)
             return loss, loss
 
@@ -213,7 +213,7 @@ class TensorFlow:
                 return images, tf.identity(classes), class_loss
 
         def squared_error(output: Any, targets: Any) -> Any:
-            pairs = zip(tf.nest.flatten(output), targets, strict=True)
+            pairs = _pairs(tf.nest.flatten(output), targets)
             return tf.add_n(
                 [tf.reduce_mean(tf.square(tf.cast(got, tf.float32) - want)) for got, want in pairs]
             )
@@ -224,6 +224,11 @@ class TensorFlow:
                 for shape in shapes
             ]
         return images, targets, squared_error
+
+
+@tf.autograph.experimental.do_not_convert  # TensorFlow 2.12 puts a zip without `strict` there
+def _pairs(first: Any, second: Any) -> list[tuple[Any, Any]]:
+    return list(zip(first, second, strict=True))
 
 
 def _elements(weight: Any) -> int:
@@ -261,6 +266,6 @@ def _reference_logits(images: Any, variables: Any) -> Any:
     maps = tf.tanh(tf.nn.conv2d(maps, kernel_2, 1, "VALID") + bias_2)
     maps = tf.nn.avg_pool2d(maps, 2, 2, "VALID")
     values = tf.reshape(maps, [-1, 400])
-    for weight, bias in zip(dense[:-2:2], dense[1:-2:2], strict=True):
+    for weight, bias in _pairs(dense[:-2:2], dense[1:-2:2]):
         values = tf.tanh(tf.matmul(values, weight) + bias)
     return tf.matmul(values, dense[-2]) + dense[-1]

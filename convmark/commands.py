@@ -1,0 +1,168 @@
+"""The commands that measure nothing: `convmark compare`, `accept` and `history`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from convmark import accepted
+from convmark.case import Case
+from convmark.environment import read_machine
+from convmark.errors import CaseError, OptionError, StoreError
+from convmark.history import accepted_history, named_history
+from convmark.options import nearest
+from convmark.record import COLUMNS, Record
+from convmark.report.summary import spread
+from convmark.report.units import seconds_text, share_text
+from convmark.report.verdicts import FORMATS, verdicts_report
+from convmark.statistics import quantile
+from convmark.store import Store, read_run
+from convmark.verdict import conclude, review
+from convmark.verdicts_file import read_verdicts, verdicts_path
+
+__all__ = ["accept", "compare", "history"]
+
+
+def compare(results: Path, machine: str | None, runs: Sequence[str], form: str) -> bool:
+    """Print a run's verdicts; return whether one of them fails it.
+
+    Args:
+        runs: none for the newest run, one to judge, or a baseline and the one to judge.
+
+    Raises:
+        OptionError: more than two runs, or no such format.
+        StoreError: a run that is not there, holds nothing or cannot be read.
+    """
+    if len(runs) > 2:
+        raise OptionError(f"RUN: must be at most two, got {len(runs)}")
+    if form not in FORMATS:
+        raise OptionError(f"--format: must be one of {', '.join(FORMATS)}, got {form!r}")
+    store, folder = _place(Store(results), machine, runs)
+    path = store.find(runs[-1], folder) if runs else _newest(store, folder)
+    records = read_run(path)
+    if not records:
+        raise StoreError(f"{path}: must hold the rows of a run, it has none")
+    if len(runs) == 2:
+        history = named_history(store, folder, runs[0], records)
+    else:
+        history = accepted_history(store, folder, records)
+    judgements = conclude(review(records, history), report_missing=len(runs) == 2)
+    text = verdicts_report(judgements, form)
+    if text:
+        print(text)
+    return any(judgement.fails for judgement in judgements)
+
+
+def accept(results: Path, machine: str | None, run: str, reason: str) -> None:
+    """Accept a run and say so.
+
+    Raises:
+        OptionError: there is no reason.
+        StoreError: there is no such run.
+    """
+    store, folder = _place(Store(results), machine, [run])
+    done = accepted.accept(store, folder, run, reason)
+    rows = [row for row in read_run(store.folder / folder / f"{done.run}.csv") if row.measured]
+    cases = len({row.case.name for row in rows})
+    code = f"commit {done.commit[:12]}" if done.commit else "no commit"
+    if rows[0].commit and rows[0].dirty is not False:
+        code += ", its tree not clean: nothing can be run beside it"
+    print(f"accepted run {done.run} ({cases} case{'s' * (cases != 1)}, {code}): {done.reason}")
+
+
+def history(results: Path, machine: str | None, case: str) -> None:
+    """Print one case's step time and verdict, run by run.
+
+    Raises:
+        OptionError: no run has the case.
+        StoreError: a file cannot be read.
+    """
+    store, folder = _place(Store(results), machine, [])
+    known: dict[str, None] = {}
+
+    def is_asked_for(cells: Sequence[str]) -> bool:
+        name = _name_of(*(cells[place] for place in _AXES))
+        known[name] = None
+        return name == case
+
+    runs = [read_run(path, is_asked_for) for path in store.runs(folder)]
+    if not any(runs):
+        raise OptionError(f"CASE: no run has {case!r}; {nearest(case, filter(None, known))}")
+    verdicts = {
+        found.run: found.verdict + " (unconfirmed)" * found.unconfirmed
+        for found in read_verdicts(verdicts_path(store, folder), case)
+        if found.metric == "step_time"
+    }
+    rows = [_row(records, verdicts.get(records[0].run, "")) for records in runs if records]
+    headers = ("run", "started", "commit", "step p50", "spread", "n", "verdict")
+    right = ("step p50", "spread", "n")
+    align = ["right" if name in right else "left" for name in headers]
+    print(tabulate(rows, headers=headers, colalign=align, disable_numparse=True))
+
+
+_PLACES = {column.name: place for place, column in enumerate(COLUMNS)}
+_CASE_FIELDS = tuple(Case.__dataclass_fields__)
+_AXES = [_PLACES[name] for name in _CASE_FIELDS]
+
+
+@functools.cache
+def _name_of(*cells: str) -> str:
+    """Return the name of the case that the cells of its axes tell; empty where there is none."""
+    fields = dict(zip(_CASE_FIELDS, cells, strict=True))
+    try:
+        counts = {name: int(fields.pop(name)) for name in ("batch_size", "replicas")}
+        return Case(**fields, **counts).name  # type: ignore[arg-type] # texts are texts here
+    except (ValueError, CaseError):
+        return ""
+
+
+def _row(records: Sequence[Record], verdict: str) -> list[str]:
+    first = records[0]
+    times_s = [
+        row.step_time_p50_s for row in records if row.measured and row.step_time_p50_s is not None
+    ]
+    failed = next((row.status for row in records if not row.measured), "")
+    return [
+        first.run,
+        first.started[:16].replace("T", " "),
+        (first.commit or "")[:12] + " (dirty)" * bool(first.dirty),
+        seconds_text(quantile(times_s, 0.5)) if times_s else "",
+        share_text(spread(times_s)),
+        str(len(times_s)),
+        verdict if not failed else "; ".join(filter(None, [failed, verdict])),
+    ]
+
+
+def _place(store: Store, machine: str | None, runs: Sequence[str]) -> tuple[Store, str]:
+    """Return the results folder and the machine's folder in it that the runs are of.
+
+    Raises:
+        StoreError: no folder has runs, or several have and none is this machine's.
+    """
+    folders = sorted(path.name for path in _folders(store) if store.runs(path.name))
+    if machine is not None:
+        if machine not in folders:
+            hint = nearest(machine, folders) if folders else "none has runs"
+            raise OptionError(f"--machine: {store.folder} has no runs of {machine!r}; {hint}")
+        return store, machine
+    files = [Path(run) for run in runs if Path(run).suffix == ".csv"]
+    if files and files[-1].resolve().parent.parent == store.folder.resolve():
+        return store, files[-1].resolve().parent.name
+    own = read_machine().name
+    if own in folders or len(runs) == len(files) > 0:
+        return store, own
+    if len(folders) == 1:
+        return store, folders[0]
+    there = f"several machines have runs there, choose one by --machine: {', '.join(folders)}"
+    raise StoreError(f"{store.folder}: {there if folders else 'has no runs yet: convmark run'}")
+
+
+def _folders(store: Store) -> list[Path]:
+    return [path for path in store.folder.glob("*") if path.is_dir()]
+
+
+def _newest(store: Store, machine: str) -> Path:
+    return store.runs(machine)[-1]

@@ -1,0 +1,144 @@
+"""The verdicts of a run as a table, Markdown, JSON or annotations of a GitHub workflow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from types import MappingProxyType
+
+from tabulate import tabulate
+
+from convmark.judgement import Judgement
+from convmark.report.units import bytes_text, rate_text, seconds_text
+
+__all__ = ["FORMATS", "verdicts_report"]
+
+HEADERS = ("case", "metric", "baseline", "now", "change", "verdict", "n", "note")
+_RIGHT = ("baseline", "now", "change", "n")
+
+_PRINTED: Mapping[str, Callable[[float | None], str]] = MappingProxyType(
+    {"s": seconds_text, "bytes": bytes_text, "samples/s": rate_text}
+)
+
+
+def verdicts_report(judgements: Sequence[Judgement], form: str = "table") -> str:
+    """Return the judgements in one of `FORMATS`.
+
+    As `json` it is all of them, as `github` what fails and what is inconclusive; the tables have
+    what is worth reading, every step time among it, and say how many rows they leave out.
+    """
+    return FORMATS[form](judgements)
+
+
+def _worth_reading(judgement: Judgement) -> bool:
+    return judgement.verdict != "unchanged" or judgement.metric == "step_time"
+
+
+def _table(judgements: Sequence[Judgement], style: str) -> str:
+    shown = [judgement for judgement in judgements if _worth_reading(judgement)]
+    left = len(judgements) - len(shown)
+    rest = f"{left} more row{'s' if left != 1 else ''} unchanged" if left else ""
+    if not shown:
+        return rest or "nothing was judged"
+    rows = [_row(judgement) for judgement in shown]
+    kept = [0, *(i for i in range(1, len(HEADERS)) if any(row[i] for row in rows))]
+    text = tabulate(
+        [[_plain(row[i], style) for i in kept] for row in rows],
+        headers=[HEADERS[i] for i in kept],
+        colalign=["right" if HEADERS[i] in _RIGHT else "left" for i in kept],
+        tablefmt=style,
+        disable_numparse=True,
+    )
+    return f"{text}\n\n{rest}" if rest else text
+
+
+def _plain(cell: str, style: str) -> str:
+    """Keep a cell one cell: in Markdown a bar would end it."""
+    return cell.replace("|", "\\|") if style == "pipe" else cell
+
+
+def _row(judgement: Judgement) -> list[str]:
+    return [
+        judgement.case,
+        judgement.metric,
+        _value(judgement, judgement.baseline),
+        _value(judgement, judgement.value),
+        _change(judgement),
+        _verdict(judgement),
+        str(len(judgement.baseline_runs) or ""),
+        judgement.note,
+    ]
+
+
+def _value(judgement: Judgement, value: float | None) -> str:
+    if value is None:
+        return ""
+    printed = _PRINTED.get(judgement.unit)
+    if printed is None or (judgement.metric == "model_bytes" and judgement.verdict != "unchanged"):
+        return f"{value:,.0f}" if value == round(value) else f"{value:.4f}"
+    return printed(value)
+
+
+def _change(judgement: Judgement) -> str:
+    """Return such as `+12.1 % [+9.8, +14.4]`; an end that is not known is left open."""
+    if judgement.change is None:
+        return ""
+    text = f"{100 * judgement.change:+.1f} %"
+    if judgement.low is None and judgement.high is None:
+        return text
+    low, high = (
+        "" if end is None else f"{100 * end:+.1f}" for end in (judgement.low, judgement.high)
+    )
+    return f"{text} [{low}, {high}]"
+
+
+def _verdict(judgement: Judgement) -> str:
+    words = judgement.verdict + " (unconfirmed)" * judgement.unconfirmed
+    failed = judgement.fails and judgement.verdict != "regressed"
+    return f"{words} (failed)" if failed else words
+
+
+def _json(judgements: Sequence[Judgement]) -> str:
+    return json.dumps([asdict(judgement) for judgement in judgements], indent=1, allow_nan=False)
+
+
+def _github(judgements: Sequence[Judgement]) -> str:
+    """Workflow commands; GitHub shows them as annotations of the run.
+
+    Source:
+        GitHub's documentation, "Workflow commands for GitHub Actions"; its escapes are those of
+        actions/toolkit, packages/core/src/command.ts.
+    """
+    lines = []
+    for judgement in judgements:
+        if judgement.fails or judgement.verdict == "inconclusive":
+            level = "error" if judgement.fails else "warning"
+            title = f"{judgement.case}: {judgement.metric} {_verdict(judgement)}"
+            lines.append(f"::{level} title={_property(title)}::{_message(judgement)}")
+    return "\n".join(lines)
+
+
+def _message(judgement: Judgement) -> str:
+    values = [_value(judgement, judgement.baseline), _value(judgement, judgement.value)]
+    moved = " -> ".join(value for value in values if value)
+    parts = [moved, _change(judgement), judgement.note]
+    return _escaped("; ".join(part for part in parts if part) or judgement.verdict)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _escaped(text).replace(":", "%3A").replace(",", "%2C")
+
+
+FORMATS: Mapping[str, Callable[[Sequence[Judgement]], str]] = MappingProxyType(
+    {
+        "table": lambda judgements: _table(judgements, "simple"),
+        "markdown": lambda judgements: _table(judgements, "pipe"),
+        "json": _json,
+        "github": _github,
+    }
+)

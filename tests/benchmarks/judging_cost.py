@@ -1,0 +1,117 @@
+"""What judging a run of 100 cases costs after 10, 100 and 1,000 runs of history.
+
+Run it from the checkout: `python tests/benchmarks/judging_cost.py [--runs N,N] [--cases N]`. It
+writes generated rows to a temporary folder, judges each history in a process of its own, and prints
+a markdown table: seconds without and with the imports, the peak of memory, the files read in full.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, process
+
+from convmark.store import Store
+
+HISTORIES = ("one commit", "a new case", "another TensorFlow", "another commit each", "load moved")
+
+
+def write(folder: Path, runs: int, cases: int, kind: str) -> None:
+    """Write a history, and after it the run that is to be judged."""
+    rng = np.random.default_rng(0)
+    for number in range(1, runs + 2):
+        last = number == runs + 1
+        fresh = kind == "another commit each" and number > 1
+        commit = f"{number:07x}" + ANOTHER_COMMIT[7:] if fresh else A_COMMIT
+        facts = {
+            "run": f"{number:04d}",
+            "commit": commit,
+            "tensorflow": "2.20.0" if kind == "another TensorFlow" and not last else "2.21.0",
+            "load_average_1min": 4.0 if kind == "load moved" and last else 0.2,
+        }
+        levels = rng.normal(0, 0.01, cases)
+        rows = [
+            process(
+                model=f"model{place}" if place or not last or kind != "a new case" else "newcomer",
+                order=place + 1,
+                paired_log_ratio=float(level),
+                cpu="Intel(R) Xeon(R) Platinum 8259CL CPU @ 2.50GHz",
+                **facts,
+            )
+            for place, level in enumerate(levels)
+        ]
+        keep(Store(folder), rows)
+
+
+def judge(folder: Path) -> None:
+    """Judge the newest run and print what that cost, as JSON."""
+    began = time.perf_counter()
+    import scipy.special  # type: ignore[import-untyped] # noqa: F401, what the t quantile needs
+
+    from convmark.history import accepted_history
+    from convmark.store import read_run
+    from convmark.verdict import conclude, review
+
+    imported = time.perf_counter()
+    store = Store(folder)
+    records = read_run(store.runs(MACHINE)[-1])
+    history = accepted_history(store, MACHINE, records)
+    read = time.perf_counter()
+    judgements = conclude(review(records, history))
+    ended = time.perf_counter()
+    names = [path.stem for path in history.files]
+    cost = {
+        "reading": read - imported,
+        "judging": ended - read,
+        "imports": imported - began,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "rows": len(judgements),
+        "files": f"{len(names)}: {', '.join([*names[:3], '...', *names[-1:]][: len(names) + 1])}",
+    }
+    print(json.dumps(cost))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", default="10,100,1000")
+    parser.add_argument("--cases", type=int, default=100)
+    parser.add_argument("--judge", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.judge is not None:
+        judge(given.judge)
+        return
+    rows = []
+    for kind in HISTORIES:
+        for runs in map(int, given.runs.split(",")):
+            with tempfile.TemporaryDirectory() as folder:
+                write(Path(folder), runs, given.cases, kind)
+                done = subprocess.run(
+                    [sys.executable, __file__, "--judge", folder],
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
+            cost = json.loads(done.stdout)
+            seconds = [f"{cost[name]:.2f} s" for name in ("reading", "judging", "imports")]
+            total = f"{cost['reading'] + cost['judging']:.2f} s"
+            peak = f"{cost['peak']:.0f} MiB"
+            rows.append([kind, runs, *seconds, total, peak, cost["rows"], cost["files"]])
+            print(rows[-1], file=sys.stderr)
+    headers = ("history", "runs", "reading", "judging", "imports", "total", "peak", "rows", "read")
+    print(tabulate(rows, headers=headers, tablefmt="pipe"))
+
+
+if __name__ == "__main__":
+    main()
