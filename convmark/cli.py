@@ -138,7 +138,7 @@ def _command(given: argparse.Namespace, options: Options) -> int:
         return _doctor(options)
     from convmark import commands
 
-    warnings.showwarning = _show_warning
+    warnings.showwarning = _show_warning  # until the block of `main` ends
     if given.command == "compare":
         failed = commands.compare(options.results, given.machine, given.runs, given.format)
         return EXIT_FAILED if failed else EXIT_OK
@@ -149,7 +149,7 @@ def _command(given: argparse.Namespace, options: Options) -> int:
     return EXIT_OK
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"convmark: {message}", file=sys.stderr)
 
 

@@ -38,9 +38,9 @@ class Comparability:
     schema: int
 
     @property
-    def axes(self) -> tuple[str, ...]:
-        """The case as the cells of a row hold it, as far as `Outline` tells."""
-        return tuple(to_cell(getattr(self, name)) for name in AXES)
+    def axes(self) -> tuple[bytes, ...]:
+        """The cells of `AXES` as a row of a file holds them."""
+        return tuple(to_cell(getattr(self, name)).encode() for name in AXES)
 
     @property
     def marks(self) -> frozenset[str]:

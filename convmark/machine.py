@@ -32,8 +32,8 @@ _LEAST_BETWEEN_RUNS = 0.02
 class _Group:
     """The rows whose rounds had the same reference on the same device with the same threads."""
 
-    now: dict[tuple[int, int], Record] = field(default_factory=dict)
-    before: dict[str, dict[tuple[int, int], Record]] = field(default_factory=dict)
+    now: list[Record] = field(default_factory=list)
+    before: dict[str, list[Record]] = field(default_factory=dict)
 
 
 def machine_judgements(
@@ -46,13 +46,14 @@ def machine_judgements(
     """
     groups: dict[tuple[str, str, str], _Group] = {}
     for now, baseline in compared:
-        for row in _with_reference(now):
-            group = groups.setdefault((row.reference or "", row.device, row.threads), _Group())
-            group.now[row.order, row.process] = row
-            for run in baseline:
-                for one in _with_reference(run):
-                    rows = group.before.setdefault(one.run, {})
-                    rows[one.order, one.process] = one
+        rows = _with_reference(now)
+        if rows:
+            key = (rows[0].reference or "", rows[0].device, rows[0].threads)
+            group = groups.setdefault(key, _Group())
+            group.now += rows
+            for run in map(_with_reference, baseline):
+                if run:
+                    group.before.setdefault(run[0].run, []).extend(run)
     return [_judged(key, group) for key, group in groups.items() if group.before]
 
 
@@ -62,8 +63,7 @@ def _with_reference(rows: Sequence[Record]) -> list[Record]:
 
 def _judged(key: tuple[str, str, str], group: _Group) -> Judgement:
     reference, device, threads = key
-    now = list(group.now.values())
-    runs = {run: list(rows.values()) for run, rows in group.before.items()}
+    now, runs = group.now, group.before
     value = _reference_s(now)
     logs = [math.log(_reference_s(rows)) for rows in runs.values()]
     estimate = math.log(value) - mean(logs)

@@ -26,6 +26,13 @@ class CaseReview:
     """None where there is no paired step time on both sides."""
 
     @property
+    def anchor_rows(self) -> tuple[tuple[Record, ...], ...]:
+        """The anchor's run alone; where the history has no such run, the newest of the baseline."""
+        anchor = self.history.anchor
+        found = [rows for rows in self.history.runs if anchor and rows[0].run == anchor.run]
+        return tuple(found or self.baseline[-1:])
+
+    @property
     def failed(self) -> Record | None:
         """The first process that failed."""
         return next((row for row in self.every_row if not row.measured), None)

@@ -24,7 +24,7 @@ _case_of = operator.attrgetter(*Case.__dataclass_fields__)
 class Outline:
     """What a file may hold, found without parsing its rows; nothing else is in it."""
 
-    cases: frozenset[tuple[str, ...]]
+    cases: frozenset[tuple[bytes, ...]]
     """The cells of the axes, for each case with a measured row, and perhaps for more."""
     marks: frozenset[str]
     """The marks that were asked for and are in it."""
@@ -46,6 +46,7 @@ class Shelf:
         self._marks = marks
         self._heads: dict[Path, Record | None] = {}
         self._outlines: dict[Path, Outline] = {}
+        self._alike: dict[Outline, Outline] = {}  # runs of a suite have one in common
         self._rows: dict[Path, dict[str, list[Record]]] = {}
         self._unreadable: dict[Path, ConvmarkError] = {}
 
@@ -79,7 +80,8 @@ class Shelf:
                 data = path.read_bytes() if self.head(path) else b""
             except OSError:
                 data = b""
-            self._outlines[path] = _outline(data, self._marks)
+            outline = _outline(data, self._marks)
+            self._outlines[path] = self._alike.setdefault(outline, outline)
         return self._outlines[path]
 
     def is_alike(self, path: Path, conditions: Collection[tuple[object, ...]]) -> bool:
@@ -116,8 +118,7 @@ _axes = operator.itemgetter(*(HEADER.index(name) for name in AXES))
 def _outline(data: bytes, marks: Iterable[str]) -> Outline:
     """Outline a file; the cells before the axes are plain in a measured row, its error empty."""
     lines = (line.split(b",", _LAST + 1) for line in data.split(b"\n")[1:])
-    cases = {_axes(cells) for cells in lines if len(cells) > _LAST + 1}
     return Outline(
-        cases=frozenset(tuple(cell.decode(errors="replace") for cell in case) for case in cases),
+        cases=frozenset(_axes(cells) for cells in lines if len(cells) > _LAST + 1),
         marks=frozenset(mark for mark in marks if mark.encode() in data),
     )

@@ -31,6 +31,11 @@ def raises() -> None:
     raise ValueError("a shape\nthat cannot be")
 
 
+def raises_at_length() -> None:
+    """As TensorFlow does: the place first, the reason last."""
+    raise ValueError(f"at some node {'of some layer ' * 100}: shapes differ")
+
+
 def returns_no_model() -> int:
     return 3
 

@@ -15,7 +15,7 @@ LAYERS = (
     ("errors",),
     ("case", "confirm", "environment", "git", "statistics", "worker.protocol"),
     ("cautions", "commit", "judgement", "options", "record", "screen", "worktree"),
-    ("comparability", "doctor", "store", "suites", "report", "tablefile"),
+    ("comparability", "doctor", "metrics", "store", "suites", "report", "tablefile"),
     ("accepted", "shelf", "verdicts_file"),
     ("history",),
     ("machine", "paired"),

@@ -196,6 +196,7 @@ def proofs(answer: Answer) -> list[float]:
     ("builder", "status", "said"),
     [
         ("raises", "error", "ValueError: a shape that cannot be"),
+        ("raises_at_length", "error", "of some layer : shapes differ"),
         ("returns_no_model", "error", "the builder must return a keras.Model, it returned int"),
         ("leaves_an_axis_open", "error", "every axis of a sample must be fixed"),
         ("overflows", "error", "the output must be finite, it is inf at step 1"),

@@ -22,6 +22,9 @@ from convmark.worker.protocol import encode, one_line
 
 __all__ = ["answer"]
 
+MESSAGE_CHARS, HEAD_CHARS = 300, 80
+"""A longer message keeps its head and its end."""
+
 Emit = Callable[..., None]
 
 
@@ -68,7 +71,11 @@ def _status(error: BaseException, framework: Any) -> str:
 def _message(error: BaseException) -> str:
     if isinstance(error, measurement.CaseFailure):
         return one_line(error)
-    return one_line(f"{type(error).__name__}: {error}")
+    text = one_line(f"{type(error).__name__}: {error}", limit=1 << 20)
+    if len(text) <= MESSAGE_CHARS:
+        return text
+    # a framework tells where first and why last
+    return f"{text[:HEAD_CHARS]} ... {text[-(MESSAGE_CHARS - HEAD_CHARS - 5) :]}"
 
 
 def _inspect(request: dict[str, Any], framework: Any, emit: Emit) -> None:

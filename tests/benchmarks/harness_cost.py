@@ -162,7 +162,10 @@ def _agree(scores: list[float], differences: list[tuple[float, float]], pairs: i
     mean = float(np.mean([difference for difference, _ in differences]))
     error = math.sqrt(sum(error**2 for _, error in differences)) / len(differences)
     agree = mean_square <= bound
-    print(f"mean of the six {100 * mean:+.2f} +- {100 * error:.2f} %")
+    print(
+        f"mean of the six {100 * mean:+.2f} +- {100 * error:.2f} %: a common difference beyond "
+        f"{300 * error:.1f} % would have shown"
+    )
     print(
         f"mean z^2 {mean_square:.2f}; of identical processes half lie below {expected:.2f}, "
         f"{1 - SURPRISE:.0%} below {bound:.2f}; goal: below that; they "

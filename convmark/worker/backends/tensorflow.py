@@ -226,8 +226,9 @@ class TensorFlow:
         return images, targets, squared_error
 
 
-@tf.autograph.experimental.do_not_convert  # TensorFlow 2.12 puts a zip without `strict` there
+@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]  # TensorFlow's
 def _pairs(first: Any, second: Any) -> list[tuple[Any, Any]]:
+    """Pair equally many; in traced code TensorFlow 2.12's own zip, without `strict`, would run."""
     return list(zip(first, second, strict=True))
 
 

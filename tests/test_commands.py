@@ -1,0 +1,257 @@
+"""`convmark compare`, `accept` and `history` over folders of generated rows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from histories import A_COMMIT, MACHINE, keep, process, run_of
+from test_verdicts_file import judgement
+
+from convmark.cli import main
+from convmark.store import Store
+from convmark.verdicts_file import append_verdicts, verdicts_path
+
+LENET = "lenet5-train-cpu-b32-float32"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.chdir(tmp_path)
+    return Store(Path("results"))
+
+
+def history(store: Store, last: float, runs: int = 10) -> None:
+    """Write quiet runs, and after them one that is moved by so much."""
+    for number in range(1, runs + 1):
+        keep(store, run_of(f"{number:04d}", -0.005, 0.005))
+    keep(store, run_of(f"{runs + 1:04d}", last, last))
+
+
+# compare
+
+
+def test_compare_judges_the_newest_run_against_its_history(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history(store, 0.0)
+    assert main(["compare"]) == 0
+    printed = capsys.readouterr().out
+    assert LENET in printed
+    assert "more rows unchanged" in printed
+
+
+def test_compare_fails_on_a_regression_and_says_what_confirms_it(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history(store, 0.3)
+    assert main(["compare", "--format", "json"]) == 1
+    rows = {row["metric"]: row for row in json.loads(capsys.readouterr().out)}
+    step = rows["step_time"]
+    assert (step["verdict"], step["unconfirmed"]) == ("regressed", True)
+    assert step["note"] == "`pytest bench --benchmark-compare` confirms"
+    assert rows["throughput"]["verdict"] == "regressed"
+    assert main(["compare", "--format", "github"]) == 1
+    (error, *_) = capsys.readouterr().out.splitlines()
+    assert error.startswith(f"::error title={LENET}%3A step_time regressed (unconfirmed)::")
+
+
+def test_compare_judges_the_run_that_is_named(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history(store, 0.3)
+    assert main(["compare", "10", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["run"] == "0010"
+    assert main(["compare", f"results/{MACHINE}/0011.csv"]) == 1
+    assert main(["compare", A_COMMIT[:8]]) == 1  # the newest of it
+
+
+def test_compare_judges_the_second_run_against_the_first(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(store, [*run_of("0001", 0.0), *run_of("0001", 0.0, model="vgg16")])
+    keep(store, run_of("0002", 0.0, parameters=61707))
+    assert main(["compare", "1", "2", "--format", "json"]) == 1
+    rows = json.loads(capsys.readouterr().out)
+    found = {(row["model"], row["metric"]): row["verdict"] for row in rows}
+    assert found["lenet5", "parameters"] == "regressed"
+    assert found["vgg16", "step_time"] == "missing"
+    assert main(["compare", "2", "1"]) == 0
+
+
+def test_compare_takes_files_from_anywhere(store: Store, tmp_path: Path) -> None:
+    first = keep(store, run_of("0001", 0.0)).rename(tmp_path / "before.csv")
+    second = keep(store, run_of("0002", 0.0)).rename(tmp_path / "after.csv")
+    assert main(["compare", str(first), str(second)]) == 0
+
+
+def test_compare_fails_on_an_errored_case(store: Store) -> None:
+    keep(store, run_of("0001", 0.0))
+    keep(store, [process(run="0002", status="timeout", error="hung")])
+    assert main(["compare"]) == 1
+
+
+def test_compare_quotes_what_makes_runs_incomparable(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(store, run_of("0001", 0.0, tensorflow="2.20.0"))
+    keep(store, run_of("0002", 0.0))
+    assert main(["compare"]) == 0
+    assert "tensorflow was 2.20.0, is 2.21.0: `convmark ab`" in capsys.readouterr().out
+
+
+def test_an_unreadable_run_of_the_history_is_a_line_on_standard_error(tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    history(store, 0.0)
+    (store.folder / MACHINE / "0005.csv").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-m", "convmark.cli", "compare"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("convmark: ")
+    assert line.endswith("0005.csv: must hold a run's rows, it is empty; left out of the history")
+
+
+BAD = [
+    (["compare", "0099"], "no run '0099'; expected a file, a commit or the number of a run"),
+    (["compare", "0099", "0001"], "no run '0099'"),
+    (["compare", "nowhere.csv"], "nowhere.csv: no such file; expected the CSV file of a run"),
+    (["compare", "empty.csv", "0001"], "empty.csv: must hold a run's rows, it is empty"),
+    (["compare", "other.csv", "0001"], "other.csv:1: must have the columns of schema 1"),
+    (["compare", "1", "2", "3"], "RUN: must be at most two, got 3"),
+    (["compare", "--format", "xml"], "--format: must be one of table, markdown, json, github"),
+    (["compare", "--machine", "xeon-3"], "no runs of 'xeon-3'; did you mean xeon-2?"),
+    (["accept", "0099", "--reason", "x"], "no run '0099'"),
+    (["accept", "0001", "--reason", " "], "--reason: must say in a few words"),
+    (["history", "lenet5-train-cpu-b23-float32"], f"did you mean {LENET}?"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD)
+def test_bad_input_is_one_line_and_exit_2(
+    store: Store, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    keep(store, run_of("0001", 0.0))
+    Path("empty.csv").write_text("")
+    Path("other.csv").write_text("schema\n9\n")
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert line.startswith(f"convmark {arguments[0]}: ")
+    assert message in line
+
+
+# accept
+
+
+def test_accept_says_what_it_has_done_and_moves_the_anchor(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(store, run_of("0001", 0.0))
+    keep(store, run_of("0002", 0.0, parameters=70000))
+    keep(store, run_of("0003", 0.0, parameters=70000, dirty=True))
+    assert main(["compare"]) == 1
+    capsys.readouterr()
+    assert main(["accept", "2", "--reason", "a wider layer"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line == "accepted run 0002 (1 case, commit 1234567aaaaa): a wider layer"
+    assert main(["compare", "3"]) == 0
+    capsys.readouterr()
+    assert main(["accept", "0003", "--reason", "try"]) == 0
+    assert "its tree not clean: nothing can be run beside it" in capsys.readouterr().out
+
+
+def test_accept_needs_a_reason(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["accept", "0001"])
+    assert left.value.code == 2
+    assert "--reason" in capsys.readouterr().err
+
+
+# history
+
+
+def test_history_shows_a_case_run_by_run(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    keep(store, run_of("0001", -0.1, 0.1))
+    keep(store, run_of("0002", 0.0, model="vgg16"))
+    keep(store, [process(run="0003", status="timeout", error="hung, at step 3")])
+    keep(store, run_of("0004", 0.0, dirty=True))
+    append_verdicts(
+        verdicts_path(store, MACHINE),
+        [
+            judgement(run="0004", verdict="inconclusive", fails=False),
+            judgement(run="0004", unconfirmed=True),
+            judgement(run="0004", metric="parameters", verdict="improved", fails=False),
+        ],
+    )
+    assert main(["history", LENET]) == 0
+    head, _, first, third, fourth = capsys.readouterr().out.splitlines()
+    assert head.split() == ["run", "started", "commit", "step", "p50", "spread", "n", "verdict"]
+    assert first.split() == (
+        ["0001", "2026-01-02", "03:04", "1234567aaaaa", "10.1", "ms", "10.0", "%", "2"]
+    )
+    assert third.split()[-2:] == ["0", "timeout"]
+    assert fourth.split()[3:] == (
+        ["1234567aaaaa", "(dirty)", "10.0", "ms", "1", "regressed", "(unconfirmed)"]
+    )
+
+
+# Which machine
+
+
+def test_the_only_other_machine_is_taken_and_of_several_one_must_be_named(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(store, run_of("0001", 0.0))
+    assert main(["history", LENET]) == 0
+    other = store.folder / "mac-8"
+    other.mkdir()
+    (store.folder / MACHINE / "0001.csv").rename(other / "0001.csv")
+    keep(store, run_of("0001", 0.0))
+    assert main(["history", LENET]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("choose one by --machine: mac-8, xeon-2")
+    assert main(["history", LENET, "--machine", "mac-8"]) == 0
+
+
+def test_a_folder_without_runs_is_one_line(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compare"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "convmark compare: results: has no runs yet: convmark run"
+
+
+def test_this_machines_own_folder_is_the_default(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from convmark.environment import read_machine
+
+    keep(store, run_of("0001", 0.0))
+    own = store.folder / read_machine().name
+    own.mkdir()
+    keep(store, run_of("0002", 0.0)).rename(own / "0002.csv")
+    assert main(["history", LENET]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("0002")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, contextlib\nfrom convmark.cli import main\n"
+        "with contextlib.suppress(SystemExit): main(['compare', '--help'])\n"
+        "heavy = {'numpy', 'scipy', 'pandas', 'psutil', 'tabulate', 'tensorflow', 'pytest'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "[]"

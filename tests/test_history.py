@@ -1,0 +1,350 @@
+"""Which earlier runs a run is judged against, and how few files that takes."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, process, run_of
+
+from convmark import history, shelf
+from convmark.accepted import Acceptance, read_accepted
+from convmark.comparability import comparability, difference
+from convmark.errors import OptionError, StoreError
+from convmark.history import accept, accepted_history, load_per_cpu, named_history, steady
+from convmark.record import Record
+from convmark.store import Store, StoreWarning
+
+LENET = "lenet5-train-cpu-b32-float32"
+RESNET = "mini_resnet-train-cpu-b32-float32"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "results")
+
+
+@pytest.fixture
+def read_in_full(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The runs that were read in full, as they are read."""
+    read: list[str] = []
+    original = shelf.read_run
+
+    def recording(path: Path, *rest: Any) -> list[Record]:
+        read.append(path.stem)
+        return original(path, *rest)
+
+    monkeypatch.setattr(shelf, "read_run", recording)
+    return read
+
+
+def found(store: Store, records: list[Record], case: str = LENET) -> list[str]:
+    """The runs that a case is judged against."""
+    runs = accepted_history(store, MACHINE, records).cases[case].runs
+    return [rows[0].run for rows in runs]
+
+
+def at(commit: str | None, *runs: str, **changes: Any) -> Iterable[list[Record]]:
+    return [run_of(run, 0.0, 0.01, commit=commit, **changes) for run in runs]
+
+
+# The anchor and its commit
+
+
+def test_without_an_accepted_run_the_first_one_with_figures_is_the_anchor(store: Store) -> None:
+    keep(store, [process(run="0001", status="error", error="no weights")])
+    keep(store, run_of("0002", 0.0))
+    keep(store, run_of("0003", 0.0, commit=ANOTHER_COMMIT))
+    cases = accepted_history(store, MACHINE, run_of("0004", 0.0)).cases
+    anchor = cases[LENET].anchor
+    assert anchor is not None
+    assert (anchor.run, anchor.commit, anchor.dirty) == ("0002", A_COMMIT, False)
+    assert anchor.path == store.folder / MACHINE / "0002.csv"
+    assert [rows[0].run for rows in cases[LENET].runs] == ["0002"]
+
+
+def test_the_history_is_the_anchor_and_the_clean_runs_at_its_commit(store: Store) -> None:
+    for rows in at(A_COMMIT, "0001", "0002", "0005"):
+        keep(store, rows)
+    keep(store, run_of("0003", 0.0, commit=ANOTHER_COMMIT))
+    keep(store, run_of("0004", 0.0, dirty=True))
+    assert found(store, run_of("0006", 0.0)) == ["0001", "0002", "0005"]
+
+
+def test_only_earlier_runs_count(store: Store) -> None:
+    for rows in at(A_COMMIT, "0001", "0002", "0003"):
+        keep(store, rows)
+    assert found(store, run_of("0002", 0.0)) == ["0001"]
+    assert found(store, run_of("0001", 0.0)) == []
+
+
+def test_a_dirty_anchor_stands_alone_for_its_commit_is_not_its_code(store: Store) -> None:
+    keep(store, run_of("0001", 0.0, dirty=True))
+    keep(store, run_of("0002", 0.0))
+    assert found(store, run_of("0003", 0.0)) == ["0001"]
+
+
+def test_an_anchor_without_commit_stands_alone(store: Store) -> None:
+    for rows in at(None, "0001", "0002", dirty=None):
+        keep(store, rows)
+    assert found(store, run_of("0003", 0.0, commit=None, dirty=None)) == ["0001"]
+
+
+def test_the_last_accepted_run_is_the_anchor(store: Store) -> None:
+    for rows in at(A_COMMIT, "0001", "0002"):
+        keep(store, rows)
+    for rows in at(ANOTHER_COMMIT, "0003", "0004"):
+        keep(store, rows)
+    accept(store, MACHINE, "2", "first")
+    accept(store, MACHINE, "0003", "faster kernels")
+    assert found(store, run_of("0005", 0.0)) == ["0003", "0004"]
+    assert found(store, run_of("0003", 0.0)) == ["0001", "0002"]
+
+
+def test_a_case_that_the_accepted_run_lacks_keeps_its_own_anchor(store: Store) -> None:
+    keep(store, [*run_of("0001", 0.0), *run_of("0001", 0.0, model="mini_resnet")])
+    keep(store, run_of("0002", 0.0, commit=ANOTHER_COMMIT))
+    accept(store, MACHINE, "2", "lenet5 alone")
+    now = [*run_of("0003", 0.0), *run_of("0003", 0.0, model="mini_resnet")]
+    assert found(store, now) == ["0002"]
+    assert found(store, now, RESNET) == ["0001"]
+
+
+def test_a_case_without_earlier_rows_has_no_history(store: Store) -> None:
+    keep(store, run_of("0001", 0.0))
+    cases = accepted_history(store, MACHINE, run_of("0002", 0.0, model="vgg16")).cases
+    assert cases["vgg16-train-cpu-b32-float32"] == history.CaseHistory()
+
+
+def test_what_the_anchor_has_and_the_run_has_not_is_absent(store: Store) -> None:
+    keep(store, [*run_of("0001", 0.0), *run_of("0001", 0.0, 0.1, model="mini_resnet")])
+    absent = accepted_history(store, MACHINE, run_of("0002", 0.0)).absent
+    assert [row.case.name for row in absent] == [RESNET]
+    failed = [*run_of("0002", 0.0), process(run="0002", model="mini_resnet", status="timeout")]
+    assert accepted_history(store, MACHINE, failed).absent == ()
+
+
+def test_unsteady_rows_count_where_there_are_no_others(store: Store) -> None:
+    rows = run_of("0001", 0.1, 0.2)
+    unsteady = process(run="0001", process=3, order=3, status="unsteady")
+    assert steady([*rows, unsteady]) == tuple(rows)
+    assert steady([unsteady, process(status="crashed")]) == (unsteady,)
+    keep(store, [unsteady])
+    assert found(store, run_of("0002", 0.0)) == ["0001"]
+
+
+# Comparable or not
+
+DIFFERENT = [
+    ({"tensorflow": "2.20.0"}, "tensorflow was 2.20.0, is 2.21.0: `convmark ab`"),
+    ({"keras": "3.9.0"}, "keras was 3.9.0, is 3.15.0: `convmark ab`"),
+    ({"python": "3.12.9"}, "python was 3.12, is 3.13: `convmark ab`"),
+    ({"flags": "OMP_NUM_THREADS=1"}, "flags was OMP_NUM_THREADS=1, is not known: `convmark ab`"),
+    ({"machine": "mac-8"}, "machine was mac-8, is xeon-2: `convmark report`"),
+    ({"driver": "550.1"}, "driver was 550.1, is not known: `convmark report`"),
+    ({"isolation": "spawn"}, "isolation was spawn, is fork: `convmark accept`"),
+    ({"measurement_version": "def"}, "measurement version was def, is abc: `convmark accept`"),
+    ({"reference_version": 2}, "reference version was 2, is 1: `convmark accept`"),
+    ({"threads": "1"}, "threads was 1, is default: `convmark ab`"),
+    ({"precision": "mixed_float16"}, "precision was mixed_float16, is float32: `convmark ab`"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), DIFFERENT)
+def test_rows_that_differ_are_not_judged_and_the_difference_is_quoted(
+    store: Store, changes: dict[str, Any], message: str
+) -> None:
+    keep(store, run_of("0001", 0.0, **changes))
+    case = accepted_history(store, MACHINE, run_of("0002", 0.0)).cases[LENET]
+    assert case.runs == ()
+    assert case.anchor is None
+    assert case.difference.startswith(message)
+    named = named_history(store, MACHINE, "0001", run_of("0002", 0.0)).cases[LENET]
+    assert (named.runs, named.difference) == ((), case.difference)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"python": "3.13.9"}, {"numpy": "1.26"}, {"os": "Linux 7"}, {"seed": 3}]
+)
+def test_rows_that_differ_in_what_does_not_matter_are_judged(
+    store: Store, changes: dict[str, Any]
+) -> None:
+    keep(store, run_of("0001", 0.0, **changes))
+    assert found(store, run_of("0002", 0.0)) == ["0001"]
+    facts = comparability(process(**changes))
+    assert difference(facts, comparability(process())) == ""
+
+
+def test_after_an_upgrade_the_first_run_under_it_is_the_anchor(store: Store) -> None:
+    keep(store, run_of("0001", 0.0, tensorflow="2.20.0"))
+    keep(store, run_of("0002", 0.0))
+    keep(store, run_of("0003", 0.0, tensorflow="2.20.0"))
+    assert found(store, run_of("0004", 0.0)) == ["0002"]
+    assert found(store, run_of("0004", 0.0, tensorflow="2.20.0")) == ["0001", "0003"]
+
+
+def test_a_driver_counts_for_the_cases_on_the_gpu_alone(store: Store) -> None:
+    gpu = "lenet5-train-gpu:0-b32-float32"
+    before = run_of("0001", 0.0, device="gpu:0", driver="550.1")
+    keep(store, [*run_of("0001", 0.0), *before])
+    now = [*run_of("0002", 0.0), *run_of("0002", 0.0, device="gpu:0", driver="560.2")]
+    cases = accepted_history(store, MACHINE, now).cases
+    assert len(cases[LENET].runs) == 1
+    assert cases[gpu].difference.startswith("driver was 550.1, is 560.2")
+
+
+# Named
+
+
+def test_a_named_run_is_the_only_baseline(store: Store) -> None:
+    for rows in at(A_COMMIT, "0001", "0002"):
+        keep(store, rows)
+    keep(store, run_of("0003", 0.0, commit=ANOTHER_COMMIT))
+    now = run_of("0004", 0.0)
+    for name in ("0003", "3", ANOTHER_COMMIT[:9], str(store.folder / MACHINE / "0003.csv")):
+        case = named_history(store, MACHINE, name, now).cases[LENET]
+        assert [rows[0].run for rows in case.runs] == ["0003"]
+        assert case.anchor is not None
+        assert case.anchor.commit == ANOTHER_COMMIT
+
+
+BAD_FILES = [
+    ("", "must hold a run's rows, it is empty"),
+    ("schema\n2\n", ":1: must have the columns of schema 1"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_FILES)
+def test_a_named_run_that_cannot_be_read_is_an_error_that_names_it(
+    store: Store, text: str, message: str
+) -> None:
+    keep(store, run_of("0001", 0.0)).write_text(text)
+    with pytest.raises(StoreError, match=r"0001\.csv") as refused:
+        named_history(store, MACHINE, "0001", run_of("0002", 0.0))
+    assert message in str(refused.value)
+
+
+def test_a_named_run_must_be_there_and_hold_figures(store: Store) -> None:
+    keep(store, [process(run="0001", status="timeout", error="hung")])
+    with pytest.raises(StoreError, match=r"0001\.csv: must hold a measured row"):
+        named_history(store, MACHINE, "0001", run_of("0002", 0.0))
+    with pytest.raises(StoreError, match=r"no run '0009'; expected a file, a commit or the number"):
+        named_history(store, MACHINE, "0009", run_of("0002", 0.0))
+
+
+# Lazily
+
+
+def test_no_more_than_ten_runs_under_a_like_load_are_read(
+    store: Store, read_in_full: list[str]
+) -> None:
+    for number in range(1, 31):
+        keep(store, run_of(f"{number:04d}", 0.0))
+    runs = found(store, run_of("0031", 0.0))
+    assert runs == ["0001", *(f"{number:04d}" for number in range(22, 31))]
+    assert read_in_full == ["0001", *(f"{number:04d}" for number in range(30, 21, -1))]
+
+
+def test_unlike_loads_make_it_read_on_but_not_for_ever(
+    store: Store, read_in_full: list[str]
+) -> None:
+    for number in range(1, 41):
+        load = 0.2 if number < 26 else 6.0
+        keep(store, run_of(f"{number:04d}", 0.0, load_average_1min=load))
+    runs = found(store, run_of("0041", 0.0))
+    assert runs == ["0001", *(f"{number:04d}" for number in range(22, 41))]
+    assert len(read_in_full) == history.MOST_READ
+
+
+def test_runs_of_another_version_are_not_read_but_one_to_quote_it(
+    store: Store, read_in_full: list[str]
+) -> None:
+    for number in range(1, 11):
+        keep(store, run_of(f"{number:04d}", 0.0, tensorflow="2.20.0"))
+    assert found(store, run_of("0011", 0.0)) == []
+    assert read_in_full == ["0001"]
+
+
+def test_a_new_case_reads_no_run_in_full(store: Store, read_in_full: list[str]) -> None:
+    for number in range(1, 11):
+        keep(store, run_of(f"{number:04d}", 0.0))
+    name = "vgg16-train-cpu-b32-float32"
+    assert found(store, run_of("0011", 0.0, model="vgg16"), name) == []
+    assert read_in_full == []
+
+
+def test_an_unreadable_run_is_left_out_with_one_warning(store: Store) -> None:
+    for rows in at(A_COMMIT, "0001", "0002", "0003", "0004"):
+        keep(store, rows)
+    (store.folder / MACHINE / "0003.csv").write_text("schema\n")
+    (store.folder / MACHINE / "0004.csv").write_text("")
+    with pytest.warns(StoreWarning) as caught:
+        assert found(store, run_of("0005", 0.0)) == ["0001", "0002"]
+    (warning,) = caught
+    assert "0004.csv: must hold a run's rows, it is empty; left out of the history, and 1 more" in (
+        str(warning.message)
+    )
+
+
+def test_no_folder_is_no_history_and_no_warning(store: Store) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert found(store, run_of("0001", 0.0)) == []
+
+
+def test_the_load_is_known_where_every_row_tells_it() -> None:
+    assert load_per_cpu(run_of("0001", 0.0, 0.0, load_average_1min=3.0, cores=4)) == 0.75
+    assert load_per_cpu([process(), process(load_average_1min=None)]) is None
+    assert load_per_cpu([process(cores=None)]) is None
+    assert load_per_cpu([]) is None
+
+
+# Accepting
+
+
+def test_accepting_appends_run_time_commit_and_reason(store: Store) -> None:
+    keep(store, run_of("0001", 0.0))
+    keep(store, run_of("0002", 0.0, commit=None, dirty=None))
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    accept(store, MACHINE, "1", "  -3 %,\n as planned ", now=lambda: moment)
+    accept(store, MACHINE, "0002", "new machine room", now=lambda: moment)
+    path = store.folder / MACHINE / "accepted.csv"
+    assert path.read_text() == (
+        "run,accepted,commit,reason\n"
+        f'0001,2026-01-02T03:04:05+00:00,{A_COMMIT},"\'-3 %, as planned"\n'
+        "0002,2026-01-02T03:04:05+00:00,,new machine room\n"
+    )
+    first, second = read_accepted(store, MACHINE)
+    assert first.reason == "-3 %, as planned"
+    assert second == Acceptance(
+        run="0002", accepted="2026-01-02T03:04:05+00:00", commit=None, reason="new machine room"
+    )
+    assert [run.stem for run in store.runs(MACHINE)] == ["0001", "0002"]
+
+
+def test_what_cannot_be_accepted_is_refused(store: Store) -> None:
+    keep(store, [process(run="0001", status="error", error="x")])
+    path = keep(store, run_of("0002", 0.0))
+    elsewhere = path.rename(store.folder / "0002.csv")
+    with pytest.raises(OptionError, match="--reason: must say"):
+        accept(store, MACHINE, "0001", " \n")
+    with pytest.raises(StoreError, match=r"0001\.csv: must hold a measured row to be accepted"):
+        accept(store, MACHINE, "0001", "because")
+    with pytest.raises(StoreError, match="no run '0002'"):
+        accept(store, MACHINE, "0002", "because")
+    with pytest.raises(StoreError, match="must be a run in"):
+        accept(store, MACHINE, str(elsewhere), "because")
+    assert read_accepted(store, MACHINE) == []
+
+
+def test_a_broken_list_of_accepted_runs_is_an_error_by_file_and_line(store: Store) -> None:
+    keep(store, run_of("0001", 0.0))
+    accept(store, MACHINE, "0001", "because")
+    path = store.folder / MACHINE / "accepted.csv"
+    path.write_text(path.read_text() + ",2026,,x\n")
+    with pytest.raises(StoreError, match=r"accepted\.csv:3: column 'run' must not be empty"):
+        found(store, run_of("0002", 0.0))

@@ -1,0 +1,252 @@
+"""`pytest bench --benchmark-compare`: the verdicts, with a stand-in for the worker processes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from pathlib import Path
+
+import fake_worker
+import pytest
+import scipy.special  # noqa: F401 - an in-process session forgets what it was first to import
+
+from convmark.confirm import Clocks, Decision
+from convmark.lockstep import Comparison
+from convmark.store import read_run
+from convmark.verdicts_file import read_verdicts
+
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+
+SUITE = """
+import pytest
+from convmark.suites import Suite
+
+SUITE = Suite(models=("lenet5", "conv_layer"), tasks=("train",), batch_sizes=(32,))
+
+
+@pytest.mark.convmark(SUITE)
+def test_speed(measured, benchmark):
+    measured.replay(benchmark)
+"""
+
+LENET5 = "lenet5-train-cpu-b32-float32"
+CONV = "conv_layer-train-cpu-b32-float32"
+
+Worker = type[fake_worker.FakeInterpreter]
+Run = Callable[..., pytest.RunResult]
+
+
+def git(folder: Path, *arguments: str) -> None:
+    identity = ("-c", "user.name=n", "-c", "user.email=e@example.invalid")
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
+    class Fake(fake_worker.FakeInterpreter):
+        made = 0
+
+    monkeypatch.setattr("convmark.launch.Interpreter", Fake)
+    monkeypatch.setattr("convmark.environment.load_nvml", lambda: None)
+    return Fake
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, worker: Worker) -> Run:
+    folder = pytester.mkdir("bench")
+    (folder / "test_speed.py").write_text(SUITE)
+    (pytester.path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    git(pytester.path, "init", "-q", "-b", "main")
+    git(pytester.path, "add", "bench", "pyproject.toml")
+    git(pytester.path, "commit", "-qm", "one")
+
+    def run_bench(*options: str) -> pytest.RunResult:
+        return pytester.runpytest_inprocess("bench", "-p", "no:cacheprovider", *options)
+
+    return run_bench
+
+
+def new_commit(pytester: pytest.Pytester) -> None:
+    git(pytester.path, "commit", "-q", "--allow-empty", "-m", "more")
+
+
+def history(run: Run, runs: int = 4) -> None:
+    for _ in range(runs):
+        assert run("-q").ret == 0
+
+
+def found(pytester: pytest.Pytester, case: str, metric: str = "step_time") -> str:
+    (path,) = pytester.path.glob("results/*/verdicts.csv")
+    verdicts = [row for row in read_verdicts(path) if (row.case, row.metric) == (case, metric)]
+    return verdicts[-1].verdict
+
+
+def test_the_first_run_is_new_and_passes(run: Run, pytester: pytest.Pytester) -> None:
+    assert run("--benchmark-compare").ret == 0
+    assert found(pytester, LENET5) == "new"
+
+
+def test_unchanged_code_is_unchanged_or_inconclusive_and_passes(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    history(run)
+    new_commit(pytester)
+    result = run("--benchmark-compare")
+    assert result.ret == 0
+    assert found(pytester, LENET5) in ("unchanged", "inconclusive")
+    assert found(pytester, LENET5, "parameters") == "unchanged"
+    result.stdout.fnmatch_lines(["*convmark verdicts*", f"{LENET5}*step_time*"])
+
+
+def test_a_slowdown_that_no_commit_can_confirm_convicts_unconfirmed(
+    run: Run, worker: Worker, pytester: pytest.Pytester
+) -> None:
+    history(run)
+    new_commit(pytester)
+    worker.factor = 1.5
+    result = run("--benchmark-compare", "--junit-xml=junit.xml")
+    assert result.ret == 1
+    result.assert_outcomes(failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*cannot be confirmed live: 2 more processes each*",
+            f"{LENET5}: step_time regressed (unconfirmed) by +* against run 0001, *no commit*",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*Traceback*")
+    assert len(ElementTree.parse(pytester.path / "junit.xml").findall(".//failure")) == 2
+    newest = max(pytester.path.glob("results/*/0*.csv"))
+    rows = [row for row in read_run(newest) if row.case.name == LENET5]
+    assert [row.process for row in rows] == [1, 2, 3, 4]
+    assert [row.order for row in read_run(newest)] == list(range(1, 9))
+
+
+def test_a_faster_machine_with_the_same_commit_blames_nobody(
+    run: Run, worker: Worker, pytester: pytest.Pytester
+) -> None:
+    history(run)
+    worker.factor = 1.5
+    result = run("--benchmark-compare")
+    assert result.ret == 0
+    assert found(pytester, LENET5) == "unchanged"
+    result.stdout.fnmatch_lines(["*the machine moved, the code did not: same commit*"])
+
+
+@pytest.mark.parametrize(
+    ("verdict", "estimate", "status"),
+    [("regressed", 0.2, 1), ("improved", -0.2, 0), ("unchanged", 0.0, 0), ("inconclusive", 0.1, 0)],
+)
+def test_a_flagged_case_gets_the_live_comparisons_verdict(
+    run: Run,
+    worker: Worker,
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    verdict: str,
+    estimate: float,
+    status: int,
+) -> None:
+    history(run)
+    new_commit(pytester)
+    worker.factor = 1.5
+    calls = live(monkeypatch, verdict, estimate)
+    result = run("--benchmark-compare", "-k", "lenet5")
+    assert result.ret == status
+    assert calls == [LENET5]
+    assert found(pytester, LENET5) == verdict
+    if verdict == "unchanged":
+        result.stdout.fnmatch_lines(["*the machine moved, the code did not*"])
+
+
+def test_confirm_none_compares_nothing_live_and_confirm_all_everything(
+    run: Run, worker: Worker, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history(run)
+    new_commit(pytester)
+    calls = live(monkeypatch, "unchanged", 0.0)
+    assert run("--benchmark-compare", "--confirm=none").ret == 0
+    assert calls == []
+    assert run("--benchmark-compare", "--confirm=all").ret == 0
+    assert sorted(calls) == [CONV, LENET5]
+
+
+def test_a_ref_needs_no_history_and_compares_every_case_live(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = live(monkeypatch, "regressed", 0.2)
+    monkeypatch.setattr("convmark.anchor.resolve", lambda repository, ref: "f" * 40)
+    result = run("--benchmark-compare=git:main")
+    assert result.ret == 1
+    assert sorted(calls) == [CONV, LENET5]
+    result.stdout.fnmatch_lines([f"{LENET5}: step_time regressed by +22.1 %*"])
+
+
+def test_an_unknown_ref_is_a_usage_error_before_anything_is_measured(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    result = run("--benchmark-compare=git:no-such-branch")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: *git knows no commit 'no-such-branch'*"])
+    assert not list(pytester.path.glob("results/*/*.csv"))
+
+
+def test_a_case_of_the_baseline_that_did_not_run_is_missing_only_from_a_whole_run(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    history(run)
+    text = SUITE.replace('"lenet5", "conv_layer"', '"lenet5"')
+    (pytester.path / "bench" / "test_speed.py").write_text(text)
+    assert run("--benchmark-compare").ret == 0
+    assert found(pytester, CONV) == "missing"
+    (pytester.path / "bench" / "test_speed.py").write_text(SUITE)
+    run("--benchmark-compare", "-k", "lenet5").stdout.no_fnmatch_line("*missing*")
+
+
+def test_an_error_never_passes(run: Run, pytester: pytest.Pytester) -> None:
+    history(run, 1)
+    result = run("--benchmark-compare", "--models=broken,lenet5")
+    assert result.ret == 1
+    result.assert_outcomes(passed=1, failed=1)
+
+
+def test_an_empty_baseline_or_one_of_another_schema_is_a_usage_error(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    for name, text in (("empty.csv", ""), ("other.csv", "a,b\n1,2\n")):
+        (pytester.path / name).write_text(text)
+        result = run(f"--benchmark-compare={name}")
+        assert result.ret == 4
+        (line,) = [line for line in result.errlines if line]
+        assert line.startswith(f"ERROR: {name}")
+
+
+def live(monkeypatch: pytest.MonkeyPatch, verdict: str, estimate: float) -> list[str]:
+    """Have every live comparison give this verdict; return the list of cases it is asked for."""
+    decision = Decision(
+        verdict=verdict,  # type: ignore[arg-type]
+        estimate=estimate,
+        low=estimate - 0.01,
+        high=estimate + 0.01,
+        smallest_visible=0.03,
+    )
+    clocks = Clocks(decision=decision, decided_by="wall", wall=decision, cpu=decision)
+    calls: list[str] = []
+
+    class Sides:
+        def __init__(self, *arguments: object) -> None:
+            """Nothing is started."""
+
+        def __enter__(self) -> tuple[None, None]:
+            return None, None
+
+        def __exit__(self, *error: object) -> None:
+            """Nothing to end."""
+
+    def compare(case: object, *arguments: object, **settings: object) -> Comparison:
+        calls.append(case.name)  # type: ignore[attr-defined]
+        return Comparison(clocks=clocks, wall=(), cpu=(), reason="")
+
+    monkeypatch.setattr("convmark.confirmation.beside", Sides)
+    monkeypatch.setattr("convmark.confirmation.compare", compare)
+    return calls

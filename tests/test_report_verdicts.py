@@ -1,0 +1,120 @@
+"""The verdicts as a table, Markdown, JSON and annotations."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from test_verdicts_file import ABSENT, judgement
+
+from convmark.report.verdicts import FORMATS, verdicts_report
+
+UNCHANGED = judgement(
+    change=0.001, low=-0.02, high=0.022, value=0.01001, verdict="unchanged", note="", fails=False
+)
+MEMORY = judgement(
+    metric="peak_device_memory",
+    unit="bytes",
+    baseline=100 * 2**20,
+    value=104 * 2**20,
+    change=0.04,
+    low=None,
+    high=None,
+    note="",
+)
+
+
+def lines(text: str) -> list[list[str]]:
+    """The cells of a table, parted by two spaces or more."""
+    return [[cell for cell in line.split("  ") if cell.strip()] for line in text.splitlines()]
+
+
+def test_the_table_gives_figures_with_interval_count_and_note() -> None:
+    found = verdicts_report([judgement(), MEMORY])
+    head, _, step, memory = [[cell.strip() for cell in line] for line in lines(found)]
+    assert head == ["case", "metric", "baseline", "now", "change", "verdict", "n", "note"]
+    case = "lenet5-train-cpu-b32-float32"
+    assert step == [
+        case,
+        "step_time",
+        "10.0 ms",
+        "11.2 ms",
+        "+12.0 % [+9.8, +14.4]",
+        "regressed",
+        "2",
+        "5 sessions beside 1234567aaaaa",
+    ]
+    assert memory[:6] == [case, "peak_device_memory", "100 MiB", "104 MiB", "+4.0 %", "regressed"]
+
+
+def test_unchanged_rows_but_step_times_are_counted_only() -> None:
+    rest = [judgement(metric="throughput", verdict="unchanged", fails=False)] * 2
+    found = verdicts_report([UNCHANGED, *rest])
+    assert "step_time" in found
+    assert "throughput" not in found
+    assert found.splitlines()[-1] == "2 more rows unchanged"
+    assert verdicts_report([UNCHANGED, rest[0]]).endswith("\n1 more row unchanged")
+    assert "unchanged\n" not in verdicts_report([UNCHANGED]).splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"unconfirmed": True}, "regressed (unconfirmed)"),
+        ({"verdict": "inconclusive"}, "inconclusive (failed)"),
+        ({"low": None}, "+12.0 % [, +14.4]"),
+        ({"change": -0.0312, "low": -0.04, "high": -0.0224}, "-3.1 % [-4.0, -2.2]"),
+        ({"unit": "samples/s", "value": 3215.4}, "3215"),
+        ({"unit": "", "baseline": 61706, "value": 61707}, "61,707"),
+        ({"unit": "", "value": 0.97}, "0.9700"),
+        ({"unit": "bytes", "metric": "model_bytes", "value": 246828}, "246,828"),
+    ],
+)
+def test_each_cell_is_printed_for_its_unit(changes: dict[str, object], text: str) -> None:
+    assert f"  {text}" in verdicts_report([judgement(**changes)])
+
+
+def test_nothing_judged_is_said() -> None:
+    assert verdicts_report([]) == "nothing was judged"
+
+
+def test_markdown_keeps_a_bar_within_its_cell() -> None:
+    found = verdicts_report([judgement(note="a | b")], "markdown")
+    assert found.startswith("| case")
+    assert "a \\| b" in found
+
+
+def test_json_has_every_row_by_its_fields() -> None:
+    first, second = json.loads(verdicts_report([judgement(), ABSENT], "json"))
+    for name in ("model", "task", "device", "batch_size", "metric", "baseline", "value", "change"):
+        assert name in first
+    for name in ("low", "high", "verdict", "unconfirmed", "smallest_visible", "note"):
+        assert name in first
+    assert first["change"] == 0.12
+    assert first["baseline_runs"] == ["0001", "0003"]
+    assert (second["model"], second["batch_size"], second["change"]) == ("machine", None, None)
+    assert json.loads(verdicts_report([], "json")) == []
+
+
+def test_github_annotates_what_fails_and_what_is_inconclusive() -> None:
+    improved = judgement(verdict="improved", fails=False)
+    found = verdicts_report([judgement(), improved, UNCHANGED, ABSENT], "github")
+    assert found.splitlines() == [
+        "::error title=lenet5-train-cpu-b32-float32%3A step_time regressed"
+        "::10.0 ms -> 11.2 ms; +12.0 %25 [+9.8, +14.4]; 5 sessions beside 1234567aaaaa",
+        "::warning title=machine-cpu-large%3A step_time inconclusive (unconfirmed)::inconclusive",
+    ]
+    assert verdicts_report([UNCHANGED], "github") == ""
+
+
+def test_github_escapes_what_would_end_a_command() -> None:
+    found = verdicts_report([judgement(case="a:b,c%\r", note="x\ny: 5 %, z\r")], "github")
+    assert found.startswith("::error title=a%3Ab%2Cc%25%0D%3A step_time regressed::")
+    assert found.endswith("; x%0Ay: 5 %25, z%0D")
+    assert len(found.splitlines()) == 1
+
+
+def test_the_formats_are_the_ones_that_the_command_line_names() -> None:
+    from convmark.cli import FORMS
+
+    assert tuple(FORMATS) == FORMS
