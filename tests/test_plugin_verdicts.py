@@ -12,6 +12,8 @@ import fake_worker
 import pytest
 import scipy.special  # noqa: F401 - an in-process session forgets what it was first to import
 
+# modules that are patched must be loaded here: an in-process session drops those that it loads
+from convmark import anchor, confirmation
 from convmark.confirm import Clocks, Decision
 from convmark.lockstep import Comparison
 from convmark.store import read_run
@@ -54,12 +56,15 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester, worker: Worker) -> Run:
+def run(pytester: pytest.Pytester, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Run:
     folder = pytester.mkdir("bench")
     (folder / "test_speed.py").write_text(SUITE)
     (pytester.path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    models = pytester.mkdir("models")
+    (models / "registry.py").write_text("")
+    monkeypatch.setattr(anchor, "zoo_folder", lambda: models)
     git(pytester.path, "init", "-q", "-b", "main")
-    git(pytester.path, "add", "bench", "pyproject.toml")
+    git(pytester.path, "add", "bench", "models", "pyproject.toml")
     git(pytester.path, "commit", "-qm", "one")
 
     def run_bench(*options: str) -> pytest.RunResult:
@@ -101,18 +106,19 @@ def test_unchanged_code_is_unchanged_or_inconclusive_and_passes(
 
 
 def test_a_slowdown_that_no_commit_can_confirm_convicts_unconfirmed(
-    run: Run, worker: Worker, pytester: pytest.Pytester
+    run: Run, worker: Worker, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history(run)
-    new_commit(pytester)
+    (pytester.path / "models" / "lenet.py").write_text("")
     worker.factor = 1.5
+    monkeypatch.setattr(anchor, "repository_of", lambda path: None)
     result = run("--benchmark-compare", "--junit-xml=junit.xml")
     assert result.ret == 1
     result.assert_outcomes(failed=2)
     result.stdout.fnmatch_lines(
         [
             "*cannot be confirmed live: 2 more processes each*",
-            f"{LENET5}: step_time regressed (unconfirmed) by +* against run 0001, *no commit*",
+            f"{LENET5}: step_time regressed (unconfirmed) by +* against run 0001, *no git*",
         ]
     )
     result.stdout.no_fnmatch_line("*Traceback*")
@@ -175,8 +181,8 @@ def test_a_ref_needs_no_history_and_compares_every_case_live(
     run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = live(monkeypatch, "regressed", 0.2)
-    monkeypatch.setattr("convmark.anchor.resolve", lambda repository, ref: "f" * 40)
-    result = run("--benchmark-compare=git:main")
+    new_commit(pytester)
+    result = run("--benchmark-compare=git:HEAD~1")
     assert result.ret == 1
     assert sorted(calls) == [CONV, LENET5]
     result.stdout.fnmatch_lines([f"{LENET5}: step_time regressed by +22.1 %*"])
@@ -195,12 +201,12 @@ def test_a_case_of_the_baseline_that_did_not_run_is_missing_only_from_a_whole_ru
     run: Run, pytester: pytest.Pytester
 ) -> None:
     history(run)
-    text = SUITE.replace('"lenet5", "conv_layer"', '"lenet5"')
+    text = SUITE.replace('"lenet5", "conv_layer"', '"lenet5",')
     (pytester.path / "bench" / "test_speed.py").write_text(text)
     assert run("--benchmark-compare").ret == 0
     assert found(pytester, CONV) == "missing"
     (pytester.path / "bench" / "test_speed.py").write_text(SUITE)
-    run("--benchmark-compare", "-k", "lenet5").stdout.no_fnmatch_line("*missing*")
+    run("--benchmark-compare", "-k", "lenet5").stdout.no_fnmatch_line(f"{CONV}*missing*")
 
 
 def test_an_error_never_passes(run: Run, pytester: pytest.Pytester) -> None:
@@ -247,6 +253,6 @@ def live(monkeypatch: pytest.MonkeyPatch, verdict: str, estimate: float) -> list
         calls.append(case.name)  # type: ignore[attr-defined]
         return Comparison(clocks=clocks, wall=(), cpu=(), reason="")
 
-    monkeypatch.setattr("convmark.confirmation.beside", Sides)
-    monkeypatch.setattr("convmark.confirmation.compare", compare)
+    monkeypatch.setattr(confirmation, "beside", Sides)
+    monkeypatch.setattr(confirmation, "compare", compare)
     return calls
