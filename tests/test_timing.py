@@ -160,16 +160,16 @@ def test_each_warm_up_step_is_seen_with_its_number_outside_the_timing(
     ("budget_s", "count"),
     [
         (0.0, 30),
-        (30 * TICK, 30),
-        (31 * TICK, 31),
-        (99 * TICK, 99),
-        (100 * TICK, 100),
+        (60 * TICK, 30),
+        (62 * TICK, 31),
+        (198 * TICK, 99),
+        (200 * TICK, 100),
         (1998 * TICK, 100),
         (2000 * TICK, 1000),
         (1e6, 1000),
     ],
 )
-def test_steps_are_30_at_least_100_in_the_budget_and_1000_if_half_of_it_holds_them(
+def test_steps_are_30_at_least_then_100_or_1000_if_half_the_budget_holds_them(
     budget_s: float, count: int, device: Device, pulse: Pulse
 ) -> None:
     times_s = steps(device.step(TICK), device, budget_s, pulse, device.clock)

@@ -69,7 +69,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         emit("warm_up", steps=warm.steps, steady=warm.steady)
         times_s = timing.steps(step, backend, plan.time_budget_s, pulse)
         emit("steps", times_s=_rounded(times_s))
-        windows = timing.windows(step, backend, min(times_s), pulse)
+        windows = timing.windows(step, backend, sorted(times_s)[len(times_s) // 4], pulse)
         emit("windows", steps=windows.steps, times_s=_rounded(windows.times_s))
         emit(
             "peaks",

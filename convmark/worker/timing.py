@@ -37,7 +37,7 @@ STEADY_WITHIN = 0.05
 """Two halves of the warm-up's later half agree within this share."""
 
 MIN_STEPS, WANTED_STEPS, MAX_STEPS = 30, 100, 1000
-"""30 always, 100 where the budget allows, 1,000 (for p99) where half of it allows all of them."""
+"""30 always, 100 where half the budget allows, 1,000 (for p99) where it allows all of them."""
 
 MIN_WINDOWS = 5
 MIN_WINDOW_S = 0.1
@@ -192,7 +192,7 @@ def _enough_steps(count: int, spent_s: float, budget_s: float) -> bool:
     if count < MIN_STEPS:
         return False
     if count < WANTED_STEPS:
-        return spent_s >= budget_s
+        return spent_s >= budget_s / 2
     return count >= MAX_STEPS or spent_s / count * MAX_STEPS > budget_s / 2
 
 
