@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -41,6 +42,10 @@ GRACE_S = 2.0
 START_LIMIT_S = 180.0
 """Seconds an interpreter may take to import its framework."""
 LOG_TAIL_BYTES = 4096
+NOISE = re.compile(
+    r"cuInit|cudart_stub|absl::InitializeLog|TF-TRT|cpu_feature_guard|rebuild Tensor"
+)
+"""What TensorFlow logs wherever there is no GPU, and no reason for anything."""
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -513,7 +518,8 @@ class _Follower:
         if last["event"] in ("finished", "inspected") and status == 0:
             return self.answer("ok", "")
         phase = last["event"] or "start"
-        return self.answer("crashed", f"the worker ended ({_cause(status)}) after {phase!r}{tail}")
+        died = "out_of_memory" if "bad_alloc" in tail else "crashed"
+        return self.answer(died, f"the worker ended ({_cause(status)}) after {phase!r}{tail}")
 
 
 def _socket_kind() -> socket.SocketKind:
@@ -550,8 +556,10 @@ def _tail(log: Path | None) -> str:
         lines.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
         text = lines.read().decode(errors="replace")
     lines_said = [line.strip() for line in text.splitlines() if line.strip()]
+    lines_said = [line for line in lines_said if not NOISE.search(line)]
     for index, line in enumerate(lines_said):
         if line.startswith("Fatal Python error"):
             place = next((word for word in lines_said[index:] if word.startswith("File ")), "")
-            return f": {one_line(f'{line} {place}')}"
+            why = next((word for word in lines_said if "bad_alloc" in word), "")
+            return f": {one_line(f'{why} {line} {place}')}"
     return f": {one_line(lines_said[-1])}" if lines_said else ""

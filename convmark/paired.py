@@ -225,7 +225,7 @@ def confirmed(step: StepTime | None, confirmation: Confirmation) -> Finding | No
     if decision.verdict == "inconclusive":
         free = step is not None and step.threads_free
         seen = _percent(decision.smallest_visible)
-        parts.append(f"sees changes from {seen}: try {'--threads 1 or ' * free}`convmark ab`")
+        parts.append(f"sees changes from {seen}: try {'--threads 1 or ' * free}an idle machine")
     return _finding(decision, "; ".join(parts))
 
 
@@ -256,13 +256,13 @@ def _advice(step: StepTime, smallest_visible: float) -> str:
     """Say why history cannot tell, and what to try."""
     if not step.wall.loads_alike:
         if step.load_now is None or step.load_before is None:
-            return "the load is not known: `convmark ab` compares live"
+            return "the load is not known: `--confirm all` compares live"
         return (
             f"loads are unlike, {step.load_before:.2f} then and {step.load_now:.2f} now per CPU: "
-            "try it on an idle machine, or `convmark ab`"
+            "try it on an idle machine, or `--confirm all`"
         )
     if math.isinf(smallest_visible):
-        return "one baseline run convicts nobody: `convmark ab` compares live"
+        return "one baseline run convicts nobody: `--confirm all` compares live"
     more = f"--processes {2 * step.processes}"
     if step.own_error > step.wall.error / 2:
         more = "a longer --time-budget"

@@ -152,7 +152,7 @@ class Record:
 
     loss_first: float | None = _check("", "training loss at step 1")
     loss: float | None = _check("", "training loss at step 10")
-    output_mean_abs: float | None = _check("", "mean absolute output of inference")
+    output_rms: float | None = _check("", "root mean square of inference's output")
     accuracy: float | None = _check("", "accuracy, where a model is trained on data")
 
     def __post_init__(self) -> None:

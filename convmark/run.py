@@ -308,7 +308,7 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "involuntary_context_switches": state["involuntary_context_switches"],
         "loss_first": proof[1] if training else None,
         "loss": proof[10] if training else None,
-        "output_mean_abs": None if training else proof[1],
+        "output_rms": None if training else proof[1],
     }
 
 

@@ -98,7 +98,7 @@ def _paired(case: CaseReview, finding: Finding | None) -> list[Judgement]:
     first = case.rows[0]
     metrics = [metric for metric in METRICS if metric.rule == "paired"]
     if finding is None:
-        note = "no paired rounds on both sides: `convmark ab` compares live"
+        note = "no paired rounds on both sides: `--confirm all` compares live"
         value = middle(case.rows, STEP_TIME)
         return [
             _judgement(first, STEP_TIME, value=value, verdict="inconclusive", note=note),

@@ -52,8 +52,8 @@ def test_unchanged_rows_but_step_times_are_counted_only() -> None:
     found = verdicts_report([UNCHANGED, *rest])
     assert "step_time" in found
     assert "throughput" not in found
-    assert found.splitlines()[-1] == "2 more rows unchanged"
-    assert verdicts_report([UNCHANGED, rest[0]]).endswith("\n1 more row unchanged")
+    assert found.splitlines()[-1] == "2 more rows with nothing to add"
+    assert verdicts_report([UNCHANGED, rest[0]]).endswith("\n1 more row with nothing to add")
     assert "unchanged\n" not in verdicts_report([UNCHANGED]).splitlines()[-1]
 
 

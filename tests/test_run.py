@@ -345,7 +345,7 @@ def test_a_training_answer_becomes_a_row_with_every_figure(tmp_path: Path) -> No
         "involuntary_context_switches": 3,
         "loss_first": 2.3,
         "loss": 2.1,
-        "output_mean_abs": None,
+        "output_rms": None,
         "accuracy": None,
     }
     assert {name: getattr(record, name) for name in expected} == pytest.approx(expected)
@@ -353,7 +353,7 @@ def test_a_training_answer_becomes_a_row_with_every_figure(tmp_path: Path) -> No
 
 def test_an_inference_answer_has_an_output_in_place_of_losses(tmp_path: Path) -> None:
     record = result_of(ok(events()), tmp_path, case=INFER).record
-    assert (record.loss_first, record.loss, record.output_mean_abs) == (None, None, 2.3)
+    assert (record.loss_first, record.loss, record.output_rms) == (None, None, 2.3)
     assert record.throughput_samples_per_s == pytest.approx(100.0)
 
 

@@ -256,7 +256,7 @@ def test_confirmed_inconclusive_says_what_to_try() -> None:
     assert (found.verdict, found.fails) == ("inconclusive", False)
     assert found.note == (
         "5 sessions beside 1234567aaaaa; budget spent: try a larger --confirm-budget; "
-        "sees changes from 4.1 %: try --threads 1 or `convmark ab`"
+        "sees changes from 4.1 %: try --threads 1 or an idle machine"
     )
 
 
@@ -434,9 +434,9 @@ def test_a_case_without_history_is_new() -> None:
 
 
 def test_a_case_that_cannot_be_compared_is_new_and_says_why() -> None:
-    history = history_of(differences={LENET: "keras was 3.9, is 3.15: `convmark ab`"})
+    history = history_of(differences={LENET: "keras was 3.9, is 3.15: `convmark history`"})
     (found,) = conclude(review(run_of("0002", 0.0), history))
-    assert (found.verdict, found.note) == ("new", "keras was 3.9, is 3.15: `convmark ab`")
+    assert (found.verdict, found.note) == ("new", "keras was 3.9, is 3.15: `convmark history`")
 
 
 def test_a_case_that_did_not_run_is_missing_where_all_were_asked_for() -> None:

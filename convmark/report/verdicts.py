@@ -31,14 +31,20 @@ def verdicts_report(judgements: Sequence[Judgement], form: str = "table") -> str
     return FORMATS[form](judgements)
 
 
+_FOLLOWERS = ("throughput", "latency_p50")
+"""They follow the step time, whose row says the rest."""
+
+
 def _worth_reading(judgement: Judgement) -> bool:
+    if judgement.metric in _FOLLOWERS:
+        return judgement.verdict in ("regressed", "improved")
     return judgement.verdict != "unchanged" or judgement.metric == "step_time"
 
 
 def _table(judgements: Sequence[Judgement], style: str) -> str:
     shown = [judgement for judgement in judgements if _worth_reading(judgement)]
     left = len(judgements) - len(shown)
-    rest = f"{left} more row{'s' if left != 1 else ''} unchanged" if left else ""
+    rest = f"{left} more row{'s' if left != 1 else ''} with nothing to add" if left else ""
     if not shown:
         return rest or "nothing was judged"
     rows = [_row(judgement) for judgement in shown]

@@ -95,9 +95,9 @@ class TensorFlow:
         token[0].numpy()
 
     def fingerprint(self, token: tuple[Any, Any]) -> float:
-        """The loss, or the mean absolute output; not finite where any output is not."""
+        """The loss, or the output's root mean square; not finite where any output is not."""
         arrays = [np.asarray(array, np.float64) for array in tf.nest.flatten(token[1])]
-        return float(np.mean([np.mean(np.abs(array)) for array in arrays]))
+        return float(np.sqrt(np.mean([np.mean(np.square(array)) for array in arrays])))
 
     def reset_peak_memory(self) -> None:
         """Forget the allocator's peak so far, where the device counts one."""
