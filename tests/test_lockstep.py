@@ -1,0 +1,155 @@
+"""The lock-step engine with stand-ins for the workers: sessions, looks, budget and failures."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from convmark.case import Case
+from convmark.confirm import LOOKS, Clocks
+from convmark.errors import WorkerError
+from convmark.lockstep import MOST_STEPS, ROUNDS, Comparison, Plan, compare, primary_clock
+
+CASE = Case(model="lenet5", task="train", batch_size=32)
+
+
+class Side:
+    """An interpreter whose worker's steps take so long, with noise of 2 % between sessions."""
+
+    def __init__(self, step_s: float, seed: int, *, dies: str = "") -> None:
+        self._step_s = step_s
+        self._random = random.Random(seed)
+        self._dies = dies
+        self.sessions = 0
+        self.rounds = 0
+        self.steps: set[int] = set()
+
+    @contextlib.contextmanager
+    def live(self, request: Mapping[str, Any]) -> Iterator[Side]:
+        if self._dies == "start":
+            raise WorkerError("SIGSEGV")
+        self.sessions += 1
+        self._session_s = self._step_s * (1 + self._random.gauss(0, 0.01))
+        yield self
+
+    def command(self, steps: int) -> None:
+        self.steps.add(steps)
+        self._pending = steps
+
+    def expect(self, name: str) -> dict[str, Any]:
+        if name == "warm":
+            return {"step_time_s": self._step_s}
+        if self._dies == "turn" and self.sessions == 3:
+            raise WorkerError("SIGKILL")
+        self.rounds += 1
+        wall_s = self._pending * self._session_s * (1 + self._random.gauss(0, 0.01))
+        return {"wall_s": wall_s, "cpu_s": wall_s}
+
+
+def plan(**changes: Any) -> Plan:
+    return Plan(**{"seed": 0, "warm_up_s": 0.1, "error_rate": 0.01, **changes})
+
+
+def judged(found: Comparison) -> Clocks:
+    assert found.clocks is not None
+    return found.clocks
+
+
+def run(old_s: float, new_s: float, **changes: Any) -> tuple[Comparison, Side, Side]:
+    old, new = Side(old_s, 1), Side(new_s, 2)
+    return compare(CASE, old, new, plan(**changes)), old, new  # type: ignore[arg-type]
+
+
+def test_a_slower_code_is_regressed_and_by_how_much() -> None:
+    found, _, _ = run(0.010, 0.011)
+    assert judged(found).decision.verdict == "regressed"
+    assert judged(found).decision.estimate == pytest.approx(0.0953, abs=0.02)
+
+
+def test_a_faster_code_is_improved() -> None:
+    found, _, _ = run(0.011, 0.010)
+    assert judged(found).decision.verdict == "improved"
+
+
+def test_identical_code_is_unchanged() -> None:
+    found, old, new = run(0.010, 0.010)
+    assert judged(found).decision.verdict == "unchanged"
+    assert old.sessions == new.sessions == len(found.wall) in LOOKS
+
+
+def test_each_round_takes_one_turn_of_either_side() -> None:
+    found, old, new = run(0.020, 0.020)
+    assert old.rounds == new.rounds
+    assert old.rounds == len(found.wall) * int(4.0 / 0.04)
+    assert old.steps == {1}
+
+
+def test_short_steps_are_taken_ten_at_a_time_and_rounds_are_bounded() -> None:
+    found, old, _ = run(0.0001, 0.0001)
+    assert old.steps == {MOST_STEPS}
+    assert old.rounds == len(found.wall) * ROUNDS[1]
+    found, old, _ = run(5.0, 5.0)
+    assert old.rounds == len(found.wall) * ROUNDS[0]
+
+
+def test_no_session_begins_that_will_not_fit_and_what_is_known_is_said() -> None:
+    left = iter([100.0, 100.0, 100.0, 0.0])
+    ticks = iter(range(100))
+    old, new = Side(0.01, 1), Side(0.01, 2)
+    found = compare(
+        CASE,
+        old,  # type: ignore[arg-type]
+        new,  # type: ignore[arg-type]
+        plan(seconds_left=lambda: next(left)),
+        clock=lambda: float(next(ticks)),
+    )
+    assert found.out_of_time
+    assert len(found.wall) == 3
+    assert judged(found).decision.verdict in ("inconclusive", "unchanged")
+
+
+def test_a_budget_of_nothing_gives_no_verdict() -> None:
+    found, _, _ = run(0.01, 0.01, seconds_left=lambda: -1.0)
+    assert (found.clocks, found.out_of_time, found.wall) == (None, True, ())
+
+
+@pytest.mark.parametrize(("side", "name"), [(0, "old"), (1, "new")])
+def test_a_side_that_cannot_be_run_is_named(side: int, name: str) -> None:
+    sides = [Side(0.01, 1), Side(0.01, 2)]
+    sides[side] = Side(0.01, 3, dies="start")
+    found = compare(CASE, *sides, plan())  # type: ignore[arg-type]
+    assert found.clocks is None
+    assert found.reason == f"the {name} code cannot be run: SIGSEGV"
+
+
+def test_a_worker_that_dies_later_leaves_what_was_found_until_then() -> None:
+    found = compare(CASE, Side(0.01, 1), Side(0.01, 2, dies="turn"), plan())  # type: ignore[arg-type]
+    assert len(found.wall) == 2
+    assert judged(found).decision.verdict is not None
+    assert "SIGKILL" in found.reason
+
+
+def test_the_order_of_turns_is_seeded() -> None:
+    assert run(0.01, 0.0105)[0] == run(0.01, 0.0105)[0]
+
+
+def test_every_session_is_told() -> None:
+    told: list[int] = []
+    old, new = Side(0.01, 1), Side(0.01, 2)
+    found = compare(
+        CASE,
+        old,  # type: ignore[arg-type]
+        new,  # type: ignore[arg-type]
+        plan(),
+        watch=lambda sessions, clocks: told.append(sessions),
+    )
+    assert told == list(range(1, len(found.wall) + 1))
+
+
+def test_cpu_time_decides_with_one_thread_and_wall_time_else() -> None:
+    assert primary_clock(CASE) == "wall"
+    assert primary_clock(Case(model="lenet5", task="train", threads="1")) == "cpu"
