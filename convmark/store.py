@@ -212,7 +212,10 @@ def read_step_times(path: Path, orders: Iterable[int]) -> np.ndarray | None:
     steps = _steps_path(path)
     try:
         # opened here, for NumPy leaves a file open that is no archive
-        with steps.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+        with steps.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not hasattr(archive, "files"):  # a single array, not an archive of them
+                return None
             arrays = [archive[f"{order:05d}"].astype(np.float64) for order in orders]
     except _UNREADABLE:
         return None
