@@ -20,11 +20,13 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
+DEFAULT_FOLDER = Path(tempfile.gettempdir()) / "convmark-live"
 PHASES = ("quiet", "loaded", "slower", "creeping")
 RUNS = 6
 VICTIM = "lenet5"
@@ -190,7 +192,7 @@ def changed(diary: Diary, project: Path, folder: Path, phase: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=Path("/tmp/convmark-live"))
+    parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--only", nargs="+", choices=PHASES, default=PHASES)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
