@@ -279,9 +279,3 @@ def test_the_private_seam_of_pytest_benchmark_is_as_expected(
         """
     )
     pytester.runpytest_inprocess().assert_outcomes(passed=1)
-
-
-def test_a_histogram_is_drawn_of_the_recorded_steps(run: Run, pytester: pytest.Pytester) -> None:
-    run("--benchmark-histogram=drawn").assert_outcomes(passed=2)
-    (picture,) = pytester.path.glob("drawn*.svg")
-    assert LENET5 in picture.read_text()
