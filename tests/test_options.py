@@ -273,7 +273,7 @@ def test_the_defaults_are_those_that_the_help_names() -> None:
 def test_every_default_keeps_to_its_own_rule() -> None:
     for option in OPTIONS:
         if option.default is not None:
-            option.parse(option.flag, option.default)
+            assert option.parse(option.flag, option.default) is not None
 
 
 def test_a_list_a_number_and_a_text_of_pyproject_are_all_taken(tmp_path: Path) -> None:

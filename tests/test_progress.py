@@ -140,5 +140,7 @@ def test_a_live_line_leaves_a_line_behind_for_a_failure_alone() -> None:
 
 
 def test_a_live_line_that_never_began_ends_quietly() -> None:
-    with LiveProgress(Terminal(), 1.0, Clock()) as shown:
+    stream = Terminal()
+    with LiveProgress(stream, 1.0, Clock()) as shown:
         shown.phase(job("a"), "steps")
+    assert stream.getvalue() == ""
