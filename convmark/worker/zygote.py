@@ -102,7 +102,8 @@ def _serve_forking(control: socket.socket, answer: Answer, untouched: Callable[[
     running: dict[int, int] = {}
     gc.collect()
     gc.freeze()  # children share these objects' pages: the collector must not touch them
-    with _child_signals() as ended:
+    with _child_signals() as (ended, wakeup):
+        inherited = [control.fileno(), ended, wakeup]
         while True:
             readable, _, _ = select.select([control.fileno(), ended], [], [])
             if ended in readable:
@@ -115,7 +116,7 @@ def _serve_forking(control: socket.socket, answer: Answer, untouched: Callable[[
                     return
                 request, descriptors = received
                 if untouched():
-                    pid = _fork(control, answer, request, descriptors)
+                    pid = _fork(inherited, answer, request, descriptors)
                     running[pid] = request["id"]
                     control.send(encode({"id": request["id"], "pid": pid}))
                 else:
@@ -125,13 +126,13 @@ def _serve_forking(control: socket.socket, answer: Answer, untouched: Callable[[
 
 
 @contextlib.contextmanager
-def _child_signals() -> Iterator[int]:
-    """Give a descriptor that becomes readable whenever a child has ended."""
+def _child_signals() -> Iterator[tuple[int, int]]:
+    """Give the pipe that becomes readable whenever a child has ended: reading and writing end."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    yield reader
+    yield reader, writer
 
 
 def _report_ended(control: socket.socket, running: dict[int, int]) -> None:
@@ -154,7 +155,7 @@ def _kill_group(pid: int) -> None:
 
 
 def _fork(
-    control: socket.socket, answer: Answer, request: dict[str, Any], descriptors: list[int]
+    inherited: list[int], answer: Answer, request: dict[str, Any], descriptors: list[int]
 ) -> int:
     """Return the process of a new child that answers one request."""
     sys.stdout.flush()
@@ -165,21 +166,25 @@ def _fork(
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
-        _become_child(control, lambda: answer(request, descriptors), descriptors)
+        _become_child(inherited, lambda: answer(request, descriptors), descriptors)
     return pid
 
 
 def _become_child(
-    control: socket.socket, answer: Callable[[], int], descriptors: list[int]
+    inherited: list[int], answer: Callable[[], int], descriptors: list[int]
 ) -> None:
-    """Run one request in the forked child and leave without the parent's exit handlers."""
+    """Run one request in the forked child and leave without the parent's exit handlers.
+
+    The descriptors in `inherited` are the zygote's own: closed, so that no model reaches them.
+    """
     status = 1
     try:
         os.setsid()
         _die_with_parent()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        control.close()
+        for descriptor in inherited:
+            os.close(descriptor)
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, 0)
         os.dup2(descriptors[1], 1)
