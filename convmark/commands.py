@@ -8,11 +8,13 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from convmark import accepted
 from convmark.case import Case
 from convmark.environment import read_machine
 from convmark.errors import CaseError, OptionError, StoreError
-from convmark.history import accepted_history, named_history
+from convmark.judging import accepted
+from convmark.judging.history import accepted_history, named_history
+from convmark.judging.verdict import conclude, review
+from convmark.judging.verdicts_file import read_verdicts, verdicts_path
 from convmark.options import nearest
 from convmark.record import COLUMNS, Record
 from convmark.report.summary import spread
@@ -20,8 +22,6 @@ from convmark.report.units import seconds_text, share_text
 from convmark.report.verdicts import FORMATS, verdicts_report
 from convmark.statistics import quantile
 from convmark.store import Store, read_run
-from convmark.verdict import conclude, review
-from convmark.verdicts_file import read_verdicts, verdicts_path
 
 __all__ = ["accept", "compare", "history"]
 

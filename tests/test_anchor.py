@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from convmark import anchor
 from convmark.case import Case
 from convmark.errors import ConvmarkError
 from convmark.launch import Interpreter, zoo_folder
-from convmark.lockstep import Plan, compare
+from convmark.lockstep import anchor
+from convmark.lockstep.engine import Plan, compare
 
 NET = """
 import keras

@@ -12,8 +12,8 @@ from histories import A_COMMIT, MACHINE, keep, process, run_of
 from test_verdicts_file import judgement
 
 from convmark.cli import main
+from convmark.judging.verdicts_file import append_verdicts, verdicts_path
 from convmark.store import Store
-from convmark.verdicts_file import append_verdicts, verdicts_path
 
 LENET = "lenet5-train-cpu-b32-float32"
 

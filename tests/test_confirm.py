@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from convmark.confirm import (
+from convmark.errors import MeasurementError
+from convmark.judging.confirm import (
     CONTROL_LIMIT,
     LEAST_CHANGE,
     LOOKS,
@@ -16,7 +17,6 @@ from convmark.confirm import (
     judge_clocks,
     t_quantile,
 )
-from convmark.errors import MeasurementError
 
 RATE = 0.01
 LAST = len(LOOKS) - 1

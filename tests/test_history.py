@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, process, run_of
 
-from convmark import history, shelf
-from convmark.accepted import Acceptance, read_accepted
-from convmark.comparability import comparability, difference
 from convmark.errors import OptionError, StoreError
-from convmark.history import accept, accepted_history, load_per_cpu, named_history, steady
+from convmark.judging import history, shelf
+from convmark.judging.accepted import Acceptance, read_accepted
+from convmark.judging.comparability import comparability, difference
+from convmark.judging.history import accept, accepted_history, load_per_cpu, named_history, steady
 from convmark.record import Record
 from convmark.store import Store, StoreWarning
 

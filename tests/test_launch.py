@@ -344,7 +344,7 @@ def test_the_late_end_of_an_earlier_worker_is_not_taken_for_a_later_one(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("convmark.launch._Worker.end", lambda worker: None)  # Ctrl-C once more
+        patch.setattr("convmark.launch.server.Worker.end", lambda worker: None)  # Ctrl-C once more
         with pytest.raises(KeyboardInterrupt):
             unharmed.answer(measured("builders:kills_itself"), refuse)
     assert happens(lambda: replies_wait(unharmed), within_s=30)

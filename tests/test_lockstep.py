@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from convmark.case import Case
-from convmark.confirm import LOOKS, Clocks
 from convmark.errors import WorkerError
-from convmark.lockstep import MOST_STEPS, ROUNDS, Comparison, Plan, compare, primary_clock
+from convmark.judging.confirm import LOOKS, Clocks
+from convmark.lockstep.engine import MOST_STEPS, ROUNDS, Comparison, Plan, compare, primary_clock
 
 CASE = Case(model="lenet5", task="train", batch_size=32)
 

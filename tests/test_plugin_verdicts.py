@@ -12,12 +12,13 @@ import fake_worker
 import pytest
 import scipy.special  # noqa: F401 - an in-process session forgets what it was first to import
 
+from convmark.judging.confirm import Clocks, Decision
+from convmark.judging.verdicts_file import read_verdicts
+
 # modules that are patched must be loaded here: an in-process session drops those that it loads
-from convmark import anchor, confirmation
-from convmark.confirm import Clocks, Decision
-from convmark.lockstep import Comparison
+from convmark.lockstep import anchor, confirmation
+from convmark.lockstep.engine import Comparison
 from convmark.store import read_run
-from convmark.verdicts_file import read_verdicts
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from convmark.confirm import UNCHANGED_WITHIN, t_quantile
 from convmark.errors import MeasurementError
-from convmark.screen import (
+from convmark.judging.confirm import UNCHANGED_WITHIN, t_quantile
+from convmark.judging.screen import (
     CONVICTED_BEYOND,
     Process,
     Screening,

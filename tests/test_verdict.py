@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from histories import A_COMMIT, process, run_of
 
-from convmark.confirm import Decision
 from convmark.errors import MeasurementError
-from convmark.history import Anchor, CaseHistory, History, by_name
-from convmark.judgement import Confirmation, Judgement
+from convmark.judging.confirm import Decision
+from convmark.judging.history import Anchor, CaseHistory, History, by_name
+from convmark.judging.judgement import Confirmation, Judgement
+from convmark.judging.verdict import METRICS, Review, conclude, flagged, review
 from convmark.record import Record
-from convmark.verdict import METRICS, Review, conclude, flagged, review
 
 LENET = "lenet5-train-cpu-b32-float32"
 MIB = 2**20

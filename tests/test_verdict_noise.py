@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))  # scripts, not a 
 
 import verdict_rules as rates
 
-from convmark.confirm import CHANGED, ERROR_RATE, LOOKS, judge, judge_clocks
+from convmark.judging.confirm import CHANGED, ERROR_RATE, LOOKS, judge, judge_clocks
 
 DATA = rates.default_data()
 recorded_noise = pytest.mark.skipif(

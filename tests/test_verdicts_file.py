@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from convmark.errors import StoreError
-from convmark.judgement import Judgement
+from convmark.judging.judgement import Judgement
+from convmark.judging.verdicts_file import HEADER, append_verdicts, read_verdicts, verdicts_path
 from convmark.store import Store
-from convmark.verdicts_file import HEADER, append_verdicts, read_verdicts, verdicts_path
 
 
 def judgement(**changes: Any) -> Judgement:
@@ -111,7 +111,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from test_verdicts_file import judgement
-from convmark.verdicts_file import append_verdicts
+from convmark.judging.verdicts_file import append_verdicts
 for number in range(20):
     rows = [judgement(run=f"{number:04d}", note=sys.argv[2] * 50) for _ in range(20)]
     append_verdicts(Path(sys.argv[1]), rows)

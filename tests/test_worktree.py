@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from convmark import worktree
 from convmark.errors import ConvmarkError
+from convmark.lockstep import worktree
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

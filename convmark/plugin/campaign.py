@@ -17,7 +17,7 @@ from convmark.plugin.replay import Measured
 
 if TYPE_CHECKING:
     from convmark.environment import Machine
-    from convmark.judgement import Judgement
+    from convmark.judging.judgement import Judgement
     from convmark.launch import Interpreter
     from convmark.record import Record
     from convmark.run import Facts, Job, Result
@@ -203,7 +203,7 @@ class Campaign:
 
     def keep_judgements(self, judgements: Sequence[Judgement]) -> None:
         """Keep the verdicts on this run, on the disk and for the tests that report them."""
-        from convmark.verdicts_file import append_verdicts, verdicts_path
+        from convmark.judging.verdicts_file import append_verdicts, verdicts_path
 
         self._judgements = list(judgements)
         append_verdicts(verdicts_path(self.store, self.machine.name), judgements)

@@ -17,10 +17,10 @@ from convmark.errors import ConvmarkError
 from convmark.report.units import duration_text
 
 if TYPE_CHECKING:
-    from convmark.anchor import Origin
-    from convmark.confirm import Clocks
-    from convmark.history import History
-    from convmark.judgement import Confirmation
+    from convmark.judging.confirm import Clocks
+    from convmark.judging.history import History
+    from convmark.judging.judgement import Confirmation
+    from convmark.lockstep.anchor import Origin
     from convmark.plugin.campaign import Campaign
 
 __all__ = ["Baseline", "judge"]
@@ -51,11 +51,11 @@ class Baseline:
         name = asked if isinstance(asked, str) else ""
         if not name.startswith(GIT):
             if name:
-                from convmark.history import named_history
+                from convmark.judging.history import named_history
 
                 named_history(campaign.store, campaign.machine.name, name, [])
             return cls(name=name, commits={})
-        from convmark.anchor import origin_of, resolve_anchor
+        from convmark.lockstep.anchor import origin_of, resolve_anchor
 
         origins = [origin_of(case, campaign.sources) for case in campaign.cases]
         return cls(name=name, commits=resolve_anchor(name.removeprefix(GIT), origins))
@@ -79,9 +79,9 @@ def judge(
     Raises:
         ConvmarkError: the history cannot be read, or the verdicts not be written.
     """
-    from convmark.judgement import BUDGET_SPENT, SAME_COMMIT
-    from convmark.screen import EXTRA_PROCESSES
-    from convmark.verdict import conclude, flagged, review
+    from convmark.judging.judgement import BUDGET_SPENT, SAME_COMMIT
+    from convmark.judging.screen import EXTRA_PROCESSES
+    from convmark.judging.verdict import conclude, flagged, review
 
     records = campaign.records
     history = _history(campaign, baseline)
@@ -105,7 +105,7 @@ def judge(
 
 
 def _history(campaign: Campaign, baseline: Baseline) -> History:
-    from convmark.history import CaseHistory, History, accepted_history, named_history
+    from convmark.judging.history import CaseHistory, History, accepted_history, named_history
 
     machine = campaign.machine.name
     if baseline.is_commit:
@@ -134,8 +134,8 @@ def _confirm(
     cases: Sequence[Case],
     say: Say,
 ) -> dict[str, Confirmation]:
-    from convmark.confirmation import Limits, confirm
     from convmark.launch import Interpreter
+    from convmark.lockstep.confirmation import Limits, confirm
 
     if not cases:
         return {}
@@ -173,7 +173,7 @@ def _anchor_of(baseline: Baseline, history: History, case: Case, origin: Origin)
     Raises:
         ConvmarkError: there is none; the message says why, in few words.
     """
-    from convmark.confirmation import DIRTY_TREE, NO_COMMIT
+    from convmark.lockstep.confirmation import DIRTY_TREE, NO_COMMIT
 
     if baseline.is_commit:
         return baseline.commits[origin.repository]
@@ -187,7 +187,7 @@ def _anchor_of(baseline: Baseline, history: History, case: Case, origin: Origin)
 
 def _say_progress(say: Say, case: Case, sessions: int, clocks: Clocks | None) -> None:
     """Show what each look has found."""
-    from convmark.confirm import LOOKS
+    from convmark.judging.confirm import LOOKS
 
     if clocks is None or sessions not in LOOKS:
         return

@@ -13,7 +13,7 @@ from convmark.case import Case
 from convmark.record import Record
 
 if TYPE_CHECKING:
-    from convmark.judgement import Judgement
+    from convmark.judging.judgement import Judgement
 
 __all__ = ["Measured", "ReplayClock"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from convmark.judgement import Judgement
+from convmark.judging.judgement import Judgement
 from convmark.report.units import bytes_text, rate_text, seconds_text
 
 __all__ = ["failure_line"]

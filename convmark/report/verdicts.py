@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from tabulate import tabulate
 
-from convmark.judgement import Judgement
+from convmark.judging.judgement import Judgement
 from convmark.report.units import bytes_text, rate_text, seconds_text
 
 __all__ = ["FORMATS", "verdicts_report"]

@@ -170,9 +170,7 @@ def _fork(
     return pid
 
 
-def _become_child(
-    inherited: list[int], answer: Callable[[], int], descriptors: list[int]
-) -> None:
+def _become_child(inherited: list[int], answer: Callable[[], int], descriptors: list[int]) -> None:
     """Run one request in the forked child and leave without the parent's exit handlers.
 
     The descriptors in `inherited` are the zygote's own: closed, so that no model reaches them.

@@ -60,9 +60,9 @@ def judge(folder: Path) -> None:
     began = time.perf_counter()
     import scipy.special  # type: ignore[import-untyped] # noqa: F401, what the t quantile needs
 
-    from convmark.history import accepted_history
+    from convmark.judging.history import accepted_history
+    from convmark.judging.verdict import conclude, review
     from convmark.store import read_run
-    from convmark.verdict import conclude, review
 
     imported = time.perf_counter()
     store = Store(folder)

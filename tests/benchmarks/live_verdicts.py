@@ -119,10 +119,10 @@ def bench(project: Path, results: Path, models: str) -> dict[str, object]:
 
 def elements_for(project: Path, share: float) -> int:
     """Return how much to burn for so large a share of the victim's CPU time, by lock-step."""
-    from convmark.anchor import Origin, beside
     from convmark.case import Case
     from convmark.launch import Interpreter
-    from convmark.lockstep import Plan, compare
+    from convmark.lockstep.anchor import Origin, beside
+    from convmark.lockstep.engine import Plan, compare
 
     case = Case(model=VICTIM, task="train", batch_size=32)
     origin = Origin(repository=project, folder=Path("models"), is_zoo=True)

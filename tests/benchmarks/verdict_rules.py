@@ -24,7 +24,7 @@ import numpy.typing as npt
 from rules import COMMON_RULES
 from tabulate import tabulate
 
-from convmark.confirm import (
+from convmark.judging.confirm import (
     CHANGED,
     ERROR_RATE,
     LOOKS,
@@ -34,7 +34,7 @@ from convmark.confirm import (
     error_rate_per_case,
     judge,
 )
-from convmark.screen import (
+from convmark.judging.screen import (
     EXTRA_PROCESSES,
     Process,
     Run,

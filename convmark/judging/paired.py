@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from convmark.confirm import (
+from convmark.judging.confirm import (
     CHANGED,
     LEAST_CHANGE,
     PRIMARY_SHARE,
@@ -19,10 +19,9 @@ from convmark.confirm import (
     Verdict,
     error_rate_per_case,
 )
-from convmark.history import load_per_cpu
-from convmark.judgement import BUDGET_SPENT, MACHINE_MOVED, SAME_COMMIT, Confirmation
-from convmark.record import Record
-from convmark.screen import (
+from convmark.judging.history import load_per_cpu
+from convmark.judging.judgement import BUDGET_SPENT, MACHINE_MOVED, SAME_COMMIT, Confirmation
+from convmark.judging.screen import (
     Process,
     Screening,
     baseline_runs,
@@ -30,6 +29,7 @@ from convmark.screen import (
     screen,
     unconfirmed,
 )
+from convmark.record import Record
 
 __all__ = ["Finding", "Pairs", "StepTime", "confirmed", "from_history", "pairs", "screened"]
 

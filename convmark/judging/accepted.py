@@ -13,9 +13,9 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 
 from convmark.errors import OptionError, StoreError
+from convmark.judging.tablefile import append_rows, read_rows
 from convmark.record import Column, from_cell, to_cell
 from convmark.store import Store, read_run
-from convmark.tablefile import append_rows, read_rows
 
 __all__ = ["Acceptance", "accept", "read_accepted"]
 

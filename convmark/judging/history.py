@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from convmark.accepted import accept, read_accepted
-from convmark.comparability import Comparability, comparability, difference, of_the_run
 from convmark.errors import StoreError
+from convmark.judging.accepted import accept, read_accepted
+from convmark.judging.comparability import Comparability, comparability, difference, of_the_run
+from convmark.judging.screen import BASELINE_RUNS, loads_alike
+from convmark.judging.shelf import Outline, Shelf, by_name
 from convmark.record import Record
-from convmark.screen import BASELINE_RUNS, loads_alike
-from convmark.shelf import Outline, Shelf, by_name
 from convmark.store import Store, read_run
 
 __all__ = [

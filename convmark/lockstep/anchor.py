@@ -14,7 +14,7 @@ from pathlib import Path
 from convmark.case import Case
 from convmark.errors import ConvmarkError
 from convmark.launch import Interpreter, zoo_folder
-from convmark.worktree import at_commit, repository_of, resolve
+from convmark.lockstep.worktree import at_commit, repository_of, resolve
 
 __all__ = ["Origin", "beside", "origin_of", "resolve_anchor"]
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from convmark.anchor import MakeInterpreter, Origin, beside, origin_of
 from convmark.case import Case
 from convmark.commit import Commit, read_commit
-from convmark.confirm import Clocks, error_rate_per_case
 from convmark.errors import ConvmarkError
-from convmark.judgement import BUDGET_SPENT, SAME_COMMIT, Confirmation
-from convmark.lockstep import Plan, compare
+from convmark.judging.confirm import Clocks, error_rate_per_case
+from convmark.judging.judgement import BUDGET_SPENT, SAME_COMMIT, Confirmation
+from convmark.lockstep.anchor import MakeInterpreter, Origin, beside, origin_of
+from convmark.lockstep.engine import Plan, compare
 
 __all__ = ["DIRTY_TREE", "NO_COMMIT", "Limits", "Watch", "confirm"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convmark.case import Case
-from convmark.comparability import AXES, comparability, of_the_run
 from convmark.errors import ConvmarkError
+from convmark.judging.comparability import AXES, comparability, of_the_run
 from convmark.record import Record
 from convmark.store import HEADER, StoreWarning, read_head, read_run
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from convmark.judgement import BUDGET_SPENT, SAME_COMMIT, Confirmation, Judgement
-from convmark.machine import machine_judgements
-from convmark.metrics import METRICS, Metric, middle, plain_verdict
-from convmark.paired import Finding, confirmed, from_history
+from convmark.judging.judgement import BUDGET_SPENT, SAME_COMMIT, Confirmation, Judgement
+from convmark.judging.machine import machine_judgements
+from convmark.judging.metrics import METRICS, Metric, middle, plain_verdict
+from convmark.judging.paired import Finding, confirmed, from_history
+from convmark.judging.review import CaseReview, Review, flagged, review
 from convmark.record import Record
-from convmark.review import CaseReview, Review, flagged, review
 
 __all__ = [
     "METRICS",

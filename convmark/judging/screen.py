@@ -9,7 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from convmark.confirm import (
+from convmark.errors import MeasurementError
+from convmark.judging.confirm import (
     DETECTION,
     ERROR_RATE,
     UNCHANGED_WITHIN,
@@ -17,7 +18,6 @@ from convmark.confirm import (
     Verdict,
     t_quantile,
 )
-from convmark.errors import MeasurementError
 
 __all__ = [
     "ALIKE_LOAD_PER_CPU",

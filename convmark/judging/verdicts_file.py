@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from convmark.errors import ConvmarkError, StoreError
-from convmark.judgement import Judgement
+from convmark.judging.judgement import Judgement
+from convmark.judging.tablefile import append_rows, read_rows
 from convmark.record import Column, from_cell, to_cell
 from convmark.store import Store
-from convmark.tablefile import append_rows, read_rows
 
 __all__ = ["append_verdicts", "read_verdicts", "verdicts_path"]
 

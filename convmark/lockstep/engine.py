@@ -2,7 +2,7 @@
 
 Each session starts a fresh process on every side; in each round every side takes one turn, in
 random order, so that whatever the machine does hits all of them alike. Sessions are judged by
-`convmark.confirm` at its looks.
+`convmark.judging.confirm` at its looks.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from convmark.case import Case
-from convmark.confirm import LOOKS, Clock, Clocks, Session, judge_clocks
 from convmark.errors import WorkerError
+from convmark.judging.confirm import LOOKS, Clock, Clocks, Session, judge_clocks
 from convmark.launch import Interpreter, LiveWorker
 from convmark.statistics import trimmed_mean
 

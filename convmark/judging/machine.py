@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, median, stdev
 
-from convmark.confirm import t_quantile
-from convmark.history import load_per_cpu
-from convmark.judgement import MACHINE, Judgement
+from convmark.judging.confirm import t_quantile
+from convmark.judging.history import load_per_cpu
+from convmark.judging.judgement import MACHINE, Judgement
+from convmark.judging.screen import loads_alike
 from convmark.record import Record
-from convmark.screen import loads_alike
 
 __all__ = ["MOVED", "machine_judgements"]
 

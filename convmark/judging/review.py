@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from convmark.history import CaseHistory, History, by_name, steady
-from convmark.paired import Pairs, StepTime, pairs, screened
+from convmark.judging.history import CaseHistory, History, by_name, steady
+from convmark.judging.paired import Pairs, StepTime, pairs, screened
 from convmark.record import Record
 
 __all__ = ["CaseReview", "Review", "flagged", "review"]

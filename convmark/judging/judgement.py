@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from convmark.confirm import Clock, Decision
 from convmark.errors import MeasurementError
+from convmark.judging.confirm import Clock, Decision
 
 __all__ = [
     "BUDGET_SPENT",

@@ -1,0 +1,1 @@
+"""A run against its history: numbers and rows in, verdicts out; nothing is measured here."""

@@ -1,0 +1,177 @@
+"""What came of a request: a worker's events up to its end, and the answer they amount to."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from convmark.errors import WorkerError
+from convmark.worker.protocol import LINE_BYTES, UNSAFE_FORK, decode_event, one_line
+
+__all__ = ["Answer", "Followed", "Follower", "OnEvent", "cause", "tail"]
+
+LOG_TAIL_BYTES = 4096
+NOISE = re.compile(
+    r"cuInit|cudart_stub|absl::InitializeLog|TF-TRT|cpu_feature_guard|rebuild Tensor"
+)
+"""What TensorFlow logs wherever there is no GPU, and no reason for anything."""
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came of one request."""
+
+    status: str
+    """`ok`, `error`, `out_of_memory`, `timeout` or `crashed`."""
+    message: str
+    """One line for the user; empty when the status is `ok`."""
+    events: list[dict[str, Any]] = field(default_factory=list)
+    ready_s: float | None
+    """Seconds from the request to `ready`: the price of a fresh process."""
+
+    def event(self, name: str) -> dict[str, Any] | None:
+        """The last event of that name, or None."""
+        return next((event for event in reversed(self.events) if event["event"] == name), None)
+
+
+class Followed(Protocol):
+    """The process behind the events."""
+
+    events_fd: int
+    control: socket.socket
+    """Readable when the process may have ended."""
+
+    def wait(self, limit_s: float = ...) -> int | None:
+        """Return the exit status, None where the process has not ended within the limit."""
+
+    def end(self) -> None:
+        """End the process and its group."""
+
+
+class Follower:
+    """Reads one request's events up to the worker's end, and concludes what came of it."""
+
+    def __init__(self, on_event: OnEvent, began: float, time_limit_s: float) -> None:
+        self._on_event = on_event
+        self._began = began
+        self._limit_s = time_limit_s
+        self._events: list[dict[str, Any]] = []
+        self._ready_s: float | None = None
+        self._violation = ""
+        self._buffer = bytearray()
+        self.overrun = ""
+
+    def follow(self, worker: Followed, until: str = "") -> dict[str, Any] | None:
+        """Take events until the worker has ended, is silent for too long or writes what is none.
+
+        The end of the pipe is not enough: a process that the model started may hold it open.
+        With `until`, stop at the event of that name and return it: a worker that waits for a
+        command writes nothing beyond it.
+        """
+        ended = worker.wait(0) is not None
+        while True:
+            sources: list[Any] = [worker.events_fd] if ended else [worker.events_fd, worker.control]
+            readable = select.select(sources, [], [], 0 if ended else self._limit_s)[0]
+            if worker.events_fd not in readable:
+                if ended:
+                    return None
+                if readable:
+                    ended = worker.wait(0) is not None
+                    continue
+                phase = self._events[-1]["event"] if self._events else "start"
+                self.overrun = (
+                    f"no sign of progress for {self._limit_s:g} s after {phase!r}; the worker was "
+                    "ended (raise --time-limit for slow models)"
+                )
+                worker.end()
+                return None
+            data = os.read(worker.events_fd, 1 << 16)
+            if not data:
+                return None
+            self._buffer += data
+            lines: list[bytes] = []
+            if b"\n" in data:
+                *lines, rest = bytes(self._buffer).split(b"\n")
+                self._buffer = bytearray(rest)
+            if not all(self._take(line) for line in lines) or len(self._buffer) > LINE_BYTES:
+                self._violation = self._violation or "the worker wrote an endless line"
+                worker.end()
+                return None
+            if until and lines and self._events[-1]["event"] == until:
+                return self._events.pop()
+
+    def _take(self, line: bytes) -> bool:
+        try:
+            event = decode_event(line)
+        except WorkerError as error:
+            self._violation = one_line(error)
+            return False
+        if event["event"] == "ready":
+            self._ready_s = time.perf_counter() - self._began
+        if event["event"] == "progress" and self._events[-1:] == [event]:
+            self._events.pop()  # signs of life need not pile up
+        self._events.append(event)
+        self._on_event(event)
+        return True
+
+    def answer(self, status: str, message: str) -> Answer:
+        return Answer(
+            status=status, message=one_line(message), events=self._events, ready_s=self._ready_s
+        )
+
+    def conclude(self, status: int | None, tail: str) -> Answer:
+        """Return the answer of a worker that has ended with this exit status."""
+        if self._violation:
+            return self.answer("crashed", self._violation + tail)
+        last = self._events[-1] if self._events else {"event": ""}
+        if last["event"] == "failed" and last.get("status") in ("error", "out_of_memory"):
+            return self.answer(last["status"], str(last.get("message", "")))
+        if status == UNSAFE_FORK and not self._events:
+            return self.answer(
+                "error",
+                "the framework has run something when it was imported, so that no worker can be "
+                "forked; measure with --isolation=spawn",
+            )
+        if last["event"] in ("finished", "inspected") and status == 0:
+            return self.answer("ok", "")
+        phase = last["event"] or "start"
+        died = "out_of_memory" if "bad_alloc" in tail else "crashed"
+        return self.answer(died, f"the worker ended ({cause(status)}) after {phase!r}{tail}")
+
+
+def cause(status: int | None) -> str:
+    if status is None:
+        return "no exit status"
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"
+
+
+def tail(log: Path | None) -> str:
+    """What a log ends with, as the end of a message: a fatal error and its place, or a line."""
+    if log is None or not log.is_file():
+        return ""
+    with log.open("rb") as lines:
+        lines.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+        text = lines.read().decode(errors="replace")
+    lines_said = [line.strip() for line in text.splitlines() if line.strip()]
+    lines_said = [line for line in lines_said if not NOISE.search(line)]
+    for index, line in enumerate(lines_said):
+        if line.startswith("Fatal Python error"):
+            place = next((word for word in lines_said[index:] if word.startswith("File ")), "")
+            why = next((word for word in lines_said if "bad_alloc" in word), "")
+            return f": {one_line(f'{why} {line} {place}')}"
+    return f": {one_line(lines_said[-1])}" if lines_said else ""

@@ -1,0 +1,214 @@
+"""One measured Python: hand it requests and follow what its worker processes make of them.
+
+With `fork` it keeps a zygote that forks a child for each request; with `spawn` each request gets a
+new interpreter; with `none` one interpreter serves all of them itself. Whatever becomes of a
+worker, `answer` returns an `Answer`: a death is a result too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from convmark.errors import WorkerError
+from convmark.launch.follower import Answer, Follower, OnEvent, tail
+from convmark.launch.server import Server, ServerLost, Worker
+from convmark.worker.protocol import encode
+
+__all__ = ["Interpreter", "LiveWorker", "zoo_folder"]
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def zoo_folder() -> Path:
+    """Return the folder of the zoo: `models/` of a checkout, `convmark_zoo/` of an installation.
+
+    Raises:
+        WorkerError: neither is there.
+    """
+    for folder in (_PACKAGE.parent / "models", _PACKAGE.parent / "convmark_zoo"):
+        if (folder / "registry.py").is_file():
+            return folder
+    raise WorkerError(
+        f"the model zoo must lie beside {_PACKAGE}, as models/ or convmark_zoo/; install convmark "
+        "again"
+    )
+
+
+class Interpreter:
+    """One measured Python and its worker processes; a context manager that ends them all."""
+
+    def __init__(
+        self,
+        python: str = sys.executable,
+        *,
+        isolation: str = "fork",
+        backend: str = "tensorflow",
+        time_limit_s: float = 600.0,
+        environ: Mapping[str, str] | None = None,
+        zoo: Path | None = None,
+        first_on_path: Sequence[Path] = (),
+    ) -> None:
+        """Describe the interpreter; nothing is started yet.
+
+        Args:
+            zoo: the folder of the zoo, this harness's own by default.
+            first_on_path: folders whose modules go before all others, such as another commit's.
+        """
+        self.python = python
+        self.isolation = isolation
+        self._backend = backend
+        self._time_limit_s = time_limit_s
+        self._environ = dict(os.environ if environ is None else environ)
+        self._zoo = zoo
+        self._first_on_path = [str(folder) for folder in first_on_path]
+        self._environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        self._numbers = itertools.count(1)
+        self._logs = tempfile.TemporaryDirectory(prefix="convmark-")
+        self._server: Server | None = None
+
+    def __enter__(self) -> Interpreter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every process of this interpreter and remove the logs; harmless when done twice."""
+        self._drop_server()
+        self._logs.cleanup()
+
+    def start(self) -> float:
+        """Start the serving process where the isolation keeps one; return its seconds.
+
+        Raises:
+            WorkerError: the interpreter cannot be started, or its framework not imported.
+        """
+        began = time.perf_counter()
+        if self.isolation != "spawn" and self._server is None:
+            self._server = self._new_server()
+        return time.perf_counter() - began
+
+    def answer(self, request: Mapping[str, Any], on_event: OnEvent = lambda event: None) -> Answer:
+        """Have one request served and return what came of it.
+
+        The worker is gone when this returns or raises, Ctrl-C included.
+
+        Raises:
+            WorkerError: no process could be started to serve the request.
+        """
+        number = next(self._numbers)
+        began = time.perf_counter()
+        self.start()
+        server = self._server or self._new_server()
+        try:
+            return self._follow(server, {**request, "id": number}, began, on_event)
+        finally:
+            if server is not self._server:
+                server.close()
+
+    @contextlib.contextmanager
+    def live(self, request: Mapping[str, Any]) -> Iterator[LiveWorker]:
+        """Have one request served in steps, the worker waiting for a command between them.
+
+        The worker is gone after the block.
+
+        Raises:
+            WorkerError: no process could be started to serve the request.
+        """
+        number = next(self._numbers)
+        self.start()
+        server = self._server or self._new_server()
+        log = Path(self._logs.name) / f"{number}.log"
+        full_request = {**request, "id": number, "commands": True}
+        follower = Follower(lambda event: None, time.perf_counter(), self._time_limit_s)
+        try:
+            with server.serving(full_request, log) as worker:
+                yield LiveWorker(worker, follower, log)
+        except ServerLost as lost:
+            self._drop_server()
+            raise WorkerError(f"{self.python}: {lost}{tail(log)}") from None
+        finally:
+            if server is not self._server:
+                server.close()
+
+    def _new_server(self) -> Server:
+        log = Path(self._logs.name) / "server.log"
+        return Server(
+            [self.python],
+            settings={
+                "convmark": str(_PACKAGE),
+                "zoo": str(self._zoo or zoo_folder()),
+                "first": self._first_on_path,
+                "path": [os.getcwd()],
+                "backend": self._backend,
+                "fork": self.isolation == "fork",
+            },
+            environ=self._environ,
+            log=None if self.isolation == "none" else log,
+        )
+
+    def _drop_server(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def _follow(
+        self, server: Server, request: dict[str, Any], began: float, on_event: OnEvent
+    ) -> Answer:
+        log = Path(self._logs.name) / f"{request['id']}.log"
+        follower = Follower(on_event, began, self._time_limit_s)
+        shared = self.isolation == "none"
+        try:
+            with server.serving(request, None if shared else log) as worker:
+                follower.follow(worker)
+                status = worker.wait()
+        except ServerLost as lost:
+            self._drop_server()
+            return follower.answer("crashed", f"{lost}{tail(log)}")
+        if server is self._server and server.process.poll() is not None:
+            self._drop_server()
+        if follower.overrun:
+            return follower.answer("timeout", follower.overrun)
+        return follower.conclude(status, tail(log))
+
+
+class LiveWorker:
+    """A worker that serves one request step by step."""
+
+    def __init__(self, worker: Worker, follower: Follower, log: Path) -> None:
+        self._worker = worker
+        self._follower = follower
+        self._log = log
+
+    def command(self, **fields: Any) -> None:
+        """Tell the waiting worker what to do next; a worker that has died shows in `expect`."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._worker.commands_fd, encode(fields))
+
+    def expect(self, name: str) -> dict[str, Any]:
+        """Return the next event of that name.
+
+        Raises:
+            WorkerError: the worker failed, died or is silent for longer than the time limit.
+        """
+        found = self._follower.follow(self._worker, until=name)
+        if found is not None:
+            return found
+        if self._follower.overrun:
+            raise WorkerError(self._follower.overrun)
+        answer = self._follower.conclude(self._worker.wait(), tail(self._log))
+        raise WorkerError(answer.message or f"the worker ended before {name!r}")

@@ -1,0 +1,1 @@
+"""The old code beside the new, step by step: what convicts."""
