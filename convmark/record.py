@@ -148,6 +148,9 @@ class Record:
     peak_device_memory_bytes: int | None = _memory("bytes", "peak held by the device allocator")
 
     load_average_1min: float | None = _state("", "load average at the end, one minute")
+    other_cpu_share: float | None = _state(
+        "", "share of the CPUs' time that others took while it measured, stolen time included"
+    )
     involuntary_context_switches: int | None = _state("", "times the kernel took the CPU away")
 
     loss_first: float | None = _check("", "training loss at step 1")

@@ -305,6 +305,7 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "peak_host_memory_bytes": peaks["host_bytes"],
         "peak_device_memory_bytes": peaks["device_bytes"],
         "load_average_1min": state["load_average_1min"],
+        "other_cpu_share": state["other_cpu_share"],
         "involuntary_context_switches": state["involuntary_context_switches"],
         "loss_first": proof[1] if training else None,
         "loss": proof[10] if training else None,

@@ -111,6 +111,11 @@ def _measured(case: Mapping[str, Any], factor: float, seed: int) -> list[dict[st
             "reference_wall_s": reference,
             "reference_cpu_s": reference,
         },
-        {"event": "state", "load_average_1min": 0.5, "involuntary_context_switches": 3},
+        {
+            "event": "state",
+            "load_average_1min": 0.5,
+            "other_cpu_share": 0.02,
+            "involuntary_context_switches": 3,
+        },
         {"event": "finished"},
     ]

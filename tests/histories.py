@@ -25,6 +25,7 @@ def process(**changes: Any) -> Record:
         "dirty": False,
         "cores": 2,
         "load_average_1min": 0.2,
+        "other_cpu_share": 0.05,
         "tensorflow": "2.21.0",
         "keras": "3.15.0",
         "python": "3.13.2",

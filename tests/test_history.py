@@ -15,7 +15,7 @@ from convmark.errors import OptionError, StoreError
 from convmark.judging import history, shelf
 from convmark.judging.accepted import Acceptance, read_accepted
 from convmark.judging.comparability import comparability, difference
-from convmark.judging.history import accept, accepted_history, load_per_cpu, named_history, steady
+from convmark.judging.history import accept, accepted_history, load, named_history, steady
 from convmark.record import Record
 from convmark.store import Store, StoreWarning
 
@@ -256,8 +256,8 @@ def test_unlike_loads_make_it_read_on_but_not_for_ever(
     store: Store, read_in_full: list[str]
 ) -> None:
     for number in range(1, 41):
-        load = 0.2 if number < 26 else 6.0
-        keep(store, run_of(f"{number:04d}", 0.0, load_average_1min=load))
+        share = 0.05 if number < 26 else 0.6
+        keep(store, run_of(f"{number:04d}", 0.0, other_cpu_share=share))
     runs = found(store, run_of("0041", 0.0))
     assert runs == ["0001", *(f"{number:04d}" for number in range(22, 41))]
     assert len(read_in_full) == history.MOST_READ
@@ -300,10 +300,9 @@ def test_no_folder_is_no_history_and_no_warning(store: Store) -> None:
 
 
 def test_the_load_is_known_where_every_row_tells_it() -> None:
-    assert load_per_cpu(run_of("0001", 0.0, 0.0, load_average_1min=3.0, cores=4)) == 0.75
-    assert load_per_cpu([process(), process(load_average_1min=None)]) is None
-    assert load_per_cpu([process(cores=None)]) is None
-    assert load_per_cpu([]) is None
+    assert load([process(other_cpu_share=0.25), process(other_cpu_share=0.5)]) == 0.375
+    assert load([process(), process(other_cpu_share=None)]) is None
+    assert load([]) is None
 
 
 # Accepting

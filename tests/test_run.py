@@ -82,7 +82,12 @@ def events() -> list[dict[str, Any]]:
             "reference_wall_s": [0.01] * 10,
             "reference_cpu_s": [0.01] * 10,
         },
-        {"event": "state", "load_average_1min": 0.5, "involuntary_context_switches": 3},
+        {
+            "event": "state",
+            "load_average_1min": 0.5,
+            "other_cpu_share": 0.02,
+            "involuntary_context_switches": 3,
+        },
         {"event": "finished"},
     ]
 
@@ -342,6 +347,7 @@ def test_a_training_answer_becomes_a_row_with_every_figure(tmp_path: Path) -> No
         "peak_host_memory_bytes": 2000,
         "peak_device_memory_bytes": None,
         "load_average_1min": 0.5,
+        "other_cpu_share": 0.02,
         "involuntary_context_switches": 3,
         "loss_first": 2.3,
         "loss": 2.1,

@@ -129,11 +129,13 @@ def test_noise_within_the_processes_asks_for_a_longer_time_budget() -> None:
 
 
 def test_unlike_loads_never_end_in_unchanged() -> None:
-    found = judged(run_of("0011", 0.0, 0.0, load_average_1min=0.9), *quiet())["step_time"]
+    found = judged(run_of("0011", 0.0, 0.0, other_cpu_share=0.21), *quiet())["step_time"]
     assert found.verdict == "inconclusive"
-    assert found.note.startswith("loads are unlike, 0.10 then and 0.45 now per CPU: try it on an")
-    alike = judged(run_of("0011", 0.0, 0.0, load_average_1min=0.6), *quiet())["step_time"]
-    assert alike.verdict == "unchanged"  # 0.3 - 0.1 is no more than 0.25
+    assert found.note.startswith(
+        "loads are unlike: others took 5% of the CPU time then and 21% now"
+    )
+    alike = judged(run_of("0011", 0.0, 0.0, other_cpu_share=0.14), *quiet())["step_time"]
+    assert alike.verdict == "unchanged"
 
 
 def test_history_alone_convicts_unconfirmed_and_names_the_command_that_confirms() -> None:
@@ -517,15 +519,21 @@ def test_a_machine_within_ten_per_cent_is_unchanged_or_cannot_be_told() -> None:
     assert machine(0.013, 0.010, 0.010 * math.exp(0.2)).verdict == "inconclusive"
 
 
-def test_one_earlier_run_tells_nothing_of_the_machine() -> None:
+def test_fewer_than_three_earlier_runs_tell_nothing_of_the_machine() -> None:
     found = machine(0.02, 0.010)
     assert (found.verdict, found.low, found.high) == ("inconclusive", None, None)
-    assert found.note == "one earlier run tells no spread"
+    assert found.note == "1 earlier run tells no spread"
+    found = machine(0.02, 0.010, 0.011)
+    assert (found.verdict, found.low, found.high) == ("inconclusive", None, None)
+    assert found.note == "2 earlier runs tell no spread"
+    assert machine(0.02, 0.010, 0.011, 0.010).low is not None
 
 
 def test_unlike_loads_are_said_beside_the_machine() -> None:
-    found = machine(0.0125, *[0.010] * 10, load_average_1min=4.0)
-    assert found.note.endswith("; the loads are unlike, 0.10 then and 2.00 now per CPU")
+    found = machine(0.0125, *[0.010] * 10, other_cpu_share=0.5)
+    assert found.note.endswith(
+        "; the loads are unlike: others took 5% of the CPU time then, 50% now"
+    )
 
 
 def test_each_reference_and_thread_setting_has_its_row() -> None:

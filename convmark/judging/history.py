@@ -29,7 +29,7 @@ __all__ = [
     "accepted_history",
     "by_name",
     "difference",
-    "load_per_cpu",
+    "load",
     "named_history",
     "steady",
 ]
@@ -76,13 +76,9 @@ def steady(records: Iterable[Record]) -> tuple[Record, ...]:
     return tuple([record for record in measured if record.status == "ok"] or measured)
 
 
-def load_per_cpu(records: Sequence[Record]) -> float | None:
-    """Return the mean load, runnable threads per logical CPU; None unless every row tells."""
-    loads = [
-        record.load_average_1min / record.cores
-        for record in records
-        if record.load_average_1min is not None and record.cores
-    ]
+def load(records: Sequence[Record]) -> float | None:
+    """Return the mean share of the CPUs' time that others took; None unless every row tells."""
+    loads = [record.other_cpu_share for record in records if record.other_cpu_share is not None]
     return sum(loads) / len(loads) if len(loads) == len(records) > 0 else None
 
 
@@ -219,7 +215,7 @@ def _runs_at(
 ) -> dict[str, tuple[tuple[Record, ...], ...]]:
     """Return the runs of the cases at the anchor's commit, newest read first, stop at enough."""
     rows_now = by_name(records)
-    loads = {name: load_per_cpu(steady(rows_now[name])) for name in keys}
+    loads = {name: load(steady(rows_now[name])) for name in keys}
     found: dict[str, dict[Path, tuple[Record, ...]]] = {name: {} for name in keys}
     read = 0
     clean = shelf.clean_at(anchor.commit) if anchor.commit and anchor.dirty is False else ()
@@ -241,9 +237,9 @@ def _runs_at(
     }
 
 
-def _enough(runs: Iterable[Sequence[Record]], load: float | None) -> bool:
+def _enough(runs: Iterable[Sequence[Record]], load_now: float | None) -> bool:
     """Whether a baseline can be chosen without reading on: so many runs under a like load."""
-    alike = [load is None or loads_alike(load_per_cpu(rows), load) for rows in runs]
+    alike = [load_now is None or loads_alike(load(rows), load_now) for rows in runs]
     return sum(alike) >= BASELINE_RUNS
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from statistics import mean, median, stdev
 
 from convmark.judging.confirm import t_quantile
-from convmark.judging.history import load_per_cpu
+from convmark.judging.history import load
 from convmark.judging.judgement import MACHINE, Judgement
 from convmark.judging.screen import loads_alike
 from convmark.record import Record
@@ -22,6 +22,9 @@ __all__ = ["MOVED", "machine_judgements"]
 MOVED = math.log(1.10)
 """A plain step time moves by 5 to 10 % between fresh processes of identical code, measured on a
 quiet machine of two cores, so less says nothing."""
+
+_LEAST_RUNS = 3
+"""From two runs a 95 % interval spans 13 spreads either way: no figure to print."""
 
 _CONFIDENCE = 0.975
 _LEAST_BETWEEN_RUNS = 0.02
@@ -98,8 +101,8 @@ def _reference_s(rows: Sequence[Record]) -> float:
 
 
 def _half_width(logs: Sequence[float]) -> float | None:
-    """Half the 95 % interval of one more run; None where one run tells no spread."""
-    if len(logs) < 2:
+    """Half the 95 % interval of one more run; None where so few runs tell no spread."""
+    if len(logs) < _LEAST_RUNS:
         return None
     spread = max(stdev(logs), _LEAST_BETWEEN_RUNS)
     error = spread * math.sqrt(1 + 1 / len(logs))
@@ -120,9 +123,13 @@ def _note(verdict: str, estimate: float, now: Sequence[Record], before: Sequence
         size = 100 * abs(math.expm1(estimate))
         way = "slower" if estimate > 0 else "faster"
         parts.append(f"the machine is {size:.1f} % {way} for case and reference alike")
-    loads = load_per_cpu(before), load_per_cpu(now)
+    loads = load(before), load(now)
     if None not in loads and not loads_alike(*loads):
-        parts.append(f"the loads are unlike, {loads[0]:.2f} then and {loads[1]:.2f} now per CPU")
-    if verdict == "inconclusive" and len({row.run for row in before}) < 2:
-        parts.append("one earlier run tells no spread")
+        parts.append(
+            f"the loads are unlike: others took {loads[0]:.0%} of the CPU time then, "
+            f"{loads[1]:.0%} now"
+        )
+    runs = len({row.run for row in before})
+    if verdict == "inconclusive" and runs < _LEAST_RUNS:
+        parts.append(f"{runs} earlier {'run tells' if runs == 1 else 'runs tell'} no spread")
     return "; ".join(parts)

@@ -19,7 +19,7 @@ from convmark.judging.confirm import (
     Verdict,
     error_rate_per_case,
 )
-from convmark.judging.history import load_per_cpu
+from convmark.judging.history import load
 from convmark.judging.judgement import BUDGET_SPENT, MACHINE_MOVED, SAME_COMMIT, Confirmation
 from convmark.judging.screen import (
     Process,
@@ -85,7 +85,7 @@ def pairs(now: Rows, history: Sequence[Rows], *, cpu: bool = False) -> Pairs | N
     runs = {place: run for place, rows in enumerate(history) if (run := _processes(rows, cpu))}
     if not processes or not runs:
         return None
-    baseline = baseline_runs(list(runs.values()), load_per_cpu(now))
+    baseline = baseline_runs(list(runs.values()), load(now))
     chosen = [place for place, run in runs.items() if any(run is one for one in baseline)]
     return Pairs(now=processes, baseline=[runs[place] for place in chosen], chosen=tuple(chosen))
 
@@ -96,7 +96,7 @@ def _processes(rows: Rows, cpu: bool) -> list[Process]:
         value = row.paired_log_ratio_cpu if cpu else row.paired_log_ratio
         error = row.paired_log_ratio_cpu_se if cpu else row.paired_log_ratio_se
         if value is not None and error is not None:
-            found.append(Process(log_ratio=value, error=error, load_per_cpu=load_per_cpu([row])))
+            found.append(Process(log_ratio=value, error=error, load=load([row])))
     return found
 
 
@@ -133,7 +133,7 @@ def _screenings(cases: Mapping[str, Pairs]) -> dict[str, Screening]:
 
 
 def _mean_load(processes: Sequence[Process]) -> float | None:
-    loads = [process.load_per_cpu for process in processes if process.load_per_cpu is not None]
+    loads = [process.load for process in processes if process.load is not None]
     return sum(loads) / len(loads) if loads else None
 
 
@@ -258,8 +258,8 @@ def _advice(step: StepTime, smallest_visible: float) -> str:
         if step.load_now is None or step.load_before is None:
             return "the load is not known: `--confirm all` compares live"
         return (
-            f"loads are unlike, {step.load_before:.2f} then and {step.load_now:.2f} now per CPU: "
-            "try it on an idle machine, or `--confirm all`"
+            f"loads are unlike: others took {step.load_before:.0%} of the CPU time then and "
+            f"{step.load_now:.0%} now; try it on an idle machine, or `--confirm all`"
         )
     if math.isinf(smallest_visible):
         return "one baseline run convicts nobody: `--confirm all` compares live"

@@ -20,7 +20,7 @@ from convmark.judging.confirm import (
 )
 
 __all__ = [
-    "ALIKE_LOAD_PER_CPU",
+    "ALIKE_LOAD",
     "BASELINE_RUNS",
     "CONVICTED_BEYOND",
     "EXTRA_PROCESSES",
@@ -48,11 +48,11 @@ CONVICTED_BEYOND = math.log(1.10)
 EXTRA_PROCESSES = 2
 """Fresh processes that a flagged case gets before history alone may convict it."""
 
-ALIKE_LOAD_PER_CPU = 0.25
-"""Loads are alike where they differ by no more than this, runnable threads per logical CPU.
+ALIKE_LOAD = 0.1
+"""Loads are alike where they differ by no more than this share of the CPUs' time.
 
-From a quiet machine to a load of 3 per CPU the paired log ratio of identical code moved by up to
-21 %, about 8 % per unit: 0.25 leaves 2 %, less than half of `UNCHANGED_WITHIN`.
+From a quiet machine to one with three rivals per CPU, which take three quarters of its time, the
+paired log ratio of identical code moved by up to 21 %: 0.1 leaves 3 %, and `UNCHANGED_WITHIN` is 5.
 """
 
 _CONFIDENCE = 0.975
@@ -77,8 +77,8 @@ class Process:
 
     log_ratio: float
     error: float
-    load_per_cpu: float | None
-    """Runnable threads per logical CPU while it ran; None where the system does not tell."""
+    load: float | None
+    """Share of the CPUs' time that others took; None where the system does not tell."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.log_ratio) and math.isfinite(self.error) and self.error >= 0):
@@ -141,23 +141,23 @@ class Screening:
         return "unchanged" if self.unchanged else "inconclusive"
 
 
-def baseline_runs(history: Sequence[Run], load_per_cpu: float | None) -> list[Run]:
+def baseline_runs(history: Sequence[Run], load_now: float | None) -> list[Run]:
     """Return the runs to judge against: the last ten under a like load, else the ten nearest.
 
     Args:
         history: the accepted comparable runs, oldest first.
-        load_per_cpu: mean load of the run that is judged.
+        load_now: mean load of the run that is judged.
     """
-    alike = [run for run in history if loads_alike(_load(run), load_per_cpu)]
-    if alike or load_per_cpu is None:
+    alike = [run for run in history if loads_alike(_load(run), load_now)]
+    if alike or load_now is None:
         return (alike or list(history))[-BASELINE_RUNS:]
     latest_first = list(history)[::-1]
-    return sorted(latest_first, key=lambda run: _distance(_load(run), load_per_cpu))[:BASELINE_RUNS]
+    return sorted(latest_first, key=lambda run: _distance(_load(run), load_now))[:BASELINE_RUNS]
 
 
 def loads_alike(one: float | None, other: float | None) -> bool:
-    """Return whether two loads per CPU differ too little to matter; an unknown one never does."""
-    return _distance(one, other) <= ALIKE_LOAD_PER_CPU
+    """Return whether two loads differ too little to matter; an unknown one never does."""
+    return _distance(one, other) <= ALIKE_LOAD
 
 
 def _distance(one: float | None, other: float | None) -> float:
@@ -165,7 +165,7 @@ def _distance(one: float | None, other: float | None) -> float:
 
 
 def _load(run: Run) -> float | None:
-    loads = [process.load_per_cpu for process in run if process.load_per_cpu is not None]
+    loads = [process.load for process in run if process.load is not None]
     return sum(loads) / len(loads) if len(loads) == len(run) > 0 else None
 
 

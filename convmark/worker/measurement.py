@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convmark.case import Case
-from convmark.worker import flops, reference, timing
+from convmark.worker import flops, reference, rivals, timing
 from convmark.worker.memory import HostMemory, peak_above
 
 __all__ = ["CaseFailure", "Plan", "measure", "smoke", "take_turns"]
@@ -63,7 +63,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     emit("first_step", seconds=seconds, call_path=backend.call_path)
     _prove(case, 1, backend.fingerprint(token), emit)
 
-    switches = _involuntary_switches()
+    switches, before = _involuntary_switches(), rivals.usage()
     with timing.quiet_collector():
         warm = timing.warm_up(step, backend, plan.time_budget_s, pulse, _proof(case, backend, emit))
         emit("warm_up", steps=warm.steps, steady=warm.steady)
@@ -90,6 +90,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     emit(
         "state",
         load_average_1min=os.getloadavg()[0],
+        other_cpu_share=rivals.other_cpu_share(before, rivals.usage()),
         involuntary_context_switches=_involuntary_switches() - switches,
     )
     emit("finished")

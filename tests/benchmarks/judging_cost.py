@@ -39,7 +39,7 @@ def write(folder: Path, runs: int, cases: int, kind: str) -> None:
             "run": f"{number:04d}",
             "commit": commit,
             "tensorflow": "2.20.0" if kind == "another TensorFlow" and not last else "2.21.0",
-            "load_average_1min": 4.0 if kind == "load moved" and last else 0.2,
+            "other_cpu_share": 0.6 if kind == "load moved" and last else 0.2,
         }
         levels = rng.normal(0, 0.01, cases)
         rows = [

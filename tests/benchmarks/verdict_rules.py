@@ -135,7 +135,7 @@ def simulated_suite(rng: np.random.Generator, noise: Noise, slowdown: float) -> 
     processes = [
         [
             [
-                Process(log_ratio=mean, error=error, load_per_cpu=0.5)
+                Process(log_ratio=mean, error=error, load=0.05)
                 for mean, error in zip(run_means, run_errors, strict=True)
             ]
             for run_means, run_errors in zip(case_means, case_errors, strict=True)
@@ -271,10 +271,7 @@ def recorded_processes(arrays: dict[str, Array], task: str) -> list[Process]:
     )
     ratios = np.log(case[:, 10:]) - np.log(reference[:, 10:])
     estimates = [trimmed_mean(rounds) for rounds in ratios]
-    return [
-        Process(log_ratio=each.value, error=each.error or 0.0, load_per_cpu=0.5)
-        for each in estimates
-    ]
+    return [Process(log_ratio=each.value, error=each.error or 0.0, load=0.05) for each in estimates]
 
 
 def halved(

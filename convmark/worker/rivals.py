@@ -1,0 +1,67 @@
+"""The CPU time that others took while a process measured: other programs, and the hypervisor.
+
+A load average also counts the measuring process's own threads; this does not.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["Usage", "other_cpu_share", "usage"]
+
+_USER_TO_STEAL = (0, 1, 2, 5, 6, 7)
+"""Fields of a CPU's line that are time not idle: user, nice, system, irq, softirq, steal."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU time up to now, of the CPUs that this process may run on."""
+
+    busy_s: float
+    """Not idle, of all programs, stolen time included."""
+    own_s: float
+    """Of this process and those of its children that have ended."""
+    wall_s: float
+    cpus: int
+
+
+def usage(read: Callable[[], str] | None = None) -> Usage | None:
+    """Return the CPU time up to now; None where the kernel does not tell it.
+
+    Args:
+        read: gives the text of /proc/stat.
+
+    Source: proc_stat(5); its unit is the clock tick.
+    """
+    try:
+        text = (read or _proc_stat)()
+    except OSError:
+        return None
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    ticks, cpus = 0, 0
+    for match in re.finditer(r"^cpu(\d+) ((?:\d+ ?)+)", text, re.MULTILINE):
+        fields = [int(word) for word in match.group(2).split()]
+        if int(match.group(1)) in allowed and len(fields) > max(_USER_TO_STEAL):
+            ticks += sum(fields[place] for place in _USER_TO_STEAL)
+            cpus += 1
+    if not cpus:
+        return None
+    own_s = sum(os.times()[:4])
+    return Usage(ticks / os.sysconf("SC_CLK_TCK"), own_s, time.monotonic(), cpus)
+
+
+def other_cpu_share(before: Usage | None, now: Usage | None) -> float | None:
+    """Return the share of the CPUs' time that others took, from 0 to 1; None where unknown."""
+    if before is None or now is None or now.wall_s <= before.wall_s:
+        return None
+    others_s = (now.busy_s - before.busy_s) - (now.own_s - before.own_s)
+    return min(1.0, max(0.0, others_s / (now.cpus * (now.wall_s - before.wall_s))))
+
+
+def _proc_stat() -> str:
+    with open("/proc/stat", encoding="ascii", errors="replace") as lines:
+        return lines.read()
