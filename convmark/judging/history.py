@@ -184,6 +184,8 @@ def _anchors(
         left = {name: key for name, key in wanted.items() if name not in anchors}
         if not left:
             break
+        if not shelf.mentions(path, {key.model for key in left.values()}):
+            continue
         puzzling = [key for name, key in left.items() if name not in differences]
         alike = shelf.is_alike(path, conditions)
         if not (alike and _may_hold(shelf.outline(path), left.values())) and not (

@@ -11,7 +11,7 @@ from pathlib import Path
 from convmark.case import Case
 from convmark.errors import ConvmarkError
 from convmark.judging.comparability import AXES, comparability, of_the_run
-from convmark.record import Record
+from convmark.record import Record, to_cell
 from convmark.store import HEADER, StoreWarning, read_head, read_run
 
 __all__ = ["Outline", "Shelf", "by_name"]
@@ -83,6 +83,16 @@ class Shelf:
             outline = _outline(data, self._marks)
             self._outlines[path] = self._alike.setdefault(outline, outline)
         return self._outlines[path]
+
+    def mentions(self, path: Path, models: Collection[str]) -> bool:
+        """Whether a model's name stands anywhere in the file: the quickest way to rule it out."""
+        if path in self._outlines:
+            return True
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return False
+        return any(to_cell(model).encode() in data for model in models)
 
     def is_alike(self, path: Path, conditions: Collection[tuple[object, ...]]) -> bool:
         """Whether nothing that all rows of the run share rules out comparable rows."""
