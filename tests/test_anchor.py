@@ -12,7 +12,7 @@ from convmark.case import Case
 from convmark.errors import ConvmarkError
 from convmark.launch import Interpreter, zoo_folder
 from convmark.lockstep import anchor
-from convmark.lockstep.engine import Plan, compare
+from convmark.lockstep.engine import Plan, Side, compare
 
 NET = """
 import keras
@@ -97,11 +97,13 @@ def test_the_committed_code_runs_beside_the_edited_one_and_the_slowdown_is_seen(
 
     with anchor.beside(origin, "main", make) as (old, new):
         plan = Plan(seed=0, warm_up_s=0.2, error_rate=0.01)
-        found = compare(case, old, new, plan, clock=time.monotonic)
+        found = compare(Side(old, case), Side(new, case), plan, clock=time.monotonic)
     assert found.reason == ""
     assert found.clocks is not None
     assert found.clocks.decision.verdict == "regressed"
     assert found.clocks.decision.estimate > 0.1  # sixteen times the maps
+    assert found.sizes["new"]["parameters"] > 10 * found.sizes["old"]["parameters"]
+    assert found.sizes["new"]["flops_per_sample"] > 10 * found.sizes["old"]["flops_per_sample"]
     assert git(project, "worktree", "list").count("\n") == 0
 
 
@@ -109,6 +111,6 @@ def test_a_side_that_cannot_be_run_gives_no_verdict_but_a_reason(tmp_path: Path)
     case = Case(model="lenet5", task="train", batch_size=4)
     with Interpreter() as old, Interpreter(zoo=tmp_path / "none") as new:
         plan = Plan(seed=0, warm_up_s=0.1, error_rate=0.01)
-        found = compare(case, old, new, plan)
+        found = compare(Side(old, case), Side(new, case), plan)
     assert found.clocks is None
     assert found.reason.startswith("the new code cannot be run: ")

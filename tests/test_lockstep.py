@@ -12,12 +12,21 @@ import pytest
 from convmark.case import Case
 from convmark.errors import WorkerError
 from convmark.judging.confirm import LOOKS, Clocks
-from convmark.lockstep.engine import MOST_STEPS, ROUNDS, Comparison, Plan, compare, primary_clock
+from convmark.lockstep.engine import (
+    MOST_STEPS,
+    ROUNDS,
+    VOID,
+    Comparison,
+    Plan,
+    Side,
+    compare,
+    primary_clock,
+)
 
 CASE = Case(model="lenet5", task="train", batch_size=32)
 
 
-class Side:
+class Stand:
     """An interpreter whose worker's steps take so long, with noise of 2 % between sessions."""
 
     def __init__(self, step_s: float, seed: int, *, dies: str = "") -> None:
@@ -27,12 +36,15 @@ class Side:
         self.sessions = 0
         self.rounds = 0
         self.steps: set[int] = set()
+        self.asked_sizes = 0
+        self.parameters = 61_706
 
     @contextlib.contextmanager
-    def live(self, request: Mapping[str, Any]) -> Iterator[Side]:
+    def live(self, request: Mapping[str, Any]) -> Iterator[Stand]:
         if self._dies == "start":
             raise WorkerError("SIGSEGV")
         self.sessions += 1
+        self.asked_sizes += request["with_sizes"]
         self._session_s = self._step_s * (1 + self._random.gauss(0, 0.01))
         yield self
 
@@ -41,6 +53,8 @@ class Side:
         self._pending = steps
 
     def expect(self, name: str) -> dict[str, Any]:
+        if name == "sizes":
+            return {"parameters": self.parameters}
         if name == "warm":
             return {"step_time_s": self._step_s}
         if self._dies == "turn" and self.sessions == 3:
@@ -54,14 +68,18 @@ def plan(**changes: Any) -> Plan:
     return Plan(**{"seed": 0, "warm_up_s": 0.1, "error_rate": 0.01, **changes})
 
 
+def side(stand: Stand) -> Side:
+    return Side(stand, CASE)  # type: ignore[arg-type]
+
+
 def judged(found: Comparison) -> Clocks:
     assert found.clocks is not None
     return found.clocks
 
 
-def run(old_s: float, new_s: float, **changes: Any) -> tuple[Comparison, Side, Side]:
-    old, new = Side(old_s, 1), Side(new_s, 2)
-    return compare(CASE, old, new, plan(**changes)), old, new  # type: ignore[arg-type]
+def run(old_s: float, new_s: float, **changes: Any) -> tuple[Comparison, Stand, Stand]:
+    old, new = Stand(old_s, 1), Stand(new_s, 2)
+    return compare(side(old), side(new), plan(**changes)), old, new
 
 
 def test_a_slower_code_is_regressed_and_by_how_much() -> None:
@@ -99,11 +117,10 @@ def test_short_steps_are_taken_ten_at_a_time_and_rounds_are_bounded() -> None:
 def test_no_session_begins_that_will_not_fit_and_what_is_known_is_said() -> None:
     left = iter([100.0, 100.0, 100.0, 0.0])
     ticks = iter(range(100))
-    old, new = Side(0.01, 1), Side(0.01, 2)
+    old, new = Stand(0.01, 1), Stand(0.01, 2)
     found = compare(
-        CASE,
-        old,  # type: ignore[arg-type]
-        new,  # type: ignore[arg-type]
+        side(old),
+        side(new),
         plan(seconds_left=lambda: next(left)),
         clock=lambda: float(next(ticks)),
     )
@@ -117,17 +134,17 @@ def test_a_budget_of_nothing_gives_no_verdict() -> None:
     assert (found.clocks, found.out_of_time, found.wall) == (None, True, ())
 
 
-@pytest.mark.parametrize(("side", "name"), [(0, "old"), (1, "new")])
-def test_a_side_that_cannot_be_run_is_named(side: int, name: str) -> None:
-    sides = [Side(0.01, 1), Side(0.01, 2)]
-    sides[side] = Side(0.01, 3, dies="start")
-    found = compare(CASE, *sides, plan())  # type: ignore[arg-type]
+@pytest.mark.parametrize(("place", "name"), [(0, "old"), (1, "new")])
+def test_a_side_that_cannot_be_run_is_named(place: int, name: str) -> None:
+    sides = [Stand(0.01, 1), Stand(0.01, 2)]
+    sides[place] = Stand(0.01, 3, dies="start")
+    found = compare(*map(side, sides), plan())
     assert found.clocks is None
     assert found.reason == f"the {name} code cannot be run: SIGSEGV"
 
 
 def test_a_worker_that_dies_later_leaves_what_was_found_until_then() -> None:
-    found = compare(CASE, Side(0.01, 1), Side(0.01, 2, dies="turn"), plan())  # type: ignore[arg-type]
+    found = compare(side(Stand(0.01, 1)), side(Stand(0.01, 2, dies="turn")), plan())
     assert len(found.wall) == 2
     assert judged(found).decision.verdict is not None
     assert "SIGKILL" in found.reason
@@ -139,11 +156,10 @@ def test_the_order_of_turns_is_seeded() -> None:
 
 def test_every_session_is_told() -> None:
     told: list[int] = []
-    old, new = Side(0.01, 1), Side(0.01, 2)
+    old, new = Stand(0.01, 1), Stand(0.01, 2)
     found = compare(
-        CASE,
-        old,  # type: ignore[arg-type]
-        new,  # type: ignore[arg-type]
+        side(old),
+        side(new),
         plan(),
         watch=lambda sessions, clocks: told.append(sessions),
     )
@@ -153,3 +169,73 @@ def test_every_session_is_told() -> None:
 def test_cpu_time_decides_with_one_thread_and_wall_time_else() -> None:
     assert primary_clock(CASE) == "wall"
     assert primary_clock(Case(model="lenet5", task="train", threads="1")) == "cpu"
+
+
+# -- the control ---------------------------------------------------------------------------------
+
+
+def beside_control(control_s: float, **changes: Any) -> Comparison:
+    sides = [side(Stand(step_s, seed)) for seed, step_s in enumerate((0.010, 0.011, control_s))]
+    return compare(*sides[:2], plan(**changes), control=sides[2])
+
+
+def test_a_control_that_agrees_leaves_the_verdict_alone() -> None:
+    found = beside_control(0.010)
+    assert judged(found).decision.verdict == "regressed"
+    assert len(found.control_wall) == len(found.control_cpu) == len(found.wall)
+    assert (found.void, found.reason) == (False, "")
+
+
+def test_a_control_that_differs_from_its_twin_voids_the_verdict_and_its_figures_stay() -> None:
+    found = beside_control(0.0105)
+    assert judged(found).decision.verdict == "inconclusive"
+    assert judged(found).decision.estimate == pytest.approx(0.0953, abs=0.02)
+    assert (found.void, found.reason) == (True, VOID)
+
+
+def test_turns_are_as_long_with_a_control_as_without() -> None:
+    stands = [Stand(0.001, seed) for seed in range(3)]
+    compare(side(stands[0]), side(stands[1]), plan(), control=side(stands[2]))
+    assert [stand.steps for stand in stands] == [{MOST_STEPS}] * 3
+
+
+# -- how long it goes on -------------------------------------------------------------------------
+
+
+def test_it_goes_on_after_a_verdict_until_the_interval_is_as_narrow_as_asked() -> None:
+    early, _, _ = run(0.010, 0.012)
+    assert len(early.wall) == LOOKS[0]
+    narrow, _, _ = run(0.010, 0.012, target=1e-6)
+    assert len(narrow.wall) == LOOKS[-1]
+    half = (judged(early).decision.high - judged(early).decision.low) / 2
+    enough, _, _ = run(0.010, 0.012, target=half)
+    assert len(enough.wall) == LOOKS[0]
+
+
+# -- what the models are -------------------------------------------------------------------------
+
+
+def test_each_side_tells_its_sizes_once() -> None:
+    found, old, new = run(0.010, 0.010)
+    assert found.sizes == {"old": {"parameters": 61_706}, "new": {"parameters": 61_706}}
+    assert old.asked_sizes == new.asked_sizes == 1
+
+
+def test_two_settings_are_two_cases_and_one_thread_on_both_sides_makes_cpu_time_decide() -> None:
+    single = Case(model="lenet5", task="train", threads="1")
+    asked: list[Mapping[str, Any]] = []
+
+    class Told(Stand):
+        @contextlib.contextmanager
+        def live(self, request: Mapping[str, Any]) -> Iterator[Stand]:
+            asked.append(request)
+            with super().live(request) as worker:
+                yield worker
+
+    def told(case: Case) -> Side:
+        return Side(Told(0.01, 1), case)  # type: ignore[arg-type]
+
+    found = compare(told(CASE), told(single), plan())
+    assert {request["case"]["threads"] for request in asked} == {"default", "1"}
+    assert judged(found).decided_by == "wall"
+    assert judged(compare(told(single), told(single), plan())).decided_by == "cpu"

@@ -17,7 +17,7 @@ from convmark.judging.verdicts_file import read_verdicts
 
 # modules that are patched must be loaded here: an in-process session drops those that it loads
 from convmark.lockstep import anchor, confirmation
-from convmark.lockstep.engine import Comparison
+from convmark.lockstep.engine import Comparison, Side
 from convmark.store import read_run
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -189,6 +189,16 @@ def test_a_ref_needs_no_history_and_compares_every_case_live(
     result.stdout.fnmatch_lines([f"{LENET5}: step_time regressed by +22.1 %*"])
 
 
+def test_a_model_of_another_size_than_at_the_commit_is_a_regression_whatever_its_speed(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live(monkeypatch, "unchanged", 0.0, sizes={"old": {"parameters": 50_000}})
+    new_commit(pytester)
+    result = run("--benchmark-compare=git:HEAD~1")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines([f"{LENET5}: parameters regressed by +* %*"])
+
+
 def test_an_unknown_ref_is_a_usage_error_before_anything_is_measured(
     run: Run, pytester: pytest.Pytester
 ) -> None:
@@ -228,7 +238,12 @@ def test_an_empty_baseline_or_one_of_another_schema_is_a_usage_error(
         assert line.startswith(f"ERROR: {name}")
 
 
-def live(monkeypatch: pytest.MonkeyPatch, verdict: str, estimate: float) -> list[str]:
+def live(
+    monkeypatch: pytest.MonkeyPatch,
+    verdict: str,
+    estimate: float,
+    sizes: dict[str, dict[str, int]] | None = None,
+) -> list[str]:
     """Have every live comparison give this verdict; return the list of cases it is asked for."""
     decision = Decision(
         verdict=verdict,  # type: ignore[arg-type]
@@ -250,9 +265,9 @@ def live(monkeypatch: pytest.MonkeyPatch, verdict: str, estimate: float) -> list
         def __exit__(self, *error: object) -> None:
             """Nothing to end."""
 
-    def compare(case: object, *arguments: object, **settings: object) -> Comparison:
-        calls.append(case.name)  # type: ignore[attr-defined]
-        return Comparison(clocks=clocks, wall=(), cpu=(), reason="")
+    def compare(old: Side, *arguments: object, **settings: object) -> Comparison:
+        calls.append(old.case.name)
+        return Comparison(clocks=clocks, wall=(), cpu=(), reason="", sizes=sizes or {})
 
     monkeypatch.setattr(confirmation, "beside", Sides)
     monkeypatch.setattr(confirmation, "compare", compare)

@@ -106,6 +106,11 @@ class Clocks:
     wall: Decision
     cpu: Decision
 
+    def without_verdict(self) -> Clocks:
+        """Return the same figures as inconclusive: they are not to be believed."""
+        decision = dataclasses.replace(self.decision, verdict="inconclusive")
+        return dataclasses.replace(self, decision=decision)
+
 
 def t_quantile(probability: float, freedom: float) -> float:
     """Return Student's t quantile, dimensionless.

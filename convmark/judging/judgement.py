@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from convmark.errors import MeasurementError
 from convmark.judging.confirm import Clock, Decision
@@ -39,6 +40,8 @@ class Confirmation:
     """The commit whose code ran beside today's."""
     reason: str = ""
     """Why there was none: `SAME_COMMIT`, `BUDGET_SPENT`, or a few words such as `dirty tree`."""
+    sizes: Mapping[str, int | None] = field(default_factory=dict)
+    """Parameters, bytes and FLOPs of the anchor's model, by column, where they are known."""
 
     def __post_init__(self) -> None:
         if self.decision is None and not self.reason:

@@ -71,13 +71,13 @@ def _case(
     if (failed := case.failed) is not None:
         note = f"{failed.status} in process {failed.process}: {failed.error or 'no reason given'}"
         failure = _judgement(first, STEP_TIME, verdict="inconclusive", note=note, fails=True)
-        return [replace(failure, value=middle(case.rows, STEP_TIME)), *_others(case)]
+        return [replace(failure, value=middle(case.rows, STEP_TIME)), *_others(case, {})]
     finding = confirmed(case.step, confirmation) if confirmation else None
     if finding is None and not case.baseline:
         return [_without_baseline(case, confirmation)]
     if finding is None and case.step is not None:
         finding = from_history(case.step, flagged_cases, confirmation)
-    return [*_paired(case, finding), *_others(case)]
+    return [*_paired(case, finding), *_others(case, confirmation.sizes if confirmation else {})]
 
 
 def _without_baseline(case: CaseReview, confirmation: Confirmation | None) -> Judgement:
@@ -131,20 +131,25 @@ def _paired(case: CaseReview, finding: Finding | None) -> list[Judgement]:
     return found
 
 
-def _others(case: CaseReview) -> list[Judgement]:
-    """Return the judgements of the metrics that are not paired, where both sides have them."""
-    if not case.rows or not case.baseline:
+def _others(case: CaseReview, sizes: Mapping[str, int | None]) -> list[Judgement]:
+    """Return the judgements of the metrics that are not paired, where both sides have them.
+
+    Args:
+        sizes: the exact metrics of the anchor's own model, where it was run beside today's.
+    """
+    if not case.rows:
         return []
     found = []
     for metric in METRICS:
         if metric.rule == "paired" or case.rows[0].task not in metric.tasks:
             continue
         against = case.anchor_rows if metric.rule == "exact" else case.baseline
+        live = sizes.get(metric.column) if metric.rule == "exact" else None
         runs = [value for rows in against if (value := middle(rows, metric)) is not None]
         value = middle(case.rows, metric)
-        if value is None or not runs:
+        if value is None or (live is None and not runs):
             continue
-        baseline = median(runs)
+        baseline = float(live) if live is not None else median(runs)
         groups = (case.rows, *against)
         verdict, allowed, note = plain_verdict(metric, baseline, value, groups)
         found.append(

@@ -14,7 +14,7 @@ from convmark.errors import ConvmarkError
 from convmark.judging.confirm import Clocks, error_rate_per_case
 from convmark.judging.judgement import BUDGET_SPENT, SAME_COMMIT, Confirmation
 from convmark.lockstep.anchor import MakeInterpreter, Origin, beside, origin_of
-from convmark.lockstep.engine import Plan, compare
+from convmark.lockstep.engine import Plan, Side, compare
 
 __all__ = ["DIRTY_TREE", "NO_COMMIT", "Limits", "Watch", "confirm"]
 
@@ -111,9 +111,8 @@ def _beside_today(
         with beside(origin, anchor, make) as (old, new):
             for case in cases:
                 comparison = compare(
-                    case,
-                    old,
-                    new,
+                    Side(old, case),
+                    Side(new, case),
                     plan,
                     watch=functools.partial(watch, case),
                     clock=clock,
@@ -125,6 +124,7 @@ def _beside_today(
                     sessions=len(comparison.wall),
                     anchor=anchor,
                     reason=BUDGET_SPENT if comparison.out_of_time else comparison.reason,
+                    sizes=comparison.sizes.get("old", {}),
                 )
     except ConvmarkError as error:
         for case in cases:

@@ -131,7 +131,8 @@ def _take_turns(
 ) -> None:
     case, builder = _make_ready(request, framework, emit)
     plan = measurement.Plan(seed=request["seed"], time_budget_s=request["time_budget_s"])
-    measurement.take_turns(case, builder, plan, framework, emit, commands)
+    sizes = request.get("with_sizes", False)
+    measurement.take_turns(case, builder, plan, framework, emit, commands, with_sizes=sizes)
 
 
 def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:

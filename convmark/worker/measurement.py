@@ -118,6 +118,8 @@ def take_turns(
     backend: Any,
     emit: Emit,
     commands: Iterable[dict[str, Any]],
+    *,
+    with_sizes: bool,
 ) -> None:
     """Warm the case up, then time as many steps as each command says, waiting in between.
 
@@ -130,6 +132,9 @@ def take_turns(
     token = step()
     backend.synchronise(token)
     _prove(case, 1, backend.fingerprint(token), emit)
+    if with_sizes:
+        work = flops.flops_per_sample(_layers(model, backend))
+        emit("sizes", flops_per_sample=work, **backend.sizes(model))
     with timing.quiet_collector():
         timing.warm_up(step, backend, plan.time_budget_s, pulse, _proof(case, backend, emit))
         emit("warm", step_time_s=timing.median(timing.turn(step, backend, 5).wall_s))
@@ -164,8 +169,11 @@ def _build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) ->
 
 def _count_work(model: Any, backend: Any, emit: Emit) -> None:
     """Report the FLOPs, only once the peaks are read: counting them traces the model again."""
-    records = flops.layer_records(model, backend.keras, backend.sample_shape(model))
-    emit("work", flops_per_sample=flops.flops_per_sample(records))
+    emit("work", flops_per_sample=flops.flops_per_sample(_layers(model, backend)))
+
+
+def _layers(model: Any, backend: Any) -> Any:
+    return flops.layer_records(model, backend.keras, backend.sample_shape(model))
 
 
 def _make_step(case: Case, model: Any, seed: int, backend: Any) -> Callable[[], Any]:

@@ -122,7 +122,7 @@ def elements_for(project: Path, share: float) -> int:
     from convmark.case import Case
     from convmark.launch import Interpreter
     from convmark.lockstep.anchor import Origin, beside
-    from convmark.lockstep.engine import Plan, compare
+    from convmark.lockstep.engine import Plan, Side, compare
 
     case = Case(model=VICTIM, task="train", batch_size=32)
     origin = Origin(repository=project, folder=Path("models"), is_zoo=True)
@@ -132,7 +132,7 @@ def elements_for(project: Path, share: float) -> int:
 
     with beside(origin, "origin/HEAD", make) as (old, new):
         plan = Plan(seed=0, warm_up_s=1.0, error_rate=0.01)
-        found = compare(case, old, new, plan, clock=time.monotonic)
+        found = compare(Side(old, case), Side(new, case), plan, clock=time.monotonic)
     slower = sum(session.log_ratio for session in found.cpu) / len(found.cpu)
     print(f"  {TRIAL_ELEMENTS} elements cost {100 * slower:.1f} % of CPU time", flush=True)
     return round(TRIAL_ELEMENTS * share / slower)
