@@ -1,4 +1,4 @@
-"""The command line: `convmark run | compare | accept | history | doctor`.
+"""The command line: `convmark run | compare | accept | history | report | doctor`.
 
 Imports nothing heavy before it knows what to do.
 """
@@ -57,6 +57,9 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         allow_abbrev=False,
     )
     _add_options(run, [option.name for option in OPTIONS if option.only != "pytest"])
+    run.add_argument(
+        "--describe", action="store_true", help="keep each model's layers and diagram as well"
+    )
     doctor = commands.add_parser(
         "doctor",
         help="say what is here, and what of it makes figures unreliable",
@@ -64,7 +67,28 @@ def _parsers() -> tuple[_Parser, dict[str, _Parser]]:
         allow_abbrev=False,
     )
     _add_options(doctor, ["results"])
-    return parser, {"run": run, "doctor": doctor, **_history_parsers(commands)}
+    own = {"run": run, "doctor": doctor, "report": _report_parser(commands)}
+    return parser, {**own, **_history_parsers(commands)}
+
+
+def _report_parser(commands: Any) -> _Parser:
+    report: _Parser = commands.add_parser(
+        "report",
+        help="make tables and figures of results, as a page or as text",
+        description="Make tables and figures of all runs in RESULTS: folders of results, of one "
+        "machine, or run files, from one machine or several. Measures nothing.",
+        allow_abbrev=False,
+    )
+    report.add_argument("places", metavar="RESULTS", nargs="*", help="(default: --results)")
+    report.add_argument("-o", "--output", metavar="FILE", help="its suffix tells the format")
+    add = report.add_argument
+    add("--format", metavar="FORM", help="html, markdown, terminal or csv (default: terminal)")
+    add("--style", metavar="STYLE", default="full", help="full or applications, as Keras lists")
+    add("--price", metavar="MACHINE=PRICE", action="append", default=[], help="of a machine")
+    add("--figures", metavar="FOLDER", help="write the figures as SVG and PNG files as well")
+    add("--against", metavar="REF", help="put the newest run's verdicts against a commit first")
+    _add_options(report, ["results"])
+    return report
 
 
 def _history_parsers(commands: Any) -> dict[str, _Parser]:
@@ -133,12 +157,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(given: argparse.Namespace, options: Options) -> int:
     if given.command == "run":
-        return _run(options)
+        return _run(options, describe=given.describe)
     if given.command == "doctor":
         return _doctor(options)
+    warnings.showwarning = _show_warning  # until the block of `main` ends
+    if given.command == "report":
+        return _report(given, options)
     from convmark import commands
 
-    warnings.showwarning = _show_warning  # until the block of `main` ends
     if given.command == "compare":
         failed = commands.compare(options.results, given.machine, given.runs, given.format)
         return EXIT_FAILED if failed else EXIT_OK
@@ -153,9 +179,32 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"convmark: {message}", file=sys.stderr)
 
 
-def _run(options: Options) -> int:
+def _report(given: argparse.Namespace, options: Options) -> int:
+    from convmark.report.command import report
+
+    places = [Path(place) for place in given.places] or [options.results]
+
+    def verdicts() -> Any:
+        from convmark.report.against import verdicts_against
+
+        return verdicts_against(places, given.against, Path.cwd())
+
+    report(
+        places,
+        output=given.output,
+        form=given.format,
+        style=given.style,
+        prices=given.price,
+        figures=given.figures,
+        verdicts=verdicts if given.against is not None else None,
+    )
+    return EXIT_OK
+
+
+def _run(options: Options, *, describe: bool) -> int:
     from convmark import progress
     from convmark.commit import read_commit
+    from convmark.description import describe_models
     from convmark.environment import read_machine
     from convmark.launch import Interpreter
     from convmark.report.summary import summary_table
@@ -177,6 +226,9 @@ def _run(options: Options) -> int:
         try:
             with progress.on(sys.stderr, 2 * options.time_budget_s + 2) as shown:
                 execute(jobs, interpreter, options, facts, run_file, shown, keep=results.append)
+            if describe:
+                models = [job.case.model for job in jobs]
+                describe_models(models, interpreter, options.seed, run_file.path.parent)
         except KeyboardInterrupt:
             print(f"convmark run: interrupted; {kept(run_file)}", file=sys.stderr)
             return EXIT_INTERRUPTED
