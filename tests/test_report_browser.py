@@ -169,9 +169,9 @@ def test_tables_filter_by_every_word_and_say_how_many_are_left(opened: Any) -> N
 def choose(browser: Any, key: str, choice: str) -> None:
     from selenium.webdriver.support.ui import Select
 
-    Select(browser.find_element("css selector", f"select[data-choose='{key}']")).select_by_visible_text(
-        choice
-    )
+    Select(
+        browser.find_element("css selector", f"select[data-choose='{key}']")
+    ).select_by_visible_text(choice)
     wait_for(
         browser,
         f"document.getElementById('figure-{key}-0').dataset.drawn === {choice!r}",
