@@ -115,6 +115,7 @@ def fake_python(path: Path, version: str, status: int = 0) -> Path:
 def test_every_minor_version_is_found_once_the_own_first_then_the_newest(tmp_path: Path) -> None:
     fake_python(tmp_path / "path" / "python3.9", "3.9.18")
     fake_python(tmp_path / "path" / "python3.18", "3.18.0", status=127)  # a shim that is not set
+    fake_python(tmp_path / "pyenv" / "versions" / "3.8.1" / "bin" / "python", "3.8.1")
     fake_python(tmp_path / "pyenv" / "versions" / "3.9.1" / "bin" / "python", "3.9.1")
     fake_python(tmp_path / "pyenv" / "versions" / "3.19.4" / "bin" / "python", "3.19.4")
     environ = {"PATH": str(tmp_path / "path"), "PYENV_ROOT": str(tmp_path / "pyenv")}

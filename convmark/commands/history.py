@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -25,7 +26,7 @@ from convmark.report.summary import spread
 from convmark.report.units import seconds_text, share_text
 from convmark.report.verdicts import FORMATS, verdicts_report
 from convmark.statistics import quantile
-from convmark.store import Store, read_run
+from convmark.store import Store, StoreWarning, read_run
 
 __all__ = ["accept", "across", "compare", "history"]
 
@@ -74,14 +75,26 @@ def across(results: Path, machine: str | None, runs: Sequence[str], column: str,
     store = Store(results)
     if column == "machine" and machine is None and not runs:
         paths = [path for folder in _folders(store) for path in store.runs(folder.name)]
+        named: list[Path] = []
     else:
         store, folder_name = _place(store, machine, runs)
         named = [store.find(run, folder_name) for run in runs]
         paths = named or store.runs(folder_name)
-    cells = across_cells((row for path in paths for row in read_run(path)), column)
+    cells = across_cells(_rows(paths, strict=bool(named)), column)
     if not cells:
         raise StoreError(f"{store.folder}: no measured row there tells its {column}")
     print(across_report(cells, column, form))
+
+
+def _rows(paths: Sequence[Path], *, strict: bool) -> Iterator[Record]:
+    """Yield all rows; a file that cannot be read is left out with a warning, unless strict."""
+    for path in paths:
+        try:
+            yield from read_run(path)
+        except StoreError as error:
+            if strict:
+                raise
+            warnings.warn(f"{error}; left out of the table", StoreWarning, stacklevel=2)
 
 
 def accept(results: Path, machine: str | None, run: str, reason: str) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 __all__ = ["Python", "installed"]
 
 MINORS = range(9, 20)
+"""Of Python 3; no TensorFlow that the worker runs on has wheels for an earlier one."""
+_MINORS = {f"3.{minor}" for minor in MINORS}
 LIMIT_S = 20.0
 
 
@@ -39,9 +41,9 @@ def installed(environ: Mapping[str, str] | None = None) -> list[Python]:
     own = Python(".".join(map(str, sys.version_info[:3])), sys.executable)
     found = {own.minor: own}
     for path in _candidates(os.environ if environ is None else environ):
-        version = _version(path)
-        if version and Python(version, path).minor not in found:
-            found[Python(version, path).minor] = Python(version, path)
+        python = Python(_version(path), path)
+        if python.minor in _MINORS:
+            found.setdefault(python.minor, python)
     others = [python for python in found.values() if python is not own]
     return [own, *sorted(others, key=lambda python: _order(python.version), reverse=True)]
 
