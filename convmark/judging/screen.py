@@ -67,7 +67,6 @@ _EARLY_BETWEEN_RUNS = 0.017
 _ENOUGH_FREEDOM = 20
 _ENOUGH_CASES = 4
 """From here on the typical case's spread is told by the median."""
-_MEDIAN_EFFICIENCY = 2 / math.pi
 _OWN_FREEDOM = 4
 """From here on a case's own spread counts where it exceeds the pool's."""
 
@@ -227,11 +226,7 @@ def _typical(of_cases: Sequence[Sequence[Run]]) -> tuple[float, int]:
         for (variance, _), so_far in zip(unbiased, passed, strict=True)
         if 2 * so_far >= freedom
     )
-    return (
-        (middle, max(1, round(_MEDIAN_EFFICIENCY * freedom)))
-        if middle < pooled
-        else (pooled, freedom)
-    )
+    return min(middle, pooled), freedom
 
 
 def _between_processes(runs: Sequence[Run]) -> tuple[float, int]:
