@@ -13,8 +13,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     ("errors",),
+    ("environments.pythons", "environments.requirement"),
+    ("environments.installer", "environments.releases"),
+    ("environments.cache",),
+    ("environments.interpreter",),
     ("case", "environment", "git", "judging.confirm", "statistics", "worker.protocol"),
     ("cautions", "commit", "judging.judgement", "judging.screen", "options", "record"),
+    ("parsers",),
     ("doctor", "judging.comparability", "judging.metrics", "store", "suites"),
     ("judging.tablefile",),
     ("judging.accepted", "judging.shelf", "judging.verdicts_file"),
@@ -23,21 +28,31 @@ LAYERS = (
     ("judging.review",),
     ("judging.verdict",),
     ("report",),
-    ("commands",),
     ("launch.follower",),
     ("launch.server",),
     ("launch.interpreter",),
     ("launch",),
-    ("lockstep.worktree",),
-    ("lockstep.anchor", "lockstep.engine"),
-    ("lockstep.confirmation",),
+    ("lockstep.tally", "lockstep.worktree"),
+    (
+        "lockstep.ab_files",
+        "lockstep.anchor",
+        "lockstep.bisect",
+        "lockstep.engine",
+        "lockstep.shown",
+    ),
+    ("lockstep.confirmation", "lockstep.sides"),
     ("description", "run"),
     ("progress",),
+    ("commands.history", "commands.run", "commands.doctor", "commands.env", "lockstep.ab"),
+    ("commands.ab",),
+    ("commands.bisect",),
     ("cli", "plugin"),
 )
 """Lowest first: a module imports from lower layers alone; `plugin`, `report` count as one."""
 
 ONE_UNIT = {"plugin", "report"}
+
+ROOTS = ("", ".commands", ".environments", ".judging", ".lockstep")
 
 FRAMEWORKS = {"tensorflow", "keras", "jax", "torch"}
 HARNESS_ONLY = {"pandas", "pytest", "pytest_benchmark", "psutil", "tabulate", "rich"}
@@ -94,7 +109,7 @@ def unit(name: str) -> str:
 
 def harness_modules() -> list[str]:
     """The harness without the roots, which import nothing, and without the worker."""
-    roots = {"convmark", "convmark.judging", "convmark.lockstep"}
+    roots = {f"convmark{folder}" for folder in ROOTS}
     inside = [name for name in HARNESS if name not in roots and name not in WORKER]
     return [*inside, "convmark.worker.protocol"]
 
@@ -159,7 +174,7 @@ def test_the_zoo_imports_keras_and_itself_alone(name: str) -> None:
     assert tops(imports(name, ZOO[name])) <= allowed
 
 
-@pytest.mark.parametrize("name", ["convmark", "convmark.judging", "convmark.lockstep"])
+@pytest.mark.parametrize("name", [f"convmark{folder}" for folder in ROOTS])
 def test_the_roots_of_the_packages_import_nothing(name: str) -> None:
     assert imports(name, HARNESS[name]) <= {"__future__"}
 

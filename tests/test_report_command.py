@@ -25,7 +25,7 @@ from convmark.store import HEADER
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("CONVMARK_CACHE", str(tmp_path / "cache"))
     return tmp_path
 
 

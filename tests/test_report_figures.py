@@ -93,9 +93,8 @@ def test_roofline_and_scaling_are_drawn_where_rows_know_enough(tmp_path: Path) -
     assert len(marks(svg, "point")) == len(rows)
     figure = drawn["scaling"]
     assert set(figure.table.column("efficiency")) == {1, 0.5}
-    assert {"40%", "100%"} <= set(
-        texts(drawn_svg(whole_spec(figure.specs[0], figure_rows(figure.table))))
-    )
+    svg = drawn_svg(whole_spec(figure.specs[0], figure_rows(figure.table)))
+    assert {"40%", "100%"} <= set(texts(svg))
 
 
 # The sessions of a lock-step comparison

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from convmark.errors import OptionError, StoreError
+from convmark.report.against import verdicts_against
 from convmark.report.build import FIRST, STYLES, Report, build
-from convmark.report.tables.table import Table
 from convmark.report.tables.text import csv_text, markdown_text, terminal_text
 
 __all__ = ["FORMATS", "read_prices", "report"]
@@ -64,7 +64,7 @@ def report(
     style: str = "full",
     prices: Sequence[str] = (),
     figures: str | None = None,
-    verdicts: Callable[[], Table] | None = None,
+    against: str | None = None,
 ) -> None:
     """Write the report where it was asked for, or print it; draw its figures where asked.
 
@@ -72,7 +72,7 @@ def report(
         output: file; its suffix names the format where `form` does not.
         prices: texts such as `xeon-2=2.5`.
         figures: folder for SVG and PNG files.
-        verdicts: gives the table that comes first.
+        against: what the newest run's verdicts, which come first, are against.
 
     Raises:
         OptionError: an option breaks its rule.
@@ -82,9 +82,8 @@ def report(
     if style not in STYLES:
         raise OptionError(f"--style: must be one of {', '.join(STYLES)}, got {style!r}")
     priced = read_prices(prices)
-    found = build(
-        places, style=style, prices=priced, verdicts=verdicts() if verdicts is not None else None
-    )
+    verdicts = None if against is None else verdicts_against(places, against, Path.cwd())
+    found = build(places, style=style, prices=priced, verdicts=verdicts)
     if figures is not None:
         from convmark.report.figures import figures_of
         from convmark.report.figures.export import export_figures

@@ -6,6 +6,8 @@ import contextlib
 import os
 from importlib.metadata import version
 
+from convmark.environments.cache import cache_folder
+
 __all__ = ["drawing_library"]
 
 _EXPOSED = "window.vegaEmbed = vegaEmbed;"
@@ -16,9 +18,7 @@ def drawing_library() -> str:
 
     The cached file's name holds the version that made it.
     """
-    from platformdirs import user_cache_path
-
-    path = user_cache_path("convmark") / f"vega-embed-{version('vl-convert-python')}.js"
+    path = cache_folder() / f"vega-embed-{version('vl-convert-python')}.js"
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return path.read_text(encoding="utf-8")
     import vl_convert
