@@ -48,6 +48,8 @@ class FakeInterpreter:
         case = request["case"]
         if case["model"] == "broken":
             return Answer(status="error", message="RuntimeError: no weights", ready_s=0.01)
+        if request["kind"] == "describe":
+            return _answer(_described())
         if request["smoke"]:
             return _answer([{"event": "finished"}])
         events = _measured(case, self.factor, self.answered)
@@ -76,6 +78,17 @@ def _inspected(models: list[str]) -> dict[str, Any]:
         "cuda": None,
         "cudnn": None,
     }
+
+
+def _described() -> list[dict[str, Any]]:
+    environment = {key: value for key, value in _inspected([]).items() if key != "models"}
+    layer = {"name": "dense", "kind": "Dense", "output_shape": [10], "parameters": 100}
+    work = {"flops": 200, "weight_bytes": 400, "inputs": []}
+    return [
+        {"event": "environment", **environment},
+        {"event": "built", "input_shape": [28, 28, 1], "parameters": 100},
+        {"event": "described", "layers": [{**layer, **work}]},
+    ]
 
 
 def _measured(case: Mapping[str, Any], factor: float, seed: int) -> list[dict[str, Any]]:

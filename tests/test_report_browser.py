@@ -227,7 +227,7 @@ def test_runs_over_time_are_those_of_the_chosen_case_with_their_verdicts(opened:
     assert pairs[f"{SLOW} cpu", "0003"] == "regressed"
     versions = "[...document.querySelectorAll('#figure-history-0 .mark-text.role-mark text')]"
     texts = opened.execute_script(f"return {versions}.map(e => e.textContent)")
-    assert sorted(texts) == ["2.20.0", "2.20.0", "2.21.0"]
+    assert sorted(texts) == ["TensorFlow 2.20.0", "TensorFlow 2.20.0", "TensorFlow 2.21.0"]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -84,7 +84,7 @@ def test_roofline_and_scaling_are_drawn_where_rows_know_enough(tmp_path: Path) -
     one = known[known["run"] == "0002"].copy()
     two = one.assign(replicas=2.0, case=one["case"].astype(str) + "-r2")
     both = type(one)({name: [*one[name], *two[name]] for name in one})
-    drawn = {figure.key: figure for figure in figures_of([roofline(points(known)),
+    drawn = {figure.key: figure for figure in figures_of([roofline(points(known), {}),
                                                           scaling(points(both))])}  # fmt: skip
     assert list(drawn) == ["roofline", "scaling"]
     figure = drawn["roofline"]

@@ -23,7 +23,7 @@ from convmark.report.tables.history import history, step_time_verdicts
 from convmark.report.tables.judged import judged
 from convmark.report.tables.overview import machines, troubles
 from convmark.report.tables.points import points
-from convmark.report.tables.roofline import attainable, roofline
+from convmark.report.tables.roofline import attainable, bytes_per_sample, roofline
 from convmark.report.tables.shapes import batch_sizes, distribution, scaling
 from convmark.report.tables.table import Table, heading, table_of
 
@@ -100,7 +100,7 @@ def test_settings_beyond_the_default_are_named(tmp_path: Path) -> None:
     changes = {"jit": "on", "threads": "1", "precision": "mixed_float16"}
     rows = kept(tmp_path, three(SLOW, 1, "lenet5", 0.01, 0.01, **changes))
     table = architectures(points(rows.frame), ["0001"])
-    assert table.column("setting") == ["mixed_float16, XLA, 1 thread"]
+    assert table.column("setting") == ["mixed_float16, jit, 1 thread"]
 
 
 # Summary
@@ -123,6 +123,21 @@ def test_what_is_missing_or_unsteady_comes_first_and_plainly(tmp_path: Path) -> 
     assert found(table, what="few processes")["case"] == "resnet50-train-cpu-b32-float32"
 
 
+def test_a_throttled_card_and_rows_that_are_no_ground_for_a_verdict_are_told(
+    tmp_path: Path,
+) -> None:
+    rows = kept(tmp_path, three(SLOW, 1, "lenet5", 1.0, 1.0, 1.0))
+    told = rows.frame.assign(
+        throttle_reasons=["none", "sw_thermal_slowdown", None],
+        not_judged=[None, None, "others ran on the card"],
+    )
+    table = troubles(points(told), ["0001"])
+    assert table.column("what") == ["throttled", "not judged"]
+    assert table.column("detail") == [
+        "clocks were lowered: sw_thermal_slowdown", "others ran on the card",
+    ]  # fmt: skip
+
+
 def test_a_quiet_history_has_no_troubles(tmp_path: Path) -> None:
     rows = kept(tmp_path, three(SLOW, 1, "lenet5", 1.0, 1.01, 1.02))
     assert troubles(points(rows.frame), ["0001"]).rows == ()
@@ -133,7 +148,7 @@ def test_machines_say_what_where_when_and_how_many(tmp_path: Path) -> None:
     row = found(machines(rows.frame), hardware=f"{SLOW} cpu")
     assert (row["runs"], row["cases"], row["processes"]) == (4, 9, 4 * 27)
     assert (row["without_figures"], row["commits"]) == (1, 3)
-    assert row["tensorflow"] == "2.20.0, 2.21.0"
+    assert row["framework"] == "TensorFlow 2.20.0, TensorFlow 2.21.0"
     assert (row["first"], row["last"]) == ("2026-01-02 03:04", "2026-01-05 03:04")
 
 
@@ -177,6 +192,19 @@ def test_earlier_processes_count_where_the_newest_are_few_and_the_software_is_th
     )
     row = found(hardware(rows.frame, {}), model="lenet5", hardware=f"{SLOW} cpu")
     assert (row["n"], row["step_time_p50_s"]) == (3, 2)
+
+
+def test_other_software_on_the_other_machine_is_told(tmp_path: Path) -> None:
+    rows = kept(
+        tmp_path,
+        three(SLOW, 1, "lenet5", 2.0, 2.0, 2.0, tensorflow="2.20.0", keras="3.15.0"),
+        three(FAST, 1, "lenet5", 1.0, 1.0, 1.0, tensorflow="2.21.0", keras="3.15.0"),
+    )
+    table = hardware(rows.frame, {})
+    base = next(row for row in table.records() if row["speedup"] == 1)["hardware"]
+    (other,) = {f"{SLOW} cpu", f"{FAST} cpu"} - {base}
+    row = found(table, model="lenet5", hardware=other)
+    assert row["note"] == f"not as on {base}: framework"
 
 
 def test_a_gpu_is_set_against_the_cpu_of_the_same_machine(tmp_path: Path) -> None:
@@ -278,7 +306,9 @@ def test_scaling_is_against_one_replica_of_the_same_case(tmp_path: Path) -> None
     assert table.column("efficiency") == [1, 0.75]
 
 
-def test_roofline_needs_ceilings_and_tells_what_of_them_is_reached(tmp_path: Path) -> None:
+def test_roofline_needs_ceilings_and_bytes_and_tells_what_of_them_is_reached(
+    tmp_path: Path,
+) -> None:
     rows = kept(
         tmp_path,
         [
@@ -287,17 +317,26 @@ def test_roofline_needs_ceilings_and_tells_what_of_them_is_reached(tmp_path: Pat
             *three(SLOW, 1, "vgg16", 1.0, flops_per_sample=1000, throughput_samples_per_s=10.0),
         ],
     )  # fmt: skip
-    assert roofline(points(rows.frame)).rows == ()
-    known = rows.frame.assign(
-        peak_flops_per_s=40_000.0, peak_bytes_per_s=1_000.0, bytes_per_sample=[50.0, 50.0]
-    )
-    table = roofline(points(known))
+    assert roofline(points(rows.frame), {"lenet5": 10}).rows == ()
+    ceilings = rows.frame.assign(peak_flops_per_s=40_000.0, peak_bytes_per_s=1_000.0)
+    assert roofline(points(ceilings), {}).rows == ()
+    known = ceilings.assign(bytes_per_sample=[50.0, 20.0])
+    table = roofline(points(known), {})
     infer = found(table, model="lenet5")
     assert (infer["intensity"], infer["flops_per_s"]) == (20, 10_000)
     assert (infer["attainable_flops_per_s"], infer["share"]) == (20_000, 0.5)
-    train = found(table, model="vgg16")  # three times the FLOPs, under the other ceiling
-    assert (train["intensity"], train["flops_per_s"]) == (60, 30_000)
+    train = found(table, model="vgg16")  # three passes, under the other ceiling
+    assert (train["intensity"], train["flops_per_s"]) == (50, 30_000)
     assert (train["attainable_flops_per_s"], train["share"]) == (40_000, 0.75)
+
+
+def test_a_described_models_bytes_are_estimated(tmp_path: Path) -> None:
+    rows = kept(tmp_path, three(SLOW, 1, "lenet5", 1.0, 1.0, flops_per_sample=1000,
+                                parameters=640))  # fmt: skip
+    known = rows.frame.assign(peak_flops_per_s=40_000.0, peak_bytes_per_s=1_000.0)
+    row = found(roofline(points(known), {"lenet5": 30}), model="lenet5")
+    assert row["intensity"] == 1000 / (4 * (30 + 640 / 32))
+    assert bytes_per_sample(30, 640, 32, "mixed_float16") == 100
 
 
 def test_the_ceilings_meet_at_the_ridge() -> None:

@@ -62,6 +62,13 @@ def test_every_module_is_in_the_wheel(installed: Path) -> None:
         assert found == expected
 
 
+def test_the_templates_of_the_page_are_in_the_wheel(installed: Path) -> None:
+    folder = Path("convmark") / "report" / "page" / "templates"
+    names = {path.name for path in (CHECKOUT / folder).iterdir()}
+    assert {path.name for path in (installed / folder).iterdir()} == names
+    assert {"report.html", "report.css", "report.js"} <= names
+
+
 def test_the_zoo_is_there_as_convmark_zoo(installed: Path, tmp_path: Path) -> None:
     script = (
         "import convmark_zoo\n"

@@ -76,7 +76,7 @@ def build(
             batch_sizes(table),
             distribution(table),
             pareto(table),
-            roofline(table),
+            roofline(table, {model.model: model.traffic_elements for model in described}),
             scaling(table),
         ]
         found = [one for one in found if one.rows or one.key not in _WHERE_KNOWN]

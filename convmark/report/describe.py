@@ -7,6 +7,7 @@ results/<machine>/models/<model>.svg     their diagram
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ class DescribedModel:
 
     model: str
     caption: str
+    input_shape: str
+    """One sample's, such as 28x28x1."""
     table: Table
     layers: tuple[Layer, ...]
 
@@ -43,6 +46,25 @@ class DescribedModel:
     def depth(self) -> int:
         """Layers that hold weights: the depth that Keras lists for its applications."""
         return sum(layer.parameters > 0 for layer in self.layers)
+
+    @property
+    def traffic_elements(self) -> int | None:
+        """Elements that a forward pass of one sample reads and writes between layers.
+
+        Every layer reads its inputs and writes its output once; where its inputs are not known
+        they count as the layer before it. None where a shape is not known.
+        """
+        sizes = [_elements(layer.shape) for layer in self.layers]
+        first = _elements(self.input_shape)
+        if None in sizes or first is None:
+            return None
+        known = [size or 0 for size in sizes]
+        before = [first, *known]
+        read = [
+            sum(known[source] for source in layer.inputs) if layer.inputs else before[place]
+            for place, layer in enumerate(self.layers)
+        ]
+        return sum(known) + sum(read)
 
     @property
     def diagram(self) -> Markup:
@@ -131,4 +153,15 @@ def _model(value: Mapping[str, Any]) -> DescribedModel:
         for number, layer in enumerate(layers, 1)
     ]  # fmt: skip
     table = table_of(f"model-{name}", f"Layers of {name}", caption, headings, records)
-    return DescribedModel(model=name, caption=caption, table=table, layers=layers)
+    return DescribedModel(
+        model=name,
+        caption=caption,
+        input_shape=_shape(value["input_shape"]),
+        table=table,
+        layers=layers,
+    )
+
+
+def _elements(shape: str) -> int | None:
+    axes = shape.split("x")
+    return math.prod(map(int, axes)) if all(axis.isdecimal() for axis in axes) else None

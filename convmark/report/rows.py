@@ -31,6 +31,9 @@ __all__ = ["Rows", "RunSource", "read_rows", "run_files"]
 NOT_NEEDED = frozenset({"schema", "order", "seed", "call_path", "windows", "window_steps"})
 """Columns that no report shows; all others are read, those of a later schema too."""
 
+FRAMEWORKS = (("jax", "JAX"), ("torch", "PyTorch"), ("tensorflow", "TensorFlow"))
+"""Columns of versions, and what they are of."""
+
 _TAKEN = [place for place, column in enumerate(COLUMNS) if column.name not in NOT_NEEDED]
 _FIRST_LINE = ",".join(HEADER).encode() + b"\n"
 _AXES = tuple(Case.__dataclass_fields__)
@@ -51,7 +54,8 @@ class Rows:
 
     frame: pd.DataFrame
     """The schema's columns, numbers as float64 with NaN for an empty cell, texts as objects with
-    None for one; and `source`, `case`, `hardware` (machine and device) and `measured`."""
+    None for one; and `source`, `case`, `hardware` (machine and device), `framework` (name and
+    version of what ran the step) and `measured`."""
     runs: tuple[RunSource, ...]
 
 
@@ -222,8 +226,22 @@ def _add_names(frame: pd.DataFrame) -> None:
     pairs = zip(frame["machine"].tolist(), frame["device"].tolist(), strict=True)
     frame["hardware"] = np.array([_hardware(*pair) for pair in pairs], dtype=object)
     frame["measured"] = frame["status"].isin(MEASURED)
+    frame["framework"] = _frameworks(frame)
     for name in ("case", "hardware", "machine", "model", "task", "status"):
         frame[name] = pd.Categorical(frame[name])
+
+
+def _frameworks(frame: pd.DataFrame) -> np.ndarray[Any, Any]:
+    """Return name and version of what runs each row's step; of the first that has a version."""
+    there = [(name, label) for name, label in FRAMEWORKS if name in frame]
+    known: dict[tuple[Any, ...], str | None] = {}
+    found = []
+    for versions in zip(*(frame[name].tolist() for name, _ in there), strict=True):
+        if versions not in known:
+            named = zip(there, versions, strict=True)
+            known[versions] = next((f"{label} {v}" for (_, label), v in named if v), None)
+        found.append(known[versions])
+    return np.array(found, dtype=object)
 
 
 @functools.cache

@@ -56,7 +56,7 @@ def history_figure(table: Table) -> Figure | None:
     if has(table, "low", "high"):
         ends = {"y": {**y, "field": "low"}, "y2": {"field": "high"}}
         layers.insert(0, {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {**ends, **colour}})
-    if has(table, "tensorflow"):
+    if has(table, "framework"):
         layers.append(_versions(y))
     verdict = "datum.verdict ? split(datum.verdict, ' ')[0] : 'not judged'"
     spec = {
@@ -76,8 +76,8 @@ def history_figure(table: Table) -> Figure | None:
 
 
 def _versions(y: Spec) -> Spec:
-    """Write the version of TensorFlow at the first run that has it."""
-    before = {"op": "lag", "field": "tensorflow", "as": "before"}
+    """Write the framework's version at the first run that has it."""
+    before = {"op": "lag", "field": "framework", "as": "before"}
     return {
         "transform": [
             {
@@ -86,10 +86,10 @@ def _versions(y: Spec) -> Spec:
                 "groupby": ["hardware"],
                 "frame": [None, None],
             },
-            {"filter": "datum.tensorflow !== datum.before"},
+            {"filter": "datum.framework !== datum.before"},
         ],
         "mark": {"type": "text", "align": "left", "dx": 6, "dy": -12, "fontSize": 11},
-        "encoding": {"y": y, "text": {"field": "tensorflow"}},
+        "encoding": {"y": y, "text": {"field": "framework"}},
     }
 
 

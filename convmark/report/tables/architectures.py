@@ -18,7 +18,7 @@ _COLUMNS = (
     *("backend", "throughput_samples_per_s", "step_time_p50_s", "spread", "step_time_p99_s"),
     *("time_to_first_step_s", "peak_host_memory_bytes", "peak_device_memory_bytes", "n", "source"),
     *("parameters", "flops_per_sample", "model_bytes", "joules_per_sample", "accuracy"),
-    *("tensorflow", "case"),
+    *("efficiency", "framework", "case"),
 )
 
 
@@ -26,7 +26,7 @@ def setting(row: Any) -> str:
     """Return what of a case is beyond model, task, device, batch size; empty at the defaults."""
     parts = [] if row["precision"] == "float32" else [row["precision"]]
     if row["jit"] == "on":
-        parts.append("XLA")
+        parts.append("jit")
     if row["threads"] != "default":
         parts.append(f"{row['threads']} thread" + "s" * (row["threads"] != "1"))
     if row["replicas"] > 1:
@@ -66,9 +66,10 @@ def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
             heading("flops_per_sample", "FLOPs", "flops"),
             heading("model_bytes", "model size", "bytes"),
             heading("joules_per_sample", "energy (J/sample)", "joules"),
+            heading("efficiency", "of peak FLOP/s", "share"),
             heading("accuracy", "accuracy", "share"),
             heading("n", "n", "count"),
-            heading("tensorflow", "TensorFlow"),
+            heading("framework", "framework"),
             heading("run", "run"),
         ],
         records,

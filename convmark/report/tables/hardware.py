@@ -5,7 +5,7 @@ Paired ratios tell nothing here, for the reference network runs on the other mac
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ __all__ = ["GEOMETRIC_MEAN", "check_prices", "hardware"]
 GEOMETRIC_MEAN = "geometric mean"
 
 _SAME = ("model", "task", "batch_size", "precision", "jit", "replicas", "threads", "backend")
-_SOFTWARE = ("tensorflow", "keras", "python", "driver", "measurement_version")
+_SOFTWARE = ("framework", "keras", "python", "driver", "measurement_version")
 
 Key = tuple[Any, ...]
 
@@ -61,7 +61,8 @@ def hardware(frame: pd.DataFrame, prices: Mapping[str, float]) -> Table:
             speedup = _speedup(sides, base, name)
             if speedup is not None and name != base:
                 shared[name].append(speedup)
-            records.append(_record(key, name, sides.get(name), speedup, prices))
+            record = _record(key, name, sides.get(name), speedup, prices)
+            records.append({**record, "note": "; ".join(_notes(sides, base, name))})
     means = [_mean(name, base, shared[name], len(processes)) for name in names if name != base]
     return _table([*means, *records] if len(names) > 1 else (), base)
 
@@ -119,7 +120,7 @@ def _record(
     facts = dict(zip(_SAME, key, strict=True))
     record: dict[str, Any] = {**facts, "setting": setting(facts), "hardware": name}
     if rows is None:
-        return {**record, "note": "not measured"}
+        return record
     throughput = _median(row["throughput_samples_per_s"] for row in rows)
     joules = _median(row.get("joules_per_sample") for row in rows)
     price = prices.get(str(rows[0]["machine"]))
@@ -131,8 +132,22 @@ def _record(
         **_interval(speedup),
         "samples_per_joule": 1 / joules if joules else None,
         "samples_per_price": throughput / price if throughput and price else None,
-        "note": "" if len(rows) >= LEAST_PROCESSES else f"fewer than {LEAST_PROCESSES} processes",
+        "framework": rows[0]["framework"],
     }
+
+
+def _notes(sides: Mapping[str, list[dict[str, Any]]], base: str, name: str) -> Iterator[str]:
+    """Say what of the comparison to be wary of."""
+    if name not in sides:
+        yield "not measured"
+    elif len(sides[name]) < LEAST_PROCESSES:
+        yield f"fewer than {LEAST_PROCESSES} processes"
+    if name in sides and base in sides:
+        pairs = zip(_SOFTWARE, _software(sides[name][0]), _software(sides[base][0]), strict=True)
+        others = [column.replace("_", " ") for column, own, its in pairs if own != its]
+        others = [words for words in others if words != "driver"]  # hardware of another kind
+        if others:
+            yield f"not as on {base}: {', '.join(others)}"
 
 
 def _median(values: Iterable[float | None]) -> float | None:
@@ -180,6 +195,7 @@ def _table(records: Sequence[Mapping[str, Any]], base: str) -> Table:
             heading("high", "to", "ratio"),
             heading("samples_per_joule", "samples/s per W", "per_joule"),
             heading("samples_per_price", "samples/s per price", "number"),
+            heading("framework", "framework"),
             heading("note", "note"),
         ],
         records,

@@ -29,7 +29,7 @@ _DIGITS = 6
 """Significant digits of a kept point; the process-to-process spread is in the second."""
 
 _COLUMNS = (
-    *("case", "hardware", "source", "started", "commit", "dirty", "tensorflow", "keras"),
+    *("case", "hardware", "source", "started", "commit", "dirty", "framework", "keras"),
     *("step_time_p50_s", "low", "high", "n", "trouble"),
 )
 
@@ -111,7 +111,7 @@ def _table(records: Sequence[Mapping[str, Any]], limit: str) -> Table:
             heading("run", "run"),
             heading("started", "started"),
             heading("commit", "commit"),
-            heading("tensorflow", "TensorFlow"),
+            heading("framework", "framework"),
             heading("keras", "Keras"),
             heading("step_time_p50_s", "step p50", "seconds"),
             heading("low", "interval from", "seconds"),

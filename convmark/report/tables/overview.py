@@ -18,6 +18,9 @@ FEW_PROCESSES = 3
 WIDE_SPREAD = 0.10
 
 
+_RANK = ("failed", "missing", "unsteady", "throttled", "not judged", "wide spread", "few processes")
+
+
 def troubles(table: pd.DataFrame, labels: list[str]) -> Table:
     """Return what is missing, failed, unsteady or thin in the newest figures of each case.
 
@@ -32,8 +35,7 @@ def troubles(table: pd.DataFrame, labels: list[str]) -> Table:
         for what, detail in _of(row)
     ]  # fmt: skip
     records += [*_missing(table, labels), *_few(table)]
-    rank = {"failed": 0, "missing": 1, "unsteady": 2, "wide spread": 3, "few processes": 4}
-    records.sort(key=lambda row: (rank[row["what"]], str(row["hardware"]), str(row["case"])))
+    records.sort(key=lambda row: (_RANK.index(row["what"]), str(row["hardware"]), str(row["case"])))
     return table_of(
         "troubles",
         "What is missing or unsteady",
@@ -59,6 +61,10 @@ def _of(row: Any) -> Iterator[tuple[str, str]]:
         yield "failed", f"{int(row.failed)} of {count}: {text_of(row.trouble)}"
     if row.unsteady:
         yield "unsteady", f"{int(row.unsteady)} of {int(row.n)} processes"
+    if throttled := text_of(row.throttled):
+        yield "throttled", f"clocks were lowered: {throttled}"
+    if reason := text_of(getattr(row, "not_judged", None)):
+        yield "not judged", reason
     if row.spread == row.spread and row.spread > WIDE_SPREAD:
         yield "wide spread", f"{row.spread:.1%} between {int(row.n)} processes: try an idle machine"
 
@@ -102,7 +108,7 @@ def machines(frame: pd.DataFrame) -> Table:
             heading("ram_bytes", "memory", "bytes"),
             heading("gpu", "GPU"),
             heading("os", "system"),
-            heading("tensorflow", "TensorFlow"),
+            heading("framework", "frameworks"),
             heading("python", "Python"),
             heading("runs", "runs", "count"),
             heading("commits", "commits", "count"),
@@ -121,7 +127,7 @@ def _machine(name: str, rows: pd.DataFrame) -> dict[str, Any]:
     return {
         "hardware": name,
         **{key: _newest(rows, key) for key in ("cpu", "cores", "ram_bytes", "gpu", "os")},
-        "tensorflow": _distinct(rows["tensorflow"]),
+        "framework": _distinct(rows["framework"]),
         "python": _distinct(rows["python"]),
         "runs": rows["source"].nunique(),
         "commits": rows["commit"].nunique(),

@@ -24,7 +24,7 @@ _FIRST = (
     *("run", "started", "commit", "dirty", "model", "task", "device", "batch_size", "precision"),
     *("jit", "replicas", "threads", "backend", "machine", "cpu", "gpu", "python", "tensorflow"),
     *("keras", "driver", "parameters", "model_bytes", "flops_per_sample", "measurement_version"),
-    *("bytes_per_sample", "peak_flops_per_s", "peak_bytes_per_s", "processes"),
+    *("framework", "processes", "not_judged"),
 )
 """Facts that the processes of a point share: of the first that has one."""
 
@@ -35,6 +35,7 @@ _MEDIANS = (
         if column.type is float and column.group in ("time", "memory", "state", "check")
     ),
     *("peak_host_memory_bytes", "peak_device_memory_bytes", "joules_per_sample", "steps"),
+    *("peak_flops_per_s", "peak_bytes_per_s", "bytes_per_sample"),
 )
 
 
@@ -62,7 +63,7 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
         }
     )
     counts = flags.groupby(POINT, observed=True, sort=False).sum()
-    table = table.join(counts).join(_trouble(frame))
+    table = table.join(counts).join(_trouble(frame)).join(_throttled(measured))
     return table.reset_index().sort_values(["started", "source"], kind="stable", ignore_index=True)
 
 
@@ -88,6 +89,16 @@ def _trouble(frame: pd.DataFrame) -> pd.DataFrame:
         for status, error in zip(first["status"], first["error"], strict=True)
     ]
     return first[["trouble"]]
+
+
+def _throttled(measured: pd.DataFrame) -> pd.DataFrame:
+    """Return why clocks were lowered, of the first process that tells a reason."""
+    if "throttle_reasons" not in measured:
+        return measured[POINT].iloc[:0].set_index(POINT).assign(throttled=None)
+    reasons = measured["throttle_reasons"]
+    told = measured[reasons.notna() & (reasons != "none")]
+    first = told.groupby(POINT, observed=True, sort=False)[["throttle_reasons"]].first()
+    return first.rename(columns={"throttle_reasons": "throttled"})
 
 
 def latest(table: pd.DataFrame, *, measured: bool = True) -> pd.DataFrame:

@@ -7,6 +7,7 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from convmark.report.tables.architectures import setting
@@ -16,16 +17,19 @@ from convmark.report.tables.table import Table, heading, table_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["STEP_FLOPS", "attainable", "roofline"]
+__all__ = ["STEP_PASSES", "attainable", "bytes_per_sample", "roofline"]
 
-STEP_FLOPS = {"infer": 1, "train": 3}
-"""Forward FLOPs in a step: training computes two gradients of about a forward pass each."""
+STEP_PASSES = {"infer": 1, "train": 3}
+"""Forward passes' worth of work in a step: training computes two gradients of about one each."""
+
+_ELEMENT_BYTES = {"float32": 4, "tf32": 4}
+_HALF_BYTES = 2
 
 CEILINGS = ("peak_flops_per_s", "peak_bytes_per_s")
 _COLUMNS = (
     *("hardware", "model", "task", "batch_size", "precision", "jit", "threads", "replicas"),
-    *("backend", "throughput_samples_per_s", "flops_per_sample", "bytes_per_sample", "n"),
-    *CEILINGS,
+    *("backend", "throughput_samples_per_s", "flops_per_sample", "parameters", "n"),
+    *("bytes_per_sample", *CEILINGS),
 )
 
 
@@ -34,19 +38,40 @@ def attainable(intensity: float, peak_flops_per_s: float, peak_bytes_per_s: floa
     return min(peak_flops_per_s, intensity * peak_bytes_per_s)
 
 
-def roofline(table: pd.DataFrame) -> Table:
-    """Return the newest figures of the cases whose ceilings, FLOPs and bytes are all known."""
-    needed = (*CEILINGS, "flops_per_sample", "bytes_per_sample")
-    known = all(name in table for name in needed)
+def bytes_per_sample(
+    traffic_elements: int, parameters: float, batch_size: float, precision: str
+) -> float:
+    """Return the bytes that a forward pass must move per sample, bytes.
+
+    Every layer reads its inputs and its weights and writes its output once; a step's samples
+    share the weights. Caches hold some of it and kernels move some twice: an estimate.
+    """
+    element = _ELEMENT_BYTES.get(precision, _HALF_BYTES)
+    return element * (traffic_elements + parameters / batch_size)
+
+
+def roofline(table: pd.DataFrame, traffic_elements: Mapping[str, int | None]) -> Table:
+    """Return the newest figures of the cases whose ceilings, FLOPs and bytes are all known.
+
+    Args:
+        traffic_elements: by model, of those that were described; a column `bytes_per_sample`
+            of the rows comes before it.
+    """
+    known = all(name in table for name in CEILINGS)
     rows = records_of(latest(table), _COLUMNS) if known else []
-    records = [_record(row) for row in rows if all(row[name] > 0 for name in needed)]
+    records = []
+    for row in rows:
+        moved = _bytes(row, traffic_elements.get(str(row["model"])))
+        if moved and all(row[name] > 0 for name in (*CEILINGS, "flops_per_sample")):
+            records.append(_record(row, moved))
     records.sort(key=lambda row: (row["group"], row["model"]))
     return table_of(
         "roofline",
         "Roofline",
         "FLOP per byte against FLOP/s, under the ceilings that were measured on the same "
-        "hardware. FLOPs are the forward pass's, three times those in training; bytes are those "
-        "that the column bytes_per_sample tells. Both axes are logarithmic.",
+        "hardware. FLOPs are the forward pass's, three times those in training. Bytes are an "
+        "estimate for models that were described (convmark run --describe): every layer reads its "
+        "inputs and weights and writes its output once. Both axes are logarithmic.",
         [
             heading("group", "cases"),
             heading("model", "model"),
@@ -62,9 +87,19 @@ def roofline(table: pd.DataFrame) -> Table:
     )
 
 
-def _record(row: dict[str, Any]) -> dict[str, Any]:
-    flops = row["flops_per_sample"] * STEP_FLOPS[row["task"]]
-    intensity = flops / row["bytes_per_sample"]
+def _bytes(row: Mapping[str, Any], traffic: int | None) -> float | None:
+    """Return the bytes of a forward pass; None where they are not known."""
+    told = row.get("bytes_per_sample")
+    if told is not None and told > 0:
+        return float(told)
+    if traffic is None or not row["parameters"] >= 0:
+        return None
+    return bytes_per_sample(traffic, row["parameters"], row["batch_size"], row["precision"])
+
+
+def _record(row: dict[str, Any], moved: float) -> dict[str, Any]:
+    flops = row["flops_per_sample"] * STEP_PASSES[row["task"]]
+    intensity = row["flops_per_sample"] / moved
     reached = flops * row["throughput_samples_per_s"]
     limit = attainable(intensity, row["peak_flops_per_s"], row["peak_bytes_per_s"])
     words = [row["hardware"], row["task"], f"batch {int(row['batch_size'])}", setting(row)]

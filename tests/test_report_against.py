@@ -1,0 +1,103 @@
+"""The newest run's verdicts against a commit: live ones first, else those of history."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, run_of
+from test_verdicts_file import judgement
+
+from convmark.cli import main
+from convmark.errors import OptionError, StoreError
+from convmark.judging.verdicts_file import append_verdicts, verdicts_path
+from convmark.report.against import verdicts_against
+from convmark.store import Store
+
+LENET = "lenet5-train-cpu-b32-float32"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.chdir(tmp_path)
+    return Store(tmp_path / "results")
+
+
+def repository(folder: Path) -> str:
+    """Make a repository with one commit on `main` and return the commit."""
+
+    def git(*words: str) -> str:
+        name = ("-c", "user.name=a", "-c", "user.email=a@b")
+        done = subprocess.run(
+            ["git", *name, *words], cwd=folder, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    git("init", "-q", "-b", "main")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    return git("rev-parse", "HEAD")
+
+
+def two_runs(store: Store, before: str, **changes: object) -> None:
+    """Write a run of a commit, and one of another with a larger model."""
+    keep(store, run_of("0001", 0.0, 0.0, commit=before))
+    keep(store, run_of("0002", 0.0, 0.0, commit=ANOTHER_COMMIT, parameters=70_000,
+                       started="2026-02-02T03:04:05.678+00:00", **changes))  # fmt: skip
+
+
+def test_a_ref_is_judged_from_the_history_of_its_commit(store: Store, tmp_path: Path) -> None:
+    commit = repository(tmp_path)
+    two_runs(store, commit)
+    table = verdicts_against([store.folder], "main", tmp_path)
+    found = {row["metric"]: row["verdict"] for row in table.records()}
+    assert found["parameters"] == "regressed"
+    assert "step_time" in found
+    assert table.title == "Verdicts: 1 fail"
+    assert f"Run 0002 against run 0001 of main ({commit[:12]}), from history" in table.caption
+
+
+def test_live_verdicts_beside_the_commit_come_before_history(store: Store, tmp_path: Path) -> None:
+    commit = repository(tmp_path)
+    two_runs(store, commit)
+    live = judgement(run="0002", case=LENET, verdict="improved", fails=False,
+                     note=f"8 sessions beside {commit[:12]}")  # fmt: skip
+    older = judgement(run="0001", case=LENET, verdict="regressed", note=live.note)
+    append_verdicts(verdicts_path(store, MACHINE), [older, live])
+    table = verdicts_against([store.folder], "main", tmp_path)
+    assert table.column("verdict") == ["improved"]
+    assert table.caption.startswith(f"Run 0002 against main ({commit[:12]}), live.")
+
+
+def test_live_verdicts_beside_another_commit_are_not_taken(store: Store, tmp_path: Path) -> None:
+    commit = repository(tmp_path)
+    two_runs(store, commit)
+    live = judgement(run="0002", case=LENET, note=f"8 sessions beside {A_COMMIT[:12]}")
+    append_verdicts(verdicts_path(store, MACHINE), [live])
+    assert "from history" in verdicts_against([store.folder], "main", tmp_path).caption
+
+
+def test_a_run_is_not_judged_against_itself(store: Store, tmp_path: Path) -> None:
+    commit = repository(tmp_path)
+    keep(store, run_of("0001", 0.0, 0.0, commit=commit))
+    with pytest.raises(OptionError, match="`pytest bench --benchmark-compare=git:main` compares"):
+        verdicts_against([store.folder], "main", tmp_path)
+
+
+def test_a_number_names_a_run(store: Store, tmp_path: Path) -> None:
+    two_runs(store, A_COMMIT)
+    table = verdicts_against([store.folder], "1", tmp_path)
+    assert "against run 0001 of 1" in table.caption
+    with pytest.raises(StoreError, match="no run 'nowhere'"):
+        verdicts_against([store.folder], "nowhere", tmp_path)
+
+
+def test_a_job_summary_has_the_verdicts_first_and_folds_the_rest(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two_runs(store, repository(tmp_path))
+    assert main(["report", "--format", "markdown", "--against", "main"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("## Verdicts: 1 fail\n\n| case ")
+    assert text.index("regressed") < text.index("## What is missing")
+    assert "<details><summary>Architectures</summary>" in text
