@@ -13,7 +13,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     ("errors",),
-    ("case", "environment", "git", "judging.confirm", "statistics", "worker.protocol"),
+    ("case", "git", "judging.confirm", "statistics", "text", "worker.protocol"),
+    ("gpu.commands", "gpu.nvml", "gpu.throttle"),
+    ("gpu.devices", "gpu.processes"),
+    ("gpu.amd", "gpu.apple", "gpu.sampler", "gpu.visible"),
+    ("gpu.watch", "machine", "state"),
+    ("environment", "gpu.diagnosis"),
     ("cautions", "commit", "judging.judgement", "judging.screen", "options", "record"),
     ("doctor", "judging.comparability", "judging.metrics", "report", "store", "suites"),
     ("judging.tablefile",),
@@ -93,7 +98,7 @@ def unit(name: str) -> str:
 
 def harness_modules() -> list[str]:
     """The harness without the roots, which import nothing, and without the worker."""
-    roots = {"convmark", "convmark.judging", "convmark.lockstep"}
+    roots = {"convmark", "convmark.gpu", "convmark.judging", "convmark.lockstep"}
     inside = [name for name in HARNESS if name not in roots and name not in WORKER]
     return [*inside, "convmark.worker.protocol"]
 
@@ -158,7 +163,9 @@ def test_the_zoo_imports_keras_and_itself_alone(name: str) -> None:
     assert tops(imports(name, ZOO[name])) <= allowed
 
 
-@pytest.mark.parametrize("name", ["convmark", "convmark.judging", "convmark.lockstep"])
+@pytest.mark.parametrize(
+    "name", ["convmark", "convmark.gpu", "convmark.judging", "convmark.lockstep"]
+)
 def test_the_roots_of_the_packages_import_nothing(name: str) -> None:
     assert imports(name, HARNESS[name]) <= {"__future__"}
 
