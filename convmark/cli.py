@@ -199,7 +199,7 @@ def _doctor(options: Options) -> int:
     state = read_state()
     with Interpreter(isolation="spawn") as interpreter:
         try:
-            framework = inspect(interpreter, ())
+            framework = inspect(interpreter, (), explain=bool(machine.gpus))
         except ConvmarkError as error:
             framework = {"error": str(error), "executable": sys.executable}
     print(
@@ -210,6 +210,7 @@ def _doctor(options: Options) -> int:
             framework,
             options.results,
             flags=speed_flags(os.environ),
+            environ=os.environ,
         )
     )
     return EXIT_FAILED if "error" in framework else EXIT_OK
