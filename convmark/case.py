@@ -18,7 +18,7 @@ TASKS = ("train", "infer")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 JIT_STATES = ("off", "on")
 ISOLATIONS = ("fork", "spawn", "none")
-BACKENDS = ("tensorflow",)
+BACKENDS = ("tensorflow", "jax", "torch")
 
 _CHOICES = {"task": TASKS, "precision": PRECISIONS, "jit": JIT_STATES, "backend": BACKENDS}
 
@@ -51,6 +51,11 @@ class Case:
                 )
         if self.batch_size < 1:
             raise CaseError(f"{self.model}: batch size must be at least 1, got {self.batch_size}")
+        if self.threads != "default" and not (self.threads.isdecimal() and int(self.threads) > 0):
+            raise CaseError(
+                f"{self.model}: threads must be 'default' or a whole number of at least 1, "
+                f"got {self.threads!r}"
+            )
         if self.replicas < 1:
             raise CaseError(f"{self.model}: replicas must be at least 1, got {self.replicas}")
 

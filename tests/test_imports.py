@@ -13,6 +13,10 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     ("errors",),
+    ("environments.pythons", "environments.requirement"),
+    ("environments.installer", "environments.releases"),
+    ("environments.cache",),
+    ("environments.interpreter",),
     ("case", "git", "judging.confirm", "statistics", "text", "worker.protocol"),
     ("gpu.commands", "gpu.nvml", "gpu.throttle"),
     ("gpu.devices", "gpu.processes"),
@@ -20,6 +24,7 @@ LAYERS = (
     ("gpu.watch", "machine", "state"),
     ("environment", "gpu.diagnosis"),
     ("cautions", "commit", "judging.judgement", "judging.screen", "options", "record"),
+    ("parsers",),
     ("doctor", "judging.comparability", "judging.metrics", "report", "store", "suites"),
     ("judging.tablefile",),
     ("judging.accepted", "judging.shelf", "judging.verdicts_file"),
@@ -27,21 +32,31 @@ LAYERS = (
     ("judging.machine", "judging.paired"),
     ("judging.review",),
     ("judging.verdict",),
-    ("commands",),
     ("launch.follower",),
     ("launch.server",),
     ("launch.interpreter",),
     ("launch",),
-    ("lockstep.worktree",),
-    ("lockstep.anchor", "lockstep.engine"),
-    ("lockstep.confirmation",),
+    ("lockstep.tally", "lockstep.worktree"),
+    (
+        "lockstep.ab_files",
+        "lockstep.anchor",
+        "lockstep.bisect",
+        "lockstep.engine",
+        "lockstep.shown",
+    ),
+    ("lockstep.confirmation", "lockstep.sides"),
     ("run",),
     ("progress",),
+    ("commands.history", "commands.run", "commands.doctor", "commands.env", "lockstep.ab"),
+    ("commands.ab",),
+    ("commands.bisect",),
     ("cli", "plugin"),
 )
 """Lowest first: a module imports from lower layers alone; `plugin`, `report` count as one."""
 
 ONE_UNIT = {"plugin", "report"}
+
+ROOTS = ("", ".commands", ".environments", ".gpu", ".judging", ".lockstep")
 
 FRAMEWORKS = {"tensorflow", "keras", "jax", "torch"}
 HARNESS_ONLY = {"pandas", "pytest", "pytest_benchmark", "psutil", "tabulate", "rich"}
@@ -98,7 +113,7 @@ def unit(name: str) -> str:
 
 def harness_modules() -> list[str]:
     """The harness without the roots, which import nothing, and without the worker."""
-    roots = {"convmark", "convmark.gpu", "convmark.judging", "convmark.lockstep"}
+    roots = {f"convmark{folder}" for folder in ROOTS}
     inside = [name for name in HARNESS if name not in roots and name not in WORKER]
     return [*inside, "convmark.worker.protocol"]
 
@@ -163,9 +178,7 @@ def test_the_zoo_imports_keras_and_itself_alone(name: str) -> None:
     assert tops(imports(name, ZOO[name])) <= allowed
 
 
-@pytest.mark.parametrize(
-    "name", ["convmark", "convmark.gpu", "convmark.judging", "convmark.lockstep"]
-)
+@pytest.mark.parametrize("name", [f"convmark{folder}" for folder in ROOTS])
 def test_the_roots_of_the_packages_import_nothing(name: str) -> None:
     assert imports(name, HARNESS[name]) <= {"__future__"}
 
