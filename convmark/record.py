@@ -162,7 +162,9 @@ class Record:
     )
     involuntary_context_switches: int | None = _state("", "times the kernel took the CPU away")
 
-    gpu_samples: int | None = _state("", "looks at the card from warm-up's end to the rounds' end")
+    gpu_samples: int | None = _state(
+        "", "looks at the card while steps, windows and rounds were timed"
+    )
     sm_clock_mhz: float | None = _state("MHz", "clock of the multiprocessors, median of the looks")
     memory_clock_mhz: float | None = _state("MHz", "clock of the card's memory, median")
     temperature_c: float | None = _state("degrees Celsius", "the GPU's temperature, highest")

@@ -1,7 +1,7 @@
 """Watches the card of one case from the harness, and tells its columns of the row.
 
-The worker's events say where it is: state counts from the end of the warm-up to the end of the
-rounds, energy over the windows alone.
+The worker's events say where it is: state counts while it takes steps, windows and rounds, energy
+over the windows alone.
 """
 
 from __future__ import annotations
@@ -63,13 +63,14 @@ class CardWatch:
 
     def see(self, event: Mapping[str, Any]) -> None:
         name = event["event"]
-        if name == "warm_up":
+        phase = event.get("phase") if name == "phase" else None
+        if name == "warm_up" or phase == "rounds":
             self._sampler.measuring = True
-        elif name == "phase" and event.get("phase") == "windows":
+        elif phase == "windows":
             self._began_j = self._reader.energy_j()
         elif name == "windows":
             self._end_windows(event)
-        elif name == "rounds":
+        elif name in ("peaks", "rounds"):  # between them the card waits for the host
             self._sampler.measuring = False
             self._own |= self._read_own()
 

@@ -156,4 +156,11 @@ def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:
         measurement.measure(case, builder, plan, framework, emit)
 
 
-_KINDS = {"inspect": _inspect, "measure": _measure}
+def _probe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+    case, builder = _make_ready(request, framework, emit)
+    measurement.prove_instruments(
+        case, builder, request["seed"], framework, emit, request["known_bytes"]
+    )
+
+
+_KINDS = {"inspect": _inspect, "measure": _measure, "probe": _probe}
