@@ -14,7 +14,7 @@ __all__ = ["EXIT_USAGE", "Parser", "parsers"]
 
 EXIT_USAGE = 2
 
-COMPARE_FORMS = ("table", "markdown", "json", "github", "csv")
+COMPARE_FORMS = ("table", "markdown", "json", "github")
 ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"
 
 _MEASURING = [option.name for option in OPTIONS if option.only != "pytest"]
@@ -80,7 +80,12 @@ def _stored(commands: Any) -> dict[str, Parser]:
         "time stays unconfirmed. With --across a table of all runs over the values of a column.",
     )
     compare.add_argument("runs", metavar="RUN", nargs="*", help="the run to judge, or two")
-    compare.add_argument("--format", metavar="FORM", default="table", help=", ".join(COMPARE_FORMS))
+    compare.add_argument(
+        "--format",
+        metavar="FORM",
+        default="table",
+        help=f"{', '.join(COMPARE_FORMS)}; with --across not github, but csv",
+    )
     compare.add_argument(
         "--across", metavar="COLUMN", help=f"each case over the values of {ACROSS}"
     )

@@ -118,14 +118,16 @@ def test_an_interval_too_wide_is_inconclusive_with_what_to_try() -> None:
     assert (found.verdict, found.unconfirmed, found.fails) == ("inconclusive", False, False)
     assert found.smallest_visible is not None
     seen = f"{100 * found.smallest_visible:.1f} %"
-    assert found.note == f"sees changes from {seen}: try --processes 4 or --threads 1"
+    assert (
+        found.note == f"sees changes from {seen}: try --processes 4, --threads 1 or `convmark ab`"
+    )
 
 
 def test_noise_within_the_processes_asks_for_a_longer_time_budget() -> None:
     now = run_of("0011", 0.02, 0.02, paired_log_ratio_se=0.05, threads="2")
     found = judged(now, *quiet(threads="2"))["step_time"]
     assert found.verdict == "inconclusive"
-    assert found.note.endswith("try a longer --time-budget")
+    assert found.note.endswith("try a longer --time-budget or `convmark ab`")
 
 
 def test_unlike_loads_never_end_in_unchanged() -> None:
