@@ -176,7 +176,8 @@ def execute(
     for job in jobs:
         observer.began(job)
         started = now()
-        with watching(facts.card(job.case)) as watch:
+        fresh = options.isolation != "none"
+        with watching(facts.card(job.case), fresh=fresh) as watch:
             answer = interpreter.answer(
                 request_of(job.case, options),
                 functools.partial(_tell, observer, watch, job),

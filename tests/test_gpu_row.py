@@ -47,6 +47,35 @@ print(json.dumps({name: getattr(row, name) for name in row.__dataclass_fields__}
 """
 
 
+WORKER = """
+import json, os
+from convmark.case import Case
+from convmark.gpu.devices import Card, read_gpus
+from convmark.gpu.nvml import load_nvml
+from convmark.gpu.watch import watching
+from convmark.launch import Interpreter
+
+gpus, _ = read_gpus(load_nvml())
+case = Case(model="lenet5", task="infer", device="cpu", batch_size=1)
+request = {"kind": "measure", "case": case.as_fields(), "seed": 0, "time_budget_s": 0.2,
+           "smoke": False}
+with Interpreter() as interpreter, watching(Card(gpu=gpus[0]), period_s=0.01) as watch:
+    answer = interpreter.answer(request, watch.see)
+names = [event.get("phase", event["event"]) for event in answer.events]
+print(json.dumps([answer.status, answer.message, names, watch.columns(1)]))
+"""
+
+
+def test_a_real_worker_says_when_its_card_counts() -> None:
+    status, message, said, columns = beside(WORKER, STANDIN_CARDS="2")
+    assert (status, message) == ("ok", "")
+    phases = ["warm_up", "steps", "windows", "peaks", "rounds"]
+    assert [name for name in dict.fromkeys(said) if name in phases] == phases
+    assert columns["gpu_samples"] > 10
+    assert columns["joules_per_sample"] > 0
+    assert columns["foreign_gpu_processes"] == 0
+
+
 def row(folder: Path, **variables: object) -> dict[str, Any]:
     found: dict[str, Any] = beside(EXECUTE, FOLDER=folder, **variables)
     return found

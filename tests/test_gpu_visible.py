@@ -8,6 +8,7 @@ import pytest
 
 from convmark.gpu.devices import Card, Gpu, Slice, card_columns
 from convmark.gpu.visible import card_of, choosing, visible_cards
+from convmark.launch import Interpreter, interpreter
 
 ALIKE = tuple(
     Gpu(index=i, name="H200", memory_bytes=None, uuid=f"GPU-{letter}{i}-more")
@@ -111,6 +112,19 @@ def test_amd_s_own_variables_choose_among_its_cards(
         Gpu(index=i, name="MI300X", memory_bytes=None, uuid=f"{i}", vendor="amd") for i in range(3)
     )
     assert seen(cards, **environ) == [str(place) for place in places]
+
+
+@pytest.mark.parametrize("asked", [None, "FASTEST_FIRST"])
+def test_workers_count_cards_in_the_driver_s_order_unless_told_otherwise(
+    asked: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, str]] = []
+    monkeypatch.setattr(
+        interpreter, "Server", lambda command, **said: given.append(said["environ"])
+    )
+    environ = {} if asked is None else {"CUDA_DEVICE_ORDER": asked}
+    Interpreter(environ=environ).start()
+    assert given[0]["CUDA_DEVICE_ORDER"] == (asked or "PCI_BUS_ID")
 
 
 def test_a_device_of_a_case_is_its_card() -> None:

@@ -29,7 +29,8 @@ gpus, _ = read_gpus(load_nvml())
 card = card_of(os.environ.get("DEVICE", "gpu:0"), gpus, os.environ)
 times = {}
 processes = Path(os.environ.get("STANDIN_COMPUTE", os.devnull))
-with watching(card, period_s=0.01, own=lambda: frozenset([7, os.getpid()])) as watch:
+fresh = "RESIDENT" not in os.environ
+with watching(card, fresh=fresh, period_s=0.01, own=lambda: frozenset([7, os.getpid()])) as watch:
     for event in SAY:
         if event["event"] == "sleep":
             time.sleep(event["seconds"])
@@ -149,6 +150,17 @@ def test_processes_not_the_run_s_own_are_counted(
     found = watched(company(during), STANDIN_COMPUTE=file)
     assert found["foreign_gpu_processes"] == strangers
     assert (found["not_judged"] is None) == (strangers == 0)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("resident", "strangers"), [({}, 1), ({"RESIDENT": 1}, 0)])
+def test_a_worker_that_serves_many_cases_is_no_stranger_where_its_id_is_the_host_s(
+    resident: dict[str, object], strangers: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "compute"
+    file.write_text("4242")
+    found = watched(company([4242]), STANDIN_COMPUTE=file, **resident)
+    assert found["foreign_gpu_processes"] == strangers
 
 
 @needs_compiler

@@ -52,6 +52,23 @@ def test_a_hot_run_is_no_baseline(store: Store) -> None:
     assert [len(rows) for rows in case.runs] == [2, 1]
 
 
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"gpu": "Tesla T4"}, "gpu was Tesla T4, is H200: `convmark report`"),
+        ({"gpu": "H200", "mig": "1g.18gb"}, "mig was 1g.18gb, is not known"),
+        ({"gpu": "H200", "ecc": "off"}, "ecc was off, is not known"),
+    ],
+)
+def test_another_card_at_the_same_place_is_not_compared(
+    changes: dict[str, str], difference: str, store: Store
+) -> None:
+    keep(store, gpu_run("0001", 0.0, **changes))
+    (case,) = accepted_history(store, MACHINE, gpu_run("0002", 0.0, gpu="H200")).cases.values()
+    assert case.runs == ()
+    assert case.difference.startswith(difference)
+
+
 def test_a_named_hot_run_has_nothing_to_compare_with(store: Store) -> None:
     keep(store, gpu_run("0001", 0.0, hot=HOT))
     (case,) = named_history(store, MACHINE, "0001", gpu_run("0002", 0.0)).cases.values()

@@ -110,10 +110,15 @@ def watching(
     card: Card | None,
     *,
     nvml: Callable[[], Any] = load_nvml,
+    fresh: bool = True,
     period_s: float = PERIOD_S,
     own: Callable[[], frozenset[int]] = own_processes,
 ) -> Iterator[Watch]:
-    """Give the watch of a case on this card, None for the CPU; it samples until the block ends."""
+    """Give the watch of a case on this card, None for the CPU; it samples until the block ends.
+
+    Args:
+        fresh: whether the worker is a process that is not on the card yet.
+    """
     if card is None or card.gpu.vendor != "nvidia":
         yield _Nothing()
         return
@@ -124,11 +129,12 @@ def watching(
             return
         reader = CardReader(ready, *handles)
         gpu, piece = handles
-        before = processes_on(ready, gpu if piece is None else piece, "Compute") or frozenset()
+        handle = gpu if piece is None else piece
+        before = processes_on(ready, handle, "Compute") if fresh else None
         sampler = Sampler(reader.sample, period_s)
         sampler.start()
         try:
-            yield CardWatch(reader, sampler, before, own)
+            yield CardWatch(reader, sampler, before or frozenset(), own)
         finally:
             sampler.stop()
 
