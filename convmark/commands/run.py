@@ -12,6 +12,7 @@ from pathlib import Path
 import convmark.launch
 from convmark import progress
 from convmark.commit import read_commit
+from convmark.description import describe_models
 from convmark.environment import Machine, read_machine
 from convmark.environments.interpreter import interpreters
 from convmark.launch import Interpreter
@@ -32,8 +33,11 @@ class _Planned:
     jobs: Sequence[Job]
 
 
-def run(options: Options) -> tuple[bool, bool]:
+def run(options: Options, *, describe: bool = False) -> tuple[bool, bool]:
     """Measure, print each run's summary and where its rows are.
+
+    Args:
+        describe: whether each model's layers and diagram are kept as well.
 
     Returns:
         whether every case was measured, and whether the user has interrupted.
@@ -54,6 +58,9 @@ def run(options: Options) -> tuple[bool, bool]:
             run_file = store.create_run(machine.name)
             try:
                 measured = _measure(one, options, machine, run_file)
+                if describe:
+                    models = [job.case.model for job in one.jobs]
+                    describe_models(models, one.interpreter, options.seed, run_file.path.parent)
             except KeyboardInterrupt:
                 _say(f"interrupted; {kept(run_file)}")
                 return False, True

@@ -7,6 +7,7 @@ process itself (a signal, an abort) leaves none.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -163,4 +164,17 @@ def _probe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     )
 
 
-_KINDS = {"inspect": _inspect, "measure": _measure, "probe": _probe}
+def _describe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+    """Tell the model layer by layer; nothing is run."""
+    case, builder = _make_ready(request, framework, emit)
+    layers = measurement.described_layers(case, builder, request["seed"], framework, emit)
+    emit("described", layers=[dataclasses.asdict(layer) for layer in layers])
+    emit("finished")
+
+
+_KINDS = {
+    "inspect": _inspect,
+    "measure": _measure,
+    "probe": _probe,
+    "describe": _describe,
+}

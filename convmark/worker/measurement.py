@@ -21,7 +21,15 @@ from convmark.case import Case
 from convmark.worker import flops, probe, reference, rivals, timing
 from convmark.worker.memory import HostMemory, peak_above
 
-__all__ = ["CaseFailure", "Plan", "measure", "prove_instruments", "smoke", "take_turns"]
+__all__ = [
+    "CaseFailure",
+    "Plan",
+    "described_layers",
+    "measure",
+    "prove_instruments",
+    "smoke",
+    "take_turns",
+]
 
 FLOAT32_BYTES = 4
 LEARNING_RATE = 0.01
@@ -174,6 +182,19 @@ def take_turns(
         backend.synchronise(token)
     _check(backend.fingerprint(token), case, None)
     emit("finished")
+
+
+def described_layers(
+    case: Case, builder: Builder, seed: int, backend: Any, emit: Emit
+) -> list[flops.LayerRecord]:
+    """Build the case and return its layers, traced and not run.
+
+    Raises:
+        CaseFailure: the builder returns no model.
+    """
+    model = _build(case, builder, seed, backend, emit)
+    layers: list[flops.LayerRecord] = _layers(model, backend)
+    return layers
 
 
 def _build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> Any:
