@@ -95,7 +95,9 @@ class Record:
     gpu_uuid: str | None = _environment("", "the GPU's or MIG slice's own identity")
     compute_capability: str | None = _environment("", "of the GPU, as CUDA counts it")
     driver_cuda: str | None = _environment("", "newest CUDA version that the driver runs")
-    pcie: str | None = _environment("", "fastest link that GPU and slot allow, such as gen4 x16")
+    pcie: str | None = _environment(
+        "", "fastest generation of GPU and slot, lanes in use: gen4 x16"
+    )
     ecc: str | None = _environment("", "whether the GPU's memory corrects errors: on or off")
     mig: str | None = _environment("", "off, or the MIG slice that was measured, such as 1g.20gb")
     power_limit_w: float | None = _environment("W", "power limit that the GPU enforces")

@@ -27,7 +27,7 @@ T4: dict[str, Any] = {
     "vendor": "nvidia",
     "compute_capability": "7.5",
     "driver_cuda": "12.2",
-    "pcie": "gen3 x16",
+    "pcie": "gen3 x8",
     "ecc": True,
     "mig": None,
     "slices": [],
@@ -42,7 +42,6 @@ OPTIONAL = {
     "nvmlDeviceGetCudaComputeCapability": ("compute_capability",),
     "nvmlSystemGetCudaDriverVersion": ("driver_cuda",),
     "nvmlDeviceGetMaxPcieLinkGeneration": ("pcie",),
-    "nvmlDeviceGetMaxPcieLinkWidth": ("pcie",),
     "nvmlDeviceGetEccMode": ("ecc",),
     "nvmlDeviceGetMigMode": ("mig",),
     "nvmlDeviceGetEnforcedPowerLimit": ("power_limit_w",),
@@ -94,6 +93,21 @@ def test_a_card_whose_slices_cannot_be_counted_has_none() -> None:
 def test_a_driver_without_the_functions_leaves_their_fields_empty() -> None:
     (gpu,) = beside(READ, missing=sorted(OPTIONAL), STANDIN_CARDS="1")["gpus"]
     assert gpu == {**T4, **{name: None for names in OPTIONAL.values() for name in names}}
+
+
+@pytest.mark.parametrize(
+    ("failing", "link"),
+    [
+        (["nvmlDeviceGetMaxPcieLinkWidth"], "gen3 x8"),
+        (["nvmlDeviceGetCurrPcieLinkWidth"], "gen3 x16"),
+        (["nvmlDeviceGetCurrPcieLinkWidth", "nvmlDeviceGetMaxPcieLinkWidth"], None),
+    ],
+)
+def test_the_lanes_in_use_count_and_else_those_there_are(
+    failing: list[str], link: str | None
+) -> None:
+    (gpu,) = beside(READ, STANDIN_CARDS="1", missing=failing)["gpus"]
+    assert gpu == {**T4, "pcie": link}
 
 
 @pytest.mark.parametrize("function", OPTIONAL)

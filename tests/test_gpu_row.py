@@ -73,7 +73,7 @@ def test_a_real_worker_says_when_its_card_counts() -> None:
     assert [name for name in dict.fromkeys(said) if name in phases] == phases
     assert columns["gpu_samples"] > 10
     assert columns["joules_per_sample"] > 0
-    assert columns["foreign_gpu_processes"] == 0
+    assert columns["foreign_gpu_processes"] is None
 
 
 def row(folder: Path, **variables: object) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def test_a_row_has_the_card_and_its_state(tmp_path: Path) -> None:
         "sm_clock_mhz": 1950.0,
         "power_w": pytest.approx(139.62),
         "throttle_reasons": "power_cap",
-        "foreign_gpu_processes": 0,
+        "foreign_gpu_processes": None,
         "not_judged": None,
     }
     assert {name: found[name] for name in expected} == expected

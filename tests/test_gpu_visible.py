@@ -123,7 +123,8 @@ def test_workers_count_cards_in_the_driver_s_order_unless_told_otherwise(
         interpreter, "Server", lambda command, **said: given.append(said["environ"])
     )
     environ = {} if asked is None else {"CUDA_DEVICE_ORDER": asked}
-    Interpreter(environ=environ).start()
+    with Interpreter(environ=environ, isolation="fork") as made:
+        made.start()
     assert given[0]["CUDA_DEVICE_ORDER"] == (asked or "PCI_BUS_ID")
 
 

@@ -47,7 +47,7 @@ class Gpu:
     driver_cuda: str | None = None
     """The newest CUDA version that the driver runs."""
     pcie: str | None = None
-    """The fastest link that GPU and slot allow, such as `gen4 x16`."""
+    """The fastest generation that GPU and slot allow, and the lanes in use, such as `gen4 x16`."""
     ecc: bool | None = None
     mig: bool | None = None
     slices: tuple[Slice, ...] = ()
@@ -177,8 +177,11 @@ def _cuda_version(found: int | None) -> str | None:
 
 
 def _link(nvml: Any, handle: Any) -> str | None:
+    """Return generation and lanes: a link at rest lowers its generation, but keeps its lanes."""
     generation = number(nvml, "nvmlDeviceGetMaxPcieLinkGeneration", handle)
-    width = number(nvml, "nvmlDeviceGetMaxPcieLinkWidth", handle)
+    width = number(nvml, "nvmlDeviceGetCurrPcieLinkWidth", handle)
+    if not width:
+        width = number(nvml, "nvmlDeviceGetMaxPcieLinkWidth", handle)
     return f"gen{generation} x{width}" if generation and width else None
 
 

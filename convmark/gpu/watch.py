@@ -88,7 +88,8 @@ class CardWatch:
         reasons, compute = found.pop("reasons"), found.pop("compute")
         graphics = found.pop("graphics")
         names = reason_names(reasons or 0)
-        strangers = None if compute is None else len(foreign(compute, self._before, self._own))
+        # the run's own worker is on the card: a driver that shows nobody does not tell
+        strangers = len(foreign(compute, self._before, self._own)) if compute else None
         used = [s.used_bytes for s in self._sampler.every if s.used_bytes is not None]
         energy = None
         if self._spent_j is not None and self._steps is not None:

@@ -31,7 +31,7 @@ typedef struct {
     const char *name, *uuid;
     int major, minor;
     unsigned long long total_mib, used_mib;
-    int link_generation, link_width, ecc, mig;
+    int link_generation, link_width, lanes, ecc, mig;
     int limit_mw, power_mw, temperature, sm_mhz, memory_mhz, most_sm_mhz, most_memory_mhz, busy;
     const char *const *slice_names;
     const char *const *slice_uuids;
@@ -50,11 +50,11 @@ enum { SLICES = 4, MOST_SLICES = 7, FIRST_GPU_INSTANCE = 3, SLICE_MIB = 19968, S
 /* used_mib is used and reserved together, as the first version of the memory structure has it */
 static const Card CARDS[] = {
     {"NVIDIA A100-SXM4-80GB", "GPU-513536b6-7d19-9063-b049-1e69664bb298", 8, 0, 81920, 50 + 869, 4,
-     16, 1, 1, 500000, 67030, 27, 1275, 1593, 1410, 1593, NONE, A100_SLICES, A100_SLICE_UUIDS},
-    {"Tesla T4", "GPU-d37e67a5-91dd-3774-a5cb-99096249601a", 7, 5, 15360, 1032 + 388, 3, 16, 1,
-     NONE, 70000, 26780, 40, 585, 5000, 1590, 5001, 0, NULL, NULL},
+     16, 16, 1, 1, 500000, 67030, 27, 1275, 1593, 1410, 1593, NONE, A100_SLICES, A100_SLICE_UUIDS},
+    {"Tesla T4", "GPU-d37e67a5-91dd-3774-a5cb-99096249601a", 7, 5, 15360, 1032 + 388, 3, 16, 8,
+     1, NONE, 70000, 26780, 40, 585, 5000, 1590, 5001, 0, NULL, NULL},
     {"NVIDIA GeForce RTX 3080", "GPU-19d6d965-2acc-f646-00f8-4c76979aabb4", 8, 6, 10240, 9184 + 397,
-     4, 16, NONE, NONE, 320000, 139620, 27, 1950, 9251, 2100, 9501, 65, NULL, NULL},
+     4, 16, 16, NONE, NONE, 320000, 139620, 27, 1950, 9251, 2100, 9501, 65, NULL, NULL},
 };
 enum { COUNT = sizeof CARDS / sizeof *CARDS };
 static const char DRIVER[] = "535.54.03";
@@ -184,6 +184,11 @@ int nvmlDeviceGetMaxPcieLinkGeneration(void *handle, unsigned *answer) {
 int nvmlDeviceGetMaxPcieLinkWidth(void *handle, unsigned *answer) {
     MAY_FAIL;
     return give(answer, card_of(handle)->link_width);
+}
+
+int nvmlDeviceGetCurrPcieLinkWidth(void *handle, unsigned *answer) {
+    MAY_FAIL;
+    return give(answer, card_of(handle)->lanes);
 }
 
 int nvmlDeviceGetEccMode(void *handle, unsigned *current, unsigned *pending) {
