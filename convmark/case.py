@@ -18,7 +18,7 @@ TASKS = ("train", "infer")
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 JIT_STATES = ("off", "on")
 ISOLATIONS = ("fork", "spawn", "none")
-BACKENDS = ("tensorflow",)
+BACKENDS = ("tensorflow", "jax", "torch")
 
 _CHOICES = {"task": TASKS, "precision": PRECISIONS, "jit": JIT_STATES, "backend": BACKENDS}
 
@@ -36,7 +36,7 @@ class Case:
     """Samples per replica per step, as asked for; never the size that fitted."""
     precision: str = "float32"
     jit: str = "off"
-    """Whether XLA compiles the step: `on` or `off`."""
+    """Whether the framework's optional compiler is asked for: `on` or `off`."""
     replicas: int = 1
     threads: str = "default"
     """Intra-op and inter-op threads as a whole number, or `default`."""
@@ -87,13 +87,16 @@ def expand(
     precisions: Sequence[str] = ("float32",),
     jit: Sequence[str] = ("off",),
     threads: str = "default",
+    backends: Sequence[str] = ("tensorflow",),
 ) -> list[Case]:
     """Return every combination once, models slowest, in the order given.
+
+    JAX compiles every step: where both states of `jit` are asked for, it has the first alone.
 
     Raises:
         CaseError: a value that a case refuses.
     """
-    grid = itertools.product(models, tasks, devices, batch_sizes, precisions, jit)
+    grid = itertools.product(models, tasks, devices, batch_sizes, precisions, jit, backends)
     cases = [
         Case(
             model=model,
@@ -103,7 +106,9 @@ def expand(
             precision=precision,
             jit=compiled,
             threads=threads,
+            backend=backend,
         )
-        for model, task, device, batch_size, precision, compiled in grid
+        for model, task, device, batch_size, precision, compiled, backend in grid
+        if backend != "jax" or compiled == jit[0]
     ]
     return list(dict.fromkeys(cases))

@@ -157,18 +157,23 @@ def _run(options: Options) -> int:
     from convmark import progress
     from convmark.commit import read_commit
     from convmark.environment import read_machine
-    from convmark.launch import Interpreter
+    from convmark.fleet import Fleet
     from convmark.report.summary import summary_table
-    from convmark.run import Result, devices_asked_for, execute, facts_of, inspect, kept, plan
+    from convmark.run import Result, devices_asked_for, execute, facts_of, kept, plan
     from convmark.store import Store
     from convmark.suites import NETWORKS, cases
 
     store = Store(options.results)
     store.check_writable()
     machine = read_machine()
-    with Interpreter(isolation=options.isolation, time_limit_s=options.time_limit_s) as interpreter:
-        found = inspect(interpreter, options.models or NETWORKS)
-        devices = devices_asked_for(options.devices, found["devices"])
+    with Fleet(
+        options.backends, isolation=options.isolation, time_limit_s=options.time_limit_s
+    ) as fleet:
+        found = fleet.inspect(options.models or NETWORKS)
+        devices = {
+            backend: devices_asked_for(options.devices, found[backend]["devices"])
+            for backend in options.backends
+        }
         jobs = plan(cases(options, devices), options.processes, options.seed)
         run_file = store.create_run(machine.name)
         commit = read_commit(Path.cwd(), besides=[options.results.absolute()])
@@ -176,7 +181,7 @@ def _run(options: Options) -> int:
         results: list[Result] = []
         try:
             with progress.on(sys.stderr, 2 * options.time_budget_s + 2) as shown:
-                execute(jobs, interpreter, options, facts, run_file, shown, keep=results.append)
+                execute(jobs, fleet, options, facts, run_file, shown, keep=results.append)
         except KeyboardInterrupt:
             print(f"convmark run: interrupted; {kept(run_file)}", file=sys.stderr)
             return EXIT_INTERRUPTED

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convmark.case import ISOLATIONS, PRECISIONS, TASKS
+from convmark.case import BACKENDS, ISOLATIONS, PRECISIONS, TASKS
 from convmark.errors import OptionError
 
 __all__ = ["OPTIONS", "Option", "Options", "nearest", "pyproject_settings", "read"]
@@ -35,6 +35,7 @@ class Options:
     precisions: tuple[str, ...]
     jit: tuple[str, ...]
     threads: str
+    backends: tuple[str, ...]
     processes: int
     """Fresh processes per case."""
     time_budget_s: float
@@ -216,7 +217,8 @@ OPTIONS = (
         metavar="STATE",
         parse=_jit,
         default="off",
-        help="compile the step with XLA: off, on or both (default: off)",
+        help="compile the step: off, on or both; XLA in TensorFlow, torch.compile in PyTorch, "
+        "while JAX always compiles (default: off)",
     ),
     Option(
         name="threads",
@@ -224,6 +226,13 @@ OPTIONS = (
         parse=_threads,
         default="default",
         help="threads of the measured process, or default: the framework's own choice",
+    ),
+    Option(
+        name="backend",
+        metavar="NAMES",
+        parse=_choices(BACKENDS),
+        default="tensorflow",
+        help="framework under Keras, or several: tensorflow, jax, torch (default: tensorflow)",
     ),
     Option(
         name="processes",
@@ -348,6 +357,7 @@ def read(given: Mapping[str, Any], settings: Mapping[str, Any] | None = None) ->
         if value is None:
             value = option.default
         values[option.key] = None if value is None else option.parse(flag, _as_text(flag, value))
+    values["backends"] = values.pop("backend")
     values["time_budget_s"] = values.pop("time_budget")
     values["time_limit_s"] = values.pop("time_limit")
     values["confirm_budget_s"] = values.pop("confirm_budget")

@@ -77,11 +77,13 @@ class Record:
     batch_size: int = _case("samples", "samples per replica per step, as asked for")
     effective_batch_size: int | None = _case("samples", "samples per step over all replicas")
     precision: str = _case("", "Keras dtype policy")
-    jit: str = _case("", "whether XLA compiles the step: on or off")
+    jit: str = _case(
+        "", "whether the framework's optional compiler is asked for: on or off; JAX always compiles"
+    )
     replicas: int = _case("", "copies of the model, one per device")
     threads: str = _case("", "intra-op and inter-op threads asked for, or default")
     input_shape: str | None = _case("", "one sample's shape, such as 28x28x1")
-    call_path: str | None = _case("", "how the step is called: tf.function")
+    call_path: str | None = _case("", "how the step is called: tf.function, jax.jit, ...")
     backend: str = _case("", "framework that runs the step")
     isolation: str | None = _case("", "how the process was made: fork, spawn or none")
 
@@ -96,7 +98,9 @@ class Record:
     cudnn: str | None = _environment("", "cuDNN version that the framework was built for")
     os: str | None = _environment("", "operating system")
     python: str | None = _environment("", "version of the measured Python")
-    tensorflow: str | None = _environment("", "version of TensorFlow")
+    tensorflow: str | None = _environment("", "version of TensorFlow, where it runs the step")
+    jax: str | None = _environment("", "version of JAX, where it runs the step")
+    torch: str | None = _environment("", "version of PyTorch, where it runs the step")
     keras: str | None = _environment("", "version of Keras")
     numpy: str | None = _environment("", "version of the measured interpreter's NumPy")
     flags: str | None = _environment("", "environment variables that change speed")

@@ -20,7 +20,7 @@ from convmark.case import Case
 from convmark.cautions import speed_flags
 from convmark.environment import Machine
 from convmark.errors import ConvmarkError, OptionError, WorkerError
-from convmark.launch import Answer, Interpreter
+from convmark.launch import Answer, Interpreter, OnEvent
 from convmark.options import Options
 from convmark.record import SCHEMA_VERSION, Record
 from convmark.statistics import paired_log_ratio, quantile, step_time_summary
@@ -70,6 +70,12 @@ class Result:
     case: Case
     record: Record
     step_times_s: list[float]
+
+
+class Serving(Protocol):
+    """What has requests served: an `Interpreter`, or a `Fleet` of them."""
+
+    def answer(self, request: Mapping[str, Any], on_event: OnEvent = ...) -> Answer: ...
 
 
 class Observer(Protocol):
@@ -142,7 +148,7 @@ def devices_asked_for(asked: Sequence[str], found: Sequence[str]) -> list[str]:
 
 def execute(
     jobs: Sequence[Job],
-    interpreter: Interpreter,
+    interpreter: Serving,
     options: Options,
     facts: Facts,
     run_file: RunFile,
@@ -265,7 +271,7 @@ def _environment(case: Case, facts: Facts) -> dict[str, Any]:
 
 def _software(answer: Answer) -> dict[str, Any]:
     versions = answer.event("environment") or {}
-    names = ("cuda", "cudnn", "python", "tensorflow", "keras", "numpy")
+    names = ("cuda", "cudnn", "python", "tensorflow", "jax", "torch", "keras", "numpy")
     return {name: versions.get(name) for name in names}
 
 

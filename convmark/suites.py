@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from convmark.case import Case, expand
@@ -24,8 +24,14 @@ class Suite:
     fixed_models: bool = False
     """Whether `--models` may only choose among the suite's models, not replace them."""
 
-    def cases(self, options: Options, devices: Sequence[str]) -> list[Case]:
-        """Return the suite's cases on these devices, as the options shape them."""
+    def cases(
+        self, options: Options, devices: Sequence[str], backends: Sequence[str] | None = None
+    ) -> list[Case]:
+        """Return the suite's cases on these devices, as the options shape them.
+
+        Args:
+            backends: those that have the devices, all that were asked for by default.
+        """
         models: Sequence[str] = options.models or self.models
         if self.fixed_models:
             models = [model for model in self.models if model in models]
@@ -37,6 +43,7 @@ class Suite:
             precisions=options.precisions,
             jit=options.jit,
             threads=options.threads,
+            backends=options.backends if backends is None else backends,
         )
 
 
@@ -51,7 +58,16 @@ LAYERS = Suite(
 SUITES = (TRAINING, INFERENCE, LAYERS)
 
 
-def cases(options: Options, devices: Sequence[str]) -> list[Case]:
-    """Return the cases of all default suites, each once."""
-    found = [case for suite in SUITES for case in suite.cases(options, devices)]
+def cases(options: Options, devices: Mapping[str, Sequence[str]]) -> list[Case]:
+    """Return the cases of all default suites, each once.
+
+    Args:
+        devices: by backend those that it is to be measured on.
+    """
+    found = [
+        case
+        for suite in SUITES
+        for backend, its_devices in devices.items()
+        for case in suite.cases(options, its_devices, [backend])
+    ]
     return list(dict.fromkeys(found))

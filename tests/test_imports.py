@@ -31,7 +31,7 @@ LAYERS = (
     ("lockstep.anchor", "lockstep.engine"),
     ("lockstep.confirmation",),
     ("run",),
-    ("progress",),
+    ("fleet", "progress"),
     ("cli", "plugin"),
 )
 """Lowest first: a module imports from lower layers alone; `plugin`, `report` count as one."""

@@ -7,7 +7,7 @@ in `convmark.plugin` and `bridge`.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -17,8 +17,8 @@ from convmark.plugin.replay import Measured
 
 if TYPE_CHECKING:
     from convmark.environment import Machine
+    from convmark.fleet import Fleet
     from convmark.judging.judgement import Judgement
-    from convmark.launch import Interpreter
     from convmark.record import Record
     from convmark.run import Facts, Job, Result
     from convmark.store import RunFile, Store
@@ -33,9 +33,9 @@ class Campaign:
         self.options = options
         self._folder = folder
         self._machine: Machine | None = None
-        self._interpreter: Interpreter | None = None
+        self._fleet: Fleet | None = None
         self.cases: list[Case] = []
-        self._framework: dict[str, Any] = {}
+        self._frameworks: dict[str, dict[str, Any]] = {}
         self._run_file: RunFile | None = None
         self._results: list[Result] = []
         self._facts: Facts
@@ -67,30 +67,32 @@ class Campaign:
         return list(dict.fromkeys(devices))
 
     def prepare(self, cases: Sequence[Case]) -> None:
-        """Start the interpreter and check all that can be refused before anything is measured.
+        """Start the interpreters and check all that can be refused before anything is measured.
 
         Raises:
             ConvmarkError: a model, a device or the results folder is not to be had.
         """
-        from convmark.launch import Interpreter
-        from convmark.run import devices_asked_for, inspect
+        from convmark.fleet import Fleet
+        from convmark.run import devices_asked_for
 
         self.store.check_writable()
         self.cases = list(dict.fromkeys(cases))
-        self._interpreter = Interpreter(
-            isolation=self.options.isolation, time_limit_s=self.options.time_limit_s
+        self._fleet = Fleet(
+            list(dict.fromkeys(case.backend for case in self.cases)),
+            isolation=self.options.isolation,
+            time_limit_s=self.options.time_limit_s,
         )
-        models = list(dict.fromkeys(case.model for case in self.cases))
-        self._framework = inspect(self._interpreter, models)
-        devices_asked_for(self.options.devices, self._framework["devices"])
+        self._frameworks = self._fleet.inspect(dict.fromkeys(case.model for case in self.cases))
+        for framework in self._frameworks.values():
+            devices_asked_for(self.options.devices, framework["devices"])
 
     def absent(self, case: Case) -> str | None:
         """Why the case's device, found by the driver, cannot be measured; None when it can."""
-        devices = self._framework["devices"]
+        devices = self._frameworks[case.backend]["devices"]
         if case.device in devices:
             return None
         return (
-            f"{case.device}: the driver shows it, the framework does not ({', '.join(devices)}); "
+            f"{case.device}: the driver shows it, {case.backend} does not ({', '.join(devices)}); "
             "`convmark doctor` says why"
         )
 
@@ -105,7 +107,7 @@ class Campaign:
         from convmark.run import facts_of, plan
 
         cases = [case for case in self.cases if self.absent(case) is None]
-        if not cases or self._interpreter is None:
+        if not cases or self._fleet is None:
             return
         self._run_file = self.store.create_run(self.machine.name)
         commit = read_commit(self._folder, besides=[self.options.results.absolute()])
@@ -133,7 +135,7 @@ class Campaign:
         from convmark import progress
         from convmark.run import execute
 
-        if self._interpreter is None or self._run_file is None:
+        if self._fleet is None or self._run_file is None:
             return
         guess_s = 2 * self.options.time_budget_s + 2
         shown = progress.on(stream, guess_s) if stream is not None else progress.Silence()
@@ -141,7 +143,7 @@ class Campaign:
             with shown:
                 execute(
                     jobs,
-                    self._interpreter,
+                    self._fleet,
                     self.options,
                     self._facts,
                     self._run_file,
@@ -178,16 +180,16 @@ class Campaign:
     def _smoke(self, case: Case) -> str:
         from convmark.run import request_of
 
-        if self._interpreter is None:
+        if self._fleet is None:
             return "nothing was measured"
         request = request_of(case, self.options, smoke=True)
-        answer = self._interpreter.answer(request)
+        answer = self._fleet.answer(request)
         return "" if answer.status == "ok" else f"{answer.status}: {answer.message}"
 
     def close(self) -> None:
         """End all worker processes, and the run's file."""
-        if self._interpreter is not None:
-            self._interpreter.close()
+        if self._fleet is not None:
+            self._fleet.close()
         if self._run_file is not None:
             self._run_file.close()
 
@@ -199,7 +201,11 @@ class Campaign:
     @property
     def sources(self) -> dict[str, Any]:
         """Where the users' own models come from, as the worker says."""
-        return dict(self._framework.get("sources") or {})
+        return {
+            model: source
+            for framework in self._frameworks.values()
+            for model, source in (framework.get("sources") or {}).items()
+        }
 
     def keep_judgements(self, judgements: Sequence[Judgement]) -> None:
         """Keep the verdicts on this run, on the disk and for the tests that report them."""
@@ -211,10 +217,7 @@ class Campaign:
     def machine_info(self) -> dict[str, Any]:
         """What decides whether two runs' figures can be compared."""
         return comparability(
-            self.machine.name,
-            self._framework.get("tensorflow"),
-            self._framework.get("keras"),
-            self.options.threads,
+            self.machine.name, self._frameworks.values(), self.options.threads
         )
 
     def report(self) -> list[tuple[str, str]]:
@@ -235,8 +238,17 @@ class Campaign:
         return sections
 
 
+FRAMEWORKS = ("tensorflow", "jax", "torch", "keras")
+
+
 def comparability(
-    machine: str | None, tensorflow: str | None, keras: str | None, threads: str | None
+    machine: str | None, versions: Iterable[Mapping[str, Any]], threads: str | None
 ) -> dict[str, Any]:
-    """Return the facts that two runs must share for pytest-benchmark to compare them silently."""
-    return {"machine": machine, "tensorflow": tensorflow, "keras": keras, "threads": threads}
+    """Return the facts that two runs must share for pytest-benchmark to compare them silently.
+
+    Args:
+        versions: the frameworks' by their names, of each backend or each row.
+    """
+    known = {name: version for found in versions for name, version in found.items() if version}
+    named = {name: known[name] for name in FRAMEWORKS if name in known}
+    return {"machine": machine, **named, "threads": threads}

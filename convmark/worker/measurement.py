@@ -173,6 +173,7 @@ def _count_work(model: Any, backend: Any, emit: Emit) -> None:
 
 
 def _layers(model: Any, backend: Any) -> Any:
+    backend.settle(model)  # counting calls the model
     return flops.layer_records(model, backend.keras, backend.sample_shape(model))
 
 

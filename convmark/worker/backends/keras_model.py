@@ -1,0 +1,67 @@
+"""What every backend asks of a Keras model alike, whatever the framework and Keras 2 or 3."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from convmark_zoo.keras_api import keras
+from convmark_zoo.shape import input_shape
+
+__all__ = ["KerasBackend", "ends_in_softmax", "root_mean_square"]
+
+
+class KerasBackend:
+    """The part of a backend that no framework's own operation is needed for."""
+
+    keras = keras
+
+    def is_model(self, candidate: Any) -> bool:
+        return isinstance(candidate, keras.Model)
+
+    def sample_shape(self, model: Any) -> tuple[int | None, ...]:
+        """The shape of one sample, without the batch axis."""
+        return tuple(input_shape(model))
+
+    def sizes(self, model: Any) -> dict[str, int]:
+        """Parameters (elements) and model size (bytes, all weights as they are stored)."""
+        return {
+            "parameters": sum(_elements(weight) for weight in model.weights),
+            "trainable_parameters": sum(_elements(weight) for weight in model.trainable_weights),
+            "model_bytes": sum(
+                _elements(weight) * _item_bytes(weight.dtype) for weight in model.weights
+            ),
+        }
+
+    def settle(self, model: Any) -> None:
+        """Have the model hold its weights as they are now, where the steps keep them apart."""
+
+
+def ends_in_softmax(model: Any) -> bool:
+    """Whether the last layer turns its scores into probabilities itself."""
+    layers = getattr(model, "layers", None)
+    if not layers:
+        return False
+    last = layers[-1]
+    if isinstance(last, keras.Model):
+        return ends_in_softmax(last)
+    activation = getattr(getattr(last, "activation", None), "__name__", "")
+    return activation == "softmax" or isinstance(last, keras.layers.Softmax)
+
+
+def root_mean_square(arrays: Iterable[Any]) -> float:
+    """Return the root mean square over arrays of equal weight; not finite where any value is."""
+    squares = [np.mean(np.square(np.asarray(array, np.float64))) for array in arrays]
+    return float(np.sqrt(np.mean(squares)))
+
+
+def _elements(weight: Any) -> int:
+    return int(np.prod(tuple(weight.shape), dtype=np.int64))
+
+
+def _item_bytes(dtype: Any) -> int:
+    """Return the bytes of one element: 4 of float32, 2 of bfloat16, 1 of bool."""
+    bits = re.search(r"\d+", getattr(dtype, "name", str(dtype)))
+    return int(bits.group()) // 8 if bits else 1

@@ -1,0 +1,89 @@
+"""Trains the lecture's models with one backend from weights made by NumPy; for test_backends.
+
+Its argument is the backend. Prints one JSON object: by model its sizes, the output's root mean
+square before training, the losses of the first steps and the weights after them; the reference
+network's results; what the process has loaded and when it had been touched.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import numpy as np
+from convmark_zoo import builder
+from convmark_zoo.registry import LECTURE
+
+from convmark.worker import backends, flops
+
+BATCH_SIZE = 8
+STEPS = 3
+
+
+def weights(model: Any) -> list[Any]:
+    """Return weights for a model: kernels as He et al. (2015) draw them, all else near 1."""
+    generator = np.random.RandomState(5)
+    made = []
+    for weight in model.get_weights():
+        if weight.ndim < 2:
+            made.append(generator.uniform(0.5, 1.5, weight.shape))
+        else:
+            fan_in = np.prod(weight.shape[:-1])
+            made.append(generator.standard_normal(weight.shape) * np.sqrt(2 / fan_in))
+    return made
+
+
+def root_mean_square(arrays: list[Any]) -> list[float]:
+    return [float(np.sqrt(np.mean(np.square(array, dtype=np.float64)))) for array in arrays]
+
+
+def results(backend: Any, step: Any) -> list[float]:
+    found = []
+    for _ in range(STEPS):
+        token = step()
+        backend.synchronise(token)
+        found.append(backend.fingerprint(token))
+    return found
+
+
+def of_model(backend: Any, name: str) -> dict[str, Any]:
+    model = builder(name)()
+    model.set_weights(weights(model))
+    output = results(backend, backend.inference_step(model, BATCH_SIZE, 0, False))
+    losses = results(backend, backend.training_step(model, BATCH_SIZE, 0, 0.01, False))
+    backend.settle(model)
+    layers = flops.layer_records(model, backend.keras, backend.sample_shape(model))
+    return {
+        **backend.sizes(model),
+        "flops_per_sample": flops.flops_per_sample(layers),
+        "output": output,
+        "losses": losses,
+        "weights": root_mean_square(model.get_weights()),
+    }
+
+
+def main() -> None:
+    backend = backends.load(sys.argv[1])
+    untouched = [backend.untouched()]
+    backend.configure(device="cpu", threads="default", precision="float32", seed=0)
+    models = {name: of_model(backend, name) for name in LECTURE}
+    untouched.append(backend.untouched())
+    reference = {kind: results(backend, backend.reference_step(kind)) for kind in REFERENCES}
+    print(
+        json.dumps(
+            {
+                "models": models,
+                "reference": reference,
+                "untouched": untouched,
+                "tensorflow": "tensorflow" in sys.modules,
+                "versions": backend.versions(),
+            }
+        )
+    )
+
+
+REFERENCES = ("small", "large")
+
+if __name__ == "__main__":
+    main()
