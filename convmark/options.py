@@ -210,7 +210,8 @@ OPTIONS = (
         metavar="PRECISIONS",
         parse=_choices(PRECISIONS),
         default="float32",
-        help="float32, mixed_float16, mixed_bfloat16 (default: float32)",
+        help="float32 (TF32 off), tf32 (GPUs alone), mixed_float16, mixed_bfloat16 "
+        "(default: float32)",
     ),
     Option(
         name="jit",

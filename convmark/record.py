@@ -76,7 +76,7 @@ class Record:
     device: str = _case("", "cpu or gpu:N")
     batch_size: int = _case("samples", "samples per replica per step, as asked for")
     effective_batch_size: int | None = _case("samples", "samples per step over all replicas")
-    precision: str = _case("", "Keras dtype policy")
+    precision: str = _case("", "float32 (TF32 off), tf32, or a mixed Keras dtype policy")
     jit: str = _case(
         "", "whether the framework's optional compiler is asked for: on or off; JAX always compiles"
     )

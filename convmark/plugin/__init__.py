@@ -74,7 +74,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     (suite,) = marker.args
     config = metafunc.config
     options = config.stash[_OPTIONS_KEY]
-    cases = suite.cases(options, _campaign(config).likely_devices())
+    try:
+        cases = suite.cases(options, _campaign(config).likely_devices())
+    except ConvmarkError as error:
+        raise pytest.UsageError(str(error)) from None
     metafunc.parametrize("measured", cases, indirect=True, ids=[case.name for case in cases])
 
 

@@ -18,6 +18,7 @@ from convmark.worker.backends.keras3 import (
     distribution_version,
     only_visible_gpu,
 )
+from convmark.worker.backends.keras_model import dtype_policy
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, training_batch
 
@@ -76,7 +77,9 @@ class Jax(Keras3Backend):
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
             if jax.devices()[0].platform != "gpu":
                 raise RuntimeError(f"{device}: JAX sees no GPU, only {jax.devices()[0].platform}")
-        keras.config.set_dtype_policy(precision)
+        products = "tensorfloat32" if precision == "tf32" else "highest"
+        jax.config.update("jax_default_matmul_precision", products)
+        keras.config.set_dtype_policy(dtype_policy(precision))
         self._seed(seed)
 
     def is_out_of_memory(self, error: BaseException) -> bool:

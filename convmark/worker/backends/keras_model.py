@@ -10,7 +10,7 @@ import numpy as np
 from convmark_zoo.keras_api import keras
 from convmark_zoo.shape import input_shape
 
-__all__ = ["KerasBackend", "ends_in_softmax", "root_mean_square"]
+__all__ = ["KerasBackend", "dtype_policy", "ends_in_softmax", "root_mean_square"]
 
 
 class KerasBackend:
@@ -37,6 +37,11 @@ class KerasBackend:
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now, where the steps keep them apart."""
+
+
+def dtype_policy(precision: str) -> str:
+    """Return the Keras dtype policy of a precision: TF32 stores float32 and only multiplies so."""
+    return "float32" if precision == "tf32" else precision
 
 
 def ends_in_softmax(model: Any) -> bool:

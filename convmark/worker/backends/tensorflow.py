@@ -12,7 +12,12 @@ import tensorflow as tf
 from convmark_zoo.keras_api import keras
 
 from convmark.worker import reference
-from convmark.worker.backends.keras_model import KerasBackend, ends_in_softmax, root_mean_square
+from convmark.worker.backends.keras_model import (
+    KerasBackend,
+    dtype_policy,
+    ends_in_softmax,
+    root_mean_square,
+)
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import Batch, images, training_batch
 
@@ -65,7 +70,8 @@ class TensorFlow(KerasBackend):
             tf.config.set_visible_devices([chosen], "GPU")
             tf.config.experimental.set_memory_growth(chosen, True)
             self._device = "GPU:0"
-        keras.mixed_precision.set_global_policy(precision)
+        tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
+        keras.mixed_precision.set_global_policy(dtype_policy(precision))
         keras.utils.set_random_seed(seed)
 
     def is_out_of_memory(self, error: BaseException) -> bool:

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from convmark.worker import reference
 from convmark.worker.backends.keras3 import Keras3Backend, only_visible_gpu
+from convmark.worker.backends.keras_model import dtype_policy
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, training_batch
 
@@ -62,7 +63,8 @@ class Torch(Keras3Backend):
             only_visible_gpu(device)
             self._device = torch.device("cuda")
         keras.device(self._device.type).__enter__()  # for as long as the process lives
-        keras.config.set_dtype_policy(precision)
+        _set_tf32(precision == "tf32")
+        keras.config.set_dtype_policy(dtype_policy(precision))
         self._seed(seed)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
@@ -159,6 +161,17 @@ class Torch(Keras3Backend):
         if tensor.ndim == 4:
             tensor = tensor.permute(3, 2, 0, 1).contiguous()
         return tensor.requires_grad_()
+
+
+def _set_tf32(on: bool) -> None:
+    """Let products of float32 run in TF32 or not: PyTorch alone would let convolutions."""
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # from 2.9; the old names warn
+        precision = "tf32" if on else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = precision
+        torch.backends.cudnn.conv.fp32_precision = precision
+    else:
+        torch.backends.cuda.matmul.allow_tf32 = on
+        torch.backends.cudnn.allow_tf32 = on
 
 
 def _own_threads() -> int | None:
