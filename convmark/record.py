@@ -116,6 +116,8 @@ class Record:
     time_to_first_step_s: float | None = _time(
         "s", "first call: tracing, compilation, kernel choice, execution"
     )
+    trace_s: float | None = _time("s", "of it making the graph; empty where nothing is traced")
+    first_execution_s: float | None = _time("s", "of it compilation, kernel choice and execution")
     warm_up_steps: int | None = _time("", "steps after the first, run and dropped")
     steps: int | None = _time("", "steps timed one by one, the case alone")
     step_time_min_s: float | None = _time("s", "shortest step time")

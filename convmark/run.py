@@ -300,6 +300,8 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "call_path": events["first_step"]["call_path"],
         "flops_per_sample": events["work"]["flops_per_sample"],
         "time_to_first_step_s": events["first_step"]["seconds"],
+        "trace_s": events["first_step"]["trace_s"],
+        "first_execution_s": events["first_step"]["execution_s"],
         "warm_up_steps": warm_up["steps"],
         "steps": len(steps["times_s"]),
         **{f"step_time_{name}_s": value for name, value in summary.items()},

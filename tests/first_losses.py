@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from convmark_zoo import builder
+from convmark_zoo.keras_api import keras
 from convmark_zoo.registry import LECTURE
 
 from convmark.worker import backends, flops
@@ -63,6 +64,31 @@ def of_model(backend: Any, name: str) -> dict[str, Any]:
     }
 
 
+class Counting(keras.layers.Layer):  # type: ignore[misc]
+    """Counts how often Python runs it: once where it is traced, at every step where it is not."""
+
+    calls = 0
+
+    def call(self, inputs: Any) -> Any:
+        Counting.calls += 1
+        return inputs
+
+
+def traces(backend: Any, task: str) -> list[int]:
+    """Return how often the model was run by Python in tracing, the first step and the second."""
+    model = keras.Sequential([keras.Input((4,)), Counting(), keras.layers.Dense(3)])
+    if task == "train":
+        step = backend.training_step(model, BATCH_SIZE, 0, 0.01, False)
+    else:
+        step = backend.inference_step(model, BATCH_SIZE, 0, False)
+    counts = []
+    for act in (step.trace or (lambda: None), step, step):
+        before = Counting.calls
+        act()
+        counts.append(Counting.calls - before)
+    return counts
+
+
 def main() -> None:
     backend = backends.load(sys.argv[1])
     untouched = [backend.untouched()]
@@ -76,6 +102,7 @@ def main() -> None:
                 "models": models,
                 "reference": reference,
                 "untouched": untouched,
+                "traces": {task: traces(backend, task) for task in ("train", "infer")},
                 "tensorflow": "tensorflow" in sys.modules,
                 "versions": backend.versions(),
             }

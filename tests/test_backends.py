@@ -112,6 +112,15 @@ def test_a_framework_knows_whether_it_has_run_anything(
     assert tensorflow["untouched"] == other["untouched"] == [True, False]
 
 
+@pytest.mark.parametrize("task", ["train", "infer"])
+def test_tracing_is_done_once_and_before_the_first_execution(
+    task: str, tensorflow: Results, other: Results
+) -> None:
+    eager = "torch" in other["versions"]
+    assert tensorflow["traces"][task] == [1, 0, 0]
+    assert other["traces"][task] == ([0, 1, 1] if eager else [1, 0, 0])
+
+
 @pytest.fixture(params=OTHERS)
 def backend(request: pytest.FixtureRequest) -> str:
     skip_without(request.param)
@@ -132,6 +141,9 @@ def test_workers_forked_before_the_first_operation_measure_one_after_another(
     proofs = [answer.event("proof") for answer in answers]
     assert proofs == [proofs[0]] * 5
     assert max(answer.ready_s or 9 for answer in answers[1:]) < 1
+    first = answers[0].event("first_step") or {}
+    assert first["seconds"] == pytest.approx((first["trace_s"] or 0.0) + first["execution_s"])
+    assert (first["trace_s"] is None) == (backend == "torch")
 
 
 def test_a_spawned_worker_does_the_same_work_as_a_forked_one(backend: str, folder: Path) -> None:

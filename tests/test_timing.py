@@ -22,6 +22,7 @@ from convmark.worker.timing import (
     rounds,
     steps,
     timed_step,
+    first_step,
     warm_up,
     windows,
 )
@@ -83,6 +84,27 @@ def pulse(device: Device) -> Pulse:
 def test_a_timed_step_ends_when_the_device_has_finished(device: Device) -> None:
     assert timed_step(device.step(3.0), device, device.clock) == (3.0, 3.0)
     assert device.syncs == 1
+
+
+def test_a_first_step_is_its_tracing_and_its_execution(device: Device) -> None:
+    class Traced:
+        __call__ = staticmethod(device.step(3.0))
+
+        @staticmethod
+        def trace() -> None:
+            device.now += 2.0
+
+    first, token = first_step(Traced(), device, device.clock)
+    assert (first.trace_s, first.execution_s, first.total_s, token) == (2.0, 3.0, 5.0, 3.0)
+
+
+def test_a_first_step_that_traces_nothing_has_no_time_for_it(device: Device) -> None:
+    class Eager:
+        trace = None
+        __call__ = staticmethod(device.step(3.0))
+
+    first, _ = first_step(Eager(), device, device.clock)
+    assert (first.trace_s, first.execution_s, first.total_s) == (None, 3.0, 3.0)
 
 
 # Warm-up

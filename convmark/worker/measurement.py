@@ -56,11 +56,14 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     model = _build(case, builder, plan.seed, backend, emit)
     step = _make_step(case, model, plan.seed, backend)
 
-    began = time.perf_counter()
-    token = step()
-    backend.synchronise(token)
-    seconds = time.perf_counter() - began
-    emit("first_step", seconds=seconds, call_path=backend.call_path)
+    first, token = timing.first_step(step, backend)
+    emit(
+        "first_step",
+        seconds=first.total_s,
+        trace_s=first.trace_s,
+        execution_s=first.execution_s,
+        call_path=backend.call_path,
+    )
     _prove(case, 1, backend.fingerprint(token), emit)
 
     switches, before = _involuntary_switches(), rivals.usage()
@@ -177,14 +180,11 @@ def _layers(model: Any, backend: Any) -> Any:
     return flops.layer_records(model, backend.keras, backend.sample_shape(model))
 
 
-def _make_step(case: Case, model: Any, seed: int, backend: Any) -> Callable[[], Any]:
+def _make_step(case: Case, model: Any, seed: int, backend: Any) -> Any:
     compiled = case.jit == "on"
     if case.task == "train":
-        step = backend.training_step(model, case.batch_size, seed, LEARNING_RATE, compiled)
-    else:
-        step = backend.inference_step(model, case.batch_size, seed, compiled)
-    made: Callable[[], Any] = step
-    return made
+        return backend.training_step(model, case.batch_size, seed, LEARNING_RATE, compiled)
+    return backend.inference_step(model, case.batch_size, seed, compiled)
 
 
 def _proof(case: Case, backend: Any, emit: Emit) -> Callable[[int, Any], None]:

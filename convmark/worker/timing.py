@@ -15,11 +15,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 __all__ = [
+    "FirstStep",
     "Pulse",
     "Rounds",
     "Turn",
     "WarmUp",
     "Windows",
+    "first_step",
     "median",
     "quiet_collector",
     "rounds",
@@ -48,6 +50,20 @@ Step = Callable[[], Any]
 Clock = Callable[[], float]
 
 median = statistics.median
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """Seconds of making the graph, and of the first execution, compilation included."""
+
+    trace_s: float | None
+    """None where nothing is traced."""
+    execution_s: float
+
+    @property
+    def total_s(self) -> float:
+        """The time to the first step."""
+        return (self.trace_s or 0.0) + self.execution_s
 
 
 @dataclass(frozen=True)
@@ -127,6 +143,19 @@ def timed_step(step: Step, backend: Any, clock: Clock = time.perf_counter) -> tu
     token = step()
     backend.synchronise(token)
     return clock() - began, token
+
+
+def first_step(
+    step: Any, backend: Any, clock: Clock = time.perf_counter
+) -> tuple[FirstStep, Any]:
+    """Take the first step, its tracing apart where it has one, and return its result too."""
+    trace_s = None
+    if step.trace is not None:
+        began = clock()
+        step.trace()
+        trace_s = clock() - began
+    seconds, token = timed_step(step, backend, clock)
+    return FirstStep(trace_s, seconds), token
 
 
 def warm_up(

@@ -150,7 +150,7 @@ class Jax(Keras3Backend):
                     variable.assign(value)
 
         self._state = settle
-        return Step(step, batch)
+        return Step(step, batch, lambda: train.lower(state[0], *batch))
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now."""
@@ -171,8 +171,8 @@ class Jax(Keras3Backend):
             output = infer(values, pictures)
             return output, output
 
-        pictures = images(self.sample_shape(model), batch_size, seed)
-        return Step(step, (jax.device_put(pictures),))
+        batch = (jax.device_put(images(self.sample_shape(model), batch_size, seed)),)
+        return Step(step, batch, lambda: infer.lower(values, *batch))
 
     def reference_step(self, kind: str) -> Callable[[], Any]:
         """Return the reference network's step (see reference.py), in raw operations."""

@@ -21,6 +21,8 @@ class Step:
     """Takes a batch: images, and in training the tuple of targets."""
     batch: tuple[Any, ...]
     """On the device since before the first step."""
+    trace: Callable[[], Any] | None = None
+    """Makes the graph without running it; None where there is none to be made."""
 
     def __call__(self) -> tuple[Any, Any]:
         return self.run(*self.batch)

@@ -122,7 +122,7 @@ class TensorFlow(KerasBackend):
             optimizer.apply_gradients(_pairs(gradients, variables))
             return loss, loss
 
-        return Step(train, self._on_device((batch.images, batch.targets)))
+        return self._step(train, (batch.images, batch.targets))
 
     def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
         """Return a step: one synthetic batch on the device through the model."""
@@ -135,7 +135,11 @@ class TensorFlow(KerasBackend):
             # a scalar of the same call: cheap to read, there only when the call has finished
             return tf.reshape(first, [-1])[0], output
 
-        return Step(infer, self._on_device((pictures,)))
+        return self._step(infer, (pictures,))
+
+    def _step(self, function: Any, batch: tuple[Any, ...]) -> Step:
+        placed = self._on_device(batch)
+        return Step(function, placed, lambda: function.get_concrete_function(*placed))
 
     def reference_step(self, kind: str) -> Callable[[], Any]:
         """Return the reference network's step (see reference.py), in raw operations."""
