@@ -136,6 +136,9 @@ class Record:
     throughput_samples_per_s: float | None = _time(
         "samples/s", "samples of a window over its wall seconds, the median window"
     )
+    input_bound_throughput_samples_per_s: float | None = _time(
+        "samples/s", "the same of windows fed from host memory, each step a batch of its own"
+    )
     rounds: int | None = _time("", "rounds of one case step and one reference step")
     reference: str | None = _time("", "reference network in the rounds: small or large")
     reference_version: int | None = _time("", "version of the reference network")

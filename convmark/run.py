@@ -291,7 +291,6 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
     events = _events(answer)
     steps, windows, peaks = events["steps"], events["windows"], events["peaks"]
     warm_up, state = events["warm_up"], events["state"]
-    window_samples = windows["steps"] * case.batch_size * case.replicas
     proof = {event["step"]: event["value"] for event in answer.events if event["event"] == "proof"}
     training = case.task == "train"
     summary = step_time_summary(steps["times_s"])
@@ -307,7 +306,8 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         **{f"step_time_{name}_s": value for name, value in summary.items()},
         "windows": len(windows["times_s"]),
         "window_steps": windows["steps"],
-        "throughput_samples_per_s": window_samples / quantile(windows["times_s"], 0.5),
+        "throughput_samples_per_s": _throughput(case, windows),
+        "input_bound_throughput_samples_per_s": _throughput(case, events["input_bound"]),
         **_paired(events["rounds"]),
         "host_memory_baseline_bytes": peaks["baseline_bytes"],
         "peak_host_memory_bytes": peaks["host_bytes"],
@@ -319,6 +319,11 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "loss": proof[10] if training else None,
         "output_rms": None if training else proof[1],
     }
+
+
+def _throughput(case: Case, windows: Mapping[str, Any]) -> float:
+    samples = windows["steps"] * case.batch_size * case.replicas
+    return float(samples / quantile(windows["times_s"], 0.5))
 
 
 def _paired(rounds: Mapping[str, Any]) -> dict[str, Any]:

@@ -107,6 +107,7 @@ def _measured(case: Mapping[str, Any], factor: float, seed: int) -> list[dict[st
         {"event": "steps", "times_s": steps},
         {"event": "windows", "steps": 10, "times_s": [10 * step_s] * 5},
         {"event": "peaks", "baseline_bytes": 1, "host_bytes": 2**20, "device_bytes": None},
+        {"event": "input_bound", "steps": 10, "times_s": [20 * step_s] * 3},
         {"event": "work", "flops_per_sample": 833040},
         {
             "event": "rounds",

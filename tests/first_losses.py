@@ -89,6 +89,22 @@ def traces(backend: Any, task: str) -> list[int]:
     return counts
 
 
+def fed(backend: Any, task: str) -> list[Any]:
+    """Return the shapes of the first batches of a feed, and whether the step takes them."""
+    model = builder("lenet5")()
+    if task == "train":
+        step = backend.training_step(model, BATCH_SIZE, 0, 0.01, False)
+    else:
+        step = backend.inference_step(model, BATCH_SIZE, 0, False)
+    feed = backend.feed(model, task, BATCH_SIZE, 0)
+    batches = [next(feed) for _ in range(6)]
+    feed.close()
+    values = [backend.fingerprint(step.run(*batch)) for batch in batches]
+    shapes = [[list(part.shape) for part in keras.tree.flatten(batch)] for batch in batches]
+    first = [float(np.asarray(batch[0]).mean()) for batch in batches]
+    return [shapes, values, first]
+
+
 def main() -> None:
     backend = backends.load(sys.argv[1])
     untouched = [backend.untouched()]
@@ -102,6 +118,7 @@ def main() -> None:
                 "models": models,
                 "reference": reference,
                 "untouched": untouched,
+                "fed": {task: fed(backend, task) for task in ("train", "infer")},
                 "traces": {task: traces(backend, task) for task in ("train", "infer")},
                 "tensorflow": "tensorflow" in sys.modules,
                 "versions": backend.versions(),

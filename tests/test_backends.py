@@ -121,6 +121,18 @@ def test_tracing_is_done_once_and_before_the_first_execution(
     assert other["traces"][task] == ([0, 1, 1] if eager else [1, 0, 0])
 
 
+@pytest.mark.parametrize("task", ["train", "infer"])
+def test_a_feed_goes_round_four_batches_the_same_on_every_backend(
+    task: str, tensorflow: Results, other: Results
+) -> None:
+    shapes, values, means = other["fed"][task]
+    assert shapes == [[[8, 28, 28, 1], [8]] if task == "train" else [[8, 28, 28, 1]]] * 6
+    assert all(0 < value < 10 for value in values)
+    assert means == pytest.approx(tensorflow["fed"][task][2], rel=1e-5)
+    assert means[:2] == means[4:]
+    assert len({round(mean, 6) for mean in means}) == 4
+
+
 @pytest.fixture(params=OTHERS)
 def backend(request: pytest.FixtureRequest) -> str:
     skip_without(request.param)

@@ -78,6 +78,7 @@ def events() -> list[dict[str, Any]]:
         {"event": "steps", "times_s": [0.01] * 100},
         {"event": "windows", "steps": 10, "times_s": [0.1, 0.1, 0.1, 0.1, 0.4]},
         {"event": "peaks", "baseline_bytes": 1000, "host_bytes": 2000, "device_bytes": None},
+        {"event": "input_bound", "steps": 5, "times_s": [0.1, 0.2, 0.1]},
         {"event": "work", "flops_per_sample": 833_040},
         {
             "event": "rounds",
@@ -343,6 +344,7 @@ def test_a_training_answer_becomes_a_row_with_every_figure(tmp_path: Path) -> No
         "windows": 5,
         "window_steps": 10,
         "throughput_samples_per_s": 3200.0,
+        "input_bound_throughput_samples_per_s": 1600.0,
         "rounds": 10,
         "reference": "large",
         "reference_version": 1,

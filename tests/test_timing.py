@@ -7,6 +7,7 @@ waits for it. So a step that is timed without waiting takes no time here, and it
 from __future__ import annotations
 
 import gc
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 
@@ -22,6 +23,7 @@ from convmark.worker.timing import (
     rounds,
     steps,
     timed_step,
+    fed_windows,
     first_step,
     warm_up,
     windows,
@@ -375,3 +377,28 @@ def test_the_collector_rests_during_the_timed_steps_and_works_again_after_an_err
     with pytest.raises(ValueError, match="a step failed"), quiet_collector():
         raise ValueError("a step failed")
     assert gc.isenabled()
+
+
+# Fed windows
+
+
+def test_fed_windows_take_a_batch_a_step_and_count_the_time_of_getting_it(
+    device: Device, pulse: Pulse
+) -> None:
+    taken = []
+
+    class Fed:
+        @staticmethod
+        def run(number: int) -> float:
+            taken.append(number)
+            return device.step(TICK)()
+
+    def feed() -> Iterator[tuple[int]]:
+        for number in itertools.count():
+            device.now += TICK
+            yield (number,)
+
+    found = fed_windows(Fed(), feed(), device, TICK, pulse, device.clock)
+    assert len(found.times_s) == 3
+    assert found.times_s == [2 * TICK * found.steps] * 3
+    assert taken == list(range(3 + 3 * found.steps))

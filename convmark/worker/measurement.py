@@ -1,12 +1,13 @@
 """One case measured by one process: the order of phases, and what each reports.
 
-build -> first step -> warm up -> steps -> windows -> peaks -> rounds -> proof of work. The case
-runs alone until the peaks are read; only then is the reference network made. Backend, clock and
+build -> first step -> warm up -> steps -> windows -> peaks -> fed windows -> rounds -> proof of
+work. The case runs alone until the peaks are read; only then is the reference network made. Backend, clock and
 reporting are handed in.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import os
@@ -80,6 +81,10 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
             host_bytes=peak_above(baseline, HostMemory()),
             device_bytes=backend.peak_memory(),
         )
+        feed = backend.feed(model, case.task, case.batch_size, plan.seed)
+        with contextlib.closing(feed):
+            fed = timing.fed_windows(step, feed, backend, timing.median(times_s), pulse)
+        emit("input_bound", steps=fed.steps, times_s=_rounded(fed.times_s))
         _count_work(model, backend, emit)
         kind = reference.kind(case.task, case.batch_size)
         reference_step = backend.reference_step(kind)

@@ -21,6 +21,7 @@ __all__ = [
     "Turn",
     "WarmUp",
     "Windows",
+    "fed_windows",
     "first_step",
     "median",
     "quiet_collector",
@@ -42,6 +43,7 @@ MIN_STEPS, WANTED_STEPS, MAX_STEPS = 30, 100, 1000
 """30 always, 100 where half the budget allows, 1,000 (for p99) where it allows all of them."""
 
 MIN_WINDOWS = 5
+FED_WINDOWS = 3
 MIN_WINDOW_S = 0.1
 
 MIN_ROUNDS = 10
@@ -231,8 +233,10 @@ def windows(
     step_time_s: float,
     pulse: Pulse,
     clock: Clock = time.perf_counter,
+    *,
+    number: int = MIN_WINDOWS,
 ) -> Windows:
-    """Return at least five windows of at least 0.1 s each.
+    """Return this many windows of at least 0.1 s each.
 
     Args:
         step_time_s: a quick step's seconds, from which the window's length in steps follows.
@@ -240,7 +244,7 @@ def windows(
     count = max(1, -int(-MIN_WINDOW_S * 1.1 // max(step_time_s, 1e-6)))
     while True:
         times_s = []
-        for _ in range(MIN_WINDOWS):
+        for _ in range(number):
             began = clock()
             for _ in range(count):
                 token = step()
@@ -251,6 +255,29 @@ def windows(
         if shortest_s >= MIN_WINDOW_S:
             return Windows(count, times_s)
         count = max(count + 1, -int(-count * MIN_WINDOW_S * 1.1 // shortest_s))
+
+
+def fed_windows(
+    step: Any,
+    feed: Iterator[tuple[Any, ...]],
+    backend: Any,
+    step_time_s: float,
+    pulse: Pulse,
+    clock: Clock = time.perf_counter,
+) -> Windows:
+    """Return three windows of steps that each take the next batch of the feed.
+
+    Args:
+        feed: yields batches from host memory; it is filled by three steps that are dropped.
+    """
+
+    def fed() -> Any:
+        return step.run(*next(feed))
+
+    for _ in range(FED_WINDOWS):
+        backend.synchronise(fed())
+        pulse.beat("windows")
+    return windows(fed, backend, step_time_s, pulse, clock, number=FED_WINDOWS)
 
 
 def rounds(

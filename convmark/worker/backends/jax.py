@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -173,6 +174,13 @@ class Jax(Keras3Backend):
 
         batch = (jax.device_put(images(self.sample_shape(model), batch_size, seed)),)
         return Step(step, batch, lambda: infer.lower(values, *batch))
+
+    def feed(self, model: Any, task: str, batch_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
+        """Yield batches without end, cut from arrays in host memory and put on the device."""
+        pool = self._pool(model, task, batch_size, seed)
+        for begin in itertools.cycle(range(0, len(pool[0]), batch_size)):
+            cut = slice(begin, begin + batch_size)
+            yield jax.device_put(jax.tree.map(lambda array, cut=cut: array[cut], pool))
 
     def reference_step(self, kind: str) -> Callable[[], Any]:
         """Return the reference network's step (see reference.py), in raw operations."""

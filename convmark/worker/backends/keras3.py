@@ -34,12 +34,6 @@ class Keras3Backend(KerasBackend):
         with _hidden("tensorflow"):  # Keras would import it only to seed it
             keras.utils.set_random_seed(seed)
 
-    def _output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
-        outputs = getattr(model, "outputs", None)
-        if not outputs:  # a subclassed model tells only when it is called
-            outputs = model(keras.Input(self.sample_shape(model)))
-        return [tuple(output.shape) for output in keras.tree.flatten(outputs)]
-
     def _optimizer(self, learning_rate: float, variables: Any) -> Any:
         """Return plain SGD, its loss scaled where gradients are float16."""
         optimizer = keras.optimizers.SGD(learning_rate)

@@ -10,6 +10,8 @@ import numpy as np
 from convmark_zoo.keras_api import keras
 from convmark_zoo.shape import input_shape
 
+from convmark.worker.backends.synthetic import images, pool_batches, training_batch
+
 __all__ = ["KerasBackend", "dtype_policy", "ends_in_softmax", "root_mean_square"]
 
 
@@ -34,6 +36,25 @@ class KerasBackend:
                 _elements(weight) * _item_bytes(weight.dtype) for weight in model.weights
             ),
         }
+
+    def _pool(self, model: Any, task: str, batch_size: int, seed: int) -> tuple[Any, ...]:
+        """Return the samples of a few batches in host memory: images, in training targets too."""
+        shape = self.sample_shape(model)
+        count = batch_size * pool_batches(shape, batch_size)
+        if task != "train":
+            return (images(shape, count, seed),)
+        batch = training_batch(shape, self._output_shapes(model), count, seed)
+        return batch.images, batch.targets
+
+    def _output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
+        outputs = getattr(model, "outputs", None)
+        if not outputs:  # a subclassed model tells only when it is called
+            outputs = model(keras.Input(self.sample_shape(model)))
+        return [tuple(output.shape) for output in self._flat(outputs)]
+
+    def _flat(self, structure: Any) -> list[Any]:
+        """Return the leaves of a nested structure; Keras 2 has no `tree`."""
+        return list(keras.tree.flatten(structure))
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now, where the steps keep them apart."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Batch", "images", "training_batch"]
+__all__ = ["Batch", "images", "pool_batches", "training_batch"]
 
 Shape = Sequence[Any]
 """Whole numbers, but for the batch axis of an output."""
@@ -26,6 +26,16 @@ class Batch:
     """One array of classes, int64 (batch,); else an array of each output's shape, float32."""
     classes: bool
     """Whether the loss is the cross-entropy of classes; else it is the squared error."""
+
+
+POOL_BATCHES = 4
+POOL_BYTES = 1 << 28
+
+
+def pool_batches(sample_shape: Shape, batch_size: int) -> int:
+    """Return how many batches a feed goes round: four, fewer where they were over 256 MiB."""
+    batch_bytes = 4 * batch_size * int(np.prod(sample_shape, dtype=np.int64))
+    return max(1, min(POOL_BATCHES, POOL_BYTES // batch_bytes))
 
 
 def images(sample_shape: Shape, batch_size: int, seed: int) -> Float32:

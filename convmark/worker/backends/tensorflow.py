@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -141,6 +141,13 @@ class TensorFlow(KerasBackend):
         placed = self._on_device(batch)
         return Step(function, placed, lambda: function.get_concrete_function(*placed))
 
+    def feed(self, model: Any, task: str, batch_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
+        """Yield batches without end, from host memory through tf.data, as a step takes them."""
+        with tf.device("/CPU:0"):
+            samples = tf.data.Dataset.from_tensor_slices(self._pool(model, task, batch_size, seed))
+            batches = samples.repeat().batch(batch_size, drop_remainder=True)
+            yield from batches.prefetch(tf.data.AUTOTUNE)
+
     def reference_step(self, kind: str) -> Callable[[], Any]:
         """Return the reference network's step (see reference.py), in raw operations."""
         pictures, labels = self._on_device(reference.batch(kind))
@@ -173,11 +180,8 @@ class TensorFlow(KerasBackend):
         with self._scope():
             return tf.nest.map_structure(tf.identity, structure)
 
-    def _output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
-        outputs = getattr(model, "outputs", None)
-        if not outputs:  # a subclassed model tells only when it is called
-            outputs = model(keras.Input(self.sample_shape(model)))
-        return [tuple(output.shape) for output in tf.nest.flatten(outputs)]
+    def _flat(self, structure: Any) -> list[Any]:
+        return list(tf.nest.flatten(structure))
 
 
 def _loss(model: Any, batch: Batch) -> Callable[[Any, Any], Any]:

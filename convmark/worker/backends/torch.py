@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,20 @@ class Torch(Keras3Backend):
 
         pictures = images(self.sample_shape(model), batch_size, seed)
         return Step(self._compiled(infer) if compiled else infer, (self._tensor(pictures),))
+
+    def feed(self, model: Any, task: str, batch_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
+        """Yield batches without end, from host memory through a DataLoader of this process."""
+        pictures, *targets = self._pool(model, task, batch_size, seed)
+        arrays = [pictures, *(targets[0] if targets else ())]
+        loader = torch.utils.data.DataLoader(
+            torch.utils.data.TensorDataset(*map(torch.from_numpy, arrays)),
+            batch_size=batch_size,
+            pin_memory=self._device.type == "cuda",
+        )
+        while True:
+            for parts in loader:
+                first, *others = (part.to(self._device, non_blocking=True) for part in parts)
+                yield (first, tuple(others)) if targets else (first,)
 
     def _compiled(self, step: Callable[..., Any]) -> Callable[..., Any]:
         self.call_path = "torch.compile"
