@@ -35,7 +35,7 @@ class Case:
     batch_size: int = 1
     """Samples per replica per step, as asked for; never the size that fitted."""
     precision: str = "float32"
-    """`float32` has TF32 off; `tf32` is float32 with products in TF32; else a Keras dtype policy."""
+    """`float32` has TF32 off; `tf32` multiplies float32 in TF32; else a Keras dtype policy."""
     jit: str = "off"
     """Whether the framework's optional compiler is asked for: `on` or `off`."""
     replicas: int = 1

@@ -23,15 +23,17 @@ STEPS = 3
 
 
 def weights(model: Any) -> list[Any]:
-    """Return weights for a model: kernels as He et al. (2015) draw them, all else near 1."""
+    """Return weights for a model: kernels of like outputs, biases about 0, scales about 1."""
     generator = np.random.RandomState(5)
     made = []
-    for weight in model.get_weights():
-        if weight.ndim < 2:
-            made.append(generator.uniform(0.5, 1.5, weight.shape))
+    for weight in model.weights:
+        shape = tuple(weight.shape)
+        if len(shape) < 2:
+            scale = any(word in weight.name for word in ("gamma", "variance"))
+            made.append(generator.uniform(-0.1, 0.1, shape) + scale)
         else:
-            fan_in = np.prod(weight.shape[:-1])
-            made.append(generator.standard_normal(weight.shape) * np.sqrt(2 / fan_in))
+            deviation = np.sqrt(1 / np.prod(shape[:-1]))
+            made.append(generator.standard_normal(shape) * deviation)
     return made
 
 
@@ -52,7 +54,7 @@ def of_model(backend: Any, name: str) -> dict[str, Any]:
     model = builder(name)()
     model.set_weights(weights(model))
     output = results(backend, backend.inference_step(model, BATCH_SIZE, 0, False))
-    losses = results(backend, backend.training_step(model, BATCH_SIZE, 0, 0.01, False))
+    losses = results(backend, backend.training_step(model, BATCH_SIZE, 0, 0.001, False))
     backend.settle(model)
     layers = flops.layer_records(model, backend.keras, backend.sample_shape(model))
     return {

@@ -216,9 +216,7 @@ class Campaign:
 
     def machine_info(self) -> dict[str, Any]:
         """What decides whether two runs' figures can be compared."""
-        return comparability(
-            self.machine.name, self._frameworks.values(), self.options.threads
-        )
+        return comparability(self.machine.name, self._frameworks.values(), self.options.threads)
 
     def report(self) -> list[tuple[str, str]]:
         """Return the titles and texts to show at the end of the session."""

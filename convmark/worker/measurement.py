@@ -1,8 +1,8 @@
 """One case measured by one process: the order of phases, and what each reports.
 
 build -> first step -> warm up -> steps -> windows -> peaks -> fed windows -> rounds -> proof of
-work. The case runs alone until the peaks are read; only then is the reference network made. Backend, clock and
-reporting are handed in.
+work. The case runs alone until the peaks are read; only then is the reference network made.
+Backend, clock and reporting are handed in.
 """
 
 from __future__ import annotations

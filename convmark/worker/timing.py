@@ -147,9 +147,7 @@ def timed_step(step: Step, backend: Any, clock: Clock = time.perf_counter) -> tu
     return clock() - began, token
 
 
-def first_step(
-    step: Any, backend: Any, clock: Clock = time.perf_counter
-) -> tuple[FirstStep, Any]:
+def first_step(step: Any, backend: Any, clock: Clock = time.perf_counter) -> tuple[FirstStep, Any]:
     """Take the first step, its tracing apart where it has one, and return its result too."""
     trace_s = None
     if step.trace is not None:

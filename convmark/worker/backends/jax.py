@@ -16,6 +16,7 @@ from convmark_zoo.keras_api import keras
 from convmark.worker import reference
 from convmark.worker.backends.keras3 import (
     Keras3Backend,
+    cuda_versions,
     distribution_version,
     only_visible_gpu,
 )
@@ -24,6 +25,8 @@ from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, training_batch
 
 __all__ = ["Jax"]
+
+_PLUGINS = ("jax-cuda13-plugin", "jax-cuda12-plugin")
 
 
 class Jax(Keras3Backend):
@@ -51,8 +54,7 @@ class Jax(Keras3Backend):
             "jax": jax.__version__,
             "keras": importlib.metadata.version("keras"),
             "numpy": np.__version__,
-            "cuda": distribution_version("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12"),
-            "cudnn": distribution_version("nvidia-cudnn-cu13", "nvidia-cudnn-cu12"),
+            **(cuda_versions() if distribution_version(*_PLUGINS) else {}),
         }
 
     def devices(self) -> list[str]:
@@ -129,7 +131,7 @@ class Jax(Keras3Backend):
                 values, (others, factors), pictures, targets
             )
             values, factors = optimizer.stateless_apply(factors, gradients, values)
-            return loss, (values, others, factors)
+            return loss, [list(values), list(others), list(factors)]  # as they came in: one trace
 
         return self._stateful(
             jax.jit(train, donate_argnums=0),
@@ -163,10 +165,11 @@ class Jax(Keras3Backend):
         variables = list(model.variables)
         values = [variable.value for variable in variables]
 
-        @jax.jit
-        def infer(given: Any, pictures: Any) -> Any:
+        def forward(given: Any, pictures: Any) -> Any:
             with keras.StatelessScope(list(zip(variables, given, strict=True))):
                 return model(pictures, training=False)
+
+        infer = jax.jit(forward)
 
         def step(pictures: Any) -> tuple[Any, Any]:
             output = infer(values, pictures)
@@ -187,9 +190,7 @@ class Jax(Keras3Backend):
         pictures, labels = jax.device_put(reference.batch(kind))
         weights = [jax.device_put(reference.weights())]
 
-        @jax.jit
-        def infer(values: Any, batch: Any) -> Any:
-            return _reference_logits(batch, values)
+        infer = jax.jit(_reference_logits)
 
         def loss_of(values: Any, batch: Any, classes: Any) -> Any:
             scores = jax.nn.log_softmax(_reference_logits(batch, values))
@@ -203,7 +204,7 @@ class Jax(Keras3Backend):
         train = jax.jit(train, donate_argnums=0)
 
         def small() -> tuple[Any, Any]:
-            output = infer(weights[0], pictures)
+            output = infer(pictures, weights[0])
             return output, output
 
         def large() -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ from convmark_zoo.keras_api import KERAS_VERSION, keras
 from convmark.worker.backends.keras_model import KerasBackend, ends_in_softmax, root_mean_square
 from convmark.worker.backends.synthetic import Batch
 
-__all__ = ["Keras3Backend", "distribution_version", "only_visible_gpu"]
+__all__ = ["Keras3Backend", "cuda_versions", "distribution_version", "only_visible_gpu"]
 
 if KERAS_VERSION < (3, 0):
     raise ImportError("JAX and PyTorch need Keras 3: pip install 'keras>=3'")
@@ -78,6 +78,14 @@ def only_visible_gpu(device: str) -> None:
     index = int(device.removeprefix("gpu:"))
     chosen = visible.split(",")[index] if visible else str(index)
     os.environ["CUDA_VISIBLE_DEVICES"] = chosen
+
+
+def cuda_versions() -> dict[str, str | None]:
+    """Return the versions of the CUDA libraries that are installed as packages."""
+    return {
+        "cuda": distribution_version("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12"),
+        "cudnn": distribution_version("nvidia-cudnn-cu13", "nvidia-cudnn-cu12"),
+    }
 
 
 def distribution_version(*names: str) -> str | None:

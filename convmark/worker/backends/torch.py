@@ -1,4 +1,4 @@
-"""PyTorch, through Keras 3: each operation as it is called, or the step compiled by torch.compile."""
+"""PyTorch, through Keras 3: operation by operation, or the step compiled by torch.compile."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from convmark_zoo.keras_api import keras
 from torch.nn import functional
 
 from convmark.worker import reference
-from convmark.worker.backends.keras3 import Keras3Backend, only_visible_gpu
+from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, only_visible_gpu
 from convmark.worker.backends.keras_model import dtype_policy
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, training_batch
@@ -36,8 +36,11 @@ class Torch(Keras3Backend):
         """Whether no operation has run yet, so that forking is safe.
 
         The first operation that is worth it starts a pool of threads, which a child would lack.
+        NumPy's own pool ends at the first fork, so the fewest threads so far are what counts.
         """
-        return not torch.cuda.is_initialized() and _own_threads() == self._threads
+        now, before = _own_threads(), self._threads
+        self._threads = min(now, before)
+        return now <= before and not torch.cuda.is_initialized()
 
     def versions(self) -> dict[str, str | None]:
         """Versions of what is loaded, and of the CUDA libraries that this build wants."""
@@ -47,7 +50,7 @@ class Torch(Keras3Backend):
             "keras": importlib.metadata.version("keras"),
             "numpy": np.__version__,
             "cuda": cuda,
-            "cudnn": str(torch.backends.cudnn.version()) if cuda else None,
+            "cudnn": cuda_versions()["cudnn"] if cuda else None,
         }
 
     def devices(self) -> list[str]:
@@ -188,11 +191,11 @@ def _set_tf32(on: bool) -> None:
         torch.backends.cudnn.allow_tf32 = on
 
 
-def _own_threads() -> int | None:
-    """Return how many threads this process has, None where the system does not tell."""
+def _own_threads() -> int:
+    """Return how many threads this process has; 0 where the system does not tell."""
     with contextlib.suppress(OSError):
         return len(list(Path("/proc/self/task").iterdir()))
-    return None
+    return 0
 
 
 def _reference_logits(maps: Any, variables: Any) -> Any:
