@@ -155,6 +155,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 def _run(options: Options) -> int:
     from convmark import progress
+    from convmark.ceilings import ceilings_path, gather
     from convmark.commit import read_commit
     from convmark.environment import read_machine
     from convmark.fleet import Fleet
@@ -174,10 +175,13 @@ def _run(options: Options) -> int:
             backend: devices_asked_for(options.devices, found[backend]["devices"])
             for backend in options.backends
         }
-        jobs = plan(cases(options, devices), options.processes, options.seed)
+        asked = cases(options, devices)
+        jobs = plan(asked, options.processes, options.seed)
+        path = ceilings_path(options.results, machine.name)
+        ceilings = gather(asked, fleet.answer, path, which=options.ceilings, say=_say)
         run_file = store.create_run(machine.name)
         commit = read_commit(Path.cwd(), besides=[options.results.absolute()])
-        facts = facts_of(run_file.run, machine, commit, os.environ)
+        facts = facts_of(run_file.run, machine, commit, os.environ, ceilings)
         results: list[Result] = []
         try:
             with progress.on(sys.stderr, 2 * options.time_budget_s + 2) as shown:
@@ -191,6 +195,10 @@ def _run(options: Options) -> int:
     print(summary_table(records))
     print(f"\n{kept(run_file)}")
     return EXIT_OK if all(record.measured for record in records) else EXIT_FAILED
+
+
+def _say(line: str) -> None:
+    print(f"convmark run: {line}", file=sys.stderr)
 
 
 def _doctor(options: Options) -> int:

@@ -36,6 +36,8 @@ class Options:
     jit: tuple[str, ...]
     threads: str
     backends: tuple[str, ...]
+    ceilings: str
+    """Which ceilings are measured where they are not known: auto, on or off."""
     processes: int
     """Fresh processes per case."""
     time_budget_s: float
@@ -234,6 +236,14 @@ OPTIONS = (
         parse=_choices(BACKENDS),
         default="tensorflow",
         help="framework under Keras, or several: tensorflow, jax, torch (default: tensorflow)",
+    ),
+    Option(
+        name="ceilings",
+        metavar="WHICH",
+        parse=_choice(("auto", "on", "off")),
+        default="auto",
+        help="measure once what each device can do at most, for the efficiency: auto (of GPUs), on "
+        "or off (default: auto)",
     ),
     Option(
         name="processes",

@@ -139,6 +139,13 @@ class Record:
     input_bound_throughput_samples_per_s: float | None = _time(
         "samples/s", "the same of windows fed from host memory, each step a batch of its own"
     )
+    peak_flops_per_s: float | None = _time(
+        "FLOP/s", "ceiling of the device: a large matrix product in the same precision"
+    )
+    peak_bytes_per_s: float | None = _time("bytes/s", "ceiling of the device: a large copy")
+    efficiency: float | None = _time(
+        "", "FLOP/s reached over peak_flops_per_s; training counts 3 x the forward FLOPs"
+    )
     rounds: int | None = _time("", "rounds of one case step and one reference step")
     reference: str | None = _time("", "reference network in the rounds: small or large")
     reference_version: int | None = _time("", "version of the reference network")

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import convmark
 from convmark.case import Case
 from convmark.cautions import speed_flags
+from convmark.ceilings import Ceiling, Key, efficiency, key_of
 from convmark.environment import Machine
 from convmark.errors import ConvmarkError, OptionError, WorkerError
 from convmark.launch import Answer, Interpreter, OnEvent
@@ -61,6 +62,7 @@ class Facts:
     commit: str | None
     dirty: bool | None
     flags: str
+    ceilings: Mapping[Key, Ceiling] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +240,7 @@ def _result(job: Job, answer: Answer, options: Options, facts: Facts, started: d
             return Result(case=job.case, record=record, step_times_s=[])
         return Result(
             case=job.case,
-            record=replace(record, **_figures(job.case, answer)),
+            record=_below_ceiling(replace(record, **_figures(job.case, answer)), facts),
             step_times_s=_events(answer)["steps"]["times_s"],
         )
     except (ArithmeticError, LookupError, TypeError, ValueError, ConvmarkError) as error:
@@ -321,6 +323,21 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
     }
 
 
+def _below_ceiling(record: Record, facts: Facts) -> Record:
+    """Put the ceilings of the row's device beside its figures, where they are known."""
+    case = record.case
+    ceiling = facts.ceilings.get(key_of(case))
+    if ceiling is None:
+        return record
+    work, rate = record.flops_per_sample, record.throughput_samples_per_s
+    return replace(
+        record,
+        peak_flops_per_s=ceiling.peak_flops_per_s,
+        peak_bytes_per_s=ceiling.peak_bytes_per_s,
+        efficiency=efficiency(case, work, rate, ceiling) if work and rate else None,
+    )
+
+
 def _throughput(case: Case, windows: Mapping[str, Any]) -> float:
     samples = windows["steps"] * case.batch_size * case.replicas
     return float(samples / quantile(windows["times_s"], 0.5))
@@ -343,7 +360,13 @@ def _paired(rounds: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def facts_of(run: str, machine: Machine, commit: Any, environ: Mapping[str, str]) -> Facts:
+def facts_of(
+    run: str,
+    machine: Machine,
+    commit: Any,
+    environ: Mapping[str, str],
+    ceilings: Mapping[Key, Ceiling] | None = None,
+) -> Facts:
     """Return the facts that every row of a run shares."""
     return Facts(
         run=run,
@@ -351,4 +374,5 @@ def facts_of(run: str, machine: Machine, commit: Any, environ: Mapping[str, str]
         commit=commit.sha,
         dirty=commit.dirty,
         flags=speed_flags(environ),
+        ceilings=ceilings or {},
     )

@@ -169,7 +169,7 @@ def _measure_and_judge(config: pytest.Config, campaign: Campaign) -> None:
     baseline = Baseline.check(comparison.asked, campaign) if comparison.asked else None
     say(comparison.resume(config, campaign))
     stream = bridge.progress_stream(config)
-    campaign.measure(stream)
+    campaign.measure(stream, say)
     if baseline is not None and campaign.records:
         judge(campaign, baseline, whole_suite=_is_whole(config), say=say, stream=stream)
 

@@ -7,7 +7,7 @@ in `convmark.plugin` and `bridge`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -96,23 +96,29 @@ class Campaign:
             "`convmark doctor` says why"
         )
 
-    def measure(self, stream: TextIO | None) -> None:
+    def measure(self, stream: TextIO | None, say: Callable[[str], None]) -> None:
         """Measure every case in its processes, interleaved, and keep each row as it comes.
+
+        Args:
+            say: is told of a ceiling of a device that is measured first.
 
         Raises:
             ConvmarkError: no worker can be started, or a row not be written.
             KeyboardInterrupt: the user has had enough; the rows so far are kept.
         """
+        from convmark.ceilings import ceilings_path, gather
         from convmark.commit import read_commit
         from convmark.run import facts_of, plan
 
         cases = [case for case in self.cases if self.absent(case) is None]
         if not cases or self._fleet is None:
             return
+        path = ceilings_path(self.options.results, self.machine.name)
+        ceilings = gather(cases, self._fleet.answer, path, which=self.options.ceilings, say=say)
         self._run_file = self.store.create_run(self.machine.name)
         commit = read_commit(self._folder, besides=[self.options.results.absolute()])
         jobs = plan(cases, self.options.processes, self.options.seed)
-        self._facts = facts_of(self._run_file.run, self.machine, commit, os.environ)
+        self._facts = facts_of(self._run_file.run, self.machine, commit, os.environ, ceilings)
         self._execute(jobs, stream)
 
     def measure_more(self, cases: Sequence[Case], processes: int, stream: TextIO | None) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import convmark_zoo
 
 from convmark.case import Case
-from convmark.worker import measurement
+from convmark.worker import ceiling, measurement
 from convmark.worker.protocol import encode, one_line
 
 __all__ = ["answer"]
@@ -144,4 +144,9 @@ def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:
         measurement.measure(case, builder, plan, framework, emit)
 
 
-_KINDS = {"inspect": _inspect, "measure": _measure}
+def _ceiling(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+    _make_ready(request, framework, emit)
+    ceiling.measure(framework, emit)
+
+
+_KINDS = {"ceiling": _ceiling, "inspect": _inspect, "measure": _measure}

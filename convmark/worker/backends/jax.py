@@ -22,7 +22,7 @@ from convmark.worker.backends.keras3 import (
 )
 from convmark.worker.backends.keras_model import dtype_policy
 from convmark.worker.backends.step import Step
-from convmark.worker.backends.synthetic import images, training_batch
+from convmark.worker.backends.synthetic import images, square_matrices, training_batch
 
 __all__ = ["Jax"]
 
@@ -184,6 +184,19 @@ class Jax(Keras3Backend):
         for begin in itertools.cycle(range(0, len(pool[0]), batch_size)):
             cut = slice(begin, begin + batch_size)
             yield jax.device_put(jax.tree.map(lambda array, cut=cut: array[cut], pool))
+
+    def matrix_product(self, size: int) -> Callable[[], Any]:
+        """Return the product of two square matrices of the precision's compute dtype."""
+        dtype = keras.config.dtype_policy().compute_dtype
+        left, right = (jnp.asarray(array, dtype) for array in square_matrices(size))
+        product = jax.jit(jnp.matmul)
+        return lambda: (product(left, right), None)
+
+    def copy(self, size: int) -> Callable[[], Any]:
+        """Return a copy of this many bytes: each float32 read, increased and written elsewhere."""
+        source = jnp.ones(size // 4, jnp.float32)
+        copied = jax.jit(lambda values: values + 1)
+        return lambda: (copied(source), None)
 
     def reference_step(self, kind: str) -> Callable[[], Any]:
         """Return the reference network's step (see reference.py), in raw operations."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Batch", "images", "pool_batches", "training_batch"]
+__all__ = ["Batch", "images", "pool_batches", "square_matrices", "training_batch"]
 
 Shape = Sequence[Any]
 """Whole numbers, but for the batch axis of an output."""
@@ -62,6 +62,13 @@ def training_batch(
         for shape in output_shapes
     ]
     return Batch(pictures, tuple(targets), classes=False)
+
+
+def square_matrices(size: int) -> tuple[Float32, Float32]:
+    """Return two matrices of small values, so that a product of them is finite in float16."""
+    row = np.linspace(-1, 1, size, dtype=np.float32) / np.sqrt(np.float32(size))
+    matrix = np.add.outer(row, row)
+    return matrix, matrix.T.copy()
 
 
 def _images(sample_shape: Shape, batch_size: int, generator: np.random.RandomState) -> Float32:

@@ -19,7 +19,7 @@ from convmark.worker.backends.keras_model import (
     root_mean_square,
 )
 from convmark.worker.backends.step import Step
-from convmark.worker.backends.synthetic import Batch, images, training_batch
+from convmark.worker.backends.synthetic import Batch, images, square_matrices, training_batch
 
 __all__ = ["TensorFlow"]
 
@@ -147,6 +147,31 @@ class TensorFlow(KerasBackend):
             samples = tf.data.Dataset.from_tensor_slices(self._pool(model, task, batch_size, seed))
             batches = samples.repeat().batch(batch_size, drop_remainder=True)
             yield from batches.prefetch(tf.data.AUTOTUNE)
+
+    def matrix_product(self, size: int) -> Callable[[], Any]:
+        """Return the product of two square matrices of the precision's compute dtype."""
+        dtype = keras.mixed_precision.global_policy().compute_dtype
+        left, right = self._on_device(square_matrices(size))
+        left, right = tf.cast(left, dtype), tf.cast(right, dtype)
+
+        @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
+        def product(first: Any, second: Any) -> Any:
+            output = tf.matmul(first, second)
+            return tf.reshape(output, [-1])[0], output
+
+        return lambda: product(left, right)
+
+    def copy(self, size: int) -> Callable[[], Any]:
+        """Return a copy of this many bytes: each float32 read, increased and written elsewhere."""
+        with self._scope():
+            source = tf.ones([size // 4])
+
+        @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
+        def copied(values: Any) -> Any:
+            output = values + 1.0
+            return output[0], output
+
+        return lambda: copied(source)
 
     def reference_step(self, kind: str) -> Callable[[], Any]:
         """Return the reference network's step (see reference.py), in raw operations."""

@@ -17,7 +17,7 @@ from convmark.worker import reference
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, only_visible_gpu
 from convmark.worker.backends.keras_model import dtype_policy
 from convmark.worker.backends.step import Step
-from convmark.worker.backends.synthetic import images, training_batch
+from convmark.worker.backends.synthetic import images, square_matrices, training_batch
 
 __all__ = ["Torch"]
 
@@ -149,6 +149,19 @@ class Torch(Keras3Backend):
 
     def _tensor(self, array: Any) -> Any:
         return torch.from_numpy(array).to(self._device)
+
+    def matrix_product(self, size: int) -> Callable[[], Any]:
+        """Return the product of two square matrices of the precision's compute dtype."""
+        dtype = getattr(torch, keras.config.dtype_policy().compute_dtype)
+        left, right = (self._tensor(array).to(dtype) for array in square_matrices(size))
+        output = torch.empty_like(left)
+        return lambda: (torch.matmul(left, right, out=output), None)
+
+    def copy(self, size: int) -> Callable[[], Any]:
+        """Return a copy of this many bytes: each float32 read, increased and written elsewhere."""
+        source = torch.ones(size // 4, device=self._device)
+        output = torch.empty_like(source)
+        return lambda: (torch.add(source, 1, out=output), None)
 
     def reference_step(self, kind: str) -> Callable[[], Any]:
         """Return the reference network's step (see reference.py), in raw operations."""
