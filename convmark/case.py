@@ -54,6 +54,11 @@ class Case:
             raise CaseError(f"{self.model}: precision tf32 is of GPUs alone, got the device 'cpu'")
         if self.batch_size < 1:
             raise CaseError(f"{self.model}: batch size must be at least 1, got {self.batch_size}")
+        if self.threads != "default" and not (self.threads.isdecimal() and int(self.threads) > 0):
+            raise CaseError(
+                f"{self.model}: threads must be 'default' or a whole number of at least 1, "
+                f"got {self.threads!r}"
+            )
         if self.replicas < 1:
             raise CaseError(f"{self.model}: replicas must be at least 1, got {self.replicas}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "CaseError",
     "ConvmarkError",
+    "InstallError",
     "MeasurementError",
     "OptionError",
     "StoreError",
@@ -26,6 +27,10 @@ class CaseError(ConvmarkError):
 
 class StoreError(ConvmarkError):
     """A results folder or file that cannot be read or written."""
+
+
+class InstallError(ConvmarkError):
+    """An environment to measure in that cannot be made."""
 
 
 class MeasurementError(ConvmarkError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
@@ -16,11 +17,19 @@ __all__ = ["Fleet"]
 class Fleet:
     """Answers requests as one `Interpreter` does; a context manager that ends them all."""
 
-    def __init__(self, backends: Sequence[str], *, isolation: str, time_limit_s: float) -> None:
+    def __init__(
+        self,
+        backends: Sequence[str],
+        python: str = sys.executable,
+        *,
+        isolation: str,
+        time_limit_s: float,
+    ) -> None:
         """Describe the interpreters; nothing is started yet."""
+        self.python = python
         self._interpreters = {
             backend: launch.Interpreter(
-                isolation=isolation, backend=backend, time_limit_s=time_limit_s
+                python, isolation=isolation, backend=backend, time_limit_s=time_limit_s
             )
             for backend in backends
         }

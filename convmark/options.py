@@ -51,6 +51,10 @@ class Options:
     """Which cases a live comparison judges: flagged, all or none."""
     confirm_budget_s: float
     """Most seconds for all live comparisons."""
+    pythons: tuple[str, ...] = ()
+    """Interpreters to measure in; with `environments` empty too, this one."""
+    environments: tuple[str, ...] = ()
+    """Requirements of environments to measure in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,8 @@ class Option:
     help: str
     only: str = ""
     """`run` or `pytest` where the other has no such option."""
+    repeatable: bool = False
+    """Whether it may be given more than once; its value is then a tuple."""
 
     @property
     def flag(self) -> str:
@@ -174,6 +180,12 @@ def _folder(flag: str, text: str) -> Path:
     if not text.strip() or "\0" in text:
         raise OptionError(f"{flag}: must be the path of a folder, got {text!r}")
     return Path(text)
+
+
+def _text(flag: str, text: str) -> str:
+    if not text.strip() or "\0" in text:
+        raise OptionError(f"{flag}: must not be empty, got {text!r}")
+    return text.strip()
 
 
 OPTIONS = (
@@ -289,6 +301,24 @@ OPTIONS = (
         help="seed of the plan's order, the weights and the batches (default: 0)",
     ),
     Option(
+        name="python",
+        metavar="PATH",
+        parse=_text,
+        default=None,
+        help="interpreter to measure in, or its environment's folder; it needs the framework and "
+        "nothing else (default: this one; convmark run takes several, a run for each)",
+        repeatable=True,
+    ),
+    Option(
+        name="env",
+        metavar="REQUIREMENTS",
+        parse=_text,
+        default=None,
+        help='what to measure in, such as "tensorflow==2.20.*"; made once and kept, see convmark '
+        "env list (default: what is installed here)",
+        repeatable=True,
+    ),
+    Option(
         name="confirm",
         metavar="WHICH",
         parse=_choice(("flagged", "all", "none")),
@@ -365,9 +395,17 @@ def read(given: Mapping[str, Any], settings: Mapping[str, Any] | None = None) ->
         if value is None and settings and option.key in settings:
             value = settings[option.key]
             flag = f"[tool.convmark] {option.name}"
+        if option.repeatable:
+            many = isinstance(value, (list, tuple))
+            given_each = [] if value is None else value if many else [value]
+            texts = [_as_text(flag, each) for each in given_each]
+            values[option.key] = tuple(option.parse(flag, text) for text in texts)
+            continue
         if value is None:
             value = option.default
         values[option.key] = None if value is None else option.parse(flag, _as_text(flag, value))
+    values["pythons"] = values.pop("python")
+    values["environments"] = values.pop("env")
     values["backends"] = values.pop("backend")
     values["time_budget_s"] = values.pop("time_budget")
     values["time_limit_s"] = values.pop("time_limit")

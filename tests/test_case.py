@@ -53,6 +53,8 @@ def test_the_group_of_a_model_whose_name_repeats_loses_the_model_once() -> None:
         ("jit", "auto", "jit must be one of off, on, got 'auto'"),
         ("jit", True, "jit must be one of off, on, got True"),
         ("backend", "caffe", "backend must be one of tensorflow, jax, torch, got 'caffe'"),
+        ("threads", "many", "threads must be 'default' or a whole number of at least 1, got"),
+        ("threads", "0", "threads must be 'default' or a whole number of at least 1, got"),
         ("batch_size", 0, "batch size must be at least 1, got 0"),
         ("batch_size", -1, "batch size must be at least 1, got -1"),
         ("replicas", 0, "replicas must be at least 1, got 0"),

@@ -140,3 +140,23 @@ def test_help_imports_nothing_heavy() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_each_interpreter_asked_for_is_a_run_of_its_own(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = folder / "python"
+    other.symlink_to(sys.executable)
+    options = ["--python", sys.executable, "--python", str(other), "--models", "lenet5"]
+    assert main(["run", *options, "--processes", "1"]) == 0
+    assert len(list(folder.glob("results/*/000[12].csv"))) == 2
+    assert len(list(folder.glob("results/*/*.csv"))) == 2
+    assert capsys.readouterr().out.count("rows in") == 2
+
+
+def test_an_interpreter_that_is_not_there_ends_it_before_anything_is_measured(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--python", sys.executable, "--python", "./no-such-python"]) == 2
+    assert "--python: no interpreter './no-such-python'" in capsys.readouterr().err
+    assert not list(folder.glob("results/*/*"))

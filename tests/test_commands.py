@@ -100,7 +100,7 @@ def test_compare_quotes_what_makes_runs_incomparable(
     keep(store, run_of("0001", 0.0, tensorflow="2.20.0"))
     keep(store, run_of("0002", 0.0))
     assert main(["compare"]) == 0
-    assert "tensorflow was 2.20.0, is 2.21.0: `convmark history`" in capsys.readouterr().out
+    assert "tensorflow was 2.20.0, is 2.21.0: `convmark ab`" in capsys.readouterr().out
 
 
 def test_an_unreadable_run_of_the_history_is_a_line_on_standard_error(tmp_path: Path) -> None:

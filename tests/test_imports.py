@@ -13,16 +13,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     ("errors",),
-    ("case", "environment", "git", "judging.confirm", "statistics", "worker.protocol"),
-    (
-        "batch_search",
-        "cautions",
-        "commit",
-        "judging.judgement",
-        "judging.screen",
-        "options",
-        "record",
-    ),
+    ("environments.pythons", "environments.requirement"),
+    ("environments.installer", "environments.releases"),
+    ("environments.cache",),
+    ("environments.interpreter",),
+    ("batch_search", "case", "environment", "git"),
+    ("judging.confirm", "statistics", "worker.protocol"),
+    ("cautions", "commit", "judging.judgement", "judging.screen", "options", "record"),
+    ("parsers",),
     ("doctor", "judging.comparability", "judging.metrics", "report", "store", "suites"),
     ("judging.tablefile",),
     ("judging.accepted", "judging.shelf", "judging.verdicts_file"),
@@ -30,22 +28,33 @@ LAYERS = (
     ("judging.machine", "judging.paired"),
     ("judging.review",),
     ("judging.verdict",),
-    ("commands",),
     ("launch.follower",),
     ("launch.server",),
     ("launch.interpreter",),
     ("launch",),
-    ("lockstep.worktree",),
-    ("lockstep.anchor", "lockstep.engine"),
-    ("lockstep.confirmation",),
+    ("lockstep.tally", "lockstep.worktree"),
+    (
+        "lockstep.ab_files",
+        "lockstep.anchor",
+        "lockstep.bisect",
+        "lockstep.engine",
+        "lockstep.shown",
+    ),
+    ("lockstep.confirmation", "lockstep.sides"),
     ("ceilings",),
     ("run",),
     ("fleet", "progress"),
+    ("auto_batch",),
+    ("commands.history", "commands.run", "commands.doctor", "commands.env", "lockstep.ab"),
+    ("commands.ab",),
+    ("commands.bisect",),
     ("cli", "plugin"),
 )
 """Lowest first: a module imports from lower layers alone; `plugin`, `report` count as one."""
 
 ONE_UNIT = {"plugin", "report"}
+
+ROOTS = ("", ".commands", ".environments", ".judging", ".lockstep")
 
 FRAMEWORKS = {"tensorflow", "keras", "jax", "torch"}
 HARNESS_ONLY = {"pandas", "pytest", "pytest_benchmark", "psutil", "tabulate", "rich"}
@@ -102,7 +111,7 @@ def unit(name: str) -> str:
 
 def harness_modules() -> list[str]:
     """The harness without the roots, which import nothing, and without the worker."""
-    roots = {"convmark", "convmark.judging", "convmark.lockstep"}
+    roots = {f"convmark{folder}" for folder in ROOTS}
     inside = [name for name in HARNESS if name not in roots and name not in WORKER]
     return [*inside, "convmark.worker.protocol"]
 
@@ -167,7 +176,7 @@ def test_the_zoo_imports_keras_and_itself_alone(name: str) -> None:
     assert tops(imports(name, ZOO[name])) <= allowed
 
 
-@pytest.mark.parametrize("name", ["convmark", "convmark.judging", "convmark.lockstep"])
+@pytest.mark.parametrize("name", [f"convmark{folder}" for folder in ROOTS])
 def test_the_roots_of_the_packages_import_nothing(name: str) -> None:
     assert imports(name, HARNESS[name]) <= {"__future__"}
 

@@ -161,7 +161,7 @@ def test_every_session_is_told() -> None:
         side(old),
         side(new),
         plan(),
-        watch=lambda sessions, clocks: told.append(sessions),
+        watch=lambda progress: told.append(progress.sessions),
     )
     assert told == list(range(1, len(found.wall) + 1))
 

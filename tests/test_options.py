@@ -96,6 +96,8 @@ BAD = [
     ("isolation", "", "''", "must be one of fork, spawn, none"),
     ("isolation", "thread", "'thread'", "must be one of fork, spawn, none"),
     ("isolation", "Fork", "'Fork'", "must be one of fork, spawn, none"),
+    ("python", " ", "' '", "must not be empty"),
+    ("env", "", "''", "must not be empty"),
     ("results", "", "''", FOLDER),
     ("results", "  ", "'  '", FOLDER),
     ("results", "a\0b", "'a\\x00b'", FOLDER),
@@ -123,6 +125,8 @@ BAD_IN_PYPROJECT = [
     ("time_limit = inf", "time-limit", "'inf'", SECONDS),
     ("seed = 2026-01-02", "seed", "datetime.date(2026, 1, 2)", PLAIN),
     ('results = ""', "results", "''", FOLDER),
+    ("python = true", "python", "True", PLAIN),
+    ('env = ["tensorflow==2.20.*", {}]', "env", "{}", PLAIN),
 ]
 
 BAD_TABLES = [
@@ -274,6 +278,8 @@ def test_the_defaults_are_those_that_the_help_names() -> None:
         "confirm": "flagged",
         "confirm_budget_s": 600.0,
         "seed": 0,
+        "pythons": (),
+        "environments": (),
     }
     for option in OPTIONS:
         assert "default" in option.help
@@ -332,3 +338,10 @@ def test_advice_names_the_nearest_or_all_where_they_are_few(
     value: str, known: list[str], advice: str
 ) -> None:
     assert nearest(value, known) == advice
+
+
+def test_an_option_that_may_be_repeated_is_a_tuple_from_wherever_it_comes() -> None:
+    assert read({"python": ["a", " b "]}).pythons == ("a", "b")
+    assert read({}, {"env": "tensorflow==2.20.*"}).environments == ("tensorflow==2.20.*",)
+    found = read({}, {"env": ["tensorflow==2.20.*", "2.21.0"]})
+    assert found.environments == ("tensorflow==2.20.*", "2.21.0")

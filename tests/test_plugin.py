@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
@@ -279,3 +280,24 @@ def test_the_private_seam_of_pytest_benchmark_is_as_expected(
         """
     )
     pytester.runpytest_inprocess().assert_outcomes(passed=1)
+
+
+def test_another_interpreter_is_measured_where_it_is_asked_for(
+    run: Run, worker: type[fake_worker.FakeInterpreter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    made = worker.__init__
+
+    def told(self: fake_worker.FakeInterpreter, *arguments: object, **settings: object) -> None:
+        asked.extend(arguments)
+        made(self, *arguments, **settings)
+
+    monkeypatch.setattr(worker, "__init__", told)
+    assert run("--python", sys.executable).ret == 0
+    assert asked == [sys.executable]
+
+
+def test_pytest_measures_one_interpreter_and_names_the_commands_for_more(run: Run) -> None:
+    result = run("--python", sys.executable, "--env", "tensorflow==2.20.*")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: --python, --env: pytest measures one interpreter, got *"])

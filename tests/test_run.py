@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ import pytest
 
 import convmark
 from convmark.case import Case
+from convmark.ceilings import Ceiling
 from convmark.commit import Commit
 from convmark.environment import Gpu, Machine
 from convmark.errors import OptionError, StoreError, WorkerError
@@ -365,6 +367,27 @@ def test_a_training_answer_becomes_a_row_with_every_figure(tmp_path: Path) -> No
         "accuracy": None,
     }
     assert {name: getattr(record, name) for name in expected} == pytest.approx(expected)
+
+
+def test_a_ceiling_that_is_known_gives_the_row_its_efficiency(tmp_path: Path) -> None:
+    ceiling = Ceiling(
+        measured="2026-01-02T03:04:05+00:00",
+        device=TRAIN.device,
+        backend=TRAIN.backend,
+        precision=TRAIN.precision,
+        threads=TRAIN.threads,
+        version="2.21.0",
+        matrix_size=1024,
+        peak_flops_per_s=1e12,
+        copy_bytes=1024,
+        peak_bytes_per_s=1e10,
+    )
+    known = dataclasses.replace(FACTS, ceilings={ceiling.key: ceiling})
+    record = result_of(ok(events()), tmp_path, facts=known).record
+    assert (record.peak_flops_per_s, record.peak_bytes_per_s) == (1e12, 1e10)
+    assert record.efficiency == pytest.approx(3 * 833_040 * 3200 / 1e12)  # by 3,200 samples/s
+    without = result_of(ok(events()), tmp_path / "without").record
+    assert (without.peak_flops_per_s, without.peak_bytes_per_s, without.efficiency) == (None,) * 3
 
 
 def test_an_inference_answer_has_an_output_in_place_of_losses(tmp_path: Path) -> None:

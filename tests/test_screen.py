@@ -1,6 +1,8 @@
 """The screen from history: hand-worked values, and the boundary of each rule."""
 
 import math
+import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -208,3 +210,28 @@ def test_history_alone_spends_half_of_the_error_rate():
     reach = t_quantile(0.975, 50) * 0.02
     assert decision.smallest_visible == pytest.approx(max(CONVICTED_BEYOND, half) + reach)
     assert unconfirmed(screening(own_error=None, runs=1)).smallest_visible == math.inf
+
+
+def spread_of(*cases: Sequence[float]) -> float:
+    """The spread between processes over cases of one run each, given their processes."""
+    return pooled_spread([[run(*values)] for values in cases]).between_processes
+
+
+def test_one_noisy_case_does_not_hide_what_the_others_show():
+    quiet = [(-0.03, 0.03, 0.03, -0.03)] * 8
+    assert spread_of(*quiet, (-0.5, 0.5, 0.5, -0.5)) < 1.2 * spread_of(*quiet)
+
+
+def test_below_four_cases_the_spread_is_pooled():
+    # variances 0.0048 and 0.48 of three degrees of freedom each, their mean 0.2424
+    wide = [(-0.06, 0.06, 0.06, -0.06), (-0.6, 0.6, 0.6, -0.6)]
+    assert spread_of(*wide) == pytest.approx(0.2424**0.5)
+
+
+def test_the_median_of_variances_is_made_unbiased_and_never_exceeds_their_mean():
+    rng = random.Random(0)
+    cases = [[rng.gauss(0, 0.05) for _ in range(4)] for _ in range(4000)]
+    assert spread_of(*cases) == pytest.approx(0.05, rel=0.03)
+    # three noisy cases beside two quiet ones: the mean of the variances is the smaller estimate
+    mixed = [(-0.03, 0.03)] * 2 + [(-0.3, 0.3)] * 3
+    assert spread_of(*mixed) == pytest.approx(((2 * 0.0018 + 3 * 0.18) / 5) ** 0.5)

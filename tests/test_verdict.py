@@ -118,14 +118,16 @@ def test_an_interval_too_wide_is_inconclusive_with_what_to_try() -> None:
     assert (found.verdict, found.unconfirmed, found.fails) == ("inconclusive", False, False)
     assert found.smallest_visible is not None
     seen = f"{100 * found.smallest_visible:.1f} %"
-    assert found.note == f"sees changes from {seen}: try --processes 4 or --threads 1"
+    assert (
+        found.note == f"sees changes from {seen}: try --processes 4, --threads 1 or `convmark ab`"
+    )
 
 
 def test_noise_within_the_processes_asks_for_a_longer_time_budget() -> None:
     now = run_of("0011", 0.02, 0.02, paired_log_ratio_se=0.05, threads="2")
     found = judged(now, *quiet(threads="2"))["step_time"]
     assert found.verdict == "inconclusive"
-    assert found.note.endswith("try a longer --time-budget")
+    assert found.note.endswith("try a longer --time-budget or `convmark ab`")
 
 
 def test_unlike_loads_never_end_in_unchanged() -> None:
@@ -345,10 +347,13 @@ BOUNDARIES = [
     ("peak_device_memory", 2 * MIB, 3 * MIB, "unchanged"),
     ("peak_device_memory", 2 * MIB, 3 * MIB + 1, "regressed"),
     ("peak_host_memory", 200 * MIB, 230 * MIB, "unchanged"),
-    ("peak_host_memory", 200 * MIB, 230 * MIB + 1, "regressed"),
+    ("peak_host_memory", 200 * MIB, 230 * MIB + 1, "inconclusive"),
+    # t(0.9995, 20) = 3.850; exp(3.850 x 0.2 x sqrt(1 + 1/3)) = 2.4330
+    ("peak_host_memory", 200 * MIB, 486 * MIB, "inconclusive"),
+    ("peak_host_memory", 200 * MIB, 487 * MIB, "regressed"),
+    ("peak_host_memory", 200 * MIB, 82 * MIB, "improved"),
     ("peak_host_memory", 40 * MIB, 56 * MIB, "unchanged"),
-    ("peak_host_memory", 40 * MIB, 56 * MIB + 1, "regressed"),
-    ("peak_host_memory", 200 * MIB, 170 * MIB - 1, "improved"),
+    ("peak_host_memory", 40 * MIB, 56 * MIB + 1, "inconclusive"),
     ("time_to_first_step", 2.0, 3.0, "unchanged"),
     ("time_to_first_step", 2.0, 3.01, "inconclusive"),
     ("time_to_first_step", 0.5, 1.0, "unchanged"),
@@ -410,6 +415,35 @@ def test_memory_is_the_median_over_processes_and_runs() -> None:
     assert (found.baseline, found.value) == (100 * MIB, 101 * MIB)
     assert (found.change, found.verdict) == (pytest.approx(0.01), "unchanged")
     assert found.smallest_visible == pytest.approx(0.03)
+
+
+def test_host_memory_is_held_against_the_spread_of_its_own_processes() -> None:
+    """Identical code, recorded: 187 to 294 MB from process to process."""
+    peaks = [[189.6, 189.5], [186.6, 215.7], [190.0, 230.0], [187.0, 199.0]]
+
+    def run(name: str, values: list[float]) -> list[Record]:
+        return [
+            process(run=name, process=n, order=n, peak_host_memory_bytes=int(value * MIB))
+            for n, value in enumerate(values, 1)
+        ]
+
+    runs = [run(f"{number:04d}", values) for number, values in enumerate(peaks, 1)]
+    found = judged(run("0005", [294.4, 198.5]), *runs)["peak_host_memory"]
+    assert (found.verdict, found.fails) == ("inconclusive", False)
+    assert found.note == "no more than its processes differ by: try --processes"
+    twice = judged(run("0005", [500.0, 500.0]), *runs)["peak_host_memory"]
+    assert (twice.verdict, twice.fails) == ("regressed", True)
+
+
+def test_where_many_processes_agree_a_smaller_growth_of_host_memory_convicts() -> None:
+    def run(name: str, value: int) -> list[Record]:
+        return [
+            process(run=name, process=n, order=n, peak_host_memory_bytes=(value + n) * MIB)
+            for n in range(1, 4)
+        ]
+
+    runs = [run(f"{number:04d}", 200) for number in range(1, 11)]
+    assert judged(run("0011", 240), *runs)["peak_host_memory"].verdict == "regressed"
 
 
 def test_what_one_side_lacks_is_not_judged() -> None:

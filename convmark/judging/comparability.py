@@ -66,8 +66,8 @@ _OF_A_RUN = (
 )
 """Facts that all rows of a run share, as far as they are known."""
 
-_AB = "`convmark history` shows both"
-_REPORT = "`convmark history` shows plain step times"
+_AB = "`convmark ab` compares them live"
+_REPORT = "`convmark report` sets them side by side"
 _ANEW = "`convmark accept` of a run measured so starts a new history"
 _COMMANDS = {
     "machine": _REPORT,

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import mean, median, stdev
+from statistics import mean, median, stdev, variance
 from typing import Literal
 
 from convmark.case import TASKS
+from convmark.judging.confirm import t_quantile
 from convmark.record import Record
 
 __all__ = ["METRICS", "Metric", "middle", "plain_verdict"]
 
 MIB = 2**20
+
+_ENOUGH_FREEDOM = 20
+_CONFIDENCE = 0.9995
+"""Two-sided 99.9 %, as every case of a suite is judged so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +35,9 @@ class Metric:
     relative: float = 0.0
     absolute: float = 0.0
     tasks: tuple[str, ...] = TASKS
+    between_processes: float = 0.0
+    """Above 0 a change must also be clear of the spread between processes, which is taken to be
+    so much at least, as a log ratio, until `_ENOUGH_FREEDOM` processes tell it."""
     convicts: bool = True
     """Whether it fails a run; without, a change beyond the tolerances is inconclusive."""
 
@@ -84,6 +93,7 @@ METRICS = (
         rule="tolerance",
         relative=0.15,
         absolute=16 * MIB,
+        between_processes=0.2,  # 0.15 to 0.2 were seen on identical code: the C library's arenas
     ),
     Metric(name="parameters", column="parameters", unit="", rule="exact"),
     Metric(name="flops_per_sample", column="flops_per_sample", unit="FLOPs", rule="exact"),
@@ -101,7 +111,7 @@ METRICS = (
 
 
 def plain_verdict(
-    metric: Metric, baseline: float, value: float, groups: Iterable[Sequence[Record]]
+    metric: Metric, baseline: float, value: float, groups: Sequence[Sequence[Record]]
 ) -> tuple[str, float, str]:
     """Return verdict, the largest difference allowed, in the metric's unit, and a note.
 
@@ -115,9 +125,30 @@ def plain_verdict(
         return "unchanged", allowed, ""
     if not metric.convicts:
         return "inconclusive", allowed, "shown, never convicts"
+    if metric.between_processes and value > 0 and baseline > 0:
+        reach = _reach(metric, groups)
+        allowed = max(allowed, baseline * math.expm1(reach))
+        if abs(math.log(value / baseline)) <= reach:
+            return "inconclusive", allowed, "no more than its processes differ by: try --processes"
     worse = (value < baseline) == metric.higher_is_better
     exact = f"was {baseline:,.0f}, is {value:,.0f}" if metric.rule == "exact" else ""
     return "regressed" if worse else "improved", allowed, exact
+
+
+def _reach(metric: Metric, groups: Sequence[Sequence[Record]]) -> float:
+    """Return the log ratio of this run to its baseline that identical code does not exceed.
+
+    Source:
+        Student's t for the difference of two means, with the standard deviation within runs.
+    """
+    logs = [[math.log(value) for value in _values(rows, metric) if value > 0] for rows in groups]
+    now, *before = (group for group in logs if group)
+    freedom = sum(len(group) - 1 for group in (now, *before))
+    squares = sum(variance(group) * (len(group) - 1) for group in (now, *before) if len(group) > 1)
+    own = float((squares / freedom) ** 0.5) if freedom else 0.0
+    spread = max(own, metric.between_processes) if freedom < _ENOUGH_FREEDOM else own
+    shares = 1 / len(now) + 1 / sum(map(len, before))
+    return float(t_quantile(_CONFIDENCE, max(freedom, _ENOUGH_FREEDOM)) * spread * shares**0.5)
 
 
 def _own_spread(metric: Metric, groups: Iterable[Sequence[Record]]) -> float:

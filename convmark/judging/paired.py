@@ -266,8 +266,8 @@ def _advice(step: StepTime, smallest_visible: float) -> str:
     more = f"--processes {2 * step.processes}"
     if step.own_error > step.wall.error / 2:
         more = "a longer --time-budget"
-    threads = " or --threads 1" if step.threads_free else ""
-    return f"sees changes from {_percent(smallest_visible)}: try {more}{threads}"
+    threads = ", --threads 1" if step.threads_free else ""
+    return f"sees changes from {_percent(smallest_visible)}: try {more}{threads} or `convmark ab`"
 
 
 def _percent(log_ratio: float) -> str:

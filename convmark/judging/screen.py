@@ -5,6 +5,7 @@ History alone convicts nobody but where nothing can be run beside (`unconfirmed`
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -64,6 +65,8 @@ _EARLY_BETWEEN_RUNS = 0.017
 """Assumed at least, until `_ENOUGH_FREEDOM`: the largest seen on a quiet machine."""
 
 _ENOUGH_FREEDOM = 20
+_ENOUGH_CASES = 4
+"""From here on the typical case's spread is told by the median."""
 _OWN_FREEDOM = 4
 """From here on a case's own spread counts where it exceeds the pool's."""
 
@@ -180,8 +183,13 @@ def pooled_spread(baselines: Sequence[Sequence[Run]], current: Sequence[Run] = (
     Source:
         Searle, Casella and McCulloch (1992), analysis of variance estimators.
     """
-    runs = [run for runs in baselines for run in runs]
-    process_variance, process_freedom = _between_processes([*runs, *current])
+    of_cases = [list(runs) for runs in baselines]
+    for place, now in enumerate(current):
+        if place < len(of_cases):
+            of_cases[place].append(now)
+        else:
+            of_cases.append([now])
+    process_variance, process_freedom = _typical(of_cases)
     if process_freedom < _ENOUGH_FREEDOM:
         process_variance = max(process_variance, _EARLY_BETWEEN_PROCESSES**2)
     process_variance = max(process_variance, _LEAST_BETWEEN_PROCESSES**2)
@@ -194,6 +202,31 @@ def pooled_spread(baselines: Sequence[Sequence[Run]], current: Sequence[Run] = (
         between_runs=run_variance**0.5,
         run_freedom=run_freedom,
     )
+
+
+def _typical(of_cases: Sequence[Sequence[Run]]) -> tuple[float, int]:
+    """Return the variance between processes of a typical case, and its freedom.
+
+    One noisy case must not hide what the others show, so where there are `_ENOUGH_CASES` their
+    weighted median counts where it is below their mean. A case that is noisier than that is held
+    against its own spread once that is known (`_OWN_FREEDOM`); until then it is looked at live in
+    vain, which costs time, and convicts nobody.
+
+    Source:
+        Wilson and Hilferty (1931) for the median of chi-squared.
+    """
+    pooled, freedom = _between_processes([run for runs in of_cases for run in runs])
+    known = [found for found in map(_between_processes, of_cases) if found[1]]
+    if len(known) < _ENOUGH_CASES:
+        return pooled, freedom
+    unbiased = sorted((variance / (1 - 2 / (9 * own)) ** 3, own) for variance, own in known)
+    passed = itertools.accumulate(own for _, own in unbiased)
+    middle = next(
+        variance
+        for (variance, _), so_far in zip(unbiased, passed, strict=True)
+        if 2 * so_far >= freedom
+    )
+    return min(middle, pooled), freedom
 
 
 def _between_processes(runs: Sequence[Run]) -> tuple[float, int]:

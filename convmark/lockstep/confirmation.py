@@ -11,18 +11,18 @@ from pathlib import Path
 from convmark.case import Case
 from convmark.commit import Commit, read_commit
 from convmark.errors import ConvmarkError
-from convmark.judging.confirm import Clocks, error_rate_per_case
+from convmark.judging.confirm import error_rate_per_case
 from convmark.judging.judgement import BUDGET_SPENT, SAME_COMMIT, Confirmation
 from convmark.lockstep.anchor import MakeInterpreter, Origin, beside, origin_of
-from convmark.lockstep.engine import Plan, Side, compare
+from convmark.lockstep.engine import Plan, Progress, Side, compare
 
 __all__ = ["DIRTY_TREE", "NO_COMMIT", "Limits", "Watch", "confirm"]
 
 NO_COMMIT = "no commit"
 DIRTY_TREE = "dirty tree"
 
-Watch = Callable[[Case, int, Clocks | None], None]
-"""Is told the case, its sessions so far, and what is known of it."""
+Watch = Callable[[Case, Progress], None]
+"""Is told the case and how far it is, after each of its sessions."""
 
 Sources = Mapping[str, Sequence[str] | None]
 
@@ -49,7 +49,7 @@ def confirm(
     make: MakeInterpreter,
     limits: Limits,
     clock: Callable[[], float],
-    watch: Watch = lambda case, sessions, clocks: None,
+    watch: Watch = lambda case, progress: None,
 ) -> dict[str, Confirmation]:
     """Return what a live comparison says of each case, by the case's name.
 

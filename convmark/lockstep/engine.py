@@ -12,25 +12,29 @@ import contextlib
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from convmark.case import Case
 from convmark.errors import WorkerError
-from convmark.judging.confirm import (
-    LOOKS,
-    Clock,
-    Clocks,
-    Session,
-    control_alarms,
-    judge_clocks,
-)
+from convmark.judging.confirm import Clock, Session
 from convmark.launch import Interpreter, LiveWorker
+from convmark.lockstep.tally import CONTROL, NEW, OLD, VOID, Comparison, Plan, Progress, Tally
 from convmark.statistics import trimmed_mean
 
-__all__ = ["VOID", "Comparison", "Plan", "Side", "compare", "primary_clock"]
+__all__ = [
+    "CONTROL",
+    "NEW",
+    "VOID",
+    "Comparison",
+    "Plan",
+    "Progress",
+    "Side",
+    "compare",
+    "primary_clock",
+]
 
 ROUNDS = (50, 150)
 """The least and the most rounds of a session."""
@@ -42,10 +46,6 @@ MOST_STEPS = 10
 
 ZERO_CPU_S = 1e-9
 
-OLD, NEW, CONTROL = "old", "new", "control"
-
-VOID = "the A/A control differs from its twin"
-
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -56,42 +56,7 @@ class Side:
     """The same for all sides, but where a setting is what differs."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How a comparison is run."""
-
-    seed: int
-    warm_up_s: float
-    """Most seconds of warm-up of each worker."""
-    error_rate: float
-    """Chance of calling identical code changed, over all looks."""
-    seconds_left: Callable[[], float] = field(default=lambda: math.inf)
-    """Seconds that may still be spent; no session is begun that will not fit."""
-    target: float = math.inf
-    """Half-width of the interval, as a log ratio, down to which it goes on after a verdict."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """What came of it: changes are ln(new / old), so above 0 is slower."""
-
-    clocks: Clocks | None
-    """None where no verdict could be sought."""
-    wall: tuple[Session, ...]
-    cpu: tuple[Session, ...]
-    control_wall: tuple[Session, ...] = ()
-    """ln(control / old) of the same sessions."""
-    control_cpu: tuple[Session, ...] = ()
-    reason: str
-    """Why there is no verdict, or why it came early; else empty."""
-    out_of_time: bool = False
-    void: bool = False
-    """Whether the control alarmed, so that the verdict is inconclusive."""
-    sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """By side its model's parameters, trainable parameters, bytes, and FLOPs per sample."""
-
-
-Watch = Callable[[int, Clocks | None], None]
+Watch = Callable[[Progress], None]
 
 
 def primary_clock(case: Case) -> Clock:
@@ -105,19 +70,19 @@ def compare(
     plan: Plan,
     *,
     control: Side | None = None,
-    watch: Watch = lambda sessions, clocks: None,
+    watch: Watch = lambda progress: None,
     clock: Callable[[], float] = lambda: 0.0,
 ) -> Comparison:
     """Run sessions of old and new in lock-step until a look decides.
 
     Args:
         control: a second copy of the old side, which runs in the same rounds.
-        watch: is told the number of sessions and what is known so far after each of them.
+        watch: is told after each session.
         clock: seconds, to learn how long a session takes.
     """
     sides = {OLD: old, NEW: new} | ({CONTROL: control} if control else {})
     clocks_agree = {primary_clock(side.case) for side in sides.values()}
-    tally = _Tally(plan, primary="cpu" if clocks_agree == {"cpu"} else "wall")
+    tally = Tally(plan, primary="cpu" if clocks_agree == {"cpu"} else "wall")
     order = random.Random(plan.seed)
     longest_s = 0.0
     while not tally.settled:
@@ -125,78 +90,17 @@ def compare(
         if plan.seconds_left() < longest_s:
             return tally.cut_short("the time for confirming is spent", out_of_time=True)
         try:
-            tally.add(_session(sides, plan, order, tally))
+            latest = _session(sides, plan, order, tally)
         except WorkerError as error:
             return tally.cut_short(str(error))
+        tally.add(latest)
         longest_s = max(longest_s, clock() - began)
-        watch(tally.sessions, tally.clocks)
+        watch(tally.progress(latest))
     return tally.result()
 
 
-class _Tally:
-    """The sessions so far, and what the looks made of them."""
-
-    def __init__(self, plan: Plan, primary: Clock) -> None:
-        self._plan = plan
-        self._primary: Clock = primary
-        self._found: dict[tuple[str, Clock], list[Session]] = {}
-        self._void = False
-        self.clocks: Clocks | None = None
-        self.sizes: dict[str, dict[str, Any]] = {}
-
-    @property
-    def sessions(self) -> int:
-        return len(self._of(NEW, "wall"))
-
-    @property
-    def settled(self) -> bool:
-        if self.clocks is None or self.clocks.decision.verdict is None:
-            return False
-        decision = self.clocks.decision
-        narrow = (decision.high - decision.low) / 2 <= self._plan.target
-        return narrow or self._void or self.sessions >= LOOKS[-1]
-
-    def _of(self, side: str, clock: Clock) -> list[Session]:
-        return self._found.setdefault((side, clock), [])
-
-    def add(self, found: Mapping[tuple[str, Clock], Session]) -> None:
-        for (side, clock), session in found.items():
-            self._of(side, clock).append(session)
-        if self.sessions in LOOKS:
-            self._look(LOOKS.index(self.sessions))
-
-    def _look(self, look: int, *, last: bool = False) -> None:
-        rate = self._plan.error_rate
-        wall, cpu = self._of(NEW, "wall"), self._of(NEW, "cpu")
-        self.clocks = judge_clocks(wall, cpu, rate, look, primary=self._primary, last=last)
-        control = self._of(CONTROL, self._primary)
-        self._void = bool(control) and control_alarms(control, rate, look)
-        if self._void:
-            self.clocks = self.clocks.without_verdict()
-
-    def cut_short(self, reason: str, *, out_of_time: bool = False) -> Comparison:
-        """Say what the sessions so far tell, as no more will come."""
-        if self.sessions >= 2:
-            look = min(sum(self.sessions > size for size in LOOKS), len(LOOKS) - 1)
-            self._look(look, last=True)
-        return self.result(reason, out_of_time=out_of_time)
-
-    def result(self, reason: str = "", *, out_of_time: bool = False) -> Comparison:
-        return Comparison(
-            clocks=self.clocks,
-            wall=tuple(self._of(NEW, "wall")),
-            cpu=tuple(self._of(NEW, "cpu")),
-            control_wall=tuple(self._of(CONTROL, "wall")),
-            control_cpu=tuple(self._of(CONTROL, "cpu")),
-            reason=reason or (VOID if self._void else ""),
-            out_of_time=out_of_time,
-            void=self._void,
-            sizes=self.sizes,
-        )
-
-
 def _session(
-    sides: Mapping[str, Side], plan: Plan, order: random.Random, tally: _Tally
+    sides: Mapping[str, Side], plan: Plan, order: random.Random, tally: Tally
 ) -> dict[tuple[str, Clock], Session]:
     """Return one session's ln(side / old) by wall and by CPU time, of each side but the old.
 

@@ -35,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             group.addoption(
                 option.flag,
                 metavar=option.metavar,
+                action="append" if option.repeatable else "store",
                 default=None,
                 help=option.help,
                 dest=_dest(option.key),

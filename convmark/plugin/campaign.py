@@ -7,11 +7,13 @@ in `convmark.plugin` and `bridge`.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from convmark.case import Case
+from convmark.errors import OptionError
 from convmark.options import Options
 from convmark.plugin.replay import Measured
 
@@ -34,6 +36,8 @@ class Campaign:
         self._folder = folder
         self._machine: Machine | None = None
         self._fleet: Fleet | None = None
+        self.python = sys.executable
+        """The interpreter that is measured."""
         self.cases: list[Case] = []
         self._frameworks: dict[str, dict[str, Any]] = {}
         self._run_file: RunFile | None = None
@@ -77,14 +81,31 @@ class Campaign:
 
         self.store.check_writable()
         self.cases = list(dict.fromkeys(cases))
+        self.python = self._python()
         self._fleet = Fleet(
             list(dict.fromkeys(case.backend for case in self.cases)),
+            self.python,
             isolation=self.options.isolation,
             time_limit_s=self.options.time_limit_s,
         )
         self._frameworks = self._fleet.inspect(dict.fromkeys(case.model for case in self.cases))
         for framework in self._frameworks.values():
             devices_asked_for(self.options.devices, framework["devices"])
+
+    def _python(self) -> str:
+        """Return the interpreter asked for, made now where it is an environment's."""
+        if not self.options.pythons and not self.options.environments:
+            return sys.executable
+        from convmark.environments.interpreter import interpreters
+
+        asked = [*self.options.pythons, *self.options.environments]
+        if len(asked) > 1:
+            raise OptionError(
+                f"--python, --env: pytest measures one interpreter, got {', '.join(asked)}; "
+                "convmark run takes several, and convmark ab compares two"
+            )
+        (path,) = interpreters(self.options.pythons, self.options.environments)
+        return path
 
     def absent(self, case: Case) -> str | None:
         """Why the case's device, found by the driver, cannot be measured; None when it can."""

@@ -17,10 +17,10 @@ from convmark.errors import ConvmarkError
 from convmark.report.units import duration_text
 
 if TYPE_CHECKING:
-    from convmark.judging.confirm import Clocks
     from convmark.judging.history import History
     from convmark.judging.judgement import Confirmation
     from convmark.lockstep.anchor import Origin
+    from convmark.lockstep.engine import Progress
     from convmark.plugin.campaign import Campaign
 
 __all__ = ["Baseline", "judge"]
@@ -148,6 +148,7 @@ def _confirm(
     )
     make = functools.partial(
         Interpreter,
+        campaign.python,
         isolation="fork" if options.isolation == "fork" else "spawn",
         time_limit_s=options.time_limit_s,
     )
@@ -185,13 +186,14 @@ def _anchor_of(baseline: Baseline, history: History, case: Case, origin: Origin)
     return anchor.commit
 
 
-def _say_progress(say: Say, case: Case, sessions: int, clocks: Clocks | None) -> None:
+def _say_progress(say: Say, case: Case, progress: Progress) -> None:
     """Show what each look has found."""
     from convmark.judging.confirm import LOOKS
 
-    if clocks is None or sessions not in LOOKS:
+    sessions = progress.sessions
+    if progress.clocks is None or sessions not in LOOKS:
         return
-    decision = clocks.decision
+    decision = progress.clocks.decision
     low, high = 100 * decision.low, 100 * decision.high
     verdict = decision.verdict or "not clear yet, going on"
     say(

@@ -14,67 +14,21 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import multiprocessing
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parent.parent.parent
+from slowed import TRIAL_ELEMENTS, VICTIM, Diary, clone, commit, elements_for, run
+
 DEFAULT_FOLDER = Path(tempfile.gettempdir()) / "convmark-live"
 PHASES = ("quiet", "loaded", "slower", "creeping")
 RUNS = 6
-VICTIM = "lenet5"
 CASES = "lenet5,mini_inception,mini_resnet,mini_resnet_norm,conv_layer,separable_layer"
-TRIAL_ELEMENTS = 100_000
-
-BURN = '''
-
-class Burn(keras.layers.Layer):
-    """Real work that changes nothing: tanh of some elements of the input, forward and backward."""
-
-    def call(self, images):
-        flat = tf.reshape(images, [-1])
-        tiled = tf.tile(flat[:784], [BURN_ELEMENTS // 784 + 1])[:BURN_ELEMENTS]
-        return images + 1e-30 * tf.reduce_mean(tf.tanh(tf.tanh(tiled)))
-'''
-
-
-def run(*command: str, folder: Path, **settings: object) -> subprocess.CompletedProcess[str]:
-    """Run a command and keep what it prints."""
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, **settings
-    )  # type: ignore[call-overload, no-any-return]
-
-
-def git(folder: Path, *arguments: str) -> str:
-    identity = ("-c", "user.name=live", "-c", "user.email=live@example.invalid")
-    done = run("git", *identity, *arguments, folder=folder)
-    if done.returncode:
-        raise SystemExit(f"git {' '.join(arguments)}: {done.stderr.strip()}")
-    return done.stdout.strip()
-
-
-def commit(project: Path, note: str, elements: int) -> None:
-    """Commit a version of the victim that burns so much, with a note that makes it a new one."""
-    path = project / "models" / "lenet.py"
-    original = git(project, "show", "origin/HEAD:models/lenet.py")
-    text = original
-    if elements:
-        text = text.replace(
-            "def lenet5(", f"BURN_ELEMENTS = {elements}\n{BURN}\n\ndef lenet5(", 1
-        ).replace("keras.Input(MNIST_SHAPE),", "keras.Input(MNIST_SHAPE),\n            Burn(),", 1)
-        text = text.replace("from .keras_api import keras", FULL_IMPORTS, 1)
-    path.write_text(f"{text}\n# {note}\n")
-    git(project, "commit", "--quiet", "--all", "--message", note)
-
-
-FULL_IMPORTS = "import tensorflow as tf\n\nfrom .keras_api import keras"
 
 
 @contextlib.contextmanager
@@ -96,18 +50,20 @@ def _spin() -> None:
         sum(range(10_000))
 
 
-def bench(project: Path, results: Path, models: str) -> dict[str, object]:
+def bench(project: Path, results: Path, models: str, threads: str) -> dict[str, object]:
     """Run the training suite against its history; return its step times' verdicts."""
     began = time.monotonic()
     done = run(
         sys.executable, "-m", "pytest", "bench/test_training.py", f"--models={models}",
-        "--time-budget=1", f"--results={results}", "--benchmark-compare", "-q",
-        "-p", "no:cacheprovider", folder=project,
+        f"--threads={threads}", "--time-budget=1", f"--results={results}", "--benchmark-compare",
+        "-q", "-p", "no:cacheprovider", folder=project,
         env={**os.environ, "PYTHONPATH": str(project)},
     )  # fmt: skip
     if done.returncode not in (0, 1):
         raise SystemExit(f"pytest ended with {done.returncode}:\n{done.stdout}{done.stderr}")
-    verdicts = {line.split()[0]: line for line in done.stdout.splitlines() if " step_time " in line}
+    table = [line for line in done.stdout.splitlines() if line.startswith(tuple(CASES.split(",")))]
+    told = [line for line in table if " step_time " in line or " regressed " in line]
+    verdicts = {" ".join(line.split()[:2]): line for line in told}
     lines = [re.sub(r" {2,}", "  ", line) for line in verdicts.values()]
     return {
         "exit": done.returncode,
@@ -117,43 +73,10 @@ def bench(project: Path, results: Path, models: str) -> dict[str, object]:
     }
 
 
-def elements_for(project: Path, share: float) -> int:
-    """Return how much to burn for so large a share of the victim's CPU time, by lock-step."""
-    from convmark.case import Case
-    from convmark.launch import Interpreter
-    from convmark.lockstep.anchor import Origin, beside
-    from convmark.lockstep.engine import Plan, Side, compare
-
-    case = Case(model=VICTIM, task="train", batch_size=32)
-    origin = Origin(repository=project, folder=Path("models"), is_zoo=True)
-
-    def make(zoo: Path = project / "models") -> Interpreter:
-        return Interpreter(zoo=zoo)
-
-    with beside(origin, "origin/HEAD", make) as (old, new):
-        plan = Plan(seed=0, warm_up_s=1.0, error_rate=0.01)
-        found = compare(Side(old, case), Side(new, case), plan, clock=time.monotonic)
-    slower = sum(session.log_ratio for session in found.cpu) / len(found.cpu)
-    print(f"  {TRIAL_ELEMENTS} elements cost {100 * slower:.1f} % of CPU time", flush=True)
-    return round(TRIAL_ELEMENTS * share / slower)
-
-
-class Diary:
-    """What has been done, kept after every run."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.done = json.loads(path.read_text()) if path.is_file() else {}
-
-    def keep(self, name: str, value: object) -> None:
-        self.done[name] = value
-        self._path.write_text(json.dumps(self.done, indent=1))
-
-
 def once(diary: Diary, name: str, project: Path, results: Path, models: str, note: str) -> None:
     """Do one run unless it is done, and print what came of it."""
     if name not in diary.done:
-        diary.keep(name, bench(project, results, models))
+        diary.keep(name, bench(project, results, models, diary.done["threads"]))
     found = diary.done[name]
     print(f"\n{name}: {note}; exit {found['exit']}, {found['seconds']} s")
     for line in [*found["confirmed"], *found["verdicts"]]:
@@ -175,7 +98,7 @@ def changed(diary: Diary, project: Path, folder: Path, phase: str) -> None:
     """One slower run after the quiet ones, or a series that grows from a first run of its own."""
     if "elements of 10 %" not in diary.done:
         commit(project, "trial", TRIAL_ELEMENTS)
-        diary.keep("elements of 10 %", elements_for(project, 0.10))
+        diary.keep("elements of 10 %", elements_for(project, 0.10, diary.done["threads"]))
     tenth = diary.done["elements of 10 %"]
     if phase == "slower":
         if "slower" not in diary.done:
@@ -194,13 +117,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--only", nargs="+", choices=PHASES, default=PHASES)
+    parser.add_argument("--threads", default="1", help="of the measured processes (default: 1)")
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
-    project = options.folder / "project"
-    if not project.is_dir():
-        git(options.folder, "clone", "--quiet", str(CHECKOUT), str(project))
-    sys.path.insert(0, str(project))
+    project = clone(options.folder)
     diary = Diary(options.folder / "diary.json")
+    if diary.done.setdefault("threads", options.threads) != options.threads:
+        raise SystemExit(f"{options.folder}: was begun with --threads {diary.done['threads']}")
     for phase in options.only:
         (unchanged if phase in ("quiet", "loaded") else changed)(
             diary, project, options.folder, phase

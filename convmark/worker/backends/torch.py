@@ -101,9 +101,13 @@ class Torch(Keras3Backend):
         parameters = [variable.value for variable in variables]
         optimizer = self._optimizer(learning_rate, variables)
 
+        def forward(pictures: Any, targets: Any) -> Any:
+            return loss_of(model(pictures, training=True), targets, model.losses)
+
+        forward = self._compiled(forward) if compiled else forward
+
         def train(pictures: Any, targets: Any) -> Any:
-            output = model(pictures, training=True)
-            loss = loss_of(output, targets, model.losses)
+            loss = forward(pictures, targets)
             gradients = torch.autograd.grad(
                 optimizer.scale_loss(loss), parameters, allow_unused=True
             )
@@ -113,7 +117,7 @@ class Torch(Keras3Backend):
             return loss, loss
 
         return Step(
-            self._compiled(train) if compiled else train,
+            train,
             (self._tensor(batch.images), tuple(map(self._tensor, batch.targets))),
         )
 

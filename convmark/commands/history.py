@@ -1,9 +1,10 @@
-"""The commands that measure nothing: `convmark compare`, `accept` and `history`."""
+"""The commands that judge and show runs: `convmark compare`, `accept` and `history`."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -17,13 +18,17 @@ from convmark.judging.verdict import conclude, review
 from convmark.judging.verdicts_file import read_verdicts, verdicts_path
 from convmark.options import nearest
 from convmark.record import COLUMNS, Record
+from convmark.report.across import COLUMNS as ACROSS
+from convmark.report.across import FORMS as ACROSS_FORMS
+from convmark.report.across import across as across_cells
+from convmark.report.across import across_report
 from convmark.report.summary import spread
 from convmark.report.units import seconds_text, share_text
 from convmark.report.verdicts import FORMATS, verdicts_report
 from convmark.statistics import quantile
-from convmark.store import Store, read_run
+from convmark.store import Store, StoreWarning, read_run
 
-__all__ = ["accept", "compare", "history"]
+__all__ = ["accept", "across", "compare", "history"]
 
 
 def compare(results: Path, machine: str | None, runs: Sequence[str], form: str) -> bool:
@@ -54,6 +59,42 @@ def compare(results: Path, machine: str | None, runs: Sequence[str], form: str) 
     if text:
         print(text)
     return any(judgement.fails for judgement in judgements)
+
+
+def across(results: Path, machine: str | None, runs: Sequence[str], column: str, form: str) -> None:
+    """Print each case over the values of a column, from all runs or those named.
+
+    Raises:
+        OptionError: no such column or format.
+        StoreError: a run that is not there or cannot be read, or none has the column.
+    """
+    if column not in ACROSS:
+        raise OptionError(f"--across: unknown column {column!r}; {nearest(column, ACROSS)}")
+    if form not in ACROSS_FORMS:
+        raise OptionError(f"--format: must be one of {', '.join(ACROSS_FORMS)}, got {form!r}")
+    store = Store(results)
+    if column == "machine" and machine is None and not runs:
+        paths = [path for folder in _folders(store) for path in store.runs(folder.name)]
+        named: list[Path] = []
+    else:
+        store, folder_name = _place(store, machine, runs)
+        named = [store.find(run, folder_name) for run in runs]
+        paths = named or store.runs(folder_name)
+    cells = across_cells(_rows(paths, strict=bool(named)), column)
+    if not cells:
+        raise StoreError(f"{store.folder}: no measured row there tells its {column}")
+    print(across_report(cells, column, form))
+
+
+def _rows(paths: Sequence[Path], *, strict: bool) -> Iterator[Record]:
+    """Yield all rows; a file that cannot be read is left out with a warning, unless strict."""
+    for path in paths:
+        try:
+            yield from read_run(path)
+        except StoreError as error:
+            if strict:
+                raise
+            warnings.warn(f"{error}; left out of the table", StoreWarning, stacklevel=2)
 
 
 def accept(results: Path, machine: str | None, run: str, reason: str) -> None:

@@ -1,0 +1,1 @@
+"""What the commands of `convmark` do; `convmark.cli` has their options."""

@@ -1,0 +1,241 @@
+"""`convmark ab`: two environments, commits or settings against each other, in lock-step."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import convmark
+import convmark.launch
+from convmark.case import Case
+from convmark.environment import read_machine
+from convmark.errors import OptionError
+from convmark.judging.confirm import LOOKS, Clock, Session
+from convmark.lockstep import ab_files
+from convmark.lockstep.ab import End, Outcome, Pair, Terms, compare_cases, inspected
+from convmark.lockstep.ab_files import SessionRow, VerdictRow
+from convmark.lockstep.engine import CONTROL, Progress
+from convmark.lockstep.shown import Shown
+from convmark.lockstep.sides import Make, SideSpec
+from convmark.options import Options
+from convmark.report.sessions import comparison_table, interval_text
+from convmark.run import devices_asked_for
+from convmark.store import Store
+from convmark.suites import NETWORKS, cases
+
+__all__ = ["FORMS", "Comparing", "ab", "make_of"]
+
+FORMS = ("table", "markdown", "json")
+
+
+def make_of(options: Options) -> Make:
+    """Return what makes the interpreters of a comparison.
+
+    Raises:
+        OptionError: there are several backends.
+    """
+    if len(options.backends) > 1:
+        raise OptionError(
+            f"--backend: a comparison has one, got {', '.join(options.backends)}; convmark run "
+            "measures several"
+        )
+    return functools.partial(
+        _interpreter,
+        backend=options.backends[0],
+        isolation="fork" if options.isolation == "fork" else "spawn",
+        time_limit_s=options.time_limit_s,
+    )
+
+
+def _interpreter(python: str, **settings: Any) -> convmark.launch.Interpreter:
+    return convmark.launch.Interpreter(python, **settings)
+
+
+def ab(
+    options: Options, a: SideSpec, b: SideSpec, *, target: float, form: str
+) -> tuple[bool, bool]:
+    """Compare, print the verdicts, keep sessions and verdicts in results/ab.
+
+    Args:
+        target: half-width of the interval, as a share, at which a case may end.
+
+    Returns:
+        whether a case of B is slower, and whether the user has interrupted.
+
+    Raises:
+        ConvmarkError: a side, a case or the results folder is not to be had.
+    """
+    if form not in FORMS:
+        raise OptionError(f"--format: must be one of {', '.join(FORMS)}, got {form!r}")
+    Store(options.results).check_writable()
+    comparing = Comparing.opened(options, a, b)
+    print(comparing.title, file=sys.stderr)
+    interrupted = False
+    found: list[VerdictRow] = []
+    try:
+        for row in comparing.rows(comparing.cases, math.log1p(target)):
+            found.append(row)
+    except KeyboardInterrupt:
+        interrupted = True
+        print("convmark ab: interrupted", file=sys.stderr)
+    if found:
+        print(comparison_table(found, form))
+    print(f"\n{len(found)} of {len(comparing.cases)} cases; {comparing.kept}", file=sys.stderr)
+    return any(row.verdict == "regressed" for row in found), interrupted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparing:
+    """Two sides that were found to be there, and where their sessions go."""
+
+    options: Options
+    pair: Pair
+    cases: Sequence[Case]
+    machine: str
+    path: Path
+
+    @classmethod
+    def opened(cls, options: Options, a: SideSpec, b: SideSpec) -> Comparing:
+        """Look at both sides before anything is measured, and take a number.
+
+        Raises:
+            ConvmarkError: a side has not what is asked for.
+        """
+        make = make_of(options)
+        models = options.models or NETWORKS
+        pair = Pair(inspected(a, models, make), inspected(b, models, make))
+        here = [device for device in pair.a.found["devices"] if device in pair.b.found["devices"]]
+        wanted = cases(options, {options.backends[0]: devices_asked_for(options.devices, here)})
+        for case in wanted:
+            a.case(case), b.case(case)
+        return cls(
+            options=options,
+            pair=pair,
+            cases=wanted,
+            machine=read_machine().name,
+            path=ab_files.create(options.results),
+        )
+
+    @property
+    def title(self) -> str:
+        """Both sides with their versions."""
+        return "\n".join(
+            f"{name}: {end.spec.label} ({_versions(end)})"
+            for name, end in (("A", self.pair.a), ("B", self.pair.b))
+        )
+
+    @property
+    def kept(self) -> str:
+        """Where the sessions are."""
+        return f"sessions in {self.path}"
+
+    def rows(self, wanted: Sequence[Case], target: float) -> Iterator[VerdictRow]:
+        """Yield each case's verdict as it ends; sessions are kept as they end.
+
+        Args:
+            target: half-width of the interval, as a log ratio.
+        """
+        terms = Terms(
+            seed=self.options.seed,
+            warm_up_s=self.options.time_budget_s,
+            target=target,
+            clock=time.monotonic,
+        )
+        with Shown(sys.stderr) as shown:
+            watch = functools.partial(self._watch, shown)
+            make = make_of(self.options)
+            for outcome in compare_cases(wanted, self.pair, make, terms, watch):
+                row = VerdictRow(**self._ends(outcome.case, outcome), **_verdict(outcome))
+                ab_files.append(ab_files.verdicts_path(self.path), [row])
+                yield row
+
+    def _watch(self, shown: Shown, case: Case, progress: Progress) -> None:
+        row = SessionRow(
+            **self._ends(case), session=progress.sessions, **_log_ratios(progress.latest)
+        )
+        ab_files.append(self.path, [row])
+        shown.line(f"{case.name}: {_so_far(progress)}")
+
+    def _ends(self, case: Case, outcome: Outcome | None = None) -> dict[str, Any]:
+        ends: dict[str, Any] = {}
+        for name, end in (("a", self.pair.a), ("b", self.pair.b)):
+            ends[name] = end.spec.label
+            ends[f"{name}_commit"] = end.spec.ref or None
+            for version in ("python", "tensorflow", "keras"):
+                ends[f"{name}_{version}"] = end.version(version)
+        return {
+            **ends,
+            "ab": self.path.stem,
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "convmark": convmark.__version__,
+            "machine": self.machine,
+            "case": case.name,
+            "model": case.model,
+            "task": case.task,
+            "device": case.device,
+            "batch_size": case.batch_size,
+        }
+
+
+def _log_ratios(latest: Mapping[tuple[str, Clock], Session]) -> dict[str, Any]:
+    """Return the fields of a session's row that hold its ratios."""
+    values: dict[str, Any] = {}
+    for (side, clock), session in latest.items():
+        name = f"{'control_' * (side == CONTROL)}log_ratio{'_cpu' * (clock == 'cpu')}"
+        values |= {name: session.log_ratio, f"{name}_se": session.error}
+    return values
+
+
+def _versions(end: End) -> str:
+    named = (("TensorFlow", "tensorflow"), ("Keras", "keras"), ("Python", "python"))
+    return ", ".join(f"{word} {end.version(name)}" for word, name in named if end.version(name))
+
+
+def _so_far(progress: Progress) -> str:
+    text = f"session {progress.sessions} of {LOOKS[0]} to {LOOKS[-1]}"
+    if progress.so_far is not None:
+        decision = progress.so_far.decision
+        text += f", {interval_text(decision.estimate, decision.low, decision.high)}"
+    return text
+
+
+def _verdict(outcome: Outcome) -> dict[str, Any]:
+    """Return the fields of a verdict's row that tell what came of the sessions."""
+    found = outcome.comparison
+    a, b = found.sizes.get("old", {}), found.sizes.get("new", {})
+    sizes = {"a_parameters": a.get("parameters"), "b_parameters": b.get("parameters")}
+    notes = [found.reason] if found.reason else []
+    if sizes["a_parameters"] != sizes["b_parameters"]:
+        notes.append(f"parameters differ: {sizes['a_parameters']} and {sizes['b_parameters']}")
+    control = [session.log_ratio for session in found.control_wall]
+    common = {
+        "sessions": len(found.wall),
+        "void": found.void,
+        "control_change": math.expm1(sum(control) / len(control)) if control else None,
+        **sizes,
+    }
+    if found.clocks is None:
+        note = "; ".join(notes) or "too few sessions"
+        return {**common, "verdict": "inconclusive", "note": note}
+    decision = found.clocks.decision
+    if decision.verdict == "inconclusive" and not found.void:
+        notes.append(f"sees changes from {100 * math.expm1(decision.smallest_visible):.1f} %")
+    return {
+        **common,
+        "verdict": decision.verdict or "inconclusive",
+        "decided_by": found.clocks.decided_by,
+        "change": math.expm1(decision.estimate),
+        "low": math.expm1(decision.low),
+        "high": math.expm1(decision.high),
+        "smallest_visible": math.expm1(min(decision.smallest_visible, 50)),
+        "wall_change": math.expm1(found.clocks.wall.estimate),
+        "cpu_change": math.expm1(found.clocks.cpu.estimate),
+        "note": "; ".join(notes) or None,
+    }

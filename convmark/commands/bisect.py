@@ -1,0 +1,169 @@
+"""`convmark bisect`: the release, or the commit of the models, that brought a change in."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+
+from convmark.commands.ab import Comparing
+from convmark.environments.cache import Cache
+from convmark.environments.releases import between, releases
+from convmark.environments.requirement import wanted
+from convmark.errors import InstallError, OptionError, WorkerError
+from convmark.git import Git
+from convmark.launch import zoo_folder
+from convmark.lockstep.ab_files import VerdictRow
+from convmark.lockstep.bisect import Change, Found
+from convmark.lockstep.bisect import bisect as narrow
+from convmark.lockstep.sides import GIT, SideSpec
+from convmark.lockstep.worktree import repository_of, resolve
+from convmark.options import Options
+from convmark.report.sessions import interval_text
+from convmark.suites import cases
+
+__all__ = ["bisect"]
+
+SideOf = Callable[[str], SideSpec]
+
+
+def bisect(
+    options: Options,
+    *,
+    good: str,
+    bad: str,
+    threshold: float,
+    package: str = "tensorflow",
+    beside: Sequence[str] = (),
+    versions: Sequence[str] = (),
+) -> bool:
+    """Narrow the change down, print each step and the answer; return whether it was found.
+
+    Args:
+        good, bad: versions of the package, or git:REF of the models.
+        threshold: the change looked for, a share of the step time.
+        beside: further requirements of every environment.
+        versions: the releases to choose among; asked of the package index where there are none.
+
+    Raises:
+        ConvmarkError: the ends are not to be had, or the options name more than one case.
+    """
+    _one_case(options)
+    candidates, side_of = _candidates(good, bad, package, beside, versions)
+    _say(f"{len(candidates)} candidates: {', '.join(candidates)}")
+    steps = _Steps(options, side_of, threshold)
+    found = narrow(candidates, steps.compare, math.log1p(threshold))
+    print(_answer(found, threshold))
+    return found.verdict == "found"
+
+
+def _one_case(options: Options) -> None:
+    devices = [device for device in options.devices if device != "all"] or ["cpu"]
+    named = cases(options, dict.fromkeys(options.backends, devices))
+    if len(named) != 1:
+        raise OptionError(
+            f"convmark bisect needs one case, the options name {len(named)}; narrow them by "
+            "--models, --tasks and --batch-sizes"
+        )
+
+
+def _candidates(
+    good: str, bad: str, package: str, beside: Sequence[str], versions: Sequence[str]
+) -> tuple[list[str], SideOf]:
+    if good.startswith(GIT) != bad.startswith(GIT):
+        raise OptionError("--good and --bad: must both be releases, or both git:REF")
+    if good.startswith(GIT):
+        return _commits(good.removeprefix(GIT), bad.removeprefix(GIT)), _of_commit
+    for flag, text in (("--good", good), ("--bad", bad)):
+        wanted(flag, text, package)
+    known = list(versions) or releases(package)
+
+    def of_release(version: str) -> SideSpec:
+        text = " ".join([f"{package}=={version}", *beside])
+        made = Cache().get(wanted("--good", text), _say)
+        return SideSpec(text=text, python=made.python)
+
+    return between(known, good, bad), of_release
+
+
+def _commits(good: str, bad: str) -> list[str]:
+    """Return the commits from good to bad that touched the zoo, the ends included."""
+    folder = zoo_folder()
+    repository = repository_of(folder)
+    if repository is None:
+        raise OptionError(f"--good: git:{good} needs the models in a git repository")
+    first, last = resolve(repository, good), resolve(repository, bad)
+    relative = folder.resolve().relative_to(repository.resolve())
+    listed = Git.at(repository).answer(
+        "rev-list", "--reverse", "--first-parent", f"{first}..{last}", "--", str(relative)
+    )
+    touched = (listed or "").split()
+    if not touched:
+        raise OptionError(f"--bad: no commit between {good} and {bad} touches {relative}")
+    return [sha[:12] for sha in dict.fromkeys([first, *touched])]
+
+
+def _of_commit(sha: str) -> SideSpec:
+    return SideSpec(text=f"{GIT}{sha}", ref=sha)
+
+
+class _Steps:
+    """Runs and tells the steps; a candidate that cannot be had is told, and is no answer."""
+
+    def __init__(self, options: Options, side_of: SideOf, threshold: float) -> None:
+        self._options = options
+        self._side_of = side_of
+        self._target = math.log1p(threshold) / 2
+        self._done: dict[tuple[str, str], Change | None] = {}
+
+    def compare(self, earlier: str, later: str) -> Change | None:
+        """Return the change between two candidates, measured once."""
+        if (earlier, later) not in self._done:
+            self._done[earlier, later] = self._compare(earlier, later)
+        return self._done[earlier, later]
+
+    def _compare(self, earlier: str, later: str) -> Change | None:
+        try:
+            a, b = self._side_of(earlier), self._side_of(later)
+            comparing = Comparing.opened(self._options, a, b)
+            (row,) = comparing.rows(comparing.cases, self._target)
+        except (InstallError, WorkerError) as error:
+            _say(f"{earlier} to {later}: cannot be measured: {error}")
+            return None
+        change = _change(row)
+        said = row.note or "too few sessions"
+        if change is not None:
+            said = interval_text(change.estimate, change.low, change.high)
+        _say(f"{earlier} to {later}: {said}{', void' if row.void else ''} ({comparing.kept})")
+        return change
+
+
+def _change(row: VerdictRow) -> Change | None:
+    if row.change is None or row.low is None or row.high is None:
+        return None
+    return Change(
+        estimate=math.log1p(row.change),
+        low=math.log1p(row.low),
+        high=math.log1p(row.high),
+        void=row.void,
+    )
+
+
+def _answer(found: Found[str], threshold: float) -> str:
+    limit = f"{100 * threshold:g} %"
+    ends = f"{found.last_good} and {found.first_bad}"
+    seen = found.change or found.whole
+    change = f": {interval_text(seen.estimate, seen.low, seen.high)}" if seen else ""
+    if found.verdict == "found":
+        return f"{found.first_bad} brought it in, {found.last_good} was the last before{change}"
+    if found.verdict == "no change":
+        return f"no change larger than {limit} between {ends}{change}"
+    left = f", among {', '.join(found.between)}" if found.between else ""
+    return (
+        f"inconclusive: between {ends}{left}{change}; try it on an idle machine, with "
+        "--threads 1, or with a larger --threshold"
+    )
+
+
+def _say(line: str) -> None:
+    print(f"convmark bisect: {line}", file=sys.stderr)

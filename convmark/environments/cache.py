@@ -1,0 +1,181 @@
+"""The folder of environments: each made once, under a lock, whole or not at all.
+
+<cache>/environments/<name>/                 a virtual environment
+<cache>/environments/<name>/convmark.json    what it is; written last, so that without it a
+                                             folder is half-made and will be made anew
+<cache>/environments/<name>.lock             held while it is made or removed
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from filelock import FileLock, Timeout
+
+from convmark.environments.installer import Installer, installer
+from convmark.environments.pythons import Python, installed
+from convmark.environments.requirement import Wanted
+from convmark.errors import InstallError, OptionError
+
+__all__ = ["Cache", "Made", "cache_folder"]
+
+MARK = "convmark.json"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """An environment that is there."""
+
+    name: str
+    python: str
+    """Path of its interpreter."""
+    version: str
+    """Of that Python."""
+    requirements: tuple[str, ...]
+    packages: tuple[str, ...]
+    """All that is installed, as name==version."""
+    made: str
+    """UTC, ISO 8601."""
+    by: str
+    """The installer."""
+
+
+def cache_folder() -> Path:
+    """Return where environments are kept: `CONVMARK_CACHE`, or the user's cache folder."""
+    given = os.environ.get("CONVMARK_CACHE")
+    return Path(given) if given else platformdirs.user_cache_path("convmark", appauthor=False)
+
+
+class Cache:
+    """The environments that were made."""
+
+    def __init__(
+        self,
+        folder: Path | None = None,
+        *,
+        by: Callable[[], Installer] = installer,
+        pythons: Callable[[], list[Python]] = installed,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+    ) -> None:
+        self.folder = (folder or cache_folder()) / "environments"
+        self._by = by
+        self._pythons = pythons
+        self._now = now
+
+    def get(self, wanted: Wanted, say: Say = lambda line: None) -> Made:
+        """Return the environment, made now where it is not there yet.
+
+        Raises:
+            InstallError: it cannot be made; nothing of it stays.
+        """
+        if (made := self._read(wanted.name)) is not None:
+            return made
+        with self._locked(wanted.name, say):
+            if (made := self._read(wanted.name)) is not None:
+                return made  # another process has made it meanwhile
+            say(f"making the environment of {wanted}")
+            return self._make(wanted)
+
+    def list(self) -> list[Made]:
+        """Return what is there, by name."""
+        names = sorted(path.parent.name for path in self.folder.glob(f"*/{MARK}"))
+        return [made for name in names if (made := self._read(name)) is not None]
+
+    def remove(self, name: str, say: Say = lambda line: None) -> None:
+        """Remove an environment, by its name or its requirements.
+
+        Raises:
+            OptionError: there is none such.
+        """
+        known = self.list()
+        chosen = [one for one in known if name in (one.name, " ".join(one.requirements))]
+        if not chosen:
+            there = ", ".join(one.name for one in known) or "none"
+            raise OptionError(f"NAME: no environment {name!r}; there are: {there}")
+        for one in chosen:
+            with self._locked(one.name, say):
+                self._clear(one.name)
+
+    def _make(self, wanted: Wanted) -> Made:
+        folder = self.folder / wanted.name
+        self._clear(wanted.name)
+        by = self._by()
+        try:
+            version = by.install(wanted, folder, self._pythons()).version
+            python = str(folder / "bin" / "python")
+            made = Made(
+                name=wanted.name,
+                python=python,
+                version=version,
+                requirements=wanted.requirements,
+                packages=tuple(by.frozen(python)),
+                made=self._now().isoformat(timespec="seconds"),
+                by=by.name,
+            )
+            mark = folder / f"{MARK}.new"
+            mark.write_text(json.dumps(asdict(made), indent=1), encoding="utf-8")
+            mark.replace(folder / MARK)
+        except OSError as error:
+            self._clear(wanted.name)
+            raise InstallError(
+                f"{self.folder}: the environment of {wanted} cannot be made there: "
+                f"{error.strerror or error}; CONVMARK_CACHE names another folder"
+            ) from None
+        except BaseException:
+            self._clear(wanted.name)
+            raise
+        return made
+
+    def _clear(self, name: str) -> None:
+        """Remove a folder, its mark first, so that what is left over is never taken for whole."""
+        folder = self.folder / name
+        (folder / MARK).unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def _read(self, name: str) -> Made | None:
+        """Return what the mark says; None where there is none, or its interpreter is gone."""
+        try:
+            found: dict[str, Any] = json.loads((self.folder / name / MARK).read_text("utf-8"))
+            made = Made(**{**found, **{key: tuple(found[key]) for key in _TUPLES}})
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return made if os.access(made.python, os.X_OK) else None
+
+    @contextmanager
+    def _locked(self, name: str, say: Say) -> Iterator[None]:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InstallError(
+                f"{self.folder}: must be a folder that can be made and written: "
+                f"{error.strerror or error}; CONVMARK_CACHE names another"
+            ) from None
+        lock = FileLock(self.folder / f"{name}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"waiting for another process that makes or removes {name}")
+            lock.acquire()
+        except OSError as error:
+            raise InstallError(
+                f"{self.folder}: must be writable: {error.strerror or error}; CONVMARK_CACHE "
+                "names another folder"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+_TUPLES = ("requirements", "packages")

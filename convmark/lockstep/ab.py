@@ -1,0 +1,165 @@
+"""A/B: every case on two sides in lock-step, beside an A/A control, each session told."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convmark.case import Case
+from convmark.errors import ConvmarkError, OptionError, WorkerError
+from convmark.judging.confirm import error_rate_per_case
+from convmark.launch import Interpreter
+from convmark.lockstep.anchor import Origin, origin_of
+from convmark.lockstep.engine import Comparison, Plan, Progress, Side, compare
+from convmark.lockstep.sides import Make, SideSpec
+from convmark.run import inspect
+
+__all__ = ["TARGET", "End", "Outcome", "Pair", "Terms", "compare_cases", "inspected"]
+
+TARGET = math.log(1.02)
+"""Half-width of the interval, as a log ratio, at which a comparison may end."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One side as it was found: what its interpreter has."""
+
+    spec: SideSpec
+    found: Mapping[str, Any]
+
+    @property
+    def sources(self) -> Mapping[str, Any]:
+        """Where the users' own models come from."""
+        return self.found.get("sources") or {}
+
+    def version(self, name: str) -> str | None:
+        """Return a version such as TensorFlow's; None where it is not there."""
+        value = self.found.get(name)
+        return str(value) if value else None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The two sides."""
+
+    a: End
+    b: End
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How a comparison is run."""
+
+    seed: int
+    warm_up_s: float
+    target: float = TARGET
+    control: bool = True
+    clock: Callable[[], float]
+    """Seconds, to tell how long a session takes."""
+    seconds_left: Callable[[], float] = lambda: math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one case."""
+
+    case: Case
+    origin: Origin | None
+    comparison: Comparison
+
+
+Watch = Callable[[Case, Progress], None]
+
+
+def inspected(spec: SideSpec, models: Sequence[str], make: Make) -> End:
+    """Return what a side has; its models are looked for as they are on the disk.
+
+    Raises:
+        OptionError: a model is unknown to it.
+        WorkerError: it cannot be started, or has no framework.
+    """
+    with spec_as_it_is(spec).opened(None, make, 1) as (interpreter,):
+        return End(spec, inspect(interpreter, models))
+
+
+def spec_as_it_is(spec: SideSpec) -> SideSpec:
+    """Return the side with the models' files as they are."""
+    return SideSpec(
+        text=spec.text, python=spec.python, settings=spec.settings, environ=spec.environ
+    )
+
+
+def compare_cases(
+    cases: Sequence[Case],
+    pair: Pair,
+    make: Make,
+    terms: Terms,
+    watch: Watch = lambda case, progress: None,
+) -> Iterator[Outcome]:
+    """Compare case after case; the error rate is shared by all of them.
+
+    Yields:
+        what came of each, as it ends.
+
+    Raises:
+        ConvmarkError: a side cannot be opened.
+    """
+    origins = {case.name: _origin(case, pair) for case in cases}
+    places = sorted(cases, key=lambda case: str(origins[case.name]))
+    plan = Plan(
+        seed=terms.seed,
+        warm_up_s=terms.warm_up_s,
+        error_rate=error_rate_per_case(len(cases)),
+        seconds_left=terms.seconds_left,
+        target=terms.target,
+    )
+    for _, group in itertools.groupby(places, key=lambda case: str(origins[case.name])):
+        members = list(group)
+        origin = origins[members[0].name]
+        with _opened(pair, origin, make, terms.control) as (old, new, control):
+            for case in members:
+                a, b = pair.a.spec.case(case), pair.b.spec.case(case)
+                comparison = compare(
+                    Side(old, a),
+                    Side(new, b),
+                    plan,
+                    control=Side(control, a) if control else None,
+                    watch=_told(watch, case),
+                    clock=terms.clock,
+                )
+                yield Outcome(case, origin, comparison)
+
+
+def _told(watch: Watch, case: Case) -> Callable[[Progress], None]:
+    return lambda progress: watch(case, progress)
+
+
+def _origin(case: Case, pair: Pair) -> Origin | None:
+    """Return where the case's model lies; None where no side asks for another commit of it."""
+    if not (pair.a.spec.ref or pair.b.spec.ref):
+        return None
+    origin = origin_of(case, {**pair.b.sources, **pair.a.sources})
+    if origin is None:
+        raise OptionError(
+            f"{case.model}: git:REF needs the model in a git repository, it is in none"
+        )
+    return origin
+
+
+@contextlib.contextmanager
+def _opened(
+    pair: Pair, origin: Origin | None, make: Make, control: bool
+) -> Iterator[tuple[Interpreter, Interpreter, Interpreter | None]]:
+    with contextlib.ExitStack() as stack:
+        of_a = stack.enter_context(pair.a.spec.opened(origin, make, 1 + control))
+        (new,) = stack.enter_context(pair.b.spec.opened(origin, make, 1))
+        for name, interpreter in (("A", of_a[0]), ("B", new), ("A", of_a[-1])):
+            try:
+                interpreter.start()
+            except WorkerError as error:
+                raise ConvmarkError(f"{name}: {error}") from None
+        yield of_a[0], new, of_a[1] if control else None

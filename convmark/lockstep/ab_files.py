@@ -1,0 +1,131 @@
+"""What an A/B comparison leaves: a row per session as it ends, and a row per verdict.
+
+    results/ab/0007.csv        one comparison, one row per session of a case
+    results/ab/verdicts.csv    one row per comparison and case
+
+The rules of a run's file hold: UTF-8, newline-ended, RFC 4180; an empty cell is absent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from convmark.errors import StoreError
+from convmark.judging.tablefile import append_rows
+from convmark.record import columns_of, to_cell
+
+__all__ = ["SessionRow", "VerdictRow", "append", "create", "verdicts_path"]
+
+FOLDER = "ab"
+
+
+def _column(unit: str, meaning: str) -> Any:
+    return field(default=None, metadata={"group": "ab", "unit": unit, "meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ends:
+    """What both files tell of the two sides."""
+
+    ab: str = _column("", "number of the comparison")
+    started: str = _column("UTC, ISO 8601", "when the case was begun")
+    convmark: str | None = _column("", "version of the harness")
+    machine: str | None = _column("", "fingerprint of the hardware")
+    a: str = _column("", "side A as it was asked for, with its settings")
+    b: str = _column("", "side B")
+    a_commit: str | None = _column("", "commit of A's models, where one was asked for")
+    b_commit: str | None = _column("", "commit of B's models")
+    a_python: str | None = _column("", "version of A's Python")
+    b_python: str | None = _column("", "version of B's Python")
+    a_tensorflow: str | None = _column("", "version of A's TensorFlow")
+    b_tensorflow: str | None = _column("", "version of B's TensorFlow")
+    a_keras: str | None = _column("", "version of A's Keras")
+    b_keras: str | None = _column("", "version of B's Keras")
+    case: str = _column("", "name of the case, without the settings that differ")
+    model: str = _column("", "model by name, or package.module:builder")
+    task: str = _column("", "train or infer")
+    device: str = _column("", "cpu or gpu:N")
+    batch_size: int = _column("samples", "samples per replica per step")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRow(_Ends):
+    """One session: ratios are ln(B / A), the trimmed mean over its rounds, and Yuen's error."""
+
+    session: int = _column("", "number of the session, from 1")
+    log_ratio: float = _column("", "ln(B / A), wall time")
+    log_ratio_se: float = _column("", "its standard error")
+    log_ratio_cpu: float = _column("", "ln(B / A), CPU time of the processes")
+    log_ratio_cpu_se: float = _column("", "its standard error")
+    control_log_ratio: float | None = _column("", "ln(second A / A), wall time")
+    control_log_ratio_se: float | None = _column("", "its standard error")
+    control_log_ratio_cpu: float | None = _column("", "ln(second A / A), CPU time")
+    control_log_ratio_cpu_se: float | None = _column("", "its standard error")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictRow(_Ends):
+    """What a case's sessions amount to. Shares are of A's step time: 0.1 is 10 % slower."""
+
+    verdict: str = _column("", "of B against A: regressed, improved, unchanged, inconclusive")
+    decided_by: str | None = _column("", "wall or cpu: the clock that decided")
+    change: float | None = _column("", "B / A - 1 of the step time, by that clock")
+    low: float | None = _column("", "lower end of its interval")
+    high: float | None = _column("", "upper end of its interval")
+    smallest_visible: float | None = _column("", "the smallest change that would have been seen")
+    wall_change: float | None = _column("", "B / A - 1 by wall time")
+    cpu_change: float | None = _column("", "B / A - 1 by CPU time")
+    control_change: float | None = _column("", "second A / A - 1, by wall time")
+    sessions: int = _column("", "sessions that were run")
+    void: bool = _column("", "whether the control differed from its twin")
+    a_parameters: int | None = _column("", "elements of all weights of A's model")
+    b_parameters: int | None = _column("", "elements of all weights of B's model")
+    note: str | None = _column("", "why, and what to try")
+
+
+def create(results: Path) -> Path:
+    """Return the next comparison's file, made empty, so that no other takes its number.
+
+    Raises:
+        StoreError: it cannot be made.
+    """
+    folder = results / FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        numbers = [int(path.stem) for path in folder.glob("*.csv") if path.stem.isdecimal()]
+        number = max(numbers, default=0) + 1
+        while True:
+            path = folder / f"{number:04d}.csv"
+            try:
+                path.open("x").close()
+            except FileExistsError:
+                number += 1
+            else:
+                return path
+    except OSError as error:
+        raise StoreError(
+            f"--results: {folder} must be writable: {error.strerror or error}"
+        ) from None
+
+
+def append(path: Path, rows: Sequence[SessionRow] | Sequence[VerdictRow]) -> None:
+    """Append rows of one kind; they are on the disk when it returns.
+
+    Raises:
+        StoreError: the file cannot be written, or has other columns.
+    """
+    for row in rows:
+        names = _names(type(row))
+        append_rows(path, names, [[to_cell(getattr(row, name)) for name in names]])
+
+
+def verdicts_path(sessions: Path) -> Path:
+    """Return where the verdicts are kept, beside a comparison's sessions."""
+    return sessions.parent / "verdicts.csv"
+
+
+def _names(row_type: type) -> list[str]:
+    return [column.name for column in columns_of(row_type)]

@@ -1,0 +1,156 @@
+"""The two sides of an A/B comparison: what a user names, and the interpreters that it means."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from convmark.case import Case
+from convmark.environments.cache import Cache
+from convmark.environments.interpreter import interpreter_path
+from convmark.environments.requirement import looks_like_requirement, wanted
+from convmark.errors import CaseError, OptionError
+from convmark.launch import Interpreter
+from convmark.lockstep.anchor import Origin
+from convmark.lockstep.worktree import at_commit, resolve
+
+__all__ = ["AsItIs", "SideSpec", "side_spec"]
+
+HERE = "."
+GIT = "git:"
+CASE_SETTINGS = ("jit", "precision", "threads")
+
+Say = Callable[[str], None]
+Make = Callable[..., Interpreter]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideSpec:
+    """One side: an interpreter, the models' code, and settings."""
+
+    text: str
+    """As the user wrote it."""
+    python: str = sys.executable
+    ref: str = ""
+    """The commit of the models; empty for the files as they are."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Of the case: jit, precision, threads."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables beside this process's own."""
+
+    @property
+    def label(self) -> str:
+        """The side in one line."""
+        pairs = {**self.settings, **self.environ}
+        return " ".join([self.text, *(f"{name}={value}" for name, value in pairs.items())])
+
+    def case(self, case: Case) -> Case:
+        """Return the case as this side runs it.
+
+        Raises:
+            OptionError: a setting makes it one that cannot exist.
+        """
+        try:
+            return dataclasses.replace(case, **self.settings)  # type: ignore[arg-type] # checked
+        except CaseError as error:
+            raise OptionError(f"{self.label}: {error}") from None
+
+    @contextlib.contextmanager
+    def opened(self, origin: Origin | None, make: Make, count: int) -> Iterator[list[Interpreter]]:
+        """Give so many interpreters of this side, ended after the block.
+
+        Args:
+            origin: where the models' code lies; needed with a commit.
+            make: makes an interpreter from its path and keywords.
+
+        Raises:
+            OptionError: a commit was asked for, and no repository holds the models.
+            ConvmarkError: the commit is not there.
+        """
+        where: dict[str, object] = {"environ": {**os.environ, **self.environ}}
+        with contextlib.ExitStack() as stack:
+            if self.ref:
+                if origin is None:
+                    raise OptionError(f"{self.text}: needs the models in a git repository")
+                tree = stack.enter_context(at_commit(origin.repository, self.ref))
+                folder = tree / origin.folder
+                if not folder.is_dir():
+                    raise OptionError(f"{self.text}: the commit has no folder {origin.folder}")
+                where |= {"zoo": folder} if origin.is_zoo else {"first_on_path": [folder]}
+            yield [stack.enter_context(make(self.python, **where)) for _ in range(count)]
+
+    def commit(self, origin: Origin | None) -> str:
+        """Return the full commit of the models; empty for the files as they are."""
+        return resolve(origin.repository, self.ref) if self.ref and origin is not None else ""
+
+
+AsItIs = SideSpec(text=HERE)
+"""This interpreter, and the models' files as they are."""
+
+
+def side_spec(
+    flag: str,
+    text: str,
+    settings: Sequence[str] = (),
+    *,
+    say: Say = lambda line: None,
+) -> SideSpec:
+    """Return the side that a user means; an environment is made where it is not there yet.
+
+    Args:
+        text: `.`, `git:REF`, an interpreter's path or name or its environment's folder, or
+            requirements.
+        settings: texts of --set-a or --set-b, each NAME=VALUE.
+
+    Raises:
+        OptionError: the text means nothing, or a setting breaks its rule.
+        InstallError: its environment cannot be made.
+    """
+    of_case, of_environ = _settings(flag, settings)
+    python, ref = sys.executable, ""
+    if text.startswith(GIT):
+        ref = text.removeprefix(GIT)
+        if not ref:
+            raise OptionError(f"{flag}: git: must be followed by a branch, a tag or a commit")
+    elif text != HERE:
+        python = _python(flag, text, say)
+    return SideSpec(text=text, python=python, ref=ref, settings=of_case, environ=of_environ)
+
+
+def _python(flag: str, text: str, say: Say) -> str:
+    there = bool(text) and Path(text).expanduser().exists()
+    if there or os.sep in text or shutil.which(text) is not None:
+        return interpreter_path(flag, text)
+    if looks_like_requirement(text):
+        return Cache().get(wanted(flag, text), say).python
+    raise OptionError(
+        f"{flag}: must be . (this interpreter), git:REF, the path of an interpreter, or "
+        f'requirements such as "tensorflow==2.20.*", got {text!r}'
+    )
+
+
+def _settings(flag: str, texts: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Part NAME=VALUE texts into settings of the case and environment variables."""
+    of_case: dict[str, str] = {}
+    of_environ: dict[str, str] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        option = f"--set-{flag.lower()}"
+        if not sign or not name or "\0" in text:
+            raise OptionError(f"{option}: must be NAME=VALUE, such as jit=on, got {text!r}")
+        if name in CASE_SETTINGS:
+            of_case[name] = value
+        elif name.isupper() and name.replace("_", "a").isalnum():
+            of_environ[name] = value
+        else:
+            raise OptionError(
+                f"{option}: unknown setting {name!r}; it is {', '.join(CASE_SETTINGS)}, or an "
+                "environment variable in capitals"
+            )
+    return of_case, of_environ

@@ -1,0 +1,194 @@
+"""What the command line accepts: one parser per command; `convmark.cli` runs what they give."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from convmark import __version__
+from convmark.options import OPTIONS
+
+__all__ = ["EXIT_USAGE", "Parser", "parsers"]
+
+EXIT_USAGE = 2
+
+COMPARE_FORMS = ("table", "markdown", "json", "github")
+ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"
+
+_MEASURING = [option.name for option in OPTIONS if option.only != "pytest"]
+_OF_A_PAIR = [name for name in _MEASURING if name not in ("python", "env", "processes")]
+"""The options of what runs two sides, which name the interpreters themselves."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses on one line, with the nearest option."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with the conventional status; what is printed is one line."""
+        for word in message.split():
+            if word.startswith("--"):
+                name = word.partition("=")[0]
+                near = difflib.get_close_matches(name, self._option_string_actions, n=1)
+                if near and near[0] != name:
+                    message += f"; did you mean {near[0]}?"
+                    break
+        self.exit(EXIT_USAGE, f"{self.prog}: {' '.join(message.split())}\n")
+
+
+def parsers() -> tuple[Parser, dict[str, Parser]]:
+    """Return the parser, and those of its commands by name."""
+    parser = Parser(
+        prog="convmark",
+        description="Benchmark Keras ConvNets in fresh processes and keep the history as CSV.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"convmark {__version__}")
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, parser_class=Parser
+    )
+    run = _command(
+        commands,
+        "run",
+        "measure the default cases, or those that the options name",
+        "Measure cases in fresh processes and append a row each to a CSV file.",
+    )
+    _add_options(run, _MEASURING)
+    doctor = _command(
+        commands, "doctor", "say what is here, and what of it makes figures unreliable"
+    )
+    _add_options(doctor, ["results"])
+    found = {"run": run, "doctor": doctor, **_stored(commands)}
+    return parser, {**found, **_pairs(commands), "env": _env(commands)}
+
+
+def _command(commands: Any, name: str, words: str, description: str = "") -> Parser:
+    sentence = description or f"{words[0].upper()}{words[1:]}."
+    made: Parser = commands.add_parser(name, help=words, description=sentence, allow_abbrev=False)
+    return made
+
+
+def _stored(commands: Any) -> dict[str, Parser]:
+    """Return the parsers of the commands that measure nothing."""
+    compare = _command(
+        commands,
+        "compare",
+        "judge a run against its history or another run, or show a table over versions",
+        "Judge the newest run, or RUN, against its history; with two, the second against the "
+        "first. A run is a number, a commit or a file. Measures nothing, so a change of the step "
+        "time stays unconfirmed. With --across a table of all runs over the values of a column.",
+    )
+    compare.add_argument("runs", metavar="RUN", nargs="*", help="the run to judge, or two")
+    compare.add_argument(
+        "--format",
+        metavar="FORM",
+        default="table",
+        help=f"{', '.join(COMPARE_FORMS)}; with --across not github, but csv",
+    )
+    compare.add_argument(
+        "--across", metavar="COLUMN", help=f"each case over the values of {ACROSS}"
+    )
+    accept = _command(
+        commands, "accept", "make a run what later runs of its cases are judged against"
+    )
+    accept.add_argument("run", metavar="RUN", help="its number, commit or file")
+    accept.add_argument("--reason", metavar="TEXT", required=True, help="why, in a few words")
+    history = _command(
+        commands,
+        "history",
+        "show what the runs say of one case",
+        "Show the step time and the verdict of one case, run by run.",
+    )
+    history.add_argument("case", metavar="CASE", help="its name, as the tables give it")
+    found = {"compare": compare, "accept": accept, "history": history}
+    for parser in found.values():
+        _add_options(parser, ["results"])
+        parser.add_argument(
+            "--machine", metavar="NAME", help="folder of the results (default: this machine's)"
+        )
+    return found
+
+
+def _pairs(commands: Any) -> dict[str, Parser]:
+    """Return the parsers of the commands that run two sides in lock-step."""
+    ab = _command(
+        commands,
+        "ab",
+        "run two environments, commits or settings against each other",
+        "Run A and B in lock-step, a step each in turn, until the interval of the change is "
+        "narrow. A side is . (this interpreter), git:REF (that commit's models), an interpreter's "
+        'path, or requirements such as "tensorflow==2.20.*".',
+    )
+    ab.add_argument("a", metavar="A", nargs="?", default=".", help="the one side (default: .)")
+    ab.add_argument("b", metavar="B", nargs="?", default=".", help="the other (default: .)")
+    for side in ("a", "b"):
+        ab.add_argument(
+            f"--set-{side}",
+            metavar="NAME=VALUE",
+            action="append",
+            default=[],
+            help=f"a setting of {side.upper()} alone: jit, threads, precision, or an environment "
+            "variable in capitals",
+        )
+    ab.add_argument(
+        "--target", metavar="PERCENT", default="2", help="half-width to reach (default: 2)"
+    )
+    ab.add_argument("--format", metavar="FORM", default="table", help="table, markdown, json")
+    bisect = _command(
+        commands,
+        "bisect",
+        "find the release, or the commit of the models, that brought a change in",
+        "Find the release between two versions of a package, or the commit of the models between "
+        "git:REF and git:REF, that brought in a change of one case's step time.",
+    )
+    bisect.add_argument("--good", metavar="VERSION", required=True, help="before the change")
+    bisect.add_argument("--bad", metavar="VERSION", required=True, help="after the change")
+    bisect.add_argument(
+        "--threshold", metavar="PERCENT", default="5", help="the change looked for (default: 5)"
+    )
+    bisect.add_argument(
+        "--package", metavar="NAME", default="tensorflow", help="(default: tensorflow)"
+    )
+    bisect.add_argument(
+        "--with",
+        metavar="REQUIREMENT",
+        dest="beside",
+        action="append",
+        default=[],
+        help="held the same in every environment, such as keras==3.5.0",
+    )
+    bisect.add_argument(
+        "--versions", metavar="LIST", help="the releases to choose among (default: all final ones)"
+    )
+    found = {"ab": ab, "bisect": bisect}
+    for parser in found.values():
+        _add_options(parser, _OF_A_PAIR)
+    return found
+
+
+def _env(commands: Any) -> Parser:
+    env = _command(
+        commands,
+        "env",
+        "list, make or remove the environments to measure in",
+    )
+    actions = env.add_subparsers(
+        dest="action", metavar="ACTION", required=True, parser_class=Parser
+    )
+    _command(actions, "list", "list what is there")
+    make = _command(actions, "make", "make an environment and print its interpreter's path")
+    make.add_argument("requirements", metavar="REQUIREMENTS", help='such as "tensorflow==2.20.*"')
+    remove = _command(actions, "remove", "remove environments")
+    remove.add_argument("names", metavar="NAME", nargs="*", help="name or requirements")
+    remove.add_argument("--all", action="store_true", dest="everything", help="remove all")
+    return env
+
+
+def _add_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    for option in OPTIONS:
+        if option.name in names:
+            action = "append" if option.repeatable else "store"
+            parser.add_argument(
+                option.flag, metavar=option.metavar, help=option.help, action=action
+            )

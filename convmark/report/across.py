@@ -1,0 +1,165 @@
+"""The same cases over the values of one column, such as TensorFlow's version: one table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from tabulate import tabulate
+
+from convmark.case import Case
+from convmark.record import Record, to_cell
+from convmark.report.sessions import change_text
+from convmark.report.units import bytes_text, rate_text, seconds_text
+
+__all__ = ["COLUMNS", "FORMS", "Cell", "across", "across_report"]
+
+COLUMNS = ("tensorflow", "keras", "python", "backend", "commit", "machine", "gpu", "driver")
+"""The columns that a table may run over."""
+
+FORMS = ("table", "markdown", "csv", "json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One case at one value; medians over processes. Changes are shares of the step time."""
+
+    case: str
+    value: str
+    run: str
+    """The newest run that has it."""
+    processes: int
+    throughput_samples_per_s: float | None
+    step_time_p50_s: float | None
+    time_to_first_step_s: float | None
+    peak_host_memory_bytes: float | None
+    parameters: int | None
+    to_oldest: float | None
+    """step time / that of the first value - 1; None for the first value."""
+    to_previous: float | None
+    """step time / that of the value before - 1."""
+
+
+def across(records: Iterable[Record], column: str) -> list[Cell]:
+    """Return a cell per case and value, values in order of version; the newest run speaks.
+
+    Args:
+        records: measured rows, in the order of their runs.
+        column: one of `COLUMNS`.
+    """
+    newest: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        value = str(getattr(record, column) or "")
+        if not record.measured or not value:
+            continue
+        key = (_name(record, column), value)
+        if key in newest and newest[key][0].run != record.run:
+            newest[key] = []
+        newest.setdefault(key, []).append(record)
+    cells: list[Cell] = []
+    for name in sorted({name for name, _ in newest}):
+        values = sorted((value for case, value in newest if case == name), key=_order)
+        oldest_s = previous_s = None
+        for value in values:
+            rows = newest[name, value]
+            step_s = _middle(rows, lambda row: row.step_time_p50_s)
+            cells.append(
+                _cell(name, value, rows, _change(step_s, oldest_s), _change(step_s, previous_s))
+            )
+            oldest_s, previous_s = oldest_s or step_s, step_s or previous_s
+    return cells
+
+
+def _name(record: Record, column: str) -> str:
+    """Return the case's name, without what the table runs over."""
+    if column == "backend":
+        return Case(
+            **{**record.case.as_fields(), "backend": Case.__dataclass_fields__["backend"].default}
+        ).name
+    return record.case.name
+
+
+def _order(value: str) -> tuple[tuple[int, int | str], ...]:
+    """Order 2.9 before 2.10, and names by their letters."""
+    parts = re.findall(r"\d+|[^\d.]+", value)
+    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts)
+
+
+def _cell(
+    name: str,
+    value: str,
+    rows: Sequence[Record],
+    to_oldest: float | None,
+    to_previous: float | None,
+) -> Cell:
+    return Cell(
+        case=name,
+        value=value,
+        run=rows[0].run,
+        processes=len(rows),
+        throughput_samples_per_s=_middle(rows, lambda row: row.throughput_samples_per_s),
+        step_time_p50_s=_middle(rows, lambda row: row.step_time_p50_s),
+        time_to_first_step_s=_middle(rows, lambda row: row.time_to_first_step_s),
+        peak_host_memory_bytes=_middle(rows, lambda row: row.peak_host_memory_bytes),
+        parameters=rows[0].parameters,
+        to_oldest=to_oldest,
+        to_previous=to_previous,
+    )
+
+
+def _middle(rows: Sequence[Record], figure: Callable[[Record], float | None]) -> float | None:
+    values = [value for row in rows if (value := figure(row)) is not None]
+    return float(median(values)) if values else None
+
+
+def _change(value: float | None, before: float | None) -> float | None:
+    return value / before - 1 if value and before else None
+
+
+def across_report(cells: Sequence[Cell], column: str, form: str = "table") -> str:
+    """Return the cells in one of `FORMS`."""
+    names = list(Cell.__dataclass_fields__)
+    if form == "json":
+        return json.dumps(
+            [{name: getattr(cell, name) for name in names} for cell in cells], indent=2
+        )
+    if form == "csv":
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows([to_cell(getattr(cell, name)) for name in names] for cell in cells)
+        return text.getvalue().rstrip("\n")
+    headers = (
+        *("case", column, "samples/s", "step p50", "to the oldest", "to the one before"),
+        *("first step", "host peak", "parameters", "n"),
+    )
+    rows = []
+    last = ""
+    for cell in cells:
+        rows.append(
+            [
+                cell.case if cell.case != last else "",
+                cell.value,
+                rate_text(cell.throughput_samples_per_s),
+                seconds_text(cell.step_time_p50_s),
+                change_text(cell.to_oldest),
+                change_text(cell.to_previous),
+                seconds_text(cell.time_to_first_step_s),
+                bytes_text(cell.peak_host_memory_bytes),
+                f"{cell.parameters:,}" if cell.parameters is not None else "",
+                str(cell.processes),
+            ]
+        )
+        last = cell.case
+    return tabulate(
+        rows,
+        headers=headers,
+        colalign=["left", "left", *["right"] * (len(headers) - 2)],
+        tablefmt="pipe" if form == "markdown" else "simple",
+        disable_numparse=True,
+    )

@@ -1,0 +1,100 @@
+"""Real work put into one model's step, in a clone of the checkout with a commit for each size.
+
+Shared by the live trials; nothing here is a trial itself.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parent.parent.parent
+VICTIM = "lenet5"
+TRIAL_ELEMENTS = 100_000
+
+BURN = '''
+
+class Burn(keras.layers.Layer):
+    """Real work that changes nothing: tanh of some elements of the input, forward and backward."""
+
+    def call(self, images):
+        flat = tf.reshape(images, [-1])
+        tiled = tf.tile(flat[:784], [BURN_ELEMENTS // 784 + 1])[:BURN_ELEMENTS]
+        return images + 1e-30 * tf.reduce_mean(tf.tanh(tf.tanh(tiled)))
+'''
+FULL_IMPORTS = "import tensorflow as tf\n\nfrom .keras_api import keras"
+
+
+def run(*command: str, folder: Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run a command and keep what it prints."""
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, **settings
+    )  # type: ignore[call-overload, no-any-return]
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=live", "-c", "user.email=live@example.invalid")
+    done = run("git", *identity, *arguments, folder=folder)
+    if done.returncode:
+        raise SystemExit(f"git {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def commit(project: Path, note: str, elements: int) -> None:
+    """Commit a version of the victim that burns so much, with a note that makes it a new one."""
+    path = project / "models" / "lenet.py"
+    original = git(project, "show", "origin/HEAD:models/lenet.py")
+    text = original
+    if elements:
+        text = text.replace(
+            "def lenet5(", f"BURN_ELEMENTS = {elements}\n{BURN}\n\ndef lenet5(", 1
+        ).replace("keras.Input(MNIST_SHAPE),", "keras.Input(MNIST_SHAPE),\n            Burn(),", 1)
+        text = text.replace("from .keras_api import keras", FULL_IMPORTS, 1)
+    path.write_text(f"{text}\n# {note}\n")
+    git(project, "commit", "--quiet", "--all", "--message", note)
+
+
+def clone(folder: Path) -> Path:
+    """Return a clone of the checkout in the folder, made unless it is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    project = folder / "project"
+    if not project.is_dir():
+        git(folder, "clone", "--quiet", str(CHECKOUT), str(project))
+    sys.path.insert(0, str(project))
+    return project
+
+
+def elements_for(project: Path, share: float, threads: str) -> int:
+    """Return how much to burn for so large a share of the victim's CPU time, by lock-step."""
+    from convmark.case import Case
+    from convmark.launch import Interpreter
+    from convmark.lockstep.anchor import Origin, beside
+    from convmark.lockstep.engine import Plan, Side, compare
+
+    case = Case(model=VICTIM, task="train", batch_size=32, threads=threads)
+    origin = Origin(repository=project, folder=Path("models"), is_zoo=True)
+
+    def make(zoo: Path = project / "models") -> Interpreter:
+        return Interpreter(zoo=zoo)
+
+    with beside(origin, "origin/HEAD", make) as (old, new):
+        plan = Plan(seed=0, warm_up_s=1.0, error_rate=0.01)
+        found = compare(Side(old, case), Side(new, case), plan, clock=time.monotonic)
+    slower = sum(session.log_ratio for session in found.cpu) / len(found.cpu)
+    print(f"  {TRIAL_ELEMENTS} elements cost {100 * slower:.1f} % of CPU time", flush=True)
+    return round(TRIAL_ELEMENTS * share / slower)
+
+
+class Diary:
+    """What has been done, kept after every run."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.done = json.loads(path.read_text()) if path.is_file() else {}
+
+    def keep(self, name: str, value: object) -> None:
+        self.done[name] = value
+        self._path.write_text(json.dumps(self.done, indent=1))

@@ -1,0 +1,238 @@
+"""`convmark ab` and `convmark bisect` with stand-ins for the workers."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import random
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import fake_worker
+import pytest
+
+from convmark.cli import main
+from convmark.commands import bisect as bisect_command
+from convmark.environments.cache import Cache, Made
+from convmark.lockstep import sides
+
+LENET5 = ["--models", "lenet5", "--tasks", "train"]
+NAME = "lenet5-train-cpu-b32-float32"
+
+
+class Worker:
+    """Takes turns whose steps last so long, with noise of 1 % between sessions and rounds."""
+
+    def __init__(self, step_s: float, seed: random.Random) -> None:
+        self._random = seed
+        self._step_s = step_s * (1 + seed.gauss(0, 0.01))
+
+    def command(self, steps: int) -> None:
+        self._steps = steps
+
+    def expect(self, name: str) -> dict[str, Any]:
+        if name == "sizes":
+            return {"parameters": 61_706, "flops_per_sample": 833_040}
+        if name == "warm":
+            return {"step_time_s": self._step_s}
+        wall_s = self._steps * self._step_s * (1 + self._random.gauss(0, 0.01))
+        return {"wall_s": wall_s, "cpu_s": wall_s}
+
+
+class Interpreter(fake_worker.FakeInterpreter):
+    """An interpreter as fast as its path and its settings say."""
+
+    speeds: dict[str, float] = {}  # noqa: RUF012 - set by each test, for all interpreters
+    seed = random.Random(0)
+    requests: list[dict[str, Any]] = []  # noqa: RUF012 - as above
+    sessions = 0
+    interrupt_session: int | None = None
+
+    def __init__(self, python: str = "python", **settings: Any) -> None:
+        super().__init__(python, **settings)
+        self.python = python
+        self.environ = settings.get("environ", {})
+
+    def start(self) -> float:
+        return 0.0
+
+    @contextlib.contextmanager
+    def live(self, request: Mapping[str, Any]) -> Iterator[Worker]:
+        type(self).sessions += 1
+        if self.sessions == self.interrupt_session:
+            raise KeyboardInterrupt
+        self.requests.append(dict(request))
+        factor = self.speeds.get(self.python, 1.0)
+        factor *= self.speeds.get(f"jit={request['case']['jit']}", 1.0)
+        factor *= self.speeds.get(f"flag={self.environ.get('MY_FLAG')}", 1.0)
+        yield Worker(0.010 * factor, self.seed)
+
+
+class FakeCache(Cache):
+    """Has every environment but the broken ones."""
+
+    def __init__(self) -> None:
+        """No folder is needed."""
+
+    def get(self, wanted: Any, say: Any = None) -> Made:
+        return Made(
+            name=wanted.name,
+            python=str(wanted).removeprefix("tensorflow=="),
+            version="3.13.0",
+            requirements=wanted.requirements,
+            packages=(),
+            made="",
+            by="fake",
+        )
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("convmark.launch.Interpreter", Interpreter)
+    monkeypatch.setattr(Interpreter, "speeds", {})
+    monkeypatch.setattr(Interpreter, "requests", [])
+    monkeypatch.setattr(Interpreter, "sessions", 0)
+    monkeypatch.setattr(Interpreter, "seed", random.Random(1))
+    monkeypatch.setattr(sides, "Cache", FakeCache)
+    monkeypatch.setattr(bisect_command, "Cache", FakeCache)
+    return tmp_path
+
+
+def verdicts(folder: Path) -> list[dict[str, str]]:
+    with (folder / "results" / "ab" / "verdicts.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_slower_side_is_found_kept_and_exits_1(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Interpreter.speeds = {"2.21.0": 1.1}
+    assert main(["ab", "2.20.0", "2.21.0", *LENET5]) == 1
+    printed = capsys.readouterr()
+    (row,) = verdicts(folder)
+    assert (row["case"], row["verdict"], row["void"]) == (NAME, "regressed", "false")
+    assert float(row["low"]) < 0.1 < float(row["high"])
+    assert abs(float(row["control_change"])) < 0.02
+    assert (row["a"], row["b"]) == ("2.20.0", "2.21.0")
+    assert NAME in printed.out
+    assert "regressed" in printed.out
+    assert "A: 2.20.0 (TensorFlow 2.99.0, Keras 3.99.0, Python 3.12.1)" in printed.err
+    assert f"{NAME}: session 2 of 5 to 12, +" in printed.err
+
+
+def test_each_session_leaves_its_row_with_the_control_beside_it(folder: Path) -> None:
+    main(["ab", *LENET5])
+    with (folder / "results" / "ab" / "0001.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    (verdict,) = verdicts(folder)
+    assert [row["session"] for row in rows] == [str(n) for n in range(1, len(rows) + 1)]
+    assert len(rows) == int(verdict["sessions"]) >= 5
+    for name in ("log_ratio", "log_ratio_cpu", "control_log_ratio", "control_log_ratio_cpu_se"):
+        assert all(abs(float(row[name])) < 0.1 for row in rows)
+
+
+def test_the_same_on_both_sides_is_unchanged_and_exits_0(folder: Path) -> None:
+    assert main(["ab", ".", ".", *LENET5]) == 0
+    assert verdicts(folder)[0]["verdict"] == "unchanged"
+
+
+def test_settings_are_a_side(folder: Path) -> None:
+    Interpreter.speeds = {"jit=on": 1.5, "flag=1": 0.5}
+    assert main(["ab", "--set-b", "jit=on", *LENET5]) == 1
+    assert main(["ab", "--set-b", "MY_FLAG=1", *LENET5]) == 0
+    slower, faster = verdicts(folder)
+    assert (slower["b"], slower["verdict"]) == (". jit=on", "regressed")
+    assert (faster["b"], faster["verdict"]) == (". MY_FLAG=1", "improved")
+    assert (slower["ab"], faster["ab"]) == ("0001", "0002")
+
+
+def test_the_error_rate_is_shared_by_all_cases_and_each_has_its_verdict(folder: Path) -> None:
+    assert main(["ab", "--models", "lenet5,mini_resnet", "--batch-sizes", "8"]) == 0
+    found = verdicts(folder)
+    assert len(found) == 4
+    assert {row["verdict"] for row in found} <= {"unchanged", "inconclusive"}
+
+
+def test_ctrl_c_keeps_the_sessions_so_far_and_exits_130(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Interpreter, "interrupt_session", 8)
+    assert main(["ab", *LENET5]) == 130
+    with (folder / "results" / "ab" / "0001.csv").open(encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 2
+    printed = capsys.readouterr()
+    assert "interrupted" in printed.err
+    assert "0 of 1 cases; sessions in results/ab/0001.csv" in printed.err
+
+
+def test_json_has_every_field(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["ab", *LENET5, "--format", "json"])
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["case"] == NAME
+    assert found["a_parameters"] == found["b_parameters"] == 61_706
+    assert found["low"] <= found["change"] <= found["high"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ab", "--format", "xml"], "--format: must be one of table, markdown, json"),
+        (["ab", "--target", "0"], "--target: must be a number of per cent above 0"),
+        (["ab", "--target", "two"], "--target: must be a number of per cent above 0"),
+        (["ab", ".", "no such thing =="], "B: must be . (this interpreter), git:REF"),
+        (["ab", "--set-a", "speed=2"], "--set-a: unknown setting 'speed'"),
+        (["ab", "--models", "lenet6"], "no such model"),
+        (["ab", "--devices", "gpu:3"], "--devices: gpu:3 is not there"),
+        (["ab", "--set-b", "threads=x"], "threads must be 'default' or a whole number"),
+        (["bisect", "--good", "2.16.2", "--bad", "2.18.0"], "needs one case, the options name 16"),
+        (["bisect", "--good", "git:a", "--bad", "2.1", *LENET5], "must both be releases"),
+        (["bisect", "--good", "2.16.2", "--bad", "x=y", *LENET5], "--bad: must be a requirement"),
+        (["bisect", "--good", "1", "--bad", "2", "--threshold", "-1", *LENET5], "--threshold"),
+        (["env", "remove"], "NAME: must be the name of an environment, or --all"),
+        (["compare", "--across", "tensorflw"], "did you mean tensorflow?"),
+        (["compare", "--across", "tensorflow"], "has no runs yet"),
+    ],
+)
+def test_what_is_wrong_is_said_on_one_line_with_exit_2(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"convmark {arguments[0]}: ")
+    assert said in line
+    assert not list(folder.glob("results/ab/*"))
+
+
+# -- bisect --------------------------------------------------------------------------------------
+
+VERSIONS = ["2.16.2", "2.17.0", "2.17.1", "2.18.0", "2.19.0", "2.20.0", "2.21.0"]
+BISECT = ["bisect", *LENET5, "--versions", ",".join(VERSIONS)]
+
+
+@pytest.mark.parametrize("first_bad", VERSIONS[1:])
+def test_the_release_that_brought_a_slowdown_in_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], first_bad: str
+) -> None:
+    place = VERSIONS.index(first_bad)
+    Interpreter.speeds = dict.fromkeys(VERSIONS[place:], 1.15)
+    assert main([*BISECT, "--good", "2.16.2", "--bad", "2.21.0"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{first_bad} brought it in, {VERSIONS[place - 1]} was the last")
+    assert "results/ab/0001.csv" in printed.err
+
+
+def test_no_change_between_the_ends_is_said_and_exits_1(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*BISECT, "--good", "2.16.2", "--bad", "2.21.0"]) == 1
+    assert capsys.readouterr().out.startswith("no change larger than 5 % between 2.16.2 and 2.21.0")
+
+
+def test_an_end_that_is_no_release_names_those_that_are(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*BISECT, "--good", "2.15.0", "--bad", "2.21.0"]) == 2
+    assert "--good: no release '2.15.0'" in capsys.readouterr().err
