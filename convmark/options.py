@@ -12,12 +12,14 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from convmark.case import BACKENDS, ISOLATIONS, PRECISIONS, TASKS
 from convmark.errors import OptionError
 
-__all__ = ["OPTIONS", "Option", "Options", "nearest", "pyproject_settings", "read"]
+__all__ = ["AUTO", "OPTIONS", "Option", "Options", "nearest", "pyproject_settings", "read"]
+
+AUTO: Literal["auto"] = "auto"
 
 MOST_SECONDS = 1_000_000
 """Eleven days; the system's timers overflow far above it."""
@@ -30,8 +32,8 @@ class Options:
     models: tuple[str, ...] | None
     tasks: tuple[str, ...]
     devices: tuple[str, ...]
-    batch_sizes: tuple[int, ...] | None
-    """Samples per replica per step."""
+    batch_sizes: tuple[int, ...] | Literal["auto"] | None
+    """Samples per replica per step; `auto` searches for them."""
     precisions: tuple[str, ...]
     jit: tuple[str, ...]
     threads: str
@@ -129,7 +131,9 @@ def _whole(flag: str, text: str, at_least: int) -> int:
     return int(text)
 
 
-def _batch_sizes(flag: str, text: str) -> tuple[int, ...]:
+def _batch_sizes(flag: str, text: str) -> tuple[int, ...] | Literal["auto"]:
+    if text.strip() == AUTO:
+        return AUTO
     return tuple(_whole(flag, word, 1) for word in _words(flag, text))
 
 
@@ -217,7 +221,8 @@ OPTIONS = (
         metavar="SIZES",
         parse=_batch_sizes,
         default=None,
-        help="samples per replica per step (default: 32 in training, 1 and 32 in inference)",
+        help="samples per replica per step, or auto: find the fastest and the largest that fits "
+        "(default: 32 in training, 1 and 32 in inference)",
     ),
     Option(
         name="precisions",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from convmark.batch_search import FIRST
 from convmark.case import Case, expand
-from convmark.options import Options
+from convmark.options import AUTO, Options
 
 __all__ = ["INFERENCE", "LAYERS", "SUITES", "TRAINING", "Suite", "cases"]
 
@@ -35,11 +36,12 @@ class Suite:
         models: Sequence[str] = options.models or self.models
         if self.fixed_models:
             models = [model for model in self.models if model in models]
+        sizes = (FIRST,) if options.batch_sizes == AUTO else options.batch_sizes
         return expand(
             models=models,
             tasks=[task for task in self.tasks if task in options.tasks],
             devices=devices,
-            batch_sizes=options.batch_sizes or self.batch_sizes,
+            batch_sizes=sizes or self.batch_sizes,
             precisions=options.precisions,
             jit=options.jit,
             threads=options.threads,

@@ -225,6 +225,7 @@ GOOD = [
     ("devices", "cpu, gpu:0,gpu:11", ("cpu", "gpu:0", "gpu:11")),
     ("batch-sizes", "1", (1,)),
     ("batch-sizes", "32,1,32", (32, 1)),
+    ("batch-sizes", "auto", "auto"),
     ("batch-sizes", "9" * 18, (999_999_999_999_999_999,)),
     ("precisions", "float32,mixed_bfloat16", ("float32", "mixed_bfloat16")),
     ("jit", "off", ("off",)),

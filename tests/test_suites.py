@@ -70,6 +70,10 @@ def test_options_shape_the_cases(given: dict[str, Any], expected: list[str]) -> 
     assert names(TRAINING, models="lenet5", **given) == expected
 
 
+def test_a_search_for_batch_sizes_begins_at_32_whatever_the_suite() -> None:
+    assert names(INFERENCE, models="lenet5", batch_sizes="auto") == ["lenet5-infer-cpu-b32-float32"]
+
+
 def test_each_device_is_measured() -> None:
     assert names(TRAINING, ("cpu", "gpu:0"), models="lenet5") == [
         "lenet5-train-cpu-b32-float32",

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from convmark.case import Case
-from convmark.errors import ConvmarkError
-from convmark.options import OPTIONS, Options, pyproject_settings, read
+from convmark.errors import ConvmarkError, OptionError
+from convmark.options import AUTO, OPTIONS, Options, pyproject_settings, read
 from convmark.plugin import bridge
 from convmark.plugin.campaign import Campaign
 from convmark.plugin.judging import Baseline, judge
@@ -59,7 +59,13 @@ def pytest_configure(config: pytest.Config) -> None:
         if option.only != "run"
     }
     try:
-        config.stash[_OPTIONS_KEY] = read(given, pyproject_settings(config.rootpath))
+        options = read(given, pyproject_settings(config.rootpath))
+        if options.batch_sizes == AUTO:
+            raise OptionError(
+                "--batch-sizes: auto is of `convmark run`; pytest collects its cases, sizes and "
+                "all, before it measures"
+            )
+        config.stash[_OPTIONS_KEY] = options
     except ConvmarkError as error:
         raise pytest.UsageError(str(error)) from None
 
