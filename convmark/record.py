@@ -76,12 +76,14 @@ class Record:
     device: str = _case("", "cpu or gpu:N")
     batch_size: int = _case("samples", "samples per replica per step, as asked for")
     effective_batch_size: int | None = _case("samples", "samples per step over all replicas")
-    precision: str = _case("", "Keras dtype policy")
-    jit: str = _case("", "whether XLA compiles the step: on or off")
+    precision: str = _case("", "float32 (TF32 off), tf32, or a mixed Keras dtype policy")
+    jit: str = _case(
+        "", "whether the framework's optional compiler is asked for: on or off; JAX always compiles"
+    )
     replicas: int = _case("", "copies of the model, one per device")
     threads: str = _case("", "intra-op and inter-op threads asked for, or default")
     input_shape: str | None = _case("", "one sample's shape, such as 28x28x1")
-    call_path: str | None = _case("", "how the step is called: tf.function")
+    call_path: str | None = _case("", "how the step is called: tf.function, jax.jit, ...")
     backend: str = _case("", "framework that runs the step")
     isolation: str | None = _case("", "how the process was made: fork, spawn or none")
 
@@ -107,7 +109,9 @@ class Record:
     cudnn: str | None = _environment("", "cuDNN version that the framework was built for")
     os: str | None = _environment("", "operating system")
     python: str | None = _environment("", "version of the measured Python")
-    tensorflow: str | None = _environment("", "version of TensorFlow")
+    tensorflow: str | None = _environment("", "version of TensorFlow, where it runs the step")
+    jax: str | None = _environment("", "version of JAX, where it runs the step")
+    torch: str | None = _environment("", "version of PyTorch, where it runs the step")
     keras: str | None = _environment("", "version of Keras")
     numpy: str | None = _environment("", "version of the measured interpreter's NumPy")
     flags: str | None = _environment("", "environment variables that change speed")
@@ -123,6 +127,8 @@ class Record:
     time_to_first_step_s: float | None = _time(
         "s", "first call: tracing, compilation, kernel choice, execution"
     )
+    trace_s: float | None = _time("s", "of it making the graph; empty where nothing is traced")
+    first_execution_s: float | None = _time("s", "of it compilation, kernel choice and execution")
     warm_up_steps: int | None = _time("", "steps after the first, run and dropped")
     steps: int | None = _time("", "steps timed one by one, the case alone")
     step_time_min_s: float | None = _time("s", "shortest step time")
@@ -140,6 +146,16 @@ class Record:
     window_steps: int | None = _time("", "steps of a window")
     throughput_samples_per_s: float | None = _time(
         "samples/s", "samples of a window over its wall seconds, the median window"
+    )
+    input_bound_throughput_samples_per_s: float | None = _time(
+        "samples/s", "the same of windows fed from host memory, each step a batch of its own"
+    )
+    peak_flops_per_s: float | None = _time(
+        "FLOP/s", "ceiling of the device: a large matrix product in the same precision"
+    )
+    peak_bytes_per_s: float | None = _time("bytes/s", "ceiling of the device: a large copy")
+    efficiency: float | None = _time(
+        "", "FLOP/s reached over peak_flops_per_s; training counts 3 x the forward FLOPs"
     )
     rounds: int | None = _time("", "rounds of one case step and one reference step")
     reference: str | None = _time("", "reference network in the rounds: small or large")

@@ -18,12 +18,13 @@ from typing import Any, Protocol
 import convmark
 from convmark.case import Case
 from convmark.cautions import speed_flags
+from convmark.ceilings import Ceiling, Key, efficiency, key_of
 from convmark.environment import Machine
 from convmark.errors import ConvmarkError, OptionError, WorkerError
 from convmark.gpu.devices import Card, card_columns
 from convmark.gpu.visible import card_of, choosing
 from convmark.gpu.watch import Watch, watching
-from convmark.launch import Answer, Interpreter
+from convmark.launch import Answer, Interpreter, OnEvent
 from convmark.options import Options
 from convmark.record import SCHEMA_VERSION, Record
 from convmark.statistics import paired_log_ratio, quantile, step_time_summary
@@ -70,6 +71,7 @@ class Facts:
     def card(self, case: Case) -> Card | None:
         """The card that the case is measured on; None on the CPU, and where it is not known."""
         return card_of(case.device, self.machine.gpus, self.environ)
+    ceilings: Mapping[Key, Ceiling] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +81,12 @@ class Result:
     case: Case
     record: Record
     step_times_s: list[float]
+
+
+class Serving(Protocol):
+    """What has requests served: an `Interpreter`, or a `Fleet` of them."""
+
+    def answer(self, request: Mapping[str, Any], on_event: OnEvent = ...) -> Answer: ...
 
 
 class Observer(Protocol):
@@ -157,7 +165,7 @@ def devices_asked_for(asked: Sequence[str], found: Sequence[str]) -> list[str]:
 
 def execute(
     jobs: Sequence[Job],
-    interpreter: Interpreter,
+    interpreter: Serving,
     options: Options,
     facts: Facts,
     run_file: RunFile,
@@ -253,7 +261,7 @@ def _result(
             return Result(case=job.case, record=record, step_times_s=[])
         return Result(
             case=job.case,
-            record=replace(record, **_figures(job.case, answer)),
+            record=_below_ceiling(replace(record, **_figures(job.case, answer)), facts),
             step_times_s=_events(answer)["steps"]["times_s"],
         )
     except (ArithmeticError, LookupError, TypeError, ValueError, ConvmarkError) as error:
@@ -284,7 +292,7 @@ def _environment(case: Case, facts: Facts) -> dict[str, Any]:
 
 def _software(answer: Answer) -> dict[str, Any]:
     versions = answer.event("environment") or {}
-    names = ("cuda", "cudnn", "python", "tensorflow", "keras", "numpy")
+    names = ("cuda", "cudnn", "python", "tensorflow", "jax", "torch", "keras", "numpy")
     return {name: versions.get(name) for name in names}
 
 
@@ -304,7 +312,6 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
     events = _events(answer)
     steps, windows, peaks = events["steps"], events["windows"], events["peaks"]
     warm_up, state = events["warm_up"], events["state"]
-    window_samples = windows["steps"] * case.batch_size * case.replicas
     proof = {event["step"]: event["value"] for event in answer.events if event["event"] == "proof"}
     training = case.task == "train"
     summary = step_time_summary(steps["times_s"])
@@ -313,12 +320,15 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "call_path": events["first_step"]["call_path"],
         "flops_per_sample": events["work"]["flops_per_sample"],
         "time_to_first_step_s": events["first_step"]["seconds"],
+        "trace_s": events["first_step"]["trace_s"],
+        "first_execution_s": events["first_step"]["execution_s"],
         "warm_up_steps": warm_up["steps"],
         "steps": len(steps["times_s"]),
         **{f"step_time_{name}_s": value for name, value in summary.items()},
         "windows": len(windows["times_s"]),
         "window_steps": windows["steps"],
-        "throughput_samples_per_s": window_samples / quantile(windows["times_s"], 0.5),
+        "throughput_samples_per_s": _throughput(case, windows),
+        "input_bound_throughput_samples_per_s": _throughput(case, events["input_bound"]),
         **_paired(events["rounds"]),
         "host_memory_baseline_bytes": peaks["baseline_bytes"],
         "peak_host_memory_bytes": peaks["host_bytes"],
@@ -330,6 +340,26 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "loss": proof[10] if training else None,
         "output_rms": None if training else proof[1],
     }
+
+
+def _below_ceiling(record: Record, facts: Facts) -> Record:
+    """Put the ceilings of the row's device beside its figures, where they are known."""
+    case = record.case
+    ceiling = facts.ceilings.get(key_of(case))
+    if ceiling is None:
+        return record
+    work, rate = record.flops_per_sample, record.throughput_samples_per_s
+    return replace(
+        record,
+        peak_flops_per_s=ceiling.peak_flops_per_s,
+        peak_bytes_per_s=ceiling.peak_bytes_per_s,
+        efficiency=efficiency(case, work, rate, ceiling) if work and rate else None,
+    )
+
+
+def _throughput(case: Case, windows: Mapping[str, Any]) -> float:
+    samples = windows["steps"] * case.batch_size * case.replicas
+    return float(samples / quantile(windows["times_s"], 0.5))
 
 
 def _paired(rounds: Mapping[str, Any]) -> dict[str, Any]:
@@ -349,7 +379,13 @@ def _paired(rounds: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def facts_of(run: str, machine: Machine, commit: Any, environ: Mapping[str, str]) -> Facts:
+def facts_of(
+    run: str,
+    machine: Machine,
+    commit: Any,
+    environ: Mapping[str, str],
+    ceilings: Mapping[Key, Ceiling] | None = None,
+) -> Facts:
     """Return the facts that every row of a run shares."""
     return Facts(
         run=run,
@@ -358,4 +394,5 @@ def facts_of(run: str, machine: Machine, commit: Any, environ: Mapping[str, str]
         dirty=commit.dirty,
         flags=speed_flags(environ),
         environ=choosing(environ),
+        ceilings=ceilings or {},
     )

@@ -36,9 +36,19 @@ FORMS = ("table", "markdown", "json")
 
 
 def make_of(options: Options) -> Make:
-    """Return what makes the interpreters of a comparison."""
+    """Return what makes the interpreters of a comparison.
+
+    Raises:
+        OptionError: there are several backends.
+    """
+    if len(options.backends) > 1:
+        raise OptionError(
+            f"--backend: a comparison has one, got {', '.join(options.backends)}; convmark run "
+            "measures several"
+        )
     return functools.partial(
         _interpreter,
+        backend=options.backends[0],
         isolation="fork" if options.isolation == "fork" else "spawn",
         time_limit_s=options.time_limit_s,
     )
@@ -102,7 +112,7 @@ class Comparing:
         models = options.models or NETWORKS
         pair = Pair(inspected(a, models, make), inspected(b, models, make))
         here = [device for device in pair.a.found["devices"] if device in pair.b.found["devices"]]
-        wanted = cases(options, devices_asked_for(options.devices, here))
+        wanted = cases(options, {options.backends[0]: devices_asked_for(options.devices, here)})
         for case in wanted:
             a.case(case), b.case(case)
         return cls(

@@ -24,6 +24,8 @@ class Comparability:
     threads: str
     machine: str | None
     tensorflow: str | None
+    jax: str | None
+    torch: str | None
     keras: str | None
     python: str | None
     """Major and minor version."""
@@ -57,6 +59,8 @@ _OF_A_RUN = (
     "threads",
     "machine",
     "tensorflow",
+    "jax",
+    "torch",
     "keras",
     "python",
     "flags",

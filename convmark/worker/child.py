@@ -18,7 +18,7 @@ from typing import Any
 import convmark_zoo
 
 from convmark.case import Case
-from convmark.worker import cuda, measurement
+from convmark.worker import ceiling, cuda, measurement
 from convmark.worker.protocol import encode, one_line
 
 __all__ = ["answer"]
@@ -172,9 +172,15 @@ def _describe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     emit("finished")
 
 
+def _ceiling(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+    _make_ready(request, framework, emit)
+    ceiling.measure(framework, emit)
+
+
 _KINDS = {
+    "ceiling": _ceiling,
+    "describe": _describe,
     "inspect": _inspect,
     "measure": _measure,
     "probe": _probe,
-    "describe": _describe,
 }

@@ -1,12 +1,13 @@
 """One case measured by one process: the order of phases, and what each reports.
 
-build -> first step -> warm up -> steps -> windows -> peaks -> rounds -> proof of work. The case
-runs alone until the peaks are read; only then is the reference network made. Backend, clock and
-reporting are handed in.
+build -> first step -> warm up -> steps -> windows -> peaks -> fed windows -> rounds -> proof of
+work. The case runs alone until the peaks are read; only then is the reference network made.
+Backend, clock and reporting are handed in.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import os
@@ -67,11 +68,14 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     model = _build(case, builder, plan.seed, backend, emit)
     step = _make_step(case, model, plan.seed, backend)
 
-    began = time.perf_counter()
-    token = step()
-    backend.synchronise(token)
-    seconds = time.perf_counter() - began
-    emit("first_step", seconds=seconds, call_path=backend.call_path)
+    first, token = timing.first_step(step, backend)
+    emit(
+        "first_step",
+        seconds=first.total_s,
+        trace_s=first.trace_s,
+        execution_s=first.execution_s,
+        call_path=backend.call_path,
+    )
     _prove(case, 1, backend.fingerprint(token), emit)
 
     switches, before = _involuntary_switches(), rivals.usage()
@@ -96,6 +100,10 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
             host_bytes=peak_above(baseline, HostMemory()),
             device_bytes=backend.peak_memory(),
         )
+        feed = backend.feed(model, case.task, case.batch_size, plan.seed)
+        with contextlib.closing(feed):
+            fed = timing.fed_windows(step, feed, backend, timing.median(times_s), pulse)
+        emit("input_bound", steps=fed.steps, times_s=_rounded(fed.times_s))
         _count_work(model, backend, emit)
         emit("phase", phase="rounds")
         kind = reference.kind(case.task, case.batch_size)
@@ -224,17 +232,15 @@ def _count_work(model: Any, backend: Any, emit: Emit) -> None:
 
 
 def _layers(model: Any, backend: Any) -> Any:
+    backend.settle(model)  # counting calls the model
     return flops.layer_records(model, backend.keras, backend.sample_shape(model))
 
 
-def _make_step(case: Case, model: Any, seed: int, backend: Any) -> Callable[[], Any]:
+def _make_step(case: Case, model: Any, seed: int, backend: Any) -> Any:
     compiled = case.jit == "on"
     if case.task == "train":
-        step = backend.training_step(model, case.batch_size, seed, LEARNING_RATE, compiled)
-    else:
-        step = backend.inference_step(model, case.batch_size, seed, compiled)
-    made: Callable[[], Any] = step
-    return made
+        return backend.training_step(model, case.batch_size, seed, LEARNING_RATE, compiled)
+    return backend.inference_step(model, case.batch_size, seed, compiled)
 
 
 def _proof(case: Case, backend: Any, emit: Emit) -> Callable[[int, Any], None]:
