@@ -15,7 +15,7 @@ from convmark.errors import CaseError
 __all__ = ["BACKENDS", "ISOLATIONS", "JIT_STATES", "PRECISIONS", "TASKS", "Case", "expand"]
 
 TASKS = ("train", "infer")
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+PRECISIONS = ("float32", "tf32", "mixed_float16", "mixed_bfloat16")
 JIT_STATES = ("off", "on")
 ISOLATIONS = ("fork", "spawn", "none")
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -35,8 +35,9 @@ class Case:
     batch_size: int = 1
     """Samples per replica per step, as asked for; never the size that fitted."""
     precision: str = "float32"
+    """`float32` has TF32 off; `tf32` multiplies float32 in TF32; else a Keras dtype policy."""
     jit: str = "off"
-    """Whether XLA compiles the step: `on` or `off`."""
+    """Whether the framework's optional compiler is asked for: `on` or `off`."""
     replicas: int = 1
     threads: str = "default"
     """Intra-op and inter-op threads as a whole number, or `default`."""
@@ -49,6 +50,8 @@ class Case:
                 raise CaseError(
                     f"{self.model}: {field} must be one of {', '.join(choices)}, got {value!r}"
                 )
+        if self.precision == "tf32" and self.device == "cpu":
+            raise CaseError(f"{self.model}: precision tf32 is of GPUs alone, got the device 'cpu'")
         if self.batch_size < 1:
             raise CaseError(f"{self.model}: batch size must be at least 1, got {self.batch_size}")
         if self.threads != "default" and not (self.threads.isdecimal() and int(self.threads) > 0):
@@ -92,13 +95,20 @@ def expand(
     precisions: Sequence[str] = ("float32",),
     jit: Sequence[str] = ("off",),
     threads: str = "default",
+    backends: Sequence[str] = ("tensorflow",),
 ) -> list[Case]:
     """Return every combination once, models slowest, in the order given.
 
+    JAX compiles every step: where both states of `jit` are asked for, it has the first alone. TF32
+    is of GPUs: a CPU beside one has no case of it.
+
     Raises:
-        CaseError: a value that a case refuses.
+        CaseError: a value that a case refuses, or TF32 alone on CPUs alone.
     """
-    grid = itertools.product(models, tasks, devices, batch_sizes, precisions, jit)
+    devices = list(devices)
+    if set(precisions) == {"tf32"} and set(devices) == {"cpu"}:
+        raise CaseError("precision tf32 is of GPUs alone, got no device but 'cpu'")
+    grid = itertools.product(models, tasks, devices, batch_sizes, precisions, jit, backends)
     cases = [
         Case(
             model=model,
@@ -108,7 +118,9 @@ def expand(
             precision=precision,
             jit=compiled,
             threads=threads,
+            backend=backend,
         )
-        for model, task, device, batch_size, precision, compiled in grid
+        for model, task, device, batch_size, precision, compiled, backend in grid
+        if (backend != "jax" or compiled == jit[0]) and (device, precision) != ("cpu", "tf32")
     ]
     return list(dict.fromkeys(cases))

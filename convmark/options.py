@@ -12,12 +12,14 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from convmark.case import ISOLATIONS, PRECISIONS, TASKS
+from convmark.case import BACKENDS, ISOLATIONS, PRECISIONS, TASKS
 from convmark.errors import OptionError
 
-__all__ = ["OPTIONS", "Option", "Options", "nearest", "pyproject_settings", "read"]
+__all__ = ["AUTO", "OPTIONS", "Option", "Options", "nearest", "pyproject_settings", "read"]
+
+AUTO: Literal["auto"] = "auto"
 
 MOST_SECONDS = 1_000_000
 """Eleven days; the system's timers overflow far above it."""
@@ -30,11 +32,14 @@ class Options:
     models: tuple[str, ...] | None
     tasks: tuple[str, ...]
     devices: tuple[str, ...]
-    batch_sizes: tuple[int, ...] | None
-    """Samples per replica per step."""
+    batch_sizes: tuple[int, ...] | Literal["auto"] | None
+    """Samples per replica per step; `auto` searches for them."""
     precisions: tuple[str, ...]
     jit: tuple[str, ...]
     threads: str
+    backends: tuple[str, ...]
+    ceilings: str
+    """Which ceilings are measured where they are not known: auto, on or off."""
     processes: int
     """Fresh processes per case."""
     time_budget_s: float
@@ -126,7 +131,9 @@ def _whole(flag: str, text: str, at_least: int) -> int:
     return int(text)
 
 
-def _batch_sizes(flag: str, text: str) -> tuple[int, ...]:
+def _batch_sizes(flag: str, text: str) -> tuple[int, ...] | Literal["auto"]:
+    if text.strip() == AUTO:
+        return AUTO
     return tuple(_whole(flag, word, 1) for word in _words(flag, text))
 
 
@@ -214,21 +221,24 @@ OPTIONS = (
         metavar="SIZES",
         parse=_batch_sizes,
         default=None,
-        help="samples per replica per step (default: 32 in training, 1 and 32 in inference)",
+        help="samples per replica per step, or auto: find the fastest and the largest that fits "
+        "(default: 32 in training, 1 and 32 in inference)",
     ),
     Option(
         name="precisions",
         metavar="PRECISIONS",
         parse=_choices(PRECISIONS),
         default="float32",
-        help="float32, mixed_float16, mixed_bfloat16 (default: float32)",
+        help="float32 (TF32 off), tf32 (GPUs alone), mixed_float16, mixed_bfloat16 "
+        "(default: float32)",
     ),
     Option(
         name="jit",
         metavar="STATE",
         parse=_jit,
         default="off",
-        help="compile the step with XLA: off, on or both (default: off)",
+        help="compile the step: off, on or both; XLA in TensorFlow, torch.compile in PyTorch, "
+        "while JAX always compiles (default: off)",
     ),
     Option(
         name="threads",
@@ -236,6 +246,21 @@ OPTIONS = (
         parse=_threads,
         default="default",
         help="threads of the measured process, or default: the framework's own choice",
+    ),
+    Option(
+        name="backend",
+        metavar="NAMES",
+        parse=_choices(BACKENDS),
+        default="tensorflow",
+        help="framework under Keras, or several: tensorflow, jax, torch (default: tensorflow)",
+    ),
+    Option(
+        name="ceilings",
+        metavar="WHICH",
+        parse=_choice(("auto", "on", "off")),
+        default="auto",
+        help="measure once what each device can do at most, for the efficiency: auto (of GPUs), on "
+        "or off (default: auto)",
     ),
     Option(
         name="processes",
@@ -386,6 +411,7 @@ def read(given: Mapping[str, Any], settings: Mapping[str, Any] | None = None) ->
         values[option.key] = None if value is None else option.parse(flag, _as_text(flag, value))
     values["pythons"] = values.pop("python")
     values["environments"] = values.pop("env")
+    values["backends"] = values.pop("backend")
     values["time_budget_s"] = values.pop("time_budget")
     values["time_limit_s"] = values.pop("time_limit")
     values["confirm_budget_s"] = values.pop("confirm_budget")

@@ -76,12 +76,14 @@ class Record:
     device: str = _case("", "cpu or gpu:N")
     batch_size: int = _case("samples", "samples per replica per step, as asked for")
     effective_batch_size: int | None = _case("samples", "samples per step over all replicas")
-    precision: str = _case("", "Keras dtype policy")
-    jit: str = _case("", "whether XLA compiles the step: on or off")
+    precision: str = _case("", "float32 (TF32 off), tf32, or a mixed Keras dtype policy")
+    jit: str = _case(
+        "", "whether the framework's optional compiler is asked for: on or off; JAX always compiles"
+    )
     replicas: int = _case("", "copies of the model, one per device")
     threads: str = _case("", "intra-op and inter-op threads asked for, or default")
     input_shape: str | None = _case("", "one sample's shape, such as 28x28x1")
-    call_path: str | None = _case("", "how the step is called: tf.function")
+    call_path: str | None = _case("", "how the step is called: tf.function, jax.jit, ...")
     backend: str = _case("", "framework that runs the step")
     isolation: str | None = _case("", "how the process was made: fork, spawn or none")
 
@@ -92,11 +94,24 @@ class Record:
     gpu: str | None = _environment("", "name of the GPU that was measured")
     gpu_memory_bytes: int | None = _environment("bytes", "memory of that GPU")
     driver: str | None = _environment("", "version of the GPU driver")
+    gpu_uuid: str | None = _environment("", "the GPU's or MIG slice's own identity")
+    compute_capability: str | None = _environment("", "of the GPU, as CUDA counts it")
+    driver_cuda: str | None = _environment("", "newest CUDA version that the driver runs")
+    pcie: str | None = _environment(
+        "", "fastest generation of GPU and slot, lanes in use: gen4 x16"
+    )
+    ecc: str | None = _environment("", "whether the GPU's memory corrects errors: on or off")
+    mig: str | None = _environment("", "off, or the MIG slice that was measured, such as 1g.20gb")
+    power_limit_w: float | None = _environment("W", "power limit that the GPU enforces")
+    max_sm_clock_mhz: int | None = _environment("MHz", "highest clock of its multiprocessors")
+    max_memory_clock_mhz: int | None = _environment("MHz", "highest clock of its memory")
     cuda: str | None = _environment("", "CUDA version that the framework was built for")
     cudnn: str | None = _environment("", "cuDNN version that the framework was built for")
     os: str | None = _environment("", "operating system")
     python: str | None = _environment("", "version of the measured Python")
-    tensorflow: str | None = _environment("", "version of TensorFlow")
+    tensorflow: str | None = _environment("", "version of TensorFlow, where it runs the step")
+    jax: str | None = _environment("", "version of JAX, where it runs the step")
+    torch: str | None = _environment("", "version of PyTorch, where it runs the step")
     keras: str | None = _environment("", "version of Keras")
     numpy: str | None = _environment("", "version of the measured interpreter's NumPy")
     flags: str | None = _environment("", "environment variables that change speed")
@@ -112,6 +127,8 @@ class Record:
     time_to_first_step_s: float | None = _time(
         "s", "first call: tracing, compilation, kernel choice, execution"
     )
+    trace_s: float | None = _time("s", "of it making the graph; empty where nothing is traced")
+    first_execution_s: float | None = _time("s", "of it compilation, kernel choice and execution")
     warm_up_steps: int | None = _time("", "steps after the first, run and dropped")
     steps: int | None = _time("", "steps timed one by one, the case alone")
     step_time_min_s: float | None = _time("s", "shortest step time")
@@ -129,6 +146,16 @@ class Record:
     window_steps: int | None = _time("", "steps of a window")
     throughput_samples_per_s: float | None = _time(
         "samples/s", "samples of a window over its wall seconds, the median window"
+    )
+    input_bound_throughput_samples_per_s: float | None = _time(
+        "samples/s", "the same of windows fed from host memory, each step a batch of its own"
+    )
+    peak_flops_per_s: float | None = _time(
+        "FLOP/s", "ceiling of the device: a large matrix product in the same precision"
+    )
+    peak_bytes_per_s: float | None = _time("bytes/s", "ceiling of the device: a large copy")
+    efficiency: float | None = _time(
+        "", "FLOP/s reached over peak_flops_per_s; training counts 3 x the forward FLOPs"
     )
     rounds: int | None = _time("", "rounds of one case step and one reference step")
     reference: str | None = _time("", "reference network in the rounds: small or large")
@@ -152,6 +179,25 @@ class Record:
         "", "share of the CPUs' time that others took while it measured, stolen time included"
     )
     involuntary_context_switches: int | None = _state("", "times the kernel took the CPU away")
+
+    gpu_samples: int | None = _state(
+        "", "looks at the card while steps, windows and rounds were timed"
+    )
+    sm_clock_mhz: float | None = _state("MHz", "clock of the multiprocessors, median of the looks")
+    memory_clock_mhz: float | None = _state("MHz", "clock of the card's memory, median")
+    temperature_c: float | None = _state("degrees Celsius", "the GPU's temperature, highest")
+    power_w: float | None = _state("W", "power of the whole card, mean")
+    gpu_utilisation: float | None = _state("", "share of time in which any kernel ran, mean")
+    throttle_reasons: str | None = _state("", "all reasons seen for a lower clock, or none")
+    joules_per_sample: float | None = _state(
+        "J", "energy of the whole card over the windows / their samples"
+    )
+    foreign_gpu_processes: int | None = _state("", "processes on the card not the run's own")
+    foreign_graphics_processes: int | None = _state("", "of those that draw, such as a desktop's")
+    card_peak_memory_bytes: int | None = _state(
+        "bytes", "highest memory in use on the card, by everybody, as the driver shows it"
+    )
+    not_judged: str | None = _state("", "why the row's figures are no ground for a verdict")
 
     loss_first: float | None = _check("", "training loss at step 1")
     loss: float | None = _check("", "training loss at step 10")

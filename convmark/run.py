@@ -10,7 +10,7 @@ import functools
 import hashlib
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,9 +18,13 @@ from typing import Any, Protocol
 import convmark
 from convmark.case import Case
 from convmark.cautions import speed_flags
+from convmark.ceilings import Ceiling, Key, efficiency, key_of
 from convmark.environment import Machine
 from convmark.errors import ConvmarkError, OptionError, WorkerError
-from convmark.launch import Answer, Interpreter
+from convmark.gpu.devices import Card, card_columns
+from convmark.gpu.visible import card_of, choosing
+from convmark.gpu.watch import Watch, watching
+from convmark.launch import Answer, Interpreter, OnEvent
 from convmark.options import Options
 from convmark.record import SCHEMA_VERSION, Record
 from convmark.statistics import paired_log_ratio, quantile, step_time_summary
@@ -61,6 +65,13 @@ class Facts:
     commit: str | None
     dirty: bool | None
     flags: str
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """The variables that choose which GPUs a worker sees."""
+
+    def card(self, case: Case) -> Card | None:
+        """The card that the case is measured on; None on the CPU, and where it is not known."""
+        return card_of(case.device, self.machine.gpus, self.environ)
+    ceilings: Mapping[Key, Ceiling] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +81,12 @@ class Result:
     case: Case
     record: Record
     step_times_s: list[float]
+
+
+class Serving(Protocol):
+    """What has requests served: an `Interpreter`, or a `Fleet` of them."""
+
+    def answer(self, request: Mapping[str, Any], on_event: OnEvent = ...) -> Answer: ...
 
 
 class Observer(Protocol):
@@ -103,14 +120,20 @@ def plan(
     return jobs
 
 
-def inspect(interpreter: Interpreter, models: Iterable[str]) -> dict[str, Any]:
+def inspect(
+    interpreter: Interpreter, models: Iterable[str], *, explain: bool = False
+) -> dict[str, Any]:
     """Return what the interpreter has, once it is known to have all the models.
+
+    Args:
+        explain: whether it also looks for what keeps the framework from a GPU; that takes longer.
 
     Raises:
         OptionError: a model is unknown to it.
         WorkerError: it cannot say.
     """
-    answer = interpreter.answer({"kind": "inspect", "models": list(models)})
+    request = {"kind": "inspect", "models": list(models)}
+    answer = interpreter.answer({**request, "explain": True} if explain else request)
     found = answer.event("inspected")
     if answer.status != "ok" or found is None:
         raise WorkerError(f"{interpreter.python}: cannot be inspected: {answer.message}")
@@ -142,7 +165,7 @@ def devices_asked_for(asked: Sequence[str], found: Sequence[str]) -> list[str]:
 
 def execute(
     jobs: Sequence[Job],
-    interpreter: Interpreter,
+    interpreter: Serving,
     options: Options,
     facts: Facts,
     run_file: RunFile,
@@ -161,11 +184,13 @@ def execute(
     for job in jobs:
         observer.began(job)
         started = now()
-        answer = interpreter.answer(
-            request_of(job.case, options),
-            functools.partial(_tell_phase, observer, job),
-        )
-        result = _result(job, answer, options, facts, started)
+        fresh = options.isolation != "none"
+        with watching(facts.card(job.case), fresh=fresh) as watch:
+            answer = interpreter.answer(
+                request_of(job.case, options),
+                functools.partial(_tell, observer, watch, job),
+            )
+        result = _result(job, answer, options, facts, started, watch)
         run_file.append(result.record, result.step_times_s)
         keep(result)
         observer.ended(job, result.record)
@@ -189,7 +214,8 @@ def kept(run_file: RunFile) -> str:
     return f"{run_file.rows} row{'s' if run_file.rows != 1 else ''} in {run_file.path}"
 
 
-def _tell_phase(observer: Observer, job: Job, event: Mapping[str, Any]) -> None:
+def _tell(observer: Observer, watch: Watch, job: Job, event: Mapping[str, Any]) -> None:
+    watch.see(event)
     observer.phase(job, str(event.get("phase", event["event"])).replace("_", " "))
 
 
@@ -204,7 +230,9 @@ def measurement_version() -> str:
     return digest.hexdigest()[:12]
 
 
-def _result(job: Job, answer: Answer, options: Options, facts: Facts, started: datetime) -> Result:
+def _result(
+    job: Job, answer: Answer, options: Options, facts: Facts, started: datetime, watch: Watch
+) -> Result:
     """Make the row of one answer; figures are given only where the whole process went well."""
     record = Record(
         schema=SCHEMA_VERSION,
@@ -225,6 +253,7 @@ def _result(job: Job, answer: Answer, options: Options, facts: Facts, started: d
         isolation=options.isolation,
         process_start_s=answer.ready_s,
         **_environment(job.case, facts),
+        **watch.columns(job.case.batch_size),
     )
     try:
         record = replace(record, **_software(answer), **_sizes(answer))
@@ -232,7 +261,7 @@ def _result(job: Job, answer: Answer, options: Options, facts: Facts, started: d
             return Result(case=job.case, record=record, step_times_s=[])
         return Result(
             case=job.case,
-            record=replace(record, **_figures(job.case, answer)),
+            record=_below_ceiling(replace(record, **_figures(job.case, answer)), facts),
             step_times_s=_events(answer)["steps"]["times_s"],
         )
     except (ArithmeticError, LookupError, TypeError, ValueError, ConvmarkError) as error:
@@ -248,24 +277,22 @@ def _events(answer: Answer) -> dict[str, dict[str, Any]]:
 
 def _environment(case: Case, facts: Facts) -> dict[str, Any]:
     machine = facts.machine
-    index = int(case.device.partition(":")[2] or -1)
-    gpu = next((gpu for gpu in machine.gpus if gpu.index == index), None)
+    card = facts.card(case)
     return {
         "machine": machine.name,
         "cpu": machine.cpu,
         "cores": machine.cores,
         "ram_bytes": machine.ram_bytes,
-        "gpu": gpu.name if gpu else None,
-        "gpu_memory_bytes": gpu.memory_bytes if gpu else None,
-        "driver": machine.driver if gpu else None,
+        "driver": machine.driver if card else None,
         "os": machine.os,
         "flags": facts.flags or None,
+        **(card_columns(card) if card else {}),
     }
 
 
 def _software(answer: Answer) -> dict[str, Any]:
     versions = answer.event("environment") or {}
-    names = ("cuda", "cudnn", "python", "tensorflow", "keras", "numpy")
+    names = ("cuda", "cudnn", "python", "tensorflow", "jax", "torch", "keras", "numpy")
     return {name: versions.get(name) for name in names}
 
 
@@ -285,7 +312,6 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
     events = _events(answer)
     steps, windows, peaks = events["steps"], events["windows"], events["peaks"]
     warm_up, state = events["warm_up"], events["state"]
-    window_samples = windows["steps"] * case.batch_size * case.replicas
     proof = {event["step"]: event["value"] for event in answer.events if event["event"] == "proof"}
     training = case.task == "train"
     summary = step_time_summary(steps["times_s"])
@@ -294,12 +320,15 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "call_path": events["first_step"]["call_path"],
         "flops_per_sample": events["work"]["flops_per_sample"],
         "time_to_first_step_s": events["first_step"]["seconds"],
+        "trace_s": events["first_step"]["trace_s"],
+        "first_execution_s": events["first_step"]["execution_s"],
         "warm_up_steps": warm_up["steps"],
         "steps": len(steps["times_s"]),
         **{f"step_time_{name}_s": value for name, value in summary.items()},
         "windows": len(windows["times_s"]),
         "window_steps": windows["steps"],
-        "throughput_samples_per_s": window_samples / quantile(windows["times_s"], 0.5),
+        "throughput_samples_per_s": _throughput(case, windows),
+        "input_bound_throughput_samples_per_s": _throughput(case, events["input_bound"]),
         **_paired(events["rounds"]),
         "host_memory_baseline_bytes": peaks["baseline_bytes"],
         "peak_host_memory_bytes": peaks["host_bytes"],
@@ -311,6 +340,26 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "loss": proof[10] if training else None,
         "output_rms": None if training else proof[1],
     }
+
+
+def _below_ceiling(record: Record, facts: Facts) -> Record:
+    """Put the ceilings of the row's device beside its figures, where they are known."""
+    case = record.case
+    ceiling = facts.ceilings.get(key_of(case))
+    if ceiling is None:
+        return record
+    work, rate = record.flops_per_sample, record.throughput_samples_per_s
+    return replace(
+        record,
+        peak_flops_per_s=ceiling.peak_flops_per_s,
+        peak_bytes_per_s=ceiling.peak_bytes_per_s,
+        efficiency=efficiency(case, work, rate, ceiling) if work and rate else None,
+    )
+
+
+def _throughput(case: Case, windows: Mapping[str, Any]) -> float:
+    samples = windows["steps"] * case.batch_size * case.replicas
+    return float(samples / quantile(windows["times_s"], 0.5))
 
 
 def _paired(rounds: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,7 +379,13 @@ def _paired(rounds: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def facts_of(run: str, machine: Machine, commit: Any, environ: Mapping[str, str]) -> Facts:
+def facts_of(
+    run: str,
+    machine: Machine,
+    commit: Any,
+    environ: Mapping[str, str],
+    ceilings: Mapping[Key, Ceiling] | None = None,
+) -> Facts:
     """Return the facts that every row of a run shares."""
     return Facts(
         run=run,
@@ -338,4 +393,6 @@ def facts_of(run: str, machine: Machine, commit: Any, environ: Mapping[str, str]
         commit=commit.sha,
         dirty=commit.dirty,
         flags=speed_flags(environ),
+        environ=choosing(environ),
+        ceilings=ceilings or {},
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from convmark.batch_search import FIRST
 from convmark.case import Case, expand
-from convmark.options import Options
+from convmark.options import AUTO, Options
 
 __all__ = ["INFERENCE", "LAYERS", "SUITES", "TRAINING", "Suite", "cases"]
 
@@ -24,19 +25,27 @@ class Suite:
     fixed_models: bool = False
     """Whether `--models` may only choose among the suite's models, not replace them."""
 
-    def cases(self, options: Options, devices: Sequence[str]) -> list[Case]:
-        """Return the suite's cases on these devices, as the options shape them."""
+    def cases(
+        self, options: Options, devices: Sequence[str], backends: Sequence[str] | None = None
+    ) -> list[Case]:
+        """Return the suite's cases on these devices, as the options shape them.
+
+        Args:
+            backends: those that have the devices, all that were asked for by default.
+        """
         models: Sequence[str] = options.models or self.models
         if self.fixed_models:
             models = [model for model in self.models if model in models]
+        sizes = (FIRST,) if options.batch_sizes == AUTO else options.batch_sizes
         return expand(
             models=models,
             tasks=[task for task in self.tasks if task in options.tasks],
             devices=devices,
-            batch_sizes=options.batch_sizes or self.batch_sizes,
+            batch_sizes=sizes or self.batch_sizes,
             precisions=options.precisions,
             jit=options.jit,
             threads=options.threads,
+            backends=options.backends if backends is None else backends,
         )
 
 
@@ -51,7 +60,16 @@ LAYERS = Suite(
 SUITES = (TRAINING, INFERENCE, LAYERS)
 
 
-def cases(options: Options, devices: Sequence[str]) -> list[Case]:
-    """Return the cases of all default suites, each once."""
-    found = [case for suite in SUITES for case in suite.cases(options, devices)]
+def cases(options: Options, devices: Mapping[str, Sequence[str]]) -> list[Case]:
+    """Return the cases of all default suites, each once.
+
+    Args:
+        devices: by backend those that it is to be measured on.
+    """
+    found = [
+        case
+        for suite in SUITES
+        for backend, its_devices in devices.items()
+        for case in suite.cases(options, its_devices, [backend])
+    ]
     return list(dict.fromkeys(found))

@@ -1,5 +1,7 @@
 """Runs the timed loops on a CPU that answers before it has finished; for test_synchronisation.
 
+Its argument is the backend: JAX answers so by itself, TensorFlow when told to.
+
 Prints one JSON object: for each kind of step, loop and backend, a step's seconds as the loop
 reports them over a step's seconds by the wall, taken until the device is idle. A loop that waits
 for every step gives about 1; one that does not, the share of the bare calls.
@@ -9,15 +11,15 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
-import tensorflow as tf
+import numpy as np
 from convmark_zoo.keras_api import keras
 
-from convmark.worker import timing
-from convmark.worker.backends.tensorflow import TensorFlow
+from convmark.worker import backends, timing
 
 Step = Callable[[], Any]
 Loop = Callable[[Step, Any], tuple[float, int]]
@@ -98,14 +100,17 @@ def reported_over_true(loop: Loop, step: Step, backend: Any) -> float:
 
 def wait(tokens: list[Any]) -> None:
     """Wait for all of these, by other means than the backend's own."""
-    for array in tf.nest.flatten(tokens):
-        array.numpy()
+    for array in keras.tree.flatten(tokens):
+        np.asarray(array)
 
 
 def main() -> None:
-    tf.config.experimental.set_synchronous_execution(False)
+    backend = backends.load(sys.argv[1])
+    if sys.argv[1] == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.set_synchronous_execution(False)
     shorten_the_loops()
-    backend = TensorFlow()
     kinds = {
         "training": backend.training_step(network(), 4, 0, 0.01, False),
         "inference": backend.inference_step(network(), 16, 0, False),

@@ -149,6 +149,13 @@ def prints_and_fails_with_its_log() -> None:
     raise RuntimeError(Path(f"/proc/{os.getpid()}/fd/1").read_text())
 
 
+def refuses_tensorflow() -> Any:
+    """Fails where TensorFlow is loaded, and has its import fail from here on."""
+    if sys.modules.setdefault("tensorflow", None) is not None:  # type: ignore[arg-type]
+        raise RuntimeError("TensorFlow is loaded beside another framework")
+    return well()
+
+
 def tells_its_path() -> Any:
     _tell("path", sys.path)
     return well()

@@ -117,5 +117,51 @@ def test_a_value_given_twice_is_measured_once() -> None:
     assert len(cases) == 1
 
 
+def test_jax_which_always_compiles_has_the_first_state_of_jit_alone() -> None:
+    cases = expand(
+        models=["a"],
+        tasks=["infer"],
+        devices=["cpu"],
+        batch_sizes=[1],
+        jit=["off", "on"],
+        backends=["tensorflow", "jax", "torch"],
+    )
+    assert [(found.backend, found.jit) for found in cases] == [
+        ("tensorflow", "off"),
+        ("jax", "off"),
+        ("torch", "off"),
+        ("tensorflow", "on"),
+        ("torch", "on"),
+    ]
+
+
+def test_a_cpu_beside_a_gpu_has_no_case_of_tf32() -> None:
+    cases = expand(
+        models=["a"],
+        tasks=["infer"],
+        devices=["cpu", "gpu:0"],
+        batch_sizes=[1],
+        precisions=["float32", "tf32"],
+    )
+    assert [(found.device, found.precision) for found in cases] == [
+        ("cpu", "float32"),
+        ("gpu:0", "float32"),
+        ("gpu:0", "tf32"),
+    ]
+
+
+def test_tf32_on_cpus_alone_is_refused() -> None:
+    with pytest.raises(CaseError, match="tf32 is of GPUs alone, got the device 'cpu'"):
+        case(precision="tf32")
+    with pytest.raises(CaseError, match="tf32 is of GPUs alone, got no device but 'cpu'"):
+        expand(
+            models=["a"],
+            tasks=["infer"],
+            devices=["cpu"],
+            batch_sizes=[1],
+            precisions=["tf32"],
+        )
+
+
 def test_an_empty_axis_makes_no_case() -> None:
     assert expand(models=["a"], tasks=[], devices=["cpu"], batch_sizes=[1]) == []

@@ -39,9 +39,12 @@ EVENTS = [
     "proof",
     "warm_up",
     "steps",
+    "phase",
     "windows",
     "peaks",
+    "input_bound",
     "work",
+    "phase",
     "rounds",
     "state",
     "finished",
@@ -151,6 +154,8 @@ def test_a_measurement_counts_and_times_as_it_says(by_fork: Answer) -> None:
     assert len(found["steps"]["times_s"]) >= 30
     assert len(found["windows"]["times_s"]) >= 5
     assert min(found["windows"]["times_s"]) >= 0.1
+    assert len(found["input_bound"]["times_s"]) == 3
+    assert min(found["input_bound"]["times_s"]) >= 0.1
     rounds = found["rounds"]
     kinds = ["case_wall_s", "case_cpu_s", "reference_wall_s", "reference_cpu_s"]
     assert len({len(rounds[kind]) for kind in kinds}) == 1

@@ -57,7 +57,7 @@ BAD = [
     ("precisions", "", "''", GAPS),
     ("precisions", "float16", "'float16'", "did you mean float32 or mixed_float16"),
     ("precisions", "mixed-float16", "'mixed-float16'", "did you mean mixed_float16"),
-    ("precisions", "float32,int8", "'int8'", "known: float32, mixed_float16, mixed_bfloat16"),
+    ("precisions", "float32,int8", "'int8'", "known: float32, tf32, mixed_float16"),
     ("jit", "", "''", "must be one of off, on, both"),
     ("jit", "auto", "'auto'", "must be one of off, on, both"),
     ("jit", "off,on", "'off,on'", "must be one of off, on, both"),
@@ -68,6 +68,11 @@ BAD = [
     ("threads", "all", "'all'", THREADS),
     ("threads", "1.5", "'1.5'", THREADS),
     ("threads", "1,2", "'1,2'", THREADS),
+    ("backend", "", "''", GAPS),
+    ("backend", "tensorflow,caffe", "'caffe'", "known: tensorflow, jax, torch"),
+    ("backend", "pytorch", "'pytorch'", "did you mean torch?"),
+    ("ceilings", "", "''", "must be one of auto, on, off"),
+    ("ceilings", "yes", "'yes'", "must be one of auto, on, off"),
     ("processes", "", "''", COUNT),
     ("processes", "0", "'0'", COUNT),
     ("processes", "two", "'two'", COUNT),
@@ -220,6 +225,7 @@ GOOD = [
     ("devices", "cpu, gpu:0,gpu:11", ("cpu", "gpu:0", "gpu:11")),
     ("batch-sizes", "1", (1,)),
     ("batch-sizes", "32,1,32", (32, 1)),
+    ("batch-sizes", "auto", "auto"),
     ("batch-sizes", "9" * 18, (999_999_999_999_999_999,)),
     ("precisions", "float32,mixed_bfloat16", ("float32", "mixed_bfloat16")),
     ("jit", "off", ("off",)),
@@ -228,6 +234,9 @@ GOOD = [
     ("threads", "default", "default"),
     ("threads", "1", "1"),
     ("threads", "02", "2"),
+    ("backend", "torch", ("torch",)),
+    ("backend", "tensorflow, jax,torch", ("tensorflow", "jax", "torch")),
+    ("ceilings", "on", "on"),
     ("processes", "1", 1),
     ("time-budget", "0.5", 0.5),
     ("time-budget", "1e-3", 0.001),
@@ -246,7 +255,8 @@ GOOD = [
 def test_a_good_value_is_taken(name: str, text: str, value: Any) -> None:
     options = read({name.replace("-", "_"): text})
     field = name.replace("-", "_")
-    assert getattr(options, field, getattr(options, f"{field}_s", None)) == value
+    fields = {field, f"{field}_s", f"{field}s"} & {at.name for at in dataclasses.fields(options)}
+    assert [getattr(options, known) for known in fields] == [value]
 
 
 def test_the_defaults_are_those_that_the_help_names() -> None:
@@ -259,6 +269,8 @@ def test_the_defaults_are_those_that_the_help_names() -> None:
         "precisions": ("float32",),
         "jit": ("off",),
         "threads": "default",
+        "backends": ("tensorflow",),
+        "ceilings": "auto",
         "processes": 2,
         "time_budget_s": 2.0,
         "time_limit_s": 600.0,

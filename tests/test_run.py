@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ import pytest
 
 import convmark
 from convmark.case import Case
+from convmark.ceilings import Ceiling
 from convmark.commit import Commit
 from convmark.environment import Gpu, Machine
 from convmark.errors import OptionError, StoreError, WorkerError
@@ -64,7 +66,13 @@ def events() -> list[dict[str, Any]]:
             "trainable_parameters": 61706,
             "model_bytes": 246824,
         },
-        {"event": "first_step", "seconds": 0.75, "call_path": "tf.function"},
+        {
+            "event": "first_step",
+            "seconds": 0.75,
+            "trace_s": 0.5,
+            "execution_s": 0.25,
+            "call_path": "tf.function",
+        },
         {"event": "proof", "step": 1, "value": 2.3},
         {"event": "progress", "phase": "warm-up"},
         {"event": "proof", "step": 10, "value": 2.1},
@@ -72,6 +80,7 @@ def events() -> list[dict[str, Any]]:
         {"event": "steps", "times_s": [0.01] * 100},
         {"event": "windows", "steps": 10, "times_s": [0.1, 0.1, 0.1, 0.1, 0.4]},
         {"event": "peaks", "baseline_bytes": 1000, "host_bytes": 2000, "device_bytes": None},
+        {"event": "input_bound", "steps": 5, "times_s": [0.1, 0.2, 0.1]},
         {"event": "work", "flops_per_sample": 833_040},
         {
             "event": "rounds",
@@ -327,6 +336,8 @@ def test_a_training_answer_becomes_a_row_with_every_figure(tmp_path: Path) -> No
         "flops_per_sample": 833_040,
         "process_start_s": 0.25,
         "time_to_first_step_s": 0.75,
+        "trace_s": 0.5,
+        "first_execution_s": 0.25,
         "warm_up_steps": 15,
         "steps": 100,
         "step_time_p50_s": 0.01,
@@ -335,6 +346,7 @@ def test_a_training_answer_becomes_a_row_with_every_figure(tmp_path: Path) -> No
         "windows": 5,
         "window_steps": 10,
         "throughput_samples_per_s": 3200.0,
+        "input_bound_throughput_samples_per_s": 1600.0,
         "rounds": 10,
         "reference": "large",
         "reference_version": 1,
@@ -355,6 +367,27 @@ def test_a_training_answer_becomes_a_row_with_every_figure(tmp_path: Path) -> No
         "accuracy": None,
     }
     assert {name: getattr(record, name) for name in expected} == pytest.approx(expected)
+
+
+def test_a_ceiling_that_is_known_gives_the_row_its_efficiency(tmp_path: Path) -> None:
+    ceiling = Ceiling(
+        measured="2026-01-02T03:04:05+00:00",
+        device=TRAIN.device,
+        backend=TRAIN.backend,
+        precision=TRAIN.precision,
+        threads=TRAIN.threads,
+        version="2.21.0",
+        matrix_size=1024,
+        peak_flops_per_s=1e12,
+        copy_bytes=1024,
+        peak_bytes_per_s=1e10,
+    )
+    known = dataclasses.replace(FACTS, ceilings={ceiling.key: ceiling})
+    record = result_of(ok(events()), tmp_path, facts=known).record
+    assert (record.peak_flops_per_s, record.peak_bytes_per_s) == (1e12, 1e10)
+    assert record.efficiency == pytest.approx(3 * 833_040 * 3200 / 1e12)  # by 3,200 samples/s
+    without = result_of(ok(events()), tmp_path / "without").record
+    assert (without.peak_flops_per_s, without.peak_bytes_per_s, without.efficiency) == (None,) * 3
 
 
 def test_an_inference_answer_has_an_output_in_place_of_losses(tmp_path: Path) -> None:

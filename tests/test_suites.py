@@ -70,6 +70,10 @@ def test_options_shape_the_cases(given: dict[str, Any], expected: list[str]) -> 
     assert names(TRAINING, models="lenet5", **given) == expected
 
 
+def test_a_search_for_batch_sizes_begins_at_32_whatever_the_suite() -> None:
+    assert names(INFERENCE, models="lenet5", batch_sizes="auto") == ["lenet5-infer-cpu-b32-float32"]
+
+
 def test_each_device_is_measured() -> None:
     assert names(TRAINING, ("cpu", "gpu:0"), models="lenet5") == [
         "lenet5-train-cpu-b32-float32",
@@ -79,7 +83,21 @@ def test_each_device_is_measured() -> None:
 
 
 def test_all_suites_together_have_each_case_once() -> None:
-    together = cases(options(), ["cpu"])
+    together = cases(options(), {"tensorflow": ["cpu"]})
     assert len(together) == sum(len(suite.cases(options(), ["cpu"])) for suite in SUITES) == 16
-    twice = cases(options(models="conv_layer"), ["cpu"])
+    twice = cases(options(models="conv_layer"), {"tensorflow": ["cpu"]})
     assert len(twice) == len({case.name for case in twice})
+
+
+def test_every_backend_has_the_same_cases_on_the_devices_that_it_sees() -> None:
+    asked = options(models="lenet5", tasks="train", backend="tensorflow,torch")
+    found = cases(asked, {"tensorflow": ["cpu"], "torch": ["cpu", "gpu:0"]})
+    assert [case.name for case in found] == [
+        "lenet5-train-cpu-b32-float32",
+        "lenet5-train-cpu-b32-float32-torch",
+        "lenet5-train-gpu:0-b32-float32-torch",
+    ]
+    assert names(TRAINING, models="lenet5", backend="tensorflow,torch") == [
+        "lenet5-train-cpu-b32-float32",
+        "lenet5-train-cpu-b32-float32-torch",
+    ]

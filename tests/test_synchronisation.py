@@ -1,7 +1,8 @@
 """A step time is the device's, not the call's: shown on a CPU that answers before it has finished.
 
-No clock is faked here: `asynchronous.py` runs TensorFlow's asynchronous mode, in which the call of
-a step of 100 ms returns after one, and compares what the worker's loops report with the wall.
+No clock is faked here: `asynchronous.py` runs TensorFlow's asynchronous mode, and JAX as it is, in
+which the call of a step of 100 ms returns after one, and compares what the worker's loops report
+with the wall. PyTorch has no such mode on a CPU.
 """
 
 from __future__ import annotations
@@ -16,20 +17,20 @@ from typing import Any
 import pytest
 from workers import environ
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("tensorflow") is None, reason="TensorFlow's steps are timed"
-)
-
 KINDS = ("training", "inference", "reference")
 LOOPS = ("timed_step", "steps", "windows", "rounds", "turn")
 
 
-@pytest.fixture(scope="module")
-def ratios(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+@pytest.fixture(scope="module", params=["tensorflow", "jax"])
+def ratios(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """Reported over true seconds of a step, by kind of step, loop and backend."""
+    if importlib.util.find_spec(request.param) is None:
+        pytest.skip(f"{request.param} is not installed; its steps are timed")
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("asynchronous.py"))],
-        env=environ(tmp_path_factory.mktemp("synchronisation")),
+        [sys.executable, str(Path(__file__).with_name("asynchronous.py")), request.param],
+        env=environ(tmp_path_factory.mktemp("synchronisation"), KERAS_BACKEND=request.param),
         capture_output=True,
         text=True,
         timeout=600,

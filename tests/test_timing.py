@@ -7,6 +7,7 @@ waits for it. So a step that is timed without waiting takes no time here, and it
 from __future__ import annotations
 
 import gc
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 
@@ -18,6 +19,8 @@ from convmark.worker.timing import (
     Rounds,
     WarmUp,
     Windows,
+    fed_windows,
+    first_step,
     quiet_collector,
     rounds,
     steps,
@@ -83,6 +86,27 @@ def pulse(device: Device) -> Pulse:
 def test_a_timed_step_ends_when_the_device_has_finished(device: Device) -> None:
     assert timed_step(device.step(3.0), device, device.clock) == (3.0, 3.0)
     assert device.syncs == 1
+
+
+def test_a_first_step_is_its_tracing_and_its_execution(device: Device) -> None:
+    class Traced:
+        __call__ = staticmethod(device.step(3.0))
+
+        @staticmethod
+        def trace() -> None:
+            device.now += 2.0
+
+    first, token = first_step(Traced(), device, device.clock)
+    assert (first.trace_s, first.execution_s, first.total_s, token) == (2.0, 3.0, 5.0, 3.0)
+
+
+def test_a_first_step_that_traces_nothing_has_no_time_for_it(device: Device) -> None:
+    class Eager:
+        trace = None
+        __call__ = staticmethod(device.step(3.0))
+
+    first, _ = first_step(Eager(), device, device.clock)
+    assert (first.trace_s, first.execution_s, first.total_s) == (None, 3.0, 3.0)
 
 
 # Warm-up
@@ -231,6 +255,23 @@ def test_windows_grow_until_they_are_long_enough(device: Device, pulse: Pulse) -
     assert found.times_s[0] == pytest.approx(found.steps * TICK / 16)
 
 
+def test_all_steps_that_were_run_are_counted_those_of_dropped_windows_too(
+    device: Device, pulse: Pulse
+) -> None:
+    assert windows(device.step(TICK), device, TICK, pulse, device.clock).run_steps == 5 * 8
+    grown = windows(device.step(TICK / 2), device, TICK, pulse, device.clock)
+    assert grown.run_steps == 5 * 8 + 5 * 15
+
+
+@pytest.mark.parametrize(("least_s", "count"), [(0.0, 5), (5 / 8, 5), (5.25 / 8, 6), (1.0, 8)])
+def test_windows_go_on_until_they_last_as_long_together_as_is_asked_for(
+    least_s: float, count: int, device: Device, pulse: Pulse
+) -> None:
+    found = windows(device.step(TICK), device, TICK, pulse, device.clock, least_s=least_s)
+    assert found == Windows(8, [8 * TICK] * count)
+    assert found.run_steps == 8 * count
+
+
 # Rounds
 
 
@@ -353,3 +394,28 @@ def test_the_collector_rests_during_the_timed_steps_and_works_again_after_an_err
     with pytest.raises(ValueError, match="a step failed"), quiet_collector():
         raise ValueError("a step failed")
     assert gc.isenabled()
+
+
+# Fed windows
+
+
+def test_fed_windows_take_a_batch_a_step_and_count_the_time_of_getting_it(
+    device: Device, pulse: Pulse
+) -> None:
+    taken = []
+
+    class Fed:
+        @staticmethod
+        def run(number: int) -> float:
+            taken.append(number)
+            return device.step(TICK)()
+
+    def feed() -> Iterator[tuple[int]]:
+        for number in itertools.count():
+            device.now += TICK
+            yield (number,)
+
+    found = fed_windows(Fed(), feed(), device, TICK, pulse, device.clock)
+    assert len(found.times_s) == 3
+    assert found.times_s == [2 * TICK * found.steps] * 3
+    assert taken == list(range(3 + 3 * found.steps))

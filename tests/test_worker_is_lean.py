@@ -27,7 +27,7 @@ import builtins
 import sys
 
 BANISHED = {"pandas", "pytest", "_pytest", "pytest_benchmark", "psutil", "tabulate", "pynvml"}
-NEEDED = {"tensorflow", "keras", "numpy", "convmark", "convmark_zoo"}
+NEEDED = {"tensorflow", "jax", "torch", "keras", "numpy", "convmark", "convmark_zoo"}
 OF_CONVMARK = {"convmark.case", "convmark.errors", "convmark.worker"}
 
 
@@ -96,6 +96,19 @@ def test_a_worker_measures_with_the_framework_and_the_standard_library_alone(
 ) -> None:
     assert (answers[task].status, answers[task].message) == ("ok", "")
     assert answers[task].event("rounds") is not None
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_so_does_a_worker_of_another_framework_and_without_tensorflow(
+    backend: str, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(backend, reason=f"{backend} is not installed; its worker is looked at")
+    monkeypatch.chdir(BUILDERS)
+    asked = measured("builders:refuses_tensorflow", task="train", batch_size=8, backend=backend)
+    with Interpreter(environ=variables, backend=backend) as interpreter:
+        answer = interpreter.answer(asked)
+    assert (answer.status, answer.message) == ("ok", "")
+    assert answer.event("rounds") is not None
 
 
 def test_a_worker_searches_what_its_interpreter_searches_and_the_working_folder(

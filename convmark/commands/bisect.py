@@ -58,7 +58,8 @@ def bisect(
 
 
 def _one_case(options: Options) -> None:
-    named = cases(options, [device for device in options.devices if device != "all"] or ["cpu"])
+    devices = [device for device in options.devices if device != "all"] or ["cpu"]
+    named = cases(options, dict.fromkeys(options.backends, devices))
     if len(named) != 1:
         raise OptionError(
             f"convmark bisect needs one case, the options name {len(named)}; narrow them by "

@@ -24,9 +24,15 @@ class Comparability:
     threads: str
     machine: str | None
     tensorflow: str | None
+    jax: str | None
+    torch: str | None
     keras: str | None
     python: str | None
     """Major and minor version."""
+    gpu: str | None
+    """Its name: CUDA_VISIBLE_DEVICES may make another card `gpu:0`."""
+    mig: str | None
+    ecc: str | None
     driver: str | None
     cuda: str | None
     cudnn: str | None
@@ -53,6 +59,8 @@ _OF_A_RUN = (
     "threads",
     "machine",
     "tensorflow",
+    "jax",
+    "torch",
     "keras",
     "python",
     "flags",
@@ -67,6 +75,9 @@ _REPORT = "`convmark report` sets them side by side"
 _ANEW = "`convmark accept` of a run measured so starts a new history"
 _COMMANDS = {
     "machine": _REPORT,
+    "gpu": _REPORT,
+    "mig": _REPORT,
+    "ecc": _REPORT,
     "driver": _REPORT,
     "isolation": _ANEW,
     "reference": _ANEW,

@@ -101,7 +101,7 @@ class Shelf:
             return False
         facts = of_the_run(comparability(head))
         return any(
-            all(fact in (None, asked) for fact, asked in zip(facts, wanted, strict=True))
+            all(_may_agree(fact, asked) for fact, asked in zip(facts, wanted, strict=True))
             for wanted in conditions
         )
 
@@ -119,6 +119,11 @@ class Shelf:
             text = f"{next(iter(self._unreadable.values()))}; left out of the history"
             text += f", and {more} more" if more else ""
             warnings.warn(text, StoreWarning, stacklevel=3)
+
+
+def _may_agree(fact: object, asked: object) -> bool:
+    """Whether two facts agree, or one of the rows cannot tell: of another backend's version."""
+    return fact is None or asked is None or fact == asked
 
 
 _LAST = HEADER.index(AXES[-1])

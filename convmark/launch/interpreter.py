@@ -27,6 +27,15 @@ __all__ = ["Interpreter", "LiveWorker", "zoo_folder"]
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
+_VARIABLES: dict[str, dict[str, str]] = {
+    "tensorflow": {"KERAS_BACKEND": "tensorflow"},
+    "jax": {"KERAS_BACKEND": "jax"},
+    # without a device named here Keras looks for a GPU when it is imported, and a process that has
+    # looked for one cannot fork; the worker chooses its device later
+    "torch": {"KERAS_BACKEND": "torch", "KERAS_TORCH_DEVICE": "cpu"},
+}
+"""What Keras reads when it is imported."""
+
 
 def zoo_folder() -> Path:
     """Return the folder of the zoo: `models/` of a checkout, `convmark_zoo/` of an installation.
@@ -71,6 +80,9 @@ class Interpreter:
         self._zoo = zoo
         self._first_on_path = [str(folder) for folder in first_on_path]
         self._environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        # the driver's own order, so that gpu:1 of a case is the card that NVML calls 1
+        self._environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        self._environ |= _VARIABLES[backend]
         self._numbers = itertools.count(1)
         self._logs = tempfile.TemporaryDirectory(prefix="convmark-")
         self._server: Server | None = None

@@ -82,11 +82,18 @@ def confirm(
         error_rate=error_rate_per_case(len(comparable)),
         seconds_left=lambda: deadline_s - clock(),
     )
-    places = sorted(comparable, key=lambda item: (str(item[1].folder), item[2]))
-    for (origin, anchor), group in itertools.groupby(places, key=lambda item: item[1:]):
+    places = sorted(comparable, key=lambda item: (item[0].backend, str(item[1].folder), item[2]))
+    for (backend, origin, anchor), group in itertools.groupby(places, key=_place):
         members = [case for case, _, _ in group]
-        found |= _beside_today(members, origin, anchor, make, plan, clock, watch)
+        maker = functools.partial(make, backend=backend)
+        found |= _beside_today(members, origin, anchor, maker, plan, clock, watch)
     return found
+
+
+def _place(comparable: tuple[Case, Origin, str]) -> tuple[str, Origin, str]:
+    """What cases share that one pair of interpreters can run."""
+    case, origin, anchor = comparable
+    return case.backend, origin, anchor
 
 
 def _is_today(origin: Origin, anchor: str, today: dict[Path, Commit], results: Path) -> bool:

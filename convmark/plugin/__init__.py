@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from convmark.case import Case
-from convmark.errors import ConvmarkError
-from convmark.options import OPTIONS, Options, pyproject_settings, read
+from convmark.errors import ConvmarkError, OptionError
+from convmark.options import AUTO, OPTIONS, Options, pyproject_settings, read
 from convmark.plugin import bridge
 from convmark.plugin.campaign import Campaign
 from convmark.plugin.judging import Baseline, judge
@@ -59,7 +59,13 @@ def pytest_configure(config: pytest.Config) -> None:
         if option.only != "run"
     }
     try:
-        config.stash[_OPTIONS_KEY] = read(given, pyproject_settings(config.rootpath))
+        options = read(given, pyproject_settings(config.rootpath))
+        if options.batch_sizes == AUTO:
+            raise OptionError(
+                "--batch-sizes: auto is of `convmark run`; pytest collects its cases, sizes and "
+                "all, before it measures"
+            )
+        config.stash[_OPTIONS_KEY] = options
     except ConvmarkError as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -75,7 +81,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     (suite,) = marker.args
     config = metafunc.config
     options = config.stash[_OPTIONS_KEY]
-    cases = suite.cases(options, _campaign(config).likely_devices())
+    try:
+        cases = suite.cases(options, _campaign(config).likely_devices())
+    except ConvmarkError as error:
+        raise pytest.UsageError(str(error)) from None
     metafunc.parametrize("measured", cases, indirect=True, ids=[case.name for case in cases])
 
 
@@ -167,7 +176,7 @@ def _measure_and_judge(config: pytest.Config, campaign: Campaign) -> None:
     baseline = Baseline.check(comparison.asked, campaign) if comparison.asked else None
     say(comparison.resume(config, campaign))
     stream = bridge.progress_stream(config)
-    campaign.measure(stream)
+    campaign.measure(stream, say)
     if baseline is not None and campaign.records:
         judge(campaign, baseline, whole_suite=_is_whole(config), say=say, stream=stream)
 

@@ -216,7 +216,7 @@ def _groups(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def _as_benchmarks(path: Path, records: Sequence[Record]) -> dict[str, Any]:
-    from convmark.plugin.campaign import comparability
+    from convmark.plugin.campaign import FRAMEWORKS, comparability
 
     benchmarks = [
         {"fullname": name, "name": name, "stats": _stats(path, rows)}
@@ -225,7 +225,8 @@ def _as_benchmarks(path: Path, records: Sequence[Record]) -> dict[str, Any]:
     info = {}
     if records:
         first = records[0]
-        info = comparability(first.machine, first.tensorflow, first.keras, first.threads)
+        versions = [{name: getattr(row, name) for name in FRAMEWORKS} for row in records]
+        info = comparability(first.machine, versions, first.threads)
     return {"machine_info": info, "benchmarks": benchmarks}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -19,8 +19,8 @@ from convmark.plugin.replay import Measured
 
 if TYPE_CHECKING:
     from convmark.environment import Machine
+    from convmark.fleet import Fleet
     from convmark.judging.judgement import Judgement
-    from convmark.launch import Interpreter
     from convmark.record import Record
     from convmark.run import Facts, Job, Result
     from convmark.store import RunFile, Store
@@ -35,11 +35,11 @@ class Campaign:
         self.options = options
         self._folder = folder
         self._machine: Machine | None = None
-        self._interpreter: Interpreter | None = None
+        self._fleet: Fleet | None = None
         self.python = sys.executable
         """The interpreter that is measured."""
         self.cases: list[Case] = []
-        self._framework: dict[str, Any] = {}
+        self._frameworks: dict[str, dict[str, Any]] = {}
         self._run_file: RunFile | None = None
         self._results: list[Result] = []
         self._facts: Facts
@@ -62,32 +62,38 @@ class Campaign:
 
     def likely_devices(self) -> list[str]:
         """The devices to collect, known without the framework: the driver's word for `all`."""
+        from convmark.gpu.visible import visible_cards
+
         devices: list[str] = []
         for device in self.options.devices:
             if device != "all":
                 devices.append(device)
                 continue
-            devices += ["cpu", *(f"gpu:{gpu.index}" for gpu in self.machine.gpus)]
+            seen = visible_cards(self.machine.gpus, os.environ)
+            devices += ["cpu", *(f"gpu:{place}" for place in range(len(seen)))]
         return list(dict.fromkeys(devices))
 
     def prepare(self, cases: Sequence[Case]) -> None:
-        """Start the interpreter and check all that can be refused before anything is measured.
+        """Start the interpreters and check all that can be refused before anything is measured.
 
         Raises:
             ConvmarkError: a model, a device or the results folder is not to be had.
         """
-        from convmark.launch import Interpreter
-        from convmark.run import devices_asked_for, inspect
+        from convmark.fleet import Fleet
+        from convmark.run import devices_asked_for
 
         self.store.check_writable()
         self.cases = list(dict.fromkeys(cases))
         self.python = self._python()
-        self._interpreter = Interpreter(
-            self.python, isolation=self.options.isolation, time_limit_s=self.options.time_limit_s
+        self._fleet = Fleet(
+            list(dict.fromkeys(case.backend for case in self.cases)),
+            self.python,
+            isolation=self.options.isolation,
+            time_limit_s=self.options.time_limit_s,
         )
-        models = list(dict.fromkeys(case.model for case in self.cases))
-        self._framework = inspect(self._interpreter, models)
-        devices_asked_for(self.options.devices, self._framework["devices"])
+        self._frameworks = self._fleet.inspect(dict.fromkeys(case.model for case in self.cases))
+        for framework in self._frameworks.values():
+            devices_asked_for(self.options.devices, framework["devices"])
 
     def _python(self) -> str:
         """Return the interpreter asked for, made now where it is an environment's."""
@@ -106,31 +112,37 @@ class Campaign:
 
     def absent(self, case: Case) -> str | None:
         """Why the case's device, found by the driver, cannot be measured; None when it can."""
-        devices = self._framework["devices"]
+        devices = self._frameworks[case.backend]["devices"]
         if case.device in devices:
             return None
         return (
-            f"{case.device}: the driver shows it, the framework does not ({', '.join(devices)}); "
+            f"{case.device}: the driver shows it, {case.backend} does not ({', '.join(devices)}); "
             "`convmark doctor` says why"
         )
 
-    def measure(self, stream: TextIO | None) -> None:
+    def measure(self, stream: TextIO | None, say: Callable[[str], None]) -> None:
         """Measure every case in its processes, interleaved, and keep each row as it comes.
+
+        Args:
+            say: is told of a ceiling of a device that is measured first.
 
         Raises:
             ConvmarkError: no worker can be started, or a row not be written.
             KeyboardInterrupt: the user has had enough; the rows so far are kept.
         """
+        from convmark.ceilings import ceilings_path, gather
         from convmark.commit import read_commit
         from convmark.run import facts_of, plan
 
         cases = [case for case in self.cases if self.absent(case) is None]
-        if not cases or self._interpreter is None:
+        if not cases or self._fleet is None:
             return
+        path = ceilings_path(self.options.results, self.machine.name)
+        ceilings = gather(cases, self._fleet.answer, path, which=self.options.ceilings, say=say)
         self._run_file = self.store.create_run(self.machine.name)
         commit = read_commit(self._folder, besides=[self.options.results.absolute()])
         jobs = plan(cases, self.options.processes, self.options.seed)
-        self._facts = facts_of(self._run_file.run, self.machine, commit, os.environ)
+        self._facts = facts_of(self._run_file.run, self.machine, commit, os.environ, ceilings)
         self._execute(jobs, stream)
 
     def measure_more(self, cases: Sequence[Case], processes: int, stream: TextIO | None) -> None:
@@ -153,7 +165,7 @@ class Campaign:
         from convmark import progress
         from convmark.run import execute
 
-        if self._interpreter is None or self._run_file is None:
+        if self._fleet is None or self._run_file is None:
             return
         guess_s = 2 * self.options.time_budget_s + 2
         shown = progress.on(stream, guess_s) if stream is not None else progress.Silence()
@@ -161,7 +173,7 @@ class Campaign:
             with shown:
                 execute(
                     jobs,
-                    self._interpreter,
+                    self._fleet,
                     self.options,
                     self._facts,
                     self._run_file,
@@ -198,16 +210,16 @@ class Campaign:
     def _smoke(self, case: Case) -> str:
         from convmark.run import request_of
 
-        if self._interpreter is None:
+        if self._fleet is None:
             return "nothing was measured"
         request = request_of(case, self.options, smoke=True)
-        answer = self._interpreter.answer(request)
+        answer = self._fleet.answer(request)
         return "" if answer.status == "ok" else f"{answer.status}: {answer.message}"
 
     def close(self) -> None:
         """End all worker processes, and the run's file."""
-        if self._interpreter is not None:
-            self._interpreter.close()
+        if self._fleet is not None:
+            self._fleet.close()
         if self._run_file is not None:
             self._run_file.close()
 
@@ -219,7 +231,11 @@ class Campaign:
     @property
     def sources(self) -> dict[str, Any]:
         """Where the users' own models come from, as the worker says."""
-        return dict(self._framework.get("sources") or {})
+        return {
+            model: source
+            for framework in self._frameworks.values()
+            for model, source in (framework.get("sources") or {}).items()
+        }
 
     def keep_judgements(self, judgements: Sequence[Judgement]) -> None:
         """Keep the verdicts on this run, on the disk and for the tests that report them."""
@@ -230,12 +246,7 @@ class Campaign:
 
     def machine_info(self) -> dict[str, Any]:
         """What decides whether two runs' figures can be compared."""
-        return comparability(
-            self.machine.name,
-            self._framework.get("tensorflow"),
-            self._framework.get("keras"),
-            self.options.threads,
-        )
+        return comparability(self.machine.name, self._frameworks.values(), self.options.threads)
 
     def report(self) -> list[tuple[str, str]]:
         """Return the titles and texts to show at the end of the session."""
@@ -255,8 +266,17 @@ class Campaign:
         return sections
 
 
+FRAMEWORKS = ("tensorflow", "jax", "torch", "keras")
+
+
 def comparability(
-    machine: str | None, tensorflow: str | None, keras: str | None, threads: str | None
+    machine: str | None, versions: Iterable[Mapping[str, Any]], threads: str | None
 ) -> dict[str, Any]:
-    """Return the facts that two runs must share for pytest-benchmark to compare them silently."""
-    return {"machine": machine, "tensorflow": tensorflow, "keras": keras, "threads": threads}
+    """Return the facts that two runs must share for pytest-benchmark to compare them silently.
+
+    Args:
+        versions: the frameworks' by their names, of each backend or each row.
+    """
+    known = {name: version for found in versions for name, version in found.items() if version}
+    named = {name: known[name] for name in FRAMEWORKS if name in known}
+    return {"machine": machine, **named, "threads": threads}

@@ -1,12 +1,13 @@
 """One case measured by one process: the order of phases, and what each reports.
 
-build -> first step -> warm up -> steps -> windows -> peaks -> rounds -> proof of work. The case
-runs alone until the peaks are read; only then is the reference network made. Backend, clock and
-reporting are handed in.
+build -> first step -> warm up -> steps -> windows -> peaks -> fed windows -> rounds -> proof of
+work. The case runs alone until the peaks are read; only then is the reference network made.
+Backend, clock and reporting are handed in.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import os
@@ -14,16 +15,27 @@ import random
 import resource
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from convmark.case import Case
-from convmark.worker import flops, reference, rivals, timing
+from convmark.worker import flops, probe, reference, rivals, timing
 from convmark.worker.memory import HostMemory, peak_above
 
-__all__ = ["CaseFailure", "Plan", "described_layers", "measure", "smoke", "take_turns"]
+__all__ = [
+    "CaseFailure",
+    "Plan",
+    "described_layers",
+    "measure",
+    "prove_instruments",
+    "smoke",
+    "take_turns",
+]
 
+FLOAT32_BYTES = 4
 LEARNING_RATE = 0.01
+LEAST_WINDOWS_S = 5.0
+"""On a GPU, whose energy counter is renewed only some ten times a second."""
 PROOF_STEP = 10
 """The step whose loss, with the first one's, shows that the work was done."""
 
@@ -56,11 +68,14 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     model = _build(case, builder, plan.seed, backend, emit)
     step = _make_step(case, model, plan.seed, backend)
 
-    began = time.perf_counter()
-    token = step()
-    backend.synchronise(token)
-    seconds = time.perf_counter() - began
-    emit("first_step", seconds=seconds, call_path=backend.call_path)
+    first, token = timing.first_step(step, backend)
+    emit(
+        "first_step",
+        seconds=first.total_s,
+        trace_s=first.trace_s,
+        execution_s=first.execution_s,
+        call_path=backend.call_path,
+    )
     _prove(case, 1, backend.fingerprint(token), emit)
 
     switches, before = _involuntary_switches(), rivals.usage()
@@ -69,15 +84,28 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         emit("warm_up", steps=warm.steps, steady=warm.steady)
         times_s = timing.steps(step, backend, plan.time_budget_s, pulse)
         emit("steps", times_s=_rounded(times_s))
-        windows = timing.windows(step, backend, sorted(times_s)[len(times_s) // 4], pulse)
-        emit("windows", steps=windows.steps, times_s=_rounded(windows.times_s))
+        emit("phase", phase="windows")  # whoever reads the card's energy counter begins here
+        quick_s = sorted(times_s)[len(times_s) // 4]
+        least_s = LEAST_WINDOWS_S if case.device.startswith("gpu") else 0.0
+        windows = timing.windows(step, backend, quick_s, pulse, least_s=least_s)
+        emit(
+            "windows",
+            steps=windows.steps,
+            times_s=_rounded(windows.times_s),
+            run_steps=windows.run_steps,
+        )
         emit(
             "peaks",
             baseline_bytes=baseline.anonymous_bytes,
             host_bytes=peak_above(baseline, HostMemory()),
             device_bytes=backend.peak_memory(),
         )
+        feed = backend.feed(model, case.task, case.batch_size, plan.seed)
+        with contextlib.closing(feed):
+            fed = timing.fed_windows(step, feed, backend, timing.median(times_s), pulse)
+        emit("input_bound", steps=fed.steps, times_s=_rounded(fed.times_s))
         _count_work(model, backend, emit)
+        emit("phase", phase="rounds")
         kind = reference.kind(case.task, case.batch_size)
         reference_step = backend.reference_step(kind)
         rounds = timing.rounds(
@@ -108,6 +136,24 @@ def smoke(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
         token = step()
         backend.synchronise(token)
         _check(backend.fingerprint(token), case, number)
+    emit("finished")
+
+
+def prove_instruments(
+    case: Case, builder: Builder, seed: int, backend: Any, emit: Emit, known_bytes: int
+) -> None:
+    """Report what a batch of about so many bytes takes of the device, and the step's times.
+
+    Raises:
+        CaseFailure: the builder returns no model.
+    """
+    model = _build(case, builder, seed, backend, emit)
+    sample_bytes = FLOAT32_BYTES * math.prod(backend.sample_shape(model))
+    samples = max(1, known_bytes // sample_bytes)
+    held = probe.held_bytes(lambda: backend.inference_step(model, samples, seed, False), backend)
+    emit("allocation", asked_bytes=samples * sample_bytes, held_bytes=held)
+    found = probe.synchronised(_make_step(case, model, seed, backend), backend)
+    emit("synchronised", **asdict(found))
     emit("finished")
 
 
@@ -186,17 +232,15 @@ def _count_work(model: Any, backend: Any, emit: Emit) -> None:
 
 
 def _layers(model: Any, backend: Any) -> Any:
+    backend.settle(model)  # counting calls the model
     return flops.layer_records(model, backend.keras, backend.sample_shape(model))
 
 
-def _make_step(case: Case, model: Any, seed: int, backend: Any) -> Callable[[], Any]:
+def _make_step(case: Case, model: Any, seed: int, backend: Any) -> Any:
     compiled = case.jit == "on"
     if case.task == "train":
-        step = backend.training_step(model, case.batch_size, seed, LEARNING_RATE, compiled)
-    else:
-        step = backend.inference_step(model, case.batch_size, seed, compiled)
-    made: Callable[[], Any] = step
-    return made
+        return backend.training_step(model, case.batch_size, seed, LEARNING_RATE, compiled)
+    return backend.inference_step(model, case.batch_size, seed, compiled)
 
 
 def _proof(case: Case, backend: Any, emit: Emit) -> Callable[[int, Any], None]:

@@ -15,11 +15,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 __all__ = [
+    "FirstStep",
     "Pulse",
     "Rounds",
     "Turn",
     "WarmUp",
     "Windows",
+    "fed_windows",
+    "first_step",
     "median",
     "quiet_collector",
     "rounds",
@@ -40,6 +43,7 @@ MIN_STEPS, WANTED_STEPS, MAX_STEPS = 30, 100, 1000
 """30 always, 100 where half the budget allows, 1,000 (for p99) where it allows all of them."""
 
 MIN_WINDOWS = 5
+FED_WINDOWS = 3
 MIN_WINDOW_S = 0.1
 
 MIN_ROUNDS = 10
@@ -48,6 +52,20 @@ Step = Callable[[], Any]
 Clock = Callable[[], float]
 
 median = statistics.median
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """Seconds of making the graph, and of the first execution, compilation included."""
+
+    trace_s: float | None
+    """None where nothing is traced."""
+    execution_s: float
+
+    @property
+    def total_s(self) -> float:
+        """The time to the first step."""
+        return (self.trace_s or 0.0) + self.execution_s
 
 
 @dataclass(frozen=True)
@@ -64,6 +82,8 @@ class Windows:
 
     steps: int
     times_s: list[float]
+    run_steps: int = field(default=0, compare=False)
+    """All steps that were run in search of windows long enough, these windows' own included."""
 
 
 @dataclass
@@ -127,6 +147,17 @@ def timed_step(step: Step, backend: Any, clock: Clock = time.perf_counter) -> tu
     token = step()
     backend.synchronise(token)
     return clock() - began, token
+
+
+def first_step(step: Any, backend: Any, clock: Clock = time.perf_counter) -> tuple[FirstStep, Any]:
+    """Take the first step, its tracing apart where it has one, and return its result too."""
+    trace_s = None
+    if step.trace is not None:
+        began = clock()
+        step.trace()
+        trace_s = clock() - began
+    seconds, token = timed_step(step, backend, clock)
+    return FirstStep(trace_s, seconds), token
 
 
 def warm_up(
@@ -202,26 +233,57 @@ def windows(
     step_time_s: float,
     pulse: Pulse,
     clock: Clock = time.perf_counter,
+    *,
+    least_s: float = 0.0,
+    number: int = MIN_WINDOWS,
 ) -> Windows:
-    """Return at least five windows of at least 0.1 s each.
+    """Return this many windows of at least 0.1 s each.
 
     Args:
         step_time_s: a quick step's seconds, from which the window's length in steps follows.
+        least_s: seconds that all windows together take at least.
     """
     count = max(1, -int(-MIN_WINDOW_S * 1.1 // max(step_time_s, 1e-6)))
+    run_steps = 0
     while True:
         times_s = []
-        for _ in range(MIN_WINDOWS):
+        while len(times_s) < number or sum(times_s) < least_s:
             began = clock()
             for _ in range(count):
                 token = step()
             backend.synchronise(token)
             times_s.append(clock() - began)
+            run_steps += count
             pulse.beat("windows")
+            if min(times_s) < MIN_WINDOW_S and len(times_s) >= MIN_WINDOWS:
+                break
         shortest_s = min(times_s)
         if shortest_s >= MIN_WINDOW_S:
-            return Windows(count, times_s)
+            return Windows(count, times_s, run_steps)
         count = max(count + 1, -int(-count * MIN_WINDOW_S * 1.1 // shortest_s))
+
+
+def fed_windows(
+    step: Any,
+    feed: Iterator[tuple[Any, ...]],
+    backend: Any,
+    step_time_s: float,
+    pulse: Pulse,
+    clock: Clock = time.perf_counter,
+) -> Windows:
+    """Return three windows of steps that each take the next batch of the feed.
+
+    Args:
+        feed: yields batches from host memory; it is filled by three steps that are dropped.
+    """
+
+    def fed() -> Any:
+        return step.run(*next(feed))
+
+    for _ in range(FED_WINDOWS):
+        backend.synchronise(fed())
+        pulse.beat("windows")
+    return windows(fed, backend, step_time_s, pulse, clock, number=FED_WINDOWS)
 
 
 def rounds(

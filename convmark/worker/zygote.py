@@ -49,6 +49,8 @@ def serve(*, control_fd: int, backend: str, fork: bool) -> None:
         from convmark.worker import child  # needs NumPy, so it fails where the framework does
     except Exception as error:
         reason = one_line(f"{type(error).__name__}: {error}")
+        if isinstance(error, ModuleNotFoundError) and error.name == backend:
+            reason += f"; install convmark[{backend}] there"
         control.send(encode({"failed": f"{backend} cannot be imported: {reason}"}))
         return
     control.send(encode({"serving": PROTOCOL_VERSION, "pid": os.getpid()}))

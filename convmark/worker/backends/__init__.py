@@ -7,10 +7,10 @@ from typing import Any
 
 __all__ = ["load"]
 
-_MODULES = {"tensorflow": "TensorFlow"}
+_CLASSES = {"tensorflow": "TensorFlow", "jax": "Jax", "torch": "Torch"}
 
 
 def load(name: str) -> Any:
     """Import the framework and return its backend; no operation is run, no device looked at."""
     module = importlib.import_module(f"convmark.worker.backends.{name}")
-    return getattr(module, _MODULES[name])()
+    return getattr(module, _CLASSES[name])()

@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from convmark_zoo.keras_api import keras
-from convmark_zoo.shape import input_shape
 
 from convmark.worker import reference
+from convmark.worker.backends.keras_model import (
+    KerasBackend,
+    dtype_policy,
+    ends_in_softmax,
+    root_mean_square,
+)
+from convmark.worker.backends.step import Step
+from convmark.worker.backends.synthetic import Batch, images, square_matrices, training_batch
 
 __all__ = ["TensorFlow"]
 
-Step = Callable[[], Any]
 
-
-class TensorFlow:
+class TensorFlow(KerasBackend):
     """The framework's side of a measurement; one instance serves one process.
 
-    A step returns a token, (probe, result): `synchronise` waits for the probe, a scalar of the same
-    compiled call, and `fingerprint` reads the result.
+    The probe of a step's token is a scalar of the same compiled call.
     """
 
     name = "tensorflow"
     call_path = "tf.function"
-    keras = keras
 
     def __init__(self) -> None:
         self._device = "CPU:0"
@@ -50,6 +53,10 @@ class TensorFlow:
             "cudnn": build.get("cudnn_version"),
         }
 
+    def architectures(self) -> list[str]:
+        """The GPU architectures that this build was compiled for, such as `sm_80`."""
+        return list(tf.sysconfig.get_build_info().get("cuda_compute_capabilities") or ())
+
     def devices(self) -> list[str]:
         """The devices by convmark's names. Initialises CUDA: never in a zygote."""
         gpus = tf.config.list_physical_devices("GPU")
@@ -67,28 +74,12 @@ class TensorFlow:
             tf.config.set_visible_devices([chosen], "GPU")
             tf.config.experimental.set_memory_growth(chosen, True)
             self._device = "GPU:0"
-        keras.mixed_precision.set_global_policy(precision)
+        tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
+        keras.mixed_precision.set_global_policy(dtype_policy(precision))
         keras.utils.set_random_seed(seed)
-
-    def is_model(self, candidate: Any) -> bool:
-        return isinstance(candidate, keras.Model)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         return isinstance(error, tf.errors.ResourceExhaustedError)
-
-    def sample_shape(self, model: Any) -> tuple[int | None, ...]:
-        """The shape of one sample, without the batch axis."""
-        return tuple(input_shape(model))
-
-    def sizes(self, model: Any) -> dict[str, int]:
-        """Parameters (elements) and model size (bytes, all weights as they are stored)."""
-        return {
-            "parameters": sum(_elements(weight) for weight in model.weights),
-            "trainable_parameters": sum(_elements(weight) for weight in model.trainable_weights),
-            "model_bytes": sum(
-                _elements(weight) * tf.as_dtype(weight.dtype).size for weight in model.weights
-            ),
-        }
 
     def synchronise(self, token: tuple[Any, Any]) -> None:
         """Wait until the device has finished the step that gave this token."""
@@ -96,8 +87,7 @@ class TensorFlow:
 
     def fingerprint(self, token: tuple[Any, Any]) -> float:
         """The loss, or the output's root mean square; not finite where any output is not."""
-        arrays = [np.asarray(array, np.float64) for array in tf.nest.flatten(token[1])]
-        return float(np.sqrt(np.mean([np.mean(np.square(array)) for array in arrays])))
+        return root_mean_square(tf.nest.flatten(token[1]))
 
     def reset_peak_memory(self) -> None:
         """Forget the allocator's peak so far, where the device counts one."""
@@ -115,7 +105,10 @@ class TensorFlow:
         self, model: Any, batch_size: int, seed: int, learning_rate: float, compiled: bool
     ) -> Step:
         """Return a step: forward, backward and SGD update of one synthetic batch on the device."""
-        images, targets, loss_of = self._training_batch(model, batch_size, seed)
+        batch = training_batch(
+            self.sample_shape(model), self._output_shapes(model), batch_size, seed
+        )
+        loss_of = _loss(model, batch)
         optimizer = keras.optimizers.SGD(learning_rate)
         if keras.mixed_precision.global_policy().name == "mixed_float16":
             optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
@@ -123,25 +116,21 @@ class TensorFlow:
         optimizer.build(variables)
 
         @tf.function(jit_compile=compiled)  # type: ignore[untyped-decorator]
-        def train(batch: Any, labels: Any) -> Any:
+        def train(pictures: Any, targets: Any) -> Any:
             with tf.GradientTape() as tape:
-                loss = loss_of(model(batch, training=True), labels)
+                loss = loss_of(model(pictures, training=True), targets)
                 if model.losses:
                     loss += tf.add_n([tf.cast(term, tf.float32) for term in model.losses])
                 scaled = _scaled(optimizer, loss)
             gradients = _unscaled(optimizer, tape.gradient(scaled, variables))
             optimizer.apply_gradients(_pairs(gradients, variables))
-            return loss
-
-        def step() -> tuple[Any, Any]:
-            loss = train(images, targets)
             return loss, loss
 
-        return step
+        return self._step(train, (batch.images, batch.targets))
 
     def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
         """Return a step: one synthetic batch on the device through the model."""
-        images = self._images(model, batch_size, np.random.RandomState(seed))
+        pictures = images(self.sample_shape(model), batch_size, seed)
 
         @tf.function(jit_compile=compiled)  # type: ignore[untyped-decorator]
         def infer(batch: Any) -> Any:
@@ -150,13 +139,48 @@ class TensorFlow:
             # a scalar of the same call: cheap to read, there only when the call has finished
             return tf.reshape(first, [-1])[0], output
 
-        return lambda: infer(images)
+        return self._step(infer, (pictures,))
 
-    def reference_step(self, kind: str) -> Step:
-        """Return the reference network's step (see reference.py), in raw operations."""
-        images, labels = reference.batch(kind)
+    def _step(self, function: Any, batch: tuple[Any, ...]) -> Step:
+        placed = self._on_device(batch)
+        return Step(function, placed, lambda: function.get_concrete_function(*placed))
+
+    def feed(self, model: Any, task: str, batch_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
+        """Yield batches without end, from host memory through tf.data, as a step takes them."""
+        with tf.device("/CPU:0"):
+            samples = tf.data.Dataset.from_tensor_slices(self._pool(model, task, batch_size, seed))
+            batches = samples.repeat().batch(batch_size, drop_remainder=True)
+            yield from batches.prefetch(tf.data.AUTOTUNE)
+
+    def matrix_product(self, size: int) -> Callable[[], Any]:
+        """Return the product of two square matrices of the precision's compute dtype."""
+        dtype = keras.mixed_precision.global_policy().compute_dtype
+        left, right = self._on_device(square_matrices(size))
+        left, right = tf.cast(left, dtype), tf.cast(right, dtype)
+
+        @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
+        def product(first: Any, second: Any) -> Any:
+            output = tf.matmul(first, second)
+            return tf.reshape(output, [-1])[0], output
+
+        return lambda: product(left, right)
+
+    def copy(self, size: int) -> Callable[[], Any]:
+        """Return a copy of this many bytes: each float32 read, increased and written elsewhere."""
         with self._scope():
-            images, labels = tf.identity(images), tf.identity(labels)
+            source = tf.ones([size // 4])
+
+        @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
+        def copied(values: Any) -> Any:
+            output = values + 1.0
+            return output[0], output
+
+        return lambda: copied(source)
+
+    def reference_step(self, kind: str) -> Callable[[], Any]:
+        """Return the reference network's step (see reference.py), in raw operations."""
+        pictures, labels = self._on_device(reference.batch(kind))
+        with self._scope():
             variables = [tf.Variable(array) for array in reference.weights()]
 
         @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
@@ -175,77 +199,46 @@ class TensorFlow:
             return loss, loss
 
         if kind == "small":
-            return lambda: infer(images)
-        return lambda: train(images, labels)
+            return lambda: infer(pictures)
+        return lambda: train(pictures, labels)
 
     def _scope(self) -> Any:
         return tf.device(f"/{self._device}")
 
-    def _images(self, model: Any, batch_size: int, generator: Any) -> Any:
-        shape = (batch_size, *self.sample_shape(model))
+    def _on_device(self, structure: Any) -> Any:
         with self._scope():
-            return tf.identity(generator.random_sample(shape).astype(np.float32))
+            return tf.nest.map_structure(tf.identity, structure)
 
-    def _output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
-        outputs = getattr(model, "outputs", None)
-        if not outputs:  # a subclassed model tells only when it is called
-            outputs = model(keras.Input(self.sample_shape(model)))
-        return [tuple(output.shape) for output in tf.nest.flatten(outputs)]
+    def _flat(self, structure: Any) -> list[Any]:
+        return list(tf.nest.flatten(structure))
 
-    def _training_batch(
-        self, model: Any, batch_size: int, seed: int
-    ) -> tuple[Any, Any, Callable[[Any, Any], Any]]:
-        """Return images, targets and the loss: cross-entropy of classes, else squared error."""
-        generator = np.random.RandomState(seed)
-        images = self._images(model, batch_size, generator)
-        shapes = self._output_shapes(model)
-        if len(shapes) == 1 and len(shapes[0]) == 2 and shapes[0][1] > 1:
-            classes = generator.randint(0, shapes[0][1], batch_size).astype(np.int64)
-            cross_entropy = keras.losses.SparseCategoricalCrossentropy(
-                from_logits=not _ends_in_softmax(model)
-            )
 
-            def class_loss(output: Any, labels: Any) -> Any:
-                (scores,) = tf.nest.flatten(output)
-                return cross_entropy(labels, tf.cast(scores, tf.float32))
+def _loss(model: Any, batch: Batch) -> Callable[[Any, Any], Any]:
+    """Return the loss of outputs and targets: cross-entropy of classes, else squared error."""
+    if batch.classes:
+        cross_entropy = keras.losses.SparseCategoricalCrossentropy(
+            from_logits=not ends_in_softmax(model)
+        )
 
-            with self._scope():
-                return images, tf.identity(classes), class_loss
+        def class_loss(output: Any, targets: Any) -> Any:
+            (scores,) = tf.nest.flatten(output)
+            return cross_entropy(targets[0], tf.cast(scores, tf.float32))
 
-        def squared_error(output: Any, targets: Any) -> Any:
-            pairs = _pairs(tf.nest.flatten(output), targets)
-            return tf.add_n(
-                [tf.reduce_mean(tf.square(tf.cast(got, tf.float32) - want)) for got, want in pairs]
-            )
+        return class_loss
 
-        with self._scope():
-            targets = [
-                tf.identity(generator.standard_normal((batch_size, *shape[1:])).astype(np.float32))
-                for shape in shapes
-            ]
-        return images, targets, squared_error
+    def squared_error(output: Any, targets: Any) -> Any:
+        pairs = _pairs(tf.nest.flatten(output), targets)
+        return tf.add_n(
+            [tf.reduce_mean(tf.square(tf.cast(got, tf.float32) - want)) for got, want in pairs]
+        )
+
+    return squared_error
 
 
 @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]  # TensorFlow's
 def _pairs(first: Any, second: Any) -> list[tuple[Any, Any]]:
     """Pair equally many; in traced code TensorFlow 2.12's own zip, without `strict`, would run."""
     return list(zip(first, second, strict=True))
-
-
-def _elements(weight: Any) -> int:
-    return int(np.prod(tuple(weight.shape), dtype=np.int64))
-
-
-def _ends_in_softmax(model: Any) -> bool:
-    """Whether the last layer turns its scores into probabilities itself."""
-    layers = getattr(model, "layers", None)
-    if not layers:
-        return False
-    last = layers[-1]
-    if isinstance(last, keras.Model):
-        return _ends_in_softmax(last)
-    activation = getattr(getattr(last, "activation", None), "__name__", "")
-    return activation == "softmax" or isinstance(last, keras.layers.Softmax)
 
 
 def _scaled(optimizer: Any, loss: Any) -> Any:

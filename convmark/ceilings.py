@@ -1,0 +1,169 @@
+"""What a device can do at most, measured once per machine and kept: results/<machine>/ceilings.csv.
+
+A ceiling is of a device, a backend, a precision and a number of threads. A row is compared with it,
+never judged by it; to measure anew, remove the file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from convmark.case import Case
+from convmark.errors import StoreError
+from convmark.judging.tablefile import append_rows, read_rows
+from convmark.launch import Answer
+from convmark.record import columns_of, from_cell, to_cell
+
+__all__ = ["Ceiling", "Key", "ceilings_path", "efficiency", "gather", "key_of", "read_ceilings"]
+
+Key = tuple[str, str, str, str]
+"""Device, backend, precision and threads."""
+
+TRAINING_PASSES = 3
+"""A training step does about three times the forward FLOPs: the backward pass twice as many.
+
+Source: Kaplan et al., "Scaling laws for neural language models" (2020), arXiv:2001.08361, section
+2.1.
+"""
+
+
+def _column(unit: str, meaning: str) -> Any:
+    return dataclasses.field(metadata={"group": "ceiling", "unit": unit, "meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ceiling:
+    """One row of the file."""
+
+    measured: str = _column("UTC, ISO 8601", "when it was measured")
+    device: str = _column("", "cpu or gpu:N")
+    backend: str = _column("", "framework that ran it")
+    precision: str = _column("", "as in a case")
+    threads: str = _column("", "threads asked for, or default")
+    version: str = _column("", "version of the framework")
+    matrix_size: int = _column("", "rows and columns of the matrices")
+    peak_flops_per_s: float = _column("FLOP/s", "of the product of two square matrices")
+    copy_bytes: int = _column("bytes", "size of what was copied")
+    peak_bytes_per_s: float = _column("bytes/s", "read and written by the copy")
+
+    def __post_init__(self) -> None:
+        for name in ("peak_flops_per_s", "peak_bytes_per_s"):
+            if not getattr(self, name) > 0:
+                raise StoreError(
+                    f"{self.device}: {name} must be above 0, got {getattr(self, name)}"
+                )
+
+    @property
+    def key(self) -> Key:
+        return self.device, self.backend, self.precision, self.threads
+
+
+_COLUMNS = columns_of(Ceiling)
+_HEADER = [column.name for column in _COLUMNS]
+
+
+def key_of(case: Case) -> Key:
+    """Return whose ceiling a case is under."""
+    return case.device, case.backend, case.precision, case.threads
+
+
+def ceilings_path(results: Path, machine: str) -> Path:
+    return results / machine / "ceilings.csv"
+
+
+def read_ceilings(path: Path) -> dict[Key, Ceiling]:
+    """Return the ceilings of a file, the newest of each key; none where there is no file.
+
+    Raises:
+        StoreError: the file does not fit.
+    """
+    found = {}
+    for line, cells in read_rows(path, _HEADER):
+        try:
+            values = {
+                column.name: from_cell(column, cell)
+                for column, cell in zip(_COLUMNS, cells, strict=True)
+            }
+            ceiling = Ceiling(**values)
+        except (ValueError, StoreError) as error:
+            raise StoreError(f"{path}:{line}: {error}") from None
+        found[ceiling.key] = ceiling
+    return found
+
+
+def efficiency(case: Case, flops_per_sample: int, throughput: float, ceiling: Ceiling) -> float:
+    """Return FLOP/s reached / the peak, dimensionless.
+
+    Args:
+        flops_per_sample: of the forward pass; training counts three times as many.
+        throughput: samples/s.
+    """
+    passes = TRAINING_PASSES if case.task == "train" else 1
+    return passes * flops_per_sample * throughput / ceiling.peak_flops_per_s
+
+
+def gather(
+    cases: Iterable[Case],
+    ask: Callable[[Mapping[str, Any]], Answer],
+    path: Path,
+    *,
+    which: str,
+    say: Callable[[str], None],
+    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+) -> dict[Key, Ceiling]:
+    """Return the ceilings of the cases' devices; those that are missing are measured and kept.
+
+    Args:
+        ask: has a request served by a worker.
+        which: `on` measures all that are missing, `auto` those of GPUs, `off` none.
+        say: is told of each that is measured or cannot be.
+
+    Raises:
+        StoreError: the file does not fit, or cannot be written.
+        WorkerError: no worker can be started at all.
+    """
+    known = read_ceilings(path)
+    for case in _missing(cases, known, which):
+        device, backend, precision, _ = key_of(case)
+        say(f"measuring the ceilings of {device} in {precision} by {backend}, once")
+        answer = ask({"kind": "ceiling", "case": case.as_fields(), "seed": 0})
+        ceiling = _ceiling(case, answer, now())
+        if ceiling is None:
+            say(f"no ceilings of {device} in {precision}: {answer.status}: {answer.message}")
+            continue
+        append_rows(path, _HEADER, [[to_cell(getattr(ceiling, name)) for name in _HEADER]])
+        known[ceiling.key] = ceiling
+    return known
+
+
+def _missing(cases: Iterable[Case], known: Mapping[Key, Ceiling], which: str) -> Sequence[Case]:
+    """Return one case of each key that is to be measured."""
+    if which == "off":
+        return []
+    wanted = {key_of(case): case for case in cases if which == "on" or case.device != "cpu"}
+    return [case for key, case in wanted.items() if key not in known]
+
+
+def _ceiling(case: Case, answer: Answer, now: datetime) -> Ceiling | None:
+    """Return what a worker measured, None where it did not."""
+    product, copy = answer.event("product"), answer.event("copy")
+    versions = answer.event("environment")
+    if answer.status != "ok" or product is None or copy is None or versions is None:
+        return None
+    return Ceiling(
+        measured=now.isoformat(timespec="seconds"),
+        device=case.device,
+        backend=case.backend,
+        precision=case.precision,
+        threads=case.threads,
+        version=str(versions[case.backend]),
+        matrix_size=product["matrix_size"],
+        peak_flops_per_s=product["flops_per_s"],
+        copy_bytes=copy["copy_bytes"],
+        peak_bytes_per_s=copy["bytes_per_s"],
+    )

@@ -1,0 +1,74 @@
+"""The measured interpreters of a run, one for each backend; a case goes to that of its own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from convmark import launch
+from convmark.launch import Answer
+from convmark.run import inspect
+
+__all__ = ["Fleet"]
+
+
+class Fleet:
+    """Answers requests as one `Interpreter` does; a context manager that ends them all."""
+
+    def __init__(
+        self,
+        backends: Sequence[str],
+        python: str = sys.executable,
+        *,
+        isolation: str,
+        time_limit_s: float,
+    ) -> None:
+        """Describe the interpreters; nothing is started yet."""
+        self.python = python
+        self._interpreters = {
+            backend: launch.Interpreter(
+                python, isolation=isolation, backend=backend, time_limit_s=time_limit_s
+            )
+            for backend in backends
+        }
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every process of every interpreter; harmless when done twice."""
+        for interpreter in self._interpreters.values():
+            interpreter.close()
+
+    def inspect(self, models: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Return what each backend's interpreter has, by backend.
+
+        Raises:
+            OptionError: a model is unknown to one of them.
+            WorkerError: one of them cannot say; most often its framework is not installed.
+        """
+        names = list(models)
+        return {
+            backend: inspect(interpreter, names)
+            for backend, interpreter in self._interpreters.items()
+        }
+
+    def answer(
+        self, request: Mapping[str, Any], on_event: launch.OnEvent = lambda event: None
+    ) -> Answer:
+        """Have the interpreter of the request's backend serve it.
+
+        Raises:
+            WorkerError: no process could be started to serve the request.
+        """
+        return self._interpreters[request["case"]["backend"]].answer(request, on_event)

@@ -1,0 +1,248 @@
+"""JAX, through Keras 3. Every step is a pure function that XLA compiles."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from convmark_zoo.keras_api import keras
+
+from convmark.worker import reference
+from convmark.worker.backends.keras3 import (
+    Keras3Backend,
+    cuda_versions,
+    distribution_version,
+    only_visible_gpu,
+)
+from convmark.worker.backends.keras_model import dtype_policy
+from convmark.worker.backends.step import Step
+from convmark.worker.backends.synthetic import images, square_matrices, training_batch
+
+__all__ = ["Jax"]
+
+_PLUGINS = ("jax-cuda13-plugin", "jax-cuda12-plugin")
+
+
+class Jax(Keras3Backend):
+    """The framework's side of a measurement; one instance serves one process.
+
+    The values of the weights live outside the model while it trains, in buffers that each step
+    takes over from the one before; `settle` gives them back to the model.
+    """
+
+    name = "jax"
+    call_path = "jax.jit"
+
+    def __init__(self) -> None:
+        self._state: Callable[[], Any] | None = None
+
+    def untouched(self) -> bool:
+        """Whether no operation has run yet, so that forking is safe."""
+        from jax._src import xla_bridge
+
+        return not xla_bridge.backends_are_initialized()
+
+    def versions(self) -> dict[str, str | None]:
+        """Versions of what is loaded, and of the CUDA libraries that came with it."""
+        return {
+            "jax": jax.__version__,
+            "keras": importlib.metadata.version("keras"),
+            "numpy": np.__version__,
+            **(cuda_versions() if distribution_version(*_PLUGINS) else {}),
+        }
+
+    def devices(self) -> list[str]:
+        """The devices by convmark's names. Initialises CUDA: never in a zygote."""
+        try:
+            gpus = jax.devices("gpu")
+        except RuntimeError:  # there is none, or no plugin for it
+            gpus = []
+        return ["cpu", *(f"gpu:{index}" for index in range(len(gpus)))]
+
+    def configure(self, *, device: str, threads: str, precision: str, seed: int) -> None:
+        """Make one device alone visible and set threads, precision and seeds, before any work.
+
+        Raises:
+            RuntimeError: JAX does not see the GPU.
+        """
+        if threads != "default":
+            os.environ["PJRT_NPROC"] = threads  # read when JAX makes its CPU's pool of threads
+        if device == "cpu":
+            jax.config.update("jax_platforms", "cpu")
+        else:
+            only_visible_gpu(device)
+            os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+            if jax.devices()[0].platform != "gpu":
+                raise RuntimeError(f"{device}: JAX sees no GPU, only {jax.devices()[0].platform}")
+        products = "tensorfloat32" if precision == "tf32" else "highest"
+        jax.config.update("jax_default_matmul_precision", products)
+        keras.config.set_dtype_policy(dtype_policy(precision))
+        self._seed(seed)
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+    def synchronise(self, token: tuple[Any, Any]) -> None:
+        """Wait until the device has finished the step that gave this token."""
+        jax.block_until_ready(token[0])
+
+    def reset_peak_memory(self) -> None:
+        """Nothing to do: JAX's peak cannot be reset, and a process measures one case."""
+
+    def peak_memory(self) -> int | None:
+        """Peak bytes held by the device's allocator, or None where it does not count."""
+        statistics = jax.devices()[0].memory_stats() or {}
+        peak = statistics.get("peak_bytes_in_use")
+        return None if peak is None else int(peak)
+
+    def training_step(
+        self, model: Any, batch_size: int, seed: int, learning_rate: float, compiled: bool
+    ) -> Step:
+        """Return a step: forward, backward and SGD update of one synthetic batch on the device.
+
+        It is compiled whether `compiled` or not, for JAX has no other way worth the name.
+        """
+        batch = training_batch(
+            self.sample_shape(model), self._output_shapes(model), batch_size, seed
+        )
+        loss_of = self._loss(model, batch)
+        trained, kept = list(model.trainable_variables), list(model.non_trainable_variables)
+        optimizer = self._optimizer(learning_rate, trained)
+        scales = list(optimizer.variables)
+
+        def scaled_loss(values: Any, state: Any, pictures: Any, targets: Any) -> Any:
+            mapping = zip([*trained, *kept, *scales], [*values, *state[0], *state[1]], strict=True)
+            with keras.StatelessScope(list(mapping), collect_losses=True) as scope:
+                output = model(pictures, training=True)
+                loss = loss_of(output, targets, model.losses)
+                scaled = optimizer.scale_loss(loss)
+            return scaled, (loss, [scope.get_current_value(variable) for variable in kept])
+
+        def train(state: Any, pictures: Any, targets: Any) -> Any:
+            values, others, factors = state
+            differentiated = jax.value_and_grad(scaled_loss, has_aux=True)
+            (_, (loss, others)), gradients = differentiated(
+                values, (others, factors), pictures, targets
+            )
+            values, factors = optimizer.stateless_apply(factors, gradients, values)
+            return loss, [list(values), list(others), list(factors)]  # as they came in: one trace
+
+        return self._stateful(
+            jax.jit(train, donate_argnums=0),
+            (trained, kept, scales),
+            jax.device_put((batch.images, batch.targets)),
+        )
+
+    def _stateful(self, train: Any, variables: Any, batch: tuple[Any, ...]) -> Step:
+        """Return a step that hands the variables' values on from each call to the next."""
+        state = [[[variable.value for variable in part] for part in variables]]
+
+        def step(pictures: Any, targets: Any) -> tuple[Any, Any]:
+            loss, state[0] = train(state[0], pictures, targets)
+            return loss, loss
+
+        def settle() -> None:
+            for part, values in zip(variables, state[0], strict=True):
+                for variable, value in zip(part, values, strict=True):
+                    variable.assign(value)
+
+        self._state = settle
+        return Step(step, batch, lambda: train.lower(state[0], *batch))
+
+    def settle(self, model: Any) -> None:
+        """Have the model hold its weights as they are now."""
+        if self._state is not None:
+            self._state()
+
+    def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
+        """Return a step: one synthetic batch on the device through the model; always compiled."""
+        variables = list(model.variables)
+        values = [variable.value for variable in variables]
+
+        def forward(given: Any, pictures: Any) -> Any:
+            with keras.StatelessScope(list(zip(variables, given, strict=True))):
+                return model(pictures, training=False)
+
+        infer = jax.jit(forward)
+
+        def step(pictures: Any) -> tuple[Any, Any]:
+            output = infer(values, pictures)
+            return output, output
+
+        batch = (jax.device_put(images(self.sample_shape(model), batch_size, seed)),)
+        return Step(step, batch, lambda: infer.lower(values, *batch))
+
+    def feed(self, model: Any, task: str, batch_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
+        """Yield batches without end, cut from arrays in host memory and put on the device."""
+        pool = self._pool(model, task, batch_size, seed)
+        for begin in itertools.cycle(range(0, len(pool[0]), batch_size)):
+            cut = slice(begin, begin + batch_size)
+            yield jax.device_put(jax.tree.map(lambda array, cut=cut: array[cut], pool))
+
+    def matrix_product(self, size: int) -> Callable[[], Any]:
+        """Return the product of two square matrices of the precision's compute dtype."""
+        dtype = keras.config.dtype_policy().compute_dtype
+        left, right = (jnp.asarray(array, dtype) for array in square_matrices(size))
+        product = jax.jit(jnp.matmul)
+        return lambda: (product(left, right), None)
+
+    def copy(self, size: int) -> Callable[[], Any]:
+        """Return a copy of this many bytes: each float32 read, increased and written elsewhere."""
+        source = jnp.ones(size // 4, jnp.float32)
+        copied = jax.jit(lambda values: values + 1)
+        return lambda: (copied(source), None)
+
+    def reference_step(self, kind: str) -> Callable[[], Any]:
+        """Return the reference network's step (see reference.py), in raw operations."""
+        pictures, labels = jax.device_put(reference.batch(kind))
+        weights = [jax.device_put(reference.weights())]
+
+        infer = jax.jit(_reference_logits)
+
+        def loss_of(values: Any, batch: Any, classes: Any) -> Any:
+            scores = jax.nn.log_softmax(_reference_logits(batch, values))
+            return -jnp.mean(jnp.take_along_axis(scores, classes[:, None], axis=1))
+
+        def train(values: Any, batch: Any, classes: Any) -> Any:
+            loss, gradients = jax.value_and_grad(loss_of)(values, batch, classes)
+            pairs = zip(values, gradients, strict=True)
+            return loss, [value - reference.LEARNING_RATE * slope for value, slope in pairs]
+
+        train = jax.jit(train, donate_argnums=0)
+
+        def small() -> tuple[Any, Any]:
+            output = infer(pictures, weights[0])
+            return output, output
+
+        def large() -> tuple[Any, Any]:
+            loss, weights[0] = train(weights[0], pictures, labels)
+            return loss, loss
+
+        return small if kind == "small" else large
+
+
+def _reference_logits(images: Any, variables: Any) -> Any:
+    kernel_1, bias_1, kernel_2, bias_2, *dense = variables
+    maps = _pooled(jnp.tanh(_convolution(images, kernel_1, "SAME") + bias_1))
+    maps = _pooled(jnp.tanh(_convolution(maps, kernel_2, "VALID") + bias_2))
+    values = maps.reshape(-1, 400)
+    for weight, bias in zip(dense[:-2:2], dense[1:-2:2], strict=True):
+        values = jnp.tanh(values @ weight + bias)
+    return values @ dense[-2] + dense[-1]
+
+
+def _convolution(maps: Any, kernel: Any, padding: str) -> Any:
+    return jax.lax.conv_general_dilated(
+        maps, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def _pooled(maps: Any) -> Any:
+    window = (1, 2, 2, 1)
+    return jax.lax.reduce_window(maps, 0.0, jax.lax.add, window, window, "VALID") / 4

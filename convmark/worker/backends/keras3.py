@@ -1,0 +1,109 @@
+"""What JAX and PyTorch share: Keras 3 does the network, its loss and its update alike on both."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from convmark_zoo.keras_api import KERAS_VERSION, keras
+
+from convmark.worker.backends.keras_model import KerasBackend, ends_in_softmax, root_mean_square
+from convmark.worker.backends.synthetic import Batch
+
+__all__ = ["Keras3Backend", "cuda_versions", "distribution_version", "only_visible_gpu"]
+
+if KERAS_VERSION < (3, 0):
+    raise ImportError("JAX and PyTorch need Keras 3: pip install 'keras>=3'")
+
+
+class Keras3Backend(KerasBackend):
+    """A backend whose operations are those of `keras.ops`."""
+
+    def fingerprint(self, token: tuple[Any, Any]) -> float:
+        """The loss, or the output's root mean square; not finite where any output is not."""
+        return root_mean_square(
+            keras.ops.convert_to_numpy(keras.ops.cast(part, "float32"))
+            for part in keras.tree.flatten(token[1])
+        )
+
+    def _seed(self, seed: int) -> None:
+        with _hidden("tensorflow"):  # Keras would import it only to seed it
+            keras.utils.set_random_seed(seed)
+
+    def _optimizer(self, learning_rate: float, variables: Any) -> Any:
+        """Return plain SGD, its loss scaled where gradients are float16."""
+        optimizer = keras.optimizers.SGD(learning_rate)
+        if keras.config.dtype_policy().name == "mixed_float16":
+            optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer.build(variables)
+        return optimizer
+
+    def _loss(self, model: Any, batch: Batch) -> Callable[[Any, Any, Any], Any]:
+        """Return the loss of outputs, targets and the model's own losses, float32."""
+        ops = keras.ops
+        if batch.classes:
+            cross_entropy = keras.losses.SparseCategoricalCrossentropy(
+                from_logits=not ends_in_softmax(model)
+            )
+
+            def of_output(output: Any, targets: Any) -> Any:
+                (scores,) = keras.tree.flatten(output)
+                return cross_entropy(targets[0], ops.cast(scores, "float32"))
+
+        else:
+
+            def of_output(output: Any, targets: Any) -> Any:
+                pairs = zip(keras.tree.flatten(output), targets, strict=True)
+                return sum(
+                    ops.mean(ops.square(ops.cast(got, "float32") - want)) for got, want in pairs
+                )
+
+        def loss(output: Any, targets: Any, own: Any) -> Any:
+            return sum((ops.cast(term, "float32") for term in own), of_output(output, targets))
+
+        return loss
+
+
+def only_visible_gpu(device: str) -> None:
+    """Make one GPU the only one that this process sees, before anything has looked at any.
+
+    Args:
+        device: `gpu:N`, the Nth of those that this process may see now.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    index = int(device.removeprefix("gpu:"))
+    chosen = visible.split(",")[index] if visible else str(index)
+    os.environ["CUDA_VISIBLE_DEVICES"] = chosen
+
+
+def cuda_versions() -> dict[str, str | None]:
+    """Return the versions of the CUDA libraries that are installed as packages."""
+    return {
+        "cuda": distribution_version("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12"),
+        "cudnn": distribution_version("nvidia-cudnn-cu13", "nvidia-cudnn-cu12"),
+    }
+
+
+def distribution_version(*names: str) -> str | None:
+    """Return the version of the first of these that is installed."""
+    for name in names:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return None
+
+
+@contextlib.contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """Have the module look as if it were not installed, unless it is loaded already."""
+    absent = module not in sys.modules
+    if absent:
+        sys.modules[module] = None  # type: ignore[assignment]  # None refuses its import
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules[module]

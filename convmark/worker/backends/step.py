@@ -1,0 +1,28 @@
+"""A step of a case: what is run again and again, and the batch on the device that it runs on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Step"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Called, it runs once on its own batch and returns a token, (probe, result).
+
+    The backend's `synchronise` waits for the probe, which is there only when the whole step has
+    finished; its `fingerprint` reads the result.
+    """
+
+    run: Callable[..., tuple[Any, Any]]
+    """Takes a batch: images, and in training the tuple of targets."""
+    batch: tuple[Any, ...]
+    """On the device since before the first step."""
+    trace: Callable[[], Any] | None = None
+    """Makes the graph without running it; None where there is none to be made."""
+
+    def __call__(self) -> tuple[Any, Any]:
+        return self.run(*self.batch)

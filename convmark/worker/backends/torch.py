@@ -1,0 +1,227 @@
+"""PyTorch, through Keras 3: operation by operation, or the step compiled by torch.compile."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from convmark_zoo.keras_api import keras
+from torch.nn import functional
+
+from convmark.worker import reference
+from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, only_visible_gpu
+from convmark.worker.backends.keras_model import dtype_policy
+from convmark.worker.backends.step import Step
+from convmark.worker.backends.synthetic import images, square_matrices, training_batch
+
+__all__ = ["Torch"]
+
+
+class Torch(Keras3Backend):
+    """The framework's side of a measurement; one instance serves one process."""
+
+    name = "torch"
+
+    def __init__(self) -> None:
+        self.call_path = "eager"
+        self._device = torch.device("cpu")
+        self._threads = _own_threads()
+
+    def untouched(self) -> bool:
+        """Whether no operation has run yet, so that forking is safe.
+
+        The first operation that is worth it starts a pool of threads, which a child would lack.
+        NumPy's own pool ends at the first fork, so the fewest threads so far are what counts.
+        """
+        now, before = _own_threads(), self._threads
+        self._threads = min(now, before)
+        return now <= before and not torch.cuda.is_initialized()
+
+    def versions(self) -> dict[str, str | None]:
+        """Versions of what is loaded, and of the CUDA libraries that this build wants."""
+        cuda = torch.version.cuda
+        return {
+            "torch": torch.__version__,
+            "keras": importlib.metadata.version("keras"),
+            "numpy": np.__version__,
+            "cuda": cuda,
+            "cudnn": cuda_versions()["cudnn"] if cuda else None,
+        }
+
+    def devices(self) -> list[str]:
+        """The devices by convmark's names. Initialises CUDA: never in a zygote."""
+        return ["cpu", *(f"gpu:{index}" for index in range(torch.cuda.device_count()))]
+
+    def configure(self, *, device: str, threads: str, precision: str, seed: int) -> None:
+        """Make one device alone visible and set threads, precision and seeds, before any work."""
+        if threads != "default":
+            torch.set_num_threads(int(threads))
+            torch.set_num_interop_threads(int(threads))
+        if device != "cpu":
+            only_visible_gpu(device)
+            self._device = torch.device("cuda")
+        keras.device(self._device.type).__enter__()  # for as long as the process lives
+        _set_tf32(precision == "tf32")
+        keras.config.set_dtype_policy(dtype_policy(precision))
+        self._seed(seed)
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        if isinstance(error, torch.cuda.OutOfMemoryError):
+            return True
+        return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+
+    def synchronise(self, token: tuple[Any, Any]) -> None:
+        """Wait until the device has finished all steps so far; a CPU has when the call returns."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def reset_peak_memory(self) -> None:
+        """Forget the allocator's peak so far, where the device counts one."""
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+
+    def peak_memory(self) -> int | None:
+        """Peak bytes held by the device's allocator, or None where it does not count: the CPU."""
+        return torch.cuda.max_memory_allocated() if self._device.type == "cuda" else None
+
+    def training_step(
+        self, model: Any, batch_size: int, seed: int, learning_rate: float, compiled: bool
+    ) -> Step:
+        """Return a step: forward, backward and SGD update of one synthetic batch on the device."""
+        batch = training_batch(
+            self.sample_shape(model), self._output_shapes(model), batch_size, seed
+        )
+        loss_of = self._loss(model, batch)
+        variables = list(model.trainable_variables)
+        parameters = [variable.value for variable in variables]
+        optimizer = self._optimizer(learning_rate, variables)
+
+        def forward(pictures: Any, targets: Any) -> Any:
+            return loss_of(model(pictures, training=True), targets, model.losses)
+
+        forward = self._compiled(forward) if compiled else forward
+
+        def train(pictures: Any, targets: Any) -> Any:
+            loss = forward(pictures, targets)
+            gradients = torch.autograd.grad(
+                optimizer.scale_loss(loss), parameters, allow_unused=True
+            )
+            with torch.no_grad():
+                optimizer.apply(gradients, variables)
+            loss = loss.detach()
+            return loss, loss
+
+        return Step(
+            train,
+            (self._tensor(batch.images), tuple(map(self._tensor, batch.targets))),
+        )
+
+    def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
+        """Return a step: one synthetic batch on the device through the model."""
+
+        def infer(pictures: Any) -> Any:
+            with torch.no_grad():
+                output = model(pictures, training=False)
+            return output, output
+
+        pictures = images(self.sample_shape(model), batch_size, seed)
+        return Step(self._compiled(infer) if compiled else infer, (self._tensor(pictures),))
+
+    def feed(self, model: Any, task: str, batch_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
+        """Yield batches without end, from host memory through a DataLoader of this process."""
+        pictures, *targets = self._pool(model, task, batch_size, seed)
+        arrays = [pictures, *(targets[0] if targets else ())]
+        loader = torch.utils.data.DataLoader(
+            torch.utils.data.TensorDataset(*map(torch.from_numpy, arrays)),
+            batch_size=batch_size,
+            pin_memory=self._device.type == "cuda",
+        )
+        while True:
+            for parts in loader:
+                first, *others = (part.to(self._device, non_blocking=True) for part in parts)
+                yield (first, tuple(others)) if targets else (first,)
+
+    def _compiled(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        self.call_path = "torch.compile"
+        compiled: Callable[..., Any] = torch.compile(step)
+        return compiled
+
+    def _tensor(self, array: Any) -> Any:
+        return torch.from_numpy(array).to(self._device)
+
+    def matrix_product(self, size: int) -> Callable[[], Any]:
+        """Return the product of two square matrices of the precision's compute dtype."""
+        dtype = getattr(torch, keras.config.dtype_policy().compute_dtype)
+        left, right = (self._tensor(array).to(dtype) for array in square_matrices(size))
+        output = torch.empty_like(left)
+        return lambda: (torch.matmul(left, right, out=output), None)
+
+    def copy(self, size: int) -> Callable[[], Any]:
+        """Return a copy of this many bytes: each float32 read, increased and written elsewhere."""
+        source = torch.ones(size // 4, device=self._device)
+        output = torch.empty_like(source)
+        return lambda: (torch.add(source, 1, out=output), None)
+
+    def reference_step(self, kind: str) -> Callable[[], Any]:
+        """Return the reference network's step (see reference.py), in raw operations."""
+        pictures, labels = map(self._tensor, reference.batch(kind))
+        pictures = pictures.permute(0, 3, 1, 2).contiguous()
+        variables = [self._weight(array) for array in reference.weights()]
+
+        def small() -> tuple[Any, Any]:
+            with torch.no_grad():
+                output = _reference_logits(pictures, variables)
+            return output, output
+
+        def large() -> tuple[Any, Any]:
+            loss = functional.cross_entropy(_reference_logits(pictures, variables), labels)
+            gradients = torch.autograd.grad(loss, variables)
+            with torch.no_grad():
+                for variable, gradient in zip(variables, gradients, strict=True):
+                    variable.sub_(gradient, alpha=reference.LEARNING_RATE)
+            loss = loss.detach()
+            return loss, loss
+
+        return small if kind == "small" else large
+
+    def _weight(self, array: Any) -> Any:
+        """Return a weight; a kernel of (height, width, in, out) as PyTorch wants it."""
+        tensor = self._tensor(array)
+        if tensor.ndim == 4:
+            tensor = tensor.permute(3, 2, 0, 1).contiguous()
+        return tensor.requires_grad_()
+
+
+def _set_tf32(on: bool) -> None:
+    """Let products of float32 run in TF32 or not: PyTorch alone would let convolutions."""
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # from 2.9; the old names warn
+        precision = "tf32" if on else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = precision
+        torch.backends.cudnn.conv.fp32_precision = precision
+    else:
+        torch.backends.cuda.matmul.allow_tf32 = on
+        torch.backends.cudnn.allow_tf32 = on
+
+
+def _own_threads() -> int:
+    """Return how many threads this process has; 0 where the system does not tell."""
+    with contextlib.suppress(OSError):
+        return len(list(Path("/proc/self/task").iterdir()))
+    return 0
+
+
+def _reference_logits(maps: Any, variables: Any) -> Any:
+    kernel_1, bias_1, kernel_2, bias_2, *dense = variables
+    maps = torch.tanh(functional.conv2d(maps, kernel_1, bias_1, padding="same"))
+    maps = functional.avg_pool2d(maps, 2, 2)
+    maps = torch.tanh(functional.conv2d(maps, kernel_2, bias_2))
+    maps = functional.avg_pool2d(maps, 2, 2)
+    values = maps.permute(0, 2, 3, 1).reshape(-1, 400)  # the order of the other backends
+    for weight, bias in zip(dense[:-2:2], dense[1:-2:2], strict=True):
+        values = torch.tanh(values @ weight + bias)
+    return values @ dense[-2] + dense[-1]

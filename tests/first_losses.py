@@ -1,0 +1,135 @@
+"""Trains the lecture's models with one backend from weights made by NumPy; for test_backends.
+
+Its argument is the backend. Prints one JSON object: by model its sizes, the output's root mean
+square before training, the losses of the first steps and the weights after them; the reference
+network's results; what the process has loaded and when it had been touched.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import numpy as np
+from convmark_zoo import builder
+from convmark_zoo.keras_api import keras
+from convmark_zoo.registry import LECTURE
+
+from convmark.worker import backends, flops
+
+BATCH_SIZE = 8
+STEPS = 3
+
+
+def weights(model: Any) -> list[Any]:
+    """Return weights for a model: kernels of like outputs, biases about 0, scales about 1."""
+    generator = np.random.RandomState(5)
+    made = []
+    for weight in model.weights:
+        shape = tuple(weight.shape)
+        if len(shape) < 2:
+            scale = any(word in weight.name for word in ("gamma", "variance"))
+            made.append(generator.uniform(-0.1, 0.1, shape) + scale)
+        else:
+            deviation = np.sqrt(1 / np.prod(shape[:-1]))
+            made.append(generator.standard_normal(shape) * deviation)
+    return made
+
+
+def root_mean_square(arrays: list[Any]) -> list[float]:
+    return [float(np.sqrt(np.mean(np.square(array, dtype=np.float64)))) for array in arrays]
+
+
+def results(backend: Any, step: Any) -> list[float]:
+    found = []
+    for _ in range(STEPS):
+        token = step()
+        backend.synchronise(token)
+        found.append(backend.fingerprint(token))
+    return found
+
+
+def of_model(backend: Any, name: str) -> dict[str, Any]:
+    model = builder(name)()
+    model.set_weights(weights(model))
+    output = results(backend, backend.inference_step(model, BATCH_SIZE, 0, False))
+    losses = results(backend, backend.training_step(model, BATCH_SIZE, 0, 0.001, False))
+    backend.settle(model)
+    layers = flops.layer_records(model, backend.keras, backend.sample_shape(model))
+    return {
+        **backend.sizes(model),
+        "flops_per_sample": flops.flops_per_sample(layers),
+        "output": output,
+        "losses": losses,
+        "weights": root_mean_square(model.get_weights()),
+    }
+
+
+class Counting(keras.layers.Layer):  # type: ignore[misc]
+    """Counts how often Python runs it: once where it is traced, at every step where it is not."""
+
+    calls = 0
+
+    def call(self, inputs: Any) -> Any:
+        Counting.calls += 1
+        return inputs
+
+
+def traces(backend: Any, task: str) -> list[int]:
+    """Return how often the model was run by Python in tracing, the first step and the second."""
+    model = keras.Sequential([keras.Input((4,)), Counting(), keras.layers.Dense(3)])
+    if task == "train":
+        step = backend.training_step(model, BATCH_SIZE, 0, 0.01, False)
+    else:
+        step = backend.inference_step(model, BATCH_SIZE, 0, False)
+    counts = []
+    for act in (step.trace or (lambda: None), step, step):
+        before = Counting.calls
+        act()
+        counts.append(Counting.calls - before)
+    return counts
+
+
+def fed(backend: Any, task: str) -> list[Any]:
+    """Return the shapes of the first batches of a feed, and whether the step takes them."""
+    model = builder("lenet5")()
+    if task == "train":
+        step = backend.training_step(model, BATCH_SIZE, 0, 0.01, False)
+    else:
+        step = backend.inference_step(model, BATCH_SIZE, 0, False)
+    feed = backend.feed(model, task, BATCH_SIZE, 0)
+    batches = [next(feed) for _ in range(6)]
+    feed.close()
+    values = [backend.fingerprint(step.run(*batch)) for batch in batches]
+    shapes = [[list(part.shape) for part in keras.tree.flatten(batch)] for batch in batches]
+    first = [float(np.asarray(batch[0]).mean()) for batch in batches]
+    return [shapes, values, first]
+
+
+def main() -> None:
+    backend = backends.load(sys.argv[1])
+    untouched = [backend.untouched()]
+    backend.configure(device="cpu", threads="default", precision="float32", seed=0)
+    models = {name: of_model(backend, name) for name in LECTURE}
+    untouched.append(backend.untouched())
+    reference = {kind: results(backend, backend.reference_step(kind)) for kind in REFERENCES}
+    print(
+        json.dumps(
+            {
+                "models": models,
+                "reference": reference,
+                "untouched": untouched,
+                "fed": {task: fed(backend, task) for task in ("train", "infer")},
+                "traces": {task: traces(backend, task) for task in ("train", "infer")},
+                "tensorflow": "tensorflow" in sys.modules,
+                "versions": backend.versions(),
+            }
+        )
+    )
+
+
+REFERENCES = ("small", "large")
+
+if __name__ == "__main__":
+    main()

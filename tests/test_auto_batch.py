@@ -1,0 +1,118 @@
+"""The search over real rows: what is tried, what counts as out of memory, what is given up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fake_worker
+import pytest
+from rows import row
+
+from convmark.auto_batch import choices_table, chosen_cases, explore
+from convmark.case import Case
+from convmark.cli import main
+from convmark.record import Record
+from convmark.store import read_run
+
+LENET = Case(model="lenet5", task="train", batch_size=32)
+ON_GPU = Case(model="lenet5", task="train", batch_size=32, device="gpu:0")
+GIB = 2**30
+
+
+class Device:
+    """Measures cases: a step takes 1 ms and 10 us a sample, which takes 1 MiB of the host."""
+
+    def __init__(self, holds: int, status: str = "out_of_memory") -> None:
+        self.holds = holds
+        self.status = status
+        self.sizes: list[int] = []
+
+    def __call__(self, case: Case) -> Record:
+        size = case.batch_size
+        self.sizes.append(size)
+        if size > self.holds:
+            return row(**case.as_fields(), status=self.status, error="too much")
+        step_s = 1e-3 + 1e-5 * size
+        return row(
+            **case.as_fields(),
+            step_time_p50_s=step_s,
+            throughput_samples_per_s=size / step_s,
+            peak_host_memory_bytes=size * 2**20,
+        )
+
+
+def test_a_device_is_searched_up_to_its_memory() -> None:
+    device = Device(holds=200)
+    (choice,) = explore([ON_GPU], device, longest_step_s=2.0, free_bytes=lambda: 0)
+    assert device.sizes == [32, 64, 128, 256, 192, 224, 208]
+    assert choice.whole
+    assert choice.found.limited
+    assert [case.batch_size for case in chosen_cases([choice])] == [192]
+
+
+def test_a_cpu_is_not_asked_for_more_than_its_free_memory_would_hold() -> None:
+    device = Device(holds=1 << 20)
+    (choice,) = explore([LENET], device, longest_step_s=60.0, free_bytes=lambda: GIB)
+    assert device.sizes == [32, 64, 128, 256, 512]  # 1,024 MiB are more than 80 % of 1 GiB
+    assert not choice.found.limited
+    assert "not tried" in choices_table([choice])
+
+
+def test_no_size_is_tried_whose_step_would_outlast_the_budget() -> None:
+    device = Device(holds=1 << 20)
+    explore([ON_GPU], device, longest_step_s=0.01, free_bytes=lambda: GIB)
+    assert device.sizes == [32, 64, 128, 256, 512]  # 6.1 ms; twice that is over 10 ms
+
+
+def test_a_failure_that_is_none_of_memory_ends_that_search_alone() -> None:
+    devices = {"gpu:0": Device(holds=100, status="error"), "cpu": Device(holds=1 << 20)}
+    first, second = explore(
+        [ON_GPU, LENET],
+        lambda case: devices[case.device](case),
+        longest_step_s=2.0,
+        free_bytes=lambda: GIB,
+    )
+    assert first.failure == "batch size 128: error: too much"
+    assert (first.whole, first.found.best) == (False, 64)
+    assert second.whole
+
+
+def test_where_nothing_fits_the_table_says_so() -> None:
+    (choice,) = explore([ON_GPU], Device(holds=0), longest_step_s=2.0, free_bytes=lambda: GIB)
+    assert not choice.whole
+    assert chosen_cases([choice]) == []
+    text = choices_table([choice])
+    assert "not even one sample fits" in text
+    assert "lenet5-train-gpu:0-float32" in text
+
+
+def test_the_command_keeps_a_row_of_every_size_and_names_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Worker(fake_worker.FakeInterpreter):
+        def answer(self, request, on_event=lambda event: None):  # type: ignore[no-untyped-def]
+            if request["kind"] == "measure" and request["case"]["batch_size"] > 128:
+                return fake_worker.Answer(status="out_of_memory", message="full", ready_s=0.1)
+            return super().answer(request, on_event)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("convmark.launch.Interpreter", Worker)
+    options = ["--models", "lenet5", "--tasks", "train", "--batch-sizes", "auto"]
+    assert main(["run", *options]) == 0
+    (path,) = tmp_path.glob("results/*/0001.csv")
+    rows = read_run(path)
+    sizes = [(row.batch_size, row.process, row.status) for row in rows]
+    assert sizes == [
+        (32, 1, "ok"),
+        (64, 1, "ok"),
+        (128, 1, "ok"),
+        (256, 1, "out_of_memory"),
+        (192, 1, "out_of_memory"),
+        (160, 1, "out_of_memory"),
+        (144, 1, "out_of_memory"),
+        (128, 2, "ok"),
+    ]
+    assert [row.order for row in rows] == list(range(1, 9))
+    printed = capsys.readouterr().out
+    line = next(line for line in printed.splitlines() if line.startswith("lenet5-train-cpu-float"))
+    assert line.split()[1:] == ["128", "12,800", "128"]

@@ -1,0 +1,206 @@
+"""The three backends do the same work: parameters, FLOPs, losses, reference network; real workers.
+
+`first_losses.py` runs once per backend, each in a process of its own, from weights and batches that
+NumPy made. What is not installed is skipped and says so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workers import BUILDERS, environ, measured
+
+from convmark.errors import WorkerError
+from convmark.launch import Interpreter
+
+PARAMETERS = {
+    "lenet5": 61_706,
+    "mini_inception": 896_522,
+    "mini_resnet": 270_218,
+    "mini_resnet_norm": 270_410,
+    "conv_layer": 72,
+    "separable_layer": 17,
+}
+OTHERS = ("jax", "torch")
+
+Results = dict[str, Any]
+
+
+def skip_without(framework: str) -> None:
+    if importlib.util.find_spec(framework) is None:
+        pytest.skip(f"{framework} is not installed; it is compared with TensorFlow")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("backends")
+
+
+def first_losses(backend: str, folder: Path) -> Results:
+    skip_without(backend)
+    done = subprocess.run(
+        [sys.executable, str(BUILDERS / "first_losses.py"), backend],
+        env=environ(folder, KERAS_BACKEND=backend, KERAS_TORCH_DEVICE="cpu"),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: Results = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def tensorflow(folder: Path) -> Results:
+    return first_losses("tensorflow", folder)
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def other(request: pytest.FixtureRequest, folder: Path) -> Results:
+    return first_losses(request.param, folder)
+
+
+@pytest.mark.parametrize("model", PARAMETERS)
+def test_every_backend_counts_the_same_parameters_and_flops(
+    model: str, tensorflow: Results, other: Results
+) -> None:
+    names = ("parameters", "trainable_parameters", "model_bytes", "flops_per_sample")
+    ours, theirs = tensorflow["models"][model], other["models"][model]
+    assert {name: ours[name] for name in names} == {name: theirs[name] for name in names}
+    assert theirs["parameters"] == PARAMETERS[model]
+
+
+@pytest.mark.parametrize("model", PARAMETERS)
+def test_the_same_weights_and_batch_give_the_same_first_loss_and_output(
+    model: str, tensorflow: Results, other: Results
+) -> None:
+    ours, theirs = tensorflow["models"][model], other["models"][model]
+    assert theirs["losses"][0] == pytest.approx(ours["losses"][0], rel=0, abs=1e-5)
+    assert theirs["output"] == pytest.approx(ours["output"], rel=1e-5)
+
+
+@pytest.mark.parametrize("model", PARAMETERS)
+def test_training_changes_the_weights_alike(
+    model: str, tensorflow: Results, other: Results
+) -> None:
+    ours, theirs = tensorflow["models"][model], other["models"][model]
+    assert theirs["losses"] == pytest.approx(ours["losses"], rel=1e-3)
+    assert theirs["losses"][0] != theirs["losses"][-1]
+    assert theirs["weights"] == pytest.approx(ours["weights"], rel=1e-4)
+
+
+def test_the_reference_network_is_the_same_everywhere(tensorflow: Results, other: Results) -> None:
+    ours, theirs = tensorflow["reference"], other["reference"]
+    assert theirs["small"] == pytest.approx(ours["small"], rel=1e-5)
+    assert theirs["large"] == pytest.approx(ours["large"], rel=1e-5)
+    assert theirs["large"][0] > theirs["large"][-1] > 0
+
+
+def test_another_framework_is_measured_without_tensorflow(other: Results) -> None:
+    assert other["tensorflow"] is False
+
+
+def test_a_framework_knows_whether_it_has_run_anything(tensorflow: Results, other: Results) -> None:
+    assert tensorflow["untouched"] == other["untouched"] == [True, False]
+
+
+@pytest.mark.parametrize("task", ["train", "infer"])
+def test_tracing_is_done_once_and_before_the_first_execution(
+    task: str, tensorflow: Results, other: Results
+) -> None:
+    eager = "torch" in other["versions"]
+    assert tensorflow["traces"][task] == [1, 0, 0]
+    assert other["traces"][task] == ([0, 1, 1] if eager else [1, 0, 0])
+
+
+@pytest.mark.parametrize("task", ["train", "infer"])
+def test_a_feed_goes_round_four_batches_the_same_on_every_backend(
+    task: str, tensorflow: Results, other: Results
+) -> None:
+    shapes, values, means = other["fed"][task]
+    assert shapes == [[[8, 28, 28, 1], [8]] if task == "train" else [[8, 28, 28, 1]]] * 6
+    assert all(0 < value < 10 for value in values)
+    assert means == pytest.approx(tensorflow["fed"][task][2], rel=1e-5)
+    assert means[:2] == means[4:]
+    assert len({round(mean, 6) for mean in means}) == 4
+
+
+@pytest.fixture(params=OTHERS)
+def backend(request: pytest.FixtureRequest) -> str:
+    skip_without(request.param)
+    name: str = request.param
+    return name
+
+
+def test_workers_forked_before_the_first_operation_measure_one_after_another(
+    backend: str, folder: Path
+) -> None:
+    asked = measured("lenet5", task="train", batch_size=16, backend=backend)
+    with Interpreter(environ=environ(folder), backend=backend, time_limit_s=60) as interpreter:
+        answers = [interpreter.answer(asked) for _ in range(4)]
+    assert [(answer.status, answer.message) for answer in answers] == [("ok", "")] * 4
+    versions = answers[0].event("environment") or {}
+    assert versions[backend]
+    assert "tensorflow" not in versions
+    proofs = [answer.event("proof") for answer in answers]
+    assert proofs == [proofs[0]] * 4
+    assert max(answer.ready_s or 9 for answer in answers[1:]) < 1
+    first = answers[0].event("first_step") or {}
+    assert first["seconds"] == pytest.approx((first["trace_s"] or 0.0) + first["execution_s"])
+    assert (first["trace_s"] is None) == (backend == "torch")
+
+
+def test_a_spawned_worker_does_the_same_work_as_a_forked_one(backend: str, folder: Path) -> None:
+    asked = measured("lenet5", task="train", batch_size=8, backend=backend)
+    proofs = {}
+    for isolation in ("fork", "spawn"):
+        with Interpreter(
+            environ=environ(folder), backend=backend, isolation=isolation
+        ) as interpreter:
+            answer = interpreter.answer(asked)
+        assert (answer.status, answer.message) == ("ok", "")
+        proofs[isolation] = answer.event("proof")
+    assert proofs["fork"] == proofs["spawn"]
+
+
+def test_one_thread_is_one_thread(backend: str, folder: Path) -> None:
+    asked = measured("mini_resnet", task="train", batch_size=8, backend=backend, threads="1")
+    with Interpreter(environ=environ(folder), backend=backend) as interpreter:
+        answer = interpreter.answer(asked)
+    assert (answer.status, answer.message) == ("ok", "")
+    rounds = answer.event("rounds") or {}
+    assert sum(rounds["case_cpu_s"]) <= 1.1 * sum(rounds["case_wall_s"])
+
+
+def test_torch_compiles_where_it_is_asked_to(folder: Path) -> None:
+    skip_without("torch")
+    asked = measured("lenet5", task="train", batch_size=8, backend="torch")
+    compiled = measured("lenet5", task="train", batch_size=8, backend="torch", jit="on")
+    with Interpreter(environ=environ(folder), backend="torch") as interpreter:
+        answers = [interpreter.answer(request) for request in (asked, compiled)]
+    assert [(answer.status, answer.message) for answer in answers] == [("ok", "")] * 2
+    paths = [(answer.event("first_step") or {})["call_path"] for answer in answers]
+    assert paths == ["eager", "torch.compile"]
+    losses = [(answer.event("proof") or {})["value"] for answer in answers]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def test_a_framework_that_is_not_installed_is_named_with_what_to_do(
+    folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['jax'] = None\n")
+    variables = environ(folder, PYTHONPATH=str(tmp_path))
+    with (
+        Interpreter(environ=variables, backend="jax") as interpreter,
+        pytest.raises(WorkerError) as refusal,
+    ):
+        interpreter.answer(measured("lenet5"))
+    assert "jax cannot be imported" in str(refusal.value)
+    assert "install convmark[jax] there" in str(refusal.value)

@@ -1,0 +1,202 @@
+"""Ceilings: kept once per device, backend, precision and threads; the efficiency under them."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workers import environ
+
+from convmark.case import Case
+from convmark.ceilings import ceilings_path, efficiency, gather, key_of, read_ceilings
+from convmark.errors import StoreError
+from convmark.launch import Answer, Interpreter
+from convmark.worker import ceiling
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+CPU = Case(model="lenet5", task="train", batch_size=32)
+GPU = Case(model="lenet5", task="infer", device="gpu:0", precision="tf32")
+
+
+class Worker:
+    """Answers like one that measures ceilings, and remembers for which cases it was asked."""
+
+    def __init__(self, status: str = "ok") -> None:
+        self.asked: list[Any] = []
+        self.status = status
+
+    def __call__(self, request: Mapping[str, Any]) -> Answer:
+        assert request["kind"] == "ceiling"
+        self.asked.append(request["case"]["device"])
+        events = [
+            {"event": "environment", "tensorflow": "2.21.0"},
+            {"event": "product", "matrix_size": 2048, "flops_per_s": 1e11},
+            {"event": "copy", "copy_bytes": 2**28, "bytes_per_s": 1e10},
+            {"event": "finished"},
+        ]
+        message = "" if self.status == "ok" else "no memory"
+        return Answer(status=self.status, message=message, events=events, ready_s=0.1)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return ceilings_path(tmp_path, "xeon-2")
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+Gather = Callable[..., dict[Any, Any]]
+
+
+@pytest.fixture
+def gathered(path: Path, said: list[str]) -> Gather:
+    def run(cases: list[Case], worker: Worker, which: str) -> dict[Any, Any]:
+        return gather(cases, worker, path, which=which, say=said.append, now=lambda: NOW)
+
+    return run
+
+
+def test_a_ceiling_is_measured_once_and_kept(gathered: Gather, path: Path, said: list[str]) -> None:
+    worker = Worker()
+    first = gathered([CPU, CPU, GPU], worker, "on")
+    assert worker.asked == ["cpu", "gpu:0"]
+    assert gathered([CPU, GPU], worker, "on") == first == read_ceilings(path)
+    assert worker.asked == ["cpu", "gpu:0"]
+    assert first[key_of(CPU)].peak_flops_per_s == 1e11
+    assert first[key_of(GPU)].precision == "tf32"
+    assert said == [
+        "measuring the ceilings of cpu in float32 by tensorflow, once",
+        "measuring the ceilings of gpu:0 in tf32 by tensorflow, once",
+    ]
+    assert path.parent.name == "xeon-2"
+
+
+@pytest.mark.parametrize(("which", "asked"), [("auto", ["gpu:0"]), ("off", [])])
+def test_a_cpu_has_a_ceiling_only_where_it_is_asked_for(
+    which: str, asked: list[str], gathered: Gather
+) -> None:
+    worker = Worker()
+    assert len(gathered([CPU, GPU], worker, which)) == len(asked)
+    assert worker.asked == asked
+
+
+def test_a_ceiling_that_is_there_is_given_without_asking(gathered: Gather) -> None:
+    gathered([CPU], Worker(), "on")
+    assert set(gathered([CPU], Worker(), "off")) == {key_of(CPU)}
+
+
+def test_other_threads_have_another_ceiling(gathered: Gather) -> None:
+    worker = Worker()
+    single = Case(model="lenet5", task="train", threads="1")
+    assert len(gathered([CPU, single], worker, "on")) == 2
+
+
+def test_a_ceiling_that_cannot_be_measured_is_said_and_left_out(
+    gathered: Gather, path: Path, said: list[str]
+) -> None:
+    assert gathered([CPU], Worker("out_of_memory"), "on") == {}
+    assert said[-1] == "no ceilings of cpu in float32: out_of_memory: no memory"
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(("cell", "rule"), [("1e11", "peak_flops_per_s"), ("2048", "matrix_size")])
+def test_a_file_that_does_not_fit_is_refused_by_line(
+    cell: str, rule: str, gathered: Gather, path: Path
+) -> None:
+    gathered([CPU], Worker(), "on")
+    text = path.read_text().replace("100000000000.0", "1e11")
+    assert cell in text
+    path.write_text(text.replace(cell, "-1" if rule == "peak_flops_per_s" else "many"))
+    with pytest.raises(StoreError, match=r"ceilings\.csv:2: "):
+        read_ceilings(path)
+
+
+def test_the_efficiency_is_flops_reached_over_the_peak(gathered: Gather) -> None:
+    known = gathered([CPU, GPU], Worker(), "on")
+    # 1e6 FLOPs forward, 1,000 samples/s: 1e9 FLOP/s; training does three times as many
+    assert efficiency(GPU, 1_000_000, 1000.0, known[key_of(GPU)]) == pytest.approx(0.01)
+    assert efficiency(CPU, 1_000_000, 1000.0, known[key_of(CPU)]) == pytest.approx(0.03)
+
+
+# the worker's side
+
+
+class Clocked:
+    """A backend whose operations take as long as their work at a rate, on a real clock's stead."""
+
+    def __init__(self, out_of_memory_at: int = 1 << 60) -> None:
+        self.made: list[int] = []
+        self.out_of_memory_at = out_of_memory_at
+
+    def matrix_product(self, size: int) -> Callable[[], int]:
+        self.made.append(size)
+        if size >= self.out_of_memory_at:
+            raise MemoryError(size)
+        return lambda: size
+
+    copy = matrix_product
+
+    def synchronise(self, token: int) -> None:
+        """Done already."""
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        return isinstance(error, MemoryError)
+
+
+def events_of(backend: Clocked, seconds: Callable[[int], float]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+
+    def operation_s(step: Callable[[], int], *_: Any) -> float:
+        return seconds(step())
+
+    def emit(event: str, **fields: Any) -> None:
+        found[event] = fields
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ceiling, "_operation_s", operation_s)
+        ceiling.measure(backend, emit)
+    return found
+
+
+def test_sizes_grow_until_an_operation_is_long_and_the_best_rate_counts() -> None:
+    backend = Clocked()
+    found = events_of(backend, lambda size: {256: 1.0, 512: 0.01, 1024: 0.06}.get(size, 0.05))
+    assert backend.made == [256, 1 << 26]
+    assert found["product"] == {"matrix_size": 256, "flops_per_s": 2 * 256**3}
+    backend = Clocked()
+    found = events_of(backend, lambda size: {256: 0.01, 512: 0.01, 1024: 0.09}.get(size, 0.05))
+    assert backend.made == [256, 512, 1024, 1 << 26]
+    assert found["product"] == {"matrix_size": 512, "flops_per_s": 2 * 512**3 / 0.01}
+    assert found["copy"] == {"copy_bytes": 1 << 26, "bytes_per_s": 2 * (1 << 26) / 0.05}
+    assert "finished" in found
+
+
+def test_what_does_not_fit_ends_the_growth_unless_it_is_the_smallest() -> None:
+    backend = Clocked(out_of_memory_at=1 << 27)
+    found = events_of(backend, lambda size: 0.001)
+    assert found["product"]["matrix_size"] == 16384
+    assert found["copy"]["copy_bytes"] == 1 << 26
+    with pytest.raises(MemoryError):
+        events_of(Clocked(out_of_memory_at=256), lambda size: 0.001)
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_a_worker_measures_the_ceilings_of_its_cpu(backend: str, tmp_path: Path) -> None:
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed; its ceilings are measured")
+    case = Case(model="lenet5", task="train", backend=backend)
+    with Interpreter(environ=environ(tmp_path), backend=backend) as interpreter:
+        known = gather(
+            [case], interpreter.answer, tmp_path / "ceilings.csv", which="on", say=lambda line: None
+        )
+    found = known[key_of(case)]
+    assert 1e8 < found.peak_flops_per_s < 1e14
+    assert 1e8 < found.peak_bytes_per_s < 1e12
+    assert found.version[0].isdigit()

@@ -1,0 +1,85 @@
+"""Precisions: what the frameworks are told, and that each trains; a CPU has no TF32 to run."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workers import environ, measured
+
+from convmark.launch import Interpreter
+
+CODE = """
+import json, sys
+from convmark.worker import backends
+backend = backends.load(sys.argv[1])
+backend.configure(device="cpu", threads="1", precision=sys.argv[2], seed=0)
+keras = backend.keras
+policy = getattr(keras.mixed_precision, "global_policy", None) or keras.config.dtype_policy
+if sys.argv[1] == "tensorflow":
+    import tensorflow as tf
+    tf32 = [tf.config.experimental.tensor_float_32_execution_enabled()]
+elif sys.argv[1] == "jax":
+    import jax
+    tf32 = [{"tensorfloat32": True, "highest": False}[jax.config.jax_default_matmul_precision]]
+else:
+    import torch
+    tf32 = [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
+print(json.dumps([policy().name, tf32]))
+"""
+
+
+@pytest.fixture(params=["tensorflow", "jax", "torch"])
+def backend(request: pytest.FixtureRequest) -> str:
+    if importlib.util.find_spec(request.param) is None:
+        pytest.skip(f"{request.param} is not installed; its precisions are set")
+    name: str = request.param
+    return name
+
+
+def state(backend: str, precision: str, folder: Path) -> Any:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, backend, precision],
+        env=environ(folder, KERAS_BACKEND=backend, KERAS_TORCH_DEVICE="cpu"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("precision", "policy", "tf32"),
+    [
+        ("float32", "float32", False),
+        ("tf32", "float32", True),
+        ("mixed_bfloat16", "mixed_bfloat16", False),
+    ],
+)
+def test_tf32_is_on_where_it_is_the_precision_and_nowhere_else(
+    precision: str, policy: str, tf32: bool, backend: str, tmp_path: Path
+) -> None:
+    found_policy, found_tf32 = state(backend, precision, tmp_path)
+    assert found_policy == policy
+    assert set(found_tf32) == {tf32}
+
+
+def test_the_mixed_precisions_train_to_about_the_same_loss(backend: str, tmp_path: Path) -> None:
+    losses = {}
+    with Interpreter(environ=environ(tmp_path), backend=backend) as interpreter:
+        for precision in ("float32", "mixed_bfloat16", "mixed_float16"):
+            asked = measured(
+                "lenet5", task="train", batch_size=8, backend=backend, precision=precision
+            )
+            answer = interpreter.answer(asked)
+            assert (answer.status, answer.message) == ("ok", "")
+            losses[precision] = (answer.event("proof") or {})["value"]
+    assert losses["mixed_bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
+    assert losses["mixed_float16"] == pytest.approx(losses["float32"], rel=0.05)
+    assert len(set(losses.values())) == 3
