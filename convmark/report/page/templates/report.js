@@ -106,6 +106,7 @@
         renderer: "svg",
         ast: true, // expressions are interpreted: the page's policy forbids evaluation
         tooltip: { theme: "custom" },
+        logLevel: 1, // errors alone: a case without intervals is no reason for a warning
       };
       vegaEmbed(place, whole, options).then(
         () => place.setAttribute("data-drawn", choice === null ? "all" : choice),
