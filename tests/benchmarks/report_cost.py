@@ -39,9 +39,7 @@ def write_history(folder: Path, runs: int) -> None:
 def main(sizes: list[int]) -> None:
     """Print one line per size."""
     goal = f"{GOAL_S:g} s, {GOAL_MEMORY >> 20} MiB, {GOAL_PAGE / 1e6:g} MB"
-    print(
-        f"rows      files   seconds    of CPU    peak memory    page    at 100,000: {goal}"
-    )
+    print(f"rows      files   seconds    of CPU    peak memory    page    at 100,000: {goal}")
     for runs in sizes:
         with tempfile.TemporaryDirectory() as temporary:
             folder, page = Path(temporary) / "results", Path(temporary) / "report.html"
