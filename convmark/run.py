@@ -71,6 +71,7 @@ class Facts:
     def card(self, case: Case) -> Card | None:
         """The card that the case is measured on; None on the CPU, and where it is not known."""
         return card_of(case.device, self.machine.gpus, self.environ)
+
     ceilings: Mapping[Key, Ceiling] = field(default_factory=dict)
 
 

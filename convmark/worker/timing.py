@@ -246,7 +246,7 @@ def windows(
     count = max(1, -int(-MIN_WINDOW_S * 1.1 // max(step_time_s, 1e-6)))
     run_steps = 0
     while True:
-        times_s = []
+        times_s: list[float] = []
         while len(times_s) < number or sum(times_s) < least_s:
             began = clock()
             for _ in range(count):
