@@ -255,7 +255,7 @@ def windows(
             times_s.append(clock() - began)
             run_steps += count
             pulse.beat("windows")
-            if min(times_s) < MIN_WINDOW_S and len(times_s) >= MIN_WINDOWS:
+            if min(times_s) < MIN_WINDOW_S and len(times_s) >= number:
                 break
         shortest_s = min(times_s)
         if shortest_s >= MIN_WINDOW_S:
