@@ -54,7 +54,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 def _run(given: argparse.Namespace, options: Options) -> int:
     from convmark.commands.run import run
 
-    whole, interrupted = run(options)
+    whole, interrupted = run(options, describe=given.describe)
     return EXIT_INTERRUPTED if interrupted else EXIT_OK if whole else EXIT_FAILED
 
 
@@ -85,6 +85,21 @@ def _history(given: argparse.Namespace, options: Options) -> int:
     from convmark.commands import history
 
     history.history(options.results, given.machine, given.case)
+    return EXIT_OK
+
+
+def _report(given: argparse.Namespace, options: Options) -> int:
+    from convmark.report.command import report
+
+    report(
+        [Path(place) for place in given.places] or [options.results],
+        output=given.output,
+        form=given.format,
+        style=given.style,
+        prices=given.price,
+        figures=given.figures,
+        against=given.against,
+    )
     return EXIT_OK
 
 
@@ -154,6 +169,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, Options], int]] = MappingP
         "compare": _compare,
         "accept": _accept,
         "history": _history,
+        "report": _report,
         "ab": _ab,
         "bisect": _bisect,
         "env": _env,

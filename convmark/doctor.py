@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from convmark.cautions import Caution
-from convmark.environment import GIB, Machine, State, plain_text
+from convmark.environment import GIB, Gpu, Machine, State, plain_text
+from convmark.gpu.diagnosis import why_unseen
 
 __all__ = ["device_cautions", "findings"]
 
 _UNKNOWN = "unknown"
-_INSTALL_CUDA = "pip install 'tensorflow[and-cuda]'"
 
 Rows = Sequence[tuple[str, object]]
 
@@ -25,6 +25,7 @@ def findings(
     results: Path,
     *,
     flags: str | None = None,
+    environ: Mapping[str, str] | None = None,
 ) -> str:
     """Return all sections, one blank line between them, ended by a newline.
 
@@ -35,8 +36,9 @@ def findings(
             `tensorflow`, `keras`, `numpy`, `devices`, `cuda`, `cudnn`, `error`.
         results: the folder of all machines' results.
         flags: the text of `speed_flags`; None says that they were not looked at.
+        environ: the variables under which the framework was looked at.
     """
-    found = list(dict.fromkeys([*device_cautions(machine, framework), *cautions]))
+    found = list(dict.fromkeys([*device_cautions(machine, framework, environ), *cautions]))
     sections = (
         _section("Interpreter", _interpreter_rows(framework)),
         _section("Framework", _framework_rows(framework)),
@@ -49,7 +51,9 @@ def findings(
     return "\n".join(sections)
 
 
-def device_cautions(machine: Machine, framework: Mapping[str, Any]) -> list[Caution]:
+def device_cautions(
+    machine: Machine, framework: Mapping[str, Any], environ: Mapping[str, str] | None = None
+) -> list[Caution]:
     """Return what keeps the framework from the devices, or the harness from knowing them."""
     error = plain_text(str(framework.get("error") or ""))
     if error:
@@ -65,34 +69,21 @@ def device_cautions(machine: Machine, framework: Mapping[str, Any]) -> list[Caut
         return []
     listed = sum(device.startswith("gpu") for device in _devices(framework))
     if listed < len(machine.gpus):
-        return [_unlisted_gpus(machine, framework, listed)]
+        return [_unlisted_gpus(machine, framework, environ or {}, listed)]
     if listed and not machine.gpus:
         return [_unnamed_gpus(listed)]
     return []
 
 
-def _unlisted_gpus(machine: Machine, framework: Mapping[str, Any], listed: int) -> Caution:
-    cause, remedy = _likely_cause(machine, framework, listed)
+def _unlisted_gpus(
+    machine: Machine, framework: Mapping[str, Any], environ: Mapping[str, str], listed: int
+) -> Caution:
+    cause = why_unseen(machine, framework, environ, listed)
     return Caution(
         subject="GPU",
-        finding=f"the driver shows {len(machine.gpus)}, the framework lists {listed}: {cause}",
-        remedy=remedy,
-    )
-
-
-def _likely_cause(machine: Machine, framework: Mapping[str, Any], listed: int) -> tuple[str, str]:
-    """Return why the framework lists fewer GPUs than the driver shows, and what to do."""
-    if listed:
-        return "some are hidden or too old for it", "see CUDA_VISIBLE_DEVICES"
-    if machine.os.startswith("Windows"):
-        return "TensorFlow since 2.11 uses no GPU on Windows", "run it in WSL 2"
-    cuda = plain_text(str(_told(framework, "cuda", "")))
-    if not cuda:
-        return "it was built without CUDA", _INSTALL_CUDA
-    return (
-        f"the libraries of CUDA {cuda} are missing, "
-        f"or the driver ({machine.driver or _UNKNOWN}) is too old for them",
-        f"{_INSTALL_CUDA}, else update the driver; see too that CUDA_VISIBLE_DEVICES hides none",
+        finding=f"the driver shows {len(machine.gpus)}, the framework lists {listed}: "
+        f"{cause.finding}",
+        remedy=cause.remedy,
     )
 
 
@@ -135,9 +126,35 @@ def _device_rows(machine: Machine, framework: Mapping[str, Any]) -> Rows:
     listed = ", ".join(_devices(framework))
     return [
         ("framework", listed or _told(framework, "devices", "none")),
-        ("driver", machine.driver or "none found"),
-        *((f"GPU {gpu.index}", f"{gpu.name}, {_gib(gpu.memory_bytes)}") for gpu in machine.gpus),
+        ("driver", _driver(machine)),
+        *((f"GPU {gpu.index}", _gpu(gpu)) for gpu in machine.gpus),
+        *(
+            (f"MIG {gpu.index}:{piece.index}", f"{piece.profile}, {piece.uuid or _UNKNOWN}")
+            for gpu in machine.gpus
+            for piece in gpu.slices
+        ),
     ]
+
+
+def _driver(machine: Machine) -> str:
+    newest = next((gpu.driver_cuda for gpu in machine.gpus if gpu.driver_cuda), None)
+    runs = f", runs CUDA up to {newest}" if newest else ""
+    return f"{machine.driver or 'none found'}{runs}"
+
+
+def _gpu(gpu: Gpu) -> str:
+    facts = [gpu.name, _gib(gpu.memory_bytes)]
+    if gpu.compute_capability:
+        facts.append(f"compute capability {gpu.compute_capability}")
+    if gpu.pcie:
+        facts.append(f"PCIe {gpu.pcie}")
+    if gpu.ecc is not None:
+        facts.append(f"ECC {'on' if gpu.ecc else 'off'}")
+    if gpu.mig is not None:
+        facts.append(f"MIG {'on' if gpu.mig else 'off'}")
+    if gpu.power_limit_w is not None:
+        facts.append(f"{gpu.power_limit_w:.0f} W")
+    return ", ".join(facts)
 
 
 def _machine_rows(machine: Machine, results: Path) -> Rows:

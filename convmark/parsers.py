@@ -55,11 +55,14 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
         "Measure cases in fresh processes and append a row each to a CSV file.",
     )
     _add_options(run, _MEASURING)
+    run.add_argument(
+        "--describe", action="store_true", help="keep each model's layers and diagram as well"
+    )
     doctor = _command(
         commands, "doctor", "say what is here, and what of it makes figures unreliable"
     )
     _add_options(doctor, ["results"])
-    found = {"run": run, "doctor": doctor, **_stored(commands)}
+    found = {"run": run, "doctor": doctor, "report": _report(commands), **_stored(commands)}
     return parser, {**found, **_pairs(commands), "env": _env(commands)}
 
 
@@ -67,6 +70,26 @@ def _command(commands: Any, name: str, words: str, description: str = "") -> Par
     sentence = description or f"{words[0].upper()}{words[1:]}."
     made: Parser = commands.add_parser(name, help=words, description=sentence, allow_abbrev=False)
     return made
+
+
+def _report(commands: Any) -> Parser:
+    report = _command(
+        commands,
+        "report",
+        "make tables and figures of results, as a page or as text",
+        "Make tables and figures of all runs in RESULTS: folders of results, of a machine, or run "
+        "files, from one machine or several. Measures nothing.",
+    )
+    report.add_argument("places", metavar="RESULTS", nargs="*", help="(default: --results)")
+    report.add_argument("-o", "--output", metavar="FILE", help="its suffix tells the format")
+    add = report.add_argument
+    add("--format", metavar="FORM", help="html, markdown, terminal or csv (default: terminal)")
+    add("--style", metavar="STYLE", default="full", help="full or applications, as Keras lists")
+    add("--price", metavar="MACHINE=PRICE", action="append", default=[], help="of a machine")
+    add("--figures", metavar="FOLDER", help="write the figures as SVG and PNG files as well")
+    add("--against", metavar="REF", help="put the newest run's verdicts against a commit first")
+    _add_options(report, ["results"])
+    return report
 
 
 def _stored(commands: Any) -> dict[str, Parser]:

@@ -94,6 +94,17 @@ class Record:
     gpu: str | None = _environment("", "name of the GPU that was measured")
     gpu_memory_bytes: int | None = _environment("bytes", "memory of that GPU")
     driver: str | None = _environment("", "version of the GPU driver")
+    gpu_uuid: str | None = _environment("", "the GPU's or MIG slice's own identity")
+    compute_capability: str | None = _environment("", "of the GPU, as CUDA counts it")
+    driver_cuda: str | None = _environment("", "newest CUDA version that the driver runs")
+    pcie: str | None = _environment(
+        "", "fastest generation of GPU and slot, lanes in use: gen4 x16"
+    )
+    ecc: str | None = _environment("", "whether the GPU's memory corrects errors: on or off")
+    mig: str | None = _environment("", "off, or the MIG slice that was measured, such as 1g.20gb")
+    power_limit_w: float | None = _environment("W", "power limit that the GPU enforces")
+    max_sm_clock_mhz: int | None = _environment("MHz", "highest clock of its multiprocessors")
+    max_memory_clock_mhz: int | None = _environment("MHz", "highest clock of its memory")
     cuda: str | None = _environment("", "CUDA version that the framework was built for")
     cudnn: str | None = _environment("", "cuDNN version that the framework was built for")
     os: str | None = _environment("", "operating system")
@@ -168,6 +179,25 @@ class Record:
         "", "share of the CPUs' time that others took while it measured, stolen time included"
     )
     involuntary_context_switches: int | None = _state("", "times the kernel took the CPU away")
+
+    gpu_samples: int | None = _state(
+        "", "looks at the card while steps, windows and rounds were timed"
+    )
+    sm_clock_mhz: float | None = _state("MHz", "clock of the multiprocessors, median of the looks")
+    memory_clock_mhz: float | None = _state("MHz", "clock of the card's memory, median")
+    temperature_c: float | None = _state("degrees Celsius", "the GPU's temperature, highest")
+    power_w: float | None = _state("W", "power of the whole card, mean")
+    gpu_utilisation: float | None = _state("", "share of time in which any kernel ran, mean")
+    throttle_reasons: str | None = _state("", "all reasons seen for a lower clock, or none")
+    joules_per_sample: float | None = _state(
+        "J", "energy of the whole card over the windows / their samples"
+    )
+    foreign_gpu_processes: int | None = _state("", "processes on the card not the run's own")
+    foreign_graphics_processes: int | None = _state("", "of those that draw, such as a desktop's")
+    card_peak_memory_bytes: int | None = _state(
+        "bytes", "highest memory in use on the card, by everybody, as the driver shows it"
+    )
+    not_judged: str | None = _state("", "why the row's figures are no ground for a verdict")
 
     loss_first: float | None = _check("", "training loss at step 1")
     loss: float | None = _check("", "training loss at step 10")

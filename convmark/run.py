@@ -21,6 +21,9 @@ from convmark.cautions import speed_flags
 from convmark.ceilings import Ceiling, Key, efficiency, key_of
 from convmark.environment import Machine
 from convmark.errors import ConvmarkError, OptionError, WorkerError
+from convmark.gpu.devices import Card, card_columns
+from convmark.gpu.visible import card_of, choosing
+from convmark.gpu.watch import Watch, watching
 from convmark.launch import Answer, Interpreter, OnEvent
 from convmark.options import Options
 from convmark.record import SCHEMA_VERSION, Record
@@ -63,6 +66,12 @@ class Facts:
     dirty: bool | None
     flags: str
     ceilings: Mapping[Key, Ceiling] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """The variables that choose which GPUs a worker sees."""
+
+    def card(self, case: Case) -> Card | None:
+        """The card that the case is measured on; None on the CPU, and where it is not known."""
+        return card_of(case.device, self.machine.gpus, self.environ)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,14 +120,20 @@ def plan(
     return jobs
 
 
-def inspect(interpreter: Interpreter, models: Iterable[str]) -> dict[str, Any]:
+def inspect(
+    interpreter: Interpreter, models: Iterable[str], *, explain: bool = False
+) -> dict[str, Any]:
     """Return what the interpreter has, once it is known to have all the models.
+
+    Args:
+        explain: whether it also looks for what keeps the framework from a GPU; that takes longer.
 
     Raises:
         OptionError: a model is unknown to it.
         WorkerError: it cannot say.
     """
-    answer = interpreter.answer({"kind": "inspect", "models": list(models)})
+    request = {"kind": "inspect", "models": list(models)}
+    answer = interpreter.answer({**request, "explain": True} if explain else request)
     found = answer.event("inspected")
     if answer.status != "ok" or found is None:
         raise WorkerError(f"{interpreter.python}: cannot be inspected: {answer.message}")
@@ -169,11 +184,13 @@ def execute(
     for job in jobs:
         observer.began(job)
         started = now()
-        answer = interpreter.answer(
-            request_of(job.case, options),
-            functools.partial(_tell_phase, observer, job),
-        )
-        result = _result(job, answer, options, facts, started)
+        fresh = options.isolation != "none"
+        with watching(facts.card(job.case), fresh=fresh) as watch:
+            answer = interpreter.answer(
+                request_of(job.case, options),
+                functools.partial(_tell, observer, watch, job),
+            )
+        result = _result(job, answer, options, facts, started, watch)
         run_file.append(result.record, result.step_times_s)
         keep(result)
         observer.ended(job, result.record)
@@ -197,7 +214,8 @@ def kept(run_file: RunFile) -> str:
     return f"{run_file.rows} row{'s' if run_file.rows != 1 else ''} in {run_file.path}"
 
 
-def _tell_phase(observer: Observer, job: Job, event: Mapping[str, Any]) -> None:
+def _tell(observer: Observer, watch: Watch, job: Job, event: Mapping[str, Any]) -> None:
+    watch.see(event)
     observer.phase(job, str(event.get("phase", event["event"])).replace("_", " "))
 
 
@@ -212,7 +230,9 @@ def measurement_version() -> str:
     return digest.hexdigest()[:12]
 
 
-def _result(job: Job, answer: Answer, options: Options, facts: Facts, started: datetime) -> Result:
+def _result(
+    job: Job, answer: Answer, options: Options, facts: Facts, started: datetime, watch: Watch
+) -> Result:
     """Make the row of one answer; figures are given only where the whole process went well."""
     record = Record(
         schema=SCHEMA_VERSION,
@@ -233,6 +253,7 @@ def _result(job: Job, answer: Answer, options: Options, facts: Facts, started: d
         isolation=options.isolation,
         process_start_s=answer.ready_s,
         **_environment(job.case, facts),
+        **watch.columns(job.case.batch_size),
     )
     try:
         record = replace(record, **_software(answer), **_sizes(answer))
@@ -256,18 +277,16 @@ def _events(answer: Answer) -> dict[str, dict[str, Any]]:
 
 def _environment(case: Case, facts: Facts) -> dict[str, Any]:
     machine = facts.machine
-    index = int(case.device.partition(":")[2] or -1)
-    gpu = next((gpu for gpu in machine.gpus if gpu.index == index), None)
+    card = facts.card(case)
     return {
         "machine": machine.name,
         "cpu": machine.cpu,
         "cores": machine.cores,
         "ram_bytes": machine.ram_bytes,
-        "gpu": gpu.name if gpu else None,
-        "gpu_memory_bytes": gpu.memory_bytes if gpu else None,
-        "driver": machine.driver if gpu else None,
+        "driver": machine.driver if card else None,
         "os": machine.os,
         "flags": facts.flags or None,
+        **(card_columns(card) if card else {}),
     }
 
 
@@ -375,4 +394,5 @@ def facts_of(
         dirty=commit.dirty,
         flags=speed_flags(environ),
         ceilings=ceilings or {},
+        environ=choosing(environ),
     )

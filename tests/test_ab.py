@@ -130,6 +130,9 @@ def test_each_session_leaves_its_row_with_the_control_beside_it(folder: Path) ->
     (verdict,) = verdicts(folder)
     assert [row["session"] for row in rows] == [str(n) for n in range(1, len(rows) + 1)]
     assert len(rows) == int(verdict["sessions"]) >= 5
+    drawn = (folder / "results" / "ab" / f"0001-{NAME}.svg").read_text()
+    assert drawn.startswith("<svg")
+    assert "control: A against A" in drawn
     for name in ("log_ratio", "log_ratio_cpu", "control_log_ratio", "control_log_ratio_cpu_se"):
         assert all(abs(float(row[name])) < 0.1 for row in rows)
 

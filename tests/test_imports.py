@@ -17,17 +17,24 @@ LAYERS = (
     ("environments.installer", "environments.releases"),
     ("environments.cache",),
     ("environments.interpreter",),
-    ("batch_search", "case", "environment", "git"),
-    ("judging.confirm", "statistics", "worker.protocol"),
+    ("batch_search", "case", "git"),
+    ("judging.confirm", "statistics", "text", "worker.protocol"),
+    ("gpu.commands", "gpu.nvml", "gpu.throttle"),
+    ("gpu.devices", "gpu.processes"),
+    ("gpu.amd", "gpu.apple", "gpu.sampler", "gpu.visible"),
+    ("gpu.watch", "machine", "state"),
+    ("environment", "gpu.diagnosis"),
     ("cautions", "commit", "judging.judgement", "judging.screen", "options", "record"),
     ("parsers",),
-    ("doctor", "judging.comparability", "judging.metrics", "report", "store", "suites"),
+    ("doctor", "judging.comparability", "judging.metrics", "store", "suites"),
     ("judging.tablefile",),
     ("judging.accepted", "judging.shelf", "judging.verdicts_file"),
     ("judging.history",),
     ("judging.machine", "judging.paired"),
     ("judging.review",),
     ("judging.verdict",),
+    ("report",),
+    ("check.proofs",),
     ("launch.follower",),
     ("launch.server",),
     ("launch.interpreter",),
@@ -42,19 +49,26 @@ LAYERS = (
     ),
     ("lockstep.confirmation", "lockstep.sides"),
     ("ceilings",),
-    ("run",),
+    ("description", "run"),
     ("fleet", "progress"),
     ("auto_batch",),
-    ("commands.history", "commands.run", "commands.doctor", "commands.env", "lockstep.ab"),
+    (
+        "check.device",
+        "commands.history",
+        "commands.run",
+        "commands.doctor",
+        "commands.env",
+        "lockstep.ab",
+    ),
     ("commands.ab",),
     ("commands.bisect",),
-    ("cli", "plugin"),
+    ("check.__main__", "cli", "plugin"),
 )
 """Lowest first: a module imports from lower layers alone; `plugin`, `report` count as one."""
 
 ONE_UNIT = {"plugin", "report"}
 
-ROOTS = ("", ".commands", ".environments", ".judging", ".lockstep")
+ROOTS = ("", ".check", ".commands", ".environments", ".gpu", ".judging", ".lockstep")
 
 FRAMEWORKS = {"tensorflow", "keras", "jax", "torch"}
 HARNESS_ONLY = {"pandas", "pytest", "pytest_benchmark", "psutil", "tabulate", "rich"}

@@ -255,6 +255,23 @@ def test_windows_grow_until_they_are_long_enough(device: Device, pulse: Pulse) -
     assert found.times_s[0] == pytest.approx(found.steps * TICK / 16)
 
 
+def test_all_steps_that_were_run_are_counted_those_of_dropped_windows_too(
+    device: Device, pulse: Pulse
+) -> None:
+    assert windows(device.step(TICK), device, TICK, pulse, device.clock).run_steps == 5 * 8
+    grown = windows(device.step(TICK / 2), device, TICK, pulse, device.clock)
+    assert grown.run_steps == 5 * 8 + 5 * 15
+
+
+@pytest.mark.parametrize(("least_s", "count"), [(0.0, 5), (5 / 8, 5), (5.25 / 8, 6), (1.0, 8)])
+def test_windows_go_on_until_they_last_as_long_together_as_is_asked_for(
+    least_s: float, count: int, device: Device, pulse: Pulse
+) -> None:
+    found = windows(device.step(TICK), device, TICK, pulse, device.clock, least_s=least_s)
+    assert found == Windows(8, [8 * TICK] * count)
+    assert found.run_steps == 8 * count
+
+
 # Rounds
 
 

@@ -17,7 +17,7 @@ import convmark.launch
 from convmark.case import Case
 from convmark.environment import read_machine
 from convmark.errors import OptionError
-from convmark.judging.confirm import LOOKS, Clock, Session
+from convmark.judging.confirm import LOOKS, Clock, Session, t_quantile
 from convmark.lockstep import ab_files
 from convmark.lockstep.ab import End, Outcome, Pair, Terms, compare_cases, inspected
 from convmark.lockstep.ab_files import SessionRow, VerdictRow
@@ -154,7 +154,27 @@ class Comparing:
             for outcome in compare_cases(wanted, self.pair, make, terms, watch):
                 row = VerdictRow(**self._ends(outcome.case, outcome), **_verdict(outcome))
                 ab_files.append(ab_files.verdicts_path(self.path), [row])
+                self._draw(outcome, row)
                 yield row
+
+    def _draw(self, outcome: Outcome, row: VerdictRow) -> None:
+        """Keep a figure of the case's sessions beside them."""
+        from convmark.report.figures import sessions_figure
+
+        found = outcome.comparison
+        by_cpu = row.decided_by == "cpu"
+        sessions = found.cpu if by_cpu else found.wall
+        control = found.control_cpu if by_cpu else found.control_wall
+        if not sessions:
+            return
+        interval = (row.low, row.high) if row.low is not None and row.high is not None else None
+        drawn = sessions_figure(
+            [_change(session) for session in sessions],
+            interval=interval,
+            control=[_change(session) for session in control],
+            title=f"{outcome.case.name}: {row.b} against {row.a}",
+        )
+        ab_files.keep_figure(self.path, outcome.case.name, drawn)
 
     def _watch(self, shown: Shown, case: Case, progress: Progress) -> None:
         row = SessionRow(
@@ -204,6 +224,13 @@ def _so_far(progress: Progress) -> str:
         decision = progress.so_far.decision
         text += f", {interval_text(decision.estimate, decision.low, decision.high)}"
     return text
+
+
+def _change(session: Session) -> tuple[float, float, float]:
+    """Return a session's change and the ends of its 95 % interval, as shares."""
+    half = t_quantile(0.975, math.inf) * session.error
+    ratio = session.log_ratio
+    return math.expm1(ratio), math.expm1(ratio - half), math.expm1(ratio + half)
 
 
 def _verdict(outcome: Outcome) -> dict[str, Any]:

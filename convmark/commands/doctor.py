@@ -22,7 +22,7 @@ def doctor(options: Options) -> bool:
     state = read_state()
     with convmark.launch.Interpreter(isolation="spawn") as interpreter:
         try:
-            framework = inspect(interpreter, ())
+            framework = inspect(interpreter, (), explain=bool(machine.gpus))
         except ConvmarkError as error:
             framework = {"error": str(error), "executable": sys.executable}
     print(
@@ -33,6 +33,7 @@ def doctor(options: Options) -> bool:
             framework,
             options.results,
             flags=speed_flags(os.environ),
+            environ=os.environ,
         )
     )
     return "error" not in framework

@@ -14,6 +14,7 @@ from convmark.auto_batch import choices_table, chosen_cases, explore
 from convmark.case import Case
 from convmark.ceilings import ceilings_path, gather
 from convmark.commit import read_commit
+from convmark.description import describe_models
 from convmark.environment import Machine, read_machine, read_state
 from convmark.environments.interpreter import interpreters
 from convmark.fleet import Fleet
@@ -35,8 +36,11 @@ class _Planned:
     cases: Sequence[Case]
 
 
-def run(options: Options) -> tuple[bool, bool]:
+def run(options: Options, *, describe: bool = False) -> tuple[bool, bool]:
     """Measure, print each run's summary and where its rows are.
+
+    Args:
+        describe: whether each model's layers and diagram are kept as well.
 
     Returns:
         whether every case was measured, and whether the user has interrupted.
@@ -57,6 +61,9 @@ def run(options: Options) -> tuple[bool, bool]:
             run_file = store.create_run(machine.name)
             try:
                 measured = _measure(one, options, machine, run_file)
+                if describe:
+                    models = [case.model for case in one.cases]
+                    describe_models(models, one.fleet.first, options.seed, run_file.path.parent)
             except KeyboardInterrupt:
                 _say(f"interrupted; {kept(run_file)}")
                 return False, True

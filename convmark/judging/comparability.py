@@ -29,6 +29,10 @@ class Comparability:
     keras: str | None
     python: str | None
     """Major and minor version."""
+    gpu: str | None
+    """Its name: CUDA_VISIBLE_DEVICES may make another card `gpu:0`."""
+    mig: str | None
+    ecc: str | None
     driver: str | None
     cuda: str | None
     cudnn: str | None
@@ -71,6 +75,9 @@ _REPORT = "`convmark report` sets them side by side"
 _ANEW = "`convmark accept` of a run measured so starts a new history"
 _COMMANDS = {
     "machine": _REPORT,
+    "gpu": _REPORT,
+    "mig": _REPORT,
+    "ecc": _REPORT,
     "driver": _REPORT,
     "isolation": _ANEW,
     "reference": _ANEW,

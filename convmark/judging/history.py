@@ -71,8 +71,11 @@ class History:
 
 
 def steady(records: Iterable[Record]) -> tuple[Record, ...]:
-    """Return the rows that hold figures: the steady ones, or where there are none the unsteady."""
-    measured = [record for record in records if record.measured]
+    """Return the rows that may be judged: the steady ones, or where there are none the unsteady.
+
+    Rows that say why they are no ground for a verdict are left out.
+    """
+    measured = [record for record in records if record.measured and not record.not_judged]
     return tuple([record for record in measured if record.status == "ok"] or measured)
 
 
@@ -147,9 +150,13 @@ def _anchor(path: Path, head: Record | None) -> Anchor:
 
 
 def _wanted(records: Sequence[Record]) -> dict[str, Comparability]:
-    """The conditions of each case that was measured."""
+    """The conditions of each case that can be judged."""
     measured = by_name(record for record in records if record.measured)
-    return {name: comparability(steady(rows)[0]) for name, rows in measured.items()}
+    return {
+        name: comparability(judged[0])
+        for name, rows in measured.items()
+        if (judged := steady(rows))
+    }
 
 
 def _comparable(

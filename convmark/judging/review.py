@@ -17,7 +17,8 @@ class CaseReview:
     """One case of the run beside its baseline."""
 
     rows: tuple[Record, ...]
-    """The rows of this run that count: the steady ones where there are any."""
+    """The rows of this run that count: the steady ones where there are any; none where each says
+    why it is not judged."""
     every_row: tuple[Record, ...]
     history: CaseHistory
     baseline: tuple[tuple[Record, ...], ...]

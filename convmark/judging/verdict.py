@@ -72,12 +72,22 @@ def _case(
         note = f"{failed.status} in process {failed.process}: {failed.error or 'no reason given'}"
         failure = _judgement(first, STEP_TIME, verdict="inconclusive", note=note, fails=True)
         return [replace(failure, value=middle(case.rows, STEP_TIME)), *_others(case, {})]
+    if not case.rows:
+        return [_not_judged(case)]
     finding = confirmed(case.step, confirmation) if confirmation else None
     if finding is None and not case.baseline:
         return [_without_baseline(case, confirmation)]
     if finding is None and case.step is not None:
         finding = from_history(case.step, flagged_cases, confirmation)
     return [*_paired(case, finding), *_others(case, confirmation.sizes if confirmation else {})]
+
+
+def _not_judged(case: CaseReview) -> Judgement:
+    """Return the judgement of a case none of whose rows may be judged."""
+    first = case.every_row[0]
+    value = middle(case.every_row, STEP_TIME)
+    note = f"not judged: {first.not_judged}; measure it again when that has ended"
+    return _judgement(first, STEP_TIME, value=value, verdict="inconclusive", note=note)
 
 
 def _without_baseline(case: CaseReview, confirmation: Confirmation | None) -> Judgement:

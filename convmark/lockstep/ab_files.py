@@ -1,6 +1,7 @@
 """What an A/B comparison leaves: a row per session as it ends, and a row per verdict.
 
     results/ab/0007.csv        one comparison, one row per session of a case
+    results/ab/0007-<case>.svg its sessions drawn
     results/ab/verdicts.csv    one row per comparison and case
 
 The rules of a run's file hold: UTF-8, newline-ended, RFC 4180; an empty cell is absent.
@@ -8,6 +9,7 @@ The rules of a run's file hold: UTF-8, newline-ended, RFC 4180; an empty cell is
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +19,7 @@ from convmark.errors import StoreError
 from convmark.judging.tablefile import append_rows
 from convmark.record import columns_of, to_cell
 
-__all__ = ["SessionRow", "VerdictRow", "append", "create", "verdicts_path"]
+__all__ = ["SessionRow", "VerdictRow", "append", "create", "keep_figure", "verdicts_path"]
 
 FOLDER = "ab"
 
@@ -120,6 +122,21 @@ def append(path: Path, rows: Sequence[SessionRow] | Sequence[VerdictRow]) -> Non
     for row in rows:
         names = _names(type(row))
         append_rows(path, names, [[to_cell(getattr(row, name)) for name in names]])
+
+
+def keep_figure(sessions: Path, case: str, svg: str) -> Path:
+    """Keep a case's figure beside the sessions' file, and return where.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", case)
+    path = sessions.with_name(f"{sessions.stem}-{name}.svg")
+    try:
+        path.write_text(svg, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
+    return path
 
 
 def verdicts_path(sessions: Path) -> Path:

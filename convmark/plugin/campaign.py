@@ -62,12 +62,15 @@ class Campaign:
 
     def likely_devices(self) -> list[str]:
         """The devices to collect, known without the framework: the driver's word for `all`."""
+        from convmark.gpu.visible import visible_cards
+
         devices: list[str] = []
         for device in self.options.devices:
             if device != "all":
                 devices.append(device)
                 continue
-            devices += ["cpu", *(f"gpu:{gpu.index}" for gpu in self.machine.gpus)]
+            seen = visible_cards(self.machine.gpus, os.environ)
+            devices += ["cpu", *(f"gpu:{place}" for place in range(len(seen)))]
         return list(dict.fromkeys(devices))
 
     def prepare(self, cases: Sequence[Case]) -> None:

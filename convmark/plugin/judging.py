@@ -120,8 +120,9 @@ def _to_confirm(campaign: Campaign, baseline: Baseline, flagged: Sequence[str]) 
     """Return the cases that a live comparison is to judge, the largest change first."""
     ran = {row.case.name: row.case for row in campaign.records}
     failed = {row.case.name for row in campaign.records if not row.measured}
+    judged = {row.case.name for row in campaign.records if not row.not_judged}
     if baseline.is_commit or campaign.options.confirm == "all":
-        return [case for name, case in ran.items() if name not in failed]
+        return [case for name, case in ran.items() if name not in failed and name in judged]
     if campaign.options.confirm == "none":
         return []
     return [ran[name] for name in flagged]

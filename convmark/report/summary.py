@@ -104,5 +104,8 @@ def _note(records: Sequence[Record]) -> str:
     failed = [row for row in records if not row.measured]
     if failed:
         return f"{failed[0].status}: {(failed[0].error or '')[:80]}"
+    unjudged = [row for row in records if row.not_judged]
+    if unjudged:
+        return f"{len(unjudged)} of {len(records)} not judged: {unjudged[0].not_judged}"
     unsteady = sum(row.status == "unsteady" for row in records)
     return f"{unsteady} of {len(records)} unsteady" if unsteady else ""

@@ -12,7 +12,7 @@ from tabulate import tabulate
 from convmark.judging.judgement import Judgement
 from convmark.report.units import bytes_text, rate_text, seconds_text
 
-__all__ = ["FORMATS", "verdicts_report"]
+__all__ = ["FORMATS", "verdict_words", "verdicts_report", "worth_reading"]
 
 HEADERS = ("case", "metric", "baseline", "now", "change", "verdict", "n", "note")
 _RIGHT = ("baseline", "now", "change", "n")
@@ -35,14 +35,15 @@ _FOLLOWERS = ("throughput", "latency_p50")
 """They follow the step time, whose row says the rest."""
 
 
-def _worth_reading(judgement: Judgement) -> bool:
+def worth_reading(judgement: Judgement) -> bool:
+    """Return whether a table shows the judgement: every step time, and what is not unchanged."""
     if judgement.metric in _FOLLOWERS:
         return judgement.verdict in ("regressed", "improved")
     return judgement.verdict != "unchanged" or judgement.metric == "step_time"
 
 
 def _table(judgements: Sequence[Judgement], style: str) -> str:
-    shown = [judgement for judgement in judgements if _worth_reading(judgement)]
+    shown = [judgement for judgement in judgements if worth_reading(judgement)]
     left = len(judgements) - len(shown)
     rest = f"{left} more row{'s' if left != 1 else ''} with nothing to add" if left else ""
     if not shown:
@@ -71,7 +72,7 @@ def _row(judgement: Judgement) -> list[str]:
         _value(judgement, judgement.baseline),
         _value(judgement, judgement.value),
         _change(judgement),
-        _verdict(judgement),
+        verdict_words(judgement),
         str(len(judgement.baseline_runs) or ""),
         judgement.note,
     ]
@@ -99,7 +100,8 @@ def _change(judgement: Judgement) -> str:
     return f"{text} [{low}, {high}]"
 
 
-def _verdict(judgement: Judgement) -> str:
+def verdict_words(judgement: Judgement) -> str:
+    """Return the verdict, with whether it is unconfirmed and whether something failed."""
     words = judgement.verdict + " (unconfirmed)" * judgement.unconfirmed
     failed = judgement.fails and judgement.verdict != "regressed"
     return f"{words} (failed)" if failed else words
@@ -120,7 +122,7 @@ def _github(judgements: Sequence[Judgement]) -> str:
     for judgement in judgements:
         if judgement.fails or judgement.verdict == "inconclusive":
             level = "error" if judgement.fails else "warning"
-            title = f"{judgement.case}: {judgement.metric} {_verdict(judgement)}"
+            title = f"{judgement.case}: {judgement.metric} {verdict_words(judgement)}"
             lines.append(f"::{level} title={_property(title)}::{_message(judgement)}")
     return "\n".join(lines)
 

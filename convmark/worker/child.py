@@ -7,6 +7,7 @@ process itself (a signal, an abort) leaves none.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 import convmark_zoo
 
 from convmark.case import Case
-from convmark.worker import ceiling, measurement
+from convmark.worker import ceiling, cuda, measurement
 from convmark.worker.protocol import encode, one_line
 
 __all__ = ["answer"]
@@ -88,7 +89,19 @@ def _inspect(request: dict[str, Any], framework: Any, emit: Emit) -> None:
         models={name: _refusal(name) for name in request["models"]},
         sources={name: _source(name) for name in request["models"]},
         **_versions(framework),
+        **(_explained(framework) if request.get("explain") else {}),
     )
+
+
+def _explained(framework: Any) -> dict[str, Any]:
+    """Say what may keep the framework from a GPU, as far as this interpreter can tell."""
+    versions = framework.versions()
+    compiled_for = getattr(framework, "architectures", list)
+    return {
+        "packages": cuda.packages(),
+        "architectures": compiled_for(),
+        "cuda_trouble": cuda.trouble(versions.get("cuda") or "", versions.get("cudnn") or ""),
+    }
 
 
 def _versions(framework: Any) -> dict[str, Any]:
@@ -149,4 +162,25 @@ def _ceiling(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     ceiling.measure(framework, emit)
 
 
-_KINDS = {"ceiling": _ceiling, "inspect": _inspect, "measure": _measure}
+def _probe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+    case, builder = _make_ready(request, framework, emit)
+    measurement.prove_instruments(
+        case, builder, request["seed"], framework, emit, request["known_bytes"]
+    )
+
+
+def _describe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+    """Tell the model layer by layer; nothing is run."""
+    case, builder = _make_ready(request, framework, emit)
+    layers = measurement.described_layers(case, builder, request["seed"], framework, emit)
+    emit("described", layers=[dataclasses.asdict(layer) for layer in layers])
+    emit("finished")
+
+
+_KINDS = {
+    "ceiling": _ceiling,
+    "inspect": _inspect,
+    "measure": _measure,
+    "probe": _probe,
+    "describe": _describe,
+}

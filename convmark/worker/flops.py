@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 __all__ = ["LayerRecord", "flops_per_sample", "layer_records"]
 
 Shape = tuple[int | None, ...]
@@ -37,6 +39,10 @@ class LayerRecord:
     """Elements of the weights that the layer holds itself; 0 when a shared one is called again."""
     flops: int | None
     """FLOPs per sample; None where no rule covers the layer."""
+    weight_bytes: int = field(default=0, compare=False)
+    """Those weights as they are stored."""
+    inputs: tuple[int, ...] = field(default=(), compare=False)
+    """Places of the records whose outputs it takes, as far as layers hand them on themselves."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -47,6 +53,9 @@ class _Call:
     was_built: bool
     positional: Sequence[Shape | None]
     named: dict[str, Shape | None]
+    taken: list[Any]
+    """The tensors themselves, kept so that no other gets their identity."""
+    made: list[Any] = field(default_factory=list)
     output: Shape | None = None
     inner: list[_Call] = field(default_factory=list)
 
@@ -76,15 +85,20 @@ def layer_records(model: Any, keras: Any, sample_shape: Sequence[int]) -> list[L
         calls = _traced(model, keras, sample_shape)
     rules = {getattr(keras.layers, name, None): rule for name, rule in _RULES.items()}
     counted: set[int] = set()
-    records = []
+    makers: dict[int, int] = {}
+    records: list[LayerRecord] = []
     for call in calls:
         held = _held_weights(call)
         rule = _rule(call.layer, rules, held)
         if call.inner and not held and rule is _nothing:
+            for value in call.made:  # what the block itself computed last
+                makers.setdefault(id(value), len(records) - 1)
             continue
-        parameters = sum(_elements(w.shape) for w in held if id(w) not in counted)
+        new = [weight for weight in held if id(weight) not in counted]
         counted.update(id(weight) for weight in held)
-        records.append(_record(call, parameters, rule(call, held)))
+        inputs = dict.fromkeys(makers[id(value)] for value in call.taken if id(value) in makers)
+        makers.update((id(value), len(records)) for value in call.made)
+        records.append(_record(call, new, rule(call, held), tuple(inputs)))
     return records
 
 
@@ -94,15 +108,29 @@ def flops_per_sample(records: Sequence[LayerRecord]) -> int | None:
     return sum(known) if len(known) == len(records) else None
 
 
-def _record(call: _Call, parameters: int, flops: int | None) -> LayerRecord:
-    """Return the record of one call."""
+def _record(
+    call: _Call, weights: Sequence[Any], flops: int | None, inputs: tuple[int, ...]
+) -> LayerRecord:
+    """Return the record of one call.
+
+    Args:
+        weights: those that the layer holds itself and no earlier record has counted.
+    """
     return LayerRecord(
         name=call.layer.name,
         kind=type(call.layer).__name__,
         output_shape=None if call.output is None else call.output[1:],
-        parameters=parameters,
+        parameters=sum(_elements(weight.shape) for weight in weights),
         flops=flops,
+        weight_bytes=sum(_elements(weight.shape) * _item_bytes(weight) for weight in weights),
+        inputs=inputs,
     )
+
+
+def _item_bytes(weight: Any) -> int:
+    """Return the bytes of one element of a weight."""
+    name = getattr(weight.dtype, "name", weight.dtype)  # a text on Keras 3
+    return 2 if name == "bfloat16" else int(np.dtype(name).itemsize)
 
 
 def _traced(model: Any, keras: Any, sample_shape: Sequence[int]) -> list[_Call]:
@@ -147,7 +175,7 @@ def _recorded_calls(layer_class: Any, symbol: type) -> Iterator[list[_Call]]:
             outputs = original(layer, *args, **kwargs)
         finally:
             running.pop()
-        call.output = _shape(outputs)
+        call.output, call.made = _shape(outputs), list(_flat(outputs))
         finished.append(call)
         return outputs
 
@@ -165,6 +193,7 @@ def _begun(layer: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> _Call:
         was_built=bool(layer.built),
         positional=[_shape(value) for value in args],
         named={name: _shape(value) for name, value in kwargs.items()},
+        taken=list(_flat([args, kwargs])),
     )
 
 

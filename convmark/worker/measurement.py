@@ -15,18 +15,29 @@ import random
 import resource
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from convmark.case import Case
-from convmark.worker import flops, reference, rivals, timing
+from convmark.worker import flops, probe, reference, rivals, timing
 from convmark.worker.feeding import fed_windows
 from convmark.worker.first_step import first_step
 from convmark.worker.memory import HostMemory, peak_above
 
-__all__ = ["CaseFailure", "Plan", "measure", "smoke", "take_turns"]
+__all__ = [
+    "CaseFailure",
+    "Plan",
+    "described_layers",
+    "measure",
+    "prove_instruments",
+    "smoke",
+    "take_turns",
+]
 
+FLOAT32_BYTES = 4
 LEARNING_RATE = 0.01
+LEAST_WINDOWS_S = 5.0
+"""On a GPU, whose energy counter is renewed only some ten times a second."""
 PROOF_STEP = 10
 """The step whose loss, with the first one's, shows that the work was done."""
 
@@ -75,8 +86,16 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         emit("warm_up", steps=warm.steps, steady=warm.steady)
         times_s = timing.steps(step, backend, plan.time_budget_s, pulse)
         emit("steps", times_s=_rounded(times_s))
-        windows = timing.windows(step, backend, sorted(times_s)[len(times_s) // 4], pulse)
-        emit("windows", steps=windows.steps, times_s=_rounded(windows.times_s))
+        emit("phase", phase="windows")  # whoever reads the card's energy counter begins here
+        quick_s = sorted(times_s)[len(times_s) // 4]
+        least_s = LEAST_WINDOWS_S if case.device.startswith("gpu") else 0.0
+        windows = timing.windows(step, backend, quick_s, pulse, least_s=least_s)
+        emit(
+            "windows",
+            steps=windows.steps,
+            times_s=_rounded(windows.times_s),
+            run_steps=windows.run_steps,
+        )
         emit(
             "peaks",
             baseline_bytes=baseline.anonymous_bytes,
@@ -88,6 +107,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
             fed = fed_windows(step, feed, backend, timing.median(times_s), pulse)
         emit("input_bound", steps=fed.steps, times_s=_rounded(fed.times_s))
         _count_work(model, backend, emit)
+        emit("phase", phase="rounds")
         kind = reference.kind(case.task, case.batch_size)
         reference_step = backend.reference_step(kind)
         rounds = timing.rounds(
@@ -118,6 +138,24 @@ def smoke(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
         token = step()
         backend.synchronise(token)
         _check(backend.fingerprint(token), case, number)
+    emit("finished")
+
+
+def prove_instruments(
+    case: Case, builder: Builder, seed: int, backend: Any, emit: Emit, known_bytes: int
+) -> None:
+    """Report what a batch of about so many bytes takes of the device, and the step's times.
+
+    Raises:
+        CaseFailure: the builder returns no model.
+    """
+    model = _build(case, builder, seed, backend, emit)
+    sample_bytes = FLOAT32_BYTES * math.prod(backend.sample_shape(model))
+    samples = max(1, known_bytes // sample_bytes)
+    held = probe.held_bytes(lambda: backend.inference_step(model, samples, seed, False), backend)
+    emit("allocation", asked_bytes=samples * sample_bytes, held_bytes=held)
+    found = probe.synchronised(_make_step(case, model, seed, backend), backend)
+    emit("synchronised", **asdict(found))
     emit("finished")
 
 
@@ -154,6 +192,19 @@ def take_turns(
         backend.synchronise(token)
     _check(backend.fingerprint(token), case, None)
     emit("finished")
+
+
+def described_layers(
+    case: Case, builder: Builder, seed: int, backend: Any, emit: Emit
+) -> list[flops.LayerRecord]:
+    """Build the case and return its layers, traced and not run.
+
+    Raises:
+        CaseFailure: the builder returns no model.
+    """
+    model = _build(case, builder, seed, backend, emit)
+    layers: list[flops.LayerRecord] = _layers(model, backend)
+    return layers
 
 
 def _build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> Any:

@@ -64,6 +64,8 @@ class Windows:
 
     steps: int
     times_s: list[float]
+    run_steps: int = field(default=0, compare=False)
+    """All steps that were run in search of windows long enough, these windows' own included."""
 
 
 @dataclass
@@ -204,25 +206,31 @@ def windows(
     clock: Clock = time.perf_counter,
     *,
     number: int = MIN_WINDOWS,
+    least_s: float = 0.0,
 ) -> Windows:
     """Return this many windows of at least 0.1 s each.
 
     Args:
         step_time_s: a quick step's seconds, from which the window's length in steps follows.
+        least_s: seconds that all windows together take at least.
     """
     count = max(1, -int(-MIN_WINDOW_S * 1.1 // max(step_time_s, 1e-6)))
+    run_steps = 0
     while True:
-        times_s = []
-        for _ in range(number):
+        times_s: list[float] = []
+        while len(times_s) < number or sum(times_s) < least_s:
             began = clock()
             for _ in range(count):
                 token = step()
             backend.synchronise(token)
             times_s.append(clock() - began)
+            run_steps += count
             pulse.beat("windows")
+            if min(times_s) < MIN_WINDOW_S and len(times_s) >= number:
+                break
         shortest_s = min(times_s)
         if shortest_s >= MIN_WINDOW_S:
-            return Windows(count, times_s)
+            return Windows(count, times_s, run_steps)
         count = max(count + 1, -int(-count * MIN_WINDOW_S * 1.1 // shortest_s))
 
 

@@ -53,6 +53,10 @@ class TensorFlow(KerasBackend):
             "cudnn": build.get("cudnn_version"),
         }
 
+    def architectures(self) -> list[str]:
+        """The GPU architectures that this build was compiled for, such as `sm_80`."""
+        return list(tf.sysconfig.get_build_info().get("cuda_compute_capabilities") or ())
+
     def devices(self) -> list[str]:
         """The devices by convmark's names. Initialises CUDA: never in a zygote."""
         gpus = tf.config.list_physical_devices("GPU")

@@ -1,0 +1,185 @@
+"""A device's fingerprint, the proofs of its instruments, then the usual rows of a few models."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from convmark import progress
+from convmark.case import Case
+from convmark.cautions import cautions, speed_flags
+from convmark.check.proofs import Proof, energy_proof, instrument_proofs
+from convmark.commit import read_commit
+from convmark.doctor import findings
+from convmark.environment import Machine, read_machine, read_state
+from convmark.errors import WorkerError
+from convmark.launch import Interpreter
+from convmark.options import Options
+from convmark.record import Record
+from convmark.report.summary import summary_table
+from convmark.report.units import bytes_text
+from convmark.run import Facts, Result, devices_asked_for, execute, facts_of, inspect, kept, plan
+from convmark.store import Store
+
+__all__ = ["Plan", "check"]
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be checked."""
+
+    device: str
+    backend: str
+    models: tuple[str, ...]
+    precisions: tuple[str, ...]
+    batch_size: int
+    known_bytes: int
+    """Size of the batch that proves the allocator's peak."""
+    limit_s: float
+    """No process is started once so many seconds have passed."""
+
+
+def check(asked: Plan, options: Options, say: Say = print) -> bool:
+    """Check the device, print all that was found, and return whether all of it is sound.
+
+    Raises:
+        ConvmarkError: the framework, the device or the results folder is not to be had.
+    """
+    began = time.monotonic()
+    store = Store(options.results)
+    store.check_writable()
+    machine = read_machine()
+    with Interpreter(
+        isolation=options.isolation, backend=asked.backend, time_limit_s=options.time_limit_s
+    ) as interpreter:
+        found = inspect(interpreter, asked.models, explain=True)
+        say(_found(machine, found, options))
+        devices_asked_for([asked.device], found["devices"])
+        proofs = instrument_proofs(_probed(asked, options, interpreter))
+        records = _measured(asked, options, interpreter, machine, store, began, say)
+    proofs += [proof for record in records if (proof := energy_proof(record)) is not None]
+    say(_report(records, proofs))
+    whole = bool(records) and all(record.measured for record in records)
+    return whole and all(proof.sound is not False for proof in proofs)
+
+
+def _found(machine: Machine, framework: dict[str, Any], options: Options) -> str:
+    state = read_state()
+    return findings(
+        machine,
+        state,
+        cautions(machine, state, os.environ),
+        framework,
+        options.results,
+        flags=speed_flags(os.environ),
+        environ=os.environ,
+    )
+
+
+def _case(asked: Plan, model: str, task: str, precision: str = "float32") -> Case:
+    return Case(
+        model=model,
+        task=task,
+        device=asked.device,
+        batch_size=asked.batch_size,
+        precision=precision,
+        backend=asked.backend,
+    )
+
+
+def _probed(asked: Plan, options: Options, interpreter: Interpreter) -> dict[str, Any]:
+    """Return the case and the events of a process that proves the instruments.
+
+    Raises:
+        WorkerError: it failed.
+    """
+    request: dict[str, Any] = {
+        "kind": "probe",
+        # the largest: its step must outlast its call for the sync to show
+        "case": _case(asked, asked.models[-1], "train").as_fields(),
+        "seed": options.seed,
+        "known_bytes": asked.known_bytes,
+    }
+    answer = interpreter.answer(request)
+    if answer.status != "ok":
+        raise WorkerError(f"{asked.device}: the instruments cannot be proved: {answer.message}")
+    return {"case": request["case"], **{event["event"]: event for event in answer.events}}
+
+
+def _measured(
+    asked: Plan,
+    options: Options,
+    interpreter: Interpreter,
+    machine: Machine,
+    store: Store,
+    began: float,
+    say: Say,
+) -> list[Record]:
+    """Measure every case in fresh processes until the limit; return the rows."""
+    grid = [
+        _case(asked, model, task, precision)
+        for model in asked.models
+        for task in ("train", "infer")
+        for precision in asked.precisions
+    ]
+    run_file = store.create_run(machine.name)
+    commit = read_commit(Path.cwd(), besides=[options.results.absolute()])
+    facts: Facts = facts_of(run_file.run, machine, commit, os.environ)
+    results: list[Result] = []
+    left: list[str] = []
+    try:
+        for job in plan(grid, options.processes, options.seed):
+            if time.monotonic() - began > asked.limit_s:
+                left.append(job.case.name)
+                continue
+            say(f"{job.order} of {options.processes * len(grid)}: {job.case.name}")
+            execute(
+                [job],
+                interpreter,
+                options,
+                facts,
+                run_file,
+                progress.Silence(),
+                keep=results.append,
+            )
+    finally:
+        run_file.close()
+    if left:
+        say(f"left out, for the time was up: {', '.join(left)}")
+    say(f"\n{kept(run_file)}\n")
+    return [result.record for result in results]
+
+
+def _report(records: Sequence[Record], proofs: Sequence[Proof]) -> str:
+    sections = [summary_table(records)]
+    cards = [record for record in records if record.gpu_samples]
+    if cards:
+        sections.append(tabulate([_card_row(record) for record in cards], headers="keys"))
+    words = {True: "sound", False: "NOT SOUND", None: "not told"}
+    table = [(proof.subject, words[proof.sound], proof.finding) for proof in proofs]
+    sections.append(tabulate(table, headers=("instrument", "", "finding")))
+    return "\n\n".join(sections)
+
+
+def _card_row(record: Record) -> dict[str, Any]:
+    return {
+        "case": record.case.name,
+        "SM MHz": record.sm_clock_mhz,
+        "of": record.max_sm_clock_mhz,
+        "degrees C": record.temperature_c,
+        "W": record.power_w and round(record.power_w, 1),
+        "busy": None if record.gpu_utilisation is None else f"{record.gpu_utilisation:.0%}",
+        "mJ/sample": record.joules_per_sample and round(1000 * record.joules_per_sample, 3),
+        "allocator's peak": bytes_text(record.peak_device_memory_bytes),
+        "card's peak": bytes_text(record.card_peak_memory_bytes),
+        "throttle reasons": record.throttle_reasons,
+        "not judged": record.not_judged,
+    }

@@ -1,0 +1,79 @@
+"""The verdicts of the newest run against a commit: the live ones, and else those of history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from convmark.errors import OptionError
+from convmark.git import Git
+from convmark.judging.history import named_history
+from convmark.judging.judgement import Judgement
+from convmark.judging.verdict import conclude, review
+from convmark.judging.verdicts_file import read_verdicts, verdicts_path
+from convmark.report.rows import run_files
+from convmark.report.tables.judged import judged
+from convmark.report.tables.table import Table
+from convmark.store import Store, read_head, read_run
+
+__all__ = ["verdicts_against"]
+
+SHOWN = 12
+"""Characters of a commit that a note quotes."""
+
+
+def verdicts_against(places: Sequence[Path], name: str, folder: Path) -> Table:
+    """Return the verdicts of the newest run in the places against a baseline.
+
+    Verdicts that the run itself made live beside the commit come first; without them its rows are
+    judged against the newest other run of the commit, or against the run that is named.
+
+    Args:
+        name: a branch or other ref of git, a commit, a run's number or its file.
+        folder: where git is asked what a ref means.
+
+    Raises:
+        OptionError: neither a live verdict nor a run of the baseline is there.
+        StoreError: a file does not fit, or there is no such run.
+    """
+    newest = _newest(places)
+    store, machine = Store(newest.parent.parent), newest.parent.name
+    answer = Git.at(folder).answer("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    commit = (answer or "").strip()
+    told = f"{name} ({commit[:SHOWN]})" if commit and not commit.startswith(name) else name
+    live = _live(store, machine, newest.stem, commit)
+    if live:
+        return judged(live, f"{told}, live")
+    baseline = _run_of(store, machine, commit, newest) if commit else store.find(name, machine)
+    if baseline is None:
+        raise OptionError(
+            f"--against {name}: run {newest.stem} has no live verdict beside {commit[:SHOWN]}, and "
+            f"no other run is of it: `pytest bench --benchmark-compare=git:{name}` compares live"
+        )
+    records = read_run(newest)
+    history = named_history(store, machine, str(baseline), records)
+    judgements = conclude(review(records, history), report_missing=True)
+    return judged(judgements, f"run {baseline.stem} of {told}, from history, nothing run beside it")
+
+
+def _newest(places: Sequence[Path]) -> Path:
+    heads = [(head.started, path) for path in run_files(places) if (head := read_head(path))]
+    if not heads:
+        raise OptionError(f"--against: no run in {places[0]} has a row to be judged")
+    return max(heads)[1].resolve()
+
+
+def _live(store: Store, machine: str, run: str, commit: str) -> list[Judgement]:
+    """Return the run's own judgements where one was made by running the commit beside it."""
+    found = [one for one in read_verdicts(verdicts_path(store, machine)) if one.run == run]
+    beside = f"beside {commit[:SHOWN]}"
+    return found if commit and any(beside in one.note for one in found) else []
+
+
+def _run_of(store: Store, machine: str, commit: str, but: Path) -> Path | None:
+    """Return the newest other run of the commit."""
+    for path in reversed(store.runs(machine)):
+        head = read_head(path) if path.resolve() != but else None
+        if head is not None and head.commit == commit:
+            return path
+    return None

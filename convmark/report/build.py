@@ -1,0 +1,112 @@
+"""From rows to the tables of a report, in the order in which they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from convmark.report.describe import DescribedModel, described_models
+from convmark.report.rows import Rows, read_rows
+from convmark.report.tables.applications import applications
+from convmark.report.tables.architectures import architectures, pareto
+from convmark.report.tables.hardware import check_prices, hardware
+from convmark.report.tables.history import history, step_time_verdicts
+from convmark.report.tables.overview import machines, troubles
+from convmark.report.tables.points import points
+from convmark.report.tables.roofline import roofline
+from convmark.report.tables.shapes import batch_sizes, distribution, scaling
+from convmark.report.tables.table import Table
+
+__all__ = ["FIRST", "STYLES", "Report", "build"]
+
+STYLES = ("full", "applications")
+
+FIRST = ("verdicts", "troubles", "machines", "applications")
+"""Tables that a job summary shows unfolded."""
+
+_WHERE_KNOWN = ("roofline", "scaling")
+"""Tables that appear only where rows have what they need."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a report says, whatever its format."""
+
+    title: str
+    lead: str
+    tables: tuple[Table, ...]
+    models: tuple[DescribedModel, ...] = field(default=())
+    sources: str
+
+
+def build(
+    places: Sequence[Path],
+    *,
+    style: str = "full",
+    prices: Mapping[str, float] | None = None,
+    verdicts: Table | None = None,
+) -> Report:
+    """Return the report of all runs in the places.
+
+    Args:
+        places: results folders, machine folders or run files.
+        prices: per machine, in any one unit.
+        verdicts: a table that comes first.
+
+    Raises:
+        StoreError: as `read_rows`.
+        OptionError: a price of a machine that is not there.
+    """
+    rows = read_rows(places)
+    table = points(rows.frame)
+    check_prices(prices or {}, table)
+    described = described_models([run.path for run in rows.runs])
+    if style == "applications":
+        depths = {model.model: model.depth for model in described}
+        found = [applications(table, depths)]
+    else:
+        labels = [run.label for run in rows.runs]
+        found = [
+            troubles(table, labels),
+            machines(rows.frame),
+            architectures(table, labels),
+            hardware(rows.frame, prices or {}),
+            history(table, rows.runs, step_time_verdicts(rows.runs)),
+            batch_sizes(table),
+            distribution(table),
+            pareto(table),
+            roofline(table),
+            scaling(table),
+        ]
+        found = [one for one in found if one.rows or one.key not in _WHERE_KNOWN]
+    return Report(
+        title="Benchmark report" if style == "full" else found[0].title,
+        lead=_lead(rows),
+        tables=(*([verdicts] if verdicts else []), *found),
+        models=tuple(described) if style == "full" else (),
+        sources=_sources(places, rows),
+    )
+
+
+def _lead(rows: Rows) -> str:
+    frame = rows.frame
+    failed = int((~frame["measured"]).sum())
+    parts = [
+        _count(len(rows.runs), "run"),
+        _count(frame["machine"].nunique(), "machine"),
+        _count(frame["case"].nunique(), "case"),
+        _count(len(frame), "process", "es"),
+    ]
+    none = "all of them with figures" if len(frame) > 1 else "with figures"
+    return f"{', '.join(parts)}, {f'{failed:,} without figures' if failed else none}."
+
+
+def _count(number: int, noun: str, plural: str = "s") -> str:
+    return f"{number:,} {noun}{plural * (number != 1)}"
+
+
+def _sources(places: Sequence[Path], rows: Rows) -> str:
+    names = ", ".join(str(place) for place in places[:3])
+    more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+    return f"{_count(len(rows.runs), 'run file')} in {names}{more}"

@@ -1,0 +1,134 @@
+"""Described models: read what `convmark run --describe` kept beside the results.
+
+results/<machine>/models/<model>.json    its layers, as the worker traced them
+results/<machine>/models/<model>.svg     their diagram
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convmark.errors import StoreError
+from convmark.report.diagram import Layer, diagram
+from convmark.report.tables.table import Table, heading, table_of
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+__all__ = ["DESCRIPTION_SCHEMA", "FOLDER", "DescribedModel", "described_models", "layers_of"]
+
+FOLDER = "models"
+DESCRIPTION_SCHEMA = 1
+_NEEDED = ("model", "input_shape", "layers", "tensorflow", "keras")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DescribedModel:
+    """One model, layer by layer."""
+
+    model: str
+    caption: str
+    table: Table
+    layers: tuple[Layer, ...]
+
+    @property
+    def title(self) -> str:
+        return self.model
+
+    @property
+    def depth(self) -> int:
+        """Layers that hold weights: the depth that Keras lists for its applications."""
+        return sum(layer.parameters > 0 for layer in self.layers)
+
+    @property
+    def diagram(self) -> Markup:
+        """The diagram as an SVG element, every text in it escaped."""
+        from markupsafe import Markup
+
+        return Markup(diagram(self.model, self.layers))
+
+
+def described_models(runs: Sequence[Path]) -> list[DescribedModel]:
+    """Return the models described beside the runs, by name, the newest description of each.
+
+    Raises:
+        StoreError: a description does not fit; the message names file and line.
+    """
+    found: dict[str, tuple[float, DescribedModel]] = {}
+    for folder in dict.fromkeys(path.resolve().parent / FOLDER for path in runs):
+        for path in sorted(folder.glob("*.json")):
+            model, written = _read(path), path.stat().st_mtime
+            if model.model not in found or written > found[model.model][0]:
+                found[model.model] = written, model
+    return [model for _, (_, model) in sorted(found.items())]
+
+
+def _read(path: Path) -> DescribedModel:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if value["schema"] != DESCRIPTION_SCHEMA:
+            raise StoreError(
+                f"{path}:1: must be of schema {DESCRIPTION_SCHEMA}, got {value['schema']!r}; "
+                "`convmark run --describe` writes it anew"
+            )
+        return _model(value)
+    except json.JSONDecodeError as error:
+        raise StoreError(f"{path}:{error.lineno}: must be JSON: {error.msg}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path}: cannot be read: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(
+            f"{path}:1: must describe a model by {', '.join(_NEEDED)}: "
+            f"{type(error).__name__} {error}; `convmark run --describe` writes it anew"
+        ) from None
+
+
+def layers_of(described: Sequence[Mapping[str, Any]]) -> tuple[Layer, ...]:
+    """Return the layers that a worker described."""
+    return tuple(
+        Layer(
+            name=str(layer["name"]),
+            kind=str(layer["kind"]),
+            shape=_shape(layer["output_shape"]),
+            parameters=int(layer["parameters"]),
+            flops=None if layer["flops"] is None else int(layer["flops"]),
+            weight_bytes=int(layer["weight_bytes"]),
+            inputs=tuple(int(place) for place in layer["inputs"]),
+        )
+        for layer in described
+    )
+
+
+def _shape(axes: Sequence[Any] | None) -> str:
+    return "" if axes is None else "x".join("?" if axis is None else str(axis) for axis in axes)
+
+
+def _model(value: Mapping[str, Any]) -> DescribedModel:
+    name, layers = str(value["model"]), layers_of(value["layers"])
+    versions = f"TensorFlow {value['tensorflow']}, Keras {value['keras']}"
+    caption = (
+        f"Input {_shape(value['input_shape'])}, per sample; {versions}. One row per call of a "
+        "layer that does work itself. FLOPs are 2 x multiply-adds, forward; bytes are those of "
+        "the weights that the layer holds; a shared layer's count at its first call."
+    )
+    headings = [
+        heading("number", "number", "count"),
+        heading("name", "layer"),
+        heading("kind", "kind"),
+        heading("shape", "output shape"),
+        heading("parameters", "parameters", "count"),
+        heading("flops", "FLOPs", "flops"),
+        heading("weight_bytes", "weights", "bytes"),
+    ]
+    records = [
+        {"number": number, "name": layer.name, "kind": layer.kind, "shape": layer.shape,
+         "parameters": layer.parameters, "flops": layer.flops,
+         "weight_bytes": layer.weight_bytes}
+        for number, layer in enumerate(layers, 1)
+    ]  # fmt: skip
+    table = table_of(f"model-{name}", f"Layers of {name}", caption, headings, records)
+    return DescribedModel(model=name, caption=caption, table=table, layers=layers)

@@ -1,0 +1,38 @@
+"""The figures of a report: Vega-Lite specifications over the tables' rows, and their files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+from convmark.report.figures.compare import (
+    distribution_figure,
+    hardware_figure,
+    pareto_figure,
+    roofline_figure,
+)
+from convmark.report.figures.figure import Figure
+from convmark.report.figures.series import batch_figure, history_figure, scaling_figure
+from convmark.report.figures.sessions import sessions_figure
+from convmark.report.tables.table import Table
+
+__all__ = ["Figure", "figures_of", "sessions_figure"]
+
+DRAWN: Mapping[str, Callable[[Table], Figure | None]] = MappingProxyType(
+    {
+        "hardware": hardware_figure,
+        "history": history_figure,
+        "batch": batch_figure,
+        "distribution": distribution_figure,
+        "pareto": pareto_figure,
+        "roofline": roofline_figure,
+        "scaling": scaling_figure,
+    }
+)
+"""The figure of each table that has one, by the table's key."""
+
+
+def figures_of(tables: Sequence[Table]) -> list[Figure]:
+    """Return the figures of the tables, where the rows have what they need."""
+    found = [DRAWN[table.key](table) for table in tables if table.key in DRAWN]
+    return [figure for figure in found if figure is not None]

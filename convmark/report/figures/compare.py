@@ -1,0 +1,165 @@
+"""Figures that put cases side by side: hardware, Pareto front, roofline, distribution."""
+
+from __future__ import annotations
+
+from convmark.report.figures.figure import (
+    Figure,
+    Spec,
+    coloured,
+    described,
+    has,
+    log_axis,
+    tooltip,
+)
+from convmark.report.tables.table import Table
+
+__all__ = ["distribution_figure", "hardware_figure", "pareto_figure", "roofline_figure"]
+
+_ROW = 22
+"""Height of one case, in pixels."""
+
+_SECONDS = {
+    "format": "~s",
+    "labelExpr": "datum.label ? datum.label + 's' : ''",
+    "tickCount": 6,
+    "labelOverlap": True,
+}
+
+
+def hardware_figure(table: Table) -> Figure | None:
+    """Draw each case's speed-up with its interval; a case that was not measured is a gap."""
+    if not has(table, "speedup"):
+        return None
+    name = (
+        "datum.model + (datum.task ? ' ' + datum.task + ' b' + datum.batch_size : '')"
+        " + (datum.setting ? ', ' + datum.setting : '')"
+    )
+    title = "speed-up (above 1 is faster)"
+    x = log_axis("speedup", title, axis={"tickCount": 6, "labelOverlap": True})
+    y = {"field": "name", "type": "nominal", "title": None, "sort": None}
+    colours = coloured("hardware", "hardware")
+    line = {"type": "rule", "strokeDash": [4, 3], "color": "#777d86"}
+    layers: list[Spec] = [
+        {"mark": line, "encoding": {"x": {"datum": 1}}},
+        {
+            "mark": {"type": "point", "filled": True, "size": 70},
+            "encoding": {"y": y, "x": x, **colours, "tooltip": tooltip(table)},
+        },
+    ]
+    if has(table, "low", "high"):
+        ends = {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}}
+        encoding = {**ends, "color": colours["color"]}
+        layers.insert(1, {"mark": {"type": "rule"}, "encoding": encoding})
+    spec = {
+        "height": {"step": _ROW},
+        "usermeta": {"lines": ["model", "task", "batch_size", "setting"]},
+        "transform": [{"calculate": name, "as": "name"}],
+        "layer": layers,
+    }
+    return Figure(table=table, specs=described([spec], table))
+
+
+def pareto_figure(table: Table) -> Figure | None:
+    """Draw throughput against parameters, the front as a line."""
+    if not has(table, "parameters", "throughput_samples_per_s"):
+        return None
+    x = log_axis("parameters", "parameters")
+    y = log_axis("throughput_samples_per_s", "samples/s")
+    spec = {
+        "height": 320,
+        "encoding": {"x": x, "y": y},
+        "layer": [
+            {
+                "transform": [{"filter": "datum.front !== ''"}],
+                "mark": {"type": "line", "interpolate": "step-after", "strokeDash": [5, 3],
+                         "color": "#777d86"},
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 80},
+                "encoding": {
+                    "color": {
+                        "condition": {"test": "datum.front !== ''", "value": "#d9730d"},
+                        "value": "#3b7dd8",
+                    },
+                    "shape": {
+                        "condition": {"test": "datum.front !== ''", "value": "diamond"},
+                        "value": "circle",
+                    },
+                    "tooltip": tooltip(table),
+                },
+            },
+            {
+                "transform": [{"filter": "datum.front !== ''"}],
+                "mark": {"type": "text", "align": "left", "dx": 8, "dy": -8},
+                "encoding": {"text": {"field": "model"}},
+            },
+        ],
+    }  # fmt: skip
+    return Figure(table=table, specs=described([spec], table), choose_by="group")
+
+
+def roofline_figure(table: Table) -> Figure | None:
+    """Draw what each case reaches under the ceilings of its hardware."""
+    if not table.rows:
+        return None
+    peaks = [("max", "peak_flops_per_s", "flops"), ("max", "peak_bytes_per_s", "bytes"),
+             ("min", "intensity", "least"), ("max", "intensity", "most")]  # fmt: skip
+    ridge = "datum.flops / datum.bytes"
+    corners = f"[min(datum.least, {ridge}) / 4, {ridge}, max(datum.most, {ridge}) * 4]"
+    ceiling = [
+        {"aggregate": [{"op": op, "field": field, "as": name} for op, field, name in peaks]},
+        {"calculate": corners, "as": "intensity"},
+        {"flatten": ["intensity"]},
+        {"calculate": "min(datum.flops, datum.intensity * datum.bytes)", "as": "flops_per_s"},
+    ]
+    spec = {
+        "height": 320,
+        "encoding": {
+            "x": log_axis("intensity", "FLOP per byte"),
+            "y": log_axis("flops_per_s", "FLOP/s"),
+        },
+        "layer": [
+            {"transform": ceiling, "mark": {"type": "line", "color": "#777d86"}},
+            {
+                "mark": {"type": "point", "filled": True, "size": 80, "color": "#3b7dd8"},
+                "encoding": {"tooltip": tooltip(table)},
+            },
+            {
+                "mark": {"type": "text", "align": "left", "dx": 8},
+                "encoding": {"text": {"field": "model"}},
+            },
+        ],
+    }
+    return Figure(table=table, specs=described([spec], table), choose_by="group")
+
+
+def distribution_figure(table: Table) -> Figure | None:
+    """Draw each case's quantiles: a line p10 to p90, a bar of the middle half, a tick p50."""
+    if not has(table, "p10", "p25", "p50", "p75", "p90"):
+        return None
+    x = log_axis("p50", "step time", axis=_SECONDS)
+    seen = {"tooltip": tooltip(table)}
+    layers: list[Spec] = [
+        _span("rule", "p10", "p90", x, seen),
+        _span("bar", "p25", "p75", x, seen),
+        {
+            "mark": {"type": "tick", "color": "#d9730d", "thickness": 3, "size": 16},
+            "encoding": {"x": x, **seen},
+        },
+    ]
+    for name, shape in (("p95", "triangle-right"), ("p99", "diamond")):
+        if has(table, name):
+            mark = {"type": "point", "shape": shape, "color": "#a05ad0"}
+            layers.append({"mark": mark, "encoding": {"x": {**x, "field": name}, **seen}})
+    spec = {
+        "height": {"step": _ROW},
+        "usermeta": {"lines": ["model"]},
+        "encoding": {"y": {"field": "model", "type": "nominal", "title": None, "sort": None}},
+        "layer": layers,
+    }
+    return Figure(table=table, specs=described([spec], table), choose_by="group")
+
+
+def _span(mark: str, low: str, high: str, x: Spec, seen: Spec) -> Spec:
+    style = {"type": mark, "color": "#3b7dd8"} | ({"height": 10} if mark == "bar" else {})
+    return {"mark": style, "encoding": {"x": {**x, "field": low}, "x2": {"field": high}, **seen}}

@@ -1,0 +1,119 @@
+"""Figure: a Vega-Lite specification over a table's own rows: it can say no other numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from convmark.report.tables.table import Table, cell_text
+
+__all__ = ["CONFIG", "PALETTE", "Figure", "Spec", "axis", "figure_rows", "log_axis", "tooltip"]
+
+Spec = dict[str, Any]
+
+PALETTE = ("#3b7dd8", "#d9730d", "#2a9255", "#a05ad0", "#d6457f", "#0f8f9a", "#9a6a3a", "#777d86")
+"""Each has a contrast of 3 and more on white and on the page's dark ground; shapes differ too."""
+
+CONFIG: Mapping[str, Any] = MappingProxyType(
+    {
+        "background": "transparent",
+        "font": "system-ui, sans-serif",
+        "view": {"stroke": "transparent"},
+        "range": {"category": list(PALETTE)},
+        "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
+                 "labelLimit": 260, "gridColor": "#dddddd"},
+        "legend": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 320,
+                   "orient": "bottom", "columns": 1, "titleFontWeight": "normal"},
+        "title": {"fontSize": 13, "anchor": "start"},
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One section's drawing; several specifications are drawn one below the other."""
+
+    table: Table
+    specs: tuple[Spec, ...]
+    """Without data, which are the rows of `figure_rows`."""
+    choose_by: str = ""
+    """Key of the column whose value picks the rows that are drawn; empty where all are."""
+
+    @property
+    def key(self) -> str:
+        return self.table.key
+
+    @property
+    def choices(self) -> list[str]:
+        """What can be chosen, in the order of the rows."""
+        return list(dict.fromkeys(self.table.column(self.choose_by))) if self.choose_by else []
+
+
+def figure_rows(table: Table) -> list[dict[str, Any]]:
+    """Return the rows by key, each number also as it is printed, under `<key>_text`."""
+    rows = []
+    for row in table.rows:
+        found: dict[str, Any] = {}
+        for heading, value in zip(table.headings, row, strict=True):
+            found[heading.key] = value
+            if heading.numeric:
+                found[f"{heading.key}_text"] = cell_text(heading, value)
+            elif value is None:
+                found[heading.key] = ""
+        rows.append(found)
+    return rows
+
+
+def tooltip(table: Table) -> list[Spec]:
+    """Return what shows on hover: the row, as the table prints it."""
+    return [
+        {
+            "field": f"{heading.key}_text" if heading.numeric else heading.key,
+            "type": "nominal",
+            "title": heading.label,
+        }
+        for heading in table.headings
+    ]
+
+
+def axis(field: str, title: str, **more: Any) -> Spec:
+    """Return a linear axis that does not start at 0."""
+    return {
+        "field": field,
+        "type": "quantitative",
+        "title": title,
+        "scale": {"zero": False},
+        **more,
+    }
+
+
+def log_axis(field: str, title: str, **more: Any) -> Spec:
+    """Return a logarithmic axis."""
+    return {
+        "field": field,
+        "type": "quantitative",
+        "title": title,
+        "scale": {"type": "log", "nice": False, "padding": 24},
+        "axis": {"format": "~s", "tickCount": 6, "labelOverlap": True},
+        **more,
+    }
+
+
+def coloured(field: str, title: str) -> Spec:
+    """Return colour and shape by a text column, with one legend for both."""
+    channel = {"field": field, "type": "nominal", "title": title}
+    return {"color": channel, "shape": channel}
+
+
+def has(table: Table, *keys: str) -> bool:
+    """Return whether the table has rows and all of the columns."""
+    there = {heading.key for heading in table.headings}
+    return bool(table.rows) and there.issuperset(keys)
+
+
+def described(specs: Sequence[Spec], table: Table) -> tuple[Spec, ...]:
+    """Return the specifications with the text that a screen reader reads out."""
+    text = f"{table.title}. {table.caption} The table below the figure has its numbers."
+    return tuple({**spec, "description": text} for spec in specs)

@@ -1,0 +1,98 @@
+"""The sessions of a lock-step comparison, drawn: numbers in, SVG out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from convmark.errors import MeasurementError
+from convmark.report.figures.export import drawn_svg, whole_spec
+from convmark.report.figures.figure import Spec
+
+__all__ = ["sessions_figure", "sessions_spec"]
+
+Change = tuple[float, float, float]
+"""A change and the ends of its interval, as shares: 0.1 is 10 %."""
+
+COMPARED, CONTROL = "B against A", "control: A against A"
+
+
+def sessions_figure(
+    sessions: Sequence[Change],
+    *,
+    interval: tuple[float, float] | None = None,
+    control: Sequence[Change] = (),
+    title: str = "",
+) -> str:
+    """Return the sessions of an A/B comparison as SVG, in the order in which they ran.
+
+    Args:
+        sessions: of each session the change of the step time and its interval, shares.
+        interval: the interval of the verdict, shares; drawn as a band.
+        control: the same of the A/A control.
+
+    Raises:
+        MeasurementError: no session.
+    """
+    return drawn_svg(sessions_spec(sessions, interval=interval, control=control, title=title))
+
+
+def sessions_spec(
+    sessions: Sequence[Change],
+    *,
+    interval: tuple[float, float] | None = None,
+    control: Sequence[Change] = (),
+    title: str = "",
+) -> Spec:
+    """Return what `sessions_figure` draws, as a Vega-Lite specification."""
+    if not sessions:
+        raise MeasurementError("a figure of sessions needs at least one session, got none")
+    y = {"type": "quantitative", "title": "change of the step time (%)", "scale": {"zero": True}}
+    kinds = [COMPARED, *([CONTROL] * bool(control))]
+    by_kind = {"field": "kind", "type": "nominal", "title": None}
+    colour = {**by_kind, "scale": {"domain": kinds, "range": ["#3b7dd8", "#d9730d"][: len(kinds)]}}
+    shape = {**by_kind, "scale": {"domain": kinds, "range": ["circle", "diamond"][: len(kinds)]}}
+    offset = {"xOffset": {"field": "kind", "sort": kinds}} if control else {}
+    ends = {"y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour}
+    point = {"y": {**y, "field": "change"}, "color": colour, "shape": shape}
+    x = {"field": "session", "type": "ordinal", "title": "session", "axis": {"labelAngle": 0}}
+    layers: list[Spec] = [
+        {"mark": {"type": "rule", "color": "#555555"}, "encoding": {"y": {"datum": 0}}},
+        {"mark": {"type": "rule"}, "encoding": {"x": x, **offset, **ends}},
+        {
+            "mark": {"type": "point", "filled": True, "size": 80},
+            "encoding": {"x": x, **offset, **point},
+        },
+    ]
+    if interval is not None:
+        layers.insert(0, _band(interval))
+    rows = [*_rows(sessions, COMPARED), *_rows(control, CONTROL)]
+    spec: Spec = {"height": 280, "description": _in_words(sessions, interval), "layer": layers}
+    return whole_spec(spec, rows, title=title)
+
+
+def _rows(changes: Sequence[Change], kind: str) -> list[dict[str, Any]]:
+    return [
+        {"session": number, "change": 100 * change, "low": 100 * low, "high": 100 * high,
+         "kind": kind}
+        for number, (change, low, high) in enumerate(changes, 1)
+    ]  # fmt: skip
+
+
+def _band(interval: tuple[float, float]) -> Spec:
+    low, high = (100 * end for end in interval)
+    return {
+        "data": {"values": [{"from": low, "to": high}]},
+        "mark": {"type": "rect", "color": "#3b7dd8", "opacity": 0.15},
+        "encoding": {
+            "y": {"field": "from", "type": "quantitative"},
+            "y2": {"field": "to"},
+        },
+    }
+
+
+def _in_words(sessions: Sequence[Change], interval: tuple[float, float] | None) -> str:
+    text = f"Change of the step time in each of {len(sessions)} sessions, with its interval."
+    if interval is not None:
+        text += f" The verdict's interval: {interval[0]:+.1%} to {interval[1]:+.1%}."
+    return text

@@ -1,0 +1,128 @@
+"""Write the page: tables in HTML, figures as specifications beside the library that draws them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from convmark import __version__
+from convmark.report.figures.figure import CONFIG, Figure
+from convmark.report.page.library import drawing_library
+from convmark.report.tables.table import Table, cell_text
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+    from convmark.report.describe import DescribedModel
+
+__all__ = ["Page", "render_page"]
+
+DRAWN_LATER = ("history",)
+"""Tables too long to stand in the page: the rows of one choice are shown at a time."""
+
+MARKED = ("verdict", "what")
+"""Columns whose words are coloured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What a page says."""
+
+    title: str
+    lead: str
+    tables: Sequence[Table]
+    figures: Sequence[Figure]
+    models: Sequence[DescribedModel] = ()
+    made: str
+    """When, UTC."""
+    sources: str
+    """What it was made from, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Section:
+    table: Table
+    figure: Figure | None
+    open: bool
+    """Whether the numbers under a figure are unfolded at first."""
+
+
+def render_page(page: Page) -> str:
+    """Return the page as HTML."""
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(
+        loader=PackageLoader("convmark.report.page"), autoescape=True, trim_blocks=True
+    )
+    figures = {figure.key: figure for figure in page.figures}
+    drawn_later = [key for key in DRAWN_LATER if key in figures]
+    tables = [*page.tables, *(model.table for model in page.models)]
+    return environment.get_template("report.html").render(
+        title=page.title,
+        lead=page.lead,
+        sections=[
+            _Section(table=table, figure=figures.get(table.key), open=len(table.rows) <= 40)
+            for table in page.tables
+        ],
+        models=page.models,
+        made=page.made,
+        sources=page.sources,
+        version=__version__,
+        marked=MARKED,
+        drawn_later=drawn_later,
+        table_texts={table.key: table.texts() for table in tables if table.key not in drawn_later},
+        style=_own("report.css"),
+        script=_own("report.js"),
+        library=_in_script(drawing_library()) if figures else _in_script(""),
+        drawings=_json({"config": dict(CONFIG), **_drawings(figures, drawn_later)}),
+    )
+
+
+def _own(name: str) -> Markup:
+    """Return one of this package's own files, which holds nothing from outside."""
+    return _in_script((files("convmark.report.page") / "templates" / name).read_text("utf-8"))
+
+
+def _in_script(text: str) -> Markup:
+    """Return a script's or style's text so that nothing in it ends its element."""
+    from markupsafe import Markup
+
+    return Markup(text.replace("</script", "<\\/script").replace("<!--", "<\\!--"))
+
+
+def _json(value: Any) -> Markup:
+    """Return JSON that stands in a script element: no `<` is left in it."""
+    from markupsafe import Markup
+
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028"))
+
+
+def _drawings(figures: Mapping[str, Figure], drawn_later: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, figure in figures.items():
+        found[key] = {"specs": figure.specs, "choose_by": figure.choose_by}
+        if key in drawn_later:
+            found[key]["data"] = {"columns": _columns(figure.table)}
+    return found
+
+
+def _columns(table: Table) -> dict[str, Any]:
+    """Return a long table column by column, each distinct text once."""
+    found: dict[str, Any] = {}
+    for heading in table.headings:
+        values = table.column(heading.key)
+        if heading.numeric:
+            texts = [cell_text(heading, value) for value in values]
+            found[heading.key] = {"raw": values, "text": texts}
+        else:
+            distinct = {value or "": None for value in values}
+            places = {value: place for place, value in enumerate(distinct)}
+            found[heading.key] = {
+                "values": list(distinct),
+                "at": [places[value or ""] for value in values],
+            }
+    return found

@@ -1,0 +1,257 @@
+"""The rows of results folders as one data frame, every cell held to the schema.
+
+A file is read column by column, which is quick; where anything in it is not as it should be, the
+store reads it again, row by row, and says what and where.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import io
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convmark.case import Case
+from convmark.errors import CaseError, StoreError
+from convmark.record import COLUMNS, MEASURED, SCHEMA_VERSION, STATUSES, Column, from_cell
+from convmark.store import HEADER, RUN_NAME, StoreWarning, read_run
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Rows", "RunSource", "read_rows", "run_files"]
+
+NOT_NEEDED = frozenset({"schema", "order", "seed", "call_path", "windows", "window_steps"})
+"""Columns that no report shows; all others are read, those of a later schema too."""
+
+_TAKEN = [place for place, column in enumerate(COLUMNS) if column.name not in NOT_NEEDED]
+_FIRST_LINE = ",".join(HEADER).encode() + b"\n"
+_AXES = tuple(Case.__dataclass_fields__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSource:
+    """One run's file; its place in `Rows.runs` is the frame's column `source`."""
+
+    path: Path
+    label: str
+    """The run's name, with the folder before it where two runs of a machine share a name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """All rows, and the files that they came from."""
+
+    frame: pd.DataFrame
+    """The schema's columns, numbers as float64 with NaN for an empty cell, texts as objects with
+    None for one; and `source`, `case`, `hardware` (machine and device) and `measured`."""
+    runs: tuple[RunSource, ...]
+
+
+def run_files(places: Sequence[Path]) -> list[Path]:
+    """Return the run files in results folders, machine folders or given by name, each once.
+
+    Raises:
+        StoreError: a place that is not there, or that holds no runs.
+    """
+    found: dict[Path, Path] = {}
+    for place in places:
+        files = [place] if place.is_file() else sorted(_in_folder(place), key=_order)
+        if not files:
+            reason = "has no runs yet: convmark run" if place.is_dir() else "no such file or folder"
+            raise StoreError(f"{place}: {reason}")
+        for path in files:
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def _in_folder(folder: Path) -> Iterator[Path]:
+    for pattern in ("*.csv", "*/*.csv"):
+        yield from (path for path in folder.glob(pattern) if RUN_NAME.fullmatch(path.stem))
+
+
+def _order(path: Path) -> tuple[str, int]:
+    return str(path.parent), int(path.stem)
+
+
+def read_rows(places: Sequence[Path]) -> Rows:
+    """Return the rows of all runs in the places; a copy of a file counts once.
+
+    What may be left out is: a file without rows, a torn last line, a copy; a `StoreWarning` names
+    it. Everything else that does not fit the schema is refused.
+
+    Raises:
+        StoreError: nothing is there, no file has a row, or a file does not fit; the message names
+            file and line.
+    """
+    import pandas as pd
+
+    parts: list[dict[str, Any]] = []
+    paths: list[Path] = []
+    seen: dict[bytes, Path] = {}
+    empty = None
+    for path in run_files(places):
+        data = _bytes(path)
+        first = seen.setdefault(hashlib.sha256(data).digest(), path)
+        if first is not path and first.name == path.name:
+            _warn(f"{path}: is a copy of {first}, left out")
+            continue
+        part = _typed(data) or _from_records(path)
+        if not len(part["status"]):
+            empty = empty or path
+            _warn(f"{path}:1: holds no rows, left out")
+            continue
+        part["source"] = np.full(len(part["status"]), len(paths))
+        part["machine"] = [name or path.resolve().parent.name for name in part["machine"]]
+        paths.append(path)
+        parts.append(part)
+    if not parts:
+        raise StoreError(f"{empty}:1: must hold the rows of a run after its header, it has none")
+    if len(parts) == 1 and len(parts[0]["status"]) == 1:
+        _warn(f"{paths[0]}:2: is the only row, so no spread can be told; try --processes 3")
+    frame = pd.DataFrame({name: _joined(parts, name) for name in parts[0]}, copy=False)
+    _add_names(frame)
+    return Rows(frame=frame, runs=_sources(paths, [part["machine"][0] for part in parts]))
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, StoreWarning, stacklevel=3)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _joined(parts: Sequence[dict[str, Any]], name: str) -> np.ndarray[Any, Any]:
+    arrays = [
+        part[name] if isinstance(part[name], np.ndarray) else np.array(part[name], dtype=object)
+        for part in parts
+    ]
+    return np.concatenate(arrays)
+
+
+def _typed(data: bytes) -> dict[str, Any] | None:
+    """Return the columns of a file; None where the store must say what is wrong with it."""
+    if not data.startswith(_FIRST_LINE) or not data.endswith(b"\n") or b"\0" in data:
+        return None
+    try:
+        reader = csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
+        rows = list(reader)[1:]
+        cells = list(zip(*rows, strict=True)) if rows else [()] * len(COLUMNS)
+        if len(cells) != len(COLUMNS) or any(len(row) != len(cells) for row in rows):
+            return None
+        if any(cell != str(SCHEMA_VERSION) for cell in cells[0]):
+            return None
+        return {COLUMNS[i].name: _values(COLUMNS[i], cells[i]) for i in _TAKEN}
+    except (ValueError, csv.Error):
+        return None
+
+
+def _values(column: Column, cells: Sequence[str]) -> Any:
+    """Return a column's values.
+
+    Raises:
+        ValueError: a cell breaks its column's rule.
+    """
+    if column.required and "" in cells:
+        raise ValueError("must not be empty")
+    if cells and cells.count(cells[0]) == len(cells):  # a fact of the whole run, as most are
+        return _repeated(column, cells[0], len(cells))
+    if column.type is str:
+        known = {cell: _text(column, cell) for cell in set(cells)}
+        return [known[cell] for cell in cells]
+    if column.type is bool:
+        known_flags = {cell: from_cell(column, cell) for cell in set(cells)}
+        return [known_flags[cell] for cell in cells]
+    numbers = np.array([column.type(cell) if cell else np.nan for cell in cells], np.float64)
+    if np.isfinite(numbers).sum() != sum(map(bool, cells)):
+        raise ValueError("must be finite")
+    return numbers
+
+
+def _repeated(column: Column, cell: str, times: int) -> Any:
+    """Return a column of one value."""
+    if column.type is str:
+        return [_text(column, cell)] * times
+    value = from_cell(column, cell)
+    if column.type is bool:
+        return [value] * times
+    return np.full(times, np.nan if value is None else value, np.float64)
+
+
+@functools.lru_cache(maxsize=65536)
+def _text(column: Column, cell: str) -> str | None:
+    """Return a text, the same object for the same cell; a status must be one that there is."""
+    if column.name == "status" and cell not in STATUSES:
+        raise ValueError("must be a status")
+    value: str | None = from_cell(column, cell)
+    return value
+
+
+def _from_records(path: Path) -> dict[str, Any]:
+    """Read a file as the store does, which says what is wrong with it."""
+    records = read_run(path)
+    columns: dict[str, Any] = {}
+    for column in (COLUMNS[i] for i in _TAKEN):
+        values = [getattr(record, column.name) for record in records]
+        if column.type in (int, float):
+            columns[column.name] = np.array(
+                [np.nan if value is None else value for value in values], np.float64
+            )
+        else:
+            columns[column.name] = values
+    return columns
+
+
+def _add_names(frame: pd.DataFrame) -> None:
+    """Add what the tables group by: the case's name, the hardware, whether there are figures."""
+    import pandas as pd
+
+    axes = zip(*(frame[name].tolist() for name in _AXES), strict=True)
+    frame["case"] = np.array([_case_name(*values) for values in axes], dtype=object)
+    pairs = zip(frame["machine"].tolist(), frame["device"].tolist(), strict=True)
+    frame["hardware"] = np.array([_hardware(*pair) for pair in pairs], dtype=object)
+    frame["measured"] = frame["status"].isin(MEASURED)
+    for name in ("case", "hardware", "machine", "model", "task", "status"):
+        frame[name] = pd.Categorical(frame[name])
+
+
+@functools.cache
+def _case_name(*values: Any) -> str:
+    fields = dict(zip(_AXES, values, strict=True))
+    counts = {name: int(fields.pop(name)) for name in ("batch_size", "replicas")}
+    try:
+        return Case(**fields, **counts).name  # type: ignore[arg-type] # texts are texts here
+    except CaseError:  # a case that a later version knows
+        return "-".join(str(value) for value in values)
+
+
+@functools.cache
+def _hardware(machine: str, device: str) -> str:
+    return f"{machine} {device}"
+
+
+def _sources(paths: Sequence[Path], machines: Iterable[str]) -> tuple[RunSource, ...]:
+    pairs = list(zip(paths, machines, strict=True))
+    counts: dict[tuple[str, str], int] = {}
+    for path, machine in pairs:
+        counts[machine, path.stem] = counts.get((machine, path.stem), 0) + 1
+    return tuple(
+        RunSource(
+            path=path,
+            label=path.stem
+            if counts[machine, path.stem] == 1
+            else f"{path.resolve().parent.parent.name}/{path.stem}",
+        )
+        for path, machine in pairs
+    )

@@ -1,0 +1,125 @@
+"""Architectures on each hardware: the newest figures of every case; the Pareto front among them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from convmark.report.tables.points import latest, records_of
+from convmark.report.tables.table import Table, heading, table_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["architectures", "pareto", "pareto_front", "setting"]
+
+_COLUMNS = (
+    *("hardware", "model", "task", "batch_size", "precision", "jit", "replicas", "threads"),
+    *("backend", "throughput_samples_per_s", "step_time_p50_s", "spread", "step_time_p99_s"),
+    *("time_to_first_step_s", "peak_host_memory_bytes", "peak_device_memory_bytes", "n", "source"),
+    *("parameters", "flops_per_sample", "model_bytes", "joules_per_sample", "accuracy"),
+    *("tensorflow", "case"),
+)
+
+
+def setting(row: Any) -> str:
+    """Return what of a case is beyond model, task, device, batch size; empty at the defaults."""
+    parts = [] if row["precision"] == "float32" else [row["precision"]]
+    if row["jit"] == "on":
+        parts.append("XLA")
+    if row["threads"] != "default":
+        parts.append(f"{row['threads']} thread" + "s" * (row["threads"] != "1"))
+    if row["replicas"] > 1:
+        parts.append(f"{int(row['replicas'])} replicas")
+    if row["backend"] != "tensorflow":
+        parts.append(row["backend"])
+    return ", ".join(parts)
+
+
+def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
+    """Return the newest measured figures of each case on each hardware."""
+    records = []
+    for row in records_of(latest(table), _COLUMNS):
+        records.append({**row, "setting": setting(row), "run": labels[int(row["source"])]})
+    records.sort(key=lambda row: (str(row["hardware"]), str(row["task"]), str(row["case"])))
+    return table_of(
+        "architectures",
+        "Architectures",
+        "Of each case the newest run that measured it. Figures are medians over n fresh "
+        "processes, the step time and its 99th percentile of each process's own; spread is half "
+        "the range of the processes' medians over their median. p99 needs 1,000 steps. FLOPs are "
+        "2 x multiply-adds, forward, per sample; peak memory is above the process's baseline.",
+        [
+            heading("hardware", "hardware"),
+            heading("model", "model"),
+            heading("task", "task"),
+            heading("batch_size", "batch", "count"),
+            heading("setting", "setting"),
+            heading("throughput_samples_per_s", "samples/s", "rate"),
+            heading("step_time_p50_s", "step p50", "seconds"),
+            heading("spread", "spread", "share"),
+            heading("step_time_p99_s", "step p99", "seconds"),
+            heading("time_to_first_step_s", "first step", "seconds"),
+            heading("peak_host_memory_bytes", "host peak", "bytes"),
+            heading("peak_device_memory_bytes", "device peak", "bytes"),
+            heading("parameters", "parameters", "count"),
+            heading("flops_per_sample", "FLOPs", "flops"),
+            heading("model_bytes", "model size", "bytes"),
+            heading("joules_per_sample", "energy (J/sample)", "joules"),
+            heading("accuracy", "accuracy", "share"),
+            heading("n", "n", "count"),
+            heading("tensorflow", "TensorFlow"),
+            heading("run", "run"),
+        ],
+        records,
+        empty="No case has figures.",
+    )
+
+
+def pareto_front(points: Iterable[tuple[float, float]]) -> list[bool]:
+    """Return for each (parameters, throughput) whether none has fewer of one and more of other.
+
+    A point that equals another is on the front where that one is.
+    """
+    found = list(points)
+    order = sorted(range(len(found)), key=lambda i: (found[i][0], -found[i][1]))
+    front = [False] * len(found)
+    best, size_of_best = float("-inf"), None
+    for i in order:
+        size, rate = found[i]
+        if rate > best or (rate == best and size == size_of_best):
+            front[i], best, size_of_best = True, rate, size
+    return front
+
+
+def pareto(table: pd.DataFrame) -> Table:
+    """Return throughput against parameters, with the front of each group of like cases."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in records_of(latest(table), _COLUMNS):
+        if row["parameters"] > 0 and row["throughput_samples_per_s"] > 0:
+            words = [row["hardware"], row["task"], f"batch {int(row['batch_size'])}", setting(row)]
+            groups.setdefault(", ".join(filter(None, words)), []).append(row)
+    records = []
+    for name, rows in sorted(groups.items()):
+        if len(rows) < 2:
+            continue
+        front = pareto_front((row["parameters"], row["throughput_samples_per_s"]) for row in rows)
+        for row, on_front in zip(rows, front, strict=True):
+            records.append({**row, "group": name, "front": "on the front" if on_front else ""})
+    records.sort(key=lambda row: (row["group"], row["parameters"], row["throughput_samples_per_s"]))
+    return table_of(
+        "pareto",
+        "Throughput against parameters",
+        "The newest figures of like cases: the same hardware, task, batch size and setting. A "
+        "model is on the Pareto front where no other has fewer parameters and more throughput. "
+        "Both axes are logarithmic.",
+        [
+            heading("group", "cases"),
+            heading("model", "model"),
+            heading("parameters", "parameters", "count"),
+            heading("throughput_samples_per_s", "samples/s", "rate"),
+            heading("front", "Pareto front"),
+        ],
+        records,
+        keep=["front"],
+    )

@@ -1,0 +1,152 @@
+"""scripts/gpu_check: the proofs of the instruments, and one whole run on the CPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rows import row
+
+from convmark.check.__main__ import installed_backend, main
+from convmark.check.proofs import energy_proof, instrument_proofs
+from convmark.store import read_run
+from convmark.worker.probe import held_bytes, synchronised
+
+ROOT = Path(__file__).resolve().parent.parent
+MIB = 2**20
+
+
+class Device:
+    """An asynchronous device: a step is queued in 1 s and done in 10 s; some syncs do not wait."""
+
+    def __init__(self, *, waits: bool = True, peaks: list[int | None] | None = None) -> None:
+        self.now = 0.0
+        self._queued_s = 0.0
+        self._waits = waits
+        self._peaks = list(peaks or [])
+        self.resets = 0
+        self.syncs = 0
+
+    def step(self) -> object:
+        self.now += 1.0
+        self._queued_s += 10.0
+        return object()
+
+    def synchronise(self, token: object) -> None:
+        self.syncs += 1
+        if self._waits:
+            self.now += self._queued_s
+            self._queued_s = 0.0
+
+    def reset_peak_memory(self) -> None:
+        self.resets += 1
+
+    def peak_memory(self) -> int | None:
+        return self._peaks.pop(0)
+
+    def clock(self) -> float:
+        return self.now
+
+
+def proofs(asked: int = 256 * MIB, held: int | None = 256 * MIB, **times_s: float) -> list[Any]:
+    times = {"unsynchronised_s": 0.001, "synchronised_s": 0.011, "window_s": 0.010, **times_s}
+    return instrument_proofs(
+        {
+            "case": {"model": "lenet5"},
+            "synchronised": times,
+            "allocation": {"asked_bytes": asked, "held_bytes": held},
+        }
+    )
+
+
+def test_a_step_is_timed_without_a_sync_with_one_each_and_with_one_for_all() -> None:
+    device = Device()
+    found = synchronised(device.step, device, device.clock)
+    assert (found.unsynchronised_s, found.synchronised_s, found.window_s) == (1.0, 11.0, 11.0)
+    assert device.syncs == 10 + 8 * (1 + 5)
+
+
+def test_a_sync_that_does_not_wait_shows() -> None:
+    device = Device(waits=False)
+    found = synchronised(device.step, device, device.clock)
+    assert found.synchronised_s == found.unsynchronised_s == 1.0
+
+
+def test_what_an_allocation_holds_is_the_growth_of_the_peak() -> None:
+    device = Device(peaks=[100, 356])
+    assert held_bytes(lambda: b"", device) == 256
+    assert device.resets == 1
+    assert held_bytes(lambda: b"", Device(peaks=[None, None])) is None
+
+
+@pytest.mark.parametrize(("synchronised_s", "sound"), [(0.0081, True), (0.0079, False)])
+def test_a_synchronised_step_must_not_be_quicker_than_one_of_a_window(
+    synchronised_s: float, sound: bool
+) -> None:
+    assert proofs(synchronised_s=synchronised_s)[0].sound is sound
+
+
+@pytest.mark.parametrize(
+    ("held", "sound"),
+    [(100, True), (102, True), (98, True), (103, False), (0, False), (None, None)],
+)
+def test_the_peak_must_grow_by_what_is_allocated(held: int | None, sound: bool | None) -> None:
+    assert proofs(asked=100, held=held)[1].sound is sound
+
+
+@pytest.mark.parametrize(("power_w", "sound"), [(100.0, True), (80.0, True), (79.0, False)])
+def test_the_energy_counter_must_agree_with_the_power(power_w: float, sound: bool) -> None:
+    # 0.1 J a sample at 1,000 samples/s are 100 W
+    measured = row(joules_per_sample=0.1, throughput_samples_per_s=1000.0, power_w=power_w)
+    proof = energy_proof(measured)
+    assert proof is not None
+    assert proof.sound is sound
+    assert "100.0 W by the counter" in proof.finding
+
+
+@pytest.mark.parametrize("absent", ["joules_per_sample", "throughput_samples_per_s", "power_w"])
+def test_without_counter_or_power_nothing_is_said_of_the_energy(absent: str) -> None:
+    figures = {"joules_per_sample": 0.1, "throughput_samples_per_s": 1000.0, "power_w": 100.0}
+    assert energy_proof(row(**{**figures, absent: None})) is None
+
+
+def test_the_first_framework_that_is_installed_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert installed_backend() == "tensorflow"
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: object() if name == "torch" else None
+    )
+    assert installed_backend() == "torch"
+
+
+def test_a_device_that_is_not_there_is_said_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--device", "gpu:7", "--quick", "--results", str(tmp_path)]) == 2
+    assert "gpu_check: --devices: gpu:7 is not there" in capsys.readouterr().err
+
+
+def test_one_command_checks_a_device_and_leaves_its_rows(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [ROOT / "scripts" / "gpu_check", "--device", "cpu", "--quick", "--results", "kept"],
+        env={**os.environ, "PYTHON": sys.executable},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert ended.returncode in (0, 1), ended.stderr
+    assert "Interpreter\n" in ended.stdout
+    assert "lenet5 training step" in ended.stdout
+    assert "allocated, " in ended.stdout
+    (path,) = (tmp_path / "kept").glob("*/*.csv")
+    rows = read_run(path)
+    assert sorted(record.case.name for record in rows) == [
+        "lenet5-infer-cpu-b32-float32",
+        "lenet5-train-cpu-b32-float32",
+    ]
+    assert all(record.measured for record in rows)
+    assert all(record.case.name in ended.stdout for record in rows)

@@ -1,0 +1,290 @@
+"""The page in a real browser: Debian's chromium, headless, from file://, the network off."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_rows import FAST, HOSTILE, SLOW, results_of_two_machines
+from test_verdicts_file import judgement
+
+from convmark.judging.verdicts_file import append_verdicts
+from convmark.report.command import report
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+pytestmark = [
+    pytest.mark.skipif(
+        CHROMIUM is None or DRIVER is None,
+        reason="no chromium and chromedriver here: apt-get install chromium chromium-driver",
+    ),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:selenium"),
+]
+
+LENET_INFER = "lenet5-infer-cpu-b1-float32"
+WAIT_S = 60
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    results = results_of_two_machines(folder)
+    verdict = judgement(run="0003", case=LENET_INFER, verdict="regressed", fails=True)
+    append_verdicts(results / SLOW / "verdicts.csv", [verdict])
+    report([results], output=str(folder / "report.html"))
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(
+        options=options, service=webdriver.ChromeService(executable_path=DRIVER)
+    )
+    offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+    driver.execute_cdp_cmd("Network.enable", {})
+    driver.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def opened(browser: Any, page: Path) -> Any:
+    """The browser with the page drawn, 1200 pixels wide, in light."""
+    show(browser, page, width=1200, scheme="light")
+    return browser
+
+
+def show(browser: Any, page: Path, *, width: int, scheme: str) -> None:
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    browser.get_log("browser")
+    browser.get(page.as_uri())
+    wait_for(browser, "[...document.querySelectorAll('.drawing')].every(e => e.dataset.drawn)")
+
+
+def wait_for(browser: Any, condition: str) -> None:
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, WAIT_S).until(lambda b: b.execute_script(f"return {condition}"))
+
+
+def columns(browser: Any, table: str) -> dict[str, list[str]]:
+    """Return the texts of a table's visible cells by the column's key."""
+    found = browser.execute_script(
+        """
+        const table = document.getElementById(arguments[0]);
+        const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden);
+        return [...table.tHead.rows[0].cells].map((head, place) => [
+          head.dataset.key, rows.map((row) => row.cells[place].textContent)
+        ]);
+        """,
+        table,
+    )
+    return dict(found)
+
+
+def head(browser: Any, table: str, key: str) -> Any:
+    found = browser.find_element("css selector", f"#{table} th[data-key='{key}'] button")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
+    return found
+
+
+def test_it_draws_every_figure_and_the_console_is_silent(opened: Any) -> None:
+    assert opened.get_log("browser") == []
+    drawn = opened.execute_script(
+        "return [...document.querySelectorAll('.drawing')].map(e => [e.id, "
+        "e.querySelectorAll('svg .mark-symbol path, svg .mark-rect path').length])"
+    )
+    names = [name for name, _ in drawn]
+    assert [name.rsplit("-", 1)[0] for name in names] == [
+        "figure-hardware", "figure-history", "figure-batch", "figure-batch",
+        "figure-distribution", "figure-pareto",
+    ]  # fmt: skip
+    assert all(marks > 0 for _, marks in drawn), drawn
+
+
+def test_nothing_is_asked_of_any_network(opened: Any) -> None:
+    asked = opened.execute_script(
+        "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+    )
+    assert asked == []
+
+
+def test_a_model_named_like_a_script_is_text(opened: Any) -> None:
+    assert HOSTILE in columns(opened, "table-architectures")["model"]
+    from selenium.common.exceptions import NoAlertPresentException
+
+    with pytest.raises(NoAlertPresentException):
+        _ = opened.switch_to.alert.text
+    choose(opened, "batch", HOSTILE)
+    label = "[...document.querySelectorAll('#figure-hardware-0 text')].map(e => e.textContent)"
+    assert any(HOSTILE in text for text in opened.execute_script(f"return {label}"))
+
+
+def test_tables_sort_by_value_and_absent_cells_come_last(opened: Any) -> None:
+    def speedups() -> list[float]:
+        cells = columns(opened, "table-hardware")["speedup"]
+        assert all(cells[: len(list(filter(None, cells)))])
+        return [float(cell) for cell in cells if cell]
+
+    head(opened, "table-hardware", "speedup").click()
+    assert speedups() == sorted(speedups())
+    head(opened, "table-hardware", "speedup").click()
+    assert speedups() == sorted(speedups(), reverse=True)
+    sorted_by = "document.querySelector('#table-hardware th[data-key=speedup]').ariaSort"
+    assert opened.execute_script(f"return {sorted_by}") == "descending"
+    head(opened, "table-architectures", "step_time_p50_s").click()
+    values = opened.execute_script(
+        "const place = [...document.querySelectorAll('#table-architectures th')]"
+        ".findIndex(head => head.dataset.key === 'step_time_p50_s');"
+        "return [...document.querySelectorAll('#table-architectures tbody tr')]"
+        ".map(row => Number(row.cells[place].dataset.v))"
+    )
+    assert len(values) == 15
+    assert values == sorted(values)
+    assert columns(opened, "table-architectures")["step_time_p50_s"][0].endswith(" us")
+
+
+def test_tables_filter_by_every_word_and_say_how_many_are_left(opened: Any) -> None:
+    box = opened.find_element("css selector", "input[data-table='table-architectures']")
+    box.send_keys(f"LENET5 {FAST}")
+    found = columns(opened, "table-architectures")
+    assert set(found["model"]) == {"lenet5"}
+    assert set(found["hardware"]) == {f"{FAST} cpu"}
+    count = "document.querySelector('#architectures .count').textContent"
+    assert opened.execute_script(f"return {count}") == "3 of 15 rows"
+
+
+def choose(browser: Any, key: str, choice: str) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    Select(
+        browser.find_element("css selector", f"select[data-choose='{key}']")
+    ).select_by_visible_text(choice)
+    wait_for(
+        browser,
+        f"document.getElementById('figure-{key}-0').dataset.drawn === {choice!r}",
+    )
+
+
+def hover(browser: Any, mark: Any) -> dict[str, str]:
+    """Return what shows on hover, by its labels."""
+    from selenium.webdriver import ActionChains
+
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", mark)
+    ActionChains(browser).move_to_element(mark).perform()
+    wait_for(browser, "document.querySelector('#vg-tooltip-element.visible')")
+    rows = browser.find_elements("css selector", "#vg-tooltip-element tr")
+    return {
+        row.find_element("css selector", ".key").text.rstrip(":"): row.find_element(
+            "css selector", ".value"
+        ).text
+        for row in rows
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "choice"),
+    [("hardware", ""), ("history", LENET_INFER), ("pareto", f"{SLOW} cpu, infer, batch 32"),
+     ("distribution", f"{SLOW} cpu, infer, batch 32"), ("batch", "lenet5")],
+)  # fmt: skip
+def test_a_figure_shows_on_hover_what_its_table_says(opened: Any, key: str, choice: str) -> None:
+    if choice:
+        choose(opened, key, choice)
+    marks = opened.find_elements(
+        "css selector", f"#figure-{key}-0 .mark-symbol.role-mark path[aria-label]"
+    )
+    assert marks
+    seen = hover(opened, marks[-1])
+    labels = opened.execute_script(
+        "return [...document.querySelectorAll(`#table-${arguments[0]} th`)].map(e => "
+        "e.textContent)",
+        key,
+    )
+    rows = list(zip(*columns(opened, f"table-{key}").values(), strict=True))
+    found = [dict(zip(labels, row, strict=True)) for row in rows]
+    assert seen in [{label: " ".join(cell.split()) for label, cell in row.items()} for row in found]
+
+
+def test_runs_over_time_are_those_of_the_chosen_case_with_their_verdicts(opened: Any) -> None:
+    choose(opened, "history", LENET_INFER)
+    found = columns(opened, "table-history")
+    assert set(found["case"]) == {LENET_INFER}
+    pairs = dict(zip(zip(found["hardware"], found["run"], strict=True), found["verdict"],
+                     strict=True))  # fmt: skip
+    assert len(pairs) == 6
+    assert pairs[f"{SLOW} cpu", "0003"] == "regressed"
+    versions = "[...document.querySelectorAll('#figure-history-0 .mark-text.role-mark text')]"
+    texts = opened.execute_script(f"return {versions}.map(e => e.textContent)")
+    assert sorted(texts) == ["2.20.0", "2.20.0", "2.21.0"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_it_is_readable_in_light_and_dark_on_a_phone_and_wide(
+    browser: Any, page: Path, width: int, scheme: str
+) -> None:
+    show(browser, page, width=width, scheme=scheme)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    ground, ink, drawn = browser.execute_script(
+        "const of = (s, p) => getComputedStyle(document.querySelector(s))[p];"
+        "return [of('body', 'backgroundColor'), of('h1', 'color'), "
+        "of('.drawing .role-axis-label text', 'fill')]"
+    )
+    assert contrast(ground, ink) >= 7
+    assert contrast(ground, drawn) >= 7
+    for svg in browser.find_elements("css selector", ".drawing svg"):
+        assert svg.size["width"] <= width
+
+
+def contrast(first: str, second: str) -> float:
+    """Return the contrast of two `rgb(r, g, b)`.
+
+    Source:
+        W3C, Web Content Accessibility Guidelines 2.1, "contrast ratio".
+    """
+
+    def luminance(colour: str) -> float:
+        parts = [int(part) / 255 for part in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(first), luminance(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_a_screen_reader_finds_names_headings_and_captions(opened: Any) -> None:
+    assert opened.execute_script("return document.documentElement.lang") == "en"
+    unnamed = opened.execute_script(
+        "return [...document.querySelectorAll('.drawing')].filter("
+        "e => !(e.getAttribute('aria-label') || '').includes('The table below')).length"
+    )
+    assert unnamed == 0
+    loose = opened.execute_script(
+        "return [...document.querySelectorAll('input, select')]"
+        ".filter(e => !e.labels.length).length"
+    )
+    assert loose == 0
+    captions = opened.execute_script(
+        "return [...document.querySelectorAll('figure')].map("
+        "e => e.querySelector('figcaption').textContent.length)"
+    )
+    assert captions
+    assert min(captions) > 80
+
+
+def test_printed_it_unfolds_every_table(opened: Any) -> None:
+    opened.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+    folded = "document.querySelectorAll('details:not([open])').length"
+    assert opened.execute_script(f"return {folded}") == 0

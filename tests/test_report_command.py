@@ -1,0 +1,263 @@
+"""`convmark report`: its formats, its page's numbers, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import json
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_rows import HOSTILE, SLOW, keep_run, measured, results_of_two_machines, suite
+
+from convmark.cli import main
+from convmark.errors import OptionError
+from convmark.report.command import read_prices
+from convmark.store import HEADER
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONVMARK_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert main(["report", *arguments]) == 0
+    return capsys.readouterr().out
+
+
+def values_of_csv(text: str) -> dict[tuple[str, int, str], str]:
+    rows = csv.DictReader(io.StringIO(text))
+    return {(row["table"], int(row["row"]), row["column"]): row["value"] for row in rows}
+
+
+class Cells(html.parser.HTMLParser):
+    """Collects the cells of the page's tables: value where there is one, and text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells: dict[tuple[str, int, str], tuple[str | None, str]] = {}
+        self.keys: list[str] = []
+        self.table, self.row, self.column = "", 0, 0
+        self.value: str | None = None
+        self.text: list[str] | None = None
+        self.scripts: dict[str, str] = {}
+        self.script: str | None = None
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "table":
+            self.table, self.row, self.keys = given["data-key"] or "", 0, []
+        elif tag == "th":
+            self.keys.append(given["data-key"] or "")
+        elif tag == "tr" and self.table:
+            self.row, self.column = self.row + 1, 0
+        elif tag == "td" and self.table:
+            self.value, self.text = given.get("data-v"), []
+        elif tag == "script":
+            self.script = given.get("id") or "script"
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "td" and self.text is not None:
+            key = (self.table, self.row - 1, self.keys[self.column])
+            self.cells[key] = (self.value, "".join(self.text))
+            self.column, self.text = self.column + 1, None
+        elif tag == "table":
+            self.table = ""
+        elif tag == "script":
+            self.script = None
+
+    def handle_data(self, data: str) -> None:
+        if self.text is not None:
+            self.text.append(data)
+        if self.script:
+            self.scripts[self.script] = data
+
+
+def page_of(path: Path) -> Cells:
+    cells = Cells()
+    cells.feed(path.read_text(encoding="utf-8"))
+    return cells
+
+
+def test_every_number_of_the_page_is_that_of_the_csv(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results_of_two_machines(folder)
+    assert main(["report", "-o", "report.html", "--price", f"{SLOW}=2.5"]) == 0
+    expected = values_of_csv(printed(capsys, "--format", "csv", "--price", f"{SLOW}=2.5"))
+    page = page_of(folder / "report.html")
+    found = {key: value if value is not None else text for key, (value, text) in page.cells.items()}
+    found = {key: value for key, value in found.items() if value}
+    long = json.loads(page.scripts["drawings"])["history"]["data"]["columns"]
+    for key, column in long.items():
+        values = column.get("raw") or [column["values"][place] for place in column["at"]]
+        for row, value in enumerate(values, 1):
+            if value not in (None, ""):
+                found["history", row, key] = str(value)
+    assert len(found) > 900
+    assert found == expected
+
+
+def test_every_number_of_the_architectures_is_worked_out_from_the_rows(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pd = pytest.importorskip("pandas")
+    results = results_of_two_machines(folder)
+    values = values_of_csv(printed(capsys, "--format", "csv"))
+    rows = pd.read_csv(results / SLOW / "0004.csv", dtype={"run": str})
+    rows = rows[rows["status"].isin(["ok", "unsteady"])]
+    medians = rows.groupby(["model", "task", "batch_size"]).median(numeric_only=True)
+    checked = 0
+    for number in {row for table, row, _ in values if table == "architectures"}:
+        row = {key[2]: value for key, value in values.items()
+               if key[:2] == ("architectures", number)}  # fmt: skip
+        if row["hardware"] == f"{SLOW} cpu":
+            median = medians.loc[row["model"], row["task"], int(row["batch_size"])]
+            for name in ("step_time_p50_s", "step_time_p99_s", "throughput_samples_per_s",
+                         "time_to_first_step_s", "peak_host_memory_bytes"):  # fmt: skip
+                assert float(row[name]) == pytest.approx(median[name], rel=1e-15), name
+                checked += 1
+    assert checked == 9 * 5
+
+
+def test_the_page_stands_alone_and_a_hostile_name_is_text(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results_of_two_machines(folder)
+    assert main(["report", "-o", "report.html"]) == 0
+    assert "report.html" in capsys.readouterr().err
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert HOSTILE not in text
+    markup = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert not re.search(r"""(src|href)=["'](?!#)""", markup)
+    assert "default-src 'none'" in text
+    assert text.count("<script") == text.count("</script>") == 3
+    assert any(text == HOSTILE for _, text in page_of(folder / "report.html").cells.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("r.md", "## What is missing"), ("r.txt", "What is missing"),
+                        ("r.csv", "table,row,column,unit,value")]
+)  # fmt: skip
+def test_the_suffix_tells_the_format(folder: Path, name: str, start: str) -> None:
+    results_of_two_machines(folder)
+    assert main(["report", "-o", name]) == 0
+    assert (folder / name).read_text(encoding="utf-8").startswith(start)
+
+
+def test_the_terminal_is_the_default_and_folders_can_be_given(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results_of_two_machines(folder / "a")
+    keep_run(folder / "b", suite("mac-8", 1, models=["lenet5"]))
+    text = printed(capsys, "a/results", "b")
+    assert "mac-8 cpu" in text
+    assert "Architectures\n=====" in text
+
+
+def test_the_applications_style_is_one_table(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results_of_two_machines(folder)
+    text = printed(capsys, "--style", "applications", "--format", "markdown")
+    assert text.startswith("## Models, as Keras lists its applications\n\n| model ")
+    assert text.count("##") == 1
+
+
+def test_prices_are_machine_and_number() -> None:
+    assert read_prices(["xeon-2=2.5", "a=b=1"]) == {"xeon-2": 2.5, "a=b": 1.0}
+
+
+@pytest.mark.parametrize("text", ["xeon-2", "=2", "xeon-2=", "xeon-2=0", "x=-1", "x=nan", "x=inf"])
+def test_what_is_no_price_is_refused(text: str) -> None:
+    with pytest.raises(OptionError, match="--price: must be MACHINE=PRICE with a price above 0"):
+        read_prices([text])
+
+
+BAD = [
+    (["--format", "xml"], "--format: must be one of html, markdown, terminal, csv, got 'xml'"),
+    (["--format", "html"], "--format html: needs a file, give one by -o report.html"),
+    (["-o", "report.pdf"], "--output: must end in .html, .htm, .md, .txt, .csv where"),
+    (["--style", "fancy"], "--style: must be one of full, applications, got 'fancy'"),
+    (["--price", "cheap"], "--price: must be MACHINE=PRICE"),
+    (["--price", "mac=1"], "--price: no row is of the machine 'mac'; expected one of xeon-2"),
+    (["nowhere"], "nowhere: no such file or folder"),
+    (["empty"], "empty: has no runs yet: convmark run"),
+    (["header.csv"], "header.csv:1: must hold the rows of a run after its header, it has none"),
+    (["other.csv"], "other.csv:1: must have the columns of schema"),
+    (["results", "other.csv"], "other.csv:1: must have the columns of schema"),
+    (["later.csv"], "later.csv:3: must be of schema"),
+    (["-o", "nowhere/report.md"], "--output: nowhere/report.md must be writable: No such file"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD)
+def test_bad_input_is_one_line_and_exit_2(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    path = keep_run(folder / "results", suite(SLOW, 1, models=["lenet5"]))
+    lines = path.read_text().splitlines()
+    (folder / "empty").mkdir()
+    Path("header.csv").write_text(",".join(HEADER) + "\n")
+    Path("other.csv").write_text("schema\n9\n")
+    mixed = [*lines[:2], lines[2].replace(lines[2].split(",")[0] + ",", "99,", 1)]
+    Path("later.csv").write_text("\n".join(mixed) + "\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert main(["report", *arguments]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    line = shown.err.splitlines()[-1]
+    assert line.startswith(f"convmark report: {message}")
+
+
+def test_what_is_left_out_is_a_line_on_standard_error(folder: Path) -> None:
+    keep_run(folder / "results", [measured(SLOW, 1, "lenet5", 1)])
+    done = subprocess.run(
+        [sys.executable, "-m", "convmark.cli", "report"],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"convmark: results/{SLOW}/0001.csv:2: is the only row")
+    assert "Architectures" in done.stdout
+
+
+def test_a_report_needs_no_framework_and_help_nothing_heavy(folder: Path) -> None:
+    results_of_two_machines(folder)
+    script = (
+        "import sys, contextlib\nfrom convmark.cli import main\n"
+        "with contextlib.suppress(SystemExit): main(['report', '--help'])\n"
+        "heavy = {'numpy', 'pandas', 'jinja2', 'vl_convert', 'scipy', 'tabulate', 'tensorflow'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+        "assert main(['report', '-o', 'r.html']) == 0\n"
+        "print(sorted({'tensorflow', 'keras', 'jax', 'torch'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert [line for line in done.stdout.splitlines() if line.startswith("[")] == ["[]", "[]"]
+
+
+def test_figures_are_written_as_svg_and_png(folder: Path, monkeypatch: Any) -> None:
+    from convmark.report.figures import export
+
+    monkeypatch.setattr(export, "MOST_CHOICES", 1)
+    results_of_two_machines(folder)
+    assert main(["report", "--figures", "figures"]) == 0
+    names = {path.name for path in (folder / "figures").iterdir()}
+    assert {"hardware.svg", "hardware.png"} <= names
+    assert any(name.startswith("history-") for name in names)
+    svg = (folder / "figures" / "hardware.svg").read_text()
+    assert svg.startswith("<svg")
+    assert "geometric mean" in svg
+    assert HOSTILE not in svg
+    assert (folder / "figures" / "hardware.png").read_bytes().startswith(b"\x89PNG")

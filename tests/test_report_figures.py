@@ -1,0 +1,130 @@
+"""Figures as specifications: what they draw, and that sessions are drawn from plain numbers."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_rows import SLOW, results_of_two_machines
+
+from convmark.errors import MeasurementError
+from convmark.report.build import build
+from convmark.report.figures import figures_of, sessions_figure
+from convmark.report.figures.export import drawn_svg, whole_spec
+from convmark.report.figures.figure import Figure, figure_rows
+from convmark.report.figures.sessions import CONTROL, sessions_spec
+from convmark.report.rows import read_rows
+from convmark.report.tables.points import points
+from convmark.report.tables.roofline import roofline
+from convmark.report.tables.shapes import scaling
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Figure]:
+    report = build([results_of_two_machines(tmp_path_factory.mktemp("figures"))])
+    return {figure.key: figure for figure in figures_of(report.tables)}
+
+
+def texts(svg: str) -> list[str]:
+    return ["".join(node.itertext()) for node in ET.fromstring(svg).iter(f"{SVG}text")]
+
+
+def marks(svg: str, role: str) -> list[str]:
+    """Return what a screen reader is told of each mark of a kind."""
+    return [
+        node.get("aria-label") or ""
+        for node in ET.fromstring(svg).iter()
+        if node.get("aria-roledescription") == role
+    ]
+
+
+def test_every_table_with_a_figure_has_one_where_its_rows_do(figures: dict[str, Figure]) -> None:
+    assert list(figures) == ["hardware", "history", "batch", "distribution", "pareto"]
+
+
+def test_a_specification_holds_no_numbers_of_its_own(figures: dict[str, Figure]) -> None:
+    for figure in figures.values():
+        for spec in figure.specs:
+            assert "data" not in spec
+            assert "The table below the figure has its numbers." in spec["description"]
+            json.dumps(spec)
+
+
+def test_rows_carry_each_number_as_the_table_prints_it(figures: dict[str, Figure]) -> None:
+    table = figures["hardware"].table
+    for row, printed in zip(figure_rows(table), table.texts(), strict=True):
+        for heading, text in zip(table.headings, printed, strict=True):
+            assert row[f"{heading.key}_text" if heading.numeric else heading.key] == text
+
+
+def test_a_case_that_one_machine_lacks_is_a_gap_in_the_figure(figures: dict[str, Figure]) -> None:
+    figure = figures["hardware"]
+    svg = drawn_svg(whole_spec(figure.specs[0], figure_rows(figure.table)))
+    assert "mini_resnet train b32" in texts(svg)  # its line is there
+    drawn = [label for label in marks(svg, "point") if "mini_resnet train" in label]
+    assert [SLOW in label for label in drawn] == [True]  # and one machine's point on it
+
+
+def test_a_choice_draws_its_rows_alone(figures: dict[str, Figure]) -> None:
+    figure = figures["history"]
+    assert len(figure.choices) == 9
+    rows = [row for row in figure_rows(figure.table) if row["case"] == figure.choices[0]]
+    svg = drawn_svg(whole_spec(figure.specs[0], rows))
+    assert len(marks(svg, "point")) == 6  # four runs of one machine, two of the other
+
+
+def test_roofline_and_scaling_are_drawn_where_rows_know_enough(tmp_path: Path) -> None:
+    frame = read_rows([results_of_two_machines(tmp_path)]).frame
+    known = frame.assign(peak_flops_per_s=1e12, peak_bytes_per_s=1e10, bytes_per_sample=1e5)
+    one = known[known["run"] == "0002"].copy()
+    two = one.assign(replicas=2.0, case=one["case"].astype(str) + "-r2")
+    both = type(one)({name: [*one[name], *two[name]] for name in one})
+    drawn = {figure.key: figure for figure in figures_of([roofline(points(known)),
+                                                          scaling(points(both))])}  # fmt: skip
+    assert list(drawn) == ["roofline", "scaling"]
+    figure = drawn["roofline"]
+    rows = [row for row in figure_rows(figure.table) if row["group"] == figure.choices[0]]
+    svg = drawn_svg(whole_spec(figure.specs[0], rows))
+    assert len(marks(svg, "point")) == len(rows)
+    figure = drawn["scaling"]
+    assert set(figure.table.column("efficiency")) == {1, 0.5}
+    svg = drawn_svg(whole_spec(figure.specs[0], figure_rows(figure.table)))
+    assert {"40%", "100%"} <= set(texts(svg))
+
+
+# The sessions of a lock-step comparison
+
+SESSIONS = [(0.05, 0.03, 0.07), (0.06, 0.04, 0.08), (0.04, 0.02, 0.06)]
+SAME = [(0.001, -0.01, 0.012), (-0.002, -0.013, 0.01), (0.0, -0.01, 0.01)]
+
+
+def test_sessions_are_drawn_with_intervals_band_and_control() -> None:
+    svg = sessions_figure(SESSIONS, interval=(0.03, 0.07), control=SAME, title="lenet5, B / A")
+    assert {"lenet5, B / A", "session", "change of the step time (%)", CONTROL} <= set(texts(svg))
+    points_ = marks(svg, "point")
+    assert len(points_) == 6
+    assert any("session: 2" in label and "change of the step time (%): 6" in label
+               for label in points_)  # fmt: skip
+    kinds = [label for label in points_ if CONTROL in label]
+    assert len(kinds) == 3
+    assert "+3.0% to +7.0%" in json.dumps(sessions_spec(SESSIONS, interval=(0.03, 0.07)))
+
+
+def test_a_band_and_a_control_are_drawn_only_where_they_are_given() -> None:
+    def layers(**more: Any) -> list[str]:
+        spec = sessions_spec(SESSIONS, **more)
+        return [layer["mark"]["type"] for layer in spec["layer"]]
+
+    assert layers() == ["rule", "rule", "point"]
+    assert layers(interval=(0.0, 0.1)) == ["rect", "rule", "rule", "point"]
+    assert CONTROL not in texts(sessions_figure(SESSIONS))
+
+
+def test_no_session_is_refused() -> None:
+    with pytest.raises(MeasurementError, match="needs at least one session, got none"):
+        sessions_figure([])

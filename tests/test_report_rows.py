@@ -1,0 +1,158 @@
+"""Rows of many files as one frame: the same values as the store reads, the same refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+from report_rows import FAST, SLOW, keep_run, measured, suite
+
+from convmark.errors import StoreError
+from convmark.record import COLUMNS
+from convmark.report.rows import NOT_NEEDED, read_rows
+from convmark.store import HEADER, StoreWarning, read_run
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    return tmp_path / "results"
+
+
+def test_every_cell_is_what_the_store_reads(results: Path) -> None:
+    odd = {"error": "=1+1, 'quoted'\nand more", "cpu": "'+quoted", "dirty": None, "gpu": None}
+    rows = [measured(SLOW, 1, "lenet5", 1), measured(SLOW, 1, "vgg16", 2, loss=-1.5e-7, **odd)]
+    path = keep_run(results, rows)
+    frame = read_rows([results]).frame
+    records = read_run(path)
+    assert len(frame) == len(records) == 2
+    for column in COLUMNS:
+        if column.name in NOT_NEEDED:
+            assert column.name not in frame
+            continue
+        for found, record in zip(frame[column.name].tolist(), records, strict=True):
+            expected = getattr(record, column.name)
+            absent = found is None or (isinstance(found, float) and math.isnan(found))
+            assert (None if absent else found) == expected, column.name
+    assert frame["case"].tolist() == [record.case.name for record in records]
+    assert frame["hardware"].tolist() == [f"{SLOW} cpu"] * 2
+
+
+def test_folders_of_several_machines_and_files_are_read_together(
+    results: Path, tmp_path: Path
+) -> None:
+    keep_run(results, suite(SLOW, 1))
+    keep_run(tmp_path / "other", suite(FAST, 1))
+    file = keep_run(tmp_path / "third", suite("mac-8", 1)).rename(tmp_path / "mac.csv")
+    rows = read_rows([results, tmp_path / "other" / FAST, file])
+    assert sorted(set(rows.frame["machine"])) == [FAST, "mac-8", SLOW]
+    assert [run.label for run in rows.runs] == ["0001", "0001", "mac"]
+
+
+def test_verdicts_and_other_tables_beside_the_runs_are_no_runs(results: Path) -> None:
+    path = keep_run(results, suite(SLOW, 1))
+    (path.parent / "verdicts.csv").write_text("run\n")
+    assert len(read_rows([results]).runs) == 1
+
+
+def test_a_file_given_twice_counts_once(results: Path) -> None:
+    path = keep_run(results, suite(SLOW, 1))
+    assert len(read_rows([results, path, results / SLOW]).runs) == 1
+
+
+def test_a_copy_in_another_folder_counts_once_and_is_told(results: Path, tmp_path: Path) -> None:
+    keep_run(results, suite(SLOW, 1))
+    keep_run(tmp_path / "copy", suite(SLOW, 1))
+    with pytest.warns(StoreWarning, match=r"copy/xeon-2/0001.csv: is a copy of .*left out"):
+        assert len(read_rows([results, tmp_path / "copy"]).runs) == 1
+
+
+def test_runs_of_one_name_on_one_machine_are_told_apart(results: Path, tmp_path: Path) -> None:
+    keep_run(results, suite(SLOW, 1))
+    keep_run(tmp_path / "branch", suite(SLOW, 1, models=["lenet5"]))
+    labels = [run.label for run in read_rows([results, tmp_path / "branch"]).runs]
+    assert labels == ["results/0001", "branch/0001"]
+
+
+def test_a_row_without_a_machine_is_of_its_folder(results: Path) -> None:
+    rows = [measured(SLOW, 1, "lenet5", number) for number in (1, 2)]
+    keep_run(results, [dataclasses.replace(row, machine=None) for row in rows])
+    assert set(read_rows([results]).frame["machine"]) == {"None"}
+
+
+def test_a_torn_last_line_is_left_out_and_told(results: Path) -> None:
+    path = keep_run(results, suite(SLOW, 1))
+    whole = len(read_run(path))
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.warns(StoreWarning, match=rf"0001.csv:{whole + 1}: a torn last line"):
+        assert len(read_rows([results]).frame) == whole - 1
+
+
+def test_a_run_without_rows_is_told_and_the_others_are_read(results: Path) -> None:
+    path = keep_run(results, suite(SLOW, 2))
+    (path.parent / "0001.csv").write_text(",".join(HEADER) + "\n")
+    with pytest.warns(StoreWarning, match="0001.csv:1: holds no rows, left out"):
+        assert [run.label for run in read_rows([results]).runs] == ["0002"]
+
+
+def test_a_single_row_is_read_and_told(results: Path) -> None:
+    keep_run(results, [measured(SLOW, 1, "lenet5", 1)])
+    with pytest.warns(StoreWarning, match=r"0001.csv:2: is the only row, .* try --processes 3"):
+        assert len(read_rows([results]).frame) == 1
+
+
+def broken(path: Path, old: str, new: str, *, line: int) -> None:
+    lines = path.read_text().split("\n")
+    assert old in lines[line - 1]
+    lines[line - 1] = lines[line - 1].replace(old, new, 1)
+    path.write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("1,0002,", "9,0002,", "must be of schema 1, got '9'"),
+        (",train,", ",", "cells, has"),
+        (",train,", ",train,extra,", "cells, has"),
+        (",32,", ",many,", "column 'batch_size' must be of type int, got 'many'"),
+        (",32,", ",,", "column 'batch_size' must not be empty"),
+        (",ok,", ",fine,", "status must be one of"),
+        (",61706,", ",nan,", "column 'parameters' must be of type int"),
+    ],
+)
+def test_what_does_not_fit_the_schema_is_refused_by_file_and_line(
+    results: Path, old: str, new: str, message: str
+) -> None:
+    keep_run(results, suite(SLOW, 1))
+    path = keep_run(results, suite(SLOW, 2))
+    broken(path, old, new, line=3)
+    with pytest.raises(StoreError) as refused:
+        read_rows([results])
+    assert str(refused.value).startswith(f"{path}:3: ")
+    assert message in str(refused.value)
+
+
+def test_a_number_that_is_not_finite_is_refused(results: Path) -> None:
+    path = keep_run(results, suite(SLOW, 1))
+    text = path.read_text()
+    path.write_text(text.replace(str(read_run(path)[0].throughput_samples_per_s), "inf"))
+    with pytest.raises(StoreError, match=r"0001.csv:2: column 'throughput_samples_per_s' must be"):
+        read_rows([results])
+
+
+def test_nothing_to_read_is_one_line(results: Path) -> None:
+    results.mkdir()
+    with pytest.raises(StoreError, match="results: has no runs yet: convmark run"):
+        read_rows([results])
+    with pytest.raises(StoreError, match="nowhere: no such file or folder"):
+        read_rows([results / "nowhere"])
+    (results / "0001.csv").write_text(",".join(HEADER) + "\n")
+    with (
+        pytest.warns(StoreWarning, match="holds no rows"),
+        pytest.raises(StoreError, match=r"0001.csv:1: must hold the rows of a run"),
+    ):
+        read_rows([results])
+    (results / "0001.csv").write_text("other,columns\n1,2\n")
+    with pytest.raises(StoreError, match=r"0001.csv:1: must have the columns of schema"):
+        read_rows([results])

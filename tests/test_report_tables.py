@@ -1,0 +1,393 @@
+"""The tables of a report, from rows whose figures are known."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_rows import FAST, HOSTILE, SLOW, keep_run, measured, results_of_two_machines
+from test_verdicts_file import judgement
+
+from convmark.errors import MeasurementError, OptionError
+from convmark.judging.verdicts_file import append_verdicts
+from convmark.record import Record
+from convmark.report.build import build
+from convmark.report.rows import Rows, read_rows
+from convmark.report.tables import history as history_module
+from convmark.report.tables.applications import applications
+from convmark.report.tables.architectures import architectures, pareto, pareto_front
+from convmark.report.tables.hardware import GEOMETRIC_MEAN, hardware
+from convmark.report.tables.history import history, step_time_verdicts
+from convmark.report.tables.judged import judged
+from convmark.report.tables.overview import machines, troubles
+from convmark.report.tables.points import points
+from convmark.report.tables.roofline import attainable, roofline
+from convmark.report.tables.shapes import batch_sizes, distribution, scaling
+from convmark.report.tables.table import Table, heading, table_of
+
+
+def kept(folder: Path, *runs: list[Record]) -> Rows:
+    for rows in runs:
+        keep_run(folder / "results", rows)
+    return read_rows([folder / "results"])
+
+
+def three(machine: str, run: int, model: str, *steps_s: float, **changes: Any) -> list[Record]:
+    """Return one process per step time."""
+    return [
+        measured(machine, run, model, number, step_s=step_s, **changes)
+        for number, step_s in enumerate(steps_s, 1)
+    ]
+
+
+def found(table: Table, **wanted: Any) -> dict[str, Any]:
+    """Return the one row whose cells are so."""
+    rows = [
+        row
+        for row in table.records()
+        if all(row.get(key) == value for key, value in wanted.items())
+    ]
+    assert len(rows) == 1, rows
+    return rows[0]
+
+
+# Table
+
+
+def test_a_table_leaves_out_columns_that_no_row_fills_and_prints_units() -> None:
+    headings = [heading("a", "a", "seconds"), heading("b", "b"), heading("c", "c", "bytes")]
+    table = table_of("t", "T", "", headings, [{"a": 0.0101, "b": "x"}, {"a": math.nan, "b": ""}])
+    assert [one.key for one in table.headings] == ["a", "b"]
+    assert table.rows == ((0.0101, "x"), (None, None))
+    assert table.texts() == [["10.1 ms", "x"], ["", ""]]
+
+
+def test_a_table_refuses_a_row_of_another_width_and_an_unknown_kind() -> None:
+    with pytest.raises(MeasurementError, match="t: a row must have 1 cells, has 2"):
+        Table(key="t", title="", caption="", headings=(heading("a", "a"),), rows=(("x", "y"),))
+    with pytest.raises(MeasurementError, match="a: kind must be one of"):
+        heading("a", "a", "parsecs")
+
+
+# Architectures
+
+
+def test_figures_are_medians_over_processes_of_the_newest_run(tmp_path: Path) -> None:
+    rows = kept(
+        tmp_path,
+        three(SLOW, 1, "lenet5", 9.0, 9.0, 9.0),
+        three(SLOW, 2, "lenet5", 0.010, 0.012, 0.020),
+    )
+    row = found(architectures(points(rows.frame), ["0001", "0002"]), model="lenet5")
+    assert row["step_time_p50_s"] == 0.012
+    assert row["step_time_p99_s"] == pytest.approx(0.012 * 1.3)
+    assert row["spread"] == pytest.approx((0.020 - 0.010) / 2 / 0.012)
+    assert (row["n"], row["run"], row["parameters"]) == (3, "0002", 61_706)
+
+
+def test_a_run_that_only_failed_does_not_hide_the_figures_before_it(tmp_path: Path) -> None:
+    failed = [measured(SLOW, 2, "lenet5", 1, status="crashed", error="signal 11")]
+    rows = kept(tmp_path, three(SLOW, 1, "lenet5", 0.01, 0.01), failed)
+    table = points(rows.frame)
+    assert found(architectures(table, ["0001", "0002"]), model="lenet5")["run"] == "0001"
+    row = found(troubles(table, ["0001", "0002"]), what="failed")
+    assert (row["run"], row["detail"]) == ("0002", "1 of 1: crashed: signal 11")
+
+
+def test_settings_beyond_the_default_are_named(tmp_path: Path) -> None:
+    changes = {"jit": "on", "threads": "1", "precision": "mixed_float16"}
+    rows = kept(tmp_path, three(SLOW, 1, "lenet5", 0.01, 0.01, **changes))
+    table = architectures(points(rows.frame), ["0001"])
+    assert table.column("setting") == ["mixed_float16, XLA, 1 thread"]
+
+
+# Summary
+
+
+def test_what_is_missing_or_unsteady_comes_first_and_plainly(tmp_path: Path) -> None:
+    slow_first = [*three(SLOW, 1, "lenet5", 1.0, 1.0, 1.0), *three(SLOW, 1, "vgg16", 1.0, 1.0, 1.0)]
+    wide = three(SLOW, 2, "lenet5", 1.0, 1.1, 1.5)
+    unsteady = three(SLOW, 2, "resnet50", 1.0, 1.0, status="unsteady")
+    rows = kept(tmp_path, slow_first, [*wide, *unsteady])
+    table = troubles(points(rows.frame), ["0001", "0002"])
+    assert [row["what"] for row in table.records()] == [
+        "missing", "unsteady", "wide spread", "few processes",
+    ]  # fmt: skip
+    missing = found(table, what="missing")
+    assert missing["case"] == "vgg16-train-cpu-b32-float32"
+    assert missing["detail"] == "not in run 0002, the newest; last in 0001"
+    assert found(table, what="unsteady")["detail"] == "2 of 2 processes"
+    assert found(table, what="wide spread")["detail"].startswith("22.7% between 3 processes")
+    assert found(table, what="few processes")["case"] == "resnet50-train-cpu-b32-float32"
+
+
+def test_a_quiet_history_has_no_troubles(tmp_path: Path) -> None:
+    rows = kept(tmp_path, three(SLOW, 1, "lenet5", 1.0, 1.01, 1.02))
+    assert troubles(points(rows.frame), ["0001"]).rows == ()
+
+
+def test_machines_say_what_where_when_and_how_many(tmp_path: Path) -> None:
+    rows = read_rows([results_of_two_machines(tmp_path)])
+    row = found(machines(rows.frame), hardware=f"{SLOW} cpu")
+    assert (row["runs"], row["cases"], row["processes"]) == (4, 9, 4 * 27)
+    assert (row["without_figures"], row["commits"]) == (1, 3)
+    assert row["tensorflow"] == "2.20.0, 2.21.0"
+    assert (row["first"], row["last"]) == ("2026-01-02 03:04", "2026-01-05 03:04")
+
+
+# Hardware
+
+
+def test_a_speed_up_is_of_plain_step_times_and_gaps_are_shown(tmp_path: Path) -> None:
+    slow = [*three(SLOW, 1, "lenet5", 0.08, 0.08, 0.08), *three(SLOW, 1, "vgg16", 1.0, 1.0, 1.0)]
+    rows = kept(tmp_path, slow, three(FAST, 1, "lenet5", 0.02, 0.02, 0.02))
+    table = hardware(rows.frame, {FAST: 4.0})
+    row = found(table, model="lenet5", hardware=f"{FAST} cpu")
+    assert row["speedup"] == pytest.approx(4.0)
+    assert (row["low"], row["high"]) == pytest.approx((4.0, 4.0))
+    assert row["samples_per_price"] == pytest.approx(32 / 0.02 * 1.02 / 4)
+    assert found(table, model="lenet5", hardware=f"{SLOW} cpu")["samples_per_price"] is None
+    gap = found(table, model="vgg16", hardware=f"{FAST} cpu")
+    assert (gap["note"], gap["step_time_p50_s"]) == ("not measured", None)
+    mean = found(table, model=GEOMETRIC_MEAN)
+    assert mean["speedup"] == pytest.approx(4.0)
+    assert mean["note"] == f"over 1 of 2 cases, those that {SLOW} cpu has too"
+
+
+def test_two_processes_give_a_ratio_without_an_interval_and_say_so(tmp_path: Path) -> None:
+    rows = kept(tmp_path, three(SLOW, 1, "lenet5", 2.0, 2.0), three(FAST, 1, "lenet5", 1.0, 1.0))
+    row = found(hardware(rows.frame, {}), model="lenet5", hardware=f"{SLOW} cpu")
+    assert row["speedup"] == pytest.approx(0.5)
+    assert row["note"] == "fewer than 3 processes"
+    assert "low" not in row
+
+
+def test_earlier_processes_count_where_the_newest_are_few_and_the_software_is_the_same(
+    tmp_path: Path,
+) -> None:
+    same, other = {"tensorflow": "2.21.0"}, {"tensorflow": "2.20.0"}
+    rows = kept(
+        tmp_path,
+        three(SLOW, 1, "lenet5", 7.0, **other),
+        three(SLOW, 2, "lenet5", 2.0, 2.0, **same),
+        three(SLOW, 3, "lenet5", 2.0, **same),
+        three(FAST, 1, "lenet5", 1.0, 1.0, 1.0),
+    )
+    row = found(hardware(rows.frame, {}), model="lenet5", hardware=f"{SLOW} cpu")
+    assert (row["n"], row["step_time_p50_s"]) == (3, 2)
+
+
+def test_a_gpu_is_set_against_the_cpu_of_the_same_machine(tmp_path: Path) -> None:
+    cpu, gpu = three(SLOW, 1, "lenet5", 2.0), three(SLOW, 1, "lenet5", 1.0, device="gpu:0")
+    rows = kept(tmp_path, [*cpu, *gpu])
+    names = {row["hardware"] for row in hardware(rows.frame, {}).records()}
+    assert names == {f"{SLOW} cpu", f"{SLOW} gpu:0"}
+
+
+def test_energy_is_told_where_it_is_known(tmp_path: Path) -> None:
+    rows = kept(tmp_path, three(SLOW, 1, "lenet5", 2.0), three(FAST, 1, "lenet5", 1.0))
+    frame = rows.frame.assign(joules_per_sample=[0.5, 0.25])
+    values = {row["hardware"]: row["samples_per_joule"] for row in hardware(frame, {}).records()
+              if row["model"] == "lenet5"}  # fmt: skip
+    assert sorted(values.values()) == [2, 4]
+    assert architectures(points(frame), ["a", "b"]).column("joules_per_sample") == [0.5, 0.25]
+
+
+def test_a_price_of_an_unknown_machine_is_refused(tmp_path: Path) -> None:
+    kept(tmp_path, three(SLOW, 1, "lenet5", 2.0, 2.0))
+    with pytest.raises(OptionError, match="--price: no row is of the machine 'mac'; expected one"):
+        build([tmp_path / "results"], prices={"mac": 1.0})
+
+
+def test_one_machine_alone_is_not_compared(tmp_path: Path) -> None:
+    rows = kept(tmp_path, three(SLOW, 1, "lenet5", 2.0, 2.0))
+    assert hardware(rows.frame, {}).rows == ()
+
+
+# History
+
+
+def test_history_has_the_run_behind_each_point_its_interval_and_its_verdict(
+    tmp_path: Path,
+) -> None:
+    rows = kept(
+        tmp_path,
+        three(SLOW, 1, "lenet5", 1 / math.e, 1.0, math.e, commit="a" * 40, dirty=True),
+        three(SLOW, 2, "lenet5", 1.0),
+    )
+    said = [judgement(run="0002", verdict="inconclusive", unconfirmed=True, fails=False)]
+    append_verdicts(tmp_path / "results" / SLOW / "verdicts.csv", said)
+    table = history(points(rows.frame), rows.runs, step_time_verdicts(rows.runs))
+    first, second = table.records()
+    assert (first["run"], first["commit"]) == ("0001", "aaaaaaaaaaaa (dirty)")
+    # one pooled spread: variance 1 with 2 degrees of freedom, whose quantile is 4.30265
+    assert first["high"] == pytest.approx(math.exp(4.30265 / math.sqrt(3)), rel=1e-5)
+    assert second["high"] == pytest.approx(math.exp(4.30265), rel=1e-5)
+    assert (first["verdict"], second["verdict"]) == (None, "inconclusive (unconfirmed)")
+
+
+def test_a_failed_run_stays_in_the_history_with_its_reason(tmp_path: Path) -> None:
+    rows = kept(tmp_path, [measured(SLOW, 1, "lenet5", 1, status="timeout", error="hung")],
+                three(SLOW, 2, "lenet5", 1.0))  # fmt: skip
+    table = history(points(rows.frame), rows.runs, {})
+    assert table.column("trouble") == ["timeout: hung", None]
+    assert table.column("step_time_p50_s") == [None, 1]
+
+
+def test_a_long_history_keeps_the_newest_points_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history_module, "MOST_POINTS", 12)
+    rows = kept(tmp_path, *(three(SLOW, run, "lenet5", 1.0) for run in range(1, 21)))
+    table = history(points(rows.frame), rows.runs, {})
+    assert table.column("run") == [f"{run:04d}" for run in range(9, 21)]
+    assert "The newest 12 runs of each case; 8 earlier points are left out." in table.caption
+
+
+# Batch size, distribution, replicas, roofline
+
+
+def test_batch_sizes_need_two(tmp_path: Path) -> None:
+    both = [*three(SLOW, 1, "lenet5", 1.0, batch_size=8), *three(SLOW, 1, "lenet5", 2.0)]
+    rows = kept(tmp_path, [*both, *three(SLOW, 1, "vgg16", 1.0)])
+    table = batch_sizes(points(rows.frame))
+    assert table.column("model") == ["lenet5", "lenet5"]
+    assert table.column("batch_size") == [8, 32]
+
+
+def test_distribution_has_the_quantiles_of_the_newest_run(tmp_path: Path) -> None:
+    rows = kept(tmp_path, three(SLOW, 1, "lenet5", 1.0, 1.0, task="infer"))
+    row = found(distribution(points(rows.frame)), model="lenet5")
+    assert row["group"] == f"{SLOW} cpu, infer, batch 32"
+    assert [row[name] for name in ("min", "p10", "p50", "p99", "max")] == [0.9, 0.95, 1, 1.3, 1.5]
+
+
+def test_scaling_is_against_one_replica_of_the_same_case(tmp_path: Path) -> None:
+    rows = kept(
+        tmp_path,
+        [
+            *three(SLOW, 1, "lenet5", 1.0, throughput_samples_per_s=100.0),
+            *three(SLOW, 1, "lenet5", 1.0, replicas=2, throughput_samples_per_s=150.0),
+            *three(SLOW, 1, "vgg16", 1.0, replicas=2, throughput_samples_per_s=10.0),
+        ],
+    )
+    table = scaling(points(rows.frame))
+    assert table.column("replicas") == [1, 2]
+    assert table.column("efficiency") == [1, 0.75]
+
+
+def test_roofline_needs_ceilings_and_tells_what_of_them_is_reached(tmp_path: Path) -> None:
+    rows = kept(
+        tmp_path,
+        [
+            *three(SLOW, 1, "lenet5", 1.0, task="infer", flops_per_sample=1000,
+                   throughput_samples_per_s=10.0),
+            *three(SLOW, 1, "vgg16", 1.0, flops_per_sample=1000, throughput_samples_per_s=10.0),
+        ],
+    )  # fmt: skip
+    assert roofline(points(rows.frame)).rows == ()
+    known = rows.frame.assign(
+        peak_flops_per_s=40_000.0, peak_bytes_per_s=1_000.0, bytes_per_sample=[50.0, 50.0]
+    )
+    table = roofline(points(known))
+    infer = found(table, model="lenet5")
+    assert (infer["intensity"], infer["flops_per_s"]) == (20, 10_000)
+    assert (infer["attainable_flops_per_s"], infer["share"]) == (20_000, 0.5)
+    train = found(table, model="vgg16")  # three times the FLOPs, under the other ceiling
+    assert (train["intensity"], train["flops_per_s"]) == (60, 30_000)
+    assert (train["attainable_flops_per_s"], train["share"]) == (40_000, 0.75)
+
+
+def test_the_ceilings_meet_at_the_ridge() -> None:
+    assert attainable(10.0, 100.0, 10.0) == 100.0
+    assert attainable(9.0, 100.0, 10.0) == 90.0
+    assert attainable(11.0, 100.0, 10.0) == 100.0
+
+
+# Pareto front
+
+
+@pytest.mark.parametrize(
+    ("points_", "front"),
+    [
+        ([], []),
+        ([(1, 1)], [True]),
+        ([(1, 5), (2, 3), (3, 9)], [True, False, True]),
+        ([(2, 3), (2, 5)], [False, True]),  # as many parameters, more throughput
+        ([(1, 5), (2, 5)], [True, False]),  # as much throughput, fewer parameters
+        ([(1, 5), (1, 5)], [True, True]),
+    ],
+)
+def test_the_front_is_what_none_beats(
+    points_: list[tuple[float, float]], front: list[bool]
+) -> None:
+    assert pareto_front(points_) == front
+
+
+def test_pareto_groups_like_cases(tmp_path: Path) -> None:
+    rows = kept(
+        tmp_path,
+        [
+            *three(SLOW, 1, "lenet5", 0.010),  # 61,706 parameters
+            *three(SLOW, 1, "mini_resnet", 0.040),  # 270,218
+            *three(SLOW, 1, "lenet5", 0.010, batch_size=64),
+        ],
+    )
+    table = pareto(points(rows.frame))
+    assert table.column("group") == [f"{SLOW} cpu, train, batch 32"] * 2
+    assert table.column("front") == ["on the front", None]
+
+
+# As Keras lists its applications
+
+
+def test_the_applications_table_takes_inference_of_32_samples(tmp_path: Path) -> None:
+    infer = {"task": "infer"}
+    rows = kept(
+        tmp_path,
+        [
+            *three(SLOW, 1, "lenet5", 0.010, 0.012, 0.014, **infer),
+            *three(SLOW, 1, "lenet5", 0.001, device="gpu:0", **infer),
+            *three(SLOW, 1, "lenet5", 5.0, **infer, jit="on"),
+            *three(SLOW, 1, "lenet5", 5.0, **infer, batch_size=1),
+            *three(SLOW, 1, "vgg16", 5.0),
+        ],
+    )
+    table = applications(points(rows.frame), {"lenet5": 5})
+    row = found(table, model="lenet5")
+    assert (row["cpu_step_s"], row["gpu_step_s"]) == (0.012, 0.001)
+    assert (row["depth"], row["parameters"], row["model_bytes"]) == (5, 61_706, 246_824)
+    assert table.column("model") == ["lenet5"]
+    assert "convmark run --tasks infer --batch-sizes 32" in table.caption
+
+
+# Verdicts
+
+
+def test_verdicts_that_fail_come_first_and_the_rest_is_counted() -> None:
+    table = judged(
+        [
+            judgement(case="b", verdict="unchanged", fails=False),
+            judgement(case="a", verdict="inconclusive", fails=False),
+            judgement(case="c", verdict="regressed", fails=True),
+            judgement(case="c", metric="parameters", verdict="unchanged", fails=False),
+        ],
+        "main",
+    )
+    assert table.title == "Verdicts: 1 fail"
+    assert table.column("case") == ["c", "a", "b"]
+    assert "1 more with nothing to add" in table.caption
+
+
+# All of them
+
+
+def test_tables_of_a_hostile_name_hold_it_as_it_is(tmp_path: Path) -> None:
+    report = build([results_of_two_machines(tmp_path)])
+    names = [table.key for table in report.tables]
+    assert names[:3] == ["troubles", "machines", "architectures"]
+    assert "roofline" not in names
+    assert HOSTILE in next(t for t in report.tables if t.key == "architectures").column("model")
+    assert report.lead == "6 runs, 2 machines, 9 cases, 144 processes, 1 without figures."

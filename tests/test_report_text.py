@@ -1,0 +1,48 @@
+"""Tables as text, Markdown and CSV; names from outside stay text in each."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+from convmark.report.tables.table import Table, heading
+from convmark.report.tables.text import CSV_HEADER, csv_text, markdown_text, terminal_text
+
+HEADINGS = (heading("model", "model"), heading("step", "step p50", "seconds"))
+
+
+def table(*rows: tuple[object, ...], key: str = "t") -> Table:
+    return Table(
+        key=key, title="Title", caption="Said <so>.", headings=HEADINGS, rows=rows, empty="Nothing."
+    )
+
+
+def test_the_terminal_shows_title_numbers_scaled_and_caption() -> None:
+    lines = terminal_text([table(("lenet5", 0.0101))]).splitlines()
+    assert lines[:2] == ["Title", "====="]
+    assert lines[5].split() == ["lenet5", "10.1", "ms"]
+    assert lines[-1] == "Said <so>."
+
+
+def test_a_table_without_rows_says_so_in_every_form() -> None:
+    assert "Nothing." in terminal_text([table()])
+    assert "Nothing." in markdown_text([table()])
+    assert csv_text([table()]) == ",".join(CSV_HEADER)
+
+
+def test_markdown_folds_what_is_not_first_and_keeps_cells_plain() -> None:
+    hostile = table(("a|b <script>*x*</script>\nc", 1.0))
+    text = markdown_text([table(("lenet5", 1.0))], folded=[hostile])
+    assert text.index("## Title") < text.index("<details><summary>Title</summary>")
+    (row,) = [line for line in text.splitlines() if "script" in line]
+    assert row.startswith("| a\\|b &lt;script&gt;\\*x\\*&lt;/script&gt; c")
+    assert "Said &lt;so&gt;." in text
+
+
+def test_csv_has_unrounded_values_and_units_and_no_formula() -> None:
+    text = csv_text([table(("=1+1", 0.012345678901234), ("lenet5", None), key="architectures")])
+    assert list(csv.reader(io.StringIO(text)))[1:] == [
+        ["architectures", "1", "model", "", "'=1+1"],
+        ["architectures", "1", "step", "s", "0.012345678901234"],
+        ["architectures", "2", "model", "", "lenet5"],
+    ]
