@@ -26,7 +26,12 @@ class Answers(Protocol):
 
 
 def describe_models(
-    models: Sequence[str], interpreter: Answers, seed: int, machine_folder: Path
+    models: Sequence[str],
+    interpreter: Answers,
+    seed: int,
+    machine_folder: Path,
+    *,
+    backend: str = "tensorflow",
 ) -> list[Path]:
     """Have a fresh process describe each model; return the files written, JSON and SVG.
 
@@ -38,7 +43,7 @@ def describe_models(
     """
     written = []
     for model in dict.fromkeys(models):
-        case = Case(model=model, task="infer")
+        case = Case(model=model, task="infer", backend=backend)
         answer = interpreter.answer({"kind": "describe", "case": case.as_fields(), "seed": seed})
         described, built = answer.event("described"), answer.event("built")
         environment = answer.event("environment")

@@ -34,11 +34,6 @@ class Fleet:
             for backend in backends
         }
 
-    @property
-    def first(self) -> launch.Interpreter:
-        """The interpreter of the first backend, for what is the same in all of them."""
-        return next(iter(self._interpreters.values()))
-
     def __enter__(self) -> Fleet:
         return self
 

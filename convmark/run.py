@@ -393,6 +393,6 @@ def facts_of(
         commit=commit.sha,
         dirty=commit.dirty,
         flags=speed_flags(environ),
-        ceilings=ceilings or {},
         environ=choosing(environ),
+        ceilings=ceilings or {},
     )

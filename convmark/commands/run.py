@@ -62,8 +62,7 @@ def run(options: Options, *, describe: bool = False) -> tuple[bool, bool]:
             try:
                 measured = _measure(one, options, machine, run_file)
                 if describe:
-                    models = [case.model for case in one.cases]
-                    describe_models(models, one.fleet.first, options.seed, run_file.path.parent)
+                    _describe(one, options, run_file)
             except KeyboardInterrupt:
                 _say(f"interrupted; {kept(run_file)}")
                 return False, True
@@ -112,6 +111,14 @@ def _measure(planned: _Planned, options: Options, machine: Machine, run_file: Ru
     print(summary_table([result.record for result in results]))
     print(f"\n{kept(run_file)}")
     return whole
+
+
+def _describe(planned: _Planned, options: Options, run_file: RunFile) -> None:
+    """Keep each model's layers, as the first of the backends builds them."""
+    backend = options.backends[0]
+    models = [case.model for case in planned.cases]
+    folder = run_file.path.parent
+    describe_models(models, planned.fleet, options.seed, folder, backend=backend)
 
 
 def _search(

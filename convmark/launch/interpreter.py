@@ -80,9 +80,9 @@ class Interpreter:
         self._zoo = zoo
         self._first_on_path = [str(folder) for folder in first_on_path]
         self._environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        self._environ |= _VARIABLES[backend]
         # the driver's own order, so that gpu:1 of a case is the card that NVML calls 1
         self._environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+        self._environ |= _VARIABLES[backend]
         self._numbers = itertools.count(1)
         self._logs = tempfile.TemporaryDirectory(prefix="convmark-")
         self._server: Server | None = None

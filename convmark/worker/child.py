@@ -157,11 +157,6 @@ def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:
         measurement.measure(case, builder, plan, framework, emit)
 
 
-def _ceiling(request: dict[str, Any], framework: Any, emit: Emit) -> None:
-    _make_ready(request, framework, emit)
-    ceiling.measure(framework, emit)
-
-
 def _probe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     case, builder = _make_ready(request, framework, emit)
     measurement.prove_instruments(
@@ -177,10 +172,15 @@ def _describe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     emit("finished")
 
 
+def _ceiling(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+    _make_ready(request, framework, emit)
+    ceiling.measure(framework, emit)
+
+
 _KINDS = {
     "ceiling": _ceiling,
+    "describe": _describe,
     "inspect": _inspect,
     "measure": _measure,
     "probe": _probe,
-    "describe": _describe,
 }

@@ -205,8 +205,8 @@ def windows(
     pulse: Pulse,
     clock: Clock = time.perf_counter,
     *,
-    number: int = MIN_WINDOWS,
     least_s: float = 0.0,
+    number: int = MIN_WINDOWS,
 ) -> Windows:
     """Return this many windows of at least 0.1 s each.
 
