@@ -50,13 +50,15 @@ def _spin() -> None:
         sum(range(10_000))
 
 
-def bench(project: Path, results: Path, models: str, threads: str) -> dict[str, object]:
+def bench(
+    project: Path, results: Path, models: str, threads: str, processes: int
+) -> dict[str, object]:
     """Run the training suite against its history; return its step times' verdicts."""
     began = time.monotonic()
     done = run(
         sys.executable, "-m", "pytest", "bench/test_training.py", f"--models={models}",
-        f"--threads={threads}", "--time-budget=1", f"--results={results}", "--benchmark-compare",
-        "-q", "-p", "no:cacheprovider", folder=project,
+        f"--threads={threads}", f"--processes={processes}", "--time-budget=1",
+        f"--results={results}", "--benchmark-compare", "-q", "-p", "no:cacheprovider", folder=project,
         env={**os.environ, "PYTHONPATH": str(project)},
     )  # fmt: skip
     if done.returncode not in (0, 1):
@@ -75,8 +77,9 @@ def bench(project: Path, results: Path, models: str, threads: str) -> dict[str, 
 
 def once(diary: Diary, name: str, project: Path, results: Path, models: str, note: str) -> None:
     """Do one run unless it is done, and print what came of it."""
+    processes = 2 if models == CASES else 4  # one case alone is soon measured
     if name not in diary.done:
-        diary.keep(name, bench(project, results, models, diary.done["threads"]))
+        diary.keep(name, bench(project, results, models, diary.done["threads"], processes))
     found = diary.done[name]
     print(f"\n{name}: {note}; exit {found['exit']}, {found['seconds']} s")
     for line in [*found["confirmed"], *found["verdicts"]]:

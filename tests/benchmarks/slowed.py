@@ -13,7 +13,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 VICTIM = "lenet5"
-TRIAL_ELEMENTS = 100_000
+TRIAL_ELEMENTS = 500_000
+"""About 10 % of LeNet-5's training step, near the sizes that are asked for."""
 
 BURN = '''
 
