@@ -32,6 +32,10 @@ Source: Kaplan et al., "Scaling laws for neural language models" (2020), arXiv:2
 """
 
 
+BUSY_SHARE = 0.1
+"""Of the CPUs' time: where others took more, a CPU's ceiling would be theirs."""
+
+
 def _column(unit: str, meaning: str) -> Any:
     return dataclasses.field(metadata={"group": "ceiling", "unit": unit, "meaning": meaning})
 
@@ -136,9 +140,18 @@ def gather(
         if ceiling is None:
             say(f"no ceilings of {device} in {precision}: {answer.status}: {answer.message}")
             continue
+        if (share := _taken_by_others(case, answer)) > BUSY_SHARE:
+            say(f"ceilings of {device} are not kept: others took {share:.0%} of the CPUs")
+            continue
         append_rows(path, _HEADER, [[to_cell(getattr(ceiling, name)) for name in _HEADER]])
         known[ceiling.key] = ceiling
     return known
+
+
+def _taken_by_others(case: Case, answer: Answer) -> float:
+    """Return the share of the CPUs' time that others took; 0 for a GPU, and where unknown."""
+    share = (answer.event("state") or {}).get("other_cpu_share")
+    return float(share) if share is not None and case.device == "cpu" else 0.0
 
 
 def _missing(cases: Iterable[Case], known: Mapping[Key, Ceiling], which: str) -> Sequence[Case]:

@@ -65,14 +65,13 @@ class Facts:
     commit: str | None
     dirty: bool | None
     flags: str
+    ceilings: Mapping[Key, Ceiling] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     """The variables that choose which GPUs a worker sees."""
 
     def card(self, case: Case) -> Card | None:
         """The card that the case is measured on; None on the CPU, and where it is not known."""
         return card_of(case.device, self.machine.gpus, self.environ)
-
-    ceilings: Mapping[Key, Ceiling] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

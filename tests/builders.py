@@ -125,6 +125,11 @@ def runs_out_of_device_memory() -> None:
     raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
 
+def asks_for_more_than_there_is() -> Any:
+    """Asks Keras's framework for 256 TiB, more than a process can address."""
+    return keras.ops.zeros((1 << 46,))
+
+
 def leaves_a_program() -> Any:
     """Starts a program that ignores a polite end."""
     program = subprocess.Popen(["sh", "-c", "trap '' TERM; while :; do sleep 1; done"])

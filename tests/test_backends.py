@@ -179,6 +179,17 @@ def test_one_thread_is_one_thread(backend: str, folder: Path) -> None:
     assert sum(rounds["case_cpu_s"]) <= 1.1 * sum(rounds["case_wall_s"])
 
 
+def test_out_of_memory_is_told_apart_from_other_errors(
+    backend: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(BUILDERS)
+    with Interpreter(environ=environ(folder), backend=backend) as interpreter:
+        full = interpreter.answer(measured("builders:asks_for_more_than_there_is", backend=backend))
+        other = interpreter.answer(measured("builders:raises", backend=backend))
+    assert full.status == "out_of_memory"
+    assert other.status == "error"
+
+
 def test_torch_compiles_where_it_is_asked_to(folder: Path) -> None:
     skip_without("torch")
     asked = measured("lenet5", task="train", batch_size=8, backend="torch")

@@ -25,8 +25,9 @@ GPU = Case(model="lenet5", task="infer", device="gpu:0", precision="tf32")
 class Worker:
     """Answers like one that measures ceilings, and remembers for which cases it was asked."""
 
-    def __init__(self, status: str = "ok") -> None:
+    def __init__(self, status: str = "ok", others: float | None = 0.1) -> None:
         self.asked: list[Any] = []
+        self.others = others
         self.status = status
 
     def __call__(self, request: Mapping[str, Any]) -> Answer:
@@ -36,6 +37,7 @@ class Worker:
             {"event": "environment", "tensorflow": "2.21.0"},
             {"event": "product", "matrix_size": 2048, "flops_per_s": 1e11},
             {"event": "copy", "copy_bytes": 2**28, "bytes_per_s": 1e10},
+            {"event": "state", "other_cpu_share": self.others},
             {"event": "finished"},
         ]
         message = "" if self.status == "ok" else "no memory"
@@ -90,6 +92,15 @@ def test_a_cpu_has_a_ceiling_only_where_it_is_asked_for(
 def test_a_ceiling_that_is_there_is_given_without_asking(gathered: Gather) -> None:
     gathered([CPU], Worker(), "on")
     assert set(gathered([CPU], Worker(), "off")) == {key_of(CPU)}
+
+
+def test_a_ceiling_of_a_busy_cpu_is_not_kept_but_that_of_a_gpu_beside_it_is(
+    gathered: Gather, said: list[str]
+) -> None:
+    busy = Worker(others=0.11)
+    assert set(gathered([CPU, GPU], busy, "on")) == {key_of(GPU)}
+    assert "ceilings of cpu are not kept: others took 11% of the CPUs" in said
+    assert set(gathered([CPU], Worker(others=None), "on")) == {key_of(CPU), key_of(GPU)}
 
 
 def test_other_threads_have_another_ceiling(gathered: Gather) -> None:
@@ -193,10 +204,9 @@ def test_a_worker_measures_the_ceilings_of_its_cpu(backend: str, tmp_path: Path)
         pytest.skip(f"{backend} is not installed; its ceilings are measured")
     case = Case(model="lenet5", task="train", backend=backend)
     with Interpreter(environ=environ(tmp_path), backend=backend) as interpreter:
-        known = gather(
-            [case], interpreter.answer, tmp_path / "ceilings.csv", which="on", say=lambda line: None
-        )
-    found = known[key_of(case)]
-    assert 1e8 < found.peak_flops_per_s < 1e14
-    assert 1e8 < found.peak_bytes_per_s < 1e12
-    assert found.version[0].isdigit()
+        answer = interpreter.answer({"kind": "ceiling", "case": case.as_fields(), "seed": 0})
+    assert (answer.status, answer.message) == ("ok", "")
+    product, copy = answer.event("product") or {}, answer.event("copy") or {}
+    assert 1e7 < product["flops_per_s"] < 1e14
+    assert 1e7 < copy["bytes_per_s"] < 1e12
+    assert 0 <= (answer.event("state") or {})["other_cpu_share"] <= 1

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from convmark.worker import timing
+from convmark.worker.feeding import fed_windows
+from convmark.worker.first_step import first_step
 from convmark.worker.timing import (
     Pulse,
     Rounds,
     WarmUp,
     Windows,
-    fed_windows,
-    first_step,
     quiet_collector,
     rounds,
     steps,

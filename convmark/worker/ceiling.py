@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from convmark.worker import timing
+from convmark.worker import rivals, timing
 
 __all__ = ["measure"]
 
@@ -30,11 +30,13 @@ def measure(backend: Any, emit: Emit) -> None:
     Raises:
         Exception: whatever the smallest operation raises, out of memory included.
     """
+    before = rivals.usage()
     pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
     size, products_per_s = _best(backend.matrix_product, PRODUCT_SIZES, _flops, backend, pulse)
     emit("product", matrix_size=size, flops_per_s=products_per_s)
     copied, bytes_per_s = _best(backend.copy, COPY_BYTES, _moved_bytes, backend, pulse)
     emit("copy", copy_bytes=copied, bytes_per_s=bytes_per_s)
+    emit("state", other_cpu_share=rivals.other_cpu_share(before, rivals.usage()))
     emit("finished")
 
 

@@ -20,6 +20,8 @@ from typing import Any
 
 from convmark.case import Case
 from convmark.worker import flops, probe, reference, rivals, timing
+from convmark.worker.feeding import fed_windows
+from convmark.worker.first_step import first_step
 from convmark.worker.memory import HostMemory, peak_above
 
 __all__ = [
@@ -68,7 +70,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     model = _build(case, builder, plan.seed, backend, emit)
     step = _make_step(case, model, plan.seed, backend)
 
-    first, token = timing.first_step(step, backend)
+    first, token = first_step(step, backend)
     emit(
         "first_step",
         seconds=first.total_s,
@@ -102,7 +104,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         )
         feed = backend.feed(model, case.task, case.batch_size, plan.seed)
         with contextlib.closing(feed):
-            fed = timing.fed_windows(step, feed, backend, timing.median(times_s), pulse)
+            fed = fed_windows(step, feed, backend, timing.median(times_s), pulse)
         emit("input_bound", steps=fed.steps, times_s=_rounded(fed.times_s))
         _count_work(model, backend, emit)
         emit("phase", phase="rounds")

@@ -15,14 +15,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 __all__ = [
-    "FirstStep",
     "Pulse",
     "Rounds",
     "Turn",
     "WarmUp",
     "Windows",
-    "fed_windows",
-    "first_step",
     "median",
     "quiet_collector",
     "rounds",
@@ -43,7 +40,6 @@ MIN_STEPS, WANTED_STEPS, MAX_STEPS = 30, 100, 1000
 """30 always, 100 where half the budget allows, 1,000 (for p99) where it allows all of them."""
 
 MIN_WINDOWS = 5
-FED_WINDOWS = 3
 MIN_WINDOW_S = 0.1
 
 MIN_ROUNDS = 10
@@ -52,20 +48,6 @@ Step = Callable[[], Any]
 Clock = Callable[[], float]
 
 median = statistics.median
-
-
-@dataclass(frozen=True)
-class FirstStep:
-    """Seconds of making the graph, and of the first execution, compilation included."""
-
-    trace_s: float | None
-    """None where nothing is traced."""
-    execution_s: float
-
-    @property
-    def total_s(self) -> float:
-        """The time to the first step."""
-        return (self.trace_s or 0.0) + self.execution_s
 
 
 @dataclass(frozen=True)
@@ -147,17 +129,6 @@ def timed_step(step: Step, backend: Any, clock: Clock = time.perf_counter) -> tu
     token = step()
     backend.synchronise(token)
     return clock() - began, token
-
-
-def first_step(step: Any, backend: Any, clock: Clock = time.perf_counter) -> tuple[FirstStep, Any]:
-    """Take the first step, its tracing apart where it has one, and return its result too."""
-    trace_s = None
-    if step.trace is not None:
-        began = clock()
-        step.trace()
-        trace_s = clock() - began
-    seconds, token = timed_step(step, backend, clock)
-    return FirstStep(trace_s, seconds), token
 
 
 def warm_up(
@@ -261,29 +232,6 @@ def windows(
         if shortest_s >= MIN_WINDOW_S:
             return Windows(count, times_s, run_steps)
         count = max(count + 1, -int(-count * MIN_WINDOW_S * 1.1 // shortest_s))
-
-
-def fed_windows(
-    step: Any,
-    feed: Iterator[tuple[Any, ...]],
-    backend: Any,
-    step_time_s: float,
-    pulse: Pulse,
-    clock: Clock = time.perf_counter,
-) -> Windows:
-    """Return three windows of steps that each take the next batch of the feed.
-
-    Args:
-        feed: yields batches from host memory; it is filled by three steps that are dropped.
-    """
-
-    def fed() -> Any:
-        return step.run(*next(feed))
-
-    for _ in range(FED_WINDOWS):
-        backend.synchronise(fed())
-        pulse.beat("windows")
-    return windows(fed, backend, step_time_s, pulse, clock, number=FED_WINDOWS)
 
 
 def rounds(

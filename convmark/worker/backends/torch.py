@@ -73,7 +73,7 @@ class Torch(Keras3Backend):
     def is_out_of_memory(self, error: BaseException) -> bool:
         if isinstance(error, torch.cuda.OutOfMemoryError):
             return True
-        return isinstance(error, RuntimeError) and "not enough memory" in str(error)
+        return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
     def synchronise(self, token: tuple[Any, Any]) -> None:
         """Wait until the device has finished all steps so far; a CPU has when the call returns."""

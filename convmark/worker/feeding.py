@@ -1,0 +1,36 @@
+"""Input-bound throughput: windows whose every step waits for a batch of its own from the host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from convmark.worker.timing import Clock, Pulse, Windows, windows
+
+__all__ = ["FED_WINDOWS", "fed_windows"]
+
+FED_WINDOWS = 3
+
+
+def fed_windows(
+    step: Any,
+    feed: Iterator[tuple[Any, ...]],
+    backend: Any,
+    step_time_s: float,
+    pulse: Pulse,
+    clock: Clock = time.perf_counter,
+) -> Windows:
+    """Return three windows of steps that each take the next batch of the feed.
+
+    Args:
+        feed: yields batches from host memory; it is filled by three steps that are dropped.
+    """
+
+    def fed() -> Any:
+        return step.run(*next(feed))
+
+    for _ in range(FED_WINDOWS):
+        backend.synchronise(fed())
+        pulse.beat("windows")
+    return windows(fed, backend, step_time_s, pulse, clock, number=FED_WINDOWS)
