@@ -148,7 +148,7 @@ class Record:
         "samples/s", "samples of a window over its wall seconds, the median window"
     )
     input_bound_throughput_samples_per_s: float | None = _time(
-        "samples/s", "the same of windows fed from host memory, each step a batch of its own"
+        "samples/s", "of windows fed from host memory, a batch each step; of a case's first process"
     )
     peak_flops_per_s: float | None = _time(
         "FLOP/s", "ceiling of the device: a large matrix product in the same precision"

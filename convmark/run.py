@@ -187,7 +187,7 @@ def execute(
         fresh = options.isolation != "none"
         with watching(facts.card(job.case), fresh=fresh) as watch:
             answer = interpreter.answer(
-                request_of(job.case, options),
+                request_of(job.case, options, fed=job.process == 1),
                 functools.partial(_tell, observer, watch, job),
             )
         result = _result(job, answer, options, facts, started, watch)
@@ -196,14 +196,22 @@ def execute(
         observer.ended(job, result.record)
 
 
-def request_of(case: Case, options: Options, *, smoke: bool = False) -> dict[str, Any]:
-    """Return what a worker is asked for one case; `smoke` runs it once, untimed."""
+def request_of(
+    case: Case, options: Options, *, smoke: bool = False, fed: bool = True
+) -> dict[str, Any]:
+    """Return what a worker is asked for one case.
+
+    Args:
+        smoke: runs it once, untimed.
+        fed: measures the input-bound throughput too; one process of a case does, for its time.
+    """
     return {
         "kind": "measure",
         "case": case.as_fields(),
         "seed": options.seed,
         "time_budget_s": options.time_budget_s,
         "smoke": smoke,
+        "fed": fed,
     }
 
 
@@ -328,7 +336,7 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "windows": len(windows["times_s"]),
         "window_steps": windows["steps"],
         "throughput_samples_per_s": _throughput(case, windows),
-        "input_bound_throughput_samples_per_s": _throughput(case, events["input_bound"]),
+        "input_bound_throughput_samples_per_s": _throughput(case, events.get("input_bound")),
         **_paired(events["rounds"]),
         "host_memory_baseline_bytes": peaks["baseline_bytes"],
         "peak_host_memory_bytes": peaks["host_bytes"],
@@ -357,7 +365,9 @@ def _below_ceiling(record: Record, facts: Facts) -> Record:
     )
 
 
-def _throughput(case: Case, windows: Mapping[str, Any]) -> float:
+def _throughput(case: Case, windows: Mapping[str, Any] | None) -> float | None:
+    if windows is None:
+        return None
     samples = windows["steps"] * case.batch_size * case.replicas
     return float(samples / quantile(windows["times_s"], 0.5))
 

@@ -280,8 +280,10 @@ def test_a_request_has_the_case_the_seed_and_the_budget() -> None:
         "seed": 5,
         "time_budget_s": 0.5,
         "smoke": False,
+        "fed": True,
     }
     assert request_of(TRAIN, options, smoke=True)["smoke"] is True
+    assert request_of(TRAIN, options, fed=False)["fed"] is False
 
 
 def test_facts_hold_the_commit_and_the_flags_that_change_speed() -> None:

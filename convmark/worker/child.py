@@ -153,7 +153,11 @@ def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     if request["smoke"]:
         measurement.smoke(case, builder, request["seed"], framework, emit)
     else:
-        plan = measurement.Plan(seed=request["seed"], time_budget_s=request["time_budget_s"])
+        plan = measurement.Plan(
+            seed=request["seed"],
+            time_budget_s=request["time_budget_s"],
+            fed=request.get("fed", True),
+        )
         measurement.measure(case, builder, plan, framework, emit)
 
 

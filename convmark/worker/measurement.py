@@ -55,6 +55,8 @@ class Plan:
 
     seed: int
     time_budget_s: float
+    fed: bool = True
+    """Whether the throughput of steps fed from host memory is measured too."""
 
 
 def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) -> None:
@@ -102,10 +104,11 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
             host_bytes=peak_above(baseline, HostMemory()),
             device_bytes=backend.peak_memory(),
         )
-        feed = backend.feed(model, case.task, case.batch_size, plan.seed)
-        with contextlib.closing(feed):
-            fed = fed_windows(step, feed, backend, timing.median(times_s), pulse)
-        emit("input_bound", steps=fed.steps, times_s=_rounded(fed.times_s))
+        if plan.fed:
+            feed = backend.feed(model, case.task, case.batch_size, plan.seed)
+            with contextlib.closing(feed):
+                fed = fed_windows(step, feed, backend, timing.median(times_s), pulse)
+            emit("input_bound", steps=fed.steps, times_s=_rounded(fed.times_s))
         _count_work(model, backend, emit)
         emit("phase", phase="rounds")
         kind = reference.kind(case.task, case.batch_size)
