@@ -58,7 +58,8 @@ def bench(
     done = run(
         sys.executable, "-m", "pytest", "bench/test_training.py", f"--models={models}",
         f"--threads={threads}", f"--processes={processes}", "--time-budget=1",
-        f"--results={results}", "--benchmark-compare", "-q", "-p", "no:cacheprovider", folder=project,
+        f"--results={results}", "--benchmark-compare", "-q",
+        "-p", "no:cacheprovider", folder=project,
         env={**os.environ, "PYTHONPATH": str(project)},
     )  # fmt: skip
     if done.returncode not in (0, 1):
