@@ -1,4 +1,4 @@
-"""AMD's and Apple's GPUs, from recorded files and outputs."""
+"""AMD's and Apple's GPUs, from files and outputs made after their documentation."""
 
 from __future__ import annotations
 
