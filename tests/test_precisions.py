@@ -29,7 +29,11 @@ elif sys.argv[1] == "jax":
     tf32 = [{"tensorfloat32": True, "highest": False}[jax.config.jax_default_matmul_precision]]
 else:
     import torch
-    tf32 = [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):  # from 2.9; reading the old raises
+        flags = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn]
+        tf32 = [{"tf32": True, "ieee": False}[flag.fp32_precision] for flag in flags]
+    else:
+        tf32 = [torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32]
 print(json.dumps([policy().name, tf32]))
 """
 
