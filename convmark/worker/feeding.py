@@ -11,6 +11,7 @@ from convmark.worker.timing import Clock, Pulse, Windows, windows
 __all__ = ["FED_WINDOWS", "fed_windows"]
 
 FED_WINDOWS = 3
+"""On a CPU, where steps and their feeding share the cores, one must do: each costs time."""
 
 
 def fed_windows(
@@ -20,8 +21,10 @@ def fed_windows(
     step_time_s: float,
     pulse: Pulse,
     clock: Clock = time.perf_counter,
+    *,
+    number: int = FED_WINDOWS,
 ) -> Windows:
-    """Return three windows of steps that each take the next batch of the feed.
+    """Return so many windows of steps that each take the next batch of the feed.
 
     Args:
         feed: yields batches from host memory; it is filled by three steps that are dropped.
@@ -33,4 +36,4 @@ def fed_windows(
     for _ in range(FED_WINDOWS):
         backend.synchronise(fed())
         pulse.beat("windows")
-    return windows(fed, backend, step_time_s, pulse, clock, number=FED_WINDOWS)
+    return windows(fed, backend, step_time_s, pulse, clock, number=number)

@@ -20,7 +20,7 @@ from typing import Any
 
 from convmark.case import Case
 from convmark.worker import flops, probe, reference, rivals, timing
-from convmark.worker.feeding import fed_windows
+from convmark.worker.feeding import FED_WINDOWS, fed_windows
 from convmark.worker.first_step import first_step
 from convmark.worker.memory import HostMemory, peak_above
 
@@ -107,7 +107,14 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         if plan.fed:
             feed = backend.feed(model, case.task, case.batch_size, plan.seed)
             with contextlib.closing(feed):
-                fed = fed_windows(step, feed, backend, timing.median(times_s), pulse)
+                fed = fed_windows(
+                    step,
+                    feed,
+                    backend,
+                    timing.median(times_s),
+                    pulse,
+                    number=FED_WINDOWS if case.device.startswith("gpu") else 1,
+                )
             emit("input_bound", steps=fed.steps, times_s=_rounded(fed.times_s))
         _count_work(model, backend, emit)
         emit("phase", phase="rounds")
