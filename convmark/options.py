@@ -273,8 +273,8 @@ OPTIONS = (
         name="time-budget",
         metavar="SECONDS",
         parse=_seconds,
-        default="2",
-        help="seconds of timed rounds per process (default: 2)",
+        default="1.8",
+        help="seconds of timed rounds per process (default: 1.8)",
     ),
     Option(
         name="time-limit",

@@ -272,7 +272,7 @@ def test_the_defaults_are_those_that_the_help_names() -> None:
         "backends": ("tensorflow",),
         "ceilings": "auto",
         "processes": 2,
-        "time_budget_s": 2.0,
+        "time_budget_s": 1.8,
         "time_limit_s": 600.0,
         "isolation": "fork" if sys.platform == "linux" else "spawn",
         "results": Path("results"),
