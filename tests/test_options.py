@@ -310,7 +310,7 @@ def test_a_list_a_number_and_a_text_of_pyproject_are_all_taken(tmp_path: Path) -
 def test_the_user_goes_before_pyproject_and_pyproject_before_the_default() -> None:
     settings = {"processes": 3, "seed": 5}
     options = read({"processes": "4", "seed": None}, settings)
-    assert (options.processes, options.seed, options.time_budget_s) == (4, 5, 2.0)
+    assert (options.processes, options.seed, options.time_budget_s) == (4, 5, 1.8)
 
 
 def test_a_bad_value_of_pyproject_that_the_user_replaces_is_not_looked_at() -> None:
