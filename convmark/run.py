@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import convmark
-from convmark.case import Case
+from convmark import learning, waterfall
+from convmark.case import TIMED_TASKS, Case
 from convmark.cautions import speed_flags
 from convmark.ceilings import Ceiling, Key, efficiency, key_of
 from convmark.environment import Machine
@@ -54,6 +55,8 @@ class Job:
     case: Case
     process: int
     order: int
+    seed: int | None = None
+    """Of the task accuracy, whose processes have a seed each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +84,12 @@ class Result:
     case: Case
     record: Record
     step_times_s: list[float]
+    epochs: Sequence[learning.Epoch] = ()
+
+    @property
+    def replayed_s(self) -> list[float]:
+        """What a benchmark shows: the steps, of the task accuracy the epochs, seconds."""
+        return self.step_times_s or [epoch.epoch_time_s for epoch in self.epochs]
 
 
 class Serving(Protocol):
@@ -102,7 +111,12 @@ class Observer(Protocol):
 
 
 def plan(
-    cases: Sequence[Case], processes: int, seed: int, *, after: tuple[int, int] = (0, 0)
+    cases: Sequence[Case],
+    processes: int,
+    seed: int,
+    *,
+    after: tuple[int, int] = (0, 0),
+    seeds: Sequence[int] = (),
 ) -> list[Job]:
     """Return every process of every case; each case once before any a second time, in random order.
 
@@ -110,13 +124,19 @@ def plan(
 
     Args:
         after: processes of each case, and rows, that the run has already.
+        seeds: of the task accuracy, whose cases have a process for each and no other.
     """
     order = random.Random(seed)
     processes_before, rows_before = after
     jobs: list[Job] = []
-    for process in range(processes_before + 1, processes_before + processes + 1):
+    most = max([processes, *(len(seeds) for case in cases if case.task == learning.TASK)])
+    for process in range(processes_before + 1, processes_before + most + 1):
         for case in order.sample(list(cases), len(cases)):
-            jobs.append(Job(case=case, process=process, order=rows_before + len(jobs) + 1))
+            learns = case.task == learning.TASK
+            if process - processes_before <= (len(seeds) if learns else processes):
+                its_seed = seeds[process - processes_before - 1] if learns else None
+                place = rows_before + len(jobs) + 1
+                jobs.append(Job(case=case, process=process, order=place, seed=its_seed))
     return jobs
 
 
@@ -187,32 +207,42 @@ def execute(
         fresh = options.isolation != "none"
         with watching(facts.card(job.case), fresh=fresh) as watch:
             answer = interpreter.answer(
-                request_of(job.case, options, fed=job.process == 1),
+                request_of(job.case, options, fed=job.process == 1, seed=job.seed),
                 functools.partial(_tell, observer, watch, job),
             )
         result = _result(job, answer, options, facts, started, watch)
         run_file.append(result.record, result.step_times_s)
+        learning.append_epochs(run_file.path, result.epochs)
         keep(result)
         observer.ended(job, result.record)
 
 
 def request_of(
-    case: Case, options: Options, *, smoke: bool = False, fed: bool = True
+    case: Case,
+    options: Options,
+    *,
+    smoke: bool = False,
+    fed: bool = True,
+    seed: int | None = None,
 ) -> dict[str, Any]:
     """Return what a worker is asked for one case.
 
     Args:
         smoke: runs it once, untimed.
         fed: measures the input-bound throughput too; one process of a case does, for its time.
+        seed: of the process, where it has one of its own.
     """
-    return {
-        "kind": "measure",
+    asked = {
+        "kind": "measure" if smoke or case.task in TIMED_TASKS else case.task,
         "case": case.as_fields(),
         "seed": options.seed,
         "time_budget_s": options.time_budget_s,
         "smoke": smoke,
         "fed": fed,
     }
+    if asked["kind"] == learning.TASK:
+        asked |= learning.lesson(options, options.seed if seed is None else seed)
+    return asked
 
 
 def kept(run_file: RunFile) -> str:
@@ -242,6 +272,13 @@ def _result(
     job: Job, answer: Answer, options: Options, facts: Facts, started: datetime, watch: Watch
 ) -> Result:
     """Make the row of one answer; figures are given only where the whole process went well."""
+    asked: dict[str, Any] = {
+        "processes": options.processes,
+        "seed": options.seed if job.seed is None else job.seed,
+        "time_budget_s": options.time_budget_s,
+    }
+    if job.case.task == learning.TASK:
+        asked |= learning.asked_columns(options)
     record = Record(
         schema=SCHEMA_VERSION,
         run=facts.run,
@@ -251,9 +288,7 @@ def _result(
         dirty=facts.dirty,
         order=job.order,
         process=job.process,
-        processes=options.processes,
-        seed=options.seed,
-        time_budget_s=options.time_budget_s,
+        **asked,
         status=answer.status,
         error=answer.message or None,
         **job.case.as_fields(),
@@ -267,6 +302,8 @@ def _result(
         record = replace(record, **_software(answer), **_sizes(answer))
         if answer.status != "ok":
             return Result(case=job.case, record=record, step_times_s=[])
+        if job.case.task not in TIMED_TASKS:
+            return _untimed(job.case, record, answer)
         return Result(
             case=job.case,
             record=_below_ceiling(replace(record, **_figures(job.case, answer)), facts),
@@ -277,6 +314,18 @@ def _result(
             message = f"the worker left out or garbled a figure: {one_line(error)}"
             record = replace(record, status="crashed", error=message)
         return Result(case=job.case, record=record, step_times_s=[])
+
+
+def _untimed(case: Case, record: Record, answer: Answer) -> Result:
+    """Return the result of a process whose steps were not timed one by one."""
+    measured = replace(record, measurement_version=measurement_version())
+    if case.task == waterfall.TASK:
+        measured = replace(measured, **waterfall.waterfall_columns(answer.events))
+        return Result(case=case, record=measured, step_times_s=[])
+    target = record.target_accuracy or 0.0
+    measured = replace(measured, **learning.learned_columns(answer, target))
+    epochs = learning.epochs_of(measured, answer)
+    return Result(case=case, record=measured, step_times_s=[], epochs=epochs)
 
 
 def _events(answer: Answer) -> dict[str, dict[str, Any]]:

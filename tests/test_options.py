@@ -19,6 +19,7 @@ DEVICE = "a device is cpu, gpu:N (such as gpu:0) or all"
 THREADS = "must be 'default' or a whole number of at least 1"
 PLAIN = "must be a text, a number or a list of them"
 FOLDER = "must be the path of a folder"
+SHARE = "must be a number above 0 and at most 1"
 
 BAD = [
     ("models", "", "''", GAPS),
@@ -30,7 +31,7 @@ BAD = [
     ("tasks", "trian", "'trian'", "did you mean train?"),
     ("tasks", "Train", "'Train'", "did you mean train?"),
     ("tasks", "inference", "'inference'", "did you mean infer?"),
-    ("tasks", "train,score", "'score'", "known: train, infer"),
+    ("tasks", "train,score", "'score'", "known: train, infer, accuracy, waterfall"),
     ("tasks", "train;infer", "'train;infer'", "did you mean"),
     ("devices", "", "''", GAPS),
     ("devices", "gpu", "'gpu'", DEVICE),
@@ -96,6 +97,20 @@ BAD = [
     ("isolation", "", "''", "must be one of fork, spawn, none"),
     ("isolation", "thread", "'thread'", "must be one of fork, spawn, none"),
     ("isolation", "Fork", "'Fork'", "must be one of fork, spawn, none"),
+    ("seeds", "", "''", GAPS),
+    ("seeds", "0,,1", "'0,,1'", GAPS),
+    ("seeds", "-1", "'-1'", "must be a whole number of at least 0"),
+    ("seeds", "0,one", "'one'", "must be a whole number of at least 0"),
+    ("fraction", "0", "'0'", SHARE),
+    ("fraction", "1.0001", "'1.0001'", SHARE),
+    ("fraction", "nan", "'nan'", SHARE),
+    ("fraction", "10%", "'10%'", SHARE),
+    ("fraction", "", "''", SHARE),
+    ("target-accuracy", "97", "'97'", SHARE),
+    ("target-accuracy", "-0.5", "'-0.5'", SHARE),
+    ("target-accuracy", "high", "'high'", SHARE),
+    ("mnist", " ", "' '", "must be the path of a file"),
+    ("mnist", "a\0b", "'a\\x00b'", "must be the path of a file"),
     ("python", " ", "' '", "must not be empty"),
     ("env", "", "''", "must not be empty"),
     ("results", "", "''", FOLDER),

@@ -18,12 +18,13 @@ from convmark.description import describe_models
 from convmark.environment import Machine, read_machine, read_state
 from convmark.environments.interpreter import interpreters
 from convmark.fleet import Fleet
+from convmark.learning import with_digits
 from convmark.options import AUTO, Options
 from convmark.record import Record
 from convmark.report.summary import summary_table
 from convmark.run import Job, Observer, Result, devices_asked_for, execute, facts_of, kept, plan
 from convmark.store import RunFile, Store
-from convmark.suites import NETWORKS, cases
+from convmark.suites import NETWORKS, cases, refuse_untimed
 
 __all__ = ["run"]
 
@@ -34,6 +35,8 @@ class _Planned:
 
     fleet: Fleet
     cases: Sequence[Case]
+    options: Options
+    """With the file of the digits, where a case trains on them."""
 
 
 def run(options: Options, *, describe: bool = False) -> tuple[bool, bool]:
@@ -48,6 +51,8 @@ def run(options: Options, *, describe: bool = False) -> tuple[bool, bool]:
     Raises:
         ConvmarkError: something asked for is not to be had; nothing was measured then.
     """
+    if options.batch_sizes == AUTO:
+        refuse_untimed(options, "--batch-sizes auto searches for")
     store = Store(options.results)
     store.check_writable()
     machine = read_machine()
@@ -60,7 +65,7 @@ def run(options: Options, *, describe: bool = False) -> tuple[bool, bool]:
                 print(f"{chr(10) * (number > 0)}{one.fleet.python}")
             run_file = store.create_run(machine.name)
             try:
-                measured = _measure(one, options, machine, run_file)
+                measured = _measure(one, one.options, machine, run_file)
                 if describe:
                     _describe(one, options, run_file)
             except KeyboardInterrupt:
@@ -87,7 +92,8 @@ def _planned(path: str, options: Options, stack: contextlib.ExitStack) -> _Plann
         backend: devices_asked_for(options.devices, its_own["devices"])
         for backend, its_own in found.items()
     }
-    return _Planned(fleet, cases(options, devices))
+    asked = cases(options, devices)
+    return _Planned(fleet, asked, with_digits(options, asked, fleet.answer, os.environ))
 
 
 def _measure(planned: _Planned, options: Options, machine: Machine, run_file: RunFile) -> bool:
@@ -106,7 +112,8 @@ def _measure(planned: _Planned, options: Options, machine: Machine, run_file: Ru
         whole = _search(asked, measure, options, results)
     else:
         with progress.on(sys.stderr, 2 * options.time_budget_s + 2) as shown:
-            measure(plan(asked, options.processes, options.seed), shown)
+            jobs = plan(asked, options.processes, options.seed, seeds=options.seeds)
+            measure(jobs, shown)
         whole = all(result.record.measured for result in results)
     print(summary_table([result.record for result in results]))
     print(f"\n{kept(run_file)}")

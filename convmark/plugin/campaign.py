@@ -80,6 +80,7 @@ class Campaign:
             ConvmarkError: a model, a device or the results folder is not to be had.
         """
         from convmark.fleet import Fleet
+        from convmark.learning import with_digits
         from convmark.run import devices_asked_for
 
         self.store.check_writable()
@@ -94,6 +95,7 @@ class Campaign:
         self._frameworks = self._fleet.inspect(dict.fromkeys(case.model for case in self.cases))
         for framework in self._frameworks.values():
             devices_asked_for(self.options.devices, framework["devices"])
+        self.options = with_digits(self.options, self.cases, self._fleet.answer, os.environ)
 
     def _python(self) -> str:
         """Return the interpreter asked for, made now where it is an environment's."""
@@ -141,7 +143,8 @@ class Campaign:
         ceilings = gather(cases, self._fleet.answer, path, which=self.options.ceilings, say=say)
         self._run_file = self.store.create_run(self.machine.name)
         commit = read_commit(self._folder, besides=[self.options.results.absolute()])
-        jobs = plan(cases, self.options.processes, self.options.seed)
+        options = self.options
+        jobs = plan(cases, options.processes, options.seed, seeds=options.seeds)
         self._facts = facts_of(self._run_file.run, self.machine, commit, os.environ, ceilings)
         self._execute(jobs, stream)
 
@@ -204,7 +207,7 @@ class Campaign:
             seconds
             for result in self._results
             if result.case == case
-            for seconds in result.step_times_s
+            for seconds in result.replayed_s
         ]
 
     def _smoke(self, case: Case) -> str:

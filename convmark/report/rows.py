@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Rows", "RunSource", "read_rows", "run_files"]
 
-NOT_NEEDED = frozenset({"schema", "order", "seed", "call_path", "windows", "window_steps"})
+NOT_NEEDED = frozenset({"schema", "order", "call_path", "windows", "window_steps"})
 """Columns that no report shows; all others are read, those of a later schema too."""
 
 FRAMEWORKS = (("jax", "JAX"), ("torch", "PyTorch"), ("tensorflow", "TensorFlow"))

@@ -78,6 +78,14 @@ class TensorFlow(KerasBackend):
         keras.mixed_precision.set_global_policy(dtype_policy(precision))
         keras.utils.set_random_seed(seed)
 
+    def make_deterministic(self) -> None:
+        """Have every operation from here on give the same bits for the same seed; before any."""
+        tf.config.experimental.enable_op_determinism()
+
+    def wait_for(self, variable: Any) -> None:
+        """Wait until the device has finished what last changed the variable."""
+        variable.numpy()
+
     def is_out_of_memory(self, error: BaseException) -> bool:
         return isinstance(error, tf.errors.ResourceExhaustedError)
 
@@ -106,7 +114,7 @@ class TensorFlow(KerasBackend):
     ) -> Step:
         """Return a step: forward, backward and SGD update of one synthetic batch on the device."""
         batch = training_batch(
-            self.sample_shape(model), self._output_shapes(model), batch_size, seed
+            self.sample_shape(model), self.output_shapes(model), batch_size, seed
         )
         loss_of = _loss(model, batch)
         optimizer = keras.optimizers.SGD(learning_rate)
