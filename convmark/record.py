@@ -228,7 +228,7 @@ class Record:
     samples_to_target: int | None = _learning("samples", "samples trained on up to there")
 
     waterfall_rounds: int | None = _waterfall("", "times that each way was timed, alternating")
-    waterfall_steps: int | None = _waterfall("", "steps of each way in a round")
+    waterfall_steps: int | None = _waterfall("", "steps of a call of fit in a round")
     compiled_train_step_s: float | None = _waterfall(
         "s", "compiled training step on a batch that is on the device"
     )

@@ -42,7 +42,7 @@ def waterfall_columns(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "status": "ok",
         "waterfall_rounds": found["rounds"],
-        "waterfall_steps": found["steps"],
+        "waterfall_steps": found["steps"]["fit"],
         **{column: quantile(found["step_s"][way], 0.5) for way, column in WAYS.items()},
         **{column: quantile(found["call_s"][way], 0.5) for way, column in _CALLS.items()},
         "load_average_1min": state["load_average_1min"],

@@ -208,5 +208,11 @@ def _waterfall(case: Mapping[str, Any], factor: float, seed: int) -> list[dict[s
     }
     taken = {way: [seconds * factor] * 3 for way, seconds in step_s.items()}
     call_s = {way: [0.2] * 3 for way in step_s}
-    event = {"event": "waterfall", "rounds": 3, "steps": 20, "step_s": taken, "call_s": call_s}
+    event = {
+        "event": "waterfall",
+        "rounds": 3,
+        "steps": {"fit": 20},
+        "step_s": taken,
+        "call_s": call_s,
+    }
     return [*_begun("fit"), event, STATE, {"event": "finished"}]

@@ -22,6 +22,7 @@ from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.across import FORMS as ACROSS_FORMS
 from convmark.report.across import across as across_cells
 from convmark.report.across import across_report
+from convmark.report.learned import mean_and_sd
 from convmark.report.summary import spread
 from convmark.report.units import seconds_text, share_text
 from convmark.report.verdicts import FORMATS, verdicts_report
@@ -115,7 +116,7 @@ def accept(results: Path, machine: str | None, run: str, reason: str) -> None:
 
 
 def history(results: Path, machine: str | None, case: str) -> None:
-    """Print one case's step time and verdict, run by run.
+    """Print one case's step time, or its accuracy, and verdict, run by run.
 
     Raises:
         OptionError: no run has the case.
@@ -135,13 +136,16 @@ def history(results: Path, machine: str | None, case: str) -> None:
     verdicts = {
         found.run: found.verdict + " (unconfirmed)" * found.unconfirmed
         for found in read_verdicts(verdicts_path(store, folder), case)
-        if found.metric == "step_time"
+        if found.metric in ("step_time", "accuracy")
     }
     rows = [_row(records, verdicts.get(records[0].run, "")) for records in runs if records]
-    headers = ("run", "started", "commit", "step p50", "spread", "n", "verdict")
-    right = ("step p50", "spread", "n")
-    align = ["right" if name in right else "left" for name in headers]
-    print(tabulate(rows, headers=headers, colalign=align, disable_numparse=True))
+    headers = ("run", "started", "commit", "step p50", "spread", "accuracy", "sd", "n", "verdict")
+    figures = ("step p50", "spread", "accuracy", "sd")
+    kept = [i for i, name in enumerate(headers) if name not in figures or any(r[i] for r in rows)]
+    align = ["right" if headers[i] in (*figures, "n") else "left" for i in kept]
+    cells = [[row[i] for i in kept] for row in rows]
+    names = [headers[i] for i in kept]
+    print(tabulate(cells, headers=names, colalign=align, disable_numparse=True))
 
 
 _PLACES = {column.name: place for place, column in enumerate(COLUMNS)}
@@ -172,7 +176,8 @@ def _row(records: Sequence[Record], verdict: str) -> list[str]:
         (first.commit or "")[:12] + " (dirty)" * bool(first.dirty),
         seconds_text(quantile(times_s, 0.5)) if times_s else "",
         share_text(spread(times_s)),
-        str(len(times_s)),
+        *mean_and_sd([row.accuracy for row in records if row.accuracy is not None]),
+        str(sum(row.measured for row in records)),
         verdict if not failed else "; ".join(filter(None, [failed, verdict])),
     ]
 

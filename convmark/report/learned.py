@@ -12,7 +12,7 @@ from convmark.record import Record
 from convmark.report.units import seconds_text
 from convmark.waterfall import WAYS
 
-__all__ = ["learned_table", "waterfall_table"]
+__all__ = ["learned_table", "mean_and_sd", "waterfall_table"]
 
 
 def learned_table(groups: Sequence[Sequence[Record]]) -> str:
@@ -46,8 +46,8 @@ def _learned(rows: Sequence[Record]) -> list[str]:
     reached_s = [row.time_to_target_s for row in measured if row.time_to_target_s is not None]
     return [
         rows[0].case.name,
-        *_mean_and_spread(accuracies),
-        *_mean_and_spread(losses),
+        *mean_and_sd(accuracies),
+        *mean_and_sd(losses),
         seconds_text(median(epochs_s)) if epochs_s else "",
         seconds_text(median(reached_s)) if reached_s else "",
         f"{len(reached_s)} of {len(measured)}" if measured else "",
@@ -56,7 +56,8 @@ def _learned(rows: Sequence[Record]) -> list[str]:
     ]
 
 
-def _mean_and_spread(values: Sequence[float]) -> tuple[str, str]:
+def mean_and_sd(values: Sequence[float]) -> tuple[str, str]:
+    """Return mean and standard deviation as printed, empty where there are too few values."""
     if not values:
         return "", ""
     return f"{mean(values):.4f}", f"{stdev(values):.4f}" if len(values) > 1 else ""

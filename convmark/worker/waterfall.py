@@ -11,16 +11,15 @@ noise hits all alike; each ends when the device has finished.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import os
 import random
 import resource
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from convmark.case import Case
 from convmark.worker import rivals, timing
@@ -29,11 +28,14 @@ from convmark.worker.measurement import LEARNING_RATE, Builder, Emit, Plan, buil
 
 __all__ = ["Times", "calls", "measure", "turns", "window"]
 
-LEAST_WINDOW_S = 0.25
-"""Seconds that the steps of a way take in a round, about."""
-MOST_STEPS, LEAST_STEPS = 100, 2
+WINDOW_SHARE, CALL_SHARE = 1 / 8, 1 / 2
+"""Of the time budget, what the steps of a window, and those of a call of fit or predict, take in a
+round, about: a call's own costs move by some hundredths of a second, which its steps outweigh."""
+MOST_STEPS, LEAST_STEPS = 1000, 2
 MOST_BYTES = 1 << 28
 """Of the images that `fit` and `predict` are given."""
+
+WARM_UP_STEPS = (2, 10)
 
 LEAST_ROUNDS, WANTED_ROUNDS = 3, 5
 BUDGETS = 10
@@ -50,8 +52,14 @@ class Times:
     call_s: float = 0.0
 
 
-Way = Callable[[int], Times]
-"""Takes so many steps and returns what they took."""
+@dataclass(frozen=True)
+class Way:
+    """A way to call a model."""
+
+    run: Callable[[int], Times]
+    """Takes so many steps and returns what they took."""
+    steps: int
+    """Steps of a round."""
 
 
 def window(
@@ -99,11 +107,10 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         step = backend.training_step(
             model, case.batch_size, plan.seed, LEARNING_RATE, case.jit == "on"
         )
-        steps = _steps(case, model, step, backend, pulse)
         feed = backend.feed(model, "train", case.batch_size, plan.seed)
         stack.enter_context(contextlib.closing(feed))
-        ways = _ways(case, model, step, feed, backend, plan.seed, steps)
-        taken = turns(ways, steps, plan.time_budget_s, random.Random(plan.seed), pulse)
+        ways = _ways(case, model, step, feed, backend, plan)
+        taken = turns(ways, plan.time_budget_s, random.Random(plan.seed), pulse)
         token = step()
         backend.synchronise(token)
     if not math.isfinite(loss := backend.fingerprint(token)):
@@ -111,7 +118,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     emit(
         "waterfall",
         rounds=len(next(iter(taken.values()))),
-        steps=steps,
+        steps={name: way.steps for name, way in ways.items()},
         step_s={name: [round(one.step_s, 9) for one in times] for name, times in taken.items()},
         call_s={name: [round(one.call_s, 9) for one in times] for name, times in taken.items()},
     )
@@ -126,7 +133,6 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
 
 def turns(
     ways: Mapping[str, Way],
-    steps: int,
     budget_s: float,
     order: random.Random,
     pulse: timing.Pulse,
@@ -134,17 +140,17 @@ def turns(
 ) -> dict[str, list[Times]]:
     """Return what each way took in each round; every way once a round, in random order.
 
-    Two rounds come first and are dropped: each way is traced, compiled and warmed up in them.
+    Two short rounds come first and are dropped: each way is traced, compiled and warmed up in them.
     """
-    for count in (2, steps):
+    for most in WARM_UP_STEPS:
         for way in ways.values():
-            way(count)
+            way.run(min(most, way.steps))
             pulse.beat("warm-up")
     taken: dict[str, list[Times]] = {name: [] for name in ways}
     began, rounds = clock(), 0
     while not _enough(rounds, clock() - began, budget_s):
         for name in order.sample(list(ways), len(ways)):
-            taken[name].append(ways[name](steps))
+            taken[name].append(ways[name].run(ways[name].steps))
             pulse.beat("waterfall")
         rounds += 1
     return taken
@@ -156,56 +162,63 @@ def _enough(rounds: int, spent_s: float, budget_s: float) -> bool:
     return spent_s >= budget_s
 
 
-def _steps(case: Case, model: Any, step: Any, backend: Any, pulse: timing.Pulse) -> int:
-    """Return how many steps a way takes in a round, from a quick look at the compiled step."""
-    backend.synchronise(step())
-    times_s = []
-    for _ in range(5):
-        times_s.append(timing.timed_step(step, backend)[0])
-        pulse.beat("warm-up")
-    batch_bytes = 4 * case.batch_size * math.prod(backend.sample_shape(model))
-    most = min(MOST_STEPS, MOST_BYTES // batch_bytes)
-    return max(LEAST_STEPS, min(most, math.ceil(LEAST_WINDOW_S / min(times_s))))
-
-
-def _ways(
-    case: Case, model: Any, step: Any, feed: Any, backend: Any, seed: int, steps: int
-) -> dict[str, Way]:
+def _ways(case: Case, model: Any, step: Any, feed: Any, backend: Any, plan: Plan) -> dict[str, Way]:
     """Return every way to call the model, each on batches like the others'."""
-    size = case.batch_size
-    batch = backend.host_batch(model, size * steps, seed)
-    images, targets = batch.images, list(batch.targets)
-    _compile(case, model, batch.classes, backend)
+    size, seed, budget_s = case.batch_size, plan.seed, plan.time_budget_s
     infer = backend.inference_step(model, size, seed, case.jit == "on")
-
-    def part(arrays: list[Any], count: int) -> Any:
-        taken = [array[: size * count] for array in arrays]
-        return taken[0] if len(taken) == 1 else taken
-
-    first, first_targets = images[:size], part(targets, 1)
-
-    def finished(result: Any) -> None:
-        """What Keras returns as numbers and arrays of the host is there."""
-        np.asarray(result if not isinstance(result, (list, tuple)) else result[0])
-
-    def of_windows(run: Callable[[], Any], synchronise: Callable[[Any], None]) -> Way:
-        return lambda count: window(run, synchronise, count)
+    step_s, infer_s = _quick_s(step, backend), _quick_s(infer, backend)
+    batch_bytes: int = 4 * size * math.prod(backend.sample_shape(model))
+    fits = max(LEAST_STEPS, min(MOST_STEPS, MOST_BYTES // batch_bytes))
+    steps = {
+        way: max(LEAST_STEPS, min(fits, math.ceil(seconds / quick_s)))
+        for way, seconds, quick_s in (
+            ("train", budget_s * WINDOW_SHARE, step_s),
+            ("fit", budget_s * CALL_SHARE, step_s),
+            ("infer", budget_s * WINDOW_SHARE, infer_s),
+            ("predict", budget_s * CALL_SHARE, infer_s),
+        )
+    }
+    batch = backend.host_batch(model, size * max(steps.values()), seed)
+    _compile(case, model, batch.classes, backend)
+    first, first_targets = batch.images[:size], _part(batch.targets, size)
 
     def fit(count: int) -> None:
-        model.fit(part([images], count), part(targets, count), batch_size=size, verbose=0)
+        targets = _part(batch.targets, size * count)
+        model.fit(batch.images[: size * count], targets, batch_size=size, verbose=0)
 
     def predict(count: int) -> None:
-        model.predict(part([images], count), batch_size=size, verbose=0)
+        model.predict(batch.images[: size * count], batch_size=size, verbose=0)
 
+    def windows(run: Callable[[], Any], synchronise: Callable[[Any], None], count: int) -> Way:
+        return Way(lambda steps: window(run, synchronise, steps), count)
+
+    train_on_batch = functools.partial(model.train_on_batch, first, first_targets)
+    predict_on_batch = functools.partial(model.predict_on_batch, first)
     return {
-        "compiled_train": of_windows(step, backend.synchronise),
-        "fed_train": of_windows(lambda: step.run(*next(feed)), backend.synchronise),
-        "train_on_batch": of_windows(lambda: model.train_on_batch(first, first_targets), finished),
-        "fit": lambda count: calls(fit, count),
-        "compiled_infer": of_windows(infer, backend.synchronise),
-        "predict_on_batch": of_windows(lambda: model.predict_on_batch(first), finished),
-        "predict": lambda count: calls(predict, count),
+        "compiled_train": windows(step, backend.synchronise, steps["train"]),
+        "fed_train": windows(lambda: step.run(*next(feed)), backend.synchronise, steps["train"]),
+        "train_on_batch": windows(train_on_batch, _there, steps["train"]),
+        "fit": Way(lambda count: calls(fit, count), steps["fit"]),
+        "compiled_infer": windows(infer, backend.synchronise, steps["infer"]),
+        "predict_on_batch": windows(predict_on_batch, _there, steps["infer"]),
+        "predict": Way(lambda count: calls(predict, count), steps["predict"]),
     }
+
+
+def _quick_s(step: Any, backend: Any) -> float:
+    """Return about what a step takes, the least of a few after the first."""
+    times_s = [timing.timed_step(step, backend)[0] for _ in range(6)]
+    return min(times_s[1:])
+
+
+def _part(targets: Sequence[Any], samples: int) -> Any:
+    """Return the first samples' targets: an array, or one for each output."""
+    taken = [array[:samples] for array in targets]
+    return taken[0] if len(taken) == 1 else taken
+
+
+def _there(result: Any) -> None:
+    """Nothing to wait for: numbers and arrays of the host are there when Keras returns them."""
 
 
 def _compile(case: Case, model: Any, classes: bool, backend: Any) -> None:
