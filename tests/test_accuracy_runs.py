@@ -148,7 +148,10 @@ def test_a_report_puts_what_was_published_beside_what_was_trained(
     assert (whole["loss"], whole["loss_published"]) == (pytest.approx(0.06), 0.0587)
     assert (whole["seeds"], whole["reached"], whole["runs"]) == (3, "3 of 3", "0001, 0002")
     assert (part["part"], part["accuracy_published"]) == (0.5, None)
-    assert "0.9810" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "0.9810" in printed
+    assert " cpu, TensorFlow 2.99.0." in printed  # said once, for it is the same of all
+    assert "hardware" not in printed
 
 
 def test_seeds_that_failed_are_told_in_the_report(folder: Path) -> None:

@@ -151,8 +151,10 @@ def epoch_watch(
     steps = math.ceil(samples / case.batch_size)
 
     class EpochWatch(backend.keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
-        _supports_tf_logs = True  # on Keras 2, so that no step waits for its logs
-        epoch, began_s, trained_s = 0, 0.0, 0.0
+        def __init__(self) -> None:
+            super().__init__()
+            self._supports_tf_logs = True  # on Keras 2, so that no step waits for its logs
+            self.epoch, self.began_s, self.trained_s = 0, 0.0, 0.0
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self.epoch, self.began_s, self.trained_s = epoch + 1, clock(), 0.0
@@ -196,8 +198,6 @@ def epoch_watch(
 
 def _pulse_callback(keras: Any, pulse: timing.Pulse) -> Any:
     class Beat(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
-        _supports_tf_logs = True
-
         def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
             pulse.beat("test")
 

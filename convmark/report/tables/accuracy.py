@@ -47,6 +47,7 @@ def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
     groups = newest.groupby(list(_SAME), observed=True, sort=False, dropna=False)
     records = [_record(rows, labels) for _, rows in groups]
     records.sort(key=lambda row: (str(row["hardware"]), -row["fraction"], str(row["case"])))
+    alike = _alike(records)
     return table_of(
         "accuracy",
         "Accuracy on MNIST",
@@ -55,7 +56,7 @@ def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
         "over the seeds. The time to the target is training time up to the end of the first epoch "
         "whose validation reached it, the median of the seeds that did. Published is the lecture's "
         "figure from one training, shown beside what was trained as it was. A seed that failed is "
-        "in no mean.",
+        f"in no mean.{alike}",
         [
             heading("model", "model"),
             heading("hardware", "hardware"),
@@ -82,6 +83,18 @@ def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
         records,
         empty=f"Nothing was trained on data. Fill it by: {filling_command()}",
     )
+
+
+def _alike(records: Sequence[dict[str, Any]]) -> str:
+    """Take out of the rows what they all share, and return the sentence that says it."""
+    shared = []
+    for name in ("hardware", "framework"):
+        values = {row[name] for row in records}
+        if len(values) == 1 and None not in values:
+            shared.append(str(values.pop()))
+            for row in records:
+                del row[name]
+    return f" All on {', '.join(shared)}." if shared else ""
 
 
 def _record(every: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
