@@ -19,7 +19,17 @@ from convmark.judging.tablefile import append_rows, read_rows
 from convmark.launch import Answer
 from convmark.record import columns_of, from_cell, to_cell
 
-__all__ = ["Ceiling", "Key", "ceilings_path", "efficiency", "gather", "key_of", "read_ceilings"]
+__all__ = [
+    "Ceiling",
+    "Key",
+    "ceiling_of",
+    "ceiling_request",
+    "ceilings_path",
+    "efficiency",
+    "gather",
+    "key_of",
+    "read_ceilings",
+]
 
 Key = tuple[str, str, str, str]
 """Device, backend, precision and threads."""
@@ -135,8 +145,8 @@ def gather(
     for case in _missing(cases, known, which):
         device, backend, precision, _ = key_of(case)
         say(f"measuring the ceilings of {device} in {precision} by {backend}, once")
-        answer = ask({"kind": "ceiling", "case": case.as_fields(), "seed": 0})
-        ceiling = _ceiling(case, answer, now())
+        answer = ask(ceiling_request(case))
+        ceiling = ceiling_of(case, answer, now())
         if ceiling is None:
             say(f"no ceilings of {device} in {precision}: {answer.status}: {answer.message}")
             continue
@@ -146,6 +156,15 @@ def gather(
         append_rows(path, _HEADER, [[to_cell(getattr(ceiling, name)) for name in _HEADER]])
         known[ceiling.key] = ceiling
     return known
+
+
+def ceiling_request(case: Case, *, sizes: int | None = None) -> dict[str, Any]:
+    """Return the request for the ceilings of a case's device.
+
+    Args:
+        sizes: how many of the sizes are tried at most: for a look that is not kept.
+    """
+    return {"kind": "ceiling", "case": case.as_fields(), "seed": 0, "sizes": sizes}
 
 
 def _taken_by_others(case: Case, answer: Answer) -> float:
@@ -162,7 +181,7 @@ def _missing(cases: Iterable[Case], known: Mapping[Key, Ceiling], which: str) ->
     return [case for key, case in wanted.items() if key not in known]
 
 
-def _ceiling(case: Case, answer: Answer, now: datetime) -> Ceiling | None:
+def ceiling_of(case: Case, answer: Answer, now: datetime) -> Ceiling | None:
     """Return what a worker measured, None where it did not."""
     product, copy = answer.event("product"), answer.event("copy")
     versions = answer.event("environment")

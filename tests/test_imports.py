@@ -48,6 +48,7 @@ LAYERS = (
     ),
     ("lockstep.confirmation", "lockstep.sides"),
     ("ceilings",),
+    ("check.ceilings",),
     ("description", "run"),
     ("fleet", "progress"),
     ("auto_batch",),

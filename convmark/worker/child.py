@@ -178,7 +178,7 @@ def _describe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
 
 def _ceiling(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     _make_ready(request, framework, emit)
-    ceiling.measure(framework, emit)
+    ceiling.measure(framework, emit, request.get("sizes"))
 
 
 _KINDS = {
