@@ -128,6 +128,8 @@ def _source(name: str) -> list[str] | None:
 def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Case, Any]:
     """Set the framework up for the request's case; return the case and its model's builder."""
     case = Case(**request["case"])
+    if not framework.chooses_gpus:  # nothing has looked at a GPU yet
+        os.environ.update(request.get("one_gpu") or {})
     framework.configure(
         device=case.device,
         threads=case.threads,

@@ -19,6 +19,8 @@ class KerasBackend:
     """The part of a backend that no framework's own operation is needed for."""
 
     keras = keras
+    chooses_gpus = True
+    """Whether `configure` chooses among the GPUs that are seen; else the environment must."""
 
     def is_model(self, candidate: Any) -> bool:
         return isinstance(candidate, keras.Model)
