@@ -22,6 +22,10 @@ class KerasBackend:
     chooses_gpus = True
     """Whether `configure` chooses among the GPUs that are seen; else the environment must."""
 
+    def agreed(self, seconds: float) -> float:
+        """The seconds that all processes of the case go by: the slowest one's."""
+        return seconds
+
     def is_model(self, candidate: Any) -> bool:
         return isinstance(candidate, keras.Model)
 
