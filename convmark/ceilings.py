@@ -111,14 +111,17 @@ def read_ceilings(path: Path) -> dict[Key, Ceiling]:
 
 
 def efficiency(case: Case, flops_per_sample: int, throughput: float, ceiling: Ceiling) -> float:
-    """Return FLOP/s reached / the peak, dimensionless.
+    """Return FLOP/s reached / the peak of all devices that the case runs on, dimensionless.
+
+    Replicas on a GPU have one each; those on a CPU share it.
 
     Args:
         flops_per_sample: of the forward pass; training counts three times as many.
         throughput: samples/s.
     """
     passes = TRAINING_PASSES if case.task == "train" else 1
-    return passes * flops_per_sample * throughput / ceiling.peak_flops_per_s
+    devices = case.machines if case.device == "cpu" else case.replicas
+    return passes * flops_per_sample * throughput / (devices * ceiling.peak_flops_per_s)
 
 
 def gather(
@@ -177,7 +180,11 @@ def _missing(cases: Iterable[Case], known: Mapping[Key, Ceiling], which: str) ->
     """Return one case of each key that is to be measured."""
     if which == "off":
         return []
-    wanted = {key_of(case): case for case in cases if which == "on" or case.device != "cpu"}
+    wanted = {
+        key_of(case): dataclasses.replace(case, replicas=1, cluster=None)
+        for case in cases
+        if which == "on" or case.device != "cpu"
+    }
     return [case for key, case in wanted.items() if key not in known]
 
 

@@ -18,6 +18,7 @@ LAYERS = (
     ("environments.cache",),
     ("environments.interpreter",),
     ("batch_search", "case", "git", "judging.confirm", "statistics", "text", "worker.protocol"),
+    ("cluster",),
     ("gpu.commands", "gpu.nvml", "gpu.throttle"),
     ("gpu.devices", "gpu.processes"),
     ("gpu.amd", "gpu.apple", "gpu.sampler", "gpu.visible"),

@@ -196,7 +196,7 @@ class Interpreter:
                 status = worker.wait()
         except ServerLost as lost:
             self._drop_server()
-            return follower.answer("crashed", f"{lost}{tail(log)}")
+            return follower.told() or follower.answer("crashed", f"{lost}{tail(log)}")
         if server is self._server and server.process.poll() is not None:
             self._drop_server()
         if follower.overrun:

@@ -16,6 +16,7 @@ from convmark.worker.backends.keras_model import KerasBackend, dtype_policy, roo
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, square_matrices, training_batch
 from convmark.worker.backends.tensorflow_training import gradients_of, loss_of, pairs, sgd
+from convmark.worker.membership import Place
 
 __all__ = ["TensorFlow"]
 
@@ -82,6 +83,12 @@ class TensorFlow(KerasBackend):
         for gpu in chosen:
             tf.config.experimental.set_memory_growth(gpu, True)
         self._device = "GPU:0"
+
+    def replicated(self, replicas: int, place: Place | None) -> TensorFlow:
+        """Return the backend of a case of several replicas, in place of this one."""
+        from convmark.worker.backends.tensorflow_replicas import ReplicatedTensorFlow
+
+        return ReplicatedTensorFlow(replicas, place)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         return isinstance(error, tf.errors.ResourceExhaustedError)

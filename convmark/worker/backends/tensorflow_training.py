@@ -1,4 +1,4 @@
-"""What a training step in TensorFlow is made of."""
+"""What a training step in TensorFlow is made of, whether one replica takes it or several."""
 
 from __future__ import annotations
 
@@ -14,17 +14,23 @@ from convmark.worker.backends.synthetic import Batch
 __all__ = ["gradients_of", "loss_of", "pairs", "sgd"]
 
 
-def loss_of(model: Any, batch: Batch) -> Callable[[Any, Any], Any]:
-    """Return the loss of outputs and targets: cross-entropy of classes, else squared error."""
+def loss_of(model: Any, batch: Batch, *, replicas: int = 1) -> Callable[[Any, Any], Any]:
+    """Return the loss of outputs and targets: cross-entropy of classes, else squared error.
+
+    Args:
+        replicas: where there are several Keras 2 takes no mean of its own, for it might be meant
+            over all of them; so this one's is taken here.
+    """
     if not batch.classes:
         return _squared_error
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(
-        from_logits=not ends_in_softmax(model)
+        from_logits=not ends_in_softmax(model), **({"reduction": "none"} if replicas > 1 else {})
     )
 
     def class_loss(output: Any, targets: Any) -> Any:
         (scores,) = tf.nest.flatten(output)
-        return cross_entropy(targets[0], tf.cast(scores, tf.float32))
+        loss = cross_entropy(targets[0], tf.cast(scores, tf.float32))
+        return tf.reduce_mean(loss) if replicas > 1 else loss
 
     return class_loss
 
@@ -48,9 +54,12 @@ def sgd(learning_rate: float, variables: Any) -> Any:
 
 
 def gradients_of(
-    model: Any, loss: Callable[[Any, Any], Any], optimizer: Any
+    model: Any, loss: Callable[[Any, Any], Any], optimizer: Any, *, replicas: int = 1
 ) -> Callable[[Any, Any], Any]:
-    """Return the function from a batch to its loss and its gradients, ready to be applied."""
+    """Return the function from a batch to its loss and its gradients, ready to be applied.
+
+    The gradients are a replica's share of the mean over all: an optimiser adds the shares up.
+    """
     variables = model.trainable_variables
 
     def differentiated(pictures: Any, targets: Any) -> Any:
@@ -58,7 +67,7 @@ def gradients_of(
             value = loss(model(pictures, training=True), targets)
             if model.losses:
                 value += tf.add_n([tf.cast(term, tf.float32) for term in model.losses])
-            scaled = _scaled(optimizer, value)
+            scaled = _scaled(optimizer, value / replicas if replicas > 1 else value)
         return value, _unscaled(optimizer, tape.gradient(scaled, variables))
 
     return differentiated
