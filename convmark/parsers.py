@@ -18,7 +18,8 @@ COMPARE_FORMS = ("table", "markdown", "json", "github")
 ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"
 
 _MEASURING = [option.name for option in OPTIONS if option.only != "pytest"]
-_OF_A_PAIR = [name for name in _MEASURING if name not in ("python", "env", "processes")]
+_OF_ONE_SIDE = ("python", "env", "processes", "replicas", "cluster", "index")
+_OF_A_PAIR = [name for name in _MEASURING if name not in _OF_ONE_SIDE]
 """The options of what runs two sides, which name the interpreters themselves."""
 
 

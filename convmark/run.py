@@ -176,6 +176,8 @@ def execute(
 ) -> None:
     """Measure the jobs in order; each row is on the disk, then kept, before the next job begins.
 
+    The row of a case over several machines is on the disk of the first of them alone.
+
     Raises:
         WorkerError: no worker can be started at all.
         StoreError: a row cannot be written.
@@ -191,7 +193,8 @@ def execute(
                 functools.partial(_tell, observer, watch, job),
             )
         result = _result(job, answer, options, facts, started, watch)
-        run_file.append(result.record, result.step_times_s)
+        if not job.case.spans_machines or options.cluster is None or options.cluster.keeps_rows:
+            run_file.append(result.record, result.step_times_s)
         keep(result)
         observer.ended(job, result.record)
 
@@ -205,6 +208,7 @@ def request_of(
         smoke: runs it once, untimed.
         fed: measures the input-bound throughput too; one process of a case does, for its time.
     """
+    cluster = options.cluster.request(case) if options.cluster and case.cluster else None
     return {
         "kind": "measure",
         "case": case.as_fields(),
@@ -212,6 +216,7 @@ def request_of(
         "time_budget_s": options.time_budget_s,
         "smoke": smoke,
         "fed": fed,
+        **({"cluster": cluster} if cluster else {}),
     }
 
 

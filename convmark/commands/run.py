@@ -13,6 +13,7 @@ from convmark import progress
 from convmark.auto_batch import choices_table, chosen_cases, explore
 from convmark.case import Case
 from convmark.ceilings import ceilings_path, gather
+from convmark.cluster import check_devices, check_options
 from convmark.commit import read_commit
 from convmark.description import describe_models
 from convmark.environment import Machine, read_machine, read_state
@@ -20,6 +21,7 @@ from convmark.environments.interpreter import interpreters
 from convmark.fleet import Fleet
 from convmark.options import AUTO, Options
 from convmark.record import Record
+from convmark.report.scaling import scaling_table
 from convmark.report.summary import summary_table
 from convmark.run import Job, Observer, Result, devices_asked_for, execute, facts_of, kept, plan
 from convmark.store import RunFile, Store
@@ -50,6 +52,13 @@ def run(options: Options, *, describe: bool = False) -> tuple[bool, bool]:
     """
     store = Store(options.results)
     store.check_writable()
+    check_options(
+        options.cluster,
+        isolation=options.isolation,
+        automatic=options.batch_sizes == AUTO,
+        copies=options.replicas or (1,),
+        backends=options.backends,
+    )
     machine = read_machine()
     paths = interpreters(options.pythons, options.environments, say=_say) or [sys.executable]
     whole = True
@@ -87,7 +96,9 @@ def _planned(path: str, options: Options, stack: contextlib.ExitStack) -> _Plann
         backend: devices_asked_for(options.devices, its_own["devices"])
         for backend, its_own in found.items()
     }
-    return _Planned(fleet, cases(options, devices))
+    asked = cases(options, devices)
+    check_devices(asked, {backend: its_own["devices"] for backend, its_own in found.items()})
+    return _Planned(fleet, asked)
 
 
 def _measure(planned: _Planned, options: Options, machine: Machine, run_file: RunFile) -> bool:
@@ -108,8 +119,11 @@ def _measure(planned: _Planned, options: Options, machine: Machine, run_file: Ru
         with progress.on(sys.stderr, 2 * options.time_budget_s + 2) as shown:
             measure(plan(asked, options.processes, options.seed), shown)
         whole = all(result.record.measured for result in results)
-    print(summary_table([result.record for result in results]))
+    records = [result.record for result in results]
+    print("\n\n".join(filter(None, [summary_table(records), scaling_table(records)])))
     print(f"\n{kept(run_file)}")
+    if (elsewhere := len(records) - run_file.rows) and options.cluster:
+        print(f"{elsewhere} more over the cluster, kept by {options.cluster.addresses[0]}")
     return whole
 
 
