@@ -18,11 +18,11 @@ COMPARE_FORMS = ("table", "markdown", "json", "github")
 ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"
 
 _MEASURING = [option.name for option in OPTIONS if option.only != "pytest"]
-_OF_THE_RUN_ALONE = (
-    *("python", "env", "processes"),
+_OF_ONE_SIDE = (
+    *("python", "env", "processes", "replicas", "cluster", "index"),
     *("seeds", "target-accuracy", "fraction", "mnist"),
 )
-_OF_A_PAIR = [name for name in _MEASURING if name not in _OF_THE_RUN_ALONE]
+_OF_A_PAIR = [name for name in _MEASURING if name not in _OF_ONE_SIDE]
 """The options of what runs two sides, which name the interpreters themselves."""
 
 

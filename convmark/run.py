@@ -196,6 +196,8 @@ def execute(
 ) -> None:
     """Measure the jobs in order; each row is on the disk, then kept, before the next job begins.
 
+    The row of a case over several machines is on the disk of the first of them alone.
+
     Raises:
         WorkerError: no worker can be started at all.
         StoreError: a row cannot be written.
@@ -211,8 +213,9 @@ def execute(
                 functools.partial(_tell, observer, watch, job),
             )
         result = _result(job, answer, options, facts, started, watch)
-        run_file.append(result.record, result.step_times_s)
-        learning.append_epochs(run_file.path, result.epochs)
+        if not job.case.spans_machines or options.cluster is None or options.cluster.keeps_rows:
+            run_file.append(result.record, result.step_times_s)
+            learning.append_epochs(run_file.path, result.epochs)
         keep(result)
         observer.ended(job, result.record)
 
@@ -232,6 +235,7 @@ def request_of(
         fed: measures the input-bound throughput too; one process of a case does, for its time.
         seed: of the process, where it has one of its own.
     """
+    cluster = options.cluster.request(case) if options.cluster and case.cluster else None
     asked = {
         "kind": "measure" if smoke or case.task in TIMED_TASKS else case.task,
         "case": case.as_fields(),
@@ -239,6 +243,7 @@ def request_of(
         "time_budget_s": options.time_budget_s,
         "smoke": smoke,
         "fed": fed,
+        **({"cluster": cluster} if cluster else {}),
     }
     if asked["kind"] == learning.TASK:
         asked |= learning.lesson(options, options.seed if seed is None else seed)

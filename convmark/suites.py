@@ -14,6 +14,7 @@ __all__ = [
     "ACCURACY",
     "INFERENCE",
     "LAYERS",
+    "SCALING",
     "SUITES",
     "TRAINING",
     "WATERFALL",
@@ -35,6 +36,9 @@ class Suite:
     """Samples per replica per step."""
     fixed_models: bool = False
     """Whether `--models` may only choose among the suite's models, not replace them."""
+    scaling: bool = False
+    """Whether it is of several replicas: unless `--replicas` names them, 1, 2, 4, ... up to the
+    GPUs that are there, and no case where there are not two."""
 
     def cases(
         self, options: Options, devices: Sequence[str], backends: Sequence[str] | None = None
@@ -57,7 +61,14 @@ class Suite:
             jit=options.jit,
             threads=options.threads,
             backends=options.backends if backends is None else backends,
+            replicas=options.replicas or (self._doublings(devices) if self.scaling else (1,)),
+            cluster=options.cluster.name if options.cluster else None,
         )
+
+    @staticmethod
+    def _doublings(devices: Sequence[str]) -> tuple[int, ...]:
+        gpus = sum(device != "cpu" for device in devices)
+        return tuple(1 << power for power in range(gpus.bit_length())) if gpus > 1 else ()
 
 
 TRAINING = Suite(models=NETWORKS, tasks=("train",), batch_sizes=(32,))
@@ -68,10 +79,12 @@ LAYERS = Suite(
     batch_sizes=(32,),
     fixed_models=True,
 )
+SCALING = Suite(models=("mini_resnet",), tasks=("train",), batch_sizes=(32,), scaling=True)
 ACCURACY = Suite(models=NETWORKS, tasks=("accuracy",), batch_sizes=(256,))
 WATERFALL = Suite(models=NETWORKS, tasks=("waterfall",), batch_sizes=(32,))
 SUITES = (TRAINING, INFERENCE, LAYERS, ACCURACY, WATERFALL)
-"""The last two are measured where `--tasks` names their task."""
+"""Of `convmark run`, where `--replicas` spreads these and scaling is no suite of its own; the last
+two are measured where `--tasks` names their task."""
 
 
 def cases(options: Options, devices: Mapping[str, Sequence[str]]) -> list[Case]:

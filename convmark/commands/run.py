@@ -13,6 +13,7 @@ from convmark import progress
 from convmark.auto_batch import choices_table, chosen_cases, explore
 from convmark.case import Case
 from convmark.ceilings import ceilings_path, gather
+from convmark.cluster import check_devices, check_options
 from convmark.commit import read_commit
 from convmark.description import describe_models
 from convmark.environment import Machine, read_machine, read_state
@@ -21,6 +22,7 @@ from convmark.fleet import Fleet
 from convmark.learning import with_digits
 from convmark.options import AUTO, Options
 from convmark.record import Record
+from convmark.report.scaling import scaling_table
 from convmark.report.summary import summary_table
 from convmark.run import Job, Observer, Result, devices_asked_for, execute, facts_of, kept, plan
 from convmark.store import RunFile, Store
@@ -55,6 +57,13 @@ def run(options: Options, *, describe: bool = False) -> tuple[bool, bool]:
         refuse_untimed(options, "--batch-sizes auto searches for")
     store = Store(options.results)
     store.check_writable()
+    check_options(
+        options.cluster,
+        isolation=options.isolation,
+        automatic=options.batch_sizes == AUTO,
+        copies=options.replicas or (1,),
+        backends=options.backends,
+    )
     machine = read_machine()
     paths = interpreters(options.pythons, options.environments, say=_say) or [sys.executable]
     whole = True
@@ -93,6 +102,7 @@ def _planned(path: str, options: Options, stack: contextlib.ExitStack) -> _Plann
         for backend, its_own in found.items()
     }
     asked = cases(options, devices)
+    check_devices(asked, {backend: its_own["devices"] for backend, its_own in found.items()})
     return _Planned(fleet, asked, with_digits(options, asked, fleet.answer, os.environ))
 
 
@@ -115,8 +125,11 @@ def _measure(planned: _Planned, options: Options, machine: Machine, run_file: Ru
             jobs = plan(asked, options.processes, options.seed, seeds=options.seeds)
             measure(jobs, shown)
         whole = all(result.record.measured for result in results)
-    print(summary_table([result.record for result in results]))
+    records = [result.record for result in results]
+    print("\n\n".join(filter(None, [summary_table(records), scaling_table(records)])))
     print(f"\n{kept(run_file)}")
+    if (elsewhere := len(records) - run_file.rows) and options.cluster:
+        print(f"{elsewhere} more over the cluster, kept by {options.cluster.addresses[0]}")
     return whole
 
 

@@ -76,6 +76,11 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.getoption(_dest("accuracy"), False):
             tasks = tuple(dict.fromkeys([*options.tasks, "accuracy"]))
             options = dataclasses.replace(options, tasks=tasks)
+        if options.cluster is not None:
+            raise OptionError(
+                "--cluster: is of `convmark run`; pytest measures replicas in one process, got "
+                f"{options.cluster.name}"
+            )
         config.stash[_OPTIONS_KEY] = options
     except ConvmarkError as error:
         raise pytest.UsageError(str(error)) from None
@@ -197,7 +202,8 @@ def _is_whole(config: pytest.Config) -> bool:
     chosen = ("keyword", "markexpr", "lf", "failedfirst", "deselect", "ignore", "ignore_glob")
     if any(config.getoption(name, None) for name in chosen):
         return False
-    if any(config.getoption(_dest(key)) for key in ("models", "devices", "batch_sizes")):
+    narrowing = ("models", "devices", "batch_sizes", "replicas")
+    if any(config.getoption(_dest(key)) for key in narrowing):
         return False
     return all("::" not in arg and not arg.endswith(".py") for arg in map(str, config.args))
 

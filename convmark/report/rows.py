@@ -227,7 +227,9 @@ def _names(columns: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
     """Return what the tables group by: the case's name, the hardware, whether there are figures."""
     import pandas as pd
 
-    axes = zip(*(columns[name].tolist() for name in _AXES), strict=True)
+    clusters = ["" if name is None else name for name in columns["cluster"].tolist()]
+    known = {name: columns[name].tolist() for name in _AXES} | {"cluster": clusters}
+    axes = zip(*known.values(), strict=True)
     pairs = zip(columns["machine"].tolist(), columns["device"].tolist(), strict=True)
     statuses = columns["status"].tolist()
     named = {
