@@ -24,7 +24,7 @@ LAYERS = (
     ("gpu.watch", "machine", "state"),
     ("environment", "gpu.diagnosis"),
     ("cautions", "commit", "judging.judgement", "judging.screen", "options", "record"),
-    ("parsers",),
+    ("parsers", "runfile"),
     ("doctor", "judging.comparability", "judging.metrics", "store", "suites"),
     ("judging.tablefile",),
     ("judging.accepted", "judging.shelf", "judging.verdicts_file"),
