@@ -54,7 +54,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 def _run(given: argparse.Namespace, options: Options) -> int:
     from convmark.commands.run import run
 
-    whole, interrupted = run(options, describe=given.describe)
+    whole, interrupted = run(options, describe=given.describe, resume=given.resume)
     return EXIT_INTERRUPTED if interrupted else EXIT_OK if whole else EXIT_FAILED
 
 

@@ -96,7 +96,7 @@ class RunFile:
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be written: {error.strerror or error}") from None
         self.rows, self._size = len(records), len(wanted)
-        self._drop_damaged_steps()
+        self._drop_damaged_steps({_member(record) for record in records})
 
     def _replace(self, data: bytes) -> None:
         fresh, descriptor = _fresh(self.path, data)
@@ -151,10 +151,17 @@ class RunFile:
             reason = getattr(error, "strerror", None) or error
             _warn(f"{steps_path(self.path)}: raw step times are not kept: {reason}")
 
-    def _drop_damaged_steps(self) -> None:
-        """Remove an archive that a killed writer has left open: nothing could be added to it."""
+    def _drop_damaged_steps(self, kept: set[str]) -> None:
+        """Remove an archive that a killed writer has left open, or that has what no row has."""
         steps = steps_path(self.path)
-        if steps.is_file() and not zipfile.is_zipfile(steps):
+        try:
+            with zipfile.ZipFile(steps) as archive:
+                sound = kept.issuperset(archive.namelist())
+        except FileNotFoundError:
+            return
+        except (OSError, zipfile.BadZipFile):
+            sound = False
+        if not sound:
             with contextlib.suppress(OSError):
                 steps.unlink()
             _warn(f"{steps}: was damaged when the run ended; raw step times before are lost")

@@ -49,7 +49,7 @@ LAYERS = (
     ("lockstep.confirmation", "lockstep.sides"),
     ("ceilings",),
     ("description", "run"),
-    ("fleet", "progress"),
+    ("fleet", "progress", "resume"),
     ("auto_batch",),
     (
         "check.device",
