@@ -77,14 +77,13 @@ def run(
             earlier = open_interrupted(store, machine.name, resume)
             stack.callback(earlier.run_file.close)
         planned = [_planned(path, options, stack, earlier) for path in paths]
-        for line in before.lines(machine):
-            _say(line)
+        notes = before.lines(machine)
         for number, one in enumerate(planned):
             if len(planned) > 1:
                 print(f"{chr(10) * (number > 0)}{one.fleet.python}")
             run_file = earlier.run_file if earlier else store.create_run(machine.name)
             try:
-                measured = _measure(one, options, machine, run_file)
+                measured = _measure(one, options, machine, run_file, () if number else notes)
                 if describe:
                     _describe(one, options, run_file)
             except KeyboardInterrupt:
@@ -116,8 +115,18 @@ def _planned(
     return _Planned(fleet, cases(options, devices), found, earlier)
 
 
-def _measure(planned: _Planned, options: Options, machine: Machine, run_file: RunFile) -> bool:
-    """Measure one interpreter's cases and print them; return whether all were."""
+def _measure(
+    planned: _Planned,
+    options: Options,
+    machine: Machine,
+    run_file: RunFile,
+    notes: Sequence[str],
+) -> bool:
+    """Measure one interpreter's cases and print them; return whether all were.
+
+    Args:
+        notes: what disturbs the machine, said once nothing is left to be refused.
+    """
     commit = read_commit(Path.cwd(), besides=[options.results.absolute()])
     asked, ask = planned.cases, planned.fleet.answer
     hashed = plan_hash(asked, options)
@@ -128,6 +137,8 @@ def _measure(planned: _Planned, options: Options, machine: Machine, run_file: Ru
     if (earlier := planned.earlier) is not None:
         results += earlier.go_on(asked, expected(options, facts, planned.found), jobs)
         _say(earlier.described(jobs))
+    for note in notes:
+        _say(note)
     path = ceilings_path(options.results, machine.name)
     facts = replace(facts, ceilings=gather(asked, ask, path, which=options.ceilings, say=_say))
 
