@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     ("errors",),
-    ("environments.pythons", "environments.requirement"),
+    ("alone", "signals", "environments.pythons", "environments.requirement"),
     ("environments.installer", "environments.releases"),
     ("environments.cache",),
     ("environments.interpreter",),
@@ -25,8 +25,8 @@ LAYERS = (
     ("gpu.watch", "machine", "state"),
     ("environment", "gpu.diagnosis"),
     ("cautions", "commit", "judging.judgement", "judging.screen", "options", "record"),
-    ("parsers",),
-    ("doctor", "judging.comparability", "judging.metrics", "store", "suites"),
+    ("parsers", "runfile"),
+    ("beforehand", "doctor", "judging.comparability", "judging.metrics", "store", "suites"),
     ("judging.tablefile",),
     ("judging.accepted", "judging.shelf", "judging.verdicts_file"),
     ("judging.history",),
@@ -35,6 +35,7 @@ LAYERS = (
     ("judging.verdict",),
     ("report",),
     ("check.proofs",),
+    ("launch.oom",),
     ("launch.follower",),
     ("launch.server",),
     ("launch.interpreter",),
@@ -51,7 +52,7 @@ LAYERS = (
     ("ceilings",),
     ("check.ceilings",),
     ("description", "run"),
-    ("fleet", "progress"),
+    ("fleet", "progress", "resume"),
     ("auto_batch",),
     (
         "check.device",
