@@ -68,6 +68,10 @@ class Options:
     replicas: tuple[int, ...] | None = None
     cluster: Cluster | None = None
     """What the replicas of a case are spread over; None is one process."""
+    wait: bool = False
+    """Whether another benchmark run's end is waited for."""
+    allow_concurrent: bool = False
+    """Whether to measure beside other benchmark runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +88,17 @@ class Option:
     """`run` or `pytest` where the other has no such option."""
     repeatable: bool = False
     """Whether it may be given more than once; its value is then a tuple."""
+    switch: bool = False
+    """Whether it takes no value on a command line, where it means yes."""
+
+    def add_to(self, add: Callable[..., Any], **more: Any) -> None:
+        """Add it to a parser by the parser's own function."""
+        how: dict[str, Any] = {"action": "append" if self.repeatable else "store"}
+        if self.switch:
+            how = {"action": "store_const", "const": "yes"}
+        else:
+            how["metavar"] = self.metavar
+        add(self.flag, default=None, help=self.help, **how, **more)
 
     @property
     def flag(self) -> str:
@@ -223,6 +238,10 @@ def _file(flag: str, text: str) -> Path:
     if not text.strip() or "\0" in text:
         raise OptionError(f"{flag}: must be the path of a file, got {text!r}")
     return Path(text).expanduser()
+
+
+def _switch(flag: str, text: str) -> bool:
+    return _choice(("yes", "no"))(flag, text) == "yes"
 
 
 def _text(flag: str, text: str) -> str:
@@ -421,6 +440,23 @@ OPTIONS = (
         repeatable=True,
     ),
     Option(
+        name="wait",
+        metavar="",
+        parse=_switch,
+        default="no",
+        help="wait for another benchmark run on this machine to end (default: no, be refused)",
+        switch=True,
+    ),
+    Option(
+        name="allow-concurrent",
+        metavar="",
+        parse=_switch,
+        default="no",
+        help="measure beside other benchmark runs, which disturb the figures; the rows say so "
+        "(default: no)",
+        switch=True,
+    ),
+    Option(
         name="confirm",
         metavar="WHICH",
         parse=_choice(("flagged", "all", "none")),
@@ -505,6 +541,8 @@ def read(given: Mapping[str, Any], settings: Mapping[str, Any] | None = None) ->
             continue
         if value is None:
             value = option.default
+        elif option.switch and isinstance(value, bool):
+            value = "yes" if value else "no"
         values[option.key] = None if value is None else option.parse(flag, _as_text(flag, value))
     values["pythons"] = values.pop("python")
     values["environments"] = values.pop("env")

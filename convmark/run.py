@@ -43,8 +43,10 @@ __all__ = [
     "inspect",
     "kept",
     "measurement_version",
+    "of_the_run",
     "plan",
     "request_of",
+    "software",
 ]
 
 
@@ -71,6 +73,8 @@ class Facts:
     ceilings: Mapping[Key, Ceiling] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     """The variables that choose which GPUs a worker sees."""
+    plan: str | None = None
+    """Hash of what was asked for, by which a run that was interrupted is known again."""
 
     def card(self, case: Case) -> Card | None:
         """The card that the case is measured on; None on the CPU, and where it is not known."""
@@ -277,34 +281,21 @@ def _result(
     job: Job, answer: Answer, options: Options, facts: Facts, started: datetime, watch: Watch
 ) -> Result:
     """Make the row of one answer; figures are given only where the whole process went well."""
-    asked: dict[str, Any] = {
-        "processes": options.processes,
-        "seed": options.seed if job.seed is None else job.seed,
-        "time_budget_s": options.time_budget_s,
-    }
-    if job.case.task == learning.TASK:
-        asked |= learning.asked_columns(options)
     record = Record(
-        schema=SCHEMA_VERSION,
-        run=facts.run,
         started=started.isoformat(timespec="milliseconds"),
-        convmark=convmark.__version__,
-        commit=facts.commit,
-        dirty=facts.dirty,
         order=job.order,
         process=job.process,
-        **asked,
+        concurrent=options.allow_concurrent,
         status=answer.status,
         error=answer.message or None,
         **job.case.as_fields(),
         effective_batch_size=job.case.batch_size * job.case.replicas,
-        isolation=options.isolation,
         process_start_s=answer.ready_s,
-        **_environment(job.case, facts),
+        **{"seed": job.seed, **of_the_run(job.case, options, facts)},
         **watch.columns(job.case.batch_size),
     )
     try:
-        record = replace(record, **_software(answer), **_sizes(answer))
+        record = replace(record, **software(answer.event("environment") or {}), **_sizes(answer))
         if answer.status != "ok":
             return Result(case=job.case, record=record, step_times_s=[])
         if job.case.task not in TIMED_TASKS:
@@ -333,6 +324,23 @@ def _untimed(case: Case, record: Record, answer: Answer) -> Result:
     return Result(case=case, record=measured, step_times_s=[], epochs=epochs)
 
 
+def of_the_run(case: Case, options: Options, facts: Facts) -> dict[str, Any]:
+    """Return the columns in which every row of a case in one run is the same, but for figures."""
+    own = {"processes": options.processes, "seed": options.seed}
+    return {
+        "schema": SCHEMA_VERSION,
+        "run": facts.run,
+        "convmark": convmark.__version__,
+        "commit": facts.commit,
+        "dirty": facts.dirty,
+        "plan": facts.plan,
+        **(learning.asked_columns(options) if case.task == learning.TASK else own),
+        "time_budget_s": options.time_budget_s,
+        "isolation": options.isolation,
+        **_environment(case, facts),
+    }
+
+
 def _events(answer: Answer) -> dict[str, dict[str, Any]]:
     return {event["event"]: event for event in answer.events}
 
@@ -352,8 +360,8 @@ def _environment(case: Case, facts: Facts) -> dict[str, Any]:
     }
 
 
-def _software(answer: Answer) -> dict[str, Any]:
-    versions = answer.event("environment") or {}
+def software(versions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of what a worker says about its software."""
     names = ("cuda", "cudnn", "python", "tensorflow", "jax", "torch", "keras", "numpy")
     return {name: versions.get(name) for name in names}
 
@@ -449,6 +457,8 @@ def facts_of(
     commit: Any,
     environ: Mapping[str, str],
     ceilings: Mapping[Key, Ceiling] | None = None,
+    *,
+    plan: str | None = None,
 ) -> Facts:
     """Return the facts that every row of a run shares."""
     return Facts(
@@ -459,4 +469,5 @@ def facts_of(
         flags=speed_flags(environ),
         environ=choosing(environ),
         ceilings=ceilings or {},
+        plan=plan,
     )

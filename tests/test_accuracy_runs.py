@@ -91,6 +91,26 @@ def test_timed_tasks_and_accuracy_go_together(
         assert words in summary
 
 
+def test_an_interrupted_run_goes_on_with_the_seeds_that_it_lacks(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*ACCURACY, "--seeds", "5,7,9"]
+    monkeypatch.setattr(fake_worker.FakeInterpreter, "interrupt_after", 2)
+    assert main(asked) == 130
+    monkeypatch.setattr(fake_worker.FakeInterpreter, "interrupt_after", None)
+    assert len(read_run(only_run(folder))) == 2
+    assert main([*asked[:-1], "5,7", "--resume"]) == 2
+    assert "--resume: " in capsys.readouterr().err
+    assert main([*asked, "--fraction", "0.5", "--resume"]) == 2
+    assert "fraction was 1.0, is 0.5" in capsys.readouterr().err
+    assert main([*asked, "--resume"]) == 0
+    rows = read_run(only_run(folder))
+    assert sorted((row.model, row.seed) for row in rows) == [
+        (model, seed) for model in ("lenet5", "mini_resnet") for seed in (5, 7, 9)
+    ]
+    assert len(read_epochs(only_run(folder))) == 6 * 5
+
+
 BAD = [
     (["--mnist", "broken.npz"], {}, "--mnist: {folder}/broken.npz: y_train: expected labels, "),
     ([], {"CONVMARK_MNIST": "/b.npz"}, "CONVMARK_MNIST: /b.npz: y_train: expected labels, "),

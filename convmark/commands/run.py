@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from convmark import progress
+from convmark.alone import alone
 from convmark.auto_batch import choices_table, chosen_cases, explore
+from convmark.beforehand import Beforehand
 from convmark.case import Case
 from convmark.ceilings import ceilings_path, gather
 from convmark.cluster import check_devices, check_options
@@ -18,12 +21,14 @@ from convmark.commit import read_commit
 from convmark.description import describe_models
 from convmark.environment import Machine, read_machine, read_state
 from convmark.environments.interpreter import interpreters
+from convmark.errors import OptionError
 from convmark.fleet import Fleet
 from convmark.learning import with_digits
 from convmark.options import AUTO, Options
 from convmark.record import Record
 from convmark.report.scaling import scaling_table
 from convmark.report.summary import summary_table
+from convmark.resume import Interrupted, expected, missing, open_interrupted, plan_hash
 from convmark.run import Job, Observer, Result, devices_asked_for, execute, facts_of, kept, plan
 from convmark.store import RunFile, Store
 from convmark.suites import NETWORKS, cases, refuse_untimed
@@ -37,15 +42,22 @@ class _Planned:
 
     fleet: Fleet
     cases: Sequence[Case]
+    found: Mapping[str, Mapping[str, Any]]
+    """What each backend's interpreter has."""
     options: Options
     """With the file of the digits, where a case trains on them."""
+    earlier: Interrupted | None = None
+    """The run that goes on; None where a new one begins."""
 
 
-def run(options: Options, *, describe: bool = False) -> tuple[bool, bool]:
+def run(
+    options: Options, *, describe: bool = False, resume: str | None = None
+) -> tuple[bool, bool]:
     """Measure, print each run's summary and where its rows are.
 
     Args:
         describe: whether each model's layers and diagram are kept as well.
+        resume: the run that is to go on, as `open_interrupted` takes it; None for a new one.
 
     Returns:
         whether every case was measured, and whether the user has interrupted.
@@ -65,16 +77,34 @@ def run(options: Options, *, describe: bool = False) -> tuple[bool, bool]:
         backends=options.backends,
     )
     machine = read_machine()
-    paths = interpreters(options.pythons, options.environments, say=_say) or [sys.executable]
     whole = True
     with contextlib.ExitStack() as stack:
-        planned = [_planned(path, options, stack) for path in paths]
+        # the members of a cluster may share a machine, and are one run
+        beside = options.allow_concurrent or bool(options.cluster and options.cluster.addresses)
+        stack.enter_context(alone(wait=options.wait, concurrent=beside, say=_say))
+        before = Beforehand()
+        paths = interpreters(options.pythons, options.environments, say=_say) or [sys.executable]
+        earlier = None
+        if resume is not None:
+            if options.cluster and options.cluster.addresses:
+                raise OptionError(
+                    "--resume: machines of a cluster cannot know of each other what is missing, "
+                    f"got --cluster {','.join(options.cluster.addresses)}; start a new run"
+                )
+            if len(paths) > 1:
+                raise OptionError(
+                    f"--resume: goes on with one run, in one interpreter, got {', '.join(paths)}"
+                )
+            earlier = open_interrupted(store, machine.name, resume)
+            stack.callback(earlier.run_file.close)
+        planned = [_planned(path, options, stack, earlier) for path in paths]
+        notes = before.lines(machine)
         for number, one in enumerate(planned):
             if len(planned) > 1:
                 print(f"{chr(10) * (number > 0)}{one.fleet.python}")
-            run_file = store.create_run(machine.name)
+            run_file = earlier.run_file if earlier else store.create_run(machine.name)
             try:
-                measured = _measure(one, one.options, machine, run_file)
+                measured = _measure(one, one.options, machine, run_file, () if number else notes)
                 if describe:
                     _describe(one, options, run_file)
             except KeyboardInterrupt:
@@ -91,7 +121,9 @@ def _say(line: str) -> None:
     print(f"convmark run: {line}", file=sys.stderr)
 
 
-def _planned(path: str, options: Options, stack: contextlib.ExitStack) -> _Planned:
+def _planned(
+    path: str, options: Options, stack: contextlib.ExitStack, earlier: Interrupted | None
+) -> _Planned:
     made = Fleet(
         options.backends, path, isolation=options.isolation, time_limit_s=options.time_limit_s
     )
@@ -103,34 +135,57 @@ def _planned(path: str, options: Options, stack: contextlib.ExitStack) -> _Plann
     }
     asked = cases(options, devices)
     check_devices(asked, {backend: its_own["devices"] for backend, its_own in found.items()})
-    return _Planned(fleet, asked, with_digits(options, asked, fleet.answer, os.environ))
+    ready = with_digits(options, asked, fleet.answer, os.environ)
+    return _Planned(fleet, asked, found, ready, earlier)
 
 
-def _measure(planned: _Planned, options: Options, machine: Machine, run_file: RunFile) -> bool:
-    """Measure one interpreter's cases and print them; return whether all were."""
+def _measure(
+    planned: _Planned,
+    options: Options,
+    machine: Machine,
+    run_file: RunFile,
+    notes: Sequence[str],
+) -> bool:
+    """Measure one interpreter's cases and print them; return whether all were.
+
+    Args:
+        notes: what disturbs the machine, said once nothing is left to be refused.
+    """
     commit = read_commit(Path.cwd(), besides=[options.results.absolute()])
-    path = ceilings_path(options.results, machine.name)
     asked, ask = planned.cases, planned.fleet.answer
-    ceilings = gather(asked, ask, path, which=options.ceilings, say=_say)
-    facts = facts_of(run_file.run, machine, commit, os.environ, ceilings)
+    hashed = plan_hash(asked, options)
+    facts = facts_of(run_file.run, machine, commit, os.environ, plan=hashed)
+    jobs = None
+    if options.batch_sizes != AUTO:
+        jobs = plan(asked, options.processes, options.seed, seeds=options.seeds)
     results: list[Result] = []
+    if (earlier := planned.earlier) is not None:
+        results += earlier.go_on(asked, expected(options, facts, planned.found), jobs)
+        _say(earlier.described(jobs))
+    for note in notes:
+        _say(note)
+    path = ceilings_path(options.results, machine.name)
+    facts = replace(facts, ceilings=gather(asked, ask, path, which=options.ceilings, say=_say))
 
     def measure(jobs: Sequence[Job], shown: Observer) -> None:
         execute(jobs, planned.fleet, options, facts, run_file, shown, keep=results.append)
 
-    if options.batch_sizes == AUTO:
+    if jobs is None:
         whole = _search(asked, measure, options, results)
     else:
         with progress.on(sys.stderr, 2 * options.time_budget_s + 2) as shown:
-            jobs = plan(asked, options.processes, options.seed, seeds=options.seeds)
-            measure(jobs, shown)
+            measure(missing(jobs, _records(results)), shown)
         whole = all(result.record.measured for result in results)
-    records = [result.record for result in results]
+    records = _records(results)
     print("\n\n".join(filter(None, [summary_table(records), scaling_table(records)])))
     print(f"\n{kept(run_file)}")
     if (elsewhere := len(records) - run_file.rows) and options.cluster:
         print(f"{elsewhere} more over the cluster, kept by {options.cluster.addresses[0]}")
     return whole
+
+
+def _records(results: Sequence[Result]) -> list[Record]:
+    return [result.record for result in results]
 
 
 def _describe(planned: _Planned, options: Options, run_file: RunFile) -> None:
@@ -141,6 +196,10 @@ def _describe(planned: _Planned, options: Options, run_file: RunFile) -> None:
     describe_models(models, planned.fleet, options.seed, folder, backend=backend)
 
 
+def _last_place(results: Sequence[Result]) -> int:
+    return max((result.record.order for result in results), default=0)
+
+
 def _search(
     cases: Sequence[Case],
     measure: Callable[[Sequence[Job], Observer], None],
@@ -149,9 +208,13 @@ def _search(
 ) -> bool:
     """Find each case's batch sizes, and give those found the rest of their processes."""
 
+    there = {(row.case, row.process): row for row in _records(results)}  # of a run that goes on
+
     def row(case: Case) -> Record:
+        if (case, 1) in there:
+            return there[case, 1]
         _say(f"trying {case.name}")
-        measure([Job(case=case, process=1, order=len(results) + 1)], progress.Silence())
+        measure([Job(case=case, process=1, order=_last_place(results) + 1)], progress.Silence())
         return results[-1].record
 
     choices = explore(
@@ -160,9 +223,10 @@ def _search(
         longest_step_s=options.time_budget_s,
         free_bytes=lambda: read_state().available_memory_bytes,
     )
-    chosen, after = chosen_cases(choices), (1, len(results))
+    chosen, after = chosen_cases(choices), (1, _last_place(results))
     if chosen and options.processes > 1:
+        jobs = plan(chosen, options.processes - 1, options.seed, after=after)
         with progress.on(sys.stderr, 2 * options.time_budget_s + 2) as shown:
-            measure(plan(chosen, options.processes - 1, options.seed, after=after), shown)
+            measure(missing(jobs, _records(results)), shown)
     print(f"{choices_table(choices)}\n")
     return all(choice.whole for choice in choices)
