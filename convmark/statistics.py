@@ -15,6 +15,7 @@ __all__ = [
     "Estimate",
     "paired_log_ratio",
     "quantile",
+    "spread",
     "step_time_summary",
     "trimmed_mean",
 ]
@@ -49,6 +50,13 @@ def quantile(values: Values, share: float) -> float:
     if len(values) == 0:
         raise MeasurementError(f"a quantile needs at least one value, got none (share {share})")
     return float(np.quantile(np.asarray(values, np.float64), share))
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Return half the range over the median, dimensionless; None below two values."""
+    if len(values) < 2:
+        return None
+    return (max(values) - min(values)) / 2 / quantile(values, 0.5)
 
 
 def trimmed_mean(values: Values, trim: float = TRIM) -> Estimate:

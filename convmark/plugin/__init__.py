@@ -22,6 +22,7 @@ from convmark.plugin import bridge
 from convmark.plugin.campaign import Campaign
 from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.replay import Measured
+from convmark.text import plain_text
 
 _OPTIONS_KEY = pytest.StashKey[Options]()
 _CAMPAIGN_KEY = pytest.StashKey[Campaign]()
@@ -67,7 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
             )
         config.stash[_OPTIONS_KEY] = options
     except ConvmarkError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(plain_text(str(error))) from None
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -84,7 +85,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     try:
         cases = suite.cases(options, _campaign(config).likely_devices())
     except ConvmarkError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(plain_text(str(error))) from None
     metafunc.parametrize("measured", cases, indirect=True, ids=[case.name for case in cases])
 
 
@@ -128,7 +129,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         try:
             _measure(config, campaign, items)
         except ConvmarkError as error:
-            raise pytest.UsageError(str(error)) from None
+            raise pytest.UsageError(plain_text(str(error))) from None
     try:
         return (yield)
     finally:
@@ -183,8 +184,11 @@ def _measure_and_judge(config: pytest.Config, campaign: Campaign) -> None:
 
 def _is_whole(config: pytest.Config) -> bool:
     """Whether nothing was left out: no option chooses among the suites' cases."""
-    chosen = ("keyword", "markexpr", "lf", "failedfirst", "deselect", "ignore", "ignore_glob")
+    chosen = ("keyword", "lf", "failedfirst", "deselect", "ignore", "ignore_glob")
     if any(config.getoption(name, None) for name in chosen):
+        return False
+    marked = config.getoption("markexpr", None)
+    if marked and marked not in config.getini("addopts"):  # what the project leaves out always
         return False
     if any(config.getoption(_dest(key)) for key in ("models", "devices", "batch_sizes")):
         return False

@@ -181,15 +181,26 @@ class CsvStorage:
         """Nothing to do: every run is saved, row by row, whether asked for or not."""
 
     def newest(self) -> tuple[Path, list[Record]] | None:
-        """The newest earlier run that measured any of this session's cases."""
-        from convmark.store import read_run
+        """The newest earlier run that measured any of this session's cases.
 
-        wanted = {case.name for case in self._campaign.cases}
-        for path in reversed(self._store.runs(self._machine)):
-            records = read_run(path)
-            if any(name in wanted for name in _groups(records)):
-                return path, records
-        return None
+        Runs that cannot be read are left out, with one `StoreWarning` for all.
+        """
+        from convmark.judging.comparability import axes_of
+        from convmark.judging.shelf import Shelf
+
+        shelf = Shelf(self._store.runs(self._machine))
+        models = {case.model for case in self._campaign.cases}
+        wanted = {axes_of(case) for case in self._campaign.cases}
+        names = {case.name for case in self._campaign.cases}
+        found = None
+        for path in reversed(shelf.paths):
+            if not shelf.mentions(path, models) or not wanted & shelf.outline(path).cases:
+                continue
+            if names & shelf.measured(path).keys():
+                found = path, [row for rows in shelf.measured(path).values() for row in rows]
+                break
+        shelf.warn()
+        return found
 
     def load(self, *names: str) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Yield the named runs, or the newest earlier one, as pytest-benchmark wants them.
