@@ -18,6 +18,7 @@ from typing import Any
 from convmark.errors import ConvmarkError, OptionError
 from convmark.options import Options, pyproject_settings, read
 from convmark.parsers import EXIT_USAGE, parsers
+from convmark.text import plain_text
 
 __all__ = ["main"]
 
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.showwarning = _show_warning  # until the block ends
             return _COMMANDS[given.command](given, options)
     except ConvmarkError as error:
-        print(f"convmark {given.command}: {error}", file=sys.stderr)
+        print(f"convmark {given.command}: {plain_text(str(error))}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         print(f"convmark {given.command}: interrupted", file=sys.stderr)
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"convmark: {message}", file=sys.stderr)
+    print(f"convmark: {plain_text(str(message))}", file=sys.stderr)
 
 
 def _run(given: argparse.Namespace, options: Options) -> int:
