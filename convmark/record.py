@@ -211,7 +211,7 @@ class Record:
         for column in COLUMNS:
             value = getattr(self, column.name)
             if isinstance(value, str) and fit_text(value) != value:
-                value = fit_text(value)
+                value = fit_text(value) or None
                 object.__setattr__(self, column.name, value)  # as the file will hold it
             _check_value(column, value)
 
@@ -251,7 +251,7 @@ def _check_value(column: Column, value: Any) -> None:
             f"column {column.name!r} must be of type {column.type.__name__}, "
             f"got {str(value)[:40]!r}"
         )
-    if column.type in (int, float) and (rule := range_broken(column, value)):
+    if isinstance(value, (int, float)) and (rule := range_broken(column, value)):
         raise StoreError(f"column {column.name!r} {rule}, got {str(value)[:40]!r}")
 
 

@@ -39,7 +39,7 @@ def shown(cell: str) -> str:
     """
     line = cell if cell.isprintable() else plain_text(cell)
     line = _CI_COMMAND.sub("# #", line)
-    return f": :{line[2:]}" if line.startswith("::") else line
+    return f": :{line.lstrip()[2:]}" if line.lstrip().startswith("::") else line
 
 
 def file_text(path: Path) -> str:

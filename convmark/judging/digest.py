@@ -35,7 +35,7 @@ class Head:
 
     commit: str | None
     dirty: bool | None
-    facts: tuple[str | int | None, ...]
+    facts: tuple[object, ...]
     """What decides comparability, as `of_the_run` gives it."""
 
 

@@ -202,15 +202,15 @@ def _values(column: Column, cells: Sequence[str]) -> Any:
         known_flags = {cell: from_cell(column, cell) for cell in set(cells)}
         return [known_flags[cell] for cell in cells]
     numbers = np.array([column.type(cell) if cell else np.nan for cell in cells], np.float64)
-    known = numbers[np.isfinite(numbers)]
-    if len(known) != sum(map(bool, cells)):
+    finite = numbers[np.isfinite(numbers)]
+    if len(finite) != sum(map(bool, cells)):
         raise ValueError("must be finite")
     together = "".join(cells)
     if not (together.isascii() and together.isprintable()) or "_" in together or " " in together:
         raise ValueError("must be plain digits")
     if column.type is int and any(str(int(cell)) != cell for cell in cells if cell):
         raise ValueError("must be written as it is here")
-    if len(known) and (range_broken(column, known.min()) or range_broken(column, known.max())):
+    if len(finite) and any(range_broken(column, end) for end in (finite.min(), finite.max())):
         raise ValueError("must be in its range")
     return numbers
 
