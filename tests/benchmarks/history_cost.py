@@ -3,7 +3,8 @@
     python tests/benchmarks/history_cost.py [--runs 10,100,1000,10000] [--cases 100] [--metrics 3]
 
 Writes one history that grows, 100 rows a run, with verdicts; runs each command in a process of its
-own and prints one Markdown table: seconds of the clock, and the peak of memory, imports included.
+own and prints one Markdown table: seconds of the clock and of CPU time, and the peak of memory,
+imports included.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from convmark.store import HEADER
 RUN, RATIO, STEP = "99990001", 0.0123456789, 0.0987654321
 """Stand in the template of a row where each run has its own value."""
 
-FILL = {int: 12_345_678, float: 0.0123456789012345, bool: False}
+FILL = {int: 12_345_678, float: 0.0234567890123456, bool: False}
 """A typical value of each type, so that rows are as long as those of a run."""
 
 CASE = "model7-train-cpu-b32-float32"
@@ -157,10 +158,13 @@ assert newest and judgements, (len(newest), len(judgements))
 @dataclass(frozen=True)
 class Cost:
     seconds: float
+    busy_s: float
+    """Of CPU time: what a busy machine leaves as it is."""
     peak_bytes: int
 
     def __str__(self) -> str:
-        return f"{self.seconds:.2f} s, {self.peak_bytes / 2**20:.0f} MiB"
+        peak = f"{self.peak_bytes / 2**20:.0f} MiB"
+        return f"{self.seconds:.1f} s, {self.busy_s:.2f} s of CPU, {peak}"
 
 
 def cost(arguments: Sequence[str], folder: Path, cache: Path | str) -> Cost:
@@ -180,7 +184,7 @@ def cost(arguments: Sequence[str], folder: Path, cache: Path | str) -> Cost:
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode not in (0, 1):
         sys.exit(f"{' '.join(arguments)} ended with {child.returncode}: {said.decode()}")
-    return Cost(seconds, used.ru_maxrss * 1024)
+    return Cost(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
 
 
 def costs(folder: Path, writer: Writer) -> dict[str, Cost]:
