@@ -193,13 +193,14 @@ def _anchors(
     anchors: dict[str, Path] = {}
     differences: dict[str, str] = {}
     conditions = {of_the_run(key) for key in wanted.values()}
+    left = dict(wanted)
+    models = frozenset(key.model for key in left.values())
+    puzzling = list(left.values())
     for path in order:
-        left = {name: key for name, key in wanted.items() if name not in anchors}
         if not left:
             break
-        if not shelf.mentions(path, {key.model for key in left.values()}):
+        if not shelf.mentions(path, models):
             continue
-        puzzling = [key for name, key in left.items() if name not in differences]
         alike = shelf.is_alike(path, conditions)
         if not (alike and _may_hold(shelf.outline(path), left.values())) and not (
             puzzling and _may_explain(shelf.outline(path), puzzling)
@@ -212,6 +213,9 @@ def _anchors(
                 anchors[name] = path
             elif differs and (name in found or name not in differences):
                 differences[name] = differs
+        left = {name: key for name, key in left.items() if name not in anchors}
+        models = frozenset(key.model for key in left.values())
+        puzzling = [key for name, key in left.items() if name not in differences]
     return anchors, {name: text for name, text in differences.items() if name not in anchors}
 
 

@@ -6,6 +6,7 @@ than `MOST_LOOKS`, the index is brought up to date first: a long history is read
 
 from __future__ import annotations
 
+import functools
 import operator
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -42,6 +43,11 @@ class Outline:
     """The marks that were asked for and are in it."""
     models: frozenset[bytes]
     """The cells of its models."""
+
+
+@functools.lru_cache(maxsize=64)
+def _cells_of(models: frozenset[str]) -> frozenset[bytes]:
+    return frozenset(to_cell(model).encode() for model in models)
 
 
 def _beginning(path: Path) -> bytes:
@@ -150,17 +156,17 @@ class Shelf:
             data = b""  # what cannot be read holds nothing; `measured` says why
         return _outline(data, self._marks)
 
-    def mentions(self, path: Path, models: Collection[str]) -> bool:
+    def mentions(self, path: Path, models: frozenset[str]) -> bool:
         """Whether a model's name stands anywhere in the file: the quickest way to rule it out."""
         if path in self._outlines or self._known(path) is not None:
-            return bool({to_cell(model).encode() for model in models} & self.outline(path).models)
+            return not self.outline(path).models.isdisjoint(_cells_of(models))
         try:
             data = _beginning(path)
         except OSError:
             return False
         if len(data) > MOST_WHOLE_BYTES:
             return True
-        return any(to_cell(model).encode() in data for model in models)
+        return any(cell in data for cell in _cells_of(models))
 
     def is_alike(self, path: Path, conditions: Collection[tuple[object, ...]]) -> bool:
         """Whether nothing that all rows of the run share rules out comparable rows."""

@@ -189,7 +189,7 @@ class CsvStorage:
         from convmark.judging.shelf import Shelf
 
         shelf = Shelf(self._store.runs(self._machine))
-        models = {case.model for case in self._campaign.cases}
+        models = frozenset(case.model for case in self._campaign.cases)
         wanted = {axes_of(case) for case in self._campaign.cases}
         names = {case.name for case in self._campaign.cases}
         found = None
