@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from convmark.case import BACKENDS, ISOLATIONS, PRECISIONS, TASKS
+from convmark.cluster import Cluster, parse_cluster, with_index
 from convmark.errors import OptionError
 from convmark.text import is_plain
 
@@ -58,6 +59,13 @@ class Options:
     """Interpreters to measure in; with `environments` empty too, this one."""
     environments: tuple[str, ...] = ()
     """Requirements of environments to measure in."""
+    replicas: tuple[int, ...] | None = None
+    cluster: Cluster | None = None
+    """What the replicas of a case are spread over; None is one process."""
+    wait: bool = False
+    """Whether another benchmark run's end is waited for."""
+    allow_concurrent: bool = False
+    """Whether to measure beside other benchmark runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +82,17 @@ class Option:
     """`run` or `pytest` where the other has no such option."""
     repeatable: bool = False
     """Whether it may be given more than once; its value is then a tuple."""
+    switch: bool = False
+    """Whether it takes no value on a command line, where it means yes."""
+
+    def add_to(self, add: Callable[..., Any], **more: Any) -> None:
+        """Add it to a parser by the parser's own function."""
+        how: dict[str, Any] = {"action": "append" if self.repeatable else "store"}
+        if self.switch:
+            how = {"action": "store_const", "const": "yes"}
+        else:
+            how["metavar"] = self.metavar
+        add(self.flag, default=None, help=self.help, **how, **more)
 
     @property
     def flag(self) -> str:
@@ -144,6 +163,14 @@ def _count(flag: str, text: str) -> int:
     return _whole(flag, text, 1)
 
 
+def _place(flag: str, text: str) -> int:
+    return _whole(flag, text, 0)
+
+
+def _counts(flag: str, text: str) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(_count(flag, word) for word in _words(flag, text)))
+
+
 def _seed(flag: str, text: str) -> int:
     return _whole(flag, text, 0) % 2**32
 
@@ -187,6 +214,10 @@ def _folder(flag: str, text: str) -> Path:
     if not text.strip() or "\0" in text:
         raise OptionError(f"{flag}: must be the path of a folder, got {text!r}")
     return Path(text)
+
+
+def _switch(flag: str, text: str) -> bool:
+    return _choice(("yes", "no"))(flag, text) == "yes"
 
 
 def _text(flag: str, text: str) -> str:
@@ -244,6 +275,33 @@ OPTIONS = (
         default="off",
         help="compile the step: off, on or both; XLA in TensorFlow, torch.compile in PyTorch, "
         "while JAX always compiles (default: off)",
+    ),
+    Option(
+        name="replicas",
+        metavar="NUMBERS",
+        parse=_counts,
+        default=None,
+        help="copies of the model, each with a batch of its own: one per GPU, or logical CPUs; "
+        "TensorFlow alone (default: 1; bench/test_scaling.py: up to the GPUs that are there)",
+    ),
+    Option(
+        name="cluster",
+        metavar="WHERE",
+        parse=parse_cluster,
+        default=None,
+        help="spread replicas over processes: local, one each on this machine; or over machines: "
+        "HOST:PORT,HOST:PORT, or TF_CONFIG to read that variable; start the same command on each "
+        "(default: one process)",
+        only="run",
+    ),
+    Option(
+        name="index",
+        metavar="N",
+        parse=_place,
+        default=None,
+        help="which HOST:PORT of --cluster this machine is, from 0; the first keeps the rows (no "
+        "default)",
+        only="run",
     ),
     Option(
         name="threads",
@@ -327,6 +385,23 @@ OPTIONS = (
         help='what to measure in, such as "tensorflow==2.20.*"; made once and kept, see convmark '
         "env list (default: what is installed here)",
         repeatable=True,
+    ),
+    Option(
+        name="wait",
+        metavar="",
+        parse=_switch,
+        default="no",
+        help="wait for another benchmark run on this machine to end (default: no, be refused)",
+        switch=True,
+    ),
+    Option(
+        name="allow-concurrent",
+        metavar="",
+        parse=_switch,
+        default="no",
+        help="measure beside other benchmark runs, which disturb the figures; the rows say so "
+        "(default: no)",
+        switch=True,
     ),
     Option(
         name="confirm",
@@ -413,10 +488,13 @@ def read(given: Mapping[str, Any], settings: Mapping[str, Any] | None = None) ->
             continue
         if value is None:
             value = option.default
+        elif option.switch and isinstance(value, bool):
+            value = "yes" if value else "no"
         values[option.key] = None if value is None else option.parse(flag, _as_text(flag, value))
     values["pythons"] = values.pop("python")
     values["environments"] = values.pop("env")
     values["backends"] = values.pop("backend")
+    values["cluster"] = with_index(values["cluster"], values.pop("index"))
     values["time_budget_s"] = values.pop("time_budget")
     values["time_limit_s"] = values.pop("time_limit")
     values["confirm_budget_s"] = values.pop("confirm_budget")

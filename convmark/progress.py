@@ -82,10 +82,10 @@ class PlainProgress(Silence):
         self._left = TimeLeft((), guess_s)
 
     def planned(self, jobs: Sequence[Job]) -> None:
-        self._total = len(jobs)
+        self._total = max((job.order for job in jobs), default=0)
         self._left = TimeLeft(jobs, self._guess_s)
         self._write_line(
-            f"convmark: {self._total} processes to measure, about "
+            f"convmark: {len(jobs)} processes to measure, about "
             f"{duration_text(self._left.seconds())}"
         )
 

@@ -42,8 +42,10 @@ __all__ = [
     "inspect",
     "kept",
     "measurement_version",
+    "of_the_run",
     "plan",
     "request_of",
+    "software",
 ]
 
 
@@ -68,6 +70,8 @@ class Facts:
     ceilings: Mapping[Key, Ceiling] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     """The variables that choose which GPUs a worker sees."""
+    plan: str | None = None
+    """Hash of what was asked for, by which a run that was interrupted is known again."""
 
     def card(self, case: Case) -> Card | None:
         """The card that the case is measured on; None on the CPU, and where it is not known."""
@@ -176,6 +180,8 @@ def execute(
 ) -> None:
     """Measure the jobs in order; each row is on the disk, then kept, before the next job begins.
 
+    The row of a case over several machines is on the disk of the first of them alone.
+
     Raises:
         WorkerError: no worker can be started at all.
         StoreError: a row cannot be written.
@@ -191,7 +197,8 @@ def execute(
                 functools.partial(_tell, observer, watch, job),
             )
         result = _result(job, answer, options, facts, started, watch)
-        run_file.append(result.record, result.step_times_s)
+        if not job.case.spans_machines or options.cluster is None or options.cluster.keeps_rows:
+            run_file.append(result.record, result.step_times_s)
         keep(result)
         observer.ended(job, result.record)
 
@@ -205,6 +212,7 @@ def request_of(
         smoke: runs it once, untimed.
         fed: measures the input-bound throughput too; one process of a case does, for its time.
     """
+    cluster = options.cluster.request(case) if options.cluster and case.cluster else None
     return {
         "kind": "measure",
         "case": case.as_fields(),
@@ -212,6 +220,7 @@ def request_of(
         "time_budget_s": options.time_budget_s,
         "smoke": smoke,
         "fed": fed,
+        **({"cluster": cluster} if cluster else {}),
     }
 
 
@@ -243,28 +252,20 @@ def _result(
 ) -> Result:
     """Make the row of one answer; figures are given only where the whole process went well."""
     record = Record(
-        schema=SCHEMA_VERSION,
-        run=facts.run,
         started=started.isoformat(timespec="milliseconds"),
-        convmark=convmark.__version__,
-        commit=facts.commit,
-        dirty=facts.dirty,
         order=job.order,
         process=job.process,
-        processes=options.processes,
-        seed=options.seed,
-        time_budget_s=options.time_budget_s,
+        concurrent=options.allow_concurrent,
         status=answer.status,
         error=answer.message or None,
         **job.case.as_fields(),
         effective_batch_size=job.case.batch_size * job.case.replicas,
-        isolation=options.isolation,
         process_start_s=answer.ready_s,
-        **_environment(job.case, facts),
+        **of_the_run(job.case, options, facts),
         **watch.columns(job.case.batch_size),
     )
     try:
-        record = replace(record, **_software(answer), **_sizes(answer))
+        record = replace(record, **software(answer.event("environment") or {}), **_sizes(answer))
         if answer.status != "ok":
             return Result(case=job.case, record=record, step_times_s=[])
         return Result(
@@ -277,6 +278,23 @@ def _result(
             message = f"the worker left out or garbled a figure: {one_line(error)}"
             record = replace(record, status="crashed", error=message)
         return Result(case=job.case, record=record, step_times_s=[])
+
+
+def of_the_run(case: Case, options: Options, facts: Facts) -> dict[str, Any]:
+    """Return the columns in which every row of a case in one run is the same, but for figures."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "run": facts.run,
+        "convmark": convmark.__version__,
+        "commit": facts.commit,
+        "dirty": facts.dirty,
+        "plan": facts.plan,
+        "processes": options.processes,
+        "seed": options.seed,
+        "time_budget_s": options.time_budget_s,
+        "isolation": options.isolation,
+        **_environment(case, facts),
+    }
 
 
 def _events(answer: Answer) -> dict[str, dict[str, Any]]:
@@ -298,8 +316,8 @@ def _environment(case: Case, facts: Facts) -> dict[str, Any]:
     }
 
 
-def _software(answer: Answer) -> dict[str, Any]:
-    versions = answer.event("environment") or {}
+def software(versions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of what a worker says about its software."""
     names = ("cuda", "cudnn", "python", "tensorflow", "jax", "torch", "keras", "numpy")
     return {name: versions.get(name) for name in names}
 
@@ -395,6 +413,8 @@ def facts_of(
     commit: Any,
     environ: Mapping[str, str],
     ceilings: Mapping[Key, Ceiling] | None = None,
+    *,
+    plan: str | None = None,
 ) -> Facts:
     """Return the facts that every row of a run shares."""
     return Facts(
@@ -405,4 +425,5 @@ def facts_of(
         flags=speed_flags(environ),
         environ=choosing(environ),
         ceilings=ceilings or {},
+        plan=plan,
     )

@@ -125,6 +125,13 @@ def runs_out_of_device_memory() -> None:
     raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
 
+def eats_memory() -> Any:
+    """Takes memory and writes to it until it is refused, or killed."""
+    eaten = []
+    while True:
+        eaten.append(bytearray(b"x" * (64 << 20)))
+
+
 def asks_for_more_than_there_is() -> Any:
     """Asks Keras's framework for 256 TiB, more than a process can address."""
     return keras.ops.zeros((1 << 46,))
@@ -145,6 +152,23 @@ def leaves_a_fork() -> Any:
         os._exit(0)
     _tell("left", pid)
     return well()
+
+
+def fails_beside_the_first() -> Any:
+    """Fails in every process of a cluster but the first, which goes on and waits for them."""
+    if _place_in_cluster() > 0:
+        raise ValueError("no room here")
+    return well()
+
+
+def dies_beside_the_first() -> Any:
+    if _place_in_cluster() > 0:
+        kills_itself()
+    return well()
+
+
+def _place_in_cluster() -> int:
+    return int(json.loads(os.environ["TF_CONFIG"])["task"]["index"])
 
 
 def prints_and_fails_with_its_log() -> None:

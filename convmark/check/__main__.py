@@ -7,9 +7,10 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
+from convmark.case import PRECISIONS
 from convmark.check.device import Plan, check
 from convmark.errors import ConvmarkError
-from convmark.options import read
+from convmark.options import OPTIONS, read
 
 __all__ = ["main"]
 
@@ -19,6 +20,8 @@ SILENCE_S = 120.0
 """The last process begins within six minutes and is ended after two silent ones: eight in all."""
 
 MIB = 2**20
+QUICK_SIZES = 2
+"""Of the sizes of a ceiling's matrices and copies, the smallest."""
 
 EXIT_OK, EXIT_UNSOUND, EXIT_USAGE = 0, 1, 2
 
@@ -31,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = read(
             {
                 "results": given.results,
+                "wait": given.wait,
+                "allow_concurrent": given.allow_concurrent,
                 "processes": "1",
                 "time_budget": "0.2" if given.quick else None,
                 "time_limit": str(SILENCE_S),
@@ -55,6 +60,8 @@ def _plan(given: argparse.Namespace, backend: str) -> Plan:
         backend=backend,
         models=("lenet5",) if given.quick else ("lenet5", "mini_resnet", "resnet50"),
         precisions=("float32", "mixed_float16") if on_gpu and not given.quick else ("float32",),
+        ceiling_precisions=tuple(name for name in PRECISIONS if on_gpu or name != "tf32"),
+        ceiling_sizes=QUICK_SIZES if given.quick else None,
         batch_size=32,
         known_bytes=(8 if given.quick else 256) * MIB,
         limit_s=LIMIT_S,
@@ -70,7 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="gpu:0", help="gpu:N or cpu (default: gpu:0)")
     parser.add_argument("--backend", choices=BACKENDS, help="default: the first that is installed")
     parser.add_argument("--results", default="results", help="folder of the CSV (default: results)")
-    parser.add_argument("--quick", action="store_true", help="LeNet-5 alone, short")
+    for option in OPTIONS:
+        if option.name in ("wait", "allow-concurrent"):
+            option.add_to(parser.add_argument)
+    parser.add_argument(
+        "--quick", action="store_true", help="LeNet-5 and small ceilings alone, short"
+    )
     return parser
 
 

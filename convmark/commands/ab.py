@@ -14,6 +14,7 @@ from typing import Any
 
 import convmark
 import convmark.launch
+from convmark.alone import alone
 from convmark.case import Case
 from convmark.environment import read_machine
 from convmark.errors import OptionError
@@ -39,10 +40,15 @@ def make_of(options: Options) -> Make:
     """Return what makes the interpreters of a comparison.
 
     Raises:
-        OptionError: there are several backends, or the batch sizes are to be searched for.
+        OptionError: there are several backends or replicas, or sizes are to be searched for.
     """
     if options.batch_sizes == AUTO:
         raise OptionError("--batch-sizes: auto is of `convmark run`; a comparison needs numbers")
+    if options.replicas not in (None, (1,)) or options.cluster is not None:
+        raise OptionError(
+            "[tool.convmark]: a comparison takes one replica and no cluster; convmark run measures "
+            "several"
+        )
     if len(options.backends) > 1:
         raise OptionError(
             f"--backend: a comparison has one, got {', '.join(options.backends)}; convmark run "
@@ -77,20 +83,25 @@ def ab(
     if form not in FORMS:
         raise OptionError(f"--format: must be one of {', '.join(FORMS)}, got {form!r}")
     Store(options.results).check_writable()
-    comparing = Comparing.opened(options, a, b)
-    print(comparing.title, file=sys.stderr)
     interrupted = False
     found: list[VerdictRow] = []
-    try:
-        for row in comparing.rows(comparing.cases, math.log1p(target)):
-            found.append(row)
-    except KeyboardInterrupt:
-        interrupted = True
-        print("convmark ab: interrupted", file=sys.stderr)
+    with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
+        comparing = Comparing.opened(options, a, b)
+        print(comparing.title, file=sys.stderr)
+        try:
+            for row in comparing.rows(comparing.cases, math.log1p(target)):
+                found.append(row)
+        except KeyboardInterrupt:
+            interrupted = True
+            _say("interrupted")
     if found:
         print(comparison_table(found, form))
     print(f"\n{len(found)} of {len(comparing.cases)} cases; {comparing.kept}", file=sys.stderr)
     return any(row.verdict == "regressed" for row in found), interrupted
+
+
+def _say(line: str) -> None:
+    print(f"convmark ab: {line}", file=sys.stderr)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ class Comparability:
     precision: str
     jit: str
     replicas: int
+    cluster: str | None
     backend: str
     threads: str
     machine: str | None
@@ -55,7 +56,10 @@ class Comparability:
         return frozenset(filter(None, (self.driver, self.cuda, self.cudnn)))
 
 
-AXES = ("model", "task", "device", "batch_size", "precision", "jit", "replicas", "threads")
+AXES = (
+    *("model", "task", "device", "batch_size", "precision", "jit", "replicas", "cluster"),
+    "threads",
+)
 
 
 def axes_of(one: Comparability | Case) -> tuple[bytes, ...]:

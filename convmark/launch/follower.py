@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from convmark.errors import WorkerError
+from convmark.launch.oom import oom_kills
 from convmark.worker.protocol import LINE_BYTES, UNSAFE_FORK, decode_event, one_line
 
 __all__ = ["Answer", "Followed", "Follower", "OnEvent", "cause", "tail"]
@@ -23,6 +24,11 @@ NOISE = re.compile(
     r"cuInit|cudart_stub|absl::InitializeLog|TF-TRT|cpu_feature_guard|rebuild Tensor"
 )
 """What TensorFlow logs wherever there is no GPU, and no reason for anything."""
+
+MOST_EVENTS = 10_000
+"""Kept of one process; a whole measurement has twenty."""
+MOST_LINES = 200_000
+"""Read of one process, signs of life included, which come once a second."""
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -68,6 +74,8 @@ class Follower:
         self._events: list[dict[str, Any]] = []
         self._ready_s: float | None = None
         self._violation = ""
+        self._lines = 0
+        self._oom_kills = oom_kills()
         self._buffer = bytearray()
         self.overrun = ""
 
@@ -88,11 +96,7 @@ class Follower:
                 if readable:
                     ended = worker.wait(0) is not None
                     continue
-                phase = self._events[-1]["event"] if self._events else "start"
-                self.overrun = (
-                    f"no sign of progress for {self._limit_s:g} s after {phase!r}; the worker was "
-                    "ended (raise --time-limit for slow models)"
-                )
+                self.overrun = self._silence()
                 worker.end()
                 return None
             data = os.read(worker.events_fd, 1 << 16)
@@ -110,11 +114,27 @@ class Follower:
             if until and lines and self._events[-1]["event"] == until:
                 return self._events.pop()
 
+    def _silence(self) -> str:
+        last = self._events[-1] if self._events else {"event": "start"}
+        if last["event"] == "waiting":
+            return (
+                f"{last['what']}: did not come within {self._limit_s:g} s; the worker was ended "
+                "(start the same command there, with its own --index)"
+            )
+        return (
+            f"no sign of progress for {self._limit_s:g} s after {last['event']!r}; the worker was "
+            "ended (raise --time-limit for slow models)"
+        )
+
     def _take(self, line: bytes) -> bool:
         try:
             event = decode_event(line)
         except WorkerError as error:
             self._violation = one_line(error)
+            return False
+        self._lines += 1
+        if self._lines > MOST_LINES or len(self._events) >= MOST_EVENTS:
+            self._violation = f"the worker floods its pipe: {self._lines:,} events and no end"
             return False
         if event["event"] == "ready":
             self._ready_s = time.perf_counter() - self._began
@@ -129,13 +149,23 @@ class Follower:
             status=status, message=one_line(message), events=self._events, ready_s=self._ready_s
         )
 
+    def told(self) -> Answer | None:
+        """Return the failure that the worker told of, None where it told of none.
+
+        It need not be the last event: another thread of the worker may have gone on for a moment.
+        """
+        for event in reversed(self._events):
+            if event["event"] == "failed" and event.get("status") in ("error", "out_of_memory"):
+                return self.answer(event["status"], str(event.get("message", "")))
+        return None
+
     def conclude(self, status: int | None, tail: str) -> Answer:
         """Return the answer of a worker that has ended with this exit status."""
         if self._violation:
             return self.answer("crashed", self._violation + tail)
+        if (told := self.told()) is not None:
+            return told
         last = self._events[-1] if self._events else {"event": ""}
-        if last["event"] == "failed" and last.get("status") in ("error", "out_of_memory"):
-            return self.answer(last["status"], str(last.get("message", "")))
         if status == UNSAFE_FORK and not self._events:
             return self.answer(
                 "error",
@@ -145,8 +175,15 @@ class Follower:
         if last["event"] in ("finished", "inspected") and status == 0:
             return self.answer("ok", "")
         phase = last["event"] or "start"
-        died = "out_of_memory" if "bad_alloc" in tail else "crashed"
-        return self.answer(died, f"the worker ended ({cause(status)}) after {phase!r}{tail}")
+        return self.death(f"the worker ended ({cause(status)}) after {phase!r}", status, tail)
+
+    def death(self, what: str, status: int | None, tail: str) -> Answer:
+        """Return the answer of a process that has died of itself: for want of memory, or not."""
+        starved = status == -signal.SIGKILL and oom_kills() > self._oom_kills
+        if starved:
+            what += ", killed by the kernel for memory"
+        died = "out_of_memory" if starved or "bad_alloc" in tail else "crashed"
+        return self.answer(died, what + tail)
 
 
 def cause(status: int | None) -> str:

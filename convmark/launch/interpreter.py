@@ -19,11 +19,15 @@ from types import TracebackType
 from typing import Any
 
 from convmark.errors import WorkerError
+from convmark.gpu.visible import alone
 from convmark.launch.follower import Answer, Follower, OnEvent, tail
-from convmark.launch.server import Server, ServerLost, Worker
+from convmark.launch.server import INTERPRETER_LOST, Server, ServerLost, Worker
 from convmark.worker.protocol import encode
 
 __all__ = ["Interpreter", "LiveWorker", "zoo_folder"]
+
+RESTARTS = 1
+"""How often in a row a zygote that was lost is started again."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -86,6 +90,8 @@ class Interpreter:
         self._numbers = itertools.count(1)
         self._logs = tempfile.TemporaryDirectory(prefix="convmark-")
         self._server: Server | None = None
+        self._losses = 0
+        """Serving processes lost since one last served to the end."""
 
     def __enter__(self) -> Interpreter:
         return self
@@ -117,17 +123,22 @@ class Interpreter:
     def answer(self, request: Mapping[str, Any], on_event: OnEvent = lambda event: None) -> Answer:
         """Have one request served and return what came of it.
 
-        The worker is gone when this returns or raises, Ctrl-C included.
+        The worker is gone when this returns or raises, Ctrl-C included. A zygote that is lost is
+        started again; where that one is lost too before it has served anything to the end, every
+        later answer says so.
 
         Raises:
             WorkerError: no process could be started to serve the request.
         """
         number = next(self._numbers)
         began = time.perf_counter()
+        if self.isolation == "fork" and self._losses > RESTARTS:
+            message = f"{INTERPRETER_LOST} ended again after it was restarted: nothing was measured"
+            return Answer(status="crashed", message=message, ready_s=None)
         self.start()
         server = self._server or self._new_server()
         try:
-            return self._follow(server, {**request, "id": number}, began, on_event)
+            return self._follow(server, self._addressed(request, number), began, on_event)
         finally:
             if server is not self._server:
                 server.close()
@@ -145,7 +156,7 @@ class Interpreter:
         self.start()
         server = self._server or self._new_server()
         log = Path(self._logs.name) / f"{number}.log"
-        full_request = {**request, "id": number, "commands": True}
+        full_request = {**self._addressed(request, number), "commands": True}
         follower = Follower(lambda event: None, time.perf_counter(), self._time_limit_s)
         try:
             with server.serving(full_request, log) as worker:
@@ -156,6 +167,11 @@ class Interpreter:
         finally:
             if server is not self._server:
                 server.close()
+
+    def _addressed(self, request: Mapping[str, Any], number: int) -> dict[str, Any]:
+        """Return the request with its number and with what shows the worker its one GPU."""
+        device = request.get("case", {}).get("device", "cpu")
+        return {**request, "id": number, "one_gpu": alone(device, self._environ)}
 
     def _new_server(self) -> Server:
         log = Path(self._logs.name) / "server.log"
@@ -190,7 +206,9 @@ class Interpreter:
                 status = worker.wait()
         except ServerLost as lost:
             self._drop_server()
-            return follower.answer("crashed", f"{lost}{tail(log)}")
+            self._losses += 1
+            return follower.told() or follower.death(str(lost), lost.status, tail(log))
+        self._losses = 0
         if server is self._server and server.process.poll() is not None:
             self._drop_server()
         if follower.overrun:

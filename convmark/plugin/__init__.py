@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,18 @@ import pytest
 from convmark.case import Case
 from convmark.errors import ConvmarkError, OptionError
 from convmark.options import AUTO, OPTIONS, Options, pyproject_settings, read
+from convmark.parsers import RESUME
 from convmark.plugin import bridge
 from convmark.plugin.campaign import Campaign
 from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.replay import Measured
+from convmark.signals import Received, as_interrupts
 from convmark.text import plain_text
 
+_RESUME = "convmark_resume"
 _OPTIONS_KEY = pytest.StashKey[Options]()
 _CAMPAIGN_KEY = pytest.StashKey[Campaign]()
+_RECEIVED_KEY = pytest.StashKey[Received]()
 _COMPARISON_KEY = pytest.StashKey[bridge.Comparison]()
 
 
@@ -33,14 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("convmark", "convmark: benchmarks of Keras ConvNets")
     for option in OPTIONS:
         if option.only != "run":
-            group.addoption(
-                option.flag,
-                metavar=option.metavar,
-                action="append" if option.repeatable else "store",
-                default=None,
-                help=option.help,
-                dest=_dest(option.key),
-            )
+            option.add_to(group.addoption, dest=_dest(option.key))
+    group.addoption("--resume", metavar="RUN", nargs="?", const="", help=RESUME, dest=_RESUME)
 
 
 def _dest(key: str) -> str:
@@ -66,9 +64,24 @@ def pytest_configure(config: pytest.Config) -> None:
                 "--batch-sizes: auto is of `convmark run`; pytest collects its cases, sizes and "
                 "all, before it measures"
             )
+        if options.cluster is not None:
+            raise OptionError(
+                "--cluster: is of `convmark run`; pytest measures replicas in one process, got "
+                f"{options.cluster.name}"
+            )
         config.stash[_OPTIONS_KEY] = options
+        _check_resume(config.getoption(_RESUME))
     except ConvmarkError as error:
         raise pytest.UsageError(plain_text(str(error))) from None
+
+
+def _check_resume(run: str | None) -> None:
+    """Refuse a path of tests that the option has swallowed."""
+    path = Path(run or "").expanduser()
+    if run and (path.is_dir() or path.suffix == ".py"):
+        raise OptionError(
+            f"--resume: took {run!r} for a run's name; put the path first: pytest {run} --resume"
+        )
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -91,7 +104,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _campaign(config: pytest.Config) -> Campaign:
     if _CAMPAIGN_KEY not in config.stash:
-        config.stash[_CAMPAIGN_KEY] = Campaign(config.stash[_OPTIONS_KEY], config.rootpath)
+        config.stash[_CAMPAIGN_KEY] = Campaign(
+            config.stash[_OPTIONS_KEY], config.rootpath, config.getoption(_RESUME)
+        )
     return config.stash[_CAMPAIGN_KEY]
 
 
@@ -124,17 +139,28 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     items = _selected(session)
     config = session.config
-    if items and not config.option.collectonly and not _stopped(session):
-        campaign = _campaign(config)
-        try:
-            _measure(config, campaign, items)
-        except ConvmarkError as error:
-            raise pytest.UsageError(plain_text(str(error))) from None
-    try:
+    if not items or config.option.collectonly:
         return (yield)
+    try:
+        with as_interrupts() as received:
+            config.stash[_RECEIVED_KEY] = received
+            if not _stopped(session):
+                _measure(config, _campaign(config), items)
+            return (yield)
+    except ConvmarkError as error:
+        raise pytest.UsageError(plain_text(str(error))) from None
     finally:
-        if items:
-            _campaign(config).close()
+        _campaign(config).close()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
+    """Leave with the status that tells the signal which ended the session, where one did."""
+    found = yield
+    received = session.config.stash.get(_RECEIVED_KEY, None)
+    if received is not None and received.number is not None:
+        session.exitstatus = received.status
+    return found
 
 
 def _stopped(session: pytest.Session) -> bool:
@@ -154,11 +180,19 @@ def _selected(session: pytest.Session) -> dict[pytest.Item, Case]:
 
 
 def _measure(config: pytest.Config, campaign: Campaign, cases: dict[pytest.Item, Case]) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+
+    def say(line: str) -> None:
+        if reporter is not None and line:
+            reporter.write_line(f"convmark: {line}")
+
+    if not bridge.is_disabled(config):
+        campaign.claim(say)
     campaign.prepare(list(cases.values()))
     if bridge.is_disabled(config):
         bridge.drop_comparison(config)
     else:
-        _measure_and_judge(config, campaign)
+        _measure_and_judge(config, campaign, say)
     for item, case in cases.items():
         if (reason := campaign.absent(case)) is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
@@ -166,14 +200,11 @@ def _measure(config: pytest.Config, campaign: Campaign, cases: dict[pytest.Item,
             bridge.prepare_replay(item, case, campaign)
 
 
-def _measure_and_judge(config: pytest.Config, campaign: Campaign) -> None:
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-
-    def say(line: str) -> None:
-        if reporter is not None and line:
-            reporter.write_line(f"convmark: {line}")
-
+def _measure_and_judge(
+    config: pytest.Config, campaign: Campaign, say: Callable[[str], None]
+) -> None:
     comparison = config.stash[_COMPARISON_KEY]
+    campaign.reopen(say)
     baseline = Baseline.check(comparison.asked, campaign) if comparison.asked else None
     say(comparison.resume(config, campaign))
     stream = bridge.progress_stream(config)
@@ -184,13 +215,11 @@ def _measure_and_judge(config: pytest.Config, campaign: Campaign) -> None:
 
 def _is_whole(config: pytest.Config) -> bool:
     """Whether nothing was left out: no option chooses among the suites' cases."""
-    chosen = ("keyword", "lf", "failedfirst", "deselect", "ignore", "ignore_glob")
+    chosen = ("keyword", "markexpr", "lf", "failedfirst", "deselect", "ignore", "ignore_glob")
     if any(config.getoption(name, None) for name in chosen):
         return False
-    marked = config.getoption("markexpr", None)
-    if marked and marked not in config.getini("addopts"):  # what the project leaves out always
-        return False
-    if any(config.getoption(_dest(key)) for key in ("models", "devices", "batch_sizes")):
+    narrowing = ("models", "devices", "batch_sizes", "replicas")
+    if any(config.getoption(_dest(key)) for key in narrowing):
         return False
     return all("::" not in arg and not arg.endswith(".py") for arg in map(str, config.args))
 

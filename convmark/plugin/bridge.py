@@ -194,6 +194,8 @@ class CsvStorage:
         names = {case.name for case in self._campaign.cases}
         found = None
         for path in reversed(shelf.paths):
+            if path == self._campaign.resumed:  # it is this run
+                continue
             if not shelf.mentions(path, models) or not wanted & shelf.outline(path).cases:
                 continue
             if names & shelf.measured(path).keys():
