@@ -17,6 +17,7 @@ from typing import Any, Literal
 from convmark.case import BACKENDS, ISOLATIONS, PRECISIONS, TASKS
 from convmark.cluster import Cluster, parse_cluster, with_index
 from convmark.errors import OptionError
+from convmark.text import is_plain
 
 __all__ = ["AUTO", "OPTIONS", "Option", "Options", "nearest", "pyproject_settings", "read"]
 
@@ -122,6 +123,8 @@ def _words(flag: str, text: str) -> tuple[str, ...]:
     words = [word.strip() for word in text.split(",")]
     if not all(words):
         raise OptionError(f"{flag}: must be a comma-separated list without gaps, got {text!r}")
+    if not is_plain(text):
+        raise OptionError(f"{flag}: must be one line without control characters, got {text!r}")
     return tuple(dict.fromkeys(words))
 
 
@@ -247,6 +250,8 @@ def _switch(flag: str, text: str) -> bool:
 def _text(flag: str, text: str) -> str:
     if not text.strip() or "\0" in text:
         raise OptionError(f"{flag}: must not be empty, got {text!r}")
+    if not is_plain(text):
+        raise OptionError(f"{flag}: must be one line without control characters, got {text!r}")
     return text.strip()
 
 
@@ -499,7 +504,7 @@ def pyproject_settings(folder: Path) -> dict[str, Any]:
         import tomli as tomllib
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("convmark", {})
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         reason = str(error).partition("\n")[0]
         raise OptionError(f"{path}: cannot be read as TOML: {reason}") from None
     if not isinstance(table, dict):

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from convmark import __version__
 from convmark.options import OPTIONS
+from convmark.text import plain_text
 
 __all__ = ["EXIT_USAGE", "RESUME", "Parser", "parsers"]
 
@@ -43,7 +44,7 @@ class Parser(argparse.ArgumentParser):
                 if near and near[0] != name:
                     message += f"; did you mean {near[0]}?"
                     break
-        self.exit(EXIT_USAGE, f"{self.prog}: {' '.join(message.split())}\n")
+        self.exit(EXIT_USAGE, f"{self.prog}: {plain_text(message)}\n")
 
 
 def parsers() -> tuple[Parser, dict[str, Parser]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from convmark.record import Record
 from convmark.report.units import duration_text, seconds_text
 from convmark.run import Job
+from convmark.text import shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -104,10 +105,11 @@ class PlainProgress(Silence):
 
     def ended(self, job: Job, record: Record) -> None:
         self._left.ended(job, self._clock() - self._began_s)
-        self._write_line(
+        line = (
             f"[{job.order:>{len(str(self._total))}}/{self._total}] {job.case.name} "
             f"#{job.process}: {_outcome(record)}, about {duration_text(self._left.seconds())} left"
         )
+        self._write_line(shown(line))
 
 
 class LiveProgress(Silence):
@@ -160,7 +162,7 @@ class LiveProgress(Silence):
         left_s = self._left.seconds() - (self._clock() - self._began_s)
         self._bar.update(
             self._task,
-            description=f"{job.case.name} #{job.process} {phase}",
+            description=shown(f"{job.case.name} #{job.process} {phase}"),
             left=duration_text(left_s),
         )
 
@@ -170,9 +172,8 @@ class LiveProgress(Silence):
             return
         self._bar.advance(self._task)
         if not record.measured:
-            self._bar.console.print(
-                f"{job.case.name} #{job.process}: {_outcome(record)}", markup=False, highlight=False
-            )
+            line = shown(f"{job.case.name} #{job.process}: {_outcome(record)}")
+            self._bar.console.print(line, markup=False, highlight=False)
 
 
 def on(stream: TextIO, guess_s: float) -> Silence:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convmark.case import Case
+from convmark.cells import MOST_DIGITS, Column, columns_of, fit_text, from_cell, to_cell
 from convmark.errors import StoreError
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "columns_of",
     "from_cell",
     "from_cells",
+    "range_broken",
     "to_cell",
     "to_cells",
 ]
@@ -34,12 +36,9 @@ STATUSES = ("ok", "error", "out_of_memory", "timeout", "crashed", "unsteady")
 MEASURED = ("ok", "unsteady")
 """The statuses of rows that hold figures."""
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet takes a text that starts so for a formula."""
 
-
-def _column(group: str, unit: str, meaning: str) -> Any:
-    metadata = {"group": group, "unit": unit, "meaning": meaning}
+def _column(group: str, unit: str, meaning: str, since: int = 1) -> Any:
+    metadata = {"group": group, "unit": unit, "meaning": meaning, "since": since}
     return dataclasses.field(default=None, metadata=metadata)
 
 
@@ -258,7 +257,11 @@ class Record:
                 f"{self.model}: status must be one of {', '.join(STATUSES)}, got {self.status!r}"
             )
         for column in COLUMNS:
-            _check_value(column, getattr(self, column.name))
+            value = getattr(self, column.name)
+            if isinstance(value, str) and fit_text(value) != value:
+                value = fit_text(value) or None
+                object.__setattr__(self, column.name, value)  # as the file will hold it
+            _check_value(column, value)
 
     @property
     def measured(self) -> bool:
@@ -282,32 +285,6 @@ class Record:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """A column of the schema, as docs/columns.md and the reader know it."""
-
-    name: str
-    type: type
-    required: bool
-    group: str
-    unit: str
-    meaning: str
-
-
-_TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
-
-
-def columns_of(row_type: Any) -> tuple[Column, ...]:
-    """Return the columns of a dataclass whose fields tell group, unit and meaning."""
-    columns = []
-    for field in dataclasses.fields(row_type):
-        kind, _, optional = str(field.type).partition(" | ")
-        columns.append(
-            Column(name=field.name, type=_TYPES[kind], required=not optional, **field.metadata)
-        )
-    return tuple(columns)
-
-
 COLUMNS = columns_of(Record)
 
 
@@ -323,52 +300,54 @@ def _check_value(column: Column, value: Any) -> None:
             f"column {column.name!r} must be of type {column.type.__name__}, "
             f"got {str(value)[:40]!r}"
         )
+    if isinstance(value, (int, float)) and (rule := range_broken(column, value)):
+        raise StoreError(f"column {column.name!r} {rule}, got {str(value)[:40]!r}")
 
 
-def to_cell(value: Any) -> str:
-    """Return a value as its cell; absent, and what is not finite, as an empty one."""
-    if value is None:
+_QUANTILES = ("min", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "max", "mean")
+_ABOVE_ZERO = frozenset(
+    {
+        *(f"step_time_{name}_s" for name in _QUANTILES),
+        *("paired_step_time_p50_s", "reference_step_time_p50_s"),
+        *("throughput_samples_per_s", "input_bound_throughput_samples_per_s"),
+        *("batch_size", "replicas", "process"),
+    }
+)
+_LOGARITHMS = frozenset(
+    f"paired_log_ratio{clock}{error}" for clock in ("", "_cpu") for error in ("", "_se")
+)
+_MOST_LOGARITHM = 15
+"""A step a million times as long as the reference's, or as short."""
+_LEAST_FIGURE, _MOST_FIGURE = 1e-30, 1e30
+"""Ratios of them, their squares and their powers are still numbers."""
+
+
+def range_broken(column: Column, value: float) -> str:
+    """Return the rule of its range that a number breaks; what is not finite is written as absent.
+
+    Figures are divided, squared and taken to a power: a range that holds spares each of those a
+    check of its own.
+    """
+    if not math.isfinite(value):
         return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return "" if not math.isfinite(value) else float.__repr__(value)
-    if isinstance(value, int):
-        return str(value)
-    text = str(value).replace("\0", "")
-    return f"'{text}" if _is_formula(text) else text
-
-
-def _is_formula(text: str) -> bool:
-    """Whether the text starts as a formula does, or as one that has its apostrophe already."""
-    return text.lstrip("'").startswith(FORMULA_STARTS)
+    if column.name in _ABOVE_ZERO and value <= 0:
+        return "must be above 0"
+    if column.name in _ABOVE_ZERO and value < _LEAST_FIGURE:
+        return f"must be at least {_LEAST_FIGURE:g}"
+    if column.name.endswith("_se") and value < 0:
+        return "must be at least 0"
+    if column.name in _LOGARITHMS and abs(value) > _MOST_LOGARITHM:
+        return f"must be a logarithm of at most {_MOST_LOGARITHM}"
+    if column.type is int and abs(value) >= 10**MOST_DIGITS:
+        return f"must have at most {MOST_DIGITS} digits"
+    if column.group in ("size", "time", "memory", "state") and abs(value) > _MOST_FIGURE:
+        return f"must be at most {_MOST_FIGURE:g}"
+    return ""
 
 
 def to_cells(record: Record) -> list[str]:
     """Return the record's cells in the order of `COLUMNS`."""
     return [to_cell(getattr(record, column.name)) for column in COLUMNS]
-
-
-def from_cell(column: Column, cell: str) -> Any:
-    """Return the value of a cell.
-
-    Raises:
-        ValueError: the cell breaks its column's rule.
-    """
-    if cell == "":
-        if column.required:
-            raise ValueError("must not be empty")
-        return None
-    if column.type is bool:
-        if cell not in ("true", "false"):
-            raise ValueError("must be true or false")
-        return cell == "true"
-    if column.type is str:
-        return cell[1:] if cell[0] == "'" and _is_formula(cell) else cell
-    number = column.type(cell)
-    if column.type is float and not math.isfinite(number):
-        raise ValueError("must be finite")
-    return number
 
 
 def from_cells(cells: Sequence[str] | Mapping[str, str]) -> Record:

@@ -206,17 +206,6 @@ def test_a_full_report_has_both_tables_and_a_figure_and_times_no_accuracy(folder
     assert "added by the way of calling" in svg
 
 
-def test_the_history_of_an_accuracy_is_its_mean_over_seeds(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*ACCURACY, "--seeds", "0,1,2"]) == 0
-    capsys.readouterr()
-    assert main(["history", "lenet5-accuracy-cpu-b256-float32"]) == 0
-    heading, _, line = capsys.readouterr().out.splitlines()
-    assert heading.split() == ["run", "started", "commit", "accuracy", "sd", "n", "verdict"]
-    assert line.split()[-3:] == ["0.9810", "0.0010", "3"]
-
-
 def test_a_table_over_versions_leaves_out_what_has_no_step_time(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

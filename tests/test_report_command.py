@@ -208,7 +208,7 @@ def test_bad_input_is_one_line_and_exit_2(
     lines = path.read_text().splitlines()
     (folder / "empty").mkdir()
     Path("header.csv").write_text(",".join(HEADER) + "\n")
-    Path("other.csv").write_text("schema\n9\n")
+    Path("other.csv").write_text("schema\nx\n")
     mixed = [*lines[:2], lines[2].replace(lines[2].split(",")[0] + ",", "99,", 1)]
     Path("later.csv").write_text("\n".join(mixed) + "\n")
     with warnings.catch_warnings():

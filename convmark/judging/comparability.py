@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
+from convmark.case import Case
 from convmark.record import Record, to_cell
 
-__all__ = ["AXES", "Comparability", "comparability", "difference", "of_the_run"]
+__all__ = ["AXES", "Comparability", "axes_of", "comparability", "difference", "of_the_run"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ class Comparability:
     @property
     def axes(self) -> tuple[bytes, ...]:
         """The cells of `AXES` as a row of a file holds them."""
-        return tuple(to_cell(getattr(self, name)).encode() for name in AXES)
+        return axes_of(self)
 
     @property
     def marks(self) -> frozenset[str]:
@@ -62,6 +63,13 @@ AXES = (
     *("model", "task", "device", "batch_size", "precision", "jit", "replicas", "cluster"),
     "threads",
 )
+
+
+def axes_of(one: Comparability | Case) -> tuple[bytes, ...]:
+    """Return the cells of `AXES` as a row of a file holds them."""
+    return tuple(to_cell(getattr(one, name)).encode() for name in AXES)
+
+
 _OF_A_RUN = (
     "threads",
     "machine",

@@ -24,6 +24,7 @@ from convmark.plugin.campaign import Campaign
 from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.replay import Measured
 from convmark.signals import Received, as_interrupts
+from convmark.text import plain_text
 
 _RESUME = "convmark_resume"
 _OPTIONS_KEY = pytest.StashKey[Options]()
@@ -82,7 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_OPTIONS_KEY] = options
         _check_resume(config.getoption(_RESUME))
     except ConvmarkError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(plain_text(str(error))) from None
 
 
 def _check_resume(run: str | None) -> None:
@@ -108,7 +109,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     try:
         cases = suite.cases(options, _campaign(config).likely_devices())
     except ConvmarkError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(plain_text(str(error))) from None
     metafunc.parametrize("measured", cases, indirect=True, ids=[case.name for case in cases])
 
 
@@ -158,7 +159,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
                 _measure(config, _campaign(config), items)
             return (yield)
     except ConvmarkError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(plain_text(str(error))) from None
     finally:
         _campaign(config).close()
 

@@ -17,6 +17,8 @@ from convmark.report.units import (
     seconds_text,
     share_text,
 )
+from convmark.statistics import spread
+from convmark.text import shown
 
 __all__ = ["by_case", "case_name", "spread", "summary_table"]
 
@@ -54,13 +56,6 @@ def by_case(records: Sequence[Record]) -> dict[str, list[Record]]:
     for record in ordered:
         groups.setdefault(case_name(record), []).append(record)
     return groups
-
-
-def spread(values: Sequence[float]) -> float | None:
-    """Return half the range over the median, dimensionless; None below two values."""
-    if len(values) < 2:
-        return None
-    return (max(values) - min(values)) / 2 / median(values)
 
 
 def summary_table(records: Sequence[Record]) -> str:
@@ -107,7 +102,7 @@ def _row(name: str, records: Sequence[Record]) -> list[str]:
     parameters = next((row.parameters for row in records if row.parameters is not None), None)
     flops = next((n for row in records if (n := row.flops_per_sample) is not None), None)
     return [
-        name,
+        shown(name),
         seconds_text(median(step_times_s)) if step_times_s else "",
         share_text(spread(step_times_s)),
         seconds_text(middle(lambda row: row.step_time_p99_s)),
@@ -118,7 +113,7 @@ def _row(name: str, records: Sequence[Record]) -> list[str]:
         "" if parameters is None else f"{parameters:,}",
         count_text(flops),
         str(len(measured)),
-        _note(records),
+        shown(_note(records)),
     ]
 
 

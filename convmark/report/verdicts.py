@@ -10,7 +10,9 @@ from types import MappingProxyType
 from tabulate import tabulate
 
 from convmark.judging.judgement import Judgement
+from convmark.report.markup import markdown_cell
 from convmark.report.units import bytes_text, rate_text, seconds_text
+from convmark.text import shown
 
 __all__ = ["FORMATS", "verdict_words", "verdicts_report", "worth_reading"]
 
@@ -62,8 +64,8 @@ def _table(judgements: Sequence[Judgement], style: str) -> str:
 
 
 def _plain(cell: str, style: str) -> str:
-    """Keep a cell one cell: in Markdown a bar would end it."""
-    return cell.replace("|", "\\|") if style == "pipe" else cell
+    """Keep a cell one cell, and text."""
+    return markdown_cell(cell, code=True) if style == "pipe" else shown(cell)
 
 
 def _row(judgement: Judgement) -> list[str]:
