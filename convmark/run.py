@@ -84,7 +84,7 @@ class Result:
 
 
 class Serving(Protocol):
-    """What has requests served: an `Interpreter`, or a `Fleet` of them."""
+    """What has requests served: an `Interpreter`, or `Interpreters`, one for each backend."""
 
     def answer(self, request: Mapping[str, Any], on_event: OnEvent = ...) -> Answer: ...
 

@@ -49,7 +49,7 @@ LAYERS = (
     ("lockstep.confirmation", "lockstep.sides"),
     ("ceilings",),
     ("description", "run"),
-    ("fleet", "progress"),
+    ("interpreters", "progress"),
     ("auto_batch",),
     (
         "check.device",

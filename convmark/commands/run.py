@@ -17,7 +17,7 @@ from convmark.commit import read_commit
 from convmark.description import describe_models
 from convmark.environment import Machine, read_machine, read_state
 from convmark.environments.interpreter import interpreters
-from convmark.fleet import Fleet
+from convmark.interpreters import Interpreters
 from convmark.options import AUTO, Options
 from convmark.record import Record
 from convmark.report.summary import summary_table
@@ -32,7 +32,7 @@ __all__ = ["run"]
 class _Planned:
     """What is to be measured in one interpreter; a run of its own."""
 
-    fleet: Fleet
+    interpreters: Interpreters
     cases: Sequence[Case]
 
 
@@ -57,7 +57,7 @@ def run(options: Options, *, describe: bool = False) -> tuple[bool, bool]:
         planned = [_planned(path, options, stack) for path in paths]
         for number, one in enumerate(planned):
             if len(planned) > 1:
-                print(f"{chr(10) * (number > 0)}{one.fleet.python}")
+                print(f"{chr(10) * (number > 0)}{one.interpreters.python}")
             run_file = store.create_run(machine.name)
             try:
                 measured = _measure(one, options, machine, run_file)
@@ -68,7 +68,7 @@ def run(options: Options, *, describe: bool = False) -> tuple[bool, bool]:
                 return False, True
             finally:
                 run_file.close()
-                one.fleet.close()
+                one.interpreters.close()
             whole = whole and measured
     return whole, False
 
@@ -78,29 +78,29 @@ def _say(line: str) -> None:
 
 
 def _planned(path: str, options: Options, stack: contextlib.ExitStack) -> _Planned:
-    made = Fleet(
+    made = Interpreters(
         options.backends, path, isolation=options.isolation, time_limit_s=options.time_limit_s
     )
-    fleet = stack.enter_context(made)
-    found = fleet.inspect(options.models or NETWORKS)
+    measuring = stack.enter_context(made)
+    found = measuring.inspect(options.models or NETWORKS)
     devices = {
         backend: devices_asked_for(options.devices, its_own["devices"])
         for backend, its_own in found.items()
     }
-    return _Planned(fleet, cases(options, devices))
+    return _Planned(measuring, cases(options, devices))
 
 
 def _measure(planned: _Planned, options: Options, machine: Machine, run_file: RunFile) -> bool:
     """Measure one interpreter's cases and print them; return whether all were."""
     commit = read_commit(Path.cwd(), besides=[options.results.absolute()])
     path = ceilings_path(options.results, machine.name)
-    asked, ask = planned.cases, planned.fleet.answer
+    asked, ask = planned.cases, planned.interpreters.answer
     ceilings = gather(asked, ask, path, which=options.ceilings, say=_say)
     facts = facts_of(run_file.run, machine, commit, os.environ, ceilings)
     results: list[Result] = []
 
     def measure(jobs: Sequence[Job], shown: Observer) -> None:
-        execute(jobs, planned.fleet, options, facts, run_file, shown, keep=results.append)
+        execute(jobs, planned.interpreters, options, facts, run_file, shown, keep=results.append)
 
     if options.batch_sizes == AUTO:
         whole = _search(asked, measure, options, results)
@@ -118,7 +118,7 @@ def _describe(planned: _Planned, options: Options, run_file: RunFile) -> None:
     backend = options.backends[0]
     models = [case.model for case in planned.cases]
     folder = run_file.path.parent
-    describe_models(models, planned.fleet, options.seed, folder, backend=backend)
+    describe_models(models, planned.interpreters, options.seed, folder, backend=backend)
 
 
 def _search(

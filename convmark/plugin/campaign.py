@@ -19,7 +19,7 @@ from convmark.plugin.replay import Measured
 
 if TYPE_CHECKING:
     from convmark.environment import Machine
-    from convmark.fleet import Fleet
+    from convmark.interpreters import Interpreters
     from convmark.judging.judgement import Judgement
     from convmark.record import Record
     from convmark.run import Facts, Job, Result
@@ -35,7 +35,7 @@ class Campaign:
         self.options = options
         self._folder = folder
         self._machine: Machine | None = None
-        self._fleet: Fleet | None = None
+        self._interpreters: Interpreters | None = None
         self.python = sys.executable
         """The interpreter that is measured."""
         self.cases: list[Case] = []
@@ -79,19 +79,21 @@ class Campaign:
         Raises:
             ConvmarkError: a model, a device or the results folder is not to be had.
         """
-        from convmark.fleet import Fleet
+        from convmark.interpreters import Interpreters
         from convmark.run import devices_asked_for
 
         self.store.check_writable()
         self.cases = list(dict.fromkeys(cases))
         self.python = self._python()
-        self._fleet = Fleet(
+        self._interpreters = Interpreters(
             list(dict.fromkeys(case.backend for case in self.cases)),
             self.python,
             isolation=self.options.isolation,
             time_limit_s=self.options.time_limit_s,
         )
-        self._frameworks = self._fleet.inspect(dict.fromkeys(case.model for case in self.cases))
+        self._frameworks = self._interpreters.inspect(
+            dict.fromkeys(case.model for case in self.cases)
+        )
         for framework in self._frameworks.values():
             devices_asked_for(self.options.devices, framework["devices"])
 
@@ -135,10 +137,12 @@ class Campaign:
         from convmark.run import facts_of, plan
 
         cases = [case for case in self.cases if self.absent(case) is None]
-        if not cases or self._fleet is None:
+        if not cases or self._interpreters is None:
             return
         path = ceilings_path(self.options.results, self.machine.name)
-        ceilings = gather(cases, self._fleet.answer, path, which=self.options.ceilings, say=say)
+        ceilings = gather(
+            cases, self._interpreters.answer, path, which=self.options.ceilings, say=say
+        )
         self._run_file = self.store.create_run(self.machine.name)
         commit = read_commit(self._folder, besides=[self.options.results.absolute()])
         jobs = plan(cases, self.options.processes, self.options.seed)
@@ -165,7 +169,7 @@ class Campaign:
         from convmark import progress
         from convmark.run import execute
 
-        if self._fleet is None or self._run_file is None:
+        if self._interpreters is None or self._run_file is None:
             return
         guess_s = 2 * self.options.time_budget_s + 2
         shown = progress.on(stream, guess_s) if stream is not None else progress.Silence()
@@ -173,7 +177,7 @@ class Campaign:
             with shown:
                 execute(
                     jobs,
-                    self._fleet,
+                    self._interpreters,
                     self.options,
                     self._facts,
                     self._run_file,
@@ -210,16 +214,16 @@ class Campaign:
     def _smoke(self, case: Case) -> str:
         from convmark.run import request_of
 
-        if self._fleet is None:
+        if self._interpreters is None:
             return "nothing was measured"
         request = request_of(case, self.options, smoke=True)
-        answer = self._fleet.answer(request)
+        answer = self._interpreters.answer(request)
         return "" if answer.status == "ok" else f"{answer.status}: {answer.message}"
 
     def close(self) -> None:
         """End all worker processes, and the run's file."""
-        if self._fleet is not None:
-            self._fleet.close()
+        if self._interpreters is not None:
+            self._interpreters.close()
         if self._run_file is not None:
             self._run_file.close()
 
