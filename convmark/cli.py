@@ -54,8 +54,22 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 def _run(given: argparse.Namespace, options: Options) -> int:
     from convmark.commands.run import run
 
-    whole, interrupted = run(options, describe=given.describe)
+    shard, known_s = None, {}
+    if given.shard is not None:
+        from convmark.fleet.expected import known_seconds
+        from convmark.fleet.shard import read_shard
+
+        shard = read_shard(given.shard)
+        known_s = known_seconds([Path(place) for place in given.shard_times])
+    whole, interrupted = run(options, describe=given.describe, shard=shard, known_s=known_s)
     return EXIT_INTERRUPTED if interrupted else EXIT_OK if whole else EXIT_FAILED
+
+
+def _merge(given: argparse.Namespace, options: Options) -> int:
+    from convmark.commands.merge import merge
+
+    whole = merge([Path(place) for place in given.places], options.results)
+    return EXIT_OK if whole else EXIT_FAILED
 
 
 def _doctor(given: argparse.Namespace, options: Options) -> int:
@@ -165,6 +179,7 @@ def _say(line: str) -> None:
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace, Options], int]] = MappingProxyType(
     {
         "run": _run,
+        "merge": _merge,
         "doctor": _doctor,
         "compare": _compare,
         "accept": _accept,

@@ -77,11 +77,12 @@ class PlainProgress(Silence):
         self._guess_s = guess_s
         self._clock = clock
         self._total = 0
+        self._over = 0
         self._began_s = 0.0
         self._left = TimeLeft((), guess_s)
 
     def planned(self, jobs: Sequence[Job]) -> None:
-        self._total = len(jobs)
+        self._total, self._over = len(jobs), 0
         self._left = TimeLeft(jobs, self._guess_s)
         self._write_line(
             f"convmark: {self._total} processes to measure, about "
@@ -93,8 +94,9 @@ class PlainProgress(Silence):
 
     def ended(self, job: Job, record: Record) -> None:
         self._left.ended(job, self._clock() - self._began_s)
+        self._over += 1
         self._write_line(
-            f"[{job.order:>{len(str(self._total))}}/{self._total}] {job.case.name} "
+            f"[{self._over:>{len(str(self._total))}}/{self._total}] {job.case.name} "
             f"#{job.process}: {_outcome(record)}, about {duration_text(self._left.seconds())} left"
         )
 

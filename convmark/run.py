@@ -41,6 +41,7 @@ __all__ = [
     "facts_of",
     "inspect",
     "kept",
+    "measure",
     "measurement_version",
     "plan",
     "request_of",
@@ -68,6 +69,8 @@ class Facts:
     ceilings: Mapping[Key, Ceiling] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     """The variables that choose which GPUs a worker sees."""
+    node: str | None = None
+    """The host's name, where the run is a part of a plan."""
 
     def card(self, case: Case) -> Card | None:
         """The card that the case is measured on; None on the CPU, and where it is not known."""
@@ -183,17 +186,37 @@ def execute(
     observer.planned(jobs)
     for job in jobs:
         observer.began(job)
-        started = now()
-        fresh = options.isolation != "none"
-        with watching(facts.card(job.case), fresh=fresh) as watch:
-            answer = interpreter.answer(
-                request_of(job.case, options, fed=job.process == 1),
-                functools.partial(_tell, observer, watch, job),
-            )
-        result = _result(job, answer, options, facts, started, watch)
+        result = measure(job, interpreter, options, facts, observer.phase, now=now)
         run_file.append(result.record, result.step_times_s)
         keep(result)
         observer.ended(job, result.record)
+
+
+def measure(
+    job: Job,
+    interpreter: Serving,
+    options: Options,
+    facts: Facts,
+    phase: Callable[[Job, str], None] = lambda job, phase: None,
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+) -> Result:
+    """Measure one job and return its row, which is kept nowhere yet.
+
+    Args:
+        phase: is told what the worker does.
+
+    Raises:
+        WorkerError: no worker can be started at all.
+    """
+    started = now()
+    fresh = options.isolation != "none"
+    with watching(facts.card(job.case), fresh=fresh) as watch:
+        answer = interpreter.answer(
+            request_of(job.case, options, fed=job.process == 1),
+            functools.partial(_tell, phase, watch, job),
+        )
+    return _result(job, answer, options, facts, started, watch)
 
 
 def request_of(
@@ -222,9 +245,11 @@ def kept(run_file: RunFile) -> str:
     return f"{run_file.rows} row{'s' if run_file.rows != 1 else ''} in {run_file.path}"
 
 
-def _tell(observer: Observer, watch: Watch, job: Job, event: Mapping[str, Any]) -> None:
+def _tell(
+    phase: Callable[[Job, str], None], watch: Watch, job: Job, event: Mapping[str, Any]
+) -> None:
     watch.see(event)
-    observer.phase(job, str(event.get("phase", event["event"])).replace("_", " "))
+    phase(job, str(event.get("phase", event["event"])).replace("_", " "))
 
 
 @functools.cache
@@ -288,6 +313,7 @@ def _environment(case: Case, facts: Facts) -> dict[str, Any]:
     card = facts.card(case)
     return {
         "machine": machine.name,
+        "node": facts.node,
         "cpu": machine.cpu,
         "cores": machine.cores,
         "ram_bytes": machine.ram_bytes,
@@ -395,6 +421,7 @@ def facts_of(
     commit: Any,
     environ: Mapping[str, str],
     ceilings: Mapping[Key, Ceiling] | None = None,
+    node: str | None = None,
 ) -> Facts:
     """Return the facts that every row of a run shares."""
     return Facts(
@@ -405,4 +432,5 @@ def facts_of(
         flags=speed_flags(environ),
         environ=choosing(environ),
         ceilings=ceilings or {},
+        node=node,
     )

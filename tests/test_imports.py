@@ -33,6 +33,8 @@ LAYERS = (
     ("judging.review",),
     ("judging.verdict",),
     ("report",),
+    ("fleet.expected", "fleet.part", "fleet.shard"),
+    ("fleet.merge",),
     ("check.proofs",),
     ("launch.follower",),
     ("launch.server",),
@@ -54,6 +56,7 @@ LAYERS = (
     (
         "check.device",
         "commands.history",
+        "commands.merge",
         "commands.run",
         "commands.doctor",
         "commands.env",
@@ -67,7 +70,7 @@ LAYERS = (
 
 ONE_UNIT = {"plugin", "report"}
 
-ROOTS = ("", ".check", ".commands", ".environments", ".gpu", ".judging", ".lockstep")
+ROOTS = ("", ".check", ".commands", ".environments", ".fleet", ".gpu", ".judging", ".lockstep")
 
 FRAMEWORKS = {"tensorflow", "keras", "jax", "torch"}
 HARNESS_ONLY = {"pandas", "pytest", "pytest_benchmark", "psutil", "tabulate", "rich"}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,15 @@ from convmark.commit import read_commit
 from convmark.description import describe_models
 from convmark.environment import Machine, read_machine, read_state
 from convmark.environments.interpreter import interpreters
+from convmark.errors import OptionError
+from convmark.fleet.expected import expected_s
+from convmark.fleet.part import Part, part_path, plan_name, write_part
+from convmark.fleet.shard import Shard, split
 from convmark.interpreters import Interpreters
 from convmark.options import AUTO, Options
 from convmark.record import Record
 from convmark.report.summary import summary_table
+from convmark.report.units import duration_text
 from convmark.run import Job, Observer, Result, devices_asked_for, execute, facts_of, kept, plan
 from convmark.store import RunFile, Store
 from convmark.suites import NETWORKS, cases
@@ -34,13 +40,24 @@ class _Planned:
 
     interpreters: Interpreters
     cases: Sequence[Case]
+    whole: Sequence[Case]
+    """The cases of the plan that these are of."""
+    part: Part | None
 
 
-def run(options: Options, *, describe: bool = False) -> tuple[bool, bool]:
+def run(
+    options: Options,
+    *,
+    describe: bool = False,
+    shard: Shard | None = None,
+    known_s: Mapping[str, float] | None = None,
+) -> tuple[bool, bool]:
     """Measure, print each run's summary and where its rows are.
 
     Args:
         describe: whether each model's layers and diagram are kept as well.
+        shard: the part of the plan to measure, the whole by default.
+        known_s: seconds of one process by case, to balance the parts by.
 
     Returns:
         whether every case was measured, and whether the user has interrupted.
@@ -48,6 +65,10 @@ def run(options: Options, *, describe: bool = False) -> tuple[bool, bool]:
     Raises:
         ConvmarkError: something asked for is not to be had; nothing was measured then.
     """
+    if shard and options.batch_sizes == AUTO:
+        raise OptionError(
+            "--shard: needs batch sizes that are known before, got --batch-sizes auto"
+        )
     store = Store(options.results)
     store.check_writable()
     machine = read_machine()
@@ -55,11 +76,20 @@ def run(options: Options, *, describe: bool = False) -> tuple[bool, bool]:
     whole = True
     with contextlib.ExitStack() as stack:
         planned = [_planned(path, options, stack) for path in paths]
+        if shard:
+            planned = [
+                _shared_out(one, options, shard, known_s or {}, number)
+                for number, one in enumerate(planned)
+            ]
         for number, one in enumerate(planned):
             if len(planned) > 1:
                 print(f"{chr(10) * (number > 0)}{one.interpreters.python}")
+            if not one.cases:
+                continue
             run_file = store.create_run(machine.name)
             try:
+                if one.part:
+                    write_part(run_file.path, one.part)
                 measured = _measure(one, options, machine, run_file)
                 if describe:
                     _describe(one, options, run_file)
@@ -68,6 +98,8 @@ def run(options: Options, *, describe: bool = False) -> tuple[bool, bool]:
                 return False, True
             finally:
                 run_file.close()
+                if not run_file.rows:
+                    part_path(run_file.path).unlink(missing_ok=True)
                 one.interpreters.close()
             whole = whole and measured
     return whole, False
@@ -87,7 +119,41 @@ def _planned(path: str, options: Options, stack: contextlib.ExitStack) -> _Plann
         backend: devices_asked_for(options.devices, its_own["devices"])
         for backend, its_own in found.items()
     }
-    return _Planned(measuring, cases(options, devices))
+    asked = cases(options, devices)
+    return _Planned(measuring, asked, asked, None)
+
+
+def _shared_out(
+    planned: _Planned, options: Options, shard: Shard, known_s: Mapping[str, float], number: int
+) -> _Planned:
+    """Return the shard's part of what was planned, and say what it is.
+
+    Args:
+        number: of the interpreter among those asked for.
+    """
+
+    def seconds(case: Case) -> float:
+        return options.processes * expected_s(case, options.time_budget_s, known_s)
+
+    shards = split(planned.cases, seconds, shard.count)
+    mine = shards[shard.number - 1]
+    name = plan_name(
+        shards,
+        processes=options.processes,
+        seed=options.seed,
+        time_budget_s=options.time_budget_s,
+        where=f"{number} {' '.join([*options.pythons, *options.environments])}",
+    )
+    about = f"about {duration_text(sum(map(seconds, mine)))}" if mine else "nothing to do"
+    _say(f"shard {shard} of plan {name}: {len(mine)} of {len(planned.whole)} cases, {about}")
+    part = Part(
+        plan=name,
+        count=shard.count,
+        numbers=(shard.number,),
+        processes=options.processes,
+        shards=tuple(shards),
+    )
+    return _Planned(planned.interpreters, mine, planned.whole, part)
 
 
 def _measure(planned: _Planned, options: Options, machine: Machine, run_file: RunFile) -> bool:
@@ -96,7 +162,8 @@ def _measure(planned: _Planned, options: Options, machine: Machine, run_file: Ru
     path = ceilings_path(options.results, machine.name)
     asked, ask = planned.cases, planned.interpreters.answer
     ceilings = gather(asked, ask, path, which=options.ceilings, say=_say)
-    facts = facts_of(run_file.run, machine, commit, os.environ, ceilings)
+    node = platform.node() or None if planned.part else None
+    facts = facts_of(run_file.run, machine, commit, os.environ, ceilings, node)
     results: list[Result] = []
 
     def measure(jobs: Sequence[Job], shown: Observer) -> None:
@@ -106,7 +173,8 @@ def _measure(planned: _Planned, options: Options, machine: Machine, run_file: Ru
         whole = _search(asked, measure, options, results)
     else:
         with progress.on(sys.stderr, 2 * options.time_budget_s + 2) as shown:
-            measure(plan(asked, options.processes, options.seed), shown)
+            jobs = plan(planned.whole, options.processes, options.seed)
+            measure([job for job in jobs if job.case in asked], shown)
         whole = all(result.record.measured for result in results)
     print(summary_table([result.record for result in results]))
     print(f"\n{kept(run_file)}")
