@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import platform
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,7 @@ from convmark.options import Options
 from convmark.record import SCHEMA_VERSION, Record
 from convmark.statistics import paired_log_ratio, quantile, step_time_summary
 from convmark.store import RunFile
+from convmark.text import plain_text
 from convmark.worker.protocol import one_line
 
 __all__ = [
@@ -70,7 +72,7 @@ class Facts:
     environ: Mapping[str, str] = field(default_factory=dict)
     """The variables that choose which GPUs a worker sees."""
     node: str | None = None
-    """The host's name, where the run is a part of a plan."""
+    """The host's name: nodes of one kind share the machine's."""
 
     def card(self, case: Case) -> Card | None:
         """The card that the case is measured on; None on the CPU, and where it is not known."""
@@ -421,7 +423,6 @@ def facts_of(
     commit: Any,
     environ: Mapping[str, str],
     ceilings: Mapping[Key, Ceiling] | None = None,
-    node: str | None = None,
 ) -> Facts:
     """Return the facts that every row of a run shares."""
     return Facts(
@@ -432,5 +433,5 @@ def facts_of(
         flags=speed_flags(environ),
         environ=choosing(environ),
         ceilings=ceilings or {},
-        node=node,
+        node=plain_text(platform.node()) or None,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -162,8 +161,7 @@ def _measure(planned: _Planned, options: Options, machine: Machine, run_file: Ru
     path = ceilings_path(options.results, machine.name)
     asked, ask = planned.cases, planned.interpreters.answer
     ceilings = gather(asked, ask, path, which=options.ceilings, say=_say)
-    node = platform.node() or None if planned.part else None
-    facts = facts_of(run_file.run, machine, commit, os.environ, ceilings, node)
+    facts = facts_of(run_file.run, machine, commit, os.environ, ceilings)
     results: list[Result] = []
 
     def measure(jobs: Sequence[Job], shown: Observer) -> None:
