@@ -34,7 +34,7 @@ LAYERS = (
     ("judging.verdict",),
     ("report",),
     ("fleet.expected", "fleet.part", "fleet.shard"),
-    ("fleet.merge",),
+    ("fleet.merge", "fleet.nodes"),
     ("check.proofs",),
     ("launch.follower",),
     ("launch.server",),
@@ -51,7 +51,7 @@ LAYERS = (
     ("lockstep.confirmation", "lockstep.sides"),
     ("ceilings",),
     ("description", "run"),
-    ("interpreters", "progress"),
+    ("fleet.scheduler", "interpreters", "progress"),
     ("auto_batch",),
     (
         "check.device",

@@ -128,7 +128,12 @@ def test_known_seconds_are_the_median_of_a_cases_rows(tmp_path: Path) -> None:
     keep(
         Store(tmp_path / "results"),
         [
-            process(process=number, process_start_s=seconds, step_time_mean_s=0.0, rounds=0)
+            process(
+                process=number,
+                process_start_s=seconds,
+                step_time_mean_s=0.0,
+                time_to_first_step_s=0.0,
+            )
             for number, seconds in enumerate((1.0, 9.0, 2.0), start=1)
         ],
     )

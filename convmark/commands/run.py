@@ -65,9 +65,7 @@ def run(
         ConvmarkError: something asked for is not to be had; nothing was measured then.
     """
     if shard and options.batch_sizes == AUTO:
-        raise OptionError(
-            "--shard: needs batch sizes that are known before, got --batch-sizes auto"
-        )
+        raise OptionError("--shard: must have --batch-sizes in numbers, got auto")
     store = Store(options.results)
     store.check_writable()
     machine = read_machine()
