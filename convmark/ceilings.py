@@ -19,7 +19,16 @@ from convmark.judging.tablefile import append_rows, read_rows
 from convmark.launch import Answer
 from convmark.record import columns_of, from_cell, to_cell
 
-__all__ = ["Ceiling", "Key", "ceilings_path", "efficiency", "gather", "key_of", "read_ceilings"]
+__all__ = [
+    "Ceiling",
+    "Key",
+    "ceilings_path",
+    "efficiency",
+    "gather",
+    "keep_ceilings",
+    "key_of",
+    "read_ceilings",
+]
 
 Key = tuple[str, str, str, str]
 """Device, backend, precision and threads."""
@@ -143,9 +152,20 @@ def gather(
         if (share := _taken_by_others(case, answer)) > BUSY_SHARE:
             say(f"ceilings of {device} are not kept: others took {share:.0%} of the CPUs")
             continue
-        append_rows(path, _HEADER, [[to_cell(getattr(ceiling, name)) for name in _HEADER]])
+        keep_ceilings(path, [ceiling])
         known[ceiling.key] = ceiling
     return known
+
+
+def keep_ceilings(path: Path, ceilings: Iterable[Ceiling]) -> None:
+    """Append ceilings to the file.
+
+    Raises:
+        StoreError: it cannot be written, or does not fit.
+    """
+    append_rows(
+        path, _HEADER, [[to_cell(getattr(one, name)) for name in _HEADER] for one in ceilings]
+    )
 
 
 def _taken_by_others(case: Case, answer: Answer) -> float:

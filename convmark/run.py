@@ -47,6 +47,7 @@ __all__ = [
     "measurement_version",
     "plan",
     "request_of",
+    "unmeasured",
 ]
 
 
@@ -219,6 +220,20 @@ def measure(
             functools.partial(_tell, phase, watch, job),
         )
     return _result(job, answer, options, facts, started, watch)
+
+
+def unmeasured(
+    job: Job,
+    options: Options,
+    facts: Facts,
+    why: str,
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+) -> Result:
+    """Return the row of a job that nobody could measure."""
+    answer = Answer(status="crashed", message=one_line(why), ready_s=None)
+    with watching(None) as watch:
+        return _result(job, answer, options, facts, now(), watch)
 
 
 def request_of(

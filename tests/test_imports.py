@@ -29,7 +29,7 @@ LAYERS = (
     ("judging.tablefile",),
     ("judging.accepted", "judging.shelf", "judging.verdicts_file"),
     ("judging.history",),
-    ("judging.machine", "judging.paired"),
+    ("fleet.outliers", "judging.machine", "judging.paired"),
     ("judging.review",),
     ("judging.verdict",),
     ("report",),
@@ -52,6 +52,7 @@ LAYERS = (
     ("ceilings",),
     ("description", "run"),
     ("fleet.scheduler", "interpreters", "progress"),
+    ("fleet.drive",),
     ("auto_batch",),
     (
         "check.device",

@@ -9,7 +9,17 @@ from convmark.cautions import Caution
 from convmark.environment import Machine
 from convmark.errors import OptionError
 
-__all__ = ["PER", "About", "Node", "choose", "gpu_kind", "kind_of", "labelled", "read_labels"]
+__all__ = [
+    "PER",
+    "About",
+    "Node",
+    "choose",
+    "gpu_kind",
+    "kind_of",
+    "labelled",
+    "labels_text",
+    "read_labels",
+]
 
 PER = ("node", "machine-kind", "gpu-kind")
 
@@ -106,3 +116,8 @@ def choose(abouts: Mapping[str, About], per: str) -> dict[str, list[str]]:
         if kind:
             kinds.setdefault(kind, []).append(name)
     return kinds
+
+
+def labels_text(labels: Mapping[str, str]) -> str:
+    """Return the labels that a user has given a node."""
+    return " ".join(f"{key}={labels[key]}" for key in labels if not key.startswith("ray.io/"))
