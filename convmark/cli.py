@@ -61,7 +61,9 @@ def _run(given: argparse.Namespace, options: Options) -> int:
 
         shard = read_shard(given.shard)
         known_s = known_seconds([Path(place) for place in given.shard_times])
-    whole, interrupted = run(options, describe=given.describe, shard=shard, known_s=known_s)
+    whole, interrupted = run(
+        options, describe=given.describe, resume=given.resume, shard=shard, known_s=known_s
+    )
     return EXIT_INTERRUPTED if interrupted else EXIT_OK if whole else EXIT_FAILED
 
 

@@ -73,6 +73,17 @@ class Option:
     """`run` or `pytest` where the other has no such option."""
     repeatable: bool = False
     """Whether it may be given more than once; its value is then a tuple."""
+    switch: bool = False
+    """Whether it takes no value on a command line, where it means yes."""
+
+    def add_to(self, add: Callable[..., Any], **more: Any) -> None:
+        """Add it to a parser by the parser's own function."""
+        how: dict[str, Any] = {"action": "append" if self.repeatable else "store"}
+        if self.switch:
+            how = {"action": "store_const", "const": "yes"}
+        else:
+            how["metavar"] = self.metavar
+        add(self.flag, default=None, help=self.help, **how, **more)
 
     @property
     def flag(self) -> str:
@@ -184,6 +195,10 @@ def _folder(flag: str, text: str) -> Path:
     if not text.strip() or "\0" in text:
         raise OptionError(f"{flag}: must be the path of a folder, got {text!r}")
     return Path(text)
+
+
+def _switch(flag: str, text: str) -> bool:
+    return _choice(("yes", "no"))(flag, text) == "yes"
 
 
 def _text(flag: str, text: str) -> str:
@@ -408,6 +423,8 @@ def read(given: Mapping[str, Any], settings: Mapping[str, Any] | None = None) ->
             continue
         if value is None:
             value = option.default
+        elif option.switch and isinstance(value, bool):
+            value = "yes" if value else "no"
         values[option.key] = None if value is None else option.parse(flag, _as_text(flag, value))
     values["pythons"] = values.pop("python")
     values["environments"] = values.pop("env")

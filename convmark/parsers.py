@@ -10,12 +10,17 @@ from typing import Any, NoReturn
 from convmark import __version__
 from convmark.options import OPTIONS
 
-__all__ = ["EXIT_USAGE", "Parser", "parsers"]
+__all__ = ["EXIT_USAGE", "RESUME", "Parser", "parsers"]
 
 EXIT_USAGE = 2
 
 COMPARE_FORMS = ("table", "markdown", "json", "github")
 ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"
+
+RESUME = (
+    "go on with the run, by number or file, that was interrupted (the newest), with the options "
+    "that it was started with"
+)
 
 _MEASURING = [option.name for option in OPTIONS if option.only != "pytest"]
 _OF_A_PAIR = [name for name in _MEASURING if name not in ("python", "env", "processes")]
@@ -58,6 +63,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     run.add_argument(
         "--describe", action="store_true", help="keep each model's layers and diagram as well"
     )
+    run.add_argument("--resume", metavar="RUN", nargs="?", const="", help=RESUME)
     _add_parts(run)
     doctor = _command(
         commands, "doctor", "say what is here, and what of it makes figures unreliable"
@@ -241,7 +247,4 @@ def _env(commands: Any) -> Parser:
 def _add_options(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
     for option in OPTIONS:
         if option.name in names:
-            action = "append" if option.repeatable else "store"
-            parser.add_argument(
-                option.flag, metavar=option.metavar, help=option.help, action=action
-            )
+            option.add_to(parser.add_argument)

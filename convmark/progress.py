@@ -82,10 +82,13 @@ class PlainProgress(Silence):
         self._left = TimeLeft((), guess_s)
 
     def planned(self, jobs: Sequence[Job]) -> None:
-        self._total, self._over = len(jobs), 0
+        orders = [job.order for job in jobs]
+        at_the_end = orders == list(range(orders[0], orders[0] + len(jobs))) if jobs else False
+        self._over = orders[0] - 1 if at_the_end else 0  # of a run that goes on
+        self._total = self._over + len(jobs)
         self._left = TimeLeft(jobs, self._guess_s)
         self._write_line(
-            f"convmark: {self._total} processes to measure, about "
+            f"convmark: {len(jobs)} processes to measure, about "
             f"{duration_text(self._left.seconds())}"
         )
 

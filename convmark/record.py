@@ -64,10 +64,16 @@ class Record:
     commit: str | None = _run("", "git commit of the folder the run was started in")
     dirty: bool | None = _run("", "whether that folder had changes not in the commit")
     order: int = _run("", "place in the run's plan, from 1")
+    plan: str | None = _run(
+        "", "hash of the cases, processes and seed asked for: --resume goes on with no other plan"
+    )
     process: int = _run("", "number of the case's process, from 1")
     processes: int | None = _run("", "fresh processes asked for per case")
     seed: int | None = _run("", "seed of the plan's order, the weights and the batches")
     time_budget_s: float | None = _run("s", "seconds of timed rounds asked for")
+    concurrent: bool | None = _run(
+        "", "whether other benchmark runs were allowed beside it (--allow-concurrent)"
+    )
     status: str = _run("", "ok, unsteady (measured, but warm-up never settled), error, ...")
     error: str | None = _run("", "one line that says what went wrong")
 

@@ -45,8 +45,10 @@ __all__ = [
     "kept",
     "measure",
     "measurement_version",
+    "of_the_run",
     "plan",
     "request_of",
+    "software",
     "unmeasured",
 ]
 
@@ -74,6 +76,10 @@ class Facts:
     """The variables that choose which GPUs a worker sees."""
     node: str | None = None
     """The host's name: nodes of one kind share the machine's."""
+    plan: str | None = None
+    """Hash of what was asked for, by which a run that was interrupted is known again."""
+    concurrent: bool | None = None
+    """Whether other benchmark runs are allowed beside it."""
 
     def card(self, case: Case) -> Card | None:
         """The card that the case is measured on; None on the CPU, and where it is not known."""
@@ -286,27 +292,20 @@ def _result(
     """Make the row of one answer; figures are given only where the whole process went well."""
     record = Record(
         schema=SCHEMA_VERSION,
-        run=facts.run,
         started=started.isoformat(timespec="milliseconds"),
-        convmark=convmark.__version__,
-        commit=facts.commit,
-        dirty=facts.dirty,
         order=job.order,
         process=job.process,
-        processes=options.processes,
-        seed=options.seed,
-        time_budget_s=options.time_budget_s,
+        concurrent=facts.concurrent,
         status=answer.status,
         error=answer.message or None,
         **job.case.as_fields(),
         effective_batch_size=job.case.batch_size * job.case.replicas,
-        isolation=options.isolation,
         process_start_s=answer.ready_s,
-        **_environment(job.case, facts),
+        **of_the_run(job.case, options, facts),
         **watch.columns(job.case.batch_size),
     )
     try:
-        record = replace(record, **_software(answer), **_sizes(answer))
+        record = replace(record, **software(answer.event("environment") or {}), **_sizes(answer))
         if answer.status != "ok":
             return Result(case=job.case, record=record, step_times_s=[])
         return Result(
@@ -319,6 +318,22 @@ def _result(
             message = f"the worker left out or garbled a figure: {one_line(error)}"
             record = replace(record, status="crashed", error=message)
         return Result(case=job.case, record=record, step_times_s=[])
+
+
+def of_the_run(case: Case, options: Options, facts: Facts) -> dict[str, Any]:
+    """Return the columns in which every row of a case in one run is the same, but for figures."""
+    return {
+        "run": facts.run,
+        "convmark": convmark.__version__,
+        "commit": facts.commit,
+        "dirty": facts.dirty,
+        "plan": facts.plan,
+        "processes": options.processes,
+        "seed": options.seed,
+        "time_budget_s": options.time_budget_s,
+        "isolation": options.isolation,
+        **_environment(case, facts),
+    }
 
 
 def _events(answer: Answer) -> dict[str, dict[str, Any]]:
@@ -341,8 +356,8 @@ def _environment(case: Case, facts: Facts) -> dict[str, Any]:
     }
 
 
-def _software(answer: Answer) -> dict[str, Any]:
-    versions = answer.event("environment") or {}
+def software(versions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of what a worker says about its software."""
     names = ("cuda", "cudnn", "python", "tensorflow", "jax", "torch", "keras", "numpy")
     return {name: versions.get(name) for name in names}
 
@@ -438,6 +453,9 @@ def facts_of(
     commit: Any,
     environ: Mapping[str, str],
     ceilings: Mapping[Key, Ceiling] | None = None,
+    *,
+    plan: str | None = None,
+    concurrent: bool | None = None,
 ) -> Facts:
     """Return the facts that every row of a run shares."""
     return Facts(
@@ -449,4 +467,6 @@ def facts_of(
         environ=choosing(environ),
         ceilings=ceilings or {},
         node=plain_text(platform.node()) or None,
+        plan=plan,
+        concurrent=concurrent,
     )

@@ -1,9 +1,9 @@
-"""The results folder: number a run, append a row, read a history.
+"""The results folder: number a run, find one, read its rows.
 
     results/<machine>/0007.csv         one run, one row per process of a case
     results/<machine>/0007.steps.npz   its raw step times; rows never depend on it
 
-Files are UTF-8, newline-ended, RFC 4180. A row is on the disk when `append` returns.
+Files are UTF-8, newline-ended, RFC 4180; `convmark.runfile` writes them.
 """
 
 from __future__ import annotations
@@ -21,16 +21,21 @@ from pathlib import Path
 import numpy as np
 
 from convmark.errors import StoreError
-from convmark.record import COLUMNS, SCHEMA_VERSION, Record, from_cells, to_cells
+from convmark.record import SCHEMA_VERSION, Record, from_cells
+from convmark.runfile import HEADER, RunFile, StoreWarning, steps_path
 
-__all__ = ["RunFile", "Store", "StoreWarning", "read_head", "read_run", "read_step_times"]
+__all__ = [
+    "HEADER",
+    "RUN_NAME",
+    "RunFile",
+    "Store",
+    "StoreWarning",
+    "read_head",
+    "read_run",
+    "read_step_times",
+]
 
-HEADER = [column.name for column in COLUMNS]
 RUN_NAME = re.compile(r"\d{4,}")
-
-
-class StoreWarning(UserWarning):
-    """Something in a results file was left out; the text names file and line."""
 
 
 class Store:
@@ -72,7 +77,7 @@ class Store:
             while True:
                 path = folder / f"{number:04d}.csv"
                 try:
-                    return RunFile(path)
+                    return RunFile.create(path)
                 except FileExistsError:
                     number += 1
         except OSError as error:
@@ -118,82 +123,6 @@ class Store:
         )
 
 
-class RunFile:
-    """One run's CSV file, open for appending rows."""
-
-    def __init__(self, path: Path) -> None:
-        """Create the file and write its header.
-
-        Raises:
-            FileExistsError: the file is there already.
-            OSError: it cannot be made.
-        """
-        self.path = path
-        self.rows = 0
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
-        self._descriptor = os.open(path, flags, 0o644)
-        _steps_path(path).unlink(missing_ok=True)  # of a run whose CSV file was removed by hand
-        self._write_line(HEADER)
-
-    @property
-    def run(self) -> str:
-        return self.path.stem
-
-    def append(self, record: Record, step_times_s: Sequence[float] = ()) -> None:
-        """Write one row through to the disk, and the raw step times beside it.
-
-        Raises:
-            StoreError: the disk takes no more; the file still reads.
-        """
-        try:
-            self._write_line(to_cells(record))
-        except OSError as error:
-            raise StoreError(f"{self.path}: a row cannot be written: {error.strerror}") from None
-        self.rows += 1
-        if len(step_times_s):
-            self._keep_step_times(record, step_times_s)
-
-    def close(self) -> None:
-        """Close the file, and remove it when no row was ever written to it."""
-        if self._descriptor < 0:
-            return
-        os.close(self._descriptor)
-        self._descriptor = -1
-        if self.rows == 0:
-            self.path.unlink(missing_ok=True)
-
-    def _write_line(self, cells: Sequence[str]) -> None:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(cells)
-        data = memoryview(text.getvalue().encode(errors="replace"))
-        while data:
-            data = data[os.write(self._descriptor, data) :]
-        os.fsync(self._descriptor)
-
-    def _keep_step_times(self, record: Record, step_times_s: Sequence[float]) -> None:
-        array = io.BytesIO()
-        np.save(array, np.asarray(step_times_s, np.float64), allow_pickle=False)
-        try:
-            with zipfile.ZipFile(_steps_path(self.path), "a", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr(_member(record), array.getvalue())
-        except (OSError, zipfile.BadZipFile) as error:
-            reason = getattr(error, "strerror", None) or error
-            warnings.warn(
-                f"{_steps_path(self.path)}: raw step times are not kept: {reason}",
-                StoreWarning,
-                stacklevel=3,
-            )
-
-
-def _steps_path(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.steps.npz")
-
-
-def _member(record: Record) -> str:
-    """Name of a row's array in the archive: its place in the plan, which is unique in a run."""
-    return f"{record.order:05d}.npy"
-
-
 _UNREADABLE = (
     OSError,
     EOFError,
@@ -209,7 +138,7 @@ _UNREADABLE = (
 
 def read_step_times(path: Path, orders: Iterable[int]) -> np.ndarray | None:
     """Return the raw step times of a run's rows, pooled, seconds; None unless all are there."""
-    steps = _steps_path(path)
+    steps = steps_path(path)
     try:
         # opened here, for NumPy leaves a file open that is no archive
         with steps.open("rb") as file:

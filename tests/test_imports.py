@@ -24,7 +24,7 @@ LAYERS = (
     ("gpu.watch", "machine", "state"),
     ("environment", "gpu.diagnosis"),
     ("cautions", "commit", "judging.judgement", "judging.screen", "options", "record"),
-    ("parsers",),
+    ("parsers", "runfile"),
     ("doctor", "judging.comparability", "judging.metrics", "store", "suites"),
     ("judging.tablefile",),
     ("judging.accepted", "judging.shelf", "judging.verdicts_file"),
@@ -51,7 +51,7 @@ LAYERS = (
     ("lockstep.confirmation", "lockstep.sides"),
     ("ceilings",),
     ("description", "run"),
-    ("fleet.scheduler", "interpreters", "progress"),
+    ("fleet.scheduler", "interpreters", "progress", "resume"),
     ("fleet.drive",),
     ("auto_batch",),
     (

@@ -6,8 +6,9 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from convmark import progress
 from convmark.auto_batch import choices_table, chosen_cases, explore
@@ -26,6 +27,7 @@ from convmark.options import AUTO, Options
 from convmark.record import Record
 from convmark.report.summary import summary_table
 from convmark.report.units import duration_text
+from convmark.resume import Interrupted, expected, missing, open_interrupted, plan_hash
 from convmark.run import Job, Observer, Result, devices_asked_for, execute, facts_of, kept, plan
 from convmark.store import RunFile, Store
 from convmark.suites import NETWORKS, cases
@@ -39,15 +41,20 @@ class _Planned:
 
     interpreters: Interpreters
     cases: Sequence[Case]
+    found: Mapping[str, Mapping[str, Any]]
+    """What each backend's interpreter has."""
     whole: Sequence[Case]
     """The cases of the plan that these are of."""
-    part: Part | None
+    part: Part | None = None
+    earlier: Interrupted | None = None
+    """The run that goes on; None where a new one begins."""
 
 
 def run(
     options: Options,
     *,
     describe: bool = False,
+    resume: str | None = None,
     shard: Shard | None = None,
     known_s: Mapping[str, float] | None = None,
 ) -> tuple[bool, bool]:
@@ -55,6 +62,7 @@ def run(
 
     Args:
         describe: whether each model's layers and diagram are kept as well.
+        resume: the run that is to go on, as `open_interrupted` takes it; None for a new one.
         shard: the part of the plan to measure, the whole by default.
         known_s: seconds of one process by case, to balance the parts by.
 
@@ -72,7 +80,15 @@ def run(
     paths = interpreters(options.pythons, options.environments, say=_say) or [sys.executable]
     whole = True
     with contextlib.ExitStack() as stack:
-        planned = [_planned(path, options, stack) for path in paths]
+        earlier = None
+        if resume is not None:
+            if len(paths) > 1:
+                raise OptionError(
+                    f"--resume: goes on with one run, in one interpreter, got {', '.join(paths)}"
+                )
+            earlier = open_interrupted(store, machine.name, resume)
+            stack.callback(earlier.run_file.close)
+        planned = [_planned(path, options, stack, earlier) for path in paths]
         if shard:
             planned = [
                 _shared_out(one, options, shard, known_s or {}, number)
@@ -83,7 +99,7 @@ def run(
                 print(f"{chr(10) * (number > 0)}{one.interpreters.python}")
             if not one.cases:
                 continue
-            run_file = store.create_run(machine.name)
+            run_file = earlier.run_file if earlier else store.create_run(machine.name)
             try:
                 if one.part:
                     write_part(run_file.path, one.part)
@@ -106,7 +122,9 @@ def _say(line: str) -> None:
     print(f"convmark run: {line}", file=sys.stderr)
 
 
-def _planned(path: str, options: Options, stack: contextlib.ExitStack) -> _Planned:
+def _planned(
+    path: str, options: Options, stack: contextlib.ExitStack, earlier: Interrupted | None
+) -> _Planned:
     made = Interpreters(
         options.backends, path, isolation=options.isolation, time_limit_s=options.time_limit_s
     )
@@ -117,7 +135,7 @@ def _planned(path: str, options: Options, stack: contextlib.ExitStack) -> _Plann
         for backend, its_own in found.items()
     }
     asked = cases(options, devices)
-    return _Planned(measuring, asked, asked, None)
+    return _Planned(measuring, asked, found, asked, earlier=earlier)
 
 
 def _shared_out(
@@ -150,31 +168,46 @@ def _shared_out(
         processes=options.processes,
         shards=tuple(shards),
     )
-    return _Planned(planned.interpreters, mine, planned.whole, part)
+    return replace(planned, cases=mine, part=part)
 
 
 def _measure(planned: _Planned, options: Options, machine: Machine, run_file: RunFile) -> bool:
     """Measure one interpreter's cases and print them; return whether all were."""
     commit = read_commit(Path.cwd(), besides=[options.results.absolute()])
-    path = ceilings_path(options.results, machine.name)
     asked, ask = planned.cases, planned.interpreters.answer
-    ceilings = gather(asked, ask, path, which=options.ceilings, say=_say)
-    facts = facts_of(run_file.run, machine, commit, os.environ, ceilings)
+    hashed = plan_hash(planned.whole, options)
+    facts = facts_of(run_file.run, machine, commit, os.environ, plan=hashed)
+    jobs = None if options.batch_sizes == AUTO else _jobs(planned, options)
     results: list[Result] = []
+    if (earlier := planned.earlier) is not None:
+        results += earlier.go_on(asked, expected(options, facts, planned.found), jobs)
+        _say(earlier.described(jobs))
+    path = ceilings_path(options.results, machine.name)
+    facts = replace(facts, ceilings=gather(asked, ask, path, which=options.ceilings, say=_say))
 
     def measure(jobs: Sequence[Job], shown: Observer) -> None:
         execute(jobs, planned.interpreters, options, facts, run_file, shown, keep=results.append)
 
-    if options.batch_sizes == AUTO:
+    if jobs is None:
         whole = _search(asked, measure, options, results)
     else:
         with progress.on(sys.stderr, 2 * options.time_budget_s + 2) as shown:
-            jobs = plan(planned.whole, options.processes, options.seed)
-            measure([job for job in jobs if job.case in asked], shown)
+            measure(missing(jobs, _records(results)), shown)
         whole = all(result.record.measured for result in results)
-    print(summary_table([result.record for result in results]))
+    print(summary_table(_records(results)))
     print(f"\n{kept(run_file)}")
     return whole
+
+
+def _jobs(planned: _Planned, options: Options) -> list[Job]:
+    """Return the jobs, each at its place in the whole plan."""
+    jobs = plan(planned.whole, options.processes, options.seed)
+    mine = set(planned.cases)
+    return [job for job in jobs if job.case in mine]
+
+
+def _records(results: Sequence[Result]) -> list[Record]:
+    return [result.record for result in results]
 
 
 def _describe(planned: _Planned, options: Options, run_file: RunFile) -> None:
@@ -185,6 +218,10 @@ def _describe(planned: _Planned, options: Options, run_file: RunFile) -> None:
     describe_models(models, planned.interpreters, options.seed, folder, backend=backend)
 
 
+def _last_place(results: Sequence[Result]) -> int:
+    return max((result.record.order for result in results), default=0)
+
+
 def _search(
     cases: Sequence[Case],
     measure: Callable[[Sequence[Job], Observer], None],
@@ -193,9 +230,13 @@ def _search(
 ) -> bool:
     """Find each case's batch sizes, and give those found the rest of their processes."""
 
+    there = {(row.case, row.process): row for row in _records(results)}  # of a run that goes on
+
     def row(case: Case) -> Record:
+        if (case, 1) in there:
+            return there[case, 1]
         _say(f"trying {case.name}")
-        measure([Job(case=case, process=1, order=len(results) + 1)], progress.Silence())
+        measure([Job(case=case, process=1, order=_last_place(results) + 1)], progress.Silence())
         return results[-1].record
 
     choices = explore(
@@ -204,9 +245,10 @@ def _search(
         longest_step_s=options.time_budget_s,
         free_bytes=lambda: read_state().available_memory_bytes,
     )
-    chosen, after = chosen_cases(choices), (1, len(results))
+    chosen, after = chosen_cases(choices), (1, _last_place(results))
     if chosen and options.processes > 1:
+        jobs = plan(chosen, options.processes - 1, options.seed, after=after)
         with progress.on(sys.stderr, 2 * options.time_budget_s + 2) as shown:
-            measure(plan(chosen, options.processes - 1, options.seed, after=after), shown)
+            measure(missing(jobs, _records(results)), shown)
     print(f"{choices_table(choices)}\n")
     return all(choice.whole for choice in choices)

@@ -2,5 +2,13 @@
 
 from convmark.launch.follower import Answer, OnEvent
 from convmark.launch.interpreter import Interpreter, LiveWorker, zoo_folder
+from convmark.launch.server import INTERPRETER_LOST
 
-__all__ = ["Answer", "Interpreter", "LiveWorker", "OnEvent", "zoo_folder"]
+__all__ = [
+    "INTERPRETER_LOST",
+    "Answer",
+    "Interpreter",
+    "LiveWorker",
+    "OnEvent",
+    "zoo_folder",
+]

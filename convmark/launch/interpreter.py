@@ -20,10 +20,13 @@ from typing import Any
 
 from convmark.errors import WorkerError
 from convmark.launch.follower import Answer, Follower, OnEvent, tail
-from convmark.launch.server import Server, ServerLost, Worker
+from convmark.launch.server import INTERPRETER_LOST, Server, ServerLost, Worker
 from convmark.worker.protocol import encode
 
 __all__ = ["Interpreter", "LiveWorker", "zoo_folder"]
+
+RESTARTS = 1
+"""How often in a row a zygote that was lost is started again."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -86,6 +89,8 @@ class Interpreter:
         self._numbers = itertools.count(1)
         self._logs = tempfile.TemporaryDirectory(prefix="convmark-")
         self._server: Server | None = None
+        self._losses = 0
+        """Serving processes lost since one last served to the end."""
 
     def __enter__(self) -> Interpreter:
         return self
@@ -117,13 +122,18 @@ class Interpreter:
     def answer(self, request: Mapping[str, Any], on_event: OnEvent = lambda event: None) -> Answer:
         """Have one request served and return what came of it.
 
-        The worker is gone when this returns or raises, Ctrl-C included.
+        The worker is gone when this returns or raises, Ctrl-C included. A zygote that is lost is
+        started again; where that one is lost too before it has served anything to the end, every
+        later answer says so.
 
         Raises:
             WorkerError: no process could be started to serve the request.
         """
         number = next(self._numbers)
         began = time.perf_counter()
+        if self.isolation == "fork" and self._losses > RESTARTS:
+            message = f"{INTERPRETER_LOST} ended again after it was restarted: nothing was measured"
+            return Answer(status="crashed", message=message, ready_s=None)
         self.start()
         server = self._server or self._new_server()
         try:
@@ -190,7 +200,9 @@ class Interpreter:
                 status = worker.wait()
         except ServerLost as lost:
             self._drop_server()
+            self._losses += 1
             return follower.answer("crashed", f"{lost}{tail(log)}")
+        self._losses = 0
         if server is self._server and server.process.poll() is not None:
             self._drop_server()
         if follower.overrun:

@@ -19,10 +19,14 @@ from convmark.errors import WorkerError
 from convmark.launch.follower import cause, tail
 from convmark.worker.protocol import DATAGRAM_BYTES, encode, one_line
 
-__all__ = ["GRACE_S", "START_LIMIT_S", "Server", "ServerLost", "Worker"]
+__all__ = ["INTERPRETER_LOST", "START_LIMIT_S", "Server", "ServerLost", "Worker"]
 
-GRACE_S = 2.0
+INTERPRETER_LOST = "the worker's interpreter"
+"""How a message begins whose subject is the serving process, and not what it served."""
+GRACE_S = 1.0
 """Seconds between asking a worker to end and killing it."""
+STATUS_S = 2.0
+"""Seconds to wait for the exit status of a worker that has closed its pipe."""
 START_LIMIT_S = 180.0
 """Seconds an interpreter may take to import its framework."""
 
@@ -89,14 +93,14 @@ class Server:
             ServerLost: none came within the limit, or the process is gone.
         """
         if not select.select([self.control], [], [], limit_s)[0]:
-            raise ServerLost(f"the worker's interpreter was silent for {limit_s:g} s")
+            raise ServerLost(f"{INTERPRETER_LOST} was silent for {limit_s:g} s")
         try:
             data = self.control.recv(DATAGRAM_BYTES)
         except ConnectionError:
             data = b""
         if not data:
             status = self.process.wait(GRACE_S) if self._ended_soon() else None
-            raise ServerLost(f"the worker's interpreter ended ({cause(status)})")
+            raise ServerLost(f"{INTERPRETER_LOST} ended ({cause(status)})")
         reply: dict[str, Any] = json.loads(data)
         if "id" in reply and "status" in reply:
             self.statuses[reply["id"]] = reply["status"]
@@ -127,9 +131,7 @@ class Server:
                 try:
                     socket.send_fds(self.control, [encode(request)], descriptors)
                 except OSError as error:
-                    raise ServerLost(
-                        f"the worker's interpreter takes no request: {error}"
-                    ) from None
+                    raise ServerLost(f"{INTERPRETER_LOST} takes no request: {error}") from None
             reply = self.reply(START_LIMIT_S)
             while reply.get("id") != request["id"]:  # the late end of an earlier worker
                 reply = self.reply(START_LIMIT_S)
@@ -177,7 +179,7 @@ class Worker:
         self._pid = reply.get("pid")
         self._status: int | None = reply.get("status")
 
-    def wait(self, limit_s: float = GRACE_S) -> int | None:
+    def wait(self, limit_s: float = STATUS_S) -> int | None:
         """Return the exit status once the process has ended, None when it does not say in time."""
         deadline = time.monotonic() + limit_s
         while self._status is None:
@@ -201,7 +203,7 @@ class Worker:
         for how in (signal.SIGTERM, signal.SIGKILL):
             _signal(self._pid, how, True)
             with contextlib.suppress(ServerLost):
-                if self.wait() is not None:
+                if self.wait(GRACE_S) is not None:
                     return
 
 

@@ -18,11 +18,13 @@ import pytest
 from convmark.case import Case
 from convmark.errors import ConvmarkError, OptionError
 from convmark.options import AUTO, OPTIONS, Options, pyproject_settings, read
+from convmark.parsers import RESUME
 from convmark.plugin import bridge
 from convmark.plugin.campaign import Campaign
 from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.replay import Measured
 
+_RESUME = "convmark_resume"
 _OPTIONS_KEY = pytest.StashKey[Options]()
 _CAMPAIGN_KEY = pytest.StashKey[Campaign]()
 _COMPARISON_KEY = pytest.StashKey[bridge.Comparison]()
@@ -32,14 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("convmark", "convmark: benchmarks of Keras ConvNets")
     for option in OPTIONS:
         if option.only != "run":
-            group.addoption(
-                option.flag,
-                metavar=option.metavar,
-                action="append" if option.repeatable else "store",
-                default=None,
-                help=option.help,
-                dest=_dest(option.key),
-            )
+            option.add_to(group.addoption, dest=_dest(option.key))
+    group.addoption("--resume", metavar="RUN", nargs="?", const="", help=RESUME, dest=_RESUME)
 
 
 def _dest(key: str) -> str:
@@ -66,8 +62,18 @@ def pytest_configure(config: pytest.Config) -> None:
                 "all, before it measures"
             )
         config.stash[_OPTIONS_KEY] = options
+        _check_resume(config.getoption(_RESUME))
     except ConvmarkError as error:
         raise pytest.UsageError(str(error)) from None
+
+
+def _check_resume(run: str | None) -> None:
+    """Refuse a path of tests that the option has swallowed."""
+    path = Path(run or "").expanduser()
+    if run and (path.is_dir() or path.suffix == ".py"):
+        raise OptionError(
+            f"--resume: took {run!r} for a run's name; put the path first: pytest {run} --resume"
+        )
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -90,7 +96,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _campaign(config: pytest.Config) -> Campaign:
     if _CAMPAIGN_KEY not in config.stash:
-        config.stash[_CAMPAIGN_KEY] = Campaign(config.stash[_OPTIONS_KEY], config.rootpath)
+        config.stash[_CAMPAIGN_KEY] = Campaign(
+            config.stash[_OPTIONS_KEY], config.rootpath, config.getoption(_RESUME)
+        )
     return config.stash[_CAMPAIGN_KEY]
 
 
@@ -123,14 +131,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     items = _selected(session)
     config = session.config
-    if items and not config.option.collectonly and not _stopped(session):
-        campaign = _campaign(config)
-        try:
-            _measure(config, campaign, items)
-        except ConvmarkError as error:
-            raise pytest.UsageError(str(error)) from None
     try:
+        if items and not config.option.collectonly and not _stopped(session):
+            _measure(config, _campaign(config), items)
         return (yield)
+    except ConvmarkError as error:
+        raise pytest.UsageError(str(error)) from None
     finally:
         if items:
             _campaign(config).close()
@@ -173,6 +179,7 @@ def _measure_and_judge(config: pytest.Config, campaign: Campaign) -> None:
             reporter.write_line(f"convmark: {line}")
 
     comparison = config.stash[_COMPARISON_KEY]
+    campaign.reopen(say)
     baseline = Baseline.check(comparison.asked, campaign) if comparison.asked else None
     say(comparison.resume(config, campaign))
     stream = bridge.progress_stream(config)

@@ -186,6 +186,8 @@ class CsvStorage:
 
         wanted = {case.name for case in self._campaign.cases}
         for path in reversed(self._store.runs(self._machine)):
+            if path == self._campaign.resumed:  # it is this run
+                continue
             records = read_run(path)
             if any(name in wanted for name in _groups(records)):
                 return path, records

@@ -6,9 +6,12 @@ in `convmark.plugin` and `bridge`.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from convmark.interpreters import Interpreters
     from convmark.judging.judgement import Judgement
     from convmark.record import Record
+    from convmark.resume import Interrupted
     from convmark.run import Facts, Job, Result
     from convmark.store import RunFile, Store
 
@@ -31,9 +35,17 @@ __all__ = ["Campaign"]
 class Campaign:
     """Measures the cases of a session once, and keeps what came of each."""
 
-    def __init__(self, options: Options, folder: Path) -> None:
+    def __init__(self, options: Options, folder: Path, resume: str | None = None) -> None:
+        """Describe the session's measuring; nothing is started yet.
+
+        Args:
+            folder: the root of the session; its commit is the rows'.
+            resume: the run that is to go on, as `open_interrupted` takes it; None for a new one.
+        """
         self.options = options
         self._folder = folder
+        self._resume = resume
+        self._earlier: Interrupted | None = None
         self._machine: Machine | None = None
         self._interpreters: Interpreters | None = None
         self.python = sys.executable
@@ -72,6 +84,27 @@ class Campaign:
             seen = visible_cards(self.machine.gpus, os.environ)
             devices += ["cpu", *(f"gpu:{place}" for place in range(len(seen)))]
         return list(dict.fromkeys(devices))
+
+    @property
+    def resumed(self) -> Path | None:
+        """The file of the run that goes on; None where a new one begins."""
+        return self._earlier.run_file.path if self._earlier else None
+
+    def reopen(self, say: Callable[[str], None]) -> None:
+        """Take hold of the run that is to go on, where one is.
+
+        Args:
+            say: is told what of the file is left out.
+
+        Raises:
+            StoreError: there is none, or its file cannot go on.
+        """
+        if self._resume is None:
+            return
+        from convmark.resume import open_interrupted
+
+        with _warnings_said(say):
+            self._earlier = open_interrupted(self.store, self.machine.name, self._resume)
 
     def prepare(self, cases: Sequence[Case]) -> None:
         """Start the interpreters and check all that can be refused before anything is measured.
@@ -134,19 +167,28 @@ class Campaign:
         """
         from convmark.ceilings import ceilings_path, gather
         from convmark.commit import read_commit
+        from convmark.resume import expected, plan_hash
         from convmark.run import facts_of, plan
 
+        options, machine = self.options, self.machine
         cases = [case for case in self.cases if self.absent(case) is None]
         if not cases or self._interpreters is None:
             return
-        path = ceilings_path(self.options.results, self.machine.name)
-        ceilings = gather(
-            cases, self._interpreters.answer, path, which=self.options.ceilings, say=say
-        )
-        self._run_file = self.store.create_run(self.machine.name)
-        commit = read_commit(self._folder, besides=[self.options.results.absolute()])
-        jobs = plan(cases, self.options.processes, self.options.seed)
-        self._facts = facts_of(self._run_file.run, self.machine, commit, os.environ, ceilings)
+        jobs = plan(cases, options.processes, options.seed)
+        commit = read_commit(self._folder, besides=[options.results.absolute()])
+        earlier, hashed = self._earlier, plan_hash(cases, options)
+        run = earlier.run_file.run if earlier else ""
+        self._facts = facts_of(run, machine, commit, os.environ, plan=hashed)
+        if earlier is not None:
+            columns = expected(options, self._facts, self._frameworks)
+            with _warnings_said(say):
+                self._results += earlier.go_on(cases, columns, jobs)
+            self._run_file = earlier.run_file
+            say(earlier.described(jobs))
+        path = ceilings_path(options.results, machine.name)
+        ceilings = gather(cases, self._interpreters.answer, path, which=options.ceilings, say=say)
+        self._run_file = self._run_file or self.store.create_run(machine.name)
+        self._facts = replace(self._facts, run=self._run_file.run, ceilings=ceilings)
         self._execute(jobs, stream)
 
     def measure_more(self, cases: Sequence[Case], processes: int, stream: TextIO | None) -> None:
@@ -161,12 +203,13 @@ class Campaign:
             cases,
             processes,
             self.options.seed,
-            after=(self.options.processes, len(self._results)),
+            after=(self.options.processes, max(record.order for record in self.records)),
         )
         self._execute(jobs, stream)
 
     def _execute(self, jobs: Sequence[Job], stream: TextIO | None) -> None:
         from convmark import progress
+        from convmark.resume import missing
         from convmark.run import execute
 
         if self._interpreters is None or self._run_file is None:
@@ -176,7 +219,7 @@ class Campaign:
         try:
             with shown:
                 execute(
-                    jobs,
+                    missing(jobs, self.records),
                     self._interpreters,
                     self.options,
                     self._facts,
@@ -224,6 +267,8 @@ class Campaign:
         """End all worker processes, and the run's file."""
         if self._interpreters is not None:
             self._interpreters.close()
+        if self._earlier is not None:
+            self._earlier.run_file.close()
         if self._run_file is not None:
             self._run_file.close()
 
@@ -268,6 +313,18 @@ class Campaign:
 
             sections.append(("convmark verdicts", verdicts_report(self._judgements)))
         return sections
+
+
+@contextlib.contextmanager
+def _warnings_said(say: Callable[[str], None]) -> Iterator[None]:
+    """Say what the store warns of: pytest captures all else that is written by now."""
+    from convmark.store import StoreWarning
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", StoreWarning)
+        yield
+    for warning in found:
+        say(str(warning.message))
 
 
 FRAMEWORKS = ("tensorflow", "jax", "torch", "keras")

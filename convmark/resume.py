@@ -1,0 +1,210 @@
+"""`--resume`: an interrupted run goes on in its own file, measuring what has no row yet.
+
+A row is done whatever its status, for an error, a time-out or too little memory is a result of its
+case. One alone is no result: that whose interpreter ended under it, which says nothing of the case.
+It is taken out and measured again.
+
+The missing rows must be able to stand beside those that are there: same machine, software, commit
+and options, and the same place of every process in the plan, which the seed draws.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from convmark.case import Case
+from convmark.errors import OptionError, StoreError
+from convmark.launch import INTERPRETER_LOST
+from convmark.options import AUTO, Options
+from convmark.record import Record
+from convmark.run import Facts, Job, Result, measurement_version, of_the_run, software
+from convmark.runfile import RunFile
+from convmark.store import Store, read_run, read_step_times
+
+__all__ = [
+    "NEWEST",
+    "Interrupted",
+    "check",
+    "expected",
+    "is_result",
+    "missing",
+    "open_interrupted",
+    "plan_hash",
+]
+
+NEWEST = ""
+"""The name that means the newest run."""
+
+Columns = Callable[[Case], Mapping[str, Any]]
+"""Returns the columns that a row of the case would have now."""
+
+_REMEDY = "a run goes on as it was begun; without --resume a new one is started"
+
+
+def plan_hash(cases: Sequence[Case], options: Options) -> str:
+    """Return a hash of what decides a run's plan: its cases in their order, processes and seed."""
+    sizes = AUTO if options.batch_sizes == AUTO else ""
+    asked = [*(case.name for case in cases), str(options.processes), str(options.seed), sizes]
+    return hashlib.sha256("\n".join(asked).encode()).hexdigest()[:12]
+
+
+def is_result(record: Record) -> bool:
+    """Whether a row tells something of its case, if only that it fails.
+
+    Without a fork the interpreter is the case's own process, and its end is the case's.
+    """
+    lost = record.status == "crashed" and (record.error or "").startswith(INTERPRETER_LOST)
+    return not (lost and record.isolation == "fork")
+
+
+def missing(jobs: Sequence[Job], records: Sequence[Record]) -> list[Job]:
+    """Return the jobs that have no row yet, at their places in the plan."""
+    done = {(record.case, record.process) for record in records}
+    return [job for job in jobs if (job.case, job.process) not in done]
+
+
+def expected(options: Options, facts: Facts, found: Mapping[str, Mapping[str, Any]]) -> Columns:
+    """Return what gives the columns that rows measured now would have.
+
+    Args:
+        found: what each backend's interpreter has, as `Interpreters.inspect` returns it.
+    """
+
+    def columns(case: Case) -> dict[str, Any]:
+        return {
+            **of_the_run(case, options, facts),
+            **software(found[case.backend]),
+            "measurement_version": measurement_version(),
+        }
+
+    return columns
+
+
+_OF_THE_WORKER = frozenset([*software({}), "measurement_version"])
+"""Columns that are empty in the row of a process that did not come so far."""
+
+
+def check(
+    path: Path,
+    records: Sequence[Record],
+    cases: Sequence[Case],
+    columns: Columns,
+    jobs: Sequence[Job] | None,
+) -> None:
+    """Refuse rows that those measured now could not stand beside.
+
+    Args:
+        cases: all that are asked for now.
+        columns: what the rows measured now would have, as `expected` gives it.
+        jobs: the plan drawn now; None where batch sizes are searched for, which has none.
+
+    Raises:
+        OptionError: something differs; both values are quoted.
+    """
+    places = {(job.case, job.process): job.order for job in jobs or ()}
+    asked = set(map(_of_any_size, cases)) if jobs is None else set(cases)
+    for record in records:
+        case = record.case
+        if (case if jobs is not None else _of_any_size(case)) not in asked:
+            raise _refusal(path, "a case", case.name, "not among those asked for")
+        differing = _difference(record, columns(case))
+        if differing is not None:
+            raise _refusal(path, *differing)
+        place = places.get((case, record.process), record.order)
+        if place != record.order:
+            raise _refusal(path, f"the place of {case.name} in the plan", record.order, place)
+    for record in records:
+        if record.plan != (now := columns(record.case)["plan"]):
+            raise _refusal(path, "the plan", record.plan, f"{now}, of other cases")
+
+
+def _of_any_size(case: Case) -> Case:
+    return replace(case, batch_size=1)
+
+
+def _difference(record: Record, columns: Mapping[str, Any]) -> tuple[str, object, object] | None:
+    """Return name, then and now of the first column that differs; the plan's hash tells least."""
+    for name, now in columns.items():
+        then = getattr(record, name) if name != "plan" else now
+        if then != now and not (then is None and name in _OF_THE_WORKER):
+            return name.replace("_", " "), then, now
+    return None
+
+
+def _refusal(path: Path, what: str, then: object, now: object) -> OptionError:
+    values = ("nothing" if value is None else value for value in (then, now))
+    was, is_now = (str(value).lower() if isinstance(value, bool) else value for value in values)
+    return OptionError(f"--resume: {path}: {what} was {was}, is {is_now}; {_REMEDY}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interrupted:
+    """A run that is to go on, its file held so that no other process writes it meanwhile."""
+
+    run_file: RunFile
+    records: tuple[Record, ...]
+    """The rows that stay."""
+    again: tuple[Record, ...]
+    """Rows that are no results: they are taken out and measured again."""
+
+    def go_on(
+        self, cases: Sequence[Case], columns: Columns, jobs: Sequence[Job] | None
+    ) -> list[Result]:
+        """Return what is measured already; from here on the file is the run's again.
+
+        Raises:
+            OptionError: the run cannot go on with these options, here; the file is as it was.
+            StoreError: the file cannot be written.
+        """
+        check(self.run_file.path, self.records, cases, columns, jobs)
+        self.run_file.keep(self.records)
+        return [
+            Result(case=record.case, record=record, step_times_s=self._step_times_s(record))
+            for record in self.records
+        ]
+
+    def _step_times_s(self, record: Record) -> list[float]:
+        times_s = read_step_times(self.run_file.path, [record.order])
+        return [] if times_s is None else list(map(float, times_s))
+
+    def described(self, jobs: Sequence[Job] | None) -> str:
+        """Say in one line what is there and what is left."""
+        path, rows = self.run_file.path, len(self.records)
+        of = f" of {len(jobs)}" if jobs is not None else ""
+        text = f"going on with {path}: {rows}{of} rows are there"
+        if self.again:
+            text += f"; {len(self.again)} whose interpreter had ended are measured again"
+        return text
+
+
+def open_interrupted(store: Store, machine: str, name: str = NEWEST) -> Interrupted:
+    """Open a run to go on with it, nothing in its file changed yet; close its `run_file` at last.
+
+    Args:
+        name: its number, commit or file, as `Store.find` takes it, or `NEWEST`.
+
+    Raises:
+        StoreError: there is no such run, its file does not read, or another process writes it.
+    """
+    if name == NEWEST:
+        runs = store.runs(machine)
+        if not runs:
+            raise StoreError(f"--resume: {store.folder / machine} has no run yet")
+        path = runs[-1]
+    else:
+        path = store.find(name, machine)
+    run_file = RunFile.reopened(path)
+    try:
+        records = read_run(path)
+    except BaseException:
+        run_file.close()
+        raise
+    return Interrupted(
+        run_file=run_file,
+        records=tuple(record for record in records if is_result(record)),
+        again=tuple(record for record in records if not is_result(record)),
+    )

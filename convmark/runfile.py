@@ -1,0 +1,243 @@
+"""A run's file while it grows: whole from the start, each row on the disk when it is appended.
+
+    results/<machine>/0007.csv         one run, one row per process of a case
+    results/<machine>/0007.steps.npz   its raw step times; rows never depend on it
+
+A file is held by the process that writes it, so that no other one goes on with it meanwhile; the
+system lets go of it however that process ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import io
+import os
+import secrets
+import warnings
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from convmark.errors import StoreError
+from convmark.record import COLUMNS, Record, to_cells
+
+__all__ = ["HEADER", "RunFile", "StoreWarning", "steps_path"]
+
+HEADER = [column.name for column in COLUMNS]
+
+_FLAGS = os.O_RDWR | os.O_APPEND
+
+
+class StoreWarning(UserWarning):
+    """Something in a results file was left out; the text names file and line."""
+
+
+class RunFile:
+    """One run's CSV file, open for appending rows."""
+
+    def __init__(self, path: Path, descriptor: int, *, created: bool) -> None:
+        """Take over an open file; `create` and `reopened` open one."""
+        self.path = path
+        self.rows = 0
+        self._descriptor = descriptor
+        self._created = created
+        self._size = os.fstat(descriptor).st_size
+        """Bytes up to the end of the last whole row."""
+
+    @classmethod
+    def create(cls, path: Path) -> RunFile:
+        """Create the file, its header in it.
+
+        Raises:
+            FileExistsError: the file is there already.
+            OSError: it cannot be made.
+        """
+        made = cls(path, _created(path), created=True)
+        steps_path(path).unlink(missing_ok=True)  # of a run whose CSV file was removed by hand
+        return made
+
+    @classmethod
+    def reopened(cls, path: Path) -> RunFile:
+        """Open a run's file to go on with it; nothing in it is changed before `keep`.
+
+        Raises:
+            StoreError: it cannot be written, or another process is writing it.
+        """
+        try:
+            descriptor = os.open(path, _FLAGS)
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
+        if not _held(descriptor):
+            os.close(descriptor)
+            raise StoreError(f"{path}: another process is writing it; wait for its end")
+        return cls(path, descriptor, created=False)
+
+    @property
+    def run(self) -> str:
+        return self.path.stem
+
+    def keep(self, records: Sequence[Record]) -> None:
+        """Leave these rows in the file and nothing else, in one step or not at all.
+
+        Raises:
+            StoreError: the file cannot be written; it is then as it was.
+        """
+        wanted = _lines([HEADER, *map(to_cells, records)])
+        try:
+            there = self.path.read_bytes()
+            if there.startswith(wanted):
+                os.ftruncate(self._descriptor, len(wanted))
+            else:
+                self._replace(wanted)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written: {error.strerror or error}") from None
+        self.rows, self._size = len(records), len(wanted)
+        self._drop_damaged_steps({_member(record) for record in records})
+
+    def _replace(self, data: bytes) -> None:
+        fresh, descriptor = _fresh(self.path, data)
+        try:
+            os.replace(fresh, self.path)
+        except BaseException:
+            os.close(descriptor)
+            fresh.unlink(missing_ok=True)
+            raise
+        os.close(self._descriptor)
+        self._descriptor = descriptor
+
+    def append(self, record: Record, step_times_s: Sequence[float] = ()) -> None:
+        """Write one row through to the disk, and the raw step times beside it.
+
+        Raises:
+            StoreError: the disk takes no more; the file still reads.
+        """
+        line = _lines([to_cells(record)])
+        try:
+            _write_through(self._descriptor, line)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, self._size)  # no torn row stays
+            raise StoreError(
+                f"{self.path}: a row cannot be written: {error.strerror or error}; rows before it: "
+                f"{self.rows}, from where --resume goes on"
+            ) from None
+        self.rows += 1
+        self._size += len(line)
+        if len(step_times_s):
+            self._keep_step_times(record, step_times_s)
+
+    def close(self) -> None:
+        """Close the file, and remove it when it was made here and no row was ever written to it."""
+        if self._descriptor < 0:
+            return
+        # the size too, for an interrupt may have come between a row's writing and its counting
+        empty = self.rows == 0 and os.fstat(self._descriptor).st_size <= self._size
+        os.close(self._descriptor)
+        self._descriptor = -1
+        if self._created and empty:
+            self.path.unlink(missing_ok=True)
+
+    def _keep_step_times(self, record: Record, step_times_s: Sequence[float]) -> None:
+        array = io.BytesIO()
+        np.save(array, np.asarray(step_times_s, np.float64), allow_pickle=False)
+        try:
+            with zipfile.ZipFile(steps_path(self.path), "a", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr(_member(record), array.getvalue())
+        except (OSError, zipfile.BadZipFile) as error:
+            reason = getattr(error, "strerror", None) or error
+            _warn(f"{steps_path(self.path)}: raw step times are not kept: {reason}")
+
+    def _drop_damaged_steps(self, kept: set[str]) -> None:
+        """Remove an archive that a killed writer has left open, or that has what no row has."""
+        steps = steps_path(self.path)
+        try:
+            with zipfile.ZipFile(steps) as archive:
+                sound = kept.issuperset(archive.namelist())
+        except FileNotFoundError:
+            return
+        except (OSError, zipfile.BadZipFile):
+            sound = False
+        if not sound:
+            with contextlib.suppress(OSError):
+                steps.unlink()
+            _warn(f"{steps}: was damaged when the run ended; raw step times before are lost")
+
+
+def steps_path(path: Path) -> Path:
+    """Return where a run's raw step times are."""
+    return path.with_name(f"{path.stem}.steps.npz")
+
+
+def _created(path: Path) -> int:
+    """Create a file that is found with its header or not at all; return its descriptor."""
+    header = _lines([HEADER])
+    fresh, descriptor = _fresh(path, header)
+    try:
+        os.link(fresh, path)
+    except FileExistsError:
+        os.close(descriptor)
+        raise
+    except OSError:  # a file system without links
+        os.close(descriptor)
+        descriptor = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, 0o644)
+        _held(descriptor)
+        try:
+            _write_through(descriptor, header)
+        except BaseException:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+            raise
+    finally:
+        fresh.unlink(missing_ok=True)
+    return descriptor
+
+
+def _fresh(path: Path, data: bytes) -> tuple[Path, int]:
+    """Write data to a new file beside `path`; return it and its descriptor, held."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(fresh, _FLAGS | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        _held(descriptor)
+        _write_through(descriptor, data)
+    except BaseException:
+        os.close(descriptor)
+        fresh.unlink(missing_ok=True)
+        raise
+    return fresh, descriptor
+
+
+def _held(descriptor: int) -> bool:
+    """Take hold of an open file; False where another process has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _write_through(descriptor: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(descriptor, left) :]
+    os.fsync(descriptor)
+
+
+def _lines(rows: Sequence[Sequence[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode(errors="replace")
+
+
+def _member(record: Record) -> str:
+    """Name of a row's array in the archive: its place in the plan, which is unique in a run."""
+    return f"{record.order:05d}.npy"
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, StoreWarning, stacklevel=4)
