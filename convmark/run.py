@@ -34,6 +34,7 @@ from convmark.text import plain_text
 from convmark.worker.protocol import one_line
 
 __all__ = [
+    "NOT_MEASURED",
     "Facts",
     "Job",
     "Observer",
@@ -51,6 +52,10 @@ __all__ = [
     "software",
     "unmeasured",
 ]
+
+
+NOT_MEASURED = "not measured: "
+"""How the error of a row begins whose job no process has been given to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,7 +241,7 @@ def unmeasured(
     *,
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
 ) -> Result:
-    """Return the row of a job that nobody could measure."""
+    """Return the row of a job without an answer: its error says why."""
     answer = Answer(status="crashed", message=one_line(why), ready_s=None)
     with watching(None) as watch:
         return _result(job, answer, options, facts, now(), watch)

@@ -52,10 +52,12 @@ LAYERS = (
     ("ceilings",),
     ("description", "run"),
     ("fleet.scheduler", "interpreters", "progress", "resume"),
-    ("fleet.drive",),
+    ("fleet.drive", "fleet.files", "fleet.host", "fleet.progress"),
+    ("fleet.campaign", "fleet.doctor", "fleet.ray"),
     ("auto_batch",),
     (
         "check.device",
+        "commands.fleet",
         "commands.history",
         "commands.merge",
         "commands.run",

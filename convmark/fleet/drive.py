@@ -63,13 +63,13 @@ class Shown(Protocol):
 def drive(
     scheduler: Scheduler,
     cluster: Cluster,
-    keep: Callable[[Assignment, Any], None],
+    keep: Callable[[Assignment, Any], Any],
     shown: Shown,
 ) -> list[Unmeasured]:
     """Have all plans measured; return what no node could measure.
 
     Args:
-        keep: takes each result, before anything else is begun.
+        keep: takes each result, before anything else is begun, and returns what is shown of it.
     """
     running: dict[str, Assignment] = {}
     unmeasured: list[Unmeasured] = []
@@ -87,6 +87,6 @@ def drive(
                 shown.lost(event.node, event.why)
                 continue
             assignment = running.pop(event.node)
-            keep(assignment, event.result)
+            kept = keep(assignment, event.result)
             scheduler.ended(event.node)
-            shown.ended(assignment, event.result)
+            shown.ended(assignment, kept)
