@@ -15,7 +15,7 @@ from convmark.errors import OptionError
 from convmark.fleet.campaign import Campaign
 from convmark.fleet.doctor import Checked, fleet_findings, refusal
 from convmark.fleet.host import Prepared, Settings, about_this_node, code_version, installed
-from convmark.fleet.nodes import PER, About, Node, choose, labelled, read_labels
+from convmark.fleet.nodes import PER, About, Node, choose, labelled, node_names, read_labels
 from convmark.fleet.outliers import deviations
 from convmark.fleet.scheduler import Unmeasured
 from convmark.options import AUTO, Options
@@ -98,7 +98,7 @@ def run(options: Options, fleet: FleetOptions, *, resume: bool = False) -> tuple
         checked = _check(cluster, labelled(cluster.nodes(), fleet.labels))
         for one in checked:
             for why in one.refusals:
-                _say(f"{one.node.address} does not measure: {why}")
+                _say(f"{one.name} does not measure: {why}")
         abouts = {one.node.id: one.about for one in checked if one.about and not one.refusals}
         kinds = choose(abouts, fleet.per)
         if not kinds:
@@ -189,12 +189,15 @@ def _check(cluster: RayCluster, nodes: Sequence[Node]) -> list[Checked]:
     """Ask the nodes what they are, and say which would not measure."""
     answers = cluster.ask([node.id for node in nodes], about_this_node, limit_s=ANSWER_LIMIT_S)
     version, code = convmark.__version__, code_version()
+    names = node_names({key: one for key, one in answers.items() if isinstance(one, About)})
     found = []
     for node in nodes:
         answer = answers[node.id]
         about = answer if isinstance(answer, About) else None
         why = refusal(about, version=version, code=code) if about else str(answer)
-        found.append(Checked(node=node, about=about, found={}, refusals=[why] if why else []))
+        name = names.get(node.id, node.address)
+        refusals = [why] if why else []
+        found.append(Checked(name=name, node=node, about=about, found={}, refusals=refusals))
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from convmark.fleet.drive import Broken, Cluster, drive
 from convmark.fleet.expected import expected_s
 from convmark.fleet.files import Key, RunFiles, earlier_run, hold_many_files
 from convmark.fleet.host import Prepared
-from convmark.fleet.nodes import About
+from convmark.fleet.nodes import About, node_names
 from convmark.fleet.progress import fleet_progress
 from convmark.fleet.scheduler import Assignment, Member, Scheduler, Unmeasured
 from convmark.options import Options
@@ -23,21 +22,12 @@ from convmark.resume import Interrupted, check, expected, missing, open_interrup
 from convmark.run import NOT_MEASURED, Job, Result, plan, unmeasured
 from convmark.store import Store, read_head
 
-__all__ = ["Campaign", "Prepare", "node_names"]
+__all__ = ["Campaign", "Prepare"]
 
 Prepare = Callable[[Sequence[str]], Mapping[str, Any]]
 """Has nodes prepare themselves: by name a `Prepared`, or the exception that says why not."""
 
 Say = Callable[[str], None]
-
-
-def node_names(abouts: Mapping[str, About]) -> dict[str, str]:
-    """Return what each node is called: its host's name, with the node's own where two share it."""
-    hosts = Counter(about.host for about in abouts.values())
-    return {
-        name: about.host if hosts[about.host] == 1 else f"{about.host}/{name[:8]}"
-        for name, about in abouts.items()
-    }
 
 
 class Campaign:

@@ -23,6 +23,8 @@ ADVICE = (
 class Checked:
     """A node as it was found."""
 
+    name: str
+    """What it is called."""
     node: Node
     about: About | None
     found: Mapping[str, Mapping[str, Any]]
@@ -49,10 +51,10 @@ def fleet_findings(nodes: Sequence[Checked]) -> str:
     refused = [(one, why) for one in nodes for why in one.refusals]
     cautions = [(one, caution) for one in nodes if one.about for caution in _cautions(one.about)]
     lines = ["Nodes", "", _table(nodes), "", "Would refuse to measure"]
-    lines += [f"  {_name(one)}: {plain_text(why)}" for one, why in refused] or ["  none"]
+    lines += [f"  {plain_text(one.name)}: {plain_text(why)}" for one, why in refused] or ["  none"]
     lines += ["", "What will make figures unreliable"]
     for one, (subject, finding, remedy) in cautions:
-        lines += [f"  {_name(one)}: {subject}: {finding}", f"    -> {remedy}"]
+        lines += [f"  {plain_text(one.name)}: {subject}: {finding}", f"    -> {remedy}"]
     if not cautions:
         lines.append("  nothing found")
     return "\n".join([*lines, "", ADVICE])
@@ -71,16 +73,23 @@ def _cautions(about: About) -> list[tuple[str, str, str]]:
     return found
 
 
-def _name(one: Checked) -> str:
-    host = plain_text(one.about.host) if one.about else ""
-    return f"{host} ({one.node.address})" if host else one.node.address
-
-
 def _table(nodes: Sequence[Checked]) -> str:
-    headers = ("node", "labels", "kind", "CPU", "RAM", "GPUs", "convmark", "frameworks", "devices")
+    headers = (
+        "node",
+        "address",
+        "labels",
+        "kind",
+        "CPU",
+        "RAM",
+        "GPUs",
+        "convmark",
+        "frameworks",
+        "devices",
+    )
     rows = [
         [
-            _name(one),
+            plain_text(one.name),
+            one.node.address,
             plain_text(labels_text(one.node.labels)),
             *(_machine(one.about) if one.about else ["unknown", "", "", ""]),
             one.about.convmark if one.about else "",

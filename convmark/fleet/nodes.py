@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -121,3 +122,12 @@ def choose(abouts: Mapping[str, About], per: str) -> dict[str, list[str]]:
 def labels_text(labels: Mapping[str, str]) -> str:
     """Return the labels that a user has given a node."""
     return " ".join(f"{key}={labels[key]}" for key in labels if not key.startswith("ray.io/"))
+
+
+def node_names(abouts: Mapping[str, About]) -> dict[str, str]:
+    """Return what each node is called: its host's name, with the node's own where two share it."""
+    hosts = Counter(about.host for about in abouts.values())
+    return {
+        name: about.host if hosts[about.host] == 1 else f"{about.host}/{name[:8]}"
+        for name, about in abouts.items()
+    }
