@@ -1,6 +1,6 @@
 """Fleets that exist as numbers alone: a cluster with its own clock, and step times of nodes.
 
-Not a test itself; `benchmarks/simulated_fleet.py` prints what it costs and finds.
+Not a test itself; `benchmarks/fleet_cost.py` prints what it costs and finds.
 """
 
 from __future__ import annotations

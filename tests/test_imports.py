@@ -154,6 +154,12 @@ def test_frameworks_are_imported_by_the_worker_and_the_zoo_alone(name: str) -> N
         assert not tops(imports(name, path)) & FRAMEWORKS
 
 
+@pytest.mark.parametrize("name", [*HARNESS, *BENCH])
+def test_ray_is_imported_by_one_module_alone(name: str) -> None:
+    if name != "convmark.fleet.ray":
+        assert "ray" not in tops(imports(name, HARNESS.get(name) or BENCH[name]))
+
+
 @pytest.mark.parametrize("name", WORKER)
 def test_in_the_worker_only_backends_import_a_framework(name: str) -> None:
     if not name.startswith("convmark.worker.backends."):

@@ -25,8 +25,8 @@ pytest.importorskip("ray", reason='needs Ray: pip install "convmark[ray]"')
 
 LIMIT_S = 100
 QUICK = ("--time-budget", "0.4", "--isolation", "fork")
-THREE = ("--models", "conv_layer,lenet5", "--tasks", "infer", "--batch-sizes", "8")
-"""conv_layer of the layers' suite at 8 and 32, lenet5 of the networks'."""
+THREE = ("--models", "conv_layer,separable_layer,lenet5", "--tasks", "infer", "--batch-sizes", "8")
+TWO = ("--models", "conv_layer", "--tasks", "infer,train", "--batch-sizes", "8")
 
 
 @pytest.fixture(scope="module")
@@ -168,10 +168,7 @@ def test_a_node_killed_in_mid_case_loses_no_row_and_the_plan_completes(
 ) -> None:
     """Both nodes are on one host, so they take turns: after a row of the one the other is at it."""
     assert cluster.other is not None
-    caller = Caller(
-        cluster, tmp_path, "run", "--models", "conv_layer", "--tasks", "infer,train", *QUICK,
-        "--ray", cluster.address,
-    )  # fmt: skip
+    caller = Caller(cluster, tmp_path, "run", *TWO, *QUICK, "--ray", cluster.address)
     head = name_of(cluster, "rack=1")
     caller.until(rf"^{head} \[1/4\]")
     caller.until(rf"^{head} \[2/4\]")  # the other is at its second job, or about to be
@@ -209,8 +206,7 @@ def name_of(cluster: LocalCluster, label: str) -> str:
 def test_a_caller_that_dies_comes_back_and_measures_what_is_missing(
     cluster: LocalCluster, tmp_path: Path
 ) -> None:
-    asked = ["run", "--models", "conv_layer", "--tasks", "infer,train", *QUICK,
-             "--ray", cluster.address, "--nodes", "rack=1"]  # fmt: skip
+    asked = ["run", *TWO, *QUICK, "--ray", cluster.address, "--nodes", "rack=1"]
     caller = Caller(cluster, tmp_path, *asked)
     caller.until(r"\[1/4\]")
     caller.process.kill()
