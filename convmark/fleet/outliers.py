@@ -7,6 +7,7 @@ the node that is looked at, so that a bad node does not hide itself.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -135,7 +136,12 @@ def _score(
     variance = (USUAL_FREEDOM * USUAL_SPREAD**2 + squares) / freedom
     variance = variance * (1 + 1 / count) + points[name].own_variance
     chance = error_rate / max(looked_at, len(points)) / 2
-    return points[name].value - mean, t_quantile(1 - chance, freedom) * math.sqrt(variance)
+    return points[name].value - mean, _quantile(1 - chance, freedom) * math.sqrt(variance)
+
+
+@functools.lru_cache(maxsize=4096)
+def _quantile(probability: float, freedom: int) -> float:
+    return t_quantile(probability, freedom)
 
 
 def _points(times: Times) -> dict[str, _Point]:
