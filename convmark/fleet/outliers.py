@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -72,6 +72,35 @@ class _Point:
     """What its own cases and processes leave open beyond that of a usual node."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """The nodes that one of them is held against, itself among them."""
+
+    count: int
+    total: float
+    squares: float
+
+    @classmethod
+    def of(cls, points: Iterable[_Point]) -> _Kind:
+        values = [point.value for point in points]
+        return cls(len(values), sum(values), sum(value * value for value in values))
+
+    def beside(self, point: _Point, error_rate: float, looked_at: int) -> tuple[float, float]:
+        """Return the node's distance from the mean of the others, and the half-width they predict.
+
+        Args:
+            looked_at: nodes among which the error rate is shared.
+        """
+        count = self.count - 1
+        mean = (self.total - point.value) / count
+        squares = max(0.0, self.squares - point.value**2 - count * mean**2)
+        freedom = USUAL_FREEDOM + count - 1
+        variance = (USUAL_FREEDOM * USUAL_SPREAD**2 + squares) / freedom
+        variance = variance * (1 + 1 / count) + point.own_variance
+        chance = error_rate / looked_at / 2
+        return point.value - mean, _quantile(1 - chance, freedom) * math.sqrt(variance)
+
+
 def deviations(times: Times, *, error_rate: float = ERROR_RATE) -> list[Deviation]:
     """Return every node's deviation from its kind, the largest first; none for too few nodes.
 
@@ -93,7 +122,8 @@ def deviations(times: Times, *, error_rate: float = ERROR_RATE) -> list[Deviatio
     for _ in range(max(1, int(MOST_NAMED * len(points)))):
         if len(rest) < LEAST_NODES:
             break
-        scores = {name: _score(name, rest, error_rate) for name in rest}
+        kind = _Kind.of(rest.values())
+        scores = {name: kind.beside(rest[name], error_rate, len(rest)) for name in rest}
         worst = max(scores, key=lambda name: (abs(scores[name][0]) / scores[name][1], name))
         value, half = scores[worst]
         removed.append(worst)
@@ -103,10 +133,10 @@ def deviations(times: Times, *, error_rate: float = ERROR_RATE) -> list[Deviatio
     named_nodes = removed[:named]
     good = {name: point for name, point in points.items() if name not in named_nodes}
     found = []
-    for name in points:
-        value, half = _score(name, {**good, name: points[name]}, error_rate, len(points))
-        differs = name in named_nodes
-        found.append(_deviation(name, times[name], value, half, differs))
+    for name, point in points.items():
+        kind = _Kind.of({**good, name: point}.values())
+        value, half = kind.beside(point, error_rate, len(points))
+        found.append(_deviation(name, times[name], value, half, name in named_nodes))
     return sorted(found, key=lambda one: (-abs(one.value), one.node))
 
 
@@ -122,21 +152,6 @@ def _deviation(
         half_width=half,
         differs=differs,
     )
-
-
-def _score(
-    name: str, points: Mapping[str, _Point], error_rate: float, looked_at: int = 0
-) -> tuple[float, float]:
-    """Return the node's distance from the mean of the others, and the half-width they predict."""
-    others = [point.value for other, point in points.items() if other != name]
-    count = len(others)
-    mean = sum(others) / count
-    freedom = USUAL_FREEDOM + count - 1
-    squares = sum((value - mean) ** 2 for value in others)
-    variance = (USUAL_FREEDOM * USUAL_SPREAD**2 + squares) / freedom
-    variance = variance * (1 + 1 / count) + points[name].own_variance
-    chance = error_rate / max(looked_at, len(points)) / 2
-    return points[name].value - mean, _quantile(1 - chance, freedom) * math.sqrt(variance)
 
 
 @functools.lru_cache(maxsize=4096)
