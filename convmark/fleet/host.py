@@ -186,12 +186,14 @@ def _interpreters(options: Options) -> Interpreters:
 def _as_the_node_was_started(environ: MutableMapping[str, str], parents: Mapping[str, str]) -> None:
     """Take back what the cluster has set for its own workers, such as the number of threads.
 
+    What it has taken from them stays away: Ray preloads an allocator into its own programs alone.
+
     Args:
         parents: the variables of the process that started this one; none where they cannot be read.
     """
     if not parents:
         return
-    for name in {*environ, *parents}:
+    for name in list(environ):
         if name.startswith("RAY_"):
             continue
         if name in parents:
