@@ -39,6 +39,7 @@ class Caller:
 
     def __init__(self, cluster: LocalCluster, folder: Path, *arguments: str) -> None:
         self.said: list[str] = []
+        self.printed = ""
         self._out = (folder / "out").open("w+")
         self.process = subprocess.Popen(
             [sys.executable, "-m", "convmark.cli", *arguments],
@@ -63,19 +64,17 @@ class Caller:
         assert self.process.stderr is not None
         self.said += [line.rstrip() for line in self.process.stderr]
         self.process.stderr.close()
-        return self.process.wait(LIMIT_S)
-
-    def out(self) -> str:
+        status = self.process.wait(LIMIT_S)
         self._out.seek(0)
-        text = self._out.read()
+        self.printed = self._out.read()
         self._out.close()
-        return text
+        return status
 
 
 def called(cluster: LocalCluster, folder: Path, *arguments: str) -> tuple[int, str, list[str]]:
     caller = Caller(cluster, folder, *arguments)
     status = caller.end()
-    return status, caller.out(), caller.said
+    return status, caller.printed, caller.said
 
 
 def rows(folder: Path, results: str = "results") -> list[Record]:
@@ -213,7 +212,6 @@ def test_a_caller_that_dies_comes_back_and_measures_what_is_missing(
     caller.until(r"\[1/2\]")
     caller.process.kill()
     caller.end()
-    caller.out()
     before = rows(tmp_path)
     assert len(before) == 1
     status, out, said = called(cluster, tmp_path, *asked, "--resume")

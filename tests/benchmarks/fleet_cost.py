@@ -21,7 +21,7 @@ from convmark.fleet.drive import drive
 from convmark.fleet.outliers import deviations
 from convmark.fleet.scheduler import Assignment, Scheduler
 
-FLEETS = 500
+FLEETS = 200
 
 
 class Silent:

@@ -75,7 +75,7 @@ def _newest(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of each case's newest run on each node, of nodes that were there lately."""
     import pandas as pd
 
-    started = pd.to_datetime(rows["started"], utc=True, errors="coerce")
+    started = pd.to_datetime(rows["started"], utc=True, errors="coerce", format="ISO8601")
     recent = rows[started >= started.max() - pd.Timedelta(days=RECENT_DAYS)]
     keys = ["node", "case", "framework"]
     last = recent.sort_values("started", kind="stable").groupby(keys, observed=True, dropna=False)
