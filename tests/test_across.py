@@ -43,6 +43,7 @@ def test_the_newest_run_of_a_version_speaks_by_the_median_of_its_processes() -> 
     ]
     (cell,) = across(rows, "tensorflow")
     assert (cell.run, cell.processes, cell.step_time_p50_s) == ("0002", 3, 2)
+    assert cell.step_time_spread == 2  # (9 - 1) / 2 over 2
     assert cell.throughput_samples_per_s == 16
 
 
@@ -71,11 +72,17 @@ def test_cases_are_apart_and_a_version_that_one_lacks_is_no_neighbour() -> None:
 
 
 def test_the_table_says_a_case_once_and_signs_its_changes() -> None:
-    cells = across([row("0001", "2.19.0", 0.010), row("0002", "2.20.0", 0.0095)], "tensorflow")
+    rows = [
+        row("0001", "2.19.0", 0.010),
+        row("0002", "2.20.0", 0.0095),
+        row("0002", "2.20.0", 0.0095, process=2, order=2),
+    ]
+    cells = across(rows, "tensorflow")
     lines = across_report(cells, "tensorflow").splitlines()
     assert len(lines) == 4
     assert lines[2].split()[:2] == ["lenet5-train-cpu-b32-float32", "2.19.0"]
-    assert lines[3].split()[:6] == ["2.20.0", "3368", "9.50", "ms", "-5.0", "%"]
+    assert lines[3].split()[:6] == ["2.20.0", "3368", "9.50", "ms", "0.0", "%"]
+    assert lines[3].split()[6:8] == ["-5.0", "%"]
     assert across_report(cells, "tensorflow", "markdown").startswith("| case")
 
 

@@ -78,6 +78,16 @@ def test_a_choice_draws_its_rows_alone(figures: dict[str, Figure]) -> None:
     assert len(marks(svg, "point")) == 6  # four runs of one machine, two of the other
 
 
+def test_the_clock_along_the_axis_is_of_24_hours(figures: dict[str, Figure]) -> None:
+    figure = figures["history"]
+    rows = [row for row in figure_rows(figure.table) if row["case"] == figure.choices[0]][:2]
+    for minute, row in enumerate(rows):
+        row["started"] = f"2026-01-02 15:0{4 + minute}:00"
+    drawn = texts(drawn_svg(whole_spec(figure.specs[0], rows)))
+    assert "15:04" in drawn
+    assert "03:04" not in drawn
+
+
 def test_roofline_and_scaling_are_drawn_where_rows_know_enough(tmp_path: Path) -> None:
     frame = read_rows([results_of_two_machines(tmp_path)]).frame
     known = frame.assign(peak_flops_per_s=1e12, peak_bytes_per_s=1e10, bytes_per_sample=1e5)

@@ -13,7 +13,7 @@ from typing import Any
 
 from convmark.judging.judgement import BUDGET_SPENT, SAME_COMMIT, Confirmation, Judgement
 from convmark.judging.machine import machine_judgements
-from convmark.judging.metrics import METRICS, Metric, middle, plain_verdict
+from convmark.judging.metrics import METRICS, Metric, applies, middle, plain_verdict
 from convmark.judging.paired import Finding, confirmed, from_history
 from convmark.judging.review import CaseReview, Review, flagged, review
 from convmark.record import Record
@@ -151,7 +151,7 @@ def _others(case: CaseReview, sizes: Mapping[str, int | None]) -> list[Judgement
         return []
     found = []
     for metric in METRICS:
-        if metric.rule == "paired" or case.rows[0].task not in metric.tasks:
+        if metric.rule == "paired" or not applies(metric, case.rows[0]):
             continue
         against = case.anchor_rows if metric.rule == "exact" else case.baseline
         live = sizes.get(metric.column) if metric.rule == "exact" else None

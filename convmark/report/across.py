@@ -15,7 +15,8 @@ from tabulate import tabulate
 from convmark.case import Case
 from convmark.record import Record, to_cell
 from convmark.report.sessions import change_text
-from convmark.report.units import bytes_text, rate_text, seconds_text
+from convmark.report.summary import spread
+from convmark.report.units import bytes_text, rate_text, seconds_text, share_text
 
 __all__ = ["COLUMNS", "FORMS", "Cell", "across", "across_report"]
 
@@ -36,6 +37,8 @@ class Cell:
     processes: int
     throughput_samples_per_s: float | None
     step_time_p50_s: float | None
+    step_time_spread: float | None
+    """Half the range of the processes' medians over their median; None from one process."""
     time_to_first_step_s: float | None
     peak_host_memory_bytes: float | None
     parameters: int | None
@@ -104,6 +107,7 @@ def _cell(
         processes=len(rows),
         throughput_samples_per_s=_middle(rows, lambda row: row.throughput_samples_per_s),
         step_time_p50_s=_middle(rows, lambda row: row.step_time_p50_s),
+        step_time_spread=spread(_values(rows, lambda row: row.step_time_p50_s)),
         time_to_first_step_s=_middle(rows, lambda row: row.time_to_first_step_s),
         peak_host_memory_bytes=_middle(rows, lambda row: row.peak_host_memory_bytes),
         parameters=rows[0].parameters,
@@ -112,8 +116,12 @@ def _cell(
     )
 
 
+def _values(rows: Sequence[Record], figure: Callable[[Record], float | None]) -> list[float]:
+    return [value for row in rows if (value := figure(row)) is not None]
+
+
 def _middle(rows: Sequence[Record], figure: Callable[[Record], float | None]) -> float | None:
-    values = [value for row in rows if (value := figure(row)) is not None]
+    values = _values(rows, figure)
     return float(median(values)) if values else None
 
 
@@ -135,7 +143,7 @@ def across_report(cells: Sequence[Cell], column: str, form: str = "table") -> st
         writer.writerows([to_cell(getattr(cell, name)) for name in names] for cell in cells)
         return text.getvalue().rstrip("\n")
     headers = (
-        *("case", column, "samples/s", "step p50", "to the oldest", "to the one before"),
+        *("case", column, "samples/s", "step p50", "spread", "to the oldest", "to the one before"),
         *("first step", "host peak", "parameters", "n"),
     )
     rows = []
@@ -147,6 +155,7 @@ def across_report(cells: Sequence[Cell], column: str, form: str = "table") -> st
                 cell.value,
                 rate_text(cell.throughput_samples_per_s),
                 seconds_text(cell.step_time_p50_s),
+                share_text(cell.step_time_spread),
                 change_text(cell.to_oldest),
                 change_text(cell.to_previous),
                 seconds_text(cell.time_to_first_step_s),

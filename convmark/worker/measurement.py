@@ -102,7 +102,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
             "peaks",
             baseline_bytes=baseline.anonymous_bytes,
             host_bytes=peak_above(baseline, HostMemory()),
-            device_bytes=backend.peak_memory(),
+            device_bytes=backend.peak_memory() or None,  # a CPU's says 0 of the smallest models
         )
         if plan.fed:
             feed = backend.feed(model, case.task, case.batch_size, plan.seed)

@@ -22,6 +22,9 @@ _SECONDS = {
     "labelOverlap": True,
 }
 
+CLOCK = {"hours": "%H:%M", "minutes": "%H:%M", "seconds": "%H:%M:%S"}
+"""Of 24 hours, as in the tables; a drawing library's own is of 12."""
+
 MARKS = {
     "regressed": "triangle-up",
     "improved": "triangle-down",
@@ -68,7 +71,7 @@ def history_figure(table: Table) -> Figure | None:
         ],
         "encoding": {
             "x": {"field": "time", "type": "temporal", "title": "started (UTC)",
-                  "scale": {"type": "utc"}, "axis": {"labelOverlap": True}},
+                  "scale": {"type": "utc"}, "axis": {"labelOverlap": True, "format": CLOCK}},
         },
         "layer": layers,
     }  # fmt: skip
