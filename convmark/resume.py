@@ -57,7 +57,7 @@ def is_result(record: Record) -> bool:
 
     Without a fork the interpreter is the case's own process, and its end is the case's.
     """
-    lost = record.status == "crashed" and (record.error or "").startswith(INTERPRETER_LOST)
+    lost = not record.measured and (record.error or "").startswith(INTERPRETER_LOST)
     return not (lost and record.isolation == "fork")
 
 
