@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from convmark import progress
+from convmark.alone import alone
 from convmark.auto_batch import choices_table, chosen_cases, explore
+from convmark.beforehand import Beforehand
 from convmark.case import Case
 from convmark.ceilings import ceilings_path, gather
 from convmark.commit import read_commit
@@ -61,9 +63,11 @@ def run(
     store = Store(options.results)
     store.check_writable()
     machine = read_machine()
-    paths = interpreters(options.pythons, options.environments, say=_say) or [sys.executable]
     whole = True
     with contextlib.ExitStack() as stack:
+        stack.enter_context(alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say))
+        before = Beforehand()
+        paths = interpreters(options.pythons, options.environments, say=_say) or [sys.executable]
         earlier = None
         if resume is not None:
             if len(paths) > 1:
@@ -73,6 +77,8 @@ def run(
             earlier = open_interrupted(store, machine.name, resume)
             stack.callback(earlier.run_file.close)
         planned = [_planned(path, options, stack, earlier) for path in paths]
+        for line in before.lines(machine):
+            _say(line)
         for number, one in enumerate(planned):
             if len(planned) > 1:
                 print(f"{chr(10) * (number > 0)}{one.fleet.python}")
