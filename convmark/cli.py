@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import sys
 import warnings
@@ -18,10 +19,14 @@ from typing import Any
 from convmark.errors import ConvmarkError, OptionError
 from convmark.options import Options, pyproject_settings, read
 from convmark.parsers import EXIT_USAGE, parsers
+from convmark.signals import as_interrupts
 
 __all__ = ["main"]
 
 EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
+
+_OF_A_DISK = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
+"""What a full or broken disk answers: no fault of the code's."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,11 +35,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given, unknown = parser.parse_known_args(arguments)
     if unknown:
         commands[given.command].error(f"unrecognized arguments: {' '.join(unknown)}")
+    with as_interrupts() as received:
+        status = _status(given)
+    return received.status if status == EXIT_INTERRUPTED else status
+
+
+def _status(given: argparse.Namespace) -> int:
+    """Run the command and return its exit status, `EXIT_INTERRUPTED` whatever interrupted it."""
     try:
         options = read(vars(given), pyproject_settings(Path.cwd()))
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # until the block ends
-            return _COMMANDS[given.command](given, options)
+            status = _COMMANDS[given.command](given, options)
+        sys.stdout.flush()  # where it fails it fails here, and not after everything
+        return status
     except ConvmarkError as error:
         print(f"convmark {given.command}: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -44,6 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left, as `| head` does
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    except OSError as error:
+        if error.errno not in _OF_A_DISK:
+            raise
+        with contextlib.suppress(OSError):  # the reason may be where the line would go
+            where = error.filename or "standard output"
+            print(f"convmark {given.command}: {where}: {error.strerror}", file=sys.stderr)
         return EXIT_FAILED
 
 

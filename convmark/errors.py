@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "BusyError",
     "CaseError",
     "ConvmarkError",
     "InstallError",
@@ -19,6 +20,10 @@ class ConvmarkError(Exception):
 
 class OptionError(ConvmarkError):
     """An option's value breaks its rule."""
+
+
+class BusyError(ConvmarkError):
+    """The machine is taken."""
 
 
 class CaseError(ConvmarkError):

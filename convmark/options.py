@@ -57,6 +57,10 @@ class Options:
     """Interpreters to measure in; with `environments` empty too, this one."""
     environments: tuple[str, ...] = ()
     """Requirements of environments to measure in."""
+    wait: bool = False
+    """Whether another benchmark run's end is waited for."""
+    allow_concurrent: bool = False
+    """Whether to measure beside other benchmark runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,6 +341,23 @@ OPTIONS = (
         help='what to measure in, such as "tensorflow==2.20.*"; made once and kept, see convmark '
         "env list (default: what is installed here)",
         repeatable=True,
+    ),
+    Option(
+        name="wait",
+        metavar="",
+        parse=_switch,
+        default="no",
+        help="wait for another benchmark run on this machine to end (default: no, be refused)",
+        switch=True,
+    ),
+    Option(
+        name="allow-concurrent",
+        metavar="",
+        parse=_switch,
+        default="no",
+        help="measure beside other benchmark runs, which disturb the figures; the rows say so "
+        "(default: no)",
+        switch=True,
     ),
     Option(
         name="confirm",

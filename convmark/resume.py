@@ -68,7 +68,7 @@ def is_result(record: Record) -> bool:
     error = record.error or ""
     if error.startswith(NOT_MEASURED):
         return False
-    lost = record.status == "crashed" and error.startswith(INTERPRETER_LOST)
+    lost = not record.measured and error.startswith(INTERPRETER_LOST)
     return not (lost and record.isolation == "fork")
 
 

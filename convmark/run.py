@@ -83,8 +83,6 @@ class Facts:
     """The host's name: nodes of one kind share the machine's."""
     plan: str | None = None
     """Hash of what was asked for, by which a run that was interrupted is known again."""
-    concurrent: bool | None = None
-    """Whether other benchmark runs are allowed beside it."""
 
     def card(self, case: Case) -> Card | None:
         """The card that the case is measured on; None on the CPU, and where it is not known."""
@@ -296,11 +294,10 @@ def _result(
 ) -> Result:
     """Make the row of one answer; figures are given only where the whole process went well."""
     record = Record(
-        schema=SCHEMA_VERSION,
         started=started.isoformat(timespec="milliseconds"),
         order=job.order,
         process=job.process,
-        concurrent=facts.concurrent,
+        concurrent=options.allow_concurrent,
         status=answer.status,
         error=answer.message or None,
         **job.case.as_fields(),
@@ -328,6 +325,7 @@ def _result(
 def of_the_run(case: Case, options: Options, facts: Facts) -> dict[str, Any]:
     """Return the columns in which every row of a case in one run is the same, but for figures."""
     return {
+        "schema": SCHEMA_VERSION,
         "run": facts.run,
         "convmark": convmark.__version__,
         "commit": facts.commit,
@@ -460,7 +458,6 @@ def facts_of(
     ceilings: Mapping[Key, Ceiling] | None = None,
     *,
     plan: str | None = None,
-    concurrent: bool | None = None,
 ) -> Facts:
     """Return the facts that every row of a run shares."""
     return Facts(
@@ -473,5 +470,4 @@ def facts_of(
         ceilings=ceilings or {},
         node=plain_text(platform.node()) or None,
         plan=plan,
-        concurrent=concurrent,
     )

@@ -55,6 +55,8 @@ class Store:
         """
         existing = self.folder
         while not existing.exists() and existing != existing.parent:
+            if existing.is_symlink():
+                raise StoreError(f"--results: must be a folder, {existing} is a link to nowhere")
             existing = existing.parent
         if not existing.is_dir():
             raise StoreError(f"--results: must be a folder, {existing} is a file")

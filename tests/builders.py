@@ -125,6 +125,13 @@ def runs_out_of_device_memory() -> None:
     raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
 
+def eats_memory() -> Any:
+    """Takes memory and writes to it until it is refused, or killed."""
+    eaten = []
+    while True:
+        eaten.append(bytearray(b"x" * (64 << 20)))
+
+
 def asks_for_more_than_there_is() -> Any:
     """Asks Keras's framework for 256 TiB, more than a process can address."""
     return keras.ops.zeros((1 << 46,))

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     ("errors",),
-    ("environments.pythons", "environments.requirement"),
+    ("alone", "signals", "environments.pythons", "environments.requirement"),
     ("environments.installer", "environments.releases"),
     ("environments.cache",),
     ("environments.interpreter",),
@@ -25,7 +25,7 @@ LAYERS = (
     ("environment", "gpu.diagnosis"),
     ("cautions", "commit", "judging.judgement", "judging.screen", "options", "record"),
     ("parsers", "runfile"),
-    ("doctor", "judging.comparability", "judging.metrics", "store", "suites"),
+    ("beforehand", "doctor", "judging.comparability", "judging.metrics", "store", "suites"),
     ("judging.tablefile",),
     ("judging.accepted", "judging.shelf", "judging.verdicts_file"),
     ("judging.history",),
@@ -36,6 +36,7 @@ LAYERS = (
     ("fleet.expected", "fleet.part", "fleet.shard"),
     ("fleet.merge", "fleet.nodes"),
     ("check.proofs",),
+    ("launch.oom",),
     ("launch.follower",),
     ("launch.server",),
     ("launch.interpreter",),

@@ -89,6 +89,8 @@ BAD = [
     ("time-limit", "none", "'none'", SECONDS),
     ("time-limit", "1e300", "'1e300'", SECONDS),
     ("time-limit", "10:00", "'10:00'", SECONDS),
+    ("wait", "maybe", "'maybe'", "must be one of yes, no"),
+    ("allow-concurrent", "", "''", "must be one of yes, no"),
     ("confirm", "some", "'some'", "must be one of flagged, all, none"),
     ("confirm", "", "''", "must be one of flagged, all, none"),
     ("confirm-budget", "0", "'0'", SECONDS),
@@ -127,6 +129,7 @@ BAD_IN_PYPROJECT = [
     ('results = ""', "results", "''", FOLDER),
     ("python = true", "python", "True", PLAIN),
     ('env = ["tensorflow==2.20.*", {}]', "env", "{}", PLAIN),
+    ("wait = 1", "wait", "'1'", "must be one of yes, no"),
 ]
 
 BAD_TABLES = [
@@ -281,6 +284,8 @@ def test_the_defaults_are_those_that_the_help_names() -> None:
         "seed": 0,
         "pythons": (),
         "environments": (),
+        "wait": False,
+        "allow_concurrent": False,
     }
     for option in OPTIONS:
         assert "default" in option.help
@@ -346,3 +351,12 @@ def test_an_option_that_may_be_repeated_is_a_tuple_from_wherever_it_comes() -> N
     assert read({}, {"env": "tensorflow==2.20.*"}).environments == ("tensorflow==2.20.*",)
     found = read({}, {"env": ["tensorflow==2.20.*", "2.21.0"]})
     assert found.environments == ("tensorflow==2.20.*", "2.21.0")
+
+
+def test_a_switch_is_yes_or_no_wherever_it_comes_from(tmp_path: Path) -> None:
+    assert read({"wait": "yes"}).wait is True
+    assert read({}).wait is False
+    for value, wait in (("true", True), ("false", False), ('"yes"', True), ('"no"', False)):
+        write_pyproject(tmp_path, f"[tool.convmark]\nwait = {value}\n")
+        assert read({}, pyproject_settings(tmp_path)).wait is wait
+    assert read({"wait": "yes"}, {"wait": False}).wait is True

@@ -483,7 +483,8 @@ def test_what_is_missing_of_a_plan_keeps_its_places() -> None:
         ({"status": "crashed", "error": INTERPRETER_ENDED, "isolation": "spawn"}, True),
         ({"status": "crashed", "error": "the worker ended (SIGKILL)", "isolation": "fork"}, True),
         ({"status": "timeout", "error": "no sign of progress", "isolation": "fork"}, True),
-        ({"status": "error", "error": INTERPRETER_ENDED, "isolation": "fork"}, True),
+        ({"status": "out_of_memory", "error": INTERPRETER_ENDED, "isolation": "fork"}, False),
+        ({"status": "error", "error": "ValueError: a shape", "isolation": "fork"}, True),
     ],
 )
 def test_a_row_is_a_result_unless_its_zygote_ended(changes: dict[str, Any], result: bool) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from convmark.check.device import Plan, check
 from convmark.errors import ConvmarkError
-from convmark.options import read
+from convmark.options import OPTIONS, read
 
 __all__ = ["main"]
 
@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = read(
             {
                 "results": given.results,
+                "wait": given.wait,
+                "allow_concurrent": given.allow_concurrent,
                 "processes": "1",
                 "time_budget": "0.2" if given.quick else None,
                 "time_limit": str(SILENCE_S),
@@ -70,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="gpu:0", help="gpu:N or cpu (default: gpu:0)")
     parser.add_argument("--backend", choices=BACKENDS, help="default: the first that is installed")
     parser.add_argument("--results", default="results", help="folder of the CSV (default: results)")
+    for option in OPTIONS:
+        if option.name in ("wait", "allow-concurrent"):
+            option.add_to(parser.add_argument)
     parser.add_argument("--quick", action="store_true", help="LeNet-5 alone, short")
     return parser
 

@@ -12,6 +12,7 @@ from typing import Any
 from tabulate import tabulate
 
 from convmark import progress
+from convmark.alone import alone
 from convmark.case import Case
 from convmark.cautions import cautions, speed_flags
 from convmark.check.proofs import Proof, energy_proof, instrument_proofs
@@ -57,9 +58,12 @@ def check(asked: Plan, options: Options, say: Say = print) -> bool:
     store = Store(options.results)
     store.check_writable()
     machine = read_machine()
-    with Interpreter(
-        isolation=options.isolation, backend=asked.backend, time_limit_s=options.time_limit_s
-    ) as interpreter:
+    with (
+        alone(wait=options.wait, concurrent=options.allow_concurrent, say=say),
+        Interpreter(
+            isolation=options.isolation, backend=asked.backend, time_limit_s=options.time_limit_s
+        ) as interpreter,
+    ):
         found = inspect(interpreter, asked.models, explain=True)
         say(_found(machine, found, options))
         devices_asked_for([asked.device], found["devices"])

@@ -14,6 +14,7 @@ from typing import Any
 
 import convmark
 import convmark.launch
+from convmark.alone import alone
 from convmark.case import Case
 from convmark.environment import read_machine
 from convmark.errors import OptionError
@@ -75,20 +76,25 @@ def ab(
     if form not in FORMS:
         raise OptionError(f"--format: must be one of {', '.join(FORMS)}, got {form!r}")
     Store(options.results).check_writable()
-    comparing = Comparing.opened(options, a, b)
-    print(comparing.title, file=sys.stderr)
     interrupted = False
     found: list[VerdictRow] = []
-    try:
-        for row in comparing.rows(comparing.cases, math.log1p(target)):
-            found.append(row)
-    except KeyboardInterrupt:
-        interrupted = True
-        print("convmark ab: interrupted", file=sys.stderr)
+    with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
+        comparing = Comparing.opened(options, a, b)
+        print(comparing.title, file=sys.stderr)
+        try:
+            for row in comparing.rows(comparing.cases, math.log1p(target)):
+                found.append(row)
+        except KeyboardInterrupt:
+            interrupted = True
+            _say("interrupted")
     if found:
         print(comparison_table(found, form))
     print(f"\n{len(found)} of {len(comparing.cases)} cases; {comparing.kept}", file=sys.stderr)
     return any(row.verdict == "regressed" for row in found), interrupted
+
+
+def _say(line: str) -> None:
+    print(f"convmark ab: {line}", file=sys.stderr)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

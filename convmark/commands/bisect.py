@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 
+from convmark.alone import alone
 from convmark.commands.ab import Comparing
 from convmark.environments.cache import Cache
 from convmark.environments.releases import between, releases
@@ -52,7 +53,8 @@ def bisect(
     candidates, side_of = _candidates(good, bad, package, beside, versions)
     _say(f"{len(candidates)} candidates: {', '.join(candidates)}")
     steps = _Steps(options, side_of, threshold)
-    found = narrow(candidates, steps.compare, math.log1p(threshold))
+    with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
+        found = narrow(candidates, steps.compare, math.log1p(threshold))
     print(_answer(found, threshold))
     return found.verdict == "found"
 

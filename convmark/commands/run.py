@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from convmark import progress
+from convmark.alone import alone
 from convmark.auto_batch import choices_table, chosen_cases, explore
+from convmark.beforehand import Beforehand
 from convmark.case import Case
 from convmark.ceilings import ceilings_path, gather
 from convmark.commit import read_commit
@@ -77,9 +79,11 @@ def run(
     store = Store(options.results)
     store.check_writable()
     machine = read_machine()
-    paths = interpreters(options.pythons, options.environments, say=_say) or [sys.executable]
     whole = True
     with contextlib.ExitStack() as stack:
+        stack.enter_context(alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say))
+        before = Beforehand()
+        paths = interpreters(options.pythons, options.environments, say=_say) or [sys.executable]
         earlier = None
         if resume is not None:
             if len(paths) > 1:
@@ -89,6 +93,8 @@ def run(
             earlier = open_interrupted(store, machine.name, resume)
             stack.callback(earlier.run_file.close)
         planned = [_planned(path, options, stack, earlier) for path in paths]
+        for line in before.lines(machine):
+            _say(line)
         if shard:
             planned = [
                 _shared_out(one, options, shard, known_s or {}, number)

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 import convmark
+from convmark.alone import alone
 from convmark.case import Case
 from convmark.cautions import cautions
 from convmark.ceilings import Ceiling, Key, ceilings_path, gather, keep_ceilings
@@ -151,14 +152,17 @@ class Host:
         return self._prepared
 
     def measure(self, job: Job) -> Result:
-        """Measure one job and return its row.
+        """Measure one job and return its row; the machine is this job's meanwhile.
 
         Raises:
+            BusyError: somebody else measures on the machine, and the caller does not wait.
             ConvmarkError: nothing can be measured here at all.
         """
         facts = self.prepare().facts
         assert self._interpreters is not None
-        return measure(job, self._interpreters, self._settings.options, facts)
+        options = self._settings.options
+        with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_unheard):
+            return measure(job, self._interpreters, options, facts)
 
     def close(self) -> None:
         """End every process of the interpreters."""
@@ -173,7 +177,11 @@ class Host:
             known = self._settings.ceilings.get(machine, {})
             keep_ceilings(path, known.values())
             ask, which = self._interpreters.answer, self._settings.options.ceilings
-            return gather(asked, ask, path, which=which, say=lambda line: None)
+            return gather(asked, ask, path, which=which, say=_unheard)
+
+
+def _unheard(line: str) -> None:
+    """Nobody reads what a node would say."""
 
 
 def _interpreters(options: Options) -> Interpreters:

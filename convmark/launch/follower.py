@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from convmark.errors import WorkerError
+from convmark.launch.oom import oom_kills
 from convmark.worker.protocol import LINE_BYTES, UNSAFE_FORK, decode_event, one_line
 
 __all__ = ["Answer", "Followed", "Follower", "OnEvent", "cause", "tail"]
@@ -23,6 +24,11 @@ NOISE = re.compile(
     r"cuInit|cudart_stub|absl::InitializeLog|TF-TRT|cpu_feature_guard|rebuild Tensor"
 )
 """What TensorFlow logs wherever there is no GPU, and no reason for anything."""
+
+MOST_EVENTS = 10_000
+"""Kept of one process; a whole measurement has twenty."""
+MOST_LINES = 200_000
+"""Read of one process, signs of life included, which come once a second."""
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -68,6 +74,8 @@ class Follower:
         self._events: list[dict[str, Any]] = []
         self._ready_s: float | None = None
         self._violation = ""
+        self._lines = 0
+        self._oom_kills = oom_kills()
         self._buffer = bytearray()
         self.overrun = ""
 
@@ -116,6 +124,10 @@ class Follower:
         except WorkerError as error:
             self._violation = one_line(error)
             return False
+        self._lines += 1
+        if self._lines > MOST_LINES or len(self._events) >= MOST_EVENTS:
+            self._violation = f"the worker floods its pipe: {self._lines:,} events and no end"
+            return False
         if event["event"] == "ready":
             self._ready_s = time.perf_counter() - self._began
         if event["event"] == "progress" and self._events[-1:] == [event]:
@@ -145,8 +157,15 @@ class Follower:
         if last["event"] in ("finished", "inspected") and status == 0:
             return self.answer("ok", "")
         phase = last["event"] or "start"
-        died = "out_of_memory" if "bad_alloc" in tail else "crashed"
-        return self.answer(died, f"the worker ended ({cause(status)}) after {phase!r}{tail}")
+        return self.death(f"the worker ended ({cause(status)}) after {phase!r}", status, tail)
+
+    def death(self, what: str, status: int | None, tail: str) -> Answer:
+        """Return the answer of a process that has died of itself: for want of memory, or not."""
+        starved = status == -signal.SIGKILL and oom_kills() > self._oom_kills
+        if starved:
+            what += ", killed by the kernel for memory"
+        died = "out_of_memory" if starved or "bad_alloc" in tail else "crashed"
+        return self.answer(died, what + tail)
 
 
 def cause(status: int | None) -> str:

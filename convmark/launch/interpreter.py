@@ -201,7 +201,7 @@ class Interpreter:
         except ServerLost as lost:
             self._drop_server()
             self._losses += 1
-            return follower.answer("crashed", f"{lost}{tail(log)}")
+            return follower.death(str(lost), lost.status, tail(log))
         self._losses = 0
         if server is self._server and server.process.poll() is not None:
             self._drop_server()

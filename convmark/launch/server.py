@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from convmark.errors import WorkerError
 from convmark.launch.follower import cause, tail
@@ -35,6 +35,10 @@ _BOOTSTRAP = Path(__file__).resolve().parent.parent / "worker" / "bootstrap.py"
 
 class ServerLost(Exception):
     """The serving process is gone or silent."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Server:
@@ -100,7 +104,7 @@ class Server:
             data = b""
         if not data:
             status = self.process.wait(GRACE_S) if self._ended_soon() else None
-            raise ServerLost(f"{INTERPRETER_LOST} ended ({cause(status)})")
+            raise ServerLost(f"{INTERPRETER_LOST} ended ({cause(status)})", status)
         reply: dict[str, Any] = json.loads(data)
         if "id" in reply and "status" in reply:
             self.statuses[reply["id"]] = reply["status"]
@@ -124,8 +128,7 @@ class Server:
                     stack.callback(os.close, theirs)
                 descriptors = [writer]
                 if log is not None:
-                    output = stack.enter_context(log.open("wb"))
-                    descriptors.append(output.fileno())
+                    descriptors.append(stack.enter_context(_opened(log)).fileno())
                 if theirs >= 0:
                     descriptors.append(theirs)
                 try:
@@ -205,6 +208,16 @@ class Worker:
             with contextlib.suppress(ServerLost):
                 if self.wait(GRACE_S) is not None:
                     return
+
+
+def _opened(log: Path) -> BinaryIO:
+    try:
+        return log.open("wb")
+    except OSError as error:
+        raise WorkerError(
+            f"{log}: a worker's output cannot be kept: {error.strerror or error}; TMPDIR names "
+            "another folder"
+        ) from None
 
 
 def _socket_kind() -> socket.SocketKind:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ from convmark.plugin import bridge
 from convmark.plugin.campaign import Campaign
 from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.replay import Measured
+from convmark.signals import Received, as_interrupts
 
 _RESUME = "convmark_resume"
 _OPTIONS_KEY = pytest.StashKey[Options]()
 _CAMPAIGN_KEY = pytest.StashKey[Campaign]()
+_RECEIVED_KEY = pytest.StashKey[Received]()
 _COMPARISON_KEY = pytest.StashKey[bridge.Comparison]()
 
 
@@ -131,15 +133,28 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     items = _selected(session)
     config = session.config
-    try:
-        if items and not config.option.collectonly and not _stopped(session):
-            _measure(config, _campaign(config), items)
+    if not items or config.option.collectonly:
         return (yield)
+    try:
+        with as_interrupts() as received:
+            config.stash[_RECEIVED_KEY] = received
+            if not _stopped(session):
+                _measure(config, _campaign(config), items)
+            return (yield)
     except ConvmarkError as error:
         raise pytest.UsageError(str(error)) from None
     finally:
-        if items:
-            _campaign(config).close()
+        _campaign(config).close()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
+    """Leave with the status that tells the signal which ended the session, where one did."""
+    found = yield
+    received = session.config.stash.get(_RECEIVED_KEY, None)
+    if received is not None and received.number is not None:
+        session.exitstatus = received.status
+    return found
 
 
 def _stopped(session: pytest.Session) -> bool:
@@ -159,11 +174,19 @@ def _selected(session: pytest.Session) -> dict[pytest.Item, Case]:
 
 
 def _measure(config: pytest.Config, campaign: Campaign, cases: dict[pytest.Item, Case]) -> None:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+
+    def say(line: str) -> None:
+        if reporter is not None and line:
+            reporter.write_line(f"convmark: {line}")
+
+    if not bridge.is_disabled(config):
+        campaign.claim(say)
     campaign.prepare(list(cases.values()))
     if bridge.is_disabled(config):
         bridge.drop_comparison(config)
     else:
-        _measure_and_judge(config, campaign)
+        _measure_and_judge(config, campaign, say)
     for item, case in cases.items():
         if (reason := campaign.absent(case)) is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
@@ -171,13 +194,9 @@ def _measure(config: pytest.Config, campaign: Campaign, cases: dict[pytest.Item,
             bridge.prepare_replay(item, case, campaign)
 
 
-def _measure_and_judge(config: pytest.Config, campaign: Campaign) -> None:
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-
-    def say(line: str) -> None:
-        if reporter is not None and line:
-            reporter.write_line(f"convmark: {line}")
-
+def _measure_and_judge(
+    config: pytest.Config, campaign: Campaign, say: Callable[[str], None]
+) -> None:
     comparison = config.stash[_COMPARISON_KEY]
     campaign.reopen(say)
     baseline = Baseline.check(comparison.asked, campaign) if comparison.asked else None

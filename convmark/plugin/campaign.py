@@ -21,6 +21,7 @@ from convmark.options import Options
 from convmark.plugin.replay import Measured
 
 if TYPE_CHECKING:
+    from convmark.beforehand import Beforehand
     from convmark.environment import Machine
     from convmark.interpreters import Interpreters
     from convmark.judging.judgement import Judgement
@@ -46,6 +47,7 @@ class Campaign:
         self._folder = folder
         self._resume = resume
         self._earlier: Interrupted | None = None
+        self._claims = contextlib.ExitStack()
         self._machine: Machine | None = None
         self._interpreters: Interpreters | None = None
         self.python = sys.executable
@@ -55,6 +57,7 @@ class Campaign:
         self._run_file: RunFile | None = None
         self._results: list[Result] = []
         self._facts: Facts
+        self._before: Beforehand
         self._interrupted = False
         self._judgements: list[Judgement] = []
 
@@ -89,6 +92,21 @@ class Campaign:
     def resumed(self) -> Path | None:
         """The file of the run that goes on; None where a new one begins."""
         return self._earlier.run_file.path if self._earlier else None
+
+    def claim(self, say: Callable[[str], None]) -> None:
+        """Have the machine to this session, and say what disturbs it otherwise.
+
+        Raises:
+            BusyError: another benchmark run is there.
+        """
+        from convmark.alone import alone
+        from convmark.beforehand import Beforehand
+
+        options = self.options
+        self._claims.enter_context(
+            alone(wait=options.wait, concurrent=options.allow_concurrent, say=say)
+        )
+        self._before = Beforehand()
 
     def reopen(self, say: Callable[[str], None]) -> None:
         """Take hold of the run that is to go on, where one is.
@@ -185,6 +203,8 @@ class Campaign:
                 self._results += earlier.go_on(cases, columns, jobs)
             self._run_file = earlier.run_file
             say(earlier.described(jobs))
+        for line in self._before.lines(machine):
+            say(line)
         path = ceilings_path(options.results, machine.name)
         ceilings = gather(cases, self._interpreters.answer, path, which=options.ceilings, say=say)
         self._run_file = self._run_file or self.store.create_run(machine.name)
@@ -271,6 +291,7 @@ class Campaign:
             self._earlier.run_file.close()
         if self._run_file is not None:
             self._run_file.close()
+        self._claims.close()
 
     @property
     def records(self) -> list[Record]:

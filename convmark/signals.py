@@ -1,0 +1,67 @@
+"""SIGTERM and SIGHUP end a run as Ctrl-C does: its workers gone, its rows kept, its status told.
+
+A service manager, a batch system and a closed terminal send them; by default they end a process on
+the spot, without a word about where its rows are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+__all__ = ["Received", "as_interrupts"]
+
+_TAKEN = (signal.SIGTERM, signal.SIGHUP)
+
+
+class Received:
+    """Which signal has come, if any."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    @property
+    def status(self) -> int:
+        """The exit status of a process that a signal has ended; of Ctrl-C, where none was taken."""
+        return 128 + (self.number or signal.SIGINT)
+
+
+@contextlib.contextmanager
+def as_interrupts() -> Iterator[Received]:
+    """Raise KeyboardInterrupt in the main thread at the first of the signals; later ones are void.
+
+    A signal that is ignored, as SIGHUP is under nohup, or that somebody else handles is left alone.
+    """
+    received = Received()
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if received.number is not None:
+            return  # what it asks for is under way, and must not be interrupted
+        received.number = number
+        if number == signal.SIGHUP:
+            _leave_terminals()
+        raise KeyboardInterrupt
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _TAKEN:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, interrupt)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave_terminals() -> None:
+    """Send to nowhere what would go to a terminal: it is gone, and writing to it fails."""
+    for descriptor in (1, 2):
+        if os.isatty(descriptor):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)

@@ -1,0 +1,375 @@
+"""Many runs at once: eight in one folder, and one at a time on one machine."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import fake_worker
+import psutil
+import pytest
+from fast_worker import PAUSE
+from faults import FAST, fast_python, measuring, one_message, rows_in, run, run_files, start
+from workers import happens
+
+from convmark.alone import alone, runtime_folder
+from convmark.cli import main
+from convmark.errors import BusyError
+from convmark.judging.verdicts_file import read_verdicts
+from convmark.store import read_run
+
+SUITE = """
+import pytest
+from convmark.suites import Suite
+
+SUITE = Suite(models=("lenet5", "conv_layer"), tasks=("train",), batch_sizes=(1,))
+
+
+@pytest.mark.convmark(SUITE)
+def test_speed(measured, benchmark):
+    measured.replay(benchmark)
+"""
+
+PLAN = ("--models", "lenet5,conv_layer", *FAST, "--processes", "2")
+
+
+@pytest.fixture(autouse=True)
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which this test's runs know each other."""
+    folder = tmp_path / "runtime"
+    monkeypatch.setenv("CONVMARK_RUNTIME", str(folder))
+    return folder
+
+
+# Eight at once
+
+
+def test_eight_runs_at_once_leave_eight_whole_files_of_their_own(tmp_path: Path) -> None:
+    python = fast_python(tmp_path)
+    options = (*PLAN, "--allow-concurrent")
+    processes = [
+        measuring(*options, "--seed", str(seed), folder=tmp_path, python=python)
+        for seed in range(8)
+    ]
+    for process in processes:
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+    paths = run_files(tmp_path)
+    assert [path.stem for path in paths] == [f"{number:04d}" for number in range(1, 9)]
+    seeds = []
+    for path in paths:
+        rows = read_run(path)
+        assert {row.run for row in rows} == {path.stem}
+        assert [row.order for row in rows] == [1, 2, 3, 4]
+        assert len({(row.seed, row.plan) for row in rows}) == 1
+        assert {row.concurrent for row in rows} == {True}
+        seeds.append(rows[0].seed)
+    assert sorted(filter(lambda seed: seed is not None, seeds)) == list(range(8))
+    assert not list(tmp_path.glob("results/*/.*")), "a file half made was left"
+
+
+def test_eight_sessions_at_once_leave_their_verdicts_whole(tmp_path: Path) -> None:
+    (tmp_path / "test_speed.py").write_text(SUITE)
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    python = str(fast_python(tmp_path))
+    bench = ("pytest", ".", "--python", python, "-p", "no:cacheprovider")
+    first = start(*bench, folder=tmp_path)
+    output, _ = first.communicate(timeout=120)
+    assert first.returncode == 0, output
+    more = ("--benchmark-compare", "--confirm=none", "--allow-concurrent")
+    processes = [start(*bench, *more, folder=tmp_path) for _ in range(8)]
+    outputs = [process.communicate(timeout=180)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 8, outputs
+    assert len(run_files(tmp_path)) == 9
+    (path,) = tmp_path.glob("results/*/verdicts.csv")
+    judged = Counter(found.run for found in read_verdicts(path))
+    assert sorted(judged) == [f"{number:04d}" for number in range(2, 10)]
+    assert len(set(judged.values())) == 1, "each run has all its verdicts"
+
+
+# One at a time
+
+
+def holding(folder: Path, *options: str) -> subprocess.Popen[str]:
+    """Start a run that has the machine for seconds, and wait until it has."""
+    process = measuring(
+        "--models", "lenet5", *FAST, *options, folder=folder, environ={PAUSE: "0.1"}
+    )
+    assert happens(lambda: len(rows_in(folder)) >= 1, within_s=60)
+    return process
+
+
+def test_a_second_run_is_refused_with_the_process_of_the_first(tmp_path: Path) -> None:
+    first = holding(tmp_path, "--processes", "3")
+    status, output, _ = run(*PLAN, folder=tmp_path)
+    assert first.poll() is None, "the first run was to last longer"
+    assert status == 2
+    assert one_message(output) == (
+        f"convmark run: another benchmark run is going on, process {first.pid}, and each would "
+        "disturb the other: wait for it with --wait, or measure beside it with --allow-concurrent"
+    )
+    first.communicate(timeout=60)
+    assert len(run_files(tmp_path)) == 1
+    status, output, _ = run(*PLAN, folder=tmp_path)
+    assert status == 0, output
+
+
+def test_a_second_run_waits_for_the_first_where_it_is_told_to(tmp_path: Path) -> None:
+    first = holding(tmp_path, "--processes", "2")
+    status, output, _ = run(*PLAN, "--wait", folder=tmp_path)
+    assert first.poll() == 0, "it did not wait"
+    first.communicate()
+    assert status == 0
+    said = f"convmark run: waiting for another benchmark run, process {first.pid}"
+    assert one_message(output).count(said) == 1
+    ends = [read_run(path) for path in run_files(tmp_path)]
+    assert ends[0][-1].started < ends[1][0].started
+    assert {row.concurrent for rows in ends for row in rows} == {False}
+
+
+def test_a_second_run_goes_on_beside_the_first_where_that_is_allowed(tmp_path: Path) -> None:
+    first = holding(tmp_path, "--processes", "4")
+    status, output, _ = run(*PLAN, "--allow-concurrent", folder=tmp_path)
+    assert first.poll() is None, "the first run was to last longer"
+    assert status == 0, output
+    second = read_run(run_files(tmp_path)[1])
+    assert {row.concurrent for row in second} == {True}
+    first.communicate(timeout=60)
+    assert {row.concurrent for row in read_run(run_files(tmp_path)[0])} == {False}
+
+
+def test_a_run_that_was_allowed_beside_another_still_has_the_machine_after_its_end(
+    tmp_path: Path,
+) -> None:
+    first = holding(tmp_path, "--processes", "2")
+    second = measuring(
+        "--models", "lenet5", *FAST, "--processes", "6", "--allow-concurrent",
+        folder=tmp_path, environ={PAUSE: "0.1"},
+    )  # fmt: skip
+    first.communicate(timeout=60)
+    assert second.poll() is None, "the second run was to last longer"
+    status, output, _ = run(*PLAN, folder=tmp_path)
+    assert status == 2
+    assert f"process {second.pid}," in output
+    second.send_signal(signal.SIGTERM)
+    second.communicate(timeout=60)
+
+
+def test_a_run_that_was_killed_keeps_nobody_waiting(tmp_path: Path, runtime: Path) -> None:
+    first = holding(tmp_path, "--processes", "9")
+    assert (runtime / f"{first.pid}.lock").exists()
+    first.kill()
+    first.communicate()
+    status, output, _ = run(*PLAN, folder=tmp_path)
+    assert status == 0, output
+    assert [path.name for path in runtime.glob("[0-9]*")] == []
+
+
+def test_pytest_too_is_refused_or_waits(tmp_path: Path) -> None:
+    (tmp_path / "test_speed.py").write_text(SUITE)
+    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    bench = ("pytest", ".", "--python", str(fast_python(tmp_path)), "-p", "no:cacheprovider")
+    first = holding(tmp_path, "--processes", "8")
+    refused = start(*bench, folder=tmp_path)
+    output, _ = refused.communicate(timeout=60)
+    assert refused.returncode == 4
+    assert f"ERROR: another benchmark run is going on, process {first.pid}," in output
+    untimed = start(*bench, "--benchmark-disable", folder=tmp_path)
+    output, _ = untimed.communicate(timeout=60)
+    assert untimed.returncode == 0, output
+    assert first.poll() is None, "the first run was to last longer"
+    waits = start(*bench, "--wait", folder=tmp_path)
+    output, _ = waits.communicate(timeout=60)
+    assert waits.returncode == 0, output
+    assert f"convmark: waiting for another benchmark run, process {first.pid}" in output
+    first.communicate()
+
+
+def test_a_comparison_is_refused_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("convmark.launch.Interpreter", fake_worker.FakeInterpreter)
+    first = holding(tmp_path, "--processes", "9")
+    for command in (
+        ["ab", "--models", "lenet5", "--tasks", "train", "--set-b", "jit=on"],
+        [
+            *("bisect", "--good", "2.20.0", "--bad", "2.21.0", "--versions", "2.20.0,2.21.0"),
+            *("--models", "lenet5", "--tasks", "infer", "--batch-sizes", "1"),
+        ],
+    ):
+        assert main(command) == 2
+        assert f"another benchmark run is going on, process {first.pid}," in capsys.readouterr().err
+    first.send_signal(signal.SIGTERM)
+    first.communicate(timeout=60)
+
+
+# The part
+
+
+def said_nothing(line: str) -> None:
+    raise AssertionError(line)
+
+
+def test_a_run_inside_a_run_of_the_same_process_is_no_other(runtime: Path) -> None:
+    with alone(wait=False, concurrent=False, say=said_nothing) as outer:
+        with alone(wait=False, concurrent=False, say=said_nothing) as inner:
+            assert (outer, inner) == ([], [])
+        assert (runtime / f"{os.getpid()}.lock").exists(), "the outer run has the machine still"
+    assert not (runtime / f"{os.getpid()}.lock").exists()
+
+
+NESTED = """
+import sys
+from convmark.alone import alone
+with alone(wait=False, concurrent=False, say=print) as others:
+    print("has it beside", others)
+"""
+
+
+def test_what_the_holder_itself_starts_is_not_refused(tmp_path: Path) -> None:
+    with alone(wait=False, concurrent=False, say=said_nothing):
+        for through in ([], ["sh", "-c", '"$@"; exit', "sh"]):
+            done = subprocess.run(
+                [*through, sys.executable, "-c", NESTED],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            assert done.stdout == "has it beside []\n"
+
+
+def test_a_number_that_a_dead_run_has_left_is_no_run(runtime: Path) -> None:
+    runtime.mkdir()
+    for pid in (1, os.getppid(), 4_000_000):
+        (runtime / f"{pid}.lock").touch()
+    with alone(wait=False, concurrent=False, say=said_nothing) as others:
+        assert others == []
+    assert not (runtime / "4000000.lock").exists()
+
+
+def test_where_it_cannot_be_told_who_is_there_a_run_goes_on_and_says_so(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").touch()
+    said: list[str] = []
+    folder = tmp_path / "file" / "deeper"
+    with alone(wait=False, concurrent=False, say=said.append, folder=folder) as others:
+        assert others == []
+    (line,) = said
+    assert re.match(rf"{folder}: whether other benchmark runs are there cannot be told: ", line)
+
+
+def test_eight_who_ask_at_the_same_moment_are_one_that_has_it_and_seven_refused(
+    tmp_path: Path,
+) -> None:
+    code = """
+import sys, time
+from convmark.alone import alone
+from convmark.errors import BusyError
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    with alone(wait=False, concurrent=False, say=print):
+        print("has it", flush=True)
+        sys.stdin.readline()
+except BusyError:
+    print("refused", flush=True)
+"""
+    asking = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(8)
+    ]
+    for process in asking:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in asking:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    answers = [process.stdout.readline() for process in asking if process.stdout is not None]
+    assert Counter(answers) == {"has it\n": 1, "refused\n": 7}
+    for process in asking:
+        process.communicate("\n", timeout=30)
+
+
+def test_the_folder_is_the_users_own_or_the_one_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CONVMARK_RUNTIME", str(tmp_path / "named"))
+    assert runtime_folder() == tmp_path / "named"
+    monkeypatch.delenv("CONVMARK_RUNTIME")
+    for session in (None, str(tmp_path)):
+        if session is None:
+            monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+        else:
+            (tmp_path).chmod(0o700)
+            monkeypatch.setenv("XDG_RUNTIME_DIR", session)
+        folder = runtime_folder()
+        assert folder.is_absolute()
+        assert os.access(folder if folder.exists() else folder.parent, os.W_OK)
+
+
+def test_busy_is_an_error_that_names_a_process_that_lives(runtime: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", NESTED.replace('print("has it beside", others)', "input()")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert happens((runtime / f"{holder.pid}.lock").exists, within_s=30)
+        time.sleep(0.1)
+        with (
+            pytest.raises(BusyError, match=rf"process {holder.pid}, ") as refused,
+            alone(wait=False, concurrent=False, say=said_nothing),
+        ):
+            pass
+        assert psutil.pid_exists(int(re.findall(r"process (\d+)", str(refused.value))[0]))
+    finally:
+        holder.communicate(b"\n", timeout=30)
+
+
+# What else disturbs a run
+
+
+def test_a_busy_machine_is_said_before_the_run_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from convmark.environment import CpuTicks, State
+
+    state = State(
+        load_average_1min=99.0,
+        available_memory_bytes=64 << 30,
+        governors=("powersave",),
+        on_battery=True,
+        steal_fraction=0.0,
+        cpu_temperature_c=97.0,
+    )
+    ticks = iter([CpuTicks(stolen=0, wanted=0), CpuTicks(stolen=50, wanted=1000)])
+    monkeypatch.setattr("convmark.beforehand.read_state", lambda: state)
+    monkeypatch.setattr("convmark.beforehand.read_cpu_ticks", lambda: next(ticks))
+    monkeypatch.setattr("convmark.launch.Interpreter", fake_worker.FakeInterpreter)
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "--models", "lenet5", *FAST, "--processes", "1"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    before = lines[: lines.index("convmark: 1 processes to measure, about 6 s")]
+    for subject, remedy in (
+        ("load", "end other programs, wait a minute and look again"),
+        ("governor", "sudo cpupower frequency-set -g performance"),
+        ("power", "connect the machine to mains power"),
+        ("steal: 5.0%", "use a dedicated host, or an instance type with CPUs of its own"),
+        ("temperature", "let the machine cool down, then check its fans and filters"),
+    ):
+        (line,) = [line for line in before if line.startswith(f"convmark run: {subject}")]
+        assert line.endswith(f"; {remedy}")
