@@ -188,7 +188,7 @@ class Interrupted:
         of = f" of {len(jobs)}" if jobs is not None else ""
         text = f"going on with {path}: {rows}{of} rows are there"
         if self.again:
-            text += f"; {len(self.again)} that say nothing of their case are measured again"
+            text += f"; {len(self.again)} whose interpreter had ended are measured again"
         return text
 
 

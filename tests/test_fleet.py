@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fake_cluster import A100, FakeCluster, about, here, machine
 
 from convmark.cautions import Caution
 from convmark.cli import main
+from convmark.errors import BusyError
 from convmark.fleet.host import _as_the_node_was_started, _niceness
 from convmark.fleet.nodes import read_labels
 from convmark.record import Record
@@ -413,3 +415,24 @@ def test_ray_is_imported_only_when_it_is_asked_for() -> None:
         "sys.exit('ray' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
+
+
+def test_a_node_waits_a_while_for_another_run_on_its_machine_and_then_says_who(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first three looks find somebody; then nobody; from then on somebody again."""
+    looks = iter([True, True, True, False])
+
+    @contextlib.contextmanager
+    def taken(**asked: object) -> Iterator[list[int]]:
+        if next(looks, True):
+            raise BusyError("another benchmark run is going on, process 7")
+        yield []
+
+    monkeypatch.setattr("convmark.fleet.host.alone", taken)
+    monkeypatch.setattr("convmark.fleet.host.LOOK_AGAIN_S", 0.001)
+    monkeypatch.setattr("convmark.fleet.host.TURN_LIMIT_S", 0.2)
+    fleet("x")
+    assert run() == 2  # in a process of its own it would be a lost node
+    assert "another benchmark run is going on, process 7" in capsys.readouterr().err
+    assert len(rows()) == 1

@@ -5,11 +5,13 @@ It is told what to measure and gives rows back; no file of results is written on
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from convmark.ceilings import Ceiling, Key, ceilings_path, gather, keep_ceilings
 from convmark.commit import Commit
 from convmark.environment import read_machine, read_state
 from convmark.environments.interpreter import interpreters
+from convmark.errors import BusyError
 from convmark.fleet.nodes import About
 from convmark.interpreters import Interpreters
 from convmark.launch import zoo_folder
@@ -45,6 +48,10 @@ __all__ = ["NO_RUN", "Host", "Prepared", "Settings", "about_this_node", "code_ve
 
 NO_RUN = "0000"
 """The run in a row before the caller has given it a file."""
+
+TURN_LIMIT_S = 30.0
+"""How long another run on the machine is waited for where the caller does not say --wait."""
+LOOK_AGAIN_S = 0.5
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -160,9 +167,23 @@ class Host:
         """
         facts = self.prepare().facts
         assert self._interpreters is not None
+        with contextlib.ExitStack() as stack:
+            self._take_turn(stack)
+            return measure(job, self._interpreters, self._settings.options, facts)
+
+    def _take_turn(self, stack: contextlib.ExitStack) -> None:
+        """Have the machine until the stack ends; what a lost node was at may hold it a while."""
         options = self._settings.options
-        with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_unheard):
-            return measure(job, self._interpreters, options, facts)
+        until = time.monotonic() + TURN_LIMIT_S
+        while True:
+            turn = alone(wait=options.wait, concurrent=options.allow_concurrent, say=_unheard)
+            try:
+                stack.enter_context(turn)
+                return
+            except BusyError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(LOOK_AGAIN_S)
 
     def close(self) -> None:
         """End every process of the interpreters."""
