@@ -83,7 +83,8 @@ def _explored(
         times = size / largest.batch_size
         if times * (largest.step_time_p50_s or 0.0) > longest_step_s:
             return False
-        needed_bytes = times * (largest.peak_host_memory_bytes or 0)
+        processes = case.replicas if case.cluster == "local" else 1
+        needed_bytes = times * processes * (largest.peak_host_memory_bytes or 0)
         return case.device != "cpu" or needed_bytes <= FREE_SHARE * free_bytes()
 
     try:

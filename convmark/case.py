@@ -6,6 +6,7 @@ The worker loads this module too, so it needs the standard library alone.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,6 +20,8 @@ PRECISIONS = ("float32", "tf32", "mixed_float16", "mixed_bfloat16")
 JIT_STATES = ("off", "on")
 ISOLATIONS = ("fork", "spawn", "none")
 BACKENDS = ("tensorflow", "jax", "torch")
+
+CLUSTERS = re.compile(r"local|hosts([1-9][0-9]*)")
 
 _CHOICES = {"task": TASKS, "precision": PRECISIONS, "jit": JIT_STATES, "backend": BACKENDS}
 
@@ -39,6 +42,10 @@ class Case:
     jit: str = "off"
     """Whether the framework's optional compiler is asked for: `on` or `off`."""
     replicas: int = 1
+    """Copies of the model; of GPUs `device` is the first, and those after it have one each."""
+    cluster: str | None = None
+    """How replicas are spread over processes: None all in one, `local` one each on this machine,
+    `hostsN` evenly over N machines."""
     threads: str = "default"
     """Intra-op and inter-op threads as a whole number, or `default`."""
     backend: str = "tensorflow"
@@ -61,6 +68,28 @@ class Case:
             )
         if self.replicas < 1:
             raise CaseError(f"{self.model}: replicas must be at least 1, got {self.replicas}")
+        if self.replicas > 1 and self.backend != "tensorflow":
+            raise CaseError(
+                f"{self.model}: replicas above 1 are of tensorflow alone, got {self.replicas} and "
+                f"the backend {self.backend!r}"
+            )
+        object.__setattr__(self, "cluster", self.cluster or None)  # an empty cell is none
+        if self.cluster is not None:
+            self._check_cluster(self.cluster)
+
+    def _check_cluster(self, cluster: str) -> None:
+        found = CLUSTERS.fullmatch(cluster)
+        if found is None:
+            raise CaseError(f"{self.model}: cluster must be local or hostsN, got {cluster!r}")
+        if self.replicas == 1:
+            raise CaseError(f"{self.model}: one replica needs no cluster, got {cluster!r}")
+        hosts = int(found.group(1) or self.replicas)
+        if self.replicas % hosts or (self.device == "cpu" and self.replicas != hosts):
+            rule = "one for each" if self.device == "cpu" else f"a multiple of {hosts}"
+            raise CaseError(
+                f"{self.model}: replicas over {hosts} machines must be {rule} on {self.device}, "
+                f"got {self.replicas}"
+            )
 
     @property
     def name(self) -> str:
@@ -72,9 +101,20 @@ class Case:
             parts.append(f"t{self.threads}")
         if self.replicas != 1:
             parts.append(f"r{self.replicas}")
+        if self.cluster is not None:
+            parts.append(self.cluster)
         if self.backend != "tensorflow":
             parts.append(self.backend)
         return "-".join(parts)
+
+    @property
+    def machines(self) -> int:
+        """Machines that share the replicas."""
+        return int((self.cluster or "").removeprefix("hosts")) if self.spans_machines else 1
+
+    @property
+    def spans_machines(self) -> bool:
+        return self.cluster not in (None, "local")
 
     @property
     def group(self) -> str:
@@ -96,11 +136,17 @@ def expand(
     jit: Sequence[str] = ("off",),
     threads: str = "default",
     backends: Sequence[str] = ("tensorflow",),
+    replicas: Sequence[int] = (1,),
+    cluster: str | None = None,
 ) -> list[Case]:
     """Return every combination once, models slowest, in the order given.
 
     JAX compiles every step: where both states of `jit` are asked for, it has the first alone. TF32
-    is of GPUs: a CPU beside one has no case of it.
+    is of GPUs: a CPU beside one has no case of it. Of several GPUs the first begins each case of
+    more than one replica.
+
+    Args:
+        cluster: what cases of more than one replica are spread over.
 
     Raises:
         CaseError: a value that a case refuses, or TF32 alone on CPUs alone.
@@ -108,7 +154,9 @@ def expand(
     devices = list(devices)
     if set(precisions) == {"tf32"} and set(devices) == {"cpu"}:
         raise CaseError("precision tf32 is of GPUs alone, got no device but 'cpu'")
-    grid = itertools.product(models, tasks, devices, batch_sizes, precisions, jit, backends)
+    later_gpus = [device for device in devices if device != "cpu"][1:]
+    axes = (models, tasks, devices, batch_sizes, precisions, jit, backends, replicas)
+    grid = itertools.product(*axes)
     cases = [
         Case(
             model=model,
@@ -119,8 +167,12 @@ def expand(
             jit=compiled,
             threads=threads,
             backend=backend,
+            replicas=copies,
+            cluster=cluster if copies > 1 else None,
         )
-        for model, task, device, batch_size, precision, compiled, backend in grid
-        if (backend != "jax" or compiled == jit[0]) and (device, precision) != ("cpu", "tf32")
+        for model, task, device, batch_size, precision, compiled, backend, copies in grid
+        if (backend != "jax" or compiled == jit[0])
+        and (device, precision) != ("cpu", "tf32")
+        and (copies == 1 or device not in later_gpus)
     ]
     return list(dict.fromkeys(cases))

@@ -22,6 +22,8 @@ from convmark.record import columns_of, from_cell, to_cell
 __all__ = [
     "Ceiling",
     "Key",
+    "ceiling_of",
+    "ceiling_request",
     "ceilings_path",
     "efficiency",
     "gather",
@@ -110,14 +112,17 @@ def read_ceilings(path: Path) -> dict[Key, Ceiling]:
 
 
 def efficiency(case: Case, flops_per_sample: int, throughput: float, ceiling: Ceiling) -> float:
-    """Return FLOP/s reached / the peak, dimensionless.
+    """Return FLOP/s reached / the peak of all devices that the case runs on, dimensionless.
+
+    Replicas on a GPU have one each; those on a CPU share it.
 
     Args:
         flops_per_sample: of the forward pass; training counts three times as many.
         throughput: samples/s.
     """
     passes = TRAINING_PASSES if case.task == "train" else 1
-    return passes * flops_per_sample * throughput / ceiling.peak_flops_per_s
+    devices = case.machines if case.device == "cpu" else case.replicas
+    return passes * flops_per_sample * throughput / (devices * ceiling.peak_flops_per_s)
 
 
 def gather(
@@ -144,8 +149,8 @@ def gather(
     for case in _missing(cases, known, which):
         device, backend, precision, _ = key_of(case)
         say(f"measuring the ceilings of {device} in {precision} by {backend}, once")
-        answer = ask({"kind": "ceiling", "case": case.as_fields(), "seed": 0})
-        ceiling = _ceiling(case, answer, now())
+        answer = ask(ceiling_request(case))
+        ceiling = ceiling_of(case, answer, now())
         if ceiling is None:
             say(f"no ceilings of {device} in {precision}: {answer.status}: {answer.message}")
             continue
@@ -168,6 +173,15 @@ def keep_ceilings(path: Path, ceilings: Iterable[Ceiling]) -> None:
     )
 
 
+def ceiling_request(case: Case, *, sizes: int | None = None) -> dict[str, Any]:
+    """Return the request for the ceilings of a case's device.
+
+    Args:
+        sizes: how many of the sizes are tried at most: for a look that is not kept.
+    """
+    return {"kind": "ceiling", "case": case.as_fields(), "seed": 0, "sizes": sizes}
+
+
 def _taken_by_others(case: Case, answer: Answer) -> float:
     """Return the share of the CPUs' time that others took; 0 for a GPU, and where unknown."""
     share = (answer.event("state") or {}).get("other_cpu_share")
@@ -178,11 +192,15 @@ def _missing(cases: Iterable[Case], known: Mapping[Key, Ceiling], which: str) ->
     """Return one case of each key that is to be measured."""
     if which == "off":
         return []
-    wanted = {key_of(case): case for case in cases if which == "on" or case.device != "cpu"}
+    wanted = {
+        key_of(case): dataclasses.replace(case, replicas=1, cluster=None)
+        for case in cases
+        if which == "on" or case.device != "cpu"
+    }
     return [case for key, case in wanted.items() if key not in known]
 
 
-def _ceiling(case: Case, answer: Answer, now: datetime) -> Ceiling | None:
+def ceiling_of(case: Case, answer: Answer, now: datetime) -> Ceiling | None:
     """Return what a worker measured, None where it did not."""
     product, copy = answer.event("product"), answer.event("copy")
     versions = answer.event("environment")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from convmark.case import BACKENDS, ISOLATIONS, PRECISIONS, TASKS
+from convmark.cluster import Cluster, parse_cluster, with_index
 from convmark.errors import OptionError
 
 __all__ = ["AUTO", "OPTIONS", "Option", "Options", "nearest", "pyproject_settings", "read"]
@@ -57,6 +58,9 @@ class Options:
     """Interpreters to measure in; with `environments` empty too, this one."""
     environments: tuple[str, ...] = ()
     """Requirements of environments to measure in."""
+    replicas: tuple[int, ...] | None = None
+    cluster: Cluster | None = None
+    """What the replicas of a case are spread over; None is one process."""
     wait: bool = False
     """Whether another benchmark run's end is waited for."""
     allow_concurrent: bool = False
@@ -154,6 +158,14 @@ def _batch_sizes(flag: str, text: str) -> tuple[int, ...] | Literal["auto"]:
 
 def _count(flag: str, text: str) -> int:
     return _whole(flag, text, 1)
+
+
+def _place(flag: str, text: str) -> int:
+    return _whole(flag, text, 0)
+
+
+def _counts(flag: str, text: str) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(_count(flag, word) for word in _words(flag, text)))
 
 
 def _seed(flag: str, text: str) -> int:
@@ -258,6 +270,33 @@ OPTIONS = (
         default="off",
         help="compile the step: off, on or both; XLA in TensorFlow, torch.compile in PyTorch, "
         "while JAX always compiles (default: off)",
+    ),
+    Option(
+        name="replicas",
+        metavar="NUMBERS",
+        parse=_counts,
+        default=None,
+        help="copies of the model, each with a batch of its own: one per GPU, or logical CPUs; "
+        "TensorFlow alone (default: 1; bench/test_scaling.py: up to the GPUs that are there)",
+    ),
+    Option(
+        name="cluster",
+        metavar="WHERE",
+        parse=parse_cluster,
+        default=None,
+        help="spread replicas over processes: local, one each on this machine; or over machines: "
+        "HOST:PORT,HOST:PORT, or TF_CONFIG to read that variable; start the same command on each "
+        "(default: one process)",
+        only="run",
+    ),
+    Option(
+        name="index",
+        metavar="N",
+        parse=_place,
+        default=None,
+        help="which HOST:PORT of --cluster this machine is, from 0; the first keeps the rows (no "
+        "default)",
+        only="run",
     ),
     Option(
         name="threads",
@@ -450,6 +489,7 @@ def read(given: Mapping[str, Any], settings: Mapping[str, Any] | None = None) ->
     values["pythons"] = values.pop("python")
     values["environments"] = values.pop("env")
     values["backends"] = values.pop("backend")
+    values["cluster"] = with_index(values["cluster"], values.pop("index"))
     values["time_budget_s"] = values.pop("time_budget")
     values["time_limit_s"] = values.pop("time_limit")
     values["confirm_budget_s"] = values.pop("confirm_budget")

@@ -23,7 +23,8 @@ RESUME = (
 )
 
 _MEASURING = [option.name for option in OPTIONS if option.only != "pytest"]
-_OF_A_PAIR = [name for name in _MEASURING if name not in ("python", "env", "processes")]
+_OF_ONE_SIDE = ("python", "env", "processes", "replicas", "cluster", "index")
+_OF_A_PAIR = [name for name in _MEASURING if name not in _OF_ONE_SIDE]
 """The options of what runs two sides, which name the interpreters themselves."""
 
 

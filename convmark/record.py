@@ -86,7 +86,10 @@ class Record:
     jit: str = _case(
         "", "whether the framework's optional compiler is asked for: on or off; JAX always compiles"
     )
-    replicas: int = _case("", "copies of the model, one per device")
+    replicas: int = _case("", "copies of the model, one per device, GPUs from `device` on")
+    cluster: str | None = _case(
+        "", "empty: replicas in one process; local: one each on the machine; hostsN: N machines"
+    )
     threads: str = _case("", "intra-op and inter-op threads asked for, or default")
     input_shape: str | None = _case("", "one sample's shape, such as 28x28x1")
     call_path: str | None = _case("", "how the step is called: tf.function, jax.jit, ...")
@@ -237,6 +240,7 @@ class Record:
             precision=self.precision,
             jit=self.jit,
             replicas=self.replicas,
+            cluster=self.cluster,
             threads=self.threads,
             backend=self.backend,
         )

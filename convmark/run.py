@@ -191,6 +191,8 @@ def execute(
 ) -> None:
     """Measure the jobs in order; each row is on the disk, then kept, before the next job begins.
 
+    The row of a case over several machines is on the disk of the first of them alone.
+
     Raises:
         WorkerError: no worker can be started at all.
         StoreError: a row cannot be written.
@@ -199,7 +201,8 @@ def execute(
     for job in jobs:
         observer.began(job)
         result = measure(job, interpreter, options, facts, observer.phase, now=now)
-        run_file.append(result.record, result.step_times_s)
+        if not job.case.spans_machines or options.cluster is None or options.cluster.keeps_rows:
+            run_file.append(result.record, result.step_times_s)
         keep(result)
         observer.ended(job, result.record)
 
@@ -254,6 +257,7 @@ def request_of(
         smoke: runs it once, untimed.
         fed: measures the input-bound throughput too; one process of a case does, for its time.
     """
+    cluster = options.cluster.request(case) if options.cluster and case.cluster else None
     return {
         "kind": "measure",
         "case": case.as_fields(),
@@ -261,6 +265,7 @@ def request_of(
         "time_budget_s": options.time_budget_s,
         "smoke": smoke,
         "fed": fed,
+        **({"cluster": cluster} if cluster else {}),
     }
 
 

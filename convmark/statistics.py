@@ -15,6 +15,7 @@ __all__ = [
     "Estimate",
     "paired_log_ratio",
     "quantile",
+    "scaling_efficiency",
     "step_time_summary",
     "trimmed_mean",
 ]
@@ -49,6 +50,26 @@ def quantile(values: Values, share: float) -> float:
     if len(values) == 0:
         raise MeasurementError(f"a quantile needs at least one value, got none (share {share})")
     return float(np.quantile(np.asarray(values, np.float64), share))
+
+
+def scaling_efficiency(throughput: float, replicas: int, alone: float) -> float:
+    """Return the throughput of replicas over that of as many perfect ones, dimensionless.
+
+    At a fixed batch size per replica, so that the work grows with their number (weak scaling).
+
+    Args:
+        throughput: of all replicas together, samples/s.
+        alone: of one replica, samples/s.
+
+    Raises:
+        MeasurementError: one replica has no throughput.
+    """
+    if not alone > 0 or replicas < 1:
+        raise MeasurementError(
+            f"scaling needs at least one replica and the throughput of one, got {replicas} and "
+            f"{alone} samples/s"
+        )
+    return throughput / (replicas * alone)
 
 
 def trimmed_mean(values: Values, trim: float = TRIM) -> Estimate:

@@ -9,7 +9,7 @@ from convmark.batch_search import FIRST
 from convmark.case import Case, expand
 from convmark.options import AUTO, Options
 
-__all__ = ["INFERENCE", "LAYERS", "SUITES", "TRAINING", "Suite", "cases"]
+__all__ = ["INFERENCE", "LAYERS", "SCALING", "SUITES", "TRAINING", "Suite", "cases"]
 
 NETWORKS = ("lenet5", "mini_inception", "mini_resnet", "mini_resnet_norm")
 
@@ -24,6 +24,9 @@ class Suite:
     """Samples per replica per step."""
     fixed_models: bool = False
     """Whether `--models` may only choose among the suite's models, not replace them."""
+    scaling: bool = False
+    """Whether it is of several replicas: unless `--replicas` names them, 1, 2, 4, ... up to the
+    GPUs that are there, and no case where there are not two."""
 
     def cases(
         self, options: Options, devices: Sequence[str], backends: Sequence[str] | None = None
@@ -46,7 +49,14 @@ class Suite:
             jit=options.jit,
             threads=options.threads,
             backends=options.backends if backends is None else backends,
+            replicas=options.replicas or (self._doublings(devices) if self.scaling else (1,)),
+            cluster=options.cluster.name if options.cluster else None,
         )
+
+    @staticmethod
+    def _doublings(devices: Sequence[str]) -> tuple[int, ...]:
+        gpus = sum(device != "cpu" for device in devices)
+        return tuple(1 << power for power in range(gpus.bit_length())) if gpus > 1 else ()
 
 
 TRAINING = Suite(models=NETWORKS, tasks=("train",), batch_sizes=(32,))
@@ -57,7 +67,9 @@ LAYERS = Suite(
     batch_sizes=(32,),
     fixed_models=True,
 )
+SCALING = Suite(models=("mini_resnet",), tasks=("train",), batch_sizes=(32,), scaling=True)
 SUITES = (TRAINING, INFERENCE, LAYERS)
+"""Of `convmark run`, where `--replicas` spreads these and scaling is no suite of its own."""
 
 
 def cases(options: Options, devices: Mapping[str, Sequence[str]]) -> list[Case]:

@@ -1,6 +1,7 @@
 """Runs the timed loops on a CPU that answers before it has finished; for test_synchronisation.
 
-Its argument is the backend: JAX answers so by itself, TensorFlow when told to.
+Its argument is the backend: JAX answers so by itself, TensorFlow when told to; `replicas` is
+TensorFlow with two replicas on logical CPUs.
 
 Prints one JSON object: for each kind of step, loop and backend, a step's seconds as the loop
 reports them over a step's seconds by the wall, taken until the device is idle. A loop that waits
@@ -31,6 +32,10 @@ class Careless:
     @staticmethod
     def synchronise(token: Any) -> None:
         pass
+
+    @staticmethod
+    def agreed(seconds: float) -> float:
+        return seconds
 
 
 def network() -> Any:
@@ -104,16 +109,42 @@ def wait(tokens: list[Any]) -> None:
         np.asarray(array)
 
 
-def main() -> None:
-    backend = backends.load(sys.argv[1])
-    if sys.argv[1] == "tensorflow":
-        import tensorflow as tf
+class Probe:
+    """A replica's probe that tells whether it was waited for."""
 
-        tf.config.experimental.set_synchronous_execution(False)
+    read = False
+
+    def numpy(self) -> float:
+        self.read = True
+        return 0.0
+
+
+def backend_of(name: str) -> Any:
+    """Return the backend, answering before it has finished."""
+    if name == "jax":
+        return backends.load(name)
+    import tensorflow as tf
+
+    backend = backends.load("tensorflow")
+    if name == "replicas":
+        backend = backend.replicated(2, None)
+        backend.configure(device="cpu", threads="default", precision="float32", seed=0)
+        backend.join()
+        probes = Probe(), Probe()
+        backend.synchronise((probes, None))
+        assert all(probe.read for probe in probes), "a step ends when every replica has finished"
+    tf.config.experimental.set_synchronous_execution(False)
+    return backend
+
+
+def main() -> None:
+    backend = backend_of(sys.argv[1])
     shorten_the_loops()
+    with backend.scope():
+        trained, asked = network(), network()
     kinds = {
-        "training": backend.training_step(network(), 4, 0, 0.01, False),
-        "inference": backend.inference_step(network(), 16, 0, False),
+        "training": backend.training_step(trained, 4, 0, 0.01, False),
+        "inference": backend.inference_step(asked, 16, 0, False),
         "reference": backend.reference_step("large"),
     }
     ratios: dict[str, dict[str, dict[str, float]]] = {}

@@ -154,6 +154,23 @@ def leaves_a_fork() -> Any:
     return well()
 
 
+def fails_beside_the_first() -> Any:
+    """Fails in every process of a cluster but the first, which goes on and waits for them."""
+    if _place_in_cluster() > 0:
+        raise ValueError("no room here")
+    return well()
+
+
+def dies_beside_the_first() -> Any:
+    if _place_in_cluster() > 0:
+        kills_itself()
+    return well()
+
+
+def _place_in_cluster() -> int:
+    return int(json.loads(os.environ["TF_CONFIG"])["task"]["index"])
+
+
 def prints_and_fails_with_its_log() -> None:
     """Fails with all that has come into its own log so far, its own line included."""
     print("a line of", os.environ["CONVMARK_TEST_FOLDER"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import fake_worker
@@ -62,6 +63,14 @@ def test_no_size_is_tried_whose_step_would_outlast_the_budget() -> None:
     device = Device(holds=1 << 20)
     explore([ON_GPU], device, longest_step_s=0.01, free_bytes=lambda: GIB)
     assert device.sizes == [32, 64, 128, 256, 512]  # 6.1 ms; twice that is over 10 ms
+
+
+def test_processes_of_one_machine_share_its_memory() -> None:
+    one, two = Device(holds=1 << 20), Device(holds=1 << 20)
+    spread = replace(LENET, replicas=2, cluster="local")
+    for case, device in ((LENET, one), (spread, two)):
+        explore([case], device, longest_step_s=2.0, free_bytes=lambda: GIB)
+    assert max(two.sizes) == max(one.sizes) // 2
 
 
 def test_a_failure_that_is_none_of_memory_ends_that_search_alone() -> None:

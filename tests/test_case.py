@@ -25,6 +25,8 @@ def case(**changes: Any) -> Case:
         ({"jit": "on"}, "lenet5-train-cpu-b32-float32-jit"),
         ({"threads": "2"}, "lenet5-train-cpu-b32-float32-t2"),
         ({"replicas": 2}, "lenet5-train-cpu-b32-float32-r2"),
+        ({"replicas": 2, "cluster": "local"}, "lenet5-train-cpu-b32-float32-r2-local"),
+        ({"replicas": 2, "cluster": "hosts2"}, "lenet5-train-cpu-b32-float32-r2-hosts2"),
         ({"jit": "on", "threads": "1", "replicas": 4}, "lenet5-train-cpu-b32-float32-jit-t1-r4"),
         ({"model": "my.package:net"}, "my.package:net-train-cpu-b32-float32"),
     ],
@@ -65,6 +67,36 @@ def test_a_bad_axis_is_refused_by_model_rule_and_value(field: str, value: Any, r
         case(**{field: value})
     assert str(refusal.value).startswith(f"lenet5: {rule}")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "rule"),
+    [
+        ({"backend": "torch"}, "replicas above 1 are of tensorflow alone, got 4 and the backend"),
+        ({"cluster": "hosts"}, "cluster must be local or hostsN, got 'hosts'"),
+        ({"cluster": "hosts02"}, "cluster must be local or hostsN, got 'hosts02'"),
+        ({"replicas": 1, "cluster": "local"}, "one replica needs no cluster, got 'local'"),
+        ({"cluster": "hosts2"}, "replicas over 2 machines must be one for each on cpu, got 4"),
+        (
+            {"cluster": "hosts3", "device": "gpu:0"},
+            "replicas over 3 machines must be a multiple of 3 on gpu:0, got 4",
+        ),
+    ],
+)
+def test_replicas_that_cannot_be_spread_so_are_refused(fields: dict[str, Any], rule: str) -> None:
+    with pytest.raises(CaseError) as refusal:
+        case(**{"replicas": 4, **fields})
+    assert str(refusal.value).startswith(f"lenet5: {rule}")
+
+
+def test_an_empty_cell_is_no_cluster() -> None:
+    assert case(cluster="") == case() == case(cluster=None)
+
+
+def test_machines_are_those_that_share_the_replicas() -> None:
+    spread = [case(device="gpu:0", replicas=4, cluster=name) for name in (None, "local", "hosts2")]
+    assert [found.machines for found in spread] == [1, 1, 2]
+    assert [found.spans_machines for found in spread] == [False, False, True]
 
 
 def test_a_batch_size_of_one_and_one_replica_are_the_least() -> None:
@@ -147,6 +179,24 @@ def test_a_cpu_beside_a_gpu_has_no_case_of_tf32() -> None:
         ("cpu", "float32"),
         ("gpu:0", "float32"),
         ("gpu:0", "tf32"),
+    ]
+
+
+def test_of_several_gpus_the_first_begins_the_cases_of_several_replicas() -> None:
+    cases = expand(
+        models=["a"],
+        tasks=["train"],
+        devices=["cpu", "gpu:1", "gpu:2"],
+        batch_sizes=[32],
+        replicas=[1, 2],
+        cluster="local",
+    )
+    assert [(found.device, found.replicas, found.cluster) for found in cases] == [
+        ("cpu", 1, None),
+        ("cpu", 2, "local"),
+        ("gpu:1", 1, None),
+        ("gpu:1", 2, "local"),
+        ("gpu:2", 1, None),
     ]
 
 

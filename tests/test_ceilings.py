@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
@@ -32,6 +33,7 @@ class Worker:
 
     def __call__(self, request: Mapping[str, Any]) -> Answer:
         assert request["kind"] == "ceiling"
+        assert (request["case"]["replicas"], request["case"]["cluster"]) == (1, None)
         self.asked.append(request["case"]["device"])
         events = [
             {"event": "environment", "tensorflow": "2.21.0"},
@@ -134,6 +136,17 @@ def test_the_efficiency_is_flops_reached_over_the_peak(gathered: Gather) -> None
     # 1e6 FLOPs forward, 1,000 samples/s: 1e9 FLOP/s; training does three times as many
     assert efficiency(GPU, 1_000_000, 1000.0, known[key_of(GPU)]) == pytest.approx(0.01)
     assert efficiency(CPU, 1_000_000, 1000.0, known[key_of(CPU)]) == pytest.approx(0.03)
+
+
+def test_replicas_are_held_against_the_ceilings_of_all_their_devices(gathered: Gather) -> None:
+    worker = Worker()
+    two = [dataclasses.replace(case, replicas=2) for case in (CPU, GPU)]
+    spread = dataclasses.replace(CPU, replicas=2, cluster="hosts2")
+    known = gathered([*two, spread], worker, "on")
+    assert worker.asked == ["cpu", "gpu:0"]
+    found = [efficiency(case, 1_000_000, 1000.0, known[key_of(case)]) for case in (*two, spread)]
+    # logical CPUs share the machine's, a GPU each and a machine each are twice as much
+    assert found == pytest.approx([0.03, 0.005, 0.015])
 
 
 # the worker's side

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rows import row
 
+from convmark.case import Case
 from convmark.check.__main__ import installed_backend, main
+from convmark.check.ceilings import ceilings_table, measured_ceilings
 from convmark.check.proofs import energy_proof, instrument_proofs
+from convmark.launch import Answer
 from convmark.store import read_run
 from convmark.worker.probe import held_bytes, synchronised
 
@@ -41,6 +46,9 @@ class Device:
         if self._waits:
             self.now += self._queued_s
             self._queued_s = 0.0
+
+    def agreed(self, seconds: float) -> float:
+        return seconds
 
     def reset_peak_memory(self) -> None:
         self.resets += 1
@@ -142,6 +150,9 @@ def test_one_command_checks_a_device_and_leaves_its_rows(tmp_path: Path) -> None
     assert "Interpreter\n" in ended.stdout
     assert "lenet5 training step" in ended.stdout
     assert "allocated, " in ended.stdout
+    for precision in ("float32", "mixed_float16", "mixed_bfloat16"):
+        assert re.search(rf"^{precision} +\d.* [GTM] +\d+ x \d+ +\S+ [GM]iB +(64\.0|128) MiB$",
+                         ended.stdout, re.MULTILINE), ended.stdout  # fmt: skip
     (path,) = (tmp_path / "kept").glob("*/*.csv")
     rows = read_run(path)
     assert sorted(record.case.name for record in rows) == [
@@ -150,3 +161,55 @@ def test_one_command_checks_a_device_and_leaves_its_rows(tmp_path: Path) -> None
     ]
     assert all(record.measured for record in rows)
     assert all(record.case.name in ended.stdout for record in rows)
+    assert all(record.efficiency is None for record in rows)  # the small ceilings are none
+    assert not list((tmp_path / "kept").glob("*/ceilings.csv"))
+
+
+CEILING = {
+    "environment": {"tensorflow": "2.21.0"},
+    "product": {"matrix_size": 8192, "flops_per_s": 1.5e13},
+    "copy": {"copy_bytes": 2**30, "bytes_per_s": 1.2e12},
+    "state": {"other_cpu_share": 0.0},
+}
+
+
+def on_gpu(precision: str) -> Case:
+    return Case(model="lenet5", task="train", device="gpu:0", precision=precision)
+
+
+def told(request: Mapping[str, Any]) -> Answer:
+    """Answer as a GPU that has no bfloat16."""
+    if request["case"]["precision"] == "mixed_bfloat16":
+        return Answer(status="error", message="no bfloat16 here", ready_s=0.1)
+    events = [{"event": name, **fields} for name, fields in CEILING.items()]
+    return Answer(status="ok", message="", ready_s=0.1, events=events)
+
+
+def test_ceilings_of_each_precision_are_measured_once_and_kept(tmp_path: Path) -> None:
+    path, asked, said = tmp_path / "gpu-1" / "ceilings.csv", [], []
+
+    def ask(request: Mapping[str, Any]) -> Answer:
+        asked.append((request["case"]["precision"], request["sizes"]))
+        return told(request)
+
+    path.parent.mkdir()
+    cases = [on_gpu(name) for name in ("float32", "tf32", "mixed_bfloat16")]
+    for _ in range(2):
+        found = measured_ceilings(cases, ask, path, sizes=None, say=said.append)
+    assert asked == [(name, None) for name in
+                     ("float32", "tf32", "mixed_bfloat16", "mixed_bfloat16")]  # fmt: skip
+    assert [key[2] for key in found] == ["float32", "tf32"]
+    assert any("no ceilings of gpu:0 in mixed_bfloat16" in line for line in said)
+    table = ceilings_table(found.values())
+    assert re.search(r"^tf32 +15\.0 T +8192 x 8192 +1118 GiB +1\.00 GiB$", table, re.MULTILINE)
+
+
+def test_a_quick_look_at_ceilings_is_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "ceilings.csv"
+    said: list[str] = []
+    cases = [on_gpu("float32"), on_gpu("mixed_bfloat16")]
+    found = measured_ceilings(cases, told, path, sizes=2, say=said.append)
+    assert [key[2] for key in found] == ["float32"]
+    assert said == ["no ceilings of gpu:0 in mixed_bfloat16: no bfloat16 here"]
+    assert not path.exists()
+    assert ceilings_table([]) == "no ceilings known"

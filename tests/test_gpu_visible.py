@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
+from convmark.case import Case
 from convmark.gpu.devices import Card, Gpu, Slice, card_columns
-from convmark.gpu.visible import card_of, choosing, visible_cards
+from convmark.gpu.visible import alone, card_of, choosing, visible_cards
 from convmark.launch import Interpreter, interpreter
+from convmark.launch.server import ServerLost
 
 ALIKE = tuple(
     Gpu(index=i, name="H200", memory_bytes=None, uuid=f"GPU-{letter}{i}-more")
@@ -137,6 +140,46 @@ def test_a_device_of_a_case_is_its_card() -> None:
     assert card_of("cpu", ALIKE, environ) is None
     assert card_of("cpu:0", ALIKE, environ) is None
     assert choosing(environ) == {"CUDA_VISIBLE_DEVICES": "2,0"}
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "shown"),
+    [
+        ("gpu:1", None, "1"),
+        ("gpu:1", "2, 0 ,1", "0"),
+        ("gpu:0", "MIG-1-more", "MIG-1-more"),
+        ("gpu:1", "GPU-b,GPU-a0", "GPU-a0"),
+        ("gpu:0", "", ""),  # what is hidden stays hidden
+    ],
+)
+def test_a_process_is_shown_its_card_alone(device: str, asked: str | None, shown: str) -> None:
+    environ = {"HOME": "/root"} | ({} if asked is None else {"CUDA_VISIBLE_DEVICES": asked})
+    assert alone(device, environ) == {"CUDA_VISIBLE_DEVICES": shown}
+    assert alone("cpu", environ) == {}
+    # and it is the card that the row names
+    assert card_of(device, (*ALIKE, SLICED), environ) == card_of(
+        "gpu:0", (*ALIKE, SLICED), environ | alone(device, environ)
+    )
+
+
+def test_a_request_tells_its_worker_the_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refusing:
+        """A server that notes what it is asked for and serves nothing."""
+
+        def serving(self, request: dict[str, Any], log: object) -> Any:
+            asked.append(request)
+            raise ServerLost("enough")
+
+        def close(self) -> None:
+            """Nothing to end."""
+
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(interpreter, "Server", lambda command, **said: Refusing())
+    case = Case(model="lenet5", task="train", device="gpu:1", backend="torch")
+    with Interpreter(environ={"CUDA_VISIBLE_DEVICES": "3,5"}, isolation="fork") as made:
+        made.answer({"kind": "measure", "case": case.as_fields()})
+        made.answer({"kind": "inspect", "models": []})
+    assert [request["one_gpu"] for request in asked] == [{"CUDA_VISIBLE_DEVICES": "5"}, {}]
 
 
 def test_a_row_of_a_slice_names_the_slice_and_the_whole_card_s_limits() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -9,13 +10,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import fake_worker
 import psutil
 import pytest
 from fast_worker import PAUSE
-from faults import FAST, fast_python, measuring, one_message, rows_in, run, run_files, start
+from faults import FAST, fast_python, measuring, one_message, run, run_files, start
 from workers import happens
 
 from convmark.alone import alone, runtime_folder
@@ -96,99 +98,102 @@ def test_eight_sessions_at_once_leave_their_verdicts_whole(tmp_path: Path) -> No
 # One at a time
 
 
-def holding(folder: Path, *options: str) -> subprocess.Popen[str]:
-    """Start a run that has the machine for seconds, and wait until it has."""
-    process = measuring(
-        "--models", "lenet5", *FAST, *options, folder=folder, environ={PAUSE: "0.1"}
-    )
-    assert happens(lambda: len(rows_in(folder)) >= 1, within_s=60)
-    return process
+@contextlib.contextmanager
+def holding(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """Give a run that has the machine until the block's end, or until it is told to end."""
+    endless = ("--models", "lenet5", *FAST, "--processes", "10000")
+    there = len(run_files(folder))
+    process = measuring(*endless, *options, folder=folder, environ={PAUSE: "0.01"})
+    try:
+        assert happens(lambda: len(run_files(folder)) > there, within_s=60)
+        assert happens(lambda: len(read_run(run_files(folder)[there])) >= 1, within_s=60)
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
 
 
 def test_a_second_run_is_refused_with_the_process_of_the_first(tmp_path: Path) -> None:
-    first = holding(tmp_path, "--processes", "3")
-    status, output, _ = run(*PLAN, folder=tmp_path)
-    assert first.poll() is None, "the first run was to last longer"
-    assert status == 2
-    assert one_message(output) == (
-        f"convmark run: another benchmark run is going on, process {first.pid}, and each would "
-        "disturb the other: wait for it with --wait, or measure beside it with --allow-concurrent"
-    )
-    first.communicate(timeout=60)
-    assert len(run_files(tmp_path)) == 1
+    with holding(tmp_path) as first:
+        status, output, _ = run(*PLAN, folder=tmp_path)
+        assert status == 2
+        assert one_message(output) == (
+            f"convmark run: another benchmark run is going on, process {first.pid}, and each would "
+            "disturb the other: wait for it with --wait, or measure beside it with "
+            "--allow-concurrent"
+        )
+        assert len(run_files(tmp_path)) == 1
     status, output, _ = run(*PLAN, folder=tmp_path)
     assert status == 0, output
 
 
 def test_a_second_run_waits_for_the_first_where_it_is_told_to(tmp_path: Path) -> None:
-    first = holding(tmp_path, "--processes", "2")
-    status, output, _ = run(*PLAN, "--wait", folder=tmp_path)
-    assert first.poll() == 0, "it did not wait"
-    first.communicate()
-    assert status == 0
-    said = f"convmark run: waiting for another benchmark run, process {first.pid}"
-    assert one_message(output).count(said) == 1
+    with holding(tmp_path) as first, (tmp_path / "said").open("w+") as said:
+        second = subprocess.Popen(
+            [*_COMMAND, str(fast_python(tmp_path)), *PLAN, "--wait"], cwd=tmp_path, stderr=said
+        )
+        line = f"convmark run: waiting for another benchmark run, process {first.pid}\n"
+        assert happens(lambda: line in (tmp_path / "said").read_text(), within_s=60)
+        time.sleep(1.2)  # it looks again meanwhile
+        assert second.poll() is None
+        assert len(run_files(tmp_path)) == 1
+        first.send_signal(signal.SIGTERM)
+        assert second.wait(timeout=60) == 0
+        assert (tmp_path / "said").read_text().count("waiting for") == 1
     ends = [read_run(path) for path in run_files(tmp_path)]
     assert ends[0][-1].started < ends[1][0].started
     assert {row.concurrent for rows in ends for row in rows} == {False}
 
 
+_COMMAND = (sys.executable, "-m", "convmark.cli", "run", "--results", "results", "--python")
+
+
 def test_a_second_run_goes_on_beside_the_first_where_that_is_allowed(tmp_path: Path) -> None:
-    first = holding(tmp_path, "--processes", "4")
-    status, output, _ = run(*PLAN, "--allow-concurrent", folder=tmp_path)
-    assert first.poll() is None, "the first run was to last longer"
-    assert status == 0, output
-    second = read_run(run_files(tmp_path)[1])
-    assert {row.concurrent for row in second} == {True}
-    first.communicate(timeout=60)
+    with holding(tmp_path) as first:
+        status, output, _ = run(*PLAN, "--allow-concurrent", folder=tmp_path)
+        assert first.poll() is None
+        assert status == 0, output
+    assert {row.concurrent for row in read_run(run_files(tmp_path)[1])} == {True}
     assert {row.concurrent for row in read_run(run_files(tmp_path)[0])} == {False}
 
 
 def test_a_run_that_was_allowed_beside_another_still_has_the_machine_after_its_end(
     tmp_path: Path,
 ) -> None:
-    first = holding(tmp_path, "--processes", "2")
-    second = measuring(
-        "--models", "lenet5", *FAST, "--processes", "6", "--allow-concurrent",
-        folder=tmp_path, environ={PAUSE: "0.1"},
-    )  # fmt: skip
-    first.communicate(timeout=60)
-    assert second.poll() is None, "the second run was to last longer"
-    status, output, _ = run(*PLAN, folder=tmp_path)
-    assert status == 2
-    assert f"process {second.pid}," in output
-    second.send_signal(signal.SIGTERM)
-    second.communicate(timeout=60)
+    with holding(tmp_path) as first, holding(tmp_path, "--allow-concurrent") as second:
+        first.send_signal(signal.SIGTERM)
+        first.wait(timeout=60)
+        status, output, _ = run(*PLAN, folder=tmp_path)
+        assert status == 2
+        assert f"process {second.pid}," in output
 
 
 def test_a_run_that_was_killed_keeps_nobody_waiting(tmp_path: Path, runtime: Path) -> None:
-    first = holding(tmp_path, "--processes", "9")
-    assert (runtime / f"{first.pid}.lock").exists()
-    first.kill()
-    first.communicate()
+    with holding(tmp_path) as first:
+        assert (runtime / f"{first.pid}.lock").exists()
+        first.kill()
+        first.wait()
     status, output, _ = run(*PLAN, folder=tmp_path)
     assert status == 0, output
     assert [path.name for path in runtime.glob("[0-9]*")] == []
 
 
-def test_pytest_too_is_refused_or_waits(tmp_path: Path) -> None:
+def test_pytest_too_is_refused_but_for_what_is_untimed(tmp_path: Path) -> None:
     (tmp_path / "test_speed.py").write_text(SUITE)
     (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
     bench = ("pytest", ".", "--python", str(fast_python(tmp_path)), "-p", "no:cacheprovider")
-    first = holding(tmp_path, "--processes", "8")
-    refused = start(*bench, folder=tmp_path)
-    output, _ = refused.communicate(timeout=60)
-    assert refused.returncode == 4
-    assert f"ERROR: another benchmark run is going on, process {first.pid}," in output
-    untimed = start(*bench, "--benchmark-disable", folder=tmp_path)
-    output, _ = untimed.communicate(timeout=60)
-    assert untimed.returncode == 0, output
-    assert first.poll() is None, "the first run was to last longer"
-    waits = start(*bench, "--wait", folder=tmp_path)
-    output, _ = waits.communicate(timeout=60)
-    assert waits.returncode == 0, output
-    assert f"convmark: waiting for another benchmark run, process {first.pid}" in output
-    first.communicate()
+    with holding(tmp_path) as first:
+        refused = start(*bench, folder=tmp_path)
+        output, _ = refused.communicate(timeout=60)
+        assert refused.returncode == 4
+        assert f"ERROR: another benchmark run is going on, process {first.pid}," in output
+        untimed = start(*bench, "--benchmark-disable", folder=tmp_path)
+        output, _ = untimed.communicate(timeout=60)
+        assert untimed.returncode == 0, output
+        assert len(run_files(tmp_path)) == 1
+    status = start(*bench, "--wait", folder=tmp_path)
+    output, _ = status.communicate(timeout=60)
+    assert status.returncode == 0, output
 
 
 def test_a_comparison_is_refused_too(
@@ -196,18 +201,17 @@ def test_a_comparison_is_refused_too(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("convmark.launch.Interpreter", fake_worker.FakeInterpreter)
-    first = holding(tmp_path, "--processes", "9")
-    for command in (
-        ["ab", "--models", "lenet5", "--tasks", "train", "--set-b", "jit=on"],
-        [
-            *("bisect", "--good", "2.20.0", "--bad", "2.21.0", "--versions", "2.20.0,2.21.0"),
-            *("--models", "lenet5", "--tasks", "infer", "--batch-sizes", "1"),
-        ],
-    ):
-        assert main(command) == 2
-        assert f"another benchmark run is going on, process {first.pid}," in capsys.readouterr().err
-    first.send_signal(signal.SIGTERM)
-    first.communicate(timeout=60)
+    with holding(tmp_path) as first:
+        for command in (
+            ["ab", "--models", "lenet5", "--tasks", "train", "--set-b", "jit=on"],
+            [
+                *("bisect", "--good", "2.20.0", "--bad", "2.21.0", "--versions", "2.20.0,2.21.0"),
+                *("--models", "lenet5", "--tasks", "infer", "--batch-sizes", "1"),
+            ],
+        ):
+            assert main(command) == 2
+            said = capsys.readouterr().err
+            assert f"another benchmark run is going on, process {first.pid}," in said
 
 
 # The part

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from convmark.cluster import Cluster
 from convmark.errors import OptionError
 from convmark.options import OPTIONS, nearest, pyproject_settings, read
 
@@ -54,6 +55,12 @@ BAD = [
     ("batch-sizes", "1_000", "'1_000'", COUNT),
     ("batch-sizes", "+1", "'+1'", COUNT),
     ("batch-sizes", "\u0663", "'\u0663'", COUNT),
+    ("replicas", "0", "'0'", COUNT),
+    ("replicas", "1,x", "'x'", COUNT),
+    ("replicas", "1,,2", "'1,,2'", GAPS),
+    ("cluster", "remote", "'remote'", "an address must be HOST:PORT"),
+    ("index", "-1", "'-1'", "must be a whole number of at least 0"),
+    ("index", "0", "0", "--cluster HOST:PORT,HOST:PORT alone"),
     ("precisions", "", "''", GAPS),
     ("precisions", "float16", "'float16'", "did you mean float32 or mixed_float16"),
     ("precisions", "mixed-float16", "'mixed-float16'", "did you mean mixed_float16"),
@@ -248,6 +255,8 @@ GOOD = [
     ("confirm-budget", "30", 30.0),
     ("isolation", "none", "none"),
     ("results", "a folder/b", Path("a folder/b")),
+    ("replicas", "1, 2,4,2", (1, 2, 4)),
+    ("cluster", "local", Cluster()),
     ("seed", "0", 0),
     ("seed", "4294967295", 2**32 - 1),
     ("seed", "4294967297", 1),
@@ -284,6 +293,8 @@ def test_the_defaults_are_those_that_the_help_names() -> None:
         "seed": 0,
         "pythons": (),
         "environments": (),
+        "replicas": None,
+        "cluster": None,
         "wait": False,
         "allow_concurrent": False,
     }
@@ -344,6 +355,14 @@ def test_advice_names_the_nearest_or_all_where_they_are_few(
     value: str, known: list[str], advice: str
 ) -> None:
     assert nearest(value, known) == advice
+
+
+def test_addresses_and_place_become_one_cluster() -> None:
+    hosts = ("a:1", "b:1")
+    assert read({"cluster": "a:1,b:1", "index": "1"}).cluster == Cluster(addresses=hosts, index=1)
+    assert refusal({"cluster": "a:1,b:1"}) == (
+        "--index: must say which of the cluster this machine is (0 for a:1, 1 for b:1), got nothing"
+    )
 
 
 def test_an_option_that_may_be_repeated_is_a_tuple_from_wherever_it_comes() -> None:

@@ -114,6 +114,26 @@ def test_skipped_benchmarks_are_not_measured(
     assert saved(pytester) == []
 
 
+def test_a_run_of_several_replicas_ends_with_their_scaling(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    result = run("--replicas=1,2", "--models=lenet5")
+    result.assert_outcomes(passed=2)
+    result.stdout.fnmatch_lines(
+        ["case * replicas * efficiency *", f"{LENET5} * 1 * 100.0 % *", f"{LENET5} * 2 * 100.0 % *"]
+    )
+    found = {row.case.name: row.effective_batch_size for row in read_run(saved(pytester)[0])}
+    assert found == {LENET5: 32, f"{LENET5}-r2": 64}
+
+
+def test_clusters_are_of_the_command_line(run: Run, pytester: pytest.Pytester) -> None:
+    (pytester.path / "pyproject.toml").write_text('[tool.convmark]\ncluster = "local"\n')
+    result = run()
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: --cluster: is of `convmark run`*"])
+    assert run("--replicas=2", "--backend=jax").ret == 4
+
+
 def test_disabled_benchmarks_run_once_untimed_and_leave_no_row(
     run: Run, pytester: pytest.Pytester
 ) -> None:

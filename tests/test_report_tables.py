@@ -306,6 +306,35 @@ def test_scaling_is_against_one_replica_of_the_same_case(tmp_path: Path) -> None
     assert table.column("efficiency") == [1, 0.75]
 
 
+def test_each_way_of_spreading_replicas_is_a_series_of_its_own(tmp_path: Path) -> None:
+    def two(throughput: float, **changes: Any) -> list[Record]:
+        return three(SLOW, 1, "lenet5", 1.0, throughput_samples_per_s=throughput, **changes)
+
+    rows = kept(
+        tmp_path,
+        [
+            *two(100.0, device="gpu:0"),
+            *two(90.0, device="gpu:1"),  # what begins at gpu:0 is held against gpu:0 alone
+            *two(150.0, device="gpu:0", replicas=2),
+            *two(120.0, device="gpu:0", replicas=2, cluster="local"),
+            *two(300.0, device="gpu:0", replicas=4, cluster="hosts2"),
+        ],
+    )
+    table = scaling(points(rows.frame))
+    case = f"{SLOW} gpu, lenet5, train, batch 32"
+    found = zip(
+        table.column("series"), table.column("replicas"), table.column("efficiency"), strict=True
+    )
+    assert list(found) == [
+        (case, 1, 1),
+        (case, 2, 0.75),
+        (f"{case}, hosts2", 1, 1),
+        (f"{case}, hosts2", 4, 0.75),
+        (f"{case}, local", 1, 1),
+        (f"{case}, local", 2, 0.6),
+    ]
+
+
 def test_roofline_needs_ceilings_and_bytes_and_tells_what_of_them_is_reached(
     tmp_path: Path,
 ) -> None:

@@ -514,3 +514,12 @@ def test_a_file_that_does_not_read_is_let_go_of_again(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match=r"0001\.csv:1: must have the columns"):
             open_interrupted(Store(tmp_path), "xeon-2")
     assert (folder / "0001.csv").read_text() == "nonsense\n"
+
+
+def test_a_run_over_machines_is_not_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = "--cluster=127.0.0.1:5000,127.0.0.1:5001"
+    asked = ["run", "--resume", cluster, "--index=0", "--replicas=2", f"--results={tmp_path}"]
+    assert main(asked) == 2
+    assert "--resume: machines of a cluster cannot know" in capsys.readouterr().err

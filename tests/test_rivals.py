@@ -56,6 +56,24 @@ def test_no_proc_gives_nothing() -> None:
     assert usage(refuse) is None
 
 
+def test_companions_of_the_same_case_are_no_rivals() -> None:
+    """The time of a process is told by its own file, whatever its name."""
+    stat = "cpu0 1 0 0 0 0 0 0 0 0 0\n"
+    process = multiprocessing.get_context("fork").Process(
+        target=_spin, args=(time.monotonic() + 0.4,), daemon=True
+    )
+    process.start()
+    time.sleep(0.3)
+    alone, together = usage(lambda: stat), usage(lambda: stat, companions=[process.pid or 0])
+    process.join()
+    ended = usage(lambda: stat, companions=[process.pid or 0])
+    assert alone is not None
+    assert together is not None
+    assert ended is not None
+    assert together.own_s > alone.own_s
+    assert ended.own_s >= together.own_s - 2 / TICK  # as a child that has ended
+
+
 def _spin(until: float) -> None:
     while time.monotonic() < until:
         pass

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from convmark.options import Options, read
-from convmark.suites import INFERENCE, LAYERS, SUITES, TRAINING, Suite, cases
+from convmark.suites import INFERENCE, LAYERS, SCALING, SUITES, TRAINING, Suite, cases
 
 
 def options(**given: str) -> Options:
@@ -68,6 +68,26 @@ def test_tasks_leave_out_those_that_a_suite_has_not() -> None:
 )
 def test_options_shape_the_cases(given: dict[str, Any], expected: list[str]) -> None:
     assert names(TRAINING, models="lenet5", **given) == expected
+
+
+@pytest.mark.parametrize(
+    ("gpus", "replicas"),
+    [(0, []), (1, []), (2, [1, 2]), (3, [1, 2]), (4, [1, 2, 4]), (8, [1, 2, 4, 8])],
+)
+def test_scaling_doubles_the_replicas_up_to_the_gpus_that_are_there(
+    gpus: int, replicas: list[int]
+) -> None:
+    devices = [f"gpu:{number}" for number in range(gpus)]
+    found = [case for case in SCALING.cases(options(), devices) if case.device == "gpu:0"]
+    assert [case.replicas for case in found] == replicas
+
+
+def test_replicas_replace_those_of_every_suite_and_lie_on_a_cpu_too() -> None:
+    expected = ["lenet5-train-cpu-b32-float32", "lenet5-train-cpu-b32-float32-r2"]
+    for suite in (SCALING, TRAINING):
+        assert names(suite, models="lenet5", replicas="1,2") == expected
+    local = names(SCALING, models="lenet5", replicas="2", cluster="local")
+    assert local == ["lenet5-train-cpu-b32-float32-r2-local"]
 
 
 def test_a_search_for_batch_sizes_begins_at_32_whatever_the_suite() -> None:

@@ -67,6 +67,17 @@ class Device:
         self.now += self._queued_s
         self._queued_s = 0.0
 
+    def agreed(self, seconds: float) -> float:
+        return seconds
+
+
+class Shared(Device):
+    """One of two processes, the other of which takes twice as long."""
+
+    def agreed(self, seconds: float) -> float:
+        assert self._queued_s == 0, "processes agree once the device has finished"
+        return 2 * seconds
+
 
 @pytest.fixture
 def device() -> Device:
@@ -86,6 +97,29 @@ def pulse(device: Device) -> Pulse:
 def test_a_timed_step_ends_when_the_device_has_finished(device: Device) -> None:
     assert timed_step(device.step(3.0), device, device.clock) == (3.0, 3.0)
     assert device.syncs == 1
+
+
+def test_processes_that_share_a_case_go_by_the_slowest_of_them() -> None:
+    device = Shared()
+    step, pulse = device.step(TICK), Pulse(lambda phase: None, device.clock)
+    assert timed_step(step, device, device.clock)[0] == 2 * TICK
+    assert set(steps(step, device, 1.0, pulse, device.clock)) == {2 * TICK}
+    # twice as long, so half as many steps fill a tenth of a second
+    found = windows(step, device, 2 * TICK, pulse, device.clock)
+    assert set(found.times_s) == {2 * found.steps * TICK}
+    pairs = rounds(
+        step,
+        step,
+        device,
+        1.0,
+        random.Random(0),
+        pulse,
+        clock=device.clock,
+        cpu_clock=device.cpu_clock,
+    )
+    assert set(pairs.case_wall_s) == set(pairs.reference_wall_s) == {2 * TICK}
+    assert len(pairs.case_wall_s) == 1.0 / (4 * TICK)
+    assert set(pairs.case_cpu_s) == {TICK / 2}  # the process's own
 
 
 def test_a_first_step_is_its_tracing_and_its_execution(device: Device) -> None:

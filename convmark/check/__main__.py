@@ -7,6 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
+from convmark.case import PRECISIONS
 from convmark.check.device import Plan, check
 from convmark.errors import ConvmarkError
 from convmark.options import OPTIONS, read
@@ -19,6 +20,8 @@ SILENCE_S = 120.0
 """The last process begins within six minutes and is ended after two silent ones: eight in all."""
 
 MIB = 2**20
+QUICK_SIZES = 2
+"""Of the sizes of a ceiling's matrices and copies, the smallest."""
 
 EXIT_OK, EXIT_UNSOUND, EXIT_USAGE = 0, 1, 2
 
@@ -57,6 +60,8 @@ def _plan(given: argparse.Namespace, backend: str) -> Plan:
         backend=backend,
         models=("lenet5",) if given.quick else ("lenet5", "mini_resnet", "resnet50"),
         precisions=("float32", "mixed_float16") if on_gpu and not given.quick else ("float32",),
+        ceiling_precisions=tuple(name for name in PRECISIONS if on_gpu or name != "tf32"),
+        ceiling_sizes=QUICK_SIZES if given.quick else None,
         batch_size=32,
         known_bytes=(8 if given.quick else 256) * MIB,
         limit_s=LIMIT_S,
@@ -75,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     for option in OPTIONS:
         if option.name in ("wait", "allow-concurrent"):
             option.add_to(parser.add_argument)
-    parser.add_argument("--quick", action="store_true", help="LeNet-5 alone, short")
+    parser.add_argument(
+        "--quick", action="store_true", help="LeNet-5 and small ceilings alone, short"
+    )
     return parser
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from convmark import progress
 from convmark.alone import alone
 from convmark.case import Case
 from convmark.cautions import cautions, speed_flags
+from convmark.ceilings import Ceiling, Key, ceilings_path
+from convmark.check.ceilings import ceilings_table, measured_ceilings
 from convmark.check.proofs import Proof, energy_proof, instrument_proofs
 from convmark.commit import read_commit
 from convmark.doctor import findings
@@ -41,6 +43,9 @@ class Plan:
     backend: str
     models: tuple[str, ...]
     precisions: tuple[str, ...]
+    ceiling_precisions: tuple[str, ...]
+    ceiling_sizes: int | None
+    """How many sizes are tried for a ceiling; all where it is kept."""
     batch_size: int
     known_bytes: int
     """Size of the batch that proves the allocator's peak."""
@@ -68,7 +73,16 @@ def check(asked: Plan, options: Options, say: Say = print) -> bool:
         say(_found(machine, found, options))
         devices_asked_for([asked.device], found["devices"])
         proofs = instrument_proofs(_probed(asked, options, interpreter))
-        records = _measured(asked, options, interpreter, machine, store, began, say)
+        ceilings = measured_ceilings(
+            [_case(asked, "lenet5", "train", name) for name in asked.ceiling_precisions],
+            interpreter.answer,
+            ceilings_path(options.results, machine.name),
+            sizes=asked.ceiling_sizes,
+            say=say,
+        )
+        say(f"\n{ceilings_table(ceilings.values())}\n")
+        kept_ones = ceilings if asked.ceiling_sizes is None else {}
+        records = _measured(asked, options, interpreter, machine, store, kept_ones, began, say)
     proofs += [proof for record in records if (proof := energy_proof(record)) is not None]
     say(_report(records, proofs))
     whole = bool(records) and all(record.measured for record in records)
@@ -124,6 +138,7 @@ def _measured(
     interpreter: Interpreter,
     machine: Machine,
     store: Store,
+    ceilings: Mapping[Key, Ceiling],
     began: float,
     say: Say,
 ) -> list[Record]:
@@ -136,7 +151,7 @@ def _measured(
     ]
     run_file = store.create_run(machine.name)
     commit = read_commit(Path.cwd(), besides=[options.results.absolute()])
-    facts: Facts = facts_of(run_file.run, machine, commit, os.environ)
+    facts: Facts = facts_of(run_file.run, machine, commit, os.environ, ceilings)
     results: list[Result] = []
     left: list[str] = []
     try:
@@ -181,6 +196,7 @@ def _card_row(record: Record) -> dict[str, Any]:
         "degrees C": record.temperature_c,
         "W": record.power_w and round(record.power_w, 1),
         "busy": None if record.gpu_utilisation is None else f"{record.gpu_utilisation:.0%}",
+        "of ceiling": None if record.efficiency is None else f"{record.efficiency:.1%}",
         "mJ/sample": record.joules_per_sample and round(1000 * record.joules_per_sample, 3),
         "allocator's peak": bytes_text(record.peak_device_memory_bytes),
         "card's peak": bytes_text(record.card_peak_memory_bytes),

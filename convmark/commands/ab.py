@@ -40,8 +40,13 @@ def make_of(options: Options) -> Make:
     """Return what makes the interpreters of a comparison.
 
     Raises:
-        OptionError: there are several backends.
+        OptionError: there are several backends, or several replicas.
     """
+    if options.replicas not in (None, (1,)) or options.cluster is not None:
+        raise OptionError(
+            "[tool.convmark]: a comparison takes one replica and no cluster; convmark run measures "
+            "several"
+        )
     if len(options.backends) > 1:
         raise OptionError(
             f"--backend: a comparison has one, got {', '.join(options.backends)}; convmark run "

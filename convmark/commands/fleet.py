@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import convmark
 from convmark.ceilings import Ceiling, Key, ceilings_path, keep_ceilings, read_ceilings
+from convmark.cluster import check_options
 from convmark.commit import read_commit
 from convmark.errors import OptionError
 from convmark.fleet.campaign import Campaign
@@ -92,6 +93,15 @@ def run(options: Options, fleet: FleetOptions, *, resume: bool = False) -> tuple
         raise OptionError("--ray: must have --batch-sizes in numbers, got auto")
     if len([*options.pythons, *options.environments]) > 1:
         raise OptionError("--ray: measures in one --python or --env, got several")
+    if options.cluster and options.cluster.addresses:
+        raise OptionError("--ray: must not be given with machines of a --cluster")
+    check_options(
+        options.cluster,
+        isolation=options.isolation,
+        automatic=False,
+        copies=options.replicas or (1,),
+        backends=options.backends,
+    )
     store = Store(options.results)
     store.check_writable()
     with _connected(fleet.address) as cluster:

@@ -16,6 +16,7 @@ from convmark.auto_batch import choices_table, chosen_cases, explore
 from convmark.beforehand import Beforehand
 from convmark.case import Case
 from convmark.ceilings import ceilings_path, gather
+from convmark.cluster import check_devices, check_options
 from convmark.commit import read_commit
 from convmark.description import describe_models
 from convmark.environment import Machine, read_machine, read_state
@@ -27,6 +28,7 @@ from convmark.fleet.shard import Shard, split
 from convmark.interpreters import Interpreters
 from convmark.options import AUTO, Options
 from convmark.record import Record
+from convmark.report.scaling import scaling_table
 from convmark.report.summary import summary_table
 from convmark.report.units import duration_text
 from convmark.resume import Interrupted, expected, missing, open_interrupted, plan_hash
@@ -76,16 +78,32 @@ def run(
     """
     if shard and options.batch_sizes == AUTO:
         raise OptionError("--shard: must have --batch-sizes in numbers, got auto")
+    if shard and options.cluster and options.cluster.addresses:
+        raise OptionError("--shard: must not be given with machines of a --cluster")
     store = Store(options.results)
     store.check_writable()
+    check_options(
+        options.cluster,
+        isolation=options.isolation,
+        automatic=options.batch_sizes == AUTO,
+        copies=options.replicas or (1,),
+        backends=options.backends,
+    )
     machine = read_machine()
     whole = True
     with contextlib.ExitStack() as stack:
-        stack.enter_context(alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say))
+        # the members of a cluster may share a machine, and are one run
+        beside = options.allow_concurrent or bool(options.cluster and options.cluster.addresses)
+        stack.enter_context(alone(wait=options.wait, concurrent=beside, say=_say))
         before = Beforehand()
         paths = interpreters(options.pythons, options.environments, say=_say) or [sys.executable]
         earlier = None
         if resume is not None:
+            if options.cluster and options.cluster.addresses:
+                raise OptionError(
+                    "--resume: machines of a cluster cannot know of each other what is missing, "
+                    f"got --cluster {','.join(options.cluster.addresses)}; start a new run"
+                )
             if len(paths) > 1:
                 raise OptionError(
                     f"--resume: goes on with one run, in one interpreter, got {', '.join(paths)}"
@@ -93,8 +111,7 @@ def run(
             earlier = open_interrupted(store, machine.name, resume)
             stack.callback(earlier.run_file.close)
         planned = [_planned(path, options, stack, earlier) for path in paths]
-        for line in before.lines(machine):
-            _say(line)
+        notes = before.lines(machine)
         if shard:
             planned = [
                 _shared_out(one, options, shard, known_s or {}, number)
@@ -109,7 +126,7 @@ def run(
             try:
                 if one.part:
                     write_part(run_file.path, one.part)
-                measured = _measure(one, options, machine, run_file)
+                measured = _measure(one, options, machine, run_file, () if number else notes)
                 if describe:
                     _describe(one, options, run_file)
             except KeyboardInterrupt:
@@ -141,6 +158,7 @@ def _planned(
         for backend, its_own in found.items()
     }
     asked = cases(options, devices)
+    check_devices(asked, {backend: its_own["devices"] for backend, its_own in found.items()})
     return _Planned(measuring, asked, found, asked, earlier=earlier)
 
 
@@ -177,8 +195,18 @@ def _shared_out(
     return replace(planned, cases=mine, part=part)
 
 
-def _measure(planned: _Planned, options: Options, machine: Machine, run_file: RunFile) -> bool:
-    """Measure one interpreter's cases and print them; return whether all were."""
+def _measure(
+    planned: _Planned,
+    options: Options,
+    machine: Machine,
+    run_file: RunFile,
+    notes: Sequence[str],
+) -> bool:
+    """Measure one interpreter's cases and print them; return whether all were.
+
+    Args:
+        notes: what disturbs the machine, said once nothing is left to be refused.
+    """
     commit = read_commit(Path.cwd(), besides=[options.results.absolute()])
     asked, ask = planned.cases, planned.interpreters.answer
     hashed = plan_hash(planned.whole, options)
@@ -188,6 +216,8 @@ def _measure(planned: _Planned, options: Options, machine: Machine, run_file: Ru
     if (earlier := planned.earlier) is not None:
         results += earlier.go_on(asked, expected(options, facts, planned.found), jobs)
         _say(earlier.described(jobs))
+    for note in notes:
+        _say(note)
     path = ceilings_path(options.results, machine.name)
     facts = replace(facts, ceilings=gather(asked, ask, path, which=options.ceilings, say=_say))
 
@@ -200,8 +230,11 @@ def _measure(planned: _Planned, options: Options, machine: Machine, run_file: Ru
         with progress.on(sys.stderr, 2 * options.time_budget_s + 2) as shown:
             measure(missing(jobs, _records(results)), shown)
         whole = all(result.record.measured for result in results)
-    print(summary_table(_records(results)))
+    records = _records(results)
+    print("\n\n".join(filter(None, [summary_table(records), scaling_table(records)])))
     print(f"\n{kept(run_file)}")
+    if (elsewhere := len(records) - run_file.rows) and options.cluster:
+        print(f"{elsewhere} more over the cluster, kept by {options.cluster.addresses[0]}")
     return whole
 
 

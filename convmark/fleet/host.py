@@ -24,6 +24,7 @@ from convmark.alone import alone
 from convmark.case import Case
 from convmark.cautions import cautions
 from convmark.ceilings import Ceiling, Key, ceilings_path, gather, keep_ceilings
+from convmark.cluster import check_devices
 from convmark.commit import Commit
 from convmark.environment import read_machine, read_state
 from convmark.environments.interpreter import interpreters
@@ -150,6 +151,7 @@ class Host:
             for backend, its_own in found.items()
         }
         asked = cases(options, devices)
+        check_devices(asked, {backend: has["devices"] for backend, has in found.items()})
         machine = read_machine()
         facts = facts_of(NO_RUN, machine, self._settings.commit, os.environ)
         flags = " ".join(filter(None, [facts.flags, self._flags]))

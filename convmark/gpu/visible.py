@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from convmark.gpu.devices import Card, Gpu
 
-__all__ = ["card_of", "choosing", "visible_cards"]
+__all__ = ["alone", "card_of", "choosing", "visible_cards"]
 
 _CUDA = "CUDA_VISIBLE_DEVICES"
 _CUDA_ORDER = "CUDA_DEVICE_ORDER"
@@ -21,6 +21,19 @@ _AMD = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 def choosing(environ: Mapping[str, str]) -> dict[str, str]:
     """Return those of the variables that choose which GPUs a process sees, and in what order."""
     return {name: environ[name] for name in (_CUDA, _CUDA_ORDER, *_AMD) if name in environ}
+
+
+def alone(device: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variable that shows a process the device's GPU and no other; none for the CPU.
+
+    What it names need not be known to the driver's library: it is the word that chose it, or its
+    place among all where none did.
+    """
+    kind, _, number = device.partition(":")
+    if kind != "gpu":
+        return {}
+    words = _words(environ[_CUDA]) if _CUDA in environ else []
+    return {_CUDA: words[int(number)] if int(number) < len(words) else number}
 
 
 def card_of(device: str, gpus: Sequence[Gpu], environ: Mapping[str, str]) -> Card | None:
@@ -56,10 +69,14 @@ def _nvidia(gpus: Sequence[Gpu], environ: Mapping[str, str]) -> list[Card | None
     asked = environ.get(_CUDA)
     if asked is None:
         return ordered
-    words = [word.strip() for word in asked.split(",")]
+    words = _words(asked)
     if words[0].startswith(("GPU-", "MIG-")):
         return _by_uuid(words, gpus)
     return [ordered[place] for place in _places(words, len(ordered))]
+
+
+def _words(asked: str) -> list[str]:
+    return [word.strip() for word in asked.split(",")]
 
 
 def _first_card(gpu: Gpu) -> Card | None:

@@ -20,6 +20,7 @@ class Comparability:
     precision: str
     jit: str
     replicas: int
+    cluster: str | None
     backend: str
     threads: str
     machine: str | None
@@ -54,7 +55,10 @@ class Comparability:
         return frozenset(filter(None, (self.driver, self.cuda, self.cudnn)))
 
 
-AXES = ("model", "task", "device", "batch_size", "precision", "jit", "replicas", "threads")
+AXES = (
+    *("model", "task", "device", "batch_size", "precision", "jit", "replicas", "cluster"),
+    "threads",
+)
 _OF_A_RUN = (
     "threads",
     "machine",

@@ -96,11 +96,7 @@ class Follower:
                 if readable:
                     ended = worker.wait(0) is not None
                     continue
-                phase = self._events[-1]["event"] if self._events else "start"
-                self.overrun = (
-                    f"no sign of progress for {self._limit_s:g} s after {phase!r}; the worker was "
-                    "ended (raise --time-limit for slow models)"
-                )
+                self.overrun = self._silence()
                 worker.end()
                 return None
             data = os.read(worker.events_fd, 1 << 16)
@@ -117,6 +113,18 @@ class Follower:
                 return None
             if until and lines and self._events[-1]["event"] == until:
                 return self._events.pop()
+
+    def _silence(self) -> str:
+        last = self._events[-1] if self._events else {"event": "start"}
+        if last["event"] == "waiting":
+            return (
+                f"{last['what']}: did not come within {self._limit_s:g} s; the worker was ended "
+                "(start the same command there, with its own --index)"
+            )
+        return (
+            f"no sign of progress for {self._limit_s:g} s after {last['event']!r}; the worker was "
+            "ended (raise --time-limit for slow models)"
+        )
 
     def _take(self, line: bytes) -> bool:
         try:
@@ -141,13 +149,23 @@ class Follower:
             status=status, message=one_line(message), events=self._events, ready_s=self._ready_s
         )
 
+    def told(self) -> Answer | None:
+        """Return the failure that the worker told of, None where it told of none.
+
+        It need not be the last event: another thread of the worker may have gone on for a moment.
+        """
+        for event in reversed(self._events):
+            if event["event"] == "failed" and event.get("status") in ("error", "out_of_memory"):
+                return self.answer(event["status"], str(event.get("message", "")))
+        return None
+
     def conclude(self, status: int | None, tail: str) -> Answer:
         """Return the answer of a worker that has ended with this exit status."""
         if self._violation:
             return self.answer("crashed", self._violation + tail)
+        if (told := self.told()) is not None:
+            return told
         last = self._events[-1] if self._events else {"event": ""}
-        if last["event"] == "failed" and last.get("status") in ("error", "out_of_memory"):
-            return self.answer(last["status"], str(last.get("message", "")))
         if status == UNSAFE_FORK and not self._events:
             return self.answer(
                 "error",

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from convmark.errors import WorkerError
+from convmark.gpu.visible import alone
 from convmark.launch.follower import Answer, Follower, OnEvent, tail
 from convmark.launch.server import INTERPRETER_LOST, Server, ServerLost, Worker
 from convmark.worker.protocol import encode
@@ -137,7 +138,7 @@ class Interpreter:
         self.start()
         server = self._server or self._new_server()
         try:
-            return self._follow(server, {**request, "id": number}, began, on_event)
+            return self._follow(server, self._addressed(request, number), began, on_event)
         finally:
             if server is not self._server:
                 server.close()
@@ -155,7 +156,7 @@ class Interpreter:
         self.start()
         server = self._server or self._new_server()
         log = Path(self._logs.name) / f"{number}.log"
-        full_request = {**request, "id": number, "commands": True}
+        full_request = {**self._addressed(request, number), "commands": True}
         follower = Follower(lambda event: None, time.perf_counter(), self._time_limit_s)
         try:
             with server.serving(full_request, log) as worker:
@@ -166,6 +167,11 @@ class Interpreter:
         finally:
             if server is not self._server:
                 server.close()
+
+    def _addressed(self, request: Mapping[str, Any], number: int) -> dict[str, Any]:
+        """Return the request with its number and with what shows the worker its one GPU."""
+        device = request.get("case", {}).get("device", "cpu")
+        return {**request, "id": number, "one_gpu": alone(device, self._environ)}
 
     def _new_server(self) -> Server:
         log = Path(self._logs.name) / "server.log"
@@ -201,7 +207,7 @@ class Interpreter:
         except ServerLost as lost:
             self._drop_server()
             self._losses += 1
-            return follower.death(str(lost), lost.status, tail(log))
+            return follower.told() or follower.death(str(lost), lost.status, tail(log))
         self._losses = 0
         if server is self._server and server.process.poll() is not None:
             self._drop_server()

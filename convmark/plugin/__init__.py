@@ -63,6 +63,11 @@ def pytest_configure(config: pytest.Config) -> None:
                 "--batch-sizes: auto is of `convmark run`; pytest collects its cases, sizes and "
                 "all, before it measures"
             )
+        if options.cluster is not None:
+            raise OptionError(
+                "--cluster: is of `convmark run`; pytest measures replicas in one process, got "
+                f"{options.cluster.name}"
+            )
         config.stash[_OPTIONS_KEY] = options
         _check_resume(config.getoption(_RESUME))
     except ConvmarkError as error:
@@ -212,7 +217,8 @@ def _is_whole(config: pytest.Config) -> bool:
     chosen = ("keyword", "markexpr", "lf", "failedfirst", "deselect", "ignore", "ignore_glob")
     if any(config.getoption(name, None) for name in chosen):
         return False
-    if any(config.getoption(_dest(key)) for key in ("models", "devices", "batch_sizes")):
+    narrowing = ("models", "devices", "batch_sizes", "replicas")
+    if any(config.getoption(_dest(key)) for key in narrowing):
         return False
     return all("::" not in arg and not arg.endswith(".py") for arg in map(str, config.args))
 

@@ -130,6 +130,7 @@ class Campaign:
         Raises:
             ConvmarkError: a model, a device or the results folder is not to be had.
         """
+        from convmark.cluster import check_devices
         from convmark.interpreters import Interpreters
         from convmark.run import devices_asked_for
 
@@ -147,6 +148,8 @@ class Campaign:
         )
         for framework in self._frameworks.values():
             devices_asked_for(self.options.devices, framework["devices"])
+        found = {name: framework["devices"] for name, framework in self._frameworks.items()}
+        check_devices([case for case in self.cases if self.absent(case) is None], found)
 
     def _python(self) -> str:
         """Return the interpreter asked for, made now where it is an environment's."""
@@ -322,13 +325,15 @@ class Campaign:
         """Return the titles and texts to show at the end of the session."""
         if self._run_file is None:
             return []
+        from convmark.report.scaling import scaling_table
         from convmark.report.summary import summary_table
         from convmark.run import kept
 
         records = self.records
         words = "interrupted; " if self._interrupted else ""
         text = f"{words}{kept(self._run_file)}"
-        sections = [("convmark", f"{summary_table(records)}\n\n{text}" if records else text)]
+        tables = [summary_table(records), scaling_table(records)] if records else []
+        sections = [("convmark", "\n\n".join(filter(None, [*tables, text])))]
         if self._judgements:
             from convmark.report.verdicts import verdicts_report
 

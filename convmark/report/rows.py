@@ -221,7 +221,9 @@ def _add_names(frame: pd.DataFrame) -> None:
     """Add what the tables group by: the case's name, the hardware, whether there are figures."""
     import pandas as pd
 
-    axes = zip(*(frame[name].tolist() for name in _AXES), strict=True)
+    known = {name: frame[name] for name in _AXES}
+    known["cluster"] = frame["cluster"].where(frame["cluster"].notna(), "")
+    axes = zip(*(column.tolist() for column in known.values()), strict=True)
     frame["case"] = np.array([_case_name(*values) for values in axes], dtype=object)
     pairs = zip(frame["machine"].tolist(), frame["device"].tolist(), strict=True)
     frame["hardware"] = np.array([_hardware(*pair) for pair in pairs], dtype=object)

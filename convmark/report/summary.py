@@ -43,7 +43,10 @@ def by_case(records: Sequence[Record]) -> dict[str, list[Record]]:
     """Return the records of each case, cases in order of model, task and batch size."""
     ordered = sorted(
         records,
-        key=lambda row: (row.model, row.task != "train", row.device, row.batch_size, row.process),
+        key=lambda row: (
+            *(row.model, row.task != "train", row.device, row.batch_size),
+            *(row.replicas, row.process),
+        ),
     )
     groups: dict[str, list[Record]] = {}
     for record in ordered:

@@ -39,12 +39,12 @@ def bytes_text(value_bytes: float | None) -> str:
 
 
 def count_text(value: float | None) -> str:
-    """Return a count as G, M, k or itself."""
+    """Return a count as T, G, M, k or itself."""
     if value is None:
         return ""
     if abs(value) < 1000:
         return f"{value:g}"
-    return _scaled(value, ((1e9, "G"), (1e6, "M"), (1e3, "k")))
+    return _scaled(value, ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")))
 
 
 def rate_text(value_per_s: float | None) -> str:

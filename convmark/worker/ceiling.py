@@ -24,17 +24,21 @@ Emit = Callable[..., None]
 MakeStep = Callable[[int], Callable[[], Any]]
 
 
-def measure(backend: Any, emit: Emit) -> None:
+def measure(backend: Any, emit: Emit, sizes: int | None = None) -> None:
     """Measure both ceilings of the device in the precision that the backend is set to.
+
+    Args:
+        sizes: how many of the sizes are tried at most; a device's true ceiling may need all.
 
     Raises:
         Exception: whatever the smallest operation raises, out of memory included.
     """
     before = rivals.usage()
     pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
-    size, products_per_s = _best(backend.matrix_product, PRODUCT_SIZES, _flops, backend, pulse)
+    squares, copies = PRODUCT_SIZES[:sizes], COPY_BYTES[:sizes]
+    size, products_per_s = _best(backend.matrix_product, squares, _flops, backend, pulse)
     emit("product", matrix_size=size, flops_per_s=products_per_s)
-    copied, bytes_per_s = _best(backend.copy, COPY_BYTES, _moved_bytes, backend, pulse)
+    copied, bytes_per_s = _best(backend.copy, copies, _moved_bytes, backend, pulse)
     emit("copy", copy_bytes=copied, bytes_per_s=bytes_per_s)
     emit("state", other_cpu_share=rivals.other_cpu_share(before, rivals.usage()))
     emit("finished")

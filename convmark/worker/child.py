@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import hashlib
 import json
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -19,12 +22,16 @@ import convmark_zoo
 
 from convmark.case import Case
 from convmark.worker import ceiling, cuda, measurement
+from convmark.worker.companions import Companions, free_addresses
+from convmark.worker.membership import Place
 from convmark.worker.protocol import encode, one_line
 
 __all__ = ["answer"]
 
 MESSAGE_CHARS, HEAD_CHARS = 300, 80
 """A longer message keeps its head and its end."""
+LINGER_S = 0.5
+"""A process of a cluster stays so long at its end: others may still fetch what it has sent."""
 
 Emit = Callable[..., None]
 
@@ -35,9 +42,14 @@ def answer(request: dict[str, Any], framework: Any, descriptors: list[int]) -> i
     Args:
         descriptors: the pipe of events first; with `commands` in the request that of commands last.
     """
+    cluster = request.get("cluster") or {}
+    if "processes" in cluster:
+        return _answer_together(request, framework, descriptors)
+    told = {"failed", "finished"} if cluster.get("companion") else None
 
     def emit(event: str, **fields: Any) -> None:
-        _write_all(descriptors[0], encode({"event": event, **fields}))
+        if told is None or event in told:
+            _write_all(descriptors[0], encode({"event": event, **fields}))
 
     try:
         if request.get("commands"):
@@ -54,7 +66,26 @@ def answer(request: dict[str, Any], framework: Any, descriptors: list[int]) -> i
         if isinstance(error, KeyboardInterrupt):
             raise
         return 0
+    if cluster:
+        time.sleep(LINGER_S)
     return 0
+
+
+def _answer_together(request: dict[str, Any], framework: Any, descriptors: list[int]) -> int:
+    """Answer as the first of several processes on this machine; the others are forked here."""
+    addresses = free_addresses(request["cluster"]["processes"])
+
+    def in_place(index: int, **more: Any) -> dict[str, Any]:
+        cluster = {"addresses": addresses, "index": index, "one_machine": True, **more}
+        return {**request, "cluster": cluster}
+
+    def accompany(index: int, events: int) -> int:
+        return answer(in_place(index, companion=True), framework, [events])
+
+    works = [functools.partial(accompany, index) for index in range(1, len(addresses))]
+    with Companions(works, descriptors) as companions:
+        companions.watch(lambda event: _write_all(descriptors[0], encode(event)))
+        return answer(in_place(0, companions=companions.pids), framework, descriptors)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
@@ -125,9 +156,14 @@ def _source(name: str) -> list[str] | None:
     return [name.partition(":")[0], os.path.abspath(file)] if file else None
 
 
-def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Case, Any]:
-    """Set the framework up for the request's case; return the case and its model's builder."""
+def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Case, Any, Any]:
+    """Set the framework up for the request's case; return case, builder of the model, backend."""
     case = Case(**request["case"])
+    place = Place.told(request.get("cluster"))
+    if case.replicas > 1:
+        framework = framework.replicated(case.replicas, place)
+    if not framework.chooses_gpus:  # nothing has looked at a GPU yet
+        os.environ.update(request.get("one_gpu") or {})
     framework.configure(
         device=case.device,
         threads=case.threads,
@@ -136,20 +172,45 @@ def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
     )
     emit("ready")
     emit("environment", **_versions(framework))
-    return case, convmark_zoo.builder(case.model)
+    if case.replicas > 1:
+        _join(request, framework, place, emit)
+    return case, convmark_zoo.builder(case.model), framework
+
+
+def _join(request: dict[str, Any], framework: Any, place: Place | None, emit: Emit) -> None:
+    """Have the replicas come together, and those of all processes measure the same.
+
+    Raises:
+        CaseFailure: another process was asked for something else.
+    """
+    if place is not None:
+        emit("waiting", what=", ".join(place.others))
+    framework.join()
+    if place is None:
+        return
+    its_own = ("id", "cluster", "one_gpu")
+    common = {name: value for name, value in request.items() if name not in its_own}
+    digest = hashlib.sha256(json.dumps(common, sort_keys=True).encode()).digest()
+    asked = float(int.from_bytes(digest[:6], "big"))  # 48 bits: exact in a float
+    if len(set(framework.everywhere(asked))) > 1:
+        raise measurement.CaseFailure(
+            f"{request['case']['model']}: the machines of the cluster measure different cases; "
+            "start the same command on each, with the same options but --index"
+        )
+    emit("joined")
 
 
 def _take_turns(
     request: dict[str, Any], framework: Any, emit: Emit, commands: Iterable[dict[str, Any]]
 ) -> None:
-    case, builder = _make_ready(request, framework, emit)
+    case, builder, framework = _make_ready(request, framework, emit)
     plan = measurement.Plan(seed=request["seed"], time_budget_s=request["time_budget_s"])
     sizes = request.get("with_sizes", False)
     measurement.take_turns(case, builder, plan, framework, emit, commands, with_sizes=sizes)
 
 
 def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:
-    case, builder = _make_ready(request, framework, emit)
+    case, builder, framework = _make_ready(request, framework, emit)
     if request["smoke"]:
         measurement.smoke(case, builder, request["seed"], framework, emit)
     else:
@@ -162,7 +223,7 @@ def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:
 
 
 def _probe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
-    case, builder = _make_ready(request, framework, emit)
+    case, builder, framework = _make_ready(request, framework, emit)
     measurement.prove_instruments(
         case, builder, request["seed"], framework, emit, request["known_bytes"]
     )
@@ -170,15 +231,15 @@ def _probe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
 
 def _describe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     """Tell the model layer by layer; nothing is run."""
-    case, builder = _make_ready(request, framework, emit)
+    case, builder, framework = _make_ready(request, framework, emit)
     layers = measurement.described_layers(case, builder, request["seed"], framework, emit)
     emit("described", layers=[dataclasses.asdict(layer) for layer in layers])
     emit("finished")
 
 
 def _ceiling(request: dict[str, Any], framework: Any, emit: Emit) -> None:
-    _make_ready(request, framework, emit)
-    ceiling.measure(framework, emit)
+    _, _, framework = _make_ready(request, framework, emit)
+    ceiling.measure(framework, emit, request.get("sizes"))
 
 
 _KINDS = {

@@ -82,7 +82,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     )
     _prove(case, 1, backend.fingerprint(token), emit)
 
-    switches, before = _involuntary_switches(), rivals.usage()
+    switches, before = _involuntary_switches(), rivals.usage(companions=backend.companions)
     with timing.quiet_collector():
         warm = timing.warm_up(step, backend, plan.time_budget_s, pulse, _proof(case, backend, emit))
         emit("warm_up", steps=warm.steps, steady=warm.steady)
@@ -130,7 +130,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     emit(
         "state",
         load_average_1min=os.getloadavg()[0],
-        other_cpu_share=rivals.other_cpu_share(before, rivals.usage()),
+        other_cpu_share=rivals.other_cpu_share(before, rivals.usage(companions=backend.companions)),
         involuntary_context_switches=_involuntary_switches() - switches,
     )
     emit("finished")
@@ -219,7 +219,8 @@ def described_layers(
 
 def _build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> Any:
     gc.collect()
-    model = builder()
+    with backend.scope():
+        model = builder()
     if not backend.is_model(model):
         raise CaseFailure(
             f"{case.model}: the builder must return a keras.Model, it returned "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 __all__ = ["Usage", "other_cpu_share", "usage"]
@@ -24,18 +24,19 @@ class Usage:
     busy_s: float
     """Not idle, of all programs, stolen time included."""
     own_s: float
-    """Of this process and those of its children that have ended."""
+    """Of this process, its children that have ended, and others that are the case's too."""
     wall_s: float
     cpus: int
 
 
-def usage(read: Callable[[], str] | None = None) -> Usage | None:
+def usage(read: Callable[[], str] | None = None, companions: Iterable[int] = ()) -> Usage | None:
     """Return the CPU time up to now; None where the kernel does not tell it.
 
     Args:
         read: gives the text of /proc/stat.
+        companions: other processes of the same case, which are no rivals.
 
-    Source: proc_stat(5); its unit is the clock tick.
+    Source: proc_stat(5), proc_pid_stat(5); their unit is the clock tick.
     """
     try:
         text = (read or _proc_stat)()
@@ -50,7 +51,7 @@ def usage(read: Callable[[], str] | None = None) -> Usage | None:
             cpus += 1
     if not cpus:
         return None
-    own_s = sum(os.times()[:4])
+    own_s = sum(os.times()[:4]) + sum(map(_cpu_s, companions))
     return Usage(ticks / os.sysconf("SC_CLK_TCK"), own_s, time.monotonic(), cpus)
 
 
@@ -60,6 +61,16 @@ def other_cpu_share(before: Usage | None, now: Usage | None) -> float | None:
         return None
     others_s = (now.busy_s - before.busy_s) - (now.own_s - before.own_s)
     return min(1.0, max(0.0, others_s / (now.cpus * (now.wall_s - before.wall_s))))
+
+
+def _cpu_s(pid: int) -> float:
+    """Return the CPU time of a process; 0 where it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as line:
+            fields = line.read().rpartition(")")[2].split()  # its name may hold spaces
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def _proc_stat() -> str:

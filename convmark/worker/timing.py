@@ -1,6 +1,8 @@
 """The timed loops: warm-up, steps, windows and rounds. Every timed step ends in a device sync.
 
 Backend, step, clocks and seeds are handed in, so a test can run each loop on a clock of its own.
+Where several processes share a case, `agreed` gives all of them the slowest one's seconds: what a
+loop decides by its times, such as whether to go on, all of them decide alike.
 """
 
 from __future__ import annotations
@@ -128,7 +130,7 @@ def timed_step(step: Step, backend: Any, clock: Clock = time.perf_counter) -> tu
     began = clock()
     token = step()
     backend.synchronise(token)
-    return clock() - began, token
+    return backend.agreed(clock() - began), token
 
 
 def warm_up(
@@ -183,7 +185,7 @@ def steps(
     while not _enough_steps(len(times_s), spent_s, budget_s):
         began = clock()
         backend.synchronise(step())
-        seconds = clock() - began
+        seconds = backend.agreed(clock() - began)
         times_s.append(seconds)
         spent_s += seconds
         pulse.beat("steps")
@@ -223,7 +225,7 @@ def windows(
             for _ in range(count):
                 token = step()
             backend.synchronise(token)
-            times_s.append(clock() - began)
+            times_s.append(backend.agreed(clock() - began))
             run_steps += count
             pulse.beat("windows")
             if min(times_s) < MIN_WINDOW_S and len(times_s) >= number:
@@ -265,6 +267,7 @@ def rounds(
             backend.synchronise(run())
             seconds = clock() - began
             cpu_s.append(cpu_clock() - cpu_began)
+            seconds = backend.agreed(seconds)
             wall_s.append(seconds)
             spent_s += seconds
         pulse.beat("rounds")

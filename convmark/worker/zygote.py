@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import array
 import contextlib
-import ctypes
 import faulthandler
 import gc
 import json
@@ -23,6 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from convmark.worker import backends
+from convmark.worker.companions import die_with_parent
 from convmark.worker.protocol import (
     DATAGRAM_BYTES,
     PROTOCOL_VERSION,
@@ -33,8 +33,6 @@ from convmark.worker.protocol import (
 
 __all__ = ["serve"]
 
-_PR_SET_PDEATHSIG = 1
-
 Answer = Callable[[dict[str, Any], list[int]], int]
 """Answers one request through its descriptors (events first) and returns the exit status."""
 
@@ -43,7 +41,7 @@ def serve(*, control_fd: int, backend: str, fork: bool) -> None:
     """Answer requests until the harness closes its end of the control socket."""
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
-    _die_with_parent()
+    die_with_parent()
     try:
         framework = backends.load(backend)
         from convmark.worker import child  # needs NumPy, so it fails where the framework does
@@ -62,13 +60,6 @@ def serve(*, control_fd: int, backend: str, fork: bool) -> None:
         _serve_forking(control, answer, framework.untouched)
     else:
         _serve_in_place(control, answer)
-
-
-def _die_with_parent() -> None:
-    """Have the kernel end this process when its parent ends, where the kernel can (Linux)."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _receive(control: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
@@ -180,7 +171,7 @@ def _become_child(inherited: list[int], answer: Callable[[], int], descriptors: 
     status = 1
     try:
         os.setsid()
-        _die_with_parent()
+        die_with_parent()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for descriptor in inherited:

@@ -14,9 +14,15 @@ if TYPE_CHECKING:
 __all__ = ["architectures", "pareto", "pareto_front", "setting"]
 
 _COLUMNS = (
-    *("hardware", "model", "task", "batch_size", "precision", "jit", "replicas", "threads"),
-    *("backend", "throughput_samples_per_s", "step_time_p50_s", "spread", "step_time_p99_s"),
-    *("time_to_first_step_s", "peak_host_memory_bytes", "peak_device_memory_bytes", "n", "source"),
+    *("hardware", "model", "task", "batch_size", "precision", "jit", "replicas", "cluster"),
+    *("threads", "backend", "throughput_samples_per_s", "step_time_p50_s", "spread"),
+    *(
+        "step_time_p99_s",
+        "time_to_first_step_s",
+        "peak_host_memory_bytes",
+        "peak_device_memory_bytes",
+    ),
+    *("n", "source"),
     *("parameters", "flops_per_sample", "model_bytes", "joules_per_sample", "accuracy"),
     *("efficiency", "framework", "case"),
 )
@@ -30,10 +36,16 @@ def setting(row: Any) -> str:
     if row["threads"] != "default":
         parts.append(f"{row['threads']} thread" + "s" * (row["threads"] != "1"))
     if row["replicas"] > 1:
-        parts.append(f"{int(row['replicas'])} replicas")
+        parts.append(f"{int(row['replicas'])} replicas{_spread(str(row['cluster']))}")
     if row["backend"] != "tensorflow":
         parts.append(row["backend"])
     return ", ".join(parts)
+
+
+def _spread(cluster: str) -> str:
+    if not cluster:
+        return ""
+    return f" over {cluster.removeprefix('hosts')} machines" if cluster != "local" else " (local)"
 
 
 def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:

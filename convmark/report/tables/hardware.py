@@ -22,7 +22,10 @@ __all__ = ["GEOMETRIC_MEAN", "check_prices", "hardware"]
 
 GEOMETRIC_MEAN = "geometric mean"
 
-_SAME = ("model", "task", "batch_size", "precision", "jit", "replicas", "threads", "backend")
+_SAME = (
+    *("model", "task", "batch_size", "precision", "jit", "replicas", "cluster", "threads"),
+    "backend",
+)
 _SOFTWARE = ("framework", "keras", "python", "driver", "measurement_version")
 
 Key = tuple[Any, ...]

@@ -22,9 +22,9 @@ CONFIDENCE = 0.95
 POINT = ["source", "hardware", "case"]
 _FIRST = (
     *("run", "started", "commit", "dirty", "model", "task", "device", "batch_size", "precision"),
-    *("jit", "replicas", "threads", "backend", "machine", "cpu", "gpu", "python", "tensorflow"),
-    *("keras", "driver", "parameters", "model_bytes", "flops_per_sample", "measurement_version"),
-    *("framework", "processes", "not_judged"),
+    *("jit", "replicas", "cluster", "threads", "backend", "machine", "cpu", "gpu", "python"),
+    *("tensorflow", "keras", "driver", "parameters", "model_bytes", "flops_per_sample"),
+    *("measurement_version", "framework", "processes", "not_judged"),
 )
 """Facts that the processes of a point share: of the first that has one."""
 
@@ -50,6 +50,7 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
 
     groups = frame.groupby(POINT, observed=True, sort=False)
     first = groups[[name for name in _FIRST if name in frame]].first()
+    first["cluster"] = first["cluster"].where(first["cluster"].notna(), "")  # to group by
     measured = frame[frame["measured"]]
     figures = measured.groupby(POINT, observed=True, sort=False)
     names = [name for name in dict.fromkeys(_MEDIANS) if name in frame and name not in first]

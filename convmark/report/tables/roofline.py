@@ -28,6 +28,7 @@ _HALF_BYTES = 2
 CEILINGS = ("peak_flops_per_s", "peak_bytes_per_s")
 _COLUMNS = (
     *("hardware", "model", "task", "batch_size", "precision", "jit", "threads", "replicas"),
+    "cluster",
     *("backend", "throughput_samples_per_s", "flops_per_sample", "parameters", "n"),
     *("bytes_per_sample", *CEILINGS),
 )
@@ -62,7 +63,8 @@ def roofline(table: pd.DataFrame, traffic_elements: Mapping[str, int | None]) ->
     records = []
     for row in rows:
         moved = _bytes(row, traffic_elements.get(str(row["model"])))
-        if moved and all(row[name] > 0 for name in (*CEILINGS, "flops_per_sample")):
+        alone = row["replicas"] == 1  # the ceilings are one device's
+        if alone and moved and all(row[name] > 0 for name in (*CEILINGS, "flops_per_sample")):
             records.append(_record(row, moved))
     records.sort(key=lambda row: (row["group"], row["model"]))
     return table_of(

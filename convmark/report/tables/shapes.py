@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.report.tables.architectures import setting
 from convmark.report.tables.points import latest, records_of
 from convmark.report.tables.table import Table, heading, table_of
+from convmark.statistics import scaling_efficiency
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +19,7 @@ QUANTILES = ("min", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "max")
 
 _AXES = ("hardware", "model", "task", "batch_size", "precision", "jit", "threads", "backend")
 _COLUMNS = (
-    *(*_AXES, "replicas", "case", "throughput_samples_per_s", "n"),
+    *(*_AXES, "replicas", "cluster", "case", "throughput_samples_per_s", "n"),
     *(f"step_time_{name}_s" for name in QUANTILES),
 )
 
@@ -27,7 +28,7 @@ def _groups(
     rows: Iterable[dict[str, Any]], but: Sequence[str]
 ) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
     """Return the rows that agree in all axes but those named."""
-    names = [name for name in (*_AXES, "replicas") if name not in but]
+    names = [name for name in (*_AXES, "replicas", "cluster") if name not in but]
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         found.setdefault(tuple(row[name] for name in names), []).append(row)
@@ -90,14 +91,17 @@ def distribution(table: pd.DataFrame) -> Table:
 
 def scaling(table: pd.DataFrame) -> Table:
     """Return the efficiency of each number of replicas against one replica of the same case."""
-    groups = _groups(records_of(latest(table), _COLUMNS), but=["replicas", "hardware"])
+    groups = _groups(records_of(latest(table), _COLUMNS), but=["replicas", "cluster"])
     records = []
     for rows in groups.values():
-        for machine in sorted({_machine(row) for row in rows}):
-            same = [row for row in rows if _machine(row) == machine]
-            single = next((row for row in same if row["replicas"] == 1), None)
-            if single is not None and len(same) > 1:
-                records += [_efficiency(row, single, machine) for row in same]
+        known = [row for row in rows if row["throughput_samples_per_s"] > 0]
+        single = next((row for row in known if row["replicas"] == 1), None)
+        if single is None:
+            continue
+        spread = [row for row in known if row["replicas"] > 1]
+        for cluster in sorted({str(row["cluster"]) for row in spread}):
+            same = [single, *(row for row in spread if row["cluster"] == cluster)]
+            records += [_efficiency(row, single, cluster) for row in same]
     records.sort(key=lambda row: (row["series"], row["replicas"]))
     return table_of(
         "scaling",
@@ -115,14 +119,13 @@ def scaling(table: pd.DataFrame) -> Table:
     )
 
 
-def _machine(row: dict[str, Any]) -> str:
-    """Return the hardware without the device's number: replicas have one each."""
-    return str(row["hardware"]).partition(":")[0]
-
-
-def _efficiency(row: dict[str, Any], single: dict[str, Any], machine: str) -> dict[str, Any]:
+def _efficiency(row: dict[str, Any], single: dict[str, Any], cluster: str) -> dict[str, Any]:
+    """Return a row of the series of the case on one hardware and one way of spreading it."""
     alone = {**row, "replicas": 1}
+    # replicas have a device each, so the device's number is no part of the series
+    machine = str(row["hardware"]).partition(":")[0]
     words = [machine, row["model"], row["task"], f"batch {int(row['batch_size'])}", setting(alone)]
-    ratio = row["throughput_samples_per_s"] / single["throughput_samples_per_s"]
-    series = ", ".join(filter(None, words))
-    return {**row, "series": series, "efficiency": ratio / row["replicas"]}
+    ratio = scaling_efficiency(
+        row["throughput_samples_per_s"], int(row["replicas"]), single["throughput_samples_per_s"]
+    )
+    return {**row, "series": ", ".join(filter(None, [*words, cluster])), "efficiency": ratio}

@@ -14,12 +14,7 @@ import numpy as np
 from convmark_zoo.keras_api import keras
 
 from convmark.worker import reference
-from convmark.worker.backends.keras3 import (
-    Keras3Backend,
-    cuda_versions,
-    distribution_version,
-    only_visible_gpu,
-)
+from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, distribution_version
 from convmark.worker.backends.keras_model import dtype_policy
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, square_matrices, training_batch
@@ -66,7 +61,9 @@ class Jax(Keras3Backend):
         return ["cpu", *(f"gpu:{index}" for index in range(len(gpus)))]
 
     def configure(self, *, device: str, threads: str, precision: str, seed: int) -> None:
-        """Make one device alone visible and set threads, precision and seeds, before any work.
+        """Take the device and set threads, precision and seeds, before any work.
+
+        The environment shows the process one GPU alone.
 
         Raises:
             RuntimeError: JAX does not see the GPU.
@@ -76,7 +73,6 @@ class Jax(Keras3Backend):
         if device == "cpu":
             jax.config.update("jax_platforms", "cpu")
         else:
-            only_visible_gpu(device)
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
             if jax.devices()[0].platform != "gpu":
                 raise RuntimeError(f"{device}: JAX sees no GPU, only {jax.devices()[0].platform}")

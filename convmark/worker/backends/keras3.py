@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +13,7 @@ from convmark_zoo.keras_api import KERAS_VERSION, keras
 from convmark.worker.backends.keras_model import KerasBackend, ends_in_softmax, root_mean_square
 from convmark.worker.backends.synthetic import Batch
 
-__all__ = ["Keras3Backend", "cuda_versions", "distribution_version", "only_visible_gpu"]
+__all__ = ["Keras3Backend", "cuda_versions", "distribution_version"]
 
 if KERAS_VERSION < (3, 0):
     raise ImportError("JAX and PyTorch need Keras 3: pip install 'keras>=3'")
@@ -22,6 +21,8 @@ if KERAS_VERSION < (3, 0):
 
 class Keras3Backend(KerasBackend):
     """A backend whose operations are those of `keras.ops`."""
+
+    chooses_gpus = False
 
     def fingerprint(self, token: tuple[Any, Any]) -> float:
         """The loss, or the output's root mean square; not finite where any output is not."""
@@ -66,18 +67,6 @@ class Keras3Backend(KerasBackend):
             return sum((ops.cast(term, "float32") for term in own), of_output(output, targets))
 
         return loss
-
-
-def only_visible_gpu(device: str) -> None:
-    """Make one GPU the only one that this process sees, before anything has looked at any.
-
-    Args:
-        device: `gpu:N`, the Nth of those that this process may see now.
-    """
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    index = int(device.removeprefix("gpu:"))
-    chosen = visible.split(",")[index] if visible else str(index)
-    os.environ["CUDA_VISIBLE_DEVICES"] = chosen
 
 
 def cuda_versions() -> dict[str, str | None]:

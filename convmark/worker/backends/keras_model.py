@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -19,6 +20,18 @@ class KerasBackend:
     """The part of a backend that no framework's own operation is needed for."""
 
     keras = keras
+    chooses_gpus = True
+    """Whether `configure` chooses among the GPUs that are seen; else the environment must."""
+    companions: tuple[int, ...] = ()
+    """Other processes on this machine that share the case."""
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """What a model is built in."""
+        return contextlib.nullcontext()
+
+    def agreed(self, seconds: float) -> float:
+        """The seconds that all processes of the case go by: the slowest one's."""
+        return seconds
 
     def is_model(self, candidate: Any) -> bool:
         return isinstance(candidate, keras.Model)

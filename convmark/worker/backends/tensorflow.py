@@ -12,14 +12,11 @@ import tensorflow as tf
 from convmark_zoo.keras_api import keras
 
 from convmark.worker import reference
-from convmark.worker.backends.keras_model import (
-    KerasBackend,
-    dtype_policy,
-    ends_in_softmax,
-    root_mean_square,
-)
+from convmark.worker.backends.keras_model import KerasBackend, dtype_policy, root_mean_square
 from convmark.worker.backends.step import Step
-from convmark.worker.backends.synthetic import Batch, images, square_matrices, training_batch
+from convmark.worker.backends.synthetic import images, square_matrices, training_batch
+from convmark.worker.backends.tensorflow_training import gradients_of, loss_of, pairs, sgd
+from convmark.worker.membership import Place
 
 __all__ = ["TensorFlow"]
 
@@ -67,16 +64,31 @@ class TensorFlow(KerasBackend):
         if threads != "default":
             tf.config.threading.set_intra_op_parallelism_threads(int(threads))
             tf.config.threading.set_inter_op_parallelism_threads(int(threads))
-        if device == "cpu":
-            tf.config.set_visible_devices([], "GPU")
-        else:
-            chosen = tf.config.list_physical_devices("GPU")[int(device.removeprefix("gpu:"))]
-            tf.config.set_visible_devices([chosen], "GPU")
-            tf.config.experimental.set_memory_growth(chosen, True)
-            self._device = "GPU:0"
+        self._make_visible(device)
         tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
         keras.mixed_precision.set_global_policy(dtype_policy(precision))
         keras.utils.set_random_seed(seed)
+
+    def _make_visible(self, device: str) -> None:
+        if device == "cpu":
+            tf.config.set_visible_devices([], "GPU")
+        else:
+            self._make_gpus_visible(int(device.removeprefix("gpu:")), 1)
+
+    def _make_gpus_visible(self, first: int, count: int) -> None:
+        chosen = tf.config.list_physical_devices("GPU")[first : first + count]
+        if len(chosen) < count:
+            raise RuntimeError(f"TensorFlow sees no {count} GPUs from gpu:{first} on")
+        tf.config.set_visible_devices(chosen, "GPU")
+        for gpu in chosen:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        self._device = "GPU:0"
+
+    def replicated(self, replicas: int, place: Place | None) -> TensorFlow:
+        """Return the backend of a case of several replicas, in place of this one."""
+        from convmark.worker.backends.tensorflow_replicas import ReplicatedTensorFlow
+
+        return ReplicatedTensorFlow(replicas, place)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         return isinstance(error, tf.errors.ResourceExhaustedError)
@@ -108,22 +120,14 @@ class TensorFlow(KerasBackend):
         batch = training_batch(
             self.sample_shape(model), self._output_shapes(model), batch_size, seed
         )
-        loss_of = _loss(model, batch)
-        optimizer = keras.optimizers.SGD(learning_rate)
-        if keras.mixed_precision.global_policy().name == "mixed_float16":
-            optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
         variables = model.trainable_variables
-        optimizer.build(variables)
+        optimizer = sgd(learning_rate, variables)
+        differentiated = gradients_of(model, loss_of(model, batch), optimizer)
 
         @tf.function(jit_compile=compiled)  # type: ignore[untyped-decorator]
         def train(pictures: Any, targets: Any) -> Any:
-            with tf.GradientTape() as tape:
-                loss = loss_of(model(pictures, training=True), targets)
-                if model.losses:
-                    loss += tf.add_n([tf.cast(term, tf.float32) for term in model.losses])
-                scaled = _scaled(optimizer, loss)
-            gradients = _unscaled(optimizer, tape.gradient(scaled, variables))
-            optimizer.apply_gradients(_pairs(gradients, variables))
+            loss, gradients = differentiated(pictures, targets)
+            optimizer.apply_gradients(pairs(gradients, variables))
             return loss, loss
 
         return self._step(train, (batch.images, batch.targets))
@@ -194,7 +198,7 @@ class TensorFlow(KerasBackend):
                 logits = _reference_logits(batch, variables)
                 losses = tf.nn.sparse_softmax_cross_entropy_with_logits(classes, logits)
                 loss = tf.reduce_mean(losses)
-            for variable, gradient in _pairs(variables, tape.gradient(loss, variables)):
+            for variable, gradient in pairs(variables, tape.gradient(loss, variables)):
                 variable.assign_sub(reference.LEARNING_RATE * gradient)
             return loss, loss
 
@@ -213,46 +217,6 @@ class TensorFlow(KerasBackend):
         return list(tf.nest.flatten(structure))
 
 
-def _loss(model: Any, batch: Batch) -> Callable[[Any, Any], Any]:
-    """Return the loss of outputs and targets: cross-entropy of classes, else squared error."""
-    if batch.classes:
-        cross_entropy = keras.losses.SparseCategoricalCrossentropy(
-            from_logits=not ends_in_softmax(model)
-        )
-
-        def class_loss(output: Any, targets: Any) -> Any:
-            (scores,) = tf.nest.flatten(output)
-            return cross_entropy(targets[0], tf.cast(scores, tf.float32))
-
-        return class_loss
-
-    def squared_error(output: Any, targets: Any) -> Any:
-        pairs = _pairs(tf.nest.flatten(output), targets)
-        return tf.add_n(
-            [tf.reduce_mean(tf.square(tf.cast(got, tf.float32) - want)) for got, want in pairs]
-        )
-
-    return squared_error
-
-
-@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]  # TensorFlow's
-def _pairs(first: Any, second: Any) -> list[tuple[Any, Any]]:
-    """Pair equally many; in traced code TensorFlow 2.12's own zip, without `strict`, would run."""
-    return list(zip(first, second, strict=True))
-
-
-def _scaled(optimizer: Any, loss: Any) -> Any:
-    if hasattr(optimizer, "get_scaled_loss"):  # Keras 2
-        return optimizer.get_scaled_loss(loss)
-    return optimizer.scale_loss(loss) if hasattr(optimizer, "scale_loss") else loss
-
-
-def _unscaled(optimizer: Any, gradients: Any) -> Any:
-    if hasattr(optimizer, "get_unscaled_gradients"):  # Keras 2; Keras 3 does it when applying
-        return optimizer.get_unscaled_gradients(gradients)
-    return gradients
-
-
 def _reference_logits(images: Any, variables: Any) -> Any:
     kernel_1, bias_1, kernel_2, bias_2, *dense = variables
     maps = tf.tanh(tf.nn.conv2d(images, kernel_1, 1, "SAME") + bias_1)
@@ -260,6 +224,6 @@ def _reference_logits(images: Any, variables: Any) -> Any:
     maps = tf.tanh(tf.nn.conv2d(maps, kernel_2, 1, "VALID") + bias_2)
     maps = tf.nn.avg_pool2d(maps, 2, 2, "VALID")
     values = tf.reshape(maps, [-1, 400])
-    for weight, bias in _pairs(dense[:-2:2], dense[1:-2:2]):
+    for weight, bias in pairs(dense[:-2:2], dense[1:-2:2]):
         values = tf.tanh(tf.matmul(values, weight) + bias)
     return tf.matmul(values, dense[-2]) + dense[-1]

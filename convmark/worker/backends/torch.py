@@ -14,7 +14,7 @@ from convmark_zoo.keras_api import keras
 from torch.nn import functional
 
 from convmark.worker import reference
-from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, only_visible_gpu
+from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions
 from convmark.worker.backends.keras_model import dtype_policy
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, square_matrices, training_batch
@@ -58,12 +58,14 @@ class Torch(Keras3Backend):
         return ["cpu", *(f"gpu:{index}" for index in range(torch.cuda.device_count()))]
 
     def configure(self, *, device: str, threads: str, precision: str, seed: int) -> None:
-        """Make one device alone visible and set threads, precision and seeds, before any work."""
+        """Take the device and set threads, precision and seeds, before any work.
+
+        The environment shows the process one GPU alone.
+        """
         if threads != "default":
             torch.set_num_threads(int(threads))
             torch.set_num_interop_threads(int(threads))
         if device != "cpu":
-            only_visible_gpu(device)
             self._device = torch.device("cuda")
         keras.device(self._device.type).__enter__()  # for as long as the process lives
         _set_tf32(precision == "tf32")

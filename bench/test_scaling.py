@@ -1,0 +1,13 @@
+"""Throughput of replicas at a fixed batch each: of `--replicas`, or up to the GPUs there are."""
+
+from typing import Any
+
+import pytest
+
+from convmark.plugin.replay import Measured
+from convmark.suites import SCALING
+
+
+@pytest.mark.convmark(SCALING)
+def test_scaling(measured: Measured, benchmark: Any) -> None:
+    measured.replay(benchmark)

@@ -1,0 +1,119 @@
+"""A cluster on this machine: the worker forks the other processes of its case and watches them.
+
+They stay in its process group, so whoever ends the worker ends them too; one of them that fails
+ends the worker, which would wait for it for ever in the framework's own code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+__all__ = ["Companions", "die_with_parent", "free_addresses"]
+
+OWN_WORD_S = 1.0
+"""What makes one process fail often makes all of them fail: the first then speaks for itself."""
+_PR_SET_PDEATHSIG = 1
+
+Work = Callable[[int], int]
+"""Works, writes its events to the descriptor, and returns the exit status."""
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when its parent ends, where the kernel can (Linux)."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def free_addresses(count: int) -> list[str]:
+    """Return so many different addresses on 127.0.0.1 that nothing listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+
+
+class Companions:
+    """The other processes; a context manager that ends them all."""
+
+    def __init__(self, works: Sequence[Work], inherited: Sequence[int]) -> None:
+        """Fork one process per work, before the framework has run anything.
+
+        Args:
+            inherited: descriptors of this process that are none of theirs.
+        """
+        self.pids: list[int] = []
+        self._readers: list[int] = []
+        self._over = False
+        for work in works:
+            self._fork(work, inherited)
+
+    def __enter__(self) -> Companions:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._over = True
+        for pid in self.pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+    def watch(self, report: Callable[[dict[str, Any]], None]) -> None:
+        """From now on report the failure of any of them as an event, and end this process."""
+        for number, reader in enumerate(self._readers, 2):
+            arguments = (number, reader, report)
+            threading.Thread(target=self._watch, args=arguments, daemon=True).start()
+
+    def _fork(self, work: Work, inherited: Sequence[int]) -> None:
+        reader, writer = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # as in the zygote: no threads work
+            pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                die_with_parent()
+                for descriptor in (*inherited, reader, *self._readers):
+                    os.close(descriptor)
+                status = work(writer)
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(status)
+        os.close(writer)
+        self.pids.append(pid)
+        self._readers.append(reader)
+
+    def _watch(self, number: int, reader: int, report: Callable[[dict[str, Any]], None]) -> None:
+        written = b"".join(iter(lambda: os.read(reader, 1 << 16), b""))
+        os.close(reader)
+        last = json.loads(written.splitlines()[-1]) if written.endswith(b"\n") else {}
+        if last.get("event") == "finished":
+            return
+        time.sleep(OWN_WORD_S)
+        if self._over:
+            return
+        said = last.get("message") or "ended without a word"
+        report(
+            {
+                "event": "failed",
+                "status": last.get("status", "error"),
+                "message": f"process {number} of the cluster: {said}",
+            }
+        )
+        os._exit(0)
