@@ -12,6 +12,7 @@ from convmark.report.tables.applications import applications
 from convmark.report.tables.architectures import architectures, pareto
 from convmark.report.tables.hardware import check_prices, hardware
 from convmark.report.tables.history import history, step_time_verdicts
+from convmark.report.tables.nodes import differing, nodes
 from convmark.report.tables.overview import machines, troubles
 from convmark.report.tables.points import points
 from convmark.report.tables.roofline import roofline
@@ -25,7 +26,7 @@ STYLES = ("full", "applications")
 FIRST = ("verdicts", "troubles", "machines", "applications")
 """Tables that a job summary shows unfolded."""
 
-_WHERE_KNOWN = ("roofline", "scaling")
+_WHERE_KNOWN = ("nodes", "roofline", "scaling")
 """Tables that appear only where rows have what they need."""
 
 
@@ -67,9 +68,11 @@ def build(
         found = [applications(table, depths)]
     else:
         labels = [run.label for run in rows.runs]
+        beside = nodes(rows.frame)
         found = [
-            troubles(table, labels),
+            troubles(table, labels, differing(beside)),
             machines(rows.frame),
+            beside,
             architectures(table, labels),
             hardware(rows.frame, prices or {}),
             history(table, rows.runs, step_time_verdicts(rows.runs)),
