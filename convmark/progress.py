@@ -85,11 +85,15 @@ class PlainProgress(Silence):
         self._guess_s = guess_s
         self._clock = clock
         self._total = 0
+        self._over = 0
         self._began_s = 0.0
         self._left = TimeLeft((), guess_s)
 
     def planned(self, jobs: Sequence[Job]) -> None:
-        self._total = max((job.order for job in jobs), default=0)
+        orders = [job.order for job in jobs]
+        at_the_end = orders == list(range(orders[0], orders[0] + len(jobs))) if jobs else False
+        self._over = orders[0] - 1 if at_the_end else 0  # of a run that goes on
+        self._total = self._over + len(jobs)
         self._left = TimeLeft(jobs, self._guess_s)
         self._write_line(
             f"convmark: {len(jobs)} processes to measure, about "
@@ -105,8 +109,9 @@ class PlainProgress(Silence):
 
     def ended(self, job: Job, record: Record) -> None:
         self._left.ended(job, self._clock() - self._began_s)
+        self._over += 1
         line = (
-            f"[{job.order:>{len(str(self._total))}}/{self._total}] {job.case.name} "
+            f"[{self._over:>{len(str(self._total))}}/{self._total}] {job.case.name} "
             f"#{job.process}: {_outcome(record)}, about {duration_text(self._left.seconds())} left"
         )
         self._write_line(shown(line))

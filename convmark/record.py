@@ -102,6 +102,9 @@ class Record:
     isolation: str | None = _case("", "how the process was made: fork, spawn or none")
 
     machine: str | None = _environment("", "fingerprint of the hardware, the results folder's name")
+    node: str | None = _environment(
+        "", "host that measured it; nodes of one kind share the machine"
+    )
     cpu: str | None = _environment("", "CPU model")
     cores: int | None = _environment("", "logical CPUs that the run could use")
     ram_bytes: int | None = _environment("bytes", "memory of the machine")

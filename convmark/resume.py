@@ -1,8 +1,8 @@
 """`--resume`: an interrupted run goes on in its own file, measuring what has no row yet.
 
 A row is done whatever its status, for an error, a time-out or too little memory is a result of its
-case. One alone is no result: that whose interpreter ended under it, which says nothing of the case.
-It is taken out and measured again.
+case. No results are rows that say nothing of it: that whose interpreter ended under it, and that
+which no process was given to. They are taken out and measured again.
 
 The missing rows must be able to stand beside those that are there: same machine, software, commit
 and options, and the same place of every process in the plan, which the seed draws.
@@ -22,7 +22,15 @@ from convmark.errors import OptionError, StoreError
 from convmark.launch import INTERPRETER_LOST
 from convmark.options import AUTO, Options
 from convmark.record import Record
-from convmark.run import Facts, Job, Result, measurement_version, of_the_run, software
+from convmark.run import (
+    NOT_MEASURED,
+    Facts,
+    Job,
+    Result,
+    measurement_version,
+    of_the_run,
+    software,
+)
 from convmark.runfile import RunFile
 from convmark.store import Store, read_run, read_step_times
 
@@ -60,7 +68,10 @@ def is_result(record: Record) -> bool:
 
     Without a fork the interpreter is the case's own process, and its end is the case's.
     """
-    lost = not record.measured and (record.error or "").startswith(INTERPRETER_LOST)
+    error = record.error or ""
+    if error.startswith(NOT_MEASURED):
+        return False
+    lost = not record.measured and error.startswith(INTERPRETER_LOST)
     return not (lost and record.isolation == "fork")
 
 
@@ -74,7 +85,7 @@ def expected(options: Options, facts: Facts, found: Mapping[str, Mapping[str, An
     """Return what gives the columns that rows measured now would have.
 
     Args:
-        found: what each backend's interpreter has, as `Fleet.inspect` returns it.
+        found: what each backend's interpreter has, as `Interpreters.inspect` returns it.
     """
 
     def columns(case: Case) -> dict[str, Any]:

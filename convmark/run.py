@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import platform
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,9 +31,11 @@ from convmark.options import Options
 from convmark.record import SCHEMA_VERSION, Record
 from convmark.statistics import paired_log_ratio, quantile, step_time_summary
 from convmark.store import RunFile
+from convmark.text import plain_text
 from convmark.worker.protocol import one_line
 
 __all__ = [
+    "NOT_MEASURED",
     "Facts",
     "Job",
     "Observer",
@@ -42,12 +45,18 @@ __all__ = [
     "facts_of",
     "inspect",
     "kept",
+    "measure",
     "measurement_version",
     "of_the_run",
     "plan",
     "request_of",
     "software",
+    "unmeasured",
 ]
+
+
+NOT_MEASURED = "not measured: "
+"""How the error of a row begins whose job no process has been given to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +82,8 @@ class Facts:
     ceilings: Mapping[Key, Ceiling] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     """The variables that choose which GPUs a worker sees."""
+    node: str | None = None
+    """The host's name: nodes of one kind share the machine's."""
     plan: str | None = None
     """Hash of what was asked for, by which a run that was interrupted is known again."""
 
@@ -97,7 +108,7 @@ class Result:
 
 
 class Serving(Protocol):
-    """What has requests served: an `Interpreter`, or a `Fleet` of them."""
+    """What has requests served: an `Interpreter`, or `Interpreters`, one for each backend."""
 
     def answer(self, request: Mapping[str, Any], on_event: OnEvent = ...) -> Answer: ...
 
@@ -209,19 +220,53 @@ def execute(
     observer.planned(jobs)
     for job in jobs:
         observer.began(job)
-        started = now()
-        fresh = options.isolation != "none"
-        with watching(facts.card(job.case), fresh=fresh) as watch:
-            answer = interpreter.answer(
-                request_of(job.case, options, fed=job.process == 1, seed=job.seed),
-                functools.partial(_tell, observer, watch, job),
-            )
-        result = _result(job, answer, options, facts, started, watch)
+        result = measure(job, interpreter, options, facts, observer.phase, now=now)
         if not job.case.spans_machines or options.cluster is None or options.cluster.keeps_rows:
             run_file.append(result.record, result.step_times_s)
             learning.append_epochs(run_file.path, result.epochs)
         keep(result)
         observer.ended(job, result.record)
+
+
+def measure(
+    job: Job,
+    interpreter: Serving,
+    options: Options,
+    facts: Facts,
+    phase: Callable[[Job, str], None] = lambda job, phase: None,
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+) -> Result:
+    """Measure one job and return its row, which is kept nowhere yet.
+
+    Args:
+        phase: is told what the worker does.
+
+    Raises:
+        WorkerError: no worker can be started at all.
+    """
+    started = now()
+    fresh = options.isolation != "none"
+    with watching(facts.card(job.case), fresh=fresh) as watch:
+        answer = interpreter.answer(
+            request_of(job.case, options, fed=job.process == 1, seed=job.seed),
+            functools.partial(_tell, phase, watch, job),
+        )
+    return _result(job, answer, options, facts, started, watch)
+
+
+def unmeasured(
+    job: Job,
+    options: Options,
+    facts: Facts,
+    why: str,
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+) -> Result:
+    """Return the row of a job without an answer: its error says why."""
+    answer = Answer(status="crashed", message=one_line(why), ready_s=None)
+    with watching(None) as watch:
+        return _result(job, answer, options, facts, now(), watch)
 
 
 def request_of(
@@ -261,9 +306,11 @@ def kept(run_file: RunFile) -> str:
     return f"{run_file.rows} row{'s' if run_file.rows != 1 else ''} in {run_file.path}"
 
 
-def _tell(observer: Observer, watch: Watch, job: Job, event: Mapping[str, Any]) -> None:
+def _tell(
+    phase: Callable[[Job, str], None], watch: Watch, job: Job, event: Mapping[str, Any]
+) -> None:
     watch.see(event)
-    observer.phase(job, str(event.get("phase", event["event"])).replace("_", " "))
+    phase(job, str(event.get("phase", event["event"])).replace("_", " "))
 
 
 @functools.cache
@@ -350,6 +397,7 @@ def _environment(case: Case, facts: Facts) -> dict[str, Any]:
     card = facts.card(case)
     return {
         "machine": machine.name,
+        "node": facts.node,
         "cpu": machine.cpu,
         "cores": machine.cores,
         "ram_bytes": machine.ram_bytes,
@@ -469,5 +517,6 @@ def facts_of(
         flags=speed_flags(environ),
         environ=choosing(environ),
         ceilings=ceilings or {},
+        node=plain_text(platform.node()) or None,
         plan=plan,
     )

@@ -14,6 +14,7 @@ from convmark.report.tables.applications import applications
 from convmark.report.tables.architectures import architectures, pareto
 from convmark.report.tables.hardware import check_prices, hardware
 from convmark.report.tables.history import history, step_time_verdicts
+from convmark.report.tables.nodes import differing, nodes
 from convmark.report.tables.overview import machines, troubles
 from convmark.report.tables.points import points
 from convmark.report.tables.roofline import roofline
@@ -28,7 +29,7 @@ STYLES = ("full", "applications", "accuracy")
 FIRST = ("verdicts", "troubles", "machines", "applications", "accuracy")
 """Tables that a job summary shows unfolded."""
 
-_WHERE_KNOWN = ("roofline", "scaling", "accuracy", "waterfall")
+_WHERE_KNOWN = ("nodes", "roofline", "scaling", "accuracy", "waterfall")
 """Tables that appear only where rows have what they need."""
 
 
@@ -74,9 +75,11 @@ def build(
     else:
         timed = table[table["task"].isin(TIMED_TASKS)]
         frame = rows.frame[rows.frame["task"].isin(TIMED_TASKS)]
+        beside = nodes(frame)
         found = [
-            troubles(table, labels),
+            troubles(table, labels, differing(beside)),
             machines(rows.frame),
+            beside,
             architectures(timed, labels),
             accuracy(rows.frame, labels),
             hardware(frame, prices or {}),
