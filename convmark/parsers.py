@@ -24,7 +24,10 @@ RESUME = (
 )
 
 _MEASURING = [option.name for option in OPTIONS if option.only != "pytest"]
-_OF_ONE_SIDE = ("python", "env", "processes", "replicas", "cluster", "index")
+_OF_ONE_SIDE = (
+    *("python", "env", "processes", "replicas", "cluster", "index"),
+    *("seeds", "target-accuracy", "fraction", "mnist"),
+)
 _OF_A_PAIR = [name for name in _MEASURING if name not in _OF_ONE_SIDE]
 """The options of what runs two sides, which name the interpreters themselves."""
 
