@@ -118,7 +118,7 @@ BAD = [
     (["--seeds", "a"], {}, "--seeds: must be a whole number of at least 0, got 'a'"),
     (["--batch-sizes", "auto"], {}, "--tasks: --batch-sizes auto searches for train and infer al"),
     (["--shard", "1/2"], {}, "--tasks: --shard shares out train and infer alone, got 'accuracy'"),
-    (["--ray", "10.0.0.1:1"], {}, "--tasks: --ray shares out train and infer alone, got 'accur"),
+    (["--ray", "10.0.0.1:1"], {}, "--tasks: --ray measures train and infer alone, got 'accur"),
     (["--backend", "torch"], {}, "lenet5: task accuracy is of the backend tensorflow and one rep"),
 ]
 

@@ -90,11 +90,11 @@ def run(options: Options, fleet: FleetOptions, *, resume: bool = False) -> tuple
     Raises:
         ConvmarkError: something asked for is not to be had; nothing was measured then.
     """
-    refuse_untimed(options, "--ray shares out")
     if options.batch_sizes == AUTO:
         raise OptionError("--ray: must have --batch-sizes in numbers, got auto")
     if len([*options.pythons, *options.environments]) > 1:
         raise OptionError("--ray: measures in one --python or --env, got several")
+    refuse_untimed(options, "--ray measures")
     if options.cluster and options.cluster.addresses:
         raise OptionError("--ray: must not be given with machines of a --cluster")
     check_options(

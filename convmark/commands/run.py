@@ -79,14 +79,14 @@ def run(
     Raises:
         ConvmarkError: something asked for is not to be had; nothing was measured then.
     """
-    if options.batch_sizes == AUTO:
-        refuse_untimed(options, "--batch-sizes auto searches for")
-    if shard:
-        refuse_untimed(options, "--shard shares out")
     if shard and options.batch_sizes == AUTO:
         raise OptionError("--shard: must have --batch-sizes in numbers, got auto")
+    if shard:
+        refuse_untimed(options, "--shard shares out")
     if shard and options.cluster and options.cluster.addresses:
         raise OptionError("--shard: must not be given with machines of a --cluster")
+    if options.batch_sizes == AUTO:
+        refuse_untimed(options, "--batch-sizes auto searches for")
     store = Store(options.results)
     store.check_writable()
     check_options(
