@@ -27,6 +27,7 @@ __all__ = [
     "ceilings_path",
     "efficiency",
     "gather",
+    "keep_ceilings",
     "key_of",
     "read_ceilings",
 ]
@@ -156,9 +157,20 @@ def gather(
         if (share := _taken_by_others(case, answer)) > BUSY_SHARE:
             say(f"ceilings of {device} are not kept: others took {share:.0%} of the CPUs")
             continue
-        append_rows(path, _HEADER, [[to_cell(getattr(ceiling, name)) for name in _HEADER]])
+        keep_ceilings(path, [ceiling])
         known[ceiling.key] = ceiling
     return known
+
+
+def keep_ceilings(path: Path, ceilings: Iterable[Ceiling]) -> None:
+    """Append ceilings to the file.
+
+    Raises:
+        StoreError: it cannot be written, or does not fit.
+    """
+    append_rows(
+        path, _HEADER, [[to_cell(getattr(one, name)) for name in _HEADER] for one in ceilings]
+    )
 
 
 def ceiling_request(case: Case, *, sizes: int | None = None) -> dict[str, Any]:

@@ -74,10 +74,54 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _run(given: argparse.Namespace, options: Options) -> int:
+    if given.ray is not None:
+        return _run_on_cluster(given, options)
+    for flag, value in (("--per", given.per), ("--nodes", given.nodes)):
+        if value:
+            raise OptionError(f"{flag}: needs --ray ADDRESS, whose nodes it chooses among")
+
     from convmark.commands.run import run
 
-    whole, interrupted = run(options, describe=given.describe, resume=given.resume)
+    shard, known_s = None, {}
+    if given.shard is not None:
+        from convmark.fleet.expected import known_seconds
+        from convmark.fleet.shard import read_shard
+
+        shard = read_shard(given.shard)
+        known_s = known_seconds([Path(place) for place in given.shard_times])
+    whole, interrupted = run(
+        options, describe=given.describe, resume=given.resume, shard=shard, known_s=known_s
+    )
     return EXIT_INTERRUPTED if interrupted else EXIT_OK if whole else EXIT_FAILED
+
+
+def _run_on_cluster(given: argparse.Namespace, options: Options) -> int:
+    from convmark.commands.fleet import read_fleet, run
+
+    for flag, value in (("--shard", given.shard), ("--describe", given.describe)):
+        if value:
+            raise OptionError(f"{flag}: must not be given with --ray")
+    if given.resume:
+        raise OptionError(
+            f"--resume: must be given without a run with --ray, got {given.resume!r}; every node's "
+            "newest run of the plan goes on"
+        )
+    fleet = read_fleet(given.ray, given.per, given.nodes)
+    whole, interrupted = run(options, fleet, resume=given.resume is not None)
+    return EXIT_INTERRUPTED if interrupted else EXIT_OK if whole else EXIT_FAILED
+
+
+def _fleet(given: argparse.Namespace, options: Options) -> int:
+    from convmark.commands.fleet import doctor, read_fleet
+
+    return EXIT_OK if doctor(options, read_fleet(given.ray, None, given.nodes)) else EXIT_FAILED
+
+
+def _merge(given: argparse.Namespace, options: Options) -> int:
+    from convmark.commands.merge import merge
+
+    whole = merge([Path(place) for place in given.places], options.results)
+    return EXIT_OK if whole else EXIT_FAILED
 
 
 def _doctor(given: argparse.Namespace, options: Options) -> int:
@@ -187,6 +231,8 @@ def _say(line: str) -> None:
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace, Options], int]] = MappingProxyType(
     {
         "run": _run,
+        "fleet": _fleet,
+        "merge": _merge,
         "doctor": _doctor,
         "compare": _compare,
         "accept": _accept,

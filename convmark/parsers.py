@@ -24,7 +24,10 @@ RESUME = (
 )
 
 _MEASURING = [option.name for option in OPTIONS if option.only != "pytest"]
-_OF_ONE_SIDE = ("python", "env", "processes", "replicas", "cluster", "index")
+_OF_ONE_SIDE = (
+    *("python", "env", "processes", "replicas", "cluster", "index"),
+    *("seeds", "target-accuracy", "fraction", "mnist"),
+)
 _OF_A_PAIR = [name for name in _MEASURING if name not in _OF_ONE_SIDE]
 """The options of what runs two sides, which name the interpreters themselves."""
 
@@ -66,18 +69,84 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
         "--describe", action="store_true", help="keep each model's layers and diagram as well"
     )
     run.add_argument("--resume", metavar="RUN", nargs="?", const="", help=RESUME)
+    _add_parts(run)
+    _add_cluster(run)
+    run.add_argument(
+        "--per",
+        metavar="WHAT",
+        help="with --ray: every node, or one of each machine-kind or gpu-kind (default: node)",
+    )
     doctor = _command(
         commands, "doctor", "say what is here, and what of it makes figures unreliable"
     )
     _add_options(doctor, ["results"])
     found = {"run": run, "doctor": doctor, "report": _report(commands), **_stored(commands)}
-    return parser, {**found, **_pairs(commands), "env": _env(commands)}
+    found = {**found, "merge": _merge(commands), "fleet": _fleet(commands)}
+    found = {**found, **_pairs(commands), "env": _env(commands)}
+    return parser, found
 
 
 def _command(commands: Any, name: str, words: str, description: str = "") -> Parser:
     sentence = description or f"{words[0].upper()}{words[1:]}."
     made: Parser = commands.add_parser(name, help=words, description=sentence, allow_abbrev=False)
     return made
+
+
+def _add_parts(run: Parser) -> None:
+    run.add_argument(
+        "--shard",
+        metavar="K/N",
+        help="measure the Kth of N parts of the plan, balanced by time; convmark merge joins them",
+    )
+    run.add_argument(
+        "--shard-times",
+        metavar="RESULTS",
+        action="append",
+        default=[],
+        help="balance the parts by the rows kept here; the same for all parts",
+    )
+
+
+def _add_cluster(parser: Parser, required: bool = False) -> None:
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        required=required,
+        help='the nodes of a Ray cluster: HOST:PORT of its head; needs pip install "convmark[ray]"',
+    )
+    parser.add_argument(
+        "--nodes",
+        metavar="LABEL=VALUE",
+        action="append",
+        default=[],
+        help="with --ray: only nodes with this label; all of them, where given more than once",
+    )
+
+
+def _fleet(commands: Any) -> Parser:
+    fleet = _command(commands, "fleet", "say what the nodes of a cluster are")
+    actions = fleet.add_subparsers(
+        dest="action", metavar="ACTION", required=True, parser_class=Parser
+    )
+    doctor = _command(
+        actions, "doctor", "say what each node is, has installed, and would refuse to measure"
+    )
+    _add_cluster(doctor, required=True)
+    _add_options(doctor, ["backend", "python", "env"])
+    return fleet
+
+
+def _merge(commands: Any) -> Parser:
+    merge = _command(
+        commands,
+        "merge",
+        "join the parts of a plan, or the results of several machines, in one folder",
+        "Join the runs in DIR into --results: the parts of a plan become one run, any other run is "
+        "kept as it is. Refuses a row that is there twice, and says what is missing.",
+    )
+    merge.add_argument("places", metavar="DIR", nargs="+", help="results folder, or run file")
+    _add_options(merge, ["results"])
+    return merge
 
 
 def _report(commands: Any) -> Parser:

@@ -50,6 +50,8 @@ _time = functools.partial(_column, "time")
 _memory = functools.partial(_column, "memory")
 _state = functools.partial(_column, "state")
 _check = functools.partial(_column, "check")
+_learning = functools.partial(_column, "learning")
+_waterfall = functools.partial(_column, "waterfall")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +70,9 @@ class Record:
     )
     process: int = _run("", "number of the case's process, from 1")
     processes: int | None = _run("", "fresh processes asked for per case")
-    seed: int | None = _run("", "seed of the plan's order, the weights and the batches")
+    seed: int | None = _run(
+        "", "seed of the plan's order, the weights and the batches; of task accuracy the process's"
+    )
     time_budget_s: float | None = _run("s", "seconds of timed rounds asked for")
     concurrent: bool | None = _run(
         "", "whether other benchmark runs were allowed beside it (--allow-concurrent)"
@@ -77,7 +81,9 @@ class Record:
     error: str | None = _run("", "one line that says what went wrong")
 
     model: str = _case("", "model by name, or package.module:builder")
-    task: str = _case("", "train or infer")
+    task: str = _case(
+        "", "train or infer; accuracy trains on MNIST, waterfall takes the calls of Keras apart"
+    )
     device: str = _case("", "cpu or gpu:N")
     batch_size: int = _case("samples", "samples per replica per step, as asked for")
     effective_batch_size: int | None = _case("samples", "samples per step over all replicas")
@@ -96,6 +102,9 @@ class Record:
     isolation: str | None = _case("", "how the process was made: fork, spawn or none")
 
     machine: str | None = _environment("", "fingerprint of the hardware, the results folder's name")
+    node: str | None = _environment(
+        "", "host that measured it; nodes of one kind share the machine"
+    )
     cpu: str | None = _environment("", "CPU model")
     cores: int | None = _environment("", "logical CPUs that the run could use")
     ram_bytes: int | None = _environment("bytes", "memory of the machine")
@@ -208,9 +217,42 @@ class Record:
     not_judged: str | None = _state("", "why the row's figures are no ground for a verdict")
 
     loss_first: float | None = _check("", "training loss at step 1")
-    loss: float | None = _check("", "training loss at step 10")
+    loss: float | None = _check("", "training loss at step 10; of task accuracy the test loss")
     output_rms: float | None = _check("", "root mean square of inference's output")
-    accuracy: float | None = _check("", "accuracy, where a model is trained on data")
+    accuracy: float | None = _check("", "accuracy on the test samples, of task accuracy")
+
+    dataset: str | None = _learning("", "what was trained on, with a hash of its samples")
+    fraction: float | None = _learning("", "share of training and validation samples used")
+    training_samples: int | None = _learning("samples", "samples of an epoch")
+    epochs: int | None = _learning("", "epochs asked for; each has a row in <run>.epochs.csv")
+    epoch_time_s: float | None = _learning(
+        "s", "training steps of an epoch, the median of all but the first, which compiles"
+    )
+    training_loss: float | None = _learning("", "training loss of the last epoch, its mean")
+    training_accuracy: float | None = _learning("", "training accuracy of the last epoch")
+    validation_loss: float | None = _learning("", "loss on the validation samples at the end")
+    validation_accuracy: float | None = _learning("", "accuracy on them at the end")
+    target_accuracy: float | None = _learning("", "validation accuracy aimed at")
+    time_to_target_s: float | None = _learning(
+        "s", "training up to the end of the first epoch that reached it; empty where none did"
+    )
+    samples_to_target: int | None = _learning("samples", "samples trained on up to there")
+
+    waterfall_rounds: int | None = _waterfall("", "times that each way was timed, alternating")
+    waterfall_steps: int | None = _waterfall("", "steps of a call of fit in a round")
+    compiled_train_step_s: float | None = _waterfall(
+        "s", "compiled training step on a batch that is on the device"
+    )
+    fed_train_step_s: float | None = _waterfall("s", "the same step fed by tf.data")
+    train_on_batch_step_s: float | None = _waterfall("s", "train_on_batch on NumPy arrays")
+    fit_step_s: float | None = _waterfall("s", "one more step of fit on NumPy arrays")
+    fit_call_s: float | None = _waterfall("s", "a call of fit but for its steps")
+    compiled_infer_step_s: float | None = _waterfall(
+        "s", "compiled inference step on a batch that is on the device"
+    )
+    predict_on_batch_step_s: float | None = _waterfall("s", "predict_on_batch on a NumPy array")
+    predict_step_s: float | None = _waterfall("s", "one more step of predict on a NumPy array")
+    predict_call_s: float | None = _waterfall("s", "a call of predict but for its steps")
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:

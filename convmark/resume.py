@@ -1,8 +1,8 @@
 """`--resume`: an interrupted run goes on in its own file, measuring what has no row yet.
 
 A row is done whatever its status, for an error, a time-out or too little memory is a result of its
-case. One alone is no result: that whose interpreter ended under it, which says nothing of the case.
-It is taken out and measured again.
+case. No results are rows that say nothing of it: that whose interpreter ended under it, and that
+which no process was given to. They are taken out and measured again.
 
 The missing rows must be able to stand beside those that are there: same machine, software, commit
 and options, and the same place of every process in the plan, which the seed draws.
@@ -16,12 +16,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from convmark import learning
 from convmark.case import Case
 from convmark.errors import OptionError, StoreError
 from convmark.launch import INTERPRETER_LOST
 from convmark.options import AUTO, Options
 from convmark.record import Record
-from convmark.run import Facts, Job, Result, measurement_version, of_the_run, software
+from convmark.run import (
+    NOT_MEASURED,
+    Facts,
+    Job,
+    Result,
+    measurement_version,
+    of_the_run,
+    software,
+)
 from convmark.runfile import RunFile
 from convmark.store import Store, read_run, read_step_times
 
@@ -49,6 +58,8 @@ def plan_hash(cases: Sequence[Case], options: Options) -> str:
     """Return a hash of what decides a run's plan: its cases in their order, processes and seed."""
     sizes = AUTO if options.batch_sizes == AUTO else ""
     asked = [*(case.name for case in cases), str(options.processes), str(options.seed), sizes]
+    if any(case.task == learning.TASK for case in cases):
+        asked += map(str, options.seeds)
     return hashlib.sha256("\n".join(asked).encode()).hexdigest()[:12]
 
 
@@ -57,7 +68,10 @@ def is_result(record: Record) -> bool:
 
     Without a fork the interpreter is the case's own process, and its end is the case's.
     """
-    lost = not record.measured and (record.error or "").startswith(INTERPRETER_LOST)
+    error = record.error or ""
+    if error.startswith(NOT_MEASURED):
+        return False
+    lost = not record.measured and error.startswith(INTERPRETER_LOST)
     return not (lost and record.isolation == "fork")
 
 
@@ -71,7 +85,7 @@ def expected(options: Options, facts: Facts, found: Mapping[str, Mapping[str, An
     """Return what gives the columns that rows measured now would have.
 
     Args:
-        found: what each backend's interpreter has, as `Fleet.inspect` returns it.
+        found: what each backend's interpreter has, as `Interpreters.inspect` returns it.
     """
 
     def columns(case: Case) -> dict[str, Any]:
@@ -162,8 +176,14 @@ class Interrupted:
         """
         check(self.run_file.path, self.records, cases, columns, jobs)
         self.run_file.keep(self.records)
+        epochs = learning.read_epochs(self.run_file.path)
         return [
-            Result(case=record.case, record=record, step_times_s=self._step_times_s(record))
+            Result(
+                case=record.case,
+                record=record,
+                step_times_s=self._step_times_s(record),
+                epochs=[epoch for epoch in epochs if epoch.order == record.order],
+            )
             for record in self.records
         ]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import platform
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import convmark
-from convmark.case import Case
+from convmark import learning, waterfall
+from convmark.case import TIMED_TASKS, Case
 from convmark.cautions import speed_flags
 from convmark.ceilings import Ceiling, Key, efficiency, key_of
 from convmark.environment import Machine
@@ -29,9 +31,11 @@ from convmark.options import Options
 from convmark.record import SCHEMA_VERSION, Record
 from convmark.statistics import paired_log_ratio, quantile, step_time_summary
 from convmark.store import RunFile
+from convmark.text import plain_text
 from convmark.worker.protocol import one_line
 
 __all__ = [
+    "NOT_MEASURED",
     "Facts",
     "Job",
     "Observer",
@@ -41,12 +45,18 @@ __all__ = [
     "facts_of",
     "inspect",
     "kept",
+    "measure",
     "measurement_version",
     "of_the_run",
     "plan",
     "request_of",
     "software",
+    "unmeasured",
 ]
+
+
+NOT_MEASURED = "not measured: "
+"""How the error of a row begins whose job no process has been given to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +66,8 @@ class Job:
     case: Case
     process: int
     order: int
+    seed: int | None = None
+    """Of the task accuracy, whose processes have a seed each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +82,8 @@ class Facts:
     ceilings: Mapping[Key, Ceiling] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
     """The variables that choose which GPUs a worker sees."""
+    node: str | None = None
+    """The host's name: nodes of one kind share the machine's."""
     plan: str | None = None
     """Hash of what was asked for, by which a run that was interrupted is known again."""
 
@@ -85,10 +99,16 @@ class Result:
     case: Case
     record: Record
     step_times_s: list[float]
+    epochs: Sequence[learning.Epoch] = ()
+
+    @property
+    def replayed_s(self) -> list[float]:
+        """What a benchmark shows: the steps, of the task accuracy the epochs, seconds."""
+        return self.step_times_s or [epoch.epoch_time_s for epoch in self.epochs]
 
 
 class Serving(Protocol):
-    """What has requests served: an `Interpreter`, or a `Fleet` of them."""
+    """What has requests served: an `Interpreter`, or `Interpreters`, one for each backend."""
 
     def answer(self, request: Mapping[str, Any], on_event: OnEvent = ...) -> Answer: ...
 
@@ -106,7 +126,12 @@ class Observer(Protocol):
 
 
 def plan(
-    cases: Sequence[Case], processes: int, seed: int, *, after: tuple[int, int] = (0, 0)
+    cases: Sequence[Case],
+    processes: int,
+    seed: int,
+    *,
+    after: tuple[int, int] = (0, 0),
+    seeds: Sequence[int] = (),
 ) -> list[Job]:
     """Return every process of every case; each case once before any a second time, in random order.
 
@@ -114,13 +139,19 @@ def plan(
 
     Args:
         after: processes of each case, and rows, that the run has already.
+        seeds: of the task accuracy, whose cases have a process for each and no other.
     """
     order = random.Random(seed)
     processes_before, rows_before = after
     jobs: list[Job] = []
-    for process in range(processes_before + 1, processes_before + processes + 1):
+    most = max([processes, *(len(seeds) for case in cases if case.task == learning.TASK)])
+    for process in range(processes_before + 1, processes_before + most + 1):
         for case in order.sample(list(cases), len(cases)):
-            jobs.append(Job(case=case, process=process, order=rows_before + len(jobs) + 1))
+            learns = case.task == learning.TASK
+            if process - processes_before <= (len(seeds) if learns else processes):
+                its_seed = seeds[process - processes_before - 1] if learns else None
+                place = rows_before + len(jobs) + 1
+                jobs.append(Job(case=case, process=process, order=place, seed=its_seed))
     return jobs
 
 
@@ -189,32 +220,73 @@ def execute(
     observer.planned(jobs)
     for job in jobs:
         observer.began(job)
-        started = now()
-        fresh = options.isolation != "none"
-        with watching(facts.card(job.case), fresh=fresh) as watch:
-            answer = interpreter.answer(
-                request_of(job.case, options, fed=job.process == 1),
-                functools.partial(_tell, observer, watch, job),
-            )
-        result = _result(job, answer, options, facts, started, watch)
+        result = measure(job, interpreter, options, facts, observer.phase, now=now)
         if not job.case.spans_machines or options.cluster is None or options.cluster.keeps_rows:
             run_file.append(result.record, result.step_times_s)
+            learning.append_epochs(run_file.path, result.epochs)
         keep(result)
         observer.ended(job, result.record)
 
 
+def measure(
+    job: Job,
+    interpreter: Serving,
+    options: Options,
+    facts: Facts,
+    phase: Callable[[Job, str], None] = lambda job, phase: None,
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+) -> Result:
+    """Measure one job and return its row, which is kept nowhere yet.
+
+    Args:
+        phase: is told what the worker does.
+
+    Raises:
+        WorkerError: no worker can be started at all.
+    """
+    started = now()
+    fresh = options.isolation != "none"
+    with watching(facts.card(job.case), fresh=fresh) as watch:
+        answer = interpreter.answer(
+            request_of(job.case, options, fed=job.process == 1, seed=job.seed),
+            functools.partial(_tell, phase, watch, job),
+        )
+    return _result(job, answer, options, facts, started, watch)
+
+
+def unmeasured(
+    job: Job,
+    options: Options,
+    facts: Facts,
+    why: str,
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+) -> Result:
+    """Return the row of a job without an answer: its error says why."""
+    answer = Answer(status="crashed", message=one_line(why), ready_s=None)
+    with watching(None) as watch:
+        return _result(job, answer, options, facts, now(), watch)
+
+
 def request_of(
-    case: Case, options: Options, *, smoke: bool = False, fed: bool = True
+    case: Case,
+    options: Options,
+    *,
+    smoke: bool = False,
+    fed: bool = True,
+    seed: int | None = None,
 ) -> dict[str, Any]:
     """Return what a worker is asked for one case.
 
     Args:
         smoke: runs it once, untimed.
         fed: measures the input-bound throughput too; one process of a case does, for its time.
+        seed: of the process, where it has one of its own.
     """
     cluster = options.cluster.request(case) if options.cluster and case.cluster else None
-    return {
-        "kind": "measure",
+    asked = {
+        "kind": "measure" if smoke or case.task in TIMED_TASKS else case.task,
         "case": case.as_fields(),
         "seed": options.seed,
         "time_budget_s": options.time_budget_s,
@@ -222,6 +294,9 @@ def request_of(
         "fed": fed,
         **({"cluster": cluster} if cluster else {}),
     }
+    if asked["kind"] == learning.TASK:
+        asked |= learning.lesson(options, options.seed if seed is None else seed)
+    return asked
 
 
 def kept(run_file: RunFile) -> str:
@@ -231,9 +306,11 @@ def kept(run_file: RunFile) -> str:
     return f"{run_file.rows} row{'s' if run_file.rows != 1 else ''} in {run_file.path}"
 
 
-def _tell(observer: Observer, watch: Watch, job: Job, event: Mapping[str, Any]) -> None:
+def _tell(
+    phase: Callable[[Job, str], None], watch: Watch, job: Job, event: Mapping[str, Any]
+) -> None:
     watch.see(event)
-    observer.phase(job, str(event.get("phase", event["event"])).replace("_", " "))
+    phase(job, str(event.get("phase", event["event"])).replace("_", " "))
 
 
 @functools.cache
@@ -261,13 +338,15 @@ def _result(
         **job.case.as_fields(),
         effective_batch_size=job.case.batch_size * job.case.replicas,
         process_start_s=answer.ready_s,
-        **of_the_run(job.case, options, facts),
+        **{"seed": job.seed, **of_the_run(job.case, options, facts)},
         **watch.columns(job.case.batch_size),
     )
     try:
         record = replace(record, **software(answer.event("environment") or {}), **_sizes(answer))
         if answer.status != "ok":
             return Result(case=job.case, record=record, step_times_s=[])
+        if job.case.task not in TIMED_TASKS:
+            return _untimed(job.case, record, answer)
         return Result(
             case=job.case,
             record=_below_ceiling(replace(record, **_figures(job.case, answer)), facts),
@@ -280,8 +359,21 @@ def _result(
         return Result(case=job.case, record=record, step_times_s=[])
 
 
+def _untimed(case: Case, record: Record, answer: Answer) -> Result:
+    """Return the result of a process whose steps were not timed one by one."""
+    measured = replace(record, measurement_version=measurement_version())
+    if case.task == waterfall.TASK:
+        measured = replace(measured, **waterfall.waterfall_columns(answer.events))
+        return Result(case=case, record=measured, step_times_s=[])
+    target = record.target_accuracy or 0.0
+    measured = replace(measured, **learning.learned_columns(answer, target))
+    epochs = learning.epochs_of(measured, answer)
+    return Result(case=case, record=measured, step_times_s=[], epochs=epochs)
+
+
 def of_the_run(case: Case, options: Options, facts: Facts) -> dict[str, Any]:
     """Return the columns in which every row of a case in one run is the same, but for figures."""
+    own = {"processes": options.processes, "seed": options.seed}
     return {
         "schema": SCHEMA_VERSION,
         "run": facts.run,
@@ -289,8 +381,7 @@ def of_the_run(case: Case, options: Options, facts: Facts) -> dict[str, Any]:
         "commit": facts.commit,
         "dirty": facts.dirty,
         "plan": facts.plan,
-        "processes": options.processes,
-        "seed": options.seed,
+        **(learning.asked_columns(options) if case.task == learning.TASK else own),
         "time_budget_s": options.time_budget_s,
         "isolation": options.isolation,
         **_environment(case, facts),
@@ -306,6 +397,7 @@ def _environment(case: Case, facts: Facts) -> dict[str, Any]:
     card = facts.card(case)
     return {
         "machine": machine.name,
+        "node": facts.node,
         "cpu": machine.cpu,
         "cores": machine.cores,
         "ram_bytes": machine.ram_bytes,
@@ -425,5 +517,6 @@ def facts_of(
         flags=speed_flags(environ),
         environ=choosing(environ),
         ceilings=ceilings or {},
+        node=plain_text(platform.node()) or None,
         plan=plan,
     )

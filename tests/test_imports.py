@@ -24,20 +24,22 @@ LAYERS = (
     ("gpu.amd", "gpu.apple", "gpu.sampler", "gpu.visible"),
     ("gpu.watch", "machine", "state"),
     ("environment", "gpu.diagnosis"),
-    ("cautions", "commit", "judging.judgement", "judging.screen", "options", "record"),
+    ("cautions", "commit", "judging.judgement", "judging.screen", "options", "record", "waterfall"),
     ("parsers", "reading"),
     (
-        *("beforehand", "doctor", "judging.comparability", "judging.keeping", "judging.metrics"),
-        *("runfile", "suites"),
+        *("beforehand", "doctor", "judging.comparability", "judging.keeping", "judging.learning"),
+        *("judging.metrics", "runfile", "suites"),
     ),
     ("judging.digest", "judging.tablefile", "store"),
     ("judging.accepted", "judging.index", "judging.verdicts_file"),
     ("judging.shelf", "judging.verdict_index"),
     ("judging.history",),
-    ("judging.machine", "judging.paired"),
+    ("fleet.outliers", "judging.machine", "judging.paired"),
     ("judging.review",),
     ("judging.verdict",),
     ("report",),
+    ("fleet.expected", "fleet.part", "fleet.shard"),
+    ("fleet.merge", "fleet.nodes"),
     ("check.proofs",),
     ("launch.oom",),
     ("launch.follower",),
@@ -53,14 +55,18 @@ LAYERS = (
         "lockstep.shown",
     ),
     ("lockstep.confirmation", "lockstep.sides"),
-    ("ceilings",),
+    ("ceilings", "learning"),
     ("check.ceilings",),
     ("description", "run"),
-    ("fleet", "progress", "resume"),
+    ("fleet.scheduler", "interpreters", "progress", "resume"),
+    ("fleet.drive", "fleet.files", "fleet.host", "fleet.progress"),
+    ("fleet.campaign", "fleet.doctor", "fleet.ray"),
     ("auto_batch",),
     (
         "check.device",
+        "commands.fleet",
         "commands.history",
+        "commands.merge",
         "commands.run",
         "commands.doctor",
         "commands.env",
@@ -74,7 +80,7 @@ LAYERS = (
 
 ONE_UNIT = {"plugin", "report"}
 
-ROOTS = ("", ".check", ".commands", ".environments", ".gpu", ".judging", ".lockstep")
+ROOTS = ("", ".check", ".commands", ".environments", ".fleet", ".gpu", ".judging", ".lockstep")
 
 FRAMEWORKS = {"tensorflow", "keras", "jax", "torch"}
 HARNESS_ONLY = {"pandas", "pytest", "pytest_benchmark", "psutil", "tabulate", "rich"}
@@ -153,6 +159,12 @@ def test_frameworks_are_imported_by_the_worker_and_the_zoo_alone(name: str) -> N
     path = HARNESS.get(name) or BENCH[name]
     if name not in WORKER:
         assert not tops(imports(name, path)) & FRAMEWORKS
+
+
+@pytest.mark.parametrize("name", [*HARNESS, *BENCH])
+def test_ray_is_imported_by_one_module_alone(name: str) -> None:
+    if name != "convmark.fleet.ray":
+        assert "ray" not in tops(imports(name, HARNESS.get(name) or BENCH[name]))
 
 
 @pytest.mark.parametrize("name", WORKER)

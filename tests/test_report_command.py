@@ -187,7 +187,7 @@ BAD = [
     (["--format", "xml"], "--format: must be one of html, markdown, terminal, csv, got 'xml'"),
     (["--format", "html"], "--format html: needs a file, give one by -o report.html"),
     (["-o", "report.pdf"], "--output: must end in .html, .htm, .md, .txt, .csv where"),
-    (["--style", "fancy"], "--style: must be one of full, applications, got 'fancy'"),
+    (["--style", "fancy"], "--style: must be one of full, applications, accuracy, got 'fancy'"),
     (["--price", "cheap"], "--price: must be MACHINE=PRICE"),
     (["--price", "mac=1"], "--price: no row is of the machine 'mac'; expected one of xeon-2"),
     (["nowhere"], "nowhere: no such file or folder"),

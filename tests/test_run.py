@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -295,6 +296,7 @@ def test_facts_hold_the_commit_and_the_flags_that_change_speed() -> None:
         commit="b" * 40,
         dirty=True,
         flags="OMP_NUM_THREADS=2 TF_XLA_FLAGS='--a --b'",
+        node=platform.node(),
     )
 
 

@@ -29,7 +29,7 @@ from convmark.options import AUTO, Options
 from convmark.report.sessions import comparison_table, interval_text
 from convmark.run import devices_asked_for
 from convmark.store import Store
-from convmark.suites import NETWORKS, cases
+from convmark.suites import NETWORKS, cases, refuse_untimed
 
 __all__ = ["FORMS", "Comparing", "ab", "make_of"]
 
@@ -82,6 +82,7 @@ def ab(
     """
     if form not in FORMS:
         raise OptionError(f"--format: must be one of {', '.join(FORMS)}, got {form!r}")
+    refuse_untimed(options, "convmark ab compares")
     Store(options.results).check_writable()
     interrupted = False
     found: list[VerdictRow] = []

@@ -22,15 +22,20 @@ from convmark.description import describe_models
 from convmark.environment import Machine, read_machine, read_state
 from convmark.environments.interpreter import interpreters
 from convmark.errors import OptionError
-from convmark.fleet import Fleet
+from convmark.fleet.expected import expected_s
+from convmark.fleet.part import Part, part_path, plan_name, write_part
+from convmark.fleet.shard import Shard, split
+from convmark.interpreters import Interpreters
+from convmark.learning import with_digits
 from convmark.options import AUTO, Options
 from convmark.record import Record
 from convmark.report.scaling import scaling_table
 from convmark.report.summary import summary_table
+from convmark.report.units import duration_text
 from convmark.resume import Interrupted, expected, missing, open_interrupted, plan_hash
 from convmark.run import Job, Observer, Result, devices_asked_for, execute, facts_of, kept, plan
 from convmark.store import RunFile, Store
-from convmark.suites import NETWORKS, cases
+from convmark.suites import NETWORKS, cases, refuse_untimed
 
 __all__ = ["run"]
 
@@ -39,22 +44,34 @@ __all__ = ["run"]
 class _Planned:
     """What is to be measured in one interpreter; a run of its own."""
 
-    fleet: Fleet
+    interpreters: Interpreters
     cases: Sequence[Case]
     found: Mapping[str, Mapping[str, Any]]
     """What each backend's interpreter has."""
+    whole: Sequence[Case]
+    """The cases of the plan that these are of."""
+    options: Options
+    """With the file of the digits, where a case trains on them."""
+    part: Part | None = None
     earlier: Interrupted | None = None
     """The run that goes on; None where a new one begins."""
 
 
 def run(
-    options: Options, *, describe: bool = False, resume: str | None = None
+    options: Options,
+    *,
+    describe: bool = False,
+    resume: str | None = None,
+    shard: Shard | None = None,
+    known_s: Mapping[str, float] | None = None,
 ) -> tuple[bool, bool]:
     """Measure, print each run's summary and where its rows are.
 
     Args:
         describe: whether each model's layers and diagram are kept as well.
         resume: the run that is to go on, as `open_interrupted` takes it; None for a new one.
+        shard: the part of the plan to measure, the whole by default.
+        known_s: seconds of one process by case, to balance the parts by.
 
     Returns:
         whether every case was measured, and whether the user has interrupted.
@@ -62,6 +79,14 @@ def run(
     Raises:
         ConvmarkError: something asked for is not to be had; nothing was measured then.
     """
+    if shard and options.batch_sizes == AUTO:
+        raise OptionError("--shard: must have --batch-sizes in numbers, got auto")
+    if shard:
+        refuse_untimed(options, "--shard shares out")
+    if shard and options.cluster and options.cluster.addresses:
+        raise OptionError("--shard: must not be given with machines of a --cluster")
+    if options.batch_sizes == AUTO:
+        refuse_untimed(options, "--batch-sizes auto searches for")
     store = Store(options.results)
     store.check_writable()
     check_options(
@@ -94,12 +119,21 @@ def run(
             stack.callback(earlier.run_file.close)
         planned = [_planned(path, options, stack, earlier) for path in paths]
         notes = before.lines(machine)
+        if shard:
+            planned = [
+                _shared_out(one, options, shard, known_s or {}, number)
+                for number, one in enumerate(planned)
+            ]
         for number, one in enumerate(planned):
             if len(planned) > 1:
-                print(f"{chr(10) * (number > 0)}{one.fleet.python}")
+                print(f"{chr(10) * (number > 0)}{one.interpreters.python}")
+            if not one.cases:
+                continue
             run_file = earlier.run_file if earlier else store.create_run(machine.name)
             try:
-                measured = _measure(one, options, machine, run_file, () if number else notes)
+                if one.part:
+                    write_part(run_file.path, one.part)
+                measured = _measure(one, one.options, machine, run_file, () if number else notes)
                 if describe:
                     _describe(one, options, run_file)
             except KeyboardInterrupt:
@@ -107,7 +141,9 @@ def run(
                 return False, True
             finally:
                 run_file.close()
-                one.fleet.close()
+                if not run_file.rows:
+                    part_path(run_file.path).unlink(missing_ok=True)
+                one.interpreters.close()
             whole = whole and measured
     return whole, False
 
@@ -119,18 +155,52 @@ def _say(line: str) -> None:
 def _planned(
     path: str, options: Options, stack: contextlib.ExitStack, earlier: Interrupted | None
 ) -> _Planned:
-    made = Fleet(
+    made = Interpreters(
         options.backends, path, isolation=options.isolation, time_limit_s=options.time_limit_s
     )
-    fleet = stack.enter_context(made)
-    found = fleet.inspect(options.models or NETWORKS)
+    measuring = stack.enter_context(made)
+    found = measuring.inspect(options.models or NETWORKS)
     devices = {
         backend: devices_asked_for(options.devices, its_own["devices"])
         for backend, its_own in found.items()
     }
     asked = cases(options, devices)
     check_devices(asked, {backend: its_own["devices"] for backend, its_own in found.items()})
-    return _Planned(fleet, asked, found, earlier)
+    ready = with_digits(options, asked, measuring.answer, os.environ)
+    return _Planned(measuring, asked, found, asked, ready, earlier=earlier)
+
+
+def _shared_out(
+    planned: _Planned, options: Options, shard: Shard, known_s: Mapping[str, float], number: int
+) -> _Planned:
+    """Return the shard's part of what was planned, and say what it is.
+
+    Args:
+        number: of the interpreter among those asked for.
+    """
+
+    def seconds(case: Case) -> float:
+        return options.processes * expected_s(case, options.time_budget_s, known_s)
+
+    shards = split(planned.cases, seconds, shard.count)
+    mine = shards[shard.number - 1]
+    name = plan_name(
+        shards,
+        processes=options.processes,
+        seed=options.seed,
+        time_budget_s=options.time_budget_s,
+        where=f"{number} {' '.join([*options.pythons, *options.environments])}",
+    )
+    about = f"about {duration_text(sum(map(seconds, mine)))}" if mine else "nothing to do"
+    _say(f"shard {shard} of plan {name}: {len(mine)} of {len(planned.whole)} cases, {about}")
+    part = Part(
+        plan=name,
+        count=shard.count,
+        numbers=(shard.number,),
+        processes=options.processes,
+        shards=tuple(shards),
+    )
+    return replace(planned, cases=mine, part=part)
 
 
 def _measure(
@@ -146,11 +216,10 @@ def _measure(
         notes: what disturbs the machine, said once nothing is left to be refused.
     """
     commit = read_commit(Path.cwd(), besides=[options.results.absolute()])
-    asked, ask = planned.cases, planned.fleet.answer
-    hashed = plan_hash(asked, options)
+    asked, ask = planned.cases, planned.interpreters.answer
+    hashed = plan_hash(planned.whole, options)
     facts = facts_of(run_file.run, machine, commit, os.environ, plan=hashed)
-    searched = options.batch_sizes == AUTO
-    jobs = None if searched else plan(asked, options.processes, options.seed)
+    jobs = None if options.batch_sizes == AUTO else _jobs(planned, options)
     results: list[Result] = []
     if (earlier := planned.earlier) is not None:
         results += earlier.go_on(asked, expected(options, facts, planned.found), jobs)
@@ -161,7 +230,7 @@ def _measure(
     facts = replace(facts, ceilings=gather(asked, ask, path, which=options.ceilings, say=_say))
 
     def measure(jobs: Sequence[Job], shown: Observer) -> None:
-        execute(jobs, planned.fleet, options, facts, run_file, shown, keep=results.append)
+        execute(jobs, planned.interpreters, options, facts, run_file, shown, keep=results.append)
 
     if jobs is None:
         whole = _search(asked, measure, options, results)
@@ -177,6 +246,13 @@ def _measure(
     return whole
 
 
+def _jobs(planned: _Planned, options: Options) -> list[Job]:
+    """Return the jobs, each at its place in the whole plan."""
+    jobs = plan(planned.whole, options.processes, options.seed, seeds=options.seeds)
+    mine = set(planned.cases)
+    return [job for job in jobs if job.case in mine]
+
+
 def _records(results: Sequence[Result]) -> list[Record]:
     return [result.record for result in results]
 
@@ -186,7 +262,7 @@ def _describe(planned: _Planned, options: Options, run_file: RunFile) -> None:
     backend = options.backends[0]
     models = [case.model for case in planned.cases]
     folder = run_file.path.parent
-    describe_models(models, planned.fleet, options.seed, folder, backend=backend)
+    describe_models(models, planned.interpreters, options.seed, folder, backend=backend)
 
 
 def _last_place(results: Sequence[Result]) -> int:

@@ -24,6 +24,9 @@ class Comparability:
     cluster: str | None
     backend: str
     threads: str
+    dataset: str | None
+    fraction: float | None
+    epochs: int | None
     machine: str | None
     tensorflow: str | None
     jax: str | None
@@ -86,6 +89,9 @@ _AB = "`convmark ab` compares them live"
 _REPORT = "`convmark report` sets them side by side"
 _ANEW = "`convmark accept` of a run measured so starts a new history"
 _COMMANDS = {
+    "dataset": _ANEW,
+    "fraction": _ANEW,
+    "epochs": _ANEW,
     "machine": _REPORT,
     "gpu": _REPORT,
     "mig": _REPORT,

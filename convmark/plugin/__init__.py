@@ -40,6 +40,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             option.add_to(group.addoption, dest=_dest(option.key))
     group.addoption("--resume", metavar="RUN", nargs="?", const="", help=RESUME, dest=_RESUME)
 
+    group.addoption(
+        "--accuracy",
+        action="store_true",
+        dest=_dest("accuracy"),
+        help="train the lecture's networks on MNIST as well (bench/test_accuracy.py): an hour or "
+        "more on two cores; --fraction 0.1 is quick",
+    )
+
 
 def _dest(key: str) -> str:
     return f"convmark_{key}"
@@ -64,6 +72,9 @@ def pytest_configure(config: pytest.Config) -> None:
                 "--batch-sizes: auto is of `convmark run`; pytest collects its cases, sizes and "
                 "all, before it measures"
             )
+        if config.getoption(_dest("accuracy"), False):
+            tasks = tuple(dict.fromkeys([*options.tasks, "accuracy"]))
+            options = dataclasses.replace(options, tasks=tasks)
         if options.cluster is not None:
             raise OptionError(
                 "--cluster: is of `convmark run`; pytest measures replicas in one process, got "

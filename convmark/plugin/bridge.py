@@ -225,7 +225,8 @@ class CsvStorage:
 def _groups(records: Sequence[Record]) -> dict[str, list[Record]]:
     from convmark.report.summary import by_case
 
-    return by_case([record for record in records if record.measured])
+    timed = [row for row in records if row.measured and row.step_time_p50_s is not None]
+    return by_case(timed)
 
 
 def _as_benchmarks(path: Path, records: Sequence[Record]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from convmark.plugin.replay import Measured
 if TYPE_CHECKING:
     from convmark.beforehand import Beforehand
     from convmark.environment import Machine
-    from convmark.fleet import Fleet
+    from convmark.interpreters import Interpreters
     from convmark.judging.judgement import Judgement
     from convmark.record import Record
     from convmark.resume import Interrupted
@@ -49,7 +49,7 @@ class Campaign:
         self._earlier: Interrupted | None = None
         self._claims = contextlib.ExitStack()
         self._machine: Machine | None = None
-        self._fleet: Fleet | None = None
+        self._interpreters: Interpreters | None = None
         self.python = sys.executable
         """The interpreter that is measured."""
         self.cases: list[Case] = []
@@ -131,23 +131,27 @@ class Campaign:
             ConvmarkError: a model, a device or the results folder is not to be had.
         """
         from convmark.cluster import check_devices
-        from convmark.fleet import Fleet
+        from convmark.interpreters import Interpreters
+        from convmark.learning import with_digits
         from convmark.run import devices_asked_for
 
         self.store.check_writable()
         self.cases = list(dict.fromkeys(cases))
         self.python = self._python()
-        self._fleet = Fleet(
+        self._interpreters = Interpreters(
             list(dict.fromkeys(case.backend for case in self.cases)),
             self.python,
             isolation=self.options.isolation,
             time_limit_s=self.options.time_limit_s,
         )
-        self._frameworks = self._fleet.inspect(dict.fromkeys(case.model for case in self.cases))
+        self._frameworks = self._interpreters.inspect(
+            dict.fromkeys(case.model for case in self.cases)
+        )
         for framework in self._frameworks.values():
             devices_asked_for(self.options.devices, framework["devices"])
         found = {name: framework["devices"] for name, framework in self._frameworks.items()}
         check_devices([case for case in self.cases if self.absent(case) is None], found)
+        self.options = with_digits(self.options, self.cases, self._interpreters.answer, os.environ)
 
     def _python(self) -> str:
         """Return the interpreter asked for, made now where it is an environment's."""
@@ -191,9 +195,9 @@ class Campaign:
 
         options, machine = self.options, self.machine
         cases = [case for case in self.cases if self.absent(case) is None]
-        if not cases or self._fleet is None:
+        if not cases or self._interpreters is None:
             return
-        jobs = plan(cases, options.processes, options.seed)
+        jobs = plan(cases, options.processes, options.seed, seeds=options.seeds)
         commit = read_commit(self._folder, besides=[options.results.absolute()])
         earlier, hashed = self._earlier, plan_hash(cases, options)
         run = earlier.run_file.run if earlier else ""
@@ -207,7 +211,7 @@ class Campaign:
         for line in self._before.lines(machine):
             say(line)
         path = ceilings_path(options.results, machine.name)
-        ceilings = gather(cases, self._fleet.answer, path, which=options.ceilings, say=say)
+        ceilings = gather(cases, self._interpreters.answer, path, which=options.ceilings, say=say)
         self._run_file = self._run_file or self.store.create_run(machine.name)
         self._facts = replace(self._facts, run=self._run_file.run, ceilings=ceilings)
         self._execute(jobs, stream)
@@ -233,7 +237,7 @@ class Campaign:
         from convmark.resume import missing
         from convmark.run import execute
 
-        if self._fleet is None or self._run_file is None:
+        if self._interpreters is None or self._run_file is None:
             return
         guess_s = 2 * self.options.time_budget_s + 2
         shown = progress.on(stream, guess_s) if stream is not None else progress.Silence()
@@ -241,7 +245,7 @@ class Campaign:
             with shown:
                 execute(
                     missing(jobs, self.records),
-                    self._fleet,
+                    self._interpreters,
                     self.options,
                     self._facts,
                     self._run_file,
@@ -272,22 +276,22 @@ class Campaign:
             seconds
             for result in self._results
             if result.case == case
-            for seconds in result.step_times_s
+            for seconds in result.replayed_s
         ]
 
     def _smoke(self, case: Case) -> str:
         from convmark.run import request_of
 
-        if self._fleet is None:
+        if self._interpreters is None:
             return "nothing was measured"
         request = request_of(case, self.options, smoke=True)
-        answer = self._fleet.answer(request)
+        answer = self._interpreters.answer(request)
         return "" if answer.status == "ok" else f"{answer.status}: {answer.message}"
 
     def close(self) -> None:
         """End all worker processes, and the run's file."""
-        if self._fleet is not None:
-            self._fleet.close()
+        if self._interpreters is not None:
+            self._interpreters.close()
         if self._earlier is not None:
             self._earlier.run_file.close()
         if self._run_file is not None:

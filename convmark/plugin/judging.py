@@ -5,6 +5,7 @@ All of it happens before the first test reports.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 import time
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from convmark.case import Case
+from convmark.case import TIMED_TASKS, Case
 from convmark.errors import ConvmarkError
 from convmark.report.units import duration_text
 
@@ -103,6 +104,8 @@ def judge(
         say(f"{_cases(unheard)} cannot be confirmed live: {EXTRA_PROCESSES} more processes each")
         campaign.measure_more(unheard, EXTRA_PROCESSES, stream)
         found = review(campaign.records, history)
+    asked = [row for row in found.absent if row.task in campaign.options.tasks]
+    found = dataclasses.replace(found, absent=tuple(asked))
     campaign.keep_judgements(
         conclude(found, confirmations, report_missing=whole_suite and not baseline.is_commit)
     )
@@ -122,7 +125,7 @@ def _history(campaign: Campaign, baseline: Baseline, say: Say) -> History:
 
 def _to_confirm(campaign: Campaign, baseline: Baseline, flagged: Sequence[str]) -> list[Case]:
     """Return the cases that a live comparison is to judge, the largest change first."""
-    ran = {row.case.name: row.case for row in campaign.records}
+    ran = {row.case.name: row.case for row in campaign.records if row.task in TIMED_TASKS}
     failed = {row.case.name for row in campaign.records if not row.measured}
     judged = {row.case.name for row in campaign.records if not row.not_judged}
     if baseline.is_commit or campaign.options.confirm == "all":

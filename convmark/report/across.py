@@ -12,7 +12,7 @@ from statistics import median
 
 from tabulate import tabulate
 
-from convmark.case import Case
+from convmark.case import TIMED_TASKS, Case
 from convmark.record import Record, to_cell
 from convmark.report.markup import markdown_cell
 from convmark.report.sessions import change_text
@@ -60,7 +60,7 @@ def across(records: Iterable[Record], column: str) -> list[Cell]:
     newest: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         value = str(getattr(record, column) or "")
-        if not record.measured or not value:
+        if not record.measured or not value or record.task not in TIMED_TASKS:
             continue
         key = (_name(record, column), value)
         if key in newest and newest[key][0].run != record.run:

@@ -12,7 +12,7 @@ import hashlib
 import io
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Rows", "RunSource", "read_rows", "run_files"]
 
-NOT_NEEDED = frozenset({"schema", "order", "seed", "call_path", "windows", "window_steps"})
+NOT_NEEDED = frozenset(
+    {
+        *("schema", "order", "call_path", "windows", "window_steps", "dataset"),
+        *("training_samples", "training_loss", "training_accuracy", "validation_loss"),
+        *("validation_accuracy", "waterfall_rounds", "waterfall_steps"),
+    }
+)
 """Columns that no report shows; all others are read, those of a later schema too."""
 
 FRAMEWORKS = (("jax", "JAX"), ("torch", "PyTorch"), ("tensorflow", "TensorFlow"))
@@ -139,8 +145,8 @@ def read_rows(places: Sequence[Path]) -> Rows:
         raise StoreError(f"{empty}:1: must hold the rows of a run after its header, it has none")
     if len(parts) == 1 and len(parts[0]["status"]) == 1:
         _warn(f"{paths[0]}:2: is the only row, so no spread can be told; try --processes 3")
-    frame = pd.DataFrame({name: _joined(parts, name) for name in parts[0]}, copy=False)
-    _add_names(frame)
+    columns: dict[str, Any] = {name: _joined(parts, name) for name in parts[0]}
+    frame = pd.DataFrame({**columns, **_names(columns)}, copy=False)
     return Rows(frame=frame, runs=_sources(paths, [part["machine"][0] for part in parts]))
 
 
@@ -256,28 +262,33 @@ def _from_records(path: Path) -> dict[str, Any]:
     return columns
 
 
-def _add_names(frame: pd.DataFrame) -> None:
-    """Add what the tables group by: the case's name, the hardware, whether there are figures."""
+def _names(columns: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
+    """Return what the tables group by: the case's name, the hardware, whether there are figures."""
     import pandas as pd
 
-    known = {name: frame[name] for name in _AXES}
-    known["cluster"] = frame["cluster"].where(frame["cluster"].notna(), "")
-    axes = zip(*(column.tolist() for column in known.values()), strict=True)
-    frame["case"] = np.array([_case_name(*values) for values in axes], dtype=object)
-    pairs = zip(frame["machine"].tolist(), frame["device"].tolist(), strict=True)
-    frame["hardware"] = np.array([_hardware(*pair) for pair in pairs], dtype=object)
-    frame["measured"] = frame["status"].isin(MEASURED)
-    frame["framework"] = _frameworks(frame)
-    for name in ("case", "hardware", "machine", "model", "task", "status"):
-        frame[name] = pd.Categorical(frame[name])
+    clusters = ["" if name is None else name for name in columns["cluster"].tolist()]
+    known = {name: columns[name].tolist() for name in _AXES} | {"cluster": clusters}
+    axes = zip(*known.values(), strict=True)
+    pairs = zip(columns["machine"].tolist(), columns["device"].tolist(), strict=True)
+    statuses = columns["status"].tolist()
+    named = {
+        "case": np.array([_case_name(*values) for values in axes], dtype=object),
+        "hardware": np.array([_hardware(*pair) for pair in pairs], dtype=object),
+        **{name: columns[name] for name in ("machine", "model", "task", "status")},
+    }
+    return {
+        "measured": np.array([status in MEASURED for status in statuses], dtype=bool),
+        "framework": _frameworks(columns),
+        **{name: pd.Categorical(values) for name, values in named.items()},
+    }
 
 
-def _frameworks(frame: pd.DataFrame) -> np.ndarray[Any, Any]:
+def _frameworks(columns: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
     """Return name and version of what runs each row's step; of the first that has a version."""
-    there = [(name, label) for name, label in FRAMEWORKS if name in frame]
+    there = [(name, label) for name, label in FRAMEWORKS if name in columns]
     known: dict[tuple[Any, ...], str | None] = {}
     found = []
-    for versions in zip(*(frame[name].tolist() for name, _ in there), strict=True):
+    for versions in zip(*(columns[name].tolist() for name, _ in there), strict=True):
         if versions not in known:
             named = zip(there, versions, strict=True)
             known[versions] = next((f"{label} {v}" for (_, label), v in named if v), None)

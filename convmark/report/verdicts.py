@@ -33,15 +33,16 @@ def verdicts_report(judgements: Sequence[Judgement], form: str = "table") -> str
     return FORMATS[form](judgements)
 
 
+_ALWAYS = ("step_time", "accuracy")
 _FOLLOWERS = ("throughput", "latency_p50")
 """They follow the step time, whose row says the rest."""
 
 
 def worth_reading(judgement: Judgement) -> bool:
-    """Return whether a table shows the judgement: every step time, and what is not unchanged."""
+    """Return whether a table shows the judgement: step times, accuracies, and all that changed."""
     if judgement.metric in _FOLLOWERS:
         return judgement.verdict in ("regressed", "improved")
-    return judgement.verdict != "unchanged" or judgement.metric == "step_time"
+    return judgement.verdict != "unchanged" or judgement.metric in _ALWAYS
 
 
 def _table(judgements: Sequence[Judgement], style: str) -> str:

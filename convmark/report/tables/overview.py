@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convmark.report.tables.points import latest, text_of
@@ -18,15 +18,19 @@ FEW_PROCESSES = 3
 WIDE_SPREAD = 0.10
 
 
-_RANK = ("failed", "missing", "unsteady", "throttled", "not judged", "wide spread", "few processes")
+_RANK = (
+    *("failed", "missing", "node differs", "unsteady", "throttled", "not judged", "wide spread"),
+    "few processes",
+)
 
 
-def troubles(table: pd.DataFrame, labels: list[str]) -> Table:
+def troubles(table: pd.DataFrame, labels: list[str], more: Sequence[dict[str, Any]] = ()) -> Table:
     """Return what is missing, failed, unsteady or thin in the newest figures of each case.
 
     Args:
         table: points of all runs.
         labels: the runs' names by `source`.
+        more: rows of what else is found.
     """
     records = [
         {"hardware": row.hardware, "case": row.case, "what": what, "detail": detail,
@@ -34,7 +38,7 @@ def troubles(table: pd.DataFrame, labels: list[str]) -> Table:
         for row in latest(table, measured=False).itertuples()
         for what, detail in _of(row)
     ]  # fmt: skip
-    records += [*_missing(table, labels), *_few(table)]
+    records += [*_missing(table, labels), *_few(table), *more]
     records.sort(key=lambda row: (_RANK.index(row["what"]), str(row["hardware"]), str(row["case"])))
     return table_of(
         "troubles",

@@ -11,10 +11,10 @@ from convmark import launch
 from convmark.launch import Answer
 from convmark.run import inspect
 
-__all__ = ["Fleet"]
+__all__ = ["Interpreters"]
 
 
-class Fleet:
+class Interpreters:
     """Answers requests as one `Interpreter` does; a context manager that ends them all."""
 
     def __init__(
@@ -34,7 +34,7 @@ class Fleet:
             for backend in backends
         }
 
-    def __enter__(self) -> Fleet:
+    def __enter__(self) -> Interpreters:
         return self
 
     def __exit__(

@@ -1,0 +1,77 @@
+"""`convmark merge`: join the parts of a plan, or the results of several machines, in one folder."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from convmark.errors import StoreError
+from convmark.fleet.merge import Joined, join, joined, missing, sources
+from convmark.report.describe import FOLDER
+from convmark.store import Store
+
+__all__ = ["merge"]
+
+
+def merge(places: Sequence[Path], into: Path) -> bool:
+    """Join the runs in the places and say what is missing; return whether nothing is.
+
+    Raises:
+        StoreError: a place has no runs, a file does not fit, or a row is there twice; nothing is
+            written then. Or the folder cannot be written.
+    """
+    store = Store(into)
+    store.check_writable()
+    for place in places:
+        if place.resolve() == into.resolve():
+            raise StoreError(f"--results: must not be one of the folders to join, got {into}")
+    found = sources(places, _say)
+    if not found:
+        raise StoreError(f"{places[0]}: must hold the rows of a run, it has none")
+    folders = [into / name for name in dict.fromkeys(source.machine for source in found)]
+    there = sources([path for path in folders if store.runs(path.name)], lambda line: None)
+    runs = joined(found, there)
+    for one in runs:
+        path = join(one, store)
+        print(f"{_count(one.rows, 'row')} of {_count(len(one.sources), 'run')} in {path}")
+        _keep_models(one, path.parent)
+    _say_where(runs)
+    lines = missing(found)
+    for line in lines:
+        _say(line)
+    return not lines
+
+
+def _say_where(runs: Iterable[Joined]) -> None:
+    """Say where a plan was not measured on one kind of machine, so that its runs stay apart."""
+    machines: dict[str, list[str]] = {}
+    for one in runs:
+        if one.part:
+            machines.setdefault(one.part.plan, []).append(one.machine)
+    for plan, names in machines.items():
+        if len(names) > 1:
+            _say(f"plan {plan} was measured on {len(names)} kinds of machine, a run for each")
+
+
+def _keep_models(one: Joined, folder: Path) -> None:
+    """Keep the descriptions of models that lie beside the runs, those that are not there yet."""
+    for source in one.sources:
+        for path in sorted((source.path.parent / FOLDER).glob("*.*")):
+            target = folder / FOLDER / path.name
+            if path.suffix in (".json", ".svg") and not target.exists():
+                try:
+                    target.parent.mkdir(exist_ok=True)
+                    shutil.copyfile(path, target)
+                except OSError as error:
+                    reason = error.strerror or error
+                    raise StoreError(f"{target}: cannot be written: {reason}") from None
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _say(line: str) -> None:
+    print(f"convmark merge: {line}", file=sys.stderr)

@@ -1,0 +1,117 @@
+"""The text of `convmark fleet doctor`: what each node is and has, and what it would refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tabulate import tabulate
+
+from convmark.environment import GIB, plain_text
+from convmark.fleet.nodes import About, Node, labels_text
+
+__all__ = ["Checked", "fleet_findings", "refusal"]
+
+ADVICE = (
+    "A Ray cluster runs what anybody who reaches it sends: keep it on a network that you trust, "
+    "and set RAY_AUTH_MODE=token."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A node as it was found."""
+
+    name: str
+    """What it is called."""
+    node: Node
+    about: About | None
+    found: Mapping[str, Mapping[str, Any]]
+    """What each backend's interpreter has."""
+    refusals: Sequence[str] = ()
+    """Why it would not measure; none where it would."""
+
+
+def refusal(about: About, *, version: str, code: str) -> str | None:
+    """Say why the node would not measure what the caller asks for; None where it would.
+
+    Args:
+        version, code: the caller's.
+    """
+    if about.convmark != version:
+        return f"convmark {about.convmark} there, {version} here: install the same on both"
+    if about.code != code:
+        return f"its measuring code or zoo is another ({about.code} there, {code} here)"
+    return None
+
+
+def fleet_findings(nodes: Sequence[Checked]) -> str:
+    """Return all sections, one blank line between them."""
+    refused = [(one, why) for one in nodes for why in one.refusals]
+    cautions = [(one, caution) for one in nodes if one.about for caution in _cautions(one.about)]
+    lines = ["Nodes", "", _table(nodes), "", "Would refuse to measure"]
+    lines += [f"  {plain_text(one.name)}: {plain_text(why)}" for one, why in refused] or ["  none"]
+    lines += ["", "What will make figures unreliable"]
+    for one, (subject, finding, remedy) in cautions:
+        lines += [f"  {plain_text(one.name)}: {subject}: {finding}", f"    -> {remedy}"]
+    if not cautions:
+        lines.append("  nothing found")
+    return "\n".join([*lines, "", ADVICE])
+
+
+def _cautions(about: About) -> list[tuple[str, str, str]]:
+    found = [(one.subject, one.finding, one.remedy) for one in about.cautions]
+    if about.niceness:
+        found.append(
+            (
+                "niceness",
+                f"measures at niceness {about.niceness}: every other program goes first",
+                "start Ray there with RAY_worker_niceness=0",
+            )
+        )
+    return found
+
+
+def _table(nodes: Sequence[Checked]) -> str:
+    headers = (
+        "node",
+        "address",
+        "labels",
+        "kind",
+        "CPU",
+        "RAM",
+        "GPUs",
+        "convmark",
+        "frameworks",
+        "devices",
+    )
+    rows = [
+        [
+            plain_text(one.name),
+            one.node.address,
+            plain_text(labels_text(one.node.labels)),
+            *(_machine(one.about) if one.about else ["unknown", "", "", ""]),
+            one.about.convmark if one.about else "",
+            plain_text(", ".join(_framework(name, has) for name, has in one.found.items())),
+            plain_text(" ".join(dict.fromkeys(_devices(one.found)))),
+        ]
+        for one in nodes
+    ]
+    return tabulate(rows, headers=headers, disable_numparse=True)
+
+
+def _machine(about: About) -> list[str]:
+    machine = about.machine
+    gpus = ", ".join(gpu.name for gpu in machine.gpus) or "none"
+    ram = f"{machine.ram_bytes / GIB:.0f} GiB"
+    return [machine.name, f"{machine.cores} x {machine.cpu}", ram, gpus]
+
+
+def _framework(backend: str, has: Mapping[str, Any]) -> str:
+    keras = f" Keras {has['keras']}" if has.get("keras") else ""
+    return f"{backend} {has.get(backend) or 'unknown'}{keras} Python {has.get('python')}"
+
+
+def _devices(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [str(device) for has in found.values() for device in has.get("devices") or ()]

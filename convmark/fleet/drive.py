@@ -1,0 +1,92 @@
+"""Runs a fleet's plan: what the scheduler assigns is begun, what comes of it is kept at once.
+
+The cluster is handed in: a real one, or one that exists as numbers alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from convmark.fleet.scheduler import Assignment, Scheduler, Unmeasured
+
+__all__ = ["Broken", "Cluster", "Ended", "Event", "Lost", "Shown", "drive"]
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """In place of a result: the process that measured ended under the job, the node did not."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A node has done with its job; the result is a `Broken` where there is none."""
+
+    node: str
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A node will measure nothing more."""
+
+    node: str
+    why: str
+
+
+Event = Ended | Lost
+
+
+class Cluster(Protocol):
+    """Has nodes measure."""
+
+    def begin(self, assignment: Assignment) -> None:
+        """Have the node measure the job; what comes of it is an event."""
+
+    def events(self) -> list[Event]:
+        """Wait for what has happened; nothing where nothing will."""
+
+
+class Shown(Protocol):
+    """Is told how it goes on."""
+
+    def began(self, assignment: Assignment) -> None: ...
+
+    def ended(self, assignment: Assignment, result: Any) -> None: ...
+
+    def lost(self, node: str, why: str) -> None: ...
+
+
+def drive(
+    scheduler: Scheduler,
+    cluster: Cluster,
+    keep: Callable[[Assignment, Any], Any],
+    shown: Shown,
+) -> list[Unmeasured]:
+    """Have all plans measured; return what no node could measure.
+
+    Args:
+        keep: takes each result, before anything else is begun, and returns what is shown of it.
+    """
+    running: dict[str, Assignment] = {}
+    unmeasured: list[Unmeasured] = []
+    while True:
+        for assignment in scheduler.assignments():
+            running[assignment.node] = assignment
+            cluster.begin(assignment)
+            shown.began(assignment)
+        if scheduler.over:
+            return unmeasured
+        for event in cluster.events():
+            if isinstance(event, Lost):
+                running.pop(event.node, None)
+                unmeasured += scheduler.lost(event.node, event.why)
+                shown.lost(event.node, event.why)
+                continue
+            assignment = running.pop(event.node)
+            kept = keep(assignment, event.result)
+            scheduler.ended(event.node)
+            shown.ended(assignment, kept)

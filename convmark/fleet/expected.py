@@ -1,0 +1,118 @@
+"""How long one process of a case will take: as kept rows tell, else a guess from what is published.
+
+Parts of a plan are balanced by it. Every machine that takes a part must come to the same figures,
+so nothing of the machine goes into them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from types import MappingProxyType
+
+from convmark.case import Case
+from convmark.record import Record
+from convmark.report.rows import run_files
+from convmark.store import read_run
+
+__all__ = ["expected_s", "known_seconds", "seconds_of"]
+
+START_S = 1.5
+"""From the request to the first step of a small model."""
+
+FEWEST_STEPS = 60
+"""Warm-up, steps, windows and rounds that even a slow step is not spared."""
+
+SCALE = 10.0
+"""Step time on a machine of a few cores / that in the table, whose server has 92 of them."""
+
+TABLE_BATCH = 32
+TRAINING_PASSES = 3
+
+# Source: keras.io/api/applications, "Time (ms) per inference step (CPU)", batch 32.
+_INFERENCE_MS: Mapping[str, float] = MappingProxyType(
+    {
+        "densenet121": 77.1,
+        "densenet169": 96.4,
+        "densenet201": 127.2,
+        "efficientnetb0": 46.0,
+        "efficientnetb1": 60.2,
+        "efficientnetb2": 80.8,
+        "efficientnetb3": 140.0,
+        "efficientnetb4": 308.3,
+        "efficientnetb5": 579.2,
+        "efficientnetb6": 958.1,
+        "efficientnetb7": 1578.9,
+        "inceptionresnetv2": 130.2,
+        "inceptionv3": 42.2,
+        "mobilenet": 22.6,
+        "mobilenetv2": 25.9,
+        "nasnetlarge": 344.5,
+        "nasnetmobile": 27.0,
+        "resnet101": 89.6,
+        "resnet101v2": 72.7,
+        "resnet152": 127.4,
+        "resnet152v2": 107.5,
+        "resnet50": 58.2,
+        "resnet50v2": 45.6,
+        "vgg16": 69.5,
+        "vgg19": 84.8,
+        "xception": 109.4,
+    }
+)
+_USUAL_MS = median(_INFERENCE_MS.values())
+
+_SMALL = frozenset(
+    ("lenet5", "mini_inception", "mini_resnet", "mini_resnet_norm", "conv_layer", "separable_layer")
+)
+"""Models whose steps are so short that the time budget alone tells how long a process takes."""
+
+
+def expected_s(case: Case, time_budget_s: float, known: Mapping[str, float]) -> float:
+    """Return the seconds that one process of the case is expected to take.
+
+    Args:
+        known: seconds by case, where rows tell them.
+    """
+    if case.name in known:
+        return known[case.name]
+    return START_S + max(2 * time_budget_s, FEWEST_STEPS * _step_s(case))
+
+
+def _step_s(case: Case) -> float:
+    if case.model in _SMALL:
+        return 0.0
+    passes = TRAINING_PASSES if case.task == "train" else 1
+    samples = case.batch_size * case.replicas / TABLE_BATCH
+    return SCALE * passes * samples * _INFERENCE_MS.get(case.model, _USUAL_MS) / 1000
+
+
+def known_seconds(places: Sequence[Path]) -> dict[str, float]:
+    """Return the seconds of one process by case, the median over the measured rows in the places.
+
+    Raises:
+        StoreError: a place has no runs, or a file does not fit.
+    """
+    found: dict[str, list[float]] = {}
+    for path in run_files(places):
+        for record in read_run(path):
+            seconds = seconds_of(record)
+            if seconds is not None:
+                found.setdefault(record.case.name, []).append(seconds)
+    return {name: float(median(values)) for name, values in found.items()}
+
+
+def seconds_of(record: Record) -> float | None:
+    """Return how long the row's process took, from its own figures; None where it has none."""
+    if not record.measured or record.step_time_mean_s is None:
+        return None
+    windows = (record.windows or 0) * (record.window_steps or 0)
+    steps = (record.warm_up_steps or 0) + (record.steps or 0) + windows
+    round_s = (record.paired_step_time_p50_s or 0.0) + (record.reference_step_time_p50_s or 0.0)
+    return (
+        (record.process_start_s or 0.0)
+        + (record.time_to_first_step_s or 0.0)
+        + steps * record.step_time_mean_s
+        + (record.rounds or 0) * round_s
+    )

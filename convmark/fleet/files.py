@@ -1,0 +1,91 @@
+"""The caller's run files of a fleet: a run for each plan and node that measures it.
+
+A case that went from a lost node to another is in a run of its own, for the other node has a run
+already in which it may stand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+from collections.abc import Mapping
+from pathlib import Path
+
+from convmark.record import Record
+from convmark.run import Result
+from convmark.runfile import RunFile
+from convmark.store import Store, read_head
+
+__all__ = ["Key", "RunFiles", "earlier_run", "hold_many_files"]
+
+Key = tuple[str, str]
+"""The node whose plan it is, and the node that measures."""
+
+
+class RunFiles:
+    """Made as rows come; a row is on the disk when `append` returns."""
+
+    def __init__(self, store: Store, machines: Mapping[str, str]) -> None:
+        """Describe the files; none is made yet.
+
+        Args:
+            machines: by node the machine's name, its results folder.
+        """
+        self._store = store
+        self._machines = machines
+        self._files: dict[Key, RunFile] = {}
+        self.records: dict[Key, list[Record]] = {}
+        """All rows of each run, those of before it was interrupted included."""
+
+    def go_on(self, key: Key, run_file: RunFile, records: list[Record]) -> None:
+        """Take over a run that was interrupted."""
+        self._files[key] = run_file
+        self.records[key] = list(records)
+
+    def append(self, key: Key, result: Result) -> Record:
+        """Keep a row, and return it as it is kept.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        if key not in self._files:
+            self._files[key] = self._store.create_run(self._machines[key[1]])
+        run_file = self._files[key]
+        record = dataclasses.replace(result.record, run=run_file.run)
+        run_file.append(record, result.step_times_s)
+        self.records.setdefault(key, []).append(record)
+        return record
+
+    def paths(self) -> dict[Key, Path]:
+        """Return the files that have rows."""
+        return {key: run_file.path for key, run_file in self._files.items() if self.records[key]}
+
+    def close(self) -> None:
+        """Close all files."""
+        for run_file in self._files.values():
+            run_file.close()
+
+
+def earlier_run(
+    store: Store, machine: str, plan: str | None, host: str | None, besides: set[Path]
+) -> Path | None:
+    """Return the machine's newest run of the plan; None where there is none.
+
+    Args:
+        host: the one that measured it, any by default.
+        besides: runs that are not meant.
+    """
+    for path in reversed(store.runs(machine)):
+        head = read_head(path) if path not in besides else None
+        if head is not None and head.plan == plan and host in (None, head.node):
+            return path
+    return None
+
+
+def hold_many_files(count: int) -> None:
+    """Let this process hold so many files open, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + 256
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -1,0 +1,256 @@
+"""What runs on a node: says what the node is, and measures one job at a time for the caller.
+
+It is told what to measure and gives rows back; no file of results is written on a node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import convmark
+from convmark.alone import alone
+from convmark.case import Case
+from convmark.cautions import cautions
+from convmark.ceilings import Ceiling, Key, ceilings_path, gather, keep_ceilings
+from convmark.cluster import check_devices
+from convmark.commit import Commit
+from convmark.environment import read_machine, read_state
+from convmark.environments.interpreter import interpreters
+from convmark.errors import BusyError
+from convmark.fleet.nodes import About
+from convmark.interpreters import Interpreters
+from convmark.launch import zoo_folder
+from convmark.options import Options
+from convmark.run import (
+    Facts,
+    Job,
+    Result,
+    devices_asked_for,
+    facts_of,
+    measure,
+    measurement_version,
+)
+from convmark.suites import NETWORKS, cases
+from convmark.text import file_text, plain_text
+
+__all__ = ["NO_RUN", "Host", "Prepared", "Settings", "about_this_node", "code_version", "installed"]
+
+NO_RUN = "0000"
+"""The run in a row before the caller has given it a file."""
+
+TURN_LIMIT_S = 30.0
+"""How long another run on the machine is waited for where the caller does not say --wait."""
+LOOK_AGAIN_S = 0.5
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What every node is told before it measures."""
+
+    options: Options
+    commit: Commit
+    """Of the caller's folder."""
+    folder: str
+    """The caller's; where a node has it too, models are imported from there."""
+    ceilings: Mapping[str, Mapping[Key, Ceiling]] = field(default_factory=dict)
+    """Those that are known, by machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What a node is about to measure with, and what there is to measure on it."""
+
+    cases: tuple[Case, ...]
+    found: Mapping[str, Mapping[str, Any]]
+    """What each backend's interpreter has."""
+    facts: Facts
+    """What its rows share; the run is the caller's to name."""
+
+
+def code_version() -> str:
+    """Return a hash of the code that measures and of the zoo: all nodes must have the same."""
+    digest = hashlib.sha256(measurement_version().encode())
+    folder = zoo_folder()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def about_this_node() -> About:
+    """Return what this node is."""
+    _as_the_node_was_started(os.environ, _parents_environ())
+    machine, state = read_machine(), read_state()
+    host = plain_text(platform.node()) or "unknown"
+    return About(
+        host=host,
+        boot=file_text(_BOOT).strip() or host,
+        machine=machine,
+        convmark=convmark.__version__,
+        code=code_version(),
+        python=platform.python_version(),
+        niceness=_niceness(),
+        cautions=tuple(cautions(machine, state, os.environ)),
+    )
+
+
+def installed(options: Options) -> dict[str, dict[str, Any]]:
+    """Return what each backend's interpreter on this node has; those of `--env` are made first.
+
+    Raises:
+        ConvmarkError: it has none, or the framework is not there.
+    """
+    with _interpreters(replace(options, isolation="spawn")) as found:
+        return found.inspect(())
+
+
+class Host:
+    """Measures jobs on this node, one at a time, as the caller's settings say."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Become as a process of the node's own would be; nothing is started yet."""
+        _as_the_node_was_started(os.environ, _parents_environ())
+        if os.path.isdir(settings.folder):
+            os.chdir(settings.folder)
+        self._settings = settings
+        self._flags = f"nice={nice}" if (nice := _niceness()) else ""
+        self._interpreters: Interpreters | None = None
+        self._prepared: Prepared | None = None
+
+    def ready(self) -> bool:
+        """Answer, which takes until the node's slot is free."""
+        return True
+
+    def prepare(self) -> Prepared:
+        """Make the environment where it is not there yet, and find the cases to measure here.
+
+        Raises:
+            ConvmarkError: what is asked for is not to be had here.
+        """
+        if self._prepared is not None:
+            return self._prepared
+        options = self._settings.options
+        self._interpreters = _interpreters(options)
+        found = self._interpreters.inspect(options.models or NETWORKS)
+        devices = {
+            backend: devices_asked_for(options.devices, its_own["devices"])
+            for backend, its_own in found.items()
+        }
+        asked = cases(options, devices)
+        check_devices(asked, {backend: has["devices"] for backend, has in found.items()})
+        machine = read_machine()
+        facts = facts_of(NO_RUN, machine, self._settings.commit, os.environ)
+        flags = " ".join(filter(None, [facts.flags, self._flags]))
+        ceilings = self._ceilings(asked, machine.name)
+        facts = replace(facts, flags=flags, ceilings=ceilings)
+        self._prepared = Prepared(cases=tuple(asked), found=found, facts=facts)
+        return self._prepared
+
+    def measure(self, job: Job) -> Result:
+        """Measure one job and return its row; the machine is this job's meanwhile.
+
+        Raises:
+            BusyError: somebody else measures on the machine, and the caller does not wait.
+            ConvmarkError: nothing can be measured here at all.
+        """
+        facts = self.prepare().facts
+        assert self._interpreters is not None
+        with contextlib.ExitStack() as stack:
+            self._take_turn(stack)
+            return measure(job, self._interpreters, self._settings.options, facts)
+
+    def _take_turn(self, stack: contextlib.ExitStack) -> None:
+        """Have the machine until the stack ends; what a lost node was at may hold it a while."""
+        options = self._settings.options
+        until = time.monotonic() + TURN_LIMIT_S
+        while True:
+            turn = alone(wait=options.wait, concurrent=options.allow_concurrent, say=_unheard)
+            try:
+                stack.enter_context(turn)
+                return
+            except BusyError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(LOOK_AGAIN_S)
+
+    def close(self) -> None:
+        """End every process of the interpreters."""
+        if self._interpreters is not None:
+            self._interpreters.close()
+
+    def _ceilings(self, asked: Sequence[Case], machine: str) -> dict[Key, Ceiling]:
+        """Return the ceilings of the devices, those measured that the caller does not know."""
+        assert self._interpreters is not None
+        with tempfile.TemporaryDirectory(prefix="convmark-") as folder:
+            path = ceilings_path(Path(folder), machine)
+            known = self._settings.ceilings.get(machine, {})
+            keep_ceilings(path, known.values())
+            ask, which = self._interpreters.answer, self._settings.options.ceilings
+            return gather(asked, ask, path, which=which, say=_unheard)
+
+
+def _unheard(line: str) -> None:
+    """Nobody reads what a node would say."""
+
+
+def _interpreters(options: Options) -> Interpreters:
+    paths = interpreters(options.pythons, options.environments) or [sys.executable]
+    return Interpreters(
+        options.backends, paths[0], isolation=options.isolation, time_limit_s=options.time_limit_s
+    )
+
+
+def _as_the_node_was_started(environ: MutableMapping[str, str], parents: Mapping[str, str]) -> None:
+    """Take back what the cluster has set for its own workers, such as the number of threads.
+
+    What it has taken from them stays away: Ray preloads an allocator into its own programs alone.
+
+    Args:
+        parents: the variables of the process that started this one; none where they cannot be read.
+    """
+    if not parents:
+        return
+    for name in list(environ):
+        if name.startswith("RAY_"):
+            continue
+        if name in parents:
+            environ[name] = parents[name]
+        else:
+            del environ[name]
+
+
+def _parents_environ() -> dict[str, str]:
+    try:
+        return dict(psutil.Process(os.getppid()).environ())
+    except (psutil.Error, OSError):
+        return {}
+
+
+def _niceness(
+    current: Callable[[], int] = lambda: os.getpriority(os.PRIO_PROCESS, 0),
+    take_back: Callable[[], None] = lambda: os.setpriority(os.PRIO_PROCESS, 0, 0),
+) -> int:
+    """Return how nice the measured processes will be: 0 where this one may become so.
+
+    Ray has its workers give way to all others (niceness 15).
+    """
+    if current() > 0:
+        try:
+            take_back()
+        except OSError:
+            return current()
+    return 0

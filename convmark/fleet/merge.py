@@ -1,0 +1,193 @@
+"""Joins the runs of several results folders: refuses doubles, says what of a plan is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from convmark.errors import StoreError
+from convmark.fleet.part import Part, read_part, write_part
+from convmark.fleet.shard import Shard
+from convmark.record import Record
+from convmark.report.rows import run_files
+from convmark.store import Store, read_run, read_step_times
+
+__all__ = ["Joined", "Source", "join", "joined", "missing", "sources"]
+
+ONE_RUN = (
+    *("commit", "dirty", "convmark", "seed", "processes", "time_budget_s", "isolation"),
+    *("measurement_version", "reference_version"),
+)
+"""Columns that all rows of one run share, where they have a value."""
+
+SOFTWARE = ("python", "tensorflow", "jax", "torch", "keras", "numpy", "flags")
+"""Columns that the rows of one backend share, where they have a value."""
+
+MOST_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """One run to be joined with others."""
+
+    path: Path
+    machine: str
+    records: tuple[Record, ...]
+    part: Part | None
+    """None: a run of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joined:
+    """What becomes one run."""
+
+    machine: str
+    sources: tuple[Source, ...]
+    part: Part | None
+
+    @property
+    def rows(self) -> int:
+        return sum(len(source.records) for source in self.sources)
+
+
+def sources(places: Sequence[Path], say: Callable[[str], None]) -> list[Source]:
+    """Return the runs in the places, oldest first; a run without rows is left out, and said.
+
+    Raises:
+        StoreError: a place has no runs, or a file does not fit.
+    """
+    found = []
+    for path in run_files(places):
+        records = tuple(read_run(path))
+        if not records:
+            say(f"{path}: holds no rows, left out")
+            continue
+        machine = records[0].machine or path.resolve().parent.name
+        part = read_part(path)
+        found.append(Source(path=path, machine=machine, records=records, part=part))
+    return sorted(found, key=lambda source: (source.records[0].started, str(source.path)))
+
+
+def joined(found: Sequence[Source], there: Sequence[Source] = ()) -> list[Joined]:
+    """Return the runs that the sources amount to: the parts of a plan on one machine are one run.
+
+    Args:
+        there: runs that the folder to be written has already.
+
+    Raises:
+        StoreError: a row is there twice, or the parts of a run differ in what they must share.
+    """
+    _refuse_copies([*there, *found])
+    _refuse_doubles(found)
+    groups: dict[tuple[str, ...], list[Source]] = {}
+    for source in found:
+        key = (source.part.plan, source.machine) if source.part else (str(source.path),)
+        groups.setdefault(key, []).append(source)
+    for group in groups.values():
+        _refuse_unlike(group)
+    return [
+        Joined(
+            machine=group[0].machine,
+            sources=tuple(group),
+            part=group[0].part
+            and group[0].part.joined([source.part for source in group if source.part]),
+        )
+        for group in groups.values()
+    ]
+
+
+def missing(found: Sequence[Source]) -> list[str]:
+    """Say what of each plan no source holds, a line for each shard that is not whole."""
+    plans = {source.part.plan: source.part for source in found if source.part}
+    lines = []
+    for plan, part in plans.items():
+        of_it = [source for source in found if source.part and source.part.plan == plan]
+        held = {(row.case.name, row.process) for source in of_it for row in source.records}
+        for number, cases in enumerate(part.shards, start=1):
+            wanted = [
+                (case.name, process) for case in cases for process in range(1, part.processes + 1)
+            ]
+            lacking = [one for one in wanted if one not in held]
+            if lacking:
+                shard = Shard(number=number, count=part.count)
+                lines.append(f"shard {shard}: {_lack(lacking, len(wanted))}")
+    return lines
+
+
+def _lack(lacking: Sequence[tuple[str, int]], wanted: int) -> str:
+    names = ", ".join(f"{name} #{process}" for name, process in lacking[:MOST_NAMED])
+    more = f" and {len(lacking) - MOST_NAMED} more" if len(lacking) > MOST_NAMED else ""
+    count = "all" if len(lacking) == wanted else f"{len(lacking)} of"
+    return f"{count} {wanted} processes are missing: {names}{more}"
+
+
+def join(one: Joined, store: Store) -> Path:
+    """Write one joined run, its rows in the order of the plan; return its file.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    run_file = store.create_run(one.machine)
+    try:
+        for order, (source, record) in enumerate(_in_order(one), start=1):
+            steps = read_step_times(source.path, [record.order])
+            renamed = dataclasses.replace(record, run=run_file.run, order=order)
+            run_file.append(renamed, [] if steps is None else steps.tolist())
+        if one.part:
+            write_part(run_file.path, one.part)
+    finally:
+        run_file.close()
+    return run_file.path
+
+
+def _in_order(one: Joined) -> Iterator[tuple[Source, Record]]:
+    rows = [(source, record) for source in one.sources for record in source.records]
+    yield from sorted(rows, key=lambda row: (row[1].order, row[1].started))
+
+
+def _refuse_copies(found: Sequence[Source]) -> None:
+    """Refuse the same measurement twice, whatever its run is called."""
+    seen: dict[tuple[object, ...], Path] = {}
+    for source in found:
+        for record in source.records:
+            key = (source.machine, record.node, record.started, record.case.name, record.process)
+            if seen.setdefault(key, source.path) != source.path:
+                raise StoreError(
+                    f"{source.path}: must not hold what {seen[key]} holds: {record.case.name} "
+                    f"#{record.process} of {record.started} is in both; leave one out"
+                )
+
+
+def _refuse_doubles(found: Sequence[Source]) -> None:
+    """Refuse the same process of a case of one plan twice, wherever it was measured."""
+    seen: dict[tuple[str, str, int], Path] = {}
+    for source in found:
+        if source.part is None:
+            continue
+        for record in source.records:
+            key = (source.part.plan, record.case.name, record.process)
+            if seen.setdefault(key, source.path) != source.path:
+                raise StoreError(
+                    f"{source.path}: must not hold what {seen[key]} holds: {record.case.name} "
+                    f"#{record.process} of the same plan was measured twice; leave one out"
+                )
+
+
+def _refuse_unlike(group: Sequence[Source]) -> None:
+    seen: dict[tuple[str, str], tuple[object, Path]] = {}
+    for source in group:
+        for record in source.records:
+            shared = [(name, "") for name in ONE_RUN]
+            shared += [(name, record.backend) for name in SOFTWARE if record.measured]
+            for key in shared:
+                value = getattr(record, key[0])
+                if value is None:
+                    continue
+                first, path = seen.setdefault(key, (value, source.path))
+                if first != value:
+                    raise StoreError(
+                        f"{source.path}: must have the {key[0]} of {path} to be of the same run: "
+                        f"{first} there, {value} here"
+                    )

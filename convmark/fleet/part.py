@@ -1,0 +1,145 @@
+"""What a run is a part of: results/<machine>/0007.plan.json beside 0007.csv.
+
+It names every case of the whole plan, so that whoever joins the parts knows what is missing.
+Rows never depend on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from convmark.case import Case
+from convmark.errors import CaseError, StoreError
+
+__all__ = ["Part", "part_path", "plan_name", "read_part", "write_part"]
+
+LAYOUT = 1
+"""Version of the file."""
+
+MOST_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """The shards that a run holds, and the plan that they are of."""
+
+    plan: str
+    """The same for all parts of one plan."""
+    count: int
+    """Shards of the plan."""
+    numbers: tuple[int, ...]
+    """Those that the run holds, from 1; more than one after parts were joined."""
+    processes: int
+    """Of each case."""
+    shards: tuple[tuple[Case, ...], ...]
+    """The cases of every shard of the plan."""
+
+    def __post_init__(self) -> None:
+        if len(self.shards) != self.count or self.count < 1:
+            raise StoreError(f"plan {self.plan}: must have {self.count} shards of at least 1")
+        if not self.numbers or not all(1 <= number <= self.count for number in self.numbers):
+            raise StoreError(
+                f"plan {self.plan}: shards must be from 1 to {self.count}, got {self.numbers}"
+            )
+        if self.processes < 1:
+            raise StoreError(
+                f"plan {self.plan}: processes must be at least 1, got {self.processes}"
+            )
+
+    def joined(self, others: Sequence[Part]) -> Part:
+        """Return the part that this one and others of the same plan amount to."""
+        numbers = {number for part in (self, *others) for number in part.numbers}
+        return replace(self, numbers=tuple(sorted(numbers)))
+
+
+def plan_name(
+    shards: Sequence[Sequence[Case]], *, processes: int, seed: int, time_budget_s: float, where: str
+) -> str:
+    """Return what tells one plan from another: 12 hex digits.
+
+    Args:
+        where: the interpreter or environment that measures it, as it was asked for.
+    """
+    facts = [
+        [[case.as_fields() for case in shard] for shard in shards],
+        [processes, seed, time_budget_s, where],
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def part_path(run: Path) -> Path:
+    """Return the file that says what a run is a part of."""
+    return run.with_name(f"{run.stem}.plan.json")
+
+
+def write_part(run: Path, part: Part) -> None:
+    """Write it beside the run's file.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    content = {
+        "layout": LAYOUT,
+        "plan": part.plan,
+        "count": part.count,
+        "numbers": part.numbers,
+        "processes": part.processes,
+        "shards": [[case.as_fields() for case in shard] for shard in part.shards],
+    }
+    path = part_path(run)
+    try:
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def read_part(run: Path) -> Part | None:
+    """Return what a run is a part of; None where no file says it.
+
+    Raises:
+        StoreError: the file does not fit.
+    """
+    path = part_path(run)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
+    try:
+        if len(data) > MOST_BYTES:
+            raise ValueError(f"is larger than {MOST_BYTES} bytes")
+        return _part(json.loads(data))
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, CaseError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        raise StoreError(f"{path}: must say which part of a plan the run is: {reason}") from None
+
+
+def _part(found: Any) -> Part:
+    if found["layout"] != LAYOUT:
+        raise ValueError(f"layout must be {LAYOUT}, got {str(found['layout'])[:20]!r}")
+    numbers = [found["count"], found["processes"], *found["numbers"]]
+    if not all(type(number) is int for number in numbers):
+        raise ValueError("count, processes and numbers must be whole numbers")
+    return Part(
+        plan=str(found["plan"])[:40],
+        count=found["count"],
+        numbers=tuple(found["numbers"]),
+        processes=found["processes"],
+        shards=tuple(tuple(_case(fields) for fields in shard) for shard in found["shards"]),
+    )
+
+
+def _case(fields: Any) -> Case:
+    """Return the case, its fields held to their types: what is a text here becomes a key there."""
+    for name, value in fields.items():
+        wanted = int if name in ("batch_size", "replicas") else str
+        if type(value) is not wanted and (name, value) != ("cluster", None):
+            raise ValueError(f"{str(name)[:40]} must be of type {wanted.__name__}")
+    return Case(**fields)

@@ -1,0 +1,223 @@
+"""`convmark merge`: parts of a plan become one run again; doubles are refused, gaps are named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import fake_worker
+import pytest
+
+from convmark.cli import main
+from convmark.fleet.part import part_path, read_part
+from convmark.record import Record
+from convmark.store import read_run, read_step_times
+
+SMALL = ("--models", "lenet5,mini_resnet", "--processes", "2")
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("convmark.launch.Interpreter", fake_worker.FakeInterpreter)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def parts(fake: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Three shards in a folder each."""
+    for number in (1, 2, 3):
+        measure(number)
+    capsys.readouterr()
+    return ["part1", "part2", "part3"]
+
+
+def measure(number: int, *more: str, count: int = 3) -> None:
+    asked = ["--shard", f"{number}/{count}", "--results", f"part{number}", *SMALL, *more]
+    assert main(["run", *asked]) == 0
+
+
+def run_of(folder: str) -> Path:
+    (path,) = Path(folder).glob("*/0001.csv")
+    return path
+
+
+def rows(folder: str) -> list[Record]:
+    return read_run(run_of(folder))
+
+
+def key(record: Record) -> tuple[str, int]:
+    return record.case.name, record.process
+
+
+def test_the_parts_of_a_plan_become_one_run(
+    parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["merge", *parts, "--results", "all"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    found = rows("all")
+    assert printed.out == f"{len(found)} rows of 3 runs in {run_of('all')}\n"
+    assert sorted(map(key, found)) == sorted(key(row) for part in parts for row in rows(part))
+    assert [row.order for row in found] == list(range(1, len(found) + 1))
+    assert {row.run for row in found} == {"0001"}
+    joined = read_part(run_of("all"))
+    assert joined is not None
+    assert joined.numbers == (1, 2, 3)
+
+
+def test_the_rows_are_those_that_one_run_would_have_had_in_its_order(parts: list[str]) -> None:
+    assert main(["run", "--results", "whole", *SMALL]) == 0
+    assert main(["merge", *parts, "--results", "all"]) == 0
+    assert list(map(key, rows("all"))) == list(map(key, rows("whole")))
+
+
+def test_the_raw_step_times_come_along(parts: list[str]) -> None:
+    assert main(["merge", *parts, "--results", "all"]) == 0
+    before = {key(row): (run_of(part), row.order) for part in parts for row in rows(part)}
+    for row in rows("all"):
+        path, order = before[key(row)]
+        old, new = read_step_times(path, [order]), read_step_times(run_of("all"), [row.order])
+        assert old is not None
+        assert new is not None
+        assert old.tolist() == new.tolist()
+
+
+def test_a_missing_shard_is_named_and_fails(
+    parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree("part2")
+    assert main(["merge", "part1", "part3", "--results", "all"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("convmark merge: shard 2/3: all ")
+    assert " processes are missing: " in line
+    assert len(rows("all")) == len(rows("part1")) + len(rows("part3"))
+
+
+def test_what_an_interrupted_shard_lacks_is_named(
+    parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run_of("part1")
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    lost = rows("part1")
+    capsys.readouterr()
+    assert main(["merge", *parts, "--results", "all"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"convmark merge: shard 1/3: 1 of {len(lost) + 1} processes are missing: "
+    )
+    assert line.endswith(" #2")
+
+
+def test_the_rest_can_be_joined_with_what_was_joined_before(
+    parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["merge", "part1", "part3", "--results", "some"]) == 1
+    assert main(["merge", "some", "part2", "--results", "all"]) == 0
+    assert len(rows("all")) == sum(len(rows(part)) for part in parts)
+    joined = read_part(run_of("all"))
+    assert joined is not None
+    assert joined.numbers == (1, 2, 3)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *places: str, into: str = "all") -> str:
+    capsys.readouterr()
+    before = sorted(Path(into).rglob("*"))
+    assert main(["merge", *places, "--results", into]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert sorted(Path(into).rglob("*")) == before
+    (line,) = printed.err.splitlines()
+    return line
+
+
+def test_a_copy_is_refused(parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree("part1", "copy")
+    line = refused(capsys, *parts, "copy")
+    assert line.startswith("convmark merge: ")
+    assert "must not hold what " in line
+    assert line.endswith("is in both; leave one out")
+
+
+def test_what_was_joined_already_is_refused(
+    parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["merge", *parts, "--results", "all"]) == 0
+    assert "must not hold what all/" in refused(capsys, "part1")
+
+
+def test_a_shard_that_was_measured_twice_is_refused(
+    parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("part1").rename("first")
+    measure(1)
+    line = refused(capsys, "first", *parts)
+    assert line.endswith("of the same plan was measured twice; leave one out")
+
+
+def test_parts_of_another_commit_are_refused_with_both_values(
+    parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run_of("part2")
+    header, *lines = path.read_text().splitlines()
+    place = header.split(",").index("tensorflow")
+    changed = []
+    for line in lines:
+        cells = line.split(",")
+        assert cells[place] == "2.99.0"
+        cells[place] = "2.98.0"
+        changed.append(",".join(cells))
+    path.write_text("\n".join([header, *changed]) + "\n")
+    line = refused(capsys, *parts)
+    assert "must have the tensorflow of " in line
+    assert sorted(word for word in line.replace(",", "").split() if word.startswith("2.9")) == [
+        "2.98.0",
+        "2.99.0",
+    ]
+
+
+def test_a_folder_is_not_joined_with_itself(
+    parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "must not be one of the folders" in refused(capsys, "part1", into="part1")
+
+
+def test_runs_that_are_no_parts_stay_runs_of_their_own(
+    fake: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("one", "other"):
+        assert main(["run", "--results", folder, *SMALL]) == 0
+    assert main(["merge", "one", "other", "--results", "all"]) == 0
+    assert len(list(Path("all").glob("*/000?.csv"))) == 2
+    assert not list(Path("all").glob("*/*.plan.json"))
+
+
+def test_a_plan_on_two_kinds_of_machine_is_a_run_for_each(
+    parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run_of("part3")
+    machine = path.parent.name
+    part_path(path).write_text(part_path(path).read_text())
+    path.write_text(path.read_text().replace(machine, "another-1"))
+    assert main(["merge", *parts, "--results", "all"]) == 0
+    assert {run.parent.name for run in Path("all").glob("*/*.csv")} == {machine, "another-1"}
+    assert "was measured on 2 kinds of machine, a run for each" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_torn_part_is_said_and_the_rest_is_joined(
+    parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run_of("part1")
+    path.write_bytes(path.read_bytes()[:-5])
+    assert main(["merge", *parts, "--results", "all"]) == 1
+    said = capsys.readouterr().err
+    assert "a torn last line was left out" in said
+    assert "shard 1/3: 1 of " in said
+
+
+def test_a_place_without_runs_is_refused(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty").mkdir()
+    assert "empty: has no runs yet" in refused(capsys, "empty")
+    assert "no such file or folder" in refused(capsys, "nowhere")
