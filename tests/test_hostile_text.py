@@ -72,12 +72,8 @@ PATHS = (
 )
 HOSTILE = FORMULAS + TERMINAL + MARKUP + COMMANDS + PATHS
 
-FREE = [
-    column.name
-    for column in COLUMNS
-    if column.type is str
-    and column.name not in ("status", "task", "device", "precision", "jit", "threads", "backend")
-]
+CLOSED = {"status", *Case.__dataclass_fields__} - {"model"}
+FREE = [column.name for column in COLUMNS if column.type is str and column.name not in CLOSED]
 """Columns that hold any text; the others have their closed lists."""
 
 

@@ -49,6 +49,9 @@ NOT_NEEDED = frozenset(
 FRAMEWORKS = (("jax", "JAX"), ("torch", "PyTorch"), ("tensorflow", "TensorFlow"))
 """Columns of versions, and what they are of."""
 
+MOST_NUMBER = 400
+"""Characters of a number; `convmark.cells` takes one more."""
+
 MOST_WHOLE_BYTES = 1 << 26
 """Of a file that is read at one go: some 30,000 rows."""
 
@@ -211,6 +214,8 @@ def _values(column: Column, cells: Sequence[str]) -> Any:
     finite = numbers[np.isfinite(numbers)]
     if len(finite) != sum(map(bool, cells)):
         raise ValueError("must be finite")
+    if max(map(len, cells)) > MOST_NUMBER:
+        raise ValueError("must be a number of so many characters")
     together = "".join(cells)
     if not (together.isascii() and together.isprintable()) or "_" in together or " " in together:
         raise ValueError("must be plain digits")
