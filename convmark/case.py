@@ -13,9 +13,20 @@ from typing import Any
 
 from convmark.errors import CaseError
 
-__all__ = ["BACKENDS", "ISOLATIONS", "JIT_STATES", "PRECISIONS", "TASKS", "Case", "expand"]
+__all__ = [
+    "BACKENDS",
+    "ISOLATIONS",
+    "JIT_STATES",
+    "PRECISIONS",
+    "TASKS",
+    "TIMED_TASKS",
+    "Case",
+    "expand",
+]
 
-TASKS = ("train", "infer")
+TIMED_TASKS = ("train", "infer")
+"""Their steps are timed, paired with the reference network and judged by it."""
+TASKS = (*TIMED_TASKS, "accuracy", "waterfall")
 PRECISIONS = ("float32", "tf32", "mixed_float16", "mixed_bfloat16")
 JIT_STATES = ("off", "on")
 ISOLATIONS = ("fork", "spawn", "none")
@@ -32,7 +43,7 @@ class Case:
 
     model: str
     task: str
-    """`train` or `infer`."""
+    """`train` or `infer`; `accuracy` trains on real data, `waterfall` takes Keras apart."""
     device: str = "cpu"
     """`cpu` or `gpu:N`."""
     batch_size: int = 1
@@ -59,6 +70,11 @@ class Case:
                 )
         if self.precision == "tf32" and self.device == "cpu":
             raise CaseError(f"{self.model}: precision tf32 is of GPUs alone, got the device 'cpu'")
+        if self.task not in TIMED_TASKS and (self.backend != "tensorflow" or self.replicas != 1):
+            raise CaseError(
+                f"{self.model}: task {self.task} is of the backend tensorflow and one replica, got "
+                f"{self.backend!r} and {self.replicas}"
+            )
         if self.batch_size < 1:
             raise CaseError(f"{self.model}: batch size must be at least 1, got {self.batch_size}")
         if self.threads != "default" and not (self.threads.isdecimal() and int(self.threads) > 0):

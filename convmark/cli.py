@@ -20,6 +20,7 @@ from convmark.errors import ConvmarkError, OptionError
 from convmark.options import Options, pyproject_settings, read
 from convmark.parsers import EXIT_USAGE, parsers
 from convmark.signals import as_interrupts
+from convmark.text import plain_text
 
 __all__ = ["main"]
 
@@ -50,7 +51,7 @@ def _status(given: argparse.Namespace) -> int:
         sys.stdout.flush()  # where it fails it fails here, and not after everything
         return status
     except ConvmarkError as error:
-        print(f"convmark {given.command}: {error}", file=sys.stderr)
+        print(f"convmark {given.command}: {plain_text(str(error))}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:
         print(f"convmark {given.command}: interrupted", file=sys.stderr)
@@ -69,7 +70,7 @@ def _status(given: argparse.Namespace) -> int:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"convmark: {message}", file=sys.stderr)
+    print(f"convmark: {plain_text(str(message))}", file=sys.stderr)
 
 
 def _run(given: argparse.Namespace, options: Options) -> int:

@@ -57,7 +57,7 @@ def describe_models(
 
 
 def _keep(folder: Path, value: dict[str, Any]) -> list[Path]:
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", value["model"])
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", value["model"])[:100]
     paths = [folder / f"{stem}.json", folder / f"{stem}.svg"]
     facts = {key: value[key] for key in value if key not in ("event", "layers")}
     text = json.dumps({"schema": DESCRIPTION_SCHEMA, **facts, "layers": value["layers"]}, indent=1)

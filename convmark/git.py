@@ -56,6 +56,6 @@ class Git:
                 timeout=self.time_limit_s,
                 check=False,
             )
-        except (OSError, subprocess.TimeoutExpired):
+        except (OSError, ValueError, subprocess.TimeoutExpired):  # a NUL in an argument
             return None
         return os.fsdecode(done.stdout) if done.returncode == 0 else None

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from convmark.case import BACKENDS, ISOLATIONS, PRECISIONS, TASKS
 from convmark.cluster import Cluster, parse_cluster, with_index
 from convmark.errors import OptionError
+from convmark.text import is_plain
 
 __all__ = ["AUTO", "OPTIONS", "Option", "Options", "nearest", "pyproject_settings", "read"]
 
@@ -58,6 +59,13 @@ class Options:
     """Interpreters to measure in; with `environments` empty too, this one."""
     environments: tuple[str, ...] = ()
     """Requirements of environments to measure in."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of the task accuracy: a fresh process for each."""
+    target_accuracy: float = 0.97
+    fraction: float = 1.0
+    """Share of the training and validation samples that the task accuracy uses."""
+    mnist: Path | None = None
+    """File of the digits; None where the user has named none."""
     replicas: tuple[int, ...] | None = None
     cluster: Cluster | None = None
     """What the replicas of a case are spread over; None is one process."""
@@ -115,6 +123,8 @@ def _words(flag: str, text: str) -> tuple[str, ...]:
     words = [word.strip() for word in text.split(",")]
     if not all(words):
         raise OptionError(f"{flag}: must be a comma-separated list without gaps, got {text!r}")
+    if not is_plain(text):
+        raise OptionError(f"{flag}: must be one line without control characters, got {text!r}")
     return tuple(dict.fromkeys(words))
 
 
@@ -185,6 +195,20 @@ def _seconds(flag: str, text: str) -> float:
     return seconds
 
 
+def _seeds(flag: str, text: str) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(_seed(flag, word) for word in _words(flag, text)))
+
+
+def _share(flag: str, text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share <= 1:
+        raise OptionError(f"{flag}: must be a number above 0 and at most 1, got {text!r}")
+    return share
+
+
 def _threads(flag: str, text: str) -> str:
     if text == "default":
         return text
@@ -213,6 +237,12 @@ def _folder(flag: str, text: str) -> Path:
     return Path(text)
 
 
+def _file(flag: str, text: str) -> Path:
+    if not text.strip() or "\0" in text:
+        raise OptionError(f"{flag}: must be the path of a file, got {text!r}")
+    return Path(text).expanduser()
+
+
 def _switch(flag: str, text: str) -> bool:
     return _choice(("yes", "no"))(flag, text) == "yes"
 
@@ -220,6 +250,8 @@ def _switch(flag: str, text: str) -> bool:
 def _text(flag: str, text: str) -> str:
     if not text.strip() or "\0" in text:
         raise OptionError(f"{flag}: must not be empty, got {text!r}")
+    if not is_plain(text):
+        raise OptionError(f"{flag}: must be one line without control characters, got {text!r}")
     return text.strip()
 
 
@@ -237,7 +269,8 @@ OPTIONS = (
         metavar="TASKS",
         parse=_choices(TASKS),
         default="train,infer",
-        help="train, infer (default: both)",
+        help="train, infer, accuracy (train on MNIST), waterfall (what Keras and its input "
+        "pipeline cost) (default: train,infer)",
         only="run",
     ),
     Option(
@@ -364,6 +397,36 @@ OPTIONS = (
         help="seed of the plan's order, the weights and the batches (default: 0)",
     ),
     Option(
+        name="seeds",
+        metavar="SEEDS",
+        parse=_seeds,
+        default="0,1,2",
+        help="of the task accuracy: a fresh process for each (default: 0,1,2)",
+    ),
+    Option(
+        name="target-accuracy",
+        metavar="SHARE",
+        parse=_share,
+        default="0.97",
+        help="validation accuracy that the task accuracy takes the time to (default: 0.97)",
+    ),
+    Option(
+        name="fraction",
+        metavar="SHARE",
+        parse=_share,
+        default="1",
+        help="share of the training and validation samples that the task accuracy uses, for quick "
+        "checks (default: 1)",
+    ),
+    Option(
+        name="mnist",
+        metavar="PATH",
+        parse=_file,
+        default=None,
+        help="file of the MNIST digits, an .npz with the arrays of keras.datasets.mnist (default: "
+        "CONVMARK_MNIST, else what Keras downloads)",
+    ),
+    Option(
         name="python",
         metavar="PATH",
         parse=_text,
@@ -441,7 +504,7 @@ def pyproject_settings(folder: Path) -> dict[str, Any]:
         import tomli as tomllib
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {}).get("convmark", {})
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         reason = str(error).partition("\n")[0]
         raise OptionError(f"{path}: cannot be read as TOML: {reason}") from None
     if not isinstance(table, dict):

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from convmark import __version__
 from convmark.options import OPTIONS
+from convmark.text import plain_text
 
 __all__ = ["EXIT_USAGE", "RESUME", "Parser", "parsers"]
 
@@ -23,7 +24,10 @@ RESUME = (
 )
 
 _MEASURING = [option.name for option in OPTIONS if option.only != "pytest"]
-_OF_ONE_SIDE = ("python", "env", "processes", "replicas", "cluster", "index")
+_OF_ONE_SIDE = (
+    *("python", "env", "processes", "replicas", "cluster", "index"),
+    *("seeds", "target-accuracy", "fraction", "mnist"),
+)
 _OF_A_PAIR = [name for name in _MEASURING if name not in _OF_ONE_SIDE]
 """The options of what runs two sides, which name the interpreters themselves."""
 
@@ -40,7 +44,7 @@ class Parser(argparse.ArgumentParser):
                 if near and near[0] != name:
                     message += f"; did you mean {near[0]}?"
                     break
-        self.exit(EXIT_USAGE, f"{self.prog}: {' '.join(message.split())}\n")
+        self.exit(EXIT_USAGE, f"{self.prog}: {plain_text(message)}\n")
 
 
 def parsers() -> tuple[Parser, dict[str, Parser]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from types import TracebackType
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from convmark.record import Record
 from convmark.report.units import duration_text, seconds_text
 from convmark.run import Job
+from convmark.text import shown
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["LiveProgress", "PlainProgress", "Silence", "TimeLeft", "on"]
 
 
+GUESSES_S: Mapping[str, float] = MappingProxyType({"accuracy": 300.0, "waterfall": 20.0})
+"""About what a process of these tasks takes on two cores; others take what was budgeted."""
+
+
 class TimeLeft:
-    """Estimates the seconds left from how long each case has taken so far."""
+    """Estimates the seconds left from how long each case, or its task, has taken so far."""
 
     def __init__(self, jobs: Sequence[Job], guess_s: float) -> None:
         self._left = list(jobs)
@@ -31,10 +36,13 @@ class TimeLeft:
         self._took_s[job.case] = seconds
 
     def seconds(self) -> float:
-        """Return the estimate: a case's own last time, else the mean known, else a guess."""
-        known = list(self._took_s.values())
-        usual_s = sum(known) / len(known) if known else self._guess_s
-        return sum(self._took_s.get(job.case, usual_s) for job in self._left)
+        """Return the estimate: a case's own last time, else its task's mean, else a guess."""
+        usual_s = {task: self._usual_s(task) for task in {job.case.task for job in self._left}}
+        return sum(self._took_s.get(job.case, usual_s[job.case.task]) for job in self._left)
+
+    def _usual_s(self, task: str) -> float:
+        known = [seconds for case, seconds in self._took_s.items() if _alike(case.task, task)]
+        return sum(known) / len(known) if known else GUESSES_S.get(task, self._guess_s)
 
 
 class Silence:
@@ -95,13 +103,18 @@ class PlainProgress(Silence):
     def began(self, job: Job) -> None:
         self._began_s = self._clock()
 
+    def phase(self, job: Job, phase: str) -> None:
+        if phase.startswith("epoch") and "ended" in phase:  # minutes apart, unlike other phases
+            self._write_line(f"{job.case.name} #{job.process}: {phase}")
+
     def ended(self, job: Job, record: Record) -> None:
         self._left.ended(job, self._clock() - self._began_s)
         self._over += 1
-        self._write_line(
+        line = (
             f"[{self._over:>{len(str(self._total))}}/{self._total}] {job.case.name} "
             f"#{job.process}: {_outcome(record)}, about {duration_text(self._left.seconds())} left"
         )
+        self._write_line(shown(line))
 
 
 class LiveProgress(Silence):
@@ -154,7 +167,7 @@ class LiveProgress(Silence):
         left_s = self._left.seconds() - (self._clock() - self._began_s)
         self._bar.update(
             self._task,
-            description=f"{job.case.name} #{job.process} {phase}",
+            description=shown(f"{job.case.name} #{job.process} {phase}"),
             left=duration_text(left_s),
         )
 
@@ -164,9 +177,8 @@ class LiveProgress(Silence):
             return
         self._bar.advance(self._task)
         if not record.measured:
-            self._bar.console.print(
-                f"{job.case.name} #{job.process}: {_outcome(record)}", markup=False, highlight=False
-            )
+            line = shown(f"{job.case.name} #{job.process}: {_outcome(record)}")
+            self._bar.console.print(line, markup=False, highlight=False)
 
 
 def on(stream: TextIO, guess_s: float) -> Silence:
@@ -181,8 +193,16 @@ def on(stream: TextIO, guess_s: float) -> Silence:
     return PlainProgress(write_line, guess_s)
 
 
+def _alike(task: str, other: str) -> bool:
+    """Whether processes of the two tasks take about as long."""
+    return task == other or not {task, other} & set(GUESSES_S)
+
+
 def _outcome(record: Record) -> str:
     if record.measured:
         note = "" if record.status == "ok" else f" ({record.status})"
-        return f"{seconds_text(record.step_time_p50_s)} a step{note}"
+        if record.task == "accuracy":
+            return f"test accuracy {record.accuracy:.4f}{note}"
+        step_s = record.fit_step_s if record.task == "waterfall" else record.step_time_p50_s
+        return f"{seconds_text(step_s)} a step{note}"
     return f"{record.status}: {record.error}"

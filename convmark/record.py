@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convmark.case import Case
+from convmark.cells import MOST_DIGITS, Column, columns_of, fit_text, from_cell, to_cell
 from convmark.errors import StoreError
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "columns_of",
     "from_cell",
     "from_cells",
+    "range_broken",
     "to_cell",
     "to_cells",
 ]
@@ -34,12 +36,9 @@ STATUSES = ("ok", "error", "out_of_memory", "timeout", "crashed", "unsteady")
 MEASURED = ("ok", "unsteady")
 """The statuses of rows that hold figures."""
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""A spreadsheet takes a text that starts so for a formula."""
 
-
-def _column(group: str, unit: str, meaning: str) -> Any:
-    metadata = {"group": group, "unit": unit, "meaning": meaning}
+def _column(group: str, unit: str, meaning: str, since: int = 1) -> Any:
+    metadata = {"group": group, "unit": unit, "meaning": meaning, "since": since}
     return dataclasses.field(default=None, metadata=metadata)
 
 
@@ -51,6 +50,8 @@ _time = functools.partial(_column, "time")
 _memory = functools.partial(_column, "memory")
 _state = functools.partial(_column, "state")
 _check = functools.partial(_column, "check")
+_learning = functools.partial(_column, "learning")
+_waterfall = functools.partial(_column, "waterfall")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,9 @@ class Record:
     )
     process: int = _run("", "number of the case's process, from 1")
     processes: int | None = _run("", "fresh processes asked for per case")
-    seed: int | None = _run("", "seed of the plan's order, the weights and the batches")
+    seed: int | None = _run(
+        "", "seed of the plan's order, the weights and the batches; of task accuracy the process's"
+    )
     time_budget_s: float | None = _run("s", "seconds of timed rounds asked for")
     concurrent: bool | None = _run(
         "", "whether other benchmark runs were allowed beside it (--allow-concurrent)"
@@ -78,7 +81,9 @@ class Record:
     error: str | None = _run("", "one line that says what went wrong")
 
     model: str = _case("", "model by name, or package.module:builder")
-    task: str = _case("", "train or infer")
+    task: str = _case(
+        "", "train or infer; accuracy trains on MNIST, waterfall takes the calls of Keras apart"
+    )
     device: str = _case("", "cpu or gpu:N")
     batch_size: int = _case("samples", "samples per replica per step, as asked for")
     effective_batch_size: int | None = _case("samples", "samples per step over all replicas")
@@ -212,9 +217,42 @@ class Record:
     not_judged: str | None = _state("", "why the row's figures are no ground for a verdict")
 
     loss_first: float | None = _check("", "training loss at step 1")
-    loss: float | None = _check("", "training loss at step 10")
+    loss: float | None = _check("", "training loss at step 10; of task accuracy the test loss")
     output_rms: float | None = _check("", "root mean square of inference's output")
-    accuracy: float | None = _check("", "accuracy, where a model is trained on data")
+    accuracy: float | None = _check("", "accuracy on the test samples, of task accuracy")
+
+    dataset: str | None = _learning("", "what was trained on, with a hash of its samples")
+    fraction: float | None = _learning("", "share of training and validation samples used")
+    training_samples: int | None = _learning("samples", "samples of an epoch")
+    epochs: int | None = _learning("", "epochs asked for; each has a row in <run>.epochs.csv")
+    epoch_time_s: float | None = _learning(
+        "s", "training steps of an epoch, the median of all but the first, which compiles"
+    )
+    training_loss: float | None = _learning("", "training loss of the last epoch, its mean")
+    training_accuracy: float | None = _learning("", "training accuracy of the last epoch")
+    validation_loss: float | None = _learning("", "loss on the validation samples at the end")
+    validation_accuracy: float | None = _learning("", "accuracy on them at the end")
+    target_accuracy: float | None = _learning("", "validation accuracy aimed at")
+    time_to_target_s: float | None = _learning(
+        "s", "training up to the end of the first epoch that reached it; empty where none did"
+    )
+    samples_to_target: int | None = _learning("samples", "samples trained on up to there")
+
+    waterfall_rounds: int | None = _waterfall("", "times that each way was timed, alternating")
+    waterfall_steps: int | None = _waterfall("", "steps of a call of fit in a round")
+    compiled_train_step_s: float | None = _waterfall(
+        "s", "compiled training step on a batch that is on the device"
+    )
+    fed_train_step_s: float | None = _waterfall("s", "the same step fed by tf.data")
+    train_on_batch_step_s: float | None = _waterfall("s", "train_on_batch on NumPy arrays")
+    fit_step_s: float | None = _waterfall("s", "one more step of fit on NumPy arrays")
+    fit_call_s: float | None = _waterfall("s", "a call of fit but for its steps")
+    compiled_infer_step_s: float | None = _waterfall(
+        "s", "compiled inference step on a batch that is on the device"
+    )
+    predict_on_batch_step_s: float | None = _waterfall("s", "predict_on_batch on a NumPy array")
+    predict_step_s: float | None = _waterfall("s", "one more step of predict on a NumPy array")
+    predict_call_s: float | None = _waterfall("s", "a call of predict but for its steps")
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -222,7 +260,11 @@ class Record:
                 f"{self.model}: status must be one of {', '.join(STATUSES)}, got {self.status!r}"
             )
         for column in COLUMNS:
-            _check_value(column, getattr(self, column.name))
+            value = getattr(self, column.name)
+            if isinstance(value, str) and fit_text(value) != value:
+                value = fit_text(value) or None
+                object.__setattr__(self, column.name, value)  # as the file will hold it
+            _check_value(column, value)
 
     @property
     def measured(self) -> bool:
@@ -246,32 +288,6 @@ class Record:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """A column of the schema, as docs/columns.md and the reader know it."""
-
-    name: str
-    type: type
-    required: bool
-    group: str
-    unit: str
-    meaning: str
-
-
-_TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
-
-
-def columns_of(row_type: Any) -> tuple[Column, ...]:
-    """Return the columns of a dataclass whose fields tell group, unit and meaning."""
-    columns = []
-    for field in dataclasses.fields(row_type):
-        kind, _, optional = str(field.type).partition(" | ")
-        columns.append(
-            Column(name=field.name, type=_TYPES[kind], required=not optional, **field.metadata)
-        )
-    return tuple(columns)
-
-
 COLUMNS = columns_of(Record)
 
 
@@ -287,52 +303,54 @@ def _check_value(column: Column, value: Any) -> None:
             f"column {column.name!r} must be of type {column.type.__name__}, "
             f"got {str(value)[:40]!r}"
         )
+    if isinstance(value, (int, float)) and (rule := range_broken(column, value)):
+        raise StoreError(f"column {column.name!r} {rule}, got {str(value)[:40]!r}")
 
 
-def to_cell(value: Any) -> str:
-    """Return a value as its cell; absent, and what is not finite, as an empty one."""
-    if value is None:
+_QUANTILES = ("min", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "max", "mean")
+_ABOVE_ZERO = frozenset(
+    {
+        *(f"step_time_{name}_s" for name in _QUANTILES),
+        *("paired_step_time_p50_s", "reference_step_time_p50_s"),
+        *("throughput_samples_per_s", "input_bound_throughput_samples_per_s"),
+        *("batch_size", "replicas", "process"),
+    }
+)
+_LOGARITHMS = frozenset(
+    f"paired_log_ratio{clock}{error}" for clock in ("", "_cpu") for error in ("", "_se")
+)
+_MOST_LOGARITHM = 15
+"""A step a million times as long as the reference's, or as short."""
+_LEAST_FIGURE, _MOST_FIGURE = 1e-30, 1e30
+"""Ratios of them, their squares and their powers are still numbers."""
+
+
+def range_broken(column: Column, value: float) -> str:
+    """Return the rule of its range that a number breaks; what is not finite is written as absent.
+
+    Figures are divided, squared and taken to a power: a range that holds spares each of those a
+    check of its own.
+    """
+    if not math.isfinite(value):
         return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return "" if not math.isfinite(value) else float.__repr__(value)
-    if isinstance(value, int):
-        return str(value)
-    text = str(value).replace("\0", "")
-    return f"'{text}" if _is_formula(text) else text
-
-
-def _is_formula(text: str) -> bool:
-    """Whether the text starts as a formula does, or as one that has its apostrophe already."""
-    return text.lstrip("'").startswith(FORMULA_STARTS)
+    if column.name in _ABOVE_ZERO and value <= 0:
+        return "must be above 0"
+    if column.name in _ABOVE_ZERO and value < _LEAST_FIGURE:
+        return f"must be at least {_LEAST_FIGURE:g}"
+    if column.name.endswith("_se") and value < 0:
+        return "must be at least 0"
+    if column.name in _LOGARITHMS and abs(value) > _MOST_LOGARITHM:
+        return f"must be a logarithm of at most {_MOST_LOGARITHM}"
+    if column.type is int and abs(value) >= 10**MOST_DIGITS:
+        return f"must have at most {MOST_DIGITS} digits"
+    if column.group in ("size", "time", "memory", "state") and abs(value) > _MOST_FIGURE:
+        return f"must be at most {_MOST_FIGURE:g}"
+    return ""
 
 
 def to_cells(record: Record) -> list[str]:
     """Return the record's cells in the order of `COLUMNS`."""
     return [to_cell(getattr(record, column.name)) for column in COLUMNS]
-
-
-def from_cell(column: Column, cell: str) -> Any:
-    """Return the value of a cell.
-
-    Raises:
-        ValueError: the cell breaks its column's rule.
-    """
-    if cell == "":
-        if column.required:
-            raise ValueError("must not be empty")
-        return None
-    if column.type is bool:
-        if cell not in ("true", "false"):
-            raise ValueError("must be true or false")
-        return cell == "true"
-    if column.type is str:
-        return cell[1:] if cell[0] == "'" and _is_formula(cell) else cell
-    number = column.type(cell)
-    if column.type is float and not math.isfinite(number):
-        raise ValueError("must be finite")
-    return number
 
 
 def from_cells(cells: Sequence[str] | Mapping[str, str]) -> Record:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from convmark import learning
 from convmark.case import Case
 from convmark.errors import OptionError, StoreError
 from convmark.launch import INTERPRETER_LOST
@@ -57,6 +58,8 @@ def plan_hash(cases: Sequence[Case], options: Options) -> str:
     """Return a hash of what decides a run's plan: its cases in their order, processes and seed."""
     sizes = AUTO if options.batch_sizes == AUTO else ""
     asked = [*(case.name for case in cases), str(options.processes), str(options.seed), sizes]
+    if any(case.task == learning.TASK for case in cases):
+        asked += map(str, options.seeds)
     return hashlib.sha256("\n".join(asked).encode()).hexdigest()[:12]
 
 
@@ -173,8 +176,14 @@ class Interrupted:
         """
         check(self.run_file.path, self.records, cases, columns, jobs)
         self.run_file.keep(self.records)
+        epochs = learning.read_epochs(self.run_file.path)
         return [
-            Result(case=record.case, record=record, step_times_s=self._step_times_s(record))
+            Result(
+                case=record.case,
+                record=record,
+                step_times_s=self._step_times_s(record),
+                epochs=[epoch for epoch in epochs if epoch.order == record.order],
+            )
             for record in self.records
         ]
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import convmark
-from convmark.case import Case
+from convmark import learning, waterfall
+from convmark.case import TIMED_TASKS, Case
 from convmark.cautions import speed_flags
 from convmark.ceilings import Ceiling, Key, efficiency, key_of
 from convmark.environment import Machine
@@ -65,6 +66,8 @@ class Job:
     case: Case
     process: int
     order: int
+    seed: int | None = None
+    """Of the task accuracy, whose processes have a seed each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +99,12 @@ class Result:
     case: Case
     record: Record
     step_times_s: list[float]
+    epochs: Sequence[learning.Epoch] = ()
+
+    @property
+    def replayed_s(self) -> list[float]:
+        """What a benchmark shows: the steps, of the task accuracy the epochs, seconds."""
+        return self.step_times_s or [epoch.epoch_time_s for epoch in self.epochs]
 
 
 class Serving(Protocol):
@@ -117,7 +126,12 @@ class Observer(Protocol):
 
 
 def plan(
-    cases: Sequence[Case], processes: int, seed: int, *, after: tuple[int, int] = (0, 0)
+    cases: Sequence[Case],
+    processes: int,
+    seed: int,
+    *,
+    after: tuple[int, int] = (0, 0),
+    seeds: Sequence[int] = (),
 ) -> list[Job]:
     """Return every process of every case; each case once before any a second time, in random order.
 
@@ -125,13 +139,19 @@ def plan(
 
     Args:
         after: processes of each case, and rows, that the run has already.
+        seeds: of the task accuracy, whose cases have a process for each and no other.
     """
     order = random.Random(seed)
     processes_before, rows_before = after
     jobs: list[Job] = []
-    for process in range(processes_before + 1, processes_before + processes + 1):
+    most = max([processes, *(len(seeds) for case in cases if case.task == learning.TASK)])
+    for process in range(processes_before + 1, processes_before + most + 1):
         for case in order.sample(list(cases), len(cases)):
-            jobs.append(Job(case=case, process=process, order=rows_before + len(jobs) + 1))
+            learns = case.task == learning.TASK
+            if process - processes_before <= (len(seeds) if learns else processes):
+                its_seed = seeds[process - processes_before - 1] if learns else None
+                place = rows_before + len(jobs) + 1
+                jobs.append(Job(case=case, process=process, order=place, seed=its_seed))
     return jobs
 
 
@@ -203,6 +223,7 @@ def execute(
         result = measure(job, interpreter, options, facts, observer.phase, now=now)
         if not job.case.spans_machines or options.cluster is None or options.cluster.keeps_rows:
             run_file.append(result.record, result.step_times_s)
+            learning.append_epochs(run_file.path, result.epochs)
         keep(result)
         observer.ended(job, result.record)
 
@@ -228,7 +249,7 @@ def measure(
     fresh = options.isolation != "none"
     with watching(facts.card(job.case), fresh=fresh) as watch:
         answer = interpreter.answer(
-            request_of(job.case, options, fed=job.process == 1),
+            request_of(job.case, options, fed=job.process == 1, seed=job.seed),
             functools.partial(_tell, phase, watch, job),
         )
     return _result(job, answer, options, facts, started, watch)
@@ -249,17 +270,23 @@ def unmeasured(
 
 
 def request_of(
-    case: Case, options: Options, *, smoke: bool = False, fed: bool = True
+    case: Case,
+    options: Options,
+    *,
+    smoke: bool = False,
+    fed: bool = True,
+    seed: int | None = None,
 ) -> dict[str, Any]:
     """Return what a worker is asked for one case.
 
     Args:
         smoke: runs it once, untimed.
         fed: measures the input-bound throughput too; one process of a case does, for its time.
+        seed: of the process, where it has one of its own.
     """
     cluster = options.cluster.request(case) if options.cluster and case.cluster else None
-    return {
-        "kind": "measure",
+    asked = {
+        "kind": "measure" if smoke or case.task in TIMED_TASKS else case.task,
         "case": case.as_fields(),
         "seed": options.seed,
         "time_budget_s": options.time_budget_s,
@@ -267,6 +294,9 @@ def request_of(
         "fed": fed,
         **({"cluster": cluster} if cluster else {}),
     }
+    if asked["kind"] == learning.TASK:
+        asked |= learning.lesson(options, options.seed if seed is None else seed)
+    return asked
 
 
 def kept(run_file: RunFile) -> str:
@@ -308,13 +338,15 @@ def _result(
         **job.case.as_fields(),
         effective_batch_size=job.case.batch_size * job.case.replicas,
         process_start_s=answer.ready_s,
-        **of_the_run(job.case, options, facts),
+        **{"seed": job.seed, **of_the_run(job.case, options, facts)},
         **watch.columns(job.case.batch_size),
     )
     try:
         record = replace(record, **software(answer.event("environment") or {}), **_sizes(answer))
         if answer.status != "ok":
             return Result(case=job.case, record=record, step_times_s=[])
+        if job.case.task not in TIMED_TASKS:
+            return _untimed(job.case, record, answer)
         return Result(
             case=job.case,
             record=_below_ceiling(replace(record, **_figures(job.case, answer)), facts),
@@ -327,8 +359,21 @@ def _result(
         return Result(case=job.case, record=record, step_times_s=[])
 
 
+def _untimed(case: Case, record: Record, answer: Answer) -> Result:
+    """Return the result of a process whose steps were not timed one by one."""
+    measured = replace(record, measurement_version=measurement_version())
+    if case.task == waterfall.TASK:
+        measured = replace(measured, **waterfall.waterfall_columns(answer.events))
+        return Result(case=case, record=measured, step_times_s=[])
+    target = record.target_accuracy or 0.0
+    measured = replace(measured, **learning.learned_columns(answer, target))
+    epochs = learning.epochs_of(measured, answer)
+    return Result(case=case, record=measured, step_times_s=[], epochs=epochs)
+
+
 def of_the_run(case: Case, options: Options, facts: Facts) -> dict[str, Any]:
     """Return the columns in which every row of a case in one run is the same, but for figures."""
+    own = {"processes": options.processes, "seed": options.seed}
     return {
         "schema": SCHEMA_VERSION,
         "run": facts.run,
@@ -336,8 +381,7 @@ def of_the_run(case: Case, options: Options, facts: Facts) -> dict[str, Any]:
         "commit": facts.commit,
         "dirty": facts.dirty,
         "plan": facts.plan,
-        "processes": options.processes,
-        "seed": options.seed,
+        **(learning.asked_columns(options) if case.task == learning.TASK else own),
         "time_budget_s": options.time_budget_s,
         "isolation": options.isolation,
         **_environment(case, facts),

@@ -23,17 +23,12 @@ from pathlib import Path
 import numpy as np
 
 from convmark.errors import StoreError
-from convmark.record import COLUMNS, Record, to_cells
+from convmark.reading import HEADER, StoreWarning
+from convmark.record import Record, to_cells
 
 __all__ = ["HEADER", "RunFile", "StoreWarning", "steps_path"]
 
-HEADER = [column.name for column in COLUMNS]
-
 _FLAGS = os.O_RDWR | os.O_APPEND
-
-
-class StoreWarning(UserWarning):
-    """Something in a results file was left out; the text names file and line."""
 
 
 class RunFile:

@@ -16,6 +16,7 @@ __all__ = [
     "paired_log_ratio",
     "quantile",
     "scaling_efficiency",
+    "spread",
     "step_time_summary",
     "trimmed_mean",
 ]
@@ -70,6 +71,13 @@ def scaling_efficiency(throughput: float, replicas: int, alone: float) -> float:
             f"{alone} samples/s"
         )
     return throughput / (replicas * alone)
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Return half the range over the median, dimensionless; None below two values."""
+    if len(values) < 2:
+        return None
+    return (max(values) - min(values)) / 2 / quantile(values, 0.5)
 
 
 def trimmed_mean(values: Values, trim: float = TRIM) -> Estimate:

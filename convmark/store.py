@@ -8,21 +8,19 @@ Files are UTF-8, newline-ended, RFC 4180; `convmark.runfile` writes them.
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 import re
-import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from convmark.errors import StoreError
-from convmark.record import SCHEMA_VERSION, Record, from_cells
-from convmark.runfile import HEADER, RunFile, StoreWarning, steps_path
+from convmark.reading import HEADER, StoreWarning, head_cells, read_head, read_run
+from convmark.runfile import RunFile, steps_path
 
 __all__ = [
     "HEADER",
@@ -35,7 +33,7 @@ __all__ = [
     "read_step_times",
 ]
 
-RUN_NAME = re.compile(r"\d{4,}")
+RUN_NAME = re.compile(r"[0-9]{4,}")
 
 
 class Store:
@@ -54,10 +52,15 @@ class Store:
             StoreError: the folder, or the nearest one that exists above it, takes no files.
         """
         existing = self.folder
-        while not existing.exists() and existing != existing.parent:
-            if existing.is_symlink():
-                raise StoreError(f"--results: must be a folder, {existing} is a link to nowhere")
-            existing = existing.parent
+        try:
+            while not existing.exists() and existing != existing.parent:
+                if existing.is_symlink():
+                    raise StoreError(
+                        f"--results: must be a folder, {existing} is a link to nowhere"
+                    )
+                existing = existing.parent
+        except OSError as error:
+            raise StoreError(f"--results: must be a folder: {error.strerror or error}") from None
         if not existing.is_dir():
             raise StoreError(f"--results: must be a folder, {existing} is a file")
         if not os.access(existing, os.W_OK | os.X_OK):
@@ -89,11 +92,13 @@ class Store:
 
     def runs(self, machine: str) -> list[Path]:
         """Return the machine's run files, oldest first by number."""
-        files = (self.folder / machine).glob("*.csv")
-        return sorted(
-            (path for path in files if RUN_NAME.fullmatch(path.stem)),
-            key=lambda path: int(path.stem),
-        )
+        folder = self.folder / machine
+        names = sorted(_run_names(folder), key=lambda name: int(name.removesuffix(".csv")))
+        return [folder / name for name in names]
+
+    def has_runs(self, machine: str) -> bool:
+        """Whether the machine has any."""
+        return next(_run_names(self.folder / machine), None) is not None
 
     def find(self, name: str, machine: str) -> Path:
         """Return the run file that a user means: a path, a number such as 7 or 0007, or a commit.
@@ -109,20 +114,35 @@ class Store:
                 return path
             raise StoreError(f"{path}: no such file; expected the CSV file of a run")
         runs = self.runs(machine)
-        if name.isdecimal():
+        if re.fullmatch(r"[0-9]{1,18}", name):
             for run in runs:
                 if int(run.stem) == int(name):
                     return run
-        if re.fullmatch(r"[0-9a-f]{7,40}", name):
+        if re.fullmatch(r"[0-9a-f]{7,64}", name):
             for run in reversed(runs):
-                head = read_head(run)
-                if head is not None and (head.commit or "").startswith(name):
+                cells = head_cells(run)
+                if cells is not None and cells[_COMMIT].startswith(name):
                     return run
         there = ", ".join(run.stem for run in runs[-5:]) or "none yet"
         raise StoreError(
             f"{self.folder / machine}: no run {name!r}; expected a file, a commit or the number "
             f"of a run (newest: {there})"
         )
+
+
+_COMMIT = HEADER.index("commit")
+
+
+def _run_names(folder: Path) -> Iterator[str]:
+    """Yield the names of the run files in a folder, in no order; none where there is no folder."""
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                stem, _, suffix = entry.name.rpartition(".")
+                if suffix == "csv" and RUN_NAME.fullmatch(stem):
+                    yield entry.name
+    except (FileNotFoundError, NotADirectoryError):
+        return
 
 
 _UNREADABLE = (
@@ -132,120 +152,44 @@ _UNREADABLE = (
     ValueError,
     TypeError,
     RuntimeError,
+    MemoryError,
     zipfile.BadZipFile,
     zlib.error,
 )
 """What a damaged archive makes NumPy raise, by the place of the damage."""
 
+MOST_STEPS_BYTES = 1 << 27
+"""Of one row's step times, unpacked: 16 million of them. A zip of a few kB can claim any size."""
+
 
 def read_step_times(path: Path, orders: Iterable[int]) -> np.ndarray | None:
     """Return the raw step times of a run's rows, pooled, seconds; None unless all are there."""
-    steps = steps_path(path)
     try:
-        # opened here, for NumPy leaves a file open that is no archive
-        with steps.open("rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not hasattr(archive, "files"):  # a single array, not an archive of them
-                return None
-            arrays = [archive[f"{order:05d}"].astype(np.float64) for order in orders]
+        with zipfile.ZipFile(steps_path(path)) as archive:
+            arrays = [_step_times(archive, order) for order in orders]
     except _UNREADABLE:
         return None
     return np.concatenate(arrays) if arrays else None
 
 
-def _all(cells: Sequence[str]) -> bool:
-    return True
-
-
-def read_run(path: Path, keep: Callable[[Sequence[str]], bool] = _all) -> list[Record]:
-    """Return the rows of a run's file, all or those whose cells are to be kept.
-
-    A last line without its newline is what a killed writer leaves: it is left out with a
-    `StoreWarning`. Everything else that does not fit the schema is refused.
+def _step_times(archive: zipfile.ZipFile, order: int) -> np.ndarray:
+    """Return one row's step times.
 
     Raises:
-        StoreError: the file cannot be read, or does not fit; the message names file and line.
+        ValueError: they are too many, or no step times.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
-    body, torn = _without_torn_line(data)
-    if torn:
-        line = body.count(b"\n") + 1
-        warnings.warn(f"{path}:{line}: a torn last line was left out", StoreWarning, stacklevel=2)
-    return list(_parse(path, io.StringIO(_text(path, body), newline=""), keep))
-
-
-def read_head(path: Path) -> Record | None:
-    """Return the first row of a run's file, the rest unread; None where there is none yet.
-
-    Raises:
-        StoreError: the file cannot be read, or its beginning does not fit the schema.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return next(_parse(path, (line for line in file if line.endswith("\n")), _all), None)
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise StoreError(f"{path}: must be UTF-8 text") from None
-
-
-def _without_torn_line(data: bytes) -> tuple[bytes, bool]:
-    if not data or data.endswith(b"\n"):
-        return data, False
-    end = data.rfind(b"\n") + 1
-    return data[:end], True
-
-
-def _text(path: Path, data: bytes) -> str:
-    nul = data.find(b"\0")
-    if nul >= 0:
-        raise StoreError(f"{path}:{_line(data, nul)}: must be text, it holds a NUL")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise StoreError(f"{path}:{_line(data, error.start)}: must be UTF-8 text") from None
-
-
-def _line(data: bytes, place: int) -> int:
-    return data.count(b"\n", 0, place) + 1
-
-
-def _parse(
-    path: Path, lines: Iterable[str], keep: Callable[[Sequence[str]], bool]
-) -> Iterator[Record]:
-    reader = csv.reader(lines, strict=True)
-    try:
-        _check_header(path, next(reader, None))
-        for cells in reader:
-            if len(cells) > 0 and cells[0] != str(SCHEMA_VERSION):
-                raise StoreError(_other_schema(cells[0]))
-            if keep(cells):
-                yield from_cells(cells)
-    except csv.Error as error:
-        raise StoreError(f"{path}:{reader.line_num}: must be CSV: {error}") from None
-    except StoreError as error:
-        if str(error).startswith(str(path)):
-            raise
-        raise StoreError(f"{path}:{reader.line_num}: {error}") from None
-
-
-def _check_header(path: Path, header: list[str] | None) -> None:
-    if not header:
-        raise StoreError(f"{path}: must hold a run's rows, it is empty")
-    if header == HEADER:
-        return
-    missing = [name for name in HEADER if name not in header]
-    unknown = [name for name in header if name not in HEADER]
-    detail = "the order of the columns differs"
-    if missing:
-        detail = f"column {missing[0]!r} is missing"
-    elif unknown:
-        detail = f"column {unknown[0][:40]!r} is unknown"
-    raise StoreError(f"{path}:1: must have the columns of schema {SCHEMA_VERSION}: {detail}")
-
-
-def _other_schema(found: str) -> str:
-    return f"must be of schema {SCHEMA_VERSION}, got {found[:40]!r}; read it with its own convmark"
+    member = archive.getinfo(f"{order:05d}.npy")
+    if member.file_size > MOST_STEPS_BYTES:
+        raise ValueError("too many")
+    with archive.open(member) as file:
+        data = io.BytesIO(file.read(MOST_STEPS_BYTES))
+    version = np.lib.format.read_magic(data)
+    if version != (1, 0):  # what `np.save` writes of numbers
+        raise ValueError("another format")
+    shape, _, kind = np.lib.format.read_array_header_1_0(data)
+    if len(shape) != 1 or kind.kind != "f":
+        raise ValueError("no step times")
+    times_s = np.frombuffer(data.read(), kind).astype(np.float64)
+    if times_s.shape != shape or not np.isfinite(times_s).all():
+        raise ValueError("no step times")
+    return times_s

@@ -6,10 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from convmark.batch_search import FIRST
-from convmark.case import Case, expand
+from convmark.case import TIMED_TASKS, Case, expand
+from convmark.errors import OptionError
 from convmark.options import AUTO, Options
 
-__all__ = ["INFERENCE", "LAYERS", "SCALING", "SUITES", "TRAINING", "Suite", "cases"]
+__all__ = [
+    "ACCURACY",
+    "INFERENCE",
+    "LAYERS",
+    "SCALING",
+    "SUITES",
+    "TRAINING",
+    "WATERFALL",
+    "Suite",
+    "cases",
+    "refuse_untimed",
+]
 
 NETWORKS = ("lenet5", "mini_inception", "mini_resnet", "mini_resnet_norm")
 
@@ -68,8 +80,11 @@ LAYERS = Suite(
     fixed_models=True,
 )
 SCALING = Suite(models=("mini_resnet",), tasks=("train",), batch_sizes=(32,), scaling=True)
-SUITES = (TRAINING, INFERENCE, LAYERS)
-"""Of `convmark run`, where `--replicas` spreads these and scaling is no suite of its own."""
+ACCURACY = Suite(models=NETWORKS, tasks=("accuracy",), batch_sizes=(256,))
+WATERFALL = Suite(models=NETWORKS, tasks=("waterfall",), batch_sizes=(32,))
+SUITES = (TRAINING, INFERENCE, LAYERS, ACCURACY, WATERFALL)
+"""Of `convmark run`, where `--replicas` spreads these and scaling is no suite of its own; the last
+two are measured where `--tasks` names their task."""
 
 
 def cases(options: Options, devices: Mapping[str, Sequence[str]]) -> list[Case]:
@@ -85,3 +100,17 @@ def cases(options: Options, devices: Mapping[str, Sequence[str]]) -> list[Case]:
         for case in suite.cases(options, its_devices, [backend])
     ]
     return list(dict.fromkeys(found))
+
+
+def refuse_untimed(options: Options, what: str) -> None:
+    """Refuse tasks whose steps are not timed one by one.
+
+    Args:
+        what: the command, and what it does with a task.
+
+    Raises:
+        OptionError: such a task was asked for.
+    """
+    for task in options.tasks:
+        if task not in TIMED_TASKS:
+            raise OptionError(f"--tasks: {what} {' and '.join(TIMED_TASKS)} alone, got {task!r}")

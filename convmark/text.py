@@ -6,11 +6,16 @@ import re
 import unicodedata
 from pathlib import Path
 
-__all__ = ["file_text", "plain_text"]
+__all__ = ["file_text", "is_plain", "plain_text", "shown"]
 
 _TERMINAL_ESCAPE = re.compile(
     r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[ -/]*[0-~]"
 )
+
+_MOVING = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's categories of what moves the cursor, turns the writing round or is no character."""
+
+_CI_COMMAND = re.compile(r"##(?=\w*\[)")
 
 
 def plain_text(text: str) -> str:
@@ -18,6 +23,23 @@ def plain_text(text: str) -> str:
     bare = _TERMINAL_ESCAPE.sub("", text)
     kept = (c for c in bare if c.isspace() or not unicodedata.category(c).startswith("C"))
     return " ".join("".join(kept).split())
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text is one line without terminal escape, control or invisible character."""
+    return text.isprintable() or not any(unicodedata.category(c) in _MOVING for c in text)
+
+
+def shown(cell: str) -> str:
+    """Return a table's cell as it may stand on a terminal and in the log of a CI: inert.
+
+    Source:
+        Commands in a log start with `::` or hold `##[`: actions/runner,
+        src/Runner.Common/ActionCommand.cs; `##vso[`: Azure Pipelines, "Logging commands".
+    """
+    line = cell if cell.isprintable() else plain_text(cell)
+    line = _CI_COMMAND.sub("# #", line)
+    return f": :{line.lstrip()[2:]}" if line.lstrip().startswith("::") else line
 
 
 def file_text(path: Path) -> str:

@@ -51,6 +51,19 @@ def overflows() -> Any:
     return keras.Sequential([keras.Input((4,)), keras.layers.Rescaling(1e38), _Squared()])
 
 
+def diverges() -> Any:
+    """A classifier of digits whose scores overflow."""
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            layers.Rescaling(1e30),
+            layers.Flatten(),
+            layers.Dense(10),
+        ]
+    )
+
+
 class _Squared(keras.layers.Layer):  # type: ignore[misc]
     def call(self, inputs: Any) -> Any:
         return inputs * inputs

@@ -7,6 +7,14 @@ import pytest
 pytest_plugins = ["pytester"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what is cached out of the user's own folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CONVMARK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the tests' runs from waiting for, or refusing, the benchmark runs of this machine."""

@@ -42,6 +42,8 @@ class FakeInterpreter:
     ) -> Answer:
         if request["kind"] == "inspect":
             return _answer([{"event": "inspected", **_inspected(request["models"])}])
+        if request["kind"] == "digits":
+            return _digits(request["mnist"])
         if self.answered == self.interrupt_after:
             raise KeyboardInterrupt
         self.answered += 1
@@ -52,7 +54,9 @@ class FakeInterpreter:
             return _answer(_described())
         if request["smoke"]:
             return _answer([{"event": "finished"}])
-        events = _measured(case, self.factor, self.answered)
+        make = {"accuracy": _learned, "waterfall": _waterfall}.get(request["kind"], _measured)
+        seed = request["seed"] if request["kind"] == "accuracy" else self.answered
+        events = make(case, self.factor, seed)
         for event in events:
             on_event(event)
         return _answer(events)
@@ -139,3 +143,76 @@ def _measured(case: Mapping[str, Any], factor: float, seed: int) -> list[dict[st
         },
         {"event": "finished"},
     ]
+
+
+def _digits(path: str | None) -> Answer:
+    """Knows one file, and Keras's own copy; any other has no labels."""
+    if path is None or path.endswith("digits.npz"):
+        found = path or "keras/mnist.npz"
+        events = [{"event": "digits", "path": found, "dataset": "mnist-1"}, {"event": "finished"}]
+        return _answer(events)
+    message = f"{path}: y_train: expected labels, found only x_train"
+    return Answer(status="error", message=message, ready_s=None)
+
+
+STATE = {
+    "event": "state",
+    "load_average_1min": 0.5,
+    "other_cpu_share": 0.02,
+    "involuntary_context_switches": 3,
+}
+
+
+def _begun(call_path: str) -> list[dict[str, Any]]:
+    first, environment, built, *_ = _measured({"model": call_path}, 1.0, 0)
+    return [first, environment, built]
+
+
+def _learned(case: Mapping[str, Any], factor: float, seed: int) -> list[dict[str, Any]]:
+    accuracies = [0.90, 0.95, 0.97, 0.975, 0.98 + 0.001 * seed]
+    epochs = [
+        {
+            "event": "epoch",
+            "phase": f"epoch {number}/5 ended, validation accuracy {accuracy:.4f}",
+            "epoch": number,
+            "steps": 196,
+            "samples": 50_000,
+            "epoch_time_s": 8.0 * factor,
+            "validation_time_s": 1.0,
+            "loss": 1.0 / number,
+            "accuracy": accuracy,
+            "validation_loss": 1.0 / number,
+            "validation_accuracy": accuracy,
+        }
+        for number, accuracy in enumerate(accuracies, 1)
+    ]
+    return [
+        *_begun("fit"),
+        {"event": "data", "dataset": "mnist-1", "training_samples": 50_000},
+        *epochs,
+        {"event": "tested", "loss": 0.06, "accuracy": accuracies[-1]},
+        STATE,
+        {"event": "finished"},
+    ]
+
+
+def _waterfall(case: Mapping[str, Any], factor: float, seed: int) -> list[dict[str, Any]]:
+    step_s = {
+        "compiled_train": 0.010,
+        "fed_train": 0.011,
+        "train_on_batch": 0.014,
+        "fit": 0.012,
+        "compiled_infer": 0.002,
+        "predict_on_batch": 0.003,
+        "predict": 0.0025,
+    }
+    taken = {way: [seconds * factor] * 3 for way, seconds in step_s.items()}
+    call_s = {way: [0.2] * 3 for way in step_s}
+    event = {
+        "event": "waterfall",
+        "rounds": 3,
+        "steps": {"fit": 20},
+        "step_s": taken,
+        "call_s": call_s,
+    }
+    return [*_begun("fit"), event, STATE, {"event": "finished"}]

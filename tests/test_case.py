@@ -49,8 +49,8 @@ def test_the_group_of_a_model_whose_name_repeats_loses_the_model_once() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "rule"),
     [
-        ("task", "training", "task must be one of train, infer, got 'training'"),
-        ("task", "", "task must be one of train, infer, got ''"),
+        ("task", "training", "task must be one of train, infer, accuracy, waterfall, got 'tra"),
+        ("task", "", "task must be one of train, infer, accuracy, waterfall, got ''"),
         ("precision", "float16", "precision must be one of float32, "),
         ("jit", "auto", "jit must be one of off, on, got 'auto'"),
         ("jit", True, "jit must be one of off, on, got True"),
@@ -67,6 +67,18 @@ def test_a_bad_axis_is_refused_by_model_rule_and_value(field: str, value: Any, r
         case(**{field: value})
     assert str(refusal.value).startswith(f"lenet5: {rule}")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("task", ["accuracy", "waterfall"])
+def test_what_is_of_tensorflow_and_one_replica_is_refused_elsewhere(task: str) -> None:
+    rule = f"lenet5: task {task} is of the backend tensorflow and one replica, got "
+    with pytest.raises(CaseError) as refusal:
+        case(task=task, backend="jax")
+    assert str(refusal.value) == f"{rule}'jax' and 1"
+    with pytest.raises(CaseError) as refusal:
+        case(task=task, replicas=2)
+    assert str(refusal.value) == f"{rule}'tensorflow' and 2"
+    assert case(task=task).name == f"lenet5-{task}-cpu-b32-float32"
 
 
 @pytest.mark.parametrize(

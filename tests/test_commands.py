@@ -141,7 +141,7 @@ def test_bad_input_is_one_line_and_exit_2(
 ) -> None:
     keep(store, run_of("0001", 0.0))
     Path("empty.csv").write_text("")
-    Path("other.csv").write_text("schema\n9\n")
+    Path("other.csv").write_text("schema\nx\n")
     assert main(arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == ""

@@ -217,7 +217,8 @@ def test_a_named_run_is_the_only_baseline(store: Store) -> None:
 
 BAD_FILES = [
     ("", "must hold a run's rows, it is empty"),
-    ("schema\n2\n", ":1: must have the columns of schema 1"),
+    ("schema\nx\n", ":1: must have the columns of schema 1"),
+    ("schema\n2\n", ":2: must be of schema 1, got '2'; a later convmark wrote it"),
 ]
 
 

@@ -54,6 +54,33 @@ def test_a_case_that_ran_before_is_taken_to_last_as_long_again_and_a_new_one_as_
     assert left.seconds() == 0.0
 
 
+def test_an_hour_of_training_tells_nothing_of_steps_and_steps_nothing_of_it() -> None:
+    steps, learning = (
+        job("a"),
+        Job(case=Case(model="a", task="accuracy", batch_size=256), process=1, order=2, seed=0),
+    )
+    left = TimeLeft([steps, learning, job("b"), learning], 6.0)
+    assert left.seconds() == 6.0 + 300.0 + 6.0 + 300.0
+    left.ended(steps, 4.0)
+    assert left.seconds() == 300.0 + 4.0 + 300.0
+    left.ended(learning, 70.0)
+    assert left.seconds() == 4.0 + 70.0
+
+
+def test_a_plain_log_has_a_line_for_each_epoch(lines: list[str]) -> None:
+    each = Job(case=Case(model="a", task="accuracy", batch_size=256), process=2, order=1, seed=0)
+    with PlainProgress(lines.append, 30.0, Clock()) as shown:
+        shown.planned([each])
+        shown.began(each)
+        shown.phase(each, "epoch 1/5 step 7/196")
+        shown.phase(each, "epoch 1/5 ended, validation accuracy 0.9123")
+        shown.ended(each, row(task="accuracy", accuracy=0.98123))
+    assert lines[1:] == [
+        "a-accuracy-cpu-b256-float32 #2: epoch 1/5 ended, validation accuracy 0.9123",
+        "[1/1] a-accuracy-cpu-b256-float32 #2: test accuracy 0.9812, about 0 s left",
+    ]
+
+
 def test_no_jobs_take_no_time() -> None:
     assert TimeLeft([], 6.0).seconds() == 0.0
 

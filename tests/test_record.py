@@ -83,7 +83,8 @@ def test_cells_come_back_from_a_mapping_too() -> None:
         ("cpu", 'a "quoted" name', 'a "quoted" name'),
         ("cpu", "Übergröße 漢字 🙂", "Übergröße 漢字 🙂"),
         ("cpu", " padded ", " padded "),
-        ("cpu", "two\nlines", "two\nlines"),
+        ("cpu", "two\nlines", "two lines"),
+        ("cpu", "red \x1b[31malert\x07", "red alert"),
         ("cpu", "None", "None"),
         ("cpu", "it's", "it's"),
         ("cpu", "'quoted'", "'quoted'"),
@@ -99,7 +100,7 @@ def test_a_value_is_written_so_and_comes_back_equal(name: str, value: Any, text:
 
 @pytest.mark.parametrize(
     "text",
-    ["=1+1", "+1", "-1", "@sum", "\tx", "\rx", "=", "-", "-O3 --fast", "'=1+1", "''-x", "'\tx"],
+    ["=1+1", "+1", "-1", "@sum", "=", "-", "-O3 --fast", "'=1+1", "''-x", "\uff1d1", "\uff20x"],
 )
 def test_a_text_that_starts_a_formula_gets_an_apostrophe_and_loses_it_again(text: str) -> None:
     assert cell("error", text) == f"'{text}"
@@ -115,10 +116,10 @@ def test_a_text_that_starts_no_formula_gets_no_apostrophe(text: str) -> None:
 def test_no_cell_of_a_text_starts_a_formula() -> None:
     letters = random.Random(0)
     for _ in range(500):
-        text = "".join(letters.choices("'=+-@\t\ra ,\"\n", k=letters.randint(1, 5)))
+        text = "".join(letters.choices("'=+-@\t\ra ,\"\n\uff1d", k=letters.randint(1, 5)))
         written = cell("error", text)
-        assert written[0] not in "=+-@\t\r"
-        assert read_with("error", written).error == text
+        assert not written.startswith(tuple("=+-@\t\r\uff1d"))
+        assert read_with("error", written).error == row(error=text).error
 
 
 def test_negative_numbers_get_no_apostrophe() -> None:
@@ -129,6 +130,77 @@ def test_negative_numbers_get_no_apostrophe() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_number_that_is_none_is_an_empty_cell(value: float) -> None:
     assert cell("loss", value) == ""
+
+
+def test_a_text_is_one_printable_line_as_it_is_written() -> None:
+    texts = {
+        "\tx": "x",
+        "two\nlines\r\nand \r more": "two lines and more",
+        "\x1b]0;title\x07bell": "bell",
+        "\x9b31mcsi": "csi",
+        "right\u202eleft": "rightleft",
+        "zero\u200bwidth": "zerowidth",
+        "no\u00a0break": "no break",
+        "\n=1+1": "'=1+1",
+        "path \udcff\n": "path ?",
+        "x" * 20_000: "x" * 9_997 + "...",
+    }
+    for text, written in texts.items():
+        assert cell("error", text) == written
+        record = row(error=text)
+        assert from_cells(to_cells(record)) == record
+
+
+@pytest.mark.parametrize(
+    "text", ["a\nb", "a\rb", "a\tb", "\x1b[31m", "a\0b", "\x9b31m", "a\u202eb", "a\u2028b", "\x7f"]
+)
+def test_a_text_that_is_no_printable_line_is_refused_where_a_file_holds_it(text: str) -> None:
+    assert refusal("cpu", text) == (
+        f"column 'cpu' must be one line without control characters, got {text!r}"
+    )
+
+
+def test_an_endless_text_is_refused() -> None:
+    assert "must be at most 10,000 characters" in refusal("cpu", "x" * 10_002)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "rule"),
+    [
+        ("batch_size", "0", "must be above 0"),
+        ("replicas", "-1", "must be above 0"),
+        ("step_time_p50_s", "0.0", "must be above 0"),
+        ("throughput_samples_per_s", "-3.5", "must be above 0"),
+        ("paired_log_ratio", "1000.0", "must be a logarithm of at most 15"),
+        ("step_time_std_s", "1e+31", "must be at most 1e+30"),
+        ("step_time_mean_s", "1e-31", "must be at least 1e-30"),
+        ("paired_log_ratio_se", "-0.1", "must be at least 0"),
+        ("parameters", "1_000", "must be of type int"),
+        ("parameters", " 7", "must be of type int"),
+        ("parameters", "\u0663", "must be of type int"),
+        ("parameters", "9" * 31, "must be of type int"),
+        ("loss", "1_0.5", "must be of type float"),
+        ("loss", "0x1p3", "must be of type float"),
+        ("loss", "infinity", "must be of type float"),
+        ("loss", ".", "must be of type float"),
+        ("loss", "", ""),
+    ],
+)
+def test_a_number_out_of_its_range_or_spelled_otherwise_is_refused(
+    name: str, text: str, rule: str
+) -> None:
+    if not rule:
+        assert read_with(name, text).loss is None
+        return
+    assert refusal(name, text).startswith(f"column {name!r} {rule}, got {text[:40]!r}")
+
+
+def test_a_figure_that_could_not_be_read_again_cannot_be_made() -> None:
+    with pytest.raises(StoreError, match=r"column 'step_time_p50_s' must be above 0, got '0\.0'"):
+        row(step_time_p50_s=0.0)
+    with pytest.raises(StoreError, match="column 'ram_bytes' must have at most 30 digits"):
+        row(ram_bytes=10**30)
+    assert row(step_time_p50_s=math.nan, paired_log_ratio=math.inf).step_time_p50_s is not None
 
 
 def test_nul_is_removed_and_cannot_hide_a_formula() -> None:

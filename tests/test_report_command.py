@@ -187,7 +187,7 @@ BAD = [
     (["--format", "xml"], "--format: must be one of html, markdown, terminal, csv, got 'xml'"),
     (["--format", "html"], "--format html: needs a file, give one by -o report.html"),
     (["-o", "report.pdf"], "--output: must end in .html, .htm, .md, .txt, .csv where"),
-    (["--style", "fancy"], "--style: must be one of full, applications, got 'fancy'"),
+    (["--style", "fancy"], "--style: must be one of full, applications, accuracy, got 'fancy'"),
     (["--price", "cheap"], "--price: must be MACHINE=PRICE"),
     (["--price", "mac=1"], "--price: no row is of the machine 'mac'; expected one of xeon-2"),
     (["nowhere"], "nowhere: no such file or folder"),
@@ -208,7 +208,7 @@ def test_bad_input_is_one_line_and_exit_2(
     lines = path.read_text().splitlines()
     (folder / "empty").mkdir()
     Path("header.csv").write_text(",".join(HEADER) + "\n")
-    Path("other.csv").write_text("schema\n9\n")
+    Path("other.csv").write_text("schema\nx\n")
     mixed = [*lines[:2], lines[2].replace(lines[2].split(",")[0] + ",", "99,", 1)]
     Path("later.csv").write_text("\n".join(mixed) + "\n")
     with warnings.catch_warnings():

@@ -349,7 +349,7 @@ def test_roofline_needs_ceilings_and_bytes_and_tells_what_of_them_is_reached(
     assert roofline(points(rows.frame), {"lenet5": 10}).rows == ()
     ceilings = rows.frame.assign(peak_flops_per_s=40_000.0, peak_bytes_per_s=1_000.0)
     assert roofline(points(ceilings), {}).rows == ()
-    known = ceilings.assign(bytes_per_sample=[50.0, 20.0])
+    known = ceilings.copy().assign(bytes_per_sample=[50.0, 20.0])
     table = roofline(points(known), {})
     infer = found(table, model="lenet5")
     assert (infer["intensity"], infer["flops_per_s"]) == (20, 10_000)

@@ -131,8 +131,8 @@ def test_known_seconds_are_the_median_of_a_cases_rows(tmp_path: Path) -> None:
             process(
                 process=number,
                 process_start_s=seconds,
-                step_time_mean_s=0.0,
-                time_to_first_step_s=0.0,
+                step_time_mean_s=1e-9,
+                time_to_first_step_s=1e-9,
             )
             for number, seconds in enumerate((1.0, 9.0, 2.0), start=1)
         ],

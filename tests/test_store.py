@@ -270,7 +270,7 @@ def test_a_file_torn_in_its_header_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "0001.csv"
     path.write_text("schema,run")
     with pytest.warns(StoreWarning, match=":1: a torn last line"):
-        assert refusal(path) == ": must hold a run's rows, it is empty"
+        assert refusal(path) == ":1: must hold a run's rows, it ends in its header"
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_a_folder_and_a_missing_file_cannot_be_read(tmp_path: Path) -> None:
         ([*HEADER, "extra"], "column 'extra' is unknown"),
         (["schema2", *HEADER[1:]], "column 'schema' is missing"),
         ([HEADER[1], HEADER[0], *HEADER[2:]], "the order of the columns differs"),
-        ([*HEADER, HEADER[0]], "the order of the columns differs"),
+        ([*HEADER, HEADER[0]], "column 'schema' is there twice"),
         (["fullname", "mean"], "column 'schema' is missing"),
     ],
 )
@@ -327,7 +327,11 @@ def test_a_wrong_status_is_refused_by_line(tmp_path: Path) -> None:
 
 def test_a_row_of_another_schema_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
     path = with_cell(tmp_path / "0001.csv", "schema", "2")
-    assert refusal(path) == ":3: must be of schema 1, got '2'; read it with its own convmark"
+    assert refusal(path) == (
+        ":3: must be of schema 1, got '2'; a later convmark wrote it: upgrade convmark to read it"
+    )
+    path = with_cell(tmp_path / "0002.csv", "schema", "one")
+    assert refusal(path) == ":3: must be of schema 1, got 'one'"
 
 
 @pytest.mark.parametrize("line", ["", "1,2", ",".join(["1"] * (len(HEADER) + 1))])

@@ -25,11 +25,11 @@ from convmark.lockstep.ab_files import SessionRow, VerdictRow
 from convmark.lockstep.engine import CONTROL, Progress
 from convmark.lockstep.shown import Shown
 from convmark.lockstep.sides import Make, SideSpec
-from convmark.options import Options
+from convmark.options import AUTO, Options
 from convmark.report.sessions import comparison_table, interval_text
 from convmark.run import devices_asked_for
 from convmark.store import Store
-from convmark.suites import NETWORKS, cases
+from convmark.suites import NETWORKS, cases, refuse_untimed
 
 __all__ = ["FORMS", "Comparing", "ab", "make_of"]
 
@@ -40,8 +40,10 @@ def make_of(options: Options) -> Make:
     """Return what makes the interpreters of a comparison.
 
     Raises:
-        OptionError: there are several backends, or several replicas.
+        OptionError: there are several backends or replicas, or sizes are to be searched for.
     """
+    if options.batch_sizes == AUTO:
+        raise OptionError("--batch-sizes: auto is of `convmark run`; a comparison needs numbers")
     if options.replicas not in (None, (1,)) or options.cluster is not None:
         raise OptionError(
             "[tool.convmark]: a comparison takes one replica and no cluster; convmark run measures "
@@ -80,6 +82,7 @@ def ab(
     """
     if form not in FORMS:
         raise OptionError(f"--format: must be one of {', '.join(FORMS)}, got {form!r}")
+    refuse_untimed(options, "convmark ab compares")
     Store(options.results).check_writable()
     interrupted = False
     found: list[VerdictRow] = []

@@ -21,7 +21,7 @@ from convmark.lockstep.sides import GIT, SideSpec
 from convmark.lockstep.worktree import repository_of, resolve
 from convmark.options import Options
 from convmark.report.sessions import interval_text
-from convmark.suites import cases
+from convmark.suites import cases, refuse_untimed
 
 __all__ = ["bisect"]
 
@@ -49,6 +49,7 @@ def bisect(
     Raises:
         ConvmarkError: the ends are not to be had, or the options name more than one case.
     """
+    refuse_untimed(options, "convmark bisect compares")
     _one_case(options)
     candidates, side_of = _candidates(good, bad, package, beside, versions)
     _say(f"{len(candidates)} candidates: {', '.join(candidates)}")

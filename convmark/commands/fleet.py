@@ -22,6 +22,7 @@ from convmark.fleet.scheduler import Unmeasured
 from convmark.options import AUTO, Options
 from convmark.report.summary import summary_table
 from convmark.store import Store
+from convmark.suites import refuse_untimed
 
 if TYPE_CHECKING:
     from convmark.fleet.ray import RayCluster
@@ -93,6 +94,7 @@ def run(options: Options, fleet: FleetOptions, *, resume: bool = False) -> tuple
         raise OptionError("--ray: must have --batch-sizes in numbers, got auto")
     if len([*options.pythons, *options.environments]) > 1:
         raise OptionError("--ray: measures in one --python or --env, got several")
+    refuse_untimed(options, "--ray measures")
     if options.cluster and options.cluster.addresses:
         raise OptionError("--ray: must not be given with machines of a --cluster")
     check_options(

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import functools
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
-from convmark.case import Case
 from convmark.environment import read_machine
-from convmark.errors import CaseError, OptionError, StoreError
+from convmark.errors import OptionError, StoreError
 from convmark.judging import accepted
 from convmark.judging.history import accepted_history, named_history
+from convmark.judging.index import CaseRun, Index
 from convmark.judging.verdict import conclude, review
-from convmark.judging.verdicts_file import read_verdicts, verdicts_path
+from convmark.judging.verdict_index import verdict_words
 from convmark.options import nearest
-from convmark.record import COLUMNS, Record
+from convmark.record import Record
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.across import FORMS as ACROSS_FORMS
 from convmark.report.across import across as across_cells
 from convmark.report.across import across_report
-from convmark.report.summary import spread
 from convmark.report.units import seconds_text, share_text
 from convmark.report.verdicts import FORMATS, verdicts_report
-from convmark.statistics import quantile
 from convmark.store import Store, StoreWarning, read_run
+from convmark.text import shown
 
 __all__ = ["accept", "across", "compare", "history"]
 
@@ -53,7 +52,7 @@ def compare(results: Path, machine: str | None, runs: Sequence[str], form: str) 
     if len(runs) == 2:
         history = named_history(store, folder, runs[0], records)
     else:
-        history = accepted_history(store, folder, records)
+        history = accepted_history(store, folder, records, _say)
     judgements = conclude(review(records, history), report_missing=len(runs) == 2)
     text = verdicts_report(judgements, form)
     if text:
@@ -115,66 +114,55 @@ def accept(results: Path, machine: str | None, run: str, reason: str) -> None:
 
 
 def history(results: Path, machine: str | None, case: str) -> None:
-    """Print one case's step time and verdict, run by run.
+    """Print one case's step time and verdict, run by run; a run that cannot be read is told of.
 
     Raises:
         OptionError: no run has the case.
-        StoreError: a file cannot be read.
+        StoreError: the verdicts cannot be read.
     """
-    store, folder = _place(Store(results), machine, [])
-    known: dict[str, None] = {}
-
-    def is_asked_for(cells: Sequence[str]) -> bool:
-        name = _name_of(*(cells[place] for place in _AXES))
-        known[name] = None
-        return name == case
-
-    runs = [read_run(path, is_asked_for) for path in store.runs(folder)]
-    if not any(runs):
-        raise OptionError(f"CASE: no run has {case!r}; {nearest(case, filter(None, known))}")
-    verdicts = {
-        found.run: found.verdict + " (unconfirmed)" * found.unconfirmed
-        for found in read_verdicts(verdicts_path(store, folder), case)
-        if found.metric == "step_time"
-    }
-    rows = [_row(records, verdicts.get(records[0].run, "")) for records in runs if records]
+    store, name = _place(Store(results), machine, [])
+    paths = store.runs(name)
+    index = Index.of(store.folder / name)
+    index.update(paths, _say)
+    _warn(list(index.troubles(paths)))
+    runs = index.case(case, paths)
+    if not runs:
+        raise OptionError(f"CASE: no run has {case!r}; {nearest(case, index.cases())}")
+    verdicts = verdict_words(store.folder / name, case, _say)
+    rows = [_row(run, verdicts.get(run.run, "")) for run in runs]
     headers = ("run", "started", "commit", "step p50", "spread", "n", "verdict")
     right = ("step p50", "spread", "n")
     align = ["right" if name in right else "left" for name in headers]
     print(tabulate(rows, headers=headers, colalign=align, disable_numparse=True))
 
 
-_PLACES = {column.name: place for place, column in enumerate(COLUMNS)}
-_CASE_FIELDS = tuple(Case.__dataclass_fields__)
-_AXES = [_PLACES[name] for name in _CASE_FIELDS]
+MOST_TOLD = 5
+"""Files that are named one by one; the others are counted."""
 
 
-@functools.cache
-def _name_of(*cells: str) -> str:
-    """Return the name of the case that the cells of its axes tell; empty where there is none."""
-    fields = dict(zip(_CASE_FIELDS, cells, strict=True))
-    try:
-        counts = {name: int(fields.pop(name)) for name in ("batch_size", "replicas")}
-        return Case(**fields, **counts).name  # type: ignore[arg-type] # texts are texts here
-    except (ValueError, CaseError):
-        return ""
+def _warn(lines: Sequence[str]) -> None:
+    left = len(lines) - MOST_TOLD
+    for place, line in enumerate(lines[:MOST_TOLD], 1):
+        more = f", and {left} more" if left > 0 and place == MOST_TOLD else ""
+        warnings.warn(f"{line}{more}", StoreWarning, stacklevel=2)
 
 
-def _row(records: Sequence[Record], verdict: str) -> list[str]:
-    first = records[0]
-    times_s = [
-        row.step_time_p50_s for row in records if row.measured and row.step_time_p50_s is not None
+def _say(line: str) -> None:
+    print(f"convmark: {line}", file=sys.stderr)
+
+
+def _row(run: CaseRun, verdict: str) -> list[str]:
+    found = run.figures
+    cells = [
+        run.run,
+        found.started,
+        (run.commit or "")[:12] + " (dirty)" * bool(run.dirty),
+        seconds_text(found.step_time_p50_s) if found.step_time_p50_s else "",
+        share_text(found.spread),
+        str(found.processes),
+        "; ".join(filter(None, [found.failed, verdict])),
     ]
-    failed = next((row.status for row in records if not row.measured), "")
-    return [
-        first.run,
-        first.started[:16].replace("T", " "),
-        (first.commit or "")[:12] + " (dirty)" * bool(first.dirty),
-        seconds_text(quantile(times_s, 0.5)) if times_s else "",
-        share_text(spread(times_s)),
-        str(len(times_s)),
-        verdict if not failed else "; ".join(filter(None, [failed, verdict])),
-    ]
+    return [shown(cell) for cell in cells]
 
 
 def _place(store: Store, machine: str | None, runs: Sequence[str]) -> tuple[Store, str]:
@@ -183,7 +171,7 @@ def _place(store: Store, machine: str | None, runs: Sequence[str]) -> tuple[Stor
     Raises:
         StoreError: no folder has runs, or several have and none is this machine's.
     """
-    folders = sorted(path.name for path in _folders(store) if store.runs(path.name))
+    folders = sorted(path.name for path in _folders(store) if store.has_runs(path.name))
     if machine is not None:
         if machine not in folders:
             hint = nearest(machine, folders) if folders else "none has runs"

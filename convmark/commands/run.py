@@ -26,6 +26,7 @@ from convmark.fleet.expected import expected_s
 from convmark.fleet.part import Part, part_path, plan_name, write_part
 from convmark.fleet.shard import Shard, split
 from convmark.interpreters import Interpreters
+from convmark.learning import with_digits
 from convmark.options import AUTO, Options
 from convmark.record import Record
 from convmark.report.scaling import scaling_table
@@ -34,7 +35,7 @@ from convmark.report.units import duration_text
 from convmark.resume import Interrupted, expected, missing, open_interrupted, plan_hash
 from convmark.run import Job, Observer, Result, devices_asked_for, execute, facts_of, kept, plan
 from convmark.store import RunFile, Store
-from convmark.suites import NETWORKS, cases
+from convmark.suites import NETWORKS, cases, refuse_untimed
 
 __all__ = ["run"]
 
@@ -49,6 +50,8 @@ class _Planned:
     """What each backend's interpreter has."""
     whole: Sequence[Case]
     """The cases of the plan that these are of."""
+    options: Options
+    """With the file of the digits, where a case trains on them."""
     part: Part | None = None
     earlier: Interrupted | None = None
     """The run that goes on; None where a new one begins."""
@@ -78,8 +81,12 @@ def run(
     """
     if shard and options.batch_sizes == AUTO:
         raise OptionError("--shard: must have --batch-sizes in numbers, got auto")
+    if shard:
+        refuse_untimed(options, "--shard shares out")
     if shard and options.cluster and options.cluster.addresses:
         raise OptionError("--shard: must not be given with machines of a --cluster")
+    if options.batch_sizes == AUTO:
+        refuse_untimed(options, "--batch-sizes auto searches for")
     store = Store(options.results)
     store.check_writable()
     check_options(
@@ -126,7 +133,7 @@ def run(
             try:
                 if one.part:
                     write_part(run_file.path, one.part)
-                measured = _measure(one, options, machine, run_file, () if number else notes)
+                measured = _measure(one, one.options, machine, run_file, () if number else notes)
                 if describe:
                     _describe(one, options, run_file)
             except KeyboardInterrupt:
@@ -159,7 +166,8 @@ def _planned(
     }
     asked = cases(options, devices)
     check_devices(asked, {backend: its_own["devices"] for backend, its_own in found.items()})
-    return _Planned(measuring, asked, found, asked, earlier=earlier)
+    ready = with_digits(options, asked, measuring.answer, os.environ)
+    return _Planned(measuring, asked, found, asked, ready, earlier=earlier)
 
 
 def _shared_out(
@@ -240,7 +248,7 @@ def _measure(
 
 def _jobs(planned: _Planned, options: Options) -> list[Job]:
     """Return the jobs, each at its place in the whole plan."""
-    jobs = plan(planned.whole, options.processes, options.seed)
+    jobs = plan(planned.whole, options.processes, options.seed, seeds=options.seeds)
     mine = set(planned.cases)
     return [job for job in jobs if job.case in mine]
 

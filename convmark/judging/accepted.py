@@ -16,6 +16,7 @@ from convmark.errors import OptionError, StoreError
 from convmark.judging.tablefile import append_rows, read_rows
 from convmark.record import Column, from_cell, to_cell
 from convmark.store import Store, read_run
+from convmark.text import plain_text
 
 __all__ = ["Acceptance", "accept", "read_accepted"]
 
@@ -76,7 +77,7 @@ def accept(
         StoreError: there is no such run of the machine, it holds no figures, or the file cannot
             be written.
     """
-    reason = " ".join(reason.split())
+    reason = plain_text(reason)
     if not reason:
         raise OptionError("--reason: must say in a few words why the run is accepted, got nothing")
     path = store.find(run, machine)

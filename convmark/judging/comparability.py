@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
+from convmark.case import Case
 from convmark.record import Record, to_cell
 
-__all__ = ["AXES", "Comparability", "comparability", "difference", "of_the_run"]
+__all__ = ["AXES", "Comparability", "axes_of", "comparability", "difference", "of_the_run"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,9 @@ class Comparability:
     cluster: str | None
     backend: str
     threads: str
+    dataset: str | None
+    fraction: float | None
+    epochs: int | None
     machine: str | None
     tensorflow: str | None
     jax: str | None
@@ -47,7 +51,7 @@ class Comparability:
     @property
     def axes(self) -> tuple[bytes, ...]:
         """The cells of `AXES` as a row of a file holds them."""
-        return tuple(to_cell(getattr(self, name)).encode() for name in AXES)
+        return axes_of(self)
 
     @property
     def marks(self) -> frozenset[str]:
@@ -59,6 +63,13 @@ AXES = (
     *("model", "task", "device", "batch_size", "precision", "jit", "replicas", "cluster"),
     "threads",
 )
+
+
+def axes_of(one: Comparability | Case) -> tuple[bytes, ...]:
+    """Return the cells of `AXES` as a row of a file holds them."""
+    return tuple(to_cell(getattr(one, name)).encode() for name in AXES)
+
+
 _OF_A_RUN = (
     "threads",
     "machine",
@@ -78,6 +89,9 @@ _AB = "`convmark ab` compares them live"
 _REPORT = "`convmark report` sets them side by side"
 _ANEW = "`convmark accept` of a run measured so starts a new history"
 _COMMANDS = {
+    "dataset": _ANEW,
+    "fraction": _ANEW,
+    "epochs": _ANEW,
     "machine": _REPORT,
     "gpu": _REPORT,
     "mig": _REPORT,

@@ -15,6 +15,8 @@ from pathlib import Path
 from convmark.errors import StoreError
 from convmark.judging.accepted import accept, read_accepted
 from convmark.judging.comparability import Comparability, comparability, difference, of_the_run
+from convmark.judging.digest import Head
+from convmark.judging.index import Say
 from convmark.judging.screen import BASELINE_RUNS, loads_alike
 from convmark.judging.shelf import Outline, Shelf, by_name
 from convmark.record import Record
@@ -85,7 +87,9 @@ def load(records: Sequence[Record]) -> float | None:
     return sum(loads) / len(loads) if len(loads) == len(records) > 0 else None
 
 
-def accepted_history(store: Store, machine: str, records: Sequence[Record]) -> History:
+def accepted_history(
+    store: Store, machine: str, records: Sequence[Record], say: Say = lambda line: None
+) -> History:
     """Return what a run's cases are judged against: the accepted history before it.
 
     Runs that cannot be read are left out, with one `StoreWarning` for all.
@@ -93,6 +97,7 @@ def accepted_history(store: Store, machine: str, records: Sequence[Record]) -> H
     Args:
         records: the rows of the run that is judged; their `run` tells which are earlier where
             they are of this machine.
+        say: is told where reading takes long.
 
     Raises:
         StoreError: the list of accepted runs cannot be read.
@@ -101,7 +106,8 @@ def accepted_history(store: Store, machine: str, records: Sequence[Record]) -> H
     if records and records[0].machine in (machine, None) and records[0].run.isdecimal():
         paths = [path for path in paths if int(path.stem) < int(records[0].run)]
     wanted = _wanted(records)
-    shelf = Shelf(paths, marks=frozenset().union(*(key.marks for key in wanted.values())))
+    marks: frozenset[str] = frozenset().union(*(key.marks for key in wanted.values()))
+    shelf = Shelf(paths, marks, say=say)
     there = {path.stem: path for path in paths}
     accepted = [there[row.run] for row in read_accepted(store, machine) if row.run in there]
     order = list(dict.fromkeys([*reversed(accepted), *paths]))
@@ -140,7 +146,7 @@ def named_history(store: Store, machine: str, name: str, records: Sequence[Recor
     return History(cases=cases, absent=absent, files=(path,))
 
 
-def _anchor(path: Path, head: Record | None) -> Anchor:
+def _anchor(path: Path, head: Record | Head | None) -> Anchor:
     return Anchor(
         run=path.stem,
         path=path,
@@ -187,13 +193,14 @@ def _anchors(
     anchors: dict[str, Path] = {}
     differences: dict[str, str] = {}
     conditions = {of_the_run(key) for key in wanted.values()}
+    left = dict(wanted)
+    models = frozenset(key.model for key in left.values())
+    puzzling = list(left.values())
     for path in order:
-        left = {name: key for name, key in wanted.items() if name not in anchors}
         if not left:
             break
-        if not shelf.mentions(path, {key.model for key in left.values()}):
+        if not shelf.mentions(path, models):
             continue
-        puzzling = [key for name, key in left.items() if name not in differences]
         alike = shelf.is_alike(path, conditions)
         if not (alike and _may_hold(shelf.outline(path), left.values())) and not (
             puzzling and _may_explain(shelf.outline(path), puzzling)
@@ -206,6 +213,9 @@ def _anchors(
                 anchors[name] = path
             elif differs and (name in found or name not in differences):
                 differences[name] = differs
+        left = {name: key for name, key in left.items() if name not in anchors}
+        models = frozenset(key.model for key in left.values())
+        puzzling = [key for name, key in left.items() if name not in differences]
     return anchors, {name: text for name, text in differences.items() if name not in anchors}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import mean, median, stdev, variance
 from typing import Literal
 
-from convmark.case import TASKS
+from convmark.case import TIMED_TASKS
 from convmark.judging.confirm import t_quantile
 from convmark.record import Record
 
@@ -30,11 +30,11 @@ class Metric:
     unit: str
     rule: Literal["paired", "exact", "tolerance", "spread"]
     """paired: as the paired step time; exact: any difference counts; tolerance: a difference
-    beyond both tolerances; spread: beyond the absolute one and twice the metric's own spread."""
+    beyond both tolerances; spread: beyond the absolute one and twice the spread over seeds."""
     higher_is_better: bool = False
     relative: float = 0.0
     absolute: float = 0.0
-    tasks: tuple[str, ...] = TASKS
+    tasks: tuple[str, ...] = TIMED_TASKS
     devices: tuple[str, ...] = ("cpu", "gpu")
     """Kinds of device that the rule is for."""
     between_processes: float = 0.0
@@ -46,6 +46,8 @@ class Metric:
     convicts: bool = True
     """Whether it fails a run; without, a change beyond the tolerances is inconclusive."""
 
+
+_BUILT = (*TIMED_TASKS, "accuracy")
 
 METRICS = (
     Metric(name="step_time", column="step_time_p50_s", unit="s", rule="paired"),
@@ -114,9 +116,9 @@ METRICS = (
         absolute=16 * MIB,
         between_processes=0.2,  # 0.15 to 0.2 were seen on identical code: the C library's arenas
     ),
-    Metric(name="parameters", column="parameters", unit="", rule="exact"),
+    Metric(name="parameters", column="parameters", unit="", rule="exact", tasks=_BUILT),
     Metric(name="flops_per_sample", column="flops_per_sample", unit="FLOPs", rule="exact"),
-    Metric(name="model_bytes", column="model_bytes", unit="bytes", rule="exact"),
+    Metric(name="model_bytes", column="model_bytes", unit="bytes", rule="exact", tasks=_BUILT),
     Metric(
         name="accuracy",
         column="accuracy",
@@ -124,6 +126,16 @@ METRICS = (
         rule="spread",
         higher_is_better=True,
         absolute=0.005,
+        tasks=("accuracy",),
+    ),
+    Metric(
+        name="epoch_time",
+        column="epoch_time_s",
+        unit="s",
+        rule="tolerance",
+        relative=0.25,
+        tasks=("accuracy",),
+        convicts=False,  # nothing is measured beside it: the step time of training is the judge
     ),
 )
 """Every metric that is judged, in the order in which it is shown."""
@@ -142,9 +154,9 @@ def plain_verdict(
     Args:
         groups: the rows of this run, and of each baseline run, for the metric's own spread.
     """
-    allowed = max(metric.absolute, metric.relative * baseline)
     if metric.rule == "spread":
-        allowed = metric.absolute + 2 * _own_spread(metric, groups)
+        return _over_seeds(metric, baseline, value, groups)
+    allowed = max(metric.absolute, metric.relative * baseline)
     if abs(value - baseline) <= allowed:
         return "unchanged", allowed, ""
     if not metric.convicts:
@@ -176,10 +188,25 @@ def _reach(metric: Metric, groups: Sequence[Sequence[Record]]) -> float:
     return float(t_quantile(_CONFIDENCE, max(freedom, _ENOUGH_FREEDOM)) * spread * shares**0.5)
 
 
-def _own_spread(metric: Metric, groups: Iterable[Sequence[Record]]) -> float:
-    """Return the largest standard deviation between the processes of one run."""
+def _over_seeds(
+    metric: Metric, baseline: float, value: float, groups: Iterable[Sequence[Record]]
+) -> tuple[str, float, str]:
+    """Judge means over seeds by the largest standard deviation over the seeds of one run.
+
+    Where no run has two seeds, no change can be told from the seeds' own.
+    """
     values = [_values(rows, metric) for rows in groups]
-    return max((stdev(group) for group in values if len(group) > 1), default=0.0)
+    spreads = [stdev(group) for group in values if len(group) > 1]
+    allowed = metric.absolute + 2 * max(spreads, default=0.0)
+    if not spreads and value != baseline:
+        return "inconclusive", allowed, "one seed tells no spread: try --seeds 0,1,2"
+    if abs(value - baseline) <= allowed:
+        return "unchanged", allowed, ""
+    seeds = f"{len(values[0])} seed{'s' * (len(values[0]) != 1)}"
+    change = f"{abs(value - baseline):.4f}, beyond {allowed:.4f} by the spread over {seeds}"
+    if (value < baseline) == metric.higher_is_better:
+        return "regressed", allowed, f"it learns less: by {change}"
+    return "improved", allowed, f"it learns more: by {change}"
 
 
 def _values(rows: Sequence[Record], metric: Metric) -> list[float]:

@@ -1,7 +1,12 @@
-"""A machine's earlier runs, each read at most once, and only as far as it must be."""
+"""A machine's earlier runs, each read at most once, and only as far as it must be.
+
+What the index knows of a run is not looked for in its file. Where more runs must be looked into
+than `MOST_LOOKS`, the index is brought up to date first: a long history is read once, not always.
+"""
 
 from __future__ import annotations
 
+import functools
 import operator
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -9,13 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convmark.case import Case
-from convmark.errors import ConvmarkError
-from convmark.judging.comparability import AXES, comparability, of_the_run
+from convmark.errors import ConvmarkError, StoreError
+from convmark.judging.comparability import AXES
+from convmark.judging.digest import Head, digest_of, head_of
+from convmark.judging.index import Index, KnownRun, Say
+from convmark.reading import HEADER, StoreWarning, read_head, read_run
 from convmark.record import Record, to_cell
-from convmark.store import HEADER, StoreWarning, read_head, read_run
 
 __all__ = ["Outline", "Shelf", "by_name"]
 
+
+MOST_LOOKS = 100
+"""Files that are looked into before it pays to index all: some 30 ms."""
+
+MOST_WHOLE_BYTES = 1 << 26
+"""Of a file that is looked through at one go: some 30,000 rows."""
 
 _case_of = operator.attrgetter(*Case.__dataclass_fields__)
 
@@ -28,6 +41,19 @@ class Outline:
     """The cells of the axes, for each case with a measured row, and perhaps for more."""
     marks: frozenset[str]
     """The marks that were asked for and are in it."""
+    models: frozenset[bytes]
+    """The cells of its models."""
+
+
+@functools.lru_cache(maxsize=64)
+def _cells_of(models: frozenset[str]) -> frozenset[bytes]:
+    return frozenset(to_cell(model).encode() for model in models)
+
+
+def _beginning(path: Path) -> bytes:
+    """Return what is in a file, one byte more than `MOST_WHOLE_BYTES` at most."""
+    with path.open("rb") as file:
+        return file.read(MOST_WHOLE_BYTES + 1)
 
 
 def by_name(records: Iterable[Record]) -> dict[str, list[Record]]:
@@ -41,27 +67,61 @@ def by_name(records: Iterable[Record]) -> dict[str, list[Record]]:
 class Shelf:
     """Run files, oldest first. One that cannot be read holds nothing, until `warn` says so."""
 
-    def __init__(self, paths: Sequence[Path], marks: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        marks: Collection[str] = (),
+        *,
+        say: Say = lambda line: None,
+    ) -> None:
         self._paths = paths
         self._marks = marks
-        self._heads: dict[Path, Record | None] = {}
+        self._say = say
+        self._index = Index.of(paths[0].parent, figures=False) if paths else Index(Path())
+        self._looked: set[Path] = set()
+        self._heads: dict[Path, Head | None] = {}
         self._outlines: dict[Path, Outline] = {}
         self._alike: dict[Outline, Outline] = {}  # runs of a suite have one in common
+        self._indexed: dict[object, Outline] = {}
         self._rows: dict[Path, dict[str, list[Record]]] = {}
         self._unreadable: dict[Path, ConvmarkError] = {}
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        return self._paths
 
     @property
     def files(self) -> tuple[Path, ...]:
         return tuple(self._rows)
 
-    def head(self, path: Path) -> Record | None:
-        """The run's first row, failed or not; None where there is none to be read."""
+    def _known(self, path: Path) -> KnownRun | None:
+        """What the index knows of a file; all is indexed where too many are not known."""
+        known = self._index.known(path)
+        if known is not None or path in self._looked:
+            return known
+        self._looked.add(path)
+        if len(self._looked) == MOST_LOOKS:
+            self._index = Index.of(path.parent)
+            self._index.update(self._paths, self._say)
+        return self._index.known(path)
+
+    def head(self, path: Path) -> Head | None:
+        """What the run's first row, failed or not, tells; None where there is none to be read."""
         if path not in self._heads:
             try:
-                self._heads[path] = read_head(path)
+                self._heads[path] = self._head(path)
             except ConvmarkError as error:
                 self._unreadable[path], self._heads[path] = error, None
         return self._heads[path]
+
+    def _head(self, path: Path) -> Head | None:
+        known = self._known(path)
+        if known is not None and known.error is not None:
+            raise StoreError(f"{path}{known.error}")
+        if known is not None:
+            return self._index.head(known)
+        record = read_head(path)
+        return head_of(record) if record else None
 
     def measured(self, path: Path) -> dict[str, list[Record]]:
         """The run's measured rows by case."""
@@ -76,32 +136,45 @@ class Shelf:
     def outline(self, path: Path) -> Outline:
         """What the run may hold."""
         if path not in self._outlines:
-            try:
-                data = path.read_bytes() if self.head(path) else b""
-            except OSError:
-                data = b""
-            outline = _outline(data, self._marks)
+            outline = self._outline(path)
             self._outlines[path] = self._alike.setdefault(outline, outline)
         return self._outlines[path]
 
-    def mentions(self, path: Path, models: Collection[str]) -> bool:
-        """Whether a model's name stands anywhere in the file: the quickest way to rule it out."""
-        if path in self._outlines:
-            return True
+    def _outline(self, path: Path) -> Outline:
+        known = self._known(path)
+        if known is not None:
+            contents = self._index.contents(known)
+            if contents not in self._indexed:
+                self._indexed[contents] = _indexed(*contents, self._marks)
+            return self._indexed[contents]
         try:
-            data = path.read_bytes()
+            data = _beginning(path) if self.head(path) else b""
+            if len(data) > MOST_WHOLE_BYTES:
+                digest = digest_of(path)
+                return _indexed(digest.axes, digest.marks, self._marks)
+        except (OSError, StoreError):
+            data = b""  # what cannot be read holds nothing; `measured` says why
+        return _outline(data, self._marks)
+
+    def mentions(self, path: Path, models: frozenset[str]) -> bool:
+        """Whether a model's name stands anywhere in the file: the quickest way to rule it out."""
+        if path in self._outlines or self._known(path) is not None:
+            return not self.outline(path).models.isdisjoint(_cells_of(models))
+        try:
+            data = _beginning(path)
         except OSError:
             return False
-        return any(to_cell(model).encode() in data for model in models)
+        if len(data) > MOST_WHOLE_BYTES:
+            return True
+        return any(cell in data for cell in _cells_of(models))
 
     def is_alike(self, path: Path, conditions: Collection[tuple[object, ...]]) -> bool:
         """Whether nothing that all rows of the run share rules out comparable rows."""
         head = self.head(path)
         if head is None:
             return False
-        facts = of_the_run(comparability(head))
         return any(
-            all(_may_agree(fact, asked) for fact, asked in zip(facts, wanted, strict=True))
+            all(_may_agree(fact, asked) for fact, asked in zip(head.facts, wanted, strict=True))
             for wanted in conditions
         )
 
@@ -126,6 +199,20 @@ def _may_agree(fact: object, asked: object) -> bool:
     return fact is None or asked is None or fact == asked
 
 
+def _indexed(
+    axes: frozenset[tuple[str, ...]], there: frozenset[str], marks: Iterable[str]
+) -> Outline:
+    """Return the outline of what the index has of a file."""
+    return _outline_of(
+        frozenset(tuple(cell.encode() for cell in cells) for cells in axes),
+        frozenset(mark for mark in marks if to_cell(mark) in there),
+    )
+
+
+def _outline_of(cases: frozenset[tuple[bytes, ...]], marks: frozenset[str]) -> Outline:
+    return Outline(cases=cases, marks=marks, models=frozenset(axes[0] for axes in cases))
+
+
 _LAST = HEADER.index(AXES[-1])
 _axes = operator.itemgetter(*(HEADER.index(name) for name in AXES))
 
@@ -133,7 +220,7 @@ _axes = operator.itemgetter(*(HEADER.index(name) for name in AXES))
 def _outline(data: bytes, marks: Iterable[str]) -> Outline:
     """Outline a file; the cells before the axes are plain in a measured row, its error empty."""
     lines = (line.split(b",", _LAST + 1) for line in data.split(b"\n")[1:])
-    return Outline(
-        cases=frozenset(_axes(cells) for cells in lines if len(cells) > _LAST + 1),
-        marks=frozenset(mark for mark in marks if mark.encode() in data),
+    return _outline_of(
+        frozenset(_axes(cells) for cells in lines if len(cells) > _LAST + 1),
+        frozenset(mark for mark in marks if mark.encode() in data),
     )

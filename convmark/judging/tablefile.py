@@ -6,6 +6,7 @@ The rules of a run's file hold: UTF-8, newline-ended, RFC 4180; a row is on the 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import fcntl
 import io
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from convmark.csvlines import Start, csv_rows
 from convmark.errors import StoreError
 
 __all__ = ["append_rows", "read_rows"]
@@ -50,38 +52,48 @@ def _without_torn_line(file: BinaryIO) -> int:
     if size:
         file.seek(size - 1)
         if file.read(1) != b"\n":
-            file.seek(0)
-            size = file.read().rfind(b"\n") + 1
+            size = _end_of_lines(file, size)
             file.truncate(size)
     file.seek(0)
     return size
 
 
-def read_rows(path: Path, header: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+_BLOCK = 1 << 16
+
+
+def _end_of_lines(file: BinaryIO, size: int) -> int:
+    """Return where the last whole line ends, looked for from the end."""
+    while size > 0:
+        begin = max(0, size - _BLOCK)
+        file.seek(begin)
+        place = file.read(size - begin).rfind(b"\n")
+        if place >= 0:
+            return begin + place + 1
+        size = begin
+    return 0
+
+
+def read_rows(
+    path: Path, header: Sequence[str], start: Start = (0, 0), stop: int | None = None
+) -> Iterator[tuple[int, list[str]]]:
     """Yield line number and cells of each row; none where there is no file yet.
+
+    Args:
+        start: where an earlier reading has ended; the header is then taken as read.
+        stop: the offset of a line's end where this one ends; the file's own end by default.
 
     Raises:
         StoreError: the file cannot be read, or does not fit the header.
     """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.reader((line for line in file if line.endswith("\n")), strict=True)
-            if (first := next(reader, None)) is not None and first != list(header):
-                raise StoreError(_other_header(path, header))
-            for cells in reader:
-                if len(cells) != len(header):
-                    raise StoreError(
-                        f"{path}:{reader.line_num}: must have {len(header)} cells, has {len(cells)}"
-                    )
-                yield reader.line_num, cells
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise StoreError(f"{path}: must be UTF-8 text") from None
-    except csv.Error as error:
-        raise StoreError(f"{path}:{reader.line_num}: must be CSV: {error}") from None
+    with contextlib.suppress(FileNotFoundError):
+        for line, cells in csv_rows(path, start=start, stop=stop):
+            if line == 1:
+                if cells != list(header):
+                    raise StoreError(_other_header(path, header))
+                continue
+            if len(cells) != len(header):
+                raise StoreError(f"{path}:{line}: must have {len(header)} cells, has {len(cells)}")
+            yield line, cells
 
 
 def _other_header(path: Path, header: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any
 
 from convmark.judging.judgement import BUDGET_SPENT, SAME_COMMIT, Confirmation, Judgement
+from convmark.judging.learning import ACCURACY, without_hollow_improvements
 from convmark.judging.machine import machine_judgements
 from convmark.judging.metrics import METRICS, Metric, applies, middle, plain_verdict
 from convmark.judging.paired import Finding, confirmed, from_history
@@ -31,6 +32,9 @@ __all__ = [
 ]
 
 STEP_TIME = METRICS[0]
+_ACCURACY = next(metric for metric in METRICS if metric.name == ACCURACY)
+_SHOWN_ONLY = "waterfall"
+"""The task whose figures are no ground for a verdict; only its failure is one."""
 
 
 def conclude(
@@ -60,8 +64,13 @@ def conclude(
     found += machine_judgements(compared)
     if report_missing and review.cases:
         run = next(iter(review.cases.values())).every_row[0].run
-        found += [_missing(row, run) for row in review.absent]
-    return found
+        found += [_missing(row, run) for row in review.absent if row.task != _SHOWN_ONLY]
+    return without_hollow_improvements(found)
+
+
+def _headline(task: str) -> Metric:
+    """Return the metric that tells of a case that has no other judgement."""
+    return _ACCURACY if task == _ACCURACY.tasks[0] else STEP_TIME
 
 
 def _case(
@@ -70,13 +79,19 @@ def _case(
     first = case.every_row[0]
     if (failed := case.failed) is not None:
         note = f"{failed.status} in process {failed.process}: {failed.error or 'no reason given'}"
-        failure = _judgement(first, STEP_TIME, verdict="inconclusive", note=note, fails=True)
-        return [replace(failure, value=middle(case.rows, STEP_TIME)), *_others(case, {})]
+        metric = _headline(first.task)
+        failure = _judgement(first, metric, verdict="inconclusive", note=note, fails=True)
+        others = [found for found in _others(case, {}) if found.metric != metric.name]
+        return [replace(failure, value=middle(case.rows, metric)), *others]
+    if first.task == _SHOWN_ONLY:
+        return []
     if not case.rows:
         return [_not_judged(case)]
     finding = confirmed(case.step, confirmation) if confirmation else None
     if finding is None and not case.baseline:
         return [_without_baseline(case, confirmation)]
+    if first.task not in STEP_TIME.tasks:
+        return _others(case, {})
     if finding is None and case.step is not None:
         finding = from_history(case.step, flagged_cases, confirmation)
     return [*_paired(case, finding), *_others(case, confirmation.sizes if confirmation else {})]
@@ -85,9 +100,10 @@ def _case(
 def _not_judged(case: CaseReview) -> Judgement:
     """Return the judgement of a case none of whose rows may be judged."""
     first = case.every_row[0]
-    value = middle(case.every_row, STEP_TIME)
+    metric = _headline(first.task)
+    value = middle(case.every_row, metric)
     note = f"not judged: {first.not_judged}; measure it again when that has ended"
-    return _judgement(first, STEP_TIME, value=value, verdict="inconclusive", note=note)
+    return _judgement(first, metric, value=value, verdict="inconclusive", note=note)
 
 
 def _without_baseline(case: CaseReview, confirmation: Confirmation | None) -> Judgement:
@@ -99,8 +115,9 @@ def _without_baseline(case: CaseReview, confirmation: Confirmation | None) -> Ju
         note = SAME_COMMIT if same else f"no live comparison: {confirmation.reason}"
     elif not note:
         note = f"no earlier run of it: `convmark accept {first.run}` makes this its baseline"
-    value = middle(case.rows, STEP_TIME)
-    return _judgement(first, STEP_TIME, value=value, verdict=verdict, note=note)
+    metric = _headline(first.task)
+    value = middle(case.rows, metric)
+    return _judgement(first, metric, value=value, verdict=verdict, note=note)
 
 
 def _paired(case: CaseReview, finding: Finding | None) -> list[Judgement]:
@@ -180,7 +197,8 @@ def _others(case: CaseReview, sizes: Mapping[str, int | None]) -> list[Judgement
 
 
 def _missing(row: Record, run: str) -> Judgement:
-    missing = _judgement(row, STEP_TIME, baseline=row.step_time_p50_s, verdict="missing")
+    metric = _headline(row.task)
+    missing = _judgement(row, metric, baseline=getattr(row, metric.column), verdict="missing")
     return replace(
         missing, run=run, baseline_runs=(row.run,), note=f"run {row.run} has it, this run has not"
     )

@@ -130,7 +130,7 @@ def keep_figure(sessions: Path, case: str, svg: str) -> Path:
     Raises:
         StoreError: it cannot be written.
     """
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", case)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", case)[:100]
     path = sessions.with_name(f"{sessions.stem}-{name}.svg")
     try:
         path.write_text(svg, encoding="utf-8")

@@ -24,6 +24,7 @@ from convmark.plugin.campaign import Campaign
 from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.replay import Measured
 from convmark.signals import Received, as_interrupts
+from convmark.text import plain_text
 
 _RESUME = "convmark_resume"
 _OPTIONS_KEY = pytest.StashKey[Options]()
@@ -38,6 +39,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         if option.only != "run":
             option.add_to(group.addoption, dest=_dest(option.key))
     group.addoption("--resume", metavar="RUN", nargs="?", const="", help=RESUME, dest=_RESUME)
+
+    group.addoption(
+        "--accuracy",
+        action="store_true",
+        dest=_dest("accuracy"),
+        help="train the lecture's networks on MNIST as well (bench/test_accuracy.py): an hour or "
+        "more on two cores; --fraction 0.1 is quick",
+    )
 
 
 def _dest(key: str) -> str:
@@ -63,6 +72,9 @@ def pytest_configure(config: pytest.Config) -> None:
                 "--batch-sizes: auto is of `convmark run`; pytest collects its cases, sizes and "
                 "all, before it measures"
             )
+        if config.getoption(_dest("accuracy"), False):
+            tasks = tuple(dict.fromkeys([*options.tasks, "accuracy"]))
+            options = dataclasses.replace(options, tasks=tasks)
         if options.cluster is not None:
             raise OptionError(
                 "--cluster: is of `convmark run`; pytest measures replicas in one process, got "
@@ -71,7 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[_OPTIONS_KEY] = options
         _check_resume(config.getoption(_RESUME))
     except ConvmarkError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(plain_text(str(error))) from None
 
 
 def _check_resume(run: str | None) -> None:
@@ -97,7 +109,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     try:
         cases = suite.cases(options, _campaign(config).likely_devices())
     except ConvmarkError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(plain_text(str(error))) from None
     metafunc.parametrize("measured", cases, indirect=True, ids=[case.name for case in cases])
 
 
@@ -147,7 +159,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
                 _measure(config, _campaign(config), items)
             return (yield)
     except ConvmarkError as error:
-        raise pytest.UsageError(str(error)) from None
+        raise pytest.UsageError(plain_text(str(error))) from None
     finally:
         _campaign(config).close()
 

@@ -181,17 +181,28 @@ class CsvStorage:
         """Nothing to do: every run is saved, row by row, whether asked for or not."""
 
     def newest(self) -> tuple[Path, list[Record]] | None:
-        """The newest earlier run that measured any of this session's cases."""
-        from convmark.store import read_run
+        """The newest earlier run that measured any of this session's cases.
 
-        wanted = {case.name for case in self._campaign.cases}
-        for path in reversed(self._store.runs(self._machine)):
+        Runs that cannot be read are left out, with one `StoreWarning` for all.
+        """
+        from convmark.judging.comparability import axes_of
+        from convmark.judging.shelf import Shelf
+
+        shelf = Shelf(self._store.runs(self._machine))
+        models = frozenset(case.model for case in self._campaign.cases)
+        wanted = {axes_of(case) for case in self._campaign.cases}
+        names = {case.name for case in self._campaign.cases}
+        found = None
+        for path in reversed(shelf.paths):
             if path == self._campaign.resumed:  # it is this run
                 continue
-            records = read_run(path)
-            if any(name in wanted for name in _groups(records)):
-                return path, records
-        return None
+            if not shelf.mentions(path, models) or not wanted & shelf.outline(path).cases:
+                continue
+            if names & shelf.measured(path).keys():
+                found = path, [row for rows in shelf.measured(path).values() for row in rows]
+                break
+        shelf.warn()
+        return found
 
     def load(self, *names: str) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Yield the named runs, or the newest earlier one, as pytest-benchmark wants them.
@@ -214,7 +225,8 @@ class CsvStorage:
 def _groups(records: Sequence[Record]) -> dict[str, list[Record]]:
     from convmark.report.summary import by_case
 
-    return by_case([record for record in records if record.measured])
+    timed = [row for row in records if row.measured and row.step_time_p50_s is not None]
+    return by_case(timed)
 
 
 def _as_benchmarks(path: Path, records: Sequence[Record]) -> dict[str, Any]:

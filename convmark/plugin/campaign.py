@@ -132,6 +132,7 @@ class Campaign:
         """
         from convmark.cluster import check_devices
         from convmark.interpreters import Interpreters
+        from convmark.learning import with_digits
         from convmark.run import devices_asked_for
 
         self.store.check_writable()
@@ -150,6 +151,7 @@ class Campaign:
             devices_asked_for(self.options.devices, framework["devices"])
         found = {name: framework["devices"] for name, framework in self._frameworks.items()}
         check_devices([case for case in self.cases if self.absent(case) is None], found)
+        self.options = with_digits(self.options, self.cases, self._interpreters.answer, os.environ)
 
     def _python(self) -> str:
         """Return the interpreter asked for, made now where it is an environment's."""
@@ -195,7 +197,7 @@ class Campaign:
         cases = [case for case in self.cases if self.absent(case) is None]
         if not cases or self._interpreters is None:
             return
-        jobs = plan(cases, options.processes, options.seed)
+        jobs = plan(cases, options.processes, options.seed, seeds=options.seeds)
         commit = read_commit(self._folder, besides=[options.results.absolute()])
         earlier, hashed = self._earlier, plan_hash(cases, options)
         run = earlier.run_file.run if earlier else ""
@@ -274,7 +276,7 @@ class Campaign:
             seconds
             for result in self._results
             if result.case == case
-            for seconds in result.step_times_s
+            for seconds in result.replayed_s
         ]
 
     def _smoke(self, case: Case) -> str:

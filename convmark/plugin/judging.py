@@ -5,14 +5,16 @@ All of it happens before the first test reports.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from convmark.case import Case
+from convmark.case import TIMED_TASKS, Case
 from convmark.errors import ConvmarkError
 from convmark.report.units import duration_text
 
@@ -30,6 +32,9 @@ COMPARISON_S = (20, 90)
 """About what a live comparison of a small case takes, for the line that announces it."""
 
 Say = Callable[[str], None]
+
+_SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+"""A commit in full: a file's word for one could name any branch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +89,7 @@ def judge(
     from convmark.judging.verdict import conclude, flagged, review
 
     records = campaign.records
-    history = _history(campaign, baseline)
+    history = _history(campaign, baseline, say)
     found = review(records, history)
     doubtful = _to_confirm(campaign, baseline, flagged(found))
     confirmations = _confirm(campaign, baseline, history, doubtful, say)
@@ -99,12 +104,14 @@ def judge(
         say(f"{_cases(unheard)} cannot be confirmed live: {EXTRA_PROCESSES} more processes each")
         campaign.measure_more(unheard, EXTRA_PROCESSES, stream)
         found = review(campaign.records, history)
+    asked = [row for row in found.absent if row.task in campaign.options.tasks]
+    found = dataclasses.replace(found, absent=tuple(asked))
     campaign.keep_judgements(
         conclude(found, confirmations, report_missing=whole_suite and not baseline.is_commit)
     )
 
 
-def _history(campaign: Campaign, baseline: Baseline) -> History:
+def _history(campaign: Campaign, baseline: Baseline, say: Say) -> History:
     from convmark.judging.history import CaseHistory, History, accepted_history, named_history
 
     machine = campaign.machine.name
@@ -113,12 +120,12 @@ def _history(campaign: Campaign, baseline: Baseline) -> History:
         return History(cases=cases, absent=(), files=())
     if baseline.name:
         return named_history(campaign.store, machine, baseline.name, campaign.records)
-    return accepted_history(campaign.store, machine, campaign.records)
+    return accepted_history(campaign.store, machine, campaign.records, say)
 
 
 def _to_confirm(campaign: Campaign, baseline: Baseline, flagged: Sequence[str]) -> list[Case]:
     """Return the cases that a live comparison is to judge, the largest change first."""
-    ran = {row.case.name: row.case for row in campaign.records}
+    ran = {row.case.name: row.case for row in campaign.records if row.task in TIMED_TASKS}
     failed = {row.case.name for row in campaign.records if not row.measured}
     judged = {row.case.name for row in campaign.records if not row.not_judged}
     if baseline.is_commit or campaign.options.confirm == "all":
@@ -180,11 +187,11 @@ def _anchor_of(baseline: Baseline, history: History, case: Case, origin: Origin)
     if baseline.is_commit:
         return baseline.commits[origin.repository]
     anchor = history.cases[case.name].anchor
-    if anchor is None or anchor.commit is None:
+    if anchor is None or not _SHA.fullmatch(anchor.commit or ""):
         raise ConvmarkError(NO_COMMIT)
     if anchor.dirty is not False:
         raise ConvmarkError(DIRTY_TREE)
-    return anchor.commit
+    return str(anchor.commit)
 
 
 def _say_progress(say: Say, case: Case, progress: Progress) -> None:

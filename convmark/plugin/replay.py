@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Measured", "ReplayClock"]
 
 SHOWN = ("throughput_samples_per_s", "time_to_first_step_s", "peak_host_memory_bytes")
+LEARNED = ("accuracy", "loss", "time_to_target_s")
 
 
 class ReplayClock:
@@ -91,7 +92,7 @@ class Measured:
             return
         record = self.records[0]
         benchmark.extra_info.update({"run": str(self.path), "parameters": record.parameters})
-        for name in SHOWN:
+        for name in LEARNED if self.case.task == "accuracy" else SHOWN:
             benchmark.extra_info[name] = [getattr(row, name) for row in self.records]
 
 

@@ -12,11 +12,13 @@ from statistics import median
 
 from tabulate import tabulate
 
-from convmark.case import Case
+from convmark.case import TIMED_TASKS, Case
 from convmark.record import Record, to_cell
+from convmark.report.markup import markdown_cell
 from convmark.report.sessions import change_text
-from convmark.report.summary import spread
 from convmark.report.units import bytes_text, rate_text, seconds_text, share_text
+from convmark.statistics import spread
+from convmark.text import shown
 
 __all__ = ["COLUMNS", "FORMS", "Cell", "across", "across_report"]
 
@@ -58,7 +60,7 @@ def across(records: Iterable[Record], column: str) -> list[Cell]:
     newest: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         value = str(getattr(record, column) or "")
-        if not record.measured or not value:
+        if not record.measured or not value or record.task not in TIMED_TASKS:
             continue
         key = (_name(record, column), value)
         if key in newest and newest[key][0].run != record.run:
@@ -146,13 +148,14 @@ def across_report(cells: Sequence[Cell], column: str, form: str = "table") -> st
         *("case", column, "samples/s", "step p50", "spread", "to the oldest", "to the one before"),
         *("first step", "host peak", "parameters", "n"),
     )
+    clean = markdown_cell if form == "markdown" else shown
     rows = []
     last = ""
     for cell in cells:
         rows.append(
             [
-                cell.case if cell.case != last else "",
-                cell.value,
+                clean(cell.case) if cell.case != last else "",
+                clean(cell.value),
                 rate_text(cell.throughput_samples_per_s),
                 seconds_text(cell.step_time_p50_s),
                 share_text(cell.step_time_spread),

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from convmark.case import TIMED_TASKS
 from convmark.report.describe import DescribedModel, described_models
 from convmark.report.rows import Rows, read_rows
+from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.applications import applications
 from convmark.report.tables.architectures import architectures, pareto
 from convmark.report.tables.hardware import check_prices, hardware
@@ -18,15 +20,16 @@ from convmark.report.tables.points import points
 from convmark.report.tables.roofline import roofline
 from convmark.report.tables.shapes import batch_sizes, distribution, scaling
 from convmark.report.tables.table import Table
+from convmark.report.tables.waterfall import waterfall
 
 __all__ = ["FIRST", "STYLES", "Report", "build"]
 
-STYLES = ("full", "applications")
+STYLES = ("full", "applications", "accuracy")
 
-FIRST = ("verdicts", "troubles", "machines", "applications")
+FIRST = ("verdicts", "troubles", "machines", "applications", "accuracy")
 """Tables that a job summary shows unfolded."""
 
-_WHERE_KNOWN = ("nodes", "roofline", "scaling")
+_WHERE_KNOWN = ("nodes", "roofline", "scaling", "accuracy", "waterfall")
 """Tables that appear only where rows have what they need."""
 
 
@@ -63,24 +66,31 @@ def build(
     table = points(rows.frame)
     check_prices(prices or {}, table)
     described = described_models([run.path for run in rows.runs])
-    if style == "applications":
+    labels = [run.label for run in rows.runs]
+    if style == "accuracy":
+        found = [accuracy(rows.frame, labels)]
+    elif style == "applications":
         depths = {model.model: model.depth for model in described}
         found = [applications(table, depths)]
     else:
         labels = [run.label for run in rows.runs]
         beside = nodes(rows.frame)
+        timed = table[table["task"].isin(TIMED_TASKS)]
+        frame = rows.frame[rows.frame["task"].isin(TIMED_TASKS)]
         found = [
             troubles(table, labels, differing(beside)),
             machines(rows.frame),
             beside,
-            architectures(table, labels),
-            hardware(rows.frame, prices or {}),
-            history(table, rows.runs, step_time_verdicts(rows.runs)),
-            batch_sizes(table),
-            distribution(table),
-            pareto(table),
-            roofline(table, {model.model: model.traffic_elements for model in described}),
-            scaling(table),
+            architectures(timed, labels),
+            accuracy(rows.frame, labels),
+            hardware(frame, prices or {}),
+            history(timed, rows.runs, step_time_verdicts(rows.runs)),
+            batch_sizes(timed),
+            distribution(timed),
+            pareto(timed),
+            roofline(timed, {model.model: model.traffic_elements for model in described}),
+            scaling(timed),
+            waterfall(table),
         ]
         found = [one for one in found if one.rows or one.key not in _WHERE_KNOWN]
     return Report(

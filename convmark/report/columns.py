@@ -19,17 +19,23 @@ Written from the code by `python -m convmark.report.columns >docs/columns.md`; d
 hand.
 
 `results/<machine>/<run>.csv` holds one run: a header, and one row per process of a case. This is
-schema {SCHEMA_VERSION}. A file of another schema is refused, never rewritten.
+schema {SCHEMA_VERSION}. A file of an earlier schema is read, and what it lacks is absent; one of a
+later schema is refused. No file is ever rewritten.
 
-- A file is UTF-8 without a byte order mark, its lines end in `\\n`, and cells are quoted as in
-  [RFC 4180](https://www.rfc-editor.org/rfc/rfc4180). A last line without its end is what a killed
-  writer leaves; it is left out, with a warning.
+- A file is UTF-8, its lines end in `\\n`, and cells are quoted as in
+  [RFC 4180](https://www.rfc-editor.org/rfc/rfc4180). It is written without a byte order mark and
+  read with one too, and with lines that end in `\\r\\n`. A last line without its end is what a
+  killed writer leaves; it is left out, with a warning. Whatever else does not fit is refused by
+  file and line; nothing is read in part.
+- A row is one line, and a text one printable line of at most 10,000 characters: line breaks,
+  terminal escapes and invisible characters are taken out as it is written, and refused where a file
+  holds them.
 - An empty cell means absent: not measured, or not to be had on that machine. It is never 0, and
   NaN and infinity are written as empty cells too. A column marked *never* is never empty.
-- A text that a spreadsheet would take for a formula, because it starts with `=`, `+`, `-`, `@`, a
-  tab or a carriage return, is written with an apostrophe before it, and so is one that starts so
-  behind apostrophes of its own. Whoever reads the file drops one apostrophe there. Numbers have
-  none, negative ones included. NUL characters are removed.
+- A text that a spreadsheet would take for a formula, because it starts with `=`, `+`, `-`, `@`
+  or the full-width form of one, is written with an apostrophe before it, and so is one that starts
+  so behind apostrophes of its own. Whoever reads the file drops one apostrophe there. Numbers have
+  none, negative ones included.
 - `int` is a whole number, `float` has the fewest digits that give the same number again, `bool` is
   `true` or `false`, and `str` is text. Some texts look like numbers (`0007`, `12.5`): tell the
   reader, as in `pandas.read_csv(path, dtype={{"run": str}})`.

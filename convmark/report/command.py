@@ -98,8 +98,9 @@ def report(
         return
     try:
         Path(output).write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"--output: {output} must be writable: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StoreError(f"--output: {output} must be writable: {reason}") from None
     print(output, file=sys.stderr)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.errors import StoreError
 from convmark.report.diagram import Layer, diagram
 from convmark.report.tables.table import Table, heading, table_of
+from convmark.text import plain_text
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -91,7 +92,7 @@ def described_models(runs: Sequence[Path]) -> list[DescribedModel]:
 
 def _read(path: Path) -> DescribedModel:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(_text(path))
         if value["schema"] != DESCRIPTION_SCHEMA:
             raise StoreError(
                 f"{path}:1: must be of schema {DESCRIPTION_SCHEMA}, got {value['schema']!r}; "
@@ -102,19 +103,41 @@ def _read(path: Path) -> DescribedModel:
         raise StoreError(f"{path}:{error.lineno}: must be JSON: {error.msg}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise StoreError(f"{path}: cannot be read: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except _NO_DESCRIPTION as error:
         raise StoreError(
             f"{path}:1: must describe a model by {', '.join(_NEEDED)}: "
             f"{type(error).__name__} {error}; `convmark run --describe` writes it anew"
         ) from None
 
 
+MOST_BYTES = 1 << 25
+"""Of a description; a model of 10,000 layers has 3 MB."""
+
+_NO_DESCRIPTION = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+"""What a file that is JSON of something else makes its reader raise."""
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise StoreError(f"{path}:1: must be at most {MOST_BYTES >> 20} MiB, it is larger")
+    return data.decode("utf-8")
+
+
 def layers_of(described: Sequence[Mapping[str, Any]]) -> tuple[Layer, ...]:
     """Return the layers that a worker described."""
     return tuple(
         Layer(
-            name=str(layer["name"]),
-            kind=str(layer["kind"]),
+            name=plain_text(str(layer["name"])),
+            kind=plain_text(str(layer["kind"])),
             shape=_shape(layer["output_shape"]),
             parameters=int(layer["parameters"]),
             flops=None if layer["flops"] is None else int(layer["flops"]),
@@ -126,12 +149,16 @@ def layers_of(described: Sequence[Mapping[str, Any]]) -> tuple[Layer, ...]:
 
 
 def _shape(axes: Sequence[Any] | None) -> str:
-    return "" if axes is None else "x".join("?" if axis is None else str(axis) for axis in axes)
+    if axes is None:
+        return ""
+    return "x".join("?" if axis is None else str(int(axis)) for axis in axes)
 
 
 def _model(value: Mapping[str, Any]) -> DescribedModel:
-    name, layers = str(value["model"]), layers_of(value["layers"])
-    versions = f"TensorFlow {value['tensorflow']}, Keras {value['keras']}"
+    name, layers = plain_text(str(value["model"])), layers_of(value["layers"])
+    if any(not 0 <= source < len(layers) for layer in layers for source in layer.inputs):
+        raise ValueError("inputs must be places of layers")
+    versions = plain_text(f"TensorFlow {value['tensorflow']}, Keras {value['keras']}")
     caption = (
         f"Input {_shape(value['input_shape'])}, per sample; {versions}. One row per call of a "
         "layer that does work itself. FLOPs are 2 x multiply-adds, forward; bytes are those of "

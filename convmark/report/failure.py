@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from convmark.judging.judgement import Judgement
 from convmark.report.units import bytes_text, rate_text, seconds_text
+from convmark.text import shown
 
 __all__ = ["failure_line"]
 
@@ -31,4 +32,4 @@ def failure_line(judgement: Judgement) -> str:
     if judgement.baseline_runs:
         words.append(f"against run {', '.join(judgement.baseline_runs)}")
     line = " ".join(words)
-    return f"{line}; {judgement.note}" if judgement.note else line
+    return shown(f"{line}; {judgement.note}" if judgement.note else line)

@@ -10,8 +10,9 @@ import csv
 import functools
 import hashlib
 import io
+import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,15 @@ import numpy as np
 
 from convmark.case import Case
 from convmark.errors import CaseError, StoreError
-from convmark.record import COLUMNS, MEASURED, SCHEMA_VERSION, STATUSES, Column, from_cell
+from convmark.record import (
+    COLUMNS,
+    MEASURED,
+    SCHEMA_VERSION,
+    STATUSES,
+    Column,
+    from_cell,
+    range_broken,
+)
 from convmark.store import HEADER, RUN_NAME, StoreWarning, read_run
 
 if TYPE_CHECKING:
@@ -28,11 +37,20 @@ if TYPE_CHECKING:
 
 __all__ = ["Rows", "RunSource", "read_rows", "run_files"]
 
-NOT_NEEDED = frozenset({"schema", "order", "seed", "call_path", "windows", "window_steps"})
+NOT_NEEDED = frozenset(
+    {
+        *("schema", "order", "call_path", "windows", "window_steps", "dataset"),
+        *("training_samples", "training_loss", "training_accuracy", "validation_loss"),
+        *("validation_accuracy", "waterfall_rounds", "waterfall_steps"),
+    }
+)
 """Columns that no report shows; all others are read, those of a later schema too."""
 
 FRAMEWORKS = (("jax", "JAX"), ("torch", "PyTorch"), ("tensorflow", "TensorFlow"))
 """Columns of versions, and what they are of."""
+
+MOST_WHOLE_BYTES = 1 << 26
+"""Of a file that is read at one go: some 30,000 rows."""
 
 _TAKEN = [place for place, column in enumerate(COLUMNS) if column.name not in NOT_NEEDED]
 _FIRST_LINE = ",".join(HEADER).encode() + b"\n"
@@ -67,9 +85,13 @@ def run_files(places: Sequence[Path]) -> list[Path]:
     """
     found: dict[Path, Path] = {}
     for place in places:
-        files = [place] if place.is_file() else sorted(_in_folder(place), key=_order)
+        try:
+            files = [place] if place.is_file() else sorted(_in_folder(place), key=_order)
+        except (OSError, ValueError):  # a name too long, or with a NUL
+            files = []
         if not files:
-            reason = "has no runs yet: convmark run" if place.is_dir() else "no such file or folder"
+            there = os.path.isdir(place)
+            reason = "has no runs yet: convmark run" if there else "no such file or folder"
             raise StoreError(f"{place}: {reason}")
         for path in files:
             found.setdefault(path.resolve(), path)
@@ -103,11 +125,11 @@ def read_rows(places: Sequence[Path]) -> Rows:
     empty = None
     for path in run_files(places):
         data = _bytes(path)
-        first = seen.setdefault(hashlib.sha256(data).digest(), path)
+        first = seen.setdefault(hashlib.sha256(data).digest(), path) if data else path
         if first is not path and first.name == path.name:
             _warn(f"{path}: is a copy of {first}, left out")
             continue
-        part = _typed(data) or _from_records(path)
+        part = (_typed(data) if data else None) or _from_records(path)
         if not len(part["status"]):
             empty = empty or path
             _warn(f"{path}:1: holds no rows, left out")
@@ -120,8 +142,8 @@ def read_rows(places: Sequence[Path]) -> Rows:
         raise StoreError(f"{empty}:1: must hold the rows of a run after its header, it has none")
     if len(parts) == 1 and len(parts[0]["status"]) == 1:
         _warn(f"{paths[0]}:2: is the only row, so no spread can be told; try --processes 3")
-    frame = pd.DataFrame({name: _joined(parts, name) for name in parts[0]}, copy=False)
-    _add_names(frame)
+    columns: dict[str, Any] = {name: _joined(parts, name) for name in parts[0]}
+    frame = pd.DataFrame({**columns, **_names(columns)}, copy=False)
     return Rows(frame=frame, runs=_sources(paths, [part["machine"][0] for part in parts]))
 
 
@@ -129,9 +151,12 @@ def _warn(text: str) -> None:
     warnings.warn(text, StoreWarning, stacklevel=3)
 
 
-def _bytes(path: Path) -> bytes:
+def _bytes(path: Path) -> bytes | None:
+    """Return what is in a file; None where it is too large for that, and is read by lines."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MOST_WHOLE_BYTES + 1)
+        return data if len(data) <= MOST_WHOLE_BYTES else None
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
 
@@ -154,10 +179,15 @@ def _typed(data: bytes) -> dict[str, Any] | None:
         cells = list(zip(*rows, strict=True)) if rows else [()] * len(COLUMNS)
         if len(cells) != len(COLUMNS) or any(len(row) != len(cells) for row in rows):
             return None
+        if len(rows) + 1 != data.count(b"\n"):  # a row is one line
+            return None
         if any(cell != str(SCHEMA_VERSION) for cell in cells[0]):
             return None
-        return {COLUMNS[i].name: _values(COLUMNS[i], cells[i]) for i in _TAKEN}
-    except (ValueError, csv.Error):
+        for axes in set(zip(*(cells[HEADER.index(name)] for name in _AXES), strict=True)):
+            _case_name(*axes)
+        held = [_values(column, cells[place]) for place, column in enumerate(COLUMNS)]
+        return {COLUMNS[place].name: held[place] for place in _TAKEN}
+    except (ValueError, ArithmeticError, CaseError, csv.Error):
         return None
 
 
@@ -178,8 +208,16 @@ def _values(column: Column, cells: Sequence[str]) -> Any:
         known_flags = {cell: from_cell(column, cell) for cell in set(cells)}
         return [known_flags[cell] for cell in cells]
     numbers = np.array([column.type(cell) if cell else np.nan for cell in cells], np.float64)
-    if np.isfinite(numbers).sum() != sum(map(bool, cells)):
+    finite = numbers[np.isfinite(numbers)]
+    if len(finite) != sum(map(bool, cells)):
         raise ValueError("must be finite")
+    together = "".join(cells)
+    if not (together.isascii() and together.isprintable()) or "_" in together or " " in together:
+        raise ValueError("must be plain digits")
+    if column.type is int and any(str(int(cell)) != cell for cell in cells if cell):
+        raise ValueError("must be written as it is here")
+    if len(finite) and any(range_broken(column, end) for end in (finite.min(), finite.max())):
+        raise ValueError("must be in its range")
     return numbers
 
 
@@ -190,6 +228,8 @@ def _repeated(column: Column, cell: str, times: int) -> Any:
     value = from_cell(column, cell)
     if column.type is bool:
         return [value] * times
+    if value is not None and range_broken(column, value):
+        raise ValueError("must be in its range")
     return np.full(times, np.nan if value is None else value, np.float64)
 
 
@@ -217,28 +257,33 @@ def _from_records(path: Path) -> dict[str, Any]:
     return columns
 
 
-def _add_names(frame: pd.DataFrame) -> None:
-    """Add what the tables group by: the case's name, the hardware, whether there are figures."""
+def _names(columns: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
+    """Return what the tables group by: the case's name, the hardware, whether there are figures."""
     import pandas as pd
 
-    known = {name: frame[name] for name in _AXES}
-    known["cluster"] = frame["cluster"].where(frame["cluster"].notna(), "")
-    axes = zip(*(column.tolist() for column in known.values()), strict=True)
-    frame["case"] = np.array([_case_name(*values) for values in axes], dtype=object)
-    pairs = zip(frame["machine"].tolist(), frame["device"].tolist(), strict=True)
-    frame["hardware"] = np.array([_hardware(*pair) for pair in pairs], dtype=object)
-    frame["measured"] = frame["status"].isin(MEASURED)
-    frame["framework"] = _frameworks(frame)
-    for name in ("case", "hardware", "machine", "model", "task", "status"):
-        frame[name] = pd.Categorical(frame[name])
+    clusters = ["" if name is None else name for name in columns["cluster"].tolist()]
+    known = {name: columns[name].tolist() for name in _AXES} | {"cluster": clusters}
+    axes = zip(*known.values(), strict=True)
+    pairs = zip(columns["machine"].tolist(), columns["device"].tolist(), strict=True)
+    statuses = columns["status"].tolist()
+    named = {
+        "case": np.array([_case_name(*values) for values in axes], dtype=object),
+        "hardware": np.array([_hardware(*pair) for pair in pairs], dtype=object),
+        **{name: columns[name] for name in ("machine", "model", "task", "status")},
+    }
+    return {
+        "measured": np.array([status in MEASURED for status in statuses], dtype=bool),
+        "framework": _frameworks(columns),
+        **{name: pd.Categorical(values) for name, values in named.items()},
+    }
 
 
-def _frameworks(frame: pd.DataFrame) -> np.ndarray[Any, Any]:
+def _frameworks(columns: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
     """Return name and version of what runs each row's step; of the first that has a version."""
-    there = [(name, label) for name, label in FRAMEWORKS if name in frame]
+    there = [(name, label) for name, label in FRAMEWORKS if name in columns]
     known: dict[tuple[Any, ...], str | None] = {}
     found = []
-    for versions in zip(*(frame[name].tolist() for name, _ in there), strict=True):
+    for versions in zip(*(columns[name].tolist() for name, _ in there), strict=True):
         if versions not in known:
             named = zip(there, versions, strict=True)
             known[versions] = next((f"{label} {v}" for (_, label), v in named if v), None)
@@ -248,12 +293,14 @@ def _frameworks(frame: pd.DataFrame) -> np.ndarray[Any, Any]:
 
 @functools.cache
 def _case_name(*values: Any) -> str:
+    """Return the name of a case, from its cells or from their values.
+
+    Raises:
+        CaseError, ValueError: there is no such case.
+    """
     fields = dict(zip(_AXES, values, strict=True))
     counts = {name: int(fields.pop(name)) for name in ("batch_size", "replicas")}
-    try:
-        return Case(**fields, **counts).name  # type: ignore[arg-type] # texts are texts here
-    except CaseError:  # a case that a later version knows
-        return "-".join(str(value) for value in values)
+    return Case(**fields, **counts).name  # type: ignore[arg-type] # texts are texts here
 
 
 @functools.cache

@@ -9,7 +9,9 @@ from typing import Any
 
 from tabulate import tabulate
 
+from convmark.report.markup import markdown_cell
 from convmark.report.units import share_text
+from convmark.text import shown
 
 __all__ = ["change_text", "comparison_table", "interval_text"]
 
@@ -54,15 +56,16 @@ def comparison_table(rows: Sequence[Any], form: str = "table") -> str:
         )
         for row in rows
     ]
+    markdown = form == "markdown"
     kept = [0, *(i for i in range(1, len(HEADERS)) if any(row[i] for row in cells))]
     right = {"B against A", "control", "n"}
     return tabulate(
         [
-            [row[i].replace("|", "\\|") if form == "markdown" else row[i] for i in kept]
+            [markdown_cell(row[i], code=True) if markdown else shown(row[i]) for i in kept]
             for row in cells
         ],
         headers=[HEADERS[i] for i in kept],
         colalign=["right" if HEADERS[i] in right else "left" for i in kept],
-        tablefmt="pipe" if form == "markdown" else "simple",
+        tablefmt="pipe" if markdown else "simple",
         disable_numparse=True,
     )

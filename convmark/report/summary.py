@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
 from tabulate import tabulate
 
+from convmark.case import TIMED_TASKS
 from convmark.record import Record
+from convmark.report.learned import learned_table, waterfall_table
 from convmark.report.units import (
     bytes_text,
     count_text,
@@ -15,6 +17,8 @@ from convmark.report.units import (
     seconds_text,
     share_text,
 )
+from convmark.statistics import spread
+from convmark.text import shown
 
 __all__ = ["by_case", "case_name", "spread", "summary_table"]
 
@@ -54,20 +58,30 @@ def by_case(records: Sequence[Record]) -> dict[str, list[Record]]:
     return groups
 
 
-def spread(values: Sequence[float]) -> float | None:
-    """Return half the range over the median, dimensionless; None below two values."""
-    if len(values) < 2:
-        return None
-    return (max(values) - min(values)) / 2 / median(values)
-
-
 def summary_table(records: Sequence[Record]) -> str:
     """Return the table as text; a case that failed has its reason in place of figures.
 
     The step time is the median over processes of each one's median; `spread` is half the range of
-    those; `n` is the number of processes measured.
+    those; `n` is the number of processes measured. What was learned and waterfalls have tables of
+    their own below it.
     """
-    rows = [_row(name, group) for name, group in by_case(records).items()]
+    tables = []
+    for table, tasks in ((_timed, TIMED_TASKS), (_learned, ("accuracy",)), (_ways, ("waterfall",))):
+        groups = by_case([record for record in records if record.task in tasks])
+        tables += [table(groups)] if groups or (table is _timed and not records) else []
+    return "\n\n".join(tables)
+
+
+def _learned(groups: Mapping[str, Sequence[Record]]) -> str:
+    return learned_table(list(groups.values()))
+
+
+def _ways(groups: Mapping[str, Sequence[Record]]) -> str:
+    return waterfall_table(list(groups.values()))
+
+
+def _timed(groups: Mapping[str, Sequence[Record]]) -> str:
+    rows = [_row(name, group) for name, group in groups.items()]
     kept = [0, *(i for i in range(1, len(HEADERS)) if any(row[i] for row in rows))]
     return tabulate(
         [[row[i] for i in kept] for row in rows],
@@ -88,7 +102,7 @@ def _row(name: str, records: Sequence[Record]) -> list[str]:
     parameters = next((row.parameters for row in records if row.parameters is not None), None)
     flops = next((n for row in records if (n := row.flops_per_sample) is not None), None)
     return [
-        name,
+        shown(name),
         seconds_text(median(step_times_s)) if step_times_s else "",
         share_text(spread(step_times_s)),
         seconds_text(middle(lambda row: row.step_time_p99_s)),
@@ -99,7 +113,7 @@ def _row(name: str, records: Sequence[Record]) -> list[str]:
         "" if parameters is None else f"{parameters:,}",
         count_text(flops),
         str(len(measured)),
-        _note(records),
+        shown(_note(records)),
     ]
 
 

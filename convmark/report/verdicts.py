@@ -10,7 +10,9 @@ from types import MappingProxyType
 from tabulate import tabulate
 
 from convmark.judging.judgement import Judgement
+from convmark.report.markup import markdown_cell
 from convmark.report.units import bytes_text, rate_text, seconds_text
+from convmark.text import shown
 
 __all__ = ["FORMATS", "verdict_words", "verdicts_report", "worth_reading"]
 
@@ -31,15 +33,16 @@ def verdicts_report(judgements: Sequence[Judgement], form: str = "table") -> str
     return FORMATS[form](judgements)
 
 
+_ALWAYS = ("step_time", "accuracy")
 _FOLLOWERS = ("throughput", "latency_p50")
 """They follow the step time, whose row says the rest."""
 
 
 def worth_reading(judgement: Judgement) -> bool:
-    """Return whether a table shows the judgement: every step time, and what is not unchanged."""
+    """Return whether a table shows the judgement: step times, accuracies, and all that changed."""
     if judgement.metric in _FOLLOWERS:
         return judgement.verdict in ("regressed", "improved")
-    return judgement.verdict != "unchanged" or judgement.metric == "step_time"
+    return judgement.verdict != "unchanged" or judgement.metric in _ALWAYS
 
 
 def _table(judgements: Sequence[Judgement], style: str) -> str:
@@ -61,8 +64,8 @@ def _table(judgements: Sequence[Judgement], style: str) -> str:
 
 
 def _plain(cell: str, style: str) -> str:
-    """Keep a cell one cell: in Markdown a bar would end it."""
-    return cell.replace("|", "\\|") if style == "pipe" else cell
+    """Keep a cell one cell, and text."""
+    return markdown_cell(cell, code=True) if style == "pipe" else shown(cell)
 
 
 def _row(judgement: Judgement) -> list[str]:

@@ -21,8 +21,9 @@ from typing import Any
 import convmark_zoo
 
 from convmark.case import Case
-from convmark.worker import ceiling, cuda, measurement
+from convmark.worker import ceiling, cuda, learning, measurement, mnist, waterfall
 from convmark.worker.companions import Companions, free_addresses
+from convmark.worker.failure import CaseFailure
 from convmark.worker.membership import Place
 from convmark.worker.protocol import encode, one_line
 
@@ -101,7 +102,7 @@ def _status(error: BaseException, framework: Any) -> str:
 
 
 def _message(error: BaseException) -> str:
-    if isinstance(error, measurement.CaseFailure):
+    if isinstance(error, CaseFailure):
         return one_line(error)
     text = one_line(f"{type(error).__name__}: {error}", limit=1 << 20)
     if len(text) <= MESSAGE_CHARS:
@@ -242,10 +243,41 @@ def _ceiling(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     ceiling.measure(framework, emit, request.get("sizes"))
 
 
+def _digits(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+    """Find the file of the digits, have Keras download it where none is named, and read it."""
+    path = request["mnist"]
+    if path is None:
+        emit("ready")
+        load_data = framework.keras.datasets.mnist.load_data
+        path = mnist.located(load_data, lambda: emit("progress", phase="downloading MNIST"))
+    emit("digits", path=path, dataset=mnist.name_of(mnist.read(path)))
+    emit("finished")
+
+
+def _accuracy(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+    case, builder, framework = _make_ready(request, framework, emit)
+    lesson = learning.Lesson(
+        path=request["mnist"],
+        seed=request["seed"],
+        epochs=request["epochs"],
+        fraction=request["fraction"],
+    )
+    learning.learn(case, builder, lesson, framework, emit)
+
+
+def _waterfall(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+    case, builder, framework = _make_ready(request, framework, emit)
+    plan = measurement.Plan(seed=request["seed"], time_budget_s=request["time_budget_s"])
+    waterfall.measure(case, builder, plan, framework, emit)
+
+
 _KINDS = {
+    "accuracy": _accuracy,
     "ceiling": _ceiling,
     "describe": _describe,
+    "digits": _digits,
     "inspect": _inspect,
     "measure": _measure,
     "probe": _probe,
+    "waterfall": _waterfall,
 }

@@ -20,6 +20,7 @@ from typing import Any
 
 from convmark.case import Case
 from convmark.worker import flops, probe, reference, rivals, timing
+from convmark.worker.failure import CaseFailure
 from convmark.worker.feeding import FED_WINDOWS, fed_windows
 from convmark.worker.first_step import first_step
 from convmark.worker.memory import HostMemory, peak_above
@@ -27,6 +28,7 @@ from convmark.worker.memory import HostMemory, peak_above
 __all__ = [
     "CaseFailure",
     "Plan",
+    "build",
     "described_layers",
     "measure",
     "prove_instruments",
@@ -43,10 +45,6 @@ PROOF_STEP = 10
 
 Emit = Callable[..., None]
 Builder = Callable[[], Any]
-
-
-class CaseFailure(Exception):
-    """The case cannot be measured; the text is for the user."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
     backend.reset_peak_memory()
     baseline = HostMemory()
-    model = _build(case, builder, plan.seed, backend, emit)
+    model = build(case, builder, plan.seed, backend, emit)
     step = _make_step(case, model, plan.seed, backend)
 
     first, token = first_step(step, backend)
@@ -142,7 +140,7 @@ def smoke(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
     Raises:
         CaseFailure: the builder returns no model, or its output is not finite.
     """
-    model = _build(case, builder, seed, backend, emit)
+    model = build(case, builder, seed, backend, emit)
     step = _make_step(case, model, seed, backend)
     for number in range(1, PROOF_STEP + 1):
         token = step()
@@ -159,7 +157,7 @@ def prove_instruments(
     Raises:
         CaseFailure: the builder returns no model.
     """
-    model = _build(case, builder, seed, backend, emit)
+    model = build(case, builder, seed, backend, emit)
     sample_bytes = FLOAT32_BYTES * math.prod(backend.sample_shape(model))
     samples = max(1, known_bytes // sample_bytes)
     held = probe.held_bytes(lambda: backend.inference_step(model, samples, seed, False), backend)
@@ -185,7 +183,7 @@ def take_turns(
         CaseFailure: the builder returns no model, or its output is not finite.
     """
     pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
-    model = _build(case, builder, plan.seed, backend, emit)
+    model = build(case, builder, plan.seed, backend, emit)
     step = _make_step(case, model, plan.seed, backend)
     token = step()
     backend.synchronise(token)
@@ -212,12 +210,17 @@ def described_layers(
     Raises:
         CaseFailure: the builder returns no model.
     """
-    model = _build(case, builder, seed, backend, emit)
+    model = build(case, builder, seed, backend, emit)
     layers: list[flops.LayerRecord] = _layers(model, backend)
     return layers
 
 
-def _build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> Any:
+def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> Any:
+    """Return the case's model, and report its sizes.
+
+    Raises:
+        CaseFailure: the builder returns no model, or its input is not one fixed shape.
+    """
     gc.collect()
     with backend.scope():
         model = builder()
@@ -251,7 +254,7 @@ def _layers(model: Any, backend: Any) -> Any:
 
 def _make_step(case: Case, model: Any, seed: int, backend: Any) -> Any:
     compiled = case.jit == "on"
-    if case.task == "train":
+    if case.task in ("train", "accuracy"):
         return backend.training_step(model, case.batch_size, seed, LEARNING_RATE, compiled)
     return backend.inference_step(model, case.batch_size, seed, compiled)
 
@@ -273,7 +276,7 @@ def _prove(case: Case, step: int, value: float, emit: Emit) -> None:
 
 def _check(value: float, case: Case, step: int | None) -> None:
     if not math.isfinite(value):
-        what = "loss" if case.task == "train" else "output"
+        what = "loss" if case.task in ("train", "accuracy") else "output"
         when = f"at step {step}" if step else "after the last step"
         raise CaseFailure(f"{case.model}: the {what} must be finite, it is {value} {when}")
 

@@ -14,6 +14,7 @@ from convmark.report.figures.compare import (
 from convmark.report.figures.figure import Figure
 from convmark.report.figures.series import batch_figure, history_figure, scaling_figure
 from convmark.report.figures.sessions import sessions_figure
+from convmark.report.figures.waterfall import waterfall_figure
 from convmark.report.tables.table import Table
 
 __all__ = ["Figure", "figures_of", "sessions_figure"]
@@ -27,6 +28,7 @@ DRAWN: Mapping[str, Callable[[Table], Figure | None]] = MappingProxyType(
         "pareto": pareto_figure,
         "roofline": roofline_figure,
         "scaling": scaling_figure,
+        "waterfall": waterfall_figure,
     }
 )
 """The figure of each table that has one, by the table's key."""

@@ -48,10 +48,9 @@ def export_figures(figures: Sequence[Figure], folder: Path) -> list[Path]:
             svg.write_text(drawn_svg(spec), encoding="utf-8")
             png.write_bytes(vl_convert.vegalite_to_png(spec, scale=PNG_SCALE))
             written += [svg, png]
-    except OSError as error:
-        raise StoreError(
-            f"--figures: {folder} must be writable: {error.strerror or error}"
-        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StoreError(f"--figures: {folder} must be writable: {reason}") from None
     return written
 
 

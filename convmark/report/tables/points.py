@@ -32,7 +32,8 @@ _MEDIANS = (
     *(
         column.name
         for column in COLUMNS
-        if column.type is float and column.group in ("time", "memory", "state", "check")
+        if column.type is float
+        and column.group in ("time", "memory", "state", "check", "waterfall")
     ),
     *("peak_host_memory_bytes", "peak_device_memory_bytes", "joules_per_sample", "steps"),
     *("peak_flops_per_s", "peak_bytes_per_s", "bytes_per_sample"),

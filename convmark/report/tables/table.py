@@ -36,6 +36,8 @@ KINDS: Mapping[str, tuple[str, Callable[[float], str]]] = MappingProxyType(
         "change": ("", lambda value: f"{100 * value:+.1f} %"),
         "ratio": ("", _ratio_text),
         "number": ("", _plain_number),
+        "score": ("", lambda value: f"{value:.4f}"),
+        "difference": ("", lambda value: f"{value:+.4f}"),
         "joules": ("J/sample", _plain_number),
         "per_joule": ("samples/J", _plain_number),
     }

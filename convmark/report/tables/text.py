@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
-import re
 from collections.abc import Sequence
 
 from tabulate import tabulate
 
 from convmark.record import to_cell
+from convmark.report.markup import markdown_cell, markdown_prose
 from convmark.report.tables.table import Table
+from convmark.text import shown
 
 __all__ = ["CSV_HEADER", "csv_text", "markdown_text", "terminal_text"]
 
@@ -21,7 +21,8 @@ CSV_HEADER = ("table", "row", "column", "unit", "value")
 def terminal_text(tables: Sequence[Table]) -> str:
     """Return the tables one below the other, each under its title, its caption below it."""
     return "\n\n".join(
-        f"{table.title}\n{'=' * len(table.title)}\n\n{_grid(table, 'simple')}\n\n{table.caption}"
+        f"{shown(table.title)}\n{'=' * len(shown(table.title))}\n\n{_grid(table, 'simple')}\n\n"
+        f"{shown(table.caption)}"
         for table in tables
     )
 
@@ -29,12 +30,13 @@ def terminal_text(tables: Sequence[Table]) -> str:
 def markdown_text(tables: Sequence[Table], *, folded: Sequence[Table] = ()) -> str:
     """Return the tables as Markdown, `folded` ones below in a `<details>` each."""
     open_parts = [
-        f"## {_prose(table.title)}\n\n{_grid(table, 'pipe')}\n\n{_prose(table.caption)}"
+        f"## {markdown_prose(table.title)}\n\n{_grid(table, 'pipe')}\n\n"
+        f"{markdown_prose(table.caption)}"
         for table in tables
     ]
     folded_parts = [
-        f"<details><summary>{_prose(table.title)}</summary>\n\n{_grid(table, 'pipe')}\n\n"
-        f"{_prose(table.caption)}\n\n</details>"
+        f"<details><summary>{markdown_prose(table.title)}</summary>\n\n{_grid(table, 'pipe')}\n\n"
+        f"{markdown_prose(table.caption)}\n\n</details>"
         for table in folded
     ]
     return "\n\n".join([*open_parts, *folded_parts])
@@ -61,7 +63,7 @@ def csv_text(tables: Sequence[Table]) -> str:
 def _grid(table: Table, style: str) -> str:
     if not table.rows:
         return table.empty or "nothing to show"
-    clean = _markdown_cell if style == "pipe" else _one_line
+    clean = markdown_cell if style == "pipe" else shown
     return tabulate(
         [[clean(cell) for cell in row] for row in table.texts()],
         headers=[heading.label for heading in table.headings],
@@ -69,19 +71,3 @@ def _grid(table: Table, style: str) -> str:
         tablefmt=style,
         disable_numparse=True,
     )
-
-
-def _one_line(cell: str) -> str:
-    return " ".join(cell.split())
-
-
-_MARKDOWN = re.compile(r"([\\`*_\[\]|~#])")
-
-
-def _markdown_cell(cell: str) -> str:
-    """Keep a cell one cell of plain text: no markup, no HTML."""
-    return _MARKDOWN.sub(r"\\\1", html.escape(_one_line(cell), quote=False))
-
-
-def _prose(text: str) -> str:
-    return html.escape(_one_line(text), quote=False)

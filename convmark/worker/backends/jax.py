@@ -105,7 +105,7 @@ class Jax(Keras3Backend):
         It is compiled whether `compiled` or not, for JAX has no other way worth the name.
         """
         batch = training_batch(
-            self.sample_shape(model), self._output_shapes(model), batch_size, seed
+            self.sample_shape(model), self.output_shapes(model), batch_size, seed
         )
         loss_of = self._loss(model, batch)
         trained, kept = list(model.trainable_variables), list(model.non_trainable_variables)

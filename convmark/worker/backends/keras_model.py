@@ -11,7 +11,7 @@ import numpy as np
 from convmark_zoo.keras_api import keras
 from convmark_zoo.shape import input_shape
 
-from convmark.worker.backends.synthetic import images, pool_batches, training_batch
+from convmark.worker.backends.synthetic import Batch, images, pool_batches, training_batch
 
 __all__ = ["KerasBackend", "dtype_policy", "ends_in_softmax", "root_mean_square"]
 
@@ -40,6 +40,10 @@ class KerasBackend:
         """The shape of one sample, without the batch axis."""
         return tuple(input_shape(model))
 
+    def is_softmax(self, model: Any) -> bool:
+        """Whether the model gives probabilities of classes, and not scores."""
+        return ends_in_softmax(model)
+
     def sizes(self, model: Any) -> dict[str, int]:
         """Parameters (elements) and model size (bytes, all weights as they are stored)."""
         return {
@@ -56,10 +60,15 @@ class KerasBackend:
         count = batch_size * pool_batches(shape, batch_size)
         if task != "train":
             return (images(shape, count, seed),)
-        batch = training_batch(shape, self._output_shapes(model), count, seed)
+        batch = training_batch(shape, self.output_shapes(model), count, seed)
         return batch.images, batch.targets
 
-    def _output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
+    def host_batch(self, model: Any, samples: int, seed: int) -> Batch:
+        """Return so many samples to train the model on, in host memory."""
+        return training_batch(self.sample_shape(model), self.output_shapes(model), samples, seed)
+
+    def output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
+        """The shapes of all outputs, with the batch axis."""
         outputs = getattr(model, "outputs", None)
         if not outputs:  # a subclassed model tells only when it is called
             outputs = model(keras.Input(self.sample_shape(model)))

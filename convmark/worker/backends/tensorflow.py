@@ -69,6 +69,14 @@ class TensorFlow(KerasBackend):
         keras.mixed_precision.set_global_policy(dtype_policy(precision))
         keras.utils.set_random_seed(seed)
 
+    def make_deterministic(self) -> None:
+        """Have every operation from here on give the same bits for the same seed; before any."""
+        tf.config.experimental.enable_op_determinism()
+
+    def wait_for(self, variable: Any) -> None:
+        """Wait until the device has finished what last changed the variable."""
+        variable.numpy()
+
     def _make_visible(self, device: str) -> None:
         if device == "cpu":
             tf.config.set_visible_devices([], "GPU")
@@ -118,7 +126,7 @@ class TensorFlow(KerasBackend):
     ) -> Step:
         """Return a step: forward, backward and SGD update of one synthetic batch on the device."""
         batch = training_batch(
-            self.sample_shape(model), self._output_shapes(model), batch_size, seed
+            self.sample_shape(model), self.output_shapes(model), batch_size, seed
         )
         variables = model.trainable_variables
         optimizer = sgd(learning_rate, variables)

@@ -120,9 +120,9 @@ class ReplicatedTensorFlow(TensorFlow):
         scope: contextlib.AbstractContextManager[Any] = self._strategy.scope()
         return scope
 
-    def _output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
+    def output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
         with self.scope():  # a subclassed model is called for them
-            return super()._output_shapes(model)
+            return super().output_shapes(model)
 
     def synchronise(self, token: tuple[Any, Any]) -> None:
         """Wait until every replica of this process has finished; `agreed` is for the others."""
@@ -159,7 +159,7 @@ class ReplicatedTensorFlow(TensorFlow):
         """Return a step of all replicas: each its own part, the gradients summed, SGD."""
         self._training = True
         strategy, variables = self._strategy, model.trainable_variables
-        shape, outputs = self.sample_shape(model), self._output_shapes(model)
+        shape, outputs = self.sample_shape(model), self.output_shapes(model)
         batch = training_batch(shape, outputs, batch_size * self._replicas, seed)
         with self.scope():
             optimizer = sgd(learning_rate, variables)

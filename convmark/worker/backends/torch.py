@@ -96,7 +96,7 @@ class Torch(Keras3Backend):
     ) -> Step:
         """Return a step: forward, backward and SGD update of one synthetic batch on the device."""
         batch = training_batch(
-            self.sample_shape(model), self._output_shapes(model), batch_size, seed
+            self.sample_shape(model), self.output_shapes(model), batch_size, seed
         )
         loss_of = self._loss(model, batch)
         variables = list(model.trainable_variables)

@@ -1,0 +1,13 @@
+"""The lecture's networks trained on MNIST, one process a seed; measured with `--accuracy` alone."""
+
+from typing import Any
+
+import pytest
+
+from convmark.plugin.replay import Measured
+from convmark.suites import ACCURACY
+
+
+@pytest.mark.convmark(ACCURACY)
+def test_accuracy(measured: Measured, benchmark: Any) -> None:
+    measured.replay(benchmark)

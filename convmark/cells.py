@@ -1,0 +1,123 @@
+"""Cells: how a value stands in a CSV file, and what a file's cell may hold.
+
+A text is one printable line: what would move a terminal, start a formula or break a row is taken
+out as it is written, and refused where a file holds it all the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from convmark.text import is_plain, plain_text
+
+__all__ = ["MOST_DIGITS", "Column", "columns_of", "fit_text", "from_cell", "number", "to_cell"]
+
+FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""A spreadsheet takes a text that starts so for a formula; the last four are the full-width forms.
+
+Source:
+    OWASP, "CSV injection", owasp.org/www-community/attacks/CSV_Injection.
+"""
+
+MOST_TEXT = 10_000
+"""Characters of a text; Python's reader refuses a cell of more than 131,072."""
+
+MOST_DIGITS = 30
+"""Of a whole number."""
+
+_TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
+_WHOLE = re.compile(rf"-?(?:0|[1-9][0-9]{{0,{MOST_DIGITS - 1}}})")
+_DECIMAL = re.compile(r"[+-]?[0-9.][0-9.eE+-]{0,400}|[+-]?(?:nan|inf)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column of the schema, as docs/columns.md and the reader know it."""
+
+    name: str
+    type: type
+    required: bool
+    group: str
+    unit: str
+    meaning: str
+    since: int = 1
+    """The schema that brought it in."""
+
+
+def columns_of(row_type: Any) -> tuple[Column, ...]:
+    """Return the columns of a dataclass whose fields tell group, unit and meaning."""
+    columns = []
+    for field in dataclasses.fields(row_type):
+        kind, _, optional = str(field.type).partition(" | ")
+        columns.append(
+            Column(name=field.name, type=_TYPES[kind], required=not optional, **field.metadata)
+        )
+    return tuple(columns)
+
+
+def fit_text(text: str) -> str:
+    """Return a text as a cell may hold it: one printable line, cut where it is endless."""
+    line = text if text.isprintable() else plain_text(text.encode(errors="replace").decode())
+    return line if len(line) <= MOST_TEXT else line[: MOST_TEXT - 3] + "..."
+
+
+def to_cell(value: Any) -> str:
+    """Return a value as its cell; absent, and what is not finite, as an empty one."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return "" if not math.isfinite(value) else float.__repr__(value)
+    if isinstance(value, int):
+        return str(value)
+    text = fit_text(str(value))
+    return f"'{text}" if _is_formula(text) else text
+
+
+def _is_formula(text: str) -> bool:
+    """Whether the text starts as a formula does, or as one that has its apostrophe already."""
+    return text.lstrip("'").startswith(FORMULA_STARTS)
+
+
+def from_cell(column: Column, cell: str) -> Any:
+    """Return the value of a cell.
+
+    Raises:
+        ValueError: the cell breaks its column's rule.
+    """
+    if cell == "":
+        if column.required:
+            raise ValueError("must not be empty")
+        return None
+    if column.type is bool:
+        if cell not in ("true", "false"):
+            raise ValueError("must be true or false")
+        return cell == "true"
+    if column.type is not str:
+        return number(column.type, cell)
+    if not is_plain(cell):
+        raise ValueError("must be one line without control characters")
+    if len(cell) > MOST_TEXT + 1:  # an apostrophe before it
+        raise ValueError(f"must be at most {MOST_TEXT:,} characters")
+    return cell[1:] if cell[0] == "'" and _is_formula(cell) else cell
+
+
+def number(kind: type, cell: str) -> Any:
+    """Return a cell's number: plain digits, as they are written here.
+
+    Raises:
+        ValueError: it is none, or not finite.
+    """
+    try:
+        plain = (_WHOLE if kind is int else _DECIMAL).fullmatch(cell)
+        value = kind(cell if plain else "")
+    except ValueError:
+        raise ValueError(f"must be of type {kind.__name__}") from None
+    if kind is float and not math.isfinite(value):
+        raise ValueError("must be finite")
+    return value

@@ -1,0 +1,106 @@
+"""The lines of a CSV file that anybody may have written: one row a line, and nothing endless.
+
+A row of ours is one line, for no text of ours holds a line break. So a quote that is not closed can
+swallow no other row, and what is read is as many rows as the file has whole lines.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from convmark.errors import StoreError
+
+__all__ = ["MOST_LINE_BYTES", "Start", "csv_rows"]
+
+MOST_LINE_BYTES = 1 << 22
+"""A row of ours has about 2,000 bytes; 4 MiB are more than any has."""
+
+Start = tuple[int, int]
+"""Where to go on reading: an offset in bytes behind a line's end, and the lines before it."""
+
+
+def _nothing(line: int) -> None:
+    """Nobody asks whether the last line is torn."""
+
+
+def csv_rows(
+    path: Path,
+    *,
+    torn: Callable[[int], None] = _nothing,
+    start: Start = (0, 0),
+    stop: int | None = None,
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and cells of each line that is whole; a byte-order mark is passed over.
+
+    Args:
+        stop: the offset of a line's end where the reading ends; the file's own end by default.
+        torn: is told the number of a last line without its newline, which is left out: it is what
+            a killed writer leaves.
+
+    Raises:
+        StoreError: the file cannot be read, or a line is no row; the message names file and line.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(start[0])
+            lines = _lines(path, file, torn, start[1], stop)
+            yield from _rows(path, lines, start[1])
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _rows(path: Path, lines: Iterator[str], line: int) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(lines, strict=True)
+    read = 0
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise StoreError(f"{path}:{line + 1}: must be CSV: {error}") from None
+        if cells is None:
+            return
+        line += 1
+        read += 1
+        if reader.line_num != read:
+            raise StoreError(f"{path}:{line}: must be CSV: a cell holds a line break")
+        yield line, cells
+
+
+def _lines(
+    path: Path, file: BinaryIO, torn: Callable[[int], None], number: int, stop: int | None
+) -> Iterator[str]:
+    """Yield the lines as text; the last one is left out where its newline is missing."""
+    while (stop is None or file.tell() < stop) and (data := file.readline(MOST_LINE_BYTES)):
+        number += 1
+        if not data.endswith(b"\n"):
+            _check_torn(path, number, data)
+            torn(number)
+            return
+        if number == 1:
+            data = data.removeprefix(codecs.BOM_UTF8)
+        if b"\0" in data:
+            raise StoreError(f"{path}:{number}: must be text, it holds a NUL")
+        try:
+            yield data.decode("utf-8")
+        except UnicodeDecodeError:
+            raise StoreError(f"{path}:{number}: must be UTF-8 text") from None
+
+
+def _check_torn(path: Path, number: int, data: bytes) -> None:
+    """Refuse what only looks like a torn line.
+
+    Raises:
+        StoreError: the line is endless, or the file's lines end as on an old Macintosh.
+    """
+    if len(data) == MOST_LINE_BYTES:
+        raise StoreError(
+            f"{path}:{number}: a line must be at most {MOST_LINE_BYTES >> 20} MiB, it is longer"
+        )
+    if number == 1 and b"\r" in data:
+        raise StoreError(f"{path}:1: lines must end with a line feed, they end with CR alone")

@@ -1,0 +1,163 @@
+"""What a run's file says, in short: enough to list a case over time and to rule the run out."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from convmark.case import Case
+from convmark.cells import from_cell
+from convmark.errors import CaseError, StoreError
+from convmark.judging.comparability import AXES, comparability, of_the_run
+from convmark.reading import HEADER, read_cells, read_run
+from convmark.record import COLUMNS, MEASURED, STATUSES, Record, from_cells, range_broken
+from convmark.statistics import spread
+
+__all__ = ["CaseFigures", "Digest", "Head", "digest_of", "head_of"]
+
+_PLACES = {name: place for place, name in enumerate(HEADER)}
+_AXES = operator.itemgetter(*(_PLACES[name] for name in AXES))
+_CASE_FIELDS = tuple(Case.__dataclass_fields__)
+_CASE = operator.itemgetter(*(_PLACES[name] for name in _CASE_FIELDS))
+_MARKS = operator.itemgetter(*(_PLACES[name] for name in ("driver", "cuda", "cudnn")))
+_STATUS, _STARTED, _STEP = (_PLACES[name] for name in ("status", "started", "step_time_p50_s"))
+_MINUTE = 16
+"""Characters of a time as far as the minute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What the first row of a run tells of all its rows."""
+
+    commit: str | None
+    dirty: bool | None
+    facts: tuple[object, ...]
+    """What decides comparability, as `of_the_run` gives it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseFigures:
+    """One case of one run, over its processes."""
+
+    case: str
+    started: str
+    """When its first process was begun, to the minute."""
+    processes: int
+    """How many were measured."""
+    step_time_p50_s: float | None
+    """The median of their medians."""
+    spread: float | None
+    """Half their range over the median; None below two."""
+    failed: str
+    """The status of the first process that was not measured; empty where all were."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digest:
+    """A run's file, in short."""
+
+    head: Head | None
+    """None where the file has no row yet."""
+    axes: frozenset[tuple[str, ...]]
+    """The cells of `AXES` of each case with a measured row."""
+    marks: frozenset[str]
+    """The drivers and versions of CUDA and cuDNN that measured rows name."""
+    cases: tuple[CaseFigures, ...]
+    torn: int | None
+    """The line of a torn last line, which was left out."""
+
+
+def head_of(record: Record) -> Head:
+    """Return what a run's first row tells of all."""
+    facts = of_the_run(comparability(record))
+    return Head(commit=record.commit, dirty=record.dirty, facts=facts)
+
+
+def digest_of(path: Path) -> Digest:
+    """Return what a run's file says, read whole; a torn last line is left out without a word.
+
+    Raises:
+        StoreError: the file cannot be read, or does not fit; the message names file and line.
+    """
+    torn: list[int] = []
+    rows: dict[str, list[list[str]]] = {}
+    first = None
+    for line, cells in read_cells(path, torn.append):
+        first = first or cells
+        if (rule := _broken(cells)) is not None:
+            raise StoreError(_said_by_the_store(path) or f"{path}:{line}: {rule}")
+        rows.setdefault(_case_name(*_CASE(cells)), []).append(cells)
+    try:
+        head = None if first is None else head_of(from_cells(first))
+    except StoreError as error:
+        raise StoreError(f"{path}:2: {error}") from None
+    measured = [cells for group in rows.values() for cells in group if cells[_STATUS] in MEASURED]
+    return Digest(
+        head=head,
+        axes=frozenset(_AXES(cells) for cells in measured),
+        marks=frozenset(mark for cells in measured for mark in _MARKS(cells) if mark),
+        cases=tuple(_figures(case, group) for case, group in rows.items()),
+        torn=torn[0] if torn else None,
+    )
+
+
+def _broken(cells: Sequence[str]) -> str | None:
+    """Return which of the cells that a digest looks at breaks its rule; None where none does."""
+    if cells[_STATUS] not in STATUSES:
+        return f"column 'status' must be one of {', '.join(STATUSES)}"
+    if not cells[_STARTED]:
+        return "column 'started' must not be empty"
+    try:
+        _case_name(*_CASE(cells))
+        _seconds(cells)
+    except (CaseError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _said_by_the_store(path: Path) -> str:
+    """Return what reading the file row by row says of it; empty where it finds no fault."""
+    try:
+        read_run(path)
+    except StoreError as error:
+        return str(error)
+    return ""
+
+
+@functools.cache
+def _case_name(*cells: str) -> str:
+    """Return the name of the case that the cells of its axes tell.
+
+    Raises:
+        CaseError, ValueError: they tell none.
+    """
+    fields = {
+        name: from_cell(COLUMNS[_PLACES[name]], cell)
+        for name, cell in zip(_CASE_FIELDS, cells, strict=True)
+    }
+    return Case(**fields).name
+
+
+def _seconds(cells: Sequence[str]) -> float | None:
+    value: float | None = from_cell(COLUMNS[_STEP], cells[_STEP])
+    if value is not None and (rule := range_broken(COLUMNS[_STEP], value)):
+        raise ValueError(f"column 'step_time_p50_s' {rule}")
+    return value
+
+
+def _figures(case: str, rows: Sequence[Sequence[str]]) -> CaseFigures:
+    measured = (_seconds(cells) for cells in rows if cells[_STATUS] in MEASURED)
+    times_s = [value for value in measured if value is not None]
+    failed = (cells[_STATUS] for cells in rows if cells[_STATUS] not in MEASURED)
+    return CaseFigures(
+        case=case,
+        started=rows[0][_STARTED][:_MINUTE].replace("T", " "),
+        processes=len(times_s),
+        step_time_p50_s=median(times_s) if times_s else None,
+        spread=spread(times_s),
+        failed=next(failed, ""),
+    )

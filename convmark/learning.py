@@ -1,0 +1,214 @@
+"""The task accuracy on the harness's side: what is asked of a worker, and what its answer becomes.
+
+A row is one process, which is one seed. Its epochs stand beside it, a row each:
+
+    results/<machine>/0007.csv          accuracy and loss on the test digits, time to the target
+    results/<machine>/0007.epochs.csv   seconds, losses and accuracies of every epoch
+
+The rules of a run's file hold for both; `order` tells which row an epoch is of.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convmark.case import Case
+from convmark.errors import OptionError, StoreError
+from convmark.judging.tablefile import append_rows, read_rows
+from convmark.launch import Answer
+from convmark.options import Options
+from convmark.record import Record, columns_of, from_cell, to_cell
+from convmark.statistics import quantile
+
+__all__ = [
+    "EPOCHS",
+    "TASK",
+    "Epoch",
+    "append_epochs",
+    "asked_columns",
+    "epochs_of",
+    "epochs_path",
+    "learned_columns",
+    "lesson",
+    "read_epochs",
+    "with_digits",
+]
+
+TASK = "accuracy"
+EPOCHS = 5
+"""As the lecture trains."""
+VARIABLE = "CONVMARK_MNIST"
+
+Ask = Callable[[Mapping[str, Any]], Answer]
+
+
+def _column(unit: str, meaning: str) -> Any:
+    return dataclasses.field(metadata={"group": "epoch", "unit": unit, "meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
+    """One row of the epochs' file."""
+
+    run: str = _column("", "name of the run")
+    order: int = _column("", "place in the run's plan, as in the run's file")
+    model: str = _column("", "model by name, or package.module:builder")
+    device: str = _column("", "cpu or gpu:N")
+    batch_size: int = _column("samples", "samples per step")
+    precision: str = _column("", "as in the run's file")
+    jit: str = _column("", "as in the run's file")
+    threads: str = _column("", "as in the run's file")
+    process: int = _column("", "number of the case's process, from 1")
+    seed: int = _column("", "seed of the split, the weights and the order of the samples")
+    fraction: float = _column("", "share of the training and validation samples used")
+    epoch: int = _column("", "number of the epoch, from 1")
+    steps: int = _column("", "training steps of the epoch")
+    samples: int = _column("", "training samples of the epoch")
+    epoch_time_s: float = _column("s", "its training steps, until the device has finished")
+    validation_time_s: float = _column("s", "its validation")
+    loss: float = _column("", "training loss, mean over the epoch as it went")
+    accuracy: float = _column("", "training accuracy, mean over the epoch as it went")
+    validation_loss: float = _column("", "loss on the validation samples after it")
+    validation_accuracy: float = _column("", "accuracy on the validation samples after it")
+
+
+_COLUMNS = columns_of(Epoch)
+_HEADER = [column.name for column in _COLUMNS]
+
+
+def with_digits(
+    options: Options, cases: Sequence[Case], ask: Ask, environ: Mapping[str, str]
+) -> Options:
+    """Return the options with the file of the digits, once a worker has read it; nothing trained.
+
+    Args:
+        ask: has a request served by a worker.
+        environ: names the file where the option does not.
+
+    Raises:
+        OptionError: there is no file of digits, or they are not as they should be.
+        WorkerError: no worker can be started at all.
+    """
+    learning = [case for case in cases if case.task == TASK]
+    if not learning:
+        return options
+    named = options.mnist or (Path(environ[VARIABLE]) if environ.get(VARIABLE) else None)
+    flag = VARIABLE if named and not options.mnist else "--mnist"
+    answer = ask(
+        {
+            "kind": "digits",
+            "case": learning[0].as_fields(),
+            "seed": options.seed,
+            "mnist": str(named.expanduser().absolute()) if named else None,
+        }
+    )
+    found = answer.event("digits")
+    if answer.status != "ok" or found is None:
+        raise OptionError(f"{flag}: {answer.message}")
+    return dataclasses.replace(options, mnist=Path(found["path"]))
+
+
+def lesson(options: Options, seed: int) -> dict[str, Any]:
+    """Return what a worker is asked beside the case, for one seed."""
+    return {
+        "seed": seed,
+        "mnist": str(options.mnist),
+        "epochs": EPOCHS,
+        "fraction": options.fraction,
+    }
+
+
+def asked_columns(options: Options) -> dict[str, Any]:
+    """Return the cells that a row has whatever comes of its process."""
+    return {
+        "processes": len(options.seeds),
+        "fraction": options.fraction,
+        "epochs": EPOCHS,
+        "target_accuracy": options.target_accuracy,
+    }
+
+
+def learned_columns(answer: Answer, target: float) -> dict[str, Any]:
+    """Return the figures of one process.
+
+    Args:
+        target: validation accuracy whose first epoch is looked for.
+
+    Raises:
+        LookupError: the worker has left an event out.
+    """
+    epochs = [event for event in answer.events if event["event"] == "epoch"]
+    events = {event["event"]: event for event in answer.events}
+    last, tested, state = epochs[-1], events["tested"], events["state"]
+    times_s = [float(epoch["epoch_time_s"]) for epoch in epochs]
+    reached = next((n for n, e in enumerate(epochs, 1) if e["validation_accuracy"] >= target), None)
+    return {
+        "status": "ok",
+        "call_path": "fit",
+        "dataset": events["data"]["dataset"],
+        "training_samples": last["samples"],
+        "epoch_time_s": quantile(times_s[1:] or times_s, 0.5),
+        "training_loss": last["loss"],
+        "training_accuracy": last["accuracy"],
+        "validation_loss": last["validation_loss"],
+        "validation_accuracy": last["validation_accuracy"],
+        "loss": tested["loss"],
+        "accuracy": tested["accuracy"],
+        "time_to_target_s": sum(times_s[:reached]) if reached else None,
+        "samples_to_target": reached * last["samples"] if reached else None,
+        "load_average_1min": state["load_average_1min"],
+        "other_cpu_share": state["other_cpu_share"],
+        "involuntary_context_switches": state["involuntary_context_switches"],
+    }
+
+
+def epochs_of(record: Record, answer: Answer) -> list[Epoch]:
+    """Return the epochs behind a row, whole or not.
+
+    Raises:
+        LookupError: the worker has left a figure out.
+    """
+    shared = {name: getattr(record, name) for name in _HEADER[: _HEADER.index("epoch")]}
+    names = _HEADER[_HEADER.index("epoch") :]
+    return [
+        Epoch(**shared, **{name: event[name] for name in names})
+        for event in answer.events
+        if event["event"] == "epoch"
+    ]
+
+
+def epochs_path(run: Path) -> Path:
+    """Return where the epochs of a run's file are kept."""
+    return run.with_name(f"{run.stem}.epochs.csv")
+
+
+def append_epochs(run: Path, epochs: Sequence[Epoch]) -> None:
+    """Write a process's epochs beside the run's file; nothing for none.
+
+    Raises:
+        StoreError: they cannot be written.
+    """
+    rows = [[to_cell(getattr(epoch, name)) for name in _HEADER] for epoch in epochs]
+    append_rows(epochs_path(run), _HEADER, rows)
+
+
+def read_epochs(run: Path) -> list[Epoch]:
+    """Return the epochs beside a run's file, none where there are none.
+
+    Raises:
+        StoreError: the file does not fit; the message names file and line.
+    """
+    path = epochs_path(run)
+    found = []
+    for line, cells in read_rows(path, _HEADER):
+        try:
+            cell_of = zip(_COLUMNS, cells, strict=True)
+            values = {column.name: from_cell(column, cell) for column, cell in cell_of}
+        except ValueError as error:
+            raise StoreError(f"{path}:{line}: {error}") from None
+        found.append(Epoch(**values))
+    return found

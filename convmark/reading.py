@@ -1,0 +1,172 @@
+"""Reading a run's file: its columns by its schema, its rows whole or not at all.
+
+Each schema has its columns; those of an earlier one are lifted to today's, what it lacks is absent.
+A later one is refused. Everything else that does not fit is refused by file and line.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from convmark.cells import Column
+from convmark.csvlines import csv_rows
+from convmark.errors import CaseError, StoreError
+from convmark.record import COLUMNS, SCHEMA_VERSION, Record, from_cells
+
+__all__ = ["HEADER", "StoreWarning", "head_cells", "read_cells", "read_head", "read_run"]
+
+HEADER = [column.name for column in COLUMNS]
+
+Torn = Callable[[int], None]
+
+
+class StoreWarning(UserWarning):
+    """Something in a results file was left out; the text names file and line."""
+
+
+def layouts(columns: Sequence[Column], newest: int) -> Mapping[tuple[str, ...], int]:
+    """Return the schema of each header that there was."""
+    return MappingProxyType(
+        {
+            tuple(column.name for column in columns if column.since <= schema): schema
+            for schema in range(newest, 0, -1)
+        }
+    )
+
+
+LAYOUTS = layouts(COLUMNS, SCHEMA_VERSION)
+
+
+def _all(cells: Sequence[str]) -> bool:
+    return True
+
+
+def read_run(path: Path, keep: Callable[[Sequence[str]], bool] = _all) -> list[Record]:
+    """Return the rows of a run's file, all or those whose cells are to be kept.
+
+    A last line without its newline is what a killed writer leaves: it is left out with a
+    `StoreWarning`. Everything else that does not fit the schema is refused.
+
+    Raises:
+        StoreError: the file cannot be read, or does not fit; the message names file and line.
+    """
+    rows = read_cells(path, functools.partial(_warn_of_torn_line, path))
+    return [_record(path, line, cells) for line, cells in rows if keep(cells)]
+
+
+def _warn_of_torn_line(path: Path, line: int) -> None:
+    warnings.warn(f"{path}:{line}: a torn last line was left out", StoreWarning, stacklevel=2)
+
+
+def read_head(path: Path) -> Record | None:
+    """Return the first row of a run's file, the rest unread; None where there is none yet.
+
+    Raises:
+        StoreError: the file cannot be read, or its beginning does not fit the schema.
+    """
+    for line, cells in read_cells(path):
+        return _record(path, line, cells)
+    return None
+
+
+def head_cells(path: Path) -> list[str] | None:
+    """Return the cells of the first row, none of them looked at; None where there is none yet.
+
+    Raises:
+        StoreError: as `read_head`.
+    """
+    return next((cells for _, cells in read_cells(path)), None)
+
+
+def _record(path: Path, line: int, cells: Sequence[str]) -> Record:
+    try:
+        record = from_cells(cells)
+        _ = record.case  # a row of no case is none
+    except (StoreError, CaseError) as error:
+        raise StoreError(f"{path}:{line}: {error}") from None
+    return record
+
+
+def _nothing(line: int) -> None:
+    """A torn last line is left out without a word."""
+
+
+def read_cells(path: Path, torn: Torn = _nothing) -> Iterator[tuple[int, list[str]]]:
+    """Yield line and cells of each row, as many as `COLUMNS` and in their order.
+
+    The cells themselves are not looked at, but for the schema.
+
+    Args:
+        torn: is told the line of a torn last line, which is left out.
+
+    Raises:
+        StoreError: the file cannot be read, or its columns do not fit the schema.
+    """
+    torn_at: list[int] = []
+
+    def noted(line: int) -> None:
+        torn_at.append(line)
+        torn(line)
+
+    try:
+        yield from _cells(path, csv_rows(path, torn=noted), torn_at)
+    except FileNotFoundError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _cells(
+    path: Path, lines: Iterator[tuple[int, list[str]]], torn_at: Sequence[int]
+) -> Iterator[tuple[int, list[str]]]:
+    line, header = next(lines, (0, []))
+    if not header:
+        place = f"{path}:1" if line or torn_at else str(path)
+        what = "it ends in its header" if torn_at else "it is empty"
+        raise StoreError(f"{place}: must hold a run's rows, {what}")
+    first = next(lines, None)
+    schema = LAYOUTS.get(tuple(header))
+    if schema is None:
+        raise StoreError(_other_columns(path, header, first[1] if first else []))
+    while first is not None:
+        line, cells = first
+        if len(cells) != len(header):
+            raise StoreError(f"{path}:{line}: must have {len(header)} cells, has {len(cells)}")
+        if cells[0] != str(schema):
+            raise StoreError(f"{path}:{line}: {_other_schema(cells[0])}")
+        yield line, cells if schema == SCHEMA_VERSION else _lifted(header, cells)
+        first = next(lines, None)
+
+
+def _lifted(header: Sequence[str], cells: Sequence[str]) -> list[str]:
+    """Return the cells of an earlier schema in today's columns."""
+    found = {**dict(zip(header, cells, strict=True)), "schema": str(SCHEMA_VERSION)}
+    return [found.get(name, "") for name in HEADER]
+
+
+def _other_columns(path: Path, header: Sequence[str], first: Sequence[str]) -> str:
+    if header[0] == "schema" and first and _is_later(first[0]):
+        return f"{path}:2: {_other_schema(first[0])}"
+    missing = [name for name in HEADER if name not in header]
+    unknown = [name for name in header if name not in HEADER]
+    twice = [name for name in header if header.count(name) > 1]
+    detail = "the order of the columns differs"
+    if missing:
+        detail = f"column {missing[0]!r} is missing"
+    elif unknown:
+        detail = f"column {unknown[0][:40]!r} is unknown"
+    elif twice:
+        detail = f"column {twice[0]!r} is there twice"
+    return f"{path}:1: must have the columns of schema {SCHEMA_VERSION}: {detail}"
+
+
+def _is_later(schema: str) -> bool:
+    return schema.isascii() and schema.isdecimal() and int(schema[:9]) > SCHEMA_VERSION
+
+
+def _other_schema(found: str) -> str:
+    known = f"schema {SCHEMA_VERSION}" if SCHEMA_VERSION == 1 else f"schema 1 to {SCHEMA_VERSION}"
+    advice = "; a later convmark wrote it: upgrade convmark to read it" if _is_later(found) else ""
+    return f"must be of {known}, got {found[:40]!r}{advice}"

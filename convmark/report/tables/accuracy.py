@@ -1,0 +1,140 @@
+"""Accuracy and time to accuracy of the lecture's networks, what was published beside it.
+
+Source:
+    the published figures are those of the Paris-Saclay deep learning course
+    (m2dsupsdlclass/lectures-labs), its lab on convolutional networks: test accuracy and loss of one
+    training of each network, five epochs of batches of 256, SGD at 0.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from convmark.report.tables.architectures import setting
+from convmark.report.tables.table import Table, heading, table_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["PUBLISHED", "accuracy", "filling_command"]
+
+PUBLISHED: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "lenet5": (0.9819, 0.0587),
+        "mini_inception": (0.9791, 0.0619),
+        "mini_resnet": (0.9845, 0.0469),
+        "mini_resnet_norm": (0.9691, 0.0995),
+    }
+)
+"""Test accuracy and test loss by model."""
+
+BATCH_SIZE = 256
+
+_SAME = ("hardware", "case", "fraction", "epochs", "framework", "keras")
+"""What rows must share to be seeds of the same training."""
+
+
+def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
+    """Return one row per case and framework, its figures over the newest process of each seed.
+
+    Args:
+        labels: the runs' names by `source`.
+    """
+    ordered = frame[frame["task"] == "accuracy"].sort_values(["started", "source"], kind="stable")
+    newest = ordered.drop_duplicates([*_SAME, "seed"], keep="last")
+    groups = newest.groupby(list(_SAME), observed=True, sort=False, dropna=False)
+    records = [_record(rows, labels) for _, rows in groups]
+    records.sort(key=lambda row: (str(row["hardware"]), -row["fraction"], str(row["case"])))
+    alike = _alike(records)
+    return table_of(
+        "accuracy",
+        "Accuracy on MNIST",
+        "Trained for five epochs by SGD at 0.1 on 50,000 digits; accuracy and loss are means over "
+        "the newest process of each seed, on the 10,000 test digits, sd their standard deviation "
+        "over the seeds. The time to the target is training time up to the end of the first epoch "
+        "whose validation reached it, the median of the seeds that did. Published is the lecture's "
+        "figure from one training, shown beside what was trained as it was. A seed that failed is "
+        f"in no mean.{alike}",
+        [
+            heading("model", "model"),
+            heading("hardware", "hardware"),
+            heading("setting", "setting"),
+            heading("framework", "framework"),
+            heading("part", "part of the data", "share"),
+            heading("accuracy", "accuracy", "score"),
+            heading("accuracy_sd", "sd", "score"),
+            heading("accuracy_published", "published", "score"),
+            heading("accuracy_difference", "difference", "difference"),
+            heading("loss", "loss", "score"),
+            heading("loss_sd", "sd", "score"),
+            heading("loss_published", "published", "score"),
+            heading("epoch_time_s", "epoch", "seconds"),
+            heading("target", "target", "number"),
+            heading("time_to_target_s", "time to it", "seconds"),
+            heading("samples_to_target", "samples to it", "count"),
+            heading("reached", "reached it"),
+            heading("seeds", "seeds", "count"),
+            heading("failed", "failed", "count"),
+            heading("why", "why"),
+            heading("runs", "runs"),
+        ],
+        records,
+        empty=f"Nothing was trained on data. Fill it by: {filling_command()}",
+    )
+
+
+def _alike(records: Sequence[dict[str, Any]]) -> str:
+    """Take out of the rows what they all share, and return the sentence that says it."""
+    shared = []
+    for name in ("hardware", "framework"):
+        values = {row[name] for row in records}
+        if len(values) == 1 and None not in values:
+            shared.append(str(values.pop()))
+            for row in records:
+                del row[name]
+    return f" All on {', '.join(shared)}." if shared else ""
+
+
+def _record(every: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
+    first = {name: every[name].iloc[-1] for name in every}
+    rows, failed = every[every["measured"]], every[~every["measured"]]
+    seeds = len(rows)
+    reached = rows["time_to_target_s"].notna().sum()
+    found = {
+        "model": first["model"],
+        "case": first["case"],
+        "hardware": first["hardware"],
+        "setting": _setting(first),
+        "framework": first["framework"],
+        "fraction": first["fraction"],
+        "part": first["fraction"] if first["fraction"] != 1 else None,
+        "epoch_time_s": rows["epoch_time_s"].median(),
+        "target": first["target_accuracy"],
+        "time_to_target_s": rows["time_to_target_s"].median(),
+        "samples_to_target": rows["samples_to_target"].median(),
+        "reached": f"{reached} of {seeds}" if seeds else None,
+        "seeds": seeds,
+        "failed": len(failed) or None,
+        "why": f"{failed['status'].iloc[0]}: {failed['error'].iloc[0]}" if len(failed) else None,
+        "runs": ", ".join(dict.fromkeys(labels[int(source)] for source in every["source"])),
+    }
+    for name in ("accuracy", "loss"):
+        found[name] = rows[name].mean()
+        found[f"{name}_sd"] = rows[name].std(ddof=1)
+    published = PUBLISHED.get(first["model"])
+    if published and seeds and first["fraction"] == 1 and first["batch_size"] == BATCH_SIZE:
+        found["accuracy_published"], found["loss_published"] = published
+        found["accuracy_difference"] = found["accuracy"] - published[0]
+    return found
+
+
+def _setting(row: Mapping[str, Any]) -> str:
+    batch = "" if row["batch_size"] == BATCH_SIZE else f"batch {int(row['batch_size'])}"
+    return ", ".join(filter(None, [batch, setting(row)]))
+
+
+def filling_command() -> str:
+    """Return the command whose run fills the table."""
+    return "convmark run --tasks accuracy --seeds 0,1,2"

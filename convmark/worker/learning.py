@@ -1,0 +1,213 @@
+"""A model trained on the MNIST digits as the lecture does, by Keras's own `fit`, and tested.
+
+Batches of the case's size, SGD at 0.1, sparse categorical cross-entropy, five epochs, validated
+after each; deterministic operations, so that a seed gives the same losses again.
+
+Source:
+    the Paris-Saclay deep learning course (m2dsupsdlclass/lectures-labs), its lab on convolutional
+    networks.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from convmark.case import Case
+from convmark.worker import mnist, rivals, timing
+from convmark.worker.failure import CaseFailure
+from convmark.worker.measurement import Builder, Emit, build
+
+__all__ = ["LEARNING_RATE", "Lesson", "compiled_model", "learn"]
+
+LEARNING_RATE = 0.1
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What the harness asks of one process."""
+
+    path: str
+    """File of the digits."""
+    seed: int
+    """Of the split; the weights' and the order's is set with the framework's."""
+    epochs: int
+    fraction: float
+    """Share of the training and validation samples that is used."""
+
+
+def learn(case: Case, builder: Builder, lesson: Lesson, backend: Any, emit: Emit) -> None:
+    """Train the case's model, reporting each epoch as an event, and test it.
+
+    Raises:
+        CaseFailure: the digits are not as they should be, the model is not for them, or a loss is
+            not finite.
+    """
+    switches, before = _involuntary_switches(), rivals.usage()
+    arrays = mnist.read(lesson.path)
+    digits = mnist.split(arrays, lesson.seed, lesson.fraction)
+    emit(
+        "data",
+        dataset=mnist.name_of(arrays),
+        training_samples=len(digits.training.labels),
+        validation_samples=len(digits.validation.labels),
+    )
+    backend.make_deterministic()
+    model = build(case, builder, lesson.seed, backend, emit)
+    check_fits(case, model, backend)
+    compiled_model(case, model, backend)
+    pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
+    watch = epoch_watch(case, backend, emit, pulse, lesson.epochs, len(digits.training.labels))
+    fit(model, digits.training, case.batch_size, [watch], lesson.epochs, digits.validation)
+    loss, accuracy = model.evaluate(
+        digits.test.images,
+        digits.test.labels,
+        batch_size=case.batch_size,
+        verbose=0,
+        callbacks=[_pulse_callback(backend.keras, pulse)],
+    )
+    _check(case, float(loss), "in the test")
+    emit("tested", loss=float(loss), accuracy=float(accuracy))
+    emit(
+        "state",
+        load_average_1min=os.getloadavg()[0],
+        other_cpu_share=rivals.other_cpu_share(before, rivals.usage()),
+        involuntary_context_switches=_involuntary_switches() - switches,
+    )
+    emit("finished")
+
+
+def check_fits(case: Case, model: Any, backend: Any) -> None:
+    """Refuse a model that does not take a digit and give a score for each of ten classes.
+
+    Raises:
+        CaseFailure: it does not.
+    """
+    takes = tuple(backend.sample_shape(model))
+    gives = [tuple(shape)[1:] for shape in backend.output_shapes(model)]
+    if takes != mnist.SAMPLE_SHAPE or gives != [(mnist.CLASSES,)]:
+        raise CaseFailure(
+            f"{case.model}: the task accuracy needs a model from {_by(mnist.SAMPLE_SHAPE)} to "
+            f"{mnist.CLASSES} classes, this one goes from {_by(takes)} to "
+            f"{' and '.join(_by(shape) for shape in gives)}"
+        )
+
+
+def _by(shape: tuple[Any, ...]) -> str:
+    return "x".join(str(axis) for axis in shape) or "one number"
+
+
+def compiled_model(case: Case, model: Any, backend: Any) -> None:
+    """Compile the model as the lecture does."""
+    keras = backend.keras
+    model.compile(
+        optimizer=keras.optimizers.SGD(LEARNING_RATE),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=not backend.is_softmax(model)),
+        metrics=["accuracy"],
+        jit_compile=case.jit == "on",
+    )
+
+
+def fit(
+    model: Any,
+    digits: mnist.Digits,
+    batch_size: int,
+    callbacks: list[Any],
+    epochs: int = 1,
+    validation: mnist.Digits | None = None,
+) -> None:
+    """Train the compiled model for so many epochs, in an order that each epoch shuffles anew."""
+    model.fit(
+        digits.images,
+        digits.labels,
+        batch_size=batch_size,
+        epochs=epochs,
+        validation_data=(validation.images, validation.labels) if validation else None,
+        callbacks=callbacks,
+        verbose=0,
+    )
+
+
+def epoch_watch(
+    case: Case,
+    backend: Any,
+    emit: Emit,
+    pulse: timing.Pulse,
+    epochs: int,
+    samples: int,
+    clock: Clock = time.perf_counter,
+) -> Any:
+    """Return the callback that reports epoch and step, and each epoch's seconds, loss, accuracy.
+
+    An epoch's training seconds end when the device has finished its last step.
+    """
+    steps = math.ceil(samples / case.batch_size)
+
+    class EpochWatch(backend.keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+        def __init__(self) -> None:
+            super().__init__()
+            self._supports_tf_logs = True  # on Keras 2, so that no step waits for its logs
+            self.epoch, self.began_s, self.trained_s = 0, 0.0, 0.0
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.epoch, self.began_s, self.trained_s = epoch + 1, clock(), 0.0
+
+        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            pulse.beat(f"epoch {self.epoch}/{epochs} step {batch + 1}/{steps}")
+
+        def on_test_begin(self, logs: Any = None) -> None:
+            self._trained()
+
+        def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+            pulse.beat(f"epoch {self.epoch}/{epochs} validation")
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            if not self.trained_s:  # no validation
+                self._trained()
+            found = {name: float(value) for name, value in (logs or {}).items()}
+            for name in ("loss", "val_loss"):
+                _check(case, found.get(name, 0.0), f"in epoch {self.epoch}")
+            accuracy = found.get("val_accuracy", found["accuracy"])
+            emit(
+                "epoch",
+                phase=f"epoch {self.epoch}/{epochs} ended, validation accuracy {accuracy:.4f}",
+                epoch=self.epoch,
+                steps=steps,
+                samples=samples,
+                epoch_time_s=self.trained_s - self.began_s,
+                validation_time_s=clock() - self.trained_s,
+                loss=found["loss"],
+                accuracy=found["accuracy"],
+                validation_loss=found.get("val_loss"),
+                validation_accuracy=found.get("val_accuracy"),
+            )
+
+        def _trained(self) -> None:
+            backend.wait_for(self.model.trainable_variables[-1])
+            self.trained_s = clock()
+
+    return EpochWatch()
+
+
+def _pulse_callback(keras: Any, pulse: timing.Pulse) -> Any:
+    class Beat(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+        def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+            pulse.beat("test")
+
+    return Beat()
+
+
+def _check(case: Case, loss: float, when: str) -> None:
+    if not math.isfinite(loss):
+        raise CaseFailure(f"{case.model}: the loss must be finite, it is {loss} {when}")
+
+
+def _involuntary_switches() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
