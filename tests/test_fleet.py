@@ -127,6 +127,10 @@ def test_labels_are_read() -> None:
         (["--resume", "7"], "--resume: must be given without a run with --ray, got '7'"),
         (["--batch-sizes", "auto"], "--ray: must have --batch-sizes in numbers, got auto"),
         (["--env", "tensorflow", "--env", "jax"], "--ray: measures in one --python or --env"),
+        (
+            ["--replicas", "2", "--cluster", "a:1,b:2", "--index", "0"],
+            "--ray: must not be given with machines of a --cluster",
+        ),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused_on_one_line(
