@@ -102,6 +102,10 @@ _OF_THE_WORKER = frozenset([*software({}), "measurement_version"])
 """Columns that are empty in the row of a process that did not come so far."""
 
 
+_ELSEWHERE = frozenset(["plan", "node"])
+"""Compared last, or not at all: a host that was renamed is the machine that it was."""
+
+
 def check(
     path: Path,
     records: Sequence[Record],
@@ -143,7 +147,9 @@ def _of_any_size(case: Case) -> Case:
 def _difference(record: Record, columns: Mapping[str, Any]) -> tuple[str, object, object] | None:
     """Return name, then and now of the first column that differs; the plan's hash tells least."""
     for name, now in columns.items():
-        then = getattr(record, name) if name != "plan" else now
+        if name in _ELSEWHERE:
+            continue
+        then = getattr(record, name)
         if then != now and not (then is None and name in _OF_THE_WORKER):
             return name.replace("_", " "), then, now
     return None
