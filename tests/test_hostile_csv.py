@@ -319,7 +319,7 @@ ENDLESS = [
 ]
 
 
-@pytest.mark.parametrize("make", [sparse, endless])
+@pytest.mark.parametrize("make", [sparse, pytest.param(endless, marks=pytest.mark.long)])
 def test_a_line_of_a_gibibyte_is_refused_at_once_and_in_little_memory(
     make: Callable[..., Path], tmp_path: Path
 ) -> None:
