@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from slowed import TRIAL_ELEMENTS, VICTIM, Diary, clone, commit, elements_for, run
+from slowed import VICTIM, Diary, clone, commit, elements_for, run
 
 DEFAULT_FOLDER = Path(tempfile.gettempdir()) / "convmark-ab"
 MODELS = "lenet5,mini_inception,mini_resnet,mini_resnet_norm,conv_layer,separable_layer"
@@ -77,7 +77,6 @@ def main() -> None:
     void = sum(row["void"] for row in rows)
     print(f"\n{len(rows)} comparisons of a thing with itself: {alarms} alarms, {void} void")
     if "elements of 5 %" not in diary.done:
-        commit(project, "trial", TRIAL_ELEMENTS)
         diary.keep("elements of 5 %", elements_for(project, 0.05, options.threads))
     if "slower" not in diary.done:
         commit(project, "as it was", 0)

@@ -23,7 +23,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from slowed import TRIAL_ELEMENTS, VICTIM, Diary, clone, commit, elements_for, run
+from slowed import VICTIM, Diary, clone, commit, elements_for, run
 
 DEFAULT_FOLDER = Path(tempfile.gettempdir()) / "convmark-live"
 PHASES = ("quiet", "loaded", "slower", "creeping")
@@ -101,7 +101,6 @@ def unchanged(diary: Diary, project: Path, folder: Path, phase: str) -> None:
 def changed(diary: Diary, project: Path, folder: Path, phase: str) -> None:
     """One slower run after the quiet ones, or a series that grows from a first run of its own."""
     if "elements of 10 %" not in diary.done:
-        commit(project, "trial", TRIAL_ELEMENTS)
         diary.keep("elements of 10 %", elements_for(project, 0.10, diary.done["threads"]))
     tenth = diary.done["elements of 10 %"]
     if phase == "slower":
