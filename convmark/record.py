@@ -308,12 +308,19 @@ def _check_value(column: Column, value: Any) -> None:
 
 
 _QUANTILES = ("min", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "max", "mean")
+_WAYS = (
+    *("compiled_train", "fed_train", "train_on_batch", "fit"),
+    *("compiled_infer", "predict_on_batch", "predict"),
+)
+_GROUPS_OF_FIGURES = ("size", "time", "memory", "state", "learning", "waterfall")
 _ABOVE_ZERO = frozenset(
     {
         *(f"step_time_{name}_s" for name in _QUANTILES),
         *("paired_step_time_p50_s", "reference_step_time_p50_s"),
         *("throughput_samples_per_s", "input_bound_throughput_samples_per_s"),
         *("batch_size", "replicas", "process"),
+        *(f"{way}_step_s" for way in _WAYS),
+        "epoch_time_s",
     }
 )
 _LOGARITHMS = frozenset(
@@ -343,7 +350,7 @@ def range_broken(column: Column, value: float) -> str:
         return f"must be a logarithm of at most {_MOST_LOGARITHM}"
     if column.type is int and abs(value) >= 10**MOST_DIGITS:
         return f"must have at most {MOST_DIGITS} digits"
-    if column.group in ("size", "time", "memory", "state") and abs(value) > _MOST_FIGURE:
+    if column.group in _GROUPS_OF_FIGURES and abs(value) > _MOST_FIGURE:
         return f"must be at most {_MOST_FIGURE:g}"
     return ""
 

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
 __all__ = ["waterfall"]
 
-_AXES = ("hardware", "model", "batch_size", "precision", "jit", "replicas", "threads", "backend")
+_AXES = (
+    "hardware",
+    "model",
+    "batch_size",
+    "precision",
+    "jit",
+    "replicas",
+    "cluster",
+    "threads",
+    "backend",
+)
 _COLUMNS = (*_AXES, "case", "n", *WAYS.values(), "fit_call_s", "predict_call_s")
 
 _SHOWN: Mapping[str, tuple[str, str, str]] = MappingProxyType(
