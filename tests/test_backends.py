@@ -190,6 +190,7 @@ def test_out_of_memory_is_told_apart_from_other_errors(
     assert other.status == "error"
 
 
+@pytest.mark.long  # the compiler alone takes most of a minute
 def test_torch_compiles_where_it_is_asked_to(folder: Path) -> None:
     skip_without("torch")
     asked = measured("lenet5", task="train", batch_size=8, backend="torch")
