@@ -24,7 +24,7 @@ from convmark.ceilings import Ceiling, Key, efficiency, key_of
 from convmark.environment import Machine
 from convmark.errors import ConvmarkError, OptionError, WorkerError
 from convmark.gpu.devices import Card, card_columns
-from convmark.gpu.visible import card_of, choosing
+from convmark.gpu.visible import card_of, cards_of, choosing
 from convmark.gpu.watch import Watch, watching
 from convmark.launch import Answer, Interpreter, OnEvent
 from convmark.options import Options
@@ -88,8 +88,12 @@ class Facts:
     """Hash of what was asked for, by which a run that was interrupted is known again."""
 
     def card(self, case: Case) -> Card | None:
-        """The card that the case is measured on; None on the CPU, and where it is not known."""
+        """The card of the case's device; None on the CPU, and where it is not known."""
         return card_of(case.device, self.machine.gpus, self.environ)
+
+    def cards(self, case: Case) -> list[Card]:
+        """All cards that the case is measured on here, one for each replica, as far as known."""
+        return cards_of(case.devices_here, self.machine.gpus, self.environ)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +251,7 @@ def measure(
     """
     started = now()
     fresh = options.isolation != "none"
-    with watching(facts.card(job.case), fresh=fresh) as watch:
+    with watching(facts.cards(job.case), fresh=fresh) as watch:
         answer = interpreter.answer(
             request_of(job.case, options, fed=job.process == 1, seed=job.seed),
             functools.partial(_tell, phase, watch, job),
@@ -265,7 +269,7 @@ def unmeasured(
 ) -> Result:
     """Return the row of a job without an answer: its error says why."""
     answer = Answer(status="crashed", message=one_line(why), ready_s=None)
-    with watching(None) as watch:
+    with watching(()) as watch:
         return _result(job, answer, options, facts, now(), watch)
 
 
@@ -339,7 +343,7 @@ def _result(
         effective_batch_size=job.case.batch_size * job.case.replicas,
         process_start_s=answer.ready_s,
         **{"seed": job.seed, **of_the_run(job.case, options, facts)},
-        **watch.columns(job.case.batch_size),
+        **watch.columns(job.case.batch_size * len(job.case.devices_here)),
     )
     try:
         record = replace(record, **software(answer.event("environment") or {}), **_sizes(answer))

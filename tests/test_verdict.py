@@ -280,6 +280,16 @@ def test_a_spent_budget_is_inconclusive() -> None:
     assert "--confirm-budget" in found.note
 
 
+def test_a_live_comparison_on_a_slowed_card_leaves_nothing_to_history_either() -> None:
+    why = "not judged: the card was slowed (hardware_thermal); compare again when that has ended"
+    found = judged(run_of("0011", 0.3, 0.3), *quiet(), confirmations=reason(why))["step_time"]
+    assert (found.verdict, found.unconfirmed, found.fails) == ("inconclusive", False, False)
+    assert found.note == why
+    assert reason(why)[LENET].settled
+    assert not reason("dirty tree")[LENET].settled
+    assert confirmed("regressed")[LENET].settled
+
+
 @pytest.mark.parametrize("why", ["no commit", "dirty tree"])
 def test_without_the_anchors_code_history_convicts_unconfirmed(why: str) -> None:
     now = run_of("0011", 0.3, 0.3, 0.3, 0.3)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from convmark.judging.judgement import BUDGET_SPENT, SAME_COMMIT, Confirmation, Judgement
+from convmark.judging.judgement import SAME_COMMIT, Confirmation, Judgement
 from convmark.judging.learning import ACCURACY, without_hollow_improvements
 from convmark.judging.machine import machine_judgements
 from convmark.judging.metrics import METRICS, Metric, applies, middle, plain_verdict
@@ -50,12 +50,7 @@ def conclude(
         report_missing: whether the whole suite was asked for.
     """
     given = confirmations or {}
-    settled = (SAME_COMMIT, BUDGET_SPENT)
-    alone = {
-        name
-        for name, found in given.items()
-        if found.decision is None and found.reason not in settled
-    }
+    alone = {name for name, found in given.items() if not found.settled}
     undecided = {name for name in flagged(review) if name not in given}
     found = []
     for name, case in review.cases.items():
