@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from histories import A_COMMIT, process, run_of
+from rows import row
 
 from convmark.errors import MeasurementError
 from convmark.judging.confirm import Decision
@@ -278,6 +279,17 @@ def test_a_spent_budget_is_inconclusive() -> None:
     found = judged(run_of("0011", 0.3, 0.3), *quiet(), confirmations=given)["step_time"]
     assert (found.verdict, found.unconfirmed, found.fails) == ("inconclusive", False, False)
     assert "--confirm-budget" in found.note
+
+
+def test_a_size_that_was_never_known_to_fit_is_no_loss_where_it_is_out_of_memory() -> None:
+    """As of a search for batch sizes, which ends where memory does."""
+    full = row(status="out_of_memory", error="too much")
+    never = judged([full])["step_time"]
+    assert (never.verdict, never.fails) == ("inconclusive", False)
+    assert never.note == "out_of_memory in process 1: too much"
+    assert judged([full], *quiet(1))["step_time"].fails
+    assert judged([*run_of("0011", 0.0), full])["step_time"].fails
+    assert judged([row(status="crashed", error="killed")])["step_time"].fails
 
 
 def test_a_live_comparison_on_a_slowed_card_leaves_nothing_to_history_either() -> None:

@@ -74,8 +74,10 @@ def _case(
     first = case.every_row[0]
     if (failed := case.failed) is not None:
         note = f"{failed.status} in process {failed.process}: {failed.error or 'no reason given'}"
+        # a size that is too large, and was too large or not tried before, is a result, no loss
+        loss = failed.status != "out_of_memory" or bool(case.rows or case.baseline)
         metric = _headline(first.task)
-        failure = _judgement(first, metric, verdict="inconclusive", note=note, fails=True)
+        failure = _judgement(first, metric, verdict="inconclusive", note=note, fails=loss)
         others = [found for found in _others(case, {}) if found.metric != metric.name]
         return [replace(failure, value=middle(case.rows, metric)), *others]
     if first.task == _SHOWN_ONLY:

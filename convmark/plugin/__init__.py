@@ -24,6 +24,7 @@ from convmark.plugin.campaign import Campaign
 from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.replay import Measured
 from convmark.signals import Received, as_interrupts
+from convmark.suites import auto_name, refuse_untimed
 from convmark.text import plain_text
 
 _RESUME = "convmark_resume"
@@ -67,14 +68,10 @@ def pytest_configure(config: pytest.Config) -> None:
     }
     try:
         options = read(given, pyproject_settings(config.rootpath))
-        if options.batch_sizes == AUTO:
-            raise OptionError(
-                "--batch-sizes: auto is of `convmark run`; pytest collects its cases, sizes and "
-                "all, before it measures"
-            )
         if config.getoption(_dest("accuracy"), False):
             tasks = tuple(dict.fromkeys([*options.tasks, "accuracy"]))
             options = dataclasses.replace(options, tasks=tasks)
+        _check_search(options, config.stash[_COMPARISON_KEY])
         if options.cluster is not None:
             raise OptionError(
                 "--cluster: is of `convmark run`; pytest measures replicas in one process, got "
@@ -84,6 +81,18 @@ def pytest_configure(config: pytest.Config) -> None:
         _check_resume(config.getoption(_RESUME))
     except ConvmarkError as error:
         raise pytest.UsageError(plain_text(str(error))) from None
+
+
+def _check_search(options: Options, comparison: bridge.Comparison) -> None:
+    """Refuse what cannot be had of batch sizes that are searched for."""
+    if options.batch_sizes != AUTO:
+        return
+    refuse_untimed(options, "--batch-sizes auto searches for")
+    if comparison.asked:
+        raise OptionError(
+            "--benchmark-compare: needs --batch-sizes in numbers, got auto: a search may choose "
+            "other sizes than the baseline has"
+        )
 
 
 def _check_resume(run: str | None) -> None:
@@ -110,7 +119,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         cases = suite.cases(options, _campaign(config).likely_devices())
     except ConvmarkError as error:
         raise pytest.UsageError(plain_text(str(error))) from None
-    metafunc.parametrize("measured", cases, indirect=True, ids=[case.name for case in cases])
+    names = [auto_name(case) if options.batch_sizes == AUTO else case.name for case in cases]
+    metafunc.parametrize("measured", cases, indirect=True, ids=names)
 
 
 def _campaign(config: pytest.Config) -> Campaign:
