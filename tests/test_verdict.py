@@ -284,12 +284,13 @@ def test_a_spent_budget_is_inconclusive() -> None:
 def test_a_size_that_was_never_known_to_fit_is_no_loss_where_it_is_out_of_memory() -> None:
     """As of a search for batch sizes, which ends where memory does."""
     full = row(status="out_of_memory", error="too much")
-    never = judged([full])["step_time"]
+    nothing = History(cases={LENET: CaseHistory()}, absent=(), files=())
+    (never,) = conclude(review([full], nothing))
     assert (never.verdict, never.fails) == ("inconclusive", False)
     assert never.note == "out_of_memory in process 1: too much"
     assert judged([full], *quiet(1))["step_time"].fails
-    assert judged([*run_of("0011", 0.0), full])["step_time"].fails
-    assert judged([row(status="crashed", error="killed")])["step_time"].fails
+    assert conclude(review([*run_of("0011", 0.0), full], nothing))[0].fails
+    assert conclude(review([row(status="crashed", error="killed")], nothing))[0].fails
 
 
 def test_a_live_comparison_on_a_slowed_card_leaves_nothing_to_history_either() -> None:
