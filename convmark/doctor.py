@@ -33,7 +33,8 @@ def findings(
 
     Args:
         framework: what the worker reports; any key may be absent: `python`, `executable`,
-            `tensorflow`, `keras`, `numpy`, `devices`, `cuda`, `cudnn`, `error`.
+            `tensorflow` (or `jax`, `torch`), `keras`, `numpy`, `devices`, `cuda`, `cudnn`, `error`;
+            and `backend`, which of the three it was asked for.
         results: the folder of all machines' results.
         flags: the text of `speed_flags`; None says that they were not looked at.
         environ: the variables under which the framework was looked at.
@@ -61,8 +62,8 @@ def device_cautions(
             Caution(
                 subject="framework",
                 finding=f"could not be loaded: {error}",
-                remedy="install it where the cases run (pip install tensorflow), "
-                "or name another interpreter",
+                remedy=f"install it where the cases run (pip install {_backend(framework)}), "
+                "or name another interpreter with --python, or another framework with --backend",
             )
         ]
     if framework.get("devices") is None:
@@ -111,10 +112,20 @@ def _interpreter_rows(framework: Mapping[str, Any]) -> Rows:
     ]
 
 
+_TITLES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+
+
+def _backend(framework: Mapping[str, Any]) -> str:
+    """Return which of the frameworks was asked for."""
+    there = [name for name in _TITLES if framework.get(name)]
+    return str(framework.get("backend") or (there or ["tensorflow"])[0])
+
+
 def _framework_rows(framework: Mapping[str, Any]) -> Rows:
+    backend = _backend(framework)
     return [
         *([("error", framework["error"])] if framework.get("error") else []),
-        ("TensorFlow", _told(framework, "tensorflow", "not installed")),
+        (_TITLES.get(backend, backend), _told(framework, backend, "not installed")),
         ("Keras", _told(framework, "keras", "not installed")),
         ("NumPy", _told(framework, "numpy", "not installed")),
         ("CUDA", _told(framework, "cuda", "built without")),

@@ -129,6 +129,17 @@ def test_doctor_says_what_it_finds(folder: Path, capsys: pytest.CaptureFixture[s
         assert part in printed
 
 
+def test_doctor_has_a_page_for_each_interpreter_and_backend(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", "--python", sys.executable, "--backend", "tensorflow,torch"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{sys.executable}, tensorflow\n" in printed
+    assert f"{sys.executable}, torch\n" in printed
+    assert printed.count("What will make figures unreliable") == 2
+    assert main(["doctor", "--python", "./no-such-python"]) == 2
+
+
 def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys, contextlib\nfrom convmark.cli import main\n"

@@ -70,8 +70,8 @@ def check(asked: Plan, options: Options, say: Say = print) -> bool:
         ) as interpreter,
     ):
         found = inspect(interpreter, asked.models, explain=True)
-        say(_found(machine, found, options))
-        devices_asked_for([asked.device], found["devices"])
+        say(_found(machine, {**found, "backend": asked.backend}, options))
+        devices_asked_for([asked.device], found["devices"], flag="--device")
         proofs = instrument_proofs(_probed(asked, options, interpreter))
         ceilings = measured_ceilings(
             [_case(asked, "lenet5", "train", name) for name in asked.ceiling_precisions],
