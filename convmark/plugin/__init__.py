@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ _RESUME = "convmark_resume"
 _OPTIONS_KEY = pytest.StashKey[Options]()
 _CAMPAIGN_KEY = pytest.StashKey[Campaign]()
 _RECEIVED_KEY = pytest.StashKey[Received]()
+_EMPTY_KEY = pytest.StashKey[list[str]]()
 _COMPARISON_KEY = pytest.StashKey[bridge.Comparison]()
 
 
@@ -137,6 +138,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if empty:
         config.hook.pytest_deselected(items=empty)
         items[:] = [item for item in items if item not in empty]
+        config.stash[_EMPTY_KEY] = [_without_a_case(item) for item in empty]
+
+
+def _without_a_case(item: pytest.Item) -> str:
+    """Say that a suite has nothing to measure, and what would give it something."""
+    marker = item.get_closest_marker("convmark")
+    scaling = marker is not None and marker.args[0].scaling
+    hint = ": it measures two GPUs or more, or what --replicas says, such as 1,2" if scaling else ""
+    name = getattr(item, "originalname", None) or item.name
+    return f"convmark: {name} has no case here with these options{hint}"
+
+
+def pytest_report_collectionfinish(
+    config: pytest.Config, items: Sequence[pytest.Item]
+) -> list[str]:
+    """Say why nothing is left, where nothing is."""
+    return [] if items else config.stash.get(_EMPTY_KEY, [])
 
 
 def _is_marked(item: pytest.Item) -> bool:
