@@ -1,39 +1,67 @@
-"""What a worker's log tells of its death."""
+"""What is read of a worker's pipe, however its events come together."""
 
 from __future__ import annotations
 
-import signal
-import time
-from pathlib import Path
+import os
+import socket
+from collections.abc import Iterator
 
 import pytest
 
-from convmark.launch.follower import Follower, tail
+from convmark.launch.follower import Follower
+from convmark.worker.protocol import encode
 
-STACK = '  File "/site-packages/tensorflow/python/eager/execute.py", line 53 in quick_execute\n'
+TIME_LIMIT_S = 0.5
 
 
-@pytest.mark.parametrize("frames", [1, 60, 400])
-def test_why_a_framework_died_is_found_before_the_stacks_of_its_threads(
-    frames: int, tmp_path: Path
+class Silent:
+    """A worker that lives and has written what a test wrote for it."""
+
+    def __init__(self) -> None:
+        self.events_fd, self._writer = os.pipe()
+        self.control, self._peer = socket.socketpair()
+        self.ended = False
+
+    def writes(self, *names: str) -> None:
+        os.write(self._writer, b"".join(encode({"event": name}) for name in names))
+
+    def wait(self, limit_s: float = 0.0) -> int | None:
+        return 0 if self.ended else None
+
+    def end(self) -> None:
+        self.ended = True
+
+    def close(self) -> None:
+        os.close(self.events_fd)
+        os.close(self._writer)
+        self.control.close()
+        self._peer.close()
+
+
+@pytest.fixture
+def worker() -> Iterator[Silent]:
+    silent = Silent()
+    yield silent
+    silent.close()
+
+
+@pytest.fixture
+def follower() -> Follower:
+    return Follower(lambda event: None, 0.0, TIME_LIMIT_S)
+
+
+def test_events_that_come_together_are_awaited_one_by_one(
+    worker: Silent, follower: Follower
 ) -> None:
-    """A stack of TensorFlow's is some 60 lines of 80 letters, and each thread has one."""
-    log = tmp_path / "7.log"
-    log.write_text(
-        "terminate called after throwing an instance of 'std::bad_alloc'\n"
-        "  what():  std::bad_alloc\nFatal Python error: Aborted\n\n"
-        "Thread 0x00007f6ac061dc40 (most recent call first):\n" + frames * STACK
-    )
-    found = tail(log)
-    assert "std::bad_alloc' Fatal Python error: Aborted File" in found
-    answer = Follower(lambda event: None, time.perf_counter(), 60.0).conclude(
-        -signal.SIGABRT, found
-    )
-    assert answer.status == "out_of_memory"
+    worker.writes("ready", "sizes", "progress", "warm")
+    assert follower.follow(worker, until="sizes") == {"event": "sizes"}
+    assert follower.follow(worker, until="warm") == {"event": "warm"}
+    assert follower.overrun == ""
 
 
-def test_a_log_without_a_fatal_error_tells_its_last_line_and_no_log_nothing(tmp_path: Path) -> None:
-    log = tmp_path / "7.log"
-    log.write_text("first\n\nlast words\n\n")
-    assert tail(log) == ": last words"
-    assert tail(tmp_path / "none.log") == tail(None) == ""
+def test_an_event_is_returned_once(worker: Silent, follower: Follower) -> None:
+    worker.writes("turn")
+    assert follower.follow(worker, until="turn") == {"event": "turn"}
+    assert follower.follow(worker, until="turn") is None
+    assert worker.ended
+    assert "no sign of progress for 0.5 s after 'start'" in follower.overrun
