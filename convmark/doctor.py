@@ -9,8 +9,9 @@ from typing import Any
 from convmark.cautions import Caution
 from convmark.environment import GIB, Gpu, Machine, State, plain_text
 from convmark.gpu.diagnosis import why_unseen
+from convmark.gpu.visible import visible_cards
 
-__all__ = ["device_cautions", "findings"]
+__all__ = ["device_cautions", "findings", "left_out_gpus"]
 
 _UNKNOWN = "unknown"
 
@@ -74,6 +75,21 @@ def device_cautions(
     if listed and not machine.gpus:
         return [_unnamed_gpus(listed)]
     return []
+
+
+def left_out_gpus(
+    machine: Machine, framework: Mapping[str, Any], environ: Mapping[str, str]
+) -> list[str]:
+    """Return a line on the GPUs that a run on all devices leaves out; none on those hidden from it.
+
+    Args:
+        framework: what the worker reports, as that of `findings`.
+    """
+    listed = sum(device.startswith("gpu") for device in _devices(framework))
+    if listed >= len(visible_cards(machine.gpus, environ)):
+        return []
+    found = _unlisted_gpus(machine, framework, environ, listed)
+    return [f"{found.subject}: {found.finding}; {found.remedy}; `convmark doctor` looks closer"]
 
 
 def _unlisted_gpus(

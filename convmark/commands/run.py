@@ -19,6 +19,7 @@ from convmark.ceilings import ceilings_path, gather
 from convmark.cluster import check_devices, check_options
 from convmark.commit import read_commit
 from convmark.description import describe_models
+from convmark.doctor import left_out_gpus
 from convmark.environment import Machine, read_machine
 from convmark.environments.interpreter import interpreters
 from convmark.errors import OptionError
@@ -119,7 +120,7 @@ def run(
             earlier = open_interrupted(store, machine.name, resume)
             stack.callback(earlier.run_file.close)
         planned = [_planned(path, options, stack, earlier) for path in paths]
-        notes = before.lines(machine)
+        notes = [*before.lines(machine), *_left_out(machine, planned, options)]
         if shard:
             planned = [
                 _shared_out(one, options, shard, known_s or {}, number)
@@ -147,6 +148,15 @@ def run(
                 one.interpreters.close()
             whole = whole and measured
     return whole, False
+
+
+def _left_out(machine: Machine, planned: Sequence[_Planned], options: Options) -> list[str]:
+    """Say which GPUs are not among all devices, though the driver shows them."""
+    if "all" not in options.devices:
+        return []
+    found = [its_own for one in planned for its_own in one.found.values()]
+    lines = [line for one in found for line in left_out_gpus(machine, one, os.environ)]
+    return list(dict.fromkeys(lines))
 
 
 def _say(line: str) -> None:
