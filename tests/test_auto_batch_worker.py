@@ -20,6 +20,8 @@ pytestmark = pytest.mark.skipif(
 
 LIMIT_BYTES = 8 << 30
 """Of addresses, of which TensorFlow takes some 4 GiB and the model 32 MiB a sample."""
+FEW_THREADS = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+"""Each thread takes addresses of its own, which on a large machine would be all of them."""
 
 
 def test_the_largest_size_that_fits_is_found_and_those_beyond_it_are_rows_of_their_own(
@@ -28,9 +30,9 @@ def test_the_largest_size_that_fits_is_found_and_those_beyond_it_are_rows_of_the
     ended = subprocess.run(
         [sys.executable, "-m", "convmark.cli", "run", "--models=builders:roomy", "--tasks=infer",
          "--batch-sizes=auto", "--time-budget=0.1", "--devices=cpu", f"--results={tmp_path}",
-         "--processes=1"],
+         "--processes=1", "--threads=1"],
         cwd=BUILDERS,
-        env=environ(tmp_path),
+        env=environ(tmp_path, **FEW_THREADS),
         capture_output=True,
         text=True,
         timeout=240,
