@@ -31,7 +31,7 @@ __all__ = [
     "to_cells",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 STATUSES = ("ok", "error", "out_of_memory", "timeout", "crashed", "unsteady")
 MEASURED = ("ok", "unsteady")
 """The statuses of rows that hold figures."""
@@ -50,8 +50,8 @@ _time = functools.partial(_column, "time")
 _memory = functools.partial(_column, "memory")
 _state = functools.partial(_column, "state")
 _check = functools.partial(_column, "check")
-_learning = functools.partial(_column, "learning")
-_waterfall = functools.partial(_column, "waterfall")
+_learning = functools.partial(_column, "learning", since=2)
+_waterfall = functools.partial(_column, "waterfall", since=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,10 @@ class Record:
     dirty: bool | None = _run("", "whether that folder had changes not in the commit")
     order: int = _run("", "place in the run's plan, from 1")
     plan: str | None = _run(
-        "", "hash of the cases, processes and seed asked for: --resume goes on with no other plan"
+        "",
+        "hash of the cases, processes and seed asked for: --resume goes on with no other plan; "
+        "of another node that took cases over, the first run's name too",
+        since=2,
     )
     process: int = _run("", "number of the case's process, from 1")
     processes: int | None = _run("", "fresh processes asked for per case")
@@ -75,7 +78,7 @@ class Record:
     )
     time_budget_s: float | None = _run("s", "seconds of timed rounds asked for")
     concurrent: bool | None = _run(
-        "", "whether other benchmark runs were allowed beside it (--allow-concurrent)"
+        "", "whether other benchmark runs were allowed beside it (--allow-concurrent)", since=2
     )
     status: str = _run("", "ok, unsteady (measured, but warm-up never settled), error, ...")
     error: str | None = _run("", "one line that says what went wrong")
@@ -93,7 +96,9 @@ class Record:
     )
     replicas: int = _case("", "copies of the model, one per device, GPUs from `device` on")
     cluster: str | None = _case(
-        "", "empty: replicas in one process; local: one each on the machine; hostsN: N machines"
+        "",
+        "empty: replicas in one process; local: one each on the machine; hostsN: N machines",
+        since=2,
     )
     threads: str = _case("", "intra-op and inter-op threads asked for, or default")
     input_shape: str | None = _case("", "one sample's shape, such as 28x28x1")
@@ -103,7 +108,7 @@ class Record:
 
     machine: str | None = _environment("", "fingerprint of the hardware, the results folder's name")
     node: str | None = _environment(
-        "", "host that measured it; nodes of one kind share the machine"
+        "", "host that measured it; nodes of one kind share the machine", since=2
     )
     cpu: str | None = _environment("", "CPU model")
     cores: int | None = _environment("", "logical CPUs that the run could use")

@@ -21,7 +21,8 @@ from convmark.case import Case
 from convmark.errors import OptionError, StoreError
 from convmark.launch import INTERPRETER_LOST
 from convmark.options import AUTO, Options
-from convmark.record import Record
+from convmark.reading import read_schema
+from convmark.record import SCHEMA_VERSION, Record
 from convmark.run import (
     NOT_MEASURED,
     Facts,
@@ -36,6 +37,7 @@ from convmark.store import Store, read_run, read_step_times
 
 __all__ = [
     "NEWEST",
+    "Columns",
     "Interrupted",
     "check",
     "expected",
@@ -215,6 +217,7 @@ def open_interrupted(store: Store, machine: str, name: str = NEWEST) -> Interrup
 
     Raises:
         StoreError: there is no such run, its file does not read, or another process writes it.
+        OptionError: its rows are of an earlier schema, which lack what is to be compared.
     """
     if name == NEWEST:
         runs = store.runs(machine)
@@ -226,6 +229,8 @@ def open_interrupted(store: Store, machine: str, name: str = NEWEST) -> Interrup
     run_file = RunFile.reopened(path)
     try:
         records = read_run(path)
+        if (schema := read_schema(path)) != SCHEMA_VERSION:
+            raise _refusal(path, "the schema", schema, SCHEMA_VERSION)
     except BaseException:
         run_file.close()
         raise
