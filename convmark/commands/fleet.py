@@ -14,7 +14,7 @@ from convmark.cluster import check_options
 from convmark.commit import read_commit
 from convmark.errors import OptionError
 from convmark.fleet.campaign import Campaign
-from convmark.fleet.doctor import Checked, fleet_findings, refusal
+from convmark.fleet.doctor import Checked, caution_lines, fleet_findings, refusal
 from convmark.fleet.host import Prepared, Settings, about_this_node, code_version, installed
 from convmark.fleet.nodes import PER, About, Node, choose, labelled, node_names, read_labels
 from convmark.fleet.outliers import deviations
@@ -113,12 +113,15 @@ def run(options: Options, fleet: FleetOptions, *, resume: bool = False) -> tuple
                 _say(f"{one.name} does not measure: {why}")
         abouts = {one.node.id: one.about for one in checked if one.about and not one.refusals}
         kinds = choose(abouts, fleet.per)
+        names = {one.node.id: one.name for one in checked}
+        for line in caution_lines({names[key]: about for key, about in abouts.items()}):
+            _say(line)
         if not kinds:
             raise OptionError(
                 f"--ray: none of {len(checked)} nodes can measure --per {fleet.per}; `convmark "
                 "fleet doctor` says why"
             )
-        campaign = Campaign(options, store, abouts, kinds, every=fleet.per == PER[0])
+        campaign = Campaign(options, store, abouts, kinds, per=fleet.per)
         try:
             whole, interrupted = _measure(cluster, campaign, resume)
         finally:

@@ -11,7 +11,9 @@ from tabulate import tabulate
 from convmark.environment import GIB, plain_text
 from convmark.fleet.nodes import About, Node, labels_text
 
-__all__ = ["Checked", "fleet_findings", "refusal"]
+__all__ = ["Checked", "caution_lines", "fleet_findings", "refusal"]
+
+MOST_NAMED = 3
 
 ADVICE = (
     "A Ray cluster runs what anybody who reaches it sends: keep it on a network that you trust, "
@@ -58,6 +60,27 @@ def fleet_findings(nodes: Sequence[Checked]) -> str:
     if not cautions:
         lines.append("  nothing found")
     return "\n".join([*lines, "", ADVICE])
+
+
+def caution_lines(abouts: Mapping[str, About]) -> list[str]:
+    """Return a line for each thing that will make figures unreliable, the nodes that it is true of.
+
+    Args:
+        abouts: by what a node is called.
+    """
+    nodes: dict[tuple[str, str, str], list[str]] = {}
+    for name, about in abouts.items():
+        for caution in _cautions(about):
+            nodes.setdefault(caution, []).append(name)
+    return [
+        f"{_some(names)}: {subject}: {finding}; {remedy}"
+        for (subject, finding, remedy), names in nodes.items()
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return plain_text(", ".join(names[:MOST_NAMED]) + more)
 
 
 def _cautions(about: About) -> list[tuple[str, str, str]]:

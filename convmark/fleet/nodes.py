@@ -16,6 +16,7 @@ __all__ = [
     "Node",
     "choose",
     "gpu_kind",
+    "gpu_names",
     "kind_of",
     "labelled",
     "labels_text",
@@ -91,9 +92,14 @@ def labelled(nodes: Sequence[Node], wanted: Mapping[str, str]) -> list[Node]:
     return found
 
 
+def gpu_names(machine: Machine) -> set[str]:
+    """Return the distinct names of the machine's GPUs."""
+    return {gpu.name for gpu in machine.gpus}
+
+
 def gpu_kind(machine: Machine) -> str:
-    """Return the distinct names of the machine's GPUs; empty where it has none."""
-    return " and ".join(sorted({gpu.name for gpu in machine.gpus}))
+    """Return the distinct names of the machine's GPUs as one text; empty where it has none."""
+    return " and ".join(sorted(gpu_names(machine)))
 
 
 def kind_of(about: About, per: str) -> str:
