@@ -181,10 +181,30 @@ def test_of_a_kind_the_next_node_measures_where_the_first_cannot(
     assert "x does not measure: the framework is not installed" in capsys.readouterr().err
 
 
-def test_where_no_node_can_prepare_nothing_is_written(fleet: Fleet) -> None:
-    fleet("x", cannot_prepare={"x": "the framework is not installed"})
+def test_where_no_node_can_prepare_nothing_is_written(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet("x", "y", cannot_prepare={"x": "it has no framework", "y": "--models: no such model"})
     assert run() == 2
     assert not Path("results").exists()
+    *each, last = capsys.readouterr().err.splitlines()
+    assert each == [
+        "convmark run: x does not measure: it has no framework",
+        "convmark run: y does not measure: --models: no such model",
+    ]
+    assert last == ("convmark run: --ray: no node can measure what is asked for; each has said why")
+
+
+def test_what_no_node_can_measure_for_one_reason_is_one_line(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hot = Caution(subject="temperature", finding="CPU at 95", remedy="let it cool down")
+    fleet(abouts={name: about(name, cautions=(hot,)) for name in "abcde"})
+    assert run("--models", "lennet5") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "convmark run: --ray: a, b, c and 2 more do not measure: --models: lennet5: no such model"
+    )
 
 
 def test_what_will_make_figures_of_nodes_unreliable_is_said_before_they_measure(

@@ -113,9 +113,6 @@ def run(options: Options, fleet: FleetOptions, *, resume: bool = False) -> tuple
                 _say(f"{one.name} does not measure: {why}")
         abouts = {one.node.id: one.about for one in checked if one.about and not one.refusals}
         kinds = choose(abouts, fleet.per)
-        names = {one.node.id: one.name for one in checked}
-        for line in caution_lines({names[key]: about for key, about in abouts.items()}):
-            _say(line)
         if not kinds:
             raise OptionError(
                 f"--ray: none of {len(checked)} nodes can measure --per {fleet.per}; `convmark "
@@ -141,10 +138,12 @@ def _measure(cluster: RayCluster, campaign: Campaign, resume: bool) -> tuple[boo
     interrupted = False
     unmeasured: list[Unmeasured] = []
     try:
-        ready = campaign.prepare(
+        able = campaign.prepare(
             lambda names: cluster.prepare(names, settings, _say), _say, resume=resume
         )
-        _keep_ceilings(options.results, ready)
+        for line in caution_lines({campaign.names[key]: campaign.abouts[key] for key in able}):
+            _say(line)
+        _keep_ceilings(options.results, able.values())
         unmeasured = campaign.measure(cluster, sys.stderr)
     except KeyboardInterrupt:
         interrupted = True

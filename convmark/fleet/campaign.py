@@ -21,7 +21,7 @@ from convmark.fleet.expected import expected_s
 from convmark.fleet.files import Key, RunFiles, hold_many_files
 from convmark.fleet.going_on import GoingOn
 from convmark.fleet.host import Prepared
-from convmark.fleet.nodes import PER, About, gpu_names, node_names
+from convmark.fleet.nodes import PER, About, gpu_names, node_names, some
 from convmark.fleet.progress import fleet_progress
 from convmark.fleet.scheduler import Assignment, Member, Scheduler, Unmeasured
 from convmark.options import Options
@@ -74,8 +74,10 @@ class Campaign:
         """Close all files."""
         self.files.close()
 
-    def prepare(self, prepare: Prepare, say: Say, *, resume: bool = False) -> list[Prepared]:
-        """Have the nodes find out what to measure, and plan; return what they have found.
+    def prepare(
+        self, prepare: Prepare, say: Say, *, resume: bool = False
+    ) -> Mapping[str, Prepared]:
+        """Have the nodes find out what to measure, and plan; return what they have found, by node.
 
         Args:
             resume: whether runs that were interrupted go on.
@@ -89,16 +91,25 @@ class Campaign:
         wanted = list(itertools.chain.from_iterable(self._kinds.values()))
         if not self._every:
             wanted = [names[0] for names in self._kinds.values()]
+        reasons: dict[str, list[str]] = {}
         while wanted:
             failed = set()
             for name, answer in prepare(wanted).items():
                 if isinstance(answer, Exception):
-                    say(f"{self.names[name]} does not measure: {answer}")
+                    reasons.setdefault(str(answer), []).append(self.names[name])
                     failed.add(name)
                 else:
                     self._prepared[name] = self._of_its_plan(answer)
             self.useless |= failed
             wanted = [] if self._every else self._next_of(failed)
+        said = [
+            f"{some(names)} {'does' if len(names) == 1 else 'do'} not measure: {why}"
+            for why, names in reasons.items()
+        ]
+        if not self._prepared and len(said) == 1:  # a mistake of the caller's, most often
+            raise OptionError(f"--ray: {said[0]}")
+        for line in said:
+            say(line)
         if not self._prepared:
             raise OptionError("--ray: no node can measure what is asked for; each has said why")
         hold_many_files(2 * len(self._prepared))
@@ -106,7 +117,7 @@ class Campaign:
         if resume:
             for name in self._prepared:
                 self._go_on(name, say)
-        return list(self._prepared.values())
+        return self._prepared
 
     def measure(self, cluster: Cluster, stream: TextIO) -> list[Unmeasured]:
         """Have the plans measured; return what no node could measure, which has rows that say so.

@@ -9,11 +9,9 @@ from typing import Any
 from tabulate import tabulate
 
 from convmark.environment import GIB, plain_text
-from convmark.fleet.nodes import About, Node, labels_text
+from convmark.fleet.nodes import About, Node, labels_text, some
 
 __all__ = ["Checked", "caution_lines", "fleet_findings", "refusal"]
-
-MOST_NAMED = 3
 
 ADVICE = (
     "A Ray cluster runs what anybody who reaches it sends: keep it on a network that you trust, "
@@ -73,14 +71,9 @@ def caution_lines(abouts: Mapping[str, About]) -> list[str]:
         for caution in _cautions(about):
             nodes.setdefault(caution, []).append(name)
     return [
-        f"{_some(names)}: {subject}: {finding}; {remedy}"
+        f"{plain_text(some(names))}: {subject}: {finding}; {remedy}"
         for (subject, finding, remedy), names in nodes.items()
     ]
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return plain_text(", ".join(names[:MOST_NAMED]) + more)
 
 
 def _cautions(about: About) -> list[tuple[str, str, str]]:

@@ -21,9 +21,12 @@ __all__ = [
     "labelled",
     "labels_text",
     "read_labels",
+    "some",
 ]
 
 PER = ("node", "machine-kind", "gpu-kind")
+
+MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +131,12 @@ def choose(abouts: Mapping[str, About], per: str) -> dict[str, list[str]]:
 def labels_text(labels: Mapping[str, str]) -> str:
     """Return the labels that a user has given a node."""
     return " ".join(f"{key}={labels[key]}" for key in labels if not key.startswith("ray.io/"))
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def node_names(abouts: Mapping[str, About]) -> dict[str, str]:
