@@ -19,19 +19,15 @@ from typing import Any
 from convmark import learning
 from convmark.case import Case
 from convmark.errors import OptionError, StoreError
+from convmark.facts import Facts, measurement_version, of_the_run, software
 from convmark.launch import INTERPRETER_LOST
-from convmark.options import AUTO, Options
+from convmark.option_values import AUTO
+from convmark.options import Options
+from convmark.plan import Job
 from convmark.reading import read_schema
 from convmark.record import SCHEMA_VERSION, Record
-from convmark.run import (
-    NOT_MEASURED,
-    Facts,
-    Job,
-    Result,
-    measurement_version,
-    of_the_run,
-    software,
-)
+from convmark.result import Result
+from convmark.run import NOT_MEASURED
 from convmark.runfile import RunFile
 from convmark.store import Store, read_run, read_step_times
 

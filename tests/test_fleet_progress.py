@@ -11,7 +11,8 @@ from rows import row
 from convmark.case import Case
 from convmark.fleet.progress import FleetProgress, LiveFleet, PlainFleet, fleet_progress
 from convmark.fleet.scheduler import Assignment, Member, Scheduler
-from convmark.run import Job, Result
+from convmark.plan import Job
+from convmark.result import Result
 
 CASE = Case(model="lenet5", task="train", batch_size=32)
 NAMES = {"x": "rack-1", "y": "rack-2"}

@@ -24,6 +24,8 @@ LAYERS = (
     ("gpu.amd", "gpu.apple", "gpu.sampler", "gpu.visible"),
     ("gpu.watch", "machine", "state"),
     ("environment", "gpu.diagnosis"),
+    ("option_values",),
+    ("option_table",),
     ("cautions", "commit", "judging.judgement", "judging.screen", "options", "record", "waterfall"),
     ("parsers", "reading"),
     (
@@ -57,7 +59,9 @@ LAYERS = (
     ("lockstep.confirmation", "lockstep.sides"),
     ("ceilings", "learning"),
     ("check.ceilings", "fleet.merge"),
-    ("description", "run"),
+    ("description", "facts", "inspection", "plan"),
+    ("result",),
+    ("run",),
     ("fleet.scheduler", "interpreters", "progress", "resume"),
     ("fleet.drive", "fleet.files", "fleet.host", "fleet.progress"),
     ("fleet.earlier",),
@@ -146,10 +150,10 @@ def harness_modules() -> list[str]:
 
 def test_the_files_are_found_and_their_imports_read() -> None:
     assert imports("convmark.run", HARNESS["convmark.run"]) >= {
-        "convmark",
+        "convmark.learning",
         "convmark.case",
         "convmark.worker.protocol",
-        "hashlib",
+        "functools",
     }
     assert imports("models.lenet", ZOO["models.lenet"]) >= {"models.keras_api", "models.shape"}
     plugin = imports("convmark.plugin", HARNESS["convmark.plugin"])

@@ -19,7 +19,8 @@ from convmark.fleet.host import Prepared, Settings, about_this_node, code_versio
 from convmark.fleet.nodes import PER, About, Node, choose, labelled, node_names, read_labels
 from convmark.fleet.outliers import deviations
 from convmark.fleet.scheduler import Unmeasured
-from convmark.options import AUTO, Options
+from convmark.option_values import AUTO
+from convmark.options import Options
 from convmark.report.summary import summary_table
 from convmark.store import Store
 from convmark.suites import refuse_untimed

@@ -16,7 +16,7 @@ from convmark.judging.history import accepted_history, named_history
 from convmark.judging.index import CaseRun, Index
 from convmark.judging.verdict import conclude, review
 from convmark.judging.verdict_index import verdict_words
-from convmark.options import nearest
+from convmark.option_values import nearest
 from convmark.record import Record
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.across import FORMS as ACROSS_FORMS

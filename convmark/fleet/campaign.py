@@ -25,8 +25,10 @@ from convmark.fleet.nodes import PER, About, gpu_names, node_names, some
 from convmark.fleet.progress import fleet_progress
 from convmark.fleet.scheduler import Assignment, Member, Scheduler, Unmeasured
 from convmark.options import Options
+from convmark.plan import Job, plan
+from convmark.result import Result
 from convmark.resume import plan_hash
-from convmark.run import NOT_MEASURED, Job, Result, plan, unmeasured
+from convmark.run import NOT_MEASURED, unmeasured
 from convmark.store import Store
 
 __all__ = ["Campaign", "Prepare"]

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+from convmark.facts import Facts
 from convmark.fleet.files import Key
 from convmark.record import Record
-from convmark.run import Facts
 from convmark.store import Store, read_head, read_run
 
 __all__ = ["Found", "Marks", "gpus_measured", "newest_first", "newest_of_host", "newest_of_kind"]

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from convmark.record import Record
-from convmark.run import Result
+from convmark.result import Result
 from convmark.runfile import RunFile
 from convmark.store import Store
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from convmark.case import Case
+from convmark.facts import software
 from convmark.fleet.earlier import Found, Marks
 from convmark.fleet.files import RunFiles
 from convmark.fleet.host import Prepared
 from convmark.options import Options
+from convmark.plan import Job
 from convmark.record import COLUMNS
 from convmark.resume import Columns, Interrupted, check, expected, missing, open_interrupted
-from convmark.run import Job, software
 from convmark.store import Store
 
 __all__ = ["GoingOn"]

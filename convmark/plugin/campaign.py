@@ -23,11 +23,13 @@ from convmark.plugin.replay import Measured
 if TYPE_CHECKING:
     from convmark.beforehand import Beforehand
     from convmark.environment import Machine
+    from convmark.facts import Facts
     from convmark.interpreters import Interpreters
     from convmark.judging.judgement import Judgement
+    from convmark.plan import Job
     from convmark.record import Record
+    from convmark.result import Result
     from convmark.resume import Interrupted
-    from convmark.run import Facts, Job, Result
     from convmark.store import RunFile, Store
 
 __all__ = ["Campaign"]
@@ -131,9 +133,9 @@ class Campaign:
             ConvmarkError: a model, a device or the results folder is not to be had.
         """
         from convmark.cluster import check_devices
+        from convmark.inspection import devices_asked_for
         from convmark.interpreters import Interpreters
         from convmark.learning import with_digits
-        from convmark.run import devices_asked_for
 
         self.store.check_writable()
         self.cases = list(dict.fromkeys(cases))
@@ -190,8 +192,9 @@ class Campaign:
         """
         from convmark.ceilings import ceilings_path, gather
         from convmark.commit import read_commit
+        from convmark.facts import facts_of
+        from convmark.plan import plan
         from convmark.resume import expected, plan_hash
-        from convmark.run import facts_of, plan
 
         options, machine = self.options, self.machine
         cases = [case for case in self.cases if self.absent(case) is None]
@@ -222,7 +225,7 @@ class Campaign:
         Raises:
             ConvmarkError, KeyboardInterrupt: as `measure`.
         """
-        from convmark.run import plan
+        from convmark.plan import plan
 
         jobs = plan(
             cases,
