@@ -18,7 +18,8 @@ LAYERS = (
     ("environments.cache",),
     ("environments.interpreter",),
     ("batch_search", "case", "git", "judging.confirm", "statistics", "text", "worker.protocol"),
-    ("cells", "cluster", "csvlines"),
+    ("cells", "cluster", "csvlines", "judging.processes"),
+    ("judging.spread", "ranges"),
     ("gpu.commands", "gpu.nvml", "gpu.throttle"),
     ("gpu.devices", "gpu.processes"),
     ("gpu.amd", "gpu.apple", "gpu.sampler", "gpu.visible"),
@@ -239,5 +240,6 @@ def test_a_module_imports_from_lower_layers_alone(name: str) -> None:
 def test_reports_are_made_without_what_measures(name: str) -> None:
     found = {unit(module) for module in imports(name, HARNESS[name])}
     assert not {name.partition(".")[0] for name in found} & {
-        *("launch", "lockstep", "run", "plugin", "cli", "progress")
+        *("launch", "lockstep", "plugin", "cli", "progress"),
+        *("facts", "inspection", "plan", "result", "run"),
     }
