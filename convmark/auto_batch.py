@@ -18,11 +18,13 @@ from convmark.batch_search import Found, search
 from convmark.case import Case
 from convmark.environment import read_state
 from convmark.options import Options
+from convmark.plan import Job, plan
 from convmark.progress import Silence
 from convmark.record import Record
 from convmark.report.units import bytes_text, rate_text, seconds_text
+from convmark.result import Result
 from convmark.resume import missing
-from convmark.run import Job, Observer, Result, plan
+from convmark.run import Observer
 from convmark.suites import auto_name
 from convmark.text import shown
 

@@ -36,10 +36,10 @@ from convmark.judging.verdicts_file import append_verdicts, verdicts_path
 from convmark.lockstep import ab_files
 from convmark.lockstep.worktree import at_commit
 from convmark.machine import read_machine
+from convmark.plan import Job
 from convmark.record import COLUMNS, Record
 from convmark.report.summary import summary_table
 from convmark.report.verdicts import verdicts_report
-from convmark.run import Job
 from convmark.store import HEADER, Store, read_run
 
 FORMULAS = (

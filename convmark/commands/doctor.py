@@ -11,8 +11,8 @@ from convmark.doctor import findings
 from convmark.environment import Machine, read_machine, read_state
 from convmark.environments.interpreter import interpreters
 from convmark.errors import ConvmarkError
+from convmark.inspection import inspect
 from convmark.options import Options
-from convmark.run import inspect
 
 __all__ = ["doctor"]
 

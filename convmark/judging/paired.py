@@ -27,14 +27,9 @@ from convmark.judging.judgement import (
     SAME_COMMIT,
     Confirmation,
 )
-from convmark.judging.screen import (
-    Process,
-    Screening,
-    baseline_runs,
-    pooled_spread,
-    screen,
-    unconfirmed,
-)
+from convmark.judging.processes import Process, baseline_runs
+from convmark.judging.screen import Screening, screen, unconfirmed
+from convmark.judging.spread import pooled_spread
 from convmark.record import Record
 
 __all__ = ["Finding", "Pairs", "StepTime", "confirmed", "from_history", "pairs", "screened"]

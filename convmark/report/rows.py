@@ -21,15 +21,8 @@ import numpy as np
 
 from convmark.case import Case
 from convmark.errors import CaseError, StoreError
-from convmark.record import (
-    COLUMNS,
-    MEASURED,
-    SCHEMA_VERSION,
-    STATUSES,
-    Column,
-    from_cell,
-    range_broken,
-)
+from convmark.ranges import range_broken
+from convmark.record import COLUMNS, MEASURED, SCHEMA_VERSION, STATUSES, Column, from_cell
 from convmark.store import HEADER, RUN_NAME, StoreWarning, read_run
 
 if TYPE_CHECKING:
