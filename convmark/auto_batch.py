@@ -7,21 +7,34 @@ none whose step would take longer than the time budget.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from statistics import median
 
 from tabulate import tabulate
 
 from convmark.batch_search import Found, search
 from convmark.case import Case
+from convmark.environment import read_state
+from convmark.options import Options
+from convmark.plan import Job, plan
+from convmark.progress import Silence
 from convmark.record import Record
+from convmark.report.units import bytes_text, rate_text, seconds_text
+from convmark.result import Result
+from convmark.resume import missing
+from convmark.run import Observer
+from convmark.suites import auto_name
+from convmark.text import shown
 
-__all__ = ["Choice", "choices_table", "chosen_cases", "explore"]
+__all__ = ["Choice", "choices_table", "chosen_cases", "explore", "find_sizes"]
 
 FREE_SHARE = 0.8
 """Share of the free memory that a batch may be expected to take."""
 
 MeasureCase = Callable[[Case], Record]
+MeasureJobs = Callable[[Sequence[Job], Observer], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +46,101 @@ class Choice:
     found: Found
     failure: str = ""
     """Why the search was given up, where it was: a size that failed, but not for memory."""
+    failed_size: int | None = None
+    """That size."""
+    limit: str = ""
+    """Why no larger size was tried, where memory has not set the limit."""
 
     @property
     def whole(self) -> bool:
         """Whether there is a size to name."""
         return not self.failure and self.found.best is not None
 
+    @property
+    def failed_sizes(self) -> frozenset[int]:
+        """Sizes whose failures are the search's own: not those that showed where memory ends."""
+        chosen = {size for size in (self.found.best, self.found.largest) if size is not None}
+        if not chosen:
+            return frozenset(self.found.throughputs)
+        return frozenset(chosen | ({self.failed_size} if self.failed_size else set()))
+
+    def by_medians(self, records: Sequence[Record]) -> Choice:
+        """Return the choice by the medians over the processes of each size."""
+        throughputs = dict(self.found.throughputs)
+        for size, rate in throughputs.items():
+            rates = _rates(replace(self.case, batch_size=size), records)
+            if rate is not None and rates:
+                throughputs[size] = median(rates)
+        return replace(self, found=replace(self.found, throughputs=throughputs))
+
+    def is_of(self, case: Case) -> bool:
+        """Whether a case is this one at any size."""
+        return replace(case, batch_size=self.case.batch_size) == self.case
+
 
 class _Failed(Exception):
     """A size failed, and not for memory."""
+
+    def __init__(self, size: int, row: Record) -> None:
+        super().__init__(f"batch size {size}: {row.status}: {row.error}")
+        self.size = size
+
+
+def find_sizes(
+    cases: Iterable[Case],
+    measure: MeasureJobs,
+    options: Options,
+    results: Sequence[Result],
+    *,
+    say: Callable[[str], None],
+    progress: Callable[[], contextlib.AbstractContextManager[Observer]],
+) -> list[Choice]:
+    """Find each case's batch sizes, and give those found the rest of their processes.
+
+    Where these show that another size is the fastest after all, it is given its own: the fastest of
+    many single figures is a lucky one.
+
+    Args:
+        measure: measures jobs, whose results are then among `results`.
+        results: all of the run so far, of a run that goes on too.
+        say: is told of each size that is tried.
+        progress: shows how the rest of the processes go.
+    """
+    there = {(result.case, result.record.process): result.record for result in results}
+
+    def place() -> int:
+        return max((result.record.order for result in results), default=0)
+
+    def records() -> list[Record]:
+        return [result.record for result in results]
+
+    def row(case: Case) -> Record:
+        if (case, 1) in there:
+            return there[case, 1]
+        say(f"trying {case.name}")
+        measure([Job(case=case, process=1, order=place() + 1)], Silence())
+        return results[-1].record
+
+    choices = explore(
+        cases,
+        row,
+        longest_step_s=options.time_budget_s,
+        free_bytes=lambda: read_state().available_memory_bytes,
+    )
+    while left := _left(choices, options, results, place()):
+        with progress() as observer:
+            measure(left, observer)
+        choices = [choice.by_medians(records()) for choice in choices]
+    return choices
+
+
+def _left(
+    choices: Sequence[Choice], options: Options, results: Sequence[Result], place: int
+) -> list[Job]:
+    """Return the processes that the sizes found so far still lack."""
+    jobs = plan(chosen_cases(choices), options.processes - 1, options.seed, after=(1, place))
+    left = missing(jobs, [result.record for result in results])
+    return [replace(job, order=place + number) for number, job in enumerate(left, 1)]
 
 
 def explore(
@@ -65,6 +164,7 @@ def _explored(
     case: Case, measure: MeasureCase, longest_step_s: float, free_bytes: Callable[[], int]
 ) -> Choice:
     rows: dict[int, Record] = {}
+    limits: list[str] = []
     throughputs: dict[int, float | None] = {}
 
     def throughput(size: int) -> float | None:
@@ -75,23 +175,33 @@ def _explored(
         elif row.status == "out_of_memory":
             throughputs[size] = None
         else:
-            raise _Failed(f"batch size {size}: {row.status}: {row.error}")
+            raise _Failed(size, row)
         return throughputs[size]
 
     def affordable(size: int) -> bool:
         largest = rows[max(rows)]
         times = size / largest.batch_size
-        if times * (largest.step_time_p50_s or 0.0) > longest_step_s:
+        if (step_s := times * (largest.step_time_p50_s or 0.0)) > longest_step_s:
+            limits.append(
+                f"a step of {size} would take {seconds_text(step_s)}: raise --time-budget to try it"
+            )
             return False
         processes = case.replicas if case.cluster == "local" else 1
         needed_bytes = times * processes * (largest.peak_host_memory_bytes or 0)
-        return case.device != "cpu" or needed_bytes <= FREE_SHARE * free_bytes()
+        if case.device == "cpu" and needed_bytes > (most := FREE_SHARE * free_bytes()):
+            limits.append(
+                f"{size} would take {bytes_text(needed_bytes)}, above {FREE_SHARE:.0%} of the free "
+                f"memory, {bytes_text(most)}"
+            )
+            return False
+        return True
 
     try:
         found = search(throughput, affordable, first=case.batch_size)
     except _Failed as failed:
-        return Choice(case=case, found=Found(throughputs=throughputs), failure=str(failed))
-    return Choice(case=case, found=found)
+        so_far = Found(throughputs=throughputs)
+        return Choice(case=case, found=so_far, failure=str(failed), failed_size=failed.size)
+    return Choice(case=case, found=found, limit="".join(limits[-1:]))
 
 
 def chosen_cases(choices: Sequence[Choice]) -> list[Case]:
@@ -104,28 +214,41 @@ def chosen_cases(choices: Sequence[Choice]) -> list[Case]:
     ]
 
 
-def choices_table(choices: Sequence[Choice]) -> str:
-    """Return the choices as a table."""
-    headers = ("case", "best batch", "samples/s", "largest that fits", "")
-    align = ("left", "right", "right", "right", "left")
-    rows = [_row(choice) for choice in choices]
+def choices_table(choices: Sequence[Choice], records: Sequence[Record] = ()) -> str:
+    """Return the choices as a table.
+
+    Args:
+        records: all rows; the throughput of a size is the median of its processes'.
+    """
+    headers = ("case", "best batch", "samples/s", "n", "largest that fits", "")
+    align = ("left", "right", "right", "right", "right", "left")
+    rows = [_row(choice, records) for choice in choices]
     return tabulate(rows, headers=headers, colalign=align, disable_numparse=True)
 
 
-def _row(choice: Choice) -> list[str]:
-    found, size = choice.found, f"-b{choice.case.batch_size}-"
-    best, largest = found.best, found.largest
+def _row(choice: Choice, records: Sequence[Record]) -> list[str]:
+    found, best, largest = choice.found, choice.found.best, choice.found.largest
     if choice.failure:
         note = choice.failure
     elif best is None:
         note = "not even one sample fits"
     else:
-        note = "" if found.limited else "larger ones were not tried: too slow, or too large"
-    rate = found.throughputs[best] if best is not None else None
+        note = choice.limit
+    rates = _rates(replace(choice.case, batch_size=best), records) if best is not None else []
+    rate = median(rates) if rates else found.throughputs.get(best or 0)
     return [
-        choice.case.name.replace(size, "-", 1),
+        shown(auto_name(choice.case)),
         str(best or ""),
-        f"{rate:,.0f}" if rate is not None else "",
-        str(largest or ""),
-        note,
+        rate_text(rate),
+        str(len(rates) or ""),
+        f"{'' if found.limited else 'at least '}{largest}" if largest is not None else "",
+        shown(note),
+    ]
+
+
+def _rates(case: Case, records: Sequence[Record]) -> list[float]:
+    return [
+        row.throughput_samples_per_s
+        for row in records
+        if row.case == case and row.measured and row.throughput_samples_per_s
     ]

@@ -129,6 +129,15 @@ class Case:
         return int((self.cluster or "").removeprefix("hosts")) if self.spans_machines else 1
 
     @property
+    def devices_here(self) -> list[str]:
+        """The devices that its replicas have on one machine: on GPUs, one each from `device` on."""
+        kind, _, place = self.device.partition(":")
+        if kind != "gpu" or not place.isdecimal():
+            return [self.device]
+        first = int(place)
+        return [f"gpu:{first + number}" for number in range(self.replicas // self.machines)]
+
+    @property
     def spans_machines(self) -> bool:
         return self.cluster not in (None, "local")
 

@@ -134,13 +134,12 @@ def check_devices(cases: Iterable[Case], found: Mapping[str, Sequence[str]]) -> 
     for case in cases:
         if case.replicas == 1 or case.device == "cpu":
             continue
-        here, first = case.replicas // case.machines, int(case.device.removeprefix("gpu:"))
-        needed = [f"gpu:{place}" for place in range(first, first + here)]
+        needed = case.devices_here
         there = [device for device in found[case.backend] if device != "cpu"]
         if not set(needed) <= set(there):
             raise OptionError(
-                f"--replicas: {case.replicas} need {here} GPUs here from {case.device} on, there "
-                f"{'is' if len(there) == 1 else 'are'} {', '.join(there) or 'none'}"
+                f"--replicas: {case.replicas} need {len(needed)} GPUs here from {case.device} on, "
+                f"there {'is' if len(there) == 1 else 'are'} {', '.join(there) or 'none'}"
             )
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from convmark.cautions import Caution
 from convmark.environment import GIB, Gpu, Machine, State, plain_text
 from convmark.gpu.diagnosis import why_unseen
+from convmark.gpu.visible import visible_cards
 
-__all__ = ["device_cautions", "findings"]
+__all__ = ["device_cautions", "findings", "left_out_gpus"]
 
 _UNKNOWN = "unknown"
 
@@ -33,7 +34,8 @@ def findings(
 
     Args:
         framework: what the worker reports; any key may be absent: `python`, `executable`,
-            `tensorflow`, `keras`, `numpy`, `devices`, `cuda`, `cudnn`, `error`.
+            `tensorflow` (or `jax`, `torch`), `keras`, `numpy`, `devices`, `cuda`, `cudnn`, `error`;
+            and `backend`, which of the three it was asked for.
         results: the folder of all machines' results.
         flags: the text of `speed_flags`; None says that they were not looked at.
         environ: the variables under which the framework was looked at.
@@ -61,8 +63,8 @@ def device_cautions(
             Caution(
                 subject="framework",
                 finding=f"could not be loaded: {error}",
-                remedy="install it where the cases run (pip install tensorflow), "
-                "or name another interpreter",
+                remedy=f"install it where the cases run (pip install {_backend(framework)}), "
+                "or name another interpreter with --python, or another framework with --backend",
             )
         ]
     if framework.get("devices") is None:
@@ -73,6 +75,21 @@ def device_cautions(
     if listed and not machine.gpus:
         return [_unnamed_gpus(listed)]
     return []
+
+
+def left_out_gpus(
+    machine: Machine, framework: Mapping[str, Any], environ: Mapping[str, str]
+) -> list[str]:
+    """Return a line on the GPUs that a run on all devices leaves out; none on those hidden from it.
+
+    Args:
+        framework: what the worker reports, as that of `findings`.
+    """
+    listed = sum(device.startswith("gpu") for device in _devices(framework))
+    if listed >= len(visible_cards(machine.gpus, environ)):
+        return []
+    found = _unlisted_gpus(machine, framework, environ, listed)
+    return [f"{found.subject}: {found.finding}; {found.remedy}; `convmark doctor` looks closer"]
 
 
 def _unlisted_gpus(
@@ -111,10 +128,20 @@ def _interpreter_rows(framework: Mapping[str, Any]) -> Rows:
     ]
 
 
+_TITLES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+
+
+def _backend(framework: Mapping[str, Any]) -> str:
+    """Return which of the frameworks was asked for."""
+    there = [name for name in _TITLES if framework.get(name)]
+    return str(framework.get("backend") or (there or ["tensorflow"])[0])
+
+
 def _framework_rows(framework: Mapping[str, Any]) -> Rows:
+    backend = _backend(framework)
     return [
         *([("error", framework["error"])] if framework.get("error") else []),
-        ("TensorFlow", _told(framework, "tensorflow", "not installed")),
+        (_TITLES.get(backend, backend), _told(framework, backend, "not installed")),
         ("Keras", _told(framework, "keras", "not installed")),
         ("NumPy", _told(framework, "numpy", "not installed")),
         ("CUDA", _told(framework, "cuda", "built without")),

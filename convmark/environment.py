@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from convmark.cgroups import cpu_quota
 from convmark.gpu.devices import Gpu, read_gpus
 from convmark.gpu.nvml import load_nvml
 from convmark.machine import GIB, Machine, cpu_model, machine_name, read_machine
 from convmark.state import (
     CpuTicks,
     State,
-    cpu_quota,
     cpu_ticks,
     read_cpu_ticks,
     read_state,

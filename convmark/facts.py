@@ -17,7 +17,7 @@ from convmark.cautions import speed_flags
 from convmark.ceilings import Ceiling, Key
 from convmark.environment import Machine
 from convmark.gpu.devices import Card, card_columns
-from convmark.gpu.visible import card_of, choosing
+from convmark.gpu.visible import card_of, cards_of, choosing
 from convmark.options import Options
 from convmark.record import SCHEMA_VERSION
 from convmark.text import plain_text
@@ -43,8 +43,12 @@ class Facts:
     """Hash of what was asked for, by which a run that was interrupted is known again."""
 
     def card(self, case: Case) -> Card | None:
-        """The card that the case is measured on; None on the CPU, and where it is not known."""
+        """The card of the case's device; None on the CPU, and where it is not known."""
         return card_of(case.device, self.machine.gpus, self.environ)
+
+    def cards(self, case: Case) -> list[Card]:
+        """All cards that the case is measured on here, one for each replica, as far as known."""
+        return cards_of(case.devices_here, self.machine.gpus, self.environ)
 
 
 @functools.cache

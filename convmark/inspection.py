@@ -34,8 +34,13 @@ def inspect(
     return found
 
 
-def devices_asked_for(asked: Sequence[str], found: Sequence[str]) -> list[str]:
+def devices_asked_for(
+    asked: Sequence[str], found: Sequence[str], *, flag: str = "--devices"
+) -> list[str]:
     """Return the devices to measure: `all` becomes what is there.
+
+    Args:
+        flag: the option by which they were asked for.
 
     Raises:
         OptionError: a device that was named is not there.
@@ -48,7 +53,7 @@ def devices_asked_for(asked: Sequence[str], found: Sequence[str]) -> list[str]:
             devices.append(device)
         else:
             raise OptionError(
-                f"--devices: {device} is not there, only {', '.join(found)}; "
+                f"{flag}: {device} is not there, only {', '.join(found)}; "
                 "`convmark doctor` says why"
             )
     return list(dict.fromkeys(devices))

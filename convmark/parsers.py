@@ -79,7 +79,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     doctor = _command(
         commands, "doctor", "say what is here, and what of it makes figures unreliable"
     )
-    _add_options(doctor, ["results"])
+    _add_options(doctor, ["backend", "python", "env", "results"])
     found = {"run": run, "doctor": doctor, "report": _report(commands), **_stored(commands)}
     found = {**found, "merge": _merge(commands), "fleet": _fleet(commands)}
     found = {**found, **_pairs(commands), "env": _env(commands)}

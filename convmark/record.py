@@ -204,14 +204,20 @@ class Record:
     gpu_samples: int | None = _state(
         "", "looks at the card while steps, windows and rounds were timed"
     )
-    sm_clock_mhz: float | None = _state("MHz", "clock of the multiprocessors, median of the looks")
-    memory_clock_mhz: float | None = _state("MHz", "clock of the card's memory, median")
-    temperature_c: float | None = _state("degrees Celsius", "the GPU's temperature, highest")
-    power_w: float | None = _state("W", "power of the whole card, mean")
+    sm_clock_mhz: float | None = _state(
+        "MHz", "clock of the multiprocessors, median of the looks; of several cards the lowest"
+    )
+    memory_clock_mhz: float | None = _state(
+        "MHz", "clock of the card's memory, median; of several cards the lowest"
+    )
+    temperature_c: float | None = _state(
+        "degrees Celsius", "the GPU's temperature, highest; of all cards"
+    )
+    power_w: float | None = _state("W", "power of the whole card, mean; of several the sum")
     gpu_utilisation: float | None = _state("", "share of time in which any kernel ran, mean")
     throttle_reasons: str | None = _state("", "all reasons seen for a lower clock, or none")
     joules_per_sample: float | None = _state(
-        "J", "energy of the whole card over the windows / their samples"
+        "J", "energy of the whole card, of several the sum, over the windows / their samples"
     )
     foreign_gpu_processes: int | None = _state("", "processes on the card not the run's own")
     foreign_graphics_processes: int | None = _state("", "of those that draw, such as a desktop's")

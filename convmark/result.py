@@ -53,7 +53,7 @@ def result_of(
         effective_batch_size=job.case.batch_size * job.case.replicas,
         process_start_s=answer.ready_s,
         **{"seed": job.seed, **of_the_run(job.case, options, facts)},
-        **watch.columns(job.case.batch_size),
+        **watch.columns(job.case.batch_size * len(job.case.devices_here)),
     )
     try:
         record = replace(record, **software(answer.event("environment") or {}), **_sizes(answer))

@@ -96,7 +96,7 @@ def measure(
     """
     started = now()
     fresh = options.isolation != "none"
-    with watching(facts.card(job.case), fresh=fresh) as watch:
+    with watching(facts.cards(job.case), fresh=fresh) as watch:
         answer = interpreter.answer(
             request_of(job.case, options, fed=job.process == 1, seed=job.seed),
             functools.partial(_tell, phase, watch, job),
@@ -114,7 +114,7 @@ def unmeasured(
 ) -> Result:
     """Return the row of a job without an answer: its error says why."""
     answer = Answer(status="crashed", message=one_line(why), ready_s=None)
-    with watching(None) as watch:
+    with watching(()) as watch:
         return result_of(job, answer, options, facts, now(), watch)
 
 

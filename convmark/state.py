@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import psutil
 
+from convmark.cgroups import cpu_quota, memory_left_bytes
 from convmark.errors import ConvmarkError
 from convmark.text import file_text, plain_text
 
 __all__ = [
     "CpuTicks",
     "State",
-    "cpu_quota",
     "cpu_ticks",
     "read_cpu_ticks",
     "read_state",
@@ -42,6 +42,7 @@ class State:
 
     load_average_1min: float | None
     available_memory_bytes: int
+    """Of the machine, and no more than the strictest cgroup leaves."""
     governors: tuple[str, ...] = ()
     """The distinct frequency governors of the CPUs, sorted."""
     on_battery: bool | None = None
@@ -71,14 +72,17 @@ def read_state(*, earlier: CpuTicks | None = None, root: Path = Path("/")) -> St
     """
     cpus = (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cpufreq/scaling_governor")
     governors = {plain_text(file_text(path)) for path in cpus}
+    available = psutil.virtual_memory().available
+    membership, mount = file_text(root / "proc/self/cgroup"), root / "sys/fs/cgroup"
+    left = memory_left_bytes(membership, mount)
     return State(
         load_average_1min=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        available_memory_bytes=psutil.virtual_memory().available,
+        available_memory_bytes=available if left is None else min(available, left),
         governors=tuple(sorted(governors - {""})),
         on_battery=_on_battery(),
         steal_fraction=stolen_fraction(read_cpu_ticks(root), earlier),
         cpu_temperature_c=_cpu_temperature_c(),
-        cpu_quota_cores=cpu_quota(file_text(root / "proc/self/cgroup"), root / "sys/fs/cgroup"),
+        cpu_quota_cores=cpu_quota(membership, mount),
     )
 
 
@@ -113,29 +117,6 @@ def stolen_fraction(now: CpuTicks | None, earlier: CpuTicks | None = None) -> fl
     return stolen / wanted if wanted >= _LEAST_TICKS and 0 <= stolen <= wanted else None
 
 
-def cpu_quota(membership: str, mount: Path) -> float | None:
-    """Return the cores' worth of CPU time that the strictest cgroup allows, None if unlimited.
-
-    In a container the path in `membership` may be the host's, which does not exist below `mount`;
-    its ancestors are looked at too, and the last of them is the container's own cgroup.
-
-    Args:
-        membership: the text of /proc/self/cgroup.
-        mount: where the cgroups are mounted, usually /sys/fs/cgroup.
-    """
-    folders: dict[Path, None] = {}
-    for line in membership.splitlines():
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        bases = [mount / "cpu", mount / controllers] if controllers else [mount, mount / "unified"]
-        inner = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
-        for depth in range(len(inner) + 1):
-            folders.update({base.joinpath(*inner[:depth]): None for base in bases})
-    quotas = [quota for folder in folders if (quota := _folder_quota(folder)) is not None]
-    return min(quotas, default=None)
-
-
 def _on_battery() -> bool | None:
     battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
     return None if battery is None or battery.power_plugged is None else not battery.power_plugged
@@ -146,15 +127,3 @@ def _cpu_temperature_c() -> float | None:
         return None
     sensors = psutil.sensors_temperatures()
     return max((s.current for name in _CPU_SENSORS for s in sensors.get(name, [])), default=None)
-
-
-def _folder_quota(folder: Path) -> float | None:
-    """Read one cgroup: `cpu.max` of version 2, or the pair of files of version 1."""
-    words = file_text(folder / "cpu.max").split() or [
-        *file_text(folder / "cpu.cfs_quota_us").split(),
-        *file_text(folder / "cpu.cfs_period_us").split(),
-    ]
-    if len(words) != 2 or not all(word.isdecimal() for word in words):
-        return None  # no limit: `max` in version 2, -1 in version 1
-    quota_us, period_us = map(int, words)
-    return quota_us / period_us if quota_us and period_us else None

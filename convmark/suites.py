@@ -20,6 +20,7 @@ __all__ = [
     "TRAINING",
     "WATERFALL",
     "Suite",
+    "auto_name",
     "cases",
     "refuse_untimed",
 ]
@@ -101,6 +102,11 @@ def cases(options: Options, devices: Mapping[str, Sequence[str]]) -> list[Case]:
         for case in suite.cases(options, its_devices, [backend])
     ]
     return list(dict.fromkeys(found))
+
+
+def auto_name(case: Case) -> str:
+    """Return the name of a case whose batch size is searched for from its own on."""
+    return case.name.replace(f"-b{case.batch_size}-", f"-b{AUTO}-", 1)
 
 
 def refuse_untimed(options: Options, what: str) -> None:

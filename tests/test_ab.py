@@ -6,7 +6,8 @@ import contextlib
 import csv
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 
 from convmark.cli import main
 from convmark.commands import bisect as bisect_command
+from convmark.environment import read_machine
 from convmark.environments.cache import Cache, Made
+from convmark.gpu.devices import Card, Gpu
 from convmark.lockstep import sides
 
 LENET5 = ["--models", "lenet5", "--tasks", "train"]
@@ -157,6 +160,66 @@ def test_the_error_rate_is_shared_by_all_cases_and_each_has_its_verdict(folder: 
     found = verdicts(folder)
     assert len(found) == 4
     assert {row["verdict"] for row in found} <= {"unchanged", "inconclusive"}
+
+
+T4S = tuple(
+    Gpu(index=place, name="Tesla T4", memory_bytes=15 << 30, uuid=f"GPU-{place}")
+    for place in range(2)
+)
+HOT = "the card was slowed (hardware_thermal)"
+
+
+@pytest.fixture
+def watched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str | None]]:
+    """Two GPUs, on which the second session is slowed; the cards of each session by their UUID."""
+    cards: list[list[str | None]] = []
+
+    class Watch:
+        def see(self, event: Mapping[str, Any]) -> None:
+            """Nothing to count."""
+
+        def columns(self, samples_per_step: int) -> dict[str, Any]:
+            return {"not_judged": HOT if len(cards) == 2 else None}
+
+    @contextlib.contextmanager
+    def watching(those: Sequence[Card]) -> Iterator[Watch]:
+        cards.append([card.uuid for card in those])
+        yield Watch()
+
+    def answer(self: Interpreter, request: Mapping[str, Any], *more: Any) -> Any:
+        found = fake_worker.FakeInterpreter.answer(self, request, *more)
+        found.events[0]["devices"] = ["cpu", "gpu:0", "gpu:1"]
+        return found
+
+    machine = replace(read_machine(), gpus=T4S)
+    monkeypatch.setattr("convmark.commands.ab.read_machine", lambda: machine)
+    monkeypatch.setattr("convmark.lockstep.engine.watching", watching)
+    monkeypatch.setattr(Interpreter, "answer", answer)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    return cards
+
+
+def test_a_session_on_a_slowed_card_is_kept_and_not_judged(
+    folder: Path, watched: list[list[str | None]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ab", *LENET5, "--devices", "gpu:1"]) == 0
+    with (folder / "results" / "ab" / "0001.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["session"] for row in rows] == [str(n) for n in range(1, len(rows) + 1)]
+    assert [row["not_judged"] for row in rows] == ["", HOT, *[""] * (len(rows) - 2)]
+    (verdict,) = verdicts(folder)
+    assert int(verdict["sessions"]) == len(rows) - 1
+    assert f"1 session left out: {HOT}" in verdict["note"]
+    assert f"a session is left out: {HOT}" in capsys.readouterr().err
+    assert watched == [["GPU-1"] * 3] * len(rows)  # old, new and control
+
+
+def test_a_side_is_watched_on_the_card_that_its_own_environment_shows_it(
+    folder: Path, watched: list[list[str | None]]
+) -> None:
+    options = [*LENET5, "--devices", "gpu:0", "--set-b", "CUDA_VISIBLE_DEVICES=1"]
+    assert main(["ab", *options]) == 0
+    assert watched[0] == ["GPU-0", "GPU-1", "GPU-0"]
 
 
 def test_ctrl_c_keeps_the_sessions_so_far_and_exits_130(

@@ -99,4 +99,38 @@ def test_over_backends_a_case_has_one_name() -> None:
     rows = [row("0001", "2.20.0", 1.0), row("0002", "2.20.0", 2.0, backend="jax")]
     cells = across(rows, "backend")
     assert len({cell.case for cell in cells}) == 1
-    assert [cell.value for cell in cells] == ["jax", "tensorflow"]
+    assert [cell.value for cell in cells] == ["tensorflow", "jax"]
+
+
+def test_backends_have_no_age_and_are_set_beside_tensorflow() -> None:
+    rows = [
+        row("0001", "", 3.0, backend="torch"),
+        row("0001", "", 2.0, backend="jax"),
+        row("0001", "2.20.0", 1.0),
+    ]
+    cells = across(rows, "backend")
+    assert [(cell.value, cell.to_oldest, cell.to_previous) for cell in cells] == [
+        ("tensorflow", None, None),
+        ("jax", pytest.approx(1.0), None),
+        ("torch", pytest.approx(2.0), None),
+    ]
+    table = across_report(cells, "backend")
+    assert "to the first" in table
+    assert "older" not in table
+    assert "the one before" not in table
+    assert [line.split()[-8:-6] for line in table.splitlines()[3:]] == [
+        ["+100.0", "%"],
+        ["+200.0", "%"],
+    ]
+
+
+def test_commits_are_in_the_order_of_their_first_runs() -> None:
+    rows = [
+        row("0001", "2.20.0", 1.0, commit="f" * 40),
+        row("0002", "2.20.0", 2.0, commit="a" * 40),
+    ]
+    cells = across(rows, "commit")
+    assert [(cell.value[0], cell.to_previous) for cell in cells] == [
+        ("f", None),
+        ("a", pytest.approx(1.0)),
+    ]

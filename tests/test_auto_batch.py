@@ -56,13 +56,36 @@ def test_a_cpu_is_not_asked_for_more_than_its_free_memory_would_hold() -> None:
     (choice,) = explore([LENET], device, longest_step_s=60.0, free_bytes=lambda: GIB)
     assert device.sizes == [32, 64, 128, 256, 512]  # 1,024 MiB are more than 80 % of 1 GiB
     assert not choice.found.limited
-    assert "not tried" in choices_table([choice])
+    (line,) = choices_table([choice]).splitlines()[2:]
+    assert line.split("  ")[-1] == "1024 would take 1.00 GiB, above 80% of the free memory, 819 MiB"
+    assert "at least 512" in line
 
 
 def test_no_size_is_tried_whose_step_would_outlast_the_budget() -> None:
     device = Device(holds=1 << 20)
-    explore([ON_GPU], device, longest_step_s=0.01, free_bytes=lambda: GIB)
-    assert device.sizes == [32, 64, 128, 256, 512]  # 6.1 ms; twice that is over 10 ms
+    (choice,) = explore([ON_GPU], device, longest_step_s=0.01, free_bytes=lambda: GIB)
+    assert device.sizes == [32, 64, 128, 256, 512]  # 6.12 ms; twice that is over 10 ms
+    assert choice.limit == "a step of 1024 would take 12.2 ms: raise --time-budget to try it"
+
+
+def test_what_memory_has_limited_needs_no_reason_and_is_no_least() -> None:
+    (choice,) = explore([ON_GPU], Device(holds=200), longest_step_s=2.0, free_bytes=lambda: 0)
+    assert choice.limit == ""
+    assert "at least" not in choices_table([choice])
+
+
+def test_the_throughput_of_a_size_is_the_median_of_its_processes() -> None:
+    device = Device(holds=100)
+    (choice,) = explore([ON_GPU], device, longest_step_s=2.0, free_bytes=lambda: GIB)
+    best = replace(ON_GPU, batch_size=96)
+    rows = [
+        row(**best.as_fields(), process=number, throughput_samples_per_s=rate)
+        for number, rate in enumerate((900.0, 700.0, 100.0), 1)
+    ]
+    rows.append(row(**best.as_fields(), process=4, status="out_of_memory"))
+    rows.append(row(**ON_GPU.as_fields(), throughput_samples_per_s=1.0))
+    (line,) = choices_table([choice], rows).splitlines()[2:]
+    assert line.split()[1:] == ["96", "700", "3", "96"]
 
 
 def test_processes_of_one_machine_share_its_memory() -> None:
@@ -92,7 +115,7 @@ def test_where_nothing_fits_the_table_says_so() -> None:
     assert chosen_cases([choice]) == []
     text = choices_table([choice])
     assert "not even one sample fits" in text
-    assert "lenet5-train-gpu:0-float32" in text
+    assert "lenet5-train-gpu:0-bauto-float32" in text
 
 
 def test_the_command_keeps_a_row_of_every_size_and_names_the_best(
@@ -123,5 +146,58 @@ def test_the_command_keeps_a_row_of_every_size_and_names_the_best(
     ]
     assert [row.order for row in rows] == list(range(1, 9))
     printed = capsys.readouterr().out
-    line = next(line for line in printed.splitlines() if line.startswith("lenet5-train-cpu-float"))
-    assert line.split()[1:] == ["128", "12,800", "128"]
+    line = next(line for line in printed.splitlines() if line.startswith("lenet5-train-cpu-bauto"))
+    assert line.split()[1:] == ["128", "12800", "2", "128"]
+
+
+def test_a_size_that_was_fast_by_luck_gives_way_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """64 takes 0.3 of its time once, 128 is the fastest in truth, and has both processes too."""
+
+    class Worker(fake_worker.FakeInterpreter):
+        def answer(self, request, on_event=lambda event: None):  # type: ignore[no-untyped-def]
+            if request["kind"] == "measure":
+                size = request["case"]["batch_size"]
+                if size > 128:
+                    return fake_worker.Answer(status="out_of_memory", message="full", ready_s=0.1)
+                lucky = size == 64 and size not in seen
+                seen.append(size)
+                self.factor = 0.3 if lucky else 1.0
+            return super().answer(request, on_event)
+
+    seen: list[int] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("convmark.launch.Interpreter", Worker)
+    options = ["--models", "lenet5", "--tasks", "train", "--batch-sizes", "auto"]
+    assert main(["run", *options, "--processes", "3"]) == 0
+    assert [seen.count(size) for size in (32, 64, 128)] == [1, 3, 3]
+    printed = capsys.readouterr().out
+    line = next(line for line in printed.splitlines() if line.startswith("lenet5-train-cpu-bauto"))
+    assert line.split()[1:] == ["128", "12800", "3", "128"]
+    (path,) = tmp_path.glob("results/*/0001.csv")
+    assert [row.order for row in read_run(path)] == list(range(1, len(read_run(path)) + 1))
+
+
+def test_a_chosen_size_that_fails_in_a_later_process_fails_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The largest size may fit once and not again: then it is no size to rely on."""
+
+    class Worker(fake_worker.FakeInterpreter):
+        def answer(self, request, on_event=lambda event: None):  # type: ignore[no-untyped-def]
+            full = request["kind"] == "measure" and (
+                request["case"]["batch_size"] > 32 or self.answered >= 6
+            )
+            if full:
+                self.answered += 1
+                return fake_worker.Answer(status="out_of_memory", message="full", ready_s=0.1)
+            return super().answer(request, on_event)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("convmark.launch.Interpreter", Worker)
+    options = ["--models", "lenet5", "--tasks", "train", "--batch-sizes", "auto"]
+    assert main(["run", *options]) == 1
+    (path,) = tmp_path.glob("results/*/0001.csv")
+    assert read_run(path)[-1].process == 2
+    assert read_run(path)[-1].status == "out_of_memory"

@@ -239,7 +239,6 @@ PYTEST_BAD = [
     (["--models=a\nb"], "--models: must be one line without control characters"),
     (["--devices=tpu"], "--devices: unknown device 'tpu'"),
     (["--batch-sizes=0"], "--batch-sizes: must be a whole number of at least 1"),
-    (["--batch-sizes=auto"], "--batch-sizes: auto is of `convmark run`"),
     (["--precisions=float8"], "--precisions: unknown name 'float8'"),
     (["--jit=1"], "--jit: must be one of off, on, both"),
     (["--backend=caffe"], "--backend: unknown name 'caffe'"),
@@ -257,6 +256,11 @@ PYTEST_BAD = [
     (["--benchmark-compare=other.csv"], "other.csv:1: must have the columns of schema"),
     (["--benchmark-compare=\x1b[31m"], "no run '\\x1b[31m'"),
     (["--benchmark-compare=git:"], "git"),
+    (
+        ["--benchmark-compare=0001", "--batch-sizes=auto"],
+        "--benchmark-compare: needs --batch-sizes in numbers, got auto",
+    ),
+    (["--accuracy", "--batch-sizes=auto"], "--batch-sizes auto searches for train and infer alone"),
     (["--benchmark-compare-fail=median:5%"], "needs --benchmark-compare beside it"),
 ]
 

@@ -105,6 +105,23 @@ def test_an_empty_cell_is_no_cluster() -> None:
     assert case(cluster="") == case() == case(cluster=None)
 
 
+@pytest.mark.parametrize(
+    ("axes", "devices"),
+    [
+        ({}, ["cpu"]),
+        ({"replicas": 2}, ["cpu"]),
+        ({"device": "gpu:1"}, ["gpu:1"]),
+        ({"device": "gpu:1", "replicas": 2}, ["gpu:1", "gpu:2"]),
+        ({"device": "gpu:0", "replicas": 2, "cluster": "local"}, ["gpu:0", "gpu:1"]),
+        ({"device": "gpu:0", "replicas": 4, "cluster": "hosts2"}, ["gpu:0", "gpu:1"]),
+    ],
+)
+def test_each_replica_on_a_gpu_has_one_of_its_own_here(
+    axes: dict[str, Any], devices: list[str]
+) -> None:
+    assert Case(model="lenet5", task="train", **axes).devices_here == devices
+
+
 def test_machines_are_those_that_share_the_replicas() -> None:
     spread = [case(device="gpu:0", replicas=4, cluster=name) for name in (None, "local", "hosts2")]
     assert [found.machines for found in spread] == [1, 1, 2]

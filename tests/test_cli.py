@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import fake_worker
 import pytest
 
 from convmark.cli import main
+from convmark.environment import Gpu, read_machine
 from convmark.store import read_run
 
 
@@ -127,6 +129,35 @@ def test_doctor_says_what_it_finds(folder: Path, capsys: pytest.CaptureFixture[s
     printed = capsys.readouterr().out
     for part in ("2.99.0", "3.99.0", "cpu", "What will make figures unreliable"):
         assert part in printed
+
+
+def test_a_run_on_all_devices_says_which_gpus_the_framework_does_not_see(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus = tuple(Gpu(index=n, name="T4", memory_bytes=None, uuid=f"GPU-{n}") for n in range(2))
+    machine = replace(read_machine(), gpus=gpus)
+    monkeypatch.setattr("convmark.commands.run.read_machine", lambda: machine)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    short = ["--models", "lenet5", "--tasks", "train", "--processes", "1"]
+    said = "GPU: the driver shows 2, the framework lists 0: it was built without CUDA; "
+    assert main(["run", *short]) == 0
+    assert said in capsys.readouterr().err
+    assert main(["run", *short, "--devices", "cpu"]) == 0
+    assert "GPU: " not in capsys.readouterr().err
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hidden on purpose
+    assert main(["run", *short]) == 0
+    assert "GPU: " not in capsys.readouterr().err
+
+
+def test_doctor_has_a_page_for_each_interpreter_and_backend(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", "--python", sys.executable, "--backend", "tensorflow,torch"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{sys.executable}, tensorflow\n" in printed
+    assert f"{sys.executable}, torch\n" in printed
+    assert printed.count("What will make figures unreliable") == 2
+    assert main(["doctor", "--python", "./no-such-python"]) == 2
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -148,6 +148,19 @@ def test_a_framework_that_could_not_be_loaded_is_the_first_finding() -> None:
     assert "  load       too high\n" in page
 
 
+@pytest.mark.parametrize(("backend", "title"), [("jax", "JAX"), ("torch", "PyTorch")])
+def test_the_framework_that_was_looked_at_is_named(backend: str, title: str) -> None:
+    facts = {key: value for key, value in FRAMEWORK.items() if key != "tensorflow"}
+    for told in ({backend: "1.2.3"}, {backend: "1.2.3", "backend": backend}):
+        page = findings(MACHINE, STATE, [], {**facts, **told}, Path("results"))
+        (line,) = (line for line in page.splitlines() if "1.2.3" in line)
+        assert line.split() == [title, "1.2.3"]
+        assert "TensorFlow" not in page
+    missing = {"backend": backend, "error": f"{backend} cannot be imported"}
+    page = findings(MACHINE, STATE, [], missing, Path("results"))
+    assert f"(pip install {backend})" in page
+
+
 def test_devices_that_agree_with_the_driver_give_no_caution() -> None:
     assert device_cautions(MACHINE, FRAMEWORK) == []
     assert device_cautions(WITHOUT_GPU, {**FRAMEWORK, "devices": ["cpu"]}) == []

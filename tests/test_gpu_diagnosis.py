@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -257,17 +258,20 @@ def test_the_installed_frameworks_are_named() -> None:
 
 
 DOCTOR = """
-import io, json, contextlib
+import contextlib, io, json, os
 from convmark.cli import main
 with contextlib.redirect_stdout(io.StringIO()) as page:
-    status = main(["doctor"])
+    status = main(["doctor", "--backend", os.environ["BACKEND"]])
 print(json.dumps([status, page.getvalue()]))
 """
 
 
 @needs_compiler
-def test_doctor_says_why_a_gpu_that_the_driver_shows_is_not_seen() -> None:
-    status, page = beside(DOCTOR, STANDIN_CARDS="0,1")
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_doctor_says_why_a_gpu_that_the_driver_shows_is_not_seen(backend: str) -> None:
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    status, page = beside(DOCTOR, STANDIN_CARDS="0,1", BACKEND=backend)
     assert status == 0
     lines = page.splitlines()
     assert "  driver     535.54.03, runs CUDA up to 12.2" in lines
@@ -276,5 +280,10 @@ def test_doctor_says_why_a_gpu_that_the_driver_shows_is_not_seen() -> None:
     unreliable = page.split("What will make figures unreliable\n")[1]
     assert "GPU" in unreliable
     assert "the driver shows 2, the framework lists 0: " in unreliable
-    causes = ("libcuda.so.1 is missing", "it was built without CUDA", "CUDA does not start")
+    title = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}[backend]
+    assert any(line.split()[:1] == [title] for line in lines), page
+    causes = (
+        *("libcuda.so.1 is missing", "it was built without CUDA", "CUDA does not start"),
+        "the driver (535.54.03) runs CUDA up to 12.2, too old for CUDA 13",
+    )
     assert any(cause in unreliable for cause in causes), json.dumps(unreliable)

@@ -61,7 +61,7 @@ gpus, _ = read_gpus(load_nvml())
 case = Case(model="lenet5", task="infer", device="cpu", batch_size=1)
 request = {"kind": "measure", "case": case.as_fields(), "seed": 0, "time_budget_s": 0.2,
            "smoke": False}
-with Interpreter() as interpreter, watching(Card(gpu=gpus[0]), period_s=0.01) as watch:
+with Interpreter() as interpreter, watching([Card(gpu=gpus[0])], period_s=0.01) as watch:
     answer = interpreter.answer(request, watch.see)
 names = [event.get("phase", event["event"]) for event in answer.events]
 print(json.dumps([answer.status, answer.message, names, watch.columns(1)]))

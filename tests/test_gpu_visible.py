@@ -9,7 +9,7 @@ import pytest
 
 from convmark.case import Case
 from convmark.gpu.devices import Card, Gpu, Slice, card_columns
-from convmark.gpu.visible import alone, card_of, choosing, visible_cards
+from convmark.gpu.visible import alone, card_of, cards_of, choosing, visible_cards
 from convmark.launch import Interpreter, interpreter
 from convmark.launch.server import ServerLost
 
@@ -140,6 +140,17 @@ def test_a_device_of_a_case_is_its_card() -> None:
     assert card_of("cpu", ALIKE, environ) is None
     assert card_of("cpu:0", ALIKE, environ) is None
     assert choosing(environ) == {"CUDA_VISIBLE_DEVICES": "2,0"}
+
+
+def test_replicas_have_the_cards_from_their_device_on() -> None:
+    environ = {"CUDA_VISIBLE_DEVICES": "2,0"}
+    case = Case(model="lenet5", task="train", device="gpu:0", replicas=2)
+    assert [card.gpu for card in cards_of(case.devices_here, ALIKE, environ)] == [
+        ALIKE[2],
+        ALIKE[0],
+    ]
+    assert len(cards_of(["gpu:1", "gpu:2"], ALIKE, environ)) == 1
+    assert cards_of(["cpu"], ALIKE, environ) == []
 
 
 @pytest.mark.parametrize(

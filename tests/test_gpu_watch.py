@@ -21,16 +21,17 @@ import json, os, time
 from pathlib import Path
 from convmark.gpu.devices import read_gpus
 from convmark.gpu.nvml import load_nvml
-from convmark.gpu.visible import card_of
+from convmark.gpu.visible import cards_of
 from convmark.gpu.watch import watching
 
 SAY = json.loads(os.environ["EVENTS"])
 gpus, _ = read_gpus(load_nvml())
-card = card_of(os.environ.get("DEVICE", "gpu:0"), gpus, os.environ)
+devices = os.environ.get("DEVICES", "gpu:0").split()
+cards = cards_of(devices, gpus, os.environ)
 times = {}
 processes = Path(os.environ.get("STANDIN_COMPUTE", os.devnull))
 fresh = "RESIDENT" not in os.environ
-with watching(card, fresh=fresh, period_s=0.01, own=lambda: frozenset([7, os.getpid()])) as watch:
+with watching(cards, fresh=fresh, period_s=0.01, own=lambda: frozenset([7, os.getpid()])) as watch:
     for event in SAY:
         if event["event"] == "sleep":
             time.sleep(event["seconds"])
@@ -40,7 +41,7 @@ with watching(card, fresh=fresh, period_s=0.01, own=lambda: frozenset([7, os.get
             watch.see(event)
             times[event["event"]] = time.monotonic()
 windows_s = times.get("windows", 0) - times.get("phase", 0)
-print(json.dumps({**watch.columns(32), "windows_s": windows_s}))
+print(json.dumps({**watch.columns(32 * len(devices)), "windows_s": windows_s}))
 """
 
 
@@ -164,6 +165,57 @@ def test_a_worker_that_serves_many_cases_is_no_stranger_where_its_id_is_the_host
 
 
 @needs_compiler
+@pytest.mark.parametrize(("workers", "strangers"), [(1, 2), (2, 1), (3, 0), (4, 0)])
+def test_where_ids_are_the_host_s_as_many_newcomers_are_the_run_s_as_it_has_workers(
+    workers: int, strangers: int, tmp_path: Path
+) -> None:
+    found = watched(
+        company([4242, 4243, 4244]),
+        STANDIN_COMPUTE=tmp_path / "compute",
+        DEVICES=" ".join(["gpu:0"] * workers),
+    )
+    assert found["foreign_gpu_processes"] == strangers
+
+
+REPLICAS = {"DEVICES": "gpu:0 gpu:1", "STANDIN_CARDS": "1,2"}
+
+
+@needs_compiler
+def test_replicas_have_the_state_of_all_their_cards(tmp_path: Path) -> None:
+    found = with_energy_s(**REPLICAS)
+    assert found.pop("gpu_samples") > 10
+    energy_j = (26.78 + 139.62) * found.pop("windows_s")
+    assert found.pop("joules_per_sample") == pytest.approx(energy_j / (25 * 64), rel=0.05)
+    assert found == {
+        "sm_clock_mhz": 585.0,
+        "memory_clock_mhz": 5000.0,
+        "temperature_c": 40.0,
+        "power_w": pytest.approx(26.78 + 139.62),
+        "gpu_utilisation": pytest.approx(0.325),
+        "throttle_reasons": "none",
+        "foreign_gpu_processes": None,
+        "foreign_graphics_processes": 0,
+        "card_peak_memory_bytes": (9184 + 397) * MIB,
+        "not_judged": None,
+    }
+
+
+@needs_compiler
+def test_one_hot_card_is_enough_for_replicas_not_to_be_judged(tmp_path: Path) -> None:
+    found = watched(STANDIN_REASONS="4,40", **REPLICAS)
+    assert found["throttle_reasons"] == "power_cap hardware_thermal"
+    assert found["not_judged"] == "the card was slowed (hardware_thermal)"
+
+
+@needs_compiler
+def test_a_stranger_on_two_cards_is_one(tmp_path: Path) -> None:
+    file = tmp_path / "compute"
+    file.write_text("")
+    found = watched(company([7, 8]), STANDIN_COMPUTE=file, **REPLICAS)
+    assert found["foreign_gpu_processes"] == 1
+
+
+@needs_compiler
 def test_many_processes_are_counted_to_the_last(tmp_path: Path) -> None:
     file = tmp_path / "compute"
     file.write_text("")
@@ -277,8 +329,8 @@ def test_events_that_are_garbled_or_missing_leave_the_energy_empty() -> None:
 @pytest.mark.parametrize("vendor", ["amd", "apple"])
 def test_a_card_of_another_maker_and_the_cpu_are_not_watched(vendor: str) -> None:
     gpu = Gpu(index=0, name="MI300X", memory_bytes=None, uuid=None, vendor=vendor)
-    for card in (None, Card(gpu=gpu)):
-        with watching(card, nvml=lambda: pytest.fail("asked")) as watch:
+    for cards in ((), [Card(gpu=gpu)]):
+        with watching(cards, nvml=lambda: pytest.fail("asked")) as watch:
             watch.see({"event": "warm_up"})
         assert watch.columns(32) == {}
 

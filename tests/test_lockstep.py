@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from nvml_standin import beside, needs_compiler
 
 from convmark.case import Case
 from convmark.errors import WorkerError
+from convmark.gpu.devices import Card, Gpu
 from convmark.judging.confirm import LOOKS, Clocks
 from convmark.lockstep.engine import (
+    MOST_LEFT_OUT,
     MOST_STEPS,
     ROUNDS,
     VOID,
@@ -239,3 +243,98 @@ def test_two_settings_are_two_cases_and_one_thread_on_both_sides_makes_cpu_time_
     assert {request["case"]["threads"] for request in asked} == {"default", "1"}
     assert judged(found).decided_by == "wall"
     assert judged(compare(told(single), told(single), plan())).decided_by == "cpu"
+
+
+# -- what disturbs the card ----------------------------------------------------------------------
+
+HOT = "the card was slowed (hardware_thermal)"
+CARD = Card(gpu=Gpu(index=0, name="Tesla T4", memory_bytes=None, uuid="GPU-1"))
+
+
+class Watches:
+    """Stands for the watch of the cards; the sessions that are named were disturbed."""
+
+    def __init__(self, *disturbed: int) -> None:
+        self.cards: list[Sequence[Card]] = []
+        self.seen: list[str] = []
+        self._disturbed = disturbed
+
+    @contextlib.contextmanager
+    def __call__(self, cards: Sequence[Card]) -> Iterator[Watches]:
+        self.cards.append(cards)
+        yield self
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        self.seen.append(event["event"])
+
+    def columns(self, samples_per_step: int) -> dict[str, Any]:
+        return {"not_judged": HOT if len(self.cards) in self._disturbed else None}
+
+
+def on_card(watches: Watches, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Comparison:
+    monkeypatch.setattr("convmark.lockstep.engine.watching", watches)
+    sides = [replace(side(Stand(0.010, seed)), card=CARD) for seed in (1, 2)]
+    return compare(*sides, plan(), **more)
+
+
+def test_a_session_on_a_slowed_card_is_left_out_and_another_takes_its_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[tuple[int, int, str]] = []
+    watches = Watches(2, 4)
+    found = on_card(
+        watches,
+        monkeypatch,
+        watch=lambda now: told.append((now.sessions, now.left_out, now.not_judged)),
+    )
+    assert judged(found).decision.verdict == "unchanged"
+    assert len(found.wall) == len(watches.cards) - 2
+    assert found.left_out == (HOT, HOT)
+    assert found.left_out_text == f"2 sessions left out: {HOT}"
+    assert told[:5] == [(1, 0, ""), (1, 1, HOT), (2, 1, ""), (2, 2, HOT), (3, 2, "")]
+    assert watches.cards[0] == [CARD, CARD]
+    assert watches.seen[:2] == ["warm_up", "rounds"]
+
+
+def test_three_sessions_on_a_slowed_card_end_a_comparison_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watches = Watches(1, 2, 3)
+    found = on_card(watches, monkeypatch)
+    assert (found.clocks, found.wall) == (None, ())
+    assert found.reason == f"not judged: {HOT}; compare again when that has ended"
+    assert len(watches.cards) == MOST_LEFT_OUT
+
+
+BESIDE = """
+import json, sys, time
+sys.path.insert(0, "tests")
+from dataclasses import replace
+from test_lockstep import Stand, plan, side
+from convmark.gpu.devices import Card, read_gpus
+from convmark.gpu.nvml import load_nvml
+from convmark.lockstep.engine import compare
+
+class Slow(Stand):
+    def expect(self, name):
+        time.sleep(0.003)
+        return super().expect(name)
+
+gpus, _ = read_gpus(load_nvml())
+sides = [replace(side(Slow(0.04, seed)), card=Card(gpu=gpus[0])) for seed in (1, 2)]
+found = compare(*sides, plan())
+verdict = found.clocks and found.clocks.decision.verdict
+print(json.dumps([verdict, len(found.wall), found.left_out, found.reason]))
+"""
+
+
+@needs_compiler
+def test_sessions_are_watched_through_the_driver_s_library() -> None:
+    """A power cap (4) is how a card works, a brake of the hardware (80) is none."""
+    verdict, sessions, left_out, reason = beside(BESIDE, STANDIN_REASONS="4")
+    assert (verdict, left_out, reason) == ("unchanged", [], "")
+    assert sessions in LOOKS
+    verdict, sessions, left_out, reason = beside(BESIDE, STANDIN_REASONS="80")
+    assert (verdict, sessions) == (None, 0)
+    assert left_out == ["the card was slowed (hardware_power_brake)"] * MOST_LEFT_OUT
+    assert reason.startswith("not judged: the card was slowed (hardware_power_brake)")

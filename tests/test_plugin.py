@@ -126,6 +126,19 @@ def test_a_run_of_several_replicas_ends_with_their_scaling(
     assert found == {LENET5: 32, f"{LENET5}-r2": 64}
 
 
+def test_a_suite_of_replicas_says_what_it_needs_where_it_has_no_case(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    (pytester.path / "bench" / "test_speed.py").write_text(
+        SUITE.replace("batch_sizes=(32,)", "batch_sizes=(32,), scaling=True")
+    )
+    result = run("--devices=cpu")
+    assert result.ret == pytest.ExitCode.NO_TESTS_COLLECTED
+    said = "convmark: test_speed has no case here with these options: it measures two GPUs*"
+    result.stdout.fnmatch_lines([said])
+    run("--devices=cpu", "--replicas=1,2").assert_outcomes(passed=4)
+
+
 def test_clusters_are_of_the_command_line(run: Run, pytester: pytest.Pytester) -> None:
     (pytester.path / "pyproject.toml").write_text('[tool.convmark]\ncluster = "local"\n')
     result = run()

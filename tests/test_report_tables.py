@@ -138,6 +138,22 @@ def test_a_throttled_card_and_rows_that_are_no_ground_for_a_verdict_are_told(
     ]  # fmt: skip
 
 
+def test_a_lowered_clock_is_told_with_what_was_reached(tmp_path: Path) -> None:
+    clocks = {"throttle_reasons": "power_cap", "sm_clock_mhz": 1275.0}
+    rows = kept(tmp_path, three(SLOW, 1, "lenet5", 1.0, 1.0, 1.0, **clocks))
+    table = troubles(points(rows.frame), ["0001"])
+    assert table.column("detail") == [
+        "clocks were lowered, the multiprocessors' to 1275 MHz: power_cap"
+    ]
+
+
+def test_the_throughput_of_fed_steps_stands_beside_the_other(tmp_path: Path) -> None:
+    fed = {"input_bound_throughput_samples_per_s": 20.0}
+    rows = kept(tmp_path, three(SLOW, 1, "lenet5", 1.0, 1.0, 1.0, **fed))
+    table = architectures(points(rows.frame), ["0001"])
+    assert table.column("input_bound_throughput_samples_per_s") == [20.0]
+
+
 def test_a_quiet_history_has_no_troubles(tmp_path: Path) -> None:
     rows = kept(tmp_path, three(SLOW, 1, "lenet5", 1.0, 1.01, 1.02))
     assert troubles(points(rows.frame), ["0001"]).rows == ()

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from histories import A_COMMIT, process, run_of
+from rows import row
 
 from convmark.errors import MeasurementError
 from convmark.judging.confirm import Decision
@@ -286,6 +287,28 @@ def test_a_spent_budget_is_inconclusive() -> None:
     found = judged(run_of("0011", 0.3, 0.3), *quiet(), confirmations=given)["step_time"]
     assert (found.verdict, found.unconfirmed, found.fails) == ("inconclusive", False, False)
     assert "--confirm-budget" in found.note
+
+
+def test_a_size_that_was_never_known_to_fit_is_no_loss_where_it_is_out_of_memory() -> None:
+    """As of a search for batch sizes, which ends where memory does."""
+    full = row(status="out_of_memory", error="too much")
+    nothing = History(cases={LENET: CaseHistory()}, absent=(), files=())
+    (never,) = conclude(review([full], nothing))
+    assert (never.verdict, never.fails) == ("inconclusive", False)
+    assert never.note == "out_of_memory in process 1: too much"
+    assert judged([full], *quiet(1))["step_time"].fails
+    assert conclude(review([*run_of("0011", 0.0), full], nothing))[0].fails
+    assert conclude(review([row(status="crashed", error="killed")], nothing))[0].fails
+
+
+def test_a_live_comparison_on_a_slowed_card_leaves_nothing_to_history_either() -> None:
+    why = "not judged: the card was slowed (hardware_thermal); compare again when that has ended"
+    found = judged(run_of("0011", 0.3, 0.3), *quiet(), confirmations=reason(why))["step_time"]
+    assert (found.verdict, found.unconfirmed, found.fails) == ("inconclusive", False, False)
+    assert found.note == why
+    assert reason(why)[LENET].settled
+    assert not reason("dirty tree")[LENET].settled
+    assert confirmed("regressed")[LENET].settled
 
 
 @pytest.mark.parametrize("why", ["no commit", "dirty tree"])

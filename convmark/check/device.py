@@ -28,8 +28,8 @@ from convmark.launch import Interpreter
 from convmark.options import Options
 from convmark.plan import plan
 from convmark.record import Record
+from convmark.report.cards import cards_table
 from convmark.report.summary import summary_table
-from convmark.report.units import bytes_text
 from convmark.result import Result
 from convmark.run import execute, kept
 from convmark.store import Store
@@ -74,8 +74,8 @@ def check(asked: Plan, options: Options, say: Say = print) -> bool:
         ) as interpreter,
     ):
         found = inspect(interpreter, asked.models, explain=True)
-        say(_found(machine, found, options))
-        devices_asked_for([asked.device], found["devices"])
+        say(_found(machine, {**found, "backend": asked.backend}, options))
+        devices_asked_for([asked.device], found["devices"], flag="--device")
         proofs = instrument_proofs(_probed(asked, options, interpreter))
         ceilings = measured_ceilings(
             [_case(asked, "lenet5", "train", name) for name in asked.ceiling_precisions],
@@ -182,28 +182,8 @@ def _measured(
 
 
 def _report(records: Sequence[Record], proofs: Sequence[Proof]) -> str:
-    sections = [summary_table(records)]
-    cards = [record for record in records if record.gpu_samples]
-    if cards:
-        sections.append(tabulate([_card_row(record) for record in cards], headers="keys"))
+    sections = [summary_table(records), *filter(None, [cards_table(records)])]
     words = {True: "sound", False: "NOT SOUND", None: "not told"}
     table = [(proof.subject, words[proof.sound], proof.finding) for proof in proofs]
     sections.append(tabulate(table, headers=("instrument", "", "finding")))
     return "\n\n".join(sections)
-
-
-def _card_row(record: Record) -> dict[str, Any]:
-    return {
-        "case": record.case.name,
-        "SM MHz": record.sm_clock_mhz,
-        "of": record.max_sm_clock_mhz,
-        "degrees C": record.temperature_c,
-        "W": record.power_w and round(record.power_w, 1),
-        "busy": None if record.gpu_utilisation is None else f"{record.gpu_utilisation:.0%}",
-        "of ceiling": None if record.efficiency is None else f"{record.efficiency:.1%}",
-        "mJ/sample": record.joules_per_sample and round(1000 * record.joules_per_sample, 3),
-        "allocator's peak": bytes_text(record.peak_device_memory_bytes),
-        "card's peak": bytes_text(record.card_peak_memory_bytes),
-        "throttle reasons": record.throttle_reasons,
-        "not judged": record.not_judged,
-    }

@@ -16,7 +16,7 @@ import convmark
 import convmark.launch
 from convmark.alone import alone
 from convmark.case import Case
-from convmark.environment import read_machine
+from convmark.environment import Machine, read_machine
 from convmark.errors import OptionError
 from convmark.inspection import devices_asked_for
 from convmark.judging.confirm import LOOKS, Clock, Session, t_quantile
@@ -113,7 +113,7 @@ class Comparing:
     options: Options
     pair: Pair
     cases: Sequence[Case]
-    machine: str
+    machine: Machine
     path: Path
 
     @classmethod
@@ -134,7 +134,7 @@ class Comparing:
             options=options,
             pair=pair,
             cases=wanted,
-            machine=read_machine().name,
+            machine=read_machine(),
             path=ab_files.create(options.results),
         )
 
@@ -162,6 +162,7 @@ class Comparing:
             warm_up_s=self.options.time_budget_s,
             target=target,
             clock=time.monotonic,
+            gpus=self.machine.gpus,
         )
         with Shown(sys.stderr) as shown:
             watch = functools.partial(self._watch, shown)
@@ -193,7 +194,10 @@ class Comparing:
 
     def _watch(self, shown: Shown, case: Case, progress: Progress) -> None:
         row = SessionRow(
-            **self._ends(case), session=progress.sessions, **_log_ratios(progress.latest)
+            **self._ends(case),
+            session=progress.sessions + progress.left_out,
+            not_judged=progress.not_judged or None,
+            **_log_ratios(progress.latest),
         )
         ab_files.append(self.path, [row])
         shown.line(f"{case.name}: {_so_far(progress)}")
@@ -210,7 +214,7 @@ class Comparing:
             "ab": self.path.stem,
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "convmark": convmark.__version__,
-            "machine": self.machine,
+            "machine": self.machine.name,
             "case": case.name,
             "model": case.model,
             "task": case.task,
@@ -234,6 +238,8 @@ def _versions(end: End) -> str:
 
 
 def _so_far(progress: Progress) -> str:
+    if progress.not_judged:
+        return f"a session is left out: {progress.not_judged}"
     text = f"session {progress.sessions} of {LOOKS[0]} to {LOOKS[-1]}"
     if progress.so_far is not None:
         decision = progress.so_far.decision
@@ -253,7 +259,7 @@ def _verdict(outcome: Outcome) -> dict[str, Any]:
     found = outcome.comparison
     a, b = found.sizes.get("old", {}), found.sizes.get("new", {})
     sizes = {"a_parameters": a.get("parameters"), "b_parameters": b.get("parameters")}
-    notes = [found.reason] if found.reason else []
+    notes = [text for text in (found.reason, found.left_out_text) if text]
     if sizes["a_parameters"] != sizes["b_parameters"]:
         notes.append(f"parameters differ: {sizes['a_parameters']} and {sizes['b_parameters']}")
     control = [session.log_ratio for session in found.control_wall]

@@ -8,7 +8,8 @@ import sys
 import convmark.launch
 from convmark.cautions import cautions, speed_flags
 from convmark.doctor import findings
-from convmark.environment import read_machine, read_state
+from convmark.environment import Machine, read_machine, read_state
+from convmark.environments.interpreter import interpreters
 from convmark.errors import ConvmarkError
 from convmark.inspection import inspect
 from convmark.options import Options
@@ -17,20 +18,39 @@ __all__ = ["doctor"]
 
 
 def doctor(options: Options) -> bool:
-    """Print the findings; return whether the framework can be used."""
+    """Print the findings, a page for each interpreter and backend; return whether all can be used.
+
+    Raises:
+        ConvmarkError: an interpreter is not there, or an environment cannot be made.
+    """
     machine = read_machine()
+    paths = interpreters(options.pythons, options.environments, say=_say) or [sys.executable]
+    pages = [(path, backend) for path in paths for backend in options.backends]
+    usable = True
+    for number, (path, backend) in enumerate(pages):
+        if len(pages) > 1:
+            print(f"{chr(10) * (number > 0)}{path}, {backend}\n")
+        usable = _page(machine, path, backend, options) and usable
+    return usable
+
+
+def _say(line: str) -> None:
+    print(f"convmark doctor: {line}", file=sys.stderr)
+
+
+def _page(machine: Machine, python: str, backend: str, options: Options) -> bool:
     state = read_state()
-    with convmark.launch.Interpreter(isolation="spawn") as interpreter:
+    with convmark.launch.Interpreter(python, isolation="spawn", backend=backend) as interpreter:
         try:
             framework = inspect(interpreter, (), explain=bool(machine.gpus))
         except ConvmarkError as error:
-            framework = {"error": str(error), "executable": sys.executable}
+            framework = {"error": str(error), "executable": python}
     print(
         findings(
             machine,
             state,
             cautions(machine, state, os.environ),
-            framework,
+            {**framework, "backend": backend},
             options.results,
             flags=speed_flags(os.environ),
             environ=os.environ,

@@ -21,6 +21,7 @@ from convmark.fleet.outliers import deviations
 from convmark.fleet.scheduler import Unmeasured
 from convmark.option_values import AUTO
 from convmark.options import Options
+from convmark.report.cards import cards_table
 from convmark.report.summary import summary_table
 from convmark.store import Store
 from convmark.suites import refuse_untimed
@@ -162,7 +163,8 @@ def _print_runs(campaign: Campaign) -> None:
     paths, records = campaign.files.paths(), campaign.files.records
     if len(paths) <= MOST_SUMMARIES:
         for key in paths:
-            print(f"{campaign.named(key)}\n\n{summary_table(records[key])}\n")
+            tables = filter(None, [summary_table(records[key]), cards_table(records[key])])
+            print("\n\n".join([campaign.named(key), *tables]) + "\n")
     for key, path in paths.items():
         count = len(records[key])
         print(f"{campaign.named(key)}: {count} row{'s' * (count != 1)} in {path}")

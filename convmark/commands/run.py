@@ -12,14 +12,15 @@ from typing import Any
 
 from convmark import progress
 from convmark.alone import alone
-from convmark.auto_batch import choices_table, chosen_cases, explore
+from convmark.auto_batch import choices_table, chosen_cases, find_sizes
 from convmark.beforehand import Beforehand
 from convmark.case import Case
 from convmark.ceilings import ceilings_path, gather
 from convmark.cluster import check_devices, check_options
 from convmark.commit import read_commit
 from convmark.description import describe_models
-from convmark.environment import Machine, read_machine, read_state
+from convmark.doctor import left_out_gpus
+from convmark.environment import Machine, read_machine
 from convmark.environments.interpreter import interpreters
 from convmark.errors import OptionError
 from convmark.facts import facts_of
@@ -33,6 +34,7 @@ from convmark.option_values import AUTO
 from convmark.options import Options
 from convmark.plan import Job, plan
 from convmark.record import Record
+from convmark.report.cards import cards_table
 from convmark.report.scaling import scaling_table
 from convmark.report.summary import summary_table
 from convmark.report.units import duration_text
@@ -123,7 +125,7 @@ def run(
             earlier = open_interrupted(store, machine.name, resume)
             stack.callback(earlier.run_file.close)
         planned = [_planned(path, options, stack, earlier) for path in paths]
-        notes = before.lines(machine)
+        notes = [*before.lines(machine), *_left_out(machine, planned, options)]
         if shard:
             planned = [
                 _shared_out(one, options, shard, known_s or {}, number)
@@ -151,6 +153,15 @@ def run(
                 one.interpreters.close()
             whole = whole and measured
     return whole, False
+
+
+def _left_out(machine: Machine, planned: Sequence[_Planned], options: Options) -> list[str]:
+    """Say which GPUs are not among all devices, though the driver shows them."""
+    if "all" not in options.devices:
+        return []
+    found = [its_own for one in planned for its_own in one.found.values()]
+    lines = [line for one in found for line in left_out_gpus(machine, one, os.environ)]
+    return list(dict.fromkeys(lines))
 
 
 def _say(line: str) -> None:
@@ -244,7 +255,8 @@ def _measure(
             measure(missing(jobs, _records(results)), shown)
         whole = all(result.record.measured for result in results)
     records = _records(results)
-    print("\n\n".join(filter(None, [summary_table(records), scaling_table(records)])))
+    tables = [summary_table(records), cards_table(records), scaling_table(records)]
+    print("\n\n".join(filter(None, tables)))
     print(f"\n{kept(run_file)}")
     if (elsewhere := len(records) - run_file.rows) and options.cluster:
         print(f"{elsewhere} more over the cluster, kept by {options.cluster.addresses[0]}")
@@ -270,37 +282,22 @@ def _describe(planned: _Planned, options: Options, run_file: RunFile) -> None:
     describe_models(models, planned.interpreters, options.seed, folder, backend=backend)
 
 
-def _last_place(results: Sequence[Result]) -> int:
-    return max((result.record.order for result in results), default=0)
-
-
 def _search(
     cases: Sequence[Case],
     measure: Callable[[Sequence[Job], Observer], None],
     options: Options,
     results: Sequence[Result],
 ) -> bool:
-    """Find each case's batch sizes, and give those found the rest of their processes."""
-
-    there = {(row.case, row.process): row for row in _records(results)}  # of a run that goes on
-
-    def row(case: Case) -> Record:
-        if (case, 1) in there:
-            return there[case, 1]
-        _say(f"trying {case.name}")
-        measure([Job(case=case, process=1, order=_last_place(results) + 1)], progress.Silence())
-        return results[-1].record
-
-    choices = explore(
+    """Find each case's batch sizes; return whether there is one, and all its processes are well."""
+    choices = find_sizes(
         cases,
-        row,
-        longest_step_s=options.time_budget_s,
-        free_bytes=lambda: read_state().available_memory_bytes,
+        measure,
+        options,
+        results,
+        say=_say,
+        progress=lambda: progress.on(sys.stderr, 2 * options.time_budget_s + 2),
     )
-    chosen, after = chosen_cases(choices), (1, _last_place(results))
-    if chosen and options.processes > 1:
-        jobs = plan(chosen, options.processes - 1, options.seed, after=after)
-        with progress.on(sys.stderr, 2 * options.time_budget_s + 2) as shown:
-            measure(missing(jobs, _records(results)), shown)
-    print(f"{choices_table(choices)}\n")
-    return all(choice.whole for choice in choices)
+    records = _records(results)
+    print(f"{choices_table(choices, records)}\n")
+    failed = {row.case for row in records if not row.measured}
+    return all(choice.whole for choice in choices) and not failed & set(chosen_cases(choices))

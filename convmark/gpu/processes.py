@@ -35,18 +35,20 @@ def processes_on(nvml: Any, handle: Any, kind: str) -> frozenset[int] | None:
     return None if found is None else frozenset(int(process.pid) for process in found)
 
 
-def foreign(now: Set[int], before: Set[int], own: Set[int]) -> frozenset[int]:
+def foreign(now: Set[int], before: Set[int], own: Set[int], workers: int = 1) -> frozenset[int]:
     """Return the processes on the card that are not the run's own.
 
     In a container the driver may show ids of the host, among which the run's own are not known.
-    Then whoever was there before the run's worker is foreign, and of the newcomers all but one.
+    Then whoever was there before the run's workers is foreign, and of the newcomers all but as many
+    as it has workers there.
 
     Args:
         now: the ids on the card while the case was measured.
-        before: those before the case's worker was started.
+        before: those before the case's workers were started.
         own: the ids of this run, as this process sees them.
+        workers: how many the case has on the card.
     """
     newcomers = now - before
     if not now & own:
-        newcomers = frozenset(sorted(newcomers)[1:])
+        newcomers = frozenset(sorted(newcomers)[workers:])
     return frozenset((newcomers | (now & before)) - own)

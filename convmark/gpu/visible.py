@@ -7,11 +7,11 @@ names"; ROCm's "GPU isolation techniques".
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from convmark.gpu.devices import Card, Gpu
 
-__all__ = ["alone", "card_of", "choosing", "visible_cards"]
+__all__ = ["alone", "card_of", "cards_of", "choosing", "visible_cards"]
 
 _CUDA = "CUDA_VISIBLE_DEVICES"
 _CUDA_ORDER = "CUDA_DEVICE_ORDER"
@@ -43,6 +43,12 @@ def card_of(device: str, gpus: Sequence[Gpu], environ: Mapping[str, str]) -> Car
         return None
     cards = visible_cards(gpus, environ)
     return cards[int(number)] if int(number) < len(cards) else None
+
+
+def cards_of(devices: Iterable[str], gpus: Sequence[Gpu], environ: Mapping[str, str]) -> list[Card]:
+    """Return the cards of several devices, those left out that cannot be known."""
+    found = (card_of(device, gpus, environ) for device in devices)
+    return [card for card in found if card is not None]
 
 
 def visible_cards(gpus: Sequence[Gpu], environ: Mapping[str, str]) -> list[Card | None]:

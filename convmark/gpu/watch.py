@@ -1,4 +1,4 @@
-"""Watches the card of one case from the harness, and tells its columns of the row.
+"""Watches the cards of one case from the harness, and tells their columns of the row.
 
 The worker's events say where it is: state counts while it takes steps, windows and rounds, energy
 over the windows alone.
@@ -7,14 +7,15 @@ over the windows alone.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from convmark.gpu.devices import Card
 from convmark.gpu.nvml import answer, load_nvml, opened
 from convmark.gpu.processes import foreign, own_processes, processes_on
 from convmark.gpu.sampler import PERIOD_S, CardReader, Sampler, union
-from convmark.gpu.throttle import reason_names, why_not_judged
+from convmark.gpu.seen import Seen, card_state_columns
 
 __all__ = ["CardWatch", "Watch", "watching"]
 
@@ -27,16 +28,6 @@ class Watch(Protocol):
     def columns(self, samples_per_step: int) -> dict[str, Any]: ...
 
 
-class _Nothing:
-    """The watch of a case on the CPU, or on a card that no library tells of."""
-
-    def see(self, event: Mapping[str, Any]) -> None:
-        pass
-
-    def columns(self, samples_per_step: int) -> dict[str, Any]:
-        return {}
-
-
 class CardWatch:
     """The watch of a case on a card."""
 
@@ -46,16 +37,19 @@ class CardWatch:
         sampler: Sampler,
         before: frozenset[int] = frozenset(),
         own: Callable[[], frozenset[int]] = own_processes,
+        workers: int = 1,
     ) -> None:
         """Watch.
 
         Args:
-            before: the ids of the processes on the card before the case's worker.
+            before: the ids of the processes on the card before the case's workers.
+            workers: how many of those the case has on the card.
         """
         self._reader = reader
         self._sampler = sampler
         self._before = before
         self._read_own = own
+        self._workers = workers
         self._own: frozenset[int] = frozenset()
         self._began_j: float | None = None
         self._spent_j: float | None = None
@@ -82,62 +76,73 @@ class CardWatch:
         self._steps = steps if isinstance(steps, int) and steps > 0 else None
         self._own |= self._read_own()  # now, while the worker is there
 
-    def columns(self, samples_per_step: int) -> dict[str, Any]:
-        """Return the row's columns of the card's state."""
+    def seen(self) -> Seen:
+        """Return what was seen of the card."""
         found = union(self._sampler.measured)
         reasons, compute = found.pop("reasons"), found.pop("compute")
         graphics = found.pop("graphics")
-        names = reason_names(reasons or 0)
-        # the run's own worker is on the card: a driver that shows nobody does not tell
-        strangers = len(foreign(compute, self._before, self._own)) if compute else None
+        # the run's own workers are on the card: a driver that shows nobody does not tell
+        strangers = foreign(compute, self._before, self._own, self._workers) if compute else None
         used = [s.used_bytes for s in self._sampler.every if s.used_bytes is not None]
-        energy = None
-        if self._spent_j is not None and self._steps is not None:
-            energy = self._spent_j / (self._steps * samples_per_step)
-        return {
-            **found,
-            "gpu_samples": len(self._sampler.measured),
-            "throttle_reasons": None if reasons is None else " ".join(names) or "none",
-            "joules_per_sample": energy,
-            "foreign_gpu_processes": strangers,
-            "foreign_graphics_processes": None if graphics is None else len(graphics - self._own),
-            "card_peak_memory_bytes": max(used, default=None),
-            "not_judged": why_not_judged(names, strangers),
-        }
+        return Seen(
+            samples=len(self._sampler.measured),
+            figures=found,
+            reasons=reasons,
+            strangers=strangers,
+            drawing=None if graphics is None else graphics - self._own,
+            spent_j=self._spent_j,
+            steps=self._steps,
+            peak_bytes=max(used, default=None),
+        )
+
+
+class _Cards:
+    """The watch of all cards of a case; of none for a case on the CPU, or on unknown cards."""
+
+    def __init__(self, cards: Sequence[CardWatch]) -> None:
+        self._cards = cards
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        for card in self._cards:
+            card.see(event)
+
+    def columns(self, samples_per_step: int) -> dict[str, Any]:
+        """Return the row's columns of the cards' state."""
+        return card_state_columns([card.seen() for card in self._cards], samples_per_step)
 
 
 @contextlib.contextmanager
 def watching(
-    card: Card | None,
+    cards: Sequence[Card],
     *,
     nvml: Callable[[], Any] = load_nvml,
     fresh: bool = True,
     period_s: float = PERIOD_S,
     own: Callable[[], frozenset[int]] = own_processes,
 ) -> Iterator[Watch]:
-    """Give the watch of a case on this card, None for the CPU; it samples until the block ends.
+    """Give the watch of what runs on these cards; it samples until the block ends.
 
     Args:
-        fresh: whether the worker is a process that is not on the card yet.
+        cards: none for the CPU; one that is there twice has two workers.
+        fresh: whether the workers are processes that are not on the cards yet.
     """
-    if card is None or card.gpu.vendor != "nvidia":
-        yield _Nothing()
-        return
-    with opened(nvml()) as ready:
-        handles = _handles(ready, card) if ready is not None else None
-        if handles is None:
-            yield _Nothing()
-            return
-        reader = CardReader(ready, *handles)
-        gpu, piece = handles
-        handle = gpu if piece is None else piece
-        before = processes_on(ready, handle, "Compute") if fresh else None
-        sampler = Sampler(reader.sample, period_s)
-        sampler.start()
-        try:
-            yield CardWatch(reader, sampler, before or frozenset(), own)
-        finally:
-            sampler.stop()
+    known = Counter(card for card in cards if card.gpu.vendor == "nvidia")
+    with contextlib.ExitStack() as stack:
+        ready = stack.enter_context(opened(nvml())) if known else None
+        watches = []
+        for card, workers in known.items() if ready is not None else ():
+            handles = _handles(ready, card)
+            if handles is None:
+                continue
+            reader = CardReader(ready, *handles)
+            gpu, piece = handles
+            handle = gpu if piece is None else piece
+            before = processes_on(ready, handle, "Compute") if fresh else None
+            sampler = Sampler(reader.sample, period_s)
+            sampler.start()
+            stack.callback(sampler.stop)
+            watches.append(CardWatch(reader, sampler, before or frozenset(), own, workers))
+        yield _Cards(watches)
 
 
 def _handles(nvml: Any, card: Card) -> tuple[Any, Any] | None:

@@ -12,6 +12,7 @@ __all__ = [
     "BUDGET_SPENT",
     "MACHINE",
     "MACHINE_MOVED",
+    "NOT_JUDGED",
     "SAME_COMMIT",
     "VERDICTS",
     "Confirmation",
@@ -26,6 +27,8 @@ MACHINE = "machine"
 MACHINE_MOVED = "the machine moved, the code did not"
 SAME_COMMIT = "same commit"
 BUDGET_SPENT = "budget spent"
+NOT_JUDGED = "not judged"
+"""How the reason begins where the card was slowed, or shared with others, in the comparison too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +42,8 @@ class Confirmation:
     anchor: str = ""
     """The commit whose code ran beside today's."""
     reason: str = ""
-    """Why there was none: `SAME_COMMIT`, `BUDGET_SPENT`, or a few words such as `dirty tree`."""
+    """Why there was none: `SAME_COMMIT`, `BUDGET_SPENT`, or a few words such as `dirty tree`; those
+    after `NOT_JUDGED` say what disturbed it."""
     sizes: Mapping[str, int | None] = field(default_factory=dict)
     """Parameters, bytes and FLOPs of the anchor's model, by column, where they are known."""
 
@@ -48,6 +52,12 @@ class Confirmation:
             raise MeasurementError("a confirmation must have a decision or the reason for none")
         if self.decision is not None and self.decision.verdict is None:
             raise MeasurementError("a confirmation must have a decision with a verdict, got none")
+
+    @property
+    def settled(self) -> bool:
+        """Whether history is not to judge in its place either."""
+        told = self.reason in (SAME_COMMIT, BUDGET_SPENT) or self.reason.startswith(NOT_JUDGED)
+        return self.decision is not None or told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

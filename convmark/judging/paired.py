@@ -20,7 +20,13 @@ from convmark.judging.confirm import (
     error_rate_per_case,
 )
 from convmark.judging.history import load
-from convmark.judging.judgement import BUDGET_SPENT, MACHINE_MOVED, SAME_COMMIT, Confirmation
+from convmark.judging.judgement import (
+    BUDGET_SPENT,
+    MACHINE_MOVED,
+    NOT_JUDGED,
+    SAME_COMMIT,
+    Confirmation,
+)
 from convmark.judging.processes import Process, baseline_runs
 from convmark.judging.screen import Screening, screen, unconfirmed
 from convmark.judging.spread import pooled_spread
@@ -151,6 +157,8 @@ def from_history(
     if reason == BUDGET_SPENT:
         note = f"{BUDGET_SPENT} before a live comparison: try a larger --confirm-budget"
         return _screen_finding(step, "inconclusive", note)
+    if reason.startswith(NOT_JUDGED):
+        return _screen_finding(step, "inconclusive", reason)
     decision, clock = _history_decision(step, error_rate_per_case(flagged_cases))
     return _finding(decision, _history_note(step, decision, clock, reason), unconfirmed=True)
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from convmark.judging.judgement import BUDGET_SPENT, SAME_COMMIT, Confirmation, Judgement
+from convmark.judging.judgement import SAME_COMMIT, Confirmation, Judgement
 from convmark.judging.learning import ACCURACY, without_hollow_improvements
 from convmark.judging.machine import machine_judgements
 from convmark.judging.metrics import METRICS, Metric, applies, middle, plain_verdict
@@ -50,12 +50,7 @@ def conclude(
         report_missing: whether the whole suite was asked for.
     """
     given = confirmations or {}
-    settled = (SAME_COMMIT, BUDGET_SPENT)
-    alone = {
-        name
-        for name, found in given.items()
-        if found.decision is None and found.reason not in settled
-    }
+    alone = {name for name, found in given.items() if not found.settled}
     undecided = {name for name in flagged(review) if name not in given}
     found = []
     for name, case in review.cases.items():
@@ -79,8 +74,10 @@ def _case(
     first = case.every_row[0]
     if (failed := case.failed) is not None:
         note = f"{failed.status} in process {failed.process}: {failed.error or 'no reason given'}"
+        # a size that is too large, and was too large or not tried before, is a result, no loss
+        loss = failed.status != "out_of_memory" or bool(case.rows or case.baseline)
         metric = _headline(first.task)
-        failure = _judgement(first, metric, verdict="inconclusive", note=note, fails=True)
+        failure = _judgement(first, metric, verdict="inconclusive", note=note, fails=loss)
         others = [found for found in _others(case, {}) if found.metric != metric.name]
         return [replace(failure, value=middle(case.rows, metric)), *others]
     if first.task == _SHOWN_ONLY:

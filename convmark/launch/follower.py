@@ -19,7 +19,8 @@ from convmark.worker.protocol import LINE_BYTES, UNSAFE_FORK, decode_event, one_
 
 __all__ = ["Answer", "Followed", "Follower", "OnEvent", "cause", "tail"]
 
-LOG_TAIL_BYTES = 4096
+LOG_TAIL_BYTES = 1 << 16
+"""A dying framework tells why, then the stacks of all its threads, some 5 KB each."""
 NOISE = re.compile(
     r"cuInit|cudart_stub|absl::InitializeLog|TF-TRT|cpu_feature_guard|rebuild Tensor"
 )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from convmark.case import Case
 from convmark.errors import ConvmarkError, OptionError, WorkerError
+from convmark.gpu.devices import Gpu
+from convmark.gpu.visible import card_of
 from convmark.inspection import inspect
 from convmark.judging.confirm import error_rate_per_case
 from convmark.launch import Interpreter
@@ -61,6 +64,8 @@ class Terms:
     clock: Callable[[], float]
     """Seconds, to tell how long a session takes."""
     seconds_left: Callable[[], float] = lambda: math.inf
+    gpus: Sequence[Gpu] = ()
+    """Those of this machine, whose state tells which sessions count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,16 +127,21 @@ def compare_cases(
         origin = origins[members[0].name]
         with _opened(pair, origin, make, terms.control) as (old, new, control):
             for case in members:
-                a, b = pair.a.spec.case(case), pair.b.spec.case(case)
                 comparison = compare(
-                    Side(old, a),
-                    Side(new, b),
+                    _side(old, pair.a.spec, case, terms.gpus),
+                    _side(new, pair.b.spec, case, terms.gpus),
                     plan,
-                    control=Side(control, a) if control else None,
+                    control=_side(control, pair.a.spec, case, terms.gpus) if control else None,
                     watch=_told(watch, case),
                     clock=terms.clock,
                 )
                 yield Outcome(case, origin, comparison)
+
+
+def _side(interpreter: Interpreter, spec: SideSpec, case: Case, gpus: Sequence[Gpu]) -> Side:
+    """Return the side of a case; its environment may show it another card than the other side's."""
+    card = card_of(case.device, gpus, {**os.environ, **spec.environ})
+    return Side(interpreter, spec.case(case), card)
 
 
 def _told(watch: Watch, case: Case) -> Callable[[Progress], None]:

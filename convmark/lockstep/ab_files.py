@@ -66,6 +66,7 @@ class SessionRow(_Ends):
     control_log_ratio_se: float | None = _column("", "its standard error")
     control_log_ratio_cpu: float | None = _column("", "ln(second A / A), CPU time")
     control_log_ratio_cpu_se: float | None = _column("", "its standard error")
+    not_judged: str | None = _column("", "why the session is left out of the verdict")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

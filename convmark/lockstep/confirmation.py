@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 from convmark.case import Case
 from convmark.commit import Commit, read_commit
 from convmark.errors import ConvmarkError
+from convmark.gpu.devices import Card, Gpu
+from convmark.gpu.visible import card_of
 from convmark.judging.confirm import error_rate_per_case
 from convmark.judging.judgement import BUDGET_SPENT, SAME_COMMIT, Confirmation
 from convmark.lockstep.anchor import MakeInterpreter, Origin, beside, origin_of
@@ -40,6 +43,8 @@ class Limits:
     """Most seconds for all cases."""
     results: Path
     """Changes in this folder do not make a repository dirty."""
+    gpus: Sequence[Gpu] = ()
+    """Those of this machine, whose state tells which sessions count."""
 
 
 def confirm(
@@ -86,7 +91,8 @@ def confirm(
     for (backend, origin, anchor), group in itertools.groupby(places, key=_place):
         members = [case for case, _, _ in group]
         maker = functools.partial(make, backend=backend)
-        found |= _beside_today(members, origin, anchor, maker, plan, clock, watch)
+        cards = [card_of(case.device, limits.gpus, os.environ) for case in members]
+        found |= _beside_today(members, cards, origin, anchor, maker, plan, clock, watch)
     return found
 
 
@@ -106,6 +112,7 @@ def _is_today(origin: Origin, anchor: str, today: dict[Path, Commit], results: P
 
 def _beside_today(
     cases: Sequence[Case],
+    cards: Sequence[Card | None],
     origin: Origin,
     anchor: str,
     make: MakeInterpreter,
@@ -116,21 +123,22 @@ def _beside_today(
     found: dict[str, Confirmation] = {}
     try:
         with beside(origin, anchor, make) as (old, new):
-            for case in cases:
+            for case, card in zip(cases, cards, strict=True):
                 comparison = compare(
-                    Side(old, case),
-                    Side(new, case),
+                    Side(old, case, card),
+                    Side(new, case, card),
                     plan,
                     watch=functools.partial(watch, case),
                     clock=clock,
                 )
                 clocks = comparison.clocks
+                why = comparison.reason or comparison.left_out_text
                 found[case.name] = Confirmation(
                     decision=clocks.decision if clocks else None,
                     decided_by=clocks.decided_by if clocks else None,
                     sessions=len(comparison.wall),
                     anchor=anchor,
-                    reason=BUDGET_SPENT if comparison.out_of_time else comparison.reason,
+                    reason=BUDGET_SPENT if comparison.out_of_time else why,
                     sizes=comparison.sizes.get("old", {}),
                 )
     except ConvmarkError as error:

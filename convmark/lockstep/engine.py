@@ -3,7 +3,7 @@
 Each session starts a fresh process on every side; in each round every side takes one turn, in
 random order, so that whatever the machine does hits all of them alike. Sessions are judged by
 `convmark.judging.confirm` at its looks. A control, where there is one, is the old side twice: where
-the two differ, the comparison is void.
+the two differ, the comparison is void. A session whose card was slowed or shared is left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ import numpy as np
 
 from convmark.case import Case
 from convmark.errors import WorkerError
+from convmark.gpu.devices import Card
+from convmark.gpu.watch import watching
 from convmark.judging.confirm import Clock, Session
+from convmark.judging.judgement import NOT_JUDGED
 from convmark.launch import Interpreter, LiveWorker
 from convmark.lockstep.tally import CONTROL, NEW, OLD, VOID, Comparison, Plan, Progress, Tally
 from convmark.statistics import trimmed_mean
@@ -44,6 +47,9 @@ TURN_S = 0.01
 MOST_STEPS = 10
 """A turn is one step, or as many as last 10 ms, ten at most: one short step is mostly wake-up."""
 
+MOST_LEFT_OUT = 3
+"""So many sessions on a slowed or shared card end a comparison: it would not get better soon."""
+
 ZERO_CPU_S = 1e-9
 
 
@@ -54,6 +60,8 @@ class Side:
     interpreter: Interpreter
     case: Case
     """The same for all sides, but where a setting is what differs."""
+    card: Card | None = None
+    """What its worker runs on; None on the CPU, and where it is not known."""
 
 
 Watch = Callable[[Progress], None]
@@ -90,24 +98,33 @@ def compare(
         if plan.seconds_left() < longest_s:
             return tally.cut_short("the time for confirming is spent", out_of_time=True)
         try:
-            latest = _session(sides, plan, order, tally)
+            latest, disturbed = _session(sides, plan, order, tally)
         except WorkerError as error:
             return tally.cut_short(str(error))
-        tally.add(latest)
         longest_s = max(longest_s, clock() - began)
-        watch(tally.progress(latest))
+        if disturbed:
+            tally.left_out.append(disturbed)
+        else:
+            tally.add(latest)
+        watch(tally.progress(latest, disturbed))
+        if len(tally.left_out) == MOST_LEFT_OUT:
+            return tally.cut_short(f"{NOT_JUDGED}: {disturbed}; compare again when that has ended")
     return tally.result()
 
 
 def _session(
     sides: Mapping[str, Side], plan: Plan, order: random.Random, tally: Tally
-) -> dict[tuple[str, Clock], Session]:
+) -> tuple[dict[tuple[str, Clock], Session], str]:
     """Return one session's ln(side / old) by wall and by CPU time, of each side but the old.
+
+    And why it is no ground for a verdict, empty where it is.
 
     Raises:
         WorkerError: a side cannot be run; the message says which.
     """
+    cards = [side.card for side in sides.values() if side.card is not None]
     with contextlib.ExitStack() as stack:
+        seen = stack.enter_context(watching(cards))
         workers: dict[str, LiveWorker] = {}
         step_s = 0.0
         for name in order.sample(sorted(sides), len(sides)):
@@ -120,13 +137,16 @@ def _session(
         steps = max(1, min(MOST_STEPS, math.ceil(TURN_S * len(sides) / step_s)))
         least, most = ROUNDS
         count = max(least, min(most, int(SESSION_S / (steps * step_s))))
+        seen.see({"event": "warm_up"})  # from here on the cards' state counts, until "rounds"
         turns = [_round(workers, steps, order) for _ in range(count)]
-    return {
+        seen.see({"event": "rounds"})
+    ratios = {
         (name, clock): _log_ratio(turns, name, f"{clock}_s")
         for name in sides
         if name != OLD
         for clock in _CLOCKS
     }
+    return ratios, seen.columns(1).get("not_judged") or ""
 
 
 _CLOCKS: tuple[Clock, ...] = ("wall", "cpu")

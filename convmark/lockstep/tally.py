@@ -54,8 +54,17 @@ class Comparison:
     out_of_time: bool = False
     void: bool = False
     """Whether the control alarmed, so that the verdict is inconclusive."""
+    left_out: tuple[str, ...] = ()
+    """Why sessions were left out, one text each: their card was slowed, or shared with others."""
     sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By side its model's parameters, trainable parameters, bytes, and FLOPs per sample."""
+
+    @property
+    def left_out_text(self) -> str:
+        """How many sessions were left out and why the last was; empty where none."""
+        count = len(self.left_out)
+        plural = "s" if count > 1 else ""
+        return f"{count} session{plural} left out: {self.left_out[-1]}" if count else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +78,10 @@ class Progress:
     """What the last look found; None before the first."""
     so_far: Clocks | None
     """The same of all sessions, between looks too: to be shown, never to be decided by."""
+    left_out: int = 0
+    """Sessions that were left out."""
+    not_judged: str = ""
+    """Why this one is; empty where it counts."""
 
 
 class Tally:
@@ -79,6 +92,7 @@ class Tally:
         self._primary: Clock = primary
         self._found: dict[tuple[str, Clock], list[Session]] = {}
         self._void = False
+        self.left_out: list[str] = []
         self.clocks: Clocks | None = None
         self.sizes: dict[str, dict[str, Any]] = {}
 
@@ -103,9 +117,17 @@ class Tally:
         if self.sessions in LOOKS:
             self._look(LOOKS.index(self.sessions))
 
-    def progress(self, latest: Mapping[tuple[str, Clock], Session]) -> Progress:
-        so_far = self._judged(self._next_look) if self.sessions > 1 else None
-        return Progress(sessions=self.sessions, latest=latest, clocks=self.clocks, so_far=so_far)
+    def progress(
+        self, latest: Mapping[tuple[str, Clock], Session], not_judged: str = ""
+    ) -> Progress:
+        return Progress(
+            sessions=self.sessions,
+            latest=latest,
+            clocks=self.clocks,
+            so_far=self._judged(self._next_look) if self.sessions > 1 else None,
+            left_out=len(self.left_out),
+            not_judged=not_judged,
+        )
 
     @property
     def _next_look(self) -> int:
@@ -139,5 +161,6 @@ class Tally:
             reason=reason or (VOID if self._void else ""),
             out_of_time=out_of_time,
             void=self._void,
+            left_out=tuple(self.left_out),
             sizes=self.sizes,
         )

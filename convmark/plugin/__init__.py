@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from convmark.plugin.campaign import Campaign
 from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.replay import Measured
 from convmark.signals import Received, as_interrupts
+from convmark.suites import auto_name, refuse_untimed
 from convmark.text import plain_text
 
 _ONE_PROCESS = "cases that are measured side by side disturb each other"
@@ -33,6 +34,7 @@ _RESUME = "convmark_resume"
 _OPTIONS_KEY = pytest.StashKey[Options]()
 _CAMPAIGN_KEY = pytest.StashKey[Campaign]()
 _RECEIVED_KEY = pytest.StashKey[Received]()
+_EMPTY_KEY = pytest.StashKey[list[str]]()
 _COMPARISON_KEY = pytest.StashKey[bridge.Comparison]()
 
 
@@ -70,14 +72,10 @@ def pytest_configure(config: pytest.Config) -> None:
     }
     try:
         options = read(given, pyproject_settings(config.rootpath))
-        if options.batch_sizes == AUTO:
-            raise OptionError(
-                "--batch-sizes: auto is of `convmark run`; pytest collects its cases, sizes and "
-                "all, before it measures"
-            )
         if config.getoption(_dest("accuracy"), False):
             tasks = tuple(dict.fromkeys([*options.tasks, "accuracy"]))
             options = dataclasses.replace(options, tasks=tasks)
+        _check_search(options, config.stash[_COMPARISON_KEY])
         if options.cluster is not None:
             raise OptionError(
                 "--cluster: is of `convmark run`; pytest measures replicas in one process, got "
@@ -88,6 +86,18 @@ def pytest_configure(config: pytest.Config) -> None:
         _check_one_process(config)
     except ConvmarkError as error:
         raise pytest.UsageError(plain_text(str(error))) from None
+
+
+def _check_search(options: Options, comparison: bridge.Comparison) -> None:
+    """Refuse what cannot be had of batch sizes that are searched for."""
+    if options.batch_sizes != AUTO:
+        return
+    refuse_untimed(options, "--batch-sizes auto searches for")
+    if comparison.asked:
+        raise OptionError(
+            "--benchmark-compare: needs --batch-sizes in numbers, got auto: a search may choose "
+            "other sizes than the baseline has"
+        )
 
 
 def _check_resume(run: str | None) -> None:
@@ -121,7 +131,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         cases = suite.cases(options, _campaign(config).likely_devices())
     except ConvmarkError as error:
         raise pytest.UsageError(plain_text(str(error))) from None
-    metafunc.parametrize("measured", cases, indirect=True, ids=[case.name for case in cases])
+    names = [auto_name(case) if options.batch_sizes == AUTO else case.name for case in cases]
+    metafunc.parametrize("measured", cases, indirect=True, ids=names)
 
 
 def _campaign(config: pytest.Config) -> Campaign:
@@ -138,6 +149,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if empty:
         config.hook.pytest_deselected(items=empty)
         items[:] = [item for item in items if item not in empty]
+        config.stash[_EMPTY_KEY] = [_without_a_case(item) for item in empty]
+
+
+def _without_a_case(item: pytest.Item) -> str:
+    """Say that a suite has nothing to measure, and what would give it something."""
+    marker = item.get_closest_marker("convmark")
+    scaling = marker is not None and marker.args[0].scaling
+    hint = ": it measures two GPUs or more, or what --replicas says, such as 1,2" if scaling else ""
+    name = getattr(item, "originalname", None) or item.name
+    return f"convmark: {name} has no case here with these options{hint}"
+
+
+def pytest_report_collectionfinish(
+    config: pytest.Config, items: Sequence[pytest.Item]
+) -> list[str]:
+    """Say why nothing is left, where nothing is."""
+    return [] if items else config.stash.get(_EMPTY_KEY, [])
 
 
 def _is_marked(item: pytest.Item) -> bool:

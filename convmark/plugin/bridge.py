@@ -150,7 +150,8 @@ def prepare_replay(item: pytest.Item, case: Case, campaign: Campaign) -> None:
     if _session(item.config) is None:
         return
     clock = ReplayClock(campaign.step_times_s(case))
-    item.add_marker(pytest.mark.benchmark(timer=clock, group=case.group), append=False)
+    group = campaign.stands_for(case).group
+    item.add_marker(pytest.mark.benchmark(timer=clock, group=group), append=False)
 
 
 def progress_stream(config: pytest.Config) -> TextIO | None:

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from convmark.case import Case
 from convmark.errors import OptionError
+from convmark.option_values import AUTO
 from convmark.options import Options
 from convmark.plugin.likeness import comparability
 from convmark.plugin.replay import Measured
 from convmark.plugin.sections import sections
 
 if TYPE_CHECKING:
+    from convmark.auto_batch import Choice
     from convmark.beforehand import Beforehand
     from convmark.environment import Machine
     from convmark.facts import Facts
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from convmark.record import Record
     from convmark.result import Result
     from convmark.resume import Interrupted
+    from convmark.run import Observer
     from convmark.store import RunFile, Store
 
 __all__ = ["Campaign"]
@@ -64,6 +67,8 @@ class Campaign:
         self._before: Beforehand
         self._interrupted = False
         self._judgements: list[Judgement] = []
+        self._choices: list[Choice] = []
+        """What came of the search for each case's batch size, where sizes are searched for."""
 
     @property
     def machine(self) -> Machine:
@@ -202,7 +207,9 @@ class Campaign:
         cases = [case for case in self.cases if self.absent(case) is None]
         if not cases or self._interpreters is None:
             return
-        jobs = plan(cases, options.processes, options.seed, seeds=options.seeds)
+        searched = options.batch_sizes == AUTO
+        drawn = plan(cases, options.processes, options.seed, seeds=options.seeds)
+        jobs = None if searched else drawn
         commit = read_commit(self._folder, besides=[options.results.absolute()])
         earlier, hashed = self._earlier, plan_hash(cases, options)
         run = earlier.run_file.run if earlier else ""
@@ -219,7 +226,10 @@ class Campaign:
         ceilings = gather(cases, self._interpreters.answer, path, which=options.ceilings, say=say)
         self._run_file = self._run_file or self.store.create_run(machine.name)
         self._facts = replace(self._facts, run=self._run_file.run, ceilings=ceilings)
-        self._execute(jobs, stream)
+        if jobs is None:
+            self._search(cases, stream, say)
+        else:
+            self._execute(jobs, stream)
 
     def measure_more(self, cases: Sequence[Case], processes: int, stream: TextIO | None) -> None:
         """Give some cases more processes, their rows in the same run.
@@ -237,26 +247,49 @@ class Campaign:
         )
         self._execute(jobs, stream)
 
+    def _search(
+        self, cases: Sequence[Case], stream: TextIO | None, say: Callable[[str], None]
+    ) -> None:
+        """Find each case's batch sizes."""
+        from convmark.auto_batch import find_sizes
+
+        self._choices = find_sizes(
+            cases,
+            self._execute_beside,
+            self.options,
+            self._results,
+            say=say,
+            progress=lambda: self._shown(stream),
+        )
+
     def _execute(self, jobs: Sequence[Job], stream: TextIO | None) -> None:
-        from convmark import progress
         from convmark.resume import missing
+
+        with self._shown(stream) as shown:
+            self._execute_beside(missing(jobs, self.records), shown)
+
+    def _shown(self, stream: TextIO | None) -> Any:
+        from convmark import progress
+
+        guess_s = 2 * self.options.time_budget_s + 2
+        return progress.on(stream, guess_s) if stream is not None else progress.Silence()
+
+    def _execute_beside(self, jobs: Sequence[Job], observer: Observer) -> None:
+        """Measure the jobs, each row kept as it comes, and told to the observer."""
         from convmark.run import execute
 
         if self._interpreters is None or self._run_file is None:
             return
-        guess_s = 2 * self.options.time_budget_s + 2
-        shown = progress.on(stream, guess_s) if stream is not None else progress.Silence()
         try:
-            with shown:
-                execute(
-                    missing(jobs, self.records),
-                    self._interpreters,
-                    self.options,
-                    self._facts,
-                    self._run_file,
-                    shown,
-                    keep=self._results.append,
-                )
+            execute(
+                jobs,
+                self._interpreters,
+                self.options,
+                self._facts,
+                self._run_file,
+                observer,
+                keep=self._results.append,
+            )
         except KeyboardInterrupt:
             self._interrupted = True
             self.close()
@@ -264,19 +297,38 @@ class Campaign:
 
     def measured(self, case: Case) -> Measured:
         """Return the case's records, or, where measuring is disabled, run it once untimed."""
-        results = [result for result in self._results if result.case == case]
-        if results:
+        case = self.stands_for(case)
+        records = [row for row in self.records if row.case == case]
+        records += [row for row in self._search_failures(case) if row not in records]
+        if records:
             return Measured(
                 case=case,
-                records=[result.record for result in results],
+                records=records,
                 step_times_s=self.step_times_s(case),
                 path=self._run_file.path if self._run_file else None,
                 judgements=[found for found in self._judgements if found.case == case.name],
             )
         return Measured(case=case, smoke_error=self._smoke(case))
 
+    def stands_for(self, case: Case) -> Case:
+        """Return the case whose figures a test reports: at its best size, where that is sought."""
+        for choice in self._choices:
+            if case == choice.case and choice.found.best is not None:
+                return replace(case, batch_size=choice.found.best)
+        return case
+
+    def _search_failures(self, case: Case) -> list[Record]:
+        """Return the rows because of which a search for the case's size has not ended well."""
+        failed = [row for row in self.records if not row.measured]
+        for choice in self._choices:
+            if case == self.stands_for(choice.case):
+                sizes = choice.failed_sizes
+                return [row for row in failed if choice.is_of(row.case) and row.batch_size in sizes]
+        return []
+
     def step_times_s(self, case: Case) -> list[float]:
         """Return the steps of all the case's processes, in order, seconds."""
+        case = self.stands_for(case)
         return [
             seconds
             for result in self._results
@@ -333,7 +385,11 @@ class Campaign:
         if self._run_file is None:
             return []
         return sections(
-            self._run_file, self.records, self._judgements, interrupted=self._interrupted
+            self._run_file,
+            self.records,
+            self._judgements,
+            self._choices,
+            interrupted=self._interrupted,
         )
 
 

@@ -84,7 +84,6 @@ def judge(
     Raises:
         ConvmarkError: the history cannot be read, or the verdicts not be written.
     """
-    from convmark.judging.judgement import BUDGET_SPENT, SAME_COMMIT
     from convmark.judging.screen import EXTRA_PROCESSES
     from convmark.judging.verdict import conclude, flagged, review
 
@@ -96,9 +95,7 @@ def judge(
     unheard = [
         case
         for case in doubtful
-        if case.name in flagged(found)
-        and confirmations[case.name].decision is None
-        and confirmations[case.name].reason not in (SAME_COMMIT, BUDGET_SPENT)
+        if case.name in flagged(found) and not confirmations[case.name].settled
     ]
     if unheard:
         say(f"{_cases(unheard)} cannot be confirmed live: {EXTRA_PROCESSES} more processes each")
@@ -170,6 +167,7 @@ def _confirm(
             warm_up_s=options.time_budget_s,
             budget_s=budget_s,
             results=options.results.absolute(),
+            gpus=campaign.machine.gpus,
         ),
         time.monotonic,
         functools.partial(_say_progress, say),
@@ -195,9 +193,12 @@ def _anchor_of(baseline: Baseline, history: History, case: Case, origin: Origin)
 
 
 def _say_progress(say: Say, case: Case, progress: Progress) -> None:
-    """Show what each look has found."""
+    """Show what each look has found, and which sessions do not count."""
     from convmark.judging.confirm import LOOKS
 
+    if progress.not_judged:
+        say(f"{case.name}: a session is left out: {progress.not_judged}")
+        return
     sessions = progress.sessions
     if progress.clocks is None or sessions not in LOOKS:
         return

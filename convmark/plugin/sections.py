@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from convmark.auto_batch import Choice
     from convmark.judging.judgement import Judgement
     from convmark.record import Record
     from convmark.store import RunFile
@@ -17,16 +18,27 @@ def sections(
     run_file: RunFile,
     records: Sequence[Record],
     judgements: Sequence[Judgement],
+    choices: Sequence[Choice],
     *,
     interrupted: bool,
 ) -> list[tuple[str, str]]:
-    """Return the titles and texts."""
+    """Return the titles and texts.
+
+    Args:
+        choices: of the batch sizes, where these were searched for.
+    """
+    from convmark.report.cards import cards_table
     from convmark.report.scaling import scaling_table
     from convmark.report.summary import summary_table
     from convmark.run import kept
 
     text = f"{'interrupted; ' if interrupted else ''}{kept(run_file)}"
-    tables = [summary_table(records), scaling_table(records)] if records else []
+    made = (summary_table, cards_table, scaling_table)
+    tables = [table(records) for table in made] if records else []
+    if choices:
+        from convmark.auto_batch import choices_table
+
+        tables.insert(0, choices_table(choices, records))
     shown = [("convmark", "\n\n".join(filter(None, [*tables, text])))]
     if judgements:
         from convmark.report.verdicts import verdicts_report

@@ -6,13 +6,14 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from tabulate import tabulate
 
-from convmark.case import TIMED_TASKS, Case
+from convmark.case import BACKENDS, TIMED_TASKS, Case
 from convmark.record import Record, to_cell
 from convmark.report.markup import markdown_cell
 from convmark.report.sessions import change_text
@@ -24,6 +25,9 @@ __all__ = ["COLUMNS", "FORMS", "Cell", "across", "across_report"]
 
 COLUMNS = ("tensorflow", "keras", "python", "backend", "commit", "machine", "gpu", "driver")
 """The columns that a table may run over."""
+
+_AGELESS = ("backend", "machine", "gpu")
+"""Columns none of whose values is older than another: all are set beside the first."""
 
 FORMS = ("table", "markdown", "csv", "json")
 
@@ -47,35 +51,42 @@ class Cell:
     to_oldest: float | None
     """step time / that of the first value - 1; None for the first value."""
     to_previous: float | None
-    """step time / that of the value before - 1."""
+    """step time / that of the value before - 1; None where no value is older than another."""
 
 
 def across(records: Iterable[Record], column: str) -> list[Cell]:
-    """Return a cell per case and value, values in order of version; the newest run speaks.
+    """Return a cell per case and value; the newest run speaks.
+
+    Versions are in their order, commits in that of their first runs, backends in that of
+    `BACKENDS`, machines and GPUs in that of their names.
 
     Args:
         records: measured rows, in the order of their runs.
         column: one of `COLUMNS`.
     """
     newest: dict[tuple[str, str], list[Record]] = {}
+    first_seen: dict[str, int] = {}
     for record in records:
         value = str(getattr(record, column) or "")
         if not record.measured or not value or record.task not in TIMED_TASKS:
             continue
         key = (_name(record, column), value)
+        first_seen.setdefault(value, len(first_seen))
         if key in newest and newest[key][0].run != record.run:
             newest[key] = []
         newest.setdefault(key, []).append(record)
+    in_order: Callable[[str], Any] = _ORDERS.get(column, _order)
+    if column == "commit":
+        in_order = first_seen.__getitem__
     cells: list[Cell] = []
     for name in sorted({name for name, _ in newest}):
-        values = sorted((value for case, value in newest if case == name), key=_order)
+        values = sorted((value for case, value in newest if case == name), key=in_order)
         oldest_s = previous_s = None
         for value in values:
             rows = newest[name, value]
             step_s = _middle(rows, lambda row: row.step_time_p50_s)
-            cells.append(
-                _cell(name, value, rows, _change(step_s, oldest_s), _change(step_s, previous_s))
-            )
+            to_previous = None if column in _AGELESS else _change(step_s, previous_s)
+            cells.append(_cell(name, value, rows, _change(step_s, oldest_s), to_previous))
             oldest_s, previous_s = oldest_s or step_s, step_s or previous_s
     return cells
 
@@ -93,6 +104,17 @@ def _order(value: str) -> tuple[tuple[int, int | str], ...]:
     """Order 2.9 before 2.10, and names by their letters."""
     parts = re.findall(r"\d+|[^\d.]+", value)
     return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts)
+
+
+def _backend_order(value: str) -> int:
+    return BACKENDS.index(value) if value in BACKENDS else len(BACKENDS)
+
+
+_ORDERS: Mapping[str, Callable[[str], Any]] = {
+    "backend": _backend_order,
+    "machine": str,
+    "gpu": str,
+}
 
 
 def _cell(
@@ -144,8 +166,10 @@ def across_report(cells: Sequence[Cell], column: str, form: str = "table") -> st
         writer.writerow(names)
         writer.writerows([to_cell(getattr(cell, name)) for name in names] for cell in cells)
         return text.getvalue().rstrip("\n")
+    ageless = column in _AGELESS
+    changes = ("to the first",) if ageless else ("to the oldest", "to the one before")
     headers = (
-        *("case", column, "samples/s", "step p50", "spread", "to the oldest", "to the one before"),
+        *("case", column, "samples/s", "step p50", "spread", *changes),
         *("first step", "host peak", "parameters", "n"),
     )
     clean = markdown_cell if form == "markdown" else shown
@@ -160,7 +184,7 @@ def across_report(cells: Sequence[Cell], column: str, form: str = "table") -> st
                 seconds_text(cell.step_time_p50_s),
                 share_text(cell.step_time_spread),
                 change_text(cell.to_oldest),
-                change_text(cell.to_previous),
+                *([] if ageless else [change_text(cell.to_previous)]),
                 seconds_text(cell.time_to_first_step_s),
                 bytes_text(cell.peak_host_memory_bytes),
                 f"{cell.parameters:,}" if cell.parameters is not None else "",

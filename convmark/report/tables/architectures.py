@@ -16,6 +16,7 @@ __all__ = ["architectures", "pareto", "pareto_front", "setting"]
 _COLUMNS = (
     *("hardware", "model", "task", "batch_size", "precision", "jit", "replicas", "cluster"),
     *("threads", "backend", "throughput_samples_per_s", "step_time_p50_s", "spread"),
+    "input_bound_throughput_samples_per_s",
     *(
         "step_time_p99_s",
         "time_to_first_step_s",
@@ -60,7 +61,8 @@ def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
         "Of each case the newest run that measured it. Figures are medians over n fresh "
         "processes, the step time and its 99th percentile of each process's own; spread is half "
         "the range of the processes' medians over their median. p99 needs 1,000 steps. FLOPs are "
-        "2 x multiply-adds, forward, per sample; peak memory is above the process's baseline.",
+        "2 x multiply-adds, forward, per sample; peak memory is above the process's baseline. Fed "
+        "is the throughput of steps whose batches come from host memory.",
         [
             heading("hardware", "hardware"),
             heading("model", "model"),
@@ -68,6 +70,7 @@ def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
             heading("batch_size", "batch", "count"),
             heading("setting", "setting"),
             heading("throughput_samples_per_s", "samples/s", "rate"),
+            heading("input_bound_throughput_samples_per_s", "fed samples/s", "rate"),
             heading("step_time_p50_s", "step p50", "seconds"),
             heading("spread", "spread", "share"),
             heading("step_time_p99_s", "step p99", "seconds"),

@@ -66,7 +66,9 @@ def _of(row: Any) -> Iterator[tuple[str, str]]:
     if row.unsteady:
         yield "unsteady", f"{int(row.unsteady)} of {int(row.n)} processes"
     if throttled := text_of(row.throttled):
-        yield "throttled", f"clocks were lowered: {throttled}"
+        clock = getattr(row, "sm_clock_mhz", None)
+        reached = f", the multiprocessors' to {clock:.0f} MHz" if clock and clock == clock else ""
+        yield "throttled", f"clocks were lowered{reached}: {throttled}"
     if reason := text_of(getattr(row, "not_judged", None)):
         yield "not judged", reason
     if row.spread == row.spread and row.spread > WIDE_SPREAD:

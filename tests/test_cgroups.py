@@ -1,0 +1,68 @@
+"""The memory that a container leaves, from the files of both versions of cgroups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from convmark.cgroups import memory_left_bytes
+from convmark.environment import read_state
+
+GIB = 2**30
+NO_LIMIT = "9223372036854771712\n"
+"""What version 1 gives where there is no limit: the largest 64-bit number in whole pages."""
+
+
+def files(root: Path, texts: dict[str, str]) -> Path:
+    for name, text in texts.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+V2 = {"memory.max": f"{4 * GIB}\n", "memory.current": f"{GIB}\n"}
+V1 = {
+    "memory/memory.limit_in_bytes": f"{4 * GIB}\n",
+    "memory/memory.usage_in_bytes": f"{GIB}\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("membership", "texts", "left"),
+    [
+        ("0::/\n", V2, 3 * GIB),
+        ("0::/\n", {**V2, "memory.stat": f"anon 5\ninactive_file {GIB // 2}\n"}, 3.5 * GIB),
+        ("0::/\n", {**V2, "memory.max": "max\n"}, None),
+        ("0::/\n", {**V2, "memory.current": f"{5 * GIB}\n"}, 0),
+        ("0::/\n", {"memory.max": f"{GIB}\n"}, None),
+        ("0::/\n", {}, None),
+        ("0::/a/b\n", {**V2, "a/memory.max": f"{2 * GIB}\n", "a/memory.current": "0\n"}, 2 * GIB),
+        ("4:memory:/\n0::/\n", V1, 3 * GIB),
+        ("4:memory:/gone\n0::/\n", V1, 3 * GIB),
+        ("4:memory:/\n", {**V1, "memory/memory.stat":
+                          f"inactive_file 1\ntotal_inactive_file {GIB}\n"}, 4 * GIB),
+        ("9:cpu:/\n", V1, None),
+        ("nonsense", {"memory.max": "lots", "memory.current": "-1"}, None),
+    ],
+)  # fmt: skip
+def test_memory_is_what_the_strictest_cgroup_leaves(
+    tmp_path: Path, membership: str, texts: dict[str, str], left: float | None
+) -> None:
+    assert memory_left_bytes(membership, files(tmp_path, texts)) == left
+
+
+def test_without_a_limit_the_machine_s_memory_counts_and_with_one_the_lesser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Memory:
+        available = 2 * GIB
+
+    monkeypatch.setattr(psutil, "virtual_memory", Memory)
+    root = files(tmp_path, {"proc/self/cgroup": "4:memory:/\n"})
+    for text, available in ((NO_LIMIT, 2 * GIB), (f"{GIB + 4096}", 4096)):
+        files(root / "sys/fs/cgroup/memory", {"memory.limit_in_bytes": text,
+                                              "memory.usage_in_bytes": f"{GIB}"})  # fmt: skip
+        assert read_state(root=root).available_memory_bytes == available
