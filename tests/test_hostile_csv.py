@@ -37,6 +37,7 @@ from convmark.report.rows import _typed
 from convmark.store import HEADER, Store, StoreWarning, read_head, read_run, read_step_times
 
 MOST_S, MOST_BYTES = 1.0, 256 * 2**20
+"""Seconds are of CPU time where a reading waits for nobody: others may use the machine."""
 GIB = 2**30
 
 
@@ -71,9 +72,9 @@ def check_run(path: Path, data: bytes) -> bool:
     path.write_bytes(data)
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        began = time.perf_counter()
+        began = time.process_time()
         records, message = outcome(lambda: read_run(path))
-        seconds = time.perf_counter() - began
+        seconds = time.process_time() - began
     assert seconds < MOST_S
     typed = _typed(data)
     if records is None:
@@ -167,9 +168,9 @@ def test_the_tables_beside_the_runs_are_read_whole_or_refused_too(
     for _ in range(1_000):
         data = mutated(whole, rng)
         path.write_bytes(data)
-        began = time.perf_counter()
+        began = time.process_time()
         found, message = outcome(read)
-        assert time.perf_counter() - began < MOST_S
+        assert time.process_time() - began < MOST_S
         if found is None:
             assert is_one_line(message)
             assert re.match(rf"{re.escape(str(path))}:[0-9]+: ", message), message

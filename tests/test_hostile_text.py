@@ -39,7 +39,7 @@ from convmark.machine import read_machine
 from convmark.record import COLUMNS, Record
 from convmark.report.summary import summary_table
 from convmark.report.verdicts import verdicts_report
-from convmark.run import Job
+from convmark.run import Job, facts_of
 from convmark.store import HEADER, Store, read_run
 
 FORMULAS = (
@@ -378,13 +378,23 @@ def test_a_machine_with_such_a_cpu_has_a_plain_folder(text: str, tmp_path: Path)
     assert len(machine.name) <= 80
 
 
-def test_the_hosts_name_is_in_no_row_and_names_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_hosts_name_names_no_folder_and_is_inert_in_the_row_that_tells_it(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = read_machine(nvml=lambda: None)
-    hostile = "\x1b[31m../../x\n::error::y"
     for place in ("platform.node", "socket.gethostname", "socket.getfqdn"):
-        monkeypatch.setattr(place, lambda: hostile)
-    monkeypatch.setenv("HOSTNAME", hostile)
-    assert read_machine(nvml=lambda: None) == before
+        monkeypatch.setattr(place, lambda: text)
+    monkeypatch.setenv("HOSTNAME", text)
+    machine = read_machine(nvml=lambda: None)
+    assert machine == before
+    facts = facts_of("0001", machine, read_commit(tmp_path), {})
+    path = keep(Store(tmp_path / "results"), [process(node=facts.node)])
+    assert moves_nothing(path.read_text(encoding="utf-8"))
+    with path.open(encoding="utf-8", newline="") as file:
+        cell = next(csv.DictReader(file))["node"]
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert [row.node for row in read_run(path)] == [facts.node]
 
 
 def git(folder: Path, *arguments: str) -> str:

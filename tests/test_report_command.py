@@ -183,6 +183,11 @@ def test_what_is_no_price_is_refused(text: str) -> None:
         read_prices([text])
 
 
+def test_a_machine_has_one_price() -> None:
+    with pytest.raises(OptionError, match="--price: must name a machine once, got 'x' twice"):
+        read_prices(["x=1", "y=2", "x=3"])
+
+
 BAD = [
     (["--format", "xml"], "--format: must be one of html, markdown, terminal, csv, got 'xml'"),
     (["--format", "html"], "--format html: needs a file, give one by -o report.html"),

@@ -11,7 +11,7 @@ from convmark.errors import StoreError
 from convmark.fleet.part import Part, read_part, write_part
 from convmark.fleet.shard import Shard
 from convmark.record import Record
-from convmark.report.rows import run_files
+from convmark.report.runs import oldest_first, run_files
 from convmark.store import Store, read_run, read_step_times
 
 __all__ = ["Joined", "Source", "join", "joined", "missing", "sources"]
@@ -67,7 +67,8 @@ def sources(places: Sequence[Path], say: Callable[[str], None]) -> list[Source]:
         machine = records[0].machine or path.resolve().parent.name
         part = read_part(path)
         found.append(Source(path=path, machine=machine, records=records, part=part))
-    return sorted(found, key=lambda source: (source.records[0].started, str(source.path)))
+    order = oldest_first([(source.path, source.records[0].started) for source in found])
+    return [found[place] for place in order]
 
 
 def joined(found: Sequence[Source], there: Sequence[Source] = ()) -> list[Joined]:

@@ -10,9 +10,8 @@ import csv
 import functools
 import hashlib
 import io
-import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,12 +29,13 @@ from convmark.record import (
     from_cell,
     range_broken,
 )
-from convmark.store import HEADER, RUN_NAME, StoreWarning, read_run
+from convmark.report.runs import RunSource, labelled, oldest_first, run_files
+from convmark.store import HEADER, StoreWarning, read_run
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Rows", "RunSource", "read_rows", "run_files"]
+__all__ = ["Rows", "read_rows"]
 
 NOT_NEEDED = frozenset(
     {
@@ -61,15 +61,6 @@ _AXES = tuple(Case.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunSource:
-    """One run's file; its place in `Rows.runs` is the frame's column `source`."""
-
-    path: Path
-    label: str
-    """The run's name, with the folder before it where two runs of a machine share a name."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
     """All rows, and the files that they came from."""
 
@@ -78,36 +69,7 @@ class Rows:
     None for one; and `source`, `case`, `hardware` (machine and device), `framework` (name and
     version of what ran the step) and `measured`."""
     runs: tuple[RunSource, ...]
-
-
-def run_files(places: Sequence[Path]) -> list[Path]:
-    """Return the run files in results folders, machine folders or given by name, each once.
-
-    Raises:
-        StoreError: a place that is not there, or that holds no runs.
-    """
-    found: dict[Path, Path] = {}
-    for place in places:
-        try:
-            files = [place] if place.is_file() else sorted(_in_folder(place), key=_order)
-        except (OSError, ValueError):  # a name too long, or with a NUL
-            files = []
-        if not files:
-            there = os.path.isdir(place)
-            reason = "has no runs yet: convmark run" if there else "no such file or folder"
-            raise StoreError(f"{place}: {reason}")
-        for path in files:
-            found.setdefault(path.resolve(), path)
-    return list(found.values())
-
-
-def _in_folder(folder: Path) -> Iterator[Path]:
-    for pattern in ("*.csv", "*/*.csv"):
-        yield from (path for path in folder.glob(pattern) if RUN_NAME.fullmatch(path.stem))
-
-
-def _order(path: Path) -> tuple[str, int]:
-    return str(path.parent), int(path.stem)
+    """Oldest first, so that the highest `source` is the newest run."""
 
 
 def read_rows(places: Sequence[Path]) -> Rows:
@@ -137,7 +99,6 @@ def read_rows(places: Sequence[Path]) -> Rows:
             empty = empty or path
             _warn(f"{path}:1: holds no rows, left out")
             continue
-        part["source"] = np.full(len(part["status"]), len(paths))
         part["machine"] = [name or path.resolve().parent.name for name in part["machine"]]
         paths.append(path)
         parts.append(part)
@@ -145,9 +106,15 @@ def read_rows(places: Sequence[Path]) -> Rows:
         raise StoreError(f"{empty}:1: must hold the rows of a run after its header, it has none")
     if len(parts) == 1 and len(parts[0]["status"]) == 1:
         _warn(f"{paths[0]}:2: is the only row, so no spread can be told; try --processes 3")
+    order = oldest_first(
+        [(path, part["started"][0]) for path, part in zip(paths, parts, strict=True)]
+    )
+    paths, parts = [paths[place] for place in order], [parts[place] for place in order]
+    for place, part in enumerate(parts):
+        part["source"] = np.full(len(part["status"]), place)
     columns: dict[str, Any] = {name: _joined(parts, name) for name in parts[0]}
     frame = pd.DataFrame({**columns, **_names(columns)}, copy=False)
-    return Rows(frame=frame, runs=_sources(paths, [part["machine"][0] for part in parts]))
+    return Rows(frame=frame, runs=labelled(paths, [part["machine"][0] for part in parts]))
 
 
 def _warn(text: str) -> None:
@@ -311,19 +278,3 @@ def _case_name(*values: Any) -> str:
 @functools.cache
 def _hardware(machine: str, device: str) -> str:
     return f"{machine} {device}"
-
-
-def _sources(paths: Sequence[Path], machines: Iterable[str]) -> tuple[RunSource, ...]:
-    pairs = list(zip(paths, machines, strict=True))
-    counts: dict[tuple[str, str], int] = {}
-    for path, machine in pairs:
-        counts[machine, path.stem] = counts.get((machine, path.stem), 0) + 1
-    return tuple(
-        RunSource(
-            path=path,
-            label=path.stem
-            if counts[machine, path.stem] == 1
-            else f"{path.resolve().parent.parent.name}/{path.stem}",
-        )
-        for path, machine in pairs
-    )
