@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
         """End with the conventional status; what is printed is one line."""
         for word in message.split():
             if word.startswith("--"):
-                name = word.partition("=")[0]
+                name = word.partition("=")[0].rstrip(":")
                 near = difflib.get_close_matches(name, self._option_string_actions, n=1)
                 if near and near[0] != name:
                     message += f"; did you mean {near[0]}?"

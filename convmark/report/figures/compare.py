@@ -51,8 +51,8 @@ def hardware_figure(table: Table) -> Figure | None:
     ]
     if has(table, "low", "high"):
         ends = {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}}
-        encoding = {**ends, "color": {**colours["color"], "legend": None}}  # the points have it
-        layers.insert(1, {"mark": {"type": "rule"}, "encoding": encoding})
+        # grey: coloured as the points are, colour and shape would have a legend each
+        layers.insert(1, {"mark": {"type": "rule", "color": GREY}, "encoding": ends})
     spec = {
         "height": {"step": _ROW},
         "usermeta": {"lines": ["model", "task", "batch_size", "setting"]},
