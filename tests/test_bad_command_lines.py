@@ -272,6 +272,7 @@ def test_a_bad_command_line_is_one_line_on_standard_error_and_exit_2(
     assert line.isprintable()
     assert line.startswith("convmark")
     assert said in line
+    assert not line.endswith(f"did you mean {line.partition('argument ')[2].partition(':')[0]}?")
     after = sorted(path for path in folder.rglob("*") if "cache" not in path.parts)
     assert after == before  # nothing is made of what was refused
 
