@@ -95,7 +95,7 @@ def check_run(path: Path, data: bytes) -> bool:
     )
     if typed is not None:
         assert typed["batch_size"].tolist() == [row.batch_size for row in records]
-        assert typed["model"] == [row.model for row in records]
+        assert typed["model"].tolist() == [row.model for row in records]
     again = io.StringIO()
     csv.writer(again, lineterminator="\n").writerows([HEADER, *map(to_cells, records)])
     path.write_text(again.getvalue(), encoding="utf-8")

@@ -25,7 +25,6 @@ from convmark.record import (
     MEASURED,
     SCHEMA_VERSION,
     STATUSES,
-    Column,
     from_cell,
     range_broken,
 )
@@ -99,7 +98,9 @@ def read_rows(places: Sequence[Path]) -> Rows:
             empty = empty or path
             _warn(f"{path}:1: holds no rows, left out")
             continue
-        part["machine"] = [name or path.resolve().parent.name for name in part["machine"]]
+        if not all(part["machine"]):
+            folder = path.resolve().parent.name
+            part["machine"] = [name or folder for name in part["machine"]]
         paths.append(path)
         parts.append(part)
     if not parts:
@@ -155,33 +156,31 @@ def _typed(data: bytes) -> dict[str, Any] | None:
             return None
         for axes in set(zip(*(cells[HEADER.index(name)] for name in _AXES), strict=True)):
             _case_name(*axes)
-        held = [_values(column, cells[place]) for place, column in enumerate(COLUMNS)]
+        held = [_values(place, column) for place, column in enumerate(cells)]
         return {COLUMNS[place].name: held[place] for place in _TAKEN}
     except (ValueError, ArithmeticError, CaseError, csv.Error):
         return None
 
 
-def _values(column: Column, cells: Sequence[str]) -> Any:
-    """Return a column's values.
+def _values(place: int, cells: Sequence[str]) -> np.ndarray[Any, Any]:
+    """Return the values of the column at a place of the header.
 
     Raises:
         ValueError: a cell breaks its column's rule.
     """
+    if cells and cells.count(cells[0]) == len(cells):  # a fact of the whole run, as most are
+        return _repeated(place, cells[0], len(cells))
+    column = COLUMNS[place]
     if column.required and "" in cells:
         raise ValueError("must not be empty")
-    if cells and cells.count(cells[0]) == len(cells):  # a fact of the whole run, as most are
-        return _repeated(column, cells[0], len(cells))
-    if column.type is str:
-        known = {cell: _text(column, cell) for cell in set(cells)}
-        return [known[cell] for cell in cells]
-    if column.type is bool:
-        known_flags = {cell: from_cell(column, cell) for cell in set(cells)}
-        return [known_flags[cell] for cell in cells]
+    if column.type in (str, bool):
+        known = {cell: _value(place, cell) for cell in set(cells)}
+        return np.array([known[cell] for cell in cells], dtype=object)
     numbers = np.array([column.type(cell) if cell else np.nan for cell in cells], np.float64)
     finite = numbers[np.isfinite(numbers)]
     if len(finite) != sum(map(bool, cells)):
         raise ValueError("must be finite")
-    if max(map(len, cells)) > MOST_NUMBER:
+    if max(map(len, cells), default=0) > MOST_NUMBER:
         raise ValueError("must be a number of so many characters")
     together = "".join(cells)
     if not (together.isascii() and together.isprintable()) or "_" in together or " " in together:
@@ -193,25 +192,26 @@ def _values(column: Column, cells: Sequence[str]) -> Any:
     return numbers
 
 
-def _repeated(column: Column, cell: str, times: int) -> Any:
-    """Return a column of one value."""
-    if column.type is str:
-        return [_text(column, cell)] * times
-    value = from_cell(column, cell)
-    if column.type is bool:
-        return [value] * times
+@functools.lru_cache(maxsize=4096)
+def _repeated(place: int, cell: str, times: int) -> np.ndarray[Any, Any]:
+    """Return a column of one value; the same array for the same cell, which nobody writes to."""
+    column, value = COLUMNS[place], _value(place, cell)
+    if column.type in (str, bool):
+        return np.full(times, value, dtype=object)
     if value is not None and range_broken(column, value):
         raise ValueError("must be in its range")
     return np.full(times, np.nan if value is None else value, np.float64)
 
 
 @functools.lru_cache(maxsize=65536)
-def _text(column: Column, cell: str) -> str | None:
-    """Return a text, the same object for the same cell; a status must be one that there is."""
+def _value(place: int, cell: str) -> Any:
+    """Return a cell's value, the same object for the same cell; a status must be one there is."""
+    column = COLUMNS[place]
+    if column.required and not cell:
+        raise ValueError("must not be empty")
     if column.name == "status" and cell not in STATUSES:
         raise ValueError("must be a status")
-    value: str | None = from_cell(column, cell)
-    return value
+    return from_cell(column, cell)
 
 
 def _from_records(path: Path) -> dict[str, Any]:
