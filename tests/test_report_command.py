@@ -9,7 +9,6 @@ import json
 import re
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +197,10 @@ BAD = [
     (["nowhere"], "nowhere: no such file or folder"),
     (["empty"], "empty: has no runs yet: convmark run"),
     (["header.csv"], "header.csv:1: must hold the rows of a run after its header, it has none"),
+    (["nothing.csv"], "nothing.csv:1: must hold a run's rows, it is empty"),
+    (["--format", "csv", "header.csv"], "header.csv:1: must hold the rows of a run after its"),
+    (["--format", "markdown", "later.csv"], "later.csv:3: must be of schema"),
+    (["-o", "r.html", "--style", "applications", "later.csv"], "later.csv:3: must be of schema"),
     (["other.csv"], "other.csv:1: must have the columns of schema"),
     (["results", "other.csv"], "other.csv:1: must have the columns of schema"),
     (["later.csv"], "later.csv:3: must be of schema"),
@@ -213,15 +216,14 @@ def test_bad_input_is_one_line_and_exit_2(
     lines = path.read_text().splitlines()
     (folder / "empty").mkdir()
     Path("header.csv").write_text(",".join(HEADER) + "\n")
+    Path("nothing.csv").write_text("")
     Path("other.csv").write_text("schema\nx\n")
     mixed = [*lines[:2], lines[2].replace(lines[2].split(",")[0] + ",", "99,", 1)]
     Path("later.csv").write_text("\n".join(mixed) + "\n")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert main(["report", *arguments]) == 2
+    assert main(["report", *arguments]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
-    line = shown.err.splitlines()[-1]
+    (line,) = shown.err.splitlines()
     assert line.startswith(f"convmark report: {message}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from pathlib import Path
 
 import pytest
@@ -185,10 +186,13 @@ def test_nothing_to_read_is_one_line(results: Path) -> None:
     with pytest.raises(StoreError, match="nowhere: no such file or folder"):
         read_rows([results / "nowhere"])
     (results / "0001.csv").write_text(",".join(HEADER) + "\n")
-    with (
-        pytest.warns(StoreWarning, match="holds no rows"),
-        pytest.raises(StoreError, match=r"0001.csv:1: must hold the rows of a run"),
-    ):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(StoreError, match=r"0001.csv:1: must hold the rows of a run"):
+            read_rows([results])
+    assert not said  # the refusal is the one line
+    (results / "0001.csv").write_text("")
+    with pytest.raises(StoreError, match=r"0001.csv:1: must hold a run's rows, it is empty"):
         read_rows([results])
     (results / "0001.csv").write_text("other,columns\n1,2\n")
     with pytest.raises(StoreError, match=r"0001.csv:1: must have the columns of schema"):

@@ -86,7 +86,7 @@ def read_rows(places: Sequence[Path]) -> Rows:
     parts: list[dict[str, Any]] = []
     paths: list[Path] = []
     seen: dict[bytes, Path] = {}
-    empty = None
+    empty: list[Path] = []
     for path in run_files(places):
         data = _bytes(path)
         first = seen.setdefault(hashlib.sha256(data).digest(), path) if data else path
@@ -95,8 +95,7 @@ def read_rows(places: Sequence[Path]) -> Rows:
             continue
         part = (_typed(data) if data else None) or _from_records(path)
         if not len(part["status"]):
-            empty = empty or path
-            _warn(f"{path}:1: holds no rows, left out")
+            empty.append(path)
             continue
         if not all(part["machine"]):
             folder = path.resolve().parent.name
@@ -104,7 +103,9 @@ def read_rows(places: Sequence[Path]) -> Rows:
         paths.append(path)
         parts.append(part)
     if not parts:
-        raise StoreError(f"{empty}:1: must hold the rows of a run after its header, it has none")
+        raise StoreError(f"{empty[0]}:1: must hold the rows of a run after its header, it has none")
+    for path in empty:
+        _warn(f"{path}:1: holds no rows, left out")
     if len(parts) == 1 and len(parts[0]["status"]) == 1:
         _warn(f"{paths[0]}:2: is the only row, so no spread can be told; try --processes 3")
     order = oldest_first(
