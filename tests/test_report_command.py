@@ -9,11 +9,13 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from report_rows import HOSTILE, SLOW, keep_run, measured, results_of_two_machines, suite
+from rich_rows import rich_results
 
 from convmark.cli import main
 from convmark.errors import OptionError
@@ -87,10 +89,11 @@ def page_of(path: Path) -> Cells:
     return cells
 
 
+@pytest.mark.parametrize("write", [results_of_two_machines, rich_results])
 def test_every_number_of_the_page_is_that_of_the_csv(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    write: Callable[[Path], Path], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    results_of_two_machines(folder)
+    write(folder)
     assert main(["report", "-o", "report.html", "--price", f"{SLOW}=2.5"]) == 0
     expected = values_of_csv(printed(capsys, "--format", "csv", "--price", f"{SLOW}=2.5"))
     page = page_of(folder / "report.html")
