@@ -1,5 +1,6 @@
 """What all tests share: warnings are errors here, though not in a user's benchmark session."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -34,4 +35,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # sessions that tests start are not this one's part, though pytest-benchmark takes them for it
+    os.environ.pop("PYTEST_XDIST_WORKER", None)
     config.addinivalue_line("filterwarnings", "error")

@@ -234,6 +234,21 @@ def test_no_change_between_the_ends_is_said_and_exits_1(
     assert capsys.readouterr().out.startswith("no change larger than 5 % between 2.16.2 and 2.21.0")
 
 
+@pytest.mark.parametrize(
+    ("threads", "said"),
+    [("1", "an idle machine, or with a larger"), ("2", "an idle machine, with --threads 1, or")],
+)
+def test_a_change_near_the_threshold_is_inconclusive_with_what_to_try(
+    folder: Path, capsys: pytest.CaptureFixture[str], threads: str, said: str
+) -> None:
+    Interpreter.speeds = dict.fromkeys(VERSIONS[3:], 1.04)
+    ends = ["--good", "2.16.2", "--bad", "2.21.0"]
+    assert main([*BISECT, *ends, "--threads", threads]) == 1
+    answer = capsys.readouterr().out
+    assert answer.startswith("inconclusive: between 2.16.2 and 2.21.0, among 2.17.0, ")
+    assert said in answer
+
+
 def test_an_end_that_is_no_release_names_those_that_are(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

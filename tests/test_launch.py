@@ -436,6 +436,19 @@ def test_an_interpreter_that_serves_all_itself_is_replaced_when_it_goes_wrong(
         assert workplace.worker(interpreter) != first
 
 
+@pytest.mark.parametrize("isolation", ["fork", "spawn"])
+def test_no_file_is_left_in_the_temporary_folder(
+    isolation: str, workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # this process's, where logs are kept
+    own = Workplace(workplace.folder, {**workplace.environ, "TMPDIR": str(tmp_path)})
+    with own.interpreter(isolation=isolation) as interpreter:
+        assert interpreter.answer(measured("conv_layer", task="train")).status == "ok"
+        made = {path.name for path in tmp_path.rglob("*.py")}
+        assert made  # by TensorFlow, which removes them in exit handlers that no worker comes to
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_no_process_is_left_after_close(workplace: Workplace) -> None:
     before = descendants()
     interpreter = workplace.interpreter()

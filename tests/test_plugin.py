@@ -262,6 +262,19 @@ def test_a_bad_option_is_one_line_and_exit_4_before_anything_is_measured(
     assert saved(pytester) == []
 
 
+def test_cases_are_not_measured_side_by_side(run: Run, pytester: pytest.Pytester) -> None:
+    pytest.importorskip("xdist", reason="needs pytest-xdist")
+    result = run("-n", "2")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: -n: cases that are measured side by side*, got 2*"])
+    (pytester.path / "bench").rename(pytester.path / "speed")
+    elsewhere = pytester.runpytest_subprocess("speed", "-n", "2")
+    assert elsewhere.ret == 1
+    elsewhere.assert_outcomes(errors=2)
+    elsewhere.stdout.fnmatch_lines(["*disturb each other: leave out -n*"])
+    assert saved(pytester) == []
+
+
 def test_options_come_from_pyproject_too(run: Run, pytester: pytest.Pytester) -> None:
     (pytester.path / "pyproject.toml").write_text(
         '[tool.pytest.ini_options]\n[tool.convmark]\nprocesses = 1\nmodels = ["lenet5"]\n'

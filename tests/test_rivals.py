@@ -81,11 +81,12 @@ def _spin(until: float) -> None:
 
 @pytest.mark.skipif(usage() is None, reason="the kernel does not tell CPU times in /proc/stat")
 def test_ones_own_work_is_not_a_rivals_and_a_rivals_is() -> None:
-    """The machine may be busy with other things, so the two are compared and nothing is exact."""
+    """The machine may be busy with other things, which have what this process did not get."""
     cpus = len(os.sched_getaffinity(0))
-    before = usage()
-    _spin(time.monotonic() + 0.5)
+    before, began_s, own_s = usage(), time.monotonic(), time.process_time()
+    _spin(began_s + 0.5)
     alone = other_cpu_share(before, usage())
+    own_share = (time.process_time() - own_s) / (time.monotonic() - began_s) / cpus
     rival = multiprocessing.get_context("fork").Process(
         target=_spin, args=(time.monotonic() + 1.5,), daemon=True
     )
@@ -97,4 +98,4 @@ def test_ones_own_work_is_not_a_rivals_and_a_rivals_is() -> None:
     assert alone is not None
     assert beside is not None
     assert beside > 0.5 / cpus
-    assert alone <= 1 - 0.5 / cpus
+    assert alone <= 1 - own_share + 0.1

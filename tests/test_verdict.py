@@ -123,6 +123,14 @@ def test_an_interval_too_wide_is_inconclusive_with_what_to_try() -> None:
     )
 
 
+def test_what_to_try_counts_the_processes_that_are_not_judged_too() -> None:
+    steady, unsteady = run_of("0002", 0.02, 0.02)
+    now = [steady, replace(unsteady, status="unsteady")]
+    found = judged(now, run_of("0001", 0.0, 0.0))["step_time"]
+    assert found.verdict == "inconclusive"
+    assert "try --processes 4, " in found.note
+
+
 def test_noise_within_the_processes_asks_for_a_longer_time_budget() -> None:
     now = run_of("0011", 0.02, 0.02, paired_log_ratio_se=0.05, threads="2")
     found = judged(now, *quiet(threads="2"))["step_time"]

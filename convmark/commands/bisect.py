@@ -60,7 +60,7 @@ def bisect(
     steps = _Steps(options, side_of, threshold)
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
         found = narrow(candidates, steps.compare, math.log1p(threshold))
-    print(_answer(found, threshold))
+    print(_answer(found, threshold, options.threads))
     return found.verdict == "found"
 
 
@@ -158,7 +158,7 @@ def _change(row: VerdictRow) -> Change | None:
     )
 
 
-def _answer(found: Found[str], threshold: float) -> str:
+def _answer(found: Found[str], threshold: float, threads: str) -> str:
     limit = f"{100 * threshold:g} %"
     ends = f"{found.last_good} and {found.first_bad}"
     seen = found.change or found.whole
@@ -168,9 +168,10 @@ def _answer(found: Found[str], threshold: float) -> str:
     if found.verdict == "no change":
         return f"no change larger than {limit} between {ends}{change}"
     left = f", among {', '.join(found.between)}" if found.between else ""
+    fewer = "" if threads == "1" else ", with --threads 1"
     return (
-        f"inconclusive: between {ends}{left}{change}; try it on an idle machine, with "
-        "--threads 1, or with a larger --threshold"
+        f"inconclusive: between {ends}{left}{change}; try it on an idle machine{fewer}, or with a "
+        "larger --threshold"
     )
 
 

@@ -58,6 +58,7 @@ class StepTime:
     own_error: float
     """What the processes' own errors add to this run's mean."""
     processes: int
+    """The case's, judged or not: what `--processes` was."""
     threads_free: bool
     """Whether the threads were the framework's own choice, on a CPU."""
 
@@ -107,7 +108,7 @@ def screened(
 
     Args:
         cpu: pairs by CPU time, of cases with one thread.
-        rows: the rows of this run by case.
+        rows: the rows of this run by case, those too that are not judged.
     """
     by_wall, by_cpu = _screenings(wall), _screenings(cpu)
     found = {}
@@ -120,7 +121,7 @@ def screened(
             load_now=_mean_load(now),
             load_before=_mean_load(before),
             own_error=sum(process.error**2 for process in now) ** 0.5 / len(now),
-            processes=len(now),
+            processes=len(rows[name]),
             threads_free=first.threads == "default" and first.device == "cpu",
         )
     return found

@@ -61,7 +61,7 @@ def review(records: Sequence[Record], history: History) -> Review:
             by_cpu = pairs(now, [earlier[place] for place in found.chosen], cpu=True)
             if now[0].threads == "1" and now[0].device == "cpu" and by_cpu is not None:
                 cpu[name] = by_cpu
-    steps = screened(wall, cpu, rows)
+    steps = screened(wall, cpu, every)
     cases = {}
     for name, group in every.items():
         earlier = history.cases[name].runs

@@ -83,9 +83,11 @@ class Follower:
         """Take events until the worker has ended, is silent for too long or writes what is none.
 
         The end of the pipe is not enough: a process that the model started may hold it open.
-        With `until`, stop at the event of that name and return it: a worker that waits for a
-        command writes nothing beyond it.
+        With `until`, stop at the first event of that name that was not returned yet, and return
+        it; what came together with it is kept for the next call.
         """
+        if (found := self._awaited(until)) is not None:
+            return found
         ended = worker.wait(0) is not None
         while True:
             sources: list[Any] = [worker.events_fd] if ended else [worker.events_fd, worker.control]
@@ -111,8 +113,14 @@ class Follower:
                 self._violation = self._violation or "the worker wrote an endless line"
                 worker.end()
                 return None
-            if until and lines and self._events[-1]["event"] == until:
-                return self._events.pop()
+            if lines and (found := self._awaited(until)) is not None:
+                return found
+
+    def _awaited(self, name: str) -> dict[str, Any] | None:
+        for place, event in enumerate(self._events):
+            if name and event["event"] == name:
+                return self._events.pop(place)
+        return None
 
     def _silence(self) -> str:
         last = self._events[-1] if self._events else {"event": "start"}

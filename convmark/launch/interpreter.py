@@ -88,7 +88,11 @@ class Interpreter:
         self._environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         self._environ |= _VARIABLES[backend]
         self._numbers = itertools.count(1)
-        self._logs = tempfile.TemporaryDirectory(prefix="convmark-")
+        self._folder = tempfile.TemporaryDirectory(prefix="convmark-")
+        # a worker is ended without its exit handlers, which would remove what TensorFlow has there
+        temporary = Path(self._folder.name) / "tmp"
+        temporary.mkdir()
+        self._environ["TMPDIR"] = str(temporary)
         self._server: Server | None = None
         self._losses = 0
         """Serving processes lost since one last served to the end."""
@@ -105,9 +109,9 @@ class Interpreter:
         self.close()
 
     def close(self) -> None:
-        """End every process of this interpreter and remove the logs; harmless when done twice."""
+        """End every process of this interpreter and remove its files; harmless when done twice."""
         self._drop_server()
-        self._logs.cleanup()
+        self._folder.cleanup()
 
     def start(self) -> float:
         """Start the serving process where the isolation keeps one; return its seconds.
@@ -155,7 +159,7 @@ class Interpreter:
         number = next(self._numbers)
         self.start()
         server = self._server or self._new_server()
-        log = Path(self._logs.name) / f"{number}.log"
+        log = Path(self._folder.name) / f"{number}.log"
         full_request = {**self._addressed(request, number), "commands": True}
         follower = Follower(lambda event: None, time.perf_counter(), self._time_limit_s)
         try:
@@ -174,7 +178,7 @@ class Interpreter:
         return {**request, "id": number, "one_gpu": alone(device, self._environ)}
 
     def _new_server(self) -> Server:
-        log = Path(self._logs.name) / "server.log"
+        log = Path(self._folder.name) / "server.log"
         return Server(
             [self.python],
             settings={
@@ -197,7 +201,7 @@ class Interpreter:
     def _follow(
         self, server: Server, request: dict[str, Any], began: float, on_event: OnEvent
     ) -> Answer:
-        log = Path(self._logs.name) / f"{request['id']}.log"
+        log = Path(self._folder.name) / f"{request['id']}.log"
         follower = Follower(on_event, began, self._time_limit_s)
         shared = self.isolation == "none"
         try:

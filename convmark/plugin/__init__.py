@@ -26,6 +26,7 @@ from convmark.plugin.replay import Measured
 from convmark.signals import Received, as_interrupts
 from convmark.text import plain_text
 
+_ONE_PROCESS = "cases that are measured side by side disturb each other"
 _RESUME = "convmark_resume"
 _OPTIONS_KEY = pytest.StashKey[Options]()
 _CAMPAIGN_KEY = pytest.StashKey[Campaign]()
@@ -82,6 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
             )
         config.stash[_OPTIONS_KEY] = options
         _check_resume(config.getoption(_RESUME))
+        _check_one_process(config)
     except ConvmarkError as error:
         raise pytest.UsageError(plain_text(str(error))) from None
 
@@ -93,6 +95,13 @@ def _check_resume(run: str | None) -> None:
         raise OptionError(
             f"--resume: took {run!r} for a run's name; put the path first: pytest {run} --resume"
         )
+
+
+def _check_one_process(config: pytest.Config) -> None:
+    """Refuse suites to a session that pytest-xdist spreads over processes."""
+    processes = config.getoption("numprocesses", None)
+    if processes and _names_suites(config):
+        raise OptionError(f"-n: {_ONE_PROCESS}, got {processes}; leave it out")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -150,7 +159,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     items = _selected(session)
     config = session.config
-    if not items or config.option.collectonly:
+    if not items or config.option.collectonly or _is_one_of_several(config):
         return (yield)
     try:
         with as_interrupts() as received:
@@ -172,6 +181,11 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
     if received is not None and received.number is not None:
         session.exitstatus = received.status
     return found
+
+
+def _is_one_of_several(config: pytest.Config) -> bool:
+    """Whether this is a process of pytest-xdist's."""
+    return hasattr(config, "workerinput")
 
 
 def _stopped(session: pytest.Session) -> bool:
@@ -239,6 +253,8 @@ def _is_whole(config: pytest.Config) -> bool:
 def measured(request: pytest.FixtureRequest) -> Measured:
     """The records of this test's case; `measured.replay(benchmark)` reports them."""
     config = request.config
+    if _is_one_of_several(config):
+        pytest.fail(f"{_ONE_PROCESS}: leave out -n", pytrace=False)
     found = _campaign(config).measured(request.param)
     failures = functools.partial(config.stash[_COMPARISON_KEY].failures, config)
     return dataclasses.replace(found, failures=failures)
