@@ -17,7 +17,7 @@ from typing import Any, Literal
 from convmark.case import BACKENDS, ISOLATIONS, PRECISIONS, TASKS
 from convmark.cluster import Cluster, parse_cluster, with_index
 from convmark.errors import OptionError
-from convmark.text import is_plain
+from convmark.text import NUMBER, is_plain
 
 __all__ = ["AUTO", "OPTIONS", "Option", "Options", "nearest", "pyproject_settings", "read"]
 
@@ -224,7 +224,7 @@ def _devices(flag: str, text: str) -> tuple[str, ...]:
     words = _words(flag, text)
     for word in words:
         kind, _, index = word.partition(":")
-        if word not in ("cpu", "all") and not (kind == "gpu" and index.isdecimal()):
+        if word not in ("cpu", "all") and not (kind == "gpu" and NUMBER.fullmatch(index)):
             raise OptionError(
                 f"{flag}: unknown device {word!r}; a device is cpu, gpu:N (such as gpu:0) or all"
             )

@@ -13,6 +13,7 @@ from convmark.fleet.shard import Shard
 from convmark.record import Record
 from convmark.report.runs import oldest_first, run_files
 from convmark.store import Store, read_run, read_step_times
+from convmark.text import is_folder_name
 
 __all__ = ["Joined", "Source", "join", "joined", "missing", "sources"]
 
@@ -56,7 +57,7 @@ def sources(places: Sequence[Path], say: Callable[[str], None]) -> list[Source]:
     """Return the runs in the places, oldest first; a run without rows is left out, and said.
 
     Raises:
-        StoreError: a place has no runs, or a file does not fit.
+        StoreError: a place has no runs, a file does not fit, or its machine names no folder.
     """
     found = []
     for path in run_files(places):
@@ -65,6 +66,11 @@ def sources(places: Sequence[Path], say: Callable[[str], None]) -> list[Source]:
             say(f"{path}: holds no rows, left out")
             continue
         machine = records[0].machine or path.resolve().parent.name
+        if not is_folder_name(machine):
+            raise StoreError(
+                f"{path}:2: column 'machine' must be the name of a folder, for its runs are joined "
+                f"in one, got {machine!r}"
+            )
         part = read_part(path)
         found.append(Source(path=path, machine=machine, records=records, part=part))
     order = oldest_first([(source.path, source.records[0].started) for source in found])

@@ -25,6 +25,9 @@ __all__ = ["COLUMNS", "FORMS", "Cell", "across", "across_report"]
 COLUMNS = ("tensorflow", "keras", "python", "backend", "commit", "machine", "gpu", "driver")
 """The columns that a table may run over."""
 
+MOST_DIGITS = 18
+"""Of a part of a version that is taken for a number."""
+
 FORMS = ("table", "markdown", "csv", "json")
 
 
@@ -92,7 +95,10 @@ def _name(record: Record, column: str) -> str:
 def _order(value: str) -> tuple[tuple[int, int | str], ...]:
     """Order 2.9 before 2.10, and names by their letters."""
     parts = re.findall(r"\d+|[^\d.]+", value)
-    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts)
+    return tuple(
+        (0, int(part)) if part.isdecimal() and len(part) <= MOST_DIGITS else (1, part)
+        for part in parts
+    )
 
 
 def _cell(
