@@ -386,7 +386,7 @@ def test_a_hosts_name_names_no_folder_and_is_inert_in_the_row_that_tells_it(
     before = read_machine(nvml=lambda: None)
     for place in ("platform.node", "socket.gethostname", "socket.getfqdn"):
         monkeypatch.setattr(place, lambda: text)
-    monkeypatch.setenv("HOSTNAME", text)
+    monkeypatch.setenv("HOSTNAME", text.replace("\0", ""))
     machine = read_machine(nvml=lambda: None)
     assert machine == before
     facts = facts_of("0001", machine, read_commit(tmp_path), {})
