@@ -114,9 +114,10 @@ def read_rows(places: Sequence[Path]) -> Rows:
     paths, parts = [paths[place] for place in order], [parts[place] for place in order]
     for place, part in enumerate(parts):
         part["source"] = np.full(len(part["status"]), place)
-    columns: dict[str, Any] = {name: _joined(parts, name) for name in parts[0]}
+    machines = [part["machine"][0] for part in parts]
+    columns: dict[str, Any] = {name: _joined(parts, name) for name in list(parts[0])}
     frame = pd.DataFrame({**columns, **_names(columns)}, copy=False)
-    return Rows(frame=frame, runs=labelled(paths, [part["machine"][0] for part in parts]))
+    return Rows(frame=frame, runs=labelled(paths, machines))
 
 
 def _warn(text: str) -> None:
@@ -134,11 +135,11 @@ def _bytes(path: Path) -> bytes | None:
 
 
 def _joined(parts: Sequence[dict[str, Any]], name: str) -> np.ndarray[Any, Any]:
-    arrays = [
-        part[name] if isinstance(part[name], np.ndarray) else np.array(part[name], dtype=object)
-        for part in parts
-    ]
-    return np.concatenate(arrays)
+    """Take a column out of all parts, so that it is in memory once."""
+    taken = [part.pop(name) for part in parts]
+    return np.concatenate(
+        [one if isinstance(one, np.ndarray) else np.array(one, dtype=object) for one in taken]
+    )
 
 
 def _typed(data: bytes) -> dict[str, Any] | None:
