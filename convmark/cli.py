@@ -100,7 +100,11 @@ def _run(given: argparse.Namespace, options: Options) -> int:
 def _run_on_cluster(given: argparse.Namespace, options: Options) -> int:
     from convmark.commands.fleet import read_fleet, run
 
-    for flag, value in (("--shard", given.shard), ("--describe", given.describe)):
+    for flag, value in (
+        ("--shard", given.shard),
+        ("--shard-times", given.shard_times),
+        ("--describe", given.describe),
+    ):
         if value:
             raise OptionError(f"{flag}: must not be given with --ray")
     if given.resume:

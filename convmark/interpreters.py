@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Any
 
 from convmark import launch
+from convmark.inspection import inspect
 from convmark.launch import Answer
-from convmark.run import inspect
 
 __all__ = ["Interpreters"]
 

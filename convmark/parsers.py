@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from convmark import __version__
-from convmark.options import OPTIONS
+from convmark.option_table import OPTIONS
 from convmark.text import plain_text
 
 __all__ = ["EXIT_USAGE", "RESUME", "Parser", "parsers"]

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from convmark.plan import Job
 from convmark.record import Record
 from convmark.report.units import duration_text, seconds_text
-from convmark.run import Job
 from convmark.text import shown
 
 if TYPE_CHECKING:

@@ -17,7 +17,15 @@ from convmark.csvlines import csv_rows
 from convmark.errors import CaseError, StoreError
 from convmark.record import COLUMNS, SCHEMA_VERSION, Record, from_cells
 
-__all__ = ["HEADER", "StoreWarning", "head_cells", "read_cells", "read_head", "read_run"]
+__all__ = [
+    "HEADER",
+    "StoreWarning",
+    "head_cells",
+    "read_cells",
+    "read_head",
+    "read_run",
+    "read_schema",
+]
 
 HEADER = [column.name for column in COLUMNS]
 
@@ -71,6 +79,22 @@ def read_head(path: Path) -> Record | None:
     for line, cells in read_cells(path):
         return _record(path, line, cells)
     return None
+
+
+def read_schema(path: Path) -> int:
+    """Return the schema that a run's file was written in.
+
+    Raises:
+        StoreError: the file cannot be read, or has the columns of none.
+    """
+    try:
+        _, header = next(csv_rows(path), (0, [""]))
+    except FileNotFoundError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
+    schema = LAYOUTS.get(tuple(header))
+    if schema is None:
+        raise StoreError(_other_columns(path, header, []))
+    return schema
 
 
 def head_cells(path: Path) -> list[str] | None:
@@ -134,7 +158,7 @@ def _cells(
         if len(cells) != len(header):
             raise StoreError(f"{path}:{line}: must have {len(header)} cells, has {len(cells)}")
         if cells[0] != str(schema):
-            raise StoreError(f"{path}:{line}: {_other_schema(cells[0])}")
+            raise StoreError(f"{path}:{line}: {_other_schema(cells[0], schema)}")
         yield line, cells if schema == SCHEMA_VERSION else _lifted(header, cells)
         first = next(lines, None)
 
@@ -146,10 +170,15 @@ def _lifted(header: Sequence[str], cells: Sequence[str]) -> list[str]:
 
 
 def _other_columns(path: Path, header: Sequence[str], first: Sequence[str]) -> str:
-    if header[0] == "schema" and first and _is_later(first[0]):
-        return f"{path}:2: {_other_schema(first[0])}"
-    missing = [name for name in HEADER if name not in header]
-    unknown = [name for name in header if name not in HEADER]
+    """Say what differs from the columns of the schema that the first row says it is of."""
+    told = first[0] if first and header[0] == "schema" else ""
+    if _is_later(told):
+        return f"{path}:2: {_other_schema(told, SCHEMA_VERSION)}"
+    of_schema = {str(schema): columns for columns, schema in LAYOUTS.items()}
+    schema = told if told in of_schema else str(SCHEMA_VERSION)
+    columns = of_schema[schema]
+    missing = [name for name in columns if name not in header]
+    unknown = [name for name in header if name not in columns]
     twice = [name for name in header if header.count(name) > 1]
     detail = "the order of the columns differs"
     if missing:
@@ -158,14 +187,17 @@ def _other_columns(path: Path, header: Sequence[str], first: Sequence[str]) -> s
         detail = f"column {unknown[0][:40]!r} is unknown"
     elif twice:
         detail = f"column {twice[0]!r} is there twice"
-    return f"{path}:1: must have the columns of schema {SCHEMA_VERSION}: {detail}"
+    return f"{path}:1: must have the columns of schema {schema}: {detail}"
 
 
 def _is_later(schema: str) -> bool:
     return schema.isascii() and schema.isdecimal() and int(schema[:9]) > SCHEMA_VERSION
 
 
-def _other_schema(found: str) -> str:
-    known = f"schema {SCHEMA_VERSION}" if SCHEMA_VERSION == 1 else f"schema 1 to {SCHEMA_VERSION}"
-    advice = "; a later convmark wrote it: upgrade convmark to read it" if _is_later(found) else ""
-    return f"must be of {known}, got {found[:40]!r}{advice}"
+def _other_schema(found: str, schema: int) -> str:
+    if _is_later(found):
+        return (
+            f"must be of schema 1 to {SCHEMA_VERSION}, got {found[:40]!r}; a later convmark wrote "
+            "it: upgrade convmark to read it"
+        )
+    return f"must be of schema {schema}, whose columns the file has, got {found[:40]!r}"

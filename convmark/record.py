@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from convmark.case import Case
-from convmark.cells import MOST_DIGITS, Column, columns_of, fit_text, from_cell, to_cell
+from convmark.cells import Column, columns_of, fit_text, from_cell, to_cell
 from convmark.errors import StoreError
+from convmark.ranges import range_broken
 
 __all__ = [
     "COLUMNS",
@@ -26,12 +26,11 @@ __all__ = [
     "columns_of",
     "from_cell",
     "from_cells",
-    "range_broken",
     "to_cell",
     "to_cells",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 STATUSES = ("ok", "error", "out_of_memory", "timeout", "crashed", "unsteady")
 MEASURED = ("ok", "unsteady")
 """The statuses of rows that hold figures."""
@@ -50,8 +49,8 @@ _time = functools.partial(_column, "time")
 _memory = functools.partial(_column, "memory")
 _state = functools.partial(_column, "state")
 _check = functools.partial(_column, "check")
-_learning = functools.partial(_column, "learning")
-_waterfall = functools.partial(_column, "waterfall")
+_learning = functools.partial(_column, "learning", since=2)
+_waterfall = functools.partial(_column, "waterfall", since=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +65,10 @@ class Record:
     dirty: bool | None = _run("", "whether that folder had changes not in the commit")
     order: int = _run("", "place in the run's plan, from 1")
     plan: str | None = _run(
-        "", "hash of the cases, processes and seed asked for: --resume goes on with no other plan"
+        "",
+        "hash of the cases, processes and seed asked for: --resume goes on with no other plan; "
+        "of another node that took cases over, the first run's name too",
+        since=2,
     )
     process: int = _run("", "number of the case's process, from 1")
     processes: int | None = _run("", "fresh processes asked for per case")
@@ -75,7 +77,7 @@ class Record:
     )
     time_budget_s: float | None = _run("s", "seconds of timed rounds asked for")
     concurrent: bool | None = _run(
-        "", "whether other benchmark runs were allowed beside it (--allow-concurrent)"
+        "", "whether other benchmark runs were allowed beside it (--allow-concurrent)", since=2
     )
     status: str = _run("", "ok, unsteady (measured, but warm-up never settled), error, ...")
     error: str | None = _run("", "one line that says what went wrong")
@@ -93,7 +95,9 @@ class Record:
     )
     replicas: int = _case("", "copies of the model, one per device, GPUs from `device` on")
     cluster: str | None = _case(
-        "", "empty: replicas in one process; local: one each on the machine; hostsN: N machines"
+        "",
+        "empty: replicas in one process; local: one each on the machine; hostsN: N machines",
+        since=2,
     )
     threads: str = _case("", "intra-op and inter-op threads asked for, or default")
     input_shape: str | None = _case("", "one sample's shape, such as 28x28x1")
@@ -103,7 +107,7 @@ class Record:
 
     machine: str | None = _environment("", "fingerprint of the hardware, the results folder's name")
     node: str | None = _environment(
-        "", "host that measured it; nodes of one kind share the machine"
+        "", "host that measured it; nodes of one kind share the machine", since=2
     )
     cpu: str | None = _environment("", "CPU model")
     cores: int | None = _environment("", "logical CPUs that the run could use")
@@ -305,54 +309,6 @@ def _check_value(column: Column, value: Any) -> None:
         )
     if isinstance(value, (int, float)) and (rule := range_broken(column, value)):
         raise StoreError(f"column {column.name!r} {rule}, got {str(value)[:40]!r}")
-
-
-_QUANTILES = ("min", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "max", "mean")
-_WAYS = (
-    *("compiled_train", "fed_train", "train_on_batch", "fit"),
-    *("compiled_infer", "predict_on_batch", "predict"),
-)
-_GROUPS_OF_FIGURES = ("size", "time", "memory", "state", "learning", "waterfall")
-_ABOVE_ZERO = frozenset(
-    {
-        *(f"step_time_{name}_s" for name in _QUANTILES),
-        *("paired_step_time_p50_s", "reference_step_time_p50_s"),
-        *("throughput_samples_per_s", "input_bound_throughput_samples_per_s"),
-        *("batch_size", "replicas", "process"),
-        *(f"{way}_step_s" for way in _WAYS),
-        "epoch_time_s",
-    }
-)
-_LOGARITHMS = frozenset(
-    f"paired_log_ratio{clock}{error}" for clock in ("", "_cpu") for error in ("", "_se")
-)
-_MOST_LOGARITHM = 15
-"""A step a million times as long as the reference's, or as short."""
-_LEAST_FIGURE, _MOST_FIGURE = 1e-30, 1e30
-"""Ratios of them, their squares and their powers are still numbers."""
-
-
-def range_broken(column: Column, value: float) -> str:
-    """Return the rule of its range that a number breaks; what is not finite is written as absent.
-
-    Figures are divided, squared and taken to a power: a range that holds spares each of those a
-    check of its own.
-    """
-    if not math.isfinite(value):
-        return ""
-    if column.name in _ABOVE_ZERO and value <= 0:
-        return "must be above 0"
-    if column.name in _ABOVE_ZERO and value < _LEAST_FIGURE:
-        return f"must be at least {_LEAST_FIGURE:g}"
-    if column.name.endswith("_se") and value < 0:
-        return "must be at least 0"
-    if column.name in _LOGARITHMS and abs(value) > _MOST_LOGARITHM:
-        return f"must be a logarithm of at most {_MOST_LOGARITHM}"
-    if column.type is int and abs(value) >= 10**MOST_DIGITS:
-        return f"must have at most {MOST_DIGITS} digits"
-    if column.group in _GROUPS_OF_FIGURES and abs(value) > _MOST_FIGURE:
-        return f"must be at most {_MOST_FIGURE:g}"
-    return ""
 
 
 def to_cells(record: Record) -> list[str]:

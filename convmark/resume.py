@@ -19,23 +19,21 @@ from typing import Any
 from convmark import learning
 from convmark.case import Case
 from convmark.errors import OptionError, StoreError
+from convmark.facts import Facts, measurement_version, of_the_run, software
 from convmark.launch import INTERPRETER_LOST
-from convmark.options import AUTO, Options
-from convmark.record import Record
-from convmark.run import (
-    NOT_MEASURED,
-    Facts,
-    Job,
-    Result,
-    measurement_version,
-    of_the_run,
-    software,
-)
+from convmark.option_values import AUTO
+from convmark.options import Options
+from convmark.plan import Job
+from convmark.reading import read_schema
+from convmark.record import SCHEMA_VERSION, Record
+from convmark.result import Result
+from convmark.run import NOT_MEASURED
 from convmark.runfile import RunFile
 from convmark.store import Store, read_run, read_step_times
 
 __all__ = [
     "NEWEST",
+    "Columns",
     "Interrupted",
     "check",
     "expected",
@@ -215,6 +213,7 @@ def open_interrupted(store: Store, machine: str, name: str = NEWEST) -> Interrup
 
     Raises:
         StoreError: there is no such run, its file does not read, or another process writes it.
+        OptionError: its rows are of an earlier schema, which lack what is to be compared.
     """
     if name == NEWEST:
         runs = store.runs(machine)
@@ -226,6 +225,8 @@ def open_interrupted(store: Store, machine: str, name: str = NEWEST) -> Interrup
     run_file = RunFile.reopened(path)
     try:
         records = read_run(path)
+        if (schema := read_schema(path)) != SCHEMA_VERSION:
+            raise _refusal(path, "the schema", schema, SCHEMA_VERSION)
     except BaseException:
         run_file.close()
         raise

@@ -93,6 +93,15 @@ class Store:
                 f"--results: {folder} must be writable: {error.strerror or error}"
             ) from None
 
+    def machines(self) -> list[str]:
+        """Return the names of the machines that have runs, sorted."""
+        try:
+            with os.scandir(self.folder) as entries:
+                names = sorted(entry.name for entry in entries if entry.is_dir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [name for name in names if self.has_runs(name)]
+
     def runs(self, machine: str) -> list[Path]:
         """Return the machine's run files, oldest first by number."""
         folder = self.folder / machine

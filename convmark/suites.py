@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from convmark.batch_search import FIRST
 from convmark.case import TIMED_TASKS, Case, expand
 from convmark.errors import OptionError
-from convmark.options import AUTO, Options
+from convmark.option_values import AUTO
+from convmark.options import Options
 
 __all__ = [
     "ACCURACY",

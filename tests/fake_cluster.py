@@ -99,7 +99,10 @@ class FakeCluster:
             if name in self.cannot_prepare:
                 found[name] = ConvmarkError(self.cannot_prepare[name])
                 continue
-            found[name] = self._host(name).prepare()
+            try:
+                found[name] = self._host(name).prepare()
+            except ConvmarkError as error:
+                found[name] = error
         return found
 
     def begin(self, assignment: Assignment) -> None:

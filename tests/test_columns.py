@@ -30,7 +30,8 @@ def test_every_column_has_one_line_with_its_type_its_unit_and_its_meaning() -> N
         (line,) = [line for line in lines if line.startswith(f"| `{column.name}` ")]
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         empty = "never" if column.required else ""
-        assert cells[1:] == [column.type.__name__, column.unit, empty, column.meaning]
+        about = [column.type.__name__, column.unit, empty, str(column.since), column.meaning]
+        assert cells[1:] == about
 
 
 def test_each_group_has_one_table_in_the_order_of_the_columns() -> None:

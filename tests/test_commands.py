@@ -13,6 +13,7 @@ from test_verdicts_file import judgement
 
 from convmark.cli import main
 from convmark.judging.verdicts_file import append_verdicts, verdicts_path
+from convmark.record import SCHEMA_VERSION
 from convmark.store import Store
 
 LENET = "lenet5-train-cpu-b32-float32"
@@ -125,7 +126,10 @@ BAD = [
     (["compare", "0099", "0001"], "no run '0099'"),
     (["compare", "nowhere.csv"], "nowhere.csv: no such file; expected the CSV file of a run"),
     (["compare", "empty.csv", "0001"], "empty.csv:1: must hold a run's rows, it is empty"),
-    (["compare", "other.csv", "0001"], "other.csv:1: must have the columns of schema 1"),
+    (
+        ["compare", "other.csv", "0001"],
+        f"other.csv:1: must have the columns of schema {SCHEMA_VERSION}",
+    ),
     (["compare", "1", "2", "3"], "RUN: must be at most two, got 3"),
     (["compare", "--format", "xml"], "--format: must be one of table, markdown, json, github"),
     (["compare", "--machine", "xeon-3"], "no runs of 'xeon-3'; did you mean xeon-2?"),

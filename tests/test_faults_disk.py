@@ -21,7 +21,8 @@ from workers import happens
 
 from convmark.judging.history import accepted_history
 from convmark.options import read
-from convmark.run import execute, plan
+from convmark.plan import plan
+from convmark.run import execute
 from convmark.store import Store, read_run
 
 PLAN = ("--models", "lenet5,conv_layer", *FAST, "--processes", "3")

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,10 +181,41 @@ def test_of_a_kind_the_next_node_measures_where_the_first_cannot(
     assert "x does not measure: the framework is not installed" in capsys.readouterr().err
 
 
-def test_where_no_node_can_prepare_nothing_is_written(fleet: Fleet) -> None:
-    fleet("x", cannot_prepare={"x": "the framework is not installed"})
+def test_where_no_node_can_prepare_nothing_is_written(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet("x", "y", cannot_prepare={"x": "it has no framework", "y": "--models: no such model"})
     assert run() == 2
     assert not Path("results").exists()
+    *each, last = capsys.readouterr().err.splitlines()
+    assert each == [
+        "convmark run: x does not measure: it has no framework",
+        "convmark run: y does not measure: --models: no such model",
+    ]
+    assert last == ("convmark run: --ray: no node can measure what is asked for; each has said why")
+
+
+def test_what_no_node_can_measure_for_one_reason_is_one_line(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hot = Caution(subject="temperature", finding="CPU at 95", remedy="let it cool down")
+    fleet(abouts={name: about(name, cautions=(hot,)) for name in "abcde"})
+    assert run("--models", "lennet5") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        "convmark run: --ray: a, b, c and 2 more do not measure: --models: lennet5: no such model"
+    )
+
+
+def test_what_will_make_figures_of_nodes_unreliable_is_said_before_they_measure(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hot = Caution(subject="temperature", finding="CPU at 95", remedy="let it cool down")
+    fleet("a", abouts={name: about(name, cautions=(hot,)) for name in "bcdef"})
+    assert run() == 0
+    said = capsys.readouterr().err.splitlines()
+    line = "convmark run: b, c, d and 2 more: temperature: CPU at 95; let it cool down"
+    assert said.index(line) < min(place for place, text in enumerate(said) if "[1/6]" in text)
 
 
 # what goes wrong on the way
@@ -232,6 +263,30 @@ def test_a_measuring_process_that_ends_costs_its_job_alone(fleet: Fleet) -> None
     assert len(rows()) == 2 * CASES
 
 
+def test_a_node_measures_in_the_environment_that_is_named(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node itself finds or makes it: its path there is nothing that the caller can know."""
+    asked: list[tuple[Sequence[str], Sequence[str]]] = []
+    pythons: set[str] = set()
+
+    def of_the_node(named: Sequence[str], requirements: Sequence[str]) -> list[str]:
+        asked.append((named, requirements))
+        return ["/of/the/node/bin/python"]
+
+    class Noted(fake_worker.FakeInterpreter):
+        def __init__(self, python: str, **settings: Any) -> None:
+            super().__init__()
+            pythons.add(python)
+
+    monkeypatch.setattr("convmark.fleet.host.interpreters", of_the_node)
+    monkeypatch.setattr("convmark.launch.Interpreter", Noted)
+    fleet("x", "y")
+    assert run("--env", "tensorflow==2.12.1") == 0
+    assert asked == [((), ("tensorflow==2.12.1",))] * 2
+    assert pythons == {"/of/the/node/bin/python"}
+
+
 def test_nodes_on_one_host_take_turns(fleet: Fleet) -> None:
     twins = {name: about("h", boot="b") for name in ("aaaaaaaa1", "bbbbbbbb2")}
     cluster = fleet(abouts=twins)
@@ -255,65 +310,6 @@ def test_a_node_that_differs_from_its_kind_is_named(
     (line,) = [one for one in capsys.readouterr().out.splitlines() if "differs" in one]
     assert line.startswith("xeon-2 cpu: node c differs from its kind by +")
     assert line.endswith("3 cases, 6 processes")
-
-
-# going on
-
-
-def test_an_interrupted_run_keeps_its_rows_and_says_how_to_go_on(
-    fleet: Fleet, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fleet("x", "y", interrupt_after=5)
-    assert run() == 130
-    assert len(rows()) == 4
-    assert "interrupted; --resume goes on" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("per", ["node", "machine-kind"])
-def test_a_caller_that_comes_back_measures_only_what_is_missing(fleet: Fleet, per: str) -> None:
-    fleet("x", "y", interrupt_after=5)
-    assert run("--per", per) == 130
-    before = rows()
-    assert before
-    cluster = fleet("x", "y")
-    assert run("--per", per, "--resume") == 0
-    after = rows()
-    assert [row for row in after if row in before] == before
-    nodes = 2 if per == "node" else 1
-    assert len(after) == nodes * 2 * CASES
-    assert len(cluster.order) == len(after) - len(before)
-    assert len({row.run for row in after}) == nodes
-    assert set(Counter((row.node, row.case, row.process) for row in after).values()) == {1}
-
-
-def test_a_kind_goes_on_with_another_node_where_the_first_is_gone(fleet: Fleet) -> None:
-    """Cases that are whole stay; one that is half measured is measured whole by the other node."""
-    fleet("x", "y", interrupt_after=5)
-    assert run("--per", "machine-kind") == 130
-    before = Counter(row.case for row in rows())
-    assert Counter(before.values()) == {2: 2, 1: 1}
-    cluster = fleet("y")
-    assert run("--per", "machine-kind", "--resume") == 0
-    assert [(name, process) for name, _, process in cluster.order] == [("y", 1), ("y", 2)]
-
-
-def test_a_run_on_a_fleet_goes_on_only_with_the_same_options(
-    fleet: Fleet, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fleet("x", interrupt_after=3)
-    assert run() == 130
-    fleet("x")
-    assert run("--resume", "--time-budget", "3") == 2
-    assert "time budget s was 1.8, is 3.0" in capsys.readouterr().err
-
-
-def test_what_nobody_could_measure_is_measured_when_a_node_is_back(fleet: Fleet) -> None:
-    fleet("x", dies_at={"x": 5})
-    assert run() == 1
-    fleet("x")
-    assert run("--resume") == 0
-    assert len(rows()) == 2 * CASES
-    assert all(row.measured for row in rows())
 
 
 # the doctor

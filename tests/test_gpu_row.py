@@ -19,7 +19,9 @@ from convmark.case import Case
 from convmark.environment import read_machine
 from convmark.gpu.visible import choosing
 from convmark.options import read
-from convmark.run import Facts, Job, execute
+from convmark.facts import Facts
+from convmark.plan import Job
+from convmark.run import execute
 from convmark.store import Store, read_run
 
 class Slow:

@@ -16,7 +16,7 @@ from convmark.judging import history, shelf
 from convmark.judging.accepted import Acceptance, read_accepted
 from convmark.judging.comparability import comparability, difference
 from convmark.judging.history import accept, accepted_history, load, named_history, steady
-from convmark.record import Record
+from convmark.record import SCHEMA_VERSION, Record
 from convmark.store import Store, StoreWarning
 
 LENET = "lenet5-train-cpu-b32-float32"
@@ -217,8 +217,8 @@ def test_a_named_run_is_the_only_baseline(store: Store) -> None:
 
 BAD_FILES = [
     ("", "must hold a run's rows, it is empty"),
-    ("schema\nx\n", ":1: must have the columns of schema 1"),
-    ("schema\n2\n", ":2: must be of schema 1, got '2'; a later convmark wrote it"),
+    ("schema\nx\n", f":1: must have the columns of schema {SCHEMA_VERSION}"),
+    ("schema\n9\n", f":2: must be of schema 1 to {SCHEMA_VERSION}, got '9'; a later convmark"),
 ]
 
 

@@ -33,7 +33,7 @@ from convmark.errors import StoreError
 from convmark.judging.accepted import accept, read_accepted
 from convmark.judging.digest import digest_of
 from convmark.judging.verdicts_file import append_verdicts, read_verdicts, verdicts_path
-from convmark.record import COLUMNS, Record, to_cells
+from convmark.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
 from convmark.report.rows import _typed
 from convmark.store import HEADER, Store, StoreWarning, read_head, read_run, read_step_times
 
@@ -226,10 +226,13 @@ def test_a_later_schema_is_refused_kindly_though_its_columns_are_unknown(tmp_pat
     header, *rows = whole_file(path).decode().splitlines()
     path.write_text(f"{header},tomorrow\n" + "".join(f"7{row[1:]},x\n" for row in rows))
     assert refusal(path) == (
-        ":2: must be of schema 1, got '7'; a later convmark wrote it: upgrade convmark to read it"
+        f":2: must be of schema 1 to {SCHEMA_VERSION}, got '7'; a later convmark wrote it: upgrade "
+        "convmark to read it"
     )
     path.write_text(f"{header},tomorrow\n" + "".join(f"{row},x\n" for row in rows))
-    assert refusal(path) == ":1: must have the columns of schema 1: column 'tomorrow' is unknown"
+    assert refusal(path) == (
+        f":1: must have the columns of schema {SCHEMA_VERSION}: column 'tomorrow' is unknown"
+    )
 
 
 def test_an_earlier_schema_is_read_and_what_it_lacks_is_absent(
@@ -238,24 +241,27 @@ def test_an_earlier_schema_is_read_and_what_it_lacks_is_absent(
     path = tmp_path / "0001.csv"
     rows = list(csv.reader(io.StringIO(whole_file(path).decode())))
     expected = read_run(path)
-    # as if today's schema were the second, which brought these columns in
-    new = ("flags", "accuracy")
+    # as if there were a next schema, which brought these columns in
+    new, following = ("flags", "accuracy"), SCHEMA_VERSION + 1
     columns = [
-        dataclasses.replace(column, since=2) if column.name in new else column for column in COLUMNS
+        dataclasses.replace(column, since=following) if column.name in new else column
+        for column in COLUMNS
     ]
-    monkeypatch.setattr(reading, "SCHEMA_VERSION", 2)
-    monkeypatch.setattr(reading, "LAYOUTS", reading.layouts(columns, 2))
+    monkeypatch.setattr(reading, "SCHEMA_VERSION", following)
+    monkeypatch.setattr(reading, "LAYOUTS", reading.layouts(columns, following))
     kept = [place for place, name in enumerate(HEADER) if name not in new]
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([row[i] for i in kept] for row in rows)
     found = read_run(path)
-    assert found == [dataclasses.replace(row, schema=2, flags=None) for row in expected]
-    today = [["2", *row[1:]] for row in rows[1:]]
+    assert found == [dataclasses.replace(row, schema=following, flags=None) for row in expected]
+    today = [[str(following), *row[1:]] for row in rows[1:]]
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([rows[0], *today])
-    assert read_run(path) == [dataclasses.replace(row, schema=2) for row in expected]
-    path.write_text(path.read_text().replace("\n2,", "\n1,", 1))
-    assert refusal(path) == ":2: must be of schema 1 to 2, got '1'"
+    assert read_run(path) == [dataclasses.replace(row, schema=following) for row in expected]
+    path.write_text(path.read_text().replace(f"\n{following},", "\n1,", 1))
+    assert refusal(path) == (
+        f":2: must be of schema {following}, whose columns the file has, got '1'"
+    )
 
 
 def test_every_column_that_came_later_may_be_absent() -> None:

@@ -30,16 +30,17 @@ from convmark.cli import main
 from convmark.commit import read_commit
 from convmark.description import describe_models
 from convmark.errors import ConvmarkError, StoreError
+from convmark.facts import facts_of
 from convmark.judging.accepted import accept, read_accepted
 from convmark.judging.keeping import kept_path
 from convmark.judging.verdicts_file import append_verdicts, verdicts_path
 from convmark.lockstep import ab_files
 from convmark.lockstep.worktree import at_commit
 from convmark.machine import read_machine
+from convmark.plan import Job
 from convmark.record import COLUMNS, Record
 from convmark.report.summary import summary_table
 from convmark.report.verdicts import verdicts_report
-from convmark.run import Job, facts_of
 from convmark.store import HEADER, Store, read_run
 from convmark.text import is_folder_name
 

@@ -18,12 +18,15 @@ LAYERS = (
     ("environments.cache",),
     ("environments.interpreter",),
     ("batch_search", "case", "git", "judging.confirm", "statistics", "text", "worker.protocol"),
-    ("cells", "cluster", "csvlines"),
+    ("cells", "cluster", "csvlines", "judging.processes"),
+    ("judging.spread", "ranges"),
     ("gpu.commands", "gpu.nvml", "gpu.throttle"),
     ("gpu.devices", "gpu.processes"),
     ("gpu.amd", "gpu.apple", "gpu.sampler", "gpu.visible"),
     ("gpu.watch", "machine", "state"),
     ("environment", "gpu.diagnosis"),
+    ("option_values",),
+    ("option_table",),
     ("cautions", "commit", "judging.judgement", "judging.screen", "options", "record", "waterfall"),
     ("parsers", "reading"),
     (
@@ -39,7 +42,7 @@ LAYERS = (
     ("judging.verdict",),
     ("report",),
     ("fleet.expected", "fleet.part", "fleet.shard"),
-    ("fleet.merge", "fleet.nodes"),
+    ("fleet.nodes",),
     ("check.proofs",),
     ("launch.oom",),
     ("launch.follower",),
@@ -56,10 +59,14 @@ LAYERS = (
     ),
     ("lockstep.confirmation", "lockstep.sides"),
     ("ceilings", "learning"),
-    ("check.ceilings",),
-    ("description", "run"),
+    ("check.ceilings", "fleet.merge"),
+    ("description", "facts", "inspection", "plan"),
+    ("result",),
+    ("run",),
     ("fleet.scheduler", "interpreters", "progress", "resume"),
     ("fleet.drive", "fleet.files", "fleet.host", "fleet.progress"),
+    ("fleet.earlier",),
+    ("fleet.going_on",),
     ("fleet.campaign", "fleet.doctor", "fleet.ray"),
     ("auto_batch",),
     (
@@ -144,10 +151,10 @@ def harness_modules() -> list[str]:
 
 def test_the_files_are_found_and_their_imports_read() -> None:
     assert imports("convmark.run", HARNESS["convmark.run"]) >= {
-        "convmark",
+        "convmark.learning",
         "convmark.case",
         "convmark.worker.protocol",
-        "hashlib",
+        "functools",
     }
     assert imports("models.lenet", ZOO["models.lenet"]) >= {"models.keras_api", "models.shape"}
     plugin = imports("convmark.plugin", HARNESS["convmark.plugin"])
@@ -233,5 +240,6 @@ def test_a_module_imports_from_lower_layers_alone(name: str) -> None:
 def test_reports_are_made_without_what_measures(name: str) -> None:
     found = {unit(module) for module in imports(name, HARNESS[name])}
     assert not {name.partition(".")[0] for name in found} & {
-        *("launch", "lockstep", "run", "plugin", "cli", "progress")
+        *("launch", "lockstep", "plugin", "cli", "progress"),
+        *("facts", "inspection", "plan", "result", "run"),
     }

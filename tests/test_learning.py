@@ -24,7 +24,8 @@ from convmark.learning import (
     with_digits,
 )
 from convmark.options import read
-from convmark.run import plan, request_of
+from convmark.plan import plan
+from convmark.run import request_of
 from convmark.store import Store
 
 LEARN = Case(model="lenet5", task="accuracy", batch_size=256)

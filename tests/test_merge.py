@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from convmark.cli import main
 from convmark.fleet.part import part_path, read_part
+from convmark.learning import EPOCHS, epochs_path, read_epochs
 from convmark.record import Record
 from convmark.store import read_run, read_step_times
 
@@ -215,6 +217,45 @@ def test_a_torn_part_is_said_and_the_rest_is_joined(
     said = capsys.readouterr().err
     assert "a torn last line was left out" in said
     assert "shard 1/3: 1 of " in said
+
+
+def test_a_part_that_failed_before_its_first_row_does_not_keep_the_others_from_being_joined(
+    parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = run_of("part2").parent
+    shutil.rmtree("part2")
+    machine.mkdir(parents=True)
+    assert main(["merge", *parts, "--results", "all"]) == 1
+    left_out, lacks = capsys.readouterr().err.splitlines()
+    assert left_out == "convmark merge: part2: has no runs, left out"
+    assert lacks.startswith("convmark merge: shard 2/3: all ")
+    assert len(rows("all")) == len(rows("part1")) + len(rows("part3"))
+
+
+def test_the_epochs_of_rows_come_along_and_know_their_rows(fake: Path) -> None:
+    trained = ["run", "--tasks", "accuracy", "--models", "lenet5", "--seeds", "0,1"]
+    for folder in ("one", "other"):
+        assert main([*trained, "--results", folder]) == 0
+    assert main(["merge", "one", "other", "--results", "all"]) == 0
+    merged = sorted(Path("all").glob("*/000?.csv"))
+    assert len(merged) == 2
+    for path, folder in zip(merged, ("one", "other"), strict=True):
+        before = read_epochs(run_of(folder))
+        assert len(before) == 2 * EPOCHS
+        assert {epoch.run for epoch in read_epochs(path)} == {path.stem}
+        unnamed = [dataclasses.replace(epoch, run="0001") for epoch in read_epochs(path)]
+        assert unnamed == before
+        assert {epoch.order for epoch in unnamed} == {row.order for row in read_run(path)}
+
+
+def test_epochs_that_do_not_fit_are_refused_before_anything_is_written(
+    fake: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = ["run", "--tasks", "accuracy", "--models", "lenet5", "--seeds", "0"]
+    assert main([*trained, "--results", "one"]) == 0
+    path = epochs_path(run_of("one"))
+    path.write_text(path.read_text().replace(",lenet5,", ",", 1))
+    assert f"{path}:2: must have " in refused(capsys, "one")
 
 
 def test_a_place_without_runs_is_refused(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:

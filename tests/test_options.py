@@ -11,7 +11,9 @@ import pytest
 
 from convmark.cluster import Cluster
 from convmark.errors import OptionError
-from convmark.options import OPTIONS, nearest, pyproject_settings, read
+from convmark.option_table import OPTIONS
+from convmark.option_values import nearest
+from convmark.options import pyproject_settings, read
 
 GAPS = "must be a comma-separated list without gaps"
 COUNT = "must be a whole number of at least 1"

@@ -9,9 +9,9 @@ import pytest
 from rows import row
 
 from convmark.case import Case
+from convmark.plan import Job
 from convmark.progress import LiveProgress, PlainProgress, TimeLeft, on
 from convmark.record import Record
-from convmark.run import Job
 
 
 def job(model: str, process: int = 1, order: int = 1) -> Job:

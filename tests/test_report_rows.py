@@ -11,7 +11,7 @@ import pytest
 from report_rows import FAST, SLOW, keep_run, measured, suite
 
 from convmark.errors import StoreError
-from convmark.record import COLUMNS
+from convmark.record import COLUMNS, SCHEMA_VERSION
 from convmark.report.build import build
 from convmark.report.rows import NOT_NEEDED, read_rows
 from convmark.report.runs import oldest_first
@@ -150,7 +150,7 @@ def broken(path: Path, old: str, new: str, *, line: int) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("1,0002,", "9,0002,", "must be of schema 1, got '9'"),
+        (f"{SCHEMA_VERSION},0002,", "9,0002,", f"must be of schema 1 to {SCHEMA_VERSION}, got '9'"),
         (",train,", ",", "cells, has"),
         (",train,", ",train,extra,", "cells, has"),
         (",32,", ",many,", "column 'batch_size' must be of type int, got 'many'"),

@@ -19,8 +19,8 @@ from convmark.cli import main
 from convmark.errors import StoreError
 from convmark.launch import Answer
 from convmark.options import read
+from convmark.plan import plan
 from convmark.resume import is_result, missing, open_interrupted, plan_hash
-from convmark.run import plan
 from convmark.runfile import RunFile
 from convmark.store import Store, read_run, read_step_times
 

@@ -19,22 +19,14 @@ from convmark.ceilings import Ceiling
 from convmark.commit import Commit
 from convmark.environment import Gpu, Machine
 from convmark.errors import OptionError, StoreError, WorkerError
+from convmark.facts import Facts, facts_of, measurement_version
+from convmark.inspection import devices_asked_for, inspect
 from convmark.launch import Answer, Interpreter
 from convmark.options import Options, read
+from convmark.plan import Job, plan
 from convmark.record import Record
-from convmark.run import (
-    Facts,
-    Job,
-    Result,
-    devices_asked_for,
-    execute,
-    facts_of,
-    inspect,
-    kept,
-    measurement_version,
-    plan,
-    request_of,
-)
+from convmark.result import Result
+from convmark.run import execute, kept, request_of
 from convmark.store import Store, read_run, read_step_times
 
 TRAIN = Case(model="lenet5", task="train", batch_size=32)

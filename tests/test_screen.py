@@ -8,17 +8,9 @@ import pytest
 
 from convmark.errors import MeasurementError
 from convmark.judging.confirm import UNCHANGED_WITHIN, t_quantile
-from convmark.judging.screen import (
-    CONVICTED_BEYOND,
-    Process,
-    Screening,
-    Spread,
-    baseline_runs,
-    loads_alike,
-    pooled_spread,
-    screen,
-    unconfirmed,
-)
+from convmark.judging.processes import Process, baseline_runs, loads_alike
+from convmark.judging.screen import CONVICTED_BEYOND, Screening, screen, unconfirmed
+from convmark.judging.spread import Spread, pooled_spread
 
 POOL = Spread(between_processes=0.02, process_freedom=100, between_runs=0.01, run_freedom=100)
 

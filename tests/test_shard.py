@@ -250,6 +250,34 @@ def test_shards_are_balanced_by_the_rows_that_are_named(fake: Path) -> None:
     assert {row.case for row in read_run(path)} == {slow}
 
 
+def test_times_without_a_shard_are_refused(fake: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--shard-times", "before"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "convmark run: --shard-times: needs --shard K/N, whose parts it balances"
+
+
+def test_a_part_that_was_interrupted_goes_on(
+    fake: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(fake_worker.FakeInterpreter, "interrupt_after", 3)
+    assert shard_run(2, 3) == 130
+    monkeypatch.setattr(fake_worker.FakeInterpreter, "interrupt_after", None)
+    (path,) = fake.glob("part2/*/*.csv")
+    before, part = read_run(path), read_part(path)
+    assert shard_run(1, 3, "--results", "part2", "--resume") == 2
+    assert "not among those asked for" in capsys.readouterr().err
+    assert shard_run(2, 3, "--resume") == 0
+    assert list(fake.glob("part2/*/*.csv")) == [path]
+    assert len(before) == 3
+    assert read_run(path)[:3] == before
+    assert read_part(path) == part
+    assert part is not None
+    whole = part.shards[1]
+    assert {(row.case, row.process) for row in read_run(path)} == {
+        (case, process) for case in whole for process in (1, 2)
+    }
+
+
 def test_a_search_for_batch_sizes_cannot_be_shared_out(
     fake: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,7 +16,7 @@ import pytest
 from rows import row
 
 from convmark.errors import StoreError
-from convmark.record import COLUMNS, Record, to_cells
+from convmark.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
 from convmark.store import HEADER, Store, StoreWarning, read_run, read_step_times
 
 MACHINE = "xeon-2"
@@ -302,7 +302,7 @@ def test_other_columns_are_refused_by_the_first_that_differs(
 ) -> None:
     path = tmp_path / "0001.csv"
     path.write_text(",".join(header) + "\n")
-    assert refusal(path) == f":1: must have the columns of schema 1: {detail}"
+    assert refusal(path) == f":1: must have the columns of schema {SCHEMA_VERSION}: {detail}"
 
 
 def with_cell(path: Path, name: str, text: str, line: int = 3) -> Path:
@@ -326,12 +326,16 @@ def test_a_wrong_status_is_refused_by_line(tmp_path: Path) -> None:
 
 
 def test_a_row_of_another_schema_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
-    path = with_cell(tmp_path / "0001.csv", "schema", "2")
+    later = SCHEMA_VERSION + 1
+    path = with_cell(tmp_path / "0001.csv", "schema", str(later))
     assert refusal(path) == (
-        ":3: must be of schema 1, got '2'; a later convmark wrote it: upgrade convmark to read it"
+        f":3: must be of schema 1 to {SCHEMA_VERSION}, got '{later}'; a later convmark wrote it: "
+        "upgrade convmark to read it"
     )
     path = with_cell(tmp_path / "0002.csv", "schema", "one")
-    assert refusal(path) == ":3: must be of schema 1, got 'one'"
+    assert refusal(path) == (
+        f":3: must be of schema {SCHEMA_VERSION}, whose columns the file has, got 'one'"
+    )
 
 
 @pytest.mark.parametrize("line", ["", "1,2", ",".join(["1"] * (len(HEADER) + 1))])

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from convmark.case import PRECISIONS
 from convmark.check.device import Plan, check
 from convmark.errors import ConvmarkError
-from convmark.options import OPTIONS, read
+from convmark.option_table import OPTIONS
+from convmark.options import read
 
 __all__ = ["main"]
 

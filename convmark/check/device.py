@@ -22,12 +22,16 @@ from convmark.commit import read_commit
 from convmark.doctor import findings
 from convmark.environment import Machine, read_machine, read_state
 from convmark.errors import WorkerError
+from convmark.facts import Facts, facts_of
+from convmark.inspection import devices_asked_for, inspect
 from convmark.launch import Interpreter
 from convmark.options import Options
+from convmark.plan import plan
 from convmark.record import Record
 from convmark.report.summary import summary_table
 from convmark.report.units import bytes_text
-from convmark.run import Facts, Result, devices_asked_for, execute, facts_of, inspect, kept, plan
+from convmark.result import Result
+from convmark.run import execute, kept
 from convmark.store import Store
 
 __all__ = ["Plan", "check"]

@@ -18,6 +18,7 @@ from convmark.alone import alone
 from convmark.case import Case
 from convmark.environment import read_machine
 from convmark.errors import OptionError
+from convmark.inspection import devices_asked_for
 from convmark.judging.confirm import LOOKS, Clock, Session, t_quantile
 from convmark.lockstep import ab_files
 from convmark.lockstep.ab import End, Outcome, Pair, Terms, compare_cases, inspected
@@ -25,9 +26,9 @@ from convmark.lockstep.ab_files import SessionRow, VerdictRow
 from convmark.lockstep.engine import CONTROL, Progress
 from convmark.lockstep.shown import Shown
 from convmark.lockstep.sides import Make, SideSpec
-from convmark.options import AUTO, Options
+from convmark.option_values import AUTO
+from convmark.options import Options
 from convmark.report.sessions import comparison_table, interval_text
-from convmark.run import devices_asked_for
 from convmark.store import Store
 from convmark.suites import NETWORKS, cases, refuse_untimed
 

@@ -10,8 +10,8 @@ from convmark.cautions import cautions, speed_flags
 from convmark.doctor import findings
 from convmark.environment import read_machine, read_state
 from convmark.errors import ConvmarkError
+from convmark.inspection import inspect
 from convmark.options import Options
-from convmark.run import inspect
 
 __all__ = ["doctor"]
 

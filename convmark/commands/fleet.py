@@ -14,12 +14,13 @@ from convmark.cluster import check_options
 from convmark.commit import read_commit
 from convmark.errors import OptionError
 from convmark.fleet.campaign import Campaign
-from convmark.fleet.doctor import Checked, fleet_findings, refusal
+from convmark.fleet.doctor import Checked, caution_lines, fleet_findings, refusal
 from convmark.fleet.host import Prepared, Settings, about_this_node, code_version, installed
 from convmark.fleet.nodes import PER, About, Node, choose, labelled, node_names, read_labels
 from convmark.fleet.outliers import deviations
 from convmark.fleet.scheduler import Unmeasured
-from convmark.options import AUTO, Options
+from convmark.option_values import AUTO
+from convmark.options import Options
 from convmark.report.summary import summary_table
 from convmark.store import Store
 from convmark.suites import refuse_untimed
@@ -118,7 +119,7 @@ def run(options: Options, fleet: FleetOptions, *, resume: bool = False) -> tuple
                 f"--ray: none of {len(checked)} nodes can measure --per {fleet.per}; `convmark "
                 "fleet doctor` says why"
             )
-        campaign = Campaign(options, store, abouts, kinds, every=fleet.per == PER[0])
+        campaign = Campaign(options, store, abouts, kinds, per=fleet.per)
         try:
             whole, interrupted = _measure(cluster, campaign, resume)
         finally:
@@ -138,10 +139,12 @@ def _measure(cluster: RayCluster, campaign: Campaign, resume: bool) -> tuple[boo
     interrupted = False
     unmeasured: list[Unmeasured] = []
     try:
-        ready = campaign.prepare(
+        able = campaign.prepare(
             lambda names: cluster.prepare(names, settings, _say), _say, resume=resume
         )
-        _keep_ceilings(options.results, ready)
+        for line in caution_lines({campaign.names[key]: campaign.abouts[key] for key in able}):
+            _say(line)
+        _keep_ceilings(options.results, able.values())
         unmeasured = campaign.measure(cluster, sys.stderr)
     except KeyboardInterrupt:
         interrupted = True

@@ -16,7 +16,7 @@ from convmark.judging.history import accepted_history, named_history
 from convmark.judging.index import CaseRun, Index
 from convmark.judging.verdict import conclude, review
 from convmark.judging.verdict_index import verdict_words
-from convmark.options import nearest
+from convmark.option_values import nearest
 from convmark.record import Record
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.across import FORMS as ACROSS_FORMS
@@ -73,7 +73,7 @@ def across(results: Path, machine: str | None, runs: Sequence[str], column: str,
         raise OptionError(f"--format: must be one of {', '.join(ACROSS_FORMS)}, got {form!r}")
     store = Store(results)
     if column == "machine" and machine is None and not runs:
-        paths = [path for folder in _folders(store) for path in store.runs(folder.name)]
+        paths = [path for name in store.machines() for path in store.runs(name)]
         named: list[Path] = []
     else:
         store, folder_name = _place(store, machine, runs)
@@ -171,7 +171,7 @@ def _place(store: Store, machine: str | None, runs: Sequence[str]) -> tuple[Stor
     Raises:
         StoreError: no folder has runs, or several have and none is this machine's.
     """
-    folders = sorted(path.name for path in _folders(store) if store.has_runs(path.name))
+    folders = store.machines()
     if machine is not None:
         if machine not in folders:
             hint = nearest(machine, folders) if folders else "none has runs"
@@ -187,10 +187,6 @@ def _place(store: Store, machine: str | None, runs: Sequence[str]) -> tuple[Stor
         return store, folders[0]
     there = f"several machines have runs there, choose one by --machine: {', '.join(folders)}"
     raise StoreError(f"{store.folder}: {there if folders else 'has no runs yet: convmark run'}")
-
-
-def _folders(store: Store) -> list[Path]:
-    return [path for path in store.folder.glob("*") if path.is_dir()]
 
 
 def _newest(store: Store, machine: str) -> Path:

@@ -22,18 +22,23 @@ from convmark.description import describe_models
 from convmark.environment import Machine, read_machine, read_state
 from convmark.environments.interpreter import interpreters
 from convmark.errors import OptionError
+from convmark.facts import facts_of
 from convmark.fleet.expected import expected_s
 from convmark.fleet.part import Part, part_path, plan_name, write_part
 from convmark.fleet.shard import Shard, split
+from convmark.inspection import devices_asked_for
 from convmark.interpreters import Interpreters
 from convmark.learning import with_digits
-from convmark.options import AUTO, Options
+from convmark.option_values import AUTO
+from convmark.options import Options
+from convmark.plan import Job, plan
 from convmark.record import Record
 from convmark.report.scaling import scaling_table
 from convmark.report.summary import summary_table
 from convmark.report.units import duration_text
+from convmark.result import Result
 from convmark.resume import Interrupted, expected, missing, open_interrupted, plan_hash
-from convmark.run import Job, Observer, Result, devices_asked_for, execute, facts_of, kept, plan
+from convmark.run import Observer, execute, kept
 from convmark.store import RunFile, Store
 from convmark.suites import NETWORKS, cases, refuse_untimed
 

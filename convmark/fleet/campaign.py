@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TextIO
 
 from convmark.case import Case
 from convmark.errors import OptionError
 from convmark.fleet.drive import Broken, Cluster, drive
+from convmark.fleet.earlier import (
+    Marks,
+    gpus_measured,
+    newest_first,
+    newest_of_host,
+    newest_of_kind,
+)
 from convmark.fleet.expected import expected_s
-from convmark.fleet.files import Key, RunFiles, earlier_run, hold_many_files
+from convmark.fleet.files import Key, RunFiles, hold_many_files
+from convmark.fleet.going_on import GoingOn
 from convmark.fleet.host import Prepared
-from convmark.fleet.nodes import About, node_names
+from convmark.fleet.nodes import PER, About, gpu_names, node_names, some
 from convmark.fleet.progress import fleet_progress
 from convmark.fleet.scheduler import Assignment, Member, Scheduler, Unmeasured
 from convmark.options import Options
-from convmark.resume import Interrupted, check, expected, missing, open_interrupted, plan_hash
-from convmark.run import NOT_MEASURED, Job, Result, plan, unmeasured
-from convmark.store import Store, read_head
+from convmark.plan import Job, plan
+from convmark.result import Result
+from convmark.resume import plan_hash
+from convmark.run import NOT_MEASURED, unmeasured
+from convmark.store import Store
 
 __all__ = ["Campaign", "Prepare"]
 
@@ -40,14 +49,14 @@ class Campaign:
         abouts: Mapping[str, About],
         kinds: Mapping[str, Sequence[str]],
         *,
-        every: bool,
+        per: str,
     ) -> None:
         """Describe; nothing is started yet.
 
         Args:
             abouts: by node what it is.
             kinds: the nodes of each kind.
-            every: whether every node has the plan to measure, or one of each kind.
+            per: one of `PER`: whether every node has the plan to measure, or one of each kind.
         """
         self.options = options
         self.abouts = abouts
@@ -57,16 +66,20 @@ class Campaign:
         """Nodes that cannot measure."""
         self._store = store
         self._kinds = {kind: list(names) for kind, names in kinds.items()}
-        self._every = every
+        self._every = per == PER[0]
+        self._per = per
         self._prepared: dict[str, Prepared] = {}
         self._plans: dict[str, list[Job]] = {}
+        self._marks = Marks(every=self._every)
 
     def close(self) -> None:
         """Close all files."""
         self.files.close()
 
-    def prepare(self, prepare: Prepare, say: Say, *, resume: bool = False) -> list[Prepared]:
-        """Have the nodes find out what to measure, and plan; return what they have found.
+    def prepare(
+        self, prepare: Prepare, say: Say, *, resume: bool = False
+    ) -> Mapping[str, Prepared]:
+        """Have the nodes find out what to measure, and plan; return what they have found, by node.
 
         Args:
             resume: whether runs that were interrupted go on.
@@ -80,16 +93,25 @@ class Campaign:
         wanted = list(itertools.chain.from_iterable(self._kinds.values()))
         if not self._every:
             wanted = [names[0] for names in self._kinds.values()]
+        reasons: dict[str, list[str]] = {}
         while wanted:
             failed = set()
             for name, answer in prepare(wanted).items():
                 if isinstance(answer, Exception):
-                    say(f"{self.names[name]} does not measure: {answer}")
+                    reasons.setdefault(str(answer), []).append(self.names[name])
                     failed.add(name)
                 else:
                     self._prepared[name] = self._of_its_plan(answer)
             self.useless |= failed
             wanted = [] if self._every else self._next_of(failed)
+        said = [
+            f"{some(names)} {'does' if len(names) == 1 else 'do'} not measure: {why}"
+            for why, names in reasons.items()
+        ]
+        if not self._prepared and len(said) == 1:  # a mistake of the caller's, most often
+            raise OptionError(f"--ray: {said[0]}")
+        for line in said:
+            say(line)
         if not self._prepared:
             raise OptionError("--ray: no node can measure what is asked for; each has said why")
         hold_many_files(2 * len(self._prepared))
@@ -97,7 +119,7 @@ class Campaign:
         if resume:
             for name in self._prepared:
                 self._go_on(name, say)
-        return list(self._prepared.values())
+        return self._prepared
 
     def measure(self, cluster: Cluster, stream: TextIO) -> list[Unmeasured]:
         """Have the plans measured; return what no node could measure, which has rows that say so.
@@ -110,7 +132,7 @@ class Campaign:
             left = drive(scheduler, cluster, self._keep, shown)
         for one in left:
             result = self._without_answer(one.target, one.job, f"{NOT_MEASURED}{one.why}")
-            self.files.append((one.target, one.target), result)
+            self._append((one.target, one.target), result)
         return left
 
     def named(self, key: Key) -> str:
@@ -131,9 +153,9 @@ class Campaign:
     def _put_first_who_measured(self) -> None:
         """Put first in each kind who measured its newest run, to go on with it."""
         for names in self._kinds.values():
-            runs = self._store.runs(self.abouts[names[0]].machine.name)
-            head = read_head(runs[-1]) if runs else None
-            if head is not None:
+            newest = next(newest_first(self._store, self._machines(names)), None)
+            if newest is not None:
+                _, head = newest
                 names.sort(key=lambda name: self.abouts[name].host != head.node)
 
     def _next_of(self, failed: set[str]) -> list[str]:
@@ -159,48 +181,34 @@ class Campaign:
             self._plans[name] = drawn[prepared.cases]
 
     def _go_on(self, name: str, say: Say) -> None:
-        """Take over the newest run of the node, or of its kind, and leave out what it has."""
-        facts = self._prepared[name].facts
-        host = facts.node if self._every else None
-        machine = facts.machine.name
-        path = earlier_run(self._store, machine, facts.plan, host, self._taken())
-        if path is None:
+        """Take over the newest run of the node, or those of its kind; plan what they lack."""
+        facts, jobs = self._prepared[name].facts, self._plans[name]
+        if self._every:
+            taken = set(self.files.paths().values())
+            found = newest_of_host(self._store, facts, besides=taken)
+        else:
+            (kin,) = [names for names in self._kinds.values() if name in names]
+            found = newest_of_kind(self._store, self._machines_there(kin), facts.plan)
+        if not found:
             say(f"--resume: {self.names[name]} has no run of this plan yet")
             return
-        earlier = open_interrupted(self._store, machine, str(path))
-        jobs = self._plans[name]
-        try:
-            left = self._left(name, earlier, jobs)
-        except BaseException:
-            earlier.run_file.close()
-            raise
-        self._plans[name] = left
-        say(f"{self.names[name]}: going on with {path}: {len(left)} of {len(jobs)} are left")
+        going_on = GoingOn(self._store, self.options, self.files, self._marks)
+        self._plans[name] = left = going_on.left(name, self._prepared[name], found, jobs)
+        there = ", ".join(str(path) for path, _ in found)
+        say(f"{self.names[name]}: going on with {there}: {len(left)} of {len(jobs)} are left")
 
-    def _taken(self) -> set[Path]:
-        return set(self.files.paths().values())
+    def _machines_there(self, kin: Sequence[str]) -> list[str]:
+        """Return the machines of a kind: of its nodes, and of nodes with its GPUs that are gone."""
+        names = self._machines(kin)
+        if self._per != "gpu-kind":
+            return names
+        known = self._machines(self.abouts)
+        gpus = gpu_names(self.abouts[kin[0]].machine)
+        others = [name for name in self._store.machines() if name not in known]
+        return names + [name for name in others if gpus_measured(self._store, name) == gpus]
 
-    def _left(self, name: str, earlier: Interrupted, jobs: Sequence[Job]) -> list[Job]:
-        """Return the jobs to measure still: in the same run, or in one of the node's own.
-
-        A run of another host is not gone on with: the cases that are whole in it are left out.
-        """
-        prepared = self._prepared[name]
-        facts = replace(prepared.facts, run=earlier.run_file.run)
-        columns = expected(self.options, facts, prepared.found)
-        if all(record.node == facts.node for record in earlier.records):
-            earlier.go_on(prepared.cases, columns, jobs)
-            self.files.go_on((name, name), earlier.run_file, list(earlier.records))
-            return missing(jobs, earlier.records)
-
-        def of_any_host(case: Case) -> dict[str, Any]:
-            return {key: value for key, value in columns(case).items() if key != "node"}
-
-        path = earlier.run_file.path
-        check(path, earlier.records, prepared.cases, of_any_host, jobs)
-        earlier.run_file.close()
-        unfinished = {job.case for job in missing(jobs, earlier.records)}
-        return [job for job in jobs if job.case in unfinished]
+    def _machines(self, names: Iterable[str]) -> list[str]:
+        return list(dict.fromkeys(self.abouts[name].machine.name for name in names))
 
     def _members(self) -> list[Member]:
         return [
@@ -214,13 +222,16 @@ class Campaign:
         return expected_s(case, self.options.time_budget_s, {})
 
     def _keep(self, assignment: Assignment, result: Result | Broken) -> Result:
-        target, node = assignment.target, assignment.node
         if isinstance(result, Broken):
-            result = self._without_answer(target, assignment.job, result.why)
-        # a run that stands in for another is no plan of the node's own, to go on with
-        hashed = self._prepared[target].facts.plan if target == node else None
-        result = replace(result, record=replace(result.record, plan=hashed))
-        self.files.append((target, node), result)
+            result = self._without_answer(assignment.target, assignment.job, result.why)
+        return self._append((assignment.target, assignment.node), result)
+
+    def _append(self, key: Key, result: Result) -> Result:
+        """Keep a row in its run, marked as what the run is of."""
+        mark = self._marks.of(key, self._prepared[key[0]].facts.plan)
+        result = replace(result, record=replace(result.record, plan=mark))
+        self.files.append(key, result)
+        self._marks.belongs(key[0], self.files.paths()[key])
         return result
 
     def _without_answer(self, target: str, job: Job, why: str) -> Result:

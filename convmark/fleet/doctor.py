@@ -9,9 +9,9 @@ from typing import Any
 from tabulate import tabulate
 
 from convmark.environment import GIB, plain_text
-from convmark.fleet.nodes import About, Node, labels_text
+from convmark.fleet.nodes import About, Node, labels_text, some
 
-__all__ = ["Checked", "fleet_findings", "refusal"]
+__all__ = ["Checked", "caution_lines", "fleet_findings", "refusal"]
 
 ADVICE = (
     "A Ray cluster runs what anybody who reaches it sends: keep it on a network that you trust, "
@@ -58,6 +58,22 @@ def fleet_findings(nodes: Sequence[Checked]) -> str:
     if not cautions:
         lines.append("  nothing found")
     return "\n".join([*lines, "", ADVICE])
+
+
+def caution_lines(abouts: Mapping[str, About]) -> list[str]:
+    """Return a line for each thing that will make figures unreliable, the nodes that it is true of.
+
+    Args:
+        abouts: by what a node is called.
+    """
+    nodes: dict[tuple[str, str, str], list[str]] = {}
+    for name, about in abouts.items():
+        for caution in _cautions(about):
+            nodes.setdefault(caution, []).append(name)
+    return [
+        f"{plain_text(some(names))}: {subject}: {finding}; {remedy}"
+        for (subject, finding, remedy), names in nodes.items()
+    ]
 
 
 def _cautions(about: About) -> list[tuple[str, str, str]]:

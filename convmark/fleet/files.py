@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from convmark.record import Record
-from convmark.run import Result
+from convmark.result import Result
 from convmark.runfile import RunFile
-from convmark.store import Store, read_head
+from convmark.store import Store
 
-__all__ = ["Key", "RunFiles", "earlier_run", "hold_many_files"]
+__all__ = ["Key", "RunFiles", "hold_many_files"]
 
 Key = tuple[str, str]
 """The node whose plan it is, and the node that measures."""
@@ -64,22 +64,6 @@ class RunFiles:
         """Close all files."""
         for run_file in self._files.values():
             run_file.close()
-
-
-def earlier_run(
-    store: Store, machine: str, plan: str | None, host: str | None, besides: set[Path]
-) -> Path | None:
-    """Return the machine's newest run of the plan; None where there is none.
-
-    Args:
-        host: the one that measured it, any by default.
-        besides: runs that are not meant.
-    """
-    for path in reversed(store.runs(machine)):
-        head = read_head(path) if path not in besides else None
-        if head is not None and head.plan == plan and host in (None, head.node):
-            return path
-    return None
 
 
 def hold_many_files(count: int) -> None:

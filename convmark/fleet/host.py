@@ -29,19 +29,15 @@ from convmark.commit import Commit
 from convmark.environment import read_machine, read_state
 from convmark.environments.interpreter import interpreters
 from convmark.errors import BusyError
+from convmark.facts import Facts, facts_of, measurement_version
 from convmark.fleet.nodes import About
+from convmark.inspection import devices_asked_for
 from convmark.interpreters import Interpreters
 from convmark.launch import zoo_folder
 from convmark.options import Options
-from convmark.run import (
-    Facts,
-    Job,
-    Result,
-    devices_asked_for,
-    facts_of,
-    measure,
-    measurement_version,
-)
+from convmark.plan import Job
+from convmark.result import Result
+from convmark.run import measure
 from convmark.suites import NETWORKS, cases
 from convmark.text import file_text, plain_text
 

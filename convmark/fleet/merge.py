@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from convmark import learning
 from convmark.errors import StoreError
 from convmark.fleet.part import Part, read_part, write_part
 from convmark.fleet.shard import Shard
+from convmark.learning import Epoch, append_epochs, read_epochs
 from convmark.record import Record
 from convmark.report.runs import oldest_first, run_files
 from convmark.store import Store, read_run, read_step_times
@@ -18,10 +20,13 @@ from convmark.text import is_folder_name
 __all__ = ["Joined", "Source", "join", "joined", "missing", "sources"]
 
 ONE_RUN = (
-    *("commit", "dirty", "convmark", "seed", "processes", "time_budget_s", "isolation"),
+    *("commit", "dirty", "convmark", "time_budget_s", "isolation"),
     *("measurement_version", "reference_version"),
 )
 """Columns that all rows of one run share, where they have a value."""
+
+ONE_SUITE = ("seed", "processes")
+"""Columns that all rows of one run share but those of the task accuracy."""
 
 SOFTWARE = ("python", "tensorflow", "jax", "torch", "keras", "numpy", "flags")
 """Columns that the rows of one backend share, where they have a value."""
@@ -54,13 +59,17 @@ class Joined:
 
 
 def sources(places: Sequence[Path], say: Callable[[str], None]) -> list[Source]:
-    """Return the runs in the places, oldest first; a run without rows is left out, and said.
+    """Return the runs in the places, oldest first.
+
+    A run without rows is left out, and said; so is a folder without runs beside others that have
+    some, for it is what a part leaves that fails before its first row.
 
     Raises:
-        StoreError: a place has no runs, a file does not fit, or its machine names no folder.
+        StoreError: no place has runs, one is not there, a file does not fit, or its machine names
+            no folder.
     """
     found = []
-    for path in run_files(places):
+    for path in run_files(_with_runs(places, say)):
         records = tuple(read_run(path))
         if not records:
             say(f"{path}: holds no rows, left out")
@@ -75,6 +84,23 @@ def sources(places: Sequence[Path], say: Callable[[str], None]) -> list[Source]:
         found.append(Source(path=path, machine=machine, records=records, part=part))
     order = oldest_first([(source.path, source.records[0].started) for source in found])
     return [found[place] for place in order]
+
+
+def _with_runs(places: Sequence[Path], say: Callable[[str], None]) -> list[Path]:
+    """Return the places that are not folders without runs; all of them where no other is left."""
+    empty = [place for place in places if place.is_dir() and not _has_runs(place)]
+    if len(empty) == len(places):
+        return list(places)
+    for place in empty:
+        say(f"{place}: has no runs, left out")
+    return [place for place in places if place not in empty]
+
+
+def _has_runs(folder: Path) -> bool:
+    try:
+        return bool(run_files([folder]))
+    except StoreError:
+        return False
 
 
 def joined(found: Sequence[Source], there: Sequence[Source] = ()) -> list[Joined]:
@@ -134,14 +160,23 @@ def join(one: Joined, store: Store) -> Path:
     """Write one joined run, its rows in the order of the plan; return its file.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: it cannot be written, or the epochs beside a source do not fit.
     """
+    epochs: dict[tuple[Path, int], list[Epoch]] = {}
+    for source in one.sources:
+        for epoch in read_epochs(source.path):
+            epochs.setdefault((source.path, epoch.order), []).append(epoch)
     run_file = store.create_run(one.machine)
     try:
         for order, (source, record) in enumerate(_in_order(one), start=1):
             steps = read_step_times(source.path, [record.order])
             renamed = dataclasses.replace(record, run=run_file.run, order=order)
             run_file.append(renamed, [] if steps is None else steps.tolist())
+            its_own = [
+                dataclasses.replace(epoch, run=run_file.run, order=order)
+                for epoch in epochs.get((source.path, record.order), ())
+            ]
+            append_epochs(run_file.path, its_own)
         if one.part:
             write_part(run_file.path, one.part)
     finally:
@@ -187,6 +222,8 @@ def _refuse_unlike(group: Sequence[Source]) -> None:
     for source in group:
         for record in source.records:
             shared = [(name, "") for name in ONE_RUN]
+            if record.task != learning.TASK:  # whose processes have a seed each, and are as many
+                shared += [(name, "") for name in ONE_SUITE]
             shared += [(name, record.backend) for name in SOFTWARE if record.measured]
             for key in shared:
                 value = getattr(record, key[0])

@@ -16,13 +16,17 @@ __all__ = [
     "Node",
     "choose",
     "gpu_kind",
+    "gpu_names",
     "kind_of",
     "labelled",
     "labels_text",
     "read_labels",
+    "some",
 ]
 
 PER = ("node", "machine-kind", "gpu-kind")
+
+MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +95,14 @@ def labelled(nodes: Sequence[Node], wanted: Mapping[str, str]) -> list[Node]:
     return found
 
 
+def gpu_names(machine: Machine) -> set[str]:
+    """Return the distinct names of the machine's GPUs."""
+    return {gpu.name for gpu in machine.gpus}
+
+
 def gpu_kind(machine: Machine) -> str:
-    """Return the distinct names of the machine's GPUs; empty where it has none."""
-    return " and ".join(sorted({gpu.name for gpu in machine.gpus}))
+    """Return the distinct names of the machine's GPUs as one text; empty where it has none."""
+    return " and ".join(sorted(gpu_names(machine)))
 
 
 def kind_of(about: About, per: str) -> str:
@@ -122,6 +131,12 @@ def choose(abouts: Mapping[str, About], per: str) -> dict[str, list[str]]:
 def labels_text(labels: Mapping[str, str]) -> str:
     """Return the labels that a user has given a node."""
     return " ".join(f"{key}={labels[key]}" for key in labels if not key.startswith("ray.io/"))
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more
 
 
 def node_names(abouts: Mapping[str, About]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from convmark.case import Case
 from convmark.fleet.scheduler import Assignment, Scheduler
 from convmark.report.units import duration_text, seconds_text
-from convmark.run import Result
+from convmark.result import Result
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

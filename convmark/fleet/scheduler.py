@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from convmark.case import Case
-from convmark.run import Job
+from convmark.plan import Job
 
 __all__ = ["MOST_LOST", "Assignment", "Member", "Scheduler", "Unmeasured"]
 

@@ -46,7 +46,6 @@ class Comparability:
     reference: str | None
     reference_version: int | None
     measurement_version: str | None
-    schema: int
 
     @property
     def axes(self) -> tuple[bytes, ...]:
@@ -81,7 +80,6 @@ _OF_A_RUN = (
     "flags",
     "isolation",
     "measurement_version",
-    "schema",
 )
 """Facts that all rows of a run share, as far as they are known."""
 
@@ -101,7 +99,6 @@ _COMMANDS = {
     "reference": _ANEW,
     "reference_version": _ANEW,
     "measurement_version": _ANEW,
-    "schema": _ANEW,
 }
 
 

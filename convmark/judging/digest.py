@@ -13,8 +13,9 @@ from convmark.case import Case
 from convmark.cells import from_cell
 from convmark.errors import CaseError, StoreError
 from convmark.judging.comparability import AXES, comparability, of_the_run
+from convmark.ranges import range_broken
 from convmark.reading import HEADER, read_cells, read_run
-from convmark.record import COLUMNS, MEASURED, STATUSES, Record, from_cells, range_broken
+from convmark.record import COLUMNS, MEASURED, STATUSES, Record, from_cells
 from convmark.statistics import spread
 
 __all__ = ["CaseFigures", "Digest", "Head", "digest_of", "head_of"]

@@ -17,7 +17,7 @@ from convmark.judging.accepted import accept, read_accepted
 from convmark.judging.comparability import Comparability, comparability, difference, of_the_run
 from convmark.judging.digest import Head
 from convmark.judging.index import Say
-from convmark.judging.screen import BASELINE_RUNS, loads_alike
+from convmark.judging.processes import BASELINE_RUNS, loads_alike
 from convmark.judging.shelf import Outline, Shelf, by_name
 from convmark.record import Record
 from convmark.store import Store, read_run

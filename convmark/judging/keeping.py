@@ -27,7 +27,7 @@ UNUSED_S = 90 * 86400
 _DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What a damaged or foreign file makes its reader raise."""
 
-_MAKERS = ("case", "cells", "csvlines", "reading", "record")
+_MAKERS = ("case", "cells", "csvlines", "ranges", "reading", "record")
 _MAKERS_HERE = (
     *("comparability", "digest", "index", "keeping"),
     *("judgement", "tablefile", "verdict_index", "verdicts_file"),

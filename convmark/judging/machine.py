@@ -14,7 +14,7 @@ from statistics import mean, median, stdev
 from convmark.judging.confirm import t_quantile
 from convmark.judging.history import load
 from convmark.judging.judgement import MACHINE, Judgement
-from convmark.judging.screen import loads_alike
+from convmark.judging.processes import loads_alike
 from convmark.record import Record
 
 __all__ = ["MOVED", "machine_judgements"]

@@ -21,14 +21,9 @@ from convmark.judging.confirm import (
 )
 from convmark.judging.history import load
 from convmark.judging.judgement import BUDGET_SPENT, MACHINE_MOVED, SAME_COMMIT, Confirmation
-from convmark.judging.screen import (
-    Process,
-    Screening,
-    baseline_runs,
-    pooled_spread,
-    screen,
-    unconfirmed,
-)
+from convmark.judging.processes import Process, baseline_runs
+from convmark.judging.screen import Screening, screen, unconfirmed
+from convmark.judging.spread import pooled_spread
 from convmark.record import Record
 
 __all__ = ["Finding", "Pairs", "StepTime", "confirmed", "from_history", "pairs", "screened"]

@@ -6,6 +6,7 @@ than `MOST_LOOKS`, the index is brought up to date first: a long history is read
 
 from __future__ import annotations
 
+import csv
 import functools
 import operator
 import warnings
@@ -18,7 +19,7 @@ from convmark.errors import ConvmarkError, StoreError
 from convmark.judging.comparability import AXES
 from convmark.judging.digest import Head, digest_of, head_of
 from convmark.judging.index import Index, KnownRun, Say
-from convmark.reading import HEADER, StoreWarning, read_head, read_run
+from convmark.reading import StoreWarning, read_head, read_run
 from convmark.record import Record, to_cell
 
 __all__ = ["Outline", "Shelf", "by_name"]
@@ -213,14 +214,23 @@ def _outline_of(cases: frozenset[tuple[bytes, ...]], marks: frozenset[str]) -> O
     return Outline(cases=cases, marks=marks, models=frozenset(axes[0] for axes in cases))
 
 
-_LAST = HEADER.index(AXES[-1])
-_axes = operator.itemgetter(*(HEADER.index(name) for name in AXES))
+@functools.lru_cache(maxsize=16)
+def _places(header: bytes) -> tuple[int, ...]:
+    """Return where the axes stand in a file with that first line, -1 for those it lacks."""
+    names = next(csv.reader([header.decode("utf-8-sig", errors="replace").rstrip("\r")]), [])
+    return tuple(names.index(name) if name in names else -1 for name in AXES)
 
 
 def _outline(data: bytes, marks: Iterable[str]) -> Outline:
-    """Outline a file; the cells before the axes are plain in a measured row, its error empty."""
-    lines = (line.split(b",", _LAST + 1) for line in data.split(b"\n")[1:])
+    """Outline a file; the cells before the axes are plain in a measured row, its error empty.
+
+    An axis that the file's schema lacks is an empty cell, as in the rows that are read of it.
+    """
+    header, *rows = data.split(b"\n")
+    places = _places(header)
+    axes, last = operator.itemgetter(*places), max(places)
+    lines = (row.split(b",", last + 1) for row in rows)
     return _outline_of(
-        frozenset(_axes(cells) for cells in lines if len(cells) > _LAST + 1),
+        frozenset(axes([*cells[:-1], b""]) for cells in lines if len(cells) > last + 1),
         frozenset(mark for mark in marks if mark.encode() in data),
     )

@@ -11,12 +11,12 @@ from typing import Any
 
 from convmark.case import Case
 from convmark.errors import ConvmarkError, OptionError, WorkerError
+from convmark.inspection import inspect
 from convmark.judging.confirm import error_rate_per_case
 from convmark.launch import Interpreter
 from convmark.lockstep.anchor import Origin, origin_of
 from convmark.lockstep.engine import Comparison, Plan, Progress, Side, compare
 from convmark.lockstep.sides import Make, SideSpec
-from convmark.run import inspect
 
 __all__ = ["TARGET", "End", "Outcome", "Pair", "Terms", "compare_cases", "inspected"]
 

@@ -17,7 +17,9 @@ import pytest
 
 from convmark.case import Case
 from convmark.errors import ConvmarkError, OptionError
-from convmark.options import AUTO, OPTIONS, Options, pyproject_settings, read
+from convmark.option_table import OPTIONS
+from convmark.option_values import AUTO
+from convmark.options import Options, pyproject_settings, read
 from convmark.parsers import RESUME
 from convmark.plugin import bridge
 from convmark.plugin.campaign import Campaign

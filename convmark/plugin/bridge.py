@@ -230,7 +230,7 @@ def _groups(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def _as_benchmarks(path: Path, records: Sequence[Record]) -> dict[str, Any]:
-    from convmark.plugin.campaign import FRAMEWORKS, comparability
+    from convmark.plugin.likeness import FRAMEWORKS, comparability
 
     benchmarks = [
         {"fullname": name, "name": name, "stats": _stats(path, rows)}

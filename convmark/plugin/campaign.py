@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -18,16 +18,20 @@ from typing import TYPE_CHECKING, Any, TextIO
 from convmark.case import Case
 from convmark.errors import OptionError
 from convmark.options import Options
+from convmark.plugin.likeness import comparability
 from convmark.plugin.replay import Measured
+from convmark.plugin.sections import sections
 
 if TYPE_CHECKING:
     from convmark.beforehand import Beforehand
     from convmark.environment import Machine
+    from convmark.facts import Facts
     from convmark.interpreters import Interpreters
     from convmark.judging.judgement import Judgement
+    from convmark.plan import Job
     from convmark.record import Record
+    from convmark.result import Result
     from convmark.resume import Interrupted
-    from convmark.run import Facts, Job, Result
     from convmark.store import RunFile, Store
 
 __all__ = ["Campaign"]
@@ -131,9 +135,9 @@ class Campaign:
             ConvmarkError: a model, a device or the results folder is not to be had.
         """
         from convmark.cluster import check_devices
+        from convmark.inspection import devices_asked_for
         from convmark.interpreters import Interpreters
         from convmark.learning import with_digits
-        from convmark.run import devices_asked_for
 
         self.store.check_writable()
         self.cases = list(dict.fromkeys(cases))
@@ -190,8 +194,9 @@ class Campaign:
         """
         from convmark.ceilings import ceilings_path, gather
         from convmark.commit import read_commit
+        from convmark.facts import facts_of
+        from convmark.plan import plan
         from convmark.resume import expected, plan_hash
-        from convmark.run import facts_of, plan
 
         options, machine = self.options, self.machine
         cases = [case for case in self.cases if self.absent(case) is None]
@@ -222,7 +227,7 @@ class Campaign:
         Raises:
             ConvmarkError, KeyboardInterrupt: as `measure`.
         """
-        from convmark.run import plan
+        from convmark.plan import plan
 
         jobs = plan(
             cases,
@@ -327,20 +332,9 @@ class Campaign:
         """Return the titles and texts to show at the end of the session."""
         if self._run_file is None:
             return []
-        from convmark.report.scaling import scaling_table
-        from convmark.report.summary import summary_table
-        from convmark.run import kept
-
-        records = self.records
-        words = "interrupted; " if self._interrupted else ""
-        text = f"{words}{kept(self._run_file)}"
-        tables = [summary_table(records), scaling_table(records)] if records else []
-        sections = [("convmark", "\n\n".join(filter(None, [*tables, text])))]
-        if self._judgements:
-            from convmark.report.verdicts import verdicts_report
-
-            sections.append(("convmark verdicts", verdicts_report(self._judgements)))
-        return sections
+        return sections(
+            self._run_file, self.records, self._judgements, interrupted=self._interrupted
+        )
 
 
 @contextlib.contextmanager
@@ -353,19 +347,3 @@ def _warnings_said(say: Callable[[str], None]) -> Iterator[None]:
         yield
     for warning in found:
         say(str(warning.message))
-
-
-FRAMEWORKS = ("tensorflow", "jax", "torch", "keras")
-
-
-def comparability(
-    machine: str | None, versions: Iterable[Mapping[str, Any]], threads: str | None
-) -> dict[str, Any]:
-    """Return the facts that two runs must share for pytest-benchmark to compare them silently.
-
-    Args:
-        versions: the frameworks' by their names, of each backend or each row.
-    """
-    known = {name: version for found in versions for name, version in found.items() if version}
-    named = {name: known[name] for name in FRAMEWORKS if name in known}
-    return {"machine": machine, **named, "threads": threads}

@@ -20,7 +20,7 @@ hand.
 
 `results/<machine>/<run>.csv` holds one run: a header, and one row per process of a case. This is
 schema {SCHEMA_VERSION}. A file of an earlier schema is read, and what it lacks is absent; one of a
-later schema is refused. No file is ever rewritten.
+later schema is refused. `since` is the schema that brought a column in. No file is ever rewritten.
 
 - A file is UTF-8, its lines end in `\\n`, and cells are quoted as in
   [RFC 4180](https://www.rfc-editor.org/rfc/rfc4180). It is written without a byte order mark and
@@ -59,13 +59,14 @@ def _table(columns: Iterable[Column]) -> str:
             column.type.__name__,
             column.unit,
             "never" if column.required else "",
+            column.since,
             column.meaning,
         )
         for column in columns
     ]
     return tabulate(
         rows,
-        headers=("column", "type", "unit", "empty", "meaning"),
+        headers=("column", "type", "unit", "empty", "since", "meaning"),
         tablefmt="pipe",
         disable_numparse=True,
         colglobalalign="left",

@@ -20,14 +20,8 @@ import numpy as np
 
 from convmark.case import Case
 from convmark.errors import CaseError, StoreError
-from convmark.record import (
-    COLUMNS,
-    MEASURED,
-    SCHEMA_VERSION,
-    STATUSES,
-    from_cell,
-    range_broken,
-)
+from convmark.ranges import range_broken
+from convmark.record import COLUMNS, MEASURED, SCHEMA_VERSION, STATUSES, from_cell
 from convmark.report.runs import RunSource, labelled, oldest_first, run_files
 from convmark.store import HEADER, StoreWarning, read_run
 

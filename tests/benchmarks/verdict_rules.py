@@ -34,16 +34,9 @@ from convmark.judging.confirm import (
     error_rate_per_case,
     judge,
 )
-from convmark.judging.screen import (
-    EXTRA_PROCESSES,
-    Process,
-    Run,
-    Screening,
-    baseline_runs,
-    pooled_spread,
-    screen,
-    unconfirmed,
-)
+from convmark.judging.processes import Process, Run, baseline_runs
+from convmark.judging.screen import EXTRA_PROCESSES, Screening, screen, unconfirmed
+from convmark.judging.spread import pooled_spread
 from convmark.statistics import trimmed_mean
 
 Array = npt.NDArray[np.float64]

@@ -1,0 +1,120 @@
+"""What every row of a run shares: options, machine, commit, and the code that measures."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import convmark
+from convmark import learning
+from convmark.case import Case
+from convmark.cautions import speed_flags
+from convmark.ceilings import Ceiling, Key
+from convmark.environment import Machine
+from convmark.gpu.devices import Card, card_columns
+from convmark.gpu.visible import card_of, choosing
+from convmark.options import Options
+from convmark.record import SCHEMA_VERSION
+from convmark.text import plain_text
+
+__all__ = ["Facts", "facts_of", "measurement_version", "of_the_run", "software"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What every row of a run shares."""
+
+    run: str
+    machine: Machine
+    commit: str | None
+    dirty: bool | None
+    flags: str
+    ceilings: Mapping[Key, Ceiling] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """The variables that choose which GPUs a worker sees."""
+    node: str | None = None
+    """The host's name: nodes of one kind share the machine's."""
+    plan: str | None = None
+    """Hash of what was asked for, by which a run that was interrupted is known again."""
+
+    def card(self, case: Case) -> Card | None:
+        """The card that the case is measured on; None on the CPU, and where it is not known."""
+        return card_of(case.device, self.machine.gpus, self.environ)
+
+
+@functools.cache
+def measurement_version() -> str:
+    """Return a hash of the code that measures: rows of different ones are not compared."""
+    digest = hashlib.sha256()
+    folder = Path(__file__).resolve().parent / "worker"
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def of_the_run(case: Case, options: Options, facts: Facts) -> dict[str, Any]:
+    """Return the columns in which every row of a case in one run is the same, but for figures."""
+    own = {"processes": options.processes, "seed": options.seed}
+    return {
+        "schema": SCHEMA_VERSION,
+        "run": facts.run,
+        "convmark": convmark.__version__,
+        "commit": facts.commit,
+        "dirty": facts.dirty,
+        "plan": facts.plan,
+        **(learning.asked_columns(options) if case.task == learning.TASK else own),
+        "time_budget_s": options.time_budget_s,
+        "isolation": options.isolation,
+        **_environment(case, facts),
+    }
+
+
+def _environment(case: Case, facts: Facts) -> dict[str, Any]:
+    machine = facts.machine
+    card = facts.card(case)
+    return {
+        "machine": machine.name,
+        "node": facts.node,
+        "cpu": machine.cpu,
+        "cores": machine.cores,
+        "ram_bytes": machine.ram_bytes,
+        "driver": machine.driver if card else None,
+        "os": machine.os,
+        "flags": facts.flags or None,
+        **(card_columns(card) if card else {}),
+    }
+
+
+def software(versions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of what a worker says about its software."""
+    names = ("cuda", "cudnn", "python", "tensorflow", "jax", "torch", "keras", "numpy")
+    return {name: versions.get(name) for name in names}
+
+
+def facts_of(
+    run: str,
+    machine: Machine,
+    commit: Any,
+    environ: Mapping[str, str],
+    ceilings: Mapping[Key, Ceiling] | None = None,
+    *,
+    plan: str | None = None,
+) -> Facts:
+    """Return the facts that every row of a run shares."""
+    return Facts(
+        run=run,
+        machine=machine,
+        commit=commit.sha,
+        dirty=commit.dirty,
+        flags=speed_flags(environ),
+        environ=choosing(environ),
+        ceilings=ceilings or {},
+        node=plain_text(platform.node()) or None,
+        plan=plan,
+    )

@@ -1,0 +1,54 @@
+"""What an interpreter has: frameworks, devices, and the models that are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from convmark.errors import OptionError, WorkerError
+from convmark.launch import Interpreter
+
+__all__ = ["devices_asked_for", "inspect"]
+
+
+def inspect(
+    interpreter: Interpreter, models: Iterable[str], *, explain: bool = False
+) -> dict[str, Any]:
+    """Return what the interpreter has, once it is known to have all the models.
+
+    Args:
+        explain: whether it also looks for what keeps the framework from a GPU; that takes longer.
+
+    Raises:
+        OptionError: a model is unknown to it.
+        WorkerError: it cannot say.
+    """
+    request = {"kind": "inspect", "models": list(models)}
+    answer = interpreter.answer({**request, "explain": True} if explain else request)
+    found = answer.event("inspected")
+    if answer.status != "ok" or found is None:
+        raise WorkerError(f"{interpreter.python}: cannot be inspected: {answer.message}")
+    for refusal in found["models"].values():
+        if refusal is not None:
+            raise OptionError(f"--models: {refusal}")
+    return found
+
+
+def devices_asked_for(asked: Sequence[str], found: Sequence[str]) -> list[str]:
+    """Return the devices to measure: `all` becomes what is there.
+
+    Raises:
+        OptionError: a device that was named is not there.
+    """
+    devices: list[str] = []
+    for device in asked:
+        if device == "all":
+            devices.extend(found)
+        elif device in found:
+            devices.append(device)
+        else:
+            raise OptionError(
+                f"--devices: {device} is not there, only {', '.join(found)}; "
+                "`convmark doctor` says why"
+            )
+    return list(dict.fromkeys(devices))

@@ -1,0 +1,294 @@
+"""Every option, once: its name, its rule, its default and its line of help."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from convmark.case import BACKENDS, ISOLATIONS, PRECISIONS, TASKS
+from convmark.cluster import parse_cluster
+from convmark.option_values import (
+    choice_of,
+    choices_of,
+    parse_batch_sizes,
+    parse_count,
+    parse_counts,
+    parse_devices,
+    parse_file,
+    parse_folder,
+    parse_jit,
+    parse_place,
+    parse_seconds,
+    parse_seed,
+    parse_seeds,
+    parse_share,
+    parse_switch,
+    parse_text,
+    parse_threads,
+    parse_words,
+)
+
+__all__ = ["OPTIONS", "Option"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option: its name without dashes, its rule and its line of help."""
+
+    name: str
+    metavar: str
+    parse: Callable[[str, str], Any]
+    """Turns (flag, text) into the value, or raises OptionError."""
+    default: str | None
+    help: str
+    only: str = ""
+    """`run` or `pytest` where the other has no such option."""
+    repeatable: bool = False
+    """Whether it may be given more than once; its value is then a tuple."""
+    switch: bool = False
+    """Whether it takes no value on a command line, where it means yes."""
+
+    def add_to(self, add: Callable[..., Any], **more: Any) -> None:
+        """Add it to a parser by the parser's own function."""
+        how: dict[str, Any] = {"action": "append" if self.repeatable else "store"}
+        if self.switch:
+            how = {"action": "store_const", "const": "yes"}
+        else:
+            how["metavar"] = self.metavar
+        add(self.flag, default=None, help=self.help, **how, **more)
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name}"
+
+    @property
+    def key(self) -> str:
+        return self.name.replace("-", "_")
+
+
+OPTIONS = (
+    Option(
+        name="models",
+        metavar="NAMES",
+        parse=parse_words,
+        default=None,
+        help="models by name: the lecture's six, any of keras.applications in lower case, or your "
+        "own as package.module:builder (default: the suite's)",
+    ),
+    Option(
+        name="tasks",
+        metavar="TASKS",
+        parse=choices_of(TASKS),
+        default="train,infer",
+        help="train, infer, accuracy (train on MNIST), waterfall (what Keras and its input "
+        "pipeline cost) (default: train,infer)",
+        only="run",
+    ),
+    Option(
+        name="devices",
+        metavar="DEVICES",
+        parse=parse_devices,
+        default="all",
+        help="cpu, gpu:0, ... or all that are there (default: all)",
+    ),
+    Option(
+        name="batch-sizes",
+        metavar="SIZES",
+        parse=parse_batch_sizes,
+        default=None,
+        help="samples per replica per step, or auto: find the fastest and the largest that fits "
+        "(default: 32 in training, 1 and 32 in inference)",
+    ),
+    Option(
+        name="precisions",
+        metavar="PRECISIONS",
+        parse=choices_of(PRECISIONS),
+        default="float32",
+        help="float32 (TF32 off), tf32 (GPUs alone), mixed_float16, mixed_bfloat16 "
+        "(default: float32)",
+    ),
+    Option(
+        name="jit",
+        metavar="STATE",
+        parse=parse_jit,
+        default="off",
+        help="compile the step: off, on or both; XLA in TensorFlow, torch.compile in PyTorch, "
+        "while JAX always compiles (default: off)",
+    ),
+    Option(
+        name="replicas",
+        metavar="NUMBERS",
+        parse=parse_counts,
+        default=None,
+        help="copies of the model, each with a batch of its own: one per GPU, or logical CPUs; "
+        "TensorFlow alone (default: 1; bench/test_scaling.py: up to the GPUs that are there)",
+    ),
+    Option(
+        name="cluster",
+        metavar="WHERE",
+        parse=parse_cluster,
+        default=None,
+        help="spread replicas over processes: local, one each on this machine; or over machines: "
+        "HOST:PORT,HOST:PORT, or TF_CONFIG to read that variable; start the same command on each "
+        "(default: one process)",
+        only="run",
+    ),
+    Option(
+        name="index",
+        metavar="N",
+        parse=parse_place,
+        default=None,
+        help="which HOST:PORT of --cluster this machine is, from 0; the first keeps the rows (no "
+        "default)",
+        only="run",
+    ),
+    Option(
+        name="threads",
+        metavar="N",
+        parse=parse_threads,
+        default="default",
+        help="threads of the measured process, or default: the framework's own choice",
+    ),
+    Option(
+        name="backend",
+        metavar="NAMES",
+        parse=choices_of(BACKENDS),
+        default="tensorflow",
+        help="framework under Keras, or several: tensorflow, jax, torch (default: tensorflow)",
+    ),
+    Option(
+        name="ceilings",
+        metavar="WHICH",
+        parse=choice_of(("auto", "on", "off")),
+        default="auto",
+        help="measure once what each device can do at most, for the efficiency: auto (of GPUs), on "
+        "or off (default: auto)",
+    ),
+    Option(
+        name="processes",
+        metavar="N",
+        parse=parse_count,
+        default="2",
+        help="fresh processes per case (default: 2)",
+    ),
+    Option(
+        name="time-budget",
+        metavar="SECONDS",
+        parse=parse_seconds,
+        default="1.8",
+        help="seconds of timed rounds per process (default: 1.8)",
+    ),
+    Option(
+        name="time-limit",
+        metavar="SECONDS",
+        parse=parse_seconds,
+        default="600",
+        help="seconds a worker may go without a sign of progress before it is ended (default: 600)",
+    ),
+    Option(
+        name="isolation",
+        metavar="HOW",
+        parse=choice_of(ISOLATIONS),
+        default="fork" if sys.platform == "linux" else "spawn",
+        help="fork: a child of a warm interpreter; spawn: a new interpreter; none: one process for "
+        "all, for debuggers and profilers (default: fork on Linux, else spawn)",
+    ),
+    Option(
+        name="results",
+        metavar="FOLDER",
+        parse=parse_folder,
+        default="results",
+        help="folder of the CSV history (default: results)",
+    ),
+    Option(
+        name="seed",
+        metavar="N",
+        parse=parse_seed,
+        default="0",
+        help="seed of the plan's order, the weights and the batches (default: 0)",
+    ),
+    Option(
+        name="seeds",
+        metavar="SEEDS",
+        parse=parse_seeds,
+        default="0,1,2",
+        help="of the task accuracy: a fresh process for each (default: 0,1,2)",
+    ),
+    Option(
+        name="target-accuracy",
+        metavar="SHARE",
+        parse=parse_share,
+        default="0.97",
+        help="validation accuracy that the task accuracy takes the time to (default: 0.97)",
+    ),
+    Option(
+        name="fraction",
+        metavar="SHARE",
+        parse=parse_share,
+        default="1",
+        help="share of the training and validation samples that the task accuracy uses, for quick "
+        "checks (default: 1)",
+    ),
+    Option(
+        name="mnist",
+        metavar="PATH",
+        parse=parse_file,
+        default=None,
+        help="file of the MNIST digits, an .npz with the arrays of keras.datasets.mnist (default: "
+        "CONVMARK_MNIST, else what Keras downloads)",
+    ),
+    Option(
+        name="python",
+        metavar="PATH",
+        parse=parse_text,
+        default=None,
+        help="interpreter to measure in, or its environment's folder; it needs the framework and "
+        "nothing else (default: this one; convmark run takes several, a run for each)",
+        repeatable=True,
+    ),
+    Option(
+        name="env",
+        metavar="REQUIREMENTS",
+        parse=parse_text,
+        default=None,
+        help='what to measure in, such as "tensorflow==2.20.*"; made once and kept, see convmark '
+        "env list (default: what is installed here)",
+        repeatable=True,
+    ),
+    Option(
+        name="wait",
+        metavar="",
+        parse=parse_switch,
+        default="no",
+        help="wait for another benchmark run on this machine to end (default: no, be refused)",
+        switch=True,
+    ),
+    Option(
+        name="allow-concurrent",
+        metavar="",
+        parse=parse_switch,
+        default="no",
+        help="measure beside other benchmark runs, which disturb the figures; the rows say so "
+        "(default: no)",
+        switch=True,
+    ),
+    Option(
+        name="confirm",
+        metavar="WHICH",
+        parse=choice_of(("flagged", "all", "none")),
+        default="flagged",
+        help="with --benchmark-compare: run the anchor's code beside today's for the cases that "
+        "the history flags, for all or for none (default: flagged)",
+        only="pytest",
+    ),
+    Option(
+        name="confirm-budget",
+        metavar="SECONDS",
+        parse=parse_seconds,
+        default="600",
+        help="most seconds for all live comparisons (default: 600)",
+        only="pytest",
+    ),
+)

@@ -1,0 +1,174 @@
+"""The row of a worker's answer; figures are given only where the whole process went well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from convmark import learning, waterfall
+from convmark.case import TIMED_TASKS, Case
+from convmark.ceilings import efficiency, key_of
+from convmark.errors import ConvmarkError
+from convmark.facts import Facts, measurement_version, of_the_run, software
+from convmark.gpu.watch import Watch
+from convmark.launch import Answer
+from convmark.options import Options
+from convmark.plan import Job
+from convmark.record import Record
+from convmark.statistics import paired_log_ratio, quantile, step_time_summary
+from convmark.worker.protocol import one_line
+
+__all__ = ["Result", "result_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One row and the raw step times behind it, seconds."""
+
+    case: Case
+    record: Record
+    step_times_s: list[float]
+    epochs: Sequence[learning.Epoch] = ()
+
+    @property
+    def replayed_s(self) -> list[float]:
+        """What a benchmark shows: the steps, of the task accuracy the epochs, seconds."""
+        return self.step_times_s or [epoch.epoch_time_s for epoch in self.epochs]
+
+
+def result_of(
+    job: Job, answer: Answer, options: Options, facts: Facts, started: datetime, watch: Watch
+) -> Result:
+    """Make the row of one answer; figures are given only where the whole process went well."""
+    record = Record(
+        started=started.isoformat(timespec="milliseconds"),
+        order=job.order,
+        process=job.process,
+        concurrent=options.allow_concurrent,
+        status=answer.status,
+        error=answer.message or None,
+        **job.case.as_fields(),
+        effective_batch_size=job.case.batch_size * job.case.replicas,
+        process_start_s=answer.ready_s,
+        **{"seed": job.seed, **of_the_run(job.case, options, facts)},
+        **watch.columns(job.case.batch_size),
+    )
+    try:
+        record = replace(record, **software(answer.event("environment") or {}), **_sizes(answer))
+        if answer.status != "ok":
+            return Result(case=job.case, record=record, step_times_s=[])
+        if job.case.task not in TIMED_TASKS:
+            return _untimed(job.case, record, answer)
+        return Result(
+            case=job.case,
+            record=_below_ceiling(replace(record, **_figures(job.case, answer)), facts),
+            step_times_s=_events(answer)["steps"]["times_s"],
+        )
+    except (ArithmeticError, LookupError, TypeError, ValueError, ConvmarkError) as error:
+        if answer.status == "ok":
+            message = f"the worker left out or garbled a figure: {one_line(error)}"
+            record = replace(record, status="crashed", error=message)
+        return Result(case=job.case, record=record, step_times_s=[])
+
+
+def _untimed(case: Case, record: Record, answer: Answer) -> Result:
+    """Return the result of a process whose steps were not timed one by one."""
+    measured = replace(record, measurement_version=measurement_version())
+    if case.task == waterfall.TASK:
+        measured = replace(measured, **waterfall.waterfall_columns(answer.events))
+        return Result(case=case, record=measured, step_times_s=[])
+    target = record.target_accuracy or 0.0
+    measured = replace(measured, **learning.learned_columns(answer, target))
+    epochs = learning.epochs_of(measured, answer)
+    return Result(case=case, record=measured, step_times_s=[], epochs=epochs)
+
+
+def _events(answer: Answer) -> dict[str, dict[str, Any]]:
+    return {event["event"]: event for event in answer.events}
+
+
+def _sizes(answer: Answer) -> dict[str, Any]:
+    built = answer.event("built")
+    if built is None:
+        return {}
+    return {
+        "input_shape": "x".join(str(axis) for axis in built["input_shape"]),
+        "parameters": built["parameters"],
+        "trainable_parameters": built["trainable_parameters"],
+        "model_bytes": built["model_bytes"],
+    }
+
+
+def _figures(case: Case, answer: Answer) -> dict[str, Any]:
+    events = _events(answer)
+    steps, windows, peaks = events["steps"], events["windows"], events["peaks"]
+    warm_up, state = events["warm_up"], events["state"]
+    proof = {event["step"]: event["value"] for event in answer.events if event["event"] == "proof"}
+    training = case.task == "train"
+    summary = step_time_summary(steps["times_s"])
+    return {
+        "status": "ok" if warm_up["steady"] else "unsteady",
+        "call_path": events["first_step"]["call_path"],
+        "flops_per_sample": events["work"]["flops_per_sample"],
+        "time_to_first_step_s": events["first_step"]["seconds"],
+        "trace_s": events["first_step"]["trace_s"],
+        "first_execution_s": events["first_step"]["execution_s"],
+        "warm_up_steps": warm_up["steps"],
+        "steps": len(steps["times_s"]),
+        **{f"step_time_{name}_s": value for name, value in summary.items()},
+        "windows": len(windows["times_s"]),
+        "window_steps": windows["steps"],
+        "throughput_samples_per_s": _throughput(case, windows),
+        "input_bound_throughput_samples_per_s": _throughput(case, events.get("input_bound")),
+        **_paired(events["rounds"]),
+        "host_memory_baseline_bytes": peaks["baseline_bytes"],
+        "peak_host_memory_bytes": peaks["host_bytes"],
+        "peak_device_memory_bytes": peaks["device_bytes"],
+        "load_average_1min": state["load_average_1min"],
+        "other_cpu_share": state["other_cpu_share"],
+        "involuntary_context_switches": state["involuntary_context_switches"],
+        "loss_first": proof[1] if training else None,
+        "loss": proof[10] if training else None,
+        "output_rms": None if training else proof[1],
+    }
+
+
+def _below_ceiling(record: Record, facts: Facts) -> Record:
+    """Put the ceilings of the row's device beside its figures, where they are known."""
+    case = record.case
+    ceiling = facts.ceilings.get(key_of(case))
+    if ceiling is None:
+        return record
+    work, rate = record.flops_per_sample, record.throughput_samples_per_s
+    return replace(
+        record,
+        peak_flops_per_s=ceiling.peak_flops_per_s,
+        peak_bytes_per_s=ceiling.peak_bytes_per_s,
+        efficiency=efficiency(case, work, rate, ceiling) if work and rate else None,
+    )
+
+
+def _throughput(case: Case, windows: Mapping[str, Any] | None) -> float | None:
+    if windows is None:
+        return None
+    samples = windows["steps"] * case.batch_size * case.replicas
+    return float(samples / quantile(windows["times_s"], 0.5))
+
+
+def _paired(rounds: Mapping[str, Any]) -> dict[str, Any]:
+    wall = paired_log_ratio(rounds["case_wall_s"], rounds["reference_wall_s"])
+    cpu = paired_log_ratio(rounds["case_cpu_s"], rounds["reference_cpu_s"])
+    return {
+        "rounds": len(rounds["case_wall_s"]),
+        "reference": rounds["reference"],
+        "reference_version": rounds["reference_version"],
+        "measurement_version": measurement_version(),
+        "paired_step_time_p50_s": quantile(rounds["case_wall_s"], 0.5),
+        "reference_step_time_p50_s": quantile(rounds["reference_wall_s"], 0.5),
+        "paired_log_ratio": wall.value if wall else None,
+        "paired_log_ratio_se": wall.error if wall else None,
+        "paired_log_ratio_cpu": cpu.value if cpu else None,
+        "paired_log_ratio_cpu_se": cpu.error if cpu else None,
+    }

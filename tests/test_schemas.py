@@ -1,0 +1,163 @@
+"""Files of an earlier schema, as the code of their time wrote them.
+
+data/schema_1.csv: `convmark run --models conv_layer --processes 2 --time-budget 0.2`, run by commit
+9a176180, which wrote schema 1; the kernel's version in its column `os` was made plain.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import shutil
+import warnings
+from pathlib import Path
+
+import pytest
+
+from convmark.cli import main
+from convmark.errors import ConvmarkError
+from convmark.judging.history import accepted_history
+from convmark.judging.index import Index
+from convmark.reading import HEADER, read_schema
+from convmark.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
+from convmark.report.rows import read_rows
+from convmark.resume import open_interrupted
+from convmark.store import Store, read_head, read_run
+
+SCHEMA_1 = Path(__file__).parent / "data" / "schema_1.csv"
+LATER = [column.name for column in COLUMNS if column.since > 1]
+MACHINE = "intel-xeon-2cpu-24gib-1ed51224"
+TRAIN = "conv_layer-train-cpu-b32-float32"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A results folder with a run of schema 1."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONVMARK_CACHE", str(tmp_path / "cache"))
+    folder = Path("results") / MACHINE
+    folder.mkdir(parents=True)
+    shutil.copy(SCHEMA_1, folder / "0001.csv")
+    return Store(Path("results"))
+
+
+def as_today(store: Store, run: str, **changes: object) -> list[Record]:
+    """Write the same figures as a run of today's schema; return its rows."""
+    rows = [
+        dataclasses.replace(row, run=run, schema=SCHEMA_VERSION, node="here", plan="abc", **changes)
+        for row in read_run(SCHEMA_1)
+    ]
+    path = store.folder / MACHINE / f"{run}.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([HEADER, *map(to_cells, rows)])
+    return rows
+
+
+def test_the_columns_of_schema_1_are_those_that_its_files_have() -> None:
+    with SCHEMA_1.open(encoding="utf-8", newline="") as file:
+        header = next(csv.reader(file))
+    assert header == [column.name for column in COLUMNS if column.since == 1]
+    assert {"plan", "concurrent", "cluster", "node", "dataset", "fit_call_s"} <= set(LATER)
+
+
+def test_a_file_of_schema_1_reads_and_what_it_lacks_is_absent() -> None:
+    rows = read_run(SCHEMA_1)
+    with SCHEMA_1.open(encoding="utf-8", newline="") as file:
+        written = list(csv.DictReader(file))
+    assert len(rows) == 6
+    for row, cells in zip(rows, written, strict=True):
+        found = dict(zip(HEADER, to_cells(row), strict=True))
+        assert all(found[name] == "" for name in LATER)
+        assert {name: found[name] for name in cells} == {**cells, "schema": str(SCHEMA_VERSION)}
+    assert read_head(SCHEMA_1) == rows[0]
+    assert read_schema(SCHEMA_1) == 1
+
+
+def test_a_report_has_the_rows_of_both_schemas(store: Store) -> None:
+    as_today(store, "0002")
+    frame = read_rows([store.folder]).frame
+    for name in ("case", "step_time_p50_s", "throughput_samples_per_s", "replicas"):
+        first, second = (frame.loc[frame["run"] == run, name].tolist() for run in ("0001", "0002"))
+        assert first == second, name
+    assert main(["report", "--format", "csv"]) == 0
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_run_of_today_is_judged_against_one_of_schema_1(
+    store: Store, monkeypatch: pytest.MonkeyPatch, indexed: bool
+) -> None:
+    now = as_today(store, "0002")
+    if indexed:
+        monkeypatch.setattr("convmark.judging.shelf.MOST_LOOKS", 1)
+        monkeypatch.setattr("convmark.judging.index.SETTLED_S", 0)
+    found = accepted_history(store, MACHINE, now)
+    assert {name: [rows[0].run for rows in case.runs] for name, case in found.cases.items()} == {
+        row.case.name: ["0001"] for row in now
+    }
+    index = Index.of(store.folder / MACHINE)
+    assert (index.known(store.runs(MACHINE)[0]) is not None) is indexed
+
+
+def test_other_measuring_code_is_not_compared_and_both_are_quoted(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_today(store, "0002", measurement_version="0123456789ab")
+    assert main(["compare", "0001", "0002"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "measurement version was 259bce373acf, is 0123456789ab" in shown
+
+
+def test_a_history_lists_runs_of_both_schemas(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_today(store, "0002")
+    assert main(["history", TRAIN, "--machine", MACHINE]) == 0
+    shown = capsys.readouterr().out
+    assert "0001" in shown
+    assert "0002" in shown
+
+
+def test_a_run_of_schema_1_does_not_go_on_and_stays_as_it_is(store: Store) -> None:
+    path = store.runs(MACHINE)[0]
+    before = path.read_bytes()
+    with pytest.raises(ConvmarkError) as refused:
+        open_interrupted(store, MACHINE)
+    assert str(refused.value) == (
+        f"--resume: {path}: the schema was 1, is {SCHEMA_VERSION}; a run goes on as it was begun; "
+        "without --resume a new one is started"
+    )
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_says_another_schema_than_its_columns_are_of_is_refused(store: Store) -> None:
+    path = store.runs(MACHINE)[0]
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text(lines[0] + "2" + lines[1][1:], encoding="utf-8")
+    with pytest.raises(ConvmarkError) as refused:
+        read_run(path)
+    assert (
+        str(refused.value) == f"{path}:2: must be of schema 1, whose columns the file has, got '2'"
+    )
+
+
+def test_a_column_more_or_less_is_told_by_the_schema_that_the_rows_are_of(store: Store) -> None:
+    path = store.runs(MACHINE)[0]
+    header, *rows = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([f"{header},tomorrow", *(f"{row},x" for row in rows), ""]))
+    with pytest.raises(ConvmarkError, match="columns of schema 1: column 'tomorrow' is unknown"):
+        read_run(path)
+    path.write_text("\n".join([header.replace("dirty,", ""), *rows, ""]))
+    with pytest.raises(ConvmarkError, match="columns of schema 1: column 'dirty' is missing"):
+        read_run(path)
+
+
+def test_rows_of_both_schemas_are_one_history_of_a_case(store: Store) -> None:
+    """The axes of a case are found in a file though its columns stand elsewhere."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        now = [row for row in as_today(store, "0002") if row.case.name == TRAIN]
+        found = accepted_history(store, MACHINE, now)
+    assert found.cases[TRAIN].anchor is not None
+    assert {row.case.name for row in found.absent} == {
+        row.case.name for row in read_run(SCHEMA_1)
+    } - {TRAIN}
