@@ -32,7 +32,9 @@ JIT_STATES = ("off", "on")
 ISOLATIONS = ("fork", "spawn", "none")
 BACKENDS = ("tensorflow", "jax", "torch")
 
-CLUSTERS = re.compile(r"local|hosts([1-9][0-9]*)")
+CLUSTERS = re.compile(r"local|hosts([1-9][0-9]{0,8})")
+THREADS = re.compile(r"default|0{0,8}[1-9][0-9]{0,8}")
+"""Python reads no number of thousands of digits, which a file may hold."""
 
 _CHOICES = {"task": TASKS, "precision": PRECISIONS, "jit": JIT_STATES, "backend": BACKENDS}
 
@@ -77,7 +79,7 @@ class Case:
             )
         if self.batch_size < 1:
             raise CaseError(f"{self.model}: batch size must be at least 1, got {self.batch_size}")
-        if self.threads != "default" and not (self.threads.isdecimal() and int(self.threads) > 0):
+        if not THREADS.fullmatch(self.threads):
             raise CaseError(
                 f"{self.model}: threads must be 'default' or a whole number of at least 1, "
                 f"got {self.threads!r}"

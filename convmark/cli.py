@@ -77,14 +77,14 @@ def _run(given: argparse.Namespace, options: Options) -> int:
     if given.ray is not None:
         return _run_on_cluster(given, options)
     for flag, value in (("--per", given.per), ("--nodes", given.nodes)):
-        if value:
+        if value not in (None, []):
             raise OptionError(f"{flag}: needs --ray ADDRESS, whose nodes it chooses among")
-    if given.shard_times and given.shard is None:
-        raise OptionError("--shard-times: needs --shard K/N, whose parts it balances")
 
     from convmark.commands.run import run
 
     shard, known_s = None, {}
+    if given.shard_times and given.shard is None:
+        raise OptionError("--shard-times: needs --shard K/N, whose parts it balances")
     if given.shard is not None:
         from convmark.fleet.expected import known_seconds
         from convmark.fleet.shard import read_shard
@@ -196,9 +196,16 @@ def _bisect(given: argparse.Namespace, options: Options) -> int:
         threshold=_share("--threshold", given.threshold),
         package=given.package,
         beside=given.beside,
-        versions=[word.strip() for word in (given.versions or "").split(",") if word.strip()],
+        versions=_listed("--versions", given.versions),
     )
     return EXIT_OK if found else EXIT_FAILED
+
+
+def _listed(flag: str, text: str | None) -> list[str]:
+    words = [] if text is None else [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise OptionError(f"{flag}: must be a comma-separated list without gaps, got {text!r}")
+    return words
 
 
 def _env(given: argparse.Namespace, options: Options) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from convmark.errors import OptionError
-from convmark.text import is_plain
+from convmark.text import NUMBER, is_plain
 
 __all__ = [
     "AUTO",
@@ -154,7 +154,7 @@ def parse_devices(flag: str, text: str) -> tuple[str, ...]:
     words = parse_words(flag, text)
     for word in words:
         kind, _, index = word.partition(":")
-        if word not in ("cpu", "all") and not (kind == "gpu" and index.isdecimal()):
+        if word not in ("cpu", "all") and not (kind == "gpu" and NUMBER.fullmatch(index)):
             raise OptionError(
                 f"{flag}: unknown device {word!r}; a device is cpu, gpu:N (such as gpu:0) or all"
             )

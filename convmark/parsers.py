@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
         """End with the conventional status; what is printed is one line."""
         for word in message.split():
             if word.startswith("--"):
-                name = word.partition("=")[0]
+                name = word.partition("=")[0].rstrip(":")
                 near = difflib.get_close_matches(name, self._option_string_actions, n=1)
                 if near and near[0] != name:
                     message += f"; did you mean {near[0]}?"
@@ -161,8 +161,20 @@ def _report(commands: Any) -> Parser:
     report.add_argument("-o", "--output", metavar="FILE", help="its suffix tells the format")
     add = report.add_argument
     add("--format", metavar="FORM", help="html, markdown, terminal or csv (default: terminal)")
-    add("--style", metavar="STYLE", default="full", help="full or applications, as Keras lists")
-    add("--price", metavar="MACHINE=PRICE", action="append", default=[], help="of a machine")
+    add(
+        "--style",
+        metavar="STYLE",
+        default="full",
+        help="full; applications, the table that Keras prints for its own; or accuracy, beside "
+        "what was published (default: full)",
+    )
+    add(
+        "--price",
+        metavar="MACHINE=PRICE",
+        action="append",
+        default=[],
+        help="of a machine, in any one unit such as money per hour, for samples/s per price",
+    )
     add("--figures", metavar="FOLDER", help="write the figures as SVG and PNG files as well")
     add("--against", metavar="REF", help="put the newest run's verdicts against a commit first")
     _add_options(report, ["results"])

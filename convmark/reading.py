@@ -147,9 +147,8 @@ def _cells(
 ) -> Iterator[tuple[int, list[str]]]:
     line, header = next(lines, (0, []))
     if not header:
-        place = f"{path}:1" if line or torn_at else str(path)
         what = "it ends in its header" if torn_at else "it is empty"
-        raise StoreError(f"{place}: must hold a run's rows, {what}")
+        raise StoreError(f"{path}:1: must hold a run's rows, {what}")
     first = next(lines, None)
     schema = LAYOUTS.get(tuple(header))
     if schema is None:

@@ -21,6 +21,7 @@ import numpy as np
 from convmark.errors import StoreError
 from convmark.reading import HEADER, StoreWarning, head_cells, read_head, read_run
 from convmark.runfile import RunFile, steps_path
+from convmark.text import is_folder_name
 
 __all__ = [
     "HEADER",
@@ -73,8 +74,10 @@ class Store:
         file is created exclusively.
 
         Raises:
-            StoreError: the file cannot be made.
+            StoreError: the file cannot be made, or the machine's name leads out of the folder.
         """
+        if not is_folder_name(machine):
+            raise StoreError(f"--results: a machine must be the name of a folder, got {machine!r}")
         folder = self.folder / machine
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,13 @@ import re
 import unicodedata
 from pathlib import Path
 
-__all__ = ["file_text", "is_plain", "plain_text", "shown"]
+__all__ = ["NUMBER", "file_text", "is_folder_name", "is_plain", "plain_text", "shown"]
+
+NUMBER = re.compile(r"[0-9]{1,18}")
+"""Of a run or a device, in a text from outside; Python reads none of thousands of digits."""
+
+MOST_NAME_BYTES = 200
+"""Of a folder's name; file systems have room for 255."""
 
 _TERMINAL_ESCAPE = re.compile(
     r"\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[ -/]*[0-~]"
@@ -40,6 +46,12 @@ def shown(cell: str) -> str:
     line = cell if cell.isprintable() else plain_text(cell)
     line = _CI_COMMAND.sub("# #", line)
     return f": :{line.lstrip()[2:]}" if line.lstrip().startswith("::") else line
+
+
+def is_folder_name(text: str) -> bool:
+    """Whether a text from outside may name a folder: one that leads nowhere else, not hidden."""
+    plain = bool(text) and is_plain(text) and not any(mark in text for mark in "/\\:")
+    return plain and text[0] not in ".-~ " and len(text.encode()) <= MOST_NAME_BYTES
 
 
 def file_text(path: Path) -> str:

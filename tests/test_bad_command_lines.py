@@ -47,6 +47,7 @@ BAD: list[tuple[list[str], str]] = [
     (["run", "a\nb"], "unrecognized arguments: a b"),
     # run
     (["run", "--models"], "argument --models: expected one argument"),
+    (["run", "--models", "--seed"], "argument --models: expected one argument"),
     (["run", "--models", ""], "--models: must be a comma-separated list"),
     (["run", "--models", "lenet6"], "--models: lenet6: no such model"),
     (["run", "--models", "../../etc/passwd"], "no such model"),
@@ -133,6 +134,11 @@ BAD: list[tuple[list[str], str]] = [
     (["report", "--style", "fancy"], "--style: must be one of full, applications"),
     (["report", "--price", "xeon-2"], "--price: must be MACHINE=PRICE"),
     (["report", "--price", "xeon-2=nan"], "--price: must be MACHINE=PRICE"),
+    (["report", "--price", "xeon-2=1", "--price", "xeon-2=2"], "--price: must name a machine once"),
+    (["report", "--price", f"{ESCAPE}=2"], "--price: no row is of the machine '\\x1b[31mred"),
+    (["report", "--figures", " "], "--figures: must be the path of a folder"),
+    (["report", "--per", "x"], "unrecognized arguments: --per; did you mean --price?"),
+    (["report", "-o", ""], "--output: must end in .html"),
     (["report", "--price", "xeon-9=1"], "--price: no row is of the machine 'xeon-9'"),
     (["report", "--figures", "file"], "--figures: file must be writable"),
     (["report", "--figures", "a\0b"], "--figures: "),
@@ -147,6 +153,7 @@ BAD: list[tuple[list[str], str]] = [
     (["ab", ".", "a\0b"], "B: "),
     (["ab", ".", ""], "B: must be . (this interpreter), git:REF"),
     (["ab", "--set-a", "jit"], "--set-a: must be NAME=VALUE"),
+    (["ab", "--set-a", "jit=on", "--set-a", "jit=off"], "--set-a: must set jit once"),
     (["ab", "--set-b", "speed=2"], "--set-b: unknown setting 'speed'"),
     (["ab", "--set-b", "jit=maybe", *ONE_CASE], "jit must be one of off, on"),
     (["ab", "--target", "-2"], "--target: must be a number of per cent above 0"),
@@ -163,6 +170,10 @@ BAD: list[tuple[list[str], str]] = [
     (["bisect", "--good", "git:no-such", "--bad", "git:HEAD", *ONE_CASE], "no-such"),
     (["bisect", "--good", "git:-x", "--bad", "git:HEAD", *ONE_CASE], "git knows no commit '-x'"),
     (["bisect", "--good", "1", "--bad", "2", "--threshold", "much"], "--threshold: must be"),
+    (["bisect", "--good", "1", "--bad", "2", "--package", "", *ONE_CASE], "--package: must be"),
+    (["bisect", "--good", "1", "--bad", "2", "--package=-x", *ONE_CASE], "--package: must be"),
+    (["bisect", "--good", "1", "--bad", "2", "--with", "x ==", *ONE_CASE], "--with: must be a req"),
+    (["bisect", "--good", "1", "--bad", "2", "--versions", "", *ONE_CASE], "--versions: must be"),
     (["bisect", "--good", "1", "--bad", "1", "--versions", "1,2", *ONE_CASE], "--bad: must be"),
     (["bisect", "--good", "3", "--bad", "1", "--versions", "1,2", *ONE_CASE], "no release '3'"),
     # env
@@ -172,14 +183,64 @@ BAD: list[tuple[list[str], str]] = [
     (["env", "make", "=="], "REQUIREMENTS: must be a requirement"),
     (["env", "make", ""], "REQUIREMENTS: must be a requirement"),
     (["env", "remove"], "NAME: must be the name of an environment, or --all"),
+    (["env", "remove", "--all", "x"], "--all: must not be given with names"),
     (["env", "remove", "../.."], "NAME: no environment '../..'"),
     (["env", "remove", ESCAPE], "NAME: no environment '\\x1b[31mred\\x07'"),
+    # parts, clusters, digits: the options of `run` that came later
+    (["run", "--cluster", "host"], "--cluster: an address must be HOST:PORT"),
+    (["run", "--cluster", "a:1,a:1"], "--cluster: must be local, TF_CONFIG or two different"),
+    (["run", "--cluster", "a:1,b:2"], "--index"),
+    (["run", "--cluster", "a:1,b:2", "--index", "2"], "--index"),
+    (["run", "--cluster", ESCAPE], "--cluster: an address must be HOST:PORT"),
+    (["run", "--index", "1"], "--index"),
+    (["run", "--replicas", "0"], "--replicas: must be a whole number of at least 1"),
+    (["run", "--replicas", "1,2", "--backend", "jax"], "replicas"),
+    (["run", "--shard", "4/3"], "--shard: must be K/N with K from 1 to N"),
+    (["run", "--shard", "1/0"], "--shard: must be K/N with K from 1 to N"),
+    (["run", "--shard", LONG], "--shard: must be K/N such as 3/8"),
+    (["run", "--shard", ESCAPE], "--shard: must be K/N such as 3/8"),
+    (["run", "--shard", "1/2", "--shard-times", "nowhere"], "nowhere: no such file or folder"),
+    (["run", "--shard", "1/2", "--shard-times", "a\0b"], "no such file or folder"),
+    (["run", "--shard-times", "results"], "--shard-times: needs --shard K/N"),
+    (["run", "--ray", ""], "--ray: must be an address"),
+    (["run", "--ray", "x:1", "--per", "rack"], "--per: must be one of node, machine-kind"),
+    (["run", "--ray", "x:1", "--nodes", "rack"], "--nodes: "),
+    (["run", "--ray", "x:1", "--shard", "1/2"], "--shard: must not be given with --ray"),
+    (["run", "--ray", "x:1", "--describe"], "--describe: must not be given with --ray"),
+    (["run", "--per", "node"], "--per: needs --ray ADDRESS"),
+    (["run", "--per", ""], "--per: needs --ray ADDRESS"),
+    (["run", "--nodes", "rack=3"], "--nodes: needs --ray ADDRESS"),
+    (["run", "--seeds", "0,,1"], "--seeds: must be a comma-separated list"),
+    (["run", "--seeds", "-1"], "--seeds: must be a whole number of at least 0"),
+    (["run", "--fraction", "0"], "--fraction: must be a number above 0 and at most 1"),
+    (["run", "--fraction", "nan"], "--fraction: must be a number above 0 and at most 1"),
+    (["run", "--target-accuracy", "2"], "--target-accuracy: must be a number above 0"),
+    (["run", "--mnist", ""], "--mnist: must be the path of a file"),
+    (["run", "--mnist", "a\0b"], "--mnist: must be the path of a file"),
+    (["run", "--resume", "99"], "no run '99'"),
+    (["run", "--resume", "binary.csv"], "binary.csv:1: must be text"),
+    (["run", "--resume", ESCAPE], "no run '\\x1b[31mred\\x07'"),
+    # merge and fleet
+    (["merge"], "the following arguments are required: DIR"),
+    (["merge", "nowhere"], "nowhere: no such file or folder"),
+    (["merge", "folder"], "folder: has no runs yet"),
+    (["merge", "other.csv"], "other.csv:1: must have the columns of schema"),
+    (["merge", "a\0b"], "no such file or folder"),
+    (["merge", "results"], "--results: must not be one of the folders to join"),
+    (["merge", "results", "--results", "file"], "--results: must be a folder"),
+    (["fleet"], "the following arguments are required: ACTION"),
+    (["fleet", "doctor"], "the following arguments are required: --ray"),
+    (["fleet", "doctor", "--ray", " "], "--ray: must be an address"),
+    (["fleet", "nurse"], "invalid choice: 'nurse'"),
     # doctor
     (["doctor", "more"], "unrecognized arguments: more"),
     (["doctor", "--results", ""], "--results: must be the path of a folder"),
 ]
 
-COMMANDS = ("run", "compare", "accept", "history", "report", "ab", "bisect", "env", "doctor")
+COMMANDS = (
+    *("run", "compare", "accept", "history", "report", "ab", "bisect", "env", "doctor"),
+    *("merge", "fleet"),
+)
 
 
 def test_there_are_bad_command_lines_of_every_command() -> None:
@@ -211,6 +272,7 @@ def test_a_bad_command_line_is_one_line_on_standard_error_and_exit_2(
     assert line.isprintable()
     assert line.startswith("convmark")
     assert said in line
+    assert not line.endswith(f"did you mean {line.partition('argument ')[2].partition(':')[0]}?")
     after = sorted(path for path in folder.rglob("*") if "cache" not in path.parts)
     assert after == before  # nothing is made of what was refused
 

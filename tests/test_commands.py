@@ -118,14 +118,14 @@ def test_an_unreadable_run_of_the_history_is_a_line_on_standard_error(tmp_path: 
     )
     (line,) = done.stderr.splitlines()
     assert line.startswith("convmark: ")
-    assert line.endswith("0005.csv: must hold a run's rows, it is empty; left out of the history")
+    assert line.endswith("0005.csv:1: must hold a run's rows, it is empty; left out of the history")
 
 
 BAD = [
     (["compare", "0099"], "no run '0099'; expected a file, a commit or the number of a run"),
     (["compare", "0099", "0001"], "no run '0099'"),
     (["compare", "nowhere.csv"], "nowhere.csv: no such file; expected the CSV file of a run"),
-    (["compare", "empty.csv", "0001"], "empty.csv: must hold a run's rows, it is empty"),
+    (["compare", "empty.csv", "0001"], "empty.csv:1: must hold a run's rows, it is empty"),
     (
         ["compare", "other.csv", "0001"],
         f"other.csv:1: must have the columns of schema {SCHEMA_VERSION}",

@@ -289,8 +289,9 @@ def test_an_unreadable_run_is_left_out_with_one_warning(store: Store) -> None:
     with pytest.warns(StoreWarning) as caught:
         assert found(store, run_of("0005", 0.0)) == ["0001", "0002"]
     (warning,) = caught
-    assert "0004.csv: must hold a run's rows, it is empty; left out of the history, and 1 more" in (
-        str(warning.message)
+    assert (
+        "0004.csv:1: must hold a run's rows, it is empty; left out of the history, and 1 more"
+        in (str(warning.message))
     )
 
 

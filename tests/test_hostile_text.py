@@ -30,6 +30,7 @@ from convmark.cli import main
 from convmark.commit import read_commit
 from convmark.description import describe_models
 from convmark.errors import ConvmarkError, StoreError
+from convmark.facts import facts_of
 from convmark.judging.accepted import accept, read_accepted
 from convmark.judging.keeping import kept_path
 from convmark.judging.verdicts_file import append_verdicts, verdicts_path
@@ -41,6 +42,7 @@ from convmark.record import COLUMNS, Record
 from convmark.report.summary import summary_table
 from convmark.report.verdicts import verdicts_report
 from convmark.store import HEADER, Store, read_run
+from convmark.text import is_folder_name
 
 FORMULAS = (
     *("=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(1)", "\t=1+1", "\r=1+1", "\n=1+1", "'=1+1"),
@@ -378,13 +380,48 @@ def test_a_machine_with_such_a_cpu_has_a_plain_folder(text: str, tmp_path: Path)
     assert len(machine.name) <= 80
 
 
-def test_the_hosts_name_is_in_no_row_and_names_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_a_hosts_name_names_no_folder_and_is_inert_in_the_row_that_tells_it(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = read_machine(nvml=lambda: None)
-    hostile = "\x1b[31m../../x\n::error::y"
     for place in ("platform.node", "socket.gethostname", "socket.getfqdn"):
-        monkeypatch.setattr(place, lambda: hostile)
-    monkeypatch.setenv("HOSTNAME", hostile)
-    assert read_machine(nvml=lambda: None) == before
+        monkeypatch.setattr(place, lambda: text)
+    monkeypatch.setenv("HOSTNAME", text.replace("\0", ""))
+    machine = read_machine(nvml=lambda: None)
+    assert machine == before
+    facts = facts_of("0001", machine, read_commit(tmp_path), {})
+    path = keep(Store(tmp_path / "results"), [process(node=facts.node)])
+    assert moves_nothing(path.read_text(encoding="utf-8"))
+    with path.open(encoding="utf-8", newline="") as file:
+        cell = next(csv.DictReader(file))["node"]
+    assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    assert [row.node for row in read_run(path)] == [facts.node]
+
+
+@pytest.mark.parametrize("text", [*PATHS, ".", ".hidden", "-x", "/", "a/../../b", "é" * 101])
+def test_a_merge_writes_into_its_own_folder_whatever_a_row_calls_its_machine(
+    text: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    machine = process(machine=text).machine  # as a file may hold it
+    path = keep(Store(Path("a/b/results")), [process(), process(process=2, order=2)])
+    rows = [process(process=n, order=n, machine=machine) for n in (1, 2)]
+    keep(Store(Path("a/b/results")), rows)
+    before = {file for file in folder.rglob("*") if file.is_file()}
+    status = main(["merge", "a/b/results", "--results", "a/b/joined"])
+    new = {file for file in folder.rglob("*") if file.is_file()} - before
+    joined = (folder / "a/b/joined").resolve()
+    assert all(joined in file.resolve().parents for file in new)
+    if is_folder_name(machine or ""):
+        assert (status, len(new)) == (0, 1)
+        return
+    assert (status, new) == (2, set())
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"convmark merge: {path}:2: column 'machine' must be the name of a folder"
+    )
+    with pytest.raises(StoreError, match="a machine must be the name of a folder"):
+        Store(Path("elsewhere")).create_run(machine or "")
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -77,6 +77,16 @@ def test_live_verdicts_beside_another_commit_are_not_taken(store: Store, tmp_pat
     assert "from history" in verdicts_against([store.folder], "main", tmp_path).caption
 
 
+def test_the_newest_run_is_that_of_the_highest_number_though_the_clock_was_set_back(
+    store: Store, tmp_path: Path
+) -> None:
+    commit = repository(tmp_path)
+    two_runs(store, commit)
+    keep(store, run_of("0003", 0.0, 0.0, commit=ANOTHER_COMMIT,
+                       started="2025-01-01T00:00:00.000+00:00"))  # fmt: skip
+    assert "Run 0003 against run 0001" in verdicts_against([store.folder], "main", tmp_path).caption
+
+
 def test_a_run_is_not_judged_against_itself(store: Store, tmp_path: Path) -> None:
     commit = repository(tmp_path)
     keep(store, run_of("0001", 0.0, 0.0, commit=commit))
@@ -99,5 +109,7 @@ def test_a_job_summary_has_the_verdicts_first_and_folds_the_rest(
     assert main(["report", "--format", "markdown", "--against", "main"]) == 0
     text = capsys.readouterr().out
     assert text.startswith("## Verdicts: 1 fail\n\n| case ")
-    assert text.index("regressed") < text.index("## What is missing")
-    assert "<details><summary>Architectures</summary>" in text
+    assert text.index("regressed") < text.index("<details>")
+    assert text.count("## ") == 1  # the rest is folded, and says how much it is
+    assert "<details><summary>What is missing or unsteady: 1 row</summary>" in text
+    assert "<details><summary>Architectures: 1 row</summary>" in text

@@ -108,7 +108,7 @@ def test_it_draws_every_figure_and_the_console_is_silent(opened: Any) -> None:
     )
     names = [name for name, _ in drawn]
     assert [name.rsplit("-", 1)[0] for name in names] == [
-        "figure-hardware", "figure-history", "figure-batch", "figure-batch",
+        "figure-hardware", "figure-history", "figure-history", "figure-batch", "figure-batch",
         "figure-distribution", "figure-pareto",
     ]  # fmt: skip
     assert all(marks > 0 for _, marks in drawn), drawn
@@ -225,9 +225,10 @@ def test_runs_over_time_are_those_of_the_chosen_case_with_their_verdicts(opened:
                      strict=True))  # fmt: skip
     assert len(pairs) == 6
     assert pairs[f"{SLOW} cpu", "0003"] == "regressed"
-    versions = "[...document.querySelectorAll('#figure-history-0 .mark-text.role-mark text')]"
-    texts = opened.execute_script(f"return {versions}.map(e => e.textContent)")
-    assert sorted(texts) == ["TensorFlow 2.20.0", "TensorFlow 2.20.0", "TensorFlow 2.21.0"]
+    points = "[...document.querySelectorAll('#figure-history-1 .mark-symbol.role-mark path')]"
+    told = opened.execute_script(f"return {points}.map(e => e.getAttribute('aria-label'))")
+    versions = [label.partition("version: ")[2].partition(";")[0] for label in told]
+    assert sorted(versions) == [*["TensorFlow 2.20.0"] * 4, *["TensorFlow 2.21.0"] * 2]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

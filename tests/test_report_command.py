@@ -9,12 +9,13 @@ import json
 import re
 import subprocess
 import sys
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from report_rows import HOSTILE, SLOW, keep_run, measured, results_of_two_machines, suite
+from rich_rows import rich_results
 
 from convmark.cli import main
 from convmark.errors import OptionError
@@ -88,10 +89,11 @@ def page_of(path: Path) -> Cells:
     return cells
 
 
+@pytest.mark.parametrize("write", [results_of_two_machines, rich_results])
 def test_every_number_of_the_page_is_that_of_the_csv(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    write: Callable[[Path], Path], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    results_of_two_machines(folder)
+    write(folder)
     assert main(["report", "-o", "report.html", "--price", f"{SLOW}=2.5"]) == 0
     expected = values_of_csv(printed(capsys, "--format", "csv", "--price", f"{SLOW}=2.5"))
     page = page_of(folder / "report.html")
@@ -183,6 +185,11 @@ def test_what_is_no_price_is_refused(text: str) -> None:
         read_prices([text])
 
 
+def test_a_machine_has_one_price() -> None:
+    with pytest.raises(OptionError, match="--price: must name a machine once, got 'x' twice"):
+        read_prices(["x=1", "y=2", "x=3"])
+
+
 BAD = [
     (["--format", "xml"], "--format: must be one of html, markdown, terminal, csv, got 'xml'"),
     (["--format", "html"], "--format html: needs a file, give one by -o report.html"),
@@ -193,6 +200,10 @@ BAD = [
     (["nowhere"], "nowhere: no such file or folder"),
     (["empty"], "empty: has no runs yet: convmark run"),
     (["header.csv"], "header.csv:1: must hold the rows of a run after its header, it has none"),
+    (["nothing.csv"], "nothing.csv:1: must hold a run's rows, it is empty"),
+    (["--format", "csv", "header.csv"], "header.csv:1: must hold the rows of a run after its"),
+    (["--format", "markdown", "later.csv"], "later.csv:3: must be of schema"),
+    (["-o", "r.html", "--style", "applications", "later.csv"], "later.csv:3: must be of schema"),
     (["other.csv"], "other.csv:1: must have the columns of schema"),
     (["results", "other.csv"], "other.csv:1: must have the columns of schema"),
     (["later.csv"], "later.csv:3: must be of schema"),
@@ -208,15 +219,14 @@ def test_bad_input_is_one_line_and_exit_2(
     lines = path.read_text().splitlines()
     (folder / "empty").mkdir()
     Path("header.csv").write_text(",".join(HEADER) + "\n")
+    Path("nothing.csv").write_text("")
     Path("other.csv").write_text("schema\nx\n")
     mixed = [*lines[:2], lines[2].replace(lines[2].split(",")[0] + ",", "99,", 1)]
     Path("later.csv").write_text("\n".join(mixed) + "\n")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert main(["report", *arguments]) == 2
+    assert main(["report", *arguments]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
-    line = shown.err.splitlines()[-1]
+    (line,) = shown.err.splitlines()
     assert line.startswith(f"convmark report: {message}")
 
 

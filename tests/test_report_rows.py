@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from report_rows import FAST, SLOW, keep_run, measured, suite
 
 from convmark.errors import StoreError
 from convmark.record import COLUMNS, SCHEMA_VERSION
+from convmark.report.build import build
 from convmark.report.rows import NOT_NEEDED, read_rows
+from convmark.report.runs import oldest_first
 from convmark.store import HEADER, StoreWarning, read_run
 
 
@@ -102,6 +105,41 @@ def test_a_single_row_is_read_and_told(results: Path) -> None:
         assert len(read_rows([results]).frame) == 1
 
 
+# Which run is the newest
+
+
+def test_in_a_folder_a_higher_number_is_newer_though_the_clock_was_set_back() -> None:
+    days = {"a/0001": "03-05", "a/0003": "02-01", "a/0002": "03-07", "b/0001": "03-06",
+            "b/0002": "03-08"}  # fmt: skip
+    runs = [(Path(f"{name}.csv"), f"2026-{day}T00:00:00+00:00") for name, day in days.items()]
+    found = [str(runs[place][0].with_suffix("")) for place in oldest_first(runs)]
+    assert found == ["a/0001", "b/0001", "a/0002", "a/0003", "b/0002"]
+
+
+def test_a_file_of_another_name_has_its_place_by_the_clock_alone() -> None:
+    days = {"0002": "03-07", "nightly": "03-09", "first": "03-01", "0001": "03-05"}
+    runs = [(Path(f"{name}.csv"), f"2026-{day}T00:00:00+00:00") for name, day in days.items()]
+    found = [runs[place][0].stem for place in oldest_first(runs)]
+    assert found == ["first", "0001", "0002", "nightly"]
+
+
+def test_a_report_takes_the_run_of_the_highest_number_for_the_newest_everywhere(
+    results: Path,
+) -> None:
+    for run, day, step_s in ((1, "06-01", 1.0), (2, "05-01", 2.0)):
+        started = f"2026-{day}T00:00:00.000+00:00"
+        for machine in (SLOW, FAST):
+            rows = [measured(machine, run, "lenet5", number, step_s=step_s, started=started)
+                    for number in (1, 2, 3)]  # fmt: skip
+            keep_run(results, rows)
+    tables = {table.key: table for table in build([results]).tables}
+    assert tables["architectures"].column("run") == ["0002", "0002"]
+    assert tables["architectures"].column("step_time_p50_s") == [2, 2]
+    assert tables["hardware"].column("step_time_p50_s")[1:] == [2, 2]
+    assert tables["history"].column("run") == ["0001", "0002"] * 2
+    assert not tables["troubles"].rows
+
+
 def broken(path: Path, old: str, new: str, *, line: int) -> None:
     lines = path.read_text().split("\n")
     assert old in lines[line - 1]
@@ -148,10 +186,13 @@ def test_nothing_to_read_is_one_line(results: Path) -> None:
     with pytest.raises(StoreError, match="nowhere: no such file or folder"):
         read_rows([results / "nowhere"])
     (results / "0001.csv").write_text(",".join(HEADER) + "\n")
-    with (
-        pytest.warns(StoreWarning, match="holds no rows"),
-        pytest.raises(StoreError, match=r"0001.csv:1: must hold the rows of a run"),
-    ):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(StoreError, match=r"0001.csv:1: must hold the rows of a run"):
+            read_rows([results])
+    assert not said  # the refusal is the one line
+    (results / "0001.csv").write_text("")
+    with pytest.raises(StoreError, match=r"0001.csv:1: must hold a run's rows, it is empty"):
         read_rows([results])
     (results / "0001.csv").write_text("other,columns\n1,2\n")
     with pytest.raises(StoreError, match=r"0001.csv:1: must have the columns of schema"):

@@ -154,6 +154,28 @@ def test_the_throughput_of_fed_steps_stands_beside_the_other(tmp_path: Path) -> 
     assert table.column("input_bound_throughput_samples_per_s") == [20.0]
 
 
+def test_a_run_of_another_kind_of_task_makes_no_case_missing(tmp_path: Path) -> None:
+    learnt = {"task": "accuracy", "batch_size": 256, "step_time_p50_s": None}
+    rows = kept(
+        tmp_path,
+        [*three(SLOW, 1, "lenet5", 1.0, 1.0, 1.0), *three(SLOW, 1, "vgg16", 1.0, 1.0, 1.0)],
+        [measured(SLOW, 2, "lenet5", number, **learnt) for number in (1, 2, 3)],
+    )
+    assert not troubles(points(rows.frame), ["0001", "0002"]).rows
+    rows = kept(tmp_path, three(SLOW, 3, "lenet5", 1.0, 1.0, 1.0))
+    (row,) = troubles(points(rows.frame), ["0001", "0002", "0003"]).records()
+    assert (row["what"], row["case"]) == ("missing", "vgg16-train-cpu-b32-float32")
+    assert row["detail"] == "not in run 0003, the newest; last in 0001"
+
+
+def test_cases_are_in_the_order_of_their_batch_sizes(tmp_path: Path) -> None:
+    rows = [
+        row for batch in (128, 2, 32) for row in three(SLOW, 1, "lenet5", 1.0, batch_size=batch)
+    ]
+    table = architectures(points(kept(tmp_path, rows).frame), ["0001"])
+    assert table.column("batch_size") == [2, 32, 128]
+
+
 def test_a_quiet_history_has_no_troubles(tmp_path: Path) -> None:
     rows = kept(tmp_path, three(SLOW, 1, "lenet5", 1.0, 1.01, 1.02))
     assert troubles(points(rows.frame), ["0001"]).rows == ()
@@ -228,6 +250,16 @@ def test_a_gpu_is_set_against_the_cpu_of_the_same_machine(tmp_path: Path) -> Non
     rows = kept(tmp_path, [*cpu, *gpu])
     names = {row["hardware"] for row in hardware(rows.frame, {}).records()}
     assert names == {f"{SLOW} cpu", f"{SLOW} gpu:0"}
+
+
+def test_replicas_are_compared_however_they_are_spread(tmp_path: Path) -> None:
+    rows = kept(tmp_path, *(
+        [*three(machine, 1, "lenet5", 1.0, replicas=2),
+         *three(machine, 1, "lenet5", 1.0, replicas=2, cluster="local")]
+        for machine in (SLOW, FAST)
+    ))  # fmt: skip
+    table = hardware(rows.frame, {})
+    assert table.column("setting")[1:] == [*["2 replicas"] * 2, *["2 replicas (local)"] * 2]
 
 
 def test_energy_is_told_where_it_is_known(tmp_path: Path) -> None:

@@ -33,10 +33,22 @@ def test_a_table_without_rows_says_so_in_every_form() -> None:
 def test_markdown_folds_what_is_not_first_and_keeps_cells_plain() -> None:
     hostile = table(("a|b <script>*x*</script>\nc", 1.0))
     text = markdown_text([table(("lenet5", 1.0))], folded=[hostile])
-    assert text.index("## Title") < text.index("<details><summary>Title</summary>")
+    assert text.index("## Title") < text.index("<details><summary>Title: 1 row</summary>")
     (row,) = [line for line in text.splitlines() if "script" in line]
     assert row.startswith("| a\\|b &lt;script&gt;\\*x\\*&lt;/script&gt; c")
     assert "Said &lt;so&gt;." in text
+
+
+def test_a_folded_table_that_would_be_too_long_says_so_and_the_next_one_is_there() -> None:
+    first, short = table(("lenet5", 1.0)), table(("short", 2.0))
+    long = table(*[(f"model_{number}", 1.0) for number in range(2_000)])
+    whole = markdown_text([first], folded=[long, short])
+    limited = markdown_text([first], folded=[long, short], most_bytes=2_000)
+    assert len(limited.encode()) <= 2_000 < len(whole.encode())
+    assert "Title: 2,000 rows</summary>\n\nToo long for here. `convmark report -o" in limited
+    assert "model_7" not in limited
+    assert "| short " in limited
+    assert markdown_text([first], folded=[long, short], most_bytes=len(whole.encode()) + 2) == whole
 
 
 def test_csv_has_unrounded_values_and_units_and_no_formula() -> None:

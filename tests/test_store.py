@@ -276,7 +276,7 @@ def test_a_file_torn_in_its_header_is_refused(tmp_path: Path) -> None:
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "0001.csv"
     path.touch()
-    assert refusal(path) == ": must hold a run's rows, it is empty"
+    assert refusal(path) == ":1: must hold a run's rows, it is empty"
 
 
 def test_a_folder_and_a_missing_file_cannot_be_read(tmp_path: Path) -> None:

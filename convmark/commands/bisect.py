@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -26,6 +27,9 @@ from convmark.suites import cases, refuse_untimed
 __all__ = ["bisect"]
 
 SideOf = Callable[[str], SideSpec]
+
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+"""Source: the Python Packaging Authority's specification of names."""
 
 
 def bisect(
@@ -77,7 +81,9 @@ def _candidates(
         raise OptionError("--good and --bad: must both be releases, or both git:REF")
     if good.startswith(GIT):
         return _commits(good.removeprefix(GIT), bad.removeprefix(GIT)), _of_commit
-    for flag, text in (("--good", good), ("--bad", bad)):
+    if not _NAME.fullmatch(package):
+        raise OptionError(f"--package: must be the name of a package, got {package!r}")
+    for flag, text in (("--good", good), ("--bad", bad), *(("--with", one) for one in beside)):
         wanted(flag, text, package)
     known = list(versions) or releases(package)
 

@@ -44,9 +44,11 @@ def remove(names: list[str], everything: bool) -> None:
     """Remove environments by name or requirements, or all of them.
 
     Raises:
-        OptionError: there is none such, or nothing was named.
+        OptionError: there is none such, nothing was named, or both some and all.
     """
     cache = Cache()
+    if everything and names:
+        raise OptionError(f"--all: must not be given with names, got {' '.join(names)!r}")
     if everything:
         names = [one.name for one in cache.list()]
     elif not names:

@@ -25,7 +25,7 @@ def merge(places: Sequence[Path], into: Path) -> bool:
     store = Store(into)
     store.check_writable()
     for place in places:
-        if place.resolve() == into.resolve():
+        if _same(place, into):
             raise StoreError(f"--results: must not be one of the folders to join, got {into}")
     found = sources(places, _say)
     if not found:
@@ -42,6 +42,13 @@ def merge(places: Sequence[Path], into: Path) -> bool:
     for line in lines:
         _say(line)
     return not lines
+
+
+def _same(place: Path, into: Path) -> bool:
+    try:
+        return place.resolve() == into.resolve()
+    except (OSError, RuntimeError, ValueError):  # no path at all, which the reading then says
+        return False
 
 
 def _say_where(runs: Iterable[Joined]) -> None:

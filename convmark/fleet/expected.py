@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from convmark.case import Case
 from convmark.record import Record
-from convmark.report.rows import run_files
+from convmark.report.runs import run_files
 from convmark.store import read_run
 
 __all__ = ["expected_s", "known_seconds", "seconds_of"]

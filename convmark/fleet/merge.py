@@ -13,8 +13,9 @@ from convmark.fleet.part import Part, read_part, write_part
 from convmark.fleet.shard import Shard
 from convmark.learning import Epoch, append_epochs, read_epochs
 from convmark.record import Record
-from convmark.report.rows import run_files
+from convmark.report.runs import oldest_first, run_files
 from convmark.store import Store, read_run, read_step_times
+from convmark.text import is_folder_name
 
 __all__ = ["Joined", "Source", "join", "joined", "missing", "sources"]
 
@@ -64,7 +65,8 @@ def sources(places: Sequence[Path], say: Callable[[str], None]) -> list[Source]:
     some, for it is what a part leaves that fails before its first row.
 
     Raises:
-        StoreError: no place has runs, one is not there, or a file does not fit.
+        StoreError: no place has runs, one is not there, a file does not fit, or its machine names
+            no folder.
     """
     found = []
     for path in run_files(_with_runs(places, say)):
@@ -73,9 +75,15 @@ def sources(places: Sequence[Path], say: Callable[[str], None]) -> list[Source]:
             say(f"{path}: holds no rows, left out")
             continue
         machine = records[0].machine or path.resolve().parent.name
+        if not is_folder_name(machine):
+            raise StoreError(
+                f"{path}:2: column 'machine' must be the name of a folder, for its runs are joined "
+                f"in one, got {machine!r}"
+            )
         part = read_part(path)
         found.append(Source(path=path, machine=machine, records=records, part=part))
-    return sorted(found, key=lambda source: (source.records[0].started, str(source.path)))
+    order = oldest_first([(source.path, source.records[0].started) for source in found])
+    return [found[place] for place in order]
 
 
 def _with_runs(places: Sequence[Path], say: Callable[[str], None]) -> list[Path]:

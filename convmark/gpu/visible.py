@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from convmark.gpu.devices import Card, Gpu
+from convmark.text import NUMBER
 
 __all__ = ["alone", "card_of", "cards_of", "choosing", "visible_cards"]
 
@@ -39,7 +40,7 @@ def alone(device: str, environ: Mapping[str, str]) -> dict[str, str]:
 def card_of(device: str, gpus: Sequence[Gpu], environ: Mapping[str, str]) -> Card | None:
     """Return the card of a case's device; None for the CPU, and where it cannot be known."""
     kind, _, number = device.partition(":")
-    if kind != "gpu" or not number.isdecimal():
+    if kind != "gpu" or not NUMBER.fullmatch(number):
         return None
     cards = visible_cards(gpus, environ)
     return cards[int(number)] if int(number) < len(cards) else None

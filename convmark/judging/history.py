@@ -21,6 +21,7 @@ from convmark.judging.processes import BASELINE_RUNS, loads_alike
 from convmark.judging.shelf import Outline, Shelf, by_name
 from convmark.record import Record
 from convmark.store import Store, read_run
+from convmark.text import NUMBER
 
 __all__ = [
     "Anchor",
@@ -103,7 +104,7 @@ def accepted_history(
         StoreError: the list of accepted runs cannot be read.
     """
     paths = store.runs(machine)
-    if records and records[0].machine in (machine, None) and records[0].run.isdecimal():
+    if records and records[0].machine in (machine, None) and NUMBER.fullmatch(records[0].run):
         paths = [path for path in paths if int(path.stem) < int(records[0].run)]
     wanted = _wanted(records)
     marks: frozenset[str] = frozenset().union(*(key.marks for key in wanted.values()))

@@ -144,6 +144,8 @@ def _settings(flag: str, texts: Sequence[str]) -> tuple[dict[str, str], dict[str
         option = f"--set-{flag.lower()}"
         if not sign or not name or "\0" in text:
             raise OptionError(f"{option}: must be NAME=VALUE, such as jit=on, got {text!r}")
+        if name in of_case or name in of_environ:
+            raise OptionError(f"{option}: must set {name} once, got it twice")
         if name in CASE_SETTINGS:
             of_case[name] = value
         elif name.isupper() and name.replace("_", "a").isalnum():

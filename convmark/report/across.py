@@ -29,6 +29,9 @@ COLUMNS = ("tensorflow", "keras", "python", "backend", "commit", "machine", "gpu
 _AGELESS = ("backend", "machine", "gpu")
 """Columns none of whose values is older than another: all are set beside the first."""
 
+MOST_DIGITS = 18
+"""Of a part of a version that is taken for a number."""
+
 FORMS = ("table", "markdown", "csv", "json")
 
 
@@ -103,7 +106,10 @@ def _name(record: Record, column: str) -> str:
 def _order(value: str) -> tuple[tuple[int, int | str], ...]:
     """Order 2.9 before 2.10, and names by their letters."""
     parts = re.findall(r"\d+|[^\d.]+", value)
-    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts)
+    return tuple(
+        (0, int(part)) if part.isdecimal() and len(part) <= MOST_DIGITS else (1, part)
+        for part in parts
+    )
 
 
 def _backend_order(value: str) -> int:

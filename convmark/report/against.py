@@ -11,7 +11,7 @@ from convmark.judging.history import named_history
 from convmark.judging.judgement import Judgement
 from convmark.judging.verdict import conclude, review
 from convmark.judging.verdicts_file import read_verdicts, verdicts_path
-from convmark.report.rows import run_files
+from convmark.report.runs import oldest_first, run_files
 from convmark.report.tables.judged import judged
 from convmark.report.tables.table import Table
 from convmark.store import Store, read_head, read_run
@@ -57,10 +57,10 @@ def verdicts_against(places: Sequence[Path], name: str, folder: Path) -> Table:
 
 
 def _newest(places: Sequence[Path]) -> Path:
-    heads = [(head.started, path) for path in run_files(places) if (head := read_head(path))]
+    heads = [(path, head.started) for path in run_files(places) if (head := read_head(path))]
     if not heads:
         raise OptionError(f"--against: no run in {places[0]} has a row to be judged")
-    return max(heads)[1].resolve()
+    return heads[oldest_first(heads)[-1]][0].resolve()
 
 
 def _live(store: Store, machine: str, run: str, commit: str) -> list[Judgement]:

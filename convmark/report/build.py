@@ -22,12 +22,15 @@ from convmark.report.tables.shapes import batch_sizes, distribution, scaling
 from convmark.report.tables.table import Table
 from convmark.report.tables.waterfall import waterfall
 
-__all__ = ["FIRST", "STYLES", "Report", "build"]
+__all__ = ["FIRST", "STYLES", "VERDICTS", "Report", "build"]
 
 STYLES = ("full", "applications", "accuracy")
 
-FIRST = ("verdicts", "troubles", "machines", "applications", "accuracy")
-"""Tables that a job summary shows unfolded."""
+VERDICTS = "verdicts"
+"""Of a job summary the one table that is shown unfolded."""
+
+FIRST = ("troubles", "machines", "applications", "accuracy")
+"""Tables that Markdown without verdicts shows unfolded."""
 
 _WHERE_KNOWN = ("nodes", "roofline", "scaling", "accuracy", "waterfall")
 """Tables that appear only where rows have what they need."""

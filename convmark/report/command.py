@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from convmark.errors import OptionError, StoreError
 from convmark.report.against import verdicts_against
-from convmark.report.build import FIRST, STYLES, Report, build
+from convmark.report.build import FIRST, STYLES, VERDICTS, Report, build
 from convmark.report.tables.text import csv_text, markdown_text, terminal_text
 
 __all__ = ["FORMATS", "read_prices", "report"]
@@ -18,6 +18,14 @@ __all__ = ["FORMATS", "read_prices", "report"]
 SUFFIXES: Mapping[str, str] = MappingProxyType(
     {".html": "html", ".htm": "html", ".md": "markdown", ".txt": "terminal", ".csv": "csv"}
 )
+
+MOST_SUMMARY_BYTES = 1_000_000
+"""Of a job summary.
+
+Source:
+    GitHub's documentation, "Workflow commands for GitHub Actions", "Step isolation and limits": a
+    step's summary holds 1 MiB, and none is shown of one that is larger.
+"""
 
 
 def _html(report: Report) -> str:
@@ -38,9 +46,13 @@ def _html(report: Report) -> str:
 
 
 def _markdown(report: Report) -> str:
-    shown = [table for table in report.tables if table.key in FIRST]
-    folded = [table for table in report.tables if table.key not in FIRST]
-    return markdown_text(shown, folded=[*folded, *(model.table for model in report.models)])
+    """Return the tables as Markdown; with verdicts, a job summary, in which they alone are open."""
+    summary = any(table.key == VERDICTS for table in report.tables)
+    first = (VERDICTS,) if summary else FIRST
+    shown = [table for table in report.tables if table.key in first]
+    folded = [table for table in report.tables if table.key not in first]
+    folded += [model.table for model in report.models]
+    return markdown_text(shown, folded=folded, most_bytes=MOST_SUMMARY_BYTES if summary else None)
 
 
 def _terminal(report: Report) -> str:
@@ -81,6 +93,8 @@ def report(
     chosen = _format(output, form, figures)
     if style not in STYLES:
         raise OptionError(f"--style: must be one of {', '.join(STYLES)}, got {style!r}")
+    if figures is not None and not figures.strip():
+        raise OptionError(f"--figures: must be the path of a folder, got {figures!r}")
     priced = read_prices(prices)
     verdicts = None if against is None else verdicts_against(places, against, Path.cwd())
     found = build(places, style=style, prices=priced, verdicts=verdicts)
@@ -127,11 +141,13 @@ def read_prices(texts: Sequence[str]) -> dict[str, float]:
     """Return prices by machine from texts such as `xeon-2=2.5`.
 
     Raises:
-        OptionError: a text is no machine and price, or the price is not above 0.
+        OptionError: a text is no machine and price, the price is not above 0, or a machine has two.
     """
-    found = {}
+    found: dict[str, float] = {}
     for text in texts:
         machine, _, price = text.rpartition("=")
+        if machine in found:
+            raise OptionError(f"--price: must name a machine once, got {machine!r} twice")
         try:
             found[machine] = float(price)
         except ValueError:

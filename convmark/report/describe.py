@@ -110,6 +110,9 @@ def _read(path: Path) -> DescribedModel:
         ) from None
 
 
+MOST_COUNT, MOST_AXIS, MOST_AXES = 10**18, 10**9, 12
+"""Parameters, FLOPs or bytes of a layer; size and number of the axes of a shape."""
+
 MOST_BYTES = 1 << 25
 """Of a description; a model of 10,000 layers has 3 MB."""
 
@@ -139,9 +142,9 @@ def layers_of(described: Sequence[Mapping[str, Any]]) -> tuple[Layer, ...]:
             name=plain_text(str(layer["name"])),
             kind=plain_text(str(layer["kind"])),
             shape=_shape(layer["output_shape"]),
-            parameters=int(layer["parameters"]),
-            flops=None if layer["flops"] is None else int(layer["flops"]),
-            weight_bytes=int(layer["weight_bytes"]),
+            parameters=_count(layer["parameters"]),
+            flops=None if layer["flops"] is None else _count(layer["flops"]),
+            weight_bytes=_count(layer["weight_bytes"]),
             inputs=tuple(int(place) for place in layer["inputs"]),
         )
         for layer in described
@@ -151,7 +154,21 @@ def layers_of(described: Sequence[Mapping[str, Any]]) -> tuple[Layer, ...]:
 def _shape(axes: Sequence[Any] | None) -> str:
     if axes is None:
         return ""
-    return "x".join("?" if axis is None else str(int(axis)) for axis in axes)
+    if len(axes) > MOST_AXES:
+        raise ValueError(f"a shape must have at most {MOST_AXES} axes")
+    return "x".join("?" if axis is None else str(_count(axis, MOST_AXIS)) for axis in axes)
+
+
+def _count(value: Any, most: int = MOST_COUNT) -> int:
+    """Return a whole number.
+
+    Raises:
+        ValueError: it is below 0, or more than any model has.
+    """
+    number = int(value)
+    if not 0 <= number <= most:
+        raise ValueError(f"a number must be from 0 to {most:,}")
+    return number
 
 
 def _model(value: Mapping[str, Any]) -> DescribedModel:

@@ -10,9 +10,8 @@ import csv
 import functools
 import hashlib
 import io
-import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +21,14 @@ import numpy as np
 from convmark.case import Case
 from convmark.errors import CaseError, StoreError
 from convmark.ranges import range_broken
-from convmark.record import COLUMNS, MEASURED, SCHEMA_VERSION, STATUSES, Column, from_cell
-from convmark.store import HEADER, RUN_NAME, StoreWarning, read_run
+from convmark.record import COLUMNS, MEASURED, SCHEMA_VERSION, STATUSES, from_cell
+from convmark.report.runs import RunSource, labelled, oldest_first, run_files
+from convmark.store import HEADER, StoreWarning, read_run
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Rows", "RunSource", "read_rows", "run_files"]
+__all__ = ["Rows", "read_rows"]
 
 NOT_NEEDED = frozenset(
     {
@@ -54,15 +54,6 @@ _AXES = tuple(Case.__dataclass_fields__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunSource:
-    """One run's file; its place in `Rows.runs` is the frame's column `source`."""
-
-    path: Path
-    label: str
-    """The run's name, with the folder before it where two runs of a machine share a name."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
     """All rows, and the files that they came from."""
 
@@ -71,36 +62,7 @@ class Rows:
     None for one; and `source`, `case`, `hardware` (machine and device), `framework` (name and
     version of what ran the step) and `measured`."""
     runs: tuple[RunSource, ...]
-
-
-def run_files(places: Sequence[Path]) -> list[Path]:
-    """Return the run files in results folders, machine folders or given by name, each once.
-
-    Raises:
-        StoreError: a place that is not there, or that holds no runs.
-    """
-    found: dict[Path, Path] = {}
-    for place in places:
-        try:
-            files = [place] if place.is_file() else sorted(_in_folder(place), key=_order)
-        except (OSError, ValueError):  # a name too long, or with a NUL
-            files = []
-        if not files:
-            there = os.path.isdir(place)
-            reason = "has no runs yet: convmark run" if there else "no such file or folder"
-            raise StoreError(f"{place}: {reason}")
-        for path in files:
-            found.setdefault(path.resolve(), path)
-    return list(found.values())
-
-
-def _in_folder(folder: Path) -> Iterator[Path]:
-    for pattern in ("*.csv", "*/*.csv"):
-        yield from (path for path in folder.glob(pattern) if RUN_NAME.fullmatch(path.stem))
-
-
-def _order(path: Path) -> tuple[str, int]:
-    return str(path.parent), int(path.stem)
+    """Oldest first, so that the highest `source` is the newest run."""
 
 
 def read_rows(places: Sequence[Path]) -> Rows:
@@ -118,7 +80,7 @@ def read_rows(places: Sequence[Path]) -> Rows:
     parts: list[dict[str, Any]] = []
     paths: list[Path] = []
     seen: dict[bytes, Path] = {}
-    empty = None
+    empty: list[Path] = []
     for path in run_files(places):
         data = _bytes(path)
         first = seen.setdefault(hashlib.sha256(data).digest(), path) if data else path
@@ -127,20 +89,29 @@ def read_rows(places: Sequence[Path]) -> Rows:
             continue
         part = (_typed(data) if data else None) or _from_records(path)
         if not len(part["status"]):
-            empty = empty or path
-            _warn(f"{path}:1: holds no rows, left out")
+            empty.append(path)
             continue
-        part["source"] = np.full(len(part["status"]), len(paths))
-        part["machine"] = [name or path.resolve().parent.name for name in part["machine"]]
+        if not all(part["machine"]):
+            folder = path.resolve().parent.name
+            part["machine"] = [name or folder for name in part["machine"]]
         paths.append(path)
         parts.append(part)
     if not parts:
-        raise StoreError(f"{empty}:1: must hold the rows of a run after its header, it has none")
+        raise StoreError(f"{empty[0]}:1: must hold the rows of a run after its header, it has none")
+    for path in empty:
+        _warn(f"{path}:1: holds no rows, left out")
     if len(parts) == 1 and len(parts[0]["status"]) == 1:
         _warn(f"{paths[0]}:2: is the only row, so no spread can be told; try --processes 3")
-    columns: dict[str, Any] = {name: _joined(parts, name) for name in parts[0]}
+    order = oldest_first(
+        [(path, part["started"][0]) for path, part in zip(paths, parts, strict=True)]
+    )
+    paths, parts = [paths[place] for place in order], [parts[place] for place in order]
+    for place, part in enumerate(parts):
+        part["source"] = np.full(len(part["status"]), place)
+    machines = [part["machine"][0] for part in parts]
+    columns: dict[str, Any] = {name: _joined(parts, name) for name in list(parts[0])}
     frame = pd.DataFrame({**columns, **_names(columns)}, copy=False)
-    return Rows(frame=frame, runs=_sources(paths, [part["machine"][0] for part in parts]))
+    return Rows(frame=frame, runs=labelled(paths, machines))
 
 
 def _warn(text: str) -> None:
@@ -158,11 +129,11 @@ def _bytes(path: Path) -> bytes | None:
 
 
 def _joined(parts: Sequence[dict[str, Any]], name: str) -> np.ndarray[Any, Any]:
-    arrays = [
-        part[name] if isinstance(part[name], np.ndarray) else np.array(part[name], dtype=object)
-        for part in parts
-    ]
-    return np.concatenate(arrays)
+    """Take a column out of all parts, so that it is in memory once."""
+    taken = [part.pop(name) for part in parts]
+    return np.concatenate(
+        [one if isinstance(one, np.ndarray) else np.array(one, dtype=object) for one in taken]
+    )
 
 
 def _typed(data: bytes) -> dict[str, Any] | None:
@@ -181,33 +152,31 @@ def _typed(data: bytes) -> dict[str, Any] | None:
             return None
         for axes in set(zip(*(cells[HEADER.index(name)] for name in _AXES), strict=True)):
             _case_name(*axes)
-        held = [_values(column, cells[place]) for place, column in enumerate(COLUMNS)]
+        held = [_values(place, column) for place, column in enumerate(cells)]
         return {COLUMNS[place].name: held[place] for place in _TAKEN}
     except (ValueError, ArithmeticError, CaseError, csv.Error):
         return None
 
 
-def _values(column: Column, cells: Sequence[str]) -> Any:
-    """Return a column's values.
+def _values(place: int, cells: Sequence[str]) -> np.ndarray[Any, Any]:
+    """Return the values of the column at a place of the header.
 
     Raises:
         ValueError: a cell breaks its column's rule.
     """
+    if cells and cells.count(cells[0]) == len(cells):  # a fact of the whole run, as most are
+        return _repeated(place, cells[0], len(cells))
+    column = COLUMNS[place]
     if column.required and "" in cells:
         raise ValueError("must not be empty")
-    if cells and cells.count(cells[0]) == len(cells):  # a fact of the whole run, as most are
-        return _repeated(column, cells[0], len(cells))
-    if column.type is str:
-        known = {cell: _text(column, cell) for cell in set(cells)}
-        return [known[cell] for cell in cells]
-    if column.type is bool:
-        known_flags = {cell: from_cell(column, cell) for cell in set(cells)}
-        return [known_flags[cell] for cell in cells]
+    if column.type in (str, bool):
+        known = {cell: _value(place, cell) for cell in set(cells)}
+        return np.array([known[cell] for cell in cells], dtype=object)
     numbers = np.array([column.type(cell) if cell else np.nan for cell in cells], np.float64)
     finite = numbers[np.isfinite(numbers)]
     if len(finite) != sum(map(bool, cells)):
         raise ValueError("must be finite")
-    if max(map(len, cells)) > MOST_NUMBER:
+    if max(map(len, cells), default=0) > MOST_NUMBER:
         raise ValueError("must be a number of so many characters")
     together = "".join(cells)
     if not (together.isascii() and together.isprintable()) or "_" in together or " " in together:
@@ -219,25 +188,26 @@ def _values(column: Column, cells: Sequence[str]) -> Any:
     return numbers
 
 
-def _repeated(column: Column, cell: str, times: int) -> Any:
-    """Return a column of one value."""
-    if column.type is str:
-        return [_text(column, cell)] * times
-    value = from_cell(column, cell)
-    if column.type is bool:
-        return [value] * times
+@functools.lru_cache(maxsize=4096)
+def _repeated(place: int, cell: str, times: int) -> np.ndarray[Any, Any]:
+    """Return a column of one value; the same array for the same cell, which nobody writes to."""
+    column, value = COLUMNS[place], _value(place, cell)
+    if column.type in (str, bool):
+        return np.full(times, value, dtype=object)
     if value is not None and range_broken(column, value):
         raise ValueError("must be in its range")
     return np.full(times, np.nan if value is None else value, np.float64)
 
 
 @functools.lru_cache(maxsize=65536)
-def _text(column: Column, cell: str) -> str | None:
-    """Return a text, the same object for the same cell; a status must be one that there is."""
+def _value(place: int, cell: str) -> Any:
+    """Return a cell's value, the same object for the same cell; a status must be one there is."""
+    column = COLUMNS[place]
+    if column.required and not cell:
+        raise ValueError("must not be empty")
     if column.name == "status" and cell not in STATUSES:
         raise ValueError("must be a status")
-    value: str | None = from_cell(column, cell)
-    return value
+    return from_cell(column, cell)
 
 
 def _from_records(path: Path) -> dict[str, Any]:
@@ -304,19 +274,3 @@ def _case_name(*values: Any) -> str:
 @functools.cache
 def _hardware(machine: str, device: str) -> str:
     return f"{machine} {device}"
-
-
-def _sources(paths: Sequence[Path], machines: Iterable[str]) -> tuple[RunSource, ...]:
-    pairs = list(zip(paths, machines, strict=True))
-    counts: dict[tuple[str, str], int] = {}
-    for path, machine in pairs:
-        counts[machine, path.stem] = counts.get((machine, path.stem), 0) + 1
-    return tuple(
-        RunSource(
-            path=path,
-            label=path.stem
-            if counts[machine, path.stem] == 1
-            else f"{path.resolve().parent.parent.name}/{path.stem}",
-        )
-        for path, machine in pairs
-    )

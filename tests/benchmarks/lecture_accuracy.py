@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from convmark.record import MEASURED, Record
-from convmark.report.rows import run_files
+from convmark.report.runs import run_files
 from convmark.store import read_run
 from convmark.suites import NETWORKS
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from convmark.report.figures.figure import (
+    GREY,
     Figure,
     Spec,
+    by_model,
     coloured,
     described,
     has,
@@ -35,10 +37,11 @@ def hardware_figure(table: Table) -> Figure | None:
         " + (datum.setting ? ', ' + datum.setting : '')"
     )
     title = "speed-up (above 1 is faster)"
-    x = log_axis("speedup", title, axis={"tickCount": 6, "labelOverlap": True})
+    # cases may be many: what the axis says stands where the figure begins
+    x = log_axis("speedup", title, axis={"tickCount": 6, "labelOverlap": True, "orient": "top"})
     y = {"field": "name", "type": "nominal", "title": None, "sort": None}
     colours = coloured("hardware", "hardware")
-    line = {"type": "rule", "strokeDash": [4, 3], "color": "#777d86"}
+    line = {"type": "rule", "strokeDash": [4, 3], "color": GREY}
     layers: list[Spec] = [
         {"mark": line, "encoding": {"x": {"datum": 1}}},
         {
@@ -48,8 +51,8 @@ def hardware_figure(table: Table) -> Figure | None:
     ]
     if has(table, "low", "high"):
         ends = {"y": y, "x": {**x, "field": "low"}, "x2": {"field": "high"}}
-        encoding = {**ends, "color": colours["color"]}
-        layers.insert(1, {"mark": {"type": "rule"}, "encoding": encoding})
+        # grey: coloured as the points are, colour and shape would have a legend each
+        layers.insert(1, {"mark": {"type": "rule", "color": GREY}, "encoding": ends})
     spec = {
         "height": {"step": _ROW},
         "usermeta": {"lines": ["model", "task", "batch_size", "setting"]},
@@ -60,7 +63,7 @@ def hardware_figure(table: Table) -> Figure | None:
 
 
 def pareto_figure(table: Table) -> Figure | None:
-    """Draw throughput against parameters, the front as a line."""
+    """Draw throughput against parameters; what is on the front is large, and joined by a line."""
     if not has(table, "parameters", "throughput_samples_per_s"):
         return None
     x = log_axis("parameters", "parameters")
@@ -72,26 +75,18 @@ def pareto_figure(table: Table) -> Figure | None:
             {
                 "transform": [{"filter": "datum.front !== ''"}],
                 "mark": {"type": "line", "interpolate": "step-after", "strokeDash": [5, 3],
-                         "color": "#777d86"},
+                         "color": GREY},
             },
             {
-                "mark": {"type": "point", "filled": True, "size": 80},
+                "mark": {"type": "point", "filled": True},
                 "encoding": {
-                    "color": {
-                        "condition": {"test": "datum.front !== ''", "value": "#d9730d"},
-                        "value": "#3b7dd8",
-                    },
-                    "shape": {
-                        "condition": {"test": "datum.front !== ''", "value": "diamond"},
-                        "value": "circle",
+                    **by_model(),
+                    "size": {
+                        "condition": {"test": "datum.front !== ''", "value": 160},
+                        "value": 60,
                     },
                     "tooltip": tooltip(table),
                 },
-            },
-            {
-                "transform": [{"filter": "datum.front !== ''"}],
-                "mark": {"type": "text", "align": "left", "dx": 8, "dy": -8},
-                "encoding": {"text": {"field": "model"}},
             },
         ],
     }  # fmt: skip
@@ -119,14 +114,10 @@ def roofline_figure(table: Table) -> Figure | None:
             "y": log_axis("flops_per_s", "FLOP/s"),
         },
         "layer": [
-            {"transform": ceiling, "mark": {"type": "line", "color": "#777d86"}},
+            {"transform": ceiling, "mark": {"type": "line", "color": GREY}},
             {
-                "mark": {"type": "point", "filled": True, "size": 80, "color": "#3b7dd8"},
-                "encoding": {"tooltip": tooltip(table)},
-            },
-            {
-                "mark": {"type": "text", "align": "left", "dx": 8},
-                "encoding": {"text": {"field": "model"}},
+                "mark": {"type": "point", "filled": True, "size": 80},
+                "encoding": {**by_model(), "tooltip": tooltip(table)},
             },
         ],
     }

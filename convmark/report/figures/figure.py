@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -9,12 +10,28 @@ from typing import Any
 
 from convmark.report.tables.table import Table, cell_text
 
-__all__ = ["CONFIG", "PALETTE", "Figure", "Spec", "axis", "figure_rows", "log_axis", "tooltip"]
+__all__ = [
+    "CONFIG",
+    "GREY",
+    "PALETTE",
+    "Figure",
+    "Spec",
+    "axis",
+    "figure_rows",
+    "log_axis",
+    "tooltip",
+]
 
 Spec = dict[str, Any]
 
 PALETTE = ("#3b7dd8", "#d9730d", "#2a9255", "#a05ad0", "#d6457f", "#0f8f9a", "#9a6a3a", "#777d86")
 """Each has a contrast of 3 and more on white and on the page's dark ground; shapes differ too."""
+
+SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right")
+"""One fewer than colours, so that it takes 56 models until two look the same."""
+
+GREY = "#777d86"
+"""Seen on white and on the dark ground."""
 
 CONFIG: Mapping[str, Any] = MappingProxyType(
     {
@@ -25,7 +42,10 @@ CONFIG: Mapping[str, Any] = MappingProxyType(
         "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
                  "labelLimit": 260, "gridColor": "#dddddd"},
         "legend": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 320,
-                   "orient": "bottom", "columns": 1, "titleFontWeight": "normal"},
+                   "orient": "bottom", "columns": 1, "titleFontWeight": "normal",
+                   "layout": {"bottom": {"direction": "vertical", "anchor": "start"}}},
+        "point": {"opacity": 1},
+        "tick": {"opacity": 1},
         "title": {"fontSize": 13, "anchor": "start"},
     }
 )  # fmt: skip
@@ -49,6 +69,12 @@ class Figure:
     def choices(self) -> list[str]:
         """What can be chosen, in the order of the rows."""
         return list(dict.fromkeys(self.table.column(self.choose_by))) if self.choose_by else []
+
+    @property
+    def first_choice(self) -> str:
+        """What a page draws first: that of the most rows, for one point says little."""
+        counts = Counter(self.table.column(self.choose_by)) if self.choose_by else Counter()
+        return str(max(self.choices, key=counts.__getitem__, default=""))
 
 
 def figure_rows(table: Table) -> list[dict[str, Any]]:
@@ -105,6 +131,12 @@ def coloured(field: str, title: str) -> Spec:
     """Return colour and shape by a text column, with one legend for both."""
     channel = {"field": field, "type": "nominal", "title": title}
     return {"color": channel, "shape": channel}
+
+
+def by_model() -> Spec:
+    """Return colour and shape by model, named below: names beside points would cover each other."""
+    channel = {"field": "model", "type": "nominal", "title": "model", "legend": {"columns": 3}}
+    return {"color": channel, "shape": {**channel, "scale": {"range": list(SHAPES)}}}
 
 
 def has(table: Table, *keys: str) -> bool:

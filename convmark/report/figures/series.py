@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from convmark.report.figures.figure import (
+    GREY,
     Figure,
     Spec,
     coloured,
@@ -22,8 +23,8 @@ _SECONDS = {
     "labelOverlap": True,
 }
 
-CLOCK = {"hours": "%H:%M", "minutes": "%H:%M", "seconds": "%H:%M:%S"}
-"""Of 24 hours, as in the tables; a drawing library's own is of 12."""
+CLOCK = {"hours": "%H:%M", "minutes": "%H:%M", "seconds": "%H:%M:%S", "date": "%b %d"}
+"""Of 24 hours, as in the tables; a drawing library's own is of 12, and names some days alone."""
 
 MARKS = {
     "regressed": "triangle-up",
@@ -36,18 +37,36 @@ MARKS = {
 """The shape of each verdict."""
 
 
+_LEFT = {"minExtent": 120, "maxExtent": 120}
+"""Room for the labels of an axis, so that drawings one below the other have the same time axis."""
+
+_DAY = "datum.index ? datum.label : [datum.label, utcFormat(datum.value, '%Y-%m-%d')]"
+"""The first label has its day below it: of a single afternoon the others have hours alone."""
+
+_TIME = {"field": "time", "type": "temporal", "title": "started (UTC)",
+         "scale": {"type": "utc"},
+         "axis": {"labelOverlap": True, "format": CLOCK, "labelExpr": _DAY}}  # fmt: skip
+
+_POINTS = (
+    {"filter": "isValid(datum.step_time_p50_s)"},
+    {"calculate": "utcParse(datum.started, '%Y-%m-%d %H:%M:%S')", "as": "time"},
+)
+
+
 def history_figure(table: Table) -> Figure | None:
-    """Draw the step time of a case run by run, with intervals, verdicts and versions."""
+    """Draw the step time of a case run by run, with intervals and verdicts; versions below it."""
     if not has(table, "step_time_p50_s"):
         return None
-    y = log_axis("step_time_p50_s", "step time, median", axis=_SECONDS)
-    colour = {"color": coloured("hardware", "hardware")["color"]}
+    y = log_axis("step_time_p50_s", "step time, median", axis={**_SECONDS, **_LEFT})
+    colour = {
+        "color": {**coloured("hardware", "hardware")["color"], "legend": {"symbolOpacity": 1}}
+    }
     shape = {
         "field": "judged",
         "type": "nominal",
         "title": "verdict",
         "scale": {"domain": list(MARKS), "range": list(MARKS.values())},
-        "legend": {"columns": 3},
+        "legend": {"columns": 3, "symbolFillColor": GREY, "symbolStrokeColor": GREY},
     }
     layers: list[Spec] = [
         {"mark": {"type": "line", "opacity": 0.6}, "encoding": {"y": y, **colour}},
@@ -59,40 +78,55 @@ def history_figure(table: Table) -> Figure | None:
     if has(table, "low", "high"):
         ends = {"y": {**y, "field": "low"}, "y2": {"field": "high"}}
         layers.insert(0, {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {**ends, **colour}})
-    if has(table, "framework"):
-        layers.append(_versions(y))
     verdict = "datum.verdict ? split(datum.verdict, ' ')[0] : 'not judged'"
     spec = {
         "height": 320,
-        "transform": [
-            {"filter": "isValid(datum.step_time_p50_s)"},
-            {"calculate": "utcParse(datum.started, '%Y-%m-%d %H:%M:%S')", "as": "time"},
-            {"calculate": verdict, "as": "judged"},
-        ],
-        "encoding": {
-            "x": {"field": "time", "type": "temporal", "title": "started (UTC)",
-                  "scale": {"type": "utc"}, "axis": {"labelOverlap": True, "format": CLOCK}},
-        },
+        "transform": [*_POINTS, {"calculate": verdict, "as": "judged"}],
+        "encoding": {"x": _TIME},
         "layer": layers,
-    }  # fmt: skip
-    return Figure(table=table, specs=described([spec], table), choose_by="case")
+    }
+    specs = [spec, *([_versions(table)] if has(table, "framework") else [])]
+    return Figure(table=table, specs=described(specs, table), choose_by="case")
 
 
-def _versions(y: Spec) -> Spec:
-    """Write the framework's version at the first run that has it."""
-    before = {"op": "lag", "field": "framework", "as": "before"}
+def _versions(table: Table) -> Spec:
+    """Draw which run had which version of the framework, a line for each, the newest on top.
+
+    As words beside the points they would cover each other where versions follow closely.
+    """
+    version = {
+        "field": "version",
+        "type": "nominal",
+        "title": "version",
+        "sort": {"field": "rank", "op": "max", "order": "descending"},
+        # a case is of one framework, so that a long version can stand without its name
+        "axis": {
+            **_LEFT,
+            "labelExpr": "length(datum.label) > 18 ? split(datum.label, ' ')[1] : datum.label",
+        },
+    }
+    colour = {"color": {**coloured("hardware", "hardware")["color"], "legend": None}}
     return {
+        "height": {"step": 20},
+        "usermeta": {"lines": ["framework"]},
         "transform": [
+            *_POINTS,
+            {"calculate": "datum.framework || 'not known'", "as": "version"},
+            {"calculate": "split(split(datum.version, ' ')[1], '.')", "as": "parts"},
             {
-                "window": [before],
-                "sort": [{"field": "time"}],
-                "groupby": ["hardware"],
-                "frame": [None, None],
+                "calculate": "1e6 * parseInt(datum.parts[0]) + 1e3 * parseInt(datum.parts[1])"
+                " + parseInt(datum.parts[2] || '0') || 0",
+                "as": "rank",
             },
-            {"filter": "datum.framework !== datum.before"},
         ],
-        "mark": {"type": "text", "align": "left", "dx": 6, "dy": -12, "fontSize": 11},
-        "encoding": {"y": y, "text": {"field": "framework"}},
+        "encoding": {"x": _TIME, "y": version, **colour},
+        "layer": [
+            {"mark": {"type": "line", "opacity": 0.6}, "encoding": {"detail": version}},
+            {
+                "mark": {"type": "point", "filled": True, "size": 50, "opacity": 1},
+                "encoding": {"tooltip": tooltip(table)},
+            },
+        ],
     }
 
 
@@ -132,7 +166,12 @@ def scaling_figure(table: Table) -> Figure | None:
         "height": 260,
         "mark": {"type": "line", "point": {"filled": True, "size": 70}},
         "encoding": {
-            "x": {"field": "replicas", "type": "ordinal", "title": "replicas"},
+            "x": {
+                "field": "replicas",
+                "type": "ordinal",
+                "title": "replicas",
+                "axis": {"labelAngle": 0},
+            },
             "y": y,
             "color": coloured("series", "case")["color"],
             "tooltip": tooltip(table),

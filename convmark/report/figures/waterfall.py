@@ -16,7 +16,7 @@ def waterfall_figure(table: Table) -> Figure | None:
         return None
     x: Spec = {
         "type": "quantitative",
-        "title": "seconds per step",
+        "title": "time per step",
         "scale": {"zero": True},
         "axis": {"format": "~s", "labelExpr": "datum.label + 's'", "labelOverlap": True},
     }
@@ -32,6 +32,7 @@ def waterfall_figure(table: Table) -> Figure | None:
     added = f"datum.step_s < datum.compiled_s ? '{_SAVED}' : '{_ADDED}'"
     spec = {
         "height": {"step": 26},
+        "usermeta": {"lines": ["direction", "way"]},
         "transform": [{"calculate": "datum.direction + ': ' + datum.way", "as": "name"}],
         "encoding": {
             "y": {"field": "name", "type": "nominal", "title": None, "sort": None},
@@ -43,7 +44,7 @@ def waterfall_figure(table: Table) -> Figure | None:
                     {"calculate": "min(datum.step_s, datum.compiled_s)", "as": "until"},
                     {"calculate": f"'{_COMPILED}'", "as": "part"},
                 ],
-                "mark": {"type": "bar"},
+                "mark": {"type": "bar", "height": 18},
                 "encoding": {"x": {**x, "field": "until"}, "color": colour},
             },
             {
@@ -51,7 +52,7 @@ def waterfall_figure(table: Table) -> Figure | None:
                     {"filter": "isValid(datum.added_s)"},
                     {"calculate": added, "as": "part"},
                 ],
-                "mark": {"type": "bar"},
+                "mark": {"type": "bar", "height": 18},
                 "encoding": {
                     "x": {**x, "field": "compiled_s"},
                     "x2": {"field": "step_s"},

@@ -42,7 +42,7 @@ def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
     Args:
         labels: the runs' names by `source`.
     """
-    ordered = frame[frame["task"] == "accuracy"].sort_values(["started", "source"], kind="stable")
+    ordered = frame[frame["task"] == "accuracy"].sort_values("source", kind="stable")
     newest = ordered.drop_duplicates([*_SAME, "seed"], keep="last")
     groups = newest.groupby(list(_SAME), observed=True, sort=False, dropna=False)
     records = [_record(rows, labels) for _, rows in groups]

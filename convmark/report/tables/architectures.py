@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from convmark.report.tables.points import latest, records_of
+from convmark.report.tables.points import latest, records_of, text_of
 from convmark.report.tables.table import Table, heading, table_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def setting(row: Any) -> str:
     if row["threads"] != "default":
         parts.append(f"{row['threads']} thread" + "s" * (row["threads"] != "1"))
     if row["replicas"] > 1:
-        parts.append(f"{int(row['replicas'])} replicas{_spread(str(row['cluster']))}")
+        parts.append(f"{int(row['replicas'])} replicas{_spread(text_of(row['cluster']))}")
     if row["backend"] != "tensorflow":
         parts.append(row["backend"])
     return ", ".join(parts)
@@ -54,7 +54,9 @@ def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
     records = []
     for row in records_of(latest(table), _COLUMNS):
         records.append({**row, "setting": setting(row), "run": labels[int(row["source"])]})
-    records.sort(key=lambda row: (str(row["hardware"]), str(row["task"]), str(row["case"])))
+    names = ("hardware", "task", "model")
+    records.sort(key=lambda row: (*(str(row[name]) for name in names), row["batch_size"],
+                                  str(row["case"])))  # fmt: skip
     return table_of(
         "architectures",
         "Architectures",
@@ -127,7 +129,8 @@ def pareto(table: pd.DataFrame) -> Table:
         "pareto",
         "Throughput against parameters",
         "The newest figures of like cases: the same hardware, task, batch size and setting. A "
-        "model is on the Pareto front where no other has fewer parameters and more throughput. "
+        "model is on the Pareto front where no other has fewer parameters and more throughput: "
+        "large points, joined by the dashed line. "
         "Both axes are logarithmic.",
         [
             heading("group", "cases"),

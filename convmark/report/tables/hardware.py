@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.errors import OptionError
 from convmark.report.ratios import LEAST_PROCESSES, Ratio, geometric_mean, ratio
 from convmark.report.tables.architectures import setting
-from convmark.report.tables.points import records_of
+from convmark.report.tables.points import records_of, text_of
 from convmark.report.tables.table import Table, heading, table_of
 
 if TYPE_CHECKING:
@@ -77,14 +77,15 @@ def _processes(frame: pd.DataFrame) -> dict[Key, dict[str, list[dict[str, Any]]]
     """
     measured = frame[frame["measured"] & (frame["step_time_p50_s"] > 0)]
     columns = (
-        *_SAME, *_SOFTWARE, "hardware", "machine", "source", "started", "step_time_p50_s",
+        *_SAME, *_SOFTWARE, "hardware", "machine", "source", "step_time_p50_s",
         "throughput_samples_per_s", "joules_per_sample",
     )  # fmt: skip
-    newest = measured.sort_values("started", kind="stable", ascending=False)
+    newest = measured.sort_values("source", kind="stable", ascending=False)
     groups = ["hardware", "case"]
     near = newest[newest.groupby(groups, observed=True).cumcount() < 10 * LEAST_PROCESSES]
     found: dict[Key, dict[str, list[dict[str, Any]]]] = {}
     for row in records_of(near, columns):
+        row["cluster"] = text_of(row["cluster"])  # keys are sorted
         key = tuple(row[name] for name in _SAME)
         side = found.setdefault(key, {}).setdefault(str(row["hardware"]), [])
         if (

@@ -10,7 +10,7 @@ import numpy as np
 
 from convmark.judging.tablefile import read_rows
 from convmark.judging.verdicts_file import HEADER
-from convmark.report.rows import RunSource
+from convmark.report.runs import RunSource
 from convmark.report.tables.points import pooled_half_widths, records_of, text_of
 from convmark.report.tables.table import Table, heading, table_of
 
@@ -68,7 +68,7 @@ def history(
     )
     groups = known.groupby(["hardware", "case"], observed=True, sort=False)
     kept = int(min(_MOST, max(_FEWEST, MOST_POINTS // max(1, groups.ngroups))))
-    newest = groups.tail(kept).sort_values(["case", "hardware", "started"], kind="stable")
+    newest = groups.tail(kept).sort_values(["case", "hardware", "source"], kind="stable")
     folders = [source.path.resolve().parent for source in runs]
     records = [
         {

@@ -78,7 +78,7 @@ def _newest(rows: pd.DataFrame) -> pd.DataFrame:
     started = pd.to_datetime(rows["started"], utc=True, errors="coerce", format="ISO8601")
     recent = rows[started >= started.max() - pd.Timedelta(days=RECENT_DAYS)]
     keys = ["node", "case", "framework"]
-    last = recent.sort_values("started", kind="stable").groupby(keys, observed=True, dropna=False)
+    last = recent.sort_values("source", kind="stable").groupby(keys, observed=True, dropna=False)
     return recent[recent["source"] == last["source"].transform("last")]
 
 

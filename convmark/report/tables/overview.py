@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from convmark.case import TIMED_TASKS
 from convmark.report.tables.points import latest, text_of
 from convmark.report.tables.table import Table, heading, table_of
 
@@ -43,10 +44,11 @@ def troubles(table: pd.DataFrame, labels: list[str], more: Sequence[dict[str, An
     return table_of(
         "troubles",
         "What is missing or unsteady",
-        f"Of the newest run of each case on each hardware. Missing: the hardware's newest run has "
-        f"not measured a case that an earlier one has. Unsteady: warm-up never settled. Wide "
-        f"spread: half the range of the processes' medians is above {WIDE_SPREAD:.0%}. Few "
-        f"processes: fewer than {FEW_PROCESSES}, so intervals are wide or not known.",
+        f"Of the newest run of each case on each hardware. Missing: the hardware's newest run of "
+        f"such tasks has not measured a case that an earlier one has. Unsteady: warm-up never "
+        f"settled. Wide spread: half the range of the processes' medians is above "
+        f"{WIDE_SPREAD:.0%}. Few processes: fewer than {FEW_PROCESSES}, so intervals are wide or "
+        f"not known.",
         [
             heading("what", "what"),
             heading("hardware", "hardware"),
@@ -76,11 +78,12 @@ def _of(row: Any) -> Iterator[tuple[str, str]]:
 
 
 def _missing(table: pd.DataFrame, labels: list[str]) -> list[dict[str, Any]]:
-    newest = table.groupby("hardware", observed=True)["source"].last()
-    last_seen = latest(table, measured=False)
+    tasks = table["task"].astype(str)
+    keyed = table.assign(kind=tasks.where(~tasks.isin(TIMED_TASKS), "timed"))
+    newest = keyed.groupby(["hardware", "kind"], observed=True)["source"].last()
     found = []
-    for row in last_seen.itertuples():
-        last = int(newest[row.hardware])
+    for row in latest(keyed, measured=False).itertuples():
+        last = int(newest[row.hardware, row.kind])
         if int(row.source) != last:
             detail = f"not in run {labels[last]}, the newest; last in {labels[int(row.source)]}"
             found.append(

@@ -66,7 +66,7 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
     )
     counts = flags.groupby(POINT, observed=True, sort=False).sum()
     table = table.join(counts).join(_trouble(frame)).join(_throttled(measured))
-    return table.reset_index().sort_values(["started", "source"], kind="stable", ignore_index=True)
+    return table.reset_index().sort_values("source", kind="stable", ignore_index=True)
 
 
 def _step_time(measured: pd.DataFrame) -> pd.DataFrame:

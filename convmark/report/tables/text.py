@@ -17,6 +17,9 @@ __all__ = ["CSV_HEADER", "csv_text", "markdown_text", "terminal_text"]
 
 CSV_HEADER = ("table", "row", "column", "unit", "value")
 
+WHOLE = "`convmark report -o report.html`"
+"""What shows every row."""
+
 
 def terminal_text(tables: Sequence[Table]) -> str:
     """Return the tables one below the other, each under its title, its caption below it."""
@@ -27,19 +30,42 @@ def terminal_text(tables: Sequence[Table]) -> str:
     )
 
 
-def markdown_text(tables: Sequence[Table], *, folded: Sequence[Table] = ()) -> str:
-    """Return the tables as Markdown, `folded` ones below in a `<details>` each."""
-    open_parts = [
+def markdown_text(
+    tables: Sequence[Table], *, folded: Sequence[Table] = (), most_bytes: int | None = None
+) -> str:
+    """Return the tables as Markdown, `folded` ones below in a `<details>` each.
+
+    Args:
+        most_bytes: of the whole text; a folded table that would exceed it says so in its place.
+    """
+    parts = [
         f"## {markdown_prose(table.title)}\n\n{_grid(table, 'pipe')}\n\n"
         f"{markdown_prose(table.caption)}"
         for table in tables
     ]
-    folded_parts = [
-        f"<details><summary>{markdown_prose(table.title)}</summary>\n\n{_grid(table, 'pipe')}\n\n"
-        f"{markdown_prose(table.caption)}\n\n</details>"
-        for table in folded
-    ]
-    return "\n\n".join([*open_parts, *folded_parts])
+    left = None if most_bytes is None else most_bytes - sum(map(_bytes_of, parts))
+    for table in folded:
+        part = _folded(table, f"{_grid(table, 'pipe')}\n\n{markdown_prose(table.caption)}")
+        if left is not None and _bytes_of(part) > left:
+            part = _folded(table, f"Too long for here. {WHOLE} has it.")
+        if left is not None:
+            left -= _bytes_of(part)
+        parts.append(part)
+    return "\n\n".join(parts)
+
+
+def _folded(table: Table, text: str) -> str:
+    summary = f"{markdown_prose(table.title)}: {_count(table)}"
+    return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
+
+
+def _bytes_of(part: str) -> int:
+    return len(part.encode()) + 2  # and the empty line behind it
+
+
+def _count(table: Table) -> str:
+    """Return how many rows a reader would unfold."""
+    return f"{len(table.rows):,} row{'s' * (len(table.rows) != 1)}" if table.rows else "none"
 
 
 def csv_text(tables: Sequence[Table]) -> str:

@@ -58,7 +58,7 @@ def waterfall(table: pd.DataFrame) -> Table:
         "What a step costs beside the model",
         "Seconds per step of each way to call the same model, timed in turn in one process; the "
         "median over processes of each one's median over rounds. What a way adds to the compiled "
-        "step is what the last column but two names. fit and predict cost the seconds of a call "
+        "step is named beside it. fit and predict cost the seconds of a call "
         "besides, once, however many steps it has.",
         [
             heading("group", "cases"),
@@ -68,7 +68,7 @@ def waterfall(table: pd.DataFrame) -> Table:
             heading("step_s", "per step", "seconds"),
             heading("compiled_s", "compiled step", "seconds"),
             heading("added_s", "added", "seconds"),
-            heading("added_share", "added", "change"),
+            heading("added_share", "added, share", "change"),
             heading("adds", "what it adds"),
             heading("call_s", "per call", "seconds"),
             heading("n", "n", "count"),

@@ -64,16 +64,35 @@
     table.tBodies[0].replaceChildren(...lines);
     heads.forEach((head) => head.removeAttribute("aria-sort"));
     const summary = table.closest("details").querySelector("summary");
-    summary.textContent = "The numbers: " + rows.length + " rows";
+    summary.textContent = "The numbers: " + rows.length + (rows.length === 1 ? " row" : " rows");
     filter(document.querySelector('input[data-table="' + table.id + '"]'));
   }
 
   // Drawings
 
-  function heightOf(spec, rows) {
+  const ROOM = 16; // above each line of a narrow drawing, for its name
+
+  function heightOf(spec, rows, narrow) {
     if (!spec.height.step) return spec.height;
     const lines = new Set(rows.map((row) => spec.usermeta.lines.map((key) => row[key]).join("|")));
-    return spec.height.step * lines.size;
+    return (spec.height.step + (narrow ? ROOM : 0)) * lines.size;
+  }
+
+  // On a phone the names of lines stand above them, so that neither they nor the drawing are cut.
+  function narrowed(config, width) {
+    config.legend.labelLimit = width - 130;
+    config.axis.labelLimit = 120;
+    config.axisYDiscrete = {
+      labelAlign: "left", labelPadding: -8, labelOffset: -ROOM, labelLimit: width - 30,
+      ticks: false, domain: false, grid: false,
+    };
+  }
+
+  const NARROW = { columns: 2, minExtent: 56, maxExtent: 56 };
+
+  function specOf(spec, narrow) {
+    const text = JSON.stringify(spec);
+    return JSON.parse(text, (key, value) => (narrow && key in NARROW ? NARROW[key] : value));
   }
 
   function draw(key) {
@@ -90,15 +109,16 @@
     drawing.specs.forEach((spec, number) => {
       const place = document.getElementById("figure-" + key + "-" + number);
       const narrow = place.clientWidth < 560;
+      const height = heightOf(spec, rows, narrow);
+      place.classList.toggle("tall", height > 640 && height <= 1600); // of a page in print
+      place.classList.toggle("endless", height > 1600);
       const config = structuredClone(drawings.config);
-      if (narrow) {
-        config.axis.labelLimit = 120;
-        config.legend.labelLimit = place.clientWidth - 60;
-      }
-      const whole = Object.assign({}, spec, {
+      if (narrow) narrowed(config, place.clientWidth);
+      const whole = Object.assign(specOf(spec, narrow), {
         data: { values: rows },
         width: "container",
-        height: heightOf(spec, rows),
+        padding: narrow ? { left: 14, right: 10, top: 5, bottom: 5 } : 5,
+        height: height,
         config: config,
       });
       const options = {

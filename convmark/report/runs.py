@@ -1,0 +1,97 @@
+"""The files of a report's runs: which there are, what they are called, which is the newest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from convmark.errors import StoreError
+from convmark.store import RUN_NAME
+
+__all__ = ["RunSource", "labelled", "oldest_first", "run_files"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSource:
+    """One run's file; its place in `Rows.runs` is the frame's column `source`."""
+
+    path: Path
+    label: str
+    """The run's name, with the folder before it where two runs of a machine share a name."""
+
+
+def run_files(places: Sequence[Path]) -> list[Path]:
+    """Return the run files in results folders, machine folders or given by name, each once.
+
+    Raises:
+        StoreError: a place that is not there, or that holds no runs.
+    """
+    found: dict[Path, Path] = {}
+    for place in places:
+        try:
+            files = [place] if place.is_file() else sorted(_in_folder(place), key=_order)
+        except (OSError, ValueError):  # a name too long, or with a NUL
+            files = []
+        if not files:
+            there = os.path.isdir(place)
+            reason = "has no runs yet: convmark run" if there else "no such file or folder"
+            raise StoreError(f"{place}: {reason}")
+        for path in files:
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def _in_folder(folder: Path) -> Iterator[Path]:
+    for pattern in ("*.csv", "*/*.csv"):
+        yield from (path for path in folder.glob(pattern) if RUN_NAME.fullmatch(path.stem))
+
+
+def _order(path: Path) -> tuple[str, int]:
+    return str(path.parent), int(path.stem)
+
+
+def oldest_first(runs: Sequence[tuple[Path, str]]) -> list[int]:
+    """Return the places of runs, the oldest run's first.
+
+    In a folder the run of the higher number is the newer one, whatever the clock said; between
+    folders the time tells, a run whose clock was behind coming after the one numbered before it.
+
+    Args:
+        runs: of each run its file, and when its first row was started (ISO 8601, UTC).
+    """
+    folders: dict[Path, list[int]] = {}
+    for place, (path, _) in enumerate(runs):
+        folders.setdefault(path.resolve().parent, []).append(place)
+    keys: dict[int, tuple[str, int, int]] = {}
+    for at, places in enumerate(folders.values()):
+        latest = ""
+        for number, place in sorted((_number(runs[place][0]), place) for place in places):
+            started = runs[place][1]
+            if number:
+                started = latest = max(latest, started)
+            keys[place] = (started, at, number)
+    return sorted(keys, key=keys.__getitem__)
+
+
+def _number(path: Path) -> int:
+    """Return a run's number; 0 for a file of another name, which the time alone places."""
+    return int(path.stem) if RUN_NAME.fullmatch(path.stem) else 0
+
+
+def labelled(paths: Sequence[Path], machines: Iterable[str]) -> tuple[RunSource, ...]:
+    """Return the runs, each named by its file, with the folder where two of a machine share it."""
+    pairs = list(zip(paths, machines, strict=True))
+    counts: dict[tuple[str, str], int] = {}
+    for path, machine in pairs:
+        counts[machine, path.stem] = counts.get((machine, path.stem), 0) + 1
+    return tuple(
+        RunSource(
+            path=path,
+            label=path.stem
+            if counts[machine, path.stem] == 1
+            else f"{path.resolve().parent.parent.name}/{path.stem}",
+        )
+        for path, machine in pairs
+    )
