@@ -147,7 +147,10 @@ from convmark.store import Store, read_run
 store, machine = Store(Path(sys.argv[1])), sys.argv[2]
 records = read_run(Path(sys.argv[3]))
 campaign = SimpleNamespace(
-    store=store, machine=SimpleNamespace(name=machine), cases=[row.case for row in records]
+    store=store,
+    machine=SimpleNamespace(name=machine),
+    cases=[row.case for row in records],
+    resumed=None,
 )
 newest = list(CsvStorage(campaign).load())
 judgements = conclude(review(records, accepted_history(store, machine, records)))
@@ -182,7 +185,7 @@ def cost(arguments: Sequence[str], folder: Path, cache: Path | str) -> Cost:
     _, status, used = os.wait4(child.pid, 0)
     seconds = time.perf_counter() - began
     child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode not in (0, 1):
+    if child.returncode not in (0, 1) or b"Traceback" in said:  # 1: something regressed
         sys.exit(f"{' '.join(arguments)} ended with {child.returncode}: {said.decode()}")
     return Cost(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
 
