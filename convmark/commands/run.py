@@ -86,14 +86,7 @@ def run(
     Raises:
         ConvmarkError: something asked for is not to be had; nothing was measured then.
     """
-    if shard and options.batch_sizes == AUTO:
-        raise OptionError("--shard: must have --batch-sizes in numbers, got auto")
-    if shard:
-        refuse_untimed(options, "--shard shares out")
-    if shard and options.cluster and options.cluster.addresses:
-        raise OptionError("--shard: must not be given with machines of a --cluster")
-    if options.batch_sizes == AUTO:
-        refuse_untimed(options, "--batch-sizes auto searches for")
+    _check_tasks_and_shard(options, shard)
     store = Store(options.results)
     store.check_writable()
     check_options(
@@ -113,15 +106,7 @@ def run(
         paths = interpreters(options.pythons, options.environments, say=_say) or [sys.executable]
         earlier = None
         if resume is not None:
-            if options.cluster and options.cluster.addresses:
-                raise OptionError(
-                    "--resume: machines of a cluster cannot know of each other what is missing, "
-                    f"got --cluster {','.join(options.cluster.addresses)}; start a new run"
-                )
-            if len(paths) > 1:
-                raise OptionError(
-                    f"--resume: goes on with one run, in one interpreter, got {', '.join(paths)}"
-                )
+            _check_resume(options, paths)
             earlier = open_interrupted(store, machine.name, resume)
             stack.callback(earlier.run_file.close)
         planned = [_planned(path, options, stack, earlier) for path in paths]
@@ -153,6 +138,31 @@ def run(
                 one.interpreters.close()
             whole = whole and measured
     return whole, False
+
+
+def _check_tasks_and_shard(options: Options, shard: Shard | None) -> None:
+    """Refuse what a shard, or a search for batch sizes, cannot be of."""
+    if shard and options.batch_sizes == AUTO:
+        raise OptionError("--shard: must have --batch-sizes in numbers, got auto")
+    if shard:
+        refuse_untimed(options, "--shard shares out")
+    if shard and options.cluster and options.cluster.addresses:
+        raise OptionError("--shard: must not be given with machines of a --cluster")
+    if options.batch_sizes == AUTO:
+        refuse_untimed(options, "--batch-sizes auto searches for")
+
+
+def _check_resume(options: Options, paths: Sequence[str]) -> None:
+    """Refuse to go on where it is not one run of one machine, in one interpreter."""
+    if options.cluster and options.cluster.addresses:
+        raise OptionError(
+            "--resume: machines of a cluster cannot know of each other what is missing, "
+            f"got --cluster {','.join(options.cluster.addresses)}; start a new run"
+        )
+    if len(paths) > 1:
+        raise OptionError(
+            f"--resume: goes on with one run, in one interpreter, got {', '.join(paths)}"
+        )
 
 
 def _left_out(machine: Machine, planned: Sequence[_Planned], options: Options) -> list[str]:

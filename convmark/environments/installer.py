@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +24,14 @@ LINE_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Installer:
+class Installer(ABC):
     """Makes a virtual environment in a folder."""
 
     environ: Mapping[str, str]
 
     name = ""
 
+    @abstractmethod
     def install(self, wanted: Wanted, folder: Path, pythons: Sequence[Python]) -> Python:
         """Make the environment with the first Python that its packages have wheels for.
 
@@ -40,11 +42,10 @@ class Installer:
             InstallError: no Python will do, or the packages cannot be installed; the message
                 has the installer's last lines and the command to try by hand.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def frozen(self, python: str) -> list[str]:
         """Return what is installed, as `name==version`, sorted."""
-        raise NotImplementedError
 
     def _run(self, *command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -196,6 +196,7 @@ class Follower:
 
 
 def cause(status: int | None) -> str:
+    """Say why a process ended: its exit status, or the signal's name where it is negative."""
     if status is None:
         return "no exit status"
     if status >= 0:

@@ -120,6 +120,7 @@ class Tally:
     def progress(
         self, latest: Mapping[tuple[str, Clock], Session], not_judged: str = ""
     ) -> Progress:
+        """Return what may be shown after a session: its own figures, and the interval so far."""
         return Progress(
             sessions=self.sessions,
             latest=latest,
