@@ -30,7 +30,7 @@ __all__ = [
     "to_cells",
 ]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 STATUSES = ("ok", "error", "out_of_memory", "timeout", "crashed", "unsteady")
 MEASURED = ("ok", "unsteady")
 """The statuses of rows that hold figures."""
@@ -61,8 +61,16 @@ class Record:
     run: str = _run("", "name of the run, its file's name without .csv")
     started: str = _run("UTC, ISO 8601", "when this process was asked for")
     convmark: str | None = _run("", "version of the harness")
-    commit: str | None = _run("", "git commit of the folder the run was started in")
+    commit: str | None = _run(
+        "", "git commit of the folder the run was started in; empty where other code than its ran"
+    )
     dirty: bool | None = _run("", "whether that folder had changes not in the commit")
+    code: str | None = _run(
+        "",
+        "hash of the files that the model opened and imported until its first step, and of the "
+        "packages it imports; <run>.code.json lists them",
+        since=3,
+    )
     order: int = _run("", "place in the run's plan, from 1")
     plan: str | None = _run(
         "",
@@ -79,7 +87,7 @@ class Record:
     concurrent: bool | None = _run(
         "", "whether other benchmark runs were allowed beside it (--allow-concurrent)", since=2
     )
-    status: str = _run("", "ok, unsteady (measured, but warm-up never settled), error, ...")
+    status: str = _run("", "ok, unsteady (measured, but the step time never settled), error, ...")
     error: str | None = _run("", "one line that says what went wrong")
 
     model: str = _case("", "model by name, or package.module:builder")
@@ -100,6 +108,11 @@ class Record:
         since=2,
     )
     threads: str = _case("", "intra-op and inter-op threads asked for, or default")
+    asked: str | None = _case(
+        "",
+        "what was asked for where the model made it another, such as precision=float32",
+        since=3,
+    )
     input_shape: str | None = _case("", "one sample's shape, such as 28x28x1")
     call_path: str | None = _case("", "how the step is called: tf.function, jax.jit, ...")
     backend: str = _case("", "framework that runs the step")
@@ -136,6 +149,15 @@ class Record:
     keras: str | None = _environment("", "version of Keras")
     numpy: str | None = _environment("", "version of the measured interpreter's NumPy")
     flags: str | None = _environment("", "environment variables that change speed")
+    packages: str | None = _environment(
+        "", "distributions that the model's own files import: NAME==VERSION, in order", since=3
+    )
+    state: str | None = _environment(
+        "",
+        "what of the process differs from the default: NAME=value, in order; what the model's own "
+        "code has set begins with model:",
+        since=3,
+    )
 
     parameters: int | None = _size("", "elements of all weights")
     trainable_parameters: int | None = _size("", "elements of the weights that training changes")
@@ -151,6 +173,7 @@ class Record:
     trace_s: float | None = _time("s", "of it making the graph; empty where nothing is traced")
     first_execution_s: float | None = _time("s", "of it compilation, kernel choice and execution")
     warm_up_steps: int | None = _time("", "steps after the first, run and dropped")
+    unsteady: str | None = _time("", "why the row's status is unsteady", since=3)
     steps: int | None = _time("", "steps timed one by one, the case alone")
     step_time_min_s: float | None = _time("s", "shortest step time")
     step_time_p10_s: float | None = _time("s", "step time, 10th percentile")
