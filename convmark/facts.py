@@ -15,6 +15,7 @@ from convmark import learning
 from convmark.case import Case
 from convmark.cautions import speed_flags
 from convmark.ceilings import Ceiling, Key
+from convmark.code.of_run import CodeReader
 from convmark.environment import Machine
 from convmark.gpu.devices import Card, card_columns
 from convmark.gpu.visible import card_of, cards_of, choosing
@@ -41,6 +42,8 @@ class Facts:
     """The host's name: nodes of one kind share the machine's."""
     plan: str | None = None
     """Hash of what was asked for, by which a run that was interrupted is known again."""
+    codes: CodeReader | None = None
+    """Tells the code of each process; None where rows do not tell it."""
 
     def card(self, case: Case) -> Card | None:
         """The card of the case's device; None on the CPU, and where it is not known."""
@@ -109,6 +112,7 @@ def facts_of(
     ceilings: Mapping[Key, Ceiling] | None = None,
     *,
     plan: str | None = None,
+    codes: CodeReader | None = None,
 ) -> Facts:
     """Return the facts that every row of a run shares."""
     return Facts(
@@ -121,4 +125,5 @@ def facts_of(
         ceilings=ceilings or {},
         node=plain_text(platform.node()) or None,
         plan=plan,
+        codes=codes,
     )

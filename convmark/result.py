@@ -10,6 +10,7 @@ from typing import Any
 from convmark import learning, waterfall
 from convmark.case import TIMED_TASKS, Case
 from convmark.ceilings import efficiency, key_of
+from convmark.code.manifest import Code
 from convmark.errors import ConvmarkError
 from convmark.facts import Facts, measurement_version, of_the_run, software
 from convmark.gpu.watch import Watch
@@ -31,6 +32,8 @@ class Result:
     record: Record
     step_times_s: list[float]
     epochs: Sequence[learning.Epoch] = ()
+    code: Code | None = None
+    """What the process ran; None where it did not come so far."""
 
     @property
     def replayed_s(self) -> list[float]:
@@ -57,11 +60,15 @@ def result_of(
     )
     try:
         record = replace(record, **software(answer.event("environment") or {}), **_sizes(answer))
+        code = _code(answer, facts)
+        if code is not None:
+            record = replace(record, **_code_columns(code, record))
         if answer.status != "ok":
-            return Result(case=job.case, record=record, step_times_s=[])
+            return Result(case=job.case, record=record, step_times_s=[], code=code)
         if job.case.task not in TIMED_TASKS:
-            return _untimed(job.case, record, answer)
+            return replace(_untimed(job.case, record, answer), code=code)
         return Result(
+            code=code,
             case=job.case,
             record=_below_ceiling(replace(record, **_figures(job.case, answer)), facts),
             step_times_s=_events(answer)["steps"]["times_s"],
@@ -71,6 +78,19 @@ def result_of(
             message = f"the worker left out or garbled a figure: {one_line(error)}"
             record = replace(record, status="crashed", error=message)
         return Result(case=job.case, record=record, step_times_s=[])
+
+
+def _code(answer: Answer, facts: Facts) -> Code | None:
+    event = answer.event("code")
+    return facts.codes.code(event) if facts.codes and event else None
+
+
+def _code_columns(code: Code, record: Record) -> dict[str, Any]:
+    return {
+        "code": code.hash,
+        "packages": code.packages_text or None,
+        "commit": record.commit if code.of_commit else None,
+    }
 
 
 def _untimed(case: Case, record: Record, answer: Answer) -> Result:

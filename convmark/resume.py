@@ -96,8 +96,8 @@ def expected(options: Options, facts: Facts, found: Mapping[str, Mapping[str, An
     return columns
 
 
-_OF_THE_WORKER = frozenset([*software({}), "measurement_version"])
-"""Columns that are empty in the row of a process that did not come so far."""
+_OF_THE_WORKER = frozenset([*software({}), "measurement_version", "commit"])
+"""Columns that are empty where a process did not come so far, or ran no commit's code."""
 
 
 _ELSEWHERE = frozenset(["plan", "node"])
@@ -180,6 +180,8 @@ class Interrupted:
         """
         check(self.run_file.path, self.records, cases, columns, jobs)
         self.run_file.keep(self.records)
+        for record in self.records:
+            self.run_file.codes.other_than_before(record.case.name, record.code)
         epochs = learning.read_epochs(self.run_file.path)
         return [
             Result(

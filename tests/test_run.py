@@ -274,6 +274,7 @@ def test_a_request_has_the_case_the_seed_and_the_budget() -> None:
         "time_budget_s": 0.5,
         "smoke": False,
         "fed": True,
+        "left_out": [str(options.results.absolute())],
     }
     assert request_of(TRAIN, options, smoke=True)["smoke"] is True
     assert request_of(TRAIN, options, fed=False)["fed"] is False

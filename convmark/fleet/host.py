@@ -25,6 +25,7 @@ from convmark.case import Case
 from convmark.cautions import cautions
 from convmark.ceilings import Ceiling, Key, ceilings_path, gather, keep_ceilings
 from convmark.cluster import check_devices
+from convmark.code.of_run import CodeReader
 from convmark.commit import Commit
 from convmark.environment import read_machine, read_state
 from convmark.environments.interpreter import interpreters
@@ -149,7 +150,9 @@ class Host:
         asked = cases(options, devices)
         check_devices(asked, {backend: has["devices"] for backend, has in found.items()})
         machine = read_machine()
-        facts = facts_of(NO_RUN, machine, self._settings.commit, os.environ)
+        commit = self._settings.commit
+        codes = CodeReader.at(Path.cwd(), zoo_folder(), commit.sha)
+        facts = facts_of(NO_RUN, machine, commit, os.environ, codes=codes)
         flags = " ".join(filter(None, [facts.flags, self._flags]))
         ceilings = self._ceilings(asked, machine.name)
         facts = replace(facts, flags=flags, ceilings=ceilings)

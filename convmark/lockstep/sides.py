@@ -16,7 +16,7 @@ from convmark.environments.cache import Cache
 from convmark.environments.interpreter import interpreter_path
 from convmark.environments.requirement import looks_like_requirement, wanted
 from convmark.errors import CaseError, OptionError
-from convmark.launch import Interpreter
+from convmark.launch import Interpreter, import_roots
 from convmark.lockstep.anchor import Origin
 from convmark.lockstep.worktree import at_commit, resolve
 
@@ -82,7 +82,11 @@ class SideSpec:
                 folder = tree / origin.folder
                 if not folder.is_dir():
                     raise OptionError(f"{self.text}: the commit has no folder {origin.folder}")
-                where |= {"zoo": folder} if origin.is_zoo else {"first_on_path": [folder]}
+                where |= (
+                    {"zoo": folder}
+                    if origin.is_zoo
+                    else {"import_roots": [folder, *import_roots()]}
+                )
             yield [stack.enter_context(make(self.python, **where)) for _ in range(count)]
 
     def commit(self, origin: Origin | None) -> str:

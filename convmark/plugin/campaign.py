@@ -198,8 +198,10 @@ class Campaign:
             KeyboardInterrupt: the user has had enough; the rows so far are kept.
         """
         from convmark.ceilings import ceilings_path, gather
+        from convmark.code.of_run import CodeReader
         from convmark.commit import read_commit
         from convmark.facts import facts_of
+        from convmark.launch import zoo_folder
         from convmark.plan import plan
         from convmark.resume import expected, plan_hash
 
@@ -213,7 +215,8 @@ class Campaign:
         commit = read_commit(self._folder, besides=[options.results.absolute()])
         earlier, hashed = self._earlier, plan_hash(cases, options)
         run = earlier.run_file.run if earlier else ""
-        self._facts = facts_of(run, machine, commit, os.environ, plan=hashed)
+        codes = CodeReader.at(self._folder, zoo_folder(), commit.sha)
+        self._facts = facts_of(run, machine, commit, os.environ, plan=hashed, codes=codes)
         if earlier is not None:
             columns = expected(options, self._facts, self._frameworks)
             with _warnings_said(say):
