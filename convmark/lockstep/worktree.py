@@ -22,13 +22,29 @@ import psutil
 from convmark.errors import ConvmarkError
 from convmark.git import Git, GitError
 
-__all__ = ["PREFIX", "at_commit", "repository_of", "resolve", "standing_in", "working_trees"]
+__all__ = [
+    "PREFIX",
+    "at_commit",
+    "changed_by_filter",
+    "pointer",
+    "pointers",
+    "repository_of",
+    "resolve",
+    "standing_in",
+    "submodules",
+    "working_trees",
+]
 
 PREFIX = "convmark-tree-"
 LIMIT_S = 120.0
 
 MOST_POINTER_BYTES = 1024
 """Source: the specification of Git LFS, which bounds a pointer file by this."""
+LFS = "lfs"
+"""The name of its filter."""
+_NO_FILTER = ("unspecified", "unset", "set")
+"""What git says of a file without a filter's name."""
+_CHECKOUT_FILTERS = r"^filter\..*\.(smudge|process)$"
 _POINTER = re.compile(
     rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*?oid sha256:([0-9a-f]{64})\n"
 )
@@ -126,7 +142,23 @@ def _write(repository: Path, sha: str, tree: Path, index: Path) -> None:
     git.output(*here, "read-tree", sha)
     inside = dataclasses.replace(git, folder=tree)
     inside.output(*here, "checkout-index", "--all", "--quiet")
+    _mend_links(tree, repository.resolve())
     _fill_pointers(inside, here, tree, repository / common / "lfs" / "objects")
+
+
+def _mend_links(tree: Path, repository: Path) -> None:
+    """Have links lead where they lead in the user's folder: into the tree, or out of it."""
+    for folder, folders, names in os.walk(tree):
+        for path in (Path(folder, name) for name in (*folders, *names)):
+            if not path.is_symlink():
+                continue
+            target = os.readlink(path)
+            own_folder = repository / path.parent.relative_to(tree)
+            leads_to = Path(os.path.normpath(own_folder / target))
+            inside = leads_to.is_relative_to(repository)
+            if inside == os.path.isabs(target):  # by its whole path inside, or relative outside
+                path.unlink()
+                path.symlink_to(tree / leads_to.relative_to(repository) if inside else leads_to)
 
 
 def _fill_pointers(git: Git, here: Sequence[str], tree: Path, store: Path) -> None:
@@ -134,23 +166,12 @@ def _fill_pointers(git: Git, here: Sequence[str], tree: Path, store: Path) -> No
 
     It is what the filter of Git LFS would do; where the contents are not there the pointer stays.
     """
-    pointers = {}
-    for folder, _, names in os.walk(tree):
-        for name in names:
-            path = Path(folder, name)
-            oid = pointer(path)
-            if oid is not None:
-                pointers[os.fsencode(path.relative_to(tree))] = oid
-    if not pointers:
-        return
-    given = b"".join(path + b"\0" for path in pointers)
-    told = git.output(*here, "check-attr", "-z", "--stdin", "filter", given=given)
-    fields = os.fsencode(told).split(b"\0")
-    for path, value in zip(fields[0::3], fields[2::3], strict=False):
-        oid = pointers[path]
-        content = store / oid[:2] / oid[2:4] / oid
-        if value == b"lfs" and content.is_file():
-            shutil.copyfile(content, tree / os.fsdecode(path))
+    found = [path for path in _files(tree) if pointer(path)]
+    for path, driver in _filters(git, here, tree, found).items():
+        oid = pointer(path) or ""
+        stored = store / oid[:2] / oid[2:4] / oid
+        if driver == LFS and stored.is_file():
+            shutil.copyfile(stored, path)
 
 
 def pointer(path: Path) -> str | None:
@@ -162,6 +183,69 @@ def pointer(path: Path) -> str | None:
     except OSError:
         return None
     return found.group(1).decode() if found else None
+
+
+def pointers(tree: Path) -> list[Path]:
+    """Return the pointer files of Git LFS in a tree, relative to it, in order."""
+    return sorted(path.relative_to(tree) for path in _files(tree) if pointer(path))
+
+
+def changed_by_filter(repository: Path, tree: Path, paths: Sequence[Path]) -> dict[Path, str]:
+    """Return the files of a tree that the user's own would have other contents of, with the filter.
+
+    No filter was run for the tree. One that leaves contents alone shows in the user's folder: a
+    file of it there is what git stores.
+
+    Args:
+        paths: files of the tree.
+    """
+    git = Git.at(repository, time_limit_s=LIMIT_S)
+    listed = git.answer("config", "--name-only", "-z", "--get-regexp", _CHECKOUT_FILTERS) or ""
+    drivers = {name.removeprefix("filter.").rpartition(".")[0] for name in listed.split("\0")}
+    if not drivers - {"", LFS}:
+        return {}
+    folder = (git.answer("rev-parse", "--absolute-git-dir") or "").rstrip("\n")
+    here = (f"--git-dir={folder}", f"--work-tree={tree}")
+    inside = dataclasses.replace(git, folder=tree)
+    found = _filters(inside, here, tree, paths)
+    changing = drivers & set(found.values()) - {LFS}
+    if changing:
+        for path, driver in _filters(inside, here, tree, list(_files(tree))).items():
+            if driver in changing and _same(path, repository / path.relative_to(tree)):
+                changing.remove(driver)
+    return {path: driver for path, driver in found.items() if driver in changing}
+
+
+def _same(path: Path, other: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return path.read_bytes() == other.read_bytes()
+    return False
+
+
+def _filters(git: Git, here: Sequence[str], tree: Path, paths: Sequence[Path]) -> dict[Path, str]:
+    """Return the filter that each path has by the tree's attributes; only those that have one.
+
+    Raises:
+        GitError: git cannot say.
+    """
+    if not paths:
+        return {}
+    given = b"".join(os.fsencode(path.relative_to(tree)) + b"\0" for path in paths)
+    fields = git.output(*here, "check-attr", "-z", "--stdin", "filter", given=given).split("\0")
+    found = zip(fields[0::3], fields[2::3], strict=False)
+    return {tree / path: value for path, value in found if value not in _NO_FILTER}
+
+
+def _files(tree: Path) -> Iterator[Path]:
+    for folder, _, names in os.walk(tree):
+        yield from (Path(folder, name) for name in names)
+
+
+def submodules(repository: Path, sha: str) -> list[Path]:
+    """Return where a commit has submodules, relative to the repository."""
+    listed = Git.at(repository).answer("ls-tree", "-r", "-z", "--full-tree", sha) or ""
+    entries = (entry.partition("\t") for entry in listed.split("\0"))
+    return [Path(path) for about, _, path in entries if about.startswith("160000 ")]
 
 
 def _remove_abandoned(repository: Path) -> None:
