@@ -48,6 +48,11 @@ def found(store: Store, records: list[Record], case: str = LENET) -> list[str]:
     return [rows[0].run for rows in runs]
 
 
+def named(store: Store, name: str, records: list[Record]) -> history.History:
+    """The history of a run that is named as the baseline."""
+    return named_history(store.find(name, MACHINE), records)
+
+
 def at(commit: str | None, *runs: str, **changes: Any) -> Iterable[list[Record]]:
     return [run_of(run, 0.0, 0.01, commit=commit, **changes) for run in runs]
 
@@ -166,8 +171,8 @@ def test_rows_that_differ_are_not_judged_and_the_difference_is_quoted(
     assert case.runs == ()
     assert case.anchor is None
     assert case.difference.startswith(message)
-    named = named_history(store, MACHINE, "0001", run_of("0002", 0.0)).cases[LENET]
-    assert (named.runs, named.difference) == ((), case.difference)
+    by_name = named(store, "0001", run_of("0002", 0.0)).cases[LENET]
+    assert (by_name.runs, by_name.difference) == ((), case.difference)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +214,7 @@ def test_a_named_run_is_the_only_baseline(store: Store) -> None:
     keep(store, run_of("0003", 0.0, commit=ANOTHER_COMMIT))
     now = run_of("0004", 0.0)
     for name in ("0003", "3", ANOTHER_COMMIT[:9], str(store.folder / MACHINE / "0003.csv")):
-        case = named_history(store, MACHINE, name, now).cases[LENET]
+        case = named(store, name, now).cases[LENET]
         assert [rows[0].run for rows in case.runs] == ["0003"]
         assert case.anchor is not None
         assert case.anchor.commit == ANOTHER_COMMIT
@@ -228,16 +233,16 @@ def test_a_named_run_that_cannot_be_read_is_an_error_that_names_it(
 ) -> None:
     keep(store, run_of("0001", 0.0)).write_text(text)
     with pytest.raises(StoreError, match=r"0001\.csv") as refused:
-        named_history(store, MACHINE, "0001", run_of("0002", 0.0))
+        named(store, "0001", run_of("0002", 0.0))
     assert message in str(refused.value)
 
 
 def test_a_named_run_must_be_there_and_hold_figures(store: Store) -> None:
     keep(store, [process(run="0001", status="timeout", error="hung")])
     with pytest.raises(StoreError, match=r"0001\.csv: must hold a measured row"):
-        named_history(store, MACHINE, "0001", run_of("0002", 0.0))
+        named(store, "0001", run_of("0002", 0.0))
     with pytest.raises(StoreError, match=r"no run '0009'; expected a file, a commit or the number"):
-        named_history(store, MACHINE, "0009", run_of("0002", 0.0))
+        named(store, "0009", run_of("0002", 0.0))
 
 
 # Lazily
@@ -352,3 +357,47 @@ def test_a_broken_list_of_accepted_runs_is_an_error_by_file_and_line(store: Stor
     path.write_text(path.read_text() + ",2026,,x\n")
     with pytest.raises(StoreError, match=r"accepted\.csv:3: column 'run' must not be empty"):
         found(store, run_of("0002", 0.0))
+
+
+# The run itself
+
+
+def test_a_commit_names_another_run_than_the_one_that_is_judged(store: Store) -> None:
+    keep(store, run_of("0001", 0.0))
+    own = keep(store, run_of("0002", 0.0))
+    assert store.find(A_COMMIT, MACHINE).stem == "0002"
+    assert store.find(A_COMMIT, MACHINE, but=own).stem == "0001"
+    (store.folder / MACHINE / "0001.csv").unlink()
+    with pytest.raises(StoreError, match="0002 is the run that is judged"):
+        store.find(A_COMMIT, MACHINE, but=own)
+
+
+def test_a_run_is_not_named_as_its_own_baseline_by_number_link_or_copy(
+    store: Store, tmp_path: Path
+) -> None:
+    own = keep(store, run_of("0002", 0.0))
+    link, copy = tmp_path / "link.csv", tmp_path / "copy.csv"
+    link.symlink_to(own)
+    copy.write_bytes(own.read_bytes())
+    (tmp_path / "elsewhere").symlink_to(store.folder)
+    for name in ("2", str(own), str(link), str(tmp_path / "elsewhere" / MACHINE / "0002.csv")):
+        with pytest.raises(StoreError, match="is the run that is judged; name an earlier run"):
+            store.find(name, MACHINE, but=own)
+    with pytest.raises(StoreError, match=r"copy\.csv: holds the run that is judged, run 0002"):
+        named_history(copy, run_of("0002", 0.0))
+
+
+def test_a_copy_of_the_run_in_the_folder_is_no_history_of_it(store: Store) -> None:
+    own = keep(store, run_of("0003", 0.0))
+    (store.folder / MACHINE / "0001.csv").write_bytes(own.read_bytes())
+    (store.folder / MACHINE / "0002.csv").symlink_to(own)
+    assert found(store, run_of("0003", 0.0)) == []
+
+
+def test_in_a_folder_of_another_name_the_file_tells_which_runs_are_earlier(store: Store) -> None:
+    keep(store, run_of("0001", 0.0))
+    own = keep(store, run_of("0002", 0.0))
+    keep(store, run_of("0003", 0.0))
+    renamed = own.parent.rename(store.folder / "ci")
+    cases = accepted_history(store, "ci", run_of("0002", 0.0), own=renamed / own.name).cases
+    assert [rows[0].run for rows in cases[LENET].runs] == ["0001"]

@@ -2,7 +2,8 @@
 
 A case's anchor is the last accepted run that has it measured under the same conditions, and until
 one is accepted the first run that has. Its history is the anchor and every other earlier run that
-measured it alike at the anchor's commit with a clean tree. A named baseline is that run alone.
+measured it alike at the anchor's commit with a clean tree. A named baseline is that run alone. The
+run that is judged is never part of its own history, whatever file or copy it is found in.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from convmark.judging.comparability import Comparability, comparability, differe
 from convmark.judging.digest import Head
 from convmark.judging.index import Say
 from convmark.judging.processes import BASELINE_RUNS, loads_alike
-from convmark.judging.shelf import Outline, Shelf, by_name
+from convmark.judging.shelf import Outline, Shelf, by_name, identity
 from convmark.record import Record
-from convmark.store import Store, read_run
+from convmark.store import Store, read_run, same_file
 from convmark.text import NUMBER
 
 __all__ = [
@@ -89,7 +90,12 @@ def load(records: Sequence[Record]) -> float | None:
 
 
 def accepted_history(
-    store: Store, machine: str, records: Sequence[Record], say: Say = lambda line: None
+    store: Store,
+    machine: str,
+    records: Sequence[Record],
+    say: Say = lambda line: None,
+    *,
+    own: Path | None = None,
 ) -> History:
     """Return what a run's cases are judged against: the accepted history before it.
 
@@ -99,16 +105,16 @@ def accepted_history(
         records: the rows of the run that is judged; their `run` tells which are earlier where
             they are of this machine.
         say: is told where reading takes long.
+        own: the run's file, where it is known; in the machine's folder its number tells which runs
+            are earlier, whatever the rows say.
 
     Raises:
         StoreError: the list of accepted runs cannot be read.
     """
-    paths = store.runs(machine)
-    if records and records[0].machine in (machine, None) and NUMBER.fullmatch(records[0].run):
-        paths = [path for path in paths if int(path.stem) < int(records[0].run)]
+    paths = _earlier(store.runs(machine), machine, records, own)
     wanted = _wanted(records)
     marks: frozenset[str] = frozenset().union(*(key.marks for key in wanted.values()))
-    shelf = Shelf(paths, marks, say=say)
+    shelf = Shelf(paths, marks, own=records, say=say)
     there = {path.stem: path for path in paths}
     accepted = [there[row.run] for row in read_accepted(store, machine) if row.run in there]
     order = list(dict.fromkeys([*reversed(accepted), *paths]))
@@ -124,17 +130,34 @@ def accepted_history(
     return History(cases=cases, absent=absent, files=shelf.files)
 
 
-def named_history(store: Store, machine: str, name: str, records: Sequence[Record]) -> History:
-    """Return a run as the only baseline: a file, a number or a commit, as `Store.find` takes it.
+def _earlier(
+    paths: Sequence[Path], machine: str, records: Sequence[Record], own: Path | None
+) -> Sequence[Path]:
+    """Return the runs before the one that is judged."""
+    number = None
+    if own is not None and any(path.name == own.name and same_file(path, own) for path in paths):
+        number = int(own.stem)
+    elif records and records[0].machine in (machine, None) and NUMBER.fullmatch(records[0].run):
+        number = int(records[0].run)
+    return paths if number is None else [path for path in paths if int(path.stem) < number]
+
+
+def named_history(path: Path, records: Sequence[Record]) -> History:
+    """Return the run in a file as the only baseline.
 
     Raises:
-        StoreError: there is no such run, it cannot be read, or it holds no figures.
+        StoreError: it cannot be read, holds no figures, or is the run that is judged.
     """
-    path = store.find(name, machine)
     rows = read_run(path)
     baseline = by_name(row for row in rows if row.measured)
     if not baseline:
         raise StoreError(f"{path}: must hold a measured row to be compared with, it has none")
+    own = {identity(record) for record in records}
+    if any(identity(row) in own for row in rows):
+        raise StoreError(
+            f"{path}: holds the run that is judged, run {rows[0].run}; name an earlier run to "
+            "compare with"
+        )
     anchor = _anchor(path, rows[0])
     wanted = _wanted(records)
     cases = {}
