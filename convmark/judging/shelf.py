@@ -191,12 +191,40 @@ class Shelf:
             for wanted in conditions
         )
 
-    def clean_at(self, commit: str) -> Iterator[Path]:
-        """The runs at a commit with a clean tree, newest first."""
+    def may_have_run(
+        self, codes: Collection[str], commits: Collection[str], *, coded: bool
+    ) -> Iterator[Path]:
+        """The runs that may have rows of a code, or of a commit's clean tree, newest first.
+
+        Rows of other code may be in them too.
+
+        Args:
+            coded: whether the codes tell all, so that a commit counts for rows without one alone.
+        """
         for path in reversed(self._paths):
             head = self.head(path)
-            if head is not None and head.dirty is False and head.commit == commit:
+            if head is None:
+                continue
+            by_commit = head.dirty is False and head.commit in commits
+            if (by_commit and not (coded and head.coded)) or self._may_hold(path, codes):
                 yield path
+
+    def _may_hold(self, path: Path, codes: Collection[str]) -> bool:
+        if not codes:
+            return False
+        known = self._known(path)
+        if known is not None:
+            return not self._index.codes(known).isdisjoint(codes)
+        try:
+            data = _beginning(path)
+        except OSError:
+            return False
+        return len(data) > MOST_WHOLE_BYTES or any(code.encode() in data for code in codes)
+
+    def may_have_state(self, path: Path, states: Collection[str]) -> bool:
+        """Whether a process of the run may have been started in one of the states."""
+        known = self._known(path)
+        return known is None or not self._index.states(known).isdisjoint(states)
 
     def warn(self) -> None:
         """Say once what could not be read."""
