@@ -145,7 +145,13 @@ DIFFERENT = [
     ({"python": "3.12.9"}, "python was 3.12, is 3.13: `convmark ab`"),
     (
         {"flags": "OMP_NUM_THREADS=1"},
-        "flags was OMP_NUM_THREADS=1, is not known: `convmark ab`",
+        "flags was OMP_NUM_THREADS=1, is default: `convmark ab`",
+    ),
+    ({"numpy": "1.26.4"}, "numpy was 1.26.4, is not known: `convmark ab`"),
+    ({"os": "Linux 6.8"}, "os was Linux 6.8, is not known: `convmark report`"),
+    (
+        {"state": "image_data_format=channels_first model:nice=19"},
+        "state was image_data_format=channels_first model:nice=19, is default: `convmark ab`",
     ),
     ({"machine": "mac-8"}, "machine was mac-8, is xeon-2: `convmark report`"),
     ({"driver": "550.1"}, "driver was 550.1, is not known: `convmark report`"),
