@@ -238,7 +238,13 @@ DIFFERENT = [
     ({"python": "3.12.9"}, "python was 3.12, is 3.13: `convmark ab`"),
     (
         {"flags": "OMP_NUM_THREADS=1"},
-        "flags was OMP_NUM_THREADS=1, is not known: `convmark ab`",
+        "flags was OMP_NUM_THREADS=1, is default: `convmark ab`",
+    ),
+    ({"numpy": "1.26.4"}, "numpy was 1.26.4, is not known: `convmark ab`"),
+    ({"os": "Linux 6.8"}, "os was Linux 6.8, is not known: `convmark report`"),
+    (
+        {"state": "image_data_format=channels_first model:nice=19"},
+        "image_data_format was channels_first, is the default: `convmark report`",
     ),
     ({"machine": "mac-8"}, "machine was mac-8, is xeon-2: `convmark report`"),
     ({"driver": "550.1"}, "driver was 550.1, is not known: `convmark report`"),
@@ -267,7 +273,7 @@ def test_rows_that_differ_are_not_judged_and_the_difference_is_quoted(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"python": "3.13.9"}, {"numpy": "1.26"}, {"os": "Linux 7"}, {"seed": 3}]
+    "changes", [{"python": "3.13.9"}, {"seed": 3}, {"packages": "scipy==1.17"}]
 )
 def test_rows_that_differ_in_what_does_not_matter_are_judged(
     store: Store, changes: dict[str, Any]

@@ -19,6 +19,7 @@ from convmark.judging.accepted import accept, read_accepted
 from convmark.judging.comparability import (
     AXES,
     Comparability,
+    alike,
     comparability,
     difference,
     inherited,
@@ -281,11 +282,11 @@ def _found(
     """Return the steady rows of a case that are comparable, and else what they differ in."""
     if key is None:
         return _Found(path)
-    rows = [row for row in found.get(name, ()) if comparability(row) == key.whole]
+    rows = [row for row in found.get(name, ()) if alike(comparability(row), key.whole)]
     if rows:
         return _Found(path, steady(rows))
     akin = [row for rows in found.values() for row in rows if _akin(row, key.whole)]
-    rows = [row for row in akin if inherited(row) == key.inherited]
+    rows = [row for row in akin if alike(inherited(row), key.inherited)]
     if rows and (judged := steady(rows)):
         return _Found(path, judged, difference(key.whole, comparability(judged[0])))
     others = found.get(name) or akin
