@@ -109,6 +109,8 @@ def _commits(origin: Origin | None, good: str, bad: str) -> list[str]:
         raise OptionError(f"--good: git:{good} needs the model in a git repository")
     repository = standing_in(origin.repository, Path.cwd())
     first, last = resolve(repository, good), resolve(repository, bad)
+    if first == last:
+        raise OptionError(f"--bad: must be another commit than --good, both are {first[:12]}")
     # the zoo is whole in its folder; a user's model may read any file of the repository
     folder = str(origin.folder) if origin.is_zoo else "."
     within = ("rev-list", "--reverse", "--first-parent", f"{first}..{last}", "--", f":/{folder}")
