@@ -113,7 +113,7 @@ def _commits(origin: Origin | None, good: str, bad: str) -> list[str]:
         raise OptionError(f"--bad: must be another commit than --good, both are {first[:12]}")
     # the zoo is whole in its folder; a user's model may read any file of the repository
     folder = str(origin.folder) if origin.is_zoo else "."
-    within = ("rev-list", "--reverse", "--first-parent", f"{first}..{last}", "--", f":/{folder}")
+    within = ("rev-list", "--reverse", "--first-parent", f"{first}..{last}", "--", folder)
     touched = (Git.at(repository).answer(*within) or "").split()
     if not touched:
         raise OptionError(f"--bad: no commit between {good} and {bad} touches {folder}")
