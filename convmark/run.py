@@ -118,6 +118,10 @@ def unmeasured(
         return result_of(job, answer, options, facts, now(), watch)
 
 
+_ASKED = {"precision": "precisions", "threads": "threads"}
+"""Axes that a model's own code may set, where the option that names them was not given."""
+
+
 def request_of(
     case: Case,
     options: Options,
@@ -141,6 +145,7 @@ def request_of(
         "time_budget_s": options.time_budget_s,
         "smoke": smoke,
         "fed": fed,
+        "asked": [axis for axis, option in _ASKED.items() if option in options.named],
         **({"cluster": cluster} if cluster else {}),
     }
     if asked["kind"] == learning.TASK:
