@@ -20,6 +20,7 @@ from convmark.plan import Job
 from convmark.read_back import EAGER, state_columns
 from convmark.record import MEASUREMENT_VERSION, Record
 from convmark.statistics import paired_log_ratio, quantile, step_time_summary
+from convmark.steadiness import unsteady
 from convmark.worker.protocol import one_line
 
 __all__ = ["Result", "result_of"]
@@ -131,8 +132,10 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
     proof = {event["step"]: event["value"] for event in answer.events if event["event"] == "proof"}
     training = case.task == "train"
     summary = step_time_summary(steps["times_s"])
+    reason = unsteady(events)
     return {
-        "status": "ok" if warm_up["steady"] else "unsteady",
+        "status": "unsteady" if reason else "ok",
+        "unsteady": reason,
         "flops_per_sample": events["work"]["flops_per_sample"],
         "time_to_first_step_s": events["first_step"]["seconds"],
         "trace_s": events["first_step"]["trace_s"],

@@ -19,7 +19,7 @@ LAYERS = (
     ("environments.interpreter",),
     ("batch_search", "case", "git", "judging.confirm", "statistics", "text", "worker.protocol"),
     ("cells", "cgroups", "cluster", "code.manifest", "csvlines", "judging.processes"),
-    ("judging.spread", "ranges"),
+    ("judging.spread", "ranges", "steadiness"),
     ("gpu.commands", "gpu.nvml", "gpu.throttle"),
     ("gpu.devices", "gpu.processes", "gpu.seen"),
     ("gpu.amd", "gpu.apple", "gpu.sampler", "gpu.visible"),

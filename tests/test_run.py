@@ -405,6 +405,15 @@ def test_replicas_multiply_the_samples_of_a_step(tmp_path: Path) -> None:
 def test_a_warm_up_that_did_not_settle_makes_an_unsteady_row_with_figures(tmp_path: Path) -> None:
     record = result_of(ok(with_event("warm_up", steady=False)), tmp_path).record
     assert (record.status, record.step_time_p50_s, record.measured) == ("unsteady", 0.01, True)
+    assert record.unsteady == "warm-up did not settle in 15 steps"
+
+
+def test_steps_that_grow_make_an_unsteady_row_with_figures_and_the_reason(tmp_path: Path) -> None:
+    growing = [0.01 + 0.0001 * number for number in range(100)]
+    record = result_of(ok(with_event("steps", times_s=growing)), tmp_path).record
+    assert (record.status, record.measured) == ("unsteady", True)
+    assert record.unsteady == "step time rose by 57% from the first to the last third of 100 steps"
+    assert result_of(ok(events()), tmp_path).record.unsteady is None
 
 
 def test_a_row_names_the_gpu_that_was_measured_and_no_other(tmp_path: Path) -> None:
