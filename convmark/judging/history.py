@@ -38,6 +38,7 @@ __all__ = [
     "History",
     "accept",
     "accepted_history",
+    "anchor_of",
     "by_name",
     "difference",
     "load",
@@ -162,7 +163,7 @@ def accepted_history(
         here = {name: found for name, found in anchors.items() if found.path == path}
         for name, runs in _runs_at(shelf, here, wanted, records).items():
             cases[name] = CaseHistory(
-                anchor=_anchor(path, here[name].rows), runs=runs, difference=here[name].difference
+                anchor=anchor_of(path, here[name].rows), runs=runs, difference=here[name].difference
             )
     absent = _absent(shelf, dict.fromkeys(found.path for found in anchors.values()), cases)
     shelf.warn()
@@ -203,7 +204,7 @@ def named_history(path: Path, records: Sequence[Record]) -> History:
         found = _found(path, wanted.get(case), case, baseline)
         runs = (found.rows,) if found.rows and not found.difference else ()
         cases[case] = CaseHistory(
-            anchor=_anchor(path, found.rows) if found.rows else None,
+            anchor=anchor_of(path, found.rows) if found.rows else None,
             runs=runs,
             difference=found.difference,
         )
@@ -211,7 +212,8 @@ def named_history(path: Path, records: Sequence[Record]) -> History:
     return History(cases=cases, absent=absent, files=(path,))
 
 
-def _anchor(path: Path, rows: Sequence[Record]) -> Anchor:
+def anchor_of(path: Path, rows: Sequence[Record]) -> Anchor:
+    """Return the anchor that a case's measured rows in a run's file are."""
     codes = {row.code for row in rows}
     code = codes.pop() if len(codes) == 1 else None
     manifest = path.with_name(f"{path.stem}.code.json")

@@ -297,8 +297,11 @@ class Campaign:
 
     def measured(self, case: Case) -> Measured:
         """Return the case's records, or, where measuring is disabled, run it once untimed."""
+        from convmark.judging.comparability import asked_case
+
         case = self.stands_for(case)
-        records = [row for row in self.records if row.case == case]
+        records = [row for row in self.records if asked_case(row) == case]
+        names = {row.case.name for row in records}  # a model may make another case of its own
         records += [row for row in self._search_failures(case) if row not in records]
         if records:
             return Measured(
@@ -306,7 +309,7 @@ class Campaign:
                 records=records,
                 step_times_s=self.step_times_s(case),
                 path=self._run_file.path if self._run_file else None,
-                judgements=[found for found in self._judgements if found.case == case.name],
+                judgements=[found for found in self._judgements if found.case in names],
             )
         return Measured(case=case, smoke_error=self._smoke(case))
 
