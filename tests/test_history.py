@@ -310,6 +310,8 @@ def test_what_the_models_own_code_sets_keeps_its_anchor_but_has_no_history(
         assert case.anchor is not None
         assert (case.anchor.run, case.runs) == ("0001", ())
         assert case.difference.startswith(difference)
+    for found in (accepted_history(store, MACHINE, records), named(store, "1", records)):
+        assert found.absent == ()  # it ran, by another name
 
 
 STATES = [

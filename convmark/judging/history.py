@@ -10,7 +10,7 @@ history, whatever file or copy it is found in.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,9 @@ __all__ = [
 
 MOST_READ = 2 * BASELINE_RUNS
 """The most files of an anchor's code that are read for runs under a like load."""
+
+MOST_IN_VAIN = 5
+"""Files that are read in full and hold no anchor before it pays to index all."""
 
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 """A commit in full: a file's word for one could name any branch."""
@@ -165,7 +168,8 @@ def accepted_history(
             cases[name] = CaseHistory(
                 anchor=anchor_of(path, here[name].rows), runs=runs, difference=here[name].difference
             )
-    absent = _absent(shelf, dict.fromkeys(found.path for found in anchors.values()), cases)
+    held = cases.keys() | {row.case.name for found in anchors.values() for row in found.rows}
+    absent = _absent(shelf, dict.fromkeys(found.path for found in anchors.values()), held)
     shelf.warn()
     return History(cases=cases, absent=absent, files=shelf.files)
 
@@ -200,15 +204,17 @@ def named_history(path: Path, records: Sequence[Record]) -> History:
         )
     wanted = _wanted(records)
     cases = {}
+    held = set(by_name(records))
     for case in by_name(records):
         found = _found(path, wanted.get(case), case, baseline)
         runs = (found.rows,) if found.rows and not found.difference else ()
+        held |= {row.case.name for row in found.rows}
         cases[case] = CaseHistory(
             anchor=anchor_of(path, found.rows) if found.rows else None,
             runs=runs,
             difference=found.difference,
         )
-    absent = tuple(group[0] for case, group in baseline.items() if case not in cases)
+    absent = tuple(group[0] for case, group in baseline.items() if case not in held)
     return History(cases=cases, absent=absent, files=(path,))
 
 
@@ -314,6 +320,7 @@ def _anchors(
     differences: dict[str, str] = {}
     conditions = {of_the_run(key.whole) for key in wanted.values()}
     left = dict(wanted)
+    in_vain = 0
     models = frozenset(key.whole.model for key in left.values())
     states = frozenset(key.inherited.state or "" for key in left.values())
     puzzling = [key.whole for key in left.values()]
@@ -327,11 +334,14 @@ def _anchors(
             puzzling and _may_explain(shelf.outline(path), puzzling)
         ):
             continue
+        if (in_vain := in_vain + 1) == MOST_IN_VAIN + 1:
+            shelf.index_all()
         measured = shelf.measured(path)
         for name, key in left.items():
             found = _found(path, key, name, measured)
             if found.rows:
                 anchors[name] = found
+                in_vain = 0
             elif found.difference and (name in measured or name not in differences):
                 differences[name] = found.difference
         left = {name: key for name, key in left.items() if name not in anchors}
@@ -404,12 +414,11 @@ def _enough(runs: Iterable[Sequence[Record]], load_now: float | None) -> bool:
     return sum(alike) >= BASELINE_RUNS
 
 
-def _absent(
-    shelf: Shelf, anchors: Iterable[Path], cases: Mapping[str, CaseHistory]
-) -> tuple[Record, ...]:
+def _absent(shelf: Shelf, anchors: Iterable[Path], held: Set[str]) -> tuple[Record, ...]:
+    """Return a row of each case of the anchors that the run has not, by no other name either."""
     absent: dict[str, Record] = {}
     for path in anchors:
         for name, rows in shelf.measured(path).items():
-            if name not in cases:
+            if name not in held:
                 absent.setdefault(name, rows[0])
     return tuple(absent.values())
