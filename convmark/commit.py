@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from convmark.errors import ConvmarkError
 from convmark.git import Git
 
-__all__ = ["Commit", "read_commit"]
+__all__ = ["Commit", "are_of_commit", "read_commit"]
 
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -66,3 +67,51 @@ def _is_dirty(status: str, top: Path, ignored: Sequence[Path]) -> bool:
         if counts and not any(path.is_relative_to(folder) for folder in ignored):
             return True
     return False
+
+
+_LFS = re.compile(rb"version https://git-lfs\S*\n(?:.*\n)*?oid sha256:([0-9a-f]{64})\n")
+_POINTER_BYTES = 1024
+"""A larger file in a commit is none that stands for another."""
+_AT_ONCE = 500
+
+
+def are_of_commit(top: Path, sha: str, paths: Iterable[Path]) -> bool:
+    """Whether each file's content is that of the commit; git's word on what changed is not asked.
+
+    Files that git was told to leave alone (assume-unchanged, ignored) count as they are. A file
+    that git writes with other line ends, or keeps in LFS, is the commit's.
+
+    Args:
+        top: the repository's top folder.
+        paths: files in it.
+    """
+    git = Git.at(top)
+    names = sorted({path.relative_to(top).as_posix() for path in paths})
+    blobs: dict[str, str] = {}
+    for start in range(0, len(names), _AT_ONCE):
+        listed = git.answer("ls-tree", "-z", "--full-tree", sha, *names[start : start + _AT_ONCE])
+        for entry in filter(None, (listed or "").split("\0")):
+            about, _, name = entry.partition("\t")
+            blobs[name] = about.split()[2]
+    return all(name in blobs and _is_blob(git, top / name, blobs[name]) for name in names)
+
+
+def _is_blob(git: Git, path: Path, blob: str) -> bool:
+    """Whether a file is what git keeps under this id."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    if blob in (_blob_id(one, len(blob)) for one in (content, content.replace(b"\r\n", b"\n"))):
+        return True
+    size = git.answer("cat-file", "-s", blob)
+    if size is None or not size.strip().isdecimal() or int(size) > _POINTER_BYTES:
+        return False
+    pointer = _LFS.match((git.answer("cat-file", "blob", blob) or "").encode())
+    return pointer is not None and pointer[1].decode() == hashlib.sha256(content).hexdigest()
+
+
+def _blob_id(content: bytes, length: int) -> str:
+    """Return git's id of a file's content, by SHA-1 or, with 64 digits, by SHA-256."""
+    kind = "sha256" if length == 64 else "sha1"
+    return hashlib.new(kind, b"blob %d\0" % len(content) + content).hexdigest()

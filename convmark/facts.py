@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import convmark
@@ -15,6 +12,7 @@ from convmark import learning
 from convmark.case import Case
 from convmark.cautions import speed_flags
 from convmark.ceilings import Ceiling, Key
+from convmark.code.of_run import CodeReader
 from convmark.environment import Machine
 from convmark.gpu.devices import Card, card_columns
 from convmark.gpu.visible import card_of, cards_of, choosing
@@ -22,7 +20,7 @@ from convmark.options import Options
 from convmark.record import SCHEMA_VERSION
 from convmark.text import plain_text
 
-__all__ = ["Facts", "facts_of", "measurement_version", "of_the_run", "software"]
+__all__ = ["Facts", "facts_of", "of_the_run", "software"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +39,8 @@ class Facts:
     """The host's name: nodes of one kind share the machine's."""
     plan: str | None = None
     """Hash of what was asked for, by which a run that was interrupted is known again."""
+    codes: CodeReader | None = None
+    """Tells the code of each process; None where rows do not tell it."""
 
     def card(self, case: Case) -> Card | None:
         """The card of the case's device; None on the CPU, and where it is not known."""
@@ -49,17 +49,6 @@ class Facts:
     def cards(self, case: Case) -> list[Card]:
         """All cards that the case is measured on here, one for each replica, as far as known."""
         return cards_of(case.devices_here, self.machine.gpus, self.environ)
-
-
-@functools.cache
-def measurement_version() -> str:
-    """Return a hash of the code that measures: rows of different ones are not compared."""
-    digest = hashlib.sha256()
-    folder = Path(__file__).resolve().parent / "worker"
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def of_the_run(case: Case, options: Options, facts: Facts) -> dict[str, Any]:
@@ -109,6 +98,7 @@ def facts_of(
     ceilings: Mapping[Key, Ceiling] | None = None,
     *,
     plan: str | None = None,
+    codes: CodeReader | None = None,
 ) -> Facts:
     """Return the facts that every row of a run shares."""
     return Facts(
@@ -121,4 +111,5 @@ def facts_of(
         ceilings=ceilings or {},
         node=plain_text(platform.node()) or None,
         plan=plan,
+        codes=codes,
     )

@@ -10,13 +10,14 @@ from typing import Any
 from convmark import learning, waterfall
 from convmark.case import TIMED_TASKS, Case
 from convmark.ceilings import efficiency, key_of
+from convmark.code.manifest import Code
 from convmark.errors import ConvmarkError
-from convmark.facts import Facts, measurement_version, of_the_run, software
+from convmark.facts import Facts, of_the_run, software
 from convmark.gpu.watch import Watch
 from convmark.launch import Answer
 from convmark.options import Options
 from convmark.plan import Job
-from convmark.record import Record
+from convmark.record import MEASUREMENT_VERSION, Record
 from convmark.statistics import paired_log_ratio, quantile, step_time_summary
 from convmark.worker.protocol import one_line
 
@@ -31,6 +32,8 @@ class Result:
     record: Record
     step_times_s: list[float]
     epochs: Sequence[learning.Epoch] = ()
+    code: Code | None = None
+    """What the process ran; None where it did not come so far."""
 
     @property
     def replayed_s(self) -> list[float]:
@@ -57,11 +60,15 @@ def result_of(
     )
     try:
         record = replace(record, **software(answer.event("environment") or {}), **_sizes(answer))
+        code = _code(answer, facts)
+        if code is not None:
+            record = replace(record, **_code_columns(code, record))
         if answer.status != "ok":
-            return Result(case=job.case, record=record, step_times_s=[])
+            return Result(case=job.case, record=record, step_times_s=[], code=code)
         if job.case.task not in TIMED_TASKS:
-            return _untimed(job.case, record, answer)
+            return replace(_untimed(job.case, record, answer), code=code)
         return Result(
+            code=code,
             case=job.case,
             record=_below_ceiling(replace(record, **_figures(job.case, answer)), facts),
             step_times_s=_events(answer)["steps"]["times_s"],
@@ -73,9 +80,22 @@ def result_of(
         return Result(case=job.case, record=record, step_times_s=[])
 
 
+def _code(answer: Answer, facts: Facts) -> Code | None:
+    event = answer.event("code")
+    return facts.codes.code(event) if facts.codes and event else None
+
+
+def _code_columns(code: Code, record: Record) -> dict[str, Any]:
+    return {
+        "code": code.hash,
+        "packages": code.packages_text or None,
+        "commit": record.commit if code.of_commit else None,
+    }
+
+
 def _untimed(case: Case, record: Record, answer: Answer) -> Result:
     """Return the result of a process whose steps were not timed one by one."""
-    measured = replace(record, measurement_version=measurement_version())
+    measured = replace(record, measurement_version=str(MEASUREMENT_VERSION))
     if case.task == waterfall.TASK:
         measured = replace(measured, **waterfall.waterfall_columns(answer.events))
         return Result(case=case, record=measured, step_times_s=[])
@@ -164,7 +184,7 @@ def _paired(rounds: Mapping[str, Any]) -> dict[str, Any]:
         "rounds": len(rounds["case_wall_s"]),
         "reference": rounds["reference"],
         "reference_version": rounds["reference_version"],
-        "measurement_version": measurement_version(),
+        "measurement_version": str(MEASUREMENT_VERSION),
         "paired_step_time_p50_s": quantile(rounds["case_wall_s"], 0.5),
         "reference_step_time_p50_s": quantile(rounds["reference_wall_s"], 0.5),
         "paired_log_ratio": wall.value if wall else None,

@@ -19,13 +19,13 @@ from typing import Any
 from convmark import learning
 from convmark.case import Case
 from convmark.errors import OptionError, StoreError
-from convmark.facts import Facts, measurement_version, of_the_run, software
+from convmark.facts import Facts, of_the_run, software
 from convmark.launch import INTERPRETER_LOST
 from convmark.option_values import AUTO
 from convmark.options import Options
 from convmark.plan import Job
 from convmark.reading import read_schema
-from convmark.record import SCHEMA_VERSION, Record
+from convmark.record import MEASUREMENT_VERSION, SCHEMA_VERSION, Record
 from convmark.result import Result
 from convmark.run import NOT_MEASURED
 from convmark.runfile import RunFile
@@ -75,7 +75,7 @@ def is_result(record: Record) -> bool:
 
 def missing(jobs: Sequence[Job], records: Sequence[Record]) -> list[Job]:
     """Return the jobs that have no row yet, at their places in the plan."""
-    done = {(record.case, record.process) for record in records}
+    done = {(record.asked_case, record.process) for record in records}
     return [job for job in jobs if (job.case, job.process) not in done]
 
 
@@ -90,18 +90,19 @@ def expected(options: Options, facts: Facts, found: Mapping[str, Mapping[str, An
         return {
             **of_the_run(case, options, facts),
             **software(found[case.backend]),
-            "measurement_version": measurement_version(),
+            "measurement_version": str(MEASUREMENT_VERSION),
         }
 
     return columns
 
 
-_OF_THE_WORKER = frozenset([*software({}), "measurement_version"])
-"""Columns that are empty in the row of a process that did not come so far."""
+_OF_THE_WORKER = frozenset([*software({}), "measurement_version", "commit"])
+"""Columns that are empty where a process did not come so far, or ran no commit's code."""
 
 
-_ELSEWHERE = frozenset(["plan", "node"])
-"""Compared last, or not at all: a host that was renamed is the machine that it was."""
+_ELSEWHERE = frozenset(["plan", "node", "cores"])
+"""Compared last, or not at all: a host that was renamed is the machine that it was, and a model's
+own code may have left its process fewer CPUs than the machine has."""
 
 
 def check(
@@ -124,7 +125,7 @@ def check(
     places = {(job.case, job.process): job.order for job in jobs or ()}
     asked = set(map(_of_any_size, cases)) if jobs is None else set(cases)
     for record in records:
-        case = record.case
+        case = record.asked_case
         if (case if jobs is not None else _of_any_size(case)) not in asked:
             raise _refusal(path, "a case", case.name, "not among those asked for")
         differing = _difference(record, columns(case))
@@ -134,7 +135,7 @@ def check(
         if place != record.order:
             raise _refusal(path, f"the place of {case.name} in the plan", record.order, place)
     for record in records:
-        if record.plan != (now := columns(record.case)["plan"]):
+        if record.plan != (now := columns(record.asked_case)["plan"]):
             raise _refusal(path, "the plan", record.plan, f"{now}, of other cases")
 
 
@@ -180,10 +181,12 @@ class Interrupted:
         """
         check(self.run_file.path, self.records, cases, columns, jobs)
         self.run_file.keep(self.records)
+        for record in self.records:
+            self.run_file.codes.other_than_before(record.case.name, record.code)
         epochs = learning.read_epochs(self.run_file.path)
         return [
             Result(
-                case=record.case,
+                case=record.asked_case,
                 record=record,
                 step_times_s=self._step_times_s(record),
                 epochs=[epoch for epoch in epochs if epoch.order == record.order],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, Protocol
 
@@ -23,7 +24,16 @@ from convmark.result import Result, result_of
 from convmark.store import RunFile
 from convmark.worker.protocol import one_line
 
-__all__ = ["NOT_MEASURED", "Observer", "execute", "kept", "measure", "request_of", "unmeasured"]
+__all__ = [
+    "NOT_MEASURED",
+    "Observer",
+    "execute",
+    "kept",
+    "measure",
+    "request_of",
+    "unmeasured",
+    "with_kept_code",
+]
 
 NOT_MEASURED = "not measured: "
 """How the error of a row begins whose job no process has been given to."""
@@ -70,11 +80,27 @@ def execute(
     for job in jobs:
         observer.began(job)
         result = measure(job, interpreter, options, facts, observer.phase, now=now)
+        result = with_kept_code(result, run_file)
         if not job.case.spans_machines or options.cluster is None or options.cluster.keeps_rows:
             run_file.append(result.record, result.step_times_s)
             learning.append_epochs(run_file.path, result.epochs)
         keep(result)
         observer.ended(job, result.record)
+
+
+def with_kept_code(result: Result, run_file: RunFile) -> Result:
+    """Keep what the process ran; a row of other code than its case's first row is not judged.
+
+    Raises:
+        StoreError: it cannot be kept.
+    """
+    if result.code is None:
+        return result
+    run_file.codes.keep(result.code)
+    why = run_file.codes.other_than_before(result.case.name, result.code.hash)
+    if not why:
+        return result
+    return replace(result, record=replace(result.record, not_judged=why))
 
 
 def measure(
@@ -141,6 +167,7 @@ def request_of(
         "time_budget_s": options.time_budget_s,
         "smoke": smoke,
         "fed": fed,
+        "left_out": [str(options.results.absolute())],
         **({"cluster": cluster} if cluster else {}),
     }
     if asked["kind"] == learning.TASK:
@@ -152,7 +179,12 @@ def kept(run_file: RunFile) -> str:
     """Say where the rows of a run are."""
     if not run_file.rows:
         return "no row was measured"
-    return f"{run_file.rows} row{'s' if run_file.rows != 1 else ''} in {run_file.path}"
+    text = f"{run_file.rows} row{'s' if run_file.rows != 1 else ''} in {run_file.path}"
+    if left_out := run_file.codes.left_out:
+        names = ", ".join(str(one.place) for one in left_out[:3])
+        more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+        text += f"; too large to be kept with the code that ran: {names}{more}"
+    return text
 
 
 def _tell(

@@ -22,6 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
+from convmark.code.manifest import code_path
+from convmark.code.of_run import KeptCodes
 from convmark.errors import StoreError
 from convmark.reading import HEADER, StoreWarning
 from convmark.record import Record, to_cells
@@ -37,6 +39,8 @@ class RunFile:
     def __init__(self, path: Path, descriptor: int, *, created: bool) -> None:
         """Take over an open file; `create` and `reopened` open one."""
         self.path = path
+        self.codes = KeptCodes(path)
+        """What its rows' processes ran."""
         self.rows = 0
         self._descriptor = descriptor
         self._created = created
@@ -52,7 +56,8 @@ class RunFile:
             OSError: it cannot be made.
         """
         made = cls(path, _created(path), created=True)
-        steps_path(path).unlink(missing_ok=True)  # of a run whose CSV file was removed by hand
+        for beside in (steps_path(path), code_path(path)):
+            beside.unlink(missing_ok=True)  # of a run whose CSV file was removed by hand
         return made
 
     @classmethod
@@ -135,6 +140,7 @@ class RunFile:
         self._descriptor = -1
         if self._created and empty:
             self.path.unlink(missing_ok=True)
+            code_path(self.path).unlink(missing_ok=True)
 
     def _keep_step_times(self, record: Record, step_times_s: Sequence[float]) -> None:
         array = io.BytesIO()

@@ -123,7 +123,12 @@ def main() -> None:
     from convmark.worker import backends, zygote
 
     backends.load = lambda name: Framework()
-    zygote.serve(control_fd=settings["control"], backend=settings["backend"], fork=settings["fork"])
+    zygote.serve(
+        control_fd=settings["control"],
+        backend=settings["backend"],
+        fork=settings["fork"],
+        import_roots=settings["import_roots"],
+    )
 
 
 if __name__ == "__main__":

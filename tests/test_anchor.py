@@ -92,8 +92,8 @@ def test_the_committed_code_runs_beside_the_edited_one_and_the_slowdown_is_seen(
     origin = anchor.Origin(repository=project, folder=Path("src"), is_zoo=False)
     case = Case(model="shop.nets:small", task="train", batch_size=16)
 
-    def make(first_on_path: tuple[Path, ...] = (project / "src",)) -> Interpreter:
-        return Interpreter(first_on_path=first_on_path)
+    def make(import_roots: tuple[Path, ...] = (project / "src",)) -> Interpreter:
+        return Interpreter(import_roots=import_roots)
 
     with anchor.beside(origin, "main", make) as (old, new):
         plan = Plan(seed=0, warm_up_s=0.2, error_rate=0.01)

@@ -113,7 +113,7 @@ def test_an_anchor_is_a_commit_or_a_hash_with_its_manifest() -> None:
         (AnchorCode(commit=A_COMMIT, code="c1"), {"code": "c2"}, (A_COMMIT, False), ""),
         (OF_COMMIT, {"code": "c2"}, None, "same commit"),
         (OF_COMMIT, {"code": "c2", "commit": None}, (A_COMMIT, False), ""),
-        (OF_COMMIT, {"code": "c2", "dirty": True}, (A_COMMIT, False), ""),
+        (OF_COMMIT, {"code": "c2", "dirty": True}, None, "same commit"),  # edits elsewhere
         (OF_COMMIT, {"code": "c2", "commit": ANOTHER_COMMIT}, (A_COMMIT, False), ""),
         (OF_COMMIT, {}, (A_COMMIT, False), "same commit"),
         (OF_COMMIT, {}, (A_COMMIT, True), ""),

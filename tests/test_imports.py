@@ -18,7 +18,7 @@ LAYERS = (
     ("environments.cache",),
     ("environments.interpreter",),
     ("batch_search", "case", "git", "judging.confirm", "statistics", "text", "worker.protocol"),
-    ("cells", "cgroups", "cluster", "csvlines", "judging.processes"),
+    ("cells", "cgroups", "cluster", "code.manifest", "csvlines", "judging.processes"),
     ("judging.spread", "ranges"),
     ("gpu.commands", "gpu.nvml", "gpu.throttle"),
     ("gpu.devices", "gpu.processes", "gpu.seen"),
@@ -27,8 +27,17 @@ LAYERS = (
     ("environment", "gpu.diagnosis"),
     ("option_values",),
     ("option_table",),
-    ("cautions", "commit", "judging.judgement", "judging.screen", "options", "record", "waterfall"),
-    ("parsers", "reading"),
+    (
+        "cautions",
+        "code.snapshot",
+        "commit",
+        "judging.judgement",
+        "judging.screen",
+        "options",
+        "record",
+        "waterfall",
+    ),
+    ("code.of_run", "parsers", "reading"),
     (
         *("beforehand", "doctor", "judging.comparability", "judging.keeping", "judging.learning"),
         *("judging.metrics", "runfile", "suites"),
@@ -44,7 +53,7 @@ LAYERS = (
     ("fleet.expected", "fleet.part", "fleet.shard"),
     ("fleet.nodes",),
     ("check.proofs",),
-    ("launch.oom",),
+    ("launch.oom", "launch.roots"),
     ("launch.follower",),
     ("launch.server",),
     ("launch.interpreter",),
@@ -87,7 +96,17 @@ LAYERS = (
 
 ONE_UNIT = {"plugin", "report"}
 
-ROOTS = ("", ".check", ".commands", ".environments", ".fleet", ".gpu", ".judging", ".lockstep")
+ROOTS = (
+    "",
+    ".check",
+    ".code",
+    ".commands",
+    ".environments",
+    ".fleet",
+    ".gpu",
+    ".judging",
+    ".lockstep",
+)
 
 FRAMEWORKS = {"tensorflow", "keras", "jax", "torch"}
 HARNESS_ONLY = {"pandas", "pytest", "pytest_benchmark", "psutil", "tabulate", "rich"}

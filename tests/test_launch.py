@@ -34,6 +34,7 @@ EVENTS = [
     "ready",
     "environment",
     "built",
+    "code",
     "first_step",
     "proof",
     "proof",
@@ -181,7 +182,7 @@ def test_every_isolation_measures_the_same_work(
         assert (answer.status, answer.message) == ("ok", "")
         names = [event["event"] for event in answer.events if event["event"] != "progress"]
         assert names == EVENTS
-        for same in ("environment", "built", "work"):
+        for same in ("environment", "built", "code", "work"):
             assert answer.event(same) == by_fork.event(same)
         assert proofs(answer) == pytest.approx(proofs(by_fork), rel=1e-5)
         assert answer.ready_s is not None

@@ -120,13 +120,15 @@ def test_so_does_a_worker_of_another_framework_and_without_tensorflow(
     assert answer.event("rounds") is not None
 
 
-def test_a_worker_searches_what_its_interpreter_searches_and_the_working_folder(
+def test_a_worker_searches_the_users_folders_before_what_its_interpreter_searches(
     answers: dict[str, Answer], folder: Path, variables: dict[str, str]
 ) -> None:
     assert answers["infer"].status == "ok"
     searched = json.loads((folder / "path").read_text())
     own = ask(variables, "import json, sys; print(json.dumps(sys.path[1:]))")
-    assert searched == [*own, str(BUILDERS)]
+    users = [entry for entry in searched if entry not in own]
+    assert searched == [*users, *own]
+    assert users[0] == str(BUILDERS)
     assert str(folder / "site-packages") not in searched
 
 

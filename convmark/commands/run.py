@@ -17,6 +17,7 @@ from convmark.beforehand import Beforehand
 from convmark.case import Case
 from convmark.ceilings import ceilings_path, gather
 from convmark.cluster import check_devices, check_options
+from convmark.code.of_run import CodeReader
 from convmark.commit import read_commit
 from convmark.description import describe_models
 from convmark.doctor import left_out_gpus
@@ -29,6 +30,7 @@ from convmark.fleet.part import Part, part_path, plan_name, write_part
 from convmark.fleet.shard import Shard, split
 from convmark.inspection import devices_asked_for
 from convmark.interpreters import Interpreters
+from convmark.launch import zoo_folder
 from convmark.learning import with_digits
 from convmark.option_values import AUTO
 from convmark.options import Options
@@ -244,7 +246,8 @@ def _measure(
     commit = read_commit(Path.cwd(), besides=[options.results.absolute()])
     asked, ask = planned.cases, planned.interpreters.answer
     hashed = plan_hash(planned.whole, options)
-    facts = facts_of(run_file.run, machine, commit, os.environ, plan=hashed)
+    codes = CodeReader.at(Path.cwd(), zoo_folder(), commit.sha)
+    facts = facts_of(run_file.run, machine, commit, os.environ, plan=hashed, codes=codes)
     jobs = None if options.batch_sizes == AUTO else _jobs(planned, options)
     results: list[Result] = []
     if (earlier := planned.earlier) is not None:

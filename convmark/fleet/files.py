@@ -13,6 +13,7 @@ from pathlib import Path
 
 from convmark.record import Record
 from convmark.result import Result
+from convmark.run import with_kept_code
 from convmark.runfile import RunFile
 from convmark.store import Store
 
@@ -51,7 +52,8 @@ class RunFiles:
         if key not in self._files:
             self._files[key] = self._store.create_run(self._machines[key[1]])
         run_file = self._files[key]
-        record = dataclasses.replace(result.record, run=run_file.run)
+        record = with_kept_code(result, run_file).record
+        record = dataclasses.replace(record, run=run_file.run)
         run_file.append(record, result.step_times_s)
         self.records.setdefault(key, []).append(record)
         return record

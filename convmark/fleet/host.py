@@ -25,11 +25,12 @@ from convmark.case import Case
 from convmark.cautions import cautions
 from convmark.ceilings import Ceiling, Key, ceilings_path, gather, keep_ceilings
 from convmark.cluster import check_devices
+from convmark.code.of_run import CodeReader
 from convmark.commit import Commit
 from convmark.environment import read_machine, read_state
 from convmark.environments.interpreter import interpreters
 from convmark.errors import BusyError
-from convmark.facts import Facts, facts_of, measurement_version
+from convmark.facts import Facts, facts_of
 from convmark.fleet.nodes import About
 from convmark.inspection import devices_asked_for
 from convmark.interpreters import Interpreters
@@ -79,11 +80,11 @@ class Prepared:
 
 def code_version() -> str:
     """Return a hash of the code that measures and of the zoo: all nodes must have the same."""
-    digest = hashlib.sha256(measurement_version().encode())
-    folder = zoo_folder()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        digest.update(path.read_bytes())
+    digest = hashlib.sha256()
+    for folder in (Path(convmark.__file__).resolve().parent / "worker", zoo_folder()):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(folder).as_posix().encode())
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -149,7 +150,9 @@ class Host:
         asked = cases(options, devices)
         check_devices(asked, {backend: has["devices"] for backend, has in found.items()})
         machine = read_machine()
-        facts = facts_of(NO_RUN, machine, self._settings.commit, os.environ)
+        commit = self._settings.commit
+        codes = CodeReader.at(Path.cwd(), zoo_folder(), commit.sha)
+        facts = facts_of(NO_RUN, machine, commit, os.environ, codes=codes)
         flags = " ".join(filter(None, [facts.flags, self._flags]))
         ceilings = self._ceilings(asked, machine.name)
         facts = replace(facts, flags=flags, ceilings=ceilings)

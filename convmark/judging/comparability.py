@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
+import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 from convmark.case import Case
-from convmark.errors import CaseError
 from convmark.record import Record, to_cell
 
 __all__ = [
     "AXES",
     "Comparability",
-    "asked_case",
+    "alike",
     "axes_of",
     "comparability",
     "difference",
@@ -46,6 +46,7 @@ class Comparability:
     jax: str | None
     torch: str | None
     keras: str | None
+    numpy: str | None
     python: str | None
     """Major and minor version."""
     gpu: str | None
@@ -55,9 +56,13 @@ class Comparability:
     driver: str | None
     cuda: str | None
     cudnn: str | None
+    os: str | None
+    """With the kernel's release."""
     flags: str | None
     state: str | None
     """NAME=value pairs of the process; what the model's own code has set begins with `model:`."""
+    packages: str | None
+    """Those that both rows import must have the same versions; which they are is the code's."""
     isolation: str | None
     reference: str | None
     reference_version: int | None
@@ -91,7 +96,9 @@ _OF_A_RUN = (
     "jax",
     "torch",
     "keras",
+    "numpy",
     "python",
+    "os",
     "flags",
     "isolation",
     "measurement_version",
@@ -113,6 +120,7 @@ _COMMANDS = {
     "mig": _REPORT,
     "ecc": _REPORT,
     "driver": _REPORT,
+    "os": _REPORT,
     "isolation": _ANEW,
     "reference": _ANEW,
     "reference_version": _ANEW,
@@ -142,7 +150,7 @@ def inherited(record: Record) -> Comparability:
     Rows that differ in nothing else can be compared live, the old code beside the new one; their
     histories cannot, for what is set for the whole process slows the reference along.
     """
-    asked = asked_case(record)
+    asked = record.asked_case
     own = {name: getattr(asked, name) for name in _MADE_BY_MODEL}
     return replace(comparability(record), state=inherited_state(record.state), **own)
 
@@ -160,18 +168,6 @@ def _state(state: str | None, *, own: bool) -> str | None:
     return shlex.join(sorted(kept)) or None
 
 
-def asked_case(record: Record) -> Case:
-    """Return the case as it was asked for, where the model made it another one."""
-    if not record.asked:
-        return record.case
-    pairs = _pairs(record.asked)
-    asked = {name: pairs[name] for name in _MADE_BY_MODEL if name in pairs}
-    try:
-        return replace(record.case, **asked)  # type: ignore[arg-type] # checked by the case
-    except CaseError:  # a file's word for what cannot be asked for
-        return record.case
-
-
 def _pairs(text: str | None) -> Mapping[str, str]:
     """Return NAME=value pairs, parted by spaces and quoted as a shell reads them."""
     try:
@@ -187,6 +183,22 @@ def of_the_run(facts: Comparability) -> tuple[object, ...]:
     return tuple(getattr(known, name) for name in _OF_A_RUN)
 
 
+def alike(now: Comparability, then: Comparability) -> bool:
+    """Whether two rows are comparable."""
+    same = replace(now, packages=None) == replace(then, packages=None)
+    return same and not _other_versions(now.packages, then.packages)
+
+
+def _other_versions(now: str | None, then: str | None) -> list[str]:
+    """Return the packages that both texts name in different versions."""
+    ours, theirs = _versions(now), _versions(then)
+    return sorted(name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name])
+
+
+def _versions(packages: str | None) -> dict[str, str]:
+    return dict(part.split("==", 1) for part in (packages or "").split() if "==" in part)
+
+
 def difference(now: Comparability, then: Comparability) -> str:
     """Say in which fact two rows differ first, both values, and what can compare them.
 
@@ -195,11 +207,21 @@ def difference(now: Comparability, then: Comparability) -> str:
     Returns:
         an empty text where they are comparable.
     """
+    if alike(now, then):
+        return ""
     for field in fields(Comparability):
         ours, theirs = getattr(now, field.name), getattr(then, field.name)
+        if field.name == "packages":
+            names = _other_versions(ours, theirs)
+            theirs, ours = (
+                " ".join(f"{name} {_versions(text)[name]}" for name in names)
+                for text in (theirs, ours)
+            )
         if ours != theirs:
             if field.name == "state":
                 return _state_difference(_pairs(ours), _pairs(theirs))
+            if field.name == "flags":
+                theirs, ours = _differing(theirs, ours)
             command = _COMMANDS.get(field.name, _AB)
             words = field.name.replace("_", " ")
             return f"{words} was {_quoted(theirs)}, is {_quoted(ours)}: {command}"
@@ -226,6 +248,22 @@ def _state_difference(now: Mapping[str, str], then: Mapping[str, str]) -> str:
 
 def _pair_text(value: str | None) -> str:
     return "the default" if value is None else value or "empty"
+
+
+def _differing(then: str | None, now: str | None) -> tuple[str, str]:
+    """Return the parts that one of two texts alone has."""
+    before, after = (_parts(text) for text in (then, now))
+    lost = [part for part in before if part not in after]
+    new = [part for part in after if part not in before]
+    return " ".join(lost) or "default", " ".join(new) or "default"
+
+
+def _parts(text: str | None) -> list[str]:
+    """Return the parts of a text as a shell would, quotes kept."""
+    return _PART.findall(text or "")
+
+
+_PART = re.compile(r"(?:[^\s'\"]|'[^']*'|\"[^\"]*\")+")
 
 
 def _quoted(value: object) -> str:

@@ -14,11 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from convmark.code.manifest import code_path
 from convmark.errors import StoreError
 from convmark.judging.accepted import accept, read_accepted
 from convmark.judging.comparability import (
     AXES,
     Comparability,
+    alike,
     comparability,
     difference,
     inherited,
@@ -72,9 +74,12 @@ class Anchor:
 
     @property
     def clean_commit(self) -> str:
-        """The commit in full whose code the case ran; empty where there is none."""
-        known = _SHA.fullmatch(self.commit or "") is not None and self.dirty is False
-        return self.commit or "" if known else ""
+        """The commit in full whose code the case ran; empty where there is none.
+
+        A row that knows its code names a commit only where all that ran is the commit's.
+        """
+        known = bool(self.code) or self.dirty is False
+        return self.commit or "" if known and _SHA.fullmatch(self.commit or "") else ""
 
     @property
     def can_run_again(self) -> bool:
@@ -222,7 +227,7 @@ def anchor_of(path: Path, rows: Sequence[Record]) -> Anchor:
     """Return the anchor that a case's measured rows in a run's file are."""
     codes = {row.code for row in rows}
     code = codes.pop() if len(codes) == 1 else None
-    manifest = path.with_name(f"{path.stem}.code.json")
+    manifest = code_path(path)
     return Anchor(
         run=path.stem,
         path=path,
@@ -236,7 +241,8 @@ def anchor_of(path: Path, rows: Sequence[Record]) -> Anchor:
 def same_code(one: Sequence[Record], other: Sequence[Record]) -> bool:
     """Return whether rows ran the same code: by its hash, and where rows have none by their commit.
 
-    A commit tells only where its tree was clean.
+    A commit tells only where its tree was clean, or where the row has a hash: it is then held
+    against the files that ran.
     """
     rows = [*one, *other]
     known = [row.code for row in rows if row.code]
@@ -245,7 +251,12 @@ def same_code(one: Sequence[Record], other: Sequence[Record]) -> bool:
     if len(known) == len(rows):
         return True
     commits = {row.commit for row in rows}
-    return len(commits) == 1 and None not in commits and all(row.dirty is False for row in rows)
+    return len(commits) == 1 and None not in commits and all(map(_is_of_commit, rows))
+
+
+def _is_of_commit(row: Record) -> bool:
+    """Whether the row's commit, where it has one, is what it ran."""
+    return bool(row.code) or row.dirty is False
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,11 +300,11 @@ def _found(
     """Return the steady rows of a case that are comparable, and else what they differ in."""
     if key is None:
         return _Found(path)
-    rows = [row for row in found.get(name, ()) if comparability(row) == key.whole]
+    rows = [row for row in found.get(name, ()) if alike(comparability(row), key.whole)]
     if rows:
         return _Found(path, steady(rows))
     akin = [row for rows in found.values() for row in rows if _akin(row, key.whole)]
-    rows = [row for row in akin if inherited(row) == key.inherited]
+    rows = [row for row in akin if alike(inherited(row), key.inherited)]
     if rows and (judged := steady(rows)):
         return _Found(path, judged, difference(key.whole, comparability(judged[0])))
     others = found.get(name) or akin
@@ -329,8 +340,8 @@ def _anchors(
             break
         if not shelf.mentions(path, models):
             continue
-        alike = shelf.is_alike(path, conditions) and shelf.may_have_state(path, states)
-        if not (alike and _may_hold(shelf.outline(path), left.values())) and not (
+        may_match = shelf.is_alike(path, conditions) and shelf.may_have_state(path, states)
+        if not (may_match and _may_hold(shelf.outline(path), left.values())) and not (
             puzzling and _may_explain(shelf.outline(path), puzzling)
         ):
             continue
@@ -383,7 +394,7 @@ def _runs_at(
     (own,) = {anchor.path for anchor in anchors.values()}
     rows = [row for anchor in comparable.values() for row in anchor.rows]
     codes = {row.code for row in rows if row.code}
-    commits = {row.commit for row in rows if row.commit and row.dirty is False}
+    commits = {row.commit for row in rows if row.commit and _is_of_commit(row)}
     coded = all(row.code for row in rows)
     conditions = {of_the_run(wanted[name].whole) for name in comparable}
     states = {wanted[name].inherited.state or "" for name in comparable}

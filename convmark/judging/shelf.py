@@ -209,7 +209,7 @@ class Shelf:
             head = self.head(path)
             if head is None:
                 continue
-            by_commit = head.dirty is False and head.commit in commits
+            by_commit = (head.coded or head.dirty is False) and head.commit in commits
             if (by_commit and not (coded and head.coded)) or self._may_hold(path, codes):
                 yield path
 

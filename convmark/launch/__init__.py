@@ -2,6 +2,7 @@
 
 from convmark.launch.follower import Answer, OnEvent
 from convmark.launch.interpreter import Interpreter, LiveWorker, zoo_folder
+from convmark.launch.roots import import_roots
 from convmark.launch.server import INTERPRETER_LOST
 
 __all__ = [
@@ -10,5 +11,6 @@ __all__ = [
     "Interpreter",
     "LiveWorker",
     "OnEvent",
+    "import_roots",
     "zoo_folder",
 ]

@@ -21,6 +21,7 @@ from typing import Any
 from convmark.errors import WorkerError
 from convmark.gpu.visible import alone
 from convmark.launch.follower import Answer, Follower, OnEvent, tail
+from convmark.launch.roots import import_roots as find_import_roots
 from convmark.launch.server import INTERPRETER_LOST, Server, ServerLost, Worker
 from convmark.worker.protocol import encode
 
@@ -68,13 +69,16 @@ class Interpreter:
         time_limit_s: float = 600.0,
         environ: Mapping[str, str] | None = None,
         zoo: Path | None = None,
-        first_on_path: Sequence[Path] = (),
+        folder: Path | None = None,
+        import_roots: Sequence[Path] | None = None,
     ) -> None:
         """Describe the interpreter; nothing is started yet.
 
         Args:
             zoo: the folder of the zoo, this harness's own by default.
-            first_on_path: folders whose modules go before all others, such as another commit's.
+            folder: the working folder of the measured processes; this process's by default.
+            import_roots: folders whose modules go before all others once the framework is
+                imported, in order; by default those that `launch.import_roots` finds.
         """
         self.python = python
         self.isolation = isolation
@@ -82,7 +86,9 @@ class Interpreter:
         self._time_limit_s = time_limit_s
         self._environ = dict(os.environ if environ is None else environ)
         self._zoo = zoo
-        self._first_on_path = [str(folder) for folder in first_on_path]
+        self._folder_of_work = Path.cwd() if folder is None else folder
+        roots = find_import_roots(self._folder_of_work) if import_roots is None else import_roots
+        self._import_roots = [str(root) for root in roots]
         self._environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         # the driver's own order, so that gpu:1 of a case is the card that NVML calls 1
         self._environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
@@ -184,12 +190,12 @@ class Interpreter:
             settings={
                 "convmark": str(_PACKAGE),
                 "zoo": str(self._zoo or zoo_folder()),
-                "first": self._first_on_path,
-                "path": [os.getcwd()],
+                "import_roots": self._import_roots,
                 "backend": self._backend,
                 "fork": self.isolation == "fork",
             },
             environ=self._environ,
+            folder=self._folder_of_work,
             log=None if self.isolation == "none" else log,
         )
 

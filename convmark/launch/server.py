@@ -50,6 +50,7 @@ class Server:
         *,
         settings: dict[str, Any],
         environ: Mapping[str, str],
+        folder: Path,
         log: Path | None,
     ) -> None:
         self.fork = bool(settings["fork"])
@@ -68,6 +69,7 @@ class Server:
                     stdout=output,
                     stderr=output,
                     env=dict(environ),
+                    cwd=folder,
                     pass_fds=[theirs.fileno()],
                     start_new_session=log is not None,
                 )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from convmark.case import Case
 from convmark.errors import ConvmarkError
-from convmark.launch import Interpreter, zoo_folder
+from convmark.launch import Interpreter, import_roots, zoo_folder
 from convmark.lockstep.worktree import at_commit, repository_of, resolve
 
 __all__ = ["Origin", "beside", "origin_of", "resolve_anchor"]
@@ -79,7 +79,7 @@ def beside(
     """Give two interpreters, that of the anchor's code and that of today's; both end after it.
 
     Args:
-        make: makes an interpreter, with the anchor's `zoo` or `first_on_path` where it is given.
+        make: makes an interpreter, with the anchor's `zoo` or `import_roots` where it is given.
 
     Raises:
         ConvmarkError: the commit is not there, or did not have the folder yet.
@@ -90,7 +90,7 @@ def beside(
         folder = tree / origin.folder
         if not folder.is_dir():
             raise ConvmarkError(f"commit {commit[:12]} has no folder {origin.folder}")
-        theirs = make(zoo=folder) if origin.is_zoo else make(first_on_path=[folder])
+        theirs = make(zoo=folder) if origin.is_zoo else make(import_roots=[folder, *import_roots()])
         old = stack.enter_context(theirs)
         new = stack.enter_context(make())
         old.start()

@@ -164,7 +164,7 @@ def same_as_today(
     if all(row.code for row in rows) and anchor.code:
         return SAME_CODE if {row.code for row in rows} == {anchor.code} else ""
     if all(row.code for row in rows):
-        same = all(row.commit == anchor.commit and row.dirty is False for row in rows)
+        same = all(row.commit == anchor.commit for row in rows)  # held against the files that ran
         return SAME_COMMIT if same and anchor.commit else ""
     if origin is None or not anchor.commit:
         return ""

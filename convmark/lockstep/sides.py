@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from convmark.case import Case
+from convmark.case import PRECISIONS, Case
 from convmark.environments.cache import Cache
 from convmark.environments.interpreter import interpreter_path
 from convmark.environments.requirement import looks_like_requirement, wanted
 from convmark.errors import CaseError, OptionError
-from convmark.launch import Interpreter
+from convmark.launch import Interpreter, import_roots
 from convmark.lockstep.anchor import Origin
 from convmark.lockstep.worktree import at_commit, resolve
 
@@ -56,6 +56,11 @@ class SideSpec:
         Raises:
             OptionError: a setting makes it one that cannot exist.
         """
+        precision = self.settings.get("precision", PRECISIONS[0])
+        if precision not in PRECISIONS:
+            raise OptionError(
+                f"{self.label}: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+            )
         try:
             return dataclasses.replace(case, **self.settings)  # type: ignore[arg-type] # checked
         except CaseError as error:
@@ -82,7 +87,11 @@ class SideSpec:
                 folder = tree / origin.folder
                 if not folder.is_dir():
                     raise OptionError(f"{self.text}: the commit has no folder {origin.folder}")
-                where |= {"zoo": folder} if origin.is_zoo else {"first_on_path": [folder]}
+                where |= (
+                    {"zoo": folder}
+                    if origin.is_zoo
+                    else {"import_roots": [folder, *import_roots()]}
+                )
             yield [stack.enter_context(make(self.python, **where)) for _ in range(count)]
 
     def commit(self, origin: Origin | None) -> str:

@@ -198,8 +198,10 @@ class Campaign:
             KeyboardInterrupt: the user has had enough; the rows so far are kept.
         """
         from convmark.ceilings import ceilings_path, gather
+        from convmark.code.of_run import CodeReader
         from convmark.commit import read_commit
         from convmark.facts import facts_of
+        from convmark.launch import zoo_folder
         from convmark.plan import plan
         from convmark.resume import expected, plan_hash
 
@@ -213,7 +215,8 @@ class Campaign:
         commit = read_commit(self._folder, besides=[options.results.absolute()])
         earlier, hashed = self._earlier, plan_hash(cases, options)
         run = earlier.run_file.run if earlier else ""
-        self._facts = facts_of(run, machine, commit, os.environ, plan=hashed)
+        codes = CodeReader.at(self._folder, zoo_folder(), commit.sha)
+        self._facts = facts_of(run, machine, commit, os.environ, plan=hashed, codes=codes)
         if earlier is not None:
             columns = expected(options, self._facts, self._frameworks)
             with _warnings_said(say):
@@ -297,13 +300,11 @@ class Campaign:
 
     def measured(self, case: Case) -> Measured:
         """Return the case's records, or, where measuring is disabled, run it once untimed."""
-        from convmark.judging.comparability import asked_case
-
         case = self.stands_for(case)
-        records = [row for row in self.records if asked_case(row) == case]
-        names = {row.case.name for row in records}  # a model may make another case of its own
+        records = [row for row in self.records if row.asked_case == case]
         records += [row for row in self._search_failures(case) if row not in records]
         if records:
+            names = {case.name, *(row.case.name for row in records)}
             return Measured(
                 case=case,
                 records=records,
@@ -326,7 +327,11 @@ class Campaign:
         for choice in self._choices:
             if case == self.stands_for(choice.case):
                 sizes = choice.failed_sizes
-                return [row for row in failed if choice.is_of(row.case) and row.batch_size in sizes]
+                return [
+                    row
+                    for row in failed
+                    if choice.is_of(row.asked_case) and row.batch_size in sizes
+                ]
         return []
 
     def step_times_s(self, case: Case) -> list[float]:

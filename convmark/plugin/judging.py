@@ -144,10 +144,9 @@ def _to_confirm(campaign: Campaign, baseline: Baseline, found: Review) -> dict[s
 
     They are what was asked for, by the names of what ran: a model may make another case of its own.
     """
-    from convmark.judging.comparability import asked_case
     from convmark.judging.verdict import flagged
 
-    ran = {row.case.name: asked_case(row) for row in campaign.records if row.task in TIMED_TASKS}
+    ran = {row.case.name: row.asked_case for row in campaign.records if row.task in TIMED_TASKS}
     failed = {row.case.name for row in campaign.records if not row.measured}
     judged = {row.case.name for row in campaign.records if not row.not_judged}
     same = {name for name, case in found.cases.items() if case.same_code}

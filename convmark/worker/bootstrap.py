@@ -2,8 +2,9 @@
 
 The measured interpreter must see convmark's worker and the zoo and nothing else of the harness's
 surroundings (its site-packages would shadow the interpreter's own NumPy). So both packages are
-loaded from their folders by path, and `sys.path` is left as the interpreter made it, but for the
-user's working folder at its end, for models named as package.module:builder.
+loaded from their folders by path, and `sys.path` is left as the interpreter made it. The folders of
+the user's own code go before it once the framework is imported, as the working folder does in
+`python -c`: a package there is taken before an installed one of the same name.
 """
 
 import importlib.util
@@ -28,13 +29,17 @@ def main() -> None:
     """Load the packages and hand over to the zygote."""
     settings = json.loads(sys.argv[1])
     own_folder = os.path.dirname(os.path.abspath(__file__))
-    own = [entry for entry in sys.path if entry and os.path.abspath(entry) != own_folder]
-    sys.path[:] = [*settings["first"], *own, *settings["path"]]
+    sys.path[:] = [entry for entry in sys.path if entry and os.path.abspath(entry) != own_folder]
     load_package("convmark", settings["convmark"])
     load_package("convmark_zoo", settings["zoo"])
     from convmark.worker import zygote
 
-    zygote.serve(control_fd=settings["control"], backend=settings["backend"], fork=settings["fork"])
+    zygote.serve(
+        control_fd=settings["control"],
+        backend=settings["backend"],
+        fork=settings["fork"],
+        import_roots=settings["import_roots"],
+    )
 
 
 if __name__ == "__main__":

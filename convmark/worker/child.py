@@ -15,13 +15,14 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import convmark_zoo
 
 from convmark.case import Case
 from convmark.worker import ceiling, cuda, learning, measurement, mnist, waterfall
+from convmark.worker.code_watch import CodeWatch
 from convmark.worker.companions import Companions, free_addresses
 from convmark.worker.failure import CaseFailure
 from convmark.worker.membership import Place
@@ -33,6 +34,12 @@ MESSAGE_CHARS, HEAD_CHARS = 300, 80
 """A longer message keeps its head and its end."""
 LINGER_S = 0.5
 """A process of a cluster stays so long at its end: others may still fetch what it has sent."""
+
+_WITH_CODE = ("accuracy", "measure", "waterfall")
+"""Requests whose events tell what code ran."""
+_BEFORE_THE_FIRST_STEP = frozenset(
+    ["ready", "environment", "waiting", "joined", "built", "progress", "phase"]
+)
 
 Emit = Callable[..., None]
 
@@ -53,11 +60,12 @@ def answer(request: dict[str, Any], framework: Any, descriptors: list[int]) -> i
             _write_all(descriptors[0], encode({"event": event, **fields}))
 
     try:
-        if request.get("commands"):
-            with open(descriptors[-1], "rb", closefd=False) as commands:
-                _take_turns(request, framework, emit, map(json.loads, commands))
-        else:
-            _KINDS[request["kind"]](request, framework, emit)
+        with _watching_code(request, emit) as emit_and_code:
+            if request.get("commands"):
+                with open(descriptors[-1], "rb", closefd=False) as commands:
+                    _take_turns(request, framework, emit_and_code, map(json.loads, commands))
+            else:
+                _KINDS[request["kind"]](request, framework, emit_and_code)
     except BrokenPipeError:
         return 1
     except BaseException as error:
@@ -70,6 +78,26 @@ def answer(request: dict[str, Any], framework: Any, descriptors: list[int]) -> i
     if cluster:
         time.sleep(LINGER_S)
     return 0
+
+
+@contextlib.contextmanager
+def _watching_code(request: dict[str, Any], emit: Emit) -> Iterator[Emit]:
+    """Watch what code the case runs; give an `emit` that reports it once the first step is over."""
+    if request["kind"] not in _WITH_CODE:
+        yield emit
+        return
+    left_out = [*request.get("left_out", ()), *filter(None, [request.get("mnist")])]
+    watch = CodeWatch(request["case"]["model"], [os.getcwd(), *sys.path], left_out)
+
+    def emit_and_code(event: str, **fields: Any) -> None:
+        if event not in _BEFORE_THE_FIRST_STEP:
+            watch.report(emit)
+        emit(event, **fields)
+
+    try:
+        yield emit_and_code
+    finally:
+        watch.close()
 
 
 def _answer_together(request: dict[str, Any], framework: Any, descriptors: list[int]) -> int:

@@ -12,7 +12,10 @@ standard library alone.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,8 +26,10 @@ __all__ = [
     "LINE_BYTES",
     "PROTOCOL_VERSION",
     "UNSAFE_FORK",
+    "WHOLE_BYTES",
     "decode_event",
     "encode",
+    "file_digest",
     "one_line",
 ]
 
@@ -38,6 +43,10 @@ DATAGRAM_BYTES = 1 << 17
 
 LINE_BYTES = 1 << 25
 """The largest event, bytes: a million step times are 20 MB of text."""
+
+WHOLE_BYTES = 1 << 23
+"""A larger file is known by its size, the time of its last change, its head and its tail."""
+END_BYTES = 1 << 16
 
 
 def encode(message: Mapping[str, Any]) -> bytes:
@@ -65,3 +74,26 @@ def one_line(text: object, limit: int = 300) -> str:
     folded = "".join(char if char.isprintable() else " " for char in str(text))
     words = " ".join(folded.split())
     return words if len(words) <= limit else words[: limit - 3] + "..."
+
+
+def file_digest(path: str | os.PathLike[str]) -> tuple[int, str] | None:
+    """Return a file's size in bytes and its SHA-256; None where it is no file that can be read.
+
+    Of a file above `WHOLE_BYTES` it is that of its size, time, head and tail.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return None
+        with open(path, "rb") as file:
+            found = os.fstat(file.fileno())
+            hashed = hashlib.sha256()
+            if found.st_size <= WHOLE_BYTES:
+                hashed.update(file.read())
+            else:
+                hashed.update(f"{found.st_size} {found.st_mtime_ns} ".encode())
+                hashed.update(file.read(END_BYTES))
+                file.seek(-END_BYTES, os.SEEK_END)
+                hashed.update(file.read())
+    except OSError:
+        return None
+    return found.st_size, hashed.hexdigest()

@@ -37,8 +37,13 @@ Answer = Callable[[dict[str, Any], list[int]], int]
 """Answers one request through its descriptors (events first) and returns the exit status."""
 
 
-def serve(*, control_fd: int, backend: str, fork: bool) -> None:
-    """Answer requests until the harness closes its end of the control socket."""
+def serve(*, control_fd: int, backend: str, fork: bool, import_roots: list[str]) -> None:
+    """Answer requests until the harness closes its end of the control socket.
+
+    Args:
+        import_roots: folders of the user's code, put first on `sys.path` once the framework is
+            imported, so that no module of theirs takes the place of one of the framework's.
+    """
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
     die_with_parent()
@@ -51,6 +56,7 @@ def serve(*, control_fd: int, backend: str, fork: bool) -> None:
             reason += f"; install convmark[{backend}] there"
         control.send(encode({"failed": f"{backend} cannot be imported: {reason}"}))
         return
+    sys.path[:] = [*import_roots, *(entry for entry in sys.path if entry not in import_roots)]
     control.send(encode({"serving": PROTOCOL_VERSION, "pid": os.getpid()}))
 
     def answer(request: dict[str, Any], descriptors: list[int]) -> int:

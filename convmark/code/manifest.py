@@ -1,0 +1,250 @@
+"""What a process ran, file by file: the manifest of a code, and the hash that it is known by.
+
+    results/<machine>/0007.code.json    the codes of run 0007, by the hash in its rows' `code`
+
+A file is named by its root and its path there, so that a repository is the same code wherever it
+lies: `.` is the repository or folder that the run was started in, `zoo` convmark's own models, and
+other folders are named after themselves. A file outside all of them is named by its whole path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from convmark.errors import StoreError
+
+__all__ = [
+    "HERE",
+    "ZOO",
+    "Code",
+    "CodeFile",
+    "Place",
+    "Roots",
+    "code_of",
+    "code_path",
+    "read_codes",
+    "write_codes",
+]
+
+MANIFEST_SCHEMA = 1
+HERE, ZOO = ".", "zoo"
+NOWHERE = ""
+"""The root of a file that lies in none; its path is absolute."""
+_HASH_LENGTH = 16
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """A file or folder by its root's name and its path there; POSIX separators."""
+
+    root: str
+    path: str
+
+    def __str__(self) -> str:
+        if self.root in (NOWHERE, HERE):
+            return self.path
+        return f"{self.root}/{self.path}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class CodeFile:
+    """One file as it was when it was read."""
+
+    place: Place
+    sha256: str
+    """Of its content; above 8 MiB of its size, time, head and tail."""
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """All that decides what a process ran, and what is needed to run it again."""
+
+    files: tuple[CodeFile, ...]
+    """Sorted."""
+    packages: Mapping[str, str]
+    """Versions of the distributions that the files import."""
+    roots: Mapping[str, str] = field(default_factory=dict)
+    """Where each root lay."""
+    folder: Place = Place(HERE, ".")
+    """The working folder."""
+    import_roots: tuple[Place, ...] = ()
+    """The folders of the user's code on `sys.path`, in order."""
+    of_commit: bool = False
+    """Whether each file of the run's own repository is the commit's, and none comes from elsewhere
+    but the zoo's."""
+
+    @property
+    def hash(self) -> str:
+        """The same for the same files and packages, wherever they lie."""
+        told = [[*asdict(one.place).values(), one.sha256] for one in self.files]
+        text = json.dumps([told, sorted(self.packages.items())])
+        return hashlib.sha256(text.encode()).hexdigest()[:_HASH_LENGTH]
+
+    @property
+    def packages_text(self) -> str:
+        """The packages as a row's column has them."""
+        return " ".join(f"{name}=={version}" for name, version in sorted(self.packages.items()))
+
+    def path_of(self, place: Place) -> Path:
+        """Where a place lay."""
+        return Path(self.roots.get(place.root, ""), place.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """The folders that files are named after, by name; the first that holds a file counts."""
+
+    folders: Mapping[str, Path]
+
+    @classmethod
+    def of(cls, folder: Path, zoo: Path, others: Iterable[Path] = ()) -> Roots:
+        """Return the roots of a run.
+
+        Args:
+            folder: the working folder; its repository counts as a whole, where it is in one.
+            zoo: convmark's own models.
+            others: further folders of the user's code, most often those on `sys.path`.
+        """
+        found = {ZOO: zoo.resolve(), HERE: _top(folder.resolve())}
+        for other in others:
+            top = _top(other.resolve())
+            if not any(top.is_relative_to(root) for root in found.values()):
+                name, number = top.name or "root", 2
+                while name in found:
+                    name, number = f"{top.name}-{number}", number + 1
+                found[name] = top
+        return cls(found)
+
+    def place(self, path: Path) -> Place:
+        """Return the name of a file or folder; links are followed."""
+        for name, root in self.folders.items():
+            if path.is_relative_to(root):
+                return Place(name, path.relative_to(root).as_posix())
+        return Place(NOWHERE, path.as_posix())
+
+
+def _top(folder: Path) -> Path:
+    """Return the top of the repository that holds a folder; the folder itself where none does."""
+    return next((one for one in (folder, *folder.parents) if (one / ".git").exists()), folder)
+
+
+def code_of(event: Mapping[str, Any], roots: Roots) -> Code:
+    """Return the code that a worker's event `code` tells of.
+
+    Raises:
+        KeyError, TypeError: the event is garbled.
+    """
+    paths = [Path(one["path"]) for one in event["files"]]
+    imports = [Path(entry) for entry in event["sys_path"]]
+    used = [one for one in imports if any(path.is_relative_to(one) for path in paths)]
+    own = [one for one in used if _is_users(one)]
+    named = Roots.of(roots.folders[HERE], roots.folders[ZOO], own)
+    all_roots = Roots({**named.folders, **roots.folders})
+    files = (
+        CodeFile(all_roots.place(path), str(one["sha256"]), int(one["size"]))
+        for path, one in zip(paths, event["files"], strict=True)
+    )
+    return Code(
+        files=tuple(sorted(files)),
+        packages={str(name): str(version) for name, version in event["packages"].items()},
+        roots={name: str(folder) for name, folder in all_roots.folders.items()},
+        folder=all_roots.place(Path(event["folder"])),
+        import_roots=tuple(all_roots.place(one) for one in own),
+    )
+
+
+def _is_users(folder: Path) -> bool:
+    return not {"site-packages", "dist-packages"} & set(folder.parts)
+
+
+def code_path(run: Path) -> Path:
+    """Return where the codes of a run's file are."""
+    return run.with_name(f"{run.stem}.code.json")
+
+
+def write_codes(run: Path, codes: Mapping[str, Code]) -> None:
+    """Keep the codes of a run beside it, all of them in one step.
+
+    Raises:
+        StoreError: they cannot be written.
+    """
+    path = code_path(run)
+    content = {
+        "schema": MANIFEST_SCHEMA,
+        "codes": {name: asdict(one) for name, one in codes.items()},
+    }
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(content, indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+def read_codes(run: Path) -> dict[str, Code]:
+    """Return the codes of a run; none where it has none.
+
+    Raises:
+        StoreError: the file cannot be read, or is damaged: a code must have the hash of its name.
+    """
+    path = code_path(run)
+    try:
+        content = json.loads(path.read_bytes())
+        codes = {str(name): _code(told) for name, told in content["codes"].items()}
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise StoreError(_damaged(path)) from None
+    if content.get("schema") != MANIFEST_SCHEMA:
+        raise StoreError(
+            f"{path}: must be of schema {MANIFEST_SCHEMA}, got {content.get('schema')!r}"
+        )
+    if any(code.hash != name for name, code in codes.items()):
+        raise StoreError(_damaged(path))
+    return codes
+
+
+def _damaged(path: Path) -> str:
+    return f"{path}: is damaged: its run's code is not known; measure it again"
+
+
+def _code(told: Mapping[str, Any]) -> Code:
+    files = (
+        CodeFile(_place(one["place"]), str(one["sha256"]), int(one["size_bytes"]))
+        for one in told["files"]
+    )
+    return Code(
+        files=tuple(files),
+        packages={str(name): str(version) for name, version in told["packages"].items()},
+        roots={str(name): str(folder) for name, folder in told["roots"].items()},
+        folder=_place(told["folder"]),
+        import_roots=tuple(_place(one) for one in told["import_roots"]),
+        of_commit=told["of_commit"] is True,
+    )
+
+
+def _place(told: Mapping[str, Any]) -> Place:
+    """Return a place; one that would lead out of its root is none.
+
+    Raises:
+        ValueError: it does.
+    """
+    place = Place(str(told["root"]), str(told["path"]))
+    if place.root != NOWHERE and (os.path.isabs(place.path) or ".." in Path(place.path).parts):
+        raise ValueError(place)
+    return place

@@ -1,0 +1,111 @@
+"""The codes of one run: read from workers' events, held against the commit, kept beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from convmark.code.manifest import (
+    HERE,
+    ZOO,
+    Code,
+    CodeFile,
+    Roots,
+    code_of,
+    read_codes,
+    write_codes,
+)
+from convmark.code.snapshot import keep_files
+from convmark.commit import are_of_commit
+
+__all__ = ["CodeReader", "KeptCodes"]
+
+
+@dataclass(frozen=True, slots=True)
+class CodeReader:
+    """Tells the code of a process from what its worker says."""
+
+    roots: Roots
+    commit: str | None
+    """Of the folder that the run was started in."""
+    _known: dict[str, Code] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def at(cls, folder: Path, zoo: Path, commit: str | None) -> CodeReader:
+        """Return the reader of a run that was started in a folder."""
+        return cls(Roots.of(folder, zoo), commit)
+
+    def code(self, event: Mapping[str, Any]) -> Code:
+        """Return the code of an event `code`; the same code is held against the commit once.
+
+        Raises:
+            KeyError, TypeError: the event is garbled.
+        """
+        code = code_of(event, self.roots)
+        if code.hash not in self._known:
+            self._known[code.hash] = replace(code, of_commit=self._is_of_commit(code))
+        return self._known[code.hash]
+
+    def _is_of_commit(self, code: Code) -> bool:
+        here = self.roots.folders[HERE]
+        paths = [code.path_of(one.place) for one in code.files]
+        inside = [path for path in paths if path.is_relative_to(here)]
+        elsewhere = any(
+            one.place.root != ZOO and not path.is_relative_to(here)
+            for one, path in zip(code.files, paths, strict=True)
+        )
+        if self.commit is None or elsewhere:
+            return False
+        return are_of_commit(here, self.commit, inside)
+
+
+class KeptCodes:
+    """The codes beside a run's file, and by which of them each case was measured."""
+
+    def __init__(self, run: Path) -> None:
+        """Describe them; nothing is read or written yet."""
+        self._run = run
+        self._codes: dict[str, Code] | None = None
+        self._of_case: dict[str, str] = {}
+        self.left_out: list[CodeFile] = []
+        """Files that no commit has and that were too large to be kept."""
+
+    def keep(self, code: Code) -> None:
+        """Keep a code's manifest, and where no commit has it its files.
+
+        Raises:
+            StoreError: they cannot be written, or what is there is damaged.
+        """
+        if self._codes is None:
+            self._codes = read_codes(self._run)
+        if code.hash in self._codes:
+            return
+        self._codes[code.hash] = code
+        if not code.of_commit:
+            left_out = keep_files(self._run.parent, code)
+            self.left_out += [one for one in left_out if one not in self.left_out]
+        write_codes(self._run, self._codes)
+
+    def other_than_before(self, case: str, code: str | None) -> str:
+        """Say why a process's figures are not its case's; empty where its code is the case's.
+
+        Args:
+            case: the case's name in the plan.
+            code: the hash of what the process ran; None where it is not known.
+        """
+        first = self._of_case.setdefault(case, code) if code else None
+        if code is None or first == code:
+            return ""
+        changed = self._difference(first or "", code)
+        return f"other code than the case's earlier processes ran: {changed} changed meanwhile"
+
+    def _difference(self, first: str, second: str) -> str:
+        """Name the files in which two codes differ."""
+        codes = self._codes or {}
+        if first not in codes or second not in codes:
+            return "it"
+        ours, theirs = set(codes[first].files), set(codes[second].files)
+        names = sorted({str(one.place) for one in ours ^ theirs})
+        return ", ".join(names[:3]) or "a package"

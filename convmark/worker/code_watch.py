@@ -1,0 +1,268 @@
+"""The code that a process runs: the files that it opens and imports, and the packages it imports.
+
+Three witnesses, for none sees everything. An audit hook sees what Python opens, wherever it lies.
+The kernel (inotify, on Linux) sees what native code and child processes open in the folders of the
+user's code, weights in HDF5 or TensorFlow's own formats among it. Wrappers around the functions
+that read files in native code see those elsewhere. Modules that were imported before, such as the
+zoo's, are found in `sys.modules`. Too many files make two codes look different where they are the
+same, which costs a comparison; too few would make them look the same where they differ.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import hashlib
+import importlib.metadata
+import os
+import re
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import FrameType
+from typing import Any
+
+from convmark.worker.opened import Opened
+from convmark.worker.protocol import file_digest
+
+__all__ = ["CodeWatch"]
+
+MOST_VARIABLES = 40
+"""Read one by one: more are a copy of them all, as for a child process."""
+
+_SYSTEM = ("/proc", "/sys", "/dev", "/run", "/etc", "/usr/lib", "/usr/share", "/lib", "/lib64")
+"""Folders of the operating system, whose release the row tells."""
+
+_OWN_COLUMNS = {"tensorflow", "keras", "jax", "jaxlib", "torch", "numpy", "convmark"}
+"""Packages whose versions the row tells in columns of their own."""
+
+_HARMLESS = re.compile(
+    r"HOME|PATH|PWD|OLDPWD|USER|LOGNAME|SHELL|TERM|COLUMNS|LINES|LANG|LC_.*|TZ|DISPLAY|TMPDIR|TEMP|"
+    r"TMP|HOSTNAME|XDG_.*|PYTHON.*|PYTEST_.*|CONVMARK_.*|NO_COLOR|FORCE_COLOR|CI"
+)
+"""Variables that say where things are, not what is computed."""
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
+_PLAIN = re.compile(r"[\w.,:/+-]{1,40}")
+
+Emit = Callable[..., None]
+
+
+class CodeWatch:
+    """Notes what the process opens, imports and reads of its environment, until `report`."""
+
+    def __init__(self, model: str, folders: Sequence[str], left_out: Sequence[str] = ()) -> None:
+        """Begin to watch; whatever cannot be watched is left to the other witnesses.
+
+        Args:
+            model: the name of the case's model; for package.module:builder the package counts as
+                the user's own code even where it is installed.
+            folders: those that the user's code lies in.
+            left_out: files and folders that are no code, such as the results.
+        """
+        self._package = model.partition(":")[0].partition(".")[0] if ":" in model else ""
+        self._left_out = tuple(map(_real, left_out))
+        self._names: set[str] = set()
+        self._variables: dict[str, str | None] = {}
+        self._active = True
+        own = [real for real in map(_real, folders) if self._is_own(real, "")]
+        self._opened = Opened([*own, *filter(None, map(_repository, own))])
+        sys.addaudithook(self._note)
+        self._environ_class = os.environ.__class__
+        os.environ.__class__ = _reading(self._environ_class, self._note_variable)
+
+    def _note(self, event: str, arguments: Any) -> None:
+        if not self._active:
+            return
+        if event == "import":
+            if self._is_asked_by_the_user(sys._getframe(1)):
+                self._names.add(str(arguments[0]).partition(".")[0])
+        else:
+            self._opened.note(event, arguments)
+
+    def _note_variable(self, name: Any, frame: FrameType) -> None:
+        if isinstance(name, str) and self._is_asked_by_the_user(frame):
+            self._variables[name] = os.environ._data.get(os.environ.encodekey(name))  # type: ignore[attr-defined]
+
+    def _is_asked_by_the_user(self, frame: FrameType | None) -> bool:
+        """Whether the nearest code that is not Python's own machinery is the user's."""
+        while frame is not None and _is_machinery(frame.f_code.co_filename):
+            frame = frame.f_back
+        if frame is None or not os.path.isabs(frame.f_code.co_filename):
+            return False
+        return self._is_own(_real(frame.f_code.co_filename), self._package)
+
+    def report(self, emit: Emit) -> None:
+        """Stop watching and report the files with their digests, once; later calls do nothing."""
+        if not self._active:
+            return
+        read, written = self.close()
+        read |= {_real(path) for path in _module_files()}
+        paths = sorted(path for path in read - written if self._is_own(path, self._package))
+        digests = {path: found for path in paths if (found := file_digest(path)) is not None}
+        files = [
+            {"path": path, "size": size, "sha256": sha256}
+            for path, (size, sha256) in digests.items()
+        ]
+        self._names |= {name for path in digests for name in _imported_names(path)}
+        emit(
+            "code",
+            folder=os.getcwd(),
+            sys_path=[_real(entry or os.getcwd()) for entry in sys.path],
+            files=files,
+            packages=_versions(self._names),
+            environ=_told(self._variables),
+        )
+
+    def close(self) -> tuple[set[str], set[str]]:
+        """Stop watching; return what was read and what was written so far."""
+        if not self._active:
+            return set(), set()
+        self._active = False
+        os.environ.__class__ = self._environ_class
+        return self._opened.close()
+
+    def _is_own(self, path: str, package: str) -> bool:
+        """Whether a file counts: it is the user's, or the zoo's, and no part of an installation."""
+        if _is_inside(path, self._left_out) or path.endswith(".pyc") or "/__pycache__/" in path:
+            return False
+        if _is_inside(path, (_zoo(),)):
+            return True
+        for root in _installed():
+            if _is_inside(path, (root,)):
+                top = os.path.relpath(path, root).split(os.sep)[0]
+                return bool(package) and top in (package, f"{package}.py")
+        return not _is_inside(path, _not_code())
+
+
+def _real(path: str) -> str:
+    return os.path.realpath(path)
+
+
+def _repository(folder: str) -> str | None:
+    """Return the top folder of the repository that a folder lies in."""
+    while folder != os.path.dirname(folder):
+        if os.path.exists(os.path.join(folder, ".git")):
+            return folder
+        folder = os.path.dirname(folder)
+    return None
+
+
+def _is_inside(path: str, folders: Iterable[str]) -> bool:
+    return any(path == folder or path.startswith(folder + os.sep) for folder in folders)
+
+
+@functools.cache
+def _zoo() -> str:
+    return _real(os.path.dirname(sys.modules["convmark_zoo"].__file__ or ""))
+
+
+@functools.cache
+def _not_code() -> tuple[str, ...]:
+    """The standard library, the operating system, the harness itself and temporary files."""
+    own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    installed = _installed()
+    standard = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
+    found = [*_SYSTEM, own, *standard, os.environ.get("TMPDIR", "")]
+    return tuple(_real(folder) for folder in found if folder and _real(folder) not in installed)
+
+
+@functools.cache
+def _installed() -> tuple[str, ...]:
+    """The folders of installed packages."""
+    named = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
+    ends = ("site-packages", "dist-packages")
+    named += [entry for entry in sys.path if os.path.basename(entry.rstrip(os.sep)) in ends]
+    return tuple(dict.fromkeys(map(_real, named)))
+
+
+@functools.cache
+def _is_machinery(file: str) -> bool:
+    """Whether a frame is of the import system, of `os` or of this module: it asks for another."""
+    if file.startswith("<frozen"):
+        return True
+    name = os.path.basename(file)
+    place = os.path.dirname(os.path.abspath(file))
+    standard = os.path.dirname(os.path.abspath(os.__file__))
+    of_python = place in (standard, os.path.join(standard, "importlib"))
+    machinery = ("os.py", "_collections_abc.py", "__init__.py", "_bootstrap.py", "runpy.py")
+    return file == __file__ or (of_python and name in machinery)
+
+
+def _module_files() -> Iterator[str]:
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str):
+            yield file
+
+
+def _imported_names(path: str) -> set[str]:
+    """Return the top names that a Python file imports, wherever in it."""
+    if not path.endswith(".py") or _is_inside(path, (_zoo(),)):
+        return set()
+    try:
+        with open(path, "rb") as file:
+            tree = ast.parse(file.read())
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return set()
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+def _versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of the distributions that give these modules, by distribution."""
+    known = _OWN_COLUMNS | set(sys.stdlib_module_names)
+    found = {}
+    for name in sorted(set(names) - known):
+        module = sys.modules.get(name)
+        file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "")
+        if _is_inside(_real(file), _installed()):
+            for distribution in _distributions(name):
+                with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                    found[distribution] = importlib.metadata.version(distribution)
+    return {name: version for name, version in found.items() if name not in _OWN_COLUMNS}
+
+
+def _distributions(module: str) -> list[str]:
+    """Return the distributions that give a module: that of its name, or those that list it."""
+    for name in (module, module.replace("_", "-")):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return [importlib.metadata.distribution(name).metadata["Name"]]
+    return sorted(set(importlib.metadata.packages_distributions().get(module, ())))
+
+
+def _reading(base: type, note: Callable[[Any, FrameType], None]) -> type:
+    """Return the class of `os.environ` with a witness of what is looked up."""
+
+    class Reading(base):  # type: ignore[misc]  # os._Environ, which has no public name
+        def __getitem__(self, key: Any) -> Any:
+            note(key, sys._getframe(1))
+            return super().__getitem__(key)
+
+        def __contains__(self, key: Any) -> bool:
+            note(key, sys._getframe(1))
+            return bool(super().__contains__(key))
+
+    return Reading
+
+
+def _told(variables: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables that were read and are set, a long or secret value as its hash.
+
+    There are none where so many were read that the environment was copied as a whole.
+    """
+    told: dict[str, str] = {}
+    if len(variables) > MOST_VARIABLES:
+        return told
+    for name, raw in sorted(variables.items()):
+        value = os.fsdecode(raw) if raw is not None else ""
+        if not value or _HARMLESS.fullmatch(name):
+            continue
+        plain = _PLAIN.fullmatch(value) and not _SECRET.search(name)
+        told[name] = value if plain else f"sha256:{hashlib.sha256(value.encode()).hexdigest()[:8]}"
+    return told

@@ -1,0 +1,274 @@
+"""The code of a run: its hash, its manifest beside the rows, and the files that no commit has."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convmark.code.manifest import Code, Roots, code_of, code_path, read_codes, write_codes
+from convmark.code.of_run import CodeReader, KeptCodes
+from convmark.code.snapshot import FOLDER, keep_files, lay_out, root_folder
+from convmark.commit import are_of_commit
+from convmark.errors import ConvmarkError, StoreError
+from convmark.worker import protocol
+from convmark.worker.protocol import file_digest
+
+
+def git(folder: Path, *arguments: str) -> str:
+    named = ("-c", "user.name=a", "-c", "user.email=a@example.invalid")
+    done = subprocess.run(
+        ["git", "-C", str(folder), *named, *arguments], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A repository with a model and a settings file that git ignores, a zoo, a library outside."""
+    here = tmp_path.resolve() / "place"
+    for path, text in {
+        "repo/nets.py": "WIDTH = 8\n",
+        "repo/.gitignore": "local.json\n",
+        "repo/local.json": "{}",
+        "lib/shoplib.py": "SINES = 0\n",
+        "zoo/lenet.py": "pass\n",
+    }.items():
+        (here / path).parent.mkdir(parents=True, exist_ok=True)
+        (here / path).write_text(text)
+    git(here / "repo", "init", "-q")
+    git(here / "repo", "add", ".")
+    git(here / "repo", "commit", "-qm", "one")
+    return here
+
+
+Event = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def event(place: Path) -> Event:
+    """What a worker says of the code that it ran in the repository."""
+
+    def of(*files: str, **packages: str) -> dict[str, Any]:
+        found = [(str(place / name), file_digest(place / name)) for name in files]
+        return {
+            "event": "code",
+            "folder": str(place / "repo"),
+            "sys_path": [str(place / "repo"), str(place / "lib"), "/x/site-packages"],
+            "files": [
+                {"path": path, "size": told[0], "sha256": told[1]} for path, told in found if told
+            ],
+            "packages": packages,
+            "environ": {},
+        }
+
+    return of
+
+
+@pytest.fixture
+def reader(place: Path) -> CodeReader:
+    head = git(place / "repo", "rev-parse", "HEAD")
+    return CodeReader.at(place / "repo", place / "zoo", head)
+
+
+def test_a_code_is_the_same_wherever_its_repository_lies_and_another_with_any_byte(
+    place: Path, event: Event
+) -> None:
+    names = ("repo/nets.py", "lib/shoplib.py", "zoo/lenet.py")
+    roots = Roots.of(place / "repo", place / "zoo")
+    code = code_of(event(*names, scipy="1.0"), roots)
+    assert [str(one.place) for one in code.files] == [
+        "nets.py",
+        "lib/shoplib.py",
+        "zoo/lenet.py",
+    ]
+    told = json.dumps(event(*names, scipy="1.0"))
+    place.rename(place.with_name("moved"))
+    moved = json.loads(told.replace(str(place), str(place.with_name("moved"))))
+    there = Roots.of(place.with_name("moved") / "repo", place.with_name("moved") / "zoo")
+    assert code_of(moved, there).hash == code.hash
+    moved["packages"] = {"scipy": "1.1"}
+    assert code_of(moved, there).hash != code.hash
+    moved["packages"] = {"scipy": "1.0"}
+    moved["files"][1]["sha256"] = "0" * 64
+    assert code_of(moved, there).hash != code.hash
+
+
+@pytest.mark.parametrize(
+    ("change", "files", "expected"),
+    [
+        (None, ["repo/nets.py", "zoo/lenet.py"], True),
+        (("repo/nets.py", "WIDTH = 9\n"), ["repo/nets.py"], False),
+        (("repo/nets.py", "WIDTH = 9\n"), ["zoo/lenet.py"], True),  # not what ran
+        (None, ["repo/nets.py", "repo/local.json"], False),  # ignored by git
+        (None, ["repo/nets.py", "lib/shoplib.py"], False),  # of another place
+        (("repo/nets.py", "WIDTH = 8\r\n"), ["repo/nets.py"], True),  # a checkout on Windows
+    ],
+)
+def test_a_code_is_the_commits_only_where_every_file_that_ran_is(
+    place: Path,
+    event: Event,
+    reader: CodeReader,
+    change: tuple[str, str] | None,
+    files: list[str],
+    expected: bool,
+) -> None:
+    if change:
+        (place / change[0]).write_text(change[1], newline="")
+    assert reader.code(event(*files)).of_commit is expected
+
+
+def test_git_told_to_assume_a_file_unchanged_is_not_believed(place: Path) -> None:
+    repo = place / "repo"
+    git(repo, "update-index", "--assume-unchanged", "nets.py")
+    (repo / "nets.py").write_text("WIDTH = 9\n")
+    assert git(repo, "status", "--porcelain") == ""
+    assert not are_of_commit(repo, "HEAD", [repo / "nets.py"])
+
+
+def test_a_file_in_lfs_is_the_commits_where_its_content_is_that_of_the_pointer(place: Path) -> None:
+    repo = place / "repo"
+    (repo / "w.bin").write_bytes(b"weights")
+    found = file_digest(repo / "w.bin")
+    assert found is not None
+    (repo / "w.bin").write_text(
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{found[1]}\nsize 7\n"
+    )
+    git(repo, "add", "w.bin")
+    git(repo, "commit", "-qm", "pointer")
+    (repo / "w.bin").write_bytes(b"weights")
+    assert are_of_commit(repo, "HEAD", [repo / "w.bin"])
+    (repo / "w.bin").write_bytes(b"others.")
+    assert not are_of_commit(repo, "HEAD", [repo / "w.bin"])
+
+
+def test_a_large_file_is_known_by_size_time_head_and_tail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "WHOLE_BYTES", 1 << 18)
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(1 << 19))
+    first = file_digest(path)
+    with path.open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"x")
+    assert file_digest(path) != first
+
+
+def test_a_run_keeps_what_it_ran_and_it_can_be_laid_out_again(
+    place: Path, event: Event, reader: CodeReader, tmp_path: Path
+) -> None:
+    run = tmp_path / "machine" / "0001.csv"
+    run.parent.mkdir()
+    code = reader.code(event("repo/nets.py", "repo/local.json", "lib/shoplib.py"))
+    kept = KeptCodes(run)
+    kept.keep(code)
+    assert kept.left_out == []
+    assert read_codes(run) == {code.hash: code}
+    for name in ("repo/nets.py", "repo/local.json", "lib/shoplib.py"):
+        (place / name).write_text("changed")
+    tree = tmp_path / "tree"
+    lay_out(run.parent, read_codes(run)[code.hash], tree)
+    assert (root_folder(tree, ".") / "nets.py").read_text() == "WIDTH = 8\n"
+    assert (root_folder(tree, ".") / "local.json").read_text() == "{}"
+    assert (root_folder(tree, "lib") / "shoplib.py").read_text() == "SINES = 0\n"
+    assert [str(one) for one in code.import_roots] == [".", "lib/."]
+
+
+def test_the_code_of_a_commit_needs_no_files_of_its_own(
+    event: Event, reader: CodeReader, tmp_path: Path
+) -> None:
+    run = tmp_path / "0001.csv"
+    KeptCodes(run).keep(reader.code(event("repo/nets.py")))
+    assert code_path(run).is_file()
+    assert not (tmp_path / FOLDER).exists()
+
+
+def test_a_file_that_is_too_large_is_named_and_runs_again_only_as_it_was(
+    place: Path,
+    event: Event,
+    reader: CodeReader,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("convmark.code.snapshot.MOST_FILE_BYTES", 5)
+    code = reader.code(event("repo/nets.py", "repo/local.json"))
+    left_out = keep_files(tmp_path, code)
+    assert [str(one.place) for one in left_out] == ["nets.py"]
+    lay_out(tmp_path, code, tmp_path / "tree")
+    assert (root_folder(tmp_path / "tree", ".") / "nets.py").read_text() == "WIDTH = 8\n"
+    (place / "repo/nets.py").write_text("WIDTH = 9\n")
+    with pytest.raises(ConvmarkError, match=r"nets\.py is not as it was when it was measured"):
+        lay_out(tmp_path, code, tmp_path / "again")
+
+
+def test_a_damaged_snapshot_is_refused_by_file(
+    event: Event, reader: CodeReader, tmp_path: Path
+) -> None:
+    code = reader.code(event("repo/local.json"))
+    keep_files(tmp_path, code)
+    (kept,) = (path for path in (tmp_path / FOLDER).rglob("*") if path.is_file())
+    kept.write_text("{]")
+    with pytest.raises(StoreError, match=f"{kept}: is damaged: local.json cannot be run"):
+        lay_out(tmp_path, code, tmp_path / "tree")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[:-20],
+        lambda text: "[]",
+        lambda text: text.replace("nets.py", "../nets.py"),
+        lambda text: text.replace('"size_bytes": 10', '"size_bytes": "many"'),
+        lambda text: text.replace("nets.py", "others.py"),
+    ],
+)
+def test_a_damaged_manifest_is_refused_by_file(
+    damage: Callable[[str], str], event: Event, reader: CodeReader, tmp_path: Path
+) -> None:
+    run = tmp_path / "0001.csv"
+    KeptCodes(run).keep(reader.code(event("repo/nets.py")))
+    text = code_path(run).read_text()
+    code_path(run).write_text(damage(text))
+    assert code_path(run).read_text() != text
+    with pytest.raises(StoreError, match=f"{code_path(run)}: is damaged"):
+        read_codes(run)
+
+
+def test_a_manifest_of_a_later_schema_is_refused_as_such(
+    event: Event, reader: CodeReader, tmp_path: Path
+) -> None:
+    run = tmp_path / "0001.csv"
+    code = reader.code(event("repo/nets.py"))
+    write_codes(run, {code.hash: code})
+    code_path(run).write_text(code_path(run).read_text().replace('"schema": 1', '"schema": 2'))
+    with pytest.raises(StoreError, match="must be of schema 1, got 2"):
+        read_codes(run)
+
+
+def test_a_case_whose_code_changes_in_the_middle_of_a_run_says_which_file(
+    place: Path, event: Event, reader: CodeReader, tmp_path: Path
+) -> None:
+    kept = KeptCodes(tmp_path / "0001.csv")
+
+    def measured() -> Code:
+        code = reader.code(event("repo/nets.py"))
+        kept.keep(code)
+        return code
+
+    assert kept.other_than_before("net", measured().hash) == ""
+    (place / "repo/nets.py").write_text("WIDTH = 9\n")
+    assert kept.other_than_before("net", measured().hash) == (
+        "other code than the case's earlier processes ran: nets.py changed meanwhile"
+    )
+    assert kept.other_than_before("other", measured().hash) == ""
+
+
+def test_codes_compare_by_what_they_hold(event: Event, reader: CodeReader) -> None:
+    code = reader.code(event("repo/nets.py"))
+    assert dataclasses.replace(code, roots={}).hash == code.hash
