@@ -171,8 +171,9 @@ def test_rows_without_a_code_go_by_their_commit(store: Store) -> None:
     keep(store, run_of("0001", 0.0))
     keep(store, run_of("0002", 0.0, code="c1"))
     keep(store, run_of("0003", 0.0, code="c2", commit=None))
-    keep(store, run_of("0004", 0.0, code="c1", dirty=True))
-    assert found(store, run_of("0005", 0.0, code="c1")) == ["0001", "0002"]
+    keep(store, run_of("0004", 0.0, code="c1", dirty=True))  # edits that it did not run
+    keep(store, run_of("0005", 0.0, dirty=True))
+    assert found(store, run_of("0006", 0.0, code="c1")) == ["0001", "0002", "0004"]
 
 
 def test_cases_of_one_run_may_have_codes_of_their_own(store: Store) -> None:
@@ -219,13 +220,15 @@ def test_an_anchor_has_code_to_run_by_its_clean_commit_or_by_its_kept_files(stor
 
     clean = anchor("0001")
     assert (clean.clean_commit, clean.lost) == (A_COMMIT, "")
-    lost = anchor("0002", dirty=True, code="c1")
+    lost = anchor("0002", dirty=True)
     assert not lost.can_run_again
     assert lost.lost.startswith("run 0002 has no code to run again: its tree was not clean and ")
     assert "it names no commit" in anchor("0003", commit=None, dirty=None).lost
     assert anchor("0004", commit="main").clean_commit == ""
+    assert anchor("0006", dirty=True, code="c1").clean_commit == A_COMMIT  # edits elsewhere
+    assert "it names no commit" in anchor("0007", commit=None, code="c1").lost
     (store.folder / MACHINE / "0005.code.json").write_text("{}")
-    kept = anchor("0005", dirty=True, code="c1")
+    kept = anchor("0005", commit=None, dirty=True, code="c1")
     assert (kept.clean_commit, kept.code, kept.lost) == ("", "c1", "")
     assert kept.manifest == store.folder / MACHINE / "0005.code.json"
 
@@ -332,6 +335,8 @@ def test_what_the_models_own_code_sets_keeps_its_anchor_but_has_no_history(
         assert case.anchor is not None
         assert (case.anchor.run, case.runs) == ("0001", ())
         assert case.difference.startswith(difference)
+    for found in (accepted_history(store, MACHINE, records), named(store, "1", records)):
+        assert found.absent == ()  # it ran, by another name
 
 
 STATES = [
