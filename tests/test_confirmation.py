@@ -16,13 +16,14 @@ from convmark.errors import ConvmarkError
 from convmark.judging.confirm import Clocks, Decision
 from convmark.judging.judgement import Confirmation
 from convmark.lockstep import confirmation
-from convmark.lockstep.anchor import Origin
+from convmark.lockstep.anchor import Beside, Origin
 from convmark.lockstep.confirmation import AnchorCode, Limits, confirm, same_as_today
 from convmark.lockstep.engine import Comparison, Side
 
 CASE = Case(model="nets:small", task="train")
 KEPT = AnchorCode(code="c1" * 10, manifest=Path("0001.code.json"))
 OF_COMMIT = AnchorCode(commit=A_COMMIT)
+OLD, NEW = (Beside(name, None) for name in ("old", "new"))  # type: ignore[arg-type] # not run
 HERE = Origin(repository=Path("here"), folder=Path(), is_zoo=False)
 LIMITS = Limits(seed=0, warm_up_s=0.1, budget_s=10.0)
 
@@ -67,7 +68,7 @@ def test_the_kept_files_of_a_run_are_run_beside_today_without_any_repository(
     @contextlib.contextmanager
     def open_kept(origin: Origin | None, anchor: AnchorCode, make: Any) -> Iterator[Any]:
         opened.append((origin, anchor))
-        yield "old", "new"
+        yield OLD, NEW
 
     found = confirmed(KEPT, None, open_kept=open_kept)
     assert opened == [(None, KEPT)]
@@ -84,7 +85,7 @@ def test_a_commit_is_run_from_its_repository(
     @contextlib.contextmanager
     def beside(origin: Origin, commit: str, make: Any) -> Iterator[Any]:
         opened.append((origin, commit))
-        yield "old", "new"
+        yield OLD, NEW
 
     monkeypatch.setattr(confirmation, "beside", beside)
     found = confirmed(OF_COMMIT, HERE)

@@ -20,8 +20,7 @@ from convmark.gpu.devices import Card, Gpu
 from convmark.gpu.visible import card_of
 from convmark.judging.confirm import error_rate_per_case
 from convmark.judging.judgement import BUDGET_SPENT, SAME_CODE, SAME_COMMIT, Confirmation
-from convmark.launch import Interpreter
-from convmark.lockstep.anchor import MakeInterpreter, Origin, beside, origin_of
+from convmark.lockstep.anchor import Beside, MakeInterpreter, Origin, beside, origin_of
 from convmark.lockstep.engine import Plan, Progress, Side, compare
 from convmark.record import Record
 
@@ -64,9 +63,9 @@ AnchorOf = Callable[[Case, Origin | None], AnchorCode]
 SameCode = Callable[[Case, Origin | None, AnchorCode], str]
 """Says in a word why a case runs the anchor's code today; empty where it does not."""
 
-Opened = contextlib.AbstractContextManager[tuple[Interpreter, Interpreter]]
+Opened = contextlib.AbstractContextManager[tuple[Beside, Beside]]
 OpenKept = Callable[[Origin | None, AnchorCode, MakeInterpreter], Opened]
-"""Gives two interpreters, that of an anchor's kept files and that of today's code."""
+"""Gives the two sides, an anchor's kept files and today's code, each in its interpreter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
