@@ -14,7 +14,7 @@ from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, process, run_of
 from convmark.errors import OptionError, StoreError
 from convmark.judging import history, index, shelf
 from convmark.judging.accepted import Acceptance, read_accepted
-from convmark.judging.comparability import comparability, difference
+from convmark.judging.comparability import alike, comparability, difference
 from convmark.judging.history import accept, accepted_history, load, named_history, steady
 from convmark.record import SCHEMA_VERSION, Record
 from convmark.store import Store, StoreWarning
@@ -275,8 +275,24 @@ def test_rows_that_differ_are_not_judged_and_the_difference_is_quoted(
     assert (by_name.runs, by_name.difference) == ((), case.difference)
 
 
+def test_versions_of_packages_are_compared_where_both_rows_import_them() -> None:
+    one = comparability(process(code="ab", packages="einops==0.8.1 timm==1.0"))
+    other = comparability(process(code="cd", packages="einops==0.8.2 timm==1.0"))
+    none = comparability(process(code="ef"))
+    said = "packages was einops 0.8.1, is einops 0.8.2: `convmark ab`"
+    assert difference(other, one).startswith(said)
+    assert alike(none, one)  # which packages are imported is the code's own
+    assert difference(comparability(process()), one) == ""  # of an earlier schema
+
+
 @pytest.mark.parametrize(
-    "changes", [{"python": "3.13.9"}, {"seed": 3}, {"packages": "scipy==1.17"}]
+    "changes",
+    [
+        {"python": "3.13.9"},
+        {"seed": 3},
+        {"packages": "scipy==1.17"},
+        {"code": "ab12", "packages": "einops==0.8.1"},
+    ],
 )
 def test_rows_that_differ_in_what_does_not_matter_are_judged(
     store: Store, changes: dict[str, Any]

@@ -134,6 +134,17 @@ def test_what_to_try_counts_the_processes_that_are_not_judged_too() -> None:
     assert "try --processes 4 " in found.note
 
 
+def test_a_case_that_never_held_still_is_judged_with_the_reason() -> None:
+    reason = "step time rose by 35% from the first to the last third of 100 steps"
+    now = run_of("0002", 0.02, 0.02, status="unsteady", unsteady=reason)
+    found = judged(now, run_of("0001", 0.0, 0.0))
+    assert found["step_time"].note.endswith(f"; every process was unsteady: {reason}")
+    steady, unsteady = run_of("0002", 0.02, 0.02)
+    now = [steady, replace(unsteady, status="unsteady", unsteady=reason)]
+    found = judged(now, run_of("0001", 0.0, 0.0))
+    assert "unsteady" not in found["step_time"].note
+
+
 def test_noise_within_the_processes_asks_for_a_longer_time_budget() -> None:
     now = run_of("0011", 0.02, 0.02, paired_log_ratio_se=0.05, threads="2")
     found = judged(now, *quiet(threads="2"))["step_time"]

@@ -54,13 +54,23 @@ def conclude(
     undecided = {name for name in flagged(review) if name not in given}
     found = []
     for name, case in review.cases.items():
-        found += _case(case, given.get(name), len(alone | undecided))
+        judged = _case(case, given.get(name), len(alone | undecided))
+        found += [_with_unsteadiness(one, case) for one in judged]
     compared = [(case.rows, case.baseline) for case in review.cases.values()]
     found += machine_judgements(compared)
     if report_missing and review.cases:
         run = next(iter(review.cases.values())).every_row[0].run
         found += [_missing(row, run) for row in review.absent if row.task != _SHOWN_ONLY]
     return without_hollow_improvements(found)
+
+
+def _with_unsteadiness(judged: Judgement, case: CaseReview) -> Judgement:
+    """Add to the step time's note that no process held still: then no one figure is the case's."""
+    reasons = [row.unsteady for row in case.rows if row.status == "unsteady" and row.unsteady]
+    if judged.metric != STEP_TIME.name or not reasons or len(reasons) < len(case.rows):
+        return judged
+    note = f"every process was unsteady: {reasons[0]}"
+    return replace(judged, note=f"{judged.note}; {note}" if judged.note else note)
 
 
 def _headline(task: str) -> Metric:
