@@ -398,8 +398,9 @@ def live(
         def __init__(self, *arguments: object) -> None:
             """Nothing is started."""
 
-        def __enter__(self) -> tuple[None, None]:
-            return None, None
+        def __enter__(self) -> tuple[anchor.Beside, anchor.Beside]:
+            nothing = anchor.Beside(None, None)  # type: ignore[arg-type]
+            return nothing, nothing
 
         def __exit__(self, *error: object) -> None:
             """Nothing to end."""
