@@ -252,7 +252,7 @@ class TensorFlow(KerasBackend):
         with self._scope():
             return tf.nest.map_structure(tf.identity, structure)
 
-    def _flat(self, structure: Any) -> list[Any]:
+    def leaves(self, structure: Any) -> list[Any]:
         return list(tf.nest.flatten(structure))
 
 
