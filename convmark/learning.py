@@ -158,7 +158,7 @@ def learned_columns(answer: Answer, target: float) -> dict[str, Any]:
         "loss": tested["loss"],
         "accuracy": tested["accuracy"],
         "time_to_target_s": sum(times_s[:reached]) if reached else None,
-        "samples_to_target": reached * last["samples"] if reached else None,
+        "samples_to_target": sum(e["samples"] for e in epochs[:reached]) if reached else None,
         "load_average_1min": state["load_average_1min"],
         "other_cpu_share": state["other_cpu_share"],
         "involuntary_context_switches": state["involuntary_context_switches"],

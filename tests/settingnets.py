@@ -183,6 +183,60 @@ def eager_while_called() -> Any:
     return model
 
 
+# What Keras is asked for and does not do
+
+
+def digits(kind: Any = keras.Sequential) -> Any:
+    """A classifier of digits."""
+    return kind([keras.Input((28, 28, 1)), layers.Flatten(), layers.Dense(10)])
+
+
+def limited() -> Any:
+    keras.config.set_max_epochs(1)
+    keras.config.set_max_steps_per_epoch(1)
+    return digits()
+
+
+class Stopping(keras.Sequential):  # type: ignore[misc]
+    def train_step(self, data: Any) -> Any:
+        self.stop_training = True
+        return super().train_step(data)
+
+
+class Shorter(keras.Sequential):  # type: ignore[misc]
+    def fit(self, *arguments: Any, **named: Any) -> Any:
+        return super().fit(*arguments, **{**named, "steps_per_epoch": 1})
+
+
+class Silent(keras.Sequential):  # type: ignore[misc]
+    def fit(self, *arguments: Any, **named: Any) -> Any:
+        return super().fit(*arguments, **{**named, "epochs": 1})
+
+
+class Stingy(keras.Sequential):  # type: ignore[misc]
+    def evaluate(self, x: Any = None, y: Any = None, **named: Any) -> Any:
+        return super().evaluate(x, y, **{**named, "steps": 1})
+
+    def predict(self, images: Any, **named: Any) -> Any:
+        return super().predict(images[:1], **named)
+
+
+def stopping() -> Any:
+    return digits(Stopping)
+
+
+def shorter() -> Any:
+    return digits(Shorter)
+
+
+def silent() -> Any:
+    return digits(Silent)
+
+
+def stingy() -> Any:
+    return digits(Stingy)
+
+
 def jax() -> Any:
     _jax().config.update("jax_default_matmul_precision", "bfloat16")
     _jax().config.update("jax_debug_nans", True)

@@ -326,6 +326,7 @@ def test_the_defaults_are_those_that_the_help_names() -> None:
         "replicas": None,
         "cluster": None,
         "wait": False,
+        "named": frozenset(),
         "allow_concurrent": False,
     }
     for option in OPTIONS:

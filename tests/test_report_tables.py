@@ -414,6 +414,8 @@ def test_a_described_models_bytes_are_estimated(tmp_path: Path) -> None:
     row = found(roofline(points(known), {"lenet5": 30}), model="lenet5")
     assert row["intensity"] == 1000 / (4 * (30 + 640 / 32))
     assert bytes_per_sample(30, 640, 32, "mixed_float16") == 100
+    assert bytes_per_sample(30, 640, 32, "float32+mixed_bfloat16") == 200
+    assert bytes_per_sample(30, 640, 32, "float64") == 400
 
 
 def test_the_ceilings_meet_at_the_ridge() -> None:

@@ -102,9 +102,9 @@ class KerasBackend:
         outputs = getattr(model, "outputs", None)
         if not outputs:  # a subclassed model tells only when it is called
             outputs = model(keras.Input(self.sample_shape(model)))
-        return [tuple(output.shape) for output in self._flat(outputs)]
+        return [tuple(output.shape) for output in self.leaves(outputs)]
 
-    def _flat(self, structure: Any) -> list[Any]:
+    def leaves(self, structure: Any) -> list[Any]:
         """Return the leaves of a nested structure; Keras 2 has no `tree`."""
         return list(keras.tree.flatten(structure))
 

@@ -124,7 +124,11 @@ def limits_lifted() -> Iterator[None]:
 
 def layer_precisions(model: Any) -> list[str]:
     """Return what each layer with weights computes in; where none has weights, each layer."""
-    layers = list(model._flatten_layers())
+    layers = [
+        layer
+        for layer in model._flatten_layers()
+        if not isinstance(layer, keras.metrics.Metric)  # a layer too, on Keras 2
+    ]
     kinds = [kind for layer in layers for kind in _kinds(layer)]
     if kinds:
         return kinds

@@ -252,7 +252,7 @@ class TensorFlow(KerasBackend):
         with self._scope():
             return tf.nest.map_structure(tf.identity, structure)
 
-    def _flat(self, structure: Any) -> list[Any]:
+    def leaves(self, structure: Any) -> list[Any]:
         return list(tf.nest.flatten(structure))
 
 
@@ -304,10 +304,10 @@ _READERS: Mapping[str, Callable[[], object]] = {
     "graph_options": _graph_options,
     "op_determinism": lambda: _private("framework.config").is_op_determinism_enabled(),
     "tensor_float_32": tf.config.experimental.tensor_float_32_execution_enabled,
-    "soft_device_placement": tf.config.get_soft_device_placement,
-    "synchronous_execution": tf.config.experimental.get_synchronous_execution,
-    "device_policy": tf.config.experimental.get_device_policy,
-    "log_device_placement": tf.debugging.get_log_device_placement,
+    "soft_device_placement": lambda: tf.config.get_soft_device_placement(),
+    "synchronous_execution": lambda: tf.config.experimental.get_synchronous_execution(),
+    "device_policy": lambda: tf.config.experimental.get_device_policy(),
+    "log_device_placement": lambda: tf.debugging.get_log_device_placement(),
     "op_callbacks": lambda: len(_private("eager.context").context().op_callbacks),
     "profiler": lambda: _private("profiler.profiler_v2")._profiler is not None,
     "auto_dtype_conversion": lambda: _private("framework.ops").is_auto_dtype_conversion_enabled(),

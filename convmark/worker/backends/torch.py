@@ -250,8 +250,8 @@ def _autocast() -> str:
 
 _READERS: Mapping[str, Callable[[], object]] = {
     "default_dtype": torch.get_default_dtype,
-    "default_device": torch.get_default_device,
-    "deterministic": torch.get_deterministic_debug_mode,
+    "default_device": lambda: torch.get_default_device(),
+    "deterministic": lambda: torch.get_deterministic_debug_mode(),
     "matmul_tf32": _tf32,
     "mkldnn": lambda: torch.backends.mkldnn.enabled,
     "mkldnn_matmul": lambda: torch.backends.mkldnn.matmul.fp32_precision,
@@ -263,7 +263,7 @@ _READERS: Mapping[str, Callable[[], object]] = {
     "anomaly": torch.is_anomaly_enabled,
     "autocast": _autocast,
     "grad": torch.is_grad_enabled,
-    "inference_mode": torch.is_inference_mode_enabled,
+    "inference_mode": lambda: torch.is_inference_mode_enabled(),
     "profiler": lambda: torch.autograd.profiler._is_profiler_enabled,
     "dynamo": lambda: "torch._dynamo" not in sys.modules or not torch._dynamo.config.disable,
     "function_mode": lambda: len(torch.overrides._get_current_function_mode_stack()),
