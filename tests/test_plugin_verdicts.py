@@ -18,6 +18,7 @@ from convmark.judging.verdicts_file import read_verdicts
 # modules that are patched must be loaded here: an in-process session drops those that it loads
 from convmark.lockstep import anchor, confirmation
 from convmark.lockstep.engine import Comparison, Side
+from convmark.lockstep.tree import ForeignCode
 from convmark.store import read_run
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -173,6 +174,30 @@ def test_a_flagged_case_gets_the_live_comparisons_verdict(
         result.stdout.fnmatch_lines(["*the machine moved, the code did not*"])
 
 
+def test_a_case_that_runs_another_tree_s_code_is_told_why_it_has_no_live_verdict(
+    run: Run, worker: Worker, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history(run)
+    new_commit(pytester)
+    worker.factor = 1.5
+    calls = live(monkeypatch, "unchanged", 0.0)
+    judged = confirmation.compare
+
+    def compare(old: Side, *arguments: object, **settings: object) -> Comparison:
+        found = judged(old, *arguments, **settings)  # type: ignore[arg-type]
+        if old.case.name == LENET5:
+            raise ForeignCode("commit 0123: /home/a/net.json is not of the commit")
+        return found
+
+    monkeypatch.setattr(confirmation, "compare", compare)
+    result = run("--benchmark-compare")
+    assert len(calls) == 2
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [f"{LENET5}: step_time regressed (unconfirmed)*", "*/home/a/net.json is not of the commit*"]
+    )
+
+
 def test_confirm_none_compares_nothing_live_and_confirm_all_everything(
     run: Run, worker: Worker, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,8 +304,9 @@ def live(
         def __init__(self, *arguments: object) -> None:
             """Nothing is started."""
 
-        def __enter__(self) -> tuple[None, None]:
-            return None, None
+        def __enter__(self) -> tuple[anchor.Beside, anchor.Beside]:
+            nothing = anchor.Beside(None, None)  # type: ignore[arg-type]
+            return nothing, nothing
 
         def __exit__(self, *error: object) -> None:
             """Nothing to end."""

@@ -18,6 +18,7 @@ from convmark.judging.confirm import error_rate_per_case
 from convmark.judging.judgement import BUDGET_SPENT, SAME_COMMIT, Confirmation
 from convmark.lockstep.anchor import MakeInterpreter, Origin, beside, origin_of
 from convmark.lockstep.engine import Plan, Progress, Side, compare
+from convmark.lockstep.tree import ForeignCode
 
 __all__ = ["DIRTY_TREE", "NO_COMMIT", "Limits", "Watch", "confirm"]
 
@@ -124,13 +125,18 @@ def _beside_today(
     try:
         with beside(origin, anchor, make) as (old, new):
             for case, card in zip(cases, cards, strict=True):
-                comparison = compare(
-                    Side(old.interpreter, case, card, old.tree),
-                    Side(new.interpreter, case, card, new.tree),
-                    plan,
-                    watch=functools.partial(watch, case),
-                    clock=clock,
-                )
+                try:
+                    comparison = compare(
+                        Side(old.interpreter, case, card, old.tree),
+                        Side(new.interpreter, case, card, new.tree),
+                        plan,
+                        watch=functools.partial(watch, case),
+                        clock=clock,
+                    )
+                except ForeignCode as error:  # another case may still run its own code
+                    refused = Confirmation(decision=None, anchor=anchor, reason=str(error))
+                    found[case.name] = refused
+                    continue
                 clocks = comparison.clocks
                 why = comparison.reason or comparison.left_out_text
                 found[case.name] = Confirmation(
