@@ -16,8 +16,8 @@ from convmark.errors import ConvmarkError
 from convmark.judging.confirm import Clocks, Decision
 from convmark.judging.judgement import Confirmation
 from convmark.lockstep import confirmation
-from convmark.lockstep.anchor import Origin
-from convmark.lockstep.confirmation import AnchorCode, Limits, confirm, same_as_today
+from convmark.lockstep.anchor import AnchorCode, Beside, Origin
+from convmark.lockstep.confirmation import Limits, confirm, same_as_today
 from convmark.lockstep.engine import Comparison, Side
 
 CASE = Case(model="nets:small", task="train")
@@ -59,17 +59,21 @@ def confirmed(anchor: AnchorCode, origin: Origin | None, **settings: Any) -> Con
     return found[CASE.name]
 
 
+BOTH = (Beside("old", None), Beside("new", None))  # type: ignore[arg-type] # nothing is started
+
+
 def test_the_kept_files_of_a_run_are_run_beside_today_without_any_repository(
-    compared: list[Side],
+    compared: list[Side], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[tuple[object, AnchorCode]] = []
 
     @contextlib.contextmanager
-    def open_kept(origin: Origin | None, anchor: AnchorCode, make: Any) -> Iterator[Any]:
+    def beside_kept(origin: Origin | None, anchor: AnchorCode, make: Any) -> Iterator[Any]:
         opened.append((origin, anchor))
-        yield "old", "new"
+        yield BOTH
 
-    found = confirmed(KEPT, None, open_kept=open_kept)
+    monkeypatch.setattr(confirmation, "beside_kept", beside_kept)
+    found = confirmed(KEPT, None)
     assert opened == [(None, KEPT)]
     assert [side.interpreter for side in compared] == ["old"]
     assert (found.anchor, found.reason) == ("the kept code c1c1c1c1c1c1", "")
@@ -84,7 +88,7 @@ def test_a_commit_is_run_from_its_repository(
     @contextlib.contextmanager
     def beside(origin: Origin, commit: str, make: Any) -> Iterator[Any]:
         opened.append((origin, commit))
-        yield "old", "new"
+        yield BOTH
 
     monkeypatch.setattr(confirmation, "beside", beside)
     found = confirmed(OF_COMMIT, HERE)
@@ -94,7 +98,9 @@ def test_a_commit_is_run_from_its_repository(
 
 def test_what_cannot_be_run_beside_is_a_reason_and_no_comparison(compared: list[Side]) -> None:
     assert confirmed(OF_COMMIT, None).reason == "the model is in no git repository"
-    assert confirmed(KEPT, HERE).reason == "the kept code c1c1c1c1c1c1 is in no commit"
+    assert confirmed(KEPT, HERE).reason == (
+        "0001.code.json: does not have the code c1c1c1c1c1c1c1c1c1c1"
+    )
     assert confirmed(OF_COMMIT, HERE, is_same=lambda *case: "same code").reason == "same code"
     assert compared == []
 

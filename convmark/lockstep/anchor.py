@@ -16,10 +16,19 @@ from typing import NamedTuple
 from convmark.case import Case
 from convmark.errors import ConvmarkError
 from convmark.launch import Interpreter, zoo_folder
-from convmark.lockstep.tree import Tree, is_installed, tree_as_it_is, tree_at_commit
+from convmark.lockstep.tree import (
+    OwnCode,
+    Tree,
+    is_installed,
+    tree_as_it_is,
+    tree_at_commit,
+)
 from convmark.lockstep.worktree import repository_of, resolve, standing_in
 
-__all__ = ["Beside", "Origin", "beside", "origin_of", "resolve_anchor"]
+__all__ = ["AnchorCode", "Beside", "Origin", "beside", "origin_of", "resolve_anchor"]
+
+SHOWN = 12
+"""Characters of a commit or hash that are shown."""
 
 MakeInterpreter = Callable[..., Interpreter]
 
@@ -43,11 +52,33 @@ class Origin:
             raise ConvmarkError(f"{tree.name} has no folder {self.folder}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorCode:
+    """Code that can be run once more: of a commit, or the kept files of a run."""
+
+    commit: str = ""
+    """In full; empty where the files that were kept are the code."""
+    code: str = ""
+    """Hash of the code; empty where it is not known."""
+    manifest: Path | None = None
+    """What lists the files of that hash, beside the run that they were kept of."""
+
+    def __post_init__(self) -> None:
+        if not self.commit and (not self.code or self.manifest is None):
+            raise ConvmarkError("an anchor's code must be a commit, or a hash with its manifest")
+
+    @property
+    def label(self) -> str:
+        """The code as a note names it."""
+        return self.commit[:SHOWN] or f"the kept code {self.code[:SHOWN]}"
+
+
 class Beside(NamedTuple):
     """One code, ready to run."""
 
     interpreter: Interpreter
-    tree: Tree
+    tree: OwnCode | None
+    """What it may run; None where nothing tells its files from others."""
 
 
 def origin_of(case: Case, sources: Mapping[str, Sequence[str] | None]) -> Origin | None:

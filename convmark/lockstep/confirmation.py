@@ -20,43 +20,27 @@ from convmark.gpu.devices import Card, Gpu
 from convmark.gpu.visible import card_of
 from convmark.judging.confirm import error_rate_per_case
 from convmark.judging.judgement import BUDGET_SPENT, SAME_CODE, SAME_COMMIT, Confirmation
-from convmark.launch import Interpreter
-from convmark.lockstep.anchor import MakeInterpreter, Origin, beside, origin_of
+from convmark.lockstep.anchor import (
+    AnchorCode,
+    Beside,
+    MakeInterpreter,
+    Origin,
+    beside,
+    origin_of,
+)
 from convmark.lockstep.engine import Plan, Progress, Side, compare
+from convmark.lockstep.kept import beside_kept
 from convmark.lockstep.tree import ForeignCode
 from convmark.record import Record
 
-__all__ = ["NO_REPOSITORY", "AnchorCode", "Limits", "Watch", "confirm", "same_as_today"]
+__all__ = ["NO_REPOSITORY", "Limits", "Watch", "confirm", "same_as_today"]
 
 NO_REPOSITORY = "the model is in no git repository"
-SHOWN = 12
-"""Characters of a commit or hash that are shown."""
 
 Watch = Callable[[Case, Progress], None]
 """Is told the case and how far it is, after each of its sessions."""
 
 Sources = Mapping[str, Sequence[str] | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnchorCode:
-    """Code that can be run once more: of a commit, or the kept files of a run."""
-
-    commit: str = ""
-    """In full; empty where the files that were kept are the code."""
-    code: str = ""
-    """Hash of the code; empty where it is not known."""
-    manifest: Path | None = None
-    """What lists the files of that hash, beside the run that they were kept of."""
-
-    def __post_init__(self) -> None:
-        if not self.commit and (not self.code or self.manifest is None):
-            raise ConvmarkError("an anchor's code must be a commit, or a hash with its manifest")
-
-    @property
-    def label(self) -> str:
-        """The code as a note names it."""
-        return self.commit[:SHOWN] or f"the kept code {self.code[:SHOWN]}"
 
 
 AnchorOf = Callable[[Case, Origin | None], AnchorCode]
@@ -65,9 +49,7 @@ AnchorOf = Callable[[Case, Origin | None], AnchorCode]
 SameCode = Callable[[Case, Origin | None, AnchorCode], str]
 """Says in a word why a case runs the anchor's code today; empty where it does not."""
 
-Opened = contextlib.AbstractContextManager[tuple[Interpreter, Interpreter]]
-OpenKept = Callable[[Origin | None, AnchorCode, MakeInterpreter], Opened]
-"""Gives two interpreters, that of an anchor's kept files and that of today's code."""
+Opened = contextlib.AbstractContextManager[tuple[Beside, Beside]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,15 +74,12 @@ def confirm(
     watch: Watch = lambda case, progress: None,
     *,
     is_same: SameCode,
-    open_kept: OpenKept | None = None,
 ) -> dict[str, Confirmation]:
     """Return what a live comparison says of each case, by the case's name.
 
     Args:
         anchor_of: the code to compare each case with.
         is_same: tells the cases that need no comparison.
-        open_kept: opens the two sides of an anchor whose files were kept; without it such an
-            anchor is told as not to be run.
         sources: for models named package.module:builder their module and its file.
         make: makes an interpreter (see `anchor.beside`).
         clock: seconds, against which the budget is held.
@@ -115,7 +94,7 @@ def confirm(
             if same := is_same(case, origin, anchor):
                 found[case.name] = Confirmation(decision=None, anchor=anchor.label, reason=same)
                 continue
-            _sides(origin, anchor, open_kept)
+            _sides(origin, anchor)
         except ConvmarkError as error:
             found[case.name] = Confirmation(decision=None, reason=str(error))
             continue
@@ -131,7 +110,7 @@ def confirm(
         members = [case for case, _, _ in group]
         maker = functools.partial(make, backend=backend)
         cards = [card_of(case.device, limits.gpus, os.environ) for case in members]
-        sides = functools.partial(_sides(origin, anchor, open_kept), maker)
+        sides = functools.partial(_sides(origin, anchor), maker)
         found |= _beside_today(members, cards, sides, anchor.label, plan, clock, watch)
     return found
 
@@ -173,18 +152,14 @@ def same_as_today(
     return SAME_COMMIT if today.sha == anchor.commit and today.dirty is False else ""
 
 
-def _sides(
-    origin: Origin | None, anchor: AnchorCode, open_kept: OpenKept | None
-) -> Callable[[MakeInterpreter], Opened]:
+def _sides(origin: Origin | None, anchor: AnchorCode) -> Callable[[MakeInterpreter], Opened]:
     """Return what opens the anchor's code and today's.
 
     Raises:
         ConvmarkError: the anchor's code is not to be had here.
     """
-    if not anchor.commit and open_kept is not None:
-        return functools.partial(open_kept, origin, anchor)
     if not anchor.commit:
-        raise ConvmarkError(f"{anchor.label} is in no commit")
+        return functools.partial(beside_kept, origin, anchor)
     if origin is None:
         raise ConvmarkError(NO_REPOSITORY)
     return functools.partial(beside, origin, anchor.commit)

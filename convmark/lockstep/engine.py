@@ -25,7 +25,7 @@ from convmark.judging.confirm import Clock, Session
 from convmark.judging.judgement import NOT_JUDGED
 from convmark.launch import Interpreter, LiveWorker
 from convmark.lockstep.tally import CONTROL, NEW, OLD, VOID, Comparison, Plan, Progress, Tally
-from convmark.lockstep.tree import Tree
+from convmark.lockstep.tree import OwnCode
 from convmark.statistics import trimmed_mean
 
 __all__ = [
@@ -67,7 +67,7 @@ class Side:
     """The same for all sides, but where a setting is what differs."""
     card: Card | None = None
     """What its worker runs on; None on the CPU, and where it is not known."""
-    tree: Tree | None = None
+    tree: OwnCode | None = None
     """Whose code alone it may run; None where all sides run the same files."""
 
 
@@ -188,7 +188,7 @@ def _round(
 
 
 @contextlib.contextmanager
-def _naming(side: str, tree: Tree | None) -> Iterator[None]:
+def _naming(side: str, tree: OwnCode | None) -> Iterator[None]:
     try:
         yield
     except WorkerError as error:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import convmark
 from convmark.errors import ConvmarkError
@@ -31,7 +31,7 @@ from convmark.lockstep.worktree import (
     working_trees,
 )
 
-__all__ = ["ForeignCode", "Tree", "is_installed", "tree_as_it_is", "tree_at_commit"]
+__all__ = ["ForeignCode", "OwnCode", "Tree", "is_installed", "tree_as_it_is", "tree_at_commit"]
 
 _HARNESS = Path(convmark.__file__).resolve().parent
 _INSTALLED = ("site-packages", "dist-packages")
@@ -43,6 +43,16 @@ _NO_PROJECTS = re.compile(r"\..*|vendor.*|third.?party|extern.*|node_modules|tes
 _MODULE = re.compile(r"No module named '([\w.]+)'|cannot import name '(\w+)' from '([\w.]+)'")
 _WORD = re.compile(r"""[^\s'"`,;=()\[\]<>]+""")
 MOST_NAMED = 3
+
+
+class OwnCode(Protocol):
+    """The code that a side may run, and no other."""
+
+    def check(self, event: Mapping[str, Any]) -> None:
+        """Hold a worker's event `code` against it; raise `ForeignCode` where it ran another."""
+
+    def explained(self, message: str) -> str:
+        """Return why the side failed, with what its code lacks."""
 
 
 class ForeignCode(ConvmarkError):

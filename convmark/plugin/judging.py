@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from convmark.judging.history import History
     from convmark.judging.judgement import Confirmation
     from convmark.judging.review import Review
-    from convmark.lockstep.anchor import Origin
-    from convmark.lockstep.confirmation import AnchorCode
+    from convmark.lockstep.anchor import AnchorCode, Origin
     from convmark.lockstep.engine import Progress
     from convmark.plugin.campaign import Campaign
 
@@ -226,7 +225,8 @@ def _anchor_of(
     Raises:
         ConvmarkError: there is none; the message says why, and what helps.
     """
-    from convmark.lockstep.confirmation import NO_REPOSITORY, AnchorCode
+    from convmark.lockstep.anchor import AnchorCode
+    from convmark.lockstep.confirmation import NO_REPOSITORY
 
     if baseline.is_commit:
         if origin is None:
