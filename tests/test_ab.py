@@ -21,7 +21,7 @@ from convmark.cli import main
 from convmark.commands import bisect as bisect_command
 from convmark.environment import read_machine
 from convmark.environments.cache import Cache, Made
-from convmark.errors import OptionError
+from convmark.errors import OptionError, WorkerError
 from convmark.gpu.devices import Card, Gpu
 from convmark.lockstep import sides
 from convmark.lockstep.anchor import Origin
@@ -158,6 +158,23 @@ def test_settings_are_a_side(folder: Path) -> None:
     assert (slower["b"], slower["verdict"]) == (". jit=on", "regressed")
     assert (faster["b"], faster["verdict"]) == (". MY_FLAG=1", "improved")
     assert (slower["ab"], faster["ab"]) == ("0001", "0002")
+
+
+def test_a_side_that_cannot_be_run_is_no_success(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def live(self: Interpreter, request: Mapping[str, Any]) -> Iterator[Worker]:
+        if request["case"]["task"] == "infer":
+            raise WorkerError("No module named 'gen'")
+        yield Worker(0.010, self.seed)
+
+    monkeypatch.setattr(Interpreter, "live", live)
+    assert main(["ab", "--models", "lenet5", "--tasks", "infer,train", "--batch-sizes", "8"]) == 2
+    rows = {row["task"]: row for row in verdicts(folder)}
+    assert rows["train"]["verdict"] == "unchanged"
+    assert rows["infer"]["note"].endswith("code cannot be run: No module named 'gen'")
+    assert capsys.readouterr().err.splitlines()[-1].endswith(rows["infer"]["note"])
 
 
 def test_the_error_rate_is_shared_by_all_cases_and_each_has_its_verdict(folder: Path) -> None:

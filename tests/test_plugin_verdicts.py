@@ -23,6 +23,7 @@ from convmark.judging.verdicts_file import read_verdicts
 # modules that are patched must be loaded here: an in-process session drops those that it loads
 from convmark.lockstep import anchor, confirmation
 from convmark.lockstep.engine import Comparison, Progress, Side
+from convmark.lockstep.tree import ForeignCode
 from convmark.plugin import judging
 from convmark.result import Result
 from convmark.store import read_run
@@ -268,6 +269,30 @@ def test_a_flagged_case_gets_the_live_comparisons_verdict(
     assert found(pytester, LENET5) == ("inconclusive" if taken_back else verdict)
     if taken_back:
         result.stdout.fnmatch_lines(["*no change beside it, yet slower by *"])
+
+
+def test_a_case_that_runs_another_tree_s_code_is_told_why_it_has_no_live_verdict(
+    run: Run, worker: Worker, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history(run)
+    new_commit(pytester)
+    worker.factor = 1.5
+    calls = live(monkeypatch, "unchanged", 0.0)
+    judged = confirmation.compare
+
+    def compare(old: Side, *arguments: object, **settings: object) -> Comparison:
+        found = judged(old, *arguments, **settings)  # type: ignore[arg-type]
+        if old.case.name == LENET5:
+            raise ForeignCode("commit 0123: /home/a/net.json is not of the commit")
+        return found
+
+    monkeypatch.setattr(confirmation, "compare", compare)
+    result = run("--benchmark-compare")
+    assert len(calls) == 2
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [f"{LENET5}: step_time regressed (unconfirmed)*", "*/home/a/net.json is not of the commit*"]
+    )
 
 
 def test_confirm_none_compares_nothing_live_and_confirm_all_everything(

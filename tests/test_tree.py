@@ -194,9 +194,11 @@ def test_today_s_code_may_not_come_from_another_tree(tree: Tree, made: Path) -> 
 def test_an_installed_copy_of_what_the_repository_has_is_refused(
     tree: Tree, made: Path, tmp_path: Path
 ) -> None:
-    copy = tmp_path / "lib" / "site-packages" / "shop" / "nets.py"
+    environments = (tmp_path, made / ".venv")
+    copies = [folder / "lib" / "site-packages" / "shop" / "nets.py" for folder in environments]
     for side in (tree, tree_as_it_is(made)):
-        assert f"{copy} is an installed copy of src/shop" in refused(side, code(copy))
+        for copy in copies:
+            assert f"{copy} is an installed copy of src/shop" in refused(side, code(copy))
         message = refused(side, {"files": [], "packages": {"shop-nets": "1.0"}})
         assert "shop-nets 1.0 is an installed copy" in message
         assert "(pyproject.toml)" in message

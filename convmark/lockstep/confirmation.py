@@ -30,6 +30,7 @@ from convmark.lockstep.anchor import (
 )
 from convmark.lockstep.engine import Plan, Progress, Side, compare
 from convmark.lockstep.kept import beside_kept
+from convmark.lockstep.tree import ForeignCode
 from convmark.record import Record
 
 __all__ = ["NO_REPOSITORY", "Limits", "Watch", "confirm", "same_as_today"]
@@ -177,13 +178,18 @@ def _beside_today(
     try:
         with sides() as (old, new):
             for case, card in zip(cases, cards, strict=True):
-                comparison = compare(
-                    Side(old.interpreter, case, card, old.tree),
-                    Side(new.interpreter, case, card, new.tree),
-                    plan,
-                    watch=functools.partial(watch, case),
-                    clock=clock,
-                )
+                try:
+                    comparison = compare(
+                        Side(old.interpreter, case, card, old.tree),
+                        Side(new.interpreter, case, card, new.tree),
+                        plan,
+                        watch=functools.partial(watch, case),
+                        clock=clock,
+                    )
+                except ForeignCode as error:  # another case may still run its own code
+                    refused = Confirmation(decision=None, anchor=label, reason=str(error))
+                    found[case.name] = refused
+                    continue
                 clocks = comparison.clocks
                 why = comparison.reason or comparison.left_out_text
                 found[case.name] = Confirmation(

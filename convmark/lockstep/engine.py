@@ -30,6 +30,7 @@ from convmark.statistics import trimmed_mean
 
 __all__ = [
     "CONTROL",
+    "COULD_NOT_RUN",
     "NEW",
     "VOID",
     "Comparison",
@@ -52,6 +53,9 @@ MOST_LEFT_OUT = 3
 """So many sessions on a slowed or shared card end a comparison: it would not get better soon."""
 
 ZERO_CPU_S = 1e-9
+
+COULD_NOT_RUN = "code cannot be run"
+"""Stands in the reason of a comparison that a failing side has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +193,7 @@ def _naming(side: str, tree: OwnCode | None) -> Iterator[None]:
         yield
     except WorkerError as error:
         why = tree.explained(str(error)) if tree is not None else str(error)
-        raise WorkerError(f"the {side} code cannot be run: {why}") from None
+        raise WorkerError(f"the {side} {COULD_NOT_RUN}: {why}") from None
 
 
 def _log_ratio(turns: Sequence[Mapping[str, Any]], side: str, clock: str) -> Session:

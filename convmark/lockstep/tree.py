@@ -8,6 +8,7 @@ folders would be another side's code, so it ends the comparison with the file's 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -138,7 +139,7 @@ class Tree:
             if not path.is_relative_to(_HARNESS) and (reason := self._foreign(path)):
                 raise ForeignCode(f"{self.name}: {reason}")
         for distribution, version in (event.get("packages") or {}).items():
-            project = self._project(distribution)
+            project = _projects(self.root).get(_normal(distribution))
             if project is not None:
                 raise ForeignCode(
                     f"{self.name}: {distribution} {version} is an installed copy, while the "
@@ -156,15 +157,15 @@ class Tree:
 
     def _foreign(self, path: Path) -> str:
         """Return why a file is not of this tree, empty where it is, or is not the repository's."""
-        if path.is_relative_to(self.root) and self._place(path) in (None, self.root):
-            if self.commit and pointer(path):
-                return f"{path.relative_to(self.root)} {self._no_content}"
-            return ""
         installed = _in_installation(path)
         if installed is not None:
             copy = self._copy_of(installed)
             return copy and f"{path} is an installed copy of {copy}; pip install -e takes its place"
         place = self._place(path)
+        if path.is_relative_to(self.root) and place in (None, self.root):
+            if self.commit and pointer(path):
+                return f"{path.relative_to(self.root)} {self._no_content}"
+            return ""
         if place is None:
             other = any(part.startswith(PREFIX) for part in path.parts)
             return f"{path} is of the other side's files; name files by relative paths" * other
@@ -198,18 +199,6 @@ class Tree:
             if own.with_suffix(".py").is_file() or own.is_dir():
                 return str(own.relative_to(self.root))
         return ""
-
-    def _project(self, distribution: str) -> Path | None:
-        """Return the file of the tree that describes a distribution; None where none does."""
-        wanted = _normal(distribution)
-        for folder in _folders(self.root, depth=2):
-            for name in ("pyproject.toml", "setup.cfg", "setup.py"):
-                path = folder / name
-                if path.is_file():
-                    text = path.read_text(encoding="utf-8", errors="replace")
-                    if any(_normal(found) == wanted for found in _PROJECT_NAME.findall(text)):
-                        return path.relative_to(self.root)
-        return None
 
     # -- what a commit lacks -----------------------------------------------------------------------
 
@@ -264,6 +253,19 @@ def _in_installation(path: Path) -> Path | None:
     """Return a path relative to the folder of installed packages that holds it; None outside."""
     places = [index for index, part in enumerate(path.parts) if part in _INSTALLED]
     return Path(*path.parts[places[-1] + 1 :]) if places else None
+
+
+@functools.lru_cache(maxsize=8)
+def _projects(root: Path) -> dict[str, Path]:
+    """Return the distributions that a tree's files describe, by name, each with its file there."""
+    found: dict[str, Path] = {}
+    for folder in _folders(root, depth=2):
+        for name in ("pyproject.toml", "setup.cfg", "setup.py"):
+            with contextlib.suppress(OSError):
+                text = (folder / name).read_text(encoding="utf-8", errors="replace")
+                for project in _PROJECT_NAME.findall(text):
+                    found.setdefault(_normal(project), (folder / name).relative_to(root))
+    return found
 
 
 def _import_roots_of(root: Path, package: str) -> Iterator[Path]:

@@ -32,7 +32,7 @@ def move_imports(moved: Mapping[str, str]) -> None:
     if not moved:
         return
     finder = _Mover(moved)
-    sys.path[:] = dict.fromkeys(map(finder.moved, sys.path))
+    sys.path[:] = finder.moved_path(sys.path)
     for name, module in list(sys.modules.items()):
         if any(finder.moved(path) != path for path in _paths(module)):
             del sys.modules[name]
@@ -59,6 +59,18 @@ class _Mover:
         installed = [*named, *site.getsitepackages(), site.getusersitepackages()]
         stays = [own, *moved.values(), *installed]
         self._stays = [os.path.realpath(folder) for folder in stays if folder]
+        self._lost: list[str] = []
+        """Of `sys.path`: nothing takes their place, but what they hold may be links elsewhere."""
+
+    def moved_path(self, path: Sequence[str]) -> list[str]:
+        """Return the folders to search in, each once."""
+        found = {folder: self.moved(folder) for folder in path}
+        self._lost = [
+            folder
+            for folder, instead in found.items()
+            if folder != instead and not os.path.exists(instead)
+        ]
+        return list(dict.fromkeys(found[folder] for folder in path if folder not in self._lost))
 
     def moved(self, path: str) -> str:
         """Return what takes the place of a path; itself where nothing does."""
@@ -83,6 +95,9 @@ class _Mover:
             spec = find(name, path, target) if find is not None and finder is not self else None
             if spec is not None:
                 return self._changed(spec)
+        if path is None and self._lost:
+            spec = importlib.machinery.PathFinder.find_spec(name, self._lost)
+            return None if spec is None else self._changed(spec)
         return None
 
     def _changed(self, spec: importlib.machinery.ModuleSpec) -> importlib.machinery.ModuleSpec:
@@ -92,18 +107,18 @@ class _Mover:
         if file == spec.origin and (folders is None or inside == list(folders)):
             return spec
         found: importlib.machinery.ModuleSpec | None = None
+        there = [folder for folder in inside or () if os.path.isdir(folder)]
         if file is None or not spec.has_location:  # a namespace: folders and no file
-            there = [folder for folder in inside or () if os.path.isdir(folder)]
-            if there:
-                found = importlib.machinery.ModuleSpec(spec.name, None, is_package=True)
-                found.submodule_search_locations = there
+            found = importlib.machinery.ModuleSpec(spec.name, None, is_package=True)
+            found.submodule_search_locations = there or list(folders or ())
         elif os.path.isfile(file):
+            around = None if folders is None else there or [os.path.dirname(file)]
             found = importlib.util.spec_from_file_location(
-                spec.name, file, submodule_search_locations=inside
+                spec.name, file, submodule_search_locations=around
             )
         else:  # a module there may be a package here
-            around = os.path.dirname(file if folders is None else os.path.dirname(file))
-            found = importlib.machinery.PathFinder.find_spec(spec.name, [around])
+            holds = os.path.dirname(file if folders is None else os.path.dirname(file))
+            found = importlib.machinery.PathFinder.find_spec(spec.name, [holds])
         if found is None:
             raise ModuleNotFoundError(f"No module named {spec.name!r}", name=spec.name)
         return found
