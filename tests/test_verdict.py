@@ -321,6 +321,15 @@ def test_the_same_code_is_unchanged_at_no_cost_unless_something_unseen_has_chang
     assert step.note.startswith(note)
 
 
+def test_no_figure_of_the_same_code_fails_a_run() -> None:
+    def memory(name: str, peak: float, code: str) -> list[Record]:
+        return [process(run=name, code=code, peak_device_memory_bytes=int(peak * MIB))]
+
+    for code, verdict in (("c1", "inconclusive"), ("c2", "regressed")):
+        found = judged(memory("0011", 300, code), memory("0010", 36, "c1"))["peak_device_memory"]
+        assert (found.verdict, found.fails) == (verdict, code == "c2")
+
+
 def test_one_process_of_other_code_is_not_the_same_code() -> None:
     now = [
         *run_of("0011", 0.3, code="c1"),

@@ -11,6 +11,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
+from convmark.judging.confirm import CHANGED
 from convmark.judging.judgement import SAME_CODE, SAME_COMMIT, Confirmation, Judgement
 from convmark.judging.learning import ACCURACY, without_hollow_improvements
 from convmark.judging.machine import machine_judgements
@@ -205,6 +206,8 @@ def _others(case: CaseReview, sizes: Mapping[str, int | None]) -> list[Judgement
         baseline = float(live) if live is not None else median(runs)
         groups = (case.rows, *against)
         verdict, allowed, note = plain_verdict(metric, baseline, value, groups)
+        if case.same_code and verdict in CHANGED:
+            verdict, note = "inconclusive", "same code: no change of it is to blame"
         found.append(
             _judgement(
                 case.rows[0],
