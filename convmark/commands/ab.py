@@ -29,6 +29,7 @@ from convmark.lockstep.sides import Make, SideSpec
 from convmark.option_values import AUTO
 from convmark.options import Options
 from convmark.report.sessions import comparison_table, interval_text
+from convmark.run import asked_axes
 from convmark.store import Store
 from convmark.suites import NETWORKS, cases, refuse_untimed
 
@@ -174,6 +175,7 @@ class Comparing:
             target=target,
             clock=time.monotonic,
             gpus=self.machine.gpus,
+            asked=asked_axes(self.options),
         )
         with Shown(sys.stderr) as shown:
             watch = functools.partial(self._watch, shown)

@@ -76,6 +76,8 @@ class Terms:
     seconds_left: Callable[[], float] = lambda: math.inf
     gpus: Sequence[Gpu] = ()
     """Those of this machine, whose state tells which sessions count."""
+    asked: Sequence[str] = ()
+    """Axes that the user has named for both sides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,20 +158,21 @@ def compare_cases(
         with _opened(pair, origin, make, terms.control) as (old, new, control):
             for case in members:
                 comparison = compare(
-                    _side(old, pair.a.spec, case, terms.gpus),
-                    _side(new, pair.b.spec, case, terms.gpus),
+                    _side(old, pair.a.spec, case, terms),
+                    _side(new, pair.b.spec, case, terms),
                     plan,
-                    control=_side(control, pair.a.spec, case, terms.gpus) if control else None,
+                    control=_side(control, pair.a.spec, case, terms) if control else None,
                     watch=_told(watch, case),
                     clock=terms.clock,
                 )
                 yield Outcome(case, origin, comparison)
 
 
-def _side(running: Running, spec: SideSpec, case: Case, gpus: Sequence[Gpu]) -> Side:
+def _side(running: Running, spec: SideSpec, case: Case, terms: Terms) -> Side:
     """Return the side of a case; its environment may show it another card than the other side's."""
-    card = card_of(case.device, gpus, {**os.environ, **spec.environ})
-    return Side(running[0], spec.case(case), card, running[1])
+    card = card_of(case.device, terms.gpus, {**os.environ, **spec.environ})
+    asked = tuple(dict.fromkeys([*terms.asked, *spec.settings]))
+    return Side(running[0], spec.case(case), card, running[1], asked)
 
 
 def _told(watch: Watch, case: Case) -> Callable[[Progress], None]:

@@ -69,6 +69,8 @@ class Side:
     """What its worker runs on; None on the CPU, and where it is not known."""
     tree: OwnCode | None = None
     """Whose code alone it may run; None where all sides run the same files."""
+    asked: Sequence[str] = ()
+    """Axes of the case that the user has named: a model that sets one otherwise is refused."""
 
 
 Watch = Callable[[Progress], None]
@@ -139,7 +141,7 @@ def _session(
         workers: dict[str, LiveWorker] = {}
         step_s = 0.0
         for name in order.sample(sorted(sides), len(sides)):
-            request = _request(sides[name].case, plan, with_sizes=name not in tally.sizes)
+            request = _request(sides[name], plan, with_sizes=name not in tally.sizes)
             tree = sides[name].tree
             with _naming(name, tree):
                 workers[name] = stack.enter_context(sides[name].interpreter.live(request))
@@ -166,10 +168,11 @@ def _session(
 _CLOCKS: tuple[Clock, ...] = ("wall", "cpu")
 
 
-def _request(case: Case, plan: Plan, *, with_sizes: bool) -> dict[str, Any]:
+def _request(side: Side, plan: Plan, *, with_sizes: bool) -> dict[str, Any]:
     return {
         "kind": "measure",
-        "case": case.as_fields(),
+        "case": side.case.as_fields(),
+        "asked": list(side.asked),
         "seed": plan.seed,
         "time_budget_s": plan.warm_up_s,
         "with_sizes": with_sizes,
