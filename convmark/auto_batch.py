@@ -250,5 +250,5 @@ def _rates(case: Case, records: Sequence[Record]) -> list[float]:
     return [
         row.throughput_samples_per_s
         for row in records
-        if row.case == case and row.measured and row.throughput_samples_per_s
+        if row.asked_case == case and row.measured and row.throughput_samples_per_s
     ]

@@ -28,6 +28,7 @@ TIMED_TASKS = ("train", "infer")
 """Their steps are timed, paired with the reference network and judged by it."""
 TASKS = (*TIMED_TASKS, "accuracy", "waterfall")
 PRECISIONS = ("float32", "tf32", "mixed_float16", "mixed_bfloat16")
+"""Those that can be asked for."""
 JIT_STATES = ("off", "on")
 ISOLATIONS = ("fork", "spawn", "none")
 BACKENDS = ("tensorflow", "jax", "torch")
@@ -36,7 +37,13 @@ CLUSTERS = re.compile(r"local|hosts([1-9][0-9]{0,8})")
 THREADS = re.compile(r"default|0{0,8}[1-9][0-9]{0,8}")
 """Python reads no number of thousands of digits, which a file may hold."""
 
-_CHOICES = {"task": TASKS, "precision": PRECISIONS, "jit": JIT_STATES, "backend": BACKENDS}
+_DTYPE = r"(?:u?int(?:4|8|16|32|64)|float(?:16|32|64)|bfloat16|float8[0-9a-z_]{0,12})"
+_KIND = rf"(?:tf32|(?:mixed_)?{_DTYPE}|{_DTYPE}_from_(?:mixed_)?{_DTYPE})"
+FOUND_PRECISION = re.compile(rf"{_KIND}(?:\+{_KIND}){{0,7}}")
+"""What layers are found to compute in: a precision as above, another dtype, or a mixture by its
+parts, such as `float32+mixed_bfloat16`."""
+
+_CHOICES = {"task": TASKS, "jit": JIT_STATES, "backend": BACKENDS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +58,8 @@ class Case:
     batch_size: int = 1
     """Samples per replica per step, as asked for; never the size that fitted."""
     precision: str = "float32"
-    """`float32` has TF32 off; `tf32` multiplies float32 in TF32; else a Keras dtype policy."""
+    """`float32` has TF32 off; `tf32` multiplies float32 in TF32; else a Keras dtype policy. A row
+    may have another that the model's own code has set: see `FOUND_PRECISION`."""
     jit: str = "off"
     """Whether the framework's optional compiler is asked for: `on` or `off`."""
     replicas: int = 1
@@ -70,6 +78,11 @@ class Case:
                 raise CaseError(
                     f"{self.model}: {field} must be one of {', '.join(choices)}, got {value!r}"
                 )
+        if not FOUND_PRECISION.fullmatch(self.precision):
+            raise CaseError(
+                f"{self.model}: precision must be one of {', '.join(PRECISIONS)}, "
+                f"got {self.precision!r}"
+            )
         if self.precision == "tf32" and self.device == "cpu":
             raise CaseError(f"{self.model}: precision tf32 is of GPUs alone, got the device 'cpu'")
         if self.task not in TIMED_TASKS and (self.backend != "tensorflow" or self.replicas != 1):

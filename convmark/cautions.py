@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from convmark.environment import GIB, Machine, State, plain_text
 from convmark.errors import ConvmarkError
 
-__all__ = ["Caution", "cautions", "speed_flags"]
+__all__ = ["Caution", "cautions", "changes_speed", "speed_flags"]
 
 LOAD_PER_CORE = 0.1
 LEAST_LOAD = 0.5
@@ -18,47 +18,40 @@ STEAL_FRACTION = 0.01
 LEAST_FREE_BYTES = 2 * GIB
 HOT_CPU_C = 90.0
 
-# CUDA_VISIBLE_DEVICES is not here: it chooses a device, which the case names, not its speed.
 _SPEED_FLAGS = (
-    "CUDA_CACHE_DISABLE",
-    "CUDA_DEVICE_MAX_CONNECTIONS",
-    "CUDA_LAUNCH_BLOCKING",
-    "CUDA_MODULE_LOADING",
-    "DNNL_*",
-    "GOMP_*",
-    "JAX_DEBUG_NANS",
-    "JAX_DISABLE_JIT",
-    "JAX_ENABLE_X64",
-    "KERAS_NNX_ENABLED",
-    "KMP_*",
-    "LD_PRELOAD",
-    "MALLOC_*",
-    "MKL_*",
-    "NCCL_*",
-    "NVIDIA_TF32_OVERRIDE",
-    "OMP_*",
-    "ONEDNN_*",
-    "OPENBLAS_NUM_THREADS",
-    "PJRT_NPROC",
-    "PYTHONDEVMODE",
-    "PYTHONMALLOC",
-    "PYTHONTRACEMALLOC",
-    "PYTORCH_*",
-    "TF_CPP_MAX_VLOG_LEVEL",
-    "TF_CPP_VMODULE",
-    "TF_CUDNN_*",
-    "TF_DETERMINISTIC_OPS",
-    "TF_ENABLE_ONEDNN_OPTS",
-    "TF_FORCE_GPU_ALLOW_GROWTH",
-    "TF_GPU_*",
-    "TF_NUM_INTEROP_THREADS",
-    "TF_NUM_INTRAOP_THREADS",
-    "TF_XLA_FLAGS",
-    "TORCHINDUCTOR_*",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
-    "XLA_FLAGS",
-    "XLA_PYTHON_CLIENT_*",
+    *("TF_*", "TF2_*", "KERAS_*", "XLA_*", "JAX_*", "PJRT_*", "TORCH*", "PYTORCH_*"),
+    *("ONEDNN_*", "DNNL_*", "ZENDNN_*", "LIBXSMM_*", "NPY_*"),
+    *("MKL_*", "OPENBLAS_*", "GOTO_*", "BLIS_*", "VECLIB_*", "ACCELERATE_*", "*_NUM_THREADS"),
+    *("OMP_*", "GOMP_*", "KMP_*", "TBB_*"),
+    *("CUDA_*", "CUBLAS*", "CUDNN_*", "NVIDIA_*", "NCCL_*"),
+    *("ROCM_*", "ROCR_*", "HIP_*", "HSA_*", "MIOPEN_*"),
+    *("GLIBC_*", "MALLOC_*", "TCMALLOC_*", "MIMALLOC_*"),
+    *("LD_PRELOAD", "LD_AUDIT", "LD_BIND_NOW", "DYLD_INSERT_LIBRARIES"),
+    *("PYTHONDEVMODE", "PYTHONMALLOC*", "PYTHONOPTIMIZE", "PYTHONPROFILEIMPORTTIME"),
+    *("PYTHONTRACEMALLOC", "PYTHONPERFSUPPORT", "PYTHON_GIL", "PYTHON_JIT", "PYTHON_PERF_*"),
 )
+"""What may change speed: every variable of a framework, of its libraries, of the allocator, and
+Python's own that do. A name that nobody has thought of counts, unless `_HARMLESS` has it."""
+
+_HARMLESS = (
+    # they choose a device or a framework, which the case names
+    *("*_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "JAX_PLATFORMS", "JAX_PLATFORM_NAME"),
+    *("KERAS_BACKEND", "KERAS_TORCH_DEVICE", "TF_CONFIG"),
+    # logging that is off, or a single line
+    *("TF_CPP_MIN_LOG_LEVEL", "OMP_DISPLAY_ENV", "KMP_WARNINGS"),
+    # Terraform's, some of them secret
+    *("TF_CLI_*", "TF_VAR_*", "TF_TOKEN_*", "TF_LOG*", "TF_DATA_DIR", "TF_WORKSPACE"),
+    *("TF_IN_AUTOMATION", "TF_INPUT", "TF_PLUGIN_CACHE_DIR", "TF_REGISTRY_*"),
+    # places of files; of Keras's settings what they change is read back
+    *("KERAS_HOME", "TORCH_HOME", "TORCH_EXTENSIONS_DIR", "TORCH_CUDA_ARCH_LIST", "TORCH_VERSION"),
+    *("CUDA_HOME", "CUDA_PATH", "CUDA_PATH_V*", "CUDA_ROOT", "CUDA_DIR", "CUDA_BIN_PATH"),
+    *("CUDA_TOOLKIT_ROOT_DIR", "ROCM_PATH", "ROCM_HOME", "HIP_PATH", "MKL_ROOT", "TBB_ROOT"),
+    # what the makers' images say of themselves
+    *("CUDA_VERSION", "CUDA_*_VERSION", "CUDA_ARCH_LIST", "CUDNN_VERSION", "CUBLAS_VERSION"),
+    *("NCCL_VERSION", "NVIDIA_*_VERSION", "NVIDIA_REQUIRE_*", "NVIDIA_DRIVER_CAPABILITIES"),
+    *("NVIDIA_PRODUCT_NAME", "NVIDIA_BUILD_*", "ROCM_VERSION", "TF_VERSION", "JAX_VERSION"),
+)
+"""Variables of those prefixes that change nothing, each kind with its reason."""
 
 _FLAG_EFFECTS = (
     ("*_NUM_THREADS", "fixes the number of threads"),
@@ -71,9 +64,11 @@ _FLAG_EFFECTS = (
     ("PYTHON*", "a debug setting: changes how fast Python itself runs"),
     ("TF_CPP_*", "a debug setting: logging takes time"),
     ("TF_DETERMINISTIC_OPS", "chooses slower, repeatable kernels"),
+    ("*FPMATH_MODE", "changes the precision of matrix products"),
+    ("KERAS_MAX_*", "a debug setting: limits what Keras trains"),
     ("TF_ENABLE_ONEDNN_OPTS", "turns the CPU's fast kernels on or off"),
     ("*XLA_FLAGS", "changes what XLA compiles, and how"),
-    ("*", "changes speed"),
+    ("*", "may change speed"),
 )
 
 
@@ -121,18 +116,25 @@ def cautions(machine: Machine, state: State, environ: Mapping[str, str]) -> list
 
 
 def speed_flags(environ: Mapping[str, str]) -> str:
-    """Return the variables that change speed, as sorted `NAME=value` separated by spaces.
+    """Return the variables that may change speed, as sorted `NAME=value` separated by spaces.
 
     A variable set to nothing counts as not set; values are quoted as a shell wants them.
     """
     return " ".join(f"{name}={shlex.quote(value)}" for name, value in _set_flags(environ))
 
 
+def changes_speed(name: str) -> bool:
+    """Whether an environment variable of this name may change speed."""
+    if any(fnmatchcase(name, pattern) for pattern in _HARMLESS):
+        return False
+    return any(fnmatchcase(name, pattern) for pattern in _SPEED_FLAGS)
+
+
 def _set_flags(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     return [
         (plain_text(name), plain_text(value))
         for name, value in sorted(environ.items())
-        if plain_text(value) and any(fnmatchcase(name, flag) for flag in _SPEED_FLAGS)
+        if plain_text(value) and changes_speed(name)
     ]
 
 

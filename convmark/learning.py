@@ -148,7 +148,6 @@ def learned_columns(answer: Answer, target: float) -> dict[str, Any]:
     reached = next((n for n, e in enumerate(epochs, 1) if e["validation_accuracy"] >= target), None)
     return {
         "status": "ok",
-        "call_path": "fit",
         "dataset": events["data"]["dataset"],
         "training_samples": last["samples"],
         "epoch_time_s": quantile(times_s[1:] or times_s, 0.5),

@@ -62,6 +62,8 @@ class Options:
     replicas: tuple[int, ...] | None = None
     cluster: Cluster | None = None
     """What the replicas of a case are spread over; None is one process."""
+    named: frozenset[str] = frozenset()
+    """Which options have a value of the user's own, by the command line or pyproject."""
     wait: bool = False
     """Whether another benchmark run's end is waited for."""
     allow_concurrent: bool = False
@@ -119,6 +121,7 @@ def read(given: Mapping[str, Any], settings: Mapping[str, Any] | None = None) ->
         OptionError: a value breaks its option's rule.
     """
     values: dict[str, Any] = {}
+    named = {key for source in (given, settings or {}) for key, one in source.items() if one}
     for option in OPTIONS:
         value: Any = given.get(option.key)
         flag = option.flag
@@ -143,4 +146,4 @@ def read(given: Mapping[str, Any], settings: Mapping[str, Any] | None = None) ->
     values["time_budget_s"] = values.pop("time_budget")
     values["time_limit_s"] = values.pop("time_limit")
     values["confirm_budget_s"] = values.pop("confirm_budget")
-    return Options(**values)
+    return Options(**values, named=frozenset(named))

@@ -109,7 +109,7 @@ def head_cells(path: Path) -> list[str] | None:
 def _record(path: Path, line: int, cells: Sequence[str]) -> Record:
     try:
         record = from_cells(cells)
-        _ = record.case  # a row of no case is none
+        _ = record.case, record.asked_case  # a row of no case is none
     except (StoreError, CaseError) as error:
         raise StoreError(f"{path}:{line}: {error}") from None
     return record

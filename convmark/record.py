@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,9 @@ SCHEMA_VERSION = 3
 STATUSES = ("ok", "error", "out_of_memory", "timeout", "crashed", "unsteady")
 MEASURED = ("ok", "unsteady")
 """The statuses of rows that hold figures."""
+
+
+_ASKED = re.compile(r"(?:precision=(?P<precision>\S+))?(?:(?:^|(?<=\S) )threads=(?P<threads>\S+))?")
 
 
 def _column(group: str, unit: str, meaning: str, since: int = 1) -> Any:
@@ -97,7 +101,11 @@ class Record:
     device: str = _case("", "cpu or gpu:N")
     batch_size: int = _case("samples", "samples per replica per step, as asked for")
     effective_batch_size: int | None = _case("samples", "samples per step over all replicas")
-    precision: str = _case("", "float32 (TF32 off), tf32, or a mixed Keras dtype policy")
+    precision: str = _case(
+        "",
+        "what the layers compute in: float32 (TF32 off), tf32, a mixed Keras dtype policy, "
+        "another dtype, or a mixture such as float32+mixed_bfloat16",
+    )
     jit: str = _case(
         "", "whether the framework's optional compiler is asked for: on or off; JAX always compiles"
     )
@@ -107,7 +115,7 @@ class Record:
         "empty: replicas in one process; local: one each on the machine; hostsN: N machines",
         since=2,
     )
-    threads: str = _case("", "intra-op and inter-op threads asked for, or default")
+    threads: str = _case("", "intra-op and inter-op threads in force, or default")
     asked: str | None = _case(
         "",
         "what was asked for where the model made it another, such as precision=float32",
@@ -123,7 +131,7 @@ class Record:
         "", "host that measured it; nodes of one kind share the machine", since=2
     )
     cpu: str | None = _environment("", "CPU model")
-    cores: int | None = _environment("", "logical CPUs that the run could use")
+    cores: int | None = _environment("", "logical CPUs that the process could use")
     ram_bytes: int | None = _environment("bytes", "memory of the machine")
     gpu: str | None = _environment("", "name of the GPU that was measured")
     gpu_memory_bytes: int | None = _environment("bytes", "memory of that GPU")
@@ -305,8 +313,27 @@ class Record:
         return self.status in MEASURED
 
     @property
+    def asked_case(self) -> Case:
+        """The case of the plan: where the model's own code made it another, as it was asked for.
+
+        Raises:
+            StoreError: the column does not tell it.
+        """
+        found = _ASKED.fullmatch(self.asked or "")
+        if found is None:
+            raise StoreError(
+                "column 'asked' must be precision=VALUE, threads=VALUE or both, "
+                f"got {str(self.asked)[:40]!r}"
+            )
+        return dataclasses.replace(
+            self.case,
+            precision=found["precision"] or self.precision,
+            threads=found["threads"] or self.threads,
+        )
+
+    @property
     def case(self) -> Case:
-        """The case that the row is of."""
+        """The case that the row is of, as it ran."""
         return Case(
             model=self.model,
             task=self.task,

@@ -17,6 +17,7 @@ from convmark.gpu.watch import Watch
 from convmark.launch import Answer
 from convmark.options import Options
 from convmark.plan import Job
+from convmark.read_back import EAGER, state_columns
 from convmark.record import Record
 from convmark.statistics import paired_log_ratio, quantile, step_time_summary
 from convmark.worker.protocol import one_line
@@ -63,14 +64,17 @@ def result_of(
         code = _code(answer, facts)
         if code is not None:
             record = replace(record, **_code_columns(code, record))
+        record = replace(record, **state_columns(job.case, answer.event("read_back"), facts))
         if answer.status != "ok":
             return Result(case=job.case, record=record, step_times_s=[], code=code)
         if job.case.task not in TIMED_TASKS:
             return replace(_untimed(job.case, record, answer), code=code)
+        call_path = record.call_path or _events(answer)["first_step"]["call_path"]
+        record = replace(record, **_figures(job.case, answer), call_path=call_path)
         return Result(
             code=code,
             case=job.case,
-            record=_below_ceiling(replace(record, **_figures(job.case, answer)), facts),
+            record=_below_ceiling(record, facts),
             step_times_s=_events(answer)["steps"]["times_s"],
         )
     except (ArithmeticError, LookupError, TypeError, ValueError, ConvmarkError) as error:
@@ -97,10 +101,11 @@ def _untimed(case: Case, record: Record, answer: Answer) -> Result:
     """Return the result of a process whose steps were not timed one by one."""
     measured = replace(record, measurement_version=measurement_version())
     if case.task == waterfall.TASK:
-        measured = replace(measured, **waterfall.waterfall_columns(answer.events))
+        measured = replace(measured, **waterfall.waterfall_columns(answer.events), call_path=None)
         return Result(case=case, record=measured, step_times_s=[])
     target = record.target_accuracy or 0.0
-    measured = replace(measured, **learning.learned_columns(answer, target))
+    call_path = "fit, eager" if record.call_path == EAGER else "fit"
+    measured = replace(measured, **learning.learned_columns(answer, target), call_path=call_path)
     epochs = learning.epochs_of(measured, answer)
     return Result(case=case, record=measured, step_times_s=[], epochs=epochs)
 
@@ -130,7 +135,6 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
     summary = step_time_summary(steps["times_s"])
     return {
         "status": "ok" if warm_up["steady"] else "unsteady",
-        "call_path": events["first_step"]["call_path"],
         "flops_per_sample": events["work"]["flops_per_sample"],
         "time_to_first_step_s": events["first_step"]["seconds"],
         "trace_s": events["first_step"]["trace_s"],

@@ -75,7 +75,7 @@ def is_result(record: Record) -> bool:
 
 def missing(jobs: Sequence[Job], records: Sequence[Record]) -> list[Job]:
     """Return the jobs that have no row yet, at their places in the plan."""
-    done = {(record.case, record.process) for record in records}
+    done = {(record.asked_case, record.process) for record in records}
     return [job for job in jobs if (job.case, job.process) not in done]
 
 
@@ -100,8 +100,9 @@ _OF_THE_WORKER = frozenset([*software({}), "measurement_version", "commit"])
 """Columns that are empty where a process did not come so far, or ran no commit's code."""
 
 
-_ELSEWHERE = frozenset(["plan", "node"])
-"""Compared last, or not at all: a host that was renamed is the machine that it was."""
+_ELSEWHERE = frozenset(["plan", "node", "cores"])
+"""Compared last, or not at all: a host that was renamed is the machine that it was, and a model's
+own code may have left its process fewer CPUs than the machine has."""
 
 
 def check(
@@ -124,7 +125,7 @@ def check(
     places = {(job.case, job.process): job.order for job in jobs or ()}
     asked = set(map(_of_any_size, cases)) if jobs is None else set(cases)
     for record in records:
-        case = record.case
+        case = record.asked_case
         if (case if jobs is not None else _of_any_size(case)) not in asked:
             raise _refusal(path, "a case", case.name, "not among those asked for")
         differing = _difference(record, columns(case))
@@ -134,7 +135,7 @@ def check(
         if place != record.order:
             raise _refusal(path, f"the place of {case.name} in the plan", record.order, place)
     for record in records:
-        if record.plan != (now := columns(record.case)["plan"]):
+        if record.plan != (now := columns(record.asked_case)["plan"]):
             raise _refusal(path, "the plan", record.plan, f"{now}, of other cases")
 
 
@@ -185,7 +186,7 @@ class Interrupted:
         epochs = learning.read_epochs(self.run_file.path)
         return [
             Result(
-                case=record.case,
+                case=record.asked_case,
                 record=record,
                 step_times_s=self._step_times_s(record),
                 epochs=[epoch for epoch in epochs if epoch.order == record.order],

@@ -144,6 +144,10 @@ def unmeasured(
         return result_of(job, answer, options, facts, now(), watch)
 
 
+_ASKED = {"precision": "precisions", "threads": "threads"}
+"""Axes that a model's own code may set, where the option that names them was not given."""
+
+
 def request_of(
     case: Case,
     options: Options,
@@ -168,6 +172,7 @@ def request_of(
         "smoke": smoke,
         "fed": fed,
         "left_out": [str(options.results.absolute())],
+        "asked": [axis for axis, option in _ASKED.items() if option in options.named],
         **({"cluster": cluster} if cluster else {}),
     }
     if asked["kind"] == learning.TASK:

@@ -51,7 +51,7 @@ def test_the_group_of_a_model_whose_name_repeats_loses_the_model_once() -> None:
     [
         ("task", "training", "task must be one of train, infer, accuracy, waterfall, got 'tra"),
         ("task", "", "task must be one of train, infer, accuracy, waterfall, got ''"),
-        ("precision", "float16", "precision must be one of float32, "),
+        ("precision", "float33", "precision must be one of float32, "),
         ("jit", "auto", "jit must be one of off, on, got 'auto'"),
         ("jit", True, "jit must be one of off, on, got True"),
         ("backend", "caffe", "backend must be one of tensorflow, jax, torch, got 'caffe'"),
@@ -244,3 +244,17 @@ def test_tf32_on_cpus_alone_is_refused() -> None:
 
 def test_an_empty_axis_makes_no_case() -> None:
     assert expand(models=["a"], tasks=[], devices=["cpu"], batch_sizes=[1]) == []
+
+
+@pytest.mark.parametrize(
+    "precision",
+    ["float64", "float32+mixed_bfloat16", "int8_from_float32", "float32_from_bfloat16", "float16"],
+)
+def test_a_case_of_a_row_may_have_a_precision_that_nobody_can_ask_for(precision: str) -> None:
+    assert precision in Case(model="lenet5", task="infer", precision=precision).name
+
+
+@pytest.mark.parametrize("precision", ["", "float32+", "float", "float32 mixed", "=cmd", "half"])
+def test_a_precision_of_no_dtypes_is_refused(precision: str) -> None:
+    with pytest.raises(CaseError, match="precision must be"):
+        Case(model="lenet5", task="infer", precision=precision)

@@ -566,6 +566,15 @@ def test_speed_flags_are_sorted_and_quoted() -> None:
         "TF_GPU_THREAD_MODE",
         "TF_NUM_INTEROP_THREADS",
         "TF_NUM_INTRAOP_THREADS",
+        "TF_SET_ONEDNN_FPMATH_MODE",
+        "ONEDNN_DEFAULT_FPMATH_MODE",
+        "KERAS_MAX_EPOCHS",
+        "XLA_SOMETHING_OF_NEXT_YEAR",
+        "JAX_DEFAULT_MATMUL_PRECISION",
+        "GLIBC_TUNABLES",
+        "CUDA_FORCE_PTX_JIT",
+        "TORCHDYNAMO_DISABLE",
+        "PYTHONOPTIMIZE",
     ],
 )
 def test_every_variable_that_changes_speed_is_a_flag_and_a_caution(name: str) -> None:
@@ -576,6 +585,17 @@ def test_every_variable_that_changes_speed_is_a_flag_and_a_caution(name: str) ->
 def test_speed_flags_are_empty_when_none_is_set() -> None:
     assert speed_flags({}) == ""
     assert speed_flags({"XLA_FLAGS": "", "HOME": "/home/a"}) == ""
+
+
+def test_variables_that_choose_a_device_or_name_a_place_are_no_flags() -> None:
+    harmless = (
+        *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "KERAS_BACKEND"),
+        *("TF_CPP_MIN_LOG_LEVEL", "KERAS_HOME", "CUDA_HOME", "CUDA_VERSION", "TF_CONFIG"),
+        *("TF_CLI_CONFIG_FILE", "TF_VAR_password"),  # Terraform's
+        *("NVIDIA_REQUIRE_CUDA", "NVIDIA_DRIVER_CAPABILITIES", "LD_LIBRARY_PATH", "PYTHONPATH"),
+    )
+    assert speed_flags(dict.fromkeys(harmless, "1")) == ""
+    assert cautions(MACHINE, QUIET, dict.fromkeys(harmless, "1")) == []
 
 
 def test_speed_flags_hold_no_control_characters() -> None:

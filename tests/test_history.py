@@ -14,7 +14,7 @@ from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, process, run_of
 from convmark.errors import OptionError, StoreError
 from convmark.judging import history, shelf
 from convmark.judging.accepted import Acceptance, read_accepted
-from convmark.judging.comparability import comparability, difference
+from convmark.judging.comparability import alike, comparability, difference
 from convmark.judging.history import accept, accepted_history, load, named_history, steady
 from convmark.record import SCHEMA_VERSION, Record
 from convmark.store import Store, StoreWarning
@@ -145,7 +145,13 @@ DIFFERENT = [
     ({"python": "3.12.9"}, "python was 3.12, is 3.13: `convmark ab`"),
     (
         {"flags": "OMP_NUM_THREADS=1"},
-        "flags was OMP_NUM_THREADS=1, is not known: `convmark ab`",
+        "flags was OMP_NUM_THREADS=1, is default: `convmark ab`",
+    ),
+    ({"numpy": "1.26.4"}, "numpy was 1.26.4, is not known: `convmark ab`"),
+    ({"os": "Linux 6.8"}, "os was Linux 6.8, is not known: `convmark report`"),
+    (
+        {"state": "image_data_format=channels_first model:nice=19"},
+        "state was image_data_format=channels_first model:nice=19, is default: `convmark ab`",
     ),
     ({"machine": "mac-8"}, "machine was mac-8, is xeon-2: `convmark report`"),
     ({"driver": "550.1"}, "driver was 550.1, is not known: `convmark report`"),
@@ -170,8 +176,19 @@ def test_rows_that_differ_are_not_judged_and_the_difference_is_quoted(
     assert (named.runs, named.difference) == ((), case.difference)
 
 
+def test_packages_are_compared_where_both_rows_tell_them() -> None:
+    one = comparability(process(code="ab", packages="einops==0.8.1 timm==1.0"))
+    other = comparability(process(code="cd", packages="einops==0.8.2 timm==1.0"))
+    none = comparability(process(code="ef"))
+    said = "packages was einops==0.8.1, is einops==0.8.2: `convmark ab`"
+    assert difference(other, one).startswith(said)
+    assert difference(none, one).startswith("packages was einops==0.8.1 timm==1.0, is default")
+    assert not alike(none, one)
+    assert difference(comparability(process()), one) == ""  # of an earlier schema
+
+
 @pytest.mark.parametrize(
-    "changes", [{"python": "3.13.9"}, {"numpy": "1.26"}, {"os": "Linux 7"}, {"seed": 3}]
+    "changes", [{"python": "3.13.9"}, {"seed": 3}, {"code": "ab12", "packages": "einops==0.8.1"}]
 )
 def test_rows_that_differ_in_what_does_not_matter_are_judged(
     store: Store, changes: dict[str, Any]

@@ -70,6 +70,7 @@ LAYERS = (
     ("ceilings", "learning"),
     ("check.ceilings", "fleet.merge"),
     ("description", "facts", "inspection", "plan"),
+    ("read_back",),
     ("result",),
     ("run",),
     ("fleet.scheduler", "interpreters", "progress", "resume"),

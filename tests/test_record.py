@@ -285,3 +285,20 @@ def test_a_record_that_could_not_be_read_again_cannot_be_made(
 def test_only_ok_and_unsteady_rows_hold_figures() -> None:
     assert {status for status in STATUSES if row(status=status).measured} == {"ok", "unsteady"}
     assert set(MEASURED) <= set(STATUSES)
+
+
+def test_a_row_tells_the_case_that_ran_and_the_case_that_was_asked_for() -> None:
+    ran = row(precision="float32+mixed_bfloat16", threads="1", asked="precision=float32")
+    assert (ran.case.precision, ran.case.threads) == ("float32+mixed_bfloat16", "1")
+    assert (ran.asked_case.precision, ran.asked_case.threads) == ("float32", "1")
+    both = row(precision="float64", threads="1", asked="precision=float32 threads=default")
+    assert both.asked_case == row().case
+    assert row().asked_case == row().case
+
+
+@pytest.mark.parametrize(
+    "asked", ["batch_size=1", "precision", "threads=1 precision=float32", " threads=1"]
+)
+def test_what_was_asked_is_precision_and_threads_alone(asked: str) -> None:
+    with pytest.raises(StoreError, match="asked"):
+        _ = row(asked=asked).asked_case

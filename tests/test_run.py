@@ -275,8 +275,11 @@ def test_a_request_has_the_case_the_seed_and_the_budget() -> None:
         "smoke": False,
         "fed": True,
         "left_out": [str(options.results.absolute())],
+        "asked": [],
     }
     assert request_of(TRAIN, options, smoke=True)["smoke"] is True
+    named = read({"precisions": "float32"}, {"threads": 1})
+    assert request_of(TRAIN, named)["asked"] == ["precision", "threads"]
     assert request_of(TRAIN, options, fed=False)["fed"] is False
 
 
@@ -581,3 +584,34 @@ def test_the_rows_that_were_kept_are_said_with_their_file(tmp_path: Path) -> Non
 def test_the_measuring_code_has_a_version_of_twelve_hex_digits() -> None:
     assert len(measurement_version()) == 12
     assert int(measurement_version(), 16) >= 0
+
+
+READ_BACK = {
+    "event": "read_back",
+    "inherited": {"epsilon": "0.001"},
+    "model": {"nice": "7", "trace": "a b"},
+    "environ": {"OMP_NUM_THREADS": "1", "HOME_OF_A_MODEL": "/m"},
+    "precision": "float32+mixed_bfloat16",
+    "threads": "1",
+    "cores": 1,
+    "call_path": "eager",
+}
+
+
+def test_a_row_tells_what_was_read_back_and_what_was_asked(tmp_path: Path) -> None:
+    record = result_of(ok([*events()[:-1], READ_BACK, events()[-1]]), tmp_path).record
+    assert (
+        record.state == "epsilon=0.001 model:env.OMP_NUM_THREADS=1 model:nice=7 model:trace='a b'"
+    )
+    assert (record.precision, record.threads) == ("float32+mixed_bfloat16", "1")
+    assert record.asked == "precision=float32 threads=default"
+    assert (record.cores, record.call_path) == (1, "eager")
+    assert record.asked_case == TRAIN
+    assert record.case != TRAIN
+
+
+def test_a_quota_below_the_machines_cores_is_in_the_state(tmp_path: Path) -> None:
+    said = [*events()[:-1], {**READ_BACK, "environ": {}, "model": {}}, events()[-1]]
+    for quota, state in ((1.5, "cpu_quota=1.5 epsilon=0.001"), (4.0, "epsilon=0.001")):
+        facts = dataclasses.replace(FACTS, cpu_quota_cores=quota)
+        assert result_of(ok(said), tmp_path, facts=facts).record.state == state

@@ -99,7 +99,7 @@ def known_seconds(places: Sequence[Path]) -> dict[str, float]:
         for record in read_run(path):
             seconds = seconds_of(record)
             if seconds is not None:
-                found.setdefault(record.case.name, []).append(seconds)
+                found.setdefault(record.asked_case.name, []).append(seconds)
     return {name: float(median(values)) for name, values in found.items()}
 
 

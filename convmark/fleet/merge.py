@@ -137,7 +137,7 @@ def missing(found: Sequence[Source]) -> list[str]:
     lines = []
     for plan, part in plans.items():
         of_it = [source for source in found if source.part and source.part.plan == plan]
-        held = {(row.case.name, row.process) for source in of_it for row in source.records}
+        held = {(row.asked_case.name, row.process) for source in of_it for row in source.records}
         for number, cases in enumerate(part.shards, start=1):
             wanted = [
                 (case.name, process) for case in cases for process in range(1, part.processes + 1)
@@ -209,7 +209,7 @@ def _refuse_doubles(found: Sequence[Source]) -> None:
         if source.part is None:
             continue
         for record in source.records:
-            key = (source.part.plan, record.case.name, record.process)
+            key = (source.part.plan, record.asked_case.name, record.process)
             if seen.setdefault(key, source.path) != source.path:
                 raise StoreError(
                     f"{source.path}: must not hold what {seen[key]} holds: {record.case.name} "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
 
 from convmark.case import Case
 from convmark.record import Record, to_cell
 
-__all__ = ["AXES", "Comparability", "axes_of", "comparability", "difference", "of_the_run"]
+__all__ = ["AXES", "Comparability", "alike", "axes_of", "comparability", "difference", "of_the_run"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,7 @@ class Comparability:
     jax: str | None
     torch: str | None
     keras: str | None
+    numpy: str | None
     python: str | None
     """Major and minor version."""
     gpu: str | None
@@ -41,7 +43,13 @@ class Comparability:
     driver: str | None
     cuda: str | None
     cudnn: str | None
+    os: str | None
+    """With the kernel's release."""
     flags: str | None
+    state: str | None
+    """What of the process differs from the default."""
+    packages: str | None
+    """None where it is not known, of rows without a hash of their code; empty where none is."""
     isolation: str | None
     reference: str | None
     reference_version: int | None
@@ -76,7 +84,9 @@ _OF_A_RUN = (
     "jax",
     "torch",
     "keras",
+    "numpy",
     "python",
+    "os",
     "flags",
     "isolation",
     "measurement_version",
@@ -95,6 +105,7 @@ _COMMANDS = {
     "mig": _REPORT,
     "ecc": _REPORT,
     "driver": _REPORT,
+    "os": _REPORT,
     "isolation": _ANEW,
     "reference": _ANEW,
     "reference_version": _ANEW,
@@ -107,6 +118,8 @@ def comparability(record: Record) -> Comparability:
     values = {field.name: getattr(record, field.name) for field in fields(Comparability)}
     if record.python:
         values["python"] = ".".join(record.python.split(".")[:2])
+    if record.code is not None:
+        values["packages"] = record.packages or ""
     return Comparability(**values)
 
 
@@ -116,19 +129,50 @@ def of_the_run(facts: Comparability) -> tuple[object, ...]:
     return tuple(getattr(known, name) for name in _OF_A_RUN)
 
 
+def alike(now: Comparability, then: Comparability) -> bool:
+    """Whether two rows are comparable."""
+    return replace(now, packages=None) == replace(then, packages=None) and (
+        now.packages == then.packages or None in (now.packages, then.packages)
+    )
+
+
 def difference(now: Comparability, then: Comparability) -> str:
     """Say in which fact two rows differ first, both values, and what can compare them.
 
     Returns:
         an empty text where they are comparable.
     """
+    if alike(now, then):
+        return ""
     for field in fields(Comparability):
         ours, theirs = getattr(now, field.name), getattr(then, field.name)
+        if field.name in _PAIRS:
+            theirs, ours = _differing(theirs, ours)
         if ours != theirs:
             command = _COMMANDS.get(field.name, _AB)
             words = field.name.replace("_", " ")
             return f"{words} was {_quoted(theirs)}, is {_quoted(ours)}: {command}"
     return ""
+
+
+_PAIRS = frozenset({"flags", "state", "packages"})
+"""Facts of several parts, of which only those that differ are shown."""
+
+
+def _differing(then: str | None, now: str | None) -> tuple[str, str]:
+    """Return the parts that one of two texts alone has."""
+    before, after = (_parts(text) for text in (then, now))
+    lost = [part for part in before if part not in after]
+    new = [part for part in after if part not in before]
+    return " ".join(lost) or "default", " ".join(new) or "default"
+
+
+def _parts(text: str | None) -> list[str]:
+    """Return the parts of a text as a shell would, quotes kept."""
+    return _PART.findall(text or "")
+
+
+_PART = re.compile(r"(?:[^\s'\"]|'[^']*'|\"[^\"]*\")+")
 
 
 def _quoted(value: object) -> str:

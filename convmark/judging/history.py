@@ -14,7 +14,13 @@ from pathlib import Path
 
 from convmark.errors import StoreError
 from convmark.judging.accepted import accept, read_accepted
-from convmark.judging.comparability import Comparability, comparability, difference, of_the_run
+from convmark.judging.comparability import (
+    Comparability,
+    alike,
+    comparability,
+    difference,
+    of_the_run,
+)
 from convmark.judging.digest import Head
 from convmark.judging.index import Say
 from convmark.judging.processes import BASELINE_RUNS, loads_alike
@@ -172,7 +178,7 @@ def _comparable(
     """Return the steady rows of a case that are comparable, and else what they differ in."""
     if key is None:
         return (), ""
-    rows = [row for row in found.get(name, ()) if comparability(row) == key]
+    rows = [row for row in found.get(name, ()) if alike(comparability(row), key)]
     if rows:
         return steady(rows), ""
     others = found.get(name) or [row for rows in found.values() for row in rows if _akin(row, key)]

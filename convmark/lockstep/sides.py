@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from convmark.case import Case
+from convmark.case import PRECISIONS, Case
 from convmark.environments.cache import Cache
 from convmark.environments.interpreter import interpreter_path
 from convmark.environments.requirement import looks_like_requirement, wanted
@@ -56,6 +56,11 @@ class SideSpec:
         Raises:
             OptionError: a setting makes it one that cannot exist.
         """
+        precision = self.settings.get("precision", PRECISIONS[0])
+        if precision not in PRECISIONS:
+            raise OptionError(
+                f"{self.label}: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+            )
         try:
             return dataclasses.replace(case, **self.settings)  # type: ignore[arg-type] # checked
         except CaseError as error:

@@ -301,15 +301,16 @@ class Campaign:
     def measured(self, case: Case) -> Measured:
         """Return the case's records, or, where measuring is disabled, run it once untimed."""
         case = self.stands_for(case)
-        records = [row for row in self.records if row.case == case]
+        records = [row for row in self.records if row.asked_case == case]
         records += [row for row in self._search_failures(case) if row not in records]
         if records:
+            names = {case.name, *(row.case.name for row in records)}
             return Measured(
                 case=case,
                 records=records,
                 step_times_s=self.step_times_s(case),
                 path=self._run_file.path if self._run_file else None,
-                judgements=[found for found in self._judgements if found.case == case.name],
+                judgements=[found for found in self._judgements if found.case in names],
             )
         return Measured(case=case, smoke_error=self._smoke(case))
 
@@ -326,7 +327,11 @@ class Campaign:
         for choice in self._choices:
             if case == self.stands_for(choice.case):
                 sizes = choice.failed_sizes
-                return [row for row in failed if choice.is_of(row.case) and row.batch_size in sizes]
+                return [
+                    row
+                    for row in failed
+                    if choice.is_of(row.asked_case) and row.batch_size in sizes
+                ]
         return []
 
     def step_times_s(self, case: Case) -> list[float]:

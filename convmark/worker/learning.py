@@ -59,7 +59,6 @@ def learn(case: Case, builder: Builder, lesson: Lesson, backend: Any, emit: Emit
         training_samples=len(digits.training.labels),
         validation_samples=len(digits.validation.labels),
     )
-    backend.make_deterministic()
     model = build(case, builder, lesson.seed, backend, emit)
     check_fits(case, model, backend)
     compiled_model(case, model, backend)

@@ -11,6 +11,13 @@ import numpy as np
 from convmark_zoo.keras_api import keras
 from convmark_zoo.shape import input_shape
 
+from convmark.worker.backends.keras_state import (
+    DEFAULTS,
+    Conventions,
+    keras_settings,
+    layer_precisions,
+    limits_lifted,
+)
 from convmark.worker.backends.synthetic import Batch, images, pool_batches, training_batch
 
 __all__ = ["KerasBackend", "dtype_policy", "ends_in_softmax", "root_mean_square"]
@@ -24,6 +31,29 @@ class KerasBackend:
     """Whether `configure` chooses among the GPUs that are seen; else the environment must."""
     companions: tuple[int, ...] = ()
     """Other processes on this machine that share the case."""
+
+    conventions = Conventions()
+    """As they were when Keras was imported."""
+
+    def default_settings(self, precision: str) -> dict[str, str]:
+        """What the settings are where nobody has changed them, as far as that is fixed."""
+        return {**DEFAULTS, "dtype_policy": dtype_policy(precision)}
+
+    def settings(self) -> dict[str, str]:
+        """The settings of the framework and of Keras as they are now, as text."""
+        return keras_settings()
+
+    def thread_counts(self) -> tuple[int, int]:
+        """The threads within and between operations; 0 is the framework's own choice."""
+        return 0, 0
+
+    def layer_precisions(self, model: Any) -> list[str]:
+        """What each layer with weights computes in, such as `mixed_bfloat16`."""
+        return layer_precisions(model)
+
+    def limits_lifted(self) -> contextlib.AbstractContextManager[None]:
+        """Keras's limits of epochs and steps, put aside."""
+        return limits_lifted()
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """What a model is built in."""

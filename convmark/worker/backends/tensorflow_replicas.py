@@ -35,7 +35,7 @@ class ReplicatedTensorFlow(TensorFlow):
     def __init__(self, replicas: int, place: Place | None) -> None:
         super().__init__()
         self.companions = place.companions if place else ()
-        self.call_path = f"tf.function, {'MultiWorker' if place else ''}MirroredStrategy"
+        self._call_path = f"tf.function, {'MultiWorker' if place else ''}MirroredStrategy"
         self._replicas = replicas
         self._place = place
         self._here = replicas // len(place.addresses) if place else replicas
