@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import convmark
@@ -23,7 +20,7 @@ from convmark.options import Options
 from convmark.record import SCHEMA_VERSION
 from convmark.text import plain_text
 
-__all__ = ["Facts", "facts_of", "measurement_version", "of_the_run", "software"]
+__all__ = ["Facts", "facts_of", "of_the_run", "software"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,17 +51,6 @@ class Facts:
     def cards(self, case: Case) -> list[Card]:
         """All cards that the case is measured on here, one for each replica, as far as known."""
         return cards_of(case.devices_here, self.machine.gpus, self.environ)
-
-
-@functools.cache
-def measurement_version() -> str:
-    """Return a hash of the code that measures: rows of different ones are not compared."""
-    digest = hashlib.sha256()
-    folder = Path(__file__).resolve().parent / "worker"
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
 
 
 def of_the_run(case: Case, options: Options, facts: Facts) -> dict[str, Any]:

@@ -29,6 +29,11 @@ __all__ = [
 
 HEADER = [column.name for column in COLUMNS]
 
+MEASUREMENT_VERSIONS = MappingProxyType({"6eb0880a51a8": "1"})
+"""Rows once had a hash of the measuring code in place of its version: which one it was."""
+
+_MEASUREMENT_VERSION = HEADER.index("measurement_version")
+
 Torn = Callable[[int], None]
 
 
@@ -159,7 +164,10 @@ def _cells(
             raise StoreError(f"{path}:{line}: must have {len(header)} cells, has {len(cells)}")
         if cells[0] != str(schema):
             raise StoreError(f"{path}:{line}: {_other_schema(cells[0], schema)}")
-        yield line, cells if schema == SCHEMA_VERSION else _lifted(header, cells)
+        lifted = cells if schema == SCHEMA_VERSION else _lifted(header, cells)
+        found = lifted[_MEASUREMENT_VERSION]
+        lifted[_MEASUREMENT_VERSION] = MEASUREMENT_VERSIONS.get(found, found)
+        yield line, lifted
         first = next(lines, None)
 
 

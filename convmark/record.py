@@ -20,6 +20,7 @@ from convmark.ranges import range_broken
 __all__ = [
     "COLUMNS",
     "MEASURED",
+    "MEASUREMENT_VERSION",
     "SCHEMA_VERSION",
     "STATUSES",
     "Column",
@@ -32,6 +33,12 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 3
+MEASUREMENT_VERSION = 1
+"""Rows of different ones are not compared.
+
+Raise it by hand with a change after which the same code on the same machine gives other figures: a
+loop that times otherwise, another estimator. tests/test_measuring_code.py asks at each change.
+"""
 STATUSES = ("ok", "error", "out_of_memory", "timeout", "crashed", "unsteady")
 MEASURED = ("ok", "unsteady")
 """The statuses of rows that hold figures."""
@@ -212,7 +219,9 @@ class Record:
     rounds: int | None = _time("", "rounds of one case step and one reference step")
     reference: str | None = _time("", "reference network in the rounds: small or large")
     reference_version: int | None = _time("", "version of the reference network")
-    measurement_version: str | None = _time("", "hash of the measuring code")
+    measurement_version: str | None = _time(
+        "", "version of the measuring code; raised where the same step would give other figures"
+    )
     paired_step_time_p50_s: float | None = _time("s", "case step time in the rounds, median")
     reference_step_time_p50_s: float | None = _time("s", "reference step time, median")
     paired_log_ratio: float | None = _time(

@@ -12,13 +12,13 @@ from convmark.case import TIMED_TASKS, Case
 from convmark.ceilings import efficiency, key_of
 from convmark.code.manifest import Code
 from convmark.errors import ConvmarkError
-from convmark.facts import Facts, measurement_version, of_the_run, software
+from convmark.facts import Facts, of_the_run, software
 from convmark.gpu.watch import Watch
 from convmark.launch import Answer
 from convmark.options import Options
 from convmark.plan import Job
 from convmark.read_back import EAGER, state_columns
-from convmark.record import Record
+from convmark.record import MEASUREMENT_VERSION, Record
 from convmark.statistics import paired_log_ratio, quantile, step_time_summary
 from convmark.worker.protocol import one_line
 
@@ -99,7 +99,7 @@ def _code_columns(code: Code, record: Record) -> dict[str, Any]:
 
 def _untimed(case: Case, record: Record, answer: Answer) -> Result:
     """Return the result of a process whose steps were not timed one by one."""
-    measured = replace(record, measurement_version=measurement_version())
+    measured = replace(record, measurement_version=str(MEASUREMENT_VERSION))
     if case.task == waterfall.TASK:
         measured = replace(measured, **waterfall.waterfall_columns(answer.events), call_path=None)
         return Result(case=case, record=measured, step_times_s=[])
@@ -188,7 +188,7 @@ def _paired(rounds: Mapping[str, Any]) -> dict[str, Any]:
         "rounds": len(rounds["case_wall_s"]),
         "reference": rounds["reference"],
         "reference_version": rounds["reference_version"],
-        "measurement_version": measurement_version(),
+        "measurement_version": str(MEASUREMENT_VERSION),
         "paired_step_time_p50_s": quantile(rounds["case_wall_s"], 0.5),
         "reference_step_time_p50_s": quantile(rounds["reference_wall_s"], 0.5),
         "paired_log_ratio": wall.value if wall else None,

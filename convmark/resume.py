@@ -19,13 +19,13 @@ from typing import Any
 from convmark import learning
 from convmark.case import Case
 from convmark.errors import OptionError, StoreError
-from convmark.facts import Facts, measurement_version, of_the_run, software
+from convmark.facts import Facts, of_the_run, software
 from convmark.launch import INTERPRETER_LOST
 from convmark.option_values import AUTO
 from convmark.options import Options
 from convmark.plan import Job
 from convmark.reading import read_schema
-from convmark.record import SCHEMA_VERSION, Record
+from convmark.record import MEASUREMENT_VERSION, SCHEMA_VERSION, Record
 from convmark.result import Result
 from convmark.run import NOT_MEASURED
 from convmark.runfile import RunFile
@@ -90,7 +90,7 @@ def expected(options: Options, facts: Facts, found: Mapping[str, Mapping[str, An
         return {
             **of_the_run(case, options, facts),
             **software(found[case.backend]),
-            "measurement_version": measurement_version(),
+            "measurement_version": str(MEASUREMENT_VERSION),
         }
 
     return columns

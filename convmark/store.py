@@ -32,6 +32,7 @@ __all__ = [
     "read_head",
     "read_run",
     "read_step_times",
+    "same_file",
 ]
 
 RUN_NAME = re.compile(r"[0-9]{4,}")
@@ -112,30 +113,37 @@ class Store:
         """Whether the machine has any."""
         return next(_run_names(self.folder / machine), None) is not None
 
-    def find(self, name: str, machine: str) -> Path:
+    def find(self, name: str, machine: str, *, but: Path | None = None) -> Path:
         """Return the run file that a user means: a path, a number such as 7 or 0007, or a commit.
 
         A commit is given by at least seven characters; the newest run of it is taken.
 
+        Args:
+            but: the file of the run that is judged, which is never its own baseline: of its
+                commit another run is taken.
+
         Raises:
-            StoreError: there is no such run, with the newest ones that there are.
+            StoreError: there is no such run, with the newest ones that there are, or it is `but`.
         """
         path = Path(name)
         if path.suffix == ".csv" or os.sep in name:
             if path.is_file():
-                return path
+                return _another(path, but)
             raise StoreError(f"{path}: no such file; expected the CSV file of a run")
         runs = self.runs(machine)
         if re.fullmatch(r"[0-9]{1,18}", name):
             for run in runs:
                 if int(run.stem) == int(name):
-                    return run
+                    return _another(run, but)
         if re.fullmatch(r"[0-9a-f]{7,64}", name):
             for run in reversed(runs):
                 cells = head_cells(run)
-                if cells is not None and cells[_COMMIT].startswith(name):
+                if cells is None or not cells[_COMMIT].startswith(name):
+                    continue
+                if not same_file(run, but):
                     return run
         there = ", ".join(run.stem for run in runs[-5:]) or "none yet"
+        there += f"; {but.stem} is the run that is judged" if but is not None else ""
         raise StoreError(
             f"{self.folder / machine}: no run {name!r}; expected a file, a commit or the number "
             f"of a run (newest: {there})"
@@ -143,6 +151,22 @@ class Store:
 
 
 _COMMIT = HEADER.index("commit")
+
+
+def same_file(one: Path, other: Path | None) -> bool:
+    """Return whether two paths lead to one file, by whatever links; never to none."""
+    if other is None:
+        return False
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def _another(path: Path, but: Path | None) -> Path:
+    if same_file(path, but):
+        raise StoreError(f"{path}: is the run that is judged; name an earlier run to compare with")
+    return path
 
 
 def _run_names(folder: Path) -> Iterator[str]:

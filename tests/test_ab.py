@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import random
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from convmark.environment import read_machine
 from convmark.environments.cache import Cache, Made
 from convmark.gpu.devices import Card, Gpu
 from convmark.lockstep import sides
+from convmark.lockstep.anchor import Origin
 
 LENET5 = ["--models", "lenet5", "--tasks", "train"]
 NAME = "lenet5-train-cpu-b32-float32"
@@ -317,3 +319,31 @@ def test_an_end_that_is_no_release_names_those_that_are(
 ) -> None:
     assert main([*BISECT, "--good", "2.15.0", "--bad", "2.21.0"]) == 2
     assert "--good: no release '2.15.0'" in capsys.readouterr().err
+
+
+def test_one_side_by_two_names_is_refused_and_twice_the_same_name_is_said_to_be_noise(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convmark.lockstep.sides.resolve", lambda repository, ref: "a" * 40)
+    somewhere = Origin(repository=folder, folder=Path("models"), is_zoo=True)
+    monkeypatch.setattr("convmark.lockstep.ab.origin_of", lambda case, sources: somewhere)
+    for sides_of in (
+        [".", sys.executable],
+        ["git:main", "git:HEAD"],
+        [".", ".", "--set-b", "jit=off"],
+    ):
+        assert main(["ab", *sides_of, *LENET5]) == 2
+        assert "are the same: there is nothing to compare" in capsys.readouterr().err
+    assert main(["ab", ".", ".", "--target", "0.1", *LENET5]) == 0
+    assert "A and B are the same: what they differ by is noise" in capsys.readouterr().err
+    assert main(["ab", ".", ".", "--set-b", "MY_FLAG=1", *LENET5]) == 0
+    assert "are the same" not in capsys.readouterr().err
+
+
+def test_a_bisection_between_two_names_of_one_commit_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bisect_command, "repository_of", lambda path: folder)
+    monkeypatch.setattr(bisect_command, "resolve", lambda repository, ref: "a" * 40)
+    assert main(["bisect", "--good", "git:main", "--bad", "git:HEAD", *LENET5]) == 2
+    assert "must be another commit than --good, both are aaaaaaaaaaaa" in capsys.readouterr().err

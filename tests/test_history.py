@@ -12,7 +12,7 @@ import pytest
 from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, process, run_of
 
 from convmark.errors import OptionError, StoreError
-from convmark.judging import history, shelf
+from convmark.judging import history, index, shelf
 from convmark.judging.accepted import Acceptance, read_accepted
 from convmark.judging.comparability import alike, comparability, difference
 from convmark.judging.history import accept, accepted_history, load, named_history, steady
@@ -42,10 +42,23 @@ def read_in_full(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return read
 
 
+@pytest.fixture
+def indexed_early(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All runs are indexed once five were looked into, as if written long ago."""
+    monkeypatch.setenv("CONVMARK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(shelf, "MOST_LOOKS", 5)
+    monkeypatch.setattr(index, "SETTLED_S", -3600)
+
+
 def found(store: Store, records: list[Record], case: str = LENET) -> list[str]:
     """The runs that a case is judged against."""
     runs = accepted_history(store, MACHINE, records).cases[case].runs
     return [rows[0].run for rows in runs]
+
+
+def named(store: Store, name: str, records: list[Record]) -> history.History:
+    """The history of a run that is named as the baseline."""
+    return named_history(store.find(name, MACHINE), records)
 
 
 def at(commit: str | None, *runs: str, **changes: Any) -> Iterable[list[Record]]:
@@ -137,6 +150,86 @@ def test_unsteady_rows_count_where_there_are_no_others(store: Store) -> None:
     assert found(store, run_of("0002", 0.0)) == ["0001"]
 
 
+# By code
+
+
+def test_the_history_is_every_run_of_the_anchors_code_whatever_the_commit(store: Store) -> None:
+    keep(store, run_of("0001", 0.0, code="c1", dirty=True))
+    keep(store, run_of("0002", 0.0, code="c1", commit=ANOTHER_COMMIT))
+    keep(store, run_of("0003", 0.0, code="c2"))
+    keep(store, run_of("0004", 0.0, code="c1", commit=None, dirty=None))
+    assert found(store, run_of("0005", 0.0, code="c2")) == ["0001", "0002", "0004"]
+
+
+def test_one_commit_with_another_code_is_no_history(store: Store) -> None:
+    keep(store, run_of("0001", 0.0, code="c1"))
+    keep(store, run_of("0002", 0.0, code="c2"))
+    assert found(store, run_of("0003", 0.0, code="c1")) == ["0001"]
+
+
+def test_rows_without_a_code_go_by_their_commit(store: Store) -> None:
+    keep(store, run_of("0001", 0.0))
+    keep(store, run_of("0002", 0.0, code="c1"))
+    keep(store, run_of("0003", 0.0, code="c2", commit=None))
+    keep(store, run_of("0004", 0.0, code="c1", dirty=True))
+    assert found(store, run_of("0005", 0.0, code="c1")) == ["0001", "0002"]
+
+
+def test_cases_of_one_run_may_have_codes_of_their_own(store: Store) -> None:
+    def both(run: str, lenet: str, resnet: str) -> list[Record]:
+        return [
+            *run_of(run, 0.0, code=lenet),
+            *run_of(run, 0.0, code=resnet, model="mini_resnet"),
+        ]
+
+    keep(store, both("0001", "a1", "b1"))
+    keep(store, both("0002", "a2", "b1"))
+    keep(store, both("0003", "a1", "b2"))
+    now = both("0004", "a1", "b1")
+    assert found(store, now) == ["0001", "0003"]
+    assert found(store, now, RESNET) == ["0001", "0002"]
+    cases = accepted_history(store, MACHINE, now).cases
+    codes = {name: case.anchor.code for name, case in cases.items() if case.anchor}
+    assert codes == {LENET: "a1", RESNET: "b1"}
+
+
+def test_processes_of_different_code_in_one_case_are_the_code_of_none() -> None:
+    torn = [*run_of("0001", 0.0, code="c1"), *run_of("0001", 0.0, code="c2")]
+    assert not history.same_code(torn, run_of("0002", 0.0, code="c1"))
+    assert not history.same_code(run_of("0001", 0.0, code="c1"), [])
+    assert history.same_code(run_of("0001", 0.0, code="c1"), run_of("0002", 0.0, code="c1"))
+
+
+def test_the_index_knows_the_codes_so_that_runs_of_other_code_are_not_read(
+    store: Store, read_in_full: list[str], indexed_early: None
+) -> None:
+    for number in range(1, 31):
+        code = "same" if number % 10 == 1 else f"other{number}"
+        keep(store, run_of(f"{number:04d}", 0.0, code=code))
+    assert found(store, run_of("0031", 0.0, code="new")) == ["0001", "0011", "0021"]
+    assert read_in_full == ["0001", "0021", "0011"]
+
+
+def test_an_anchor_has_code_to_run_by_its_clean_commit_or_by_its_kept_files(store: Store) -> None:
+    def anchor(run: str, **changes: Any) -> history.Anchor:
+        keep(store, run_of(run, 0.0, **changes))
+        found = named(store, run, run_of("0099", 0.0)).cases[LENET].anchor
+        assert found is not None
+        return found
+
+    clean = anchor("0001")
+    assert (clean.clean_commit, clean.lost) == (A_COMMIT, "")
+    lost = anchor("0002", dirty=True, code="c1")
+    assert not lost.can_run_again
+    assert lost.lost.startswith("run 0002 has no code to run again: its tree was not clean and ")
+    assert "it names no commit" in anchor("0003", commit=None, dirty=None).lost
+    assert anchor("0004", commit="main").clean_commit == ""
+    (store.folder / MACHINE / "0005.code.json").write_text("{}")
+    kept = anchor("0005", dirty=True, code="c1")
+    assert (kept.clean_commit, kept.code, kept.lost) == ("", "c1", "")
+    assert kept.manifest == store.folder / MACHINE / "0005.code.json"
+
+
 # Comparable or not
 
 DIFFERENT = [
@@ -151,13 +244,16 @@ DIFFERENT = [
     ({"os": "Linux 6.8"}, "os was Linux 6.8, is not known: `convmark report`"),
     (
         {"state": "image_data_format=channels_first model:nice=19"},
-        "state was image_data_format=channels_first model:nice=19, is default: `convmark ab`",
+        "image_data_format was channels_first, is the default: `convmark report`",
     ),
     ({"machine": "mac-8"}, "machine was mac-8, is xeon-2: `convmark report`"),
     ({"driver": "550.1"}, "driver was 550.1, is not known: `convmark report`"),
-    ({"isolation": "spawn"}, "isolation was spawn, is fork: `convmark accept`"),
-    ({"measurement_version": "def"}, "measurement version was def, is abc: `convmark accept`"),
-    ({"reference_version": 2}, "reference version was 2, is 1: `convmark accept`"),
+    ({"isolation": "spawn"}, "isolation was spawn, is fork: nothing compares the two"),
+    (
+        {"measurement_version": "def"},
+        "measurement version was def, is abc: nothing compares the two",
+    ),
+    ({"reference_version": 2}, "reference version was 2, is 1: nothing compares the two"),
     ({"threads": "1"}, "threads was 1, is default: `convmark ab`"),
     ({"precision": "mixed_float16"}, "precision was mixed_float16, is float32: `convmark ab`"),
 ]
@@ -172,8 +268,8 @@ def test_rows_that_differ_are_not_judged_and_the_difference_is_quoted(
     assert case.runs == ()
     assert case.anchor is None
     assert case.difference.startswith(message)
-    named = named_history(store, MACHINE, "0001", run_of("0002", 0.0)).cases[LENET]
-    assert (named.runs, named.difference) == ((), case.difference)
+    by_name = named(store, "0001", run_of("0002", 0.0)).cases[LENET]
+    assert (by_name.runs, by_name.difference) == ((), case.difference)
 
 
 def test_packages_are_compared_where_both_rows_tell_them() -> None:
@@ -197,6 +293,80 @@ def test_rows_that_differ_in_what_does_not_matter_are_judged(
     assert found(store, run_of("0002", 0.0)) == ["0001"]
     facts = comparability(process(**changes))
     assert difference(facts, comparability(process())) == ""
+
+
+EAGER = "model:run_functions_eagerly=True"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "difference"),
+    [
+        ({}, {"state": EAGER}, "model:run_functions_eagerly was the default, is True, as the"),
+        ({"state": EAGER}, {}, "model:run_functions_eagerly was True, is the default, as the"),
+        (
+            {},
+            {"precision": "mixed_bfloat16", "asked": "precision=float32"},
+            "precision was float32, is mixed_bfloat16",
+        ),
+        (
+            {"threads": "1", "asked": "threads=default"},
+            {"threads": "2", "asked": "threads=default"},
+            "threads was 1, is 2",
+        ),
+    ],
+)
+def test_what_the_models_own_code_sets_keeps_its_anchor_but_has_no_history(
+    store: Store, before: dict[str, Any], now: dict[str, Any], difference: str
+) -> None:
+    keep(store, run_of("0001", 0.0, **before))
+    keep(store, run_of("0002", 0.0, **now))
+    records = run_of("0003", 0.0, **now)
+    by_accepted = accepted_history(store, MACHINE, records).cases
+    by_name = named(store, "1", records).cases
+    for (case,) in (by_accepted.values(), by_name.values()):
+        assert case.anchor is not None
+        assert (case.anchor.run, case.runs) == ("0001", ())
+        assert case.difference.startswith(difference)
+
+
+STATES = [
+    (
+        "ONEDNN_VERBOSE=1",
+        None,
+        "ONEDNN_VERBOSE was 1, is the default: `convmark ab --set-a ONEDNN_VERBOSE=1` where "
+        "ONEDNN_VERBOSE is not set compares them live",
+    ),
+    (
+        "KMP_BLOCKTIME=0 cpu_quota=2",
+        "KMP_BLOCKTIME='1 s' cpu_quota=2",
+        "KMP_BLOCKTIME was 0, is 1 s: `convmark ab --set-a KMP_BLOCKTIME=0 --set-b "
+        "'KMP_BLOCKTIME=1 s'` compares them live",
+    ),
+    (
+        None,
+        f"cpu_quota=1.5 {EAGER}",
+        "cpu_quota was the default, is 1.5: `convmark report` sets them side by side",
+    ),
+]
+
+
+@pytest.mark.parametrize(("before", "now", "message"), STATES)
+def test_an_inherited_difference_is_not_compared_and_its_pair_is_named(
+    store: Store, before: str | None, now: str | None, message: str
+) -> None:
+    keep(store, run_of("0001", 0.0, state=before))
+    (case,) = accepted_history(store, MACHINE, run_of("0002", 0.0, state=now)).cases.values()
+    assert (case.anchor, case.runs, case.difference) == (None, (), message)
+
+
+def test_runs_of_another_inherited_state_are_not_read_once_they_are_known(
+    store: Store, read_in_full: list[str], indexed_early: None
+) -> None:
+    for number in range(1, 31):
+        keep(store, run_of(f"{number:04d}", 0.0, state="cpu_quota=1"))
+    keep(store, run_of("0031", 0.0))
+    assert found(store, run_of("0032", 0.0)) == ["0031"]
+    assert len(read_in_full) < 8
 
 
 def test_after_an_upgrade_the_first_run_under_it_is_the_anchor(store: Store) -> None:
@@ -226,7 +396,7 @@ def test_a_named_run_is_the_only_baseline(store: Store) -> None:
     keep(store, run_of("0003", 0.0, commit=ANOTHER_COMMIT))
     now = run_of("0004", 0.0)
     for name in ("0003", "3", ANOTHER_COMMIT[:9], str(store.folder / MACHINE / "0003.csv")):
-        case = named_history(store, MACHINE, name, now).cases[LENET]
+        case = named(store, name, now).cases[LENET]
         assert [rows[0].run for rows in case.runs] == ["0003"]
         assert case.anchor is not None
         assert case.anchor.commit == ANOTHER_COMMIT
@@ -245,16 +415,16 @@ def test_a_named_run_that_cannot_be_read_is_an_error_that_names_it(
 ) -> None:
     keep(store, run_of("0001", 0.0)).write_text(text)
     with pytest.raises(StoreError, match=r"0001\.csv") as refused:
-        named_history(store, MACHINE, "0001", run_of("0002", 0.0))
+        named(store, "0001", run_of("0002", 0.0))
     assert message in str(refused.value)
 
 
 def test_a_named_run_must_be_there_and_hold_figures(store: Store) -> None:
     keep(store, [process(run="0001", status="timeout", error="hung")])
     with pytest.raises(StoreError, match=r"0001\.csv: must hold a measured row"):
-        named_history(store, MACHINE, "0001", run_of("0002", 0.0))
+        named(store, "0001", run_of("0002", 0.0))
     with pytest.raises(StoreError, match=r"no run '0009'; expected a file, a commit or the number"):
-        named_history(store, MACHINE, "0009", run_of("0002", 0.0))
+        named(store, "0009", run_of("0002", 0.0))
 
 
 # Lazily
@@ -369,3 +539,47 @@ def test_a_broken_list_of_accepted_runs_is_an_error_by_file_and_line(store: Stor
     path.write_text(path.read_text() + ",2026,,x\n")
     with pytest.raises(StoreError, match=r"accepted\.csv:3: column 'run' must not be empty"):
         found(store, run_of("0002", 0.0))
+
+
+# The run itself
+
+
+def test_a_commit_names_another_run_than_the_one_that_is_judged(store: Store) -> None:
+    keep(store, run_of("0001", 0.0))
+    own = keep(store, run_of("0002", 0.0))
+    assert store.find(A_COMMIT, MACHINE).stem == "0002"
+    assert store.find(A_COMMIT, MACHINE, but=own).stem == "0001"
+    (store.folder / MACHINE / "0001.csv").unlink()
+    with pytest.raises(StoreError, match="0002 is the run that is judged"):
+        store.find(A_COMMIT, MACHINE, but=own)
+
+
+def test_a_run_is_not_named_as_its_own_baseline_by_number_link_or_copy(
+    store: Store, tmp_path: Path
+) -> None:
+    own = keep(store, run_of("0002", 0.0))
+    link, copy = tmp_path / "link.csv", tmp_path / "copy.csv"
+    link.symlink_to(own)
+    copy.write_bytes(own.read_bytes())
+    (tmp_path / "elsewhere").symlink_to(store.folder)
+    for name in ("2", str(own), str(link), str(tmp_path / "elsewhere" / MACHINE / "0002.csv")):
+        with pytest.raises(StoreError, match="is the run that is judged; name an earlier run"):
+            store.find(name, MACHINE, but=own)
+    with pytest.raises(StoreError, match=r"copy\.csv: holds the run that is judged, run 0002"):
+        named_history(copy, run_of("0002", 0.0))
+
+
+def test_a_copy_of_the_run_in_the_folder_is_no_history_of_it(store: Store) -> None:
+    own = keep(store, run_of("0003", 0.0))
+    (store.folder / MACHINE / "0001.csv").write_bytes(own.read_bytes())
+    (store.folder / MACHINE / "0002.csv").symlink_to(own)
+    assert found(store, run_of("0003", 0.0)) == []
+
+
+def test_in_a_folder_of_another_name_the_file_tells_which_runs_are_earlier(store: Store) -> None:
+    keep(store, run_of("0001", 0.0))
+    own = keep(store, run_of("0002", 0.0))
+    keep(store, run_of("0003", 0.0))
+    renamed = own.parent.rename(store.folder / "ci")
+    cases = accepted_history(store, "ci", run_of("0002", 0.0), own=renamed / own.name).cases
+    assert [rows[0].run for rows in cases[LENET].runs] == ["0001"]

@@ -71,8 +71,8 @@ def test_another_card_at_the_same_place_is_not_compared(
 
 
 def test_a_named_hot_run_has_nothing_to_compare_with(store: Store) -> None:
-    keep(store, gpu_run("0001", 0.0, hot=HOT))
-    (case,) = named_history(store, MACHINE, "0001", gpu_run("0002", 0.0)).cases.values()
+    path = keep(store, gpu_run("0001", 0.0, hot=HOT))
+    (case,) = named_history(path, gpu_run("0002", 0.0)).cases.values()
     assert (case.runs, case.anchor) == ((), None)
 
 

@@ -112,6 +112,19 @@ def test_a_run_that_goes_on_is_not_compared_with_itself(
     result.stdout.fnmatch_lines(["convmark: nothing to compare with yet: *"])
 
 
+def test_a_run_that_goes_on_is_refused_as_its_own_baseline_by_number_and_by_copy(
+    interrupted: Run, pytester: pytest.Pytester
+) -> None:
+    (path,) = pytester.path.glob("results/*/*.csv")
+    before = path.read_bytes()
+    (pytester.path / "copy.csv").write_bytes(before)
+    for name in ("1", str(path), "copy.csv"):
+        result = interrupted("--resume", f"--benchmark-compare={name}")
+        assert result.ret == 4
+        result.stderr.fnmatch_lines(["ERROR: *the run that is judged*; name an earlier run *"])
+        assert path.read_bytes() == before
+
+
 def test_a_run_that_goes_on_is_compared_with_the_one_before(
     run: Run, worker: type[fake_worker.FakeInterpreter], pytester: pytest.Pytester
 ) -> None:

@@ -46,6 +46,13 @@ def git(folder: Path, *arguments: str) -> None:
     subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
 
 
+def head(folder: Path) -> str:
+    shown = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=folder, check=True, capture_output=True, text=True
+    )
+    return shown.stdout.strip()
+
+
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
     class Fake(fake_worker.FakeInterpreter):
@@ -197,6 +204,19 @@ def test_a_model_of_another_size_than_at_the_commit_is_a_regression_whatever_its
     result = run("--benchmark-compare=git:HEAD~1")
     assert result.ret == 1
     result.stdout.fnmatch_lines([f"{LENET5}: parameters regressed by +* %*"])
+
+
+def test_the_commit_of_head_named_with_an_edit_is_an_earlier_run_never_this_one(
+    run: Run, worker: Worker, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history(run, 1)
+    (pytester.path / "models" / "registry.py").write_text("SLOW = True\n")
+    worker.factor = 6.0
+    calls = live(monkeypatch, "regressed", 1.8)
+    result = run(f"--benchmark-compare={head(pytester.path)}")
+    assert result.ret == 1
+    assert sorted(calls) == [CONV, LENET5]
+    result.stdout.fnmatch_lines([f"{LENET5}: step_time regressed by +* against run 0001*"])
 
 
 def test_an_unknown_ref_is_a_usage_error_before_anything_is_measured(

@@ -113,3 +113,11 @@ def test_a_job_summary_has_the_verdicts_first_and_folds_the_rest(
     assert text.count("## ") == 1  # the rest is folded, and says how much it is
     assert "<details><summary>What is missing or unsteady: 1 row</summary>" in text
     assert "<details><summary>Architectures: 1 row</summary>" in text
+
+
+def test_a_named_run_is_not_the_newest_itself(store: Store, tmp_path: Path) -> None:
+    two_runs(store, A_COMMIT)
+    with pytest.raises(StoreError, match=r"0002\.csv: is the run that is judged"):
+        verdicts_against([store.folder], "2", tmp_path)
+    with pytest.raises(StoreError, match="0002 is the run that is judged"):
+        verdicts_against([store.folder], ANOTHER_COMMIT[:9], tmp_path)

@@ -1,7 +1,8 @@
 """Files of an earlier schema, as the code of their time wrote them.
 
-data/schema_1.csv: `convmark run --models conv_layer --processes 2 --time-budget 0.2`, run by commit
-9a176180, which wrote schema 1; the kernel's version in its column `os` was made plain.
+data/schema_1.csv, data/schema_2.csv: `convmark run --models conv_layer --processes 2 --time-budget
+0.2`, run by commits 9a176180 and 7ec0a39b, which wrote schemas 1 and 2; the kernel's version in the
+column `os` was made plain. Where a rule holds for both, the tests take the older one.
 """
 
 from __future__ import annotations
@@ -16,17 +17,21 @@ import pytest
 
 from convmark.cli import main
 from convmark.errors import ConvmarkError
+from convmark.judging.comparability import comparability as facts_of
+from convmark.judging.comparability import difference
 from convmark.judging.history import accepted_history
 from convmark.judging.index import Index
 from convmark.reading import HEADER, read_schema
-from convmark.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
+from convmark.record import COLUMNS, MEASUREMENT_VERSION, SCHEMA_VERSION, Record, to_cells
 from convmark.report.rows import read_rows
 from convmark.resume import open_interrupted
 from convmark.store import Store, read_head, read_run
 
-SCHEMA_1 = Path(__file__).parent / "data" / "schema_1.csv"
+DATA = Path(__file__).parent / "data"
+SCHEMA_1, SCHEMA_2 = DATA / "schema_1.csv", DATA / "schema_2.csv"
 LATER = [column.name for column in COLUMNS if column.since > 1]
 MACHINE = "intel-xeon-2cpu-24gib-1ed51224"
+MACHINE_2 = "amd-epyc-2cpu-24gib-b1e42e6f"
 TRAIN = "conv_layer-train-cpu-b32-float32"
 
 
@@ -53,24 +58,59 @@ def as_today(store: Store, run: str, **changes: object) -> list[Record]:
     return rows
 
 
-def test_the_columns_of_schema_1_are_those_that_its_files_have() -> None:
-    with SCHEMA_1.open(encoding="utf-8", newline="") as file:
+@pytest.mark.parametrize(("schema", "path"), [(1, SCHEMA_1), (2, SCHEMA_2)])
+def test_the_columns_of_a_schema_are_those_that_its_files_have(schema: int, path: Path) -> None:
+    with path.open(encoding="utf-8", newline="") as file:
         header = next(csv.reader(file))
-    assert header == [column.name for column in COLUMNS if column.since == 1]
+    assert header == [column.name for column in COLUMNS if column.since <= schema]
     assert {"plan", "concurrent", "cluster", "node", "dataset", "fit_call_s"} <= set(LATER)
 
 
-def test_a_file_of_schema_1_reads_and_what_it_lacks_is_absent() -> None:
-    rows = read_run(SCHEMA_1)
-    with SCHEMA_1.open(encoding="utf-8", newline="") as file:
+@pytest.mark.parametrize(("schema", "path"), [(1, SCHEMA_1), (2, SCHEMA_2)])
+def test_an_earlier_file_reads_and_what_it_lacks_is_absent(schema: int, path: Path) -> None:
+    rows = read_run(path)
+    with path.open(encoding="utf-8", newline="") as file:
         written = list(csv.DictReader(file))
+    later = [column.name for column in COLUMNS if column.since > schema]
     assert len(rows) == 6
     for row, cells in zip(rows, written, strict=True):
         found = dict(zip(HEADER, to_cells(row), strict=True))
-        assert all(found[name] == "" for name in LATER)
-        assert {name: found[name] for name in cells} == {**cells, "schema": str(SCHEMA_VERSION)}
-    assert read_head(SCHEMA_1) == rows[0]
-    assert read_schema(SCHEMA_1) == 1
+        assert all(found[name] == "" for name in later)
+        lifted = {"schema": str(SCHEMA_VERSION)}
+        if schema == 2:
+            lifted["measurement_version"] = "1"
+        assert {name: found[name] for name in cells} == {**cells, **lifted}
+    assert read_head(path) == rows[0]
+    assert read_schema(path) == schema
+
+
+def test_rows_that_name_the_measuring_code_by_its_hash_go_on_as_those_of_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONVMARK_CACHE", str(tmp_path / "cache"))
+    store = Store(Path("results"))
+    folder = store.folder / MACHINE_2
+    folder.mkdir(parents=True)
+    shutil.copy(SCHEMA_2, folder / "0001.csv")
+    assert "6eb0880a51a8" in SCHEMA_2.read_text(encoding="utf-8")
+    now = [
+        dataclasses.replace(row, run="0002", measurement_version=str(MEASUREMENT_VERSION))
+        for row in read_run(SCHEMA_2)
+    ]
+    with (folder / "0002.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([HEADER, *map(to_cells, now)])
+    for then, row in zip(read_run(folder / "0001.csv"), now, strict=True):
+        assert difference(facts_of(row), facts_of(then)) == ""
+    for looks in (1, 100):  # from the index, and from the files
+        monkeypatch.setattr("convmark.judging.shelf.MOST_LOOKS", looks)
+        monkeypatch.setattr("convmark.judging.index.SETTLED_S", 0)
+        found = accepted_history(store, MACHINE_2, now)
+        assert {name: case.difference for name, case in found.cases.items()} == {
+            row.case.name: "" for row in now
+        }
+    assert main(["history", TRAIN, "--machine", MACHINE_2]) == 0
+    assert "0001" in capsys.readouterr().out
 
 
 def test_a_report_has_the_rows_of_both_schemas(store: Store) -> None:

@@ -21,7 +21,7 @@ from convmark.errors import OptionError
 from convmark.inspection import devices_asked_for
 from convmark.judging.confirm import LOOKS, Clock, Session, t_quantile
 from convmark.lockstep import ab_files
-from convmark.lockstep.ab import End, Outcome, Pair, Terms, compare_cases, inspected
+from convmark.lockstep.ab import End, Outcome, Pair, Terms, compare_cases, inspected, run_the_same
 from convmark.lockstep.ab_files import SessionRow, VerdictRow
 from convmark.lockstep.engine import CONTROL, Progress
 from convmark.lockstep.shown import Shown
@@ -90,6 +90,8 @@ def ab(
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
         comparing = Comparing.opened(options, a, b)
         print(comparing.title, file=sys.stderr)
+        if run_the_same(comparing.pair, comparing.cases):
+            _say("A and B are the same: what they differ by is noise")
         try:
             for row in comparing.rows(comparing.cases, math.log1p(target)):
                 found.append(row)
@@ -121,7 +123,7 @@ class Comparing:
         """Look at both sides before anything is measured, and take a number.
 
         Raises:
-            ConvmarkError: a side has not what is asked for.
+            ConvmarkError: a side has not what is asked for, or both mean the same by two names.
         """
         make = make_of(options)
         models = options.models or NETWORKS
@@ -130,6 +132,11 @@ class Comparing:
         wanted = cases(options, {options.backends[0]: devices_asked_for(options.devices, here)})
         for case in wanted:
             a.case(case), b.case(case)
+        if a.label != b.label and run_the_same(pair, wanted):
+            raise OptionError(
+                f"{a.label} and {b.label} are the same: there is nothing to compare; name another "
+                "commit, interpreter or setting"
+            )
         return cls(
             options=options,
             pair=pair,

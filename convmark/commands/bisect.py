@@ -102,6 +102,8 @@ def _commits(good: str, bad: str) -> list[str]:
     if repository is None:
         raise OptionError(f"--good: git:{good} needs the models in a git repository")
     first, last = resolve(repository, good), resolve(repository, bad)
+    if first == last:
+        raise OptionError(f"--bad: must be another commit than --good, both are {first[:12]}")
     relative = folder.resolve().relative_to(repository.resolve())
     listed = Git.at(repository).answer(
         "rev-list", "--reverse", "--first-parent", f"{first}..{last}", "--", str(relative)

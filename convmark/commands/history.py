@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -50,9 +50,9 @@ def compare(results: Path, machine: str | None, runs: Sequence[str], form: str) 
     if not records:
         raise StoreError(f"{path}: must hold the rows of a run, it has none")
     if len(runs) == 2:
-        history = named_history(store, folder, runs[0], records)
+        history = named_history(store.find(runs[0], folder, but=path), records)
     else:
-        history = accepted_history(store, folder, records, _say)
+        history = accepted_history(store, folder, records, _say, own=path)
     judgements = conclude(review(records, history), report_missing=len(runs) == 2)
     text = verdicts_report(judgements, form)
     if text:
@@ -77,12 +77,17 @@ def across(results: Path, machine: str | None, runs: Sequence[str], column: str,
         named: list[Path] = []
     else:
         store, folder_name = _place(store, machine, runs)
-        named = [store.find(run, folder_name) for run in runs]
+        named = _each_once(store.find(run, folder_name) for run in runs)
         paths = named or store.runs(folder_name)
     cells = across_cells(_rows(paths, strict=bool(named)), column)
     if not cells:
         raise StoreError(f"{store.folder}: no measured row there tells its {column}")
     print(across_report(cells, column, form))
+
+
+def _each_once(paths: Iterable[Path]) -> list[Path]:
+    """Return the files in order, one that is named twice once."""
+    return list({path.resolve(): path for path in paths}.values())
 
 
 def _rows(paths: Sequence[Path], *, strict: bool) -> Iterator[Record]:

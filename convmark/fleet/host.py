@@ -30,7 +30,7 @@ from convmark.commit import Commit
 from convmark.environment import read_machine, read_state
 from convmark.environments.interpreter import interpreters
 from convmark.errors import BusyError
-from convmark.facts import Facts, facts_of, measurement_version
+from convmark.facts import Facts, facts_of
 from convmark.fleet.nodes import About
 from convmark.inspection import devices_asked_for
 from convmark.interpreters import Interpreters
@@ -80,11 +80,11 @@ class Prepared:
 
 def code_version() -> str:
     """Return a hash of the code that measures and of the zoo: all nodes must have the same."""
-    digest = hashlib.sha256(measurement_version().encode())
-    folder = zoo_folder()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        digest.update(path.read_bytes())
+    digest = hashlib.sha256()
+    for folder in (Path(convmark.__file__).resolve().parent / "worker", zoo_folder()):
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(path.relative_to(folder).as_posix().encode())
+            digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 

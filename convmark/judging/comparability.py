@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 from convmark.case import Case
 from convmark.record import Record, to_cell
 
-__all__ = ["AXES", "Comparability", "alike", "axes_of", "comparability", "difference", "of_the_run"]
+__all__ = [
+    "AXES",
+    "Comparability",
+    "alike",
+    "axes_of",
+    "comparability",
+    "difference",
+    "inherited",
+    "inherited_state",
+    "of_the_run",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +60,9 @@ class Comparability:
     """With the kernel's release."""
     flags: str | None
     state: str | None
-    """What of the process differs from the default."""
+    """NAME=value pairs of the process; what the model's own code has set begins with `model:`."""
     packages: str | None
-    """None where it is not known, of rows without a hash of their code; empty where none is."""
+    """Those that both rows import must have the same versions; which they are is the code's."""
     isolation: str | None
     reference: str | None
     reference_version: int | None
@@ -78,7 +91,6 @@ def axes_of(one: Comparability | Case) -> tuple[bytes, ...]:
 
 
 _OF_A_RUN = (
-    "threads",
     "machine",
     "tensorflow",
     "jax",
@@ -95,8 +107,11 @@ _OF_A_RUN = (
 
 _AB = "`convmark ab` compares them live"
 _REPORT = "`convmark report` sets them side by side"
-_ANEW = "`convmark accept` of a run measured so starts a new history"
+_ANEW = "nothing compares the two; later runs are judged against this one"
 _COMMANDS = {
+    "replicas": _REPORT,
+    "cluster": _REPORT,
+    "backend": _REPORT,
     "dataset": _ANEW,
     "fraction": _ANEW,
     "epochs": _ANEW,
@@ -118,9 +133,48 @@ def comparability(record: Record) -> Comparability:
     values = {field.name: getattr(record, field.name) for field in fields(Comparability)}
     if record.python:
         values["python"] = ".".join(record.python.split(".")[:2])
-    if record.code is not None:
-        values["packages"] = record.packages or ""
+    values["state"] = _state(record.state, own=True)
     return Comparability(**values)
+
+
+MODEL = "model:"
+"""Begins the name of a pair of `state` that the model's own code has set."""
+
+_MADE_BY_MODEL = ("precision", "threads")
+"""Axes of a case that a model's code can make other than was asked for."""
+
+
+def inherited(record: Record) -> Comparability:
+    """Return the facts of a row without what the model's own code has set.
+
+    Rows that differ in nothing else can be compared live, the old code beside the new one; their
+    histories cannot, for what is set for the whole process slows the reference along.
+    """
+    asked = record.asked_case
+    own = {name: getattr(asked, name) for name in _MADE_BY_MODEL}
+    return replace(comparability(record), state=inherited_state(record.state), **own)
+
+
+def inherited_state(state: str | None) -> str | None:
+    """Return the pairs of a row's `state` that its process was started with; None for none."""
+    return _state(state, own=False)
+
+
+@functools.lru_cache(maxsize=256)
+def _state(state: str | None, *, own: bool) -> str | None:
+    """Return the pairs of a state in one spelling, with or without what the model has set."""
+    pairs = _pairs(state).items()
+    kept = (f"{name}={value}" for name, value in pairs if own or not name.startswith(MODEL))
+    return shlex.join(sorted(kept)) or None
+
+
+def _pairs(text: str | None) -> Mapping[str, str]:
+    """Return NAME=value pairs, parted by spaces and quoted as a shell reads them."""
+    try:
+        words = shlex.split(text or "")
+    except ValueError:  # a quote without its end
+        words = (text or "").split()
+    return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
 def of_the_run(facts: Comparability) -> tuple[object, ...]:
@@ -131,13 +185,24 @@ def of_the_run(facts: Comparability) -> tuple[object, ...]:
 
 def alike(now: Comparability, then: Comparability) -> bool:
     """Whether two rows are comparable."""
-    return replace(now, packages=None) == replace(then, packages=None) and (
-        now.packages == then.packages or None in (now.packages, then.packages)
-    )
+    same = replace(now, packages=None) == replace(then, packages=None)
+    return same and not _other_versions(now.packages, then.packages)
+
+
+def _other_versions(now: str | None, then: str | None) -> list[str]:
+    """Return the packages that both texts name in different versions."""
+    ours, theirs = _versions(now), _versions(then)
+    return sorted(name for name in ours.keys() & theirs.keys() if ours[name] != theirs[name])
+
+
+def _versions(packages: str | None) -> dict[str, str]:
+    return dict(part.split("==", 1) for part in (packages or "").split() if "==" in part)
 
 
 def difference(now: Comparability, then: Comparability) -> str:
     """Say in which fact two rows differ first, both values, and what can compare them.
+
+    Of `state` it is the first pair that differs.
 
     Returns:
         an empty text where they are comparable.
@@ -146,17 +211,43 @@ def difference(now: Comparability, then: Comparability) -> str:
         return ""
     for field in fields(Comparability):
         ours, theirs = getattr(now, field.name), getattr(then, field.name)
-        if field.name in _PAIRS:
-            theirs, ours = _differing(theirs, ours)
+        if field.name == "packages":
+            names = _other_versions(ours, theirs)
+            theirs, ours = (
+                " ".join(f"{name} {_versions(text)[name]}" for name in names)
+                for text in (theirs, ours)
+            )
         if ours != theirs:
+            if field.name == "state":
+                return _state_difference(_pairs(ours), _pairs(theirs))
+            if field.name == "flags":
+                theirs, ours = _differing(theirs, ours)
             command = _COMMANDS.get(field.name, _AB)
             words = field.name.replace("_", " ")
             return f"{words} was {_quoted(theirs)}, is {_quoted(ours)}: {command}"
     return ""
 
 
-_PAIRS = frozenset({"flags", "state", "packages"})
-"""Facts of several parts, of which only those that differ are shown."""
+def _state_difference(now: Mapping[str, str], then: Mapping[str, str]) -> str:
+    """Say which pair differs first, what was inherited before what the model's code has set."""
+    names = sorted({*now, *then}, key=lambda name: (name.startswith(MODEL), name))
+    name = next(name for name in names if now.get(name) != then.get(name))
+    ours, theirs = now.get(name), then.get(name)
+    words = f"{name} was {_pair_text(theirs)}, is {_pair_text(ours)}"
+    if name.startswith(MODEL):
+        return f"{words}, as the model's own code sets it"
+    if not (name.isupper() and name.replace("_", "a").isalnum()):
+        return f"{words}: {_REPORT}"
+    sides = (("a", theirs), ("b", ours))
+    settings = " ".join(
+        f"--set-{side} {shlex.quote(f'{name}={value}')}" for side, value in sides if value
+    )
+    unset = f" where {name} is not set" if None in (ours, theirs) else ""
+    return f"{words}: `convmark ab {settings}`{unset} compares them live"
+
+
+def _pair_text(value: str | None) -> str:
+    return "the default" if value is None else value or "empty"
 
 
 def _differing(then: str | None, now: str | None) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from statistics import median
 from convmark.case import Case
 from convmark.cells import from_cell
 from convmark.errors import CaseError, StoreError
-from convmark.judging.comparability import AXES, comparability, of_the_run
+from convmark.judging.comparability import AXES, comparability, inherited_state, of_the_run
 from convmark.ranges import range_broken
 from convmark.reading import HEADER, read_cells, read_run
 from convmark.record import COLUMNS, MEASURED, STATUSES, Record, from_cells
@@ -26,6 +26,7 @@ _CASE_FIELDS = tuple(Case.__dataclass_fields__)
 _CASE = operator.itemgetter(*(_PLACES[name] for name in _CASE_FIELDS))
 _MARKS = operator.itemgetter(*(_PLACES[name] for name in ("driver", "cuda", "cudnn")))
 _STATUS, _STARTED, _STEP = (_PLACES[name] for name in ("status", "started", "step_time_p50_s"))
+_CODE, _STATE = (_PLACES[name] for name in ("code", "state"))
 _MINUTE = 16
 """Characters of a time as far as the minute."""
 
@@ -36,6 +37,8 @@ class Head:
 
     commit: str | None
     dirty: bool | None
+    coded: bool
+    """Whether the code that ran is known by its hash."""
     facts: tuple[object, ...]
     """What decides comparability, as `of_the_run` gives it."""
 
@@ -67,6 +70,10 @@ class Digest:
     """The cells of `AXES` of each case with a measured row."""
     marks: frozenset[str]
     """The drivers and versions of CUDA and cuDNN that measured rows name."""
+    codes: frozenset[str]
+    """The hashes of the codes that measured rows ran."""
+    states: frozenset[str]
+    """What the processes of measured rows were started with, as `inherited_state` gives it."""
     cases: tuple[CaseFigures, ...]
     torn: int | None
     """The line of a torn last line, which was left out."""
@@ -75,7 +82,7 @@ class Digest:
 def head_of(record: Record) -> Head:
     """Return what a run's first row tells of all."""
     facts = of_the_run(comparability(record))
-    return Head(commit=record.commit, dirty=record.dirty, facts=facts)
+    return Head(commit=record.commit, dirty=record.dirty, coded=bool(record.code), facts=facts)
 
 
 def digest_of(path: Path) -> Digest:
@@ -101,6 +108,8 @@ def digest_of(path: Path) -> Digest:
         head=head,
         axes=frozenset(_AXES(cells) for cells in measured),
         marks=frozenset(mark for cells in measured for mark in _MARKS(cells) if mark),
+        codes=frozenset(cells[_CODE] for cells in measured if cells[_CODE]),
+        states=frozenset(inherited_state(cells[_STATE]) or "" for cells in measured),
         cases=tuple(_figures(case, group) for case, group in rows.items()),
         torn=torn[0] if torn else None,
     )

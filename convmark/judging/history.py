@@ -2,12 +2,14 @@
 
 A case's anchor is the last accepted run that has it measured under the same conditions, and until
 one is accepted the first run that has. Its history is the anchor and every other earlier run that
-measured it alike at the anchor's commit with a clean tree. A named baseline is that run alone.
+measured the same code alike: by the hash of the code, and where a row has none by the commit of a
+clean tree. A named baseline is that run alone. The run that is judged is never part of its own
+history, whatever file or copy it is found in.
 """
 
 from __future__ import annotations
 
-import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +17,19 @@ from pathlib import Path
 from convmark.errors import StoreError
 from convmark.judging.accepted import accept, read_accepted
 from convmark.judging.comparability import (
+    AXES,
     Comparability,
     alike,
     comparability,
     difference,
+    inherited,
     of_the_run,
 )
-from convmark.judging.digest import Head
 from convmark.judging.index import Say
 from convmark.judging.processes import BASELINE_RUNS, loads_alike
-from convmark.judging.shelf import Outline, Shelf, by_name
+from convmark.judging.shelf import Outline, Shelf, by_name, identity
 from convmark.record import Record
-from convmark.store import Store, read_run
+from convmark.store import Store, read_run, same_file
 from convmark.text import NUMBER
 
 __all__ = [
@@ -40,21 +43,51 @@ __all__ = [
     "difference",
     "load",
     "named_history",
+    "same_code",
     "steady",
 ]
 
 MOST_READ = 2 * BASELINE_RUNS
-"""The most files of an anchor's commit that are read for runs under a like load."""
+"""The most files of an anchor's code that are read for runs under a like load."""
+
+_SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+"""A commit in full: a file's word for one could name any branch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anchor:
-    """The run whose code is run again beside today's."""
+    """The run whose code is run again beside today's, for one case."""
 
     run: str
     path: Path
     commit: str | None
     dirty: bool | None
+    code: str = ""
+    """Hash of the code that the case ran; empty where it is not known."""
+    manifest: Path | None = None
+    """What lists the files of that code, where it was kept beside the run."""
+
+    @property
+    def clean_commit(self) -> str:
+        """The commit in full whose code the case ran; empty where there is none."""
+        known = _SHA.fullmatch(self.commit or "") is not None and self.dirty is False
+        return self.commit or "" if known else ""
+
+    @property
+    def can_run_again(self) -> bool:
+        """Whether a commit or kept files give the code once more."""
+        return bool(self.clean_commit) or self.manifest is not None
+
+    @property
+    def lost(self) -> str:
+        """Why the code cannot be run again, and what helps; empty where it can."""
+        if self.can_run_again:
+            return ""
+        why = "its tree was not clean" if self.commit else "it names no commit"
+        return (
+            f"run {self.run} has no code to run again: {why} and its files were not kept; measure "
+            "the old code anew and `convmark accept` that run"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +98,8 @@ class CaseHistory:
     runs: tuple[tuple[Record, ...], ...] = ()
     """The measured comparable rows of each run, oldest run first."""
     difference: str = ""
-    """What the nearest earlier rows differ in; empty where there are runs, or no such rows."""
+    """What the nearest earlier rows differ in; empty where there are runs, or no such rows. With an
+    anchor it is what the model's own code has set, so that only a live comparison can judge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +129,12 @@ def load(records: Sequence[Record]) -> float | None:
 
 
 def accepted_history(
-    store: Store, machine: str, records: Sequence[Record], say: Say = lambda line: None
+    store: Store,
+    machine: str,
+    records: Sequence[Record],
+    say: Say = lambda line: None,
+    *,
+    own: Path | None = None,
 ) -> History:
     """Return what a run's cases are judged against: the accepted history before it.
 
@@ -105,84 +144,153 @@ def accepted_history(
         records: the rows of the run that is judged; their `run` tells which are earlier where
             they are of this machine.
         say: is told where reading takes long.
+        own: the run's file, where it is known; in the machine's folder its number tells which runs
+            are earlier, whatever the rows say.
 
     Raises:
         StoreError: the list of accepted runs cannot be read.
     """
-    paths = store.runs(machine)
-    if records and records[0].machine in (machine, None) and NUMBER.fullmatch(records[0].run):
-        paths = [path for path in paths if int(path.stem) < int(records[0].run)]
+    paths = _earlier(store.runs(machine), machine, records, own)
     wanted = _wanted(records)
-    marks: frozenset[str] = frozenset().union(*(key.marks for key in wanted.values()))
-    shelf = Shelf(paths, marks, say=say)
+    marks: frozenset[str] = frozenset().union(*(key.whole.marks for key in wanted.values()))
+    shelf = Shelf(paths, marks, own=records, say=say)
     there = {path.stem: path for path in paths}
     accepted = [there[row.run] for row in read_accepted(store, machine) if row.run in there]
     order = list(dict.fromkeys([*reversed(accepted), *paths]))
     anchors, differences = _anchors(shelf, order, wanted)
     cases = {name: CaseHistory(difference=differences.get(name, "")) for name in by_name(records)}
-    for path in dict.fromkeys(anchors.values()):
-        keys = {name: key for name, key in wanted.items() if anchors.get(name) == path}
-        anchor = _anchor(path, shelf.head(path))
-        for name, runs in _runs_at(shelf, anchor, keys, records).items():
-            cases[name] = CaseHistory(anchor=anchor, runs=runs)
-    absent = _absent(shelf, dict.fromkeys(anchors.values()), cases)
+    for path in dict.fromkeys(found.path for found in anchors.values()):
+        here = {name: found for name, found in anchors.items() if found.path == path}
+        for name, runs in _runs_at(shelf, here, wanted, records).items():
+            cases[name] = CaseHistory(
+                anchor=_anchor(path, here[name].rows), runs=runs, difference=here[name].difference
+            )
+    absent = _absent(shelf, dict.fromkeys(found.path for found in anchors.values()), cases)
     shelf.warn()
     return History(cases=cases, absent=absent, files=shelf.files)
 
 
-def named_history(store: Store, machine: str, name: str, records: Sequence[Record]) -> History:
-    """Return a run as the only baseline: a file, a number or a commit, as `Store.find` takes it.
+def _earlier(
+    paths: Sequence[Path], machine: str, records: Sequence[Record], own: Path | None
+) -> Sequence[Path]:
+    """Return the runs before the one that is judged."""
+    number = None
+    if own is not None and any(path.name == own.name and same_file(path, own) for path in paths):
+        number = int(own.stem)
+    elif records and records[0].machine in (machine, None) and NUMBER.fullmatch(records[0].run):
+        number = int(records[0].run)
+    return paths if number is None else [path for path in paths if int(path.stem) < number]
+
+
+def named_history(path: Path, records: Sequence[Record]) -> History:
+    """Return the run in a file as the only baseline.
 
     Raises:
-        StoreError: there is no such run, it cannot be read, or it holds no figures.
+        StoreError: it cannot be read, holds no figures, or is the run that is judged.
     """
-    path = store.find(name, machine)
     rows = read_run(path)
     baseline = by_name(row for row in rows if row.measured)
     if not baseline:
         raise StoreError(f"{path}: must hold a measured row to be compared with, it has none")
-    anchor = _anchor(path, rows[0])
+    own = {identity(record) for record in records}
+    if any(identity(row) in own for row in rows):
+        raise StoreError(
+            f"{path}: holds the run that is judged, run {rows[0].run}; name an earlier run to "
+            "compare with"
+        )
     wanted = _wanted(records)
     cases = {}
     for case in by_name(records):
-        runs, differs = _comparable(wanted.get(case), case, baseline)
+        found = _found(path, wanted.get(case), case, baseline)
+        runs = (found.rows,) if found.rows and not found.difference else ()
         cases[case] = CaseHistory(
-            anchor=anchor if runs else None, runs=(runs,) if runs else (), difference=differs
+            anchor=_anchor(path, found.rows) if found.rows else None,
+            runs=runs,
+            difference=found.difference,
         )
     absent = tuple(group[0] for case, group in baseline.items() if case not in cases)
     return History(cases=cases, absent=absent, files=(path,))
 
 
-def _anchor(path: Path, head: Record | Head | None) -> Anchor:
+def _anchor(path: Path, rows: Sequence[Record]) -> Anchor:
+    codes = {row.code for row in rows}
+    code = codes.pop() if len(codes) == 1 else None
+    manifest = path.with_name(f"{path.stem}.code.json")
     return Anchor(
         run=path.stem,
         path=path,
-        commit=head.commit if head else None,
-        dirty=head.dirty if head else None,
+        commit=rows[0].commit,
+        dirty=rows[0].dirty,
+        code=code or "",
+        manifest=manifest if code and manifest.is_file() else None,
     )
 
 
-def _wanted(records: Sequence[Record]) -> dict[str, Comparability]:
+def same_code(one: Sequence[Record], other: Sequence[Record]) -> bool:
+    """Return whether rows ran the same code: by its hash, and where rows have none by their commit.
+
+    A commit tells only where its tree was clean.
+    """
+    rows = [*one, *other]
+    known = [row.code for row in rows if row.code]
+    if len(set(known)) > 1 or not one or not other:
+        return False
+    if len(known) == len(rows):
+        return True
+    commits = {row.commit for row in rows}
+    return len(commits) == 1 and None not in commits and all(row.dirty is False for row in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The conditions of a case."""
+
+    whole: Comparability
+    inherited: Comparability
+    """Without what the model's own code has set."""
+    axes: frozenset[tuple[bytes, ...]]
+    """Of both."""
+
+    @classmethod
+    def of(cls, row: Record) -> _Wanted:
+        whole, apart = comparability(row), inherited(row)
+        return cls(whole, apart, frozenset((whole.axes, apart.axes)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a file has of a case."""
+
+    path: Path
+    rows: tuple[Record, ...] = ()
+    """Its steady rows under the same conditions, or that differ by the model's own code alone."""
+    difference: str = ""
+    """What its nearest rows differ in."""
+
+
+def _wanted(records: Sequence[Record]) -> dict[str, _Wanted]:
     """The conditions of each case that can be judged."""
     measured = by_name(record for record in records if record.measured)
     return {
-        name: comparability(judged[0])
-        for name, rows in measured.items()
-        if (judged := steady(rows))
+        name: _Wanted.of(judged[0]) for name, rows in measured.items() if (judged := steady(rows))
     }
 
 
-def _comparable(
-    key: Comparability | None, name: str, found: Mapping[str, Sequence[Record]]
-) -> tuple[tuple[Record, ...], str]:
+def _found(
+    path: Path, key: _Wanted | None, name: str, found: Mapping[str, Sequence[Record]]
+) -> _Found:
     """Return the steady rows of a case that are comparable, and else what they differ in."""
     if key is None:
-        return (), ""
-    rows = [row for row in found.get(name, ()) if alike(comparability(row), key)]
+        return _Found(path)
+    rows = [row for row in found.get(name, ()) if alike(comparability(row), key.whole)]
     if rows:
-        return steady(rows), ""
-    others = found.get(name) or [row for rows in found.values() for row in rows if _akin(row, key)]
-    return (), difference(key, comparability(others[0])) if others else ""
+        return _Found(path, steady(rows))
+    akin = [row for rows in found.values() for row in rows if _akin(row, key.whole)]
+    rows = [row for row in akin if alike(inherited(row), key.inherited)]
+    if rows and (judged := steady(rows)):
+        return _Found(path, judged, difference(key.whole, comparability(judged[0])))
+    others = found.get(name) or akin
+    return _Found(path, (), difference(key.whole, comparability(others[0])) if others else "")
 
 
 _AKIN = 4
@@ -190,44 +298,51 @@ _AKIN = 4
 
 
 def _akin(row: Record, key: Comparability) -> bool:
-    return comparability(row).axes[:_AKIN] == key.axes[:_AKIN]
+    return all(getattr(row, name) == getattr(key, name) for name in AXES[:_AKIN])
 
 
 def _anchors(
-    shelf: Shelf, order: Sequence[Path], wanted: Mapping[str, Comparability]
-) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return each case's anchor, and for those without one what the first rows differ in."""
-    anchors: dict[str, Path] = {}
+    shelf: Shelf, order: Sequence[Path], wanted: Mapping[str, _Wanted]
+) -> tuple[dict[str, _Found], dict[str, str]]:
+    """Return each case's anchor, and for those without one what the first rows differ in.
+
+    Rows that the model's own code has made to differ are an anchor as well: were they passed over,
+    a setting that slows the whole process would become its own baseline.
+    """
+    anchors: dict[str, _Found] = {}
     differences: dict[str, str] = {}
-    conditions = {of_the_run(key) for key in wanted.values()}
+    conditions = {of_the_run(key.whole) for key in wanted.values()}
     left = dict(wanted)
-    models = frozenset(key.model for key in left.values())
-    puzzling = list(left.values())
+    models = frozenset(key.whole.model for key in left.values())
+    states = frozenset(key.inherited.state or "" for key in left.values())
+    puzzling = [key.whole for key in left.values()]
     for path in order:
         if not left:
             break
         if not shelf.mentions(path, models):
             continue
-        alike = shelf.is_alike(path, conditions)
+        alike = shelf.is_alike(path, conditions) and shelf.may_have_state(path, states)
         if not (alike and _may_hold(shelf.outline(path), left.values())) and not (
             puzzling and _may_explain(shelf.outline(path), puzzling)
         ):
             continue
-        found = shelf.measured(path)
+        measured = shelf.measured(path)
         for name, key in left.items():
-            rows, differs = _comparable(key, name, found)
-            if rows:
-                anchors[name] = path
-            elif differs and (name in found or name not in differences):
-                differences[name] = differs
+            found = _found(path, key, name, measured)
+            if found.rows:
+                anchors[name] = found
+            elif found.difference and (name in measured or name not in differences):
+                differences[name] = found.difference
         left = {name: key for name, key in left.items() if name not in anchors}
-        models = frozenset(key.model for key in left.values())
-        puzzling = [key for name, key in left.items() if name not in differences]
+        models = frozenset(key.whole.model for key in left.values())
+        puzzling = [key.whole for name, key in left.items() if name not in differences]
     return anchors, {name: text for name, text in differences.items() if name not in anchors}
 
 
-def _may_hold(outline: Outline, keys: Iterable[Comparability]) -> bool:
-    return any(key.axes in outline.cases and key.marks <= outline.marks for key in keys)
+def _may_hold(outline: Outline, keys: Iterable[_Wanted]) -> bool:
+    return any(
+        not key.axes.isdisjoint(outline.cases) and key.whole.marks <= outline.marks for key in keys
+    )
 
 
 def _may_explain(outline: Outline, keys: Iterable[Comparability]) -> bool:
@@ -237,26 +352,45 @@ def _may_explain(outline: Outline, keys: Iterable[Comparability]) -> bool:
 
 
 def _runs_at(
-    shelf: Shelf, anchor: Anchor, keys: Mapping[str, Comparability], records: Sequence[Record]
+    shelf: Shelf,
+    anchors: Mapping[str, _Found],
+    wanted: Mapping[str, _Wanted],
+    records: Sequence[Record],
 ) -> dict[str, tuple[tuple[Record, ...], ...]]:
-    """Return the runs of the cases at the anchor's commit, newest read first, stop at enough."""
+    """Return the runs of an anchor's cases with its code, newest read first, stop at enough.
+
+    Args:
+        anchors: of the cases whose anchor is one run; without runs where they are not comparable.
+    """
     rows_now = by_name(records)
-    loads = {name: load(steady(rows_now[name])) for name in keys}
-    found: dict[str, dict[Path, tuple[Record, ...]]] = {name: {} for name in keys}
-    read = 0
-    clean = shelf.clean_at(anchor.commit) if anchor.commit and anchor.dirty is False else ()
-    others = (path for path in clean if path != anchor.path)
-    for path in itertools.chain([anchor.path], others):
-        left = {name for name in keys if not _enough(found[name].values(), loads[name])}
+    loads = {name: load(steady(rows_now[name])) for name in anchors}
+    found: dict[str, dict[Path, tuple[Record, ...]]] = {
+        name: {} if anchor.difference else {anchor.path: anchor.rows}
+        for name, anchor in anchors.items()
+    }
+    comparable = {name: one for name, one in anchors.items() if not one.difference}
+    (own,) = {anchor.path for anchor in anchors.values()}
+    rows = [row for anchor in comparable.values() for row in anchor.rows]
+    codes = {row.code for row in rows if row.code}
+    commits = {row.commit for row in rows if row.commit and row.dirty is False}
+    coded = all(row.code for row in rows)
+    conditions = {of_the_run(wanted[name].whole) for name in comparable}
+    states = {wanted[name].inherited.state or "" for name in comparable}
+    read = 1
+    for path in shelf.may_have_run(codes, commits, coded=coded) if codes or commits else ():
+        left = {name for name in comparable if not _enough(found[name].values(), loads[name])}
         if not left or read >= MOST_READ:
             break
-        if not _may_hold(shelf.outline(path), [keys[name] for name in left]):
+        if path == own or not _may_hold(shelf.outline(path), [wanted[name] for name in left]):
+            continue
+        if not (shelf.is_alike(path, conditions) and shelf.may_have_state(path, states)):
             continue
         read += 1
         measured = shelf.measured(path)
         for name in left:
-            if rows := _comparable(keys[name], name, measured)[0]:
-                found[name][path] = rows
+            other = _found(path, wanted[name], name, measured)
+            if not other.difference and same_code(anchors[name].rows, other.rows):
+                found[name][path] = other.rows
     return {
         name: tuple(runs[path] for path in sorted(runs, key=lambda path: int(path.stem)))
         for name, runs in found.items()

@@ -59,6 +59,10 @@ class KnownRun:
     """Its place among the heads."""
     contents: int | None
     """Its place among the contents."""
+    codes: int | None
+    """The place of its codes among the sets."""
+    states: int | None
+    """The place of its states among the sets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +98,7 @@ class Index:
         self._runs: dict[str, KnownRun] = {}
         self._heads: list[Head] = []
         self._contents: list[tuple[frozenset[tuple[str, ...]], frozenset[str]]] = []
+        self._sets: list[frozenset[str]] = []
         self._texts: list[str] = []
         self._figures: npt.NDArray[Any] = np.empty(0, FIGURES)
         self._here: dict[str, Signature] = {}
@@ -127,6 +132,14 @@ class Index:
         return (
             (frozenset(), frozenset()) if known.contents is None else self._contents[known.contents]
         )
+
+    def codes(self, known: KnownRun) -> frozenset[str]:
+        """Return the hashes of the codes that the run's measured rows ran."""
+        return frozenset() if known.codes is None else self._sets[known.codes]
+
+    def states(self, known: KnownRun) -> frozenset[str]:
+        """Return what the processes of the run's measured rows were started with."""
+        return frozenset() if known.states is None else self._sets[known.states]
 
     def update(self, paths: Sequence[Path], say: Say = lambda line: None) -> None:
         """Read the files that are not known as they are now, and keep the index.
@@ -185,6 +198,7 @@ class Index:
     def _read(self, paths: Iterable[Path]) -> None:
         heads = {head: place for place, head in enumerate(self._heads)}
         contents = {content: place for place, content in enumerate(self._contents)}
+        sets = {found: place for place, found in enumerate(self._sets)}
         texts = {text: place for place, text in enumerate(self._texts)}
         number = max((run.number for run in self._runs.values()), default=-1) + 1
         parts = [self._figures]
@@ -205,11 +219,14 @@ class Index:
                 torn=digest.torn if digest else None,
                 head=None if head is None else _place(heads, head),
                 contents=_place(contents, (digest.axes, digest.marks)) if digest else None,
+                codes=_place(sets, digest.codes) if digest else None,
+                states=_place(sets, digest.states) if digest else None,
             )
             if digest and digest.cases:
                 parts.append(_rows_of(digest.cases, number, texts))
             number += 1
         self._heads, self._contents, self._texts = list(heads), list(contents), list(texts)
+        self._sets = list(sets)
         self._figures = np.concatenate(parts)
 
     def _load(self, found: Any) -> None:
@@ -217,23 +234,28 @@ class Index:
             name: KnownRun(tuple(known[0]), *known[1:]) for name, known in found["runs"].items()
         }
         self._heads = [
-            Head(commit=commit, dirty=dirty, facts=tuple(facts))
-            for commit, dirty, facts in found["heads"]
+            Head(commit=commit, dirty=dirty, coded=coded, facts=tuple(facts))
+            for commit, dirty, coded, facts in found["heads"]
         ]
         self._contents = [
             (frozenset(map(tuple, axes)), frozenset(marks)) for axes, marks in found["contents"]
         ]
+        self._sets = list(map(frozenset, found["sets"]))
         self._texts = found["texts"]
 
     def _save(self) -> None:
         runs = {
-            name: [run.signature, run.number, run.error, run.torn, run.head, run.contents]
+            name: [
+                *(run.signature, run.number, run.error, run.torn),
+                *(run.head, run.contents, run.codes, run.states),
+            ]
             for name, run in self._runs.items()
         }
         said = {
             "runs": runs,
-            "heads": [[head.commit, head.dirty, head.facts] for head in self._heads],
+            "heads": [[head.commit, head.dirty, head.coded, head.facts] for head in self._heads],
             "contents": [[sorted(axes), sorted(marks)] for axes, marks in self._contents],
+            "sets": [sorted(found) for found in self._sets],
             "texts": self._texts,
         }
         parts = {KIND: json.dumps(said).encode(), "figures": self._figures.tobytes()}

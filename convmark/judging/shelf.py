@@ -22,7 +22,7 @@ from convmark.judging.index import Index, KnownRun, Say
 from convmark.reading import StoreWarning, read_head, read_run
 from convmark.record import Record, to_cell
 
-__all__ = ["Outline", "Shelf", "by_name"]
+__all__ = ["Outline", "Shelf", "by_name", "identity"]
 
 
 MOST_LOOKS = 100
@@ -65,18 +65,28 @@ def by_name(records: Iterable[Record]) -> dict[str, list[Record]]:
     return {rows[0].case.name: rows for rows in groups.values()}
 
 
+def identity(row: Record) -> tuple[object, ...]:
+    """Return what tells a row from every other one, in whatever file it stands."""
+    return row.run, row.machine, row.node, row.started, row.order, row.process
+
+
 class Shelf:
-    """Run files, oldest first. One that cannot be read holds nothing, until `warn` says so."""
+    """Run files, oldest first. One that cannot be read holds nothing, until `warn` says so.
+
+    Nor does a file hold the rows of the run that is judged: it may be a copy of it, or a link.
+    """
 
     def __init__(
         self,
         paths: Sequence[Path],
         marks: Collection[str] = (),
         *,
+        own: Iterable[Record] = (),
         say: Say = lambda line: None,
     ) -> None:
         self._paths = paths
         self._marks = marks
+        self._own = frozenset(map(identity, own))
         self._say = say
         self._index = Index.of(paths[0].parent, figures=False) if paths else Index(Path())
         self._looked: set[Path] = set()
@@ -129,7 +139,9 @@ class Shelf:
         if path not in self._rows:
             try:
                 rows = [] if path in self._unreadable else read_run(path)
-                self._rows[path] = by_name(row for row in rows if row.measured)
+                self._rows[path] = by_name(
+                    row for row in rows if row.measured and identity(row) not in self._own
+                )
             except ConvmarkError as error:
                 self._unreadable[path], self._rows[path] = error, {}
         return self._rows[path]
@@ -179,12 +191,40 @@ class Shelf:
             for wanted in conditions
         )
 
-    def clean_at(self, commit: str) -> Iterator[Path]:
-        """The runs at a commit with a clean tree, newest first."""
+    def may_have_run(
+        self, codes: Collection[str], commits: Collection[str], *, coded: bool
+    ) -> Iterator[Path]:
+        """The runs that may have rows of a code, or of a commit's clean tree, newest first.
+
+        Rows of other code may be in them too.
+
+        Args:
+            coded: whether the codes tell all, so that a commit counts for rows without one alone.
+        """
         for path in reversed(self._paths):
             head = self.head(path)
-            if head is not None and head.dirty is False and head.commit == commit:
+            if head is None:
+                continue
+            by_commit = head.dirty is False and head.commit in commits
+            if (by_commit and not (coded and head.coded)) or self._may_hold(path, codes):
                 yield path
+
+    def _may_hold(self, path: Path, codes: Collection[str]) -> bool:
+        if not codes:
+            return False
+        known = self._known(path)
+        if known is not None:
+            return not self._index.codes(known).isdisjoint(codes)
+        try:
+            data = _beginning(path)
+        except OSError:
+            return False
+        return len(data) > MOST_WHOLE_BYTES or any(code.encode() in data for code in codes)
+
+    def may_have_state(self, path: Path, states: Collection[str]) -> bool:
+        """Whether a process of the run may have been started in one of the states."""
+        known = self._known(path)
+        return known is None or not self._index.states(known).isdisjoint(states)
 
     def warn(self) -> None:
         """Say once what could not be read."""

@@ -21,7 +21,16 @@ from convmark.lockstep.anchor import Origin, origin_of
 from convmark.lockstep.engine import Comparison, Plan, Progress, Side, compare
 from convmark.lockstep.sides import Make, SideSpec
 
-__all__ = ["TARGET", "End", "Outcome", "Pair", "Terms", "compare_cases", "inspected"]
+__all__ = [
+    "TARGET",
+    "End",
+    "Outcome",
+    "Pair",
+    "Terms",
+    "compare_cases",
+    "inspected",
+    "run_the_same",
+]
 
 TARGET = math.log(1.02)
 """Half-width of the interval, as a log ratio, at which a comparison may end."""
@@ -89,6 +98,21 @@ def inspected(spec: SideSpec, models: Sequence[str], make: Make) -> End:
     """
     with spec_as_it_is(spec).opened(None, make, 1) as (interpreter,):
         return End(spec, inspect(interpreter, models))
+
+
+def run_the_same(pair: Pair, cases: Sequence[Case]) -> bool:
+    """Return whether both sides mean the same interpreter, commit and settings in every case."""
+    a, b = pair.a.spec, pair.b.spec
+    if os.path.abspath(a.python) != os.path.abspath(b.python) or bool(a.ref) != bool(b.ref):
+        return False
+    if {**os.environ, **a.environ} != {**os.environ, **b.environ}:
+        return False
+    origins = {case.model: _origin(case, pair) for case in cases}
+    return all(
+        a.case(case) == b.case(case)
+        and a.commit(origins[case.model]) == b.commit(origins[case.model])
+        for case in cases
+    )
 
 
 def spec_as_it_is(spec: SideSpec) -> SideSpec:

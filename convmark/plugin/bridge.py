@@ -188,6 +188,7 @@ class CsvStorage:
         """
         from convmark.judging.comparability import axes_of
         from convmark.judging.shelf import Shelf
+        from convmark.store import same_file
 
         shelf = Shelf(self._store.runs(self._machine))
         models = frozenset(case.model for case in self._campaign.cases)
@@ -195,7 +196,7 @@ class CsvStorage:
         names = {case.name for case in self._campaign.cases}
         found = None
         for path in reversed(shelf.paths):
-            if path == self._campaign.resumed:  # it is this run
+            if same_file(path, self._campaign.resumed):  # it is this run
                 continue
             if not shelf.mentions(path, models) or not wanted & shelf.outline(path).cases:
                 continue
@@ -216,7 +217,7 @@ class CsvStorage:
         found = self.newest()
         runs = [found] if found and not names else []
         for name in names:
-            path = self._store.find(name, self._machine)
+            path = self._store.find(name, self._machine, but=self._campaign.resumed)
             runs.append((path, read_run(path)))
         for path, records in runs:
             inside = path.parent == self._store.folder / self._machine

@@ -10,7 +10,7 @@ import functools
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -37,13 +37,26 @@ _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 """A commit in full: a file's word for one could name any branch."""
 
 
+def _named_run(campaign: Campaign, name: str) -> Path:
+    """Return the file of the run that was named, never that of the run which goes on."""
+    from convmark.judging.history import named_history
+    from convmark.store import read_run
+
+    resumed = campaign.resumed
+    path = campaign.store.find(name, campaign.machine.name, but=resumed)
+    named_history(path, read_run(resumed) if resumed else [])
+    return path.resolve()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
     """What --benchmark-compare asks for, checked before anything is measured."""
 
     name: str
     """Empty for the accepted history, `git:REF`, or a run's file, number or commit."""
-    commits: Mapping[Path, str]
+    path: Path | None = None
+    """The file of a named run, found before this run has one."""
+    commits: Mapping[Path, str] = field(default_factory=dict)
     """With `git:REF` the commit that it names in each repository."""
 
     @classmethod
@@ -55,11 +68,7 @@ class Baseline:
         """
         name = asked if isinstance(asked, str) else ""
         if not name.startswith(GIT):
-            if name:
-                from convmark.judging.history import named_history
-
-                named_history(campaign.store, campaign.machine.name, name, [])
-            return cls(name=name, commits={})
+            return cls(name=name, path=_named_run(campaign, name) if name else None)
         from convmark.lockstep.anchor import origin_of, resolve_anchor
 
         origins = [origin_of(case, campaign.sources) for case in campaign.cases]
@@ -115,8 +124,8 @@ def _history(campaign: Campaign, baseline: Baseline, say: Say) -> History:
     if baseline.is_commit:
         cases = {case.name: CaseHistory() for case in campaign.cases}
         return History(cases=cases, absent=(), files=())
-    if baseline.name:
-        return named_history(campaign.store, machine, baseline.name, campaign.records)
+    if baseline.path is not None:
+        return named_history(baseline.path, campaign.records)
     return accepted_history(campaign.store, machine, campaign.records, say)
 
 

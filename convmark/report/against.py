@@ -44,14 +44,17 @@ def verdicts_against(places: Sequence[Path], name: str, folder: Path) -> Table:
     live = _live(store, machine, newest.stem, commit)
     if live:
         return judged(live, f"{told}, live")
-    baseline = _run_of(store, machine, commit, newest) if commit else store.find(name, machine)
+    if commit:
+        baseline = _run_of(store, machine, commit, newest)
+    else:
+        baseline = store.find(name, machine, but=newest)
     if baseline is None:
         raise OptionError(
             f"--against {name}: run {newest.stem} has no live verdict beside {commit[:SHOWN]}, and "
             f"no other run is of it: `pytest bench --benchmark-compare=git:{name}` compares live"
         )
     records = read_run(newest)
-    history = named_history(store, machine, str(baseline), records)
+    history = named_history(baseline, records)
     judgements = conclude(review(records, history), report_missing=True)
     return judged(judgements, f"run {baseline.stem} of {told}, from history, nothing run beside it")
 

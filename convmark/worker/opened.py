@@ -26,9 +26,9 @@ _READERS = (
 )
 """Functions that read a file in native code: module, name in it, place of the file's argument."""
 
-_OPEN, _CLOSE_WRITE, _IS_FOLDER = 0x20, 0x8, 0x40000000
+_OPEN, _WRITTEN, _IS_FOLDER = 0x20, 0x2 | 0x100 | 0x80, 0x40000000
 _NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
-"""Of inotify(7)."""
+"""Of inotify(7); written is what was modified, made, or moved there."""
 _MOST_FOLDERS = 2000
 """Watched at most, the nearest first: a tree may be endless."""
 _NOT_WATCHED = {
@@ -144,7 +144,7 @@ class _Kernel:
             return
         for folder in _below(folders):
             name = os.fsencode(folder)
-            watch = libc.inotify_add_watch(self._descriptor, name, _OPEN | _CLOSE_WRITE)
+            watch = libc.inotify_add_watch(self._descriptor, name, _OPEN | _WRITTEN)
             if watch >= 0:
                 self._folders[watch] = folder
 
@@ -158,7 +158,7 @@ class _Kernel:
             folder = self._folders.get(watch)
             if folder is not None and name and not mask & _IS_FOLDER:
                 path = os.path.realpath(os.path.join(folder, name))
-                (written if mask & _CLOSE_WRITE else read).add(path)
+                (written if mask & _WRITTEN else read).add(path)
         os.close(self._descriptor)
         return read, written
 
