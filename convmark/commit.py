@@ -52,7 +52,8 @@ def read_commit(
     if sha is None:
         return Commit(sha=None, dirty=None)
     top = call.answer("rev-parse", "--show-toplevel")
-    status = call.answer("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
+    raw = call.without_filters()  # a filter is a program, and contents are compared through it
+    status = raw.answer("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
     if top is None or status is None:
         return Commit(sha=sha.strip(), dirty=None)
     ignored = [path.resolve() for path in besides]

@@ -59,6 +59,7 @@ LAYERS = (
     ("launch.interpreter",),
     ("launch",),
     ("lockstep.tally", "lockstep.worktree"),
+    ("lockstep.tree",),
     (
         "lockstep.ab_files",
         "lockstep.anchor",

@@ -125,8 +125,8 @@ def _beside_today(
         with beside(origin, anchor, make) as (old, new):
             for case, card in zip(cases, cards, strict=True):
                 comparison = compare(
-                    Side(old, case, card),
-                    Side(new, case, card),
+                    Side(old.interpreter, case, card, old.tree),
+                    Side(new.interpreter, case, card, new.tree),
                     plan,
                     watch=functools.partial(watch, case),
                     clock=clock,

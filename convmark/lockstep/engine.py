@@ -25,6 +25,7 @@ from convmark.judging.confirm import Clock, Session
 from convmark.judging.judgement import NOT_JUDGED
 from convmark.launch import Interpreter, LiveWorker
 from convmark.lockstep.tally import CONTROL, NEW, OLD, VOID, Comparison, Plan, Progress, Tally
+from convmark.lockstep.tree import Tree
 from convmark.statistics import trimmed_mean
 
 __all__ = [
@@ -62,6 +63,8 @@ class Side:
     """The same for all sides, but where a setting is what differs."""
     card: Card | None = None
     """What its worker runs on; None on the CPU, and where it is not known."""
+    tree: Tree | None = None
+    """Whose code alone it may run; None where all sides run the same files."""
 
 
 Watch = Callable[[Progress], None]
@@ -87,6 +90,9 @@ def compare(
         control: a second copy of the old side, which runs in the same rounds.
         watch: is told after each session.
         clock: seconds, to learn how long a session takes.
+
+    Raises:
+        ForeignCode: a side runs code of another tree than its own.
     """
     sides = {OLD: old, NEW: new} | ({CONTROL: control} if control else {})
     clocks_agree = {primary_clock(side.case) for side in sides.values()}
@@ -121,6 +127,7 @@ def _session(
 
     Raises:
         WorkerError: a side cannot be run; the message says which.
+        ForeignCode: a side runs code of another tree than its own.
     """
     cards = [side.card for side in sides.values() if side.card is not None]
     with contextlib.ExitStack() as stack:
@@ -129,8 +136,11 @@ def _session(
         step_s = 0.0
         for name in order.sample(sorted(sides), len(sides)):
             request = _request(sides[name].case, plan, with_sizes=name not in tally.sizes)
-            with _naming(name):
+            tree = sides[name].tree
+            with _naming(name, tree):
                 workers[name] = stack.enter_context(sides[name].interpreter.live(request))
+                if tree is not None:
+                    tree.check(workers[name].expect("code"))
                 if request["with_sizes"]:
                     tally.sizes[name] = workers[name].expect("sizes")
                 step_s += workers[name].expect("warm")["step_time_s"]
@@ -138,7 +148,7 @@ def _session(
         least, most = ROUNDS
         count = max(least, min(most, int(SESSION_S / (steps * step_s))))
         seen.see({"event": "warm_up"})  # from here on the cards' state counts, until "rounds"
-        turns = [_round(workers, steps, order) for _ in range(count)]
+        turns = [_round(sides, workers, steps, order) for _ in range(count)]
         seen.see({"event": "rounds"})
     ratios = {
         (name, clock): _log_ratio(turns, name, f"{clock}_s")
@@ -163,22 +173,23 @@ def _request(case: Case, plan: Plan, *, with_sizes: bool) -> dict[str, Any]:
 
 
 def _round(
-    workers: Mapping[str, LiveWorker], steps: int, order: random.Random
+    sides: Mapping[str, Side], workers: Mapping[str, LiveWorker], steps: int, order: random.Random
 ) -> dict[str, dict[str, Any]]:
     turns = {}
     for name in order.sample(sorted(workers), len(workers)):
-        with _naming(name):
+        with _naming(name, sides[name].tree):
             workers[name].command(steps=steps)
             turns[name] = workers[name].expect("turn")
     return turns
 
 
 @contextlib.contextmanager
-def _naming(side: str) -> Iterator[None]:
+def _naming(side: str, tree: Tree | None) -> Iterator[None]:
     try:
         yield
     except WorkerError as error:
-        raise WorkerError(f"the {side} code cannot be run: {error}") from None
+        why = tree.explained(str(error)) if tree is not None else str(error)
+        raise WorkerError(f"the {side} code cannot be run: {why}") from None
 
 
 def _log_ratio(turns: Sequence[Mapping[str, Any]], side: str, clock: str) -> Session:
