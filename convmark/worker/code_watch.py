@@ -98,7 +98,7 @@ class CodeWatch:
         if not self._active:
             return
         read, written = self.close()
-        read |= {_real(path) for path in _module_files()}
+        read |= self._own_modules()
         paths = sorted(path for path in read - written if self._is_own(path, self._package))
         digests = {path: found for path in paths if (found := file_digest(path)) is not None}
         files = [
@@ -115,6 +115,23 @@ class CodeWatch:
             packages=_versions(self._names),
             environ=_told(self._variables),
         )
+
+    def _own_modules(self) -> set[str]:
+        """Return the files of imported modules, without those of folders that hold none that count.
+
+        A framework has thousands, and to follow the links of each would take longer than a build.
+        """
+        own: dict[str, bool] = {}
+        found = set()
+        for path in _module_files():
+            folder = os.path.dirname(path)
+            if folder not in own:
+                real = _real(folder)
+                inside = os.path.join(real, "module.py")
+                own[folder] = real in installed_folders() or self._is_own(inside, self._package)
+            if own[folder]:
+                found.add(_real(path))
+        return found
 
     def close(self) -> tuple[set[str], set[str]]:
         """Stop watching; return what was read and what was written so far."""

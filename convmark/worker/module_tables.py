@@ -22,6 +22,7 @@ from typing import Any
 
 from convmark.worker.bootstrap import load_package
 from convmark.worker.code_watch import installed_folders
+from convmark.worker.moved import Mover
 
 __all__ = ["Code", "ModuleTable", "Tables", "is_shared"]
 
@@ -42,6 +43,8 @@ class Code:
     """Folders that are searched before all others, in order."""
     zoo: str
     """The folder of the zoo."""
+    moved: Mapping[str, str]
+    """Folders whose place this code's tree takes, and the tree."""
 
     @staticmethod
     def of(name: str, fields: Mapping[str, Any]) -> Code:
@@ -49,12 +52,13 @@ class Code:
         folder = os.path.realpath(fields.get("folder") or os.getcwd())
         zoo = fields.get("zoo") or os.path.dirname(sys.modules[ZOO].__file__ or "")
         roots = [os.path.realpath(root) for root in fields.get("import_roots") or [folder]]
-        return Code(name, folder, roots, os.path.realpath(zoo))
+        return Code(name, folder, roots, os.path.realpath(zoo), dict(fields.get("moved") or {}))
 
     @property
     def places(self) -> list[str]:
         """The folders that its files lie in."""
-        return list(dict.fromkeys([self.folder, *self.import_roots, self.zoo]))
+        found = [self.folder, *self.import_roots, self.zoo, *self.moved.values()]
+        return list(dict.fromkeys(found))
 
 
 class Tables:
@@ -69,8 +73,9 @@ class Tables:
         for name in aside:
             del sys.modules[name]
         shared = {name.partition(".")[0] for name in sys.modules} | _NEVER_OWN
-        path = [entry for entry in sys.path if not self.is_users(entry or os.getcwd())]
-        self._tables = {code.name: ModuleTable(code, shared, path) for code in self._codes}
+        self._tables = {
+            code.name: ModuleTable(code, shared, self._path(code)) for code in self._codes
+        }
 
     def __enter__(self) -> Tables:
         return self
@@ -89,6 +94,16 @@ class Tables:
         if top == ZOO:
             return True
         return top not in _NEVER_OWN and any(map(self.is_users, _paths(module)))
+
+    def _path(self, code: Code) -> list[str]:
+        """Return where a code's modules are searched: first its own folders, none of another's."""
+        moved = Mover(code.moved).moved if code.moved else str
+        entries = [*code.import_roots, *(moved(entry or os.getcwd()) for entry in sys.path)]
+        return [
+            entry
+            for entry in dict.fromkeys(entries)
+            if self.foreign_file(code.name, [os.path.realpath(entry)]) is None
+        ]
 
     def is_users(self, path: str) -> bool:
         """Whether an absolute path lies in a folder of a side and is no part of an installation."""
@@ -120,10 +135,9 @@ class ModuleTable:
         self._hidden: dict[str, ModuleType] = {}
         self._known: dict[str, ModuleType] = {}
         self._count = 0
-        roots = list(code.import_roots)
-        self._path = [*roots, *(entry for entry in path if entry not in roots)]
-        self._finder = _OwnFinder(code)
-        self._finders: list[Any] = [self._finder]
+        self._path = list(path)
+        self._own_finders = [_OwnFinder(code), *([Mover(code.moved)] if code.moved else [])]
+        self._finders: list[Any] = list(self._own_finders)
 
     @contextlib.contextmanager
     def active(self, *, all_of_it: bool = True) -> Iterator[None]:
@@ -168,7 +182,7 @@ class ModuleTable:
     def _is_my_finder(self, finder: Any) -> bool:
         """Whether a finder is for this code alone; a shared package may have brought one in."""
         module = str(getattr(finder, "__module__", ""))
-        return finder is self._finder or module in self._own
+        return finder in self._own_finders or module in self._own
 
     def _take_changes(self) -> None:
         """Note which modules are this code's by now."""
