@@ -73,6 +73,19 @@ def raises():
         raise ValueError("a shape\\nthat cannot be")
     return net()
 
+def too_big():
+    import sys
+    if hasattr(sys, "one_is_there"):
+        raise MemoryError
+    sys.one_is_there = True
+    return net()
+
+def threads():
+    import threading
+    if SIDE == "new":
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    return net()
+
 def other():
     if SIDE == "new":
         open(sizes.OTHER).close()
@@ -176,6 +189,8 @@ def test_so_they_do_on_another_framework(
     ("builder", "reason"),
     [
         ("eager", "the old code sets for the whole process: run_functions_eagerly=True"),
+        ("too_big", "the two models do not fit into memory together"),
+        ("threads", "the new code sets for the whole process: python_threads=2"),
         ("variable", "the two codes set environment variables otherwise: OMP_SOMETHING"),
         ("other", "the new code takes {old}/shop/late.py from the other side's files"),
     ],

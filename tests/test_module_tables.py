@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.machinery
 import importlib.resources
@@ -66,15 +67,12 @@ def codes(tmp_path: Path) -> list[Code]:
 def tables(codes: list[Code]) -> Iterator[Tables]:
     import wave  # noqa: F401  # a module of the standard library that one side replaces
 
-    before = {**sys.modules}, list(sys.path), os.getcwd(), list(sys.meta_path), os.environ["PATH"]
+    before = list(sys.path), os.getcwd(), list(sys.meta_path)
     with Tables(codes) as made:
         yield made
-    assert ({**sys.modules}.keys() - before[0].keys()) <= {"convmark_zoo"} | _shared_by_tests()
-    assert (sys.path, os.getcwd(), sys.meta_path) == before[1:4]
-
-
-def _shared_by_tests() -> set[str]:
-    return {name for name in sys.modules if not name.startswith(("shop", "space", "made", "trick"))}
+    assert (sys.path, os.getcwd(), sys.meta_path) == before
+    left = {name.partition(".")[0] for name in sys.modules}
+    assert not {"shop", "space", "made", "made_up", "trick"} & left
 
 
 def on_both(tables: Tables, ask: Callable[[], Any], *, all_of_it: bool = True) -> dict[str, Any]:
@@ -173,6 +171,39 @@ def test_a_finder_of_an_editable_installation_does_not_win_over_the_sides_folder
     with Tables(codes) as tables:
         found = on_both(tables, lambda: imported("shop.nets").Box.label)
     assert found == {"old": "old", "new": "new"}
+
+
+def test_a_package_that_only_a_finder_knows_is_taken_from_the_tree_in_its_place(
+    codes: list[Code], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    new = Path(codes[1].folder)
+    for tree, side in ((new, "new"), (Path(codes[0].folder), "old")):
+        (tree / "lib").mkdir()
+        (tree / "lib" / "shelf.py").write_text(f"NAME = '{side}'\n")
+
+    class Editable:
+        @staticmethod
+        def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
+            file = new / "lib" / "shelf.py"
+            return importlib.util.spec_from_file_location(name, file) if name == "shelf" else None
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Editable])
+    old = dataclasses.replace(codes[0], moved={str(new): codes[0].folder})
+    with Tables([old, codes[1]]) as tables:
+        assert on_both(tables, lambda: imported("shelf").NAME) == {"old": "old", "new": "new"}
+
+
+def test_the_path_of_a_side_has_no_folder_of_the_other_and_all_that_is_nobodys(
+    codes: list[Code], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "lib").mkdir()
+    monkeypatch.setattr(sys, "path", [*codes[1].import_roots, str(tmp_path / "lib"), *sys.path])
+    with Tables(codes) as tables:
+        found = on_both(tables, lambda: list(sys.path))
+    for code, other in zip(codes, reversed(codes), strict=True):
+        assert found[code.name][0] == code.import_roots[0]
+        assert not set(other.import_roots) & set(found[code.name])
+        assert str(tmp_path / "lib") in found[code.name]
 
 
 def test_a_side_keeps_its_own_path_and_finders(tables: Tables, tmp_path: Path) -> None:
