@@ -58,7 +58,7 @@ LAYERS = (
     ("launch.server",),
     ("launch.interpreter",),
     ("launch",),
-    ("lockstep.tally", "lockstep.worktree"),
+    ("lockstep.duets", "lockstep.tally", "lockstep.worktree"),
     ("lockstep.tree",),
     (
         "lockstep.ab_files",
