@@ -19,7 +19,9 @@ LAYERS = (
     ("environments.interpreter",),
     ("batch_search", "case", "git", "judging.confirm", "statistics", "text", "worker.protocol"),
     ("cells", "cgroups", "cluster", "csvlines", "judging.processes"),
-    ("judging.spread", "ranges"),
+    ("comparing.pooling", "comparing.signs", "comparing.spending", "judging.spread", "ranges"),
+    ("comparing.decision",),
+    ("comparing.allotment",),
     ("gpu.commands", "gpu.nvml", "gpu.throttle"),
     ("gpu.devices", "gpu.processes", "gpu.seen"),
     ("gpu.amd", "gpu.apple", "gpu.sampler", "gpu.visible"),
@@ -87,7 +89,10 @@ LAYERS = (
 
 ONE_UNIT = {"plugin", "report"}
 
-ROOTS = ("", ".check", ".commands", ".environments", ".fleet", ".gpu", ".judging", ".lockstep")
+ROOTS = (
+    *("", ".check", ".commands", ".comparing", ".environments", ".fleet", ".gpu", ".judging"),
+    ".lockstep",
+)
 
 FRAMEWORKS = {"tensorflow", "keras", "jax", "torch"}
 HARNESS_ONLY = {"pandas", "pytest", "pytest_benchmark", "psutil", "tabulate", "rich"}
