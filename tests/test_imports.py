@@ -19,7 +19,10 @@ LAYERS = (
     ("environments.interpreter",),
     ("batch_search", "case", "git", "judging.confirm", "statistics", "text", "worker.protocol"),
     ("cells", "cgroups", "cluster", "csvlines", "judging.processes"),
-    ("comparing.pooling", "comparing.signs", "comparing.spending", "judging.spread", "ranges"),
+    (
+        *("comparing.pooling", "comparing.recent", "comparing.signs", "comparing.spending"),
+        *("judging.spread", "ranges"),
+    ),
     ("comparing.decision",),
     ("comparing.allotment",),
     ("gpu.commands", "gpu.nvml", "gpu.throttle"),
