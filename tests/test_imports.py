@@ -20,7 +20,8 @@ LAYERS = (
     ("batch_search", "case", "git", "judging.confirm", "statistics", "text", "worker.protocol"),
     ("cells", "cgroups", "cluster", "csvlines", "judging.processes"),
     (
-        *("comparing.pooling", "comparing.recent", "comparing.signs", "comparing.spending"),
+        *("comparing.change_points", "comparing.pooling", "comparing.recent"),
+        *("comparing.signs", "comparing.spending"),
         *("judging.spread", "ranges"),
     ),
     ("comparing.decision",),

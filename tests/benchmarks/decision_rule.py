@@ -324,8 +324,9 @@ def same_rows(state: State, decisions: int) -> Iterator[tuple[object, ...]]:
     yield ("**all**", total, alarms, "", f"{1000 * bounds(alarms, total)[1]:.2f}", *[""] * 4)
 
 
-def slower_rows(state: State, runs: int) -> Iterator[tuple[object, ...]]:
-    """Yield a row per noise and slowdown of one case among sixteen."""
+def slower_rows(state: State, decisions: int) -> Iterator[tuple[object, ...]]:
+    """Yield a row per noise and slowdown of one case among sixteen, from a tenth as many runs."""
+    runs = max(1, decisions // 10)
     for name, scenario in SLOWER.items():
         outcomes = state.outcomes(f"slower {name}", scenario, runs * scenario.cases)
         verdicts = Counter(run.verdicts[0] for run in outcomes)
@@ -396,8 +397,9 @@ CREEPS: Mapping[str, Sequence[float]] = {
 }
 
 
-def creep_rows(runs: int) -> Iterator[tuple[object, ...]]:
-    """Yield, per history and noise, by which commit it was called regressed."""
+def creep_rows(state: State, decisions: int) -> Iterator[tuple[object, ...]]:
+    """Yield, per history and noise, by which commit it was called regressed; not kept."""
+    runs = max(1, decisions // 20)
     for name, changes in CREEPS.items():
         for noise in NOISES[:3]:
             found = [first_alarm(changes, noise, seed) for seed in range(runs)]
@@ -406,46 +408,54 @@ def creep_rows(runs: int) -> Iterator[tuple[object, ...]]:
             yield (name, f"{noise:.1%}", *(f"{count / runs:.1%}" for count in by.values()))
 
 
-def print_table(title: str, rows: Iterator[tuple[object, ...]], headers: Sequence[str]) -> None:
-    print(f"\n## {title}\n", flush=True)
-    print(tabulate(list(rows), headers, tablefmt="pipe", disable_numparse=True), flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--decisions", type=int, default=2000, help="cases of each scenario")
     parser.add_argument("--state", type=Path, help="file that keeps what was simulated")
+    parser.add_argument("--only", choices=TABLES, help="print one table")
     options = parser.parse_args()
-    state, decisions = State(options.state), options.decisions
-    runs = max(1, decisions // 10)
-    print_table(
+    state = State(options.state)
+    for name, (title, headers, rows) in TABLES.items():
+        if options.only in (None, name):
+            print(f"\n## {title}\n")
+            found = list(rows(state, options.decisions))
+            print(tabulate(found, headers, tablefmt="pipe", disable_numparse=True), flush=True)
+
+
+SHARES = ("unchanged", "regressed", "undecided", "sessions a case")
+TABLES: Mapping[str, tuple[str, Sequence[str], Callable[[State, int], Iterator[object]]]] = {
+    "same": (
         "Identical code",
-        same_rows(state, decisions),
         (
             *("noise", "cases", "ever regressed", "at the end", "per 1,000, at most"),
             *("unchanged", "undecided", "named within the margin", "sessions a case"),
         ),
-    )
-    print_table(
+        same_rows,
+    ),
+    "slower": (
         "One of 16 cases is slower",
-        slower_rows(state, runs),
         (
             *("noise, slowdown", "regressed", "slower within the margin", "unchanged"),
             *("undecided", "its sessions", "all sessions", "others blamed"),
         ),
-    )
-    headers = ("noise", "unchanged", "regressed", "undecided", "sessions a case")
-    print_table("Every case is 5 % slower", share_rows(state, MISSED, decisions), headers)
-    print_table(
+        slower_rows,
+    ),
+    "missed": (
+        "Every case is 5 % slower",
+        ("noise", *SHARES),
+        lambda state, decisions: share_rows(state, MISSED, decisions),
+    ),
+    "cpu": (
         "Wall time of 6 %, CPU time of 1.5 % a session",
-        share_rows(state, BY_CPU, decisions),
-        ("what happened", *headers[1:]),
-    )
-    print_table(
+        ("what happened", *SHARES),
+        lambda state, decisions: share_rows(state, BY_CPU, decisions),
+    ),
+    "creep": (
         "Creep: regressed by the third, fourth, fifth, sixth and tenth commit",
-        creep_rows(max(1, runs // 2)),
         ("history", "noise", "3", "4", "5", "6", "10"),
-    )
+        creep_rows,
+    ),
+}
 
 
 if __name__ == "__main__":
