@@ -55,6 +55,18 @@ def test_what_the_last_run_left_undecided_goes_first():
     assert next_session(cases, math.inf) == 1
 
 
+def test_every_case_gets_its_first_three_sessions_before_any_gets_more():
+    noisy, begun = candidate(1.0, **FRESH), candidate(1.0, sessions=2, spread=0.2)
+    assert next_session([candidate(1.0), noisy, begun], math.inf) == 2
+    assert next_session([candidate(1.0), noisy], math.inf) == 1
+    assert next_session([candidate(0.1), candidate(1.0, sessions=3, spread=0.2)], math.inf) == 0
+
+
+def test_after_its_first_sessions_what_was_left_over_still_weighs_more():
+    cases = [candidate(1.0), candidate(2.0, left_over=True)]
+    assert next_session(cases, math.inf) == 1
+
+
 def test_a_session_that_does_not_fit_the_budget_is_not_begun():
     cases = [candidate(2.0), candidate(5.0, left_over=True)]
     assert next_session(cases, 4.9) == 0

@@ -66,14 +66,26 @@ class Candidate:
     def open(self) -> bool:
         return not (self.closed or self.decision.decided)
 
+    @property
+    def missing(self) -> int:
+        """How many sessions it lacks of the fewest that decide."""
+        return max(0, FEWEST_SESSIONS - self.decision.sessions)
+
+    @property
+    def first_turn(self) -> tuple[bool, float]:
+        """The order in which cases get their first sessions: left over first, then cheap ones."""
+        return not self.left_over, self.missing * self.session_s
+
 
 def next_session(
     candidates: Sequence[Candidate], left_s: float, limits: Limits | None = None
 ) -> int | None:
     """Return the place of the case whose next sessions decide most per second.
 
-    That is the chance to be decided after one or more further sessions over their seconds, at
-    the best number of them. Sessions that would end after the budget do not count.
+    First each case gets the three without which nothing is known of its noise, those that were
+    left over before the others, then the cheaper ones. After that it is the chance to be decided
+    by one or more further sessions over their seconds, at the best number of them. Sessions that
+    would end after the budget do not count.
 
     Args:
         candidates: all cases that the run compares.
@@ -82,19 +94,28 @@ def next_session(
     Returns:
         None where every case is decided or closed, or no session fits what is left.
     """
-    best, found = -1.0, None
-    for place, candidate in enumerate(candidates):
-        if not candidate.open or candidate.session_s > left_s:
-            continue
-        further = np.arange(1, len(_HORIZON) + 1)
-        chances = chances_to_decide(candidate.decision, further, len(candidates), limits)
-        takes_s = further * candidate.session_s
-        worth = float(np.where(takes_s <= left_s, chances / takes_s, 0.0).max())
-        if candidate.left_over:
-            worth *= _LEFT_OVER
-        if worth > best:
-            best, found = worth, place
-    return found
+    open_ones = [
+        place
+        for place, candidate in enumerate(candidates)
+        if candidate.open and candidate.session_s <= left_s
+    ]
+    new = [place for place in open_ones if candidates[place].missing]
+    if new:
+        return min(new, key=lambda place: candidates[place].first_turn)
+    return max(
+        open_ones,
+        key=lambda place: _worth(candidates[place], left_s, len(candidates), limits),
+        default=None,
+    )
+
+
+def _worth(candidate: Candidate, left_s: float, cases: int, limits: Limits | None) -> float:
+    """Return the best chance per second to be decided by further sessions."""
+    further = np.array(_HORIZON)
+    chances = chances_to_decide(candidate.decision, further, cases, limits)
+    takes_s = further * candidate.session_s
+    worth = float(np.where(takes_s <= left_s, chances / takes_s, 0.0).max())
+    return worth * _LEFT_OVER if candidate.left_over else worth
 
 
 def seconds_to_decide(
