@@ -14,14 +14,14 @@ to all its steps. The rule is asked again after every session.
   own sessions, none trimmed.
 
 `unchanged` needs three sessions: a change of 5 % slower or 4.8 % faster (the same as a log ratio)
-is ruled out by a one-sided bound of 98.5 % over all looks, the variance shrunk over the cases
+is ruled out by a one-sided bound of 98 to 98.5 % over all looks, the variance shrunk over the cases
 (`pooling`). A wrong `unchanged` is a missed change, which later comparisons with the same anchor
 see again; a wrong `regressed` costs the belief in the tool. So one is quick and parametric, and
 the other assumes nothing of the noise.
 
 Between the two lies `slower_within_margin`: above 1 %, not above the margin, and no chance by a t
-interval of 99.9 %. CPU time convicts nobody. Where it rules a change out, wall time needs 95 % in
-place of 98.5 % for `unchanged`.
+interval of 99.9 %. CPU time convicts nobody. Where it rules a change out, wall time needs about
+96 % for `unchanged`.
 
 Refused: other ways to convict, given as false alarms in 1,920 simulated cases of identical code
 whose sessions fall into two modes 3 to 8 % apart (by the rule above 1 in 20,000), and as sessions

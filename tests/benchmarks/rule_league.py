@@ -306,7 +306,7 @@ packages, and NVBench's with quartiles is our reading of its comparison.
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=default_data(), help="folder of noise/*.npz")
-    parser.add_argument("--trials", type=int, default=400, help="for each cell's figures")
+    parser.add_argument("--trials", type=int, default=200, help="for each cell's figures")
     options = parser.parse_args()
     if options.data is None:
         parser.error("no recorded noise: give --data, or set CONVMARK_NOISE_DATA")
