@@ -50,6 +50,10 @@ class Interpreters:
         for interpreter in self._interpreters.values():
             interpreter.close()
 
+    def of(self, backend: str) -> launch.Interpreter:
+        """Return that of a backend."""
+        return self._interpreters[backend]
+
     def inspect(self, models: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Return what each backend's interpreter has, by backend.
 

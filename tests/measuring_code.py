@@ -22,9 +22,15 @@ FIGURES = ("learning.py", "result.py", "statistics.py", "steadiness.py", "waterf
 """Outside the worker: what makes figures of a worker's raw times. How a process is launched is
 left out: it moves the time to its start alone, which no verdict uses."""
 
-NO_FIGURE = frozenset(["cuda.py", "failure.py", "probe.py"])
-"""In the worker: a doctor's check, an exception's class and the proofs of scripts/gpu_check, none
-of which is called where a row is measured. Every other file counts, a new one too."""
+NO_FIGURE = frozenset(
+    [
+        *("cuda.py", "failure.py", "probe.py"),
+        *("duet.py", "keras_context.py", "module_tables.py", "shared_state.py", "turns.py"),
+    ]
+)
+"""In the worker: a doctor's check, an exception's class, the proofs of scripts/gpu_check and the
+duet, whose ratios are of one session; no row is measured by any of them. Every other file counts,
+a new one too."""
 
 _SKIPPED_FIELDS = frozenset(["annotation", "ctx", "kind", "returns", "type_comment", "type_params"])
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)

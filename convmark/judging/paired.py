@@ -317,10 +317,17 @@ def confirmed(
     return _finding(decision, "; ".join(parts))
 
 
+_DOUBTED_FROM = math.log(1.25)
+
+
 def _doubted(decision: Decision, step: StepTime | None) -> tuple[Decision, str]:
-    """Take `unchanged` back where an interval leaves out every change within the margin."""
+    """Take `unchanged` back where its interval, or the history by far, is beyond the margin.
+
+    By less than `_DOUBTED_FROM` the history is not believed: a machine's ratio of case to reference
+    moves by some per cent from day to day, on identical code too.
+    """
     beyond = _beyond(step) if step is not None else None
-    if beyond is not None:
+    if beyond is not None and abs(beyond.estimate) > _DOUBTED_FROM:
         doubt = (
             f"no change beside it, yet {_moved(beyond)} than its history: both sides may have read "
             "the same changed file, or the machine has changed: run it again, and where that stays "

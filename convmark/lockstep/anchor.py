@@ -25,7 +25,15 @@ from convmark.lockstep.tree import (
 )
 from convmark.lockstep.worktree import repository_of, resolve, standing_in
 
-__all__ = ["AnchorCode", "Beside", "Origin", "beside", "origin_of", "resolve_anchor"]
+__all__ = [
+    "AnchorCode",
+    "Beside",
+    "Origin",
+    "apart",
+    "origin_of",
+    "resolve_anchor",
+    "trees_at",
+]
 
 SHOWN = 12
 """Characters of a commit or hash that are shown."""
@@ -131,22 +139,37 @@ def resolve_anchor(ref: str, origins: Sequence[Origin | None]) -> dict[Path, str
 
 
 @contextlib.contextmanager
-def beside(origin: Origin, commit: str, make: MakeInterpreter) -> Iterator[tuple[Beside, Beside]]:
-    """Give the anchor's code and today's, each in its interpreter; both end after the block.
-
-    Args:
-        make: makes an interpreter from the keywords of `Tree.settings`.
+def trees_at(origin: Origin, commit: str) -> Iterator[tuple[Tree, Tree]]:
+    """Give the files of a commit and today's, the former gone after the block.
 
     Raises:
-        ConvmarkError: the commit is not there, or did not have the folder yet.
+        ConvmarkError: the commit is not there, or did not have the model's folder yet.
+    """
+    with tree_at_commit(origin.repository, commit) as old:
+        new = tree_as_it_is(origin.repository)
+        for tree in (old, new):
+            origin.look_for(tree)
+        yield old, new
+
+
+@contextlib.contextmanager
+def apart(
+    old: OwnCode | None, new: OwnCode | None, make: MakeInterpreter
+) -> Iterator[tuple[Beside, Beside]]:
+    """Give each code in an interpreter of its own; both end after the block.
+
+    Args:
+        make: makes an interpreter from the keywords of `OwnCode.settings`.
+
+    Raises:
+        ForeignCode: today's modules would come from another working tree.
         WorkerError: an interpreter cannot be started.
     """
     with contextlib.ExitStack() as stack:
-        theirs = stack.enter_context(tree_at_commit(origin.repository, commit))
         sides = []
-        for tree in (theirs, tree_as_it_is(origin.repository)):
-            origin.look_for(tree)
-            interpreter = stack.enter_context(make(**tree.settings(os.environ)))
+        for tree in (old, new):
+            settings = tree.settings(os.environ) if tree is not None else {}
+            interpreter = stack.enter_context(make(**settings))
             interpreter.start()
             sides.append(Beside(interpreter, tree))
         yield sides[0], sides[1]

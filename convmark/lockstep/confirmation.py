@@ -1,4 +1,4 @@
-"""Confirming flagged cases: the anchor's code is fetched and run beside today's, case by case.
+"""Live comparisons of a run's cases: the anchor's code is fetched and run beside today's.
 
 The code of an anchor is that of a commit, or the files that were kept of a run which no commit has.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,30 +15,31 @@ from pathlib import Path
 
 from convmark.case import Case
 from convmark.commit import Commit
+from convmark.comparing.decision import Decision
 from convmark.errors import ConvmarkError
-from convmark.gpu.devices import Card, Gpu
+from convmark.gpu.devices import Gpu
 from convmark.gpu.visible import card_of
-from convmark.judging.confirm import error_rate_per_case
+from convmark.judging.confirm import Decision as Judged
+from convmark.judging.confirm import Verdict
 from convmark.judging.judgement import BUDGET_SPENT, SAME_CODE, SAME_COMMIT, Confirmation
+from convmark.launch import Interpreter
 from convmark.lockstep.anchor import (
     AnchorCode,
-    Beside,
     MakeInterpreter,
     Origin,
-    beside,
+    apart,
     origin_of,
+    trees_at,
 )
-from convmark.lockstep.engine import Plan, Progress, Side, compare
-from convmark.lockstep.kept import beside_kept
-from convmark.lockstep.tree import ForeignCode
+from convmark.lockstep.kept import kept_trees
+from convmark.lockstep.live import Found, Opener, Pairing, Terms, compare_live
+from convmark.lockstep.tree import OwnCode
 from convmark.record import Record
+from convmark.report.units import duration_text
 
-__all__ = ["NO_REPOSITORY", "Limits", "Watch", "confirm", "same_as_today"]
+__all__ = ["NO_REPOSITORY", "Interpreters", "Limits", "confirm", "same_as_today"]
 
 NO_REPOSITORY = "the model is in no git repository"
-
-Watch = Callable[[Case, Progress], None]
-"""Is told the case and how far it is, after each of its sessions."""
 
 Sources = Mapping[str, Sequence[str] | None]
 
@@ -49,7 +50,8 @@ AnchorOf = Callable[[Case, Origin | None], AnchorCode]
 SameCode = Callable[[Case, Origin | None, AnchorCode], str]
 """Says in a word why a case runs the anchor's code today; empty where it does not."""
 
-Opened = contextlib.AbstractContextManager[tuple[Beside, Beside]]
+Trees = contextlib.AbstractContextManager[tuple[OwnCode, OwnCode | None]]
+"""Gives the anchor's code and today's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,20 +60,33 @@ class Limits:
 
     seed: int
     warm_up_s: float
+    """Of both codes together, before a session's turns, at most."""
     budget_s: float
     """Most seconds for all cases."""
+    results: Path
+    """A folder that is no code."""
     gpus: Sequence[Gpu] = ()
     """Those of this machine, whose state tells which sessions count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interpreters:
+    """Where the codes run."""
+
+    shared: Callable[[str], Interpreter]
+    """By the backend's name, that whose processes run both codes."""
+    make: MakeInterpreter
+    """Makes one of a code's own, from the keywords of `OwnCode.settings` and `backend`."""
 
 
 def confirm(
     cases: Sequence[Case],
     anchor_of: AnchorOf,
     sources: Sources,
-    make: MakeInterpreter,
+    interpreters: Interpreters,
     limits: Limits,
     clock: Callable[[], float],
-    watch: Watch = lambda case, progress: None,
+    say: Callable[[str], None] = lambda line: None,
     *,
     is_same: SameCode,
 ) -> dict[str, Confirmation]:
@@ -81,47 +96,114 @@ def confirm(
         anchor_of: the code to compare each case with.
         is_same: tells the cases that need no comparison.
         sources: for models named package.module:builder their module and its file.
-        make: makes an interpreter (see `anchor.beside`).
         clock: seconds, against which the budget is held.
+        say: is told how far it is.
     """
     deadline_s = clock() + limits.budget_s
     found: dict[str, Confirmation] = {}
-    comparable: list[_Compared] = []
-    for case in cases:
-        origin = origin_of(case, sources)
-        try:
-            anchor = anchor_of(case, origin)
-            if same := is_same(case, origin, anchor):
-                found[case.name] = Confirmation(decision=None, anchor=anchor.label, reason=same)
+    pairings: list[Pairing] = []
+    labels: list[str] = []
+    with contextlib.ExitStack() as stack:
+        opened: dict[tuple[Origin | None, AnchorCode], tuple[OwnCode, OwnCode | None]] = {}
+        openers: dict[object, Opener] = {}
+        for case in cases:
+            origin, label = origin_of(case, sources), ""
+            try:
+                anchor = anchor_of(case, origin)
+                label = anchor.label
+                if same := is_same(case, origin, anchor):
+                    found[case.name] = Confirmation(decision=None, anchor=label, reason=same)
+                    continue
+                if (origin, anchor) not in opened:
+                    opened[origin, anchor] = stack.enter_context(_trees(origin, anchor))
+            except ConvmarkError as error:
+                found[case.name] = Confirmation(decision=None, anchor=label, reason=str(error))
                 continue
-            _sides(origin, anchor)
-        except ConvmarkError as error:
-            found[case.name] = Confirmation(decision=None, reason=str(error))
-            continue
-        comparable.append((case, origin, anchor))
-    plan = Plan(
-        seed=limits.seed,
-        warm_up_s=limits.warm_up_s,
-        error_rate=error_rate_per_case(len(comparable)),
-        seconds_left=lambda: deadline_s - clock(),
-    )
-    places = sorted(comparable, key=lambda item: str(_place(item)))
-    for (backend, origin, anchor), group in itertools.groupby(places, key=_place):
-        members = [case for case, _, _ in group]
-        maker = functools.partial(make, backend=backend)
-        cards = [card_of(case.device, limits.gpus, os.environ) for case in members]
-        sides = functools.partial(_sides(origin, anchor), maker)
-        found |= _beside_today(members, cards, sides, anchor.label, plan, clock, watch)
+            old, new = opened[origin, anchor]
+            make = functools.partial(interpreters.make, backend=case.backend)
+            place = (origin, anchor, case.backend)
+            openers.setdefault(place, functools.partial(apart, old, new, make))
+            pairings.append(
+                Pairing(
+                    case=case,
+                    old=old,
+                    new=new,
+                    interpreter=interpreters.shared(case.backend),
+                    apart=openers[place],
+                    card=card_of(case.device, limits.gpus, os.environ),
+                )
+            )
+            labels.append(label)
+        terms = Terms(
+            seed=limits.seed,
+            seconds_left=lambda: deadline_s - clock(),
+            clock=clock,
+            results=limits.results,
+            warm_up_s=limits.warm_up_s,
+        )
+        results = compare_live(pairings, terms, say) if pairings else []
+    for pairing, label, result in zip(pairings, labels, results, strict=True):
+        found[pairing.case.name] = _confirmation(result, label)
     return found
 
 
-_Compared = tuple[Case, Origin | None, AnchorCode]
+def _trees(origin: Origin | None, anchor: AnchorCode) -> Trees:
+    """Return what gives the anchor's code and today's.
+
+    Raises:
+        ConvmarkError: the anchor's code is not to be had here.
+    """
+    if not anchor.commit:
+        return kept_trees(origin, anchor)
+    if origin is None:
+        raise ConvmarkError(NO_REPOSITORY)
+    return trees_at(origin, anchor.commit)
 
 
-def _place(comparable: _Compared) -> tuple[str, Origin | None, AnchorCode]:
-    """What cases share that one pair of interpreters can run."""
-    case, origin, anchor = comparable
-    return case.backend, origin, anchor
+_WITHIN_MARGIN = {"slower_within_margin": "slower", "faster_within_margin": "faster"}
+
+
+def _confirmation(found: Found, label: str) -> Confirmation:
+    """Return what the sessions of a case say."""
+    if found.same_code:
+        return Confirmation(decision=None, anchor=label, reason=SAME_CODE)
+    decision = found.decision
+    assert decision is not None
+    if found.closed or decision.estimate is None:
+        return Confirmation(decision=None, anchor=label, reason=found.closed or BUDGET_SPENT)
+    reason = ""
+    if decision.verdict == "undecided":
+        needs = found.needs_s
+        more = f": about {duration_text(needs)} more would decide" if needs else ""
+        reason = f"{BUDGET_SPENT}{more}"
+    elif decision.verdict in _WITHIN_MARGIN:
+        size = 100 * abs(math.expm1(decision.estimate))
+        reason = f"{_WITHIN_MARGIN[decision.verdict]} by {size:.1f} %, within the margin"
+    if found.apart:
+        reason = "; ".join(filter(None, [reason, f"in two processes: {found.apart}"]))
+    return Confirmation(
+        decision=_as_judged(decision),
+        decided_by="wall",
+        sessions=decision.sessions,
+        anchor=label,
+        reason=reason,
+        sizes=found.sizes,
+    )
+
+
+def _as_judged(decision: Decision) -> Judged:
+    verdicts: dict[str, Verdict] = {
+        **dict.fromkeys(_WITHIN_MARGIN, "unchanged"),
+        "undecided": "inconclusive",
+    }
+    assert decision.estimate is not None
+    return Judged(
+        verdict=verdicts.get(decision.verdict, decision.verdict),  # type: ignore[arg-type] # one of
+        estimate=decision.estimate,
+        low=decision.low,
+        high=decision.high,
+        smallest_visible=decision.smallest_visible,
+    )
 
 
 def same_as_today(
@@ -150,58 +232,3 @@ def same_as_today(
         return ""
     today = commit_of(origin.repository)
     return SAME_COMMIT if today.sha == anchor.commit and today.dirty is False else ""
-
-
-def _sides(origin: Origin | None, anchor: AnchorCode) -> Callable[[MakeInterpreter], Opened]:
-    """Return what opens the anchor's code and today's.
-
-    Raises:
-        ConvmarkError: the anchor's code is not to be had here.
-    """
-    if not anchor.commit:
-        return functools.partial(beside_kept, origin, anchor)
-    if origin is None:
-        raise ConvmarkError(NO_REPOSITORY)
-    return functools.partial(beside, origin, anchor.commit)
-
-
-def _beside_today(
-    cases: Sequence[Case],
-    cards: Sequence[Card | None],
-    sides: Callable[[], Opened],
-    label: str,
-    plan: Plan,
-    clock: Callable[[], float],
-    watch: Watch,
-) -> dict[str, Confirmation]:
-    found: dict[str, Confirmation] = {}
-    try:
-        with sides() as (old, new):
-            for case, card in zip(cases, cards, strict=True):
-                try:
-                    comparison = compare(
-                        Side(old.interpreter, case, card, old.tree),
-                        Side(new.interpreter, case, card, new.tree),
-                        plan,
-                        watch=functools.partial(watch, case),
-                        clock=clock,
-                    )
-                except ForeignCode as error:  # another case may still run its own code
-                    refused = Confirmation(decision=None, anchor=label, reason=str(error))
-                    found[case.name] = refused
-                    continue
-                clocks = comparison.clocks
-                why = comparison.reason or comparison.left_out_text
-                found[case.name] = Confirmation(
-                    decision=clocks.decision if clocks else None,
-                    decided_by=clocks.decided_by if clocks else None,
-                    sessions=len(comparison.wall),
-                    anchor=label,
-                    reason=BUDGET_SPENT if comparison.out_of_time else why,
-                    sizes=comparison.sizes.get("old", {}),
-                )
-    except ConvmarkError as error:
-        for case in cases:
-            lost = Confirmation(decision=None, anchor=label, reason=str(error))
-            found.setdefault(case.name, lost)
-    return found

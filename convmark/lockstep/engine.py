@@ -37,7 +37,9 @@ __all__ = [
     "Plan",
     "Progress",
     "Side",
+    "TwoProcesses",
     "compare",
+    "lockstep_session",
     "primary_clock",
 ]
 
@@ -122,6 +124,27 @@ def compare(
         if len(tally.left_out) == MOST_LEFT_OUT:
             return tally.cut_short(f"{NOT_JUDGED}: {disturbed}; compare again when that has ended")
     return tally.result()
+
+
+@dataclass(frozen=True, slots=True)
+class TwoProcesses:
+    """One session of two codes, each in a fresh process of its own."""
+
+    wall: Session
+    cpu: Session
+    sizes: Mapping[str, Mapping[str, Any]]
+
+
+def lockstep_session(old: Side, new: Side, plan: Plan, order: random.Random) -> TwoProcesses:
+    """Run one session of old and new in lock-step.
+
+    Raises:
+        WorkerError: a side cannot be run; the message says which.
+        ForeignCode: a side runs code of another tree than its own.
+    """
+    tally = Tally(plan, primary="wall")
+    found, _ = _session({OLD: old, NEW: new}, plan, order, tally)
+    return TwoProcesses(found[NEW, "wall"], found[NEW, "cpu"], tally.sizes)
 
 
 def _session(

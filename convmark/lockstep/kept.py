@@ -20,11 +20,11 @@ from convmark.code.manifest import NOWHERE, ZOO, Code, Roots, code_of, read_code
 from convmark.code.snapshot import lay_out, root_folder
 from convmark.errors import StoreError
 from convmark.launch import import_roots, zoo_folder
-from convmark.lockstep.anchor import AnchorCode, Beside, MakeInterpreter, Origin
-from convmark.lockstep.tree import ForeignCode, tree_as_it_is
+from convmark.lockstep.anchor import AnchorCode, Origin
+from convmark.lockstep.tree import ForeignCode, Tree, tree_as_it_is
 from convmark.lockstep.worktree import PREFIX
 
-__all__ = ["KeptTree", "beside_kept"]
+__all__ = ["KeptTree", "kept_trees"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,24 +99,27 @@ class KeptTree:
             if before is None and one.place.root != NOWHERE:
                 raise ForeignCode(f"{self.name}: {path} is opened now, and was not by the run")
 
+    def hash_of(self, event: Mapping[str, Any]) -> str:
+        """Return the hash of what a worker has run, wherever the files lie."""
+        own = {name: root_folder(self.root, name) for name in self.code.roots}
+        if ZOO not in self.places.values():
+            own[ZOO] = zoo_folder().resolve()
+        return code_of(event, Roots(own)).hash
+
     def explained(self, message: str) -> str:
         """Return why the side failed."""
         return message
 
 
 @contextlib.contextmanager
-def beside_kept(
-    origin: Origin | None, anchor: AnchorCode, make: MakeInterpreter
-) -> Iterator[tuple[Beside, Beside]]:
-    """Give the kept code and today's, each in its interpreter; both end after the block.
+def kept_trees(origin: Origin | None, anchor: AnchorCode) -> Iterator[tuple[KeptTree, Tree | None]]:
+    """Give the kept files of a run and today's; the former are gone after the block.
 
     Args:
         origin: where the model's code lies today; None outside git.
-        make: makes an interpreter from the keywords of `KeptTree.settings`.
 
     Raises:
         StoreError: the manifest or a kept file is damaged, or gone.
-        WorkerError: an interpreter cannot be started.
     """
     run = _run_of(anchor)
     code = read_codes(run).get(anchor.code)
@@ -126,13 +129,7 @@ def beside_kept(
     try:
         lay_out(run.parent, code, parent)
         kept = KeptTree.of(f"run {run.stem}", parent, code)
-        today = tree_as_it_is(origin.repository) if origin is not None else None
-        with contextlib.ExitStack() as stack:
-            old = stack.enter_context(make(**kept.settings(os.environ)))
-            new = stack.enter_context(make(**(today.settings(os.environ) if today else {})))
-            old.start()
-            new.start()
-            yield Beside(old, kept), Beside(new, today)
+        yield kept, tree_as_it_is(origin.repository) if origin is not None else None
     finally:
         shutil.rmtree(parent, ignore_errors=True)
 

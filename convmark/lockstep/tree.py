@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import convmark
+from convmark.code.manifest import HERE, ZOO, Roots, code_of
 from convmark.errors import ConvmarkError
 from convmark.launch import import_roots, zoo_folder
 from convmark.lockstep.worktree import (
@@ -53,6 +54,12 @@ class OwnCode(Protocol):
 
     def explained(self, message: str) -> str:
         """Return why the side failed, with what its code lacks."""
+
+    def settings(self, environ: Mapping[str, str]) -> dict[str, Any]:
+        """Return how an `Interpreter` is made that runs this code."""
+
+    def hash_of(self, event: Mapping[str, Any]) -> str:
+        """Return the hash of the code that a worker's event `code` tells of."""
 
 
 class ForeignCode(ConvmarkError):
@@ -154,6 +161,11 @@ class Tree:
                     f"its filter {driver!r} makes of it, for no filter is run; compare with a "
                     "model that does not need the file"
                 )
+
+    def hash_of(self, event: Mapping[str, Any]) -> str:
+        """Return the hash of what a worker has run, wherever the tree lies."""
+        zoo = self.moved(zoo_folder().resolve())
+        return code_of(event, Roots({ZOO: zoo, HERE: self.root})).hash
 
     def _foreign(self, path: Path) -> str:
         """Return why a file is not of this tree, empty where it is, or is not the repository's."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from convmark.facts import Facts
     from convmark.interpreters import Interpreters
     from convmark.judging.judgement import Judgement
+    from convmark.launch import Interpreter
     from convmark.plan import Job
     from convmark.record import Record
     from convmark.result import Result
@@ -176,6 +177,12 @@ class Campaign:
             )
         (path,) = interpreters(self.options.pythons, self.options.environments)
         return path
+
+    def interpreter(self, backend: str) -> Interpreter | None:
+        """Return what has measured a backend's cases, where each request has a fresh process."""
+        if self._interpreters is None or self.options.isolation == "none":
+            return None
+        return self._interpreters.of(backend)
 
     def absent(self, case: Case) -> str | None:
         """Why the case's device, found by the driver, cannot be measured; None when it can."""

@@ -5,6 +5,7 @@ All of it happens before the first test reports.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
     from convmark.judging.judgement import Confirmation
     from convmark.judging.review import Review
     from convmark.lockstep.anchor import AnchorCode, Origin
-    from convmark.lockstep.engine import Progress
     from convmark.plugin.campaign import Campaign
 
 __all__ = ["Baseline", "judge"]
 
 GIT = "git:"
-COMPARISON_S = (20, 90)
+MOST_WARM_UP_S = 0.3
+"""Of steps before the turns of a session, of both codes together."""
+
+COMPARISON_S = (6, 30)
 """About what a live comparison of a small case takes, for the line that announces it."""
 CONFIRM_NONE = "--confirm none"
 
@@ -139,23 +142,19 @@ def _history(campaign: Campaign, baseline: Baseline, say: Say) -> History:
 
 
 def _to_confirm(campaign: Campaign, baseline: Baseline, found: Review) -> dict[str, Case]:
-    """Return the cases that a live comparison is to judge, the largest change first.
+    """Return the cases that a live comparison is to judge: all whose code is not known to be same.
 
     They are what was asked for, by the names of what ran: a model may make another case of its own.
     """
-    from convmark.judging.verdict import flagged
-
     ran = {row.case.name: row.asked_case for row in campaign.records if row.task in TIMED_TASKS}
     failed = {row.case.name for row in campaign.records if not row.measured}
     judged = {row.case.name for row in campaign.records if not row.not_judged}
     same = {name for name, case in found.cases.items() if case.same_code}
     if campaign.options.confirm == "none":
         return {}
-    if baseline.is_commit or campaign.options.confirm == "all":
-        names = [name for name in ran if name not in failed | same and name in judged]
-    else:
-        names = [name for name in flagged(found) if name in ran]
-    return {name: ran[name] for name in names}
+    anchored = {name for name, case in found.cases.items() if case.history.anchor is not None}
+    names = (set(ran) if baseline.is_commit else anchored) & judged - failed - same
+    return {name: case for name, case in ran.items() if name in names}
 
 
 def _confirm(
@@ -168,7 +167,7 @@ def _confirm(
     """Return what live comparisons say, by the names of what ran."""
     from convmark.commit import read_commit
     from convmark.launch import Interpreter
-    from convmark.lockstep.confirmation import Limits, confirm
+    from convmark.lockstep.confirmation import Interpreters, Limits, confirm
 
     if not cases:
         return {}
@@ -188,6 +187,10 @@ def _confirm(
         isolation="fork" if options.isolation == "fork" else "spawn",
         time_limit_s=options.time_limit_s,
     )
+    own = contextlib.ExitStack()
+    shared = functools.cache(
+        lambda backend: campaign.interpreter(backend) or own.enter_context(make(backend=backend))
+    )
     names = {case: name for name, case in cases.items()}
     commit_of = functools.cache(
         functools.partial(read_commit, besides=[options.results.absolute()])
@@ -199,21 +202,23 @@ def _confirm(
         rows = [row for row in campaign.records if row.case.name == names[case]]
         return same_as_today(rows, origin, anchor, commit_of)
 
-    found = confirm(
-        list(names),
-        lambda case, origin: _anchor_of(baseline, history, names[case], origin),
-        campaign.sources,
-        make,
-        Limits(
-            seed=options.seed,
-            warm_up_s=options.time_budget_s,
-            budget_s=budget_s,
-            gpus=campaign.machine.gpus,
-        ),
-        time.monotonic,
-        functools.partial(_say_progress, say),
-        is_same=is_same,
-    )
+    with own:
+        found = confirm(
+            list(names),
+            lambda case, origin: _anchor_of(baseline, history, names[case], origin),
+            campaign.sources,
+            Interpreters(shared=shared, make=make),
+            Limits(
+                seed=options.seed,
+                warm_up_s=min(options.time_budget_s, MOST_WARM_UP_S),
+                budget_s=budget_s,
+                results=options.results.absolute(),
+                gpus=campaign.machine.gpus,
+            ),
+            time.monotonic,
+            say,
+            is_same=is_same,
+        )
     return {name: found[case.name] for name, case in cases.items()}
 
 
@@ -238,23 +243,6 @@ def _anchor_of(
     if anchor.lost:
         raise ConvmarkError(anchor.lost)
     return AnchorCode(commit=anchor.clean_commit, code=anchor.code, manifest=anchor.manifest)
-
-
-def _say_progress(say: Say, case: Case, progress: Progress) -> None:
-    """Show what each look has found, and which sessions do not count."""
-    from convmark.judging.confirm import LOOKS
-    from convmark.report.sessions import interval_text
-
-    if progress.not_judged:
-        say(f"{case.name}: a session is left out: {progress.not_judged}")
-        return
-    sessions = progress.sessions
-    if progress.clocks is None or sessions not in LOOKS:
-        return
-    decision = progress.clocks.decision
-    change = interval_text(decision.estimate, decision.low, decision.high)
-    verdict = decision.verdict or "not clear yet, going on"
-    say(f"{case.name}: {sessions} sessions, {change}, {verdict}")
 
 
 def _cases(cases: Collection[object]) -> str:

@@ -21,17 +21,24 @@ from typing import Any
 import convmark_zoo
 
 from convmark.case import PRECISIONS, Case
-from convmark.worker import ceiling, cuda, learning, measurement, mnist, process_state, waterfall
+from convmark.worker import (
+    ceiling,
+    cuda,
+    duet,
+    learning,
+    measurement,
+    mnist,
+    process_state,
+    waterfall,
+)
 from convmark.worker.code_watch import CodeWatch
 from convmark.worker.companions import Companions, free_addresses
-from convmark.worker.failure import CaseFailure
+from convmark.worker.failure import message_of
 from convmark.worker.membership import Place
 from convmark.worker.protocol import encode, one_line
 
 __all__ = ["answer"]
 
-MESSAGE_CHARS, HEAD_CHARS = 300, 80
-"""A longer message keeps its head and its end."""
 LINGER_S = 0.5
 """A process of a cluster stays so long at its end: others may still fetch what it has sent."""
 
@@ -71,7 +78,7 @@ def answer(request: dict[str, Any], framework: Any, descriptors: list[int]) -> i
     except BaseException as error:
         traceback.print_exc()
         with contextlib.suppress(OSError):
-            emit("failed", status=_status(error, framework), message=_message(error))
+            emit("failed", status=_status(error, framework), message=message_of(error))
         if isinstance(error, KeyboardInterrupt):
             raise
         return 0
@@ -129,16 +136,6 @@ def _status(error: BaseException, framework: Any) -> str:
     return "error"
 
 
-def _message(error: BaseException) -> str:
-    if isinstance(error, CaseFailure):
-        return one_line(error)
-    text = one_line(f"{type(error).__name__}: {error}", limit=1 << 20)
-    if len(text) <= MESSAGE_CHARS:
-        return text
-    # a framework tells where first and why last
-    return f"{text[:HEAD_CHARS]} ... {text[-(MESSAGE_CHARS - HEAD_CHARS - 5) :]}"
-
-
 def _inspect(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     """Say what this interpreter has, and which of the models asked for it knows."""
     emit("ready")
@@ -190,6 +187,17 @@ def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
 
     Return the case, the builder of the model, the backend, and what reports events from here on.
     """
+    case, framework = _configured(request, framework, emit)
+    witness = process_state.Witness(case, _asked(request, case), framework, emit)
+    if case.task == "accuracy":
+        framework.make_deterministic()
+        witness.begin()
+    builder = witness.watched(convmark_zoo.builder(case.model))
+    return case, builder, framework, witness.emit
+
+
+def _configured(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Case, Any]:
+    """Set the framework up for the request's case, before any code of the model's is imported."""
     case = Case(**request["case"])
     place = Place.told(request.get("cluster"))
     if case.replicas > 1:
@@ -207,12 +215,7 @@ def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
     emit("environment", **_versions(framework))
     if case.replicas > 1:
         _join(request, framework, place, emit)
-    witness = process_state.Witness(case, _asked(request, case), framework, emit)
-    if case.task == "accuracy":
-        framework.make_deterministic()
-        witness.begin()
-    builder = witness.watched(convmark_zoo.builder(case.model))
-    return case, builder, framework, witness.emit
+    return case, framework
 
 
 def _asked(request: dict[str, Any], case: Case) -> set[str]:
@@ -310,6 +313,12 @@ def _accuracy(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     learning.learn(case, builder, lesson, framework, emit)
 
 
+def _duet(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+    case, framework = _configured(request, framework, emit)
+    duet.play(case, request, framework, emit)
+    emit("finished")
+
+
 def _waterfall(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     case, builder, framework, emit = _make_ready(request, framework, emit)
     plan = measurement.Plan(seed=request["seed"], time_budget_s=request["time_budget_s"])
@@ -321,6 +330,7 @@ _KINDS = {
     "ceiling": _ceiling,
     "describe": _describe,
     "digits": _digits,
+    "duet": _duet,
     "inspect": _inspect,
     "measure": _measure,
     "probe": _probe,

@@ -26,7 +26,7 @@ from typing import Any
 from convmark.worker.opened import Opened
 from convmark.worker.protocol import file_digest
 
-__all__ = ["CodeWatch"]
+__all__ = ["CodeWatch", "installed_folders"]
 
 MOST_VARIABLES = 40
 """Read one by one: more are a copy of them all, as for a child process."""
@@ -62,6 +62,7 @@ class CodeWatch:
         """
         self._package = model.partition(":")[0].partition(".")[0] if ":" in model else ""
         self._left_out = tuple(map(_real, left_out))
+        self._zoo = _real(os.path.dirname(sys.modules["convmark_zoo"].__file__ or ""))
         self._names: set[str] = set()
         self._variables: dict[str, str | None] = {}
         self._active = True
@@ -97,14 +98,15 @@ class CodeWatch:
         if not self._active:
             return
         read, written = self.close()
-        read |= {_real(path) for path in _module_files()}
+        read |= self._own_modules()
         paths = sorted(path for path in read - written if self._is_own(path, self._package))
         digests = {path: found for path in paths if (found := file_digest(path)) is not None}
         files = [
             {"path": path, "size": size, "sha256": sha256}
             for path, (size, sha256) in digests.items()
         ]
-        self._names |= {name for path in digests for name in _imported_names(path)}
+        users = [path for path in digests if not _is_inside(path, (self._zoo,))]
+        self._names |= {name for path in users for name in _imported_names(path)}
         emit(
             "code",
             folder=os.getcwd(),
@@ -113,6 +115,23 @@ class CodeWatch:
             packages=_versions(self._names),
             environ=_told(self._variables),
         )
+
+    def _own_modules(self) -> set[str]:
+        """Return the files of imported modules, without those of folders that hold none that count.
+
+        A framework has thousands, and to follow the links of each would take longer than a build.
+        """
+        own: dict[str, bool] = {}
+        found = set()
+        for path in _module_files():
+            folder = os.path.dirname(path)
+            if folder not in own:
+                real = _real(folder)
+                inside = os.path.join(real, "module.py")
+                own[folder] = real in installed_folders() or self._is_own(inside, self._package)
+            if own[folder]:
+                found.add(_real(path))
+        return found
 
     def close(self) -> tuple[set[str], set[str]]:
         """Stop watching; return what was read and what was written so far."""
@@ -126,9 +145,9 @@ class CodeWatch:
         """Whether a file counts: it is the user's, or the zoo's, and no part of an installation."""
         if _is_inside(path, self._left_out) or path.endswith(".pyc") or "/__pycache__/" in path:
             return False
-        if _is_inside(path, (_zoo(),)):
+        if _is_inside(path, (self._zoo,)):
             return True
-        for root in _installed():
+        for root in installed_folders():
             if _is_inside(path, (root,)):
                 top = os.path.relpath(path, root).split(os.sep)[0]
                 return bool(package) and top in (package, f"{package}.py")
@@ -153,15 +172,10 @@ def _is_inside(path: str, folders: Iterable[str]) -> bool:
 
 
 @functools.cache
-def _zoo() -> str:
-    return _real(os.path.dirname(sys.modules["convmark_zoo"].__file__ or ""))
-
-
-@functools.cache
 def _not_code() -> tuple[str, ...]:
     """Python itself, the operating system, the harness and temporary files."""
     own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    installed = _installed()
+    installed = installed_folders()
     standard = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
     prefixes = (sys.prefix, sys.base_prefix, sys.exec_prefix)
     parts = ("bin", "include", "lib", "lib64", "share")
@@ -171,7 +185,7 @@ def _not_code() -> tuple[str, ...]:
 
 
 @functools.cache
-def _installed() -> tuple[str, ...]:
+def installed_folders() -> tuple[str, ...]:
     """The folders of installed packages."""
     named = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
     ends = ("site-packages", "dist-packages")
@@ -201,7 +215,7 @@ def _module_files() -> Iterator[str]:
 
 def _imported_names(path: str) -> set[str]:
     """Return the top names that a Python file imports, wherever in it."""
-    if not path.endswith(".py") or _is_inside(path, (_zoo(),)):
+    if not path.endswith(".py"):
         return set()
     try:
         with open(path, "rb") as file:
@@ -224,7 +238,7 @@ def _versions(names: Iterable[str]) -> dict[str, str]:
     for name in sorted(set(names) - known):
         module = sys.modules.get(name)
         file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "")
-        if _is_inside(_real(file), _installed()):
+        if _is_inside(_real(file), installed_folders()):
             for distribution in _distributions(name):
                 with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                     found[distribution] = importlib.metadata.version(distribution)

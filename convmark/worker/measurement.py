@@ -29,8 +29,12 @@ __all__ = [
     "CaseFailure",
     "Plan",
     "build",
+    "check_finite",
+    "count_work",
     "described_layers",
+    "make_step",
     "measure",
+    "prove",
     "prove_instruments",
     "smoke",
     "take_turns",
@@ -68,7 +72,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     backend.reset_peak_memory()
     baseline = HostMemory()
     model = build(case, builder, plan.seed, backend, emit)
-    step = _make_step(case, model, plan.seed, backend)
+    step = make_step(case, model, plan.seed, backend)
 
     first, token = first_step(step, backend)
     emit(
@@ -78,7 +82,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         execution_s=first.execution_s,
         call_path=backend.call_path,
     )
-    _prove(case, 1, backend.fingerprint(token), emit)
+    prove(case, 1, backend.fingerprint(token), emit)
 
     switches, before = _involuntary_switches(), rivals.usage(companions=backend.companions)
     with timing.quiet_collector():
@@ -115,7 +119,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
                     number=FED_WINDOWS if case.device.startswith("gpu") else 1,
                 )
             emit("input_bound", steps=fed.steps, times_s=_rounded(fed.times_s))
-        _count_work(model, backend, emit)
+        count_work(model, backend, emit)
         emit("phase", phase="rounds")
         kind = reference.kind(case.task, case.batch_size)
         reference_step = backend.reference_step(kind)
@@ -125,7 +129,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         last = step()
         backend.synchronise(last)
     emit("rounds", reference=kind, reference_version=reference.REFERENCE_VERSION, **rounds.lists())
-    _check(backend.fingerprint(last), case, None)
+    check_finite(backend.fingerprint(last), case, None)
     emit(
         "state",
         load_average_1min=os.getloadavg()[0],
@@ -142,11 +146,11 @@ def smoke(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
         CaseFailure: the builder returns no model, or its output is not finite.
     """
     model = build(case, builder, seed, backend, emit)
-    step = _make_step(case, model, seed, backend)
+    step = make_step(case, model, seed, backend)
     for number in range(1, PROOF_STEP + 1):
         token = step()
         backend.synchronise(token)
-        _check(backend.fingerprint(token), case, number)
+        check_finite(backend.fingerprint(token), case, number)
     emit("finished")
 
 
@@ -163,7 +167,7 @@ def prove_instruments(
     samples = max(1, known_bytes // sample_bytes)
     held = probe.held_bytes(lambda: backend.inference_step(model, samples, seed, False), backend)
     emit("allocation", asked_bytes=samples * sample_bytes, held_bytes=held)
-    found = probe.synchronised(_make_step(case, model, seed, backend), backend)
+    found = probe.synchronised(make_step(case, model, seed, backend), backend)
     emit("synchronised", **asdict(found))
     emit("finished")
 
@@ -185,10 +189,10 @@ def take_turns(
     """
     pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
     model = build(case, builder, plan.seed, backend, emit)
-    step = _make_step(case, model, plan.seed, backend)
+    step = make_step(case, model, plan.seed, backend)
     token = step()
     backend.synchronise(token)
-    _prove(case, 1, backend.fingerprint(token), emit)
+    prove(case, 1, backend.fingerprint(token), emit)
     if with_sizes:
         work = flops.flops_per_sample(_layers(model, backend))
         emit("sizes", flops_per_sample=work, **backend.sizes(model))
@@ -199,7 +203,7 @@ def take_turns(
             emit("turn", **timing.turn(step, backend, int(command["steps"])).totals())
         token = step()
         backend.synchronise(token)
-    _check(backend.fingerprint(token), case, None)
+    check_finite(backend.fingerprint(token), case, None)
     emit("finished")
 
 
@@ -243,7 +247,7 @@ def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
     return model
 
 
-def _count_work(model: Any, backend: Any, emit: Emit) -> None:
+def count_work(model: Any, backend: Any, emit: Emit) -> None:
     """Report the FLOPs, only once the peaks are read: counting them traces the model again."""
     emit("work", flops_per_sample=flops.flops_per_sample(_layers(model, backend)))
 
@@ -253,7 +257,8 @@ def _layers(model: Any, backend: Any) -> Any:
     return flops.layer_records(model, backend.keras, backend.sample_shape(model))
 
 
-def _make_step(case: Case, model: Any, seed: int, backend: Any) -> Any:
+def make_step(case: Case, model: Any, seed: int, backend: Any) -> Any:
+    """Return the step that the case is made of."""
     compiled = case.jit == "on"
     if case.task in ("train", "accuracy"):
         return backend.training_step(model, case.batch_size, seed, LEARNING_RATE, compiled)
@@ -265,17 +270,27 @@ def _proof(case: Case, backend: Any, emit: Emit) -> Callable[[int, Any], None]:
 
     def see(warm_up_step: int, token: Any) -> None:
         if warm_up_step + 1 == PROOF_STEP:
-            _prove(case, PROOF_STEP, backend.fingerprint(token), emit)
+            prove(case, PROOF_STEP, backend.fingerprint(token), emit)
 
     return see
 
 
-def _prove(case: Case, step: int, value: float, emit: Emit) -> None:
-    _check(value, case, step)
+def prove(case: Case, step: int, value: float, emit: Emit) -> None:
+    """Report the loss or output of a step.
+
+    Raises:
+        CaseFailure: it is not finite.
+    """
+    check_finite(value, case, step)
     emit("proof", step=step, value=value)
 
 
-def _check(value: float, case: Case, step: int | None) -> None:
+def check_finite(value: float, case: Case, step: int | None) -> None:
+    """Hold the loss or output of a step, or of the last one, to being finite.
+
+    Raises:
+        CaseFailure: it is not.
+    """
     if not math.isfinite(value):
         what = "loss" if case.task in ("train", "accuracy") else "output"
         when = f"at step {step}" if step else "after the last step"

@@ -17,7 +17,7 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
-__all__ = ["move_imports"]
+__all__ = ["Mover", "move_imports"]
 
 
 def move_imports(moved: Mapping[str, str]) -> None:
@@ -31,7 +31,7 @@ def move_imports(moved: Mapping[str, str]) -> None:
     """
     if not moved:
         return
-    finder = _Mover(moved)
+    finder = Mover(moved)
     sys.path[:] = finder.moved_path(sys.path)
     for name, module in list(sys.modules.items()):
         if any(finder.moved(path) != path for path in _paths(module)):
@@ -46,7 +46,7 @@ def _paths(module: ModuleType) -> list[str]:
     return [path for path in found if isinstance(path, str)]
 
 
-class _Mover:
+class Mover:
     """A finder before all others, which asks them and changes what they answer."""
 
     def __init__(self, moved: Mapping[str, str]) -> None:

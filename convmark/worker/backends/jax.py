@@ -127,7 +127,7 @@ class Jax(Keras3Backend):
         products = "tensorfloat32" if precision == "tf32" else "highest"
         jax.config.update("jax_default_matmul_precision", products)
         set_policy(dtype_policy(precision))
-        self._seed(seed)
+        self.seed(seed)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)

@@ -31,7 +31,8 @@ class Keras3Backend(KerasBackend):
             for part in keras.tree.flatten(token[1])
         )
 
-    def _seed(self, seed: int) -> None:
+    def seed(self, seed: int) -> None:
+        """Seed the random numbers of Python, NumPy and Keras."""
         with _hidden("tensorflow"):  # Keras would import it only to seed it
             keras.utils.set_random_seed(seed)
 

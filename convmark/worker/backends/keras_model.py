@@ -11,6 +11,7 @@ import numpy as np
 from convmark_zoo.keras_api import keras
 from convmark_zoo.shape import input_shape
 
+from convmark.worker.backends.keras_context import KerasContext
 from convmark.worker.backends.keras_state import (
     DEFAULTS,
     Conventions,
@@ -58,6 +59,14 @@ class KerasBackend:
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """What a model is built in."""
         return contextlib.nullcontext()
+
+    def seed(self, seed: int) -> None:
+        """Seed the random numbers of Python, NumPy and Keras."""
+        keras.utils.set_random_seed(seed)
+
+    def context(self) -> KerasContext:
+        """Keras as it is now, for one of two codes that share the process."""
+        return KerasContext()
 
     def agreed(self, seconds: float) -> float:
         """The seconds that all processes of the case go by: the slowest one's."""

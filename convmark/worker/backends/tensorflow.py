@@ -74,7 +74,7 @@ class TensorFlow(KerasBackend):
         self._make_visible(device)
         tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
         set_policy(dtype_policy(precision))
-        keras.utils.set_random_seed(seed)
+        self.seed(seed)
 
     def default_settings(self, precision: str) -> dict[str, str]:
         return {

@@ -73,7 +73,7 @@ class Torch(Keras3Backend):
         keras.device(self._device.type).__enter__()  # for as long as the process lives
         _set_tf32(precision == "tf32")
         set_policy(dtype_policy(precision))
-        self._seed(seed)
+        self.seed(seed)
 
     def default_settings(self, precision: str) -> dict[str, str]:
         return {**super().default_settings(precision), **_DEFAULTS}

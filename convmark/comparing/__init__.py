@@ -1,0 +1,1 @@
+"""Is it slower? Sessions in, verdicts out: pure arithmetic."""

@@ -1,0 +1,200 @@
+"""Which case gets the next session, when to stop, and how long the undecided ones still need.
+
+What sessions would tell is predicted from those so far: the estimate moves by chance alone, and
+its error shrinks with the square root of their number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from convmark.comparing.decision import (
+    BEYOND_MODES,
+    FEWEST_SESSIONS,
+    NAMED_FROM,
+    Decision,
+    Limits,
+)
+from convmark.comparing.spending import (
+    FEWEST_BEYOND_MODES,
+    NAMED_RATE,
+    UNCHANGED_RATE,
+    Look,
+    case_error_rate,
+    look_at,
+)
+from convmark.errors import MeasurementError
+
+__all__ = ["Candidate", "chances_to_decide", "next_session", "seconds_to_decide"]
+
+Array = npt.NDArray[np.float64]
+
+_SURE = 0.8
+"""A time is named in which a case would be decided as often as this."""
+
+_LEFT_OVER = 4.0
+"""A case that the last run left undecided counts as much as so many others."""
+
+_HORIZON = tuple(range(1, 61))
+"""Further sessions of one case that are thought of when the next one is chosen."""
+
+_FAR_HORIZON = (*_HORIZON, *range(65, 200, 5), *range(200, 1000, 25))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A case that may get the next session."""
+
+    decision: Decision
+    session_s: float
+    """Seconds that one session takes, with the start of its process and both builds."""
+    left_over: bool = False
+    """The last run left it undecided."""
+    closed: bool = False
+    """It gets no further session: its code cannot be built, or its sessions failed too often."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.session_s) and self.session_s > 0):
+            raise MeasurementError(f"a session must take more than 0 s, got {self.session_s}")
+
+    @property
+    def open(self) -> bool:
+        return not (self.closed or self.decision.decided)
+
+    @property
+    def missing(self) -> int:
+        """How many sessions it lacks of the fewest that decide."""
+        return max(0, FEWEST_SESSIONS - self.decision.sessions)
+
+    @property
+    def first_turn(self) -> tuple[bool, float]:
+        """The order in which cases get their first sessions: left over first, then cheap ones."""
+        return not self.left_over, self.missing * self.session_s
+
+
+def next_session(
+    candidates: Sequence[Candidate], left_s: float, limits: Limits | None = None
+) -> int | None:
+    """Return the place of the case whose next sessions decide most per second.
+
+    First each case gets the three without which nothing is known of its noise, those that were
+    left over before the others, then the cheaper ones. After that it is the chance to be decided
+    by one or more further sessions over their seconds, at the best number of them. Sessions that
+    would end after the budget do not count.
+
+    Args:
+        candidates: all cases that the run compares.
+        left_s: what is left of the budget, seconds; infinite without one.
+
+    Returns:
+        None where every case is decided or closed, or no session fits what is left.
+    """
+    open_ones = [
+        place
+        for place, candidate in enumerate(candidates)
+        if candidate.open and candidate.session_s <= left_s
+    ]
+    new = [place for place in open_ones if candidates[place].missing]
+    if new:
+        return min(new, key=lambda place: candidates[place].first_turn)
+    return max(
+        open_ones,
+        key=lambda place: _worth(candidates[place], left_s, len(candidates), limits),
+        default=None,
+    )
+
+
+def _worth(candidate: Candidate, left_s: float, cases: int, limits: Limits | None) -> float:
+    """Return the best chance per second to be decided by further sessions."""
+    further = np.array(_HORIZON)
+    chances = chances_to_decide(candidate.decision, further, cases, limits)
+    takes_s = further * candidate.session_s
+    worth = float(np.where(takes_s <= left_s, chances / takes_s, 0.0).max())
+    return worth * _LEFT_OVER if candidate.left_over else worth
+
+
+def seconds_to_decide(
+    candidate: Candidate, cases: int, limits: Limits | None = None
+) -> float | None:
+    """Return the further seconds in which the case would be decided in 8 of 10 runs.
+
+    Args:
+        cases: how many cases the run compares.
+
+    Returns:
+        0 where it is decided, None where it is closed or about a thousand sessions would not do.
+    """
+    if candidate.decision.decided:
+        return 0.0
+    further = np.array(_FAR_HORIZON)
+    chances = chances_to_decide(candidate.decision, further, cases, limits)
+    enough = np.flatnonzero(np.maximum.accumulate(chances) >= _SURE)
+    if candidate.closed or not len(enough):
+        return None
+    return float(further[enough[0]]) * candidate.session_s
+
+
+def chances_to_decide(
+    decision: Decision,
+    further: npt.NDArray[np.int64],
+    cases: int,
+    limits: Limits | None = None,
+) -> Array:
+    """Return, for each number of further sessions, the chance that the case is decided then.
+
+    Before a case's second session it is taken to be unchanged, with the noise of the others.
+
+    Args:
+        cases: how many cases the run compares.
+    """
+    from scipy.special import ndtr, stdtrit  # type: ignore[import-untyped] # SciPy ships no types
+
+    limits = limits or Limits()
+    case_rate = case_error_rate(cases)
+    then = decision.sessions + further
+    errors = decision.spread / np.sqrt(then)
+    centre, moves = 0.0, errors
+    if decision.estimate is not None:
+        centre, moves = decision.estimate, errors * np.sqrt(further / decision.sessions)
+    looks = [look_at(int(sessions), case_rate) for sessions in then]
+    half = stdtrit(decision.freedom, 1 - np.array([look.rate for look in looks])) * errors
+    bound = stdtrit(decision.freedom, 1 - UNCHANGED_RATE) * errors
+
+    def between(low: Array, high: Array) -> Array:
+        return np.asarray(
+            np.maximum(ndtr((high - centre) / moves) - ndtr((low - centre) / moves), 0)
+        )
+
+    named = np.maximum(bound, NAMED_FROM)
+    still = np.minimum(np.minimum(limits.margin, limits.unchanged_within - bound), named)
+    inner = np.minimum(limits.margin, limits.slower_within - bound)
+    named = np.maximum(named, stdtrit(decision.freedom, 1 - NAMED_RATE) * errors)
+    bar = decision.bar
+    decided = between(-still, np.minimum(bar + inner, still))
+    decided += between(named, bar + inner) + between(-inner, np.minimum(-named, bar + inner))
+    least = _least_convicted(decision, then, looks, errors, np.maximum(half, limits.margin))
+    decided += between(bar + least, np.full(len(then), math.inf))
+    decided += between(np.full(len(then), -math.inf), -least)
+    return np.where(then < FEWEST_SESSIONS, 0.0, decided)
+
+
+def _least_convicted(
+    decision: Decision,
+    then: npt.NDArray[np.int64],
+    looks: Sequence[Look],
+    errors: Array,
+    least: Array,
+) -> Array:
+    """Return the least estimate that would convict, infinite where no look comes by then."""
+    from scipy.special import stdtrit
+
+    rates = np.array([look.rate for look in looks])
+    signs = np.array([look.sessions for look in looks])
+    early = BEYOND_MODES + stdtrit(np.maximum(then - 1, 1), 1 - rates) * errors
+    early = np.where(then < FEWEST_BEYOND_MODES, math.inf, np.maximum(early, least))
+    return np.where(signs == 0, early, np.where(signs > decision.sessions, least, math.inf))

@@ -1,0 +1,264 @@
+"""Where a case's level moved: the runs at which a series of run values steps, and its creeps.
+
+The largest two-sample t over all splits is held against what chance alone makes of a flat series
+of that length. Where it is larger, the series is cut there and each part is searched again.
+Neighbouring steps to one side are then held against a straight slope: where that fits better, the
+stretch is named, not the one run that crossed a line.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from convmark.errors import MeasurementError
+
+__all__ = ["FALSE_RATE", "FEWEST_RUNS", "Change", "Run", "change_points", "cleaned", "largest_t"]
+
+Array = npt.NDArray[np.float64]
+
+FALSE_RATE = 0.001
+"""Chance that a flat series has a change point, whatever its length."""
+
+FEWEST_RUNS = 3
+"""Runs on either side of a step: one or two odd runs at an end are no level."""
+
+_CRITICAL: tuple[tuple[int, float], ...] = (
+    (6, 19.98),
+    (7, 23.38),
+    (8, 12.77),
+    (9, 14.59),
+    (10, 9.90),
+    (12, 8.26),
+    (15, 7.32),
+    (20, 5.69),
+    (30, 4.93),
+    (50, 4.55),
+    (100, 4.39),
+    (200, 4.35),
+    (500, 4.34),
+    (1000, 4.30),
+    (3000, 4.53),
+    (10000, 4.48),
+)
+"""Number of runs, and the largest t that a flat series of normal values exceeds at `FALSE_RATE`.
+
+Printed by `python tests/benchmarks/change_points.py --critical`: between two numbers of runs the
+logarithm of the number is interpolated, beyond the last its value stays."""
+
+_CLIPPED_BEYOND = 5.0
+"""Scaled median absolute deviations from the running median: a single odd run is moved there."""
+
+_LEAST_STRETCH = 4
+"""A slope over fewer runs is called a step."""
+
+_SLOPE_ADVANTAGE = 3.0
+"""A slope must explain the runs better than steps by so much of BIC: steps are the common thing."""
+
+_SLOPE_ENDS = 40
+"""Places that are tried for either end of a slope."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run's value of a case, such as ln of its step time over the reference's."""
+
+    value: float
+    processes: int = 1
+    """Its weight: the value is their mean."""
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.value) or self.processes < 1:
+            raise MeasurementError(
+                "a run must have a finite value and at least one process, "
+                f"got {self.value} and {self.processes}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A change of level in a series of runs."""
+
+    first: int
+    """Index of the first run that has left the old level."""
+    last: int
+    """Index of the first run that has reached the new level: `first`, but for a creep."""
+    size: float
+    """New level less old level, in the values' unit."""
+
+    @property
+    def gradual(self) -> bool:
+        """Whether it is a creep, which no one commit made."""
+        return self.last > self.first
+
+
+def change_points(runs: Sequence[Run]) -> list[Change]:
+    """Return the changes of level in a series of runs, oldest first.
+
+    Source:
+        Hawkins (1977), the maximal two-sample t; binary segmentation after Vostrikova (1981);
+        Schwarz (1978), BIC, for step or slope.
+    """
+    values = cleaned(np.array([run.value for run in runs], np.float64))
+    weights = np.array([run.processes for run in runs], np.float64)
+    places = _relocated(values, weights, sorted(_splits(values, weights, 0, len(values))))
+    edges = [0, *places, len(values)]
+    levels = [
+        float(np.average(values[begin:end], weights=weights[begin:end]))
+        for begin, end in itertools.pairwise(edges)
+        if end > begin
+    ]
+    return [
+        change
+        for group in _one_sided(places, levels)
+        for change in _steps_or_slope(values, weights, edges, levels, group)
+    ]
+
+
+def cleaned(values: Array) -> Array:
+    """Return the values with single odd ones moved towards their neighbours' median."""
+    from scipy.ndimage import median_filter  # type: ignore[import-untyped] # it ships no types
+
+    if values.shape[-1] < 2 * FEWEST_RUNS:
+        return values
+    size = (1,) * (values.ndim - 1) + (5,)
+    middle = median_filter(values, size=size, mode="mirror")
+    spread = 1.4826 * np.median(np.abs(values - middle), axis=-1, keepdims=True)
+    reach = _CLIPPED_BEYOND * spread
+    return np.asarray(np.clip(values, middle - reach, middle + reach))
+
+
+def largest_t(values: Array, weights: Array) -> tuple[Array, npt.NDArray[np.int64]]:
+    """Return the largest two-sample t over all splits along the last axis, and its place.
+
+    Args:
+        values: at least `2 * FEWEST_RUNS` along the last axis.
+        weights: of each value; its variance is the common one over its weight.
+
+    Returns:
+        The absolute t, and the index of the first value after the split.
+    """
+    count = values.shape[-1]
+    total = weights.sum()
+    centred = values - (values @ weights / total)[..., None]
+    splits = slice(FEWEST_RUNS - 1, count - FEWEST_RUNS)
+    left = np.cumsum(weights)[splits]
+    sums = np.cumsum(centred * weights, axis=-1)[..., splits]
+    between = sums**2 * total / (left * (total - left))
+    squares = (centred**2 @ weights)[..., None]
+    within = np.maximum(squares - between, 1e-12 * squares + 1e-300) / (count - 2)
+    found = np.sqrt(between / within)
+    place = found.argmax(axis=-1)
+    return np.take_along_axis(found, place[..., None], -1)[..., 0], place + FEWEST_RUNS
+
+
+def _critical_value(count: int) -> float:
+    counts, found = zip(*_CRITICAL, strict=True)
+    return float(np.interp(math.log(count), np.log(counts), found))
+
+
+def _splits(values: Array, weights: Array, begin: int, end: int) -> Iterator[int]:
+    """Yield the first index of each new level in a part of the series."""
+    parts = [(begin, end)]
+    while parts:
+        begin, end = parts.pop()
+        if end - begin < 2 * FEWEST_RUNS:
+            continue
+        found, place = largest_t(values[begin:end], weights[begin:end])
+        if float(found) > _critical_value(end - begin):
+            middle = begin + int(place)
+            yield middle
+            parts += [(begin, middle), (middle, end)]
+
+
+def _relocated(values: Array, weights: Array, places: Sequence[int]) -> list[int]:
+    """Return the places, each found again between its neighbours, or dropped as chance."""
+    kept = list(places)
+    for place in places:
+        at = kept.index(place)
+        begin = kept[at - 1] if at else 0
+        end = kept[at + 1] if at + 1 < len(kept) else len(values)
+        found, again = largest_t(values[begin:end], weights[begin:end])
+        if float(found) > _critical_value(end - begin):
+            kept[at] = begin + int(again)
+        else:
+            del kept[at]
+    return kept
+
+
+def _one_sided(places: Sequence[int], levels: Sequence[float]) -> Iterator[list[int]]:
+    """Yield the numbers of neighbouring changes that go to the same side."""
+    group: list[int] = []
+    for number in range(len(places)):
+        up = levels[number + 1] > levels[number]
+        if group and up != (levels[group[-1] + 1] > levels[group[-1]]):
+            yield group
+            group = []
+        group.append(number)
+    if group:
+        yield group
+
+
+def _steps_or_slope(
+    values: Array,
+    weights: Array,
+    edges: Sequence[int],
+    levels: Sequence[float],
+    group: Sequence[int],
+) -> list[Change]:
+    """Return the steps of a group, or the one slope that explains its runs better."""
+    steps = [
+        Change(
+            first=edges[number + 1],
+            last=edges[number + 1],
+            size=levels[number + 1] - levels[number],
+        )
+        for number in group
+    ]
+    begin, end = edges[group[0]], edges[group[-1] + 2]
+    part, shares = values[begin:end], weights[begin:end]
+    fitted = np.concatenate(
+        [
+            np.full(edges[number + 1] - edges[number], levels[number])
+            for number in (*group, group[-1] + 1)
+        ]
+    )
+    by_steps = _criterion(float((shares * (part - fitted) ** 2).sum()), len(part), 2 * len(group))
+    squares, first, last, size = _best_slope(part, shares)
+    if _criterion(squares, len(part), 3) > by_steps - _SLOPE_ADVANTAGE:
+        return steps
+    return [Change(first=begin + first, last=begin + last, size=size)]
+
+
+def _criterion(squares: float, count: int, parameters: int) -> float:
+    return count * math.log(squares + 1e-300) + parameters * math.log(count)
+
+
+def _best_slope(values: Array, weights: Array) -> tuple[float, int, int, float]:
+    """Return the squares left by the best level, slope and level; where it begins, ends; its size.
+
+    It begins at the first run that has left the old level, and ends at the first on the new one.
+    """
+    count = len(values)
+    ends = np.unique(np.linspace(0, count - 1, min(count, _SLOPE_ENDS)).astype(int))
+    pairs = np.array([(a, b) for a in ends for b in ends if b - a >= _LEAST_STRETCH])
+    if not len(pairs):
+        return math.inf, 0, 0, 0.0
+    total = weights.sum()
+    centred = values - values @ weights / total
+    best = (math.inf, 0, 0, 0.0)
+    place = np.arange(count)
+    for a, b in pairs.tolist():
+        slope = np.clip((place - a) / (b - a), 0.0, 1.0)
+        slope -= slope @ weights / total
+        along = float((slope * weights) @ centred)
+        scale = float((slope * weights) @ slope)
+        squares = float((weights * centred) @ centred) - along**2 / scale
+        if squares < best[0]:
+            best = (squares, a + 1, b, along / scale)
+    return best

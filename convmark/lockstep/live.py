@@ -1,0 +1,285 @@
+"""Old and new code of all cases, session by session, until each is decided or the time is spent.
+
+A session is a duet: one fresh process runs both codes of a case. Codes that cannot share a process
+take two, in lock-step. Which case gets the next session, and what the sessions say, is arithmetic
+(`convmark.comparing`); here the sessions are run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from convmark.case import Case
+from convmark.comparing.allotment import Candidate, next_session, seconds_to_decide
+from convmark.comparing.decision import CaseSessions, Decision, decide
+from convmark.errors import ConvmarkError
+from convmark.gpu.devices import Card
+from convmark.gpu.watch import watching
+from convmark.judging.judgement import NOT_JUDGED
+from convmark.launch import Interpreter, import_roots
+from convmark.lockstep.anchor import Beside
+from convmark.lockstep.duets import NEW, OLD, DuetPlan, DuetSession, DuetSide, duet_session
+from convmark.lockstep.engine import MOST_LEFT_OUT, Plan, Side, lockstep_session
+from convmark.lockstep.tree import OwnCode
+
+__all__ = ["Found", "Pairing", "Terms", "compare_live"]
+
+FIRST_SESSION_S = 2.5
+"""About what a session takes before one was run, seconds."""
+MOST_FAILURES = 2
+"""So many sessions that die of themselves close a case."""
+
+Say = Callable[[str], None]
+Opener = Callable[[], contextlib.AbstractContextManager[tuple[Beside, Beside]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pairing:
+    """A case with its two codes."""
+
+    case: Case
+    old: OwnCode | None
+    new: OwnCode | None
+    """None where nothing tells its files from others, as outside git."""
+    interpreter: Interpreter
+    """Forks a process for each duet."""
+    apart: Opener
+    """Opens both codes in interpreters of their own, for those that cannot share a process."""
+    card: Card | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How the sessions are run, and what they may take."""
+
+    seed: int
+    seconds_left: Callable[[], float]
+    clock: Callable[[], float]
+    """Seconds, to learn how long a session takes."""
+    results: Path
+    """A folder that is no code."""
+    session_s: float = 1.0
+    """Seconds of timed turns of a session."""
+    warm_up_s: float = 0.3
+
+
+@dataclass(slots=True, kw_only=True)
+class Found:
+    """What came of one case so far; changes are ln(new / old), above 0 is slower."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float | None] = field(default_factory=list)
+    took_s: list[float] = field(default_factory=list)
+    sizes: dict[str, Any] = field(default_factory=dict)
+    """Parameters, bytes and FLOPs of the old model."""
+    decision: Decision | None = None
+    closed: str = ""
+    """Why no further session is run; empty where one may be."""
+    same_code: bool = False
+    """Whether both codes turned out to be one."""
+    apart: str = ""
+    """Why the two codes cannot share a process; empty where they can."""
+    needs_s: float | None = None
+    """Seconds in which it would most likely be decided; None where no time would do."""
+    failures: int = 0
+    left_out: int = 0
+
+    def sessions(self) -> CaseSessions:
+        """Return what the rule takes."""
+        cpu = [value for value in self.cpu if value is not None]
+        return CaseSessions(wall=self.wall, cpu=cpu if len(cpu) == len(self.wall) else None)
+
+    def candidate(self) -> Candidate:
+        """Return what the allotment takes; after `decide`."""
+        assert self.decision is not None
+        seconds = median(self.took_s) if self.took_s else FIRST_SESSION_S
+        return Candidate(decision=self.decision, session_s=seconds, closed=bool(self.closed))
+
+
+def compare_live(pairings: Sequence[Pairing], terms: Terms, say: Say) -> list[Found]:
+    """Run sessions where they decide most, until every case is decided or the time is spent.
+
+    Args:
+        say: is told of each case that is decided, and of how many are left.
+    """
+    with contextlib.ExitStack() as stack:
+        running = _Running(pairings, terms, say, stack)
+        running.run()
+        return running.found
+
+
+class _Running:
+    """The comparison under way."""
+
+    def __init__(
+        self, pairings: Sequence[Pairing], terms: Terms, say: Say, stack: contextlib.ExitStack
+    ) -> None:
+        self._pairings = pairings
+        self._terms = terms
+        self._say = say
+        self._stack = stack
+        self._draw = random.Random(terms.seed)
+        self._apart: dict[Opener, tuple[Beside, Beside]] = {}
+        self.found = [Found() for _ in pairings]
+
+    def run(self) -> None:
+        while True:
+            self._decide()
+            candidates = [found.candidate() for found in self.found]
+            place = next_session(candidates, self._terms.seconds_left())
+            if place is None:
+                break
+            began = self._terms.clock()
+            before = len(self.found[place].wall)
+            with self._closing(place):
+                self._session(place)
+            if len(self.found[place].wall) > before:
+                self.found[place].took_s.append(max(1e-3, self._terms.clock() - began))
+            self._tell(place)
+        for found, candidate in zip(self.found, candidates, strict=True):
+            found.needs_s = seconds_to_decide(candidate, len(self.found))
+
+    def _decide(self) -> None:
+        decisions = decide([found.sessions() for found in self.found])
+        for found, decision in zip(self.found, decisions, strict=True):
+            found.decision = decision
+
+    def _tell(self, place: int) -> None:
+        """Say what became of the case, where it is decided now or closed."""
+        self._decide()
+        found, case = self.found[place], self._pairings[place].case
+        assert found.decision is not None
+        if not (found.decision.decided or found.closed):
+            return
+        done = sum(1 for one in self.found if one.closed or (one.decision and one.decision.decided))
+        text = found.closed or _described(found.decision)
+        self._say(f"{case.name}: {text}; {done} of {len(self.found)} cases done")
+
+    @contextlib.contextmanager
+    def _closing(self, place: int) -> Any:
+        """Close a case whose code is not to be had."""
+        try:
+            yield
+        except ConvmarkError as error:
+            self.found[place].closed = str(error)
+
+    def _session(self, place: int) -> None:
+        """Run one session of a case; what comes of it is in `found`."""
+        pairing, found = self._pairings[place], self.found[place]
+        with watching([pairing.card] if pairing.card else []) as seen:
+            seen.see({"event": "warm_up"})  # the card's state counts from here to "rounds"
+            values = None if found.apart else self._duet(pairing, found)
+            if values is None and found.apart and not found.closed:
+                values = self._lockstep(pairing, found)
+            seen.see({"event": "rounds"})
+        if values is None:
+            return
+        if disturbed := seen.columns(1).get("not_judged"):
+            found.left_out += 1
+            if found.left_out == MOST_LEFT_OUT:
+                found.closed = f"{NOT_JUDGED}: {disturbed}; compare again when that has ended"
+            return
+        found.wall.append(values[0])
+        found.cpu.append(values[1])
+
+    def _duet(self, pairing: Pairing, found: Found) -> tuple[float, float | None] | None:
+        """Return a duet's log ratios by wall and CPU time; None where it gave none."""
+        plan = DuetPlan(
+            seed=self._draw.getrandbits(31),
+            seconds=self._terms.session_s,
+            warm_up_s=self._terms.warm_up_s,
+            with_work=not found.sizes,
+        )
+        results = self._terms.results
+        session = duet_session(
+            pairing.interpreter,
+            pairing.case,
+            _side(pairing.old, results),
+            _side(pairing.new, results),
+            plan,
+        )
+        self._check(pairing, session, found)
+        found.sizes = found.sizes or dict(session.sizes.get(OLD, {}))
+        if session.refusal:
+            found.apart = session.refusal
+        elif session.failure is not None:
+            self._failed(pairing, session, found)
+        elif session.wall is not None and not found.closed:
+            return session.wall.value, session.cpu.value if session.cpu else None
+        return None
+
+    def _check(self, pairing: Pairing, session: DuetSession, found: Found) -> None:
+        """Hold what each side ran against what it may run.
+
+        Raises:
+            ForeignCode: a side ran code that is not its own.
+        """
+        sides = {OLD: pairing.old, NEW: pairing.new}
+        for name, code in session.codes.items():
+            tree = sides[name]
+            if tree is not None:
+                tree.check(code)
+        if pairing.old and pairing.new and len(session.codes) == len(sides):
+            hashes = {tree.hash_of(session.codes[name]) for name, tree in sides.items() if tree}
+            if len(hashes) == 1 and not session.failure:
+                found.same_code, found.closed = True, "both sides run the same code"
+
+    def _failed(self, pairing: Pairing, session: DuetSession, found: Found) -> None:
+        failure = session.failure
+        assert failure is not None
+        found.failures += 1
+        tree = {OLD: pairing.old, NEW: pairing.new}.get(failure.side)
+        why = tree.explained(failure.reason) if tree is not None else failure.reason
+        whose = f"the {failure.side} code" if failure.side else "a code"
+        if failure.side or found.failures >= MOST_FAILURES:
+            found.closed = f"{whose} cannot be run: {why}"
+
+    def _lockstep(self, pairing: Pairing, found: Found) -> tuple[float, float | None]:
+        """Return the log ratios of two processes in lock-step.
+
+        Raises:
+            ConvmarkError: a side cannot be run, or ran code that is not its own.
+        """
+        if pairing.apart not in self._apart:
+            self._apart[pairing.apart] = self._stack.enter_context(pairing.apart())
+        old, new = self._apart[pairing.apart]
+        plan = Plan(seed=0, warm_up_s=self._terms.warm_up_s, error_rate=0.0)
+        session = lockstep_session(
+            Side(old.interpreter, pairing.case, pairing.card, old.tree),
+            Side(new.interpreter, pairing.case, pairing.card, new.tree),
+            plan,
+            self._draw,
+        )
+        found.sizes = found.sizes or dict(session.sizes.get(OLD, {}))
+        return session.wall.log_ratio, session.cpu.log_ratio
+
+
+def _side(tree: OwnCode | None, results: Path) -> DuetSide:
+    """Return a code as a duet takes it; today's where nothing tells its files from others."""
+    found = tree.settings(os.environ) if tree is not None else {}
+    return DuetSide(
+        folder=found.get("folder", Path.cwd()),
+        import_roots=found.get("import_roots") or import_roots(),
+        zoo=found.get("zoo"),
+        moved=found.get("moved", {}),
+        left_out=[results],
+    )
+
+
+def _described(decision: Decision) -> str:
+    """Say in words what was found: the change with its interval, and the verdict."""
+    if decision.estimate is None:
+        return "no session yet"
+    low, middle, high = (
+        100 * math.expm1(value) for value in (decision.low, decision.estimate, decision.high)
+    )
+    verdict = decision.verdict.replace("_", " ")
+    return f"{decision.sessions} sessions, {middle:+.1f} % [{low:+.1f}, {high:+.1f}], {verdict}"

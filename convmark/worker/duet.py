@@ -1,0 +1,338 @@
+"""The duet: two codes of one case in one process, whose steps take turns.
+
+Each code has its own modules, working folder, zoo and Keras settings. Both models are built in
+random order, from the same seed and on the same batch. What one code sets for the whole process
+would be the other's too: such codes cannot share a process, and the harness takes two instead. Any
+trouble of one code is reported with its name and ends the duet, not the worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from convmark.case import Case
+from convmark.errors import CaseError
+from convmark.worker import measurement, shared_state, timing
+from convmark.worker.code_watch import CodeWatch
+from convmark.worker.failure import message_of
+from convmark.worker.first_step import first_step
+from convmark.worker.module_tables import Code, ModuleTable, Tables
+from convmark.worker.process_state import found_precision
+from convmark.worker.turns import Pairs, settled_step_times, take_pairs, turn_steps
+
+__all__ = ["Plan", "play"]
+
+SIDES = ("old", "new")
+HELD_SETTINGS = ("jit", "precision")
+"""Settings of a case that two codes in one process can differ in; TF32 is of the whole process."""
+
+Emit = Callable[..., None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the harness asks of one duet."""
+
+    seed: int
+    """Of the weights, the batch and the order."""
+    seconds: float
+    """Of timed turns, of all builds together."""
+    warm_up_s: float
+    """Seconds of steps, of both codes together, that may go by until the step times are steady."""
+    turn_s: float
+    """Seconds of timed steps that a turn lasts where a step is short."""
+    single_share: float
+    """The part of the seconds that goes to turns of one step, where a step is short."""
+    builds: int
+    """How often both models are built: a short step's time depends on where its memory lies."""
+    with_work: bool
+    """Whether FLOPs are counted, and replaced functions of the framework looked for."""
+
+    @staticmethod
+    def of(request: Mapping[str, Any]) -> Plan:
+        """Return the plan of a request; what it leaves out has a default."""
+        return Plan(
+            seed=request["seed"],
+            seconds=request["seconds"],
+            warm_up_s=request.get("warm_up_s", 0.3),
+            turn_s=request.get("turn_s", 0.05),
+            single_share=request.get("single_share", 0.0),
+            builds=request.get("builds", 1),
+            with_work=request.get("with_work", False),
+        )
+
+
+class CannotShare(Exception):
+    """The two codes cannot share a process; the text is the reason."""
+
+
+class CannotRun(Exception):
+    """One code cannot be run at all."""
+
+    def __init__(self, side: str, error: BaseException) -> None:
+        super().__init__(message_of(error))
+        self.side = side
+        self.error = error
+
+
+def play(case: Case, request: Mapping[str, Any], backend: Any, emit: Emit) -> None:
+    """Build both codes and let them take turns; report each build's turns, or why there are none.
+
+    Args:
+        request: with `sides`: for old and new the fields of `Code`, the `settings` of the case
+            that are its own, and what is `left_out` as no code.
+    """
+    plan = Plan.of(request)
+    environ = dict(os.environ)
+    try:
+        with Tables(Code.of(side, request["sides"][side]) for side in SIDES) as tables:
+            duet = _Duet(case, request, plan, backend, emit, tables)
+            duet.play()
+    except CannotShare as reason:
+        emit("cannot_share", reason=str(reason))
+    except CannotRun as trouble:
+        status = "out_of_memory" if _is_out_of_memory(trouble.error, backend) else "error"
+        emit("cannot_run", side=trouble.side, reason=str(trouble), status=status)
+    finally:
+        _restore(environ)
+
+
+def _is_out_of_memory(error: BaseException, backend: Any) -> bool:
+    return isinstance(error, MemoryError) or bool(backend.is_out_of_memory(error))
+
+
+def _restore(environ: Mapping[str, str]) -> None:
+    for name in set(os.environ) - set(environ):
+        del os.environ[name]
+    for name, value in environ.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+
+
+class _Side:
+    """One of the two codes, its model and its step."""
+
+    def __init__(self, case: Case, table: ModuleTable, backend: Any) -> None:
+        self.name = table.code.name
+        self.case = case
+        self.table = table
+        self.context = backend.context()
+        self.builder: Callable[[], Any] = _not_built
+        self.step: Callable[[], Any] = _not_built
+
+    @contextlib.contextmanager
+    def active(self, *, all_of_it: bool = True) -> Iterator[None]:
+        """Have the process be this code's."""
+        with self.table.active(all_of_it=all_of_it), self.context.active():
+            yield
+
+    def make_step(self, seed: int, backend: Any, emit: Emit) -> Any:
+        """Build the model, take the first step, and return the model."""
+        backend.seed(seed)
+        self.context.forget_names()
+        model = measurement.build(self.case, self.builder, seed, backend, emit)
+        self.step = measurement.make_step(self.case, model, seed, backend)
+        first, token = first_step(self.step, backend)
+        emit(
+            "first_step",
+            seconds=first.total_s,
+            trace_s=first.trace_s,
+            execution_s=first.execution_s,
+            call_path=backend.call_path,
+        )
+        measurement.prove(self.case, 1, backend.fingerprint(token), emit)
+        kinds = Counter(backend.layer_precisions(model))
+        emit("read_back", precision=found_precision(kinds), call_path=backend.call_path)
+        return model
+
+
+def _not_built() -> Any:
+    raise RuntimeError("the model is not built yet")
+
+
+class _Duet:
+    def __init__(
+        self,
+        case: Case,
+        request: Mapping[str, Any],
+        plan: Plan,
+        backend: Any,
+        emit: Emit,
+        tables: Tables,
+    ) -> None:
+        self._case = case
+        self._request = request
+        self._plan = plan
+        self._backend = backend
+        self._emit = emit
+        self._tables = tables
+        self._order = random.Random(plan.seed)
+        cases = {
+            side: _own_case(case, request["sides"][side].get("settings") or {}) for side in SIDES
+        }
+        self._sides = {side: _Side(cases[side], tables[side], backend) for side in SIDES}
+        self._pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
+
+    def play(self) -> None:
+        self._import_both()
+        for build in range(self._plan.builds):
+            if build:
+                self._build_both_again()
+            with timing.quiet_collector():
+                self._turns(build)
+        self._check_last_steps()
+
+    # -- the two codes -----------------------------------------------------------------------------
+
+    def _import_both(self) -> None:
+        before = dict(os.environ)
+        settings = shared_state.process_wide(self._backend)
+        environs: dict[str, shared_state.Environ] = {}
+        for name in self._order.sample(SIDES, len(SIDES)):
+            _restore(before)
+            with self._naming(name, first=not environs):
+                self._import(self._sides[name])
+            environs[name] = dict(os.environ)
+            self._check_process(name, settings)
+        if names := shared_state.differing(*environs.values()):
+            raise CannotShare(f"the two codes set environment variables otherwise: {names}")
+        self._settings = settings
+        self._environ = dict(os.environ)
+
+    def _import(self, side: _Side) -> None:
+        """Import and build a code for the first time, and report what it is."""
+        emit = functools.partial(self._emit, side=side.name)
+        with side.active():
+            if side.case.precision != self._case.precision:
+                side.context.set_policy(side.case.precision)
+            self._backend.seed(self._plan.seed)
+            side.table.load_zoo()
+            watch = CodeWatch(side.case.model, side.table.code.places, self._left_out(side.name))
+            try:
+                side.builder = _builder(side.case.model)
+                model = side.make_step(self._plan.seed, self._backend, emit)
+                watch.report(functools.partial(self._note_code, side.name, emit))
+            finally:
+                watch.close()
+            if self._plan.with_work:
+                measurement.count_work(model, self._backend, emit)
+
+    def _left_out(self, name: str) -> list[str]:
+        return list(self._request["sides"][name].get("left_out") or ())
+
+    def _note_code(self, name: str, emit: Emit, event: str, **fields: Any) -> None:
+        """Report the code of a side, unless it is another side's.
+
+        Raises:
+            CannotShare: a file came from the other side's folders.
+        """
+        emit(event, **fields)
+        file = self._tables.foreign_file(name, [found["path"] for found in fields["files"]])
+        if file is not None:
+            raise CannotShare(f"the {name} code takes {file} from the other side's files")
+
+    def _build_both_again(self) -> None:
+        for name in self._order.sample(SIDES, len(SIDES)):
+            emit = functools.partial(self._emit, side=name)
+            with self._naming(name, first=False), self._sides[name].active():
+                self._sides[name].make_step(self._plan.seed, self._backend, emit)
+            self._check_process(name, self._settings)
+
+    @contextlib.contextmanager
+    def _naming(self, name: str, *, first: bool) -> Iterator[None]:
+        """Report trouble by the name of the side; a second model that does not fit is no trouble.
+
+        Raises:
+            CannotRun: the code of the side raises something.
+            CannotShare: the memory is not enough for both.
+        """
+        try:
+            yield
+        except CannotShare:
+            raise
+        except (Exception, SystemExit) as error:
+            if not first and _is_out_of_memory(error, self._backend):
+                raise CannotShare("the two models do not fit into memory together") from error
+            raise CannotRun(name, error) from error
+
+    def _check_process(self, name: str, settings: shared_state.Settings) -> None:
+        now = shared_state.process_wide(self._backend)
+        reason = shared_state.what_was_set(name, settings, now, self._sides[name].context.held)
+        if reason is None and self._plan.with_work:
+            replaced = shared_state.patched(self._tables.is_users)
+            reason = replaced and f"the {name} code replaces functions of the framework: {replaced}"
+        if reason:
+            raise CannotShare(reason)
+
+    # -- the turns ---------------------------------------------------------------------------------
+
+    def _turns(self, build: int) -> None:
+        plan = self._plan
+        try:
+            times_s = settled_step_times(
+                self._sides, self._backend, plan.warm_up_s, self._order, self._beat
+            )
+            steps = turn_steps(times_s, plan.turn_s)
+            seconds = plan.seconds / plan.builds
+            if steps[0] > 1 and plan.single_share > 0:
+                single = self._pairs((1, 0), plan.single_share * seconds)
+                self._emit("turns", build=build, single=True, **single.fields())
+                seconds *= 1 - plan.single_share
+            if seconds > 0:
+                pairs = self._pairs(steps, seconds)
+                self._emit("turns", build=build, single=False, **pairs.fields())
+        except Exception as error:
+            reason = f"a step failed beside the other code: {message_of(error)}"
+            raise CannotShare(reason) from error
+
+    def _pairs(self, steps: tuple[int, int], seconds: float) -> Pairs:
+        return take_pairs(self._sides, self._backend, steps, seconds, self._order, self._beat)
+
+    def _beat(self) -> None:
+        self._pulse.beat("turns")
+
+    def _check_last_steps(self) -> None:
+        """Hold the last step to a finite result, and the process to what it was at first."""
+        for name, side in self._sides.items():
+            with self._naming(name, first=False), side.active():
+                token = side.step()
+                self._backend.synchronise(token)
+                measurement.check_finite(self._backend.fingerprint(token), side.case, None)
+        now = shared_state.process_wide(self._backend)
+        held = self._sides[SIDES[0]].context.held
+        reason = shared_state.what_was_set("running", self._settings, now, held)
+        if reason is None and (names := shared_state.differing(self._environ, dict(os.environ))):
+            reason = f"a code sets environment variables while it runs: {names}"
+        if reason:
+            raise CannotShare(reason)
+
+
+def _builder(model: str) -> Callable[[], Any]:
+    """Return the builder of a model, by the zoo of the side that is active."""
+    import convmark_zoo
+
+    builder: Callable[[], Any] = convmark_zoo.builder(model)
+    return builder
+
+
+def _own_case(case: Case, settings: Mapping[str, str]) -> Case:
+    """Return the case as one side runs it.
+
+    Raises:
+        CannotShare: a setting is of the whole process, or makes a case that cannot be.
+    """
+    for name, value in settings.items():
+        if name not in HELD_SETTINGS or "tf32" in (value, case.precision):
+            raise CannotShare(f"{name}={value} is a setting of the whole process")
+    try:
+        return dataclasses.replace(case, **settings)  # type: ignore[arg-type]  # texts, checked
+    except CaseError as error:
+        raise CannotShare(str(error)) from None

@@ -1,0 +1,283 @@
+"""Two codes in one process: each has its own modules, `sys.path`, working folder and zoo.
+
+What the user's code imports is in `sys.modules` only while its side is active: while it is
+imported, built, traced or stepped through. The standard library, installed packages, the framework
+and this harness are shared. So two versions of one package live side by side, lazy imports lead
+each to its own, and a counter of a module counts for one side alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.machinery
+import os
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from convmark.worker.bootstrap import load_package
+from convmark.worker.code_watch import installed_folders
+from convmark.worker.moved import Mover
+
+__all__ = ["Code", "ModuleTable", "Tables", "is_shared"]
+
+ZOO = "convmark_zoo"
+_NEVER_OWN = {"__main__", "convmark", "keras", "tensorflow", "jax", "jaxlib", "torch", "numpy"}
+"""Their names are shared whatever folder they come from: the harness holds them already."""
+_HARNESS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+@dataclass(frozen=True)
+class Code:
+    """Where the code of one side lies."""
+
+    name: str
+    folder: str
+    """The working folder."""
+    import_roots: Sequence[str]
+    """Folders that are searched before all others, in order."""
+    zoo: str
+    """The folder of the zoo."""
+    moved: Mapping[str, str]
+    """Folders whose place this code's tree takes, and the tree."""
+
+    @staticmethod
+    def of(name: str, fields: Mapping[str, Any]) -> Code:
+        """Return the code that a request describes; what it leaves out is this process's own."""
+        folder = os.path.realpath(fields.get("folder") or os.getcwd())
+        zoo = fields.get("zoo") or os.path.dirname(sys.modules[ZOO].__file__ or "")
+        roots = [os.path.realpath(root) for root in fields.get("import_roots") or [folder]]
+        return Code(name, folder, roots, os.path.realpath(zoo), dict(fields.get("moved") or {}))
+
+    @property
+    def places(self) -> list[str]:
+        """The folders that its files lie in."""
+        found = [self.folder, *self.import_roots, self.zoo, *self.moved.values()]
+        return list(dict.fromkeys(found))
+
+
+class Tables:
+    """The module tables of several codes; a context manager that undoes them all."""
+
+    def __init__(self, codes: Iterable[Code]) -> None:
+        """Put aside what this process has already imported from the codes' folders."""
+        self._codes = list(codes)
+        self._before = sys.modules.copy(), list(sys.path), os.getcwd(), list(sys.meta_path)
+        self._places = [place for code in self._codes for place in code.places]
+        aside = [name for name, module in self._before[0].items() if self._is_aside(name, module)]
+        for name in aside:
+            del sys.modules[name]
+        shared = {name.partition(".")[0] for name in sys.modules} | _NEVER_OWN
+        self._tables = {
+            code.name: ModuleTable(code, shared, self._path(code)) for code in self._codes
+        }
+
+    def __enter__(self) -> Tables:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        modules, path, folder, finders = self._before
+        sys.modules.update(modules)
+        sys.path[:], sys.meta_path[:] = path, finders
+        os.chdir(folder)
+
+    def __getitem__(self, name: str) -> ModuleTable:
+        return self._tables[name]
+
+    def _is_aside(self, name: str, module: ModuleType) -> bool:
+        top = name.partition(".")[0]
+        if top == ZOO:
+            return True
+        return top not in _NEVER_OWN and any(map(self.is_users, _paths(module)))
+
+    def _path(self, code: Code) -> list[str]:
+        """Return where a code's modules are searched: first its own folders, none of another's."""
+        moved = Mover(code.moved).moved if code.moved else str
+        entries = [*code.import_roots, *(moved(entry or os.getcwd()) for entry in sys.path)]
+        return [
+            entry
+            for entry in dict.fromkeys(entries)
+            if self.foreign_file(code.name, [os.path.realpath(entry)]) is None
+        ]
+
+    def is_users(self, path: str) -> bool:
+        """Whether an absolute path lies in a folder of a side and is no part of an installation."""
+        if not os.path.isabs(path):
+            return False
+        real = _real(os.path.join(path, "") if os.path.isdir(path) else path)
+        return any(is_inside(real, place) for place in self._places) and not is_shared(real)
+
+    def foreign_file(self, name: str, files: Iterable[str]) -> str | None:
+        """Return a file that lies in another side's folders and not in this one's; None without."""
+        owners: dict[str, set[str]] = {}
+        for code in self._codes:
+            for place in code.places:
+                owners.setdefault(place, set()).add(code.name)
+        for file in files:
+            around = [place for place in owners if is_inside(file, place)]
+            if around and not is_shared(file) and name not in owners[max(around, key=len)]:
+                return file
+        return None
+
+
+class ModuleTable:
+    """The modules of one code, and what a process needs to import more of it."""
+
+    def __init__(self, code: Code, shared: set[str], path: Sequence[str]) -> None:
+        self.code = code
+        self._shared = shared
+        self._own: dict[str, ModuleType] = {}
+        self._hidden: dict[str, ModuleType] = {}
+        self._known: dict[str, ModuleType] = {}
+        self._count = 0
+        self._path = list(path)
+        self._own_finders = [_OwnFinder(code), *([Mover(code.moved)] if code.moved else [])]
+        self._finders: list[Any] = list(self._own_finders)
+
+    @contextlib.contextmanager
+    def active(self, *, all_of_it: bool = True) -> Iterator[None]:
+        """Have the process be this code's.
+
+        Args:
+            all_of_it: look for every change of `sys.modules` at the end; else only where their
+                number has changed, which is cheap enough to be done around each turn.
+        """
+        self._enter(all_of_it)
+        try:
+            yield
+        finally:
+            self._leave(all_of_it)
+
+    def load_zoo(self) -> None:
+        """Load the code's own version of the zoo; the code must be active."""
+        load_package(ZOO, self.code.zoo)
+
+    def _enter(self, all_of_it: bool) -> None:
+        os.chdir(self.code.folder)
+        os.environ["PWD"] = self.code.folder
+        self._shared_path, sys.path[:] = list(sys.path), self._path
+        self._finders += [finder for finder in sys.meta_path if finder not in self._finders]
+        sys.meta_path[:] = self._finders
+        self._hidden = {name: sys.modules[name] for name in self._own if name in sys.modules}
+        sys.modules.update(self._own)
+        self._count = len(sys.modules)
+        if all_of_it:
+            self._known = sys.modules.copy()
+
+    def _leave(self, all_of_it: bool) -> None:
+        if all_of_it or len(sys.modules) != self._count:
+            self._take_changes()
+        self._path, sys.path[:] = list(sys.path), self._shared_path
+        self._finders = list(sys.meta_path)
+        sys.meta_path[:] = [finder for finder in self._finders if not self._is_my_finder(finder)]
+        for name in self._own:
+            sys.modules.pop(name, None)
+        sys.modules.update(self._hidden)
+
+    def _is_my_finder(self, finder: Any) -> bool:
+        """Whether a finder is for this code alone; a shared package may have brought one in."""
+        module = str(getattr(finder, "__module__", ""))
+        return finder in self._own_finders or module in self._own
+
+    def _take_changes(self) -> None:
+        """Note which modules are this code's by now."""
+        known = self._known
+        changed = {
+            name: module
+            for name, module in sys.modules.copy().items()
+            if known.get(name) is not module and name not in self._own
+        }
+        tops = {
+            name.partition(".")[0]
+            for name, module in changed.items()
+            if name.partition(".")[0] not in self._shared and _is_own(module)
+        }
+        tops |= {name.partition(".")[0] for name in self._own} | {ZOO}
+        for name, module in changed.items():
+            top = name.partition(".")[0]
+            if top in tops:
+                self._own[name] = module
+            elif name in known and _is_own(module):  # put in the place of a shared module
+                self._own[name], self._hidden[name] = module, known[name]
+            else:
+                self._shared.add(top)
+        for name in list(self._own):
+            if name in sys.modules:
+                self._own[name] = sys.modules[name]
+            else:  # the code has taken it out
+                del self._own[name]
+                self._hidden.pop(name, None)
+
+
+class _OwnFinder:
+    """A finder before all others: what the code's folders hold wins over any other finder's."""
+
+    def __init__(self, code: Code) -> None:
+        self._places = code.places
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Return where `sys.path` finds the module, if that is in a folder of the code."""
+        if name in sys.builtin_module_names:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        if spec is None:
+            return None
+        found = [os.path.join(folder, "") for folder in spec.submodule_search_locations or ()]
+        found += [spec.origin] if spec.origin and spec.has_location else []
+        for real in map(_real, found):
+            if any(is_inside(real, place) for place in self._places) and not is_shared(real):
+                return spec
+        return None
+
+
+def is_inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def is_shared(path: str) -> bool:
+    """Whether a file without symbolic links is of Python, of an installed package or of convmark.
+
+    The zoo of a checkout is of no installation: each side has its own.
+    """
+    return any(is_inside(path, folder) for folder in _shared_folders())
+
+
+@functools.cache
+def _shared_folders() -> tuple[str, ...]:
+    standard = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
+    return (*installed_folders(), _HARNESS, *map(os.path.realpath, standard))
+
+
+def _real(path: str) -> str:
+    """Return the path with its folder's symbolic links followed."""
+    folder, name = os.path.split(path)
+    return os.path.join(_real_folder(folder), name) if name else _real_folder(folder)
+
+
+_real_folder = functools.cache(os.path.realpath)
+
+
+def _paths(module: object) -> list[str]:
+    """Return the file of a module, or the folders of a package that has none."""
+    try:
+        file = getattr(module, "__file__", None)
+        if isinstance(file, str):
+            return [file]
+        return [os.path.join(folder, "") for folder in getattr(module, "__path__", None) or ()]
+    except Exception:  # an object in a module's place may answer anything
+        return []
+
+
+def _is_own(module: object) -> bool:
+    """Whether a module that a code has brought in is its own: from no installation, or made."""
+    paths = _paths(module)
+    if paths:
+        return any(not is_shared(_real(path)) for path in paths)
+    return getattr(module, "__spec__", None) is None

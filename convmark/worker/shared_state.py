@@ -1,0 +1,86 @@
+"""What one of two codes sets for the whole process, so that the other code would run under it too.
+
+Such codes cannot share a process: a setting would slow both, or speed both up, and no ratio of the
+two would tell. Settings of Python that each code can have for itself are not asked here.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from types import FunctionType, ModuleType
+from typing import Any
+
+from convmark.worker.process_state import process_settings
+
+__all__ = ["Environ", "differing", "patched", "process_wide", "what_was_set"]
+
+MOST_NAMED = 3
+_PATCHED = ("keras", "tensorflow", "jax", "torch", "numpy")
+_OWN_OF_A_SIDE = {"PWD", "OLDPWD"}
+_OF_A_COMPILER = {"python_threads", "child_processes"}
+
+Settings = Mapping[str, str]
+Environ = dict[str, str]
+
+
+def process_wide(backend: Any) -> Settings:
+    """Return the settings that hold for the whole process as text, by name."""
+    intra, inter = backend.thread_counts()
+    threads = {"intra_op_threads": str(intra), "inter_op_threads": str(inter)}
+    found = {**process_settings(), **backend.settings(), **threads}
+    if backend.call_path == "torch.compile":  # it has threads and processes of its own
+        found = {name: value for name, value in found.items() if name not in _OF_A_COMPILER}
+    return found
+
+
+def what_was_set(side: str, before: Settings, now: Settings, held: Iterable[str]) -> str | None:
+    """Return in one line what a code has set for the whole process; None where nothing.
+
+    Args:
+        held: names of settings that each code has for itself.
+    """
+    names = sorted((before.keys() & now.keys()) - set(held))
+    pairs = [f"{name}={now[name]}" for name in names if before[name] != now[name]]
+    if not pairs:
+        return None
+    return f"the {side} code sets for the whole process: {_some(pairs)}"
+
+
+def differing(one: Environ, other: Environ) -> str:
+    """Return the names of the variables that differ; empty where none does."""
+    names = {*one, *other} - _OWN_OF_A_SIDE
+    return _some(sorted(name for name in names if one.get(name) != other.get(name)))
+
+
+def patched(is_users: Callable[[str], bool]) -> str | None:
+    """Return in one line which of the framework's functions a code has replaced; None where none.
+
+    A function counts by the file of its code, whatever name it goes by.
+
+    Args:
+        is_users: whether a file is of one of the codes.
+    """
+    of_users = functools.cache(is_users)
+    found = set()
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] not in _PATCHED or not isinstance(module, ModuleType):
+            continue
+        for attribute, value in list(vars(module).items()):
+            if isinstance(value, FunctionType):
+                if of_users(value.__code__.co_filename):
+                    found.add(f"{name}.{attribute}")
+            elif isinstance(value, type) and value.__module__ == name:
+                found |= {
+                    f"{name}.{value.__name__}.{method}"
+                    for method, function in list(vars(value).items())
+                    if isinstance(function, FunctionType)
+                    and of_users(function.__code__.co_filename)
+                }
+    return _some(sorted(found)) if found else None
+
+
+def _some(parts: list[str]) -> str:
+    more = len(parts) - MOST_NAMED
+    return ", ".join(parts[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

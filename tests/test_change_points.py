@@ -1,0 +1,109 @@
+"""The search for change points: by hand, at its boundaries, and on seeded series."""
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convmark.comparing.change_points import Change, Run, change_points, cleaned, largest_t
+from convmark.errors import MeasurementError
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))  # scripts, not a package
+
+import change_points as shares
+
+
+def runs(*values: float) -> list[Run]:
+    return [Run(value=value) for value in values]
+
+
+def noisy(levels, noise: float, seed: int) -> list[Run]:
+    drawn = np.random.default_rng(seed).standard_normal(len(levels))
+    return runs(*(np.asarray(levels) + noise * drawn).tolist())
+
+
+def test_the_largest_t_is_worked_by_hand():
+    values = np.array([0.0, 1.0, 2.0, 10.0, 11.0, 12.0])
+    found, place = largest_t(values, np.ones(6))
+    # means 1 and 11; squares 2 and 2 over 4 degrees of freedom; t = 10 / sqrt(1 x 2 / 3)
+    assert float(found) == pytest.approx(10 / math.sqrt(2 / 3))
+    assert int(place) == 3
+
+
+def test_a_run_of_more_processes_weighs_more():
+    values = np.array([0.0, 1.0, 2.0, 10.0, 11.0, 12.0])
+    even, _ = largest_t(values, np.full(6, 4.0))
+    assert float(even) == pytest.approx(10 / math.sqrt(2 / 3))
+    heavy, _ = largest_t(values, np.array([1.0, 9.0, 1.0, 1.0, 9.0, 1.0]))
+    assert float(heavy) > float(even)
+
+
+def test_a_single_odd_run_is_moved_to_its_neighbours_and_a_step_is_kept():
+    flat = np.array([0.0, 0.1, 0.0, 0.1, 0.0, 5.0, 0.1, 0.0, 0.1, 0.0])
+    assert cleaned(flat)[5] < 0.7
+    step = np.array([0.0, 0.1, 0.0, 0.1, 0.0, 5.0, 5.1, 5.0, 5.1, 5.0])
+    assert cleaned(step) == pytest.approx(step, abs=0.11)
+    at_end = np.array([0.0, 0.1, 0.0, 0.1, 0.0, 0.1, 0.0, 0.1, 0.0, 5.0])
+    assert cleaned(at_end)[-1] < 0.7
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_too_few_runs_have_no_change(count):
+    assert change_points(runs(*[0.0, 1.0, 2.0, 9.0, 9.5][:count])) == []
+
+
+def test_equal_runs_have_no_change():
+    assert change_points(runs(*[0.3] * 30)) == []
+
+
+def test_the_first_run_of_each_level_is_named():
+    levels = [0.0] * 12 + [0.10] * 12 + [0.04] * 12
+    found = change_points(noisy(levels, 0.005, 1))
+    assert [change.first for change in found] == [12, 24]
+    assert [change.size for change in found] == pytest.approx([0.10, -0.06], abs=0.006)
+    assert not any(change.gradual for change in found)
+
+
+def test_one_odd_run_is_no_change():
+    values = np.random.default_rng(2).normal(0, 0.01, 40)
+    values[20] = 0.5
+    values[39] = 0.5
+    assert change_points(runs(*values.tolist())) == []
+
+
+def test_five_per_cent_at_two_per_cent_noise_are_dated_within_a_run():
+    found = [change_points(noisy([0.0] * 30 + [0.05] * 15, 0.02, seed)) for seed in range(40)]
+    dated = [len(each) == 1 and abs(each[0].first - 30) <= 1 for each in found]
+    assert sum(dated) >= 28
+
+
+def test_flat_series_have_no_change():
+    found = [change_points(noisy([0.0] * count, 0.02, count)) for count in range(6, 206)]
+    assert sum(map(bool, found)) <= 2
+
+
+def test_a_creep_is_named_as_a_stretch():
+    found = change_points(noisy(shares.creep(20, 10, 10, 0.10), 0.01, 3))
+    assert len(found) == 1
+    (change,) = found
+    assert change.gradual
+    assert (abs(change.first - 20) <= 3, abs(change.last - 29) <= 3) == (True, True)
+    assert change.size == pytest.approx(0.10, abs=0.02)
+
+
+def test_two_steps_to_one_side_are_no_creep():
+    found = change_points(noisy(np.repeat([0.0, 0.05, 0.10], 20), 0.005, 4))
+    assert [(change.first, change.gradual) for change in found] == [(20, False), (40, False)]
+
+
+def test_a_step_is_not_gradual():
+    assert not Change(first=4, last=4, size=0.1).gradual
+    assert Change(first=4, last=9, size=0.1).gradual
+
+
+@pytest.mark.parametrize("wrong", [{"value": math.nan}, {"value": 0.0, "processes": 0}])
+def test_a_run_without_a_number_or_a_process_is_refused(wrong):
+    with pytest.raises(MeasurementError, match="finite value and at least one process"):
+        Run(**wrong)

@@ -1,0 +1,264 @@
+"""The rule of verdicts: hand-worked values, and the boundary of each condition."""
+
+import math
+
+import numpy as np
+import pytest
+
+from convmark.comparing.decision import CaseSessions, Decision, Limits, decide
+from convmark.comparing.pooling import ASSUMED, Prior, Summary, pooled_prior, summary
+from convmark.comparing.signs import chance_of_slower
+from convmark.comparing.spending import (
+    CASE_ERROR_RATE,
+    RUN_ERROR_RATE,
+    case_error_rate,
+    look_at,
+    sign_looks,
+)
+from convmark.errors import MeasurementError
+
+QUIET = [CaseSessions(wall=[-0.006, 0.0, 0.006]) for _ in range(15)]
+"""The other cases of a quiet run: sessions of 0.6 %."""
+
+
+def around(centre: float, count: int, spread: float = 0.006) -> list[float]:
+    """Return sessions evenly spread around a centre."""
+    return [centre + spread * (i - (count - 1) / 2) / max(1, count - 1) for i in range(count)]
+
+
+def first(wall: list[float], **more) -> Decision:
+    return decide([CaseSessions(wall=wall, **more), *QUIET])[0]
+
+
+def test_a_trimmed_summary_is_worked_by_hand():
+    found = summary([0.0, 0.01, 0.02, 0.03, 0.90])
+    # one trimmed at each end: the mean of 0.01, 0.02, 0.03; winsorised 0.01 0.01 0.02 0.03 0.03
+    assert found.estimate == pytest.approx(0.02)
+    assert found.variance == pytest.approx(5 * 0.0004 / 6)
+    assert (found.freedom, found.count) == (2, 5)
+
+
+def test_below_five_sessions_nothing_is_trimmed():
+    found = summary([0.0, 0.01, 0.02, 0.07])
+    assert found.estimate == pytest.approx(0.025)
+    assert found.variance == pytest.approx(np.var([0, 0.01, 0.02, 0.07], ddof=1))
+    assert found.freedom == 3
+
+
+@pytest.mark.parametrize("sessions", [[0.1], [], [0.1, math.nan]])
+def test_no_summary_of_one_session_or_of_none_or_of_no_number(sessions):
+    with pytest.raises(MeasurementError, match="at least two finite sessions"):
+        summary(sessions)
+
+
+def test_a_variance_is_shrunk_by_degrees_of_freedom():
+    found = Summary(estimate=0.0, variance=0.0001, freedom=2, count=3)
+    assert found.shrunk(Prior(variance=0.0004, freedom=4)) == (pytest.approx(0.0003), 6)
+
+
+def test_a_noisy_case_is_never_believed_quieter_than_it_was_seen():
+    found = Summary(estimate=0.0, variance=0.04, freedom=2, count=3)
+    assert found.shrunk(Prior(variance=0.0001, freedom=20))[0] == 0.04
+
+
+def test_three_cases_do_not_tell_the_noise_and_four_do():
+    case = Summary(estimate=0.0, variance=0.0001, freedom=10, count=11)
+    assert pooled_prior([case] * 3) == ASSUMED
+    assert pooled_prior([case] * 4).variance == pytest.approx(0.0001, rel=0.1)
+    assert pooled_prior([case] * 4).freedom == 20
+
+
+def test_the_moments_of_log_variances_find_the_prior_again():
+    rng = np.random.default_rng(1)
+    true = 0.0004 * 8 / rng.chisquare(8, 3000)
+    drawn = true * rng.chisquare(4, 3000) / 4
+    cases = [Summary(estimate=0.0, variance=each, freedom=4, count=5) for each in drawn.tolist()]
+    prior = pooled_prior(cases)
+    assert prior.freedom == pytest.approx(8, rel=0.25)
+    assert prior.variance == pytest.approx(0.0004, rel=0.1)
+
+
+def test_one_wild_case_does_not_make_fifteen_others_unknown():
+    quiet = [
+        Summary(estimate=0.0, variance=each, freedom=2, count=3)
+        for each in np.linspace(0.00005, 0.0002, 15).tolist()
+    ]
+    wild = Summary(estimate=0.0, variance=0.04, freedom=2, count=3)
+    with_it, without = pooled_prior([*quiet, wild]), pooled_prior([*quiet, quiet[-1]])
+    assert with_it == without
+
+
+def test_equal_sessions_have_the_least_noise_that_is_believed():
+    assert first([0.0, 0.0, 0.0]).spread >= 0.003
+
+
+@pytest.mark.parametrize(
+    ("log_ratios", "chance"),
+    [
+        ([0.1, 0.2, 0.3], 1 / 8),
+        ([-0.1, 0.2, 0.3], 2 / 8),
+        ([0.1, -0.2, 0.3], 3 / 8),
+        ([0.1, 0.2, -0.3], 5 / 8),
+        ([-0.1, -0.2, -0.3], 1),
+        ([0.0, 0.2, 0.3], 2 / 8),
+        ([0.2, -0.2, 0.3], 3 / 8),
+    ],
+)
+def test_the_chance_of_signs_is_counted_by_hand(log_ratios, chance):
+    assert chance_of_slower(log_ratios) == pytest.approx(chance)
+
+
+def test_exact_and_normal_chances_meet():
+    rng = np.random.default_rng(2)
+    values = rng.normal(0.2, 1, 101)
+    assert chance_of_slower(values) == pytest.approx(chance_of_slower(values[:100]), abs=0.02)
+    assert 0.001 < chance_of_slower(values) < 0.2
+
+
+def test_the_error_rate_is_shared_by_the_cases_and_capped():
+    assert case_error_rate(1) == case_error_rate(10) == CASE_ERROR_RATE
+    assert case_error_rate(100) == RUN_ERROR_RATE / 100
+    with pytest.raises(MeasurementError, match="at least one case"):
+        case_error_rate(0)
+
+
+@pytest.mark.parametrize("cases", [1, 16, 100])
+def test_all_looks_together_spend_no_more_than_the_cases_share(cases):
+    share = case_error_rate(cases)
+    looks = sign_looks(share)
+    early = sum(look_at(count, share).rate for count in range(5, looks[0].sessions))
+    assert early + sum(look.rate for look in looks) <= share
+    assert 2.0 ** -looks[0].sessions <= looks[0].rate
+
+
+def test_sixteen_cases_are_looked_at_after_twelve_sessions_and_then_ever_more_seldom():
+    looks = sign_looks(case_error_rate(16))
+    assert [look.sessions for look in looks[:5]] == [12, 16, 22, 30, 40]
+    assert look_at(11, case_error_rate(16)).sessions == 0
+    assert look_at(15, case_error_rate(16)) == looks[0]
+
+
+def test_three_quiet_sessions_decide_and_two_do_not():
+    assert first(around(0.0, 2)).verdict == "undecided"
+    assert first(around(0.0, 3)).verdict == "unchanged"
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(11, "undecided"), (12, "regressed")])
+def test_a_small_change_waits_for_signs_that_rule_out_chance(count, verdict):
+    assert first(around(0.05, count)).verdict == verdict
+
+
+def test_one_session_of_the_other_sign_makes_twelve_too_few():
+    wall = [*around(0.05, 11), -0.001]
+    assert first(wall).verdict == "undecided"
+    assert first([*around(0.05, 15), -0.001]).verdict == "regressed"
+
+
+@pytest.mark.parametrize(("count", "verdict"), [(4, "undecided"), (5, "regressed")])
+def test_a_change_beyond_modes_needs_five_sessions(count, verdict):
+    assert first(around(math.log(1.30), count)).verdict == verdict
+
+
+def test_a_change_as_large_as_modes_does_not_count_as_beyond_them():
+    assert first(around(math.log(1.08), 8)).verdict == "undecided"
+
+
+def test_a_faster_code_is_improved_by_the_same_rule():
+    assert first(around(-0.05, 12)).verdict == "improved"
+    assert first(around(-math.log(1.30), 5)).verdict == "improved"
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        (0.0308, "regressed"),
+        (0.0280, "slower_within_margin"),
+        (-0.0280, "faster_within_margin"),
+        (0.0095, "unchanged"),
+        (0.0105, "slower_within_margin"),
+    ],
+)
+def test_a_sure_change_is_named_by_where_it_lies(change, verdict):
+    wall = around(change, 16, spread=0.002)
+    assert decide([CaseSessions(wall=wall)] * 16)[0].verdict == verdict
+
+
+def test_five_modes_alike_do_not_convict_and_an_outlier_does_not_blunt():
+    assert first(around(0.04, 5, spread=0.0001)).verdict == "undecided"
+    assert first([0.4, *around(0.0, 5)]).verdict == "unchanged"
+    assert first([0.4, 0.4, *around(0.0, 3)]).verdict == "undecided"
+
+
+def test_the_noisy_case_in_a_quiet_suite_is_not_convicted_by_the_others_noise():
+    found = first([0.10, 0.40, 0.05, 0.35, 0.02])
+    assert found.verdict == "undecided"
+    assert found.low < 0
+
+
+def test_cpu_time_convicts_nobody():
+    wall = around(0.0, 12)
+    assert first(wall, cpu=around(0.30, 12)).verdict == "unchanged"
+    wide = [0.05 * (-1) ** i for i in range(12)]
+    assert first(wide, cpu=around(0.30, 12)).verdict == "undecided"
+
+
+def test_cpu_time_that_stands_still_lets_wall_time_be_less_sure():
+    wall = [0.034 * (-1) ** i for i in range(8)]
+    assert first(wall).verdict == "undecided"
+    assert first(wall, cpu=around(0.0, 8)).verdict == "unchanged"
+    assert first(wall, cpu=around(0.06, 8)).verdict == "undecided"
+
+
+def test_a_slowdown_counts_from_the_bar_and_an_improvement_from_the_anchor():
+    wall = around(-0.04, 12)
+    assert first(wall).verdict == "improved"
+    assert first(wall, bar=-0.08).verdict == "regressed"
+    assert first(around(-0.09, 12), bar=-0.08).verdict == "improved"
+    assert first(around(0.0, 3), bar=-0.04).verdict == "undecided"
+
+
+def test_without_sessions_nothing_is_said():
+    found = first([])
+    assert (found.verdict, found.estimate, found.sessions) == ("undecided", None, 0)
+    assert (found.low, found.high) == (-math.inf, math.inf)
+    assert first([0.5]).estimate is None
+
+
+def test_the_smallest_visible_change_lies_beyond_the_interval():
+    found = first(around(0.0, 3))
+    assert found.smallest_visible > found.high - (found.estimate or 0)
+    assert found.smallest_visible > first(around(0.0, 6)).smallest_visible
+
+
+def test_limits_scale_with_a_margin_of_the_users():
+    wide = Limits.around(0.10)
+    assert wide.margin == pytest.approx(math.log(1.10))
+    assert wide.unchanged_within == pytest.approx(math.log(1 + 0.10 * 5 / 3))
+    found = decide([CaseSessions(wall=around(0.05, 12))] * 16, wide)[0]
+    assert found.verdict == "slower_within_margin"
+
+
+def test_sharp_limits_rule_the_margin_itself_out_before_they_say_unchanged():
+    quiet = [CaseSessions(wall=around(0.0, 3, spread=0.03))] * 16
+    assert decide(quiet)[0].verdict == "unchanged"
+    assert decide(quiet, Limits().sharp())[0].verdict == "undecided"
+
+
+@pytest.mark.parametrize("margin", [0.0, -0.01, math.nan, math.inf])
+def test_a_margin_of_nothing_is_refused(margin):
+    with pytest.raises(MeasurementError, match="margin"):
+        Limits.around(margin)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"wall": [math.nan]},
+        {"wall": [0.0], "cpu": [0.0, 0.1]},
+        {"wall": [0.0], "bar": 0.01},
+        {"wall": [0.0], "cpu": [math.inf]},
+    ],
+)
+def test_sessions_that_are_no_numbers_or_do_not_match_are_refused(wrong):
+    with pytest.raises(MeasurementError, match="must"):
+        CaseSessions(**wrong)

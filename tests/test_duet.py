@@ -1,0 +1,244 @@
+"""Two codes beside each other in one process: real workers, throw-away packages."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from workers import environ
+
+from convmark.case import Case
+from convmark.launch import Interpreter
+from convmark.lockstep.duets import DuetPlan, DuetSession, DuetSide, duet_session
+
+NETS = """\
+from convmark_zoo.keras_api import keras
+from shop import sizes
+
+@keras.saving.register_keras_serializable("shop")
+class Block(keras.layers.Layer):
+    def build(self, shape):
+        from shop.late import LABEL
+        assert LABEL == SIDE
+        self.inner = [keras.layers.Dense(sizes.WIDTH) for _ in range(sizes.DEPTH)]
+        for layer in self.inner:
+            layer.build((shape[0], sizes.WIDTH))
+        super().build(shape)
+
+    def call(self, x):
+        from shop.later import LABEL
+        assert LABEL == SIDE
+        for layer in self.inner:
+            x = layer(x)
+        return x
+
+def net():
+    first = keras.layers.Dense(sizes.WIDTH)
+    copied = keras.layers.deserialize(keras.layers.serialize(Block()))
+    assert type(copied) is Block and first.name == "dense"
+    return keras.Sequential([keras.Input((32,)), first, copied, keras.layers.Dense(10)])
+
+def policy():
+    if SIDE == "new":
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    return net()
+
+def eager():
+    import tensorflow
+    tensorflow.config.run_functions_eagerly(SIDE == "old")
+    return net()
+
+def variable():
+    import os
+    if SIDE == "new":
+        os.environ["OMP_SOMETHING"] = "1"
+    return net()
+
+def both_variable():
+    import os
+    os.environ["OMP_SOMETHING"] = "1"
+    return net()
+
+def patch():
+    if SIDE == "old":
+        keras.layers.Dense.call = lambda self, x: x @ self.kernel
+    return net()
+
+def raises():
+    if SIDE == "old":
+        raise ValueError("a shape\\nthat cannot be")
+    return net()
+
+def too_big():
+    import sys
+    if hasattr(sys, "one_is_there"):
+        raise MemoryError
+    sys.one_is_there = True
+    return net()
+
+def threads():
+    import threading
+    if SIDE == "new":
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    return net()
+
+def other():
+    if SIDE == "new":
+        open(sizes.OTHER).close()
+    return net()
+
+SIDE = "{side}"
+"""
+WIDTHS = {"old": (128, 4), "new": (132, 8)}
+
+
+def parameters(side: str) -> int:
+    width, depth = WIDTHS[side]
+    return 33 * width + depth * width * (width + 1) + 10 * (width + 1)
+
+
+def flops(side: str) -> int:
+    return 2 * (parameters(side) - WIDTHS[side][0] * (WIDTHS[side][1] + 1) - 10)
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory: pytest.TempPathFactory) -> dict[str, DuetSide]:
+    folder = tmp_path_factory.mktemp("duet").resolve()
+    found = {}
+    for side, (width, depth) in WIDTHS.items():
+        package = folder / side / "shop"
+        package.mkdir(parents=True)
+        other = folder / "old" / "shop" / "late.py"
+        texts = {
+            "__init__": "",
+            "nets": NETS.replace("{side}", side),
+            "sizes": f"WIDTH, DEPTH, OTHER = {width}, {depth}, {str(other)!r}\n",
+            "late": f"LABEL = {side!r}\n",
+            "later": f"LABEL = {side!r}\n",
+        }
+        for name, text in texts.items():
+            (package / f"{name}.py").write_text(text)
+        found[side] = DuetSide(folder=folder / side, import_roots=[folder / side])
+    return found
+
+
+@pytest.fixture(scope="module")
+def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
+    pytest.importorskip("tensorflow", reason="a duet needs a framework")
+    variables = environ(tmp_path_factory.mktemp("interpreter"))
+    with Interpreter(environ=variables, import_roots=[]) as made:
+        yield made
+
+
+def case(builder: str, **more: object) -> Case:
+    fields = {"model": f"shop.nets:{builder}", "task": "train", "batch_size": 64, **more}
+    return Case(**fields)  # type: ignore[arg-type]
+
+
+def play(
+    interpreter: Interpreter, sides: dict[str, DuetSide], what: Case, **plan: object
+) -> DuetSession:
+    plan = {"seed": 1, "seconds": 0.2, "warm_up_s": 0.2, **plan}
+    return duet_session(interpreter, what, sides["old"], sides["new"], DuetPlan(**plan))  # type: ignore[arg-type]
+
+
+def holds(session: DuetSession, sides: dict[str, DuetSide]) -> None:
+    """Each side ran its own code, and the deeper one takes longer."""
+    assert (session.refusal, session.failure) == ("", None)
+    assert {side: session.sizes[side]["parameters"] for side in sides} == {
+        side: parameters(side) for side in sides
+    }
+    for side in sides:
+        files = {Path(file["path"]) for file in session.codes[side]["files"]}
+        own = sides[side].folder / "shop"
+        names = ("__init__", "nets", "sizes", "late", "later")
+        assert {own / f"{name}.py" for name in names} <= files
+        assert not any(path.is_relative_to(sides[one].folder) for one in sides if one != side
+                       for path in files)  # fmt: skip
+    assert session.cpu is not None
+    assert session.cpu.value > math.log(1.3)
+    assert session.pairs >= 6
+
+
+def test_two_versions_of_a_package_run_side_by_side(
+    interpreter: Interpreter, sides: dict[str, DuetSide]
+) -> None:
+    session = play(interpreter, sides, case("net"), with_work=True, builds=2, single_share=0.3)
+    holds(session, sides)
+    assert {side: session.sizes[side]["flops_per_sample"] for side in sides} == {
+        side: flops(side) for side in sides
+    }
+    assert {state["call_path"] for state in session.states.values()} == {"tf.function"}
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_so_they_do_on_another_framework(
+    backend: str, sides: dict[str, DuetSide], tmp_path: Path
+) -> None:
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    with Interpreter(backend=backend, environ=environ(tmp_path), import_roots=[]) as interpreter:
+        holds(play(interpreter, sides, case("net", backend=backend)), sides)
+
+
+@pytest.mark.parametrize(
+    ("builder", "reason"),
+    [
+        ("eager", "the old code sets for the whole process: run_functions_eagerly=True"),
+        ("too_big", "the two models do not fit into memory together"),
+        ("threads", "the new code sets for the whole process: python_threads=2"),
+        ("variable", "the two codes set environment variables otherwise: OMP_SOMETHING"),
+        ("other", "the new code takes {old}/shop/late.py from the other side's files"),
+    ],
+)
+def test_codes_that_would_disturb_each_other_share_no_process(
+    builder: str, reason: str, interpreter: Interpreter, sides: dict[str, DuetSide]
+) -> None:
+    session = play(interpreter, sides, case(builder))
+    assert session.refusal == reason.format(old=sides["old"].folder)
+    assert session.wall is None
+
+
+def test_a_function_of_the_framework_that_one_side_replaces_ends_the_duet(
+    interpreter: Interpreter, sides: dict[str, DuetSide]
+) -> None:
+    session = play(interpreter, sides, case("patch"), with_work=True)
+    assert session.refusal.startswith("the old code replaces functions of the framework: keras")
+    assert "Dense.call" in session.refusal
+
+
+def test_what_both_set_alike_or_keras_holds_for_each_is_no_hindrance(
+    interpreter: Interpreter, sides: dict[str, DuetSide]
+) -> None:
+    assert play(interpreter, sides, case("both_variable")).refusal == ""
+    session = play(interpreter, sides, case("policy"))
+    assert session.refusal == ""
+    found = {side: state["precision"] for side, state in session.states.items()}
+    assert found == {"old": "float32", "new": "mixed_bfloat16"}
+
+
+def test_settings_of_one_side_alone_are_held_where_they_can_be(
+    interpreter: Interpreter, sides: dict[str, DuetSide]
+) -> None:
+    def with_settings(**settings: str) -> DuetSession:
+        new = dataclasses.replace(sides["old"], settings=settings)
+        return play(interpreter, {"old": sides["old"], "new": new}, case("net", task="infer"))
+
+    session = with_settings(jit="on", precision="mixed_bfloat16")
+    assert session.refusal == ""
+    assert session.states["new"]["precision"] == "mixed_bfloat16"
+    assert session.states["old"]["precision"] == "float32"
+    assert with_settings(threads="1").refusal == "threads=1 is a setting of the whole process"
+
+
+def test_a_side_that_cannot_be_built_is_named(
+    interpreter: Interpreter, sides: dict[str, DuetSide]
+) -> None:
+    failure = play(interpreter, sides, case("raises")).failure
+    assert failure is not None
+    assert failure.side == "old"
+    assert failure.reason == "ValueError: a shape that cannot be"

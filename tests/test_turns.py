@@ -1,0 +1,177 @@
+"""Steps that take turns, on a clock of their own; and what a session of them amounts to."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from convmark.launch import Answer
+from convmark.lockstep.duets import session_of
+from convmark.worker.turns import settled_step_times, take_pairs, turn_steps
+
+
+class Machine:
+    """A clock that only steps move; the step that follows another model's takes longer."""
+
+    def __init__(self, cold_s: float = 0.0) -> None:
+        self.now_s = 0.0
+        self.cold_s = cold_s
+        self.last = ""
+        self.log: list[str] = []
+        self.inside: list[str] = []
+
+    def synchronise(self, token: Any) -> None:
+        assert token == self.log[-1], "each step is waited for"
+
+
+class Code:
+    def __init__(self, machine: Machine, name: str, *seconds: float) -> None:
+        self.machine, self.name = machine, name
+        self._seconds, self._taken = seconds, 0
+
+    @contextlib.contextmanager
+    def active(self, *, all_of_it: bool = True) -> Iterator[None]:
+        self.machine.inside.append(self.name)
+        self.machine.now_s += 0.5  # is no part of a step time
+        yield
+        assert self.machine.inside.pop() == self.name
+
+    def step(self) -> str:
+        machine = self.machine
+        assert machine.inside == [self.name]
+        seconds = self._seconds[min(self._taken, len(self._seconds) - 1)]
+        self._taken += 1
+        machine.now_s += seconds + machine.cold_s * (machine.last != self.name)
+        machine.last = self.name
+        machine.log.append(self.name)
+        return self.name
+
+
+def pair(machine: Machine, old: float, new: float) -> dict[str, Code]:
+    return {"old": Code(machine, "old", old), "new": Code(machine, "new", new)}
+
+
+def test_turns_of_many_steps_drop_those_that_run_cold() -> None:
+    found = {}
+    for steps in ((1, 0), (50, 12)):
+        machine = Machine(cold_s=0.001)
+        pairs = take_pairs(
+            pair(machine, 0.001, 0.002), machine, steps, 3.0, random.Random(1),
+            clock=lambda m=machine: m.now_s, cpu_clock=lambda m=machine: m.now_s / 2,
+        )  # fmt: skip
+        found[steps] = sum(pairs.wall_s["new"]) / sum(pairs.wall_s["old"])
+        assert (pairs.steps, pairs.dropped) == steps
+        assert pairs.cpu_s["new"][-1] == pytest.approx(pairs.wall_s["new"][-1] / 2)
+    assert found[1, 0] < 1.8
+    assert found[50, 12] == pytest.approx(2.0)
+
+
+def test_a_turn_ends_early_on_a_machine_that_is_held_up() -> None:
+    machine = Machine()
+    take_pairs(
+        pair(machine, 0.1, 0.1), machine, (100, 25), 0.0, random.Random(1),
+        clock=lambda: machine.now_s, cpu_clock=lambda: machine.now_s,
+    )  # fmt: skip
+    assert len(machine.log) < 6 * 2 * 2 * 5
+
+
+def test_each_pair_has_one_turn_of_each_in_random_order() -> None:
+    machine = Machine()
+    pairs = take_pairs(
+        pair(machine, 0.02, 0.02), machine, (1, 0), 12.0, random.Random(3),
+        clock=lambda: machine.now_s, cpu_clock=lambda: machine.now_s,
+    )  # fmt: skip
+    turns = [tuple(machine.log[place : place + 2]) for place in range(0, len(machine.log), 2)]
+    assert set(turns) == {("old", "new"), ("new", "old")}
+    assert len(turns) == len(pairs.wall_s["old"]) == len(pairs.wall_s["new"])
+
+
+@pytest.mark.parametrize(
+    ("old_s", "new_s", "expected"),
+    [(0.006, 0.006, (1, 0)), (0.004, 0.004, (13, 3)), (0.0005, 0.0005, (100, 25))],
+)
+def test_a_turn_is_one_step_from_5_ms_on_and_50_ms_of_shorter_ones(
+    old_s: float, new_s: float, expected: tuple[int, int]
+) -> None:
+    assert turn_steps({"old": old_s, "new": new_s}, 0.05) == expected
+
+
+def test_codes_settle_until_both_are_steady() -> None:
+    machine = Machine()
+    late = [0.1] * 20 + [0.02]
+    codes = {"old": Code(machine, "old", 0.02), "new": Code(machine, "new", *late)}
+    found = settled_step_times(codes, machine, 60.0, random.Random(1), clock=lambda: machine.now_s)
+    assert found["old"] == pytest.approx(0.02)
+    assert machine.log.count("new") >= 10
+
+
+def test_settling_ends_with_its_budget() -> None:
+    machine = Machine()
+    rising = [0.1 * 1.3**number for number in range(40)]
+    codes = {"old": Code(machine, "old", 0.02), "new": Code(machine, "new", *rising)}
+    settled_step_times(codes, machine, 1.0, random.Random(1), clock=lambda: machine.now_s)
+    assert 4 <= machine.log.count("new") < 10
+
+
+def answer(*events: dict[str, Any], status: str = "ok") -> Answer:
+    return Answer(status=status, message="why" * (status != "ok"), events=[*events], ready_s=0.1)
+
+
+def turns(ratio: float, **more: Any) -> dict[str, Any]:
+    old = [0.001, 0.002, 0.001, 0.002, 0.001]
+    new = [ratio * seconds for seconds in old]
+    lists = {"old_wall_s": old, "new_wall_s": new, "old_cpu_s": new, "new_cpu_s": old}
+    return {
+        "event": "turns",
+        "build": 0,
+        "single": False,
+        "steps": 50,
+        "dropped": 12,
+        **lists,
+        **more,
+    }
+
+
+def test_a_session_is_the_trimmed_mean_of_its_pairs() -> None:
+    session = session_of(answer(turns(1.1), turns(1.05, single=True, steps=1)))
+    assert session.wall is not None
+    assert session.cpu is not None
+    assert session.single is not None
+    assert session.wall.value == pytest.approx(math.log(1.1))
+    assert session.cpu.value == pytest.approx(-math.log(1.1))
+    assert session.single.value == pytest.approx(math.log(1.05))
+    assert session.pairs == 5
+    assert session.step_times_s["new"] == pytest.approx(0.0011)
+
+
+def test_builds_that_differ_widen_a_sessions_error() -> None:
+    session = session_of(answer(turns(1.0), turns(1.2, build=1)))
+    assert session.wall is not None
+    assert session.wall.value == pytest.approx(math.log(1.2) / 2)
+    assert session.wall.error == pytest.approx(math.log(1.2) / 2)
+
+
+def test_a_clock_too_coarse_gives_no_ratio() -> None:
+    session = session_of(answer(turns(1.1, old_cpu_s=[0.0] * 5)))
+    assert session.cpu is None
+    assert session.wall is not None
+
+
+def test_codes_that_cannot_share_or_run_say_why() -> None:
+    refused = session_of(answer({"event": "cannot_share", "reason": "eager"}))
+    assert (refused.refusal, refused.wall) == ("eager", None)
+    failed = {"event": "cannot_run", "side": "old", "reason": "no module", "status": "error"}
+    failure = session_of(answer(failed)).failure
+    assert failure is not None
+    assert (failure.side, failure.reason) == ("old", "no module")
+    built = {"event": "built", "side": "old", "parameters": 1, "trainable_parameters": 1}
+    killed = session_of(answer({**built, "model_bytes": 4}, status="out_of_memory"))
+    assert killed.refusal == "not enough memory for both: why"
+    died = session_of(answer(status="crashed")).failure
+    assert died is not None
+    assert died.status == "crashed"
