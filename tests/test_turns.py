@@ -149,6 +149,13 @@ def test_a_session_is_the_trimmed_mean_of_its_pairs() -> None:
     assert session.step_times_s["new"] == pytest.approx(0.0011)
 
 
+def test_a_session_of_single_steps_alone_has_no_other_ratio() -> None:
+    session = session_of(answer(turns(1.05, single=True, steps=1)))
+    assert session.wall is None
+    assert session.single is not None
+    assert session.step_times_s["old"] == 0.001
+
+
 def test_builds_that_differ_widen_a_sessions_error() -> None:
     session = session_of(answer(turns(1.0), turns(1.2, build=1)))
     assert session.wall is not None

@@ -68,7 +68,7 @@ class DuetPlan:
     single_share: float = 0.0
     """The part of the seconds that goes to turns of one step, where a step is shorter than 5 ms."""
     builds: int = 1
-    """How often both models are built in the session."""
+    """How often both models are built in the session, where a step is shorter than 5 ms."""
     with_work: bool = False
     """Whether FLOPs are counted and replaced functions of the framework are looked for."""
 
@@ -161,8 +161,8 @@ def session_of(answer: Answer) -> DuetSession:
     return DuetSession(
         wall=_log_ratio(turns, "wall_s"),
         cpu=_log_ratio(turns, "cpu_s"),
-        single=_log_ratio(single, "wall_s") if single else None,
-        step_times_s={side: _median(turns, f"{side}_wall_s") for side in (OLD, NEW)},
+        single=_log_ratio(single, "wall_s"),
+        step_times_s={side: _median(turns or single, f"{side}_wall_s") for side in (OLD, NEW)},
         pairs=sum(len(event["old_wall_s"]) for event in turns),
         **about,
     )
@@ -195,8 +195,11 @@ def _median(events: Sequence[Mapping[str, Any]], name: str) -> float:
 def _log_ratio(events: Sequence[Mapping[str, Any]], clock: str) -> Estimate | None:
     """Return the mean over builds of ln(new / old), each build's a trimmed mean of its pairs.
 
-    Its error is that of the pairs, and with several builds at least what these differ by.
+    Its error is that of the pairs, and with several builds at least what these differ by. None
+    where no turns of the kind were taken, or the clock is too coarse for them.
     """
+    if not events:
+        return None
     values, variances = [], []
     for event in events:
         old = np.asarray(event[f"{OLD}_{clock}"], np.float64)

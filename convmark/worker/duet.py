@@ -26,7 +26,7 @@ from convmark.worker.failure import message_of
 from convmark.worker.first_step import first_step
 from convmark.worker.module_tables import Code, ModuleTable, Tables
 from convmark.worker.process_state import found_precision
-from convmark.worker.turns import Pairs, settled_step_times, take_pairs, turn_steps
+from convmark.worker.turns import MIN_PAIRS, Pairs, settled_step_times, take_pairs, turn_steps
 
 __all__ = ["Plan", "play"]
 
@@ -52,7 +52,7 @@ class Plan:
     single_share: float
     """The part of the seconds that goes to turns of one step, where a step is short."""
     builds: int
-    """How often both models are built: a short step's time depends on where its memory lies."""
+    """How often both models are built where a step is short: where its memory lies tells then."""
     with_work: bool
     """Whether FLOPs are counted, and replaced functions of the framework looked for."""
 
@@ -183,11 +183,13 @@ class _Duet:
 
     def play(self) -> None:
         self._import_both()
-        for build in range(self._plan.builds):
+        build, builds = 0, 1
+        while build < builds:
             if build:
                 self._build_both_again()
             with timing.quiet_collector():
-                self._turns(build)
+                builds = self._turns(build)
+            build += 1
         self._check_last_steps()
 
     # -- the two codes -----------------------------------------------------------------------------
@@ -274,27 +276,32 @@ class _Duet:
 
     # -- the turns ---------------------------------------------------------------------------------
 
-    def _turns(self, build: int) -> None:
+    def _turns(self, build: int) -> int:
+        """Take the turns of one build, and return how many builds there are to be."""
         plan = self._plan
         try:
             times_s = settled_step_times(
                 self._sides, self._backend, plan.warm_up_s, self._order, self._beat
             )
             steps = turn_steps(times_s, plan.turn_s)
-            seconds = plan.seconds / plan.builds
+            builds = plan.builds if steps[0] > 1 else 1
+            seconds, least = plan.seconds / builds, -(-MIN_PAIRS // builds)
             if steps[0] > 1 and plan.single_share > 0:
-                single = self._pairs((1, 0), plan.single_share * seconds)
+                single = self._pairs((1, 0), plan.single_share * seconds, least)
                 self._emit("turns", build=build, single=True, **single.fields())
                 seconds *= 1 - plan.single_share
             if seconds > 0:
-                pairs = self._pairs(steps, seconds)
+                pairs = self._pairs(steps, seconds, least)
                 self._emit("turns", build=build, single=False, **pairs.fields())
         except Exception as error:
             reason = f"a step failed beside the other code: {message_of(error)}"
             raise CannotShare(reason) from error
+        return builds
 
-    def _pairs(self, steps: tuple[int, int], seconds: float) -> Pairs:
-        return take_pairs(self._sides, self._backend, steps, seconds, self._order, self._beat)
+    def _pairs(self, steps: tuple[int, int], seconds: float, least: int) -> Pairs:
+        return take_pairs(
+            self._sides, self._backend, steps, seconds, self._order, self._beat, least=least
+        )
 
     def _beat(self) -> None:
         self._pulse.beat("turns")

@@ -18,7 +18,15 @@ from typing import Any, Protocol
 
 from convmark.worker.timing import Clock, is_steady
 
-__all__ = ["SHORT_S", "Contender", "Pairs", "settled_step_times", "take_pairs", "turn_steps"]
+__all__ = [
+    "MIN_PAIRS",
+    "SHORT_S",
+    "Contender",
+    "Pairs",
+    "settled_step_times",
+    "take_pairs",
+    "turn_steps",
+]
 
 SHORT_S = 0.005
 """Seconds of a step from which on a turn is one step."""
@@ -124,6 +132,7 @@ def take_pairs(
     order: random.Random,
     beat: Callable[[], None] = lambda: None,
     *,
+    least: int = MIN_PAIRS,
     clock: Clock = time.perf_counter,
     cpu_clock: Clock = time.process_time,
 ) -> Pairs:
@@ -131,12 +140,13 @@ def take_pairs(
 
     Args:
         steps: how many steps of a turn are timed, and how many before them are dropped.
+        least: pairs that are taken however long they last.
     """
     count, dropped = steps
     names = sorted(contenders)
     pairs = Pairs(count, dropped, {name: [] for name in names}, {name: [] for name in names})
     spent_s, taken = 0.0, 0
-    while spent_s < seconds or taken < MIN_PAIRS:
+    while spent_s < seconds or taken < least:
         began = clock()
         for name in order.sample(names, len(names)):
             with contenders[name].active(all_of_it=False):
