@@ -181,6 +181,14 @@ class Record:
         "FLOPs", "2 x multiply-adds of convolutions and matrix products, forward, per sample"
     )
 
+    flops_note: str | None = _size("", "why flops_per_sample is empty", since=3)
+    training_flops_per_sample: int | None = _size(
+        "FLOPs",
+        "the same of a training step over its samples, the backward pass counted; empty where it "
+        "cannot be followed",
+        since=3,
+    )
+
     process_start_s: float | None = _time("s", "from the request to a usable framework")
     time_to_first_step_s: float | None = _time(
         "s", "first call: tracing, compilation, kernel choice, execution"

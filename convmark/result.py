@@ -132,6 +132,8 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "status": "ok" if warm_up["steady"] else "unsteady",
         "call_path": events["first_step"]["call_path"],
         "flops_per_sample": events["work"]["flops_per_sample"],
+        "flops_note": events["work"].get("flops_note"),
+        "training_flops_per_sample": events["work"].get("training_flops_per_sample"),
         "time_to_first_step_s": events["first_step"]["seconds"],
         "trace_s": events["first_step"]["trace_s"],
         "first_execution_s": events["first_step"]["execution_s"],

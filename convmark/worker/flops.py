@@ -1,9 +1,10 @@
-"""Analytic FLOPs of one sample: 2 x multiply-adds of convolutions and matrix products.
+"""A model layer by layer, as `--describe` shows it, with the analytic FLOPs of one sample.
 
 Biases, activations, pooling and normalisation are not counted. The model is called once on a
 symbolic sample while `Layer.__call__` keeps every layer's shapes, so that Sequential, functional,
 nested, shared and subclassed models count alike on Keras 2 and 3, on any backend. What a model
-multiplies outside of layers (`ops.matmul`) or repeats in a framework's own loop is not seen.
+multiplies outside of layers (`ops.matmul`) is not seen here; the FLOPs of a row are counted by
+operation, in the backends.
 
 Source:
     He et al., "Deep residual learning for image recognition" (2015), arXiv:1512.03385, section

@@ -114,7 +114,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
                     number=FED_WINDOWS if case.device.startswith("gpu") else 1,
                 )
             emit("input_bound", steps=fed.steps, times_s=_rounded(fed.times_s))
-        _count_work(model, backend, emit)
+        _count_work(case, model, step, backend, emit)
         emit("phase", phase="rounds")
         kind = reference.kind(case.task, case.batch_size)
         reference_step = backend.reference_step(kind)
@@ -189,8 +189,8 @@ def take_turns(
     backend.synchronise(token)
     _prove(case, 1, backend.fingerprint(token), emit)
     if with_sizes:
-        work = flops.flops_per_sample(_layers(model, backend))
-        emit("sizes", flops_per_sample=work, **backend.sizes(model))
+        backend.settle(model)
+        emit("sizes", flops_per_sample=backend.work(model).flops, **backend.sizes(model))
     with timing.quiet_collector():
         timing.warm_up(step, backend, plan.time_budget_s, pulse, _proof(case, backend, emit))
         emit("warm", step_time_s=timing.median(timing.turn(step, backend, 5).wall_s))
@@ -242,9 +242,18 @@ def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
     return model
 
 
-def _count_work(model: Any, backend: Any, emit: Emit) -> None:
+def _count_work(case: Case, model: Any, step: Any, backend: Any, emit: Emit) -> None:
     """Report the FLOPs, only once the peaks are read: counting them traces the model again."""
-    emit("work", flops_per_sample=flops.flops_per_sample(_layers(model, backend)))
+    backend.settle(model)  # counting calls the model
+    forward = backend.work(model)
+    trains = case.task == "train"
+    samples = case.batch_size * case.replicas
+    emit(
+        "work",
+        flops_per_sample=forward.flops,
+        flops_note=forward.note,
+        training_flops_per_sample=backend.training_work(step, samples).flops if trains else None,
+    )
 
 
 def _layers(model: Any, backend: Any) -> Any:

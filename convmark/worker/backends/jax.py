@@ -14,10 +14,12 @@ import numpy as np
 from convmark_zoo.keras_api import keras
 
 from convmark.worker import reference
+from convmark.worker.backends.jaxpr import jaxpr_work
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, distribution_version
 from convmark.worker.backends.keras_model import dtype_policy
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, square_matrices, training_batch
+from convmark.worker.work import Work
 
 __all__ = ["Jax"]
 
@@ -180,6 +182,18 @@ class Jax(Keras3Backend):
         for begin in itertools.cycle(range(0, len(pool[0]), batch_size)):
             cut = slice(begin, begin + batch_size)
             yield jax.device_put(jax.tree.map(lambda array, cut=cut: array[cut], pool))
+
+    def work(self, model: Any) -> Work:
+        """What a forward pass of one sample computes, counted in its jaxpr."""
+        variables = list(model.variables)
+
+        def infer(given: Any, batch: Any) -> Any:
+            with keras.StatelessScope(list(zip(variables, given, strict=True))):
+                return model(batch, training=False)
+
+        sample = jax.ShapeDtypeStruct((1, *self.sample_shape(model)), "float32")
+        values = [variable.value for variable in variables]
+        return jaxpr_work(lambda: jax.make_jaxpr(infer)(values, sample))
 
     def matrix_product(self, size: int) -> Callable[[], Any]:
         """Return the product of two square matrices of the precision's compute dtype."""

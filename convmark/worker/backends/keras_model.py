@@ -12,6 +12,7 @@ from convmark_zoo.keras_api import keras
 from convmark_zoo.shape import input_shape
 
 from convmark.worker.backends.synthetic import Batch, images, pool_batches, training_batch
+from convmark.worker.work import Work
 
 __all__ = ["KerasBackend", "dtype_policy", "ends_in_softmax", "root_mean_square"]
 
@@ -77,6 +78,10 @@ class KerasBackend:
     def _flat(self, structure: Any) -> list[Any]:
         """Return the leaves of a nested structure; Keras 2 has no `tree`."""
         return list(keras.tree.flatten(structure))
+
+    def training_work(self, step: Any, samples: int) -> Work:
+        """What a training step of so many samples computes, backward too, per sample."""
+        return Work(None, "the backward pass is not followed")
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now, where the steps keep them apart."""

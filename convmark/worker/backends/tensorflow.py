@@ -15,8 +15,10 @@ from convmark.worker import reference
 from convmark.worker.backends.keras_model import KerasBackend, dtype_policy, root_mean_square
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, square_matrices, training_batch
+from convmark.worker.backends.tensorflow_graph import graph_work
 from convmark.worker.backends.tensorflow_training import gradients_of, loss_of, pairs, sgd
 from convmark.worker.membership import Place
+from convmark.worker.work import Work, per_sample
 
 __all__ = ["TensorFlow"]
 
@@ -163,6 +165,20 @@ class TensorFlow(KerasBackend):
             samples = tf.data.Dataset.from_tensor_slices(self._pool(model, task, batch_size, seed))
             batches = samples.repeat().batch(batch_size, drop_remainder=True)
             yield from batches.prefetch(tf.data.AUTOTUNE)
+
+    def work(self, model: Any) -> Work:
+        """What a forward pass of one sample computes, counted in its graph."""
+
+        @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
+        def infer(batch: Any) -> Any:
+            return model(batch, training=False)
+
+        sample = tf.TensorSpec((1, *self.sample_shape(model)), tf.float32)
+        return graph_work(lambda: infer.get_concrete_function(sample))
+
+    def training_work(self, step: Step, samples: int) -> Work:
+        """What a training step of so many samples computes, backward too, per sample."""
+        return per_sample(graph_work(step.trace), samples) if step.trace else Work(None)
 
     def matrix_product(self, size: int) -> Callable[[], Any]:
         """Return the product of two square matrices of the precision's compute dtype."""

@@ -18,6 +18,8 @@ from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions
 from convmark.worker.backends.keras_model import dtype_policy
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, square_matrices, training_batch
+from convmark.worker.backends.torch_dispatch import dispatched_work
+from convmark.worker.work import Work, per_sample
 
 __all__ = ["Torch"]
 
@@ -155,6 +157,22 @@ class Torch(Keras3Backend):
 
     def _tensor(self, array: Any) -> Any:
         return torch.from_numpy(array).to(self._device)
+
+    def work(self, model: Any) -> Work:
+        """What a forward pass of one sample computes, counted while it runs."""
+        sample = self._tensor(images(self.sample_shape(model), 1, 0))
+
+        def infer() -> Any:
+            with torch.no_grad():
+                return model(sample, training=False)
+
+        return dispatched_work(infer)
+
+    def training_work(self, step: Step, samples: int) -> Work:
+        """What a training step of so many samples computes, backward too, per sample."""
+        if self.call_path != "eager":
+            return Work(None, "what torch.compile has made is not followed")
+        return per_sample(dispatched_work(step), samples)
 
     def matrix_product(self, size: int) -> Callable[[], Any]:
         """Return the product of two square matrices of the precision's compute dtype."""
