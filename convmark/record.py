@@ -128,7 +128,10 @@ class Record:
         "what was asked for where the model made it another, such as precision=float32",
         since=3,
     )
-    input_shape: str | None = _case("", "one sample's shape, such as 28x28x1")
+    input_shape: str | None = _case(
+        "", "one sample's shape, such as 28x28x1; of several inputs name=28x28x1,other=4"
+    )
+    asked_shape: str | None = _case("", "what --input-shape asked for", since=3)
     call_path: str | None = _case("", "how the step is called: tf.function, jax.jit, ...")
     backend: str = _case("", "framework that runs the step")
     isolation: str | None = _case("", "how the process was made: fork, spawn or none")

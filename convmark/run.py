@@ -169,6 +169,7 @@ def request_of(
         "fed": fed,
         "left_out": [str(options.results.absolute())],
         **({"cluster": cluster} if cluster else {}),
+        **({"input_shapes": dict(options.input_shape)} if options.input_shape else {}),
     }
     if asked["kind"] == learning.TASK:
         asked |= learning.lesson(options, options.seed if seed is None else seed)

@@ -170,6 +170,7 @@ class Comparing:
             target=target,
             clock=time.monotonic,
             gpus=self.machine.gpus,
+            input_shape=self.options.input_shape,
         )
         with Shown(sys.stderr) as shown:
             watch = functools.partial(self._watch, shown)

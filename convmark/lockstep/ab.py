@@ -20,6 +20,7 @@ from convmark.launch import Interpreter
 from convmark.lockstep.anchor import Origin, origin_of
 from convmark.lockstep.engine import Comparison, Plan, Progress, Side, compare
 from convmark.lockstep.sides import Make, SideSpec
+from convmark.option_values import Shapes
 
 __all__ = [
     "TARGET",
@@ -75,6 +76,7 @@ class Terms:
     seconds_left: Callable[[], float] = lambda: math.inf
     gpus: Sequence[Gpu] = ()
     """Those of this machine, whose state tells which sessions count."""
+    input_shape: Shapes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ def compare_cases(
         error_rate=error_rate_per_case(len(cases)),
         seconds_left=terms.seconds_left,
         target=terms.target,
+        input_shape=terms.input_shape,
     )
     for _, group in itertools.groupby(places, key=lambda case: str(origins[case.name])):
         members = list(group)

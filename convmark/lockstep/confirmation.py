@@ -18,6 +18,7 @@ from convmark.judging.confirm import error_rate_per_case
 from convmark.judging.judgement import BUDGET_SPENT, SAME_COMMIT, Confirmation
 from convmark.lockstep.anchor import MakeInterpreter, Origin, beside, origin_of
 from convmark.lockstep.engine import Plan, Progress, Side, compare
+from convmark.option_values import Shapes
 
 __all__ = ["DIRTY_TREE", "NO_COMMIT", "Limits", "Watch", "confirm"]
 
@@ -45,6 +46,7 @@ class Limits:
     """Changes in this folder do not make a repository dirty."""
     gpus: Sequence[Gpu] = ()
     """Those of this machine, whose state tells which sessions count."""
+    input_shape: Shapes | None = None
 
 
 def confirm(
@@ -86,6 +88,7 @@ def confirm(
         warm_up_s=limits.warm_up_s,
         error_rate=error_rate_per_case(len(comparable)),
         seconds_left=lambda: deadline_s - clock(),
+        input_shape=limits.input_shape,
     )
     places = sorted(comparable, key=lambda item: (item[0].backend, str(item[1].folder), item[2]))
     for (backend, origin, anchor), group in itertools.groupby(places, key=_place):

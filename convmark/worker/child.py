@@ -193,6 +193,7 @@ def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
         framework = framework.replicated(case.replicas, place)
     if not framework.chooses_gpus:  # nothing has looked at a GPU yet
         os.environ.update(request.get("one_gpu") or {})
+    framework.asked_shapes = request.get("input_shapes") or {}
     framework.configure(
         device=case.device,
         threads=case.threads,

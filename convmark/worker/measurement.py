@@ -36,7 +36,6 @@ __all__ = [
     "take_turns",
 ]
 
-FLOAT32_BYTES = 4
 LEARNING_RATE = 0.01
 LEAST_WINDOWS_S = 5.0
 """On a GPU, whose energy counter is renewed only some ten times a second."""
@@ -158,7 +157,7 @@ def prove_instruments(
         CaseFailure: the builder returns no model.
     """
     model = build(case, builder, seed, backend, emit)
-    sample_bytes = FLOAT32_BYTES * math.prod(backend.sample_shape(model))
+    sample_bytes = backend.inputs(model).sample_bytes
     samples = max(1, known_bytes // sample_bytes)
     held = probe.held_bytes(lambda: backend.inference_step(model, samples, seed, False), backend)
     emit("allocation", asked_bytes=samples * sample_bytes, held_bytes=held)
@@ -219,7 +218,7 @@ def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
     """Return the case's model, and report its sizes.
 
     Raises:
-        CaseFailure: the builder returns no model, or its input is not one fixed shape.
+        CaseFailure: the builder returns no model, or nobody knows what it takes.
     """
     gc.collect()
     with backend.scope():
@@ -230,15 +229,10 @@ def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
             f"{type(model).__name__}"
         )
     try:
-        shape = backend.sample_shape(model)
+        inputs = backend.take_inputs(model, getattr(builder, "input_spec", None))
     except ValueError as error:
         raise CaseFailure(f"{case.model}: {error}") from None
-    if None in shape:
-        raise CaseFailure(
-            f"{case.model}: every dimension of a sample must be fixed, the model's input is "
-            f"{shape}; give the builder an input shape"
-        )
-    emit("built", input_shape=list(shape), **backend.sizes(model))
+    emit("built", input_shape=inputs.shapes, **backend.sizes(model))
     return model
 
 
@@ -258,7 +252,7 @@ def _count_work(case: Case, model: Any, step: Any, backend: Any, emit: Emit) -> 
 
 def _layers(model: Any, backend: Any) -> Any:
     backend.settle(model)  # counting calls the model
-    return flops.layer_records(model, backend.keras, backend.sample_shape(model))
+    return flops.layer_records(model, backend.keras, backend.inputs(model))
 
 
 def _make_step(case: Case, model: Any, seed: int, backend: Any) -> Any:

@@ -24,6 +24,7 @@ from typing import Any
 from convmark.case import Case
 from convmark.worker import rivals, timing
 from convmark.worker.failure import CaseFailure
+from convmark.worker.inputs import mapped
 from convmark.worker.measurement import LEARNING_RATE, Builder, Emit, Plan, build
 
 __all__ = ["Times", "calls", "measure", "turns", "window"]
@@ -167,7 +168,7 @@ def _ways(case: Case, model: Any, step: Any, feed: Any, backend: Any, plan: Plan
     size, seed, budget_s = case.batch_size, plan.seed, plan.time_budget_s
     infer = backend.inference_step(model, size, seed, case.jit == "on")
     step_s, infer_s = _quick_s(step, backend), _quick_s(infer, backend)
-    batch_bytes: int = 4 * size * math.prod(backend.sample_shape(model))
+    batch_bytes: int = size * backend.inputs(model).sample_bytes
     fits = max(LEAST_STEPS, min(MOST_STEPS, MOST_BYTES // batch_bytes))
     steps = {
         way: max(LEAST_STEPS, min(fits, math.ceil(seconds / quick_s)))
@@ -180,14 +181,14 @@ def _ways(case: Case, model: Any, step: Any, feed: Any, backend: Any, plan: Plan
     }
     batch = backend.host_batch(model, size * max(steps.values()), seed)
     _compile(case, model, batch.classes, backend)
-    first, first_targets = batch.images[:size], _part(batch.targets, size)
+    first, first_targets = _first(batch.images, size), _part(batch.targets, size)
 
     def fit(count: int) -> None:
         targets = _part(batch.targets, size * count)
-        model.fit(batch.images[: size * count], targets, batch_size=size, verbose=0)
+        model.fit(_first(batch.images, size * count), targets, batch_size=size, verbose=0)
 
     def predict(count: int) -> None:
-        model.predict(batch.images[: size * count], batch_size=size, verbose=0)
+        model.predict(_first(batch.images, size * count), batch_size=size, verbose=0)
 
     def windows(run: Callable[[], Any], synchronise: Callable[[Any], None], count: int) -> Way:
         return Way(lambda steps: window(run, synchronise, steps), count)
@@ -215,6 +216,10 @@ def _part(targets: Sequence[Any], samples: int) -> Any:
     """Return the first samples' targets: an array, or one for each output."""
     taken = [array[:samples] for array in targets]
     return taken[0] if len(taken) == 1 else taken
+
+
+def _first(inputs: Any, samples: int) -> Any:
+    return mapped(lambda array: array[:samples], inputs)
 
 
 def _there(result: Any) -> None:

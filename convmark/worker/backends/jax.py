@@ -106,9 +106,7 @@ class Jax(Keras3Backend):
 
         It is compiled whether `compiled` or not, for JAX has no other way worth the name.
         """
-        batch = training_batch(
-            self.sample_shape(model), self.output_shapes(model), batch_size, seed
-        )
+        batch = training_batch(self.inputs(model), self.output_shapes(model), batch_size, seed)
         loss_of = self._loss(model, batch)
         trained, kept = list(model.trainable_variables), list(model.non_trainable_variables)
         optimizer = self._optimizer(learning_rate, trained)
@@ -173,13 +171,13 @@ class Jax(Keras3Backend):
             output = infer(values, pictures)
             return output, output
 
-        batch = (jax.device_put(images(self.sample_shape(model), batch_size, seed)),)
+        batch = (jax.device_put(images(self.inputs(model), batch_size, seed)),)
         return Step(step, batch, lambda: infer.lower(values, *batch))
 
     def feed(self, model: Any, task: str, batch_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
         """Yield batches without end, cut from arrays in host memory and put on the device."""
         pool = self._pool(model, task, batch_size, seed)
-        for begin in itertools.cycle(range(0, len(pool[0]), batch_size)):
+        for begin in itertools.cycle(range(0, len(jax.tree.leaves(pool)[0]), batch_size)):
             cut = slice(begin, begin + batch_size)
             yield jax.device_put(jax.tree.map(lambda array, cut=cut: array[cut], pool))
 
@@ -191,7 +189,7 @@ class Jax(Keras3Backend):
             with keras.StatelessScope(list(zip(variables, given, strict=True))):
                 return model(batch, training=False)
 
-        sample = jax.ShapeDtypeStruct((1, *self.sample_shape(model)), "float32")
+        sample = jax.device_put(self.inputs(model).batch(1, 0))
         values = [variable.value for variable in variables]
         return jaxpr_work(lambda: jax.make_jaxpr(infer)(values, sample))
 

@@ -127,9 +127,7 @@ class TensorFlow(KerasBackend):
         self, model: Any, batch_size: int, seed: int, learning_rate: float, compiled: bool
     ) -> Step:
         """Return a step: forward, backward and SGD update of one synthetic batch on the device."""
-        batch = training_batch(
-            self.sample_shape(model), self.output_shapes(model), batch_size, seed
-        )
+        batch = training_batch(self.inputs(model), self.output_shapes(model), batch_size, seed)
         variables = model.trainable_variables
         optimizer = sgd(learning_rate, variables)
         differentiated = gradients_of(model, loss_of(model, batch), optimizer)
@@ -144,7 +142,7 @@ class TensorFlow(KerasBackend):
 
     def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
         """Return a step: one synthetic batch on the device through the model."""
-        pictures = images(self.sample_shape(model), batch_size, seed)
+        pictures = images(self.inputs(model), batch_size, seed)
 
         @tf.function(jit_compile=compiled)  # type: ignore[untyped-decorator]
         def infer(batch: Any) -> Any:
@@ -162,9 +160,11 @@ class TensorFlow(KerasBackend):
     def feed(self, model: Any, task: str, batch_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
         """Yield batches without end, from host memory through tf.data, as a step takes them."""
         with tf.device("/CPU:0"):
-            samples = tf.data.Dataset.from_tensor_slices(self._pool(model, task, batch_size, seed))
+            pool = self._pool(model, task, batch_size, seed)
+            samples = tf.data.Dataset.from_tensor_slices(tuple(tf.nest.flatten(pool)))
             batches = samples.repeat().batch(batch_size, drop_remainder=True)
-            yield from batches.prefetch(tf.data.AUTOTUNE)
+            for parts in batches.prefetch(tf.data.AUTOTUNE):  # which knows no lists
+                yield tf.nest.pack_sequence_as(pool, parts)
 
     def work(self, model: Any) -> Work:
         """What a forward pass of one sample computes, counted in its graph."""
@@ -173,7 +173,7 @@ class TensorFlow(KerasBackend):
         def infer(batch: Any) -> Any:
             return model(batch, training=False)
 
-        sample = tf.TensorSpec((1, *self.sample_shape(model)), tf.float32)
+        sample = self._on_device(self.inputs(model).batch(1, 0))
         return graph_work(lambda: infer.get_concrete_function(sample))
 
     def training_work(self, step: Step, samples: int) -> Work:
