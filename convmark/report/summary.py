@@ -125,4 +125,7 @@ def _note(records: Sequence[Record]) -> str:
     if unjudged:
         return f"{len(unjudged)} of {len(records)} not judged: {unjudged[0].not_judged}"
     unsteady = sum(row.status == "unsteady" for row in records)
-    return f"{unsteady} of {len(records)} unsteady" if unsteady else ""
+    if unsteady:
+        return f"{unsteady} of {len(records)} unsteady"
+    unknown = next((row.flops_note for row in records if row.flops_note), None)
+    return f"no FLOPs: {unknown[:80]}" if unknown else ""
