@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from convmark.case import Case
 from convmark.errors import StoreError
 from convmark.launch import Answer
+from convmark.option_values import Shapes
 from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, layers_of
 from convmark.report.diagram import diagram
 from convmark.store import StoreWarning
@@ -32,6 +33,7 @@ def describe_models(
     machine_folder: Path,
     *,
     backend: str = "tensorflow",
+    input_shape: Shapes | None = None,
 ) -> list[Path]:
     """Have a fresh process describe each model; return the files written, JSON and SVG.
 
@@ -44,7 +46,10 @@ def describe_models(
     written = []
     for model in dict.fromkeys(models):
         case = Case(model=model, task="infer", backend=backend)
-        answer = interpreter.answer({"kind": "describe", "case": case.as_fields(), "seed": seed})
+        request = {"kind": "describe", "case": case.as_fields(), "seed": seed}
+        if input_shape:
+            request["input_shapes"] = dict(input_shape)
+        answer = interpreter.answer(request)
         described, built = answer.event("described"), answer.event("built")
         environment = answer.event("environment")
         if answer.status != "ok" or None in (described, built, environment):

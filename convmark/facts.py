@@ -16,6 +16,7 @@ from convmark.code.of_run import CodeReader
 from convmark.environment import Machine, own_cpu_quota
 from convmark.gpu.devices import Card, card_columns
 from convmark.gpu.visible import card_of, cards_of, choosing
+from convmark.option_values import shapes_text
 from convmark.options import Options
 from convmark.record import SCHEMA_VERSION
 from convmark.text import plain_text
@@ -66,6 +67,7 @@ def of_the_run(case: Case, options: Options, facts: Facts) -> dict[str, Any]:
         **(learning.asked_columns(options) if case.task == learning.TASK else own),
         "time_budget_s": options.time_budget_s,
         "isolation": options.isolation,
+        "asked_shape": shapes_text(options.input_shape) if options.input_shape else None,
         **_environment(case, facts),
     }
 

@@ -23,6 +23,7 @@ from convmark.option_values import (
     parse_seconds,
     parse_seed,
     parse_seeds,
+    parse_shapes,
     parse_share,
     parse_switch,
     parse_text,
@@ -238,6 +239,14 @@ OPTIONS = (
         default=None,
         help="file of the MNIST digits, an .npz with the arrays of keras.datasets.mnist (default: "
         "CONVMARK_MNIST, else what Keras downloads)",
+    ),
+    Option(
+        name="input-shape",
+        metavar="SHAPE",
+        parse=parse_shapes,
+        default=None,
+        help="shape of one sample, such as 224x224x3, or name=28x28x1,other=4 where a model has "
+        "several inputs (default: the model's own; open axes 224 of images, 128 of sequences)",
     ),
     Option(
         name="python",

@@ -13,6 +13,7 @@ from convmark.text import NUMBER, is_plain
 
 __all__ = [
     "AUTO",
+    "Shapes",
     "choice_of",
     "choices_of",
     "nearest",
@@ -27,14 +28,19 @@ __all__ = [
     "parse_seconds",
     "parse_seed",
     "parse_seeds",
+    "parse_shapes",
     "parse_share",
     "parse_switch",
     "parse_text",
     "parse_threads",
     "parse_words",
+    "shapes_text",
 ]
 
 AUTO: Literal["auto"] = "auto"
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+"""Shapes of one sample by the input's name; by the empty name that of the only input."""
 
 MOST_SECONDS = 1_000_000
 """Eleven days; the system's timers overflow far above it."""
@@ -98,6 +104,27 @@ def parse_batch_sizes(flag: str, text: str) -> tuple[int, ...] | Literal["auto"]
 
 def parse_count(flag: str, text: str) -> int:
     return _whole(flag, text, 1)
+
+
+def parse_shapes(flag: str, text: str) -> Shapes:
+    """Return shapes by the names of inputs; the empty name is that of the only input."""
+    found: dict[str, tuple[int, ...]] = {}
+    for word in parse_words(flag, text):
+        name, _, shape = word.rpartition("=")
+        axes = shape.split("x")
+        if name in found or not all(NUMBER.fullmatch(axis) and int(axis) > 0 for axis in axes):
+            raise OptionError(
+                f"{flag}: must be a shape such as 224x224x3, or name=28x28x1,other=4, got {text!r}"
+            )
+        found[name.strip()] = tuple(map(int, axes))
+    return tuple(found.items())
+
+
+def shapes_text(shapes: Shapes) -> str:
+    """Return shapes as `--input-shape` takes them."""
+    return ",".join(
+        (f"{name}=" if name else "") + "x".join(map(str, axes)) for name, axes in shapes
+    )
 
 
 def parse_place(flag: str, text: str) -> int:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from convmark.cluster import Cluster, with_index
 from convmark.errors import OptionError
 from convmark.option_table import OPTIONS
-from convmark.option_values import nearest
+from convmark.option_values import Shapes, nearest
 
 __all__ = ["Options", "pyproject_settings", "read"]
 
@@ -59,6 +59,8 @@ class Options:
     """Share of the training and validation samples that the task accuracy uses."""
     mnist: Path | None = None
     """File of the digits; None where the user has named none."""
+    input_shape: Shapes | None = None
+    """None for what each model itself takes."""
     replicas: tuple[int, ...] | None = None
     cluster: Cluster | None = None
     """What the replicas of a case are spread over; None is one process."""

@@ -130,7 +130,10 @@ class Record:
         "what was asked for where the model made it another, such as precision=float32",
         since=3,
     )
-    input_shape: str | None = _case("", "one sample's shape, such as 28x28x1")
+    input_shape: str | None = _case(
+        "", "one sample's shape, such as 28x28x1; of several inputs name=28x28x1,other=4"
+    )
+    asked_shape: str | None = _case("", "what --input-shape asked for", since=3)
     call_path: str | None = _case("", "how the step is called: tf.function, jax.jit, ...")
     backend: str = _case("", "framework that runs the step")
     isolation: str | None = _case("", "how the process was made: fork, spawn or none")
@@ -181,6 +184,14 @@ class Record:
     model_bytes: int | None = _size("bytes", "all weights as they are stored")
     flops_per_sample: int | None = _size(
         "FLOPs", "2 x multiply-adds of convolutions and matrix products, forward, per sample"
+    )
+
+    flops_note: str | None = _size("", "why flops_per_sample is empty", since=3)
+    training_flops_per_sample: int | None = _size(
+        "FLOPs",
+        "the same of a training step over its samples, the backward pass counted; empty where it "
+        "cannot be followed",
+        since=3,
     )
 
     process_start_s: float | None = _time("s", "from the request to a usable framework")

@@ -118,11 +118,18 @@ def _sizes(answer: Answer) -> dict[str, Any]:
     if built is None:
         return {}
     return {
-        "input_shape": "x".join(str(axis) for axis in built["input_shape"]),
+        "input_shape": _shape_text(built["input_shape"]),
         "parameters": built["parameters"],
         "trainable_parameters": built["trainable_parameters"],
         "model_bytes": built["model_bytes"],
     }
+
+
+def _shape_text(shape: Any) -> str:
+    """Return a sample's shape as the row has it; of several inputs each one's by name."""
+    if isinstance(shape, Mapping):
+        return ",".join(f"{name}={_shape_text(axes)}" for name, axes in shape.items())
+    return "x".join("?" if axis is None else str(axis) for axis in shape) or "scalar"
 
 
 def _figures(case: Case, answer: Answer) -> dict[str, Any]:
@@ -137,6 +144,8 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "status": "unsteady" if reason else "ok",
         "unsteady": reason,
         "flops_per_sample": events["work"]["flops_per_sample"],
+        "flops_note": events["work"].get("flops_note"),
+        "training_flops_per_sample": events["work"].get("training_flops_per_sample"),
         "time_to_first_step_s": events["first_step"]["seconds"],
         "trace_s": events["first_step"]["trace_s"],
         "first_execution_s": events["first_step"]["execution_s"],

@@ -56,6 +56,8 @@ def plan_hash(cases: Sequence[Case], options: Options) -> str:
     """Return a hash of what decides a run's plan: its cases in their order, processes and seed."""
     sizes = AUTO if options.batch_sizes == AUTO else ""
     asked = [*(case.name for case in cases), str(options.processes), str(options.seed), sizes]
+    if options.input_shape:
+        asked.append(repr(options.input_shape))
     if any(case.task == learning.TASK for case in cases):
         asked += map(str, options.seeds)
     return hashlib.sha256("\n".join(asked).encode()).hexdigest()[:12]

@@ -180,6 +180,7 @@ def request_of(
         "left_out": [str(options.results.absolute())],
         "asked": asked_axes(options),
         **({"cluster": cluster} if cluster else {}),
+        **({"input_shapes": dict(options.input_shape)} if options.input_shape else {}),
     }
     if asked["kind"] == learning.TASK:
         asked |= learning.lesson(options, options.seed if seed is None else seed)

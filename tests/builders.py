@@ -27,6 +27,18 @@ def well() -> Any:
     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
 
 
+def several_inputs() -> Any:
+    """An image, tokens of open length, and a mask by name; tells what the tokens must be below."""
+    image = keras.Input((8, 8, 3), dtype="uint8", name="image")
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    mask = keras.Input((4,), dtype="bool", name="mask")
+    pooled = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(1000, 4)(tokens))
+    pixels = keras.layers.Flatten()(keras.layers.Rescaling(1 / 255)(image))
+    parts = [pooled, pixels, keras.layers.Rescaling(1.0)(mask)]
+    scores = keras.layers.Dense(3)(keras.layers.Concatenate()(parts))
+    return keras.Model({"image": image, "tokens": tokens, "mask": mask}, scores)
+
+
 def raises() -> None:
     raise ValueError("a shape\nthat cannot be")
 

@@ -130,6 +130,12 @@ def test_a_failed_process_is_named_beside_the_figures_of_the_others() -> None:
     assert (line["step p50"], line["n"], line["note"]) == ("10.0 ms", "1", "crashed: x")
 
 
+def test_unknown_flops_have_their_reason() -> None:
+    records = [measured(1, 0.01, flops_per_sample=None, flops_note="FFT2D has no rule")]
+    (line,) = cells(summary_table(records))
+    assert line["note"] == "no FLOPs: FFT2D has no rule"
+
+
 def test_an_unsteady_process_counts_and_is_mentioned() -> None:
     records = [measured(1, 0.01), measured(2, 0.01, status="unsteady")]
     (line,) = cells(summary_table(records))

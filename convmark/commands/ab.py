@@ -176,6 +176,7 @@ class Comparing:
             clock=time.monotonic,
             gpus=self.machine.gpus,
             asked=asked_axes(self.options),
+            input_shape=self.options.input_shape,
         )
         with Shown(sys.stderr) as shown:
             watch = functools.partial(self._watch, shown)

@@ -292,7 +292,14 @@ def _describe(planned: _Planned, options: Options, run_file: RunFile) -> None:
     backend = options.backends[0]
     models = [case.model for case in planned.cases]
     folder = run_file.path.parent
-    describe_models(models, planned.interpreters, options.seed, folder, backend=backend)
+    describe_models(
+        models,
+        planned.interpreters,
+        options.seed,
+        folder,
+        backend=backend,
+        input_shape=options.input_shape,
+    )
 
 
 def _search(

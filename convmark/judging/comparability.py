@@ -41,6 +41,7 @@ class Comparability:
     dataset: str | None
     fraction: float | None
     epochs: int | None
+    asked_shape: str | None
     machine: str | None
     tensorflow: str | None
     jax: str | None
@@ -115,6 +116,7 @@ _COMMANDS = {
     "dataset": _ANEW,
     "fraction": _ANEW,
     "epochs": _ANEW,
+    "asked_shape": _REPORT,
     "machine": _REPORT,
     "gpu": _REPORT,
     "mig": _REPORT,

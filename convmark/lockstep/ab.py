@@ -21,6 +21,7 @@ from convmark.lockstep.anchor import Origin, origin_of
 from convmark.lockstep.engine import Comparison, Plan, Progress, Side, compare
 from convmark.lockstep.sides import Make, SideSpec
 from convmark.lockstep.tree import Tree
+from convmark.option_values import Shapes
 
 __all__ = [
     "TARGET",
@@ -78,6 +79,7 @@ class Terms:
     """Those of this machine, whose state tells which sessions count."""
     asked: Sequence[str] = ()
     """Axes that the user has named for both sides."""
+    input_shape: Shapes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ def compare_cases(
         error_rate=error_rate_per_case(len(cases)),
         seconds_left=terms.seconds_left,
         target=terms.target,
+        input_shape=terms.input_shape,
     )
     for _, group in itertools.groupby(places, key=lambda case: str(origins[case.name])):
         members = list(group)

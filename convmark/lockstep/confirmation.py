@@ -34,6 +34,7 @@ from convmark.lockstep.anchor import (
 from convmark.lockstep.kept import kept_trees
 from convmark.lockstep.live import Found, Opener, Pairing, Terms, compare_live
 from convmark.lockstep.tree import OwnCode
+from convmark.option_values import Shapes
 from convmark.record import Record
 from convmark.report.units import duration_text
 
@@ -67,6 +68,7 @@ class Limits:
     """A folder that is no code."""
     gpus: Sequence[Gpu] = ()
     """Those of this machine, whose state tells which sessions count."""
+    input_shape: Shapes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +142,7 @@ def confirm(
             clock=clock,
             results=limits.results,
             warm_up_s=limits.warm_up_s,
+            input_shape=limits.input_shape,
         )
         results = compare_live(pairings, terms, say) if pairings else []
     for pairing, label, result in zip(pairings, labels, results, strict=True):

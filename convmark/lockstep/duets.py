@@ -16,6 +16,7 @@ import numpy as np
 
 from convmark.case import Case
 from convmark.launch import Answer, Interpreter
+from convmark.option_values import Shapes
 from convmark.statistics import Estimate, trimmed_mean
 
 __all__ = ["NEW", "OLD", "DuetPlan", "DuetSession", "DuetSide", "SideFailure", "duet_session"]
@@ -71,6 +72,7 @@ class DuetPlan:
     """How often both models are built in the session, where a step is shorter than 5 ms."""
     with_work: bool = False
     """Whether FLOPs are counted and replaced functions of the framework are looked for."""
+    input_shape: Shapes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +132,7 @@ def duet_session(
         "single_share": plan.single_share,
         "builds": plan.builds,
         "with_work": plan.with_work,
+        **({"input_shapes": dict(plan.input_shape)} if plan.input_shape else {}),
         "sides": {OLD: old.fields(), NEW: new.fields()},
     }
     return session_of(interpreter.answer(request))

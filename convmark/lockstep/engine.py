@@ -199,6 +199,7 @@ def _request(side: Side, plan: Plan, *, with_sizes: bool) -> dict[str, Any]:
         "seed": plan.seed,
         "time_budget_s": plan.warm_up_s,
         "with_sizes": with_sizes,
+        **({"input_shapes": dict(plan.input_shape)} if plan.input_shape else {}),
     }
 
 

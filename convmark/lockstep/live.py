@@ -29,6 +29,7 @@ from convmark.lockstep.anchor import Beside
 from convmark.lockstep.duets import NEW, OLD, DuetPlan, DuetSession, DuetSide, duet_session
 from convmark.lockstep.engine import MOST_LEFT_OUT, Plan, Side, lockstep_session
 from convmark.lockstep.tree import OwnCode
+from convmark.option_values import Shapes
 
 __all__ = ["Found", "Pairing", "Terms", "compare_live"]
 
@@ -69,6 +70,7 @@ class Terms:
     session_s: float = 1.0
     """Seconds of timed turns of a session."""
     warm_up_s: float = 0.3
+    input_shape: Shapes | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -197,6 +199,7 @@ class _Running:
             seconds=self._terms.session_s,
             warm_up_s=self._terms.warm_up_s,
             with_work=not found.sizes,
+            input_shape=self._terms.input_shape,
         )
         results = self._terms.results
         session = duet_session(
@@ -251,7 +254,12 @@ class _Running:
         if pairing.apart not in self._apart:
             self._apart[pairing.apart] = self._stack.enter_context(pairing.apart())
         old, new = self._apart[pairing.apart]
-        plan = Plan(seed=0, warm_up_s=self._terms.warm_up_s, error_rate=0.0)
+        plan = Plan(
+            seed=0,
+            warm_up_s=self._terms.warm_up_s,
+            error_rate=0.0,
+            input_shape=self._terms.input_shape,
+        )
         session = lockstep_session(
             Side(old.interpreter, pairing.case, pairing.card, old.tree),
             Side(new.interpreter, pairing.case, pairing.card, new.tree),

@@ -15,6 +15,7 @@ from convmark.judging.confirm import (
     control_alarms,
     judge_clocks,
 )
+from convmark.option_values import Shapes
 
 __all__ = ["CONTROL", "NEW", "OLD", "VOID", "Comparison", "Plan", "Progress", "Tally"]
 
@@ -36,6 +37,8 @@ class Plan:
     """Seconds that may still be spent; no session is begun that will not fit."""
     target: float = math.inf
     """Half-width of the interval, as a log ratio, down to which it goes on after a verdict."""
+    input_shape: Shapes | None = None
+    """Asked for by the user; None for what each model itself takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

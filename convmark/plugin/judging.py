@@ -214,6 +214,7 @@ def _confirm(
                 budget_s=budget_s,
                 results=options.results.absolute(),
                 gpus=campaign.machine.gpus,
+                input_shape=options.input_shape,
             ),
             time.monotonic,
             say,

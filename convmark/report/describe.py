@@ -151,9 +151,11 @@ def layers_of(described: Sequence[Mapping[str, Any]]) -> tuple[Layer, ...]:
     )
 
 
-def _shape(axes: Sequence[Any] | None) -> str:
+def _shape(axes: Sequence[Any] | Mapping[str, Any] | None) -> str:
     if axes is None:
         return ""
+    if isinstance(axes, Mapping):  # of several inputs
+        return ", ".join(f"{plain_text(str(name))} {_shape(axes[name])}" for name in axes)
     if len(axes) > MOST_AXES:
         raise ValueError(f"a shape must have at most {MOST_AXES} axes")
     return "x".join("?" if axis is None else str(_count(axis, MOST_AXIS)) for axis in axes)

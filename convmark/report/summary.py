@@ -125,5 +125,8 @@ def _note(records: Sequence[Record]) -> str:
     if unjudged:
         return f"{len(unjudged)} of {len(records)} not judged: {unjudged[0].not_judged}"
     unsteady = [row for row in records if row.status == "unsteady"]
-    reason = next((f": {row.unsteady}" for row in unsteady if row.unsteady), "")
-    return f"{len(unsteady)} of {len(records)} unsteady{reason}" if unsteady else ""
+    if unsteady:
+        reason = next((f": {row.unsteady}" for row in unsteady if row.unsteady), "")
+        return f"{len(unsteady)} of {len(records)} unsteady{reason}"
+    unknown = next((row.flops_note for row in records if row.flops_note), None)
+    return f"no FLOPs: {unknown[:80]}" if unknown else ""

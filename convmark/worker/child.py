@@ -205,6 +205,7 @@ def _configured(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
     if not framework.chooses_gpus:  # nothing has looked at a GPU yet
         os.environ.update(request.get("one_gpu") or {})
     framework.conventions.begin(of_the_zoo=":" not in case.model)
+    framework.asked_shapes = request.get("input_shapes") or {}
     framework.configure(
         device=case.device,
         threads=case.threads,

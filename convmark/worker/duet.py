@@ -225,7 +225,7 @@ class _Duet:
             finally:
                 watch.close()
             if self._plan.with_work:
-                measurement.count_work(model, self._backend, emit)
+                measurement.count_work(side.case, model, side.step, self._backend, emit)
 
     def _left_out(self, name: str) -> list[str]:
         return list(self._request["sides"][name].get("left_out") or ())

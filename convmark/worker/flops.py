@@ -1,9 +1,10 @@
-"""Analytic FLOPs of one sample: 2 x multiply-adds of convolutions and matrix products.
+"""A model layer by layer, as `--describe` shows it, with the analytic FLOPs of one sample.
 
 Biases, activations, pooling and normalisation are not counted. The model is called once on a
 symbolic sample while `Layer.__call__` keeps every layer's shapes, so that Sequential, functional,
 nested, shared and subclassed models count alike on Keras 2 and 3, on any backend. What a model
-multiplies outside of layers (`ops.matmul`) or repeats in a framework's own loop is not seen.
+multiplies outside of layers (`ops.matmul`) is not seen here; the FLOPs of a row are counted by
+operation, in the backends.
 
 Source:
     He et al., "Deep residual learning for image recognition" (2015), arXiv:1512.03385, section
@@ -21,7 +22,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["LayerRecord", "flops_per_sample", "layer_records"]
+from convmark.worker.inputs import Inputs, flat, symbols
+
+__all__ = ["LayerCall", "LayerRecord", "flops_per_sample", "layer_records", "traced_calls"]
 
 Shape = tuple[int | None, ...]
 
@@ -46,7 +49,7 @@ class LayerRecord:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Call:
+class LayerCall:
     """One call of a layer while it is traced; all shapes with the batch axis, which is 1."""
 
     layer: Any
@@ -57,7 +60,11 @@ class _Call:
     """The tensors themselves, kept so that no other gets their identity."""
     made: list[Any] = field(default_factory=list)
     output: Shape | None = None
-    inner: list[_Call] = field(default_factory=list)
+    inner: list[LayerCall] = field(default_factory=list)
+    outer: LayerCall | None = None
+    """The call that it is part of; None of the model's own."""
+    given: Any = None
+    """The first argument, as it came."""
 
     def argument(self, position: int, name: str) -> Shape | None:
         """Return the shape of an argument given by position or by name."""
@@ -66,23 +73,24 @@ class _Call:
         return self.named.get(name)
 
 
-def layer_records(model: Any, keras: Any, sample_shape: Sequence[int]) -> list[LayerRecord]:
+def layer_records(model: Any, keras: Any, inputs: Inputs | Sequence[int]) -> list[LayerRecord]:
     """Return one record per layer call of a forward pass, in the order of execution.
 
     Only layers that do work themselves have a record; a block made of layers has none. The model
     gains no inbound node; the class `Layer` is as before, also after an error.
 
     Args:
-        model: a Keras model of one input; weights that it lacks are made.
+        model: a Keras model; weights that it lacks are made.
         keras: the Keras that made the model.
-        sample_shape: shape of one sample, without the batch axis.
+        inputs: what it takes, or the shape of one sample of floats, without the batch axis.
 
     Raises:
         Whatever the model's call raises on a sample of this shape.
     """
-    calls = _traced(model, keras, sample_shape)
+    sample = symbols(keras, Inputs.of(inputs), 1)
+    calls = traced_calls(model, keras, sample)
     if not all(call.was_built for call in calls):  # building may call a layer once more
-        calls = _traced(model, keras, sample_shape)
+        calls = traced_calls(model, keras, sample)
     rules = {getattr(keras.layers, name, None): rule for name, rule in _RULES.items()}
     counted: set[int] = set()
     makers: dict[int, int] = {}
@@ -96,9 +104,9 @@ def layer_records(model: Any, keras: Any, sample_shape: Sequence[int]) -> list[L
             continue
         new = [weight for weight in held if id(weight) not in counted]
         counted.update(id(weight) for weight in held)
-        inputs = dict.fromkeys(makers[id(value)] for value in call.taken if id(value) in makers)
+        sources = dict.fromkeys(makers[id(value)] for value in call.taken if id(value) in makers)
         makers.update((id(value), len(records)) for value in call.made)
-        records.append(_record(call, new, rule(call, held), tuple(inputs)))
+        records.append(_record(call, new, rule(call, held), tuple(sources)))
     return records
 
 
@@ -109,7 +117,7 @@ def flops_per_sample(records: Sequence[LayerRecord]) -> int | None:
 
 
 def _record(
-    call: _Call, weights: Sequence[Any], flops: int | None, inputs: tuple[int, ...]
+    call: LayerCall, weights: Sequence[Any], flops: int | None, inputs: tuple[int, ...]
 ) -> LayerRecord:
     """Return the record of one call.
 
@@ -133,25 +141,30 @@ def _item_bytes(weight: Any) -> int:
     return 2 if name == "bfloat16" else int(np.dtype(name).itemsize)
 
 
-def _traced(model: Any, keras: Any, sample_shape: Sequence[int]) -> list[_Call]:
+def traced_calls(model: Any, keras: Any, sample: Any) -> list[LayerCall]:
     """Return the calls of one symbolic forward pass, inner ones before outer ones.
 
     The model is called from a layer of its own: a functional model called on a `keras.Input`
     would infer its output's shape without calling its layers.
+
+    Args:
+        sample: `keras.Input`s in the structure that the model takes.
     """
 
     class Probe(keras.layers.Layer):  # type: ignore[misc]  # Keras is handed in
         def call(self, sample: Any) -> Any:
             return model(sample)
 
-    sample = keras.Input(tuple(sample_shape), batch_size=1)
-    with _recorded_calls(keras.layers.Layer, type(sample)) as calls:
+    with _recorded_calls(keras.layers.Layer, type(next(flat(sample)))) as calls:
         Probe()(sample)
+    for call in calls:
+        if call.outer is calls[-1]:
+            call.outer = None
     return calls[:-1]
 
 
 @contextmanager
-def _recorded_calls(layer_class: Any, symbol: type) -> Iterator[list[_Call]]:
+def _recorded_calls(layer_class: Any, symbol: type) -> Iterator[list[LayerCall]]:
     """Keep every layer call made inside, in the order in which they end.
 
     Args:
@@ -160,22 +173,23 @@ def _recorded_calls(layer_class: Any, symbol: type) -> Iterator[list[_Call]]:
             part of a graph that is being rebuilt, not of the forward pass, and is left out.
     """
     original = layer_class.__call__
-    running: list[_Call] = []
-    finished: list[_Call] = []
+    running: list[LayerCall] = []
+    finished: list[LayerCall] = []
 
     @functools.wraps(original)  # its module, too: Keras 2 converts calls of unknown modules
     def recorded(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if running and any(isinstance(value, symbol) for value in _flat([args, kwargs])):
+        if running and any(isinstance(value, symbol) for value in flat([args, kwargs])):
             return original(layer, *args, **kwargs)
         call = _begun(layer, args, kwargs)
         if running:
             running[-1].inner.append(call)
+            call.outer = running[-1]
         running.append(call)
         try:
             outputs = original(layer, *args, **kwargs)
         finally:
             running.pop()
-        call.output, call.made = _shape(outputs), list(_flat(outputs))
+        call.output, call.made = _shape(outputs), list(flat(outputs))
         finished.append(call)
         return outputs
 
@@ -186,31 +200,21 @@ def _recorded_calls(layer_class: Any, symbol: type) -> Iterator[list[_Call]]:
         layer_class.__call__ = original
 
 
-def _begun(layer: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> _Call:
+def _begun(layer: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> LayerCall:
     """Return a call as it begins."""
-    return _Call(
+    return LayerCall(
         layer=layer,
         was_built=bool(layer.built),
         positional=[_shape(value) for value in args],
         named={name: _shape(value) for name, value in kwargs.items()},
-        taken=list(_flat([args, kwargs])),
+        taken=list(flat([args, kwargs])),
+        given=args[0] if args else None,
     )
-
-
-def _flat(structure: Any) -> Iterator[Any]:
-    """Yield the leaves of nested lists, tuples and dictionaries."""
-    if isinstance(structure, dict):
-        structure = list(structure.values())
-    if isinstance(structure, (list, tuple)):
-        for part in structure:
-            yield from _flat(part)
-    else:
-        yield structure
 
 
 def _shape(structure: Any) -> Shape | None:
     """Return the shape of the first tensor of a structure; None where there is none."""
-    first = next(_flat(structure), None)
+    first = next(flat(structure), None)
     shape = getattr(first, "shape", None)
     if shape is None or getattr(shape, "rank", 0) is None:
         return None
@@ -222,7 +226,7 @@ def _elements(shape: Any) -> int:
     return math.prod(int(axis) for axis in shape)
 
 
-def _held_weights(call: _Call) -> list[Any]:
+def _held_weights(call: LayerCall) -> list[Any]:
     """Return the weights that a layer holds itself: those of no layer that it called."""
     inner = {id(weight) for part in call.inner for weight in part.layer.weights}
     return [weight for weight in call.layer.weights if id(weight) not in inner]
@@ -249,22 +253,22 @@ def _twice(*factors: int | None) -> int | None:
 # rules: a call and the weights that the layer holds give FLOPs per sample
 
 
-def _nothing(call: _Call, held: Sequence[Any]) -> int | None:
+def _nothing(call: LayerCall, held: Sequence[Any]) -> int | None:
     """Count a layer that neither convolves nor multiplies matrices."""
     return 0
 
 
-def _unknown(call: _Call, held: Sequence[Any]) -> int | None:
+def _unknown(call: LayerCall, held: Sequence[Any]) -> int | None:
     """Refuse a layer whose products cannot be told from its shapes."""
     return None
 
 
-def _per_output_position(call: _Call, held: Sequence[Any]) -> int | None:
+def _per_output_position(call: LayerCall, held: Sequence[Any]) -> int | None:
     """Count a convolution: each kernel element once per output position, whatever the groups."""
     return _twice(_product(_positions(call.layer, call.output)), _kernel_elements(held))
 
 
-def _per_input_position(call: _Call, held: Sequence[Any]) -> int | None:
+def _per_input_position(call: LayerCall, held: Sequence[Any]) -> int | None:
     """Count a transposed convolution: each kernel element once per input position."""
     inputs = call.argument(0, "inputs")
     return _twice(_product(_positions(call.layer, inputs)), _kernel_elements(held))
@@ -277,13 +281,13 @@ def _positions(layer: Any, shape: Shape | None) -> Shape | None:
     return shape[:1] + shape[2:] if layer.data_format == "channels_first" else shape[:-1]
 
 
-def _per_vector(call: _Call, held: Sequence[Any]) -> int | None:
+def _per_vector(call: LayerCall, held: Sequence[Any]) -> int | None:
     """Count a dense layer: each kernel element once per vector of the output."""
     vectors = None if call.output is None else call.output[:-1]
     return _twice(_product(vectors), _kernel_elements(held))
 
 
-def _einsum(call: _Call, held: Sequence[Any]) -> int | None:
+def _einsum(call: LayerCall, held: Sequence[Any]) -> int | None:
     """Count an einsum with a kernel: the product of every axis that its equation names.
 
     The axes are the kernel's and those of the input that the kernel does not have.
@@ -304,7 +308,7 @@ def _expanded(labels: str, rank: int) -> list[str]:
     return [*before, *["*"] * hidden, *after]
 
 
-def _attention_products(call: _Call, held: Sequence[Any]) -> int | None:
+def _attention_products(call: LayerCall, held: Sequence[Any]) -> int | None:
     """Count the two products of attention; its projections are layers and count themselves.
 
     Source:
@@ -322,7 +326,7 @@ def _attention_products(call: _Call, held: Sequence[Any]) -> int | None:
     return _twice(beside, queries, keys, config["num_heads"], depth)
 
 
-_Rule = Callable[[_Call, Sequence[Any]], int | None]
+_Rule = Callable[[LayerCall, Sequence[Any]], int | None]
 
 _RULES: dict[str, _Rule] = {
     "Conv1D": _per_output_position,

@@ -40,7 +40,6 @@ __all__ = [
     "take_turns",
 ]
 
-FLOAT32_BYTES = 4
 LEARNING_RATE = 0.01
 LEAST_WINDOWS_S = 5.0
 """On a GPU, whose energy counter is renewed only some ten times a second."""
@@ -119,7 +118,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
                     number=FED_WINDOWS if case.device.startswith("gpu") else 1,
                 )
             emit("input_bound", steps=fed.steps, times_s=_rounded(fed.times_s))
-        count_work(model, backend, emit)
+        count_work(case, model, step, backend, emit)
         emit("phase", phase="rounds")
         kind = reference.kind(case.task, case.batch_size)
         reference_step = backend.reference_step(kind)
@@ -163,7 +162,7 @@ def prove_instruments(
         CaseFailure: the builder returns no model.
     """
     model = build(case, builder, seed, backend, emit)
-    sample_bytes = FLOAT32_BYTES * math.prod(backend.sample_shape(model))
+    sample_bytes = backend.inputs(model).sample_bytes
     samples = max(1, known_bytes // sample_bytes)
     held = probe.held_bytes(lambda: backend.inference_step(model, samples, seed, False), backend)
     emit("allocation", asked_bytes=samples * sample_bytes, held_bytes=held)
@@ -194,8 +193,8 @@ def take_turns(
     backend.synchronise(token)
     prove(case, 1, backend.fingerprint(token), emit)
     if with_sizes:
-        work = flops.flops_per_sample(_layers(model, backend))
-        emit("sizes", flops_per_sample=work, **backend.sizes(model))
+        backend.settle(model)
+        emit("sizes", flops_per_sample=backend.work(model).flops, **backend.sizes(model))
     with timing.quiet_collector():
         timing.warm_up(step, backend, plan.time_budget_s, pulse, _proof(case, backend, emit))
         emit("warm", step_time_s=timing.median(timing.turn(step, backend, 5).wall_s))
@@ -224,7 +223,7 @@ def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
     """Return the case's model, and report its sizes.
 
     Raises:
-        CaseFailure: the builder returns no model, or its input is not one fixed shape.
+        CaseFailure: the builder returns no model, or nobody knows what it takes.
     """
     gc.collect()
     with backend.scope():
@@ -235,26 +234,30 @@ def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
             f"{type(model).__name__}"
         )
     try:
-        shape = backend.sample_shape(model)
+        inputs = backend.take_inputs(model, getattr(builder, "input_spec", None))
     except ValueError as error:
         raise CaseFailure(f"{case.model}: {error}") from None
-    if None in shape:
-        raise CaseFailure(
-            f"{case.model}: every dimension of a sample must be fixed, the model's input is "
-            f"{shape}; give the builder an input shape"
-        )
-    emit("built", input_shape=list(shape), **backend.sizes(model))
+    emit("built", input_shape=inputs.shapes, **backend.sizes(model))
     return model
 
 
-def count_work(model: Any, backend: Any, emit: Emit) -> None:
+def count_work(case: Case, model: Any, step: Any, backend: Any, emit: Emit) -> None:
     """Report the FLOPs, only once the peaks are read: counting them traces the model again."""
-    emit("work", flops_per_sample=flops.flops_per_sample(_layers(model, backend)))
+    backend.settle(model)  # counting calls the model
+    forward = backend.work(model)
+    trains = case.task == "train"
+    samples = case.batch_size * case.replicas
+    emit(
+        "work",
+        flops_per_sample=forward.flops,
+        flops_note=forward.note,
+        training_flops_per_sample=backend.training_work(step, samples).flops if trains else None,
+    )
 
 
 def _layers(model: Any, backend: Any) -> Any:
     backend.settle(model)  # counting calls the model
-    return flops.layer_records(model, backend.keras, backend.sample_shape(model))
+    return flops.layer_records(model, backend.keras, backend.inputs(model))
 
 
 def make_step(case: Case, model: Any, seed: int, backend: Any) -> Any:

@@ -24,6 +24,7 @@ from typing import Any
 from convmark.case import Case
 from convmark.worker import rivals, timing
 from convmark.worker.failure import CaseFailure
+from convmark.worker.inputs import mapped
 from convmark.worker.learning import check_count
 from convmark.worker.measurement import LEARNING_RATE, Builder, Emit, Plan, build
 
@@ -169,7 +170,7 @@ def _ways(case: Case, model: Any, step: Any, feed: Any, backend: Any, plan: Plan
     size, seed, budget_s = case.batch_size, plan.seed, plan.time_budget_s
     infer = backend.inference_step(model, size, seed, case.jit == "on")
     step_s, infer_s = _quick_s(step, backend), _quick_s(infer, backend)
-    batch_bytes: int = 4 * size * math.prod(backend.sample_shape(model))
+    batch_bytes: int = size * backend.inputs(model).sample_bytes
     fits = max(LEAST_STEPS, min(MOST_STEPS, MOST_BYTES // batch_bytes))
     steps = {
         way: max(LEAST_STEPS, min(fits, math.ceil(seconds / quick_s)))
@@ -182,15 +183,16 @@ def _ways(case: Case, model: Any, step: Any, feed: Any, backend: Any, plan: Plan
     }
     batch = backend.host_batch(model, size * max(steps.values()), seed)
     _compile(case, model, batch.classes, backend)
-    first, first_targets = batch.images[:size], _part(batch.targets, size)
+    first, first_targets = _first(batch.images, size), _part(batch.targets, size)
 
     def fit(count: int) -> None:
         targets = _part(batch.targets, size * count)
-        history = model.fit(batch.images[: size * count], targets, batch_size=size, verbose=0)
+        pictures = _first(batch.images, size * count)
+        history = model.fit(pictures, targets, batch_size=size, verbose=0)
         check_count(case, "epochs of fit", len(getattr(history, "epoch", ())), 1)
 
     def predict(count: int) -> None:
-        found = model.predict(batch.images[: size * count], batch_size=size, verbose=0)
+        found = model.predict(_first(batch.images, size * count), batch_size=size, verbose=0)
         for output in backend.leaves(found):
             check_count(case, "samples of predict", len(output), size * count)
 
@@ -256,6 +258,10 @@ def _part(targets: Sequence[Any], samples: int) -> Any:
     """Return the first samples' targets: an array, or one for each output."""
     taken = [array[:samples] for array in targets]
     return taken[0] if len(taken) == 1 else taken
+
+
+def _first(inputs: Any, samples: int) -> Any:
+    return mapped(lambda array: array[:samples], inputs)
 
 
 def _there(result: Any) -> None:

@@ -24,7 +24,8 @@ _COLUMNS = (
         "peak_device_memory_bytes",
     ),
     *("n", "source"),
-    *("parameters", "flops_per_sample", "model_bytes", "joules_per_sample", "accuracy"),
+    *("parameters", "flops_per_sample", "flops_note", "training_flops_per_sample"),
+    *("model_bytes", "joules_per_sample", "accuracy"),
     *("efficiency", "framework", "case"),
 )
 
@@ -81,6 +82,8 @@ def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
             heading("peak_device_memory_bytes", "device peak", "bytes"),
             heading("parameters", "parameters", "count"),
             heading("flops_per_sample", "FLOPs", "flops"),
+            heading("flops_note", "why no FLOPs"),
+            heading("training_flops_per_sample", "training FLOPs", "flops"),
             heading("model_bytes", "model size", "bytes"),
             heading("joules_per_sample", "energy (J/sample)", "joules"),
             heading("efficiency", "of peak FLOP/s", "share"),

@@ -24,6 +24,7 @@ _FIRST = (
     *("run", "started", "commit", "dirty", "model", "task", "device", "batch_size", "precision"),
     *("jit", "replicas", "cluster", "threads", "backend", "machine", "cpu", "gpu", "python"),
     *("tensorflow", "keras", "driver", "parameters", "model_bytes", "flops_per_sample"),
+    *("flops_note", "training_flops_per_sample"),
     *("measurement_version", "framework", "processes", "not_judged"),
 )
 """Facts that the processes of a point share: of the first that has one."""

@@ -14,11 +14,13 @@ import numpy as np
 from convmark_zoo.keras_api import keras
 
 from convmark.worker import reference
+from convmark.worker.backends.jaxpr import jaxpr_work
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, distribution_version
 from convmark.worker.backends.keras_model import dtype_policy
 from convmark.worker.backends.keras_state import set_policy
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, square_matrices, training_batch
+from convmark.worker.work import Work
 
 __all__ = ["Jax"]
 
@@ -152,9 +154,7 @@ class Jax(Keras3Backend):
 
         It is compiled whether `compiled` or not, for JAX has no other way worth the name.
         """
-        batch = training_batch(
-            self.sample_shape(model), self.output_shapes(model), batch_size, seed
-        )
+        batch = training_batch(self.inputs(model), self.output_shapes(model), batch_size, seed)
         loss_of = self._loss(model, batch)
         trained, kept = list(model.trainable_variables), list(model.non_trainable_variables)
         optimizer = self._optimizer(learning_rate, trained)
@@ -219,15 +219,27 @@ class Jax(Keras3Backend):
             output = infer(values, pictures)
             return output, output
 
-        batch = (jax.device_put(images(self.sample_shape(model), batch_size, seed)),)
+        batch = (jax.device_put(images(self.inputs(model), batch_size, seed)),)
         return Step(step, batch, lambda: infer.lower(values, *batch))
 
     def feed(self, model: Any, task: str, batch_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
         """Yield batches without end, cut from arrays in host memory and put on the device."""
         pool = self._pool(model, task, batch_size, seed)
-        for begin in itertools.cycle(range(0, len(pool[0]), batch_size)):
+        for begin in itertools.cycle(range(0, len(jax.tree.leaves(pool)[0]), batch_size)):
             cut = slice(begin, begin + batch_size)
             yield jax.device_put(jax.tree.map(lambda array, cut=cut: array[cut], pool))
+
+    def work(self, model: Any) -> Work:
+        """What a forward pass of one sample computes, counted in its jaxpr."""
+        variables = list(model.variables)
+
+        def infer(given: Any, batch: Any) -> Any:
+            with keras.StatelessScope(list(zip(variables, given, strict=True))):
+                return model(batch, training=False)
+
+        sample = jax.device_put(self.inputs(model).batch(1, 0))
+        values = [variable.value for variable in variables]
+        return jaxpr_work(lambda: jax.make_jaxpr(infer)(values, sample))
 
     def matrix_product(self, size: int) -> Callable[[], Any]:
         """Return the product of two square matrices of the precision's compute dtype."""

@@ -23,6 +23,7 @@ class Keras3Backend(KerasBackend):
     """A backend whose operations are those of `keras.ops`."""
 
     chooses_gpus = False
+    takes_strings = False
 
     def fingerprint(self, token: tuple[Any, Any]) -> float:
         """The loss, or the output's root mean square; not finite where any output is not."""

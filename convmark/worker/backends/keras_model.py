@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from convmark_zoo.keras_api import keras
-from convmark_zoo.shape import input_shape
 
 from convmark.worker.backends.keras_context import KerasContext
+from convmark.worker.backends.keras_inputs import inputs_of
 from convmark.worker.backends.keras_state import (
     DEFAULTS,
     Conventions,
@@ -20,6 +21,8 @@ from convmark.worker.backends.keras_state import (
     limits_lifted,
 )
 from convmark.worker.backends.synthetic import Batch, images, pool_batches, training_batch
+from convmark.worker.inputs import Inputs, Leaf, own_inputs, symbols
+from convmark.worker.work import Work
 
 __all__ = ["KerasBackend", "dtype_policy", "ends_in_softmax", "root_mean_square"]
 
@@ -28,8 +31,13 @@ class KerasBackend:
     """The part of a backend that no framework's own operation is needed for."""
 
     keras = keras
+    takes_strings = True
     chooses_gpus = True
     """Whether `configure` chooses among the GPUs that are seen; else the environment must."""
+    asked_shapes: Mapping[str, Sequence[int]] = MappingProxyType({})
+    """Of --input-shape: by the input's name, by the empty name that of the only input."""
+    _inputs: Mapping[int, Inputs] = MappingProxyType({})
+    """What models take, by their identity: they live as long as the process."""
     companions: tuple[int, ...] = ()
     """Other processes on this machine that share the case."""
 
@@ -75,9 +83,34 @@ class KerasBackend:
     def is_model(self, candidate: Any) -> bool:
         return isinstance(candidate, keras.Model)
 
+    def take_inputs(self, model: Any, input_spec: Callable[..., Any] | None) -> Inputs:
+        """Find out what the model takes, or have it from the user's own function; once a model.
+
+        Raises:
+            ValueError: the model does not tell, or the function gives no batch.
+        """
+        found = (
+            inputs_of(model, keras, self.asked_shapes)
+            if input_spec is None
+            else own_inputs(input_spec)
+        )
+        texts = [leaf.name for leaf in found.leaves if leaf.dtype == "string"]
+        if texts and not self.takes_strings:
+            raise ValueError(f"{texts[0]}: an input of strings needs TensorFlow")
+        self._inputs = {**self._inputs, id(model): found}
+        if not model.built and all(None not in leaf.shape for leaf in found.leaves):
+            with self.scope():
+                model(symbols(keras, found))  # JAX makes no weights inside a step
+        return found
+
+    def inputs(self, model: Any) -> Inputs:
+        """What the model takes."""
+        return self._inputs.get(id(model)) or self.take_inputs(model, None)
+
     def sample_shape(self, model: Any) -> tuple[int | None, ...]:
-        """The shape of one sample, without the batch axis."""
-        return tuple(input_shape(model))
+        """The shape of one sample of a model's only input, without the batch axis."""
+        structure = self.inputs(model).structure
+        return tuple(structure.shape) if isinstance(structure, Leaf) else ()
 
     def is_softmax(self, model: Any) -> bool:
         """Whether the model gives probabilities of classes, and not scores."""
@@ -95,27 +128,32 @@ class KerasBackend:
 
     def _pool(self, model: Any, task: str, batch_size: int, seed: int) -> tuple[Any, ...]:
         """Return the samples of a few batches in host memory: images, in training targets too."""
-        shape = self.sample_shape(model)
-        count = batch_size * pool_batches(shape, batch_size)
+        inputs = self.inputs(model)
+        count = batch_size * pool_batches(inputs, batch_size)
         if task != "train":
-            return (images(shape, count, seed),)
-        batch = training_batch(shape, self.output_shapes(model), count, seed)
+            return (images(inputs, count, seed),)
+        batch = training_batch(inputs, self.output_shapes(model), count, seed)
         return batch.images, batch.targets
 
     def host_batch(self, model: Any, samples: int, seed: int) -> Batch:
         """Return so many samples to train the model on, in host memory."""
-        return training_batch(self.sample_shape(model), self.output_shapes(model), samples, seed)
+        return training_batch(self.inputs(model), self.output_shapes(model), samples, seed)
 
     def output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
         """The shapes of all outputs, with the batch axis."""
         outputs = getattr(model, "outputs", None)
-        if not outputs:  # a subclassed model tells only when it is called
-            outputs = model(keras.Input(self.sample_shape(model)))
+        known = outputs and all(None not in tuple(one.shape)[1:] for one in self.leaves(outputs))
+        if not known:  # a subclassed model, or one of open axes, tells only when it is called
+            outputs = model(symbols(keras, self.inputs(model)))
         return [tuple(output.shape) for output in self.leaves(outputs)]
 
     def leaves(self, structure: Any) -> list[Any]:
         """Return the leaves of a nested structure; Keras 2 has no `tree`."""
         return list(keras.tree.flatten(structure))
+
+    def training_work(self, step: Any, samples: int) -> Work:
+        """What a training step of so many samples computes, backward too, per sample."""
+        return Work(None, "the backward pass is not followed")
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now, where the steps keep them apart."""

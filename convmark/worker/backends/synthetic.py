@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from convmark.worker.inputs import Inputs
+
 __all__ = ["Batch", "images", "pool_batches", "square_matrices", "training_batch"]
 
 Shape = Sequence[Any]
@@ -20,8 +22,8 @@ Float32 = npt.NDArray[np.float32]
 class Batch:
     """Images and what a model is trained on with them."""
 
-    images: Float32
-    """(batch, *sample shape), in [0, 1)."""
+    images: Any
+    """What the model is called on: an array (batch, *sample shape), or a structure of several."""
     targets: tuple[npt.NDArray[Any], ...]
     """One array of classes, int64 (batch,); else an array of each output's shape, float32."""
     classes: bool
@@ -32,27 +34,28 @@ POOL_BATCHES = 4
 POOL_BYTES = 1 << 28
 
 
-def pool_batches(sample_shape: Shape, batch_size: int) -> int:
+def pool_batches(inputs: Inputs | Shape, batch_size: int) -> int:
     """Return how many batches a feed goes round: four, fewer where they were over 256 MiB."""
-    batch_bytes = 4 * batch_size * int(np.prod(sample_shape, dtype=np.int64))
+    batch_bytes = max(1, batch_size * Inputs.of(inputs).sample_bytes)
     return max(1, min(POOL_BATCHES, POOL_BYTES // batch_bytes))
 
 
-def images(sample_shape: Shape, batch_size: int, seed: int) -> Float32:
-    """Return the images alone: the same that `training_batch` begins with."""
-    return _images(sample_shape, batch_size, np.random.RandomState(seed))
+def images(inputs: Inputs | Shape, batch_size: int, seed: int) -> Any:
+    """Return the inputs alone: the same that `training_batch` begins with."""
+    return Inputs.of(inputs).batch(batch_size, seed)
 
 
 def training_batch(
-    sample_shape: Shape, output_shapes: Sequence[Shape], batch_size: int, seed: int
+    inputs: Inputs | Shape, output_shapes: Sequence[Shape], batch_size: int, seed: int
 ) -> Batch:
     """Return a batch for a model of these outputs: scores of classes, or anything else.
 
     Args:
+        inputs: what the model takes, or the shape of one sample of floats.
         output_shapes: with the batch axis, whose size does not count.
     """
     generator = np.random.RandomState(seed)
-    pictures = _images(sample_shape, batch_size, generator)
+    pictures = Inputs.of(inputs).batch(batch_size, seed, generator)
     first = output_shapes[0]
     if len(output_shapes) == 1 and len(first) == 2 and first[1] > 1:
         classes = generator.randint(0, first[1], batch_size).astype(np.int64)
@@ -69,7 +72,3 @@ def square_matrices(size: int) -> tuple[Float32, Float32]:
     row = np.linspace(-1, 1, size, dtype=np.float32) / np.sqrt(np.float32(size))
     matrix = np.add.outer(row, row)
     return matrix, matrix.T.copy()
-
-
-def _images(sample_shape: Shape, batch_size: int, generator: np.random.RandomState) -> Float32:
-    return generator.random_sample((batch_size, *sample_shape)).astype(np.float32)

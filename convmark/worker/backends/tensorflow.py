@@ -17,8 +17,10 @@ from convmark.worker.backends.keras_model import KerasBackend, dtype_policy, roo
 from convmark.worker.backends.keras_state import read_all, set_policy
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, square_matrices, training_batch
+from convmark.worker.backends.tensorflow_graph import graph_work
 from convmark.worker.backends.tensorflow_training import gradients_of, loss_of, pairs, sgd
 from convmark.worker.membership import Place
+from convmark.worker.work import Work, per_sample
 
 __all__ = ["TensorFlow"]
 
@@ -156,9 +158,7 @@ class TensorFlow(KerasBackend):
         self, model: Any, batch_size: int, seed: int, learning_rate: float, compiled: bool
     ) -> Step:
         """Return a step: forward, backward and SGD update of one synthetic batch on the device."""
-        batch = training_batch(
-            self.sample_shape(model), self.output_shapes(model), batch_size, seed
-        )
+        batch = training_batch(self.inputs(model), self.output_shapes(model), batch_size, seed)
         variables = model.trainable_variables
         optimizer = sgd(learning_rate, variables)
         differentiated = gradients_of(model, loss_of(model, batch), optimizer)
@@ -173,7 +173,7 @@ class TensorFlow(KerasBackend):
 
     def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
         """Return a step: one synthetic batch on the device through the model."""
-        pictures = images(self.sample_shape(model), batch_size, seed)
+        pictures = images(self.inputs(model), batch_size, seed)
 
         @tf.function(jit_compile=compiled)  # type: ignore[untyped-decorator]
         def infer(batch: Any) -> Any:
@@ -191,9 +191,25 @@ class TensorFlow(KerasBackend):
     def feed(self, model: Any, task: str, batch_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
         """Yield batches without end, from host memory through tf.data, as a step takes them."""
         with tf.device("/CPU:0"):
-            samples = tf.data.Dataset.from_tensor_slices(self._pool(model, task, batch_size, seed))
+            pool = self._pool(model, task, batch_size, seed)
+            samples = tf.data.Dataset.from_tensor_slices(tuple(tf.nest.flatten(pool)))
             batches = samples.repeat().batch(batch_size, drop_remainder=True)
-            yield from batches.prefetch(tf.data.AUTOTUNE)
+            for parts in batches.prefetch(tf.data.AUTOTUNE):  # which knows no lists
+                yield tf.nest.pack_sequence_as(pool, parts)
+
+    def work(self, model: Any) -> Work:
+        """What a forward pass of one sample computes, counted in its graph."""
+
+        @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
+        def infer(batch: Any) -> Any:
+            return model(batch, training=False)
+
+        sample = self._on_device(self.inputs(model).batch(1, 0))
+        return graph_work(lambda: infer.get_concrete_function(sample))
+
+    def training_work(self, step: Step, samples: int) -> Work:
+        """What a training step of so many samples computes, backward too, per sample."""
+        return per_sample(graph_work(step.trace), samples) if step.trace else Work(None)
 
     def matrix_product(self, size: int) -> Callable[[], Any]:
         """Return the product of two square matrices of the precision's compute dtype."""

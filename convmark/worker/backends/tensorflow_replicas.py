@@ -21,6 +21,7 @@ from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, training_batch
 from convmark.worker.backends.tensorflow import TensorFlow
 from convmark.worker.backends.tensorflow_training import gradients_of, loss_of, pairs, sgd
+from convmark.worker.inputs import mapped
 from convmark.worker.membership import Place
 
 __all__ = ["ReplicatedTensorFlow"]
@@ -159,7 +160,7 @@ class ReplicatedTensorFlow(TensorFlow):
         """Return a step of all replicas: each its own part, the gradients summed, SGD."""
         self._training = True
         strategy, variables = self._strategy, model.trainable_variables
-        shape, outputs = self.sample_shape(model), self.output_shapes(model)
+        shape, outputs = self.inputs(model), self.output_shapes(model)
         batch = training_batch(shape, outputs, batch_size * self._replicas, seed)
         with self.scope():
             optimizer = sgd(learning_rate, variables)
@@ -184,7 +185,7 @@ class ReplicatedTensorFlow(TensorFlow):
     def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
         """Return a step of all replicas: each its own part through its copy of the model."""
         strategy = self._strategy
-        pictures = images(self.sample_shape(model), batch_size * self._replicas, seed)
+        pictures = images(self.inputs(model), batch_size * self._replicas, seed)
 
         def call(batch: Any) -> Any:
             return model(batch, training=False)
@@ -210,8 +211,8 @@ class ReplicatedTensorFlow(TensorFlow):
 
     def _shared_out(self, part: Any) -> Any:
         """Return an array, or a tuple of them, with each replica's part on its device."""
-        if isinstance(part, tuple):
-            return tuple(map(self._shared_out, part))
+        if isinstance(part, (dict, list, tuple)):
+            return mapped(self._shared_out, part)
         size = len(part) // self._replicas
         devices = self._strategy.extended.worker_devices
 

@@ -20,6 +20,9 @@ from convmark.worker.backends.keras_model import dtype_policy
 from convmark.worker.backends.keras_state import read_all, set_policy
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, square_matrices, training_batch
+from convmark.worker.backends.torch_dispatch import dispatched_work
+from convmark.worker.inputs import filled, flat, mapped
+from convmark.worker.work import Work, per_sample
 
 __all__ = ["Torch"]
 
@@ -118,9 +121,7 @@ class Torch(Keras3Backend):
         self, model: Any, batch_size: int, seed: int, learning_rate: float, compiled: bool
     ) -> Step:
         """Return a step: forward, backward and SGD update of one synthetic batch on the device."""
-        batch = training_batch(
-            self.sample_shape(model), self.output_shapes(model), batch_size, seed
-        )
+        batch = training_batch(self.inputs(model), self.output_shapes(model), batch_size, seed)
         loss_of = self._loss(model, batch)
         variables = list(model.trainable_variables)
         parameters = [variable.value for variable in variables]
@@ -143,7 +144,7 @@ class Torch(Keras3Backend):
 
         return Step(
             train,
-            (self._tensor(batch.images), tuple(map(self._tensor, batch.targets))),
+            (self._tensors(batch.images), tuple(map(self._tensor, batch.targets))),
         )
 
     def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
@@ -154,13 +155,13 @@ class Torch(Keras3Backend):
                 output = model(pictures, training=False)
             return output, output
 
-        pictures = images(self.sample_shape(model), batch_size, seed)
-        return Step(self._compiled(infer) if compiled else infer, (self._tensor(pictures),))
+        pictures = images(self.inputs(model), batch_size, seed)
+        return Step(self._compiled(infer) if compiled else infer, (self._tensors(pictures),))
 
     def feed(self, model: Any, task: str, batch_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
         """Yield batches without end, from host memory through a DataLoader of this process."""
-        pictures, *targets = self._pool(model, task, batch_size, seed)
-        arrays = [pictures, *(targets[0] if targets else ())]
+        pool = self._pool(model, task, batch_size, seed)
+        arrays = map(np.asarray, flat(pool))
         loader = torch.utils.data.DataLoader(
             torch.utils.data.TensorDataset(*map(torch.from_numpy, arrays)),
             batch_size=batch_size,
@@ -168,16 +169,34 @@ class Torch(Keras3Backend):
         )
         while True:
             for parts in loader:
-                first, *others = (part.to(self._device, non_blocking=True) for part in parts)
-                yield (first, tuple(others)) if targets else (first,)
+                yield filled(pool, [part.to(self._device, non_blocking=True) for part in parts])
 
     def _compiled(self, step: Callable[..., Any]) -> Callable[..., Any]:
         self.call_path = "torch.compile"
         compiled: Callable[..., Any] = torch.compile(step)
         return compiled
 
+    def _tensors(self, structure: Any) -> Any:
+        return mapped(self._tensor, structure)
+
     def _tensor(self, array: Any) -> Any:
         return torch.from_numpy(array).to(self._device)
+
+    def work(self, model: Any) -> Work:
+        """What a forward pass of one sample computes, counted while it runs."""
+        sample = self._tensors(images(self.inputs(model), 1, 0))
+
+        def infer() -> Any:
+            with torch.no_grad():
+                return model(sample, training=False)
+
+        return dispatched_work(infer)
+
+    def training_work(self, step: Step, samples: int) -> Work:
+        """What a training step of so many samples computes, backward too, per sample."""
+        if self.call_path != "eager":
+            return Work(None, "what torch.compile has made is not followed")
+        return per_sample(dispatched_work(step), samples)
 
     def matrix_product(self, size: int) -> Callable[[], Any]:
         """Return the product of two square matrices of the precision's compute dtype."""

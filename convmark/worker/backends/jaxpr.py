@@ -1,0 +1,126 @@
+"""The FLOPs of a function that JAX has traced: every equation of its jaxpr, by its rule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax.extend import core
+
+from convmark.worker.work import NoRule, Work, counted, elements, followed, real_numbers
+
+__all__ = ["jaxpr_work"]
+
+_WITHOUT_RULE = frozenset(
+    [
+        *("cholesky", "eig", "eigh", "fft", "geqrf", "geqp3", "householder_product", "lu"),
+        *("ormqr", "qr", "ragged_dot", "ragged_dot_general", "scaled_dot", "schur", "svd"),
+        *("triangular_solve", "tridiagonal", "tridiagonal_solve", "cholesky_update", "hessenberg"),
+        *("custom_call", "ffi_call", "io_callback", "pallas_call", "pure_callback"),
+        *("linear_solve", "custom_linear_solve", "shard_map"),
+    ]
+)
+_OWN = frozenset(
+    [
+        *("add_any", "copy", "copy_p", "create_token", "device_put", "empty", "name"),
+        *("stop_gradient", "debug_callback", "debug_print", "split", "reshard"),
+        *("random_bits", "random_fold_in", "random_seed", "random_split", "random_unwrap"),
+        *("random_wrap", "random_clone", "random_gamma", "threefry2x32", "erf_inv", "erf"),
+        *("erfc", "lgamma", "digamma", "optimization_barrier", "platform_index", "pvary"),
+        *("bessel_i0e", "bessel_i1e", "igamma", "igammac", "igamma_grad_a"),
+        "regularized_incomplete_beta",
+        *("random_gamma_grad", "polygamma", "zeta", "nextafter", "approx_top_k", "unreachable"),
+    ]
+)
+"""Primitives of JAX's own that `jax.lax` does not show."""
+
+
+def jaxpr_work(trace: Callable[[], Any]) -> Work:
+    """Return the FLOPs of one run of the closed jaxpr that `trace` makes."""
+    return counted(lambda: _of_jaxpr(followed(trace).jaxpr))
+
+
+def _of_jaxpr(jaxpr: Any) -> int:
+    return sum(_of_equation(equation) for equation in _needed(jaxpr))
+
+
+def _needed(jaxpr: Any) -> Iterator[Any]:
+    """Yield the equations that outputs and side effects need, the last first; XLA drops others."""
+    wanted = {id(variable) for variable in jaxpr.outvars}
+    for equation in reversed(jaxpr.eqns):
+        if equation.effects or any(id(variable) in wanted for variable in equation.outvars):
+            wanted.update(id(variable) for variable in equation.invars)
+            yield equation
+
+
+def _of_equation(equation: Any) -> int:
+    name = equation.primitive.name
+    if name in _RULES:
+        real_numbers(name, [str(variable.aval.dtype) for variable in equation.invars])
+        return _RULES[name](equation)
+    if name in _WITHOUT_RULE:
+        raise NoRule(f"{name} has no rule")
+    inner = list(_inner(equation))
+    if name == "cond":
+        counts = {_of_jaxpr(branch) for branch in inner}
+        if len(counts) > 1:
+            raise NoRule("the branches of a condition count unlike")
+        return counts.pop()
+    total = sum(map(_of_jaxpr, inner))
+    if name == "scan":
+        return total * int(equation.params["length"])
+    if name == "while":
+        if total:
+            raise NoRule("how often a loop goes round depends on the data")
+        return 0
+    if not inner and name not in _OWN and not hasattr(jax.lax, f"{name.replace('-', '_')}_p"):
+        raise NoRule(f"{name} is no operation of JAX's own")
+    return total
+
+
+def _inner(equation: Any) -> Iterator[Any]:
+    """Yield the jaxprs that an equation runs; of one with its own derivative, the function's."""
+    for value in equation.params.values():
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(one, core.ClosedJaxpr):
+                yield one.jaxpr
+            elif isinstance(one, core.Jaxpr):
+                yield one
+
+
+def _product(equation: Any) -> int:
+    """Count a product: each output sums over the contracted axes; without one nothing is added."""
+    (contracted, _), _ = equation.params["dimension_numbers"]
+    if not contracted:
+        return 0
+    left = equation.invars[0].aval.shape
+    summed = elements([left[axis] for axis in contracted], "dot_general")
+    return 2 * elements(equation.outvars[0].aval.shape, "dot_general") * summed
+
+
+def _convolution(equation: Any) -> int:
+    """Count each kernel element once per output position; of a transposed one, input position.
+
+    One whose input is dilated, or whose output is larger than its input, is a transposed one.
+    """
+    numbers, dilation = (equation.params[name] for name in ("dimension_numbers", "lhs_dilation"))
+    given, kernel = (variable.aval.shape for variable in equation.invars)
+    output = equation.outvars[0].aval.shape
+    taken = _positions(given, numbers.lhs_spec)
+    made = _positions(output, numbers.out_spec)
+    transposed = math.prod(dilation) > 1 or made > taken
+    return 2 * (taken if transposed else made) * elements(kernel, "a convolution")
+
+
+def _positions(shape: Any, layout: Any) -> int:
+    """Return the number of positions: the batch and the axes of space, the channels left out."""
+    batch, _, *space = layout
+    return elements([shape[axis] for axis in (batch, *space)], "a convolution")
+
+
+_RULES: dict[str, Callable[[Any], int]] = {
+    "dot_general": _product,
+    "conv_general_dilated": _convolution,
+}

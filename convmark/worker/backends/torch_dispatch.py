@@ -1,0 +1,120 @@
+"""The FLOPs of what PyTorch runs: every operation that it dispatches, by its rule."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from convmark.worker.work import NoRule, Work, counted, elements, followed, real_numbers
+
+__all__ = ["dispatched_work"]
+
+_WITHOUT_RULE = re.compile(
+    r"conv|mm$|mm_|matmul|addmv|^addr|^mv$|dot|linalg|fft|cholesky|_cdist|lstm|gru|rnn|quant"
+    r"|^_?lu|^qr|^geqrf|svd|_eig|^eig|inverse|triangular_solve|_solve$|attention|sparse|trilinear"
+)
+_HARMLESS = re.compile(r"^(_?convert|_to_copy|constant_pad|conversion)")
+
+
+def dispatched_work(run: Callable[[], Any]) -> Work:
+    """Run the function once and return the FLOPs of what it dispatches."""
+
+    def count() -> int:
+        counter = _Counter()
+        with counter:
+            followed(run)
+        if counter.reason is not None:
+            raise NoRule(counter.reason)
+        total: int = counter.flops
+        return total
+
+    return counted(count)
+
+
+class _Counter(TorchDispatchMode):  # type: ignore[misc]  # PyTorch has no types here
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+        self.reason: str | None = None
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        try:
+            self.flops += _of_call(function, args, result)
+        except NoRule as reason:
+            self.reason = self.reason or str(reason)
+        return result
+
+
+def _of_call(function: Any, args: Any, result: Any) -> int:
+    packet = function._overloadpacket
+    namespace, _, name = str(packet).rpartition(".")
+    if name in _RULES:
+        factors = [one for one in args if isinstance(one, torch.Tensor)]
+        real_numbers(name, [str(one.dtype).removeprefix("torch.") for one in factors])
+        return _RULES[name](args, result)
+    if namespace not in ("aten", "prim", "prims", "profiler"):
+        raise NoRule(f"{packet} is no operation of PyTorch's own")
+    if _WITHOUT_RULE.search(name) and not _HARMLESS.search(name):
+        raise NoRule(f"{name} has no rule")
+    return 0
+
+
+def _size(tensor: Any) -> int:
+    return elements(tuple(tensor.shape), "an operation")
+
+
+def _product(args: Any, result: Any) -> int:
+    return 2 * _size(result) * int(args[0].shape[-1])
+
+
+def _added_product(args: Any, result: Any) -> int:
+    return 2 * _size(result) * int(args[1].shape[-1])
+
+
+def _convolution(args: Any, result: Any) -> int:
+    """Count each kernel element once per output position; of a transposed one, input position."""
+    given, kernel, transposed = args[0], args[1], args[6]
+    positions = _size(given) // given.shape[1] if transposed else _size(result) // result.shape[1]
+    return 2 * int(positions) * _size(kernel)
+
+
+def _convolution_backward(args: Any, result: Any) -> int:
+    """Count a backward convolution: as the forward one, for the input and for the kernel."""
+    slopes, given, kernel, transposed = args[0], args[1], args[2], args[7]
+    positions = _size(given) // given.shape[1] if transposed else _size(slopes) // slopes.shape[1]
+    return 2 * int(positions) * _size(kernel) * sum(bool(wanted) for wanted in args[10][:2])
+
+
+def _attention(args: Any, result: Any) -> int:
+    """Count attention's two products: scores of queries against keys, then sums of values."""
+    query, key, value = args[:3]
+    return 2 * _size(query) * int(key.shape[-2]) + 2 * (
+        _size(query) // int(query.shape[-1]) * int(key.shape[-2]) * int(value.shape[-1])
+    )
+
+
+_RULES: dict[str, Callable[[Any, Any], int]] = {
+    "mm": _product,
+    "bmm": _product,
+    "mv": _product,
+    "dot": lambda args, result: 2 * _size(args[0]),
+    "addmm": _added_product,
+    "baddbmm": _added_product,
+    "addmv": _added_product,
+    "convolution": _convolution,
+    "_convolution": _convolution,
+    "convolution_overrideable": _convolution,
+    "convolution_backward": _convolution_backward,
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "_scaled_dot_product_flash_attention": _attention,
+    "_scaled_dot_product_efficient_attention": _attention,
+    "_scaled_dot_product_cudnn_attention": _attention,
+    "_scaled_dot_product_fused_attention_overrideable": _attention,
+}

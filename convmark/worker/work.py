@@ -1,0 +1,119 @@
+"""What a step computes, counted by operation: 2 x multiply-adds of convolutions and products.
+
+Biases, activations, pooling and normalisation are not counted. An operation that multiplies and
+has no rule makes the count empty, with the reason: an empty cell is honest, an undercount is not.
+
+Source:
+    He et al., "Deep residual learning for image recognition" (2015), arXiv:1512.03385, section
+    3.3, counts multiply-adds so; a FLOP here is half of one, as in a device's data sheet.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "NoRule",
+    "Work",
+    "counted",
+    "einsum",
+    "elements",
+    "followed",
+    "per_sample",
+    "real_numbers",
+]
+
+REASON_CHARS = 160
+
+
+class NoRule(Exception):
+    """An operation's FLOPs cannot be told; the message is the reason, one short sentence."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """FLOPs, or the reason for which there are none."""
+
+    flops: int | None
+    note: str | None = None
+
+
+def counted(count: Callable[[], int]) -> Work:
+    """Return what the function counts, or the reason for which it gave up."""
+    try:
+        return Work(count())
+    except NoRule as reason:
+        return Work(None, str(reason))
+
+
+def followed(trace: Callable[[], Any]) -> Any:
+    """Return what tracing or running a model gives.
+
+    Raises:
+        NoRule: the model raised: one that runs need not take one sample, or be traced again.
+    """
+    try:
+        return trace()
+    except Exception as error:
+        said = " ".join(str(error).split())[:REASON_CHARS]
+        raise NoRule(f"one sample cannot be followed: {type(error).__name__}: {said}") from error
+
+
+def per_sample(work: Work, samples: int) -> Work:
+    """Return a step's work shared out over its samples, to the nearest FLOP."""
+    return Work(None if work.flops is None else round(work.flops / samples), work.note)
+
+
+def elements(shape: Sequence[Any] | None, operation: str) -> int:
+    """Return the number of elements.
+
+    Raises:
+        NoRule: an axis is not known before the model runs.
+    """
+    if shape is None or not all(isinstance(axis, int) for axis in shape):
+        raise NoRule(f"the shape of {operation} is known only while it runs")
+    return math.prod(shape)
+
+
+def einsum(operation: str, equation: str, shapes: Sequence[Sequence[Any]]) -> int:
+    """Return the FLOPs of an einsum of one or two operands: 2 x the product of all labels.
+
+    One that sums over no label has no multiply-adds.
+
+    Raises:
+        NoRule: it has more operands, or an axis is not known.
+    """
+    inputs, _, output = equation.replace(" ", "").partition("->")
+    operands = inputs.split(",")
+    if len(operands) == 1:
+        return 0
+    if len(operands) > 2:
+        raise NoRule(f"{operation} of {len(operands)} operands has no rule")
+    sizes: dict[str, int] = {}
+    for labels, shape in zip(operands, shapes, strict=True):
+        elements(shape, operation)
+        for label, axis in zip(_labels(labels, len(shape)), shape, strict=True):
+            sizes[label] = max(axis, sizes.get(label, 1))  # an axis of 1 is broadcast
+    kept = {*output, *(label for label in sizes if len(label) > 1)}
+    return 2 * math.prod(sizes.values()) if sizes.keys() - kept else 0
+
+
+def _labels(labels: str, rank: int) -> list[str]:
+    """Return one label per axis; those under an ellipsis are counted from its end."""
+    before, ellipsis, after = labels.partition("...")
+    hidden = rank - len(before) - len(after) if ellipsis else 0
+    return [*before, *(f"...{place}" for place in range(hidden, 0, -1)), *after]
+
+
+def real_numbers(operation: str, kinds: Sequence[str]) -> None:
+    """Refuse a product of anything but real floating-point numbers.
+
+    Raises:
+        NoRule: an operand is of integers (a quantised layer's) or of complex numbers.
+    """
+    for kind in kinds:
+        if "float" not in kind:
+            raise NoRule(f"{operation} of {kind} is no floating-point product")

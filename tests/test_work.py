@@ -1,0 +1,260 @@
+"""FLOPs by operation: every product by its rule, worked out by hand; no rule, no figure."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import models
+from convmark.worker.flops import flops_per_sample, layer_records
+from convmark.worker.work import NoRule, Work, einsum, per_sample, real_numbers
+
+ROOT = Path(__file__).resolve().parent.parent
+CASES = ROOT.parent / "shared" / "cases" / "15-flops"
+
+Maker = Callable[[Any], Any]
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    pytest.importorskip("tensorflow")
+    return importlib.import_module("models.keras_api").keras
+
+
+def work(model: Any, *sample_shape: int, dtype: str = "float32") -> Work:
+    tf = importlib.import_module("tensorflow")
+    graphs = importlib.import_module("convmark.worker.backends.tensorflow_graph")
+    function = tf.function(lambda batch: model(batch, training=False), autograph=False)
+    sample = tf.TensorSpec((1, *sample_shape), dtype)
+    found: Work = graphs.graph_work(lambda: function.get_concrete_function(sample))
+    return found
+
+
+def one_layer(keras: Any, call: Callable[[Any], Any], *sample_shape: int) -> Work:
+    class Own(keras.layers.Layer):  # type: ignore[misc]  # Keras is a fixture
+        def call(self, sample: Any) -> Any:
+            return call(sample)
+
+    layer = Own()
+    return work(layer, *sample_shape)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["lenet5", "mini_inception", "mini_resnet", "mini_resnet_norm", "conv_layer", "mobilenetv2"],
+)
+def test_the_operations_of_a_network_count_as_its_layers_do(keras: Any, name: str) -> None:
+    model = models.builder(name)()
+    shape = importlib.import_module("models.shape").input_shape(model)
+    assert work(model, *shape) == Work(flops_per_sample(layer_records(model, keras, shape)))
+
+
+@pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not beside this checkout")
+@pytest.mark.parametrize(
+    ("name", "shape", "flops"),
+    [
+        ("attention", (256, 64), 23_069_952),
+        ("low_rank", (128,), 2 * (128 * 4 + 4 * 64 + 64 * 10)),
+    ],
+)
+def test_products_outside_of_layers_count(
+    keras: Any, monkeypatch: pytest.MonkeyPatch, name: str, shape: tuple[int, ...], flops: int
+) -> None:
+    monkeypatch.syspath_prepend(str(CASES))
+    monkeypatch.delitem(sys.modules, "flopnets", raising=False)
+    model = getattr(importlib.import_module("flopnets"), name)()
+    assert work(model, *shape) == Work(flops)
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "flops"),
+    [
+        (lambda k: k.Conv2D(6, 3, padding="same", groups=2), (8, 8, 4), 2 * 64 * 9 * 2 * 6),
+        (lambda k: k.Conv2D(6, 3, padding="same", dilation_rate=3), (8, 8, 4), 2 * 64 * 36 * 6),
+        (lambda k: k.DepthwiseConv2D(3, padding="same", dilation_rate=3), (8, 8, 4), 2 * 64 * 36),
+        (lambda k: k.Conv2DTranspose(5, 3, strides=2), (8, 8, 4), 2 * 64 * 36 * 5),
+        (lambda k: k.Conv3D(3, 2), (4, 4, 4, 2), 2 * 27 * 8 * 2 * 3),
+        (lambda k: k.SeparableConv1D(6, 3), (10, 4), 2 * 8 * (3 * 4 + 4 * 6)),
+        (lambda k: k.LSTM(5), (20, 8), 20 * 2 * (8 + 5) * 5 * 4),
+        (lambda k: k.Bidirectional(k.GRU(5)), (20, 8), 2 * 20 * 2 * (8 + 5) * 5 * 3),
+        (lambda k: k.ConvLSTM2D(3, 3, padding="same"), (6, 8, 8, 2), 6 * 2 * 64 * 9 * 5 * 12),
+        (lambda k: k.TimeDistributed(k.Dense(3)), (5, 4), 2 * 5 * 4 * 3),
+    ],
+)
+def test_a_layer_counts_its_operations(
+    keras: Any, make: Maker, shape: tuple[int, ...], flops: int
+) -> None:
+    assert work(keras.Sequential([keras.Input(shape), make(keras.layers)]), *shape) == Work(flops)
+
+
+def test_what_no_layer_does_counts(keras: Any) -> None:
+    tf = importlib.import_module("tensorflow")
+    halves = tf.ones((4, 3))
+    assert one_layer(keras, lambda x: tf.einsum("bij,jk->bik", x, halves), 6, 4) == Work(144)
+    assert one_layer(keras, lambda x: tf.tensordot(x, halves, 1), 6, 4) == Work(144)
+    assert one_layer(keras, lambda x: tf.matmul(x, x, transpose_a=True), 6, 4) == Work(192)
+    kernel = tf.ones((3, 3, 2, 5))
+    assert one_layer(keras, lambda x: tf.nn.conv2d(x, kernel, 2, "SAME"), 8, 8, 2) == Work(2880)
+    assert one_layer(keras, lambda x: x * x + 1.0, 8, 8, 2) == Work(0)
+
+
+def test_a_loop_counts_by_its_trips_and_an_unused_product_not_at_all(keras: Any) -> None:
+    tf = importlib.import_module("tensorflow")
+
+    def seven(x: Any) -> Any:
+        def body(i: Any, j: Any, x: Any) -> Any:
+            return i + 2, j + i, tf.matmul(x, x)
+
+        return tf.while_loop(lambda i, j, x: (i < 20) & (j < 50), body, (0, 0, x))[2]
+
+    def unused(x: Any) -> Any:
+        tf.matmul(x, x)
+        return x
+
+    # j is 0, 0, 2, 6, 12, 20, 30, 42, 56
+    assert one_layer(keras, seven, 4, 4) == Work(8 * 2 * 64)
+    assert one_layer(keras, lambda x: tf.map_fn(lambda y: y @ y, x), 5, 4, 4).flops == 5 * 128
+    assert one_layer(keras, unused, 4, 4) == Work(0)
+
+
+def test_what_has_no_rule_leaves_the_count_empty_and_says_why(keras: Any) -> None:
+    tf = importlib.import_module("tensorflow")
+
+    def until_large(x: Any) -> Any:
+        return tf.while_loop(lambda x: tf.reduce_sum(x) < 9.0, lambda x: (x @ x,), (x,))[0]
+
+    def either(x: Any) -> Any:
+        return tf.cond(tf.reduce_sum(x) < 9.0, lambda: x @ x, lambda: x)
+
+    def python(x: Any) -> Any:
+        return tf.py_function(lambda y: y, [x], tf.float32)
+
+    def eight_bits(x: Any) -> Any:
+        y = tf.cast(x, tf.int8)
+        return tf.matmul(y, y, output_type=tf.int32)
+
+    for call, reason in (
+        (until_large, "goes round depends on the data"),
+        (either, "the branches of"),
+        (python, "EagerPyFunc has no rule"),
+        (eight_bits, "of int8 is no floating-point product"),
+        (tf.linalg.inv, "MatrixInverse has no rule"),
+        (lambda x: tf.signal.rfft(x), "RFFT has no rule"),
+        (lambda x: x.no_such, "one sample cannot be followed: AttributeError"),
+    ):
+        found = one_layer(keras, call, 4, 4)
+        assert found.flops is None
+        assert reason in str(found.note)
+
+
+def test_a_training_step_counts_its_backward_pass(keras: Any) -> None:
+    """The gradient for the first layer's input is needed by nobody."""
+    tf = importlib.import_module("tensorflow")
+    graphs = importlib.import_module("convmark.worker.backends.tensorflow_graph")
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Conv2D(3, 3), keras.layers.Flatten()]
+    )
+    model.add(keras.layers.Dense(2))
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def train(batch: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(batch, training=True))
+        return loss, tape.gradient(loss, model.trainable_variables)
+
+    batch = tf.TensorSpec((4, 8, 8, 1))
+    found = per_sample(graphs.graph_work(lambda: train.get_concrete_function(batch)), 4)
+    convolution, dense = 2 * 36 * 9 * 3, 2 * 108 * 2
+    assert found == Work(2 * convolution + 3 * dense)
+
+
+def test_jax_counts_by_equation() -> None:
+    jax = pytest.importorskip("jax")
+    jaxprs = importlib.import_module("convmark.worker.backends.jaxpr")
+    jnp = jax.numpy
+    square, image, kernel = jnp.ones((4, 4)), jnp.ones((1, 8, 8, 2)), jnp.ones((3, 3, 2, 5))
+    axes = ("NHWC", "HWIO", "NHWC")
+
+    def scanned(x: Any) -> Any:
+        return jax.lax.scan(lambda x, _: (x @ x, None), x, None, 7)[0]
+
+    def until_large(x: Any) -> Any:
+        return jax.lax.while_loop(lambda x: x.sum() < 9, lambda x: x @ x, x)
+
+    def unused(x: Any) -> Any:
+        _ = x @ x
+        return x + 1
+
+    def convolved(x: Any) -> Any:
+        return jax.lax.conv_general_dilated(x, kernel, (2, 2), "SAME", dimension_numbers=axes)
+
+    def transposed(x: Any) -> Any:
+        return jax.lax.conv_transpose(x, kernel, (1, 1), "VALID", dimension_numbers=axes)
+
+    def counted(function: Any, given: Any) -> Any:
+        return jaxprs.jaxpr_work(lambda: jax.make_jaxpr(function)(given))
+
+    assert counted(scanned, square) == Work(7 * 128)
+    assert counted(unused, square) == Work(0)
+    assert counted(jax.jit(lambda x: jnp.einsum("ij,kj->ik", x, x)), square) == Work(128)
+    assert counted(convolved, image) == Work(2 * 16 * 90)
+    assert counted(transposed, image) == Work(2 * 64 * 90)
+    assert "goes round depends" in str(counted(until_large, square).note)
+    assert counted(jnp.linalg.cholesky, square).note == "cholesky has no rule"
+    assert counted(lambda x: x.astype(int) @ x.astype(int), square).flops is None
+
+
+PYTORCH = """
+import json, torch
+from torch.nn import functional
+from convmark.worker.backends.torch_dispatch import dispatched_work
+
+square, image, heads = torch.ones(4, 4), torch.ones(1, 2, 8, 8), torch.ones(1, 2, 6, 4)
+kernel = torch.ones(5, 2, 3, 3, requires_grad=True)
+runs = [
+    lambda: square @ square,
+    lambda: torch.einsum("ij,kj->ik", square, square),
+    lambda: functional.linear(square, square, square[0]),
+    lambda: functional.conv2d(image, kernel.detach(), padding=1),
+    lambda: functional.conv_transpose2d(image, torch.ones(2, 5, 3, 3)),
+    lambda: functional.conv2d(image, kernel).sum().backward(),
+    lambda: functional.scaled_dot_product_attention(heads, heads, heads),
+    lambda: (square.sqrt() * square.rsqrt()).sum(),
+    lambda: torch.fft.fft(square),
+    lambda: torch.linalg.inv(square + torch.eye(4)),
+    lambda: square.int() @ square.int(),
+]
+print(json.dumps([dispatched_work(run).flops for run in runs]))
+"""
+
+
+def test_pytorch_counts_by_what_it_dispatches() -> None:
+    """In a process of its own: PyTorch and TensorFlow do not go well together in one."""
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("PyTorch is not installed")
+    command = [sys.executable, "-c", PYTORCH]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    convolutions = [2 * 64 * 90, 2 * 64 * 90, 2 * 2 * 36 * 90]
+    expected = [128, 128, 128, *convolutions, 2 * 2 * 2 * 144, 0, None, None, None]
+    assert json.loads(done.stdout) == expected
+
+
+def test_an_einsum_sums_over_what_its_output_lacks() -> None:
+    assert einsum("e", "...x,xy->...y", [(2, 3, 4), (4, 5)]) == 2 * 2 * 3 * 4 * 5
+    assert einsum("e", "bhqd,bhkd->bhqk", [(1, 2, 3, 4), (1, 2, 5, 4)]) == 2 * 2 * 3 * 4 * 5
+    assert einsum("e", "bc,c->bc", [(3, 4), (4,)]) == 0
+    assert einsum("e", "ij->ji", [(3, 4)]) == 0
+    with pytest.raises(NoRule, match="3 operands"):
+        einsum("e", "i,i,i->", [(3,), (3,), (3,)])
+    with pytest.raises(NoRule, match="only while it runs"):
+        einsum("e", "ij,jk->ik", [(None, 4), (4, 4)])
+    with pytest.raises(NoRule, match="MatMul of complex64"):
+        real_numbers("MatMul", ["complex64"])
