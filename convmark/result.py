@@ -113,8 +113,10 @@ def _sizes(answer: Answer) -> dict[str, Any]:
     built = answer.event("built")
     if built is None:
         return {}
+    shape = "x".join(str(axis) for axis in built["input_shape"])
+    built = answer.event("counted") or built
     return {
-        "input_shape": "x".join(str(axis) for axis in built["input_shape"]),
+        "input_shape": shape,
         "parameters": built["parameters"],
         "trainable_parameters": built["trainable_parameters"],
         "model_bytes": built["model_bytes"],
@@ -131,6 +133,7 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
     return {
         "status": "ok" if warm_up["steady"] else "unsteady",
         "call_path": events["first_step"]["call_path"],
+        **{name: events["first_step"].get(name) for name in _TRAINING},
         "flops_per_sample": events["work"]["flops_per_sample"],
         "time_to_first_step_s": events["first_step"]["seconds"],
         "trace_s": events["first_step"]["trace_s"],
@@ -144,6 +147,7 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "input_bound_throughput_samples_per_s": _throughput(case, events.get("input_bound")),
         **_paired(events["rounds"]),
         "host_memory_baseline_bytes": peaks["baseline_bytes"],
+        "build_peak_host_memory_bytes": peaks.get("build_host_bytes"),
         "peak_host_memory_bytes": peaks["host_bytes"],
         "peak_device_memory_bytes": peaks["device_bytes"],
         "load_average_1min": state["load_average_1min"],
@@ -153,6 +157,9 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "loss": proof[10] if training else None,
         "output_rms": None if training else proof[1],
     }
+
+
+_TRAINING = ("training", "optimizer", "loss_name")
 
 
 def _below_ceiling(record: Record, facts: Facts) -> Record:

@@ -37,6 +37,9 @@ class Comparability:
     replicas: int
     cluster: str | None
     backend: str
+    recipe: str | None
+    training: str | None
+    """`model`, or None where the harness has trained it, as it always had before schema 3."""
     threads: str
     dataset: str | None
     fraction: float | None
@@ -112,6 +115,8 @@ _COMMANDS = {
     "replicas": _REPORT,
     "cluster": _REPORT,
     "backend": _REPORT,
+    "recipe": _REPORT,
+    "training": _ANEW,
     "dataset": _ANEW,
     "fraction": _ANEW,
     "epochs": _ANEW,
@@ -133,6 +138,7 @@ def comparability(record: Record) -> Comparability:
     values = {field.name: getattr(record, field.name) for field in fields(Comparability)}
     if record.python:
         values["python"] = ".".join(record.python.split(".")[:2])
+    values["training"] = "model" if record.training == "model" else None
     values["state"] = _state(record.state, own=True)
     return Comparability(**values)
 
