@@ -36,6 +36,7 @@ EVENTS = [
     "built",
     "code",
     "first_step",
+    "counted",
     "proof",
     "proof",
     "warm_up",

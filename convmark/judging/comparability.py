@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from convmark.case import Case
 from convmark.record import Record, to_cell
@@ -116,7 +117,6 @@ _COMMANDS = {
     "cluster": _REPORT,
     "backend": _REPORT,
     "recipe": _REPORT,
-    "training": _ANEW,
     "dataset": _ANEW,
     "fraction": _ANEW,
     "epochs": _ANEW,
@@ -157,7 +157,8 @@ def inherited(record: Record) -> Comparability:
     histories cannot, for what is set for the whole process slows the reference along.
     """
     asked = record.asked_case
-    own = {name: getattr(asked, name) for name in _MADE_BY_MODEL}
+    own: dict[str, Any] = {name: getattr(asked, name) for name in _MADE_BY_MODEL}
+    own["training"] = None  # compile() is the model's own code too
     return replace(comparability(record), state=inherited_state(record.state), **own)
 
 
@@ -224,6 +225,9 @@ def difference(now: Comparability, then: Comparability) -> str:
                 for text in (theirs, ours)
             )
         if ours != theirs:
+            if field.name == "training":
+                then_by, now_by = theirs or "harness", ours or "harness"
+                return f"training was {then_by}, is {now_by}, as the model's own code has it"
             if field.name == "state":
                 return _state_difference(_pairs(ours), _pairs(theirs))
             if field.name == "flags":
