@@ -447,7 +447,7 @@ def test_a_failed_answer_becomes_a_row_with_its_reason_and_no_figures(
     result = result_of(answer, tmp_path)
     record = result.record
     assert (record.status, record.error) == (status, "the worker died")
-    assert (record.parameters, record.tensorflow) == (61706, "2.21.0")
+    assert (record.parameters, record.tensorflow) == (61707, "2.21.0")
     assert record.step_time_p50_s is record.steps is record.time_to_first_step_s is None
     assert result.step_times_s == []
 
@@ -474,7 +474,7 @@ GARBLED = {
     "bytes in parts": with_event("peaks", host_bytes=0.5),
     "a version that is a number": with_event("environment", keras=3),
     "no shape": with_event("built", input_shape=None),
-    "parameters of text": with_event("built", parameters="61,706"),
+    "parameters of text": with_event("counted", parameters="61,706"),
     "sizes left out": [
         {"event": "built"} if event["event"] == "built" else event for event in events()
     ],
