@@ -1,33 +1,45 @@
 """One benchmark run at a time: two runs on a machine disturb each other's figures.
 
-    <runtime>/<process>.lock   held by a run from before its first worker to its end
-    <runtime>/guard.lock       held for the moment in which a run looks who else is there
+    /tmp/convmark-<user>/<process>.lock   held by a run from before its first worker to its end
+    /tmp/convmark-<user>/guard.lock       held for the moment in which a run looks who else is there
 
-The folder is the user's own runtime folder, or what `CONVMARK_RUNTIME` names. The system lets go of
-a lock however its holder ends, so that a run which was killed keeps nobody waiting.
+The folder follows from the user's number alone, so that runs of one user meet whatever TMPDIR and
+XDG_RUNTIME_DIR say; `CONVMARK_RUNTIME` names another. Everybody may read it, so that another user's
+run is seen too; its owner alone may write to it. The system lets go of a lock however its holder
+ends, so that a run which was killed keeps nobody waiting.
+
+Others may write to /tmp: whatever is a symbolic link, or belongs to another than its name says, is
+not followed, opened or believed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
-import tempfile
+import re
+import stat
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import platformdirs
 import psutil
-from filelock import FileLock, Timeout
 
 from convmark.errors import BusyError
 
 __all__ = ["alone", "runtime_folder"]
 
+SHARED_FOLDERS = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # no TMPDIR here
+"""The first that can be written to. All users of a machine must come to the same."""
 GUARD_LIMIT_S = 10.0
 """Looking takes a millisecond; a guard that is held for longer is not to be waited for."""
 LOOK_AGAIN_S = 0.5
+_GUARD_AGAIN_S = 0.01
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_LOCK = re.compile(r"([1-9][0-9]{0,9})\.lock", re.ASCII)
+_USER = re.compile(r"convmark-(0|[1-9][0-9]{0,9})", re.ASCII)
 
 Say = Callable[[str], None]
 
@@ -36,12 +48,8 @@ def runtime_folder() -> Path:
     """Return where runs are known to each other: `CONVMARK_RUNTIME`, or the user's own folder."""
     if given := os.environ.get("CONVMARK_RUNTIME"):
         return Path(given)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that XDG_RUNTIME_DIR is not set, as in most containers
-        folder = platformdirs.user_runtime_path("convmark", appauthor=False)
-    if folder.is_dir() or os.access(folder.parent, os.W_OK):
-        return folder
-    return Path(tempfile.gettempdir()) / f"convmark-{os.getuid()}"
+    writable = (path for path in SHARED_FOLDERS if path.is_dir() and os.access(path, os.W_OK))
+    return next(writable, SHARED_FOLDERS[0]) / f"convmark-{os.getuid()}"
 
 
 @contextlib.contextmanager
@@ -61,32 +69,73 @@ def alone(
         BusyError: another run is there, with its process number.
     """
     folder = folder or runtime_folder()
-    own = FileLock(folder / f"{os.getpid()}.lock")
-    others: list[int] = []
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        others = _taken(folder, own, wait=wait, concurrent=concurrent, say=say)
-    except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or error
-        say(f"{folder}: whether other benchmark runs are there cannot be told: {reason}")
-    try:
+    name = f"{os.getpid()}.lock"
+    with contextlib.ExitStack() as held:
+        others: list[int] = []
+        own = None
+        try:
+            place = _opened(folder)
+            held.callback(os.close, place)
+            others, own = _taken(folder, place, name, wait=wait, concurrent=concurrent, say=say)
+        except OSError as error:
+            reason = error.strerror or error
+            say(f"{folder}: whether other benchmark runs are there cannot be told: {reason}")
+        if own is not None:
+            held.callback(os.close, own)
+            held.callback(_remove, name, place)
         yield others
-    finally:
-        if own.is_locked:
-            Path(own.lock_file).unlink(missing_ok=True)
-            own.release()
 
 
-def _taken(folder: Path, own: FileLock, *, wait: bool, concurrent: bool, say: Say) -> list[int]:
-    """Take the run's own lock once the machine is free, or at once beside others; return them."""
+def _opened(folder: Path) -> int:
+    """Return a descriptor of the folder, made if need be.
+
+    Raises:
+        OSError: it cannot be made, is a symbolic link, or others may write to it.
+    """
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o755, parents=True)
+        folder.chmod(0o755)  # whatever the umask is: others are to see the locks
+    try:
+        place = os.open(folder, _FOLDER)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise OSError(error.errno, f"it must be a folder and no link; {_REMEDY}") from None
+        raise
+    found = os.fstat(place)
+    if found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        os.close(place)
+        raise PermissionError(
+            errno.EPERM,
+            f"it must be user {os.getuid()}'s and nobody else's to write to, it is user "
+            f"{found.st_uid}'s, mode {stat.S_IMODE(found.st_mode):o}; {_REMEDY}",
+        )
+    return place
+
+
+_REMEDY = "remove it, or name another folder by CONVMARK_RUNTIME"
+
+
+def _taken(
+    folder: Path, place: int, name: str, *, wait: bool, concurrent: bool, say: Say
+) -> tuple[list[int], int | None]:
+    """Take the run's own lock once the machine is free, or at once beside others.
+
+    Returns:
+        the others, and the lock's descriptor; None where a run inside this process has it.
+    """
     told: list[int] = []
     while True:
-        with FileLock(folder / "guard.lock").acquire(timeout=GUARD_LIMIT_S):
-            others = _others(folder)
+        with _guarded(place):
+            others = _others(place)
             if concurrent or not others:
-                with contextlib.suppress(Timeout):  # a run inside this process has it
-                    own.acquire(timeout=0)
-                return others
+                own = _locked(place, name)
+                # only now: of two users who begin at once, one at least sees the other
+                others += _others_of_other_users(folder)
+                if concurrent or not others:
+                    return others, own
+                if own is not None:
+                    _remove(name, place)
+                    os.close(own)
         if not wait:
             raise BusyError(
                 f"another benchmark run is going on, {_named(others)}, and each would disturb the "
@@ -98,22 +147,96 @@ def _taken(folder: Path, own: FileLock, *, wait: bool, concurrent: bool, say: Sa
         time.sleep(LOOK_AGAIN_S)
 
 
-def _others(folder: Path) -> list[int]:
-    """Return the processes of other runs, and remove what dead ones have left; guarded."""
-    ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+@contextlib.contextmanager
+def _guarded(place: int) -> Iterator[None]:
+    """Hold the guard, which is nobody else's to open.
+
+    Raises:
+        TimeoutError: another holds it for too long.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    guard = os.open("guard.lock", flags, 0o600, dir_fd=place)
+    try:
+        limit_s = time.monotonic() + GUARD_LIMIT_S
+        while not _lock(guard, fcntl.LOCK_EX):
+            if time.monotonic() > limit_s:
+                raise TimeoutError(errno.ETIMEDOUT, "guard.lock is held and not let go of")
+            time.sleep(_GUARD_AGAIN_S)
+        yield
+    finally:
+        os.close(guard)
+
+
+def _locked(place: int, name: str) -> int | None:
+    """Return the descriptor of the run's own lock, taken; None where this process has it."""
+    own = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600, dir_fd=place)
+    if not _lock(own, fcntl.LOCK_EX):
+        os.close(own)
+        return None
+    os.fchmod(own, 0o644)  # not before it is taken: whoever can read it can lock it
+    return own
+
+
+def _others(place: int) -> list[int]:
+    """Return the processes of the user's other runs, and remove what dead ones left; guarded."""
     found = []
-    for path in sorted(folder.glob("*.lock")):
-        if not path.stem.isdecimal() or int(path.stem) in ours:
-            continue
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            found.append(int(path.stem))
-            continue
-        path.unlink(missing_ok=True)
-        lock.release()
+    for name, pid in _locks(place):
+        if _is_held(place, name):
+            found.append(pid)
+        else:
+            _remove(name, place)
     return found
+
+
+def _others_of_other_users(folder: Path) -> list[int]:
+    """Return the processes of the runs that other users' folders show, where they can be read."""
+    if not _USER.fullmatch(folder.name):
+        return []
+    found = []
+    for beside in sorted(folder.parent.iterdir()):
+        user = _USER.fullmatch(beside.name)
+        if user is None or beside.name == folder.name:
+            continue
+        with contextlib.suppress(OSError):
+            place = os.open(beside, _FOLDER)
+            try:
+                if os.fstat(place).st_uid == int(user[1]):
+                    found += [pid for name, pid in _locks(place) if _is_held(place, name)]
+            finally:
+                os.close(place)
+    return found
+
+
+def _locks(place: int) -> list[tuple[str, int]]:
+    """Return names and processes of the locks in a folder, but those of this run's own line."""
+    ours = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    names = filter(None, map(_LOCK.fullmatch, sorted(os.listdir(place))))
+    return [(name[0], pid) for name in names if (pid := int(name[1])) not in ours]
+
+
+def _is_held(place: int, name: str) -> bool:
+    """Whether a process holds the lock; False of what is no file, or cannot be opened."""
+    try:
+        lock = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=place)
+    except OSError:
+        return False
+    try:
+        return stat.S_ISREG(os.fstat(lock).st_mode) and not _lock(lock, fcntl.LOCK_SH)
+    finally:
+        os.close(lock)
+
+
+def _lock(file: int, kind: int) -> bool:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _remove(name: str, place: int) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(name, dir_fd=place)
 
 
 def _named(pids: list[int]) -> str:

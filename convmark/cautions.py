@@ -39,6 +39,9 @@ _HARMLESS = (
     *("KERAS_BACKEND", "KERAS_TORCH_DEVICE", "TF_CONFIG"),
     # logging that is off, or a single line
     *("TF_CPP_MIN_LOG_LEVEL", "OMP_DISPLAY_ENV", "KMP_WARNINGS"),
+    # Terraform's, some of them secret
+    *("TF_CLI_*", "TF_VAR_*", "TF_TOKEN_*", "TF_LOG*", "TF_DATA_DIR", "TF_WORKSPACE"),
+    *("TF_IN_AUTOMATION", "TF_INPUT", "TF_PLUGIN_CACHE_DIR", "TF_REGISTRY_*"),
     # places of files; of Keras's settings what they change is read back
     *("KERAS_HOME", "TORCH_HOME", "TORCH_EXTENSIONS_DIR", "TORCH_CUDA_ARCH_LIST", "TORCH_VERSION"),
     *("CUDA_HOME", "CUDA_PATH", "CUDA_PATH_V*", "CUDA_ROOT", "CUDA_DIR", "CUDA_BIN_PATH"),

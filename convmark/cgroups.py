@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from convmark.text import file_text
 
-__all__ = ["cpu_quota", "memory_left_bytes"]
+__all__ = ["cpu_quota", "memory_left_bytes", "own_cpu_quota"]
 
 _RECLAIMABLE = ("inactive_file", "total_inactive_file")
 """Of memory.stat: file pages that the kernel drops before it lets an allocation fail."""
@@ -29,6 +29,11 @@ def cpu_quota(membership: str, mount: Path) -> float | None:
     folders = _folders(membership, mount, "cpu")
     quotas = [quota for folder in folders if (quota := _folder_quota(folder)) is not None]
     return min(quotas, default=None)
+
+
+def own_cpu_quota(root: Path = Path("/")) -> float | None:
+    """Return the cores' worth of CPU time that this process may use, None if unlimited."""
+    return cpu_quota(file_text(root / "proc/self/cgroup"), root / "sys/fs/cgroup")
 
 
 def memory_left_bytes(membership: str, mount: Path) -> int | None:

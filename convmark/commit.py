@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,8 @@ def read_commit(
     if sha is None:
         return Commit(sha=None, dirty=None)
     top = call.answer("rev-parse", "--show-toplevel")
-    status = call.answer("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
+    raw = call.without_filters()  # a filter is a program, and contents are compared through it
+    status = raw.answer("status", "--porcelain", "-z", "--no-renames", "--untracked-files=all")
     if top is None or status is None:
         return Commit(sha=sha.strip(), dirty=None)
     ignored = [path.resolve() for path in besides]
@@ -107,7 +109,7 @@ def _is_blob(git: Git, path: Path, blob: str) -> bool:
     size = git.answer("cat-file", "-s", blob)
     if size is None or not size.strip().isdecimal() or int(size) > _POINTER_BYTES:
         return False
-    pointer = _LFS.match((git.answer("cat-file", "blob", blob) or "").encode())
+    pointer = _LFS.match(os.fsencode(git.answer("cat-file", "blob", blob) or ""))
     return pointer is not None and pointer[1].decode() == hashlib.sha256(content).hexdigest()
 
 

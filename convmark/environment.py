@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from convmark.cgroups import cpu_quota
+from convmark.cgroups import cpu_quota, own_cpu_quota
 from convmark.gpu.devices import Gpu, read_gpus
 from convmark.gpu.nvml import load_nvml
 from convmark.machine import GIB, Machine, cpu_model, machine_name, read_machine
@@ -27,6 +27,7 @@ __all__ = [
     "cpu_ticks",
     "load_nvml",
     "machine_name",
+    "own_cpu_quota",
     "plain_text",
     "read_cpu_ticks",
     "read_gpus",

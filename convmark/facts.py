@@ -13,7 +13,7 @@ from convmark.case import Case
 from convmark.cautions import speed_flags
 from convmark.ceilings import Ceiling, Key
 from convmark.code.of_run import CodeReader
-from convmark.environment import Machine
+from convmark.environment import Machine, own_cpu_quota
 from convmark.gpu.devices import Card, card_columns
 from convmark.gpu.visible import card_of, cards_of, choosing
 from convmark.options import Options
@@ -37,6 +37,8 @@ class Facts:
     """The variables that choose which GPUs a worker sees."""
     node: str | None = None
     """The host's name: nodes of one kind share the machine's."""
+    cpu_quota_cores: float | None = None
+    """CPU seconds per second that the strictest cgroup allows; None where unlimited."""
     plan: str | None = None
     """Hash of what was asked for, by which a run that was interrupted is known again."""
     codes: CodeReader | None = None
@@ -110,6 +112,7 @@ def facts_of(
         environ=choosing(environ),
         ceilings=ceilings or {},
         node=plain_text(platform.node()) or None,
+        cpu_quota_cores=own_cpu_quota(),
         plan=plan,
         codes=codes,
     )

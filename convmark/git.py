@@ -1,14 +1,25 @@
-"""How git is called: no lock taken, no hook's variables, a time limit, and None where it fails."""
+"""How git is called: nothing of the repository's own is run, nothing is locked, nothing fetched.
+
+A repository may name programs: hooks, filters, a file system monitor, helpers that fetch. None of
+them is started. Each call has a time limit, which ends with git itself: what a child of it holds
+open is not waited for.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
+import signal
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Git"]
+from convmark.errors import ConvmarkError
+
+__all__ = ["Git", "GitError"]
 
 # A hook's other variables would point git at the hook's repository, index or settings.
 _KEPT_GIT_VARIABLES = (
@@ -17,8 +28,22 @@ _KEPT_GIT_VARIABLES = (
     "GIT_CONFIG_NOSYSTEM",
     "GIT_CONFIG_SYSTEM",
 )
-# Without locks the index is not refreshed on the disk; the monitor would start a process.
-_GIT = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false")
+_SETTINGS = (
+    "core.fsmonitor=false",
+    "core.hooksPath=/dev/null",
+    "gc.auto=0",
+    "maintenance.auto=false",
+    "submodule.recurse=false",
+)
+# A partial clone would fetch what it lacks. The second variable is for a git that does not know the
+# first: an empty list of protocols allows none, whatever the settings say.
+_NO_FETCH = {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "", "GIT_TERMINAL_PROMPT": "0"}
+
+_FILTER_PROGRAMS = ("clean", "smudge", "process")
+
+
+class GitError(ConvmarkError):
+    """Git has failed; the text is its last line."""
 
 
 def _without_hook(environ: Mapping[str, str]) -> dict[str, str]:
@@ -36,6 +61,8 @@ class Git:
     folder: Path
     environ: Mapping[str, str]
     time_limit_s: float
+    settings: tuple[str, ...] = _SETTINGS
+    """Texts of -c, each NAME=VALUE."""
 
     @classmethod
     def at(
@@ -43,19 +70,69 @@ class Git:
     ) -> Git:
         """Return git as it is called in a folder, whatever hook this process runs in."""
         clean = _without_hook(os.environ if environ is None else environ)
-        return cls(folder=folder, environ=clean, time_limit_s=time_limit_s)
+        return cls(folder=folder, environ={**clean, **_NO_FETCH}, time_limit_s=time_limit_s)
+
+    def without_filters(self) -> Git:
+        """Return git with every filter off, for what compares or writes the files' contents.
+
+        A file is then compared and written as git stores it; line ends and encodings still change.
+        """
+        listed = self.answer("config", "--name-only", "-z", "--get-regexp", r"^filter\.") or ""
+        drivers = {name.rpartition(".")[0] for name in listed.split("\0") if name}
+        off = [f"{driver}.{use}=" for driver in sorted(drivers) for use in _FILTER_PROGRAMS]
+        off += [f"{driver}.required=false" for driver in sorted(drivers)]
+        return dataclasses.replace(self, settings=(*self.settings, *off))
 
     def answer(self, *arguments: str) -> str | None:
         """Return what git prints, None where it fails, is absent or takes too long."""
         try:
-            done = subprocess.run(
-                [*_GIT, "-C", os.fspath(self.folder), *arguments],
-                env=dict(self.environ),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=self.time_limit_s,
-                check=False,
-            )
-        except (OSError, ValueError, subprocess.TimeoutExpired):  # a NUL in an argument
+            return self.output(*arguments)
+        except GitError:
             return None
-        return os.fsdecode(done.stdout) if done.returncode == 0 else None
+
+    def output(self, *arguments: str, given: bytes = b"") -> str:
+        """Return what git prints.
+
+        Args:
+            given: its standard input.
+
+        Raises:
+            GitError: it fails, is absent or takes too long.
+        """
+        options = [word for setting in self.settings for word in ("-c", setting)]
+        command = ["git", "--no-optional-locks", *options, "-C", os.fspath(self.folder), *arguments]
+        with contextlib.ExitStack() as stack:
+            # files and no pipes: the end of a pipe comes when the last child has closed it
+            source, printed, said = (stack.enter_context(tempfile.TemporaryFile()) for _ in "123")
+            source.write(given)
+            source.seek(0)
+            try:
+                status = self._run(command, source.fileno(), printed.fileno(), said.fileno())
+            except (OSError, ValueError) as error:  # git is absent; a NUL in an argument
+                raise GitError(f"git cannot be started: {error}") from None
+            printed.seek(0)
+            said.seek(0)
+            if status:
+                lines = os.fsdecode(said.read()).split("\n")
+                last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+                shown = "".join(letter if letter.isprintable() else "?" for letter in last)
+                raise GitError(shown or f"git ended with status {status}")
+            return os.fsdecode(printed.read())
+
+    def _run(self, command: list[str], source: int, printed: int, said: int) -> int:
+        process = subprocess.Popen(
+            command,
+            env=dict(self.environ),
+            stdin=source,
+            stdout=printed,
+            stderr=said,
+            start_new_session=True,
+        )
+        try:
+            return process.wait(self.time_limit_s)
+        except subprocess.TimeoutExpired:
+            raise GitError(f"git took longer than {self.time_limit_s:g} s") from None
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()

@@ -148,7 +148,6 @@ def learned_columns(answer: Answer, target: float) -> dict[str, Any]:
     reached = next((n for n, e in enumerate(epochs, 1) if e["validation_accuracy"] >= target), None)
     return {
         "status": "ok",
-        "call_path": "fit",
         "dataset": events["data"]["dataset"],
         "training_samples": last["samples"],
         "epoch_time_s": quantile(times_s[1:] or times_s, 0.5),
@@ -159,7 +158,7 @@ def learned_columns(answer: Answer, target: float) -> dict[str, Any]:
         "loss": tested["loss"],
         "accuracy": tested["accuracy"],
         "time_to_target_s": sum(times_s[:reached]) if reached else None,
-        "samples_to_target": reached * last["samples"] if reached else None,
+        "samples_to_target": sum(e["samples"] for e in epochs[:reached]) if reached else None,
         "load_average_1min": state["load_average_1min"],
         "other_cpu_share": state["other_cpu_share"],
         "involuntary_context_switches": state["involuntary_context_switches"],

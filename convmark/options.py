@@ -66,6 +66,8 @@ class Options:
     learning_rate: float | None = None
     loss: str | None = None
     """Of models that bring no training of their own; None is the harness's choice."""
+    named: frozenset[str] = frozenset()
+    """Which options have a value of the user's own, by the command line or pyproject."""
     wait: bool = False
     """Whether another benchmark run's end is waited for."""
     allow_concurrent: bool = False
@@ -130,6 +132,7 @@ def read(given: Mapping[str, Any], settings: Mapping[str, Any] | None = None) ->
         OptionError: a value breaks its option's rule.
     """
     values: dict[str, Any] = {}
+    named = {key for source in (given, settings or {}) for key, one in source.items() if one}
     for option in OPTIONS:
         value: Any = given.get(option.key)
         flag = option.flag
@@ -154,4 +157,4 @@ def read(given: Mapping[str, Any], settings: Mapping[str, Any] | None = None) ->
     values["time_budget_s"] = values.pop("time_budget")
     values["time_limit_s"] = values.pop("time_limit")
     values["confirm_budget_s"] = values.pop("confirm_budget")
-    return Options(**values)
+    return Options(**values, named=frozenset(named))

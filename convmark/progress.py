@@ -200,7 +200,8 @@ def _alike(task: str, other: str) -> bool:
 
 def _outcome(record: Record) -> str:
     if record.measured:
-        note = "" if record.status == "ok" else f" ({record.status})"
+        why = f": {record.unsteady}" if record.unsteady else ""
+        note = "" if record.status == "ok" else f" ({record.status}{why})"
         if record.task == "accuracy":
             return f"test accuracy {record.accuracy:.4f}{note}"
         step_s = record.fit_step_s if record.task == "waterfall" else record.step_time_p50_s

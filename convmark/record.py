@@ -98,7 +98,9 @@ class Record:
     concurrent: bool | None = _run(
         "", "whether other benchmark runs were allowed beside it (--allow-concurrent)", since=2
     )
-    status: str = _run("", "ok, unsteady (measured, but the step time never settled), error, ...")
+    status: str = _run(
+        "", "ok, unsteady (measured, but the step time did not hold still), error, ..."
+    )
     error: str | None = _run("", "one line that says what went wrong")
 
     model: str = _case("", "model by name, or package.module:builder")

@@ -17,8 +17,10 @@ from convmark.gpu.watch import Watch
 from convmark.launch import Answer
 from convmark.options import Options
 from convmark.plan import Job
+from convmark.read_back import EAGER, state_columns
 from convmark.record import MEASUREMENT_VERSION, Record
 from convmark.statistics import paired_log_ratio, quantile, step_time_summary
+from convmark.steadiness import unsteady
 from convmark.worker.protocol import one_line
 
 __all__ = ["Result", "result_of"]
@@ -60,17 +62,23 @@ def result_of(
     )
     try:
         record = replace(record, **software(answer.event("environment") or {}), **_sizes(answer))
-        code = _code(answer, facts)
+        code_event = answer.event("code")
+        code = facts.codes.code(code_event) if facts.codes and code_event else None
         if code is not None:
             record = replace(record, **_code_columns(code, record))
+        record = replace(
+            record, **state_columns(job.case, answer.event("read_back"), code_event, facts)
+        )
         if answer.status != "ok":
             return Result(case=job.case, record=record, step_times_s=[], code=code)
         if job.case.task not in TIMED_TASKS:
             return replace(_untimed(job.case, record, answer), code=code)
+        call_path = record.call_path or _events(answer)["first_step"]["call_path"]
+        record = replace(record, **_figures(job.case, answer), call_path=call_path)
         return Result(
             code=code,
             case=job.case,
-            record=_below_ceiling(replace(record, **_figures(job.case, answer)), facts),
+            record=_below_ceiling(record, facts),
             step_times_s=_events(answer)["steps"]["times_s"],
         )
     except (ArithmeticError, LookupError, TypeError, ValueError, ConvmarkError) as error:
@@ -78,11 +86,6 @@ def result_of(
             message = f"the worker left out or garbled a figure: {one_line(error)}"
             record = replace(record, status="crashed", error=message)
         return Result(case=job.case, record=record, step_times_s=[])
-
-
-def _code(answer: Answer, facts: Facts) -> Code | None:
-    event = answer.event("code")
-    return facts.codes.code(event) if facts.codes and event else None
 
 
 def _code_columns(code: Code, record: Record) -> dict[str, Any]:
@@ -97,10 +100,11 @@ def _untimed(case: Case, record: Record, answer: Answer) -> Result:
     """Return the result of a process whose steps were not timed one by one."""
     measured = replace(record, measurement_version=str(MEASUREMENT_VERSION))
     if case.task == waterfall.TASK:
-        measured = replace(measured, **waterfall.waterfall_columns(answer.events))
+        measured = replace(measured, **waterfall.waterfall_columns(answer.events), call_path=None)
         return Result(case=case, record=measured, step_times_s=[])
     target = record.target_accuracy or 0.0
-    measured = replace(measured, **learning.learned_columns(answer, target))
+    call_path = "fit, eager" if record.call_path == EAGER else "fit"
+    measured = replace(measured, **learning.learned_columns(answer, target), call_path=call_path)
     epochs = learning.epochs_of(measured, answer)
     return Result(case=case, record=measured, step_times_s=[], epochs=epochs)
 
@@ -130,9 +134,10 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
     proof = {event["step"]: event["value"] for event in answer.events if event["event"] == "proof"}
     training = case.task == "train"
     summary = step_time_summary(steps["times_s"])
+    reason = unsteady(events)
     return {
-        "status": "ok" if warm_up["steady"] else "unsteady",
-        "call_path": events["first_step"]["call_path"],
+        "status": "unsteady" if reason else "ok",
+        "unsteady": reason,
         **{name: events["first_step"].get(name) for name in _TRAINING},
         "flops_per_sample": events["work"]["flops_per_sample"],
         "time_to_first_step_s": events["first_step"]["seconds"],

@@ -27,6 +27,7 @@ from convmark.worker.protocol import one_line
 __all__ = [
     "NOT_MEASURED",
     "Observer",
+    "asked_axes",
     "execute",
     "kept",
     "measure",
@@ -144,6 +145,15 @@ def unmeasured(
         return result_of(job, answer, options, facts, now(), watch)
 
 
+_ASKED = {"precision": "precisions", "threads": "threads"}
+"""Axes that a model's own code may set, where the option that names them was not given."""
+
+
+def asked_axes(options: Options) -> list[str]:
+    """Return the axes that the user has named, which a model's own code must not set otherwise."""
+    return [axis for axis, option in _ASKED.items() if option in options.named]
+
+
 def request_of(
     case: Case,
     options: Options,
@@ -168,6 +178,7 @@ def request_of(
         "smoke": smoke,
         "fed": fed,
         "left_out": [str(options.results.absolute())],
+        "asked": asked_axes(options),
         **({"cluster": cluster} if cluster else {}),
     }
     if asked["kind"] == learning.TASK:

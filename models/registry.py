@@ -25,6 +25,10 @@ LECTURE: dict[str, str] = {
 """The lecture's models, each with the module here that holds its builder."""
 
 
+FLOATX, DATA_FORMAT = "float32", "channels_last"
+"""What the networks are built in."""
+
+
 class UnknownModelError(LookupError):
     """A model's name leads to no builder; the message is one line and says what to do."""
 
@@ -50,11 +54,36 @@ def builder(name: str) -> Callable[[], keras.Model]:
         return _own_builder(name)
     if name in LECTURE:
         module = importlib.import_module(f".{LECTURE[name]}", __package__)
-        return cast("Callable[[], keras.Model]", getattr(module, name))
+        return functools.partial(_built, getattr(module, name))
     applications = _applications()
     if name in applications:
-        return functools.partial(applications[name], weights=None)
+        return functools.partial(_built, functools.partial(applications[name], weights=None))
     raise UnknownModelError(_unknown(name))
+
+
+def _built(build: Callable[[], keras.Model]) -> keras.Model:
+    """Return a model built under Keras's own defaults, whatever keras.json or a program has set.
+
+    They are the order of axes and the dtype, which a network's shapes and sizes depend on. A
+    global dtype policy that differs from floatx was chosen, and counts.
+    """
+    from .keras_api import keras
+
+    backend, precision = keras.backend, keras.mixed_precision
+    floatx, data_format = backend.floatx(), backend.image_data_format()
+    policy = precision.global_policy()
+    default = floatx != FLOATX and policy.name == floatx
+    try:
+        backend.set_floatx(FLOATX)
+        backend.set_image_data_format(DATA_FORMAT)
+        if default:
+            precision.set_global_policy(FLOATX)
+        return build()
+    finally:
+        backend.set_floatx(floatx)
+        backend.set_image_data_format(data_format)
+        if default:
+            precision.set_global_policy(policy)
 
 
 def _applications() -> dict[str, Callable[..., keras.Model]]:

@@ -220,6 +220,35 @@ def _write_events(data: bytes) -> None:
             os.write(descriptor, data)
 
 
+class Growing(keras.layers.Layer):  # type: ignore[misc]
+    """Multiplies 20 times, from its 24th call on ten times more with each call, up to 200.
+
+    The calls before outlast a warm-up that is given 0.1 s.
+    """
+
+    def build(self, shape: Any) -> None:
+        self.calls = self.add_weight(shape=(), dtype="int32", trainable=False, initializer="zeros")
+
+    def call(self, inputs: Any) -> Any:
+        import tensorflow as tf
+
+        self.calls.assign(self.calls + 1)
+        times = tf.clip_by_value(10 * tf.cast(self.calls, tf.int32) - 220, 20, 200)
+        square = tf.fill([200, 200], 5e-3)
+        _, product = tf.while_loop(
+            lambda number, _: number < times,
+            lambda number, last: (number + 1, tf.matmul(last, square)),
+            (0, square),
+        )
+        return inputs + 1e-30 * tf.reduce_sum(product)
+
+
+def growing() -> Any:
+    """Return a model whose step takes longer from call to call, but not while it warms up."""
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, Growing()(inputs))
+
+
 class Room(keras.layers.Layer):
     """Takes 32 MiB of addresses a sample and touches none: too much in no time, under a limit."""
 

@@ -6,6 +6,8 @@ import contextlib
 import csv
 import json
 import random
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -19,6 +21,7 @@ from convmark.cli import main
 from convmark.commands import bisect as bisect_command
 from convmark.environment import read_machine
 from convmark.environments.cache import Cache, Made
+from convmark.errors import OptionError, WorkerError
 from convmark.gpu.devices import Card, Gpu
 from convmark.lockstep import sides
 from convmark.lockstep.anchor import Origin
@@ -155,6 +158,23 @@ def test_settings_are_a_side(folder: Path) -> None:
     assert (slower["b"], slower["verdict"]) == (". jit=on", "regressed")
     assert (faster["b"], faster["verdict"]) == (". MY_FLAG=1", "improved")
     assert (slower["ab"], faster["ab"]) == ("0001", "0002")
+
+
+def test_a_side_that_cannot_be_run_is_no_success(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextlib.contextmanager
+    def live(self: Interpreter, request: Mapping[str, Any]) -> Iterator[Worker]:
+        if request["case"]["task"] == "infer":
+            raise WorkerError("No module named 'gen'")
+        yield Worker(0.010, self.seed)
+
+    monkeypatch.setattr(Interpreter, "live", live)
+    assert main(["ab", "--models", "lenet5", "--tasks", "infer,train", "--batch-sizes", "8"]) == 2
+    rows = {row["task"]: row for row in verdicts(folder)}
+    assert rows["train"]["verdict"] == "unchanged"
+    assert rows["infer"]["note"].endswith("code cannot be run: No module named 'gen'")
+    assert capsys.readouterr().err.splitlines()[-1].endswith(rows["infer"]["note"])
 
 
 def test_the_error_rate_is_shared_by_all_cases_and_each_has_its_verdict(folder: Path) -> None:
@@ -343,7 +363,35 @@ def test_one_side_by_two_names_is_refused_and_twice_the_same_name_is_said_to_be_
 def test_a_bisection_between_two_names_of_one_commit_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bisect_command, "repository_of", lambda path: folder)
+    somewhere = Origin(repository=folder, folder=Path("models"), is_zoo=True)
+    monkeypatch.setattr(bisect_command, "origin_of", lambda case, sources: somewhere)
     monkeypatch.setattr(bisect_command, "resolve", lambda repository, ref: "a" * 40)
     assert main(["bisect", "--good", "git:main", "--bad", "git:HEAD", *LENET5]) == 2
     assert "must be another commit than --good, both are aaaaaaaaaaaa" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_a_bisection_takes_the_commits_of_the_model_s_own_repository(folder: Path) -> None:
+    """Of the zoo those of its folder; a model of one's own may read any file."""
+
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=n", "-c", "user.email=e@example.invalid")
+        done = subprocess.run(
+            ["git", *identity, *arguments], check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    git("init", "-q", "-b", "main")
+    made = []
+    for name in ("src/nets.py", "net.json", "src/nets.py"):
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(str(len(made)))
+        git("add", name)
+        git("commit", "-qm", name)
+        made.append(git("rev-parse", "HEAD")[:12])
+    own = Origin(repository=folder, folder=Path("src"), is_zoo=False)
+    assert bisect_command._commits(own, made[0], "main") == made
+    assert bisect_command._commits(replace(own, is_zoo=True), made[0], "main") == made[::2]
+    with pytest.raises(OptionError, match="needs the model in a git repository"):
+        bisect_command._commits(None, "main~1", "main")

@@ -127,6 +127,31 @@ def test_what_cannot_be_trained_is_one_line(
     assert (answer.status, answer.message) == ("error", message)
 
 
+def test_keras_own_limits_do_not_shorten_the_training(train: Train) -> None:
+    answer = train("settingnets:limited")
+    assert (answer.status, answer.message) == ("ok", "")
+    epochs = [event for event in answer.events if event["event"] == "epoch"]
+    assert [(epoch["epoch"], epoch["steps"]) for epoch in epochs] == [(1, 8), (2, 8)]
+    assert (answer.event("read_back") or {})["model"]["max_steps_per_epoch"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("stopping", "training steps of epoch 1: 8 were asked for, 1 came; have the"),
+        ("shorter", "training steps of epoch 1: 8 were asked for, 1 came; have the"),
+        ("silent", "epochs of training: 2 were asked for, 1 came; have the"),
+        ("stingy", "steps of the test: "),
+    ],
+)
+def test_training_that_is_cut_short_is_refused_with_both_counts(
+    model: str, message: str, train: Train
+) -> None:
+    answer = train(f"settingnets:{model}")
+    assert answer.status == "error"
+    assert answer.message.startswith(f"settingnets:{model}: {message}")
+
+
 def test_the_digits_are_looked_at_without_training(train: Train, folder: Path) -> None:
     answer = train("lenet5", kind="digits")
     assert answer.status == "ok"

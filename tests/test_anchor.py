@@ -87,17 +87,15 @@ def test_a_folder_that_the_commit_did_not_have_is_said(project: Path) -> None:
 
 
 def test_the_committed_code_runs_beside_the_edited_one_and_the_slowdown_is_seen(
-    project: Path,
+    project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     origin = anchor.Origin(repository=project, folder=Path("src"), is_zoo=False)
     case = Case(model="shop.nets:small", task="train", batch_size=16)
-
-    def make(import_roots: tuple[Path, ...] = (project / "src",)) -> Interpreter:
-        return Interpreter(import_roots=import_roots)
-
-    with anchor.beside(origin, "main", make) as (old, new):
+    monkeypatch.chdir(project / "src")
+    with anchor.beside(origin, "main", Interpreter) as (old, new):
         plan = Plan(seed=0, warm_up_s=0.2, error_rate=0.01)
-        found = compare(Side(old, case), Side(new, case), plan, clock=time.monotonic)
+        sides = [Side(one.interpreter, case, tree=one.tree) for one in (old, new)]
+        found = compare(*sides, plan, clock=time.monotonic)
     assert found.reason == ""
     assert found.clocks is not None
     assert found.clocks.decision.verdict == "regressed"

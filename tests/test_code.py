@@ -147,6 +147,16 @@ def test_a_file_in_lfs_is_the_commits_where_its_content_is_that_of_the_pointer(p
     assert not are_of_commit(repo, "HEAD", [repo / "w.bin"])
 
 
+def test_a_changed_file_that_is_no_text_is_not_the_commits(place: Path) -> None:
+    repo = place / "repo"
+    (repo / "w.bin").write_bytes(b"\xff\xfe\x00")
+    git(repo, "add", "w.bin")
+    git(repo, "commit", "-qm", "binary")
+    assert are_of_commit(repo, "HEAD", [repo / "w.bin"])
+    (repo / "w.bin").write_bytes(b"\xff\xfe\x01")
+    assert not are_of_commit(repo, "HEAD", [repo / "w.bin"])
+
+
 def test_a_large_file_is_known_by_size_time_head_and_tail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -36,7 +36,8 @@ PROJECT = {
             np.load("array.npy")
             os.close(os.open("by_os.txt", os.O_RDONLY))
             sqlite3.connect("lite.db").close()
-            subprocess.run([sys_python(), "-c", "open('by_child.txt').read()"], check=True)
+            reads = "open('by_child.txt').read(); open('pyproject.toml').read()"
+            subprocess.run([sys_python(), "-c", reads], check=True)
             importlib.import_module("package.by_name")
             with h5py.File("native.h5") as file:
                 file["x"][...]
@@ -63,6 +64,7 @@ PROJECT = {
     "package/by_name.py": "import jinja2",
     "package/unused.py": "",
     "settings.json": "{}",
+    "pyproject.toml": "",
     "path.txt": "",
     "by_os.txt": "",
     "by_child.txt": "",

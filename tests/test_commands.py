@@ -173,7 +173,12 @@ def test_accept_says_what_it_has_done_and_moves_the_anchor(
     assert main(["compare", "3"]) == 0
     capsys.readouterr()
     assert main(["accept", "0003", "--reason", "try"]) == 0
-    assert "its tree not clean: nothing can be run beside it" in capsys.readouterr().out
+    told = "commit 1234567aaaaa, the files not kept and in no clean commit: nothing can be run"
+    assert told in capsys.readouterr().out
+    (store.folder / MACHINE / "0004.code.json").write_text("{}")
+    keep(store, run_of("0004", 0.0, dirty=True, code="c1"))
+    assert main(["accept", "0004", "--reason", "kept"]) == 0
+    assert "(1 case, commit 1234567aaaaa): kept" in capsys.readouterr().out
 
 
 def test_accept_needs_a_reason(store: Store, capsys: pytest.CaptureFixture[str]) -> None:

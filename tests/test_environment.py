@@ -591,6 +591,7 @@ def test_variables_that_choose_a_device_or_name_a_place_are_no_flags() -> None:
     harmless = (
         *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "KERAS_BACKEND"),
         *("TF_CPP_MIN_LOG_LEVEL", "KERAS_HOME", "CUDA_HOME", "CUDA_VERSION", "TF_CONFIG"),
+        *("TF_CLI_CONFIG_FILE", "TF_VAR_password"),  # Terraform's
         *("NVIDIA_REQUIRE_CUDA", "NVIDIA_DRIVER_CAPABILITIES", "LD_LIBRARY_PATH", "PYTHONPATH"),
     )
     assert speed_flags(dict.fromkeys(harmless, "1")) == ""

@@ -14,7 +14,7 @@ from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, process, run_of
 from convmark.errors import OptionError, StoreError
 from convmark.judging import history, index, shelf
 from convmark.judging.accepted import Acceptance, read_accepted
-from convmark.judging.comparability import comparability, difference
+from convmark.judging.comparability import alike, comparability, difference
 from convmark.judging.history import accept, accepted_history, load, named_history, steady
 from convmark.record import SCHEMA_VERSION, Record
 from convmark.store import Store, StoreWarning
@@ -171,8 +171,9 @@ def test_rows_without_a_code_go_by_their_commit(store: Store) -> None:
     keep(store, run_of("0001", 0.0))
     keep(store, run_of("0002", 0.0, code="c1"))
     keep(store, run_of("0003", 0.0, code="c2", commit=None))
-    keep(store, run_of("0004", 0.0, code="c1", dirty=True))
-    assert found(store, run_of("0005", 0.0, code="c1")) == ["0001", "0002"]
+    keep(store, run_of("0004", 0.0, code="c1", dirty=True))  # edits that it did not run
+    keep(store, run_of("0005", 0.0, dirty=True))
+    assert found(store, run_of("0006", 0.0, code="c1")) == ["0001", "0002", "0004"]
 
 
 def test_cases_of_one_run_may_have_codes_of_their_own(store: Store) -> None:
@@ -219,13 +220,15 @@ def test_an_anchor_has_code_to_run_by_its_clean_commit_or_by_its_kept_files(stor
 
     clean = anchor("0001")
     assert (clean.clean_commit, clean.lost) == (A_COMMIT, "")
-    lost = anchor("0002", dirty=True, code="c1")
+    lost = anchor("0002", dirty=True)
     assert not lost.can_run_again
     assert lost.lost.startswith("run 0002 has no code to run again: its tree was not clean and ")
     assert "it names no commit" in anchor("0003", commit=None, dirty=None).lost
     assert anchor("0004", commit="main").clean_commit == ""
+    assert anchor("0006", dirty=True, code="c1").clean_commit == A_COMMIT  # edits elsewhere
+    assert "it names no commit" in anchor("0007", commit=None, code="c1").lost
     (store.folder / MACHINE / "0005.code.json").write_text("{}")
-    kept = anchor("0005", dirty=True, code="c1")
+    kept = anchor("0005", commit=None, dirty=True, code="c1")
     assert (kept.clean_commit, kept.code, kept.lost) == ("", "c1", "")
     assert kept.manifest == store.folder / MACHINE / "0005.code.json"
 
@@ -272,8 +275,24 @@ def test_rows_that_differ_are_not_judged_and_the_difference_is_quoted(
     assert (by_name.runs, by_name.difference) == ((), case.difference)
 
 
+def test_versions_of_packages_are_compared_where_both_rows_import_them() -> None:
+    one = comparability(process(code="ab", packages="einops==0.8.1 timm==1.0"))
+    other = comparability(process(code="cd", packages="einops==0.8.2 timm==1.0"))
+    none = comparability(process(code="ef"))
+    said = "packages was einops 0.8.1, is einops 0.8.2: `convmark ab`"
+    assert difference(other, one).startswith(said)
+    assert alike(none, one)  # which packages are imported is the code's own
+    assert difference(comparability(process()), one) == ""  # of an earlier schema
+
+
 @pytest.mark.parametrize(
-    "changes", [{"python": "3.13.9"}, {"seed": 3}, {"packages": "scipy==1.17"}]
+    "changes",
+    [
+        {"python": "3.13.9"},
+        {"seed": 3},
+        {"packages": "scipy==1.17"},
+        {"code": "ab12", "packages": "einops==0.8.1"},
+    ],
 )
 def test_rows_that_differ_in_what_does_not_matter_are_judged(
     store: Store, changes: dict[str, Any]
@@ -329,6 +348,8 @@ def test_what_the_models_own_code_sets_keeps_its_anchor_but_has_no_history(
         assert case.anchor is not None
         assert (case.anchor.run, case.runs) == ("0001", ())
         assert case.difference.startswith(difference)
+    for found in (accepted_history(store, MACHINE, records), named(store, "1", records)):
+        assert found.absent == ()  # it ran, by another name
 
 
 STATES = [

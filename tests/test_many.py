@@ -8,9 +8,10 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fake_worker
@@ -308,21 +309,150 @@ except BusyError:
         process.communicate("\n", timeout=30)
 
 
-def test_the_folder_is_the_users_own_or_the_one_named(
+def test_one_user_has_one_folder_whatever_the_environment_says(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CONVMARK_RUNTIME", str(tmp_path / "named"))
     assert runtime_folder() == tmp_path / "named"
     monkeypatch.delenv("CONVMARK_RUNTIME")
-    for session in (None, str(tmp_path)):
-        if session is None:
-            monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-        else:
-            (tmp_path).chmod(0o700)
-            monkeypatch.setenv("XDG_RUNTIME_DIR", session)
-        folder = runtime_folder()
-        assert folder.is_absolute()
-        assert os.access(folder if folder.exists() else folder.parent, os.W_OK)
+    folders = set()
+    for place in (str(tmp_path), "/nowhere", ""):
+        for name in ("TMPDIR", "TEMP", "XDG_RUNTIME_DIR", "HOME"):
+            monkeypatch.setenv(name, place)
+        folders.add(runtime_folder())
+    (folder,) = folders
+    assert folder.name == f"convmark-{os.getuid()}"
+    assert os.access(folder.parent, os.W_OK)
+    monkeypatch.setattr("convmark.alone.SHARED_FOLDERS", (tmp_path / "none", tmp_path))
+    assert runtime_folder() == tmp_path / f"convmark-{os.getuid()}"
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """A folder like /tmp: everybody may write to it, nobody may touch what is another's."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o1777)
+        yield Path(name)
+
+
+NOBODY = 65534
+
+
+@contextlib.contextmanager
+def another_user(shared: Path, act: Callable[[Path], None]) -> Iterator[int]:
+    """Have user nobody do something in its folder and stay until the block's end."""
+    done, end = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            act(shared / f"convmark-{NOBODY}")
+            os.write(done[1], b"+")
+            os.read(end[0], 1)
+        finally:
+            os._exit(0)
+    os.close(done[1])
+    try:
+        assert os.read(done[0], 1) == b"+", "the other user failed"
+        yield pid
+    finally:
+        os.write(end[1], b"-")
+        os.waitpid(pid, 0)
+        for one in (done[0], *end):
+            os.close(one)
+
+
+def has_it(folder: Path) -> None:
+    """Begin a run that does not end."""
+    run = alone(wait=False, concurrent=False, say=said_nothing, folder=folder)
+    assert run.__enter__() == []
+    has_it.run = run  # type: ignore[attr-defined] # a run that nobody refers to is closed
+
+
+forks = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+"""Other threads of the tests hold no lock that the child needs."""
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+
+
+@forks
+@as_root
+def test_another_users_run_is_seen_by_root_and_root_s_by_another_user(shared: Path) -> None:
+    mine = shared / f"convmark-{os.getuid()}"
+    with another_user(shared, has_it) as pid:
+        with (
+            pytest.raises(BusyError, match=rf"process {pid}, "),
+            alone(wait=False, concurrent=False, say=said_nothing, folder=mine),
+        ):
+            pass
+        assert [path.name for path in mine.glob("[0-9]*")] == []
+        with alone(wait=False, concurrent=True, say=said_nothing, folder=mine) as others:
+            assert others == [pid]
+    with alone(wait=False, concurrent=False, say=said_nothing, folder=mine) as others:
+        assert others == []
+        asked = shared / "asked"
+
+        def asks(folder: Path) -> None:
+            os.umask(0o077)
+            parent = psutil.Process.parents
+            psutil.Process.parents = lambda self: []  # type: ignore[method-assign]
+            try:
+                with alone(wait=False, concurrent=False, say=said_nothing, folder=folder):
+                    asked.write_text("has it")
+            except BusyError as error:
+                asked.write_text(str(error))
+            psutil.Process.parents = parent  # type: ignore[method-assign]
+
+        with another_user(shared, asks):
+            assert f"process {os.getpid()}, " in asked.read_text()
+        assert (shared / f"convmark-{NOBODY}").stat().st_mode & 0o777 == 0o755
+
+
+@forks
+@as_root
+def test_a_folder_that_another_user_has_put_there_is_refused(shared: Path) -> None:
+    mine = shared / f"convmark-{os.getuid()}"
+    with another_user(shared, lambda folder: (folder.parent / mine.name).mkdir(mode=0o777)):
+        said: list[str] = []
+        with alone(wait=False, concurrent=False, say=said.append, folder=mine) as others:
+            assert others == []
+        assert f"must be user {os.getuid()}'s and nobody else's to write to" in said[0]
+        assert list(mine.iterdir()) == []
+
+
+def test_links_and_pipes_that_are_planted_are_not_followed_and_keep_nobody(
+    shared: Path, tmp_path: Path
+) -> None:
+    mine, target = shared / f"convmark-{os.getuid()}", tmp_path / "target"
+    target.mkdir()
+    mine.symlink_to(target)
+    said: list[str] = []
+    with alone(wait=False, concurrent=False, say=said.append, folder=mine):
+        pass
+    assert "it must be a folder and no link; remove it, or name another folder" in said[0]
+    assert list(target.iterdir()) == []
+    mine.unlink()
+    mine.mkdir()
+    victim = tmp_path / "victim"
+    victim.write_text("as it was")
+    (mine / "guard.lock").symlink_to(victim)
+    with alone(wait=False, concurrent=False, say=said.append, folder=mine):
+        pass
+    assert "cannot be told" in said[1]
+    (mine / "guard.lock").unlink()
+    (mine / f"{os.getpid()}.lock").symlink_to(victim)
+    with alone(wait=False, concurrent=False, say=said.append, folder=mine):
+        pass
+    assert "cannot be told" in said[2]
+    (mine / f"{os.getpid()}.lock").unlink()
+    (mine / "4000000.lock").symlink_to(victim)
+    os.mkfifo(mine / "4000001.lock")
+    (shared / "convmark-12345").symlink_to(target)
+    (shared / "convmark-x").mkdir()
+    with alone(wait=False, concurrent=False, say=said_nothing, folder=mine) as others:
+        assert others == []
+    assert (victim.read_text(), victim.stat().st_mode & 0o777) == ("as it was", 0o644)
 
 
 def test_busy_is_an_error_that_names_a_process_that_lives(runtime: Path) -> None:

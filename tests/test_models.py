@@ -231,3 +231,33 @@ def test_a_model_without_one_fixed_input_shape_is_refused(
     with pytest.raises(ValueError, match=message) as caught:
         shape.input_shape(build(keras))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "mini_resnet", "mini_resnet_norm", "mobilenetv2"])
+def test_the_zoos_networks_are_the_same_whatever_keras_is_set_to(name: str, keras: Any) -> None:
+    shapes = [tuple(weight.shape) for weight in models.builder(name)().weights]
+    backend, precision = keras.backend, keras.mixed_precision
+    policy = precision.global_policy()
+    try:
+        backend.set_floatx("float64")
+        precision.set_global_policy("float64")
+        backend.set_image_data_format("channels_first")
+        odd = models.builder(name)()
+        assert [tuple(weight.shape) for weight in odd.weights] == shapes
+        assert "float64" not in {str(weight.dtype) for weight in odd.weights}
+        assert (backend.floatx(), backend.image_data_format()) == ("float64", "channels_first")
+        assert precision.global_policy().name == "float64"
+    finally:
+        backend.set_floatx("float32")
+        backend.set_image_data_format("channels_last")
+        precision.set_global_policy(policy)
+
+
+def test_a_dtype_policy_that_was_chosen_counts(keras: Any) -> None:
+    precision = keras.mixed_precision
+    policy = precision.global_policy()
+    try:
+        precision.set_global_policy("mixed_bfloat16")
+        assert models.builder("lenet5")().layers[0].compute_dtype == "bfloat16"
+    finally:
+        precision.set_global_policy(policy)

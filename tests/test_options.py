@@ -337,6 +337,7 @@ def test_the_defaults_are_those_that_the_help_names() -> None:
         "learning_rate": None,
         "loss": None,
         "wait": False,
+        "named": frozenset(),
         "allow_concurrent": False,
     }
     for option in OPTIONS:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fake_worker
 import pytest
 import scipy.special  # noqa: F401 - an in-process session forgets what it was first to import
 
+import convmark.run as run_module
+from convmark.case import Case
 from convmark.judging.confirm import Clocks, Decision
 from convmark.judging.verdicts_file import read_verdicts
 
 # modules that are patched must be loaded here: an in-process session drops those that it loads
 from convmark.lockstep import anchor, confirmation
-from convmark.lockstep.engine import Comparison, Side
+from convmark.lockstep.engine import Comparison, Progress, Side
+from convmark.lockstep.tree import ForeignCode
+from convmark.plugin import judging
+from convmark.result import Result
 from convmark.store import read_run
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
@@ -39,6 +47,8 @@ CONV = "conv_layer-train-cpu-b32-float32"
 
 Worker = type[fake_worker.FakeInterpreter]
 Run = Callable[..., pytest.RunResult]
+Patch = pytest.MonkeyPatch
+Columns = dict[str, Any]
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -79,6 +89,20 @@ def run(pytester: pytest.Pytester, worker: Worker, monkeypatch: pytest.MonkeyPat
         return pytester.runpytest_inprocess("bench", "-p", "no:cacheprovider", *options)
 
     return run_bench
+
+
+@pytest.fixture
+def coded(monkeypatch: pytest.MonkeyPatch) -> Columns:
+    """Columns that every row has, as a worker that reads its code and state back would say."""
+    columns: Columns = {}
+    plain = run_module.result_of
+
+    def result_of(*arguments: Any) -> Result:
+        result = plain(*arguments)
+        return replace(result, record=replace(result.record, **columns))
+
+    monkeypatch.setattr(run_module, "result_of", result_of)
+    return columns
 
 
 def new_commit(pytester: pytest.Pytester) -> None:
@@ -137,15 +161,88 @@ def test_a_slowdown_that_no_commit_can_confirm_convicts_unconfirmed(
     assert [row.order for row in read_run(newest)] == list(range(1, 9))
 
 
-def test_a_faster_machine_with_the_same_commit_blames_nobody(
+def test_another_speed_of_the_same_commit_blames_nobody_and_is_not_called_unchanged(
     run: Run, worker: Worker, pytester: pytest.Pytester
 ) -> None:
     history(run)
     worker.factor = 1.5
     result = run("--benchmark-compare")
     assert result.ret == 0
-    assert found(pytester, LENET5) == "unchanged"
-    result.stdout.fnmatch_lines(["*the machine moved, the code did not: same commit*"])
+    assert found(pytester, LENET5) == "inconclusive"
+    result.stdout.fnmatch_lines(["*same commit, yet slower by *: a file that git does not watch*"])
+
+
+def test_the_same_code_is_not_compared_live_whatever_git_says(
+    run: Run, coded: Columns, worker: Worker, pytester: pytest.Pytester, monkeypatch: Patch
+) -> None:
+    calls = live(monkeypatch, "regressed", 0.2)
+    coded.update(code="c1", commit=None, dirty=True)
+    history(run)
+    new_commit(pytester)
+    for options in ((), ("--confirm=all",)):
+        result = run("--benchmark-compare", *options)
+        assert result.ret == 0
+        assert found(pytester, LENET5) == "unchanged"
+        result.stdout.fnmatch_lines([f"{LENET5}*step_time*unchanged*same code*"])
+    worker.factor = 4.9
+    result = run("--benchmark-compare")
+    assert result.ret == 0
+    assert found(pytester, LENET5) == "inconclusive"
+    result.stdout.fnmatch_lines(["*same code, same state, yet slower by 39*"])
+    assert calls == []
+
+
+def test_other_code_at_the_same_clean_commit_is_compared_live(
+    run: Run, coded: Columns, worker: Worker, pytester: pytest.Pytester, monkeypatch: Patch
+) -> None:
+    calls = live(monkeypatch, "regressed", 1.5)
+    coded.update(code="c1")
+    history(run, 1)
+    coded.update(code="c2", commit=None)
+    worker.factor = 4.9
+    assert run("--benchmark-compare").ret == 1
+    assert sorted(calls) == [CONV, LENET5]
+    calls.clear()
+    assert run("--benchmark-compare=git:HEAD").ret == 1  # its commit is no longer what ran
+    assert sorted(calls) == [CONV, LENET5]
+
+
+def test_a_first_run_without_runnable_code_says_so_and_what_helps(
+    run: Run, worker: Worker, pytester: pytest.Pytester
+) -> None:
+    (pytester.path / "models" / "registry.py").write_text("edited = True\n")
+    history(run, 1)
+    worker.factor = 4.9
+    result = run("--benchmark-compare", "--confirm=all")
+    result.stdout.fnmatch_lines(
+        [
+            f"{LENET5}*no live comparison: run 0001 has no code to run again: its tree was not "
+            "clean and its files were not kept; measure the old code anew and `convmark accept` *"
+        ]
+    )
+    result.stdout.no_fnmatch_line("*to confirm beside*")
+    result.stdout.no_fnmatch_line("*; *`--confirm all`*")
+
+
+def test_what_the_models_code_sets_is_compared_live_as_it_was_asked_for(
+    run: Run, coded: Columns, pytester: pytest.Pytester, monkeypatch: Patch
+) -> None:
+    calls = live(monkeypatch, "regressed", 0.5)
+    coded.update(code="c1")
+    history(run, 1)
+    coded.update(code="c2", commit=None, dirty=True, state="model:eager=True")
+    assert run("--benchmark-compare", "-k", "lenet5").ret == 1
+    assert calls == [LENET5]
+    result = run("--benchmark-compare", "-k", "lenet5", "--confirm=none")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["*no live comparison: --confirm none; model:eager was the default, is True*"]
+    )
+    coded.update(state=None, precision="mixed_bfloat16", asked="precision=float32")
+    calls.clear()
+    assert run("--benchmark-compare", "-k", "lenet5").ret in (0, 1)
+    assert calls == [LENET5]  # the case that both sides are asked for
+    assert found(pytester, LENET5.replace("float32", "mixed_bfloat16")) == "regressed"
 
 
 @pytest.mark.parametrize(
@@ -168,9 +265,34 @@ def test_a_flagged_case_gets_the_live_comparisons_verdict(
     result = run("--benchmark-compare", "-k", "lenet5")
     assert result.ret == status
     assert calls == [LENET5]
-    assert found(pytester, LENET5) == verdict
-    if verdict == "unchanged":
-        result.stdout.fnmatch_lines(["*the machine moved, the code did not*"])
+    taken_back = verdict == "unchanged"  # its history says otherwise
+    assert found(pytester, LENET5) == ("inconclusive" if taken_back else verdict)
+    if taken_back:
+        result.stdout.fnmatch_lines(["*no change beside it, yet slower by *"])
+
+
+def test_a_case_that_runs_another_tree_s_code_is_told_why_it_has_no_live_verdict(
+    run: Run, worker: Worker, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history(run)
+    new_commit(pytester)
+    worker.factor = 1.5
+    calls = live(monkeypatch, "unchanged", 0.0)
+    judged = confirmation.compare
+
+    def compare(old: Side, *arguments: object, **settings: object) -> Comparison:
+        found = judged(old, *arguments, **settings)  # type: ignore[arg-type]
+        if old.case.name == LENET5:
+            raise ForeignCode("commit 0123: /home/a/net.json is not of the commit")
+        return found
+
+    monkeypatch.setattr(confirmation, "compare", compare)
+    result = run("--benchmark-compare")
+    assert len(calls) == 2
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [f"{LENET5}: step_time regressed (unconfirmed)*", "*/home/a/net.json is not of the commit*"]
+    )
 
 
 def test_confirm_none_compares_nothing_live_and_confirm_all_everything(
@@ -194,6 +316,28 @@ def test_a_ref_needs_no_history_and_compares_every_case_live(
     assert result.ret == 1
     assert sorted(calls) == [CONV, LENET5]
     result.stdout.fnmatch_lines([f"{LENET5}: step_time regressed by +22.1 %*"])
+
+
+def test_a_ref_cannot_be_compared_with_nothing_live(run: Run, pytester: pytest.Pytester) -> None:
+    result = run("--benchmark-compare=git:HEAD", "--confirm=none")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: *git:HEAD is compared live, and --confirm none *"])
+    assert not list(pytester.path.glob("results/*/*.csv"))
+
+
+def test_a_look_is_shown_as_the_table_shows_it() -> None:
+    decision = Decision(
+        verdict="regressed",
+        estimate=math.log(1.486),
+        low=math.log(1.4),
+        high=math.log(1.6),
+        smallest_visible=0.03,
+    )
+    clocks = Clocks(decision=decision, decided_by="wall", wall=decision, cpu=decision)
+    lines: list[str] = []
+    progress = Progress(sessions=5, latest={}, clocks=clocks, so_far=clocks)
+    judging._say_progress(lines.append, Case(model="lenet5", task="train"), progress)
+    assert lines[0].endswith(": 5 sessions, +48.6 % [+40.0, +60.0], regressed")
 
 
 def test_a_model_of_another_size_than_at_the_commit_is_a_regression_whatever_its_speed(
@@ -279,8 +423,9 @@ def live(
         def __init__(self, *arguments: object) -> None:
             """Nothing is started."""
 
-        def __enter__(self) -> tuple[None, None]:
-            return None, None
+        def __enter__(self) -> tuple[anchor.Beside, anchor.Beside]:
+            nothing = anchor.Beside(None, None)  # type: ignore[arg-type]
+            return nothing, nothing
 
         def __exit__(self, *error: object) -> None:
             """Nothing to end."""

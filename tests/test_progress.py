@@ -113,6 +113,7 @@ def test_a_plain_log_has_a_line_at_the_start_and_one_per_process(lines: list[str
     [
         (measured(), "12.3 ms a step"),
         (measured(status="unsteady"), "12.3 ms a step (unsteady)"),
+        (measured(status="unsteady", unsteady="it rose"), "12.3 ms a step (unsteady: it rose)"),
         (row(status="timeout", error="no sign for 600 s"), "timeout: no sign for 600 s"),
     ],
 )

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import random
 import typing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ import pytest
 from rows import row
 
 from convmark.errors import StoreError
+from convmark.plan import Job
+from convmark.reading import read_run
 from convmark.record import COLUMNS, MEASURED, STATUSES, Record, from_cells, to_cells
+from convmark.resume import missing
 
 NAMES = [column.name for column in COLUMNS]
 SAMPLES: dict[type, Any] = {int: 3, float: 0.1, str: "text", bool: True}
@@ -302,3 +306,17 @@ def test_a_row_tells_the_case_that_ran_and_the_case_that_was_asked_for() -> None
 def test_what_was_asked_is_precision_and_threads_alone(asked: str) -> None:
     with pytest.raises(StoreError, match="asked"):
         _ = row(asked=asked).asked_case
+
+
+def test_a_row_whose_model_set_its_own_precision_is_still_its_plans(tmp_path: Path) -> None:
+    jobs = [Job(case=row().case, process=process, order=process) for process in (1, 2)]
+    ran = row(precision="float64", asked="precision=float32")
+    assert missing(jobs, [ran]) == jobs[1:]
+    assert missing(jobs, [row(precision="float64")]) == jobs
+    path = tmp_path / "0001.csv"
+    lines = [",".join(column.name for column in COLUMNS), ",".join(to_cells(ran)), ""]
+    path.write_text("\n".join(lines))
+    assert read_run(path) == [ran]
+    path.write_text("\n".join(lines).replace("precision=float32", "batch_size=1"))
+    with pytest.raises(StoreError, match="column 'asked' must be precision=VALUE"):
+        read_run(path)

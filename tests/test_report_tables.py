@@ -109,7 +109,7 @@ def test_settings_beyond_the_default_are_named(tmp_path: Path) -> None:
 def test_what_is_missing_or_unsteady_comes_first_and_plainly(tmp_path: Path) -> None:
     slow_first = [*three(SLOW, 1, "lenet5", 1.0, 1.0, 1.0), *three(SLOW, 1, "vgg16", 1.0, 1.0, 1.0)]
     wide = three(SLOW, 2, "lenet5", 1.0, 1.1, 1.5)
-    unsteady = three(SLOW, 2, "resnet50", 1.0, 1.0, status="unsteady")
+    unsteady = three(SLOW, 2, "resnet50", 1.0, 1.0, status="unsteady", unsteady="it rose")
     rows = kept(tmp_path, slow_first, [*wide, *unsteady])
     table = troubles(points(rows.frame), ["0001", "0002"])
     assert [row["what"] for row in table.records()] == [
@@ -118,7 +118,7 @@ def test_what_is_missing_or_unsteady_comes_first_and_plainly(tmp_path: Path) -> 
     missing = found(table, what="missing")
     assert missing["case"] == "vgg16-train-cpu-b32-float32"
     assert missing["detail"] == "not in run 0002, the newest; last in 0001"
-    assert found(table, what="unsteady")["detail"] == "2 of 2 processes"
+    assert found(table, what="unsteady")["detail"] == "2 of 2 processes: it rose"
     assert found(table, what="wide spread")["detail"].startswith("22.7% between 3 processes")
     assert found(table, what="few processes")["case"] == "resnet50-train-cpu-b32-float32"
 
@@ -414,6 +414,8 @@ def test_a_described_models_bytes_are_estimated(tmp_path: Path) -> None:
     row = found(roofline(points(known), {"lenet5": 30}), model="lenet5")
     assert row["intensity"] == 1000 / (4 * (30 + 640 / 32))
     assert bytes_per_sample(30, 640, 32, "mixed_float16") == 100
+    assert bytes_per_sample(30, 640, 32, "float32+mixed_bfloat16") == 200
+    assert bytes_per_sample(30, 640, 32, "float64") == 400
 
 
 def test_the_ceilings_meet_at_the_ridge() -> None:

@@ -290,8 +290,11 @@ def test_a_request_has_the_case_the_seed_and_the_budget() -> None:
         "smoke": False,
         "fed": True,
         "left_out": [str(options.results.absolute())],
+        "asked": [],
     }
     assert request_of(TRAIN, options, smoke=True)["smoke"] is True
+    named = read({"precisions": "float32"}, {"threads": 1})
+    assert request_of(TRAIN, named)["asked"] == ["precision", "threads"]
     assert request_of(TRAIN, options, fed=False)["fed"] is False
 
 
@@ -421,6 +424,15 @@ def test_replicas_multiply_the_samples_of_a_step(tmp_path: Path) -> None:
 def test_a_warm_up_that_did_not_settle_makes_an_unsteady_row_with_figures(tmp_path: Path) -> None:
     record = result_of(ok(with_event("warm_up", steady=False)), tmp_path).record
     assert (record.status, record.step_time_p50_s, record.measured) == ("unsteady", 0.01, True)
+    assert record.unsteady == "warm-up did not settle in 15 steps"
+
+
+def test_steps_that_grow_make_an_unsteady_row_with_figures_and_the_reason(tmp_path: Path) -> None:
+    growing = [0.01 + 0.0001 * number for number in range(100)]
+    record = result_of(ok(with_event("steps", times_s=growing)), tmp_path).record
+    assert (record.status, record.measured) == ("unsteady", True)
+    assert record.unsteady == "step time rose by 57% from the first to the last third of 100 steps"
+    assert result_of(ok(events()), tmp_path).record.unsteady is None
 
 
 def test_a_row_names_the_gpu_that_was_measured_and_no_other(tmp_path: Path) -> None:
@@ -595,3 +607,34 @@ def test_the_rows_that_were_kept_are_said_with_their_file(tmp_path: Path) -> Non
     run_file.rows = 2
     assert kept(run_file) == f"2 rows in {run_file.path}"
     run_file.close()
+
+
+READ_BACK = {
+    "event": "read_back",
+    "inherited": {"epsilon": "0.001"},
+    "model": {"nice": "7", "trace": "a b"},
+    "environ": {"OMP_NUM_THREADS": "1", "HOME_OF_A_MODEL": "/m"},
+    "precision": "float32+mixed_bfloat16",
+    "threads": "1",
+    "cores": 1,
+    "call_path": "eager",
+}
+
+
+def test_a_row_tells_what_was_read_back_and_what_was_asked(tmp_path: Path) -> None:
+    record = result_of(ok([*events()[:-1], READ_BACK, events()[-1]]), tmp_path).record
+    assert (
+        record.state == "epsilon=0.001 model:env.OMP_NUM_THREADS=1 model:nice=7 model:trace='a b'"
+    )
+    assert (record.precision, record.threads) == ("float32+mixed_bfloat16", "1")
+    assert record.asked == "precision=float32 threads=default"
+    assert (record.cores, record.call_path) == (1, "eager")
+    assert record.asked_case == TRAIN
+    assert record.case != TRAIN
+
+
+def test_a_quota_below_the_machines_cores_is_in_the_state(tmp_path: Path) -> None:
+    said = [*events()[:-1], {**READ_BACK, "environ": {}, "model": {}}, events()[-1]]
+    for quota, state in ((1.5, "cpu_quota=1.5 epsilon=0.001"), (4.0, "epsilon=0.001")):
+        facts = dataclasses.replace(FACTS, cpu_quota_cores=quota)
+        assert result_of(ok(said), tmp_path, facts=facts).record.state == state

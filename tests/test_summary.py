@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -133,6 +134,9 @@ def test_an_unsteady_process_counts_and_is_mentioned() -> None:
     records = [measured(1, 0.01), measured(2, 0.01, status="unsteady")]
     (line,) = cells(summary_table(records))
     assert (line["n"], line["note"]) == ("2", "1 of 2 unsteady")
+    records[1] = dataclasses.replace(records[1], unsteady="step time rose by 35%")
+    (line,) = cells(summary_table(records))
+    assert line["note"] == "1 of 2 unsteady: step time rose by 35%"
 
 
 def test_a_model_without_multiplications_has_0_flops_and_an_unknown_count_is_empty() -> None:

@@ -103,7 +103,7 @@ def test_processes_that_share_a_case_go_by_the_slowest_of_them() -> None:
     device = Shared()
     step, pulse = device.step(TICK), Pulse(lambda phase: None, device.clock)
     assert timed_step(step, device, device.clock)[0] == 2 * TICK
-    assert set(steps(step, device, 1.0, pulse, device.clock)) == {2 * TICK}
+    assert set(steps(step, device, 1.0, pulse, device.clock).wall_s) == {2 * TICK}
     # twice as long, so half as many steps fill a tenth of a second
     found = windows(step, device, 2 * TICK, pulse, device.clock)
     assert set(found.times_s) == {2 * found.steps * TICK}
@@ -230,15 +230,15 @@ def test_each_warm_up_step_is_seen_with_its_number_outside_the_timing(
 def test_steps_are_30_at_least_then_100_or_1000_if_half_the_budget_holds_them(
     budget_s: float, count: int, device: Device, pulse: Pulse
 ) -> None:
-    times_s = steps(device.step(TICK), device, budget_s, pulse, device.clock)
-    assert times_s == [TICK] * count
+    taken = steps(device.step(TICK), device, budget_s, pulse, device.clock, device.clock)
+    assert taken.wall_s == taken.cpu_s == [TICK] * count
     assert device.syncs == count
 
 
 def test_each_step_time_is_that_of_its_own_step(device: Device, pulse: Pulse) -> None:
     lengths = [TICK * number for number in range(1, 31)]
     step = device.steps_of(lengths, then=0.0)
-    assert steps(step, device, 0.0, pulse, device.clock) == lengths
+    assert steps(step, device, 0.0, pulse, device.clock).wall_s == lengths
 
 
 # Windows

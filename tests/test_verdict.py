@@ -13,7 +13,7 @@ from histories import A_COMMIT, process, run_of
 from rows import row
 
 from convmark.errors import MeasurementError
-from convmark.judging.confirm import Decision
+from convmark.judging.confirm import LEAST_CHANGE, Decision
 from convmark.judging.history import Anchor, CaseHistory, History, by_name
 from convmark.judging.judgement import Confirmation, Judgement
 from convmark.judging.verdict import METRICS, Review, conclude, flagged, review
@@ -74,9 +74,13 @@ def decision(verdict: Any, estimate: float = 0.08, half: float = 0.02) -> Decisi
     )
 
 
-def confirmed(verdict: Any, **changes: Any) -> dict[str, Confirmation]:
-    fields = {"decided_by": "wall", "sessions": 5, "anchor": A_COMMIT}
-    return {LENET: Confirmation(decision=decision(verdict), **{**fields, **changes})}
+def confirmed(
+    verdict: Any, estimate: float = 0.08, half: float = 0.02, **changes: Any
+) -> dict[str, Confirmation]:
+    fields = {"decided_by": "wall", "sessions": 5, "anchor": A_COMMIT[:12]}
+    return {
+        LENET: Confirmation(decision=decision(verdict, estimate, half), **{**fields, **changes})
+    }
 
 
 def reason(text: str) -> dict[str, Confirmation]:
@@ -119,9 +123,7 @@ def test_an_interval_too_wide_is_inconclusive_with_what_to_try() -> None:
     assert (found.verdict, found.unconfirmed, found.fails) == ("inconclusive", False, False)
     assert found.smallest_visible is not None
     seen = f"{100 * found.smallest_visible:.1f} %"
-    assert (
-        found.note == f"sees changes from {seen}: try --processes 4, --threads 1 or `convmark ab`"
-    )
+    assert found.note == f"sees changes from {seen}: try --processes 4 or `--confirm all`"
 
 
 def test_what_to_try_counts_the_processes_that_are_not_judged_too() -> None:
@@ -129,14 +131,25 @@ def test_what_to_try_counts_the_processes_that_are_not_judged_too() -> None:
     now = [steady, replace(unsteady, status="unsteady")]
     found = judged(now, run_of("0001", 0.0, 0.0))["step_time"]
     assert found.verdict == "inconclusive"
-    assert "try --processes 4, " in found.note
+    assert "try --processes 4 " in found.note
+
+
+def test_a_case_that_never_held_still_is_judged_with_the_reason() -> None:
+    reason = "step time rose by 35% from the first to the last third of 100 steps"
+    now = run_of("0002", 0.02, 0.02, status="unsteady", unsteady=reason)
+    found = judged(now, run_of("0001", 0.0, 0.0))
+    assert found["step_time"].note.endswith(f"; every process was unsteady: {reason}")
+    steady, unsteady = run_of("0002", 0.02, 0.02)
+    now = [steady, replace(unsteady, status="unsteady", unsteady=reason)]
+    found = judged(now, run_of("0001", 0.0, 0.0))
+    assert "unsteady" not in found["step_time"].note
 
 
 def test_noise_within_the_processes_asks_for_a_longer_time_budget() -> None:
     now = run_of("0011", 0.02, 0.02, paired_log_ratio_se=0.05, threads="2")
     found = judged(now, *quiet(threads="2"))["step_time"]
     assert found.verdict == "inconclusive"
-    assert found.note.endswith("try a longer --time-budget or `convmark ab`")
+    assert found.note.endswith("try a longer --time-budget or `--confirm all`")
 
 
 def test_unlike_loads_never_end_in_unchanged() -> None:
@@ -255,10 +268,15 @@ def test_a_confirmed_decision_stands_as_it_is() -> None:
     assert fast["step_time"].note.endswith("; by CPU time")
 
 
-def test_confirmed_unchanged_says_that_the_machine_moved_where_history_had() -> None:
-    given = confirmed("unchanged")
+def test_confirmed_unchanged_is_taken_back_where_the_history_lies_beyond_the_margin() -> None:
+    given = confirmed("unchanged", estimate=0.0)
     moved = judged(run_of("0011", 0.3, 0.3), *quiet(), confirmations=given)["step_time"]
-    assert (moved.verdict, moved.note) == ("unchanged", "the machine moved, the code did not")
+    assert (moved.verdict, moved.fails) == ("inconclusive", False)
+    assert moved.note.startswith(
+        "5 sessions beside 1234567aaaaa; no change beside it, yet slower by 35.0 % than its history"
+    )
+    doubtful = judged(run_of("0011", 0.03, 0.03), *quiet(), confirmations=given)["step_time"]
+    assert (doubtful.verdict, doubtful.note) == ("unchanged", "5 sessions beside 1234567aaaaa")
     still = judged(run_of("0011", 0.0, 0.0), *quiet(), confirmations=given)["step_time"]
     assert (still.verdict, still.note) == ("unchanged", "5 sessions beside 1234567aaaaa")
 
@@ -269,17 +287,96 @@ def test_confirmed_inconclusive_says_what_to_try() -> None:
     assert (found.verdict, found.fails) == ("inconclusive", False)
     assert found.note == (
         "5 sessions beside 1234567aaaaa; budget spent: try a larger --confirm-budget; "
-        "sees changes from 4.1 %: try --threads 1 or an idle machine"
+        "sees changes from 4.1 %: try an idle machine"
     )
 
 
-def test_the_same_commit_is_unchanged_whatever_history_says() -> None:
+def test_the_same_commit_is_unchanged_unless_the_figures_lie_beyond_the_margin() -> None:
     given = reason("same commit")
-    moved = judged(run_of("0011", 0.3, 0.3), *quiet(), confirmations=given)["step_time"]
-    assert (moved.verdict, moved.unconfirmed) == ("unchanged", False)
-    assert moved.note == "the machine moved, the code did not: same commit"
-    still = judged(run_of("0011", 0.0, 0.0), *quiet(), confirmations=given)["step_time"]
-    assert (still.verdict, still.note) == ("unchanged", "same commit")
+    moved = judged(run_of("0011", 1.5, 1.5), *quiet(), confirmations=given)["step_time"]
+    assert (moved.verdict, moved.unconfirmed, moved.fails) == ("inconclusive", False, False)
+    assert moved.note.startswith("same commit, yet slower by 348.2 %: a file that git does not ")
+    for value in (0.0, 0.03):
+        still = judged(run_of("0011", value, value), *quiet(), confirmations=given)["step_time"]
+        assert (still.verdict, still.note) == ("unchanged", "same commit")
+
+
+@pytest.mark.parametrize(
+    ("log_ratio", "verdict", "note"),
+    [
+        (0.0, "unchanged", "same code"),
+        (0.03, "unchanged", "the machine moved, the code did not: same code"),
+        (1.5, "inconclusive", "same code, same state, yet slower by 348.2 %: something that conv"),
+        (-1.5, "inconclusive", "same code, same state, yet faster by 77.7 %: something that con"),
+    ],
+)
+def test_the_same_code_is_unchanged_at_no_cost_unless_something_unseen_has_changed(
+    log_ratio: float, verdict: str, note: str
+) -> None:
+    now = run_of("0011", log_ratio, log_ratio, code="c1", commit=None, dirty=True)
+    found = reviewed(now, *quiet(code="c1"))
+    assert LENET not in flagged(found)
+    (step,) = [one for one in conclude(found) if (one.case, one.metric) == (LENET, "step_time")]
+    assert (step.verdict, step.fails) == (verdict, False)
+    assert step.note.startswith(note)
+
+
+def test_no_figure_of_the_same_code_fails_a_run() -> None:
+    def memory(name: str, peak: float, code: str) -> list[Record]:
+        return [process(run=name, code=code, peak_device_memory_bytes=int(peak * MIB))]
+
+    for code, verdict in (("c1", "inconclusive"), ("c2", "regressed")):
+        found = judged(memory("0011", 300, code), memory("0010", 36, "c1"))["peak_device_memory"]
+        assert (found.verdict, found.fails) == (verdict, code == "c2")
+
+
+def test_one_process_of_other_code_is_not_the_same_code() -> None:
+    now = [
+        *run_of("0011", 0.3, code="c1"),
+        replace(run_of("0011", 0.3, code="c2")[0], process=2, order=2, status="unsteady"),
+    ]
+    assert flagged(reviewed(now, *quiet(code="c1"))) == [LENET]
+    assert flagged(reviewed(run_of("0011", 0.3), *quiet())) == [LENET]
+
+
+def test_cpu_time_that_agrees_does_not_hide_wall_time_beyond_the_margin() -> None:
+    one = {"threads": "1", "paired_log_ratio_cpu_se": 0.001, "code": "c1"}
+    before = [
+        run_of(f"{n:04d}", -0.005, 0.005, paired_log_ratio_cpu=0.0, **one) for n in range(1, 11)
+    ]
+    for wall, cpu in ((0.5, 0.0), (0.0, 0.5)):
+        now = run_of("0011", wall, wall, paired_log_ratio_cpu=cpu, **one)
+        step = next(
+            found
+            for found in conclude(reviewed(now, *before))
+            if found.model == "lenet5" and found.metric == "step_time"
+        )
+        assert (step.verdict, step.change) == ("inconclusive", pytest.approx(math.expm1(0.5)))
+
+
+def test_no_path_says_unchanged_of_an_interval_beyond_the_margin() -> None:
+    """Every reason, decision and code, by history and live, over the whole range of changes."""
+    given: list[dict[str, Confirmation] | None] = [
+        None,
+        *(reason(text) for text in ("same code", "same commit", "budget spent", "not judged: hot")),
+        reason("run 0001 has no code to run again"),
+        *(confirmed(verdict, 0.045, half=0.004) for verdict in ("unchanged", "inconclusive")),
+        confirmed("unchanged", 0.0),
+    ]
+    seen = set()
+    for confirmations in given:
+        for code in (None, "c1"):
+            for value in (-0.2, -0.1, -0.05, -0.03, 0.0, 0.03, 0.04, 0.05, 0.1, 0.2):
+                now = run_of("0011", value, value, code=code)
+                found = judged(now, *quiet(code=code), confirmations=confirmations)["step_time"]
+                seen.add(found.verdict)
+                if found.verdict == "unchanged":
+                    low, high = found.low, found.high
+                    assert low is not None
+                    assert high is not None
+                    assert math.log1p(low) <= LEAST_CHANGE
+                    assert math.log1p(high) >= -LEAST_CHANGE
+    assert "unchanged" in seen
 
 
 def test_a_spent_budget_is_inconclusive() -> None:
@@ -327,6 +424,76 @@ def test_a_live_comparison_needs_no_history() -> None:
     assert (same.verdict, same.note) == ("unchanged", "same commit")
     (spent,) = conclude(review(now, history), reason("budget spent"))
     assert (spent.verdict, spent.note) == ("inconclusive", "no live comparison: budget spent")
+
+
+# The anchor's code
+
+
+def anchored(run: Sequence[Record], **changes: Any) -> tuple[History, Anchor]:
+    """A run of one case as history, with the anchor that it is."""
+    fields = {"run": "0001", "path": Path("0001.csv"), "commit": A_COMMIT, "dirty": False}
+    anchor = Anchor(**{**fields, **changes})
+    return History(
+        cases={LENET: CaseHistory(anchor=anchor, runs=(tuple(run),))}, absent=(), files=()
+    ), anchor
+
+
+@pytest.mark.parametrize("log_ratio", [0.02, 0.3])
+@pytest.mark.parametrize("share", [0.05, 0.9, None])
+def test_an_anchor_without_code_says_so_first_and_offers_nothing_that_is_live(
+    log_ratio: float, share: float | None
+) -> None:
+    now = run_of("0002", log_ratio, log_ratio, other_cpu_share=share)
+    for changes in ({"dirty": True}, {"commit": None, "dirty": None}):
+        history, anchor = anchored(run_of("0001", 0.0, 0.0), **changes)
+        found = review(now, history)
+        for given in (None, reason(anchor.lost)):
+            step = conclude(found, given)[0]
+            assert step.verdict == "inconclusive"
+            assert step.note.removeprefix("no live comparison: ").startswith(
+                "run 0001 has no code to run again: "
+            )
+            assert "measure the old code anew and `convmark accept` that run; " in step.note
+            assert "--confirm all" not in step.note
+            assert "convmark ab" not in step.note
+            assert "--benchmark-compare" not in step.note
+
+
+@pytest.mark.parametrize("share", [0.9, None])
+def test_an_anchor_with_code_is_offered_live_where_history_cannot_tell(share: float | None) -> None:
+    history, _ = anchored(run_of("0001", 0.0, 0.0))
+    found = review(run_of("0002", 0.02, 0.02, other_cpu_share=share), history)
+    assert "`--confirm all`" in conclude(found)[0].note
+    tried = reason("the old code cannot be run: no module nets")
+    note = conclude(found, tried)[0].note
+    assert note.startswith("no live comparison: the old code cannot be run: no module nets; ")
+    assert "--confirm all" not in note
+
+
+def test_one_thread_is_offered_where_both_sides_can_have_it() -> None:
+    history, _ = anchored(run_of("0001", 0.0, 0.0))
+    found = review(run_of("0002", 0.3, 0.3), history)
+    note = conclude(found, confirmed("inconclusive"))[0].note
+    assert note.endswith("try `convmark ab git:1234567aaaaa . --threads 1` or an idle machine")
+
+
+def test_what_the_models_code_sets_is_inconclusive_until_it_is_compared_live() -> None:
+    pair = "model:eager was the default, is True, as the model's own code sets it"
+    plain, anchor = anchored([])
+    lost = replace(anchor, dirty=True)
+    now = run_of("0002", 1.5, 1.5)
+    for one, begins in (
+        (anchor, "`pytest bench --benchmark-compare` compares live; its history cannot judge: "),
+        (lost, f"{lost.lost}; its history cannot judge: "),
+    ):
+        case = CaseHistory(anchor=one, difference=pair)
+        found = review(now, replace(plain, cases={LENET: case}))
+        assert flagged(found) == [LENET]
+        step = conclude(found)[0]
+        assert (step.verdict, step.fails, step.note) == ("inconclusive", False, begins + pair)
+        assert conclude(found, confirmed("regressed"))[0].fails
+        (failed,) = conclude(found, reason("budget spent"))
+        assert failed.note == f"no live comparison: budget spent; {pair}"
 
 
 # What follows the step time
@@ -507,7 +674,7 @@ def test_a_case_without_history_is_new() -> None:
     now = run_of("0002", 0.0)
     (found,) = conclude(review(now, History(cases={LENET: CaseHistory()}, absent=(), files=())))
     assert (found.verdict, found.fails, found.baseline, found.value) == ("new", False, None, 0.010)
-    assert "convmark accept 0002" in found.note
+    assert found.note == "no earlier run of it: later runs are judged against this one"
 
 
 def test_a_case_that_cannot_be_compared_is_new_and_says_why() -> None:

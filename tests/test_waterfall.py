@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from workers import environ
+from workers import BUILDERS, environ
 
 from convmark.case import Case
 from convmark.launch import Answer, Interpreter
@@ -161,3 +161,25 @@ def test_a_real_worker_times_every_way_of_a_classifier_and_of_a_model_without_cl
             assert found["fit_call_s"] + found["fit_step_s"] > found["compiled_train_step_s"]
             assert found["predict_call_s"] > found["compiled_infer_step_s"]
             assert found["waterfall_rounds"] >= 3
+
+
+@needs_tensorflow
+def test_calls_of_keras_take_the_steps_they_are_asked_for_or_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(BUILDERS)
+    said = {}
+    with Interpreter(environ=environ(tmp_path)) as interpreter:
+        for model in ("limited", "stopping", "shorter", "stingy"):
+            case = Case(model=f"settingnets:{model}", task="waterfall", batch_size=8)
+            asked = {
+                "kind": "waterfall",
+                "case": case.as_fields(),
+                "seed": 0,
+                "time_budget_s": 0.05,
+            }
+            said[model] = interpreter.answer(asked)
+    assert (said["limited"].status, said["limited"].message) == ("ok", "")
+    for model in ("stopping", "shorter"):
+        assert f"{model}: steps of fit: 2 were asked for, 1 came" in said[model].message
+    assert "stingy: samples of predict: " in said["stingy"].message

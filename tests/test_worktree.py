@@ -1,13 +1,17 @@
-"""Worktrees of other commits, made and removed without a trace in the user's tree."""
+"""Files of other commits, written and removed without a trace in the user's repository."""
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
+from convmark.commit import read_commit
 from convmark.errors import ConvmarkError
 from convmark.lockstep import worktree
 
@@ -67,10 +71,13 @@ def test_the_tree_of_a_killed_process_is_removed_by_the_next(
     dead = subprocess.Popen(["true"])
     dead.wait()
     left = tmp_path / "tmp" / f"convmark-tree-{dead.pid}-x" / "project"
-    git(repository, "worktree", "add", "-q", "--detach", str(left), "v1")
+    left.mkdir(parents=True)
+    of_an_earlier_version = tmp_path / "tmp" / f"convmark-tree-{dead.pid}-y" / "project"
+    git(repository, "worktree", "add", "-q", "--detach", str(of_an_earlier_version), "v1")
     with worktree.at_commit(repository, "v1"):
         pass
     assert not left.parent.exists()
+    assert not of_an_earlier_version.parent.exists()
     assert git(repository, "worktree", "list").count("\n") == 0
 
 
@@ -93,3 +100,131 @@ def test_the_repository_of_a_file_is_found_and_none_outside_of_one(
 ) -> None:
     assert worktree.repository_of(repository / "net.py") == repository.resolve()
     assert worktree.repository_of(tmp_path) is None
+
+
+# -- what a repository would have git run ----------------------------------------------------------
+
+
+def content(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    """Return every file below a folder with its time and its content."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+@pytest.fixture
+def hostile(repository: Path, tmp_path: Path) -> Path:
+    """A repository whose every program leaves a file in `ran`, fails, and leaves a child."""
+    ran = tmp_path / "ran"
+    ran.mkdir()
+    program = tmp_path / "program"
+    program.write_text(f"#!/bin/sh\ntouch {ran}/$1.$$\nsleep 30 &\nexit 1\n")
+    program.chmod(0o755)
+    (repository / ".gitattributes").write_text("*.py filter=mine\n*.dat filter=long\n")
+    (repository / "weights.dat").write_text("1 2 3")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "filtered")
+    git(repository, "tag", "v2")
+    for name in (
+        *("post-checkout", "post-index-change", "post-merge", "pre-commit", "post-commit"),
+        *("reference-transaction", "fsmonitor-watchman"),
+    ):
+        hook = repository / ".git" / "hooks" / name
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text(f"#!/bin/sh\nexec {program} {name}\n")
+        hook.chmod(0o755)
+    for name, use in (("mine", "clean"), ("mine", "smudge"), ("long", "process")):
+        git(repository, "config", f"filter.{name}.{use}", f"{program} {name}-{use}")
+        git(repository, "config", f"filter.{name}.required", "true")
+    git(repository, "config", "core.fsmonitor", f"{program} fsmonitor")
+    return repository
+
+
+def test_no_program_of_the_repository_is_run_and_nothing_of_it_is_changed(
+    hostile: Path, tmp_path: Path
+) -> None:
+    for name in ("net.py", "weights.dat"):  # git has to compare their contents
+        os.utime(hostile / name, (1_000_000_000, 1_000_000_000))
+    before = content(hostile)
+    began = time.monotonic()
+    with worktree.at_commit(hostile, "v2") as tree:
+        assert (tree / "net.py").read_text() == "new"
+        assert (tree / "weights.dat").read_text() == "1 2 3"
+        assert worktree.working_trees(hostile) == (hostile.resolve(),)
+    assert read_commit(hostile).dirty is False
+    assert worktree.repository_of(hostile) == hostile.resolve()
+    assert time.monotonic() - began < 20  # a child would have held a pipe open for 30 s
+    assert list((tmp_path / "ran").iterdir()) == []
+    assert content(hostile) == before
+
+
+def test_a_partial_clone_fetches_nothing_and_git_s_last_line_is_in_the_message(
+    repository: Path, tmp_path: Path
+) -> None:
+    for allowed in ("allowFilter", "allowAnySHA1InWant"):
+        git(repository, "config", f"uploadpack.{allowed}", "true")
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", "--filter=blob:none", f"file://{repository}", str(clone))
+    git(clone, "config", "protocol.file.allow", "always")
+    before = content(clone / ".git" / "objects")
+    with (
+        pytest.raises(ConvmarkError, match=r"cannot be written: .*(fetch|promisor)") as error,
+        worktree.at_commit(clone, "v1"),
+    ):
+        pass
+    assert "\n" not in str(error.value)
+    assert content(clone / ".git" / "objects") == before
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_links_modes_and_line_ends_are_those_of_a_checkout_and_no_attribute_leaves_a_file_out(
+    repository: Path,
+) -> None:
+    (repository / "run.sh").write_text("#!/bin/sh\n")
+    (repository / "run.sh").chmod(0o755)
+    (repository / "link.py").symlink_to("net.py")
+    (repository / "lines.txt").write_bytes(b"a\r\nb\r\n")
+    (repository / ".gitattributes").write_text(
+        "run.sh export-ignore\nnet.py export-subst\nlines.txt eol=crlf\n"
+    )
+    (repository / "net.py").write_text("$Format:%H$")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "kinds")
+    git(repository, "sparse-checkout", "set", "--no-cone", "/net.py")
+    with worktree.at_commit(repository, "main") as tree:
+        assert os.access(tree / "run.sh", os.X_OK)
+        assert not os.access(tree / "net.py", os.X_OK)
+        assert os.readlink(tree / "link.py") == "net.py"
+        assert (tree / "lines.txt").read_bytes() == b"a\r\nb\r\n"
+        assert (tree / "net.py").read_text() == "$Format:%H$"
+
+
+def test_of_git_lfs_the_contents_that_the_clone_has_are_put_in_and_the_rest_stays_a_pointer(
+    repository: Path,
+) -> None:
+    oids = {}
+    for name in ("had.h5", "lacked.h5", "unfiltered.txt"):
+        oids[name] = hashlib.sha256(name.encode()).hexdigest()
+        text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oids[name]}\nsize 6\n"
+        (repository / name).write_text(text)
+        store = repository / ".git" / "lfs" / "objects" / oids[name][:2] / oids[name][2:4]
+        if name != "lacked.h5":
+            store.mkdir(parents=True)
+            (store / oids[name]).write_text(name)
+    (repository / ".gitattributes").write_text("*.h5 filter=lfs diff=lfs merge=lfs -text\n")
+    git(repository, "add", ".")
+    git(repository, "commit", "-qm", "weights")
+    with worktree.at_commit(repository, "main") as tree:
+        assert (tree / "had.h5").read_text() == "had.h5"
+        assert worktree.pointer(tree / "lacked.h5") == oids["lacked.h5"]
+        assert worktree.pointer(tree / "unfiltered.txt") == oids["unfiltered.txt"]
+        assert worktree.pointer(tree / "had.h5") is None
+
+
+def test_a_commit_is_resolved_in_the_working_tree_that_the_user_stands_in(
+    repository: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    git(repository, "worktree", "add", "-q", "--detach", str(other), "v1")
+    assert set(worktree.working_trees(repository)) == {repository.resolve(), other.resolve()}
+    assert worktree.standing_in(repository, other) == other.resolve()
+    assert worktree.standing_in(repository, tmp_path) == repository

@@ -17,18 +17,19 @@ import convmark.launch
 from convmark.alone import alone
 from convmark.case import Case
 from convmark.environment import Machine, read_machine
-from convmark.errors import OptionError
+from convmark.errors import ConvmarkError, OptionError
 from convmark.inspection import devices_asked_for
 from convmark.judging.confirm import LOOKS, Clock, Session, t_quantile
 from convmark.lockstep import ab_files
 from convmark.lockstep.ab import End, Outcome, Pair, Terms, compare_cases, inspected, run_the_same
 from convmark.lockstep.ab_files import SessionRow, VerdictRow
-from convmark.lockstep.engine import CONTROL, Progress
+from convmark.lockstep.engine import CONTROL, COULD_NOT_RUN, Progress
 from convmark.lockstep.shown import Shown
 from convmark.lockstep.sides import Make, SideSpec
 from convmark.option_values import AUTO
 from convmark.options import Options
 from convmark.report.sessions import comparison_table, interval_text
+from convmark.run import asked_axes
 from convmark.store import Store
 from convmark.suites import NETWORKS, cases, refuse_untimed
 
@@ -79,7 +80,8 @@ def ab(
         whether a case of B is slower, and whether the user has interrupted.
 
     Raises:
-        ConvmarkError: a side, a case or the results folder is not to be had.
+        ConvmarkError: a side, a case or the results folder is not to be had; or, once all cases
+            were compared, a side of one could not be run.
     """
     if form not in FORMS:
         raise OptionError(f"--format: must be one of {', '.join(FORMS)}, got {form!r}")
@@ -101,6 +103,9 @@ def ab(
     if found:
         print(comparison_table(found, form))
     print(f"\n{len(found)} of {len(comparing.cases)} cases; {comparing.kept}", file=sys.stderr)
+    failed = [row for row in found if not row.sessions and COULD_NOT_RUN in (row.note or "")]
+    if failed:
+        raise ConvmarkError(f"{failed[0].case}: {failed[0].note}")
     return any(row.verdict == "regressed" for row in found), interrupted
 
 
@@ -170,6 +175,7 @@ class Comparing:
             target=target,
             clock=time.monotonic,
             gpus=self.machine.gpus,
+            asked=asked_axes(self.options),
         )
         with Shown(sys.stderr) as shown:
             watch = functools.partial(self._watch, shown)
@@ -267,7 +273,7 @@ def _verdict(outcome: Outcome) -> dict[str, Any]:
     a, b = found.sizes.get("old", {}), found.sizes.get("new", {})
     sizes = {"a_parameters": a.get("parameters"), "b_parameters": b.get("parameters")}
     notes = [text for text in (found.reason, found.left_out_text) if text]
-    if sizes["a_parameters"] != sizes["b_parameters"]:
+    if a and b and sizes["a_parameters"] != sizes["b_parameters"]:
         notes.append(f"parameters differ: {sizes['a_parameters']} and {sizes['b_parameters']}")
     control = [session.log_ratio for session in found.control_wall]
     common = {

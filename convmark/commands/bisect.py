@@ -5,21 +5,25 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from convmark.alone import alone
-from convmark.commands.ab import Comparing
+from convmark.case import Case
+from convmark.commands.ab import Comparing, make_of
 from convmark.environments.cache import Cache
 from convmark.environments.releases import between, releases
 from convmark.environments.requirement import wanted
 from convmark.errors import InstallError, OptionError, WorkerError
 from convmark.git import Git
-from convmark.launch import zoo_folder
+from convmark.lockstep.ab import inspected
 from convmark.lockstep.ab_files import VerdictRow
+from convmark.lockstep.anchor import Origin, origin_of
 from convmark.lockstep.bisect import Change, Found
 from convmark.lockstep.bisect import bisect as narrow
-from convmark.lockstep.sides import GIT, SideSpec
-from convmark.lockstep.worktree import repository_of, resolve
+from convmark.lockstep.sides import GIT, AsItIs, SideSpec
+from convmark.lockstep.worktree import resolve, standing_in
 from convmark.options import Options
 from convmark.report.sessions import interval_text
 from convmark.suites import cases, refuse_untimed
@@ -54,8 +58,15 @@ def bisect(
         ConvmarkError: the ends are not to be had, or the options name more than one case.
     """
     refuse_untimed(options, "convmark bisect compares")
-    _one_case(options)
-    candidates, side_of = _candidates(good, bad, package, beside, versions)
+    case = _one_case(options)
+    if good.startswith(GIT) != bad.startswith(GIT):
+        raise OptionError("--good and --bad: must both be releases, or both git:REF")
+    if good.startswith(GIT):
+        ends = (good.removeprefix(GIT), bad.removeprefix(GIT))
+        candidates = _commits(_origin(options, case), *ends)
+        side_of: SideOf = _of_commit
+    else:
+        candidates, side_of = _releases(good, bad, package, beside, versions)
     _say(f"{len(candidates)} candidates: {', '.join(candidates)}")
     steps = _Steps(options, side_of, threshold)
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
@@ -64,7 +75,7 @@ def bisect(
     return found.verdict == "found"
 
 
-def _one_case(options: Options) -> None:
+def _one_case(options: Options) -> Case:
     devices = [device for device in options.devices if device != "all"] or ["cpu"]
     named = cases(options, dict.fromkeys(options.backends, devices))
     if len(named) != 1:
@@ -72,15 +83,12 @@ def _one_case(options: Options) -> None:
             f"convmark bisect needs one case, the options name {len(named)}; narrow them by "
             "--models, --tasks and --batch-sizes"
         )
+    return named[0]
 
 
-def _candidates(
+def _releases(
     good: str, bad: str, package: str, beside: Sequence[str], versions: Sequence[str]
 ) -> tuple[list[str], SideOf]:
-    if good.startswith(GIT) != bad.startswith(GIT):
-        raise OptionError("--good and --bad: must both be releases, or both git:REF")
-    if good.startswith(GIT):
-        return _commits(good.removeprefix(GIT), bad.removeprefix(GIT)), _of_commit
     if not _NAME.fullmatch(package):
         raise OptionError(f"--package: must be the name of a package, got {package!r}")
     for flag, text in (("--good", good), ("--bad", bad), *(("--with", one) for one in beside)):
@@ -95,23 +103,28 @@ def _candidates(
     return between(known, good, bad), of_release
 
 
-def _commits(good: str, bad: str) -> list[str]:
-    """Return the commits from good to bad that touched the zoo, the ends included."""
-    folder = zoo_folder()
-    repository = repository_of(folder)
-    if repository is None:
-        raise OptionError(f"--good: git:{good} needs the models in a git repository")
+def _commits(origin: Origin | None, good: str, bad: str) -> list[str]:
+    """Return the commits from good to bad that may have changed the model, the ends included."""
+    if origin is None:
+        raise OptionError(f"--good: git:{good} needs the model in a git repository")
+    repository = standing_in(origin.repository, Path.cwd())
     first, last = resolve(repository, good), resolve(repository, bad)
     if first == last:
         raise OptionError(f"--bad: must be another commit than --good, both are {first[:12]}")
-    relative = folder.resolve().relative_to(repository.resolve())
-    listed = Git.at(repository).answer(
-        "rev-list", "--reverse", "--first-parent", f"{first}..{last}", "--", str(relative)
-    )
-    touched = (listed or "").split()
+    # the zoo is whole in its folder; a user's model may read any file of the repository
+    folder = str(origin.folder) if origin.is_zoo else "."
+    within = ("rev-list", "--reverse", "--first-parent", f"{first}..{last}", "--", folder)
+    touched = (Git.at(repository).answer(*within) or "").split()
     if not touched:
-        raise OptionError(f"--bad: no commit between {good} and {bad} touches {relative}")
+        raise OptionError(f"--bad: no commit between {good} and {bad} touches {folder}")
     return [sha[:12] for sha in dict.fromkeys([first, *touched])]
+
+
+def _origin(options: Options, case: Case) -> Origin | None:
+    sources: Mapping[str, Any] = {}
+    if ":" in case.model:
+        sources = inspected(AsItIs, [case.model], make_of(options)).sources
+    return origin_of(case, sources)
 
 
 def _of_commit(sha: str) -> SideSpec:

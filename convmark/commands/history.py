@@ -12,7 +12,7 @@ from tabulate import tabulate
 from convmark.environment import read_machine
 from convmark.errors import OptionError, StoreError
 from convmark.judging import accepted
-from convmark.judging.history import accepted_history, named_history
+from convmark.judging.history import accepted_history, anchor_of, by_name, named_history
 from convmark.judging.index import CaseRun, Index
 from convmark.judging.verdict import conclude, review
 from convmark.judging.verdict_index import verdict_words
@@ -110,11 +110,14 @@ def accept(results: Path, machine: str | None, run: str, reason: str) -> None:
     """
     store, folder = _place(Store(results), machine, [run])
     done = accepted.accept(store, folder, run, reason)
-    rows = [row for row in read_run(store.folder / folder / f"{done.run}.csv") if row.measured]
-    cases = len({row.case.name for row in rows})
+    path = store.folder / folder / f"{done.run}.csv"
+    groups = by_name(row for row in read_run(path) if row.measured)
+    cases = len(groups)
+    lost = [rows for rows in groups.values() if anchor_of(path, rows).lost]
     code = f"commit {done.commit[:12]}" if done.commit else "no commit"
-    if rows[0].commit and rows[0].dirty is not False:
-        code += ", its tree not clean: nothing can be run beside it"
+    if lost:
+        few = f" of {len(lost)} of them" if len(lost) < cases else ""
+        code += f", the files{few} not kept and in no clean commit: nothing can be run beside"
     print(f"accepted run {done.run} ({cases} case{'s' * (cases != 1)}, {code}): {done.reason}")
 
 

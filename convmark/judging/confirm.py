@@ -30,6 +30,7 @@ __all__ = [
     "Decision",
     "Session",
     "Verdict",
+    "beyond_margin",
     "control_alarms",
     "error_rate_per_case",
     "judge",
@@ -120,6 +121,14 @@ def t_quantile(probability: float, freedom: float) -> float:
     from scipy.special import stdtrit  # type: ignore[import-untyped] # SciPy ships no types
 
     return float(stdtrit(min(freedom, 1e6), probability))
+
+
+def beyond_margin(low: float, high: float) -> bool:
+    """Return whether an interval leaves out every change within `LEAST_CHANGE`.
+
+    `unchanged` is never said of such an interval, whatever else is known.
+    """
+    return low > LEAST_CHANGE or high < -LEAST_CHANGE
 
 
 def error_rate_per_case(confirmed: int) -> float:

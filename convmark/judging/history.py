@@ -10,10 +10,11 @@ history, whatever file or copy it is found in.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from convmark.code.manifest import code_path
 from convmark.errors import StoreError
 from convmark.judging.accepted import accept, read_accepted
 from convmark.judging.comparability import (
@@ -39,6 +40,7 @@ __all__ = [
     "History",
     "accept",
     "accepted_history",
+    "anchor_of",
     "by_name",
     "difference",
     "load",
@@ -49,6 +51,9 @@ __all__ = [
 
 MOST_READ = 2 * BASELINE_RUNS
 """The most files of an anchor's code that are read for runs under a like load."""
+
+MOST_IN_VAIN = 5
+"""Files that are read in full and hold no anchor before it pays to index all."""
 
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 """A commit in full: a file's word for one could name any branch."""
@@ -69,9 +74,12 @@ class Anchor:
 
     @property
     def clean_commit(self) -> str:
-        """The commit in full whose code the case ran; empty where there is none."""
-        known = _SHA.fullmatch(self.commit or "") is not None and self.dirty is False
-        return self.commit or "" if known else ""
+        """The commit in full whose code the case ran; empty where there is none.
+
+        A row that knows its code names a commit only where all that ran is the commit's.
+        """
+        known = bool(self.code) or self.dirty is False
+        return self.commit or "" if known and _SHA.fullmatch(self.commit or "") else ""
 
     @property
     def can_run_again(self) -> bool:
@@ -163,9 +171,10 @@ def accepted_history(
         here = {name: found for name, found in anchors.items() if found.path == path}
         for name, runs in _runs_at(shelf, here, wanted, records).items():
             cases[name] = CaseHistory(
-                anchor=_anchor(path, here[name].rows), runs=runs, difference=here[name].difference
+                anchor=anchor_of(path, here[name].rows), runs=runs, difference=here[name].difference
             )
-    absent = _absent(shelf, dict.fromkeys(found.path for found in anchors.values()), cases)
+    held = cases.keys() | {row.case.name for found in anchors.values() for row in found.rows}
+    absent = _absent(shelf, dict.fromkeys(found.path for found in anchors.values()), held)
     shelf.warn()
     return History(cases=cases, absent=absent, files=shelf.files)
 
@@ -200,22 +209,25 @@ def named_history(path: Path, records: Sequence[Record]) -> History:
         )
     wanted = _wanted(records)
     cases = {}
+    held = set(by_name(records))
     for case in by_name(records):
         found = _found(path, wanted.get(case), case, baseline)
         runs = (found.rows,) if found.rows and not found.difference else ()
+        held |= {row.case.name for row in found.rows}
         cases[case] = CaseHistory(
-            anchor=_anchor(path, found.rows) if found.rows else None,
+            anchor=anchor_of(path, found.rows) if found.rows else None,
             runs=runs,
             difference=found.difference,
         )
-    absent = tuple(group[0] for case, group in baseline.items() if case not in cases)
+    absent = tuple(group[0] for case, group in baseline.items() if case not in held)
     return History(cases=cases, absent=absent, files=(path,))
 
 
-def _anchor(path: Path, rows: Sequence[Record]) -> Anchor:
+def anchor_of(path: Path, rows: Sequence[Record]) -> Anchor:
+    """Return the anchor that a case's measured rows in a run's file are."""
     codes = {row.code for row in rows}
     code = codes.pop() if len(codes) == 1 else None
-    manifest = path.with_name(f"{path.stem}.code.json")
+    manifest = code_path(path)
     return Anchor(
         run=path.stem,
         path=path,
@@ -229,7 +241,8 @@ def _anchor(path: Path, rows: Sequence[Record]) -> Anchor:
 def same_code(one: Sequence[Record], other: Sequence[Record]) -> bool:
     """Return whether rows ran the same code: by its hash, and where rows have none by their commit.
 
-    A commit tells only where its tree was clean.
+    A commit tells only where its tree was clean, or where the row has a hash: it is then held
+    against the files that ran.
     """
     rows = [*one, *other]
     known = [row.code for row in rows if row.code]
@@ -238,7 +251,12 @@ def same_code(one: Sequence[Record], other: Sequence[Record]) -> bool:
     if len(known) == len(rows):
         return True
     commits = {row.commit for row in rows}
-    return len(commits) == 1 and None not in commits and all(row.dirty is False for row in rows)
+    return len(commits) == 1 and None not in commits and all(map(_is_of_commit, rows))
+
+
+def _is_of_commit(row: Record) -> bool:
+    """Whether the row's commit, where it has one, is what it ran."""
+    return bool(row.code) or row.dirty is False
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +331,7 @@ def _anchors(
     differences: dict[str, str] = {}
     conditions = {of_the_run(key.whole) for key in wanted.values()}
     left = dict(wanted)
+    in_vain = 0
     models = frozenset(key.whole.model for key in left.values())
     states = frozenset(key.inherited.state or "" for key in left.values())
     puzzling = [key.whole for key in left.values()]
@@ -321,16 +340,19 @@ def _anchors(
             break
         if not shelf.mentions(path, models):
             continue
-        alike = shelf.is_alike(path, conditions) and shelf.may_have_state(path, states)
-        if not (alike and _may_hold(shelf.outline(path), left.values())) and not (
+        may_match = shelf.is_alike(path, conditions) and shelf.may_have_state(path, states)
+        if not (may_match and _may_hold(shelf.outline(path), left.values())) and not (
             puzzling and _may_explain(shelf.outline(path), puzzling)
         ):
             continue
+        if (in_vain := in_vain + 1) == MOST_IN_VAIN + 1:
+            shelf.index_all()
         measured = shelf.measured(path)
         for name, key in left.items():
             found = _found(path, key, name, measured)
             if found.rows:
                 anchors[name] = found
+                in_vain = 0
             elif found.difference and (name in measured or name not in differences):
                 differences[name] = found.difference
         left = {name: key for name, key in left.items() if name not in anchors}
@@ -372,7 +394,7 @@ def _runs_at(
     (own,) = {anchor.path for anchor in anchors.values()}
     rows = [row for anchor in comparable.values() for row in anchor.rows]
     codes = {row.code for row in rows if row.code}
-    commits = {row.commit for row in rows if row.commit and row.dirty is False}
+    commits = {row.commit for row in rows if row.commit and _is_of_commit(row)}
     coded = all(row.code for row in rows)
     conditions = {of_the_run(wanted[name].whole) for name in comparable}
     states = {wanted[name].inherited.state or "" for name in comparable}
@@ -403,12 +425,11 @@ def _enough(runs: Iterable[Sequence[Record]], load_now: float | None) -> bool:
     return sum(alike) >= BASELINE_RUNS
 
 
-def _absent(
-    shelf: Shelf, anchors: Iterable[Path], cases: Mapping[str, CaseHistory]
-) -> tuple[Record, ...]:
+def _absent(shelf: Shelf, anchors: Iterable[Path], held: Set[str]) -> tuple[Record, ...]:
+    """Return a row of each case of the anchors that the run has not, by no other name either."""
     absent: dict[str, Record] = {}
     for path in anchors:
         for name, rows in shelf.measured(path).items():
-            if name not in cases:
+            if name not in held:
                 absent.setdefault(name, rows[0])
     return tuple(absent.values())

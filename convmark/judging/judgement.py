@@ -13,6 +13,7 @@ __all__ = [
     "MACHINE",
     "MACHINE_MOVED",
     "NOT_JUDGED",
+    "SAME_CODE",
     "SAME_COMMIT",
     "VERDICTS",
     "Confirmation",
@@ -25,7 +26,14 @@ MACHINE = "machine"
 """Stands for the model in the rows that tell of the reference's own step time."""
 
 MACHINE_MOVED = "the machine moved, the code did not"
+"""May be said only where the code is known to be equal."""
+
+SAME_CODE = "same code"
+"""Both sides ran files and packages of one hash, in the same state: there is nothing to compare."""
+
 SAME_COMMIT = "same commit"
+"""All that is known of rows without a hash of their code: git's word, which ignores files."""
+
 BUDGET_SPENT = "budget spent"
 NOT_JUDGED = "not judged"
 """How the reason begins where the card was slowed, or shared with others, in the comparison too."""
@@ -40,10 +48,10 @@ class Confirmation:
     decided_by: Clock | None = None
     sessions: int = 0
     anchor: str = ""
-    """The commit whose code ran beside today's."""
+    """The commit, or the kept code, that ran beside today's, as a note names it."""
     reason: str = ""
-    """Why there was none: `SAME_COMMIT`, `BUDGET_SPENT`, or a few words such as `dirty tree`; those
-    after `NOT_JUDGED` say what disturbed it."""
+    """Why there was none: `SAME_CODE`, `SAME_COMMIT`, `BUDGET_SPENT`, or a line that says what is
+    in the way; those after `NOT_JUDGED` say what disturbed it."""
     sizes: Mapping[str, int | None] = field(default_factory=dict)
     """Parameters, bytes and FLOPs of the anchor's model, by column, where they are known."""
 
@@ -56,8 +64,9 @@ class Confirmation:
     @property
     def settled(self) -> bool:
         """Whether history is not to judge in its place either."""
-        told = self.reason in (SAME_COMMIT, BUDGET_SPENT) or self.reason.startswith(NOT_JUDGED)
-        return self.decision is not None or told
+        told = (SAME_CODE, SAME_COMMIT, BUDGET_SPENT)
+        disturbed = self.reason.startswith(NOT_JUDGED)
+        return self.decision is not None or self.reason in told or disturbed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -101,7 +101,7 @@ METRICS = (
         devices=("cpu",),
         rule="tolerance",
         relative=0.03,
-        absolute=MIB,
+        absolute=4 * MIB,  # 2 and 4 MiB were seen of one small model
         # nine processes of identical code between 35.4 and 36.0 MiB, the tenth 45.8: it hangs on
         # which operations run side by side
         between_processes=0.1,

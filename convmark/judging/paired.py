@@ -17,13 +17,15 @@ from convmark.judging.confirm import (
     Clock,
     Decision,
     Verdict,
+    beyond_margin,
     error_rate_per_case,
 )
-from convmark.judging.history import load
+from convmark.judging.history import Anchor, load
 from convmark.judging.judgement import (
     BUDGET_SPENT,
     MACHINE_MOVED,
     NOT_JUDGED,
+    SAME_CODE,
     SAME_COMMIT,
     Confirmation,
 )
@@ -32,7 +34,19 @@ from convmark.judging.screen import Screening, screen, unconfirmed
 from convmark.judging.spread import pooled_spread
 from convmark.record import Record
 
-__all__ = ["Finding", "Pairs", "StepTime", "confirmed", "from_history", "pairs", "screened"]
+__all__ = [
+    "Finding",
+    "Ground",
+    "Pairs",
+    "StepTime",
+    "confirmed",
+    "from_history",
+    "pairs",
+    "screened",
+]
+
+SHOWN = 12
+"""Characters of a commit that a note names."""
 
 Rows = Sequence[Record]
 
@@ -139,8 +153,30 @@ def _mean_load(processes: Sequence[Process]) -> float | None:
     return sum(loads) / len(loads) if loads else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What is known of the code beside the figures."""
+
+    same_code: bool = False
+    """Whether the anchor is known to have run the same code."""
+    anchor: Anchor | None = None
+
+    @property
+    def lost(self) -> str:
+        """Why the anchor's code cannot be run, and what helps; empty where it can."""
+        return self.anchor.lost if self.anchor else ""
+
+    @property
+    def commit(self) -> str:
+        """The anchor's commit as a user names it; empty where it has none that is clean."""
+        return self.anchor.clean_commit[:SHOWN] if self.anchor else ""
+
+
 def from_history(
-    step: StepTime, flagged_cases: int, confirmation: Confirmation | None = None
+    step: StepTime,
+    flagged_cases: int,
+    confirmation: Confirmation | None = None,
+    ground: Ground = Ground(),
 ) -> Finding:
     """Judge by history, where there was no live comparison; a flagged case stays unconfirmed.
 
@@ -149,34 +185,75 @@ def from_history(
         confirmation: the reason why there was no live comparison, where one was looked for.
     """
     reason = confirmation.reason if confirmation else ""
-    if reason == SAME_COMMIT:
-        note = f"{MACHINE_MOVED}: {SAME_COMMIT}" if step.flagged else SAME_COMMIT
-        return _screen_finding(step, "unchanged", note)
+    if ground.same_code or reason in (SAME_CODE, SAME_COMMIT):
+        return _of_same_code(step, known=ground.same_code or reason == SAME_CODE)
     if not step.flagged:
-        return _unflagged(step)
+        return _unflagged(step, reason, ground)
     if reason == BUDGET_SPENT:
         note = f"{BUDGET_SPENT} before a live comparison: try a larger --confirm-budget"
         return _screen_finding(step, "inconclusive", note)
     if reason.startswith(NOT_JUDGED):
         return _screen_finding(step, "inconclusive", reason)
     decision, clock = _history_decision(step, error_rate_per_case(flagged_cases))
-    return _finding(decision, _history_note(step, decision, clock, reason), unconfirmed=True)
+    if decision.verdict == "unchanged" and _beyond(step) is not None:
+        decision = _with_verdict(decision, "inconclusive")
+    note = _history_note(step, decision, clock, reason, ground)
+    return _finding(decision, note, unconfirmed=True)
 
 
-def _unflagged(step: StepTime) -> Finding:
+def _of_same_code(step: StepTime, *, known: bool) -> Finding:
+    """Say unchanged of the code, unless the figures lie beyond the margin all the same.
+
+    Args:
+        known: whether the code is known to be equal by its hash; else git alone says so.
+    """
+    why = SAME_CODE if known else SAME_COMMIT
+    beyond = _beyond(step)
+    if beyond is None:
+        moved = known and step.flagged
+        return _screen_finding(step, "unchanged", f"{MACHINE_MOVED}: {why}" if moved else why)
+    if known:
+        unseen = (
+            "something that convmark does not see has changed (a file read by native code, a "
+            "service, the machine)"
+        )
+        note = f"{why}, same state, yet {_moved(beyond)}: {unseen}: run it again"
+    else:
+        unseen = "a file that git does not watch, or the machine, has changed"
+        note = f"{why}, yet {_moved(beyond)}: {unseen}: run it again"
+    return _screen_finding(step, "inconclusive", note, beyond)
+
+
+def _beyond(step: StepTime) -> Screening | None:
+    """Return the clock whose interval leaves out every change within the margin; None for none."""
+    clocks = (step.wall, step.cpu)
+    return next((one for one in clocks if one and beyond_margin(one.low, one.high)), None)
+
+
+def _moved(screening: Screening) -> str:
+    way = "slower" if screening.estimate > 0 else "faster"
+    return f"{way} by {100 * abs(math.expm1(screening.estimate)):.1f} %"
+
+
+def _unflagged(step: StepTime, reason: str, ground: Ground) -> Finding:
     first, other = (step.cpu, step.wall) if step.cpu is not None else (step.wall, None)
     agreed = other is None or abs(other.estimate) <= LEAST_CHANGE
     if first.unchanged and agreed:
         return _screen_finding(step, "unchanged", "")
-    note = _advice(step, first.smallest_visible)
+    parts = [f"no live comparison: {reason}" if reason else ground.lost]
     if first.unchanged:
-        note = f"CPU time agrees with history, wall time does not; {note}"
-    return _screen_finding(step, "inconclusive", note)
+        parts.append("CPU time agrees with history, wall time does not")
+    live = not reason and not ground.lost
+    parts.append(_advice(step, first.smallest_visible, live=live))
+    return _screen_finding(step, "inconclusive", "; ".join(filter(None, parts)))
 
 
-def _screen_finding(step: StepTime, verdict: Verdict, note: str) -> Finding:
-    """Give the figures of the clock that was flagged, else of the primary one."""
-    shown = step.wall if step.cpu is None or step.wall.flagged else step.cpu
+def _screen_finding(
+    step: StepTime, verdict: Verdict, note: str, shown: Screening | None = None
+) -> Finding:
+    """Give the figures of a clock: that which was flagged, else the primary one."""
+    if shown is None:
+        shown = step.wall if step.cpu is None or step.wall.flagged else step.cpu
     return Finding(
         verdict=verdict,
         estimate=shown.estimate,
@@ -212,14 +289,19 @@ def _with_verdict(decision: Decision, verdict: Verdict) -> Decision:
     )
 
 
-def confirmed(step: StepTime | None, confirmation: Confirmation) -> Finding | None:
-    """Return what the live comparison decided; None where there was none."""
+def confirmed(
+    step: StepTime | None,
+    confirmation: Confirmation,
+    ground: Ground = Ground(),
+) -> Finding | None:
+    """Return what the live comparison decided; None where there was none.
+
+    `unchanged` is taken back where the history lies beyond the margin: one of the two is wrong.
+    """
     decision = confirmation.decision
     if decision is None:
         return None
-    if decision.verdict == "unchanged" and step is not None and step.flagged:
-        return _finding(decision, MACHINE_MOVED)
-    parts = [f"{confirmation.sessions} sessions beside {confirmation.anchor[:12]}"]
+    parts = [f"{confirmation.sessions} sessions beside {confirmation.anchor}"]
     if confirmation.decided_by == "cpu":
         parts.append("by CPU time")
     if confirmation.reason == BUDGET_SPENT:
@@ -227,10 +309,34 @@ def confirmed(step: StepTime | None, confirmation: Confirmation) -> Finding | No
     elif confirmation.reason:
         parts.append(confirmation.reason)
     if decision.verdict == "inconclusive":
-        free = step is not None and step.threads_free
         seen = _percent(decision.smallest_visible)
-        parts.append(f"sees changes from {seen}: try {'--threads 1 or ' * free}an idle machine")
+        parts.append(f"sees changes from {seen}: try {_live_advice(step, ground)}")
+    if decision.verdict == "unchanged":
+        decision, doubt = _doubted(decision, step)
+        parts += [doubt] if doubt else []
     return _finding(decision, "; ".join(parts))
+
+
+def _doubted(decision: Decision, step: StepTime | None) -> tuple[Decision, str]:
+    """Take `unchanged` back where an interval leaves out every change within the margin."""
+    beyond = _beyond(step) if step is not None else None
+    if beyond is not None:
+        doubt = (
+            f"no change beside it, yet {_moved(beyond)} than its history: both sides may have read "
+            "the same changed file, or the machine has changed: run it again, and where that stays "
+            "`convmark accept` the new run"
+        )
+        return _with_verdict(decision, "inconclusive"), doubt
+    if beyond_margin(decision.low, decision.high):
+        return _with_verdict(decision, "inconclusive"), ""
+    return decision, ""
+
+
+def _live_advice(step: StepTime | None, ground: Ground) -> str:
+    """Say what sees a smaller change live; one thread is another case, which needs both sides."""
+    if step is not None and step.threads_free and ground.commit:
+        return f"`convmark ab git:{ground.commit} . --threads 1` or an idle machine"
+    return "an idle machine"
 
 
 def _finding(decision: Decision, note: str, *, unconfirmed: bool = False) -> Finding:
@@ -245,33 +351,41 @@ def _finding(decision: Decision, note: str, *, unconfirmed: bool = False) -> Fin
     )
 
 
-def _history_note(step: StepTime, decision: Decision, clock: Clock, reason: str) -> str:
-    parts = ["by CPU time"] if clock == "cpu" else []
-    if reason:
-        parts.append(f"no live comparison: {reason}")
-    else:
+def _history_note(
+    step: StepTime, decision: Decision, clock: Clock, reason: str, ground: Ground
+) -> str:
+    parts = [f"no live comparison: {reason}" if reason else ground.lost]
+    if clock == "cpu":
+        parts.append("by CPU time")
+    if not parts[0]:
         parts.append("`pytest bench --benchmark-compare` confirms")
     if decision.verdict == "inconclusive":
-        parts.append(_advice(step, decision.smallest_visible))
-    return "; ".join(parts)
+        parts.append(_advice(step, decision.smallest_visible, live=False))
+    return "; ".join(filter(None, parts))
 
 
-def _advice(step: StepTime, smallest_visible: float) -> str:
-    """Say why history cannot tell, and what to try."""
+def _advice(step: StepTime, smallest_visible: float, *, live: bool) -> str:
+    """Say why history cannot tell, and what to try.
+
+    Args:
+        live: whether a live comparison was not made and can be.
+    """
     if not step.wall.loads_alike:
         if step.load_now is None or step.load_before is None:
-            return "the load is not known: `--confirm all` compares live"
+            return "the load is not known" + ": `--confirm all` compares live" * live
         return (
             f"loads are unlike: others took {step.load_before:.0%} of the CPU time then and "
-            f"{step.load_now:.0%} now; try it on an idle machine, or `--confirm all`"
+            f"{step.load_now:.0%} now; measure it under the load of then"
+            + ", or `--confirm all`"
+            * live
         )
     if math.isinf(smallest_visible):
-        return "one baseline run convicts nobody: `--confirm all` compares live"
+        return "one baseline run convicts nobody"
     more = f"--processes {2 * step.processes}"
     if step.own_error > step.wall.error / 2:
         more = "a longer --time-budget"
-    threads = ", --threads 1" if step.threads_free else ""
-    return f"sees changes from {_percent(smallest_visible)}: try {more}{threads} or `convmark ab`"
+    seen = _percent(smallest_visible)
+    return f"sees changes from {seen}: try {more}" + " or `--confirm all`" * live
 
 
 def _percent(log_ratio: float) -> str:

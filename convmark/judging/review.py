@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from convmark.judging.history import CaseHistory, History, by_name, steady
+from convmark.judging.history import CaseHistory, History, by_name, same_code, steady
 from convmark.judging.paired import Pairs, StepTime, pairs, screened
 from convmark.record import Record
 
@@ -32,6 +32,20 @@ class CaseReview:
         anchor = self.history.anchor
         found = [rows for rows in self.history.runs if anchor and rows[0].run == anchor.run]
         return tuple(found or self.baseline[-1:])
+
+    @property
+    def same_code(self) -> bool:
+        """Whether it is known that the anchor ran the same code, by its hash."""
+        now = [row for row in self.every_row if row.measured]
+        return any(
+            all(row.code for row in (*now, *rows)) and same_code(now, rows)
+            for rows in self.anchor_rows
+        )
+
+    @property
+    def only_live(self) -> bool:
+        """Whether no history can judge it: the model's own code has set what slows all alike."""
+        return self.history.anchor is not None and bool(self.history.difference)
 
     @property
     def failed(self) -> Record | None:
@@ -77,13 +91,18 @@ def review(records: Sequence[Record], history: History) -> Review:
 
 
 def flagged(review: Review) -> list[str]:
-    """Return the names of the cases that a live comparison must judge, largest change first."""
+    """Return the names of the cases that a live comparison must judge, largest change first.
+
+    Those come first whose history cannot judge; one whose code is the anchor's is never among them.
+    """
     found = {
         name: case.step
         for name, case in review.cases.items()
-        if case.step is not None and case.step.flagged and case.failed is None
+        if case.failed is None and not case.same_code
     }
-    return sorted(found, key=lambda name: -_size(found[name]))
+    only_live = [name for name in found if review.cases[name].only_live and review.cases[name].rows]
+    sizes = {name: _size(step) for name, step in found.items() if step and step.flagged}
+    return only_live + sorted(sizes, key=lambda name: -sizes[name])
 
 
 def _size(step: StepTime) -> float:

@@ -112,9 +112,13 @@ class Shelf:
             return known
         self._looked.add(path)
         if len(self._looked) == MOST_LOOKS:
-            self._index = Index.of(path.parent)
-            self._index.update(self._paths, self._say)
+            self.index_all()
         return self._index.known(path)
+
+    def index_all(self) -> None:
+        """Bring the index up to date: from then on all is known of each file."""
+        self._index = Index.of(self._paths[0].parent)
+        self._index.update(self._paths, self._say)
 
     def head(self, path: Path) -> Head | None:
         """What the run's first row, failed or not, tells; None where there is none to be read."""
@@ -205,7 +209,7 @@ class Shelf:
             head = self.head(path)
             if head is None:
                 continue
-            by_commit = head.dirty is False and head.commit in commits
+            by_commit = (head.coded or head.dirty is False) and head.commit in commits
             if (by_commit and not (coded and head.coded)) or self._may_hold(path, codes):
                 yield path
 

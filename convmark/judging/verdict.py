@@ -11,11 +11,12 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from convmark.judging.judgement import SAME_COMMIT, Confirmation, Judgement
+from convmark.judging.confirm import CHANGED
+from convmark.judging.judgement import SAME_CODE, SAME_COMMIT, Confirmation, Judgement
 from convmark.judging.learning import ACCURACY, without_hollow_improvements
 from convmark.judging.machine import machine_judgements
 from convmark.judging.metrics import METRICS, Metric, applies, middle, plain_verdict
-from convmark.judging.paired import Finding, confirmed, from_history
+from convmark.judging.paired import Finding, Ground, confirmed, from_history
 from convmark.judging.review import CaseReview, Review, flagged, review
 from convmark.record import Record
 
@@ -54,13 +55,23 @@ def conclude(
     undecided = {name for name in flagged(review) if name not in given}
     found = []
     for name, case in review.cases.items():
-        found += _case(case, given.get(name), len(alone | undecided))
+        judged = _case(case, given.get(name), len(alone | undecided))
+        found += [_with_unsteadiness(one, case) for one in judged]
     compared = [(case.rows, case.baseline) for case in review.cases.values()]
     found += machine_judgements(compared)
     if report_missing and review.cases:
         run = next(iter(review.cases.values())).every_row[0].run
         found += [_missing(row, run) for row in review.absent if row.task != _SHOWN_ONLY]
     return without_hollow_improvements(found)
+
+
+def _with_unsteadiness(judged: Judgement, case: CaseReview) -> Judgement:
+    """Add to the step time's note that no process held still: then no one figure is the case's."""
+    reasons = [row.unsteady for row in case.rows if row.status == "unsteady" and row.unsteady]
+    if judged.metric != STEP_TIME.name or not reasons or len(reasons) < len(case.rows):
+        return judged
+    note = f"every process was unsteady: {reasons[0]}"
+    return replace(judged, note=f"{judged.note}; {note}" if judged.note else note)
 
 
 def _headline(task: str) -> Metric:
@@ -84,14 +95,18 @@ def _case(
         return []
     if not case.rows:
         return [_not_judged(case)]
-    finding = confirmed(case.step, confirmation) if confirmation else None
+    ground = Ground(same_code=case.same_code, anchor=case.history.anchor)
+    finding = confirmed(case.step, confirmation, ground) if confirmation else None
     if finding is None and not case.baseline:
         return [_without_baseline(case, confirmation)]
     if first.task not in STEP_TIME.tasks:
         return _others(case, {})
     if finding is None and case.step is not None:
-        finding = from_history(case.step, flagged_cases, confirmation)
-    return [*_paired(case, finding), *_others(case, confirmation.sizes if confirmation else {})]
+        finding = from_history(case.step, flagged_cases, confirmation, ground)
+    return [
+        *_paired(case, finding, confirmation),
+        *_others(case, confirmation.sizes if confirmation else {}),
+    ]
 
 
 def _not_judged(case: CaseReview) -> Judgement:
@@ -104,29 +119,34 @@ def _not_judged(case: CaseReview) -> Judgement:
 
 
 def _without_baseline(case: CaseReview, confirmation: Confirmation | None) -> Judgement:
-    first = case.rows[0]
+    first, anchor = case.rows[0], case.history.anchor
     verdict, note = "new", case.history.difference
-    if confirmation is not None:  # a commit was the baseline
-        same = confirmation.reason == SAME_COMMIT
-        verdict = "unchanged" if same else "inconclusive"
-        note = SAME_COMMIT if same else f"no live comparison: {confirmation.reason}"
+    if confirmation is not None and confirmation.reason in (SAME_CODE, SAME_COMMIT):
+        verdict, note = "unchanged", confirmation.reason
+    elif confirmation is not None:
+        verdict = "inconclusive"
+        note = "; ".join(filter(None, [f"no live comparison: {confirmation.reason}", note]))
+    elif case.only_live and anchor is not None:
+        verdict = "inconclusive"
+        live = "`pytest bench --benchmark-compare` compares live"
+        note = f"{anchor.lost or live}; its history cannot judge: {note}"
     elif not note:
-        note = f"no earlier run of it: `convmark accept {first.run}` makes this its baseline"
+        note = "no earlier run of it: later runs are judged against this one"
     metric = _headline(first.task)
     value = middle(case.rows, metric)
     return _judgement(first, metric, value=value, verdict=verdict, note=note)
 
 
-def _paired(case: CaseReview, finding: Finding | None) -> list[Judgement]:
+def _paired(
+    case: CaseReview, finding: Finding | None, confirmation: Confirmation | None
+) -> list[Judgement]:
     """Return the step time's judgement, and of what follows it."""
     first = case.rows[0]
     metrics = [metric for metric in METRICS if metric.rule == "paired"]
     if finding is None:
-        note = "no paired rounds on both sides: `--confirm all` compares live"
         value = middle(case.rows, STEP_TIME)
-        return [
-            _judgement(first, STEP_TIME, value=value, verdict="inconclusive", note=note),
-        ]
+        verdict, note = _without_rounds(case, confirmation)
+        return [_judgement(first, STEP_TIME, value=value, verdict=verdict, note=note)]
     found = []
     for metric in metrics:
         value = middle(case.rows, metric)
@@ -155,6 +175,16 @@ def _paired(case: CaseReview, finding: Finding | None) -> list[Judgement]:
     return found
 
 
+def _without_rounds(case: CaseReview, confirmation: Confirmation | None) -> tuple[str, str]:
+    """Return verdict and note of a case whose rows have no paired rounds on both sides."""
+    reason = confirmation.reason if confirmation else ""
+    if case.same_code or reason in (SAME_CODE, SAME_COMMIT):
+        return "unchanged", reason or SAME_CODE
+    lost = case.history.anchor.lost if case.history.anchor else ""
+    live = f"no live comparison: {reason}" if reason else lost or "`--confirm all` compares live"
+    return "inconclusive", f"{live}; there are no paired rounds on both sides"
+
+
 def _others(case: CaseReview, sizes: Mapping[str, int | None]) -> list[Judgement]:
     """Return the judgements of the metrics that are not paired, where both sides have them.
 
@@ -176,6 +206,8 @@ def _others(case: CaseReview, sizes: Mapping[str, int | None]) -> list[Judgement
         baseline = float(live) if live is not None else median(runs)
         groups = (case.rows, *against)
         verdict, allowed, note = plain_verdict(metric, baseline, value, groups)
+        if case.same_code and verdict in CHANGED:
+            verdict, note = "inconclusive", "same code: no change of it is to blame"
         found.append(
             _judgement(
                 case.rows[0],

@@ -71,6 +71,7 @@ class Interpreter:
         zoo: Path | None = None,
         folder: Path | None = None,
         import_roots: Sequence[Path] | None = None,
+        moved: Mapping[str, str] | None = None,
     ) -> None:
         """Describe the interpreter; nothing is started yet.
 
@@ -79,6 +80,7 @@ class Interpreter:
             folder: the working folder of the measured processes; this process's by default.
             import_roots: folders whose modules go before all others once the framework is
                 imported, in order; by default those that `launch.import_roots` finds.
+            moved: folders without symbolic links, and those that modules come from instead.
         """
         self.python = python
         self.isolation = isolation
@@ -89,6 +91,7 @@ class Interpreter:
         self._folder_of_work = Path.cwd() if folder is None else folder
         roots = find_import_roots(self._folder_of_work) if import_roots is None else import_roots
         self._import_roots = [str(root) for root in roots]
+        self._moved = dict(moved or {})
         self._environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         # the driver's own order, so that gpu:1 of a case is the card that NVML calls 1
         self._environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
@@ -191,6 +194,7 @@ class Interpreter:
                 "convmark": str(_PACKAGE),
                 "zoo": str(self._zoo or zoo_folder()),
                 "import_roots": self._import_roots,
+                "moved": self._moved,
                 "backend": self._backend,
                 "fork": self.isolation == "fork",
             },

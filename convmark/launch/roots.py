@@ -16,6 +16,7 @@ from pathlib import Path
 
 __all__ = ["import_roots"]
 
+_PACKAGES = ("site-packages", "dist-packages")
 _INSTALLED = ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
 
 
@@ -36,7 +37,8 @@ def import_roots(
     found = [first.resolve()]
     for entry in sys.path if path is None else path:
         root = Path(entry or os.getcwd()).resolve()
-        if root.is_dir() and not any(root.is_relative_to(where) for where in apart):
+        inside = any(root.is_relative_to(where) for where in apart) or root.name in _PACKAGES
+        if root.is_dir() and not inside:
             found.append(root)
     return list(dict.fromkeys(found))
 

@@ -20,6 +20,7 @@ from convmark.launch import Interpreter
 from convmark.lockstep.anchor import Origin, origin_of
 from convmark.lockstep.engine import Comparison, Plan, Progress, Side, compare
 from convmark.lockstep.sides import Make, SideSpec
+from convmark.lockstep.tree import Tree
 
 __all__ = [
     "TARGET",
@@ -75,6 +76,8 @@ class Terms:
     seconds_left: Callable[[], float] = lambda: math.inf
     gpus: Sequence[Gpu] = ()
     """Those of this machine, whose state tells which sessions count."""
+    asked: Sequence[str] = ()
+    """Axes that the user has named for both sides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,9 @@ class Outcome:
 
 Watch = Callable[[Case, Progress], None]
 
+Running = tuple[Interpreter, Tree | None]
+"""An interpreter, and whose code alone it may run."""
+
 
 def inspected(spec: SideSpec, models: Sequence[str], make: Make) -> End:
     """Return what a side has; its models are looked for as they are on the disk.
@@ -96,7 +102,7 @@ def inspected(spec: SideSpec, models: Sequence[str], make: Make) -> End:
         OptionError: a model is unknown to it.
         WorkerError: it cannot be started, or has no framework.
     """
-    with spec_as_it_is(spec).opened(None, make, 1) as (interpreter,):
+    with spec_as_it_is(spec).opened(None, make, 1) as ((interpreter,), _):
         return End(spec, inspect(interpreter, models))
 
 
@@ -152,20 +158,21 @@ def compare_cases(
         with _opened(pair, origin, make, terms.control) as (old, new, control):
             for case in members:
                 comparison = compare(
-                    _side(old, pair.a.spec, case, terms.gpus),
-                    _side(new, pair.b.spec, case, terms.gpus),
+                    _side(old, pair.a.spec, case, terms),
+                    _side(new, pair.b.spec, case, terms),
                     plan,
-                    control=_side(control, pair.a.spec, case, terms.gpus) if control else None,
+                    control=_side(control, pair.a.spec, case, terms) if control else None,
                     watch=_told(watch, case),
                     clock=terms.clock,
                 )
                 yield Outcome(case, origin, comparison)
 
 
-def _side(interpreter: Interpreter, spec: SideSpec, case: Case, gpus: Sequence[Gpu]) -> Side:
+def _side(running: Running, spec: SideSpec, case: Case, terms: Terms) -> Side:
     """Return the side of a case; its environment may show it another card than the other side's."""
-    card = card_of(case.device, gpus, {**os.environ, **spec.environ})
-    return Side(interpreter, spec.case(case), card)
+    card = card_of(case.device, terms.gpus, {**os.environ, **spec.environ})
+    asked = tuple(dict.fromkeys([*terms.asked, *spec.settings]))
+    return Side(running[0], spec.case(case), card, running[1], asked)
 
 
 def _told(watch: Watch, case: Case) -> Callable[[Progress], None]:
@@ -176,10 +183,13 @@ def _origin(case: Case, pair: Pair) -> Origin | None:
     """Return where the case's model lies; None where no side asks for another commit of it."""
     if not (pair.a.spec.ref or pair.b.spec.ref):
         return None
-    origin = origin_of(case, {**pair.b.sources, **pair.a.sources})
+    sources = {**pair.b.sources, **pair.a.sources}
+    origin = origin_of(case, sources)
     if origin is None:
+        _, file = sources.get(case.model) or (None, "")
+        comes = f" ({file}); install it from its repository: pip install -e" if file else ""
         raise OptionError(
-            f"{case.model}: git:REF needs the model in a git repository, it is in none"
+            f"{case.model}: git:REF needs the model in a git repository, it is in none{comes}"
         )
     return origin
 
@@ -187,13 +197,14 @@ def _origin(case: Case, pair: Pair) -> Origin | None:
 @contextlib.contextmanager
 def _opened(
     pair: Pair, origin: Origin | None, make: Make, control: bool
-) -> Iterator[tuple[Interpreter, Interpreter, Interpreter | None]]:
+) -> Iterator[tuple[Running, Running, Running | None]]:
     with contextlib.ExitStack() as stack:
-        of_a = stack.enter_context(pair.a.spec.opened(origin, make, 1 + control))
-        (new,) = stack.enter_context(pair.b.spec.opened(origin, make, 1))
+        of_a, tree_a = stack.enter_context(pair.a.spec.opened(origin, make, 1 + control))
+        (new,), tree_b = stack.enter_context(pair.b.spec.opened(origin, make, 1))
         for name, interpreter in (("A", of_a[0]), ("B", new), ("A", of_a[-1])):
             try:
                 interpreter.start()
             except WorkerError as error:
                 raise ConvmarkError(f"{name}: {error}") from None
-        yield of_a[0], new, of_a[1] if control else None
+        twin = (of_a[1], tree_a) if control else None
+        yield (of_a[0], tree_a), (new, tree_b), twin

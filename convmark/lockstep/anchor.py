@@ -1,22 +1,34 @@
 """The anchor's own code beside today's: which repository, which folders, and the two interpreters.
 
 A model's code is the zoo's folder, or for package.module:builder the folder from which the module
-is imported. Both exist at another commit in a worktree.
+is imported. Both exist at another commit in a tree of it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from convmark.case import Case
 from convmark.errors import ConvmarkError
-from convmark.launch import Interpreter, import_roots, zoo_folder
-from convmark.lockstep.worktree import at_commit, repository_of, resolve
+from convmark.launch import Interpreter, zoo_folder
+from convmark.lockstep.tree import (
+    OwnCode,
+    Tree,
+    is_installed,
+    tree_as_it_is,
+    tree_at_commit,
+)
+from convmark.lockstep.worktree import repository_of, resolve, standing_in
 
-__all__ = ["Origin", "beside", "origin_of", "resolve_anchor"]
+__all__ = ["AnchorCode", "Beside", "Origin", "beside", "origin_of", "resolve_anchor"]
+
+SHOWN = 12
+"""Characters of a commit or hash that are shown."""
 
 MakeInterpreter = Callable[..., Interpreter]
 
@@ -30,6 +42,44 @@ class Origin:
     """Relative to the repository: the zoo's own folder, or the one that modules are found in."""
     is_zoo: bool
 
+    def look_for(self, tree: Tree) -> None:
+        """Look whether a tree has the folder.
+
+        Raises:
+            ConvmarkError: it has not.
+        """
+        if not (tree.root / self.folder).is_dir():
+            raise ConvmarkError(f"{tree.name} has no folder {self.folder}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnchorCode:
+    """Code that can be run once more: of a commit, or the kept files of a run."""
+
+    commit: str = ""
+    """In full; empty where the files that were kept are the code."""
+    code: str = ""
+    """Hash of the code; empty where it is not known."""
+    manifest: Path | None = None
+    """What lists the files of that hash, beside the run that they were kept of."""
+
+    def __post_init__(self) -> None:
+        if not self.commit and (not self.code or self.manifest is None):
+            raise ConvmarkError("an anchor's code must be a commit, or a hash with its manifest")
+
+    @property
+    def label(self) -> str:
+        """The code as a note names it."""
+        return self.commit[:SHOWN] or f"the kept code {self.code[:SHOWN]}"
+
+
+class Beside(NamedTuple):
+    """One code, ready to run."""
+
+    interpreter: Interpreter
+    tree: OwnCode | None
+    """What it may run; None where nothing tells its files from others."""
+
 
 def origin_of(case: Case, sources: Mapping[str, Sequence[str] | None]) -> Origin | None:
     """Return where the case's model comes from; None where no git repository holds it.
@@ -37,25 +87,31 @@ def origin_of(case: Case, sources: Mapping[str, Sequence[str] | None]) -> Origin
     Args:
         sources: for models named package.module:builder their module and its file.
     """
-    folder = zoo_folder()
     is_zoo = ":" not in case.model
-    if not is_zoo:
+    if is_zoo:
+        folder = place = zoo_folder().resolve()
+    else:
         source = sources.get(case.model)
         if source is None:
             return None
         module, file = source
-        folder = _import_root(module, Path(file))
-    repository = repository_of(folder)
+        place = Path(file).resolve()  # an editable installation may be a link
+        if is_installed(place):
+            return None
+        folder = _import_root(module, place)
+    repository = repository_of(place)
     if repository is None:
         return None
-    relative = folder.resolve().relative_to(repository.resolve())
-    return Origin(repository=repository, folder=relative, is_zoo=is_zoo)
+    top = repository.resolve()
+    if not folder.is_relative_to(top):  # the package's name is not its folder's
+        folder = place.parent
+    return Origin(repository=repository, folder=folder.relative_to(top), is_zoo=is_zoo)
 
 
 def _import_root(module: str, file: Path) -> Path:
     """Return the folder that holds the module's topmost package."""
     depth = module.count(".") + (file.name == "__init__.py")
-    return file.parents[depth]
+    return file.parents[min(depth, len(file.parents) - 1)]
 
 
 def resolve_anchor(ref: str, origins: Sequence[Origin | None]) -> dict[Path, str]:
@@ -69,30 +125,28 @@ def resolve_anchor(ref: str, origins: Sequence[Origin | None]) -> dict[Path, str
         raise ConvmarkError(
             f"--benchmark-compare: git:{ref} needs the models in a git repository; no model is"
         )
-    return {repository: resolve(repository, ref) for repository in repositories}
+    return {
+        repository: resolve(standing_in(repository, Path.cwd()), ref) for repository in repositories
+    }
 
 
 @contextlib.contextmanager
-def beside(
-    origin: Origin, commit: str, make: MakeInterpreter
-) -> Iterator[tuple[Interpreter, Interpreter]]:
-    """Give two interpreters, that of the anchor's code and that of today's; both end after it.
+def beside(origin: Origin, commit: str, make: MakeInterpreter) -> Iterator[tuple[Beside, Beside]]:
+    """Give the anchor's code and today's, each in its interpreter; both end after the block.
 
     Args:
-        make: makes an interpreter, with the anchor's `zoo` or `import_roots` where it is given.
+        make: makes an interpreter from the keywords of `Tree.settings`.
 
     Raises:
         ConvmarkError: the commit is not there, or did not have the folder yet.
         WorkerError: an interpreter cannot be started.
     """
     with contextlib.ExitStack() as stack:
-        tree = stack.enter_context(at_commit(origin.repository, commit))
-        folder = tree / origin.folder
-        if not folder.is_dir():
-            raise ConvmarkError(f"commit {commit[:12]} has no folder {origin.folder}")
-        theirs = make(zoo=folder) if origin.is_zoo else make(import_roots=[folder, *import_roots()])
-        old = stack.enter_context(theirs)
-        new = stack.enter_context(make())
-        old.start()
-        new.start()
-        yield old, new
+        theirs = stack.enter_context(tree_at_commit(origin.repository, commit))
+        sides = []
+        for tree in (theirs, tree_as_it_is(origin.repository)):
+            origin.look_for(tree)
+            interpreter = stack.enter_context(make(**tree.settings(os.environ)))
+            interpreter.start()
+            sides.append(Beside(interpreter, tree))
+        yield sides[0], sides[1]

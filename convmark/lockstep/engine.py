@@ -25,10 +25,12 @@ from convmark.judging.confirm import Clock, Session
 from convmark.judging.judgement import NOT_JUDGED
 from convmark.launch import Interpreter, LiveWorker
 from convmark.lockstep.tally import CONTROL, NEW, OLD, VOID, Comparison, Plan, Progress, Tally
+from convmark.lockstep.tree import OwnCode
 from convmark.statistics import trimmed_mean
 
 __all__ = [
     "CONTROL",
+    "COULD_NOT_RUN",
     "NEW",
     "VOID",
     "Comparison",
@@ -52,6 +54,9 @@ MOST_LEFT_OUT = 3
 
 ZERO_CPU_S = 1e-9
 
+COULD_NOT_RUN = "code cannot be run"
+"""Stands in the reason of a comparison that a failing side has ended."""
+
 
 @dataclass(frozen=True, slots=True)
 class Side:
@@ -62,6 +67,10 @@ class Side:
     """The same for all sides, but where a setting is what differs."""
     card: Card | None = None
     """What its worker runs on; None on the CPU, and where it is not known."""
+    tree: OwnCode | None = None
+    """Whose code alone it may run; None where all sides run the same files."""
+    asked: Sequence[str] = ()
+    """Axes of the case that the user has named: a model that sets one otherwise is refused."""
 
 
 Watch = Callable[[Progress], None]
@@ -87,6 +96,9 @@ def compare(
         control: a second copy of the old side, which runs in the same rounds.
         watch: is told after each session.
         clock: seconds, to learn how long a session takes.
+
+    Raises:
+        ForeignCode: a side runs code of another tree than its own.
     """
     sides = {OLD: old, NEW: new} | ({CONTROL: control} if control else {})
     clocks_agree = {primary_clock(side.case) for side in sides.values()}
@@ -121,6 +133,7 @@ def _session(
 
     Raises:
         WorkerError: a side cannot be run; the message says which.
+        ForeignCode: a side runs code of another tree than its own.
     """
     cards = [side.card for side in sides.values() if side.card is not None]
     with contextlib.ExitStack() as stack:
@@ -128,9 +141,12 @@ def _session(
         workers: dict[str, LiveWorker] = {}
         step_s = 0.0
         for name in order.sample(sorted(sides), len(sides)):
-            request = _request(sides[name].case, plan, with_sizes=name not in tally.sizes)
-            with _naming(name):
+            request = _request(sides[name], plan, with_sizes=name not in tally.sizes)
+            tree = sides[name].tree
+            with _naming(name, tree):
                 workers[name] = stack.enter_context(sides[name].interpreter.live(request))
+                if tree is not None:
+                    tree.check(workers[name].expect("code"))
                 if request["with_sizes"]:
                     tally.sizes[name] = workers[name].expect("sizes")
                 step_s += workers[name].expect("warm")["step_time_s"]
@@ -138,7 +154,7 @@ def _session(
         least, most = ROUNDS
         count = max(least, min(most, int(SESSION_S / (steps * step_s))))
         seen.see({"event": "warm_up"})  # from here on the cards' state counts, until "rounds"
-        turns = [_round(workers, steps, order) for _ in range(count)]
+        turns = [_round(sides, workers, steps, order) for _ in range(count)]
         seen.see({"event": "rounds"})
     ratios = {
         (name, clock): _log_ratio(turns, name, f"{clock}_s")
@@ -152,10 +168,11 @@ def _session(
 _CLOCKS: tuple[Clock, ...] = ("wall", "cpu")
 
 
-def _request(case: Case, plan: Plan, *, with_sizes: bool) -> dict[str, Any]:
+def _request(side: Side, plan: Plan, *, with_sizes: bool) -> dict[str, Any]:
     return {
         "kind": "measure",
-        "case": case.as_fields(),
+        "case": side.case.as_fields(),
+        "asked": list(side.asked),
         "seed": plan.seed,
         "time_budget_s": plan.warm_up_s,
         "with_sizes": with_sizes,
@@ -163,22 +180,23 @@ def _request(case: Case, plan: Plan, *, with_sizes: bool) -> dict[str, Any]:
 
 
 def _round(
-    workers: Mapping[str, LiveWorker], steps: int, order: random.Random
+    sides: Mapping[str, Side], workers: Mapping[str, LiveWorker], steps: int, order: random.Random
 ) -> dict[str, dict[str, Any]]:
     turns = {}
     for name in order.sample(sorted(workers), len(workers)):
-        with _naming(name):
+        with _naming(name, sides[name].tree):
             workers[name].command(steps=steps)
             turns[name] = workers[name].expect("turn")
     return turns
 
 
 @contextlib.contextmanager
-def _naming(side: str) -> Iterator[None]:
+def _naming(side: str, tree: OwnCode | None) -> Iterator[None]:
     try:
         yield
     except WorkerError as error:
-        raise WorkerError(f"the {side} code cannot be run: {error}") from None
+        why = tree.explained(str(error)) if tree is not None else str(error)
+        raise WorkerError(f"the {side} {COULD_NOT_RUN}: {why}") from None
 
 
 def _log_ratio(turns: Sequence[Mapping[str, Any]], side: str, clock: str) -> Session:

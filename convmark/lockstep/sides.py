@@ -16,9 +16,10 @@ from convmark.environments.cache import Cache
 from convmark.environments.interpreter import interpreter_path
 from convmark.environments.requirement import looks_like_requirement, wanted
 from convmark.errors import CaseError, OptionError
-from convmark.launch import Interpreter, import_roots
+from convmark.launch import Interpreter
 from convmark.lockstep.anchor import Origin
-from convmark.lockstep.worktree import at_commit, resolve
+from convmark.lockstep.tree import Tree, tree_as_it_is, tree_at_commit
+from convmark.lockstep.worktree import resolve, standing_in
 
 __all__ = ["AsItIs", "SideSpec", "side_spec"]
 
@@ -67,36 +68,40 @@ class SideSpec:
             raise OptionError(f"{self.label}: {error}") from None
 
     @contextlib.contextmanager
-    def opened(self, origin: Origin | None, make: Make, count: int) -> Iterator[list[Interpreter]]:
-        """Give so many interpreters of this side, ended after the block.
+    def opened(
+        self, origin: Origin | None, make: Make, count: int
+    ) -> Iterator[tuple[list[Interpreter], Tree | None]]:
+        """Give so many interpreters of this side, ended after the block, and whose code they run.
 
         Args:
-            origin: where the models' code lies; needed with a commit.
+            origin: where the models' code lies; needed with a commit. None where all sides run the
+                same files.
             make: makes an interpreter from its path and keywords.
 
         Raises:
             OptionError: a commit was asked for, and no repository holds the models.
-            ConvmarkError: the commit is not there.
+            ConvmarkError: the commit is not there, or has no such folder.
         """
-        where: dict[str, object] = {"environ": {**os.environ, **self.environ}}
+        environ = {**os.environ, **self.environ}
         with contextlib.ExitStack() as stack:
+            tree: Tree | None = None
             if self.ref:
                 if origin is None:
                     raise OptionError(f"{self.text}: needs the models in a git repository")
-                tree = stack.enter_context(at_commit(origin.repository, self.ref))
-                folder = tree / origin.folder
-                if not folder.is_dir():
-                    raise OptionError(f"{self.text}: the commit has no folder {origin.folder}")
-                where |= (
-                    {"zoo": folder}
-                    if origin.is_zoo
-                    else {"import_roots": [folder, *import_roots()]}
-                )
-            yield [stack.enter_context(make(self.python, **where)) for _ in range(count)]
+                at_commit = tree_at_commit(origin.repository, self.ref, self.text)
+                tree = stack.enter_context(at_commit)
+            elif origin is not None:
+                tree = tree_as_it_is(origin.repository, self.text)
+            if tree is not None and origin is not None:
+                origin.look_for(tree)
+            where = tree.settings(environ) if tree is not None else {"environ": environ}
+            yield [stack.enter_context(make(self.python, **where)) for _ in range(count)], tree
 
     def commit(self, origin: Origin | None) -> str:
         """Return the full commit of the models; empty for the files as they are."""
-        return resolve(origin.repository, self.ref) if self.ref and origin is not None else ""
+        if not self.ref or origin is None:
+            return ""
+        return resolve(standing_in(origin.repository, Path.cwd()), self.ref)
 
 
 AsItIs = SideSpec(text=HERE)

@@ -1,27 +1,53 @@
-"""Another commit's files beside the user's own: a git worktree, made for a while and removed.
+"""Another commit's files in a folder of their own, made for a while and removed.
 
-The user's files, index, branch and stashes are never touched. A worktree that an interrupted
-process left behind carries its process number, and the next one removes it.
+It is a plain folder, which git does not list: the user's files, index, branch, stashes and list of
+worktrees are never touched. Git itself writes the files, from an index that lies beside them, and
+starts no program for it: no hook, no filter, no fetch. A folder that an interrupted process left
+behind carries its process number, and the next one removes it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
 
 from convmark.errors import ConvmarkError
-from convmark.git import Git
+from convmark.git import Git, GitError
 
-__all__ = ["at_commit", "repository_of", "resolve"]
+__all__ = [
+    "PREFIX",
+    "at_commit",
+    "changed_by_filter",
+    "pointer",
+    "pointers",
+    "repository_of",
+    "resolve",
+    "standing_in",
+    "submodules",
+    "working_trees",
+]
 
 PREFIX = "convmark-tree-"
 LIMIT_S = 120.0
+
+MOST_POINTER_BYTES = 1024
+"""Source: the specification of Git LFS, which bounds a pointer file by this."""
+LFS = "lfs"
+"""The name of its filter."""
+_NO_FILTER = ("unspecified", "unset", "set")
+"""What git says of a file without a filter's name."""
+_CHECKOUT_FILTERS = r"^filter\..*\.(smudge|process)$"
+_POINTER = re.compile(
+    rb"version https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*?oid sha256:([0-9a-f]{64})\n"
+)
 
 
 def repository_of(path: Path) -> Path | None:
@@ -29,6 +55,25 @@ def repository_of(path: Path) -> Path | None:
     folder = path if path.is_dir() else path.parent
     top = Git.at(folder).answer("rev-parse", "--show-toplevel")
     return Path(top.rstrip("\n")) if top else None
+
+
+def working_trees(repository: Path) -> tuple[Path, ...]:
+    """Return the real folders of all working trees of a repository, this one first."""
+    listed = Git.at(repository).answer("worktree", "list", "--porcelain") or ""
+    found = [repository.resolve()]
+    for entry in listed.split("\n\n"):
+        first, *more = entry.split("\n")
+        if first.startswith("worktree ") and "bare" not in more:
+            found.append(Path(first.removeprefix("worktree ")).resolve())
+    return tuple(dict.fromkeys(found))
+
+
+def standing_in(repository: Path, folder: Path) -> Path:
+    """Return the repository's working tree that holds a folder; `repository` where none does."""
+    top = repository_of(folder)
+    if top is not None and top.resolve() in working_trees(repository):
+        return top.resolve()
+    return repository
 
 
 def resolve(repository: Path, ref: str) -> str:
@@ -51,38 +96,174 @@ def resolve(repository: Path, ref: str) -> str:
 def at_commit(repository: Path, ref: str) -> Iterator[Path]:
     """Give a folder that holds the repository's files as of a commit, gone after the block.
 
+    Files are as a checkout writes them, but no filter is run; of Git LFS the contents that this
+    clone has are put in. Submodules are empty folders.
+
     Raises:
-        ConvmarkError: there is no such commit, or git cannot make the worktree.
+        ConvmarkError: there is no such commit, or git cannot write its files.
     """
     sha = resolve(repository, ref)
-    git = Git.at(repository, time_limit_s=LIMIT_S)
-    _remove_abandoned(git)
-    parent = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-"))
-    tree = parent / repository.name
+    _remove_abandoned(repository)
     try:
-        if git.answer("worktree", "add", "--detach", "--force", str(tree), sha) is None:
+        parent = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")).resolve()
+    except OSError as error:
+        raise ConvmarkError(f"{sha[:12]}: no folder can be made for it: {error}") from None
+    try:
+        tree = parent / repository.name
+        tree.mkdir()
+        try:
+            _write(repository, sha, tree, parent / "index")
+        except (GitError, OSError) as error:
             raise ConvmarkError(
-                f"{repository}: git cannot make a worktree of {sha[:12]}; try by hand: "
+                f"{repository}: the files of {sha[:12]} cannot be written: {error}; try by hand: "
                 f"git worktree add --detach FOLDER {sha[:12]}"
-            )
+            ) from None
         yield tree
     finally:
-        _remove(git, tree, parent)
+        shutil.rmtree(parent, ignore_errors=True)
 
 
-def _remove(git: Git, tree: Path, parent: Path) -> None:
-    git.answer("worktree", "remove", "--force", str(tree))
-    shutil.rmtree(parent, ignore_errors=True)
-    git.answer("worktree", "prune")
+def _write(repository: Path, sha: str, tree: Path, index: Path) -> None:
+    """Write the commit's files.
+
+    Raises:
+        GitError: git cannot.
+    """
+    git = Git.at(repository, time_limit_s=LIMIT_S).without_filters()
+    sparse_off = ("core.sparseCheckout=false", "index.sparse=false")
+    git = dataclasses.replace(
+        git,
+        environ={**git.environ, "GIT_INDEX_FILE": str(index)},
+        settings=(*git.settings, *sparse_off),
+    )
+    folder = git.output("rev-parse", "--absolute-git-dir").rstrip("\n")
+    common = Path(git.output("rev-parse", "--git-common-dir").rstrip("\n"))
+    here = (f"--git-dir={folder}", f"--work-tree={tree}")
+    git.output(*here, "read-tree", sha)
+    inside = dataclasses.replace(git, folder=tree)
+    inside.output(*here, "checkout-index", "--all", "--quiet")
+    _mend_links(tree, repository.resolve())
+    _fill_pointers(inside, here, tree, repository / common / "lfs" / "objects")
 
 
-def _remove_abandoned(git: Git) -> None:
-    """Remove the worktrees of processes that are no more."""
-    listed = git.answer("worktree", "list", "--porcelain") or ""
-    for line in listed.splitlines():
-        tree = Path(line.removeprefix("worktree "))
-        if not line.startswith("worktree ") or not tree.parent.name.startswith(PREFIX):
-            continue
-        owner = tree.parent.name.removeprefix(PREFIX).partition("-")[0]
-        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
-            _remove(git, tree, tree.parent)
+def _mend_links(tree: Path, repository: Path) -> None:
+    """Have links lead where they lead in the user's folder: into the tree, or out of it."""
+    for folder, folders, names in os.walk(tree):
+        for path in (Path(folder, name) for name in (*folders, *names)):
+            if not path.is_symlink():
+                continue
+            target = os.readlink(path)
+            own_folder = repository / path.parent.relative_to(tree)
+            leads_to = Path(os.path.normpath(own_folder / target))
+            inside = leads_to.is_relative_to(repository)
+            if inside == os.path.isabs(target):  # by its whole path inside, or relative outside
+                path.unlink()
+                path.symlink_to(tree / leads_to.relative_to(repository) if inside else leads_to)
+
+
+def _fill_pointers(git: Git, here: Sequence[str], tree: Path, store: Path) -> None:
+    """Replace pointer files of Git LFS by the contents that the clone has stored.
+
+    It is what the filter of Git LFS would do; where the contents are not there the pointer stays.
+    """
+    found = [path for path in _files(tree) if pointer(path)]
+    for path, driver in _filters(git, here, tree, found).items():
+        oid = pointer(path) or ""
+        stored = store / oid[:2] / oid[2:4] / oid
+        if driver == LFS and stored.is_file():
+            shutil.copyfile(stored, path)
+
+
+def pointer(path: Path) -> str | None:
+    """Return the SHA-256 that a pointer file of Git LFS names; None for any other file."""
+    try:
+        if path.is_symlink() or path.stat().st_size > MOST_POINTER_BYTES:
+            return None
+        found = _POINTER.match(path.read_bytes())
+    except OSError:
+        return None
+    return found.group(1).decode() if found else None
+
+
+def pointers(tree: Path) -> list[Path]:
+    """Return the pointer files of Git LFS in a tree, relative to it, in order."""
+    return sorted(path.relative_to(tree) for path in _files(tree) if pointer(path))
+
+
+def changed_by_filter(repository: Path, tree: Path, paths: Sequence[Path]) -> dict[Path, str]:
+    """Return the files of a tree that the user's own would have other contents of, with the filter.
+
+    No filter was run for the tree. One that leaves contents alone shows in the user's folder: a
+    file of it there is what git stores.
+
+    Args:
+        paths: files of the tree.
+    """
+    git = Git.at(repository, time_limit_s=LIMIT_S)
+    listed = git.answer("config", "--name-only", "-z", "--get-regexp", _CHECKOUT_FILTERS) or ""
+    drivers = {name.removeprefix("filter.").rpartition(".")[0] for name in listed.split("\0")}
+    if not drivers - {"", LFS}:
+        return {}
+    folder = (git.answer("rev-parse", "--absolute-git-dir") or "").rstrip("\n")
+    here = (f"--git-dir={folder}", f"--work-tree={tree}")
+    inside = dataclasses.replace(git, folder=tree)
+    found = _filters(inside, here, tree, paths)
+    changing = drivers & set(found.values()) - {LFS}
+    if changing:
+        for path, driver in _filters(inside, here, tree, list(_files(tree))).items():
+            if driver in changing and _same(path, repository / path.relative_to(tree)):
+                changing.remove(driver)
+    return {path: driver for path, driver in found.items() if driver in changing}
+
+
+def _same(path: Path, other: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return path.read_bytes() == other.read_bytes()
+    return False
+
+
+def _filters(git: Git, here: Sequence[str], tree: Path, paths: Sequence[Path]) -> dict[Path, str]:
+    """Return the filter that each path has by the tree's attributes; only those that have one.
+
+    Raises:
+        GitError: git cannot say.
+    """
+    if not paths:
+        return {}
+    given = b"".join(os.fsencode(path.relative_to(tree)) + b"\0" for path in paths)
+    fields = git.output(*here, "check-attr", "-z", "--stdin", "filter", given=given).split("\0")
+    found = zip(fields[0::3], fields[2::3], strict=False)
+    return {tree / path: value for path, value in found if value not in _NO_FILTER}
+
+
+def _files(tree: Path) -> Iterator[Path]:
+    for folder, _, names in os.walk(tree):
+        yield from (Path(folder, name) for name in names)
+
+
+def submodules(repository: Path, sha: str) -> list[Path]:
+    """Return where a commit has submodules, relative to the repository."""
+    listed = Git.at(repository).answer("ls-tree", "-r", "-z", "--full-tree", sha) or ""
+    entries = (entry.partition("\t") for entry in listed.split("\0"))
+    return [Path(path) for about, _, path in entries if about.startswith("160000 ")]
+
+
+def _remove_abandoned(repository: Path) -> None:
+    """Remove the folders of processes that are no more.
+
+    Versions before this one made them with `git worktree add`: those are taken off git's list.
+    """
+    git = Git.at(repository, time_limit_s=LIMIT_S)
+    for tree in working_trees(repository):
+        if _is_abandoned(tree.parent):
+            git.answer("worktree", "remove", "--force", str(tree))
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if _is_abandoned(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    owner = folder.name.removeprefix(PREFIX).partition("-")[0]
+    return (
+        folder.name.startswith(PREFIX) and owner.isdecimal() and not psutil.pid_exists(int(owner))
+    )

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from convmark.case import TIMED_TASKS, Case
-from convmark.errors import ConvmarkError
+from convmark.errors import ConvmarkError, OptionError
 from convmark.report.units import duration_text
 
 if TYPE_CHECKING:
     from convmark.judging.history import History
     from convmark.judging.judgement import Confirmation
-    from convmark.lockstep.anchor import Origin
+    from convmark.judging.review import Review
+    from convmark.lockstep.anchor import AnchorCode, Origin
     from convmark.lockstep.engine import Progress
     from convmark.plugin.campaign import Campaign
 
@@ -30,11 +30,9 @@ __all__ = ["Baseline", "judge"]
 GIT = "git:"
 COMPARISON_S = (20, 90)
 """About what a live comparison of a small case takes, for the line that announces it."""
+CONFIRM_NONE = "--confirm none"
 
 Say = Callable[[str], None]
-
-_SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-"""A commit in full: a file's word for one could name any branch."""
 
 
 def _named_run(campaign: Campaign, name: str) -> Path:
@@ -64,9 +62,14 @@ class Baseline:
         """Return the baseline that was asked for.
 
         Raises:
-            ConvmarkError: it does not exist, or cannot be read.
+            ConvmarkError: it does not exist, cannot be read, or may not be run beside.
         """
         name = asked if isinstance(asked, str) else ""
+        if name.startswith(GIT) and campaign.options.confirm == "none":
+            raise OptionError(
+                f"--benchmark-compare: {name} is compared live, and --confirm none compares "
+                "nothing live; leave one of them out, or name a run of that commit"
+            )
         if not name.startswith(GIT):
             return cls(name=name, path=_named_run(campaign, name) if name else None)
         from convmark.lockstep.anchor import origin_of, resolve_anchor
@@ -93,18 +96,24 @@ def judge(
     Raises:
         ConvmarkError: the history cannot be read, or the verdicts not be written.
     """
+    from convmark.judging.judgement import Confirmation
     from convmark.judging.screen import EXTRA_PROCESSES
     from convmark.judging.verdict import conclude, flagged, review
 
     records = campaign.records
     history = _history(campaign, baseline, say)
     found = review(records, history)
-    doubtful = _to_confirm(campaign, baseline, flagged(found))
+    doubtful = _to_confirm(campaign, baseline, found)
     confirmations = _confirm(campaign, baseline, history, doubtful, say)
+    if campaign.options.confirm == "none":
+        unasked = Confirmation(decision=None, reason=CONFIRM_NONE)
+        confirmations = dict.fromkeys(flagged(found), unasked)
     unheard = [
         case
-        for case in doubtful
-        if case.name in flagged(found) and not confirmations[case.name].settled
+        for name, case in doubtful.items()
+        if name in flagged(found)
+        and not found.cases[name].only_live
+        and not confirmations[name].settled
     ]
     if unheard:
         say(f"{_cases(unheard)} cannot be confirmed live: {EXTRA_PROCESSES} more processes each")
@@ -122,88 +131,119 @@ def _history(campaign: Campaign, baseline: Baseline, say: Say) -> History:
 
     machine = campaign.machine.name
     if baseline.is_commit:
-        cases = {case.name: CaseHistory() for case in campaign.cases}
+        cases = {row.case.name: CaseHistory() for row in campaign.records}
         return History(cases=cases, absent=(), files=())
     if baseline.path is not None:
         return named_history(baseline.path, campaign.records)
     return accepted_history(campaign.store, machine, campaign.records, say)
 
 
-def _to_confirm(campaign: Campaign, baseline: Baseline, flagged: Sequence[str]) -> list[Case]:
-    """Return the cases that a live comparison is to judge, the largest change first."""
-    ran = {row.case.name: row.case for row in campaign.records if row.task in TIMED_TASKS}
+def _to_confirm(campaign: Campaign, baseline: Baseline, found: Review) -> dict[str, Case]:
+    """Return the cases that a live comparison is to judge, the largest change first.
+
+    They are what was asked for, by the names of what ran: a model may make another case of its own.
+    """
+    from convmark.judging.verdict import flagged
+
+    ran = {row.case.name: row.asked_case for row in campaign.records if row.task in TIMED_TASKS}
     failed = {row.case.name for row in campaign.records if not row.measured}
     judged = {row.case.name for row in campaign.records if not row.not_judged}
-    if baseline.is_commit or campaign.options.confirm == "all":
-        return [case for name, case in ran.items() if name not in failed and name in judged]
+    same = {name for name, case in found.cases.items() if case.same_code}
     if campaign.options.confirm == "none":
-        return []
-    return [ran[name] for name in flagged]
+        return {}
+    if baseline.is_commit or campaign.options.confirm == "all":
+        names = [name for name in ran if name not in failed | same and name in judged]
+    else:
+        names = [name for name in flagged(found) if name in ran]
+    return {name: ran[name] for name in names}
 
 
 def _confirm(
     campaign: Campaign,
     baseline: Baseline,
     history: History,
-    cases: Sequence[Case],
+    cases: Mapping[str, Case],
     say: Say,
 ) -> dict[str, Confirmation]:
+    """Return what live comparisons say, by the names of what ran."""
+    from convmark.commit import read_commit
     from convmark.launch import Interpreter
     from convmark.lockstep.confirmation import Limits, confirm
 
     if not cases:
         return {}
     options = campaign.options
-    low_s, high_s = (len(cases) * seconds for seconds in COMPARISON_S)
     budget_s = options.confirm_budget_s
-    say(
-        f"{_cases(cases)} to confirm beside {_described(baseline)}, about "
-        f"{duration_text(min(low_s, budget_s))} to {duration_text(min(high_s, budget_s))}"
-    )
+    anchors = {name: history.cases[name].anchor for name in cases}
+    there = [name for name, one in anchors.items() if baseline.is_commit or (one and not one.lost)]
+    if there:
+        low_s, high_s = (min(len(there) * seconds, budget_s) for seconds in COMPARISON_S)
+        say(
+            f"{_cases(there)} to confirm beside {_described(baseline)}, about "
+            f"{duration_text(low_s)} to {duration_text(high_s)}"
+        )
     make = functools.partial(
         Interpreter,
         campaign.python,
         isolation="fork" if options.isolation == "fork" else "spawn",
         time_limit_s=options.time_limit_s,
     )
-    return confirm(
-        cases,
-        functools.partial(_anchor_of, baseline, history),
+    names = {case: name for name, case in cases.items()}
+    commit_of = functools.cache(
+        functools.partial(read_commit, besides=[options.results.absolute()])
+    )
+
+    def is_same(case: Case, origin: Origin | None, anchor: AnchorCode) -> str:
+        from convmark.lockstep.confirmation import same_as_today
+
+        rows = [row for row in campaign.records if row.case.name == names[case]]
+        return same_as_today(rows, origin, anchor, commit_of)
+
+    found = confirm(
+        list(names),
+        lambda case, origin: _anchor_of(baseline, history, names[case], origin),
         campaign.sources,
         make,
         Limits(
             seed=options.seed,
             warm_up_s=options.time_budget_s,
             budget_s=budget_s,
-            results=options.results.absolute(),
             gpus=campaign.machine.gpus,
         ),
         time.monotonic,
         functools.partial(_say_progress, say),
+        is_same=is_same,
     )
+    return {name: found[case.name] for name, case in cases.items()}
 
 
-def _anchor_of(baseline: Baseline, history: History, case: Case, origin: Origin) -> str:
-    """Return the commit to run beside today's code.
+def _anchor_of(
+    baseline: Baseline, history: History, name: str, origin: Origin | None
+) -> AnchorCode:
+    """Return the code to run beside today's.
 
     Raises:
-        ConvmarkError: there is none; the message says why, in few words.
+        ConvmarkError: there is none; the message says why, and what helps.
     """
-    from convmark.lockstep.confirmation import DIRTY_TREE, NO_COMMIT
+    from convmark.lockstep.anchor import AnchorCode
+    from convmark.lockstep.confirmation import NO_REPOSITORY
 
     if baseline.is_commit:
-        return baseline.commits[origin.repository]
-    anchor = history.cases[case.name].anchor
-    if anchor is None or not _SHA.fullmatch(anchor.commit or ""):
-        raise ConvmarkError(NO_COMMIT)
-    if anchor.dirty is not False:
-        raise ConvmarkError(DIRTY_TREE)
-    return str(anchor.commit)
+        if origin is None:
+            raise ConvmarkError(NO_REPOSITORY)
+        return AnchorCode(commit=baseline.commits[origin.repository])
+    anchor = history.cases[name].anchor
+    if anchor is None:
+        raise ConvmarkError("no earlier run of it")
+    if anchor.lost:
+        raise ConvmarkError(anchor.lost)
+    return AnchorCode(commit=anchor.clean_commit, code=anchor.code, manifest=anchor.manifest)
 
 
 def _say_progress(say: Say, case: Case, progress: Progress) -> None:
     """Show what each look has found, and which sessions do not count."""
     from convmark.judging.confirm import LOOKS
+    from convmark.report.sessions import interval_text
 
     if progress.not_judged:
         say(f"{case.name}: a session is left out: {progress.not_judged}")
@@ -212,15 +252,12 @@ def _say_progress(say: Say, case: Case, progress: Progress) -> None:
     if progress.clocks is None or sessions not in LOOKS:
         return
     decision = progress.clocks.decision
-    low, high = 100 * decision.low, 100 * decision.high
+    change = interval_text(decision.estimate, decision.low, decision.high)
     verdict = decision.verdict or "not clear yet, going on"
-    say(
-        f"{case.name}: {sessions} sessions, {100 * decision.estimate:+.1f} % "
-        f"[{low:+.1f}, {high:+.1f}], {verdict}"
-    )
+    say(f"{case.name}: {sessions} sessions, {change}, {verdict}")
 
 
-def _cases(cases: Sequence[Case]) -> str:
+def _cases(cases: Collection[object]) -> str:
     return f"{len(cases)} case{'s' if len(cases) != 1 else ''}"
 
 

@@ -150,6 +150,8 @@ def _typed(data: bytes) -> dict[str, Any] | None:
             return None
         if any(cell != str(SCHEMA_VERSION) for cell in cells[0]):
             return None
+        if any(cells[HEADER.index("asked")]):  # few files have it, and its rule is a row's
+            return None
         for axes in set(zip(*(cells[HEADER.index(name)] for name in _AXES), strict=True)):
             _case_name(*axes)
         held = [_values(place, column) for place, column in enumerate(cells)]

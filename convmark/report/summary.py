@@ -124,5 +124,6 @@ def _note(records: Sequence[Record]) -> str:
     unjudged = [row for row in records if row.not_judged]
     if unjudged:
         return f"{len(unjudged)} of {len(records)} not judged: {unjudged[0].not_judged}"
-    unsteady = sum(row.status == "unsteady" for row in records)
-    return f"{unsteady} of {len(records)} unsteady" if unsteady else ""
+    unsteady = [row for row in records if row.status == "unsteady"]
+    reason = next((f": {row.unsteady}" for row in unsteady if row.unsteady), "")
+    return f"{len(unsteady)} of {len(records)} unsteady{reason}" if unsteady else ""

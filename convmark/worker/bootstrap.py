@@ -39,6 +39,7 @@ def main() -> None:
         backend=settings["backend"],
         fork=settings["fork"],
         import_roots=settings["import_roots"],
+        moved=settings["moved"],
     )
 
 

@@ -20,8 +20,8 @@ from typing import Any
 
 import convmark_zoo
 
-from convmark.case import Case
-from convmark.worker import ceiling, cuda, learning, measurement, mnist, waterfall
+from convmark.case import PRECISIONS, Case
+from convmark.worker import ceiling, cuda, learning, measurement, mnist, process_state, waterfall
 from convmark.worker.code_watch import CodeWatch
 from convmark.worker.companions import Companions, free_addresses
 from convmark.worker.failure import CaseFailure
@@ -185,25 +185,42 @@ def _source(name: str) -> list[str] | None:
     return [name.partition(":")[0], os.path.abspath(file)] if file else None
 
 
-def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Case, Any, Any]:
-    """Set the framework up for the request's case; return case, builder of the model, backend."""
+def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Case, Any, Any, Emit]:
+    """Set the framework up for the request's case, and read the process before the model's code.
+
+    Return the case, the builder of the model, the backend, and what reports events from here on.
+    """
     case = Case(**request["case"])
     place = Place.told(request.get("cluster"))
     if case.replicas > 1:
         framework = framework.replicated(case.replicas, place)
     if not framework.chooses_gpus:  # nothing has looked at a GPU yet
         os.environ.update(request.get("one_gpu") or {})
+    framework.conventions.begin(of_the_zoo=":" not in case.model)
     framework.configure(
         device=case.device,
         threads=case.threads,
-        precision=case.precision,
+        precision=case.precision if case.precision in PRECISIONS else PRECISIONS[0],
         seed=request["seed"],
     )
     emit("ready")
     emit("environment", **_versions(framework))
     if case.replicas > 1:
         _join(request, framework, place, emit)
-    return case, convmark_zoo.builder(case.model), framework
+    witness = process_state.Witness(case, _asked(request, case), framework, emit)
+    if case.task == "accuracy":
+        framework.make_deterministic()
+        witness.begin()
+    builder = witness.watched(convmark_zoo.builder(case.model))
+    return case, builder, framework, witness.emit
+
+
+def _asked(request: dict[str, Any], case: Case) -> set[str]:
+    """Return which of precision and threads the user has asked for: by name, or by its value."""
+    asked = set(request.get("asked") or ())
+    if case.precision in PRECISIONS[1:]:
+        asked.add("precision")
+    return asked | ({"threads"} if case.threads != "default" else set())
 
 
 def _join(request: dict[str, Any], framework: Any, place: Place | None, emit: Emit) -> None:
@@ -232,14 +249,14 @@ def _join(request: dict[str, Any], framework: Any, place: Place | None, emit: Em
 def _take_turns(
     request: dict[str, Any], framework: Any, emit: Emit, commands: Iterable[dict[str, Any]]
 ) -> None:
-    case, builder, framework = _make_ready(request, framework, emit)
+    case, builder, framework, emit = _make_ready(request, framework, emit)
     plan = measurement.Plan(seed=request["seed"], time_budget_s=request["time_budget_s"])
     sizes = request.get("with_sizes", False)
     measurement.take_turns(case, builder, plan, framework, emit, commands, with_sizes=sizes)
 
 
 def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:
-    case, builder, framework = _make_ready(request, framework, emit)
+    case, builder, framework, emit = _make_ready(request, framework, emit)
     if request["smoke"]:
         measurement.smoke(case, builder, request["seed"], framework, emit)
     else:
@@ -252,7 +269,7 @@ def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:
 
 
 def _probe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
-    case, builder, framework = _make_ready(request, framework, emit)
+    case, builder, framework, emit = _make_ready(request, framework, emit)
     measurement.prove_instruments(
         case, builder, request["seed"], framework, emit, request["known_bytes"]
     )
@@ -260,14 +277,14 @@ def _probe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
 
 def _describe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     """Tell the model layer by layer; nothing is run."""
-    case, builder, framework = _make_ready(request, framework, emit)
+    case, builder, framework, emit = _make_ready(request, framework, emit)
     layers = measurement.described_layers(case, builder, request["seed"], framework, emit)
     emit("described", layers=[dataclasses.asdict(layer) for layer in layers])
     emit("finished")
 
 
 def _ceiling(request: dict[str, Any], framework: Any, emit: Emit) -> None:
-    _, _, framework = _make_ready(request, framework, emit)
+    _, _, framework, emit = _make_ready(request, framework, emit)
     ceiling.measure(framework, emit, request.get("sizes"))
 
 
@@ -283,7 +300,7 @@ def _digits(request: dict[str, Any], framework: Any, emit: Emit) -> None:
 
 
 def _accuracy(request: dict[str, Any], framework: Any, emit: Emit) -> None:
-    case, builder, framework = _make_ready(request, framework, emit)
+    case, builder, framework, emit = _make_ready(request, framework, emit)
     lesson = learning.Lesson(
         path=request["mnist"],
         seed=request["seed"],
@@ -294,7 +311,7 @@ def _accuracy(request: dict[str, Any], framework: Any, emit: Emit) -> None:
 
 
 def _waterfall(request: dict[str, Any], framework: Any, emit: Emit) -> None:
-    case, builder, framework = _make_ready(request, framework, emit)
+    case, builder, framework, emit = _make_ready(request, framework, emit)
     plan = measurement.Plan(seed=request["seed"], time_budget_s=request["time_budget_s"])
     waterfall.measure(case, builder, plan, framework, emit)
 

@@ -159,11 +159,14 @@ def _zoo() -> str:
 
 @functools.cache
 def _not_code() -> tuple[str, ...]:
-    """The standard library, the operating system, the harness itself and temporary files."""
+    """Python itself, the operating system, the harness and temporary files."""
     own = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     installed = _installed()
     standard = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib")]
-    found = [*_SYSTEM, own, *standard, os.environ.get("TMPDIR", "")]
+    prefixes = (sys.prefix, sys.base_prefix, sys.exec_prefix)
+    parts = ("bin", "include", "lib", "lib64", "share")
+    python = [os.path.join(prefix, part) for prefix in prefixes for part in parts]
+    found = [*_SYSTEM, own, *standard, *python, os.environ.get("TMPDIR", "")]
     return tuple(_real(folder) for folder in found if folder and _real(folder) not in installed)
 
 

@@ -23,7 +23,7 @@ from convmark.worker import mnist, rivals, timing
 from convmark.worker.failure import CaseFailure
 from convmark.worker.measurement import Builder, Emit, build
 
-__all__ = ["LEARNING_RATE", "Lesson", "compiled_model", "learn"]
+__all__ = ["LEARNING_RATE", "Lesson", "check_count", "compiled_model", "learn"]
 
 LEARNING_RATE = 0.1
 
@@ -59,20 +59,32 @@ def learn(case: Case, builder: Builder, lesson: Lesson, backend: Any, emit: Emit
         training_samples=len(digits.training.labels),
         validation_samples=len(digits.validation.labels),
     )
-    backend.make_deterministic()
     model = build(case, builder, lesson.seed, backend, emit)
     check_fits(case, model, backend)
     compiled_model(case, model, backend)
     pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
-    watch = epoch_watch(case, backend, emit, pulse, lesson.epochs, len(digits.training.labels))
-    fit(model, digits.training, case.batch_size, [watch], lesson.epochs, digits.validation)
-    loss, accuracy = model.evaluate(
-        digits.test.images,
-        digits.test.labels,
-        batch_size=case.batch_size,
-        verbose=0,
-        callbacks=[_pulse_callback(backend.keras, pulse)],
+    watch = epoch_watch(
+        case,
+        backend,
+        emit,
+        pulse,
+        lesson.epochs,
+        len(digits.training.labels),
+        validation_samples=len(digits.validation.labels),
     )
+    test_steps = math.ceil(len(digits.test.labels) / case.batch_size)
+    test_watch = _test_watch(backend.keras, pulse, test_steps)
+    with backend.limits_lifted():
+        fit(model, digits.training, case.batch_size, [watch], lesson.epochs, digits.validation)
+        check_count(case, "epochs of training", watch.epochs, lesson.epochs)
+        loss, accuracy = model.evaluate(
+            digits.test.images,
+            digits.test.labels,
+            batch_size=case.batch_size,
+            verbose=0,
+            callbacks=[test_watch],
+        )
+    check_count(case, "steps of the test", test_watch.steps, test_steps)
     _check(case, float(loss), "in the test")
     emit("tested", loss=float(loss), accuracy=float(accuracy))
     emit(
@@ -82,6 +94,19 @@ def learn(case: Case, builder: Builder, lesson: Lesson, backend: Any, emit: Emit
         involuntary_context_switches=_involuntary_switches() - switches,
     )
     emit("finished")
+
+
+def check_count(case: Case, what: str, came: int, asked: int) -> None:
+    """Refuse a call of Keras that did less, or more, than it was asked for.
+
+    Raises:
+        CaseFailure: it did; figures are divided by these counts.
+    """
+    if came != asked:
+        raise CaseFailure(
+            f"{case.model}: {what}: {asked} were asked for, {came} came; have the model's code "
+            "leave fit, evaluate and predict, their limits and `stop_training` alone"
+        )
 
 
 def check_fits(case: Case, model: Any, backend: Any) -> None:
@@ -143,34 +168,51 @@ def epoch_watch(
     epochs: int,
     samples: int,
     clock: Clock = time.perf_counter,
+    *,
+    validation_samples: int = 0,
 ) -> Any:
     """Return the callback that reports epoch and step, and each epoch's seconds, loss, accuracy.
 
-    An epoch's training seconds end when the device has finished its last step.
+    An epoch's training seconds end when the device has finished its last step. Its `epochs` are
+    those that came to their end; an epoch of other steps than its samples make is refused.
     """
     steps = math.ceil(samples / case.batch_size)
+    validation_steps = math.ceil(validation_samples / case.batch_size)
 
     class EpochWatch(backend.keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
         def __init__(self) -> None:
             super().__init__()
             self._supports_tf_logs = True  # on Keras 2, so that no step waits for its logs
             self.epoch, self.began_s, self.trained_s = 0, 0.0, 0.0
+            self.epochs = self.steps = self.validation_steps = 0
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self.epoch, self.began_s, self.trained_s = epoch + 1, clock(), 0.0
+            self.steps = self.validation_steps = 0
 
         def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+            # counted here: one that hooks a batch's end has Keras 3 wait for every step
+            self.steps = _counted(self.model, batch, steps)
             pulse.beat(f"epoch {self.epoch}/{epochs} step {batch + 1}/{steps}")
 
         def on_test_begin(self, logs: Any = None) -> None:
             self._trained()
 
         def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+            self.validation_steps = _counted(self.model, batch, validation_steps)
             pulse.beat(f"epoch {self.epoch}/{epochs} validation")
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             if not self.trained_s:  # no validation
                 self._trained()
+            self.epochs += 1
+            check_count(case, f"training steps of epoch {self.epoch}", self.steps, steps)
+            check_count(
+                case,
+                f"validation steps of epoch {self.epoch}",
+                self.validation_steps,
+                validation_steps,
+            )
             found = {name: float(value) for name, value in (logs or {}).items()}
             for name in ("loss", "val_loss"):
                 _check(case, found.get(name, 0.0), f"in epoch {self.epoch}")
@@ -179,7 +221,7 @@ def epoch_watch(
                 "epoch",
                 phase=f"epoch {self.epoch}/{epochs} ended, validation accuracy {accuracy:.4f}",
                 epoch=self.epoch,
-                steps=steps,
+                steps=self.steps,
                 samples=samples,
                 epoch_time_s=self.trained_s - self.began_s,
                 validation_time_s=clock() - self.trained_s,
@@ -196,12 +238,28 @@ def epoch_watch(
     return EpochWatch()
 
 
-def _pulse_callback(keras: Any, pulse: timing.Pulse) -> Any:
-    class Beat(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+def _counted(model: Any, batch: int, asked: int) -> int:
+    """Return the steps up to the end of that which begins with this batch.
+
+    A model's own `compile` may have Keras 3 run several as one, of which the last may be fewer.
+    """
+    at_once = int(getattr(model, "steps_per_execution", 1))
+    return batch + 1 if at_once == 1 else min(batch + at_once, asked)
+
+
+def _test_watch(keras: Any, pulse: timing.Pulse, steps: int) -> Any:
+    """Return the callback that counts the steps of the test."""
+
+    class TestWatch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps = 0
+
         def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+            self.steps = _counted(self.model, batch, steps)
             pulse.beat("test")
 
-    return Beat()
+    return TestWatch()
 
 
 def _check(case: Case, loss: float, when: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,6 +36,14 @@ _NOT_WATCHED = {
     *(".git", ".hg", ".svn", "__pycache__", "node_modules", "site-packages", "dist-packages"),
     *(".tox", ".nox", ".eggs", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".ipynb_checkpoints"),
 }
+
+
+_OF_TOOLS = re.compile(
+    r"\..*|.*(\.pyc|\.lock|\.log|\.md|\.rst|~)|(pyproject|ruff|mypy)\.toml|setup\.(cfg|py)|"
+    r"(tox|pytest|mypy)\.ini|conftest\.py|test_.*\.py"
+)
+"""Files that editors, git, linters and test runners open beside a measurement: the kernel does not
+say who opened a file. Where Python opens one of them in the model's process, it counts."""
 
 
 class Opened:
@@ -158,7 +167,10 @@ class _Kernel:
             folder = self._folders.get(watch)
             if folder is not None and name and not mask & _IS_FOLDER:
                 path = os.path.realpath(os.path.join(folder, name))
-                (written if mask & _WRITTEN else read).add(path)
+                if mask & _WRITTEN:
+                    written.add(path)
+                elif not _OF_TOOLS.fullmatch(name):
+                    read.add(path)
         os.close(self._descriptor)
         return read, written
 

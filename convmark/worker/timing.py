@@ -178,18 +178,21 @@ def steps(
     budget_s: float,
     pulse: Pulse,
     clock: Clock = time.perf_counter,
-) -> list[float]:
-    """Return step times, seconds, of the case alone, back to back, each ended by a sync."""
-    times_s: list[float] = []
+    cpu_clock: Clock = time.process_time,
+) -> Turn:
+    """Return the times of steps of the case alone, back to back, each ended by a sync."""
+    taken = Turn()
     spent_s = 0.0
-    while not _enough_steps(len(times_s), spent_s, budget_s):
-        began = clock()
+    while not _enough_steps(len(taken.wall_s), spent_s, budget_s):
+        cpu_began, began = cpu_clock(), clock()
         backend.synchronise(step())
-        seconds = backend.agreed(clock() - began)
-        times_s.append(seconds)
+        seconds = clock() - began
+        taken.cpu_s.append(cpu_clock() - cpu_began)
+        seconds = backend.agreed(seconds)
+        taken.wall_s.append(seconds)
         spent_s += seconds
         pulse.beat("steps")
-    return times_s
+    return taken
 
 
 def _enough_steps(count: int, spent_s: float, budget_s: float) -> bool:

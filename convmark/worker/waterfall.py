@@ -24,6 +24,7 @@ from typing import Any
 from convmark.case import Case
 from convmark.worker import rivals, timing
 from convmark.worker.failure import CaseFailure
+from convmark.worker.learning import check_count
 from convmark.worker.measurement import Builder, Emit, Plan, build
 
 __all__ = ["Times", "calls", "measure", "turns", "window"]
@@ -109,6 +110,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     switches, before = _involuntary_switches(), rivals.usage()
     with contextlib.ExitStack() as stack:
         stack.enter_context(timing.quiet_collector())
+        stack.enter_context(backend.limits_lifted())
         step = backend.training_step(
             model, case.batch_size, plan.seed, backend.learning_rate, case.jit == "on"
         )
@@ -189,10 +191,24 @@ def _ways(case: Case, model: Any, step: Any, feed: Any, backend: Any, plan: Plan
 
     def fit(count: int) -> None:
         targets = _part(batch.targets, size * count)
-        model.fit(batch.images[: size * count], targets, batch_size=size, verbose=0)
+        history = model.fit(batch.images[: size * count], targets, batch_size=size, verbose=0)
+        check_count(case, "epochs of fit", len(getattr(history, "epoch", ())), 1)
 
     def predict(count: int) -> None:
-        model.predict(batch.images[: size * count], batch_size=size, verbose=0)
+        found = model.predict(batch.images[: size * count], batch_size=size, verbose=0)
+        for output in backend.leaves(found):
+            check_count(case, "samples of predict", len(output), size * count)
+
+    per_step = _updates_per_step(case, model, batch, backend)
+
+    def counted_fit(count: int) -> Times:
+        """Time calls of fit; the optimiser counts their steps too, where it takes them."""
+        before = _updates(model)
+        times = calls(fit, count)
+        if per_step:
+            came = round((_updates(model) - before) / per_step)
+            check_count(case, "steps of fit", came, count + 1)
+        return times
 
     def windows(run: Callable[[], Any], synchronise: Callable[[Any], None], count: int) -> Way:
         return Way(lambda steps: window(run, synchronise, steps), count)
@@ -203,11 +219,36 @@ def _ways(case: Case, model: Any, step: Any, feed: Any, backend: Any, plan: Plan
         "compiled_train": windows(step, backend.synchronise, steps["train"]),
         "fed_train": windows(lambda: step.run(*next(feed)), backend.synchronise, steps["train"]),
         "train_on_batch": windows(train_on_batch, _there, steps["train"]),
-        "fit": Way(lambda count: calls(fit, count), steps["fit"]),
+        "fit": Way(counted_fit, steps["fit"]),
         "compiled_infer": windows(infer, backend.synchronise, steps["infer"]),
         "predict_on_batch": windows(predict_on_batch, _there, steps["infer"]),
         "predict": Way(lambda count: calls(predict, count), steps["predict"]),
     }
+
+
+def _updates(model: Any) -> int:
+    """Return how often the model's optimiser has changed the weights."""
+    return int(model.optimizer.iterations.numpy())
+
+
+def _updates_per_step(case: Case, model: Any, batch: Any, backend: Any) -> float:
+    """Return the updates of a step of fit, one unless the model's own step takes others.
+
+    Raises:
+        CaseFailure: fit takes other steps than it is asked for.
+    """
+
+    class Count(backend.keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+        steps = 0
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.steps = batch + 1  # of several that ran as one the last is named
+
+    count, before, samples = Count(), _updates(model), LEAST_STEPS * case.batch_size
+    images, targets = batch.images[:samples], _part(batch.targets, samples)
+    model.fit(images, targets, batch_size=case.batch_size, verbose=0, callbacks=[count])
+    check_count(case, "steps of fit", count.steps, LEAST_STEPS)
+    return (_updates(model) - before) / LEAST_STEPS
 
 
 def _quick_s(step: Any, backend: Any) -> float:

@@ -23,6 +23,7 @@ from typing import Any
 
 from convmark.worker import backends
 from convmark.worker.companions import die_with_parent
+from convmark.worker.moved import move_imports
 from convmark.worker.protocol import (
     DATAGRAM_BYTES,
     PROTOCOL_VERSION,
@@ -37,12 +38,15 @@ Answer = Callable[[dict[str, Any], list[int]], int]
 """Answers one request through its descriptors (events first) and returns the exit status."""
 
 
-def serve(*, control_fd: int, backend: str, fork: bool, import_roots: list[str]) -> None:
+def serve(
+    *, control_fd: int, backend: str, fork: bool, import_roots: list[str], moved: dict[str, str]
+) -> None:
     """Answer requests until the harness closes its end of the control socket.
 
     Args:
         import_roots: folders of the user's code, put first on `sys.path` once the framework is
             imported, so that no module of theirs takes the place of one of the framework's.
+        moved: folders of the user's code, and those that modules come from instead.
     """
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
@@ -57,6 +61,7 @@ def serve(*, control_fd: int, backend: str, fork: bool, import_roots: list[str])
         control.send(encode({"failed": f"{backend} cannot be imported: {reason}"}))
         return
     sys.path[:] = [*import_roots, *(entry for entry in sys.path if entry not in import_roots)]
+    move_imports(moved)
     control.send(encode({"serving": PROTOCOL_VERSION, "pid": os.getpid()}))
 
     def answer(request: dict[str, Any], descriptors: list[int]) -> int:

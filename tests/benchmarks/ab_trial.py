@@ -24,6 +24,7 @@ DEFAULT_FOLDER = Path(tempfile.gettempdir()) / "convmark-ab"
 MODELS = "lenet5,mini_inception,mini_resnet,mini_resnet_norm,conv_layer,separable_layer"
 GRIDS = {"training": ("train", "32"), "inference": ("infer", "1")}
 TIMES = 2
+PARTS = ("same", "slower")
 
 
 def ab(project: Path, folder: Path, *arguments: str) -> dict[str, object]:
@@ -60,15 +61,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--threads", default="1", help="of the measured processes (default: 1)")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--target", default="2", help="half-width to reach, per cent (default: 2)")
+    parser.add_argument("--times", type=int, default=TIMES, help="comparisons with itself")
+    parser.add_argument("--models", default=MODELS, help="compared with themselves")
     options = parser.parse_args()
     project = clone(options.folder)
     diary = Diary(options.folder / "diary.json")
     threads = f"--threads={options.threads}"
-    for number in range(1, TIMES + 1):
+    target = f"--target={options.target}"
+    for number in range(1, (options.times if "same" in options.only else 0) + 1):
         for grid, (task, batch_size) in GRIDS.items():
             name = f"same, {grid} {number}"
             if name not in diary.done:
-                wanted = (f"--models={MODELS}", f"--tasks={task}", f"--batch-sizes={batch_size}")
+                wanted = (
+                    f"--models={options.models}",
+                    f"--tasks={task}",
+                    f"--batch-sizes={batch_size}",
+                    target,
+                )
                 seed = f"--seed={number}"
                 diary.keep(name, ab(project, options.folder, ".", ".", *wanted, threads, seed))
             show(name, diary.done[name])
@@ -76,12 +87,14 @@ def main() -> None:
     alarms = sum(row["verdict"] in ("regressed", "improved") for row in rows)
     void = sum(row["void"] for row in rows)
     print(f"\n{len(rows)} comparisons of a thing with itself: {alarms} alarms, {void} void")
+    if "slower" not in options.only:
+        return
     if "elements of 5 %" not in diary.done:
         diary.keep("elements of 5 %", elements_for(project, 0.05, options.threads))
     if "slower" not in diary.done:
         commit(project, "as it was", 0)
         commit(project, "slower by 5 %", diary.done["elements of 5 %"])
-        case = (f"--models={VICTIM}", "--tasks=train", "--batch-sizes=32", threads)
+        case = (f"--models={VICTIM}", "--tasks=train", "--batch-sizes=32", threads, target)
         sides = ("git:HEAD~1", "git:HEAD")
         diary.keep("slower", ab(project, options.folder, *sides, *case))
     show("slower by 5 % of CPU time", diary.done["slower"])

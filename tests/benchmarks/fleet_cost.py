@@ -5,6 +5,7 @@ Run it from the checkout: `python tests/benchmarks/fleet_cost.py`. It prints mar
 
 from __future__ import annotations
 
+import argparse
 import random
 import resource
 import sys
@@ -21,8 +22,6 @@ from convmark.fleet.drive import drive
 from convmark.fleet.outliers import deviations
 from convmark.fleet.scheduler import Assignment, Scheduler
 
-FLEETS = 200
-
 
 class Silent:
     def began(self, assignment: Assignment) -> None:
@@ -35,9 +34,13 @@ class Silent:
         """Not shown."""
 
 
-def scheduling() -> str:
+SIZES = ((100, 100, 5), (1000, 100, 0), (1000, 100, 50), (1000, 100, 300))
+"""Nodes, cases, and how many of the nodes are lost."""
+
+
+def scheduling(most_nodes: int) -> str:
     rows = []
-    for nodes, cases, dying in ((100, 100, 5), (1000, 100, 0), (1000, 100, 50), (1000, 100, 300)):
+    for nodes, cases, dying in (size for size in SIZES if size[0] <= most_nodes):
         fleet = SimulatedFleet(nodes=nodes, cases=cases, dying=dying)
         cluster = fleet.cluster()
         kept = [0]
@@ -67,7 +70,7 @@ def scheduling() -> str:
     return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
 
 
-def naming() -> str:
+def naming(fleets: int) -> str:
     rows = []
     for nodes in (4, 10, 50):
         for noise, cases, processes in ((0.05, 16, 2), (0.07, 3, 2), (0.10, 10, 3), (0.20, 16, 3)):
@@ -75,7 +78,7 @@ def naming() -> str:
             for slow in (1.0, 1.05, 1.10, 1.20, 1.50):
                 rng = random.Random(f"{nodes} {noise} {cases} {processes} {slow}")
                 good = bad = 0
-                for _ in range(FLEETS):
+                for _ in range(fleets):
                     times = step_times(
                         rng,
                         nodes=nodes,
@@ -87,8 +90,8 @@ def naming() -> str:
                     named = [one.node for one in deviations(times) if one.differs]
                     bad += "node-01" in named and slow > 1
                     good += any(name != "node-01" or slow == 1 for name in named)
-                alarms = f"{100 * good / FLEETS:.1f}"
-                cells.append(alarms if slow == 1 else f"{100 * bad / FLEETS:.0f} / {alarms}")
+                alarms = f"{100 * good / fleets:.1f}"
+                cells.append(alarms if slow == 1 else f"{100 * bad / fleets:.0f} / {alarms}")
             rows.append(cells)
     changes = ("5 %", "10 %", "20 %", "50 %")
     headers = [
@@ -99,6 +102,10 @@ def naming() -> str:
 
 
 if __name__ == "__main__":
-    print(scheduling())
-    print(f"\nPer cent of {FLEETS} simulated fleets:\n")
-    print(naming())
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--most-nodes", type=int, default=1000, help="no larger fleets")
+    parser.add_argument("--fleets", type=int, default=200, help="simulated ones per figure")
+    options = parser.parse_args()
+    print(scheduling(options.most_nodes))
+    print(f"\nPer cent of {options.fleets} simulated fleets:\n")
+    print(naming(options.fleets))

@@ -200,7 +200,8 @@ class Project:
         for name, value in (self.gate.environ or {}).items():
             variables[name] = value.format(folder=self.folder)
         command = [self.python, "-m", "pytest", "test_shop.py", "-q", "-p", "no:cacheprovider"]
-        options = ["--processes=2", "--time-budget=0.3", "--results=results", "--ceilings=off"]
+        options = ["--processes=2", "--time-budget=0.3", "--results=results"]
+        options += ["--ceilings=off", "--wait"]
         return subprocess.run(
             [*command, *options, *more],
             cwd=self.repo, env=variables, capture_output=True, text=True, check=False,

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import inspect
 import json
 import math
 import os
@@ -66,7 +65,7 @@ def main() -> int:
         environ = _environ(Path(folder))
         for name in chosen:
             pairs = options.pairs or PAIRS[name]
-            met = _SECTIONS[name](pairs, environ)
+            met = _SECTIONS[name](pairs, options, environ)
             missed += [] if met else [name]
     print(f"\nload average at the end {os.getloadavg()[0]:.2f}")
     print(f"missed: {', '.join(missed)}" if missed else f"goals met: {', '.join(chosen)}")
@@ -77,6 +76,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--pairs", type=int, metavar="N", help="alternations in each section")
     parser.add_argument("--only", choices=list(PAIRS), help="this section alone")
+    parser.add_argument("--models", default=",".join(MODELS), metavar="NAMES", help="of fork")
+    parser.add_argument("--budget", type=float, default=BUDGET_S, metavar="S", help="of a process")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.pairs is not None and options.pairs < 2:
@@ -99,9 +100,9 @@ def _environ(folder: Path) -> dict[str, str]:
 # -- the price of a fresh process ---------------------------------------------------------------
 
 
-def start_section(pairs: int, environ: Mapping[str, str]) -> bool:
+def start_section(pairs: int, options: argparse.Namespace, environ: Mapping[str, str]) -> bool:
     _title("start: a fresh process, from the request to `ready`")
-    request = _request("lenet5", smoke=True)
+    request = _request("lenet5", options.budget, smoke=True)
     seconds: dict[str, list[float]] = {"fork": [], "spawn": []}
     with _both(environ) as interpreters:
         for interpreter in interpreters.values():
@@ -119,7 +120,8 @@ def start_section(pairs: int, environ: Mapping[str, str]) -> bool:
 # -- fork changes nothing -----------------------------------------------------------------------
 
 
-def fork_section(pairs: int, environ: Mapping[str, str]) -> bool:
+def fork_section(pairs: int, options: argparse.Namespace, environ: Mapping[str, str]) -> bool:
+    models = options.models.split(",")
     _title(
         f"fork: paired log ratio of a training step, batch {BATCH_SIZE}, {pairs} forked and "
         f"{pairs} spawned processes each"
@@ -128,14 +130,14 @@ def fork_section(pairs: int, environ: Mapping[str, str]) -> bool:
     values: dict[tuple[str, str], list[float]] = {}
     with _both(environ) as interpreters:
         for _ in range(pairs):
-            for model in order.sample(MODELS, len(MODELS)):
+            for model in order.sample(models, len(models)):
                 for isolation in order.sample(list(interpreters), 2):
-                    answer = _served(interpreters[isolation], _request(model))
+                    answer = _served(interpreters[isolation], _request(model, options.budget))
                     values.setdefault((model, isolation), []).append(_paired_ratio(answer))
     scores = []
     differences = []
     print(f"{'model':18} {'fork - spawn, %':>16} {'sd fork':>8} {'sd spawn':>9} {'|z|':>6}")
-    for model in MODELS:
+    for model in models:
         forked, spawned = (np.asarray(values[model, way]) for way in ("fork", "spawn"))
         difference = float(forked.mean() - spawned.mean())
         error = math.sqrt((forked.var(ddof=1) + spawned.var(ddof=1)) / pairs)
@@ -163,8 +165,8 @@ def _agree(scores: list[float], differences: list[tuple[float, float]], pairs: i
     error = math.sqrt(sum(error**2 for _, error in differences)) / len(differences)
     agree = mean_square <= bound
     print(
-        f"mean of the six {100 * mean:+.2f} +- {100 * error:.2f} %: a common difference beyond "
-        f"{300 * error:.1f} % would have shown"
+        f"mean of the {len(scores)} {100 * mean:+.2f} +- {100 * error:.2f} %: a common difference "
+        f"beyond {300 * error:.1f} % would have shown"
     )
     print(
         f"mean z^2 {mean_square:.2f}; of identical processes half lie below {expected:.2f}, "
@@ -183,7 +185,7 @@ def _paired_ratio(answer: Answer) -> float:
 # -- the harness adds nothing -------------------------------------------------------------------
 
 
-def overhead_section(pairs: int, environ: Mapping[str, str]) -> bool:
+def overhead_section(pairs: int, options: argparse.Namespace, environ: Mapping[str, str]) -> bool:
     _title(
         f"overhead: a training step of LeNet-5, batch {OVERHEAD_BATCH_SIZE}, {pairs} pairs of "
         f"blocks of {BLOCK_STEPS} steps, in one process"
@@ -225,19 +227,18 @@ def _blocks(pairs: int) -> list[dict[str, list[float]]]:
     backend.configure(device="cpu", threads="default", precision="float32", seed=0)
     model = convmark_zoo.builder("lenet5")()
     step = backend.training_step(model, OVERHEAD_BATCH_SIZE, 0, 0.01, False)
-    inner = inspect.getclosurevars(step).nonlocals  # the compiled function, without our wrapper
-    train, images, targets = inner["train"], inner["images"], inner["targets"]
     pulse = timing.Pulse(lambda phase: None, time.monotonic)
 
     def harness() -> list[float]:
         with timing.quiet_collector():
-            return timing.steps(step, backend, 0.0, pulse)
+            return timing.steps(step, backend, 0.0, pulse).wall_s
 
     def bare() -> list[float]:
         times_s = []
         for _ in range(BLOCK_STEPS):
             began = time.perf_counter()
-            train(images, targets).numpy()
+            probe, _ = step.run(*step.batch)  # the compiled function itself
+            probe.numpy()
             times_s.append(time.perf_counter() - began)
         return times_s
 
@@ -267,13 +268,13 @@ def _alternated(pairs: int) -> Iterator[str]:
         yield from order.sample(["fork", "spawn"], 2)
 
 
-def _request(model: str, *, smoke: bool = False) -> dict[str, Any]:
+def _request(model: str, budget_s: float, *, smoke: bool = False) -> dict[str, Any]:
     case = Case(model=model, task="train", batch_size=BATCH_SIZE)
     return {
         "kind": "measure",
         "case": case.as_fields(),
         "seed": 0,
-        "time_budget_s": BUDGET_S,
+        "time_budget_s": budget_s,
         "smoke": smoke,
     }
 
@@ -296,7 +297,7 @@ def _title(text: str) -> None:
     print(f"\n{text}", flush=True)
 
 
-_SECTIONS: dict[str, Callable[[int, Mapping[str, str]], bool]] = {
+_SECTIONS: dict[str, Callable[[int, argparse.Namespace, Mapping[str, str]], bool]] = {
     "start": start_section,
     "fork": fork_section,
     "overhead": overhead_section,

@@ -78,7 +78,7 @@ def bench(
 
 def once(diary: Diary, name: str, project: Path, results: Path, models: str, note: str) -> None:
     """Do one run unless it is done, and print what came of it."""
-    processes = 2 if models == CASES else 4  # one case alone is soon measured
+    processes = 4 if models == VICTIM else 2  # one case alone is soon measured
     if name not in diary.done:
         diary.keep(name, bench(project, results, models, diary.done["threads"], processes))
     found = diary.done[name]
@@ -88,17 +88,21 @@ def once(diary: Diary, name: str, project: Path, results: Path, models: str, not
     sys.stdout.flush()
 
 
-def unchanged(diary: Diary, project: Path, folder: Path, phase: str) -> None:
+def unchanged(
+    diary: Diary, project: Path, folder: Path, phase: str, options: argparse.Namespace
+) -> None:
     results = folder / phase
     with load(2 if phase == "loaded" else 0):
-        for number in range(RUNS + 1):
+        for number in range(options.runs + 1):
             name = f"{phase} {number}"
             if name not in diary.done:
                 commit(project, f"{name}, unchanged", 0)
-            once(diary, name, project, results, CASES, "unchanged code")
+            once(diary, name, project, results, options.models, "unchanged code")
 
 
-def changed(diary: Diary, project: Path, folder: Path, phase: str) -> None:
+def changed(
+    diary: Diary, project: Path, folder: Path, phase: str, options: argparse.Namespace
+) -> None:
     """One slower run after the quiet ones, or a series that grows from a first run of its own."""
     if "elements of 10 %" not in diary.done:
         diary.keep("elements of 10 %", elements_for(project, 0.10, diary.done["threads"]))
@@ -106,9 +110,9 @@ def changed(diary: Diary, project: Path, folder: Path, phase: str) -> None:
     if phase == "slower":
         if "slower" not in diary.done:
             commit(project, "slower by 10 %", tenth)
-        once(diary, "slower", project, folder / "quiet", CASES, f"{VICTIM} slower by 10 %")
+        once(diary, "slower", project, folder / "quiet", options.models, f"{VICTIM} slower by 10 %")
         return
-    for number in range(RUNS + 1):
+    for number in range(options.runs + 1):
         name = f"creeping {number}"
         if name not in diary.done:
             commit(project, name, round(tenth * 0.2 * number))
@@ -121,6 +125,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--only", nargs="+", choices=PHASES, default=PHASES)
     parser.add_argument("--threads", default="1", help="of the measured processes (default: 1)")
+    parser.add_argument("--runs", type=int, default=RUNS, help="after the first one of a phase")
+    parser.add_argument("--models", default=CASES, help="of the runs, the victim among them")
     options = parser.parse_args()
     project = clone(options.folder)
     diary = Diary(options.folder / "diary.json")
@@ -128,7 +134,7 @@ def main() -> None:
         raise SystemExit(f"{options.folder}: was begun with --threads {diary.done['threads']}")
     for phase in options.only:
         (unchanged if phase in ("quiet", "loaded") else changed)(
-            diary, project, options.folder, phase
+            diary, project, options.folder, phase, options
         )
 
 

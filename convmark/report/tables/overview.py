@@ -45,8 +45,8 @@ def troubles(table: pd.DataFrame, labels: list[str], more: Sequence[dict[str, An
         "troubles",
         "What is missing or unsteady",
         f"Of the newest run of each case on each hardware. Missing: the hardware's newest run of "
-        f"such tasks has not measured a case that an earlier one has. Unsteady: warm-up never "
-        f"settled. Wide spread: half the range of the processes' medians is above "
+        f"such tasks has not measured a case that an earlier one has. Unsteady: the step "
+        f"time did not hold still. Wide spread: half the range of the processes' medians is above "
         f"{WIDE_SPREAD:.0%}. Few processes: fewer than {FEW_PROCESSES}, so intervals are wide or "
         f"not known.",
         [
@@ -66,7 +66,9 @@ def _of(row: Any) -> Iterator[tuple[str, str]]:
         count = int(row.failed + row.n)
         yield "failed", f"{int(row.failed)} of {count}: {text_of(row.trouble)}"
     if row.unsteady:
-        yield "unsteady", f"{int(row.unsteady)} of {int(row.n)} processes"
+        reason = text_of(row.why_unsteady)
+        affected = f"{int(row.unsteady)} of {int(row.n)} processes"
+        yield "unsteady", f"{affected}: {reason}" if reason else affected
     if throttled := text_of(row.throttled):
         clock = getattr(row, "sm_clock_mhz", None)
         reached = f", the multiprocessors' to {clock:.0f} MHz" if clock and clock == clock else ""

@@ -44,8 +44,9 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
     """Return one row per run, hardware and case, newest last.
 
     Figures are medians over the measured processes, NaN where there are none. Added: `n` measured
-    processes, `failed`, `unsteady`, `trouble` (status and error of the first that failed), and of
-    the step time `spread` (half the range over the median), `log_mean`, `log_var` over processes.
+    processes, `failed`, `unsteady`, `trouble` (status and error of the first that failed),
+    `why_unsteady` (of the first that says so), and of the step time `spread` (half the range over
+    the median), `log_mean`, `log_var` over processes.
     """
     import pandas as pd
 
@@ -66,6 +67,7 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
     )
     counts = flags.groupby(POINT, observed=True, sort=False).sum()
     table = table.join(counts).join(_trouble(frame)).join(_throttled(measured))
+    table = table.join(_why_unsteady(measured))
     return table.reset_index().sort_values("source", kind="stable", ignore_index=True)
 
 
@@ -91,6 +93,15 @@ def _trouble(frame: pd.DataFrame) -> pd.DataFrame:
         for status, error in zip(first["status"], first["error"], strict=True)
     ]
     return first[["trouble"]]
+
+
+def _why_unsteady(measured: pd.DataFrame) -> pd.DataFrame:
+    """Return why figures did not hold still, of the first process that says so."""
+    if "unsteady" not in measured:
+        return measured[POINT].iloc[:0].set_index(POINT).assign(why_unsteady=None)
+    said = measured[measured["unsteady"].notna()]
+    first = said.groupby(POINT, observed=True, sort=False)[["unsteady"]].first()
+    return first.rename(columns={"unsteady": "why_unsteady"})
 
 
 def _throttled(measured: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ Source:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +23,6 @@ __all__ = ["STEP_PASSES", "attainable", "bytes_per_sample", "roofline"]
 STEP_PASSES = {"infer": 1, "train": 3}
 """Forward passes' worth of work in a step: training computes two gradients of about one each."""
 
-_ELEMENT_BYTES = {"float32": 4, "tf32": 4}
-_HALF_BYTES = 2
 
 CEILINGS = ("peak_flops_per_s", "peak_bytes_per_s")
 _COLUMNS = (
@@ -47,8 +46,15 @@ def bytes_per_sample(
     Every layer reads its inputs and its weights and writes its output once; a step's samples
     share the weights. Caches hold some of it and kernels move some twice: an estimate.
     """
-    element = _ELEMENT_BYTES.get(precision, _HALF_BYTES)
+    element = max(map(_element_bytes, precision.split("+")))
     return element * (traffic_elements + parameters / batch_size)
+
+
+def _element_bytes(precision: str) -> int:
+    """Return the bytes of what layers of a precision compute in: 2 of mixed_float16."""
+    computed = precision.partition("_from_")[0]
+    bits = re.search(r"\d+", computed)
+    return max(1, int(bits.group()) // 8) if bits else 4
 
 
 def roofline(table: pd.DataFrame, traffic_elements: Mapping[str, int | None]) -> Table:

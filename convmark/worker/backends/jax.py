@@ -6,7 +6,7 @@ import functools
 import importlib.metadata
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,12 +17,25 @@ from convmark_zoo.keras_api import keras
 from convmark.worker import reference
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, distribution_version
 from convmark.worker.backends.keras_model import dtype_policy
+from convmark.worker.backends.keras_state import set_policy
 from convmark.worker.backends.own_training import OwnData
 from convmark.worker.backends.recipe import PLAIN, Recipe
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, square_matrices, training_batch
 
 __all__ = ["Jax"]
+
+_DEFAULTS: Mapping[str, str] = {
+    "jax_disable_jit": "False",
+    "jax_enable_x64": "False",
+    "jax_debug_nans": "False",
+    "jax_debug_infs": "False",
+    "jax_enable_checks": "False",
+    "jax_check_tracer_leaks": "False",
+    "jax_disable_most_optimizations": "False",
+    "jax_cpu_enable_async_dispatch": "True",
+}
+"""Other values of JAX's configuration are compared with what they were at first."""
 
 _PLUGINS = ("jax-cuda13-plugin", "jax-cuda12-plugin")
 
@@ -35,10 +48,45 @@ class Jax(Keras3Backend):
     """
 
     name = "jax"
-    call_path = "jax.jit"
 
     def __init__(self) -> None:
+        self._on_gpu = False
+        self._call_path = "jax.jit"
         self._state: Callable[[], Any] | None = None
+
+    @property
+    def call_path(self) -> str:
+        """How a step is called now: a model's code may have nothing compiled."""
+        return "eager" if jax.config.jax_disable_jit else self._call_path
+
+    def default_settings(self, precision: str) -> dict[str, str]:
+        products = "tensorfloat32" if precision == "tf32" else "highest"
+        return {
+            **super().default_settings(precision),
+            **_DEFAULTS,
+            "jax_default_matmul_precision": products,
+        }
+
+    def settings(self) -> dict[str, str]:
+        config = {
+            name if name.startswith("jax") else f"jax_{name}": str(getattr(jax.config, name, one))
+            for name, one in jax.config.values.items()
+        }
+        return {**super().settings(), **config}
+
+    def thread_counts(self) -> tuple[int, int]:
+        threads = os.environ.get("PJRT_NPROC", "")
+        return (int(threads),) * 2 if threads.isdecimal() else (0, 0)
+
+    def layer_precisions(self, model: Any) -> list[str]:
+        """What each layer with weights computes in; without x64 JAX makes float32 of float64."""
+        kinds, products = super().layer_precisions(model), jax.config.jax_default_matmul_precision
+        if not jax.config.jax_enable_x64:
+            kinds = [kind.replace("float64", "float32") for kind in kinds]
+        if not self._on_gpu or products in ("highest", "float32"):
+            return kinds
+        of_float32 = "mixed_bfloat16" if "bf" in str(products).lower() else "tf32"
+        return [of_float32 if kind == "float32" else kind for kind in kinds]
 
     def untouched(self) -> bool:
         """Whether no operation has run yet, so that forking is safe."""
@@ -76,12 +124,13 @@ class Jax(Keras3Backend):
         if device == "cpu":
             jax.config.update("jax_platforms", "cpu")
         else:
+            self._on_gpu = True
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
             if jax.devices()[0].platform != "gpu":
                 raise RuntimeError(f"{device}: JAX sees no GPU, only {jax.devices()[0].platform}")
         products = "tensorfloat32" if precision == "tf32" else "highest"
         jax.config.update("jax_default_matmul_precision", products)
-        keras.config.set_dtype_policy(dtype_policy(precision))
+        set_policy(dtype_policy(precision))
         self._seed(seed)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
@@ -161,7 +210,7 @@ class Jax(Keras3Backend):
         )
         state = [tuple([variable.value for variable in part] for part in variables)]
         eager = model.run_eagerly or not model.jit_compile
-        self.call_path = "train_step, eager" if eager else "jax.jit(train_step)"
+        self._call_path = "train_step, eager" if eager else "jax.jit(train_step)"
         train = model.train_step if eager else jax.jit(model.train_step, donate_argnums=0)
 
         def step(pictures: Any, targets: Any) -> tuple[Any, Any]:

@@ -12,6 +12,13 @@ import numpy as np
 from convmark_zoo.keras_api import keras
 from convmark_zoo.shape import input_shape
 
+from convmark.worker.backends.keras_state import (
+    DEFAULTS,
+    Conventions,
+    keras_settings,
+    layer_precisions,
+    limits_lifted,
+)
 from convmark.worker.backends.own_training import OwnData
 from convmark.worker.backends.recipe import PLAIN, Recipe, Training, brings_training
 from convmark.worker.backends.step import Step
@@ -41,6 +48,29 @@ class KerasBackend:
     """Other processes on this machine that share the case."""
     _own: OwnData | None = None
     """What the step takes, where the model is trained as `fit` would."""
+
+    conventions = Conventions()
+    """As they were when Keras was imported."""
+
+    def default_settings(self, precision: str) -> dict[str, str]:
+        """What the settings are where nobody has changed them, as far as that is fixed."""
+        return {**DEFAULTS, "dtype_policy": dtype_policy(precision)}
+
+    def settings(self) -> dict[str, str]:
+        """The settings of the framework and of Keras as they are now, as text."""
+        return keras_settings()
+
+    def thread_counts(self) -> tuple[int, int]:
+        """The threads within and between operations; 0 is the framework's own choice."""
+        return 0, 0
+
+    def layer_precisions(self, model: Any) -> list[str]:
+        """What each layer with weights computes in, such as `mixed_bfloat16`."""
+        return layer_precisions(model)
+
+    def limits_lifted(self) -> contextlib.AbstractContextManager[None]:
+        """Keras's limits of epochs and steps, put aside."""
+        return limits_lifted()
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """What a model is built in."""
@@ -91,7 +121,7 @@ class KerasBackend:
         outputs = getattr(model, "outputs", None)
         if not outputs:  # a subclassed model tells only when it is called
             outputs = model(keras.Input(self.sample_shape(model)))
-        return [tuple(output.shape) for output in self.flat(outputs)]
+        return [tuple(output.shape) for output in self.leaves(outputs)]
 
     def make_variables(self, model: Any) -> None:
         """Call a subclassed model once, for it may make layers and weights when it is called.
@@ -140,13 +170,15 @@ class KerasBackend:
         return bool(model.losses)
 
     def _without_batch_size(self, outputs: Any) -> Any:
-        return self.packed(outputs, [Output((None, *out.shape[1:])) for out in self.flat(outputs)])
+        return self.packed(
+            outputs, [Output((None, *out.shape[1:])) for out in self.leaves(outputs)]
+        )
 
     def last_activation(self, model: Any) -> str:
         """The name of the last layer's activation; empty where it has none."""
         return last_activation(model)
 
-    def flat(self, structure: Any) -> list[Any]:
+    def leaves(self, structure: Any) -> list[Any]:
         """Return the leaves of a nested structure; Keras 2 has no `tree`."""
         return list(keras.tree.flatten(structure))
 

@@ -39,7 +39,7 @@ class OwnData:
         self._alone = False
         """Whether the step takes the inputs without targets."""
         self._structure = backend.outputs_of(model)
-        flat = [] if self._structure is None else backend.flat(self._structure)
+        flat = [] if self._structure is None else backend.leaves(self._structure)
         self._shapes = [tuple(output.shape) for output in flat]
         if not is_compiled(model):
             self._compile(recipe, default_rate)

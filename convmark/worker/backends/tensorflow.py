@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.metadata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from convmark_zoo.keras_api import keras
 
 from convmark.worker import reference
 from convmark.worker.backends.keras_model import KerasBackend, dtype_policy, root_mean_square
+from convmark.worker.backends.keras_state import read_all, set_policy
 from convmark.worker.backends.own_training import Made, OwnData
 from convmark.worker.backends.recipe import PLAIN, Recipe
 from convmark.worker.backends.step import Step
@@ -38,10 +40,15 @@ class TensorFlow(KerasBackend):
     """
 
     name = "tensorflow"
-    call_path = "tf.function"
 
     def __init__(self) -> None:
         self._device = "CPU:0"
+        self._call_path = "tf.function"
+
+    @property
+    def call_path(self) -> str:
+        """How a step is called now: a model's code may have functions run eagerly."""
+        return "eager" if tf.config.functions_run_eagerly() else self._call_path
 
     def untouched(self) -> bool:
         """Whether no operation has run yet, so that forking is safe."""
@@ -76,8 +83,32 @@ class TensorFlow(KerasBackend):
             tf.config.threading.set_inter_op_parallelism_threads(int(threads))
         self._make_visible(device)
         tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
-        keras.mixed_precision.set_global_policy(dtype_policy(precision))
+        set_policy(dtype_policy(precision))
         keras.utils.set_random_seed(seed)
+
+    def default_settings(self, precision: str) -> dict[str, str]:
+        return {
+            **super().default_settings(precision),
+            **_DEFAULTS,
+            "tensor_float_32": str(precision == "tf32"),
+        }
+
+    def settings(self) -> dict[str, str]:
+        return {**super().settings(), **read_all(_READERS)}
+
+    def thread_counts(self) -> tuple[int, int]:
+        threading = tf.config.threading
+        return (
+            threading.get_intra_op_parallelism_threads(),
+            threading.get_inter_op_parallelism_threads(),
+        )
+
+    def layer_precisions(self, model: Any) -> list[str]:
+        kinds = super().layer_precisions(model)
+        on_gpu = self._device != "CPU:0"
+        if on_gpu and tf.config.experimental.tensor_float_32_execution_enabled():
+            return ["tf32" if kind == "float32" else kind for kind in kinds]
+        return kinds
 
     def make_deterministic(self) -> None:
         """Have every operation from here on give the same bits for the same seed; before any."""
@@ -159,11 +190,11 @@ class TensorFlow(KerasBackend):
     def _fit_step(self, model: Any, data: OwnData, batch: tuple[Any, ...], compiled: bool) -> Step:
         placed = self._on_device(batch)
         if own_function(model):
-            self.call_path = "train_function"
+            self._call_path = "train_function"
             return iterated_step(model, data, placed)
 
         def make() -> Made:
-            function, self.call_path = fit_function(model, data, compiled)
+            function, self._call_path = fit_function(model, data, compiled)
             return function, getattr(function, "get_concrete_function", None)
 
         return data.step(make, placed, any_batch=True)
@@ -249,7 +280,7 @@ class TensorFlow(KerasBackend):
         with self._scope():
             return tf.nest.map_structure(tf.identity, structure)
 
-    def flat(self, structure: Any) -> list[Any]:
+    def leaves(self, structure: Any) -> list[Any]:
         return list(tf.nest.flatten(structure))
 
     def packed(self, structure: Any, leaves: list[Any]) -> Any:
@@ -270,3 +301,68 @@ def _reference_logits(images: Any, variables: Any) -> Any:
     for weight, bias in pairs(dense[:-2:2], dense[1:-2:2]):
         values = tf.tanh(tf.matmul(values, weight) + bias)
     return tf.matmul(values, dense[-2]) + dense[-1]
+
+
+def _graph_options() -> str:
+    options = tf.config.optimizer.get_experimental_options()
+    usual = {"disable_model_pruning": False, "disable_meta_optimizer": False}
+    return ",".join(f"{key}:{one}" for key, one in sorted(options.items()) if one != usual.get(key))
+
+
+def _logical_devices() -> str:
+    found = []
+    for device in tf.config.list_physical_devices():
+        parts = tf.config.get_logical_device_configuration(device)
+        name = device.name.removeprefix("/physical_device:")
+        if parts is not None and (len(parts) > 1 or parts[0].memory_limit):
+            found.append(f"{name}:{len(parts)}x{parts[0].memory_limit or ''}")
+        if device.device_type == "GPU" and tf.config.experimental.get_memory_growth(device):
+            found.append(f"{name}:growth")
+    return ",".join(found)
+
+
+def _visible_devices() -> str:
+    return ",".join(
+        d.name.removeprefix("/physical_device:") for d in tf.config.get_visible_devices()
+    )
+
+
+def _private(module: str) -> Any:
+    return importlib.import_module(f"tensorflow.python.{module}")
+
+
+_READERS: Mapping[str, Callable[[], object]] = {
+    "run_functions_eagerly": tf.config.functions_run_eagerly,
+    "executing_eagerly": tf.executing_eagerly,
+    "data_debug_mode": lambda: _private("data.ops.debug_mode").DEBUG_MODE,
+    "xla_jit": tf.config.optimizer.get_jit,
+    "graph_options": _graph_options,
+    "op_determinism": lambda: _private("framework.config").is_op_determinism_enabled(),
+    "tensor_float_32": tf.config.experimental.tensor_float_32_execution_enabled,
+    "soft_device_placement": lambda: tf.config.get_soft_device_placement(),
+    "synchronous_execution": lambda: tf.config.experimental.get_synchronous_execution(),
+    "device_policy": lambda: tf.config.experimental.get_device_policy(),
+    "log_device_placement": lambda: tf.debugging.get_log_device_placement(),
+    "op_callbacks": lambda: len(_private("eager.context").context().op_callbacks),
+    "profiler": lambda: _private("profiler.profiler_v2")._profiler is not None,
+    "auto_dtype_conversion": lambda: _private("framework.ops").is_auto_dtype_conversion_enabled(),
+    "logical_devices": _logical_devices,
+    "visible_devices": _visible_devices,
+}
+"""Each has its debugger, optimiser or user that changes it for the whole process."""
+
+_DEFAULTS: Mapping[str, str] = {
+    "run_functions_eagerly": "False",
+    "executing_eagerly": "True",
+    "data_debug_mode": "False",
+    "xla_jit": "",
+    "graph_options": "",
+    "op_determinism": "False",
+    "soft_device_placement": "True",
+    "synchronous_execution": "True",
+    "device_policy": "silent",
+    "log_device_placement": "False",
+    "op_callbacks": "0",
+    "profiler": "False",
+    "auto_dtype_conversion": "False",
+}

@@ -45,7 +45,7 @@ class ReplicatedTensorFlow(TensorFlow):
     def __init__(self, replicas: int, place: Place | None) -> None:
         super().__init__()
         self.companions = place.companions if place else ()
-        self.call_path = f"tf.function, {'MultiWorker' if place else ''}MirroredStrategy"
+        self._call_path = f"tf.function, {'MultiWorker' if place else ''}MirroredStrategy"
         self._replicas = self.replicas = replicas
         self._place = place
         self._here = replicas // len(place.addresses) if place else replicas
@@ -209,12 +209,12 @@ class ReplicatedTensorFlow(TensorFlow):
             samples = tf.nest.map_structure(tf.convert_to_tensor, batch)
             with self.scope():
                 model._symbolic_build(data_batch=data.as_given(*samples))
-        how_spread = self.call_path.partition(", ")[2]
+        how_spread = self._call_path.partition(", ")[2]
 
         def make() -> Made:
             function, how = fit_function(model, data, compiled)
             of_replica = function if how.endswith("XLA") else function.python_function
-            self.call_path = f"{how}, {how_spread}"
+            self._call_path = f"{how}, {how_spread}"
 
             def replica_train(pictures: Any, targets: Any) -> Any:
                 return of_replica(pictures, targets)[0]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.nn import functional
 from convmark.worker import reference
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions
 from convmark.worker.backends.keras_model import dtype_policy
+from convmark.worker.backends.keras_state import read_all, set_policy
 from convmark.worker.backends.own_training import OwnData
 from convmark.worker.backends.recipe import PLAIN, Recipe
 from convmark.worker.backends.step import Step
@@ -33,6 +35,7 @@ class Torch(Keras3Backend):
         self.call_path = "eager"
         self._device = torch.device("cpu")
         self._threads = _own_threads()
+        self._own_counts = torch.get_num_threads(), torch.get_num_interop_threads()
 
     def untouched(self) -> bool:
         """Whether no operation has run yet, so that forking is safe.
@@ -71,8 +74,28 @@ class Torch(Keras3Backend):
             self._device = torch.device("cuda")
         keras.device(self._device.type).__enter__()  # for as long as the process lives
         _set_tf32(precision == "tf32")
-        keras.config.set_dtype_policy(dtype_policy(precision))
+        set_policy(dtype_policy(precision))
         self._seed(seed)
+
+    def default_settings(self, precision: str) -> dict[str, str]:
+        return {**super().default_settings(precision), **_DEFAULTS}
+
+    def settings(self) -> dict[str, str]:
+        return {**super().settings(), **read_all(_READERS)}
+
+    def thread_counts(self) -> tuple[int, int]:
+        now = torch.get_num_threads(), torch.get_num_interop_threads()
+        return (0, 0) if now == self._own_counts else now
+
+    def layer_precisions(self, model: Any) -> list[str]:
+        """What each layer with weights computes in; autocast has float32 in its own dtype."""
+        kinds, of_float32 = super().layer_precisions(model), "float32"
+        if self._device.type == "cuda" and "tf32" in _tf32():
+            of_float32 = "tf32"
+        if torch.is_autocast_enabled(self._device.type):
+            dtype = str(torch.get_autocast_dtype(self._device.type)).removeprefix("torch.")
+            of_float32 = f"mixed_{dtype}"
+        return [of_float32 if kind == "float32" else kind for kind in kinds]
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         if isinstance(error, torch.cuda.OutOfMemoryError):
@@ -236,6 +259,58 @@ def _set_tf32(on: bool) -> None:
     else:
         torch.backends.cuda.matmul.allow_tf32 = on
         torch.backends.cudnn.allow_tf32 = on
+
+
+def _tf32() -> str:
+    """Return what products and convolutions of float32 run in on a GPU."""
+    if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        matmul, conv = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+        return f"{matmul.fp32_precision},{conv.fp32_precision}"
+    flags = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    return ",".join("tf32" if flag else "ieee" for flag in flags)
+
+
+def _autocast() -> str:
+    on = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    return ",".join(f"{kind}:{torch.get_autocast_dtype(kind)}" for kind in on)
+
+
+_READERS: Mapping[str, Callable[[], object]] = {
+    "default_dtype": torch.get_default_dtype,
+    "default_device": lambda: torch.get_default_device(),
+    "deterministic": lambda: torch.get_deterministic_debug_mode(),
+    "matmul_tf32": _tf32,
+    "mkldnn": lambda: torch.backends.mkldnn.enabled,
+    "mkldnn_matmul": lambda: torch.backends.mkldnn.matmul.fp32_precision,
+    "mkldnn_conv": lambda: torch.backends.mkldnn.conv.fp32_precision,
+    "nnpack": lambda: torch.backends.nnpack.is_available(),
+    "cudnn": lambda: torch.backends.cudnn.enabled,
+    "cudnn_benchmark": lambda: torch.backends.cudnn.benchmark,
+    "cudnn_deterministic": lambda: torch.backends.cudnn.deterministic,
+    "anomaly": torch.is_anomaly_enabled,
+    "autocast": _autocast,
+    "grad": torch.is_grad_enabled,
+    "inference_mode": lambda: torch.is_inference_mode_enabled(),
+    "profiler": lambda: torch.autograd.profiler._is_profiler_enabled,
+    "dynamo": lambda: "torch._dynamo" not in sys.modules or not torch._dynamo.config.disable,
+    "function_mode": lambda: len(torch.overrides._get_current_function_mode_stack()),
+    "dispatch_mode": lambda: len(torch.utils._python_dispatch._get_current_dispatch_mode_stack()),
+}
+"""Each is of the whole process, or of its first thread, which takes the steps."""
+
+_DEFAULTS: Mapping[str, str] = {
+    "default_dtype": "torch.float32",
+    "deterministic": "0",
+    "mkldnn": "True",
+    "cudnn": "True",
+    "cudnn_benchmark": "False",
+    "cudnn_deterministic": "False",
+    "anomaly": "False",
+    "autocast": "",
+    "grad": "True",
+    "inference_mode": "False",
+    "profiler": "False",
+}
 
 
 def _own_threads() -> int:

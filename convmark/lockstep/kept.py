@@ -1,0 +1,143 @@
+"""The kept files of a run as a side: laid out in a folder of their own, and held to what they were.
+
+A run in a dirty tree, or outside git, ran code that no commit has; its files lie beside it (see
+`convmark.code.snapshot`). Such a side is right only where each file that it opens is the one that
+the run opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convmark.code.manifest import NOWHERE, ZOO, Code, Roots, code_of, read_codes
+from convmark.code.snapshot import lay_out, root_folder
+from convmark.errors import StoreError
+from convmark.launch import import_roots, zoo_folder
+from convmark.lockstep.anchor import AnchorCode, Beside, MakeInterpreter, Origin
+from convmark.lockstep.tree import ForeignCode, tree_as_it_is
+from convmark.lockstep.worktree import PREFIX
+
+__all__ = ["KeptTree", "beside_kept"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptTree:
+    """A folder with the files that a run ran."""
+
+    name: str
+    """The side in a message."""
+    root: Path
+    """Holds a folder for each root of the code; without symbolic links."""
+    code: Code
+    places: Mapping[Path, str]
+    """The user's own folders that the roots stand for, then and now, with the roots' names."""
+
+    @classmethod
+    def of(cls, name: str, root: Path, code: Code) -> KeptTree:
+        """Return the side of a folder that `lay_out` has filled."""
+        now = Roots.of(Path.cwd(), zoo_folder(), import_roots()).folders
+        places = {Path(folder): name for name, folder in code.roots.items()}
+        places |= {folder: name for name, folder in now.items() if name in code.roots}
+        if not all(one.place.root == ZOO for one in code.files):  # the zoo's files only serve it
+            places = {folder: name for folder, name in places.items() if name != ZOO}
+        return cls(name=name, root=root, code=code, places=places)
+
+    def settings(self, environ: Mapping[str, str]) -> dict[str, Any]:
+        """Return how an `Interpreter` is made that runs this code.
+
+        Args:
+            environ: the variables that the interpreter would be given.
+        """
+        folder = root_folder(self.root, self.code.folder.root) / self.code.folder.path
+        folder.mkdir(parents=True, exist_ok=True)
+        moved = {
+            str(place): str(root_folder(self.root, name)) for place, name in self.places.items()
+        }
+        own = [root_folder(self.root, one.root) / one.path for one in self.code.import_roots]
+        others = [
+            root
+            for root in import_roots()
+            if not any(root.is_relative_to(place) for place in self.places)
+        ]
+        zoo = root_folder(self.root, ZOO)
+        return {
+            "folder": folder,
+            "import_roots": [*own, *others],
+            "moved": moved,
+            "environ": {**environ, "PWD": str(folder)},
+            **({"zoo": zoo} if ZOO in self.places.values() else {}),
+        }
+
+    def check(self, event: Mapping[str, Any]) -> None:
+        """Hold what a worker has run against what the run ran.
+
+        Raises:
+            ForeignCode: a file is not the one that the run opened.
+        """
+        roots = {name: root_folder(self.root, name) for name in self.code.roots}
+        found = code_of(event, Roots(roots))
+        then = {one.place: one for one in self.code.files}
+        for one in found.files:
+            path = found.path_of(one.place)
+            if ZOO not in self.places.values() and path.is_relative_to(zoo_folder()):
+                continue
+            if any(path.is_relative_to(place) for place in self.places):
+                raise ForeignCode(
+                    f"{self.name}: {path} was opened in place of the run's own; name it relative "
+                    "to the module or to the working folder, not by its whole path"
+                )
+            before = then.get(one.place)
+            if before is not None and before.sha256 != one.sha256:
+                raise ForeignCode(f"{self.name}: {path} is not as it was when it was measured")
+            if before is None and one.place.root != NOWHERE:
+                raise ForeignCode(f"{self.name}: {path} is opened now, and was not by the run")
+
+    def explained(self, message: str) -> str:
+        """Return why the side failed."""
+        return message
+
+
+@contextlib.contextmanager
+def beside_kept(
+    origin: Origin | None, anchor: AnchorCode, make: MakeInterpreter
+) -> Iterator[tuple[Beside, Beside]]:
+    """Give the kept code and today's, each in its interpreter; both end after the block.
+
+    Args:
+        origin: where the model's code lies today; None outside git.
+        make: makes an interpreter from the keywords of `KeptTree.settings`.
+
+    Raises:
+        StoreError: the manifest or a kept file is damaged, or gone.
+        WorkerError: an interpreter cannot be started.
+    """
+    run = _run_of(anchor)
+    code = read_codes(run).get(anchor.code)
+    if code is None:
+        raise StoreError(f"{anchor.manifest}: does not have the code {anchor.code}")
+    parent = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")).resolve()
+    try:
+        lay_out(run.parent, code, parent)
+        kept = KeptTree.of(f"run {run.stem}", parent, code)
+        today = tree_as_it_is(origin.repository) if origin is not None else None
+        with contextlib.ExitStack() as stack:
+            old = stack.enter_context(make(**kept.settings(os.environ)))
+            new = stack.enter_context(make(**(today.settings(os.environ) if today else {})))
+            old.start()
+            new.start()
+            yield Beside(old, kept), Beside(new, today)
+    finally:
+        shutil.rmtree(parent, ignore_errors=True)
+
+
+def _run_of(anchor: AnchorCode) -> Path:
+    """Return the run that a manifest lies beside."""
+    assert anchor.manifest is not None
+    return anchor.manifest.with_name(anchor.manifest.name.removesuffix(".code.json") + ".csv")

@@ -1,0 +1,331 @@
+"""The tree of a side: a folder that stands for the user's repository, and the rule that it holds.
+
+A side runs the code of its own tree: it starts in the same place there as the user stands in, and
+imports from the same folders of it. What the side opens all the same from the repository's other
+folders would be another side's code, so it ends the comparison with the file's name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import convmark
+from convmark.errors import ConvmarkError
+from convmark.launch import import_roots, zoo_folder
+from convmark.lockstep.worktree import (
+    PREFIX,
+    at_commit,
+    changed_by_filter,
+    pointer,
+    pointers,
+    resolve,
+    standing_in,
+    submodules,
+    working_trees,
+)
+
+__all__ = ["ForeignCode", "OwnCode", "Tree", "is_installed", "tree_as_it_is", "tree_at_commit"]
+
+_HARNESS = Path(convmark.__file__).resolve().parent
+_INSTALLED = ("site-packages", "dist-packages")
+
+_PROJECT_NAME = re.compile(r"""^\s*name\s*=\s*["']?([A-Za-z0-9][\w.-]*)["']?\s*,?\s*$""", re.M)
+_NO_PROJECTS = re.compile(r"\..*|vendor.*|third.?party|extern.*|node_modules|tests?|docs?")
+"""Folders whose projects are not the repository's own."""
+
+_MODULE = re.compile(r"No module named '([\w.]+)'|cannot import name '(\w+)' from '([\w.]+)'")
+_WORD = re.compile(r"""[^\s'"`,;=()\[\]<>]+""")
+MOST_NAMED = 3
+
+
+class OwnCode(Protocol):
+    """The code that a side may run, and no other."""
+
+    def check(self, event: Mapping[str, Any]) -> None:
+        """Hold a worker's event `code` against it; raise `ForeignCode` where it ran another."""
+
+    def explained(self, message: str) -> str:
+        """Return why the side failed, with what its code lacks."""
+
+
+class ForeignCode(ConvmarkError):
+    """A side runs code that is not its own tree's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """A folder that stands for a repository: as of a commit, or the user's own as it is."""
+
+    name: str
+    """The side in a message."""
+    root: Path
+    """The folder, without symbolic links."""
+    commit: str
+    """In full; empty for the files as they are."""
+    repository: Path
+    """The user's own working tree, without symbolic links."""
+    places: tuple[Path, ...]
+    """All working trees of the repository, without symbolic links."""
+
+    def moved(self, path: Path) -> Path:
+        """Return what stands for a path of the repository here; any other path is itself."""
+        place = self._place(path)
+        return self.root / path.relative_to(place) if place is not None else path
+
+    def settings(self, environ: Mapping[str, str]) -> dict[str, Any]:
+        """Return how an `Interpreter` is made that runs this tree's code.
+
+        Args:
+            environ: the variables that the interpreter would be given.
+
+        Raises:
+            ForeignCode: the models would come from another working tree than the user stands in.
+        """
+        stands = Path.cwd().resolve()
+        place = self._place(stands)
+        if not self.commit:
+            if place not in (None, self.repository):
+                raise ForeignCode(
+                    f"{self.name}: the model comes from {self.repository}, but the working folder "
+                    f"is in {place}, another working tree of the same repository; install that "
+                    f"one, or start in {self.repository}"
+                )
+            return {"environ": dict(environ)}
+        folder = self.moved(stands) if place is not None else self.root
+        folder.mkdir(parents=True, exist_ok=True)  # the user may stand in an untracked folder
+        return {
+            "folder": folder,
+            "import_roots": [self.moved(root) for root in import_roots()],
+            "moved": dict.fromkeys(map(str, self.places), str(self.root)),
+            "environ": self._environ(environ, folder),
+            **({"zoo": self.moved(zoo)} if self._place(zoo := zoo_folder().resolve()) else {}),
+        }
+
+    def _environ(self, environ: Mapping[str, str], folder: Path) -> dict[str, str]:
+        found = {**environ, "PWD": str(folder)}
+        if environ.get("PYTHONPATH"):
+            entries = environ["PYTHONPATH"].split(os.pathsep)
+            moved = [str(self.moved(Path(entry).resolve())) for entry in entries]
+            found["PYTHONPATH"] = os.pathsep.join(moved)
+        return found
+
+    def _place(self, path: Path) -> Path | None:
+        """Return the working tree that holds a path without symbolic links; the innermost one."""
+        if self.commit and path.is_relative_to(self.root):
+            return None
+        around = [place for place in self.places if path.is_relative_to(place)]
+        return max(around, key=lambda place: len(place.parts), default=None)
+
+    # -- the rule ----------------------------------------------------------------------------------
+
+    def check(self, event: Mapping[str, Any]) -> None:
+        """Hold what a worker has run against the tree.
+
+        Args:
+            event: a worker's `code`: files by their real path, and distributions with versions.
+
+        Raises:
+            ForeignCode: something of the repository came from elsewhere.
+        """
+        paths = [Path(file["path"]) for file in event["files"]]
+        for path in paths:
+            if not path.is_relative_to(_HARNESS) and (reason := self._foreign(path)):
+                raise ForeignCode(f"{self.name}: {reason}")
+        for distribution, version in (event.get("packages") or {}).items():
+            project = _projects(self.root).get(_normal(distribution))
+            if project is not None:
+                raise ForeignCode(
+                    f"{self.name}: {distribution} {version} is an installed copy, while the "
+                    f"repository has the project itself ({project}); install the repository's "
+                    "own: pip install -e"
+                )
+        if self.commit:
+            own = [path for path in paths if path.is_relative_to(self.root)]
+            for path, driver in changed_by_filter(self.repository, self.root, own).items():
+                raise ForeignCode(
+                    f"{self.name}: {path.relative_to(self.root)} is what git stores and not what "
+                    f"its filter {driver!r} makes of it, for no filter is run; compare with a "
+                    "model that does not need the file"
+                )
+
+    def _foreign(self, path: Path) -> str:
+        """Return why a file is not of this tree, empty where it is, or is not the repository's."""
+        installed = _in_installation(path)
+        if installed is not None:
+            copy = self._copy_of(installed)
+            return copy and f"{path} is an installed copy of {copy}; pip install -e takes its place"
+        place = self._place(path)
+        if path.is_relative_to(self.root) and place in (None, self.root):
+            if self.commit and pointer(path):
+                return f"{path.relative_to(self.root)} {self._no_content}"
+            return ""
+        if place is None:
+            other = any(part.startswith(PREFIX) for part in path.parts)
+            return f"{path} is of the other side's files; name files by relative paths" * other
+        relative = path.relative_to(place)
+        if not self.commit:
+            return f"{path} is of another working tree of the repository, not of {self.repository}"
+        if (self.root / relative).exists():
+            return (
+                f"{path} was opened in place of the commit's own {relative}; name it relative to "
+                "the module or to the working folder, not by its whole path"
+            )
+        return f"{path} is not of the commit, {self._lack(relative)}"
+
+    @property
+    def _no_content(self) -> str:
+        return (
+            "is a Git LFS pointer, whose contents this clone does not have; "
+            f"git lfs fetch origin {self.commit[:12]}"
+        )
+
+    def _lack(self, relative: Path) -> str:
+        for submodule in submodules(self.repository, self.commit):
+            if relative.is_relative_to(submodule):
+                return f"which holds no file of the submodule {submodule}"
+        return "which does not have it: git ignores it or did not track it"
+
+    def _copy_of(self, installed: Path) -> str:
+        """Return the repository's own file of a module in site-packages, empty without one."""
+        for root in _import_roots_of(self.root, installed.parts[0]):
+            own = root / installed.parts[0]
+            if own.with_suffix(".py").is_file() or own.is_dir():
+                return str(own.relative_to(self.root))
+        return ""
+
+    # -- what a commit lacks -----------------------------------------------------------------------
+
+    def explained(self, message: str) -> str:
+        """Return why a side failed, with what it names that the commit does not have."""
+        if not self.commit:
+            return message
+        lacking = dict.fromkeys(
+            relative
+            for relative in (*self._modules(message), *self._files(message))
+            if (self.repository / relative).exists() and not self._has(relative)
+        )
+        notes = [f"{path} is not of the commit, {self._lack(path)}" for path in lacking]
+        notes += [f"{path} {self._no_content}" for path in pointers(self.root)]
+        if len(notes) > MOST_NAMED:
+            notes[MOST_NAMED:] = [f"and {len(notes) - MOST_NAMED} more"]
+        return "; ".join([message, *notes])
+
+    def _has(self, relative: Path) -> bool:
+        path = self.root / relative
+        empty = path.is_dir() and not any(path.iterdir())  # a submodule's
+        return path.exists() and not empty
+
+    def _modules(self, message: str) -> Iterator[Path]:
+        """Yield the user's files of the modules that a message misses."""
+        for missing, name, package in _MODULE.findall(message):
+            parts = (missing or f"{package}.{name}").split(".")
+            for root in _import_roots_of(self.repository, parts[0]):
+                for count in range(1, len(parts) + 1):
+                    path = root.joinpath(*parts[:count])
+                    for file in (path.with_suffix(".py"), path / "__init__.py", path):
+                        if file.exists():
+                            yield file.relative_to(self.repository)
+                            break
+
+    def _files(self, message: str) -> Iterator[Path]:
+        """Yield the paths that a message names, as they are in the repository."""
+        stands = self.moved(Path.cwd().resolve())
+        start = stands if stands.is_relative_to(self.root) else self.root
+        for word in _WORD.findall(message):
+            path = Path(os.path.normpath(start / word.strip(".:") if word else start))
+            if path.is_relative_to(self.root) and path != self.root and len(word) < 1000:
+                yield path.relative_to(self.root)
+
+
+def is_installed(path: Path) -> bool:
+    """Whether a file lies in a folder of installed packages."""
+    return _in_installation(path) is not None
+
+
+def _in_installation(path: Path) -> Path | None:
+    """Return a path relative to the folder of installed packages that holds it; None outside."""
+    places = [index for index, part in enumerate(path.parts) if part in _INSTALLED]
+    return Path(*path.parts[places[-1] + 1 :]) if places else None
+
+
+@functools.lru_cache(maxsize=8)
+def _projects(root: Path) -> dict[str, Path]:
+    """Return the distributions that a tree's files describe, by name, each with its file there."""
+    found: dict[str, Path] = {}
+    for folder in _folders(root, depth=2):
+        for name in ("pyproject.toml", "setup.cfg", "setup.py"):
+            with contextlib.suppress(OSError):
+                text = (folder / name).read_text(encoding="utf-8", errors="replace")
+                for project in _PROJECT_NAME.findall(text):
+                    found.setdefault(_normal(project), (folder / name).relative_to(root))
+    return found
+
+
+def _import_roots_of(root: Path, package: str) -> Iterator[Path]:
+    """Yield the folders of a tree that a package could be imported from."""
+    for folder in _folders(root, depth=3):
+        own = folder / package
+        if not (folder / "__init__.py").exists() and (
+            own.is_dir() or own.with_suffix(".py").exists()
+        ):
+            yield folder
+
+
+def _folders(root: Path, depth: int) -> Iterator[Path]:
+    """Yield a folder and those below, but for hidden, vendored and installed ones."""
+    yield root
+    if depth == 0:
+        return
+    with contextlib.suppress(OSError):
+        for path in sorted(root.iterdir()):
+            if path.is_dir() and not path.is_symlink() and not _is_left_out(path):
+                yield from _folders(path, depth - 1)
+
+
+def _is_left_out(folder: Path) -> bool:
+    vendored = _NO_PROJECTS.fullmatch(folder.name) or folder.name in _INSTALLED
+    return bool(vendored) or (folder / "pyvenv.cfg").exists()
+
+
+def _normal(name: str) -> str:
+    """Return a distribution's name as names are compared.
+
+    Source: the Python Packaging Authority's specification of names.
+    """
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def tree_as_it_is(repository: Path, name: str = "today's code") -> Tree:
+    """Return the user's own files as a side."""
+    root = repository.resolve()
+    return Tree(name=name, root=root, commit="", repository=root, places=working_trees(root))
+
+
+@contextlib.contextmanager
+def tree_at_commit(repository: Path, ref: str, name: str = "") -> Iterator[Tree]:
+    """Give the repository's files as of a commit, gone after the block.
+
+    Args:
+        ref: what it names is asked in the working tree that the user stands in.
+        name: of the side, in messages; the commit by default.
+
+    Raises:
+        ConvmarkError: there is no such commit, or its files cannot be written.
+    """
+    here = standing_in(repository, Path.cwd())
+    commit = resolve(here, ref)
+    with at_commit(here, commit) as root:
+        yield Tree(
+            name=name or f"commit {commit[:12]}",
+            root=root,
+            commit=commit,
+            repository=repository.resolve(),
+            places=working_trees(repository),
+        )

@@ -1,0 +1,283 @@
+"""What the process is, read back: settings of Python, Keras, the framework and the system.
+
+They are read three times: before the user's module is imported, after the model is built, and at
+the end of the case. What differs from the default at first was inherited; what differs later the
+model's own code has set. A reader whose subject is not there gives nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import resource
+import sys
+import threading
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from convmark.case import FOUND_PRECISION, PRECISIONS, Case
+from convmark.worker.failure import CaseFailure
+
+__all__ = ["Witness", "found_precision", "process_settings"]
+
+Emit = Callable[..., None]
+Settings = dict[str, str]
+
+_HEADS = ("float32", "float64", "tf32")
+"""What single layers may compute in beside a mixed precision, such as the last one."""
+
+_OF_THREADS = ("torch.compile", "torch.compile(train_step)")
+"""Call paths whose compiler starts threads and processes of its own with the first step."""
+
+_DEFAULTS: Mapping[str, str] = {
+    "optimize": "0",
+    "dev_mode": "False",
+    "trace": "",
+    "profile": "",
+    "monitoring": "",
+    "tracemalloc": "False",
+    "switch_interval_s": "0.005",
+    "gc": "True",
+    "nice": "0",
+    "scheduler": "0",
+    "limit_as": "",
+    "limit_cpu": "",
+    "limit_data": "",
+    "limit_rss": "",
+}
+"""Of a process that nobody has set up; what is not here has no default to differ from."""
+
+
+def process_settings() -> Settings:
+    """Return the settings of Python and of the system as text, by name."""
+    found: Settings = {}
+    for name, read in _READERS.items():
+        with contextlib.suppress(AttributeError, LookupError, OSError, ValueError):
+            found[name] = str(read())
+    return found
+
+
+def _limit(which: str) -> Callable[[], str]:
+    """Read a resource limit; unlimited is empty."""
+
+    def read() -> str:
+        soft, _ = resource.getrlimit(getattr(resource, which))
+        return "" if soft == resource.RLIM_INFINITY else str(soft)
+
+    return read
+
+
+def _name_of(function: Any) -> str:
+    """Return the name of a trace or profile function; empty where none is set."""
+    return "" if function is None else str(getattr(function, "__name__", type(function).__name__))
+
+
+def _monitors() -> str:
+    """Return the names of the tools that monitor Python's execution, from Python 3.12 on."""
+    monitoring: Any = vars(sys)["monitoring"]
+    names = (monitoring.get_tool(number) for number in range(6))
+    return ",".join(name for name in names if name)
+
+
+def _affinity() -> str:
+    return ",".join(map(str, sorted(os.sched_getaffinity(0))))
+
+
+def _child_processes() -> int:
+    """Count the processes that this one has started and that have not been waited for."""
+    folder = "/proc/self/task"
+    count = 0
+    for thread in os.listdir(folder):
+        with contextlib.suppress(OSError), open(f"{folder}/{thread}/children") as children:
+            count += len(children.read().split())
+    return count
+
+
+def _cgroup() -> str:
+    with open("/proc/self/cgroup", encoding="utf-8", errors="replace") as lines:
+        return ",".join(lines.read().split())
+
+
+_READERS: Mapping[str, Callable[[], object]] = {
+    "optimize": lambda: sys.flags.optimize,
+    "dev_mode": lambda: sys.flags.dev_mode,
+    "trace": lambda: _name_of(sys.gettrace()),
+    "profile": lambda: _name_of(sys.getprofile()),
+    "monitoring": _monitors,
+    "tracemalloc": tracemalloc.is_tracing,
+    "switch_interval_s": lambda: round(sys.getswitchinterval(), 6),
+    "gc": gc.isenabled,
+    "gc_threshold": lambda: ",".join(map(str, gc.get_threshold())),
+    "gc_callbacks": lambda: len(gc.callbacks),
+    "nice": lambda: os.getpriority(os.PRIO_PROCESS, 0),
+    "scheduler": lambda: os.sched_getscheduler(0),
+    "affinity": _affinity,
+    "cgroup": _cgroup,
+    "python_threads": threading.active_count,
+    "child_processes": _child_processes,
+    "limit_as": _limit("RLIMIT_AS"),
+    "limit_cpu": _limit("RLIMIT_CPU"),
+    "limit_data": _limit("RLIMIT_DATA"),
+    "limit_rss": _limit("RLIMIT_RSS"),
+    "limit_nofile": _limit("RLIMIT_NOFILE"),
+    "limit_nproc": _limit("RLIMIT_NPROC"),
+    "limit_memlock": _limit("RLIMIT_MEMLOCK"),
+}
+
+
+def found_precision(kinds: Counter[str]) -> str:
+    """Return the precision of layers that compute so: one kind, or a mixture by its parts."""
+    parts = sorted(kind for kind in kinds if FOUND_PRECISION.fullmatch(kind))
+    return "+".join(parts)
+
+
+def _is_as_asked(kinds: Counter[str], asked: str) -> bool:
+    """Whether layers compute as asked: all, or under a mixed policy most, the others wider."""
+    others = {kind: count for kind, count in kinds.items() if kind != asked}
+    if not others:
+        return True
+    wider = asked.startswith("mixed_") and set(others) <= set(_HEADS)
+    return wider and kinds[asked] >= sum(others.values())
+
+
+class Witness:
+    """Reads the process of one case, and reports what it was.
+
+    The events of the case pass through `emit`: at `built` and before `finished` the state is read,
+    and `read_back` is reported before `finished`.
+    """
+
+    def __init__(self, case: Case, asked: set[str], backend: Any, emit: Emit) -> None:
+        """Read the process as it is before the user's module is imported.
+
+        Args:
+            asked: names of what the user has asked for, `precision` or `threads`.
+        """
+        self._case = case
+        self._asked = asked
+        self._backend = backend
+        self._emit = emit
+        self._model: Any = None
+        defaults = {**_DEFAULTS, **backend.default_settings(case.precision)}
+        self._inherited = {
+            name: value
+            for name, value in self._settings().items()
+            if name in defaults and value != defaults[name]
+        }
+        self._changed: Settings = {}
+        self._reads = 0
+        self._cores: list[int] = []
+        self.begin()
+
+    def begin(self) -> None:
+        """Take the process as it is now for what the model's code begins with."""
+        self._before = self._settings()
+        self._threads = self._backend.thread_counts()
+        self._environ = dict(os.environ)
+
+    def watched(self, builder: Callable[[], Any]) -> Callable[[], Any]:
+        """Return the builder; the model that it gives is looked at when it is built."""
+
+        def build() -> Any:
+            self._model = builder()
+            return self._model
+
+        return build
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Report an event.
+
+        Raises:
+            CaseFailure: the model's code has made the case another than was asked for.
+        """
+        if event == "finished" and self._model is not None:
+            self._emit("read_back", **self._read())
+        self._emit(event, **fields)
+        if event == "built":
+            self._read()
+
+    def _settings(self) -> Settings:
+        return {**process_settings(), **self._backend.settings()}
+
+    def _read(self) -> dict[str, Any]:
+        now = self._settings()
+        if self._reads and self._backend.call_path in _OF_THREADS:
+            now |= {
+                name: self._before.get(name, "") for name in ("python_threads", "child_processes")
+            }
+        self._reads += 1
+        for name in sorted({*now, *self._before}):
+            if (value := now.get(name, "")) != self._before.get(name, ""):
+                self._changed[name] = value
+        if hasattr(os, "sched_getaffinity"):
+            self._cores.append(len(os.sched_getaffinity(0)))
+        kinds = Counter(self._backend.layer_precisions(self._model))
+        precision = self._precision(kinds)
+        layers = ",".join(f"{kind}:{count}" for kind, count in sorted(kinds.items()))
+        return {
+            "inherited": self._inherited,
+            "model": {
+                **self._changed,
+                **self._thread_pairs(),
+                **({"layers": layers} if len(kinds) > 1 else {}),
+            },
+            "environ": self._changed_environ(),
+            "precision": precision,
+            "threads": self._threads_in_force(),
+            "cores": min(self._cores, default=None),
+            "call_path": self._backend.call_path,
+        }
+
+    def _precision(self, kinds: Counter[str]) -> str:
+        """Return what the layers compute in.
+
+        Raises:
+            CaseFailure: it is not what was asked for.
+        """
+        case, found = self._case, found_precision(kinds)
+        if not found or (case.precision in PRECISIONS and _is_as_asked(kinds, case.precision)):
+            return case.precision
+        if "precision" in self._asked:
+            number, total = sum(kinds.values()) - kinds[case.precision], sum(kinds.values())
+            raise CaseFailure(
+                f"{case.model}: precision {case.precision} was asked for, {number} of {total} "
+                f"layers with weights compute otherwise: {found}; leave out --precisions, or have "
+                "the model's code set no policy or dtype"
+            )
+        return found
+
+    def _threads_in_force(self) -> str:
+        """Return the threads of operations.
+
+        Raises:
+            CaseFailure: they are not what was asked for.
+        """
+        case, now = self._case, self._backend.thread_counts()
+        if now == self._threads:
+            return case.threads
+        intra, inter = now
+        if "threads" in self._asked:
+            found = str(intra) if intra == inter else f"{intra} within and {inter} between them"
+            raise CaseFailure(
+                f"{case.model}: threads {case.threads} was asked for, the model's code has made "
+                f"the threads of operations {found}; leave out --threads, or have it set none"
+            )
+        return str(intra) if intra else "default"
+
+    def _thread_pairs(self) -> Settings:
+        """Return both counts of threads where one number does not tell them."""
+        intra, inter = now = self._backend.thread_counts()
+        if now == self._threads or intra == inter:
+            return {}
+        return {"intra_op_threads": str(intra), "inter_op_threads": str(inter)}
+
+    def _changed_environ(self) -> Settings:
+        """Return the variables that the model's code has set, or unset: then empty."""
+        return {
+            name: os.environ.get(name, "")
+            for name in sorted({*os.environ, *self._environ})
+            if os.environ.get(name) != self._environ.get(name)
+        }

@@ -1,0 +1,258 @@
+"""Small networks whose builders set something of the process; imported by workers, no test."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import subprocess
+import sys
+import threading
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+from convmark_zoo.keras_api import keras
+
+layers = keras.layers
+
+
+def plain(**settings: Any) -> Any:
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(4, 3, **settings),
+            layers.Conv2D(4, 3, **settings),
+            layers.Flatten(),
+            layers.Dense(3, **settings),
+        ]
+    )
+
+
+# What the layers compute in
+
+
+def global_policy() -> Any:
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    return plain()
+
+
+def float32_head() -> Any:
+    net = [layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(3, dtype="float32")]
+    return keras.Sequential([keras.Input((8, 8, 3)), *net])
+
+
+def own_dtype() -> Any:
+    return plain(dtype="float64")
+
+
+def floatx() -> Any:
+    keras.backend.set_floatx("float64")
+    return plain()
+
+
+def nested() -> Any:
+    inner = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3, dtype="mixed_bfloat16")])
+    return keras.Sequential([keras.Input((8, 8, 3)), inner, layers.Flatten(), layers.Dense(3)])
+
+
+def wrapped() -> Any:
+    dense = layers.TimeDistributed(layers.Dense(4, dtype="mixed_bfloat16"))
+    return keras.Sequential([keras.Input((8, 3)), dense, layers.Flatten(), layers.Dense(3)])
+
+
+class Subclassed(keras.Model):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = [layers.Dense(4, dtype="bfloat16"), layers.Dense(4)]
+
+    def call(self, inputs: Any) -> Any:
+        for block in self.blocks:
+            inputs = block(inputs)
+        return inputs
+
+
+def subclassed() -> Any:
+    model = Subclassed()
+    model(keras.Input((4,)))
+    return model
+
+
+def without_weights() -> Any:
+    return keras.Sequential([keras.Input((8, 8, 3)), layers.MaxPooling2D(dtype="float16")])
+
+
+# What the process is
+
+
+def setting(change: Callable[[], Any]) -> Callable[[], Any]:
+    def build() -> Any:
+        change()
+        return plain()
+
+    return build
+
+
+def _tf() -> Any:
+    import tensorflow as tf
+
+    return tf
+
+
+def _torch() -> Any:
+    import torch
+
+    return torch
+
+
+def _jax() -> Any:
+    import jax
+
+    return jax
+
+
+def _config(*path: str) -> Any:
+    found = _tf().config
+    for name in path:
+        found = getattr(found, name)
+    return found
+
+
+def cube() -> Any:
+    """Takes either order of axes."""
+    return keras.Sequential([keras.Input((8, 8, 8)), layers.Conv2D(8, 3), layers.Flatten()])
+
+
+def system() -> Any:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    os.nice(7)
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    resource.setrlimit(resource.RLIMIT_CPU, (3600, -1))
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    subprocess.Popen(["sleep", "600"], stdin=subprocess.DEVNULL)
+    os.environ.update(OMP_NUM_THREADS="1", HOME_OF_A_MODEL="/m")
+    return plain()
+
+
+def python() -> Any:
+    gc.disable()
+    gc.set_threshold(5)
+    sys.settrace(lambda frame, event, argument: None)
+    sys.setprofile(lambda frame, event, argument: None)
+    sys.setswitchinterval(1e-5)
+    tracemalloc.start()
+    return plain()
+
+
+def tensorflow() -> Any:
+    keras.backend.set_epsilon(1e-3)
+    keras.config.set_max_epochs(1)
+    _tf().data.experimental.enable_debug_mode()
+    _config("optimizer", "set_jit")("autoclustering")
+    _config("optimizer", "set_experimental_options")({"constant_folding": False})
+    _config("experimental", "enable_op_determinism")()
+    _config("experimental", "enable_tensor_float_32_execution")(True)
+    _config("set_soft_device_placement")(False)
+    _tf().debugging.enable_check_numerics()
+    return plain()
+
+
+def one_thread_within() -> Any:
+    _config("threading", "set_intra_op_parallelism_threads")(1)
+    return plain()
+
+
+eager = setting(lambda: _config("run_functions_eagerly")(True))
+
+
+def both_threads() -> Any:
+    _config("threading", "set_intra_op_parallelism_threads")(1)
+    _config("threading", "set_inter_op_parallelism_threads")(1)
+    return plain()
+
+
+def eager_while_called() -> Any:
+    class Late(layers.Layer):  # type: ignore[misc]
+        def call(self, inputs: Any) -> Any:
+            _config("run_functions_eagerly")(True)
+            return inputs
+
+    net = [layers.Flatten(), Late(), layers.Dense(3)]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *net])
+    _config("run_functions_eagerly")(False)
+    return model
+
+
+# What Keras is asked for and does not do
+
+
+def digits(kind: Any = keras.Sequential) -> Any:
+    """A classifier of digits."""
+    return kind([keras.Input((28, 28, 1)), layers.Flatten(), layers.Dense(10)])
+
+
+def limited() -> Any:
+    keras.config.set_max_epochs(1)
+    keras.config.set_max_steps_per_epoch(1)
+    return digits()
+
+
+class Stopping(keras.Sequential):  # type: ignore[misc]
+    def train_step(self, data: Any) -> Any:
+        self.stop_training = True
+        return super().train_step(data)
+
+
+class Shorter(keras.Sequential):  # type: ignore[misc]
+    def fit(self, *arguments: Any, **named: Any) -> Any:
+        return super().fit(*arguments, **{**named, "steps_per_epoch": 1})
+
+
+class Silent(keras.Sequential):  # type: ignore[misc]
+    def fit(self, *arguments: Any, **named: Any) -> Any:
+        return super().fit(*arguments, **{**named, "epochs": 1})
+
+
+class Stingy(keras.Sequential):  # type: ignore[misc]
+    def evaluate(self, x: Any = None, y: Any = None, **named: Any) -> Any:
+        return super().evaluate(x, y, **{**named, "steps": 1})
+
+    def predict(self, images: Any, **named: Any) -> Any:
+        return super().predict(images[:1], **named)
+
+
+def stopping() -> Any:
+    return digits(Stopping)
+
+
+def shorter() -> Any:
+    return digits(Shorter)
+
+
+def silent() -> Any:
+    return digits(Silent)
+
+
+def stingy() -> Any:
+    return digits(Stingy)
+
+
+def jax() -> Any:
+    _jax().config.update("jax_default_matmul_precision", "bfloat16")
+    _jax().config.update("jax_debug_nans", True)
+    os.environ.update(PJRT_NPROC="1")
+    return plain(dtype="float64")
+
+
+jax_uncompiled = setting(lambda: _jax().config.update("jax_disable_jit", True))
+
+
+def torch() -> Any:
+    _torch().set_num_threads(1)
+    _torch().backends.mkldnn.set_flags(False)
+    _torch().use_deterministic_algorithms(True)
+    _torch().autograd.set_detect_anomaly(True)
+    _torch().set_float32_matmul_precision("medium")
+    _torch().set_default_dtype(_torch().float64)
+    _torch().autocast("cpu").__enter__()
+    return plain()

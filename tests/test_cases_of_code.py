@@ -1,0 +1,107 @@
+"""Complaints in a few lines each, kept beside the repository: which code ran, and what it cost."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from workers import environ
+
+from convmark.record import Record
+from convmark.store import read_run
+
+CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
+
+pytestmark = [
+    pytest.mark.skipif(not CASES.is_dir(), reason="the folder of cases is not beside the checkout"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("tensorflow") is None, reason="a worker needs TensorFlow"
+    ),
+]
+
+
+def made(name: str, *folders: Path) -> None:
+    subprocess.run(["sh", str(CASES / name / "make.sh"), *map(str, folders)], check=True)
+
+
+def ran(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a module of this Python in a folder, its results in `results`."""
+    return subprocess.run(
+        [sys.executable, "-m", *arguments, "--results=results", "--ceilings=off"],
+        cwd=folder,
+        env=environ(folder, COLUMNS="200", **variables),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_module_that_git_ignores_is_known_by_its_content_and_its_slowdown_is_found(
+    tmp_path: Path,
+) -> None:
+    made("19-code-that-git-does-not-see", tmp_path)
+    suite = ("pytest", "test_shop.py", "--processes=2", "--time-budget=0.3")
+    first = ran(tmp_path / "repo", *suite)
+    assert first.returncode == 0, first.stdout
+    (tmp_path / "repo/gen/sizes.py").write_text("SINES = 20\n")
+    second = ran(tmp_path / "repo", *suite, "--benchmark-compare")
+    assert second.returncode == 1, second.stdout
+    assert "step_time regressed by" in second.stdout
+    rows = [read_run(path)[0] for path in sorted((tmp_path / "repo/results").glob("*/000?.csv"))]
+    assert rows[0].code != rows[1].code
+    assert [row.commit for row in rows] == [None, None]
+
+
+def test_the_working_folders_own_package_is_measured_and_not_a_stale_installed_copy(
+    tmp_path: Path,
+) -> None:
+    repo, site = tmp_path / "repo", tmp_path / "site-packages"
+    site.mkdir()
+    made("27-stale-installed-copy", repo, site)
+    done = ran(
+        repo,
+        "convmark.cli",
+        "run",
+        "--models=shopflat.nets:net",
+        "--tasks=infer",
+        "--batch-sizes=8",
+        "--devices=cpu",
+        "--processes=1",
+        "--time-budget=0.1",
+        PYTHONPATH=str(site),
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = rows_of(repo)
+    head = subprocess.run(
+        ["git", "-C", str(repo), "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    )
+    assert (row.parameters, row.commit) == (1792, head.stdout.strip())
+
+
+def rows_of(repo: Path) -> list[Record]:
+    (path,) = (repo / "results").glob("*/0001.csv")
+    return read_run(path)
+
+
+def test_a_models_own_variables_part_rows_that_they_make_different(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(
+        "import os, keras\n\n\ndef net():\n"
+        "    width = int(os.environ.get('NETS_WIDTH', '4'))\n"
+        "    return keras.Sequential([keras.Input((8,)), keras.layers.Dense(width)])\n"
+    )
+    os.mkdir(tmp_path / "results")
+    done = ran(
+        tmp_path,
+        "convmark.cli",
+        *("run", "--models=nets:net", "--tasks=infer", "--batch-sizes=8", "--devices=cpu"),
+        *("--processes=1", "--time-budget=0.1"),
+        NETS_WIDTH="16",
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = rows_of(tmp_path)
+    assert row.state == "env.NETS_WIDTH=16"
+    assert (row.parameters, row.commit, bool(row.code)) == (144, None, True)

@@ -1,0 +1,208 @@
+"""State read back: what the model's own code makes of the process is in the row, or refused."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workers import BUILDERS, environ, measured
+
+from convmark.launch import Answer, Interpreter
+
+Ask = Callable[..., Answer]
+
+
+@pytest.fixture(scope="module")
+def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+    """Builds a model of settingnets and takes ten steps, in a fresh process of one interpreter."""
+    folder = tmp_path_factory.mktemp("settings")
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        patch.chdir(BUILDERS)
+        interpreters: dict[str, Interpreter] = {}
+
+        @functools.cache
+        def ask(
+            name: str, *, asked: tuple[str, ...] = (), backend: str = "tensorflow", **case: Any
+        ) -> Answer:
+            if importlib.util.find_spec(backend) is None:
+                pytest.skip(f"{backend} is not installed; its settings are read")
+            if backend not in interpreters:
+                made = Interpreter(environ=environ(folder), backend=backend)
+                interpreters[backend] = stack.enter_context(made)
+            model = name if name in ("lenet5", "mini_resnet") else f"settingnets:{name}"
+            request = measured(model, batch_size=4, backend=backend, **case)
+            return interpreters[backend].answer({**request, "smoke": True, "asked": list(asked)})
+
+        yield ask
+
+
+def read_back(answer: Answer) -> dict[str, Any]:
+    assert (answer.status, answer.message) == ("ok", "")
+    return answer.event("read_back") or {}
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_a_model_that_sets_nothing_leaves_the_default_state(ask: Ask, backend: str) -> None:
+    found = read_back(ask("lenet5", backend=backend))
+    assert (found["inherited"], found["model"], found["environ"]) == ({}, {}, {})
+    assert (found["precision"], found["threads"]) == ("float32", "default")
+    assert found["call_path"] in ("tf.function", "jax.jit", "eager")
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("global_policy", "mixed_bfloat16"),
+        ("own_dtype", "float64"),
+        ("floatx", "float64"),
+        ("nested", "float32+mixed_bfloat16"),
+        ("wrapped", "float32+mixed_bfloat16"),
+        ("subclassed", "bfloat16+float32"),
+        ("without_weights", "float16"),
+    ],
+)
+def test_precision_is_what_the_layers_compute_in(ask: Ask, name: str, precision: str) -> None:
+    assert read_back(ask(name))["precision"] == precision
+
+
+@pytest.mark.parametrize("name", ["global_policy", "own_dtype", "nested"])
+def test_a_precision_that_was_asked_for_is_kept_or_refused_with_both(ask: Ask, name: str) -> None:
+    found = read_back(ask(name))["precision"]
+    answer = ask(name, asked=("precision",))
+    assert answer.status == "error"
+    assert "precision float32 was asked for" in answer.message
+    assert f"compute otherwise: {found};" in answer.message
+    assert "leave out --precisions" in answer.message
+
+
+def test_a_few_float32_layers_are_good_practice_under_a_mixed_precision(ask: Ask) -> None:
+    found = read_back(ask("float32_head", precision="mixed_bfloat16"))
+    assert found["precision"] == "mixed_bfloat16"
+    assert found["model"] == {"layers": "float32:1,mixed_bfloat16:1"}
+    refused = ask("own_dtype", precision="mixed_bfloat16")
+    assert "3 of 3 layers with weights compute otherwise: float64" in refused.message
+
+
+AFFINITY = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+
+SETTINGS = {
+    "system": {
+        "affinity": str(AFFINITY),
+        "nice": "7",
+        "scheduler": "3",
+        "limit_cpu": "3600",
+        "python_threads": "2",
+        "child_processes": "1",
+    },
+    "python": {
+        "gc": "False",
+        "trace": "<lambda>",
+        "profile": "<lambda>",
+        "switch_interval_s": "1e-05",
+        "tracemalloc": "True",
+    },
+    "tensorflow": {
+        "max_epochs": "1",
+        "epsilon": "0.001",
+        "data_debug_mode": "True",
+        "xla_jit": "autoclustering",
+        "graph_options": "constant_folding:False",
+        "op_determinism": "True",
+        "tensor_float_32": "True",
+        "soft_device_placement": "False",
+        "op_callbacks": "1",
+    },
+    "eager": {"run_functions_eagerly": "True"},
+    "eager_while_called": {"run_functions_eagerly": "True"},
+    "one_thread_within": {"intra_op_threads": "1", "inter_op_threads": "0"},
+    "jax": {"jax_default_matmul_precision": "bfloat16", "jax_debug_nans": "True"},
+    "jax_uncompiled": {"jax_disable_jit": "True"},
+    "torch": {
+        "mkldnn": "False",
+        "deterministic": "2",
+        "anomaly": "True",
+        "matmul_tf32": "tf32,ieee",
+        "default_dtype": "torch.float64",
+        "autocast": "cpu:torch.bfloat16",
+        "intra_op_threads": "1",
+    },
+}
+
+
+def backend_of(name: str) -> str:
+    return name.partition("_")[0] if name.startswith(("jax", "torch")) else "tensorflow"
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_what_the_models_code_sets_is_read_back(ask: Ask, name: str) -> None:
+    found = read_back(ask(name, backend=backend_of(name)))["model"]
+    assert {**found, **SETTINGS[name]} == found
+
+
+@pytest.mark.parametrize("name", ["eager", "eager_while_called", "jax_uncompiled"])
+def test_what_is_not_compiled_has_the_call_path_eager(ask: Ask, name: str) -> None:
+    assert read_back(ask(name, backend=backend_of(name)))["call_path"] == "eager"
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [("jax", "float32"), ("torch", "mixed_bfloat16")],  # JAX has no float64 without x64
+)
+def test_the_other_frameworks_own_rules_of_precision_count(
+    ask: Ask, name: str, precision: str
+) -> None:
+    assert read_back(ask(name, backend=name))["precision"] == precision
+
+
+def test_the_system_shows_in_cores_and_variables(ask: Ask) -> None:
+    found = read_back(ask("system"))
+    assert found["cores"] == 1
+    assert found["environ"] == {"HOME_OF_A_MODEL": "/m", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize("name", ["both_threads", "one_thread_within", "jax", "torch"])
+def test_threads_are_those_in_force(ask: Ask, name: str) -> None:
+    assert read_back(ask(name, backend=backend_of(name)))["threads"] == "1"
+
+
+@pytest.mark.parametrize("name", ["both_threads", "one_thread_within", "jax", "torch"])
+def test_threads_that_were_asked_for_are_kept_or_refused_with_both(ask: Ask, name: str) -> None:
+    refused = ask(name, backend=backend_of(name), threads="3")
+    assert refused.status == "error"
+    assert "threads 3 was asked for, the model's code has made the threads of operations 1" in (
+        refused.message
+    )
+
+
+def test_threads_that_were_asked_for_and_left_are_no_change(ask: Ask) -> None:
+    found = read_back(ask("plain", threads="2"))
+    assert (found["threads"], found["model"]) == ("2", {})
+
+
+def test_inherited_variables_and_settings_are_told_from_the_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(BUILDERS)
+    variables = environ(tmp_path, KERAS_MAX_EPOCHS="3", KERAS_HOME=str(tmp_path))
+    (tmp_path / "keras.json").write_text(
+        '{"floatx": "float32", "epsilon": 1e-07, "backend": "tensorflow", '
+        '"image_data_format": "channels_first"}'
+    )
+    with Interpreter(environ=variables) as interpreter:
+        for model, parameters in (("settingnets:cube", None), ("mini_resnet", 270_218)):
+            answer = interpreter.answer({**measured(model, batch_size=2), "smoke": True})
+            found = read_back(answer)
+            assert found["model"] == {}
+            assert found["inherited"]["max_epochs"] == "3"
+            built = answer.event("built") or {}
+            if parameters is None:
+                assert found["inherited"]["image_data_format"] == "channels_first"
+            else:
+                assert "image_data_format" not in found["inherited"]
+                assert built["parameters"] == parameters
