@@ -49,6 +49,7 @@ EVENTS = [
     "phase",
     "rounds",
     "state",
+    "read_back",
     "finished",
 ]
 
