@@ -43,6 +43,12 @@ FOUND_PRECISION = re.compile(rf"{_KIND}(?:\+{_KIND}){{0,7}}")
 """What layers are found to compute in: a precision as above, another dtype, or a mixture by its
 parts, such as `float32+mixed_bfloat16`."""
 
+_NAME = r"[A-Za-z][A-Za-z0-9_]{0,60}"
+RECIPE = re.compile(
+    rf"(?=.)(?:optimizer={_NAME})?(?:(?:^|(?<=\S) )learning_rate=[0-9.e+-]{{1,30}})?"
+    rf"(?:(?:^|(?<=\S) )loss={_NAME})?"
+)
+
 _CHOICES = {"task": TASKS, "jit": JIT_STATES, "backend": BACKENDS}
 
 
@@ -70,6 +76,9 @@ class Case:
     threads: str = "default"
     """Intra-op and inter-op threads as a whole number, or `default`."""
     backend: str = "tensorflow"
+    recipe: str | None = None
+    """In training, what was asked for models that bring no training of their own: `optimizer=`,
+    `learning_rate=` and `loss=`, as many as were given, in this order, one space between."""
 
     def __post_init__(self) -> None:
         for field, choices in _CHOICES.items():
@@ -107,6 +116,20 @@ class Case:
         object.__setattr__(self, "cluster", self.cluster or None)  # an empty cell is none
         if self.cluster is not None:
             self._check_cluster(self.cluster)
+        object.__setattr__(self, "recipe", self.recipe or None)
+        if self.recipe is not None:
+            self._check_recipe(self.recipe)
+
+    def _check_recipe(self, recipe: str) -> None:
+        if self.task != "train":
+            raise CaseError(
+                f"{self.model}: a recipe is of the task train, got {recipe!r} and {self.task!r}"
+            )
+        if not RECIPE.fullmatch(recipe):
+            raise CaseError(
+                f"{self.model}: recipe must be of optimizer=NAME, learning_rate=NUMBER and "
+                f"loss=NAME, in this order, got {recipe!r}"
+            )
 
     def _check_cluster(self, cluster: str) -> None:
         found = CLUSTERS.fullmatch(cluster)
@@ -136,6 +159,7 @@ class Case:
             parts.append(self.cluster)
         if self.backend != "tensorflow":
             parts.append(self.backend)
+        parts += (pair.replace("learning_rate=", "lr=") for pair in (self.recipe or "").split())
         return "-".join(parts)
 
     @property
@@ -178,6 +202,7 @@ def expand(
     backends: Sequence[str] = ("tensorflow",),
     replicas: Sequence[int] = (1,),
     cluster: str | None = None,
+    recipe: str | None = None,
 ) -> list[Case]:
     """Return every combination once, models slowest, in the order given.
 
@@ -187,6 +212,7 @@ def expand(
 
     Args:
         cluster: what cases of more than one replica are spread over.
+        recipe: what the cases of the task train ask for.
 
     Raises:
         CaseError: a value that a case refuses, or TF32 alone on CPUs alone.
@@ -209,6 +235,7 @@ def expand(
             backend=backend,
             replicas=copies,
             cluster=cluster if copies > 1 else None,
+            recipe=recipe if task == "train" else None,
         )
         for model, task, device, batch_size, precision, compiled, backend, copies in grid
         if (backend != "jax" or compiled == jit[0])

@@ -19,7 +19,9 @@ from convmark.option_values import (
     parse_file,
     parse_folder,
     parse_jit,
+    parse_name,
     parse_place,
+    parse_rate,
     parse_seconds,
     parse_seed,
     parse_seeds,
@@ -144,6 +146,29 @@ OPTIONS = (
         help="which HOST:PORT of --cluster this machine is, from 0; the first keeps the rows (no "
         "default)",
         only="run",
+    ),
+    Option(
+        name="optimizer",
+        metavar="NAME",
+        parse=parse_name,
+        default=None,
+        help="of models that were not compiled: an optimizer of keras.optimizers, such as adam "
+        "(default: plain SGD)",
+    ),
+    Option(
+        name="learning-rate",
+        metavar="RATE",
+        parse=parse_rate,
+        default=None,
+        help="of models that were not compiled (default: 0.01, or the named optimizer's own)",
+    ),
+    Option(
+        name="loss",
+        metavar="NAME",
+        parse=parse_name,
+        default=None,
+        help="of models that were not compiled: a loss of keras.losses, whose step is then "
+        "Keras's own train_step (default: cross-entropy of scores of classes, else squared error)",
     ),
     Option(
         name="threads",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -24,7 +25,9 @@ __all__ = [
     "parse_file",
     "parse_folder",
     "parse_jit",
+    "parse_name",
     "parse_place",
+    "parse_rate",
     "parse_seconds",
     "parse_seed",
     "parse_seeds",
@@ -154,6 +157,22 @@ def parse_seconds(flag: str, text: str) -> float:
 
 def parse_seeds(flag: str, text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(parse_seed(flag, word) for word in parse_words(flag, text)))
+
+
+def parse_name(flag: str, text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,60}", text):
+        raise OptionError(f"{flag}: must be a name as Keras has it, such as adam, got {text!r}")
+    return text
+
+
+def parse_rate(flag: str, text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < math.inf:
+        raise OptionError(f"{flag}: must be a finite number above 0, got {text!r}")
+    return rate
 
 
 def parse_share(flag: str, text: str) -> float:

@@ -64,12 +64,23 @@ class Options:
     replicas: tuple[int, ...] | None = None
     cluster: Cluster | None = None
     """What the replicas of a case are spread over; None is one process."""
+    optimizer: str | None = None
+    learning_rate: float | None = None
+    loss: str | None = None
+    """Of models that bring no training of their own; None is the harness's choice."""
     named: frozenset[str] = frozenset()
     """Which options have a value of the user's own, by the command line or pyproject."""
     wait: bool = False
     """Whether another benchmark run's end is waited for."""
     allow_concurrent: bool = False
     """Whether to measure beside other benchmark runs."""
+
+    @property
+    def recipe(self) -> str | None:
+        """What is asked for models that bring no training, as a case has it."""
+        rate = None if self.learning_rate is None else f"{self.learning_rate:g}"
+        asked = {"optimizer": self.optimizer, "learning_rate": rate, "loss": self.loss}
+        return " ".join(f"{name}={value}" for name, value in asked.items() if value) or None
 
 
 def _as_text(flag: str, value: Any) -> str:

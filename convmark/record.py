@@ -136,6 +136,21 @@ class Record:
     asked_shape: str | None = _case("", "what --input-shape asked for", since=3)
     call_path: str | None = _case("", "how the step is called: tf.function, jax.jit, ...")
     backend: str = _case("", "framework that runs the step")
+    recipe: str | None = _case(
+        "",
+        "what --optimizer, --learning-rate and --loss asked for, such as optimizer=adam",
+        since=3,
+    )
+    training: str | None = _case(
+        "",
+        "who says how the model is trained: model (its compile or its own methods; step and loss "
+        "are fit's, the loss a mean since the first step) or harness",
+        since=3,
+    )
+    optimizer: str | None = _case("", "optimizer's class, of several joined by +", since=3)
+    loss_name: str | None = _case(
+        "", "loss by Keras's name; or the method of the model's own that it comes from", since=3
+    )
     isolation: str | None = _case("", "how the process was made: fork, spawn or none")
 
     machine: str | None = _environment("", "fingerprint of the hardware, the results folder's name")
@@ -245,7 +260,12 @@ class Record:
     paired_log_ratio_cpu_se: float | None = _time("", "its standard error")
 
     host_memory_baseline_bytes: int | None = _memory("bytes", "host memory before the model")
-    peak_host_memory_bytes: int | None = _memory("bytes", "peak host memory above the baseline")
+    build_peak_host_memory_bytes: int | None = _memory(
+        "bytes", "peak host memory above the baseline until the model was built", since=3
+    )
+    peak_host_memory_bytes: int | None = _memory(
+        "bytes", "peak host memory above the baseline; where the kernel can, since the build"
+    )
     peak_device_memory_bytes: int | None = _memory("bytes", "peak held by the device allocator")
 
     load_average_1min: float | None = _state("", "load average at the end, one minute")
@@ -367,6 +387,7 @@ class Record:
             cluster=self.cluster,
             threads=self.threads,
             backend=self.backend,
+            recipe=self.recipe,
         )
 
 

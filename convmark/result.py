@@ -117,8 +117,10 @@ def _sizes(answer: Answer) -> dict[str, Any]:
     built = answer.event("built")
     if built is None:
         return {}
+    shape = _shape_text(built["input_shape"])
+    built = answer.event("counted") or built
     return {
-        "input_shape": _shape_text(built["input_shape"]),
+        "input_shape": shape,
         "parameters": built["parameters"],
         "trainable_parameters": built["trainable_parameters"],
         "model_bytes": built["model_bytes"],
@@ -143,6 +145,7 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
     return {
         "status": "unsteady" if reason else "ok",
         "unsteady": reason,
+        **{name: events["first_step"].get(name) for name in _TRAINING},
         "flops_per_sample": events["work"]["flops_per_sample"],
         "flops_note": events["work"].get("flops_note"),
         "training_flops_per_sample": events["work"].get("training_flops_per_sample"),
@@ -158,6 +161,7 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "input_bound_throughput_samples_per_s": _throughput(case, events.get("input_bound")),
         **_paired(events["rounds"]),
         "host_memory_baseline_bytes": peaks["baseline_bytes"],
+        "build_peak_host_memory_bytes": peaks.get("build_host_bytes"),
         "peak_host_memory_bytes": peaks["host_bytes"],
         "peak_device_memory_bytes": peaks["device_bytes"],
         "load_average_1min": state["load_average_1min"],
@@ -167,6 +171,9 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "loss": proof[10] if training else None,
         "output_rms": None if training else proof[1],
     }
+
+
+_TRAINING = ("training", "optimizer", "loss_name")
 
 
 def _below_ceiling(record: Record, facts: Facts) -> Record:

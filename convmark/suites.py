@@ -62,6 +62,7 @@ class Suite:
             precisions=options.precisions,
             jit=options.jit,
             threads=options.threads,
+            recipe=options.recipe,
             backends=options.backends if backends is None else backends,
             replicas=options.replicas or (self._doublings(devices) if self.scaling else (1,)),
             cluster=options.cluster.name if options.cluster else None,

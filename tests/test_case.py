@@ -101,8 +101,26 @@ def test_replicas_that_cannot_be_spread_so_are_refused(fields: dict[str, Any], r
     assert str(refusal.value).startswith(f"lenet5: {rule}")
 
 
-def test_an_empty_cell_is_no_cluster() -> None:
-    assert case(cluster="") == case() == case(cluster=None)
+def test_an_empty_cell_is_no_cluster_and_no_recipe() -> None:
+    assert case(cluster="", recipe="") == case() == case(cluster=None)
+
+
+def test_a_recipe_is_of_training_and_ends_the_name() -> None:
+    recipe = "optimizer=adam learning_rate=0.001 loss=mse"
+    asked = case(task="train", recipe=recipe)
+    assert asked.name.endswith("-float32-optimizer=adam-lr=0.001-loss=mse")
+    assert case(task="train", recipe="loss=mse").name.endswith("-loss=mse")
+    for wrong in ("loss=mse optimizer=adam", "speed=2", "optimizer=a b", " ", "loss=mse "):
+        with pytest.raises(CaseError, match=r"recipe must be of optimizer=NAME"):
+            case(task="train", recipe=wrong)
+    with pytest.raises(CaseError, match="a recipe is of the task train"):
+        case(task="infer", recipe=recipe)
+
+
+def test_the_cases_of_training_alone_have_the_recipe() -> None:
+    axes = {"models": ["lenet5"], "devices": ["cpu"], "batch_sizes": [1]}
+    cases = expand(tasks=["train", "infer"], recipe="optimizer=adam", **axes)
+    assert [one.recipe for one in cases] == ["optimizer=adam", None]
 
 
 @pytest.mark.parametrize(

@@ -303,6 +303,18 @@ def test_rows_that_differ_in_what_does_not_matter_are_judged(
     assert difference(facts, comparability(process())) == ""
 
 
+def test_rows_from_before_training_was_told_are_the_harness_own() -> None:
+    before, now = process(), process(training="harness", optimizer="SGD", loss_name="huber")
+    assert difference(comparability(now), comparability(before)) == ""
+    asked = process(training="harness", optimizer="Adam", recipe="optimizer=adam")
+    assert difference(comparability(asked), comparability(now)).startswith(
+        "recipe was not known, is optimizer=adam: "
+    )
+    other = process(training="model", optimizer="Adam", loss_name="mean_squared_error")
+    same = process(training="model", optimizer="SGD", loss_name="huber")
+    assert difference(comparability(other), comparability(same)) == ""  # a change of the code
+
+
 EAGER = "model:run_functions_eagerly=True"
 
 
@@ -311,6 +323,7 @@ EAGER = "model:run_functions_eagerly=True"
     [
         ({}, {"state": EAGER}, "model:run_functions_eagerly was the default, is True, as the"),
         ({"state": EAGER}, {}, "model:run_functions_eagerly was True, is the default, as the"),
+        ({}, {"training": "model"}, "training was harness, is model, as the model's own code"),
         (
             {},
             {"precision": "mixed_bfloat16", "asked": "precision=float32"},

@@ -36,6 +36,7 @@ EVENTS = [
     "built",
     "code",
     "first_step",
+    "counted",
     "proof",
     "proof",
     "warm_up",
@@ -48,6 +49,7 @@ EVENTS = [
     "phase",
     "rounds",
     "state",
+    "read_back",
     "finished",
 ]
 

@@ -65,6 +65,15 @@ def events() -> list[dict[str, Any]]:
             "trace_s": 0.5,
             "execution_s": 0.25,
             "call_path": "tf.function",
+            "training": "model",
+            "optimizer": "Adam",
+            "loss_name": "huber",
+        },
+        {
+            "event": "counted",
+            "parameters": 61707,
+            "trainable_parameters": 61706,
+            "model_bytes": 246828,
         },
         {"event": "proof", "step": 1, "value": 2.3},
         {"event": "progress", "phase": "warm-up"},
@@ -72,7 +81,13 @@ def events() -> list[dict[str, Any]]:
         {"event": "warm_up", "steps": 15, "steady": True},
         {"event": "steps", "times_s": [0.01] * 100},
         {"event": "windows", "steps": 10, "times_s": [0.1, 0.1, 0.1, 0.1, 0.4]},
-        {"event": "peaks", "baseline_bytes": 1000, "host_bytes": 2000, "device_bytes": None},
+        {
+            "event": "peaks",
+            "baseline_bytes": 1000,
+            "build_host_bytes": 3000,
+            "host_bytes": 2000,
+            "device_bytes": None,
+        },
         {"event": "input_bound", "steps": 5, "times_s": [0.1, 0.2, 0.1]},
         {"event": "work", "flops_per_sample": 833_040},
         {
@@ -331,8 +346,8 @@ def test_a_training_answer_becomes_a_row_with_every_figure(tmp_path: Path) -> No
         "keras": "3.15.0",
         "numpy": None,
         "flags": "OMP_NUM_THREADS=2",
-        "parameters": 61706,
-        "model_bytes": 246824,
+        "parameters": 61707,
+        "model_bytes": 246828,
         "flops_per_sample": 833_040,
         "process_start_s": 0.25,
         "time_to_first_step_s": 0.75,
@@ -356,7 +371,11 @@ def test_a_training_answer_becomes_a_row_with_every_figure(tmp_path: Path) -> No
         "paired_log_ratio": math.log(2),
         "paired_log_ratio_cpu": math.log(4),
         "host_memory_baseline_bytes": 1000,
+        "build_peak_host_memory_bytes": 3000,
         "peak_host_memory_bytes": 2000,
+        "training": "model",
+        "optimizer": "Adam",
+        "loss_name": "huber",
         "peak_device_memory_bytes": None,
         "load_average_1min": 0.5,
         "other_cpu_share": 0.02,
@@ -440,7 +459,7 @@ def test_a_failed_answer_becomes_a_row_with_its_reason_and_no_figures(
     result = result_of(answer, tmp_path)
     record = result.record
     assert (record.status, record.error) == (status, "the worker died")
-    assert (record.parameters, record.tensorflow) == (61706, "2.21.0")
+    assert (record.parameters, record.tensorflow) == (61707, "2.21.0")
     assert record.step_time_p50_s is record.steps is record.time_to_first_step_s is None
     assert result.step_times_s == []
 
@@ -467,7 +486,7 @@ GARBLED = {
     "bytes in parts": with_event("peaks", host_bytes=0.5),
     "a version that is a number": with_event("environment", keras=3),
     "no shape": with_event("built", input_shape=None),
-    "parameters of text": with_event("built", parameters="61,706"),
+    "parameters of text": with_event("counted", parameters="61,706"),
     "sizes left out": [
         {"event": "built"} if event["event"] == "built" else event for event in events()
     ],

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from convmark.case import Case
 from convmark.record import Record, to_cell
@@ -37,6 +38,9 @@ class Comparability:
     replicas: int
     cluster: str | None
     backend: str
+    recipe: str | None
+    training: str | None
+    """`model`, or None where the harness has trained it, as it always had before schema 3."""
     threads: str
     dataset: str | None
     fraction: float | None
@@ -113,6 +117,7 @@ _COMMANDS = {
     "replicas": _REPORT,
     "cluster": _REPORT,
     "backend": _REPORT,
+    "recipe": _REPORT,
     "dataset": _ANEW,
     "fraction": _ANEW,
     "epochs": _ANEW,
@@ -135,6 +140,7 @@ def comparability(record: Record) -> Comparability:
     values = {field.name: getattr(record, field.name) for field in fields(Comparability)}
     if record.python:
         values["python"] = ".".join(record.python.split(".")[:2])
+    values["training"] = "model" if record.training == "model" else None
     values["state"] = _state(record.state, own=True)
     return Comparability(**values)
 
@@ -153,7 +159,8 @@ def inherited(record: Record) -> Comparability:
     histories cannot, for what is set for the whole process slows the reference along.
     """
     asked = record.asked_case
-    own = {name: getattr(asked, name) for name in _MADE_BY_MODEL}
+    own: dict[str, Any] = {name: getattr(asked, name) for name in _MADE_BY_MODEL}
+    own["training"] = None  # compile() is the model's own code too
     return replace(comparability(record), state=inherited_state(record.state), **own)
 
 
@@ -220,6 +227,9 @@ def difference(now: Comparability, then: Comparability) -> str:
                 for text in (theirs, ours)
             )
         if ours != theirs:
+            if field.name == "training":
+                then_by, now_by = theirs or "harness", ours or "harness"
+                return f"training was {then_by}, is {now_by}, as the model's own code has it"
             if field.name == "state":
                 return _state_difference(_pairs(ours), _pairs(theirs))
             if field.name == "flags":

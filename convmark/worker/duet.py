@@ -139,7 +139,7 @@ class _Side:
         backend.seed(seed)
         self.context.forget_names()
         model = measurement.build(self.case, self.builder, seed, backend, emit)
-        self.step = measurement.make_step(self.case, model, seed, backend)
+        self.step, _ = measurement.make_step(self.case, model, seed, backend)
         first, token = first_step(self.step, backend)
         emit(
             "first_step",

@@ -23,7 +23,7 @@ from convmark.worker import flops, probe, reference, rivals, timing
 from convmark.worker.failure import CaseFailure
 from convmark.worker.feeding import FED_WINDOWS, fed_windows
 from convmark.worker.first_step import first_step
-from convmark.worker.memory import HostMemory, peak_above
+from convmark.worker.memory import HostMemory, forget_peak, peak_above
 
 __all__ = [
     "CaseFailure",
@@ -40,7 +40,6 @@ __all__ = [
     "take_turns",
 ]
 
-LEARNING_RATE = 0.01
 LEAST_WINDOWS_S = 5.0
 """On a GPU, whose energy counter is renewed only some ten times a second."""
 PROOF_STEP = 10
@@ -71,7 +70,10 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     backend.reset_peak_memory()
     baseline = HostMemory()
     model = build(case, builder, plan.seed, backend, emit)
-    step = make_step(case, model, plan.seed, backend)
+    built_bytes = peak_above(baseline, HostMemory())
+    forget_peak()  # what the builder used and gave back is none of the step's
+    backend.reset_peak_memory()
+    step, describe = make_step(case, model, plan.seed, backend)
 
     first, token = first_step(step, backend)
     emit(
@@ -80,7 +82,10 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         trace_s=first.trace_s,
         execution_s=first.execution_s,
         call_path=backend.call_path,
+        **describe(),
     )
+    sizes = backend.sizes(model)
+    emit("counted", **sizes)
     prove(case, 1, backend.fingerprint(token), emit)
 
     switches, before = _involuntary_switches(), rivals.usage(companions=backend.companions)
@@ -104,9 +109,11 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
             "peaks",
             baseline_bytes=baseline.anonymous_bytes,
             host_bytes=peak_above(baseline, HostMemory()),
+            build_host_bytes=built_bytes,
             device_bytes=backend.peak_memory() or None,  # a CPU's says 0 of the smallest models
         )
-        if plan.fed:
+        _count_again(case, model, sizes, backend, emit)
+        if plan.fed and step.takes_any:
             feed = backend.feed(model, case.task, case.batch_size, plan.seed)
             with contextlib.closing(feed):
                 fed = fed_windows(
@@ -145,7 +152,7 @@ def smoke(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
         CaseFailure: the builder returns no model, or its output is not finite.
     """
     model = build(case, builder, seed, backend, emit)
-    step = make_step(case, model, seed, backend)
+    step, _ = make_step(case, model, seed, backend)
     for number in range(1, PROOF_STEP + 1):
         token = step()
         backend.synchronise(token)
@@ -166,7 +173,7 @@ def prove_instruments(
     samples = max(1, known_bytes // sample_bytes)
     held = probe.held_bytes(lambda: backend.inference_step(model, samples, seed, False), backend)
     emit("allocation", asked_bytes=samples * sample_bytes, held_bytes=held)
-    found = probe.synchronised(make_step(case, model, seed, backend), backend)
+    found = probe.synchronised(make_step(case, model, seed, backend)[0], backend)
     emit("synchronised", **asdict(found))
     emit("finished")
 
@@ -188,7 +195,7 @@ def take_turns(
     """
     pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
     model = build(case, builder, plan.seed, backend, emit)
-    step = make_step(case, model, plan.seed, backend)
+    step, _ = make_step(case, model, plan.seed, backend)
     token = step()
     backend.synchronise(token)
     prove(case, 1, backend.fingerprint(token), emit)
@@ -237,8 +244,27 @@ def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
         inputs = backend.take_inputs(model, getattr(builder, "input_spec", None))
     except ValueError as error:
         raise CaseFailure(f"{case.model}: {error}") from None
+    backend.make_variables(model)
     emit("built", input_shape=inputs.shapes, **backend.sizes(model))
     return model
+
+
+def _count_again(case: Case, model: Any, before: dict[str, int], backend: Any, emit: Emit) -> None:
+    """Report the sizes anew where training steps have changed them.
+
+    Raises:
+        CaseFailure: inference steps have; no figure of such a model is that of one network.
+    """
+    now = backend.sizes(model)
+    if now == before:
+        return
+    if case.task == "infer":
+        raise CaseFailure(
+            f"{case.model}: a model must keep its weights while it infers, its parameters went "
+            f"from {before['parameters']:,} to {now['parameters']:,} after the first step; make "
+            "its layers once, in __init__ or build"
+        )
+    emit("counted", **now)
 
 
 def count_work(case: Case, model: Any, step: Any, backend: Any, emit: Emit) -> None:
@@ -260,12 +286,24 @@ def _layers(model: Any, backend: Any) -> Any:
     return flops.layer_records(model, backend.keras, backend.inputs(model))
 
 
-def make_step(case: Case, model: Any, seed: int, backend: Any) -> Any:
-    """Return the step that the case is made of."""
+def make_step(
+    case: Case, model: Any, seed: int, backend: Any
+) -> tuple[Any, Callable[[], dict[str, Any]]]:
+    """Return the case's step, and what after the first tells the columns of how it trains.
+
+    Raises:
+        CaseFailure: the model cannot be trained as it says, or has nothing to train.
+    """
     compiled = case.jit == "on"
-    if case.task in ("train", "accuracy"):
-        return backend.training_step(model, case.batch_size, seed, LEARNING_RATE, compiled)
-    return backend.inference_step(model, case.batch_size, seed, compiled)
+    if case.task not in ("train", "accuracy"):
+        return backend.inference_step(model, case.batch_size, seed, compiled), dict
+    try:
+        step, describe = backend.chosen_training(
+            model, case.batch_size, seed, compiled, case.recipe
+        )
+    except CaseFailure as error:
+        raise CaseFailure(f"{case.model}: {error}") from None
+    return step, describe
 
 
 def _proof(case: Case, backend: Any, emit: Emit) -> Callable[[int, Any], None]:
@@ -297,7 +335,16 @@ def check_finite(value: float, case: Case, step: int | None) -> None:
     if not math.isfinite(value):
         what = "loss" if case.task in ("train", "accuracy") else "output"
         when = f"at step {step}" if step else "after the last step"
-        raise CaseFailure(f"{case.model}: the {what} must be finite, it is {value} {when}")
+        raise CaseFailure(
+            f"{case.model}: the {what} must be finite, it is {value} {when}{_advice(case)}"
+        )
+
+
+def _advice(case: Case) -> str:
+    """What may help where a loss is not finite."""
+    if case.task != "train":
+        return ""
+    return "; try a smaller --learning-rate, or a smaller one in compile() where the model has it"
 
 
 def _rounded(times_s: list[float]) -> list[float]:

@@ -29,7 +29,7 @@ Settings = dict[str, str]
 _HEADS = ("float32", "float64", "tf32")
 """What single layers may compute in beside a mixed precision, such as the last one."""
 
-_OF_THREADS = ("torch.compile",)
+_OF_THREADS = ("torch.compile", "torch.compile(train_step)")
 """Call paths whose compiler starts threads and processes of its own with the first step."""
 
 _DEFAULTS: Mapping[str, str] = {

@@ -26,7 +26,7 @@ from convmark.worker import rivals, timing
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import mapped
 from convmark.worker.learning import check_count
-from convmark.worker.measurement import LEARNING_RATE, Builder, Emit, Plan, build
+from convmark.worker.measurement import Builder, Emit, Plan, build
 
 __all__ = ["Times", "calls", "measure", "turns", "window"]
 
@@ -103,12 +103,17 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     """
     pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
     model = build(case, builder, plan.seed, backend, emit)
+    if backend.brings_training(model):
+        raise CaseFailure(
+            f"{case.model}: the task waterfall compiles the model itself, and this one brings its "
+            "own training; leave compile() and train_step out, or measure the task train"
+        )
     switches, before = _involuntary_switches(), rivals.usage()
     with contextlib.ExitStack() as stack:
         stack.enter_context(timing.quiet_collector())
         stack.enter_context(backend.limits_lifted())
         step = backend.training_step(
-            model, case.batch_size, plan.seed, LEARNING_RATE, case.jit == "on"
+            model, case.batch_size, plan.seed, backend.learning_rate, case.jit == "on"
         )
         feed = backend.feed(model, "train", case.batch_size, plan.seed)
         stack.enter_context(contextlib.closing(feed))
@@ -275,7 +280,7 @@ def _compile(case: Case, model: Any, classes: bool, backend: Any) -> None:
     if classes:
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not backend.is_softmax(model))
     model.compile(
-        optimizer=keras.optimizers.SGD(LEARNING_RATE),
+        optimizer=keras.optimizers.SGD(backend.learning_rate),
         loss=loss,
         metrics=["accuracy"] if classes else None,
         jit_compile=case.jit == "on",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import itertools
 import os
@@ -18,6 +19,8 @@ from convmark.worker.backends.jaxpr import jaxpr_work
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, distribution_version
 from convmark.worker.backends.keras_model import dtype_policy
 from convmark.worker.backends.keras_state import set_policy
+from convmark.worker.backends.own_training import OwnData
+from convmark.worker.backends.recipe import PLAIN, Recipe
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, square_matrices, training_batch
 from convmark.worker.work import Work
@@ -50,12 +53,13 @@ class Jax(Keras3Backend):
 
     def __init__(self) -> None:
         self._on_gpu = False
+        self._call_path = "jax.jit"
         self._state: Callable[[], Any] | None = None
 
     @property
     def call_path(self) -> str:
         """How a step is called now: a model's code may have nothing compiled."""
-        return "eager" if jax.config.jax_disable_jit else "jax.jit"
+        return "eager" if jax.config.jax_disable_jit else self._call_path
 
     def default_settings(self, precision: str) -> dict[str, str]:
         products = "tensorfloat32" if precision == "tf32" else "highest"
@@ -148,16 +152,22 @@ class Jax(Keras3Backend):
         return None if peak is None else int(peak)
 
     def training_step(
-        self, model: Any, batch_size: int, seed: int, learning_rate: float, compiled: bool
+        self,
+        model: Any,
+        batch_size: int,
+        seed: int,
+        learning_rate: float,
+        compiled: bool,
+        recipe: Recipe = PLAIN,
     ) -> Step:
-        """Return a step: forward, backward and SGD update of one synthetic batch on the device.
+        """Return a step: forward, backward and update of one synthetic batch on the device.
 
         It is compiled whether `compiled` or not, for JAX has no other way worth the name.
         """
         batch = training_batch(self.inputs(model), self.output_shapes(model), batch_size, seed)
         loss_of = self._loss(model, batch)
         trained, kept = list(model.trainable_variables), list(model.non_trainable_variables)
-        optimizer = self._optimizer(learning_rate, trained)
+        optimizer = self._optimizer(recipe, learning_rate, trained)
         scales = list(optimizer.variables)
 
         def scaled_loss(values: Any, state: Any, pictures: Any, targets: Any) -> Any:
@@ -183,6 +193,38 @@ class Jax(Keras3Backend):
             jax.device_put((batch.images, batch.targets)),
         )
 
+    def tensor(self, array: Any) -> Any:
+        """Return the array on the device."""
+        return jnp.asarray(array)
+
+    def _fit_step(self, model: Any, data: OwnData, batch: tuple[Any, ...], compiled: bool) -> Step:
+        """Return the model's own step, which takes the values of all variables and returns them."""
+        placed = jax.device_put(batch)
+        self._build_for_fit(model, data, placed)
+        optimizer = model.optimizer.variables if model.optimizer is not None else []
+        variables = (
+            list(model.trainable_variables),
+            list(model.non_trainable_variables),
+            list(optimizer),
+            list(model.metrics_variables),
+        )
+        state = [tuple([variable.value for variable in part] for part in variables)]
+        eager = model.run_eagerly or not model.jit_compile
+        self._call_path = "train_step, eager" if eager else "jax.jit(train_step)"
+        train = model.train_step if eager else jax.jit(model.train_step, donate_argnums=0)
+
+        def step(pictures: Any, targets: Any) -> tuple[Any, Any]:
+            logs, after = train(state[0], data.as_given(pictures, targets))
+            state[0] = tuple(map(list, after))  # as they came in: one trace
+            found = self._proof_of(logs, state[0][0])
+            return ([*found, *state[0][0]] if eager else found), found
+
+        def trace(pictures: Any, targets: Any) -> Any:
+            return train.lower(state[0], data.as_given(pictures, targets))
+
+        self._state = functools.partial(_assign, variables, state)
+        return data.step(lambda: (step, None if eager else trace), placed, any_batch=True)
+
     def _stateful(self, train: Any, variables: Any, batch: tuple[Any, ...]) -> Step:
         """Return a step that hands the variables' values on from each call to the next."""
         state = [[[variable.value for variable in part] for part in variables]]
@@ -191,12 +233,7 @@ class Jax(Keras3Backend):
             loss, state[0] = train(state[0], pictures, targets)
             return loss, loss
 
-        def settle() -> None:
-            for part, values in zip(variables, state[0], strict=True):
-                for variable, value in zip(part, values, strict=True):
-                    variable.assign(value)
-
-        self._state = settle
+        self._state = functools.partial(_assign, variables, state)
         return Step(step, batch, lambda: train.lower(state[0], *batch))
 
     def settle(self, model: Any) -> None:
@@ -281,6 +318,13 @@ class Jax(Keras3Backend):
             return loss, loss
 
         return small if kind == "small" else large
+
+
+def _assign(variables: Any, state: Any) -> None:
+    """Have the variables hold the values that the steps hand on."""
+    for part, values in zip(variables, state[0], strict=True):
+        for variable, value in zip(part, values, strict=True):
+            variable.assign(value)
 
 
 def _reference_logits(images: Any, variables: Any) -> Any:

@@ -11,6 +11,8 @@ from typing import Any
 from convmark_zoo.keras_api import KERAS_VERSION, keras
 
 from convmark.worker.backends.keras_model import KerasBackend, ends_in_softmax, root_mean_square
+from convmark.worker.backends.own_training import OwnData
+from convmark.worker.backends.recipe import Recipe
 from convmark.worker.backends.synthetic import Batch
 
 __all__ = ["Keras3Backend", "cuda_versions", "distribution_version"]
@@ -37,13 +39,24 @@ class Keras3Backend(KerasBackend):
         with _hidden("tensorflow"):  # Keras would import it only to seed it
             keras.utils.set_random_seed(seed)
 
-    def _optimizer(self, learning_rate: float, variables: Any) -> Any:
-        """Return plain SGD, its loss scaled where gradients are float16."""
-        optimizer = keras.optimizers.SGD(learning_rate)
+    def _optimizer(self, recipe: Recipe, learning_rate: float, variables: Any) -> Any:
+        """Return the recipe's optimizer, its loss scaled where gradients are float16."""
+        optimizer = recipe.new_optimizer(learning_rate)
         if keras.config.dtype_policy().name == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(variables)
         return optimizer
+
+    def _build_for_fit(self, model: Any, data: OwnData, batch: tuple[Any, ...]) -> None:
+        """Make every variable of the model's own step, as `fit` does before its first step."""
+        model._symbolic_build(data_batch=data.as_given(*batch))
+
+    def _proof_of(self, logs: Any, weights: Any) -> list[Any]:
+        """Return what the model's own step has returned: its loss, or all numbers, or a weight."""
+        if isinstance(logs, dict) and logs.get("loss") is not None:
+            logs = logs["loss"]
+        numbers = [one for one in keras.tree.flatten(logs) if one is not None]
+        return [keras.ops.convert_to_tensor(one) for one in numbers or [weights[-1] + 0]]
 
     def _loss(self, model: Any, batch: Batch) -> Callable[[Any, Any, Any], Any]:
         """Return the loss of outputs, targets and the model's own losses, float32."""

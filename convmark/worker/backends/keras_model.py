@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -20,8 +21,18 @@ from convmark.worker.backends.keras_state import (
     layer_precisions,
     limits_lifted,
 )
-from convmark.worker.backends.synthetic import Batch, images, pool_batches, training_batch
-from convmark.worker.inputs import Inputs, Leaf, own_inputs, symbols
+from convmark.worker.backends.own_training import OwnData
+from convmark.worker.backends.recipe import PLAIN, Recipe, Training, brings_training
+from convmark.worker.backends.step import Step
+from convmark.worker.backends.synthetic import (
+    Batch,
+    images,
+    is_classes,
+    pool_batches,
+    training_batch,
+)
+from convmark.worker.failure import CaseFailure
+from convmark.worker.inputs import Inputs, Leaf, mapped, own_inputs, symbols
 from convmark.worker.work import Work
 
 __all__ = ["KerasBackend", "dtype_policy", "ends_in_softmax", "root_mean_square"]
@@ -32,6 +43,10 @@ class KerasBackend:
 
     keras = keras
     takes_strings = True
+    replicas = 1
+    """Copies of the model, each with a batch of its own."""
+    learning_rate = 0.01
+    """Of SGD, where nothing else is asked for."""
     chooses_gpus = True
     """Whether `configure` chooses among the GPUs that are seen; else the environment must."""
     asked_shapes: Mapping[str, Sequence[int]] = MappingProxyType({})
@@ -40,6 +55,8 @@ class KerasBackend:
     """What models take, by their identity: they live as long as the process."""
     companions: tuple[int, ...] = ()
     """Other processes on this machine that share the case."""
+    _own: OwnData | None = None
+    """What the step takes, where the model is trained as `fit` would."""
 
     conventions = Conventions()
     """As they were when Keras was imported."""
@@ -132,6 +149,8 @@ class KerasBackend:
         count = batch_size * pool_batches(inputs, batch_size)
         if task != "train":
             return (images(inputs, count, seed),)
+        if self._own is not None:
+            return images(inputs, count, seed), self._own.targets(count, seed)
         batch = training_batch(inputs, self.output_shapes(model), count, seed)
         return batch.images, batch.targets
 
@@ -147,6 +166,62 @@ class KerasBackend:
             outputs = model(symbols(keras, self.inputs(model)))
         return [tuple(output.shape) for output in self.leaves(outputs)]
 
+    def make_variables(self, model: Any) -> None:
+        """Call a subclassed model once, for it may make layers and weights when it is called.
+
+        Sequential and functional models have all of theirs. What fails here is left to the first
+        step, which is given a real batch.
+        """
+        if not getattr(model, "outputs", None):
+            self.outputs_of(model)
+
+    def outputs_of(self, model: Any) -> Any:
+        """Return the outputs in their structure, without values; None where no call gives any."""
+        inputs = self.inputs(model)
+        with self.scope():
+            with contextlib.suppress(Exception):  # the model's own code may raise anything
+                return self._without_batch_size(model(symbols(keras, inputs)))
+            with contextlib.suppress(Exception):  # it may look at values
+                found = model(mapped(self.tensor, images(inputs, 1, 0)))
+                return self._without_batch_size(found)
+        return None
+
+    def tensor(self, array: Any) -> Any:
+        """Return the array on the device."""
+        raise NotImplementedError
+
+    def training_step(
+        self,
+        model: Any,
+        batch_size: int,
+        seed: int,
+        learning_rate: float,
+        compiled: bool,
+        recipe: Recipe = PLAIN,
+    ) -> Step:
+        """Return the harness's own step: forward, backward and update of a synthetic batch."""
+        raise NotImplementedError
+
+    def _fit_step(self, model: Any, data: OwnData, batch: tuple[Any, ...], compiled: bool) -> Step:
+        """Return the model's own step; `batch` is in host memory."""
+        raise NotImplementedError
+
+    def adds_losses(self, model: Any) -> bool:
+        """Whether the model adds losses when it is called; it is called once to see."""
+        if not model.losses:
+            with contextlib.suppress(Exception):  # the model's own code may raise anything
+                model(mapped(self.tensor, images(self.inputs(model), 1, 0)))
+        return bool(model.losses)
+
+    def _without_batch_size(self, outputs: Any) -> Any:
+        return self.packed(
+            outputs, [Output((None, *out.shape[1:])) for out in self.leaves(outputs)]
+        )
+
+    def last_activation(self, model: Any) -> str:
+        """The name of the last layer's activation; empty where it has none."""
+        return last_activation(model)
+
     def leaves(self, structure: Any) -> list[Any]:
         """Return the leaves of a nested structure; Keras 2 has no `tree`."""
         return list(keras.tree.flatten(structure))
@@ -154,6 +229,68 @@ class KerasBackend:
     def training_work(self, step: Any, samples: int) -> Work:
         """What a training step of so many samples computes, backward too, per sample."""
         return Work(None, "the backward pass is not followed")
+
+    def packed(self, structure: Any, leaves: list[Any]) -> Any:
+        """Return the structure with other leaves."""
+        return keras.tree.pack_sequence_as(structure, leaves)
+
+    def brings_training(self, model: Any) -> bool:
+        """Whether the model says itself how it is trained."""
+        return brings_training(model)
+
+    def chosen_training(
+        self, model: Any, batch_size: int, seed: int, compiled: bool, text: str | None
+    ) -> tuple[Step, Callable[[], dict[str, str | None]]]:
+        """Return the training step of a synthetic batch, and what then tells how it trains.
+
+        That is to be asked after the first step, which may make optimizers and losses.
+
+        Args:
+            text: the case's recipe, for a model that brings no training.
+
+        Raises:
+            CaseFailure: the model has nothing to train, or cannot be trained so.
+        """
+        recipe = Recipe.of(text)
+        if not model.trainable_variables and (model.weights or not brings_training(model)):
+            raise CaseFailure(
+                "nothing to train, the model has no trainable weights; set trainable = True on "
+                "the layers to train, or measure the task infer"
+            )
+        if brings_training(model) or recipe.loss is not None:
+            return self._fit_training(model, batch_size, seed, compiled, recipe)
+        rate = self.learning_rate if recipe.learning_rate is None else recipe.learning_rate
+        step = self.training_step(model, batch_size, seed, rate, compiled, recipe)
+        return step, lambda: self._of_harness(model, recipe).as_fields()
+
+    def _of_harness(self, model: Any, recipe: Recipe) -> Training:
+        classes = is_classes(self.output_shapes(model))
+        names = ["sparse_categorical_crossentropy" if classes else "mean_squared_error"]
+        names += ["losses added"] if model.losses else []
+        named = type(recipe.new_optimizer(self.learning_rate)) if recipe.optimizer else None
+        return Training("harness", named.__name__ if named else "SGD", " + ".join(names))
+
+    def _fit_training(
+        self, model: Any, batch_size: int, seed: int, compiled: bool, recipe: Recipe
+    ) -> tuple[Step, Callable[[], dict[str, str | None]]]:
+        """Return the step that `fit` would take of a synthetic batch, and what tells of it.
+
+        Args:
+            recipe: for a model that was not compiled, which this compiles.
+
+        Raises:
+            CaseFailure: the model cannot be trained so.
+        """
+        by = "model" if brings_training(model) else "harness"
+        own = self._own = OwnData(model, self, recipe, self.learning_rate)
+        pictures = images(self.inputs(model), batch_size * self.replicas, seed)
+        targets = own.targets(batch_size * self.replicas, seed)
+        step = self._fit_step(model, own, (pictures, targets), compiled)
+
+        def describe() -> dict[str, str | None]:
+            return Training.of_compiled(model, by, adds_losses=own.adds_losses).as_fields()
+
+        return step, describe
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now, where the steps keep them apart."""
@@ -164,16 +301,30 @@ def dtype_policy(precision: str) -> str:
     return "float32" if precision == "tf32" else precision
 
 
+@dataclass(frozen=True)
+class Output:
+    """What is known of an output before it is there."""
+
+    shape: tuple[Any, ...]
+    """With the batch axis, None."""
+
+
 def ends_in_softmax(model: Any) -> bool:
     """Whether the last layer turns its scores into probabilities itself."""
+    return last_activation(model) == "softmax"
+
+
+def last_activation(model: Any) -> str:
+    """Return the name of the last layer's activation; empty where it has none."""
     layers = getattr(model, "layers", None)
     if not layers:
-        return False
+        return ""
     last = layers[-1]
     if isinstance(last, keras.Model):
-        return ends_in_softmax(last)
-    activation = getattr(getattr(last, "activation", None), "__name__", "")
-    return activation == "softmax" or isinstance(last, keras.layers.Softmax)
+        return last_activation(last)
+    if isinstance(last, keras.layers.Softmax):
+        return "softmax"
+    return getattr(getattr(last, "activation", None), "__name__", "")
 
 
 def root_mean_square(arrays: Iterable[Any]) -> float:

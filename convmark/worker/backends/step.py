@@ -23,6 +23,8 @@ class Step:
     """On the device since before the first step."""
     trace: Callable[[], Any] | None = None
     """Makes the graph without running it; None where there is none to be made."""
+    takes_any: bool = True
+    """Whether `run` takes any batch; else it has its own whatever it is given."""
 
     def __call__(self) -> tuple[Any, Any]:
         return self.run(*self.batch)

@@ -11,7 +11,14 @@ import numpy.typing as npt
 
 from convmark.worker.inputs import Inputs
 
-__all__ = ["Batch", "images", "pool_batches", "square_matrices", "training_batch"]
+__all__ = [
+    "Batch",
+    "images",
+    "is_classes",
+    "pool_batches",
+    "square_matrices",
+    "training_batch",
+]
 
 Shape = Sequence[Any]
 """Whole numbers, but for the batch axis of an output."""
@@ -56,15 +63,20 @@ def training_batch(
     """
     generator = np.random.RandomState(seed)
     pictures = Inputs.of(inputs).batch(batch_size, seed, generator)
-    first = output_shapes[0]
-    if len(output_shapes) == 1 and len(first) == 2 and first[1] > 1:
-        classes = generator.randint(0, first[1], batch_size).astype(np.int64)
+    if is_classes(output_shapes):
+        classes = generator.randint(0, output_shapes[0][1], batch_size).astype(np.int64)
         return Batch(pictures, (classes,), classes=True)
     targets = [
         generator.standard_normal((batch_size, *shape[1:])).astype(np.float32)
         for shape in output_shapes
     ]
     return Batch(pictures, tuple(targets), classes=False)
+
+
+def is_classes(output_shapes: Sequence[Shape]) -> bool:
+    """Whether a model of these outputs, batch axis included, gives scores of classes."""
+    first = output_shapes[0] if len(output_shapes) == 1 else ()
+    return len(first) == 2 and (first[1] or 0) > 1
 
 
 def square_matrices(size: int) -> tuple[Float32, Float32]:

@@ -15,10 +15,20 @@ from convmark_zoo.keras_api import keras
 from convmark.worker import reference
 from convmark.worker.backends.keras_model import KerasBackend, dtype_policy, root_mean_square
 from convmark.worker.backends.keras_state import read_all, set_policy
+from convmark.worker.backends.own_training import Made, OwnData
+from convmark.worker.backends.recipe import PLAIN, Recipe
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, square_matrices, training_batch
 from convmark.worker.backends.tensorflow_graph import graph_work
-from convmark.worker.backends.tensorflow_training import gradients_of, loss_of, pairs, sgd
+from convmark.worker.backends.tensorflow_training import (
+    built_optimizer,
+    fit_function,
+    gradients_of,
+    iterated_step,
+    loss_of,
+    own_function,
+    pairs,
+)
 from convmark.worker.membership import Place
 from convmark.worker.work import Work, per_sample
 
@@ -155,12 +165,18 @@ class TensorFlow(KerasBackend):
             return None
 
     def training_step(
-        self, model: Any, batch_size: int, seed: int, learning_rate: float, compiled: bool
+        self,
+        model: Any,
+        batch_size: int,
+        seed: int,
+        learning_rate: float,
+        compiled: bool,
+        recipe: Recipe = PLAIN,
     ) -> Step:
-        """Return a step: forward, backward and SGD update of one synthetic batch on the device."""
+        """Return a step: forward, backward and update of one synthetic batch on the device."""
         batch = training_batch(self.inputs(model), self.output_shapes(model), batch_size, seed)
         variables = model.trainable_variables
-        optimizer = sgd(learning_rate, variables)
+        optimizer = built_optimizer(recipe, learning_rate, variables)
         differentiated = gradients_of(model, loss_of(model, batch), optimizer)
 
         @tf.function(jit_compile=compiled)  # type: ignore[untyped-decorator]
@@ -170,6 +186,18 @@ class TensorFlow(KerasBackend):
             return loss, loss
 
         return self._step(train, (batch.images, batch.targets))
+
+    def _fit_step(self, model: Any, data: OwnData, batch: tuple[Any, ...], compiled: bool) -> Step:
+        placed = self._on_device(batch)
+        if own_function(model):
+            self._call_path = "train_function"
+            return iterated_step(model, data, placed)
+
+        def make() -> Made:
+            function, self._call_path = fit_function(model, data, compiled)
+            return function, getattr(function, "get_concrete_function", None)
+
+        return data.step(make, placed, any_batch=True)
 
     def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
         """Return a step: one synthetic batch on the device through the model."""
@@ -270,6 +298,13 @@ class TensorFlow(KerasBackend):
 
     def leaves(self, structure: Any) -> list[Any]:
         return list(tf.nest.flatten(structure))
+
+    def packed(self, structure: Any, leaves: list[Any]) -> Any:
+        return tf.nest.pack_sequence_as(structure, leaves)
+
+    def tensor(self, array: Any) -> Any:
+        """Return the array on the device."""
+        return self._on_device(array)
 
 
 def _reference_logits(images: Any, variables: Any) -> Any:

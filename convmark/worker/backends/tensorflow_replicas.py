@@ -17,10 +17,20 @@ import numpy as np
 import tensorflow as tf
 
 from convmark.worker.backends.keras_model import root_mean_square
+from convmark.worker.backends.own_training import Made, OwnData
+from convmark.worker.backends.recipe import PLAIN, Recipe
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, training_batch
 from convmark.worker.backends.tensorflow import TensorFlow
-from convmark.worker.backends.tensorflow_training import gradients_of, loss_of, pairs, sgd
+from convmark.worker.backends.tensorflow_training import (
+    built_optimizer,
+    fit_function,
+    gradients_of,
+    loss_of,
+    own_function,
+    pairs,
+)
+from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import mapped
 from convmark.worker.membership import Place
 
@@ -37,7 +47,7 @@ class ReplicatedTensorFlow(TensorFlow):
         super().__init__()
         self.companions = place.companions if place else ()
         self._call_path = f"tf.function, {'MultiWorker' if place else ''}MirroredStrategy"
-        self._replicas = replicas
+        self._replicas = self.replicas = replicas
         self._place = place
         self._here = replicas // len(place.addresses) if place else replicas
         """Replicas in this process."""
@@ -155,15 +165,21 @@ class ReplicatedTensorFlow(TensorFlow):
         return max(peaks, default=None)
 
     def training_step(
-        self, model: Any, batch_size: int, seed: int, learning_rate: float, compiled: bool
+        self,
+        model: Any,
+        batch_size: int,
+        seed: int,
+        learning_rate: float,
+        compiled: bool,
+        recipe: Recipe = PLAIN,
     ) -> Step:
-        """Return a step of all replicas: each its own part, the gradients summed, SGD."""
+        """Return a step of all replicas: each its own part, the gradients summed, an update."""
         self._training = True
         strategy, variables = self._strategy, model.trainable_variables
         shape, outputs = self.inputs(model), self.output_shapes(model)
         batch = training_batch(shape, outputs, batch_size * self._replicas, seed)
         with self.scope():
-            optimizer = sgd(learning_rate, variables)
+            optimizer = built_optimizer(recipe, learning_rate, variables)
             loss = loss_of(model, batch, replicas=self._replicas)
         differentiated = gradients_of(model, loss, optimizer, replicas=self._replicas)
         if compiled:
@@ -181,6 +197,38 @@ class ReplicatedTensorFlow(TensorFlow):
             return values, values
 
         return self._step(train, (batch.images, batch.targets))
+
+    def _fit_step(self, model: Any, data: OwnData, batch: tuple[Any, ...], compiled: bool) -> Step:
+        if own_function(model) or model.run_eagerly:
+            raise CaseFailure(
+                "several replicas need the model's train_step in one graph: compile it without "
+                "run_eagerly and without a train_function of its own, or measure one replica"
+            )
+        self._training = True
+        strategy = self._strategy
+        if hasattr(model, "_symbolic_build"):  # Keras 3, whose metrics cannot be made in a replica
+            samples = tf.nest.map_structure(tf.convert_to_tensor, batch)
+            with self.scope():
+                model._symbolic_build(data_batch=data.as_given(*samples))
+        how_spread = self._call_path.partition(", ")[2]
+
+        def make() -> Made:
+            function, how = fit_function(model, data, compiled)
+            of_replica = function if how.endswith("XLA") else function.python_function
+            self._call_path = f"{how}, {how_spread}"
+
+            def replica_train(pictures: Any, targets: Any) -> Any:
+                return of_replica(pictures, targets)[0]
+
+            @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
+            def train(pictures: Any, targets: Any) -> Any:
+                losses = strategy.run(replica_train, (pictures, targets))
+                values = strategy.experimental_local_results(losses)
+                return values, values
+
+            return train, train.get_concrete_function
+
+        return data.step(make, tuple(map(self._shared_out, batch)), any_batch=True)
 
     def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
         """Return a step of all replicas: each its own part through its copy of the model."""

@@ -6,12 +6,25 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
-from convmark_zoo.keras_api import keras
+from convmark_zoo.keras_api import KERAS_VERSION, keras
 
 from convmark.worker.backends.keras_model import ends_in_softmax
+from convmark.worker.backends.own_training import Made, OwnData
+from convmark.worker.backends.recipe import Recipe, overrides
+from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import Batch
+from convmark.worker.failure import CaseFailure
 
-__all__ = ["gradients_of", "loss_of", "pairs", "sgd"]
+__all__ = [
+    "built_optimizer",
+    "fit_function",
+    "gradients_of",
+    "iterated_step",
+    "loss_of",
+    "own_function",
+    "pairs",
+    "proof_of",
+]
 
 
 def loss_of(model: Any, batch: Batch, *, replicas: int = 1) -> Callable[[Any, Any], Any]:
@@ -44,9 +57,9 @@ def _squared_error(output: Any, targets: Any) -> Any:
     )
 
 
-def sgd(learning_rate: float, variables: Any) -> Any:
-    """Return plain SGD, its loss scaled where gradients are float16."""
-    optimizer = keras.optimizers.SGD(learning_rate)
+def built_optimizer(recipe: Recipe, learning_rate: float, variables: Any) -> Any:
+    """Return the recipe's optimizer, its loss scaled where gradients are float16."""
+    optimizer = recipe.new_optimizer(learning_rate)
     if keras.mixed_precision.global_policy().name == "mixed_float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
     optimizer.build(variables)
@@ -71,6 +84,66 @@ def gradients_of(
         return value, _unscaled(optimizer, tape.gradient(scaled, variables))
 
     return differentiated
+
+
+def fit_function(model: Any, data: OwnData, compiled: bool) -> tuple[Any, str]:
+    """Return the model's own step as `fit` would compile it, and how it is called.
+
+    Raises:
+        CaseFailure: it is to be compiled, and the model is to run eagerly.
+    """
+
+    def train(pictures: Any, targets: Any) -> Any:
+        return proof_of(model.train_step(data.as_given(pictures, targets)), model)
+
+    if model.run_eagerly:
+        if compiled:
+            raise CaseFailure(
+                "jit on needs a compiled step, and the model was compiled with run_eagerly=True; "
+                "leave out either"
+            )
+        return train, "train_step, eager"
+    xla = compiled or bool(getattr(model, "jit_compile", getattr(model, "_jit_compile", False)))
+    function = tf.function(
+        train,
+        jit_compile=xla,
+        reduce_retracing=True,
+        autograph=KERAS_VERSION < (3, 0),  # as each Keras has it
+    )
+    return function, f"tf.function(train_step){', XLA' if xla else ''}"
+
+
+def own_function(model: Any) -> bool:
+    """Whether the model makes the whole of `train_function` itself, which takes an iterator."""
+    return overrides(model, "make_train_function", "train_function")
+
+
+def iterated_step(model: Any, data: OwnData, batch: tuple[Any, ...]) -> Step:
+    """Return a step of the model's own `train_function`, which draws its batch from an iterator."""
+    function = model.train_function or model.make_train_function() or model.train_function
+
+    def make() -> Made:
+        batches = iter(tf.data.Dataset.from_tensors(data.as_given(*batch)).repeat())
+        return lambda *_: proof_of(function(batches), model), None
+
+    return data.step(make, batch, any_batch=False)
+
+
+def proof_of(logs: Any, model: Any) -> tuple[Any, list[Any]]:
+    """Return a step's token of what the model's own step has returned: its loss, or all numbers.
+
+    Of a step that returns none it is a weight.
+    """
+    if hasattr(logs, "get_value"):  # an Optional, as Keras 3 wraps them
+        logs = logs.get_value()
+    if isinstance(logs, dict) and logs.get("loss") is not None:
+        logs = logs["loss"]
+    found = [tf.convert_to_tensor(one) for one in tf.nest.flatten(logs) if one is not None]
+    numbers = [tf.cast(one, tf.float32) for one in found if one.dtype != tf.string]
+    if not numbers:
+        weight = model.trainable_variables[-1]
+        numbers = [tf.cast(tf.convert_to_tensor(weight), tf.float32)]
+    return tf.reshape(numbers[0], [-1])[0], numbers
 
 
 @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]  # TensorFlow's

@@ -18,6 +18,8 @@ from convmark.worker import reference
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions
 from convmark.worker.backends.keras_model import dtype_policy
 from convmark.worker.backends.keras_state import read_all, set_policy
+from convmark.worker.backends.own_training import OwnData
+from convmark.worker.backends.recipe import PLAIN, Recipe
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, square_matrices, training_batch
 from convmark.worker.backends.torch_dispatch import dispatched_work
@@ -118,14 +120,20 @@ class Torch(Keras3Backend):
         return torch.cuda.max_memory_allocated() if self._device.type == "cuda" else None
 
     def training_step(
-        self, model: Any, batch_size: int, seed: int, learning_rate: float, compiled: bool
+        self,
+        model: Any,
+        batch_size: int,
+        seed: int,
+        learning_rate: float,
+        compiled: bool,
+        recipe: Recipe = PLAIN,
     ) -> Step:
-        """Return a step: forward, backward and SGD update of one synthetic batch on the device."""
+        """Return a step: forward, backward and update of one synthetic batch on the device."""
         batch = training_batch(self.inputs(model), self.output_shapes(model), batch_size, seed)
         loss_of = self._loss(model, batch)
         variables = list(model.trainable_variables)
         parameters = [variable.value for variable in variables]
-        optimizer = self._optimizer(learning_rate, variables)
+        optimizer = self._optimizer(recipe, learning_rate, variables)
 
         def forward(pictures: Any, targets: Any) -> Any:
             return loss_of(model(pictures, training=True), targets, model.losses)
@@ -146,6 +154,25 @@ class Torch(Keras3Backend):
             train,
             (self._tensors(batch.images), tuple(map(self._tensor, batch.targets))),
         )
+
+    def _fit_step(self, model: Any, data: OwnData, batch: tuple[Any, ...], compiled: bool) -> Step:
+        placed = (self._tensors(batch[0]), tuple(map(self._tensor, batch[1])))
+        self._build_for_fit(model, data, placed)
+        compiled = (compiled or bool(model.jit_compile)) and not model.run_eagerly
+        self.call_path = "torch.compile(train_step)" if compiled else "train_step, eager"
+        own = torch.compile(model.train_step) if compiled else model.train_step
+
+        def train(pictures: Any, targets: Any) -> Any:
+            logs = own(data.as_given(pictures, targets))
+            weights = [variable.value for variable in model.trainable_variables[-1:]]
+            found = [number.detach() for number in self._proof_of(logs, weights)]
+            return found, found
+
+        return data.step(lambda: (train, None), placed, any_batch=True)
+
+    def tensor(self, array: Any) -> Any:
+        """Return the array on the device."""
+        return self._tensor(array)
 
     def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
         """Return a step: one synthetic batch on the device through the model."""

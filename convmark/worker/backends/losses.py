@@ -1,0 +1,166 @@
+"""Losses by name, and the targets that each compares an output with."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from convmark_zoo.keras_api import keras
+
+from convmark.worker.failure import CaseFailure
+
+__all__ = [
+    "Targets",
+    "class_numbers",
+    "flat_losses",
+    "is_from_keras",
+    "loss_by_name",
+    "loss_name",
+    "real_numbers",
+    "targets_of",
+]
+
+Sample = tuple[int, ...]
+Generator = np.random.RandomState
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Makes the targets of one output."""
+
+    make: Callable[[int, Sample, Generator], Any]
+    sample: Sample
+    """The output's shape without the batch axis."""
+
+    def __call__(self, count: int, generator: Generator) -> Any:
+        return self.make(count, self.sample, generator)
+
+
+def targets_of(loss: Any, sample: Sample, tensor: Callable[[Any], Any]) -> Targets:
+    """Return the targets that a loss compares an output of this shape with.
+
+    A loss of the user's own is tried on three samples.
+
+    Args:
+        tensor: makes a tensor of an array.
+
+    Raises:
+        CaseFailure: a loss of the user's own takes none that are known.
+    """
+    name = loss_name(loss)
+    if is_from_keras(_function(loss)):
+        return Targets(_TARGETS.get(name.removesuffix("_loss"), real_numbers), sample)
+    for make in (_one_hot, real_numbers, class_numbers) if sample else (real_numbers,):
+        targets = Targets(make, sample)
+        if _takes(loss, targets, tensor):
+            return targets
+    raise CaseFailure(
+        f"no targets are known for its own loss {name}: those of the output's shape {sample} and "
+        "numbers of classes both fail; compile it with a loss of keras.losses"
+    )
+
+
+def _takes(loss: Callable[[Any, Any], Any], targets: Targets, tensor: Callable[..., Any]) -> bool:
+    scores = np.full((3, *targets.sample), 0.5, np.float32)
+    try:
+        value = loss(tensor(targets(3, Generator(0))), tensor(scores))
+    except Exception:  # a user's loss may raise anything
+        return False
+    return len(getattr(value, "shape", targets.sample)) <= len(targets.sample)
+
+
+def class_numbers(count: int, sample: Sample, generator: Generator) -> Any:
+    """Numbers of classes, one for each place of the output, whose last axis has their scores."""
+    return generator.randint(0, max(2, sample[-1]), (count, *sample[:-1])).astype(np.int64)
+
+
+def real_numbers(count: int, sample: Sample, generator: Generator) -> Any:
+    return generator.standard_normal((count, *sample)).astype(np.float32)
+
+
+def _one_hot(count: int, sample: Sample, generator: Generator) -> Any:
+    numbers = generator.randint(0, sample[-1], (count, *sample[:-1]))
+    return np.eye(sample[-1], dtype=np.float32)[numbers]
+
+
+def _bits(count: int, sample: Sample, generator: Generator) -> Any:
+    return generator.randint(0, 2, (count, *sample)).astype(np.float32)
+
+
+def _shares(count: int, sample: Sample, generator: Generator) -> Any:
+    return generator.random_sample((count, *sample)).astype(np.float32)
+
+
+def _labels(count: int, sample: Sample, generator: Generator) -> Any:
+    """Texts of half the output's length; class 0 is CTC's blank."""
+    length = max(1, sample[0] // 2)
+    return generator.randint(1, max(2, sample[-1]), (count, length)).astype(np.int32)
+
+
+_TARGETS = {
+    "sparse_categorical_crossentropy": class_numbers,
+    "categorical_generalized_cross_entropy": class_numbers,
+    "circle": class_numbers,
+    "ctc": _labels,
+    "categorical_crossentropy": _one_hot,
+    "categorical_focal_crossentropy": _one_hot,
+    "categorical_hinge": _one_hot,
+    "kl_divergence": _one_hot,
+    "binary_crossentropy": _bits,
+    "binary_focal_crossentropy": _bits,
+    "hinge": _bits,
+    "squared_hinge": _bits,
+    "dice": _bits,
+    "tversky": _bits,
+    "poisson": _shares,
+    "mean_squared_logarithmic_error": _shares,
+}
+"""Of Keras's losses; the others compare with real numbers of the output's shape."""
+
+
+def flat_losses(losses: Any) -> list[Any]:
+    """Return the losses of all outputs that have one."""
+    if isinstance(losses, dict):
+        losses = list(losses.values())
+    return [one for one in (losses if isinstance(losses, (list, tuple)) else [losses]) if one]
+
+
+def loss_name(loss: Any) -> str:
+    """Return a loss's name as the functions of `keras.losses` have it."""
+    function = _function(loss)
+    name = getattr(function, "__name__", None) or type(function).__name__
+    snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return "kl_divergence" if snake == "kullback_leibler_divergence" else snake
+
+
+def is_from_keras(thing: Any) -> bool:
+    """Whether a class, a function or an instance's class is Keras's or TensorFlow's."""
+    module = getattr(thing, "__module__", None) or type(thing).__module__
+    return module.partition(".")[0] in ("keras", "tf_keras", "tensorflow")
+
+
+def _function(loss: Any) -> Any:
+    found = keras.losses.get(loss) if isinstance(loss, str) else loss
+    return getattr(found, "fn", found)
+
+
+def loss_by_name(name: str, last_activation: str) -> Any:
+    """Return the loss of that name; of scores where the model's end gives no probabilities.
+
+    Raises:
+        CaseFailure: this Keras has none of that name.
+    """
+    try:
+        found = keras.losses.get(name)
+    except (TypeError, ValueError):
+        raise CaseFailure(
+            f"--loss must be a name of keras.losses, such as mean_squared_error, got {name!r}"
+        ) from None
+    made = getattr(keras.losses, loss_name(found).title().replace("_", ""), None)
+    if made is None or "from_logits" not in inspect.signature(made).parameters:
+        return found
+    return made(from_logits=last_activation not in ("softmax", "sigmoid"))

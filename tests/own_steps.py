@@ -1,0 +1,104 @@
+"""Takes training steps of the networks of `trained_nets` with one backend; for test_training.
+
+Its argument is the backend. Prints one JSON object: by network what it is trained with, how its
+step is called, its losses, its sizes and whether its weights moved; or the reason of a refusal.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import trained_nets
+from convmark_zoo.keras_api import keras
+
+from convmark.worker import backends, timing
+from convmark.worker.failure import CaseFailure
+
+CASE = Path(__file__).parents[2] / "shared" / "cases" / "04-own-train-step"
+ANYWHERE = (
+    *("uncompiled", "sparse", "categorical", "binary", "regression", "own_loss_of_classes"),
+    *("own_loss_of_nothing", "pixels", "two_outputs", "losses_alone", "own_compute_loss", "eager"),
+    *("several_at_once", "no_loss", "frozen", "frozen_and_compiled", "compile_of_its_own"),
+    *("late", "shared", "says_built"),
+)
+OF_TENSORFLOW = ("gan", "accumulates", "own_train_function", "by_xla")
+RECIPES = {
+    "adam": "optimizer=adam",
+    "slow": "learning_rate=0.001",
+    "mae": "loss=mean_absolute_error",
+    "no optimizer": "optimizer=adan",
+    "no loss of that name": "loss=l3",
+}
+
+
+def of_net(backend: Any, model: Any, recipe: str | None) -> dict[str, Any]:
+    backend.make_variables(model)
+    try:
+        step, describe = backend.chosen_training(model, 4, 0, False, recipe)
+    except CaseFailure as error:
+        return {"refused": str(error)}
+    before = [weight.copy() for weight in model.get_weights()]
+    values = []
+    if step.trace is not None:
+        step.trace()
+    for _ in range(3):
+        token = step()
+        backend.synchronise(token)
+        values.append(backend.fingerprint(token))
+    if step.takes_any:
+        feed = backend.feed(model, "train", 4, 0)
+        values.append(backend.fingerprint(step.run(*next(feed))))
+        feed.close()
+    backend.settle(model)
+    pairs = zip(before, model.get_weights(), strict=True)
+    return {
+        **describe(),
+        **backend.sizes(model),
+        "call_path": backend.call_path,
+        "values": values,
+        "moved": any(bool((old != new).any()) for old, new in pairs),
+    }
+
+
+def twice_as_long(backend: Any, make_plain: Any, make_twice: Any) -> float:
+    """Return the step time of a model that trains twice a step over the plain one's."""
+    steps = [
+        backend.chosen_training(make(), 32, 0, False, None)[0] for make in (make_plain, make_twice)
+    ]
+    quickest_s = [math.inf, math.inf]
+    for _ in range(25):
+        for place, step in enumerate(steps):
+            seconds, _ = timing.timed_step(step, backend)
+            quickest_s[place] = min(quickest_s[place], seconds)
+    return quickest_s[1] / quickest_s[0]
+
+
+def main() -> None:
+    name = sys.argv[1]
+    backend = backends.load(name)
+    backend.configure(device="cpu", threads="default", precision="float32", seed=0)
+    results = {}
+    for net in (*ANYWHERE, *(OF_TENSORFLOW if name == "tensorflow" else ())):
+        fresh = type(backend)()
+        results[net] = of_net(fresh, getattr(trained_nets, net)(), None)
+    for kind, recipe in RECIPES.items():
+        results[kind] = of_net(type(backend)(), trained_nets.uncompiled(), recipe)
+    results["recipe for compiled"] = of_net(
+        type(backend)(), trained_nets.sparse(), "optimizer=adam"
+    )
+    if name == "tensorflow" and CASE.is_dir():
+        sys.path.append(str(CASE))
+        ownstep = importlib.import_module("ownstep")
+        results["twice"] = twice_as_long(backend, ownstep.plain, ownstep.twice)
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    results["mixed"] = of_net(type(backend)(), trained_nets.categorical(), None)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""Training as the model defines it, and sizes that are right; real workers and real backends.
+
+`own_steps.py` takes the steps of the networks of `trained_nets.py`, once per backend, in a process
+of its own. What is not installed is skipped and says so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from own_steps import ANYWHERE, CASE, OF_TENSORFLOW
+from workers import BUILDERS, environ, measured, smoked
+
+from convmark.launch import Interpreter
+
+SLOTS_BYTES = 2 * 4 * (512 * 2048 + 2048 + 2048 * 10 + 10)
+"""Of Adam for `wide_adam`: two of each weight, float32."""
+
+TRAINED_WITH = {
+    "uncompiled": ("harness", "SGD", "sparse_categorical_crossentropy"),
+    "sparse": ("model", "SGD", "sparse_categorical_crossentropy"),
+    "categorical": ("model", "SGD", "categorical_crossentropy"),
+    "binary": ("model", "Adam", "binary_crossentropy"),
+    "regression": ("model", "RMSprop", "mean_squared_error"),
+    "own_loss_of_classes": ("model", "SGD", "crossentropy"),
+    "pixels": ("model", "SGD", "sparse_categorical_crossentropy"),
+    "two_outputs": ("model", "Adam", "sparse_categorical_crossentropy + huber"),
+    "losses_alone": ("model", "SGD", "losses added"),
+    "own_compute_loss": ("model", "SGD", "compute_loss"),
+    "eager": ("model", "SGD", "mean_squared_error"),
+    "several_at_once": ("model", "SGD", "mean_squared_error"),
+    "gan": ("model", "Adam + SGD", "train_step"),
+    "accumulates": ("model", "SGD", "mean_squared_error + train_step"),
+    "own_train_function": ("model", "SGD", "mean_squared_error + make_train_function"),
+    "by_xla": ("model", "SGD", "mean_squared_error"),
+    "mixed": ("model", "SGD", "categorical_crossentropy"),
+    "adam": ("harness", "Adam", "sparse_categorical_crossentropy"),
+    "slow": ("harness", "SGD", "sparse_categorical_crossentropy"),
+    "mae": ("harness", "SGD", "mean_absolute_error"),
+}
+REFUSED = {
+    "own_loss_of_nothing": "no targets are known for its own loss refuses: ",
+    "no_loss": "compile() was given no loss and the model adds none; give it one",
+    "frozen": "nothing to train, the model has no trainable weights; set trainable = True",
+    "frozen_and_compiled": "nothing to train, the model has no trainable weights",
+    "compile_of_its_own": "its compile() takes arguments of its own; call it in the builder",
+    "no optimizer": "--optimizer must be a name of keras.optimizers, such as adam, got 'adan'",
+    "no loss of that name": "--loss must be a name of keras.losses, such as mean_squared_error",
+    "recipe for compiled": "--optimizer, --learning-rate and --loss are of models that were not",
+}
+CALL_PATHS = {
+    "tensorflow": ("tf.function", "tf.function(train_step)"),
+    "jax": ("jax.jit", "jax.jit(train_step)"),
+    "torch": ("eager", "train_step, eager"),
+}
+LATE = {"late": 36, "shared": 56, "says_built": 14}
+
+Results = dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=CALL_PATHS)
+def steps(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Results]:
+    backend: str = request.param
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    done = subprocess.run(
+        [sys.executable, str(BUILDERS / "own_steps.py"), backend],
+        env=environ(
+            tmp_path_factory.mktemp("steps"), KERAS_BACKEND=backend, KERAS_TORCH_DEVICE="cpu"
+        ),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return backend, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_model_is_trained_with_what_it_brings_and_its_row_says_so(
+    steps: tuple[str, Results],
+) -> None:
+    backend, results = steps
+    nets = [*ANYWHERE, *(OF_TENSORFLOW if backend == "tensorflow" else ())]
+    trained = [*(set(nets) - {*REFUSED, *LATE}), "mixed", "adam", "slow", "mae"]
+    found = {
+        net: tuple(results[net][name] for name in ("training", "optimizer", "loss_name"))
+        for net in trained
+    }
+    assert found == {net: TRAINED_WITH[net] for net in trained}
+    assert all(math.isfinite(value) for net in trained for value in results[net]["values"])
+
+
+def test_the_steps_train(steps: tuple[str, Results]) -> None:
+    _, results = steps
+    for net in ("sparse", "categorical", "binary", "regression", "pixels", "two_outputs", "mixed"):
+        first, _, third, *_ = results[net]["values"]
+        assert results[net]["moved"], net
+        assert third < first, net
+    assert results["losses_alone"]["values"] == [3.0] * 4
+    assert results["own_compute_loss"]["values"] == [7.0] * 4
+
+
+def test_a_step_is_compiled_as_fit_would(steps: tuple[str, Results]) -> None:
+    backend, results = steps
+    plain, own = CALL_PATHS[backend]
+    assert results["uncompiled"]["call_path"] == results["adam"]["call_path"] == plain
+    assert results["sparse"]["call_path"] == results["several_at_once"]["call_path"] == own
+    assert results["eager"]["call_path"] == "train_step, eager"
+    if backend == "tensorflow":
+        assert results["by_xla"]["call_path"] == "tf.function(train_step), XLA"
+        assert results["own_train_function"]["call_path"] == "train_function"
+        assert results["own_train_function"]["values"] == [5.0] * 3
+        first, second, third, _ = results["accumulates"]["values"]
+        assert first == second == third  # its weights wait for the fourth step
+
+
+def test_what_cannot_be_trained_is_refused_with_what_to_do(steps: tuple[str, Results]) -> None:
+    _, results = steps
+    for net, reason in REFUSED.items():
+        assert results[net]["refused"].startswith(reason), net
+        assert "\n" not in results[net]["refused"]
+
+
+def test_weights_that_come_with_the_first_call_are_counted_and_trained(
+    steps: tuple[str, Results],
+) -> None:
+    _, results = steps
+    for net, parameters in LATE.items():
+        sizes = [results[net][name] for name in ("parameters", "trainable_parameters")]
+        assert sizes == [parameters, parameters], net
+        assert results[net]["model_bytes"] == 4 * parameters
+        assert results[net]["moved"], net
+
+
+def test_a_model_that_trains_twice_a_step_takes_twice_as_long(steps: tuple[str, Results]) -> None:
+    backend, results = steps
+    if backend != "tensorflow":
+        pytest.skip("its train_step is TensorFlow's")
+    if "twice" not in results:
+        pytest.skip(f"{CASE} is not there")
+    assert 1.7 <= results["twice"] <= 2.3
+
+
+@pytest.fixture(scope="module")
+def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
+    roots = [BUILDERS, *(folder for folder in _cases() if folder.is_dir())]
+    variables = environ(tmp_path_factory.mktemp("training"))
+    with Interpreter(environ=variables, folder=BUILDERS, import_roots=roots) as one:
+        yield one
+
+
+def _cases() -> list[Path]:
+    return [CASE, CASE.parent / "16-late-weights"]
+
+
+def figures(interpreter: Interpreter, net: str, **more: Any) -> Results:
+    answer = interpreter.answer(measured(f"trained_nets:{net}", **{"task": "train", **more}))
+    assert answer.status == "ok", answer.message
+    return {event["event"]: event for event in answer.events}
+
+
+def test_the_models_own_failure_is_the_rows_error(interpreter: Interpreter) -> None:
+    if not CASE.is_dir():
+        pytest.skip(f"{CASE} is not there")
+    answer = interpreter.answer(measured("ownstep:never", task="train", batch_size=32))
+    assert answer.status == "error"
+    assert answer.message.endswith("the model's own train_step was called")
+
+
+@pytest.mark.parametrize("task", ["infer", "train"])
+def test_a_model_that_says_it_is_built_has_its_own_sizes(
+    interpreter: Interpreter, task: str
+) -> None:
+    if not CASE.is_dir():
+        pytest.skip(f"{CASE} is not there")
+    answer = interpreter.answer(measured("late:own_build", task=task, batch_size=8))
+    for event in ("built", "counted"):
+        found = answer.event(event) or {}
+        assert (found["parameters"], found["model_bytes"]) == (38_411, 153_644)
+        assert found["trainable_parameters"] == 38_411
+
+
+def test_adams_slots_are_in_the_peak_of_the_device(interpreter: Interpreter) -> None:
+    sgd, adam = (figures(interpreter, net) for net in ("wide_sgd", "wide_adam"))
+    assert adam["first_step"]["optimizer"] == "Adam"
+    more = adam["peaks"]["device_bytes"] - sgd["peaks"]["device_bytes"]
+    assert more >= SLOTS_BYTES
+    assert adam["counted"]["parameters"] == sgd["counted"]["parameters"]
+
+
+def test_what_a_builder_gives_back_is_apart_from_what_the_steps_take(
+    interpreter: Interpreter,
+) -> None:
+    if sys.platform != "linux":
+        pytest.skip("only Linux can forget a process's peak")
+    peaks = figures(interpreter, "uses_much_and_gives_it_back")["peaks"]
+    assert peaks["build_host_bytes"] >= 350_000_000
+    assert peaks["host_bytes"] <= 200_000_000
+
+
+def test_a_model_that_grows_while_it_infers_is_an_error(tmp_path: Path) -> None:
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is not installed; TensorFlow and JAX run a model's Python once")
+    with Interpreter(environ=environ(tmp_path), folder=BUILDERS, backend="torch") as interpreter:
+        answer = interpreter.answer(measured("trained_nets:grows", backend="torch"))
+    assert answer.status == "error"
+    assert "trained_nets:grows: a model must keep its weights while it infers" in answer.message
+
+
+def test_a_net_that_diverges_is_told_what_to_try(interpreter: Interpreter) -> None:
+    request = smoked("builders:diverges")
+    request["case"]["task"] = "train"
+    answer = interpreter.answer(request)
+    assert answer.status == "error"
+    assert "the loss must be finite" in answer.message
+    assert "try a smaller --learning-rate" in answer.message
+
+
+def test_several_replicas_take_the_models_own_step(interpreter: Interpreter) -> None:
+    first = figures(interpreter, "sparse", replicas=2)["first_step"]
+    assert first["training"] == "model"
+    assert first["call_path"] == "tf.function(train_step), MirroredStrategy"

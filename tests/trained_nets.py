@@ -1,0 +1,351 @@
+"""Networks that say themselves how they are trained; imported by workers, not a test itself.
+
+Each is of the backend that Keras runs on; those with a `train_step` are TensorFlow's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from convmark_zoo.keras_api import keras
+
+layers, losses, ops = keras.layers, keras.losses, getattr(keras, "ops", None)
+
+
+def dense(outputs: int = 10, activation: str | None = None, width: int = 8) -> Any:
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(width, activation="relu"),
+            layers.Dense(outputs, activation=activation),
+        ]
+    )
+
+
+def compiled(loss: Any, outputs: int = 10, activation: str | None = None, **more: Any) -> Any:
+    model = dense(outputs, activation)
+    model.compile(**{"optimizer": "sgd", "loss": loss, **more})
+    return model
+
+
+def uncompiled() -> Any:
+    return dense()
+
+
+def sparse() -> Any:
+    return compiled("sparse_categorical_crossentropy", 4, "softmax", metrics=["accuracy"])
+
+
+def categorical() -> Any:
+    return compiled(losses.CategoricalCrossentropy(from_logits=True))
+
+
+def binary() -> Any:
+    return compiled("binary_crossentropy", 1, "sigmoid", optimizer="adam", metrics=["AUC"])
+
+
+def regression() -> Any:
+    return compiled("mse", 3, optimizer=keras.optimizers.RMSprop(1e-3))
+
+
+def own_loss_of_classes() -> Any:
+    """A loss function of the user's own that takes numbers of classes alone."""
+
+    def crossentropy(targets: Any, scores: Any) -> Any:
+        return losses.sparse_categorical_crossentropy(targets, scores, from_logits=True)
+
+    return compiled(crossentropy)
+
+
+def own_loss_of_nothing() -> Any:
+    def refuses(targets: Any, scores: Any) -> Any:
+        raise ValueError("no targets suit it")
+
+    return compiled(refuses)
+
+
+def pixels() -> Any:
+    """A segmentation network: a class for every pixel."""
+    model = keras.Sequential([keras.Input((4, 4, 1)), layers.Conv2D(3, 1)])
+    model.compile("sgd", losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def two_outputs() -> Any:
+    """Loss weights, and a loss for each output by its name."""
+    inputs = keras.Input((6,))
+    body = layers.Dense(8, activation="relu")(inputs)
+    outputs = {
+        "kind": layers.Dense(5, activation="softmax", name="kind")(body),
+        "box": layers.Dense(4, name="box")(body),
+    }
+    model = keras.Model(inputs, outputs)
+    model.compile(
+        "adam",
+        {"kind": "sparse_categorical_crossentropy", "box": "huber"},
+        loss_weights={"kind": 1.0, "box": 0.5},
+    )
+    return model
+
+
+class AddsLoss(layers.Layer):  # type: ignore[misc]
+    def call(self, inputs: Any) -> Any:
+        self.add_loss(3.0 + 0 * ops.mean(inputs))
+        return inputs
+
+
+def losses_alone() -> Any:
+    inputs = keras.Input((6,))
+    model = keras.Model(inputs, AddsLoss()(layers.Dense(3)(inputs)))
+    model.compile("sgd")
+    return model
+
+
+class OwnLoss(keras.Model):  # type: ignore[misc]
+    def compute_loss(self, *args: Any, **more: Any) -> Any:
+        return 7.0 + 0 * ops.mean(more["y_pred"] if "y_pred" in more else args[2])
+
+
+def own_compute_loss() -> Any:
+    """Left uncompiled, as its user would compile it later."""
+    inputs = keras.Input((6,))
+    return OwnLoss(inputs, layers.Dense(3)(inputs))
+
+
+def eager() -> Any:
+    return compiled("mse", run_eagerly=True)
+
+
+def several_at_once() -> Any:
+    return compiled("mse", steps_per_execution=5)
+
+
+def by_xla() -> Any:
+    return compiled("mse", jit_compile=True)
+
+
+def no_loss() -> Any:
+    model = dense()
+    model.compile("sgd")
+    return model
+
+
+def frozen() -> Any:
+    model = dense()
+    model.trainable = False
+    return model
+
+
+def frozen_and_compiled() -> Any:
+    model = frozen()
+    model.compile("sgd", "mse")
+    return model
+
+
+class Compiles(keras.Model):  # type: ignore[misc]
+    def compile(self, inner: Any, outer: Any) -> None:
+        super().compile()
+
+    def train_step(self, data: Any) -> Any:
+        return {}
+
+
+def compile_of_its_own() -> Any:
+    inputs = keras.Input((6,))
+    return Compiles(inputs, layers.Dense(3)(inputs))
+
+
+class Gan(keras.Model):  # type: ignore[misc]
+    """Takes images without targets, and has two optimizers of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator, self.critic = dense(6), dense(1)
+        self.seen = self.add_weight(shape=(), initializer="zeros", trainable=False, name="seen")
+
+    def call(self, inputs: Any) -> Any:
+        return self.critic(self.generator(inputs))
+
+    def compile(self, of_generator: Any, of_critic: Any) -> None:
+        super().compile()
+        self.of_generator, self.of_critic = of_generator, of_critic
+
+    def train_step(self, images: Any) -> Any:
+        import tensorflow as tf
+
+        noise = tf.random.normal(tf.shape(images))
+        with tf.GradientTape(persistent=True) as tape:
+            fake = self.critic(self.generator(noise))
+            critic_loss = tf.reduce_mean(fake) - tf.reduce_mean(self.critic(images))
+            generator_loss = -tf.reduce_mean(fake)
+        for part, optimizer, loss in (
+            (self.critic, self.of_critic, critic_loss),
+            (self.generator, self.of_generator, generator_loss),
+        ):
+            weights = part.trainable_variables
+            optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        self.seen.assign_add(1.0)
+        return {"critic": critic_loss, "generator": generator_loss}
+
+
+def gan() -> Any:
+    model = Gan()
+    model(np.zeros((1, 6), np.float32))
+    model.compile(keras.optimizers.Adam(), keras.optimizers.SGD())
+    return model
+
+
+class Accumulates(keras.Model):  # type: ignore[misc]
+    """Adds gradients up and applies every fourth sum."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.taken = self.add_weight(shape=(), initializer="zeros", trainable=False, name="taken")
+        self.sums = [
+            self.add_weight(shape=one.shape, initializer="zeros", trainable=False, name="sum")
+            for one in self.trainable_variables
+        ]
+
+    def train_step(self, data: Any) -> Any:
+        import tensorflow as tf
+
+        inputs, targets = data
+        with tf.GradientTape() as tape:
+            loss = self.compute_loss(y=targets, y_pred=self(inputs, training=True))
+        weights = self.trainable_variables
+        for total, slope in zip(self.sums, tape.gradient(loss, weights), strict=True):
+            total.assign_add(slope)
+        self.taken.assign_add(1.0)
+        share = tf.cast(tf.equal(self.taken % 4, 0), tf.float32)
+        for weight, total in zip(weights, self.sums, strict=True):
+            weight.assign_sub(0.01 * share * total)
+            total.assign(total * (1 - share))
+        return {"loss": loss}
+
+
+def accumulates() -> Any:
+    inputs = keras.Input((6,))
+    model = Accumulates(inputs, layers.Dense(3)(inputs))
+    model.compile("sgd", "mse")
+    return model
+
+
+class OwnFunction(keras.Model):  # type: ignore[misc]
+    def make_train_function(self, force: bool = False) -> Any:
+        def function(iterator: Any) -> Any:
+            logs = self.train_step(next(iterator))
+            return {"loss": logs["loss"] * 0 + 5.0}
+
+        self.train_function = function
+        return function
+
+
+def own_train_function() -> Any:
+    inputs = keras.Input((6,))
+    model = OwnFunction(inputs, layers.Dense(3)(inputs))
+    model.compile("sgd", "mse")
+    return model
+
+
+def _wide(optimizer: str) -> Any:
+    model = keras.Sequential([keras.Input((512,)), layers.Dense(2048), layers.Dense(10)])
+    model.compile(optimizer, losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def wide_sgd() -> Any:
+    return _wide("sgd")
+
+
+def wide_adam() -> Any:
+    """Its two slots are 8.0 MiB more than the weights of `wide_sgd`."""
+    return _wide("adam")
+
+
+class Late(keras.Model):  # type: ignore[misc]
+    """Says that it is built and makes its layers at the first call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = None
+
+    def build(self, shape: Any) -> None:
+        self.scale = self.add_weight(shape=(1,), initializer="ones", name="scale")
+        self.built = True
+
+    def call(self, inputs: Any) -> Any:
+        if self.body is None:
+            self._tracker.unlock()
+            self.body = layers.Dense(5)
+        return self.body(inputs) * self.scale
+
+
+def late() -> Any:
+    """6 x 5 + 5 + 1 = 36 parameters."""
+    model = Late()
+    model.build((None, 6))
+    return model
+
+
+class Shared(keras.Model):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.again = layers.Dense(6), layers.Dense(2)
+        self.same = self.first
+
+    def call(self, inputs: Any) -> Any:
+        return self.again(self.same(self.first(inputs)))
+
+
+def shared() -> Any:
+    """6 x 6 + 6 + 6 x 2 + 2 = 56 parameters: the shared layer counts once."""
+    model = Shared()
+    model.build((None, 6))
+    return model
+
+
+class SaysBuilt(keras.Model):  # type: ignore[misc]
+    """Says that it is built and has built nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.built = True
+        self.body = layers.Dense(2)
+
+    def call(self, inputs: Any) -> Any:
+        return self.body(inputs)
+
+
+def says_built() -> Any:
+    """6 x 2 + 2 = 14 parameters."""
+    model = SaysBuilt()
+    model.build((None, 6))
+    return model
+
+
+class Grows(keras.Model):  # type: ignore[misc]
+    """Makes one more layer at every call that Python runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.many: list[Any] = []
+
+    def call(self, inputs: Any) -> Any:
+        self._tracker.unlock()
+        self.many.append(layers.Dense(2))
+        return self.many[-1](inputs)
+
+
+def grows() -> Any:
+    model = Grows()
+    model(np.zeros((1, 6), np.float32))
+    return model
+
+
+def uses_much_and_gives_it_back() -> Any:
+    """Takes 400 MB while it is built."""
+    taken = np.ones(50_000_000)
+    taken[:] = 2
+    del taken
+    return dense()
