@@ -23,6 +23,8 @@ class Step:
     """On the device since before the first step."""
     trace: Callable[[], Any] | None = None
     """Makes the graph without running it; None where there is none to be made."""
+    equations: Callable[[], Any] | None = None
+    """Makes what the step's FLOPs are counted in, where that is not what `trace` makes."""
 
     def __call__(self) -> tuple[Any, Any]:
         return self.run(*self.batch)
