@@ -192,6 +192,8 @@ def test_a_model_of_several_inputs_is_measured(
     assert (answer.status, answer.message) == ("ok", "")
     shapes = {"image": [8, 8, 3], "tokens": [17], "mask": [4]}
     assert (answer.event("built") or {})["input_shape"] == shapes
-    assert (answer.event("work") or {})["flops_per_sample"] == 2 * (4 + 192 + 4) * 3
+    work = answer.event("work") or {}
+    assert work["flops_per_sample"] == 2 * (4 + 192 + 4) * 3
+    assert work["training_flops_per_sample"] == 3 * work["flops_per_sample"]
     assert (answer.event("input_bound") or {})["times_s"]
     assert "--input-shape: no input is named token, only image, tokens, mask" in other.message

@@ -206,7 +206,7 @@ def proofs(answer: Answer) -> list[float]:
         ("raises", "error", "ValueError: a shape that cannot be"),
         ("raises_at_length", "error", "of some layer : shapes differ"),
         ("returns_no_model", "error", "the builder must return a keras.Model, it returned int"),
-        ("leaves_an_axis_open", "error", "every axis of a sample must be fixed"),
+        ("tells_no_input", "error", "the input shape is not known; call the model on keras.Input"),
         ("overflows", "error", "the output must be finite, it is inf at step 1"),
         ("exits", "error", "SystemExit: 3"),
         ("runs_out_of_host_memory", "out_of_memory", "MemoryError"),

@@ -238,7 +238,7 @@ def _join(request: dict[str, Any], framework: Any, place: Place | None, emit: Em
     framework.join()
     if place is None:
         return
-    its_own = ("id", "cluster", "one_gpu")
+    its_own = ("id", "cluster", "one_gpu", "left_out")
     common = {name: value for name, value in request.items() if name not in its_own}
     digest = hashlib.sha256(json.dumps(common, sort_keys=True).encode()).digest()
     asked = float(int.from_bytes(digest[:6], "big"))  # 48 bits: exact in a float

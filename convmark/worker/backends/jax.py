@@ -23,7 +23,7 @@ from convmark.worker.backends.own_training import OwnData
 from convmark.worker.backends.recipe import PLAIN, Recipe
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, square_matrices, training_batch
-from convmark.worker.work import Work
+from convmark.worker.work import Work, per_sample
 
 __all__ = ["Jax"]
 
@@ -234,7 +234,12 @@ class Jax(Keras3Backend):
             return loss, loss
 
         self._state = functools.partial(_assign, variables, state)
-        return Step(step, batch, lambda: train.lower(state[0], *batch))
+        return Step(
+            step,
+            batch,
+            lambda: train.lower(state[0], *batch),
+            equations=lambda: jax.make_jaxpr(train)(state[0], *batch),
+        )
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now."""
@@ -277,6 +282,10 @@ class Jax(Keras3Backend):
         sample = jax.device_put(self.inputs(model).batch(1, 0))
         values = [variable.value for variable in variables]
         return jaxpr_work(lambda: jax.make_jaxpr(infer)(values, sample))
+
+    def training_work(self, step: Step, samples: int) -> Work:
+        """What a training step of so many samples computes, backward too, per sample."""
+        return per_sample(jaxpr_work(step.equations), samples) if step.equations else Work(None)
 
     def matrix_product(self, size: int) -> Callable[[], Any]:
         """Return the product of two square matrices of the precision's compute dtype."""

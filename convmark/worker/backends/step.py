@@ -25,6 +25,8 @@ class Step:
     """Makes the graph without running it; None where there is none to be made."""
     takes_any: bool = True
     """Whether `run` takes any batch; else it has its own whatever it is given."""
+    equations: Callable[[], Any] | None = None
+    """Makes what the step's FLOPs are counted in, where that is not what `trace` makes."""
 
     def __call__(self) -> tuple[Any, Any]:
         return self.run(*self.batch)
