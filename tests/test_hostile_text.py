@@ -595,10 +595,10 @@ def test_a_files_word_for_a_commit_names_no_branch() -> None:
         anchor = Anchor(run="0001", path=Path("0001.csv"), commit=commit, dirty=False)
         history = History(cases={case.name: CaseHistory(anchor=anchor)}, absent=(), files=())
         with pytest.raises(ConvmarkError):
-            _anchor_of(Baseline(name="", commits={}), history, case, origin)
+            _anchor_of(Baseline(name="", commits={}), history, case.name, origin)
     good = Anchor(run="0001", path=Path("0001.csv"), commit="a" * 40, dirty=False)
     history = History(cases={case.name: CaseHistory(anchor=good)}, absent=(), files=())
-    found = _anchor_of(Baseline(name="", commits={}), history, case, origin)
+    found = _anchor_of(Baseline(name="", commits={}), history, case.name, origin)
     assert found.commit == "a" * 40
 
 
