@@ -311,10 +311,10 @@ OPTIONS = (
     Option(
         name="confirm",
         metavar="WHICH",
-        parse=choice_of(("flagged", "all", "none")),
-        default="flagged",
-        help="with --benchmark-compare: run the anchor's code beside today's for the cases that "
-        "the history flags, for all or for none (default: flagged)",
+        parse=choice_of(("changed", "none")),
+        default="changed",
+        help="with --benchmark-compare: run the anchor's code beside today's for the cases whose "
+        "code has changed, or for none (default: changed)",
         only="pytest",
     ),
     Option(

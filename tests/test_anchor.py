@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from convmark.errors import ConvmarkError
 from convmark.launch import Interpreter, zoo_folder
 from convmark.lockstep import anchor
 from convmark.lockstep.engine import Plan, Side, compare
+from convmark.lockstep.live import Pairing, Terms, compare_live
 
 NET = """
 import keras
@@ -81,7 +83,7 @@ def test_a_folder_that_the_commit_did_not_have_is_said(project: Path) -> None:
     origin = anchor.Origin(repository=project, folder=Path("lib"), is_zoo=False)
     with (
         pytest.raises(ConvmarkError, match="has no folder lib"),
-        anchor.beside(origin, "main", Interpreter),
+        anchor.trees_at(origin, "main"),
     ):
         pass
 
@@ -92,16 +94,39 @@ def test_the_committed_code_runs_beside_the_edited_one_and_the_slowdown_is_seen(
     origin = anchor.Origin(repository=project, folder=Path("src"), is_zoo=False)
     case = Case(model="shop.nets:small", task="train", batch_size=16)
     monkeypatch.chdir(project / "src")
-    with anchor.beside(origin, "main", Interpreter) as (old, new):
+    left = time.monotonic() + 120.0
+    terms = Terms(
+        seed=0,
+        seconds_left=lambda: left - time.monotonic(),
+        clock=time.monotonic,
+        results=project / "results",
+        session_s=0.3,
+    )
+    with (
+        anchor.trees_at(origin, "main") as trees,
+        anchor.apart(*trees, Interpreter) as (old, new),
+    ):
         plan = Plan(seed=0, warm_up_s=0.2, error_rate=0.01)
         sides = [Side(one.interpreter, case, tree=one.tree) for one in (old, new)]
         found = compare(*sides, plan, clock=time.monotonic)
+        pairing = Pairing(
+            case=case,
+            old=trees[0],
+            new=trees[1],
+            interpreter=new.interpreter,
+            apart=lambda: contextlib.nullcontext((old, new)),
+        )
+        (in_one,) = compare_live([pairing], terms, lambda line: None)
     assert found.reason == ""
     assert found.clocks is not None
     assert found.clocks.decision.verdict == "regressed"
     assert found.clocks.decision.estimate > 0.1  # sixteen times the maps
     assert found.sizes["new"]["parameters"] > 10 * found.sizes["old"]["parameters"]
     assert found.sizes["new"]["flops_per_sample"] > 10 * found.sizes["old"]["flops_per_sample"]
+    assert (in_one.closed, in_one.apart, in_one.same_code) == ("", "", False)
+    assert in_one.decision is not None
+    assert in_one.decision.verdict == "regressed"
+    assert in_one.sizes["parameters"] == found.sizes["old"]["parameters"]
     assert git(project, "worktree", "list").count("\n") == 0
 
 

@@ -82,7 +82,7 @@ BAD: list[tuple[list[str], str]] = [
     (["run", "--python", "a\0b"], "--python: must not be empty"),
     (["run", "--env", "not a requirement =="], "--env: must be a requirement"),
     (["run", "--describe=yes"], "--describe: ignored explicit argument 'yes'"),
-    (["run", "--confirm", "all"], "unrecognized arguments: --confirm all"),
+    (["run", "--confirm", "none"], "unrecognized arguments: --confirm none"),
     # compare
     (["compare", "1", "2", "3"], "RUN: must be at most two, got 3"),
     (["compare", "99"], "no run '99'"),
@@ -312,7 +312,7 @@ PYTEST_BAD = [
     (["--python=./nowhere"], "--python: no interpreter './nowhere'"),
     (["--python=a", "--python=b"], "pytest measures one interpreter, got a, b"),
     (["--env=a b =="], "--env: must be a requirement"),
-    (["--confirm=some"], "--confirm: must be one of flagged, all, none"),
+    (["--confirm=flagged"], "--confirm: must be one of changed, none"),
     (["--confirm-budget=0"], "--confirm-budget: must be a number of seconds"),
     (["--benchmark-compare=0099"], "no run '0099'"),
     (["--benchmark-compare=other.csv"], "other.csv:1: must have the columns of schema"),

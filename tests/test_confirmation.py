@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,97 +12,177 @@ from histories import A_COMMIT, ANOTHER_COMMIT, run_of
 
 from convmark.case import Case
 from convmark.commit import Commit
+from convmark.comparing.decision import Decision
 from convmark.errors import ConvmarkError
-from convmark.judging.confirm import Clocks, Decision
 from convmark.judging.judgement import Confirmation
-from convmark.lockstep import confirmation
-from convmark.lockstep.anchor import AnchorCode, Beside, Origin
-from convmark.lockstep.confirmation import Limits, confirm, same_as_today
-from convmark.lockstep.engine import Comparison, Side
+from convmark.lockstep import confirmation, kept
+from convmark.lockstep.anchor import AnchorCode, Origin
+from convmark.lockstep.confirmation import Interpreters, Limits, confirm, same_as_today
+from convmark.lockstep.live import Found, Pairing, Terms
 
 CASE = Case(model="nets:small", task="train")
 KEPT = AnchorCode(code="c1" * 10, manifest=Path("0001.code.json"))
 OF_COMMIT = AnchorCode(commit=A_COMMIT)
 HERE = Origin(repository=Path("here"), folder=Path(), is_zoo=False)
-LIMITS = Limits(seed=0, warm_up_s=0.1, budget_s=10.0)
+LIMITS = Limits(seed=0, warm_up_s=0.1, budget_s=10.0, results=Path("results"))
+OLD, TODAY = object(), object()
+
+
+def decision(verdict: str, estimate: float | None = 0.0, sessions: int = 3) -> Decision:
+    return Decision(
+        verdict=verdict,  # type: ignore[arg-type] # one of them
+        sessions=sessions,
+        estimate=estimate,
+        low=-0.01,
+        high=0.01,
+        smallest_visible=0.03,
+        spread=0.01,
+        freedom=9.0,
+    )
+
+
+class Made:
+    """What was compared, and what is found each time."""
+
+    def __init__(self) -> None:
+        self.pairings: list[Pairing] = []
+        self.terms: list[Terms] = []
+        self.opened: list[tuple[object, object]] = []
+        self.said: list[str] = []
+        self.finds = Found(decision=decision("unchanged"))
+
+    def compare_live(self, pairings: Sequence[Pairing], terms: Terms, say: object) -> list[Found]:
+        self.pairings += pairings
+        self.terms.append(terms)
+        return [self.finds for _ in pairings]
+
+    @contextlib.contextmanager
+    def trees(self, origin: Origin | None, anchor: object) -> Iterator[Any]:
+        self.opened.append((origin, anchor))
+        yield OLD, TODAY
 
 
 @pytest.fixture
-def compared(monkeypatch: pytest.MonkeyPatch) -> list[Side]:
-    """The old sides of the comparisons that were made, each of which finds no change."""
-    decision = Decision(
-        verdict="unchanged", estimate=0.0, low=-0.01, high=0.01, smallest_visible=0.03
-    )
-    clocks = Clocks(decision=decision, decided_by="wall", wall=decision, cpu=decision)
-    sides: list[Side] = []
-
-    def compare(old: Side, *arguments: object, **settings: object) -> Comparison:
-        sides.append(old)
-        return Comparison(clocks=clocks, wall=(), cpu=(), reason="", sizes={})
-
-    monkeypatch.setattr(confirmation, "compare", compare)
-    return sides
+def made(monkeypatch: pytest.MonkeyPatch) -> Made:
+    made = Made()
+    monkeypatch.setattr(confirmation, "compare_live", made.compare_live)
+    monkeypatch.setattr(confirmation, "trees_at", made.trees)
+    monkeypatch.setattr(confirmation, "kept_trees", made.trees)
+    return made
 
 
-def confirmed(anchor: AnchorCode, origin: Origin | None, **settings: Any) -> Confirmation:
+def confirmed(
+    anchor: AnchorCode,
+    origin: Origin | None,
+    cases: Sequence[Case] = (CASE,),
+    say: Callable[[str], None] = lambda line: None,
+    **settings: Any,
+) -> dict[str, Confirmation]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(confirmation, "origin_of", lambda case, sources: origin)
-        found = confirm(
-            [CASE],
+        return confirm(
+            cases,
             lambda case, origin: anchor,
             {},
-            lambda **keywords: None,  # type: ignore[arg-type, return-value] # nothing is started
+            Interpreters(
+                shared=lambda backend: f"of {backend}",  # type: ignore[arg-type, return-value]
+                make=lambda **keywords: None,  # type: ignore[arg-type, return-value]
+            ),
             LIMITS,
             lambda: 0.0,
+            say,
             **{"is_same": lambda case, origin, anchor: "", **settings},
         )
-    return found[CASE.name]
 
 
-BOTH = (Beside("old", None), Beside("new", None))  # type: ignore[arg-type] # nothing is started
-
-
-def test_the_kept_files_of_a_run_are_run_beside_today_without_any_repository(
-    compared: list[Side], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    opened: list[tuple[object, AnchorCode]] = []
-
-    @contextlib.contextmanager
-    def beside_kept(origin: Origin | None, anchor: AnchorCode, make: Any) -> Iterator[Any]:
-        opened.append((origin, anchor))
-        yield BOTH
-
-    monkeypatch.setattr(confirmation, "beside_kept", beside_kept)
-    found = confirmed(KEPT, None)
-    assert opened == [(None, KEPT)]
-    assert [side.interpreter for side in compared] == ["old"]
+def test_the_kept_files_of_a_run_are_run_beside_today_without_any_repository(made: Made) -> None:
+    found = confirmed(KEPT, None)[CASE.name]
+    assert made.opened == [(None, KEPT)]
+    (pairing,) = made.pairings
+    assert (pairing.old, pairing.new, pairing.interpreter) == (OLD, TODAY, "of tensorflow")
     assert (found.anchor, found.reason) == ("the kept code c1c1c1c1c1c1", "")
     assert found.decision is not None
 
 
-def test_a_commit_is_run_from_its_repository(
-    compared: list[Side], monkeypatch: pytest.MonkeyPatch
+def test_cases_of_one_anchor_share_its_files_and_the_interpreters_for_lock_step(
+    made: Made,
 ) -> None:
-    opened: list[tuple[object, str]] = []
-
-    @contextlib.contextmanager
-    def beside(origin: Origin, commit: str, make: Any) -> Iterator[Any]:
-        opened.append((origin, commit))
-        yield BOTH
-
-    monkeypatch.setattr(confirmation, "beside", beside)
-    found = confirmed(OF_COMMIT, HERE)
-    assert opened == [(HERE, A_COMMIT)]
-    assert found.anchor == A_COMMIT[:12]
+    cases = (CASE, Case(model="nets:small", task="infer"))
+    said: list[str] = []
+    found = confirmed(OF_COMMIT, HERE, cases, said.append)
+    assert made.opened == [(HERE, A_COMMIT)]
+    assert made.pairings[0].apart is made.pairings[1].apart
+    assert [found[case.name].anchor for case in cases] == [A_COMMIT[:12]] * 2
+    assert said == [f"2 cases to compare live with {A_COMMIT[:12]}, at most 10 s"]
+    (terms,) = made.terms
+    assert (terms.seconds_left(), terms.results) == (10.0, Path("results"))
 
 
-def test_what_cannot_be_run_beside_is_a_reason_and_no_comparison(compared: list[Side]) -> None:
-    assert confirmed(OF_COMMIT, None).reason == "the model is in no git repository"
-    assert confirmed(KEPT, HERE).reason == (
+def test_the_announcement_names_what_it_is_compared_with_and_about_the_time() -> None:
+    told = confirmation._announcement
+    assert told(["abc"], 600.0) == "1 case to compare live with abc, about 6 s to 30 s"
+    assert told(["abc", "def"], 60.0) == (
+        "2 cases to compare live with the code of their anchors, about 12 s to 1 min"
+    )
+
+
+def test_what_cannot_be_run_beside_is_a_reason_and_no_comparison(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert confirmed(OF_COMMIT, None)[CASE.name].reason == "the model is in no git repository"
+    same = confirmed(OF_COMMIT, HERE, is_same=lambda *case: "same code")
+    assert same[CASE.name].reason == "same code"
+    monkeypatch.setattr(confirmation, "kept_trees", kept.kept_trees)
+    assert confirmed(KEPT, HERE)[CASE.name].reason == (
         "0001.code.json: does not have the code c1c1c1c1c1c1c1c1c1c1"
     )
-    assert confirmed(OF_COMMIT, HERE, is_same=lambda *case: "same code").reason == "same code"
-    assert compared == []
+    assert (made.pairings, made.opened) == ([], [])
+
+
+SPENT = "budget spent: about 8 s more would decide: try a larger --confirm-budget"
+
+
+@pytest.mark.parametrize(
+    ("finds", "verdict", "reason"),
+    [
+        ({"decision": decision("regressed", 0.08)}, "regressed", ""),
+        (
+            {"decision": decision("slower_within_margin", 0.02)},
+            "unchanged",
+            "slower by 2.0 %, within the margin",
+        ),
+        (
+            {"decision": decision("faster_within_margin", -0.02)},
+            "unchanged",
+            "faster by 2.0 %, within the margin",
+        ),
+        (
+            {"decision": decision("unchanged"), "apart": "it sets threads"},
+            "unchanged",
+            "in two processes: it sets threads",
+        ),
+        ({"decision": decision("undecided"), "needs_s": 8.0}, "inconclusive", SPENT),
+        (
+            {"decision": decision("undecided")},
+            "inconclusive",
+            "budget spent: more time would most likely not decide",
+        ),
+        ({"decision": decision("undecided", None, 1), "needs_s": 8.0}, None, SPENT),
+        ({"decision": decision("unchanged"), "closed": "it died"}, "unchanged", ""),
+        ({"decision": decision("undecided"), "closed": "it died"}, "inconclusive", "it died"),
+        ({"decision": decision("undecided", None, 0), "closed": "it died"}, None, "it died"),
+        ({"decision": decision("undecided", None, 0), "same_code": True}, None, "same code"),
+    ],
+)
+def test_what_the_sessions_found_is_what_is_confirmed(
+    made: Made, finds: dict[str, Any], verdict: str | None, reason: str
+) -> None:
+    made.finds = Found(sizes={"parameters": 3}, **finds)
+    found = confirmed(OF_COMMIT, HERE)[CASE.name]
+    assert found.reason == reason
+    assert (found.decision and found.decision.verdict) == verdict
+    if verdict:
+        assert (found.sessions, found.sizes) == (3, {"parameters": 3})
 
 
 def test_an_anchor_is_a_commit_or_a_hash_with_its_manifest() -> None:

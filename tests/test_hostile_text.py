@@ -577,7 +577,7 @@ def test_a_live_comparison_asks_for_the_suites_models_alone(
             text = path.read_text().replace(",lenet5,", ",evil.module:builder,")
             path.with_name(f"{run}.csv").write_text(text.replace(",0001,", f",{run},"))
         models.clear()
-        result = pytester.runpytest_inprocess("bench", "--benchmark-compare", "--confirm=all")
+        result = pytester.runpytest_inprocess("bench", "--benchmark-compare")
     assert rows
     assert result.ret in (0, 1)
     assert set(models) == suites
@@ -595,10 +595,11 @@ def test_a_files_word_for_a_commit_names_no_branch() -> None:
         anchor = Anchor(run="0001", path=Path("0001.csv"), commit=commit, dirty=False)
         history = History(cases={case.name: CaseHistory(anchor=anchor)}, absent=(), files=())
         with pytest.raises(ConvmarkError):
-            _anchor_of(Baseline(name="", commits={}), history, case, origin)
+            _anchor_of(Baseline(name="", commits={}), history, case.name, origin)
     good = Anchor(run="0001", path=Path("0001.csv"), commit="a" * 40, dirty=False)
     history = History(cases={case.name: CaseHistory(anchor=good)}, absent=(), files=())
-    assert _anchor_of(Baseline(name="", commits={}), history, case, origin) == "a" * 40
+    found = _anchor_of(Baseline(name="", commits={}), history, case.name, origin)
+    assert found.commit == "a" * 40
 
 
 def test_a_builder_of_the_users_own_imports_its_module_and_no_other(folder: Path) -> None:

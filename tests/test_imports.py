@@ -73,7 +73,7 @@ LAYERS = (
         "lockstep.engine",
         "lockstep.shown",
     ),
-    ("lockstep.kept", "lockstep.sides"),
+    ("lockstep.kept", "lockstep.live", "lockstep.sides"),
     ("lockstep.confirmation",),
     ("ceilings", "learning"),
     ("check.ceilings", "fleet.merge"),

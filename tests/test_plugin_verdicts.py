@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,12 @@ import pytest
 import scipy.special  # noqa: F401 - an in-process session forgets what it was first to import
 
 import convmark.run as run_module
-from convmark.case import Case
-from convmark.judging.confirm import Clocks, Decision
+from convmark.comparing.decision import Decision
 from convmark.judging.verdicts_file import read_verdicts
 
 # modules that are patched must be loaded here: an in-process session drops those that it loads
 from convmark.lockstep import anchor, confirmation
-from convmark.lockstep.engine import Comparison, Progress, Side
-from convmark.lockstep.tree import ForeignCode
-from convmark.plugin import judging
+from convmark.lockstep.live import Found, Pairing
 from convmark.result import Result
 from convmark.store import read_run
 
@@ -125,14 +122,15 @@ def test_the_first_run_is_new_and_passes(run: Run, pytester: pytest.Pytester) ->
     assert found(pytester, LENET5) == "new"
 
 
-def test_unchanged_code_is_unchanged_or_inconclusive_and_passes(
-    run: Run, pytester: pytest.Pytester
+def test_other_code_of_the_same_speed_is_unchanged_and_passes(
+    run: Run, pytester: pytest.Pytester, monkeypatch: Patch
 ) -> None:
+    live(monkeypatch, "unchanged", 0.0)
     history(run)
     new_commit(pytester)
     result = run("--benchmark-compare")
     assert result.ret == 0
-    assert found(pytester, LENET5) in ("unchanged", "inconclusive")
+    assert found(pytester, LENET5) == "unchanged"
     assert found(pytester, LENET5, "parameters") == "unchanged"
     result.stdout.fnmatch_lines(["*convmark verdicts*", f"{LENET5}*step_time*"])
 
@@ -179,11 +177,10 @@ def test_the_same_code_is_not_compared_live_whatever_git_says(
     coded.update(code="c1", commit=None, dirty=True)
     history(run)
     new_commit(pytester)
-    for options in ((), ("--confirm=all",)):
-        result = run("--benchmark-compare", *options)
-        assert result.ret == 0
-        assert found(pytester, LENET5) == "unchanged"
-        result.stdout.fnmatch_lines([f"{LENET5}*step_time*unchanged*same code*"])
+    result = run("--benchmark-compare")
+    assert result.ret == 0
+    assert found(pytester, LENET5) == "unchanged"
+    result.stdout.fnmatch_lines([f"{LENET5}*step_time*unchanged*same code*"])
     worker.factor = 4.9
     result = run("--benchmark-compare")
     assert result.ret == 0
@@ -213,15 +210,15 @@ def test_a_first_run_without_runnable_code_says_so_and_what_helps(
     (pytester.path / "models" / "registry.py").write_text("edited = True\n")
     history(run, 1)
     worker.factor = 4.9
-    result = run("--benchmark-compare", "--confirm=all")
+    result = run("--benchmark-compare")
     result.stdout.fnmatch_lines(
         [
             f"{LENET5}*no live comparison: run 0001 has no code to run again: its tree was not "
             "clean and its files were not kept; measure the old code anew and `convmark accept` *"
         ]
     )
-    result.stdout.no_fnmatch_line("*to confirm beside*")
-    result.stdout.no_fnmatch_line("*; *`--confirm all`*")
+    result.stdout.no_fnmatch_line("*to compare live with*")
+    result.stdout.no_fnmatch_line("*; *`pytest bench --benchmark-compare`*")
 
 
 def test_what_the_models_code_sets_is_compared_live_as_it_was_asked_for(
@@ -247,7 +244,7 @@ def test_what_the_models_code_sets_is_compared_live_as_it_was_asked_for(
 
 @pytest.mark.parametrize(
     ("verdict", "estimate", "status"),
-    [("regressed", 0.2, 1), ("improved", -0.2, 0), ("unchanged", 0.0, 0), ("inconclusive", 0.1, 0)],
+    [("regressed", 0.2, 1), ("improved", -0.2, 0), ("unchanged", 0.0, 0), ("undecided", 0.1, 0)],
 )
 def test_a_flagged_case_gets_the_live_comparisons_verdict(
     run: Run,
@@ -266,7 +263,8 @@ def test_a_flagged_case_gets_the_live_comparisons_verdict(
     assert result.ret == status
     assert calls == [LENET5]
     taken_back = verdict == "unchanged"  # its history says otherwise
-    assert found(pytester, LENET5) == ("inconclusive" if taken_back else verdict)
+    expected = "inconclusive" if taken_back or verdict == "undecided" else verdict
+    assert found(pytester, LENET5) == expected
     if taken_back:
         result.stdout.fnmatch_lines(["*no change beside it, yet slower by *"])
 
@@ -277,25 +275,33 @@ def test_a_case_that_runs_another_tree_s_code_is_told_why_it_has_no_live_verdict
     history(run)
     new_commit(pytester)
     worker.factor = 1.5
-    calls = live(monkeypatch, "unchanged", 0.0)
-    judged = confirmation.compare
-
-    def compare(old: Side, *arguments: object, **settings: object) -> Comparison:
-        found = judged(old, *arguments, **settings)  # type: ignore[arg-type]
-        if old.case.name == LENET5:
-            raise ForeignCode("commit 0123: /home/a/net.json is not of the commit")
-        return found
-
-    monkeypatch.setattr(confirmation, "compare", compare)
+    foreign = "commit 0123: /home/a/net.json is not of the commit"
+    calls = live(monkeypatch, "unchanged", 0.0, closed={LENET5: foreign})
     result = run("--benchmark-compare")
-    assert len(calls) == 2
+    assert sorted(calls) == [CONV, LENET5]
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         [f"{LENET5}: step_time regressed (unconfirmed)*", "*/home/a/net.json is not of the commit*"]
     )
 
 
-def test_confirm_none_compares_nothing_live_and_confirm_all_everything(
+def test_ctrl_c_in_a_comparison_keeps_what_was_decided_and_ends_the_session(
+    run: Run, worker: Worker, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history(run)
+    new_commit(pytester)
+    worker.factor = 1.5
+    live(monkeypatch, "regressed", 0.5, closed={CONV: "interrupted"})
+    result = pytester.runpytest_inprocess("bench", "--benchmark-compare", no_reraise_ctrlc=True)
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+    assert found(pytester, LENET5) == "regressed"
+    assert found(pytester, CONV) == "inconclusive"
+    result.stdout.fnmatch_lines([f"{CONV}*step_time*inconclusive*no live comparison*interrupted*"])
+    newest = max(pytester.path.glob("results/*/0*.csv"))
+    assert len(read_run(newest)) == 4  # no further processes
+
+
+def test_every_case_of_other_code_is_compared_live_and_none_with_confirm_none(
     run: Run, worker: Worker, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history(run)
@@ -303,8 +309,10 @@ def test_confirm_none_compares_nothing_live_and_confirm_all_everything(
     calls = live(monkeypatch, "unchanged", 0.0)
     assert run("--benchmark-compare", "--confirm=none").ret == 0
     assert calls == []
-    assert run("--benchmark-compare", "--confirm=all").ret == 0
-    assert sorted(calls) == [CONV, LENET5]
+    result = run("--benchmark-compare")
+    assert result.ret == 0
+    assert sorted(calls) == [CONV, LENET5]  # though the history flags neither
+    result.stdout.fnmatch_lines(["convmark: 2 cases to compare live with *, about 12 s to 1 min"])
 
 
 def test_a_ref_needs_no_history_and_compares_every_case_live(
@@ -325,25 +333,10 @@ def test_a_ref_cannot_be_compared_with_nothing_live(run: Run, pytester: pytest.P
     assert not list(pytester.path.glob("results/*/*.csv"))
 
 
-def test_a_look_is_shown_as_the_table_shows_it() -> None:
-    decision = Decision(
-        verdict="regressed",
-        estimate=math.log(1.486),
-        low=math.log(1.4),
-        high=math.log(1.6),
-        smallest_visible=0.03,
-    )
-    clocks = Clocks(decision=decision, decided_by="wall", wall=decision, cpu=decision)
-    lines: list[str] = []
-    progress = Progress(sessions=5, latest={}, clocks=clocks, so_far=clocks)
-    judging._say_progress(lines.append, Case(model="lenet5", task="train"), progress)
-    assert lines[0].endswith(": 5 sessions, +48.6 % [+40.0, +60.0], regressed")
-
-
 def test_a_model_of_another_size_than_at_the_commit_is_a_regression_whatever_its_speed(
     run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    live(monkeypatch, "unchanged", 0.0, sizes={"old": {"parameters": 50_000}})
+    live(monkeypatch, "unchanged", 0.0, sizes={"parameters": 50_000})
     new_commit(pytester)
     result = run("--benchmark-compare=git:HEAD~1")
     assert result.ret == 1
@@ -373,8 +366,9 @@ def test_an_unknown_ref_is_a_usage_error_before_anything_is_measured(
 
 
 def test_a_case_of_the_baseline_that_did_not_run_is_missing_only_from_a_whole_run(
-    run: Run, pytester: pytest.Pytester
+    run: Run, pytester: pytest.Pytester, monkeypatch: Patch
 ) -> None:
+    live(monkeypatch, "unchanged", 0.0)
     history(run)
     text = SUITE.replace('"lenet5", "conv_layer"', '"lenet5",')
     (pytester.path / "bench" / "test_speed.py").write_text(text)
@@ -406,34 +400,41 @@ def live(
     monkeypatch: pytest.MonkeyPatch,
     verdict: str,
     estimate: float,
-    sizes: dict[str, dict[str, int]] | None = None,
+    sizes: dict[str, int] | None = None,
+    closed: dict[str, str] | None = None,
 ) -> list[str]:
-    """Have every live comparison give this verdict; return the list of cases it is asked for."""
-    decision = Decision(
-        verdict=verdict,  # type: ignore[arg-type]
+    """Have every live comparison give this verdict; return the list of cases it is asked for.
+
+    Args:
+        closed: cases without a verdict, and why.
+    """
+    calls: list[str] = []
+    decided = Decision(
+        verdict=verdict,  # type: ignore[arg-type] # one of them
+        sessions=3,
         estimate=estimate,
         low=estimate - 0.01,
         high=estimate + 0.01,
         smallest_visible=0.03,
+        spread=0.01,
+        freedom=9.0,
     )
-    clocks = Clocks(decision=decision, decided_by="wall", wall=decision, cpu=decision)
-    calls: list[str] = []
+    undecided = replace(decided, verdict="undecided", estimate=None, sessions=0)
 
-    class Sides:
-        def __init__(self, *arguments: object) -> None:
-            """Nothing is started."""
+    def compare_live(pairings: Sequence[Pairing], terms: object, say: object) -> list[Found]:
+        names = [pairing.case.name for pairing in pairings]
+        calls.extend(names)
+        return [
+            Found(decision=undecided, closed=closed[name])
+            if closed and name in closed
+            else Found(decision=decided, sizes=sizes or {})
+            for name in names
+        ]
 
-        def __enter__(self) -> tuple[anchor.Beside, anchor.Beside]:
-            nothing = anchor.Beside(None, None)  # type: ignore[arg-type]
-            return nothing, nothing
+    @contextlib.contextmanager
+    def trees_at(origin: object, commit: str) -> Iterator[tuple[None, None]]:
+        yield None, None
 
-        def __exit__(self, *error: object) -> None:
-            """Nothing to end."""
-
-    def compare(old: Side, *arguments: object, **settings: object) -> Comparison:
-        calls.append(old.case.name)
-        return Comparison(clocks=clocks, wall=(), cpu=(), reason="", sizes=sizes or {})
-
-    monkeypatch.setattr(confirmation, "beside", Sides)
-    monkeypatch.setattr(confirmation, "compare", compare)
+    monkeypatch.setattr(confirmation, "trees_at", trees_at)
+    monkeypatch.setattr(confirmation, "compare_live", compare_live)
     return calls

@@ -21,6 +21,7 @@ from convmark.record import Record
 
 LENET = "lenet5-train-cpu-b32-float32"
 MIB = 2**20
+LIVE = "`pytest bench --benchmark-compare`"
 
 
 def history_of(
@@ -123,7 +124,7 @@ def test_an_interval_too_wide_is_inconclusive_with_what_to_try() -> None:
     assert (found.verdict, found.unconfirmed, found.fails) == ("inconclusive", False, False)
     assert found.smallest_visible is not None
     seen = f"{100 * found.smallest_visible:.1f} %"
-    assert found.note == f"sees changes from {seen}: try --processes 4 or `--confirm all`"
+    assert found.note == f"sees changes from {seen}: try --processes 4 or {LIVE}"
 
 
 def test_what_to_try_counts_the_processes_that_are_not_judged_too() -> None:
@@ -149,7 +150,7 @@ def test_noise_within_the_processes_asks_for_a_longer_time_budget() -> None:
     now = run_of("0011", 0.02, 0.02, paired_log_ratio_se=0.05, threads="2")
     found = judged(now, *quiet(threads="2"))["step_time"]
     assert found.verdict == "inconclusive"
-    assert found.note.endswith("try a longer --time-budget or `--confirm all`")
+    assert found.note.endswith(f"try a longer --time-budget or {LIVE}")
 
 
 def test_unlike_loads_never_end_in_unchanged() -> None:
@@ -282,12 +283,12 @@ def test_confirmed_unchanged_is_taken_back_where_the_history_lies_beyond_the_mar
 
 
 def test_confirmed_inconclusive_says_what_to_try() -> None:
-    given = confirmed("inconclusive", reason="budget spent")
+    spent = "budget spent: about 9 s more would decide: try a larger --confirm-budget"
+    given = confirmed("inconclusive", reason=spent)
     found = judged(run_of("0011", 0.3, 0.3), *quiet(), confirmations=given)["step_time"]
     assert (found.verdict, found.fails) == ("inconclusive", False)
     assert found.note == (
-        "5 sessions beside 1234567aaaaa; budget spent: try a larger --confirm-budget; "
-        "sees changes from 4.1 %: try an idle machine"
+        f"5 sessions beside 1234567aaaaa; {spent}; sees changes from 4.1 %: try an idle machine"
     )
 
 
@@ -379,11 +380,34 @@ def test_no_path_says_unchanged_of_an_interval_beyond_the_margin() -> None:
     assert "unchanged" in seen
 
 
-def test_a_spent_budget_is_inconclusive() -> None:
-    given = reason("budget spent")
-    found = judged(run_of("0011", 0.3, 0.3), *quiet(), confirmations=given)["step_time"]
+@pytest.mark.parametrize("moved", [0.0, 0.3])
+@pytest.mark.parametrize(
+    "why",
+    [
+        "budget spent: about 9 s more would decide: try a larger --confirm-budget",
+        "not judged: the card was slowed (hardware_thermal); compare again when that has ended",
+        "interrupted",
+    ],
+)
+def test_a_comparison_that_another_run_could_make_leaves_nothing_to_history(
+    why: str, moved: float
+) -> None:
+    given = reason(why)
+    found = judged(run_of("0011", moved, moved), *quiet(), confirmations=given)["step_time"]
     assert (found.verdict, found.unconfirmed, found.fails) == ("inconclusive", False, False)
-    assert "--confirm-budget" in found.note
+    assert found.note == f"no live comparison: {why}"
+    assert given[LENET].settled
+
+
+def test_an_anchor_whose_code_cannot_be_run_is_named_and_never_unchanged() -> None:
+    why = "the old code cannot be run: no module nets"
+    given = {LENET: Confirmation(decision=None, anchor="1234567aaaaa", reason=why)}
+    found = judged(run_of("0011", 0.0, 0.0), *quiet(), confirmations=given)["step_time"]
+    assert (found.verdict, found.fails) == ("inconclusive", False)
+    assert found.note == f"no live comparison with 1234567aaaaa: {why}"
+    without = judged(run_of("0011", 0.0, 0.0), *quiet(), confirmations=reason("no repository"))
+    assert without["step_time"].verdict == "unchanged"
+    assert not given[LENET].settled
 
 
 def test_a_size_that_was_never_known_to_fit_is_no_loss_where_it_is_out_of_memory() -> None:
@@ -396,16 +420,6 @@ def test_a_size_that_was_never_known_to_fit_is_no_loss_where_it_is_out_of_memory
     assert judged([full], *quiet(1))["step_time"].fails
     assert conclude(review([*run_of("0011", 0.0), full], nothing))[0].fails
     assert conclude(review([row(status="crashed", error="killed")], nothing))[0].fails
-
-
-def test_a_live_comparison_on_a_slowed_card_leaves_nothing_to_history_either() -> None:
-    why = "not judged: the card was slowed (hardware_thermal); compare again when that has ended"
-    found = judged(run_of("0011", 0.3, 0.3), *quiet(), confirmations=reason(why))["step_time"]
-    assert (found.verdict, found.unconfirmed, found.fails) == ("inconclusive", False, False)
-    assert found.note == why
-    assert reason(why)[LENET].settled
-    assert not reason("dirty tree")[LENET].settled
-    assert confirmed("regressed")[LENET].settled
 
 
 @pytest.mark.parametrize("why", ["no commit", "dirty tree"])
@@ -454,7 +468,6 @@ def test_an_anchor_without_code_says_so_first_and_offers_nothing_that_is_live(
                 "run 0001 has no code to run again: "
             )
             assert "measure the old code anew and `convmark accept` that run; " in step.note
-            assert "--confirm all" not in step.note
             assert "convmark ab" not in step.note
             assert "--benchmark-compare" not in step.note
 
@@ -463,11 +476,11 @@ def test_an_anchor_without_code_says_so_first_and_offers_nothing_that_is_live(
 def test_an_anchor_with_code_is_offered_live_where_history_cannot_tell(share: float | None) -> None:
     history, _ = anchored(run_of("0001", 0.0, 0.0))
     found = review(run_of("0002", 0.02, 0.02, other_cpu_share=share), history)
-    assert "`--confirm all`" in conclude(found)[0].note
+    assert LIVE in conclude(found)[0].note
     tried = reason("the old code cannot be run: no module nets")
     note = conclude(found, tried)[0].note
     assert note.startswith("no live comparison: the old code cannot be run: no module nets; ")
-    assert "--confirm all" not in note
+    assert LIVE not in note
 
 
 def test_one_thread_is_offered_where_both_sides_can_have_it() -> None:

@@ -113,7 +113,11 @@ class Roots:
             zoo: convmark's own models.
             others: further folders of the user's code, most often those on `sys.path`.
         """
-        found = {ZOO: zoo.resolve(), HERE: _top(folder.resolve())}
+        return cls({ZOO: zoo.resolve(), HERE: _top(folder.resolve())}).with_others(others)
+
+    def with_others(self, others: Iterable[Path]) -> Roots:
+        """Return these roots, and after them those of folders that lie in none, newly named."""
+        found = dict(self.folders)
         for other in others:
             top = _top(other.resolve())
             if not any(top.is_relative_to(root) for root in found.values()):
@@ -121,7 +125,7 @@ class Roots:
                 while name in found:
                     name, number = f"{top.name}-{number}", number + 1
                 found[name] = top
-        return cls(found)
+        return Roots(found)
 
     def place(self, path: Path) -> Place:
         """Return the name of a file or folder; links are followed."""
@@ -146,8 +150,7 @@ def code_of(event: Mapping[str, Any], roots: Roots) -> Code:
     imports = [Path(entry) for entry in event["sys_path"]]
     used = [one for one in imports if any(path.is_relative_to(one) for path in paths)]
     own = [one for one in used if _is_users(one)]
-    named = Roots.of(roots.folders[HERE], roots.folders[ZOO], own)
-    all_roots = Roots({**named.folders, **roots.folders})
+    all_roots = roots.with_others(own)
     files = (
         CodeFile(all_roots.place(path), str(one["sha256"]), int(one["size"]))
         for path, one in zip(paths, event["files"], strict=True)

@@ -10,6 +10,7 @@ from convmark.judging.confirm import Clock, Decision
 
 __all__ = [
     "BUDGET_SPENT",
+    "INTERRUPTED",
     "MACHINE",
     "MACHINE_MOVED",
     "NOT_JUDGED",
@@ -35,6 +36,9 @@ SAME_COMMIT = "same commit"
 """All that is known of rows without a hash of their code: git's word, which ignores files."""
 
 BUDGET_SPENT = "budget spent"
+"""How the reason begins where the time ended before a case was decided."""
+
+INTERRUPTED = "interrupted"
 NOT_JUDGED = "not judged"
 """How the reason begins where the card was slowed, or shared with others, in the comparison too."""
 
@@ -50,8 +54,9 @@ class Confirmation:
     anchor: str = ""
     """The commit, or the kept code, that ran beside today's, as a note names it."""
     reason: str = ""
-    """Why there was none: `SAME_CODE`, `SAME_COMMIT`, `BUDGET_SPENT`, or a line that says what is
-    in the way; those after `NOT_JUDGED` say what disturbed it."""
+    """Why there was none, or why it did not decide: `SAME_CODE`, `SAME_COMMIT`, `INTERRUPTED`, or a
+    line that says what is in the way; those that begin with `BUDGET_SPENT` say what time would
+    decide, those with `NOT_JUDGED` what disturbed it."""
     sizes: Mapping[str, int | None] = field(default_factory=dict)
     """Parameters, bytes and FLOPs of the anchor's model, by column, where they are known."""
 
@@ -64,9 +69,19 @@ class Confirmation:
     @property
     def settled(self) -> bool:
         """Whether history is not to judge in its place either."""
-        told = (SAME_CODE, SAME_COMMIT, BUDGET_SPENT)
-        disturbed = self.reason.startswith(NOT_JUDGED)
-        return self.decision is not None or self.reason in told or disturbed
+        known = self.reason in (SAME_CODE, SAME_COMMIT)
+        return self.decision is not None or known or self.cut_short
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether another run could compare it live: this one had no time, or was disturbed."""
+        return self.reason.startswith((BUDGET_SPENT, NOT_JUDGED, INTERRUPTED))
+
+    @property
+    def described_reason(self) -> str:
+        """Why there was no live comparison, as a note says it."""
+        other = f" with {self.anchor}" if self.anchor else ""
+        return f"no live comparison{other}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

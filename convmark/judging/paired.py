@@ -22,9 +22,7 @@ from convmark.judging.confirm import (
 )
 from convmark.judging.history import Anchor, load
 from convmark.judging.judgement import (
-    BUDGET_SPENT,
     MACHINE_MOVED,
-    NOT_JUDGED,
     SAME_CODE,
     SAME_COMMIT,
     Confirmation,
@@ -187,17 +185,14 @@ def from_history(
     reason = confirmation.reason if confirmation else ""
     if ground.same_code or reason in (SAME_CODE, SAME_COMMIT):
         return _of_same_code(step, known=ground.same_code or reason == SAME_CODE)
+    if confirmation and confirmation.cut_short:
+        return _screen_finding(step, "inconclusive", confirmation.described_reason)
     if not step.flagged:
-        return _unflagged(step, reason, ground)
-    if reason == BUDGET_SPENT:
-        note = f"{BUDGET_SPENT} before a live comparison: try a larger --confirm-budget"
-        return _screen_finding(step, "inconclusive", note)
-    if reason.startswith(NOT_JUDGED):
-        return _screen_finding(step, "inconclusive", reason)
+        return _unflagged(step, confirmation, ground)
     decision, clock = _history_decision(step, error_rate_per_case(flagged_cases))
     if decision.verdict == "unchanged" and _beyond(step) is not None:
         decision = _with_verdict(decision, "inconclusive")
-    note = _history_note(step, decision, clock, reason, ground)
+    note = _history_note(step, decision, clock, confirmation, ground)
     return _finding(decision, note, unconfirmed=True)
 
 
@@ -235,16 +230,19 @@ def _moved(screening: Screening) -> str:
     return f"{way} by {100 * abs(math.expm1(screening.estimate)):.1f} %"
 
 
-def _unflagged(step: StepTime, reason: str, ground: Ground) -> Finding:
+def _unflagged(step: StepTime, confirmation: Confirmation | None, ground: Ground) -> Finding:
+    """Say unchanged where the history does, unless other code was there that could not be run."""
     first, other = (step.cpu, step.wall) if step.cpu is not None else (step.wall, None)
     agreed = other is None or abs(other.estimate) <= LEAST_CHANGE
-    if first.unchanged and agreed:
+    failed = confirmation is not None and bool(confirmation.anchor)
+    if first.unchanged and agreed and not failed:
         return _screen_finding(step, "unchanged", "")
-    parts = [f"no live comparison: {reason}" if reason else ground.lost]
-    if first.unchanged:
+    parts = [confirmation.described_reason if confirmation else ground.lost]
+    if first.unchanged and not agreed:
         parts.append("CPU time agrees with history, wall time does not")
-    live = not reason and not ground.lost
-    parts.append(_advice(step, first.smallest_visible, live=live))
+    if not first.unchanged:
+        live = confirmation is None and not ground.lost
+        parts.append(_advice(step, first.smallest_visible, live=live))
     return _screen_finding(step, "inconclusive", "; ".join(filter(None, parts)))
 
 
@@ -304,9 +302,7 @@ def confirmed(
     parts = [f"{confirmation.sessions} sessions beside {confirmation.anchor}"]
     if confirmation.decided_by == "cpu":
         parts.append("by CPU time")
-    if confirmation.reason == BUDGET_SPENT:
-        parts.append(f"{BUDGET_SPENT}: try a larger --confirm-budget")
-    elif confirmation.reason:
+    if confirmation.reason:
         parts.append(confirmation.reason)
     if decision.verdict == "inconclusive":
         seen = _percent(decision.smallest_visible)
@@ -359,13 +355,17 @@ def _finding(decision: Decision, note: str, *, unconfirmed: bool = False) -> Fin
 
 
 def _history_note(
-    step: StepTime, decision: Decision, clock: Clock, reason: str, ground: Ground
+    step: StepTime,
+    decision: Decision,
+    clock: Clock,
+    confirmation: Confirmation | None,
+    ground: Ground,
 ) -> str:
-    parts = [f"no live comparison: {reason}" if reason else ground.lost]
+    parts = [confirmation.described_reason if confirmation else ground.lost]
     if clock == "cpu":
         parts.append("by CPU time")
     if not parts[0]:
-        parts.append("`pytest bench --benchmark-compare` confirms")
+        parts.append(f"{_LIVE} confirms")
     if decision.verdict == "inconclusive":
         parts.append(_advice(step, decision.smallest_visible, live=False))
     return "; ".join(filter(None, parts))
@@ -379,12 +379,10 @@ def _advice(step: StepTime, smallest_visible: float, *, live: bool) -> str:
     """
     if not step.wall.loads_alike:
         if step.load_now is None or step.load_before is None:
-            return "the load is not known" + ": `--confirm all` compares live" * live
+            return "the load is not known" + f": {_LIVE} compares live" * live
         return (
             f"loads are unlike: others took {step.load_before:.0%} of the CPU time then and "
-            f"{step.load_now:.0%} now; measure it under the load of then"
-            + ", or `--confirm all`"
-            * live
+            f"{step.load_now:.0%} now; measure it under the load of then" + f", or {_LIVE}" * live
         )
     if math.isinf(smallest_visible):
         return "one baseline run convicts nobody"
@@ -392,7 +390,10 @@ def _advice(step: StepTime, smallest_visible: float, *, live: bool) -> str:
     if step.own_error > step.wall.error / 2:
         more = "a longer --time-budget"
     seen = _percent(smallest_visible)
-    return f"sees changes from {seen}: try {more}" + " or `--confirm all`" * live
+    return f"sees changes from {seen}: try {more}" + f" or {_LIVE}" * live
+
+
+_LIVE = "`pytest bench --benchmark-compare`"
 
 
 def _percent(log_ratio: float) -> str:

@@ -125,7 +125,7 @@ def _without_baseline(case: CaseReview, confirmation: Confirmation | None) -> Ju
         verdict, note = "unchanged", confirmation.reason
     elif confirmation is not None:
         verdict = "inconclusive"
-        note = "; ".join(filter(None, [f"no live comparison: {confirmation.reason}", note]))
+        note = "; ".join(filter(None, [confirmation.described_reason, note]))
     elif case.only_live and anchor is not None:
         verdict = "inconclusive"
         live = "`pytest bench --benchmark-compare` compares live"
@@ -181,7 +181,9 @@ def _without_rounds(case: CaseReview, confirmation: Confirmation | None) -> tupl
     if case.same_code or reason in (SAME_CODE, SAME_COMMIT):
         return "unchanged", reason or SAME_CODE
     lost = case.history.anchor.lost if case.history.anchor else ""
-    live = f"no live comparison: {reason}" if reason else lost or "`--confirm all` compares live"
+    live = lost or "`pytest bench --benchmark-compare` compares live"
+    if confirmation is not None:
+        live = confirmation.described_reason
     return "inconclusive", f"{live}; there are no paired rounds on both sides"
 
 

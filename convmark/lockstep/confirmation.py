@@ -144,7 +144,9 @@ def confirm(
             warm_up_s=limits.warm_up_s,
             input_shape=limits.input_shape,
         )
-        results = compare_live(pairings, terms, say) if pairings else []
+        if pairings:
+            say(_announcement(labels, limits.budget_s))
+        results = compare_live(pairings, terms, say)
     for pairing, label, result in zip(pairings, labels, results, strict=True):
         found[pairing.case.name] = _confirmation(result, label)
     return found
@@ -163,6 +165,21 @@ def _trees(origin: Origin | None, anchor: AnchorCode) -> Trees:
     return trees_at(origin, anchor.commit)
 
 
+COMPARISON_S = (6, 30)
+"""About what a live comparison of a small case takes: three sessions, or a dozen."""
+
+
+def _announcement(labels: Sequence[str], budget_s: float) -> str:
+    """Say how many cases are compared, with what, and about how long it takes."""
+    cases = f"{len(labels)} case{'s' if len(labels) != 1 else ''}"
+    others = labels[0] if len(set(labels)) == 1 else "the code of their anchors"
+    low, high = (duration_text(len(labels) * seconds) for seconds in COMPARISON_S)
+    takes = f"about {low} to {high}"
+    if len(labels) * COMPARISON_S[1] > budget_s:
+        takes = f"at most {duration_text(budget_s)}"
+    return f"{cases} to compare live with {others}, {takes}"
+
+
 _WITHIN_MARGIN = {"slower_within_margin": "slower", "faster_within_margin": "faster"}
 
 
@@ -172,13 +189,12 @@ def _confirmation(found: Found, label: str) -> Confirmation:
         return Confirmation(decision=None, anchor=label, reason=SAME_CODE)
     decision = found.decision
     assert decision is not None
-    if found.closed or decision.estimate is None:
-        return Confirmation(decision=None, anchor=label, reason=found.closed or BUDGET_SPENT)
+    undecided = found.closed or _budget_spent(found.needs_s)
+    if decision.estimate is None:
+        return Confirmation(decision=None, anchor=label, reason=undecided)
     reason = ""
     if decision.verdict == "undecided":
-        needs = found.needs_s
-        more = f": about {duration_text(needs)} more would decide" if needs else ""
-        reason = f"{BUDGET_SPENT}{more}"
+        reason = undecided
     elif decision.verdict in _WITHIN_MARGIN:
         size = 100 * abs(math.expm1(decision.estimate))
         reason = f"{_WITHIN_MARGIN[decision.verdict]} by {size:.1f} %, within the margin"
@@ -192,6 +208,14 @@ def _confirmation(found: Found, label: str) -> Confirmation:
         reason=reason,
         sizes=found.sizes,
     )
+
+
+def _budget_spent(needs_s: float | None) -> str:
+    """Say what would decide a case whose time is spent."""
+    if needs_s is None:
+        return f"{BUDGET_SPENT}: more time would most likely not decide"
+    more = f"about {duration_text(needs_s)} more would decide"
+    return f"{BUDGET_SPENT}: {more}: try a larger --confirm-budget"
 
 
 def _as_judged(decision: Decision) -> Judged:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from convmark.case import Case
-from convmark.launch import Answer, Interpreter
+from convmark.launch import Answer, Interpreter, OnEvent
 from convmark.option_values import Shapes
 from convmark.statistics import Estimate, trimmed_mean
 
@@ -113,9 +113,17 @@ class DuetSession:
 
 
 def duet_session(
-    interpreter: Interpreter, case: Case, old: DuetSide, new: DuetSide, plan: DuetPlan
+    interpreter: Interpreter,
+    case: Case,
+    old: DuetSide,
+    new: DuetSide,
+    plan: DuetPlan,
+    on_event: OnEvent = lambda event: None,
 ) -> DuetSession:
     """Have one fresh process of the interpreter run both codes, and return what came of it.
+
+    Args:
+        on_event: is told each event of the worker as it comes.
 
     Raises:
         WorkerError: no process could be started.
@@ -135,7 +143,7 @@ def duet_session(
         **({"input_shapes": dict(plan.input_shape)} if plan.input_shape else {}),
         "sides": {OLD: old.fields(), NEW: new.fields()},
     }
-    return session_of(interpreter.answer(request))
+    return session_of(interpreter.answer(request, on_event))
 
 
 def session_of(answer: Answer) -> DuetSession:

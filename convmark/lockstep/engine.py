@@ -133,9 +133,14 @@ class TwoProcesses:
     wall: Session
     cpu: Session
     sizes: Mapping[str, Mapping[str, Any]]
+    """Parameters, bytes and FLOPs of each side, where they were asked for."""
+    disturbed: str
+    """Why it is no ground for a verdict, empty where it is."""
 
 
-def lockstep_session(old: Side, new: Side, plan: Plan, order: random.Random) -> TwoProcesses:
+def lockstep_session(
+    old: Side, new: Side, plan: Plan, order: random.Random, *, with_sizes: bool
+) -> TwoProcesses:
     """Run one session of old and new in lock-step.
 
     Raises:
@@ -143,8 +148,10 @@ def lockstep_session(old: Side, new: Side, plan: Plan, order: random.Random) -> 
         ForeignCode: a side runs code of another tree than its own.
     """
     tally = Tally(plan, primary="wall")
-    found, _ = _session({OLD: old, NEW: new}, plan, order, tally)
-    return TwoProcesses(found[NEW, "wall"], found[NEW, "cpu"], tally.sizes)
+    if not with_sizes:
+        tally.sizes = {OLD: {}, NEW: {}}  # as if they were known
+    found, disturbed = _session({OLD: old, NEW: new}, plan, order, tally)
+    return TwoProcesses(found[NEW, "wall"], found[NEW, "cpu"], tally.sizes, disturbed)
 
 
 def _session(

@@ -11,7 +11,7 @@ import contextlib
 import math
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -23,12 +23,20 @@ from convmark.comparing.decision import CaseSessions, Decision, decide
 from convmark.errors import ConvmarkError
 from convmark.gpu.devices import Card
 from convmark.gpu.watch import watching
-from convmark.judging.judgement import NOT_JUDGED
+from convmark.judging.judgement import INTERRUPTED, NOT_JUDGED
 from convmark.launch import Interpreter, import_roots
 from convmark.lockstep.anchor import Beside
-from convmark.lockstep.duets import NEW, OLD, DuetPlan, DuetSession, DuetSide, duet_session
+from convmark.lockstep.duets import (
+    NEW,
+    OLD,
+    DuetPlan,
+    DuetSession,
+    DuetSide,
+    SideFailure,
+    duet_session,
+)
 from convmark.lockstep.engine import MOST_LEFT_OUT, Plan, Side, lockstep_session
-from convmark.lockstep.tree import OwnCode
+from convmark.lockstep.tree import ForeignCode, OwnCode
 from convmark.option_values import Shapes
 
 __all__ = ["Found", "Pairing", "Terms", "compare_live"]
@@ -109,9 +117,13 @@ class Found:
 def compare_live(pairings: Sequence[Pairing], terms: Terms, say: Say) -> list[Found]:
     """Run sessions where they decide most, until every case is decided or the time is spent.
 
+    Ctrl-C ends it early: what is decided stays, and the other cases are closed as `INTERRUPTED`.
+
     Args:
         say: is told of each case that is decided, and of how many are left.
     """
+    if not pairings:
+        return []
     with contextlib.ExitStack() as stack:
         running = _Running(pairings, terms, say, stack)
         running.run()
@@ -133,21 +145,32 @@ class _Running:
         self.found = [Found() for _ in pairings]
 
     def run(self) -> None:
-        while True:
+        self._decide()
+        try:
+            while (place := self._next()) is not None:
+                self._take(place)
+        except KeyboardInterrupt:
             self._decide()
-            candidates = [found.candidate() for found in self.found]
-            place = next_session(candidates, self._terms.seconds_left())
-            if place is None:
-                break
-            began = self._terms.clock()
-            before = len(self.found[place].wall)
-            with self._closing(place):
-                self._session(place)
-            if len(self.found[place].wall) > before:
-                self.found[place].took_s.append(max(1e-3, self._terms.clock() - began))
-            self._tell(place)
-        for found, candidate in zip(self.found, candidates, strict=True):
-            found.needs_s = seconds_to_decide(candidate, len(self.found))
+            for found in self.found:
+                if found.candidate().open:
+                    found.closed = INTERRUPTED
+        for found in self.found:
+            found.needs_s = seconds_to_decide(found.candidate(), len(self.found))
+
+    def _next(self) -> int | None:
+        candidates = [found.candidate() for found in self.found]
+        return next_session(candidates, self._terms.seconds_left())
+
+    def _take(self, place: int) -> None:
+        """Run one session of a case, judge all cases anew, and say what became of this one."""
+        began, found = self._terms.clock(), self.found[place]
+        before = len(found.wall)
+        with self._closing(found):
+            self._session(place)
+        if len(found.wall) > before:
+            found.took_s.append(max(1e-3, self._terms.clock() - began))
+        self._decide()
+        self._tell(place)
 
     def _decide(self) -> None:
         decisions = decide([found.sessions() for found in self.found])
@@ -156,7 +179,6 @@ class _Running:
 
     def _tell(self, place: int) -> None:
         """Say what became of the case, where it is decided now or closed."""
-        self._decide()
         found, case = self.found[place], self._pairings[place].case
         assert found.decision is not None
         if not (found.decision.decided or found.closed):
@@ -166,57 +188,72 @@ class _Running:
         self._say(f"{case.name}: {text}; {done} of {len(self.found)} cases done")
 
     @contextlib.contextmanager
-    def _closing(self, place: int) -> Any:
-        """Close a case whose code is not to be had."""
+    def _closing(self, found: Found) -> Iterator[None]:
+        """Close a case whose code is not to be had; sessions of foreign code do not count."""
         try:
             yield
         except ConvmarkError as error:
-            self.found[place].closed = str(error)
+            found.closed = str(error)
+            if isinstance(error, ForeignCode):
+                found.wall.clear()
+                found.cpu.clear()
 
     def _session(self, place: int) -> None:
         """Run one session of a case; what comes of it is in `found`."""
         pairing, found = self._pairings[place], self.found[place]
-        with watching([pairing.card] if pairing.card else []) as seen:
-            seen.see({"event": "warm_up"})  # the card's state counts from here to "rounds"
-            values = None if found.apart else self._duet(pairing, found)
-            if values is None and found.apart and not found.closed:
-                values = self._lockstep(pairing, found)
-            seen.see({"event": "rounds"})
+        values = None if found.apart else self._duet(pairing, found)
+        if values is None and found.apart and not found.closed:
+            values = self._lockstep(pairing, found)
         if values is None:
             return
-        if disturbed := seen.columns(1).get("not_judged"):
-            found.left_out += 1
-            if found.left_out == MOST_LEFT_OUT:
-                found.closed = f"{NOT_JUDGED}: {disturbed}; compare again when that has ended"
-            return
-        found.wall.append(values[0])
-        found.cpu.append(values[1])
+        if values.disturbed:
+            self._leave_out(pairing.case, found, values.disturbed)
+        else:
+            found.wall.append(values.wall)
+            found.cpu.append(values.cpu)
 
-    def _duet(self, pairing: Pairing, found: Found) -> tuple[float, float | None] | None:
-        """Return a duet's log ratios by wall and CPU time; None where it gave none."""
+    def _leave_out(self, case: Case, found: Found, disturbed: str) -> None:
+        found.left_out += 1
+        if found.left_out == MOST_LEFT_OUT:
+            found.closed = f"{NOT_JUDGED}: {disturbed}; compare again when that has ended"
+        else:
+            self._say(f"{case.name}: a session is left out: {disturbed}")
+
+    def _duet(self, pairing: Pairing, found: Found) -> _Values | None:
+        """Return what a duet says; None where it gave nothing."""
         plan = DuetPlan(
             seed=self._draw.getrandbits(31),
             seconds=self._terms.session_s,
             warm_up_s=self._terms.warm_up_s,
-            with_work=not found.sizes,
+            with_work=not found.wall,
             input_shape=self._terms.input_shape,
         )
         results = self._terms.results
-        session = duet_session(
-            pairing.interpreter,
-            pairing.case,
-            _side(pairing.old, results),
-            _side(pairing.new, results),
-            plan,
-        )
+        with watching([pairing.card] if pairing.card else []) as seen:
+            seen.see({"event": "warm_up"})  # the card's state counts from here on
+
+            def see(event: Mapping[str, Any]) -> None:
+                if event["event"] == "turns":
+                    seen.see({"event": "rounds"})  # and until here, the process still on the card
+
+            session = duet_session(
+                pairing.interpreter,
+                pairing.case,
+                _side(pairing.old, results),
+                _side(pairing.new, results),
+                plan,
+                see,
+            )
+        disturbed = seen.columns(1).get("not_judged") or ""
         self._check(pairing, session, found)
-        found.sizes = found.sizes or dict(session.sizes.get(OLD, {}))
+        found.sizes |= session.sizes.get(OLD, {})
         if session.refusal:
             found.apart = session.refusal
-        elif session.failure is not None:
-            self._failed(pairing, session, found)
-        elif session.wall is not None and not found.closed:
-            return session.wall.value, session.cpu.value if session.cpu else None
+        elif session.wall is None:
+            self._failed(pairing, session.failure or _NOTHING, found)
+        elif not found.closed:
+            cpu = session.cpu.value if session.cpu else None
+            return _Values(session.wall.value, cpu, disturbed)
         return None
 
     def _check(self, pairing: Pairing, session: DuetSession, found: Found) -> None:
@@ -235,9 +272,7 @@ class _Running:
             if len(hashes) == 1 and not session.failure:
                 found.same_code, found.closed = True, "both sides run the same code"
 
-    def _failed(self, pairing: Pairing, session: DuetSession, found: Found) -> None:
-        failure = session.failure
-        assert failure is not None
+    def _failed(self, pairing: Pairing, failure: SideFailure, found: Found) -> None:
         found.failures += 1
         tree = {OLD: pairing.old, NEW: pairing.new}.get(failure.side)
         why = tree.explained(failure.reason) if tree is not None else failure.reason
@@ -245,8 +280,8 @@ class _Running:
         if failure.side or found.failures >= MOST_FAILURES:
             found.closed = f"{whose} cannot be run: {why}"
 
-    def _lockstep(self, pairing: Pairing, found: Found) -> tuple[float, float | None]:
-        """Return the log ratios of two processes in lock-step.
+    def _lockstep(self, pairing: Pairing, found: Found) -> _Values:
+        """Return what two processes in lock-step say.
 
         Raises:
             ConvmarkError: a side cannot be run, or ran code that is not its own.
@@ -255,7 +290,7 @@ class _Running:
             self._apart[pairing.apart] = self._stack.enter_context(pairing.apart())
         old, new = self._apart[pairing.apart]
         plan = Plan(
-            seed=0,
+            seed=self._draw.getrandbits(31),
             warm_up_s=self._terms.warm_up_s,
             error_rate=0.0,
             input_shape=self._terms.input_shape,
@@ -265,9 +300,24 @@ class _Running:
             Side(new.interpreter, pairing.case, pairing.card, new.tree),
             plan,
             self._draw,
+            with_sizes=not found.wall,
         )
-        found.sizes = found.sizes or dict(session.sizes.get(OLD, {}))
-        return session.wall.log_ratio, session.cpu.log_ratio
+        found.sizes |= session.sizes.get(OLD, {})
+        return _Values(session.wall.log_ratio, session.cpu.log_ratio, session.disturbed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """What one session says of a case."""
+
+    wall: float
+    """ln(new / old)."""
+    cpu: float | None
+    disturbed: str
+    """Why it does not count, empty where it does."""
+
+
+_NOTHING = SideFailure(side="", reason="no step was timed", status="error")
 
 
 def _side(tree: OwnCode | None, results: Path) -> DuetSide:

@@ -1,4 +1,4 @@
-"""The session's verdicts: screen the run against its history, confirm what it flags, conclude.
+"""The session's verdicts: review the run with its history, compare live, conclude.
 
 All of it happens before the first test reports.
 """
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from convmark.case import TIMED_TASKS, Case
 from convmark.errors import ConvmarkError, OptionError
-from convmark.report.units import duration_text
 
 if TYPE_CHECKING:
     from convmark.judging.history import History
@@ -31,8 +30,6 @@ GIT = "git:"
 MOST_WARM_UP_S = 0.3
 """Of steps before the turns of a session, of both codes together."""
 
-COMPARISON_S = (6, 30)
-"""About what a live comparison of a small case takes, for the line that announces it."""
 CONFIRM_NONE = "--confirm none"
 
 Say = Callable[[str], None]
@@ -98,8 +95,9 @@ def judge(
 
     Raises:
         ConvmarkError: the history cannot be read, or the verdicts not be written.
+        KeyboardInterrupt: the user has had enough of comparing; what was decided is judged.
     """
-    from convmark.judging.judgement import Confirmation
+    from convmark.judging.judgement import INTERRUPTED, Confirmation
     from convmark.judging.screen import EXTRA_PROCESSES
     from convmark.judging.verdict import conclude, flagged, review
 
@@ -111,6 +109,12 @@ def judge(
     if campaign.options.confirm == "none":
         unasked = Confirmation(decision=None, reason=CONFIRM_NONE)
         confirmations = dict.fromkeys(flagged(found), unasked)
+    interrupted = any(one.reason == INTERRUPTED for one in confirmations.values())
+    if interrupted:  # no further process is run for those without a live comparison
+        confirmations = {
+            name: one if one.settled else dataclasses.replace(one, reason=INTERRUPTED)
+            for name, one in confirmations.items()
+        }
     unheard = [
         case
         for name, case in doubtful.items()
@@ -127,6 +131,8 @@ def judge(
     campaign.keep_judgements(
         conclude(found, confirmations, report_missing=whole_suite and not baseline.is_commit)
     )
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 def _history(campaign: Campaign, baseline: Baseline, say: Say) -> History:
@@ -172,15 +178,6 @@ def _confirm(
     if not cases:
         return {}
     options = campaign.options
-    budget_s = options.confirm_budget_s
-    anchors = {name: history.cases[name].anchor for name in cases}
-    there = [name for name, one in anchors.items() if baseline.is_commit or (one and not one.lost)]
-    if there:
-        low_s, high_s = (min(len(there) * seconds, budget_s) for seconds in COMPARISON_S)
-        say(
-            f"{_cases(there)} to confirm beside {_described(baseline)}, about "
-            f"{duration_text(low_s)} to {duration_text(high_s)}"
-        )
     make = functools.partial(
         Interpreter,
         campaign.python,
@@ -211,7 +208,7 @@ def _confirm(
             Limits(
                 seed=options.seed,
                 warm_up_s=min(options.time_budget_s, MOST_WARM_UP_S),
-                budget_s=budget_s,
+                budget_s=options.confirm_budget_s,
                 results=options.results.absolute(),
                 gpus=campaign.machine.gpus,
                 input_shape=options.input_shape,
@@ -248,7 +245,3 @@ def _anchor_of(
 
 def _cases(cases: Collection[object]) -> str:
     return f"{len(cases)} case{'s' if len(cases) != 1 else ''}"
-
-
-def _described(baseline: Baseline) -> str:
-    return baseline.name if baseline.is_commit else "the anchor's code"

@@ -1,0 +1,332 @@
+"""Live comparisons with stand-ins for the interpreters: who gets a session, and what ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convmark.case import Case
+from convmark.errors import WorkerError
+from convmark.gpu.devices import Card, Gpu
+from convmark.judging.confirm import Session
+from convmark.lockstep import live
+from convmark.lockstep.duets import DuetPlan, DuetSession, DuetSide, SideFailure
+from convmark.lockstep.engine import TwoProcesses
+from convmark.lockstep.live import Found, Pairing, Terms, compare_live
+from convmark.lockstep.tree import ForeignCode
+from convmark.statistics import Estimate
+
+Model = Callable[[int, random.Random], DuetSession]
+"""Gives the session of a number, from 1."""
+
+SIZES = {"old": {"parameters": 10}, "new": {"parameters": 20}}
+HOT = "the card was slowed (hardware_thermal)"
+CARD = Card(gpu=Gpu(index=0, name="Tesla T4", memory_bytes=None, uuid="GPU-1"))
+
+
+class Code:
+    """A code by its hash; it finds files of another where it is foreign."""
+
+    def __init__(self, name: str, *, foreign_from: int = 1000) -> None:
+        self.name = name
+        self._left = foreign_from
+
+    def settings(self, environ: Mapping[str, str]) -> dict[str, Any]:
+        return {"folder": Path(self.name)}
+
+    def check(self, event: Mapping[str, Any]) -> None:
+        self._left -= 1
+        if self._left <= 0:
+            raise ForeignCode(f"{self.name}: /x/net.json is not of the commit")
+
+    def explained(self, message: str) -> str:
+        return f"{message}; explained by {self.name}"
+
+    def hash_of(self, event: Mapping[str, Any]) -> str:
+        return str(event["hash"])
+
+
+def session(
+    change: float, noise: random.Random | None = None, hashes: tuple[str, str] = ("c1", "c2")
+) -> DuetSession:
+    """Return a duet that finds a change, with a noise of 1 % between sessions."""
+    value = change + (noise.gauss(0, 0.01) if noise else 0.0)
+    codes = dict(zip(("old", "new"), ({"hash": one} for one in hashes), strict=True))
+    estimate = Estimate(value=value, error=0.001)
+    return DuetSession(wall=estimate, cpu=estimate, codes=codes, sizes=SIZES)
+
+
+def changed(change: float) -> Model:
+    return lambda number, noise: session(change, noise)
+
+
+def failing(*numbers: int, side: str = "") -> Model:
+    """Return one whose sessions of these numbers die."""
+
+    def model(number: int, noise: random.Random) -> DuetSession:
+        if number not in numbers:
+            return session(0.0, noise)
+        return DuetSession(failure=SideFailure(side=side, reason="SIGSEGV", status="crashed"))
+
+    return model
+
+
+def refusing(number: int, noise: random.Random) -> DuetSession:
+    return DuetSession(refusal="the old code sets threads", sizes=SIZES)
+
+
+class Duets:
+    """Stands for all interpreters, and for the clock: a duet takes 2 s."""
+
+    def __init__(self, models: Mapping[str, Model]) -> None:
+        self.models = models
+        self.plans: dict[str, list[DuetPlan]] = {name: [] for name in models}
+        self.sides: list[tuple[DuetSide, DuetSide]] = []
+        self.lockstep: list[Any] = []
+        self.opened = self.open_now = 0
+        self.now_s = 0.0
+        self.said: list[str] = []
+        self._noise = random.Random(7)
+
+    def duet(
+        self,
+        interpreter: object,
+        case: Case,
+        old: DuetSide,
+        new: DuetSide,
+        plan: DuetPlan,
+        on_event: Callable[[dict[str, Any]], None],
+    ) -> DuetSession:
+        self.now_s += 2.0
+        self.plans[case.model].append(plan)
+        self.sides.append((old, new))
+        on_event({"event": "turns"})
+        return self.models[case.model](len(self.plans[case.model]), self._noise)
+
+    def two_processes(
+        self, old: Any, new: Any, plan: Any, order: object, *, with_sizes: bool
+    ) -> TwoProcesses:
+        assert self.open_now == 1
+        self.now_s += 5.0
+        self.lockstep.append((plan.seed, with_sizes))
+        one = Session(log_ratio=self._noise.gauss(0, 0.01), error=0.001)
+        sizes = {"old": {"flops_per_sample": 5}} if with_sizes else {}
+        return TwoProcesses(one, one, sizes, "")
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[Any]:
+        self.opened += 1
+        self.open_now += 1
+        side = live.Beside(None, None)  # type: ignore[arg-type] # nothing is started
+        yield side, side
+        self.open_now -= 1
+
+
+Compare = Callable[..., tuple[list[Found], Duets]]
+
+
+@pytest.fixture
+def compare(monkeypatch: pytest.MonkeyPatch) -> Compare:
+    def run(
+        models: Mapping[str, Model],
+        *,
+        budget_s: float = 600.0,
+        codes: tuple[Code | None, Code | None] = (Code("old"), Code("new")),
+        card: Card | None = None,
+    ) -> tuple[list[Found], Duets]:
+        duets = Duets(models)
+        monkeypatch.setattr(live, "duet_session", duets.duet)
+        monkeypatch.setattr(live, "lockstep_session", duets.two_processes)
+        pairings = [
+            Pairing(
+                case=Case(model=name, task="train"),
+                old=codes[0],
+                new=codes[1],
+                interpreter=None,  # type: ignore[arg-type] # nothing is started
+                apart=duets.apart,
+                card=card,
+            )
+            for name in models
+        ]
+        terms = Terms(
+            seed=3,
+            seconds_left=lambda: budget_s - duets.now_s,
+            clock=lambda: duets.now_s,
+            results=Path("results"),
+        )
+        return compare_live(pairings, terms, duets.said.append), duets
+
+    return run
+
+
+def verdicts(found: Sequence[Found]) -> list[str]:
+    return [one.decision.verdict for one in found if one.decision is not None]
+
+
+def test_identical_codes_with_noise_are_unchanged_after_three_sessions_each(
+    compare: Compare,
+) -> None:
+    names = ("lenet5", "conv_layer", "dense_layer", "mini_resnet")
+    found, duets = compare({name: changed(0.0) for name in names})
+    assert verdicts(found) == ["unchanged"] * 4
+    assert [len(plans) for plans in duets.plans.values()] == [3] * 4
+    assert len(duets.said) == 4
+    assert duets.said[-1].endswith("unchanged; 4 of 4 cases done")
+
+
+def test_a_slower_case_is_regressed_and_no_other_blamed(compare: Compare) -> None:
+    names = ("lenet5", "conv_layer", "dense_layer", "mini_resnet")
+    found, _ = compare({name: changed(0.08 if name == "lenet5" else 0.0) for name in names})
+    assert verdicts(found) == ["regressed", *["unchanged"] * 3]
+    assert found[0].decision is not None
+    assert found[0].decision.estimate == pytest.approx(0.08, abs=0.01)
+
+
+def test_the_progress_shows_per_cent_and_not_the_log_ratio(compare: Compare) -> None:
+    _, duets = compare({"lenet5": lambda number, noise: session(0.39 + 1e-4 * number)})
+    assert "5 sessions, +47.7 % [" in duets.said[0]
+    assert "], regressed; 1 of 1 cases done" in duets.said[0]
+
+
+def test_each_session_draws_a_seed_and_the_first_asks_for_sizes(compare: Compare) -> None:
+    _, duets = compare({"lenet5": changed(0.0), "conv_layer": changed(0.0)})
+    plans = [plan for found in duets.plans.values() for plan in found]
+    assert len({plan.seed for plan in plans}) == len(plans) == 6
+    assert [plan.with_work for plan in duets.plans["lenet5"]] == [True, False, False]
+    old, new = duets.sides[0]
+    assert (old.folder, new.folder) == (Path("old"), Path("new"))
+    assert list(old.left_out) == [Path("results")]
+
+
+def test_codes_that_cannot_share_a_process_go_to_lock_step_and_it_is_noted(
+    compare: Compare,
+) -> None:
+    found, duets = compare({"lenet5": refusing, "conv_layer": refusing})
+    assert verdicts(found) == ["unchanged"] * 2
+    assert [one.apart for one in found] == ["the old code sets threads"] * 2
+    assert [len(plans) for plans in duets.plans.values()] == [1, 1]  # not tried again
+    assert (duets.opened, duets.open_now) == (1, 0)  # both cases share the two interpreters
+    seeds = [seed for seed, _ in duets.lockstep]
+    assert len(set(seeds)) == len(seeds) == 6
+    assert sum(with_sizes for _, with_sizes in duets.lockstep) == 2
+    assert found[0].sizes == {"parameters": 10, "flops_per_sample": 5}
+
+
+def test_a_side_that_cannot_be_built_closes_its_case_alone(compare: Compare) -> None:
+    found, duets = compare({"lenet5": failing(1, side="old"), "conv_layer": changed(0.0)})
+    assert found[0].closed == "the old code cannot be run: SIGSEGV; explained by old"
+    assert found[0].needs_s is None
+    assert verdicts(found) == ["undecided", "unchanged"]
+    assert len(duets.plans["lenet5"]) == 1
+    assert any("cannot be run" in line for line in duets.said)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "verdict", "closed", "sessions"),
+    [
+        ((1,), "unchanged", "", 4),
+        ((2, 3), "undecided", "a code cannot be run: SIGSEGV", 3),
+    ],
+)
+def test_one_death_of_a_session_is_forgiven_and_two_close_the_case(
+    compare: Compare, numbers: tuple[int, ...], verdict: str, closed: str, sessions: int
+) -> None:
+    (found,), duets = compare({"lenet5": failing(*numbers)})
+    assert (verdicts([found]), found.closed) == ([verdict], closed)
+    assert len(duets.plans["lenet5"]) == sessions
+
+
+def test_a_session_that_times_nothing_counts_as_a_death(compare: Compare) -> None:
+    (found,), duets = compare({"lenet5": lambda number, noise: DuetSession()})
+    assert found.closed == "a code cannot be run: no step was timed"
+    assert len(duets.plans["lenet5"]) == 2
+
+
+def test_a_process_that_cannot_be_started_closes_the_case(compare: Compare) -> None:
+    def lost(number: int, noise: random.Random) -> DuetSession:
+        raise WorkerError("python: cannot be started")
+
+    found, _ = compare({"lenet5": lost, "conv_layer": changed(0.0)})
+    assert found[0].closed == "python: cannot be started"
+    assert verdicts(found) == ["undecided", "unchanged"]
+
+
+def test_a_side_that_runs_foreign_code_closes_the_case_and_its_sessions_do_not_count(
+    compare: Compare,
+) -> None:
+    codes = Code("commit 0123", foreign_from=3), Code("today's code")
+    (found,), _ = compare({"lenet5": changed(0.0)}, codes=codes)
+    assert found.closed == "commit 0123: /x/net.json is not of the commit"
+    assert found.decision is not None
+    assert (found.wall, found.decision.estimate) == ([], None)
+
+
+def test_two_codes_of_one_hash_are_the_same_code_after_one_session(compare: Compare) -> None:
+    alike: Model = lambda number, noise: session(0.3, hashes=("c1", "c1"))  # noqa: E731
+    found, duets = compare({"lenet5": alike, "conv_layer": changed(0.0)})
+    assert [one.same_code for one in found] == [True, False]
+    assert (found[0].wall, len(duets.plans["lenet5"])) == ([], 1)
+    outside_git, _ = compare({"lenet5": alike}, codes=(Code("old"), None))
+    assert not outside_git[0].same_code  # today's files are told from no others
+
+
+def test_a_spent_budget_leaves_the_case_undecided_and_says_what_would_decide(
+    compare: Compare,
+) -> None:
+    def wide(number: int, noise: random.Random) -> DuetSession:
+        return session((0.02, 0.01, -0.02, 0.03, -0.01)[number - 1])
+
+    found, duets = compare({"lenet5": wide}, budget_s=11.0)
+    assert verdicts(found) == ["undecided"]
+    assert duets.now_s == 10.0  # a sixth session would not have fitted
+    assert found[0].needs_s == 10.0  # five more
+    (none,), duets = compare({"lenet5": wide}, budget_s=1.0)
+    assert (duets.now_s, none.needs_s is not None and none.needs_s > 0) == (0.0, True)
+
+
+@pytest.mark.parametrize(("disturbed", "closed"), [((1, 2), False), ((1, 2, 4), True)])
+def test_sessions_on_a_disturbed_card_are_left_out_and_the_third_closes_the_case(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch, disturbed: tuple[int, ...], closed: bool
+) -> None:
+    events: list[list[str]] = []
+
+    class Watch:
+        def see(self, event: Mapping[str, Any]) -> None:
+            events[-1].append(event["event"])
+
+        def columns(self, samples_per_step: int) -> dict[str, Any]:
+            return {"not_judged": HOT if len(events) in disturbed else None}
+
+    @contextlib.contextmanager
+    def watching(cards: Sequence[Card]) -> Iterator[Watch]:
+        assert cards == [CARD]
+        events.append([])
+        yield Watch()
+
+    monkeypatch.setattr(live, "watching", watching)
+    (found,), duets = compare({"lenet5": changed(0.0)}, card=CARD)
+    assert events[0] == ["warm_up", "rounds"]
+    assert duets.said[0].endswith(f"a session is left out: {HOT}")
+    if closed:
+        assert found.closed == f"not judged: {HOT}; compare again when that has ended"
+        assert (found.left_out, len(found.wall)) == (3, 1)
+    else:
+        assert (found.closed, found.left_out, len(found.wall)) == ("", 2, 3)
+        assert verdicts([found]) == ["unchanged"]
+
+
+def test_ctrl_c_keeps_what_is_decided_and_closes_the_rest(compare: Compare) -> None:
+    def stopped(number: int, noise: random.Random) -> DuetSession:
+        if number == 2:
+            raise KeyboardInterrupt
+        return refusing(number, noise) if number > 2 else session(0.0, noise)
+
+    found, duets = compare({"lenet5": changed(0.0), "conv_layer": stopped, "dense": stopped})
+    assert verdicts(found) == ["unchanged", "undecided", "undecided"]
+    assert [one.closed for one in found] == ["", "interrupted", "interrupted"]
+    assert len(duets.plans["dense"]) == 0
