@@ -45,7 +45,7 @@ class Options:
     results: Path
     seed: int
     confirm: str
-    """Which cases a live comparison judges: flagged, all or none."""
+    """Which cases are compared live: `changed`, those whose code has changed, or `none`."""
     confirm_budget_s: float
     """Most seconds for all live comparisons."""
     pythons: tuple[str, ...] = ()

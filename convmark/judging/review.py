@@ -91,9 +91,10 @@ def review(records: Sequence[Record], history: History) -> Review:
 
 
 def flagged(review: Review) -> list[str]:
-    """Return the names of the cases that a live comparison must judge, largest change first.
+    """Return the names of the cases that their history does not let pass, largest change first.
 
     Those come first whose history cannot judge; one whose code is the anchor's is never among them.
+    Without a live comparison they get more processes.
     """
     found = {
         name: case.step

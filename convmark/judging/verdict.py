@@ -1,6 +1,6 @@
 """A run against its baseline: records in, judgements out; no file is read and nothing measured.
 
-review(records, history) -> flagged(...) -> live comparisons, by the caller -> conclude(...)
+review(records, history) -> live comparisons, by the caller -> conclude(...)
 """
 
 from __future__ import annotations
