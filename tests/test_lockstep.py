@@ -24,6 +24,7 @@ from convmark.lockstep.engine import (
     Plan,
     Side,
     compare,
+    lockstep_session,
     primary_clock,
 )
 
@@ -223,6 +224,27 @@ def test_each_side_tells_its_sizes_once() -> None:
     found, old, new = run(0.010, 0.010)
     assert found.sizes == {"old": {"parameters": 61_706}, "new": {"parameters": 61_706}}
     assert old.asked_sizes == new.asked_sizes == 1
+
+
+def test_one_session_gives_the_change_and_the_sizes_where_they_are_asked_for() -> None:
+    old, new = Stand(0.010, 1), Stand(0.011, 2)
+    order = random.Random(0)
+    first = lockstep_session(side(old), side(new), plan(), order, with_sizes=True)
+    assert first.wall.log_ratio == pytest.approx(0.0953, abs=0.04)
+    assert first.sizes["old"] == {"parameters": 61_706}
+    assert first.disturbed == ""
+    second = lockstep_session(side(old), side(new), plan(), order, with_sizes=False)
+    assert (old.sessions, new.sessions) == (2, 2)
+    assert (old.asked_sizes, new.asked_sizes) == (1, 1)
+    assert not any(second.sizes.values())
+
+
+def test_one_session_watches_the_cards_of_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    watches = Watches(1)
+    monkeypatch.setattr("convmark.lockstep.engine.watching", watches)
+    sides = [replace(side(Stand(0.010, seed)), card=CARD) for seed in (1, 2)]
+    found = lockstep_session(*sides, plan(), random.Random(0), with_sizes=False)
+    assert (found.disturbed, watches.cards) == (HOT, [[CARD, CARD]])
 
 
 def test_two_settings_are_two_cases_and_one_thread_on_both_sides_makes_cpu_time_decide() -> None:
