@@ -41,6 +41,7 @@ _HARMLESS = (
     *("TF_CPP_MIN_LOG_LEVEL", "OMP_DISPLAY_ENV", "KMP_WARNINGS"),
     # Terraform's, some of them secret
     *("TF_CLI_*", "TF_VAR_*", "TF_TOKEN_*", "TF_LOG*", "TF_DATA_DIR", "TF_WORKSPACE"),
+    "TF2_BEHAVIOR",  # TensorFlow sets it itself when it is imported
     *("TF_IN_AUTOMATION", "TF_INPUT", "TF_PLUGIN_CACHE_DIR", "TF_REGISTRY_*"),
     # places of files; of Keras's settings what they change is read back
     *("KERAS_HOME", "TORCH_HOME", "TORCH_EXTENSIONS_DIR", "TORCH_CUDA_ARCH_LIST", "TORCH_VERSION"),

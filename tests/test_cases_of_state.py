@@ -76,7 +76,7 @@ def test_functions_left_eager_are_in_the_row_and_end_comparability(tmp_path: Pat
     now, then = comparability(eager), comparability(compiled)
     same_model = dataclasses.replace(then, model=now.model)
     assert difference(now, same_model).startswith(
-        "state was default, is model:run_functions_eagerly=True: "
+        "model:run_functions_eagerly was the default, is True, as the model's own code sets it"
     )
 
 

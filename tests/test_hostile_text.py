@@ -74,7 +74,7 @@ PATHS = (
 )
 HOSTILE = FORMULAS + TERMINAL + MARKUP + COMMANDS + PATHS
 
-CLOSED = {"status", *Case.__dataclass_fields__} - {"model"}
+CLOSED = {"status", "asked", *Case.__dataclass_fields__} - {"model"}
 FREE = [column.name for column in COLUMNS if column.type is str and column.name not in CLOSED]
 """Columns that hold any text; the others have their closed lists."""
 
