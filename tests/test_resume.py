@@ -503,7 +503,7 @@ def test_a_plan_is_known_by_its_cases_their_order_the_processes_and_the_seed() -
         plan_hash(cases, read({"batch_sizes": "auto"})),
     }
     assert len(hashes) == 6
-    assert plan_hash(cases, options) == plan_hash(list(cases), read({"confirm": "all"}))
+    assert plan_hash(cases, options) == plan_hash(list(cases), read({"confirm": "none"}))
 
 
 def test_a_file_that_does_not_read_is_let_go_of_again(tmp_path: Path) -> None:

@@ -136,10 +136,14 @@ def _part(found: Any) -> Part:
     )
 
 
+_OPTIONAL = ("cluster", "recipe")
+"""Axes of a case that may be empty."""
+
+
 def _case(fields: Any) -> Case:
     """Return the case, its fields held to their types: what is a text here becomes a key there."""
     for name, value in fields.items():
         wanted = int if name in ("batch_size", "replicas") else str
-        if type(value) is not wanted and (name, value) != ("cluster", None):
+        if type(value) is not wanted and not (value is None and name in _OPTIONAL):
             raise ValueError(f"{str(name)[:40]} must be of type {wanted.__name__}")
     return Case(**fields)

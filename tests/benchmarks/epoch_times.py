@@ -127,7 +127,10 @@ def _epoch(
 
     pulse = timing.Pulse(lambda phase: None, time.monotonic)
     samples = len(digits.training.labels)
-    watch = learning.epoch_watch(case, backend, emit, pulse, 1, samples, clock)
+    validated = len(digits.validation.labels)
+    watch = learning.epoch_watch(
+        case, backend, emit, pulse, 1, samples, clock, validation_samples=validated
+    )
     learning.fit(model, digits.training, BATCH_SIZE, [watch], 1, digits.validation)
     return float(told[-1]["epoch_time_s"])
 
