@@ -204,7 +204,8 @@ class StopsAtOnce(keras.callbacks.Callback):  # type: ignore[misc]
 
 class Stopping(keras.Sequential):  # type: ignore[misc]
     def fit(self, *arguments: Any, **named: Any) -> Any:
-        return super().fit(*arguments, **{**named, "callbacks": [StopsAtOnce()]})
+        callbacks = [*(named.get("callbacks") or ()), StopsAtOnce()]
+        return super().fit(*arguments, **{**named, "callbacks": callbacks})
 
 
 class Shorter(keras.Sequential):  # type: ignore[misc]
