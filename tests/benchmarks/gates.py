@@ -117,6 +117,14 @@ GATES = {
         nets="SINES", imports="SINES = {sines}", files={}, change="", commits_change=False,
         names_head=True,
     ),
+    "left-eager": Gate(
+        nets="8", imports="import tensorflow as tf; tf.config.run_functions_eagerly({sines} > 0)",
+        files={}, change="",
+    ),
+    "fewer-cores": Gate(
+        nets="60", imports="if {sines}: os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})",
+        files={}, change="",
+    ),
 }  # fmt: skip
 
 
