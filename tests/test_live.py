@@ -263,14 +263,14 @@ def test_a_side_that_runs_foreign_code_closes_the_case_and_its_sessions_do_not_c
     (found,), _ = compare({"lenet5": changed(0.0)}, codes=codes)
     assert found.closed == "commit 0123: /x/net.json is not of the commit"
     assert found.decision is not None
-    assert (found.wall, found.decision.estimate) == ([], None)
+    assert (found.live, found.decision.estimate) == ([], None)
 
 
 def test_two_codes_of_one_hash_are_the_same_code_after_one_session(compare: Compare) -> None:
     alike: Model = lambda number, noise: session(0.3, hashes=("c1", "c1"))  # noqa: E731
     found, duets = compare({"lenet5": alike, "conv_layer": changed(0.0)})
     assert [one.same_code for one in found] == [True, False]
-    assert (found[0].wall, len(duets.plans["lenet5"])) == ([], 1)
+    assert (found[0].live, len(duets.plans["lenet5"])) == ([], 1)
     outside_git, _ = compare({"lenet5": alike}, codes=(Code("old"), None))
     assert not outside_git[0].same_code  # today's files are told from no others
 
@@ -314,9 +314,9 @@ def test_sessions_on_a_disturbed_card_are_left_out_and_the_third_closes_the_case
     assert duets.said[0].endswith(f"a session is left out: {HOT}")
     if closed:
         assert found.closed == f"not judged: {HOT}; compare again when that has ended"
-        assert (found.left_out, len(found.wall)) == (3, 1)
+        assert (found.left_out, len(found.live)) == (3, 1)
     else:
-        assert (found.closed, found.left_out, len(found.wall)) == ("", 2, 3)
+        assert (found.closed, found.left_out, len(found.live)) == ("", 2, 3)
         assert verdicts([found]) == ["unchanged"]
 
 

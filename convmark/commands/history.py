@@ -14,8 +14,10 @@ from convmark.errors import OptionError, StoreError
 from convmark.judging import accepted
 from convmark.judging.history import accepted_history, anchor_of, by_name, named_history
 from convmark.judging.index import CaseRun, Index
+from convmark.judging.judgement import Judgement
 from convmark.judging.verdict import conclude, review
 from convmark.judging.verdict_index import verdict_words
+from convmark.judging.verdicts_file import said_of
 from convmark.option_values import nearest
 from convmark.record import Record
 from convmark.report.across import COLUMNS as ACROSS
@@ -33,6 +35,8 @@ __all__ = ["accept", "across", "compare", "history"]
 def compare(results: Path, machine: str | None, runs: Sequence[str], form: str) -> bool:
     """Print a run's verdicts; return whether one of them fails it.
 
+    What the run's own session has said is repeated: it may have run the old code beside it.
+
     Args:
         runs: none for the newest run, one to judge, or a baseline and the one to judge.
 
@@ -49,15 +53,33 @@ def compare(results: Path, machine: str | None, runs: Sequence[str], form: str) 
     records = read_run(path)
     if not records:
         raise StoreError(f"{path}: must hold the rows of a run, it has none")
+    said = said_of(store, folder, path.stem) if records[0].run == path.stem else []
     if len(runs) == 2:
-        history = named_history(store.find(runs[0], folder, but=path), records)
+        baseline = store.find(runs[0], folder, but=path)
+        history = named_history(baseline, records)
+        judgements = conclude(review(records, history), report_missing=True)
+        judgements = _with_live(judgements, said, baseline.stem)
+    elif said:
+        judgements = said
     else:
         history = accepted_history(store, folder, records, _say, own=path)
-    judgements = conclude(review(records, history), report_missing=len(runs) == 2)
+        judgements = conclude(review(records, history))
     text = verdicts_report(judgements, form)
     if text:
         print(text)
     return any(judgement.fails for judgement in judgements)
+
+
+def _with_live(
+    judgements: Sequence[Judgement], said: Sequence[Judgement], baseline: str
+) -> list[Judgement]:
+    """Return the judgements, with what a live comparison with the same run has said."""
+    live = {
+        (one.case, one.metric): one
+        for one in said
+        if one.change is not None and one.baseline_runs == (baseline,)
+    }
+    return [live.get((one.case, one.metric), one) for one in judgements]
 
 
 def across(results: Path, machine: str | None, runs: Sequence[str], column: str, form: str) -> None:

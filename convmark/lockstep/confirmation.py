@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from convmark.case import Case
+from convmark.code.manifest import Code
+from convmark.code.of_run import ran_at
 from convmark.commit import Commit
-from convmark.comparing.decision import Decision
+from convmark.comparing.decision import Limits as Margins
 from convmark.errors import ConvmarkError
 from convmark.gpu.devices import Gpu
 from convmark.gpu.visible import card_of
-from convmark.judging.confirm import Decision as Judged
-from convmark.judging.confirm import Verdict
 from convmark.judging.judgement import BUDGET_SPENT, SAME_CODE, SAME_COMMIT, Confirmation
+from convmark.judging.sessions_file import Earlier
 from convmark.launch import Interpreter
 from convmark.lockstep.anchor import (
     AnchorCode,
@@ -69,6 +69,10 @@ class Limits:
     gpus: Sequence[Gpu] = ()
     """Those of this machine, whose state tells which sessions count."""
     input_shape: Shapes | None = None
+    margins: Margins | None = None
+    """What counts as a change."""
+    earlier: Earlier | None = None
+    """What earlier runs give."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +147,8 @@ def confirm(
             results=limits.results,
             warm_up_s=limits.warm_up_s,
             input_shape=limits.input_shape,
+            limits=limits.margins,
+            earlier=limits.earlier or Earlier.none(),
         )
         if pairings:
             say(_announcement(labels, limits.budget_s))
@@ -180,9 +186,6 @@ def _announcement(labels: Sequence[str], budget_s: float) -> str:
     return f"{cases} to compare live with {others}, {takes}"
 
 
-_WITHIN_MARGIN = {"slower_within_margin": "slower", "faster_within_margin": "faster"}
-
-
 def _confirmation(found: Found, label: str) -> Confirmation:
     """Return what the sessions of a case say."""
     if found.same_code:
@@ -192,21 +195,17 @@ def _confirmation(found: Found, label: str) -> Confirmation:
     undecided = found.closed or _budget_spent(found.needs_s)
     if decision.estimate is None:
         return Confirmation(decision=None, anchor=label, reason=undecided)
-    reason = ""
-    if decision.verdict == "undecided":
-        reason = undecided
-    elif decision.verdict in _WITHIN_MARGIN:
-        size = 100 * abs(math.expm1(decision.estimate))
-        reason = f"{_WITHIN_MARGIN[decision.verdict]} by {size:.1f} %, within the margin"
+    reasons = [] if decision.decided else [undecided]
     if found.apart:
-        reason = "; ".join(filter(None, [reason, f"in two processes: {found.apart}"]))
+        reasons.append(f"in two processes: {found.apart}")
     return Confirmation(
-        decision=_as_judged(decision),
-        decided_by="wall",
+        decision=decision,
         sessions=decision.sessions,
         anchor=label,
-        reason=reason,
+        reason="; ".join(reasons),
         sizes=found.sizes,
+        kept=tuple(found.live),
+        codes=found.codes,
     )
 
 
@@ -215,21 +214,9 @@ def _budget_spent(needs_s: float | None) -> str:
     if needs_s is None:
         return f"{BUDGET_SPENT}: more time would most likely not decide"
     more = f"about {duration_text(needs_s)} more would decide"
-    return f"{BUDGET_SPENT}: {more}: try a larger --confirm-budget"
-
-
-def _as_judged(decision: Decision) -> Judged:
-    verdicts: dict[str, Verdict] = {
-        **dict.fromkeys(_WITHIN_MARGIN, "unchanged"),
-        "undecided": "inconclusive",
-    }
-    assert decision.estimate is not None
-    return Judged(
-        verdict=verdicts.get(decision.verdict, decision.verdict),  # type: ignore[arg-type] # one of
-        estimate=decision.estimate,
-        low=decision.low,
-        high=decision.high,
-        smallest_visible=decision.smallest_visible,
+    return (
+        f"{BUDGET_SPENT}: {more}: run it again, which takes these sessions along, or try a larger "
+        "--compare-budget"
     )
 
 
@@ -238,23 +225,31 @@ def same_as_today(
     origin: Origin | None,
     anchor: AnchorCode,
     commit_of: Callable[[Path], Commit],
+    codes: Mapping[str, Code],
 ) -> str:
     """Return `SAME_CODE` or `SAME_COMMIT` where rows of today ran the anchor's code, else nothing.
 
     The hash decides where the rows and the anchor have one, and the rows' own commit where the
-    anchor has none; rows without a hash leave git's word of the folder alone.
+    anchor has none: that, or that each file they ran is the anchor's commit's. Rows without a hash
+    leave git's word of the folder alone.
 
     Args:
         rows: those of the case.
         commit_of: reads what git says of a repository now.
+        codes: what the run has kept of its codes, by their hash.
     """
     if not rows:
         return ""
     if all(row.code for row in rows) and anchor.code:
         return SAME_CODE if {row.code for row in rows} == {anchor.code} else ""
     if all(row.code for row in rows):
-        same = all(row.commit == anchor.commit for row in rows)  # held against the files that ran
-        return SAME_COMMIT if same and anchor.commit else ""
+        if not anchor.commit or len(ran := {row.code for row in rows}) > 1:
+            return ""
+        if all(row.commit == anchor.commit for row in rows):  # held against the files that ran
+            return SAME_COMMIT
+        code = codes.get(ran.pop() or "")
+        same = code and origin and ran_at(code, origin.repository, anchor.commit)
+        return SAME_CODE if same else ""
     if origin is None or not anchor.commit:
         return ""
     today = commit_of(origin.repository)

@@ -19,11 +19,12 @@ from typing import Any
 
 from convmark.case import Case
 from convmark.comparing.allotment import Candidate, next_session, seconds_to_decide
-from convmark.comparing.decision import CaseSessions, Decision, decide
+from convmark.comparing.decision import CaseSessions, Decision, Limits, decide
 from convmark.errors import ConvmarkError
 from convmark.gpu.devices import Card
 from convmark.gpu.watch import watching
-from convmark.judging.judgement import INTERRUPTED, NOT_JUDGED
+from convmark.judging.judgement import INTERRUPTED, NOT_JUDGED, LiveSession
+from convmark.judging.sessions_file import Earlier
 from convmark.launch import Interpreter, import_roots
 from convmark.lockstep.anchor import Beside
 from convmark.lockstep.duets import (
@@ -38,6 +39,8 @@ from convmark.lockstep.duets import (
 from convmark.lockstep.engine import MOST_LEFT_OUT, Plan, Side, lockstep_session
 from convmark.lockstep.tree import ForeignCode, OwnCode
 from convmark.option_values import Shapes
+from convmark.report.units import duration_text
+from convmark.text import percent
 
 __all__ = ["Found", "Pairing", "Terms", "compare_live"]
 
@@ -75,19 +78,28 @@ class Terms:
     """Seconds, to learn how long a session takes."""
     results: Path
     """A folder that is no code."""
-    session_s: float = 1.0
-    """Seconds of timed turns of a session."""
-    warm_up_s: float = 0.3
+    session_s: float = 1.2
+    """Seconds of timed turns of a session, at most."""
+    warm_up_s: float = 0.2
     input_shape: Shapes | None = None
+    limits: Limits | None = None
+    """What counts as a change; 3 % and 5 % where None."""
+    earlier: Earlier = field(default_factory=Earlier.none)
+    """What earlier runs give."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Found:
     """What came of one case so far; changes are ln(new / old), above 0 is slower."""
 
-    wall: list[float] = field(default_factory=list)
-    cpu: list[float | None] = field(default_factory=list)
-    took_s: list[float] = field(default_factory=list)
+    live: list[LiveSession] = field(default_factory=list)
+    """All sessions so far, those of an earlier run first."""
+    codes: tuple[str, str] | None = None
+    """Hashes of the old and the new code, once a session has told them."""
+    bar: float = 0.0
+    """The level that a slowdown counts from, as `CaseSessions` has it."""
+    left_over: bool = False
+    """Whether the last run has left it undecided."""
     sizes: dict[str, Any] = field(default_factory=dict)
     """Parameters, bytes and FLOPs of the old model."""
     decision: Decision | None = None
@@ -104,14 +116,23 @@ class Found:
 
     def sessions(self) -> CaseSessions:
         """Return what the rule takes."""
-        cpu = [value for value in self.cpu if value is not None]
-        return CaseSessions(wall=self.wall, cpu=cpu if len(cpu) == len(self.wall) else None)
+        cpu = [one.cpu for one in self.live if one.cpu is not None]
+        return CaseSessions(
+            wall=[one.wall for one in self.live],
+            cpu=cpu if len(cpu) == len(self.live) else None,
+            bar=self.bar,
+        )
 
     def candidate(self) -> Candidate:
         """Return what the allotment takes; after `decide`."""
         assert self.decision is not None
-        seconds = median(self.took_s) if self.took_s else FIRST_SESSION_S
-        return Candidate(decision=self.decision, session_s=seconds, closed=bool(self.closed))
+        took_s = [one.seconds for one in self.live]
+        return Candidate(
+            decision=self.decision,
+            session_s=median(took_s) if took_s else FIRST_SESSION_S,
+            left_over=self.left_over,
+            closed=bool(self.closed),
+        )
 
 
 def compare_live(pairings: Sequence[Pairing], terms: Terms, say: Say) -> list[Found]:
@@ -142,7 +163,9 @@ class _Running:
         self._stack = stack
         self._draw = random.Random(terms.seed)
         self._apart: dict[Opener, tuple[Beside, Beside]] = {}
-        self.found = [Found() for _ in pairings]
+        self.found = [
+            Found(left_over=terms.earlier.left_over(pairing.case.name)) for pairing in pairings
+        ]
 
     def run(self) -> None:
         self._decide()
@@ -155,25 +178,37 @@ class _Running:
                 if found.candidate().open:
                     found.closed = INTERRUPTED
         for found in self.found:
-            found.needs_s = seconds_to_decide(found.candidate(), len(self.found))
+            found.needs_s = seconds_to_decide(
+                found.candidate(), len(self.found), self._terms.limits
+            )
 
     def _next(self) -> int | None:
         candidates = [found.candidate() for found in self.found]
-        return next_session(candidates, self._terms.seconds_left())
+        return next_session(candidates, self._terms.seconds_left(), self._terms.limits)
 
     def _take(self, place: int) -> None:
         """Run one session of a case, judge all cases anew, and say what became of this one."""
         began, found = self._terms.clock(), self.found[place]
-        before = len(found.wall)
         with self._closing(found):
-            self._session(place)
-        if len(found.wall) > before:
-            found.took_s.append(max(1e-3, self._terms.clock() - began))
+            values = self._session(place)
+            if values is not None:
+                took_s = max(1e-3, self._terms.clock() - began)
+                self._keep(self._pairings[place].case, found, values, took_s)
         self._decide()
         self._tell(place)
 
+    def _keep(self, case: Case, found: Found, values: _Values, took_s: float) -> None:
+        """Take in a session; before the first those that an earlier run has left undecided."""
+        if not found.live and found.codes is not None:
+            carried = self._terms.earlier.of(case.name, *found.codes, apart=bool(found.apart))
+            found.live += carried.sessions
+            found.bar = carried.bar
+        found.live.append(
+            LiveSession(wall=values.wall, cpu=values.cpu, seconds=took_s, apart=bool(found.apart))
+        )
+
     def _decide(self) -> None:
-        decisions = decide([found.sessions() for found in self.found])
+        decisions = decide([found.sessions() for found in self.found], self._terms.limits)
         for found, decision in zip(self.found, decisions, strict=True):
             found.decision = decision
 
@@ -183,9 +218,20 @@ class _Running:
         assert found.decision is not None
         if not (found.decision.decided or found.closed):
             return
-        done = sum(1 for one in self.found if one.closed or (one.decision and one.decision.decided))
+        left = [one.candidate() for one in self.found if one.candidate().open]
         text = found.closed or _described(found.decision)
-        self._say(f"{case.name}: {text}; {done} of {len(self.found)} cases done")
+        done = f"{len(self.found) - len(left)} of {len(self.found)} cases done"
+        expected_s = sum(self._expected_s(candidate) for candidate in left)
+        left_s = min(expected_s, self._terms.seconds_left())
+        more = f", about {duration_text(left_s)} left" if 0 < left_s < math.inf else ""
+        self._say(f"{case.name}: {text}; {done}{more}")
+
+    def _expected_s(self, candidate: Candidate) -> float:
+        """Return about how long an open case still takes, seconds."""
+        if candidate.missing:
+            return (candidate.missing + 1) * candidate.session_s
+        needs_s = seconds_to_decide(candidate, len(self.found), self._terms.limits)
+        return math.inf if needs_s is None else needs_s
 
     @contextlib.contextmanager
     def _closing(self, found: Found) -> Iterator[None]:
@@ -195,22 +241,18 @@ class _Running:
         except ConvmarkError as error:
             found.closed = str(error)
             if isinstance(error, ForeignCode):
-                found.wall.clear()
-                found.cpu.clear()
+                found.live.clear()
 
-    def _session(self, place: int) -> None:
-        """Run one session of a case; what comes of it is in `found`."""
+    def _session(self, place: int) -> _Values | None:
+        """Run one session of a case; None where it gives nothing, or does not count."""
         pairing, found = self._pairings[place], self.found[place]
         values = None if found.apart else self._duet(pairing, found)
         if values is None and found.apart and not found.closed:
             values = self._lockstep(pairing, found)
-        if values is None:
-            return
-        if values.disturbed:
+        if values is not None and values.disturbed:
             self._leave_out(pairing.case, found, values.disturbed)
-        else:
-            found.wall.append(values.wall)
-            found.cpu.append(values.cpu)
+            return None
+        return values
 
     def _leave_out(self, case: Case, found: Found, disturbed: str) -> None:
         found.left_out += 1
@@ -225,7 +267,7 @@ class _Running:
             seed=self._draw.getrandbits(31),
             seconds=self._terms.session_s,
             warm_up_s=self._terms.warm_up_s,
-            with_work=not found.wall,
+            with_work=not found.live,
             input_shape=self._terms.input_shape,
         )
         results = self._terms.results
@@ -268,8 +310,9 @@ class _Running:
             if tree is not None:
                 tree.check(code)
         if pairing.old and pairing.new and len(session.codes) == len(sides):
-            hashes = {tree.hash_of(session.codes[name]) for name, tree in sides.items() if tree}
-            if len(hashes) == 1 and not session.failure:
+            old, new = (tree.hash_of(session.codes[name]) for name, tree in sides.items() if tree)
+            found.codes = old, new
+            if old == new and not session.failure:
                 found.same_code, found.closed = True, "both sides run the same code"
 
     def _failed(self, pairing: Pairing, failure: SideFailure, found: Found) -> None:
@@ -300,7 +343,7 @@ class _Running:
             Side(new.interpreter, pairing.case, pairing.card, new.tree),
             plan,
             self._draw,
-            with_sizes=not found.wall,
+            with_sizes=not found.live,
         )
         found.sizes |= session.sizes.get(OLD, {})
         return _Values(session.wall.log_ratio, session.cpu.log_ratio, session.disturbed)
@@ -336,8 +379,7 @@ def _described(decision: Decision) -> str:
     """Say in words what was found: the change with its interval, and the verdict."""
     if decision.estimate is None:
         return "no session yet"
-    low, middle, high = (
-        100 * math.expm1(value) for value in (decision.low, decision.estimate, decision.high)
-    )
+    low, high = (percent(value).removesuffix(" %") for value in (decision.low, decision.high))
     verdict = decision.verdict.replace("_", " ")
-    return f"{decision.sessions} sessions, {middle:+.1f} % [{low:+.1f}, {high:+.1f}], {verdict}"
+    change = percent(decision.estimate)
+    return f"{decision.sessions} sessions, {change} [{low}, {high}], {verdict}"

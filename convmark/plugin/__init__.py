@@ -262,10 +262,9 @@ def _measure_and_judge(
     campaign.reopen(say)
     baseline = Baseline.check(comparison.asked, campaign) if comparison.asked else None
     say(comparison.resume(config, campaign))
-    stream = bridge.progress_stream(config)
-    campaign.measure(stream, say)
+    campaign.measure(bridge.progress_stream(config), say)
     if baseline is not None and campaign.records:
-        judge(campaign, baseline, whole_suite=_is_whole(config), say=say, stream=stream)
+        judge(campaign, baseline, whole_suite=_is_whole(config), say=say)
 
 
 def _is_whole(config: pytest.Config) -> bool:

@@ -10,7 +10,7 @@ from convmark.git import Git
 from convmark.judging.history import named_history
 from convmark.judging.judgement import Judgement
 from convmark.judging.verdict import conclude, review
-from convmark.judging.verdicts_file import read_verdicts, verdicts_path
+from convmark.judging.verdicts_file import said_of
 from convmark.report.runs import oldest_first, run_files
 from convmark.report.tables.judged import judged
 from convmark.report.tables.table import Table
@@ -68,7 +68,7 @@ def _newest(places: Sequence[Path]) -> Path:
 
 def _live(store: Store, machine: str, run: str, commit: str) -> list[Judgement]:
     """Return the run's own judgements where one was made by running the commit beside it."""
-    found = [one for one in read_verdicts(verdicts_path(store, machine)) if one.run == run]
+    found = said_of(store, machine, run)
     beside = f"beside {commit[:SHOWN]}"
     return found if commit and any(beside in one.note for one in found) else []
 

@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from convmark.worker.timing import Clock, is_steady
+from convmark.worker.timing import Clock, is_steady, log_ratio_error
 
 __all__ = [
     "MIN_PAIRS",
@@ -28,15 +28,17 @@ __all__ = [
     "turn_steps",
 ]
 
-SHORT_S = 0.005
+SHORT_S = 0.0025
 """Seconds of a step from which on a turn is one step."""
 MIN_STEPS, LEAST_STEPS = 10, 4
 """Of each code before the timed turns: until it is steady, and once the budget is spent."""
 SETTLING_TURN_S = 0.01
 MIN_PAIRS = 6
+LEAST_S = 0.3
+"""Seconds of turns that are always taken."""
 HELD_UP_S = 0.2
 """A turn ends then, however few of its steps have been taken."""
-DROPPED_SHARE = 0.25
+DROPPED_SHARE = 0.5
 MIN_DROPPED = 2
 
 
@@ -133,12 +135,14 @@ def take_pairs(
     beat: Callable[[], None] = lambda: None,
     *,
     least: int = MIN_PAIRS,
+    enough_error: float = 0.0,
     clock: Clock = time.perf_counter,
     cpu_clock: Clock = time.process_time,
 ) -> Pairs:
     """Let each take one turn per pair, in random order, until the seconds are spent.
 
     Args:
+        enough_error: standard error of the mean log ratio at which they end, after `LEAST_S`.
         steps: how many steps of a turn are timed, and how many before them are dropped.
         least: pairs that are taken however long they last.
     """
@@ -146,7 +150,7 @@ def take_pairs(
     names = sorted(contenders)
     pairs = Pairs(count, dropped, {name: [] for name in names}, {name: [] for name in names})
     spent_s, taken = 0.0, 0
-    while spent_s < seconds or taken < least:
+    while taken < least or not _enough(pairs, spent_s, seconds, enough_error):
         began = clock()
         for name in order.sample(names, len(names)):
             with contenders[name].active(all_of_it=False):
@@ -157,6 +161,14 @@ def take_pairs(
         taken += 1
         beat()
     return pairs
+
+
+def _enough(pairs: Pairs, spent_s: float, seconds: float, enough_error: float) -> bool:
+    if spent_s >= seconds:
+        return True
+    if spent_s < LEAST_S or not enough_error:
+        return False
+    return log_ratio_error(*pairs.wall_s.values()) <= enough_error
 
 
 def _turn(
