@@ -47,7 +47,7 @@ LIVE = {
     "ab_trial.py": [
         *("--only=same", "--times=1", "--models=conv_layer", "--target=50", "--folder={folder}"),
     ],
-    "live_verdicts.py": ["--only=quiet", "--runs=0", "--models=conv_layer", "--folder={folder}"],
+    "gate_trials.py": ["--only=decided", "--runs=0", "--models=conv_layer", "--folder={folder}"],
 }
 """Live comparisons and sessions of a clone: minutes on a busy machine."""
 GOALS_MISSED = {"harness_cost.py": 1, "epoch_times.py": 1}

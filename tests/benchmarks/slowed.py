@@ -6,9 +6,11 @@ Shared by the live trials; nothing here is a trial itself.
 from __future__ import annotations
 
 import json
+import math
+import shutil
+import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -68,37 +70,36 @@ def clone(folder: Path) -> Path:
     return project
 
 
-def elements_for(project: Path, share: float, threads: str) -> int:
-    """Return how much to burn for so large a share of the victim's CPU time, by lock-step.
+def elements_for(project: Path, share: float) -> int:
+    """Return how much to burn for so large a share of the victim's CPU time, by duets.
 
     A layer costs something however little it burns, so the size is read off a line through two.
     """
     (few, little), (many, much) = (
-        (elements, _cost(project, elements, threads)) for elements in TRIAL_ELEMENTS
+        (elements, _cost(project, elements)) for elements in TRIAL_ELEMENTS
     )
     return max(1, round(few + (share - little) * (many - few) / (much - little)))
 
 
-def _cost(project: Path, elements: int, threads: str) -> float:
-    """Commit a victim that burns so much, and return by what share its CPU time has grown."""
+def _cost(project: Path, elements: int) -> float:
+    """Return by what share the CPU time of a victim that burns so much has grown."""
     from convmark.case import Case
     from convmark.launch import Interpreter
-    from convmark.lockstep.anchor import Origin, beside
-    from convmark.lockstep.engine import Plan, Side, compare
+    from convmark.lockstep.duets import DuetPlan, DuetSide, duet_session
 
-    commit(project, f"trial of {elements}", elements)
-    case = Case(model=VICTIM, task="train", batch_size=32, threads=threads)
-    origin = Origin(repository=project, folder=Path("models"), is_zoo=True)
-
-    def make(zoo: Path = project / "models") -> Interpreter:
-        return Interpreter(zoo=zoo)
-
-    with beside(origin, "origin/HEAD", make) as (old, new):
-        plan = Plan(seed=0, warm_up_s=1.0, error_rate=0.01)
-        found = compare(Side(old, case), Side(new, case), plan, clock=time.monotonic)
-    slower = sum(session.log_ratio for session in found.cpu) / len(found.cpu)
-    print(f"  {elements} elements cost {100 * slower:.1f} % of CPU time", flush=True)
-    return slower
+    sides = []
+    for name, burnt in (("old", 0), ("new", elements)):
+        commit(project, f"trial of {burnt}", burnt)
+        folder = project.parent / f"{name}-{burnt}"
+        shutil.copytree(project / "models", folder / "models", dirs_exist_ok=True)
+        sides.append(DuetSide(folder=folder, import_roots=[folder], zoo=folder / "models"))
+    case = Case(model=VICTIM, task="train", batch_size=32)
+    with Interpreter() as interpreter:
+        plans = [DuetPlan(seed=seed, seconds=2.0, enough_error=0.002) for seed in range(6)]
+        found = [duet_session(interpreter, case, *sides, plan).cpu for plan in plans]
+    slower = statistics.median(one.value for one in found if one is not None)
+    print(f"  {elements} elements cost {100 * math.expm1(slower):.1f} % of CPU time", flush=True)
+    return math.expm1(slower)
 
 
 class Diary:
