@@ -46,7 +46,7 @@ LAYERS = (
     ("code.of_run", "parsers", "reading"),
     (
         *("beforehand", "doctor", "judging.comparability", "judging.keeping", "judging.learning"),
-        *("judging.metrics", "runfile", "suites"),
+        *("judging.meant", "judging.metrics", "runfile", "suites"),
     ),
     ("judging.digest", "judging.tablefile", "store"),
     ("judging.accepted", "judging.index", "judging.verdicts_file"),

@@ -51,7 +51,7 @@ def test_a_ref_is_judged_from_the_history_of_its_commit(store: Store, tmp_path: 
     two_runs(store, commit)
     table = verdicts_against([store.folder], "main", tmp_path)
     found = {row["metric"]: row["verdict"] for row in table.records()}
-    assert found["parameters"] == "regressed"
+    assert (found["parameters"], found["sizes"]) == ("changed", "changed (failed)")
     assert "step_time" in found
     assert table.title == "Verdicts: 1 fail"
     assert f"Run 0002 against run 0001 of main ({commit[:12]}), from history" in table.caption
@@ -109,7 +109,7 @@ def test_a_job_summary_has_the_verdicts_first_and_folds_the_rest(
     assert main(["report", "--format", "markdown", "--against", "main"]) == 0
     text = capsys.readouterr().out
     assert text.startswith("## Verdicts: 1 fail\n\n| case ")
-    assert text.index("regressed") < text.index("<details>")
+    assert text.index("changed (failed)") < text.index("<details>")
     assert text.count("## ") == 1  # the rest is folded, and says how much it is
     assert "<details><summary>What is missing or unsteady: 1 row</summary>" in text
     assert "<details><summary>Architectures: 1 row</summary>" in text

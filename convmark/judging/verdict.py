@@ -15,6 +15,7 @@ from convmark.judging.confirm import CHANGED
 from convmark.judging.judgement import SAME_CODE, SAME_COMMIT, Confirmation, Judgement
 from convmark.judging.learning import ACCURACY, without_hollow_improvements
 from convmark.judging.machine import machine_judgements
+from convmark.judging.meant import changed_sizes
 from convmark.judging.metrics import METRICS, Metric, applies, middle, plain_verdict
 from convmark.judging.paired import Finding, Ground, confirmed, from_history
 from convmark.judging.review import CaseReview, Review, flagged, review
@@ -208,7 +209,7 @@ def _others(case: CaseReview, sizes: Mapping[str, int | None]) -> list[Judgement
         baseline = float(live) if live is not None else median(runs)
         groups = (case.rows, *against)
         verdict, allowed, note = plain_verdict(metric, baseline, value, groups)
-        if case.same_code and verdict in CHANGED:
+        if case.same_code and verdict in (*CHANGED, "changed"):
             verdict, note = "inconclusive", "same code: no change of it is to blame"
         found.append(
             _judgement(
@@ -224,7 +225,7 @@ def _others(case: CaseReview, sizes: Mapping[str, int | None]) -> list[Judgement
                 fails=metric.convicts and verdict == "regressed",
             )
         )
-    return found
+    return [*changed_sizes(found), *found]
 
 
 def _missing(row: Record, run: str) -> Judgement:

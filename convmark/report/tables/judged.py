@@ -10,7 +10,7 @@ from convmark.report.verdicts import verdict_words, worth_reading
 
 __all__ = ["judged"]
 
-_RANK = ("regressed", "inconclusive", "missing", "improved", "new", "unchanged")
+_RANK = ("regressed", "changed", "inconclusive", "missing", "improved", "new", "unchanged")
 
 
 def judged(judgements: Sequence[Judgement], against: str) -> Table:
