@@ -48,6 +48,8 @@ class Options:
     """Which cases are compared live: `changed`, those whose code has changed, or `none`."""
     confirm_budget_s: float
     """Most seconds for all live comparisons."""
+    allow_changes: tuple[str, ...] = ()
+    """Patterns of the cases whose changes are meant."""
     pythons: tuple[str, ...] = ()
     """Interpreters to measure in; with `environments` empty too, this one."""
     environments: tuple[str, ...] = ()
@@ -159,4 +161,5 @@ def read(given: Mapping[str, Any], settings: Mapping[str, Any] | None = None) ->
     values["time_budget_s"] = values.pop("time_budget")
     values["time_limit_s"] = values.pop("time_limit")
     values["confirm_budget_s"] = values.pop("confirm_budget")
+    values["allow_changes"] = values.pop("allow_change")
     return Options(**values, named=frozenset(named))

@@ -14,6 +14,7 @@ from convmark.errors import OptionError, StoreError
 from convmark.judging import accepted
 from convmark.judging.history import accepted_history, anchor_of, by_name, named_history
 from convmark.judging.index import CaseRun, Index
+from convmark.judging.meant import Meant, check_patterns, let_pass, names_of, since_of
 from convmark.judging.verdict import conclude, review
 from convmark.judging.verdict_index import verdict_words
 from convmark.option_values import nearest
@@ -30,14 +31,21 @@ from convmark.text import shown
 __all__ = ["accept", "across", "compare", "history"]
 
 
-def compare(results: Path, machine: str | None, runs: Sequence[str], form: str) -> bool:
+def compare(
+    results: Path,
+    machine: str | None,
+    runs: Sequence[str],
+    form: str,
+    allowed: Sequence[str] = (),
+) -> bool:
     """Print a run's verdicts; return whether one of them fails it.
 
     Args:
         runs: none for the newest run, one to judge, or a baseline and the one to judge.
+        allowed: patterns of the cases whose changes are meant.
 
     Raises:
-        OptionError: more than two runs, or no such format.
+        OptionError: more than two runs, no such format, or a pattern that matches no case.
         StoreError: a run that is not there, holds nothing or cannot be read.
     """
     if len(runs) > 2:
@@ -53,7 +61,10 @@ def compare(results: Path, machine: str | None, runs: Sequence[str], form: str) 
         history = named_history(store.find(runs[0], folder, but=path), records)
     else:
         history = accepted_history(store, folder, records, _say, own=path)
-    judgements = conclude(review(records, history), report_missing=len(runs) == 2)
+    names = names_of(records)
+    check_patterns(allowed, set().union(*names.values()))
+    meant = Meant(names, allowed, since_of(history, path, records, Path.cwd()), _say)
+    judgements = let_pass(conclude(review(records, history), report_missing=len(runs) == 2), meant)
     text = verdicts_report(judgements, form)
     if text:
         print(text)

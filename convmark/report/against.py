@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from convmark.errors import OptionError
 from convmark.git import Git
 from convmark.judging.history import named_history
 from convmark.judging.judgement import Judgement
+from convmark.judging.meant import Meant, let_pass, names_of, since_of
 from convmark.judging.verdict import conclude, review
 from convmark.judging.verdicts_file import read_verdicts, verdicts_path
 from convmark.report.runs import oldest_first, run_files
@@ -22,7 +23,12 @@ SHOWN = 12
 """Characters of a commit that a note quotes."""
 
 
-def verdicts_against(places: Sequence[Path], name: str, folder: Path) -> Table:
+def verdicts_against(
+    places: Sequence[Path],
+    name: str,
+    folder: Path,
+    say: Callable[[str], None] = lambda line: None,
+) -> Table:
     """Return the verdicts of the newest run in the places against a baseline.
 
     Verdicts that the run itself made live beside the commit come first; without them its rows are
@@ -30,7 +36,8 @@ def verdicts_against(places: Sequence[Path], name: str, folder: Path) -> Table:
 
     Args:
         name: a branch or other ref of git, a commit, a run's number or its file.
-        folder: where git is asked what a ref means.
+        folder: where git is asked what a ref means, and which changes commits mean.
+        say: is told which trailers of commits cannot be read.
 
     Raises:
         OptionError: neither a live verdict nor a run of the baseline is there.
@@ -55,7 +62,8 @@ def verdicts_against(places: Sequence[Path], name: str, folder: Path) -> Table:
         )
     records = read_run(newest)
     history = named_history(baseline, records)
-    judgements = conclude(review(records, history), report_missing=True)
+    meant = Meant(names_of(records), (), since_of(history, newest, records, folder), say)
+    judgements = let_pass(conclude(review(records, history), report_missing=True), meant)
     return judged(judgements, f"run {baseline.stem} of {told}, from history, nothing run beside it")
 
 
