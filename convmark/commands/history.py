@@ -12,7 +12,13 @@ from tabulate import tabulate
 from convmark.environment import read_machine
 from convmark.errors import OptionError, StoreError
 from convmark.judging import accepted
-from convmark.judging.history import accepted_history, anchor_of, by_name, named_history
+from convmark.judging.history import (
+    History,
+    accepted_history,
+    anchor_of,
+    by_name,
+    named_history,
+)
 from convmark.judging.index import CaseRun, Index
 from convmark.judging.meant import Meant, check_patterns, let_pass, names_of, since_of
 from convmark.judging.verdict import conclude, review
@@ -24,7 +30,7 @@ from convmark.report.across import FORMS as ACROSS_FORMS
 from convmark.report.across import across as across_cells
 from convmark.report.across import across_report
 from convmark.report.units import seconds_text, share_text
-from convmark.report.verdicts import FORMATS, verdicts_report
+from convmark.report.verdicts import FORMATS, run_words, verdicts_report
 from convmark.store import Store, StoreWarning, read_run
 from convmark.text import shown
 
@@ -65,10 +71,18 @@ def compare(
     check_patterns(allowed, set().union(*names.values()))
     meant = Meant(names, allowed, since_of(history, path, records, Path.cwd()), _say)
     judgements = let_pass(conclude(review(records, history), report_missing=len(runs) == 2), meant)
-    text = verdicts_report(judgements, form)
+    text = verdicts_report(judgements, form, between=_between(history, path, records[0]))
     if text:
         print(text)
     return any(judgement.fails for judgement in judgements)
+
+
+def _between(history: History, path: Path, row: Record) -> str:
+    """Return the runs of the anchors and the run that is judged, with their commits, in words."""
+    anchors = [case.anchor for case in history.cases.values() if case.anchor is not None]
+    before = dict.fromkeys(run_words(one.run, one.commit, one.dirty) for one in anchors)
+    after = run_words(path.stem, row.commit, row.dirty)
+    return f"{', '.join(before) or 'no earlier run'} -> {after}"
 
 
 def across(results: Path, machine: str | None, runs: Sequence[str], column: str, form: str) -> None:

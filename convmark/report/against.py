@@ -15,6 +15,7 @@ from convmark.judging.verdicts_file import read_verdicts, verdicts_path
 from convmark.report.runs import oldest_first, run_files
 from convmark.report.tables.judged import judged
 from convmark.report.tables.table import Table
+from convmark.report.verdicts import run_words
 from convmark.store import Store, read_head, read_run
 
 __all__ = ["verdicts_against"]
@@ -50,7 +51,7 @@ def verdicts_against(
     told = f"{name} ({commit[:SHOWN]})" if commit and not commit.startswith(name) else name
     live = _live(store, machine, newest.stem, commit)
     if live:
-        return judged(live, f"{told}, live")
+        return judged(live, f"{told}, live", between=f"{told} -> {_words(newest)}")
     if commit:
         baseline = _run_of(store, machine, commit, newest)
     else:
@@ -64,7 +65,15 @@ def verdicts_against(
     history = named_history(baseline, records)
     meant = Meant(names_of(records), (), since_of(history, newest, records, folder), say)
     judgements = let_pass(conclude(review(records, history), report_missing=True), meant)
-    return judged(judgements, f"run {baseline.stem} of {told}, from history, nothing run beside it")
+    against = f"run {baseline.stem} of {told}, from history, nothing run beside it"
+    before = told if commit else _words(baseline)
+    return judged(judgements, against, between=f"{before} -> {_words(newest)}")
+
+
+def _words(path: Path) -> str:
+    """Return a run's number and commit."""
+    head = read_head(path)
+    return run_words(path.stem, head.commit if head else None, head.dirty if head else None)
 
 
 def _newest(places: Sequence[Path]) -> Path:
