@@ -328,4 +328,14 @@ OPTIONS = (
         "share of the step time (default: 0.03)",
         only="pytest",
     ),
+    Option(
+        name="allow-change",
+        metavar="CASE",
+        parse=parse_text,
+        default=None,
+        help="let pass what would fail in a case by a change that is meant: its name, or a pattern "
+        "such as 'lenet5-*' (default: none)",
+        only="pytest",
+        repeatable=True,
+    ),
 )

@@ -48,6 +48,8 @@ class Options:
     """Most seconds for all live comparisons; infinite where the user sets no end."""
     margin: float
     """The smallest slowdown that is called a regression, as a share."""
+    allow_changes: tuple[str, ...] = ()
+    """Patterns of the cases whose changes are meant."""
     pythons: tuple[str, ...] = ()
     """Interpreters to measure in; with `environments` empty too, this one."""
     environments: tuple[str, ...] = ()
@@ -159,4 +161,5 @@ def read(given: Mapping[str, Any], settings: Mapping[str, Any] | None = None) ->
     values["time_budget_s"] = values.pop("time_budget")
     values["time_limit_s"] = values.pop("time_limit")
     values["compare_budget_s"] = values.pop("compare_budget")
+    values["allow_changes"] = values.pop("allow_change")
     return Options(**values, named=frozenset(named))

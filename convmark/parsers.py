@@ -214,6 +214,7 @@ def _stored(commands: Any) -> dict[str, Parser]:
         "Show the step time and the verdict of one case, run by run.",
     )
     history.add_argument("case", metavar="CASE", help="its name, as the tables give it")
+    _add_options(compare, ["allow-change"])
     found = {"compare": compare, "accept": accept, "history": history}
     for parser in found.values():
         _add_options(parser, ["results"])

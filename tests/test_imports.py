@@ -51,7 +51,7 @@ LAYERS = (
     ("judging.accepted", "judging.index", "judging.sessions_file", "judging.verdicts_file"),
     ("judging.shelf", "judging.verdict_index"),
     ("judging.history",),
-    ("fleet.outliers", "judging.machine", "judging.step_time"),
+    ("fleet.outliers", "judging.machine", "judging.meant", "judging.step_time"),
     ("judging.review",),
     ("judging.verdict",),
     ("report",),

@@ -100,7 +100,7 @@ def test_an_accuracy_has_no_step_time_and_its_epochs_never_convict() -> None:
 
 def test_more_parameters_are_told_of_it_too() -> None:
     now = learned("0002", 0.98, 0.98, parameters=61_707)
-    assert judged(now, learned("0001", 0.98, 0.98))["accuracy", "parameters"].fails
+    assert judged(now, learned("0001", 0.98, 0.98))["accuracy", "sizes"].fails
 
 
 def test_a_first_run_is_new_by_its_accuracy_and_a_failed_seed_is_never_unchanged() -> None:

@@ -324,14 +324,45 @@ def test_a_ref_cannot_be_compared_with_nothing_live(run: Run, pytester: pytest.P
     assert not list(pytester.path.glob("results/*/*.csv"))
 
 
-def test_a_model_of_another_size_than_at_the_commit_is_a_regression_whatever_its_speed(
+def test_a_model_of_other_sizes_than_at_the_commit_fails_whatever_its_speed(
     run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     live(monkeypatch, "unchanged", 0.0, sizes={"parameters": 50_000})
     new_commit(pytester)
     result = run("--benchmark-compare=git:HEAD~1")
     assert result.ret == 1
-    result.stdout.fnmatch_lines([f"{LENET5}: parameters regressed by +* %*"])
+    result.stdout.fnmatch_lines([f"{LENET5}: sizes changed*; parameters 50,000 -> 61,706"])
+
+
+def test_a_change_that_is_meant_passes_by_an_option_or_by_a_commit(
+    run: Run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history(run, 1)
+    live(monkeypatch, "regressed", 0.2, sizes={"parameters": 50_000})
+    new_commit(pytester)
+    result = run("--benchmark-compare=git:HEAD~1", "--allow-change=lenet5-*")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines([f"{LENET5}*step_time*regressed*; allowed by --allow-change"])
+    git(
+        pytester.path, "commit", "-q", "--allow-empty", "-m", "x", "-m", f"Benchmark-Accept: {CONV}"
+    )
+    sha = head(pytester.path)[:12]
+    for baseline in ("--benchmark-compare=git:HEAD~2", "--benchmark-compare=1"):
+        result = run(baseline, "--allow-change=lenet5-*")
+        assert result.ret == 0
+        result.stdout.fnmatch_lines([f"{CONV}*step_time*regressed*; meant by commit {sha}"])
+    assert run("--benchmark-compare=git:HEAD~1").ret == 1
+    assert found(pytester, CONV) == "regressed"
+
+
+def test_a_pattern_of_no_case_is_refused_before_anything_is_measured(
+    run: Run, pytester: pytest.Pytester
+) -> None:
+    result = run("--benchmark-compare", "--allow-change=lenet-train-cpu-b32-float32")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: --allow-change: *, got 'lenet-*; did you mean lenet5-*"])
+    assert run("--allow-change=*").ret == 4
+    assert not list(pytester.path.glob("results/*/*.csv"))
 
 
 def test_the_commit_of_head_named_with_an_edit_is_an_earlier_run_never_this_one(

@@ -308,10 +308,10 @@ BOUNDARIES = [
     ("time_to_first_step", 2.0, 3.01, "inconclusive"),
     ("time_to_first_step", 0.5, 1.0, "unchanged"),
     ("parameters", 61706, 61706, "unchanged"),
-    ("parameters", 61706, 61707, "regressed"),
-    ("parameters", 61706, 61705, "improved"),
-    ("flops_per_sample", 833040, 833042, "regressed"),
-    ("model_bytes", 246824, 246820, "improved"),
+    ("parameters", 61706, 61707, "changed"),
+    ("trainable_parameters", 61706, 61705, "changed"),
+    ("flops_per_sample", 833040, 833042, "changed"),
+    ("model_bytes", 246824, 246820, "changed"),
 ]
 
 
@@ -339,11 +339,18 @@ def test_a_cpus_allocator_peak_hangs_on_what_ran_side_by_side() -> None:
     assert (twice.verdict, twice.fails) == ("regressed", True)
 
 
-def test_an_exact_metric_says_the_numbers() -> None:
-    found = judged(run_of("0002", 0.0, parameters=61707), run_of("0001", 0.0))["parameters"]
-    assert found.note == "was 61,706, is 61,707"
-    assert (found.baseline, found.value, found.unit) == (61706, 61707, "")
-    assert found.smallest_visible is None
+def test_a_case_of_other_sizes_fails_once_and_lists_them() -> None:
+    now = run_of("0002", 0.0, parameters=61900, model_bytes=240000)
+    found = judged(now, run_of("0001", 0.0))
+    assert [one.metric for one in found.values() if one.fails] == ["sizes"]
+    sizes = found["sizes"]
+    assert (sizes.verdict, sizes.baseline_runs) == ("changed", ("0001",))
+    assert sizes.note == "parameters 61,706 -> 61,900, model bytes 246,824 -> 240,000"
+    one = found["parameters"]
+    assert (one.verdict, one.baseline, one.value) == ("changed", 61706, 61900)
+    assert one.smallest_visible is None
+    assert found["flops_per_sample"].verdict == "unchanged"
+    assert "sizes" not in judged(run_of("0002", 0.0), run_of("0001", 0.0))
 
 
 def test_an_exact_metric_is_judged_against_the_anchor_so_that_nothing_creeps_by() -> None:
@@ -353,7 +360,7 @@ def test_an_exact_metric_is_judged_against_the_anchor_so_that_nothing_creeps_by(
     now = run_of("0003", 0.0, parameters=102)
     (found,) = (one for one in conclude(review(now, history)) if one.metric == "parameters")
     assert (found.baseline, found.baseline_runs) == (101, ("0001",))
-    assert (found.verdict, found.note) == ("regressed", "was 101, is 102")
+    assert (found.verdict, found.value) == ("changed", 102)
 
 
 def test_memory_is_the_median_over_processes_and_runs() -> None:
@@ -416,7 +423,7 @@ def test_a_baseline_of_zero_has_no_change() -> None:
     found = judged(
         run_of("0002", 0.0, flops_per_sample=2), run_of("0001", 0.0, flops_per_sample=0)
     )["flops_per_sample"]
-    assert (found.verdict, found.change) == ("regressed", None)
+    assert (found.verdict, found.change) == ("changed", None)
 
 
 # Without figures

@@ -15,13 +15,18 @@ __all__ = [
     "NOT_JUDGED",
     "SAME_CODE",
     "SAME_COMMIT",
+    "SIZES",
     "VERDICTS",
     "Confirmation",
     "Judgement",
     "LiveSession",
 ]
 
-VERDICTS = ("regressed", "improved", "unchanged", "inconclusive", "new", "missing")
+VERDICTS = ("regressed", "improved", "changed", "unchanged", "inconclusive", "new", "missing")
+"""`changed` is of what is neither better nor worse: another model. `SIZES` alone fails for it."""
+
+SIZES = "sizes"
+"""Stands for the metric in the judgement that lists all sizes of a case that have changed."""
 
 MACHINE = "machine"
 """Stands for the model in the rows that tell of the reference's own step time."""

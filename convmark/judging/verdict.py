@@ -14,6 +14,7 @@ from typing import Any
 from convmark.judging.judgement import Confirmation, Judgement
 from convmark.judging.learning import ACCURACY, without_hollow_improvements
 from convmark.judging.machine import machine_judgements
+from convmark.judging.meant import changed_sizes
 from convmark.judging.metrics import METRICS, Metric, applies, middle, plain_verdict
 from convmark.judging.review import CaseReview, Review, review
 from convmark.judging.step_time import Finding, step_time
@@ -182,7 +183,7 @@ def _others(case: CaseReview, sizes: Mapping[str, int | None]) -> list[Judgement
         baseline = float(live) if live is not None else median(runs)
         groups = (case.rows, *against)
         verdict, allowed, note = plain_verdict(metric, baseline, value, groups)
-        if case.same_code and verdict in ("regressed", "improved"):
+        if case.same_code and verdict in ("regressed", "improved", "changed"):
             verdict, note = "inconclusive", "same code: no change of it is to blame"
         found.append(
             _judgement(
@@ -198,7 +199,7 @@ def _others(case: CaseReview, sizes: Mapping[str, int | None]) -> list[Judgement
                 fails=metric.convicts and verdict == "regressed",
             )
         )
-    return found
+    return [*changed_sizes(found), *found]
 
 
 def _missing(row: Record, run: str) -> Judgement:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from convmark.comparing.decision import Limits as Margins
     from convmark.judging.history import History
     from convmark.judging.judgement import Confirmation
+    from convmark.judging.meant import Meant
     from convmark.judging.review import Review
     from convmark.judging.sessions_file import Earlier
     from convmark.lockstep.anchor import AnchorCode, Origin
@@ -68,6 +69,9 @@ class Baseline:
         Raises:
             ConvmarkError: it does not exist, cannot be read, or may not be run beside.
         """
+        from convmark.judging.meant import check_patterns
+
+        check_patterns(campaign.options.allow_changes, [case.name for case in campaign.cases])
         name = asked if isinstance(asked, str) else ""
         if name.startswith(GIT) and not campaign.options.compare_budget_s:
             raise OptionError(
@@ -98,6 +102,7 @@ def judge(campaign: Campaign, baseline: Baseline, *, whole_suite: bool, say: Say
         KeyboardInterrupt: the user has had enough of comparing; what was decided is judged.
     """
     from convmark.judging.judgement import INTERRUPTED
+    from convmark.judging.meant import let_pass
     from convmark.judging.verdict import conclude, review
 
     history = _history(campaign, baseline, say)
@@ -109,9 +114,10 @@ def judge(campaign: Campaign, baseline: Baseline, *, whole_suite: bool, say: Say
     asked = [row for row in found.absent if row.task in campaign.options.tasks]
     found = dataclasses.replace(found, absent=tuple(asked))
     campaign.keep_sessions(confirmations)
-    campaign.keep_judgements(
-        conclude(found, confirmations, report_missing=whole_suite and not baseline.is_commit)
+    judgements = conclude(
+        found, confirmations, report_missing=whole_suite and not baseline.is_commit
     )
+    campaign.keep_judgements(let_pass(judgements, _meant(campaign, baseline, history, say)))
     if interrupted:
         raise KeyboardInterrupt
 
@@ -250,3 +256,22 @@ def _anchor_of(
     if anchor.lost:
         raise ConvmarkError(anchor.lost)
     return AnchorCode(commit=anchor.clean_commit, code=anchor.code, manifest=anchor.manifest)
+
+
+def _meant(campaign: Campaign, baseline: Baseline, history: History, say: Say) -> Meant:
+    """Return what tells by what the change of a case is meant."""
+    from convmark.judging.meant import Meant, Since, names_of
+    from convmark.lockstep.anchor import origin_of
+
+    asked = {row.case.name: row.asked_case for row in campaign.records}
+
+    def since(case: str) -> Since | None:
+        origin = origin_of(asked[case], campaign.sources)
+        if origin is None:
+            return None
+        anchor = history.cases[case].anchor
+        commit = anchor.clean_commit if anchor else baseline.commits.get(origin.repository, "")
+        unknown = f"run {anchor.run}" if anchor else "the baseline"
+        return Since(repository=origin.repository, anchor=commit, head="HEAD", unknown=unknown)
+
+    return Meant(names_of(campaign.records), campaign.options.allow_changes, since, say)
