@@ -45,6 +45,7 @@ LAYERS = (
     ("code.of_run", "parsers", "reading"),
     (
         *("beforehand", "doctor", "judging.comparability", "judging.keeping", "judging.learning"),
+        "judging.load",
         *("judging.metrics", "runfile", "suites"),
     ),
     ("judging.digest", "judging.tablefile", "store"),

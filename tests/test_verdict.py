@@ -176,8 +176,8 @@ def test_unchanged_is_taken_back_where_the_history_is_far_away() -> None:
     assert moved.note.startswith(
         "5 sessions beside 1234567aaaaa; no change beside it, yet +35.0 % by its history: "
     )
-    for values in ((0.1, 0.1), (0.3, 0.0)):
-        now = run_of("0011", *values)
+    busy = run_of("0011", 0.3, 0.3, other_cpu_share=0.5)
+    for now in (run_of("0011", 0.1, 0.1), run_of("0011", 0.3, 0.0), run_of("0011", 0.3), busy):
         still = judged(now, *quiet(), confirmations=given)["step_time"]
         assert (still.verdict, still.note) == ("unchanged", "5 sessions beside 1234567aaaaa")
 

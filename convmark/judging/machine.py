@@ -13,6 +13,7 @@ from statistics import mean, median, stdev
 
 from convmark.comparing.pooling import t_quantile
 from convmark.judging.judgement import MACHINE, Judgement
+from convmark.judging.load import load_of, loads_alike
 from convmark.record import Record
 
 __all__ = ["MOVED", "machine_judgements"]
@@ -27,9 +28,6 @@ _LEAST_RUNS = 3
 _CONFIDENCE = 0.975
 _LEAST_BETWEEN_RUNS = 0.02
 """Runs of the same machine that agree better than this do so by luck."""
-
-_ALIKE_LOAD = 0.1
-"""Loads are alike where they differ by no more than this share of the CPUs' time."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,12 +99,6 @@ def _reference_s(rows: Sequence[Record]) -> float:
     return float(median(row.reference_step_time_p50_s or math.nan for row in rows))
 
 
-def _load(rows: Sequence[Record]) -> float | None:
-    """Return the mean share of the CPUs' time that others took; None unless every row tells."""
-    loads = [row.other_cpu_share for row in rows if row.other_cpu_share is not None]
-    return mean(loads) if len(loads) == len(rows) > 0 else None
-
-
 def _half_width(logs: Sequence[float]) -> float | None:
     """Half the 95 % interval of one more run; None where so few runs tell no spread."""
     if len(logs) < _LEAST_RUNS:
@@ -130,8 +122,8 @@ def _note(verdict: str, estimate: float, now: Sequence[Record], before: Sequence
         size = 100 * abs(math.expm1(estimate))
         way = "slower" if estimate > 0 else "faster"
         parts.append(f"the machine is {size:.1f} % {way} for case and reference alike")
-    then, today = _load(before), _load(now)
-    if then is not None and today is not None and abs(then - today) > _ALIKE_LOAD:
+    then, today = load_of(before), load_of(now)
+    if then is not None and today is not None and not loads_alike(before, now):
         parts.append(
             f"the loads are unlike: others took {then:.0%} of the CPU time then, {today:.0%} now"
         )

@@ -14,6 +14,7 @@ from statistics import median
 from convmark.comparing.decision import Decision
 from convmark.judging.history import Anchor
 from convmark.judging.judgement import SAME_CODE, SAME_COMMIT, Confirmation
+from convmark.judging.load import loads_alike
 from convmark.record import Record
 from convmark.text import percent
 
@@ -97,11 +98,12 @@ def _logs(rows: Rows) -> list[float]:
 def _surely_moved(now: Rows, history: Sequence[Rows]) -> float | None:
     """Return the change by the history where every process of now lies beyond all earlier ones.
 
-    By more than `_DOUBTED_FROM`; else None.
+    By more than `_DOUBTED_FROM`; else None, as where one process speaks for a side, or others took
+    another share of the CPUs' time.
     """
-    logs = _logs(now)
-    before = [value for rows in history for value in _logs(rows)]
-    if not logs or not before:
+    earlier = [row for rows in history for row in rows]
+    logs, before = _logs(now), _logs(earlier)
+    if min(len(logs), len(before)) < 2 or not loads_alike(now, earlier):
         return None
     gap = max(min(logs) - max(before), min(before) - max(logs))
     return history_change(now, history) if gap > _DOUBTED_FROM else None
