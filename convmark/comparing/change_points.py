@@ -3,7 +3,8 @@
 The largest two-sample t over all splits is held against what chance alone makes of a flat series
 of that length. Where it is larger, the series is cut there and each part is searched again.
 Neighbouring steps to one side are then held against a straight slope: where that fits better, the
-stretch is named, not the one run that crossed a line.
+stretch is named, not the one run that crossed a line. A part without a step may be a slope too: a
+creep from the first runs on has no level before it for a step to leave.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["FALSE_RATE", "FEWEST_RUNS", "Change", "Run", "change_points", "clean
 Array = npt.NDArray[np.float64]
 
 FALSE_RATE = 0.001
-"""Chance that a flat series has a change point, whatever its length."""
+"""Chance that a flat series has a step, whatever its length, and as much that it has a creep."""
 
 FEWEST_RUNS = 3
 """Runs on either side of a step: one or two odd runs at an end are no level."""
@@ -104,7 +105,8 @@ def change_points(runs: Sequence[Run]) -> list[Change]:
         Hawkins (1977), the maximal two-sample t; binary segmentation after Vostrikova (1981);
         Schwarz (1978), BIC, for step or slope.
     """
-    values = cleaned(np.array([run.value for run in runs], np.float64))
+    raw = np.array([run.value for run in runs], np.float64)
+    values = cleaned(raw)
     weights = np.array([run.processes for run in runs], np.float64)
     places = _relocated(values, weights, sorted(_splits(values, weights, 0, len(values))))
     edges = [0, *places, len(values)]
@@ -113,11 +115,50 @@ def change_points(runs: Sequence[Run]) -> list[Change]:
         for begin, end in itertools.pairwise(edges)
         if end > begin
     ]
-    return [
+    found = [
         change
         for group in _one_sided(places, levels)
         for change in _steps_or_slope(values, weights, edges, levels, group)
     ]
+    for begin, end in itertools.pairwise(edges):
+        if not any(change.first < end and begin < change.last for change in found):
+            if _rises_or_falls(raw[begin:end], weights[begin:end]):
+                found += _unstepped(values, weights, begin, end)
+    return sorted(found, key=lambda change: change.first)
+
+
+def _unstepped(values: Array, weights: Array, begin: int, end: int) -> list[Change]:
+    """Return the change of a part in which no step alone was sure: that which explains it best."""
+    _, place = largest_t(values[begin:end], weights[begin:end])
+    edges = [begin, begin + int(place), end]
+    levels = [
+        float(np.average(values[first:last], weights=weights[first:last]))
+        for first, last in itertools.pairwise(edges)
+    ]
+    return _steps_or_slope(values, weights, edges, levels, [0])
+
+
+def _rises_or_falls(part: Array, shares: Array) -> bool:
+    """Return whether a regression line through the values is not level by chance.
+
+    Args:
+        part: as they are; cleaned ones lie closer to the line than chance has them.
+
+    Source:
+        Student's t of the slope of a weighted regression on the runs' places.
+    """
+    from scipy.special import stdtrit  # type: ignore[import-untyped] # it ships no types
+
+    count = len(part)
+    if count < 2 * FEWEST_RUNS:
+        return False
+    place = np.arange(count) - shares @ np.arange(count) / shares.sum()
+    centred = part - shares @ part / shares.sum()
+    scale = float(shares @ place**2)
+    along = float((shares * place) @ centred)
+    squares = float(shares @ centred**2)
+    error = math.sqrt(max(squares - along**2 / scale, 1e-12 * squares) / (count - 2) / scale)
+    return abs(along / scale) > float(stdtrit(count - 2, 1 - FALSE_RATE / 2)) * error
 
 
 def cleaned(values: Array) -> Array:
