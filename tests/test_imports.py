@@ -24,7 +24,7 @@ LAYERS = (
         *("comparing.signs", "comparing.spending"),
         *("judging.spread", "ranges", "steadiness"),
     ),
-    ("comparing.decision",),
+    ("comparing.decision", "comparing.levels"),
     ("comparing.allotment",),
     ("gpu.commands", "gpu.nvml", "gpu.throttle"),
     ("gpu.devices", "gpu.processes", "gpu.seen"),

@@ -121,9 +121,9 @@ def change_points(runs: Sequence[Run]) -> list[Change]:
         for change in _steps_or_slope(values, weights, edges, levels, group)
     ]
     for begin, end in itertools.pairwise(edges):
-        if not any(change.first < end and begin < change.last for change in found):
-            if _rises_or_falls(raw[begin:end], weights[begin:end]):
-                found += _unstepped(values, weights, begin, end)
+        known = any(change.first < end and begin < change.last for change in found)
+        if not known and _rises_or_falls(raw[begin:end], weights[begin:end]):
+            found += _unstepped(values, weights, begin, end)
     return sorted(found, key=lambda change: change.first)
 
 
