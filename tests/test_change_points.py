@@ -103,6 +103,15 @@ def test_a_creep_with_few_runs_around_it_is_named_as_a_stretch(before, after):
         assert abs(change.last - (before + 9)) <= 3
 
 
+def test_a_step_and_a_creep_to_one_side_are_told_apart():
+    levels = np.concatenate([[0.0] * 14, [0.06] * 10, 0.06 + shares.creep(0, 10, 6, 0.10)])
+    for seed in range(3):
+        found = change_points(noisy(levels, 0.003, seed))
+        assert [change.gradual for change in found] == [False, True]
+        assert found[0].first == 14
+        assert abs(found[1].first - 24) <= 2
+
+
 def test_two_steps_to_one_side_are_no_creep():
     found = change_points(noisy(np.repeat([0.0, 0.05, 0.10], 20), 0.005, 4))
     assert [(change.first, change.gradual) for change in found] == [(20, False), (40, False)]

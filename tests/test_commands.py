@@ -205,7 +205,8 @@ def test_history_shows_a_case_run_by_run(store: Store, capsys: pytest.CaptureFix
         ],
     )
     assert main(["history", LENET]) == 0
-    head, _, first, third, fourth = capsys.readouterr().out.splitlines()
+    head, _, first, third, fourth, _, levels = capsys.readouterr().out.splitlines()
+    assert levels == "change points need 6 comparable runs, there are 2"
     assert head.split() == ["run", "started", "commit", "step", "p50", "spread", "n", "verdict"]
     assert first.split() == (
         ["0001", "2026-01-02", "03:04", "1234567aaaaa", "10.1", "ms", "10.0", "%", "2"]

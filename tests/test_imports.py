@@ -48,7 +48,7 @@ LAYERS = (
         *("beforehand", "doctor", "judging.comparability", "judging.keeping", "judging.learning"),
         *("judging.metrics", "runfile", "suites"),
     ),
-    ("judging.digest", "judging.tablefile", "store"),
+    ("judging.digest", "judging.tablefile", "judging.trend", "store"),
     ("judging.accepted", "judging.index", "judging.verdicts_file"),
     ("judging.shelf", "judging.verdict_index"),
     ("judging.history",),

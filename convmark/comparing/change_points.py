@@ -61,6 +61,9 @@ _LEAST_STRETCH = 4
 _SLOPE_ADVANTAGE = 3.0
 """A slope must explain the runs better than steps by so much of BIC: steps are the common thing."""
 
+_PART_DISADVANTAGE = 6.0
+"""A slope beside steps to its own side must be better by so much of BIC than one slope alone."""
+
 _SLOPE_ENDS = 40
 """Places that are tried for either end of a slope."""
 
@@ -252,8 +255,34 @@ def _steps_or_slope(
     levels: Sequence[float],
     group: Sequence[int],
 ) -> list[Change]:
-    """Return the steps of a group, or the one slope that explains its runs better."""
-    steps = [
+    """Return the steps of a group, some neighbours of them as a slope where that is better."""
+    if not group:
+        return []
+    begin, end = edges[group[0]], edges[group[-1] + 2]
+    squares = {
+        number: _squares(values[edges[number] : edges[number + 1]], weights, edges[number])
+        for number in (*group, group[-1] + 1)
+    }
+    by_steps = _criterion(sum(squares.values()), end - begin, 2 * len(group))
+    best = (by_steps - _SLOPE_ADVANTAGE, 0, 0, (0, 0, 0.0))
+    for first, last in itertools.combinations_with_replacement(range(len(group)), 2):
+        a, b = edges[group[first]], edges[group[last] + 2]
+        left, *slope = _best_slope(values[a:b], weights[a:b])
+        left += sum(squares[n] for n in squares if not group[first] <= n <= group[last] + 1)
+        parameters = 3 + 2 * (len(group) - 1 - (last - first))
+        found = _criterion(left, end - begin, parameters)
+        if last - first < len(group) - 1:
+            found += _PART_DISADVANTAGE
+        if found <= best[0]:
+            best = (found, first, last, (a + int(slope[0]), a + int(slope[1]), slope[2]))
+    _, first, last, (begins, ends, size) = best
+    if ends:
+        return [
+            *_steps_or_slope(values, weights, edges, levels, group[:first]),
+            Change(first=begins, last=ends, size=size),
+            *_steps_or_slope(values, weights, edges, levels, group[last + 1 :]),
+        ]
+    return [
         Change(
             first=edges[number + 1],
             last=edges[number + 1],
@@ -261,19 +290,12 @@ def _steps_or_slope(
         )
         for number in group
     ]
-    begin, end = edges[group[0]], edges[group[-1] + 2]
-    part, shares = values[begin:end], weights[begin:end]
-    fitted = np.concatenate(
-        [
-            np.full(edges[number + 1] - edges[number], levels[number])
-            for number in (*group, group[-1] + 1)
-        ]
-    )
-    by_steps = _criterion(float((shares * (part - fitted) ** 2).sum()), len(part), 2 * len(group))
-    squares, first, last, size = _best_slope(part, shares)
-    if _criterion(squares, len(part), 3) > by_steps - _SLOPE_ADVANTAGE:
-        return steps
-    return [Change(first=begin + first, last=begin + last, size=size)]
+
+
+def _squares(part: Array, weights: Array, begin: int) -> float:
+    """Return the weighted squares that one level leaves of a part of the series."""
+    shares = weights[begin : begin + len(part)]
+    return float(shares @ (part - part @ shares / shares.sum()) ** 2)
 
 
 def _criterion(squares: float, count: int, parameters: int) -> float:
