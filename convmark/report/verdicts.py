@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from statistics import median
 from types import MappingProxyType
 
 from tabulate import tabulate
 
-from convmark.judging.judgement import Judgement
+from convmark.judging.judgement import SAME_CODE, SAME_COMMIT, Judgement
 from convmark.report.markup import markdown_cell
 from convmark.report.units import bytes_text, rate_text, seconds_text
 from convmark.text import shown
 
-__all__ = ["FORMATS", "verdict_words", "verdicts_report", "worth_reading"]
+__all__ = ["FORMATS", "could_see", "verdict_words", "verdicts_report", "worth_reading"]
 
 HEADERS = ("case", "metric", "baseline", "now", "change", "verdict", "n", "note")
 _RIGHT = ("baseline", "now", "change", "n")
@@ -31,6 +32,28 @@ def verdicts_report(judgements: Sequence[Judgement], form: str = "table") -> str
     what is worth reading, every step time among it, and say how many rows they leave out.
     """
     return FORMATS[form](judgements)
+
+
+def could_see(judgements: Sequence[Judgement]) -> str:
+    """Say which change of a step time the comparison could have seen; empty where it made none."""
+    compared = [
+        one
+        for one in judgements
+        if one.metric == "step_time"
+        and one.verdict not in ("new", "missing")
+        and not one.note.startswith((SAME_CODE, SAME_COMMIT))
+    ]
+    seen = {one.case: one.smallest_visible for one in compared if one.smallest_visible is not None}
+    blind = [one.case for one in compared if one.case not in seen]
+    parts = []
+    if seen:
+        worst = max(seen, key=seen.__getitem__)
+        parts.append(f"changes from {100 * median(seen.values()):.1f} % (median case)")
+        parts.append(f"{100 * seen[worst]:.1f} % (worst case: {shown(worst)})")
+    if blind:
+        more = f" and {len(blind) - 1} more" if len(blind) > 1 else ""
+        parts.append(f"no change at all in {shown(blind[0])}{more}")
+    return f"could have seen {', '.join(parts)}" if parts else ""
 
 
 _ALWAYS = ("step_time", "accuracy")
