@@ -93,6 +93,25 @@ def test_a_creep_is_named_as_a_stretch():
     assert change.size == pytest.approx(0.10, abs=0.02)
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 0), (3, 0), (5, 0), (3, 3)])
+def test_a_creep_with_few_runs_around_it_is_named_as_a_stretch(before, after):
+    levels = shares.creep(before, 10, after, 0.10)
+    for seed in range(5):
+        (change,) = change_points(noisy(levels, 0.006, seed))
+        assert change.gradual
+        assert abs(change.first - before) <= 3
+        assert abs(change.last - (before + 9)) <= 3
+
+
+def test_a_step_and_a_creep_to_one_side_are_told_apart():
+    levels = np.concatenate([[0.0] * 14, [0.06] * 10, 0.06 + shares.creep(0, 10, 6, 0.10)])
+    for seed in range(3):
+        found = change_points(noisy(levels, 0.003, seed))
+        assert [change.gradual for change in found] == [False, True]
+        assert found[0].first == 14
+        assert abs(found[1].first - 24) <= 2
+
+
 def test_two_steps_to_one_side_are_no_creep():
     found = change_points(noisy(np.repeat([0.0, 0.05, 0.10], 20), 0.005, 4))
     assert [(change.first, change.gradual) for change in found] == [(20, False), (40, False)]

@@ -7,7 +7,7 @@ import json
 import pytest
 from test_verdicts_file import ABSENT, judgement
 
-from convmark.report.verdicts import FORMATS, headline, verdicts_report
+from convmark.report.verdicts import FORMATS, could_see, headline, verdicts_report
 
 UNCHANGED = judgement(
     change=0.001, low=-0.02, high=0.022, value=0.01001, verdict="unchanged", note="", fails=False
@@ -142,3 +142,18 @@ def test_the_formats_are_the_ones_that_the_command_line_names() -> None:
     from convmark.parsers import COMPARE_FORMS
 
     assert tuple(FORMATS) == COMPARE_FORMS
+
+
+def test_a_gate_says_what_change_it_could_have_seen_and_in_which_case_least() -> None:
+    compared = [
+        judgement(case=name, smallest_visible=value)
+        for name, value in (("a", 0.021), ("b", 0.034), ("c", 0.026))
+    ]
+    same = judgement(case="d", smallest_visible=0.9, note="same code", verdict="unchanged",
+                     fails=False)  # fmt: skip
+    assert could_see([*compared, same, MEMORY]) == (
+        "could have seen changes from 2.6 % (median case), 3.4 % (worst case: b)"
+    )
+    blind = judgement(case="e", smallest_visible=None, verdict="inconclusive", fails=False)
+    assert could_see([blind]) == "could have seen no change at all in e"
+    assert could_see([same, MEMORY]) == ""

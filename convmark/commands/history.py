@@ -12,6 +12,7 @@ from tabulate import tabulate
 from convmark.environment import read_machine
 from convmark.errors import OptionError, StoreError
 from convmark.judging import accepted
+from convmark.judging.digest import conditions_of
 from convmark.judging.history import (
     History,
     accepted_history,
@@ -22,6 +23,7 @@ from convmark.judging.history import (
 from convmark.judging.index import CaseRun, Index
 from convmark.judging.judgement import Judgement
 from convmark.judging.meant import Meant, check_patterns, let_pass, names_of, since_of
+from convmark.judging.trend import Commits, Point, trend
 from convmark.judging.verdict import conclude, review
 from convmark.judging.verdict_index import verdict_words
 from convmark.judging.verdicts_file import said_of
@@ -31,6 +33,7 @@ from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.across import FORMS as ACROSS_FORMS
 from convmark.report.across import across as across_cells
 from convmark.report.across import across_report
+from convmark.report.trend import trend_text
 from convmark.report.units import seconds_text, share_text
 from convmark.report.verdicts import FORMATS, run_words, verdicts_report
 from convmark.store import Store, StoreWarning, read_run
@@ -168,7 +171,9 @@ def accept(results: Path, machine: str | None, run: str, reason: str) -> None:
 
 
 def history(results: Path, machine: str | None, case: str) -> None:
-    """Print one case's step time and verdict, run by run; a run that cannot be read is told of.
+    """Print one case's step time and verdict, run by run, and below them its levels.
+
+    A run that cannot be read is told of.
 
     Raises:
         OptionError: no run has the case.
@@ -188,6 +193,26 @@ def history(results: Path, machine: str | None, case: str) -> None:
     right = ("step p50", "spread", "n")
     align = ["right" if name in right else "left" for name in headers]
     print(tabulate(rows, headers=headers, colalign=align, disable_numparse=True))
+    found = trend([point for run in runs if (point := _point(run)) is not None])
+    if found.stretches:
+        print(f"\n{trend_text(found, Commits(Path.cwd()))}")
+
+
+def _point(run: CaseRun) -> Point | None:
+    """Return the run as the search for change points takes it; None where nothing counts."""
+    found = run.figures
+    if found.log_ratio is None:
+        return None
+    return Point(
+        run=run.run,
+        commit=found.commit,
+        log_ratio=found.log_ratio,
+        variance=found.variance,
+        processes=found.judged,
+        load=found.load,
+        step_time_p50_s=found.step_time_p50_s,
+        conditions=conditions_of(found.conditions),
+    )
 
 
 MOST_TOLD = 5

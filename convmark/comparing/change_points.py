@@ -3,7 +3,8 @@
 The largest two-sample t over all splits is held against what chance alone makes of a flat series
 of that length. Where it is larger, the series is cut there and each part is searched again.
 Neighbouring steps to one side are then held against a straight slope: where that fits better, the
-stretch is named, not the one run that crossed a line.
+stretch is named, not the one run that crossed a line. A part without a step may be a slope too: a
+creep from the first runs on has no level before it for a step to leave.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["FALSE_RATE", "FEWEST_RUNS", "Change", "Run", "change_points", "clean
 Array = npt.NDArray[np.float64]
 
 FALSE_RATE = 0.001
-"""Chance that a flat series has a change point, whatever its length."""
+"""Chance that a flat series has a step, whatever its length, and as much that it has a creep."""
 
 FEWEST_RUNS = 3
 """Runs on either side of a step: one or two odd runs at an end are no level."""
@@ -59,6 +60,9 @@ _LEAST_STRETCH = 4
 
 _SLOPE_ADVANTAGE = 3.0
 """A slope must explain the runs better than steps by so much of BIC: steps are the common thing."""
+
+_PART_DISADVANTAGE = 6.0
+"""A slope beside steps to its own side must be better by so much of BIC than one slope alone."""
 
 _SLOPE_ENDS = 40
 """Places that are tried for either end of a slope."""
@@ -104,7 +108,8 @@ def change_points(runs: Sequence[Run]) -> list[Change]:
         Hawkins (1977), the maximal two-sample t; binary segmentation after Vostrikova (1981);
         Schwarz (1978), BIC, for step or slope.
     """
-    values = cleaned(np.array([run.value for run in runs], np.float64))
+    raw = np.array([run.value for run in runs], np.float64)
+    values = cleaned(raw)
     weights = np.array([run.processes for run in runs], np.float64)
     places = _relocated(values, weights, sorted(_splits(values, weights, 0, len(values))))
     edges = [0, *places, len(values)]
@@ -113,11 +118,50 @@ def change_points(runs: Sequence[Run]) -> list[Change]:
         for begin, end in itertools.pairwise(edges)
         if end > begin
     ]
-    return [
+    found = [
         change
         for group in _one_sided(places, levels)
         for change in _steps_or_slope(values, weights, edges, levels, group)
     ]
+    for begin, end in itertools.pairwise(edges):
+        known = any(change.first < end and begin < change.last for change in found)
+        if not known and _rises_or_falls(raw[begin:end], weights[begin:end]):
+            found += _unstepped(values, weights, begin, end)
+    return sorted(found, key=lambda change: change.first)
+
+
+def _unstepped(values: Array, weights: Array, begin: int, end: int) -> list[Change]:
+    """Return the change of a part in which no step alone was sure: that which explains it best."""
+    _, place = largest_t(values[begin:end], weights[begin:end])
+    edges = [begin, begin + int(place), end]
+    levels = [
+        float(np.average(values[first:last], weights=weights[first:last]))
+        for first, last in itertools.pairwise(edges)
+    ]
+    return _steps_or_slope(values, weights, edges, levels, [0])
+
+
+def _rises_or_falls(part: Array, shares: Array) -> bool:
+    """Return whether a regression line through the values is not level by chance.
+
+    Args:
+        part: as they are; cleaned ones lie closer to the line than chance has them.
+
+    Source:
+        Student's t of the slope of a weighted regression on the runs' places.
+    """
+    from scipy.special import stdtrit  # type: ignore[import-untyped] # it ships no types
+
+    count = len(part)
+    if count < 2 * FEWEST_RUNS:
+        return False
+    place = np.arange(count) - shares @ np.arange(count) / shares.sum()
+    centred = part - shares @ part / shares.sum()
+    scale = float(shares @ place**2)
+    along = float((shares * place) @ centred)
+    squares = float(shares @ centred**2)
+    error = math.sqrt(max(squares - along**2 / scale, 1e-12 * squares) / (count - 2) / scale)
+    return abs(along / scale) > float(stdtrit(count - 2, 1 - FALSE_RATE / 2)) * error
 
 
 def cleaned(values: Array) -> Array:
@@ -211,8 +255,34 @@ def _steps_or_slope(
     levels: Sequence[float],
     group: Sequence[int],
 ) -> list[Change]:
-    """Return the steps of a group, or the one slope that explains its runs better."""
-    steps = [
+    """Return the steps of a group, some neighbours of them as a slope where that is better."""
+    if not group:
+        return []
+    begin, end = edges[group[0]], edges[group[-1] + 2]
+    squares = {
+        number: _squares(values[edges[number] : edges[number + 1]], weights, edges[number])
+        for number in (*group, group[-1] + 1)
+    }
+    by_steps = _criterion(sum(squares.values()), end - begin, 2 * len(group))
+    best = (by_steps - _SLOPE_ADVANTAGE, 0, 0, (0, 0, 0.0))
+    for first, last in itertools.combinations_with_replacement(range(len(group)), 2):
+        a, b = edges[group[first]], edges[group[last] + 2]
+        left, *slope = _best_slope(values[a:b], weights[a:b])
+        left += sum(squares[n] for n in squares if not group[first] <= n <= group[last] + 1)
+        parameters = 3 + 2 * (len(group) - 1 - (last - first))
+        found = _criterion(left, end - begin, parameters)
+        if last - first < len(group) - 1:
+            found += _PART_DISADVANTAGE
+        if found <= best[0]:
+            best = (found, first, last, (a + int(slope[0]), a + int(slope[1]), slope[2]))
+    _, first, last, (begins, ends, size) = best
+    if ends:
+        return [
+            *_steps_or_slope(values, weights, edges, levels, group[:first]),
+            Change(first=begins, last=ends, size=size),
+            *_steps_or_slope(values, weights, edges, levels, group[last + 1 :]),
+        ]
+    return [
         Change(
             first=edges[number + 1],
             last=edges[number + 1],
@@ -220,19 +290,12 @@ def _steps_or_slope(
         )
         for number in group
     ]
-    begin, end = edges[group[0]], edges[group[-1] + 2]
-    part, shares = values[begin:end], weights[begin:end]
-    fitted = np.concatenate(
-        [
-            np.full(edges[number + 1] - edges[number], levels[number])
-            for number in (*group, group[-1] + 1)
-        ]
-    )
-    by_steps = _criterion(float((shares * (part - fitted) ** 2).sum()), len(part), 2 * len(group))
-    squares, first, last, size = _best_slope(part, shares)
-    if _criterion(squares, len(part), 3) > by_steps - _SLOPE_ADVANTAGE:
-        return steps
-    return [Change(first=begin + first, last=begin + last, size=size)]
+
+
+def _squares(part: Array, weights: Array, begin: int) -> float:
+    """Return the weighted squares that one level leaves of a part of the series."""
+    shares = weights[begin : begin + len(part)]
+    return float(shares @ (part - part @ shares / shares.sum()) ** 2)
 
 
 def _criterion(squares: float, count: int, parameters: int) -> float:

@@ -19,6 +19,7 @@ __all__ = [
     "axes_of",
     "comparability",
     "difference",
+    "facts_of",
     "inherited",
     "inherited_state",
     "of_the_run",
@@ -137,12 +138,18 @@ _COMMANDS = {
 
 def comparability(record: Record) -> Comparability:
     """Return the facts of a row."""
-    values = {field.name: getattr(record, field.name) for field in fields(Comparability)}
-    if record.python:
-        values["python"] = ".".join(record.python.split(".")[:2])
-    values["training"] = "model" if record.training == "model" else None
-    values["state"] = _state(record.state, own=True)
-    return Comparability(**values)
+    return facts_of({field.name: getattr(record, field.name) for field in fields(Comparability)})
+
+
+def facts_of(row: Mapping[str, Any]) -> Comparability:
+    """Return the facts of a row by the values of its columns, those of `Comparability` alone."""
+    python, trained = row["python"], row["training"]
+    known = {
+        "python": ".".join(python.split(".")[:2]) if python else python,
+        "training": "model" if trained == "model" else None,
+        "state": _state(row["state"], own=True),
+    }
+    return Comparability(**{**row, **known})
 
 
 MODEL = "model:"

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import json
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, variance
 
 from convmark.case import Case
 from convmark.cells import from_cell
 from convmark.errors import CaseError, StoreError
-from convmark.judging.comparability import AXES, comparability, inherited_state, of_the_run
+from convmark.judging.comparability import (
+    AXES,
+    Comparability,
+    comparability,
+    facts_of,
+    inherited_state,
+    of_the_run,
+)
 from convmark.ranges import range_broken
 from convmark.reading import HEADER, read_cells, read_run
 from convmark.record import COLUMNS, MEASURED, STATUSES, Record, from_cells
 from convmark.statistics import spread
 
-__all__ = ["CaseFigures", "Digest", "Head", "digest_of", "head_of"]
+__all__ = ["CaseFigures", "Digest", "Head", "conditions_of", "digest_of", "head_of"]
 
 _PLACES = {name: place for place, name in enumerate(HEADER)}
 _AXES = operator.itemgetter(*(_PLACES[name] for name in AXES))
@@ -27,6 +36,10 @@ _CASE = operator.itemgetter(*(_PLACES[name] for name in _CASE_FIELDS))
 _MARKS = operator.itemgetter(*(_PLACES[name] for name in ("driver", "cuda", "cudnn")))
 _STATUS, _STARTED, _STEP = (_PLACES[name] for name in ("status", "started", "step_time_p50_s"))
 _CODE, _STATE = (_PLACES[name] for name in ("code", "state"))
+_COMMIT, _DIRTY, _NOT_JUDGED = (_PLACES[name] for name in ("commit", "dirty", "not_judged"))
+_LOG_RATIO, _LOAD = (_PLACES[name] for name in ("paired_log_ratio", "other_cpu_share"))
+_FACTS = tuple(field.name for field in dataclasses.fields(Comparability))
+_FACT_CELLS = operator.itemgetter(*(_PLACES[name] for name in _FACTS))
 _MINUTE = 16
 """Characters of a time as far as the minute."""
 
@@ -58,6 +71,18 @@ class CaseFigures:
     """Half their range over the median; None below two."""
     failed: str
     """The status of the first process that was not measured; empty where all were."""
+    judged: int = 0
+    """How many processes have a paired log ratio that counts."""
+    log_ratio: float | None = None
+    """Their mean of ln(case / reference)."""
+    variance: float | None = None
+    """Of it between them; None below two."""
+    load: float | None = None
+    """Their mean share of the CPUs' time that others took; None where one cannot tell."""
+    commit: str = ""
+    """The commit whose files they ran; empty where no commit has them."""
+    conditions: str = ""
+    """The first one's, for `conditions_of`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +149,7 @@ def _broken(cells: Sequence[str]) -> str | None:
     try:
         _case_name(*_CASE(cells))
         _seconds(cells)
+        _number(cells, _LOG_RATIO), _number(cells, _LOAD)
     except (CaseError, ValueError) as error:
         return str(error)
     return None
@@ -163,6 +189,10 @@ def _figures(case: str, rows: Sequence[Sequence[str]]) -> CaseFigures:
     measured = (_seconds(cells) for cells in rows if cells[_STATUS] in MEASURED)
     times_s = [value for value in measured if value is not None]
     failed = (cells[_STATUS] for cells in rows if cells[_STATUS] not in MEASURED)
+    judged = _judged(rows)
+    ratios = [value for cells in judged if (value := _number(cells, _LOG_RATIO)) is not None]
+    loads = [value for cells in judged if (value := _number(cells, _LOAD)) is not None]
+    first = judged[0] if judged else None
     return CaseFigures(
         case=case,
         started=rows[0][_STARTED][:_MINUTE].replace("T", " "),
@@ -170,4 +200,39 @@ def _figures(case: str, rows: Sequence[Sequence[str]]) -> CaseFigures:
         step_time_p50_s=median(times_s) if times_s else None,
         spread=spread(times_s),
         failed=next(failed, ""),
+        judged=len(ratios),
+        log_ratio=mean(ratios) if ratios else None,
+        variance=variance(ratios) if len(ratios) > 1 else None,
+        load=mean(loads) if loads and len(loads) == len(judged) else None,
+        commit=first[_COMMIT] if first and (first[_CODE] or first[_DIRTY] == "false") else "",
+        conditions=_conditions(_FACT_CELLS(first)) if first else "",
     )
+
+
+def _judged(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
+    """Return the rows whose paired ratio counts: the steady ones, or where none is the others."""
+    paired = [
+        cells
+        for cells in rows
+        if cells[_STATUS] in MEASURED and cells[_LOG_RATIO] and not cells[_NOT_JUDGED]
+    ]
+    return [cells for cells in paired if cells[_STATUS] == "ok"] or paired
+
+
+def _number(cells: Sequence[str], place: int) -> float | None:
+    value: float | None = from_cell(COLUMNS[place], cells[place])
+    return value
+
+
+@functools.lru_cache(maxsize=4096)
+def _conditions(cells: Sequence[str]) -> str:
+    """Return the facts that decide comparability as one text."""
+    pairs = zip(_FACTS, cells, strict=True)
+    facts = facts_of({name: from_cell(COLUMNS[_PLACES[name]], cell) for name, cell in pairs})
+    return json.dumps(dataclasses.asdict(facts))
+
+
+@functools.lru_cache(maxsize=4096)
+def conditions_of(text: str) -> Comparability:
+    """Return the facts that decide comparability from a digest's text."""
+    return Comparability(**json.loads(text))

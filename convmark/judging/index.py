@@ -37,9 +37,12 @@ FIGURES = np.dtype(
     [
         *(("case", "<i4"), ("run", "<i4"), ("processes", "<i4"), ("failed", "<i4")),
         *(("step_time_p50_s", "<f8"), ("spread", "<f8"), ("started", "S16")),
+        *(("judged", "<i4"), ("log_ratio", "<f8"), ("variance", "<f8"), ("load", "<f8")),
+        *(("commit", "<i4"), ("conditions", "<i4")),
     ]
 )
-"""`case` and `failed` are places among the texts, `run` is the run's number in this index."""
+"""`case`, `failed`, `commit` and `conditions` are places among the texts, `run` is the run's number
+in this index."""
 
 Signature = tuple[int, int, int, int]
 Say = Callable[[str], None]
@@ -276,22 +279,35 @@ def _rows_of(cases: Sequence[CaseFigures], number: int, texts: dict[str, int]) -
             number,
             one.processes,
             _place(texts, one.failed),
-            np.nan if one.step_time_p50_s is None else one.step_time_p50_s,
-            np.nan if one.spread is None else one.spread,
+            _or_nan(one.step_time_p50_s),
+            _or_nan(one.spread),
             one.started.encode("ascii", "replace"),
+            one.judged,
+            _or_nan(one.log_ratio),
+            _or_nan(one.variance),
+            _or_nan(one.load),
+            _place(texts, one.commit),
+            _place(texts, one.conditions),
         )
         for one in cases
     ]
     return np.array(rows, FIGURES)
 
 
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
 def _figures_of(case: str, row: Any, texts: Sequence[str]) -> CaseFigures:
-    step_s, spread = float(row["step_time_p50_s"]), float(row["spread"])
+    names = ("step_time_p50_s", "spread", "log_ratio", "variance", "load")
+    numbers = {name: float(row[name]) for name in names}
     return CaseFigures(
         case=case,
         started=bytes(row["started"]).decode("ascii"),
         processes=int(row["processes"]),
-        step_time_p50_s=None if np.isnan(step_s) else step_s,
-        spread=None if np.isnan(spread) else spread,
         failed=texts[row["failed"]],
+        judged=int(row["judged"]),
+        commit=texts[row["commit"]],
+        conditions=texts[row["conditions"]],
+        **{name: None if np.isnan(value) else value for name, value in numbers.items()},
     )

@@ -7,9 +7,9 @@ from statistics import fmean
 
 from convmark.record import Record
 
-__all__ = ["load_of", "loads_alike"]
+__all__ = ["ALIKE_LOAD", "load_of", "loads_alike"]
 
-_ALIKE = 0.1
+ALIKE_LOAD = 0.1
 """Loads are alike where they differ by no more than this share of the CPUs' time.
 
 From a quiet machine to one with three rivals per CPU, which take three quarters of its time, the
@@ -26,4 +26,4 @@ def load_of(rows: Sequence[Record]) -> float | None:
 def loads_alike(one: Sequence[Record], other: Sequence[Record]) -> bool:
     """Return whether the loads of two groups differ too little to matter; unknown ones never do."""
     loads = load_of(one), load_of(other)
-    return None not in loads and abs(loads[0] - loads[1]) <= _ALIKE  # type: ignore[operator]
+    return None not in loads and abs(loads[0] - loads[1]) <= ALIKE_LOAD  # type: ignore[operator]

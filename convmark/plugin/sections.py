@@ -41,7 +41,8 @@ def sections(
         tables.insert(0, choices_table(choices, records))
     shown = [("convmark", "\n\n".join(filter(None, [*tables, text])))]
     if judgements:
-        from convmark.report.verdicts import verdicts_report
+        from convmark.report.verdicts import could_see, verdicts_report
 
-        shown.append(("convmark verdicts", verdicts_report(judgements)))
+        told = filter(None, [verdicts_report(judgements), could_see(judgements)])
+        shown.append(("convmark verdicts", "\n\n".join(told)))
     return shown

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from statistics import median
 from types import MappingProxyType
 
 from tabulate import tabulate
 
-from convmark.judging.judgement import MACHINE, Judgement
+from convmark.judging.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement
 from convmark.report.markup import markdown_cell
 from convmark.report.units import bytes_text, rate_text, seconds_text
 from convmark.text import shown
 
 __all__ = [
     "FORMATS",
+    "could_see",
     "headline",
     "run_words",
     "verdict_words",
@@ -63,6 +65,28 @@ def run_words(run: str, commit: str | None, dirty: bool | None) -> str:
     """Return a run and its commit in words."""
     code = f"{commit[:SHOWN]}{' with edits' * bool(dirty)}" if commit else "no commit"
     return f"run {run} ({code})"
+
+
+def could_see(judgements: Sequence[Judgement]) -> str:
+    """Say which change of a step time the comparison could have seen; empty where it made none."""
+    compared = [
+        one
+        for one in judgements
+        if one.metric == "step_time"
+        and one.verdict not in ("new", "missing")
+        and not one.note.startswith((SAME_CODE, SAME_COMMIT))
+    ]
+    seen = {one.case: one.smallest_visible for one in compared if one.smallest_visible is not None}
+    blind = [one.case for one in compared if one.case not in seen]
+    parts = []
+    if seen:
+        worst = max(seen, key=seen.__getitem__)
+        parts.append(f"changes from {100 * median(seen.values()):.1f} % (median case)")
+        parts.append(f"{100 * seen[worst]:.1f} % (worst case: {shown(worst)})")
+    if blind:
+        more = f" and {len(blind) - 1} more" if len(blind) > 1 else ""
+        parts.append(f"no change at all in {shown(blind[0])}{more}")
+    return f"could have seen {', '.join(parts)}" if parts else ""
 
 
 _ALWAYS = ("step_time", "accuracy")

@@ -86,6 +86,10 @@ def rows(series: int) -> Iterator[tuple[object, ...]]:
             *(creep(20, 10, 10, 0.10), noise, False),
             lambda found: right(found, 20, 29),
         )
+    cases["creep of 10 runs by 1 % each, from the first on, noise 1.0%"] = (
+        *(creep(1, 10, 0, 0.10), 0.01, False),
+        lambda found: right(found, 1, 10),
+    )
     cases["two steps of 5 %, 20 runs apart, noise 1 %"] = (
         *(np.repeat([0.0, 0.05, 0.10], [20, 20, 20]), 0.01, False),
         lambda found: [c.first for c in found if not c.gradual] == [20, 40],

@@ -1,0 +1,213 @@
+"""A case over all runs of a machine: series under one set of conditions, and the levels in them.
+
+A run's value is the mean over its processes of ln(case / reference): what moved the whole machine
+moved the reference too. Runs under other software, another state or another machine make a series
+of their own, and the difference is named. Runs under another load are left out: a load moves the
+ratio of identical code.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from convmark.case import PRECISIONS
+from convmark.comparing.change_points import Run
+from convmark.comparing.levels import Level, levels
+from convmark.git import Git
+from convmark.judging.comparability import Comparability, alike, difference
+from convmark.judging.load import ALIKE_LOAD
+
+__all__ = ["Commits", "Point", "Stretch", "Trend", "live_comparison", "trend"]
+
+SHOWN = 12
+"""Characters of a commit that a command names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One run of a case: its judged processes."""
+
+    run: str
+    commit: str
+    """In full, where the run's files were the commit's; empty where they were not."""
+    log_ratio: float
+    """Mean of ln(case / reference)."""
+    variance: float | None
+    """Of it between processes; None below two."""
+    processes: int
+    load: float | None
+    """Share of the CPUs' time that others took."""
+    step_time_p50_s: float | None
+    conditions: Comparability
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """The runs of a level, or of a creep."""
+
+    points: Sequence[Point]
+    level: Level
+    before: Point | None = None
+    """The last run before it; None for the first of a series."""
+    conditions: str = ""
+    """Of the first of a series: what its runs differ in from those of the series before."""
+
+    @property
+    def step_time_p50_s(self) -> float | None:
+        """The median over the runs."""
+        times_s = [one.step_time_p50_s for one in self.points if one.step_time_p50_s is not None]
+        return median(times_s) if times_s else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trend:
+    """What all runs of a case say."""
+
+    stretches: Sequence[Stretch] = ()
+    """Series by series, the one with the oldest run first."""
+    left_out: Sequence[Point] = field(default=())
+    """Runs under another load than that of their series."""
+
+
+def trend(points: Sequence[Point]) -> Trend:
+    """Return the levels of a case from its runs, oldest first."""
+    found: list[Stretch] = []
+    left_out: list[Point] = []
+    before: Point | None = None
+    for series in _series(points):
+        kept = _under_one_load(series)
+        left_out += [one for one in series if one not in kept]
+        text = difference(kept[0].conditions, before.conditions) if before else ""
+        found += _stretches(kept, text)
+        before = kept[-1]
+    return Trend(stretches=found, left_out=left_out)
+
+
+def _series(points: Sequence[Point]) -> list[list[Point]]:
+    """Return the runs of each set of conditions, wherever they stand in time."""
+    found: list[list[Point]] = []
+    known: dict[Comparability, list[Point]] = {}
+    for point in points:
+        conditions = point.conditions
+        if conditions not in known:
+            same = (one for one in reversed(found) if alike(conditions, one[-1].conditions))
+            known[conditions] = next(same, [])
+            if not known[conditions]:
+                found.append(known[conditions])
+        known[conditions].append(point)
+    return found
+
+
+def _under_one_load(series: Sequence[Point]) -> list[Point]:
+    """Return the runs whose load is like the series' usual one, or not known."""
+    loads = [point.load for point in series if point.load is not None]
+    usual = median(loads) if loads else 0.0
+    return [one for one in series if one.load is None or abs(one.load - usual) <= ALIKE_LOAD]
+
+
+def _stretches(series: Sequence[Point], conditions: str) -> list[Stretch]:
+    runs = [Run(value=point.log_ratio, processes=point.processes) for point in series]
+    freedom = sum(one.processes - 1 for one in series if one.variance is not None)
+    squares = sum((one.processes - 1) * (one.variance or 0.0) for one in series)
+    return [
+        Stretch(
+            points=series[level.first : level.last + 1],
+            level=level,
+            before=series[level.first - 1] if level.first else None,
+            conditions="" if level.first else conditions,
+        )
+        for level in levels(runs, squares / freedom if freedom else 0.0)
+    ]
+
+
+class Commits:
+    """What a repository says of commits; each question is asked once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._git = Git.at(folder)
+        self._answers: dict[tuple[str, ...], str | None] = {}
+
+    def _answer(self, *words: str) -> str | None:
+        if words not in self._answers:
+            self._answers[words] = self._git.answer(*words)
+        return self._answers[words]
+
+    def parent(self, commit: str) -> str:
+        """Return a commit's first parent; empty where it has none, or is not known."""
+        return (self._answer("rev-parse", "--verify", "--quiet", f"{commit}^") or "").strip()
+
+    def knows(self, commit: str) -> bool:
+        return self._answer("cat-file", "-e", f"{commit}^{{commit}}") is not None
+
+    def steps(self, old: str, new: str) -> int | None:
+        """Return how many first parents lead from a commit to an older one; None where none do."""
+        if self._answer("merge-base", "--is-ancestor", old, new) is None:
+            return None
+        counted = self._answer("rev-list", "--count", "--first-parent", f"{old}..{new}")
+        return int(counted) if counted else None
+
+
+def live_comparison(stretch: Stretch, commits: Commits) -> list[str]:
+    """Return the commands that compare a change's commits live, or a line that says why none does.
+
+    A creep is compared as a whole, a step's commit with its parent.
+    """
+    if stretch.level.change is None or stretch.before is None:
+        return []
+    facts, ends = stretch.points[-1].conditions, (stretch.before, stretch.points[0])
+    if stretch.level.creep:
+        ends = stretch.before, stretch.points[-1]
+    if facts.replicas > 1:
+        return ["convmark ab takes one replica: nothing compares several live"]
+    for point in ends:
+        if not point.commit:
+            return [f"run {point.run} ran files that no commit has: measure again from a commit"]
+    old, new = (point.commit for point in ends)
+    if old == new:
+        return [
+            f"both sides ran commit {old[:SHOWN]}: the machine moved it, or a file that git does "
+            "not watch"
+        ]
+    return _commands(old, new, facts, commits, creep=stretch.level.creep)
+
+
+def _commands(
+    old: str, new: str, facts: Comparability, commits: Commits, *, creep: bool
+) -> list[str]:
+    case = shlex.join(_options(facts))
+    first, last = old[:SHOWN], new[:SHOWN]
+    both = f"convmark ab git:{first} git:{last} {case}"
+    if unknown := [commit[:SHOWN] for commit in (old, new) if not commits.knows(commit)]:
+        here = f"git knows no commit {' and '.join(unknown)} here; in the models' repository:"
+        return [here, both]
+    steps = commits.steps(old, new)
+    if creep or steps is None or steps <= 1:
+        return [both]
+    return [
+        f"{steps - 1} commits before it were not measured; the second command finds which it was:",
+        f"convmark ab git:{commits.parent(new)[:SHOWN]} git:{last} {case}",
+        f"convmark bisect --good git:{first} --bad git:{last} {case}",
+    ]
+
+
+def _options(facts: Comparability) -> list[str]:
+    """Return the options that choose the case."""
+    given = {
+        "models": facts.model,
+        "tasks": facts.task,
+        "devices": facts.device,
+        "batch-sizes": str(facts.batch_size),
+        "precisions": facts.precision if facts.precision in PRECISIONS[1:] else None,
+        "jit": "on" if facts.jit == "on" else None,
+        "threads": facts.threads if facts.threads != "default" else None,
+        "backend": facts.backend if facts.backend != "tensorflow" else None,
+        "input-shape": facts.asked_shape,
+    }
+    for pair in (facts.recipe or "").split():
+        name, _, value = pair.partition("=")
+        given[name.replace("_", "-")] = value
+    return [word for name, value in given.items() if value for word in (f"--{name}", value)]

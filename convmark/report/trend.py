@@ -1,0 +1,92 @@
+"""A case's levels as text: a table that fits 80 columns, and below it what compares each change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from tabulate import tabulate
+
+from convmark.comparing.change_points import FEWEST_RUNS
+from convmark.judging.trend import Commits, Point, Stretch, Trend, live_comparison
+from convmark.report.units import seconds_text
+from convmark.text import shown
+
+__all__ = ["MOST_NAMED", "change_text", "trend_text"]
+
+_COMMIT = 8
+"""Characters of a commit in the table, so that it fits."""
+
+MOST_NAMED = 5
+"""Runs that are left out and named; more are counted."""
+
+
+def trend_text(trend: Trend, commits: Commits) -> str:
+    """Return the levels, what compares their changes live, and what is left out."""
+    stretches = trend.stretches
+    parts = [_table(stretches)] if len(stretches) > 1 else list(_one_level(stretches))
+    for number, stretch in enumerate(stretches):
+        parts += _notes(stretch, first=number == 0, commits=commits)
+    if trend.left_out:
+        parts.append(left_out_text(trend.left_out))
+    return "\n\n".join(parts)
+
+
+def _one_level(stretches: Sequence[Stretch]) -> Iterator[str]:
+    for stretch in stretches:
+        count = len(stretch.points)
+        if count < 2 * FEWEST_RUNS:
+            yield f"change points need {2 * FEWEST_RUNS} comparable runs, there are {count}"
+        else:
+            yield f"no change point: {count} runs on one level"
+
+
+def _table(stretches: Sequence[Stretch]) -> str:
+    rows = [
+        [
+            stretch.points[0].run,
+            stretch.points[-1].run,
+            stretch.points[0].commit[:_COMMIT],
+            stretch.points[-1].commit[:_COMMIT],
+            str(len(stretch.points)),
+            seconds_text(stretch.step_time_p50_s),
+            change_text(stretch),
+        ]
+        for stretch in stretches
+    ]
+    headers = ("from", "to", "commit", "to", "n", "p50", "change")
+    align = ["right" if name in ("n", "p50") else "left" for name in headers]
+    cells = [[shown(cell) for cell in row] for row in rows]
+    return str(tabulate(cells, headers=headers, colalign=align, disable_numparse=True))
+
+
+def change_text(stretch: Stretch) -> str:
+    """Return such as `+5.1 % [+4.2, +6.0]`; a creep says that it is one."""
+    level = stretch.level
+    if level.change is None or level.low is None or level.high is None:
+        return "new series" if stretch.conditions else ""
+    middle, low, high = (
+        f"{100 * math.expm1(value):+.1f}" for value in (level.change, level.low, level.high)
+    )
+    return f"{'creep ' * level.creep}{middle} % [{low}, {high}]"
+
+
+def _notes(stretch: Stretch, *, first: bool, commits: Commits) -> Iterator[str]:
+    run = stretch.points[0].run
+    if stretch.conditions and not first:
+        yield shown(f"from run {run}, a series of its own: {stretch.conditions}")
+    if lines := live_comparison(stretch, commits):
+        what = (
+            f"{run} to {stretch.points[-1].run}, creep" if stretch.level.creep else f"{run}, step"
+        )
+        yield "\n  ".join([f"run {what}:", *map(shown, lines)])
+
+
+def left_out_text(points: Sequence[Point]) -> str:
+    """Say which runs are left out and why."""
+    names = ", ".join(point.run for point in points[:MOST_NAMED])
+    more = f" and {len(points) - MOST_NAMED} more" if len(points) > MOST_NAMED else ""
+    loads = [point.load or 0.0 for point in points]
+    told = f"{min(loads):.0%}" if len(points) == 1 else f"{min(loads):.0%} to {max(loads):.0%}"
+    plural = "s" if len(points) > 1 else ""
+    return f"left out, under another load ({told} of the CPU time): run{plural} {names}{more}"

@@ -1,0 +1,189 @@
+"""A case over all runs: series, levels, and the commands that compare a change live."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from histories import MACHINE, keep, process, run_of
+
+from convmark.cli import main
+from convmark.judging.comparability import comparability
+from convmark.judging.trend import Commits, Point, live_comparison, trend
+from convmark.report.trend import trend_text
+from convmark.store import Store
+
+LENET = "lenet5-train-cpu-b32-float32"
+CASE = "--models lenet5 --tasks train --devices cpu --batch-sizes 32"
+
+
+def points(levels: Sequence[float], **changes: Any) -> list[Point]:
+    """Return a run for each level, each of a commit of its own, with a noise of 0.5 %."""
+    rng = random.Random(3)
+    return [
+        Point(
+            run=f"{number:04d}",
+            commit=f"{number:012x}" + "0" * 28,
+            log_ratio=level + rng.gauss(0, 0.005),
+            variance=0.005**2,
+            processes=3,
+            load=0.05,
+            step_time_p50_s=0.010 * (1 + level),
+            conditions=comparability(process(**changes)),
+        )
+        for number, level in enumerate(levels, 1)
+    ]
+
+
+class Line(Commits):
+    """Stands for a repository with one line of commits, their numbers as hashes."""
+
+    def __init__(self, known: int = 100) -> None:
+        self._known = known
+
+    def parent(self, commit: str) -> str:
+        return f"{int(commit[:12], 16) - 1:012x}" + "0" * 28
+
+    def knows(self, commit: str) -> bool:
+        return int(commit[:12], 16) <= self._known
+
+    def steps(self, old: str, new: str) -> int | None:
+        return int(new[:12], 16) - int(old[:12], 16)
+
+
+def compared(found: list[Point], commits: Commits | None = None) -> list[str]:
+    """Return the lines of the second level."""
+    return live_comparison(trend(found).stretches[1], commits or Line())
+
+
+def sha(number: int) -> str:
+    return f"git:{number:012x}"
+
+
+def test_a_step_is_compared_with_its_parent() -> None:
+    found = points([0.0] * 10 + [0.06] * 6)
+    stretches = trend(found).stretches
+    assert [len(one.points) for one in stretches] == [10, 6]
+    assert stretches[1].step_time_p50_s == pytest.approx(0.0106)
+    assert compared(found) == [f"convmark ab {sha(10)} {sha(11)} {CASE}"]
+
+
+def test_commits_that_were_not_measured_are_counted_and_narrowed_down() -> None:
+    found = points([0.0] * 10 + [0.06] * 6)
+    late = [
+        dataclasses.replace(one, commit=f"{int(one.commit[:12], 16) + 7:012x}") for one in found
+    ]
+    remark, own, narrow = compared(found[:10] + late[10:])
+    assert remark.startswith("7 commits before it were not measured")
+    assert own == f"convmark ab {sha(17)} {sha(18)} {CASE}"
+    assert narrow == f"convmark bisect --good {sha(10)} --bad {sha(18)} {CASE}"
+
+
+def test_a_creep_is_named_and_compared_as_a_stretch() -> None:
+    found = points([0.0] * 8 + [0.01 * n for n in range(1, 11)] + [0.10] * 6)
+    _, stretch, _ = trend(found).stretches
+    assert stretch.level.creep
+    first, last = int(stretch.points[0].run), int(stretch.points[-1].run)
+    assert (abs(first - 9) <= 2, abs(last - 18) <= 2) == (True, True)
+    assert compared(found) == [f"convmark ab {sha(first - 1)} {sha(last)} {CASE}"]
+
+
+@pytest.mark.parametrize(
+    ("commits", "changes", "said"),
+    [
+        ({10: "", 11: "b" * 40}, {}, "run 0011 ran files that no commit has"),
+        ({10: "c" * 40, 11: "c" * 40}, {}, "both sides ran commit cccccccccccc: the machine"),
+        ({}, {"replicas": 2}, "one replica"),
+    ],
+)
+def test_what_cannot_be_compared_says_why(
+    commits: dict[int, str], changes: dict[str, Any], said: str
+) -> None:
+    found = points([0.0] * 10 + [0.06] * 6, **changes)
+    if commits:
+        found[9] = dataclasses.replace(found[9], commit=commits[11])
+        found[10] = dataclasses.replace(found[10], commit=commits[10])
+    (line,) = compared(found)
+    assert said in line
+
+
+def test_where_the_repository_is_not_known_it_is_said_above_the_command() -> None:
+    remark, command = compared(points([0.0] * 10 + [0.06] * 6), Line(known=10))
+    assert remark == f"git knows no commit {sha(11)[4:]} here; in the models' repository:"
+    assert command == f"convmark ab {sha(10)} {sha(11)} {CASE}"
+
+
+def test_a_command_chooses_the_case_by_all_that_is_its_own() -> None:
+    own = {"model": "my nets:net", "threads": "1", "jit": "on", "asked_shape": "8x8x3"}
+    own |= {"recipe": "optimizer=adam learning_rate=0.1", "precision": "mixed_bfloat16"}
+    (command,) = compared(points([0.0] * 10 + [0.06] * 6, **own))
+    assert command.split(" ", 4)[4] == (
+        "--models 'my nets:net' --tasks train --devices cpu --batch-sizes 32 --precisions "
+        "mixed_bfloat16 --jit on --threads 1 --input-shape 8x8x3 --optimizer adam --learning-rate "
+        "0.1"
+    )
+
+
+def test_other_conditions_are_a_series_of_their_own_wherever_they_stand() -> None:
+    old, new = points([0.0] * 8), points([0.3] * 8, tensorflow="2.22.0")
+    mixed = [one for pair in zip(old, new, strict=True) for one in pair]
+    first, second = trend(mixed).stretches
+    assert [one.run for one in first.points] == [one.run for one in old]
+    assert (second.level.change, second.before) == (None, None)
+    assert second.conditions.startswith("tensorflow was 2.21.0, is 2.22.0")
+    assert "from run 0001, a series of its own: tensorflow was" in trend_text(trend(mixed), Line())
+
+
+def test_a_busy_stretch_is_no_step_and_its_runs_are_named() -> None:
+    found = points([0.0] * 10 + [0.2] * 3 + [0.0] * 4)
+    busy = [dataclasses.replace(one, load=0.6) for one in found[10:13]]
+    told = trend(found[:10] + busy + found[13:])
+    assert len(told.stretches) == 1
+    assert trend_text(told, Line()) == (
+        "no change point: 14 runs on one level\n\n"
+        "left out, under another load (60% to 60% of the CPU time): runs 0011, 0012, 0013"
+    )
+
+
+def test_a_repository_answers_for_parents_and_distances(tmp_path: Path) -> None:
+    def git(*words: str) -> str:
+        name = ("-c", "user.name=a", "-c", "user.email=a@b")
+        done = subprocess.run(
+            ["git", "-C", tmp_path, *name, *words], check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    git("init", "-q")
+    shas = []
+    for number in range(3):
+        git("commit", "-q", "--allow-empty", "-m", str(number))
+        shas.append(git("rev-parse", "HEAD"))
+    commits = Commits(tmp_path)
+    assert commits.parent(shas[2]) == shas[1]
+    assert commits.parent(shas[0]) == ""
+    assert (commits.steps(shas[0], shas[2]), commits.steps(shas[2], shas[0])) == (2, None)
+    assert (commits.knows(shas[0]), commits.knows("a" * 40)) == (True, False)
+
+
+def test_history_has_the_levels_below_the_runs_within_80_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONVMARK_CACHE", str(tmp_path / "cache"))
+    for point in points([0.0] * 10 + [0.06] * 6):
+        values = [point.log_ratio - 0.002, point.log_ratio + 0.002]
+        keep(Store(Path("results")), run_of(point.run, *values, commit=point.commit))
+    assert main(["history", LENET, "--machine", MACHINE]) == 0
+    _, table, step = capsys.readouterr().out.split("\n\n")
+    head, _, before, after = table.splitlines()
+    assert max(map(len, table.splitlines())) <= 80
+    assert head.split() == ["from", "to", "commit", "to", "n", "p50", "change"]
+    assert before.split()[:5] == ["0001", "0010", "00000000", "00000000", "10"]
+    assert (after.split()[0], after.split()[7][:3]) == ("0011", "+6.")
+    assert step.splitlines()[0] == "run 0011, step:"
+    assert f"convmark ab {sha(10)} {sha(11)} {CASE}" in step
