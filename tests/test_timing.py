@@ -247,6 +247,11 @@ def test_each_step_time_is_that_of_its_own_step(device: Device, pulse: Pulse) ->
 # Windows
 
 
+@pytest.fixture(autouse=True)
+def windows_of_a_tenth_of_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "MIN_WINDOW_S", 0.1)
+
+
 def test_five_windows_hold_as_many_steps_as_a_tenth_of_a_second_and_a_tenth_more_needs(
     device: Device, pulse: Pulse
 ) -> None:
@@ -343,13 +348,13 @@ def test_rounds_end_once_their_ratio_is_known_well_enough(device: Device, pulse:
         lambda: device.step(next(uneven))(),
         device.step(TICK),
         device,
-        10_000 * TICK,
+        20_000 * TICK,
         random.Random(0),
         pulse,
         device.clock,
         device.cpu_clock,
     )
-    assert 500 < len(found.case_wall_s) < 1500  # 0.144 / sqrt(n) is 0.005 at 830
+    assert 2000 < len(found.case_wall_s) < 2900  # 0.144 / 0.6 / sqrt(n) is 0.005 at 2,300
 
 
 def test_the_error_of_a_mean_log_ratio_is_that_of_a_trimmed_mean() -> None:

@@ -44,7 +44,7 @@ MIN_STEPS, WANTED_STEPS, MAX_STEPS = 30, 100, 1000
 """30 always, 100 where half the budget allows, 1,000 (for p99) where it allows all of them."""
 
 MIN_WINDOWS = 5
-MIN_WINDOW_S = 0.1
+MIN_WINDOW_S = 0.06
 
 MIN_ROUNDS, LOOKED_AT_ROUNDS = 10, 40
 """Ten always; from forty on the rounds end once their mean log ratio is known well enough."""
@@ -219,7 +219,7 @@ def windows(
     least_s: float = 0.0,
     number: int = MIN_WINDOWS,
 ) -> Windows:
-    """Return this many windows of at least 0.1 s each.
+    """Return this many windows of at least `MIN_WINDOW_S` each.
 
     Args:
         step_time_s: a quick step's seconds, from which the window's length in steps follows.
