@@ -65,9 +65,10 @@ class Baseline:
         Raises:
             ConvmarkError: it does not exist, cannot be read, or may not be run beside.
         """
-        from convmark.judging.meant import check_patterns
+        from convmark.option_values import check_patterns
 
-        check_patterns(campaign.options.allow_changes, [case.name for case in campaign.cases])
+        cases = [case.name for case in campaign.cases]
+        check_patterns("--allow-change", campaign.options.allow_changes, cases)
         name = asked if isinstance(asked, str) else ""
         if name.startswith(GIT) and campaign.options.confirm == "none":
             raise OptionError(
@@ -257,7 +258,7 @@ def _meant(campaign: Campaign, baseline: Baseline, history: History, say: Say) -
     asked = {row.case.name: row.asked_case for row in campaign.records}
 
     def since(case: str) -> Since | None:
-        origin = origin_of(asked[case], campaign.sources)
+        origin = origin_of(asked[case], campaign.sources) if case in asked else None
         if origin is None:
             return None
         anchor = history.cases[case].anchor
