@@ -137,7 +137,9 @@ def judge(
     judgements = conclude(
         found, confirmations, report_missing=whole_suite and not baseline.is_commit
     )
-    campaign.keep_judgements(let_pass(judgements, _meant(campaign, baseline, history, say)))
+    meant = _meant(campaign, baseline, history, say)
+    campaign.meant = meant.reason
+    campaign.keep_judgements(let_pass(judgements, meant))
     if interrupted:
         raise KeyboardInterrupt
 
