@@ -43,7 +43,7 @@ def changed_sizes(judgements: Iterable[Judgement]) -> list[Judgement]:
         return []
     note = ", ".join(
         f"{one.metric.replace('_', ' ')} {one.baseline:,.0f} -> {one.value:,.0f}" for one in changed
-    )
+    ).replace("flops", "FLOPs")
     return [
         replace(
             changed[0],
