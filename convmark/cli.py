@@ -153,7 +153,7 @@ def _compare(given: argparse.Namespace, options: Options) -> int:
 def _accept(given: argparse.Namespace, options: Options) -> int:
     from convmark.commands import history
 
-    history.accept(options.results, given.machine, given.run, given.reason)
+    history.accept(options.results, given.machine, given.run, given.reason, given.case)
     return EXIT_OK
 
 

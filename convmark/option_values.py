@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from convmark.text import NUMBER, is_plain
 __all__ = [
     "AUTO",
     "Shapes",
+    "check_patterns",
     "choice_of",
     "choices_of",
     "nearest",
@@ -61,6 +63,19 @@ def nearest(value: str, known: Iterable[str]) -> str:
     if near:
         return f"did you mean {' or '.join(near)}?"
     return f"known: {', '.join(names)}" if len(names) <= 12 else "no known name is near"
+
+
+def check_patterns(flag: str, patterns: Iterable[str], cases: Collection[str]) -> None:
+    """Refuse a pattern that no case of a run matches.
+
+    Raises:
+        OptionError: there is one.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(case, pattern) for case in cases):
+            raise OptionError(
+                f"{flag}: must match a case of the run, got {pattern!r}; {nearest(pattern, cases)}"
+            )
 
 
 def parse_words(flag: str, text: str) -> tuple[str, ...]:

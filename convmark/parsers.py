@@ -203,10 +203,18 @@ def _stored(commands: Any) -> dict[str, Parser]:
         "--across", metavar="COLUMN", help=f"each case over the values of {ACROSS}"
     )
     accept = _command(
-        commands, "accept", "make a run what later runs of its cases are judged against"
+        commands, "accept", "make a run what later runs of all or some cases are judged against"
     )
     accept.add_argument("run", metavar="RUN", help="its number, commit or file")
     accept.add_argument("--reason", metavar="TEXT", required=True, help="why, in a few words")
+    accept.add_argument(
+        "--case",
+        metavar="CASE",
+        action="append",
+        default=[],
+        help="accept it for this case alone, by name or a pattern such as 'lenet5-*'; the others "
+        "keep what they are judged against (default: all of its cases)",
+    )
     history = _command(
         commands,
         "history",

@@ -185,6 +185,10 @@ def test_accept_says_what_it_has_done_and_moves_the_anchor(
     assert line == "accepted run 0002 (1 case, commit 1234567aaaaa): a wider layer"
     assert main(["compare", "3"]) == 0
     capsys.readouterr()
+    keep(store, [*run_of("0005", 0.0), *run_of("0005", 0.0, model="vgg16")])
+    assert main(["accept", "5", "--case", "vgg16-*", "--reason", "try"]) == 0
+    told = "accepted run 0005 (1 of 2 cases, commit 1234567aaaaa): try\n"
+    assert capsys.readouterr().out == told
     assert main(["accept", "0003", "--reason", "try"]) == 0
     told = "commit 1234567aaaaa, the files not kept and in no clean commit: nothing can be run"
     assert told in capsys.readouterr().out

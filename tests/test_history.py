@@ -511,9 +511,9 @@ def test_accepting_appends_run_time_commit_and_reason(store: Store) -> None:
     accept(store, MACHINE, "0002", "new machine room", now=lambda: moment)
     path = store.folder / MACHINE / "accepted.csv"
     assert path.read_text() == (
-        "run,accepted,commit,reason\n"
-        f'0001,2026-01-02T03:04:05+00:00,{A_COMMIT},"\'-3 %, as planned"\n'
-        "0002,2026-01-02T03:04:05+00:00,,new machine room\n"
+        "run,accepted,commit,reason,case\n"
+        f'0001,2026-01-02T03:04:05+00:00,{A_COMMIT},"\'-3 %, as planned",\n'
+        "0002,2026-01-02T03:04:05+00:00,,new machine room,\n"
     )
     first, second = read_accepted(store, MACHINE)
     assert first.reason == "-3 %, as planned"
@@ -521,6 +521,35 @@ def test_accepting_appends_run_time_commit_and_reason(store: Store) -> None:
         run="0002", accepted="2026-01-02T03:04:05+00:00", commit=None, reason="new machine room"
     )
     assert [run.stem for run in store.runs(MACHINE)] == ["0001", "0002"]
+
+
+def test_a_case_that_is_accepted_alone_leaves_the_anchors_of_the_others(store: Store) -> None:
+    for run in ("0001", "0002", "0003"):
+        keep(store, [*run_of(run, 0.0), *run_of(run, 0.0, model="mini_resnet")])
+    accept(store, MACHINE, "2", "both")
+    done = accept(store, MACHINE, "3", "wider", ["lenet5-*", LENET])
+    assert [one.case for one in done] == [LENET]
+    now = [*run_of("0004", 0.0), *run_of("0004", 0.0, model="mini_resnet")]
+    cases = accepted_history(store, MACHINE, now).cases
+    anchors = {name: case.anchor.run for name, case in cases.items() if case.anchor}
+    assert anchors == {LENET: "0003", RESNET: "0002"}
+    with pytest.raises(OptionError, match=r"--case: must match a case of the run, got 'lenet5'; "):
+        accept(store, MACHINE, "3", "wider", [RESNET, "lenet5"])
+    assert len(read_accepted(store, MACHINE)) == 2
+
+
+def test_a_list_from_before_single_cases_is_read_and_goes_on(store: Store) -> None:
+    for rows in at(A_COMMIT, "0001", "0002", "0003", parameters=1):
+        keep(store, rows)
+    path = store.folder / MACHINE / "accepted.csv"
+    path.write_text("run,accepted,commit,reason\n0002,2026-01-02T03:04:05+00:00,,x\n")
+    with pytest.raises(StoreError, match=r"accepted\.csv: has no column 'case', .*; move it away"):
+        accept(store, MACHINE, "3", "wider", [LENET])
+    accept(store, MACHINE, "0003", "all")
+    assert [(one.run, one.case) for one in read_accepted(store, MACHINE)] == [
+        ("0002", None),
+        ("0003", None),
+    ]
 
 
 def test_what_cannot_be_accepted_is_refused(store: Store) -> None:
@@ -542,7 +571,7 @@ def test_a_broken_list_of_accepted_runs_is_an_error_by_file_and_line(store: Stor
     keep(store, run_of("0001", 0.0))
     accept(store, MACHINE, "0001", "because")
     path = store.folder / MACHINE / "accepted.csv"
-    path.write_text(path.read_text() + ",2026,,x\n")
+    path.write_text(path.read_text() + ",2026,,x,\n")
     with pytest.raises(StoreError, match=r"accepted\.csv:3: column 'run' must not be empty"):
         found(store, run_of("0002", 0.0))
 

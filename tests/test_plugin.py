@@ -211,6 +211,17 @@ def test_a_broken_limit_fails_the_test_in_one_line_without_a_traceback(
     assert len(failures) == 2
 
 
+def test_a_limit_that_a_change_breaks_which_is_meant_is_said_and_passes(
+    run: Run, worker: type[fake_worker.FakeInterpreter]
+) -> None:
+    run()
+    worker.factor = 1.2
+    limit = "--benchmark-compare-fail=median:5%"
+    result = run("--benchmark-compare=0001", limit, "--allow-change=lenet5-*")
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines([f"convmark: {LENET5}: against 0001*; allowed by --allow-change"])
+
+
 def test_the_failed_test_runs_again_with_lf(
     run: Run, worker: type[fake_worker.FakeInterpreter]
 ) -> None:
@@ -229,6 +240,12 @@ def test_a_limit_without_a_comparison_is_a_usage_error(run: Run) -> None:
     result = run("--benchmark-compare-fail=median:5%")
     assert result.ret == 4
     result.stderr.fnmatch_lines(["ERROR: --benchmark-compare-fail: needs --benchmark-compare*"])
+
+
+def test_a_limit_beside_a_commit_is_a_usage_error_for_no_run_of_it_is_there(run: Run) -> None:
+    result = run("--benchmark-compare=git:HEAD", "--benchmark-compare-fail=median:5%")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: --benchmark-compare-fail: *git:HEAD is none; leave it*"])
 
 
 def test_a_path_taken_for_a_runs_name_is_explained(run: Run, pytester: pytest.Pytester) -> None:

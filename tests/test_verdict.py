@@ -340,16 +340,16 @@ def test_a_cpus_allocator_peak_hangs_on_what_ran_side_by_side() -> None:
 
 
 def test_a_case_of_other_sizes_fails_once_and_lists_them() -> None:
-    now = run_of("0002", 0.0, parameters=61900, model_bytes=240000)
+    now = run_of("0002", 0.0, parameters=61900, flops_per_sample=800000)
     found = judged(now, run_of("0001", 0.0))
     assert [one.metric for one in found.values() if one.fails] == ["sizes"]
     sizes = found["sizes"]
     assert (sizes.verdict, sizes.baseline_runs) == ("changed", ("0001",))
-    assert sizes.note == "parameters 61,706 -> 61,900, model bytes 246,824 -> 240,000"
+    assert sizes.note == "parameters 61,706 -> 61,900, FLOPs per sample 833,040 -> 800,000"
     one = found["parameters"]
     assert (one.verdict, one.baseline, one.value) == ("changed", 61706, 61900)
     assert one.smallest_visible is None
-    assert found["flops_per_sample"].verdict == "unchanged"
+    assert found["model_bytes"].verdict == "unchanged"
     assert "sizes" not in judged(run_of("0002", 0.0), run_of("0001", 0.0))
 
 

@@ -22,12 +22,12 @@ from convmark.judging.history import (
 )
 from convmark.judging.index import CaseRun, Index
 from convmark.judging.judgement import Judgement
-from convmark.judging.meant import Meant, check_patterns, let_pass, names_of, since_of
+from convmark.judging.meant import Meant, let_pass, names_of, since_of
 from convmark.judging.trend import Commits, Point, trend
 from convmark.judging.verdict import conclude, review
 from convmark.judging.verdict_index import verdict_words
 from convmark.judging.verdicts_file import said_of
-from convmark.option_values import nearest
+from convmark.option_values import check_patterns, nearest
 from convmark.record import Record
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.across import FORMS as ACROSS_FORMS
@@ -80,7 +80,7 @@ def compare(
         history = accepted_history(store, folder, records, _say, own=path)
         judgements = said or conclude(review(records, history))
     names = names_of(records)
-    check_patterns(allowed, set().union(*names.values()))
+    check_patterns("--allow-change", allowed, set().union(*names.values()))
     meant = Meant(names, allowed, since_of(history, path, records, Path.cwd()), _say)
     judgements = let_pass(judgements, meant)
     text = verdicts_report(judgements, form, between=_between(history, path, records[0]))
@@ -150,24 +150,30 @@ def _rows(paths: Sequence[Path], *, strict: bool) -> Iterator[Record]:
             warnings.warn(f"{error}; left out of the table", StoreWarning, stacklevel=2)
 
 
-def accept(results: Path, machine: str | None, run: str, reason: str) -> None:
-    """Accept a run and say so.
+def accept(
+    results: Path, machine: str | None, run: str, reason: str, patterns: Sequence[str]
+) -> None:
+    """Accept a run, or the cases of it that match a pattern, and say so.
 
     Raises:
-        OptionError: there is no reason.
+        OptionError: there is no reason, or a pattern that matches no case.
         StoreError: there is no such run.
     """
     store, folder = _place(Store(results), machine, [run])
-    done = accepted.accept(store, folder, run, reason)
-    path = store.folder / folder / f"{done.run}.csv"
-    groups = by_name(row for row in read_run(path) if row.measured)
+    done = accepted.accept(store, folder, run, reason, patterns)
+    one, chosen = done[0], {each.case for each in done}
+    path = store.folder / folder / f"{one.run}.csv"
+    every = by_name(row for row in read_run(path) if row.measured)
+    groups = {name: rows for name, rows in every.items() if not chosen.isdisjoint((None, name))}
     cases = len(groups)
     lost = [rows for rows in groups.values() if anchor_of(path, rows).lost]
-    code = f"commit {done.commit[:12]}" if done.commit else "no commit"
+    code = f"commit {one.commit[:12]}" if one.commit else "no commit"
     if lost:
         few = f" of {len(lost)} of them" if len(lost) < cases else ""
         code += f", the files{few} not kept and in no clean commit: nothing can be run beside"
-    print(f"accepted run {done.run} ({cases} case{'s' * (cases != 1)}, {code}): {done.reason}")
+    of = f" of {len(every)}" if cases < len(every) else ""
+    plural = "s" * (len(every) != 1)
+    print(f"accepted run {one.run} ({cases}{of} case{plural}, {code}): {one.reason}")
 
 
 def history(results: Path, machine: str | None, case: str) -> None:

@@ -1,19 +1,24 @@
 """The accepted runs of a machine: who said which run is what later ones are judged against.
 
-    results/<machine>/accepted.csv    run, accepted, commit, reason; one row per `convmark accept`
+    results/<machine>/accepted.csv    run, accepted, commit, reason, case
 
-`accepted` is UTC, ISO 8601; `commit` is the run's own, empty where git named none. Text that a
-spreadsheet would take for a formula has an apostrophe before it, as in a run's file.
+One row per `convmark accept`, or where it names cases one for each. `accepted` is UTC, ISO 8601;
+`commit` is the run's own, empty where git named none; `case` is empty for all cases of the run. A
+file from before single cases could be accepted has no such column, and keeps its columns. Text that
+a spreadsheet would take for a formula has an apostrophe before it, as in a run's file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
+from fnmatch import fnmatchcase
+from pathlib import Path
 
 from convmark.errors import OptionError, StoreError
 from convmark.judging.tablefile import append_rows, read_rows
+from convmark.option_values import check_patterns
 from convmark.record import Column, from_cell, to_cell
 from convmark.store import Store, read_run
 from convmark.text import plain_text
@@ -25,19 +30,39 @@ FILE = "accepted.csv"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acceptance:
-    """One accepted run."""
+    """One accepted run, or one case of it."""
 
     run: str
     accepted: str
     commit: str | None
     reason: str
+    case: str | None = None
+    """The only case that it is accepted for; None for all that it has."""
 
 
 HEADER = [field.name for field in fields(Acceptance)]
+_EARLIER_HEADER = HEADER[:-1]
 _COLUMNS = [
-    Column(name=name, type=str, required=name != "commit", group="accepted", unit="", meaning="")
+    Column(
+        name=name,
+        type=str,
+        required=name not in ("commit", "case"),
+        group="accepted",
+        unit="",
+        meaning="",
+    )
     for name in HEADER
 ]
+
+
+def _header(path: Path) -> list[str]:
+    """Return the columns of the file, or of one that is not there yet."""
+    earlier = ",".join(_EARLIER_HEADER).encode()
+    try:
+        with path.open("rb") as file:
+            return _EARLIER_HEADER if file.readline(len(earlier) + 1).strip() == earlier else HEADER
+    except OSError:
+        return HEADER
 
 
 def read_accepted(store: Store, machine: str) -> list[Acceptance]:
@@ -48,9 +73,9 @@ def read_accepted(store: Store, machine: str) -> list[Acceptance]:
     """
     path = store.folder / machine / FILE
     found = []
-    for line, cells in read_rows(path, HEADER):
+    for line, cells in read_rows(path, header := _header(path)):
         values = {}
-        for column, cell in zip(_COLUMNS, cells, strict=True):
+        for column, cell in zip(_COLUMNS[: len(header)], cells, strict=True):
             try:
                 values[column.name] = from_cell(column, cell)
             except ValueError as error:
@@ -64,16 +89,18 @@ def accept(
     machine: str,
     run: str,
     reason: str,
+    patterns: Sequence[str] = (),
     *,
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
-) -> Acceptance:
+) -> list[Acceptance]:
     """Make a run what later runs of its cases are judged against.
 
     Args:
         run: its number, commit or file.
+        patterns: of the cases that it is accepted for; none for all. The others keep their anchor.
 
     Raises:
-        OptionError: there is no reason.
+        OptionError: there is no reason, or no case matches a pattern.
         StoreError: there is no such run of the machine, it holds no figures, or the file cannot
             be written.
     """
@@ -86,12 +113,25 @@ def accept(
     measured = [record for record in read_run(path) if record.measured]
     if not measured:
         raise StoreError(f"{path}: must hold a measured row to be accepted, it has none")
+    names = dict.fromkeys(record.case.name for record in measured)
+    check_patterns("--case", patterns, names)
+    cases = [name for name in names if any(fnmatchcase(name, one) for one in patterns)]
     accepted = Acceptance(
         run=path.stem,
         accepted=now().isoformat(timespec="seconds"),
         commit=measured[0].commit,
         reason=reason,
     )
-    cells = [to_cell(getattr(accepted, name)) for name in HEADER]
-    append_rows(store.folder / machine / FILE, HEADER, [cells])
-    return accepted
+    found = [replace(accepted, case=case) for case in cases] or [accepted]
+    _append(store.folder / machine / FILE, found)
+    return found
+
+
+def _append(path: Path, accepted: Sequence[Acceptance]) -> None:
+    header = _header(path)
+    if header != HEADER and accepted[0].case is not None:
+        raise StoreError(
+            f"{path}: has no column 'case', as it is from an earlier version; move it away and "
+            "accept again what it lists"
+        )
+    append_rows(path, header, [[to_cell(getattr(one, at)) for at in header] for one in accepted])

@@ -159,8 +159,9 @@ def accepted_history(
     marks: frozenset[str] = frozenset().union(*(key.whole.marks for key in wanted.values()))
     shelf = Shelf(paths, marks, own=records, say=say)
     there = {path.stem: path for path in paths}
-    accepted = [there[row.run] for row in read_accepted(store, machine) if row.run in there]
-    order = list(dict.fromkeys([*reversed(accepted), *paths]))
+    rows = read_accepted(store, machine)
+    accepted = [(there[row.run], row.case) for row in rows if row.run in there]
+    order = list(dict.fromkeys([*reversed(accepted), *((path, None) for path in paths)]))
     anchors, differences = _anchors(shelf, order, wanted)
     cases = {name: CaseHistory(difference=differences.get(name, "")) for name in by_name(records)}
     for path in dict.fromkeys(found.path for found in anchors.values()):
@@ -316,9 +317,11 @@ def _akin(row: Record, key: Comparability) -> bool:
 
 
 def _anchors(
-    shelf: Shelf, order: Sequence[Path], wanted: Mapping[str, _Wanted]
+    shelf: Shelf, order: Sequence[tuple[Path, str | None]], wanted: Mapping[str, _Wanted]
 ) -> tuple[dict[str, _Found], dict[str, str]]:
     """Return each case's anchor, and for those without one what the first rows differ in.
+
+    A file may be an anchor of every case, or of the one that it comes with.
 
     Rows that the model's own code has made to differ are an anchor as well: were they passed over,
     a setting that slows the whole process would become its own baseline.
@@ -331,10 +334,10 @@ def _anchors(
     models = frozenset(key.whole.model for key in left.values())
     states = frozenset(key.inherited.state or "" for key in left.values())
     puzzling = [key.whole for key in left.values()]
-    for path in order:
+    for path, only in order:
         if not left:
             break
-        if not shelf.mentions(path, models):
+        if only not in (None, *left) or not shelf.mentions(path, models):
             continue
         may_match = shelf.is_alike(path, conditions) and shelf.may_have_state(path, states)
         if not (may_match and _may_hold(shelf.outline(path), left.values())) and not (
@@ -345,6 +348,8 @@ def _anchors(
             shelf.index_all()
         measured = shelf.measured(path)
         for name, key in left.items():
+            if only not in (None, name):
+                continue
             found = _found(path, key, name, measured)
             if found.rows:
                 anchors[name] = found

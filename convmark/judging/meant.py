@@ -16,15 +16,14 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from convmark.errors import ConvmarkError, OptionError
+from convmark.errors import ConvmarkError
 from convmark.git import Git, GitError
 from convmark.judging.history import History, anchor_of, by_name
 from convmark.judging.judgement import SIZES, Judgement
-from convmark.option_values import nearest
 from convmark.record import Record
 from convmark.text import plain_text
 
-__all__ = ["Meant", "Since", "changed_sizes", "check_patterns", "let_pass", "names_of", "since_of"]
+__all__ = ["Meant", "Since", "changed_sizes", "let_pass", "names_of", "since_of"]
 
 TRAILER = "Benchmark-Accept"
 SHOWN = 12
@@ -44,7 +43,7 @@ def changed_sizes(judgements: Iterable[Judgement]) -> list[Judgement]:
         return []
     note = ", ".join(
         f"{one.metric.replace('_', ' ')} {one.baseline:,.0f} -> {one.value:,.0f}" for one in changed
-    )
+    ).replace("flops", "FLOPs")
     return [
         replace(
             changed[0],
@@ -65,20 +64,6 @@ def names_of(records: Iterable[Record]) -> dict[str, set[str]]:
     for row in records:
         found.setdefault(row.case.name, {row.case.name}).add(row.asked_case.name)
     return found
-
-
-def check_patterns(patterns: Iterable[str], cases: Collection[str]) -> None:
-    """Refuse a pattern of --allow-change that no case matches.
-
-    Raises:
-        OptionError: there is one.
-    """
-    for pattern in patterns:
-        if not any(fnmatchcase(case, pattern) for case in cases):
-            raise OptionError(
-                f"--allow-change: must match a case of this run, got {pattern!r}; "
-                f"{nearest(pattern, cases)}"
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

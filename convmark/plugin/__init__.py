@@ -241,13 +241,14 @@ def _selected(session: pytest.Session) -> dict[pytest.Item, Case]:
     }
 
 
-def _measure(config: pytest.Config, campaign: Campaign, cases: dict[pytest.Item, Case]) -> None:
+def _say(config: pytest.Config, line: str) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and line:
+        reporter.write_line(f"convmark: {line}")
 
-    def say(line: str) -> None:
-        if reporter is not None and line:
-            reporter.write_line(f"convmark: {line}")
 
+def _measure(config: pytest.Config, campaign: Campaign, cases: dict[pytest.Item, Case]) -> None:
+    say = functools.partial(_say, config)
     if not bridge.is_disabled(config):
         campaign.claim(say)
     campaign.prepare(list(cases.values()))
@@ -292,8 +293,19 @@ def measured(request: pytest.FixtureRequest) -> Measured:
     if _is_one_of_several(config):
         pytest.fail(f"{_ONE_PROCESS}: leave out -n", pytrace=False)
     found = _campaign(config).measured(request.param)
-    failures = functools.partial(config.stash[_COMPARISON_KEY].failures, config)
+    failures = functools.partial(_broken_limits, config, request.param)
     return dataclasses.replace(found, failures=failures)
+
+
+def _broken_limits(config: pytest.Config, case: Case, benchmark: Any) -> list[str]:
+    """Return which limits of --benchmark-compare-fail a case breaks by a change not meant."""
+    broken = config.stash[_COMPARISON_KEY].failures(config, benchmark)
+    reason = _campaign(config).meant(case.name) if broken else ""
+    if not reason:
+        return broken
+    for line in broken:
+        _say(config, f"{line}; {reason}")
+    return []
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:

@@ -96,7 +96,13 @@ class Comparison:
         self.limits, session.compare_fail = session.compare_fail or (), None
         if self.limits and not self.asked:
             raise pytest.UsageError("--benchmark-compare-fail: needs --benchmark-compare beside it")
-        if not self.asked or (isinstance(self.asked, str) and self.asked.startswith("git:")):
+        is_commit = isinstance(self.asked, str) and self.asked.startswith("git:")
+        if self.limits and is_commit:
+            raise pytest.UsageError(
+                f"--benchmark-compare-fail: holds a limit against an earlier run, and {self.asked} "
+                "is none; leave it out, or name a run by --benchmark-compare"
+            )
+        if not self.asked or is_commit:
             return ""
         if self.asked is True and session.storage.newest() is None:
             return (

@@ -69,6 +69,8 @@ class Campaign:
         self._before: Beforehand
         self._interrupted = False
         self._judgements: list[Judgement] = []
+        self.meant: Callable[[str], str] = lambda case: ""
+        """Says by what a change of a case is meant; empty where it is not."""
         self._choices: list[Choice] = []
         """What came of the search for each case's batch size, where sizes are searched for."""
 

@@ -69,9 +69,10 @@ class Baseline:
         Raises:
             ConvmarkError: it does not exist, cannot be read, or may not be run beside.
         """
-        from convmark.judging.meant import check_patterns
+        from convmark.option_values import check_patterns
 
-        check_patterns(campaign.options.allow_changes, [case.name for case in campaign.cases])
+        cases = [case.name for case in campaign.cases]
+        check_patterns("--allow-change", campaign.options.allow_changes, cases)
         name = asked if isinstance(asked, str) else ""
         if name.startswith(GIT) and not campaign.options.compare_budget_s:
             raise OptionError(
@@ -117,7 +118,9 @@ def judge(campaign: Campaign, baseline: Baseline, *, whole_suite: bool, say: Say
     judgements = conclude(
         found, confirmations, report_missing=whole_suite and not baseline.is_commit
     )
-    campaign.keep_judgements(let_pass(judgements, _meant(campaign, baseline, history, say)))
+    meant = _meant(campaign, baseline, history, say)
+    campaign.meant = meant.reason
+    campaign.keep_judgements(let_pass(judgements, meant))
     if interrupted:
         raise KeyboardInterrupt
 
@@ -266,7 +269,7 @@ def _meant(campaign: Campaign, baseline: Baseline, history: History, say: Say) -
     asked = {row.case.name: row.asked_case for row in campaign.records}
 
     def since(case: str) -> Since | None:
-        origin = origin_of(asked[case], campaign.sources)
+        origin = origin_of(asked[case], campaign.sources) if case in asked else None
         if origin is None:
             return None
         anchor = history.cases[case].anchor

@@ -17,6 +17,11 @@ _PRINTED: dict[str, Callable[[float], str]] = {
 }
 
 
+_IF_MEANT = (
+    "if it is meant: --allow-change, a trailer `Benchmark-Accept:` of a commit or `convmark accept`"
+)
+
+
 def failure_line(judgement: Judgement) -> str:
     """Return which metric, by how much, against which runs, and how that is known."""
     words = [f"{judgement.case}: {judgement.metric} {judgement.verdict}"]
@@ -31,5 +36,5 @@ def failure_line(judgement: Judgement) -> str:
         words.append(f"from {printed(judgement.baseline)} to {printed(judgement.value)}")
     if judgement.baseline_runs:
         words.append(f"against run {', '.join(judgement.baseline_runs)}")
-    line = " ".join(words)
-    return shown(f"{line}; {judgement.note}" if judgement.note else line)
+    meant = _IF_MEANT if judgement.verdict == "changed" else ""
+    return shown("; ".join(filter(None, [" ".join(words), judgement.note, meant])))

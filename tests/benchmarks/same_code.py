@@ -104,7 +104,7 @@ def _take_round(number: int, cases: list[Case], options: argparse.Namespace, dia
             seed=number,
             seconds_left=lambda: ends_s - time.monotonic(),
             clock=time.monotonic,
-            results=options.folder,
+            results=options.folder / "results",
             session_s=options.seconds,
         )
         found = compare_live(pairings, terms, lambda line: None)
