@@ -70,6 +70,14 @@ def test_compare_repeats_what_the_run_itself_has_said(
         (error, *_) = capsys.readouterr().out.splitlines()
         assert error.startswith(f"::error title={LENET}%3A step_time regressed::")
     assert main(["compare", "2", "11"]) == 0
+    assert main(["accept", "11", "--reason", "wider layers"]) == 0
+    capsys.readouterr()
+    assert main(["compare", "11", "--format", "json"]) == 0
+    (step,) = [row for row in json.loads(capsys.readouterr().out) if row["metric"] == "step_time"]
+    assert (step["verdict"], step["note"].endswith("; accepted: wider layers")) == (
+        "regressed",
+        True,
+    )
 
 
 def test_compare_judges_the_run_that_is_named(

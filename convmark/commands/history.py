@@ -81,7 +81,9 @@ def compare(
         judgements = said or conclude(review(records, history))
     names = names_of(records)
     check_patterns("--allow-change", allowed, set().union(*names.values()))
-    meant = Meant(names, allowed, since_of(history, path, records, Path.cwd()), _say)
+    accepted_here = [one for one in accepted.read_accepted(store, folder) if one.run == path.stem]
+    since = since_of(history, path, records, Path.cwd())
+    meant = Meant(names, allowed, since, _say, accepted_here)
     judgements = let_pass(judgements, meant)
     text = verdicts_report(judgements, form, between=_between(history, path, records[0]))
     if text:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from convmark.errors import ConvmarkError
 from convmark.git import Git, GitError
+from convmark.judging.accepted import Acceptance
 from convmark.judging.history import History, anchor_of, by_name
 from convmark.judging.judgement import SIZES, Judgement
 from convmark.record import Record
@@ -114,6 +115,7 @@ class Meant:
         patterns: Sequence[str],
         since: Callable[[str], Since | None],
         say: Callable[[str], None],
+        accepted: Iterable[Acceptance] = (),
     ) -> None:
         """Describe it; git is asked when a case fails.
 
@@ -121,7 +123,9 @@ class Meant:
             patterns: those of --allow-change.
             since: by a case's name; None where no repository holds its model.
             say: is told which trailers cannot be read, and which match no case.
+            accepted: what somebody has accepted of this very run.
         """
+        self._accepted = list(accepted)
         self._names = names
         self._patterns = patterns
         self._since = since
@@ -133,6 +137,9 @@ class Meant:
         names = self._names.get(case, {case})
         if any(_matches(names, pattern) for pattern in self._patterns):
             return "allowed by --allow-change"
+        for one in self._accepted:
+            if one.case in (None, case):
+                return f"accepted: {one.reason}"
         since = self._since(case)
         for commit, pattern in self._trailers(since) if since is not None else ():
             if _matches(names, pattern):
