@@ -102,7 +102,7 @@ def judge(campaign: Campaign, baseline: Baseline, *, whole_suite: bool, say: Say
         ConvmarkError: the history cannot be read, or the verdicts not be written.
         KeyboardInterrupt: the user has had enough of comparing; what was decided is judged.
     """
-    from convmark.judging.judgement import INTERRUPTED
+    from convmark.judging.judgement import INTERRUPTED, SAME_CODE, SAME_COMMIT
     from convmark.judging.meant import let_pass
     from convmark.judging.verdict import conclude, review
 
@@ -111,6 +111,10 @@ def judge(campaign: Campaign, baseline: Baseline, *, whole_suite: bool, say: Say
     confirmations = _compare(
         campaign, baseline, history, _to_compare(campaign, baseline, found), say
     )
+    same = {name for name, one in confirmations.items() if one.reason in (SAME_CODE, SAME_COMMIT)}
+    same |= {name for name, case in found.cases.items() if case.same_code}
+    if same:
+        say(f"{len(same)} of {len(found.cases)} cases run the same code: nothing to compare")
     interrupted = any(one.reason == INTERRUPTED for one in confirmations.values())
     asked = [row for row in found.absent if row.task in campaign.options.tasks]
     found = dataclasses.replace(found, absent=tuple(asked))
