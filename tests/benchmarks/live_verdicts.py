@@ -65,7 +65,8 @@ def bench(
     if done.returncode not in (0, 1):
         raise SystemExit(f"pytest ended with {done.returncode}:\n{done.stdout}{done.stderr}")
     table = [line for line in done.stdout.splitlines() if line.startswith(tuple(CASES.split(",")))]
-    told = [line for line in table if " step_time " in line or " regressed " in line]
+    worth = (" step_time ", " regressed ", " changed ")
+    told = [line for line in table if any(word in line for word in worth)]
     verdicts = {" ".join(line.split()[:2]): line for line in told}
     lines = [re.sub(r" {2,}", "  ", line) for line in verdicts.values()]
     return {
