@@ -169,6 +169,14 @@ def test_a_clock_too_coarse_gives_no_ratio() -> None:
     assert session.wall is not None
 
 
+def test_sizes_are_those_after_the_first_step_as_in_a_row() -> None:
+    sizes = {"side": "old", "parameters": 6, "trainable_parameters": 5, "model_bytes": 24}
+    none = {"event": "built", **sizes, "parameters": 0, "model_bytes": 0}
+    session = session_of(answer(none, {"event": "counted", **sizes}, turns(1.1)))
+    assert session.sizes["old"]["parameters"] == 6
+    assert session.sizes["old"]["model_bytes"] == 24
+
+
 def test_codes_that_cannot_share_or_run_say_why() -> None:
     refused = session_of(answer({"event": "cannot_share", "reason": "eager"}))
     assert (refused.refusal, refused.wall) == ("eager", None)

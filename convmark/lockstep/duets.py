@@ -193,13 +193,14 @@ def _by_side(answer: Answer, name: str) -> dict[str, dict[str, Any]]:
 
 
 def _sizes(answer: Answer) -> dict[str, dict[str, Any]]:
+    """Return the sizes of each side, as a row has them: of weights from the first call too."""
     work = _by_side(answer, "work")
     return {
         side: {
             **{name: event[name] for name in _SIZES},
             **({"flops_per_sample": work[side]["flops_per_sample"]} if side in work else {}),
         }
-        for side, event in _by_side(answer, "built").items()
+        for side, event in {**_by_side(answer, "built"), **_by_side(answer, "counted")}.items()
     }
 
 

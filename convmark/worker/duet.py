@@ -151,6 +151,7 @@ class _Side:
             execution_s=first.execution_s,
             call_path=backend.call_path,
         )
+        emit("counted", **backend.sizes(model))  # the first call may have made weights
         measurement.prove(self.case, 1, backend.fingerprint(token), emit)
         kinds = Counter(backend.layer_precisions(model))
         emit("read_back", precision=found_precision(kinds), call_path=backend.call_path)
