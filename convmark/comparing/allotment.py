@@ -55,6 +55,8 @@ class Candidate:
     """Seconds that one session takes, with the start of its process and both builds."""
     left_over: bool = False
     """The last run left it undecided."""
+    target: float = math.inf
+    """Half-width of the interval, as a log ratio, that is wanted beside the verdict."""
     closed: bool = False
     """It gets no further session: its code cannot be built, or its sessions failed too often."""
 
@@ -64,7 +66,8 @@ class Candidate:
 
     @property
     def open(self) -> bool:
-        return not (self.closed or self.decision.decided)
+        done = self.decision.decided and self.decision.half_width <= self.target
+        return not (self.closed or done)
 
     @property
     def missing(self) -> int:
@@ -112,7 +115,7 @@ def next_session(
 def _worth(candidate: Candidate, left_s: float, cases: int, limits: Limits | None) -> float:
     """Return the best chance per second to be decided by further sessions."""
     further = np.array(_HORIZON)
-    chances = chances_to_decide(candidate.decision, further, cases, limits)
+    chances = _chances_to_be_done(candidate, further, cases, limits)
     takes_s = further * candidate.session_s
     worth = float(np.where(takes_s <= left_s, chances / takes_s, 0.0).max())
     return worth * _LEFT_OVER if candidate.left_over else worth
@@ -139,6 +142,35 @@ def seconds_to_decide(
     return float(further[enough[0]]) * candidate.session_s
 
 
+def _chances_to_be_done(
+    candidate: Candidate,
+    further: npt.NDArray[np.int64],
+    cases: int,
+    limits: Limits | None,
+) -> Array:
+    """Return, for each number of further sessions, the chance that the case needs none after them.
+
+    What is decided stays so, and the interval narrows as the rule has it.
+    """
+    decision, target = candidate.decision, candidate.target
+    chances = np.ones(len(further))
+    if not decision.decided:
+        chances = chances_to_decide(decision, further, cases, limits)
+    if math.isinf(target):
+        return chances
+    half = _half_widths(decision, decision.sessions + further, case_error_rate(cases))
+    return np.where(half <= target, chances, 0.0)
+
+
+def _half_widths(decision: Decision, sessions: npt.NDArray[np.int64], case_rate: float) -> Array:
+    """Return half the interval's width at each number of sessions."""
+    from scipy.special import stdtrit  # type: ignore[import-untyped] # SciPy ships no types
+
+    rates = np.array([look_at(int(count), case_rate).rate for count in sessions])
+    errors = decision.spread / np.sqrt(sessions)
+    return np.asarray(stdtrit(decision.freedom, 1 - rates) * errors)
+
+
 def chances_to_decide(
     decision: Decision,
     further: npt.NDArray[np.int64],
@@ -152,7 +184,7 @@ def chances_to_decide(
     Args:
         cases: how many cases the run compares.
     """
-    from scipy.special import ndtr, stdtrit  # type: ignore[import-untyped] # SciPy ships no types
+    from scipy.special import ndtr, stdtrit
 
     limits = limits or Limits()
     case_rate = case_error_rate(cases)
@@ -162,7 +194,7 @@ def chances_to_decide(
     if decision.estimate is not None:
         centre, moves = decision.estimate, errors * np.sqrt(further / decision.sessions)
     looks = [look_at(int(sessions), case_rate) for sessions in then]
-    half = stdtrit(decision.freedom, 1 - np.array([look.rate for look in looks])) * errors
+    half = _half_widths(decision, then, case_rate)
     bound = stdtrit(decision.freedom, 1 - UNCHANGED_RATE) * errors
 
     def between(low: Array, high: Array) -> Array:

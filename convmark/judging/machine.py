@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, median, stdev
 
-from convmark.judging.confirm import t_quantile
+from convmark.comparing.pooling import t_quantile
 from convmark.judging.history import load
 from convmark.judging.judgement import MACHINE, Judgement
 from convmark.judging.processes import loads_alike

@@ -9,7 +9,7 @@ from statistics import mean, median, stdev, variance
 from typing import Literal
 
 from convmark.case import TIMED_TASKS
-from convmark.judging.confirm import t_quantile
+from convmark.comparing.pooling import t_quantile
 from convmark.record import Record
 
 __all__ = ["METRICS", "Metric", "applies", "middle", "plain_verdict"]

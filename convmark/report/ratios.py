@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convmark.judging.confirm import t_quantile
+from convmark.comparing.pooling import t_quantile
 
 __all__ = ["LEAST_PROCESSES", "Ratio", "geometric_mean", "ratio"]
 

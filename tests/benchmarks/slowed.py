@@ -6,13 +6,15 @@ Shared by the live trials; nothing here is a trial itself.
 from __future__ import annotations
 
 import json
+import math
+import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 VICTIM = "lenet5"
+SESSIONS = 8
 TRIAL_ELEMENTS = (50_000, 200_000)
 """About 2 and 9 % of LeNet-5's training step, near the sizes that are asked for."""
 
@@ -69,7 +71,7 @@ def clone(folder: Path) -> Path:
 
 
 def elements_for(project: Path, share: float, threads: str) -> int:
-    """Return how much to burn for so large a share of the victim's CPU time, by lock-step.
+    """Return how much to burn for so large a log ratio of the victim's CPU time, by lock-step.
 
     A layer costs something however little it burns, so the size is read off a line through two.
     """
@@ -83,21 +85,25 @@ def _cost(project: Path, elements: int, threads: str) -> float:
     """Commit a victim that burns so much, and return by what share its CPU time has grown."""
     from convmark.case import Case
     from convmark.launch import Interpreter
-    from convmark.lockstep.anchor import Origin, beside
-    from convmark.lockstep.engine import Plan, Side, compare
+    from convmark.lockstep.processes import Contender, lockstep_session
+    from convmark.lockstep.session import Plan
 
     commit(project, f"trial of {elements}", elements)
     case = Case(model=VICTIM, task="train", batch_size=32, threads=threads)
-    origin = Origin(repository=project, folder=Path("models"), is_zoo=True)
-
-    def make(zoo: Path = project / "models") -> Interpreter:
-        return Interpreter(zoo=zoo)
-
-    with beside(origin, "origin/HEAD", make) as (old, new):
-        plan = Plan(seed=0, warm_up_s=1.0, error_rate=0.01)
-        found = compare(Side(old, case), Side(new, case), plan, clock=time.monotonic)
-    slower = sum(session.log_ratio for session in found.cpu) / len(found.cpu)
-    print(f"  {elements} elements cost {100 * slower:.1f} % of CPU time", flush=True)
+    before = project.parent / "before"
+    if not before.is_dir():
+        git(project, "worktree", "add", "--quiet", "--detach", str(before), "origin/HEAD")
+    with (
+        Interpreter(zoo=before / "models") as old,
+        Interpreter(zoo=project / "models") as new,
+    ):
+        sides = {
+            name: Contender(case=case, interpreter=one)
+            for name, one in (("old", old), ("new", new))
+        }
+        found = [lockstep_session(sides, Plan(seed=seed)).cpu for seed in range(SESSIONS)]
+    slower = statistics.fmean(cpu.value for cpu in found if cpu is not None)
+    print(f"  {elements} elements cost {100 * math.expm1(slower):.1f} % of CPU time", flush=True)
     return slower
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convmark.judging.confirm import t_quantile
+from convmark.comparing.pooling import t_quantile
 from convmark.record import COLUMNS
 
 if TYPE_CHECKING:
