@@ -141,9 +141,13 @@ def _compare(given: argparse.Namespace, options: Options) -> int:
     from convmark.commands import history
 
     if given.across is not None:
+        if given.allow_change:
+            raise OptionError("--allow-change: must not be given with --across, which judges none")
         history.across(options.results, given.machine, given.runs, given.across, given.format)
         return EXIT_OK
-    failed = history.compare(options.results, given.machine, given.runs, given.format)
+    failed = history.compare(
+        options.results, given.machine, given.runs, given.format, options.allow_changes
+    )
     return EXIT_FAILED if failed else EXIT_OK
 
 

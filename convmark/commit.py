@@ -12,7 +12,7 @@ from pathlib import Path
 from convmark.errors import ConvmarkError
 from convmark.git import Git
 
-__all__ = ["Commit", "are_of_commit", "read_commit"]
+__all__ = ["Commit", "are_of_commit", "is_before", "read_commit"]
 
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -75,6 +75,11 @@ _LFS = re.compile(rb"version https://git-lfs\S*\n(?:.*\n)*?oid sha256:([0-9a-f]{
 _POINTER_BYTES = 1024
 """A larger file in a commit is none that stands for another."""
 _AT_ONCE = 500
+
+
+def is_before(repository: Path, sha: str) -> bool:
+    """Whether a commit is in the past of what is checked out, or is it itself."""
+    return Git.at(repository).answer("merge-base", "--is-ancestor", sha, "HEAD") is not None
 
 
 def are_of_commit(top: Path, sha: str, paths: Iterable[Path]) -> bool:

@@ -19,12 +19,14 @@ __all__ = [
     "choices_of",
     "nearest",
     "parse_batch_sizes",
+    "parse_budget",
     "parse_count",
     "parse_counts",
     "parse_devices",
     "parse_file",
     "parse_folder",
     "parse_jit",
+    "parse_margin",
     "parse_name",
     "parse_place",
     "parse_rate",
@@ -44,6 +46,9 @@ AUTO: Literal["auto"] = "auto"
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Shapes of one sample by the input's name; by the empty name that of the only input."""
+
+LEAST_MARGIN = 0.01
+"""Means of duets of identical code differ by up to 0.4 %: nearer to it a margin is noise."""
 
 MOST_SECONDS = 1_000_000
 """Eleven days; the system's timers overflow far above it."""
@@ -153,6 +158,35 @@ def parse_seconds(flag: str, text: str) -> float:
             f"got {text!r}"
         )
     return seconds
+
+
+def parse_budget(flag: str, text: str) -> float:
+    """Return seconds from 0 up, infinite for `unlimited`."""
+    if text.strip() == "unlimited":
+        return math.inf
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= MOST_SECONDS:
+        raise OptionError(
+            f"{flag}: must be a number of seconds from 0, which compares nothing live, to "
+            f"{MOST_SECONDS:,}, or unlimited, got {text!r}"
+        )
+    return seconds
+
+
+def parse_margin(flag: str, text: str) -> float:
+    """Return a share from 0.01 to 1: duets of identical code differ by 0.4 %."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not LEAST_MARGIN <= share <= 1:
+        raise OptionError(
+            f"{flag}: must be a share from {LEAST_MARGIN} to 1, such as 0.03 for 3 %, got {text!r}"
+        )
+    return share
 
 
 def parse_seeds(flag: str, text: str) -> tuple[int, ...]:

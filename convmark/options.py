@@ -44,10 +44,12 @@ class Options:
     isolation: str
     results: Path
     seed: int
-    confirm: str
-    """Which cases are compared live: `changed`, those whose code has changed, or `none`."""
-    confirm_budget_s: float
-    """Most seconds for all live comparisons."""
+    compare_budget_s: float
+    """Most seconds for all live comparisons; infinite where the user sets no end."""
+    margin: float
+    """The smallest slowdown that is called a regression, as a share."""
+    allow_changes: tuple[str, ...] = ()
+    """Patterns of the cases whose changes are meant."""
     pythons: tuple[str, ...] = ()
     """Interpreters to measure in; with `environments` empty too, this one."""
     environments: tuple[str, ...] = ()
@@ -158,5 +160,6 @@ def read(given: Mapping[str, Any], settings: Mapping[str, Any] | None = None) ->
     values["cluster"] = with_index(values["cluster"], values.pop("index"))
     values["time_budget_s"] = values.pop("time_budget")
     values["time_limit_s"] = values.pop("time_limit")
-    values["confirm_budget_s"] = values.pop("confirm_budget")
+    values["compare_budget_s"] = values.pop("compare_budget")
+    values["allow_changes"] = values.pop("allow_change")
     return Options(**values, named=frozenset(named))

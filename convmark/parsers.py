@@ -186,10 +186,11 @@ def _stored(commands: Any) -> dict[str, Parser]:
     compare = _command(
         commands,
         "compare",
-        "judge a run against its history or another run, or show a table over versions",
-        "Judge the newest run, or RUN, against its history; with two, the second against the "
-        "first. A run is a number, a commit or a file. Measures nothing, so a change of the step "
-        "time stays unconfirmed. With --across a table of all runs over the values of a column.",
+        "show the verdicts of a run, against its history or another run, or a table over versions",
+        "Repeat the verdicts of the newest run, or RUN, or judge it where it has none; with two, "
+        "the second against the first. A run is a number, a commit or a file. Measures nothing, "
+        "so a step time without a live comparison stays inconclusive. With --across a table of all "
+        "runs over the values of a column.",
     )
     compare.add_argument("runs", metavar="RUN", nargs="*", help="the run to judge, or two")
     compare.add_argument(
@@ -213,6 +214,7 @@ def _stored(commands: Any) -> dict[str, Parser]:
         "Show the step time and the verdict of one case, run by run.",
     )
     history.add_argument("case", metavar="CASE", help="its name, as the tables give it")
+    _add_options(compare, ["allow-change"])
     found = {"compare": compare, "accept": accept, "history": history}
     for parser in found.values():
         _add_options(parser, ["results"])

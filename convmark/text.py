@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from pathlib import Path
 
-__all__ = ["NUMBER", "file_text", "is_folder_name", "is_plain", "plain_text", "shown"]
+__all__ = [
+    "NUMBER",
+    "file_text",
+    "is_folder_name",
+    "is_plain",
+    "percent",
+    "plain_text",
+    "shown",
+]
 
 NUMBER = re.compile(r"[0-9]{1,18}")
 """Of a run or a device, in a text from outside; Python reads none of thousands of digits."""
@@ -29,6 +38,11 @@ def plain_text(text: str) -> str:
     bare = _TERMINAL_ESCAPE.sub("", text)
     kept = (c for c in bare if c.isspace() or not unicodedata.category(c).startswith("C"))
     return " ".join("".join(kept).split())
+
+
+def percent(log_ratio: float, sign: str = "+") -> str:
+    """Return a change as per cent, from its logarithm; without its sign where that is empty."""
+    return f"{100 * math.expm1(log_ratio):{sign}.1f} %" if log_ratio < 50 else "no size"
 
 
 def is_plain(text: str) -> bool:

@@ -141,7 +141,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("convmark.commands.ab.time", clock)
     monkeypatch.setattr(  # the steps take no time
         "convmark.lockstep.processes.take_rounds",
-        lambda workers, steps, seconds, order: take_rounds(workers, steps, 0.0, order),
+        lambda workers, steps, seconds, order, **more: take_rounds(workers, steps, 0.0, order),
     )
     monkeypatch.setattr(sides, "Cache", FakeCache)
     monkeypatch.setattr(bisect_command, "Cache", FakeCache)

@@ -281,10 +281,10 @@ def test_what_was_not_asked_for_again_is_not_missing(
     bench: Bench, pytester: pytest.Pytester
 ) -> None:
     bench("--accuracy").assert_outcomes(passed=2)
-    again = bench("--accuracy", "--benchmark-compare", "--confirm=none")
+    again = bench("--accuracy", "--benchmark-compare", "--compare-budget=0")
     again.assert_outcomes(passed=2)
     assert "lenet5-accuracy-cpu-b256-float32  accuracy" in again.stdout.str()
-    without = bench("--benchmark-compare", "--confirm=none")
+    without = bench("--benchmark-compare", "--compare-budget=0")
     without.assert_outcomes(passed=1)
     assert "accuracy-cpu" not in without.stdout.str()
 

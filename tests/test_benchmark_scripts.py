@@ -27,7 +27,6 @@ QUICK = {
     "judging_cost.py": ["--runs=3", "--cases=2"],
     "report_cost.py": ["1"],
     "rule_league.py": ["--data={data}", "--trials=2"],
-    "verdict_rules.py": ["--decisions=4", "--splits=2"],
 }
 WITH_WORKERS = {
     "duet_truth.py": [
@@ -36,6 +35,7 @@ WITH_WORKERS = {
     ],
     "epoch_times.py": ["--mnist={mnist}", "--models=lenet5", "--rounds=1", "--fraction=0.01"],
     "harness_cost.py": ["--only=overhead", "--pairs=2"],
+    "same_code.py": ["--decisions=1", "--cases=conv_layer:infer:32", "--folder={folder}"],
     "lecture_accuracy.py": [
         *("--mnist={mnist}", "--models=lenet5", "--most=1", "--fraction=0.01"),
         "--results={folder}",
@@ -47,7 +47,7 @@ LIVE = {
     "ab_trial.py": [
         *("--only=same", "--times=1", "--models=conv_layer", "--target=50", "--folder={folder}"),
     ],
-    "live_verdicts.py": ["--only=quiet", "--runs=0", "--models=conv_layer", "--folder={folder}"],
+    "gate_trials.py": ["--only=decided", "--runs=0", "--models=conv_layer", "--folder={folder}"],
 }
 """Live comparisons and sessions of a clone: minutes on a busy machine."""
 GOALS_MISSED = {"harness_cost.py": 1, "epoch_times.py": 1}

@@ -15,7 +15,7 @@ from convmark.errors import OptionError, StoreError
 from convmark.judging import history, index, shelf
 from convmark.judging.accepted import Acceptance, read_accepted
 from convmark.judging.comparability import alike, comparability, difference
-from convmark.judging.history import accept, accepted_history, load, named_history, steady
+from convmark.judging.history import accept, accepted_history, named_history, steady
 from convmark.record import SCHEMA_VERSION, Record
 from convmark.store import Store, StoreWarning
 
@@ -463,17 +463,6 @@ def test_no_more_than_ten_runs_under_a_like_load_are_read(
     assert read_in_full == ["0001", *(f"{number:04d}" for number in range(30, 21, -1))]
 
 
-def test_unlike_loads_make_it_read_on_but_not_for_ever(
-    store: Store, read_in_full: list[str]
-) -> None:
-    for number in range(1, 41):
-        share = 0.05 if number < 26 else 0.6
-        keep(store, run_of(f"{number:04d}", 0.0, other_cpu_share=share))
-    runs = found(store, run_of("0041", 0.0))
-    assert runs == ["0001", *(f"{number:04d}" for number in range(22, 41))]
-    assert len(read_in_full) == history.MOST_READ
-
-
 def test_runs_of_another_version_are_not_read_but_one_to_quote_it(
     store: Store, read_in_full: list[str]
 ) -> None:
@@ -509,12 +498,6 @@ def test_no_folder_is_no_history_and_no_warning(store: Store) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert found(store, run_of("0001", 0.0)) == []
-
-
-def test_the_load_is_known_where_every_row_tells_it() -> None:
-    assert load([process(other_cpu_share=0.25), process(other_cpu_share=0.5)]) == 0.375
-    assert load([process(), process(other_cpu_share=None)]) is None
-    assert load([]) is None
 
 
 # Accepting

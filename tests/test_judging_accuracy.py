@@ -9,7 +9,7 @@ import pytest
 from histories import process
 from test_verdict import history_of
 
-from convmark.judging.confirm import Decision
+from convmark.comparing.decision import Decision
 from convmark.judging.judgement import Confirmation, Judgement
 from convmark.judging.verdict import conclude, review
 from convmark.record import Record
@@ -100,7 +100,7 @@ def test_an_accuracy_has_no_step_time_and_its_epochs_never_convict() -> None:
 
 def test_more_parameters_are_told_of_it_too() -> None:
     now = learned("0002", 0.98, 0.98, parameters=61_707)
-    assert judged(now, learned("0001", 0.98, 0.98))["accuracy", "parameters"].fails
+    assert judged(now, learned("0001", 0.98, 0.98))["accuracy", "sizes"].fails
 
 
 def test_a_first_run_is_new_by_its_accuracy_and_a_failed_seed_is_never_unchanged() -> None:
@@ -132,12 +132,15 @@ def faster(verdict: str = "improved") -> Confirmation:
     way = -0.2 if verdict == "improved" else 0.0
     decision = Decision(
         verdict=verdict,  # type: ignore[arg-type]
+        sessions=5,
+        spread=0.01,
+        freedom=20.0,
         estimate=way,
         low=way - 0.01,
         high=way + 0.01,
         smallest_visible=0.03,
     )
-    return Confirmation(decision=decision, decided_by="wall", sessions=5, anchor="a" * 40)
+    return Confirmation(decision=decision, sessions=5, anchor="a" * 40)
 
 
 def both(now: float) -> dict[tuple[str, str], Judgement]:

@@ -121,7 +121,7 @@ class Duets:
         return self.models[case.model](len(self.plans[case.model]), self._noise)
 
     def see(self, place: int, found: Found, session: Session, disturbed: str) -> None:
-        self.seen.append((place, len(found.wall), disturbed))
+        self.seen.append((place, len(found.live), disturbed))
 
     def processes(
         self,
@@ -236,7 +236,10 @@ def test_codes_that_cannot_share_a_process_go_to_lock_step_and_it_is_noted(
     assert len(set(seeds)) == len(seeds) == 6
     assert sum(plan.with_work for plan in duets.lockstep) == 2
     assert found[0].sizes["old"] == {"parameters": 10, "flops_per_sample": 5}
-    assert found[0].verdict("--budget").note == "in a process each: the old code sets threads"
+    assert (
+        found[0].verdict("try a larger --budget").note
+        == "in a process each: the old code sets threads"
+    )
 
 
 def test_a_side_that_cannot_be_built_closes_its_case_alone(compare: Compare) -> None:
@@ -285,14 +288,14 @@ def test_a_side_that_runs_foreign_code_closes_the_case_and_its_sessions_do_not_c
     (found,), _ = compare({"lenet5": changed(0.0)}, codes=codes)
     assert found.closed == "commit 0123: /x/net.json is not of the commit"
     assert found.decision is not None
-    assert (found.wall, found.decision.estimate) == ([], None)
+    assert (found.live, found.decision.estimate) == ([], None)
 
 
 def test_two_codes_of_one_hash_are_the_same_code_after_one_session(compare: Compare) -> None:
     alike: Model = lambda number, noise: session(0.3, hashes=("c1", "c1"))  # noqa: E731
     found, duets = compare({"lenet5": alike, "conv_layer": changed(0.0)})
     assert [one.same_code for one in found] == [True, False]
-    assert (found[0].wall, len(duets.plans["lenet5"])) == ([], 1)
+    assert (found[0].live, len(duets.plans["lenet5"])) == ([], 1)
     outside_git, _ = compare({"lenet5": alike}, codes=(Code("old"), None))
     assert not outside_git[0].same_code  # today's files are told from no others
 
@@ -336,9 +339,9 @@ def test_sessions_on_a_disturbed_card_are_left_out_and_the_third_closes_the_case
     assert duets.said[0].endswith(f"a session is left out: {HOT}")
     if closed:
         assert found.closed == f"not judged: {HOT}; compare again when that has ended"
-        assert (found.left_out, len(found.wall)) == ([HOT] * 3, 1)
+        assert (found.left_out, len(found.live)) == ([HOT] * 3, 1)
     else:
-        assert (found.closed, found.left_out, len(found.wall)) == ("", [HOT] * 2, 3)
+        assert (found.closed, found.left_out, len(found.live)) == ("", [HOT] * 2, 3)
         assert [disturbed for *_, disturbed in duets.seen] == [HOT, HOT, "", "", ""]
         assert verdicts([found]) == ["unchanged"]
 
@@ -364,15 +367,15 @@ def test_a_control_takes_part_in_each_session_and_leaves_the_verdict_where_it_ag
     model: Model = lambda number, noise: session(0.1, noise, ("c1", "c2", "c1"), 0.0)  # noqa: E731
     (found,), duets = compare({"lenet5": model}, control=True)
     assert all(sorted(sides) == ["control", "new", "old"] for sides in duets.sides)
-    assert {plan.seconds for plan in duets.plans["lenet5"]} == {1.5}
-    assert (found.void, found.verdict("--budget").verdict) == (False, "regressed")
-    assert len(found.control) == len(found.wall)
+    assert {round(plan.seconds, 1) for plan in duets.plans["lenet5"]} == {1.8}
+    assert (found.void, found.verdict("try a larger --budget").verdict) == (False, "regressed")
+    assert len(found.control) == len(found.live)
 
 
 def test_a_control_that_differs_voids_the_verdict_and_its_figures_stay(compare: Compare) -> None:
     model: Model = lambda number, noise: session(0.1, noise, ("c1", "c2", "c1"), 0.06)  # noqa: E731
     (found,), duets = compare({"lenet5": model}, control=True)
-    said = found.verdict("--budget")
+    said = found.verdict("try a larger --budget")
     assert (found.void, said.verdict, said.note) == (True, "inconclusive", live.VOID)
     assert found.decision is not None
     assert found.decision.estimate == pytest.approx(0.1, abs=0.01)
@@ -388,18 +391,18 @@ def test_it_goes_on_after_a_verdict_until_the_interval_is_as_narrow_as_asked(
     assert late.decision is not None
     assert early.decision.half_width > 0.02 >= late.decision.half_width
     (spent,), _ = compare({"lenet5": changed(0.0)}, target=1e-4, budget_s=30.0)
-    said = spent.verdict("--budget")
-    assert (len(spent.wall), said.verdict) == (15, "unchanged")
+    said = spent.verdict("try a larger --budget")
+    assert (len(spent.live), said.verdict) == (15, "unchanged")
     assert said.note == "budget spent before the interval was as narrow as --target"
 
 
 def test_sides_of_different_software_never_share_a_process(compare: Compare) -> None:
     (found,), duets = compare({"lenet5": changed(0.0)}, shared=False)
     assert (found.apart, len(duets.lockstep), duets.sides) == (OTHER_SOFTWARE, 3, [])
-    assert found.verdict("--budget").note == ""
+    assert found.verdict("try a larger --budget").note == ""
 
 
 def test_one_code_is_compared_with_itself_where_that_is_what_is_wanted(compare: Compare) -> None:
     alike: Model = lambda number, noise: session(0.0, noise, ("c1", "c1"))  # noqa: E731
     (found,), _ = compare({"lenet5": alike}, may_be_same=True)
-    assert (found.same_code, verdicts([found]), len(found.wall)) == (False, ["unchanged"], 3)
+    assert (found.same_code, verdicts([found]), len(found.live)) == (False, ["unchanged"], 3)

@@ -85,7 +85,7 @@ def test_eight_sessions_at_once_leave_their_verdicts_whole(tmp_path: Path) -> No
     first = start(*bench, folder=tmp_path)
     output, _ = first.communicate(timeout=120)
     assert first.returncode == 0, output
-    more = ("--benchmark-compare", "--confirm=none", "--allow-concurrent")
+    more = ("--benchmark-compare", "--compare-budget=0", "--allow-concurrent")
     processes = [start(*bench, *more, folder=tmp_path) for _ in range(8)]
     outputs = [process.communicate(timeout=180)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 8, outputs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from rows import row
 
 from convmark.judging.history import accepted_history, named_history, steady
 from convmark.judging.judgement import Confirmation, Judgement
-from convmark.judging.verdict import conclude, flagged, review
+from convmark.judging.verdict import conclude, review
 from convmark.record import Record
 from convmark.report.summary import summary_table
 from convmark.store import Store
@@ -90,8 +89,6 @@ def test_a_case_whose_rows_are_all_hot_is_inconclusive_with_the_reason(
     assert (verdict.verdict, verdict.fails) == ("inconclusive", False)
     assert verdict.note == f"not judged: {HOT}; measure it again when that has ended"
     assert verdict.value == now[0].step_time_p50_s
-    reviewed = review(now, accepted_history(store, MACHINE, now))
-    assert flagged(reviewed) == []
 
 
 def test_not_even_a_live_comparison_judges_it(store: Store) -> None:
@@ -106,11 +103,8 @@ def test_the_cool_processes_of_a_case_are_judged_without_the_hot_ones(store: Sto
         keep(store, gpu_run(f"{number:04d}", -0.005, 0.005))
     cool = gpu_run("0011", 0.0, 0.002)
     found = judged(store, [*cool, *gpu_run("0011", 0.7, hot=HOT)])
-    alone = judged(store, cool)
-    advice = found["step_time"].note  # what to try counts the hot ones as well
-    assert found["step_time"] == replace(alone["step_time"], note=advice)
-    assert found | {"step_time": alone["step_time"]} == alone
-    assert found["step_time"].change == pytest.approx(0.001, abs=1e-4)
+    assert found == judged(store, cool)
+    assert found["step_time"].note.endswith("by its history +0.1 %")
 
 
 def test_a_hot_process_that_failed_is_still_a_failure(store: Store) -> None:

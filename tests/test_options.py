@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -106,10 +107,11 @@ BAD = [
     ("time-limit", "10:00", "'10:00'", SECONDS),
     ("wait", "maybe", "'maybe'", "must be one of yes, no"),
     ("allow-concurrent", "", "''", "must be one of yes, no"),
-    ("confirm", "all", "'all'", "must be one of changed, none"),
-    ("confirm", "", "''", "must be one of changed, none"),
-    ("confirm-budget", "0", "'0'", SECONDS),
-    ("confirm-budget", "ten", "'ten'", SECONDS),
+    ("compare-budget", "-1", "'-1'", "from 0, which compares nothing live, to 1,000,000, or unl"),
+    ("compare-budget", "ten", "'ten'", "or unlimited"),
+    ("margin", "0.005", "'0.005'", "must be a share from 0.01 to 1, such as 0.03 for 3 %"),
+    ("margin", "3%", "'3%'", "must be a share from 0.01 to 1"),
+    ("allow-change", " ", "' '", "must not be empty"),
     ("isolation", "", "''", "must be one of fork, spawn, none"),
     ("isolation", "thread", "'thread'", "must be one of fork, spawn, none"),
     ("isolation", "Fork", "'Fork'", "must be one of fork, spawn, none"),
@@ -280,8 +282,10 @@ GOOD = [
     ("time-budget", "0.5", 0.5),
     ("time-budget", "1e-3", 0.001),
     ("time-limit", "1000000", 1e6),
-    ("confirm", "none", "none"),
-    ("confirm-budget", "30", 30.0),
+    ("compare-budget", "0", 0.0),
+    ("compare-budget", "unlimited", math.inf),
+    ("margin", "0.1", 0.1),
+    ("allow-change", "lenet5-*", ("lenet5-*",)),
     ("isolation", "none", "none"),
     ("tasks", "accuracy,waterfall", ("accuracy", "waterfall")),
     ("seeds", "0", (0,)),
@@ -323,13 +327,14 @@ def test_the_defaults_are_those_that_the_help_names() -> None:
         "threads": "default",
         "backends": ("tensorflow",),
         "ceilings": "auto",
-        "processes": 2,
-        "time_budget_s": 1.8,
+        "processes": 3,
+        "time_budget_s": 0.6,
         "time_limit_s": 600.0,
         "isolation": "fork" if sys.platform == "linux" else "spawn",
         "results": Path("results"),
-        "confirm": "changed",
-        "confirm_budget_s": 600.0,
+        "compare_budget_s": 600.0,
+        "margin": 0.03,
+        "allow_changes": (),
         "seed": 0,
         "pythons": (),
         "environments": (),
@@ -375,7 +380,7 @@ def test_a_list_a_number_and_a_text_of_pyproject_are_all_taken(tmp_path: Path) -
 def test_the_user_goes_before_pyproject_and_pyproject_before_the_default() -> None:
     settings = {"processes": 3, "seed": 5}
     options = read({"processes": "4", "seed": None}, settings)
-    assert (options.processes, options.seed, options.time_budget_s) == (4, 5, 1.8)
+    assert (options.processes, options.seed, options.time_budget_s) == (4, 5, 0.6)
 
 
 def test_a_bad_value_of_pyproject_that_the_user_replaces_is_not_looked_at() -> None:
@@ -383,7 +388,7 @@ def test_a_bad_value_of_pyproject_that_the_user_replaces_is_not_looked_at() -> N
 
 
 def test_keys_that_are_no_options_are_left_alone() -> None:
-    assert read({"command": "run", "version": True}).processes == 2
+    assert read({"command": "run", "version": True}).processes == 3
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,11 @@ def test_a_ref_is_judged_from_the_history_of_its_commit(store: Store, tmp_path: 
     two_runs(store, commit)
     table = verdicts_against([store.folder], "main", tmp_path)
     found = {row["metric"]: row["verdict"] for row in table.records()}
-    assert found["parameters"] == "regressed"
+    assert (found["parameters"], found["sizes"]) == ("changed", "changed (failed)")
     assert "step_time" in found
-    assert table.title == "Verdicts: 1 fail"
+    head = ANOTHER_COMMIT[:12]
+    told = f"Verdicts: 1 of 1 case fails, main ({commit[:12]}) -> run 0002 ({head})"
+    assert table.title == told
     assert f"Run 0002 against run 0001 of main ({commit[:12]}), from history" in table.caption
 
 
@@ -66,6 +68,7 @@ def test_live_verdicts_beside_the_commit_come_before_history(store: Store, tmp_p
     append_verdicts(verdicts_path(store, MACHINE), [older, live])
     table = verdicts_against([store.folder], "main", tmp_path)
     assert table.column("verdict") == ["improved"]
+    assert table.title.startswith(f"Verdicts: none of 1 case fails, main ({commit[:12]}) -> run ")
     assert table.caption.startswith(f"Run 0002 against main ({commit[:12]}), live.")
 
 
@@ -98,6 +101,7 @@ def test_a_number_names_a_run(store: Store, tmp_path: Path) -> None:
     two_runs(store, A_COMMIT)
     table = verdicts_against([store.folder], "1", tmp_path)
     assert "against run 0001 of 1" in table.caption
+    assert f", run 0001 ({A_COMMIT[:12]}) -> run 0002 (" in table.title
     with pytest.raises(StoreError, match="no run 'nowhere'"):
         verdicts_against([store.folder], "nowhere", tmp_path)
 
@@ -108,8 +112,8 @@ def test_a_job_summary_has_the_verdicts_first_and_folds_the_rest(
     two_runs(store, repository(tmp_path))
     assert main(["report", "--format", "markdown", "--against", "main"]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("## Verdicts: 1 fail\n\n| case ")
-    assert text.index("regressed") < text.index("<details>")
+    assert text.startswith("## Verdicts: 1 of 1 case fails, main (")
+    assert text.index("changed (failed)") < text.index("<details>")
     assert text.count("## ") == 1  # the rest is folded, and says how much it is
     assert "<details><summary>What is missing or unsteady: 1 row</summary>" in text
     assert "<details><summary>Architectures: 1 row</summary>" in text

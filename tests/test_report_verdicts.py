@@ -7,7 +7,7 @@ import json
 import pytest
 from test_verdicts_file import ABSENT, judgement
 
-from convmark.report.verdicts import FORMATS, verdicts_report
+from convmark.report.verdicts import FORMATS, headline, verdicts_report
 
 UNCHANGED = judgement(
     change=0.001, low=-0.02, high=0.022, value=0.01001, verdict="unchanged", note="", fails=False
@@ -96,15 +96,39 @@ def test_json_has_every_row_by_its_fields() -> None:
     assert json.loads(verdicts_report([], "json")) == []
 
 
-def test_github_annotates_what_fails_and_what_is_inconclusive() -> None:
-    improved = judgement(verdict="improved", fails=False)
-    found = verdicts_report([judgement(), improved, UNCHANGED, ABSENT], "github")
-    assert found.splitlines() == [
-        "::error title=lenet5-train-cpu-b32-float32%3A step_time regressed"
-        "::10.0 ms -> 11.2 ms; +12.0 %25 [+9.8, +14.4]; 5 sessions beside 1234567aaaaa",
-        "::warning title=machine-cpu-large%3A step_time inconclusive (unconfirmed)::inconclusive",
+def test_github_has_an_error_for_each_case_that_fails_and_one_warning_for_all_doubts() -> None:
+    none = dict.fromkeys(("baseline", "value", "change"))
+    sizes = judgement(
+        metric="sizes", verdict="changed", note="parameters 1 -> 2, bytes 4 -> 8", **none
+    )
+    single = judgement(metric="parameters", verdict="changed", fails=False)
+    other = judgement(case="vgg16", note="")
+    doubts = [
+        judgement(case=name, verdict="inconclusive", fails=False, change=None, note="budget spent")
+        for name in ("a", "b")
     ]
-    assert verdicts_report([UNCHANGED], "github") == ""
+    shown_only = judgement(metric="latency_p99", verdict="inconclusive", fails=False)
+    found = [judgement(), sizes, single, doubts[0], other, shown_only, doubts[1], UNCHANGED]
+    assert verdicts_report(found, "github").splitlines() == [
+        "::error title=lenet5-train-cpu-b32-float32%3A step_time regressed%2C sizes changed "
+        "(failed)::step_time: 10.0 ms -> 11.2 ms; +12.0 %25 [+9.8, +14.4]; 5 sessions beside "
+        "1234567aaaaa%0Asizes: parameters 1 -> 2, bytes 4 -> 8",
+        "::error title=vgg16%3A step_time regressed::10.0 ms -> 11.2 ms; +12.0 %25 [+9.8, +14.4]",
+        "::warning title=2 cases inconclusive::a: 10.0 ms -> 11.2 ms; budget spent"
+        "%0Ab: 10.0 ms -> 11.2 ms; budget spent",
+    ]
+    assert verdicts_report([judgement(fails=False), UNCHANGED], "github") == ""
+
+
+def test_the_headline_counts_cases_and_not_metrics() -> None:
+    found = [judgement(), MEMORY, judgement(case="a", verdict="improved", fails=False), ABSENT]
+    text = verdicts_report(found, "markdown", between="run 1 (a*c) -> run 2 (no commit)")
+    assert text.startswith(
+        "**1 of 2 cases fails: run 1 (a\\*c) -&gt; run 2 (no commit)**\n\n| case "
+    )
+    assert verdicts_report(found, "table", between="x").startswith("case ")
+    assert headline(found[2:]) == "none of 1 case fails"
+    assert headline([judgement(), judgement(case="a")]) == "2 of 2 cases fail"
 
 
 def test_github_escapes_what_would_end_a_command() -> None:

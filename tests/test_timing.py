@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import gc
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
+from convmark.comparing.pooling import summary
 from convmark.worker import timing
 from convmark.worker.feeding import fed_windows
 from convmark.worker.first_step import first_step
@@ -21,6 +23,7 @@ from convmark.worker.timing import (
     Rounds,
     WarmUp,
     Windows,
+    log_ratio_error,
     quiet_collector,
     rounds,
     steps,
@@ -331,6 +334,29 @@ def test_rounds_go_on_until_the_budget_is_spent_and_are_ten_at_least(
     found = paired(device, pulse, budget_s)  # a round is 4 ticks
     assert found.case_wall_s == [3 * TICK] * count
     assert found.reference_wall_s == [TICK] * count
+
+
+def test_rounds_end_once_their_ratio_is_known_well_enough(device: Device, pulse: Pulse) -> None:
+    assert len(paired(device, pulse, 1000 * TICK).case_wall_s) == 40
+    uneven = itertools.cycle([3 * TICK, 4 * TICK])
+    found = rounds(
+        lambda: device.step(next(uneven))(),
+        device.step(TICK),
+        device,
+        10_000 * TICK,
+        random.Random(0),
+        pulse,
+        device.clock,
+        device.cpu_clock,
+    )
+    assert 500 < len(found.case_wall_s) < 1500  # 0.144 / sqrt(n) is 0.005 at 830
+
+
+def test_the_error_of_a_mean_log_ratio_is_that_of_a_trimmed_mean() -> None:
+    ratios = [1.0, 1.1, 1.3, 1.2, 9.0]
+    expected = summary([math.log(ratio) for ratio in ratios])
+    error = (expected.variance / expected.count) ** 0.5
+    assert log_ratio_error(ratios, [1.0] * 5) == pytest.approx(error)
 
 
 def test_each_round_has_the_cpu_time_of_both_steps(device: Device, pulse: Pulse) -> None:

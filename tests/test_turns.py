@@ -84,9 +84,9 @@ def test_each_round_has_one_turn_of_each_in_random_order() -> None:
 
 @pytest.mark.parametrize(
     ("old_s", "new_s", "expected"),
-    [(0.006, 0.006, (1, 0)), (0.004, 0.004, (13, 3)), (0.0005, 0.0005, (100, 25))],
+    [(0.003, 0.003, (1, 0)), (0.002, 0.002, (25, 12)), (0.0005, 0.0005, (100, 50))],
 )
-def test_a_turn_is_one_step_from_5_ms_on_and_50_ms_of_shorter_ones(
+def test_a_turn_is_one_step_from_2_5_ms_on_and_longer_than_50_ms_of_shorter_ones(
     old_s: float, new_s: float, expected: tuple[int, int]
 ) -> None:
     assert turn_steps({"old": old_s, "new": new_s}, 0.05) == expected

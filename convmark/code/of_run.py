@@ -19,8 +19,10 @@ from convmark.code.manifest import (
 )
 from convmark.code.snapshot import keep_files
 from convmark.commit import are_of_commit
+from convmark.git import Git
+from convmark.worker.protocol import file_digest
 
-__all__ = ["CodeReader", "KeptCodes"]
+__all__ = ["CodeReader", "KeptCodes", "ran_at"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,24 @@ class CodeReader:
         if self.commit is None or elsewhere:
             return False
         return are_of_commit(here, self.commit, inside)
+
+
+def ran_at(code: Code, repository: Path, sha: str) -> bool:
+    """Whether a process would have run just this code at a commit of the repository.
+
+    Each file of the repository that it read is the commit's, and the commit has none that is gone
+    today: a process looks for files that are not there, too.
+    """
+    top = repository.resolve()
+    inside = {}
+    for one in code.files:
+        path = code.path_of(one.place)
+        if path.is_relative_to(top):
+            inside[path] = one
+    if any(file_digest(path) != (one.size_bytes, one.sha256) for path, one in inside.items()):
+        return False
+    gone = Git.at(top).answer("diff", "--name-only", "--no-renames", "--diff-filter=D", sha)
+    return gone is not None and not gone.strip() and are_of_commit(top, sha, inside)
 
 
 class KeptCodes:

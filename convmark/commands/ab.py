@@ -42,7 +42,7 @@ __all__ = ["FORMS", "Comparing", "Wanted", "ab", "make_of"]
 
 FORMS = ("table", "markdown", "json")
 
-MOST_WARM_UP_S = 0.3
+MOST_WARM_UP_S = 0.2
 """Of the steps of two codes before a session's turns; `--time-budget` shortens it."""
 
 
@@ -241,7 +241,7 @@ class Comparing:
         case = self.cases[place]
         row = SessionRow(
             **self._ends(case),
-            session=len(found.wall) + len(found.left_out),
+            session=len(found.live) + len(found.left_out),
             together=not found.apart,
             not_judged=disturbed or None,
             **_log_ratios(session),
@@ -307,7 +307,7 @@ def _versions(end: End) -> str:
 def _so_far(found: Found) -> str:
     decision = found.decision
     if decision is None or decision.estimate is None:
-        return f"session {len(found.wall)}"
+        return f"session {len(found.live)}"
     change = interval_text(decision.estimate, decision.low, decision.high)
     return f"session {decision.sessions}, {change}"
 
@@ -320,14 +320,14 @@ def _change(session: Estimate) -> tuple[float, float, float]:
 
 def _verdict(found: Found) -> dict[str, Any]:
     """Return the fields of a verdict's row that tell what came of the sessions."""
-    said, decision = found.verdict("--budget"), found.decision
+    said, decision = found.verdict("try a larger --budget"), found.decision
     a, b = (found.sizes.get(side, {}).get("parameters") for side in (OLD, NEW))
     notes = [_of_sides(said.note), _left_out(found.left_out)]
     if None not in (a, b) and a != b:
         notes.append(f"parameters differ: {a} and {b}")
     fields = {
         "verdict": said.verdict,
-        "sessions": len(found.wall),
+        "sessions": len(found.live),
         "void": found.void,
         "control_change": share_of(trimmed_mean(found.control).value) if found.control else None,
         "a_parameters": a,
@@ -336,7 +336,7 @@ def _verdict(found: Found) -> dict[str, Any]:
     if decision is not None and decision.estimate is not None:
         if said.verdict == "inconclusive" and not found.void:
             notes.append(f"sees changes from {share_text(share_of(decision.smallest_visible))}")
-        cpu = [value for value in found.cpu if value is not None]
+        cpu = [one.cpu for one in found.live if one.cpu is not None]
         fields |= {
             "decided_by": "wall",
             "change": share_of(decision.estimate),

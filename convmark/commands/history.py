@@ -12,10 +12,19 @@ from tabulate import tabulate
 from convmark.environment import read_machine
 from convmark.errors import OptionError, StoreError
 from convmark.judging import accepted
-from convmark.judging.history import accepted_history, anchor_of, by_name, named_history
+from convmark.judging.history import (
+    History,
+    accepted_history,
+    anchor_of,
+    by_name,
+    named_history,
+)
 from convmark.judging.index import CaseRun, Index
+from convmark.judging.judgement import Judgement
+from convmark.judging.meant import Meant, check_patterns, let_pass, names_of, since_of
 from convmark.judging.verdict import conclude, review
 from convmark.judging.verdict_index import verdict_words
+from convmark.judging.verdicts_file import said_of
 from convmark.option_values import nearest
 from convmark.record import Record
 from convmark.report.across import COLUMNS as ACROSS
@@ -23,21 +32,30 @@ from convmark.report.across import FORMS as ACROSS_FORMS
 from convmark.report.across import across as across_cells
 from convmark.report.across import across_report
 from convmark.report.units import seconds_text, share_text
-from convmark.report.verdicts import FORMATS, verdicts_report
+from convmark.report.verdicts import FORMATS, run_words, verdicts_report
 from convmark.store import Store, StoreWarning, read_run
 from convmark.text import shown
 
 __all__ = ["accept", "across", "compare", "history"]
 
 
-def compare(results: Path, machine: str | None, runs: Sequence[str], form: str) -> bool:
+def compare(
+    results: Path,
+    machine: str | None,
+    runs: Sequence[str],
+    form: str,
+    allowed: Sequence[str] = (),
+) -> bool:
     """Print a run's verdicts; return whether one of them fails it.
+
+    What the run's own session has said is repeated: it may have run the old code beside it.
 
     Args:
         runs: none for the newest run, one to judge, or a baseline and the one to judge.
+        allowed: patterns of the cases whose changes are meant.
 
     Raises:
-        OptionError: more than two runs, or no such format.
+        OptionError: more than two runs, no such format, or a pattern that matches no case.
         StoreError: a run that is not there, holds nothing or cannot be read.
     """
     if len(runs) > 2:
@@ -49,15 +67,43 @@ def compare(results: Path, machine: str | None, runs: Sequence[str], form: str) 
     records = read_run(path)
     if not records:
         raise StoreError(f"{path}: must hold the rows of a run, it has none")
+    said = said_of(store, folder, path.stem) if records[0].run == path.stem else []
     if len(runs) == 2:
-        history = named_history(store.find(runs[0], folder, but=path), records)
+        baseline = store.find(runs[0], folder, but=path)
+        history = named_history(baseline, records)
+        judgements = conclude(review(records, history), report_missing=True)
+        judgements = _with_live(judgements, said, baseline.stem)
     else:
         history = accepted_history(store, folder, records, _say, own=path)
-    judgements = conclude(review(records, history), report_missing=len(runs) == 2)
-    text = verdicts_report(judgements, form)
+        judgements = said or conclude(review(records, history))
+    names = names_of(records)
+    check_patterns(allowed, set().union(*names.values()))
+    meant = Meant(names, allowed, since_of(history, path, records, Path.cwd()), _say)
+    judgements = let_pass(judgements, meant)
+    text = verdicts_report(judgements, form, between=_between(history, path, records[0]))
     if text:
         print(text)
     return any(judgement.fails for judgement in judgements)
+
+
+def _with_live(
+    judgements: Sequence[Judgement], said: Sequence[Judgement], baseline: str
+) -> list[Judgement]:
+    """Return the judgements, with what a live comparison with the same run has said."""
+    live = {
+        (one.case, one.metric): one
+        for one in said
+        if one.change is not None and one.baseline_runs == (baseline,)
+    }
+    return [live.get((one.case, one.metric), one) for one in judgements]
+
+
+def _between(history: History, path: Path, row: Record) -> str:
+    """Return the runs of the anchors and the run that is judged, with their commits, in words."""
+    anchors = [case.anchor for case in history.cases.values() if case.anchor is not None]
+    before = dict.fromkeys(run_words(one.run, one.commit, one.dirty) for one in anchors)
+    after = run_words(path.stem, row.commit, row.dirty)
+    return f"{', '.join(before) or 'no earlier run'} -> {after}"
 
 
 def across(results: Path, machine: str | None, runs: Sequence[str], column: str, form: str) -> None:

@@ -150,7 +150,7 @@ def _chances_to_be_done(
 ) -> Array:
     """Return, for each number of further sessions, the chance that the case needs none after them.
 
-    What is decided stays so, and the interval narrows as the rule has it.
+    What is decided stays so, and the interval narrows with the root of the number of sessions.
     """
     decision, target = candidate.decision, candidate.target
     chances = np.ones(len(further))
@@ -158,17 +158,8 @@ def _chances_to_be_done(
         chances = chances_to_decide(decision, further, cases, limits)
     if math.isinf(target):
         return chances
-    half = _half_widths(decision, decision.sessions + further, case_error_rate(cases))
+    half = decision.half_width * np.sqrt(decision.sessions / (decision.sessions + further))
     return np.where(half <= target, chances, 0.0)
-
-
-def _half_widths(decision: Decision, sessions: npt.NDArray[np.int64], case_rate: float) -> Array:
-    """Return half the interval's width at each number of sessions."""
-    from scipy.special import stdtrit  # type: ignore[import-untyped] # SciPy ships no types
-
-    rates = np.array([look_at(int(count), case_rate).rate for count in sessions])
-    errors = decision.spread / np.sqrt(sessions)
-    return np.asarray(stdtrit(decision.freedom, 1 - rates) * errors)
 
 
 def chances_to_decide(
@@ -184,7 +175,7 @@ def chances_to_decide(
     Args:
         cases: how many cases the run compares.
     """
-    from scipy.special import ndtr, stdtrit
+    from scipy.special import ndtr, stdtrit  # type: ignore[import-untyped] # SciPy ships no types
 
     limits = limits or Limits()
     case_rate = case_error_rate(cases)
@@ -194,7 +185,7 @@ def chances_to_decide(
     if decision.estimate is not None:
         centre, moves = decision.estimate, errors * np.sqrt(further / decision.sessions)
     looks = [look_at(int(sessions), case_rate) for sessions in then]
-    half = _half_widths(decision, then, case_rate)
+    half = stdtrit(decision.freedom, 1 - np.array([look.rate for look in looks])) * errors
     bound = stdtrit(decision.freedom, 1 - UNCHANGED_RATE) * errors
 
     def between(low: Array, high: Array) -> Array:

@@ -183,7 +183,8 @@ class Decision:
     estimate: float | None
     """Trimmed mean of the sessions; None below two."""
     low: float
-    """Lower end of the interval at the case's share of the run's error rate, over all looks."""
+    """Lower end of the interval that the verdict rests on: of `regressed`, `improved` and undecided
+    cases at their share of the run's error rate, of the others the two one-sided bounds."""
     high: float
     smallest_visible: float
     """The slowdown that these sessions would have told from 0 in 95 of 100 cases."""
@@ -302,14 +303,23 @@ class _Question:
         """Half the interval's width."""
         return t_quantile(1 - self.look.rate, self.freedom) * self.error
 
+    @cached_property
+    def bound(self) -> float:
+        """How far beyond the estimate a change is ruled out, one-sided."""
+        still = self._cpu_stands_still()
+        rate = UNCHANGED_RATE_WITH_CPU if still else UNCHANGED_RATE
+        return t_quantile(1 - rate, self.freedom) * self.error
+
     def answer(self) -> Decision:
         """Return the verdict and its figures."""
+        verdict = self.verdict()
+        reach = self.half if verdict in ("regressed", "improved", "undecided") else self.bound
         return Decision(
-            verdict=self.verdict(),
+            verdict=verdict,
             sessions=self.found.count,
             estimate=self.found.estimate,
-            low=self.found.estimate - self.half,
-            high=self.found.estimate + self.half,
+            low=self.found.estimate - reach,
+            high=self.found.estimate + reach,
             smallest_visible=self.half + t_quantile(_SEEN, self.freedom) * self.error,
             spread=self.error * math.sqrt(self.found.count),
             freedom=self.freedom,
@@ -340,10 +350,7 @@ class _Question:
         return least > BEYOND_MODES
 
     def _within_margin(self) -> Verdict:
-        estimate, bar = self.found.estimate, self.case.bar
-        still = self._cpu_stands_still()
-        rate = UNCHANGED_RATE_WITH_CPU if still else UNCHANGED_RATE
-        bound = t_quantile(1 - rate, self.freedom) * self.error
+        estimate, bar, bound = self.found.estimate, self.case.bar, self.bound
         furthest = max(estimate - bar, -estimate)
         if furthest > self.limits.margin or furthest + bound > self.limits.slower_within:
             return "undecided"

@@ -27,13 +27,13 @@ from convmark.judging.comparability import (
     of_the_run,
 )
 from convmark.judging.index import Say
-from convmark.judging.processes import BASELINE_RUNS, loads_alike
 from convmark.judging.shelf import Outline, Shelf, by_name, identity
 from convmark.record import Record
 from convmark.store import Store, read_run, same_file
 from convmark.text import NUMBER
 
 __all__ = [
+    "BASELINE_RUNS",
     "Anchor",
     "CaseHistory",
     "Comparability",
@@ -43,14 +43,16 @@ __all__ = [
     "anchor_of",
     "by_name",
     "difference",
-    "load",
     "named_history",
     "same_code",
     "steady",
 ]
 
+BASELINE_RUNS = 10
+"""The most runs that a baseline is the median of."""
+
 MOST_READ = 2 * BASELINE_RUNS
-"""The most files of an anchor's code that are read for runs under a like load."""
+"""The most files that are read for them."""
 
 MOST_IN_VAIN = 5
 """Files that are read in full and hold no anchor before it pays to index all."""
@@ -130,12 +132,6 @@ def steady(records: Iterable[Record]) -> tuple[Record, ...]:
     return tuple([record for record in measured if record.status == "ok"] or measured)
 
 
-def load(records: Sequence[Record]) -> float | None:
-    """Return the mean share of the CPUs' time that others took; None unless every row tells."""
-    loads = [record.other_cpu_share for record in records if record.other_cpu_share is not None]
-    return sum(loads) / len(loads) if len(loads) == len(records) > 0 else None
-
-
 def accepted_history(
     store: Store,
     machine: str,
@@ -169,7 +165,7 @@ def accepted_history(
     cases = {name: CaseHistory(difference=differences.get(name, "")) for name in by_name(records)}
     for path in dict.fromkeys(found.path for found in anchors.values()):
         here = {name: found for name, found in anchors.items() if found.path == path}
-        for name, runs in _runs_at(shelf, here, wanted, records).items():
+        for name, runs in _runs_at(shelf, here, wanted).items():
             cases[name] = CaseHistory(
                 anchor=anchor_of(path, here[name].rows), runs=runs, difference=here[name].difference
             )
@@ -377,15 +373,12 @@ def _runs_at(
     shelf: Shelf,
     anchors: Mapping[str, _Found],
     wanted: Mapping[str, _Wanted],
-    records: Sequence[Record],
 ) -> dict[str, tuple[tuple[Record, ...], ...]]:
     """Return the runs of an anchor's cases with its code, newest read first, stop at enough.
 
     Args:
         anchors: of the cases whose anchor is one run; without runs where they are not comparable.
     """
-    rows_now = by_name(records)
-    loads = {name: load(steady(rows_now[name])) for name in anchors}
     found: dict[str, dict[Path, tuple[Record, ...]]] = {
         name: {} if anchor.difference else {anchor.path: anchor.rows}
         for name, anchor in anchors.items()
@@ -400,7 +393,7 @@ def _runs_at(
     states = {wanted[name].inherited.state or "" for name in comparable}
     read = 1
     for path in shelf.may_have_run(codes, commits, coded=coded) if codes or commits else ():
-        left = {name for name in comparable if not _enough(found[name].values(), loads[name])}
+        left = {name for name in comparable if len(found[name]) < BASELINE_RUNS}
         if not left or read >= MOST_READ:
             break
         if path == own or not _may_hold(shelf.outline(path), [wanted[name] for name in left]):
@@ -417,12 +410,6 @@ def _runs_at(
         name: tuple(runs[path] for path in sorted(runs, key=lambda path: int(path.stem)))
         for name, runs in found.items()
     }
-
-
-def _enough(runs: Iterable[Sequence[Record]], load_now: float | None) -> bool:
-    """Whether a baseline can be chosen without reading on: so many runs under a like load."""
-    alike = [load_now is None or loads_alike(load(rows), load_now) for rows in runs]
-    return sum(alike) >= BASELINE_RUNS
 
 
 def _absent(shelf: Shelf, anchors: Iterable[Path], held: Set[str]) -> tuple[Record, ...]:

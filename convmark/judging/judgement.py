@@ -5,29 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from convmark.comparing.decision import Decision
 from convmark.errors import MeasurementError
-from convmark.judging.confirm import Clock, Decision
 
 __all__ = [
     "BUDGET_SPENT",
     "INTERRUPTED",
     "MACHINE",
-    "MACHINE_MOVED",
     "NOT_JUDGED",
     "SAME_CODE",
     "SAME_COMMIT",
+    "SIZES",
     "VERDICTS",
     "Confirmation",
     "Judgement",
+    "LiveSession",
 ]
 
-VERDICTS = ("regressed", "improved", "unchanged", "inconclusive", "new", "missing")
+VERDICTS = ("regressed", "improved", "changed", "unchanged", "inconclusive", "new", "missing")
+"""`changed` is of what is neither better nor worse: another model. `SIZES` alone fails for it."""
+
+SIZES = "sizes"
+"""Stands for the metric in the judgement that lists all sizes of a case that have changed."""
 
 MACHINE = "machine"
 """Stands for the model in the rows that tell of the reference's own step time."""
-
-MACHINE_MOVED = "the machine moved, the code did not"
-"""May be said only where the code is known to be equal."""
 
 SAME_CODE = "same code"
 """Both sides ran files and packages of one hash, in the same state: there is nothing to compare."""
@@ -44,12 +46,26 @@ NOT_JUDGED = "not judged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LiveSession:
+    """One session of a live comparison; log ratios are ln(today / anchor)."""
+
+    wall: float
+    cpu: float | None
+    """None where the clock is too coarse."""
+    seconds: float
+    """What it took, with the start of its process."""
+    apart: bool = False
+    """Whether it was of two processes."""
+    run: str = ""
+    """The earlier run that it was measured in; empty for this one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmation:
     """What the live comparison of one case gave, or why there was none."""
 
     decision: Decision | None
     """None where no live comparison was made."""
-    decided_by: Clock | None = None
     sessions: int = 0
     anchor: str = ""
     """The commit, or the kept code, that ran beside today's, as a note names it."""
@@ -59,23 +75,14 @@ class Confirmation:
     decide, those with `NOT_JUDGED` what disturbed it."""
     sizes: Mapping[str, int | None] = field(default_factory=dict)
     """Parameters, bytes and FLOPs of the anchor's model, by column, where they are known."""
+    kept: tuple[LiveSession, ...] = ()
+    """The sessions that it rests on, those of an earlier run first."""
+    codes: tuple[str, str] | None = None
+    """Hashes of the anchor's and of today's code; None where they are not known."""
 
     def __post_init__(self) -> None:
         if self.decision is None and not self.reason:
             raise MeasurementError("a confirmation must have a decision or the reason for none")
-        if self.decision is not None and self.decision.verdict is None:
-            raise MeasurementError("a confirmation must have a decision with a verdict, got none")
-
-    @property
-    def settled(self) -> bool:
-        """Whether history is not to judge in its place either."""
-        known = self.reason in (SAME_CODE, SAME_COMMIT)
-        return self.decision is not None or known or self.cut_short
-
-    @property
-    def cut_short(self) -> bool:
-        """Whether another run could compare it live: this one had no time, or was disturbed."""
-        return self.reason.startswith((BUDGET_SPENT, NOT_JUDGED, INTERRUPTED))
 
     @property
     def described_reason(self) -> str:
@@ -100,7 +107,7 @@ class Judgement:
     metric: str
     unit: str
     baseline: float | None = None
-    """Where paired with the reference, at today's speed of the machine: value / (1 + change)."""
+    """Of a live comparison at today's speed of the machine: value / (1 + change)."""
     value: float | None = None
     change: float | None = None
     """value / baseline - 1."""
@@ -109,7 +116,7 @@ class Judgement:
     high: float | None = None
     verdict: str
     unconfirmed: bool = False
-    """Whether history alone has judged a change."""
+    """Whether history alone had judged a change, which it no longer does; kept verdicts say so."""
     smallest_visible: float | None = None
     """The smallest change that this run could have seen."""
     baseline_runs: tuple[str, ...] = ()

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from statistics import mean, median, stdev
 
 from convmark.comparing.pooling import t_quantile
-from convmark.judging.history import load
 from convmark.judging.judgement import MACHINE, Judgement
-from convmark.judging.processes import loads_alike
+from convmark.judging.load import load_of, loads_alike
 from convmark.record import Record
 
 __all__ = ["MOVED", "machine_judgements"]
@@ -123,11 +122,10 @@ def _note(verdict: str, estimate: float, now: Sequence[Record], before: Sequence
         size = 100 * abs(math.expm1(estimate))
         way = "slower" if estimate > 0 else "faster"
         parts.append(f"the machine is {size:.1f} % {way} for case and reference alike")
-    loads = load(before), load(now)
-    if None not in loads and not loads_alike(*loads):
+    then, today = load_of(before), load_of(now)
+    if then is not None and today is not None and not loads_alike(before, now):
         parts.append(
-            f"the loads are unlike: others took {loads[0]:.0%} of the CPU time then, "
-            f"{loads[1]:.0%} now"
+            f"the loads are unlike: others took {then:.0%} of the CPU time then, {today:.0%} now"
         )
     runs = len({row.run for row in before})
     if verdict == "inconclusive" and runs < _LEAST_RUNS:

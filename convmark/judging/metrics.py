@@ -29,7 +29,7 @@ class Metric:
     column: str
     unit: str
     rule: Literal["paired", "exact", "tolerance", "spread"]
-    """paired: as the paired step time; exact: any difference counts; tolerance: a difference
+    """paired: as the paired step time; exact: any difference is a change; tolerance: a difference
     beyond both tolerances; spread: beyond the absolute one and twice the spread over seeds."""
     higher_is_better: bool = False
     relative: float = 0.0
@@ -117,6 +117,13 @@ METRICS = (
         between_processes=0.2,  # 0.15 to 0.2 were seen on identical code: the C library's arenas
     ),
     Metric(name="parameters", column="parameters", unit="", rule="exact", tasks=_BUILT),
+    Metric(
+        name="trainable_parameters",
+        column="trainable_parameters",
+        unit="",
+        rule="exact",
+        tasks=_BUILT,
+    ),
     Metric(name="flops_per_sample", column="flops_per_sample", unit="FLOPs", rule="exact"),
     Metric(name="model_bytes", column="model_bytes", unit="bytes", rule="exact", tasks=_BUILT),
     Metric(
@@ -166,9 +173,10 @@ def plain_verdict(
         allowed = max(allowed, baseline * math.expm1(reach))
         if abs(math.log(value / baseline)) <= reach:
             return "inconclusive", allowed, "no more than its processes differ by: try --processes"
+    if metric.rule == "exact":
+        return "changed", allowed, ""
     worse = (value < baseline) == metric.higher_is_better
-    exact = f"was {baseline:,.0f}, is {value:,.0f}" if metric.rule == "exact" else ""
-    return "regressed" if worse else "improved", allowed, exact
+    return "regressed" if worse else "improved", allowed, ""
 
 
 def _reach(metric: Metric, groups: Sequence[Sequence[Record]]) -> float:

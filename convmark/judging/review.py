@@ -1,15 +1,21 @@
-"""A run screened against its history, before anything is concluded or run again."""
+"""A run beside its history, before anything is run beside it or concluded."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from convmark.judging.history import CaseHistory, History, by_name, same_code, steady
-from convmark.judging.paired import Pairs, StepTime, pairs, screened
+from convmark.judging.history import (
+    BASELINE_RUNS,
+    CaseHistory,
+    History,
+    by_name,
+    same_code,
+    steady,
+)
 from convmark.record import Record
 
-__all__ = ["CaseReview", "Review", "flagged", "review"]
+__all__ = ["CaseReview", "Review", "review"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +29,6 @@ class CaseReview:
     history: CaseHistory
     baseline: tuple[tuple[Record, ...], ...]
     """The runs of the history that it is judged against."""
-    step: StepTime | None
-    """None where there is no paired step time on both sides."""
 
     @property
     def anchor_rows(self) -> tuple[tuple[Record, ...], ...]:
@@ -43,11 +47,6 @@ class CaseReview:
         )
 
     @property
-    def only_live(self) -> bool:
-        """Whether no history can judge it: the model's own code has set what slows all alike."""
-        return self.history.anchor is not None and bool(self.history.difference)
-
-    @property
     def failed(self) -> Record | None:
         """The first process that failed."""
         return next((row for row in self.every_row if not row.measured), None)
@@ -55,7 +54,7 @@ class CaseReview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
-    """A run screened against its history, by the cases' names."""
+    """A run beside its history, by the cases' names."""
 
     cases: Mapping[str, CaseReview]
     absent: tuple[Record, ...]
@@ -63,48 +62,14 @@ class Review:
 
 
 def review(records: Sequence[Record], history: History) -> Review:
-    """Screen a run; call it again with all records once a case was given more processes."""
-    every = by_name(records)
-    rows = {name: steady(group) for name, group in every.items()}
-    wall: dict[str, Pairs] = {}
-    cpu: dict[str, Pairs] = {}
-    for name, now in rows.items():
-        earlier = history.cases[name].runs
-        if (found := pairs(now, earlier)) is not None:
-            wall[name] = found
-            by_cpu = pairs(now, [earlier[place] for place in found.chosen], cpu=True)
-            if now[0].threads == "1" and now[0].device == "cpu" and by_cpu is not None:
-                cpu[name] = by_cpu
-    steps = screened(wall, cpu, every)
-    cases = {}
-    for name, group in every.items():
-        earlier = history.cases[name].runs
-        chosen = [earlier[place] for place in wall[name].chosen] if name in wall else earlier
-        cases[name] = CaseReview(
-            rows=rows[name],
+    """Return each case of a run beside its history."""
+    cases = {
+        name: CaseReview(
+            rows=steady(group),
             every_row=tuple(group),
             history=history.cases[name],
-            baseline=tuple(chosen),
-            step=steps.get(name),
+            baseline=history.cases[name].runs[-BASELINE_RUNS:],
         )
-    return Review(cases=cases, absent=history.absent)
-
-
-def flagged(review: Review) -> list[str]:
-    """Return the names of the cases that their history does not let pass, largest change first.
-
-    Those come first whose history cannot judge; one whose code is the anchor's is never among them.
-    Without a live comparison they get more processes.
-    """
-    found = {
-        name: case.step
-        for name, case in review.cases.items()
-        if case.failed is None and not case.same_code
+        for name, group in by_name(records).items()
     }
-    only_live = [name for name in found if review.cases[name].only_live and review.cases[name].rows]
-    sizes = {name: _size(step) for name, step in found.items() if step and step.flagged}
-    return only_live + sorted(sizes, key=lambda name: -sizes[name])
-
-
-def _size(step: StepTime) -> float:
-    return max(abs(step.wall.estimate), abs(step.cpu.estimate) if step.cpu else 0.0)
+    return Review(cases=cases, absent=history.absent)

@@ -11,13 +11,13 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from convmark.judging.confirm import CHANGED
-from convmark.judging.judgement import SAME_CODE, SAME_COMMIT, Confirmation, Judgement
+from convmark.judging.judgement import Confirmation, Judgement
 from convmark.judging.learning import ACCURACY, without_hollow_improvements
 from convmark.judging.machine import machine_judgements
+from convmark.judging.meant import changed_sizes
 from convmark.judging.metrics import METRICS, Metric, applies, middle, plain_verdict
-from convmark.judging.paired import Finding, Ground, confirmed, from_history
-from convmark.judging.review import CaseReview, Review, flagged, review
+from convmark.judging.review import CaseReview, Review, review
+from convmark.judging.step_time import Finding, step_time
 from convmark.record import Record
 
 __all__ = [
@@ -28,7 +28,6 @@ __all__ = [
     "Metric",
     "Review",
     "conclude",
-    "flagged",
     "review",
 ]
 
@@ -51,12 +50,11 @@ def conclude(
         report_missing: whether the whole suite was asked for.
     """
     given = confirmations or {}
-    alone = {name for name, found in given.items() if not found.settled}
-    undecided = {name for name in flagged(review) if name not in given}
-    found = []
-    for name, case in review.cases.items():
-        judged = _case(case, given.get(name), len(alone | undecided))
-        found += [_with_unsteadiness(one, case) for one in judged]
+    found = [
+        _with_unsteadiness(one, case)
+        for name, case in review.cases.items()
+        for one in _case(case, given.get(name))
+    ]
     compared = [(case.rows, case.baseline) for case in review.cases.values()]
     found += machine_judgements(compared)
     if report_missing and review.cases:
@@ -79,9 +77,7 @@ def _headline(task: str) -> Metric:
     return _ACCURACY if task == _ACCURACY.tasks[0] else STEP_TIME
 
 
-def _case(
-    case: CaseReview, confirmation: Confirmation | None, flagged_cases: int
-) -> list[Judgement]:
+def _case(case: CaseReview, confirmation: Confirmation | None) -> list[Judgement]:
     first = case.every_row[0]
     if (failed := case.failed) is not None:
         note = f"{failed.status} in process {failed.process}: {failed.error or 'no reason given'}"
@@ -95,18 +91,10 @@ def _case(
         return []
     if not case.rows:
         return [_not_judged(case)]
-    ground = Ground(same_code=case.same_code, anchor=case.history.anchor)
-    finding = confirmed(case.step, confirmation, ground) if confirmation else None
-    if finding is None and not case.baseline:
-        return [_without_baseline(case, confirmation)]
-    if first.task not in STEP_TIME.tasks:
-        return _others(case, {})
-    if finding is None and case.step is not None:
-        finding = from_history(case.step, flagged_cases, confirmation, ground)
-    return [
-        *_paired(case, finding, confirmation),
-        *_others(case, confirmation.sizes if confirmation else {}),
-    ]
+    if confirmation is None and case.history.anchor is None:
+        return [_without_anchor(case)]
+    sizes = confirmation.sizes if confirmation else {}
+    return [*_paired(case, confirmation), *_others(case, sizes)]
 
 
 def _not_judged(case: CaseReview) -> Judgement:
@@ -118,73 +106,60 @@ def _not_judged(case: CaseReview) -> Judgement:
     return _judgement(first, metric, value=value, verdict="inconclusive", note=note)
 
 
-def _without_baseline(case: CaseReview, confirmation: Confirmation | None) -> Judgement:
-    first, anchor = case.rows[0], case.history.anchor
-    verdict, note = "new", case.history.difference
-    if confirmation is not None and confirmation.reason in (SAME_CODE, SAME_COMMIT):
-        verdict, note = "unchanged", confirmation.reason
-    elif confirmation is not None:
-        verdict = "inconclusive"
-        note = "; ".join(filter(None, [confirmation.described_reason, note]))
-    elif case.only_live and anchor is not None:
-        verdict = "inconclusive"
-        live = "`pytest bench --benchmark-compare` compares live"
-        note = f"{anchor.lost or live}; its history cannot judge: {note}"
-    elif not note:
-        note = "no earlier run of it: later runs are judged against this one"
+def _without_anchor(case: CaseReview) -> Judgement:
+    first = case.rows[0]
+    note = case.history.difference or (
+        "no earlier run of it: later runs are judged against this one"
+    )
     metric = _headline(first.task)
     value = middle(case.rows, metric)
-    return _judgement(first, metric, value=value, verdict=verdict, note=note)
+    return _judgement(first, metric, value=value, verdict="new", note=note)
 
 
-def _paired(
-    case: CaseReview, finding: Finding | None, confirmation: Confirmation | None
-) -> list[Judgement]:
+def _paired(case: CaseReview, confirmation: Confirmation | None) -> list[Judgement]:
     """Return the step time's judgement, and of what follows it."""
     first = case.rows[0]
-    metrics = [metric for metric in METRICS if metric.rule == "paired"]
-    if finding is None:
-        value = middle(case.rows, STEP_TIME)
-        verdict, note = _without_rounds(case, confirmation)
-        return [_judgement(first, STEP_TIME, value=value, verdict=verdict, note=note)]
+    if first.task not in STEP_TIME.tasks:
+        return []
+    anchor, history = case.history.anchor, case.history.runs
+    finding = step_time(
+        case.rows,
+        history,
+        confirmation,
+        same_code=case.same_code,
+        anchor=anchor,
+        difference=case.history.difference,
+    )
+    metrics = [STEP_TIME] if finding.estimate is None else METRICS
     found = []
     for metric in metrics:
         value = middle(case.rows, metric)
-        if value is None or first.task not in metric.tasks:
+        if metric.rule != "paired" or value is None or first.task not in metric.tasks:
             continue
-        sign = -1 if metric.higher_is_better else 1
-        low, high = sorted((sign * finding.low, sign * finding.high))
-        change = _share(sign * finding.estimate)
-        found.append(
-            _judgement(
-                first,
-                metric,
-                baseline=None if change is None else value / (1 + change),
-                value=value,
-                change=change,
-                low=_share(low),
-                high=_share(high),
-                verdict=finding.verdict,
-                unconfirmed=finding.unconfirmed,
-                smallest_visible=_share(finding.smallest_visible),
-                baseline_runs=tuple(rows[0].run for rows in case.baseline),
-                note=finding.note if metric.convicts else "",
-                fails=metric.convicts and finding.verdict == "regressed",
-            )
-        )
+        found.append(_of_step_time(first, metric, value, finding, case))
     return found
 
 
-def _without_rounds(case: CaseReview, confirmation: Confirmation | None) -> tuple[str, str]:
-    """Return verdict and note of a case whose rows have no paired rounds on both sides."""
-    reason = confirmation.reason if confirmation else ""
-    if case.same_code or reason in (SAME_CODE, SAME_COMMIT):
-        return "unchanged", reason or SAME_CODE
-    lost = case.history.anchor.lost if case.history.anchor else ""
-    live = lost or "`pytest bench --benchmark-compare` compares live"
-    if confirmation is not None:
-        live = confirmation.described_reason
-    return "inconclusive", f"{live}; there are no paired rounds on both sides"
+def _of_step_time(
+    first: Record, metric: Metric, value: float, finding: Finding, case: CaseReview
+) -> Judgement:
+    sign = -1 if metric.higher_is_better else 1
+    low, high = sorted((sign * finding.low, sign * finding.high))
+    change = None if finding.estimate is None else _share(sign * finding.estimate)
+    return _judgement(
+        first,
+        metric,
+        baseline=None if change is None else value / (1 + change),
+        value=value,
+        change=change,
+        low=_share(low),
+        high=_share(high),
+        verdict=finding.verdict,
+        smallest_visible=_share(finding.smallest_visible),
+        baseline_runs=tuple(rows[0].run for rows in case.anchor_rows),
+        note=finding.note if metric.convicts else "",
+        fails=metric.convicts and finding.verdict == "regressed",
+    )
 
 
 def _others(case: CaseReview, sizes: Mapping[str, int | None]) -> list[Judgement]:
@@ -208,7 +183,7 @@ def _others(case: CaseReview, sizes: Mapping[str, int | None]) -> list[Judgement
         baseline = float(live) if live is not None else median(runs)
         groups = (case.rows, *against)
         verdict, allowed, note = plain_verdict(metric, baseline, value, groups)
-        if case.same_code and verdict in CHANGED:
+        if case.same_code and verdict in ("regressed", "improved", "changed"):
             verdict, note = "inconclusive", "same code: no change of it is to blame"
         found.append(
             _judgement(
@@ -224,7 +199,7 @@ def _others(case: CaseReview, sizes: Mapping[str, int | None]) -> list[Judgement
                 fails=metric.convicts and verdict == "regressed",
             )
         )
-    return found
+    return [*changed_sizes(found), *found]
 
 
 def _missing(row: Record, run: str) -> Judgement:

@@ -20,7 +20,7 @@ from convmark.judging.tablefile import append_rows, read_rows
 from convmark.record import Column, from_cell, to_cell
 from convmark.store import Store
 
-__all__ = ["append_verdicts", "read_verdicts", "verdicts_path"]
+__all__ = ["append_verdicts", "read_verdicts", "said_of", "verdicts_path"]
 
 FILE = "verdicts.csv"
 _MAY_BE_EMPTY = ("note", "unit", "task", "precision", "jit", "baseline_runs")
@@ -67,6 +67,19 @@ def append_verdicts(path: Path, judgements: Iterable[Judgement]) -> None:
 def _cells(judgement: Judgement) -> list[str]:
     values = [getattr(judgement, name) for name in HEADER]
     return [to_cell(" ".join(value) if isinstance(value, tuple) else value) for value in values]
+
+
+def said_of(store: Store, machine: str, run: str) -> list[Judgement]:
+    """Return what was said last of each metric of a run, as its own session has judged it.
+
+    Raises:
+        StoreError: as `read_verdicts`.
+    """
+    last: dict[tuple[str, str], Judgement] = {}
+    for one in read_verdicts(verdicts_path(store, machine)):
+        if one.run == run:
+            last[one.case, one.metric] = one
+    return list(last.values())
 
 
 def read_verdicts(path: Path, case: str | None = None) -> list[Judgement]:

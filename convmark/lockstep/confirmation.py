@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convmark.case import Case
+from convmark.code.manifest import Code
+from convmark.code.of_run import ran_at
 from convmark.commit import Commit
+from convmark.comparing.decision import Limits as Margins
 from convmark.errors import ConvmarkError
 from convmark.gpu.devices import Gpu
 from convmark.gpu.visible import card_of
-from convmark.judging.confirm import Decision as Judged
 from convmark.judging.judgement import SAME_CODE, SAME_COMMIT, Confirmation
+from convmark.judging.sessions_file import Earlier
 from convmark.launch import Interpreter
 from convmark.lockstep.anchor import (
     AnchorCode,
@@ -66,6 +69,10 @@ class Limits:
     gpus: Sequence[Gpu] = ()
     """Those of this machine, whose state tells which sessions count."""
     input_shape: Shapes | None = None
+    margins: Margins | None = None
+    """What counts as a change."""
+    earlier: Earlier | None = None
+    """What earlier runs give."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +130,8 @@ def confirm(
             results=limits.results,
             warm_up_s=limits.warm_up_s,
             input_shape=limits.input_shape,
+            limits=limits.margins,
+            earlier=limits.earlier or Earlier.none(),
         )
         if pairings:
             say(_announcement(labels, limits.budget_s))
@@ -205,23 +214,26 @@ def _announcement(labels: Sequence[str], budget_s: float) -> str:
 
 def _confirmation(found: Found, label: str) -> Confirmation:
     """Return what the sessions of a case say."""
-    said, decision = found.verdict("--confirm-budget"), found.decision
+    decision = found.decision
     assert decision is not None
-    if found.same_code or decision.estimate is None:
-        return Confirmation(decision=None, anchor=label, reason=said.note)
+    if found.same_code:
+        return Confirmation(decision=None, anchor=label, reason=SAME_CODE)
+    undecided = found.undecided(
+        "run it again, which takes these sessions along, or try a larger --compare-budget"
+    )
+    if decision.estimate is None:
+        return Confirmation(decision=None, anchor=label, reason=undecided)
+    reasons = [] if decision.decided else [undecided]
+    if found.apart:
+        reasons.append(f"in a process each: {found.apart}")
     return Confirmation(
-        decision=Judged(
-            verdict=said.verdict,
-            estimate=decision.estimate,
-            low=decision.low,
-            high=decision.high,
-            smallest_visible=decision.smallest_visible,
-        ),
-        decided_by="wall",
+        decision=decision,
         sessions=decision.sessions,
         anchor=label,
-        reason=said.note,
+        reason="; ".join(reasons),
         sizes=found.sizes.get(OLD, {}),
+        kept=tuple(found.live),
+        codes=found.codes,
     )
 
 
@@ -230,23 +242,31 @@ def same_as_today(
     origin: Origin | None,
     anchor: AnchorCode,
     commit_of: Callable[[Path], Commit],
+    codes: Mapping[str, Code],
 ) -> str:
     """Return `SAME_CODE` or `SAME_COMMIT` where rows of today ran the anchor's code, else nothing.
 
     The hash decides where the rows and the anchor have one, and the rows' own commit where the
-    anchor has none; rows without a hash leave git's word of the folder alone.
+    anchor has none: that, or that each file they ran is the anchor's commit's. Rows without a hash
+    leave git's word of the folder alone.
 
     Args:
         rows: those of the case.
         commit_of: reads what git says of a repository now.
+        codes: what the run has kept of its codes, by their hash.
     """
     if not rows:
         return ""
     if all(row.code for row in rows) and anchor.code:
         return SAME_CODE if {row.code for row in rows} == {anchor.code} else ""
     if all(row.code for row in rows):
-        same = all(row.commit == anchor.commit for row in rows)  # held against the files that ran
-        return SAME_COMMIT if same and anchor.commit else ""
+        if not anchor.commit or len(ran := {row.code for row in rows}) > 1:
+            return ""
+        if all(row.commit == anchor.commit for row in rows):  # held against the files that ran
+            return SAME_COMMIT
+        code = codes.get(ran.pop() or "")
+        same = code and origin and ran_at(code, origin.repository, anchor.commit)
+        return SAME_CODE if same else ""
     if origin is None or not anchor.commit:
         return ""
     today = commit_of(origin.repository)

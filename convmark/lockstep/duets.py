@@ -79,6 +79,7 @@ def duet_session(
         "turn_s": plan.turn_s,
         "single_share": plan.single_share,
         "builds": plan.builds,
+        "enough_error": plan.enough_error,
         "with_work": plan.with_work,
         **({"input_shapes": dict(plan.input_shape)} if plan.input_shape else {}),
         "sides": {name: side.fields() for name, side in sides.items()},

@@ -29,15 +29,22 @@ from convmark.comparing.decision import (
 )
 from convmark.errors import ConvmarkError
 from convmark.gpu.watch import watching
-from convmark.judging.judgement import BUDGET_SPENT, INTERRUPTED, NOT_JUDGED, SAME_CODE
+from convmark.judging.judgement import (
+    BUDGET_SPENT,
+    INTERRUPTED,
+    NOT_JUDGED,
+    SAME_CODE,
+    LiveSession,
+)
+from convmark.judging.sessions_file import Earlier
 from convmark.launch import Interpreter, OnEvent, import_roots
 from convmark.lockstep.duets import DuetSide, duet_session
 from convmark.lockstep.processes import Contender, lockstep_session
 from convmark.lockstep.session import CONTROL, NEW, OLD, Plan, Session, SideFailure
 from convmark.lockstep.tree import ForeignCode
 from convmark.option_values import Shapes
-from convmark.report.units import duration_text, interval_text, share_text
-from convmark.statistics import share_of
+from convmark.report.units import duration_text, interval_text
+from convmark.text import percent
 
 __all__ = ["Found", "Pairing", "See", "Terms", "Verdict", "compare_live"]
 
@@ -85,14 +92,16 @@ class Terms:
     """Seconds, to learn how long a session takes."""
     results: Path
     """A folder that is no code."""
-    session_s: float = 1.0
-    """Seconds of timed turns of two codes in a session; a control adds half as many."""
-    warm_up_s: float = 0.3
+    session_s: float = 1.2
+    """Seconds of timed turns of two codes in a session, at most; a control adds half as many."""
+    warm_up_s: float = 0.2
     input_shape: Shapes | None = None
     limits: Limits | None = None
     """What counts as a change; 3 % and 5 % where None."""
     target: float = math.inf
     """Half-width of the interval, as a log ratio, down to which it goes on after a verdict."""
+    earlier: Earlier = field(default_factory=Earlier.none)
+    """What earlier runs give."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,11 +118,16 @@ class Verdict:
 class Found:
     """What came of one case so far; changes are ln(new / old), above 0 is slower."""
 
-    wall: list[float] = field(default_factory=list)
-    cpu: list[float | None] = field(default_factory=list)
+    live: list[LiveSession] = field(default_factory=list)
+    """All sessions so far, those of an earlier run first."""
     control: list[float] = field(default_factory=list)
-    """ln(control / old) by wall time."""
-    took_s: list[float] = field(default_factory=list)
+    """ln(control / old) of them by wall time."""
+    codes: tuple[str, str] | None = None
+    """Hashes of the old and the new code, once a session has told them."""
+    bar: float = 0.0
+    """The level that a slowdown counts from, as `CaseSessions` has it."""
+    left_over: bool = False
+    """Whether the last run has left it undecided."""
     sizes: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By side its model's parameters, bytes and FLOPs."""
     decision: Decision | None = None
@@ -136,17 +150,22 @@ class Found:
 
     def sessions(self) -> CaseSessions:
         """Return what the rule takes."""
-        cpu = [value for value in self.cpu if value is not None]
-        return CaseSessions(wall=self.wall, cpu=cpu if len(cpu) == len(self.wall) else None)
+        cpu = [one.cpu for one in self.live if one.cpu is not None]
+        return CaseSessions(
+            wall=[one.wall for one in self.live],
+            cpu=cpu if len(cpu) == len(self.live) else None,
+            bar=self.bar,
+        )
 
     def candidate(self) -> Candidate:
         """Return what the allotment takes; after `decide`."""
         assert self.decision is not None
-        seconds = median(self.took_s) if self.took_s else FIRST_SESSION_S
+        took_s = [one.seconds for one in self.live]
         return Candidate(
             decision=self.decision,
-            session_s=seconds,
+            session_s=median(took_s) if took_s else FIRST_SESSION_S,
             target=self.target,
+            left_over=self.left_over,
             closed=bool(self.closed),
         )
 
@@ -155,26 +174,33 @@ class Found:
         """Whether something is said of the case, however early it was ended."""
         return self.same_code or (self.decision is not None and self.decision.decided)
 
-    def verdict(self, budget_option: str) -> Verdict:
-        """Return the verdict in words, once no further session is run."""
+    def undecided(self, remedy: str) -> str:
+        """Return why it is not decided, once no further session is run.
+
+        Args:
+            remedy: what to try where the time is spent.
+        """
+        return self.closed or _budget_spent(self.needs_s, remedy)
+
+    def verdict(self, remedy: str) -> Verdict:
+        """Return the verdict in words, once no further session is run; `remedy` as `undecided`."""
         decision = self.decision
         assert decision is not None
         if self.same_code:
             return Verdict(verdict="unchanged", note=SAME_CODE)
-        plain, reason = decision.plain_verdict, ""
+        plain, reasons = decision.plain_verdict, []
         if self.void:
-            plain, reason = "inconclusive", VOID
+            plain, reasons = "inconclusive", [VOID]
         elif decision.verdict == "undecided":
-            reason = self.closed or _budget_spent(self.needs_s, budget_option)
+            reasons = [self.undecided(remedy)]
         elif decision.within_margin and decision.estimate is not None:
             way = "slower" if decision.estimate > 0 else "faster"
-            reason = f"{way} by {share_text(abs(share_of(decision.estimate)))}, within the margin"
+            reasons = [f"{way} by {percent(abs(decision.estimate), '')}, within the margin"]
         elif self.candidate().open:
-            reason = f"{BUDGET_SPENT} before the interval was as narrow as --target"
-        apart = f"in a process each: {self.apart}" if self.apart else ""
-        if self.apart == OTHER_SOFTWARE:  # the sides say so themselves
-            apart = ""
-        return Verdict(verdict=plain, note="; ".join(filter(None, [reason, apart])))
+            reasons = [f"{BUDGET_SPENT} before the interval was as narrow as --target"]
+        if self.apart not in ("", OTHER_SOFTWARE):  # the sides name their software themselves
+            reasons.append(f"in a process each: {self.apart}")
+        return Verdict(verdict=plain, note="; ".join(reasons))
 
 
 See = Callable[[int, Found, Session, str], None]
@@ -212,7 +238,11 @@ class _Running:
         self._see = see
         self._draw = random.Random(terms.seed)
         self.found = [
-            Found(target=terms.target, apart="" if pairing.shared else OTHER_SOFTWARE)
+            Found(
+                target=terms.target,
+                apart="" if pairing.shared else OTHER_SOFTWARE,
+                left_over=terms.earlier.left_over(pairing.case.name),
+            )
             for pairing in pairings
         ]
 
@@ -240,12 +270,30 @@ class _Running:
         taken: tuple[Session, str] | None = None
         with self._closing(found):
             taken = self._session(place)
-        if taken is not None:
-            found.took_s.append(max(1e-3, self._terms.clock() - began))
+        if taken is not None and not taken[1]:
+            took_s = max(1e-3, self._terms.clock() - began)
+            self._keep(self._pairings[place].case, found, taken[0], took_s)
         self._decide()
         if taken is not None:
             self._see(place, found, *taken)
         self._tell(place)
+
+    def _keep(self, case: Case, found: Found, session: Session, took_s: float) -> None:
+        """Take in a session; before the first those that an earlier run has left undecided."""
+        assert session.wall is not None
+        if not found.live and found.codes is not None:
+            carried = self._terms.earlier.of(case.name, *found.codes, apart=bool(found.apart))
+            found.live += carried.sessions
+            found.bar = carried.bar
+        found.live.append(
+            LiveSession(
+                wall=session.wall.value,
+                cpu=session.cpu.value if session.cpu else None,
+                seconds=took_s,
+                apart=bool(found.apart),
+            )
+        )
+        found.control += [session.control_wall.value] if session.control_wall else []
 
     def _decide(self) -> None:
         decisions = decide([found.sessions() for found in self.found], self._terms.limits)
@@ -258,9 +306,20 @@ class _Running:
         found, case = self.found[place], self._pairings[place].case
         if found.candidate().open:
             return
-        done = sum(not one.candidate().open for one in self.found)
+        left = [one.candidate() for one in self.found if one.candidate().open]
         text = found.closed or _described(found)
-        self._say(f"{case.name}: {text}; {done} of {len(self.found)} cases done")
+        done = f"{len(self.found) - len(left)} of {len(self.found)} cases done"
+        expected_s = sum(self._expected_s(candidate) for candidate in left)
+        left_s = min(expected_s, self._terms.seconds_left())
+        more = f", about {duration_text(left_s)} left" if 0 < left_s < math.inf else ""
+        self._say(f"{case.name}: {text}; {done}{more}")
+
+    def _expected_s(self, candidate: Candidate) -> float:
+        """Return about how long an open case still takes, seconds."""
+        if candidate.missing:
+            return (candidate.missing + 1) * candidate.session_s
+        needs_s = seconds_to_decide(candidate, len(self.found), self._terms.limits)
+        return math.inf if needs_s is None else needs_s
 
     @contextlib.contextmanager
     def _closing(self, found: Found) -> Iterator[None]:
@@ -270,13 +329,13 @@ class _Running:
         except ConvmarkError as error:
             found.closed, found.failed = str(error), True
             if isinstance(error, ForeignCode):
-                for values in (found.wall, found.cpu, found.control):
-                    values.clear()
+                found.live.clear()
+                found.control.clear()
 
     def _session(self, place: int) -> tuple[Session, str] | None:
-        """Run one session of a case, keep what it says, and return it.
+        """Run one session of a case and return it.
 
-        With why it does not count, empty where it does; None where it has no ratio to keep.
+        With why it does not count, empty where it does; None where it has no ratio.
 
         Raises:
             ConvmarkError: a process cannot be started, or a side ran code that is not its own.
@@ -296,10 +355,6 @@ class _Running:
             return None
         if disturbed:
             self._leave_out(pairing.case, found, disturbed)
-        else:
-            found.wall.append(session.wall.value)
-            found.cpu.append(session.cpu.value if session.cpu else None)
-            found.control += [session.control_wall.value] if session.control_wall else []
         return session, disturbed
 
     def _run(self, pairing: Pairing, found: Found) -> tuple[Session, str]:
@@ -309,7 +364,7 @@ class _Running:
             seed=self._draw.getrandbits(31),
             seconds=terms.session_s * len(sides) / 2,
             warm_up_s=terms.warm_up_s * len(sides) / 2,
-            with_work=not found.wall,
+            with_work=not found.live,
             input_shape=terms.input_shape,
         )
         cards = dict.fromkeys(side.card for side in sides.values() if side.card)
@@ -351,7 +406,9 @@ class _Running:
             if tree is not None:
                 tree.check(code)
                 hashes[name] = tree.hash_of(code)
-        alike = len(hashes) == len(pairing.sides) and hashes[OLD] == hashes[NEW]
+        if len(hashes) == len(pairing.sides):
+            found.codes = hashes[OLD], hashes[NEW]
+        alike = found.codes is not None and found.codes[0] == found.codes[1]
         if alike and not (pairing.may_be_same or found.apart or session.failure):
             found.same_code, found.closed = True, "both sides run the same code"
 
@@ -396,9 +453,8 @@ def _described(found: Found) -> str:
     return f"{decision.sessions} sessions, {change}, {verdict}"
 
 
-def _budget_spent(needs_s: float | None, option: str) -> str:
+def _budget_spent(needs_s: float | None, remedy: str) -> str:
     """Say what would decide a case whose time is spent."""
     if needs_s is None:
         return f"{BUDGET_SPENT}: more time would most likely not decide"
-    more = f"about {duration_text(needs_s)} more would decide"
-    return f"{BUDGET_SPENT}: {more}: try a larger {option}"
+    return f"{BUDGET_SPENT}: about {duration_text(needs_s)} more would decide: {remedy}"

@@ -67,7 +67,7 @@ def lockstep_session(
                     worker.expect("first_step")
                     workers[name] = _Process(name, worker)
             steps = turn_steps(settled_step_times(workers, plan.warm_up_s, order), plan.turn_s)
-            turns = take_rounds(workers, steps, plan.seconds, order)
+            turns = take_rounds(workers, steps, plan.seconds, order, enough_error=plan.enough_error)
             on_event({"event": "turns"})
             for process in workers.values():
                 process.finish()

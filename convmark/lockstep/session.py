@@ -26,16 +26,19 @@ class Plan:
 
     seed: int
     """Of the weights, the batch and the order: another one for each session."""
-    seconds: float = 1.0
-    """Of timed turns."""
-    warm_up_s: float = 0.3
+    seconds: float = 1.2
+    """Of timed turns, at most."""
+    enough_error: float = 0.01
+    """Standard error of the session's mean log ratio at which its turns end; 0 for never. What
+    sessions differ by is more, so that to know one better would tell little."""
+    warm_up_s: float = 0.2
     """Of steps of all codes until they are steady."""
-    turn_s: float = 0.05
-    """Of the timed steps of a turn where a step is shorter than 5 ms."""
+    turn_s: float = 0.03
+    """Of the timed steps of a turn where a step is shorter than 2.5 ms."""
     single_share: float = 0.0
-    """The part of the seconds that goes to turns of one step, where a step is shorter than 5 ms."""
+    """The part of the seconds for turns of one step, where a step is shorter than 2.5 ms."""
     builds: int = 1
-    """How often the models are built in the session, where a step is shorter than 5 ms."""
+    """How often the models are built in the session, where a step is shorter than 2.5 ms."""
     with_work: bool = False
     """Whether FLOPs are counted and replaced functions of the framework are looked for."""
     input_shape: Shapes | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,7 @@ def pytest_configure(config: pytest.Config) -> None:
             tasks = tuple(dict.fromkeys([*options.tasks, "accuracy"]))
             options = dataclasses.replace(options, tasks=tasks)
         _check_search(options, config.stash[_COMPARISON_KEY])
+        _check_allowed(given, config.stash[_COMPARISON_KEY])
         if options.cluster is not None:
             raise OptionError(
                 "--cluster: is of `convmark run`; pytest measures replicas in one process, got "
@@ -98,6 +99,12 @@ def _check_search(options: Options, comparison: bridge.Comparison) -> None:
             "--benchmark-compare: needs --batch-sizes in numbers, got auto: a search may choose "
             "other sizes than the baseline has"
         )
+
+
+def _check_allowed(given: Mapping[str, Any], comparison: bridge.Comparison) -> None:
+    """Refuse to allow changes where none is looked for."""
+    if given["allow_change"] and not comparison.asked:
+        raise OptionError("--allow-change: needs --benchmark-compare beside it")
 
 
 def _check_resume(run: str | None) -> None:
@@ -262,10 +269,9 @@ def _measure_and_judge(
     campaign.reopen(say)
     baseline = Baseline.check(comparison.asked, campaign) if comparison.asked else None
     say(comparison.resume(config, campaign))
-    stream = bridge.progress_stream(config)
-    campaign.measure(stream, say)
+    campaign.measure(bridge.progress_stream(config), say)
     if baseline is not None and campaign.records:
-        judge(campaign, baseline, whole_suite=_is_whole(config), say=say, stream=stream)
+        judge(campaign, baseline, whole_suite=_is_whole(config), say=say)
 
 
 def _is_whole(config: pytest.Config) -> bool:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -26,10 +26,11 @@ from convmark.plugin.sections import sections
 if TYPE_CHECKING:
     from convmark.auto_batch import Choice
     from convmark.beforehand import Beforehand
+    from convmark.code.manifest import Code
     from convmark.environment import Machine
     from convmark.facts import Facts
     from convmark.interpreters import Interpreters
-    from convmark.judging.judgement import Judgement
+    from convmark.judging.judgement import Confirmation, Judgement
     from convmark.launch import Interpreter
     from convmark.plan import Job
     from convmark.record import Record
@@ -241,22 +242,6 @@ class Campaign:
         else:
             self._execute(jobs, stream)
 
-    def measure_more(self, cases: Sequence[Case], processes: int, stream: TextIO | None) -> None:
-        """Give some cases more processes, their rows in the same run.
-
-        Raises:
-            ConvmarkError, KeyboardInterrupt: as `measure`.
-        """
-        from convmark.plan import plan
-
-        jobs = plan(
-            cases,
-            processes,
-            self.options.seed,
-            after=(self.options.processes, max(record.order for record in self.records)),
-        )
-        self._execute(jobs, stream)
-
     def _search(
         self, cases: Sequence[Case], stream: TextIO | None, say: Callable[[str], None]
     ) -> None:
@@ -383,6 +368,28 @@ class Campaign:
             for framework in self._frameworks.values()
             for model, source in (framework.get("sources") or {}).items()
         }
+
+    @property
+    def codes(self) -> dict[str, Code]:
+        """What is kept of the codes that this run's processes ran, by their hash."""
+        from convmark.code.manifest import read_codes
+
+        return read_codes(self._run_file.path) if self._run_file else {}
+
+    @property
+    def earlier_runs(self) -> list[Path]:
+        """The files of this machine's earlier runs, oldest first."""
+        own = self._run_file.path.stem if self._run_file else ""
+        runs = self.store.runs(self.machine.name)
+        return [path for path in runs if own and int(path.stem) < int(own)]
+
+    def keep_sessions(self, confirmations: Mapping[str, Confirmation]) -> None:
+        """Keep the sessions of the live comparisons, for a later run to take along."""
+        from convmark.judging.sessions_file import keep_sessions
+
+        if self._run_file is not None:
+            rows = {row.case.name: row for row in self.records if row.measured}
+            keep_sessions(self._run_file.path, confirmations, rows)
 
     def keep_judgements(self, judgements: Sequence[Judgement]) -> None:
         """Keep the verdicts on this run, on the disk and for the tests that report them."""

@@ -8,29 +8,34 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from convmark.case import TIMED_TASKS, Case
 from convmark.errors import ConvmarkError, OptionError
 
 if TYPE_CHECKING:
+    from convmark.comparing.decision import Limits as Margins
     from convmark.judging.history import History
     from convmark.judging.judgement import Confirmation
+    from convmark.judging.meant import Meant
     from convmark.judging.review import Review
+    from convmark.judging.sessions_file import Earlier
     from convmark.lockstep.anchor import AnchorCode, Origin
+    from convmark.options import Options
     from convmark.plugin.campaign import Campaign
 
 __all__ = ["Baseline", "judge"]
 
 GIT = "git:"
-MOST_WARM_UP_S = 0.3
+MOST_WARM_UP_S = 0.2
 """Of steps before the turns of a session, of both codes together."""
 
-CONFIRM_NONE = "--confirm none"
+NO_BUDGET = "--compare-budget 0"
 
 Say = Callable[[str], None]
 
@@ -64,11 +69,14 @@ class Baseline:
         Raises:
             ConvmarkError: it does not exist, cannot be read, or may not be run beside.
         """
+        from convmark.judging.meant import check_patterns
+
+        check_patterns(campaign.options.allow_changes, [case.name for case in campaign.cases])
         name = asked if isinstance(asked, str) else ""
-        if name.startswith(GIT) and campaign.options.confirm == "none":
+        if name.startswith(GIT) and not campaign.options.compare_budget_s:
             raise OptionError(
-                f"--benchmark-compare: {name} is compared live, and --confirm none compares "
-                "nothing live; leave one of them out, or name a run of that commit"
+                f"--benchmark-compare: {name} is compared live, and --compare-budget 0 compares "
+                "nothing live; leave it out, or name a run of that commit"
             )
         if not name.startswith(GIT):
             return cls(name=name, path=_named_run(campaign, name) if name else None)
@@ -83,54 +91,33 @@ class Baseline:
         return self.name.startswith(GIT)
 
 
-def judge(
-    campaign: Campaign, baseline: Baseline, *, whole_suite: bool, say: Say, stream: TextIO | None
-) -> None:
+def judge(campaign: Campaign, baseline: Baseline, *, whole_suite: bool, say: Say) -> None:
     """Judge the campaign's run, and keep the judgements.
 
     Args:
         whole_suite: whether cases that the baseline has and this run has not are missing.
         say: shows the user a line.
-        stream: where the progress of further processes is shown.
-
     Raises:
         ConvmarkError: the history cannot be read, or the verdicts not be written.
         KeyboardInterrupt: the user has had enough of comparing; what was decided is judged.
     """
-    from convmark.judging.judgement import INTERRUPTED, Confirmation
-    from convmark.judging.screen import EXTRA_PROCESSES
-    from convmark.judging.verdict import conclude, flagged, review
+    from convmark.judging.judgement import INTERRUPTED
+    from convmark.judging.meant import let_pass
+    from convmark.judging.verdict import conclude, review
 
-    records = campaign.records
     history = _history(campaign, baseline, say)
-    found = review(records, history)
-    doubtful = _to_confirm(campaign, baseline, found)
-    confirmations = _confirm(campaign, baseline, history, doubtful, say)
-    if campaign.options.confirm == "none":
-        unasked = Confirmation(decision=None, reason=CONFIRM_NONE)
-        confirmations = dict.fromkeys(flagged(found), unasked)
+    found = review(campaign.records, history)
+    confirmations = _compare(
+        campaign, baseline, history, _to_compare(campaign, baseline, found), say
+    )
     interrupted = any(one.reason == INTERRUPTED for one in confirmations.values())
-    if interrupted:  # no further process is run for those without a live comparison
-        confirmations = {
-            name: one if one.settled else dataclasses.replace(one, reason=INTERRUPTED)
-            for name, one in confirmations.items()
-        }
-    unheard = [
-        case
-        for name, case in doubtful.items()
-        if name in flagged(found)
-        and not found.cases[name].only_live
-        and not confirmations[name].settled
-    ]
-    if unheard:
-        say(f"{_cases(unheard)} cannot be confirmed live: {EXTRA_PROCESSES} more processes each")
-        campaign.measure_more(unheard, EXTRA_PROCESSES, stream)
-        found = review(campaign.records, history)
     asked = [row for row in found.absent if row.task in campaign.options.tasks]
     found = dataclasses.replace(found, absent=tuple(asked))
-    campaign.keep_judgements(
-        conclude(found, confirmations, report_missing=whole_suite and not baseline.is_commit)
+    campaign.keep_sessions(confirmations)
+    judgements = conclude(
+        found, confirmations, report_missing=whole_suite and not baseline.is_commit
     )
+    campaign.keep_judgements(let_pass(judgements, _meant(campaign, baseline, history, say)))
     if interrupted:
         raise KeyboardInterrupt
 
@@ -147,8 +134,8 @@ def _history(campaign: Campaign, baseline: Baseline, say: Say) -> History:
     return accepted_history(campaign.store, machine, campaign.records, say)
 
 
-def _to_confirm(campaign: Campaign, baseline: Baseline, found: Review) -> dict[str, Case]:
-    """Return the cases that a live comparison is to judge: all whose code is not known to be same.
+def _to_compare(campaign: Campaign, baseline: Baseline, found: Review) -> dict[str, Case]:
+    """Return the cases that are compared live: all whose code is not known to be the anchor's.
 
     They are what was asked for, by the names of what ran: a model may make another case of its own.
     """
@@ -156,14 +143,12 @@ def _to_confirm(campaign: Campaign, baseline: Baseline, found: Review) -> dict[s
     failed = {row.case.name for row in campaign.records if not row.measured}
     judged = {row.case.name for row in campaign.records if not row.not_judged}
     same = {name for name, case in found.cases.items() if case.same_code}
-    if campaign.options.confirm == "none":
-        return {}
     anchored = {name for name, case in found.cases.items() if case.history.anchor is not None}
     names = (set(ran) if baseline.is_commit else anchored) & judged - failed - same
     return {name: case for name, case in ran.items() if name in names}
 
 
-def _confirm(
+def _compare(
     campaign: Campaign,
     baseline: Baseline,
     history: History,
@@ -172,12 +157,15 @@ def _confirm(
 ) -> dict[str, Confirmation]:
     """Return what live comparisons say, by the names of what ran."""
     from convmark.commit import read_commit
+    from convmark.judging.judgement import Confirmation
     from convmark.launch import Interpreter
-    from convmark.lockstep.confirmation import Interpreters, Limits, confirm
+    from convmark.lockstep.confirmation import Interpreters, Limits, confirm, same_as_today
 
+    options = campaign.options
+    if not options.compare_budget_s:
+        return {name: Confirmation(decision=None, reason=NO_BUDGET) for name in cases}
     if not cases:
         return {}
-    options = campaign.options
     make = functools.partial(
         Interpreter,
         campaign.python,
@@ -194,10 +182,8 @@ def _confirm(
     )
 
     def is_same(case: Case, origin: Origin | None, anchor: AnchorCode) -> str:
-        from convmark.lockstep.confirmation import same_as_today
-
         rows = [row for row in campaign.records if row.case.name == names[case]]
-        return same_as_today(rows, origin, anchor, commit_of)
+        return same_as_today(rows, origin, anchor, commit_of, campaign.codes)
 
     with own:
         found = confirm(
@@ -208,16 +194,45 @@ def _confirm(
             Limits(
                 seed=options.seed,
                 warm_up_s=min(options.time_budget_s, MOST_WARM_UP_S),
-                budget_s=options.confirm_budget_s,
+                budget_s=options.compare_budget_s,
                 results=options.results.absolute(),
                 gpus=campaign.machine.gpus,
                 input_shape=options.input_shape,
+                margins=_margins(options),
+                earlier=_earlier(campaign, names),
             ),
             time.monotonic,
             say,
             is_same=is_same,
         )
     return {name: found[case.name] for name, case in cases.items()}
+
+
+def _margins(options: Options) -> Margins:
+    """Return what counts as a change; without a budget `unchanged` rules the margin itself out."""
+    from convmark.comparing.decision import Limits as Margins
+
+    margins = Margins.around(options.margin)
+    return margins.sharp() if math.isinf(options.compare_budget_s) else margins
+
+
+def _earlier(campaign: Campaign, names: Mapping[Case, str]) -> Earlier:
+    """Return the sessions of earlier runs, by the names of the cases that were asked for."""
+    from convmark.commit import is_before
+    from convmark.judging.sessions_file import Earlier, conditions_of
+    from convmark.lockstep.anchor import origin_of
+
+    rows = {row.case.name: row for row in campaign.records if row.measured}
+    conditions = {
+        case.name: conditions_of(rows[name]) for case, name in names.items() if name in rows
+    }
+    origins = {case.name: origin_of(case, campaign.sources) for case in names}
+
+    def in_the_past(case: str, commit: str) -> bool:
+        origin = origins[case]
+        return origin is not None and is_before(origin.repository, commit)
+
+    return Earlier(campaign.earlier_runs, conditions, in_the_past)
 
 
 def _anchor_of(
@@ -243,5 +258,20 @@ def _anchor_of(
     return AnchorCode(commit=anchor.clean_commit, code=anchor.code, manifest=anchor.manifest)
 
 
-def _cases(cases: Collection[object]) -> str:
-    return f"{len(cases)} case{'s' if len(cases) != 1 else ''}"
+def _meant(campaign: Campaign, baseline: Baseline, history: History, say: Say) -> Meant:
+    """Return what tells by what the change of a case is meant."""
+    from convmark.judging.meant import Meant, Since, names_of
+    from convmark.lockstep.anchor import origin_of
+
+    asked = {row.case.name: row.asked_case for row in campaign.records}
+
+    def since(case: str) -> Since | None:
+        origin = origin_of(asked[case], campaign.sources)
+        if origin is None:
+            return None
+        anchor = history.cases[case].anchor
+        commit = anchor.clean_commit if anchor else baseline.commits.get(origin.repository, "")
+        unknown = f"run {anchor.run}" if anchor else "the baseline"
+        return Since(repository=origin.repository, anchor=commit, head="HEAD", unknown=unknown)
+
+    return Meant(names_of(campaign.records), campaign.options.allow_changes, since, say)

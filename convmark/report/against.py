@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from convmark.errors import OptionError
 from convmark.git import Git
 from convmark.judging.history import named_history
 from convmark.judging.judgement import Judgement
+from convmark.judging.meant import Meant, let_pass, names_of, since_of
 from convmark.judging.verdict import conclude, review
-from convmark.judging.verdicts_file import read_verdicts, verdicts_path
+from convmark.judging.verdicts_file import said_of
 from convmark.report.runs import oldest_first, run_files
 from convmark.report.tables.judged import judged
 from convmark.report.tables.table import Table
+from convmark.report.verdicts import run_words
 from convmark.store import Store, read_head, read_run
 
 __all__ = ["verdicts_against"]
@@ -22,7 +24,12 @@ SHOWN = 12
 """Characters of a commit that a note quotes."""
 
 
-def verdicts_against(places: Sequence[Path], name: str, folder: Path) -> Table:
+def verdicts_against(
+    places: Sequence[Path],
+    name: str,
+    folder: Path,
+    say: Callable[[str], None] = lambda line: None,
+) -> Table:
     """Return the verdicts of the newest run in the places against a baseline.
 
     Verdicts that the run itself made live beside the commit come first; without them its rows are
@@ -30,7 +37,8 @@ def verdicts_against(places: Sequence[Path], name: str, folder: Path) -> Table:
 
     Args:
         name: a branch or other ref of git, a commit, a run's number or its file.
-        folder: where git is asked what a ref means.
+        folder: where git is asked what a ref means, and which changes commits mean.
+        say: is told which trailers of commits cannot be read.
 
     Raises:
         OptionError: neither a live verdict nor a run of the baseline is there.
@@ -43,7 +51,7 @@ def verdicts_against(places: Sequence[Path], name: str, folder: Path) -> Table:
     told = f"{name} ({commit[:SHOWN]})" if commit and not commit.startswith(name) else name
     live = _live(store, machine, newest.stem, commit)
     if live:
-        return judged(live, f"{told}, live")
+        return judged(live, f"{told}, live", between=f"{told} -> {_words(newest)}")
     if commit:
         baseline = _run_of(store, machine, commit, newest)
     else:
@@ -55,8 +63,17 @@ def verdicts_against(places: Sequence[Path], name: str, folder: Path) -> Table:
         )
     records = read_run(newest)
     history = named_history(baseline, records)
-    judgements = conclude(review(records, history), report_missing=True)
-    return judged(judgements, f"run {baseline.stem} of {told}, from history, nothing run beside it")
+    meant = Meant(names_of(records), (), since_of(history, newest, records, folder), say)
+    judgements = let_pass(conclude(review(records, history), report_missing=True), meant)
+    against = f"run {baseline.stem} of {told}, from history, nothing run beside it"
+    before = told if commit else _words(baseline)
+    return judged(judgements, against, between=f"{before} -> {_words(newest)}")
+
+
+def _words(path: Path) -> str:
+    """Return a run's number and commit."""
+    head = read_head(path)
+    return run_words(path.stem, head.commit if head else None, head.dirty if head else None)
 
 
 def _newest(places: Sequence[Path]) -> Path:
@@ -68,7 +85,7 @@ def _newest(places: Sequence[Path]) -> Path:
 
 def _live(store: Store, machine: str, run: str, commit: str) -> list[Judgement]:
     """Return the run's own judgements where one was made by running the commit beside it."""
-    found = [one for one in read_verdicts(verdicts_path(store, machine)) if one.run == run]
+    found = said_of(store, machine, run)
     beside = f"beside {commit[:SHOWN]}"
     return found if commit and any(beside in one.note for one in found) else []
 

@@ -96,7 +96,7 @@ def report(
     if figures is not None and not figures.strip():
         raise OptionError(f"--figures: must be the path of a folder, got {figures!r}")
     priced = read_prices(prices)
-    verdicts = None if against is None else verdicts_against(places, against, Path.cwd())
+    verdicts = None if against is None else verdicts_against(places, against, Path.cwd(), _say)
     found = build(places, style=style, prices=priced, verdicts=verdicts)
     if figures is not None:
         from convmark.report.figures import figures_of
@@ -116,6 +116,10 @@ def report(
         reason = getattr(error, "strerror", None) or error
         raise StoreError(f"--output: {output} must be writable: {reason}") from None
     print(output, file=sys.stderr)
+
+
+def _say(line: str) -> None:
+    print(f"convmark: {line}", file=sys.stderr)
 
 
 def _format(output: str | None, form: str | None, figures: str | None) -> str | None:

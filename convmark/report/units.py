@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from convmark.statistics import share_of
+from convmark.text import percent
 
 __all__ = [
     "bytes_text",
@@ -75,12 +75,8 @@ def change_text(share: float | None) -> str:
 
 def interval_text(estimate: float, low: float, high: float) -> str:
     """Return a change and its interval, log ratios, as per cent."""
-    return f"{_percent(estimate)} % [{_percent(low)}, {_percent(high)}]"
-
-
-def _percent(log_ratio: float) -> str:
-    share = share_of(log_ratio)
-    return f"{100 * share:+.1f}" if share < 1e6 else f"{share:+.0e}"
+    ends = ", ".join(percent(end).removesuffix(" %") for end in (low, high))
+    return f"{percent(estimate)} [{ends}]"
 
 
 def duration_text(value_s: float) -> str:

@@ -9,12 +9,22 @@ from types import MappingProxyType
 
 from tabulate import tabulate
 
-from convmark.judging.judgement import Judgement
+from convmark.judging.judgement import MACHINE, Judgement
 from convmark.report.markup import markdown_cell
 from convmark.report.units import bytes_text, rate_text, seconds_text
 from convmark.text import shown
 
-__all__ = ["FORMATS", "verdict_words", "verdicts_report", "worth_reading"]
+__all__ = [
+    "FORMATS",
+    "headline",
+    "run_words",
+    "verdict_words",
+    "verdicts_report",
+    "worth_reading",
+]
+
+SHOWN = 12
+"""Characters of a commit that are shown."""
 
 HEADERS = ("case", "metric", "baseline", "now", "change", "verdict", "n", "note")
 _RIGHT = ("baseline", "now", "change", "n")
@@ -24,13 +34,35 @@ _PRINTED: Mapping[str, Callable[[float | None], str]] = MappingProxyType(
 )
 
 
-def verdicts_report(judgements: Sequence[Judgement], form: str = "table") -> str:
+def verdicts_report(
+    judgements: Sequence[Judgement], form: str = "table", *, between: str = ""
+) -> str:
     """Return the judgements in one of `FORMATS`.
 
     As `json` it is all of them, as `github` what fails and what is inconclusive; the tables have
     what is worth reading, every step time among it, and say how many rows they leave out.
+
+    Args:
+        between: the baseline and the run, for the headline that Markdown has.
     """
-    return FORMATS[form](judgements)
+    text = FORMATS[form](judgements)
+    if form != "markdown" or not between:
+        return text
+    return f"**{headline(judgements)}: {markdown_cell(between)}**\n\n{text}"
+
+
+def headline(judgements: Sequence[Judgement]) -> str:
+    """Return how many cases fail, by whatever number of metrics, of how many."""
+    cases = len({one.case for one in judgements if one.model != MACHINE})
+    failed = len({one.case for one in judgements if one.fails})
+    plural = "" if cases == 1 else "s"
+    return f"{failed or 'none'} of {cases} case{plural} fail{'s' * (failed <= 1)}"
+
+
+def run_words(run: str, commit: str | None, dirty: bool | None) -> str:
+    """Return a run and its commit in words."""
+    code = f"{commit[:SHOWN]}{' with edits' * bool(dirty)}" if commit else "no commit"
+    return f"run {run} ({code})"
 
 
 _ALWAYS = ("step_time", "accuracy")
@@ -121,20 +153,36 @@ def _github(judgements: Sequence[Judgement]) -> str:
         GitHub's documentation, "Workflow commands for GitHub Actions"; its escapes are those of
         actions/toolkit, packages/core/src/command.ts.
     """
-    lines = []
-    for judgement in judgements:
-        if judgement.fails or judgement.verdict == "inconclusive":
-            level = "error" if judgement.fails else "warning"
-            title = f"{judgement.case}: {judgement.metric} {verdict_words(judgement)}"
-            lines.append(f"::{level} title={_property(title)}::{_message(judgement)}")
+    failing: dict[str, list[Judgement]] = {}
+    for one in judgements:
+        if one.fails:
+            failing.setdefault(one.case, []).append(one)
+    lines = [_error(case, found) for case, found in failing.items()]
+    doubtful = [
+        one
+        for one in judgements
+        if one.verdict == "inconclusive" and not one.fails and one.metric in _ALWAYS
+    ]
+    if doubtful:
+        title = f"{len(doubtful)} case{'s' * (len(doubtful) != 1)} inconclusive"
+        told = _escaped("\n".join(f"{one.case}: {_message(one)}" for one in doubtful))
+        lines.append(f"::warning title={title}::{told}")
     return "\n".join(lines)
+
+
+def _error(case: str, judgements: Sequence[Judgement]) -> str:
+    """Return the annotation of a case that fails, by one metric or several."""
+    words = ", ".join(f"{one.metric} {verdict_words(one)}" for one in judgements)
+    several = len(judgements) > 1
+    told = [f"{one.metric}: " * several + _message(one) for one in judgements]
+    return f"::error title={_property(f'{case}: {words}')}::{_escaped(chr(10).join(told))}"
 
 
 def _message(judgement: Judgement) -> str:
     values = [_value(judgement, judgement.baseline), _value(judgement, judgement.value)]
     moved = " -> ".join(value for value in values if value)
     parts = [moved, _change(judgement), judgement.note]
-    return _escaped("; ".join(part for part in parts if part) or judgement.verdict)
+    return "; ".join(part for part in parts if part) or judgement.verdict
 
 
 def _escaped(text: str) -> str:

@@ -62,6 +62,8 @@ class Plan:
     """The part of the seconds that goes to turns of one step, where a step is short."""
     builds: int
     """How often both models are built where a step is short: where its memory lies tells then."""
+    enough_error: float
+    """Standard error of a build's mean log ratio at which its turns end."""
     with_work: bool
     """Whether FLOPs are counted, and replaced functions of the framework looked for."""
 
@@ -72,9 +74,10 @@ class Plan:
             seed=request["seed"],
             seconds=request["seconds"],
             warm_up_s=request.get("warm_up_s", 0.3),
-            turn_s=request.get("turn_s", 0.05),
+            turn_s=request.get("turn_s", 0.03),
             single_share=request.get("single_share", 0.0),
             builds=request.get("builds", 1),
+            enough_error=request.get("enough_error", 0.0),
             with_work=request.get("with_work", False),
         )
 
@@ -324,7 +327,15 @@ class _Duet:
         return builds
 
     def _rounds(self, steps: tuple[int, int], seconds: float, least: int) -> Turns:
-        return take_rounds(self._sides, steps, seconds, self._order, self._beat, least=least)
+        return take_rounds(
+            self._sides,
+            steps,
+            seconds,
+            self._order,
+            self._beat,
+            least=least,
+            enough_error=self._plan.enough_error,
+        )
 
     def _beat(self) -> None:
         self._pulse.beat("turns")

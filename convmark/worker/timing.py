@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import random
 import statistics
 import time
@@ -23,6 +24,7 @@ __all__ = [
     "Turn",
     "WarmUp",
     "Windows",
+    "log_ratio_error",
     "median",
     "quiet_collector",
     "rounds",
@@ -44,7 +46,11 @@ MIN_STEPS, WANTED_STEPS, MAX_STEPS = 30, 100, 1000
 MIN_WINDOWS = 5
 MIN_WINDOW_S = 0.1
 
-MIN_ROUNDS = 10
+MIN_ROUNDS, LOOKED_AT_ROUNDS = 10, 40
+"""Ten always; from forty on the rounds end once their mean log ratio is known well enough."""
+ENOUGH_ERROR = 0.005
+"""Of that mean: processes of identical code differ by 0.6 to 3 %, so less would tell nothing."""
+_LOOKED_AT_AGAIN = 1.25
 
 Step = Callable[[], Any]
 Clock = Callable[[], float]
@@ -253,7 +259,8 @@ def rounds(
 ) -> Rounds:
     """Time one case step and one reference step a round, in random order, until the budget ends.
 
-    The first round pays for the reference's own compilation and is dropped with nine others.
+    Or until the ratio of the two is known to `ENOUGH_ERROR`. The first round pays for the
+    reference's own compilation and is dropped with nine others.
     """
     for _ in range(MIN_WARM_UP_STEPS):
         backend.synchronise(reference_step())
@@ -265,8 +272,12 @@ def rounds(
     ]
     for run, _, _ in contestants:
         backend.synchronise(run())
-    spent_s = 0.0
+    spent_s, look = 0.0, LOOKED_AT_ROUNDS
     while spent_s < budget_s or len(result.case_wall_s) < MIN_ROUNDS:
+        if len(result.case_wall_s) == look:
+            if log_ratio_error(result.case_wall_s, result.reference_wall_s) <= ENOUGH_ERROR:
+                break
+            look = math.ceil(look * _LOOKED_AT_AGAIN)
         for run, wall_s, cpu_s in order.sample(contestants, 2):
             cpu_began, began = cpu_clock(), clock()
             backend.synchronise(run())
@@ -277,3 +288,23 @@ def rounds(
             spent_s += seconds
         pulse.beat("rounds")
     return result
+
+
+def log_ratio_error(times_s: list[float], others_s: list[float]) -> float:
+    """Return the standard error of the 20 % trimmed mean of ln(time / other), pair by pair.
+
+    Source:
+        Yuen (1974).
+    """
+    ordered = sorted(map(_log_ratio, times_s, others_s))
+    cut = len(ordered) // 5
+    kept = len(ordered) - 2 * cut
+    low, high = ordered[cut], ordered[len(ordered) - cut - 1]
+    clipped = [min(max(value, low), high) for value in ordered]
+    mean = math.fsum(clipped) / len(clipped)
+    squares = math.fsum((value - mean) ** 2 for value in clipped)
+    return math.sqrt(squares / (kept * (kept - 1))) if kept > 1 else math.inf
+
+
+def _log_ratio(seconds: float, others_s: float) -> float:
+    return math.log(max(seconds, 1e-9) / max(others_s, 1e-9))

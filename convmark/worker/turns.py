@@ -1,9 +1,9 @@
 """Steps that take turns: until all are steady, and then timed, a turn of each per round.
 
 A step after another model's step runs cold, which distorts steps shorter than a few milliseconds.
-Such a step's turn is as many steps as last some 50 ms, the first of them dropped. The steps may be
-those of one process (`worker.duet`) or of a process each, which the harness has take turns
-(`lockstep.processes`); clocks and the order are handed in.
+Such a step's turn is as many steps as last some 30 ms, after half as many that are dropped. The
+steps may be those of one process (`worker.duet`) or of a process each, which the harness has take
+turns (`lockstep.processes`); clocks and the order are handed in.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from convmark.worker.timing import Clock, Step, Turn, is_steady
+from convmark.worker.timing import Clock, Step, Turn, is_steady, log_ratio_error
 
 __all__ = [
     "MIN_ROUNDS",
@@ -29,15 +29,17 @@ __all__ = [
     "turn_steps",
 ]
 
-SHORT_S = 0.005
+SHORT_S = 0.0025
 """Seconds of a step from which on a turn is one step."""
 MIN_STEPS, LEAST_STEPS = 10, 4
 """Of each code before the timed turns: until it is steady, and once the budget is spent."""
 SETTLING_TURN_S = 0.01
 MIN_ROUNDS = 6
+LEAST_S = 0.3
+"""Seconds of turns that are always taken."""
 HELD_UP_S = 0.2
 """A turn ends then, however few of its steps have been taken."""
-DROPPED_SHARE = 0.25
+DROPPED_SHARE = 0.5
 MIN_DROPPED = 2
 
 
@@ -125,18 +127,20 @@ def take_rounds(
     beat: Callable[[], None] = lambda: None,
     *,
     least: int = MIN_ROUNDS,
+    enough_error: float = 0.0,
     clock: Clock = time.perf_counter,
 ) -> Turns:
     """Let each take one turn per round, in random order, until the seconds are spent.
 
     Args:
+        enough_error: standard error of the mean log ratio at which they end, after `LEAST_S`.
         steps: how many steps of a turn are timed, and how many before them are dropped.
         least: rounds that are taken however long they last.
     """
     names = sorted(contenders)
     turns = Turns(*steps, {name: [] for name in names}, {name: [] for name in names})
     spent_s, taken = 0.0, 0
-    while spent_s < seconds or taken < least:
+    while taken < least or not _enough(turns, spent_s, seconds, enough_error):
         began = clock()
         for name in order.sample(names, len(names)):
             turn = contenders[name].turn(*steps)
@@ -146,6 +150,15 @@ def take_rounds(
         taken += 1
         beat()
     return turns
+
+
+def _enough(turns: Turns, spent_s: float, seconds: float, enough_error: float) -> bool:
+    if spent_s >= seconds:
+        return True
+    if spent_s < LEAST_S or not enough_error:
+        return False
+    one, *others = turns.wall_s.values()
+    return all(log_ratio_error(other, one) <= enough_error for other in others)
 
 
 def timed_turn(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,6 @@ import numpy.typing as npt
 from rules import COMMON_RULES
 from scipy.stats import ttest_ind
 from tabulate import tabulate
-from verdict_rules import default_data, recorded
 
 from convmark.comparing.decision import FEWEST_SESSIONS, CaseSessions, decide
 from convmark.statistics import trimmed_mean
@@ -240,6 +240,22 @@ CONDITIONS: Mapping[str, tuple[str, str, str]] = {
     "loaded, inference": ("plain_loaded_2threads", "lockstep_loaded", "infer"),
 }
 """File of fresh processes, file of steps in turns, and task."""
+
+
+def default_data() -> Path | None:
+    """Return the folder of recorded noise, or None where there is none."""
+    beside = Path(__file__).parents[2].parent / "shared" / "data"
+    named = os.environ.get("CONVMARK_NOISE_DATA")
+    for folder in (beside, Path(named) if named else None):
+        if folder is not None and (folder / "noise").is_dir():
+            return folder
+    return None
+
+
+def recorded(data: Path, name: str) -> dict[str, Array]:
+    """Return the arrays of one file of recorded noise, seconds."""
+    with np.load(data / "noise" / f"{name}.npz", allow_pickle=False) as arrays:
+        return {key: np.asarray(arrays[key], np.float64) for key in arrays}
 
 
 def noise_of(data: Path, condition: str) -> Noise:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import statistics
 import subprocess
 import sys
@@ -14,7 +15,6 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 VICTIM = "lenet5"
-SESSIONS = 8
 TRIAL_ELEMENTS = (50_000, 200_000)
 """About 2 and 9 % of LeNet-5's training step, near the sizes that are asked for."""
 
@@ -70,41 +70,37 @@ def clone(folder: Path) -> Path:
     return project
 
 
-def elements_for(project: Path, share: float, threads: str) -> int:
-    """Return how much to burn for so large a log ratio of the victim's CPU time, by lock-step.
+def elements_for(project: Path, share: float) -> int:
+    """Return how much to burn for so large a share of the victim's CPU time, by duets.
 
     A layer costs something however little it burns, so the size is read off a line through two.
     """
     (few, little), (many, much) = (
-        (elements, _cost(project, elements, threads)) for elements in TRIAL_ELEMENTS
+        (elements, _cost(project, elements)) for elements in TRIAL_ELEMENTS
     )
     return max(1, round(few + (share - little) * (many - few) / (much - little)))
 
 
-def _cost(project: Path, elements: int, threads: str) -> float:
-    """Commit a victim that burns so much, and return by what share its CPU time has grown."""
+def _cost(project: Path, elements: int) -> float:
+    """Return by what share the CPU time of a victim that burns so much has grown."""
     from convmark.case import Case
     from convmark.launch import Interpreter
-    from convmark.lockstep.processes import Contender, lockstep_session
+    from convmark.lockstep.duets import DuetSide, duet_session
     from convmark.lockstep.session import Plan
 
-    commit(project, f"trial of {elements}", elements)
-    case = Case(model=VICTIM, task="train", batch_size=32, threads=threads)
-    before = project.parent / "before"
-    if not before.is_dir():
-        git(project, "worktree", "add", "--quiet", "--detach", str(before), "origin/HEAD")
-    with (
-        Interpreter(zoo=before / "models") as old,
-        Interpreter(zoo=project / "models") as new,
-    ):
-        sides = {
-            name: Contender(case=case, interpreter=one)
-            for name, one in (("old", old), ("new", new))
-        }
-        found = [lockstep_session(sides, Plan(seed=seed)).cpu for seed in range(SESSIONS)]
-    slower = statistics.fmean(cpu.value for cpu in found if cpu is not None)
+    sides = {}
+    for name, burnt in (("old", 0), ("new", elements)):
+        commit(project, f"trial of {burnt}", burnt)
+        folder = project.parent / f"{name}-{burnt}"
+        shutil.copytree(project / "models", folder / "models", dirs_exist_ok=True)
+        sides[name] = DuetSide(folder=folder, import_roots=[folder], zoo=folder / "models")
+    case = Case(model=VICTIM, task="train", batch_size=32)
+    with Interpreter() as interpreter:
+        plans = [Plan(seed=seed, seconds=2.0, enough_error=0.002) for seed in range(6)]
+        found = [duet_session(interpreter, case, sides, plan).cpu for plan in plans]
+    slower = statistics.median(one.value for one in found if one is not None)
     print(f"  {elements} elements cost {100 * math.expm1(slower):.1f} % of CPU time", flush=True)
-    return slower
+    return math.expm1(slower)
 
 
 class Diary:

@@ -6,18 +6,19 @@ from collections.abc import Sequence
 
 from convmark.judging.judgement import Judgement
 from convmark.report.tables.table import Table, heading, table_of
-from convmark.report.verdicts import verdict_words, worth_reading
+from convmark.report.verdicts import headline, verdict_words, worth_reading
 
 __all__ = ["judged"]
 
-_RANK = ("regressed", "inconclusive", "missing", "improved", "new", "unchanged")
+_RANK = ("regressed", "changed", "inconclusive", "missing", "improved", "new", "unchanged")
 
 
-def judged(judgements: Sequence[Judgement], against: str) -> Table:
+def judged(judgements: Sequence[Judgement], against: str, *, between: str) -> Table:
     """Return the verdicts that are worth reading, and say how many are not shown.
 
     Args:
         against: what the run was judged against, in words.
+        between: the baseline and the run with their commits, for the title.
     """
     shown = [judgement for judgement in judgements if worth_reading(judgement)]
     shown.sort(key=lambda one: (not one.fails, _RANK.index(one.verdict), one.case))
@@ -34,13 +35,11 @@ def judged(judgements: Sequence[Judgement], against: str) -> Table:
         }
         for one in shown
     ]
-    failed = sum(one.fails for one in judgements)
     run = judgements[0].run if judgements else "none"
-    count = "nothing fails" if not failed else f"{failed} fail"
     left = len(judgements) - len(shown)
     return table_of(
         "verdicts",
-        f"Verdicts: {count}",
+        f"Verdicts: {headline(judgements)}, {between}",
         f"Run {run} against {against}. A change is a share of the baseline, above 0 is more; its "
         f"interval is at an error rate of 1 % over all cases. {left} more with nothing to add.",
         [

@@ -1,0 +1,237 @@
+"""The sessions of a run's live comparisons, kept so that a later run can take them along.
+
+    results/<machine>/0007.sessions.csv    one row per session, those taken along first
+
+The columns are the fields of `KeptSession`; log ratios are ln(today / anchor).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from convmark.comparing.pooling import summary
+from convmark.comparing.recent import Level, bar
+from convmark.errors import ConvmarkError, MeasurementError
+from convmark.judging.comparability import inherited
+from convmark.judging.judgement import Confirmation, LiveSession
+from convmark.judging.tablefile import append_rows, read_rows
+from convmark.record import Column, Record, from_cell, to_cell
+
+__all__ = [
+    "Carried",
+    "Earlier",
+    "KeptSession",
+    "conditions_of",
+    "keep_sessions",
+    "sessions_path",
+]
+
+MOST_LOOKED_INTO = 30
+"""Of the newest runs, for sessions of the same two codes and for the recent level."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptSession:
+    """One session as it is kept."""
+
+    case: str
+    conditions: str
+    """A hash of what must be alike for the session to count in another run."""
+    anchor: str
+    """The anchor's code as a note names it."""
+    old_code: str
+    new_code: str
+    commit: str | None
+    """Whose code today's was; absent where no commit has it."""
+    decided: bool
+    """Whether this run has decided the case."""
+    run: str | None
+    """The earlier run that it was measured in; absent for this one."""
+    apart: bool
+    wall: float
+    cpu: float | None
+    seconds: float
+
+
+_TYPES = {"str": str, "float": float, "bool": bool}
+
+
+def _columns() -> list[Column]:
+    found = []
+    for field in fields(KeptSession):
+        kind, _, optional = str(field.type).partition(" | ")
+        found.append(
+            Column(
+                name=field.name,
+                type=_TYPES[kind],
+                required=not optional,
+                group="session",
+                unit="",
+                meaning="",
+            )
+        )
+    return found
+
+
+_COLUMNS = _columns()
+HEADER = [column.name for column in _COLUMNS]
+
+
+def sessions_path(run: Path) -> Path:
+    """Return where the sessions of a run's file are kept."""
+    return run.with_suffix(".sessions.csv")
+
+
+def conditions_of(row: Record) -> str:
+    """Return the hash of what a row's sessions hang on besides the two codes."""
+    return hashlib.sha256(repr(inherited(row)).encode()).hexdigest()[:16]
+
+
+def keep_sessions(
+    run: Path, confirmations: Mapping[str, Confirmation], rows: Mapping[str, Record]
+) -> None:
+    """Keep the sessions of a run beside its file; those without the hashes of both codes are not.
+
+    Args:
+        rows: by case one row of today's, with its code's commit.
+
+    Raises:
+        StoreError: they cannot be written.
+    """
+    cells = []
+    for name, found in confirmations.items():
+        if found.codes is None or found.decision is None or name not in rows:
+            continue
+        row = rows[name]
+        for one in found.kept:
+            kept = KeptSession(
+                case=name,
+                conditions=conditions_of(row),
+                anchor=found.anchor,
+                old_code=found.codes[0],
+                new_code=found.codes[1],
+                commit=row.commit if row.code and not row.dirty else None,
+                decided=found.decision.decided,
+                run=one.run or None,
+                apart=one.apart,
+                wall=one.wall,
+                cpu=one.cpu,
+                seconds=one.seconds,
+            )
+            cells.append([to_cell(getattr(kept, column)) for column in HEADER])
+    append_rows(sessions_path(run), HEADER, cells)
+
+
+def _read(run: Path) -> list[KeptSession]:
+    """Return the sessions of a run; none where there are none, or the file cannot be believed."""
+    path, found = sessions_path(run), []
+    try:
+        for _, cells in read_rows(path, HEADER):
+            values: dict[str, Any] = {
+                column.name: from_cell(column, cell)
+                for column, cell in zip(_COLUMNS, cells, strict=True)
+            }
+            one = KeptSession(**values)
+            numbers = [one.wall, one.seconds, *([] if one.cpu is None else [one.cpu])]
+            if not all(map(math.isfinite, numbers)) or one.seconds <= 0:
+                raise MeasurementError(f"{path}: a session must have finite figures")
+            found.append(one)
+    except (ConvmarkError, ValueError):
+        return []  # it only saves time: without it the sessions are measured anew
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What earlier runs give to a case's comparison."""
+
+    sessions: tuple[LiveSession, ...] = ()
+    """Of the same two codes, which were left undecided."""
+    bar: float = 0.0
+    """`CaseSessions.bar`: the level that a slowdown counts from."""
+
+
+class Earlier:
+    """The sessions of earlier runs of a machine."""
+
+    def __init__(
+        self,
+        runs: Sequence[Path],
+        conditions: Mapping[str, str],
+        is_before: Callable[[str, str], bool],
+    ) -> None:
+        """Describe them; a file is read when it is asked for.
+
+        Args:
+            runs: files of the earlier runs, oldest first.
+            conditions: by case, what today's sessions hang on.
+            is_before: whether a case's code of today has such a commit in its past.
+        """
+        self._runs = list(reversed(runs))[:MOST_LOOKED_INTO]
+        self._conditions = conditions
+        self._is_before = is_before
+        self._of_run = functools.cache(_read)
+
+    @classmethod
+    def none(cls) -> Earlier:
+        """Return what nothing is known of."""
+        return cls((), {}, lambda case, commit: False)
+
+    def _groups(self, case: str) -> Iterable[tuple[Path, list[KeptSession]]]:
+        """Yield each run's comparable sessions of a case, the newest run first."""
+        for run in self._runs:
+            found = [
+                one
+                for one in self._of_run(run)
+                if one.case == case and one.conditions == self._conditions.get(case)
+            ]
+            if found:
+                yield run, found
+
+    def left_over(self, case: str) -> bool:
+        """Whether the last run that has compared the case has not decided it."""
+        return next((not found[0].decided for _, found in self._groups(case)), False)
+
+    def of(self, case: str, old: str, new: str, *, apart: bool) -> Carried:
+        """Return what earlier runs give to the comparison of two codes.
+
+        Args:
+            apart: whether today's sessions are of two processes; others are not mixed with them.
+        """
+        sessions: tuple[LiveSession, ...] | None = None
+        levels: dict[str, Level] = {}
+        for run, found in self._groups(case):
+            mine = [one for one in found if one.old_code == old and one.apart == apart]
+            if not mine:
+                continue
+            if mine[0].new_code == new:
+                if sessions is None:
+                    sessions = () if mine[0].decided else _live(mine, run.stem)
+            elif mine[0].new_code not in levels and self._tells_level(mine):
+                levels[mine[0].new_code] = _level(mine)
+        return Carried(sessions or (), bar(list(reversed(levels.values()))))
+
+    def _tells_level(self, found: Sequence[KeptSession]) -> bool:
+        """Whether the code is that of a commit which today's comes from."""
+        commit = found[0].commit
+        return commit is not None and len(found) > 1 and self._is_before(found[0].case, commit)
+
+
+def _live(found: Sequence[KeptSession], run: str) -> tuple[LiveSession, ...]:
+    return tuple(
+        LiveSession(
+            wall=one.wall, cpu=one.cpu, seconds=one.seconds, apart=one.apart, run=one.run or run
+        )
+        for one in found
+    )
+
+
+def _level(found: Sequence[KeptSession]) -> Level:
+    own = summary([one.wall for one in found])
+    return Level(log_ratio=own.estimate, error=(own.variance / own.count) ** 0.5)

@@ -1,0 +1,112 @@
+"""The sessions that are kept of live comparisons, and what a later run takes along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from histories import A_COMMIT, run_of
+from test_verdict import LENET, confirmed
+
+from convmark.judging.judgement import Confirmation, LiveSession
+from convmark.judging.sessions_file import (
+    Earlier,
+    conditions_of,
+    keep_sessions,
+    sessions_path,
+)
+
+ROW = run_of("0001", 0.0, code="c2")[0]
+CONDITIONS = {LENET: conditions_of(ROW)}
+
+
+def sessions(*values: float, apart: bool = False) -> tuple[LiveSession, ...]:
+    return tuple(LiveSession(wall=value, cpu=None, seconds=1.5, apart=apart) for value in values)
+
+
+def keep(
+    run: Path,
+    kept: Sequence[LiveSession],
+    verdict: str = "undecided",
+    codes: tuple[str, str] = ("c1", "c2"),
+    **columns: Any,
+) -> Path:
+    """Keep a run's sessions beside where its file would be."""
+    given: dict[str, Confirmation] = confirmed(verdict, kept=tuple(kept), codes=codes)
+    keep_sessions(run, given, {LENET: replace(ROW, code=codes[1], **columns)})
+    return run
+
+
+def earlier(*runs: Path, past: Sequence[str] = (A_COMMIT,)) -> Earlier:
+    return Earlier(runs, CONDITIONS, lambda case, commit: commit in past)
+
+
+def test_an_undecided_case_takes_its_sessions_along_from_run_to_run(tmp_path: Path) -> None:
+    first = keep(tmp_path / "0001.csv", sessions(0.01, 0.02))
+    found = earlier(first).of(LENET, "c1", "c2", apart=False)
+    assert [(one.wall, one.cpu, one.seconds, one.run) for one in found.sessions] == [
+        (0.01, None, 1.5, "0001"),
+        (0.02, None, 1.5, "0001"),
+    ]
+    second = keep(tmp_path / "0002.csv", [*found.sessions, *sessions(0.03)])
+    again = earlier(first, second)
+    assert again.left_over(LENET)
+    kept = again.of(LENET, "c1", "c2", apart=False).sessions
+    assert [(one.wall, one.run) for one in kept] == [
+        (0.01, "0001"),
+        (0.02, "0001"),
+        (0.03, "0002"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {"old": "c0"},
+        {"new": "c3"},
+        {"apart": True},
+        {"case": "vgg16-train-cpu-b32-float32"},
+    ],
+)
+def test_nothing_is_taken_along_into_another_comparison(
+    question: dict[str, Any], tmp_path: Path
+) -> None:
+    run = keep(tmp_path / "0001.csv", sessions(0.01), commit=None)
+    asked = {"case": LENET, "old": "c1", "new": "c2", "apart": False, **question}
+    assert earlier(run).of(**asked).sessions == ()
+
+
+def test_nothing_is_taken_along_under_other_conditions(tmp_path: Path) -> None:
+    run = keep(tmp_path / "0001.csv", sessions(0.01), keras="3.9.0")
+    assert earlier(run).of(LENET, "c1", "c2", apart=False).sessions == ()
+    assert not earlier(run).left_over(LENET)
+
+
+def test_what_was_decided_is_measured_anew(tmp_path: Path) -> None:
+    first = keep(tmp_path / "0001.csv", sessions(0.01))
+    second = keep(tmp_path / "0002.csv", sessions(0.2, 0.2, 0.2), "regressed")
+    found = earlier(first, second)
+    assert found.of(LENET, "c1", "c2", apart=False).sessions == ()
+    assert not found.left_over(LENET)
+
+
+def test_an_improvement_of_an_earlier_commit_raises_the_bar(tmp_path: Path) -> None:
+    faster = keep(tmp_path / "0001.csv", sessions(-0.101, -0.1, -0.099), "improved", ("c1", "c5"))
+    bar = earlier(faster).of(LENET, "c1", "c2", apart=False).bar
+    assert -0.1 < bar < -0.08
+    assert earlier(faster, past=()).of(LENET, "c1", "c2", apart=False).bar == 0.0
+    dirty = keep(
+        tmp_path / "0002.csv", sessions(-0.101, -0.1, -0.099), "improved", ("c1", "c5"), commit=None
+    )
+    assert earlier(dirty).of(LENET, "c1", "c2", apart=False).bar == 0.0
+
+
+@pytest.mark.parametrize("cell", ["nan", "", "x", "1e999"])
+def test_a_damaged_file_gives_nothing(cell: str, tmp_path: Path) -> None:
+    run = keep(tmp_path / "0001.csv", sessions(0.0125))
+    path = sessions_path(run)
+    path.write_text(path.read_text().replace("0.0125", cell))
+    assert earlier(run).of(LENET, "c1", "c2", apart=False).sessions == ()
