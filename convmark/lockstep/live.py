@@ -43,8 +43,8 @@ from convmark.lockstep.processes import Contender, lockstep_session
 from convmark.lockstep.session import CONTROL, NEW, OLD, Plan, Session, SideFailure
 from convmark.lockstep.tree import ForeignCode
 from convmark.option_values import Shapes
-from convmark.report.units import duration_text, interval_text
-from convmark.text import percent
+from convmark.report.units import duration_text, interval_text, share_text
+from convmark.statistics import share_of
 
 __all__ = ["Found", "Pairing", "See", "Terms", "Verdict", "compare_live"]
 
@@ -195,7 +195,7 @@ class Found:
             reasons = [self.undecided(remedy)]
         elif decision.within_margin and decision.estimate is not None:
             way = "slower" if decision.estimate > 0 else "faster"
-            reasons = [f"{way} by {percent(abs(decision.estimate), '')}, within the margin"]
+            reasons = [f"{way} by {share_text(abs(share_of(decision.estimate)))}, within the margin"]
         elif self.candidate().open:
             reasons = [f"{BUDGET_SPENT} before the interval was as narrow as --target"]
         if self.apart not in ("", OTHER_SOFTWARE):  # the sides name their software themselves
