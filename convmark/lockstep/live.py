@@ -195,7 +195,8 @@ class Found:
             reasons = [self.undecided(remedy)]
         elif decision.within_margin and decision.estimate is not None:
             way = "slower" if decision.estimate > 0 else "faster"
-            reasons = [f"{way} by {share_text(abs(share_of(decision.estimate)))}, within the margin"]
+            size = share_text(abs(share_of(decision.estimate)))
+            reasons = [f"{way} by {size}, within the margin"]
         elif self.candidate().open:
             reasons = [f"{BUDGET_SPENT} before the interval was as narrow as --target"]
         if self.apart not in ("", OTHER_SOFTWARE):  # the sides name their software themselves
