@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from convmark.errors import ConvmarkError, OptionError
+from convmark.option_values import parse_seconds
 from convmark.options import Options, pyproject_settings, read
 from convmark.parsers import EXIT_USAGE, parsers
 from convmark.signals import as_interrupts
@@ -186,7 +187,8 @@ def _ab(given: argparse.Namespace, options: Options) -> int:
     target = _share("--target", given.target)
     a = side_spec("A", given.a, given.set_a, say=_say)
     b = side_spec("B", given.b, given.set_b, say=_say)
-    slower, interrupted = ab(options, a, b, target=target, form=given.format)
+    budget_s = parse_seconds("--budget", given.budget)
+    slower, interrupted = ab(options, a, b, target=target, budget_s=budget_s, form=given.format)
     return EXIT_INTERRUPTED if interrupted else EXIT_FAILED if slower else EXIT_OK
 
 
@@ -201,6 +203,7 @@ def _bisect(given: argparse.Namespace, options: Options) -> int:
         package=given.package,
         beside=given.beside,
         versions=_listed("--versions", given.versions),
+        budget_s=parse_seconds("--budget", given.budget),
     )
     return EXIT_OK if found else EXIT_FAILED
 

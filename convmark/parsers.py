@@ -233,14 +233,14 @@ def _stored(commands: Any) -> dict[str, Parser]:
 
 
 def _pairs(commands: Any) -> dict[str, Parser]:
-    """Return the parsers of the commands that run two sides in lock-step."""
+    """Return the parsers of the commands that run two sides in turns."""
     ab = _command(
         commands,
         "ab",
         "run two environments, commits or settings against each other",
-        "Run A and B in lock-step, a step each in turn, until the interval of the change is "
-        "narrow. A side is . (this interpreter), git:REF (that commit's models), an interpreter's "
-        'path, or requirements such as "tensorflow==2.20.*".',
+        "Run A and B in turns until it is sure whether B is slower, and the interval of the "
+        "change is narrow. A side is . (this interpreter), git:REF (that commit's models), an "
+        'interpreter\'s path, or requirements such as "tensorflow==2.20.*".',
     )
     ab.add_argument("a", metavar="A", nargs="?", default=".", help="the one side (default: .)")
     ab.add_argument("b", metavar="B", nargs="?", default=".", help="the other (default: .)")
@@ -284,7 +284,13 @@ def _pairs(commands: Any) -> dict[str, Parser]:
         "--versions", metavar="LIST", help="the releases to choose among (default: all final ones)"
     )
     found = {"ab": ab, "bisect": bisect}
-    for parser in found.values():
+    for name, parser in found.items():
+        parser.add_argument(
+            "--budget",
+            metavar="SECONDS",
+            default="60",
+            help=f"most seconds of each {'case' if name == 'ab' else 'comparison'} (default: 60)",
+        )
         _add_options(parser, _OF_A_PAIR)
     return found
 

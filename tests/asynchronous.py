@@ -21,6 +21,7 @@ import numpy as np
 from convmark_zoo.keras_api import keras
 
 from convmark.worker import backends, timing
+from convmark.worker.turns import timed_turn
 
 Step = Callable[[], Any]
 Loop = Callable[[Step, Any], tuple[float, int]]
@@ -81,7 +82,7 @@ def rounds(step: Step, backend: Any) -> tuple[float, int]:
 
 
 def turn(step: Step, backend: Any) -> tuple[float, int]:
-    times_s = timing.turn(step, backend, 5).wall_s
+    times_s = timed_turn(step, backend, 5).wall_s
     return sum(times_s), len(times_s)
 
 

@@ -9,9 +9,10 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fake_worker
@@ -23,59 +24,92 @@ from convmark.environment import read_machine
 from convmark.environments.cache import Cache, Made
 from convmark.errors import OptionError, WorkerError
 from convmark.gpu.devices import Card, Gpu
+from convmark.launch import Answer
 from convmark.lockstep import sides
 from convmark.lockstep.anchor import Origin
+from convmark.worker.turns import take_rounds
 
 LENET5 = ["--models", "lenet5", "--tasks", "train"]
 NAME = "lenet5-train-cpu-b32-float32"
 
 
 class Worker:
-    """Takes turns whose steps last so long, with noise of 1 % between sessions and rounds."""
+    """Takes turns whose steps last so long, with noise of 1 % between sessions and steps."""
 
     def __init__(self, step_s: float, seed: random.Random) -> None:
         self._random = seed
         self._step_s = step_s * (1 + seed.gauss(0, 0.01))
+        self._steps = 0
 
-    def command(self, steps: int) -> None:
+    def command(self, steps: int, dropped: int = 0) -> None:
         self._steps = steps
 
     def expect(self, name: str) -> dict[str, Any]:
         if name == "sizes":
-            return {"parameters": 61_706, "flops_per_sample": 833_040}
-        if name == "warm":
-            return {"step_time_s": self._step_s}
-        wall_s = self._steps * self._step_s * (1 + self._random.gauss(0, 0.01))
-        return {"wall_s": wall_s, "cpu_s": wall_s}
+            return SIZES
+        if name != "turn":
+            return {"event": name}
+        times_s = [self._step_s * (1 + self._random.gauss(0, 0.01)) for _ in range(self._steps)]
+        return {"wall_s": times_s, "cpu_s": times_s}
+
+
+SIZES = {"parameters": 61_706, "trainable_parameters": 61_706, "model_bytes": 246_824}
 
 
 class Interpreter(fake_worker.FakeInterpreter):
-    """An interpreter as fast as its path and its settings say."""
+    """An interpreter as fast as its path and its settings say, in one process or in several."""
 
     speeds: dict[str, float] = {}  # noqa: RUF012 - set by each test, for all interpreters
     seed = random.Random(0)
     requests: list[dict[str, Any]] = []  # noqa: RUF012 - as above
-    sessions = 0
     interrupt_session: int | None = None
+    broken_task = ""
+    now_s = 0.0
+    """The clock: a process takes 0.7 s."""
 
     def __init__(self, python: str = "python", **settings: Any) -> None:
         super().__init__(python, **settings)
         self.python = python
         self.environ = settings.get("environ", {})
 
-    def start(self) -> float:
-        return 0.0
+    def answer(
+        self,
+        request: Mapping[str, Any],
+        on_event: Callable[[dict[str, Any]], None] = lambda event: None,
+    ) -> Answer:
+        if request["kind"] != "duet":
+            return super().answer(request, on_event)
+        self._note(request)
+        if request["case"]["task"] == self.broken_task:
+            failed = {"event": "cannot_run", "side": "new", "reason": "no gen", "status": "error"}
+            return Answer(status="ok", message="", events=[failed], ready_s=0.01)
+        events: list[dict[str, Any]] = []
+        turns: dict[str, Any] = {"event": "turns", "single": False}
+        for side, fields in request["sides"].items():
+            events.append({"event": "built", "side": side, **SIZES})
+            worker = Worker(self._step_s({**request["case"], **fields["settings"]}), self.seed)
+            worker.command(steps=20)
+            turns |= {f"{side}_{clock}": times for clock, times in worker.expect("turn").items()}
+        on_event(turns)
+        return Answer(status="ok", message="", events=[*events, turns], ready_s=0.01)
 
     @contextlib.contextmanager
     def live(self, request: Mapping[str, Any]) -> Iterator[Worker]:
-        type(self).sessions += 1
-        if self.sessions == self.interrupt_session:
-            raise KeyboardInterrupt
+        self._note(request)
+        if request["case"]["task"] == self.broken_task:
+            raise WorkerError("no gen")
+        yield Worker(self._step_s(request["case"]), self.seed)
+
+    def _note(self, request: Mapping[str, Any]) -> None:
         self.requests.append(dict(request))
+        type(self).now_s += 0.7
+        if len(self.requests) == self.interrupt_session:
+            raise KeyboardInterrupt
+
+    def _step_s(self, case: Mapping[str, Any]) -> float:
         factor = self.speeds.get(self.python, 1.0)
-        factor *= self.speeds.get(f"jit={request['case']['jit']}", 1.0)
-        factor *= self.speeds.get(f"flag={self.environ.get('MY_FLAG')}", 1.0)
-        yield Worker(0.010 * factor, self.seed)
+        factor *= self.speeds.get(f"jit={case['jit']}", 1.0)
+        return 0.010 * factor * self.speeds.get(f"flag={self.environ.get('MY_FLAG')}", 1.0)
 
 
 class FakeCache(Cache):
@@ -102,8 +136,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("convmark.launch.Interpreter", Interpreter)
     monkeypatch.setattr(Interpreter, "speeds", {})
     monkeypatch.setattr(Interpreter, "requests", [])
-    monkeypatch.setattr(Interpreter, "sessions", 0)
     monkeypatch.setattr(Interpreter, "seed", random.Random(1))
+    clock = SimpleNamespace(monotonic=lambda: Interpreter.now_s)
+    monkeypatch.setattr("convmark.commands.ab.time", clock)
+    monkeypatch.setattr(  # the steps take no time
+        "convmark.lockstep.processes.take_rounds",
+        lambda workers, steps, seconds, order, **more: take_rounds(workers, steps, 0.0, order),
+    )
     monkeypatch.setattr(sides, "Cache", FakeCache)
     monkeypatch.setattr(bisect_command, "Cache", FakeCache)
     return tmp_path
@@ -128,7 +167,8 @@ def test_a_slower_side_is_found_kept_and_exits_1(
     assert NAME in printed.out
     assert "regressed" in printed.out
     assert "A: 2.20.0 (TensorFlow 2.99.0, Keras 3.99.0, Python 3.12.1)" in printed.err
-    assert f"{NAME}: session 2 of 5 to 12, +" in printed.err
+    assert f"{NAME}: session 2, +" in printed.err
+    assert "], regressed; 1 of 1 cases done" in printed.err
 
 
 def test_each_session_leaves_its_row_with_the_control_beside_it(folder: Path) -> None:
@@ -137,7 +177,8 @@ def test_each_session_leaves_its_row_with_the_control_beside_it(folder: Path) ->
         rows = list(csv.DictReader(file))
     (verdict,) = verdicts(folder)
     assert [row["session"] for row in rows] == [str(n) for n in range(1, len(rows) + 1)]
-    assert len(rows) == int(verdict["sessions"]) >= 5
+    assert len(rows) == int(verdict["sessions"]) >= 3
+    assert {row["together"] for row in rows} == {"true"}
     drawn = (folder / "results" / "ab" / f"0001-{NAME}.svg").read_text()
     assert drawn.startswith("<svg")
     assert "control: A against A" in drawn
@@ -150,31 +191,61 @@ def test_the_same_on_both_sides_is_unchanged_and_exits_0(folder: Path) -> None:
     assert verdicts(folder)[0]["verdict"] == "unchanged"
 
 
-def test_settings_are_a_side(folder: Path) -> None:
+def test_settings_are_a_side_and_those_of_the_environment_take_a_process_each(
+    folder: Path,
+) -> None:
     Interpreter.speeds = {"jit=on": 1.5, "flag=1": 0.5}
     assert main(["ab", "--set-b", "jit=on", *LENET5]) == 1
+    assert {request["kind"] for request in Interpreter.requests} == {"duet"}
+    Interpreter.requests.clear()
     assert main(["ab", "--set-b", "MY_FLAG=1", *LENET5]) == 0
+    assert {request["kind"] for request in Interpreter.requests} == {"measure"}
     slower, faster = verdicts(folder)
     assert (slower["b"], slower["verdict"]) == (". jit=on", "regressed")
     assert (faster["b"], faster["verdict"]) == (". MY_FLAG=1", "improved")
     assert (slower["ab"], faster["ab"]) == ("0001", "0002")
 
 
-def test_a_side_that_cannot_be_run_is_no_success(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    @contextlib.contextmanager
-    def live(self: Interpreter, request: Mapping[str, Any]) -> Iterator[Worker]:
-        if request["case"]["task"] == "infer":
-            raise WorkerError("No module named 'gen'")
-        yield Worker(0.010, self.seed)
+def test_the_settings_of_both_sides_reach_a_duet(folder: Path) -> None:
+    assert main(["ab", "--set-a", "jit=on", "--set-b", "precision=mixed_bfloat16", *LENET5]) == 0
+    request = Interpreter.requests[0]
+    assert request["case"]["jit"] == "on"
+    settings = {name: side["settings"] for name, side in request["sides"].items()}
+    assert settings == {
+        "old": {},
+        "new": {"jit": "off", "precision": "mixed_bfloat16"},
+        "control": {},
+    }
+    assert "precision" in request["sides"]["new"]["asked"]
 
-    monkeypatch.setattr(Interpreter, "live", live)
-    assert main(["ab", "--models", "lenet5", "--tasks", "infer,train", "--batch-sizes", "8"]) == 2
+
+@pytest.mark.parametrize("more", [[], ["--set-b", "MY_FLAG=1"]])
+def test_a_side_that_cannot_be_run_is_no_success(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    more: list[str],
+) -> None:
+    monkeypatch.setattr(Interpreter, "broken_task", "infer")
+    cases = ["--models", "lenet5", "--tasks", "infer,train", "--batch-sizes", "8"]
+    assert main(["ab", *cases, *more]) == 2
     rows = {row["task"]: row for row in verdicts(folder)}
     assert rows["train"]["verdict"] == "unchanged"
-    assert rows["infer"]["note"].endswith("code cannot be run: No module named 'gen'")
+    assert rows["infer"]["note"] in ("B cannot be run: no gen", "A cannot be run: no gen")
     assert capsys.readouterr().err.splitlines()[-1].endswith(rows["infer"]["note"])
+
+
+def test_a_spent_budget_is_said_with_what_it_saw(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ab", *LENET5, "--budget", "1e-6"]) == 0
+    (row,) = verdicts(folder)
+    assert (row["verdict"], row["sessions"]) == ("inconclusive", "0")
+    assert row["note"].startswith("budget spent: about ")
+    assert row["note"].endswith("try a larger --budget")
+    capsys.readouterr()
+    assert main(["ab", *LENET5, "--budget", "soon"]) == 2
+    assert "--budget: must be a number of seconds" in capsys.readouterr().err
 
 
 def test_the_error_rate_is_shared_by_all_cases_and_each_has_its_verdict(folder: Path) -> None:
@@ -208,15 +279,18 @@ def watched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str | No
         cards.append([card.uuid for card in those])
         yield Watch()
 
-    def answer(self: Interpreter, request: Mapping[str, Any], *more: Any) -> Any:
-        found = fake_worker.FakeInterpreter.answer(self, request, *more)
-        found.events[0]["devices"] = ["cpu", "gpu:0", "gpu:1"]
+    answer = Interpreter.answer
+
+    def with_gpus(self: Interpreter, request: Mapping[str, Any], *more: Any) -> Any:
+        found = answer(self, request, *more)
+        if request["kind"] == "inspect":
+            found.events[0]["devices"] = ["cpu", "gpu:0", "gpu:1"]
         return found
 
     machine = replace(read_machine(), gpus=T4S)
     monkeypatch.setattr("convmark.commands.ab.read_machine", lambda: machine)
-    monkeypatch.setattr("convmark.lockstep.engine.watching", watching)
-    monkeypatch.setattr(Interpreter, "answer", answer)
+    monkeypatch.setattr("convmark.lockstep.live.watching", watching)
+    monkeypatch.setattr(Interpreter, "answer", with_gpus)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return cards
 
@@ -233,7 +307,7 @@ def test_a_session_on_a_slowed_card_is_kept_and_not_judged(
     assert int(verdict["sessions"]) == len(rows) - 1
     assert f"1 session left out: {HOT}" in verdict["note"]
     assert f"a session is left out: {HOT}" in capsys.readouterr().err
-    assert watched == [["GPU-1"] * 3] * len(rows)  # old, new and control
+    assert watched == [["GPU-1"]] * len(rows)
 
 
 def test_a_side_is_watched_on_the_card_that_its_own_environment_shows_it(
@@ -241,13 +315,13 @@ def test_a_side_is_watched_on_the_card_that_its_own_environment_shows_it(
 ) -> None:
     options = [*LENET5, "--devices", "gpu:0", "--set-b", "CUDA_VISIBLE_DEVICES=1"]
     assert main(["ab", *options]) == 0
-    assert watched[0] == ["GPU-0", "GPU-1", "GPU-0"]
+    assert watched[0] == ["GPU-0", "GPU-1"]
 
 
 def test_ctrl_c_keeps_the_sessions_so_far_and_exits_130(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Interpreter, "interrupt_session", 8)
+    monkeypatch.setattr(Interpreter, "interrupt_session", 3)
     assert main(["ab", *LENET5]) == 130
     with (folder / "results" / "ab" / "0001.csv").open(encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == 2

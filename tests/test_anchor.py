@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import time
 from pathlib import Path
@@ -13,8 +14,9 @@ from convmark.case import Case
 from convmark.errors import ConvmarkError
 from convmark.launch import Interpreter, zoo_folder
 from convmark.lockstep import anchor
-from convmark.lockstep.engine import Plan, Side, compare
 from convmark.lockstep.live import Pairing, Terms, compare_live
+from convmark.lockstep.processes import Contender, lockstep_session
+from convmark.lockstep.session import Plan
 
 NET = """
 import keras
@@ -102,38 +104,36 @@ def test_the_committed_code_runs_beside_the_edited_one_and_the_slowdown_is_seen(
         results=project / "results",
         session_s=0.3,
     )
-    with (
-        anchor.trees_at(origin, "main") as trees,
-        anchor.apart(*trees, Interpreter) as (old, new),
-    ):
-        plan = Plan(seed=0, warm_up_s=0.2, error_rate=0.01)
-        sides = [Side(one.interpreter, case, tree=one.tree) for one in (old, new)]
-        found = compare(*sides, plan, clock=time.monotonic)
+    with anchor.trees_at(origin, "main") as (old, new), contextlib.ExitStack() as stack:
+        contenders = [
+            Contender(
+                case=case,
+                interpreter=stack.enter_context(Interpreter(**tree.settings(os.environ))),
+                code=tree,
+            )
+            for tree in (old, new, old)
+        ]
+        sides = dict(zip(("old", "new", "control"), contenders, strict=True))
+        plan = Plan(seed=0, seconds=0.3, warm_up_s=0.3, with_work=True)
+        apart = lockstep_session(sides, plan)
+        for name in sides:
+            sides[name].code.check(apart.codes[name])
         pairing = Pairing(
             case=case,
-            old=trees[0],
-            new=trees[1],
-            interpreter=new.interpreter,
-            apart=lambda: contextlib.nullcontext((old, new)),
+            old=contenders[0],
+            new=contenders[1],
+            control=contenders[2],
+            shared=contenders[1].interpreter,
         )
         (in_one,) = compare_live([pairing], terms, lambda line: None)
-    assert found.reason == ""
-    assert found.clocks is not None
-    assert found.clocks.decision.verdict == "regressed"
-    assert found.clocks.decision.estimate > 0.1  # sixteen times the maps
-    assert found.sizes["new"]["parameters"] > 10 * found.sizes["old"]["parameters"]
-    assert found.sizes["new"]["flops_per_sample"] > 10 * found.sizes["old"]["flops_per_sample"]
+    assert apart.failure is None
+    assert apart.wall is not None
+    assert apart.control_wall is not None
+    assert apart.wall.value > 0.1  # sixteen times the maps
+    assert abs(apart.control_wall.value) < apart.wall.value
+    assert apart.sizes["new"]["parameters"] > 10 * apart.sizes["old"]["parameters"]
+    assert apart.sizes["new"]["flops_per_sample"] > 10 * apart.sizes["old"]["flops_per_sample"]
     assert (in_one.closed, in_one.apart, in_one.same_code) == ("", "", False)
-    assert in_one.decision is not None
-    assert in_one.decision.verdict == "regressed"
-    assert in_one.sizes["parameters"] == found.sizes["old"]["parameters"]
+    assert in_one.verdict("try a larger --budget").verdict == "regressed"
+    assert in_one.sizes["old"]["parameters"] == apart.sizes["old"]["parameters"]
     assert git(project, "worktree", "list").count("\n") == 0
-
-
-def test_a_side_that_cannot_be_run_gives_no_verdict_but_a_reason(tmp_path: Path) -> None:
-    case = Case(model="lenet5", task="train", batch_size=4)
-    with Interpreter() as old, Interpreter(zoo=tmp_path / "none") as new:
-        plan = Plan(seed=0, warm_up_s=0.1, error_rate=0.01)
-        found = compare(Side(old, case), Side(new, case), plan)
-    assert found.clocks is None
-    assert found.reason.startswith("the new code cannot be run: ")

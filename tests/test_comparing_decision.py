@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from convmark.comparing.decision import CaseSessions, Decision, Limits, decide
+from convmark.comparing.decision import CaseSessions, Decision, Limits, controls_differ, decide
 from convmark.comparing.pooling import ASSUMED, Prior, Summary, pooled_prior, summary
 from convmark.comparing.signs import chance_of_slower
 from convmark.comparing.spending import (
@@ -262,3 +262,17 @@ def test_a_margin_of_nothing_is_refused(margin):
 def test_sessions_that_are_no_numbers_or_do_not_match_are_refused(wrong):
     with pytest.raises(MeasurementError, match="must"):
         CaseSessions(**wrong)
+
+
+def test_a_control_differs_where_it_is_surely_more_than_one_per_cent_away():
+    away = [0.05, 0.048, 0.051, 0.05]
+    small = [0.0095, 0.009, 0.0092, 0.0094]
+    noisy = [0.05, -0.03, 0.04, 0.01]
+    assert controls_differ([away, small, noisy, away[:2], []]) == [True, False, False, False, False]
+
+
+@pytest.mark.parametrize(("noise", "sessions"), [(0.004, 3), (0.02, 5), (0.1, 20)])
+def test_a_control_that_is_a_copy_seldom_differs(noise, sessions):
+    rng = np.random.default_rng(1)
+    draws = [controls_differ([rng.normal(0, noise, sessions)])[0] for _ in range(2000)]
+    assert sum(draws) <= 8

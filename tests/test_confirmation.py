@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,16 @@ KEPT = AnchorCode(code="c1" * 10, manifest=Path("0001.code.json"))
 OF_COMMIT = AnchorCode(commit=A_COMMIT)
 HERE = Origin(repository=Path("here"), folder=Path(), is_zoo=False)
 LIMITS = Limits(seed=0, warm_up_s=0.1, budget_s=10.0, results=Path("results"))
-OLD, TODAY = object(), object()
+
+
+class Code:
+    """A code that is run as it is."""
+
+    def settings(self, environ: Mapping[str, str]) -> dict[str, str]:
+        return {}
+
+
+OLD, TODAY = Code(), Code()
 
 
 def decision(verdict: str, estimate: float | None = 0.0, sessions: int = 3) -> Decision:
@@ -86,7 +95,7 @@ def confirmed(
             {},
             Interpreters(
                 shared=lambda backend: f"of {backend}",  # type: ignore[arg-type, return-value]
-                make=lambda **keywords: None,  # type: ignore[arg-type, return-value]
+                make=lambda **keywords: contextlib.nullcontext(object()),  # type: ignore[arg-type, return-value]
             ),
             LIMITS,
             lambda: 0.0,
@@ -99,7 +108,8 @@ def test_the_kept_files_of_a_run_are_run_beside_today_without_any_repository(mad
     found = confirmed(KEPT, None)[CASE.name]
     assert made.opened == [(None, KEPT)]
     (pairing,) = made.pairings
-    assert (pairing.old, pairing.new, pairing.interpreter) == (OLD, TODAY, "of tensorflow")
+    assert (pairing.old.code, pairing.new.code) == (OLD, TODAY)
+    assert pairing.shared == "of tensorflow"
     assert (found.anchor, found.reason) == ("the kept code c1c1c1c1c1c1", "")
     assert found.decision is not None
 
@@ -111,7 +121,9 @@ def test_cases_of_one_anchor_share_its_files_and_the_interpreters_for_lock_step(
     said: list[str] = []
     found = confirmed(OF_COMMIT, HERE, cases, said.append)
     assert made.opened == [(HERE, A_COMMIT)]
-    assert made.pairings[0].apart is made.pairings[1].apart
+    one, other = made.pairings
+    assert one.old.interpreter is other.old.interpreter is not one.new.interpreter
+    assert one.new.interpreter is other.new.interpreter
     assert [found[case.name].anchor for case in cases] == [A_COMMIT[:12]] * 2
     assert said == [f"2 cases to compare live with {A_COMMIT[:12]}, at most 10 s"]
     (terms,) = made.terms
@@ -152,7 +164,7 @@ SPENT = (
         (
             {"decision": decision("unchanged"), "apart": "it sets threads"},
             "unchanged",
-            "in two processes: it sets threads",
+            "in a process each: it sets threads",
         ),
         ({"decision": decision("undecided"), "needs_s": 8.0}, "undecided", SPENT),
         (
@@ -170,7 +182,7 @@ SPENT = (
 def test_what_the_sessions_found_is_what_is_confirmed(
     made: Made, finds: dict[str, Any], verdict: str | None, reason: str
 ) -> None:
-    made.finds = Found(sizes={"parameters": 3}, **finds)
+    made.finds = Found(sizes={"old": {"parameters": 3}}, **finds)
     found = confirmed(OF_COMMIT, HERE)[CASE.name]
     assert found.reason == reason
     assert (found.decision and found.decision.verdict) == verdict

@@ -13,7 +13,8 @@ from workers import environ
 
 from convmark.case import Case
 from convmark.launch import Interpreter
-from convmark.lockstep.duets import DuetPlan, DuetSession, DuetSide, duet_session
+from convmark.lockstep.duets import DuetSide, duet_session
+from convmark.lockstep.session import Plan, Session
 
 NETS = """\
 from convmark_zoo.keras_api import keras
@@ -141,12 +142,12 @@ def case(builder: str, **more: object) -> Case:
 
 def play(
     interpreter: Interpreter, sides: dict[str, DuetSide], what: Case, **plan: object
-) -> DuetSession:
+) -> Session:
     plan = {"seed": 1, "seconds": 0.2, "warm_up_s": 0.2, **plan}
-    return duet_session(interpreter, what, sides["old"], sides["new"], DuetPlan(**plan))  # type: ignore[arg-type]
+    return duet_session(interpreter, what, sides, Plan(**plan))  # type: ignore[arg-type]
 
 
-def holds(session: DuetSession, sides: dict[str, DuetSide]) -> None:
+def holds(session: Session, sides: dict[str, DuetSide]) -> None:
     """Each side ran its own code, and the deeper one takes longer."""
     assert (session.refusal, session.failure) == ("", None)
     assert {side: session.sizes[side]["parameters"] for side in sides} == {
@@ -161,7 +162,7 @@ def holds(session: DuetSession, sides: dict[str, DuetSide]) -> None:
                        for path in files)  # fmt: skip
     assert session.cpu is not None
     assert session.cpu.value > math.log(1.3)
-    assert session.pairs >= 6
+    assert session.rounds >= 6
 
 
 def test_two_versions_of_a_package_run_side_by_side(
@@ -189,7 +190,7 @@ def test_so_they_do_on_another_framework(
     ("builder", "reason"),
     [
         ("eager", "the old code sets for the whole process: run_functions_eagerly=True"),
-        ("too_big", "the two models do not fit into memory together"),
+        ("too_big", "the models do not fit into memory together"),
         ("threads", "the new code sets for the whole process: python_threads=2"),
         ("variable", "the two codes set environment variables otherwise: OMP_SOMETHING"),
         ("other", "the new code takes {old}/shop/late.py from the other side's files"),
@@ -224,7 +225,7 @@ def test_what_both_set_alike_or_keras_holds_for_each_is_no_hindrance(
 def test_settings_of_one_side_alone_are_held_where_they_can_be(
     interpreter: Interpreter, sides: dict[str, DuetSide]
 ) -> None:
-    def with_settings(**settings: str) -> DuetSession:
+    def with_settings(**settings: str) -> Session:
         new = dataclasses.replace(sides["old"], settings=settings)
         return play(interpreter, {"old": sides["old"], "new": new}, case("net", task="infer"))
 

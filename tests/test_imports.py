@@ -17,14 +17,14 @@ LAYERS = (
     ("environments.installer", "environments.releases"),
     ("environments.cache",),
     ("environments.interpreter",),
-    ("batch_search", "case", "git", "judging.confirm", "statistics", "text", "worker.protocol"),
+    ("batch_search", "case", "git", "statistics", "text", "worker.protocol", "worker.timing"),
     ("cells", "cgroups", "cluster", "code.manifest", "csvlines"),
     (
         *("comparing.change_points", "comparing.pooling", "comparing.recent"),
         *("comparing.signs", "comparing.spending"),
         *("ranges", "steadiness"),
     ),
-    ("comparing.decision", "comparing.levels"),
+    ("comparing.decision", "comparing.levels", "worker.turns"),
     ("comparing.allotment",),
     ("gpu.commands", "gpu.nvml", "gpu.throttle"),
     ("gpu.devices", "gpu.processes", "gpu.seen"),
@@ -64,13 +64,13 @@ LAYERS = (
     ("launch.server",),
     ("launch.interpreter",),
     ("launch",),
-    ("lockstep.duets", "lockstep.tally", "lockstep.worktree"),
-    ("lockstep.tree",),
+    ("lockstep.session", "lockstep.worktree"),
+    ("lockstep.duets", "lockstep.tree"),
     (
         "lockstep.ab_files",
         "lockstep.anchor",
         "lockstep.bisect",
-        "lockstep.engine",
+        "lockstep.processes",
         "lockstep.shown",
     ),
     ("lockstep.kept", "lockstep.live", "lockstep.sides"),
@@ -121,6 +121,8 @@ ROOTS = (
 FRAMEWORKS = {"tensorflow", "keras", "jax", "torch"}
 HARNESS_ONLY = {"pandas", "pytest", "pytest_benchmark", "psutil", "tabulate", "rich"}
 OF_THE_HARNESS_FOR_THE_WORKER = {"convmark.case", "convmark.errors"}
+FOR_THE_HARNESS = {f"convmark.worker.{name}" for name in ("protocol", "timing", "turns")}
+"""Of the worker: how both sides speak, and how steps take turns, of one process or of several."""
 
 
 def modules(folder: str) -> dict[str, Path]:
@@ -175,7 +177,7 @@ def harness_modules() -> list[str]:
     """The harness without the roots, which import nothing, and without the worker."""
     roots = {f"convmark{folder}" for folder in ROOTS}
     inside = [name for name in HARNESS if name not in roots and name not in WORKER]
-    return [*inside, "convmark.worker.protocol"]
+    return [*inside, *sorted(FOR_THE_HARNESS)]
 
 
 def test_the_files_are_found_and_their_imports_read() -> None:
@@ -233,9 +235,9 @@ def test_what_the_worker_takes_from_the_harness_needs_the_standard_library_alone
 
 
 @pytest.mark.parametrize("name", harness_modules())
-def test_the_harness_imports_of_the_worker_the_protocol_alone(name: str) -> None:
+def test_the_harness_imports_of_the_worker_the_protocol_and_the_turns_alone(name: str) -> None:
     worker = {found for found in imports(name, HARNESS[name]) if found in WORKER}
-    assert worker <= {"convmark.worker.protocol"}
+    assert worker <= FOR_THE_HARNESS
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -286,11 +286,13 @@ def test_two_live_workers_of_one_zygote_take_turns(unharmed: Interpreter) -> Non
     request = measured("lenet5", batch_size=8)
     with unharmed.live(request) as one, unharmed.live(request) as other:
         for worker in (one, other):
-            assert worker.expect("warm")["step_time_s"] > 0
+            assert worker.expect("first_step")["seconds"] > 0
         for steps in (1, 3):
             for worker in (other, one):
-                worker.command(steps=steps)
-                assert worker.expect("turn")["wall_s"] > 0
+                worker.command(steps=steps, dropped=0)
+                assert len(worker.expect("turn")["wall_s"]) == steps
+        one.command(steps=0)
+        assert one.expect("finished")
 
 
 def test_a_live_worker_that_dies_takes_no_other_with_it(
@@ -300,17 +302,17 @@ def test_a_live_worker_that_dies_takes_no_other_with_it(
         unharmed.live(measured("builders:leaves_a_fork")) as doomed,
         unharmed.live(measured("lenet5")) as other,
     ):
-        doomed.expect("warm")
+        doomed.expect("first_step")
         workplace.told("left")
         os.kill(workplace.told("worker"), signal.SIGKILL)
-        other.expect("warm")
-        other.command(steps=2)
-        assert other.expect("turn")["wall_s"] > 0
-        doomed.command(steps=1)
+        other.expect("first_step")
+        other.command(steps=2, dropped=0)
+        assert min(other.expect("turn")["wall_s"]) > 0
+        doomed.command(steps=1, dropped=0)
         with pytest.raises(WorkerError, match="SIGKILL"):
             doomed.expect("turn")
-        other.command(steps=1)
-        assert other.expect("turn")["wall_s"] > 0
+        other.command(steps=1, dropped=0)
+        assert min(other.expect("turn")["wall_s"]) > 0
 
 
 @pytest.mark.parametrize(
@@ -324,7 +326,7 @@ def test_a_live_worker_that_cannot_begin_says_why(
         pytest.raises(WorkerError, match=said),
         impatient.live(measured(f"builders:{builder}")) as worker,
     ):
-        worker.expect("warm")
+        worker.expect("first_step")
 
 
 # -- what may befall the harness ----------------------------------------------------------------

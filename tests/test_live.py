@@ -13,20 +13,24 @@ import pytest
 from convmark.case import Case
 from convmark.errors import WorkerError
 from convmark.gpu.devices import Card, Gpu
-from convmark.judging.confirm import Session
 from convmark.lockstep import live
-from convmark.lockstep.duets import DuetPlan, DuetSession, DuetSide, SideFailure
-from convmark.lockstep.engine import TwoProcesses
-from convmark.lockstep.live import Found, Pairing, Terms, compare_live
+from convmark.lockstep.duets import DuetSide
+from convmark.lockstep.live import OTHER_SOFTWARE, Found, Pairing, Terms, compare_live
+from convmark.lockstep.processes import Contender
+from convmark.lockstep.session import Plan, Session, SideFailure
 from convmark.lockstep.tree import ForeignCode
 from convmark.statistics import Estimate
 
-Model = Callable[[int, random.Random], DuetSession]
+Model = Callable[[int, random.Random], Session]
 """Gives the session of a number, from 1."""
 
 SIZES = {"old": {"parameters": 10}, "new": {"parameters": 20}}
 HOT = "the card was slowed (hardware_thermal)"
 CARD = Card(gpu=Gpu(index=0, name="Tesla T4", memory_bytes=None, uuid="GPU-1"))
+
+
+NONE: Any = object()
+"""Stands for an interpreter: nothing is started."""
 
 
 class Code:
@@ -52,13 +56,22 @@ class Code:
 
 
 def session(
-    change: float, noise: random.Random | None = None, hashes: tuple[str, str] = ("c1", "c2")
-) -> DuetSession:
+    change: float,
+    noise: random.Random | None = None,
+    hashes: tuple[str, ...] = ("c1", "c2"),
+    control: float | None = None,
+) -> Session:
     """Return a duet that finds a change, with a noise of 1 % between sessions."""
-    value = change + (noise.gauss(0, 0.01) if noise else 0.0)
-    codes = dict(zip(("old", "new"), ({"hash": one} for one in hashes), strict=True))
-    estimate = Estimate(value=value, error=0.001)
-    return DuetSession(wall=estimate, cpu=estimate, codes=codes, sizes=SIZES)
+
+    def near(value: float) -> Estimate:
+        return Estimate(value=value + (noise.gauss(0, 0.01) if noise else 0.0), error=0.001)
+
+    codes = {
+        name: {"hash": one} for name, one in zip(("old", "new", "control"), hashes, strict=False)
+    }
+    wall = near(change)
+    beside = near(control) if control is not None else None
+    return Session(wall=wall, cpu=wall, control_wall=beside, codes=codes, sizes=SIZES)
 
 
 def changed(change: float) -> Model:
@@ -68,16 +81,16 @@ def changed(change: float) -> Model:
 def failing(*numbers: int, side: str = "") -> Model:
     """Return one whose sessions of these numbers die."""
 
-    def model(number: int, noise: random.Random) -> DuetSession:
+    def model(number: int, noise: random.Random) -> Session:
         if number not in numbers:
             return session(0.0, noise)
-        return DuetSession(failure=SideFailure(side=side, reason="SIGSEGV", status="crashed"))
+        return Session(failure=SideFailure(side=side, reason="SIGSEGV", status="crashed"))
 
     return model
 
 
-def refusing(number: int, noise: random.Random) -> DuetSession:
-    return DuetSession(refusal="the old code sets threads", sizes=SIZES)
+def refusing(number: int, noise: random.Random) -> Session:
+    return Session(refusal="the old code sets threads", sizes=SIZES)
 
 
 class Duets:
@@ -85,46 +98,43 @@ class Duets:
 
     def __init__(self, models: Mapping[str, Model]) -> None:
         self.models = models
-        self.plans: dict[str, list[DuetPlan]] = {name: [] for name in models}
-        self.sides: list[tuple[DuetSide, DuetSide]] = []
-        self.lockstep: list[Any] = []
-        self.opened = self.open_now = 0
+        self.plans: dict[str, list[Plan]] = {name: [] for name in models}
+        self.sides: list[Mapping[str, DuetSide]] = []
+        self.lockstep: list[Plan] = []
         self.now_s = 0.0
         self.said: list[str] = []
+        self.seen: list[tuple[int, int, str]] = []
         self._noise = random.Random(7)
 
     def duet(
         self,
         interpreter: object,
         case: Case,
-        old: DuetSide,
-        new: DuetSide,
-        plan: DuetPlan,
+        sides: Mapping[str, DuetSide],
+        plan: Plan,
         on_event: Callable[[dict[str, Any]], None],
-    ) -> DuetSession:
+    ) -> Session:
         self.now_s += 2.0
         self.plans[case.model].append(plan)
-        self.sides.append((old, new))
+        self.sides.append(sides)
         on_event({"event": "turns"})
         return self.models[case.model](len(self.plans[case.model]), self._noise)
 
-    def two_processes(
-        self, old: Any, new: Any, plan: Any, order: object, *, with_sizes: bool
-    ) -> TwoProcesses:
-        assert self.open_now == 1
-        self.now_s += 5.0
-        self.lockstep.append((plan.seed, with_sizes))
-        one = Session(log_ratio=self._noise.gauss(0, 0.01), error=0.001)
-        sizes = {"old": {"flops_per_sample": 5}} if with_sizes else {}
-        return TwoProcesses(one, one, sizes, "")
+    def see(self, place: int, found: Found, session: Session, disturbed: str) -> None:
+        self.seen.append((place, len(found.live), disturbed))
 
-    @contextlib.contextmanager
-    def apart(self) -> Iterator[Any]:
-        self.opened += 1
-        self.open_now += 1
-        side = live.Beside(None, None)  # type: ignore[arg-type] # nothing is started
-        yield side, side
-        self.open_now -= 1
+    def processes(
+        self,
+        sides: Mapping[str, Contender],
+        plan: Plan,
+        on_event: Callable[[dict[str, Any]], None],
+    ) -> Session:
+        self.now_s += 5.0
+        self.lockstep.append(plan)
+        on_event({"event": "turns"})
+        wall = Estimate(value=self._noise.gauss(0, 0.01), error=0.001)
+        sizes = {"old": {"flops_per_sample": 5}} if plan.with_work else {}
+        return Session(wall=wall, cpu=wall, sizes=sizes)
 
 
 Compare = Callable[..., tuple[list[Found], Duets]]
@@ -138,28 +148,37 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> Compare:
         budget_s: float = 600.0,
         codes: tuple[Code | None, Code | None] = (Code("old"), Code("new")),
         card: Card | None = None,
+        control: bool = False,
+        shared: bool = True,
+        may_be_same: bool = False,
+        **more: Any,
     ) -> tuple[list[Found], Duets]:
         duets = Duets(models)
         monkeypatch.setattr(live, "duet_session", duets.duet)
-        monkeypatch.setattr(live, "lockstep_session", duets.two_processes)
-        pairings = [
-            Pairing(
-                case=Case(model=name, task="train"),
-                old=codes[0],
-                new=codes[1],
-                interpreter=None,  # type: ignore[arg-type] # nothing is started
-                apart=duets.apart,
-                card=card,
+        monkeypatch.setattr(live, "lockstep_session", duets.processes)
+        pairings = []
+        for name in models:
+            case = Case(model=name, task="train")
+            old, new = (Contender(case=case, interpreter=NONE, code=one, card=card)
+                        for one in codes)  # fmt: skip
+            pairings.append(
+                Pairing(
+                    case=case,
+                    old=old,
+                    new=new,
+                    control=old if control else None,
+                    shared=NONE if shared else None,
+                    may_be_same=may_be_same,
+                )
             )
-            for name in models
-        ]
         terms = Terms(
             seed=3,
             seconds_left=lambda: budget_s - duets.now_s,
             clock=lambda: duets.now_s,
             results=Path("results"),
+            **more,
         )
-        return compare_live(pairings, terms, duets.said.append), duets
+        return compare_live(pairings, terms, duets.said.append, duets.see), duets
 
     return run
 
@@ -198,9 +217,12 @@ def test_each_session_draws_a_seed_and_the_first_asks_for_sizes(compare: Compare
     plans = [plan for found in duets.plans.values() for plan in found]
     assert len({plan.seed for plan in plans}) == len(plans) == 6
     assert [plan.with_work for plan in duets.plans["lenet5"]] == [True, False, False]
-    old, new = duets.sides[0]
-    assert (old.folder, new.folder) == (Path("old"), Path("new"))
-    assert list(old.left_out) == [Path("results")]
+    sides = duets.sides[0]
+    assert {name: side.folder for name, side in sides.items()} == {
+        "old": Path("old"),
+        "new": Path("new"),
+    }
+    assert list(sides["old"].left_out) == [Path("results")]
 
 
 def test_codes_that_cannot_share_a_process_go_to_lock_step_and_it_is_noted(
@@ -210,11 +232,14 @@ def test_codes_that_cannot_share_a_process_go_to_lock_step_and_it_is_noted(
     assert verdicts(found) == ["unchanged"] * 2
     assert [one.apart for one in found] == ["the old code sets threads"] * 2
     assert [len(plans) for plans in duets.plans.values()] == [1, 1]  # not tried again
-    assert (duets.opened, duets.open_now) == (1, 0)  # both cases share the two interpreters
-    seeds = [seed for seed, _ in duets.lockstep]
+    seeds = [plan.seed for plan in duets.lockstep]
     assert len(set(seeds)) == len(seeds) == 6
-    assert sum(with_sizes for _, with_sizes in duets.lockstep) == 2
-    assert found[0].sizes == {"parameters": 10, "flops_per_sample": 5}
+    assert sum(plan.with_work for plan in duets.lockstep) == 2
+    assert found[0].sizes["old"] == {"parameters": 10, "flops_per_sample": 5}
+    assert (
+        found[0].verdict("try a larger --budget").note
+        == "in a process each: the old code sets threads"
+    )
 
 
 def test_a_side_that_cannot_be_built_closes_its_case_alone(compare: Compare) -> None:
@@ -242,13 +267,13 @@ def test_one_death_of_a_session_is_forgiven_and_two_close_the_case(
 
 
 def test_a_session_that_times_nothing_counts_as_a_death(compare: Compare) -> None:
-    (found,), duets = compare({"lenet5": lambda number, noise: DuetSession()})
+    (found,), duets = compare({"lenet5": lambda number, noise: Session()})
     assert found.closed == "a code cannot be run: no step was timed"
     assert len(duets.plans["lenet5"]) == 2
 
 
 def test_a_process_that_cannot_be_started_closes_the_case(compare: Compare) -> None:
-    def lost(number: int, noise: random.Random) -> DuetSession:
+    def lost(number: int, noise: random.Random) -> Session:
         raise WorkerError("python: cannot be started")
 
     found, _ = compare({"lenet5": lost, "conv_layer": changed(0.0)})
@@ -278,7 +303,7 @@ def test_two_codes_of_one_hash_are_the_same_code_after_one_session(compare: Comp
 def test_a_spent_budget_leaves_the_case_undecided_and_says_what_would_decide(
     compare: Compare,
 ) -> None:
-    def wide(number: int, noise: random.Random) -> DuetSession:
+    def wide(number: int, noise: random.Random) -> Session:
         return session((0.02, 0.01, -0.02, 0.03, -0.01)[number - 1])
 
     found, duets = compare({"lenet5": wide}, budget_s=11.0)
@@ -314,14 +339,15 @@ def test_sessions_on_a_disturbed_card_are_left_out_and_the_third_closes_the_case
     assert duets.said[0].endswith(f"a session is left out: {HOT}")
     if closed:
         assert found.closed == f"not judged: {HOT}; compare again when that has ended"
-        assert (found.left_out, len(found.live)) == (3, 1)
+        assert (found.left_out, len(found.live)) == ([HOT] * 3, 1)
     else:
-        assert (found.closed, found.left_out, len(found.live)) == ("", 2, 3)
+        assert (found.closed, found.left_out, len(found.live)) == ("", [HOT] * 2, 3)
+        assert [disturbed for *_, disturbed in duets.seen] == [HOT, HOT, "", "", ""]
         assert verdicts([found]) == ["unchanged"]
 
 
 def test_ctrl_c_keeps_what_is_decided_and_closes_the_rest(compare: Compare) -> None:
-    def stopped(number: int, noise: random.Random) -> DuetSession:
+    def stopped(number: int, noise: random.Random) -> Session:
         if number == 2:
             raise KeyboardInterrupt
         return refusing(number, noise) if number > 2 else session(0.0, noise)
@@ -330,3 +356,53 @@ def test_ctrl_c_keeps_what_is_decided_and_closes_the_rest(compare: Compare) -> N
     assert verdicts(found) == ["unchanged", "undecided", "undecided"]
     assert [one.closed for one in found] == ["", "interrupted", "interrupted"]
     assert len(duets.plans["dense"]) == 0
+
+
+# -- the control, and how far it goes on -----------------------------------------------------------
+
+
+def test_a_control_takes_part_in_each_session_and_leaves_the_verdict_where_it_agrees(
+    compare: Compare,
+) -> None:
+    model: Model = lambda number, noise: session(0.1, noise, ("c1", "c2", "c1"), 0.0)  # noqa: E731
+    (found,), duets = compare({"lenet5": model}, control=True)
+    assert all(sorted(sides) == ["control", "new", "old"] for sides in duets.sides)
+    assert {round(plan.seconds, 1) for plan in duets.plans["lenet5"]} == {1.8}
+    assert (found.void, found.verdict("try a larger --budget").verdict) == (False, "regressed")
+    assert len(found.control) == len(found.live)
+
+
+def test_a_control_that_differs_voids_the_verdict_and_its_figures_stay(compare: Compare) -> None:
+    model: Model = lambda number, noise: session(0.1, noise, ("c1", "c2", "c1"), 0.06)  # noqa: E731
+    (found,), duets = compare({"lenet5": model}, control=True)
+    said = found.verdict("try a larger --budget")
+    assert (found.void, said.verdict, said.note) == (True, "inconclusive", live.VOID)
+    assert found.decision is not None
+    assert found.decision.estimate == pytest.approx(0.1, abs=0.01)
+    assert "void; 1 of 1 cases done" in duets.said[-1]
+
+
+def test_it_goes_on_after_a_verdict_until_the_interval_is_as_narrow_as_asked(
+    compare: Compare,
+) -> None:
+    (early,), _ = compare({"lenet5": changed(0.0)})
+    (late,), _ = compare({"lenet5": changed(0.0)}, target=0.02)
+    assert early.decision is not None
+    assert late.decision is not None
+    assert early.decision.half_width > 0.02 >= late.decision.half_width
+    (spent,), _ = compare({"lenet5": changed(0.0)}, target=1e-4, budget_s=30.0)
+    said = spent.verdict("try a larger --budget")
+    assert (len(spent.live), said.verdict) == (15, "unchanged")
+    assert said.note == "budget spent before the interval was as narrow as --target"
+
+
+def test_sides_of_different_software_never_share_a_process(compare: Compare) -> None:
+    (found,), duets = compare({"lenet5": changed(0.0)}, shared=False)
+    assert (found.apart, len(duets.lockstep), duets.sides) == (OTHER_SOFTWARE, 3, [])
+    assert found.verdict("try a larger --budget").note == ""
+
+
+def test_one_code_is_compared_with_itself_where_that_is_what_is_wanted(compare: Compare) -> None:
+    alike: Model = lambda number, noise: session(0.0, noise, ("c1", "c1"))  # noqa: E731
+    (found,), _ = compare({"lenet5": alike}, may_be_same=True)
+    assert (found.same_code, verdicts([found]), len(found.live)) == (False, ["unchanged"], 3)

@@ -457,7 +457,7 @@ def live(
         return [
             Found(decision=undecided, closed=closed[name])
             if closed and name in closed
-            else Found(decision=decided, sizes=sizes or {})
+            else Found(decision=decided, sizes={"old": sizes or {}})
             for name in names
         ]
 

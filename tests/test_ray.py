@@ -16,7 +16,7 @@ from statistics import mean
 import pytest
 from ray_cluster import LocalCluster, free_port, local_cluster
 
-from convmark.judging.confirm import t_quantile
+from convmark.comparing.pooling import t_quantile
 from convmark.record import COLUMNS, Record
 from convmark.store import read_run
 

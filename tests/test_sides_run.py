@@ -152,9 +152,9 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Running, R
             SideSpec(text="git:main", ref="main", environ=variables),
             SideSpec(text=".", environ=variables),
         ):
-            (interpreter,), tree = stack.enter_context(spec.opened(origin, Interpreter, 1))
+            tree = stack.enter_context(spec.tree(origin))
             assert tree is not None
-            found.append((interpreter, tree))
+            found.append((stack.enter_context(spec.interpreter(Interpreter, tree)), tree))
         yield found[0], found[1]
 
 

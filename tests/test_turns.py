@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from convmark.launch import Answer
 from convmark.lockstep.duets import session_of
-from convmark.worker.turns import settled_step_times, take_pairs, turn_steps
+from convmark.worker.timing import Turn
+from convmark.worker.turns import settled_step_times, take_rounds, timed_turn, turn_steps
 
 
 class Machine:
@@ -23,7 +22,6 @@ class Machine:
         self.cold_s = cold_s
         self.last = ""
         self.log: list[str] = []
-        self.inside: list[str] = []
 
     def synchronise(self, token: Any) -> None:
         assert token == self.log[-1], "each step is waited for"
@@ -34,16 +32,15 @@ class Code:
         self.machine, self.name = machine, name
         self._seconds, self._taken = seconds, 0
 
-    @contextlib.contextmanager
-    def active(self, *, all_of_it: bool = True) -> Iterator[None]:
-        self.machine.inside.append(self.name)
-        self.machine.now_s += 0.5  # is no part of a step time
-        yield
-        assert self.machine.inside.pop() == self.name
+    def turn(self, steps: int, dropped: int) -> Turn:
+        machine = self.machine
+        machine.now_s += 0.5  # is no part of a step time
+        return timed_turn(
+            self.step, machine, steps, dropped, lambda: machine.now_s, lambda: machine.now_s / 2
+        )
 
     def step(self) -> str:
         machine = self.machine
-        assert machine.inside == [self.name]
         seconds = self._seconds[min(self._taken, len(self._seconds) - 1)]
         self._taken += 1
         machine.now_s += seconds + machine.cold_s * (machine.last != self.name)
@@ -60,35 +57,29 @@ def test_turns_of_many_steps_drop_those_that_run_cold() -> None:
     found = {}
     for steps in ((1, 0), (50, 12)):
         machine = Machine(cold_s=0.001)
-        pairs = take_pairs(
-            pair(machine, 0.001, 0.002), machine, steps, 3.0, random.Random(1),
-            clock=lambda m=machine: m.now_s, cpu_clock=lambda m=machine: m.now_s / 2,
-        )  # fmt: skip
-        found[steps] = sum(pairs.wall_s["new"]) / sum(pairs.wall_s["old"])
-        assert (pairs.steps, pairs.dropped) == steps
-        assert pairs.cpu_s["new"][-1] == pytest.approx(pairs.wall_s["new"][-1] / 2)
+        codes = pair(machine, 0.001, 0.002)
+        turns = take_rounds(codes, steps, 3.0, random.Random(1), clock=lambda m=machine: m.now_s)
+        found[steps] = sum(turns.wall_s["new"]) / sum(turns.wall_s["old"])
+        assert (turns.steps, turns.dropped) == steps
+        assert turns.cpu_s["new"][-1] == pytest.approx(turns.wall_s["new"][-1] / 2)
     assert found[1, 0] < 1.8
     assert found[50, 12] == pytest.approx(2.0)
 
 
 def test_a_turn_ends_early_on_a_machine_that_is_held_up() -> None:
     machine = Machine()
-    take_pairs(
-        pair(machine, 0.1, 0.1), machine, (100, 25), 0.0, random.Random(1),
-        clock=lambda: machine.now_s, cpu_clock=lambda: machine.now_s,
-    )  # fmt: skip
+    codes = pair(machine, 0.1, 0.1)
+    take_rounds(codes, (100, 25), 0.0, random.Random(1), clock=lambda: machine.now_s)
     assert len(machine.log) < 6 * 2 * 2 * 5
 
 
-def test_each_pair_has_one_turn_of_each_in_random_order() -> None:
+def test_each_round_has_one_turn_of_each_in_random_order() -> None:
     machine = Machine()
-    pairs = take_pairs(
-        pair(machine, 0.02, 0.02), machine, (1, 0), 12.0, random.Random(3),
-        clock=lambda: machine.now_s, cpu_clock=lambda: machine.now_s,
-    )  # fmt: skip
-    turns = [tuple(machine.log[place : place + 2]) for place in range(0, len(machine.log), 2)]
-    assert set(turns) == {("old", "new"), ("new", "old")}
-    assert len(turns) == len(pairs.wall_s["old"]) == len(pairs.wall_s["new"])
+    codes = pair(machine, 0.02, 0.02)
+    turns = take_rounds(codes, (1, 0), 12.0, random.Random(3), clock=lambda: machine.now_s)
+    rounds = [tuple(machine.log[place : place + 2]) for place in range(0, len(machine.log), 2)]
+    assert set(rounds) == {("old", "new"), ("new", "old")}
+    assert len(rounds) == len(turns.wall_s["old"]) == len(turns.wall_s["new"])
 
 
 @pytest.mark.parametrize(
@@ -105,7 +96,7 @@ def test_codes_settle_until_both_are_steady() -> None:
     machine = Machine()
     late = [0.1] * 20 + [0.02]
     codes = {"old": Code(machine, "old", 0.02), "new": Code(machine, "new", *late)}
-    found = settled_step_times(codes, machine, 60.0, random.Random(1), clock=lambda: machine.now_s)
+    found = settled_step_times(codes, 60.0, random.Random(1))
     assert found["old"] == pytest.approx(0.02)
     assert machine.log.count("new") >= 10
 
@@ -114,7 +105,7 @@ def test_settling_ends_with_its_budget() -> None:
     machine = Machine()
     rising = [0.1 * 1.3**number for number in range(40)]
     codes = {"old": Code(machine, "old", 0.02), "new": Code(machine, "new", *rising)}
-    settled_step_times(codes, machine, 1.0, random.Random(1), clock=lambda: machine.now_s)
+    settled_step_times(codes, 1.0, random.Random(1))
     assert 4 <= machine.log.count("new") < 10
 
 
@@ -145,7 +136,7 @@ def test_a_session_is_the_trimmed_mean_of_its_pairs() -> None:
     assert session.wall.value == pytest.approx(math.log(1.1))
     assert session.cpu.value == pytest.approx(-math.log(1.1))
     assert session.single.value == pytest.approx(math.log(1.05))
-    assert session.pairs == 5
+    assert session.rounds == 5
     assert session.step_times_s["new"] == pytest.approx(0.0011)
 
 
@@ -154,6 +145,16 @@ def test_a_session_of_single_steps_alone_has_no_other_ratio() -> None:
     assert session.wall is None
     assert session.single is not None
     assert session.step_times_s["old"] == 0.001
+
+
+def test_a_control_counts_for_the_old_code_and_is_held_against_it() -> None:
+    control = {"control_wall_s": [0.0011, 0.0022, 0.0011, 0.0022, 0.0011]}
+    session = session_of(answer(turns(1.2, **control, control_cpu_s=[0.001] * 5)))
+    assert session.wall is not None
+    assert session.control_wall is not None
+    assert session.wall.value == pytest.approx(math.log(1.2) - math.log(1.1) / 2)
+    assert session.control_wall.value == pytest.approx(math.log(1.1))
+    assert session_of(answer(turns(1.2))).control_wall is None
 
 
 def test_builds_that_differ_widen_a_sessions_error() -> None:

@@ -1,4 +1,4 @@
-"""`convmark ab`: two environments, commits or settings against each other, in lock-step."""
+"""`convmark ab`: two environments, commits or settings against each other, with a control."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,26 +16,46 @@ import convmark
 import convmark.launch
 from convmark.alone import alone
 from convmark.case import Case
+from convmark.comparing.decision import Limits
+from convmark.comparing.pooling import t_quantile
 from convmark.environment import Machine, read_machine
 from convmark.errors import ConvmarkError, OptionError
 from convmark.inspection import devices_asked_for
-from convmark.judging.confirm import LOOKS, Clock, Session, t_quantile
+from convmark.judging.judgement import INTERRUPTED
 from convmark.lockstep import ab_files
-from convmark.lockstep.ab import End, Outcome, Pair, Terms, compare_cases, inspected, run_the_same
+from convmark.lockstep.ab import End, Pair, inspected, paired, run_the_same
 from convmark.lockstep.ab_files import SessionRow, VerdictRow
-from convmark.lockstep.engine import CONTROL, COULD_NOT_RUN, Progress
+from convmark.lockstep.live import Found, Terms, compare_live
+from convmark.lockstep.session import NEW, OLD, Session
 from convmark.lockstep.shown import Shown
 from convmark.lockstep.sides import Make, SideSpec
 from convmark.option_values import AUTO
 from convmark.options import Options
-from convmark.report.sessions import comparison_table, interval_text
+from convmark.report.sessions import comparison_table
+from convmark.report.units import interval_text, share_text
 from convmark.run import asked_axes
+from convmark.statistics import Estimate, share_of, trimmed_mean
 from convmark.store import Store
 from convmark.suites import NETWORKS, cases, refuse_untimed
 
-__all__ = ["FORMS", "Comparing", "ab", "make_of"]
+__all__ = ["FORMS", "Comparing", "Wanted", "ab", "make_of"]
 
 FORMS = ("table", "markdown", "json")
+
+MOST_WARM_UP_S = 0.2
+"""Of the steps of two codes before a session's turns; `--time-budget` shortens it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """When a comparison may end."""
+
+    target: float
+    """Half-width of the interval, as a log ratio."""
+    budget_s: float
+    """Most seconds of each case, on the average; what one case leaves another may have."""
+    limits: Limits | None = None
+    """What counts as a change; 3 % and 5 % where None."""
 
 
 def make_of(options: Options) -> Make:
@@ -69,12 +89,13 @@ def _interpreter(python: str, **settings: Any) -> convmark.launch.Interpreter:
 
 
 def ab(
-    options: Options, a: SideSpec, b: SideSpec, *, target: float, form: str
+    options: Options, a: SideSpec, b: SideSpec, *, target: float, budget_s: float, form: str
 ) -> tuple[bool, bool]:
     """Compare, print the verdicts, keep sessions and verdicts in results/ab.
 
     Args:
         target: half-width of the interval, as a share, at which a case may end.
+        budget_s: most seconds of each case.
 
     Returns:
         whether a case of B is slower, and whether the user has interrupted.
@@ -87,26 +108,24 @@ def ab(
         raise OptionError(f"--format: must be one of {', '.join(FORMS)}, got {form!r}")
     refuse_untimed(options, "convmark ab compares")
     Store(options.results).check_writable()
-    interrupted = False
-    found: list[VerdictRow] = []
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
         comparing = Comparing.opened(options, a, b)
         print(comparing.title, file=sys.stderr)
         if run_the_same(comparing.pair, comparing.cases):
             _say("A and B are the same: what they differ by is noise")
-        try:
-            for row in comparing.rows(comparing.cases, math.log1p(target)):
-                found.append(row)
-        except KeyboardInterrupt:
-            interrupted = True
-            _say("interrupted")
-    if found:
-        print(comparison_table(found, form))
-    print(f"\n{len(found)} of {len(comparing.cases)} cases; {comparing.kept}", file=sys.stderr)
-    failed = [row for row in found if not row.sessions and COULD_NOT_RUN in (row.note or "")]
+        wanted = Wanted(target=math.log1p(target), budget_s=budget_s)
+        outcomes = comparing.outcomes(wanted)
+    interrupted = any(found.closed == INTERRUPTED for _, found in outcomes)
+    if interrupted:
+        _say(INTERRUPTED)
+    rows = [row for row, found in outcomes if found.closed != INTERRUPTED or found.has_verdict]
+    if rows:
+        print(comparison_table(rows, form))
+    print(f"\n{len(rows)} of {len(comparing.cases)} cases; {comparing.kept}", file=sys.stderr)
+    failed = [row for row, found in outcomes if found.failed]
     if failed:
         raise ConvmarkError(f"{failed[0].case}: {failed[0].note}")
-    return any(row.verdict == "regressed" for row in found), interrupted
+    return any(row.verdict == "regressed" for row in rows), interrupted
 
 
 def _say(line: str) -> None:
@@ -163,60 +182,76 @@ class Comparing:
         """Where the sessions are."""
         return f"sessions in {self.path}"
 
-    def rows(self, wanted: Sequence[Case], target: float) -> Iterator[VerdictRow]:
-        """Yield each case's verdict as it ends; sessions are kept as they end.
+    def outcomes(self, wanted: Wanted) -> list[tuple[VerdictRow, Found]]:
+        """Compare all cases; return each one's verdict, and what it rests on.
 
-        Args:
-            target: half-width of the interval, as a log ratio.
+        Sessions are kept as they end, verdicts once all cases have theirs.
         """
+        deadline_s = time.monotonic() + wanted.budget_s * len(self.cases)
         terms = Terms(
             seed=self.options.seed,
-            warm_up_s=self.options.time_budget_s,
-            target=target,
+            seconds_left=lambda: deadline_s - time.monotonic(),
             clock=time.monotonic,
-            gpus=self.machine.gpus,
-            asked=asked_axes(self.options),
+            results=self.options.results.absolute(),
+            warm_up_s=min(self.options.time_budget_s, MOST_WARM_UP_S),
             input_shape=self.options.input_shape,
+            limits=wanted.limits,
+            target=wanted.target,
         )
-        with Shown(sys.stderr) as shown:
-            watch = functools.partial(self._watch, shown)
-            make = make_of(self.options)
-            for outcome in compare_cases(wanted, self.pair, make, terms, watch):
-                row = VerdictRow(**self._ends(outcome.case, outcome), **_verdict(outcome))
+        make, asked = make_of(self.options), asked_axes(self.options)
+        opened = paired(self.cases, self.pair, make, gpus=self.machine.gpus, asked=asked)
+        with Shown(sys.stderr) as shown, opened as pairings:
+            kept = [_Sessions() for _ in self.cases]
+            see = functools.partial(self._see, shown, kept)
+            results = compare_live(pairings, terms, shown.line, see)
+        outcomes = []
+        for case, found, sessions in zip(self.cases, results, kept, strict=True):
+            row = VerdictRow(**self._ends(case), **_verdict(found))
+            outcomes.append((row, found))
+            if found.closed != INTERRUPTED or found.has_verdict:
                 ab_files.append(ab_files.verdicts_path(self.path), [row])
-                self._draw(outcome, row)
-                yield row
+                self._draw(sessions, row)
+        return outcomes
 
-    def _draw(self, outcome: Outcome, row: VerdictRow) -> None:
+    def _draw(self, sessions: _Sessions, row: VerdictRow) -> None:
         """Keep a figure of the case's sessions beside them."""
         from convmark.report.figures import sessions_figure
 
-        found = outcome.comparison
-        by_cpu = row.decided_by == "cpu"
-        sessions = found.cpu if by_cpu else found.wall
-        control = found.control_cpu if by_cpu else found.control_wall
-        if not sessions:
+        if not sessions.wall:
             return
         interval = (row.low, row.high) if row.low is not None and row.high is not None else None
         drawn = sessions_figure(
-            [_change(session) for session in sessions],
+            [_change(session) for session in sessions.wall],
             interval=interval,
-            control=[_change(session) for session in control],
-            title=f"{outcome.case.name}: {row.b} against {row.a}",
+            control=[_change(session) for session in sessions.control],
+            title=f"{row.case}: {row.b} against {row.a}",
         )
-        ab_files.keep_figure(self.path, outcome.case.name, drawn)
+        ab_files.keep_figure(self.path, row.case, drawn)
 
-    def _watch(self, shown: Shown, case: Case, progress: Progress) -> None:
+    def _see(
+        self,
+        shown: Shown,
+        kept: Sequence[_Sessions],
+        place: int,
+        found: Found,
+        session: Session,
+        disturbed: str,
+    ) -> None:
+        """Keep a session, and show how far its case is."""
+        case = self.cases[place]
         row = SessionRow(
             **self._ends(case),
-            session=progress.sessions + progress.left_out,
-            not_judged=progress.not_judged or None,
-            **_log_ratios(progress.latest),
+            session=len(found.live) + len(found.left_out),
+            together=not found.apart,
+            not_judged=disturbed or None,
+            **_log_ratios(session),
         )
         ab_files.append(self.path, [row])
-        shown.line(f"{case.name}: {_so_far(progress)}")
+        if not disturbed:
+            kept[place].add(session)
+            shown.line(f"{case.name}: {_so_far(found)}")
 
-    def _ends(self, case: Case, outcome: Outcome | None = None) -> dict[str, Any]:
+    def _ends(self, case: Case) -> dict[str, Any]:
         ends: dict[str, Any] = {}
         for name, end in (("a", self.pair.a), ("b", self.pair.b)):
             ends[name] = end.spec.label
@@ -237,12 +272,30 @@ class Comparing:
         }
 
 
-def _log_ratios(latest: Mapping[tuple[str, Clock], Session]) -> dict[str, Any]:
+@dataclass(slots=True)
+class _Sessions:
+    """The sessions of a case that count, by wall time."""
+
+    wall: list[Estimate] = field(default_factory=list)
+    control: list[Estimate] = field(default_factory=list)
+
+    def add(self, session: Session) -> None:
+        self.wall += [session.wall] if session.wall else []
+        self.control += [session.control_wall] if session.control_wall else []
+
+
+def _log_ratios(session: Session) -> dict[str, Any]:
     """Return the fields of a session's row that hold its ratios."""
+    ratios = {
+        "log_ratio": session.wall,
+        "log_ratio_cpu": session.cpu,
+        "control_log_ratio": session.control_wall,
+        "control_log_ratio_cpu": session.control_cpu,
+    }
     values: dict[str, Any] = {}
-    for (side, clock), session in latest.items():
-        name = f"{'control_' * (side == CONTROL)}log_ratio{'_cpu' * (clock == 'cpu')}"
-        values |= {name: session.log_ratio, f"{name}_se": session.error}
+    for name, ratio in ratios.items():
+        values[name] = ratio.value if ratio else None
+        values[f"{name}_se"] = ratio.error if ratio else None
     return values
 
 
@@ -251,53 +304,58 @@ def _versions(end: End) -> str:
     return ", ".join(f"{word} {end.version(name)}" for word, name in named if end.version(name))
 
 
-def _so_far(progress: Progress) -> str:
-    if progress.not_judged:
-        return f"a session is left out: {progress.not_judged}"
-    text = f"session {progress.sessions} of {LOOKS[0]} to {LOOKS[-1]}"
-    if progress.so_far is not None:
-        decision = progress.so_far.decision
-        text += f", {interval_text(decision.estimate, decision.low, decision.high)}"
-    return text
+def _so_far(found: Found) -> str:
+    decision = found.decision
+    if decision is None or decision.estimate is None:
+        return f"session {len(found.live)}"
+    change = interval_text(decision.estimate, decision.low, decision.high)
+    return f"session {decision.sessions}, {change}"
 
 
-def _change(session: Session) -> tuple[float, float, float]:
+def _change(session: Estimate) -> tuple[float, float, float]:
     """Return a session's change and the ends of its 95 % interval, as shares."""
-    half = t_quantile(0.975, math.inf) * session.error
-    ratio = session.log_ratio
-    return math.expm1(ratio), math.expm1(ratio - half), math.expm1(ratio + half)
+    half = t_quantile(0.975, math.inf) * (session.error or 0.0)
+    return share_of(session.value), share_of(session.value - half), share_of(session.value + half)
 
 
-def _verdict(outcome: Outcome) -> dict[str, Any]:
+def _verdict(found: Found) -> dict[str, Any]:
     """Return the fields of a verdict's row that tell what came of the sessions."""
-    found = outcome.comparison
-    a, b = found.sizes.get("old", {}), found.sizes.get("new", {})
-    sizes = {"a_parameters": a.get("parameters"), "b_parameters": b.get("parameters")}
-    notes = [text for text in (found.reason, found.left_out_text) if text]
-    if a and b and sizes["a_parameters"] != sizes["b_parameters"]:
-        notes.append(f"parameters differ: {sizes['a_parameters']} and {sizes['b_parameters']}")
-    control = [session.log_ratio for session in found.control_wall]
-    common = {
-        "sessions": len(found.wall),
+    said, decision = found.verdict("try a larger --budget"), found.decision
+    a, b = (found.sizes.get(side, {}).get("parameters") for side in (OLD, NEW))
+    notes = [_of_sides(said.note), _left_out(found.left_out)]
+    if None not in (a, b) and a != b:
+        notes.append(f"parameters differ: {a} and {b}")
+    fields = {
+        "verdict": said.verdict,
+        "sessions": len(found.live),
         "void": found.void,
-        "control_change": math.expm1(sum(control) / len(control)) if control else None,
-        **sizes,
+        "control_change": share_of(trimmed_mean(found.control).value) if found.control else None,
+        "a_parameters": a,
+        "b_parameters": b,
     }
-    if found.clocks is None:
-        note = "; ".join(notes) or "too few sessions"
-        return {**common, "verdict": "inconclusive", "note": note}
-    decision = found.clocks.decision
-    if decision.verdict == "inconclusive" and not found.void:
-        notes.append(f"sees changes from {100 * math.expm1(decision.smallest_visible):.1f} %")
-    return {
-        **common,
-        "verdict": decision.verdict or "inconclusive",
-        "decided_by": found.clocks.decided_by,
-        "change": math.expm1(decision.estimate),
-        "low": math.expm1(decision.low),
-        "high": math.expm1(decision.high),
-        "smallest_visible": math.expm1(min(decision.smallest_visible, 50)),
-        "wall_change": math.expm1(found.clocks.wall.estimate),
-        "cpu_change": math.expm1(found.clocks.cpu.estimate),
-        "note": "; ".join(notes) or None,
-    }
+    if decision is not None and decision.estimate is not None:
+        if said.verdict == "inconclusive" and not found.void:
+            notes.append(f"sees changes from {share_text(share_of(decision.smallest_visible))}")
+        cpu = [one.cpu for one in found.live if one.cpu is not None]
+        fields |= {
+            "decided_by": "wall",
+            "change": share_of(decision.estimate),
+            "low": share_of(decision.low),
+            "high": share_of(decision.high),
+            "smallest_visible": share_of(decision.smallest_visible),
+            "wall_change": share_of(decision.estimate),
+            "cpu_change": share_of(trimmed_mean(cpu).value) if cpu else None,
+        }
+    return {**fields, "note": "; ".join(filter(None, notes)) or None}
+
+
+def _of_sides(note: str) -> str:
+    """Return a note with the sides by the names that the user knows them by."""
+    names = {"the old code": "A", "the control code": "A", "the new code": "B"}
+    return functools.reduce(lambda text, name: text.replace(*name), names.items(), note)
+
+
+def _left_out(texts: Sequence[str]) -> str:
+    """Say how many sessions were left out and why the last was; empty where none."""
+    count = len(texts)
+    return f"{count} session{'s' * (count > 1)} left out: {texts[-1]}" if texts else ""

@@ -11,12 +11,14 @@ from typing import Any
 
 from convmark.alone import alone
 from convmark.case import Case
-from convmark.commands.ab import Comparing, make_of
+from convmark.commands.ab import Comparing, Wanted, make_of
+from convmark.comparing.decision import Limits
 from convmark.environments.cache import Cache
 from convmark.environments.releases import between, releases
 from convmark.environments.requirement import wanted
 from convmark.errors import InstallError, OptionError, WorkerError
 from convmark.git import Git
+from convmark.judging.judgement import INTERRUPTED
 from convmark.lockstep.ab import inspected
 from convmark.lockstep.ab_files import VerdictRow
 from convmark.lockstep.anchor import Origin, origin_of
@@ -25,7 +27,7 @@ from convmark.lockstep.bisect import bisect as narrow
 from convmark.lockstep.sides import GIT, AsItIs, SideSpec
 from convmark.lockstep.worktree import resolve, standing_in
 from convmark.options import Options
-from convmark.report.sessions import interval_text
+from convmark.report.units import interval_text
 from convmark.suites import cases, refuse_untimed
 
 __all__ = ["bisect"]
@@ -45,6 +47,7 @@ def bisect(
     package: str = "tensorflow",
     beside: Sequence[str] = (),
     versions: Sequence[str] = (),
+    budget_s: float,
 ) -> bool:
     """Narrow the change down, print each step and the answer; return whether it was found.
 
@@ -52,6 +55,7 @@ def bisect(
         good, bad: versions of the package, or git:REF of the models.
         threshold: the change looked for, a share of the step time.
         beside: further requirements of every environment.
+        budget_s: most seconds of each comparison.
         versions: the releases to choose among; asked of the package index where there are none.
 
     Raises:
@@ -68,7 +72,7 @@ def bisect(
     else:
         candidates, side_of = _releases(good, bad, package, beside, versions)
     _say(f"{len(candidates)} candidates: {', '.join(candidates)}")
-    steps = _Steps(options, side_of, threshold)
+    steps = _Steps(options, side_of, threshold, budget_s)
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
         found = narrow(candidates, steps.compare, math.log1p(threshold))
     print(_answer(found, threshold, options.threads))
@@ -134,10 +138,16 @@ def _of_commit(sha: str) -> SideSpec:
 class _Steps:
     """Runs and tells the steps; a candidate that cannot be had is told, and is no answer."""
 
-    def __init__(self, options: Options, side_of: SideOf, threshold: float) -> None:
+    def __init__(
+        self, options: Options, side_of: SideOf, threshold: float, budget_s: float
+    ) -> None:
         self._options = options
         self._side_of = side_of
-        self._target = math.log1p(threshold) / 2
+        self._wanted = Wanted(
+            target=math.log1p(threshold) / 2,
+            budget_s=budget_s,
+            limits=Limits.around(threshold),
+        )
         self._done: dict[tuple[str, str], Change | None] = {}
 
     def compare(self, earlier: str, later: str) -> Change | None:
@@ -150,10 +160,12 @@ class _Steps:
         try:
             a, b = self._side_of(earlier), self._side_of(later)
             comparing = Comparing.opened(self._options, a, b)
-            (row,) = comparing.rows(comparing.cases, self._target)
+            ((row, found),) = comparing.outcomes(self._wanted)
         except (InstallError, WorkerError) as error:
             _say(f"{earlier} to {later}: cannot be measured: {error}")
             return None
+        if found.closed == INTERRUPTED:
+            raise KeyboardInterrupt
         change = _change(row)
         said = row.note or "too few sessions"
         if change is not None:

@@ -55,6 +55,8 @@ class Candidate:
     """Seconds that one session takes, with the start of its process and both builds."""
     left_over: bool = False
     """The last run left it undecided."""
+    target: float = math.inf
+    """Half-width of the interval, as a log ratio, that is wanted beside the verdict."""
     closed: bool = False
     """It gets no further session: its code cannot be built, or its sessions failed too often."""
 
@@ -64,7 +66,8 @@ class Candidate:
 
     @property
     def open(self) -> bool:
-        return not (self.closed or self.decision.decided)
+        done = self.decision.decided and self.decision.half_width <= self.target
+        return not (self.closed or done)
 
     @property
     def missing(self) -> int:
@@ -112,7 +115,7 @@ def next_session(
 def _worth(candidate: Candidate, left_s: float, cases: int, limits: Limits | None) -> float:
     """Return the best chance per second to be decided by further sessions."""
     further = np.array(_HORIZON)
-    chances = chances_to_decide(candidate.decision, further, cases, limits)
+    chances = _chances_to_be_done(candidate, further, cases, limits)
     takes_s = further * candidate.session_s
     worth = float(np.where(takes_s <= left_s, chances / takes_s, 0.0).max())
     return worth * _LEFT_OVER if candidate.left_over else worth
@@ -137,6 +140,26 @@ def seconds_to_decide(
     if candidate.closed or not len(enough):
         return None
     return float(further[enough[0]]) * candidate.session_s
+
+
+def _chances_to_be_done(
+    candidate: Candidate,
+    further: npt.NDArray[np.int64],
+    cases: int,
+    limits: Limits | None,
+) -> Array:
+    """Return, for each number of further sessions, the chance that the case needs none after them.
+
+    What is decided stays so, and the interval narrows with the root of the number of sessions.
+    """
+    decision, target = candidate.decision, candidate.target
+    chances = np.ones(len(further))
+    if not decision.decided:
+        chances = chances_to_decide(decision, further, cases, limits)
+    if math.isinf(target):
+        return chances
+    half = decision.half_width * np.sqrt(decision.sessions / (decision.sessions + further))
+    return np.where(half <= target, chances, 0.0)
 
 
 def chances_to_decide(

@@ -63,7 +63,9 @@ __all__ = [
     "CaseSessions",
     "Decision",
     "Limits",
+    "PlainVerdict",
     "Verdict",
+    "controls_differ",
     "decide",
 ]
 
@@ -75,6 +77,17 @@ Verdict = Literal[
     "faster_within_margin",
     "undecided",
 ]
+
+PlainVerdict = Literal["regressed", "improved", "unchanged", "inconclusive"]
+
+_PLAIN: dict[Verdict, PlainVerdict] = {
+    "regressed": "regressed",
+    "improved": "improved",
+    "unchanged": "unchanged",
+    "slower_within_margin": "unchanged",
+    "faster_within_margin": "unchanged",
+    "undecided": "inconclusive",
+}
 
 MARGIN = math.log(1.03)
 """A smaller change convicts nobody, however surely it was seen."""
@@ -185,6 +198,21 @@ class Decision:
     def decided(self) -> bool:
         return self.verdict != "undecided"
 
+    @property
+    def plain_verdict(self) -> PlainVerdict:
+        """The verdict where nothing more is to come: a change within the margin is none."""
+        return _PLAIN[self.verdict]
+
+    @property
+    def within_margin(self) -> bool:
+        """Whether a change is named that is not above the margin."""
+        return self.verdict in ("slower_within_margin", "faster_within_margin")
+
+    @property
+    def half_width(self) -> float:
+        """Of the interval; infinite below two sessions."""
+        return (self.high - self.low) / 2
+
 
 def decide(cases: Sequence[CaseSessions], limits: Limits | None = None) -> list[Decision]:
     """Judge all cases of a run by their sessions so far; call it again after every session.
@@ -202,6 +230,27 @@ def decide(cases: Sequence[CaseSessions], limits: Limits | None = None) -> list[
     prior, cpu_prior = pooled_prior(known), pooled_prior(cpu_known)
     rate, limits = case_error_rate(len(cases)), limits or Limits()
     return [_judged(case, prior, cpu_prior, rate, limits) for case in cases]
+
+
+def controls_differ(controls: Sequence[Sequence[float]]) -> list[bool]:
+    """Return for each case whether its control differs from the old code, which it is a copy of.
+
+    It does where a change would be named: above 1 %, and no chance by a t interval of 99.9 %. Then
+    the sessions tell of more than the codes, and nothing that they say of the new one holds. Ask
+    it once no further session is run: each look may alarm by chance.
+
+    Args:
+        controls: of each case ln(control / old) of its sessions; fewer than three tell nothing.
+    """
+    known = [summary(control) if len(control) >= FEWEST_SESSIONS else None for control in controls]
+    prior = pooled_prior([one for one in known if one is not None])
+    return [one is not None and _is_named(one, prior) for one in known]
+
+
+def _is_named(found: Summary, prior: Prior) -> bool:
+    variance, freedom = found.shrunk(prior)
+    half = t_quantile(1 - NAMED_RATE, freedom) * math.sqrt(variance / found.count)
+    return abs(found.estimate) > max(half, NAMED_FROM)
 
 
 def _judged(

@@ -168,10 +168,10 @@ def _inverse_trigamma(value: float) -> float:
 
 
 def t_quantile(probability: float, freedom: float) -> float:
-    """Return Student's t quantile, dimensionless.
+    """Return Student's t quantile, dimensionless; a normal's for infinite degrees of freedom.
 
     SciPy is imported here: a run without verdicts does not pay for it.
     """
     from scipy.special import stdtrit
 
-    return float(stdtrit(freedom, probability))
+    return float(stdtrit(min(freedom, 1e6), probability))

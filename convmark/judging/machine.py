@@ -15,6 +15,7 @@ from convmark.comparing.pooling import t_quantile
 from convmark.judging.judgement import MACHINE, Judgement
 from convmark.judging.load import load_of, loads_alike
 from convmark.record import Record
+from convmark.statistics import share_of
 
 __all__ = ["MOVED", "machine_judgements"]
 
@@ -85,11 +86,11 @@ def _judged(key: tuple[str, str, str], group: _Group) -> Judgement:
         unit="s",
         baseline=value / math.exp(estimate),
         value=value,
-        change=math.expm1(estimate),
-        low=None if half is None else math.expm1(estimate - half),
-        high=None if half is None else math.expm1(estimate + half),
+        change=share_of(estimate),
+        low=None if half is None else share_of(estimate - half),
+        high=None if half is None else share_of(estimate + half),
         verdict=verdict,
-        smallest_visible=None if half is None else math.expm1(max(half, MOVED)),
+        smallest_visible=None if half is None else share_of(max(half, MOVED)),
         baseline_runs=tuple(runs),
         note=_note(verdict, estimate, now, [row for rows in runs.values() for row in rows]),
     )
@@ -119,7 +120,7 @@ def _verdict(estimate: float, half: float | None) -> str:
 def _note(verdict: str, estimate: float, now: Sequence[Record], before: Sequence[Record]) -> str:
     parts = []
     if verdict in ("regressed", "improved"):
-        size = 100 * abs(math.expm1(estimate))
+        size = 100 * abs(share_of(estimate))
         way = "slower" if estimate > 0 else "faster"
         parts.append(f"the machine is {size:.1f} % {way} for case and reference alike")
     then, today = load_of(before), load_of(now)

@@ -11,6 +11,7 @@ from typing import Literal
 from convmark.case import TIMED_TASKS
 from convmark.comparing.pooling import t_quantile
 from convmark.record import Record
+from convmark.statistics import share_of
 
 __all__ = ["METRICS", "Metric", "applies", "middle", "plain_verdict"]
 
@@ -170,7 +171,7 @@ def plain_verdict(
         return "inconclusive", allowed, "shown, never convicts"
     if metric.between_processes and value > 0 and baseline > 0:
         reach = _reach(metric, groups)
-        allowed = max(allowed, baseline * math.expm1(reach))
+        allowed = max(allowed, baseline * share_of(reach))
         if abs(math.log(value / baseline)) <= reach:
             return "inconclusive", allowed, "no more than its processes differ by: try --processes"
     if metric.rule == "exact":

@@ -1,41 +1,30 @@
-"""A/B: every case on two sides in lock-step, beside an A/A control, each session told."""
+"""A/B: all cases on two sides, with an A/A control, by the driver of the live comparison.
+
+Sides of the same software run as duets in one process; others, in lock-step, in one each.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import math
+import dataclasses
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from convmark.case import Case
-from convmark.errors import ConvmarkError, OptionError, WorkerError
+from convmark.errors import OptionError
 from convmark.gpu.devices import Gpu
 from convmark.gpu.visible import card_of
 from convmark.inspection import inspect
-from convmark.judging.confirm import error_rate_per_case
 from convmark.launch import Interpreter
 from convmark.lockstep.anchor import Origin, origin_of
-from convmark.lockstep.engine import Comparison, Plan, Progress, Side, compare
+from convmark.lockstep.live import Pairing
+from convmark.lockstep.processes import Contender
 from convmark.lockstep.sides import Make, SideSpec
 from convmark.lockstep.tree import Tree
-from convmark.option_values import Shapes
 
-__all__ = [
-    "TARGET",
-    "End",
-    "Outcome",
-    "Pair",
-    "Terms",
-    "compare_cases",
-    "inspected",
-    "run_the_same",
-]
-
-TARGET = math.log(1.02)
-"""Half-width of the interval, as a log ratio, at which a comparison may end."""
+__all__ = ["End", "Pair", "inspected", "paired", "run_the_same"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,38 +52,12 @@ class Pair:
     a: End
     b: End
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """How a comparison is run."""
-
-    seed: int
-    warm_up_s: float
-    target: float = TARGET
-    control: bool = True
-    clock: Callable[[], float]
-    """Seconds, to tell how long a session takes."""
-    seconds_left: Callable[[], float] = lambda: math.inf
-    gpus: Sequence[Gpu] = ()
-    """Those of this machine, whose state tells which sessions count."""
-    asked: Sequence[str] = ()
-    """Axes that the user has named for both sides."""
-    input_shape: Shapes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of one case."""
-
-    case: Case
-    origin: Origin | None
-    comparison: Comparison
-
-
-Watch = Callable[[Case, Progress], None]
-
-Running = tuple[Interpreter, Tree | None]
-"""An interpreter, and whose code alone it may run."""
+    @property
+    def share_software(self) -> bool:
+        """Whether one process can be of both sides, by its interpreter and its environment."""
+        a, b = self.a.spec, self.b.spec
+        same = os.path.abspath(a.python) == os.path.abspath(b.python)
+        return same and a.whole_environ == b.whole_environ
 
 
 def inspected(spec: SideSpec, models: Sequence[str], make: Make) -> End:
@@ -104,16 +67,14 @@ def inspected(spec: SideSpec, models: Sequence[str], make: Make) -> End:
         OptionError: a model is unknown to it.
         WorkerError: it cannot be started, or has no framework.
     """
-    with spec_as_it_is(spec).opened(None, make, 1) as ((interpreter,), _):
+    with dataclasses.replace(spec, ref="").interpreter(make, None) as interpreter:
         return End(spec, inspect(interpreter, models))
 
 
 def run_the_same(pair: Pair, cases: Sequence[Case]) -> bool:
     """Return whether both sides mean the same interpreter, commit and settings in every case."""
     a, b = pair.a.spec, pair.b.spec
-    if os.path.abspath(a.python) != os.path.abspath(b.python) or bool(a.ref) != bool(b.ref):
-        return False
-    if {**os.environ, **a.environ} != {**os.environ, **b.environ}:
+    if not pair.share_software or bool(a.ref) != bool(b.ref):
         return False
     origins = {case.model: _origin(case, pair) for case in cases}
     return all(
@@ -123,63 +84,59 @@ def run_the_same(pair: Pair, cases: Sequence[Case]) -> bool:
     )
 
 
-def spec_as_it_is(spec: SideSpec) -> SideSpec:
-    """Return the side with the models' files as they are."""
-    return SideSpec(
-        text=spec.text, python=spec.python, settings=spec.settings, environ=spec.environ
-    )
+@contextlib.contextmanager
+def paired(
+    cases: Sequence[Case], pair: Pair, make: Make, *, gpus: Sequence[Gpu], asked: Sequence[str]
+) -> Iterator[list[Pairing]]:
+    """Give each case with its two codes and the control; all that was opened is gone after it.
 
-
-def compare_cases(
-    cases: Sequence[Case],
-    pair: Pair,
-    make: Make,
-    terms: Terms,
-    watch: Watch = lambda case, progress: None,
-) -> Iterator[Outcome]:
-    """Compare case after case; the error rate is shared by all of them.
-
-    Yields:
-        what came of each, as it ends.
+    Args:
+        gpus: those of this machine, whose state tells which sessions count.
+        asked: axes that the user has named for both sides.
 
     Raises:
-        ConvmarkError: a side cannot be opened.
+        ConvmarkError: a side is not to be had.
     """
-    origins = {case.name: _origin(case, pair) for case in cases}
-    places = sorted(cases, key=lambda case: str(origins[case.name]))
-    plan = Plan(
-        seed=terms.seed,
-        warm_up_s=terms.warm_up_s,
-        error_rate=error_rate_per_case(len(cases)),
-        seconds_left=terms.seconds_left,
-        target=terms.target,
-        input_shape=terms.input_shape,
-    )
-    for _, group in itertools.groupby(places, key=lambda case: str(origins[case.name])):
-        members = list(group)
-        origin = origins[members[0].name]
-        with _opened(pair, origin, make, terms.control) as (old, new, control):
-            for case in members:
-                comparison = compare(
-                    _side(old, pair.a.spec, case, terms),
-                    _side(new, pair.b.spec, case, terms),
-                    plan,
-                    control=_side(control, pair.a.spec, case, terms) if control else None,
-                    watch=_told(watch, case),
-                    clock=terms.clock,
+    itself = run_the_same(pair, cases)
+    with contextlib.ExitStack() as stack:
+        shared = stack.enter_context(pair.a.spec.interpreter(make, None))
+        opened: dict[Origin | None, list[tuple[SideSpec, Tree | None, Interpreter]]] = {}
+        pairings = []
+        for case in cases:
+            origin = _origin(case, pair)
+            if origin not in opened:
+                opened[origin] = _opened(pair, origin, make, stack)
+            old, new, control = (
+                Contender(
+                    case=spec.case(case),
+                    interpreter=interpreter,
+                    code=tree,
+                    card=card_of(case.device, gpus, spec.whole_environ),
+                    asked=tuple(dict.fromkeys([*asked, *spec.settings])),
                 )
-                yield Outcome(case, origin, comparison)
+                for spec, tree, interpreter in opened[origin]
+            )
+            pairings.append(
+                Pairing(
+                    case=old.case,
+                    old=old,
+                    new=new,
+                    control=control,
+                    shared=shared if pair.share_software else None,
+                    may_be_same=itself or old.case != new.case,
+                )
+            )
+        yield pairings
 
 
-def _side(running: Running, spec: SideSpec, case: Case, terms: Terms) -> Side:
-    """Return the side of a case; its environment may show it another card than the other side's."""
-    card = card_of(case.device, terms.gpus, {**os.environ, **spec.environ})
-    asked = tuple(dict.fromkeys([*terms.asked, *spec.settings]))
-    return Side(running[0], spec.case(case), card, running[1], asked)
-
-
-def _told(watch: Watch, case: Case) -> Callable[[Progress], None]:
-    return lambda progress: watch(case, progress)
+def _opened(
+    pair: Pair, origin: Origin | None, make: Make, stack: contextlib.ExitStack
+) -> list[tuple[SideSpec, Tree | None, Interpreter]]:
+    """Return A, B and A once more, each with its code and an interpreter, not started yet."""
+    a, b = pair.a.spec, pair.b.spec
+    of_a, of_b = stack.enter_context(a.tree(origin)), stack.enter_context(b.tree(origin))
+    sides = ((a, of_a), (b, of_b), (a, of_a))
+    return [(spec, tree, stack.enter_context(spec.interpreter(make, tree))) for spec, tree in sides]
 
 
 def _origin(case: Case, pair: Pair) -> Origin | None:
@@ -195,19 +152,3 @@ def _origin(case: Case, pair: Pair) -> Origin | None:
             f"{case.model}: git:REF needs the model in a git repository, it is in none{comes}"
         )
     return origin
-
-
-@contextlib.contextmanager
-def _opened(
-    pair: Pair, origin: Origin | None, make: Make, control: bool
-) -> Iterator[tuple[Running, Running, Running | None]]:
-    with contextlib.ExitStack() as stack:
-        of_a, tree_a = stack.enter_context(pair.a.spec.opened(origin, make, 1 + control))
-        (new,), tree_b = stack.enter_context(pair.b.spec.opened(origin, make, 1))
-        for name, interpreter in (("A", of_a[0]), ("B", new), ("A", of_a[-1])):
-            try:
-                interpreter.start()
-            except WorkerError as error:
-                raise ConvmarkError(f"{name}: {error}") from None
-        twin = (of_a[1], tree_a) if control else None
-        yield (of_a[0], tree_a), (new, tree_b), twin

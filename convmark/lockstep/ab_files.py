@@ -55,13 +55,19 @@ class _Ends:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRow(_Ends):
-    """One session: ratios are ln(B / A), the trimmed mean over its rounds, and Yuen's error."""
+    """One session: ratios are ln(B / A), the trimmed mean over its rounds, and Yuen's error.
+
+    The logarithm of A is the mean of those of A and of its control.
+    """
 
     session: int = _column("", "number of the session, from 1")
+    together: bool = _column("", "whether both codes ran in one process")
     log_ratio: float = _column("", "ln(B / A), wall time")
     log_ratio_se: float = _column("", "its standard error")
-    log_ratio_cpu: float = _column("", "ln(B / A), CPU time of the processes")
-    log_ratio_cpu_se: float = _column("", "its standard error")
+    log_ratio_cpu: float | None = _column(
+        "", "ln(B / A), CPU time; empty where its clock is coarse"
+    )
+    log_ratio_cpu_se: float | None = _column("", "its standard error")
     control_log_ratio: float | None = _column("", "ln(second A / A), wall time")
     control_log_ratio_se: float | None = _column("", "its standard error")
     control_log_ratio_cpu: float | None = _column("", "ln(second A / A), CPU time")
@@ -74,7 +80,9 @@ class VerdictRow(_Ends):
     """What a case's sessions amount to. Shares are of A's step time: 0.1 is 10 % slower."""
 
     verdict: str = _column("", "of B against A: regressed, improved, unchanged, inconclusive")
-    decided_by: str | None = _column("", "wall or cpu: the clock that decided")
+    decided_by: str | None = _column(
+        "", "the clock that decided: wall; rows of older versions have cpu too"
+    )
     change: float | None = _column("", "B / A - 1 of the step time, by that clock")
     low: float | None = _column("", "lower end of its interval")
     high: float | None = _column("", "upper end of its interval")

@@ -1,4 +1,4 @@
-"""The anchor's own code beside today's: which repository, which folders, and the two interpreters.
+"""The anchor's own code beside today's: which repository, and which folders.
 
 A model's code is the zoo's folder, or for package.module:builder the folder from which the module
 is imported. Both exist at another commit in a tree of it.
@@ -7,29 +7,19 @@ is imported. Both exist at another commit in a tree of it.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from convmark.case import Case
 from convmark.errors import ConvmarkError
 from convmark.launch import Interpreter, zoo_folder
-from convmark.lockstep.tree import (
-    OwnCode,
-    Tree,
-    is_installed,
-    tree_as_it_is,
-    tree_at_commit,
-)
+from convmark.lockstep.tree import Tree, is_installed, tree_as_it_is, tree_at_commit
 from convmark.lockstep.worktree import repository_of, resolve, standing_in
 
 __all__ = [
     "AnchorCode",
-    "Beside",
     "Origin",
-    "apart",
     "origin_of",
     "resolve_anchor",
     "trees_at",
@@ -79,14 +69,6 @@ class AnchorCode:
     def label(self) -> str:
         """The code as a note names it."""
         return self.commit[:SHOWN] or f"the kept code {self.code[:SHOWN]}"
-
-
-class Beside(NamedTuple):
-    """One code, ready to run."""
-
-    interpreter: Interpreter
-    tree: OwnCode | None
-    """What it may run; None where nothing tells its files from others."""
 
 
 def origin_of(case: Case, sources: Mapping[str, Sequence[str] | None]) -> Origin | None:
@@ -150,26 +132,3 @@ def trees_at(origin: Origin, commit: str) -> Iterator[tuple[Tree, Tree]]:
         for tree in (old, new):
             origin.look_for(tree)
         yield old, new
-
-
-@contextlib.contextmanager
-def apart(
-    old: OwnCode | None, new: OwnCode | None, make: MakeInterpreter
-) -> Iterator[tuple[Beside, Beside]]:
-    """Give each code in an interpreter of its own; both end after the block.
-
-    Args:
-        make: makes an interpreter from the keywords of `OwnCode.settings`.
-
-    Raises:
-        ForeignCode: today's modules would come from another working tree.
-        WorkerError: an interpreter cannot be started.
-    """
-    with contextlib.ExitStack() as stack:
-        sides = []
-        for tree in (old, new):
-            settings = tree.settings(os.environ) if tree is not None else {}
-            interpreter = stack.enter_context(make(**settings))
-            interpreter.start()
-            sides.append(Beside(interpreter, tree))
-        yield sides[0], sides[1]

@@ -6,7 +6,6 @@ The code of an anchor is that of a commit, or the files that were kept of a run 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,19 +19,20 @@ from convmark.comparing.decision import Limits as Margins
 from convmark.errors import ConvmarkError
 from convmark.gpu.devices import Gpu
 from convmark.gpu.visible import card_of
-from convmark.judging.judgement import BUDGET_SPENT, SAME_CODE, SAME_COMMIT, Confirmation
+from convmark.judging.judgement import SAME_CODE, SAME_COMMIT, Confirmation
 from convmark.judging.sessions_file import Earlier
 from convmark.launch import Interpreter
 from convmark.lockstep.anchor import (
     AnchorCode,
     MakeInterpreter,
     Origin,
-    apart,
     origin_of,
     trees_at,
 )
 from convmark.lockstep.kept import kept_trees
-from convmark.lockstep.live import Found, Opener, Pairing, Terms, compare_live
+from convmark.lockstep.live import Found, Pairing, Terms, compare_live
+from convmark.lockstep.processes import Contender
+from convmark.lockstep.session import OLD
 from convmark.lockstep.tree import OwnCode
 from convmark.option_values import Shapes
 from convmark.record import Record
@@ -110,36 +110,19 @@ def confirm(
     pairings: list[Pairing] = []
     labels: list[str] = []
     with contextlib.ExitStack() as stack:
-        opened: dict[tuple[Origin | None, AnchorCode], tuple[OwnCode, OwnCode | None]] = {}
-        openers: dict[object, Opener] = {}
+        codes = _Codes(interpreters, limits.gpus, stack)
         for case in cases:
             origin, label = origin_of(case, sources), ""
             try:
                 anchor = anchor_of(case, origin)
                 label = anchor.label
                 if same := is_same(case, origin, anchor):
-                    found[case.name] = Confirmation(decision=None, anchor=label, reason=same)
-                    continue
-                if (origin, anchor) not in opened:
-                    opened[origin, anchor] = stack.enter_context(_trees(origin, anchor))
+                    raise ConvmarkError(same)
+                pairings.append(codes.pairing(case, origin, anchor))
             except ConvmarkError as error:
                 found[case.name] = Confirmation(decision=None, anchor=label, reason=str(error))
-                continue
-            old, new = opened[origin, anchor]
-            make = functools.partial(interpreters.make, backend=case.backend)
-            place = (origin, anchor, case.backend)
-            openers.setdefault(place, functools.partial(apart, old, new, make))
-            pairings.append(
-                Pairing(
-                    case=case,
-                    old=old,
-                    new=new,
-                    interpreter=interpreters.shared(case.backend),
-                    apart=openers[place],
-                    card=card_of(case.device, limits.gpus, os.environ),
-                )
-            )
-            labels.append(label)
+            else:
+                labels.append(label)
         terms = Terms(
             seed=limits.seed,
             seconds_left=lambda: deadline_s - clock(),
@@ -156,6 +139,49 @@ def confirm(
     for pairing, label, result in zip(pairings, labels, results, strict=True):
         found[pairing.case.name] = _confirmation(result, label)
     return found
+
+
+class _Codes:
+    """The anchors' codes and today's, each opened once, with an interpreter of its own."""
+
+    def __init__(
+        self, interpreters: Interpreters, gpus: Sequence[Gpu], stack: contextlib.ExitStack
+    ) -> None:
+        self._interpreters = interpreters
+        self._gpus = gpus
+        self._stack = stack
+        self._trees: dict[tuple[Origin | None, AnchorCode], tuple[OwnCode, OwnCode | None]] = {}
+        self._own: dict[tuple[object, ...], Interpreter] = {}
+
+    def pairing(self, case: Case, origin: Origin | None, anchor: AnchorCode) -> Pairing:
+        """Return a case with its two codes.
+
+        Raises:
+            ConvmarkError: a code is not to be had here.
+        """
+        if (origin, anchor) not in self._trees:
+            self._trees[origin, anchor] = self._stack.enter_context(_trees(origin, anchor))
+        old, new = (
+            Contender(
+                case=case,
+                interpreter=self._interpreter((origin, anchor, case.backend, number), tree),
+                code=tree,
+                card=card_of(case.device, self._gpus, os.environ),
+            )
+            for number, tree in enumerate(self._trees[origin, anchor])
+        )
+        shared = self._interpreters.shared(case.backend)
+        return Pairing(case=case, old=old, new=new, shared=shared)
+
+    def _interpreter(
+        self, place: tuple[Origin | None, AnchorCode, str, int], tree: OwnCode | None
+    ) -> Interpreter:
+        """Return what starts the processes of one code in lock-step; none has been started yet."""
+        if place not in self._own:
+            settings = tree.settings(os.environ) if tree is not None else {}
+            made = self._interpreters.make(backend=place[2], **settings)
+            self._own[place] = self._stack.enter_context(made)
+        return self._own[place]
 
 
 def _trees(origin: Origin | None, anchor: AnchorCode) -> Trees:
@@ -188,35 +214,26 @@ def _announcement(labels: Sequence[str], budget_s: float) -> str:
 
 def _confirmation(found: Found, label: str) -> Confirmation:
     """Return what the sessions of a case say."""
-    if found.same_code:
-        return Confirmation(decision=None, anchor=label, reason=SAME_CODE)
     decision = found.decision
     assert decision is not None
-    undecided = found.closed or _budget_spent(found.needs_s)
+    if found.same_code:
+        return Confirmation(decision=None, anchor=label, reason=SAME_CODE)
+    undecided = found.undecided(
+        "run it again, which takes these sessions along, or try a larger --compare-budget"
+    )
     if decision.estimate is None:
         return Confirmation(decision=None, anchor=label, reason=undecided)
     reasons = [] if decision.decided else [undecided]
     if found.apart:
-        reasons.append(f"in two processes: {found.apart}")
+        reasons.append(f"in a process each: {found.apart}")
     return Confirmation(
         decision=decision,
         sessions=decision.sessions,
         anchor=label,
         reason="; ".join(reasons),
-        sizes=found.sizes,
+        sizes=found.sizes.get(OLD, {}),
         kept=tuple(found.live),
         codes=found.codes,
-    )
-
-
-def _budget_spent(needs_s: float | None) -> str:
-    """Say what would decide a case whose time is spent."""
-    if needs_s is None:
-        return f"{BUDGET_SPENT}: more time would most likely not decide"
-    more = f"about {duration_text(needs_s)} more would decide"
-    return (
-        f"{BUDGET_SPENT}: {more}: run it again, which takes these sessions along, or try a larger "
-        "--compare-budget"
     )
 
 

@@ -1,8 +1,8 @@
 """Old and new code of all cases, session by session, until each is decided or the time is spent.
 
 A session is a duet: one fresh process runs both codes of a case. Codes that cannot share a process
-take two, in lock-step. Which case gets the next session, and what the sessions say, is arithmetic
-(`convmark.comparing`); here the sessions are run.
+take one each, in lock-step. Which case gets the next session, and what the sessions say, is
+arithmetic (`convmark.comparing`); here the sessions are run.
 """
 
 from __future__ import annotations
@@ -19,38 +19,45 @@ from typing import Any
 
 from convmark.case import Case
 from convmark.comparing.allotment import Candidate, next_session, seconds_to_decide
-from convmark.comparing.decision import CaseSessions, Decision, Limits, decide
-from convmark.errors import ConvmarkError
-from convmark.gpu.devices import Card
-from convmark.gpu.watch import watching
-from convmark.judging.judgement import INTERRUPTED, NOT_JUDGED, LiveSession
-from convmark.judging.sessions_file import Earlier
-from convmark.launch import Interpreter, import_roots
-from convmark.lockstep.anchor import Beside
-from convmark.lockstep.duets import (
-    NEW,
-    OLD,
-    DuetPlan,
-    DuetSession,
-    DuetSide,
-    SideFailure,
-    duet_session,
+from convmark.comparing.decision import (
+    CaseSessions,
+    Decision,
+    Limits,
+    PlainVerdict,
+    controls_differ,
+    decide,
 )
-from convmark.lockstep.engine import MOST_LEFT_OUT, Plan, Side, lockstep_session
-from convmark.lockstep.tree import ForeignCode, OwnCode
+from convmark.errors import ConvmarkError
+from convmark.gpu.watch import watching
+from convmark.judging.judgement import (
+    BUDGET_SPENT,
+    INTERRUPTED,
+    NOT_JUDGED,
+    SAME_CODE,
+    LiveSession,
+)
+from convmark.judging.sessions_file import Earlier
+from convmark.launch import Interpreter, OnEvent, import_roots
+from convmark.lockstep.duets import DuetSide, duet_session
+from convmark.lockstep.processes import Contender, lockstep_session
+from convmark.lockstep.session import CONTROL, NEW, OLD, Plan, Session, SideFailure
+from convmark.lockstep.tree import ForeignCode
 from convmark.option_values import Shapes
-from convmark.report.units import duration_text
-from convmark.text import percent
+from convmark.report.units import duration_text, interval_text, share_text
+from convmark.statistics import share_of
 
-__all__ = ["Found", "Pairing", "Terms", "compare_live"]
+__all__ = ["Found", "Pairing", "See", "Terms", "Verdict", "compare_live"]
 
 FIRST_SESSION_S = 2.5
 """About what a session takes before one was run, seconds."""
 MOST_FAILURES = 2
 """So many sessions that die of themselves close a case."""
+MOST_LEFT_OUT = 3
+"""So many sessions on a slowed or shared card close a case: it would not get better soon."""
+
+VOID = "the A/A control differs from its twin"
 
 Say = Callable[[str], None]
-Opener = Callable[[], contextlib.AbstractContextManager[tuple[Beside, Beside]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,14 +65,21 @@ class Pairing:
     """A case with its two codes."""
 
     case: Case
-    old: OwnCode | None
-    new: OwnCode | None
-    """None where nothing tells its files from others, as outside git."""
-    interpreter: Interpreter
-    """Forks a process for each duet."""
-    apart: Opener
-    """Opens both codes in interpreters of their own, for those that cannot share a process."""
-    card: Card | None = None
+    """As a process for all of them is set up: the old code's."""
+    old: Contender
+    new: Contender
+    control: Contender | None = None
+    """The old code once more; None where no control is wanted."""
+    shared: Interpreter | None
+    """Forks a process for each duet; None where the codes are of different software."""
+    may_be_same: bool = False
+    """Whether one code on both sides is compared with itself all the same."""
+
+    @property
+    def sides(self) -> dict[str, Contender]:
+        """The contenders by name."""
+        control = {CONTROL: self.control} if self.control else {}
+        return {OLD: self.old, NEW: self.new, **control}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +93,25 @@ class Terms:
     results: Path
     """A folder that is no code."""
     session_s: float = 1.2
-    """Seconds of timed turns of a session, at most."""
+    """Seconds of timed turns of two codes in a session, at most; a control adds half as many."""
     warm_up_s: float = 0.2
     input_shape: Shapes | None = None
     limits: Limits | None = None
     """What counts as a change; 3 % and 5 % where None."""
+    target: float = math.inf
+    """Half-width of the interval, as a log ratio, down to which it goes on after a verdict."""
     earlier: Earlier = field(default_factory=Earlier.none)
     """What earlier runs give."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What may be said of a case in the end."""
+
+    verdict: PlainVerdict
+    """`regressed`, `improved`, `unchanged` or `inconclusive`."""
+    note: str = ""
+    """Why, and what to try; or how large a change within the margin is."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -94,25 +120,33 @@ class Found:
 
     live: list[LiveSession] = field(default_factory=list)
     """All sessions so far, those of an earlier run first."""
+    control: list[float] = field(default_factory=list)
+    """ln(control / old) of them by wall time."""
     codes: tuple[str, str] | None = None
     """Hashes of the old and the new code, once a session has told them."""
     bar: float = 0.0
     """The level that a slowdown counts from, as `CaseSessions` has it."""
     left_over: bool = False
     """Whether the last run has left it undecided."""
-    sizes: dict[str, Any] = field(default_factory=dict)
-    """Parameters, bytes and FLOPs of the old model."""
+    sizes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By side its model's parameters, bytes and FLOPs."""
     decision: Decision | None = None
+    target: float = math.inf
     closed: str = ""
     """Why no further session is run; empty where one may be."""
+    failed: bool = False
+    """Whether that is because a code cannot be run."""
     same_code: bool = False
     """Whether both codes turned out to be one."""
+    void: bool = False
+    """Whether the control differs from the old code, though they are one."""
     apart: str = ""
     """Why the two codes cannot share a process; empty where they can."""
     needs_s: float | None = None
     """Seconds in which it would most likely be decided; None where no time would do."""
     failures: int = 0
-    left_out: int = 0
+    left_out: list[str] = field(default_factory=list)
+    """Why sessions were left out, one text each: their card was slowed, or shared with others."""
 
     def sessions(self) -> CaseSessions:
         """Return what the rule takes."""
@@ -130,12 +164,57 @@ class Found:
         return Candidate(
             decision=self.decision,
             session_s=median(took_s) if took_s else FIRST_SESSION_S,
+            target=self.target,
             left_over=self.left_over,
             closed=bool(self.closed),
         )
 
+    @property
+    def has_verdict(self) -> bool:
+        """Whether something is said of the case, however early it was ended."""
+        return self.same_code or (self.decision is not None and self.decision.decided)
 
-def compare_live(pairings: Sequence[Pairing], terms: Terms, say: Say) -> list[Found]:
+    def undecided(self, remedy: str) -> str:
+        """Return why it is not decided, once no further session is run.
+
+        Args:
+            remedy: what to try where the time is spent.
+        """
+        return self.closed or _budget_spent(self.needs_s, remedy)
+
+    def verdict(self, remedy: str) -> Verdict:
+        """Return the verdict in words, once no further session is run; `remedy` as `undecided`."""
+        decision = self.decision
+        assert decision is not None
+        if self.same_code:
+            return Verdict(verdict="unchanged", note=SAME_CODE)
+        plain, reasons = decision.plain_verdict, []
+        if self.void:
+            plain, reasons = "inconclusive", [VOID]
+        elif decision.verdict == "undecided":
+            reasons = [self.undecided(remedy)]
+        elif decision.within_margin and decision.estimate is not None:
+            way = "slower" if decision.estimate > 0 else "faster"
+            size = share_text(abs(share_of(decision.estimate)))
+            reasons = [f"{way} by {size}, within the margin"]
+        elif self.candidate().open:
+            reasons = [f"{BUDGET_SPENT} before the interval was as narrow as --target"]
+        if self.apart not in ("", OTHER_SOFTWARE):  # the sides name their software themselves
+            reasons.append(f"in a process each: {self.apart}")
+        return Verdict(verdict=plain, note="; ".join(reasons))
+
+
+See = Callable[[int, Found, Session, str], None]
+"""Is told after each session: the place of its case, all that was found of it, the session, and why
+it does not count, empty where it does."""
+
+
+def compare_live(
+    pairings: Sequence[Pairing],
+    terms: Terms,
+    say: Say,
+    see: See = lambda place, found, session, disturbed: None,
+) -> list[Found]:
     """Run sessions where they decide most, until every case is decided or the time is spent.
 
     Ctrl-C ends it early: what is decided stays, and the other cases are closed as `INTERRUPTED`.
@@ -145,26 +224,27 @@ def compare_live(pairings: Sequence[Pairing], terms: Terms, say: Say) -> list[Fo
     """
     if not pairings:
         return []
-    with contextlib.ExitStack() as stack:
-        running = _Running(pairings, terms, say, stack)
-        running.run()
-        return running.found
+    running = _Running(pairings, terms, say, see)
+    running.run()
+    return running.found
 
 
 class _Running:
     """The comparison under way."""
 
-    def __init__(
-        self, pairings: Sequence[Pairing], terms: Terms, say: Say, stack: contextlib.ExitStack
-    ) -> None:
+    def __init__(self, pairings: Sequence[Pairing], terms: Terms, say: Say, see: See) -> None:
         self._pairings = pairings
         self._terms = terms
         self._say = say
-        self._stack = stack
+        self._see = see
         self._draw = random.Random(terms.seed)
-        self._apart: dict[Opener, tuple[Beside, Beside]] = {}
         self.found = [
-            Found(left_over=terms.earlier.left_over(pairing.case.name)) for pairing in pairings
+            Found(
+                target=terms.target,
+                apart="" if pairing.shared else OTHER_SOFTWARE,
+                left_over=terms.earlier.left_over(pairing.case.name),
+            )
+            for pairing in pairings
         ]
 
     def run(self) -> None:
@@ -177,10 +257,9 @@ class _Running:
             for found in self.found:
                 if found.candidate().open:
                     found.closed = INTERRUPTED
+        count, limits = len(self.found), self._terms.limits
         for found in self.found:
-            found.needs_s = seconds_to_decide(
-                found.candidate(), len(self.found), self._terms.limits
-            )
+            found.needs_s = seconds_to_decide(found.candidate(), count, limits)
 
     def _next(self) -> int | None:
         candidates = [found.candidate() for found in self.found]
@@ -189,37 +268,47 @@ class _Running:
     def _take(self, place: int) -> None:
         """Run one session of a case, judge all cases anew, and say what became of this one."""
         began, found = self._terms.clock(), self.found[place]
+        taken: tuple[Session, str] | None = None
         with self._closing(found):
-            values = self._session(place)
-            if values is not None:
-                took_s = max(1e-3, self._terms.clock() - began)
-                self._keep(self._pairings[place].case, found, values, took_s)
+            taken = self._session(place)
+        if taken is not None and not taken[1]:
+            took_s = max(1e-3, self._terms.clock() - began)
+            self._keep(self._pairings[place].case, found, taken[0], took_s)
         self._decide()
+        if taken is not None:
+            self._see(place, found, *taken)
         self._tell(place)
 
-    def _keep(self, case: Case, found: Found, values: _Values, took_s: float) -> None:
+    def _keep(self, case: Case, found: Found, session: Session, took_s: float) -> None:
         """Take in a session; before the first those that an earlier run has left undecided."""
+        assert session.wall is not None
         if not found.live and found.codes is not None:
             carried = self._terms.earlier.of(case.name, *found.codes, apart=bool(found.apart))
             found.live += carried.sessions
             found.bar = carried.bar
         found.live.append(
-            LiveSession(wall=values.wall, cpu=values.cpu, seconds=took_s, apart=bool(found.apart))
+            LiveSession(
+                wall=session.wall.value,
+                cpu=session.cpu.value if session.cpu else None,
+                seconds=took_s,
+                apart=bool(found.apart),
+            )
         )
+        found.control += [session.control_wall.value] if session.control_wall else []
 
     def _decide(self) -> None:
         decisions = decide([found.sessions() for found in self.found], self._terms.limits)
-        for found, decision in zip(self.found, decisions, strict=True):
-            found.decision = decision
+        differ = controls_differ([found.control for found in self.found])
+        for found, decision, void in zip(self.found, decisions, differ, strict=True):
+            found.decision, found.void = decision, void
 
     def _tell(self, place: int) -> None:
         """Say what became of the case, where it is decided now or closed."""
         found, case = self.found[place], self._pairings[place].case
-        assert found.decision is not None
-        if not (found.decision.decided or found.closed):
+        if found.candidate().open:
             return
         left = [one.candidate() for one in self.found if one.candidate().open]
-        text = found.closed or _described(found.decision)
+        text = found.closed or _described(found)
         done = f"{len(self.found) - len(left)} of {len(self.found)} cases done"
         expected_s = sum(self._expected_s(candidate) for candidate in left)
         left_s = min(expected_s, self._terms.seconds_left())
@@ -239,147 +328,134 @@ class _Running:
         try:
             yield
         except ConvmarkError as error:
-            found.closed = str(error)
+            found.closed, found.failed = str(error), True
             if isinstance(error, ForeignCode):
                 found.live.clear()
+                found.control.clear()
 
-    def _session(self, place: int) -> _Values | None:
-        """Run one session of a case; None where it gives nothing, or does not count."""
+    def _session(self, place: int) -> tuple[Session, str] | None:
+        """Run one session of a case and return it.
+
+        With why it does not count, empty where it does; None where it has no ratio.
+
+        Raises:
+            ConvmarkError: a process cannot be started, or a side ran code that is not its own.
+        """
         pairing, found = self._pairings[place], self.found[place]
-        values = None if found.apart else self._duet(pairing, found)
-        if values is None and found.apart and not found.closed:
-            values = self._lockstep(pairing, found)
-        if values is not None and values.disturbed:
-            self._leave_out(pairing.case, found, values.disturbed)
+        session, disturbed = self._run(pairing, found)
+        self._check(pairing, session, found)
+        for name, sizes in session.sizes.items():
+            found.sizes.setdefault(name, {}).update(sizes)
+        if found.closed:
             return None
-        return values
+        if session.refusal:
+            found.apart = session.refusal
+            return self._session(place)
+        if session.wall is None:
+            self._failed(pairing, session.failure or _NOTHING, found)
+            return None
+        if disturbed:
+            self._leave_out(pairing.case, found, disturbed)
+        return session, disturbed
+
+    def _run(self, pairing: Pairing, found: Found) -> tuple[Session, str]:
+        """Return a session, and why it is no ground for a verdict, empty where it is."""
+        terms, sides = self._terms, pairing.sides
+        plan = Plan(
+            seed=self._draw.getrandbits(31),
+            seconds=terms.session_s * len(sides) / 2,
+            warm_up_s=terms.warm_up_s * len(sides) / 2,
+            with_work=not found.live,
+            input_shape=terms.input_shape,
+        )
+        cards = dict.fromkeys(side.card for side in sides.values() if side.card)
+        with watching(list(cards)) as seen:
+            seen.see({"event": "warm_up"})  # the cards' state counts from here on
+
+            def see(event: Mapping[str, Any]) -> None:
+                if event["event"] == "turns":
+                    seen.see({"event": "rounds"})  # and until here, the processes still on them
+
+            session = self._session_of(pairing, found, plan, see)
+        return session, seen.columns(1).get("not_judged") or ""
+
+    def _session_of(self, pairing: Pairing, found: Found, plan: Plan, see: OnEvent) -> Session:
+        if found.apart or pairing.shared is None:
+            return lockstep_session(pairing.sides, plan, see)
+        results = self._terms.results
+        sides = {
+            name: _duet_side(side, pairing.case, results) for name, side in pairing.sides.items()
+        }
+        return duet_session(pairing.shared, pairing.case, sides, plan, see)
 
     def _leave_out(self, case: Case, found: Found, disturbed: str) -> None:
-        found.left_out += 1
-        if found.left_out == MOST_LEFT_OUT:
+        found.left_out.append(disturbed)
+        if len(found.left_out) == MOST_LEFT_OUT:
             found.closed = f"{NOT_JUDGED}: {disturbed}; compare again when that has ended"
         else:
             self._say(f"{case.name}: a session is left out: {disturbed}")
 
-    def _duet(self, pairing: Pairing, found: Found) -> _Values | None:
-        """Return what a duet says; None where it gave nothing."""
-        plan = DuetPlan(
-            seed=self._draw.getrandbits(31),
-            seconds=self._terms.session_s,
-            warm_up_s=self._terms.warm_up_s,
-            with_work=not found.live,
-            input_shape=self._terms.input_shape,
-        )
-        results = self._terms.results
-        with watching([pairing.card] if pairing.card else []) as seen:
-            seen.see({"event": "warm_up"})  # the card's state counts from here on
-
-            def see(event: Mapping[str, Any]) -> None:
-                if event["event"] == "turns":
-                    seen.see({"event": "rounds"})  # and until here, the process still on the card
-
-            session = duet_session(
-                pairing.interpreter,
-                pairing.case,
-                _side(pairing.old, results),
-                _side(pairing.new, results),
-                plan,
-                see,
-            )
-        disturbed = seen.columns(1).get("not_judged") or ""
-        self._check(pairing, session, found)
-        found.sizes |= session.sizes.get(OLD, {})
-        if session.refusal:
-            found.apart = session.refusal
-        elif session.wall is None:
-            self._failed(pairing, session.failure or _NOTHING, found)
-        elif not found.closed:
-            cpu = session.cpu.value if session.cpu else None
-            return _Values(session.wall.value, cpu, disturbed)
-        return None
-
-    def _check(self, pairing: Pairing, session: DuetSession, found: Found) -> None:
+    def _check(self, pairing: Pairing, session: Session, found: Found) -> None:
         """Hold what each side ran against what it may run.
 
         Raises:
             ForeignCode: a side ran code that is not its own.
         """
-        sides = {OLD: pairing.old, NEW: pairing.new}
+        hashes: dict[str, str] = {}
         for name, code in session.codes.items():
-            tree = sides[name]
+            tree = pairing.sides[name].code
             if tree is not None:
                 tree.check(code)
-        if pairing.old and pairing.new and len(session.codes) == len(sides):
-            old, new = (tree.hash_of(session.codes[name]) for name, tree in sides.items() if tree)
-            found.codes = old, new
-            if old == new and not session.failure:
-                found.same_code, found.closed = True, "both sides run the same code"
+                hashes[name] = tree.hash_of(code)
+        if len(hashes) == len(pairing.sides):
+            found.codes = hashes[OLD], hashes[NEW]
+        alike = found.codes is not None and found.codes[0] == found.codes[1]
+        if alike and not (pairing.may_be_same or found.apart or session.failure):
+            found.same_code, found.closed = True, "both sides run the same code"
 
     def _failed(self, pairing: Pairing, failure: SideFailure, found: Found) -> None:
         found.failures += 1
-        tree = {OLD: pairing.old, NEW: pairing.new}.get(failure.side)
-        why = tree.explained(failure.reason) if tree is not None else failure.reason
-        whose = f"the {failure.side} code" if failure.side else "a code"
+        why, whose = failure.reason, "a code"
+        if failure.side:
+            tree = pairing.sides[failure.side].code
+            why = tree.explained(why) if tree is not None else why
+            whose = f"the {NEW if failure.side == NEW else OLD} code"
         if failure.side or found.failures >= MOST_FAILURES:
-            found.closed = f"{whose} cannot be run: {why}"
-
-    def _lockstep(self, pairing: Pairing, found: Found) -> _Values:
-        """Return what two processes in lock-step say.
-
-        Raises:
-            ConvmarkError: a side cannot be run, or ran code that is not its own.
-        """
-        if pairing.apart not in self._apart:
-            self._apart[pairing.apart] = self._stack.enter_context(pairing.apart())
-        old, new = self._apart[pairing.apart]
-        plan = Plan(
-            seed=self._draw.getrandbits(31),
-            warm_up_s=self._terms.warm_up_s,
-            error_rate=0.0,
-            input_shape=self._terms.input_shape,
-        )
-        session = lockstep_session(
-            Side(old.interpreter, pairing.case, pairing.card, old.tree),
-            Side(new.interpreter, pairing.case, pairing.card, new.tree),
-            plan,
-            self._draw,
-            with_sizes=not found.live,
-        )
-        found.sizes |= session.sizes.get(OLD, {})
-        return _Values(session.wall.log_ratio, session.cpu.log_ratio, session.disturbed)
+            found.closed, found.failed = f"{whose} cannot be run: {why}", True
 
 
-@dataclass(frozen=True, slots=True)
-class _Values:
-    """What one session says of a case."""
-
-    wall: float
-    """ln(new / old)."""
-    cpu: float | None
-    disturbed: str
-    """Why it does not count, empty where it does."""
-
+OTHER_SOFTWARE = "other software, or other environment variables"
 
 _NOTHING = SideFailure(side="", reason="no step was timed", status="error")
 
 
-def _side(tree: OwnCode | None, results: Path) -> DuetSide:
+def _duet_side(side: Contender, case: Case, results: Path) -> DuetSide:
     """Return a code as a duet takes it; today's where nothing tells its files from others."""
-    found = tree.settings(os.environ) if tree is not None else {}
+    found = side.code.settings(os.environ) if side.code is not None else {}
+    own, common = side.case.as_fields(), case.as_fields()
     return DuetSide(
         folder=found.get("folder", Path.cwd()),
         import_roots=found.get("import_roots") or import_roots(),
         zoo=found.get("zoo"),
         moved=found.get("moved", {}),
+        settings={name: value for name, value in own.items() if value != common[name]},
+        asked=side.asked,
         left_out=[results],
     )
 
 
-def _described(decision: Decision) -> str:
+def _described(found: Found) -> str:
     """Say in words what was found: the change with its interval, and the verdict."""
-    if decision.estimate is None:
+    decision = found.decision
+    if decision is None or decision.estimate is None:
         return "no session yet"
-    low, high = (percent(value).removesuffix(" %") for value in (decision.low, decision.high))
-    verdict = decision.verdict.replace("_", " ")
-    change = percent(decision.estimate)
-    return f"{decision.sessions} sessions, {change} [{low}, {high}], {verdict}"
+    change = interval_text(decision.estimate, decision.low, decision.high)
+    verdict = "void" if found.void else decision.verdict.replace("_", " ")
+    return f"{decision.sessions} sessions, {change}, {verdict}"
+
+
+def _budget_spent(needs_s: float | None, remedy: str) -> str:
+    """Say what would decide a case whose time is spent."""
+    if needs_s is None:
+        return f"{BUDGET_SPENT}: more time would most likely not decide"
+    return f"{BUDGET_SPENT}: about {duration_text(needs_s)} more would decide: {remedy}"

@@ -67,22 +67,23 @@ class SideSpec:
         except CaseError as error:
             raise OptionError(f"{self.label}: {error}") from None
 
+    @property
+    def whole_environ(self) -> dict[str, str]:
+        """All environment variables of the side."""
+        return {**os.environ, **self.environ}
+
     @contextlib.contextmanager
-    def opened(
-        self, origin: Origin | None, make: Make, count: int
-    ) -> Iterator[tuple[list[Interpreter], Tree | None]]:
-        """Give so many interpreters of this side, ended after the block, and whose code they run.
+    def tree(self, origin: Origin | None) -> Iterator[Tree | None]:
+        """Give the models' code that the side may run, gone after the block where it is a commit's.
 
         Args:
             origin: where the models' code lies; needed with a commit. None where all sides run the
                 same files.
-            make: makes an interpreter from its path and keywords.
 
         Raises:
             OptionError: a commit was asked for, and no repository holds the models.
             ConvmarkError: the commit is not there, or has no such folder.
         """
-        environ = {**os.environ, **self.environ}
         with contextlib.ExitStack() as stack:
             tree: Tree | None = None
             if self.ref:
@@ -94,8 +95,20 @@ class SideSpec:
                 tree = tree_as_it_is(origin.repository, self.text)
             if tree is not None and origin is not None:
                 origin.look_for(tree)
-            where = tree.settings(environ) if tree is not None else {"environ": environ}
-            yield [stack.enter_context(make(self.python, **where)) for _ in range(count)], tree
+            yield tree
+
+    def interpreter(self, make: Make, tree: Tree | None) -> Interpreter:
+        """Return an interpreter of this side that runs the tree's code.
+
+        Args:
+            make: makes an interpreter from its path and keywords.
+
+        Raises:
+            ForeignCode: the models would come from another working tree.
+        """
+        environ = self.whole_environ
+        where = tree.settings(environ) if tree is not None else {"environ": environ}
+        return make(self.python, **where)
 
     def commit(self, origin: Origin | None) -> str:
         """Return the full commit of the models; empty for the files as they are."""

@@ -16,8 +16,7 @@ from tabulate import tabulate
 from convmark.case import BACKENDS, TIMED_TASKS, Case
 from convmark.record import Record, to_cell
 from convmark.report.markup import markdown_cell
-from convmark.report.sessions import change_text
-from convmark.report.units import bytes_text, rate_text, seconds_text, share_text
+from convmark.report.units import bytes_text, change_text, rate_text, seconds_text, share_text
 from convmark.statistics import spread
 from convmark.text import shown
 

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
 from tabulate import tabulate
 
 from convmark.report.markup import markdown_cell
-from convmark.report.units import share_text
+from convmark.report.units import change_text
 from convmark.text import shown
 
-__all__ = ["change_text", "comparison_table", "interval_text"]
+__all__ = ["comparison_table"]
 
-HEADERS = ("case", "B against A", "interval", "verdict", "by", "control", "n", "note")
-
-
-def interval_text(estimate: float, low: float, high: float) -> str:
-    """Return a change and its interval, log ratios, as per cent."""
-    return f"{_percent(estimate)} % [{_percent(low)}, {_percent(high)}]"
-
-
-def _percent(log_ratio: float) -> str:
-    return f"{100 * math.expm1(log_ratio):+.1f}" if abs(log_ratio) < 50 else f"{log_ratio:+.0e}"
-
-
-def change_text(share: float | None) -> str:
-    """Return a change, a share, with its sign."""
-    return "" if share is None else f"{'+' if share >= 0 else '-'}{share_text(abs(share))}"
+HEADERS = ("case", "B against A", "interval", "verdict", "control", "n", "note")
 
 
 def comparison_table(rows: Sequence[Any], form: str = "table") -> str:
@@ -49,7 +34,6 @@ def comparison_table(rows: Sequence[Any], form: str = "table") -> str:
             change_text(row.change),
             f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]" if row.low is not None else "",
             row.verdict,
-            row.decided_by or "",
             change_text(row.control_change),
             str(row.sessions),
             row.note or "",

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["bytes_text", "count_text", "duration_text", "rate_text", "seconds_text", "share_text"]
+from convmark.text import percent
+
+__all__ = [
+    "bytes_text",
+    "change_text",
+    "count_text",
+    "duration_text",
+    "interval_text",
+    "rate_text",
+    "seconds_text",
+    "share_text",
+]
 
 
 def _scaled(value: float, steps: tuple[tuple[float, str], ...]) -> str:
@@ -55,6 +66,17 @@ def rate_text(value_per_s: float | None) -> str:
 def share_text(share: float | None) -> str:
     """Return a share as per cent."""
     return "" if share is None else f"{100 * share:.1f} %"
+
+
+def change_text(share: float | None) -> str:
+    """Return a change, a share, with its sign."""
+    return "" if share is None else f"{'+' if share >= 0 else '-'}{share_text(abs(share))}"
+
+
+def interval_text(estimate: float, low: float, high: float) -> str:
+    """Return a change and its interval, log ratios, as per cent."""
+    ends = ", ".join(percent(end).removesuffix(" %") for end in (low, high))
+    return f"{percent(estimate)} [{ends}]"
 
 
 def duration_text(value_s: float) -> str:

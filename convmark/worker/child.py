@@ -254,9 +254,8 @@ def _take_turns(
     request: dict[str, Any], framework: Any, emit: Emit, commands: Iterable[dict[str, Any]]
 ) -> None:
     case, builder, framework, emit = _make_ready(request, framework, emit)
-    plan = measurement.Plan(seed=request["seed"], time_budget_s=request["time_budget_s"])
-    sizes = request.get("with_sizes", False)
-    measurement.take_turns(case, builder, plan, framework, emit, commands, with_sizes=sizes)
+    sizes, seed = request.get("with_sizes", False), request["seed"]
+    measurement.take_turns(case, builder, seed, framework, emit, commands, with_sizes=sizes)
 
 
 def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:

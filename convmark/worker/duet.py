@@ -1,8 +1,9 @@
 """The duet: two codes of one case in one process, whose steps take turns.
 
-Each code has its own modules, working folder, zoo and Keras settings. Both models are built in
-random order, from the same seed and on the same batch. What one code sets for the whole process
-would be the other's too: such codes cannot share a process, and the harness takes two instead. Any
+A third contender may be the control: the old code once more, built and timed like the others. Each
+has its own modules, working folder, zoo and Keras settings. The models are built in random order,
+from the same seed and on the same batch. What one code sets for the whole process would be the
+other's too: such codes cannot share a process, and the harness takes a process for each. Any
 trouble of one code is reported with its name and ends the duet, not the worker.
 """
 
@@ -18,19 +19,27 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from convmark.case import Case
+from convmark.case import PRECISIONS, Case
 from convmark.errors import CaseError
 from convmark.worker import measurement, shared_state, timing
 from convmark.worker.code_watch import CodeWatch
 from convmark.worker.failure import message_of
 from convmark.worker.first_step import first_step
 from convmark.worker.module_tables import Code, ModuleTable, Tables
-from convmark.worker.process_state import found_precision
-from convmark.worker.turns import MIN_PAIRS, Pairs, settled_step_times, take_pairs, turn_steps
+from convmark.worker.process_state import checked_precision
+from convmark.worker.turns import (
+    MIN_ROUNDS,
+    Turns,
+    settled_step_times,
+    take_rounds,
+    timed_turn,
+    turn_steps,
+)
 
 __all__ = ["Plan", "play"]
 
-SIDES = ("old", "new")
+CONTROL = "control"
+"""The contender that is no code of its own: its work is not counted."""
 HELD_SETTINGS = ("jit", "precision")
 """Settings of a case that two codes in one process can differ in; TF32 is of the whole process."""
 
@@ -90,13 +99,13 @@ def play(case: Case, request: Mapping[str, Any], backend: Any, emit: Emit) -> No
     """Build both codes and let them take turns; report each build's turns, or why there are none.
 
     Args:
-        request: with `sides`: for old and new the fields of `Code`, the `settings` of the case
-            that are its own, and what is `left_out` as no code.
+        request: with `sides`: for old and new, and perhaps for the control, the fields of `Code`,
+            the `settings` of the case that are its own, and what is `left_out` as no code.
     """
     plan = Plan.of(request)
     environ = dict(os.environ)
     try:
-        with Tables(Code.of(side, request["sides"][side]) for side in SIDES) as tables:
+        with Tables(Code.of(*side) for side in request["sides"].items()) as tables:
             duet = _Duet(case, request, plan, backend, emit, tables)
             duet.play()
     except CannotShare as reason:
@@ -123,13 +132,18 @@ def _restore(environ: Mapping[str, str]) -> None:
 class _Side:
     """One of the two codes, its model and its step."""
 
-    def __init__(self, case: Case, table: ModuleTable, backend: Any) -> None:
+    def __init__(
+        self, case: Case, table: ModuleTable, backend: Any, *, precision_asked: bool
+    ) -> None:
         self.name = table.code.name
         self.case = case
+        self.precision_asked = precision_asked
         self.table = table
         self.context = backend.context()
         self.builder: Callable[[], Any] = _not_built
         self.step: Callable[[], Any] = _not_built
+        self.settled = False
+        self._backend = backend
 
     @contextlib.contextmanager
     def active(self, *, all_of_it: bool = True) -> Iterator[None]:
@@ -137,8 +151,14 @@ class _Side:
         with self.table.active(all_of_it=all_of_it), self.context.active():
             yield
 
+    def turn(self, steps: int, dropped: int) -> timing.Turn:
+        """Take a turn; until it has settled, the code may import more of its modules."""
+        with self.active(all_of_it=not self.settled):
+            return timed_turn(self.step, self._backend, steps, dropped)
+
     def make_step(self, seed: int, backend: Any, emit: Emit) -> Any:
         """Build the model, take the first step, and return the model."""
+        self.settled = False
         backend.seed(seed)
         self.context.forget_names()
         model = measurement.build(self.case, self.builder, seed, backend, emit)
@@ -154,7 +174,8 @@ class _Side:
         emit("counted", **backend.sizes(model))  # the first call may have made weights
         measurement.prove(self.case, 1, backend.fingerprint(token), emit)
         kinds = Counter(backend.layer_precisions(model))
-        emit("read_back", precision=found_precision(kinds), call_path=backend.call_path)
+        precision = checked_precision(self.case, kinds, asked=self.precision_asked)
+        emit("read_back", precision=precision, call_path=backend.call_path)
         return model
 
 
@@ -179,30 +200,34 @@ class _Duet:
         self._emit = emit
         self._tables = tables
         self._order = random.Random(plan.seed)
-        cases = {
-            side: _own_case(case, request["sides"][side].get("settings") or {}) for side in SIDES
-        }
-        self._sides = {side: _Side(cases[side], tables[side], backend) for side in SIDES}
+        self._sides = {}
+        for name, fields in request["sides"].items():
+            own = _own_case(case, fields.get("settings") or {})
+            asked = own.precision in PRECISIONS[1:] or "precision" in fields.get("asked", ())
+            self._sides[name] = _Side(own, tables[name], backend, precision_asked=asked)
         self._pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
 
     def play(self) -> None:
-        self._import_both()
+        self._import_all()
         build, builds = 0, 1
         while build < builds:
             if build:
-                self._build_both_again()
+                self._build_all_again()
             with timing.quiet_collector():
                 builds = self._turns(build)
             build += 1
         self._check_last_steps()
 
+    def _shuffled(self) -> list[str]:
+        return self._order.sample(sorted(self._sides), len(self._sides))
+
     # -- the two codes -----------------------------------------------------------------------------
 
-    def _import_both(self) -> None:
+    def _import_all(self) -> None:
         before = dict(os.environ)
         settings = shared_state.process_wide(self._backend)
         environs: dict[str, shared_state.Environ] = {}
-        for name in self._order.sample(SIDES, len(SIDES)):
+        for name in self._shuffled():
             _restore(before)
             with self._naming(name, first=not environs):
                 self._import(self._sides[name])
@@ -228,7 +253,7 @@ class _Duet:
                 watch.report(functools.partial(self._note_code, side.name, emit))
             finally:
                 watch.close()
-            if self._plan.with_work:
+            if self._plan.with_work and side.name != CONTROL:
                 measurement.count_work(side.case, model, side.step, self._backend, emit)
 
     def _left_out(self, name: str) -> list[str]:
@@ -245,8 +270,8 @@ class _Duet:
         if file is not None:
             raise CannotShare(f"the {name} code takes {file} from the other side's files")
 
-    def _build_both_again(self) -> None:
-        for name in self._order.sample(SIDES, len(SIDES)):
+    def _build_all_again(self) -> None:
+        for name in self._shuffled():
             emit = functools.partial(self._emit, side=name)
             with self._naming(name, first=False), self._sides[name].active():
                 self._sides[name].make_step(self._plan.seed, self._backend, emit)
@@ -266,7 +291,7 @@ class _Duet:
             raise
         except (Exception, SystemExit) as error:
             if not first and _is_out_of_memory(error, self._backend):
-                raise CannotShare("the two models do not fit into memory together") from error
+                raise CannotShare("the models do not fit into memory together") from error
             raise CannotRun(name, error) from error
 
     def _check_process(self, name: str, settings: shared_state.Settings) -> None:
@@ -284,28 +309,27 @@ class _Duet:
         """Take the turns of one build, and return how many builds there are to be."""
         plan = self._plan
         try:
-            times_s = settled_step_times(
-                self._sides, self._backend, plan.warm_up_s, self._order, self._beat
-            )
+            times_s = settled_step_times(self._sides, plan.warm_up_s, self._order, self._beat)
+            for side in self._sides.values():
+                side.settled = True
             steps = turn_steps(times_s, plan.turn_s)
             builds = plan.builds if steps[0] > 1 else 1
-            seconds, least = plan.seconds / builds, -(-MIN_PAIRS // builds)
+            seconds, least = plan.seconds / builds, -(-MIN_ROUNDS // builds)
             if steps[0] > 1 and plan.single_share > 0:
-                single = self._pairs((1, 0), plan.single_share * seconds, least)
+                single = self._rounds((1, 0), plan.single_share * seconds, least)
                 self._emit("turns", build=build, single=True, **single.fields())
                 seconds *= 1 - plan.single_share
             if seconds > 0:
-                pairs = self._pairs(steps, seconds, least)
-                self._emit("turns", build=build, single=False, **pairs.fields())
+                turns = self._rounds(steps, seconds, least)
+                self._emit("turns", build=build, single=False, **turns.fields())
         except Exception as error:
             reason = f"a step failed beside the other code: {message_of(error)}"
             raise CannotShare(reason) from error
         return builds
 
-    def _pairs(self, steps: tuple[int, int], seconds: float, least: int) -> Pairs:
-        return take_pairs(
+    def _rounds(self, steps: tuple[int, int], seconds: float, least: int) -> Turns:
+        return take_rounds(
             self._sides,
-            self._backend,
             steps,
             seconds,
             self._order,
@@ -325,7 +349,7 @@ class _Duet:
                 self._backend.synchronise(token)
                 measurement.check_finite(self._backend.fingerprint(token), side.case, None)
         now = shared_state.process_wide(self._backend)
-        held = self._sides[SIDES[0]].context.held
+        held = next(iter(self._sides.values())).context.held
         reason = shared_state.what_was_set("running", self._settings, now, held)
         if reason is None and (names := shared_state.differing(self._environ, dict(os.environ))):
             reason = f"a code sets environment variables while it runs: {names}"

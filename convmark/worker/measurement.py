@@ -24,6 +24,7 @@ from convmark.worker.failure import CaseFailure
 from convmark.worker.feeding import FED_WINDOWS, fed_windows
 from convmark.worker.first_step import first_step
 from convmark.worker.memory import HostMemory, forget_peak, peak_above
+from convmark.worker.turns import timed_turn
 
 __all__ = [
     "CaseFailure",
@@ -181,32 +182,32 @@ def prove_instruments(
 def take_turns(
     case: Case,
     builder: Builder,
-    plan: Plan,
+    seed: int,
     backend: Any,
     emit: Emit,
     commands: Iterable[dict[str, Any]],
     *,
     with_sizes: bool,
 ) -> None:
-    """Warm the case up, then time as many steps as each command says, waiting in between.
+    """Build the case, then time as many steps as each command says, until one says none.
 
     Raises:
-        CaseFailure: the builder returns no model, or its output is not finite.
+        CaseFailure: the builder returns no model, or its output is not finite at either end.
     """
-    pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
-    model = build(case, builder, plan.seed, backend, emit)
-    step, _ = make_step(case, model, plan.seed, backend)
-    token = step()
-    backend.synchronise(token)
+    model = build(case, builder, seed, backend, emit)
+    step, _ = make_step(case, model, seed, backend)
+    seconds, token = timing.timed_step(step, backend)
     prove(case, 1, backend.fingerprint(token), emit)
     if with_sizes:
         backend.settle(model)
         emit("sizes", flops_per_sample=backend.work(model).flops, **backend.sizes(model))
+    emit("first_step", seconds=seconds)
     with timing.quiet_collector():
-        timing.warm_up(step, backend, plan.time_budget_s, pulse, _proof(case, backend, emit))
-        emit("warm", step_time_s=timing.median(timing.turn(step, backend, 5).wall_s))
         for command in commands:
-            emit("turn", **timing.turn(step, backend, int(command["steps"])).totals())
+            if not command["steps"]:
+                break
+            turn = timed_turn(step, backend, command["steps"], command["dropped"])
+            emit("turn", **turn.lists())
         token = step()
         backend.synchronise(token)
     check_finite(backend.fingerprint(token), case, None)

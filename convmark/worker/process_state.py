@@ -143,6 +143,29 @@ def _is_as_asked(kinds: Counter[str], asked: str) -> bool:
     return wider and kinds[asked] >= sum(others.values())
 
 
+def checked_precision(case: Case, kinds: Counter[str], *, asked: bool) -> str:
+    """Return what the layers compute in: the case's own precision where they do as it says.
+
+    Args:
+        kinds: how many layers with weights compute in each precision.
+        asked: whether the user has named the precision.
+
+    Raises:
+        CaseFailure: it is not what was asked for.
+    """
+    found = found_precision(kinds)
+    if not found or (case.precision in PRECISIONS and _is_as_asked(kinds, case.precision)):
+        return case.precision
+    if asked:
+        number, total = sum(kinds.values()) - kinds[case.precision], sum(kinds.values())
+        raise CaseFailure(
+            f"{case.model}: precision {case.precision} was asked for, {number} of {total} "
+            f"layers with weights compute otherwise: {found}; leave out --precisions, or have "
+            "the model's code set no policy or dtype"
+        )
+    return found
+
+
 class Witness:
     """Reads the process of one case, and reports what it was.
 
@@ -215,7 +238,7 @@ class Witness:
         if hasattr(os, "sched_getaffinity"):
             self._cores.append(len(os.sched_getaffinity(0)))
         kinds = Counter(self._backend.layer_precisions(self._model))
-        precision = self._precision(kinds)
+        precision = checked_precision(self._case, kinds, asked="precision" in self._asked)
         layers = ",".join(f"{kind}:{count}" for kind, count in sorted(kinds.items()))
         return {
             "inherited": self._inherited,
@@ -230,24 +253,6 @@ class Witness:
             "cores": min(self._cores, default=None),
             "call_path": self._backend.call_path,
         }
-
-    def _precision(self, kinds: Counter[str]) -> str:
-        """Return what the layers compute in.
-
-        Raises:
-            CaseFailure: it is not what was asked for.
-        """
-        case, found = self._case, found_precision(kinds)
-        if not found or (case.precision in PRECISIONS and _is_as_asked(kinds, case.precision)):
-            return case.precision
-        if "precision" in self._asked:
-            number, total = sum(kinds.values()) - kinds[case.precision], sum(kinds.values())
-            raise CaseFailure(
-                f"{case.model}: precision {case.precision} was asked for, {number} of {total} "
-                f"layers with weights compute otherwise: {found}; leave out --precisions, or have "
-                "the model's code set no policy or dtype"
-            )
-        return found
 
     def _threads_in_force(self) -> str:
         """Return the threads of operations.

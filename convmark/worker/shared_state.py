@@ -48,10 +48,11 @@ def what_was_set(side: str, before: Settings, now: Settings, held: Iterable[str]
     return f"the {side} code sets for the whole process: {_some(pairs)}"
 
 
-def differing(one: Environ, other: Environ) -> str:
-    """Return the names of the variables that differ; empty where none does."""
-    names = {*one, *other} - _OWN_OF_A_SIDE
-    return _some(sorted(name for name in names if one.get(name) != other.get(name)))
+def differing(*environs: Environ) -> str:
+    """Return the names of the variables that are not the same in all; empty where all are."""
+    names = set().union(*environs) - _OWN_OF_A_SIDE
+    values = {name: {environ.get(name) for environ in environs} for name in names}
+    return _some(sorted(name for name, found in values.items() if len(found) > 1))
 
 
 def patched(is_users: Callable[[str], bool]) -> str | None:

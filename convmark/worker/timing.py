@@ -20,6 +20,7 @@ from typing import Any
 __all__ = [
     "Pulse",
     "Rounds",
+    "Step",
     "Turn",
     "WarmUp",
     "Windows",
@@ -29,7 +30,6 @@ __all__ = [
     "rounds",
     "steps",
     "timed_step",
-    "turn",
     "warm_up",
     "windows",
 ]
@@ -99,9 +99,11 @@ class Turn:
     wall_s: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
 
-    def totals(self) -> dict[str, float]:
-        """The sums over the steps, seconds."""
-        return {"wall_s": sum(self.wall_s), "cpu_s": sum(self.cpu_s)}
+    def lists(self) -> dict[str, list[float]]:
+        """Both lists by name, to the nanosecond."""
+        return {
+            name: [round(seconds, 9) for seconds in times] for name, times in asdict(self).items()
+        }
 
 
 class Pulse:
@@ -306,20 +308,3 @@ def log_ratio_error(times_s: list[float], others_s: list[float]) -> float:
 
 def _log_ratio(seconds: float, others_s: float) -> float:
     return math.log(max(seconds, 1e-9) / max(others_s, 1e-9))
-
-
-def turn(
-    step: Step,
-    backend: Any,
-    count: int,
-    clock: Clock = time.perf_counter,
-    cpu_clock: Clock = time.process_time,
-) -> Turn:
-    """Time `count` steps, one by one, of a worker that takes turns with others."""
-    taken = Turn()
-    for _ in range(count):
-        cpu_began, began = cpu_clock(), clock()
-        backend.synchronise(step())
-        taken.wall_s.append(clock() - began)
-        taken.cpu_s.append(cpu_clock() - cpu_began)
-    return taken

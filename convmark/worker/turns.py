@@ -1,8 +1,9 @@
-"""Two steps that take turns in one process: until both are steady, and then timed, pair by pair.
+"""Steps that take turns: until all are steady, and then timed, a turn of each per round.
 
 A step after another model's step runs cold, which distorts steps shorter than a few milliseconds.
-Such a step's turn is as many steps as last some 50 ms, the first of them dropped. Clocks, steps and
-the order are handed in.
+Such a step's turn is as many steps as last some 30 ms, after half as many that are dropped. The
+steps may be those of one process (`worker.duet`) or of a process each, which the harness has take
+turns (`lockstep.processes`); clocks and the order are handed in.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from convmark.worker.timing import Clock, is_steady, log_ratio_error
+from convmark.worker.timing import Clock, Step, Turn, is_steady, log_ratio_error
 
 __all__ = [
-    "MIN_PAIRS",
+    "MIN_ROUNDS",
     "SHORT_S",
     "Contender",
-    "Pairs",
+    "Turns",
     "settled_step_times",
-    "take_pairs",
+    "take_rounds",
+    "timed_turn",
     "turn_steps",
 ]
 
@@ -33,7 +34,7 @@ SHORT_S = 0.0025
 MIN_STEPS, LEAST_STEPS = 10, 4
 """Of each code before the timed turns: until it is steady, and once the budget is spent."""
 SETTLING_TURN_S = 0.01
-MIN_PAIRS = 6
+MIN_ROUNDS = 6
 LEAST_S = 0.3
 """Seconds of turns that are always taken."""
 HELD_UP_S = 0.2
@@ -45,15 +46,13 @@ MIN_DROPPED = 2
 class Contender(Protocol):
     """One of the codes that take turns."""
 
-    step: Callable[[], Any]
-
-    def active(self, *, all_of_it: bool = ...) -> AbstractContextManager[None]:
-        """What the code's turn is taken in; entered and left outside the timing."""
+    def turn(self, steps: int, dropped: int) -> Turn:
+        """Take the steps to be dropped, then time the others, one by one; a turn may end early."""
 
 
 @dataclass(frozen=True)
-class Pairs:
-    """Wall and process CPU seconds of one step of each code, pair by pair, by the code's name."""
+class Turns:
+    """Wall and process CPU seconds of one step of each code, round by round, by the code's name."""
 
     steps: int
     """Timed steps of a turn, whose medians count; fewer where the machine was held up."""
@@ -74,11 +73,9 @@ class Pairs:
 
 def settled_step_times(
     contenders: Mapping[str, Contender],
-    backend: Any,
     budget_s: float,
     order: random.Random,
     beat: Callable[[], None] = lambda: None,
-    clock: Clock = time.perf_counter,
 ) -> dict[str, float]:
     """Let all take short turns until each is steady; return the step time of each, seconds.
 
@@ -90,11 +87,7 @@ def settled_step_times(
         for name in order.sample(sorted(contenders), len(contenders)):
             known = times_s[name]
             count = max(1, min(10, int(SETTLING_TURN_S / known[-1]))) if known else 1
-            with contenders[name].active():
-                for _ in range(count):
-                    began = clock()
-                    backend.synchronise(contenders[name].step())
-                    known.append(max(clock() - began, 1e-9))
+            known += [max(seconds, 1e-9) for seconds in contenders[name].turn(count, 0).wall_s]
             beat()
     return {name: _late(known) for name, known in times_s.items()}
 
@@ -126,70 +119,73 @@ def turn_steps(step_times_s: Mapping[str, float], turn_s: float) -> tuple[int, i
     return count, max(MIN_DROPPED, round(DROPPED_SHARE * count))
 
 
-def take_pairs(
+def take_rounds(
     contenders: Mapping[str, Contender],
-    backend: Any,
     steps: tuple[int, int],
     seconds: float,
     order: random.Random,
     beat: Callable[[], None] = lambda: None,
     *,
-    least: int = MIN_PAIRS,
+    least: int = MIN_ROUNDS,
     enough_error: float = 0.0,
     clock: Clock = time.perf_counter,
-    cpu_clock: Clock = time.process_time,
-) -> Pairs:
-    """Let each take one turn per pair, in random order, until the seconds are spent.
+) -> Turns:
+    """Let each take one turn per round, in random order, until the seconds are spent.
 
     Args:
         enough_error: standard error of the mean log ratio at which they end, after `LEAST_S`.
         steps: how many steps of a turn are timed, and how many before them are dropped.
-        least: pairs that are taken however long they last.
+        least: rounds that are taken however long they last.
     """
-    count, dropped = steps
     names = sorted(contenders)
-    pairs = Pairs(count, dropped, {name: [] for name in names}, {name: [] for name in names})
+    turns = Turns(*steps, {name: [] for name in names}, {name: [] for name in names})
     spent_s, taken = 0.0, 0
-    while taken < least or not _enough(pairs, spent_s, seconds, enough_error):
+    while taken < least or not _enough(turns, spent_s, seconds, enough_error):
         began = clock()
         for name in order.sample(names, len(names)):
-            with contenders[name].active(all_of_it=False):
-                wall_s, cpu_s = _turn(contenders[name].step, backend, steps, clock, cpu_clock)
-            pairs.wall_s[name].append(wall_s)
-            pairs.cpu_s[name].append(cpu_s)
+            turn = contenders[name].turn(*steps)
+            turns.wall_s[name].append(statistics.median(turn.wall_s))
+            turns.cpu_s[name].append(statistics.median(turn.cpu_s))
         spent_s += clock() - began
         taken += 1
         beat()
-    return pairs
+    return turns
 
 
-def _enough(pairs: Pairs, spent_s: float, seconds: float, enough_error: float) -> bool:
+def _enough(turns: Turns, spent_s: float, seconds: float, enough_error: float) -> bool:
     if spent_s >= seconds:
         return True
     if spent_s < LEAST_S or not enough_error:
         return False
-    return log_ratio_error(*pairs.wall_s.values()) <= enough_error
+    one, *others = turns.wall_s.values()
+    return all(log_ratio_error(other, one) <= enough_error for other in others)
 
 
-def _turn(
-    step: Callable[[], Any], backend: Any, steps: tuple[int, int], clock: Clock, cpu_clock: Clock
-) -> tuple[float, float]:
-    """Return the wall and the CPU seconds of a step of one turn."""
-    count, dropped = steps
+def timed_turn(
+    step: Step,
+    backend: Any,
+    steps: int,
+    dropped: int = 0,
+    clock: Clock = time.perf_counter,
+    cpu_clock: Clock = time.process_time,
+) -> Turn:
+    """Take the steps to be dropped, then time the others, one by one, each ended by a sync.
+
+    Either part ends early where it takes far longer than steps ever did: on a busy machine.
+    """
     ends_s = clock() + HELD_UP_S
     for _ in range(dropped):
         backend.synchronise(step())
         if clock() >= ends_s:
             break
-    wall_s: list[float] = []
-    cpu_s: list[float] = []
+    taken = Turn()
     ends_s = clock() + HELD_UP_S
-    for _ in range(count):
+    for _ in range(steps):
         cpu_began, began = cpu_clock(), clock()
         backend.synchronise(step())
         now = clock()
-        cpu_s.append(cpu_clock() - cpu_began)
-        wall_s.append(now - began)
-        if now >= ends_s:  # a busy machine: its steps take far longer than they did
+        taken.cpu_s.append(cpu_clock() - cpu_began)
+        taken.wall_s.append(now - began)
+        if now >= ends_s:
             break
-    return statistics.median(wall_s), statistics.median(cpu_s)
+    return taken

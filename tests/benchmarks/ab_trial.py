@@ -50,7 +50,7 @@ def show(name: str, found: dict[str, object]) -> None:
         interval = f"[{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
         print(
             f"  {row['case']:<42} {100 * row['change']:+.1f} % {interval} {row['verdict']}, "
-            f"{row['sessions']} sessions, by {row['decided_by']}, control "
+            f"{row['sessions']} sessions, control "
             f"{100 * row['control_change']:+.1f} %, cpu {100 * row['cpu_change']:+.1f} %"
             f"{', VOID' * row['void']}"
         )

@@ -25,7 +25,8 @@ from pathlib import Path
 
 from convmark.case import Case
 from convmark.launch import Interpreter
-from convmark.lockstep.duets import DuetPlan, DuetSide, duet_session
+from convmark.lockstep.duets import DuetSide, duet_session
+from convmark.lockstep.session import Plan
 
 DEFAULT_FOLDER = Path(tempfile.gettempdir()) / "convmark-duets"
 PROBE_PRODUCTS, PROBE_SHARE = 8, 0.2
@@ -163,12 +164,12 @@ def session(
     options: argparse.Namespace,
 ) -> tuple[dict[str, Value], float]:
     """Return ln(new / old) by a duet, its single steps apart, and the seconds it took."""
-    plan = DuetPlan(
+    plan = Plan(
         seed=number, seconds=options.seconds, builds=options.builds,
         single_share=options.single_share,
     )  # fmt: skip
     began = time.perf_counter()
-    found = duet_session(interpreter, case, sides["old"], sides["new"], plan)
+    found = duet_session(interpreter, case, sides, plan)
     seconds = time.perf_counter() - began
     if found.wall is None or found.cpu is None:
         raise SystemExit(f"{case.name}: {found.refusal or found.failure}")

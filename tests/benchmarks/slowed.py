@@ -85,18 +85,19 @@ def _cost(project: Path, elements: int) -> float:
     """Return by what share the CPU time of a victim that burns so much has grown."""
     from convmark.case import Case
     from convmark.launch import Interpreter
-    from convmark.lockstep.duets import DuetPlan, DuetSide, duet_session
+    from convmark.lockstep.duets import DuetSide, duet_session
+    from convmark.lockstep.session import Plan
 
-    sides = []
+    sides = {}
     for name, burnt in (("old", 0), ("new", elements)):
         commit(project, f"trial of {burnt}", burnt)
         folder = project.parent / f"{name}-{burnt}"
         shutil.copytree(project / "models", folder / "models", dirs_exist_ok=True)
-        sides.append(DuetSide(folder=folder, import_roots=[folder], zoo=folder / "models"))
+        sides[name] = DuetSide(folder=folder, import_roots=[folder], zoo=folder / "models")
     case = Case(model=VICTIM, task="train", batch_size=32)
     with Interpreter() as interpreter:
-        plans = [DuetPlan(seed=seed, seconds=2.0, enough_error=0.002) for seed in range(6)]
-        found = [duet_session(interpreter, case, *sides, plan).cpu for plan in plans]
+        plans = [Plan(seed=seed, seconds=2.0, enough_error=0.002) for seed in range(6)]
+        found = [duet_session(interpreter, case, sides, plan).cpu for plan in plans]
     slower = statistics.median(one.value for one in found if one is not None)
     print(f"  {elements} elements cost {100 * math.expm1(slower):.1f} % of CPU time", flush=True)
     return math.expm1(slower)

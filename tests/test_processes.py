@@ -1,0 +1,146 @@
+"""A session in lock-step with stand-ins for the workers: turns, starts, ends and failures."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from convmark.case import Case
+from convmark.errors import WorkerError
+from convmark.lockstep.processes import Contender, lockstep_session
+from convmark.lockstep.session import Plan, Session, SideFailure
+from convmark.worker.turns import MIN_ROUNDS, MIN_STEPS
+
+CASE = Case(model="lenet5", task="train", batch_size=32)
+PLAN = Plan(seed=0, seconds=0.0)
+
+
+class Stand:
+    """An interpreter whose worker's steps take so long, with noise of 1 %."""
+
+    def __init__(self, step_s: float, *, dies_at: str = "", log: list[str] | None = None) -> None:
+        self.step_s = step_s
+        self.dies_at = dies_at
+        self.log: list[str] = [] if log is None else log
+        self.turns: list[tuple[int, int]] = []
+        self.requests: list[Mapping[str, Any]] = []
+        self._random = random.Random(step_s)
+        self._command: dict[str, int] = {}
+
+    @contextlib.contextmanager
+    def live(self, request: Mapping[str, Any]) -> Iterator[Stand]:
+        self.requests.append(request)
+        self.log.append("start")
+        yield self
+        self.log.append("gone")
+
+    def command(self, **fields: int) -> None:
+        self._command = fields
+
+    def expect(self, name: str) -> dict[str, Any]:
+        if name == self.dies_at:
+            raise WorkerError("SIGKILL")
+        self.log.append(name)
+        if name != "turn":
+            return {"event": name, "parameters": 61_706}
+        steps, dropped = self._command["steps"], self._command["dropped"]
+        self.turns.append((steps, dropped))
+        times_s = [self.step_s * (1 + self._random.gauss(0, 0.01)) for _ in range(steps)]
+        return {"wall_s": times_s, "cpu_s": times_s}
+
+
+def contender(stand: Stand, case: Case = CASE) -> Contender:
+    return Contender(case=case, interpreter=stand)  # type: ignore[arg-type] # a stand-in
+
+
+def session(*stands: Stand, plan: Plan = PLAN) -> Session:
+    sides = dict(zip(("old", "new", "control"), map(contender, stands), strict=False))
+    return lockstep_session(sides, plan)
+
+
+def test_a_slower_code_is_slower_by_both_clocks() -> None:
+    found = session(Stand(0.010), Stand(0.011))
+    assert found.wall is not None
+    assert found.cpu is not None
+    assert found.wall.value == pytest.approx(math.log(1.1), abs=0.02)
+    assert found.cpu.value == pytest.approx(math.log(1.1), abs=0.02)
+    assert (found.control_wall, found.rounds) == (None, MIN_ROUNDS)
+
+
+def test_a_control_is_held_against_the_old_code_and_counts_for_it() -> None:
+    found = session(Stand(0.010), Stand(0.011), Stand(0.0105))
+    assert found.wall is not None
+    assert found.control_wall is not None
+    assert found.control_wall.value == pytest.approx(math.log(1.05), abs=0.02)
+    assert found.wall.value == pytest.approx(math.log(1.1) - math.log(1.05) / 2, abs=0.02)
+
+
+def test_all_settle_together_before_the_first_timed_turn_and_short_steps_take_30_ms() -> None:
+    log: list[str] = []
+    old, new = Stand(0.0005, log=log), Stand(0.0005, log=log)
+    session(old, new)
+    timed = [turn for turn in old.turns if turn[1]]
+    assert old.turns[-len(timed) :] == timed  # settling is over by then
+    assert sum(steps for steps, dropped in old.turns if not dropped) >= MIN_STEPS
+    assert [turn[0] for turn in timed] == pytest.approx([60] * MIN_ROUNDS, abs=6)
+    assert all(dropped == round(steps / 2) for steps, dropped in timed)
+    assert log.index("turn") > len(log) - 1 - log[::-1].index("first_step")
+    long = Stand(0.02)
+    session(long, Stand(0.02))
+    assert long.turns[-MIN_ROUNDS:] == [(1, 0)] * MIN_ROUNDS
+
+
+def test_which_side_is_started_first_is_drawn_by_the_seed() -> None:
+    firsts = set()
+    for seed in range(8):
+        started: list[str] = []
+        sides = {name: contender(Named(name, started)) for name in ("old", "new")}
+        lockstep_session(sides, replace(PLAN, seed=seed))
+        firsts.add(started[0])
+    assert firsts == {"old", "new"}
+
+
+class Named(Stand):
+    """Notes its name when it is started."""
+
+    def __init__(self, name: str, started: list[str]) -> None:
+        super().__init__(0.01)
+        self._name, self._started = name, started
+
+    @contextlib.contextmanager
+    def live(self, request: Mapping[str, Any]) -> Iterator[Stand]:
+        self._started.append(self._name)
+        with super().live(request) as worker:
+            yield worker
+
+
+def test_the_turns_are_told_while_the_workers_are_there_and_their_end_is_awaited() -> None:
+    log: list[str] = []
+    sides = {name: contender(Stand(0.01, log=log)) for name in ("old", "new")}
+    lockstep_session(sides, PLAN, lambda event: log.append(f"told {event['event']}"))
+    assert log[-5:] == ["told turns", "finished", "finished", "gone", "gone"]
+
+
+@pytest.mark.parametrize("dies_at", ["code", "first_step", "turn", "finished"])
+def test_a_side_that_fails_at_any_time_is_named_and_the_session_says_nothing(dies_at: str) -> None:
+    """At the end a model may have diverged, or have changed its process."""
+    found = session(Stand(0.01), Stand(0.01, dies_at=dies_at))
+    assert found.failure == SideFailure(side="new", reason="SIGKILL", status="error")
+    assert found.wall is None
+
+
+def test_sizes_are_asked_for_where_they_are_wanted_and_each_side_has_its_own_case() -> None:
+    old, new = Stand(0.01), Stand(0.01)
+    single = replace(CASE, threads="1")
+    sides = {"old": contender(old), "new": replace(contender(new, single), asked=("threads",))}
+    assert lockstep_session(sides, replace(PLAN, with_work=True)).sizes["new"]["parameters"] > 0
+    (request,) = new.requests
+    assert (request["case"]["threads"], request["asked"]) == ("1", ["threads"])
+    assert old.requests[0]["case"]["threads"] == "default"
+    assert session(Stand(0.01), Stand(0.01)).sizes == {}
