@@ -18,7 +18,8 @@ from convmark.judging.judgement import Confirmation
 from convmark.lockstep import confirmation, kept
 from convmark.lockstep.anchor import AnchorCode, Origin
 from convmark.lockstep.confirmation import Interpreters, Limits, confirm, same_as_today
-from convmark.lockstep.live import Found, Pairing, Terms
+from convmark.lockstep.found import Found
+from convmark.lockstep.live import Pairing, Terms
 
 CASE = Case(model="nets:small", task="train")
 KEPT = AnchorCode(code="c1" * 10, manifest=Path("0001.code.json"))

@@ -64,7 +64,7 @@ LAYERS = (
     ("launch.server",),
     ("launch.interpreter",),
     ("launch",),
-    ("lockstep.session", "lockstep.worktree"),
+    ("lockstep.found", "lockstep.session", "lockstep.worktree"),
     ("lockstep.duets", "lockstep.tree"),
     (
         "lockstep.ab_files",

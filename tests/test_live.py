@@ -15,7 +15,8 @@ from convmark.errors import WorkerError
 from convmark.gpu.devices import Card, Gpu
 from convmark.lockstep import live
 from convmark.lockstep.duets import DuetSide
-from convmark.lockstep.live import OTHER_SOFTWARE, Found, Pairing, Terms, compare_live
+from convmark.lockstep.found import OTHER_SOFTWARE, VOID, Found
+from convmark.lockstep.live import Pairing, Terms, compare_live
 from convmark.lockstep.processes import Contender
 from convmark.lockstep.session import Plan, Session, SideFailure
 from convmark.lockstep.tree import ForeignCode
@@ -376,7 +377,7 @@ def test_a_control_that_differs_voids_the_verdict_and_its_figures_stay(compare: 
     model: Model = lambda number, noise: session(0.1, noise, ("c1", "c2", "c1"), 0.06)  # noqa: E731
     (found,), duets = compare({"lenet5": model}, control=True)
     said = found.verdict("try a larger --budget")
-    assert (found.void, said.verdict, said.note) == (True, "inconclusive", live.VOID)
+    assert (found.void, said.verdict, said.note) == (True, "inconclusive", VOID)
     assert found.decision is not None
     assert found.decision.estimate == pytest.approx(0.1, abs=0.01)
     assert "void; 1 of 1 cases done" in duets.said[-1]

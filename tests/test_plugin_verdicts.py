@@ -20,7 +20,8 @@ from convmark.judging.verdicts_file import read_verdicts
 
 # modules that are patched must be loaded here: an in-process session drops those that it loads
 from convmark.lockstep import anchor, confirmation
-from convmark.lockstep.live import Found, Pairing
+from convmark.lockstep.found import Found
+from convmark.lockstep.live import Pairing
 from convmark.result import Result
 from convmark.store import read_run
 

@@ -25,7 +25,8 @@ from convmark.judging.judgement import INTERRUPTED
 from convmark.lockstep import ab_files
 from convmark.lockstep.ab import End, Pair, inspected, paired, run_the_same
 from convmark.lockstep.ab_files import SessionRow, VerdictRow
-from convmark.lockstep.live import Found, Terms, compare_live
+from convmark.lockstep.found import Found
+from convmark.lockstep.live import Terms, compare_live
 from convmark.lockstep.session import NEW, OLD, Session
 from convmark.lockstep.shown import Shown
 from convmark.lockstep.sides import Make, SideSpec

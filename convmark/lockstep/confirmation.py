@@ -29,8 +29,9 @@ from convmark.lockstep.anchor import (
     origin_of,
     trees_at,
 )
+from convmark.lockstep.found import Found
 from convmark.lockstep.kept import kept_trees
-from convmark.lockstep.live import Found, Pairing, Terms, compare_live
+from convmark.lockstep.live import Pairing, Terms, compare_live
 from convmark.lockstep.processes import Contender
 from convmark.lockstep.session import OLD
 from convmark.lockstep.tree import OwnCode

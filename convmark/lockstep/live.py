@@ -14,48 +14,31 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from convmark.case import Case
 from convmark.comparing.allotment import Candidate, next_session, seconds_to_decide
-from convmark.comparing.decision import (
-    CaseSessions,
-    Decision,
-    Limits,
-    PlainVerdict,
-    controls_differ,
-    decide,
-)
+from convmark.comparing.decision import Limits, controls_differ, decide
 from convmark.errors import ConvmarkError
 from convmark.gpu.watch import watching
-from convmark.judging.judgement import (
-    BUDGET_SPENT,
-    INTERRUPTED,
-    NOT_JUDGED,
-    SAME_CODE,
-    LiveSession,
-)
+from convmark.judging.judgement import INTERRUPTED, NOT_JUDGED, LiveSession
 from convmark.judging.sessions_file import Earlier
 from convmark.launch import Interpreter, OnEvent, import_roots
 from convmark.lockstep.duets import DuetSide, duet_session
+from convmark.lockstep.found import OTHER_SOFTWARE, Found
 from convmark.lockstep.processes import Contender, lockstep_session
 from convmark.lockstep.session import CONTROL, NEW, OLD, Plan, Session, SideFailure
 from convmark.lockstep.tree import ForeignCode
 from convmark.option_values import Shapes
-from convmark.report.units import duration_text, interval_text, share_text
-from convmark.statistics import share_of
+from convmark.report.units import duration_text
 
-__all__ = ["Found", "Pairing", "See", "Terms", "Verdict", "compare_live"]
+__all__ = ["Pairing", "See", "Terms", "compare_live"]
 
-FIRST_SESSION_S = 2.5
-"""About what a session takes before one was run, seconds."""
 MOST_FAILURES = 2
 """So many sessions that die of themselves close a case."""
 MOST_LEFT_OUT = 3
 """So many sessions on a slowed or shared card close a case: it would not get better soon."""
 
-VOID = "the A/A control differs from its twin"
 
 Say = Callable[[str], None]
 
@@ -102,106 +85,6 @@ class Terms:
     """Half-width of the interval, as a log ratio, down to which it goes on after a verdict."""
     earlier: Earlier = field(default_factory=Earlier.none)
     """What earlier runs give."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What may be said of a case in the end."""
-
-    verdict: PlainVerdict
-    """`regressed`, `improved`, `unchanged` or `inconclusive`."""
-    note: str = ""
-    """Why, and what to try; or how large a change within the margin is."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Found:
-    """What came of one case so far; changes are ln(new / old), above 0 is slower."""
-
-    live: list[LiveSession] = field(default_factory=list)
-    """All sessions so far, those of an earlier run first."""
-    control: list[float] = field(default_factory=list)
-    """ln(control / old) of them by wall time."""
-    codes: tuple[str, str] | None = None
-    """Hashes of the old and the new code, once a session has told them."""
-    bar: float = 0.0
-    """The level that a slowdown counts from, as `CaseSessions` has it."""
-    left_over: bool = False
-    """Whether the last run has left it undecided."""
-    sizes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """By side its model's parameters, bytes and FLOPs."""
-    decision: Decision | None = None
-    target: float = math.inf
-    closed: str = ""
-    """Why no further session is run; empty where one may be."""
-    failed: bool = False
-    """Whether that is because a code cannot be run."""
-    same_code: bool = False
-    """Whether both codes turned out to be one."""
-    void: bool = False
-    """Whether the control differs from the old code, though they are one."""
-    apart: str = ""
-    """Why the two codes cannot share a process; empty where they can."""
-    needs_s: float | None = None
-    """Seconds in which it would most likely be decided; None where no time would do."""
-    failures: int = 0
-    left_out: list[str] = field(default_factory=list)
-    """Why sessions were left out, one text each: their card was slowed, or shared with others."""
-
-    def sessions(self) -> CaseSessions:
-        """Return what the rule takes."""
-        cpu = [one.cpu for one in self.live if one.cpu is not None]
-        return CaseSessions(
-            wall=[one.wall for one in self.live],
-            cpu=cpu if len(cpu) == len(self.live) else None,
-            bar=self.bar,
-        )
-
-    def candidate(self) -> Candidate:
-        """Return what the allotment takes; after `decide`."""
-        assert self.decision is not None
-        took_s = [one.seconds for one in self.live]
-        return Candidate(
-            decision=self.decision,
-            session_s=median(took_s) if took_s else FIRST_SESSION_S,
-            target=self.target,
-            left_over=self.left_over,
-            closed=bool(self.closed),
-        )
-
-    @property
-    def has_verdict(self) -> bool:
-        """Whether something is said of the case, however early it was ended."""
-        return self.same_code or (self.decision is not None and self.decision.decided)
-
-    def undecided(self, remedy: str) -> str:
-        """Return why it is not decided, once no further session is run.
-
-        Args:
-            remedy: what to try where the time is spent.
-        """
-        return self.closed or _budget_spent(self.needs_s, remedy)
-
-    def verdict(self, remedy: str) -> Verdict:
-        """Return the verdict in words, once no further session is run; `remedy` as `undecided`."""
-        decision = self.decision
-        assert decision is not None
-        if self.same_code:
-            return Verdict(verdict="unchanged", note=SAME_CODE)
-        plain, reasons = decision.plain_verdict, []
-        if self.void:
-            plain, reasons = "inconclusive", [VOID]
-        elif decision.verdict == "undecided":
-            reasons = [self.undecided(remedy)]
-        elif decision.within_margin and decision.estimate is not None:
-            way = "slower" if decision.estimate > 0 else "faster"
-            size = share_text(abs(share_of(decision.estimate)))
-            reasons = [f"{way} by {size}, within the margin"]
-        elif self.candidate().open:
-            reasons = [f"{BUDGET_SPENT} before the interval was as narrow as --target"]
-        if self.apart not in ("", OTHER_SOFTWARE):  # the sides name their software themselves
-            reasons.append(f"in a process each: {self.apart}")
-        return Verdict(verdict=plain, note="; ".join(reasons))
 
 
 See = Callable[[int, Found, Session, str], None]
@@ -308,7 +191,7 @@ class _Running:
         if found.candidate().open:
             return
         left = [one.candidate() for one in self.found if one.candidate().open]
-        text = found.closed or _described(found)
+        text = found.closed or found.described
         done = f"{len(self.found) - len(left)} of {len(self.found)} cases done"
         expected_s = sum(self._expected_s(candidate) for candidate in left)
         left_s = min(expected_s, self._terms.seconds_left())
@@ -424,8 +307,6 @@ class _Running:
             found.closed, found.failed = f"{whose} cannot be run: {why}", True
 
 
-OTHER_SOFTWARE = "other software, or other environment variables"
-
 _NOTHING = SideFailure(side="", reason="no step was timed", status="error")
 
 
@@ -442,20 +323,3 @@ def _duet_side(side: Contender, case: Case, results: Path) -> DuetSide:
         asked=side.asked,
         left_out=[results],
     )
-
-
-def _described(found: Found) -> str:
-    """Say in words what was found: the change with its interval, and the verdict."""
-    decision = found.decision
-    if decision is None or decision.estimate is None:
-        return "no session yet"
-    change = interval_text(decision.estimate, decision.low, decision.high)
-    verdict = "void" if found.void else decision.verdict.replace("_", " ")
-    return f"{decision.sessions} sessions, {change}, {verdict}"
-
-
-def _budget_spent(needs_s: float | None, remedy: str) -> str:
-    """Say what would decide a case whose time is spent."""
-    if needs_s is None:
-        return f"{BUDGET_SPENT}: more time would most likely not decide"
-    return f"{BUDGET_SPENT}: about {duration_text(needs_s)} more would decide: {remedy}"
