@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from convmark.errors import ConvmarkError, OptionError
+from convmark.option_values import parse_seconds
 from convmark.options import Options, pyproject_settings, read
 from convmark.parsers import EXIT_USAGE, parsers
 from convmark.signals import as_interrupts
@@ -186,6 +187,13 @@ def _ab(given: argparse.Namespace, options: Options) -> int:
     return EXIT_INTERRUPTED if interrupted else EXIT_FAILED if slower else EXIT_OK
 
 
+def _noise(given: argparse.Namespace, options: Options) -> int:
+    from convmark.commands.noise import noise
+
+    interrupted = noise(options, parse_seconds("--seconds", given.seconds))
+    return EXIT_INTERRUPTED if interrupted else EXIT_OK
+
+
 def _bisect(given: argparse.Namespace, options: Options) -> int:
     from convmark.commands.bisect import bisect
 
@@ -253,6 +261,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, Options], int]] = MappingP
         "report": _report,
         "ab": _ab,
         "bisect": _bisect,
+        "noise": _noise,
         "env": _env,
     }
 )

@@ -273,7 +273,17 @@ def _pairs(commands: Any) -> dict[str, Parser]:
     bisect.add_argument(
         "--versions", metavar="LIST", help="the releases to choose among (default: all final ones)"
     )
-    found = {"ab": ab, "bisect": bisect}
+    noise = _command(
+        commands,
+        "noise",
+        "say what change this machine lets be seen, case by case, and in what time",
+        "Run today's code beside a copy of itself, on a CPU with one thread as well, and keep in "
+        "noise.csv how sessions scatter, which slowdown they would show and in how many seconds.",
+    )
+    noise.add_argument(
+        "--seconds", metavar="N", default="300", help="of sessions, in all (default: 300)"
+    )
+    found = {"ab": ab, "bisect": bisect, "noise": noise}
     for parser in found.values():
         _add_options(parser, _OF_A_PAIR)
     return found

@@ -26,6 +26,7 @@ LAYERS = (
     ),
     ("comparing.decision", "comparing.levels"),
     ("comparing.allotment",),
+    ("comparing.sight",),
     ("gpu.commands", "gpu.nvml", "gpu.throttle"),
     ("gpu.devices", "gpu.processes", "gpu.seen"),
     ("gpu.amd", "gpu.apple", "gpu.sampler", "gpu.visible"),
@@ -49,7 +50,7 @@ LAYERS = (
         *("judging.metrics", "runfile", "suites"),
     ),
     ("judging.digest", "judging.tablefile", "judging.trend", "store"),
-    ("judging.accepted", "judging.index", "judging.verdicts_file"),
+    ("judging.accepted", "judging.index", "judging.noise_file", "judging.verdicts_file"),
     ("judging.shelf", "judging.verdict_index"),
     ("judging.history",),
     ("fleet.outliers", "judging.machine", "judging.paired"),
@@ -98,7 +99,7 @@ LAYERS = (
         "lockstep.ab",
     ),
     ("commands.ab",),
-    ("commands.bisect",),
+    ("commands.bisect", "commands.noise"),
     ("check.__main__", "cli", "plugin"),
 )
 """Lowest first: a module imports from lower layers alone; `plugin`, `report` count as one."""

@@ -138,6 +138,7 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> Compare:
         budget_s: float = 600.0,
         codes: tuple[Code | None, Code | None] = (Code("old"), Code("new")),
         card: Card | None = None,
+        control: bool = False,
     ) -> tuple[list[Found], Duets]:
         duets = Duets(models)
         monkeypatch.setattr(live, "duet_session", duets.duet)
@@ -158,6 +159,7 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> Compare:
             seconds_left=lambda: budget_s - duets.now_s,
             clock=lambda: duets.now_s,
             results=Path("results"),
+            control=control,
         )
         return compare_live(pairings, terms, duets.said.append), duets
 
@@ -215,6 +217,31 @@ def test_codes_that_cannot_share_a_process_go_to_lock_step_and_it_is_noted(
     assert len(set(seeds)) == len(seeds) == 6
     assert sum(with_sizes for _, with_sizes in duets.lockstep) == 2
     assert found[0].sizes == {"parameters": 10, "flops_per_sample": 5}
+
+
+def test_a_control_gives_each_case_as_many_sessions_until_the_time_is_spent(
+    compare: Compare,
+) -> None:
+    one = lambda number, noise: session(0.0, noise, ("c1", "c1"))  # noqa: E731
+    found, duets = compare({"lenet5": one, "conv_layer": one}, budget_s=20.5, control=True)
+    assert [len(case.wall) for case in found] == [5, 5]
+    assert [case.closed for case in found] == ["", ""]
+    assert duets.said[0] == "lenet5-train-cpu-b1-float32: session 1, about 18 s left"
+    assert len(duets.said) == 10
+
+
+def test_a_control_ends_where_the_two_codes_are_not_one_and_where_the_user_interrupts(
+    compare: Compare,
+) -> None:
+    def interrupted(number: int, noise: random.Random) -> DuetSession:
+        if number == 5:
+            raise KeyboardInterrupt
+        return session(0.0, noise, ("c1", "c1"))
+
+    (other, ended), _ = compare({"lenet5": changed(0.0), "conv_layer": interrupted}, control=True)
+    assert other.closed.startswith("files of the code have changed meanwhile")
+    assert other.wall == []
+    assert (ended.closed, len(ended.wall)) == ("interrupted", 4)
 
 
 def test_a_side_that_cannot_be_built_closes_its_case_alone(compare: Compare) -> None:

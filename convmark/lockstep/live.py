@@ -38,6 +38,7 @@ from convmark.lockstep.duets import (
 from convmark.lockstep.engine import MOST_LEFT_OUT, Plan, Side, lockstep_session
 from convmark.lockstep.tree import ForeignCode, OwnCode
 from convmark.option_values import Shapes
+from convmark.report.units import duration_text
 
 __all__ = ["Found", "Pairing", "Terms", "compare_live"]
 
@@ -79,6 +80,8 @@ class Terms:
     """Seconds of timed turns of a session."""
     warm_up_s: float = 0.3
     input_shape: Shapes | None = None
+    control: bool = False
+    """Whether both codes are one, an A/A: all cases get sessions evenly until the time is spent."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -117,7 +120,8 @@ class Found:
 def compare_live(pairings: Sequence[Pairing], terms: Terms, say: Say) -> list[Found]:
     """Run sessions where they decide most, until every case is decided or the time is spent.
 
-    Ctrl-C ends it early: what is decided stays, and the other cases are closed as `INTERRUPTED`.
+    Ctrl-C ends it early: what is decided stays, and the other cases, of an A/A all, are closed as
+    `INTERRUPTED`.
 
     Args:
         say: is told of each case that is decided, and of how many are left.
@@ -152,13 +156,21 @@ class _Running:
         except KeyboardInterrupt:
             self._decide()
             for found in self.found:
-                if found.candidate().open:
+                if found.candidate().open or (self._terms.control and not found.closed):
                     found.closed = INTERRUPTED
         for found in self.found:
             found.needs_s = seconds_to_decide(found.candidate(), len(self.found))
 
     def _next(self) -> int | None:
         candidates = [found.candidate() for found in self.found]
+        if self._terms.control:
+            left_s = self._terms.seconds_left()
+            places = [
+                place
+                for place, one in enumerate(candidates)
+                if not one.closed and one.session_s <= left_s
+            ]
+            return min(places, key=lambda place: len(self.found[place].wall), default=None)
         return next_session(candidates, self._terms.seconds_left())
 
     def _take(self, place: int) -> None:
@@ -181,6 +193,10 @@ class _Running:
         """Say what became of the case, where it is decided now or closed."""
         found, case = self.found[place], self._pairings[place].case
         assert found.decision is not None
+        if self._terms.control and not found.closed:
+            left = duration_text(max(0.0, self._terms.seconds_left()))
+            self._say(f"{case.name}: session {len(found.wall)}, about {left} left")
+            return
         if not (found.decision.decided or found.closed):
             return
         done = sum(1 for one in self.found if one.closed or (one.decision and one.decision.decided))
@@ -269,7 +285,9 @@ class _Running:
                 tree.check(code)
         if pairing.old and pairing.new and len(session.codes) == len(sides):
             hashes = {tree.hash_of(session.codes[name]) for name, tree in sides.items() if tree}
-            if len(hashes) == 1 and not session.failure:
+            if self._terms.control and len(hashes) > 1:
+                found.closed = "files of the code have changed meanwhile; start again"
+            elif not self._terms.control and len(hashes) == 1 and not session.failure:
                 found.same_code, found.closed = True, "both sides run the same code"
 
     def _failed(self, pairing: Pairing, failure: SideFailure, found: Found) -> None:
