@@ -253,7 +253,7 @@ def test_this_machines_own_folder_is_the_default(
     own.mkdir()
     keep(store, run_of("0002", 0.0)).rename(own / "0002.csv")
     assert main(["history", LENET]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("0002")
+    assert capsys.readouterr().out.splitlines()[2].startswith("0002")
 
 
 def test_help_imports_nothing_heavy() -> None:
