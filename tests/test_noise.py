@@ -21,6 +21,7 @@ from convmark.statistics import Estimate
 from convmark.worker.protocol import file_digest
 
 NETS = "nets.py"
+DISTURBED: list[str] = []
 
 
 class Interpreter(fake_worker.FakeInterpreter):
@@ -63,6 +64,7 @@ def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[DuetSid
     ticks = itertools.count()
     clock = SimpleNamespace(monotonic=lambda: float(2 * len(found)) + 1e-6 * next(ticks))
     monkeypatch.setattr(noise, "time", clock)
+    monkeypatch.setattr(noise.Beforehand, "lines", lambda *_: DISTURBED)
     monkeypatch.setattr(live, "duet_session", duet)
     monkeypatch.setattr("convmark.launch.Interpreter", Interpreter)
     return found
@@ -93,6 +95,19 @@ def test_each_case_runs_beside_a_copy_of_itself_and_is_kept(
     assert [line.split()[0] for line in table[2:4]] == ["lenet5-infer-b1", "lenet5-infer-b1-t1"]
     assert max(map(len, printed.out.splitlines())) <= 90
     assert "session 1, about 58 s left" in printed.err
+
+
+def test_what_disturbs_the_machine_is_noted_with_its_noise(
+    sides: list[tuple[DuetSide, DuetSide]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(noise.Beforehand, "lines", lambda *_: ["load: 1-min load 9 on 2 cores"])
+    assert main(["noise", "--models", "lenet5", "--tasks", "train", "--seconds", "30"]) == 0
+    assert len(sides) == 14
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "lenet5-train-b32, lenet5-train-b32-t1: load: 1-min load 9 on 2 cores"
+    )
 
 
 def test_too_little_time_says_so_and_a_number_of_threads_is_taken_alone(

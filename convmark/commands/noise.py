@@ -67,7 +67,8 @@ def noise(options: Options, seconds: float) -> bool:
         alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say),
         contextlib.ExitStack() as stack,
     ):
-        for line in Beforehand().lines(machine):
+        disturbed = Beforehand().lines(machine)
+        for line in disturbed:
             _say(line)
         interpreter = stack.enter_context(make())
         found = inspect(interpreter, options.models or NETWORKS)
@@ -89,7 +90,7 @@ def noise(options: Options, seconds: float) -> bool:
         )
         with Shown(sys.stderr) as shown:
             results = compare_live(pairings, terms, shown.line)
-    rows = _rows([pairing.case for pairing in pairings], results, options.confirm_budget_s)
+    rows = _rows([one.case for one in pairings], results, options.confirm_budget_s, disturbed)
     path = options.results / machine.name / FILE
     append_noise(path, rows)
     print(noise_text(rows))
@@ -164,8 +165,14 @@ def _pairings(
     return pairings
 
 
-def _rows(asked: Sequence[Case], results: Sequence[Found], budget_s: float) -> list[NoiseRow]:
-    """Return the rows; the cases of each number of threads are a suite of their own."""
+def _rows(
+    asked: Sequence[Case], results: Sequence[Found], budget_s: float, disturbed: Sequence[str]
+) -> list[NoiseRow]:
+    """Return the rows; the cases of each number of threads are a suite of their own.
+
+    Args:
+        disturbed: what made the machine noisier than it need be, which each row notes.
+    """
     rows: dict[Case, NoiseRow] = {}
     for threads in dict.fromkeys(case.threads for case in asked):
         pairs = zip(asked, results, strict=True)
@@ -176,13 +183,21 @@ def _rows(asked: Sequence[Case], results: Sequence[Found], budget_s: float) -> l
         )
         known = dict(zip([case for case, _ in ran], seen, strict=True))
         rows |= {
-            case: _row(case, found, known.get(case), len(suite), budget_s) for case, found in suite
+            case: _row(case, found, known.get(case), len(suite), budget_s, disturbed)
+            for case, found in suite
         }
     order = sorted(rows, key=lambda one: (one.model, one.task, one.batch_size, one.threads == "1"))
     return [rows[case] for case in order]
 
 
-def _row(case: Case, found: Found, seen: Sight | None, cases: int, budget_s: float) -> NoiseRow:
+def _row(
+    case: Case,
+    found: Found,
+    seen: Sight | None,
+    cases: int,
+    budget_s: float,
+    disturbed: Sequence[str],
+) -> NoiseRow:
     few = "" if seen else "fewer than two sessions tell no scatter: more --seconds"
     closed = "" if found.closed == INTERRUPTED else found.closed
     apart_ = f"in two processes: {found.apart}" if found.apart else ""
@@ -202,5 +217,5 @@ def _row(case: Case, found: Found, seen: Sight | None, cases: int, budget_s: flo
         seconds_for_3_percent=times_s[0],
         seconds_for_5_percent=times_s[1],
         seconds_for_10_percent=times_s[2],
-        note="; ".join(filter(None, [closed or few, apart_])) or None,
+        note="; ".join(filter(None, [closed or few, apart_, *disturbed])) or None,
     )

@@ -41,7 +41,7 @@ class NoiseRow:
     seconds_for_3_percent: float | None = _column("s", "until 3 % is called slower, 8 of 10 times")
     seconds_for_5_percent: float | None = _column("s", "the same of 5 %")
     seconds_for_10_percent: float | None = _column("s", "the same of 10 %")
-    note: str | None = _column("", "why there are few sessions or none, or two processes")
+    note: str | None = _column("", "why sessions are few, or took two processes; what disturbed")
 
 
 _COLUMNS = columns_of(NoiseRow)
