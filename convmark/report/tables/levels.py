@@ -52,35 +52,38 @@ def trends(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Trends:
         step_time_p50_s=("step_time_p50_s", "median"),
     )
     names = [*_FACTS, "commit", "dirty", "code"]
-    first = judged.drop_duplicates(POINT).set_index(POINT)[names]
-    points: dict[tuple[str, str], list[Point]] = {}
+    table = found.join(judged.drop_duplicates(POINT).set_index(POINT)[names])
+    facts = zip(*(_cells(table, name) for name in _FACTS), strict=True)
     known: dict[tuple[Any, ...], Comparability] = {}
-    for (source, hardware, case), row in found.join(first).iterrows():
-        points.setdefault((hardware, case), []).append(_point(runs[source].label, row, known))
+    points: dict[tuple[str, str], list[Point]] = {}
+    rows = table[["commit", "dirty", "code", *found.columns]].itertuples()
+    for row, cells in zip(rows, facts, strict=True):
+        source, hardware, case = row.Index
+        if cells not in known:
+            known[cells] = facts_of(dict(zip(_FACTS, cells, strict=True)))
+        point = _point(runs[source].label, row, known[cells])
+        points.setdefault((hardware, case), []).append(point)
     return {key: trend(its_own) for key, its_own in points.items()}
 
 
-def _point(run: str, row: Any, known: dict[tuple[Any, ...], Comparability]) -> Point:
-    cells = tuple(_cell(name, row[name]) for name in _FACTS)
-    if cells not in known:
-        known[cells] = facts_of(dict(zip(_FACTS, cells, strict=True)))
-    clean = bool(row["code"]) or row["dirty"] is False
+def _cells(table: pd.DataFrame, name: str) -> list[Any]:
+    """Return a column's values as a row of a file has them, None where absent."""
+    values = [None if value is None or value != value else value for value in table[name].tolist()]
+    return [value and int(value) for value in values] if name in _WHOLE else values
+
+
+def _point(run: str, row: Any, conditions: Comparability) -> Point:
+    clean = bool(row.code) or row.dirty is False
     return Point(
         run=run,
-        commit=row["commit"] or "" if clean else "",
-        log_ratio=float(row["log_ratio"]),
-        variance=None if np.isnan(row["variance"]) else float(row["variance"]),
-        processes=int(row["processes"]),
-        load=float(row["load"]) if row["loads"] == row["processes"] else None,
-        step_time_p50_s=float(row["step_time_p50_s"]),
-        conditions=known[cells],
+        commit=row.commit or "" if clean else "",
+        log_ratio=float(row.log_ratio),
+        variance=None if np.isnan(row.variance) else float(row.variance),
+        processes=int(row.processes),
+        load=float(row.load) if row.loads == row.processes else None,
+        step_time_p50_s=float(row.step_time_p50_s),
+        conditions=conditions,
     )
-
-
-def _cell(name: str, value: Any) -> Any:
-    if value is None or value != value:
-        return None
-    return int(value) if name in _WHOLE else value
 
 
 def levels(found: Trends, folder: Path) -> Table:
