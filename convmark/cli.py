@@ -192,6 +192,13 @@ def _ab(given: argparse.Namespace, options: Options) -> int:
     return EXIT_INTERRUPTED if interrupted else EXIT_FAILED if slower else EXIT_OK
 
 
+def _noise(given: argparse.Namespace, options: Options) -> int:
+    from convmark.commands.noise import noise
+
+    interrupted = noise(options, parse_seconds("--seconds", given.seconds))
+    return EXIT_INTERRUPTED if interrupted else EXIT_OK
+
+
 def _bisect(given: argparse.Namespace, options: Options) -> int:
     from convmark.commands.bisect import bisect
 
@@ -260,6 +267,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, Options], int]] = MappingP
         "report": _report,
         "ab": _ab,
         "bisect": _bisect,
+        "noise": _noise,
         "env": _env,
     }
 )

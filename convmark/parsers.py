@@ -283,6 +283,16 @@ def _pairs(commands: Any) -> dict[str, Parser]:
     bisect.add_argument(
         "--versions", metavar="LIST", help="the releases to choose among (default: all final ones)"
     )
+    noise = _command(
+        commands,
+        "noise",
+        "say what change this machine lets be seen, case by case, and in what time",
+        "Run today's code beside a copy of itself, on a CPU with one thread as well, and keep in "
+        "noise.csv how sessions scatter, which slowdown they would show and in how many seconds.",
+    )
+    noise.add_argument(
+        "--seconds", metavar="N", default="300", help="of sessions, in all (default: 300)"
+    )
     found = {"ab": ab, "bisect": bisect}
     for name, parser in found.items():
         parser.add_argument(
@@ -291,6 +301,8 @@ def _pairs(commands: Any) -> dict[str, Parser]:
             default="60",
             help=f"most seconds of each {'case' if name == 'ab' else 'comparison'} (default: 60)",
         )
+    found["noise"] = noise
+    for parser in found.values():
         _add_options(parser, _OF_A_PAIR)
     return found
 

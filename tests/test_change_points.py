@@ -54,8 +54,18 @@ def test_too_few_runs_have_no_change(count):
     assert change_points(runs(*[0.0, 1.0, 2.0, 9.0, 9.5][:count])) == []
 
 
-def test_equal_runs_have_no_change():
-    assert change_points(runs(*[0.3] * 30)) == []
+@pytest.mark.parametrize("count", [6, 15, 16, 30])
+@pytest.mark.parametrize("value", [0.0, 0.3, 0.5005, -1.1])
+def test_equal_runs_have_no_change(count, value):
+    assert change_points(runs(*[value] * count)) == []
+
+
+def test_levels_without_noise_are_found_alone():
+    found = change_points(runs(*[0.5005] * 12, *[0.5505] * 7))
+    assert [(change.first, change.gradual) for change in found] == [(12, False)]
+    assert found[0].size == pytest.approx(0.05)
+    (creep,) = change_points(runs(*[0.1] * 8, *(0.1 + 0.01 * n for n in range(1, 11)), *[0.2] * 5))
+    assert (creep.first, creep.last, creep.gradual) == (8, 17, True)
 
 
 def test_the_first_run_of_each_level_is_named():

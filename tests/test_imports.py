@@ -26,6 +26,7 @@ LAYERS = (
     ),
     ("comparing.decision", "comparing.levels", "worker.turns"),
     ("comparing.allotment",),
+    ("comparing.sight",),
     ("gpu.commands", "gpu.nvml", "gpu.throttle"),
     ("gpu.devices", "gpu.processes", "gpu.seen"),
     ("gpu.amd", "gpu.apple", "gpu.sampler", "gpu.visible"),
@@ -49,7 +50,10 @@ LAYERS = (
         *("judging.metrics", "runfile", "suites"),
     ),
     ("judging.digest", "judging.tablefile", "judging.trend", "store"),
-    ("judging.accepted", "judging.index", "judging.sessions_file", "judging.verdicts_file"),
+    (
+        *("judging.accepted", "judging.index", "judging.noise_file"),
+        *("judging.sessions_file", "judging.verdicts_file"),
+    ),
     ("judging.shelf", "judging.verdict_index"),
     ("judging.history",),
     ("fleet.outliers", "judging.machine", "judging.meant", "judging.step_time"),
@@ -98,7 +102,7 @@ LAYERS = (
         "lockstep.ab",
     ),
     ("commands.ab",),
-    ("commands.bisect",),
+    ("commands.bisect", "commands.noise"),
     ("check.__main__", "cli", "plugin"),
 )
 """Lowest first: a module imports from lower layers alone; `plugin`, `report` count as one."""

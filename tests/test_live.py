@@ -243,6 +243,35 @@ def test_codes_that_cannot_share_a_process_go_to_lock_step_and_it_is_noted(
     )
 
 
+def test_evenly_each_case_gets_as_many_sessions_until_the_time_is_spent(
+    compare: Compare,
+) -> None:
+    one = lambda number, noise: session(0.0, noise, ("c1", "c1"))  # noqa: E731
+    found, duets = compare(
+        {"lenet5": one, "conv_layer": one}, budget_s=20.5, evenly=True, may_be_same=True
+    )
+    assert [len(case.live) for case in found] == [5, 5]
+    assert [case.closed for case in found] == ["", ""]
+    assert duets.said[0] == "lenet5-train-cpu-b1-float32: session 1, about 18 s left"
+    assert len(duets.said) == 10
+
+
+def test_evenly_it_ends_where_the_two_codes_are_not_one_and_where_the_user_interrupts(
+    compare: Compare,
+) -> None:
+    def interrupted(number: int, noise: random.Random) -> Session:
+        if number == 5:
+            raise KeyboardInterrupt
+        return session(0.0, noise, ("c1", "c1"))
+
+    (other, ended), _ = compare(
+        {"lenet5": changed(0.0), "conv_layer": interrupted}, evenly=True, may_be_same=True
+    )
+    assert other.closed.startswith("files of the code have changed meanwhile")
+    assert other.live == []
+    assert (ended.closed, len(ended.live)) == ("interrupted", 4)
+
+
 def test_a_side_that_cannot_be_built_closes_its_case_alone(compare: Compare) -> None:
     found, duets = compare({"lenet5": failing(1, side="old"), "conv_layer": changed(0.0)})
     assert found[0].closed == "the old code cannot be run: SIGSEGV; explained by old"

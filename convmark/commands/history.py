@@ -23,6 +23,8 @@ from convmark.judging.history import (
 from convmark.judging.index import CaseRun, Index
 from convmark.judging.judgement import Judgement
 from convmark.judging.meant import Meant, let_pass, names_of, since_of
+from convmark.judging.noise_file import FILE as NOISE
+from convmark.judging.noise_file import read_noise
 from convmark.judging.trend import Commits, Point, trend
 from convmark.judging.verdict import conclude, review
 from convmark.judging.verdict_index import verdict_words
@@ -33,6 +35,7 @@ from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.across import FORMS as ACROSS_FORMS
 from convmark.report.across import across as across_cells
 from convmark.report.across import across_report
+from convmark.report.noise import noise_line
 from convmark.report.trend import trend_text
 from convmark.report.units import seconds_text, share_text
 from convmark.report.verdicts import FORMATS, run_words, verdicts_report
@@ -204,6 +207,9 @@ def history(results: Path, machine: str | None, case: str) -> None:
     found = trend([point for run in runs if (point := _point(run)) is not None])
     if found.stretches:
         print(f"\n{trend_text(found, Commits(Path.cwd()))}")
+    noise = read_noise(store.folder / name / NOISE).get(case)
+    if noise is not None:
+        print(f"\n{noise_line(noise)}")
 
 
 def _point(run: CaseRun) -> Point | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from convmark.comparing.decision import (
     Decision,
     Limits,
 )
+from convmark.comparing.signs import least_shift
 from convmark.comparing.spending import (
     FEWEST_BEYOND_MODES,
     NAMED_RATE,
@@ -30,11 +31,19 @@ from convmark.comparing.spending import (
 )
 from convmark.errors import MeasurementError
 
-__all__ = ["Candidate", "chances_to_decide", "next_session", "seconds_to_decide"]
+__all__ = [
+    "SURE",
+    "Candidate",
+    "chances_to_decide",
+    "chances_to_see",
+    "next_session",
+    "seconds_to_decide",
+    "sessions_to_see",
+]
 
 Array = npt.NDArray[np.float64]
 
-_SURE = 0.8
+SURE = 0.8
 """A time is named in which a case would be decided as often as this."""
 
 _LEFT_OVER = 4.0
@@ -136,7 +145,7 @@ def seconds_to_decide(
         return 0.0
     further = np.array(_FAR_HORIZON)
     chances = chances_to_decide(candidate.decision, further, cases, limits)
-    enough = np.flatnonzero(np.maximum.accumulate(chances) >= _SURE)
+    enough = np.flatnonzero(np.maximum.accumulate(chances) >= SURE)
     if candidate.closed or not len(enough):
         return None
     return float(further[enough[0]]) * candidate.session_s
@@ -175,35 +184,73 @@ def chances_to_decide(
     Args:
         cases: how many cases the run compares.
     """
-    from scipy.special import ndtr, stdtrit  # type: ignore[import-untyped] # SciPy ships no types
-
-    limits = limits or Limits()
-    case_rate = case_error_rate(cases)
     then = decision.sessions + further
     errors = decision.spread / np.sqrt(then)
     centre, moves = 0.0, errors
     if decision.estimate is not None:
         centre, moves = decision.estimate, errors * np.sqrt(further / decision.sessions)
+    return np.asarray(sum(_chances(decision, then, centre, moves, cases, limits)))
+
+
+def chances_to_see(
+    decision: Decision, change: float, sessions: npt.NDArray[np.int64], cases: int
+) -> Array:
+    """Return, for each number of sessions, the chance that code so much slower is called so.
+
+    Args:
+        decision: of a case, for its noise alone.
+        change: ln(new / old).
+        cases: how many cases the run compares.
+    """
+    begun = replace(decision, sessions=0, bar=0.0)
+    errors = decision.spread / np.sqrt(sessions)
+    return _chances(begun, sessions, change, errors, cases, None)[1]
+
+
+def sessions_to_see(decision: Decision, change: float, cases: int) -> int | None:
+    """Return in how many sessions such a change is seen in 8 of 10 runs; None where none do."""
+    sessions = np.array(_FAR_HORIZON)
+    seen = np.maximum.accumulate(chances_to_see(decision, change, sessions, cases)) >= SURE
+    return int(sessions[seen.argmax()]) if seen.any() else None
+
+
+def _chances(
+    decision: Decision,
+    then: npt.NDArray[np.int64],
+    centre: float,
+    moves: Array,
+    cases: int,
+    limits: Limits | None,
+) -> tuple[Array, Array, Array]:
+    """Return the chances to be unchanged, slower and faster at numbers of sessions.
+
+    Args:
+        centre: the estimate that is expected then.
+        moves: how far chance moves it, as a standard deviation.
+    """
+    from scipy.special import ndtr, stdtrit  # type: ignore[import-untyped] # SciPy ships no types
+
+    limits = limits or Limits()
+    case_rate = case_error_rate(cases)
+    errors = decision.spread / np.sqrt(then)
     looks = [look_at(int(sessions), case_rate) for sessions in then]
     half = stdtrit(decision.freedom, 1 - np.array([look.rate for look in looks])) * errors
     bound = stdtrit(decision.freedom, 1 - UNCHANGED_RATE) * errors
 
     def between(low: Array, high: Array) -> Array:
-        return np.asarray(
-            np.maximum(ndtr((high - centre) / moves) - ndtr((low - centre) / moves), 0)
-        )
+        chance = np.maximum(ndtr((high - centre) / moves) - ndtr((low - centre) / moves), 0)
+        return np.where(then < FEWEST_SESSIONS, 0.0, chance)
 
     named = np.maximum(bound, NAMED_FROM)
     still = np.minimum(np.minimum(limits.margin, limits.unchanged_within - bound), named)
     inner = np.minimum(limits.margin, limits.slower_within - bound)
     named = np.maximum(named, stdtrit(decision.freedom, 1 - NAMED_RATE) * errors)
-    bar = decision.bar
-    decided = between(-still, np.minimum(bar + inner, still))
-    decided += between(named, bar + inner) + between(-inner, np.minimum(-named, bar + inner))
+    bar, everything = decision.bar, np.full(len(then), math.inf)
     least = _least_convicted(decision, then, looks, errors, np.maximum(half, limits.margin))
-    decided += between(bar + least, np.full(len(then), math.inf))
-    decided += between(np.full(len(then), -math.inf), -least)
-    return np.where(then < FEWEST_SESSIONS, 0.0, decided)
+    unchanged = between(-still, np.minimum(bar + inner, still))
+    slower = between(named, bar + inner) + between(bar + least, everything)
+    faster = between(-inner, np.minimum(-named, bar + inner)) + between(-everything, -least)
+    return unchanged, slower, faster
 
 
 def _least_convicted(
@@ -220,4 +267,6 @@ def _least_convicted(
     signs = np.array([look.sessions for look in looks])
     early = BEYOND_MODES + stdtrit(np.maximum(then - 1, 1), 1 - rates) * errors
     early = np.where(then < FEWEST_BEYOND_MODES, math.inf, np.maximum(early, least))
+    shifts = np.array([least_shift(one.sessions, one.rate) if one.sessions else 0 for one in looks])
+    least = np.maximum(least, shifts * decision.spread)
     return np.where(signs == 0, early, np.where(signs > decision.sessions, least, math.inf))

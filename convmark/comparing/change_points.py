@@ -52,6 +52,9 @@ _CRITICAL: tuple[tuple[int, float], ...] = (
 Printed by `python tests/benchmarks/change_points.py --critical`: between two numbers of runs the
 logarithm of the number is interpolated, beyond the last its value stays."""
 
+_ROUNDING = 1e-9
+"""Values that differ by so small a share of the largest are equal."""
+
 _CLIPPED_BEYOND = 5.0
 """Scaled median absolute deviations from the running median: a single odd run is moved there."""
 
@@ -160,7 +163,8 @@ def _rises_or_falls(part: Array, shares: Array) -> bool:
     scale = float(shares @ place**2)
     along = float((shares * place) @ centred)
     squares = float(shares @ centred**2)
-    error = math.sqrt(max(squares - along**2 / scale, 1e-12 * squares) / (count - 2) / scale)
+    left = max(squares - along**2 / scale, 1e-12 * squares + _rounding(part, shares))
+    error = math.sqrt(left / (count - 2) / scale)
     return abs(along / scale) > float(stdtrit(count - 2, 1 - FALSE_RATE / 2)) * error
 
 
@@ -195,7 +199,8 @@ def largest_t(values: Array, weights: Array) -> tuple[Array, npt.NDArray[np.int6
     sums = np.cumsum(centred * weights, axis=-1)[..., splits]
     between = sums**2 * total / (left * (total - left))
     squares = (centred**2 @ weights)[..., None]
-    within = np.maximum(squares - between, 1e-12 * squares + 1e-300) / (count - 2)
+    rounding = total * (_ROUNDING * np.abs(values).max(axis=-1, keepdims=True)) ** 2
+    within = np.maximum(squares - between, 1e-12 * squares + rounding + 1e-300) / (count - 2)
     found = np.sqrt(between / within)
     place = found.argmax(axis=-1)
     return np.take_along_axis(found, place[..., None], -1)[..., 0], place + FEWEST_RUNS
@@ -263,14 +268,15 @@ def _steps_or_slope(
         number: _squares(values[edges[number] : edges[number + 1]], weights, edges[number])
         for number in (*group, group[-1] + 1)
     }
-    by_steps = _criterion(sum(squares.values()), end - begin, 2 * len(group))
+    least = _rounding(values[begin:end], weights[begin:end])
+    by_steps = _criterion(max(sum(squares.values()), least), end - begin, 2 * len(group))
     best = (by_steps - _SLOPE_ADVANTAGE, 0, 0, (0, 0, 0.0))
     for first, last in itertools.combinations_with_replacement(range(len(group)), 2):
         a, b = edges[group[first]], edges[group[last] + 2]
         left, *slope = _best_slope(values[a:b], weights[a:b])
         left += sum(squares[n] for n in squares if not group[first] <= n <= group[last] + 1)
         parameters = 3 + 2 * (len(group) - 1 - (last - first))
-        found = _criterion(left, end - begin, parameters)
+        found = _criterion(max(left, least), end - begin, parameters)
         if last - first < len(group) - 1:
             found += _PART_DISADVANTAGE
         if found <= best[0]:
@@ -290,6 +296,11 @@ def _steps_or_slope(
         )
         for number in group
     ]
+
+
+def _rounding(values: Array, weights: Array) -> float:
+    """Return the weighted squares that equal values may leave."""
+    return float(weights.sum()) * (_ROUNDING * float(np.abs(values).max())) ** 2
 
 
 def _squares(part: Array, weights: Array, begin: int) -> float:

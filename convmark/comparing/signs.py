@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["chance_of_slower"]
+__all__ = ["chance_of_slower", "least_shift"]
 
 _EXACT_UP_TO = 100
 """Sessions from which the normal approximation does."""
@@ -36,6 +36,28 @@ def chance_of_slower(log_ratios: Sequence[float] | npt.NDArray[np.float64]) -> f
     mean = count * (count + 1) / 4
     spread = math.sqrt(mean * (2 * count + 1) / 6)
     return math.erfc((mean - against - 0.5) / spread / math.sqrt(2)) / 2
+
+
+@lru_cache(maxsize=1024)
+def least_shift(count: int, rate: float) -> float:
+    """Return how far above 0, in their standard deviations, normal sessions lie that just convict.
+
+    The sum of the ranks of those below 0 is then, on average, the largest of which chance alone
+    makes no more than the rate.
+
+    Args:
+        count: of sessions, at most a hundred; more are taken for a hundred.
+    """
+    from scipy.special import ndtr  # type: ignore[import-untyped] # it ships no types
+
+    count = min(count, _EXACT_UP_TO)
+    against = int(np.searchsorted(_chances(count), rate, side="right")) - 1
+    low, high = 0.0, 10.0
+    while high - low > 1e-3:
+        shift = (low + high) / 2
+        pairs = count * (count - 1) / 2 * ndtr(-math.sqrt(2) * shift)
+        low, high = (shift, high) if pairs + count * ndtr(-shift) > against + 0.5 else (low, shift)
+    return high
 
 
 @lru_cache(maxsize=128)

@@ -79,8 +79,8 @@ def trend(points: Sequence[Point]) -> Trend:
     left_out: list[Point] = []
     before: Point | None = None
     for series in _series(points):
-        kept = _under_one_load(series)
-        left_out += [one for one in series if one not in kept]
+        kept, busy = _under_one_load(series)
+        left_out += busy
         text = difference(kept[0].conditions, before.conditions) if before else ""
         found += _stretches(kept, text)
         before = kept[-1]
@@ -102,11 +102,14 @@ def _series(points: Sequence[Point]) -> list[list[Point]]:
     return found
 
 
-def _under_one_load(series: Sequence[Point]) -> list[Point]:
-    """Return the runs whose load is like the series' usual one, or not known."""
+def _under_one_load(series: Sequence[Point]) -> tuple[list[Point], list[Point]]:
+    """Return the runs whose load is the series' usual one, or not known, and the others."""
     loads = [point.load for point in series if point.load is not None]
     usual = median(loads) if loads else 0.0
-    return [one for one in series if one.load is None or abs(one.load - usual) <= ALIKE_LOAD]
+    found: tuple[list[Point], list[Point]] = [], []
+    for point in series:
+        found[point.load is not None and abs(point.load - usual) > ALIKE_LOAD].append(point)
+    return found
 
 
 def _stretches(series: Sequence[Point], conditions: str) -> list[Stretch]:

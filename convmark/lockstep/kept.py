@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from convmark.code.manifest import NOWHERE, ZOO, Code, Roots, code_of, read_codes
-from convmark.code.snapshot import lay_out, root_folder
+from convmark.code.snapshot import keep_files, lay_out, root_folder
 from convmark.errors import StoreError
 from convmark.launch import import_roots, zoo_folder
 from convmark.lockstep.anchor import AnchorCode, Origin
 from convmark.lockstep.tree import ForeignCode, Tree, tree_as_it_is
 from convmark.lockstep.worktree import PREFIX
 
-__all__ = ["KeptTree", "kept_trees"]
+__all__ = ["KeptTree", "copied_tree", "kept_trees"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,13 +125,32 @@ def kept_trees(origin: Origin | None, anchor: AnchorCode) -> Iterator[tuple[Kept
     code = read_codes(run).get(anchor.code)
     if code is None:
         raise StoreError(f"{anchor.manifest}: does not have the code {anchor.code}")
-    parent = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")).resolve()
-    try:
-        lay_out(run.parent, code, parent)
-        kept = KeptTree.of(f"run {run.stem}", parent, code)
+    with _temporary_folder() as tree:
+        lay_out(run.parent, code, tree)
+        kept = KeptTree.of(f"run {run.stem}", tree, code)
         yield kept, tree_as_it_is(origin.repository) if origin is not None else None
+
+
+@contextlib.contextmanager
+def copied_tree(code: Code) -> Iterator[KeptTree]:
+    """Give a copy of the files of a code that lie where they were run, gone after the block.
+
+    Raises:
+        ConvmarkError: a file is not as it was when it was run.
+    """
+    with _temporary_folder() as store, _temporary_folder() as tree:
+        keep_files(store, code)
+        lay_out(store, code, tree)
+        yield KeptTree.of("the copy", tree, code)
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")).resolve()
+    try:
+        yield folder
     finally:
-        shutil.rmtree(parent, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run_of(anchor: AnchorCode) -> Path:

@@ -85,6 +85,8 @@ class Terms:
     """Half-width of the interval, as a log ratio, down to which it goes on after a verdict."""
     earlier: Earlier = field(default_factory=Earlier.none)
     """What earlier runs give."""
+    evenly: bool = False
+    """Whether all cases get as many sessions until the time is spent, as in an A/A."""
 
 
 See = Callable[[int, Found, Session, str], None]
@@ -100,7 +102,8 @@ def compare_live(
 ) -> list[Found]:
     """Run sessions where they decide most, until every case is decided or the time is spent.
 
-    Ctrl-C ends it early: what is decided stays, and the other cases are closed as `INTERRUPTED`.
+    Ctrl-C ends it early: what is decided stays, and the other cases are closed as `INTERRUPTED`;
+    where all get as many sessions, all are.
 
     Args:
         say: is told of each case that is decided, and of how many are left.
@@ -138,7 +141,7 @@ class _Running:
         except KeyboardInterrupt:
             self._decide()
             for found in self.found:
-                if found.candidate().open:
+                if found.candidate().open or (self._terms.evenly and not found.closed):
                     found.closed = INTERRUPTED
         count, limits = len(self.found), self._terms.limits
         for found in self.found:
@@ -146,7 +149,15 @@ class _Running:
 
     def _next(self) -> int | None:
         candidates = [found.candidate() for found in self.found]
-        return next_session(candidates, self._terms.seconds_left(), self._terms.limits)
+        left_s = self._terms.seconds_left()
+        if self._terms.evenly:
+            places = [
+                place
+                for place, one in enumerate(candidates)
+                if not one.closed and one.session_s <= left_s
+            ]
+            return min(places, key=lambda place: len(self.found[place].live), default=None)
+        return next_session(candidates, left_s, self._terms.limits)
 
     def _take(self, place: int) -> None:
         """Run one session of a case, judge all cases anew, and say what became of this one."""
@@ -188,6 +199,10 @@ class _Running:
     def _tell(self, place: int) -> None:
         """Say what became of the case, where it is decided now or closed."""
         found, case = self.found[place], self._pairings[place].case
+        if self._terms.evenly and not found.closed:
+            rest = duration_text(max(0.0, self._terms.seconds_left()))
+            self._say(f"{case.name}: session {len(found.live)}, about {rest} left")
+            return
         if found.candidate().open:
             return
         left = [one.candidate() for one in self.found if one.candidate().open]
@@ -293,6 +308,8 @@ class _Running:
         if len(hashes) == len(pairing.sides):
             found.codes = hashes[OLD], hashes[NEW]
         alike = found.codes is not None and found.codes[0] == found.codes[1]
+        if found.codes and not alike and self._terms.evenly:
+            found.closed = "files of the code have changed meanwhile; start again"
         if alike and not (pairing.may_be_same or found.apart or session.failure):
             found.same_code, found.closed = True, "both sides run the same code"
 

@@ -14,6 +14,7 @@ from convmark.report.tables.applications import applications
 from convmark.report.tables.architectures import architectures, pareto
 from convmark.report.tables.hardware import check_prices, hardware
 from convmark.report.tables.history import history, step_time_verdicts
+from convmark.report.tables.levels import levels, marks, noise, trends
 from convmark.report.tables.nodes import differing, nodes
 from convmark.report.tables.overview import machines, troubles
 from convmark.report.tables.points import points
@@ -32,7 +33,7 @@ VERDICTS = "verdicts"
 FIRST = ("troubles", "machines", "applications", "accuracy")
 """Tables that Markdown without verdicts shows unfolded."""
 
-_WHERE_KNOWN = ("nodes", "roofline", "scaling", "accuracy", "waterfall")
+_WHERE_KNOWN = ("nodes", "noise", "roofline", "scaling", "accuracy", "waterfall")
 """Tables that appear only where rows have what they need."""
 
 
@@ -79,6 +80,8 @@ def build(
         timed = table[table["task"].isin(TIMED_TASKS)]
         frame = rows.frame[rows.frame["task"].isin(TIMED_TASKS)]
         beside = nodes(frame)
+        moved = trends(frame, rows.runs)
+        folders = dict.fromkeys(run.path.resolve().parent for run in rows.runs)
         found = [
             troubles(table, labels, differing(beside)),
             machines(rows.frame),
@@ -86,7 +89,9 @@ def build(
             architectures(timed, labels),
             accuracy(rows.frame, labels),
             hardware(frame, prices or {}),
-            history(timed, rows.runs, step_time_verdicts(rows.runs)),
+            history(timed, rows.runs, step_time_verdicts(rows.runs), marks(moved)),
+            levels(moved, Path.cwd()),
+            noise(folders),
             batch_sizes(timed),
             distribution(timed),
             pareto(timed),

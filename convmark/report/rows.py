@@ -32,7 +32,7 @@ __all__ = ["Rows", "read_rows"]
 
 NOT_NEEDED = frozenset(
     {
-        *("schema", "order", "call_path", "windows", "window_steps", "dataset"),
+        *("schema", "order", "call_path", "windows", "window_steps"),
         *("training_samples", "training_loss", "training_accuracy", "validation_loss"),
         *("validation_accuracy", "waterfall_rounds", "waterfall_steps"),
     }

@@ -78,6 +78,14 @@ def history_figure(table: Table) -> Figure | None:
     if has(table, "low", "high"):
         ends = {"y": {**y, "field": "low"}, "y2": {"field": "high"}}
         layers.insert(0, {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {**ends, **colour}})
+    if has(table, "moved"):
+        at = {"transform": [{"filter": "isValid(datum.moved) && datum.moved !== ''"}]}
+        dashed = {"type": "rule", "strokeDash": [4, 3], "color": GREY}
+        words = {"type": "text", "align": "right", "dx": -6, "y": 8, "fontSize": 11}
+        layers += [
+            {**at, "mark": dashed},
+            {**at, "mark": {**words, "color": GREY}, "encoding": {"text": {"field": "moved"}}},
+        ]
     verdict = "datum.verdict ? split(datum.verdict, ' ')[0] : 'not judged'"
     spec = {
         "height": 320,

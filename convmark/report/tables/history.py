@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -54,13 +55,17 @@ def step_time_verdicts(runs: Sequence[RunSource]) -> dict[VerdictKey, str]:
 
 
 def history(
-    table: pd.DataFrame, runs: Sequence[RunSource], verdicts: Mapping[VerdictKey, str]
+    table: pd.DataFrame,
+    runs: Sequence[RunSource],
+    verdicts: Mapping[VerdictKey, str],
+    marks: Mapping[tuple[str, str, str], str] = MappingProxyType({}),
 ) -> Table:
     """Return the newest points of each case on each hardware, oldest first.
 
     Args:
         table: points of all runs.
         runs: the files by `source`.
+        marks: what is said of the first run of a change, by hardware, case and run.
     """
     half = pooled_half_widths(table)
     known = table.assign(
@@ -77,6 +82,7 @@ def history(
             "run": runs[int(row["source"])].label,
             "commit": text_of(row["commit"])[:12] + " (dirty)" * (row["dirty"] is True),
             "started": row["started"][:19].replace("T", " "),
+            "moved": marks.get((row["hardware"], row["case"], runs[int(row["source"])].label), ""),
             "verdict": verdicts.get(
                 (folders[int(row["source"])], runs[int(row["source"])].path.stem, row["case"]), ""
             ),
@@ -118,6 +124,7 @@ def _table(records: Sequence[Mapping[str, Any]], limit: str) -> Table:
             heading("high", "to", "seconds"),
             heading("n", "n", "count"),
             heading("verdict", "verdict"),
+            heading("moved", "change point"),
             heading("trouble", "trouble"),
         ],
         records,

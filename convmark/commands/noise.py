@@ -1,0 +1,231 @@
+"""`convmark noise`: an A/A of today's code, and what change this machine lets be seen in what time.
+
+The one side is today's code, the other a copy of its files in another folder, with modules of its
+own: what a session of two equal codes says is noise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import convmark
+from convmark.alone import alone
+from convmark.beforehand import Beforehand
+from convmark.case import Case
+from convmark.code.manifest import Code, Roots, code_of
+from convmark.commands.ab import make_of
+from convmark.comparing.sight import CHANGES, Sight, sights
+from convmark.environment import Machine, read_machine
+from convmark.errors import ConvmarkError, OptionError
+from convmark.gpu.visible import card_of
+from convmark.inspection import devices_asked_for, inspect
+from convmark.judging.judgement import INTERRUPTED
+from convmark.judging.noise_file import FILE, NoiseRow, append_noise
+from convmark.launch import Interpreter, zoo_folder
+from convmark.lockstep.anchor import origin_of
+from convmark.lockstep.found import Found
+from convmark.lockstep.kept import KeptTree, copied_tree
+from convmark.lockstep.live import Pairing, Terms, compare_live
+from convmark.lockstep.processes import Contender
+from convmark.lockstep.shown import Shown
+from convmark.lockstep.tree import OwnCode, tree_as_it_is
+from convmark.options import Options
+from convmark.report.noise import noise_text
+from convmark.report.units import duration_text
+from convmark.run import request_of
+from convmark.store import Store
+from convmark.suites import NETWORKS, cases, refuse_untimed
+
+__all__ = ["noise"]
+
+WARM_UP_S = 0.2
+"""Of steps before the turns of a session, of both codes together."""
+
+
+def noise(options: Options, seconds: float) -> bool:
+    """Measure, print and keep what is seen of each case; return whether the user interrupted.
+
+    Args:
+        seconds: of sessions, of all cases together.
+
+    Raises:
+        ConvmarkError: a case or the results folder is not to be had, or no case could be run.
+    """
+    refuse_untimed(options, "convmark noise compares")
+    make = functools.partial(make_of(options), sys.executable)
+    Store(options.results).check_writable()
+    machine = read_machine()
+    with (
+        alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say),
+        contextlib.ExitStack() as stack,
+    ):
+        disturbed = Beforehand().lines(machine)
+        for line in disturbed:
+            _say(line)
+        interpreter = stack.enter_context(make())
+        found = inspect(interpreter, options.models or NETWORKS)
+        asked = _cases(options, devices_asked_for(options.devices, found["devices"]))
+        codes = _codes(asked, interpreter, options)
+        if not codes:
+            raise ConvmarkError("no case can be run: convmark run says why")
+        pairings = _pairings(codes, found, interpreter, make, machine, stack)
+        _say(f"{len(pairings)} cases, {duration_text(seconds)} of sessions; Ctrl-C ends it early")
+        deadline_s = time.monotonic() + seconds
+        terms = Terms(
+            seed=options.seed,
+            seconds_left=lambda: deadline_s - time.monotonic(),
+            clock=time.monotonic,
+            results=options.results.absolute(),
+            warm_up_s=min(options.time_budget_s, WARM_UP_S),
+            input_shape=options.input_shape,
+            evenly=True,
+        )
+        with Shown(sys.stderr) as shown:
+            results = compare_live(pairings, terms, shown.line)
+    rows = _rows([one.case for one in pairings], results, options.compare_budget_s, disturbed)
+    path = options.results / machine.name / FILE
+    append_noise(path, rows)
+    print(noise_text(rows))
+    print(f"\n{len(rows)} rows in {path}", file=sys.stderr)
+    return any(one.closed == INTERRUPTED for one in results)
+
+
+def _say(line: str) -> None:
+    print(f"convmark noise: {line}", file=sys.stderr)
+
+
+def _cases(options: Options, devices: Sequence[str]) -> list[Case]:
+    """Return the cases, on a CPU with one thread as well unless a number was asked for.
+
+    Raises:
+        OptionError: the options leave none.
+    """
+    found = cases(options, {options.backends[0]: devices})
+    if not found:
+        raise OptionError("--models, --tasks and --devices: leave no case; name others")
+    if "threads" not in options.named:
+        alone_ = [dataclasses.replace(case, threads="1") for case in found if case.device == "cpu"]
+        found += [case for case in alone_ if case not in found]
+    return found
+
+
+def _codes(asked: Sequence[Case], interpreter: Interpreter, options: Options) -> dict[Case, Code]:
+    """Run each model once, untimed, and return the code of each case; one that fails is named."""
+    roots = Roots.of(Path.cwd(), zoo_folder())
+    known: dict[tuple[str, str], Code | None] = {}
+    for case in asked:
+        if (case.model, case.task) not in known:
+            answer = interpreter.answer(request_of(case, options, smoke=True))
+            event = answer.event("code")
+            if answer.status != "ok" or event is None:
+                _say(f"{case.name}: left out: {answer.message or answer.status}")
+            ran = answer.status == "ok" and event is not None
+            known[case.model, case.task] = code_of(event, roots) if ran and event else None
+    codes = {case: known[case.model, case.task] for case in asked}
+    return {case: code for case, code in codes.items() if code is not None}
+
+
+def _pairings(
+    codes: Mapping[Case, Code],
+    found: Mapping[str, Any],
+    interpreter: Interpreter,
+    make: Any,
+    machine: Machine,
+    stack: contextlib.ExitStack,
+) -> list[Pairing]:
+    """Return each case with a copy of its code and today's own."""
+    copies: dict[str, KeptTree] = {}
+    own: dict[object, Interpreter] = {}
+
+    def contender(case: Case, place: object, code: OwnCode | None) -> Contender:
+        """Return a side; its own interpreter is started only where the two cannot share one."""
+        if place not in own:
+            settings = code.settings(os.environ) if code is not None else {}
+            own[place] = stack.enter_context(make(**settings))
+        card = card_of(case.device, machine.gpus, os.environ)
+        return Contender(case=case, interpreter=own[place], code=code, card=card)
+
+    pairings = []
+    for case, code in codes.items():
+        if code.hash not in copies:
+            copies[code.hash] = stack.enter_context(copied_tree(code))
+        origin = origin_of(case, found.get("sources") or {})
+        today = tree_as_it_is(origin.repository) if origin is not None else None
+        pairings.append(
+            Pairing(
+                case=case,
+                old=contender(case, code.hash, copies[code.hash]),
+                new=contender(case, origin, today),
+                shared=interpreter,
+                may_be_same=True,
+            )
+        )
+    return pairings
+
+
+def _rows(
+    asked: Sequence[Case], results: Sequence[Found], budget_s: float, disturbed: Sequence[str]
+) -> list[NoiseRow]:
+    """Return the rows; the cases of each number of threads are a suite of their own.
+
+    Args:
+        disturbed: what made the machine noisier than it need be, which each row notes.
+    """
+    rows: dict[Case, NoiseRow] = {}
+    for threads in dict.fromkeys(case.threads for case in asked):
+        pairs = zip(asked, results, strict=True)
+        suite = [(case, found) for case, found in pairs if case.threads == threads]
+        ran = [(case, found) for case, found in suite if found.live]
+        seen = sights(
+            [[one.wall for one in found.live] for _, found in ran],
+            [median(one.seconds for one in found.live) for _, found in ran],
+            budget_s,
+        )
+        known = dict(zip([case for case, _ in ran], seen, strict=True))
+        rows |= {
+            case: _row(case, found, known.get(case), len(suite), budget_s, disturbed)
+            for case, found in suite
+        }
+    order = sorted(rows, key=lambda one: (one.model, one.task, one.batch_size, one.threads == "1"))
+    return [rows[case] for case in order]
+
+
+def _row(
+    case: Case,
+    found: Found,
+    seen: Sight | None,
+    cases: int,
+    budget_s: float,
+    disturbed: Sequence[str],
+) -> NoiseRow:
+    few = "" if seen else "fewer than two sessions tell no scatter: more --seconds"
+    closed = "" if found.closed == INTERRUPTED else found.closed
+    apart_ = f"in two processes: {found.apart}" if found.apart else ""
+    times_s = seen.seconds if seen else (None,) * len(CHANGES)
+    return NoiseRow(
+        measured=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        convmark=convmark.__version__,
+        case=case.name,
+        cases=cases,
+        sessions=len(found.live),
+        session_s=median(one.seconds for one in found.live) if found.live else None,
+        scatter=seen.scatter if seen else None,
+        mean=seen.mean if seen else None,
+        budget_s=budget_s,
+        found_from=seen.found_from if seen else None,
+        rules_out=seen.rules_out if seen else None,
+        seconds_for_3_percent=times_s[0],
+        seconds_for_5_percent=times_s[1],
+        seconds_for_10_percent=times_s[2],
+        note="; ".join(filter(None, [closed or few, apart_, *disturbed])) or None,
+    )

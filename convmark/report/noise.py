@@ -1,0 +1,71 @@
+"""What `convmark noise` has found as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from convmark.judging.noise_file import NoiseRow
+from convmark.report.units import duration_text, seconds_text
+from convmark.text import shown
+
+__all__ = ["noise_line", "noise_text"]
+
+
+_USUAL = ("-cpu", "-float32")
+"""Parts of a case's name that are left out where all cases have them: the table is wide."""
+
+
+def noise_text(rows: Sequence[NoiseRow]) -> str:
+    """Return a table of the cases, and what its columns mean."""
+    headers = ("case", "scatter", "takes", "sees", "excl.", "3/5/10 %")
+    names = [row.case for row in rows]
+    for part in _USUAL:
+        if all(part in name for name in names):
+            names = [name.replace(part, "", 1) for name in names]
+    cells = [
+        [
+            shown(name),
+            f"{_share(row.scatter)} ({row.sessions})",
+            seconds_text(row.session_s),
+            _share(row.found_from),
+            _share(row.rules_out),
+            _times(row),
+        ]
+        for name, row in zip(names, rows, strict=True)
+    ]
+    align = ("left", *["right"] * (len(headers) - 1))
+    table = tabulate(cells, headers=headers, colalign=align, disable_numparse=True)
+    budgets = " and ".join(dict.fromkeys(duration_text(row.budget_s) for row in rows))
+    about = (
+        "scatter: of a session of one code on both sides (number of sessions); takes: a session.\n"
+        f"sees: the smallest slowdown that is called one in 95 of 100 runs of {budgets};\n"
+        "excl.: what `unchanged` rules out in as many. Last column: after how long a slowdown\n"
+        "of that size is called one in 8 of 10 runs. Below 3 % it is named and fails nothing."
+    )
+    notes: dict[str, list[str]] = {}
+    for name, row in zip(names, rows, strict=True):
+        if row.note:
+            notes.setdefault(row.note, []).append(name)
+    told = (shown(f"{', '.join(named)}: {note}") for note, named in notes.items())
+    return "\n\n".join([table, about, *told])
+
+
+def noise_line(row: NoiseRow) -> str:
+    """Return what is seen of one case in a line."""
+    return (
+        f"noise, {row.measured[:10]}: a session scatters by {_share(row.scatter)} ({row.sessions} "
+        f"sessions of {seconds_text(row.session_s)}); sees {_share(row.found_from)}, `unchanged` "
+        f"excludes {_share(row.rules_out)}; 3 / 5 / 10 % in {_times(row)}"
+    )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _times(row: NoiseRow) -> str:
+    times_s = (row.seconds_for_3_percent, row.seconds_for_5_percent, row.seconds_for_10_percent)
+    texts = ["-" if one is None else f"{one:.0f}" for one in times_s]
+    return "/".join(texts) + " s" * any(text != "-" for text in texts)

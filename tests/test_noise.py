@@ -1,0 +1,131 @@
+"""`convmark noise` with stand-ins for the interpreter, the sessions and the clock."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fake_worker
+import pytest
+
+from convmark.cli import main
+from convmark.commands import noise
+from convmark.judging.noise_file import FILE, read_noise
+from convmark.launch import Answer
+from convmark.lockstep import live
+from convmark.lockstep.duets import DuetSide
+from convmark.lockstep.session import Session
+from convmark.statistics import Estimate
+from convmark.worker.protocol import file_digest
+
+NETS = "nets.py"
+DISTURBED: list[str] = []
+
+
+class Interpreter(fake_worker.FakeInterpreter):
+    """One whose models all come of one file in the working folder."""
+
+    def answer(self, request: Any, *more: Any) -> Answer:
+        answer = super().answer(request, *more)
+        path = Path(NETS).resolve()
+        size, sha256 = file_digest(path) or (0, "")
+        code = {
+            "event": "code",
+            "folder": str(path.parent),
+            "sys_path": [str(path.parent)],
+            "files": [{"path": str(path), "size": size, "sha256": sha256}],
+            "packages": {},
+        }
+        return Answer(
+            status=answer.status,
+            message=answer.message,
+            ready_s=answer.ready_s,
+            events=(*answer.events, code),
+        )
+
+
+@pytest.fixture
+def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[DuetSide, DuetSide]]:
+    """The sides of each session; a session takes 2 s by the clock."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONVMARK_RUNTIME", str(tmp_path / "runtime"))
+    Path(NETS).write_text("WIDTH = 8\n")
+    found: list[tuple[DuetSide, DuetSide]] = []
+    scatter = random.Random(1)
+
+    def duet(_: Any, case: Any, contenders: dict[str, DuetSide], *__: Any) -> Session:
+        old, new = contenders["old"], contenders["new"]
+        assert Path(old.folder, NETS).read_text() == "WIDTH = 8\n"
+        found.append((old, new))
+        one = Estimate(value=scatter.gauss(0, 0.01), error=0.001)
+        return Session(wall=one, cpu=one)
+
+    ticks = itertools.count()
+    clock = SimpleNamespace(monotonic=lambda: float(2 * len(found)) + 1e-6 * next(ticks))
+    monkeypatch.setattr(noise, "time", clock)
+    monkeypatch.setattr(noise.Beforehand, "lines", lambda *_: DISTURBED)
+    monkeypatch.setattr(live, "duet_session", duet)
+    monkeypatch.setattr("convmark.launch.Interpreter", Interpreter)
+    return found
+
+
+def test_each_case_runs_beside_a_copy_of_itself_and_is_kept(
+    sides: list[tuple[DuetSide, DuetSide]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["noise", "--models", "lenet5", "--devices", "cpu", "--seconds", "60.5"]) == 0
+    printed = capsys.readouterr()
+    old, new = sides[0]
+    assert old.folder != new.folder
+    assert not Path(old.folder).exists()  # the copies are gone afterwards
+    assert set(old.moved.values()) == {str(Path(old.folder))}
+    (path,) = Path("results").glob(f"*/{FILE}")
+    rows = read_noise(path)
+    assert list(rows) == [
+        f"lenet5-{case}{threads}"
+        for case in ("infer-cpu-b1-float32", "infer-cpu-b32-float32", "train-cpu-b32-float32")
+        for threads in ("", "-t1")
+    ]
+    row = rows["lenet5-train-cpu-b32-float32"]
+    assert (row.cases, row.sessions, row.budget_s, row.note) == (3, 5, 600.0, None)
+    assert row.session_s == pytest.approx(2.0, abs=0.01)
+    assert row.found_from is not None
+    table = printed.out.partition("\n\n")[0].splitlines()
+    assert table[0].split() == ["case", "scatter", "takes", "sees", "excl.", "3/5/10", "%"]
+    assert [line.split()[0] for line in table[2:4]] == ["lenet5-infer-b1", "lenet5-infer-b1-t1"]
+    assert max(map(len, printed.out.splitlines())) <= 90
+    assert "session 1, about 58 s left" in printed.err
+
+
+def test_what_disturbs_the_machine_is_noted_with_its_noise(
+    sides: list[tuple[DuetSide, DuetSide]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(noise.Beforehand, "lines", lambda *_: ["load: 1-min load 9 on 2 cores"])
+    assert main(["noise", "--models", "lenet5", "--tasks", "train", "--seconds", "30"]) == 0
+    assert len(sides) == 14
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "lenet5-train-b32, lenet5-train-b32-t1: load: 1-min load 9 on 2 cores"
+    )
+
+
+def test_too_little_time_says_so_and_a_number_of_threads_is_taken_alone(
+    sides: list[tuple[DuetSide, DuetSide]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = ("--models", "lenet5", "--tasks", "train", "--threads", "2")
+    assert main(["noise", *named, "--seconds", "3"]) == 0
+    assert len(sides) == 1
+    assert "lenet5-train-b32-t2: fewer than two sessions" in capsys.readouterr().out
+
+
+def test_a_model_that_cannot_be_run_is_left_out_by_name(
+    sides: list[tuple[DuetSide, DuetSide]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["noise", "--models", "broken", "--tasks", "train", "--seconds", "9"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert "broken-train-cpu-b32-float32: left out: RuntimeError: no weights" in said[-2]
+    assert said[-1].endswith("no case can be run: convmark run says why")
+    assert sides == []

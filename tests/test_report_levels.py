@@ -1,0 +1,121 @@
+"""The report's levels: the same as those of `convmark history`, in its table and its figure."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from histories import MACHINE, keep, process, run_of
+from test_trend import LENET, points
+
+from convmark.commands.history import _point
+from convmark.judging.index import Index
+from convmark.judging.noise_file import FILE, NoiseRow, append_noise
+from convmark.judging.trend import trend
+from convmark.report.build import build
+from convmark.report.figures.series import history_figure
+from convmark.report.rows import read_rows
+from convmark.report.tables.levels import levels, trends
+from convmark.report.tables.table import Table
+from convmark.store import Store
+
+RESNET = "mini_resnet-train-cpu-b32-float32"
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Sixteen runs of a case that steps at the eleventh, and of one that does not.
+
+    Some processes failed, are unsteady or not judged, a run is dirty and one under load.
+    """
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CONVMARK_CACHE", str(tmp_path / "cache"))
+    store = Store(Path("results"))
+    for number, point in enumerate(points([0.0] * 10 + [0.06] * 6), 1):
+        own = {"commit": point.commit, "dirty": number == 5, "code": None}
+        own |= {"tensorflow": "2.20.0" if number == 1 else "2.21.0"}
+        own |= {"other_cpu_share": 0.7 if number == 7 else 0.05}
+        rows = run_of(point.run, point.log_ratio - 0.002, point.log_ratio + 0.002, **own)
+        odd = {"paired_log_ratio": 0.9, "process": 3, "order": 3, "run": point.run, **own}
+        rows.append(process(status=("ok", "unsteady")[number % 2], **odd,
+                            not_judged=None if number % 2 else "the card was hot"))  # fmt: skip
+        rows += run_of(point.run, 0.5, 0.501, model="mini_resnet", **own)
+        keep(store, rows)
+    return store.folder
+
+
+def table_of(report_tables: tuple[Table, ...], key: str) -> Table:
+    return next(table for table in report_tables if table.key == key)
+
+
+def test_the_levels_are_those_of_the_command(results: Path) -> None:
+    rows = read_rows([results])
+    found = trends(rows.frame, rows.runs)
+    paths = Store(results).runs(MACHINE)
+    index = Index.of(results / MACHINE)
+    index.update(paths)
+    for case in (LENET, RESNET):
+        own = [point for run in index.case(case, paths) if (point := _point(run)) is not None]
+        expected, reported = trend(own), found[f"{MACHINE} cpu", case]
+        assert len(own) == 16
+        for one, other in zip(expected.stretches, reported.stretches, strict=True):
+            assert [point.run for point in one.points] == [point.run for point in other.points]
+            assert [point.commit for point in one.points] == [p.commit for p in other.points]
+            assert one.conditions == other.conditions
+            for name in ("change", "low", "high"):
+                value = getattr(one.level, name)
+                assert getattr(other.level, name) == (value and pytest.approx(value, abs=1e-12))
+        assert [one.run for one in expected.left_out] == [one.run for one in reported.left_out]
+
+
+def test_a_step_has_its_row_its_command_and_its_mark_in_the_figure(results: Path) -> None:
+    tables = build([results]).tables
+    table = table_of(tables, "levels")
+    first, second, step = [row for row in table.records() if row["case"] == LENET]
+    assert (first["first"], first["last"], first["runs"]) == ("0001", "0001", 1)
+    assert (second["first"], second["last"], second["kind"]) == ("0002", "0010", "new series")
+    assert second["live"].startswith("tensorflow was 2.20.0, is 2.21.0")
+    assert (step["first"], step["last"], step["kind"]) == ("0011", "0016", "step")
+    assert step["low"] < 0.0618 < step["high"]
+    assert "convmark ab git:00000000000a git:00000000000b --models lenet5" in step["live"]
+    assert f"{LENET} on {MACHINE} cpu: left out, under another load (70%" in table.caption
+    history = table_of(tables, "history")
+    marked = {row["run"]: row["moved"] for row in history.records() if row["moved"]}
+    assert list(marked) == ["0011"]
+    assert marked["0011"].startswith("0011: +6.")
+    figure = history_figure(history)
+    assert figure is not None
+    assert any("moved" in str(layer) for layer in figure.specs[0]["layer"])
+
+
+def test_without_a_change_the_table_says_so_and_the_figure_has_no_mark(results: Path) -> None:
+    rows = read_rows([results])
+    flat = rows.frame[(rows.frame["case"] == RESNET) & (rows.frame["tensorflow"] == "2.21.0")]
+    table = levels(trends(flat, rows.runs), Path())
+    assert (table.rows, table.empty) == ((), "no case has moved")
+    assert "1 other case did not move." in table.caption
+
+
+def test_the_noise_is_shown_where_it_is_known(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from convmark.cli import main
+
+    assert all(table.key != "noise" for table in build([results]).tables)
+    row = NoiseRow(
+        measured="2026-11-25T10:00:00+00:00", convmark="1", case=LENET, cases=16, sessions=6,
+        session_s=1.5, scatter=0.009, mean=0.0, budget_s=600.0, found_from=0.018,
+        rules_out=0.012, seconds_for_3_percent=None, seconds_for_5_percent=18.0,
+        seconds_for_10_percent=18.0, note=None,
+    )  # fmt: skip
+    older = dataclasses.replace(row, scatter=0.5)
+    append_noise(results / MACHINE / FILE, [older, row])
+    (shown,) = table_of(build([results]).tables, "noise").records()
+    assert (shown["machine"], shown["case"], shown["scatter"]) == (MACHINE, LENET, 0.009)
+    assert main(["history", LENET]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == (
+        "noise, 2026-11-25: a session scatters by 0.9 % (6 sessions of 1.50 s); sees 1.8 %, "
+        "`unchanged` excludes 1.2 %; 3 / 5 / 10 % in -/18/18 s"
+    )
