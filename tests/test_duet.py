@@ -236,6 +236,16 @@ def test_settings_of_one_side_alone_are_held_where_they_can_be(
     assert with_settings(threads="1").refusal == "threads=1 is a setting of the whole process"
 
 
+def test_a_precision_that_the_user_has_named_is_held_to(
+    interpreter: Interpreter, sides: dict[str, DuetSide]
+) -> None:
+    asked = {name: dataclasses.replace(side, asked=["precision"]) for name, side in sides.items()}
+    failure = play(interpreter, asked, case("policy")).failure
+    assert failure is not None
+    assert failure.side == "new"
+    assert "precision float32 was asked for" in failure.reason
+
+
 def test_a_side_that_cannot_be_built_is_named(
     interpreter: Interpreter, sides: dict[str, DuetSide]
 ) -> None:
