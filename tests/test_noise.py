@@ -112,6 +112,25 @@ def test_what_disturbs_the_machine_is_noted_with_its_noise(
     )
 
 
+def test_a_file_that_changes_meanwhile_makes_its_case_no_control(
+    sides: list[tuple[DuetSide, DuetSide]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    compared = noise.compare_live
+
+    def edited(*arguments: Any) -> list[live.Found]:
+        found = compared(*arguments)
+        Path(NETS).write_text("WIDTH = 9\n")
+        return found
+
+    monkeypatch.setattr(noise, "compare_live", edited)
+    assert main(["noise", "--models", "lenet5", "--tasks", "train", "--seconds", "30"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1].endswith("nets.py has changed meanwhile: start again")
+    assert "- (0)" in said[2]
+
+
 def test_too_little_time_says_so_and_a_number_of_threads_is_taken_alone(
     sides: list[tuple[DuetSide, DuetSide]], capsys: pytest.CaptureFixture[str]
 ) -> None:

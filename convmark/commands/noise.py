@@ -45,6 +45,7 @@ from convmark.report.units import duration_text
 from convmark.run import request_of
 from convmark.store import Store
 from convmark.suites import NETWORKS, cases, refuse_untimed
+from convmark.worker.protocol import file_digest
 
 __all__ = ["noise"]
 
@@ -92,7 +93,15 @@ def noise(options: Options, seconds: float) -> bool:
         )
         with Shown(sys.stderr) as shown:
             results = compare_live(pairings, terms, shown.line)
+<<<<<<< HEAD
     rows = _rows([one.case for one in pairings], results, options.compare_budget_s, disturbed)
+=======
+        for pairing, result in zip(pairings, results, strict=True):
+            if path := _changed(codes[pairing.case]):
+                result.closed = f"{path} has changed meanwhile: start again"
+                result.wall.clear()
+    rows = _rows([one.case for one in pairings], results, options.confirm_budget_s, disturbed)
+>>>>>>> noise
     path = options.results / machine.name / FILE
     append_noise(path, rows)
     print(noise_text(rows))
@@ -133,6 +142,14 @@ def _codes(asked: Sequence[Case], interpreter: Interpreter, options: Options) ->
             known[case.model, case.task] = code_of(event, roots) if ran and event else None
     codes = {case: known[case.model, case.task] for case in asked}
     return {case: code for case, code in codes.items() if code is not None}
+
+
+def _changed(code: Code) -> Path | None:
+    """Return a file of a code that is not as it was copied; None where none is."""
+    places = ((code.path_of(one.place), one) for one in code.files)
+    return next(
+        (path for path, one in places if file_digest(path) != (one.size_bytes, one.sha256)), None
+    )
 
 
 def _pairings(
