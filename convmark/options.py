@@ -72,6 +72,8 @@ class Options:
     """Which options have a value of the user's own, by the command line or pyproject."""
     wait: bool = False
     """Whether another benchmark run's end is waited for."""
+    trust_models: bool = False
+    """Whether code that lies in a model's file may run."""
     allow_concurrent: bool = False
     """Whether to measure beside other benchmark runs."""
 

@@ -606,7 +606,9 @@ def test_a_builder_of_the_users_own_imports_its_module_and_no_other(folder: Path
     (folder / "mine.py").write_text("def builder(): return None\n")
     (folder / "other.py").write_text("raise SystemExit('imported')\n")
     script = (
-        "import sys\nfrom convmark_zoo.registry import builder\nbuilder('mine:builder')\n"
+        "import sys\nfrom unittest.mock import Mock\n"
+        "from convmark.worker.builders import builder\n"
+        "builder('mine:builder', Mock(is_model=bool, other_keras=lambda model: None))\n"
         "assert 'mine' in sys.modules\nassert 'other' not in sys.modules\n"
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules\n"
     )

@@ -106,6 +106,7 @@ BAD = [
     ("time-limit", "10:00", "'10:00'", SECONDS),
     ("wait", "maybe", "'maybe'", "must be one of yes, no"),
     ("allow-concurrent", "", "''", "must be one of yes, no"),
+    ("trust-models", "1", "'1'", "must be one of yes, no"),
     ("confirm", "all", "'all'", "must be one of changed, none"),
     ("confirm", "", "''", "must be one of changed, none"),
     ("confirm-budget", "0", "'0'", SECONDS),
@@ -344,6 +345,7 @@ def test_the_defaults_are_those_that_the_help_names() -> None:
         "learning_rate": None,
         "loss": None,
         "wait": False,
+        "trust_models": False,
         "named": frozenset(),
         "allow_concurrent": False,
     }

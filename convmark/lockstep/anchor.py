@@ -24,6 +24,7 @@ from convmark.lockstep.tree import (
     tree_at_commit,
 )
 from convmark.lockstep.worktree import repository_of, resolve, standing_in
+from convmark.model_name import ModelName
 
 __all__ = [
     "AnchorCode",
@@ -93,9 +94,9 @@ def origin_of(case: Case, sources: Mapping[str, Sequence[str] | None]) -> Origin
     """Return where the case's model comes from; None where no git repository holds it.
 
     Args:
-        sources: for models named package.module:builder their module and its file.
+        sources: for models of the user's own their module and its file, or a model's file alone.
     """
-    is_zoo = ":" not in case.model
+    is_zoo = ModelName.of(case.model).is_zoo
     if is_zoo:
         folder = place = zoo_folder().resolve()
     else:
