@@ -566,7 +566,9 @@ def test_a_live_comparison_asks_for_the_suites_models_alone(
 ) -> None:
     folder = pytester.mkdir("bench")
     (folder / "test_speed.py").write_text(SUITE)
-    (pytester.path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    (pytester.path / "pyproject.toml").write_text(
+        "[tool.pytest.ini_options]\n[tool.convmark]\nshort_options = true\n"
+    )
     store = Store(pytester.path / "results")
     with asked(monkeypatch) as models:
         assert pytester.runpytest_inprocess("bench").ret == 0

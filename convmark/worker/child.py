@@ -33,7 +33,7 @@ from convmark.worker import (
 from convmark.worker.builders import builder
 from convmark.worker.code_watch import CodeWatch
 from convmark.worker.companions import Companions, free_addresses
-from convmark.worker.failure import UnknownModelError, message_of
+from convmark.worker.failure import UnknownModelError, message_of, stack_of
 from convmark.worker.membership import Place
 from convmark.worker.protocol import encode, one_line
 
@@ -78,7 +78,12 @@ def answer(request: dict[str, Any], framework: Any, descriptors: list[int]) -> i
     except BaseException as error:
         traceback.print_exc()
         with contextlib.suppress(OSError):
-            emit("failed", status=_status(error, framework), message=message_of(error))
+            emit(
+                "failed",
+                status=_status(error, framework),
+                message=message_of(error),
+                stack=stack_of(error),
+            )
         if isinstance(error, KeyboardInterrupt):
             raise
         return 0

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import traceback
 
 from convmark.worker.protocol import one_line
 
-__all__ = ["CaseFailure", "UnknownModelError", "first_sentence", "message_of"]
+__all__ = ["CaseFailure", "UnknownModelError", "first_sentence", "message_of", "stack_of"]
 
 MESSAGE_CHARS, HEAD_CHARS = 300, 80
 """A longer sentence keeps its head and its end."""
+STACK_CHARS = 100_000
 LEAST_CHARS = 20
 """A shorter first sentence takes the second with it, and so does one whose figures it tells."""
 
@@ -49,6 +51,13 @@ def message_of(error: BaseException) -> str:
     if len(text) <= MESSAGE_CHARS:
         return text
     return f"{text[:HEAD_CHARS]} ... {text[-(MESSAGE_CHARS - HEAD_CHARS - 5) :]}"
+
+
+def stack_of(error: BaseException) -> str:
+    """Return the whole stack of an error; empty of one whose text says all."""
+    if isinstance(error, (CaseFailure, UnknownModelError)) and error.__cause__ is None:
+        return ""
+    return "".join(traceback.format_exception(error))[-STACK_CHARS:]
 
 
 def first_sentence(error: BaseException) -> str:
