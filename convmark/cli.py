@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from convmark.errors import ConvmarkError, OptionError
+from convmark.model_name import TRUST
 from convmark.option_values import parse_seconds
 from convmark.options import Options, pyproject_settings, read
 from convmark.parsers import EXIT_USAGE, parsers
@@ -46,6 +47,8 @@ def _status(given: argparse.Namespace) -> int:
     """Run the command and return its exit status, `EXIT_INTERRUPTED` whatever interrupted it."""
     try:
         options = read(vars(given), pyproject_settings(Path.cwd()))
+        if options.trust_models:
+            os.environ[TRUST] = "1"  # for the workers
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # until the block ends
             status = _COMMANDS[given.command](given, options)

@@ -21,6 +21,7 @@ from convmark.option_values import (
     parse_folder,
     parse_jit,
     parse_margin,
+    parse_models,
     parse_name,
     parse_place,
     parse_rate,
@@ -32,7 +33,6 @@ from convmark.option_values import (
     parse_switch,
     parse_text,
     parse_threads,
-    parse_words,
 )
 
 __all__ = ["OPTIONS", "Option"]
@@ -77,10 +77,20 @@ OPTIONS = (
     Option(
         name="models",
         metavar="NAMES",
-        parse=parse_words,
+        parse=parse_models,
         default=None,
-        help="models by name: the lecture's six, any of keras.applications in lower case, or your "
-        "own as package.module:builder (default: the suite's)",
+        help="models by name: the lecture's six, any of keras.applications in lower case, your "
+        "own as package.module:builder, package.module:builder(width=2) or package.module:model, "
+        "a .keras or .h5 file, a SavedModel's folder, or keras_hub:preset (default: the suite's)",
+    ),
+    Option(
+        name="trust-models",
+        metavar="",
+        parse=parse_switch,
+        default="no",
+        help="run code that lies in a model's file, such as a Lambda layer's; whoever made the "
+        "file could do anything with it (default: no, be refused)",
+        switch=True,
     ),
     Option(
         name="tasks",

@@ -10,7 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from convmark.errors import OptionError
+from convmark.errors import CaseError, OptionError
+from convmark.model_name import ModelName, split_names
 from convmark.text import NUMBER, is_plain
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "parse_folder",
     "parse_jit",
     "parse_margin",
+    "parse_models",
     "parse_name",
     "parse_place",
     "parse_rate",
@@ -85,6 +87,19 @@ def parse_words(flag: str, text: str) -> tuple[str, ...]:
     if not is_plain(text):
         raise OptionError(f"{flag}: must be one line without control characters, got {text!r}")
     return tuple(dict.fromkeys(words))
+
+
+def parse_models(flag: str, text: str) -> tuple[str, ...]:
+    """Return names of models as the results have them: one name for one model."""
+    words = list(split_names(text))
+    if not all(words):
+        raise OptionError(f"{flag}: must be a comma-separated list without gaps, got {text!r}")
+    if not is_plain(text):
+        raise OptionError(f"{flag}: must be one line without control characters, got {text!r}")
+    try:
+        return tuple(dict.fromkeys(str(ModelName.of(word)) for word in words))
+    except CaseError as error:
+        raise OptionError(f"{flag}: {error}") from None
 
 
 def choices_of(known: Sequence[str]) -> Callable[[str, str], tuple[str, ...]]:

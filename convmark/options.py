@@ -6,6 +6,7 @@ Each source gives texts (pyproject may give numbers and lists); `read` turns the
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,10 @@ from convmark.errors import OptionError
 from convmark.option_table import OPTIONS
 from convmark.option_values import Shapes, nearest
 
-__all__ = ["Options", "pyproject_settings", "read"]
+__all__ = ["Options", "pyproject_settings", "read", "wants_short_options"]
+
+SHORT = "short_options"
+"""A key of `[tool.convmark]` that is of pytest's option names and of no option."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,8 @@ class Options:
     """Which options have a value of the user's own, by the command line or pyproject."""
     wait: bool = False
     """Whether another benchmark run's end is waited for."""
+    trust_models: bool = False
+    """Whether code that lies in a model's file may run."""
     allow_concurrent: bool = False
     """Whether to measure beside other benchmark runs."""
 
@@ -100,6 +106,37 @@ def pyproject_settings(folder: Path) -> dict[str, Any]:
         OptionError: the file is not TOML, or the table has a key that is no option.
     """
     path = folder / "pyproject.toml"
+    table = _table(path)
+    if not isinstance(table.pop(SHORT, False), bool):
+        raise OptionError(f"{path}: [tool.convmark] {SHORT} must be true or false")
+    known = [option.name for option in OPTIONS]
+    for key in table:
+        if "_" in key and key.replace("_", "-") in table:
+            raise OptionError(
+                f"{path}: [tool.convmark] has the key {key!r} twice, with '-' and '_'"
+            )
+        if key.replace("_", "-") not in known:
+            hint = nearest(key.replace("_", "-"), known)
+            raise OptionError(f"{path}: [tool.convmark] has no key {key!r}; {hint}")
+    return {key.replace("-", "_"): value for key, value in table.items()}
+
+
+def wants_short_options(folder: Path) -> bool:
+    """Whether `folder`/pyproject.toml asks for pytest's short option names.
+
+    A file that cannot be read asks for nothing; `pyproject_settings` says what is wrong.
+    """
+    with contextlib.suppress(OptionError):
+        return _table(folder / "pyproject.toml").get(SHORT) is True
+    return False
+
+
+def _table(path: Path) -> dict[str, Any]:
+    """Return `[tool.convmark]` of a pyproject.toml, empty where there is none.
+
+    Raises:
+        OptionError: the file is not TOML, or holds no table there.
+    """
     if not path.is_file():
         return {}
     if sys.version_info >= (3, 11):
@@ -113,24 +150,18 @@ def pyproject_settings(folder: Path) -> dict[str, Any]:
         raise OptionError(f"{path}: cannot be read as TOML: {reason}") from None
     if not isinstance(table, dict):
         raise OptionError(f"{path}: tool.convmark must be a table, got {table!r}")
-    known = [option.name for option in OPTIONS]
-    for key in table:
-        if "_" in key and key.replace("_", "-") in table:
-            raise OptionError(
-                f"{path}: [tool.convmark] has the key {key!r} twice, with '-' and '_'"
-            )
-        if key.replace("_", "-") not in known:
-            hint = nearest(key.replace("_", "-"), known)
-            raise OptionError(f"{path}: [tool.convmark] has no key {key!r}; {hint}")
-    return {key.replace("-", "_"): value for key, value in table.items()}
+    return dict(table)
 
 
-def read(given: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> Options:
+def read(
+    given: Mapping[str, Any], settings: Mapping[str, Any] | None = None, *, prefix: str = "--"
+) -> Options:
     """Return the options: `given` by the user first, then `settings`, then the defaults.
 
     Args:
         given: texts by option key (`batch_sizes`), None or absent where the user gave none.
         settings: the values of `[tool.convmark]`, by the same keys.
+        prefix: what the options' names begin with where they were given.
 
     Raises:
         OptionError: a value breaks its option's rule.
@@ -139,7 +170,7 @@ def read(given: Mapping[str, Any], settings: Mapping[str, Any] | None = None) ->
     named = {key for source in (given, settings or {}) for key, one in source.items() if one}
     for option in OPTIONS:
         value: Any = given.get(option.key)
-        flag = option.flag
+        flag = f"{prefix}{option.name}"
         if value is None and settings and option.key in settings:
             value = settings[option.key]
             flag = f"[tool.convmark] {option.name}"

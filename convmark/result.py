@@ -37,6 +37,8 @@ class Result:
     epochs: Sequence[learning.Epoch] = ()
     code: Code | None = None
     """What the process ran; None where it did not come so far."""
+    stack: str = ""
+    """Of what went wrong in the worker; empty where the row's error says all."""
 
     @property
     def replayed_s(self) -> list[float]:
@@ -71,7 +73,8 @@ def result_of(
             record, **state_columns(job.case, answer.event("read_back"), code_event, facts)
         )
         if answer.status != "ok":
-            return Result(case=job.case, record=record, step_times_s=[], code=code)
+            stack = str((answer.event("failed") or {}).get("stack") or "")
+            return Result(case=job.case, record=record, step_times_s=[], code=code, stack=stack)
         if job.case.task not in TIMED_TASKS:
             return replace(_untimed(job.case, record, answer), code=code)
         call_path = record.call_path or _events(answer)["first_step"]["call_path"]

@@ -10,10 +10,12 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, Protocol
 
 from convmark import learning
 from convmark.case import TIMED_TASKS, Case
+from convmark.errors import StoreError
 from convmark.facts import Facts
 from convmark.gpu.watch import Watch, watching
 from convmark.launch import Answer, OnEvent
@@ -34,6 +36,7 @@ __all__ = [
     "request_of",
     "unmeasured",
     "with_kept_code",
+    "with_kept_stack",
 ]
 
 NOT_MEASURED = "not measured: "
@@ -81,7 +84,7 @@ def execute(
     for job in jobs:
         observer.began(job)
         result = measure(job, interpreter, options, facts, observer.phase, now=now)
-        result = with_kept_code(result, run_file)
+        result = with_kept_stack(with_kept_code(result, run_file), run_file.path)
         if not job.case.spans_machines or options.cluster is None or options.cluster.keeps_rows:
             run_file.append(result.record, result.step_times_s)
             learning.append_epochs(run_file.path, result.epochs)
@@ -102,6 +105,32 @@ def with_kept_code(result: Result, run_file: RunFile) -> Result:
     if not why:
         return result
     return replace(result, record=replace(result.record, not_judged=why))
+
+
+def with_kept_stack(result: Result, path: Path) -> Result:
+    """Keep the stack of a failure in a log beside the run; the row's error then names the log.
+
+    The same stack of the same model is kept once.
+
+    Args:
+        path: the run's file.
+
+    Raises:
+        StoreError: it cannot be kept.
+    """
+    if not result.stack:
+        return result
+    log, record = path.with_suffix(".log"), result.record
+    try:
+        known = log.read_text(encoding="utf-8") if log.is_file() else ""
+        entry = f"\n{result.stack.rstrip()}\n"
+        if f"model {record.model}{entry}" not in known:
+            with log.open("a", encoding="utf-8") as file:
+                file.write(f"{record.case.name} #{record.process}, model {record.model}{entry}\n")
+    except OSError as error:
+        raise StoreError(f"{log}: must be writable: {error.strerror or error}") from None
+    named = f"{record.error}; stack in {log.name}"
+    return replace(result, record=replace(record, error=named))
 
 
 def measure(

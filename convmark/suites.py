@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from convmark.batch_search import FIRST
 from convmark.case import TIMED_TASKS, Case, expand
-from convmark.errors import OptionError
+from convmark.errors import CaseError, OptionError
+from convmark.model_name import ModelName
 from convmark.option_values import AUTO
 from convmark.options import Options
 
@@ -41,6 +42,13 @@ class Suite:
     scaling: bool = False
     """Whether it is of several replicas: unless `--replicas` names them, 1, 2, 4, ... up to the
     GPUs that are there, and no case where there are not two."""
+
+    def __post_init__(self) -> None:
+        for name in ("models", "tasks", "batch_sizes"):
+            value = getattr(self, name)
+            if isinstance(value, (str, int)):
+                raise CaseError(f"Suite: {name} must be a tuple, as in ({value!r},), got {value!r}")
+        object.__setattr__(self, "models", tuple(str(ModelName.of(one)) for one in self.models))
 
     def cases(
         self, options: Options, devices: Sequence[str], backends: Sequence[str] | None = None

@@ -1,4 +1,4 @@
-"""From a model's name to its builder: the lecture's six, keras.applications, a user's own."""
+"""From a model's name to its builder: the lecture's six and keras.applications."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .keras_api import keras
@@ -45,13 +45,11 @@ def builder(name: str) -> Callable[[], keras.Model]:
     What building raises is the caller's matter.
 
     Args:
-        name: one of `names()`, or a user's own `package.module:attribute`.
+        name: one of `names()`.
 
     Raises:
-        UnknownModelError: no such name, module or attribute, or the attribute is not callable.
+        UnknownModelError: no such name.
     """
-    if ":" in name:
-        return _own_builder(name)
     if name in LECTURE:
         module = importlib.import_module(f".{LECTURE[name]}", __package__)
         return functools.partial(_built, getattr(module, name))
@@ -101,30 +99,7 @@ def _unknown(name: str) -> str:
     """Return the message for a name that is not known: the nearest names, or where to look."""
     near = difflib.get_close_matches(name.lower(), names(), n=3)
     advice = f"the nearest are {', '.join(near)}" if near else "no known name is near it"
-    return f"{name}: no such model; {advice}; a model of your own is package.module:attribute"
-
-
-def _own_builder(name: str) -> Callable[[], keras.Model]:
-    """Return the callable that `package.module:attribute` names; the attribute may be dotted."""
-    module_name, _, path = name.partition(":")
-    if not all(part.isidentifier() for part in (*module_name.split("."), *path.split("."))):
-        raise UnknownModelError(f"{name}: a model of your own is package.module:attribute")
-    target: Any = _own_module(name, module_name)
-    for depth, attribute in enumerate(path.split(".")):
-        if not hasattr(target, attribute):
-            holder = ".".join([module_name, *path.split(".")[:depth]])
-            raise UnknownModelError(f"{name}: {holder} has no attribute {attribute}")
-        target = getattr(target, attribute)
-    if not callable(target):
-        kind = type(target).__name__
-        raise UnknownModelError(f"{name}: {path} must be callable, got {kind}")
-    return cast("Callable[[], keras.Model]", target)
-
-
-def _own_module(name: str, module_name: str) -> Any:
-    """Return a user's module, imported; whatever its import raises becomes one line."""
-    try:
-        return importlib.import_module(module_name)
-    except Exception as error:  # a user's module may raise anything
-        cause = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UnknownModelError(f"{name}: cannot import {module_name}: {cause}") from error
+    return (
+        f"{name}: no such model; {advice}; a model of your own is package.module:attribute, or a "
+        "file such as net.keras"
+    )

@@ -249,7 +249,9 @@ def bench(pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(pytester.path)
     monkeypatch.setattr("convmark.environment.load_nvml", lambda: None)
     pytester.mkdir("bench").joinpath("test_both.py").write_text(SUITE)
-    (pytester.path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    (pytester.path / "pyproject.toml").write_text(
+        "[tool.pytest.ini_options]\n[tool.convmark]\nshort_options = true\n"
+    )
 
     def run(*options: str) -> pytest.RunResult:
         return pytester.runpytest_inprocess("bench", "--models=lenet5", *options)

@@ -50,7 +50,7 @@ BAD: list[tuple[list[str], str]] = [
     (["run", "--models", "--seed"], "argument --models: expected one argument"),
     (["run", "--models", ""], "--models: must be a comma-separated list"),
     (["run", "--models", "lenet6"], "--models: lenet6: no such model"),
-    (["run", "--models", "../../etc/passwd"], "no such model"),
+    (["run", "--models", "../../etc/passwd"], "--models: passwd: a model's file must lie in"),
     (["run", "--models", ESCAPE], "--models: must be one line without control characters"),
     (["run", "--models", "a\0b"], "--models: must be one line without control characters"),
     (["run", "--models", "lenet5\n::error::x"], "must be one line without control characters"),
@@ -335,7 +335,9 @@ def bench(
     monkeypatch.setattr("convmark.environment.load_nvml", lambda: None)
     folder = pytester.mkdir("bench")
     (folder / "test_speed.py").write_text(SUITE)
-    (pytester.path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    (pytester.path / "pyproject.toml").write_text(
+        "[tool.pytest.ini_options]\n[tool.convmark]\nshort_options = true\n"
+    )
     (pytester.path / "file").write_text("")
     (pytester.path / "other.csv").write_text("a,b\n1,2\n")
     return lambda *options: pytester.runpytest_inprocess("bench", *options)

@@ -44,6 +44,7 @@ def test_a_module_that_git_ignores_is_known_by_its_content_and_its_slowdown_is_f
     tmp_path: Path,
 ) -> None:
     made("19-code-that-git-does-not-see", tmp_path)
+    (tmp_path / "repo/pyproject.toml").write_text("[tool.convmark]\nshort_options = true\n")
     suite = ("pytest", "test_shop.py", "--processes=2", "--time-budget=0.3")
     first = ran(tmp_path / "repo", *suite)
     assert first.returncode == 0, first.stdout

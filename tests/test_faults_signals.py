@@ -96,7 +96,9 @@ def test_a_signal_under_pytest_keeps_the_rows_and_tells_itself(
     number: signal.Signals, status: int, tmp_path: Path
 ) -> None:
     (tmp_path / "test_speed.py").write_text(SUITE)
-    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.pytest.ini_options]\n[tool.convmark]\nshort_options = true\n"
+    )
     process = start(
         "pytest", "--python", str(fast_python(tmp_path)), "--processes=5",
         folder=tmp_path, before=heeds_ctrl_c, environ={PAUSE: "0.05"},

@@ -566,7 +566,9 @@ def test_a_live_comparison_asks_for_the_suites_models_alone(
 ) -> None:
     folder = pytester.mkdir("bench")
     (folder / "test_speed.py").write_text(SUITE)
-    (pytester.path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    (pytester.path / "pyproject.toml").write_text(
+        "[tool.pytest.ini_options]\n[tool.convmark]\nshort_options = true\n"
+    )
     store = Store(pytester.path / "results")
     with asked(monkeypatch) as models:
         assert pytester.runpytest_inprocess("bench").ret == 0
@@ -606,7 +608,9 @@ def test_a_builder_of_the_users_own_imports_its_module_and_no_other(folder: Path
     (folder / "mine.py").write_text("def builder(): return None\n")
     (folder / "other.py").write_text("raise SystemExit('imported')\n")
     script = (
-        "import sys\nfrom convmark_zoo.registry import builder\nbuilder('mine:builder')\n"
+        "import sys\nfrom unittest.mock import Mock\n"
+        "from convmark.worker.builders import builder\n"
+        "builder('mine:builder', Mock(is_model=bool, other_keras=lambda model: None))\n"
         "assert 'mine' in sys.modules\nassert 'other' not in sys.modules\n"
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules\n"
     )

@@ -17,7 +17,10 @@ LAYERS = (
     ("environments.installer", "environments.releases"),
     ("environments.cache",),
     ("environments.interpreter",),
-    ("batch_search", "case", "git", "statistics", "text", "worker.protocol", "worker.timing"),
+    (
+        *("batch_search", "case", "git", "model_name", "statistics", "text"),
+        *("worker.protocol", "worker.timing"),
+    ),
     ("cells", "cgroups", "cluster", "code.manifest", "csvlines"),
     (
         *("comparing.change_points", "comparing.pooling", "comparing.recent"),
@@ -124,7 +127,7 @@ ROOTS = (
 
 FRAMEWORKS = {"tensorflow", "keras", "jax", "torch"}
 HARNESS_ONLY = {"pandas", "pytest", "pytest_benchmark", "psutil", "tabulate", "rich"}
-OF_THE_HARNESS_FOR_THE_WORKER = {"convmark.case", "convmark.errors"}
+OF_THE_HARNESS_FOR_THE_WORKER = {"convmark.case", "convmark.errors", "convmark.model_name"}
 FOR_THE_HARNESS = {f"convmark.worker.{name}" for name in ("protocol", "timing", "turns")}
 """Of the worker: how both sides speak, and how steps take turns, of one process or of several."""
 
@@ -222,7 +225,9 @@ def test_worker_and_zoo_need_nothing_that_only_the_harness_installs(name: str) -
 
 @pytest.mark.parametrize("name", WORKER)
 def test_the_worker_imports_nothing_else_at_all(name: str) -> None:
-    allowed = set(sys.stdlib_module_names) | FRAMEWORKS | {"numpy", "convmark", "convmark_zoo"}
+    allowed = (
+        set(sys.stdlib_module_names) | FRAMEWORKS | {"h5py", "numpy", "convmark", "convmark_zoo"}
+    )
     assert tops(imports(name, WORKER[name])) <= allowed
 
 
@@ -246,7 +251,7 @@ def test_the_harness_imports_of_the_worker_the_protocol_and_the_turns_alone(name
 
 @pytest.mark.parametrize("name", ZOO)
 def test_the_zoo_imports_keras_and_itself_alone(name: str) -> None:
-    allowed = set(sys.stdlib_module_names) | {"keras", "tensorflow", "models"}
+    allowed = set(sys.stdlib_module_names) | {"keras", "tf_keras", "tensorflow", "models"}
     assert tops(imports(name, ZOO[name])) <= allowed
 
 

@@ -256,32 +256,19 @@ def test_evenly_each_case_gets_as_many_sessions_until_the_time_is_spent(
     assert len(duets.said) == 10
 
 
-<<<<<<< HEAD
-def test_evenly_it_ends_where_the_two_codes_are_not_one_and_where_the_user_interrupts(
-    compare: Compare,
-) -> None:
+def test_evenly_what_the_user_interrupts_keeps_its_sessions(compare: Compare) -> None:
     def interrupted(number: int, noise: random.Random) -> Session:
-=======
-def test_a_control_that_the_user_interrupts_keeps_its_sessions(compare: Compare) -> None:
-    def interrupted(number: int, noise: random.Random) -> DuetSession:
->>>>>>> noise
         if number == 5:
             raise KeyboardInterrupt
         return session(0.0, noise, ("c1", "c1"))
 
-<<<<<<< HEAD
-    (other, ended), _ = compare(
-        {"lenet5": changed(0.0), "conv_layer": interrupted}, evenly=True, may_be_same=True
-    )
-    assert other.closed.startswith("files of the code have changed meanwhile")
-    assert other.live == []
-    assert (ended.closed, len(ended.live)) == ("interrupted", 4)
-=======
-    models = {"lenet5": lambda number, noise: session(0.0, noise), "conv_layer": interrupted}
-    found, _ = compare(models, control=True)
+    models: dict[str, Model] = {
+        "lenet5": lambda number, noise: session(0.0, noise),
+        "conv_layer": interrupted,
+    }
+    found, _ = compare(models, evenly=True, may_be_same=True)
     assert [one.closed for one in found] == ["interrupted", "interrupted"]
-    assert [len(one.wall) for one in found] == [5, 4]
->>>>>>> noise
+    assert [len(one.live) for one in found] == [5, 4]
 
 
 def test_a_side_that_cannot_be_built_closes_its_case_alone(compare: Compare) -> None:

@@ -79,7 +79,9 @@ def test_eight_runs_at_once_leave_eight_whole_files_of_their_own(tmp_path: Path)
 
 def test_eight_sessions_at_once_leave_their_verdicts_whole(tmp_path: Path) -> None:
     (tmp_path / "test_speed.py").write_text(SUITE)
-    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.pytest.ini_options]\n[tool.convmark]\nshort_options = true\n"
+    )
     python = str(fast_python(tmp_path))
     bench = ("pytest", ".", "--python", python, "-p", "no:cacheprovider")
     first = start(*bench, folder=tmp_path)
@@ -181,7 +183,9 @@ def test_a_run_that_was_killed_keeps_nobody_waiting(tmp_path: Path, runtime: Pat
 
 def test_pytest_too_is_refused_but_for_what_is_untimed(tmp_path: Path) -> None:
     (tmp_path / "test_speed.py").write_text(SUITE)
-    (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.pytest.ini_options]\n[tool.convmark]\nshort_options = true\n"
+    )
     bench = ("pytest", ".", "--python", str(fast_python(tmp_path)), "-p", "no:cacheprovider")
     with holding(tmp_path) as first:
         refused = start(*bench, folder=tmp_path)

@@ -130,58 +130,6 @@ def test_a_name_like_no_other_is_answered_without_a_guess(keras: Any) -> None:
         models.builder("zzzzzzzz")
 
 
-@pytest.fixture
-def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A user's module with a builder, another in a class, and a number."""
-    source = """\
-from models.lenet import lenet5 as small
-
-class Family:
-    small = staticmethod(small)
-
-width = 32
-"""
-    (tmp_path / "own_nets.py").write_text(source)
-    (tmp_path / "own_broken.py").write_text("raise RuntimeError('first line\\nsecond line')")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "own_nets", raising=False)
-    return "own_nets"
-
-
-@pytest.mark.parametrize("attribute", ["small", "Family.small"])
-def test_a_users_own_builder_is_found_by_module_and_attribute(
-    keras: Any, own_module: str, attribute: str
-) -> None:
-    assert models.builder(f"{own_module}:{attribute}")().count_params() == 61_706
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        (
-            "own_missing.nets:small",
-            "own_missing.nets:small: cannot import own_missing.nets: "
-            "ModuleNotFoundError: No module named 'own_missing'",
-        ),
-        (
-            "own_broken:small",
-            "own_broken:small: cannot import own_broken: RuntimeError: first line second line",
-        ),
-        ("own_nets:large", "own_nets:large: own_nets has no attribute large"),
-        ("own_nets:Family.big", "own_nets:Family.big: own_nets.Family has no attribute big"),
-        ("own_nets:width", "own_nets:width: width must be callable, got int"),
-        ("own_nets:", "own_nets:: a model of your own is package.module:attribute"),
-        (":small", ":small: a model of your own is package.module:attribute"),
-    ],
-)
-def test_a_users_own_name_is_refused_with_the_part_that_failed(
-    keras: Any, own_module: str, name: str, message: str
-) -> None:
-    with pytest.raises(models.UnknownModelError) as caught:
-        models.builder(name)
-    assert str(caught.value) == message
-
-
 @pytest.mark.parametrize("name", ["lenet5", "mini_inception", "mini_resnet", "separable_layer"])
 def test_every_style_of_model_tells_its_input_shape(keras: Any, name: str) -> None:
     shape = importlib.import_module("models.shape")

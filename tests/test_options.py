@@ -112,6 +112,7 @@ BAD = [
     ("margin", "0.005", "'0.005'", "must be a share from 0.01 to 1, such as 0.03 for 3 %"),
     ("margin", "3%", "'3%'", "must be a share from 0.01 to 1"),
     ("allow-change", " ", "' '", "must not be empty"),
+    ("trust-models", "1", "'1'", "must be one of yes, no"),
     ("isolation", "", "''", "must be one of fork, spawn, none"),
     ("isolation", "thread", "'thread'", "must be one of fork, spawn, none"),
     ("isolation", "Fork", "'Fork'", "must be one of fork, spawn, none"),
@@ -349,6 +350,7 @@ def test_the_defaults_are_those_that_the_help_names() -> None:
         "learning_rate": None,
         "loss": None,
         "wait": False,
+        "trust_models": False,
         "named": frozenset(),
         "allow_concurrent": False,
     }

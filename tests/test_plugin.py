@@ -45,7 +45,9 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> type[fake_worker.FakeInterpreter]
 def run(pytester: pytest.Pytester, worker: type[fake_worker.FakeInterpreter]) -> Run:
     folder = pytester.mkdir("bench")
     (folder / "test_speed.py").write_text(SUITE)
-    (pytester.path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    (pytester.path / "pyproject.toml").write_text(
+        "[tool.pytest.ini_options]\n[tool.convmark]\nshort_options = true\n"
+    )
 
     def run_bench(*options: str) -> pytest.RunResult:
         return pytester.runpytest_inprocess("bench", *options)
@@ -294,14 +296,12 @@ def test_a_bad_option_is_one_line_and_exit_4_before_anything_is_measured(
 
 def test_cases_are_not_measured_side_by_side(run: Run, pytester: pytest.Pytester) -> None:
     pytest.importorskip("xdist", reason="needs pytest-xdist")
-    result = run("-n", "2")
-    assert result.ret == 4
-    result.stderr.fnmatch_lines(["ERROR: -n: cases that are measured side by side*, got 2*"])
-    (pytester.path / "bench").rename(pytester.path / "speed")
-    elsewhere = pytester.runpytest_subprocess("speed", "-n", "2")
-    assert elsewhere.ret == 1
-    elsewhere.assert_outcomes(errors=2)
-    elsewhere.stdout.fnmatch_lines(["*disturb each other: leave out -n*"])
+    (pytester.path / "bench" / "test_other.py").write_text("def test_other(): pass\n")
+    result = pytester.runpytest_subprocess("bench", "-n", "2")
+    assert result.ret == 1
+    result.assert_outcomes(errors=2, passed=1)
+    result.stdout.fnmatch_lines(["*disturb each other: leave out -n*"])
+    assert pytester.runpytest_subprocess("bench/test_other.py", "-n", "2").ret == 0
     assert saved(pytester) == []
 
 

@@ -40,7 +40,9 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> type[fake_worker.FakeInterpreter]
 def run(pytester: pytest.Pytester, worker: type[fake_worker.FakeInterpreter]) -> Run:
     folder = pytester.mkdir("bench")
     (folder / "test_speed.py").write_text(SUITE)
-    (pytester.path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    (pytester.path / "pyproject.toml").write_text(
+        "[tool.pytest.ini_options]\n[tool.convmark]\nshort_options = true\n"
+    )
 
     def run_bench(*options: str) -> pytest.RunResult:
         return pytester.runpytest_inprocess("bench", *options, no_reraise_ctrlc=True)

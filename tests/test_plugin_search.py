@@ -58,7 +58,9 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> type[Worker]:
 def run(pytester: pytest.Pytester, worker: type[Worker]) -> Run:
     folder = pytester.mkdir("bench")
     (folder / "test_speed.py").write_text(SUITE)
-    (pytester.path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    (pytester.path / "pyproject.toml").write_text(
+        "[tool.pytest.ini_options]\n[tool.convmark]\nshort_options = true\n"
+    )
 
     def run_bench(*options: str) -> pytest.RunResult:
         return pytester.runpytest_inprocess(

@@ -74,7 +74,9 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
 def run(pytester: pytest.Pytester, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> Run:
     folder = pytester.mkdir("bench")
     (folder / "test_speed.py").write_text(SUITE)
-    (pytester.path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    (pytester.path / "pyproject.toml").write_text(
+        "[tool.pytest.ini_options]\n[tool.convmark]\nshort_options = true\n"
+    )
     models = pytester.mkdir("models")
     (models / "registry.py").write_text("")
     monkeypatch.setattr(anchor, "zoo_folder", lambda: models)

@@ -544,6 +544,18 @@ def test_each_row_is_on_the_disk_and_kept_before_the_next_job_begins(tmp_path: P
     assert times_s.size == 400
 
 
+def test_a_stack_is_kept_once_a_model_in_a_log_that_the_row_names(tmp_path: Path) -> None:
+    run_file = Store(tmp_path).create_run("xeon-2")
+    failed = {"event": "failed", "status": "error", "message": "broken", "stack": "File x\nbroken"}
+    answer = Answer(status="error", message="broken", events=[failed], ready_s=None)
+    jobs = plan([TRAIN], 2, seed=0)
+    execute(jobs, canned(answer, answer), options(), FACTS, run_file, Told(), keep=lambda _: None)
+    run_file.close()
+    errors = [record.error for record in read_run(run_file.path)]
+    assert errors == ["broken; stack in 0001.log"] * 2
+    assert run_file.path.with_suffix(".log").read_text().count("File x\nbroken") == 1
+
+
 def test_the_observer_is_told_of_every_job_and_phase(tmp_path: Path) -> None:
     run_file = Store(tmp_path).create_run("xeon-2")
     told = Told()

@@ -116,6 +116,18 @@ def test_a_column_that_is_empty_for_every_case_is_left_out_and_one_that_is_not_s
     ]
 
 
+def test_the_reason_why_a_model_fails_is_said_in_its_first_case_alone() -> None:
+    table = summary_table(
+        [
+            row(status="error", error="no weights", batch_size=1),
+            row(status="error", error="no weights", batch_size=8),
+            row(status="error", error="no weights", model="resnet50"),
+        ]
+    )
+    notes = [line["note"] for line in cells(table)]
+    assert notes == ["error: no weights", "error: as above", "error: no weights"]
+
+
 def test_a_case_that_failed_has_its_reason_in_place_of_figures() -> None:
     failed = row(model="vgg16", status="out_of_memory", error="killed for memory")
     lines = cells(summary_table([measured(1, 0.01), failed]))

@@ -28,8 +28,8 @@ import sys
 from importlib.machinery import ModuleSpec
 
 BANISHED = {"pandas", "pytest", "_pytest", "pytest_benchmark", "psutil", "tabulate", "pynvml"}
-NEEDED = {"tensorflow", "jax", "torch", "keras", "numpy", "convmark", "convmark_zoo"}
-OF_CONVMARK = {"convmark.case", "convmark.errors", "convmark.worker"}
+NEEDED = {"tensorflow", "jax", "torch", "keras", "h5py", "numpy", "convmark", "convmark_zoo"}
+OF_CONVMARK = {"convmark.case", "convmark.errors", "convmark.model_name", "convmark.worker"}
 
 
 class Banished:

@@ -26,6 +26,7 @@ from convmark.lockstep.bisect import Change, Found
 from convmark.lockstep.bisect import bisect as narrow
 from convmark.lockstep.sides import GIT, AsItIs, SideSpec
 from convmark.lockstep.worktree import resolve, standing_in
+from convmark.model_name import ModelName
 from convmark.options import Options
 from convmark.report.units import interval_text
 from convmark.suites import cases, refuse_untimed
@@ -126,7 +127,7 @@ def _commits(origin: Origin | None, good: str, bad: str) -> list[str]:
 
 def _origin(options: Options, case: Case) -> Origin | None:
     sources: Mapping[str, Any] = {}
-    if ":" in case.model:
+    if not ModelName.of(case.model).is_zoo:
         sources = inspected(AsItIs, [case.model], make_of(options)).sources
     return origin_of(case, sources)
 

@@ -93,15 +93,11 @@ def noise(options: Options, seconds: float) -> bool:
         )
         with Shown(sys.stderr) as shown:
             results = compare_live(pairings, terms, shown.line)
-<<<<<<< HEAD
-    rows = _rows([one.case for one in pairings], results, options.compare_budget_s, disturbed)
-=======
         for pairing, result in zip(pairings, results, strict=True):
             if path := _changed(codes[pairing.case]):
                 result.closed = f"{path} has changed meanwhile: start again"
-                result.wall.clear()
-    rows = _rows([one.case for one in pairings], results, options.confirm_budget_s, disturbed)
->>>>>>> noise
+                result.live.clear()
+    rows = _rows([one.case for one in pairings], results, options.compare_budget_s, disturbed)
     path = options.results / machine.name / FILE
     append_noise(path, rows)
     print(noise_text(rows))

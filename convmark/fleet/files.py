@@ -13,7 +13,7 @@ from pathlib import Path
 
 from convmark.record import Record
 from convmark.result import Result
-from convmark.run import with_kept_code
+from convmark.run import with_kept_code, with_kept_stack
 from convmark.runfile import RunFile
 from convmark.store import Store
 
@@ -52,7 +52,7 @@ class RunFiles:
         if key not in self._files:
             self._files[key] = self._store.create_run(self._machines[key[1]])
         run_file = self._files[key]
-        record = with_kept_code(result, run_file).record
+        record = with_kept_stack(with_kept_code(result, run_file), run_file.path).record
         record = dataclasses.replace(record, run=run_file.run)
         run_file.append(record, result.step_times_s)
         self.records.setdefault(key, []).append(record)

@@ -16,6 +16,7 @@ from convmark.errors import ConvmarkError
 from convmark.launch import Interpreter, zoo_folder
 from convmark.lockstep.tree import Tree, is_installed, tree_as_it_is, tree_at_commit
 from convmark.lockstep.worktree import repository_of, resolve, standing_in
+from convmark.model_name import ModelName
 
 __all__ = [
     "AnchorCode",
@@ -75,9 +76,9 @@ def origin_of(case: Case, sources: Mapping[str, Sequence[str] | None]) -> Origin
     """Return where the case's model comes from; None where no git repository holds it.
 
     Args:
-        sources: for models named package.module:builder their module and its file.
+        sources: for models of the user's own their module and its file, or a model's file alone.
     """
-    is_zoo = ":" not in case.model
+    is_zoo = ModelName.of(case.model).is_zoo
     if is_zoo:
         folder = place = zoo_folder().resolve()
     else:

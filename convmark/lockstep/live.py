@@ -304,21 +304,12 @@ class _Running:
             tree = pairing.sides[name].code
             if tree is not None:
                 tree.check(code)
-<<<<<<< HEAD
                 hashes[name] = tree.hash_of(code)
         if len(hashes) == len(pairing.sides):
             found.codes = hashes[OLD], hashes[NEW]
         alike = found.codes is not None and found.codes[0] == found.codes[1]
-        if found.codes and not alike and self._terms.evenly:
-            found.closed = "files of the code have changed meanwhile; start again"
         if alike and not (pairing.may_be_same or found.apart or session.failure):
             found.same_code, found.closed = True, "both sides run the same code"
-=======
-        if pairing.old and pairing.new and len(session.codes) == len(sides):
-            hashes = {tree.hash_of(session.codes[name]) for name, tree in sides.items() if tree}
-            if len(hashes) == 1 and not session.failure and not self._terms.control:
-                found.same_code, found.closed = True, "both sides run the same code"
->>>>>>> noise
 
     def _failed(self, pairing: Pairing, failure: SideFailure, found: Found) -> None:
         found.failures += 1

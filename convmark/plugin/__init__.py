@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,21 @@ import pytest
 
 from convmark.case import Case
 from convmark.errors import ConvmarkError, OptionError
+from convmark.model_name import TRUST
 from convmark.option_table import OPTIONS
 from convmark.option_values import AUTO
 from convmark.options import Options, pyproject_settings, read
-from convmark.parsers import RESUME
-from convmark.plugin import bridge
+from convmark.plugin import bridge, short
 from convmark.plugin.campaign import Campaign
 from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.replay import Measured
+from convmark.plugin.short import destination
 from convmark.signals import Received, as_interrupts
 from convmark.suites import auto_name, refuse_untimed
 from convmark.text import plain_text
 
 _ONE_PROCESS = "cases that are measured side by side disturb each other"
-_RESUME = "convmark_resume"
+_RESUME = destination("resume")
 _OPTIONS_KEY = pytest.StashKey[Options]()
 _CAMPAIGN_KEY = pytest.StashKey[Campaign]()
 _RECEIVED_KEY = pytest.StashKey[Received]()
@@ -38,24 +40,8 @@ _EMPTY_KEY = pytest.StashKey[list[str]]()
 _COMPARISON_KEY = pytest.StashKey[bridge.Comparison]()
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("convmark", "convmark: benchmarks of Keras ConvNets")
-    for option in OPTIONS:
-        if option.only != "run":
-            option.add_to(group.addoption, dest=_dest(option.key))
-    group.addoption("--resume", metavar="RUN", nargs="?", const="", help=RESUME, dest=_RESUME)
-
-    group.addoption(
-        "--accuracy",
-        action="store_true",
-        dest=_dest("accuracy"),
-        help="train the lecture's networks on MNIST as well (bench/test_accuracy.py): an hour or "
-        "more on two cores; --fraction 0.1 is quick",
-    )
-
-
-def _dest(key: str) -> str:
-    return f"convmark_{key}"
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    short.add_all(parser, pluginmanager)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -66,13 +52,15 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     config.stash[_COMPARISON_KEY] = bridge.Comparison.postpone(config)
     given = {
-        option.key: config.getoption(_dest(option.key), None)
+        option.key: config.getoption(destination(option.name), None)
         for option in OPTIONS
         if option.only != "run"
     }
     try:
-        options = read(given, pyproject_settings(config.rootpath))
-        if config.getoption(_dest("accuracy"), False):
+        options = read(given, pyproject_settings(config.rootpath), prefix=short.prefix(config))
+        if options.trust_models:
+            os.environ[TRUST] = "1"  # for the workers
+        if config.getoption(destination("accuracy"), None):
             tasks = tuple(dict.fromkeys([*options.tasks, "accuracy"]))
             options = dataclasses.replace(options, tasks=tasks)
         _check_search(options, config.stash[_COMPARISON_KEY])
@@ -84,7 +72,6 @@ def pytest_configure(config: pytest.Config) -> None:
             )
         config.stash[_OPTIONS_KEY] = options
         _check_resume(config.getoption(_RESUME))
-        _check_one_process(config)
     except ConvmarkError as error:
         raise pytest.UsageError(plain_text(str(error))) from None
 
@@ -114,13 +101,6 @@ def _check_resume(run: str | None) -> None:
         raise OptionError(
             f"--resume: took {run!r} for a run's name; put the path first: pytest {run} --resume"
         )
-
-
-def _check_one_process(config: pytest.Config) -> None:
-    """Refuse suites to a session that pytest-xdist spreads over processes."""
-    processes = config.getoption("numprocesses", None)
-    if processes and _names_suites(config):
-        raise OptionError(f"-n: {_ONE_PROCESS}, got {processes}; leave it out")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -171,7 +151,9 @@ def _without_a_case(item: pytest.Item) -> str:
 def pytest_report_collectionfinish(
     config: pytest.Config, items: Sequence[pytest.Item]
 ) -> list[str]:
-    """Say why nothing is left, where nothing is."""
+    """Say where the rows go, or why nothing is left to measure."""
+    if any(_is_marked(item) for item in items):
+        return [f"convmark: results in {config.stash[_OPTIONS_KEY].results}"]
     return [] if items else config.stash.get(_EMPTY_KEY, [])
 
 
@@ -179,6 +161,11 @@ def _is_marked(item: pytest.Item) -> bool:
     """Whether the item was made of a suite of cases."""
     marked = item.get_closest_marker("convmark") is not None
     return marked and "measured" in getattr(item, "fixturenames", ())
+
+
+def _is_other_benchmark(item: pytest.Item) -> bool:
+    """Whether the item is a benchmark of pytest-benchmark's alone."""
+    return "benchmark" in getattr(item, "fixturenames", ()) and not _is_marked(item)
 
 
 def _case_of(item: pytest.Item) -> object:
@@ -198,11 +185,17 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     config = session.config
     if not items or config.option.collectonly or _is_one_of_several(config):
         return (yield)
+    if option := bridge.replaced_by(config):
+        reason = f"convmark measures in processes of its own, where {option} sees nothing"
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason=reason))
+        return (yield)
     try:
         with as_interrupts() as received:
             config.stash[_RECEIVED_KEY] = received
             if not _stopped(session):
-                _measure(config, _campaign(config), items)
+                others = any(_is_other_benchmark(item) for item in session.items)
+                _measure(config, _campaign(config), items, others=others)
             return (yield)
     except ConvmarkError as error:
         raise pytest.UsageError(plain_text(str(error))) from None
@@ -247,7 +240,18 @@ def _say(config: pytest.Config, line: str) -> None:
         reporter.write_line(f"convmark: {line}")
 
 
-def _measure(config: pytest.Config, campaign: Campaign, cases: dict[pytest.Item, Case]) -> None:
+def _measure(
+    config: pytest.Config,
+    campaign: Campaign,
+    cases: dict[pytest.Item, Case],
+    *,
+    others: bool,
+) -> None:
+    """Measure the cases and hand each test its own.
+
+    Args:
+        others: whether there are benchmarks beside them.
+    """
     say = functools.partial(_say, config)
     if not bridge.is_disabled(config):
         campaign.claim(say)
@@ -255,7 +259,7 @@ def _measure(config: pytest.Config, campaign: Campaign, cases: dict[pytest.Item,
     if bridge.is_disabled(config):
         bridge.drop_comparison(config)
     else:
-        _measure_and_judge(config, campaign, say)
+        _measure_and_judge(config, campaign, say, others=others)
     for item, case in cases.items():
         if (reason := campaign.absent(case)) is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
@@ -264,12 +268,12 @@ def _measure(config: pytest.Config, campaign: Campaign, cases: dict[pytest.Item,
 
 
 def _measure_and_judge(
-    config: pytest.Config, campaign: Campaign, say: Callable[[str], None]
+    config: pytest.Config, campaign: Campaign, say: Callable[[str], None], *, others: bool
 ) -> None:
     comparison = config.stash[_COMPARISON_KEY]
     campaign.reopen(say)
     baseline = Baseline.check(comparison.asked, campaign) if comparison.asked else None
-    say(comparison.resume(config, campaign))
+    say(comparison.resume(config, campaign, others=others))
     campaign.measure(bridge.progress_stream(config), say)
     if baseline is not None and campaign.records:
         judge(campaign, baseline, whole_suite=_is_whole(config), say=say)
@@ -281,7 +285,7 @@ def _is_whole(config: pytest.Config) -> bool:
     if any(config.getoption(name, None) for name in chosen):
         return False
     narrowing = ("models", "devices", "batch_sizes", "replicas")
-    if any(config.getoption(_dest(key)) for key in narrowing):
+    if any(config.getoption(destination(key)) for key in narrowing):
         return False
     return all("::" not in arg and not arg.endswith(".py") for arg in map(str, config.args))
 
@@ -308,16 +312,6 @@ def _broken_limits(config: pytest.Config, case: Case, benchmark: Any) -> list[st
     return []
 
 
-def pytest_report_header(config: pytest.Config) -> str | None:
-    options = config.stash[_OPTIONS_KEY]
-    return f"convmark: results in {options.results}" if _names_suites(config) else None
-
-
-def _names_suites(config: pytest.Config) -> bool:
-    """Whether the session was asked for a folder `bench`, or a path in one."""
-    return any("bench" in Path(str(arg).partition("::")[0]).parts for arg in config.args)
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     config = terminalreporter.config
     if _CAMPAIGN_KEY in config.stash:
@@ -328,7 +322,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any] | None:
-    """Describe the machine by what decides comparability, in sessions that replay cases."""
-    if _CAMPAIGN_KEY not in config.stash:
+    """Describe the machine by what decides comparability, where the storage is convmark's."""
+    if _CAMPAIGN_KEY not in config.stash or not bridge.stores_rows(config):
         return None
     return config.stash[_CAMPAIGN_KEY].machine_info()

@@ -9,6 +9,8 @@ contract test holds the seam.
 from __future__ import annotations
 
 import contextlib
+import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,8 @@ __all__ = [
     "is_disabled",
     "prepare_replay",
     "progress_stream",
+    "replaced_by",
+    "stores_rows",
 ]
 
 
@@ -60,7 +64,7 @@ class Comparison:
         Raises:
             pytest.UsageError: the option has swallowed the path of the tests.
         """
-        if not config.pluginmanager.hasplugin("benchmark"):
+        if not _is_loaded(config):
             config.pluginmanager.register(FallbackBenchmark(), "convmark-fallback-benchmark")
             return cls(asked=[], stray_folder=None)
         asked = config.option.benchmark_compare
@@ -81,10 +85,19 @@ class Comparison:
         if session is None or not self.asked:
             return
         config.option.benchmark_compare = session.compare = self.asked
-        session.handle_loading()
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            session.handle_loading()
+        for one in found:  # as they would have been, were it not for pytest's own collecting
+            text = warnings.formatwarning(one.message, one.category, one.filename, one.lineno)
+            sys.stderr.write(text)
 
-    def resume(self, config: pytest.Config, campaign: Campaign) -> str:
+    def resume(self, config: pytest.Config, campaign: Campaign, *, others: bool) -> str:
         """Compare with the CSV history; return a line for the user, empty when none is needed.
+
+        Args:
+            others: whether the session has benchmarks that are not convmark's: these keep their
+                storage, what they are compared with, and their limits.
 
         Raises:
             ConvmarkError: the run that was named does not exist or cannot be read.
@@ -92,7 +105,7 @@ class Comparison:
         session = _session(config)
         if session is None:
             return ""
-        session.storage = CsvStorage(campaign)
+        storage = CsvStorage(campaign, session.storage)
         self.limits, session.compare_fail = session.compare_fail or (), None
         if self.limits and not self.asked:
             raise pytest.UsageError("--benchmark-compare-fail: needs --benchmark-compare beside it")
@@ -102,15 +115,27 @@ class Comparison:
                 f"--benchmark-compare-fail: holds a limit against an earlier run, and {self.asked} "
                 "is none; leave it out, or name a run by --benchmark-compare"
             )
+        found: dict[Any, Any] = {}
+        if others and self.asked and not is_commit:
+            self._load(config, session)
+            found |= session.compared_mapping
+            session.compare_fail = [OfOthers(limit, storage) for limit in self.limits]
+        session.storage = storage
         if not self.asked or is_commit:
             return ""
-        if self.asked is True and session.storage.newest() is None:
-            return (
-                f"nothing to compare with yet: {session.storage} has no earlier run of these cases"
-            )
+        line = ""
+        if self.asked is True and storage.newest() is None:
+            line = f"nothing to compare with yet: {storage} has no earlier run of these cases"
+        else:
+            self._load(config, session)
+            found |= session.compared_mapping
+        session.compared_mapping = found
+        return line
+
+    def _load(self, config: pytest.Config, session: Any) -> None:
+        """Have pytest-benchmark load what was asked for from the storage that it has now."""
         config.option.benchmark_compare = session.compare = self.asked
         session.handle_loading()
-        return ""
 
     def failures(self, config: pytest.Config, benchmark: Any) -> list[str]:
         """Say which limits the benchmark breaks against which run: the tests fail, not the end."""
@@ -134,8 +159,38 @@ class Comparison:
                 self.stray_folder.rmdir()
 
 
+@dataclass(frozen=True)
+class OfOthers:
+    """A limit of pytest-benchmark's, for the benchmarks that are not convmark's."""
+
+    limit: Any
+    storage: CsvStorage
+
+    def fails(self, current: Any, compared: Any) -> Any:
+        if self.storage.is_ours(current.fullname):
+            return None
+        return self.limit.fails(current, compared)
+
+
+def _is_loaded(config: pytest.Config) -> bool:
+    """Whether pytest-benchmark is there, by its entry point or by `-p pytest_benchmark.plugin`."""
+    names = ("benchmark", "pytest_benchmark.plugin")
+    return any(config.pluginmanager.hasplugin(name) for name in names)
+
+
+def replaced_by(config: pytest.Config) -> str:
+    """Return the option of a plugin that has put its own `benchmark` in place; empty without."""
+    plugin = config.pluginmanager.get_plugin("codspeed_plugin")
+    return "--codspeed" if getattr(plugin, "is_codspeed_enabled", False) else ""
+
+
 def _session(config: pytest.Config) -> Any:
     return getattr(config, "_benchmarksession", None)
+
+
+def stores_rows(config: pytest.Config) -> bool:
+    """Whether pytest-benchmark has the CSV folder as its storage now."""
+    return isinstance(getattr(_session(config), "storage", None), CsvStorage)
 
 
 def is_disabled(config: pytest.Config) -> bool:
@@ -172,8 +227,14 @@ def progress_stream(config: pytest.Config) -> TextIO | None:
 class CsvStorage:
     """pytest-benchmark's storage over the CSV folder; rows are saved as they are measured."""
 
-    def __init__(self, campaign: Campaign) -> None:
+    def __init__(self, campaign: Campaign, of_others: Any) -> None:
+        """Stand before a storage.
+
+        Args:
+            of_others: that of benchmarks which are not convmark's.
+        """
         self._campaign = campaign
+        self._of_others = of_others
         self._store = campaign.store
         self._machine = campaign.machine.name
 
@@ -185,7 +246,21 @@ class CsvStorage:
         return str(self)
 
     def save(self, output_json: dict[str, Any], name: str) -> None:
-        """Nothing to do: every run is saved, row by row, whether asked for or not."""
+        """Save what is not convmark's; every run of its own is saved row by row, asked for or not.
+
+        The machine is told as it is where none of the session's benchmarks is convmark's.
+        """
+        from pytest_benchmark.plugin import pytest_benchmark_generate_machine_info
+
+        others = [one for one in output_json["benchmarks"] if not self.is_ours(one["fullname"])]
+        if others:
+            info = pytest_benchmark_generate_machine_info()
+            self._of_others.save({**output_json, "benchmarks": others, "machine_info": info}, name)
+
+    def is_ours(self, fullname: str) -> bool:
+        """Whether a benchmark is convmark's: it then has the name of a case."""
+        cases = {self._campaign.stands_for(case).name for case in self._campaign.cases}
+        return fullname in cases | {row.case.name for row in self._campaign.records}
 
     def newest(self) -> tuple[Path, list[Record]] | None:
         """The newest earlier run that measured any of this session's cases.

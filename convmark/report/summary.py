@@ -82,6 +82,7 @@ def _ways(groups: Mapping[str, Sequence[Record]]) -> str:
 
 def _timed(groups: Mapping[str, Sequence[Record]]) -> str:
     rows = [_row(name, group) for name, group in groups.items()]
+    _say_once(rows, groups)
     kept = [0, *(i for i in range(1, len(HEADERS)) if any(row[i] for row in rows))]
     return tabulate(
         [[row[i] for i in kept] for row in rows],
@@ -115,6 +116,16 @@ def _row(name: str, records: Sequence[Record]) -> list[str]:
         str(len(measured)),
         shown(_note(records)),
     ]
+
+
+def _say_once(rows: list[list[str]], groups: Mapping[str, Sequence[Record]]) -> None:
+    """Have the reason why a model fails said in its first case alone."""
+    said: set[tuple[str, str | None]] = set()
+    for row, records in zip(rows, groups.values(), strict=True):
+        for record in [one for one in records if not one.measured][:1]:
+            if (record.model, record.error) in said:
+                row[-1] = f"{record.status}: as above"
+            said.add((record.model, record.error))
 
 
 def _note(records: Sequence[Record]) -> str:

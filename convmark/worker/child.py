@@ -18,9 +18,8 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import convmark_zoo
-
 from convmark.case import PRECISIONS, Case
+from convmark.model_name import ModelName
 from convmark.worker import (
     ceiling,
     cuda,
@@ -31,9 +30,10 @@ from convmark.worker import (
     process_state,
     waterfall,
 )
+from convmark.worker.builders import builder
 from convmark.worker.code_watch import CodeWatch
 from convmark.worker.companions import Companions, free_addresses
-from convmark.worker.failure import message_of
+from convmark.worker.failure import UnknownModelError, message_of, stack_of
 from convmark.worker.membership import Place
 from convmark.worker.protocol import encode, one_line
 
@@ -78,7 +78,12 @@ def answer(request: dict[str, Any], framework: Any, descriptors: list[int]) -> i
     except BaseException as error:
         traceback.print_exc()
         with contextlib.suppress(OSError):
-            emit("failed", status=_status(error, framework), message=message_of(error))
+            emit(
+                "failed",
+                status=_status(error, framework),
+                message=message_of(error),
+                stack=stack_of(error),
+            )
         if isinstance(error, KeyboardInterrupt):
             raise
         return 0
@@ -139,12 +144,13 @@ def _status(error: BaseException, framework: Any) -> str:
 def _inspect(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     """Say what this interpreter has, and which of the models asked for it knows."""
     emit("ready")
+    refusals = {name: _refusal(name, framework) for name in request["models"]}
     emit(
         "inspected",
         executable=sys.executable,
         devices=framework.devices(),
-        models={name: _refusal(name) for name in request["models"]},
-        sources={name: _source(name) for name in request["models"]},
+        models=refusals,
+        sources={name: _source(name) for name, refused in refusals.items() if refused is None},
         **_versions(framework),
         **(_explained(framework) if request.get("explain") else {}),
     )
@@ -165,21 +171,25 @@ def _versions(framework: Any) -> dict[str, Any]:
     return {"python": ".".join(map(str, sys.version_info[:3])), **framework.versions()}
 
 
-def _refusal(name: str) -> str | None:
+def _refusal(name: str, framework: Any) -> str | None:
     try:
-        convmark_zoo.builder(name)
-    except LookupError as error:
-        return one_line(error.args[0] if error.args else error)
+        builder(name, framework)
+    except UnknownModelError as error:
+        return one_line(error)
     return None
 
 
 def _source(name: str) -> list[str] | None:
-    """Return the module of a user's own builder and its file; None for the zoo's, or unknown."""
-    if ":" not in name or _refusal(name) is not None:
-        return None
-    module = sys.modules.get(name.partition(":")[0])
+    """Return the module of a model of the user's own, and its file, or the file of a model.
+
+    None for the zoo's and for presets, or where it is not known.
+    """
+    parts = ModelName.of(name)
+    if parts.file:
+        return ["", os.path.abspath(parts.file)]
+    module = sys.modules.get(parts.module) if not parts.is_preset else None
     file = getattr(module, "__file__", None)
-    return [name.partition(":")[0], os.path.abspath(file)] if file else None
+    return [parts.module, os.path.abspath(file)] if file else None
 
 
 def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Case, Any, Any, Emit]:
@@ -192,8 +202,8 @@ def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
     if case.task == "accuracy":
         framework.make_deterministic()
         witness.begin()
-    builder = witness.watched(convmark_zoo.builder(case.model))
-    return case, builder, framework, witness.emit
+    build = builder(case.model, framework, case.task).watched(witness.watched)
+    return case, build, framework, witness.emit
 
 
 def _configured(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Case, Any]:
@@ -204,7 +214,7 @@ def _configured(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
         framework = framework.replicated(case.replicas, place)
     if not framework.chooses_gpus:  # nothing has looked at a GPU yet
         os.environ.update(request.get("one_gpu") or {})
-    framework.conventions.begin(of_the_zoo=":" not in case.model)
+    framework.conventions.begin(of_the_zoo=ModelName.of(case.model).is_zoo)
     framework.asked_shapes = request.get("input_shapes") or {}
     framework.configure(
         device=case.device,

@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
+from convmark.model_name import PRESETS, ModelName
+from convmark.worker.model_files import files_of
 from convmark.worker.opened import Opened
 from convmark.worker.protocol import file_digest
 
@@ -56,14 +58,17 @@ class CodeWatch:
 
         Args:
             model: the name of the case's model; for package.module:builder the package counts as
-                the user's own code even where it is installed.
+                the user's own code even where it is installed, and a model's file does wherever
+                it lies.
             folders: those that the user's code lies in.
             left_out: files and folders that are no code, such as the results.
         """
-        self._package = model.partition(":")[0].partition(".")[0] if ":" in model else ""
+        name = ModelName.of(model)
+        self._package = name.package
+        self._model_file = name.file
         self._left_out = tuple(map(_real, left_out))
         self._zoo = _real(os.path.dirname(sys.modules["convmark_zoo"].__file__ or ""))
-        self._names: set[str] = set()
+        self._names = {PRESETS} if name.is_preset else set()
         self._variables: dict[str, str | None] = {}
         self._active = True
         own = [real for real in map(_real, folders) if self._is_own(real, "")]
@@ -99,7 +104,8 @@ class CodeWatch:
             return
         read, written = self.close()
         read |= self._own_modules()
-        paths = sorted(path for path in read - written if self._is_own(path, self._package))
+        own = {path for path in read - written if self._is_own(path, self._package)}
+        paths = sorted(own.union(files_of(self._model_file) if self._model_file else ()))
         digests = {path: found for path in paths if (found := file_digest(path)) is not None}
         files = [
             {"path": path, "size": size, "sha256": sha256}

@@ -22,6 +22,7 @@ from typing import Any
 from convmark.case import PRECISIONS, Case
 from convmark.errors import CaseError
 from convmark.worker import measurement, shared_state, timing
+from convmark.worker.builders import builder
 from convmark.worker.code_watch import CodeWatch
 from convmark.worker.failure import message_of
 from convmark.worker.first_step import first_step
@@ -248,7 +249,7 @@ class _Duet:
             side.table.load_zoo()
             watch = CodeWatch(side.case.model, side.table.code.places, self._left_out(side.name))
             try:
-                side.builder = _builder(side.case.model)
+                side.builder = builder(side.case.model, self._backend, side.case.task)
                 model = side.make_step(self._plan.seed, self._backend, emit)
                 watch.report(functools.partial(self._note_code, side.name, emit))
             finally:
@@ -355,14 +356,6 @@ class _Duet:
             reason = f"a code sets environment variables while it runs: {names}"
         if reason:
             raise CannotShare(reason)
-
-
-def _builder(model: str) -> Callable[[], Any]:
-    """Return the builder of a model, by the zoo of the side that is active."""
-    import convmark_zoo
-
-    builder: Callable[[], Any] = convmark_zoo.builder(model)
-    return builder
 
 
 def _own_case(case: Case, settings: Mapping[str, str]) -> Case:

@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+import re
+import traceback
+
 from convmark.worker.protocol import one_line
 
-__all__ = ["CaseFailure", "message_of"]
+__all__ = ["CaseFailure", "UnknownModelError", "first_sentence", "message_of", "stack_of"]
 
 MESSAGE_CHARS, HEAD_CHARS = 300, 80
-"""A longer message keeps its head and its end."""
+"""A longer sentence keeps its head and its end."""
+STACK_CHARS = 100_000
+LEAST_CHARS = 20
+"""A shorter first sentence takes the second with it, and so does one whose figures it tells."""
+
+_CUT = re.compile(
+    r"\n\s*(Call a|A)rguments received by|\n\s*\[\[\{\{node|\n\s*Received: |\n\s*Original stack"
+)
+"""Where what follows is no reason: arguments, and places in a graph."""
+_NO_REASON = re.compile(
+    r"\x1b\[[0-9;]*m"
+    r"|^in user code:|^Graph execution error:|^Detected at node .*|^Node: .*"
+    r"|^<stack traces? unavailable>|^Traceback .*|^Stack trace for op definition:.*"
+    r'|^ *File ".*", line .*\n(?: +\S.*\n)?'
+    r"|\{\{function_node [^}]*\}\}|\[Op:[^\]]*\](?: name: *)?",
+    re.MULTILINE,
+)
+"""Headings, marks and frames of a stack."""
+_CALLING = re.compile(r"Exception encountered when calling (.+?)(?:\.call\(\))?\.\s")
+_WRAPPED = re.compile(r"^\s*(\w*(?:Error|Exception)): ", re.MULTILINE)
+_SENTENCE_END = re.compile(r"(?<=[a-z0-9)\]'\"`>][.!?])\s+(?=[A-Z`'\"<])")
+
+
+class UnknownModelError(LookupError):
+    """A model's name leads to no model; the text is one line, for the user."""
 
 
 class CaseFailure(Exception):
@@ -15,11 +42,39 @@ class CaseFailure(Exception):
 
 
 def message_of(error: BaseException) -> str:
-    """Return what went wrong in one line."""
-    if isinstance(error, CaseFailure):
+    """Return what went wrong in one line: the first sentence that is a reason, and no stack."""
+    if isinstance(error, (CaseFailure, UnknownModelError)):
         return one_line(error)
-    text = one_line(f"{type(error).__name__}: {error}", limit=1 << 20)
+    reason = first_sentence(error)
+    kind = type(error).__name__
+    text = one_line(f"{kind}: {reason}" if reason else kind, limit=1 << 20)
     if len(text) <= MESSAGE_CHARS:
         return text
-    # a framework tells where first and why last
     return f"{text[:HEAD_CHARS]} ... {text[-(MESSAGE_CHARS - HEAD_CHARS - 5) :]}"
+
+
+def stack_of(error: BaseException) -> str:
+    """Return the whole stack of an error; empty of one whose text says all."""
+    if isinstance(error, (CaseFailure, UnknownModelError)) and error.__cause__ is None:
+        return ""
+    return "".join(traceback.format_exception(error))[-STACK_CHARS:]
+
+
+def first_sentence(error: BaseException) -> str:
+    """Return the first sentence of an error's text that is a reason.
+
+    A framework puts the place before it, as a heading or the frames of a stack, and arguments and
+    places in a graph after it.
+    """
+    told = error.args[0] if isinstance(error, KeyError) and error.args else error
+    text = str(told).replace("\r", "")
+    text = _CUT.split(text)[0] + "\n"
+    wraps = "in user code:" in text
+    text = _NO_REASON.sub("", text)
+    if wraps and (inner := list(_WRAPPED.finditer(text))):
+        text = text[inner[-1].end() :]
+    text = _CALLING.sub(r"\1: ", text, count=1)
+    sentences = _SENTENCE_END.split(" ".join(text.split()))
+    more = sentences[1:2] if len(sentences[0]) < LEAST_CHARS else []
+    more = more or [one for one in sentences[1:2] if one.startswith("Received")]
+    return " ".join([sentences[0], *more]).rstrip(".")

@@ -70,6 +70,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
     backend.reset_peak_memory()
     baseline = HostMemory()
+    is_instance = getattr(builder, "is_instance", False)  # its weights are in the baseline
     model = build(case, builder, plan.seed, backend, emit)
     built_bytes = peak_above(baseline, HostMemory())
     forget_peak()  # what the builder used and gave back is none of the step's
@@ -109,8 +110,8 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         emit(
             "peaks",
             baseline_bytes=baseline.anonymous_bytes,
-            host_bytes=peak_above(baseline, HostMemory()),
-            build_host_bytes=built_bytes,
+            host_bytes=None if is_instance else peak_above(baseline, HostMemory()),
+            build_host_bytes=None if is_instance else built_bytes,
             device_bytes=backend.peak_memory() or None,  # a CPU's says 0 of the smallest models
         )
         _count_again(case, model, sizes, backend, emit)
@@ -237,10 +238,10 @@ def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
     with backend.scope():
         model = builder()
     if not backend.is_model(model):
-        raise CaseFailure(
-            f"{case.model}: the builder must return a keras.Model, it returned "
-            f"{type(model).__name__}"
+        reason = backend.other_keras(model) or (
+            f"the builder must return a keras.Model, it returned {type(model).__name__}"
         )
+        raise CaseFailure(f"{case.model}: {reason}")
     try:
         inputs = backend.take_inputs(model, getattr(builder, "input_spec", None))
     except ValueError as error:

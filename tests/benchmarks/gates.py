@@ -189,7 +189,7 @@ class Project:
         """Install the project as editable, in an environment that has all that this one has."""
         (self.repo / "pyproject.toml").write_text(
             '[project]\nname = "shop"\nversion = "1"\n[build-system]\nrequires = ["setuptools"]\n'
-            'build-backend = "setuptools.build_meta"\n'
+            'build-backend = "setuptools.build_meta"\n[tool.convmark]\nshort_options = true\n'
         )
         environment = self.folder / "environment"
         _checked([sys.executable, "-m", "venv", "--without-pip", str(environment)])

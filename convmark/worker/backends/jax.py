@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -100,7 +99,7 @@ class Jax(Keras3Backend):
         """Versions of what is loaded, and of the CUDA libraries that came with it."""
         return {
             "jax": jax.__version__,
-            "keras": importlib.metadata.version("keras"),
+            "keras": self.keras_version,
             "numpy": np.__version__,
             **(cuda_versions() if distribution_version(*_PLUGINS) else {}),
         }

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from convmark_zoo.keras_api import keras
+from convmark_zoo.keras_api import KERAS_RELEASE, keras
 
 from convmark.worker.backends.keras_context import KerasContext
 from convmark.worker.backends.keras_inputs import inputs_of
@@ -97,8 +97,42 @@ class KerasBackend:
         """The seconds that all processes of the case go by: the slowest one's."""
         return seconds
 
+    keras_version = KERAS_RELEASE
+
     def is_model(self, candidate: Any) -> bool:
         return isinstance(candidate, keras.Model)
+
+    def other_keras(self, candidate: Any) -> str | None:
+        """Why a model of another Keras than this one's cannot be measured; None for others."""
+        kinds = type(candidate).__mro__
+        homes = {one.__module__.partition(".")[0] for one in kinds if one.__name__ == "Model"}
+        if self.is_model(candidate) or not homes & {"keras", "tf_keras"}:
+            return None
+        other, how = ("Keras 3", "without") if "keras" in homes else ("tf-keras (Keras 2)", "with")
+        return (
+            f"the model is one of {other}, this is Keras {self.keras_version}; measure {how} "
+            "TF_USE_LEGACY_KERAS=1 in the environment"
+        )
+
+    def load_model(self, path: str, *, trusted: bool, compiled: bool) -> Any:
+        """Return the model of a file that Keras saved.
+
+        Args:
+            trusted: whether code that lies in the file may run.
+            compiled: whether it is compiled where it was saved so; inference needs none of it.
+
+        Raises:
+            CaseFailure: it is a SavedModel, which is a graph of TensorFlow's.
+            Exception: whatever Keras finds amiss.
+        """
+        if path.endswith("/"):
+            raise CaseFailure(f"{path}: a SavedModel needs the backend tensorflow")
+        model = keras.models.load_model(path, compile=compiled, safe_mode=not trusted)
+        optimizer = getattr(model, "optimizer", None)
+        if optimizer is not None and optimizer.built and not path.endswith(".keras"):
+            # Keras 3 makes the slots of an .h5 file's optimizer for no variables
+            model.optimizer = type(optimizer).from_config(optimizer.get_config())
+        return model
 
     def take_inputs(self, model: Any, input_spec: Callable[..., Any] | None) -> Inputs:
         """Find out what the model takes, or have it from the user's own function; once a model.
@@ -238,6 +272,13 @@ class KerasBackend:
         """Whether the model says itself how it is trained."""
         return brings_training(model)
 
+    def nothing_to_train(self, model: Any) -> str:
+        """Why a model without trainable weights is not trained, and what helps."""
+        return getattr(model, "nothing_to_train", "") or (
+            "nothing to train, the model has no trainable weights; set trainable = True on "
+            "the layers to train, or measure the task infer"
+        )
+
     def chosen_training(
         self, model: Any, batch_size: int, seed: int, compiled: bool, text: str | None
     ) -> tuple[Step, Callable[[], dict[str, str | None]]]:
@@ -253,10 +294,7 @@ class KerasBackend:
         """
         recipe = Recipe.of(text)
         if not model.trainable_variables and (model.weights or not brings_training(model)):
-            raise CaseFailure(
-                "nothing to train, the model has no trainable weights; set trainable = True on "
-                "the layers to train, or measure the task infer"
-            )
+            raise CaseFailure(self.nothing_to_train(model))
         if brings_training(model) or recipe.loss is not None:
             return self._fit_training(model, batch_size, seed, compiled, recipe)
         rate = self.learning_rate if recipe.learning_rate is None else recipe.learning_rate

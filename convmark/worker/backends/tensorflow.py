@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from convmark.worker.backends.keras_model import KerasBackend, dtype_policy, roo
 from convmark.worker.backends.keras_state import read_all, set_policy
 from convmark.worker.backends.own_training import Made, OwnData
 from convmark.worker.backends.recipe import PLAIN, Recipe
+from convmark.worker.backends.saved_model import SavedModel
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, square_matrices, training_batch
 from convmark.worker.backends.tensorflow_graph import graph_work
@@ -63,7 +63,7 @@ class TensorFlow(KerasBackend):
         build = tf.sysconfig.get_build_info()
         return {
             "tensorflow": tf.__version__,
-            "keras": importlib.metadata.version("keras"),
+            "keras": self.keras_version,
             "numpy": np.__version__,
             "cuda": build.get("cuda_version"),
             "cudnn": build.get("cudnn_version"),
@@ -98,6 +98,11 @@ class TensorFlow(KerasBackend):
     def settings(self) -> dict[str, str]:
         return {**super().settings(), **read_all(_READERS)}
 
+    def load_model(self, path: str, *, trusted: bool, compiled: bool) -> Any:
+        if path.endswith("/"):
+            return SavedModel(path)
+        return super().load_model(path, trusted=trusted, compiled=compiled)
+
     def thread_counts(self) -> tuple[int, int]:
         threading = tf.config.threading
         return (
@@ -106,7 +111,8 @@ class TensorFlow(KerasBackend):
         )
 
     def layer_precisions(self, model: Any) -> list[str]:
-        kinds = super().layer_precisions(model)
+        is_graph = isinstance(model, SavedModel)
+        kinds = [model.precision] if is_graph else super().layer_precisions(model)
         on_gpu = self._device != "CPU:0"
         if on_gpu and tf.config.experimental.tensor_float_32_execution_enabled():
             return ["tf32" if kind == "float32" else kind for kind in kinds]

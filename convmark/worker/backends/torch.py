@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -55,7 +54,7 @@ class Torch(Keras3Backend):
         cuda = torch.version.cuda
         return {
             "torch": torch.__version__,
-            "keras": importlib.metadata.version("keras"),
+            "keras": self.keras_version,
             "numpy": np.__version__,
             "cuda": cuda,
             "cudnn": cuda_versions()["cudnn"] if cuda else None,

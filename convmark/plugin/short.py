@@ -1,0 +1,89 @@
+"""The short names of the plugin's options (`--models` for `--convmark-models`), for one project.
+
+A project whose tests are benchmarks asks for them by one line in the `conftest.py` of its root,
+
+    from convmark.plugin.short import pytest_addoption
+
+or by `short_options = true` in `[tool.convmark]` of its pyproject.toml. Elsewhere `--seed` and
+`--env` are left to the project's own conftest files and plugins.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import pytest
+
+from convmark.option_table import OPTIONS, Option
+from convmark.options import wants_short_options
+from convmark.parsers import RESUME
+
+__all__ = ["PREFIX", "add_all", "destination", "prefix", "pytest_addoption"]
+
+PREFIX = "--convmark-"
+_NAME = "convmark-short-options"
+
+ACCURACY = (
+    "train the lecture's networks on MNIST as well (bench/test_accuracy.py): an hour or more on "
+    "two cores; --fraction 0.1 is quick"
+)
+
+
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Add the short names, once.
+
+    Raises:
+        pytest.UsageError: another plugin or conftest has one of them.
+    """
+    if pluginmanager.hasplugin(_NAME):
+        return
+    pluginmanager.register(object(), _NAME)
+    try:
+        add_options(parser, "--")
+    except (ValueError, argparse.ArgumentError) as error:
+        raise pytest.UsageError(
+            f"convmark: {error}; leave out short_options or its line in conftest.py, and use "
+            f"{PREFIX}models and so on"
+        ) from None
+
+
+def add_options(parser: pytest.Parser, before: str) -> None:
+    """Add every option of the plugin's under a name that begins so."""
+    again = before != PREFIX
+    group = parser.getgroup("convmark", "convmark: benchmarks of Keras ConvNets")
+
+    def add(name: str, text: str, **how: Any) -> None:
+        shown = f"short for {PREFIX}{name}" if again else text
+        group.addoption(f"{before}{name}", help=shown, dest=destination(name), **how)
+
+    for option in OPTIONS:
+        if option.only != "run":
+            add(option.name, option.help, **_how(option))
+    add("resume", RESUME, metavar="RUN", nargs="?", const="")
+    add("accuracy", ACCURACY, action="store_true", default=None)
+
+
+def _how(option: Option) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    option.add_to(lambda flag, **how: found.update(how))
+    found.pop("help")
+    return found
+
+
+def destination(name: str) -> str:
+    """Return where an option's value is in pytest's configuration."""
+    return f"convmark_{name.replace('-', '_')}"
+
+
+def prefix(config: pytest.Config) -> str:
+    """Return what the names of options begin with in this session's messages."""
+    return "--" if config.pluginmanager.hasplugin(_NAME) else PREFIX
+
+
+def add_all(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Add the long names, and the short ones where pyproject.toml asks for them."""
+    add_options(parser, PREFIX)
+    config = pluginmanager.get_plugin("pytestconfig")
+    if config is not None and wants_short_options(config.rootpath):
+        pytest_addoption(parser, pluginmanager)

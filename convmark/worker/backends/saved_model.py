@@ -1,0 +1,109 @@
+"""A SavedModel's folder as a model: the graph that its serving signature holds, for inference.
+
+Keras's own TFSMLayer copies each variable and leaves the original in memory, and casts the inputs
+to the policy of the day, which the graph knows nothing of. So the signature is called as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+from convmark_zoo.keras_api import keras
+
+from convmark.worker.failure import CaseFailure
+
+__all__ = ["SavedModel"]
+
+SERVING = "serving_default"
+_PRODUCTS = ("Conv", "MatMul", "Einsum")
+
+
+class SavedModel(keras.Model):  # type: ignore[misc]  # Keras has no types
+    """The serving signature of a SavedModel, called on what it names."""
+
+    nothing_to_train = (
+        "nothing to train, a SavedModel is measured in inference; leave out the task train "
+        "(--tasks infer), or save the model as .keras"
+    )
+
+    def __init__(self, folder: str) -> None:
+        loaded = tf.saved_model.load(folder)
+        signatures = dict(loaded.signatures)
+        chosen = (
+            SERVING if SERVING in signatures or len(signatures) != 1 else next(iter(signatures))
+        )
+        if chosen not in signatures:
+            names = ", ".join(sorted(signatures)) or "none"
+            raise CaseFailure(f"{folder}: must have a signature {SERVING}, it has {names}")
+        function = signatures[chosen]
+        super().__init__(name=os.path.basename(folder.rstrip("/")), autocast=False)
+        self.precision = _computed(function)
+        self._kept = (loaded,)  # its tables and variables live as long as it does
+        self._function = function
+        _, self._takes = function.structured_input_signature
+        leaves = {name: _symbol(folder, name, spec) for name, spec in self._takes.items()}
+        self._inputs_struct = next(iter(leaves.values())) if len(leaves) == 1 else leaves
+        self.built = True
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """Return what the signature gives, by name.
+
+        Raises:
+            ValueError: the graph is of another batch size.
+        """
+        given = inputs if isinstance(inputs, Mapping) else {next(iter(self._takes)): inputs}
+        for name, spec in self._takes.items():
+            size, wanted = given[name].shape[0], spec.shape[0]
+            if wanted not in (None, size):
+                raise ValueError(
+                    f"the SavedModel takes batches of {wanted} samples, got {size}; ask for "
+                    f"--batch-sizes {wanted}"
+                )
+        outputs = self._function(**{name: given[name] for name in self._takes})
+        return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+    @property
+    def weights(self) -> list[Any]:
+        """The variables that the graph holds."""
+        return list(self._function.variables)
+
+    @property
+    def trainable_weights(self) -> list[Any]:
+        return []
+
+    trainable_variables = trainable_weights
+
+
+def _symbol(folder: str, name: str, spec: Any) -> Any:
+    if spec.shape.rank is None or spec.shape.rank == 0:
+        raise CaseFailure(
+            f"{folder}: its input {name} must have a batch axis, got the shape {spec.shape}"
+        )
+    return keras.Input(tuple(spec.shape[1:]), dtype=spec.dtype.name, name=name)
+
+
+def _computed(function: Any) -> str:
+    """Return the precision that the graph's products are computed in, by Keras's name.
+
+    Raises:
+        CaseFailure: they are of several dtypes.
+    """
+    definition = function.graph.as_graph_def()
+    nodes = [
+        *definition.node,
+        *(node for one in definition.library.function for node in one.node_def),
+    ]
+    products = {
+        tf.as_dtype(node.attr["T"].type).name
+        for node in nodes
+        if "T" in node.attr and any(word in node.op for word in _PRODUCTS)
+    }
+    stored = {one.dtype.name for one in function.variables if one.dtype.is_floating}
+    kinds = {name for name in products or stored if "float" in name}
+    if len(kinds) > 1:
+        raise CaseFailure(f"its products must be of one dtype, got {', '.join(sorted(kinds))}")
+    computed = next(iter(kinds), "float32")
+    return f"mixed_{computed}" if "16" in computed and "float32" in stored else computed

@@ -1,0 +1,175 @@
+"""From a model's name to what builds it: the zoo's, a user's own, a file's, a preset's."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import glob
+import importlib
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from convmark.errors import CaseError
+from convmark.model_name import ModelName
+from convmark.worker.failure import CaseFailure, UnknownModelError
+from convmark.worker.model_files import check_file, failed_to_load, is_trusted
+from convmark.worker.protocol import one_line
+
+__all__ = ["Builder", "builder"]
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Called without arguments, it gives the model."""
+
+    build: Callable[[], Any]
+    input_spec: Callable[..., Any] | None = None
+    """The user's own function of what the model takes."""
+    is_instance: bool = False
+    """Whether the model was there before it was asked for, so that its memory is not told apart."""
+
+    def __call__(self) -> Any:
+        return self.build()
+
+    def watched(self, by: Callable[[Callable[[], Any]], Callable[[], Any]]) -> Builder:
+        """Return the builder with a witness of the models that it gives."""
+        return dataclasses.replace(self, build=by(self.build))
+
+
+def builder(name: str, backend: Any, task: str = "train") -> Builder:
+    """Return the builder of a model; what building raises is the caller's matter.
+
+    Args:
+        task: what it is built for; of a file, inference needs no optimizer and no losses.
+
+    Raises:
+        UnknownModelError: the name leads to nothing; the message is one line and says what to do.
+    """
+    import convmark_zoo  # that of the code that is active
+
+    try:
+        parts = ModelName.of(name)
+    except CaseError as error:
+        raise UnknownModelError(str(error)) from None
+    if parts.is_zoo:
+        try:
+            return Builder(convmark_zoo.builder(name))
+        except LookupError as error:
+            raise UnknownModelError(str(error.args[0])) from None
+    if parts.file:
+        check_file(parts.file)
+        if parts.module:
+            _module(name, parts.module)
+        return Builder(functools.partial(_loaded, parts.file, backend, compiled=task != "infer"))
+    if parts.is_preset:
+        return Builder(_preset(name, parts.attribute))
+    return _own(name, parts, backend)
+
+
+def _loaded(path: str, backend: Any, *, compiled: bool) -> Any:
+    """Return the model of a file as it was saved: its layers, weights, precision and `compile`.
+
+    Raises:
+        CaseFailure: Keras cannot load it.
+    """
+    try:
+        return backend.load_model(path, trusted=is_trusted(), compiled=compiled)
+    except (CaseFailure, MemoryError):
+        raise
+    except Exception as error:
+        if backend.is_out_of_memory(error):
+            raise
+        raise CaseFailure(
+            f"{path}: {failed_to_load(path, error, backend.keras_version)}"
+        ) from error
+
+
+def _own(name: str, parts: ModelName, backend: Any) -> Builder:
+    """Return the builder that a user's module holds; the attribute may be dotted."""
+    target = _module(name, parts.module)
+    for depth, attribute in enumerate(parts.attribute.split(".")):
+        if not hasattr(target, attribute):
+            holder = ".".join([parts.module, *parts.attribute.split(".")[:depth]])
+            raise UnknownModelError(f"{name}: {holder} has no attribute {attribute}")
+        target = getattr(target, attribute)
+    if not callable(target):
+        raise UnknownModelError(
+            f"{name}: {parts.attribute} must be a keras.Model or give one when it is called, got "
+            f"{type(target).__name__}"
+        )
+    if backend.is_model(target) or backend.other_keras(target):
+        if parts.called:
+            raise UnknownModelError(
+                f"{name}: {parts.attribute} is a model and takes no arguments; leave them out"
+            )
+        return Builder(lambda: target, is_instance=True)
+    _check_arguments(name, parts, target)
+    build = functools.partial(target, *parts.arguments, **parts.keywords)
+    return Builder(build, input_spec=getattr(target, "input_spec", None))
+
+
+def _check_arguments(name: str, parts: ModelName, target: Any) -> None:
+    try:
+        signature = inspect.signature(target)
+    except (TypeError, ValueError):  # of native code
+        return
+    takes = signature.parameters.values()
+    if not any(one.kind is one.VAR_KEYWORD for one in takes):
+        for keyword in parts.keywords:
+            if keyword not in signature.parameters:
+                raise UnknownModelError(
+                    f"{name}: {parts.attribute} has no argument {keyword}, only {signature}"
+                )
+    try:
+        signature.bind(*parts.arguments, **parts.keywords)
+    except TypeError as error:
+        raise UnknownModelError(
+            f"{name}: {error}; give literal arguments, as in "
+            f"{parts.module}:{parts.attribute}(width=2), of those in {signature}"
+        ) from None
+
+
+def _module(name: str, module: str) -> Any:
+    """Return a user's module, imported; whatever its import raises becomes one line."""
+    try:
+        return importlib.import_module(module)
+    except SystemExit as error:
+        raise UnknownModelError(
+            f"{name}: {module} ends the program when it is imported (exit status {error.code}); "
+            'put what reads the command line under if __name__ == "__main__"'
+        ) from error
+    except Exception as error:  # a user's module may raise anything
+        cause = one_line(f"{type(error).__name__}: {error}")
+        raise UnknownModelError(f"{name}: cannot import {module}: {cause}") from error
+
+
+def _preset(name: str, preset: str) -> Callable[[], Any]:
+    """Return the builder of a preset's backbone with random weights, from its config on the disk.
+
+    Raises:
+        UnknownModelError: keras-hub is not installed, or has no such preset or config here.
+    """
+    hub = _module(name, "keras_hub")
+    known = hub.models.Backbone.presets
+    if preset not in known:
+        raise UnknownModelError(
+            f"{name}: keras-hub has no preset {preset}; its classes are builders, as in "
+            "keras_hub.models:ResNetBackbone(...)"
+        )
+    handle = known[preset]["kaggle_handle"].removeprefix("kaggle://")
+    cache = os.environ.get("KAGGLEHUB_CACHE") or os.path.expanduser("~/.cache/kagglehub")
+    folder = os.path.join(cache, "models", *handle.split("/"))
+    found = sorted(
+        glob.glob(os.path.join(glob.escape(folder), "**", "config.json"), recursive=True)
+    )
+    if not found:
+        raise UnknownModelError(
+            f"{name}: its config is not on this disk, and nothing is downloaded here; fetch it "
+            f"once: python -c 'import keras_hub; keras_hub.models.Backbone.from_preset("
+            f'"{preset}", load_weights=False)\''
+        )
+    from_preset = hub.models.Backbone.from_preset
+    return functools.partial(from_preset, os.path.dirname(found[-1]), load_weights=False)

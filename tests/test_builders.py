@@ -1,0 +1,310 @@
+"""From a name to a model: users' own builders, models and files, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+from types import ModuleType
+from typing import Any
+
+import pytest
+from workers import environ, measured
+
+from convmark.launch import Answer, Interpreter
+from convmark.model_name import TRUST
+from convmark.worker.builders import builder
+from convmark.worker.failure import UnknownModelError
+from convmark.worker.model_files import check_file
+
+
+class NoKeras:
+    """A backend that knows its models by their class."""
+
+    class Model:
+        def __call__(self) -> None:
+            raise AssertionError("a model is no builder")
+
+    def is_model(self, candidate: Any) -> bool:
+        return isinstance(candidate, self.Model)
+
+    def other_keras(self, candidate: Any) -> None:
+        return None
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """A user's module; beside it one that fails, and one that ends the program."""
+    module = ModuleType("own_nets")
+    module.__dict__.update(net=lambda width, depth=1: (width, depth), width=32, Family=NoKeras)
+    module.__dict__["instance"] = NoKeras.Model()
+    monkeypatch.setitem(sys.modules, "own_nets", module)
+    monkeypatch.setitem(sys.modules, "convmark_zoo", ModuleType("convmark_zoo"))
+    (tmp_path / "own_broken.py").write_text("raise RuntimeError('first line\\nsecond line')")
+    (tmp_path / "own_script.py").write_text("raise SystemExit(2)")
+    monkeypatch.syspath_prepend(tmp_path)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("own_nets:net(2)", (2, 1)), ("own_nets:net(depth=3,width=4)", (4, 3))],
+)
+def test_a_builder_is_called_with_the_arguments_of_its_name(
+    own_module: ModuleType, name: str, model: tuple[int, int]
+) -> None:
+    assert builder(name, NoKeras())() == model
+
+
+def test_a_model_in_a_module_is_taken_as_it_is(own_module: ModuleType) -> None:
+    found = builder("own_nets:instance", NoKeras())
+    assert found() is own_module.instance
+    assert found.is_instance
+    assert not builder("own_nets:Family.Model", NoKeras()).is_instance
+
+
+def test_a_watched_builder_keeps_its_input_spec(own_module: ModuleType) -> None:
+    own_module.Family.input_spec = staticmethod(len)
+    found = builder("own_nets:Family", NoKeras()).watched(lambda build: lambda: [build()])
+    assert isinstance(found()[0], NoKeras)
+    assert found.input_spec is len
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "own_missing.nets:small",
+            "own_missing.nets:small: cannot import own_missing.nets: "
+            "ModuleNotFoundError: No module named 'own_missing'",
+        ),
+        (
+            "own_broken:small",
+            "own_broken:small: cannot import own_broken: RuntimeError: first line second line",
+        ),
+        (
+            "own_script:net",
+            "own_script:net: own_script ends the program when it is imported (exit status 2); put "
+            'what reads the command line under if __name__ == "__main__"',
+        ),
+        ("own_nets:large", "own_nets:large: own_nets has no attribute large"),
+        ("own_nets:Family.big", "own_nets:Family.big: own_nets.Family has no attribute big"),
+        (
+            "own_nets:width",
+            "own_nets:width: width must be a keras.Model or give one when it is called, got int",
+        ),
+        (
+            "own_nets:instance()",
+            "own_nets:instance(): instance is a model and takes no arguments; leave them out",
+        ),
+        (
+            "own_nets:net(widht=2)",
+            "own_nets:net(widht=2): net has no argument widht, only (width, depth=1)",
+        ),
+        (
+            "own_nets:net",
+            "own_nets:net: missing a required argument: 'width'; give literal arguments, as in "
+            "own_nets:net(width=2), of those in (width, depth=1)",
+        ),
+        ("own_nets:", "own_nets:: a model of your own is package.module:attribute"),
+        (":small", ":small: a model of your own is package.module:attribute"),
+    ],
+)
+def test_a_users_own_name_is_refused_with_the_part_that_failed(
+    own_module: ModuleType, name: str, message: str
+) -> None:
+    with pytest.raises(UnknownModelError) as caught:
+        builder(name, NoKeras())
+    assert str(caught.value) == message
+
+
+NETS = """
+    import keras
+    from keras import layers
+
+    @keras.saving.register_keras_serializable("nets")
+    class Gate(layers.Layer):
+        def call(self, x):
+            return 0.5 * x
+
+    def net(width, act="relu"):
+        parts = [layers.Dense(width, activation=act), layers.Dense(2)]
+        return keras.Sequential([keras.Input((8,)), *parts])
+
+    def open_net():
+        return keras.Sequential([keras.Input((None,), dtype="int32"), layers.Embedding(9, 2)])
+
+    def batch(samples):
+        import numpy as np
+        return np.full((samples, 5), 7, "int32")
+
+    open_net.input_spec = batch
+    instance = net(3)
+"""
+FILES = """
+    import keras, pathlib
+    from keras import layers
+    import nets
+
+    def network(*parts):
+        return keras.Sequential([keras.Input((8, 8, 1)), *parts])
+
+    for folder in ("a", "b"):
+        pathlib.Path(folder).mkdir()
+    small = network(layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(10, "softmax"))
+    small.compile("adam", "sparse_categorical_crossentropy")
+    small.save("a/net.keras")
+    small.save("small.h5")
+    small.save_weights("only.weights.h5")
+    small.export("exported", verbose=False)
+    network(layers.Flatten(), layers.Dense(10)).save("b/net.keras")
+    half = layers.Dense(3, dtype="mixed_bfloat16")
+    network(layers.Flatten(), half).export("half", verbose=False)
+    for name in ("lambda.keras", "lambda.h5"):
+        network(layers.Lambda(lambda x: 2 * x)).save(name)
+    network(nets.Gate(), layers.Flatten(), layers.Dense(2)).save("gate.keras")
+    pathlib.Path("text.keras").write_text("no archive")
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a module and of models that Keras has saved."""
+    if importlib.util.find_spec("keras") is None:
+        pytest.skip("Keras is not installed")
+    folder = tmp_path_factory.mktemp("files").resolve()
+    (folder / "nets.py").write_text(dedent(NETS))
+    command = [sys.executable, "-c", dedent(FILES)]
+    subprocess.run(command, cwd=folder, check=True, env=environ(folder), capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def interpreter(project: Path) -> Iterator[Interpreter]:
+    with Interpreter(environ=environ(project), folder=project) as found:
+        yield found
+
+
+def answered(interpreter: Interpreter, name: str, task: str = "infer", **more: Any) -> Answer:
+    return interpreter.answer({**measured(name, task=task, batch_size=4), **more})
+
+
+def parameters(answer: Answer) -> int:
+    assert (answer.status, answer.message) == ("ok", "")
+    return int((answer.event("built") or {})["parameters"])
+
+
+def test_files_of_one_name_are_two_models_of_their_own_training(interpreter: Interpreter) -> None:
+    compiled = answered(interpreter, "a/net.keras", "train")
+    bare = answered(interpreter, "b/net.keras", "train")
+    legacy = answered(interpreter, "small.h5", "train")
+    assert [parameters(one) for one in (compiled, bare, legacy)] == [1490, 650, 1490]
+    first_steps = [one.event("first_step") or {} for one in (compiled, bare, legacy)]
+    assert [one["training"] for one in first_steps] == ["model", "harness", "model"]
+    assert [one["optimizer"] for one in first_steps] == ["Adam", "SGD", "Adam"]
+
+
+def test_a_models_file_is_code_wherever_it_lies(project: Path, interpreter: Interpreter) -> None:
+    asked = {"left_out": [str(project / "a"), str(project / "exported")]}
+    file = answered(interpreter, "a/net.keras", **asked).event("code") or {}
+    folder = answered(interpreter, "exported/", **asked).event("code") or {}
+    assert str(project / "a/net.keras") in {one["path"] for one in file["files"]}
+    assert str(project / "b/net.keras") not in {one["path"] for one in file["files"]}
+    found = {one["path"] for one in folder["files"]}
+    assert {str(path) for path in (project / "exported").rglob("*") if path.is_file()} <= found
+
+
+def test_a_saved_model_infers_and_says_what_its_graph_computes_in(
+    interpreter: Interpreter,
+) -> None:
+    answer = answered(interpreter, "exported/")
+    assert parameters(answer) == 1490
+    assert (answer.event("read_back") or {})["precision"] == "float32"
+    half = answered(interpreter, "half/")
+    assert (half.event("read_back") or {})["precision"] == "mixed_bfloat16"
+    train = answered(interpreter, "exported/", "train")
+    assert train.message.startswith("exported/: nothing to train, a SavedModel is measured in")
+
+
+def test_a_module_before_a_file_registers_its_classes(interpreter: Interpreter) -> None:
+    assert parameters(answered(interpreter, "nets:gate.keras")) == 130
+    alone = answered(interpreter, "gate.keras")
+    assert alone.message == (
+        "gate.keras: cannot be loaded: Could not locate class 'Gate'; put the module that "
+        "registers it before the file, as in package.module:gate.keras, or measure a builder of "
+        "yours that loads it"
+    )
+
+
+def test_arguments_instances_and_input_specs_reach_the_worker(interpreter: Interpreter) -> None:
+    answer = answered(interpreter, "nets:net(act='tanh',width=3)")
+    assert parameters(answer) == 35
+    assert (answer.event("peaks") or {})["host_bytes"]
+    instance = answered(interpreter, "nets:instance")
+    assert parameters(instance) == 35
+    assert (instance.event("peaks") or {})["host_bytes"] is None  # its weights were there before
+    spec = answered(interpreter, "nets:open_net")
+    assert (spec.event("built") or {})["input_shape"] == [5]
+
+
+def test_code_in_a_file_runs_where_it_is_trusted(project: Path) -> None:
+    variables = environ(project, **{TRUST: "1"})
+    with Interpreter(environ=variables, folder=project) as trusting:
+        for name in ("lambda.keras", "lambda.h5"):
+            assert parameters(answered(trusting, name)) == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("lambda.keras", "holds code of its own (a Lambda layer), which loading it would run; "),
+        ("lambda.h5", "holds code of its own (a Lambda layer), which loading it would run; "),
+        ("only.weights.h5", "holds weights and no architecture; measure a builder of yours"),
+        ("text.keras", "must be a .keras archive that Keras saved, it cannot be read: "),
+        ("none.keras", "no such file in the working folder"),
+        ("a/", "must be a SavedModel, it has no saved_model.pb"),
+        ("nets.py", "must be a .keras or .h5 file, or a SavedModel's folder; "),
+    ],
+)
+def test_what_is_no_model_or_would_run_code_is_refused(
+    project: Path, monkeypatch: pytest.MonkeyPatch, path: str, reason: str
+) -> None:
+    monkeypatch.chdir(project)
+    monkeypatch.delenv(TRUST, raising=False)
+    with pytest.raises(UnknownModelError) as caught:
+        check_file(path)
+    assert str(caught.value).startswith(f"{path}: {reason}")
+    assert "\n" not in str(caught.value)
+
+
+def test_tf_keras_is_followed_and_a_model_of_the_other_keras_is_named(tmp_path: Path) -> None:
+    if importlib.util.find_spec("tf_keras") is None:
+        pytest.skip("tf-keras is not installed")
+    source = inspect.cleandoc(
+        """
+        def old():
+            import tf_keras
+            return tf_keras.Sequential([tf_keras.Input((4,)), tf_keras.layers.Dense(3)])
+
+        def new():
+            import keras
+            return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+        """
+    )
+    (tmp_path / "both.py").write_text(source)
+    legacy = environ(tmp_path, TF_USE_LEGACY_KERAS="1")
+    with Interpreter(environ=legacy, folder=tmp_path) as interpreter:
+        old = answered(interpreter, "both:old", "train")
+        new = answered(interpreter, "both:new")
+        zoo = answered(interpreter, "lenet5")
+    assert (parameters(old), parameters(zoo)) == (15, 61_706)
+    assert (old.event("environment") or {})["keras"].startswith("2.")
+    assert "both:new: the model is one of Keras 3, this is Keras 2." in new.message
+    with Interpreter(environ=environ(tmp_path), folder=tmp_path) as interpreter:
+        other = answered(interpreter, "both:old")
+    assert other.message.startswith("both:old: the model is one of tf-keras (Keras 2), this is ")
+    assert other.message.endswith("measure with TF_USE_LEGACY_KERAS=1 in the environment")

@@ -1,0 +1,63 @@
+"""Errors of frameworks in one line: the first sentence that is a reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from convmark.worker.failure import CaseFailure, UnknownModelError, message_of, stack_of
+
+KERAS = (
+    "Exception encountered when calling Sequential.call().\n\n\x1b[1mInput 0 of layer 'conv2d' is "
+    "incompatible with the layer: expected axis -1 to have value 1\x1b[0m\n\nArguments received by "
+    "Sequential.call():\n  • inputs=tf.Tensor(shape=(2, 3), dtype=float32)"
+)
+GRAPH = (
+    "Graph execution error:\n\nDetected at node model/embedding/GatherV2 defined at (most recent "
+    'call last):\n  File "net.py", line 13, in <module>\n\n  File "net.py", line 7, in show\n\n'
+    "indices[0,0] = 9 is not in [0, 3)\n\t [[{{node model/embedding/GatherV2}}]] [Op:__inference_7]"
+)
+TRACED = (
+    'in user code:\n\n    File "net.py", line 15, in call  *\n        return tf.reshape(x, [7])\n\n'
+    "    ValueError: Cannot reshape a tensor with 6 elements to shape [7] (7 elements)\n"
+)
+OPERATION = (
+    "{{function_node __wrapped__MatMul_device_/job:localhost/device:CPU:0}} Matrix "
+    "size-incompatible: In[0]: [2,3], In[1]: [2,3] [Op:MatMul] name: "
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            ValueError(KERAS),
+            "ValueError: Sequential: Input 0 of layer 'conv2d' is incompatible with the layer: "
+            "expected axis -1 to have value 1",
+        ),
+        (RuntimeError(GRAPH), "RuntimeError: indices[0,0] = 9 is not in [0, 3)"),
+        (
+            ValueError(TRACED),
+            "ValueError: Cannot reshape a tensor with 6 elements to shape [7] (7 elements)",
+        ),
+        (
+            RuntimeError(OPERATION),
+            "RuntimeError: Matrix size-incompatible: In[0]: [2,3], In[1]: [2,3]",
+        ),
+        (
+            ValueError("Computed output size would be zero. Received `(None, 2)`. Try more. "),
+            "ValueError: Computed output size would be zero. Received `(None, 2)`",
+        ),
+        (KeyError("Exception encountered when calling Own.call().\n\ngone"), "KeyError: Own: gone"),
+        (ValueError(), "ValueError"),
+        (CaseFailure("net: a reason. With advice."), "net: a reason. With advice."),
+    ],
+)
+def test_a_message_is_the_first_sentence_that_is_a_reason(error: Exception, line: str) -> None:
+    assert message_of(error) == line
+
+
+def test_a_stack_is_kept_of_what_is_no_line_of_ours() -> None:
+    with pytest.raises(ValueError, match="broken") as caught:
+        raise ValueError("broken")
+    assert "in test_a_stack_is_kept" in stack_of(caught.value)
+    assert stack_of(CaseFailure("a reason")) == stack_of(UnknownModelError("a reason")) == ""
