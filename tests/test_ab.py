@@ -196,7 +196,8 @@ def test_settings_are_a_side_and_those_of_the_environment_take_a_process_each(
 ) -> None:
     Interpreter.speeds = {"jit=on": 1.5, "flag=1": 0.5}
     assert main(["ab", "--set-b", "jit=on", *LENET5]) == 1
-    assert {request["kind"] for request in Interpreter.requests} == {"duet"}
+    kinds = [request["kind"] for request in Interpreter.requests]
+    assert kinds[:5] == ["duet"] * 5  # a conviction is held against processes of their own
     Interpreter.requests.clear()
     assert main(["ab", "--set-b", "MY_FLAG=1", *LENET5]) == 0
     assert {request["kind"] for request in Interpreter.requests} == {"measure"}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -97,8 +99,10 @@ def refusing(number: int, noise: random.Random) -> Session:
 class Duets:
     """Stands for all interpreters, and for the clock: a duet takes 2 s."""
 
-    def __init__(self, models: Mapping[str, Model]) -> None:
+    def __init__(self, models: Mapping[str, Model], apart: Mapping[str, float]) -> None:
         self.models = models
+        self.apart = apart
+        """Changes in separate processes."""
         self.plans: dict[str, list[Plan]] = {name: [] for name in models}
         self.sides: list[Mapping[str, DuetSide]] = []
         self.lockstep: list[Plan] = []
@@ -133,7 +137,8 @@ class Duets:
         self.now_s += 5.0
         self.lockstep.append(plan)
         on_event({"event": "turns"})
-        wall = Estimate(value=self._noise.gauss(0, 0.01), error=0.001)
+        change = self.apart.get(sides["old"].case.model, 0.0)
+        wall = Estimate(value=self._noise.gauss(change, 0.01), error=0.001)
         sizes = {"old": {"flops_per_sample": 5}} if plan.with_work else {}
         return Session(wall=wall, cpu=wall, sizes=sizes)
 
@@ -152,9 +157,10 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> Compare:
         control: bool = False,
         shared: bool = True,
         may_be_same: bool = False,
+        apart: Mapping[str, float] = MappingProxyType({}),
         **more: Any,
     ) -> tuple[list[Found], Duets]:
-        duets = Duets(models)
+        duets = Duets(models, apart)
         monkeypatch.setattr(live, "duet_session", duets.duet)
         monkeypatch.setattr(live, "lockstep_session", duets.processes)
         pairings = []
@@ -201,14 +207,16 @@ def test_identical_codes_with_noise_are_unchanged_after_three_sessions_each(
 
 def test_a_slower_case_is_regressed_and_no_other_blamed(compare: Compare) -> None:
     names = ("lenet5", "conv_layer", "dense_layer", "mini_resnet")
-    found, _ = compare({name: changed(0.08 if name == "lenet5" else 0.0) for name in names})
+    models = {name: changed(0.08 if name == "lenet5" else 0.0) for name in names}
+    found, _ = compare(models, apart={"lenet5": 0.08})
     assert verdicts(found) == ["regressed", *["unchanged"] * 3]
     assert found[0].decision is not None
     assert found[0].decision.estimate == pytest.approx(0.08, abs=0.01)
 
 
 def test_the_progress_shows_per_cent_and_not_the_log_ratio(compare: Compare) -> None:
-    _, duets = compare({"lenet5": lambda number, noise: session(0.39 + 1e-4 * number)})
+    models: dict[str, Model] = {"lenet5": lambda number, noise: session(0.39 + 1e-4 * number)}
+    _, duets = compare(models, apart={"lenet5": 0.39})
     assert "5 sessions, +47.7 % [" in duets.said[0]
     assert "], regressed; 1 of 1 cases done" in duets.said[0]
 
@@ -241,6 +249,31 @@ def test_codes_that_cannot_share_a_process_go_to_lock_step_and_it_is_noted(
         found[0].verdict("try a larger --budget").note
         == "in a process each: the old code sets threads"
     )
+
+
+def test_a_conviction_is_held_against_separate_processes(compare: Compare) -> None:
+    models = {"lenet5": changed(0.2), "conv_layer": changed(0.0)}
+    found, duets = compare(models, apart={"lenet5": 0.21})
+    assert verdicts(found) == ["regressed", "unchanged"]
+    assert len(duets.lockstep) == 3
+    assert found[0].cross_check.startswith("separate processes +2")
+    assert (found[0].apart, found[1].cross_check) == ("", "")
+
+
+def test_separate_processes_that_contradict_duets_decide(compare: Compare) -> None:
+    found, duets = compare({"lenet5": changed(0.2)})
+    assert verdicts(found) == ["unchanged"]
+    assert [one.apart for one in found[0].live] == [True] * len(duets.lockstep)
+    assert re.fullmatch(r"[+-]0\.\d % there, \+2\d\.\d % in one process", found[0].apart)
+
+
+def test_separate_processes_that_die_leave_a_conviction_as_it_is(
+    compare: Compare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    died = Session(failure=SideFailure(side="old", reason="SIGSEGV", status="crashed"))
+    monkeypatch.setattr(Duets, "processes", lambda *_: died)
+    found, _ = compare({"lenet5": changed(0.2)})
+    assert (verdicts(found), found[0].cross_check) == (["regressed"], "")
 
 
 def test_evenly_each_case_gets_as_many_sessions_until_the_time_is_spent(
@@ -394,10 +427,12 @@ def test_a_control_takes_part_in_each_session_and_leaves_the_verdict_where_it_ag
     compare: Compare,
 ) -> None:
     model: Model = lambda number, noise: session(0.1, noise, ("c1", "c2", "c1"), 0.0)  # noqa: E731
-    (found,), duets = compare({"lenet5": model}, control=True)
+    (found,), duets = compare({"lenet5": model}, control=True, apart={"lenet5": 0.1})
     assert all(sorted(sides) == ["control", "new", "old"] for sides in duets.sides)
     assert {round(plan.seconds, 1) for plan in duets.plans["lenet5"]} == {1.8}
-    assert (found.void, found.verdict("try a larger --budget").verdict) == (False, "regressed")
+    said = found.verdict("try a larger --budget")
+    assert (found.void, said.verdict) == (False, "regressed")
+    assert said.note.startswith("separate processes +1")
     assert len(found.control) == len(found.live)
 
 

@@ -56,6 +56,7 @@ from convmark.errors import MeasurementError
 
 __all__ = [
     "BEYOND_MODES",
+    "CROSS_CHECKED_BY",
     "FEWEST_SESSIONS",
     "MARGIN",
     "NAMED_FROM",
@@ -65,6 +66,7 @@ __all__ = [
     "Limits",
     "PlainVerdict",
     "Verdict",
+    "contradicts",
     "controls_differ",
     "decide",
 ]
@@ -103,6 +105,16 @@ FEWEST_SESSIONS = 3
 
 BEYOND_MODES = math.log(1.08)
 """Processes of one case fall into modes that lie up to this far apart."""
+
+CROSS_CHECKED_BY = 3
+"""Sessions of separate processes that a conviction by duets is held against."""
+
+_CONTRADICTED_BEYOND = 3.0
+"""Errors of the two together beyond which they contradict each other."""
+
+_LEAST_APART_SPREAD = 0.02
+"""Sessions of two processes that agree better than this do so by luck: they scatter by 1.3 to 4.7 %
+on identical code, with a bias of up to 3.5 %."""
 
 _SEEN = 0.95
 """How surely a change of the smallest visible size is seen."""
@@ -251,6 +263,22 @@ def _is_named(found: Summary, prior: Prior) -> bool:
     variance, freedom = found.shrunk(prior)
     half = t_quantile(1 - NAMED_RATE, freedom) * math.sqrt(variance / found.count)
     return abs(found.estimate) > max(half, NAMED_FROM)
+
+
+def contradicts(decision: Decision, separate: Sequence[float]) -> bool:
+    """Return whether sessions of separate processes contradict what duets have decided.
+
+    Args:
+        decision: by duets, with an estimate.
+        separate: ln(new / old) of the sessions, at least two.
+    """
+    found = summary(separate)
+    spread = max(found.variance**0.5, _LEAST_APART_SPREAD)
+    error = math.hypot(
+        spread / math.sqrt(found.count), decision.spread / math.sqrt(decision.sessions)
+    )
+    assert decision.estimate is not None
+    return abs(found.estimate - decision.estimate) > _CONTRADICTED_BEYOND * error
 
 
 def _judged(

@@ -22,18 +22,6 @@ __all__ = ["Finding", "history_change", "step_time"]
 
 Rows = Sequence[Record]
 
-_WORDS = {
-    "regressed": "regressed",
-    "improved": "improved",
-    "unchanged": "unchanged",
-    "slower_within_margin": "unchanged",
-    "faster_within_margin": "unchanged",
-    "undecided": "inconclusive",
-}
-"""What a judgement says of a decision."""
-
-_WITHIN_MARGIN = {"slower_within_margin": "slower", "faster_within_margin": "faster"}
-
 _DOUBTED_FROM = math.log(1.25)
 """By less the history is not believed: a machine's ratio of case to reference moves by some per
 cent from day to day, on identical code too."""
@@ -110,11 +98,12 @@ def _surely_moved(now: Rows, history: Sequence[Rows]) -> float | None:
 
 
 def _live(confirmation: Confirmation, decision: Decision, moved: float | None) -> Finding:
-    verdict = _WORDS[decision.verdict]
+    verdict: str = decision.plain_verdict
     parts = [f"{confirmation.sessions} sessions beside {confirmation.anchor}"]
-    if decision.verdict in _WITHIN_MARGIN:
-        way = _WITHIN_MARGIN[decision.verdict]
-        parts.append(f"{way} by {percent(abs(decision.estimate or 0.0), '')}, within the margin")
+    if decision.within_margin:
+        estimate = decision.estimate or 0.0
+        way = "slower" if estimate > 0 else "faster"
+        parts.append(f"{way} by {percent(abs(estimate), '')}, within the margin")
     if verdict == "regressed" and decision.bar < 0:
         parts.append(
             f"{percent((decision.estimate or 0.0) - decision.bar)} against its recent level, which "

@@ -225,6 +225,7 @@ def _confirmation(found: Found, label: str) -> Confirmation:
     if decision.estimate is None:
         return Confirmation(decision=None, anchor=label, reason=undecided)
     reasons = [] if decision.decided else [undecided]
+    reasons += filter(None, [found.cross_check])
     if found.apart:
         reasons.append(f"in a process each: {found.apart}")
     return Confirmation(

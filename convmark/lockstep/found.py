@@ -12,6 +12,7 @@ from convmark.comparing.decision import CaseSessions, Decision, PlainVerdict
 from convmark.judging.judgement import BUDGET_SPENT, SAME_CODE, LiveSession
 from convmark.report.units import duration_text, interval_text, share_text
 from convmark.statistics import share_of
+from convmark.text import percent
 
 __all__ = ["OTHER_SOFTWARE", "VOID", "Found", "Verdict"]
 
@@ -59,6 +60,8 @@ class Found:
     """Whether the control differs from the old code, though they are one."""
     apart: str = ""
     """Why the two codes cannot share a process; empty where they can."""
+    checked: list[float] = field(default_factory=list)
+    """ln(new / old) of the separate processes that its conviction was held against."""
     needs_s: float | None = None
     """Seconds in which it would most likely be decided; None where no time would do."""
     failures: int = 0
@@ -85,6 +88,19 @@ class Found:
             left_over=self.left_over,
             closed=bool(self.closed),
         )
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether duets have convicted it and no separate process has been asked yet."""
+        convicts = self.decision is not None and self.decision.verdict in ("regressed", "improved")
+        return convicts and not (self.apart or self.closed or self.checked or self.void)
+
+    @property
+    def cross_check(self) -> str:
+        """What separate processes said of a conviction; empty where they were not asked."""
+        if not self.checked or math.isnan(self.checked[0]) or self.apart:
+            return ""
+        return f"separate processes {percent(median(self.checked))}"
 
     @property
     def has_verdict(self) -> bool:
@@ -126,6 +142,7 @@ class Found:
             reasons = [f"{way} by {size}, within the margin"]
         elif self.candidate().open:
             reasons = [f"{BUDGET_SPENT} before the interval was as narrow as --target"]
+        reasons += filter(None, [self.cross_check])
         if self.apart not in ("", OTHER_SOFTWARE):  # the sides name their software themselves
             reasons.append(f"in a process each: {self.apart}")
         return Verdict(verdict=plain, note="; ".join(reasons))

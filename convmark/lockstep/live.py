@@ -14,11 +14,18 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from convmark.case import Case
 from convmark.comparing.allotment import Candidate, next_session, seconds_to_decide
-from convmark.comparing.decision import Limits, controls_differ, decide
+from convmark.comparing.decision import (
+    CROSS_CHECKED_BY,
+    Limits,
+    contradicts,
+    controls_differ,
+    decide,
+)
 from convmark.errors import ConvmarkError
 from convmark.gpu.watch import watching
 from convmark.judging.judgement import INTERRUPTED, NOT_JUDGED, LiveSession
@@ -31,6 +38,7 @@ from convmark.lockstep.session import CONTROL, NEW, OLD, Plan, Session, SideFail
 from convmark.lockstep.tree import ForeignCode
 from convmark.option_values import Shapes
 from convmark.report.units import duration_text
+from convmark.text import percent
 
 __all__ = ["Pairing", "See", "Terms", "compare_live"]
 
@@ -169,9 +177,40 @@ class _Running:
             took_s = max(1e-3, self._terms.clock() - began)
             self._keep(self._pairings[place].case, found, taken[0], took_s)
         self._decide()
+        for other, one in enumerate(self.found):
+            if one.unchecked and not self._terms.evenly:
+                with self._closing(one):
+                    self._cross_check(self._pairings[other], one)
         if taken is not None:
             self._see(place, found, *taken)
         self._tell(place)
+
+    def _cross_check(self, pairing: Pairing, found: Found) -> None:
+        """Hold a conviction by duets against separate processes; contradicted, they decide.
+
+        What a duet distorts, a cache or a pool of threads that the two share, they do not share.
+        """
+        sessions: list[LiveSession] = []
+        controls: list[float] = []
+        for _ in range(CROSS_CHECKED_BY):
+            began = self._terms.clock()
+            session, disturbed = self._run(pairing, found, apart=True)
+            self._check(pairing, session, found)
+            if session.wall is None or disturbed:
+                break
+            cpu = session.cpu.value if session.cpu else None
+            took_s = max(1e-3, self._terms.clock() - began)
+            sessions.append(
+                LiveSession(wall=session.wall.value, cpu=cpu, seconds=took_s, apart=True)
+            )
+            controls += [session.control_wall.value] if session.control_wall else []
+        found.checked = [one.wall for one in sessions] or [math.nan]
+        assert found.decision is not None
+        if len(sessions) > 1 and contradicts(found.decision, found.checked):
+            duets, checked = percent(found.decision.estimate or 0.0), median(found.checked)
+            found.apart = f"{percent(checked)} there, {duets} in one process"
+            found.live, found.control = sessions, controls
+            self._decide()
 
     def _keep(self, case: Case, found: Found, session: Session, took_s: float) -> None:
         """Take in a session; before the first those that an earlier run has left undecided."""
@@ -256,8 +295,12 @@ class _Running:
             self._leave_out(pairing.case, found, disturbed)
         return session, disturbed
 
-    def _run(self, pairing: Pairing, found: Found) -> tuple[Session, str]:
-        """Return a session, and why it is no ground for a verdict, empty where it is."""
+    def _run(self, pairing: Pairing, found: Found, *, apart: bool = False) -> tuple[Session, str]:
+        """Return a session, and why it is no ground for a verdict, empty where it is.
+
+        Args:
+            apart: whether processes of their own are taken, though the codes could share one.
+        """
         terms, sides = self._terms, pairing.sides
         plan = Plan(
             seed=self._draw.getrandbits(31),
@@ -274,11 +317,12 @@ class _Running:
                 if event["event"] == "turns":
                     seen.see({"event": "rounds"})  # and until here, the processes still on them
 
-            session = self._session_of(pairing, found, plan, see)
+            apart = apart or bool(found.apart)
+            session = self._session_of(pairing, plan, see, apart=apart)
         return session, seen.columns(1).get("not_judged") or ""
 
-    def _session_of(self, pairing: Pairing, found: Found, plan: Plan, see: OnEvent) -> Session:
-        if found.apart or pairing.shared is None:
+    def _session_of(self, pairing: Pairing, plan: Plan, see: OnEvent, *, apart: bool) -> Session:
+        if apart or pairing.shared is None:
             return lockstep_session(pairing.sides, plan, see)
         results = self._terms.results
         sides = {
