@@ -19,7 +19,7 @@ from typing import Any
 
 from convmark.case import Case
 from convmark.comparing.allotment import Candidate, next_session, seconds_to_decide
-from convmark.comparing.decision import CaseSessions, Decision, decide
+from convmark.comparing.decision import FEWEST_SESSIONS, CaseSessions, Decision, decide
 from convmark.errors import ConvmarkError
 from convmark.gpu.devices import Card
 from convmark.gpu.watch import watching
@@ -81,7 +81,7 @@ class Terms:
     warm_up_s: float = 0.3
     input_shape: Shapes | None = None
     control: bool = False
-    """Whether both codes are one, an A/A: all cases get sessions evenly until the time is spent."""
+    """Whether both codes are one, an A/A: all cases get sessions until the time is spent."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -170,8 +170,13 @@ class _Running:
                 for place, one in enumerate(candidates)
                 if not one.closed and one.session_s <= left_s
             ]
-            return min(places, key=lambda place: len(self.found[place].wall), default=None)
+            return min(places, key=self._turn, default=None)
         return next_session(candidates, self._terms.seconds_left())
+
+    def _turn(self, place: int) -> tuple[bool, int]:
+        """The order of an A/A: three sessions of each case, which tell a scatter, then evenly."""
+        count = len(self.found[place].wall)
+        return count >= FEWEST_SESSIONS, count if count >= FEWEST_SESSIONS else -count
 
     def _take(self, place: int) -> None:
         """Run one session of a case, judge all cases anew, and say what became of this one."""
