@@ -287,6 +287,10 @@ def test_evenly_each_case_gets_as_many_sessions_until_the_time_is_spent(
     assert [case.closed for case in found] == ["", ""]
     assert duets.said[0] == "lenet5-train-cpu-b1-float32: session 1, about 18 s left"
     assert len(duets.said) == 10
+    short, _ = compare(
+        {"lenet5": one, "conv_layer": one}, budget_s=8.5, evenly=True, may_be_same=True
+    )
+    assert [len(case.live) for case in short] == [3, 1]  # a scatter of one rather than of none
 
 
 def test_evenly_what_the_user_interrupts_keeps_its_sessions(compare: Compare) -> None:

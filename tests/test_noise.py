@@ -107,9 +107,7 @@ def test_what_disturbs_the_machine_is_noted_with_its_noise(
     monkeypatch.setattr(noise.Beforehand, "lines", lambda *_: ["load: 1-min load 9 on 2 cores"])
     assert main(["noise", "--models", "lenet5", "--tasks", "train", "--seconds", "30"]) == 0
     assert len(sides) == 14
-    assert capsys.readouterr().out.splitlines()[-1] == (
-        "lenet5-train-b32, lenet5-train-b32-t1: load: 1-min load 9 on 2 cores"
-    )
+    assert capsys.readouterr().out.splitlines()[-1] == ("all cases: load: 1-min load 9 on 2 cores")
 
 
 def test_a_file_that_changes_meanwhile_makes_its_case_no_control(
@@ -138,6 +136,7 @@ def test_too_little_time_says_so_and_a_number_of_threads_is_taken_alone(
     assert main(["noise", *named, "--seconds", "3"]) == 0
     assert len(sides) == 1
     assert "lenet5-train-b32-t2: fewer than two sessions" in capsys.readouterr().out
+    assert list(Path("results").glob(f"*/{FILE}")) == []  # an earlier row is not hidden by it
 
 
 def test_a_model_that_cannot_be_run_is_left_out_by_name(

@@ -70,7 +70,7 @@ def noise(options: Options, seconds: float) -> bool:
         alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say),
         contextlib.ExitStack() as stack,
     ):
-        disturbed = Beforehand().lines(machine)
+        disturbed = [line.replace("; ", ", ") for line in Beforehand().lines(machine)]
         for line in disturbed:
             _say(line)
         interpreter = stack.enter_context(make())
@@ -99,9 +99,10 @@ def noise(options: Options, seconds: float) -> bool:
                 result.live.clear()
     rows = _rows([one.case for one in pairings], results, options.compare_budget_s, disturbed)
     path = options.results / machine.name / FILE
-    append_noise(path, rows)
+    told = [row for row in rows if row.scatter is not None]  # others would hide an earlier row
+    append_noise(path, told)
     print(noise_text(rows))
-    print(f"\n{len(rows)} rows in {path}", file=sys.stderr)
+    print(f"\n{len(told)} of {len(rows)} rows kept in {path}", file=sys.stderr)
     return any(one.closed == INTERRUPTED for one in results)
 
 

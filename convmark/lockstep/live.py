@@ -21,6 +21,7 @@ from convmark.case import Case
 from convmark.comparing.allotment import Candidate, next_session, seconds_to_decide
 from convmark.comparing.decision import (
     CROSS_CHECKED_BY,
+    FEWEST_SESSIONS,
     Limits,
     contradicts,
     controls_differ,
@@ -94,7 +95,7 @@ class Terms:
     earlier: Earlier = field(default_factory=Earlier.none)
     """What earlier runs give."""
     evenly: bool = False
-    """Whether all cases get as many sessions until the time is spent, as in an A/A."""
+    """Whether all cases get sessions evenly until the time is spent, as in an A/A."""
 
 
 See = Callable[[int, Found, Session, str], None]
@@ -164,8 +165,13 @@ class _Running:
                 for place, one in enumerate(candidates)
                 if not one.closed and one.session_s <= left_s
             ]
-            return min(places, key=lambda place: len(self.found[place].live), default=None)
+            return min(places, key=self._turn, default=None)
         return next_session(candidates, left_s, self._terms.limits)
+
+    def _turn(self, place: int) -> tuple[bool, int]:
+        """The order of an A/A: three sessions of each case, which tell a scatter, then evenly."""
+        count = len(self.found[place].live)
+        return count >= FEWEST_SESSIONS, count if count >= FEWEST_SESSIONS else -count
 
     def _take(self, place: int) -> None:
         """Run one session of a case, judge all cases anew, and say what became of this one."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tabulate import tabulate
 
 from convmark.judging.noise_file import NoiseRow
+from convmark.report.trend import MOST_NAMED
 from convmark.report.units import duration_text, seconds_text
 from convmark.text import shown
 
@@ -44,12 +45,19 @@ def noise_text(rows: Sequence[NoiseRow]) -> str:
         "excl.: what `unchanged` rules out in as many. Last column: after how long a slowdown\n"
         "of that size is called one in 8 of 10 runs. Below 3 % it is named and fails nothing."
     )
+    return "\n\n".join([table, about, *_notes(names, rows)])
+
+
+def _notes(names: Sequence[str], rows: Sequence[NoiseRow]) -> Iterator[str]:
+    """Yield each note once, with the cases that it is of."""
     notes: dict[str, list[str]] = {}
     for name, row in zip(names, rows, strict=True):
-        if row.note:
-            notes.setdefault(row.note, []).append(name)
-    told = (shown(f"{', '.join(named)}: {note}") for note, named in notes.items())
-    return "\n\n".join([table, about, *told])
+        for note in filter(None, (row.note or "").split("; ")):
+            notes.setdefault(note, []).append(name)
+    for note, named in notes.items():
+        more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+        whose = f"{', '.join(named[:MOST_NAMED])}{more}"
+        yield shown(f"{'all cases' if len(named) == len(rows) > 1 else whose}: {note}")
 
 
 def noise_line(row: NoiseRow) -> str:
