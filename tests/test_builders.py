@@ -63,8 +63,6 @@ def test_a_builder_is_called_with_the_arguments_of_its_name(
 def test_a_model_in_a_module_is_taken_as_it_is(own_module: ModuleType) -> None:
     found = builder("own_nets:instance", NoKeras())
     assert found() is own_module.instance
-    assert found.is_instance
-    assert not builder("own_nets:Family.Model", NoKeras()).is_instance
 
 
 def test_a_watched_builder_keeps_its_input_spec(own_module: ModuleType) -> None:
@@ -144,6 +142,9 @@ NETS = """
 
     open_net.input_spec = batch
     instance = net(3)
+
+    def around():
+        return keras.Sequential([instance, layers.Dense(2)])
 """
 FILES = """
     import keras, pathlib
@@ -244,9 +245,10 @@ def test_arguments_instances_and_input_specs_reach_the_worker(interpreter: Inter
     answer = answered(interpreter, "nets:net(act='tanh',width=3)")
     assert parameters(answer) == 35
     assert (answer.event("peaks") or {})["host_bytes"]
-    instance = answered(interpreter, "nets:instance")
-    assert parameters(instance) == 35
-    assert (instance.event("peaks") or {})["host_bytes"] is None  # its weights were there before
+    for name, count in (("nets:instance", 35), ("nets:around", 41)):
+        instance = answered(interpreter, name)
+        assert parameters(instance) == count
+        assert (instance.event("peaks") or {})["host_bytes"] is None  # weights were there before
     spec = answered(interpreter, "nets:open_net")
     assert (spec.event("built") or {})["input_shape"] == [5]
 
