@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 from workers import environ, measured
@@ -118,6 +118,32 @@ def test_a_users_own_name_is_refused_with_the_part_that_failed(
     with pytest.raises(UnknownModelError) as caught:
         builder(name, NoKeras())
     assert str(caught.value) == message
+
+
+def test_a_preset_is_its_config_on_the_disk_and_is_never_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Backbone:
+        presets: ClassVar[dict[str, Any]] = {
+            "small": {"kaggle_handle": "kaggle://keras/net/keras/small/2"}
+        }
+
+        @staticmethod
+        def from_preset(folder: str, load_weights: bool) -> tuple[str, bool]:
+            return folder, load_weights
+
+    hub = SimpleNamespace(models=SimpleNamespace(Backbone=Backbone))
+    monkeypatch.setitem(sys.modules, "keras_hub", hub)  # type: ignore[arg-type]  # stands for it
+    monkeypatch.setitem(sys.modules, "convmark_zoo", ModuleType("convmark_zoo"))
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
+    with pytest.raises(UnknownModelError, match="has no preset large"):
+        builder("keras_hub:large", NoKeras())
+    with pytest.raises(UnknownModelError, match="not on this disk, and nothing is downloaded"):
+        builder("keras_hub:small", NoKeras())
+    folder = tmp_path / "models/keras/net/keras/small/2"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert builder("keras_hub:small", NoKeras())() == (str(folder), False)
 
 
 NETS = """
