@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 from workers import environ, measured
@@ -63,8 +63,6 @@ def test_a_builder_is_called_with_the_arguments_of_its_name(
 def test_a_model_in_a_module_is_taken_as_it_is(own_module: ModuleType) -> None:
     found = builder("own_nets:instance", NoKeras())
     assert found() is own_module.instance
-    assert found.is_instance
-    assert not builder("own_nets:Family.Model", NoKeras()).is_instance
 
 
 def test_a_watched_builder_keeps_its_input_spec(own_module: ModuleType) -> None:
@@ -122,6 +120,32 @@ def test_a_users_own_name_is_refused_with_the_part_that_failed(
     assert str(caught.value) == message
 
 
+def test_a_preset_is_its_config_on_the_disk_and_is_never_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Backbone:
+        presets: ClassVar[dict[str, Any]] = {
+            "small": {"kaggle_handle": "kaggle://keras/net/keras/small/2"}
+        }
+
+        @staticmethod
+        def from_preset(folder: str, load_weights: bool) -> tuple[str, bool]:
+            return folder, load_weights
+
+    hub = SimpleNamespace(models=SimpleNamespace(Backbone=Backbone))
+    monkeypatch.setitem(sys.modules, "keras_hub", hub)  # type: ignore[arg-type]  # stands for it
+    monkeypatch.setitem(sys.modules, "convmark_zoo", ModuleType("convmark_zoo"))
+    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path))
+    with pytest.raises(UnknownModelError, match="has no preset large"):
+        builder("keras_hub:large", NoKeras())
+    with pytest.raises(UnknownModelError, match="not on this disk, and nothing is downloaded"):
+        builder("keras_hub:small", NoKeras())
+    folder = tmp_path / "models/keras/net/keras/small/2"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    assert builder("keras_hub:small", NoKeras())() == (str(folder), False)
+
+
 NETS = """
     import keras
     from keras import layers
@@ -144,6 +168,9 @@ NETS = """
 
     open_net.input_spec = batch
     instance = net(3)
+
+    def around():
+        return keras.Sequential([instance, layers.Dense(2)])
 """
 FILES = """
     import keras, pathlib
@@ -244,9 +271,10 @@ def test_arguments_instances_and_input_specs_reach_the_worker(interpreter: Inter
     answer = answered(interpreter, "nets:net(act='tanh',width=3)")
     assert parameters(answer) == 35
     assert (answer.event("peaks") or {})["host_bytes"]
-    instance = answered(interpreter, "nets:instance")
-    assert parameters(instance) == 35
-    assert (instance.event("peaks") or {})["host_bytes"] is None  # its weights were there before
+    for name, count in (("nets:instance", 35), ("nets:around", 41)):
+        instance = answered(interpreter, name)
+        assert parameters(instance) == count
+        assert (instance.event("peaks") or {})["host_bytes"] is None  # weights were there before
     spec = answered(interpreter, "nets:open_net")
     assert (spec.event("built") or {})["input_shape"] == [5]
 

@@ -14,7 +14,7 @@ from convmark.cluster import Cluster
 from convmark.errors import OptionError
 from convmark.option_table import OPTIONS
 from convmark.option_values import nearest
-from convmark.options import pyproject_settings, read
+from convmark.options import pyproject_settings, read, wants_short_options
 
 GAPS = "must be a comma-separated list without gaps"
 COUNT = "must be a whole number of at least 1"
@@ -435,3 +435,27 @@ def test_a_switch_is_yes_or_no_wherever_it_comes_from(tmp_path: Path) -> None:
         write_pyproject(tmp_path, f"[tool.convmark]\nwait = {value}\n")
         assert read({}, pyproject_settings(tmp_path)).wait is wait
     assert read({"wait": "yes"}, {"wait": False}).wait is True
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("", False),
+        ("[tool.convmark]\nshort_options = true\nprocesses = 1\n", True),
+        ("[tool.convmark]\nshort_options = false\n", False),
+        ("no TOML", False),
+    ],
+)
+def test_short_option_names_are_asked_for_in_pyproject(
+    tmp_path: Path, text: str, wanted: bool
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    assert wants_short_options(tmp_path) is wanted
+    if text.startswith("["):
+        assert "short_options" not in pyproject_settings(tmp_path)
+
+
+def test_short_options_are_true_or_false(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.convmark]\nshort_options = 1\n")
+    with pytest.raises(OptionError, match="short_options must be true or false"):
+        pyproject_settings(tmp_path)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from convmark.errors import CaseError
 from convmark.options import Options, read
 from convmark.suites import INFERENCE, LAYERS, SCALING, SUITES, TRAINING, Suite, cases
 
@@ -121,3 +122,12 @@ def test_every_backend_has_the_same_cases_on_the_devices_that_it_sees() -> None:
         "lenet5-train-cpu-b32-float32",
         "lenet5-train-cpu-b32-float32-torch",
     ]
+
+
+def test_a_suites_models_are_a_tuple_of_names_each_model_by_one() -> None:
+    with pytest.raises(CaseError, match=r"^Suite: models must be a tuple, .*got 'lenet5'$"):
+        Suite(models="lenet5", tasks=("train",), batch_sizes=(32,))  # type: ignore[arg-type]
+    with pytest.raises(CaseError, match=r"^Suite: batch_sizes must be a tuple, as in \(32,\)"):
+        Suite(models=("lenet5",), tasks=("train",), batch_sizes=32)  # type: ignore[arg-type]
+    suite = Suite(models=("nets:net(b=1, a=2)",), tasks=("train",), batch_sizes=(32,))
+    assert suite.models == ("nets:net(a=2,b=1)",)

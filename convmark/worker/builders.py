@@ -28,8 +28,6 @@ class Builder:
     build: Callable[[], Any]
     input_spec: Callable[..., Any] | None = None
     """The user's own function of what the model takes."""
-    is_instance: bool = False
-    """Whether the model was there before it was asked for, so that its memory is not told apart."""
 
     def __call__(self) -> Any:
         return self.build()
@@ -105,7 +103,7 @@ def _own(name: str, parts: ModelName, backend: Any) -> Builder:
             raise UnknownModelError(
                 f"{name}: {parts.attribute} is a model and takes no arguments; leave them out"
             )
-        return Builder(lambda: target, is_instance=True)
+        return Builder(lambda: target)
     _check_arguments(name, parts, target)
     build = functools.partial(target, *parts.arguments, **parts.keywords)
     return Builder(build, input_spec=getattr(target, "input_spec", None))

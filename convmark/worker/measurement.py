@@ -69,10 +69,11 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     """
     pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
     backend.reset_peak_memory()
+    earlier = backend.layers_alive()
     baseline = HostMemory()
-    is_instance = getattr(builder, "is_instance", False)  # its weights are in the baseline
     model = build(case, builder, plan.seed, backend, emit)
     built_bytes = peak_above(baseline, HostMemory())
+    in_baseline = backend.has_layers_of(model, earlier)  # made when its module was imported
     forget_peak()  # what the builder used and gave back is none of the step's
     backend.reset_peak_memory()
     step, describe = make_step(case, model, plan.seed, backend)
@@ -110,8 +111,8 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         emit(
             "peaks",
             baseline_bytes=baseline.anonymous_bytes,
-            host_bytes=None if is_instance else peak_above(baseline, HostMemory()),
-            build_host_bytes=None if is_instance else built_bytes,
+            host_bytes=None if in_baseline else peak_above(baseline, HostMemory()),
+            build_host_bytes=None if in_baseline else built_bytes,
             device_bytes=backend.peak_memory() or None,  # a CPU's says 0 of the smallest models
         )
         _count_again(case, model, sizes, backend, emit)

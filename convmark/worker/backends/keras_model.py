@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,6 +102,15 @@ class KerasBackend:
 
     def is_model(self, candidate: Any) -> bool:
         return isinstance(candidate, keras.Model)
+
+    def layers_alive(self) -> frozenset[int]:
+        """The identities of all layers that there are now."""
+        kind = keras.layers.Layer
+        return frozenset(id(one) for one in gc.get_objects() if issubclass(type(one), kind))
+
+    def has_layers_of(self, model: Any, earlier: frozenset[int]) -> bool:
+        """Whether any layer of the model with weights is one of those."""
+        return any(id(one) in earlier and one.weights for one in model._flatten_layers())
 
     def other_keras(self, candidate: Any) -> str | None:
         """Why a model of another Keras than this one's cannot be measured; None for others."""
