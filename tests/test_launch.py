@@ -20,6 +20,7 @@ from workers import BUILDERS, descendants, environ, happens, is_running, measure
 
 from convmark.errors import WorkerError
 from convmark.launch import Answer, Interpreter, zoo_folder
+from convmark.worker.timing import MIN_WINDOW_S
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None, reason="a worker needs TensorFlow"
@@ -156,9 +157,9 @@ def test_a_measurement_counts_and_times_as_it_says(by_fork: Answer) -> None:
     assert found["warm_up"]["steps"] >= 10
     assert len(found["steps"]["times_s"]) >= 30
     assert len(found["windows"]["times_s"]) >= 5
-    assert min(found["windows"]["times_s"]) >= 0.1
+    assert min(found["windows"]["times_s"]) >= MIN_WINDOW_S
     assert len(found["input_bound"]["times_s"]) == 1  # three on a GPU
-    assert min(found["input_bound"]["times_s"]) >= 0.1
+    assert min(found["input_bound"]["times_s"]) >= MIN_WINDOW_S
     rounds = found["rounds"]
     kinds = ["case_wall_s", "case_cpu_s", "reference_wall_s", "reference_cpu_s"]
     assert len({len(rounds[kind]) for kind in kinds}) == 1

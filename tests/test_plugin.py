@@ -64,9 +64,9 @@ def test_every_case_becomes_a_test_and_every_process_a_row(
 ) -> None:
     result = run()
     result.assert_outcomes(passed=2)
-    result.stdout.fnmatch_lines([f"*{LENET5}*", "*4 rows in *0001.csv"])
+    result.stdout.fnmatch_lines([f"*{LENET5}*", "*6 rows in *0001.csv"])
     rows = read_run(saved(pytester)[0])
-    assert [row.process for row in rows] == [1, 1, 2, 2]
+    assert [row.process for row in rows] == [1, 1, 2, 2, 3, 3]
     assert {row.model for row in rows} == {"lenet5", "conv_layer"}
     assert all(row.status == "ok" and row.tensorflow == "2.99.0" for row in rows)
 
@@ -79,7 +79,7 @@ def test_the_benchmark_reports_exactly_the_recorded_steps(
     found = {bench["fullname"]: bench for bench in benchmarks}
     bench = found[LENET5]
     rows = [row for row in read_run(saved(pytester)[0]) if row.model == "lenet5"]
-    assert bench["stats"]["rounds"] == 200 == sum(row.steps or 0 for row in rows)
+    assert bench["stats"]["rounds"] == 300 == sum(row.steps or 0 for row in rows)
     assert bench["stats"]["min"] == min(row.step_time_min_s or 0 for row in rows)
     assert bench["stats"]["max"] == max(row.step_time_max_s or 0 for row in rows)
     assert bench["params"]["model"] == "lenet5"
@@ -263,7 +263,7 @@ def test_a_case_that_fails_is_a_row_and_a_failed_test_and_the_others_go_on(
 ) -> None:
     result = run("--models=broken,lenet5")
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["broken-*: error in process 1 of 2: RuntimeError: no weights"])
+    result.stdout.fnmatch_lines(["broken-*: error in process 1 of 3: RuntimeError: no weights"])
     result.stdout.no_fnmatch_line("*Traceback*")
     rows = read_run(saved(pytester)[0])
     assert {(row.model, row.status) for row in rows} == {("broken", "error"), ("lenet5", "ok")}

@@ -297,7 +297,7 @@ def test_a_search_for_batch_sizes_goes_on(folder: Path, worker: type[Worker]) ->
     [
         (("--seed", "1"), "seed was 0, is 1"),
         (("--processes", "3"), "processes was 2, is 3"),
-        (("--time-budget", "0.5"), "time budget s was 1.8, is 0.5"),
+        (("--time-budget", "0.5"), "time budget s was 0.6, is 0.5"),
         (("--isolation", "none"), "isolation was fork, is none"),
         (("--models", "mini_inception"), "not among those asked for"),
         (("--tasks", "train"), "not among those asked for"),
@@ -423,8 +423,8 @@ def test_another_measuring_code_is_refused(
 ) -> None:
     path = interrupted(worker, folder)
     was = read_run(path)[0].measurement_version
-    monkeypatch.setattr("convmark.resume.MEASUREMENT_VERSION", 2)
-    assert f": measurement version was {was}, is 2; " in refused(path, capsys)
+    monkeypatch.setattr("convmark.resume.MEASUREMENT_VERSION", 3)
+    assert f": measurement version was {was}, is 3; " in refused(path, capsys)
 
 
 def test_a_file_that_another_process_writes_is_refused(
@@ -498,7 +498,7 @@ def test_a_plan_is_known_by_its_cases_their_order_the_processes_and_the_seed() -
         plan_hash(cases, options),
         plan_hash(cases[::-1], options),
         plan_hash(cases[:2], options),
-        plan_hash(cases, read({"processes": "3"})),
+        plan_hash(cases, read({"processes": "4"})),
         plan_hash(cases, read({"seed": "1"})),
         plan_hash(cases, read({"batch_sizes": "auto"})),
     }

@@ -80,7 +80,7 @@ def events() -> list[dict[str, Any]]:
         {"event": "proof", "step": 10, "value": 2.1},
         {"event": "warm_up", "steps": 15, "steady": True},
         {"event": "steps", "times_s": [0.01] * 100},
-        {"event": "windows", "steps": 10, "times_s": [0.1, 0.1, 0.1, 0.1, 0.4]},
+        {"event": "windows", "steps": 10, "times_s": [0.08, 0.12, 0.06, 0.14, 0.1]},
         {
             "event": "peaks",
             "baseline_bytes": 1000,
@@ -365,7 +365,7 @@ def test_a_training_answer_becomes_a_row_with_every_figure(tmp_path: Path) -> No
         "rounds": 10,
         "reference": "large",
         "reference_version": 1,
-        "measurement_version": "1",
+        "measurement_version": "2",
         "paired_step_time_p50_s": 0.02,
         "reference_step_time_p50_s": 0.01,
         "paired_log_ratio": math.log(2),

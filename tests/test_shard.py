@@ -274,7 +274,7 @@ def test_a_part_that_was_interrupted_goes_on(
     assert part is not None
     whole = part.shards[1]
     assert {(row.case, row.process) for row in read_run(path)} == {
-        (case, process) for case in whole for process in (1, 2)
+        (case, process) for case in whole for process in (1, 2, 3)
     }
 
 
