@@ -361,7 +361,7 @@ def test_a_training_answer_becomes_a_row_with_every_figure(tmp_path: Path) -> No
         "windows": 5,
         "window_steps": 10,
         "throughput_samples_per_s": 3200.0,
-        "input_bound_throughput_samples_per_s": 1600.0,
+        "input_bound_throughput_samples_per_s": 1200.0,
         "rounds": 10,
         "reference": "large",
         "reference_version": 1,
