@@ -41,6 +41,7 @@ class KeptSession:
     """One session as it is kept."""
 
     case: str
+    """As it was asked for: a model may make another case of its own."""
     conditions: str
     """A hash of what must be alike for the session to count in another run."""
     anchor: str
@@ -111,7 +112,7 @@ def keep_sessions(
         row = rows[name]
         for one in found.kept:
             kept = KeptSession(
-                case=name,
+                case=row.asked_case.name,
                 conditions=conditions_of(row),
                 anchor=found.anchor,
                 old_code=found.codes[0],

@@ -208,8 +208,12 @@ class Project:
         for name, value in (self.gate.environ or {}).items():
             variables[name] = value.format(folder=self.folder)
         command = [self.python, "-m", "pytest", "test_shop.py", "-q", "-p", "no:cacheprovider"]
-        options = ["--processes=2", "--time-budget=0.3", "--results=results"]
-        options += ["--ceilings=off", "--wait"]
+        options = [
+            "--convmark-processes=2",
+            "--convmark-time-budget=0.3",
+            "--convmark-results=results",
+        ]
+        options += ["--convmark-ceilings=off", "--convmark-wait"]
         return subprocess.run(
             [*command, *options, *more],
             cwd=self.repo, env=variables, capture_output=True, text=True, check=False,
