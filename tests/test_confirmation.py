@@ -154,7 +154,7 @@ def test_what_cannot_be_run_beside_is_a_reason_and_no_comparison(
 
 SPENT = (
     "budget spent: about 8 s more would decide: run it again, which takes these sessions along, or "
-    "try a larger --compare-budget"
+    "try a larger --convmark-compare-budget"
 )
 
 

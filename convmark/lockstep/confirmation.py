@@ -220,7 +220,7 @@ def _confirmation(found: Found, label: str) -> Confirmation:
     if found.same_code:
         return Confirmation(decision=None, anchor=label, reason=SAME_CODE)
     undecided = found.undecided(
-        "run it again, which takes these sessions along, or try a larger --compare-budget"
+        "run it again, which takes these sessions along, or try a larger --convmark-compare-budget"
     )
     if decision.estimate is None:
         return Confirmation(decision=None, anchor=label, reason=undecided)
