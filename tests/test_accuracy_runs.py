@@ -82,12 +82,12 @@ def test_timed_tasks_and_accuracy_go_together(
     assert main(["run", *options]) == 0
     tasks = [row.task for row in read_run(only_run(folder))]
     assert {task: tasks.count(task) for task in tasks} == {
-        "train": 2,
+        "train": 3,
         "accuracy": 3,
-        "waterfall": 2,
+        "waterfall": 3,
     }
     summary = capsys.readouterr().out
-    for words in ("step p50", "reached", "predict on batch", "7 rows in"):
+    for words in ("step p50", "reached", "predict on batch", "9 rows in"):
         assert words in summary
 
 

@@ -130,7 +130,7 @@ def test_the_command_keeps_a_row_of_every_size_and_names_the_best(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("convmark.launch.Interpreter", Worker)
     options = ["--models", "lenet5", "--tasks", "train", "--batch-sizes", "auto"]
-    assert main(["run", *options]) == 0
+    assert main(["run", *options, "--processes", "2"]) == 0
     (path,) = tmp_path.glob("results/*/0001.csv")
     rows = read_run(path)
     sizes = [(row.batch_size, row.process, row.status) for row in rows]
@@ -197,7 +197,7 @@ def test_a_chosen_size_that_fails_in_a_later_process_fails_the_command(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("convmark.launch.Interpreter", Worker)
     options = ["--models", "lenet5", "--tasks", "train", "--batch-sizes", "auto"]
-    assert main(["run", *options]) == 1
+    assert main(["run", *options, "--processes", "2"]) == 1
     (path,) = tmp_path.glob("results/*/0001.csv")
     assert read_run(path)[-1].process == 2
     assert read_run(path)[-1].status == "out_of_memory"

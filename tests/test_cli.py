@@ -27,11 +27,11 @@ def test_a_run_measures_all_default_cases_and_leaves_a_row_per_process(
 ) -> None:
     assert main(["run"]) == 0
     (path,) = folder.glob("results/*/0001.csv")
-    assert len(read_run(path)) == 2 * (4 + 8 + 4)
+    assert len(read_run(path)) == 3 * (4 + 8 + 4)
     printed = capsys.readouterr()
-    assert f"32 rows in {path.relative_to(folder)}" in printed.out
+    assert f"48 rows in {path.relative_to(folder)}" in printed.out
     assert "lenet5-infer-cpu-b1-float32" in printed.out
-    assert "[32/32]" in printed.err
+    assert "[48/48]" in printed.err
 
 
 def test_options_choose_the_cases(folder: Path) -> None:

@@ -501,7 +501,8 @@ def test_a_busy_machine_is_said_before_the_run_with_what_to_do(
     monkeypatch.chdir(tmp_path)
     assert main(["run", "--models", "lenet5", *FAST, "--processes", "1"]) == 0
     lines = capsys.readouterr().err.splitlines()
-    before = lines[: lines.index("convmark: 1 processes to measure, about 6 s")]
+    (begins,) = (line for line in lines if "1 processes to measure" in line)
+    before = lines[: lines.index(begins)]
     for subject, remedy in (
         ("load", "end other programs, wait a minute and look again"),
         ("governor", "sudo cpupower frequency-set -g performance"),

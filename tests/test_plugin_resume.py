@@ -41,7 +41,7 @@ def run(pytester: pytest.Pytester, worker: type[fake_worker.FakeInterpreter]) ->
     folder = pytester.mkdir("bench")
     (folder / "test_speed.py").write_text(SUITE)
     (pytester.path / "pyproject.toml").write_text(
-        "[tool.pytest.ini_options]\n[tool.convmark]\nshort_options = true\n"
+        "[tool.pytest.ini_options]\n[tool.convmark]\nshort_options = true\nprocesses = 2\n"
     )
 
     def run_bench(*options: str) -> pytest.RunResult:

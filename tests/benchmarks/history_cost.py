@@ -152,7 +152,7 @@ campaign = SimpleNamespace(
     cases=[row.case for row in records],
     resumed=None,
 )
-newest = list(CsvStorage(campaign).load())
+newest = list(CsvStorage(campaign, None).load())
 judgements = conclude(review(records, accepted_history(store, machine, records)))
 assert newest and judgements, (len(newest), len(judgements))
 """

@@ -26,6 +26,7 @@ from scipy.stats import beta
 from convmark.case import Case
 from convmark.launch import Interpreter
 from convmark.lockstep.live import Pairing, Terms, compare_live
+from convmark.lockstep.processes import Contender
 
 DEFAULT_FOLDER = Path(tempfile.gettempdir()) / "convmark-same-code"
 DEFAULT_CASES = (
@@ -95,10 +96,12 @@ def _rows(diary: Path) -> list[dict[str, str]]:
 def _take_round(number: int, cases: list[Case], options: argparse.Namespace, diary: Path) -> None:
     old, new = (Copy(options.folder, which) for which in (1, 2))
     with Interpreter() as interpreter:
-        pairings = [
-            Pairing(case=case, old=old, new=new, interpreter=interpreter, apart=_never)
-            for case in cases
-        ]
+        pairings = []
+        for case in cases:
+            one, other = (
+                Contender(case=case, interpreter=interpreter, code=code) for code in (old, new)
+            )
+            pairings.append(Pairing(case=case, old=one, new=other, shared=interpreter))
         ends_s = time.monotonic() + options.budget
         terms = Terms(
             seed=number,
@@ -116,10 +119,6 @@ def _take_round(number: int, cases: list[Case], options: argparse.Namespace, dia
             decision = one.decision
             row = (number, case.name, decision.verdict, decision.sessions, decision.estimate)
             csv.writer(lines).writerow((*row, round(seconds, 2)))
-
-
-def _never() -> Any:
-    raise SystemExit("two copies of one code must share a process")
 
 
 def told(rows: list[dict[str, str]]) -> str:
