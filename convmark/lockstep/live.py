@@ -311,6 +311,7 @@ class _Running:
         plan = Plan(
             seed=self._draw.getrandbits(31),
             seconds=terms.session_s * len(sides) / 2,
+            builds=found.builds,
             warm_up_s=terms.warm_up_s * len(sides) / 2,
             with_work=not found.live,
             input_shape=terms.input_shape,
