@@ -216,7 +216,8 @@ OPTIONS = (
         metavar="SECONDS",
         parse=parse_seconds,
         default="0.6",
-        help="seconds of timed rounds per process, at most (default: 0.6)",
+        help="seconds of timed steps per process, and half as many of rounds, at most "
+        "(default: 0.6)",
     ),
     Option(
         name="time-limit",

@@ -94,7 +94,7 @@ class Record:
     seed: int | None = _run(
         "", "seed of the plan's order, the weights and the batches; of task accuracy the process's"
     )
-    time_budget_s: float | None = _run("s", "seconds of timed rounds asked for")
+    time_budget_s: float | None = _run("s", "seconds of timed steps asked for")
     concurrent: bool | None = _run(
         "", "whether other benchmark runs were allowed beside it (--allow-concurrent)", since=2
     )

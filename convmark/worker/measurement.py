@@ -43,6 +43,8 @@ __all__ = [
 
 LEAST_WINDOWS_S = 5.0
 """On a GPU, whose energy counter is renewed only some ten times a second."""
+ROUNDS_SHARE = 0.5
+"""Of the time budget, which the steps may take whole."""
 PROOF_STEP = 10
 """The step whose loss, with the first one's, shows that the work was done."""
 
@@ -52,7 +54,7 @@ Builder = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """What the harness asks of one process: the seed, and the seconds of timed rounds."""
+    """What the harness asks of one process: the seed, and the seconds of timed steps."""
 
     seed: int
     time_budget_s: float
@@ -133,7 +135,12 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         kind = reference.kind(case.task, case.batch_size)
         reference_step = backend.reference_step(kind)
         rounds = timing.rounds(
-            step, reference_step, backend, plan.time_budget_s, random.Random(plan.seed), pulse
+            step,
+            reference_step,
+            backend,
+            plan.time_budget_s * ROUNDS_SHARE,
+            random.Random(plan.seed),
+            pulse,
         )
         last = step()
         backend.synchronise(last)
