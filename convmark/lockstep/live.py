@@ -255,7 +255,8 @@ class _Running:
         done = f"{len(self.found) - len(left)} of {len(self.found)} cases done"
         expected_s = sum(self._expected_s(candidate) for candidate in left)
         left_s = min(expected_s, self._terms.seconds_left())
-        more = f", about {duration_text(left_s)} left" if 0 < left_s < math.inf else ""
+        about = "about" if left_s == expected_s else "at most"
+        more = f", {about} {duration_text(left_s)} left" if 0 < left_s < math.inf else ""
         self._say(f"{case.name}: {text}; {done}{more}")
 
     def _expected_s(self, candidate: Candidate) -> float:

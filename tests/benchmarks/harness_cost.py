@@ -65,7 +65,7 @@ pictures = tf.random.stateless_uniform((batch, *shape), (0, 0))
 classes = model(pictures).shape[-1]
 labels = tf.random.stateless_uniform((batch,), (1, 1), 0, classes, tf.int32)
 optimizer = keras.optimizers.SGD(0.01)
-loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=LOGITS)
+loss_of = keras.losses.SparseCategoricalCrossentropy()
 @tf.function
 def train(pictures, labels):
     with tf.GradientTape() as tape:
@@ -321,9 +321,8 @@ def _windows_rate(answer: Answer, batch: int) -> float:
 
 
 def _bare_rate(model: str, batch: int, seconds: float, environ: Mapping[str, str]) -> float:
-    logits = "False" if model[0].isupper() else "True"  # keras.applications end in a softmax
     child = subprocess.run(
-        [sys.executable, "-c", BARE.replace("LOGITS", logits), model, str(batch), str(seconds)],
+        [sys.executable, "-c", BARE, model, str(batch), str(seconds)],
         env=dict(environ),
         stdout=subprocess.PIPE,
         text=True,
