@@ -58,9 +58,10 @@ import gc, sys, time
 import tensorflow as tf
 import keras
 from convmark_zoo import builder
+from convmark_zoo.shape import input_shape
 name, batch, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 model = builder(name)()
-shape = tuple(side or 224 for side in model.input_shape[1:])
+shape = tuple(input_shape(model))
 pictures = tf.random.stateless_uniform((batch, *shape), (0, 0))
 classes = model(pictures).shape[-1]
 labels = tf.random.stateless_uniform((batch,), (1, 1), 0, classes, tf.int32)
