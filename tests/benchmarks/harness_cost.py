@@ -51,7 +51,7 @@ SURPRISE = 0.01
 
 PAIRS = {"start": 12, "fork": 4, "overhead": 40, "absolute": 10}
 OVERHEAD_BATCH_SIZE = 256
-CELLS = (("lenet5", 256), ("lenet5", 32), ("mini_resnet", 32), ("MobileNetV2", 1))
+CELLS = (("lenet5", 256), ("lenet5", 32), ("mini_resnet", 32), ("mobilenetv2", 1))
 ABSOLUTE_SHARE = 0.01
 BARE = """
 import gc, sys, time
