@@ -29,11 +29,18 @@ Work = Callable[[int], int]
 """Works, writes its events to the descriptor, and returns the exit status."""
 
 
-def die_with_parent() -> None:
-    """Have the kernel end this process when its parent ends, where the kernel can (Linux)."""
+def die_with_parent(parent: int | None = None) -> None:
+    """Have the kernel end this process when its parent ends, where the kernel can (Linux).
+
+    Args:
+        parent: the process that has forked this one; where it has ended meanwhile, so does this
+            one: the kernel tells of later ends alone.
+    """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent:
+        os._exit(1)
 
 
 def free_addresses(count: int) -> list[str]:
@@ -83,11 +90,12 @@ class Companions:
         sys.stderr.flush()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # as in the zygote: no threads work
+            parent = os.getpid()
             pid = os.fork()
         if pid == 0:
             status = 1
             try:
-                die_with_parent()
+                die_with_parent(parent)
                 for descriptor in (*inherited, reader, *self._readers):
                     os.close(descriptor)
                 status = work(writer)

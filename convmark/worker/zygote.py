@@ -168,13 +168,16 @@ def _fork(
         # The framework's import leaves idle threads; forking beside them was tried on every
         # supported version before any operation has run, which `untouched` has just checked.
         warnings.simplefilter("ignore", DeprecationWarning)
+        parent = os.getpid()
         pid = os.fork()
     if pid == 0:
-        _become_child(inherited, lambda: answer(request, descriptors), descriptors)
+        _become_child(parent, inherited, lambda: answer(request, descriptors), descriptors)
     return pid
 
 
-def _become_child(inherited: list[int], answer: Callable[[], int], descriptors: list[int]) -> None:
+def _become_child(
+    parent: int, inherited: list[int], answer: Callable[[], int], descriptors: list[int]
+) -> None:
     """Run one request in the forked child and leave without the parent's exit handlers.
 
     The descriptors in `inherited` are the zygote's own: closed, so that no model reaches them.
@@ -182,7 +185,7 @@ def _become_child(inherited: list[int], answer: Callable[[], int], descriptors: 
     status = 1
     try:
         os.setsid()
-        die_with_parent()
+        die_with_parent(parent)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for descriptor in inherited:
