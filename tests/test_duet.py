@@ -168,7 +168,7 @@ def holds(session: Session, sides: dict[str, DuetSide]) -> None:
 def test_two_versions_of_a_package_run_side_by_side(
     interpreter: Interpreter, sides: dict[str, DuetSide]
 ) -> None:
-    session = play(interpreter, sides, case("net"), with_work=True, builds=2, single_share=0.3)
+    session = play(interpreter, sides, case("net"), with_work=True)
     holds(session, sides)
     assert {side: session.sizes[side]["flops_per_sample"] for side in sides} == {
         side: flops(side) for side in sides

@@ -251,16 +251,6 @@ def test_codes_that_cannot_share_a_process_go_to_lock_step_and_it_is_noted(
     )
 
 
-def test_sessions_that_scatter_are_of_several_builds(compare: Compare) -> None:
-    models: dict[str, Model] = {
-        "lenet5": lambda number, noise: session(0.1 * (-1) ** number, noise),
-        "conv_layer": changed(0.0),
-    }
-    _, duets = compare(models, budget_s=60.0)
-    assert [plan.builds for plan in duets.plans["lenet5"]][:4] == [1, 1, 4, 4]
-    assert {plan.builds for plan in duets.plans["conv_layer"]} == {1}
-
-
 def test_a_conviction_is_held_against_separate_processes(compare: Compare) -> None:
     models = {"lenet5": changed(0.2), "conv_layer": changed(0.0)}
     found, duets = compare(models, apart={"lenet5": 0.21})

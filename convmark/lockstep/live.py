@@ -84,7 +84,7 @@ class Terms:
     """Seconds, to learn how long a session takes."""
     results: Path
     """A folder that is no code."""
-    session_s: float = 1.2
+    session_s: float = 1.0
     """Seconds of timed turns of two codes in a session, at most; a control adds half as many."""
     warm_up_s: float = 0.2
     input_shape: Shapes | None = None
@@ -169,7 +169,7 @@ class _Running:
         return next_session(candidates, left_s, self._terms.limits)
 
     def _turn(self, place: int) -> tuple[bool, int]:
-        """The order of an A/A: three sessions of each case, which tell a scatter, then evenly."""
+        """The order of an A/A: two sessions of each case, which tell a scatter, then evenly."""
         count = len(self.found[place].live)
         return count >= FEWEST_SESSIONS, count if count >= FEWEST_SESSIONS else -count
 
@@ -312,7 +312,6 @@ class _Running:
         plan = Plan(
             seed=self._draw.getrandbits(31),
             seconds=terms.session_s * len(sides) / 2,
-            builds=found.builds,
             warm_up_s=terms.warm_up_s * len(sides) / 2,
             with_work=not found.live,
             input_shape=terms.input_shape,
