@@ -174,8 +174,12 @@ class _Running:
         return count >= FEWEST_SESSIONS, count if count >= FEWEST_SESSIONS else -count
 
     def _take(self, place: int) -> None:
-        """Run one session of a case, judge all cases anew, and say what became of this one."""
+        """Run one session of a case, judge all cases anew, and say which of them that decides.
+
+        A session tells the other cases' noise too, so that it may decide them.
+        """
         began, found = self._terms.clock(), self.found[place]
+        were_open = [other for other, one in enumerate(self.found) if one.candidate().open]
         taken: tuple[Session, str] | None = None
         with self._closing(found):
             taken = self._session(place)
@@ -189,7 +193,8 @@ class _Running:
                     self._cross_check(self._pairings[other], one)
         if taken is not None:
             self._see(place, found, *taken)
-        self._tell(place)
+        for other in [place] if self._terms.evenly else were_open:
+            self._tell(other)
 
     def _cross_check(self, pairing: Pairing, found: Found) -> None:
         """Hold a conviction by duets against separate processes; contradicted, they decide.
