@@ -40,7 +40,8 @@ class Plan:
     twice, and again where the two say different things. A build of a model with short steps may be
     a tenth slower than the next, in one process too."""
     with_work: bool = False
-    """Whether FLOPs are counted and replaced functions of the framework are looked for."""
+    """Whether the old code's FLOPs are counted, and replaced functions of the framework looked
+    for."""
     input_shape: Shapes | None = None
 
 

@@ -41,8 +41,8 @@ from convmark.worker.turns import (
 
 __all__ = ["Plan", "play"]
 
-CONTROL = "control"
-"""The contender that is no code of its own: its work is not counted."""
+OLD = "old"
+"""The contender whose FLOPs are counted: those of today's model are in its rows."""
 HELD_SETTINGS = ("jit", "precision")
 """Settings of a case that two codes in one process can differ in; TF32 is of the whole process."""
 
@@ -67,7 +67,8 @@ class Plan:
     enough_error: float
     """Standard error of the mean log ratio of two builds at which the turns end."""
     with_work: bool
-    """Whether FLOPs are counted, and replaced functions of the framework looked for."""
+    """Whether the old code's FLOPs are counted, and replaced functions of the framework looked
+    for."""
 
     @staticmethod
     def of(request: Mapping[str, Any]) -> Plan:
@@ -251,8 +252,9 @@ class _Duet:
                 watch.report(functools.partial(self._note_code, side.name, emit))
             finally:
                 watch.close()
-            if self._plan.with_work and side.name != CONTROL:
-                measurement.count_work(side.case, model, side.step, self._backend, emit)
+            if self._plan.with_work and side.name == OLD:
+                self._backend.settle(model)  # counting calls the model
+                emit("work", flops_per_sample=self._backend.work(model).flops)
 
     def _left_out(self, name: str) -> list[str]:
         return list(self._request["sides"][name].get("left_out") or ())

@@ -4,9 +4,9 @@ Run it from a checkout: `python tests/benchmarks/duet_truth.py --cases lenet5:in
 --sessions 12 --folder F`. The new code of each case is the old one with real work beside it: as
 many products of small matrices in the model as take the given per cent of a step. Printed are the
 change by duets and by separate processes that take turns with them, each as mean +- standard
-error, by wall and by CPU time, and how many of the two errors lie between
-duets and separate processes. Each session is one line of `duets.csv` in the folder; started again,
-the script goes on where it was stopped.
+error, by wall and by CPU time, and how many of the two errors lie between duets and separate
+processes. Each session is one line of `duets.csv` in the folder; started again, the script goes on
+where it was stopped.
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ def shown(case: str, change: float, ways: dict[str, list[Value]]) -> str:
     parts = [f"{case:<36} {change:g} %:"]
     for clock in ("wall", "cpu"):
         for way, found in ways.items():
-            values = [value[clock] for value in found if not math.isnan(value[clock])]
+            values = [value[clock] for value in found]
             if len(values) > 1:
                 parts.append(f"{way} {clock} {_shown(values)}")
         between = apart(*(([value[clock] for value in ways[way]]) for way in ("duet", "separate")))
