@@ -19,6 +19,11 @@ DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 REFERENCE: dict[str, Any] = runpy.run_path(str(ROOT / "scripts" / "reference_pages.py"))
+OF_OTHERS = {
+    *("--lf", "--collect-only", "--codspeed", "--node-ip-address"),
+    *("--exclusive", "--constraint", "--partition", "--array", "--all"),
+}
+"""Options of other programs, and of an action, that a sentence names."""
 PYTEST_FLAGS = {option.flag for option in OPTIONS} | {"--accuracy", "--resume"}
 
 
@@ -51,6 +56,21 @@ def test_every_command_in_the_pages_exists() -> None:
     found = [(page.name, misfit(words)) for page in PAGES for words in commands(page)]
     assert len(found) > 50
     assert [one for one in found if one[1]] == []
+
+
+def test_every_option_in_a_sentence_exists() -> None:
+    known = PYTEST_FLAGS | OF_OTHERS
+    for parser in parsers()[1].values():
+        known |= set(parser._option_string_actions)
+    for page in PAGES:
+        for span in re.findall(r"(?<!`)`((?:convmark|pytest|--)[^`]*)`", text_of(page)):
+            flags = [flag.partition("=")[0] for flag in re.findall(r"--[a-z][^\s,|]*", span)]
+            unknown = [
+                one
+                for one in flags
+                if one not in known and not one.startswith(("--benchmark", "--convmark-"))
+            ]
+            assert unknown == [], (page.name, span)
 
 
 def test_every_command_has_a_page_that_uses_it() -> None:
