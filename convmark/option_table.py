@@ -79,7 +79,7 @@ OPTIONS = (
         metavar="NAMES",
         parse=parse_models,
         default=None,
-        help="models by name: the lecture's six, any of keras.applications in lower case, your "
+        help="models by name: the zoo's six, any of keras.applications in lower case, your "
         "own as package.module:builder, package.module:builder(width=2) or package.module:model, "
         "a .keras or .h5 file, a SavedModel's folder, or keras_hub:preset (default: the suite's)",
     ),

@@ -61,8 +61,9 @@ Each option is also a key of `[tool.convmark]` in pyproject.toml, with `_` for `
 
 Under pytest the full name of an option begins with `--convmark-` (`--convmark-models`), so that it
 cannot meet an option of another plugin. A project can switch the short names on:
-[A suite of your own](../howto/own-models.md#a-suite-of-your-own). Two more options exist under
-pytest alone: `--accuracy` also trains on MNIST, and `--resume [RUN]` continues an interrupted run.
+[A suite of your own](../howto/own-models.md#a-suite-of-your-own). pytest has
+two more: `--accuracy` also trains on MNIST, and `--resume [RUN]` continues an interrupted run, as
+that of `convmark run` does.
 
 {_table(("option", "value", "of", "meaning"), rows)}
 """
