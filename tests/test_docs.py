@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_rows import SLOW, results_of_two_machines
 
 from convmark.option_table import OPTIONS
 from convmark.parsers import parsers
@@ -120,6 +121,20 @@ def test_the_readme_has_the_test_command_of_the_ci() -> None:
 
 def text_of_ci() -> str:
     return (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_queries_of_the_pages_read_a_machine_folder_with_all_that_lies_there(
+    tmp_path: Path,
+) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    machine = results_of_two_machines(tmp_path) / SLOW
+    for name in ("verdicts.csv", "0001.sessions.csv"):
+        (machine / name).write_text("other,columns\n1,2\n")
+    page = text_of(DOCS / "howto" / "share-results.md").replace("results/<machine>", str(machine))
+    (query,) = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert duckdb.sql(query).fetchall()
+    exec(code, {})
 
 
 def test_links_of_the_readme_lead_to_files() -> None:
