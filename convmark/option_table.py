@@ -79,7 +79,7 @@ OPTIONS = (
         metavar="NAMES",
         parse=parse_models,
         default=None,
-        help="models by name: the lecture's six, any of keras.applications in lower case, your "
+        help="models by name: the zoo's six, any of keras.applications in lower case, your "
         "own as package.module:builder, package.module:builder(width=2) or package.module:model, "
         "a .keras or .h5 file, a SavedModel's folder, or keras_hub:preset (default: the suite's)",
     ),
@@ -164,7 +164,7 @@ OPTIONS = (
         metavar="NAME",
         parse=parse_name,
         default=None,
-        help="of models that were not compiled: an optimizer of keras.optimizers, such as adam "
+        help="an optimizer of keras.optimizers, such as adam, for models that were not compiled "
         "(default: plain SGD)",
     ),
     Option(
@@ -172,15 +172,15 @@ OPTIONS = (
         metavar="RATE",
         parse=parse_rate,
         default=None,
-        help="of models that were not compiled (default: 0.01, or the named optimizer's own)",
+        help="for models that were not compiled (default: 0.01, or the named optimizer's own)",
     ),
     Option(
         name="loss",
         metavar="NAME",
         parse=parse_name,
         default=None,
-        help="of models that were not compiled: a loss of keras.losses, whose step is then "
-        "Keras's own train_step (default: cross-entropy of scores of classes, else squared error)",
+        help="a loss of keras.losses, for models that were not compiled; the step is then Keras's "
+        "own train_step (default: cross-entropy of scores of classes, else squared error)",
     ),
     Option(
         name="threads",
@@ -201,8 +201,8 @@ OPTIONS = (
         metavar="WHICH",
         parse=choice_of(("auto", "on", "off")),
         default="auto",
-        help="measure once what each device can do at most, for the efficiency: auto (of GPUs), on "
-        "or off (default: auto)",
+        help="measure once what each device can do at most, for the column efficiency: auto (GPUs "
+        "only), on or off (default: auto)",
     ),
     Option(
         name="processes",
@@ -216,7 +216,7 @@ OPTIONS = (
         metavar="SECONDS",
         parse=parse_seconds,
         default="0.6",
-        help="seconds of timed steps per process, and half as many of rounds, at most "
+        help="at most this many seconds of timed steps per process, and half as many of rounds "
         "(default: 0.6)",
     ),
     Option(
@@ -253,14 +253,14 @@ OPTIONS = (
         metavar="SEEDS",
         parse=parse_seeds,
         default="0,1,2",
-        help="of the task accuracy: a fresh process for each (default: 0,1,2)",
+        help="seeds of the task accuracy, a fresh process for each (default: 0,1,2)",
     ),
     Option(
         name="target-accuracy",
         metavar="SHARE",
         parse=parse_share,
         default="0.97",
-        help="validation accuracy that the task accuracy takes the time to (default: 0.97)",
+        help="validation accuracy at which the task accuracy stops its clock (default: 0.97)",
     ),
     Option(
         name="fraction",
@@ -327,7 +327,7 @@ OPTIONS = (
         parse=parse_budget,
         default="600",
         help="with --benchmark-compare: most seconds for running the old code beside today's, or "
-        "unlimited, which also tells changes of 3 % (default: 600)",
+        "unlimited, which also decides changes of 3 % (default: 600)",
         only="pytest",
     ),
     Option(
@@ -344,8 +344,8 @@ OPTIONS = (
         metavar="CASE",
         parse=parse_text,
         default=None,
-        help="let pass what would fail in a case by a change that is meant: its name, or a pattern "
-        "such as 'lenet5-*' (default: none)",
+        help="let a case pass whose change is meant: its name, or a pattern such as 'lenet5-*' "
+        "(default: none)",
         only="pytest",
         repeatable=True,
     ),

@@ -19,8 +19,8 @@ COMPARE_FORMS = ("table", "markdown", "json", "github")
 ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"
 
 RESUME = (
-    "go on with the run, by number or file, that was interrupted (the newest), with the options "
-    "that it was started with"
+    "continue an interrupted run, by number or file (default: the newest); give the options that "
+    "it was started with"
 )
 
 _MEASURING = [option.name for option in OPTIONS if option.only != "pytest"]
@@ -77,7 +77,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
         help="with --ray: every node, or one of each machine-kind or gpu-kind (default: node)",
     )
     doctor = _command(
-        commands, "doctor", "say what is here, and what of it makes figures unreliable"
+        commands, "doctor", "show what was found on this machine, and what makes figures unreliable"
     )
     _add_options(doctor, ["backend", "python", "env", "results"])
     found = {"run": run, "doctor": doctor, "report": _report(commands), **_stored(commands)}
@@ -124,12 +124,14 @@ def _add_cluster(parser: Parser, required: bool = False) -> None:
 
 
 def _fleet(commands: Any) -> Parser:
-    fleet = _command(commands, "fleet", "say what the nodes of a cluster are")
+    fleet = _command(commands, "fleet", "show the nodes of a cluster")
     actions = fleet.add_subparsers(
         dest="action", metavar="ACTION", required=True, parser_class=Parser
     )
     doctor = _command(
-        actions, "doctor", "say what each node is, has installed, and would refuse to measure"
+        actions,
+        "doctor",
+        "show what each node is, what it has installed, and what it would refuse to measure",
     )
     _add_cluster(doctor, required=True)
     _add_options(doctor, ["backend", "python", "env"])
@@ -158,7 +160,9 @@ def _report(commands: Any) -> Parser:
         "files, from one machine or several. Measures nothing.",
     )
     report.add_argument("places", metavar="RESULTS", nargs="*", help="(default: --results)")
-    report.add_argument("-o", "--output", metavar="FILE", help="its suffix tells the format")
+    report.add_argument(
+        "-o", "--output", metavar="FILE", help="file to write; its suffix sets the format"
+    )
     add = report.add_argument
     add("--format", metavar="FORM", help="html, markdown, terminal or csv (default: terminal)")
     add(
@@ -187,9 +191,9 @@ def _stored(commands: Any) -> dict[str, Parser]:
         commands,
         "compare",
         "show the verdicts of a run, against its history or another run, or a table over versions",
-        "Repeat the verdicts of the newest run, or RUN, or judge it where it has none; with two, "
-        "the second against the first. A run is a number, a commit or a file. Measures nothing, "
-        "so a step time without a live comparison stays inconclusive. With --across a table of all "
+        "Print the verdicts of the newest run, or of RUN, again. With two runs, judge the second "
+        "against the first. A run is a number, a commit or a file. Nothing is measured, so a step "
+        "time without a live comparison stays inconclusive. With --across, print a table of all "
         "runs over the values of a column.",
     )
     compare.add_argument("runs", metavar="RUN", nargs="*", help="the run to judge, or two")
@@ -218,7 +222,7 @@ def _stored(commands: Any) -> dict[str, Parser]:
     history = _command(
         commands,
         "history",
-        "show what the runs say of one case",
+        "show one case run by run, and when it changed",
         "Show the step time and the verdict of one case, run by run.",
     )
     history.add_argument("case", metavar="CASE", help="its name, as the tables give it")
@@ -260,9 +264,9 @@ def _pairs(commands: Any) -> dict[str, Parser]:
     bisect = _command(
         commands,
         "bisect",
-        "find the release, or the commit of the models, that brought a change in",
+        "find the release, or the commit of the models, that changed a step time",
         "Find the release between two versions of a package, or the commit of the models between "
-        "git:REF and git:REF, that brought in a change of one case's step time.",
+        "git:REF and git:REF, that changed the step time of one case.",
     )
     bisect.add_argument("--good", metavar="VERSION", required=True, help="before the change")
     bisect.add_argument("--bad", metavar="VERSION", required=True, help="after the change")
@@ -286,9 +290,10 @@ def _pairs(commands: Any) -> dict[str, Parser]:
     noise = _command(
         commands,
         "noise",
-        "say what change this machine lets be seen, case by case, and in what time",
-        "Run today's code beside a copy of itself, on a CPU with one thread as well, and keep in "
-        "noise.csv how sessions scatter, which slowdown they would show and in how many seconds.",
+        "measure which change can be seen on this machine, case by case, and in what time",
+        "Run today's code beside a copy of itself, on a CPU also with one thread. Print, and "
+        "keep in noise.csv, how far sessions scatter, which slowdown they would show, and in how "
+        "many seconds.",
     )
     noise.add_argument(
         "--seconds", metavar="N", default="300", help="of sessions, in all (default: 300)"

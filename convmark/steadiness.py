@@ -10,7 +10,8 @@ machine moves step times too, by factors, so a finding needs more than a differe
   step waits and does not compute, wall time is enough if the machine was quiet and the factor is
   larger.
 
-The factors were chosen on recorded steps of identical code, quiet and at load 6: docs/decisions.md.
+The factors were chosen on recorded steps of identical code, quiet and at load 6:
+docs/decisions/when-a-step-is-unsteady.md.
 """
 
 from __future__ import annotations

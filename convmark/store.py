@@ -24,6 +24,7 @@ from convmark.runfile import RunFile, steps_path
 from convmark.text import is_folder_name
 
 __all__ = [
+    "AB_FOLDER",
     "HEADER",
     "RUN_NAME",
     "RunFile",
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 RUN_NAME = re.compile(r"[0-9]{4,}")
+AB_FOLDER = "ab"
+"""Beside the machines' folders; its files have numbers for names and are no runs."""
 
 
 class Store:

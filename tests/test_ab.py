@@ -182,6 +182,7 @@ def test_each_session_leaves_its_row_with_the_control_beside_it(folder: Path) ->
     drawn = (folder / "results" / "ab" / f"0001-{NAME}.svg").read_text()
     assert drawn.startswith("<svg")
     assert "control: A against A" in drawn
+    assert f" {verdict['verdict']} by " in drawn
     for name in ("log_ratio", "log_ratio_cpu", "control_log_ratio", "control_log_ratio_cpu_se"):
         assert all(abs(float(row[name])) < 0.1 for row in rows)
 

@@ -20,7 +20,7 @@ from rich_rows import rich_results
 from convmark.cli import main
 from convmark.errors import OptionError
 from convmark.report.command import read_prices
-from convmark.store import HEADER
+from convmark.store import AB_FOLDER, HEADER
 
 
 @pytest.fixture
@@ -228,6 +228,16 @@ def test_bad_input_is_one_line_and_exit_2(
     assert shown.out == ""
     (line,) = shown.err.splitlines()
     assert line.startswith(f"convmark report: {message}")
+
+
+def test_sessions_of_a_comparison_beside_the_machines_are_no_run(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = results_of_two_machines(folder)
+    alone = printed(capsys, str(results))
+    (results / AB_FOLDER).mkdir()
+    (results / AB_FOLDER / "0001.csv").write_text("ab,started\n0001,2026-01-01T00:00:00+00:00\n")
+    assert printed(capsys, str(results)) == alone
 
 
 def test_what_is_left_out_is_a_line_on_standard_error(folder: Path) -> None:

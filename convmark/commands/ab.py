@@ -221,11 +221,12 @@ class Comparing:
         if not sessions.wall:
             return
         interval = (row.low, row.high) if row.low is not None and row.high is not None else None
+        change = "" if row.change is None else f" by {row.change:+.1%}".replace("%", " %")
         drawn = sessions_figure(
             [_change(session) for session in sessions.wall],
             interval=interval,
             control=[_change(session) for session in sessions.control],
-            title=f"{row.case}: {row.b} against {row.a}",
+            title=f"{row.case}: {row.b} {row.verdict}{change} against {row.a}",
         )
         ab_files.keep_figure(self.path, row.case, drawn)
 

@@ -18,10 +18,9 @@ from typing import Any
 from convmark.errors import StoreError
 from convmark.judging.tablefile import append_rows
 from convmark.record import columns_of, to_cell
+from convmark.store import AB_FOLDER
 
 __all__ = ["SessionRow", "VerdictRow", "append", "create", "keep_figure", "verdicts_path"]
-
-FOLDER = "ab"
 
 
 def _column(unit: str, meaning: str) -> Any:
@@ -103,7 +102,7 @@ def create(results: Path) -> Path:
     Raises:
         StoreError: it cannot be made.
     """
-    folder = results / FOLDER
+    folder = results / AB_FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
         numbers = [int(path.stem) for path in folder.glob("*.csv") if path.stem.isdecimal()]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convmark.errors import StoreError
-from convmark.store import RUN_NAME
+from convmark.store import AB_FOLDER, RUN_NAME
 
 __all__ = ["RunSource", "labelled", "oldest_first", "run_files"]
 
@@ -45,7 +45,9 @@ def run_files(places: Sequence[Path]) -> list[Path]:
 
 def _in_folder(folder: Path) -> Iterator[Path]:
     for pattern in ("*.csv", "*/*.csv"):
-        yield from (path for path in folder.glob(pattern) if RUN_NAME.fullmatch(path.stem))
+        for path in folder.glob(pattern):
+            if RUN_NAME.fullmatch(path.stem) and path.absolute().parent.name != AB_FOLDER:
+                yield path
 
 
 def _order(path: Path) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""Train what the accuracy table in README.md lacks, one process after another, and print it.
+"""Train what the table in docs/results/accuracy.md lacks, one process after another, and print it.
 
     python tests/benchmarks/lecture_accuracy.py --mnist PATH
 

@@ -297,25 +297,35 @@ def league(data: Path, trials: int) -> str:
         " / ".join(str(len(side)) for side in sides)
         for sides in zip(*((n.processes, n.pairs[0]) for n in noises.values()), strict=True)
     )
-    return f"""# The rules in common use, and this one, on recorded noise
+    return f"""# The rule league
 
-Printed by `python tests/benchmarks/rule_league.py`. LeNet-5, training at batch 256 and inference at
-batch 1, two threads, a shared machine with two cores, quiet and at load 6. Cells are per cent of
-{trials} trials called slower: on identical code / 3 % / 5 % / 10 % slower, the slowdown put on by a
-factor. Recorded were {processes} processes that ran alone and {sessions} sessions of two
-processes in turns. Trials draw from them again and again, so a cell says what a rule makes of these
-processes, not how rare an alarm is on others; of ours [decision_rule.md](decision_rule.md) says it.
+How often do rules in common use call code slower that is not, and how often do they find a
+slowdown? This page replays recorded step times through thirteen rules. It is printed by `python
+tests/benchmarks/rule_league.py`.
+
+A cell has four numbers: the per cent of {trials} trials that a rule called slower, on identical
+code / on code that is 3 % / 5 % / 10 % slower. The slowdown is made by multiplying step times by
+a factor. The last column has the seconds that a rule spent on identical code. The step times are
+of LeNet-5, training at batch 256 and inference at batch 1, two threads, on a shared machine with
+two cores, quiet and at load 6. There were {processes} processes that ran alone, and {sessions}
+sessions of two processes in turns.
+
+Trials draw from the same processes again and again. A cell therefore says what a rule makes of
+these processes, and not how rare a false alarm is on others. For convmark, [the
+simulation](decision_rule.md) says that.
 
 {table}
 
-The rules on pooled steps (the first eight) get half of the processes on either side. rustc-perf and
-conbench judge one run after {HISTORY_RUNS} others, Otava {RUNS_AFTER} runs after {HISTORY_RUNS};
-the runs of the history do not count as spent. tango and convmark read steps that took turns, of two
-processes here: two codes in one process scatter less. convmark judges one case of {CASES}, in up to
-{MOST_SESSIONS} sessions, and starts a process for each; 3 % is its margin, up to which it names a
-slowdown and does not call it `regressed`. The sources of the rules stand beside each in
-`tests/benchmarks/rules.py` and `rule_league.py`; they are written anew there, not run from their
-packages, and NVBench's with quartiles is our reading of its comparison.
+- The rules on pooled steps (the first eight) get half of the processes on either side.
+- rustc-perf and conbench judge one run after {HISTORY_RUNS} others, Otava {RUNS_AFTER} runs after
+  {HISTORY_RUNS}. The runs of the history do not count as spent.
+- tango and convmark read steps that took turns, here of two processes. Two codes in one process
+  scatter less.
+- convmark judges one case of {CASES}, in up to {MOST_SESSIONS} sessions, and starts a process for
+  each. Its margin is 3 %: it names a slowdown below the margin, and does not call it `regressed`.
+- The rules are written anew in `tests/benchmarks/rules.py` and `rule_league.py`, where the source
+  of each stands beside it. They are not run from their packages. That of NVBench with quartiles
+  is our reading of its comparison.
 """
 
 
