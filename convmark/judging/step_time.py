@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from statistics import median
 
 from convmark.comparing.decision import Decision
+from convmark.judging.comparability import loads_alike
 from convmark.judging.history import Anchor
 from convmark.judging.judgement import SAME_CODE, SAME_COMMIT, Confirmation
-from convmark.judging.load import loads_alike
 from convmark.record import Record
 from convmark.text import percent
 
