@@ -213,7 +213,6 @@ def test_an_anchor_has_code_to_run_by_its_clean_commit_or_by_its_kept_files(stor
     clean = anchor("0001")
     assert (clean.clean_commit, clean.lost) == (A_COMMIT, "")
     lost = anchor("0002", dirty=True)
-    assert not lost.can_run_again
     assert lost.lost.startswith("run 0002 has no code to run again: its tree was not clean and ")
     assert "it names no commit" in anchor("0003", commit=None, dirty=None).lost
     assert anchor("0004", commit="main").clean_commit == ""

@@ -288,7 +288,7 @@ def with_code(folder: str, name: str) -> tuple[Code, KeptSession]:
         case=name, conditions="c", anchor="1234567", old_code="a", new_code=code.hash, commit=None,
         decided=False, run=None, apart=False, wall=0.01, cpu=None, seconds=1.5,
     )  # fmt: skip
-    sessions_file.append(path, [session])
+    sessions_file.write(path, [session])
     return code, session
 
 

@@ -192,7 +192,7 @@ def join(one: Joined, store: Store) -> Path:
                 copy_kept(folder, run_file.path.parent, code)
         if any(found for _, found in codes):
             write_codes(run_file.path, ChainMap(*(found for _, found in codes)))
-        sessions_file.append(run_file.path, sessions)
+        sessions_file.write(run_file.path, sessions)
     finally:
         run_file.close()
     return run_file.path

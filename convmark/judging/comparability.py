@@ -228,7 +228,9 @@ def difference(now: Comparability, then: Comparability) -> str:
             if field.name == "state":
                 return _state_difference(_pairs(ours), _pairs(theirs))
             if field.name == "flags":
-                theirs, ours = _differing(theirs, ours)
+                before, after = _parts(theirs), _parts(ours)
+                theirs = " ".join(one for one in before if one not in after) or "default"
+                ours = " ".join(one for one in after if one not in before) or "default"
             command = _COMMANDS.get(field.name, _AB)
             words = field.name.replace("_", " ")
             return f"{words} was {_quoted(theirs)}, is {_quoted(ours)}: {command}"
@@ -255,14 +257,6 @@ def _state_difference(now: Mapping[str, str], then: Mapping[str, str]) -> str:
 
 def _pair_text(value: str | None) -> str:
     return "the default" if value is None else value or "empty"
-
-
-def _differing(then: str | None, now: str | None) -> tuple[str, str]:
-    """Return the parts that one of two texts alone has."""
-    before, after = (_parts(text) for text in (then, now))
-    lost = [part for part in before if part not in after]
-    new = [part for part in after if part not in before]
-    return " ".join(lost) or "default", " ".join(new) or "default"
 
 
 def _parts(text: str | None) -> list[str]:

@@ -77,14 +77,9 @@ class Anchor:
         return self.commit or "" if known and _SHA.fullmatch(self.commit or "") else ""
 
     @property
-    def can_run_again(self) -> bool:
-        """Whether a commit or kept files give the code once more."""
-        return bool(self.clean_commit) or self.manifest is not None
-
-    @property
     def lost(self) -> str:
-        """Why the code cannot be run again, and what helps; empty where it can."""
-        if self.can_run_again:
+        """Why neither a commit nor kept files give the code once more, and what helps; or empty."""
+        if self.clean_commit or self.manifest is not None:
             return ""
         why = "its tree was not clean" if self.commit else "it names no commit"
         return (

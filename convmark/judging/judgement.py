@@ -84,12 +84,6 @@ class Confirmation:
         if self.decision is None and not self.reason:
             raise MeasurementError("a confirmation must have a decision or the reason for none")
 
-    @property
-    def described_reason(self) -> str:
-        """Why there was no live comparison, as a note says it."""
-        other = f" with {self.anchor}" if self.anchor else ""
-        return f"no live comparison{other}: {self.reason}"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:

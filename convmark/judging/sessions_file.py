@@ -80,6 +80,8 @@ def keep_sessions(
 ) -> None:
     """Keep the sessions of a run beside its file; those without the hashes of both codes are not.
 
+    A case's take the place of those that an earlier session of the same run has kept of it.
+
     Args:
         rows: by case one row of today's, with its code's commit.
 
@@ -108,16 +110,18 @@ def keep_sessions(
             )
             for one in found.kept
         ]
-    append(run, sessions)
+    cases = {one.case for one in sessions}
+    write(run, [*(one for one in _believed(run) if one.case not in cases), *sessions])
 
 
-def append(run: Path, sessions: Sequence[KeptSession]) -> None:
-    """Append sessions to those of a run.
+def write(run: Path, sessions: Sequence[KeptSession]) -> None:
+    """Make these the sessions of a run; nothing for none.
 
     Raises:
         StoreError: they cannot be written.
     """
-    _TABLE.append(sessions_path(run), sessions)
+    if sessions:
+        _TABLE.replace(sessions_path(run), sessions)
 
 
 def read(run: Path) -> list[KeptSession]:
@@ -203,14 +207,14 @@ class Earlier:
             if mine[0].new_code == new:
                 if sessions is None:
                     sessions = () if mine[0].decided else _live(mine, run.stem)
-            elif mine[0].new_code not in levels and self._tells_level(mine):
-                levels[mine[0].new_code] = _level(mine)
+            elif mine[0].new_code not in levels and len(mine) > 1:
+                commit = mine[0].commit
+                if commit is not None and self._is_before(case, commit):
+                    own = summary([one.wall for one in mine])
+                    levels[mine[0].new_code] = Level(
+                        log_ratio=own.estimate, error=(own.variance / own.count) ** 0.5
+                    )
         return Carried(sessions or (), bar(list(reversed(levels.values()))))
-
-    def _tells_level(self, found: Sequence[KeptSession]) -> bool:
-        """Whether the code is that of a commit which today's comes from."""
-        commit = found[0].commit
-        return commit is not None and len(found) > 1 and self._is_before(found[0].case, commit)
 
 
 def _live(found: Sequence[KeptSession], run: str) -> tuple[LiveSession, ...]:
@@ -220,8 +224,3 @@ def _live(found: Sequence[KeptSession], run: str) -> tuple[LiveSession, ...]:
         )
         for one in found
     )
-
-
-def _level(found: Sequence[KeptSession]) -> Level:
-    own = summary([one.wall for one in found])
-    return Level(log_ratio=own.estimate, error=(own.variance / own.count) ** 0.5)

@@ -68,7 +68,10 @@ def step_time(
         return _live(confirmation, confirmation.decision, _surely_moved(now, history))
     if same_code or reason in (SAME_CODE, SAME_COMMIT):
         return _same_code(reason or SAME_CODE, _surely_moved(now, history))
-    why = confirmation.described_reason if confirmation else (anchor and anchor.lost) or _LIVE
+    why = (anchor and anchor.lost) or _LIVE
+    if confirmation is not None:
+        other = f" with {confirmation.anchor}" if confirmation.anchor else ""
+        why = f"no live comparison{other}: {reason}"
     shown = f"by its history {percent(moved)}" if moved is not None else difference
     return Finding(verdict="inconclusive", note="; ".join(filter(None, (why, shown))))
 
