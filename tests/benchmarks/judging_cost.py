@@ -2,7 +2,7 @@
 
 Run it from the checkout: `python tests/benchmarks/judging_cost.py [--runs N,N] [--cases N]`. It
 writes generated rows to a temporary folder, judges each history twice in a process of its own, and
-prints a markdown table: seconds without and with the imports, then again with what the first one has
+prints a markdown table: seconds without and with the imports, then with what the first process has
 kept in the index; the peak of memory and the files read in full are the first one's.
 """
 
