@@ -15,9 +15,8 @@ from typing import Any
 
 from convmark.case import Case
 from convmark.errors import StoreError
-from convmark.judging.tablefile import append_rows, read_rows
+from convmark.judging.tablefile import TableFile
 from convmark.launch import Answer
-from convmark.record import columns_of, from_cell, to_cell
 
 __all__ = [
     "Ceiling",
@@ -78,8 +77,7 @@ class Ceiling:
         return self.device, self.backend, self.precision, self.threads
 
 
-_COLUMNS = columns_of(Ceiling)
-_HEADER = [column.name for column in _COLUMNS]
+TABLE = TableFile(Ceiling)
 
 
 def key_of(case: Case) -> Key:
@@ -97,18 +95,7 @@ def read_ceilings(path: Path) -> dict[Key, Ceiling]:
     Raises:
         StoreError: the file does not fit.
     """
-    found = {}
-    for line, cells in read_rows(path, _HEADER):
-        try:
-            values = {
-                column.name: from_cell(column, cell)
-                for column, cell in zip(_COLUMNS, cells, strict=True)
-            }
-            ceiling = Ceiling(**values)
-        except (ValueError, StoreError) as error:
-            raise StoreError(f"{path}:{line}: {error}") from None
-        found[ceiling.key] = ceiling
-    return found
+    return {ceiling.key: ceiling for ceiling in TABLE.read(path)}
 
 
 def efficiency(case: Case, flops_per_sample: int, throughput: float, ceiling: Ceiling) -> float:
@@ -168,9 +155,7 @@ def keep_ceilings(path: Path, ceilings: Iterable[Ceiling]) -> None:
     Raises:
         StoreError: it cannot be written, or does not fit.
     """
-    append_rows(
-        path, _HEADER, [[to_cell(getattr(one, name)) for name in _HEADER] for one in ceilings]
-    )
+    TABLE.append(path, ceilings)
 
 
 def ceiling_request(case: Case, *, sizes: int | None = None) -> dict[str, Any]:

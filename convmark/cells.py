@@ -29,7 +29,10 @@ MOST_TEXT = 10_000
 MOST_DIGITS = 30
 """Of a whole number."""
 
-_TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
+_TYPES: dict[str, type] = {
+    **{"int": int, "float": float, "str": str, "bool": bool},
+    "tuple[str, ...]": str,  # its texts parted by spaces
+}
 _WHOLE = re.compile(rf"-?(?:0|[1-9][0-9]{{0,{MOST_DIGITS - 1}}})")
 _DECIMAL = re.compile(r"[+-]?[0-9.][0-9.eE+-]{0,400}|[+-]?(?:nan|inf)", re.IGNORECASE)
 
@@ -49,13 +52,16 @@ class Column:
 
 
 def columns_of(row_type: Any) -> tuple[Column, ...]:
-    """Return the columns of a dataclass whose fields tell group, unit and meaning."""
+    """Return the columns of a dataclass, whose fields may tell group, unit and meaning.
+
+    A cell may be empty where the field is optional, or is an empty text or list by default.
+    """
     columns = []
     for field in dataclasses.fields(row_type):
         kind, _, optional = str(field.type).partition(" | ")
-        columns.append(
-            Column(name=field.name, type=_TYPES[kind], required=not optional, **field.metadata)
-        )
+        required = not optional and field.default not in ("", ())
+        told = {"group": "", "unit": "", "meaning": "", **field.metadata}
+        columns.append(Column(name=field.name, type=_TYPES[kind], required=required, **told))
     return tuple(columns)
 
 

@@ -14,13 +14,10 @@ from typing import BinaryIO
 
 from convmark.errors import StoreError
 
-__all__ = ["MOST_LINE_BYTES", "Start", "csv_rows"]
+__all__ = ["MOST_LINE_BYTES", "csv_rows"]
 
 MOST_LINE_BYTES = 1 << 22
 """A row of ours has about 2,000 bytes; 4 MiB are more than any has."""
-
-Start = tuple[int, int]
-"""Where to go on reading: an offset in bytes behind a line's end, and the lines before it."""
 
 
 def _nothing(line: int) -> None:
@@ -28,16 +25,11 @@ def _nothing(line: int) -> None:
 
 
 def csv_rows(
-    path: Path,
-    *,
-    torn: Callable[[int], None] = _nothing,
-    start: Start = (0, 0),
-    stop: int | None = None,
+    path: Path, *, torn: Callable[[int], None] = _nothing
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield number and cells of each line that is whole; a byte-order mark is passed over.
 
     Args:
-        stop: the offset of a line's end where the reading ends; the file's own end by default.
         torn: is told the number of a last line without its newline, which is left out: it is what
             a killed writer leaves.
 
@@ -46,18 +38,16 @@ def csv_rows(
     """
     try:
         with path.open("rb") as file:
-            file.seek(start[0])
-            lines = _lines(path, file, torn, start[1], stop)
-            yield from _rows(path, lines, start[1])
+            yield from _rows(path, _lines(path, file, torn))
     except FileNotFoundError:
         raise
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _rows(path: Path, lines: Iterator[str], line: int) -> Iterator[tuple[int, list[str]]]:
+def _rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(lines, strict=True)
-    read = 0
+    line = 0
     while True:
         try:
             cells = next(reader, None)
@@ -66,17 +56,15 @@ def _rows(path: Path, lines: Iterator[str], line: int) -> Iterator[tuple[int, li
         if cells is None:
             return
         line += 1
-        read += 1
-        if reader.line_num != read:
+        if reader.line_num != line:
             raise StoreError(f"{path}:{line}: must be CSV: a cell holds a line break")
         yield line, cells
 
 
-def _lines(
-    path: Path, file: BinaryIO, torn: Callable[[int], None], number: int, stop: int | None
-) -> Iterator[str]:
+def _lines(path: Path, file: BinaryIO, torn: Callable[[int], None]) -> Iterator[str]:
     """Yield the lines as text; the last one is left out where its newline is missing."""
-    while (stop is None or file.tell() < stop) and (data := file.readline(MOST_LINE_BYTES)):
+    number = 0
+    while data := file.readline(MOST_LINE_BYTES):
         number += 1
         if not data.endswith(b"\n"):
             _check_torn(path, number, data)

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from convmark.case import Case
-from convmark.errors import OptionError, StoreError
-from convmark.judging.tablefile import append_rows, read_rows
+from convmark.errors import OptionError
+from convmark.judging.tablefile import TableFile
 from convmark.launch import Answer
 from convmark.options import Options
-from convmark.record import Record, columns_of, from_cell, to_cell
+from convmark.record import Record
 from convmark.statistics import quantile
 
 __all__ = [
@@ -76,8 +76,7 @@ class Epoch:
     validation_accuracy: float = _column("", "accuracy on the validation samples after it")
 
 
-_COLUMNS = columns_of(Epoch)
-_HEADER = [column.name for column in _COLUMNS]
+TABLE = TableFile(Epoch)
 
 
 def with_digits(
@@ -171,8 +170,8 @@ def epochs_of(record: Record, answer: Answer) -> list[Epoch]:
     Raises:
         LookupError: the worker has left a figure out.
     """
-    shared = {name: getattr(record, name) for name in _HEADER[: _HEADER.index("epoch")]}
-    names = _HEADER[_HEADER.index("epoch") :]
+    shared = {name: getattr(record, name) for name in TABLE.header[: TABLE.header.index("epoch")]}
+    names = TABLE.header[TABLE.header.index("epoch") :]
     return [
         Epoch(**shared, **{name: event[name] for name in names})
         for event in answer.events
@@ -191,8 +190,7 @@ def append_epochs(run: Path, epochs: Sequence[Epoch]) -> None:
     Raises:
         StoreError: they cannot be written.
     """
-    rows = [[to_cell(getattr(epoch, name)) for name in _HEADER] for epoch in epochs]
-    append_rows(epochs_path(run), _HEADER, rows)
+    TABLE.append(epochs_path(run), epochs)
 
 
 def read_epochs(run: Path) -> list[Epoch]:
@@ -201,13 +199,4 @@ def read_epochs(run: Path) -> list[Epoch]:
     Raises:
         StoreError: the file does not fit; the message names file and line.
     """
-    path = epochs_path(run)
-    found = []
-    for line, cells in read_rows(path, _HEADER):
-        try:
-            cell_of = zip(_COLUMNS, cells, strict=True)
-            values = {column.name: from_cell(column, cell) for column, cell in cell_of}
-        except ValueError as error:
-            raise StoreError(f"{path}:{line}: {error}") from None
-        found.append(Epoch(**values))
-    return found
+    return TABLE.read(epochs_path(run))

@@ -25,6 +25,7 @@ __all__ = [
     "STATUSES",
     "Column",
     "Record",
+    "asked_axes",
     "columns_of",
     "from_cell",
     "from_cells",
@@ -361,17 +362,7 @@ class Record:
         Raises:
             StoreError: the column does not tell it.
         """
-        found = _ASKED.fullmatch(self.asked or "")
-        if found is None:
-            raise StoreError(
-                "column 'asked' must be precision=VALUE, threads=VALUE or both, "
-                f"got {str(self.asked)[:40]!r}"
-            )
-        return dataclasses.replace(
-            self.case,
-            precision=found["precision"] or self.precision,
-            threads=found["threads"] or self.threads,
-        )
+        return dataclasses.replace(self.case, **asked_axes(self.asked))
 
     @property
     def case(self) -> Case:
@@ -413,6 +404,21 @@ def _check_value(column: Column, value: Any) -> None:
 def to_cells(record: Record) -> list[str]:
     """Return the record's cells in the order of `COLUMNS`."""
     return [to_cell(getattr(record, column.name)) for column in COLUMNS]
+
+
+def asked_axes(asked: str | None) -> dict[str, Any]:
+    """Return the axes that the column `asked` tells, by name.
+
+    Raises:
+        StoreError: the column does not tell them.
+    """
+    found = _ASKED.fullmatch(asked or "")
+    if found is None:
+        raise StoreError(
+            "column 'asked' must be precision=VALUE, threads=VALUE or both, "
+            f"got {str(asked)[:40]!r}"
+        )
+    return {name: value for name, value in found.groupdict().items() if value}
 
 
 def from_cells(cells: Sequence[str] | Mapping[str, str]) -> Record:

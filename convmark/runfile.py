@@ -32,6 +32,12 @@ __all__ = ["HEADER", "RunFile", "StoreWarning", "steps_path"]
 
 _FLAGS = os.O_RDWR | os.O_APPEND
 
+BESIDE = (
+    *(".code.json", ".epochs.csv", ".log", ".plan.json", ".sessions.csv", ".steps.npz"),
+    ".verdicts.csv",
+)
+"""What may stand beside a run's file, by its ending in place of `.csv`."""
+
 
 class RunFile:
     """One run's CSV file, open for appending rows."""
@@ -56,8 +62,8 @@ class RunFile:
             OSError: it cannot be made.
         """
         made = cls(path, _created(path), created=True)
-        for beside in (steps_path(path), code_path(path)):
-            beside.unlink(missing_ok=True)  # of a run whose CSV file was removed by hand
+        for ending in BESIDE:  # of a run whose CSV file was removed by hand
+            path.with_suffix(ending).unlink(missing_ok=True)
         return made
 
     @classmethod

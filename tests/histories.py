@@ -10,6 +10,8 @@ from typing import Any
 
 from rows import row
 
+from convmark.judging.judgement import Judgement
+from convmark.judging.verdicts_file import keep_verdicts
 from convmark.record import Record, to_cells
 from convmark.store import HEADER, Store
 
@@ -73,3 +75,10 @@ def keep(store: Store, records: Iterable[Record]) -> Path:
         writer.writerow(HEADER)
         writer.writerows(to_cells(record) for record in rows)
     return path
+
+
+def keep_said(folder: Path, *judgements: Judgement) -> None:
+    """Keep what was judged of the runs in a machine's folder, beside the file of each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for run in dict.fromkeys(one.run for one in judgements):
+        keep_verdicts(folder / f"{run}.csv", [one for one in judgements if one.run == run])

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from histories import keep_said
 from report_rows import keep_run, measured
 from test_verdicts_file import judgement
 
-from convmark.judging.verdicts_file import append_verdicts
 from convmark.record import Record
 
 __all__ = ["rich_results"]
@@ -74,7 +74,7 @@ def _versions(results: Path) -> None:
         path = keep_run(results, rows)
         if run <= len(VERDICTS):
             verdict = judgement(run=f"{run:04d}", verdict=VERDICTS[run - 1], fails=False)
-            append_verdicts(path.parent / "verdicts.csv", [verdict])
+            keep_said(path.parent, verdict)
 
 
 def _batches(machine: str, run: int, **changes: Any) -> list[Record]:

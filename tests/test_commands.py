@@ -9,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from histories import A_COMMIT, MACHINE, keep, process, run_of
+from histories import A_COMMIT, MACHINE, keep, keep_said, process, run_of
 from test_verdicts_file import judgement
 
 from convmark.cli import main
-from convmark.judging.verdicts_file import append_verdicts, verdicts_path
 from convmark.record import SCHEMA_VERSION
 from convmark.store import Store
 
@@ -63,8 +62,9 @@ def test_compare_repeats_what_the_run_itself_has_said(
 ) -> None:
     history(store, 0.0)
     said = judgement(run="0011", verdict="regressed", fails=True, baseline_runs=("0001",))
-    path = verdicts_path(store, MACHINE)
-    append_verdicts(path, [replace(said, verdict="unchanged", fails=False), said])
+    folder = store.folder / MACHINE
+    keep_said(folder, replace(said, verdict="unchanged", fails=False))
+    keep_said(folder, said)
     for arguments in ([], ["11"], ["1", "11"]):
         assert main(["compare", *arguments, "--format", "github"]) == 1
         (error, *_) = capsys.readouterr().out.splitlines()
@@ -221,13 +221,10 @@ def test_history_shows_a_case_run_by_run(store: Store, capsys: pytest.CaptureFix
     keep(store, run_of("0002", 0.0, model="vgg16"))
     keep(store, [process(run="0003", status="timeout", error="hung, at step 3")])
     keep(store, run_of("0004", 0.0, dirty=True))
-    append_verdicts(
-        verdicts_path(store, MACHINE),
-        [
-            judgement(run="0004", verdict="inconclusive", fails=False),
-            judgement(run="0004", unconfirmed=True),
-            judgement(run="0004", metric="parameters", verdict="improved", fails=False),
-        ],
+    keep_said(
+        store.folder / MACHINE,
+        judgement(run="0004"),
+        judgement(run="0004", metric="parameters", verdict="improved", fails=False),
     )
     assert main(["history", LENET]) == 0
     head, _, first, third, fourth, _, levels = capsys.readouterr().out.splitlines()
@@ -237,9 +234,7 @@ def test_history_shows_a_case_run_by_run(store: Store, capsys: pytest.CaptureFix
         ["0001", "2026-01-02", "03:04", "1234567aaaaa", "10.1", "ms", "10.0", "%", "2"]
     )
     assert third.split()[-2:] == ["0", "timeout"]
-    assert fourth.split()[3:] == (
-        ["1234567aaaaa", "(dirty)", "10.0", "ms", "1", "regressed", "(unconfirmed)"]
-    )
+    assert fourth.split()[3:] == (["1234567aaaaa", "(dirty)", "10.0", "ms", "1", "regressed"])
 
 
 # Which machine

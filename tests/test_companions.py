@@ -1,0 +1,29 @@
+"""What stands beside a run's file is of that run alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convmark.code.manifest import code_path
+from convmark.fleet.part import part_path
+from convmark.judging.sessions_file import sessions_path
+from convmark.judging.verdicts_file import verdicts_path
+from convmark.learning import epochs_path
+from convmark.runfile import steps_path
+from convmark.store import Store
+
+COMPANIONS = (code_path, part_path, sessions_path, verdicts_path, epochs_path, steps_path)
+
+
+def test_a_run_that_takes_a_number_anew_inherits_nothing_from_the_run_that_had_it(
+    tmp_path: Path,
+) -> None:
+    store = Store(tmp_path)
+    path = store.create_run("xeon-2").path
+    beside = [companion(path) for companion in COMPANIONS]
+    for one in [*beside, path.with_suffix(".log"), path.with_name("0001.notes")]:
+        one.write_text("of the run that had the number")
+    path.unlink()
+    again = store.create_run("xeon-2")
+    assert again.path == path
+    assert sorted(one.name for one in path.parent.iterdir()) == ["0001.csv", "0001.notes"]

@@ -30,9 +30,10 @@ from convmark.case import Case
 from convmark.ceilings import read_ceilings
 from convmark.cli import main
 from convmark.errors import StoreError
-from convmark.judging.accepted import accept, read_accepted
+from convmark.judging.accepted import Acceptance, accept, read_accepted
 from convmark.judging.digest import digest_of
-from convmark.judging.verdicts_file import append_verdicts, read_verdicts, verdicts_path
+from convmark.judging.tablefile import TableFile
+from convmark.judging.verdicts_file import keep_verdicts, said_of, verdicts_path
 from convmark.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
 from convmark.report.rows import _typed
 from convmark.store import HEADER, Store, StoreWarning, read_head, read_run, read_step_times
@@ -142,7 +143,8 @@ def tables(folder: Path) -> list[tuple[Path, Callable[[], Any]]]:
     """Make one of each table that stands beside the runs; return where it is and its reader."""
     store = Store(folder / "results")
     keep(store, run_of("0001", 0.0))
-    append_verdicts(verdicts_path(store, MACHINE), [judgement(run=f"000{n}") for n in (1, 2, 3)])
+    run = store.folder / MACHINE / "0001.csv"
+    keep_verdicts(run, [judgement(run="0001", case=f"case{n}") for n in (1, 2, 3)])
     for _ in range(3):
         accept(store, MACHINE, "1", "-3 %, as planned")
     ceilings = store.folder / MACHINE / "ceilings.csv"
@@ -152,7 +154,7 @@ def tables(folder: Path) -> list[tuple[Path, Callable[[], Any]]]:
         f"peak_bytes_per_s\n{row}{row.replace(',1,', ',2,')}"
     )
     return [
-        (verdicts_path(store, MACHINE), lambda: read_verdicts(verdicts_path(store, MACHINE))),
+        (verdicts_path(run), lambda: said_of(run)),
         (store.folder / MACHINE / "accepted.csv", lambda: read_accepted(store, MACHINE)),
         (ceilings, lambda: list(read_ceilings(ceilings))),
     ]
@@ -178,7 +180,7 @@ def test_the_tables_beside_the_runs_are_read_whole_or_refused_too(
             continue
         taken += 1
         rows = max(0, data.count(b"\n") - 1)
-        assert len(found) == rows or (place == 2 and len(found) <= rows)  # the newest of a key
+        assert len(found) == rows or (place != 1 and len(found) <= rows)  # the newest of a key
     assert 20 < taken < 900
 
 
@@ -316,11 +318,12 @@ def cost(arguments: list[str], folder: Path) -> tuple[int, float, int, str]:
     return child.returncode, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024, said
 
 
+LENET = "lenet5-train-cpu-b32-float32"
 ENDLESS = [
     (["compare", "{run}"], "run", 2, "0002.csv:2: a line must be at most 4 MiB"),
     (["compare"], "earlier", 0, "0002.csv:2: a line must be at most 4 MiB"),
-    (["history", "lenet5-train-cpu-b32-float32"], "run", 0, "0002.csv:2: a line must be"),
-    (["history", "lenet5-train-cpu-b32-float32"], "verdicts.csv", 2, "verdicts.csv:2: a line must"),
+    (["history", LENET], "run", 0, "0002.csv:2: a line must be"),
+    (["history", LENET], "0001.verdicts.csv", 2, "0001.verdicts.csv:2: a line must"),
     (["compare"], "accepted.csv", 2, "accepted.csv:2: a line must be at most 4 MiB"),
     (["accept", "{run}", "--reason", "x"], "run", 2, "0002.csv:2: a line must be"),
     (["compare", "--across", "tensorflow"], "run", 0, "0002.csv:2: a line must be"),
@@ -336,17 +339,18 @@ def test_a_line_of_a_gibibyte_is_refused_at_once_and_in_little_memory(
     store = Store(tmp_path / "results")
     folder = store.folder / MACHINE
     first = keep(store, run_of("0001", 0.0))
-    append_verdicts(verdicts_path(store, MACHINE), [judgement()])
+    keep_verdicts(first, [judgement(run="0001")])
     accept(store, MACHINE, "1", "because")
-    headers = {name: (folder / f"{name}.csv").read_bytes() for name in ("verdicts", "accepted")}
+    tables = ("0001.verdicts.csv", "accepted.csv")
+    headers = {name: (folder / name).read_bytes() for name in tables}
     _, usual_s, usual_bytes, _ = cost(["report", "--format", "csv"], tmp_path)
     for arguments, where, status, message in ENDLESS if make is sparse else ENDLESS[:4]:
         beginning = first.read_bytes().partition(b"\n")[0] + b"\n"
         name = "0002.csv" if where in ("run", "earlier") else where
         path = folder / name
         before = path.read_bytes() if path.exists() else None
-        if name.startswith(("verdicts", "accepted")):
-            beginning = headers[path.stem].partition(b"\n")[0] + b"\n"
+        if name in headers:
+            beginning = headers[name].partition(b"\n")[0] + b"\n"
         made = make(path, b"" if name.endswith(".json") else beginning)
         if where == "earlier":
             keep(store, run_of("0003", 0.0, model="vgg16"))
@@ -375,15 +379,17 @@ def test_reading_alone_of_a_gibibyte_in_one_line_takes_no_second(tmp_path: Path)
 
 
 def test_a_torn_table_of_a_gibibyte_is_cut_without_being_read(tmp_path: Path) -> None:
-    path = tmp_path / "verdicts.csv"
-    append_verdicts(path, [judgement()])
+    path = tmp_path / "accepted.csv"
+    row = Acceptance(run="0001", accepted="2026", commit=None, reason="x")
+    table = TableFile(Acceptance)
+    table.append(path, [row])
     whole = path.read_bytes()
     os.truncate(path, GIB)
     began = time.perf_counter()
-    append_verdicts(path, [judgement(run="0008")])
+    table.append(path, [dataclasses.replace(row, run="0008")])
     assert time.perf_counter() - began < 5 * MOST_S
     assert path.read_bytes()[: len(whole)] == whole
-    assert [found.run for found in read_verdicts(path)] == ["0007", "0008"]
+    assert [found.run for found in table.read(path)] == ["0001", "0008"]
 
 
 # Not CSV

@@ -19,7 +19,7 @@ from typing import Any
 
 import fake_worker
 import pytest
-from histories import MACHINE, keep, process, run_of
+from histories import MACHINE, keep, keep_said, process, run_of
 from test_plugin import SUITE
 from test_verdicts_file import judgement
 
@@ -32,8 +32,7 @@ from convmark.description import describe_models
 from convmark.errors import ConvmarkError, StoreError
 from convmark.facts import facts_of
 from convmark.judging.accepted import accept, read_accepted
-from convmark.judging.keeping import kept_path
-from convmark.judging.verdicts_file import append_verdicts, verdicts_path
+from convmark.judging.index import index_path
 from convmark.lockstep import ab_files
 from convmark.lockstep.worktree import at_commit
 from convmark.machine import read_machine
@@ -130,9 +129,9 @@ def test_in_every_text_column_it_is_inert_in_the_file_and_reads_as_it_was_kept(
 def test_in_the_other_tables_it_is_inert_too(text: str, tmp_path: Path) -> None:
     store = Store(tmp_path)
     keep(store, run_of("0001", 0.0))
-    append_verdicts(verdicts_path(store, MACHINE), [judgement(note=text, model=text or "x")])
+    keep_said(store.folder / MACHINE, judgement(run="0001", note=text, model=text or "x"))
     accept(store, MACHINE, "1", f"x{text}")
-    for name in ("verdicts.csv", "accepted.csv"):
+    for name in ("0001.verdicts.csv", "accepted.csv"):
         data = (store.folder / MACHINE / name).read_text()
         assert moves_nothing(data)
         assert data.count("\n") == 2
@@ -361,7 +360,7 @@ def test_files_named_after_it_stay_in_their_folder(text: str, tmp_path: Path) ->
     kept = ab_files.keep_figure(sessions, text, "<svg/>")
     assert kept.resolve().parent == sessions.parent.resolve()
     assert kept.name.isprintable()
-    index = kept_path(tmp_path / text.replace("\0", ""), "runs")
+    index = index_path(tmp_path / text.replace("\0", ""))
     assert index.parent.name == "index"
     assert index.name.isascii()
     assert len(index.name) < 120

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, process, run_of
-from test_verdicts_file import judgement
+from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, keep_said, process, run_of
+from test_verdicts_file import OLD, judgement
 
 from convmark.cli import main
-from convmark.judging import index as index_module
-from convmark.judging import keeping, shelf
+from convmark.judging import index
+from convmark.judging.digest import digest_of
 from convmark.judging.history import accepted_history
-from convmark.judging.index import Index
-from convmark.judging.keeping import kept_path
-from convmark.judging.verdict_index import verdict_words
-from convmark.judging.verdicts_file import append_verdicts, verdicts_path
+from convmark.judging.index import Index, index_path
 from convmark.record import Record
 from convmark.store import Store, read_run
 
@@ -34,7 +32,7 @@ Printed = pytest.CaptureFixture[str]
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CONVMARK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(index_module, "SETTLED_S", -3600)  # as if all were written long ago
+    monkeypatch.setattr(index, "SETTLED_S", -3600)  # as if all were written long ago
     return Store(Path("results"))
 
 
@@ -72,13 +70,13 @@ def without_index(capsys: Printed, monkeypatch: pytest.MonkeyPatch) -> str:
 def digested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The runs whose files are read for the index, as they are read."""
     read: list[str] = []
-    original = index_module.digest_of
+    original = index.digest_of
 
-    def recording(path: Path) -> index_module.Digest:
+    def recording(path: Path) -> index.Digest:
         read.append(path.stem)
         return original(path)
 
-    monkeypatch.setattr(index_module, "digest_of", recording)
+    monkeypatch.setattr(index, "digest_of", recording)
     return read
 
 
@@ -134,7 +132,7 @@ def test_a_change_that_leaves_size_and_time_as_they_were_is_seen(
 def test_a_file_written_just_now_is_read_again_the_next_time(
     store: Store, capsys: Printed, digested: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_module, "SETTLED_S", 2.0)
+    monkeypatch.setattr(index, "SETTLED_S", 2.0)
     keep(store, run_of("0001", 0.0))
     listed(capsys)
     listed(capsys)
@@ -181,8 +179,6 @@ def damages(whole: bytes, rng: random.Random) -> Iterator[bytes]:
     """Yield what may have become of an index."""
     yield b""
     yield b"no index\n"
-    yield b"[" * 70_000
-    yield b'{"code": 1}\n'
     yield whole + b"more"
     for _ in range(40):
         place = rng.randrange(len(whole))
@@ -193,20 +189,40 @@ def damages(whole: bytes, rng: random.Random) -> Iterator[bytes]:
         yield whole[:place] + rng.randbytes(end - place) + whole[end:]
 
 
-@pytest.mark.parametrize("kind", ["runs", "verdicts"])
 def test_a_damaged_index_is_as_none_wherever_the_damage_is(
-    store: Store, capsys: Printed, monkeypatch: pytest.MonkeyPatch, kind: str
+    store: Store, capsys: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(store, 4)
-    append_verdicts(verdicts_path(store, MACHINE), [judgement(run=f"{n:04d}") for n in range(1, 5)])
+    keep_said(store.folder / MACHINE, *(judgement(run=f"{n:04d}") for n in range(1, 5)))
     plain = without_index(capsys, monkeypatch)
     assert "regressed" in plain
     assert listed(capsys) == plain
-    path = kept_path(store.folder / MACHINE, kind)
+    path = index_path(store.folder / MACHINE)
     whole = path.read_bytes()
     for data in damages(whole, random.Random(1)):
         path.write_bytes(data)
         assert listed(capsys) == plain
+
+
+def test_a_damaged_index_is_made_anew_and_a_locked_one_left_alone(
+    store: Store, capsys: Printed, monkeypatch: pytest.MonkeyPatch, digested: list[str]
+) -> None:
+    monkeypatch.setattr(index, "WAIT_S", 0.01)
+    write(store, 3)
+    plain = listed(capsys)
+    path = index_path(store.folder / MACHINE)
+    path.write_bytes(path.read_bytes()[:5000])
+    assert listed(capsys) == plain
+    whole = path.read_bytes()
+    digested.clear()
+    with contextlib.closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert listed(capsys) == plain
+    assert len(digested) == 3
+    assert path.read_bytes() == whole
+    digested.clear()
+    assert listed(capsys) == plain
+    assert digested == []
 
 
 def test_an_index_of_another_folder_or_of_other_code_is_not_believed(
@@ -214,16 +230,16 @@ def test_an_index_of_another_folder_or_of_other_code_is_not_believed(
 ) -> None:
     write(store, 3)
     plain = listed(capsys)
-    own = kept_path(store.folder / MACHINE, "runs")
     (store.folder / "other").mkdir()
     keep(store, run_of("0001", 0.3)).rename(store.folder / "other" / "0001.csv")
     write(store, 3)
     theirs = listed(capsys, "--machine", "other")
     assert "13.5 ms" in theirs
-    own.write_bytes(kept_path(store.folder / "other", "runs").read_bytes())
+    other = index_path(store.folder / "other")
+    index_path(store.folder / MACHINE).write_bytes(other.read_bytes())
     assert listed(capsys, "--machine", MACHINE) == plain
     digested.clear()
-    monkeypatch.setattr(keeping, "_code", lambda: "another")
+    monkeypatch.setattr(index, "_code", lambda: b"another")
     assert listed(capsys, "--machine", MACHINE) == plain
     assert len(digested) == 3
 
@@ -235,13 +251,13 @@ def test_the_index_lies_in_the_cache_and_not_beside_the_results(
     before = sorted(store.folder.rglob("*"))
     listed(capsys)
     assert sorted(store.folder.rglob("*")) == before
-    assert [path.suffix for path in (tmp_path / "cache" / "index").iterdir()] == [".runs"]
+    assert [path.suffix for path in (tmp_path / "cache" / "index").iterdir()] == [".sqlite"]
 
 
 def test_deleting_the_index_is_harmless(store: Store, capsys: Printed) -> None:
     write(store, 5)
     plain = listed(capsys)
-    kept_path(store.folder / MACHINE, "runs").unlink()
+    index_path(store.folder / MACHINE).unlink()
     assert listed(capsys) == plain
 
 
@@ -250,10 +266,10 @@ def test_an_index_that_nobody_has_used_for_long_is_removed_when_another_is_kept(
 ) -> None:
     folder = tmp_path / "cache" / "index"
     folder.mkdir(parents=True)
-    old, new = folder / "old.runs", folder / "new.runs"
+    old, new = folder / "old.sqlite", folder / "new.sqlite"
     for path in (old, new):
         path.write_text("")
-    long_ago = time.time() - keeping.UNUSED_S - 60
+    long_ago = time.time() - index.UNUSED_S - 60
     os.utime(old, (long_ago, long_ago))
     write(store, 1)
     main(["history", LENET])
@@ -283,65 +299,56 @@ def test_many_that_make_the_index_at_once_all_print_the_same_and_leave_a_whole_o
     digested.clear()
     assert listed(capsys) == plain
     assert digested == []
-    assert [path.suffix for path in kept_path(store.folder, "x").parent.iterdir()] == [".runs"]
+    assert [path.suffix for path in index_path(store.folder).parent.iterdir()] == [".sqlite"]
 
 
-# What was said, by case
+# What was said of a case
 
 
-def test_the_words_of_a_case_follow_the_file_as_it_grows_and_as_it_is_written_anew(
+def words(store: Store, case: str = LENET) -> dict[str, str]:
+    """The verdicts of the case, by run."""
+    found = Index(store.folder / MACHINE, case)
+    verdicts = {path.stem: found.verdict(path) for path in store.runs(MACHINE)}
+    found.keep()
+    return {run: said for run, said in verdicts.items() if said}
+
+
+def test_a_verdict_follows_its_file_as_it_is_made_replaced_and_removed(store: Store) -> None:
+    for run in ("0001", "0002"):
+        keep(store, run_of(run, 0.0))
+    folder = store.folder / MACHINE
+    assert words(store) == {}
+    keep_said(folder, judgement(run="0001"), judgement(run="0002", metric="parameters"))
+    assert words(store) == words(store) == {"0001": "regressed"}
+    keep_said(folder, judgement(run="0001", verdict="improved"), judgement(run="0002"))
+    assert words(store) == {"0001": "improved", "0002": "regressed"}
+    assert words(store, "vgg16-train-cpu-b32-float32") == {}
+    (folder / "0001.verdicts.csv").unlink()
+    assert words(store) == {"0002": "regressed"}
+
+
+def test_the_verdicts_of_all_runs_from_before_count_where_a_run_has_none_of_its_own(
     store: Store,
 ) -> None:
-    folder = store.folder / MACHINE
-    path = verdicts_path(store, MACHINE)
-    assert verdict_words(folder, LENET) == {}
-    append_verdicts(path, [judgement(run="0001"), judgement(run="0002", metric="parameters")])
-    assert verdict_words(folder, LENET) == {"0001": "regressed"}
-    append_verdicts(path, [judgement(run="0001", unconfirmed=True), judgement(run="0003")])
-    expected = {"0001": "regressed (unconfirmed)", "0003": "regressed"}
-    assert verdict_words(folder, LENET) == expected
-    assert verdict_words(folder, LENET) == expected
-    assert verdict_words(folder, "vgg16-train-cpu-b32-float32") == {}
-    text = path.read_text().replace("regressed", "improved!")
-    path.write_text(text.replace("improved!", "unchanged").replace(",true\n", ",false\n"))
-    assert set(verdict_words(folder, LENET).values()) == {"unchanged (unconfirmed)", "unchanged"}
-    path.unlink()
-    assert verdict_words(folder, LENET) == {}
+    for run in ("0006", "0007"):
+        keep(store, run_of(run, 0.0))
+    (store.folder / MACHINE / "verdicts.csv").write_text(OLD)
+    assert words(store) == words(store) == {"0006": "regressed", "0007": "inconclusive"}
+    keep_said(store.folder / MACHINE, judgement(run="0006", verdict="unchanged", fails=False))
+    assert words(store) == {"0006": "unchanged", "0007": "inconclusive"}
 
 
-def test_a_change_in_what_was_read_is_seen_though_the_file_has_grown(store: Store) -> None:
-    path = verdicts_path(store, MACHINE)
-    append_verdicts(path, [judgement(run="0001"), judgement(run="0002")])
-    assert verdict_words(path.parent, LENET)["0001"] == "regressed"
-    text = path.read_text()
-    path.write_text(text.replace("0001,", "0009,", 1) + text.splitlines(True)[-1])
-    assert set(verdict_words(path.parent, LENET)) == {"0009", "0002"}
-
-
-def test_a_torn_verdict_is_read_once_it_is_whole(store: Store) -> None:
-    path = verdicts_path(store, MACHINE)
-    append_verdicts(path, [judgement(run="0001"), judgement(run="0002")])
-    whole = path.read_bytes()
-    for end in range(len(whole) - 30, len(whole)):
-        path.write_bytes(whole[:end])
-        assert set(verdict_words(path.parent, LENET)) == {"0001"}
-    path.write_bytes(whole)
-    assert set(verdict_words(path.parent, LENET)) == {"0001", "0002"}
-
-
-def test_a_broken_verdict_is_refused_by_its_line_also_behind_what_was_read(
-    store: Store, capsys: Printed
-) -> None:
-    path = verdicts_path(store, MACHINE)
+def test_a_broken_verdict_is_refused_by_its_line_each_time(store: Store, capsys: Printed) -> None:
     keep(store, run_of("0001", 0.0))
-    append_verdicts(path, [judgement(run="0001"), judgement(run="0002")])
+    keep_said(store.folder / MACHINE, judgement(run="0001"))
     listed(capsys)
+    path = store.folder / MACHINE / "0001.verdicts.csv"
     with path.open("a") as file:
-        file.write("0003,x\n")
+        file.write("0001,x\n")
     for _ in range(2):
         assert main(["history", LENET]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line == f"convmark history: {path}:4: must have 22 cells, has 2"
+        assert line == f"convmark history: {path}:3: must have 21 cells, has 2"
 
 
 # What a comparison reads
@@ -354,85 +361,67 @@ def judged(store: Store, now: list[Record]) -> tuple[list[str], list[str]]:
     return runs, [path.stem for path in history.files]
 
 
-def test_a_comparison_finds_the_same_with_an_index_and_without(store: Store) -> None:
+def test_a_comparison_finds_the_same_with_an_index_and_without(
+    store: Store, digested: list[str]
+) -> None:
     for seed in range(6):
         write(store, 30, seed=seed)
         for changes in ({}, {"tensorflow": "2.20.0"}, {"device": "gpu:0", "driver": "550"}):
             now = run_of("0031", 0.0, **changes)
             plain = accepted_history(store, MACHINE, now)
-            index = Index.of(store.folder / MACHINE)
-            index.update(store.runs(MACHINE))
-            settled = accepted_history(store, MACHINE, now)
-            assert settled.cases == plain.cases
-            assert settled.absent == plain.absent
-            assert settled.files == plain.files
+            digested.clear()
+            kept = accepted_history(store, MACHINE, now)
+            assert digested == []
+            assert kept == plain
 
 
-def recording(read: Callable[[Path], Any], looked: list[Path]) -> Callable[[Path], Any]:
-    def recorded(path: Path) -> Any:
-        looked.append(path)
-        return read(path)
-
-    return recorded
-
-
-def test_a_comparison_with_an_index_looks_into_no_file_that_it_does_not_need(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number in range(1, 31):
-        keep(store, run_of(f"{number:04d}", 0.0, tensorflow="2.20.0"))
-    Index.of(store.folder / MACHINE).update(store.runs(MACHINE))
-    looked: list[Path] = []
-    for name in ("read_head", "_beginning", "read_run"):
-        monkeypatch.setattr(shelf, name, recording(getattr(shelf, name), looked))
-    runs, read = judged(store, run_of("0031", 0.0))
-    assert runs == []
-    assert read == ["0001"]  # to quote what differs
-    assert {path.stem for path in looked} == {"0001"}
-
-
-def test_where_too_many_files_must_be_looked_into_all_are_indexed_once(
+def test_a_comparison_reads_no_file_that_it_does_not_need(
     store: Store, monkeypatch: pytest.MonkeyPatch, digested: list[str]
 ) -> None:
-    monkeypatch.setattr(shelf, "MOST_LOOKS", 10)
     for number in range(1, 31):
         keep(store, run_of(f"{number:04d}", 0.0, tensorflow="2.20.0"))
-    said: list[str] = []
-    accepted_history(store, MACHINE, run_of("0031", 0.0), said.append)
+    assert judged(store, run_of("0031", 0.0)) == ([], [])
     assert len(digested) == 30
-    assert said == []  # thirty are read in no time
-    accepted_history(store, MACHINE, run_of("0031", 0.0), said.append)
+    assert judged(store, run_of("0031", 0.0)) == ([], [])
     assert len(digested) == 30
+    keep(store, run_of("0031", 0.0, tensorflow="2.20.0"))
+    same = run_of("0032", 0.0, tensorflow="2.20.0")
+    runs, read = judged(store, same)
+    assert runs == ["0001", *(f"{number:04d}" for number in range(23, 32))]
+    assert sorted(read) == runs
+    assert digested[30:] == ["0031"]
 
 
-def test_a_history_that_needs_few_files_makes_no_index(store: Store, digested: list[str]) -> None:
+def test_a_history_that_needs_few_files_looks_into_no_others(
+    store: Store, digested: list[str]
+) -> None:
     for number in range(1, 121):
         keep(store, run_of(f"{number:04d}", 0.0))
     runs, read = judged(store, run_of("0121", 0.0))
     assert runs == ["0001", *(f"{number:04d}" for number in range(112, 121))]
     assert len(read) == 10
-    assert digested == []
+    assert len(digested) == 11
 
 
-def test_the_user_is_told_before_a_long_reading(
+def test_the_user_is_told_of_a_long_reading(
     store: Store, capsys: Printed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_module, "LONG", 3)
+    monkeypatch.setattr(index, "LONG", 3)
     write(store, 5)
     assert main(["history", LENET]) == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "convmark: reading 5 runs; what they say is kept for the next time"
+    folder = store.folder / MACHINE
+    assert line == f"convmark: reading the files of {folder}; what they say is kept for next time"
     assert main(["history", LENET]) == 0
     assert capsys.readouterr().err == ""
 
 
 def test_the_figures_of_a_digest_are_those_of_the_rows(store: Store) -> None:
     path = keep(store, [*run_of("0001", -0.1, 0.1, 0.3), process(run="0001", status="timeout")])
-    digest = index_module.digest_of(path)
+    digest = digest_of(path)
     (figures,) = digest.cases
     times_s = [row.step_time_p50_s or 0 for row in read_run(path)[:3]]
     assert figures.step_time_p50_s == sorted(times_s)[1]
     assert figures.spread == pytest.approx((max(times_s) - min(times_s)) / 2 / sorted(times_s)[1])
     assert (figures.case, figures.processes, figures.failed) == (LENET, 3, "timeout")
-    assert digest.head is not None
-    assert (digest.head.commit, digest.head.dirty) == (A_COMMIT, False)
+    assert (digest.commit, digest.dirty) == (A_COMMIT, False)

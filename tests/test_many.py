@@ -24,7 +24,7 @@ from workers import happens
 from convmark.alone import alone, runtime_folder
 from convmark.cli import main
 from convmark.errors import BusyError
-from convmark.judging.verdicts_file import read_verdicts
+from convmark.judging.verdicts_file import said_of
 from convmark.store import read_run
 
 SUITE = """
@@ -92,8 +92,7 @@ def test_eight_sessions_at_once_leave_their_verdicts_whole(tmp_path: Path) -> No
     outputs = [process.communicate(timeout=180)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 8, outputs
     assert len(run_files(tmp_path)) == 9
-    (path,) = tmp_path.glob("results/*/verdicts.csv")
-    judged = Counter(found.run for found in read_verdicts(path))
+    judged = Counter(found.run for path in run_files(tmp_path) for found in said_of(path))
     assert sorted(judged) == [f"{number:04d}" for number in range(2, 10)]
     assert len(set(judged.values())) == 1, "each run has all its verdicts"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,12 @@ import fake_worker
 import pytest
 
 from convmark.cli import main
+from convmark.code.manifest import HERE, Code, CodeFile, Place, code_path, read_codes
+from convmark.code.of_run import KeptCodes
+from convmark.code.snapshot import lay_out
 from convmark.fleet.part import part_path, read_part
+from convmark.judging import sessions_file
+from convmark.judging.sessions_file import KeptSession
 from convmark.learning import EPOCHS, epochs_path, read_epochs
 from convmark.record import Record
 from convmark.store import read_run, read_step_times
@@ -262,3 +268,49 @@ def test_a_place_without_runs_is_refused(fake: Path, capsys: pytest.CaptureFixtu
     Path("empty").mkdir()
     assert "empty: has no runs yet" in refused(capsys, "empty")
     assert "no such file or folder" in refused(capsys, "nowhere")
+
+
+def with_code(folder: str, name: str) -> tuple[Code, KeptSession]:
+    """Keep a code and a session beside a part's run, as one that was judged has them."""
+    path = run_of(folder)
+    place = Path(folder).resolve() / "models"
+    place.mkdir()
+    (place / "nets.py").write_text(f"NAME = {name!r}\n")
+    digest = hashlib.sha256((place / "nets.py").read_bytes()).hexdigest()
+    size = (place / "nets.py").stat().st_size
+    code = Code(
+        files=(CodeFile(Place(HERE, "nets.py"), digest, size),),
+        packages={},
+        roots={HERE: str(place)},
+    )
+    KeptCodes(path).keep(code)
+    session = KeptSession(
+        case=name, conditions="c", anchor="1234567", old_code="a", new_code=code.hash, commit=None,
+        decided=False, run=None, apart=False, wall=0.01, cpu=None, seconds=1.5,
+    )  # fmt: skip
+    sessions_file.write(path, [session])
+    return code, session
+
+
+def test_codes_their_kept_files_and_sessions_come_along_so_that_the_run_can_be_an_anchor(
+    parts: list[str], tmp_path: Path
+) -> None:
+    kept = [with_code(part, name) for part, name in zip(parts[:2], ("lenet5", "vgg"), strict=True)]
+    assert main(["merge", *parts, "--results", "all"]) == 0
+    path = run_of("all")
+    assert read_codes(path) == {code.hash: code for code, _ in kept}
+    assert sessions_file.read(path) == [session for _, session in kept]
+    for part in parts[:2]:
+        shutil.rmtree(part)
+    for place, (code, _) in enumerate(kept):
+        tree = tmp_path / f"tree{place}"
+        lay_out(path.parent, code, tree)
+        assert "NAME" in (tree / "here" / "nets.py").read_text()
+
+
+def test_a_damaged_manifest_is_refused_before_anything_is_written(
+    parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_code("part1", "lenet5")
+    code_path(run_of("part1")).write_text("{}")
+    assert "0001.code.json: is damaged: " in refused(capsys, *parts)

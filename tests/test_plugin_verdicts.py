@@ -16,7 +16,7 @@ import scipy.special  # noqa: F401 - an in-process session forgets what it was f
 
 import convmark.run as run_module
 from convmark.comparing.decision import Decision
-from convmark.judging.verdicts_file import read_verdicts
+from convmark.judging.verdicts_file import said_of
 
 # modules that are patched must be loaded here: an in-process session drops those that it loads
 from convmark.lockstep import anchor, confirmation
@@ -114,9 +114,9 @@ def history(run: Run, runs: int = 4) -> None:
 
 
 def found(pytester: pytest.Pytester, case: str, metric: str = "step_time") -> str:
-    (path,) = pytester.path.glob("results/*/verdicts.csv")
-    verdicts = [row for row in read_verdicts(path) if (row.case, row.metric) == (case, metric)]
-    return verdicts[-1].verdict
+    newest = max(pytester.path.glob("results/*/[0-9]*[0-9].csv"))
+    (verdict,) = [row for row in said_of(newest) if (row.case, row.metric) == (case, metric)]
+    return verdict.verdict
 
 
 def test_the_first_run_is_new_and_passes(run: Run, pytester: pytest.Pytester) -> None:
@@ -150,7 +150,7 @@ def test_a_slowdown_that_nothing_can_be_run_beside_is_not_judged(
     assert result.ret == 0
     assert found(pytester, LENET5) == "inconclusive"
     result.stdout.fnmatch_lines([f"{LENET5}*step_time*inconclusive*no git*by its history +*"])
-    newest = max(pytester.path.glob("results/*/0*.csv"))
+    newest = max(pytester.path.glob("results/*/[0-9]*[0-9].csv"))
     assert len(read_run(newest)) == 6  # no further processes
 
 
@@ -298,7 +298,7 @@ def test_ctrl_c_in_a_comparison_keeps_what_was_decided_and_ends_the_session(
     assert found(pytester, LENET5) == "regressed"
     assert found(pytester, CONV) == "inconclusive"
     result.stdout.fnmatch_lines([f"{CONV}*step_time*inconclusive*no live comparison*interrupted*"])
-    newest = max(pytester.path.glob("results/*/0*.csv"))
+    newest = max(pytester.path.glob("results/*/[0-9]*[0-9].csv"))
     assert len(read_run(newest)) == 6  # no further processes
 
 

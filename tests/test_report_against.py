@@ -6,12 +6,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, run_of
+from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, keep_said, run_of
 from test_verdicts_file import judgement
 
 from convmark.cli import main
 from convmark.errors import OptionError, StoreError
-from convmark.judging.verdicts_file import append_verdicts, verdicts_path
 from convmark.report.against import verdicts_against
 from convmark.store import Store
 
@@ -65,7 +64,7 @@ def test_live_verdicts_beside_the_commit_come_before_history(store: Store, tmp_p
     live = judgement(run="0002", case=LENET, verdict="improved", fails=False,
                      note=f"8 sessions beside {commit[:12]}")  # fmt: skip
     older = judgement(run="0001", case=LENET, verdict="regressed", note=live.note)
-    append_verdicts(verdicts_path(store, MACHINE), [older, live])
+    keep_said(store.folder / MACHINE, older, live)
     table = verdicts_against([store.folder], "main", tmp_path)
     assert table.column("verdict") == ["improved"]
     assert table.title.startswith(f"Verdicts: none of 1 case fails, main ({commit[:12]}) -> run ")
@@ -76,7 +75,7 @@ def test_live_verdicts_beside_another_commit_are_not_taken(store: Store, tmp_pat
     commit = repository(tmp_path)
     two_runs(store, commit)
     live = judgement(run="0002", case=LENET, note=f"8 sessions beside {A_COMMIT[:12]}")
-    append_verdicts(verdicts_path(store, MACHINE), [live])
+    keep_said(store.folder / MACHINE, live)
     assert "from history" in verdicts_against([store.folder], "main", tmp_path).caption
 
 

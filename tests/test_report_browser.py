@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from histories import keep_said
 from report_rows import FAST, HOSTILE, SLOW, results_of_two_machines
 from test_verdicts_file import judgement
 
-from convmark.judging.verdicts_file import append_verdicts
 from convmark.report.command import report
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -33,7 +33,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     results = results_of_two_machines(folder)
     verdict = judgement(run="0003", case=LENET_INFER, verdict="regressed", fails=True)
-    append_verdicts(results / SLOW / "verdicts.csv", [verdict])
+    keep_said(results / SLOW, verdict)
     report([results], output=str(folder / "report.html"))
     return folder / "report.html"
 

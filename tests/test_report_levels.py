@@ -11,7 +11,7 @@ from test_trend import LENET, points
 
 from convmark.commands.history import _point
 from convmark.judging.index import Index
-from convmark.judging.noise_file import FILE, NoiseRow, append_noise
+from convmark.judging.noise_file import FILE, TABLE, NoiseRow
 from convmark.judging.trend import trend
 from convmark.report.build import build
 from convmark.report.figures.series import history_figure
@@ -53,10 +53,10 @@ def test_the_levels_are_those_of_the_command(results: Path) -> None:
     rows = read_rows([results])
     found = trends(rows.frame, rows.runs)
     paths = Store(results).runs(MACHINE)
-    index = Index.of(results / MACHINE)
-    index.update(paths)
     for case in (LENET, RESNET):
-        own = [point for run in index.case(case, paths) if (point := _point(run)) is not None]
+        index = Index(results / MACHINE, case)
+        figures = [(path, one) for path in paths if (one := index.figures(path)) is not None]
+        own = [_point(path, one) for path, one in figures if one.log_ratio is not None]
         expected, reported = trend(own), found[f"{MACHINE} cpu", case]
         assert len(own) == 16
         for one, other in zip(expected.stretches, reported.stretches, strict=True):
@@ -110,7 +110,7 @@ def test_the_noise_is_shown_where_it_is_known(
         seconds_for_10_percent=18.0, note=None,
     )  # fmt: skip
     older = dataclasses.replace(row, scatter=0.5)
-    append_noise(results / MACHINE / FILE, [older, row])
+    TABLE.append(results / MACHINE / FILE, [older, row])
     (shown,) = table_of(build([results]).tables, "noise").records()
     assert (shown["machine"], shown["case"], shown["scatter"]) == (MACHINE, LENET, 0.009)
     assert main(["history", LENET]) == 0

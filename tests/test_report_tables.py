@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from histories import keep_said
 from report_rows import FAST, HOSTILE, SLOW, keep_run, measured, results_of_two_machines
 from test_verdicts_file import judgement
 
 from convmark.errors import MeasurementError, OptionError
-from convmark.judging.verdicts_file import append_verdicts
 from convmark.record import Record
 from convmark.report.build import build
 from convmark.report.rows import Rows, read_rows
@@ -293,15 +293,15 @@ def test_history_has_the_run_behind_each_point_its_interval_and_its_verdict(
         three(SLOW, 1, "lenet5", 1 / math.e, 1.0, math.e, commit="a" * 40, dirty=True),
         three(SLOW, 2, "lenet5", 1.0),
     )
-    said = [judgement(run="0002", verdict="inconclusive", unconfirmed=True, fails=False)]
-    append_verdicts(tmp_path / "results" / SLOW / "verdicts.csv", said)
+    said = judgement(run="0002", verdict="inconclusive", fails=False)
+    keep_said(tmp_path / "results" / SLOW, said)
     table = history(points(rows.frame), rows.runs, step_time_verdicts(rows.runs))
     first, second = table.records()
     assert (first["run"], first["commit"]) == ("0001", "aaaaaaaaaaaa (dirty)")
     # one pooled spread: variance 1 with 2 degrees of freedom, whose quantile is 4.30265
     assert first["high"] == pytest.approx(math.exp(4.30265 / math.sqrt(3)), rel=1e-5)
     assert second["high"] == pytest.approx(math.exp(4.30265), rel=1e-5)
-    assert (first["verdict"], second["verdict"]) == (None, "inconclusive (unconfirmed)")
+    assert (first["verdict"], second["verdict"]) == (None, "inconclusive")
 
 
 def test_a_failed_run_stays_in_the_history_with_its_reason(tmp_path: Path) -> None:

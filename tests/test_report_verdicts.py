@@ -60,7 +60,7 @@ def test_unchanged_rows_but_step_times_are_counted_only() -> None:
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({"unconfirmed": True}, "regressed (unconfirmed)"),
+        ({}, "regressed"),
         ({"verdict": "inconclusive"}, "inconclusive (failed)"),
         ({"low": None}, "+12.0 % [, +14.4]"),
         ({"change": -0.0312, "low": -0.04, "high": -0.0224}, "-3.1 % [-4.0, -2.2]"),
@@ -88,7 +88,7 @@ def test_json_has_every_row_by_its_fields() -> None:
     first, second = json.loads(verdicts_report([judgement(), ABSENT], "json"))
     for name in ("model", "task", "device", "batch_size", "metric", "baseline", "value", "change"):
         assert name in first
-    for name in ("low", "high", "verdict", "unconfirmed", "smallest_visible", "note"):
+    for name in ("low", "high", "verdict", "smallest_visible", "note"):
         assert name in first
     assert first["change"] == 0.12
     assert first["baseline_runs"] == ["0001", "0003"]

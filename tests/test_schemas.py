@@ -20,7 +20,6 @@ from convmark.errors import ConvmarkError
 from convmark.judging.comparability import comparability as facts_of
 from convmark.judging.comparability import difference
 from convmark.judging.history import accepted_history
-from convmark.judging.index import Index
 from convmark.reading import HEADER, read_schema
 from convmark.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
 from convmark.report.rows import read_rows
@@ -101,9 +100,8 @@ def test_rows_that_name_the_measuring_code_by_its_hash_go_on_as_those_of_its_ver
         csv.writer(file, lineterminator="\n").writerows([HEADER, *map(to_cells, now)])
     for then, row in zip(read_run(folder / "0001.csv"), now, strict=True):
         assert difference(facts_of(row), facts_of(then)) == ""
-    for looks in (1, 100):  # from the index, and from the files
-        monkeypatch.setattr("convmark.judging.shelf.MOST_LOOKS", looks)
-        monkeypatch.setattr("convmark.judging.index.SETTLED_S", 0)
+    monkeypatch.setattr("convmark.judging.index.SETTLED_S", 0)
+    for _ in range(2):  # from the files, and from the index
         found = accepted_history(store, MACHINE_2, now)
         assert {name: case.difference for name, case in found.cases.items()} == {
             row.case.name: "" for row in now
@@ -121,20 +119,15 @@ def test_a_report_has_the_rows_of_both_schemas(store: Store) -> None:
     assert main(["report", "--format", "csv"]) == 0
 
 
-@pytest.mark.parametrize("indexed", [False, True])
 def test_a_run_of_today_is_judged_against_one_of_schema_1(
-    store: Store, monkeypatch: pytest.MonkeyPatch, indexed: bool
+    store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = as_today(store, "0002")
-    if indexed:
-        monkeypatch.setattr("convmark.judging.shelf.MOST_LOOKS", 1)
-        monkeypatch.setattr("convmark.judging.index.SETTLED_S", 0)
-    found = accepted_history(store, MACHINE, now)
-    assert {name: [rows[0].run for rows in case.runs] for name, case in found.cases.items()} == {
-        row.case.name: ["0001"] for row in now
-    }
-    index = Index.of(store.folder / MACHINE)
-    assert (index.known(store.runs(MACHINE)[0]) is not None) is indexed
+    monkeypatch.setattr("convmark.judging.index.SETTLED_S", 0)
+    for _ in range(2):  # from the files, and from the index
+        found = accepted_history(store, MACHINE, now)
+        runs = {name: [rows[0].run for rows in case.runs] for name, case in found.cases.items()}
+        assert runs == {row.case.name: ["0001"] for row in now}
 
 
 def test_other_measuring_code_is_not_compared_and_both_are_quoted(

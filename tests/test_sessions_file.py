@@ -16,6 +16,7 @@ from convmark.judging.sessions_file import (
     Earlier,
     conditions_of,
     keep_sessions,
+    read,
     sessions_path,
 )
 
@@ -102,6 +103,14 @@ def test_an_improvement_of_an_earlier_commit_raises_the_bar(tmp_path: Path) -> N
         tmp_path / "0002.csv", sessions(-0.101, -0.1, -0.099), "improved", ("c1", "c5"), commit=None
     )
     assert earlier(dirty).of(LENET, "c1", "c2", apart=False).bar == 0.0
+
+
+def test_a_run_that_went_on_has_what_its_last_session_has_decided(tmp_path: Path) -> None:
+    run = keep(tmp_path / "0001.csv", sessions(0.01))
+    assert earlier(run).left_over(LENET)
+    keep(run, sessions(0.2, 0.2, 0.2), "regressed")
+    assert not earlier(run).left_over(LENET)
+    assert [one.wall for one in read(run)] == [0.2, 0.2, 0.2]
 
 
 @pytest.mark.parametrize("cell", ["nan", "", "x", "1e999"])

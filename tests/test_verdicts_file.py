@@ -1,10 +1,9 @@
-"""The verdicts of a machine on disk: whole whoever writes at once, and what reading refuses."""
+"""The verdicts of a run beside its file, and those of all runs that earlier versions appended."""
 
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import pytest
 
 from convmark.errors import StoreError
 from convmark.judging.judgement import Judgement
-from convmark.judging.verdicts_file import HEADER, append_verdicts, read_verdicts, verdicts_path
-from convmark.store import Store
+from convmark.judging.verdicts_file import keep_verdicts, said_of, step_time_words, verdicts_path
 
 
 def judgement(**changes: Any) -> Judgement:
@@ -57,7 +55,6 @@ ABSENT = judgement(
     low=None,
     high=None,
     verdict="inconclusive",
-    unconfirmed=True,
     smallest_visible=None,
     baseline_runs=(),
     note="",
@@ -65,133 +62,77 @@ ABSENT = judgement(
 )
 
 
+LENET = "lenet5-train-cpu-b32-float32"
+
+
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return verdicts_path(Store(tmp_path / "results"), "xeon-2")
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "0007.csv"
 
 
-def test_what_is_appended_is_read_back_in_order(path: Path) -> None:
-    assert path.parts[-3:] == ("results", "xeon-2", "verdicts.csv")
-    first = [judgement(), ABSENT]
-    append_verdicts(path, first)
-    append_verdicts(path, [])
-    append_verdicts(path, [judgement(run="0008", note='a, b\nc "d"')])
-    found = read_verdicts(path)
-    assert found[:2] == first
-    assert found[2].note == 'a, b c "d"'  # a row is one line
-    assert path.read_text().count("run,case,model") == 1
+def test_what_was_judged_last_of_a_run_takes_the_place_of_what_was_judged_before(
+    run: Path,
+) -> None:
+    keep_verdicts(run, [judgement(), judgement(metric="sizes", verdict="changed"), ABSENT])
+    keep_verdicts(run, [judgement(verdict="unchanged", fails=False), ABSENT])
+    assert said_of(run) == [judgement(verdict="unchanged", fails=False), ABSENT]
+    assert next(step_time_words(verdicts_path(run))) == (LENET, "0007", "unchanged")
+    assert said_of(run.with_name("0008.csv")) == []
 
 
-def test_nothing_is_made_where_nothing_is_to_be_said(path: Path) -> None:
-    append_verdicts(path, [])
-    assert not path.exists()
-    assert read_verdicts(path) == []
-
-
-def test_cells_follow_the_rules_of_a_runs_file(path: Path) -> None:
-    append_verdicts(path, [judgement(note="=1+1"), ABSENT])
-    with path.open(newline="") as file:
+def test_each_column_is_a_field_and_a_list_is_parted_by_spaces(run: Path) -> None:
+    keep_verdicts(run, [judgement(note="=1+1"), ABSENT])
+    with verdicts_path(run).open(newline="") as file:
         first, second = csv.DictReader(file)
-    assert list(first) == HEADER
-    assert (first["note"], first["fails"], first["unconfirmed"]) == ("'=1+1", "true", "false")
+    assert list(first) == [field.name for field in fields(Judgement)]
+    assert (first["note"], first["fails"]) == ("'=1+1", "true")
     assert (first["baseline"], first["baseline_runs"]) == ("0.01", "0001 0003")
     assert (second["baseline"], second["batch_size"], second["note"]) == ("", "", "")
-    assert read_verdicts(path)[0].note == "=1+1"
+    assert said_of(run)[0].note == "=1+1"
 
 
-def test_one_case_is_read_alone(path: Path) -> None:
-    append_verdicts(path, [judgement(), ABSENT, judgement(run="0008")])
-    found = read_verdicts(path, "lenet5-train-cpu-b32-float32")
-    assert [one.run for one in found] == ["0007", "0008"]
-    assert read_verdicts(path, "vgg16") == []
-
-
-APPEND = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[3])
-from test_verdicts_file import judgement
-from convmark.judging.verdicts_file import append_verdicts
-for number in range(20):
-    rows = [judgement(run=f"{number:04d}", note=sys.argv[2] * 50) for _ in range(20)]
-    append_verdicts(Path(sys.argv[1]), rows)
+OLD = f"""\
+run,case,model,task,device,batch_size,precision,jit,threads,metric,unit,baseline,value,change,low,\
+high,verdict,unconfirmed,smallest_visible,baseline_runs,note,fails
+0006,{LENET},lenet5,train,cpu,32,float32,off,default,step_time,s,0.01,0.02,1.0,,,regressed,false,,\
+0001,,true
+0007,{LENET},lenet5,train,cpu,32,float32,off,default,step_time,s,0.01,0.01,0.0,,,unchanged,false,,\
+0001,,false
+0007,{LENET},lenet5,train,cpu,32,float32,off,default,step_time,s,0.01,0.02,1.0,,,regressed,true,,\
+0001 0003,by far,true
 """
 
 
-def test_eight_processes_at_once_leave_a_whole_file(path: Path) -> None:
-    here = str(Path(__file__).parent)
-    writers = [
-        subprocess.Popen([sys.executable, "-c", APPEND, str(path), letter, here])
-        for letter in "abcdefgh"
-    ]
-    assert [writer.wait(timeout=120) for writer in writers] == [0] * 8
-    found = read_verdicts(path)
-    assert len(found) == 8 * 20 * 20
-    notes = [one.note for one in found]
-    for start in range(0, len(notes), 20):  # what was appended together stands together
-        assert len(set(notes[start : start + 20])) == 1
-    assert {note[0]: len(note) for note in notes} == dict.fromkeys("abcdefgh", 50)
+def test_the_file_of_all_runs_from_before_is_read_where_a_run_has_none_of_its_own(
+    run: Path,
+) -> None:
+    run.with_name("verdicts.csv").write_text(OLD)
+    (found,) = said_of(run)
+    assert (found.run, found.verdict, found.fails) == ("0007", "inconclusive", False)
+    assert found.note == "regressed by its history alone; by far"
+    assert found.baseline_runs == ("0001", "0003")
+    (other,) = said_of(run.with_name("0006.csv"))
+    assert (other.verdict, other.fails) == ("regressed", True)
+    words = [(said, verdict) for _, said, verdict in step_time_words(run.with_name("verdicts.csv"))]
+    assert words == [("0006", "regressed"), ("0007", "unchanged"), ("0007", "inconclusive")]
+    keep_verdicts(run, [judgement()])
+    assert said_of(run) == [judgement()]
 
 
-def test_a_torn_last_line_is_left_out_and_then_cut_off(path: Path) -> None:
-    append_verdicts(path, [judgement()])
-    with path.open("a") as file:
-        file.write("0008,lenet5-tr")
-    assert read_verdicts(path) == [judgement()]
-    append_verdicts(path, [ABSENT])
-    assert read_verdicts(path) == [judgement(), ABSENT]
-
-
-def test_a_torn_header_is_written_anew(path: Path) -> None:
-    path.parent.mkdir(parents=True)
-    path.write_text("run,ca")
-    append_verdicts(path, [ABSENT])
-    assert read_verdicts(path) == [ABSENT]
-
-
-def refusal(path: Path) -> str:
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("regressed", "slower", ":2: lenet5-train-cpu-b32-float32: verdict must be one of"),
+        (",32,", ",many,", ":2: column 'batch_size' must be of type int"),
+        ("regressed", "unchanged", ":2: lenet5-train-cpu-b32-float32: what is unchanged must not"),
+    ],
+)
+def test_a_bad_value_is_refused_by_file_and_line(
+    run: Path, old: str, new: str, message: str
+) -> None:
+    keep_verdicts(run, [judgement()])
+    path = verdicts_path(run)
+    path.write_text(path.read_text().replace(old, new))
     with pytest.raises(StoreError) as refused:
-        read_verdicts(path)
-    message = str(refused.value)
-    assert message.startswith(str(path))
-    assert len(message.splitlines()) == 1
-    return message.removeprefix(str(path))
-
-
-BAD_LINES = [
-    ("0008,x", ":3: must have 22 cells, has 2"),
-    ("," * 22, ":3: must have 22 cells, has 23"),
-    ("," * 21, ":3: column 'run': must not be empty"),
-]
-
-
-@pytest.mark.parametrize(("line", "message"), BAD_LINES)
-def test_what_does_not_fit_is_refused_by_file_and_line(path: Path, line: str, message: str) -> None:
-    append_verdicts(path, [judgement()])
-    path.write_text(path.read_text() + line + "\n")
-    assert refusal(path).startswith(message)
-
-
-def test_a_bad_value_or_verdict_is_refused(path: Path) -> None:
-    append_verdicts(path, [judgement()])
-    whole = path.read_text()
-    path.write_text(whole.replace("regressed", "slower"))
-    assert ":2: " in refusal(path)
-    path.write_text(whole.replace(",32,", ",many,"))
-    assert ":2: column 'batch_size'" in refusal(path)
-
-
-def test_another_header_is_refused_and_nothing_appended_to_it(path: Path) -> None:
-    path.parent.mkdir(parents=True)
-    path.write_text("run,verdict\n0001,fine\n")
-    assert refusal(path).startswith(":1: must have the columns run, case")
-    with pytest.raises(StoreError, match="must have the columns"):
-        append_verdicts(path, [judgement()])
-    assert path.read_text() == "run,verdict\n0001,fine\n"
-
-
-def test_a_file_that_cannot_be_written_is_one_line(path: Path) -> None:
-    path.mkdir(parents=True)
-    with pytest.raises(StoreError, match=r"verdicts\.csv: cannot be written"):
-        append_verdicts(path, [judgement()])
-    assert "cannot be read" in refusal(path)
+        said_of(run)
+    assert str(refused.value).startswith(f"{path}{message}")

@@ -18,7 +18,15 @@ from convmark.code.manifest import HERE, NOWHERE, ZOO, Code, CodeFile
 from convmark.errors import ConvmarkError, StoreError
 from convmark.worker.protocol import WHOLE_BYTES, file_digest
 
-__all__ = ["FOLDER", "MOST_FILE_BYTES", "MOST_RUN_BYTES", "keep_files", "lay_out", "root_folder"]
+__all__ = [
+    "FOLDER",
+    "MOST_FILE_BYTES",
+    "MOST_RUN_BYTES",
+    "copy_kept",
+    "keep_files",
+    "lay_out",
+    "root_folder",
+]
 
 FOLDER = "code"
 MOST_FILE_BYTES = WHOLE_BYTES
@@ -49,6 +57,19 @@ def keep_files(machine_folder: Path, code: Code) -> list[CodeFile]:
         else:
             _write(path, content)
     return left_out
+
+
+def copy_kept(source: Path, machine_folder: Path, code: Code) -> None:
+    """Keep what another machine's folder has of a code's files; damaged ones stay behind.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    for one in code.files:
+        path = _kept_path(machine_folder, one)
+        content = None if path.is_file() else _content(_kept_path(source, one), one)
+        if content is not None:
+            _write(path, content)
 
 
 def _kept_path(machine_folder: Path, one: CodeFile) -> Path:

@@ -12,7 +12,7 @@ from tabulate import tabulate
 from convmark.environment import read_machine
 from convmark.errors import OptionError, StoreError
 from convmark.judging import accepted
-from convmark.judging.digest import conditions_of
+from convmark.judging.digest import CaseFigures
 from convmark.judging.history import (
     History,
     accepted_history,
@@ -20,14 +20,13 @@ from convmark.judging.history import (
     by_name,
     named_history,
 )
-from convmark.judging.index import CaseRun, Index
+from convmark.judging.index import Index
 from convmark.judging.judgement import Judgement
 from convmark.judging.meant import Meant, let_pass, names_of, since_of
 from convmark.judging.noise_file import FILE as NOISE
 from convmark.judging.noise_file import read_noise
 from convmark.judging.trend import Commits, Point, trend
 from convmark.judging.verdict import conclude, review
-from convmark.judging.verdict_index import verdict_words
 from convmark.judging.verdicts_file import said_of
 from convmark.option_values import check_patterns, nearest
 from convmark.record import Record
@@ -73,7 +72,7 @@ def compare(
     records = read_run(path)
     if not records:
         raise StoreError(f"{path}: must hold the rows of a run, it has none")
-    said = said_of(store, folder, path.stem) if records[0].run == path.stem else []
+    said = said_of(path) if records[0].run == path.stem else []
     if len(runs) == 2:
         baseline = store.find(runs[0], folder, but=path)
         history = named_history(baseline, records)
@@ -192,19 +191,20 @@ def history(results: Path, machine: str | None, case: str) -> None:
     """
     store, name = _place(Store(results), machine, [])
     paths = store.runs(name)
-    index = Index.of(store.folder / name)
-    index.update(paths, _say)
-    _warn(list(index.troubles(paths)))
-    runs = index.case(case, paths)
+    index = Index(store.folder / name, case, _say)
+    runs = [(path, figures) for path in paths if (figures := index.figures(path)) is not None]
+    _warn_of_troubles(paths, index)
     if not runs:
-        raise OptionError(f"CASE: no run has {case!r}; {nearest(case, index.cases())}")
-    verdicts = verdict_words(store.folder / name, case, _say)
-    rows = [_row(run, verdicts.get(run.run, "")) for run in runs]
+        index.keep()
+        names = {name for path in paths for name, _ in index.held(index.entry(path))}
+        raise OptionError(f"CASE: no run has {case!r}; {nearest(case, sorted(names))}")
+    rows = [_row(path, figures, index) for path, figures in runs]
+    index.keep()
     headers = ("run", "started", "commit", "step p50", "spread", "n", "verdict")
     right = ("step p50", "spread", "n")
     align = ["right" if name in right else "left" for name in headers]
     print(tabulate(rows, headers=headers, colalign=align, disable_numparse=True))
-    found = trend([point for run in runs if (point := _point(run)) is not None])
+    found = trend([_point(path, one) for path, one in runs if one.log_ratio is not None])
     if found.stretches:
         print(f"\n{trend_text(found, Commits(Path.cwd()))}")
     noise = read_noise(store.folder / name / NOISE).get(case)
@@ -212,20 +212,17 @@ def history(results: Path, machine: str | None, case: str) -> None:
         print(f"\n{noise_line(noise)}")
 
 
-def _point(run: CaseRun) -> Point | None:
-    """Return the run as the search for change points takes it; None where nothing counts."""
-    found = run.figures
-    if found.log_ratio is None:
-        return None
+def _point(run: Path, found: CaseFigures) -> Point:
+    """Return the run as the search for change points takes it."""
     return Point(
-        run=run.run,
+        run=run.stem,
         commit=found.commit,
-        log_ratio=found.log_ratio,
+        log_ratio=found.log_ratio or 0.0,
         variance=found.variance,
         processes=found.judged,
         load=found.load,
         step_time_p50_s=found.step_time_p50_s,
-        conditions=conditions_of(found.conditions),
+        conditions=found.conditions.facts,
     )
 
 
@@ -233,7 +230,15 @@ MOST_TOLD = 5
 """Files that are named one by one; the others are counted."""
 
 
-def _warn(lines: Sequence[str]) -> None:
+def _warn_of_troubles(paths: Sequence[Path], index: Index) -> None:
+    """Warn of the files that are left out, and of those whose last line is."""
+    lines = []
+    for path in paths:
+        entry = index.entry(path)
+        if entry.error is not None:
+            lines.append(f"{path}{entry.error}; left out of the history")
+        elif entry.torn is not None:
+            lines.append(f"{path}:{entry.torn}: a torn last line was left out")
     left = len(lines) - MOST_TOLD
     for place, line in enumerate(lines[:MOST_TOLD], 1):
         more = f", and {left} more" if left > 0 and place == MOST_TOLD else ""
@@ -244,16 +249,16 @@ def _say(line: str) -> None:
     print(f"convmark: {line}", file=sys.stderr)
 
 
-def _row(run: CaseRun, verdict: str) -> list[str]:
-    found = run.figures
+def _row(run: Path, found: CaseFigures, index: Index) -> list[str]:
+    entry = index.entry(run)
     cells = [
-        run.run,
+        run.stem,
         found.started,
-        (run.commit or "")[:12] + " (dirty)" * bool(run.dirty),
+        (entry.commit or "")[:12] + " (dirty)" * bool(entry.dirty),
         seconds_text(found.step_time_p50_s) if found.step_time_p50_s else "",
         share_text(found.spread),
         str(found.processes),
-        "; ".join(filter(None, [found.failed, verdict])),
+        "; ".join(filter(None, [found.failed, index.verdict(run)])),
     ]
     return [shown(cell) for cell in cells]
 

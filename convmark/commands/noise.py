@@ -30,7 +30,7 @@ from convmark.errors import ConvmarkError, OptionError
 from convmark.gpu.visible import card_of
 from convmark.inspection import devices_asked_for, inspect
 from convmark.judging.judgement import INTERRUPTED
-from convmark.judging.noise_file import FILE, NoiseRow, append_noise
+from convmark.judging.noise_file import FILE, TABLE, NoiseRow
 from convmark.launch import Interpreter, zoo_folder
 from convmark.lockstep.anchor import origin_of
 from convmark.lockstep.found import Found
@@ -100,7 +100,7 @@ def noise(options: Options, seconds: float) -> bool:
     rows = _rows([one.case for one in pairings], results, options.compare_budget_s, disturbed)
     path = options.results / machine.name / FILE
     told = [row for row in rows if row.scatter is not None]  # others would hide an earlier row
-    append_noise(path, told)
+    TABLE.append(path, told)
     print(noise_text(rows))
     print(f"\n{len(told)} of {len(rows)} rows kept in {path}", file=sys.stderr)
     return any(one.closed == INTERRUPTED for one in results)

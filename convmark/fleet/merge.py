@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from convmark import learning
+from convmark.code.manifest import read_codes, write_codes
+from convmark.code.snapshot import copy_kept
 from convmark.errors import StoreError
 from convmark.fleet.part import Part, read_part, write_part
 from convmark.fleet.shard import Shard
+from convmark.judging import sessions_file
 from convmark.learning import Epoch, append_epochs, read_epochs
 from convmark.record import Record
 from convmark.report.runs import oldest_first, run_files
@@ -159,9 +163,13 @@ def _lack(lacking: Sequence[tuple[str, int]], wanted: int) -> str:
 def join(one: Joined, store: Store) -> Path:
     """Write one joined run, its rows in the order of the plan; return its file.
 
+    What an anchor needs comes along: the codes, their kept files, and the sessions.
+
     Raises:
-        StoreError: it cannot be written, or the epochs beside a source do not fit.
+        StoreError: it cannot be written, or what stands beside a source does not fit.
     """
+    codes = [(source.path.parent, read_codes(source.path)) for source in one.sources]
+    sessions = [found for source in one.sources for found in sessions_file.read(source.path)]
     epochs: dict[tuple[Path, int], list[Epoch]] = {}
     for source in one.sources:
         for epoch in read_epochs(source.path):
@@ -179,6 +187,12 @@ def join(one: Joined, store: Store) -> Path:
             append_epochs(run_file.path, its_own)
         if one.part:
             write_part(run_file.path, one.part)
+        for folder, found in codes:
+            for code in found.values():
+                copy_kept(folder, run_file.path.parent, code)
+        if any(found for _, found in codes):
+            write_codes(run_file.path, ChainMap(*(found for _, found in codes)))
+        sessions_file.write(run_file.path, sessions)
     finally:
         run_file.close()
     return run_file.path

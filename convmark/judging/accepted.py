@@ -11,15 +11,13 @@ a spreadsheet would take for a formula has an apostrophe before it, as in a run'
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from convmark.errors import OptionError, StoreError
-from convmark.judging.tablefile import append_rows, read_rows
+from convmark.judging.tablefile import TableFile
 from convmark.option_values import check_patterns
-from convmark.record import Column, from_cell, to_cell
 from convmark.store import Store, read_run
 from convmark.text import plain_text
 
@@ -40,29 +38,7 @@ class Acceptance:
     """The only case that it is accepted for; None for all that it has."""
 
 
-HEADER = [field.name for field in fields(Acceptance)]
-_EARLIER_HEADER = HEADER[:-1]
-_COLUMNS = [
-    Column(
-        name=name,
-        type=str,
-        required=name not in ("commit", "case"),
-        group="accepted",
-        unit="",
-        meaning="",
-    )
-    for name in HEADER
-]
-
-
-def _header(path: Path) -> list[str]:
-    """Return the columns of the file, or of one that is not there yet."""
-    earlier = ",".join(_EARLIER_HEADER).encode()
-    try:
-        with path.open("rb") as file:
-            return _EARLIER_HEADER if file.readline(len(earlier) + 1).strip() == earlier else HEADER
-    except OSError:
-        return HEADER
+_TABLE = TableFile(Acceptance, earlier=("run", "accepted", "commit", "reason"))
 
 
 def read_accepted(store: Store, machine: str) -> list[Acceptance]:
@@ -71,17 +47,7 @@ def read_accepted(store: Store, machine: str) -> list[Acceptance]:
     Raises:
         StoreError: the file cannot be read; the message names file and line.
     """
-    path = store.folder / machine / FILE
-    found = []
-    for line, cells in read_rows(path, header := _header(path)):
-        values = {}
-        for column, cell in zip(_COLUMNS[: len(header)], cells, strict=True):
-            try:
-                values[column.name] = from_cell(column, cell)
-            except ValueError as error:
-                raise StoreError(f"{path}:{line}: column {column.name!r} {error}") from None
-        found.append(Acceptance(**values))
-    return found
+    return _TABLE.read(store.folder / machine / FILE)
 
 
 def accept(
@@ -123,15 +89,5 @@ def accept(
         reason=reason,
     )
     found = [replace(accepted, case=case) for case in cases] or [accepted]
-    _append(store.folder / machine / FILE, found)
+    _TABLE.append(store.folder / machine / FILE, found)
     return found
-
-
-def _append(path: Path, accepted: Sequence[Acceptance]) -> None:
-    header = _header(path)
-    if header != HEADER and accepted[0].case is not None:
-        raise StoreError(
-            f"{path}: has no column 'case', as it is from an earlier version; move it away and "
-            "accept again what it lists"
-        )
-    append_rows(path, header, [[to_cell(getattr(one, at)) for at in header] for one in accepted])

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import functools
+import operator
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from statistics import fmean
 from typing import Any
 
-from convmark.case import Case
-from convmark.record import Record, to_cell
+from convmark.record import Record, asked_axes
 
 __all__ = [
-    "AXES",
+    "ALIKE_LOAD",
+    "CONDITIONS",
     "Comparability",
+    "Conditions",
+    "akin",
     "alike",
-    "axes_of",
     "comparability",
+    "conditions_of",
     "difference",
     "facts_of",
-    "inherited",
-    "inherited_state",
-    "of_the_run",
+    "load_of",
+    "loads_alike",
 ]
 
 
@@ -74,42 +77,6 @@ class Comparability:
     reference_version: int | None
     measurement_version: str | None
 
-    @property
-    def axes(self) -> tuple[bytes, ...]:
-        """The cells of `AXES` as a row of a file holds them."""
-        return axes_of(self)
-
-    @property
-    def marks(self) -> frozenset[str]:
-        """Texts that a file with comparable rows holds somewhere."""
-        return frozenset(filter(None, (self.driver, self.cuda, self.cudnn)))
-
-
-AXES = (
-    *("model", "task", "device", "batch_size", "precision", "jit", "replicas", "cluster"),
-    "threads",
-)
-
-
-def axes_of(one: Comparability | Case) -> tuple[bytes, ...]:
-    """Return the cells of `AXES` as a row of a file holds them."""
-    return tuple(to_cell(getattr(one, name)).encode() for name in AXES)
-
-
-_OF_A_RUN = (
-    "machine",
-    "tensorflow",
-    "jax",
-    "torch",
-    "keras",
-    "numpy",
-    "python",
-    "os",
-    "flags",
-    "isolation",
-    "measurement_version",
-)
-"""Facts that all rows of a run share, as far as they are known."""
 
 _AB = "`convmark ab` compares them live"
 _REPORT = "`convmark report` sets them side by side"
@@ -136,44 +103,59 @@ _COMMANDS = {
 }
 
 
+MODEL = "model:"
+"""Begins the name of a pair of `state` that the model's own code has set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """The facts of a row, and those that were there before the model's own code set others."""
+
+    facts: Comparability
+    inherited: Comparability
+    """Rows that differ in nothing else can be compared live, the old code beside the new one; their
+    histories cannot, for what is set for the whole process slows the reference along."""
+
+    @classmethod
+    def of(cls, record: Record) -> Conditions:
+        """Return the conditions of a row."""
+        return conditions_of(_values_of(record))
+
+
+CONDITIONS = (*(field.name for field in fields(Comparability)), "asked")
+"""The columns that tell the conditions of a row."""
+
+_values_of = operator.attrgetter(*CONDITIONS)
+
+
+@functools.lru_cache(maxsize=4096)
+def conditions_of(values: Sequence[Any]) -> Conditions:
+    """Return the conditions of a row by the values of `CONDITIONS`."""
+    row = dict(zip(CONDITIONS, values, strict=True))
+    facts = facts_of(row)
+    before = {
+        **asked_axes(row["asked"]),
+        "state": _state(facts.state, own=False),
+        "training": None,  # compile() is the model's own code too
+    }
+    return Conditions(facts, replace(facts, **before))
+
+
 def comparability(record: Record) -> Comparability:
     """Return the facts of a row."""
-    return facts_of({field.name: getattr(record, field.name) for field in fields(Comparability)})
+    return Conditions.of(record).facts
 
 
 def facts_of(row: Mapping[str, Any]) -> Comparability:
-    """Return the facts of a row by the values of its columns, those of `Comparability` alone."""
+    """Return the facts of a row by the values of its columns."""
     python, trained = row["python"], row["training"]
+    facts = {field.name: row[field.name] for field in fields(Comparability)}
     known = {
         "python": ".".join(python.split(".")[:2]) if python else python,
         "training": "model" if trained == "model" else None,
         "state": _state(row["state"], own=True),
     }
-    return Comparability(**{**row, **known})
-
-
-MODEL = "model:"
-"""Begins the name of a pair of `state` that the model's own code has set."""
-
-_MADE_BY_MODEL = ("precision", "threads")
-"""Axes of a case that a model's code can make other than was asked for."""
-
-
-def inherited(record: Record) -> Comparability:
-    """Return the facts of a row without what the model's own code has set.
-
-    Rows that differ in nothing else can be compared live, the old code beside the new one; their
-    histories cannot, for what is set for the whole process slows the reference along.
-    """
-    asked = record.asked_case
-    own: dict[str, Any] = {name: getattr(asked, name) for name in _MADE_BY_MODEL}
-    own["training"] = None  # compile() is the model's own code too
-    return replace(comparability(record), state=inherited_state(record.state), **own)
-
-
-def inherited_state(state: str | None) -> str | None:
-    """Return the pairs of a row's `state` that its process was started with; None for none."""
-    return _state(state, own=False)
+    return Comparability(**{**facts, **known})
 
 
 @functools.lru_cache(maxsize=256)
@@ -193,14 +175,20 @@ def _pairs(text: str | None) -> Mapping[str, str]:
     return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
-def of_the_run(facts: Comparability) -> tuple[object, ...]:
-    """Return the facts that any row of a run tells of all its rows; None where it cannot tell."""
-    known = replace(facts, flags=facts.flags or "")  # every row tells its flags
-    return tuple(getattr(known, name) for name in _OF_A_RUN)
+def akin(one: Comparability, other: Comparability) -> bool:
+    """Whether two rows share model, task, device and batch size: they differ in settings alone."""
+    return (one.model, one.task, one.device, one.batch_size) == (
+        other.model,
+        other.task,
+        other.device,
+        other.batch_size,
+    )
 
 
 def alike(now: Comparability, then: Comparability) -> bool:
     """Whether two rows are comparable."""
+    if now == then:
+        return True
     same = replace(now, packages=None) == replace(then, packages=None)
     return same and not _other_versions(now.packages, then.packages)
 
@@ -240,7 +228,9 @@ def difference(now: Comparability, then: Comparability) -> str:
             if field.name == "state":
                 return _state_difference(_pairs(ours), _pairs(theirs))
             if field.name == "flags":
-                theirs, ours = _differing(theirs, ours)
+                before, after = _parts(theirs), _parts(ours)
+                theirs = " ".join(one for one in before if one not in after) or "default"
+                ours = " ".join(one for one in after if one not in before) or "default"
             command = _COMMANDS.get(field.name, _AB)
             words = field.name.replace("_", " ")
             return f"{words} was {_quoted(theirs)}, is {_quoted(ours)}: {command}"
@@ -269,14 +259,6 @@ def _pair_text(value: str | None) -> str:
     return "the default" if value is None else value or "empty"
 
 
-def _differing(then: str | None, now: str | None) -> tuple[str, str]:
-    """Return the parts that one of two texts alone has."""
-    before, after = (_parts(text) for text in (then, now))
-    lost = [part for part in before if part not in after]
-    new = [part for part in after if part not in before]
-    return " ".join(lost) or "default", " ".join(new) or "default"
-
-
 def _parts(text: str | None) -> list[str]:
     """Return the parts of a text as a shell would, quotes kept."""
     return _PART.findall(text or "")
@@ -287,3 +269,23 @@ _PART = re.compile(r"(?:[^\s'\"]|'[^']*'|\"[^\"]*\")+")
 
 def _quoted(value: object) -> str:
     return "not known" if value is None else str(value)
+
+
+ALIKE_LOAD = 0.1
+"""Loads are alike where they differ by no more than this share of the CPUs' time.
+
+From a quiet machine to one with three busy programs per CPU, which take three quarters of its time,
+the ratio of case to reference of identical code moved by up to 21 %.
+"""
+
+
+def load_of(rows: Sequence[Record]) -> float | None:
+    """Return the mean share of the CPUs' time that others took; None unless every row tells."""
+    loads = [row.other_cpu_share for row in rows if row.other_cpu_share is not None]
+    return fmean(loads) if len(loads) == len(rows) > 0 else None
+
+
+def loads_alike(one: Sequence[Record], other: Sequence[Record]) -> bool:
+    """Return whether the loads of two groups differ too little to matter; unknown ones never do."""
+    ours, theirs = load_of(one), load_of(other)
+    return ours is not None and theirs is not None and abs(ours - theirs) <= ALIKE_LOAD

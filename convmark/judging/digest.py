@@ -1,62 +1,42 @@
-"""What a run's file says, in short: enough to list a case over time and to rule the run out."""
+"""What a run's file says in short: enough to list a case over time and to rule the run out."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, median, variance
+from statistics import fmean, median, variance
 
 from convmark.case import Case
 from convmark.cells import from_cell
 from convmark.errors import CaseError, StoreError
-from convmark.judging.comparability import (
-    AXES,
-    Comparability,
-    comparability,
-    facts_of,
-    inherited_state,
-    of_the_run,
-)
+from convmark.judging.comparability import CONDITIONS, Conditions, conditions_of
 from convmark.ranges import range_broken
 from convmark.reading import HEADER, read_cells, read_run
-from convmark.record import COLUMNS, MEASURED, STATUSES, Record, from_cells
+from convmark.record import COLUMNS, MEASURED, STATUSES, from_cells
 from convmark.statistics import spread
 
-__all__ = ["CaseFigures", "Digest", "Head", "conditions_of", "digest_of", "head_of"]
+__all__ = ["CaseFigures", "Digest", "Held", "digest_of", "held_in"]
 
 _PLACES = {name: place for place, name in enumerate(HEADER)}
-_AXES = operator.itemgetter(*(_PLACES[name] for name in AXES))
 _CASE_FIELDS = tuple(Case.__dataclass_fields__)
 _CASE = operator.itemgetter(*(_PLACES[name] for name in _CASE_FIELDS))
-_MARKS = operator.itemgetter(*(_PLACES[name] for name in ("driver", "cuda", "cudnn")))
+_CONDITIONS = operator.itemgetter(*(_PLACES[name] for name in CONDITIONS))
 _STATUS, _STARTED, _STEP = (_PLACES[name] for name in ("status", "started", "step_time_p50_s"))
-_CODE, _STATE = (_PLACES[name] for name in ("code", "state"))
-_COMMIT, _DIRTY, _NOT_JUDGED = (_PLACES[name] for name in ("commit", "dirty", "not_judged"))
-_LOG_RATIO, _LOAD = (_PLACES[name] for name in ("paired_log_ratio", "other_cpu_share"))
-_FACTS = tuple(field.name for field in dataclasses.fields(Comparability))
-_FACT_CELLS = operator.itemgetter(*(_PLACES[name] for name in _FACTS))
+_CODE, _COMMIT, _DIRTY = (_PLACES[name] for name in ("code", "commit", "dirty"))
+_NOT_JUDGED, _LOG_RATIO = (_PLACES[name] for name in ("not_judged", "paired_log_ratio"))
+_LOAD = _PLACES["other_cpu_share"]
 _MINUTE = 16
 """Characters of a time as far as the minute."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """What the first row of a run tells of all its rows."""
-
-    commit: str | None
-    dirty: bool | None
-    coded: bool
-    """Whether the code that ran is known by its hash."""
-    facts: tuple[object, ...]
-    """What decides comparability, as `of_the_run` gives it."""
+Held = tuple[tuple[str, Conditions], ...]
+"""The cases of a run that can be judged, by name, each with its conditions."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class CaseFigures:
     """One case of one run, over its processes."""
 
@@ -71,43 +51,38 @@ class CaseFigures:
     """Half their range over the median; None below two."""
     failed: str
     """The status of the first process that was not measured; empty where all were."""
-    judged: int = 0
+    judged: int
     """How many processes have a paired log ratio that counts."""
-    log_ratio: float | None = None
+    log_ratio: float | None
     """Their mean of ln(case / reference)."""
-    variance: float | None = None
+    variance: float | None
     """Of it between them; None below two."""
-    load: float | None = None
+    load: float | None
     """Their mean share of the CPUs' time that others took; None where one cannot tell."""
-    commit: str = ""
+    commit: str
     """The commit whose files they ran; empty where no commit has them."""
-    conditions: str = ""
-    """The first one's, for `conditions_of`."""
+    conditions_text: str
+    """Their first one's; empty where none is judged."""
+
+    @property
+    def conditions(self) -> Conditions:
+        return _conditions_in(self.conditions_text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Digest:
-    """A run's file, in short."""
+    """What a run's file says, in short."""
 
-    head: Head | None
-    """None where the file has no row yet."""
-    axes: frozenset[tuple[str, ...]]
-    """The cells of `AXES` of each case with a measured row."""
-    marks: frozenset[str]
-    """The drivers and versions of CUDA and cuDNN that measured rows name."""
-    codes: frozenset[str]
-    """The hashes of the codes that measured rows ran."""
-    states: frozenset[str]
-    """What the processes of measured rows were started with, as `inherited_state` gives it."""
-    cases: tuple[CaseFigures, ...]
-    torn: int | None
+    commit: str | None = None
+    dirty: bool | None = None
+    """As the commit, of the first row."""
+    codes: str = ""
+    """The hashes of the codes that measured rows ran, parted by spaces."""
+    held: str = "[]"
+    """Name and conditions of each case that can be judged, as JSON."""
+    torn: int | None = None
     """The line of a torn last line, which was left out."""
-
-
-def head_of(record: Record) -> Head:
-    """Return what a run's first row tells of all."""
-    facts = of_the_run(comparability(record))
-    return Head(commit=record.commit, dirty=record.dirty, coded=bool(record.code), facts=facts)
+    cases: tuple[CaseFigures, ...] = ()
 
 
 def digest_of(path: Path) -> Digest:
@@ -118,25 +93,30 @@ def digest_of(path: Path) -> Digest:
     """
     torn: list[int] = []
     rows: dict[str, list[list[str]]] = {}
+    held: dict[str, None] = {}
+    codes: dict[str, None] = {}
     first = None
     for line, cells in read_cells(path, torn.append):
         first = first or cells
         if (rule := _broken(cells)) is not None:
             raise StoreError(_said_by_the_store(path) or f"{path}:{line}: {rule}")
-        rows.setdefault(_case_name(*_CASE(cells)), []).append(cells)
+        case = _case_name(*_CASE(cells))
+        rows.setdefault(case, []).append(cells)
+        if cells[_STATUS] in MEASURED:
+            codes.setdefault(cells[_CODE])
+            if not cells[_NOT_JUDGED]:
+                held.setdefault(f"[{json.dumps(case)}, {_conditions_text(_CONDITIONS(cells))}]")
     try:
-        head = None if first is None else head_of(from_cells(first))
+        head = from_cells(first) if first else None
     except StoreError as error:
         raise StoreError(f"{path}:2: {error}") from None
-    measured = [cells for group in rows.values() for cells in group if cells[_STATUS] in MEASURED]
     return Digest(
-        head=head,
-        axes=frozenset(_AXES(cells) for cells in measured),
-        marks=frozenset(mark for cells in measured for mark in _MARKS(cells) if mark),
-        codes=frozenset(cells[_CODE] for cells in measured if cells[_CODE]),
-        states=frozenset(inherited_state(cells[_STATE]) or "" for cells in measured),
-        cases=tuple(_figures(case, group) for case, group in rows.items()),
+        commit=head.commit if head else None,
+        dirty=head.dirty if head else None,
+        codes=" ".join(filter(None, codes)),
+        held=f"[{', '.join(held)}]",
         torn=torn[0] if torn else None,
+        cases=tuple(_figures(case, group) for case, group in rows.items()),
     )
 
 
@@ -148,11 +128,13 @@ def _broken(cells: Sequence[str]) -> str | None:
         return "column 'started' must not be empty"
     try:
         _case_name(*_CASE(cells))
-        _seconds(cells)
+        _conditions_text(_CONDITIONS(cells))
+        seconds = _number(cells, _STEP)
         _number(cells, _LOG_RATIO), _number(cells, _LOAD)
-    except (CaseError, ValueError) as error:
+    except (CaseError, StoreError, ValueError) as error:
         return str(error)
-    return None
+    rule = seconds is not None and range_broken(COLUMNS[_STEP], seconds)
+    return f"column 'step_time_p50_s' {rule}" if rule else None
 
 
 def _said_by_the_store(path: Path) -> str:
@@ -164,34 +146,47 @@ def _said_by_the_store(path: Path) -> str:
     return ""
 
 
-@functools.cache
+@functools.lru_cache(maxsize=4096)
 def _case_name(*cells: str) -> str:
     """Return the name of the case that the cells of its axes tell.
 
     Raises:
         CaseError, ValueError: they tell none.
     """
-    fields = {
-        name: from_cell(COLUMNS[_PLACES[name]], cell)
-        for name, cell in zip(_CASE_FIELDS, cells, strict=True)
-    }
-    return Case(**fields).name
+    pairs = zip(_CASE_FIELDS, cells, strict=True)
+    return Case(**{name: from_cell(COLUMNS[_PLACES[name]], cell) for name, cell in pairs}).name
 
 
-def _seconds(cells: Sequence[str]) -> float | None:
-    value: float | None = from_cell(COLUMNS[_STEP], cells[_STEP])
-    if value is not None and (rule := range_broken(COLUMNS[_STEP], value)):
-        raise ValueError(f"column 'step_time_p50_s' {rule}")
-    return value
+@functools.lru_cache(maxsize=4096)
+def _conditions_text(cells: Sequence[str]) -> str:
+    """Return the conditions that the cells of a row tell, as JSON.
+
+    Raises:
+        StoreError, ValueError: they tell none.
+    """
+    pairs = zip(CONDITIONS, cells, strict=True)
+    values = [from_cell(COLUMNS[_PLACES[name]], cell) for name, cell in pairs]
+    conditions_of(tuple(values))
+    return json.dumps(values)
+
+
+@functools.lru_cache(maxsize=4096)
+def _conditions_in(text: str) -> Conditions:
+    return conditions_of(tuple(json.loads(text)))
+
+
+@functools.lru_cache(maxsize=1024)
+def held_in(text: str) -> Held:
+    return tuple((case, conditions_of(tuple(values))) for case, values in json.loads(text))
 
 
 def _figures(case: str, rows: Sequence[Sequence[str]]) -> CaseFigures:
-    measured = (_seconds(cells) for cells in rows if cells[_STATUS] in MEASURED)
-    times_s = [value for value in measured if value is not None]
+    measured = [cells for cells in rows if cells[_STATUS] in MEASURED]
+    times_s = _numbers(measured, _STEP)
     failed = (cells[_STATUS] for cells in rows if cells[_STATUS] not in MEASURED)
-    judged = _judged(rows)
-    ratios = [value for cells in judged if (value := _number(cells, _LOG_RATIO)) is not None]
-    loads = [value for cells in judged if (value := _number(cells, _LOAD)) is not None]
+    paired = [cells for cells in measured if cells[_LOG_RATIO] and not cells[_NOT_JUDGED]]
+    judged = [cells for cells in paired if cells[_STATUS] == "ok"] or paired
+    ratios, loads = _numbers(judged, _LOG_RATIO), _numbers(judged, _LOAD)
     first = judged[0] if judged else None
     return CaseFigures(
         case=case,
@@ -201,38 +196,18 @@ def _figures(case: str, rows: Sequence[Sequence[str]]) -> CaseFigures:
         spread=spread(times_s),
         failed=next(failed, ""),
         judged=len(ratios),
-        log_ratio=mean(ratios) if ratios else None,
+        log_ratio=fmean(ratios) if ratios else None,
         variance=variance(ratios) if len(ratios) > 1 else None,
-        load=mean(loads) if loads and len(loads) == len(judged) else None,
+        load=fmean(loads) if loads and len(loads) == len(judged) else None,
         commit=first[_COMMIT] if first and (first[_CODE] or first[_DIRTY] == "false") else "",
-        conditions=_conditions(_FACT_CELLS(first)) if first else "",
+        conditions_text=_conditions_text(_CONDITIONS(first)) if first else "",
     )
 
 
-def _judged(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-    """Return the rows whose paired ratio counts: the steady ones, or where none is the others."""
-    paired = [
-        cells
-        for cells in rows
-        if cells[_STATUS] in MEASURED and cells[_LOG_RATIO] and not cells[_NOT_JUDGED]
-    ]
-    return [cells for cells in paired if cells[_STATUS] == "ok"] or paired
+def _numbers(rows: Sequence[Sequence[str]], place: int) -> list[float]:
+    return [value for cells in rows if (value := _number(cells, place)) is not None]
 
 
 def _number(cells: Sequence[str], place: int) -> float | None:
     value: float | None = from_cell(COLUMNS[place], cells[place])
     return value
-
-
-@functools.lru_cache(maxsize=4096)
-def _conditions(cells: Sequence[str]) -> str:
-    """Return the facts that decide comparability as one text."""
-    pairs = zip(_FACTS, cells, strict=True)
-    facts = facts_of({name: from_cell(COLUMNS[_PLACES[name]], cell) for name, cell in pairs})
-    return json.dumps(dataclasses.asdict(facts))
-
-
-@functools.lru_cache(maxsize=4096)
-def conditions_of(text: str) -> Comparability:
-    """Return the facts that decide comparability from a digest's text."""
-    return Comparability(**json.loads(text))

@@ -9,25 +9,22 @@ history, whatever file or copy it is found in.
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from convmark.case import Case
 from convmark.code.manifest import code_path
-from convmark.errors import StoreError
+from convmark.errors import ConvmarkError, StoreError
 from convmark.judging.accepted import accept, read_accepted
-from convmark.judging.comparability import (
-    AXES,
-    Comparability,
-    alike,
-    comparability,
-    difference,
-    inherited,
-    of_the_run,
-)
-from convmark.judging.index import Say
-from convmark.judging.shelf import Outline, Shelf, by_name, identity
+from convmark.judging.comparability import Conditions, akin, alike, difference
+from convmark.judging.digest import Held
+from convmark.judging.index import Entry, Index, Say
+from convmark.reading import StoreWarning
 from convmark.record import Record
 from convmark.store import Store, read_run, same_file
 from convmark.text import NUMBER
@@ -36,13 +33,12 @@ __all__ = [
     "BASELINE_RUNS",
     "Anchor",
     "CaseHistory",
-    "Comparability",
+    "EarlierRuns",
     "History",
     "accept",
     "accepted_history",
     "anchor_of",
     "by_name",
-    "difference",
     "named_history",
     "same_code",
     "steady",
@@ -53,9 +49,6 @@ BASELINE_RUNS = 10
 
 MOST_READ = 2 * BASELINE_RUNS
 """The most files that are read for them."""
-
-MOST_IN_VAIN = 5
-"""Files that are read in full and hold no anchor before it pays to index all."""
 
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 """A commit in full: a file's word for one could name any branch."""
@@ -84,14 +77,9 @@ class Anchor:
         return self.commit or "" if known and _SHA.fullmatch(self.commit or "") else ""
 
     @property
-    def can_run_again(self) -> bool:
-        """Whether a commit or kept files give the code once more."""
-        return bool(self.clean_commit) or self.manifest is not None
-
-    @property
     def lost(self) -> str:
-        """Why the code cannot be run again, and what helps; empty where it can."""
-        if self.can_run_again:
+        """Why neither a commit nor kept files give the code once more, and what helps; or empty."""
+        if self.clean_commit or self.manifest is not None:
             return ""
         why = "its tree was not clean" if self.commit else "it names no commit"
         return (
@@ -121,6 +109,31 @@ class History:
     """A measured row of each case that the anchors have and this run has not."""
     files: tuple[Path, ...]
     """The runs that were read in full."""
+
+
+Row = tuple[str, Conditions, Record]
+"""A row with its case's name and its conditions."""
+
+_case_of = operator.attrgetter(*Case.__dataclass_fields__)
+
+
+def by_name(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """Return the rows of each case by the case's name."""
+    groups: dict[object, list[Record]] = {}
+    for record in records:
+        groups.setdefault(_case_of(record), []).append(record)
+    return {rows[0].case.name: rows for rows in groups.values()}
+
+
+def _items(records: Iterable[Record]) -> list[Row]:
+    """Return the measured rows, those of a case together."""
+    groups = by_name(record for record in records if record.measured)
+    return [(name, Conditions.of(row), row) for name, rows in groups.items() for row in rows]
+
+
+def _identity(row: Record) -> tuple[object, ...]:
+    """Return what tells a row from every other one, in whatever file it stands."""
+    return row.run, row.machine, row.node, row.started, row.order, row.process
 
 
 def steady(records: Iterable[Record]) -> tuple[Record, ...]:
@@ -155,25 +168,25 @@ def accepted_history(
         StoreError: the list of accepted runs cannot be read.
     """
     paths = _earlier(store.runs(machine), machine, records, own)
-    wanted = _wanted(records)
-    marks: frozenset[str] = frozenset().union(*(key.whole.marks for key in wanted.values()))
-    shelf = Shelf(paths, marks, own=records, say=say)
+    asked = _asked(records)
+    earlier = EarlierRuns(store.folder / machine, paths, records, say)
     there = {path.stem: path for path in paths}
     rows = read_accepted(store, machine)
     accepted = [(there[row.run], row.case) for row in rows if row.run in there]
     order = list(dict.fromkeys([*reversed(accepted), *((path, None) for path in paths)]))
-    anchors, differences = _anchors(shelf, order, wanted)
+    anchors, differences = _anchors(earlier, order, asked)
     cases = {name: CaseHistory(difference=differences.get(name, "")) for name in by_name(records)}
-    for path in dict.fromkeys(found.path for found in anchors.values()):
+    files = list(dict.fromkeys(found.path for found in anchors.values()))
+    for path in files:
         here = {name: found for name, found in anchors.items() if found.path == path}
-        for name, runs in _runs_at(shelf, here, wanted).items():
+        for name, runs in _runs_at(earlier, here, asked).items():
             cases[name] = CaseHistory(
                 anchor=anchor_of(path, here[name].rows), runs=runs, difference=here[name].difference
             )
     held = cases.keys() | {row.case.name for found in anchors.values() for row in found.rows}
-    absent = _absent(shelf, dict.fromkeys(found.path for found in anchors.values()), held)
-    shelf.warn()
-    return History(cases=cases, absent=absent, files=shelf.files)
+    absent = _absent(earlier, files, held)
+    earlier.close()
+    return History(cases=cases, absent=absent, files=earlier.files)
 
 
 def _earlier(
@@ -194,29 +207,29 @@ def named_history(path: Path, records: Sequence[Record]) -> History:
     Raises:
         StoreError: it cannot be read, holds no figures, or is the run that is judged.
     """
-    rows = read_run(path)
-    baseline = by_name(row for row in rows if row.measured)
-    if not baseline:
+    every_row = read_run(path)
+    rows = _items(every_row)
+    if not rows:
         raise StoreError(f"{path}: must hold a measured row to be compared with, it has none")
-    own = {identity(record) for record in records}
-    if any(identity(row) in own for row in rows):
+    own = {_identity(record) for record in records}
+    if any(_identity(row) in own for row in every_row):
         raise StoreError(
-            f"{path}: holds the run that is judged, run {rows[0].run}; name an earlier run to "
+            f"{path}: holds the run that is judged, run {every_row[0].run}; name an earlier run to "
             "compare with"
         )
-    wanted = _wanted(records)
-    cases = {}
-    held = set(by_name(records))
-    for case in by_name(records):
-        found = _found(path, wanted.get(case), case, baseline)
-        runs = (found.rows,) if found.rows and not found.difference else ()
+    asked = _asked(records)
+    cases = dict.fromkeys(by_name(records), CaseHistory())
+    held = set(cases)
+    for case in asked:
+        found = _found(case, asked[case], path, rows)
         held |= {row.case.name for row in found.rows}
         cases[case] = CaseHistory(
             anchor=anchor_of(path, found.rows) if found.rows else None,
-            runs=runs,
+            runs=(found.rows,) if found.rows and not found.difference else (),
             difference=found.difference,
         )
-    absent = tuple(group[0] for case, group in baseline.items() if case not in held)
+    groups = by_name(row for _, _, row in rows)
+    absent = tuple(group[0] for name, group in groups.items() if name not in held)
     return History(cases=cases, absent=absent, files=(path,))
 
 
@@ -257,22 +270,6 @@ def _is_of_commit(row: Record) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
-    """The conditions of a case."""
-
-    whole: Comparability
-    inherited: Comparability
-    """Without what the model's own code has set."""
-    axes: frozenset[tuple[bytes, ...]]
-    """Of both."""
-
-    @classmethod
-    def of(cls, row: Record) -> _Wanted:
-        whole, apart = comparability(row), inherited(row)
-        return cls(whole, apart, frozenset((whole.axes, apart.axes)))
-
-
-@dataclass(frozen=True, slots=True)
 class _Found:
     """What a file has of a case."""
 
@@ -283,101 +280,160 @@ class _Found:
     """What its nearest rows differ in."""
 
 
-def _wanted(records: Sequence[Record]) -> dict[str, _Wanted]:
-    """The conditions of each case that can be judged."""
+def _asked(records: Sequence[Record]) -> dict[str, Conditions]:
+    """Return the conditions of each case that can be judged."""
     measured = by_name(record for record in records if record.measured)
     return {
-        name: _Wanted.of(judged[0]) for name, rows in measured.items() if (judged := steady(rows))
+        name: Conditions.of(judged[0])
+        for name, rows in measured.items()
+        if (judged := steady(rows))
     }
 
 
-def _found(
-    path: Path, key: _Wanted | None, name: str, found: Mapping[str, Sequence[Record]]
-) -> _Found:
-    """Return the steady rows of a case that are comparable, and else what they differ in."""
-    if key is None:
-        return _Found(path)
-    rows = [row for row in found.get(name, ()) if alike(comparability(row), key.whole)]
-    if rows:
-        return _Found(path, steady(rows))
-    akin = [row for rows in found.values() for row in rows if _akin(row, key.whole)]
-    rows = [row for row in akin if alike(inherited(row), key.inherited)]
-    if rows and (judged := steady(rows)):
-        return _Found(path, judged, difference(key.whole, comparability(judged[0])))
-    others = found.get(name) or akin
-    return _Found(path, (), difference(key.whole, comparability(others[0])) if others else "")
+_Item = TypeVar("_Item", tuple[str, Conditions], tuple[str, Conditions, Record])
+"""A case's name and conditions, as the index has them or with a row."""
 
 
-_AKIN = 4
-"""Cases that agree in so many axes, batch size the last, differ in settings alone."""
+def _match(name: str, asked: Conditions, held: Sequence[_Item]) -> tuple[list[_Item], str]:
+    """Return what of a run can be a case's anchor, and what it differs in.
+
+    What only the model's own code has made to differ can: were it passed over, a setting that slows
+    the whole process would become its own baseline. Where nothing can it is what the nearest rows
+    differ in.
+    """
+    own: list[_Item] = [one for one in held if one[0] == name]
+    if same := [one for one in own if alike(one[1].facts, asked.facts)]:
+        return same, ""
+    near: list[_Item] = [one for one in held if akin(one[1].facts, asked.facts)]
+    found: list[_Item] = [one for one in near if alike(one[1].inherited, asked.inherited)]
+    others = found or own or near
+    return found, difference(asked.facts, others[0][1].facts) if others else ""
 
 
-def _akin(row: Record, key: Comparability) -> bool:
-    return all(getattr(row, name) == getattr(key, name) for name in AXES[:_AKIN])
+def _found(name: str, asked: Conditions, path: Path, rows: Sequence[Row]) -> _Found:
+    """Return the steady rows of a case that can be an anchor's, and what they differ in."""
+    matching, text = _match(name, asked, rows)
+    return _Found(path, steady(row for _, _, row in matching), text)
+
+
+class EarlierRuns:
+    """A machine's earlier runs, each read at most once, and only where its rows are wanted.
+
+    A file that cannot be read holds nothing, and `close` warns of it. Nor does a file hold the rows
+    of the run that is judged: it may be a copy of it, or a link.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        paths: Sequence[Path],
+        own: Sequence[Record] = (),
+        say: Say = lambda line: None,
+    ) -> None:
+        """Describe them.
+
+        Args:
+            paths: their files in the folder, oldest first.
+            own: the rows of the run that is judged.
+            say: is told where reading takes long.
+        """
+        self.paths = paths
+        self._own = frozenset(map(_identity, own))
+        self._asked = _asked(own)
+        self._index = Index(folder, say=say)
+        self._matches: dict[int | None, tuple[set[str], dict[str, str]]] = {}
+        self._rows: dict[Path, list[Row]] = {}
+        self._unreadable: dict[Path, str] = {}
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Those that were read in full."""
+        return tuple(self._rows)
+
+    def held(self, path: Path) -> Held:
+        """Return the cases of a run that can be judged."""
+        return self._index.held(self._entry(path))
+
+    def matches(self, path: Path) -> tuple[set[str], dict[str, str]]:
+        """Return the cases whose anchor a run can be, and what those that it has else differ in."""
+        kind = self._entry(path).held
+        if kind not in self._matches:
+            held = self.held(path)
+            found = {name: _match(name, asked, held) for name, asked in self._asked.items()}
+            self._matches[kind] = (
+                {name for name, (matching, _) in found.items() if matching},
+                {name: text for name, (_, text) in found.items() if text},
+            )
+        return self._matches[kind]
+
+    def rows(self, path: Path) -> list[Row]:
+        """Return the measured rows of a run."""
+        if path not in self._rows:
+            try:
+                rows = [] if path in self._unreadable else read_run(path)
+            except ConvmarkError as error:
+                rows, self._unreadable[path] = [], str(error)
+            self._rows[path] = [one for one in _items(rows) if _identity(one[2]) not in self._own]
+        return self._rows[path]
+
+    def with_code(self, rows: Sequence[Record]) -> Iterator[Path]:
+        """Yield the runs that may have rows of the same code, newest first.
+
+        That is known by its hash, and of rows without one by the commit of a clean tree.
+        """
+        codes = {row.code for row in rows if row.code}
+        commits = {row.commit for row in rows if row.commit and _is_of_commit(row)}
+        coded = all(row.code for row in rows)
+        for path in reversed(self.paths) if codes or commits else ():
+            entry = self._entry(path)
+            theirs = self._index.codes(entry)
+            of_commit = entry.commit in commits and (bool(theirs) or entry.dirty == 0)
+            if (of_commit and not (coded and theirs)) or not codes.isdisjoint(theirs):
+                yield path
+
+    def close(self) -> None:
+        """Keep the index, and warn once of what could not be read."""
+        self._index.keep()
+        if self._unreadable:
+            more = len(self._unreadable) - 1
+            text = f"{next(iter(self._unreadable.values()))}; left out of the history"
+            text += f", and {more} more" if more else ""
+            warnings.warn(text, StoreWarning, stacklevel=3)
+
+    def _entry(self, path: Path) -> Entry:
+        entry = self._index.entry(path)
+        if entry.error is not None:
+            self._unreadable[path] = f"{path}{entry.error}"
+        return entry
 
 
 def _anchors(
-    shelf: Shelf, order: Sequence[tuple[Path, str | None]], wanted: Mapping[str, _Wanted]
+    earlier: EarlierRuns,
+    order: Sequence[tuple[Path, str | None]],
+    asked: Mapping[str, Conditions],
 ) -> tuple[dict[str, _Found], dict[str, str]]:
     """Return each case's anchor, and for those without one what the first rows differ in.
 
     A file may be an anchor of every case, or of the one that it comes with.
-
-    Rows that the model's own code has made to differ are an anchor as well: were they passed over,
-    a setting that slows the whole process would become its own baseline.
     """
     anchors: dict[str, _Found] = {}
     differences: dict[str, str] = {}
-    conditions = {of_the_run(key.whole) for key in wanted.values()}
-    left = dict(wanted)
-    in_vain = 0
-    models = frozenset(key.whole.model for key in left.values())
-    states = frozenset(key.inherited.state or "" for key in left.values())
-    puzzling = [key.whole for key in left.values()]
     for path, only in order:
-        if not left:
+        if len(anchors) == len(asked):
             break
-        if only not in (None, *left) or not shelf.mentions(path, models):
-            continue
-        may_match = shelf.is_alike(path, conditions) and shelf.may_have_state(path, states)
-        if not (may_match and _may_hold(shelf.outline(path), left.values())) and not (
-            puzzling and _may_explain(shelf.outline(path), puzzling)
-        ):
-            continue
-        if (in_vain := in_vain + 1) == MOST_IN_VAIN + 1:
-            shelf.index_all()
-        measured = shelf.measured(path)
-        for name, key in left.items():
-            if only not in (None, name):
-                continue
-            found = _found(path, key, name, measured)
-            if found.rows:
-                anchors[name] = found
-                in_vain = 0
-            elif found.difference and (name in measured or name not in differences):
-                differences[name] = found.difference
-        left = {name: key for name, key in left.items() if name not in anchors}
-        models = frozenset(key.whole.model for key in left.values())
-        puzzling = [key.whole for name, key in left.items() if name not in differences]
+        matching, different = earlier.matches(path)
+        for name in matching - anchors.keys():
+            if only in (None, name):
+                found = _found(name, asked[name], path, earlier.rows(path))
+                if found.rows:
+                    anchors[name] = found
+        if not different.keys() <= differences.keys():
+            differences = {**different, **differences}
     return anchors, {name: text for name, text in differences.items() if name not in anchors}
 
 
-def _may_hold(outline: Outline, keys: Iterable[_Wanted]) -> bool:
-    return any(
-        not key.axes.isdisjoint(outline.cases) and key.whole.marks <= outline.marks for key in keys
-    )
-
-
-def _may_explain(outline: Outline, keys: Iterable[Comparability]) -> bool:
-    """Whether it holds one of the cases, or one akin to it, whatever the conditions."""
-    akin = {axes[:_AKIN] for axes in outline.cases}
-    return any(key.axes[:_AKIN] in akin for key in keys)
-
-
 def _runs_at(
-    shelf: Shelf,
-    anchors: Mapping[str, _Found],
-    wanted: Mapping[str, _Wanted],
+    earlier: EarlierRuns, anchors: Mapping[str, _Found], asked: Mapping[str, Conditions]
 ) -> dict[str, tuple[tuple[Record, ...], ...]]:
     """Return the runs of an anchor's cases with its code, newest read first, stop at enough.
 
@@ -390,25 +446,17 @@ def _runs_at(
     }
     comparable = {name: one for name, one in anchors.items() if not one.difference}
     (own,) = {anchor.path for anchor in anchors.values()}
-    rows = [row for anchor in comparable.values() for row in anchor.rows]
-    codes = {row.code for row in rows if row.code}
-    commits = {row.commit for row in rows if row.commit and _is_of_commit(row)}
-    coded = all(row.code for row in rows)
-    conditions = {of_the_run(wanted[name].whole) for name in comparable}
-    states = {wanted[name].inherited.state or "" for name in comparable}
     read = 1
-    for path in shelf.may_have_run(codes, commits, coded=coded) if codes or commits else ():
-        left = {name for name in comparable if len(found[name]) < BASELINE_RUNS}
+    for path in earlier.with_code([row for one in comparable.values() for row in one.rows]):
+        left = [name for name in comparable if len(found[name]) < BASELINE_RUNS]
         if not left or read >= MOST_READ:
             break
-        if path == own or not _may_hold(shelf.outline(path), [wanted[name] for name in left]):
-            continue
-        if not (shelf.is_alike(path, conditions) and shelf.may_have_state(path, states)):
+        names = earlier.matches(path)[0].intersection(left)
+        if path == own or not names:
             continue
         read += 1
-        measured = shelf.measured(path)
-        for name in left:
-            other = _found(path, wanted[name], name, measured)
+        for name in names:
+            other = _found(name, asked[name], path, earlier.rows(path))
             if not other.difference and same_code(anchors[name].rows, other.rows):
                 found[name][path] = other.rows
     return {
@@ -417,11 +465,11 @@ def _runs_at(
     }
 
 
-def _absent(shelf: Shelf, anchors: Iterable[Path], held: Set[str]) -> tuple[Record, ...]:
+def _absent(earlier: EarlierRuns, anchors: Iterable[Path], held: Set[str]) -> tuple[Record, ...]:
     """Return a row of each case of the anchors that the run has not, by no other name either."""
     absent: dict[str, Record] = {}
     for path in anchors:
-        for name, rows in shelf.measured(path).items():
+        for name, _, row in earlier.rows(path):
             if name not in held:
-                absent.setdefault(name, rows[0])
+                absent.setdefault(name, row)
     return tuple(absent.values())

@@ -1,313 +1,338 @@
-"""The index of a machine's runs: their digests, kept so that a long history need not be read again.
+"""The index of a machine's runs: what each file says in short, kept so that it is read once.
 
-    <cache>/index/<machine>-<hash>.runs    one file per folder of runs
+    <cache>/index/<machine>-<hash>.sqlite    one database per folder of runs and version of the code
 
-The CSV files are the only truth. What the index says of a file holds while size, times and inode of
-that file are what they were; an index that is damaged, of another folder or made by other code is
-as none, and is made anew. It can be removed at any time.
+The CSV files are the only truth. What the database says of a file holds while size, times and inode
+of that file are what they were. A database that is damaged, locked or not to be written is as none:
+the files are then read, and where it is damaged it is removed. It can be removed at any time.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
+import hashlib
+import operator
 import os
+import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from convmark.environments.cache import cache_folder
 from convmark.errors import StoreError
-from convmark.judging.digest import CaseFigures, Digest, Head, digest_of
-from convmark.judging.keeping import keep, kept
+from convmark.judging.digest import CaseFigures, Digest, Held, digest_of, held_in
+from convmark.judging.verdicts_file import step_time_words, verdicts_paths
 
-__all__ = ["CaseRun", "Index", "KnownRun", "Say"]
+__all__ = ["Entry", "Index", "Say", "index_path"]
 
-KIND = "runs"
 SETTLED_S = 2.0
 """A file that was written so lately may be written again within one tick of its clock."""
 LONG = 300
 """Files whose reading takes a second or more, so that the user is told."""
+BATCH = 500
+"""Files whose contents are written to the database at one go."""
+WAIT_S = 5.0
+"""For another process that writes the database."""
+UNUSED_S = 90 * 86400
+"""After so long without use a database is removed when another one is written."""
 
-FIGURES = np.dtype(
-    [
-        *(("case", "<i4"), ("run", "<i4"), ("processes", "<i4"), ("failed", "<i4")),
-        *(("step_time_p50_s", "<f8"), ("spread", "<f8"), ("started", "S16")),
-        *(("judged", "<i4"), ("log_ratio", "<f8"), ("variance", "<f8"), ("load", "<f8")),
-        *(("commit", "<i4"), ("conditions", "<i4")),
-    ]
-)
-"""`case`, `failed`, `commit` and `conditions` are places among the texts, `run` is the run's number
-in this index."""
-
-Signature = tuple[int, int, int, int]
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class KnownRun:
-    """What the index has of one file."""
+class Entry:
+    """What is known of one file."""
 
-    signature: Signature
+    signature: str
     """Size, times of change in ns, inode."""
-    number: int
-    error: str | None
+    error: str | None = None
     """Why it cannot be read, without its path."""
-    torn: int | None
-    head: int | None
-    """Its place among the heads."""
-    contents: int | None
-    """Its place among the contents."""
-    codes: int | None
-    """The place of its codes among the sets."""
-    states: int | None
-    """The place of its states among the sets."""
+    torn: int | None = None
+    commit: str | None = None
+    dirty: int | None = None
+    """0 or 1, as SQLite has no other."""
+    codes: int | None = None
+    held: int | None = None
+    """As the codes, the id of a text."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CaseRun:
-    """One run of a case, as a history lists it."""
-
-    run: str
-    commit: str | None
-    dirty: bool | None
-    figures: CaseFigures
-
-
-def signatures(folder: Path) -> dict[str, Signature]:
-    """Return what tells each CSV file of a folder from an earlier state of it, by its name."""
-    found = {}
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.endswith(".csv"):
-                with contextlib.suppress(OSError):
-                    found[entry.name] = _signature(entry.stat())
-    return found
+_FIELDS = {kind: [field.name for field in fields(kind)] for kind in (Entry, CaseFigures)}
+_ENTRY, _FIGURES = (", ".join(f'"{name}"' for name in names) for names in _FIELDS.values())
+_of_entry, _of_figures = (operator.attrgetter(*names) for names in _FIELDS.values())
+_TABLES = f"""
+CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY, text);
+CREATE TABLE IF NOT EXISTS files (name PRIMARY KEY, {_ENTRY}, "check") WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS figures
+    (file, {_FIGURES}, "check", PRIMARY KEY ("case", file)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS verdicts
+    (file, "case", run, words, "check", PRIMARY KEY ("case", file, run)) WITHOUT ROWID;
+"""
+_SETTINGS = "PRAGMA synchronous = OFF; PRAGMA cache_size = -65536;"
+"""A power loss may cost the index, which is made anew; a killed writer leaves it whole."""
+_Row = tuple[Any, ...]
 
 
-def _signature(stat: os.stat_result) -> Signature:
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+@functools.cache
+def _code() -> bytes:
+    """Return a hash of the code that reads the files: each version has databases of its own."""
+    here = Path(__file__).resolve().parent
+    digest = hashlib.sha256()
+    for path in sorted([*here.glob("*.py"), *here.parent.glob("*.py")]):
+        digest.update(path.read_bytes())
+    return digest.digest()
+
+
+def index_path(folder: Path) -> Path:
+    """Return where the index of a folder of runs lies."""
+    whole = folder.resolve()
+    digest = hashlib.sha256(_code() + os.fsencode(whole)).hexdigest()[:16]
+    name = "".join(c if c.isascii() and (c.isalnum() or c == "-") else "_" for c in whole.name)
+    return cache_folder() / "index" / f"{name[:80]}-{digest}.sqlite"
+
+
+def _id(text: str) -> int:
+    """Return the id of a text: a hash of it, so that all writers give it the same one."""
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def _checked(row: _Row) -> _Row:
+    """Return a row with its checksum: SQLite does not notice a flipped bit in a value."""
+    return (*row, zlib.crc32(repr(row).encode(errors="surrogatepass")))
+
+
+def _rows(found: sqlite3.Cursor) -> Iterator[_Row]:
+    """Yield rows without their checksums.
+
+    Raises:
+        ValueError: a row is not what was written.
+    """
+    for row in found:
+        if _checked(row[:-1]) != row:
+            raise ValueError("a checksum differs")
+        yield row[:-1]
+
+
+_case_in = operator.itemgetter(1)
+"""The case of a row of the figures or the verdicts; the file stands before it."""
+
+
+@dataclass(slots=True)
+class _Unsaved:
+    """What was read and is not in the database yet."""
+
+    texts: dict[int, str] = field(default_factory=dict)
+    files: list[_Row] = field(default_factory=list)
+    figures: list[_Row] = field(default_factory=list)
+    verdicts: list[_Row] = field(default_factory=list)
 
 
 class Index:
-    """What is known of the runs in one folder, without reading them."""
+    """What is known of the runs in one folder; a file that is not known as it is now is read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, case: str = "", say: Say = lambda line: None) -> None:
+        """Load what is kept.
+
+        Args:
+            case: whose figures and verdicts are asked for.
+            say: is told where reading takes long.
+        """
         self._folder = folder
-        self._runs: dict[str, KnownRun] = {}
-        self._heads: list[Head] = []
-        self._contents: list[tuple[frozenset[tuple[str, ...]], frozenset[str]]] = []
-        self._sets: list[frozenset[str]] = []
-        self._texts: list[str] = []
-        self._figures: npt.NDArray[Any] = np.empty(0, FIGURES)
-        self._here: dict[str, Signature] = {}
+        self._case = case
+        self._say = say
+        self._here: dict[str, str] = {}
+        self._young: set[str] = set()
+        self._scan()
+        self._path = index_path(folder)
+        self._forget()
+        try:
+            self._load()
+        except sqlite3.OperationalError:  # locked, or not to be read
+            self._forget()
+        except (sqlite3.Error, ValueError, TypeError, LookupError, OSError):
+            self._forget()
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
 
-    @classmethod
-    def of(cls, folder: Path, *, figures: bool = True) -> Index:
-        """Return the folder's index as it was kept, without what has changed since.
+    def _scan(self) -> None:
+        now = time.time_ns() - SETTLED_S * 1e9
+        with (
+            contextlib.suppress(FileNotFoundError, NotADirectoryError),
+            os.scandir(self._folder) as there,
+        ):
+            for one in there:
+                if one.name.endswith(".csv"):
+                    with contextlib.suppress(OSError):
+                        stat = one.stat()
+                        times = stat.st_mtime_ns, stat.st_ctime_ns
+                        self._here[one.name] = f"{stat.st_size} {times} {stat.st_ino}"
+                        if max(times) > now:
+                            self._young.add(one.name)
 
-        Args:
-            figures: whether those of the cases are loaded too; without them nothing can be updated.
-        """
-        index = cls(folder)
-        found = kept(folder, KIND, most=None if figures else 1)
-        if KIND in found:
-            index._load(json.loads(found[KIND]))
-            index._figures = np.frombuffer(found.get("figures", b""), FIGURES)
-        index._here = signatures(folder)
-        return index
+    def _forget(self) -> None:
+        self._texts: dict[int, str] = {}
+        self._entries: dict[str, Entry] = {}
+        self._figures: dict[str, CaseFigures] = {}
+        self._verdicts: dict[str, dict[str, str]] = {}
+        self._gone: set[str] = set()
+        self._unsaved = _Unsaved()
+        self._read = 0
 
-    def known(self, path: Path) -> KnownRun | None:
-        """Return what is known of a file as it is now; None where that is nothing."""
-        found = self._runs.get(path.name)
-        return found if found and found.signature == self._here.get(path.name) else None
-
-    def head(self, known: KnownRun) -> Head | None:
-        """Return what the run's first row tells; None where there is none."""
-        return None if known.head is None else self._heads[known.head]
-
-    def contents(self, known: KnownRun) -> tuple[frozenset[tuple[str, ...]], frozenset[str]]:
-        """Return the axes of the measured cases, and the marks; the same object for like runs."""
-        return (
-            (frozenset(), frozenset()) if known.contents is None else self._contents[known.contents]
-        )
-
-    def codes(self, known: KnownRun) -> frozenset[str]:
-        """Return the hashes of the codes that the run's measured rows ran."""
-        return frozenset() if known.codes is None else self._sets[known.codes]
-
-    def states(self, known: KnownRun) -> frozenset[str]:
-        """Return what the processes of the run's measured rows were started with."""
-        return frozenset() if known.states is None else self._sets[known.states]
-
-    def update(self, paths: Sequence[Path], say: Say = lambda line: None) -> None:
-        """Read the files that are not known as they are now, and keep the index.
-
-        Args:
-            say: is told where that takes long.
-        """
-        stale = [path for path in paths if self.known(path) is None]
-        if len(stale) > LONG:
-            say(f"reading {len(stale):,} runs; what they say is kept for the next time")
-        gone = {name for name in self._runs if name not in self._here}
-        if not stale and not gone:
+    def _load(self) -> None:
+        if not self._path.exists():
             return
-        dropped = [self._runs.pop(name).number for name in gone]
-        dropped += [run.number for path in stale if (run := self._runs.get(path.name))]
-        if dropped:
-            self._figures = self._figures[~np.isin(self._figures["run"], dropped)]
-        self._read(stale)
-        self._save()
+        with contextlib.suppress(OSError):
+            os.utime(self._path)  # it is in use
+        with closing(sqlite3.connect(self._path, WAIT_S)) as database:
+            self._texts = dict(database.execute("SELECT id, text FROM texts"))
+            if any(_id(str(text)) != one for one, text in self._texts.items()):
+                raise ValueError("a text is not that of its id")
+            for name, signature, *values in _rows(database.execute("SELECT * FROM files")):
+                if signature == self._here.get(name):
+                    self._entries[name] = Entry(signature, *values)
+                elif name not in self._here:
+                    self._gone.add(name)
+            asked = 'SELECT * FROM {} WHERE "case" = ?'
+            for file, *values in _rows(database.execute(asked.format("figures"), [self._case])):
+                *numbers, commit, conditions = values
+                found = CaseFigures(*[*numbers, self._texts[commit], self._texts[conditions]])
+                if file in self._entries:
+                    self._figures[file] = found
+            for row in _rows(database.execute(asked.format("verdicts"), [self._case])):
+                file, _, run, words = row
+                if file in self._entries:
+                    self._verdicts.setdefault(file, {})[run] = words
 
-    def case(self, name: str, paths: Sequence[Path]) -> list[CaseRun]:
-        """Return the runs of a case among the paths, in their order; the index must be updated."""
-        if name not in self._texts:
-            return []
-        figures = self._figures[self._figures["case"] == self._texts.index(name)]
-        by_number = {int(row["run"]): row for row in figures}
-        found = []
-        for path in paths:
-            known = self._runs.get(path.name)
-            if known is not None and known.number in by_number:
-                head = self.head(known)
-                row = _figures_of(name, by_number[known.number], self._texts)
-                found.append(
-                    CaseRun(
-                        run=path.stem,
-                        commit=head.commit if head else None,
-                        dirty=head.dirty if head else None,
-                        figures=row,
-                    )
-                )
+    def entry(self, run: Path) -> Entry:
+        """Return what a run's file says."""
+        found = self._entries.get(run.name)
+        if found is None:
+            try:
+                digest, error = digest_of(run), None
+            except StoreError as refused:
+                digest, error = Digest(), str(refused).removeprefix(str(run))
+            found = Entry(
+                signature=self._here.get(run.name, ""),
+                error=error,
+                torn=digest.torn,
+                commit=digest.commit,
+                dirty=None if digest.dirty is None else int(digest.dirty),
+                codes=self._id_of(digest.codes),
+                held=self._id_of(digest.held),
+            )
+            for one in digest.cases:
+                if one.case == self._case:
+                    self._figures[run.name] = one
+            self._add(run, found, figures=digest.cases)
         return found
 
-    def cases(self) -> list[str]:
-        """Return the names of all cases."""
-        return [self._texts[place] for place in np.unique(self._figures["case"])]
+    def held(self, entry: Entry) -> Held:
+        """Return the cases of a run that can be judged; the same object for like runs."""
+        return () if entry.held is None else held_in(self._texts[entry.held])
 
-    def troubles(self, paths: Sequence[Path]) -> Iterator[str]:
-        """Yield a line for each file that is left out, or whose last line is."""
-        for path in paths:
-            known = self._runs.get(path.name)
-            if known is not None and known.error is not None:
-                yield f"{path}{known.error}; left out of the history"
-            elif known is not None and known.torn is not None:
-                yield f"{path}:{known.torn}: a torn last line was left out"
+    def codes(self, entry: Entry) -> frozenset[str]:
+        """Return the hashes of the codes that the run's measured rows ran."""
+        return frozenset(() if entry.codes is None else self._texts[entry.codes].split())
 
-    def _read(self, paths: Iterable[Path]) -> None:
-        heads = {head: place for place, head in enumerate(self._heads)}
-        contents = {content: place for place, content in enumerate(self._contents)}
-        sets = {found: place for place, found in enumerate(self._sets)}
-        texts = {text: place for place, text in enumerate(self._texts)}
-        number = max((run.number for run in self._runs.values()), default=-1) + 1
-        parts = [self._figures]
-        for path in paths:
-            signature = self._here.get(path.name, _UNSETTLED)
-            if max(signature[1:3]) > time.time_ns() - SETTLED_S * 1e9:
-                signature = _UNSETTLED  # so it is read again the next time
-            try:
-                digest: Digest | None = digest_of(path)
-                error = None
-            except StoreError as refused:
-                digest, error = None, str(refused).removeprefix(str(path))
-            head = digest.head if digest else None
-            self._runs[path.name] = KnownRun(
-                signature=signature,
-                number=number,
-                error=error,
-                torn=digest.torn if digest else None,
-                head=None if head is None else _place(heads, head),
-                contents=_place(contents, (digest.axes, digest.marks)) if digest else None,
-                codes=_place(sets, digest.codes) if digest else None,
-                states=_place(sets, digest.states) if digest else None,
-            )
-            if digest and digest.cases:
-                parts.append(_rows_of(digest.cases, number, texts))
-            number += 1
-        self._heads, self._contents, self._texts = list(heads), list(contents), list(texts)
-        self._sets = list(sets)
-        self._figures = np.concatenate(parts)
+    def figures(self, run: Path) -> CaseFigures | None:
+        """Return the figures of the case that is asked for; None where the run has none."""
+        self.entry(run)
+        return self._figures.get(run.name)
 
-    def _load(self, found: Any) -> None:
-        self._runs = {
-            name: KnownRun(tuple(known[0]), *known[1:]) for name, known in found["runs"].items()
-        }
-        self._heads = [
-            Head(commit=commit, dirty=dirty, coded=coded, facts=tuple(facts))
-            for commit, dirty, coded, facts in found["heads"]
-        ]
-        self._contents = [
-            (frozenset(map(tuple, axes)), frozenset(marks)) for axes, marks in found["contents"]
-        ]
-        self._sets = list(map(frozenset, found["sets"]))
-        self._texts = found["texts"]
+    def verdict(self, run: Path) -> str:
+        """Return what was said last of the step time of the case that is asked for.
 
-    def _save(self) -> None:
-        runs = {
-            name: [
-                *(run.signature, run.number, run.error, run.torn),
-                *(run.head, run.contents, run.codes, run.states),
-            ]
-            for name, run in self._runs.items()
-        }
-        said = {
-            "runs": runs,
-            "heads": [[head.commit, head.dirty, head.coded, head.facts] for head in self._heads],
-            "contents": [[sorted(axes), sorted(marks)] for axes, marks in self._contents],
-            "sets": [sorted(found) for found in self._sets],
-            "texts": self._texts,
-        }
-        parts = {KIND: json.dumps(said).encode(), "figures": self._figures.tobytes()}
-        keep(self._folder, KIND, parts)
+        Raises:
+            StoreError: the verdicts cannot be read, or do not fit.
+        """
+        for path in verdicts_paths(run):
+            if path.name in self._here and run.stem in (words := self._words(path)):
+                return words[run.stem]
+        return ""
 
+    def _words(self, path: Path) -> dict[str, str]:
+        if path.name not in self._entries:
+            last = {(case, run): words for case, run, words in step_time_words(path)}
+            self._verdicts[path.name] = {
+                run: words for (case, run), words in last.items() if case == self._case
+            }
+            verdicts = [(path.name, *names, words) for names, words in last.items()]
+            self._add(path, Entry(self._here[path.name]), verdicts=verdicts)
+        return self._verdicts.get(path.name, {})
 
-_UNSETTLED: Signature = (-1, -1, -1, -1)
+    def _id_of(self, text: str) -> int:
+        found = _id(text)
+        if found not in self._texts:
+            self._texts[found] = self._unsaved.texts[found] = text
+        return found
 
+    def _add(
+        self,
+        path: Path,
+        entry: Entry,
+        figures: Sequence[CaseFigures] = (),
+        verdicts: Sequence[_Row] = (),
+    ) -> None:
+        self._entries[path.name] = entry
+        self._read += 1
+        if self._read == LONG:
+            self._say(f"reading the files of {self._folder}; what they say is kept for next time")
+        if not entry.signature or path.name in self._young:
+            return  # so it is read again the next time
+        self._unsaved.files.append(_checked((path.name, *_of_entry(entry))))
+        for one in figures:
+            *numbers, commit, conditions = _of_figures(one)
+            row = (path.name, *numbers, self._id_of(commit), self._id_of(conditions))
+            self._unsaved.figures.append(_checked(row))
+        self._unsaved.verdicts += map(_checked, verdicts)
+        if len(self._unsaved.files) >= BATCH:
+            self.keep()
 
-def _place(places: dict[Any, int], value: object) -> int:
-    return places.setdefault(value, len(places))
+    def keep(self) -> None:
+        """Write what was read to the database; what cannot be written is read again next time."""
+        if not self._unsaved.files and not self._gone:
+            return
+        unsaved, self._unsaved = self._unsaved, _Unsaved()
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_unused(self._path.parent)
+            with closing(sqlite3.connect(self._path, WAIT_S, isolation_level=None)) as database:
+                database.executescript(_SETTINGS + _TABLES)
+                database.execute("BEGIN IMMEDIATE")
+                self._write(database, unsaved)
+                database.execute("COMMIT")
+            self._gone = set()
+        except (sqlite3.Error, OSError):
+            self._unsaved.texts = unsaved.texts  # what is written later may need them
 
-
-def _rows_of(cases: Sequence[CaseFigures], number: int, texts: dict[str, int]) -> npt.NDArray[Any]:
-    rows = [
-        (
-            _place(texts, one.case),
-            number,
-            one.processes,
-            _place(texts, one.failed),
-            _or_nan(one.step_time_p50_s),
-            _or_nan(one.spread),
-            one.started.encode("ascii", "replace"),
-            one.judged,
-            _or_nan(one.log_ratio),
-            _or_nan(one.variance),
-            _or_nan(one.load),
-            _place(texts, one.commit),
-            _place(texts, one.conditions),
-        )
-        for one in cases
-    ]
-    return np.array(rows, FIGURES)
+    def _write(self, database: sqlite3.Connection, new: _Unsaved) -> None:
+        known = {name for (name,) in database.execute("SELECT name FROM files")}
+        old = known & {row[0] for row in new.files} | self._gone
+        if old:
+            database.execute("CREATE TEMP TABLE old (file PRIMARY KEY)")
+            database.executemany("INSERT INTO old VALUES (?)", [(name,) for name in old])
+            database.execute("DELETE FROM files WHERE name IN (SELECT file FROM old)")
+            for table in ("figures", "verdicts"):
+                database.execute(f"DELETE FROM {table} WHERE file IN (SELECT file FROM old)")
+        database.executemany("INSERT OR IGNORE INTO texts VALUES (?, ?)", new.texts.items())
+        for table, rows in (
+            ("files", new.files),
+            ("figures", sorted(new.figures, key=_case_in)),  # as they are laid out on the disk
+            ("verdicts", sorted(new.verdicts, key=_case_in)),
+        ):
+            if rows:
+                marks = ", ".join("?" * len(rows[0]))
+                database.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
 
 
-def _or_nan(value: float | None) -> float:
-    return np.nan if value is None else value
-
-
-def _figures_of(case: str, row: Any, texts: Sequence[str]) -> CaseFigures:
-    names = ("step_time_p50_s", "spread", "log_ratio", "variance", "load")
-    numbers = {name: float(row[name]) for name in names}
-    return CaseFigures(
-        case=case,
-        started=bytes(row["started"]).decode("ascii"),
-        processes=int(row["processes"]),
-        failed=texts[row["failed"]],
-        judged=int(row["judged"]),
-        commit=texts[row["commit"]],
-        conditions=texts[row["conditions"]],
-        **{name: None if np.isnan(value) else value for name, value in numbers.items()},
-    )
+def _remove_unused(folder: Path) -> None:
+    """Remove what nobody has asked for in a long time."""
+    for path in folder.glob("*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > UNUSED_S:
+                path.unlink()

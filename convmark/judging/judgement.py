@@ -84,12 +84,6 @@ class Confirmation:
         if self.decision is None and not self.reason:
             raise MeasurementError("a confirmation must have a decision or the reason for none")
 
-    @property
-    def described_reason(self) -> str:
-        """Why there was no live comparison, as a note says it."""
-        other = f" with {self.anchor}" if self.anchor else ""
-        return f"no live comparison{other}: {self.reason}"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
@@ -98,14 +92,15 @@ class Judgement:
     run: str
     case: str
     model: str
-    task: str
+    task: str = ""
+    """Empty, as batch size, precision and jit, in what is said of the machine."""
     device: str
     batch_size: int | None
-    precision: str
-    jit: str
+    precision: str = ""
+    jit: str = ""
     threads: str
     metric: str
-    unit: str
+    unit: str = ""
     baseline: float | None = None
     """Of a live comparison at today's speed of the machine: value / (1 + change)."""
     value: float | None = None
@@ -115,8 +110,6 @@ class Judgement:
     """Lower end of the change's interval."""
     high: float | None = None
     verdict: str
-    unconfirmed: bool = False
-    """Whether history alone had judged a change, which it no longer does; kept verdicts say so."""
     smallest_visible: float | None = None
     """The smallest change that this run could have seen."""
     baseline_runs: tuple[str, ...] = ()

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from statistics import mean, median, stdev
 
 from convmark.comparing.pooling import t_quantile
+from convmark.judging.comparability import load_of, loads_alike
 from convmark.judging.judgement import MACHINE, Judgement
-from convmark.judging.load import load_of, loads_alike
 from convmark.record import Record
 from convmark.statistics import share_of
 

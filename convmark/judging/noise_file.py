@@ -5,16 +5,13 @@ results/<machine>/noise.csv    one row per case and number of threads, for each 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convmark.cells import columns_of, from_cell, to_cell
-from convmark.errors import StoreError
-from convmark.judging.tablefile import append_rows, read_rows
+from convmark.judging.tablefile import TableFile
 
-__all__ = ["FILE", "NoiseRow", "append_noise", "read_noise"]
+__all__ = ["FILE", "TABLE", "NoiseRow", "read_noise"]
 
 FILE = "noise.csv"
 
@@ -44,18 +41,7 @@ class NoiseRow:
     note: str | None = _column("", "why sessions are few, or took two processes; what disturbed")
 
 
-_COLUMNS = columns_of(NoiseRow)
-_HEADER = [column.name for column in _COLUMNS]
-
-
-def append_noise(path: Path, rows: Iterable[NoiseRow]) -> None:
-    """Append rows to a file.
-
-    Raises:
-        StoreError: it cannot be written, or has other columns.
-    """
-    cells = [[to_cell(getattr(row, column.name)) for column in _COLUMNS] for row in rows]
-    append_rows(path, _HEADER, cells)
+TABLE = TableFile(NoiseRow)
 
 
 def read_noise(path: Path) -> dict[str, NoiseRow]:
@@ -64,12 +50,4 @@ def read_noise(path: Path) -> dict[str, NoiseRow]:
     Raises:
         StoreError: it does not fit; the message names file and line.
     """
-    found = {}
-    for line, cells in read_rows(path, _HEADER):
-        pairs = zip(_COLUMNS, cells, strict=True)
-        try:
-            row = NoiseRow(**{column.name: from_cell(column, cell) for column, cell in pairs})
-        except ValueError as error:
-            raise StoreError(f"{path}:{line}: {error}") from None
-        found[row.case] = row
-    return found
+    return {row.case: row for row in TABLE.read(path)}

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from convmark.comparing.pooling import summary
 from convmark.comparing.recent import Level, bar
-from convmark.errors import ConvmarkError, MeasurementError
-from convmark.judging.comparability import inherited
+from convmark.errors import MeasurementError, StoreError
+from convmark.judging.comparability import Conditions
 from convmark.judging.judgement import Confirmation, LiveSession
-from convmark.judging.tablefile import append_rows, read_rows
-from convmark.record import Column, Record, from_cell, to_cell
+from convmark.judging.tablefile import TableFile
+from convmark.record import Record
 
 __all__ = [
     "Carried",
@@ -53,35 +51,18 @@ class KeptSession:
     decided: bool
     """Whether this run has decided the case."""
     run: str | None
-    """The earlier run that it was measured in; absent for this one."""
+    """The earlier run that it was measured in, by its number there; absent for this one."""
     apart: bool
     wall: float
     cpu: float | None
     seconds: float
 
-
-_TYPES = {"str": str, "float": float, "bool": bool}
-
-
-def _columns() -> list[Column]:
-    found = []
-    for field in fields(KeptSession):
-        kind, _, optional = str(field.type).partition(" | ")
-        found.append(
-            Column(
-                name=field.name,
-                type=_TYPES[kind],
-                required=not optional,
-                group="session",
-                unit="",
-                meaning="",
-            )
-        )
-    return found
+    def __post_init__(self) -> None:
+        if self.seconds <= 0:
+            raise MeasurementError(f"{self.case}: a session must take time, got {self.seconds} s")
 
 
-_COLUMNS = _columns()
-HEADER = [column.name for column in _COLUMNS]
+_TABLE = TableFile(KeptSession)
 
 
 def sessions_path(run: Path) -> Path:
@@ -91,7 +72,7 @@ def sessions_path(run: Path) -> Path:
 
 def conditions_of(row: Record) -> str:
     """Return the hash of what a row's sessions hang on besides the two codes."""
-    return hashlib.sha256(repr(inherited(row)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr(Conditions.of(row).inherited).encode()).hexdigest()[:16]
 
 
 def keep_sessions(
@@ -99,19 +80,21 @@ def keep_sessions(
 ) -> None:
     """Keep the sessions of a run beside its file; those without the hashes of both codes are not.
 
+    A case's take the place of those that an earlier session of the same run has kept of it.
+
     Args:
         rows: by case one row of today's, with its code's commit.
 
     Raises:
         StoreError: they cannot be written.
     """
-    cells = []
+    sessions = []
     for name, found in confirmations.items():
         if found.codes is None or found.decision is None or name not in rows:
             continue
         row = rows[name]
-        for one in found.kept:
-            kept = KeptSession(
+        sessions += [
+            KeptSession(
                 case=row.asked_case.name,
                 conditions=conditions_of(row),
                 anchor=found.anchor,
@@ -125,27 +108,37 @@ def keep_sessions(
                 cpu=one.cpu,
                 seconds=one.seconds,
             )
-            cells.append([to_cell(getattr(kept, column)) for column in HEADER])
-    append_rows(sessions_path(run), HEADER, cells)
+            for one in found.kept
+        ]
+    cases = {one.case for one in sessions}
+    write(run, [*(one for one in _believed(run) if one.case not in cases), *sessions])
 
 
-def _read(run: Path) -> list[KeptSession]:
-    """Return the sessions of a run; none where there are none, or the file cannot be believed."""
-    path, found = sessions_path(run), []
+def write(run: Path, sessions: Sequence[KeptSession]) -> None:
+    """Make these the sessions of a run; nothing for none.
+
+    Raises:
+        StoreError: they cannot be written.
+    """
+    if sessions:
+        _TABLE.replace(sessions_path(run), sessions)
+
+
+def read(run: Path) -> list[KeptSession]:
+    """Return the sessions of a run; none where there are none.
+
+    Raises:
+        StoreError: the file cannot be read, or does not fit; the message names file and line.
+    """
+    return _TABLE.read(sessions_path(run))
+
+
+def _believed(run: Path) -> list[KeptSession]:
+    """Return the sessions of a run; none of a damaged file: they only save measuring anew."""
     try:
-        for _, cells in read_rows(path, HEADER):
-            values: dict[str, Any] = {
-                column.name: from_cell(column, cell)
-                for column, cell in zip(_COLUMNS, cells, strict=True)
-            }
-            one = KeptSession(**values)
-            numbers = [one.wall, one.seconds, *([] if one.cpu is None else [one.cpu])]
-            if not all(map(math.isfinite, numbers)) or one.seconds <= 0:
-                raise MeasurementError(f"{path}: a session must have finite figures")
-            found.append(one)
-    except (ConvmarkError, ValueError):
-        return []  # it only saves time: without it the sessions are measured anew
-    return found
+        return read(run)
+    except StoreError:
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +170,7 @@ class Earlier:
         self._runs = list(reversed(runs))[:MOST_LOOKED_INTO]
         self._conditions = conditions
         self._is_before = is_before
-        self._of_run = functools.cache(_read)
+        self._of_run = functools.cache(_believed)
 
     @classmethod
     def none(cls) -> Earlier:
@@ -214,14 +207,14 @@ class Earlier:
             if mine[0].new_code == new:
                 if sessions is None:
                     sessions = () if mine[0].decided else _live(mine, run.stem)
-            elif mine[0].new_code not in levels and self._tells_level(mine):
-                levels[mine[0].new_code] = _level(mine)
+            elif mine[0].new_code not in levels and len(mine) > 1:
+                commit = mine[0].commit
+                if commit is not None and self._is_before(case, commit):
+                    own = summary([one.wall for one in mine])
+                    levels[mine[0].new_code] = Level(
+                        log_ratio=own.estimate, error=(own.variance / own.count) ** 0.5
+                    )
         return Carried(sessions or (), bar(list(reversed(levels.values()))))
-
-    def _tells_level(self, found: Sequence[KeptSession]) -> bool:
-        """Whether the code is that of a commit which today's comes from."""
-        commit = found[0].commit
-        return commit is not None and len(found) > 1 and self._is_before(found[0].case, commit)
 
 
 def _live(found: Sequence[KeptSession], run: str) -> tuple[LiveSession, ...]:
@@ -231,8 +224,3 @@ def _live(found: Sequence[KeptSession], run: str) -> tuple[LiveSession, ...]:
         )
         for one in found
     )
-
-
-def _level(found: Sequence[KeptSession]) -> Level:
-    own = summary([one.wall for one in found])
-    return Level(log_ratio=own.estimate, error=(own.variance / own.count) ** 0.5)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from statistics import median
 
 from convmark.comparing.decision import Decision
+from convmark.judging.comparability import loads_alike
 from convmark.judging.history import Anchor
 from convmark.judging.judgement import SAME_CODE, SAME_COMMIT, Confirmation
-from convmark.judging.load import loads_alike
 from convmark.record import Record
 from convmark.text import percent
 
@@ -68,7 +68,10 @@ def step_time(
         return _live(confirmation, confirmation.decision, _surely_moved(now, history))
     if same_code or reason in (SAME_CODE, SAME_COMMIT):
         return _same_code(reason or SAME_CODE, _surely_moved(now, history))
-    why = confirmation.described_reason if confirmation else (anchor and anchor.lost) or _LIVE
+    why = (anchor and anchor.lost) or _LIVE
+    if confirmation is not None:
+        other = f" with {confirmation.anchor}" if confirmation.anchor else ""
+        why = f"no live comparison{other}: {reason}"
     shown = f"by its history {percent(moved)}" if moved is not None else difference
     return Finding(verdict="inconclusive", note="; ".join(filter(None, (why, shown))))
 

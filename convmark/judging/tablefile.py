@@ -1,49 +1,177 @@
-"""CSV files that grow beside the runs: rows appended under a lock, so that all writers' are whole.
+"""Small tables beside the runs: CSV files whose rows are those of a frozen dataclass.
 
-The rules of a run's file hold: UTF-8, newline-ended, RFC 4180; a row is on the disk when
-`append_rows` returns; a last line without its newline is what a killed writer leaves.
+The rules of a run's file hold: UTF-8, newline-ended, RFC 4180; a row is on the disk when `append`
+or `replace` returns; a last line without its newline is what a killed writer leaves. Rows are
+appended under a lock, so that all writers' are whole.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import fcntl
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Generic, TypeVar
 
-from convmark.csvlines import Start, csv_rows
-from convmark.errors import StoreError
+from convmark.cells import columns_of, from_cell, to_cell
+from convmark.csvlines import MOST_LINE_BYTES, csv_rows
+from convmark.errors import ConvmarkError, StoreError
 
-__all__ = ["append_rows", "read_rows"]
+__all__ = ["TableFile"]
+
+Row = TypeVar("Row")
+Cells = Mapping[str, str]
 
 
-def append_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Append rows to the file, its header before the first; nothing for no rows.
+class TableFile(Generic[Row]):
+    """How rows of one kind stand in a file, a column for each field of the row's dataclass."""
 
-    Raises:
-        StoreError: the file cannot be written, or has another header.
-    """
-    body = _lines(rows)
-    if not body:
-        return
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, flags, 0o644), "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed
-            first = _lines([header])
-            whole = _without_torn_line(file)
-            if whole and file.read(len(first)) != first:
-                raise StoreError(_other_header(path, header))
-            file.write(body if whole else first + body)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
+    def __init__(
+        self,
+        row: type[Row],
+        earlier: Sequence[str] = (),
+        lifted: Callable[[Cells], Cells] = lambda cells: cells,
+    ) -> None:
+        """Describe it.
+
+        Args:
+            earlier: the columns that such a file once had; one that has them keeps them.
+            lifted: makes cells by today's columns of those by the earlier ones; an absent cell is
+                an empty one, and others are left out.
+        """
+        self._row = row
+        self.columns = columns_of(row)
+        self._fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(row)  # type: ignore[arg-type]
+        self.header = [column.name for column in self.columns]
+        self._layouts = [self.header, list(earlier)] if earlier else [self.header]
+        self._lifted = lifted
+
+    def read(self, path: Path) -> list[Row]:
+        """Return the rows of a file; none where there is no file.
+
+        Raises:
+            StoreError: it cannot be read, or does not fit; the message names file and line.
+        """
+        return [self._row_of(path, line, cells) for line, cells in self.read_cells(path)]
+
+    def read_cells(self, path: Path) -> Iterator[tuple[int, list[str]]]:
+        """Yield line number and cells of each row, by today's columns; the cells are not looked at.
+
+        Raises:
+            StoreError: the file cannot be read, or has other columns.
+        """
+        header: list[str] = []
+        with contextlib.suppress(FileNotFoundError):
+            for line, cells in csv_rows(path):
+                if line == 1:
+                    header = self._known(path, cells)
+                    continue
+                if len(cells) != len(header):
+                    raise StoreError(
+                        f"{path}:{line}: must have {len(header)} cells, has {len(cells)}"
+                    )
+                if header != self.header:
+                    found = self._lifted(dict(zip(header, cells, strict=True)))
+                    cells = [found.get(name, "") for name in self.header]
+                yield line, cells
+
+    def append(self, path: Path, rows: Iterable[Row]) -> None:
+        """Append rows to a file, its header before the first; nothing for no rows.
+
+        Raises:
+            StoreError: the file cannot be written, or has other columns.
+        """
+        wanted = list(rows)
+        if not wanted:
+            return
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with os.fdopen(os.open(path, flags, 0o644), "r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed
+                there = self.header
+                if _without_torn_line(file):
+                    there = self._known(path, _cells(file.readline(MOST_LINE_BYTES)))
+                body = _lines(self._cells_of(path, row, there) for row in wanted)
+                file.write(body if file.tell() else _lines([self.header]) + body)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise StoreError(_not_written(path, error)) from None
+
+    def replace(self, path: Path, rows: Iterable[Row]) -> None:
+        """Make these the rows of the file, in one step or not at all.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        part = path.with_name(f"{path.name}.part")
+        cells = (self._cells_of(path, row, self.header) for row in rows)
+        try:
+            with part.open("wb") as file:
+                file.write(_lines([self.header, *cells]))
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise StoreError(_not_written(path, error)) from None
+
+    def _known(self, path: Path, header: list[str]) -> list[str]:
+        if header in self._layouts:
+            return header
+        columns = ", ".join(self.header)
+        raise StoreError(f"{path}:1: must have the columns {columns}; move it away to start anew")
+
+    def _cells_of(self, path: Path, row: Row, header: Sequence[str]) -> list[str]:
+        found = {name: _cell(getattr(row, name)) for name in self.header}
+        for name in found.keys() - set(header):
+            if found[name]:
+                raise StoreError(
+                    f"{path}: has no column {name!r}, as it is from an earlier version; move it "
+                    "away to start anew"
+                )
+        return [found.get(name, "") for name in header]
+
+    def _row_of(self, path: Path, line: int, cells: Sequence[str]) -> Row:
+        values: dict[str, Any] = {}
+        for column, field, cell in zip(self.columns, self._fields, cells, strict=True):
+            try:
+                value = from_cell(column, cell)
+            except ValueError as error:
+                raise StoreError(f"{path}:{line}: column {column.name!r} {error}") from None
+            if value is None and field.default is not dataclasses.MISSING:
+                value = field.default
+            is_list = isinstance(field.default, tuple) and isinstance(value, str)
+            values[column.name] = tuple(value.split()) if is_list else value
+        try:
+            return self._row(**values)
+        except (ConvmarkError, ValueError) as error:
+            raise StoreError(f"{path}:{line}: {error}") from None
+
+
+def _cell(value: object) -> str:
+    """Return a value as its cell; a list is parted by spaces."""
+    return to_cell(" ".join(value) if isinstance(value, tuple) else value)
+
+
+def _cells(line: bytes) -> list[str]:
+    return next(csv.reader([line.decode(errors="replace").rstrip("\r\n")]), [])
+
+
+def _lines(rows: Iterable[Sequence[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode(errors="replace")
+
+
+def _not_written(path: Path, error: OSError) -> str:
+    return f"{path}: cannot be written: {error.strerror or error}"
 
 
 def _without_torn_line(file: BinaryIO) -> int:
@@ -71,36 +199,3 @@ def _end_of_lines(file: BinaryIO, size: int) -> int:
             return begin + place + 1
         size = begin
     return 0
-
-
-def read_rows(
-    path: Path, header: Sequence[str], start: Start = (0, 0), stop: int | None = None
-) -> Iterator[tuple[int, list[str]]]:
-    """Yield line number and cells of each row; none where there is no file yet.
-
-    Args:
-        start: where an earlier reading has ended; the header is then taken as read.
-        stop: the offset of a line's end where this one ends; the file's own end by default.
-
-    Raises:
-        StoreError: the file cannot be read, or does not fit the header.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        for line, cells in csv_rows(path, start=start, stop=stop):
-            if line == 1:
-                if cells != list(header):
-                    raise StoreError(_other_header(path, header))
-                continue
-            if len(cells) != len(header):
-                raise StoreError(f"{path}:{line}: must have {len(header)} cells, has {len(cells)}")
-            yield line, cells
-
-
-def _other_header(path: Path, header: Sequence[str]) -> str:
-    return f"{path}:1: must have the columns {', '.join(header)}; move it away to start anew"
-
-
-def _lines(rows: Iterable[Sequence[str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode(errors="replace")

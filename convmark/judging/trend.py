@@ -18,8 +18,7 @@ from convmark.case import PRECISIONS
 from convmark.comparing.change_points import Run
 from convmark.comparing.levels import Level, levels
 from convmark.git import Git
-from convmark.judging.comparability import Comparability, alike, difference
-from convmark.judging.load import ALIKE_LOAD
+from convmark.judging.comparability import ALIKE_LOAD, Comparability, alike, difference
 
 __all__ = ["Commits", "Point", "Stretch", "Trend", "live_comparison", "trend"]
 

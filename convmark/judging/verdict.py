@@ -6,19 +6,26 @@ review(records, history) -> live comparisons, by the caller -> conclude(...)
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from convmark.judging.history import (
+    BASELINE_RUNS,
+    CaseHistory,
+    History,
+    by_name,
+    same_code,
+    steady,
+)
 from convmark.judging.judgement import Confirmation, Judgement
-from convmark.judging.learning import ACCURACY, without_hollow_improvements
 from convmark.judging.machine import machine_judgements
 from convmark.judging.meant import changed_sizes
 from convmark.judging.metrics import METRICS, Metric, applies, middle, plain_verdict
-from convmark.judging.review import CaseReview, Review, review
 from convmark.judging.step_time import Finding, step_time
 from convmark.record import Record
+from convmark.statistics import share_of
 
 __all__ = [
     "METRICS",
@@ -32,9 +39,66 @@ __all__ = [
 ]
 
 STEP_TIME = METRICS[0]
-_ACCURACY = next(metric for metric in METRICS if metric.name == ACCURACY)
+_ACCURACY = next(metric for metric in METRICS if metric.name == "accuracy")
 _SHOWN_ONLY = "waterfall"
 """The task whose figures are no ground for a verdict; only its failure is one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseReview:
+    """One case of the run beside its baseline."""
+
+    rows: tuple[Record, ...]
+    """The rows of this run that count: the steady ones where there are any; none where each says
+    why it is not judged."""
+    every_row: tuple[Record, ...]
+    history: CaseHistory
+    baseline: tuple[tuple[Record, ...], ...]
+    """The runs of the history that it is judged against."""
+
+    @property
+    def anchor_rows(self) -> tuple[tuple[Record, ...], ...]:
+        """The anchor's run alone; where the history has no such run, the newest of the baseline."""
+        anchor = self.history.anchor
+        found = [rows for rows in self.history.runs if anchor and rows[0].run == anchor.run]
+        return tuple(found or self.baseline[-1:])
+
+    @property
+    def same_code(self) -> bool:
+        """Whether it is known that the anchor ran the same code, by its hash."""
+        now = [row for row in self.every_row if row.measured]
+        return any(
+            all(row.code for row in (*now, *rows)) and same_code(now, rows)
+            for rows in self.anchor_rows
+        )
+
+    @property
+    def failed(self) -> Record | None:
+        """The first process that failed."""
+        return next((row for row in self.every_row if not row.measured), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Review:
+    """A run beside its history, by the cases' names."""
+
+    cases: Mapping[str, CaseReview]
+    absent: tuple[Record, ...]
+    """Rows of the cases that the history has and the run has not."""
+
+
+def review(records: Sequence[Record], history: History) -> Review:
+    """Return each case of a run beside its history."""
+    cases = {
+        name: CaseReview(
+            rows=steady(group),
+            every_row=tuple(group),
+            history=history.cases[name],
+            baseline=history.cases[name].runs[-BASELINE_RUNS:],
+        )
+        for name, group in by_name(records).items()
+    }
+    return Review(cases=cases, absent=history.absent)
 
 
 def conclude(
@@ -60,7 +124,7 @@ def conclude(
     if report_missing and review.cases:
         run = next(iter(review.cases.values())).every_row[0].run
         found += [_missing(row, run) for row in review.absent if row.task != _SHOWN_ONLY]
-    return without_hollow_improvements(found)
+    return _without_hollow_improvements(found)
 
 
 def _with_unsteadiness(judged: Judgement, case: CaseReview) -> Judgement:
@@ -227,6 +291,54 @@ def _judgement(row: Record, metric: Metric, **values: Any) -> Judgement:
     )
 
 
+def _without_hollow_improvements(judgements: Sequence[Judgement]) -> list[Judgement]:
+    """Return the judgements, an improvement of a model that learns less taken back.
+
+    It becomes inconclusive, with the reason, and the accuracy's own row says what was taken back.
+    A model is known by its name, device, precision, compilation and threads.
+    """
+    worse = {
+        _model(found): found
+        for found in judgements
+        if found.metric == _ACCURACY.name and found.verdict == "regressed"
+    }
+    hollow: dict[tuple[str, ...], list[Judgement]] = {}
+    for found in judgements:
+        if (
+            found.verdict == "improved"
+            and found.metric != _ACCURACY.name
+            and _model(found) in worse
+        ):
+            hollow.setdefault(_model(found), []).append(found)
+    return [_retold(found, worse, hollow) for found in judgements]
+
+
+def _retold(
+    found: Judgement,
+    worse: dict[tuple[str, ...], Judgement],
+    hollow: dict[tuple[str, ...], list[Judgement]],
+) -> Judgement:
+    taken_back = hollow.get(_model(found), [])
+    if found in taken_back:
+        less = worse[_model(found)]
+        note = (
+            f"no improvement, for it learns less: accuracy {less.baseline:.4f} -> {less.value:.4f}"
+        )
+        return replace(found, verdict="inconclusive", note=_joined(note, found.note))
+    if taken_back and found.metric == _ACCURACY.name:
+        names = ", ".join(dict.fromkeys(one.metric for one in taken_back))
+        return replace(found, note=_joined(found.note, f"so better in {names} is no improvement"))
+    return found
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
+
+
+def _model(found: Judgement) -> tuple[str, ...]:
+    return found.model, found.device, found.precision, found.jit, found.threads
+
+
 def _share(log_ratio: float) -> float | None:
-    """Return a change from its logarithm; None where it is not finite."""
-    return math.expm1(log_ratio) if abs(log_ratio) < 50 else None
+    """Return a change from its logarithm; None at the open end of an interval."""
+    return share_of(log_ratio) if math.isfinite(log_ratio) else None

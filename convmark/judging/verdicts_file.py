@@ -1,107 +1,90 @@
-"""The verdicts of a machine: every judgement of every run, appended as the run is judged.
+"""The verdicts of a run, beside its file: every judgement of the last session that judged it.
 
-    results/<machine>/verdicts.csv    one row per (run, case, metric); columns as `Judgement`
+    results/<machine>/0007.verdicts.csv    one row per (case, metric); columns as `Judgement`
+    results/<machine>/verdicts.csv         of all runs, as earlier versions appended it: read only
 
-The rules of a run's file hold: an empty cell is absent, `true` or `false`, an apostrophe before a
-text that a spreadsheet would take for a formula. `baseline_runs` is a list parted by spaces;
-changes, intervals and the smallest visible change are shares (0.1 is 10 %).
+`baseline_runs` is a list parted by spaces; changes, intervals and the smallest visible change are
+shares (0.1 is 10 %).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
-from convmark.errors import ConvmarkError, StoreError
-from convmark.judging.judgement import Judgement
-from convmark.judging.tablefile import append_rows, read_rows
-from convmark.record import Column, from_cell, to_cell
-from convmark.store import Store
+from convmark.errors import StoreError
+from convmark.judging.judgement import VERDICTS, Judgement
+from convmark.judging.tablefile import TableFile
+from convmark.record import from_cell, to_cell
 
-__all__ = ["append_verdicts", "read_verdicts", "said_of", "verdicts_path"]
+__all__ = ["keep_verdicts", "said_of", "step_time_words", "verdicts_path", "verdicts_paths"]
 
 FILE = "verdicts.csv"
-_MAY_BE_EMPTY = ("note", "unit", "task", "precision", "jit", "baseline_runs")
-_TYPES = {"str": str, "int": int, "float": float, "bool": bool, "tuple[str, ...]": str}
 
 
-def _columns() -> list[Column]:
-    columns = []
-    for field in fields(Judgement):
-        kind, _, optional = str(field.type).partition(" | ")
-        required = not optional and field.name not in _MAY_BE_EMPTY
-        columns.append(
-            Column(
-                name=field.name,
-                type=_TYPES[kind],
-                required=required,
-                group="verdict",
-                unit="",
-                meaning="",
-            )
-        )
-    return columns
+def _lifted(cells: Mapping[str, str]) -> Mapping[str, str]:
+    """Return a row of the version that also let history convict: today it convicts nobody."""
+    if cells["unconfirmed"] != "true":
+        return cells
+    note = "; ".join(filter(None, [f"{cells['verdict']} by its history alone", cells["note"]]))
+    return {**cells, "verdict": "inconclusive", "note": to_cell(note), "fails": "false"}
 
 
-_COLUMNS = _columns()
-HEADER = [column.name for column in _COLUMNS]
-_CASE = HEADER.index("case")
+_NOW = list(Judgement.__dataclass_fields__)
+_PLACE = _NOW.index("verdict") + 1
+_TABLE = TableFile(Judgement, (*_NOW[:_PLACE], "unconfirmed", *_NOW[_PLACE:]), _lifted)
+_RUN, _CASE, _METRIC, _VERDICT = (
+    _TABLE.header.index(name) for name in ("run", "case", "metric", "verdict")
+)
 
 
-def verdicts_path(store: Store, machine: str) -> Path:
-    """Return where a machine's verdicts are kept."""
-    return store.folder / machine / FILE
+def verdicts_path(run: Path) -> Path:
+    """Return where the verdicts on a run's file are kept."""
+    return run.with_suffix(".verdicts.csv")
 
 
-def append_verdicts(path: Path, judgements: Iterable[Judgement]) -> None:
-    """Append judgements; whole also where several runs do so at once.
+def verdicts_paths(run: Path) -> tuple[Path, Path]:
+    """Return where they may be: the second is asked where the first does not know the run."""
+    return verdicts_path(run), run.with_name(FILE)
+
+
+def keep_verdicts(run: Path, judgements: Iterable[Judgement]) -> None:
+    """Keep what was judged of a run in place of what was judged of it before.
 
     Raises:
-        StoreError: the file cannot be written, or has other columns.
+        StoreError: the file cannot be written.
     """
-    append_rows(path, HEADER, [_cells(judgement) for judgement in judgements])
+    _TABLE.replace(verdicts_path(run), judgements)
 
 
-def _cells(judgement: Judgement) -> list[str]:
-    values = [getattr(judgement, name) for name in HEADER]
-    return [to_cell(" ".join(value) if isinstance(value, tuple) else value) for value in values]
-
-
-def said_of(store: Store, machine: str, run: str) -> list[Judgement]:
+def said_of(run: Path) -> list[Judgement]:
     """Return what was said last of each metric of a run, as its own session has judged it.
 
     Raises:
-        StoreError: as `read_verdicts`.
+        StoreError: a file cannot be read, or does not fit; the message names file and line.
     """
-    last: dict[tuple[str, str], Judgement] = {}
-    for one in read_verdicts(verdicts_path(store, machine)):
-        if one.run == run:
-            last[one.case, one.metric] = one
-    return list(last.values())
+    for path in verdicts_paths(run):
+        last = {(one.case, one.metric): one for one in _TABLE.read(path) if one.run == run.stem}
+        if last:
+            return list(last.values())
+    return []
 
 
-def read_verdicts(path: Path, case: str | None = None) -> list[Judgement]:
-    """Return the judgements, of one case or all, as they were made; none where there is no file.
+def step_time_words(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield case, run and verdict of each step time in a file, in the order of their judging.
 
     Raises:
-        StoreError: the file cannot be read, or does not fit; the message names file and line.
+        StoreError: as `said_of`.
     """
-    found = []
-    for line, cells in read_rows(path, HEADER):
-        if case is not None and cells[_CASE] != to_cell(case):
-            continue
-        values: dict[str, Any] = {}
-        for column, cell in zip(_COLUMNS, cells, strict=True):
+    for line, cells in _TABLE.read_cells(path):
+        if cells[_VERDICT] not in VERDICTS:
+            raise StoreError(
+                f"{path}:{line}: verdict must be one of {', '.join(VERDICTS)}, "
+                f"got {cells[_VERDICT][:40]!r}"
+            )
+        if cells[_METRIC] == "step_time":
             try:
-                value = from_cell(column, cell)
+                case = from_cell(_TABLE.columns[_CASE], cells[_CASE])
             except ValueError as error:
-                raise StoreError(f"{path}:{line}: column {column.name!r}: {error}") from None
-            values[column.name] = "" if value is None and column.type is str else value
-        values["baseline_runs"] = tuple(values["baseline_runs"].split())
-        try:
-            found.append(Judgement(**values))
-        except ConvmarkError as error:
-            raise StoreError(f"{path}:{line}: {error}") from None
-    return found
+                raise StoreError(f"{path}:{line}: column 'case' {error}") from None
+            yield case, cells[_RUN], cells[_VERDICT]

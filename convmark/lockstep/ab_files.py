@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from convmark.errors import StoreError
-from convmark.judging.tablefile import append_rows
-from convmark.record import columns_of, to_cell
+from convmark.judging.tablefile import TableFile
 from convmark.store import AB_FOLDER
 
 __all__ = ["SessionRow", "VerdictRow", "append", "create", "keep_figure", "verdicts_path"]
@@ -128,8 +127,7 @@ def append(path: Path, rows: Sequence[SessionRow] | Sequence[VerdictRow]) -> Non
         StoreError: the file cannot be written, or has other columns.
     """
     for row in rows:
-        names = _names(type(row))
-        append_rows(path, names, [[to_cell(getattr(row, name)) for name in names]])
+        TableFile(type(row)).append(path, [row])
 
 
 def keep_figure(sessions: Path, case: str, svg: str) -> Path:
@@ -150,7 +148,3 @@ def keep_figure(sessions: Path, case: str, svg: str) -> Path:
 def verdicts_path(sessions: Path) -> Path:
     """Return where the verdicts are kept, beside a comparison's sessions."""
     return sessions.parent / "verdicts.csv"
-
-
-def _names(row_type: type) -> list[str]:
-    return [column.name for column in columns_of(row_type)]

@@ -267,24 +267,20 @@ class CsvStorage:
 
         Runs that cannot be read are left out, with one `StoreWarning` for all.
         """
-        from convmark.judging.comparability import axes_of
-        from convmark.judging.shelf import Shelf
+        from convmark.judging.history import EarlierRuns
         from convmark.store import same_file
 
-        shelf = Shelf(self._store.runs(self._machine))
-        models = frozenset(case.model for case in self._campaign.cases)
-        wanted = {axes_of(case) for case in self._campaign.cases}
+        runs = self._store.runs(self._machine)
+        earlier = EarlierRuns(self._store.folder / self._machine, runs)
         names = {case.name for case in self._campaign.cases}
         found = None
-        for path in reversed(shelf.paths):
+        for path in reversed(runs):
             if same_file(path, self._campaign.resumed):  # it is this run
                 continue
-            if not shelf.mentions(path, models) or not wanted & shelf.outline(path).cases:
-                continue
-            if names & shelf.measured(path).keys():
-                found = path, [row for rows in shelf.measured(path).values() for row in rows]
+            if any(name in names for name, _ in earlier.held(path)):
+                found = path, [row for _, _, row in earlier.rows(path)]
                 break
-        shelf.warn()
+        earlier.close()
         return found
 
     def load(self, *names: str) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -395,10 +395,11 @@ class Campaign:
 
     def keep_judgements(self, judgements: Sequence[Judgement]) -> None:
         """Keep the verdicts on this run, on the disk and for the tests that report them."""
-        from convmark.judging.verdicts_file import append_verdicts, verdicts_path
+        from convmark.judging.verdicts_file import keep_verdicts
 
         self._judgements = list(judgements)
-        append_verdicts(verdicts_path(self.store, self.machine.name), judgements)
+        if self._run_file is not None:
+            keep_verdicts(self._run_file.path, judgements)
 
     def machine_info(self) -> dict[str, Any]:
         """What decides whether two runs' figures can be compared."""

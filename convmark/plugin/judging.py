@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from convmark.judging.history import History
     from convmark.judging.judgement import Confirmation
     from convmark.judging.meant import Meant
-    from convmark.judging.review import Review
     from convmark.judging.sessions_file import Earlier
+    from convmark.judging.verdict import Review
     from convmark.lockstep.anchor import AnchorCode, Origin
     from convmark.options import Options
     from convmark.plugin.campaign import Campaign

@@ -49,7 +49,7 @@ def verdicts_against(
     answer = Git.at(folder).answer("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
     commit = (answer or "").strip()
     told = f"{name} ({commit[:SHOWN]})" if commit and not commit.startswith(name) else name
-    live = _live(store, machine, newest.stem, commit)
+    live = _live(newest, commit)
     if live:
         return judged(live, f"{told}, live", between=f"{told} -> {_words(newest)}")
     if commit:
@@ -83,9 +83,9 @@ def _newest(places: Sequence[Path]) -> Path:
     return heads[oldest_first(heads)[-1]][0].resolve()
 
 
-def _live(store: Store, machine: str, run: str, commit: str) -> list[Judgement]:
+def _live(run: Path, commit: str) -> list[Judgement]:
     """Return the run's own judgements where one was made by running the commit beside it."""
-    found = said_of(store, machine, run)
+    found = said_of(run)
     beside = f"beside {commit[:SHOWN]}"
     return found if commit and any(beside in one.note for one in found) else []
 

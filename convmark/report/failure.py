@@ -25,8 +25,6 @@ _IF_MEANT = (
 def failure_line(judgement: Judgement) -> str:
     """Return which metric, by how much, against which runs, and how that is known."""
     words = [f"{judgement.case}: {judgement.metric} {judgement.verdict}"]
-    if judgement.unconfirmed:
-        words.append("(unconfirmed)")
     if judgement.change is not None:
         words.append(f"by {100 * judgement.change:+.1f} %")
     if judgement.low is not None and judgement.high is not None:

@@ -160,10 +160,9 @@ def _change(judgement: Judgement) -> str:
 
 
 def verdict_words(judgement: Judgement) -> str:
-    """Return the verdict, with whether it is unconfirmed and whether something failed."""
-    words = judgement.verdict + " (unconfirmed)" * judgement.unconfirmed
+    """Return the verdict, with whether something failed that is no regression."""
     failed = judgement.fails and judgement.verdict != "regressed"
-    return f"{words} (failed)" if failed else words
+    return f"{judgement.verdict} (failed)" if failed else judgement.verdict
 
 
 def _json(judgements: Sequence[Judgement]) -> str:

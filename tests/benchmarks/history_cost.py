@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from histories import MACHINE, process
 
 from convmark.judging.index import SETTLED_S
-from convmark.judging.verdicts_file import HEADER as VERDICT_HEADER
+from convmark.judging.judgement import Judgement
+from convmark.judging.verdicts_file import verdicts_path
 from convmark.record import COLUMNS, Record, to_cells
 from convmark.store import HEADER
 
@@ -98,18 +99,15 @@ class Writer:
             lines_of([to_cells(whole_row(place, tensorflow="2.22.0"))]) for place in range(cases)
         ]
         self._rng = np.random.default_rng(0)
-        self._verdicts = self._folder / "verdicts.csv"
-        self._verdicts.write_text(lines_of([VERDICT_HEADER]))
         self.runs = 0
 
     def grow(self, runs: int) -> None:
         """Add runs until there are so many."""
-        with self._verdicts.open("a") as verdicts:
-            while self.runs < runs:
-                self.runs += 1
-                path = self._folder / f"{self.runs:04d}.csv"
-                path.write_text(self._run(self._rows, f"{self.runs:04d}"))
-                verdicts.write(self._said(f"{self.runs:04d}"))
+        while self.runs < runs:
+            self.runs += 1
+            path = self._folder / f"{self.runs:04d}.csv"
+            path.write_text(self._run(self._rows, path.stem))
+            verdicts_path(path).write_text(self._said(path.stem))
 
     def upgraded(self, path: Path) -> Path:
         """Write a run after the newest under another TensorFlow: nothing there is comparable."""
@@ -126,9 +124,9 @@ class Writer:
         )
 
     def _said(self, run: str) -> str:
-        return "".join(
+        return lines_of([list(Judgement.__dataclass_fields__)]) + "".join(
             f"{run},model{place}-train-cpu-b32-float32,model{place},train,cpu,32,float32,off,"
-            f"default,{metric},s,0.0101,0.0100,-0.01,-0.02,0.01,unchanged,false,0.021,0001 0002,"
+            f"default,{metric},s,0.0101,0.0100,-0.01,-0.02,0.01,unchanged,0.021,0001 0002,"
             "a change of 5 % is ruled out,false\n"
             for place in range(self._cases)
             for metric in self._metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -9,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convmark.judging.tablefile import read_rows
-from convmark.judging.verdicts_file import HEADER
+from convmark.judging.verdicts_file import step_time_words, verdicts_paths
 from convmark.report.runs import RunSource
 from convmark.report.tables.points import pooled_half_widths, records_of, text_of
 from convmark.report.tables.table import Table, heading, table_of
@@ -34,23 +34,23 @@ _COLUMNS = (
     *("step_time_p50_s", "low", "high", "n", "trouble"),
 )
 
-VerdictKey = tuple[Path, str, str]
+VerdictKey = tuple[Path, str]
 
 
 def step_time_verdicts(runs: Sequence[RunSource]) -> dict[VerdictKey, str]:
-    """Return the last verdict on each step time, by machine folder, run and case.
+    """Return the last verdict on each step time, by the run's file and case.
 
     Raises:
         StoreError: a verdicts file does not fit; the message names file and line.
     """
-    run, case, metric = (HEADER.index(name) for name in ("run", "case", "metric"))
-    verdict, unconfirmed = HEADER.index("verdict"), HEADER.index("unconfirmed")
+    words_of = functools.cache(lambda path: list(step_time_words(path)))
     found: dict[VerdictKey, str] = {}
-    for folder in dict.fromkeys(source.path.resolve().parent for source in runs):
-        for _, cells in read_rows(folder / "verdicts.csv", HEADER):
-            if cells[metric] == "step_time":
-                words = cells[verdict] + " (unconfirmed)" * (cells[unconfirmed] == "true")
-                found[folder, cells[run], cells[case]] = words
+    for path in dict.fromkeys(source.path.resolve() for source in runs):
+        for place in verdicts_paths(path):
+            words = {(path, case): said for case, run, said in words_of(place) if run == path.stem}
+            if words:
+                found |= words
+                break
     return found
 
 
@@ -74,7 +74,7 @@ def history(
     groups = known.groupby(["hardware", "case"], observed=True, sort=False)
     kept = int(min(_MOST, max(_FEWEST, MOST_POINTS // max(1, groups.ngroups))))
     newest = groups.tail(kept).sort_values(["case", "hardware", "source"], kind="stable")
-    folders = [source.path.resolve().parent for source in runs]
+    paths = [source.path.resolve() for source in runs]
     records = [
         {
             **row,
@@ -83,9 +83,7 @@ def history(
             "commit": text_of(row["commit"])[:12] + " (dirty)" * (row["dirty"] is True),
             "started": row["started"][:19].replace("T", " "),
             "moved": marks.get((row["hardware"], row["case"], runs[int(row["source"])].label), ""),
-            "verdict": verdicts.get(
-                (folders[int(row["source"])], runs[int(row["source"])].path.stem, row["case"]), ""
-            ),
+            "verdict": verdicts.get((paths[int(row["source"])], row["case"]), ""),
         }
         for row in records_of(newest, _COLUMNS)
     ]
