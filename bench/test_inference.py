@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from convmark.core.suites import INFERENCE
 from convmark.plugin.replay import Measured
-from convmark.suites import INFERENCE
 
 
 @pytest.mark.convmark(INFERENCE)

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from convmark.core.suites import LAYERS
 from convmark.plugin.replay import Measured
-from convmark.suites import LAYERS
 
 
 @pytest.mark.convmark(LAYERS)

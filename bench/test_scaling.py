@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from convmark.core.suites import SCALING
 from convmark.plugin.replay import Measured
-from convmark.suites import SCALING
 
 
 @pytest.mark.convmark(SCALING)

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import psutil
 
-from convmark.errors import BusyError
+from convmark.core.errors import BusyError
 
 __all__ = ["alone", "runtime_folder"]
 

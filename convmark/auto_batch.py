@@ -14,19 +14,19 @@ from statistics import median
 
 from tabulate import tabulate
 
-from convmark.batch_search import Found, search
-from convmark.case import Case
+from convmark.core.batch_search import Found, search
+from convmark.core.case import Case
+from convmark.core.options import Options
+from convmark.core.suites import auto_name
+from convmark.core.text import shown
+from convmark.core.units import bytes_text, rate_text, seconds_text
 from convmark.environment import read_state
-from convmark.options import Options
 from convmark.plan import Job, plan
 from convmark.progress import Silence
 from convmark.record import Record
-from convmark.report.units import bytes_text, rate_text, seconds_text
 from convmark.result import Result
 from convmark.resume import missing
 from convmark.run import Observer
-from convmark.suites import auto_name
-from convmark.text import shown
 
 __all__ = ["Choice", "choices_table", "chosen_cases", "explore", "find_sizes"]
 

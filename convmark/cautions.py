@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from convmark.core.errors import ConvmarkError
 from convmark.environment import GIB, Machine, State, plain_text
-from convmark.errors import ConvmarkError
 
 __all__ = ["Caution", "cautions", "changes_speed", "speed_flags"]
 

@@ -13,8 +13,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from convmark.case import Case
-from convmark.errors import StoreError
+from convmark.core.case import Case
+from convmark.core.errors import StoreError
 from convmark.judging.tablefile import TableFile
 from convmark.launch import Answer
 

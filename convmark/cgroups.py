@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from pathlib import Path, PurePosixPath
 
-from convmark.text import file_text
+from convmark.core.text import file_text
 
 __all__ = ["cpu_quota", "memory_left_bytes", "own_cpu_quota"]
 

@@ -1,4 +1,4 @@
-"""The command line: runs what `convmark.parsers` gives, and turns what came of it into a status.
+"""The command line: runs what `convmark.core.parsers` gives, and turns what came of it into a status.
 
 Imports nothing heavy before it knows what to do.
 """
@@ -16,13 +16,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from convmark.errors import ConvmarkError, OptionError
-from convmark.model_name import TRUST
-from convmark.option_values import parse_seconds
-from convmark.options import Options, pyproject_settings, read
-from convmark.parsers import EXIT_USAGE, parsers
-from convmark.signals import as_interrupts
-from convmark.text import plain_text
+from convmark.core.errors import ConvmarkError, OptionError
+from convmark.core.model_name import TRUST
+from convmark.core.option_values import parse_seconds
+from convmark.core.options import Options, pyproject_settings, read
+from convmark.core.parsers import EXIT_USAGE, parsers
+from convmark.core.signals import as_interrupts
+from convmark.core.text import plain_text
 
 __all__ = ["main"]
 

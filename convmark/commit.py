@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from convmark.errors import ConvmarkError
-from convmark.git import Git
+from convmark.core.errors import ConvmarkError
+from convmark.core.git import Git
 
 __all__ = ["Commit", "are_of_commit", "is_before", "read_commit"]
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from convmark.errors import StoreError
+from convmark.core.errors import StoreError
 
 __all__ = ["MOST_LINE_BYTES", "csv_rows"]
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from convmark.case import Case
-from convmark.errors import StoreError
+from convmark.core.case import Case
+from convmark.core.errors import StoreError
+from convmark.core.option_values import Shapes
 from convmark.launch import Answer
-from convmark.option_values import Shapes
 from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, layers_of
 from convmark.report.diagram import diagram
 from convmark.store import StoreWarning

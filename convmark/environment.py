@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from convmark.cgroups import cpu_quota, own_cpu_quota
+from convmark.core.text import plain_text
 from convmark.gpu.devices import Gpu, read_gpus
 from convmark.gpu.nvml import load_nvml
-from convmark.machine import GIB, Machine, cpu_model, machine_name, read_machine
+from convmark.hardware import GIB, Machine, cpu_model, machine_name, read_machine
 from convmark.state import (
     CpuTicks,
     State,
@@ -14,7 +15,6 @@ from convmark.state import (
     read_state,
     stolen_fraction,
 )
-from convmark.text import plain_text
 
 __all__ = [
     "GIB",

@@ -9,17 +9,17 @@ from typing import Any
 
 import convmark
 from convmark import learning
-from convmark.case import Case
 from convmark.cautions import speed_flags
 from convmark.ceilings import Ceiling, Key
 from convmark.code.of_run import CodeReader
+from convmark.core.case import Case
+from convmark.core.option_values import shapes_text
+from convmark.core.options import Options
+from convmark.core.text import plain_text
 from convmark.environment import Machine, own_cpu_quota
 from convmark.gpu.devices import Card, card_columns
 from convmark.gpu.visible import card_of, cards_of, choosing
-from convmark.option_values import shapes_text
-from convmark.options import Options
 from convmark.record import SCHEMA_VERSION
-from convmark.text import plain_text
 
 __all__ = ["Facts", "facts_of", "of_the_run", "software"]
 

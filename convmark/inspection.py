@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from convmark.errors import OptionError, WorkerError
+from convmark.core.errors import OptionError, WorkerError
 from convmark.launch import Interpreter
 
 __all__ = ["devices_asked_for", "inspect"]

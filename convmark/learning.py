@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convmark.case import Case
-from convmark.errors import OptionError
+from convmark.core.case import Case
+from convmark.core.errors import OptionError
+from convmark.core.options import Options
+from convmark.core.statistics import quantile
 from convmark.judging.tablefile import TableFile
 from convmark.launch import Answer
-from convmark.options import Options
 from convmark.record import Record
-from convmark.statistics import quantile
 
 __all__ = [
     "EPOCHS",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from convmark import learning
-from convmark.case import Case
+from convmark.core.case import Case
 
 __all__ = ["Job", "plan"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from convmark.cells import MOST_DIGITS, Column
+from convmark.core.cells import MOST_DIGITS, Column
 
 __all__ = ["range_broken"]
 

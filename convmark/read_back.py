@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from convmark.case import Case
 from convmark.cautions import changes_speed
+from convmark.core.case import Case
+from convmark.core.text import plain_text
 from convmark.facts import Facts
-from convmark.text import plain_text
 
 __all__ = ["EAGER", "MODEL", "state_columns"]
 

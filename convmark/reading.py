@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from convmark.cells import Column
+from convmark.core.cells import Column
+from convmark.core.errors import CaseError, StoreError
 from convmark.csvlines import csv_rows
-from convmark.errors import CaseError, StoreError
 from convmark.record import COLUMNS, SCHEMA_VERSION, Record, from_cells
 
 __all__ = [

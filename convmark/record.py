@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convmark.case import Case
-from convmark.cells import Column, columns_of, fit_text, from_cell, to_cell
-from convmark.errors import StoreError
+from convmark.core.case import Case
+from convmark.core.cells import Column, columns_of, fit_text, from_cell, to_cell
+from convmark.core.errors import StoreError
 from convmark.ranges import range_broken
 
 __all__ = [

@@ -9,18 +9,18 @@ from datetime import datetime
 from typing import Any
 
 from convmark import learning, waterfall
-from convmark.case import TIMED_TASKS, Case
 from convmark.ceilings import efficiency, key_of
 from convmark.code.manifest import Code
-from convmark.errors import ConvmarkError
+from convmark.core.case import TIMED_TASKS, Case
+from convmark.core.errors import ConvmarkError
+from convmark.core.options import Options
+from convmark.core.statistics import paired_log_ratio, quantile, step_time_summary
 from convmark.facts import Facts, of_the_run, software
 from convmark.gpu.watch import Watch
 from convmark.launch import Answer
-from convmark.options import Options
 from convmark.plan import Job
 from convmark.read_back import EAGER, state_columns
 from convmark.record import MEASUREMENT_VERSION, Record
-from convmark.statistics import paired_log_ratio, quantile, step_time_summary
 from convmark.steadiness import unsteady
 from convmark.worker.protocol import one_line
 

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from convmark import learning
-from convmark.case import Case
-from convmark.errors import OptionError, StoreError
+from convmark.core.case import Case
+from convmark.core.errors import OptionError, StoreError
+from convmark.core.option_values import AUTO
+from convmark.core.options import Options
 from convmark.facts import Facts, of_the_run, software
 from convmark.launch import INTERPRETER_LOST
-from convmark.option_values import AUTO
-from convmark.options import Options
 from convmark.plan import Job
 from convmark.reading import read_schema
 from convmark.record import MEASUREMENT_VERSION, SCHEMA_VERSION, Record

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from convmark import learning
-from convmark.case import TIMED_TASKS, Case
-from convmark.errors import StoreError
+from convmark.core.case import TIMED_TASKS, Case
+from convmark.core.errors import StoreError
+from convmark.core.options import Options
 from convmark.facts import Facts
 from convmark.gpu.watch import Watch, watching
 from convmark.launch import Answer, OnEvent
-from convmark.options import Options
 from convmark.plan import Job
 from convmark.record import Record
 from convmark.result import Result, result_of

@@ -24,7 +24,7 @@ import numpy as np
 
 from convmark.code.manifest import code_path
 from convmark.code.of_run import KeptCodes
-from convmark.errors import StoreError
+from convmark.core.errors import StoreError
 from convmark.reading import HEADER, StoreWarning
 from convmark.record import Record, to_cells
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 
 from convmark.cgroups import cpu_quota, memory_left_bytes
-from convmark.errors import ConvmarkError
-from convmark.text import file_text, plain_text
+from convmark.core.errors import ConvmarkError
+from convmark.core.text import file_text, plain_text
 
 __all__ = [
     "CpuTicks",

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convmark.errors import MeasurementError
+from convmark.core.errors import MeasurementError
 
 __all__ = ["ROUNDS", "STEPS", "Limits", "moved", "unsteady"]
 

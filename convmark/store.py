@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from convmark.errors import StoreError
+from convmark.core.errors import StoreError
+from convmark.core.text import is_folder_name
 from convmark.reading import HEADER, StoreWarning, head_cells, read_head, read_run
 from convmark.runfile import RunFile, steps_path
-from convmark.text import is_folder_name
 
 __all__ = [
     "AB_FOLDER",

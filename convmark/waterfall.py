@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from convmark.statistics import quantile
+from convmark.core.statistics import quantile
 
 __all__ = ["TASK", "WAYS", "waterfall_columns"]
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from convmark.option_table import OPTIONS, Option
-from convmark.parsers import parsers
+from convmark.core.option_table import OPTIONS, Option
+from convmark.core.parsers import parsers
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -22,7 +22,7 @@ WRITTEN = (
     "Written from the code by `python scripts/reference_pages.py`; do not edit this page by hand.\n"
 )
 PUBLIC = (
-    ("convmark/suites.py", "convmark.suites", ("Suite",)),
+    ("convmark/core/suites.py", "convmark.core.suites", ("Suite",)),
     ("convmark/plugin/replay.py", "convmark.plugin.replay", ("Measured.replay",)),
     ("models/lenet.py", "convmark_zoo.lenet", ("lenet5",)),
     ("models/inception.py", "convmark_zoo.inception", ("mini_inception",)),

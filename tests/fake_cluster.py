@@ -12,8 +12,8 @@ import pytest
 from test_run import MACHINE
 
 import convmark
+from convmark.core.errors import ConvmarkError
 from convmark.environment import Gpu, Machine
-from convmark.errors import ConvmarkError
 from convmark.fleet import host
 from convmark.fleet.drive import Broken, Ended, Event, Lost
 from convmark.fleet.host import Host, Prepared, Settings, about_this_node, installed

@@ -12,7 +12,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.fleet.drive import Ended, Event, Lost
 from convmark.fleet.scheduler import Assignment, Member
 from convmark.plan import Job, plan

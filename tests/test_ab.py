@@ -20,9 +20,9 @@ import pytest
 
 from convmark.cli import main
 from convmark.commands import bisect as bisect_command
+from convmark.core.errors import OptionError, WorkerError
 from convmark.environment import read_machine
 from convmark.environments.cache import Cache, Made
-from convmark.errors import OptionError, WorkerError
 from convmark.gpu.devices import Card, Gpu
 from convmark.launch import Answer
 from convmark.lockstep import sides

@@ -228,7 +228,7 @@ def test_without_either_the_report_has_neither(folder: Path) -> None:
 
 SUITE = """
 import pytest
-from convmark.suites import ACCURACY, TRAINING
+from convmark.core.suites import ACCURACY, TRAINING
 
 
 @pytest.mark.convmark(ACCURACY)

@@ -13,7 +13,7 @@ import digits
 import pytest
 from workers import BUILDERS, environ
 
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.launch import Answer, Interpreter
 
 pytestmark = pytest.mark.skipif(

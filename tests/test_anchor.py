@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from convmark.case import Case
-from convmark.errors import ConvmarkError
+from convmark.core.case import Case
+from convmark.core.errors import ConvmarkError
 from convmark.launch import Interpreter, zoo_folder
 from convmark.lockstep import anchor
 from convmark.lockstep.live import Pairing, Terms, compare_live

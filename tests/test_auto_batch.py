@@ -10,8 +10,8 @@ import pytest
 from rows import row
 
 from convmark.auto_batch import choices_table, chosen_cases, explore
-from convmark.case import Case
 from convmark.cli import main
+from convmark.core.case import Case
 from convmark.record import Record
 from convmark.store import read_run
 

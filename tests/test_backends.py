@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from workers import BUILDERS, environ, measured
 
-from convmark.errors import WorkerError
+from convmark.core.errors import WorkerError
 from convmark.launch import Interpreter
 
 PARAMETERS = {

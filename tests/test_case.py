@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from convmark.case import Case, expand
-from convmark.errors import CaseError
+from convmark.core.case import Case, expand
+from convmark.core.errors import CaseError
 
 
 def case(**changes: Any) -> Case:

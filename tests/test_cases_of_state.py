@@ -13,12 +13,12 @@ import pytest
 from test_run import FACTS
 from workers import environ
 
-from convmark.case import Case
 from convmark.commit import Commit
+from convmark.core.case import Case
+from convmark.core.options import read
 from convmark.facts import facts_of
 from convmark.judging.comparability import alike, comparability, difference
 from convmark.launch import Interpreter
-from convmark.options import read
 from convmark.plan import Job
 from convmark.record import Record
 from convmark.run import measure

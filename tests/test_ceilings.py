@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from workers import environ
 
-from convmark.case import Case
 from convmark.ceilings import ceilings_path, efficiency, gather, key_of, read_ceilings
-from convmark.errors import StoreError
+from convmark.core.case import Case
+from convmark.core.errors import StoreError
 from convmark.launch import Answer, Interpreter
 from convmark.worker import ceiling
 

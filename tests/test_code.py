@@ -15,7 +15,7 @@ from convmark.code.manifest import Code, Roots, code_of, code_path, read_codes, 
 from convmark.code.of_run import CodeReader, KeptCodes
 from convmark.code.snapshot import FOLDER, keep_files, lay_out, root_folder
 from convmark.commit import are_of_commit
-from convmark.errors import ConvmarkError, StoreError
+from convmark.core.errors import ConvmarkError, StoreError
 from convmark.worker import protocol
 from convmark.worker.protocol import file_digest
 

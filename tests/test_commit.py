@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from convmark.commit import Commit, read_commit
-from convmark.errors import ConvmarkError
+from convmark.core.errors import ConvmarkError
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 UNKNOWN = Commit(sha=None, dirty=None)

@@ -13,7 +13,7 @@ from convmark.comparing.allotment import (
     seconds_to_decide,
 )
 from convmark.comparing.decision import CaseSessions, Decision, decide
-from convmark.errors import MeasurementError
+from convmark.core.errors import MeasurementError
 
 
 def decision(**changes) -> Decision:

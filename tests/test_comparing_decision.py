@@ -15,7 +15,7 @@ from convmark.comparing.spending import (
     look_at,
     sign_looks,
 )
-from convmark.errors import MeasurementError
+from convmark.core.errors import MeasurementError
 
 QUIET = [CaseSessions(wall=[-0.006, 0.0, 0.006]) for _ in range(15)]
 """The other cases of a quiet run: sessions of 0.6 %."""

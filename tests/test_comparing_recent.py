@@ -5,7 +5,7 @@ import math
 import pytest
 
 from convmark.comparing.recent import Level, bar
-from convmark.errors import MeasurementError
+from convmark.core.errors import MeasurementError
 
 
 def test_without_earlier_runs_the_anchor_is_the_bar():

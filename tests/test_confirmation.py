@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from histories import A_COMMIT, ANOTHER_COMMIT, run_of
 
-from convmark.case import Case
 from convmark.commit import Commit
 from convmark.comparing.decision import Decision
-from convmark.errors import ConvmarkError
+from convmark.core.case import Case
+from convmark.core.errors import ConvmarkError
 from convmark.judging.judgement import Confirmation
 from convmark.lockstep import confirmation, kept
 from convmark.lockstep.anchor import AnchorCode, Origin

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from report_rows import SLOW, results_of_two_machines
 
-from convmark.option_table import OPTIONS
-from convmark.parsers import parsers
+from convmark.core.option_table import OPTIONS
+from convmark.core.parsers import parsers
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from workers import environ
 
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.launch import Interpreter
 from convmark.lockstep.duets import DuetSide, duet_session
 from convmark.lockstep.session import Plan, Session

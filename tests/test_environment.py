@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from convmark.cautions import Caution, cautions, speed_flags
+from convmark.core.errors import ConvmarkError
 from convmark.environment import (
     GIB,
     CpuTicks,
@@ -37,7 +38,6 @@ from convmark.environment import (
     read_state,
     stolen_fraction,
 )
-from convmark.errors import ConvmarkError
 
 XEON = """\
 processor\t: 0

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from convmark.core.errors import InstallError, OptionError
 from convmark.environments.cache import MARK, Cache, cache_folder
 from convmark.environments.installer import Installer, Pip, Uv, installer
 from convmark.environments.interpreter import interpreter_path, interpreters
 from convmark.environments.pythons import Python, installed
 from convmark.environments.releases import between, releases
 from convmark.environments.requirement import Wanted, looks_like_requirement, wanted
-from convmark.errors import InstallError, OptionError
 
 # -- requirements --------------------------------------------------------------------------------
 

@@ -19,8 +19,8 @@ from rows import row
 from test_run import FACTS, TRAIN, Told, canned, events, ok
 from workers import happens
 
+from convmark.core.options import read
 from convmark.judging.history import accepted_history
-from convmark.options import read
 from convmark.plan import plan
 from convmark.run import execute
 from convmark.store import Store, read_run

@@ -26,11 +26,11 @@ from faults import (
 )
 from workers import happens
 
-from convmark.signals import as_interrupts
+from convmark.core.signals import as_interrupts
 
 SUITE = """
 import pytest
-from convmark.suites import Suite
+from convmark.core.suites import Suite
 
 SUITE = Suite(models=("lenet5", "conv_layer"), tasks=("train",), batch_sizes=(1,))
 

@@ -18,7 +18,7 @@ from fake_cluster import A100, FakeCluster, about, here, machine
 
 from convmark.cautions import Caution
 from convmark.cli import main
-from convmark.errors import BusyError
+from convmark.core.errors import BusyError
 from convmark.fleet.host import _as_the_node_was_started, _niceness
 from convmark.fleet.nodes import read_labels
 from convmark.record import Record

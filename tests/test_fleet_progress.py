@@ -8,7 +8,7 @@ import re
 import pytest
 from rows import row
 
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.fleet.progress import FleetProgress, LiveFleet, PlainFleet, fleet_progress
 from convmark.fleet.scheduler import Assignment, Member, Scheduler
 from convmark.plan import Job

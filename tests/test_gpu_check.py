@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from rows import row
 
-from convmark.case import Case
 from convmark.check.__main__ import installed_backend, main
 from convmark.check.ceilings import ceilings_table, measured_ceilings
 from convmark.check.proofs import energy_proof, instrument_proofs
+from convmark.core.case import Case
 from convmark.launch import Answer
 from convmark.store import read_run
 from convmark.worker.probe import held_bytes, synchronised

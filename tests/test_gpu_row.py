@@ -15,10 +15,10 @@ import json, os, sys, time
 from pathlib import Path
 sys.path.insert(0, "tests")
 from test_run import FACTS, Told, events, ok
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.environment import read_machine
 from convmark.gpu.visible import choosing
-from convmark.options import read
+from convmark.core.options import read
 from convmark.facts import Facts
 from convmark.plan import Job
 from convmark.run import execute
@@ -51,7 +51,7 @@ print(json.dumps({name: getattr(row, name) for name in row.__dataclass_fields__}
 
 WORKER = """
 import json, os
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.gpu.devices import Card, read_gpus
 from convmark.gpu.nvml import load_nvml
 from convmark.gpu.watch import watching

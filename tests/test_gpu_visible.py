@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.gpu.devices import Card, Gpu, Slice, card_columns
 from convmark.gpu.visible import alone, card_of, cards_of, choosing, visible_cards
 from convmark.launch import Interpreter, interpreter

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, process, run_of
 
-from convmark.errors import OptionError, StoreError
+from convmark.core.errors import OptionError, StoreError
 from convmark.judging import history
 from convmark.judging.accepted import Acceptance, read_accepted
 from convmark.judging.comparability import alike, comparability, difference

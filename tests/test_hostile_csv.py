@@ -26,10 +26,10 @@ from mutations import mutated
 from test_verdicts_file import judgement
 
 from convmark import reading
-from convmark.case import Case
 from convmark.ceilings import read_ceilings
 from convmark.cli import main
-from convmark.errors import StoreError
+from convmark.core.case import Case
+from convmark.core.errors import StoreError
 from convmark.judging.accepted import Acceptance, accept, read_accepted
 from convmark.judging.digest import digest_of
 from convmark.judging.tablefile import TableFile

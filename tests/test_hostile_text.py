@@ -24,24 +24,24 @@ from test_plugin import SUITE
 from test_verdicts_file import judgement
 
 from convmark import progress
-from convmark.case import Case
-from convmark.cells import to_cell
 from convmark.cli import main
 from convmark.commit import read_commit
+from convmark.core.case import Case
+from convmark.core.cells import to_cell
+from convmark.core.errors import ConvmarkError, StoreError
+from convmark.core.text import is_folder_name
 from convmark.description import describe_models
-from convmark.errors import ConvmarkError, StoreError
 from convmark.facts import facts_of
+from convmark.hardware import read_machine
 from convmark.judging.accepted import accept, read_accepted
 from convmark.judging.index import index_path
 from convmark.lockstep import ab_files
 from convmark.lockstep.worktree import at_commit
-from convmark.machine import read_machine
 from convmark.plan import Job
 from convmark.record import COLUMNS, Record
 from convmark.report.summary import summary_table
 from convmark.report.verdicts import verdicts_report
 from convmark.store import HEADER, Store, read_run
-from convmark.text import is_folder_name
 
 FORMULAS = (
     *("=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(1)", "\t=1+1", "\r=1+1", "\n=1+1", "'=1+1"),

@@ -124,7 +124,11 @@ ROOTS = (
 
 FRAMEWORKS = {"tensorflow", "keras", "jax", "torch"}
 HARNESS_ONLY = {"pandas", "pytest", "pytest_benchmark", "psutil", "tabulate", "rich"}
-OF_THE_HARNESS_FOR_THE_WORKER = {"convmark.case", "convmark.errors", "convmark.model_name"}
+OF_THE_HARNESS_FOR_THE_WORKER = {
+    "convmark.core.case",
+    "convmark.core.errors",
+    "convmark.core.model_name",
+}
 FOR_THE_HARNESS = {f"convmark.worker.{name}" for name in ("protocol", "timing", "turns")}
 """Of the worker: how both sides speak, and how steps take turns, of one process or of several."""
 
@@ -171,7 +175,7 @@ def tops(names: set[str]) -> set[str]:
 
 
 def unit(name: str) -> str:
-    """Return a module's place in the table: `report` for convmark.report.units."""
+    """Return a module's place in the table: `report` for convmark.core.units."""
     inside = name.removeprefix("convmark.")
     folder = inside.partition(".")[0]
     return folder if folder in ONE_UNIT else inside
@@ -187,7 +191,7 @@ def harness_modules() -> list[str]:
 def test_the_files_are_found_and_their_imports_read() -> None:
     assert imports("convmark.run", HARNESS["convmark.run"]) >= {
         "convmark.learning",
-        "convmark.case",
+        "convmark.core.case",
         "convmark.worker.protocol",
         "functools",
     }

@@ -14,7 +14,7 @@ import pytest
 from convmark.code.manifest import Code, Roots, code_of, code_path
 from convmark.code.of_run import KeptCodes
 from convmark.code.snapshot import FOLDER, root_folder
-from convmark.errors import StoreError
+from convmark.core.errors import StoreError
 from convmark.lockstep import kept
 from convmark.lockstep.anchor import AnchorCode
 from convmark.lockstep.kept import KeptTree, kept_trees

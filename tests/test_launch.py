@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from workers import BUILDERS, descendants, environ, happens, is_running, measured, smoked
 
-from convmark.errors import WorkerError
+from convmark.core.errors import WorkerError
 from convmark.launch import Answer, Interpreter, zoo_folder
 from convmark.worker.timing import MIN_WINDOW_S
 

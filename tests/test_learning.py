@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from rows import row
 
-from convmark.case import Case
-from convmark.errors import OptionError, StoreError
+from convmark.core.case import Case
+from convmark.core.errors import OptionError, StoreError
+from convmark.core.options import read
 from convmark.launch import Answer
 from convmark.learning import (
     EPOCHS,
@@ -23,7 +24,6 @@ from convmark.learning import (
     read_epochs,
     with_digits,
 )
-from convmark.options import read
 from convmark.plan import plan
 from convmark.run import request_of
 from convmark.store import Store

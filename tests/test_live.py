@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from convmark.case import Case
-from convmark.errors import WorkerError
+from convmark.core.case import Case
+from convmark.core.errors import WorkerError
+from convmark.core.statistics import Estimate
 from convmark.gpu.devices import Card, Gpu
 from convmark.lockstep import live
 from convmark.lockstep.duets import DuetSide
@@ -22,7 +23,6 @@ from convmark.lockstep.live import Pairing, Terms, compare_live
 from convmark.lockstep.processes import Contender
 from convmark.lockstep.session import Plan, Session, SideFailure
 from convmark.lockstep.tree import ForeignCode
-from convmark.statistics import Estimate
 
 Model = Callable[[int, random.Random], Session]
 """Gives the session of a number, from 1."""

@@ -23,13 +23,13 @@ from workers import happens
 
 from convmark.alone import alone, runtime_folder
 from convmark.cli import main
-from convmark.errors import BusyError
+from convmark.core.errors import BusyError
 from convmark.judging.verdicts_file import said_of
 from convmark.store import read_run
 
 SUITE = """
 import pytest
-from convmark.suites import Suite
+from convmark.core.suites import Suite
 
 SUITE = Suite(models=("lenet5", "conv_layer"), tasks=("train",), batch_sizes=(1,))
 
@@ -280,7 +280,7 @@ def test_eight_who_ask_at_the_same_moment_are_one_that_has_it_and_seven_refused(
     code = """
 import sys, time
 from convmark.alone import alone
-from convmark.errors import BusyError
+from convmark.core.errors import BusyError
 print("ready", flush=True)
 sys.stdin.readline()
 try:

@@ -28,7 +28,7 @@ def test_a_change_of_the_measuring_code_is_decided_on() -> None:
         ("Whether the two halves of the later half agree", "Whether it is steady"),
         (
             "from collections.abc import Callable, Iterator",
-            "from convmark.case import Case\nfrom collections.abc import Callable, Iterator",
+            "from convmark.core.case import Case\nfrom collections.abc import Callable, Iterator",
         ),
         ("    return taken", "    return (\n        taken\n    )"),
     ],

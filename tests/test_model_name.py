@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from convmark.errors import CaseError
-from convmark.model_name import ModelName, split_names
+from convmark.core.errors import CaseError
+from convmark.core.model_name import ModelName, split_names
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from convmark.cluster import Cluster
-from convmark.errors import OptionError
-from convmark.option_table import OPTIONS
-from convmark.option_values import nearest
-from convmark.options import pyproject_settings, read, wants_short_options
+from convmark.core.cluster import Cluster
+from convmark.core.errors import OptionError
+from convmark.core.option_table import OPTIONS
+from convmark.core.option_values import nearest
+from convmark.core.options import pyproject_settings, read, wants_short_options
 
 GAPS = "must be a comma-separated list without gaps"
 COUNT = "must be a whole number of at least 1"

@@ -10,12 +10,12 @@ import fake_worker
 import pytest
 import scipy.special  # noqa: F401 - an in-process session forgets what it was first to import
 
-from convmark.option_table import OPTIONS
+from convmark.core.option_table import OPTIONS
 from convmark.plugin import bridge
 
 SUITE = """
 import pytest
-from convmark.suites import Suite
+from convmark.core.suites import Suite
 
 @pytest.mark.convmark(Suite(models=("lenet5",), tasks=("train",), batch_sizes=(32,)))
 def test_speed(measured, benchmark):

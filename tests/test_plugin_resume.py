@@ -13,7 +13,7 @@ from convmark.store import read_run
 
 SUITE = """
 import pytest
-from convmark.suites import Suite
+from convmark.core.suites import Suite
 
 SUITE = Suite(models=("lenet5", "conv_layer"), tasks=("train",), batch_sizes=(32, 64))
 

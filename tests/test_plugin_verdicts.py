@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not 
 
 SUITE = """
 import pytest
-from convmark.suites import Suite
+from convmark.core.suites import Suite
 
 SUITE = Suite(models=("lenet5", "conv_layer"), tasks=("train",), batch_sizes=(32,))
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from convmark.case import Case
-from convmark.errors import WorkerError
+from convmark.core.case import Case
+from convmark.core.errors import WorkerError
 from convmark.lockstep.processes import Contender, lockstep_session
 from convmark.lockstep.session import Plan, Session, SideFailure
 from convmark.worker.turns import MIN_ROUNDS, MIN_STEPS

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rows import row
 
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.plan import Job
 from convmark.progress import LiveProgress, PlainProgress, TimeLeft, on
 from convmark.record import Record

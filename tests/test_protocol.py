@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from convmark.errors import WorkerError
+from convmark.core.errors import WorkerError
 from convmark.worker.protocol import LINE_BYTES, decode_event, encode, one_line
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from rows import row
 
-from convmark.errors import StoreError
+from convmark.core.errors import StoreError
 from convmark.plan import Job
 from convmark.reading import read_run
 from convmark.record import COLUMNS, MEASURED, STATUSES, Record, from_cells, to_cells

@@ -10,7 +10,7 @@ from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, keep_said, run_of
 from test_verdicts_file import judgement
 
 from convmark.cli import main
-from convmark.errors import OptionError, StoreError
+from convmark.core.errors import OptionError, StoreError
 from convmark.report.against import verdicts_against
 from convmark.store import Store
 

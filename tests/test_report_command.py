@@ -18,7 +18,7 @@ from report_rows import HOSTILE, SLOW, keep_run, measured, results_of_two_machin
 from rich_rows import rich_results
 
 from convmark.cli import main
-from convmark.errors import OptionError
+from convmark.core.errors import OptionError
 from convmark.report.command import read_prices
 from convmark.store import AB_FOLDER, HEADER
 

@@ -13,8 +13,8 @@ import pytest
 from report_rows import HOSTILE, SLOW, keep_run, suite
 
 from convmark.cli import main
+from convmark.core.errors import StoreError
 from convmark.description import describe_models
-from convmark.errors import StoreError
 from convmark.launch import Interpreter
 from convmark.report.command import report
 from convmark.report.describe import described_models

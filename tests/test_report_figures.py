@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from report_rows import SLOW, results_of_two_machines
 
-from convmark.errors import MeasurementError
+from convmark.core.errors import MeasurementError
 from convmark.report.build import build
 from convmark.report.figures import figures_of, sessions_figure
 from convmark.report.figures.export import drawn_svg, whole_spec

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from report_rows import FAST, SLOW, keep_run, measured, suite
 
-from convmark.errors import StoreError
+from convmark.core.errors import StoreError
 from convmark.record import COLUMNS, SCHEMA_VERSION
 from convmark.report.build import build
 from convmark.report.rows import NOT_NEEDED, read_rows

@@ -11,7 +11,7 @@ from histories import keep_said
 from report_rows import FAST, HOSTILE, SLOW, keep_run, measured, results_of_two_machines
 from test_verdicts_file import judgement
 
-from convmark.errors import MeasurementError, OptionError
+from convmark.core.errors import MeasurementError, OptionError
 from convmark.record import Record
 from convmark.report.build import build
 from convmark.report.rows import Rows, read_rows

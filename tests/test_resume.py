@@ -14,11 +14,11 @@ import pytest
 from rows import row
 
 import convmark.environment
-from convmark.case import Case
 from convmark.cli import main
-from convmark.errors import StoreError
+from convmark.core.case import Case
+from convmark.core.errors import StoreError
+from convmark.core.options import read
 from convmark.launch import Answer
-from convmark.options import read
 from convmark.plan import plan
 from convmark.resume import is_result, missing, open_interrupted, plan_hash
 from convmark.runfile import RunFile

@@ -14,15 +14,15 @@ from typing import Any, cast
 import pytest
 
 import convmark
-from convmark.case import Case
 from convmark.ceilings import Ceiling
 from convmark.commit import Commit
+from convmark.core.case import Case
+from convmark.core.errors import OptionError, StoreError, WorkerError
+from convmark.core.options import Options, read
 from convmark.environment import Gpu, Machine
-from convmark.errors import OptionError, StoreError, WorkerError
 from convmark.facts import Facts, facts_of
 from convmark.inspection import devices_asked_for, inspect
 from convmark.launch import Answer, Interpreter
-from convmark.options import Options, read
 from convmark.plan import Job, plan
 from convmark.record import Record
 from convmark.result import Result

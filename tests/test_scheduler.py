@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 import pytest
 from simulated_fleet import SimulatedCluster, SimulatedFleet, job_count
 
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.fleet.drive import drive
 from convmark.fleet.scheduler import MOST_LOST, Assignment, Member, Scheduler, Unmeasured
 from convmark.plan import Job

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from convmark.cli import main
-from convmark.errors import ConvmarkError
+from convmark.core.errors import ConvmarkError
 from convmark.judging.comparability import comparability as facts_of
 from convmark.judging.comparability import difference
 from convmark.judging.history import accepted_history

@@ -9,9 +9,9 @@ import fake_worker
 import pytest
 from histories import keep, process
 
-from convmark.case import Case
 from convmark.cli import main
-from convmark.errors import OptionError, StoreError
+from convmark.core.case import Case
+from convmark.core.errors import OptionError, StoreError
 from convmark.fleet.expected import (
     FEWEST_STEPS,
     SCALE,

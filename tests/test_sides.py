@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from convmark.case import Case
+from convmark.core.case import Case
+from convmark.core.errors import OptionError
 from convmark.environments.cache import Cache, Made
-from convmark.errors import OptionError
 from convmark.lockstep import sides
 from convmark.lockstep.sides import side_spec
 

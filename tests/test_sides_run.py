@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from workers import environ, measured
 
-from convmark.case import Case
 from convmark.cli import main
-from convmark.errors import WorkerError
+from convmark.core.case import Case
+from convmark.core.errors import WorkerError
 from convmark.launch import Interpreter
 from convmark.lockstep.anchor import origin_of
 from convmark.lockstep.sides import SideSpec

@@ -8,8 +8,8 @@ import random
 import numpy as np
 import pytest
 
-from convmark.errors import MeasurementError
-from convmark.statistics import (
+from convmark.core.errors import MeasurementError
+from convmark.core.statistics import (
     paired_log_ratio,
     quantile,
     scaling_efficiency,

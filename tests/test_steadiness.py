@@ -11,7 +11,7 @@ import pytest
 from workers import BUILDERS
 
 from convmark.cli import main
-from convmark.errors import MeasurementError
+from convmark.core.errors import MeasurementError
 from convmark.steadiness import ROUNDS, moved, unsteady
 from convmark.store import read_run
 

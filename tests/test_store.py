@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from rows import row
 
-from convmark.errors import StoreError
+from convmark.core.errors import StoreError
 from convmark.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
 from convmark.store import HEADER, Store, StoreWarning, read_run, read_step_times
 

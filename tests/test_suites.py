@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from convmark.errors import CaseError
-from convmark.options import Options, read
-from convmark.suites import INFERENCE, LAYERS, SCALING, SUITES, TRAINING, Suite, cases
+from convmark.core.errors import CaseError
+from convmark.core.options import Options, read
+from convmark.core.suites import INFERENCE, LAYERS, SCALING, SUITES, TRAINING, Suite, cases
 
 
 def options(**given: str) -> Options:

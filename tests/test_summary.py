@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rows import row
 
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.record import Record
 from convmark.report.summary import by_case, case_name, spread, summary_table
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from convmark.errors import StoreError
+from convmark.core.errors import StoreError
 from convmark.judging.tablefile import TableFile
 
 

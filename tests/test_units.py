@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from convmark.report.units import (
+from convmark.core.units import (
     bytes_text,
     count_text,
     duration_text,

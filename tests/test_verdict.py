@@ -13,12 +13,12 @@ from histories import A_COMMIT, process, run_of
 from rows import row
 
 from convmark.comparing.decision import Decision
-from convmark.errors import MeasurementError
+from convmark.core.errors import MeasurementError
+from convmark.core.text import percent
 from convmark.judging.history import CaseHistory, History, anchor_of, by_name
 from convmark.judging.judgement import Confirmation, Judgement
 from convmark.judging.verdict import METRICS, Review, conclude, review
 from convmark.record import Record
-from convmark.text import percent
 
 LENET = "lenet5-train-cpu-b32-float32"
 MIB = 2**20

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from convmark.errors import StoreError
+from convmark.core.errors import StoreError
 from convmark.judging.judgement import Judgement
 from convmark.judging.verdicts_file import keep_verdicts, said_of, step_time_words, verdicts_path
 

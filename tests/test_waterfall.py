@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from workers import BUILDERS, environ
 
-from convmark.case import Case
+from convmark.core.case import Case
+from convmark.core.options import read
 from convmark.launch import Answer, Interpreter
-from convmark.options import read
 from convmark.run import request_of
 from convmark.waterfall import WAYS, waterfall_columns
 from convmark.worker.timing import Pulse

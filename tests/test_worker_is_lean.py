@@ -29,7 +29,7 @@ from importlib.machinery import ModuleSpec
 
 BANISHED = {"pandas", "pytest", "_pytest", "pytest_benchmark", "psutil", "tabulate", "pynvml"}
 NEEDED = {"tensorflow", "jax", "torch", "keras", "h5py", "numpy", "convmark", "convmark_zoo"}
-OF_CONVMARK = {"convmark.case", "convmark.errors", "convmark.model_name", "convmark.worker"}
+OF_CONVMARK = {"convmark.core.case", "convmark.core.errors", "convmark.core.model_name", "convmark.worker"}
 
 
 class Banished:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from convmark.commit import read_commit
-from convmark.errors import ConvmarkError
+from convmark.core.errors import ConvmarkError
 from convmark.lockstep import worktree
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from convmark.case import Case
+from convmark.core.case import Case
 
 BUILDERS = Path(__file__).parent
 """The folder of `builders.py`: a harness that works there has it on its workers' path."""

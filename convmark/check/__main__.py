@@ -7,11 +7,11 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
-from convmark.case import PRECISIONS
 from convmark.check.device import Plan, check
-from convmark.errors import ConvmarkError
-from convmark.option_table import OPTIONS
-from convmark.options import read
+from convmark.core.case import PRECISIONS
+from convmark.core.errors import ConvmarkError
+from convmark.core.option_table import OPTIONS
+from convmark.core.options import read
 
 __all__ = ["main"]
 

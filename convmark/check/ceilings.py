@@ -9,10 +9,10 @@ from typing import Any
 
 from tabulate import tabulate
 
-from convmark.case import Case
 from convmark.ceilings import Ceiling, Key, ceiling_of, ceiling_request, gather, key_of
+from convmark.core.case import Case
+from convmark.core.units import bytes_text, count_text
 from convmark.launch import Answer
-from convmark.report.units import bytes_text, count_text
 
 __all__ = ["ceilings_table", "measured_ceilings"]
 

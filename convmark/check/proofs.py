@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from convmark.core.units import bytes_text, seconds_text
 from convmark.record import Record
-from convmark.report.units import bytes_text, seconds_text
 
 __all__ = ["Proof", "energy_proof", "instrument_proofs"]
 

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convmark.errors import StoreError
+from convmark.core.errors import StoreError
 
 __all__ = [
     "HERE",

@@ -19,7 +19,7 @@ from convmark.code.manifest import (
 )
 from convmark.code.snapshot import keep_files
 from convmark.commit import are_of_commit
-from convmark.git import Git
+from convmark.core.git import Git
 from convmark.worker.protocol import file_digest
 
 __all__ = ["CodeReader", "KeptCodes", "ran_at"]

@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 
 from convmark.code.manifest import HERE, NOWHERE, ZOO, Code, CodeFile
-from convmark.errors import ConvmarkError, StoreError
+from convmark.core.errors import ConvmarkError, StoreError
 from convmark.worker.protocol import WHOLE_BYTES, file_digest
 
 __all__ = [

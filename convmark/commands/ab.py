@@ -15,11 +15,16 @@ from typing import Any
 import convmark
 import convmark.launch
 from convmark.alone import alone
-from convmark.case import Case
 from convmark.comparing.decision import Limits
 from convmark.comparing.pooling import t_quantile
+from convmark.core.case import Case
+from convmark.core.errors import ConvmarkError, OptionError
+from convmark.core.option_values import AUTO
+from convmark.core.options import Options
+from convmark.core.statistics import Estimate, share_of, trimmed_mean
+from convmark.core.suites import NETWORKS, cases, refuse_untimed
+from convmark.core.units import interval_text, share_text
 from convmark.environment import Machine, read_machine
-from convmark.errors import ConvmarkError, OptionError
 from convmark.inspection import devices_asked_for
 from convmark.judging.judgement import INTERRUPTED
 from convmark.lockstep import ab_files
@@ -30,14 +35,9 @@ from convmark.lockstep.live import Terms, compare_live
 from convmark.lockstep.session import NEW, OLD, Session
 from convmark.lockstep.shown import Shown
 from convmark.lockstep.sides import Make, SideSpec
-from convmark.option_values import AUTO
-from convmark.options import Options
 from convmark.report.sessions import comparison_table
-from convmark.report.units import interval_text, share_text
 from convmark.run import asked_axes
-from convmark.statistics import Estimate, share_of, trimmed_mean
 from convmark.store import Store
-from convmark.suites import NETWORKS, cases, refuse_untimed
 
 __all__ = ["FORMS", "Comparing", "Wanted", "ab", "make_of"]
 

@@ -10,14 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from convmark.alone import alone
-from convmark.case import Case
 from convmark.commands.ab import Comparing, Wanted, make_of
 from convmark.comparing.decision import Limits
+from convmark.core.case import Case
+from convmark.core.errors import InstallError, OptionError, WorkerError
+from convmark.core.git import Git
+from convmark.core.model_name import ModelName
+from convmark.core.options import Options
+from convmark.core.suites import cases, refuse_untimed
+from convmark.core.units import interval_text
 from convmark.environments.cache import Cache
 from convmark.environments.releases import between, releases
 from convmark.environments.requirement import wanted
-from convmark.errors import InstallError, OptionError, WorkerError
-from convmark.git import Git
 from convmark.judging.judgement import INTERRUPTED
 from convmark.lockstep.ab import inspected
 from convmark.lockstep.ab_files import VerdictRow
@@ -26,10 +30,6 @@ from convmark.lockstep.bisect import Change, Found
 from convmark.lockstep.bisect import bisect as narrow
 from convmark.lockstep.sides import GIT, AsItIs, SideSpec
 from convmark.lockstep.worktree import resolve, standing_in
-from convmark.model_name import ModelName
-from convmark.options import Options
-from convmark.report.units import interval_text
-from convmark.suites import cases, refuse_untimed
 
 __all__ = ["bisect"]
 

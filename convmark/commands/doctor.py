@@ -7,12 +7,12 @@ import sys
 
 import convmark.launch
 from convmark.cautions import cautions, speed_flags
+from convmark.core.errors import ConvmarkError
+from convmark.core.options import Options
 from convmark.doctor import findings
 from convmark.environment import Machine, read_machine, read_state
 from convmark.environments.interpreter import interpreters
-from convmark.errors import ConvmarkError
 from convmark.inspection import inspect
-from convmark.options import Options
 
 __all__ = ["doctor"]
 

@@ -6,9 +6,9 @@ import sys
 
 from tabulate import tabulate
 
+from convmark.core.errors import OptionError
 from convmark.environments.cache import Cache, Made
 from convmark.environments.requirement import wanted
-from convmark.errors import OptionError
 
 __all__ = ["listed", "make", "remove"]
 

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 
 import convmark
 from convmark.ceilings import Ceiling, Key, ceilings_path, keep_ceilings, read_ceilings
-from convmark.cluster import check_options
 from convmark.commit import read_commit
-from convmark.errors import OptionError
+from convmark.core.cluster import check_options
+from convmark.core.errors import OptionError
+from convmark.core.option_values import AUTO
+from convmark.core.options import Options
+from convmark.core.suites import refuse_untimed
 from convmark.fleet.campaign import Campaign
 from convmark.fleet.doctor import Checked, caution_lines, fleet_findings, refusal
 from convmark.fleet.host import Prepared, Settings, about_this_node, code_version, installed
 from convmark.fleet.nodes import PER, About, Node, choose, labelled, node_names, read_labels
 from convmark.fleet.outliers import deviations
 from convmark.fleet.scheduler import Unmeasured
-from convmark.option_values import AUTO
-from convmark.options import Options
 from convmark.report.cards import cards_table
 from convmark.report.summary import summary_table
 from convmark.store import Store
-from convmark.suites import refuse_untimed
 
 if TYPE_CHECKING:
     from convmark.fleet.ray import RayCluster

@@ -9,8 +9,11 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from convmark.core.errors import OptionError, StoreError
+from convmark.core.option_values import check_patterns, nearest
+from convmark.core.text import shown
+from convmark.core.units import seconds_text, share_text
 from convmark.environment import read_machine
-from convmark.errors import OptionError, StoreError
 from convmark.judging import accepted
 from convmark.judging.digest import CaseFigures
 from convmark.judging.history import (
@@ -28,7 +31,6 @@ from convmark.judging.noise_file import read_noise
 from convmark.judging.trend import Commits, Point, trend
 from convmark.judging.verdict import conclude, review
 from convmark.judging.verdicts_file import said_of
-from convmark.option_values import check_patterns, nearest
 from convmark.record import Record
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.across import FORMS as ACROSS_FORMS
@@ -36,10 +38,8 @@ from convmark.report.across import across as across_cells
 from convmark.report.across import across_report
 from convmark.report.noise import noise_line
 from convmark.report.trend import trend_text
-from convmark.report.units import seconds_text, share_text
 from convmark.report.verdicts import FORMATS, run_words, verdicts_report
 from convmark.store import Store, StoreWarning, read_run
-from convmark.text import shown
 
 __all__ = ["accept", "across", "compare", "history"]
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from convmark.errors import StoreError
+from convmark.core.errors import StoreError
 from convmark.fleet.merge import Joined, join, joined, missing, sources
 from convmark.report.describe import FOLDER
 from convmark.store import Store

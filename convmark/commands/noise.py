@@ -21,12 +21,15 @@ from typing import Any
 import convmark
 from convmark.alone import alone
 from convmark.beforehand import Beforehand
-from convmark.case import Case
 from convmark.code.manifest import Code, Roots, code_of
 from convmark.commands.ab import make_of
 from convmark.comparing.sight import CHANGES, Sight, sights
+from convmark.core.case import Case
+from convmark.core.errors import ConvmarkError, OptionError
+from convmark.core.options import Options
+from convmark.core.suites import NETWORKS, cases, refuse_untimed
+from convmark.core.units import duration_text
 from convmark.environment import Machine, read_machine
-from convmark.errors import ConvmarkError, OptionError
 from convmark.gpu.visible import card_of
 from convmark.inspection import devices_asked_for, inspect
 from convmark.judging.judgement import INTERRUPTED
@@ -39,12 +42,9 @@ from convmark.lockstep.live import Pairing, Terms, compare_live
 from convmark.lockstep.processes import Contender
 from convmark.lockstep.shown import Shown
 from convmark.lockstep.tree import OwnCode, tree_as_it_is
-from convmark.options import Options
 from convmark.report.noise import noise_text
-from convmark.report.units import duration_text
 from convmark.run import request_of
 from convmark.store import Store
-from convmark.suites import NETWORKS, cases, refuse_untimed
 from convmark.worker.protocol import file_digest
 
 __all__ = ["noise"]

@@ -14,16 +14,20 @@ from convmark import progress
 from convmark.alone import alone
 from convmark.auto_batch import choices_table, chosen_cases, find_sizes
 from convmark.beforehand import Beforehand
-from convmark.case import Case
 from convmark.ceilings import ceilings_path, gather
-from convmark.cluster import check_devices, check_options
 from convmark.code.of_run import CodeReader
 from convmark.commit import read_commit
+from convmark.core.case import Case
+from convmark.core.cluster import check_devices, check_options
+from convmark.core.errors import OptionError
+from convmark.core.option_values import AUTO
+from convmark.core.options import Options
+from convmark.core.suites import NETWORKS, cases, refuse_untimed
+from convmark.core.units import duration_text
 from convmark.description import describe_models
 from convmark.doctor import left_out_gpus
 from convmark.environment import Machine, read_machine
 from convmark.environments.interpreter import interpreters
-from convmark.errors import OptionError
 from convmark.facts import facts_of
 from convmark.fleet.expected import expected_s
 from convmark.fleet.part import Part, part_path, plan_name, write_part
@@ -32,19 +36,15 @@ from convmark.inspection import devices_asked_for
 from convmark.interpreters import Interpreters
 from convmark.launch import zoo_folder
 from convmark.learning import with_digits
-from convmark.option_values import AUTO
-from convmark.options import Options
 from convmark.plan import Job, plan
 from convmark.record import Record
 from convmark.report.cards import cards_table
 from convmark.report.scaling import scaling_table
 from convmark.report.summary import summary_table
-from convmark.report.units import duration_text
 from convmark.result import Result
 from convmark.resume import Interrupted, expected, missing, open_interrupted, plan_hash
 from convmark.run import Observer, execute, kept
 from convmark.store import RunFile, Store
-from convmark.suites import NETWORKS, cases, refuse_untimed
 
 __all__ = ["run"]
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from convmark.errors import MeasurementError
+from convmark.core.errors import MeasurementError
 
 __all__ = ["FALSE_RATE", "FEWEST_RUNS", "Change", "Run", "change_points", "cleaned", "largest_t"]
 

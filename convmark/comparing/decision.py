@@ -52,7 +52,7 @@ from convmark.comparing.spending import (
     case_error_rate,
     look_at,
 )
-from convmark.errors import MeasurementError
+from convmark.core.errors import MeasurementError
 
 __all__ = [
     "BEYOND_MODES",

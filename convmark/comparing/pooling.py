@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from convmark.errors import MeasurementError
-from convmark.statistics import TRIM
+from convmark.core.errors import MeasurementError
+from convmark.core.statistics import TRIM
 
 __all__ = ["ASSUMED", "Prior", "Summary", "pooled_prior", "summary", "t_quantile"]
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from convmark.errors import MeasurementError
+from convmark.core.errors import MeasurementError
 
 __all__ = ["Level", "bar"]
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from convmark.errors import MeasurementError
+from convmark.core.errors import MeasurementError
 
 __all__ = [
     "CASE_ERROR_RATE",

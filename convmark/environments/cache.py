@@ -21,10 +21,10 @@ from typing import Any
 import platformdirs
 from filelock import FileLock, Timeout
 
+from convmark.core.errors import InstallError, OptionError
 from convmark.environments.installer import Installer, installer
 from convmark.environments.pythons import Python, installed
 from convmark.environments.requirement import Wanted
-from convmark.errors import InstallError, OptionError
 
 __all__ = ["Cache", "Made", "cache_folder"]
 

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from convmark.core.errors import InstallError
 from convmark.environments.pythons import Python
 from convmark.environments.requirement import Wanted
-from convmark.errors import InstallError
 
 __all__ = ["Installer", "Pip", "Uv", "installer"]
 

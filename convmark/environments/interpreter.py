@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from convmark.core.errors import OptionError
 from convmark.environments.cache import Cache
 from convmark.environments.requirement import wanted
-from convmark.errors import OptionError
 
 __all__ = ["interpreter_path", "interpreters"]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 from packaging.version import InvalidVersion, Version
 
+from convmark.core.errors import InstallError, OptionError
 from convmark.environments.pythons import installed
-from convmark.errors import InstallError, OptionError
 
 __all__ = ["between", "releases"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
-from convmark.errors import OptionError
+from convmark.core.errors import OptionError
 
 __all__ = ["Wanted", "looks_like_requirement", "wanted"]
 

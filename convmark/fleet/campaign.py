@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TextIO
 
-from convmark.case import Case
-from convmark.errors import OptionError
+from convmark.core.case import Case
+from convmark.core.errors import OptionError
+from convmark.core.options import Options
 from convmark.fleet.drive import Broken, Cluster, drive
 from convmark.fleet.earlier import (
     Marks,
@@ -24,7 +25,6 @@ from convmark.fleet.host import Prepared
 from convmark.fleet.nodes import PER, About, gpu_names, node_names, some
 from convmark.fleet.progress import fleet_progress
 from convmark.fleet.scheduler import Assignment, Member, Scheduler, Unmeasured
-from convmark.options import Options
 from convmark.plan import Job, plan
 from convmark.result import Result
 from convmark.resume import plan_hash

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from types import MappingProxyType
 
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.record import Record
 from convmark.report.runs import run_files
 from convmark.store import read_run

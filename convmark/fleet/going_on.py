@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from convmark.case import Case
+from convmark.core.case import Case
+from convmark.core.options import Options
 from convmark.facts import software
 from convmark.fleet.earlier import Found, Marks
 from convmark.fleet.files import RunFiles
 from convmark.fleet.host import Prepared
-from convmark.options import Options
 from convmark.plan import Job
 from convmark.record import COLUMNS
 from convmark.resume import Columns, Interrupted, check, expected, missing, open_interrupted

@@ -21,26 +21,26 @@ import psutil
 
 import convmark
 from convmark.alone import alone
-from convmark.case import Case
 from convmark.cautions import cautions
 from convmark.ceilings import Ceiling, Key, ceilings_path, gather, keep_ceilings
-from convmark.cluster import check_devices
 from convmark.code.of_run import CodeReader
 from convmark.commit import Commit
+from convmark.core.case import Case
+from convmark.core.cluster import check_devices
+from convmark.core.errors import BusyError
+from convmark.core.options import Options
+from convmark.core.suites import NETWORKS, cases
+from convmark.core.text import file_text, plain_text
 from convmark.environment import read_machine, read_state
 from convmark.environments.interpreter import interpreters
-from convmark.errors import BusyError
 from convmark.facts import Facts, facts_of
 from convmark.fleet.nodes import About
 from convmark.inspection import devices_asked_for
 from convmark.interpreters import Interpreters
 from convmark.launch import zoo_folder
-from convmark.options import Options
 from convmark.plan import Job
 from convmark.result import Result
 from convmark.run import measure
-from convmark.suites import NETWORKS, cases
-from convmark.text import file_text, plain_text
 
 __all__ = ["NO_RUN", "Host", "Prepared", "Settings", "about_this_node", "code_version", "installed"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from convmark.cautions import Caution
+from convmark.core.errors import OptionError
 from convmark.environment import Machine
-from convmark.errors import OptionError
 
 __all__ = [
     "PER",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from convmark.comparing.pooling import t_quantile
-from convmark.statistics import trimmed_mean
+from convmark.core.statistics import trimmed_mean
 
 __all__ = [
     "ERROR_RATE",

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from convmark.case import Case
-from convmark.errors import CaseError, StoreError
+from convmark.core.case import Case
+from convmark.core.errors import CaseError, StoreError
 
 __all__ = ["Part", "part_path", "plan_name", "read_part", "write_part"]
 

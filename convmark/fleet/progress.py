@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
-from convmark.case import Case
+from convmark.core.case import Case
+from convmark.core.units import duration_text, seconds_text
 from convmark.fleet.scheduler import Assignment, Scheduler
-from convmark.report.units import duration_text, seconds_text
 from convmark.result import Result
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from convmark.errors import ConvmarkError, OptionError
+from convmark.core.errors import ConvmarkError, OptionError
 from convmark.fleet.drive import Broken, Ended, Event, Lost
 from convmark.fleet.host import Host, Prepared, Settings
 from convmark.fleet.nodes import Node

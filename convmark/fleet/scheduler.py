@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.plan import Job
 
 __all__ = ["MOST_LOST", "Assignment", "Member", "Scheduler", "Unmeasured"]

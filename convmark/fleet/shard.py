@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from convmark.case import Case
-from convmark.errors import OptionError
+from convmark.core.case import Case
+from convmark.core.errors import OptionError
 
 __all__ = ["MOST_SHARDS", "Shard", "read_shard", "split"]
 

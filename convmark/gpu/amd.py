@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from convmark.core.text import file_text, plain_text
 from convmark.gpu.commands import Say, json_object, say
 from convmark.gpu.devices import Gpu
-from convmark.text import file_text, plain_text
 
 __all__ = ["read_amd"]
 

@@ -6,9 +6,9 @@ import re
 import sys
 from typing import Any
 
+from convmark.core.text import plain_text
 from convmark.gpu.commands import Say, json_object, say
 from convmark.gpu.devices import Gpu
-from convmark.text import plain_text
 
 __all__ = ["read_apple"]
 

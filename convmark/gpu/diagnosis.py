@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from convmark.core.text import plain_text
 from convmark.gpu.visible import choosing, visible_cards
-from convmark.machine import Machine
-from convmark.text import plain_text
+from convmark.hardware import Machine
 
 __all__ = ["Cause", "why_unseen"]
 

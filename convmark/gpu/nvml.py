@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Iterator
 from typing import Any
 
-from convmark.text import plain_text
+from convmark.core.text import plain_text
 
 __all__ = ["answer", "available", "load_nvml", "number", "opened", "text"]
 

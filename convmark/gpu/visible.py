@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from convmark.core.text import NUMBER
 from convmark.gpu.devices import Card, Gpu
-from convmark.text import NUMBER
 
 __all__ = ["alone", "card_of", "cards_of", "choosing", "visible_cards"]
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 
-from convmark.errors import OptionError, StoreError
+from convmark.core.errors import OptionError, StoreError
+from convmark.core.option_values import check_patterns
+from convmark.core.text import plain_text
 from convmark.judging.tablefile import TableFile
-from convmark.option_values import check_patterns
 from convmark.store import Store, read_run
-from convmark.text import plain_text
 
 __all__ = ["Acceptance", "accept", "read_accepted"]
 

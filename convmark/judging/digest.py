@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median, variance
 
-from convmark.case import Case
-from convmark.cells import from_cell
-from convmark.errors import CaseError, StoreError
+from convmark.core.case import Case
+from convmark.core.cells import from_cell
+from convmark.core.errors import CaseError, StoreError
+from convmark.core.statistics import spread
 from convmark.judging.comparability import CONDITIONS, Conditions, conditions_of
 from convmark.ranges import range_broken
 from convmark.reading import HEADER, read_cells, read_run
 from convmark.record import COLUMNS, MEASURED, STATUSES, from_cells
-from convmark.statistics import spread
 
 __all__ = ["CaseFigures", "Digest", "Held", "digest_of", "held_in"]
 

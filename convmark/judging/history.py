@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from convmark.case import Case
 from convmark.code.manifest import code_path
-from convmark.errors import ConvmarkError, StoreError
+from convmark.core.case import Case
+from convmark.core.errors import ConvmarkError, StoreError
+from convmark.core.text import NUMBER
 from convmark.judging.accepted import accept, read_accepted
 from convmark.judging.comparability import Conditions, akin, alike, difference
 from convmark.judging.digest import Held
@@ -27,7 +28,6 @@ from convmark.judging.index import Entry, Index, Say
 from convmark.reading import StoreWarning
 from convmark.record import Record
 from convmark.store import Store, read_run, same_file
-from convmark.text import NUMBER
 
 __all__ = [
     "BASELINE_RUNS",

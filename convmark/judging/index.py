@@ -23,8 +23,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from convmark.core.errors import StoreError
 from convmark.environments.cache import cache_folder
-from convmark.errors import StoreError
 from convmark.judging.digest import CaseFigures, Digest, Held, digest_of, held_in
 from convmark.judging.verdicts_file import step_time_words, verdicts_paths
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from convmark.comparing.decision import Decision
-from convmark.errors import MeasurementError
+from convmark.core.errors import MeasurementError
 
 __all__ = [
     "BUDGET_SPENT",

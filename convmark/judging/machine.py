@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from statistics import mean, median, stdev
 
 from convmark.comparing.pooling import t_quantile
+from convmark.core.statistics import share_of
 from convmark.judging.comparability import load_of, loads_alike
 from convmark.judging.judgement import MACHINE, Judgement
 from convmark.record import Record
-from convmark.statistics import share_of
 
 __all__ = ["MOVED", "machine_judgements"]
 

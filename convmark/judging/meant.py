@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from convmark.errors import ConvmarkError
-from convmark.git import Git, GitError
+from convmark.core.errors import ConvmarkError
+from convmark.core.git import Git, GitError
+from convmark.core.text import plain_text
 from convmark.judging.accepted import Acceptance
 from convmark.judging.history import History, anchor_of, by_name
 from convmark.judging.judgement import SIZES, Judgement
 from convmark.record import Record
-from convmark.text import plain_text
 
 __all__ = ["Meant", "Since", "changed_sizes", "let_pass", "names_of", "since_of"]
 

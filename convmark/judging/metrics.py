@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from statistics import mean, median, stdev, variance
 from typing import Literal
 
-from convmark.case import TIMED_TASKS
 from convmark.comparing.pooling import t_quantile
+from convmark.core.case import TIMED_TASKS
+from convmark.core.statistics import share_of
 from convmark.record import Record
-from convmark.statistics import share_of
 
 __all__ = ["METRICS", "Metric", "applies", "middle", "plain_verdict"]
 

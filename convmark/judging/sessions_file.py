@@ -15,7 +15,7 @@ from pathlib import Path
 
 from convmark.comparing.pooling import summary
 from convmark.comparing.recent import Level, bar
-from convmark.errors import MeasurementError, StoreError
+from convmark.core.errors import MeasurementError, StoreError
 from convmark.judging.comparability import Conditions
 from convmark.judging.judgement import Confirmation, LiveSession
 from convmark.judging.tablefile import TableFile

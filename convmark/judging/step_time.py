@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from statistics import median
 
 from convmark.comparing.decision import Decision
+from convmark.core.text import percent
 from convmark.judging.comparability import loads_alike
 from convmark.judging.history import Anchor
 from convmark.judging.judgement import SAME_CODE, SAME_COMMIT, Confirmation
 from convmark.record import Record
-from convmark.text import percent
 
 __all__ = ["Finding", "history_change", "step_time"]
 

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
-from convmark.cells import columns_of, from_cell, to_cell
+from convmark.core.cells import columns_of, from_cell, to_cell
+from convmark.core.errors import ConvmarkError, StoreError
 from convmark.csvlines import MOST_LINE_BYTES, csv_rows
-from convmark.errors import ConvmarkError, StoreError
 
 __all__ = ["TableFile"]
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from convmark.case import PRECISIONS
 from convmark.comparing.change_points import Run
 from convmark.comparing.levels import Level, levels
-from convmark.git import Git
+from convmark.core.case import PRECISIONS
+from convmark.core.git import Git
 from convmark.judging.comparability import ALIKE_LOAD, Comparability, alike, difference
 
 __all__ = ["Commits", "Point", "Stretch", "Trend", "live_comparison", "trend"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from convmark.core.statistics import share_of
 from convmark.judging.history import (
     BASELINE_RUNS,
     CaseHistory,
@@ -25,7 +26,6 @@ from convmark.judging.meant import changed_sizes
 from convmark.judging.metrics import METRICS, Metric, applies, middle, plain_verdict
 from convmark.judging.step_time import Finding, step_time
 from convmark.record import Record
-from convmark.statistics import share_of
 
 __all__ = [
     "METRICS",

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from convmark.errors import StoreError
+from convmark.core.errors import StoreError
 from convmark.judging.judgement import VERDICTS, Judgement
 from convmark.judging.tablefile import TableFile
 from convmark.record import from_cell, to_cell

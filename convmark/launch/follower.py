@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from convmark.errors import WorkerError
+from convmark.core.errors import WorkerError
 from convmark.launch.oom import oom_kills
 from convmark.worker.protocol import LINE_BYTES, UNSAFE_FORK, decode_event, one_line
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from convmark.errors import WorkerError
+from convmark.core.errors import WorkerError
 from convmark.gpu.visible import alone
 from convmark.launch.follower import Answer, Follower, OnEvent, tail
 from convmark.launch.roots import import_roots as find_import_roots

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from convmark.errors import WorkerError
+from convmark.core.errors import WorkerError
 from convmark.launch.follower import cause, tail
 from convmark.worker.protocol import DATAGRAM_BYTES, encode, one_line
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convmark.case import Case
-from convmark.errors import OptionError
+from convmark.core.case import Case
+from convmark.core.errors import OptionError
 from convmark.gpu.devices import Gpu
 from convmark.gpu.visible import card_of
 from convmark.inspection import inspect

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convmark.errors import StoreError
+from convmark.core.errors import StoreError
 from convmark.judging.tablefile import TableFile
 from convmark.store import AB_FOLDER
 

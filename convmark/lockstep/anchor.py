@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from convmark.case import Case
-from convmark.errors import ConvmarkError
+from convmark.core.case import Case
+from convmark.core.errors import ConvmarkError
+from convmark.core.model_name import ModelName
 from convmark.launch import Interpreter, zoo_folder
 from convmark.lockstep.tree import Tree, is_installed, tree_as_it_is, tree_at_commit
 from convmark.lockstep.worktree import repository_of, resolve, standing_in
-from convmark.model_name import ModelName
 
 __all__ = [
     "AnchorCode",

@@ -11,12 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from convmark.case import Case
 from convmark.code.manifest import Code
 from convmark.code.of_run import ran_at
 from convmark.commit import Commit
 from convmark.comparing.decision import Limits as Margins
-from convmark.errors import ConvmarkError
+from convmark.core.case import Case
+from convmark.core.errors import ConvmarkError
+from convmark.core.option_values import Shapes
+from convmark.core.units import duration_text
 from convmark.gpu.devices import Gpu
 from convmark.gpu.visible import card_of
 from convmark.judging.judgement import SAME_CODE, SAME_COMMIT, Confirmation
@@ -35,9 +37,7 @@ from convmark.lockstep.live import Pairing, Terms, compare_live
 from convmark.lockstep.processes import Contender
 from convmark.lockstep.session import OLD
 from convmark.lockstep.tree import OwnCode
-from convmark.option_values import Shapes
 from convmark.record import Record
-from convmark.report.units import duration_text
 
 __all__ = ["NO_REPOSITORY", "Interpreters", "Limits", "confirm", "same_as_today"]
 

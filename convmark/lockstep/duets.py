@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.launch import Answer, Interpreter, OnEvent
 from convmark.lockstep.session import Plan, Session, SideFailure, ratios_of
 

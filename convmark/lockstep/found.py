@@ -9,10 +9,10 @@ from typing import Any
 
 from convmark.comparing.allotment import Candidate
 from convmark.comparing.decision import CaseSessions, Decision, PlainVerdict
+from convmark.core.statistics import share_of
+from convmark.core.text import percent
+from convmark.core.units import duration_text, interval_text, share_text
 from convmark.judging.judgement import BUDGET_SPENT, SAME_CODE, LiveSession
-from convmark.report.units import duration_text, interval_text, share_text
-from convmark.statistics import share_of
-from convmark.text import percent
 
 __all__ = ["OTHER_SOFTWARE", "VOID", "Found", "Verdict"]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from convmark.code.manifest import NOWHERE, ZOO, Code, Roots, code_of, read_codes
 from convmark.code.snapshot import keep_files, lay_out, root_folder
-from convmark.errors import StoreError
+from convmark.core.errors import StoreError
 from convmark.launch import import_roots, zoo_folder
 from convmark.lockstep.anchor import AnchorCode, Origin
 from convmark.lockstep.tree import ForeignCode, Tree, tree_as_it_is

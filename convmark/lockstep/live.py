@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from convmark.case import Case
 from convmark.comparing.allotment import Candidate, next_session, seconds_to_decide
 from convmark.comparing.decision import (
     CROSS_CHECKED_BY,
@@ -27,7 +26,11 @@ from convmark.comparing.decision import (
     controls_differ,
     decide,
 )
-from convmark.errors import ConvmarkError
+from convmark.core.case import Case
+from convmark.core.errors import ConvmarkError
+from convmark.core.option_values import Shapes
+from convmark.core.text import percent
+from convmark.core.units import duration_text
 from convmark.gpu.watch import watching
 from convmark.judging.judgement import INTERRUPTED, NOT_JUDGED, LiveSession
 from convmark.judging.sessions_file import Earlier
@@ -37,9 +40,6 @@ from convmark.lockstep.found import OTHER_SOFTWARE, Found
 from convmark.lockstep.processes import Contender, lockstep_session
 from convmark.lockstep.session import CONTROL, NEW, OLD, Plan, Session, SideFailure
 from convmark.lockstep.tree import ForeignCode
-from convmark.option_values import Shapes
-from convmark.report.units import duration_text
-from convmark.text import percent
 
 __all__ = ["Pairing", "See", "Terms", "compare_live"]
 

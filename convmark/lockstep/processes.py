@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convmark.case import Case
-from convmark.errors import WorkerError
+from convmark.core.case import Case
+from convmark.core.errors import WorkerError
 from convmark.gpu.devices import Card
 from convmark.launch import Interpreter, LiveWorker, OnEvent
 from convmark.lockstep.session import Plan, Session, SideFailure, ratios_of

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from convmark.option_values import Shapes
-from convmark.statistics import Estimate, trimmed_mean
+from convmark.core.option_values import Shapes
+from convmark.core.statistics import Estimate, trimmed_mean
 
 __all__ = ["CONTROL", "NEW", "OLD", "Plan", "Session", "SideFailure", "ratios_of"]
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from convmark.case import PRECISIONS, Case
+from convmark.core.case import PRECISIONS, Case
+from convmark.core.errors import CaseError, OptionError
 from convmark.environments.cache import Cache
 from convmark.environments.interpreter import interpreter_path
 from convmark.environments.requirement import looks_like_requirement, wanted
-from convmark.errors import CaseError, OptionError
 from convmark.launch import Interpreter
 from convmark.lockstep.anchor import Origin
 from convmark.lockstep.tree import Tree, tree_as_it_is, tree_at_commit

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import psutil
 
-from convmark.errors import ConvmarkError
-from convmark.git import Git, GitError
+from convmark.core.errors import ConvmarkError
+from convmark.core.git import Git, GitError
 
 __all__ = [
     "PREFIX",

@@ -16,20 +16,20 @@ from typing import Any
 
 import pytest
 
-from convmark.case import Case
-from convmark.errors import ConvmarkError, OptionError
-from convmark.model_name import TRUST
-from convmark.option_table import OPTIONS
-from convmark.option_values import AUTO
-from convmark.options import Options, pyproject_settings, read
+from convmark.core.case import Case
+from convmark.core.errors import ConvmarkError, OptionError
+from convmark.core.model_name import TRUST
+from convmark.core.option_table import OPTIONS
+from convmark.core.option_values import AUTO
+from convmark.core.options import Options, pyproject_settings, read
+from convmark.core.signals import Received, as_interrupts
+from convmark.core.suites import auto_name, refuse_untimed
+from convmark.core.text import plain_text
 from convmark.plugin import bridge, short
 from convmark.plugin.campaign import Campaign
 from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.replay import Measured
 from convmark.plugin.short import destination
-from convmark.signals import Received, as_interrupts
-from convmark.suites import auto_name, refuse_untimed
-from convmark.text import plain_text
 
 _ONE_PROCESS = "cases that are measured side by side disturb each other"
 _RESUME = destination("resume")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import pytest
 
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.plugin.replay import ReplayClock
 
 if TYPE_CHECKING:

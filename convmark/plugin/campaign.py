@@ -15,10 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from convmark.case import Case
-from convmark.errors import OptionError
-from convmark.option_values import AUTO
-from convmark.options import Options
+from convmark.core.case import Case
+from convmark.core.errors import OptionError
+from convmark.core.option_values import AUTO
+from convmark.core.options import Options
 from convmark.plugin.likeness import comparability
 from convmark.plugin.replay import Measured
 from convmark.plugin.sections import sections
@@ -143,7 +143,7 @@ class Campaign:
         Raises:
             ConvmarkError: a model, a device or the results folder is not to be had.
         """
-        from convmark.cluster import check_devices
+        from convmark.core.cluster import check_devices
         from convmark.inspection import devices_asked_for
         from convmark.interpreters import Interpreters
         from convmark.learning import with_digits

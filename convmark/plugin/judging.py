@@ -15,18 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convmark.case import TIMED_TASKS, Case
-from convmark.errors import ConvmarkError, OptionError
+from convmark.core.case import TIMED_TASKS, Case
+from convmark.core.errors import ConvmarkError, OptionError
 
 if TYPE_CHECKING:
     from convmark.comparing.decision import Limits as Margins
+    from convmark.core.options import Options
     from convmark.judging.history import History
     from convmark.judging.judgement import Confirmation
     from convmark.judging.meant import Meant
     from convmark.judging.sessions_file import Earlier
     from convmark.judging.verdict import Review
     from convmark.lockstep.anchor import AnchorCode, Origin
-    from convmark.options import Options
     from convmark.plugin.campaign import Campaign
 
 __all__ = ["Baseline", "judge"]
@@ -69,7 +69,7 @@ class Baseline:
         Raises:
             ConvmarkError: it does not exist, cannot be read, or may not be run beside.
         """
-        from convmark.option_values import check_patterns
+        from convmark.core.option_values import check_patterns
 
         cases = [case.name for case in campaign.cases]
         check_patterns("--allow-change", campaign.options.allow_changes, cases)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.record import Record
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from convmark.option_table import OPTIONS, Option
-from convmark.options import wants_short_options
-from convmark.parsers import RESUME
+from convmark.core.option_table import OPTIONS, Option
+from convmark.core.options import wants_short_options
+from convmark.core.parsers import RESUME
 
 __all__ = ["PREFIX", "add_all", "destination", "prefix", "pytest_addoption"]
 

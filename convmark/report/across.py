@@ -13,12 +13,12 @@ from typing import Any
 
 from tabulate import tabulate
 
-from convmark.case import BACKENDS, TIMED_TASKS, Case
+from convmark.core.case import BACKENDS, TIMED_TASKS, Case
+from convmark.core.statistics import spread
+from convmark.core.text import shown
+from convmark.core.units import bytes_text, change_text, rate_text, seconds_text, share_text
 from convmark.record import Record, to_cell
 from convmark.report.markup import markdown_cell
-from convmark.report.units import bytes_text, change_text, rate_text, seconds_text, share_text
-from convmark.statistics import spread
-from convmark.text import shown
 
 __all__ = ["COLUMNS", "FORMS", "Cell", "across", "across_report"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from convmark.errors import OptionError
-from convmark.git import Git
+from convmark.core.errors import OptionError
+from convmark.core.git import Git
 from convmark.judging.history import named_history
 from convmark.judging.judgement import Judgement
 from convmark.judging.meant import Meant, let_pass, names_of, since_of

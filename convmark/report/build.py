@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from convmark.case import TIMED_TASKS
+from convmark.core.case import TIMED_TASKS
 from convmark.report.describe import DescribedModel, described_models
 from convmark.report.rows import Rows, read_rows
 from convmark.report.tables.accuracy import accuracy

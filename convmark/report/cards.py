@@ -7,10 +7,10 @@ from statistics import median
 
 from tabulate import tabulate
 
+from convmark.core.text import shown
+from convmark.core.units import bytes_text, rate_text, share_text
 from convmark.record import Record
 from convmark.report.summary import by_case
-from convmark.report.units import bytes_text, rate_text, share_text
-from convmark.text import shown
 
 __all__ = ["cards_table"]
 

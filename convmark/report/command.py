@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType
 
-from convmark.errors import OptionError, StoreError
+from convmark.core.errors import OptionError, StoreError
 from convmark.report.against import verdicts_against
 from convmark.report.build import FIRST, STYLES, VERDICTS, Report, build
 from convmark.report.tables.text import csv_text, markdown_text, terminal_text

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convmark.errors import StoreError
+from convmark.core.errors import StoreError
+from convmark.core.text import plain_text
 from convmark.report.diagram import Layer, diagram
 from convmark.report.tables.table import Table, heading, table_of
-from convmark.text import plain_text
 
 if TYPE_CHECKING:
     from markupsafe import Markup

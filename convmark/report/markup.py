@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 
-from convmark.text import shown
+from convmark.core.text import shown
 
 __all__ = ["markdown_cell", "markdown_prose"]
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convmark.case import Case
-from convmark.errors import CaseError, StoreError
+from convmark.core.case import Case
+from convmark.core.errors import CaseError, StoreError
 from convmark.ranges import range_broken
 from convmark.record import COLUMNS, MEASURED, SCHEMA_VERSION, STATUSES, from_cell
 from convmark.report.runs import RunSource, labelled, oldest_first, run_files
@@ -43,7 +43,7 @@ FRAMEWORKS = (("jax", "JAX"), ("torch", "PyTorch"), ("tensorflow", "TensorFlow")
 """Columns of versions, and what they are of."""
 
 MOST_NUMBER = 400
-"""Characters of a number; `convmark.cells` takes one more."""
+"""Characters of a number; `convmark.core.cells` takes one more."""
 
 MOST_WHOLE_BYTES = 1 << 26
 """Of a file that is read at one go: some 30,000 rows."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from convmark.errors import StoreError
+from convmark.core.errors import StoreError
 from convmark.store import AB_FOLDER, RUN_NAME
 
 __all__ = ["RunSource", "labelled", "oldest_first", "run_files"]

@@ -8,11 +8,11 @@ from statistics import median
 
 from tabulate import tabulate
 
-from convmark.case import Case
+from convmark.core.case import Case
+from convmark.core.statistics import scaling_efficiency
+from convmark.core.units import rate_text, share_text
 from convmark.record import Record
 from convmark.report.summary import spread
-from convmark.report.units import rate_text, share_text
-from convmark.statistics import scaling_efficiency
 
 __all__ = ["scaling_table"]
 

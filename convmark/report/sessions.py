@@ -8,9 +8,9 @@ from typing import Any
 
 from tabulate import tabulate
 
+from convmark.core.text import shown
+from convmark.core.units import change_text
 from convmark.report.markup import markdown_cell
-from convmark.report.units import change_text
-from convmark.text import shown
 
 __all__ = ["comparison_table"]
 

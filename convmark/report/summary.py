@@ -7,18 +7,18 @@ from statistics import median
 
 from tabulate import tabulate
 
-from convmark.case import TIMED_TASKS
-from convmark.record import Record
-from convmark.report.learned import learned_table, waterfall_table
-from convmark.report.units import (
+from convmark.core.case import TIMED_TASKS
+from convmark.core.statistics import spread
+from convmark.core.text import shown
+from convmark.core.units import (
     bytes_text,
     count_text,
     rate_text,
     seconds_text,
     share_text,
 )
-from convmark.statistics import spread
-from convmark.text import shown
+from convmark.record import Record
+from convmark.report.learned import learned_table, waterfall_table
 
 __all__ = ["by_case", "case_name", "spread", "summary_table"]
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from convmark.errors import CaseError
-from convmark.model_name import ModelName
+from convmark.core.errors import CaseError
+from convmark.core.model_name import ModelName
 from convmark.worker.failure import CaseFailure, UnknownModelError
 from convmark.worker.model_files import check_file, failed_to_load, is_trusted
 from convmark.worker.protocol import one_line

@@ -18,8 +18,8 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from convmark.case import PRECISIONS, Case
-from convmark.model_name import ModelName
+from convmark.core.case import PRECISIONS, Case
+from convmark.core.model_name import ModelName
 from convmark.worker import (
     ceiling,
     cuda,

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
-from convmark.model_name import PRESETS, ModelName
+from convmark.core.model_name import PRESETS, ModelName
 from convmark.worker.model_files import files_of
 from convmark.worker.opened import Opened
 from convmark.worker.protocol import file_digest

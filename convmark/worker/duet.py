@@ -20,8 +20,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from convmark.case import PRECISIONS, Case
-from convmark.errors import CaseError
+from convmark.core.case import PRECISIONS, Case
+from convmark.core.errors import CaseError
 from convmark.worker import measurement, shared_state, timing
 from convmark.worker.builders import builder
 from convmark.worker.code_watch import CodeWatch

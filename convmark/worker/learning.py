@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.worker import mnist, rivals, timing
 from convmark.worker.failure import CaseFailure
 from convmark.worker.measurement import Builder, Emit, build

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.worker import flops, probe, reference, rivals, timing
 from convmark.worker.failure import CaseFailure
 from convmark.worker.feeding import FED_WINDOWS, fed_windows

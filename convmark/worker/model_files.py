@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-from convmark.model_name import TRUST
+from convmark.core.model_name import TRUST
 from convmark.worker.failure import CaseFailure, UnknownModelError, first_sentence
 from convmark.worker.protocol import one_line
 

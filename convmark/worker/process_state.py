@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from convmark.case import FOUND_PRECISION, PRECISIONS, Case
+from convmark.core.case import FOUND_PRECISION, PRECISIONS, Case
 from convmark.worker.failure import CaseFailure
 
 __all__ = ["Witness", "found_precision", "process_settings"]

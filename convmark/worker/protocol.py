@@ -19,7 +19,7 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
-from convmark.errors import WorkerError
+from convmark.core.errors import WorkerError
 
 __all__ = [
     "DATAGRAM_BYTES",

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.worker import rivals, timing
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import mapped

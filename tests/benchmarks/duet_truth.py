@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.launch import Interpreter
 from convmark.lockstep.duets import DuetSide, duet_session
 from convmark.lockstep.session import Plan

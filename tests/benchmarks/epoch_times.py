@@ -28,7 +28,7 @@ from typing import Any
 
 import convmark_zoo
 
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.worker import backends, learning, mnist, timing, waterfall
 
 AGREE_WITHIN = 0.10

@@ -29,7 +29,7 @@ SHAPE = "(64, 64, 16)"
 
 TEST = """
     import pytest
-    from convmark.suites import Suite
+    from convmark.core.suites import Suite
 
     SHOP = Suite(models=("{model}",), tasks=("infer",), batch_sizes=(8,))
 

@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
-from convmark.case import Case
+from convmark.core.case import Case
+from convmark.core.statistics import paired_log_ratio, quantile, trimmed_mean
 from convmark.launch import Answer, Interpreter
-from convmark.statistics import paired_log_ratio, quantile, trimmed_mean
 
 MODELS = (
     "lenet5",

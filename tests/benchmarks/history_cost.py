@@ -137,7 +137,7 @@ PLUGIN = """
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.judging.history import accepted_history
 from convmark.judging.verdict import conclude, review
 from convmark.plugin.bridge import CsvStorage

@@ -16,10 +16,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from convmark.core.suites import NETWORKS
 from convmark.record import MEASURED, Record
 from convmark.report.runs import run_files
 from convmark.store import read_run
-from convmark.suites import NETWORKS
 
 LEAST_SEEDS, MOST_SEEDS = 3, 10
 SETTLED = (*MEASURED, "error")

@@ -24,7 +24,7 @@ from scipy.stats import ttest_ind
 from tabulate import tabulate
 
 from convmark.comparing.decision import FEWEST_SESSIONS, CaseSessions, decide
-from convmark.statistics import trimmed_mean
+from convmark.core.statistics import trimmed_mean
 
 Array = npt.NDArray[np.float64]
 

@@ -23,7 +23,7 @@ from typing import Any
 import convmark_zoo
 from scipy.stats import beta
 
-from convmark.case import Case
+from convmark.core.case import Case
 from convmark.launch import Interpreter
 from convmark.lockstep.live import Pairing, Terms, compare_live
 from convmark.lockstep.processes import Contender

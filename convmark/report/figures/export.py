@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from convmark.errors import StoreError
+from convmark.core.errors import StoreError
 from convmark.report.figures.figure import CONFIG, Figure, Spec, figure_rows
 
 __all__ = ["drawn_svg", "export_figures", "whole_spec"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from convmark.errors import MeasurementError
+from convmark.core.errors import MeasurementError
 from convmark.report.figures.export import drawn_svg, whole_spec
 from convmark.report.figures.figure import Spec
 

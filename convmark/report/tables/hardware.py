@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from convmark.errors import OptionError
+from convmark.core.errors import OptionError
 from convmark.report.ratios import LEAST_PROCESSES, Ratio, geometric_mean, ratio
 from convmark.report.tables.architectures import setting
 from convmark.report.tables.points import records_of, text_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from convmark.case import TIMED_TASKS
+from convmark.core.case import TIMED_TASKS
 from convmark.report.tables.points import latest, text_of
 from convmark.report.tables.table import Table, heading, table_of
 

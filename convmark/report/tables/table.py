@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from convmark.errors import MeasurementError
-from convmark.report.units import bytes_text, count_text, rate_text, seconds_text, share_text
+from convmark.core.errors import MeasurementError
+from convmark.core.units import bytes_text, count_text, rate_text, seconds_text, share_text
 
 __all__ = ["Heading", "Table", "cell_text", "heading", "table_of"]
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import psutil
 
-from convmark.errors import ConvmarkError
+from convmark.core.errors import ConvmarkError
+from convmark.core.text import file_text, plain_text
 from convmark.gpu.amd import read_amd
 from convmark.gpu.apple import read_apple
 from convmark.gpu.devices import Gpu, read_gpus
 from convmark.gpu.nvml import load_nvml
-from convmark.text import file_text, plain_text
 
 __all__ = ["GIB", "Machine", "cpu_model", "machine_name", "read_machine"]
 

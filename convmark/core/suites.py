@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from convmark.batch_search import FIRST
-from convmark.case import TIMED_TASKS, Case, expand
-from convmark.errors import CaseError, OptionError
-from convmark.model_name import ModelName
-from convmark.option_values import AUTO
-from convmark.options import Options
+from convmark.core.batch_search import FIRST
+from convmark.core.case import TIMED_TASKS, Case, expand
+from convmark.core.errors import CaseError, OptionError
+from convmark.core.model_name import ModelName
+from convmark.core.option_values import AUTO
+from convmark.core.options import Options
 
 __all__ = [
     "ACCURACY",

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from convmark import __version__
-from convmark.option_table import OPTIONS
-from convmark.text import plain_text
+from convmark.core.option_table import OPTIONS
+from convmark.core.text import plain_text
 
 __all__ = ["EXIT_USAGE", "RESUME", "Parser", "parsers"]
 

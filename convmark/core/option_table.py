@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from convmark.case import BACKENDS, ISOLATIONS, PRECISIONS, TASKS
-from convmark.cluster import parse_cluster
-from convmark.option_values import (
+from convmark.core.case import BACKENDS, ISOLATIONS, PRECISIONS, TASKS
+from convmark.core.cluster import parse_cluster
+from convmark.core.option_values import (
     choice_of,
     choices_of,
     parse_batch_sizes,

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from convmark.errors import ConvmarkError
+from convmark.core.errors import ConvmarkError
 
 __all__ = ["Git", "GitError"]
 

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from convmark.text import is_plain, plain_text
+from convmark.core.text import is_plain, plain_text
 
 __all__ = ["MOST_DIGITS", "Column", "columns_of", "fit_text", "from_cell", "number", "to_cell"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from convmark.text import percent
+from convmark.core.text import percent
 
 __all__ = [
     "bytes_text",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from convmark.errors import MeasurementError
+from convmark.core.errors import MeasurementError
 
 __all__ = [
     "TRIM",

@@ -10,9 +10,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-from convmark.errors import CaseError, OptionError
-from convmark.model_name import ModelName, split_names
-from convmark.text import NUMBER, is_plain
+from convmark.core.errors import CaseError, OptionError
+from convmark.core.model_name import ModelName, split_names
+from convmark.core.text import NUMBER, is_plain
 
 __all__ = [
     "AUTO",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from convmark.errors import CaseError
+from convmark.core.errors import CaseError
 
 __all__ = [
     "BACKENDS",

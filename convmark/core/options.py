@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from convmark.cluster import Cluster, with_index
-from convmark.errors import OptionError
-from convmark.option_table import OPTIONS
-from convmark.option_values import Shapes, nearest
+from convmark.core.cluster import Cluster, with_index
+from convmark.core.errors import OptionError
+from convmark.core.option_table import OPTIONS
+from convmark.core.option_values import Shapes, nearest
 
 __all__ = ["Options", "pyproject_settings", "read", "wants_short_options"]
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from convmark.case import Case
-from convmark.errors import OptionError
+from convmark.core.case import Case
+from convmark.core.errors import OptionError
 
 __all__ = ["Cluster", "check_devices", "check_options", "parse_cluster", "with_index"]
 

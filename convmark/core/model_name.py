@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from convmark.errors import CaseError
+from convmark.core.errors import CaseError
 
 __all__ = ["PRESETS", "TRUST", "ModelName", "split_names"]
 

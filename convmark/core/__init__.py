@@ -1,0 +1,1 @@
+"""What every room uses: cases, suites, options, errors, text, units, statistics, git."""
