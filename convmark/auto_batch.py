@@ -20,7 +20,7 @@ from convmark.core.options import Options
 from convmark.core.suites import auto_name
 from convmark.core.text import shown
 from convmark.core.units import bytes_text, rate_text, seconds_text
-from convmark.environment import read_state
+from convmark.machine.environment import read_state
 from convmark.plan import Job, plan
 from convmark.progress import Silence
 from convmark.record import Record

@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from convmark.cautions import changes_speed
 from convmark.core.case import Case
 from convmark.core.text import plain_text
 from convmark.facts import Facts
+from convmark.machine.cautions import changes_speed
 
 __all__ = ["EAGER", "MODEL", "state_columns"]
 

@@ -13,12 +13,12 @@ from test_run import MACHINE
 
 import convmark
 from convmark.core.errors import ConvmarkError
-from convmark.environment import Gpu, Machine
 from convmark.fleet import host
 from convmark.fleet.drive import Broken, Ended, Event, Lost
 from convmark.fleet.host import Host, Prepared, Settings, about_this_node, installed
 from convmark.fleet.nodes import About, Node
 from convmark.fleet.scheduler import Assignment
+from convmark.machine.environment import Gpu, Machine
 
 A100 = Gpu(index=0, name="A100", memory_bytes=40 * 2**30, uuid="GPU-0")
 

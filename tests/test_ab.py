@@ -21,12 +21,12 @@ import pytest
 from convmark.cli import main
 from convmark.commands import bisect as bisect_command
 from convmark.core.errors import OptionError, WorkerError
-from convmark.environment import read_machine
 from convmark.environments.cache import Cache, Made
-from convmark.gpu.devices import Card, Gpu
 from convmark.launch import Answer
 from convmark.lockstep import sides
 from convmark.lockstep.anchor import Origin
+from convmark.machine.environment import read_machine
+from convmark.machine.gpu.devices import Card, Gpu
 from convmark.worker.turns import take_rounds
 
 LENET5 = ["--models", "lenet5", "--tasks", "train"]

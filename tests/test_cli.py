@@ -11,7 +11,7 @@ import fake_worker
 import pytest
 
 from convmark.cli import main
-from convmark.environment import Gpu, read_machine
+from convmark.machine.environment import Gpu, read_machine
 from convmark.store import read_run
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from convmark.cautions import Caution
-from convmark.doctor import device_cautions, findings
-from convmark.environment import GIB, Gpu, Machine, State
+from convmark.machine.cautions import Caution
+from convmark.machine.doctor import device_cautions, findings
+from convmark.machine.environment import GIB, Gpu, Machine, State
 
 CARDS = tuple(
     Gpu(index=i, name="NVIDIA H200", memory_bytes=140 * GIB, uuid=f"GPU-{i}") for i in range(2)

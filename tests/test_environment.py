@@ -18,9 +18,9 @@ from typing import Any
 import psutil
 import pytest
 
-from convmark.cautions import Caution, cautions, speed_flags
 from convmark.core.errors import ConvmarkError
-from convmark.environment import (
+from convmark.machine.cautions import Caution, cautions, speed_flags
+from convmark.machine.environment import (
     GIB,
     CpuTicks,
     Gpu,

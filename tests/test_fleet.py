@@ -16,11 +16,11 @@ import fake_worker
 import pytest
 from fake_cluster import A100, FakeCluster, about, here, machine
 
-from convmark.cautions import Caution
 from convmark.cli import main
 from convmark.core.errors import BusyError
 from convmark.fleet.host import _as_the_node_was_started, _niceness
 from convmark.fleet.nodes import read_labels
+from convmark.machine.cautions import Caution
 from convmark.record import Record
 from convmark.store import read_run
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from nvml_standin import beside, needs_compiler
 
-from convmark.environment import GIB, Gpu, Machine
-from convmark.gpu.devices import Slice
-from convmark.gpu.diagnosis import why_unseen
+from convmark.machine.environment import GIB, Gpu, Machine
+from convmark.machine.gpu.devices import Slice
+from convmark.machine.gpu_diagnosis import why_unseen
 from convmark.worker import cuda
 
 CARDS = tuple(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from convmark.gpu.amd import read_amd
-from convmark.gpu.apple import read_apple
-from convmark.gpu.commands import json_object, say
-from convmark.gpu.devices import Gpu
+from convmark.machine.gpu.amd import read_amd
+from convmark.machine.gpu.apple import read_apple
+from convmark.machine.gpu.commands import json_object, say
+from convmark.machine.gpu.devices import Gpu
 
 VRAM = 17163091968
 

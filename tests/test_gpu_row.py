@@ -16,8 +16,8 @@ from pathlib import Path
 sys.path.insert(0, "tests")
 from test_run import FACTS, Told, events, ok
 from convmark.core.case import Case
-from convmark.environment import read_machine
-from convmark.gpu.visible import choosing
+from convmark.machine.environment import read_machine
+from convmark.machine.gpu.visible import choosing
 from convmark.core.options import read
 from convmark.facts import Facts
 from convmark.plan import Job
@@ -52,9 +52,9 @@ print(json.dumps({name: getattr(row, name) for name in row.__dataclass_fields__}
 WORKER = """
 import json, os
 from convmark.core.case import Case
-from convmark.gpu.devices import Card, read_gpus
-from convmark.gpu.nvml import load_nvml
-from convmark.gpu.watch import watching
+from convmark.machine.gpu.devices import Card, read_gpus
+from convmark.machine.gpu.nvml import load_nvml
+from convmark.machine.gpu.watch import watching
 from convmark.launch import Interpreter
 
 gpus, _ = read_gpus(load_nvml())

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from convmark.core.case import Case
-from convmark.gpu.devices import Card, Gpu, Slice, card_columns
-from convmark.gpu.visible import alone, card_of, cards_of, choosing, visible_cards
 from convmark.launch import Interpreter, interpreter
 from convmark.launch.server import ServerLost
+from convmark.machine.gpu.devices import Card, Gpu, Slice, card_columns
+from convmark.machine.gpu.visible import alone, card_of, cards_of, choosing, visible_cards
 
 ALIKE = tuple(
     Gpu(index=i, name="H200", memory_bytes=None, uuid=f"GPU-{letter}{i}-more")

@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 from nvml_standin import beside, needs_compiler
 
-from convmark.gpu.devices import Card, Gpu
-from convmark.gpu.sampler import Sample, Sampler, union
-from convmark.gpu.watch import watching
+from convmark.machine.gpu.devices import Card, Gpu
+from convmark.machine.gpu.sampler import Sample, Sampler, union
+from convmark.machine.gpu.watch import watching
 
 MIB = 2**20
 
 WATCH = """
 import json, os, time
 from pathlib import Path
-from convmark.gpu.devices import read_gpus
-from convmark.gpu.nvml import load_nvml
-from convmark.gpu.visible import cards_of
-from convmark.gpu.watch import watching
+from convmark.machine.gpu.devices import read_gpus
+from convmark.machine.gpu.nvml import load_nvml
+from convmark.machine.gpu.visible import cards_of
+from convmark.machine.gpu.watch import watching
 
 SAY = json.loads(os.environ["EVENTS"])
 gpus, _ = read_gpus(load_nvml())

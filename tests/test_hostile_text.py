@@ -32,11 +32,11 @@ from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.text import is_folder_name
 from convmark.description import describe_models
 from convmark.facts import facts_of
-from convmark.hardware import read_machine
 from convmark.judging.accepted import accept, read_accepted
 from convmark.judging.index import index_path
 from convmark.lockstep import ab_files
 from convmark.lockstep.worktree import at_commit
+from convmark.machine.hardware import read_machine
 from convmark.plan import Job
 from convmark.record import COLUMNS, Record
 from convmark.report.summary import summary_table
@@ -544,7 +544,7 @@ class Asked(fake_worker.FakeInterpreter):
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     Asked.models.clear()
     monkeypatch.setattr("convmark.launch.Interpreter", Asked)
-    monkeypatch.setattr("convmark.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
     yield Asked.models
 
 

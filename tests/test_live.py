@@ -15,7 +15,6 @@ import pytest
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
 from convmark.core.statistics import Estimate
-from convmark.gpu.devices import Card, Gpu
 from convmark.lockstep import live
 from convmark.lockstep.duets import DuetSide
 from convmark.lockstep.found import OTHER_SOFTWARE, VOID, Found
@@ -23,6 +22,7 @@ from convmark.lockstep.live import Pairing, Terms, compare_live
 from convmark.lockstep.processes import Contender
 from convmark.lockstep.session import Plan, Session, SideFailure
 from convmark.lockstep.tree import ForeignCode
+from convmark.machine.gpu.devices import Card, Gpu
 
 Model = Callable[[int, random.Random], Session]
 """Gives the session of a number, from 1."""

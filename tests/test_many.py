@@ -21,10 +21,10 @@ from fast_worker import PAUSE
 from faults import FAST, fast_python, measuring, one_message, run, run_files, start
 from workers import happens
 
-from convmark.alone import alone, runtime_folder
 from convmark.cli import main
 from convmark.core.errors import BusyError
 from convmark.judging.verdicts_file import said_of
+from convmark.machine.lock import alone, runtime_folder
 from convmark.store import read_run
 
 SUITE = """
@@ -235,7 +235,7 @@ def test_a_run_inside_a_run_of_the_same_process_is_no_other(runtime: Path) -> No
 
 NESTED = """
 import sys
-from convmark.alone import alone
+from convmark.machine.lock import alone
 with alone(wait=False, concurrent=False, say=print) as others:
     print("has it beside", others)
 """
@@ -279,7 +279,7 @@ def test_eight_who_ask_at_the_same_moment_are_one_that_has_it_and_seven_refused(
 ) -> None:
     code = """
 import sys, time
-from convmark.alone import alone
+from convmark.machine.lock import alone
 from convmark.core.errors import BusyError
 print("ready", flush=True)
 sys.stdin.readline()
@@ -326,7 +326,7 @@ def test_one_user_has_one_folder_whatever_the_environment_says(
     (folder,) = folders
     assert folder.name == f"convmark-{os.getuid()}"
     assert os.access(folder.parent, os.W_OK)
-    monkeypatch.setattr("convmark.alone.SHARED_FOLDERS", (tmp_path / "none", tmp_path))
+    monkeypatch.setattr("convmark.machine.lock.SHARED_FOLDERS", (tmp_path / "none", tmp_path))
     assert runtime_folder() == tmp_path / f"convmark-{os.getuid()}"
 
 
@@ -483,7 +483,7 @@ def test_busy_is_an_error_that_names_a_process_that_lives(runtime: Path) -> None
 def test_a_busy_machine_is_said_before_the_run_with_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from convmark.environment import CpuTicks, State
+    from convmark.machine.environment import CpuTicks, State
 
     state = State(
         load_average_1min=99.0,
@@ -494,8 +494,8 @@ def test_a_busy_machine_is_said_before_the_run_with_what_to_do(
         cpu_temperature_c=97.0,
     )
     ticks = iter([CpuTicks(stolen=0, wanted=0), CpuTicks(stolen=50, wanted=1000)])
-    monkeypatch.setattr("convmark.beforehand.read_state", lambda: state)
-    monkeypatch.setattr("convmark.beforehand.read_cpu_ticks", lambda: next(ticks))
+    monkeypatch.setattr("convmark.machine.preflight.read_state", lambda: state)
+    monkeypatch.setattr("convmark.machine.preflight.read_cpu_ticks", lambda: next(ticks))
     monkeypatch.setattr("convmark.launch.Interpreter", fake_worker.FakeInterpreter)
     monkeypatch.chdir(tmp_path)
     assert main(["run", "--models", "lenet5", *FAST, "--processes", "1"]) == 0

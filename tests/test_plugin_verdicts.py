@@ -66,7 +66,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
         made = 0
 
     monkeypatch.setattr("convmark.launch.Interpreter", Fake)
-    monkeypatch.setattr("convmark.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
     return Fake
 
 

@@ -13,7 +13,7 @@ import fake_worker
 import pytest
 from rows import row
 
-import convmark.environment
+import convmark.machine.environment
 from convmark.cli import main
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
@@ -60,7 +60,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> type[Worker]:
         instead = staticmethod(_as_usual)
 
     monkeypatch.setattr("convmark.launch.Interpreter", Own)
-    monkeypatch.setattr("convmark.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
     return Own
 
 
@@ -369,7 +369,7 @@ def test_another_machine_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = interrupted(worker, folder)
-    here = convmark.environment.read_machine()
+    here = convmark.machine.environment.read_machine()
     with monkeypatch.context() as patch:
         updated = dataclasses.replace(here, os="Linux 99")
         patch.setattr("convmark.commands.run.read_machine", lambda: updated)

@@ -19,10 +19,10 @@ from convmark.commit import Commit
 from convmark.core.case import Case
 from convmark.core.errors import OptionError, StoreError, WorkerError
 from convmark.core.options import Options, read
-from convmark.environment import Gpu, Machine
 from convmark.facts import Facts, facts_of
 from convmark.inspection import devices_asked_for, inspect
 from convmark.launch import Answer, Interpreter
+from convmark.machine.environment import Gpu, Machine
 from convmark.plan import Job, plan
 from convmark.record import Record
 from convmark.result import Result

@@ -12,8 +12,6 @@ from typing import Any
 from tabulate import tabulate
 
 from convmark import progress
-from convmark.alone import alone
-from convmark.cautions import cautions, speed_flags
 from convmark.ceilings import Ceiling, Key, ceilings_path
 from convmark.check.ceilings import ceilings_table, measured_ceilings
 from convmark.check.proofs import Proof, energy_proof, instrument_proofs
@@ -21,11 +19,13 @@ from convmark.commit import read_commit
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
 from convmark.core.options import Options
-from convmark.doctor import findings
-from convmark.environment import Machine, read_machine, read_state
 from convmark.facts import Facts, facts_of
 from convmark.inspection import devices_asked_for, inspect
 from convmark.launch import Interpreter
+from convmark.machine.cautions import cautions, speed_flags
+from convmark.machine.doctor import findings
+from convmark.machine.environment import Machine, read_machine, read_state
+from convmark.machine.lock import alone
 from convmark.plan import plan
 from convmark.record import Record
 from convmark.report.cards import cards_table

@@ -14,7 +14,6 @@ from typing import Any
 
 import convmark
 import convmark.launch
-from convmark.alone import alone
 from convmark.comparing.decision import Limits
 from convmark.comparing.pooling import t_quantile
 from convmark.core.case import Case
@@ -24,7 +23,6 @@ from convmark.core.options import Options
 from convmark.core.statistics import Estimate, share_of, trimmed_mean
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.units import interval_text, share_text
-from convmark.environment import Machine, read_machine
 from convmark.inspection import devices_asked_for
 from convmark.judging.judgement import INTERRUPTED
 from convmark.lockstep import ab_files
@@ -35,6 +33,8 @@ from convmark.lockstep.live import Terms, compare_live
 from convmark.lockstep.session import NEW, OLD, Session
 from convmark.lockstep.shown import Shown
 from convmark.lockstep.sides import Make, SideSpec
+from convmark.machine.environment import Machine, read_machine
+from convmark.machine.lock import alone
 from convmark.report.sessions import comparison_table
 from convmark.run import asked_axes
 from convmark.store import Store

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from convmark.alone import alone
 from convmark.commands.ab import Comparing, Wanted, make_of
 from convmark.comparing.decision import Limits
 from convmark.core.case import Case
@@ -30,6 +29,7 @@ from convmark.lockstep.bisect import Change, Found
 from convmark.lockstep.bisect import bisect as narrow
 from convmark.lockstep.sides import GIT, AsItIs, SideSpec
 from convmark.lockstep.worktree import resolve, standing_in
+from convmark.machine.lock import alone
 
 __all__ = ["bisect"]
 

@@ -6,13 +6,13 @@ import os
 import sys
 
 import convmark.launch
-from convmark.cautions import cautions, speed_flags
 from convmark.core.errors import ConvmarkError
 from convmark.core.options import Options
-from convmark.doctor import findings
-from convmark.environment import Machine, read_machine, read_state
 from convmark.environments.interpreter import interpreters
 from convmark.inspection import inspect
+from convmark.machine.cautions import cautions, speed_flags
+from convmark.machine.doctor import findings
+from convmark.machine.environment import Machine, read_machine, read_state
 
 __all__ = ["doctor"]
 

@@ -13,7 +13,6 @@ from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import check_patterns, nearest
 from convmark.core.text import shown
 from convmark.core.units import seconds_text, share_text
-from convmark.environment import read_machine
 from convmark.judging import accepted
 from convmark.judging.digest import CaseFigures
 from convmark.judging.history import (
@@ -31,6 +30,7 @@ from convmark.judging.noise_file import read_noise
 from convmark.judging.trend import Commits, Point, trend
 from convmark.judging.verdict import conclude, review
 from convmark.judging.verdicts_file import said_of
+from convmark.machine.environment import read_machine
 from convmark.record import Record
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.across import FORMS as ACROSS_FORMS

@@ -19,8 +19,6 @@ from statistics import median
 from typing import Any
 
 import convmark
-from convmark.alone import alone
-from convmark.beforehand import Beforehand
 from convmark.code.manifest import Code, Roots, code_of
 from convmark.commands.ab import make_of
 from convmark.comparing.sight import CHANGES, Sight, sights
@@ -29,8 +27,6 @@ from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.units import duration_text
-from convmark.environment import Machine, read_machine
-from convmark.gpu.visible import card_of
 from convmark.inspection import devices_asked_for, inspect
 from convmark.judging.judgement import INTERRUPTED
 from convmark.judging.noise_file import FILE, TABLE, NoiseRow
@@ -42,6 +38,10 @@ from convmark.lockstep.live import Pairing, Terms, compare_live
 from convmark.lockstep.processes import Contender
 from convmark.lockstep.shown import Shown
 from convmark.lockstep.tree import OwnCode, tree_as_it_is
+from convmark.machine.environment import Machine, read_machine
+from convmark.machine.gpu.visible import card_of
+from convmark.machine.lock import alone
+from convmark.machine.preflight import Beforehand
 from convmark.report.noise import noise_text
 from convmark.run import request_of
 from convmark.store import Store

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from convmark import progress
-from convmark.alone import alone
 from convmark.auto_batch import choices_table, chosen_cases, find_sizes
-from convmark.beforehand import Beforehand
 from convmark.ceilings import ceilings_path, gather
 from convmark.code.of_run import CodeReader
 from convmark.commit import read_commit
@@ -25,8 +23,6 @@ from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.units import duration_text
 from convmark.description import describe_models
-from convmark.doctor import left_out_gpus
-from convmark.environment import Machine, read_machine
 from convmark.environments.interpreter import interpreters
 from convmark.facts import facts_of
 from convmark.fleet.expected import expected_s
@@ -36,6 +32,10 @@ from convmark.inspection import devices_asked_for
 from convmark.interpreters import Interpreters
 from convmark.launch import zoo_folder
 from convmark.learning import with_digits
+from convmark.machine.doctor import left_out_gpus
+from convmark.machine.environment import Machine, read_machine
+from convmark.machine.lock import alone
+from convmark.machine.preflight import Beforehand
 from convmark.plan import Job, plan
 from convmark.record import Record
 from convmark.report.cards import cards_table

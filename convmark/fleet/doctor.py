@@ -8,8 +8,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from convmark.environment import GIB, plain_text
 from convmark.fleet.nodes import About, Node, labels_text, some
+from convmark.machine.environment import GIB, plain_text
 
 __all__ = ["Checked", "caution_lines", "fleet_findings", "refusal"]
 

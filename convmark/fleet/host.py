@@ -20,8 +20,6 @@ from typing import Any
 import psutil
 
 import convmark
-from convmark.alone import alone
-from convmark.cautions import cautions
 from convmark.ceilings import Ceiling, Key, ceilings_path, gather, keep_ceilings
 from convmark.code.of_run import CodeReader
 from convmark.commit import Commit
@@ -31,13 +29,15 @@ from convmark.core.errors import BusyError
 from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases
 from convmark.core.text import file_text, plain_text
-from convmark.environment import read_machine, read_state
 from convmark.environments.interpreter import interpreters
 from convmark.facts import Facts, facts_of
 from convmark.fleet.nodes import About
 from convmark.inspection import devices_asked_for
 from convmark.interpreters import Interpreters
 from convmark.launch import zoo_folder
+from convmark.machine.cautions import cautions
+from convmark.machine.environment import read_machine, read_state
+from convmark.machine.lock import alone
 from convmark.plan import Job
 from convmark.result import Result
 from convmark.run import measure

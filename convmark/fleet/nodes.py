@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from convmark.cautions import Caution
 from convmark.core.errors import OptionError
-from convmark.environment import Machine
+from convmark.machine.cautions import Caution
+from convmark.machine.environment import Machine
 
 __all__ = [
     "PER",

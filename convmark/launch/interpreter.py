@@ -19,10 +19,10 @@ from types import TracebackType
 from typing import Any
 
 from convmark.core.errors import WorkerError
-from convmark.gpu.visible import alone
 from convmark.launch.follower import Answer, Follower, OnEvent, tail
 from convmark.launch.roots import import_roots as find_import_roots
 from convmark.launch.server import INTERPRETER_LOST, Server, ServerLost, Worker
+from convmark.machine.gpu.visible import alone
 from convmark.worker.protocol import encode
 
 __all__ = ["Interpreter", "LiveWorker", "zoo_folder"]

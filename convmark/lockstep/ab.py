@@ -14,8 +14,6 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
-from convmark.gpu.devices import Gpu
-from convmark.gpu.visible import card_of
 from convmark.inspection import inspect
 from convmark.launch import Interpreter
 from convmark.lockstep.anchor import Origin, origin_of
@@ -23,6 +21,8 @@ from convmark.lockstep.live import Pairing
 from convmark.lockstep.processes import Contender
 from convmark.lockstep.sides import Make, SideSpec
 from convmark.lockstep.tree import Tree
+from convmark.machine.gpu.devices import Gpu
+from convmark.machine.gpu.visible import card_of
 
 __all__ = ["End", "Pair", "inspected", "paired", "run_the_same"]
 

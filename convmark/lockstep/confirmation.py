@@ -19,8 +19,6 @@ from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.option_values import Shapes
 from convmark.core.units import duration_text
-from convmark.gpu.devices import Gpu
-from convmark.gpu.visible import card_of
 from convmark.judging.judgement import SAME_CODE, SAME_COMMIT, Confirmation
 from convmark.judging.sessions_file import Earlier
 from convmark.launch import Interpreter
@@ -37,6 +35,8 @@ from convmark.lockstep.live import Pairing, Terms, compare_live
 from convmark.lockstep.processes import Contender
 from convmark.lockstep.session import OLD
 from convmark.lockstep.tree import OwnCode
+from convmark.machine.gpu.devices import Gpu
+from convmark.machine.gpu.visible import card_of
 from convmark.record import Record
 
 __all__ = ["NO_REPOSITORY", "Interpreters", "Limits", "confirm", "same_as_today"]

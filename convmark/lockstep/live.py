@@ -31,7 +31,6 @@ from convmark.core.errors import ConvmarkError
 from convmark.core.option_values import Shapes
 from convmark.core.text import percent
 from convmark.core.units import duration_text
-from convmark.gpu.watch import watching
 from convmark.judging.judgement import INTERRUPTED, NOT_JUDGED, LiveSession
 from convmark.judging.sessions_file import Earlier
 from convmark.launch import Interpreter, OnEvent, import_roots
@@ -40,6 +39,7 @@ from convmark.lockstep.found import OTHER_SOFTWARE, Found
 from convmark.lockstep.processes import Contender, lockstep_session
 from convmark.lockstep.session import CONTROL, NEW, OLD, Plan, Session, SideFailure
 from convmark.lockstep.tree import ForeignCode
+from convmark.machine.gpu.watch import watching
 
 __all__ = ["Pairing", "See", "Terms", "compare_live"]
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
-from convmark.gpu.devices import Card
 from convmark.launch import Interpreter, LiveWorker, OnEvent
 from convmark.lockstep.session import Plan, Session, SideFailure, ratios_of
 from convmark.lockstep.tree import OwnCode
+from convmark.machine.gpu.devices import Card
 from convmark.worker.timing import Turn
 from convmark.worker.turns import settled_step_times, take_rounds, turn_steps
 

@@ -25,13 +25,13 @@ from convmark.plugin.sections import sections
 
 if TYPE_CHECKING:
     from convmark.auto_batch import Choice
-    from convmark.beforehand import Beforehand
     from convmark.code.manifest import Code
-    from convmark.environment import Machine
     from convmark.facts import Facts
     from convmark.interpreters import Interpreters
     from convmark.judging.judgement import Confirmation, Judgement
     from convmark.launch import Interpreter
+    from convmark.machine.environment import Machine
+    from convmark.machine.preflight import Beforehand
     from convmark.plan import Job
     from convmark.record import Record
     from convmark.result import Result
@@ -77,7 +77,7 @@ class Campaign:
     @property
     def machine(self) -> Machine:
         if self._machine is None:
-            from convmark.environment import read_machine
+            from convmark.machine.environment import read_machine
 
             self._machine = read_machine()
         return self._machine
@@ -90,7 +90,7 @@ class Campaign:
 
     def likely_devices(self) -> list[str]:
         """The devices to collect, known without the framework: the driver's word for `all`."""
-        from convmark.gpu.visible import visible_cards
+        from convmark.machine.gpu.visible import visible_cards
 
         devices: list[str] = []
         for device in self.options.devices:
@@ -112,8 +112,8 @@ class Campaign:
         Raises:
             BusyError: another benchmark run is there.
         """
-        from convmark.alone import alone
-        from convmark.beforehand import Beforehand
+        from convmark.machine.lock import alone
+        from convmark.machine.preflight import Beforehand
 
         options = self.options
         self._claims.enter_context(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from convmark.core.text import NUMBER
-from convmark.gpu.devices import Card, Gpu
+from convmark.machine.gpu.devices import Card, Gpu
 
 __all__ = ["alone", "card_of", "cards_of", "choosing", "visible_cards"]
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from convmark.cautions import Caution
-from convmark.environment import GIB, Gpu, Machine, State, plain_text
-from convmark.gpu.diagnosis import why_unseen
-from convmark.gpu.visible import visible_cards
+from convmark.machine.cautions import Caution
+from convmark.machine.environment import GIB, Gpu, Machine, State, plain_text
+from convmark.machine.gpu.visible import visible_cards
+from convmark.machine.gpu_diagnosis import why_unseen
 
 __all__ = ["device_cautions", "findings", "left_out_gpus"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from convmark.core.text import file_text, plain_text
-from convmark.gpu.commands import Say, json_object, say
-from convmark.gpu.devices import Gpu
+from convmark.machine.gpu.commands import Say, json_object, say
+from convmark.machine.gpu.devices import Gpu
 
 __all__ = ["read_amd"]
 

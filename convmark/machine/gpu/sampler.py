@@ -13,9 +13,9 @@ from operator import or_
 from statistics import mean, median
 from typing import Any
 
-from convmark.gpu.devices import MILLIWATTS
-from convmark.gpu.nvml import answer, available, number
-from convmark.gpu.processes import processes_on
+from convmark.machine.gpu.devices import MILLIWATTS
+from convmark.machine.gpu.nvml import answer, available, number
+from convmark.machine.gpu.processes import processes_on
 
 __all__ = ["PERIOD_S", "CardReader", "Sample", "Sampler", "union"]
 

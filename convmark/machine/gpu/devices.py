@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from convmark.gpu.nvml import answer, available, number, opened, text
+from convmark.machine.gpu.nvml import answer, available, number, opened, text
 
 __all__ = ["Card", "Gpu", "Slice", "card_columns", "read_gpus"]
 

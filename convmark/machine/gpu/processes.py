@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from convmark.gpu.nvml import answer
+from convmark.machine.gpu.nvml import answer
 
 __all__ = ["foreign", "own_processes", "processes_on"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import psutil
 
-from convmark.cgroups import cpu_quota, memory_left_bytes
 from convmark.core.errors import ConvmarkError
 from convmark.core.text import file_text, plain_text
+from convmark.machine.cgroups import cpu_quota, memory_left_bytes
 
 __all__ = [
     "CpuTicks",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from convmark.core.errors import ConvmarkError
-from convmark.environment import GIB, Machine, State, plain_text
+from convmark.machine.environment import GIB, Machine, State, plain_text
 
 __all__ = ["Caution", "cautions", "changes_speed", "speed_flags"]
 

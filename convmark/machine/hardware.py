@@ -19,10 +19,10 @@ import psutil
 
 from convmark.core.errors import ConvmarkError
 from convmark.core.text import file_text, plain_text
-from convmark.gpu.amd import read_amd
-from convmark.gpu.apple import read_apple
-from convmark.gpu.devices import Gpu, read_gpus
-from convmark.gpu.nvml import load_nvml
+from convmark.machine.gpu.amd import read_amd
+from convmark.machine.gpu.apple import read_apple
+from convmark.machine.gpu.devices import Gpu, read_gpus
+from convmark.machine.gpu.nvml import load_nvml
 
 __all__ = ["GIB", "Machine", "cpu_model", "machine_name", "read_machine"]
 

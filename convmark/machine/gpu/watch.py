@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from convmark.gpu.devices import Card
-from convmark.gpu.nvml import answer, load_nvml, opened
-from convmark.gpu.processes import foreign, own_processes, processes_on
-from convmark.gpu.sampler import PERIOD_S, CardReader, Sampler, union
-from convmark.gpu.seen import Seen, card_state_columns
+from convmark.machine.gpu.devices import Card
+from convmark.machine.gpu.nvml import answer, load_nvml, opened
+from convmark.machine.gpu.processes import foreign, own_processes, processes_on
+from convmark.machine.gpu.sampler import PERIOD_S, CardReader, Sampler, union
+from convmark.machine.gpu.seen import Seen, card_state_columns
 
 __all__ = ["CardWatch", "Watch", "watching"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from convmark.core.text import plain_text
-from convmark.gpu.visible import choosing, visible_cards
-from convmark.hardware import Machine
+from convmark.machine.gpu.visible import choosing, visible_cards
+from convmark.machine.hardware import Machine
 
 __all__ = ["Cause", "why_unseen"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from convmark.cautions import cautions
-from convmark.environment import Machine, read_cpu_ticks, read_state, stolen_fraction
+from convmark.machine.cautions import cautions
+from convmark.machine.environment import Machine, read_cpu_ticks, read_state, stolen_fraction
 
 __all__ = ["Beforehand"]
 

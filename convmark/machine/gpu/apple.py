@@ -7,8 +7,8 @@ import sys
 from typing import Any
 
 from convmark.core.text import plain_text
-from convmark.gpu.commands import Say, json_object, say
-from convmark.gpu.devices import Gpu
+from convmark.machine.gpu.commands import Say, json_object, say
+from convmark.machine.gpu.devices import Gpu
 
 __all__ = ["read_apple"]
 

@@ -12,7 +12,7 @@ from operator import or_
 from statistics import mean
 from typing import Any
 
-from convmark.gpu.throttle import reason_names, why_not_judged
+from convmark.machine.gpu.throttle import reason_names, why_not_judged
 
 __all__ = ["Seen", "card_state_columns"]
 

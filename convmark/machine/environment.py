@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from convmark.cgroups import cpu_quota, own_cpu_quota
 from convmark.core.text import plain_text
-from convmark.gpu.devices import Gpu, read_gpus
-from convmark.gpu.nvml import load_nvml
-from convmark.hardware import GIB, Machine, cpu_model, machine_name, read_machine
-from convmark.state import (
+from convmark.machine.cgroups import cpu_quota, own_cpu_quota
+from convmark.machine.gpu.devices import Gpu, read_gpus
+from convmark.machine.gpu.nvml import load_nvml
+from convmark.machine.hardware import GIB, Machine, cpu_model, machine_name, read_machine
+from convmark.machine.state import (
     CpuTicks,
     State,
     cpu_ticks,

@@ -1,0 +1,1 @@
+"""The hardware, what it is doing now, and the lock that gives it to one run."""
