@@ -23,8 +23,8 @@ from convmark.core.units import bytes_text, rate_text, seconds_text
 from convmark.machine.environment import read_state
 from convmark.plan import Job, plan
 from convmark.progress import Silence
-from convmark.record import Record
 from convmark.result import Result
+from convmark.results.record import Record
 from convmark.resume import missing
 from convmark.run import Observer
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
-from convmark.judging.tablefile import TableFile
 from convmark.launch import Answer
+from convmark.results.table_file import TableFile
 
 __all__ = [
     "Ceiling",

@@ -15,7 +15,7 @@ from convmark.core.option_values import Shapes
 from convmark.launch import Answer
 from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, layers_of
 from convmark.report.diagram import diagram
-from convmark.store import StoreWarning
+from convmark.results.store import StoreWarning
 
 __all__ = ["describe_models"]
 

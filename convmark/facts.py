@@ -10,7 +10,6 @@ from typing import Any
 import convmark
 from convmark import learning
 from convmark.ceilings import Ceiling, Key
-from convmark.code.of_run import CodeReader
 from convmark.core.case import Case
 from convmark.core.option_values import shapes_text
 from convmark.core.options import Options
@@ -19,7 +18,8 @@ from convmark.machine.cautions import speed_flags
 from convmark.machine.environment import Machine, own_cpu_quota
 from convmark.machine.gpu.devices import Card, card_columns
 from convmark.machine.gpu.visible import card_of, cards_of, choosing
-from convmark.record import SCHEMA_VERSION
+from convmark.results.code.of_run import CodeReader
+from convmark.results.record import SCHEMA_VERSION
 
 __all__ = ["Facts", "facts_of", "of_the_run", "software"]
 

@@ -20,9 +20,9 @@ from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.options import Options
 from convmark.core.statistics import quantile
-from convmark.judging.tablefile import TableFile
 from convmark.launch import Answer
-from convmark.record import Record
+from convmark.results.record import Record
+from convmark.results.table_file import TableFile
 
 __all__ = [
     "EPOCHS",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from convmark.core.text import shown
 from convmark.core.units import duration_text, seconds_text
 from convmark.plan import Job
-from convmark.record import Record
+from convmark.results.record import Record
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

@@ -10,7 +10,6 @@ from typing import Any
 
 from convmark import learning, waterfall
 from convmark.ceilings import efficiency, key_of
-from convmark.code.manifest import Code
 from convmark.core.case import TIMED_TASKS, Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.options import Options
@@ -20,7 +19,8 @@ from convmark.launch import Answer
 from convmark.machine.gpu.watch import Watch
 from convmark.plan import Job
 from convmark.read_back import EAGER, state_columns
-from convmark.record import MEASUREMENT_VERSION, Record
+from convmark.results.code.manifest import Code
+from convmark.results.record import MEASUREMENT_VERSION, Record
 from convmark.steadiness import unsteady
 from convmark.worker.protocol import one_line
 

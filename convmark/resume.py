@@ -24,12 +24,12 @@ from convmark.core.options import Options
 from convmark.facts import Facts, of_the_run, software
 from convmark.launch import INTERPRETER_LOST
 from convmark.plan import Job
-from convmark.reading import read_schema
-from convmark.record import MEASUREMENT_VERSION, SCHEMA_VERSION, Record
 from convmark.result import Result
+from convmark.results.reading import read_schema
+from convmark.results.record import MEASUREMENT_VERSION, SCHEMA_VERSION, Record
+from convmark.results.run_file import RunFile
+from convmark.results.store import Store, read_run, read_step_times
 from convmark.run import NOT_MEASURED
-from convmark.runfile import RunFile
-from convmark.store import Store, read_run, read_step_times
 
 __all__ = [
     "NEWEST",

@@ -21,9 +21,9 @@ from convmark.facts import Facts
 from convmark.launch import Answer, OnEvent
 from convmark.machine.gpu.watch import Watch, watching
 from convmark.plan import Job
-from convmark.record import Record
 from convmark.result import Result, result_of
-from convmark.store import RunFile
+from convmark.results.record import Record
+from convmark.results.store import RunFile
 from convmark.worker.protocol import one_line
 
 __all__ = [

@@ -15,8 +15,8 @@ from typing import Any
 
 import psutil
 
-from convmark.record import Record
-from convmark.store import StoreWarning, read_run
+from convmark.results.record import Record
+from convmark.results.store import StoreWarning, read_run
 
 FAST = ("--tasks", "train", "--batch-sizes", "1")
 """Options of a run whose cases are its models, one each."""

@@ -12,8 +12,8 @@ from rows import row
 
 from convmark.judging.judgement import Judgement
 from convmark.judging.verdicts_file import keep_verdicts
-from convmark.record import Record, to_cells
-from convmark.store import HEADER, Store
+from convmark.results.record import Record, to_cells
+from convmark.results.store import HEADER, Store
 
 MACHINE = "xeon-2"
 A_COMMIT, ANOTHER_COMMIT = "1234567" + "a" * 33, "89abcde" + "b" * 33

@@ -13,7 +13,7 @@ from histories import keep_said
 from report_rows import keep_run, measured
 from test_verdicts_file import judgement
 
-from convmark.record import Record
+from convmark.results.record import Record
 
 __all__ = ["rich_results"]
 

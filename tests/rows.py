@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from convmark.record import SCHEMA_VERSION, Record
+from convmark.results.record import SCHEMA_VERSION, Record
 
 
 def row(**changes: Any) -> Record:

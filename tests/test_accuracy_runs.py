@@ -17,7 +17,7 @@ from convmark.report.build import build
 from convmark.report.figures import figures_of
 from convmark.report.figures.export import drawn_svg, whole_spec
 from convmark.report.figures.figure import figure_rows
-from convmark.store import read_run
+from convmark.results.store import read_run
 
 ACCURACY = ["run", "--tasks", "accuracy", "--models", "lenet5,mini_resnet"]
 

@@ -9,8 +9,8 @@ import json
 import pytest
 from histories import process
 
-from convmark.record import Record
 from convmark.report.across import across, across_report
+from convmark.results.record import Record
 
 
 def row(run: str, version: str, step_s: float, **changes: object) -> Record:

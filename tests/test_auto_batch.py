@@ -12,8 +12,8 @@ from rows import row
 from convmark.auto_batch import choices_table, chosen_cases, explore
 from convmark.cli import main
 from convmark.core.case import Case
-from convmark.record import Record
-from convmark.store import read_run
+from convmark.results.record import Record
+from convmark.results.store import read_run
 
 LENET = Case(model="lenet5", task="train", batch_size=32)
 ON_GPU = Case(model="lenet5", task="train", batch_size=32, device="gpu:0")

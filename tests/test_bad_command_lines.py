@@ -11,7 +11,7 @@ from histories import MACHINE, keep, run_of
 from test_plugin import SUITE
 
 from convmark.cli import main
-from convmark.store import Store
+from convmark.results.store import Store
 
 LENET = "lenet5-train-cpu-b32-float32"
 ONE_CASE = ("--models", "lenet5", "--tasks", "train", "--batch-sizes", "32", "--devices", "cpu")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from workers import environ
 
-from convmark.record import Record
-from convmark.store import read_run
+from convmark.results.record import Record
+from convmark.results.store import read_run
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
 

@@ -13,14 +13,14 @@ import pytest
 from test_run import FACTS
 from workers import environ
 
-from convmark.commit import Commit
 from convmark.core.case import Case
 from convmark.core.options import read
 from convmark.facts import facts_of
 from convmark.judging.comparability import alike, comparability, difference
 from convmark.launch import Interpreter
 from convmark.plan import Job
-from convmark.record import Record
+from convmark.results.commit import Commit
+from convmark.results.record import Record
 from convmark.run import measure
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

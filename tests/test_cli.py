@@ -12,7 +12,7 @@ import pytest
 
 from convmark.cli import main
 from convmark.machine.environment import Gpu, read_machine
-from convmark.store import read_run
+from convmark.results.store import read_run
 
 
 @pytest.fixture

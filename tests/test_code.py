@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from convmark.code.manifest import Code, Roots, code_of, code_path, read_codes, write_codes
-from convmark.code.of_run import CodeReader, KeptCodes
-from convmark.code.snapshot import FOLDER, keep_files, lay_out, root_folder
-from convmark.commit import are_of_commit
 from convmark.core.errors import ConvmarkError, StoreError
+from convmark.results.code.manifest import Code, Roots, code_of, code_path, read_codes, write_codes
+from convmark.results.code.of_run import CodeReader, KeptCodes
+from convmark.results.code.snapshot import FOLDER, keep_files, lay_out, root_folder
+from convmark.results.commit import are_of_commit
 from convmark.worker import protocol
 from convmark.worker.protocol import file_digest
 
@@ -206,7 +206,7 @@ def test_a_file_that_is_too_large_is_named_and_runs_again_only_as_it_was(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("convmark.code.snapshot.MOST_FILE_BYTES", 5)
+    monkeypatch.setattr("convmark.results.code.snapshot.MOST_FILE_BYTES", 5)
     code = reader.code(event("repo/nets.py", "repo/local.json"))
     left_out = keep_files(tmp_path, code)
     assert [str(one.place) for one in left_out] == ["nets.py"]

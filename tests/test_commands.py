@@ -13,8 +13,8 @@ from histories import A_COMMIT, MACHINE, keep, keep_said, process, run_of
 from test_verdicts_file import judgement
 
 from convmark.cli import main
-from convmark.record import SCHEMA_VERSION
-from convmark.store import Store
+from convmark.results.record import SCHEMA_VERSION
+from convmark.results.store import Store
 
 LENET = "lenet5-train-cpu-b32-float32"
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from convmark.commit import Commit, read_commit
 from convmark.core.errors import ConvmarkError
+from convmark.results.commit import Commit, read_commit
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 UNKNOWN = Commit(sha=None, dirty=None)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from convmark.code.manifest import code_path
 from convmark.fleet.part import part_path
 from convmark.judging.sessions_file import sessions_path
 from convmark.judging.verdicts_file import verdicts_path
 from convmark.learning import epochs_path
-from convmark.runfile import steps_path
-from convmark.store import Store
+from convmark.results.code.manifest import code_path
+from convmark.results.run_file import steps_path
+from convmark.results.store import Store
 
 COMPANIONS = (code_path, part_path, sessions_path, verdicts_path, epochs_path, steps_path)
 

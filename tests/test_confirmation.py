@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from histories import A_COMMIT, ANOTHER_COMMIT, run_of
 
-from convmark.commit import Commit
 from convmark.comparing.decision import Decision
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
@@ -20,6 +19,7 @@ from convmark.lockstep.anchor import AnchorCode, Origin
 from convmark.lockstep.confirmation import Interpreters, Limits, confirm, same_as_today
 from convmark.lockstep.found import Found
 from convmark.lockstep.live import Pairing, Terms
+from convmark.results.commit import Commit
 
 CASE = Case(model="nets:small", task="train")
 KEPT = AnchorCode(code="c1" * 10, manifest=Path("0001.code.json"))

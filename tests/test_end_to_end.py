@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from convmark.store import read_run
+from convmark.results.store import read_run
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SMALL = ("--models=separable_layer", "--processes=1", "--time-budget=0.1")

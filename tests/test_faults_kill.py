@@ -23,8 +23,8 @@ from fast_worker import PAUSE
 from faults import FAST, all_gone, descendants, fast_python, run_files, start
 from workers import happens
 
-from convmark.record import Record
-from convmark.store import StoreWarning, read_run, read_step_times
+from convmark.results.record import Record
+from convmark.results.store import StoreWarning, read_run, read_step_times
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers end with a killed parent")
 

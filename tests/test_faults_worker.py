@@ -29,7 +29,7 @@ from workers import BUILDERS, environ, happens
 
 from convmark.launch import Interpreter
 from convmark.launch.oom import oom_kills
-from convmark.record import Record
+from convmark.results.record import Record
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own way")
 

@@ -21,8 +21,8 @@ from convmark.core.errors import BusyError
 from convmark.fleet.host import _as_the_node_was_started, _niceness
 from convmark.fleet.nodes import read_labels
 from convmark.machine.cautions import Caution
-from convmark.record import Record
-from convmark.store import read_run
+from convmark.results.record import Record
+from convmark.results.store import read_run
 
 __all__ = ["here"]  # a fixture
 

@@ -22,7 +22,7 @@ from convmark.core.options import read
 from convmark.facts import Facts
 from convmark.plan import Job
 from convmark.run import execute
-from convmark.store import Store, read_run
+from convmark.results.store import Store, read_run
 
 class Slow:
     python = "python"

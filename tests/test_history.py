@@ -16,8 +16,8 @@ from convmark.judging import history
 from convmark.judging.accepted import Acceptance, read_accepted
 from convmark.judging.comparability import alike, comparability, difference
 from convmark.judging.history import accept, accepted_history, named_history, steady
-from convmark.record import SCHEMA_VERSION, Record
-from convmark.store import Store, StoreWarning
+from convmark.results.record import SCHEMA_VERSION, Record
+from convmark.results.store import Store, StoreWarning
 
 LENET = "lenet5-train-cpu-b32-float32"
 RESNET = "mini_resnet-train-cpu-b32-float32"

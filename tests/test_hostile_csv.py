@@ -25,18 +25,18 @@ from histories import A_COMMIT, MACHINE, keep, process, run_of
 from mutations import mutated
 from test_verdicts_file import judgement
 
-from convmark import reading
 from convmark.ceilings import read_ceilings
 from convmark.cli import main
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.judging.accepted import Acceptance, accept, read_accepted
 from convmark.judging.digest import digest_of
-from convmark.judging.tablefile import TableFile
 from convmark.judging.verdicts_file import keep_verdicts, said_of, verdicts_path
-from convmark.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
 from convmark.report.rows import _typed
-from convmark.store import HEADER, Store, StoreWarning, read_head, read_run, read_step_times
+from convmark.results import reading
+from convmark.results.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
+from convmark.results.store import HEADER, Store, StoreWarning, read_head, read_run, read_step_times
+from convmark.results.table_file import TableFile
 
 MOST_S, MOST_BYTES = 1.0, 256 * 2**20
 """Seconds are of CPU time where a reading waits for nobody: others may use the machine."""
@@ -543,7 +543,7 @@ OTHERS = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore::convmark.store.StoreWarning")
+@pytest.mark.filterwarnings("ignore::convmark.results.store.StoreWarning")
 @pytest.mark.parametrize(
     "cells", [*({name: text} for name, text in AXES.items()), dict.fromkeys(OTHERS, DIGITS),
               dict.fromkeys(OTHERS, f"2.{DIGITS}")],

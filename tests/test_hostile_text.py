@@ -25,7 +25,6 @@ from test_verdicts_file import judgement
 
 from convmark import progress
 from convmark.cli import main
-from convmark.commit import read_commit
 from convmark.core.case import Case
 from convmark.core.cells import to_cell
 from convmark.core.errors import ConvmarkError, StoreError
@@ -38,10 +37,11 @@ from convmark.lockstep import ab_files
 from convmark.lockstep.worktree import at_commit
 from convmark.machine.hardware import read_machine
 from convmark.plan import Job
-from convmark.record import COLUMNS, Record
 from convmark.report.summary import summary_table
 from convmark.report.verdicts import verdicts_report
-from convmark.store import HEADER, Store, read_run
+from convmark.results.commit import read_commit
+from convmark.results.record import COLUMNS, Record
+from convmark.results.store import HEADER, Store, read_run
 
 FORMULAS = (
     *("=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(1)", "\t=1+1", "\r=1+1", "\n=1+1", "'=1+1"),

@@ -21,8 +21,8 @@ from convmark.judging import index
 from convmark.judging.digest import digest_of
 from convmark.judging.history import accepted_history
 from convmark.judging.index import Index, index_path
-from convmark.record import Record
-from convmark.store import Store, read_run
+from convmark.results.record import Record
+from convmark.results.store import Store, read_run
 
 LENET = "lenet5-train-cpu-b32-float32"
 Printed = pytest.CaptureFixture[str]

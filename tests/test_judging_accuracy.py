@@ -12,8 +12,8 @@ from test_verdict import history_of
 from convmark.comparing.decision import Decision
 from convmark.judging.judgement import Confirmation, Judgement
 from convmark.judging.verdict import conclude, review
-from convmark.record import Record
 from convmark.report.verdicts import verdicts_report
+from convmark.results.record import Record
 
 LEARNED = "lenet5-accuracy-cpu-b256-float32"
 TRAINED = "lenet5-train-cpu-b32-float32"

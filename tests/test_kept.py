@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from convmark.code.manifest import Code, Roots, code_of, code_path
-from convmark.code.of_run import KeptCodes
-from convmark.code.snapshot import FOLDER, root_folder
 from convmark.core.errors import StoreError
 from convmark.lockstep import kept
 from convmark.lockstep.anchor import AnchorCode
 from convmark.lockstep.kept import KeptTree, kept_trees
 from convmark.lockstep.tree import ForeignCode
+from convmark.results.code.manifest import Code, Roots, code_of, code_path
+from convmark.results.code.of_run import KeptCodes
+from convmark.results.code.snapshot import FOLDER, root_folder
 from convmark.worker.protocol import file_digest
 
 Event = dict[str, Any]

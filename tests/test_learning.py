@@ -25,8 +25,8 @@ from convmark.learning import (
     with_digits,
 )
 from convmark.plan import plan
+from convmark.results.store import Store
 from convmark.run import request_of
-from convmark.store import Store
 
 LEARN = Case(model="lenet5", task="accuracy", batch_size=256)
 TRAIN = Case(model="lenet5", task="train", batch_size=32)

@@ -25,7 +25,7 @@ from convmark.cli import main
 from convmark.core.errors import BusyError
 from convmark.judging.verdicts_file import said_of
 from convmark.machine.lock import alone, runtime_folder
-from convmark.store import read_run
+from convmark.results.store import read_run
 
 SUITE = """
 import pytest

@@ -14,7 +14,7 @@ from test_verdicts_file import judgement
 from convmark.cli import main
 from convmark.judging.judgement import Judgement
 from convmark.judging.meant import Meant, Since, let_pass
-from convmark.store import Store
+from convmark.results.store import Store
 
 LENET = "lenet5-train-cpu-b32-float32"
 VGG = "vgg16-train-cpu-b32-float32"

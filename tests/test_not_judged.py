@@ -12,9 +12,9 @@ from rows import row
 from convmark.judging.history import accepted_history, named_history, steady
 from convmark.judging.judgement import Confirmation, Judgement
 from convmark.judging.verdict import conclude, review
-from convmark.record import Record
 from convmark.report.summary import summary_table
-from convmark.store import Store
+from convmark.results.record import Record
+from convmark.results.store import Store
 
 HOT = "the card was slowed (hardware_thermal)"
 

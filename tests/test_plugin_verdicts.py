@@ -23,7 +23,7 @@ from convmark.lockstep import anchor, confirmation
 from convmark.lockstep.found import Found
 from convmark.lockstep.live import Pairing
 from convmark.result import Result
-from convmark.store import read_run
+from convmark.results.store import read_run
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

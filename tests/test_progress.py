@@ -11,7 +11,7 @@ from rows import row
 from convmark.core.case import Case
 from convmark.plan import Job
 from convmark.progress import LiveProgress, PlainProgress, TimeLeft, on
-from convmark.record import Record
+from convmark.results.record import Record
 
 
 def job(model: str, process: int = 1, order: int = 1) -> Job:

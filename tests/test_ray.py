@@ -17,8 +17,8 @@ import pytest
 from ray_cluster import LocalCluster, free_port, local_cluster
 
 from convmark.comparing.pooling import t_quantile
-from convmark.record import COLUMNS, Record
-from convmark.store import read_run
+from convmark.results.record import COLUMNS, Record
+from convmark.results.store import read_run
 
 pytest.importorskip("ray", reason='needs Ray: pip install "convmark[ray]"')
 

@@ -15,8 +15,8 @@ from rows import row
 
 from convmark.core.errors import StoreError
 from convmark.plan import Job
-from convmark.reading import read_run
-from convmark.record import COLUMNS, MEASURED, STATUSES, Record, from_cells, to_cells
+from convmark.results.reading import read_run
+from convmark.results.record import COLUMNS, MEASURED, STATUSES, Record, from_cells, to_cells
 from convmark.resume import missing
 
 NAMES = [column.name for column in COLUMNS]

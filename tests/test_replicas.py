@@ -23,8 +23,8 @@ import pytest
 from workers import BUILDERS, descendants, environ, happens, is_running, measured
 
 from convmark.launch import Answer, Interpreter
-from convmark.record import Record
-from convmark.store import read_run
+from convmark.results.record import Record
+from convmark.results.store import read_run
 from convmark.worker.companions import free_addresses
 
 pytestmark = pytest.mark.skipif(

@@ -12,7 +12,7 @@ from test_verdicts_file import judgement
 from convmark.cli import main
 from convmark.core.errors import OptionError, StoreError
 from convmark.report.against import verdicts_against
-from convmark.store import Store
+from convmark.results.store import Store
 
 LENET = "lenet5-train-cpu-b32-float32"
 

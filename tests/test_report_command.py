@@ -20,7 +20,7 @@ from rich_rows import rich_results
 from convmark.cli import main
 from convmark.core.errors import OptionError
 from convmark.report.command import read_prices
-from convmark.store import AB_FOLDER, HEADER
+from convmark.results.store import AB_FOLDER, HEADER
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from convmark.launch import Interpreter
 from convmark.report.command import report
 from convmark.report.describe import described_models
 from convmark.report.diagram import Layer, diagram
-from convmark.store import StoreWarning
+from convmark.results.store import StoreWarning
 
 SVG = "{http://www.w3.org/2000/svg}"
 

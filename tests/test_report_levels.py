@@ -18,7 +18,7 @@ from convmark.report.figures.series import history_figure
 from convmark.report.rows import read_rows
 from convmark.report.tables.levels import levels, trends
 from convmark.report.tables.table import Table
-from convmark.store import Store
+from convmark.results.store import Store
 
 RESNET = "mini_resnet-train-cpu-b32-float32"
 

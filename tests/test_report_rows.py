@@ -11,11 +11,11 @@ import pytest
 from report_rows import FAST, SLOW, keep_run, measured, suite
 
 from convmark.core.errors import StoreError
-from convmark.record import COLUMNS, SCHEMA_VERSION
 from convmark.report.build import build
 from convmark.report.rows import NOT_NEEDED, read_rows
 from convmark.report.runs import oldest_first
-from convmark.store import HEADER, StoreWarning, read_run
+from convmark.results.record import COLUMNS, SCHEMA_VERSION
+from convmark.results.store import HEADER, StoreWarning, read_run
 
 
 @pytest.fixture

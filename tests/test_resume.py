@@ -20,9 +20,9 @@ from convmark.core.errors import StoreError
 from convmark.core.options import read
 from convmark.launch import Answer
 from convmark.plan import plan
+from convmark.results.run_file import RunFile
+from convmark.results.store import Store, read_run, read_step_times
 from convmark.resume import is_result, missing, open_interrupted, plan_hash
-from convmark.runfile import RunFile
-from convmark.store import Store, read_run, read_step_times
 
 OPTIONS = ("--models", "lenet5,conv_layer,mini_resnet", "--batch-sizes", "4,8", "--processes", "2")
 """Of these conv_layer is a layer's suite's too; each size is its own case."""

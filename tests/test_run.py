@@ -15,7 +15,6 @@ import pytest
 
 import convmark
 from convmark.ceilings import Ceiling
-from convmark.commit import Commit
 from convmark.core.case import Case
 from convmark.core.errors import OptionError, StoreError, WorkerError
 from convmark.core.options import Options, read
@@ -24,10 +23,11 @@ from convmark.inspection import devices_asked_for, inspect
 from convmark.launch import Answer, Interpreter
 from convmark.machine.environment import Gpu, Machine
 from convmark.plan import Job, plan
-from convmark.record import Record
 from convmark.result import Result
+from convmark.results.commit import Commit
+from convmark.results.record import Record
+from convmark.results.store import Store, read_run, read_step_times
 from convmark.run import execute, kept, request_of
-from convmark.store import Store, read_run, read_step_times
 
 TRAIN = Case(model="lenet5", task="train", batch_size=32)
 INFER = Case(model="lenet5", task="infer", batch_size=1)

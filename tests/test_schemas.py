@@ -20,11 +20,11 @@ from convmark.core.errors import ConvmarkError
 from convmark.judging.comparability import comparability as facts_of
 from convmark.judging.comparability import difference
 from convmark.judging.history import accepted_history
-from convmark.reading import HEADER, read_schema
-from convmark.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
 from convmark.report.rows import read_rows
+from convmark.results.reading import HEADER, read_schema
+from convmark.results.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
+from convmark.results.store import Store, read_head, read_run
 from convmark.resume import open_interrupted
-from convmark.store import Store, read_head, read_run
 
 DATA = Path(__file__).parent / "data"
 SCHEMA_1, SCHEMA_2 = DATA / "schema_1.csv", DATA / "schema_2.csv"

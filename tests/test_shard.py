@@ -22,7 +22,7 @@ from convmark.fleet.expected import (
 )
 from convmark.fleet.part import Part, part_path, plan_name, read_part, write_part
 from convmark.fleet.shard import Shard, read_shard, split
-from convmark.store import Store, read_run
+from convmark.results.store import Store, read_run
 
 
 def case(model: str = "lenet5", batch_size: int = 32, task: str = "train") -> Case:

@@ -12,8 +12,8 @@ from workers import BUILDERS
 
 from convmark.cli import main
 from convmark.core.errors import MeasurementError
+from convmark.results.store import read_run
 from convmark.steadiness import ROUNDS, moved, unsteady
-from convmark.store import read_run
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 NOISE = CHECKOUT.parent / "shared" / "data" / "noise"

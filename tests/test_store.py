@@ -16,8 +16,8 @@ import pytest
 from rows import row
 
 from convmark.core.errors import StoreError
-from convmark.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
-from convmark.store import HEADER, Store, StoreWarning, read_run, read_step_times
+from convmark.results.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
+from convmark.results.store import HEADER, Store, StoreWarning, read_run, read_step_times
 
 MACHINE = "xeon-2"
 A_COMMIT, ANOTHER_COMMIT = "1234567" + "a" * 33, "89abcde" + "b" * 33
@@ -106,7 +106,7 @@ def test_runs_created_by_eight_processes_at_once_all_differ(store: Store) -> Non
     code = f"""
 import os
 from pathlib import Path
-from convmark.store import Store
+from convmark.results.store import Store
 wait, go = os.pipe()
 for _ in range(8):
     if os.fork() == 0:

@@ -9,8 +9,8 @@ import pytest
 from rows import row
 
 from convmark.core.case import Case
-from convmark.record import Record
 from convmark.report.summary import by_case, case_name, spread, summary_table
+from convmark.results.record import Record
 
 
 def measured(process: int, step_time_s: float, **changes: Any) -> Record:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from convmark.core.errors import StoreError
-from convmark.judging.tablefile import TableFile
+from convmark.results.table_file import TableFile
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from convmark.cli import main
 from convmark.judging.comparability import comparability
 from convmark.judging.trend import Commits, Point, live_comparison, trend
 from convmark.report.trend import trend_text
-from convmark.store import Store
+from convmark.results.store import Store
 
 LENET = "lenet5-train-cpu-b32-float32"
 CASE = "--models lenet5 --tasks train --devices cpu --batch-sizes 32"

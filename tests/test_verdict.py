@@ -18,7 +18,7 @@ from convmark.core.text import percent
 from convmark.judging.history import CaseHistory, History, anchor_of, by_name
 from convmark.judging.judgement import Confirmation, Judgement
 from convmark.judging.verdict import METRICS, Review, conclude, review
-from convmark.record import Record
+from convmark.results.record import Record
 
 LENET = "lenet5-train-cpu-b32-float32"
 MIB = 2**20

@@ -138,7 +138,7 @@ def test_a_worker_searches_the_users_folders_before_what_its_interpreter_searche
         ("import json, numpy.linalg; from convmark.worker import timing", True),
         ("from convmark import case, errors", True),
         ("import rich", False),
-        ("import convmark.record", False),
+        ("import convmark.results.record", False),
         ("from convmark import statistics", False),
     ],
 )

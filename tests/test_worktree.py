@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from convmark.commit import read_commit
 from convmark.core.errors import ConvmarkError
 from convmark.lockstep import worktree
+from convmark.results.commit import read_commit
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

@@ -15,7 +15,6 @@ from convmark import progress
 from convmark.ceilings import Ceiling, Key, ceilings_path
 from convmark.check.ceilings import ceilings_table, measured_ceilings
 from convmark.check.proofs import Proof, energy_proof, instrument_proofs
-from convmark.commit import read_commit
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
 from convmark.core.options import Options
@@ -27,12 +26,13 @@ from convmark.machine.doctor import findings
 from convmark.machine.environment import Machine, read_machine, read_state
 from convmark.machine.lock import alone
 from convmark.plan import plan
-from convmark.record import Record
 from convmark.report.cards import cards_table
 from convmark.report.summary import summary_table
 from convmark.result import Result
+from convmark.results.commit import read_commit
+from convmark.results.record import Record
+from convmark.results.store import Store
 from convmark.run import execute, kept
-from convmark.store import Store
 
 __all__ = ["Plan", "check"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convmark.core.units import bytes_text, seconds_text
-from convmark.record import Record
+from convmark.results.record import Record
 
 __all__ = ["Proof", "energy_proof", "instrument_proofs"]
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import convmark
 from convmark.ceilings import Ceiling, Key, ceilings_path, keep_ceilings, read_ceilings
-from convmark.commit import read_commit
 from convmark.core.cluster import check_options
 from convmark.core.errors import OptionError
 from convmark.core.option_values import AUTO
@@ -24,7 +23,8 @@ from convmark.fleet.outliers import deviations
 from convmark.fleet.scheduler import Unmeasured
 from convmark.report.cards import cards_table
 from convmark.report.summary import summary_table
-from convmark.store import Store
+from convmark.results.commit import read_commit
+from convmark.results.store import Store
 
 if TYPE_CHECKING:
     from convmark.fleet.ray import RayCluster

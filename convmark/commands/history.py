@@ -31,7 +31,6 @@ from convmark.judging.trend import Commits, Point, trend
 from convmark.judging.verdict import conclude, review
 from convmark.judging.verdicts_file import said_of
 from convmark.machine.environment import read_machine
-from convmark.record import Record
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.across import FORMS as ACROSS_FORMS
 from convmark.report.across import across as across_cells
@@ -39,7 +38,8 @@ from convmark.report.across import across_report
 from convmark.report.noise import noise_line
 from convmark.report.trend import trend_text
 from convmark.report.verdicts import FORMATS, run_words, verdicts_report
-from convmark.store import Store, StoreWarning, read_run
+from convmark.results.record import Record
+from convmark.results.store import Store, StoreWarning, read_run
 
 __all__ = ["accept", "across", "compare", "history"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from convmark.core.errors import StoreError
 from convmark.fleet.merge import Joined, join, joined, missing, sources
 from convmark.report.describe import FOLDER
-from convmark.store import Store
+from convmark.results.store import Store
 
 __all__ = ["merge"]
 

@@ -19,7 +19,6 @@ from statistics import median
 from typing import Any
 
 import convmark
-from convmark.code.manifest import Code, Roots, code_of
 from convmark.commands.ab import make_of
 from convmark.comparing.sight import CHANGES, Sight, sights
 from convmark.core.case import Case
@@ -43,8 +42,9 @@ from convmark.machine.gpu.visible import card_of
 from convmark.machine.lock import alone
 from convmark.machine.preflight import Beforehand
 from convmark.report.noise import noise_text
+from convmark.results.code.manifest import Code, Roots, code_of
+from convmark.results.store import Store
 from convmark.run import request_of
-from convmark.store import Store
 from convmark.worker.protocol import file_digest
 
 __all__ = ["noise"]

@@ -13,8 +13,6 @@ from typing import Any
 from convmark import progress
 from convmark.auto_batch import choices_table, chosen_cases, find_sizes
 from convmark.ceilings import ceilings_path, gather
-from convmark.code.of_run import CodeReader
-from convmark.commit import read_commit
 from convmark.core.case import Case
 from convmark.core.cluster import check_devices, check_options
 from convmark.core.errors import OptionError
@@ -37,14 +35,16 @@ from convmark.machine.environment import Machine, read_machine
 from convmark.machine.lock import alone
 from convmark.machine.preflight import Beforehand
 from convmark.plan import Job, plan
-from convmark.record import Record
 from convmark.report.cards import cards_table
 from convmark.report.scaling import scaling_table
 from convmark.report.summary import summary_table
 from convmark.result import Result
+from convmark.results.code.of_run import CodeReader
+from convmark.results.commit import read_commit
+from convmark.results.record import Record
+from convmark.results.store import RunFile, Store
 from convmark.resume import Interrupted, expected, missing, open_interrupted, plan_hash
 from convmark.run import Observer, execute, kept
-from convmark.store import RunFile, Store
 
 __all__ = ["run"]
 

@@ -27,9 +27,9 @@ from convmark.fleet.progress import fleet_progress
 from convmark.fleet.scheduler import Assignment, Member, Scheduler, Unmeasured
 from convmark.plan import Job, plan
 from convmark.result import Result
+from convmark.results.store import Store
 from convmark.resume import plan_hash
 from convmark.run import NOT_MEASURED, unmeasured
-from convmark.store import Store
 
 __all__ = ["Campaign", "Prepare"]
 

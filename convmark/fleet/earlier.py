@@ -13,8 +13,8 @@ from pathlib import Path
 
 from convmark.facts import Facts
 from convmark.fleet.files import Key
-from convmark.record import Record
-from convmark.store import Store, read_head, read_run
+from convmark.results.record import Record
+from convmark.results.store import Store, read_head, read_run
 
 __all__ = ["Found", "Marks", "gpus_measured", "newest_first", "newest_of_host", "newest_of_kind"]
 

@@ -12,9 +12,9 @@ from statistics import median
 from types import MappingProxyType
 
 from convmark.core.case import Case
-from convmark.record import Record
 from convmark.report.runs import run_files
-from convmark.store import read_run
+from convmark.results.record import Record
+from convmark.results.store import read_run
 
 __all__ = ["expected_s", "known_seconds", "seconds_of"]
 

@@ -13,9 +13,9 @@ from convmark.fleet.earlier import Found, Marks
 from convmark.fleet.files import RunFiles
 from convmark.fleet.host import Prepared
 from convmark.plan import Job
-from convmark.record import COLUMNS
+from convmark.results.record import COLUMNS
+from convmark.results.store import Store
 from convmark.resume import Columns, Interrupted, check, expected, missing, open_interrupted
-from convmark.store import Store
 
 __all__ = ["GoingOn"]
 

@@ -21,8 +21,6 @@ import psutil
 
 import convmark
 from convmark.ceilings import Ceiling, Key, ceilings_path, gather, keep_ceilings
-from convmark.code.of_run import CodeReader
-from convmark.commit import Commit
 from convmark.core.case import Case
 from convmark.core.cluster import check_devices
 from convmark.core.errors import BusyError
@@ -40,6 +38,8 @@ from convmark.machine.environment import read_machine, read_state
 from convmark.machine.lock import alone
 from convmark.plan import Job
 from convmark.result import Result
+from convmark.results.code.of_run import CodeReader
+from convmark.results.commit import Commit
 from convmark.run import measure
 
 __all__ = ["NO_RUN", "Host", "Prepared", "Settings", "about_this_node", "code_version", "installed"]

@@ -18,8 +18,8 @@ from fnmatch import fnmatchcase
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import check_patterns
 from convmark.core.text import plain_text
-from convmark.judging.tablefile import TableFile
-from convmark.store import Store, read_run
+from convmark.results.store import Store, read_run
+from convmark.results.table_file import TableFile
 
 __all__ = ["Acceptance", "accept", "read_accepted"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from statistics import fmean
 from typing import Any
 
-from convmark.record import Record, asked_axes
+from convmark.results.record import Record, asked_axes
 
 __all__ = [
     "ALIKE_LOAD",

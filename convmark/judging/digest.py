@@ -15,9 +15,9 @@ from convmark.core.cells import from_cell
 from convmark.core.errors import CaseError, StoreError
 from convmark.core.statistics import spread
 from convmark.judging.comparability import CONDITIONS, Conditions, conditions_of
-from convmark.ranges import range_broken
-from convmark.reading import HEADER, read_cells, read_run
-from convmark.record import COLUMNS, MEASURED, STATUSES, from_cells
+from convmark.results.ranges import range_broken
+from convmark.results.reading import HEADER, read_cells, read_run
+from convmark.results.record import COLUMNS, MEASURED, STATUSES, from_cells
 
 __all__ = ["CaseFigures", "Digest", "Held", "digest_of", "held_in"]
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from convmark.code.manifest import code_path
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.text import NUMBER
@@ -25,9 +24,10 @@ from convmark.judging.accepted import accept, read_accepted
 from convmark.judging.comparability import Conditions, akin, alike, difference
 from convmark.judging.digest import Held
 from convmark.judging.index import Entry, Index, Say
-from convmark.reading import StoreWarning
-from convmark.record import Record
-from convmark.store import Store, read_run, same_file
+from convmark.results.code.manifest import code_path
+from convmark.results.reading import StoreWarning
+from convmark.results.record import Record
+from convmark.results.store import Store, read_run, same_file
 
 __all__ = [
     "BASELINE_RUNS",

@@ -15,7 +15,7 @@ from convmark.comparing.pooling import t_quantile
 from convmark.core.statistics import share_of
 from convmark.judging.comparability import load_of, loads_alike
 from convmark.judging.judgement import MACHINE, Judgement
-from convmark.record import Record
+from convmark.results.record import Record
 
 __all__ = ["MOVED", "machine_judgements"]
 

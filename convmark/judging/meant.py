@@ -22,7 +22,7 @@ from convmark.core.text import plain_text
 from convmark.judging.accepted import Acceptance
 from convmark.judging.history import History, anchor_of, by_name
 from convmark.judging.judgement import SIZES, Judgement
-from convmark.record import Record
+from convmark.results.record import Record
 
 __all__ = ["Meant", "Since", "changed_sizes", "let_pass", "names_of", "since_of"]
 

@@ -11,7 +11,7 @@ from typing import Literal
 from convmark.comparing.pooling import t_quantile
 from convmark.core.case import TIMED_TASKS
 from convmark.core.statistics import share_of
-from convmark.record import Record
+from convmark.results.record import Record
 
 __all__ = ["METRICS", "Metric", "applies", "middle", "plain_verdict"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convmark.judging.tablefile import TableFile
+from convmark.results.table_file import TableFile
 
 __all__ = ["FILE", "TABLE", "NoiseRow", "read_noise"]
 

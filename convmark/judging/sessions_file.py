@@ -18,8 +18,8 @@ from convmark.comparing.recent import Level, bar
 from convmark.core.errors import MeasurementError, StoreError
 from convmark.judging.comparability import Conditions
 from convmark.judging.judgement import Confirmation, LiveSession
-from convmark.judging.tablefile import TableFile
-from convmark.record import Record
+from convmark.results.record import Record
+from convmark.results.table_file import TableFile
 
 __all__ = [
     "Carried",

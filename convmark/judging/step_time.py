@@ -16,7 +16,7 @@ from convmark.core.text import percent
 from convmark.judging.comparability import loads_alike
 from convmark.judging.history import Anchor
 from convmark.judging.judgement import SAME_CODE, SAME_COMMIT, Confirmation
-from convmark.record import Record
+from convmark.results.record import Record
 
 __all__ = ["Finding", "history_change", "step_time"]
 

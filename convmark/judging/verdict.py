@@ -25,7 +25,7 @@ from convmark.judging.machine import machine_judgements
 from convmark.judging.meant import changed_sizes
 from convmark.judging.metrics import METRICS, Metric, applies, middle, plain_verdict
 from convmark.judging.step_time import Finding, step_time
-from convmark.record import Record
+from convmark.results.record import Record
 
 __all__ = [
     "METRICS",

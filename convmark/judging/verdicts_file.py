@@ -14,8 +14,8 @@ from pathlib import Path
 
 from convmark.core.errors import StoreError
 from convmark.judging.judgement import VERDICTS, Judgement
-from convmark.judging.tablefile import TableFile
-from convmark.record import from_cell, to_cell
+from convmark.results.record import from_cell, to_cell
+from convmark.results.table_file import TableFile
 
 __all__ = ["keep_verdicts", "said_of", "step_time_words", "verdicts_path", "verdicts_paths"]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from convmark.core.errors import StoreError
-from convmark.judging.tablefile import TableFile
-from convmark.store import AB_FOLDER
+from convmark.results.store import AB_FOLDER
+from convmark.results.table_file import TableFile
 
 __all__ = ["SessionRow", "VerdictRow", "append", "create", "keep_figure", "verdicts_path"]
 

@@ -11,9 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from convmark.code.manifest import Code
-from convmark.code.of_run import ran_at
-from convmark.commit import Commit
 from convmark.comparing.decision import Limits as Margins
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
@@ -37,7 +34,10 @@ from convmark.lockstep.session import OLD
 from convmark.lockstep.tree import OwnCode
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import card_of
-from convmark.record import Record
+from convmark.results.code.manifest import Code
+from convmark.results.code.of_run import ran_at
+from convmark.results.commit import Commit
+from convmark.results.record import Record
 
 __all__ = ["NO_REPOSITORY", "Interpreters", "Limits", "confirm", "same_as_today"]
 

@@ -1,7 +1,7 @@
 """The kept files of a run as a side: laid out in a folder of their own, and held to what they were.
 
 A run in a dirty tree, or outside git, ran code that no commit has; its files lie beside it (see
-`convmark.code.snapshot`). Such a side is right only where each file of the user's folders that it
+`convmark.results.code.snapshot`). Such a side is right only where each file of the user's folders that it
 opens is one that the run opened, and each file that the run opened is as it was.
 """
 
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convmark.code.manifest import NOWHERE, ZOO, Code, Roots, code_of, read_codes
-from convmark.code.snapshot import keep_files, lay_out, root_folder
 from convmark.core.errors import StoreError
 from convmark.launch import import_roots, zoo_folder
 from convmark.lockstep.anchor import AnchorCode, Origin
 from convmark.lockstep.tree import ForeignCode, Tree, tree_as_it_is
 from convmark.lockstep.worktree import PREFIX
+from convmark.results.code.manifest import NOWHERE, ZOO, Code, Roots, code_of, read_codes
+from convmark.results.code.snapshot import keep_files, lay_out, root_folder
 
 __all__ = ["KeptTree", "copied_tree", "kept_trees"]
 

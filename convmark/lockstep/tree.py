@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import convmark
-from convmark.code.manifest import HERE, ZOO, Roots, code_of
 from convmark.core.errors import ConvmarkError
 from convmark.launch import import_roots, zoo_folder
 from convmark.lockstep.worktree import (
@@ -31,6 +30,7 @@ from convmark.lockstep.worktree import (
     submodules,
     working_trees,
 )
+from convmark.results.code.manifest import HERE, ZOO, Roots, code_of
 
 __all__ = ["ForeignCode", "OwnCode", "Tree", "is_installed", "tree_as_it_is", "tree_at_commit"]
 

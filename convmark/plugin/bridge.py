@@ -23,7 +23,7 @@ from convmark.plugin.replay import ReplayClock
 
 if TYPE_CHECKING:
     from convmark.plugin.campaign import Campaign
-    from convmark.record import Record
+    from convmark.results.record import Record
 
 __all__ = [
     "Comparison",
@@ -268,7 +268,7 @@ class CsvStorage:
         Runs that cannot be read are left out, with one `StoreWarning` for all.
         """
         from convmark.judging.history import EarlierRuns
-        from convmark.store import same_file
+        from convmark.results.store import same_file
 
         runs = self._store.runs(self._machine)
         earlier = EarlierRuns(self._store.folder / self._machine, runs)
@@ -289,7 +289,7 @@ class CsvStorage:
         Raises:
             ConvmarkError: there is no such run, or it cannot be read.
         """
-        from convmark.store import read_run
+        from convmark.results.store import read_run
 
         found = self.newest()
         runs = [found] if found and not names else []
@@ -331,7 +331,7 @@ def _stats(path: Path, rows: Sequence[Record]) -> dict[str, Any]:
     """
     from pytest_benchmark.stats import Stats
 
-    from convmark.store import read_step_times
+    from convmark.results.store import read_step_times
 
     times_s = read_step_times(path, [row.order for row in rows])
     if times_s is None:

@@ -25,7 +25,6 @@ from convmark.plugin.sections import sections
 
 if TYPE_CHECKING:
     from convmark.auto_batch import Choice
-    from convmark.code.manifest import Code
     from convmark.facts import Facts
     from convmark.interpreters import Interpreters
     from convmark.judging.judgement import Confirmation, Judgement
@@ -33,11 +32,12 @@ if TYPE_CHECKING:
     from convmark.machine.environment import Machine
     from convmark.machine.preflight import Beforehand
     from convmark.plan import Job
-    from convmark.record import Record
     from convmark.result import Result
+    from convmark.results.code.manifest import Code
+    from convmark.results.record import Record
+    from convmark.results.store import RunFile, Store
     from convmark.resume import Interrupted
     from convmark.run import Observer
-    from convmark.store import RunFile, Store
 
 __all__ = ["Campaign"]
 
@@ -84,7 +84,7 @@ class Campaign:
 
     @property
     def store(self) -> Store:
-        from convmark.store import Store
+        from convmark.results.store import Store
 
         return Store(self.options.results)
 
@@ -208,11 +208,11 @@ class Campaign:
             KeyboardInterrupt: the user has had enough; the rows so far are kept.
         """
         from convmark.ceilings import ceilings_path, gather
-        from convmark.code.of_run import CodeReader
-        from convmark.commit import read_commit
         from convmark.facts import facts_of
         from convmark.launch import zoo_folder
         from convmark.plan import plan
+        from convmark.results.code.of_run import CodeReader
+        from convmark.results.commit import read_commit
         from convmark.resume import expected, plan_hash
 
         options, machine = self.options, self.machine
@@ -374,7 +374,7 @@ class Campaign:
     @property
     def codes(self) -> dict[str, Code]:
         """What is kept of the codes that this run's processes ran, by their hash."""
-        from convmark.code.manifest import read_codes
+        from convmark.results.code.manifest import read_codes
 
         return read_codes(self._run_file.path) if self._run_file else {}
 
@@ -421,7 +421,7 @@ class Campaign:
 @contextlib.contextmanager
 def _warnings_said(say: Callable[[str], None]) -> Iterator[None]:
     """Say what the store warns of: pytest captures all else that is written by now."""
-    from convmark.store import StoreWarning
+    from convmark.results.store import StoreWarning
 
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always", StoreWarning)

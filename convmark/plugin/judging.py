@@ -43,7 +43,7 @@ Say = Callable[[str], None]
 def _named_run(campaign: Campaign, name: str) -> Path:
     """Return the file of the run that was named, never that of the run which goes on."""
     from convmark.judging.history import named_history
-    from convmark.store import read_run
+    from convmark.results.store import read_run
 
     resumed = campaign.resumed
     path = campaign.store.find(name, campaign.machine.name, but=resumed)
@@ -163,10 +163,10 @@ def _compare(
     say: Say,
 ) -> dict[str, Confirmation]:
     """Return what live comparisons say, by the names of what ran."""
-    from convmark.commit import read_commit
     from convmark.judging.judgement import Confirmation
     from convmark.launch import Interpreter
     from convmark.lockstep.confirmation import Interpreters, Limits, confirm, same_as_today
+    from convmark.results.commit import read_commit
 
     options = campaign.options
     if not options.compare_budget_s:
@@ -225,9 +225,9 @@ def _margins(options: Options) -> Margins:
 
 def _earlier(campaign: Campaign, names: Mapping[Case, str]) -> Earlier:
     """Return the sessions of earlier runs, by the names of the cases that were asked for."""
-    from convmark.commit import is_before
     from convmark.judging.sessions_file import Earlier, conditions_of
     from convmark.lockstep.anchor import origin_of
+    from convmark.results.commit import is_before
 
     rows = {row.case.name: row for row in campaign.records if row.measured}
     conditions = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from convmark.core.case import Case
-from convmark.record import Record
+from convmark.results.record import Record
 
 if TYPE_CHECKING:
     from convmark.judging.judgement import Judgement

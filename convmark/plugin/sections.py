@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from convmark.auto_batch import Choice
     from convmark.judging.judgement import Judgement
-    from convmark.record import Record
-    from convmark.store import RunFile
+    from convmark.results.record import Record
+    from convmark.results.store import RunFile
 
 __all__ = ["sections"]
 

@@ -17,8 +17,8 @@ from convmark.core.case import BACKENDS, TIMED_TASKS, Case
 from convmark.core.statistics import spread
 from convmark.core.text import shown
 from convmark.core.units import bytes_text, change_text, rate_text, seconds_text, share_text
-from convmark.record import Record, to_cell
 from convmark.report.markup import markdown_cell
+from convmark.results.record import Record, to_cell
 
 __all__ = ["COLUMNS", "FORMS", "Cell", "across", "across_report"]
 

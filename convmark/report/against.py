@@ -16,7 +16,7 @@ from convmark.report.runs import oldest_first, run_files
 from convmark.report.tables.judged import judged
 from convmark.report.tables.table import Table
 from convmark.report.verdicts import run_words
-from convmark.store import Store, read_head, read_run
+from convmark.results.store import Store, read_head, read_run
 
 __all__ = ["verdicts_against"]
 

@@ -9,8 +9,8 @@ from tabulate import tabulate
 
 from convmark.core.text import shown
 from convmark.core.units import bytes_text, rate_text, share_text
-from convmark.record import Record
 from convmark.report.summary import by_case
+from convmark.results.record import Record
 
 __all__ = ["cards_table"]
 

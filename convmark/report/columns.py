@@ -8,7 +8,7 @@ from itertools import groupby
 
 from tabulate import tabulate
 
-from convmark.record import COLUMNS, SCHEMA_VERSION, STATUSES, Column
+from convmark.results.record import COLUMNS, SCHEMA_VERSION, STATUSES, Column
 
 __all__ = ["columns_page"]
 

@@ -9,7 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from convmark.core.units import seconds_text
-from convmark.record import Record
+from convmark.results.record import Record
 from convmark.waterfall import WAYS
 
 __all__ = ["learned_table", "mean_and_sd", "waterfall_table"]

@@ -20,10 +20,10 @@ import numpy as np
 
 from convmark.core.case import Case
 from convmark.core.errors import CaseError, StoreError
-from convmark.ranges import range_broken
-from convmark.record import COLUMNS, MEASURED, SCHEMA_VERSION, STATUSES, from_cell
 from convmark.report.runs import RunSource, labelled, oldest_first, run_files
-from convmark.store import HEADER, StoreWarning, read_run
+from convmark.results.ranges import range_broken
+from convmark.results.record import COLUMNS, MEASURED, SCHEMA_VERSION, STATUSES, from_cell
+from convmark.results.store import HEADER, StoreWarning, read_run
 
 if TYPE_CHECKING:
     import pandas as pd

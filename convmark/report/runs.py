@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convmark.core.errors import StoreError
-from convmark.store import AB_FOLDER, RUN_NAME
+from convmark.results.store import AB_FOLDER, RUN_NAME
 
 __all__ = ["RunSource", "labelled", "oldest_first", "run_files"]
 

@@ -11,8 +11,8 @@ from tabulate import tabulate
 from convmark.core.case import Case
 from convmark.core.statistics import scaling_efficiency
 from convmark.core.units import rate_text, share_text
-from convmark.record import Record
 from convmark.report.summary import spread
+from convmark.results.record import Record
 
 __all__ = ["scaling_table"]
 

@@ -17,8 +17,8 @@ from convmark.core.units import (
     seconds_text,
     share_text,
 )
-from convmark.record import Record
 from convmark.report.learned import learned_table, waterfall_table
+from convmark.results.record import Record
 
 __all__ = ["by_case", "case_name", "spread", "summary_table"]
 

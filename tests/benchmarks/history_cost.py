@@ -32,8 +32,8 @@ from histories import MACHINE, process
 from convmark.judging.index import SETTLED_S
 from convmark.judging.judgement import Judgement
 from convmark.judging.verdicts_file import verdicts_path
-from convmark.record import COLUMNS, Record, to_cells
-from convmark.store import HEADER
+from convmark.results.record import COLUMNS, Record, to_cells
+from convmark.results.store import HEADER
 
 RUN, RATIO, STEP = "99990001", 0.0123456789, 0.0987654321
 """Stand in the template of a row where each run has its own value."""
@@ -141,7 +141,7 @@ from convmark.core.case import Case
 from convmark.judging.history import accepted_history
 from convmark.judging.verdict import conclude, review
 from convmark.plugin.bridge import CsvStorage
-from convmark.store import Store, read_run
+from convmark.results.store import Store, read_run
 store, machine = Store(Path(sys.argv[1])), sys.argv[2]
 records = read_run(Path(sys.argv[3]))
 campaign = SimpleNamespace(

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, process
 
 from convmark.judging.index import SETTLED_S
-from convmark.store import Store
+from convmark.results.store import Store
 
 HISTORIES = ("one commit", "a new case", "another TensorFlow", "another commit each", "load moved")
 
@@ -66,7 +66,7 @@ def judge(folder: Path) -> None:
 
     from convmark.judging.history import accepted_history
     from convmark.judging.verdict import conclude, review
-    from convmark.store import read_run
+    from convmark.results.store import read_run
 
     imported = time.perf_counter()
     store = Store(folder)

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from convmark.core.suites import NETWORKS
-from convmark.record import MEASURED, Record
 from convmark.report.runs import run_files
-from convmark.store import read_run
+from convmark.results.record import MEASURED, Record
+from convmark.results.store import read_run
 
 LEAST_SEEDS, MOST_SEEDS = 3, 10
 SETTLED = (*MEASURED, "error")

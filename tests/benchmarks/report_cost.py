@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from report_rows import measured
 
-from convmark.record import to_cells
-from convmark.store import HEADER
+from convmark.results.record import to_cells
+from convmark.results.store import HEADER
 
 CASES, MACHINES = 100, 3
 GOAL_S, GOAL_MEMORY, GOAL_PAGE = 10.0, 2**30, 8 * 10**6

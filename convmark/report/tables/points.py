@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convmark.comparing.pooling import t_quantile
-from convmark.record import COLUMNS
+from convmark.results.record import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from convmark.code.manifest import (
+from convmark.core.git import Git
+from convmark.results.code.manifest import (
     HERE,
     ZOO,
     Code,
@@ -17,9 +18,8 @@ from convmark.code.manifest import (
     read_codes,
     write_codes,
 )
-from convmark.code.snapshot import keep_files
-from convmark.commit import are_of_commit
-from convmark.core.git import Git
+from convmark.results.code.snapshot import keep_files
+from convmark.results.commit import are_of_commit
 from convmark.worker.protocol import file_digest
 
 __all__ = ["CodeReader", "KeptCodes", "ran_at"]

@@ -14,8 +14,8 @@ from types import MappingProxyType
 
 from convmark.core.cells import Column
 from convmark.core.errors import CaseError, StoreError
-from convmark.csvlines import csv_rows
-from convmark.record import COLUMNS, SCHEMA_VERSION, Record, from_cells
+from convmark.results.csv_lines import csv_rows
+from convmark.results.record import COLUMNS, SCHEMA_VERSION, Record, from_cells
 
 __all__ = [
     "HEADER",

@@ -3,7 +3,7 @@
     results/<machine>/0007.csv         one run, one row per process of a case
     results/<machine>/0007.steps.npz   its raw step times; rows never depend on it
 
-Files are UTF-8, newline-ended, RFC 4180; `convmark.runfile` writes them.
+Files are UTF-8, newline-ended, RFC 4180; `convmark.results.run_file` writes them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 
 from convmark.core.errors import StoreError
 from convmark.core.text import is_folder_name
-from convmark.reading import HEADER, StoreWarning, head_cells, read_head, read_run
-from convmark.runfile import RunFile, steps_path
+from convmark.results.reading import HEADER, StoreWarning, head_cells, read_head, read_run
+from convmark.results.run_file import RunFile, steps_path
 
 __all__ = [
     "AB_FOLDER",

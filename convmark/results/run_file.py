@@ -22,11 +22,11 @@ from pathlib import Path
 
 import numpy as np
 
-from convmark.code.manifest import code_path
-from convmark.code.of_run import KeptCodes
 from convmark.core.errors import StoreError
-from convmark.reading import HEADER, StoreWarning
-from convmark.record import Record, to_cells
+from convmark.results.code.manifest import code_path
+from convmark.results.code.of_run import KeptCodes
+from convmark.results.reading import HEADER, StoreWarning
+from convmark.results.record import Record, to_cells
 
 __all__ = ["HEADER", "RunFile", "StoreWarning", "steps_path"]
 

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 
 from convmark.core.cells import columns_of, from_cell, to_cell
 from convmark.core.errors import ConvmarkError, StoreError
-from convmark.csvlines import MOST_LINE_BYTES, csv_rows
+from convmark.results.csv_lines import MOST_LINE_BYTES, csv_rows
 
 __all__ = ["TableFile"]
 

@@ -15,7 +15,7 @@ from typing import Any
 from convmark.core.case import Case
 from convmark.core.cells import Column, columns_of, fit_text, from_cell, to_cell
 from convmark.core.errors import StoreError
-from convmark.ranges import range_broken
+from convmark.results.ranges import range_broken
 
 __all__ = [
     "COLUMNS",

@@ -14,8 +14,8 @@ import secrets
 import shutil
 from pathlib import Path
 
-from convmark.code.manifest import HERE, NOWHERE, ZOO, Code, CodeFile
 from convmark.core.errors import ConvmarkError, StoreError
+from convmark.results.code.manifest import HERE, NOWHERE, ZOO, Code, CodeFile
 from convmark.worker.protocol import WHOLE_BYTES, file_digest
 
 __all__ = [
