@@ -15,7 +15,7 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
-from convmark.launch import Answer
+from convmark.interpreter import Answer
 from convmark.results.table_file import TableFile
 
 __all__ = [

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.core.option_values import Shapes
-from convmark.launch import Answer
+from convmark.interpreter import Answer
 from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, layers_of
 from convmark.report.diagram import diagram
 from convmark.results.store import StoreWarning

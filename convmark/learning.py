@@ -20,7 +20,7 @@ from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.options import Options
 from convmark.core.statistics import quantile
-from convmark.launch import Answer
+from convmark.interpreter import Answer
 from convmark.results.record import Record
 from convmark.results.table_file import TableFile
 

@@ -15,7 +15,7 @@ from convmark.core.errors import ConvmarkError
 from convmark.core.options import Options
 from convmark.core.statistics import paired_log_ratio, quantile, step_time_summary
 from convmark.facts import Facts, of_the_run, software
-from convmark.launch import Answer
+from convmark.interpreter import Answer
 from convmark.machine.gpu.watch import Watch
 from convmark.plan import Job
 from convmark.read_back import EAGER, state_columns

@@ -22,7 +22,7 @@ from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
 from convmark.facts import Facts, of_the_run, software
-from convmark.launch import INTERPRETER_LOST
+from convmark.interpreter import INTERPRETER_LOST
 from convmark.plan import Job
 from convmark.result import Result
 from convmark.results.reading import read_schema

@@ -18,7 +18,7 @@ from convmark.core.case import TIMED_TASKS, Case
 from convmark.core.errors import StoreError
 from convmark.core.options import Options
 from convmark.facts import Facts
-from convmark.launch import Answer, OnEvent
+from convmark.interpreter import Answer, OnEvent
 from convmark.machine.gpu.watch import Watch, watching
 from convmark.plan import Job
 from convmark.result import Result, result_of

@@ -1,4 +1,4 @@
-"""A stand-in for `convmark.launch.Interpreter`: canned answers, no process, no framework."""
+"""A stand-in for `convmark.interpreter.Interpreter`: canned answers, no process, no framework."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from convmark.launch import Answer
+from convmark.interpreter import Answer
 
 KNOWN = ("lenet5", "mini_inception", "mini_resnet", "mini_resnet_norm", "conv_layer")
 STEP_S = {"lenet5": 0.010, "conv_layer": 0.002}

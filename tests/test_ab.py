@@ -21,8 +21,8 @@ import pytest
 from convmark.cli import main
 from convmark.commands import bisect as bisect_command
 from convmark.core.errors import OptionError, WorkerError
-from convmark.environments.cache import Cache, Made
-from convmark.launch import Answer
+from convmark.interpreter import Answer
+from convmark.interpreter.environments.cache import Cache, Made
 from convmark.lockstep import sides
 from convmark.lockstep.anchor import Origin
 from convmark.machine.environment import read_machine
@@ -133,7 +133,7 @@ class FakeCache(Cache):
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("convmark.launch.Interpreter", Interpreter)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Interpreter)
     monkeypatch.setattr(Interpreter, "speeds", {})
     monkeypatch.setattr(Interpreter, "requests", [])
     monkeypatch.setattr(Interpreter, "seed", random.Random(1))

@@ -26,7 +26,7 @@ ACCURACY = ["run", "--tasks", "accuracy", "--models", "lenet5,mini_resnet"]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CONVMARK_MNIST", raising=False)
-    monkeypatch.setattr("convmark.launch.Interpreter", fake_worker.FakeInterpreter)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", fake_worker.FakeInterpreter)
     return tmp_path
 
 

@@ -14,7 +14,7 @@ import pytest
 from workers import BUILDERS, environ
 
 from convmark.core.case import Case
-from convmark.launch import Answer, Interpreter
+from convmark.interpreter import Answer, Interpreter
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None, reason="a worker needs TensorFlow"

@@ -12,7 +12,7 @@ import pytest
 
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
-from convmark.launch import Interpreter, zoo_folder
+from convmark.interpreter import Interpreter, zoo_folder
 from convmark.lockstep import anchor
 from convmark.lockstep.live import Pairing, Terms, compare_live
 from convmark.lockstep.processes import Contender, lockstep_session

@@ -128,7 +128,7 @@ def test_the_command_keeps_a_row_of_every_size_and_names_the_best(
             return super().answer(request, on_event)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("convmark.launch.Interpreter", Worker)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Worker)
     options = ["--models", "lenet5", "--tasks", "train", "--batch-sizes", "auto"]
     assert main(["run", *options, "--processes", "2"]) == 0
     (path,) = tmp_path.glob("results/*/0001.csv")
@@ -168,7 +168,7 @@ def test_a_size_that_was_fast_by_luck_gives_way_to_the_next(
 
     seen: list[int] = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("convmark.launch.Interpreter", Worker)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Worker)
     options = ["--models", "lenet5", "--tasks", "train", "--batch-sizes", "auto"]
     assert main(["run", *options, "--processes", "3"]) == 0
     assert [seen.count(size) for size in (32, 64, 128)] == [1, 3, 3]
@@ -195,7 +195,7 @@ def test_a_chosen_size_that_fails_in_a_later_process_fails_the_command(
             return super().answer(request, on_event)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("convmark.launch.Interpreter", Worker)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Worker)
     options = ["--models", "lenet5", "--tasks", "train", "--batch-sizes", "auto"]
     assert main(["run", *options, "--processes", "2"]) == 1
     (path,) = tmp_path.glob("results/*/0001.csv")

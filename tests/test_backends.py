@@ -17,7 +17,7 @@ import pytest
 from workers import BUILDERS, environ, measured
 
 from convmark.core.errors import WorkerError
-from convmark.launch import Interpreter
+from convmark.interpreter import Interpreter
 
 PARAMETERS = {
     "lenet5": 61_706,

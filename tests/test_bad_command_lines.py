@@ -23,7 +23,7 @@ ESCAPE = "\x1b[31mred\x07"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CONVMARK_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("convmark.launch.Interpreter", fake_worker.FakeInterpreter)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", fake_worker.FakeInterpreter)
     monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
     store = Store(Path("results"))
     keep(store, run_of("0001", 0.0, 0.1))
@@ -331,7 +331,7 @@ PYTEST_BAD = [
 def bench(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., pytest.RunResult]:
-    monkeypatch.setattr("convmark.launch.Interpreter", fake_worker.FakeInterpreter)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", fake_worker.FakeInterpreter)
     monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
     folder = pytester.mkdir("bench")
     (folder / "test_speed.py").write_text(SUITE)

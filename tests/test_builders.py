@@ -16,7 +16,7 @@ import pytest
 from workers import environ, measured
 
 from convmark.core.model_name import TRUST
-from convmark.launch import Answer, Interpreter
+from convmark.interpreter import Answer, Interpreter
 from convmark.worker.builders import builder
 from convmark.worker.failure import UnknownModelError
 from convmark.worker.model_files import check_file

@@ -16,8 +16,8 @@ from workers import environ
 from convmark.core.case import Case
 from convmark.core.options import read
 from convmark.facts import facts_of
+from convmark.interpreter import Interpreter
 from convmark.judging.comparability import alike, comparability, difference
-from convmark.launch import Interpreter
 from convmark.plan import Job
 from convmark.results.commit import Commit
 from convmark.results.record import Record

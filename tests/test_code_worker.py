@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from workers import environ, measured
 
-from convmark.launch import Answer, Interpreter, import_roots
+from convmark.interpreter import Answer, Interpreter, import_roots
 
 PROJECT = {
     "nets.py": """

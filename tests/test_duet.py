@@ -12,7 +12,7 @@ import pytest
 from workers import environ
 
 from convmark.core.case import Case
-from convmark.launch import Interpreter
+from convmark.interpreter import Interpreter
 from convmark.lockstep.duets import DuetSide, duet_session
 from convmark.lockstep.session import Plan, Session
 

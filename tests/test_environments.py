@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from convmark.core.errors import InstallError, OptionError
-from convmark.environments.cache import MARK, Cache, cache_folder
-from convmark.environments.installer import Installer, Pip, Uv, installer
-from convmark.environments.interpreter import interpreter_path, interpreters
-from convmark.environments.pythons import Python, installed
-from convmark.environments.releases import between, releases
-from convmark.environments.requirement import Wanted, looks_like_requirement, wanted
+from convmark.interpreter.environments.cache import MARK, Cache, cache_folder
+from convmark.interpreter.environments.installer import Installer, Pip, Uv, installer
+from convmark.interpreter.environments.interpreter import interpreter_path, interpreters
+from convmark.interpreter.environments.pythons import Python, installed
+from convmark.interpreter.environments.releases import between, releases
+from convmark.interpreter.environments.requirement import Wanted, looks_like_requirement, wanted
 
 # -- requirements --------------------------------------------------------------------------------
 

@@ -27,8 +27,8 @@ from faults import (
 )
 from workers import BUILDERS, environ, happens
 
-from convmark.launch import Interpreter
-from convmark.launch.oom import oom_kills
+from convmark.interpreter import Interpreter
+from convmark.interpreter.oom import oom_kills
 from convmark.results.record import Record
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own way")
@@ -252,7 +252,7 @@ def test_a_kill_counts_as_the_kernels_only_where_it_has_killed_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     counts = iter(kills)
-    monkeypatch.setattr("convmark.launch.follower.oom_kills", lambda: next(counts))
+    monkeypatch.setattr("convmark.interpreter.follower.oom_kills", lambda: next(counts))
     request = {"kind": "measure", "case": {"model": "kills_itself"}}
     with Interpreter(str(fast_python(tmp_path))) as interpreter:
         answer = interpreter.answer(request)

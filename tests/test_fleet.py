@@ -36,7 +36,7 @@ Fleet = Callable[..., FakeCluster]
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: None) -> Fleet:
     """Make a cluster of nodes by name, and have the command line find it."""
-    monkeypatch.setattr("convmark.launch.Interpreter", fake_worker.FakeInterpreter)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", fake_worker.FakeInterpreter)
     monkeypatch.chdir(tmp_path)
 
     def made(*names: str, **settings: Any) -> FakeCluster:
@@ -280,7 +280,7 @@ def test_a_node_measures_in_the_environment_that_is_named(
             pythons.add(python)
 
     monkeypatch.setattr("convmark.fleet.host.interpreters", of_the_node)
-    monkeypatch.setattr("convmark.launch.Interpreter", Noted)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Noted)
     fleet("x", "y")
     assert run("--env", "tensorflow==2.12.1") == 0
     assert asked == [((), ("tensorflow==2.12.1",))] * 2

@@ -12,7 +12,7 @@ import pytest
 from fake_cluster import A100, FakeCluster, about, here, machine
 from test_fleet import CASES, Fleet, fleet, rows, run
 
-from convmark.launch import Answer
+from convmark.interpreter import Answer
 
 __all__ = ["fleet", "here"]  # fixtures
 
@@ -181,7 +181,7 @@ class OnAGpu(fake_worker.FakeInterpreter):
 def test_cards_of_one_kind_stand_in_for_each_other_though_each_has_an_identity_of_its_own(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, per: str
 ) -> None:
-    monkeypatch.setattr("convmark.launch.Interpreter", OnAGpu)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", OnAGpu)
     other = "xeon-2" if per == "machine-kind" else "epyc-64"
     card = dataclasses.replace(A100, uuid="GPU-1")
     abouts = {

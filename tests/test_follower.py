@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from convmark.launch.follower import Follower
+from convmark.interpreter.follower import Follower
 from convmark.worker.protocol import encode
 
 TIME_LIMIT_S = 0.5

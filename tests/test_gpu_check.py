@@ -17,7 +17,7 @@ from convmark.check.__main__ import installed_backend, main
 from convmark.check.ceilings import ceilings_table, measured_ceilings
 from convmark.check.proofs import energy_proof, instrument_proofs
 from convmark.core.case import Case
-from convmark.launch import Answer
+from convmark.interpreter import Answer
 from convmark.results.store import read_run
 from convmark.worker.probe import held_bytes, synchronised
 

@@ -55,7 +55,7 @@ from convmark.core.case import Case
 from convmark.machine.gpu.devices import Card, read_gpus
 from convmark.machine.gpu.nvml import load_nvml
 from convmark.machine.gpu.watch import watching
-from convmark.launch import Interpreter
+from convmark.interpreter import Interpreter
 
 gpus, _ = read_gpus(load_nvml())
 case = Case(model="lenet5", task="infer", device="cpu", batch_size=1)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from convmark.core.case import Case
-from convmark.launch import Interpreter, interpreter
-from convmark.launch.server import ServerLost
+from convmark.interpreter import Interpreter
+from convmark.interpreter import launch as interpreter
+from convmark.interpreter.server import ServerLost
 from convmark.machine.gpu.devices import Card, Gpu, Slice, card_columns
 from convmark.machine.gpu.visible import alone, card_of, cards_of, choosing, visible_cards
 

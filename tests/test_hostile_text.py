@@ -543,7 +543,7 @@ class Asked(fake_worker.FakeInterpreter):
 @contextlib.contextmanager
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     Asked.models.clear()
-    monkeypatch.setattr("convmark.launch.Interpreter", Asked)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Asked)
     monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
     yield Asked.models
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from workers import BUILDERS, environ, measured
 
-from convmark.launch import Interpreter
+from convmark.interpreter import Interpreter
 from convmark.worker.inputs import Inputs, Leaf, flat, own_inputs, sized
 
 ROOT = Path(__file__).resolve().parent.parent

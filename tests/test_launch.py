@@ -19,7 +19,7 @@ import pytest
 from workers import BUILDERS, descendants, environ, happens, is_running, measured, smoked
 
 from convmark.core.errors import WorkerError
-from convmark.launch import Answer, Interpreter, zoo_folder
+from convmark.interpreter import Answer, Interpreter, zoo_folder
 from convmark.worker.timing import MIN_WINDOW_S
 
 pytestmark = pytest.mark.skipif(
@@ -355,7 +355,9 @@ def test_the_late_end_of_an_earlier_worker_is_not_taken_for_a_later_one(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("convmark.launch.server.Worker.end", lambda worker: None)  # Ctrl-C once more
+        patch.setattr(
+            "convmark.interpreter.server.Worker.end", lambda worker: None
+        )  # Ctrl-C once more
         with pytest.raises(KeyboardInterrupt):
             unharmed.answer(measured("builders:kills_itself"), refuse)
     assert happens(lambda: replies_wait(unharmed), within_s=30)
@@ -393,7 +395,7 @@ def test_a_killed_zygote_costs_one_case(
 @pytest.mark.parametrize("isolation", ["fork", "spawn"])
 def test_workers_end_with_a_killed_harness(isolation: str, workplace: Workplace) -> None:
     script = (
-        "import json, sys; from convmark.launch import Interpreter;"
+        "import json, sys; from convmark.interpreter import Interpreter;"
         f"Interpreter(isolation={isolation!r}).answer(json.loads(sys.argv[1]))"
     )
     harness = subprocess.Popen(

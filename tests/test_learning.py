@@ -14,7 +14,7 @@ from rows import row
 from convmark.core.case import Case
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.options import read
-from convmark.launch import Answer
+from convmark.interpreter import Answer
 from convmark.learning import (
     EPOCHS,
     append_epochs,

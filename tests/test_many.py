@@ -204,7 +204,7 @@ def test_a_comparison_is_refused_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("convmark.launch.Interpreter", fake_worker.FakeInterpreter)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", fake_worker.FakeInterpreter)
     with holding(tmp_path) as first:
         for command in (
             ["ab", "--models", "lenet5", "--tasks", "train", "--set-b", "jit=on"],
@@ -496,7 +496,7 @@ def test_a_busy_machine_is_said_before_the_run_with_what_to_do(
     ticks = iter([CpuTicks(stolen=0, wanted=0), CpuTicks(stolen=50, wanted=1000)])
     monkeypatch.setattr("convmark.machine.preflight.read_state", lambda: state)
     monkeypatch.setattr("convmark.machine.preflight.read_cpu_ticks", lambda: next(ticks))
-    monkeypatch.setattr("convmark.launch.Interpreter", fake_worker.FakeInterpreter)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", fake_worker.FakeInterpreter)
     monkeypatch.chdir(tmp_path)
     assert main(["run", "--models", "lenet5", *FAST, "--processes", "1"]) == 0
     lines = capsys.readouterr().err.splitlines()

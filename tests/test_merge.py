@@ -26,7 +26,7 @@ SMALL = ("--models", "lenet5,mini_resnet", "--processes", "2")
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("convmark.launch.Interpreter", fake_worker.FakeInterpreter)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", fake_worker.FakeInterpreter)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

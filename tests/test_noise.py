@@ -14,8 +14,8 @@ import pytest
 from convmark.cli import main
 from convmark.commands import noise
 from convmark.core.statistics import Estimate
+from convmark.interpreter import Answer
 from convmark.judging.noise_file import FILE, read_noise
-from convmark.launch import Answer
 from convmark.lockstep import live
 from convmark.lockstep.duets import DuetSide
 from convmark.lockstep.session import Session
@@ -68,7 +68,7 @@ def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[DuetSid
     monkeypatch.setattr(noise, "time", clock)
     monkeypatch.setattr(noise.Beforehand, "lines", lambda *_: DISTURBED)
     monkeypatch.setattr(live, "duet_session", duet)
-    monkeypatch.setattr("convmark.launch.Interpreter", Interpreter)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Interpreter)
     return found
 
 

@@ -30,7 +30,7 @@ def _worker(monkeypatch: pytest.MonkeyPatch) -> None:
     class Worker(fake_worker.FakeInterpreter):
         made = 0
 
-    monkeypatch.setattr("convmark.launch.Interpreter", Worker)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Worker)
     monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
 
 

@@ -31,7 +31,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> type[fake_worker.FakeInterpreter]
     class Worker(fake_worker.FakeInterpreter):
         made = 0
 
-    monkeypatch.setattr("convmark.launch.Interpreter", Worker)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Worker)
     monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
     return Worker
 

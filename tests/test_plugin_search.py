@@ -10,7 +10,7 @@ import fake_worker
 import pytest
 import scipy.special  # noqa: F401 - an in-process session forgets what it was first to import
 
-from convmark.launch import Answer
+from convmark.interpreter import Answer
 from convmark.results.store import read_run
 
 SUITE = """
@@ -49,7 +49,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> type[Worker]:
     class Mine(Worker):
         made = 0
 
-    monkeypatch.setattr("convmark.launch.Interpreter", Mine)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Mine)
     monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
     return Mine
 

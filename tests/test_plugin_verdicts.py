@@ -65,7 +65,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
     class Fake(fake_worker.FakeInterpreter):
         made = 0
 
-    monkeypatch.setattr("convmark.launch.Interpreter", Fake)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Fake)
     monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
     return Fake
 

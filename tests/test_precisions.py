@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from workers import environ, measured
 
-from convmark.launch import Interpreter
+from convmark.interpreter import Interpreter
 
 CODE = """
 import json, sys

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from workers import BUILDERS, environ, measured
 
-from convmark.launch import Answer, Interpreter
+from convmark.interpreter import Answer, Interpreter
 
 Ask = Callable[..., Answer]
 

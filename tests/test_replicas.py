@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from workers import BUILDERS, descendants, environ, happens, is_running, measured
 
-from convmark.launch import Answer, Interpreter
+from convmark.interpreter import Answer, Interpreter
 from convmark.results.record import Record
 from convmark.results.store import read_run
 from convmark.worker.companions import free_addresses

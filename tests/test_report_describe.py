@@ -15,7 +15,7 @@ from report_rows import HOSTILE, SLOW, keep_run, suite
 from convmark.cli import main
 from convmark.core.errors import StoreError
 from convmark.description import describe_models
-from convmark.launch import Interpreter
+from convmark.interpreter import Interpreter
 from convmark.report.command import report
 from convmark.report.describe import described_models
 from convmark.report.diagram import Layer, diagram
@@ -125,7 +125,7 @@ def test_a_run_keeps_descriptions_when_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("convmark.launch.Interpreter", fake_worker.FakeInterpreter)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", fake_worker.FakeInterpreter)
     options = ["--models", "lenet5", "--tasks", "infer", "--processes", "1"]
     assert main(["run", *options]) == 0
     assert list(tmp_path.glob("results/*/models/*")) == []

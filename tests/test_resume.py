@@ -18,7 +18,7 @@ from convmark.cli import main
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.core.options import read
-from convmark.launch import Answer
+from convmark.interpreter import Answer
 from convmark.plan import plan
 from convmark.results.run_file import RunFile
 from convmark.results.store import Store, read_run, read_step_times
@@ -59,7 +59,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> type[Worker]:
         asked: ClassVar[list[str]] = []
         instead = staticmethod(_as_usual)
 
-    monkeypatch.setattr("convmark.launch.Interpreter", Own)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Own)
     monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
     return Own
 

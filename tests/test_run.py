@@ -19,8 +19,8 @@ from convmark.core.case import Case
 from convmark.core.errors import OptionError, StoreError, WorkerError
 from convmark.core.options import Options, read
 from convmark.facts import Facts, facts_of
-from convmark.inspection import devices_asked_for, inspect
-from convmark.launch import Answer, Interpreter
+from convmark.interpreter import Answer, Interpreter
+from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.environment import Gpu, Machine
 from convmark.plan import Job, plan
 from convmark.result import Result

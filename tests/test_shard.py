@@ -200,7 +200,7 @@ def test_plans_differ_by_whatever_changes_them() -> None:
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("convmark.launch.Interpreter", fake_worker.FakeInterpreter)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", fake_worker.FakeInterpreter)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

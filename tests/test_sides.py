@@ -10,7 +10,7 @@ import pytest
 
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
-from convmark.environments.cache import Cache, Made
+from convmark.interpreter.environments.cache import Cache, Made
 from convmark.lockstep import sides
 from convmark.lockstep.sides import side_spec
 

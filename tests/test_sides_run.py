@@ -14,7 +14,7 @@ from workers import environ, measured
 from convmark.cli import main
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
-from convmark.launch import Interpreter
+from convmark.interpreter import Interpreter
 from convmark.lockstep.anchor import origin_of
 from convmark.lockstep.sides import SideSpec
 from convmark.lockstep.tree import ForeignCode, Tree

@@ -19,7 +19,7 @@ import pytest
 from own_steps import ANYWHERE, CASE, OF_TENSORFLOW
 from workers import BUILDERS, environ, measured, smoked
 
-from convmark.launch import Interpreter
+from convmark.interpreter import Interpreter
 
 SLOTS_BYTES = 2 * 4 * (512 * 2048 + 2048 + 2048 * 10 + 10)
 """Of Adam for `wide_adam`: two of each weight, float32."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from convmark.launch import zoo_folder
+from convmark.interpreter import zoo_folder
 from convmark.lockstep import tree as trees
 from convmark.lockstep.tree import ForeignCode, Tree, tree_as_it_is, tree_at_commit
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from convmark.launch import Answer
+from convmark.interpreter import Answer
 from convmark.lockstep.duets import session_of
 from convmark.worker.timing import Turn
 from convmark.worker.turns import (

@@ -12,7 +12,7 @@ from workers import BUILDERS, environ
 
 from convmark.core.case import Case
 from convmark.core.options import read
-from convmark.launch import Answer, Interpreter
+from convmark.interpreter import Answer, Interpreter
 from convmark.run import request_of
 from convmark.waterfall import WAYS, waterfall_columns
 from convmark.worker.timing import Pulse

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from workers import BUILDERS, environ, measured
 
-from convmark.launch import Answer, Interpreter
+from convmark.interpreter import Answer, Interpreter
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None, reason="a worker needs TensorFlow"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from convmark.launch.follower import Follower, tail
+from convmark.interpreter.follower import Follower, tail
 
 STACK = '  File "/site-packages/tensorflow/python/eager/execute.py", line 53 in quick_execute\n'
 

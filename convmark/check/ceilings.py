@@ -12,7 +12,7 @@ from tabulate import tabulate
 from convmark.ceilings import Ceiling, Key, ceiling_of, ceiling_request, gather, key_of
 from convmark.core.case import Case
 from convmark.core.units import bytes_text, count_text
-from convmark.launch import Answer
+from convmark.interpreter import Answer
 
 __all__ = ["ceilings_table", "measured_ceilings"]
 

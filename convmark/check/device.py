@@ -19,8 +19,8 @@ from convmark.core.case import Case
 from convmark.core.errors import WorkerError
 from convmark.core.options import Options
 from convmark.facts import Facts, facts_of
-from convmark.inspection import devices_asked_for, inspect
-from convmark.launch import Interpreter
+from convmark.interpreter import Interpreter
+from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.cautions import cautions, speed_flags
 from convmark.machine.doctor import findings
 from convmark.machine.environment import Machine, read_machine, read_state

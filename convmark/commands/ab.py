@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import convmark
-import convmark.launch
+import convmark.interpreter
 from convmark.comparing.decision import Limits
 from convmark.comparing.pooling import t_quantile
 from convmark.core.case import Case
@@ -23,7 +23,7 @@ from convmark.core.options import Options
 from convmark.core.statistics import Estimate, share_of, trimmed_mean
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.units import interval_text, share_text
-from convmark.inspection import devices_asked_for
+from convmark.interpreter.inspection import devices_asked_for
 from convmark.judging.judgement import INTERRUPTED
 from convmark.lockstep import ab_files
 from convmark.lockstep.ab import End, Pair, inspected, paired, run_the_same
@@ -85,8 +85,8 @@ def make_of(options: Options) -> Make:
     )
 
 
-def _interpreter(python: str, **settings: Any) -> convmark.launch.Interpreter:
-    return convmark.launch.Interpreter(python, **settings)
+def _interpreter(python: str, **settings: Any) -> convmark.interpreter.Interpreter:
+    return convmark.interpreter.Interpreter(python, **settings)
 
 
 def ab(

@@ -18,9 +18,9 @@ from convmark.core.model_name import ModelName
 from convmark.core.options import Options
 from convmark.core.suites import cases, refuse_untimed
 from convmark.core.units import interval_text
-from convmark.environments.cache import Cache
-from convmark.environments.releases import between, releases
-from convmark.environments.requirement import wanted
+from convmark.interpreter.environments.cache import Cache
+from convmark.interpreter.environments.releases import between, releases
+from convmark.interpreter.environments.requirement import wanted
 from convmark.judging.judgement import INTERRUPTED
 from convmark.lockstep.ab import inspected
 from convmark.lockstep.ab_files import VerdictRow

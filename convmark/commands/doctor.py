@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 
-import convmark.launch
+import convmark.interpreter
 from convmark.core.errors import ConvmarkError
 from convmark.core.options import Options
-from convmark.environments.interpreter import interpreters
-from convmark.inspection import inspect
+from convmark.interpreter.environments.interpreter import interpreters
+from convmark.interpreter.inspection import inspect
 from convmark.machine.cautions import cautions, speed_flags
 from convmark.machine.doctor import findings
 from convmark.machine.environment import Machine, read_machine, read_state
@@ -40,7 +40,9 @@ def _say(line: str) -> None:
 
 def _page(machine: Machine, python: str, backend: str, options: Options) -> bool:
     state = read_state()
-    with convmark.launch.Interpreter(python, isolation="spawn", backend=backend) as interpreter:
+    with convmark.interpreter.Interpreter(
+        python, isolation="spawn", backend=backend
+    ) as interpreter:
         try:
             framework = inspect(interpreter, (), explain=bool(machine.gpus))
         except ConvmarkError as error:

@@ -7,8 +7,8 @@ import sys
 from tabulate import tabulate
 
 from convmark.core.errors import OptionError
-from convmark.environments.cache import Cache, Made
-from convmark.environments.requirement import wanted
+from convmark.interpreter.environments.cache import Cache, Made
+from convmark.interpreter.environments.requirement import wanted
 
 __all__ = ["listed", "make", "remove"]
 

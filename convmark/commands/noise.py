@@ -26,10 +26,10 @@ from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.units import duration_text
-from convmark.inspection import devices_asked_for, inspect
+from convmark.interpreter import Interpreter, zoo_folder
+from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.judging.judgement import INTERRUPTED
 from convmark.judging.noise_file import FILE, TABLE, NoiseRow
-from convmark.launch import Interpreter, zoo_folder
 from convmark.lockstep.anchor import origin_of
 from convmark.lockstep.found import Found
 from convmark.lockstep.kept import KeptTree, copied_tree

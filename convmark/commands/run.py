@@ -21,14 +21,14 @@ from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.units import duration_text
 from convmark.description import describe_models
-from convmark.environments.interpreter import interpreters
 from convmark.facts import facts_of
 from convmark.fleet.expected import expected_s
 from convmark.fleet.part import Part, part_path, plan_name, write_part
 from convmark.fleet.shard import Shard, split
-from convmark.inspection import devices_asked_for
-from convmark.interpreters import Interpreters
-from convmark.launch import zoo_folder
+from convmark.interpreter import zoo_folder
+from convmark.interpreter.by_backend import Interpreters
+from convmark.interpreter.environments.interpreter import interpreters
+from convmark.interpreter.inspection import devices_asked_for
 from convmark.learning import with_digits
 from convmark.machine.doctor import left_out_gpus
 from convmark.machine.environment import Machine, read_machine

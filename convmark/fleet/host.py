@@ -27,12 +27,12 @@ from convmark.core.errors import BusyError
 from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases
 from convmark.core.text import file_text, plain_text
-from convmark.environments.interpreter import interpreters
 from convmark.facts import Facts, facts_of
 from convmark.fleet.nodes import About
-from convmark.inspection import devices_asked_for
-from convmark.interpreters import Interpreters
-from convmark.launch import zoo_folder
+from convmark.interpreter import zoo_folder
+from convmark.interpreter.by_backend import Interpreters
+from convmark.interpreter.environments.interpreter import interpreters
+from convmark.interpreter.inspection import devices_asked_for
 from convmark.machine.cautions import cautions
 from convmark.machine.environment import read_machine, read_state
 from convmark.machine.lock import alone

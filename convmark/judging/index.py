@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from convmark.core.errors import StoreError
-from convmark.environments.cache import cache_folder
+from convmark.interpreter.environments.cache import cache_folder
 from convmark.judging.digest import CaseFigures, Digest, Held, digest_of, held_in
 from convmark.judging.verdicts_file import step_time_words, verdicts_paths
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
-from convmark.inspection import inspect
-from convmark.launch import Interpreter
+from convmark.interpreter import Interpreter
+from convmark.interpreter.inspection import inspect
 from convmark.lockstep.anchor import Origin, origin_of
 from convmark.lockstep.live import Pairing
 from convmark.lockstep.processes import Contender

@@ -14,7 +14,7 @@ from pathlib import Path
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.model_name import ModelName
-from convmark.launch import Interpreter, zoo_folder
+from convmark.interpreter import Interpreter, zoo_folder
 from convmark.lockstep.tree import Tree, is_installed, tree_as_it_is, tree_at_commit
 from convmark.lockstep.worktree import repository_of, resolve, standing_in
 

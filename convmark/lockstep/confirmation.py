@@ -16,9 +16,9 @@ from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.option_values import Shapes
 from convmark.core.units import duration_text
+from convmark.interpreter import Interpreter
 from convmark.judging.judgement import SAME_CODE, SAME_COMMIT, Confirmation
 from convmark.judging.sessions_file import Earlier
-from convmark.launch import Interpreter
 from convmark.lockstep.anchor import (
     AnchorCode,
     MakeInterpreter,

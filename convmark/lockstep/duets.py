@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from convmark.core.case import Case
-from convmark.launch import Answer, Interpreter, OnEvent
+from convmark.interpreter import Answer, Interpreter, OnEvent
 from convmark.lockstep.session import Plan, Session, SideFailure, ratios_of
 
 __all__ = ["DuetSide", "duet_session", "session_of"]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from convmark.core.errors import StoreError
-from convmark.launch import import_roots, zoo_folder
+from convmark.interpreter import import_roots, zoo_folder
 from convmark.lockstep.anchor import AnchorCode, Origin
 from convmark.lockstep.tree import ForeignCode, Tree, tree_as_it_is
 from convmark.lockstep.worktree import PREFIX

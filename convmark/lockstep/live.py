@@ -31,9 +31,9 @@ from convmark.core.errors import ConvmarkError
 from convmark.core.option_values import Shapes
 from convmark.core.text import percent
 from convmark.core.units import duration_text
+from convmark.interpreter import Interpreter, OnEvent, import_roots
 from convmark.judging.judgement import INTERRUPTED, NOT_JUDGED, LiveSession
 from convmark.judging.sessions_file import Earlier
-from convmark.launch import Interpreter, OnEvent, import_roots
 from convmark.lockstep.duets import DuetSide, duet_session
 from convmark.lockstep.found import OTHER_SOFTWARE, Found
 from convmark.lockstep.processes import Contender, lockstep_session

@@ -16,7 +16,7 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
-from convmark.launch import Interpreter, LiveWorker, OnEvent
+from convmark.interpreter import Interpreter, LiveWorker, OnEvent
 from convmark.lockstep.session import Plan, Session, SideFailure, ratios_of
 from convmark.lockstep.tree import OwnCode
 from convmark.machine.gpu.devices import Card

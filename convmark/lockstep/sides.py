@@ -13,10 +13,10 @@ from pathlib import Path
 
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.errors import CaseError, OptionError
-from convmark.environments.cache import Cache
-from convmark.environments.interpreter import interpreter_path
-from convmark.environments.requirement import looks_like_requirement, wanted
-from convmark.launch import Interpreter
+from convmark.interpreter import Interpreter
+from convmark.interpreter.environments.cache import Cache
+from convmark.interpreter.environments.interpreter import interpreter_path
+from convmark.interpreter.environments.requirement import looks_like_requirement, wanted
 from convmark.lockstep.anchor import Origin
 from convmark.lockstep.tree import Tree, tree_as_it_is, tree_at_commit
 from convmark.lockstep.worktree import resolve, standing_in

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 import convmark
 from convmark.core.errors import ConvmarkError
-from convmark.launch import import_roots, zoo_folder
+from convmark.interpreter import import_roots, zoo_folder
 from convmark.lockstep.worktree import (
     PREFIX,
     at_commit,

@@ -26,9 +26,9 @@ from convmark.plugin.sections import sections
 if TYPE_CHECKING:
     from convmark.auto_batch import Choice
     from convmark.facts import Facts
-    from convmark.interpreters import Interpreters
+    from convmark.interpreter import Interpreter
+    from convmark.interpreter.by_backend import Interpreters
     from convmark.judging.judgement import Confirmation, Judgement
-    from convmark.launch import Interpreter
     from convmark.machine.environment import Machine
     from convmark.machine.preflight import Beforehand
     from convmark.plan import Job
@@ -144,8 +144,8 @@ class Campaign:
             ConvmarkError: a model, a device or the results folder is not to be had.
         """
         from convmark.core.cluster import check_devices
-        from convmark.inspection import devices_asked_for
-        from convmark.interpreters import Interpreters
+        from convmark.interpreter.by_backend import Interpreters
+        from convmark.interpreter.inspection import devices_asked_for
         from convmark.learning import with_digits
 
         self.store.check_writable()
@@ -170,7 +170,7 @@ class Campaign:
         """Return the interpreter asked for, made now where it is an environment's."""
         if not self.options.pythons and not self.options.environments:
             return sys.executable
-        from convmark.environments.interpreter import interpreters
+        from convmark.interpreter.environments.interpreter import interpreters
 
         asked = [*self.options.pythons, *self.options.environments]
         if len(asked) > 1:
@@ -209,7 +209,7 @@ class Campaign:
         """
         from convmark.ceilings import ceilings_path, gather
         from convmark.facts import facts_of
-        from convmark.launch import zoo_folder
+        from convmark.interpreter import zoo_folder
         from convmark.plan import plan
         from convmark.results.code.of_run import CodeReader
         from convmark.results.commit import read_commit

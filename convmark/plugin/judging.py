@@ -163,8 +163,8 @@ def _compare(
     say: Say,
 ) -> dict[str, Confirmation]:
     """Return what live comparisons say, by the names of what ran."""
+    from convmark.interpreter import Interpreter
     from convmark.judging.judgement import Confirmation
-    from convmark.launch import Interpreter
     from convmark.lockstep.confirmation import Interpreters, Limits, confirm, same_as_today
     from convmark.results.commit import read_commit
 

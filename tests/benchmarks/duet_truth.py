@@ -24,7 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from convmark.core.case import Case
-from convmark.launch import Interpreter
+from convmark.interpreter import Interpreter
 from convmark.lockstep.duets import DuetSide, duet_session
 from convmark.lockstep.session import Plan
 

@@ -30,7 +30,7 @@ import numpy as np
 
 from convmark.core.case import Case
 from convmark.core.statistics import paired_log_ratio, quantile, trimmed_mean
-from convmark.launch import Answer, Interpreter
+from convmark.interpreter import Answer, Interpreter
 
 MODELS = (
     "lenet5",

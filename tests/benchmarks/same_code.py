@@ -24,7 +24,7 @@ import convmark_zoo
 from scipy.stats import beta
 
 from convmark.core.case import Case
-from convmark.launch import Interpreter
+from convmark.interpreter import Interpreter
 from convmark.lockstep.live import Pairing, Terms, compare_live
 from convmark.lockstep.processes import Contender
 

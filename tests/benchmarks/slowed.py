@@ -84,7 +84,7 @@ def elements_for(project: Path, share: float) -> int:
 def _cost(project: Path, elements: int) -> float:
     """Return by what share the CPU time of a victim that burns so much has grown."""
     from convmark.core.case import Case
-    from convmark.launch import Interpreter
+    from convmark.interpreter import Interpreter
     from convmark.lockstep.duets import DuetSide, duet_session
     from convmark.lockstep.session import Plan
 

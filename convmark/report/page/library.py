@@ -6,7 +6,7 @@ import contextlib
 import os
 from importlib.metadata import version
 
-from convmark.environments.cache import cache_folder
+from convmark.interpreter.environments.cache import cache_folder
 
 __all__ = ["drawing_library"]
 

@@ -19,9 +19,9 @@ from types import TracebackType
 from typing import Any
 
 from convmark.core.errors import WorkerError
-from convmark.launch.follower import Answer, Follower, OnEvent, tail
-from convmark.launch.roots import import_roots as find_import_roots
-from convmark.launch.server import INTERPRETER_LOST, Server, ServerLost, Worker
+from convmark.interpreter.follower import Answer, Follower, OnEvent, tail
+from convmark.interpreter.roots import import_roots as find_import_roots
+from convmark.interpreter.server import INTERPRETER_LOST, Server, ServerLost, Worker
 from convmark.machine.gpu.visible import alone
 from convmark.worker.protocol import encode
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convmark.core.errors import InstallError
-from convmark.environments.pythons import Python
-from convmark.environments.requirement import Wanted
+from convmark.interpreter.environments.pythons import Python
+from convmark.interpreter.environments.requirement import Wanted
 
 __all__ = ["Installer", "Pip", "Uv", "installer"]
 

@@ -22,9 +22,9 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from convmark.core.errors import InstallError, OptionError
-from convmark.environments.installer import Installer, installer
-from convmark.environments.pythons import Python, installed
-from convmark.environments.requirement import Wanted
+from convmark.interpreter.environments.installer import Installer, installer
+from convmark.interpreter.environments.pythons import Python, installed
+from convmark.interpreter.environments.requirement import Wanted
 
 __all__ = ["Cache", "Made", "cache_folder"]
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from convmark.core.errors import OptionError
-from convmark.environments.cache import Cache
-from convmark.environments.requirement import wanted
+from convmark.interpreter.environments.cache import Cache
+from convmark.interpreter.environments.requirement import wanted
 
 __all__ = ["interpreter_path", "interpreters"]
 

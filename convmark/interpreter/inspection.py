@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from convmark.core.errors import OptionError, WorkerError
-from convmark.launch import Interpreter
+from convmark.interpreter import Interpreter
 
 __all__ = ["devices_asked_for", "inspect"]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from packaging.version import InvalidVersion, Version
 
 from convmark.core.errors import InstallError, OptionError
-from convmark.environments.pythons import installed
+from convmark.interpreter.environments.pythons import installed
 
 __all__ = ["between", "releases"]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from convmark import launch
-from convmark.inspection import inspect
-from convmark.launch import Answer
+from convmark import interpreter as launch
+from convmark.interpreter import Answer
+from convmark.interpreter.inspection import inspect
 
 __all__ = ["Interpreters"]
 

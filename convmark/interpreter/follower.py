@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from convmark.core.errors import WorkerError
-from convmark.launch.oom import oom_kills
+from convmark.interpreter.oom import oom_kills
 from convmark.worker.protocol import LINE_BYTES, UNSAFE_FORK, decode_event, one_line
 
 __all__ = ["Answer", "Followed", "Follower", "OnEvent", "cause", "tail"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from convmark.core.errors import WorkerError
-from convmark.launch.follower import cause, tail
+from convmark.interpreter.follower import cause, tail
 from convmark.worker.protocol import DATAGRAM_BYTES, encode, one_line
 
 __all__ = ["INTERPRETER_LOST", "START_LIMIT_S", "Server", "ServerLost", "Worker"]
