@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy  # noqa: F401 - what follows is imported before the first fork, for that is the point
 
-import convmark.ceilings
 import convmark.commands.run
-import convmark.progress
 import convmark.report.summary  # noqa: F401
+import convmark.session.ceilings
+import convmark.session.progress
 from convmark.cli import main
 
 _PR_SET_PDEATHSIG = 1

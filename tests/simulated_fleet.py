@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from convmark.core.case import Case
 from convmark.fleet.drive import Ended, Event, Lost
 from convmark.fleet.scheduler import Assignment, Member
-from convmark.plan import Job, plan
+from convmark.session.plan import Job, plan
 
 
 @dataclass(frozen=True, slots=True)

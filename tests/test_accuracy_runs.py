@@ -12,12 +12,12 @@ import pytest
 import scipy.special  # noqa: F401 - an in-process session forgets what it was first to import
 
 from convmark.cli import main
-from convmark.learning import read_epochs
 from convmark.report.build import build
 from convmark.report.figures import figures_of
 from convmark.report.figures.export import drawn_svg, whole_spec
 from convmark.report.figures.figure import figure_rows
 from convmark.results.store import read_run
+from convmark.session.learning import read_epochs
 
 ACCURACY = ["run", "--tasks", "accuracy", "--models", "lenet5,mini_resnet"]
 

@@ -9,11 +9,11 @@ import fake_worker
 import pytest
 from rows import row
 
-from convmark.auto_batch import choices_table, chosen_cases, explore
 from convmark.cli import main
 from convmark.core.case import Case
 from convmark.results.record import Record
 from convmark.results.store import read_run
+from convmark.session.auto_batch import choices_table, chosen_cases, explore
 
 LENET = Case(model="lenet5", task="train", batch_size=32)
 ON_GPU = Case(model="lenet5", task="train", batch_size=32, device="gpu:0")

@@ -15,13 +15,13 @@ from workers import environ
 
 from convmark.core.case import Case
 from convmark.core.options import read
-from convmark.facts import facts_of
 from convmark.interpreter import Interpreter
 from convmark.judging.comparability import alike, comparability, difference
-from convmark.plan import Job
 from convmark.results.commit import Commit
 from convmark.results.record import Record
-from convmark.run import measure
+from convmark.session.facts import facts_of
+from convmark.session.plan import Job
+from convmark.session.run import measure
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 CASES, DIGITS = SHARED / "cases", SHARED / "data" / "mnist.npz"

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from workers import environ
 
-from convmark.ceilings import ceilings_path, efficiency, gather, key_of, read_ceilings
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.interpreter import Answer, Interpreter
+from convmark.session.ceilings import ceilings_path, efficiency, gather, key_of, read_ceilings
 from convmark.worker import ceiling
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)

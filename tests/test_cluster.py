@@ -11,7 +11,7 @@ from convmark.core.case import Case
 from convmark.core.cluster import Cluster, check_devices, check_options, parse_cluster, with_index
 from convmark.core.errors import OptionError
 from convmark.core.options import read
-from convmark.run import request_of
+from convmark.session.run import request_of
 
 TWO = ("10.0.0.1:5000", "10.0.0.2:5000")
 

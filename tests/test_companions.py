@@ -7,10 +7,10 @@ from pathlib import Path
 from convmark.fleet.part import part_path
 from convmark.judging.sessions_file import sessions_path
 from convmark.judging.verdicts_file import verdicts_path
-from convmark.learning import epochs_path
 from convmark.results.code.manifest import code_path
 from convmark.results.run_file import steps_path
 from convmark.results.store import Store
+from convmark.session.learning import epochs_path
 
 COMPANIONS = (code_path, part_path, sessions_path, verdicts_path, epochs_path, steps_path)
 

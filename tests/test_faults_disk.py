@@ -21,9 +21,9 @@ from workers import happens
 
 from convmark.core.options import read
 from convmark.judging.history import accepted_history
-from convmark.plan import plan
 from convmark.results.store import Store, read_run
-from convmark.run import execute
+from convmark.session.plan import plan
+from convmark.session.run import execute
 
 PLAN = ("--models", "lenet5,conv_layer", *FAST, "--processes", "3")
 

@@ -11,8 +11,8 @@ from rows import row
 from convmark.core.case import Case
 from convmark.fleet.progress import FleetProgress, LiveFleet, PlainFleet, fleet_progress
 from convmark.fleet.scheduler import Assignment, Member, Scheduler
-from convmark.plan import Job
-from convmark.result import Result
+from convmark.session.plan import Job
+from convmark.session.result import Result
 
 CASE = Case(model="lenet5", task="train", batch_size=32)
 NAMES = {"x": "rack-1", "y": "rack-2"}

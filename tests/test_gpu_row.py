@@ -19,9 +19,9 @@ from convmark.core.case import Case
 from convmark.machine.environment import read_machine
 from convmark.machine.gpu.visible import choosing
 from convmark.core.options import read
-from convmark.facts import Facts
-from convmark.plan import Job
-from convmark.run import execute
+from convmark.session.facts import Facts
+from convmark.session.plan import Job
+from convmark.session.run import execute
 from convmark.results.store import Store, read_run
 
 class Slow:

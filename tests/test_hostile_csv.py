@@ -25,7 +25,6 @@ from histories import A_COMMIT, MACHINE, keep, process, run_of
 from mutations import mutated
 from test_verdicts_file import judgement
 
-from convmark.ceilings import read_ceilings
 from convmark.cli import main
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
@@ -37,6 +36,7 @@ from convmark.results import reading
 from convmark.results.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
 from convmark.results.store import HEADER, Store, StoreWarning, read_head, read_run, read_step_times
 from convmark.results.table_file import TableFile
+from convmark.session.ceilings import read_ceilings
 
 MOST_S, MOST_BYTES = 1.0, 256 * 2**20
 """Seconds are of CPU time where a reading waits for nobody: others may use the machine."""

@@ -23,25 +23,25 @@ from histories import MACHINE, keep, keep_said, process, run_of
 from test_plugin import SUITE
 from test_verdicts_file import judgement
 
-from convmark import progress
 from convmark.cli import main
 from convmark.core.case import Case
 from convmark.core.cells import to_cell
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.text import is_folder_name
 from convmark.description import describe_models
-from convmark.facts import facts_of
 from convmark.judging.accepted import accept, read_accepted
 from convmark.judging.index import index_path
 from convmark.lockstep import ab_files
 from convmark.lockstep.worktree import at_commit
 from convmark.machine.hardware import read_machine
-from convmark.plan import Job
 from convmark.report.summary import summary_table
 from convmark.report.verdicts import verdicts_report
 from convmark.results.commit import read_commit
 from convmark.results.record import COLUMNS, Record
 from convmark.results.store import HEADER, Store, read_run
+from convmark.session import progress
+from convmark.session.facts import facts_of
+from convmark.session.plan import Job
 
 FORMULAS = (
     *("=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(1)", "\t=1+1", "\r=1+1", "\n=1+1", "'=1+1"),

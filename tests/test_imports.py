@@ -189,8 +189,8 @@ def harness_modules() -> list[str]:
 
 
 def test_the_files_are_found_and_their_imports_read() -> None:
-    assert imports("convmark.run", HARNESS["convmark.run"]) >= {
-        "convmark.learning",
+    assert imports("convmark.session.run", HARNESS["convmark.session.run"]) >= {
+        "convmark.session.learning",
         "convmark.core.case",
         "convmark.worker.protocol",
         "functools",

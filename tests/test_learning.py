@@ -15,7 +15,8 @@ from convmark.core.case import Case
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.options import read
 from convmark.interpreter import Answer
-from convmark.learning import (
+from convmark.results.store import Store
+from convmark.session.learning import (
     EPOCHS,
     append_epochs,
     epochs_of,
@@ -24,9 +25,8 @@ from convmark.learning import (
     read_epochs,
     with_digits,
 )
-from convmark.plan import plan
-from convmark.results.store import Store
-from convmark.run import request_of
+from convmark.session.plan import plan
+from convmark.session.run import request_of
 
 LEARN = Case(model="lenet5", task="accuracy", batch_size=256)
 TRAIN = Case(model="lenet5", task="train", batch_size=32)

@@ -14,7 +14,7 @@ import fake_worker
 import pytest
 import scipy.special  # noqa: F401 - an in-process session forgets what it was first to import
 
-import convmark.run as run_module
+import convmark.session.run as run_module
 from convmark.comparing.decision import Decision
 from convmark.judging.verdicts_file import said_of
 
@@ -22,8 +22,8 @@ from convmark.judging.verdicts_file import said_of
 from convmark.lockstep import anchor, confirmation
 from convmark.lockstep.found import Found
 from convmark.lockstep.live import Pairing
-from convmark.result import Result
 from convmark.results.store import read_run
+from convmark.session.result import Result
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

@@ -9,9 +9,9 @@ import pytest
 from rows import row
 
 from convmark.core.case import Case
-from convmark.plan import Job
-from convmark.progress import LiveProgress, PlainProgress, TimeLeft, on
 from convmark.results.record import Record
+from convmark.session.plan import Job
+from convmark.session.progress import LiveProgress, PlainProgress, TimeLeft, on
 
 
 def job(model: str, process: int = 1, order: int = 1) -> Job:

@@ -14,10 +14,10 @@ import pytest
 from rows import row
 
 from convmark.core.errors import StoreError
-from convmark.plan import Job
 from convmark.results.reading import read_run
 from convmark.results.record import COLUMNS, MEASURED, STATUSES, Record, from_cells, to_cells
-from convmark.resume import missing
+from convmark.session.plan import Job
+from convmark.session.resume import missing
 
 NAMES = [column.name for column in COLUMNS]
 SAMPLES: dict[type, Any] = {int: 3, float: 0.1, str: "text", bool: True}

@@ -19,10 +19,10 @@ from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.core.options import read
 from convmark.interpreter import Answer
-from convmark.plan import plan
 from convmark.results.run_file import RunFile
 from convmark.results.store import Store, read_run, read_step_times
-from convmark.resume import is_result, missing, open_interrupted, plan_hash
+from convmark.session.plan import plan
+from convmark.session.resume import is_result, missing, open_interrupted, plan_hash
 
 OPTIONS = ("--models", "lenet5,conv_layer,mini_resnet", "--batch-sizes", "4,8", "--processes", "2")
 """Of these conv_layer is a layer's suite's too; each size is its own case."""
@@ -423,7 +423,7 @@ def test_another_measuring_code_is_refused(
 ) -> None:
     path = interrupted(worker, folder)
     was = read_run(path)[0].measurement_version
-    monkeypatch.setattr("convmark.resume.MEASUREMENT_VERSION", 3)
+    monkeypatch.setattr("convmark.session.resume.MEASUREMENT_VERSION", 3)
     assert f": measurement version was {was}, is 3; " in refused(path, capsys)
 
 

@@ -14,20 +14,20 @@ from typing import Any, cast
 import pytest
 
 import convmark
-from convmark.ceilings import Ceiling
 from convmark.core.case import Case
 from convmark.core.errors import OptionError, StoreError, WorkerError
 from convmark.core.options import Options, read
-from convmark.facts import Facts, facts_of
 from convmark.interpreter import Answer, Interpreter
 from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.environment import Gpu, Machine
-from convmark.plan import Job, plan
-from convmark.result import Result
 from convmark.results.commit import Commit
 from convmark.results.record import Record
 from convmark.results.store import Store, read_run, read_step_times
-from convmark.run import execute, kept, request_of
+from convmark.session.ceilings import Ceiling
+from convmark.session.facts import Facts, facts_of
+from convmark.session.plan import Job, plan
+from convmark.session.result import Result
+from convmark.session.run import execute, kept, request_of
 
 TRAIN = Case(model="lenet5", task="train", batch_size=32)
 INFER = Case(model="lenet5", task="infer", batch_size=1)

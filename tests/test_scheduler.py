@@ -13,7 +13,7 @@ from simulated_fleet import SimulatedCluster, SimulatedFleet, job_count
 from convmark.core.case import Case
 from convmark.fleet.drive import drive
 from convmark.fleet.scheduler import MOST_LOST, Assignment, Member, Scheduler, Unmeasured
-from convmark.plan import Job
+from convmark.session.plan import Job
 
 A, B = (Case(model=name, task="train") for name in "ab")
 

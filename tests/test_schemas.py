@@ -24,7 +24,7 @@ from convmark.report.rows import read_rows
 from convmark.results.reading import HEADER, read_schema
 from convmark.results.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
 from convmark.results.store import Store, read_head, read_run
-from convmark.resume import open_interrupted
+from convmark.session.resume import open_interrupted
 
 DATA = Path(__file__).parent / "data"
 SCHEMA_1, SCHEMA_2 = DATA / "schema_1.csv", DATA / "schema_2.csv"

@@ -13,7 +13,7 @@ from workers import BUILDERS
 from convmark.cli import main
 from convmark.core.errors import MeasurementError
 from convmark.results.store import read_run
-from convmark.steadiness import ROUNDS, moved, unsteady
+from convmark.session.steadiness import ROUNDS, moved, unsteady
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 NOISE = CHECKOUT.parent / "shared" / "data" / "noise"

@@ -13,8 +13,8 @@ from workers import BUILDERS, environ
 from convmark.core.case import Case
 from convmark.core.options import read
 from convmark.interpreter import Answer, Interpreter
-from convmark.run import request_of
-from convmark.waterfall import WAYS, waterfall_columns
+from convmark.session.run import request_of
+from convmark.session.waterfall import WAYS, waterfall_columns
 from convmark.worker.timing import Pulse
 from convmark.worker.waterfall import Times, Way, calls, turns, window
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from tabulate import tabulate
 
-from convmark.ceilings import Ceiling, Key, ceiling_of, ceiling_request, gather, key_of
 from convmark.core.case import Case
 from convmark.core.units import bytes_text, count_text
 from convmark.interpreter import Answer
+from convmark.session.ceilings import Ceiling, Key, ceiling_of, ceiling_request, gather, key_of
 
 __all__ = ["ceilings_table", "measured_ceilings"]
 

@@ -11,28 +11,28 @@ from typing import Any
 
 from tabulate import tabulate
 
-from convmark import progress
-from convmark.ceilings import Ceiling, Key, ceilings_path
 from convmark.check.ceilings import ceilings_table, measured_ceilings
 from convmark.check.proofs import Proof, energy_proof, instrument_proofs
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
 from convmark.core.options import Options
-from convmark.facts import Facts, facts_of
 from convmark.interpreter import Interpreter
 from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.cautions import cautions, speed_flags
 from convmark.machine.doctor import findings
 from convmark.machine.environment import Machine, read_machine, read_state
 from convmark.machine.lock import alone
-from convmark.plan import plan
 from convmark.report.cards import cards_table
 from convmark.report.summary import summary_table
-from convmark.result import Result
 from convmark.results.commit import read_commit
 from convmark.results.record import Record
 from convmark.results.store import Store
-from convmark.run import execute, kept
+from convmark.session import progress
+from convmark.session.ceilings import Ceiling, Key, ceilings_path
+from convmark.session.facts import Facts, facts_of
+from convmark.session.plan import plan
+from convmark.session.result import Result
+from convmark.session.run import execute, kept
 
 __all__ = ["Plan", "check"]
 

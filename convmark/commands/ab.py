@@ -37,7 +37,7 @@ from convmark.machine.environment import Machine, read_machine
 from convmark.machine.lock import alone
 from convmark.report.sessions import comparison_table
 from convmark.results.store import Store
-from convmark.run import asked_axes
+from convmark.session.run import asked_axes
 
 __all__ = ["FORMS", "Comparing", "Wanted", "ab", "make_of"]
 

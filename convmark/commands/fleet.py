@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import convmark
-from convmark.ceilings import Ceiling, Key, ceilings_path, keep_ceilings, read_ceilings
 from convmark.core.cluster import check_options
 from convmark.core.errors import OptionError
 from convmark.core.option_values import AUTO
@@ -25,6 +24,7 @@ from convmark.report.cards import cards_table
 from convmark.report.summary import summary_table
 from convmark.results.commit import read_commit
 from convmark.results.store import Store
+from convmark.session.ceilings import Ceiling, Key, ceilings_path, keep_ceilings, read_ceilings
 
 if TYPE_CHECKING:
     from convmark.fleet.ray import RayCluster

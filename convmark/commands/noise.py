@@ -44,7 +44,7 @@ from convmark.machine.preflight import Beforehand
 from convmark.report.noise import noise_text
 from convmark.results.code.manifest import Code, Roots, code_of
 from convmark.results.store import Store
-from convmark.run import request_of
+from convmark.session.run import request_of
 from convmark.worker.protocol import file_digest
 
 __all__ = ["noise"]

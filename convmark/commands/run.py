@@ -10,9 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from convmark import progress
-from convmark.auto_batch import choices_table, chosen_cases, find_sizes
-from convmark.ceilings import ceilings_path, gather
 from convmark.core.case import Case
 from convmark.core.cluster import check_devices, check_options
 from convmark.core.errors import OptionError
@@ -21,7 +18,6 @@ from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.units import duration_text
 from convmark.description import describe_models
-from convmark.facts import facts_of
 from convmark.fleet.expected import expected_s
 from convmark.fleet.part import Part, part_path, plan_name, write_part
 from convmark.fleet.shard import Shard, split
@@ -29,22 +25,26 @@ from convmark.interpreter import zoo_folder
 from convmark.interpreter.by_backend import Interpreters
 from convmark.interpreter.environments.interpreter import interpreters
 from convmark.interpreter.inspection import devices_asked_for
-from convmark.learning import with_digits
 from convmark.machine.doctor import left_out_gpus
 from convmark.machine.environment import Machine, read_machine
 from convmark.machine.lock import alone
 from convmark.machine.preflight import Beforehand
-from convmark.plan import Job, plan
 from convmark.report.cards import cards_table
 from convmark.report.scaling import scaling_table
 from convmark.report.summary import summary_table
-from convmark.result import Result
 from convmark.results.code.of_run import CodeReader
 from convmark.results.commit import read_commit
 from convmark.results.record import Record
 from convmark.results.store import RunFile, Store
-from convmark.resume import Interrupted, expected, missing, open_interrupted, plan_hash
-from convmark.run import Observer, execute, kept
+from convmark.session import progress
+from convmark.session.auto_batch import choices_table, chosen_cases, find_sizes
+from convmark.session.ceilings import ceilings_path, gather
+from convmark.session.facts import facts_of
+from convmark.session.learning import with_digits
+from convmark.session.plan import Job, plan
+from convmark.session.result import Result
+from convmark.session.resume import Interrupted, expected, missing, open_interrupted, plan_hash
+from convmark.session.run import Observer, execute, kept
 
 __all__ = ["run"]
 

@@ -25,11 +25,11 @@ from convmark.fleet.host import Prepared
 from convmark.fleet.nodes import PER, About, gpu_names, node_names, some
 from convmark.fleet.progress import fleet_progress
 from convmark.fleet.scheduler import Assignment, Member, Scheduler, Unmeasured
-from convmark.plan import Job, plan
-from convmark.result import Result
 from convmark.results.store import Store
-from convmark.resume import plan_hash
-from convmark.run import NOT_MEASURED, unmeasured
+from convmark.session.plan import Job, plan
+from convmark.session.result import Result
+from convmark.session.resume import plan_hash
+from convmark.session.run import NOT_MEASURED, unmeasured
 
 __all__ = ["Campaign", "Prepare"]
 

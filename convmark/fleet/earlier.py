@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from convmark.facts import Facts
 from convmark.fleet.files import Key
 from convmark.results.record import Record
 from convmark.results.store import Store, read_head, read_run
+from convmark.session.facts import Facts
 
 __all__ = ["Found", "Marks", "gpus_measured", "newest_first", "newest_of_host", "newest_of_kind"]
 

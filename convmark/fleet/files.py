@@ -11,11 +11,11 @@ import resource
 from collections.abc import Mapping
 from pathlib import Path
 
-from convmark.result import Result
 from convmark.results.record import Record
 from convmark.results.run_file import RunFile
 from convmark.results.store import Store
-from convmark.run import with_kept_code, with_kept_stack
+from convmark.session.result import Result
+from convmark.session.run import with_kept_code, with_kept_stack
 
 __all__ = ["Key", "RunFiles", "hold_many_files"]
 

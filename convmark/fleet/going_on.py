@@ -8,14 +8,14 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.options import Options
-from convmark.facts import software
 from convmark.fleet.earlier import Found, Marks
 from convmark.fleet.files import RunFiles
 from convmark.fleet.host import Prepared
-from convmark.plan import Job
 from convmark.results.record import COLUMNS
 from convmark.results.store import Store
-from convmark.resume import Columns, Interrupted, check, expected, missing, open_interrupted
+from convmark.session.facts import software
+from convmark.session.plan import Job
+from convmark.session.resume import Columns, Interrupted, check, expected, missing, open_interrupted
 
 __all__ = ["GoingOn"]
 

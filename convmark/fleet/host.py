@@ -20,14 +20,12 @@ from typing import Any
 import psutil
 
 import convmark
-from convmark.ceilings import Ceiling, Key, ceilings_path, gather, keep_ceilings
 from convmark.core.case import Case
 from convmark.core.cluster import check_devices
 from convmark.core.errors import BusyError
 from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases
 from convmark.core.text import file_text, plain_text
-from convmark.facts import Facts, facts_of
 from convmark.fleet.nodes import About
 from convmark.interpreter import zoo_folder
 from convmark.interpreter.by_backend import Interpreters
@@ -36,11 +34,13 @@ from convmark.interpreter.inspection import devices_asked_for
 from convmark.machine.cautions import cautions
 from convmark.machine.environment import read_machine, read_state
 from convmark.machine.lock import alone
-from convmark.plan import Job
-from convmark.result import Result
 from convmark.results.code.of_run import CodeReader
 from convmark.results.commit import Commit
-from convmark.run import measure
+from convmark.session.ceilings import Ceiling, Key, ceilings_path, gather, keep_ceilings
+from convmark.session.facts import Facts, facts_of
+from convmark.session.plan import Job
+from convmark.session.result import Result
+from convmark.session.run import measure
 
 __all__ = ["NO_RUN", "Host", "Prepared", "Settings", "about_this_node", "code_version", "installed"]
 

@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from convmark import learning
 from convmark.core.errors import StoreError
 from convmark.core.text import is_folder_name
 from convmark.fleet.part import Part, read_part, write_part
 from convmark.fleet.shard import Shard
 from convmark.judging import sessions_file
-from convmark.learning import Epoch, append_epochs, read_epochs
 from convmark.report.runs import oldest_first, run_files
 from convmark.results.code.manifest import read_codes, write_codes
 from convmark.results.code.snapshot import copy_kept
 from convmark.results.record import Record
 from convmark.results.store import Store, read_run, read_step_times
+from convmark.session import learning
+from convmark.session.learning import Epoch, append_epochs, read_epochs
 
 __all__ = ["Joined", "Source", "join", "joined", "missing", "sources"]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from convmark.core.case import Case
 from convmark.core.units import duration_text, seconds_text
 from convmark.fleet.scheduler import Assignment, Scheduler
-from convmark.result import Result
+from convmark.session.result import Result
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

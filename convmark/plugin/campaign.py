@@ -24,20 +24,20 @@ from convmark.plugin.replay import Measured
 from convmark.plugin.sections import sections
 
 if TYPE_CHECKING:
-    from convmark.auto_batch import Choice
-    from convmark.facts import Facts
     from convmark.interpreter import Interpreter
     from convmark.interpreter.by_backend import Interpreters
     from convmark.judging.judgement import Confirmation, Judgement
     from convmark.machine.environment import Machine
     from convmark.machine.preflight import Beforehand
-    from convmark.plan import Job
-    from convmark.result import Result
     from convmark.results.code.manifest import Code
     from convmark.results.record import Record
     from convmark.results.store import RunFile, Store
-    from convmark.resume import Interrupted
-    from convmark.run import Observer
+    from convmark.session.auto_batch import Choice
+    from convmark.session.facts import Facts
+    from convmark.session.plan import Job
+    from convmark.session.result import Result
+    from convmark.session.resume import Interrupted
+    from convmark.session.run import Observer
 
 __all__ = ["Campaign"]
 
@@ -132,7 +132,7 @@ class Campaign:
         """
         if self._resume is None:
             return
-        from convmark.resume import open_interrupted
+        from convmark.session.resume import open_interrupted
 
         with _warnings_said(say):
             self._earlier = open_interrupted(self.store, self.machine.name, self._resume)
@@ -146,7 +146,7 @@ class Campaign:
         from convmark.core.cluster import check_devices
         from convmark.interpreter.by_backend import Interpreters
         from convmark.interpreter.inspection import devices_asked_for
-        from convmark.learning import with_digits
+        from convmark.session.learning import with_digits
 
         self.store.check_writable()
         self.cases = list(dict.fromkeys(cases))
@@ -207,13 +207,13 @@ class Campaign:
             ConvmarkError: no worker can be started, or a row not be written.
             KeyboardInterrupt: the user has had enough; the rows so far are kept.
         """
-        from convmark.ceilings import ceilings_path, gather
-        from convmark.facts import facts_of
         from convmark.interpreter import zoo_folder
-        from convmark.plan import plan
         from convmark.results.code.of_run import CodeReader
         from convmark.results.commit import read_commit
-        from convmark.resume import expected, plan_hash
+        from convmark.session.ceilings import ceilings_path, gather
+        from convmark.session.facts import facts_of
+        from convmark.session.plan import plan
+        from convmark.session.resume import expected, plan_hash
 
         options, machine = self.options, self.machine
         cases = [case for case in self.cases if self.absent(case) is None]
@@ -248,7 +248,7 @@ class Campaign:
         self, cases: Sequence[Case], stream: TextIO | None, say: Callable[[str], None]
     ) -> None:
         """Find each case's batch sizes."""
-        from convmark.auto_batch import find_sizes
+        from convmark.session.auto_batch import find_sizes
 
         self._choices = find_sizes(
             cases,
@@ -260,20 +260,20 @@ class Campaign:
         )
 
     def _execute(self, jobs: Sequence[Job], stream: TextIO | None) -> None:
-        from convmark.resume import missing
+        from convmark.session.resume import missing
 
         with self._shown(stream) as shown:
             self._execute_beside(missing(jobs, self.records), shown)
 
     def _shown(self, stream: TextIO | None) -> Any:
-        from convmark import progress
+        from convmark.session import progress
 
         guess_s = 2 * self.options.time_budget_s + 2
         return progress.on(stream, guess_s) if stream is not None else progress.Silence()
 
     def _execute_beside(self, jobs: Sequence[Job], observer: Observer) -> None:
         """Measure the jobs, each row kept as it comes, and told to the observer."""
-        from convmark.run import execute
+        from convmark.session.run import execute
 
         if self._interpreters is None or self._run_file is None:
             return
@@ -339,7 +339,7 @@ class Campaign:
         ]
 
     def _smoke(self, case: Case) -> str:
-        from convmark.run import request_of
+        from convmark.session.run import request_of
 
         if self._interpreters is None:
             return "nothing was measured"

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from convmark.auto_batch import Choice
     from convmark.judging.judgement import Judgement
     from convmark.results.record import Record
     from convmark.results.store import RunFile
+    from convmark.session.auto_batch import Choice
 
 __all__ = ["sections"]
 
@@ -30,13 +30,13 @@ def sections(
     from convmark.report.cards import cards_table
     from convmark.report.scaling import scaling_table
     from convmark.report.summary import summary_table
-    from convmark.run import kept
+    from convmark.session.run import kept
 
     text = f"{'interrupted; ' if interrupted else ''}{kept(run_file)}"
     made = (summary_table, cards_table, scaling_table)
     tables = [table(records) for table in made] if records else []
     if choices:
-        from convmark.auto_batch import choices_table
+        from convmark.session.auto_batch import choices_table
 
         tables.insert(0, choices_table(choices, records))
     shown = [("convmark", "\n\n".join(filter(None, [*tables, text])))]

@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from convmark.core.units import seconds_text
 from convmark.results.record import Record
-from convmark.waterfall import WAYS
+from convmark.session.waterfall import WAYS
 
 __all__ = ["learned_table", "mean_and_sd", "waterfall_table"]
 

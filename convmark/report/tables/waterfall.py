@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.report.tables.architectures import setting
 from convmark.report.tables.points import latest, records_of
 from convmark.report.tables.table import Table, heading, table_of
-from convmark.waterfall import WAYS
+from convmark.session.waterfall import WAYS
 
 if TYPE_CHECKING:
     import pandas as pd

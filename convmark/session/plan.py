@@ -6,8 +6,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from convmark import learning
 from convmark.core.case import Case
+from convmark.session import learning
 
 __all__ = ["Job", "plan"]
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import convmark
-from convmark import learning
-from convmark.ceilings import Ceiling, Key
 from convmark.core.case import Case
 from convmark.core.option_values import shapes_text
 from convmark.core.options import Options
@@ -20,6 +18,8 @@ from convmark.machine.gpu.devices import Card, card_columns
 from convmark.machine.gpu.visible import card_of, cards_of, choosing
 from convmark.results.code.of_run import CodeReader
 from convmark.results.record import SCHEMA_VERSION
+from convmark.session import learning
+from convmark.session.ceilings import Ceiling, Key
 
 __all__ = ["Facts", "facts_of", "of_the_run", "software"]
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from convmark.core.text import shown
 from convmark.core.units import duration_text, seconds_text
-from convmark.plan import Job
 from convmark.results.record import Record
+from convmark.session.plan import Job
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

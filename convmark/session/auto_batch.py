@@ -21,12 +21,12 @@ from convmark.core.suites import auto_name
 from convmark.core.text import shown
 from convmark.core.units import bytes_text, rate_text, seconds_text
 from convmark.machine.environment import read_state
-from convmark.plan import Job, plan
-from convmark.progress import Silence
-from convmark.result import Result
 from convmark.results.record import Record
-from convmark.resume import missing
-from convmark.run import Observer
+from convmark.session.plan import Job, plan
+from convmark.session.progress import Silence
+from convmark.session.result import Result
+from convmark.session.resume import missing
+from convmark.session.run import Observer
 
 __all__ = ["Choice", "choices_table", "chosen_cases", "explore", "find_sizes"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.text import plain_text
-from convmark.facts import Facts
 from convmark.machine.cautions import changes_speed
+from convmark.session.facts import Facts
 
 __all__ = ["EAGER", "MODEL", "state_columns"]
 

@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from convmark import learning, waterfall
-from convmark.ceilings import efficiency, key_of
 from convmark.core.case import TIMED_TASKS, Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.options import Options
 from convmark.core.statistics import paired_log_ratio, quantile, step_time_summary
-from convmark.facts import Facts, of_the_run, software
 from convmark.interpreter import Answer
 from convmark.machine.gpu.watch import Watch
-from convmark.plan import Job
-from convmark.read_back import EAGER, state_columns
 from convmark.results.code.manifest import Code
 from convmark.results.record import MEASUREMENT_VERSION, Record
-from convmark.steadiness import unsteady
+from convmark.session import learning, waterfall
+from convmark.session.ceilings import efficiency, key_of
+from convmark.session.facts import Facts, of_the_run, software
+from convmark.session.plan import Job
+from convmark.session.read_back import EAGER, state_columns
+from convmark.session.steadiness import unsteady
 from convmark.worker.protocol import one_line
 
 __all__ = ["Result", "result_of"]

@@ -13,17 +13,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
-from convmark import learning
 from convmark.core.case import TIMED_TASKS, Case
 from convmark.core.errors import StoreError
 from convmark.core.options import Options
-from convmark.facts import Facts
 from convmark.interpreter import Answer, OnEvent
 from convmark.machine.gpu.watch import Watch, watching
-from convmark.plan import Job
-from convmark.result import Result, result_of
 from convmark.results.record import Record
 from convmark.results.store import RunFile
+from convmark.session import learning
+from convmark.session.facts import Facts
+from convmark.session.plan import Job
+from convmark.session.result import Result, result_of
 from convmark.worker.protocol import one_line
 
 __all__ = [

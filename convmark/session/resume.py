@@ -16,20 +16,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from convmark import learning
 from convmark.core.case import Case
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
-from convmark.facts import Facts, of_the_run, software
 from convmark.interpreter import INTERPRETER_LOST
-from convmark.plan import Job
-from convmark.result import Result
 from convmark.results.reading import read_schema
 from convmark.results.record import MEASUREMENT_VERSION, SCHEMA_VERSION, Record
 from convmark.results.run_file import RunFile
 from convmark.results.store import Store, read_run, read_step_times
-from convmark.run import NOT_MEASURED
+from convmark.session import learning
+from convmark.session.facts import Facts, of_the_run, software
+from convmark.session.plan import Job
+from convmark.session.result import Result
+from convmark.session.run import NOT_MEASURED
 
 __all__ = [
     "NEWEST",

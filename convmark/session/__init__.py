@@ -1,0 +1,1 @@
+"""One run on this machine: plan, measure, rows, resume, progress."""
