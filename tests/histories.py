@@ -10,8 +10,8 @@ from typing import Any
 
 from rows import row
 
-from convmark.judging.judgement import Judgement
-from convmark.judging.verdicts_file import keep_verdicts
+from convmark.compare.judgement import Judgement
+from convmark.compare.verdicts_file import keep_verdicts
 from convmark.results.record import Record, to_cells
 from convmark.results.store import HEADER, Store
 

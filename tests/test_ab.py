@@ -20,11 +20,11 @@ import pytest
 
 from convmark.cli import main
 from convmark.commands import bisect as bisect_command
+from convmark.compare.live import sides
+from convmark.compare.live.anchor import Origin
 from convmark.core.errors import OptionError, WorkerError
 from convmark.interpreter import Answer
 from convmark.interpreter.environments.cache import Cache, Made
-from convmark.lockstep import sides
-from convmark.lockstep.anchor import Origin
 from convmark.machine.environment import read_machine
 from convmark.machine.gpu.devices import Card, Gpu
 from convmark.worker.turns import take_rounds
@@ -140,7 +140,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     clock = SimpleNamespace(monotonic=lambda: Interpreter.now_s)
     monkeypatch.setattr("convmark.commands.ab.time", clock)
     monkeypatch.setattr(  # the steps take no time
-        "convmark.lockstep.processes.take_rounds",
+        "convmark.compare.live.processes.take_rounds",
         lambda workers, steps, seconds, order, **more: take_rounds(workers, steps, 0.0, order),
     )
     monkeypatch.setattr(sides, "Cache", FakeCache)
@@ -291,7 +291,7 @@ def watched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str | No
 
     machine = replace(read_machine(), gpus=T4S)
     monkeypatch.setattr("convmark.commands.ab.read_machine", lambda: machine)
-    monkeypatch.setattr("convmark.lockstep.live.watching", watching)
+    monkeypatch.setattr("convmark.compare.live.live.watching", watching)
     monkeypatch.setattr(Interpreter, "answer", with_gpus)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return cards
@@ -420,9 +420,9 @@ def test_an_end_that_is_no_release_names_those_that_are(
 def test_one_side_by_two_names_is_refused_and_twice_the_same_name_is_said_to_be_noise(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convmark.lockstep.sides.resolve", lambda repository, ref: "a" * 40)
+    monkeypatch.setattr("convmark.compare.live.sides.resolve", lambda repository, ref: "a" * 40)
     somewhere = Origin(repository=folder, folder=Path("models"), is_zoo=True)
-    monkeypatch.setattr("convmark.lockstep.ab.origin_of", lambda case, sources: somewhere)
+    monkeypatch.setattr("convmark.compare.live.ab.origin_of", lambda case, sources: somewhere)
     for sides_of in (
         [".", sys.executable],
         ["git:main", "git:HEAD"],

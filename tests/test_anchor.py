@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from convmark.compare.live import anchor
+from convmark.compare.live.live import Pairing, Terms, compare_live
+from convmark.compare.live.processes import Contender, lockstep_session
+from convmark.compare.live.session import Plan
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.interpreter import Interpreter, zoo_folder
-from convmark.lockstep import anchor
-from convmark.lockstep.live import Pairing, Terms, compare_live
-from convmark.lockstep.processes import Contender, lockstep_session
-from convmark.lockstep.session import Plan
 
 NET = """
 import keras

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from convmark.lockstep.bisect import Change, bisect
+from convmark.compare.live.bisect import Change, bisect
 
 FIVE_PERCENT = math.log(1.05)
 

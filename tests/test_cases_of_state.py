@@ -13,10 +13,10 @@ import pytest
 from test_run import FACTS
 from workers import environ
 
+from convmark.compare.comparability import alike, comparability, difference
 from convmark.core.case import Case
 from convmark.core.options import read
 from convmark.interpreter import Interpreter
-from convmark.judging.comparability import alike, comparability, difference
 from convmark.results.commit import Commit
 from convmark.results.record import Record
 from convmark.session.facts import facts_of

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convmark.comparing.change_points import Change, Run, change_points, cleaned, largest_t
+from convmark.compare.rule.change_points import Change, Run, change_points, cleaned, largest_t
 from convmark.core.errors import MeasurementError
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))  # scripts, not a package

@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from convmark.comparing.allotment import (
+from convmark.compare.rule.allotment import (
     Candidate,
     chances_to_decide,
     next_session,
     seconds_to_decide,
 )
-from convmark.comparing.decision import CaseSessions, Decision, decide
+from convmark.compare.rule.decision import CaseSessions, Decision, decide
 from convmark.core.errors import MeasurementError
 
 

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from convmark.comparing.decision import CaseSessions, Decision, Limits, controls_differ, decide
-from convmark.comparing.pooling import ASSUMED, Prior, Summary, pooled_prior, summary
-from convmark.comparing.signs import chance_of_slower
-from convmark.comparing.spending import (
+from convmark.compare.rule.decision import CaseSessions, Decision, Limits, controls_differ, decide
+from convmark.compare.rule.pooling import ASSUMED, Prior, Summary, pooled_prior, summary
+from convmark.compare.rule.signs import chance_of_slower
+from convmark.compare.rule.spending import (
     CASE_ERROR_RATE,
     RUN_ERROR_RATE,
     case_error_rate,

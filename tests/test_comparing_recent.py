@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from convmark.comparing.recent import Level, bar
+from convmark.compare.rule.recent import Level, bar
 from convmark.core.errors import MeasurementError
 
 

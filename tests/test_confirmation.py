@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 from histories import A_COMMIT, ANOTHER_COMMIT, run_of
 
-from convmark.comparing.decision import Decision
+from convmark.compare.judgement import Confirmation
+from convmark.compare.live import confirmation, kept
+from convmark.compare.live.anchor import AnchorCode, Origin
+from convmark.compare.live.confirmation import Interpreters, Limits, confirm, same_as_today
+from convmark.compare.live.found import Found
+from convmark.compare.live.live import Pairing, Terms
+from convmark.compare.rule.decision import Decision
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
-from convmark.judging.judgement import Confirmation
-from convmark.lockstep import confirmation, kept
-from convmark.lockstep.anchor import AnchorCode, Origin
-from convmark.lockstep.confirmation import Interpreters, Limits, confirm, same_as_today
-from convmark.lockstep.found import Found
-from convmark.lockstep.live import Pairing, Terms
 from convmark.results.commit import Commit
 
 CASE = Case(model="nets:small", task="train")

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from workers import environ
 
+from convmark.compare.live.duets import DuetSide, duet_session
+from convmark.compare.live.session import Plan, Session
 from convmark.core.case import Case
 from convmark.interpreter import Interpreter
-from convmark.lockstep.duets import DuetSide, duet_session
-from convmark.lockstep.session import Plan, Session
 
 NETS = """\
 from convmark_zoo.keras_api import keras

@@ -19,8 +19,8 @@ from rows import row
 from test_run import FACTS, TRAIN, Told, canned, events, ok
 from workers import happens
 
+from convmark.compare.history import accepted_history
 from convmark.core.options import read
-from convmark.judging.history import accepted_history
 from convmark.results.store import Store, read_run
 from convmark.session.plan import plan
 from convmark.session.run import execute

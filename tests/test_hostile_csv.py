@@ -26,11 +26,11 @@ from mutations import mutated
 from test_verdicts_file import judgement
 
 from convmark.cli import main
+from convmark.compare.accepted import Acceptance, accept, read_accepted
+from convmark.compare.digest import digest_of
+from convmark.compare.verdicts_file import keep_verdicts, said_of, verdicts_path
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
-from convmark.judging.accepted import Acceptance, accept, read_accepted
-from convmark.judging.digest import digest_of
-from convmark.judging.verdicts_file import keep_verdicts, said_of, verdicts_path
 from convmark.report.rows import _typed
 from convmark.results import reading
 from convmark.results.record import COLUMNS, SCHEMA_VERSION, Record, to_cells

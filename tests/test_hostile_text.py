@@ -24,15 +24,15 @@ from test_plugin import SUITE
 from test_verdicts_file import judgement
 
 from convmark.cli import main
+from convmark.compare.accepted import accept, read_accepted
+from convmark.compare.index import index_path
+from convmark.compare.live import ab_files
+from convmark.compare.live.worktree import at_commit
 from convmark.core.case import Case
 from convmark.core.cells import to_cell
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.text import is_folder_name
 from convmark.description import describe_models
-from convmark.judging.accepted import accept, read_accepted
-from convmark.judging.index import index_path
-from convmark.lockstep import ab_files
-from convmark.lockstep.worktree import at_commit
 from convmark.machine.hardware import read_machine
 from convmark.report.summary import summary_table
 from convmark.report.verdicts import verdicts_report
@@ -586,8 +586,8 @@ def test_a_live_comparison_asks_for_the_suites_models_alone(
 
 
 def test_a_files_word_for_a_commit_names_no_branch() -> None:
-    from convmark.judging.history import Anchor, CaseHistory, History
-    from convmark.lockstep.anchor import Origin
+    from convmark.compare.history import Anchor, CaseHistory, History
+    from convmark.compare.live.anchor import Origin
     from convmark.plugin.judging import Baseline, _anchor_of
 
     case = Case(model="lenet5", task="train")

@@ -17,10 +17,10 @@ from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, keep_said, proces
 from test_verdicts_file import OLD, judgement
 
 from convmark.cli import main
-from convmark.judging import index
-from convmark.judging.digest import digest_of
-from convmark.judging.history import accepted_history
-from convmark.judging.index import Index, index_path
+from convmark.compare import index
+from convmark.compare.digest import digest_of
+from convmark.compare.history import accepted_history
+from convmark.compare.index import Index, index_path
 from convmark.results.record import Record
 from convmark.results.store import Store, read_run
 
@@ -280,7 +280,7 @@ def test_an_index_that_nobody_has_used_for_long_is_removed_when_another_is_kept(
 HISTORY = """
 import sys
 from convmark.cli import main
-from convmark.judging import index
+from convmark.compare import index
 index.SETTLED_S = -3600
 sys.exit(main(["history", sys.argv[1]]))
 """

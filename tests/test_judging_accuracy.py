@@ -9,9 +9,9 @@ import pytest
 from histories import process
 from test_verdict import history_of
 
-from convmark.comparing.decision import Decision
-from convmark.judging.judgement import Confirmation, Judgement
-from convmark.judging.verdict import conclude, review
+from convmark.compare.judgement import Confirmation, Judgement
+from convmark.compare.rule.decision import Decision
+from convmark.compare.verdict import conclude, review
 from convmark.report.verdicts import verdicts_report
 from convmark.results.record import Record
 
@@ -115,13 +115,13 @@ def test_a_first_run_is_new_by_its_accuracy_and_a_failed_seed_is_never_unchanged
 
 
 def _empty(*names: str) -> Any:
-    from convmark.judging.history import CaseHistory, History
+    from convmark.compare.history import CaseHistory, History
 
     return History(cases={name: CaseHistory() for name in names}, absent=(), files=())
 
 
 def test_another_part_of_the_data_is_another_history() -> None:
-    from convmark.judging.comparability import comparability, difference
+    from convmark.compare.comparability import comparability, difference
 
     whole, part = learned("0001", 0.98)[0], learned("0002", 0.9, fraction=0.1)[0]
     text = difference(comparability(part), comparability(whole))

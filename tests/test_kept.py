@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from convmark.compare.live import kept
+from convmark.compare.live.anchor import AnchorCode
+from convmark.compare.live.kept import KeptTree, kept_trees
+from convmark.compare.live.tree import ForeignCode
 from convmark.core.errors import StoreError
-from convmark.lockstep import kept
-from convmark.lockstep.anchor import AnchorCode
-from convmark.lockstep.kept import KeptTree, kept_trees
-from convmark.lockstep.tree import ForeignCode
 from convmark.results.code.manifest import Code, Roots, code_of, code_path
 from convmark.results.code.of_run import KeptCodes
 from convmark.results.code.snapshot import FOLDER, root_folder

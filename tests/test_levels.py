@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from convmark.comparing.change_points import Run
-from convmark.comparing.levels import levels
+from convmark.compare.rule.change_points import Run
+from convmark.compare.rule.levels import levels
 
 
 def noisy(values: list[float], noise: float = 0.005, seed: int = 1) -> list[Run]:

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
+from convmark.compare.live import live
+from convmark.compare.live.duets import DuetSide
+from convmark.compare.live.found import OTHER_SOFTWARE, VOID, Found
+from convmark.compare.live.live import Pairing, Terms, compare_live
+from convmark.compare.live.processes import Contender
+from convmark.compare.live.session import Plan, Session, SideFailure
+from convmark.compare.live.tree import ForeignCode
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
 from convmark.core.statistics import Estimate
-from convmark.lockstep import live
-from convmark.lockstep.duets import DuetSide
-from convmark.lockstep.found import OTHER_SOFTWARE, VOID, Found
-from convmark.lockstep.live import Pairing, Terms, compare_live
-from convmark.lockstep.processes import Contender
-from convmark.lockstep.session import Plan, Session, SideFailure
-from convmark.lockstep.tree import ForeignCode
 from convmark.machine.gpu.devices import Card, Gpu
 
 Model = Callable[[int, random.Random], Session]

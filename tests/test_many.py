@@ -22,8 +22,8 @@ from faults import FAST, fast_python, measuring, one_message, run, run_files, st
 from workers import happens
 
 from convmark.cli import main
+from convmark.compare.verdicts_file import said_of
 from convmark.core.errors import BusyError
-from convmark.judging.verdicts_file import said_of
 from convmark.machine.lock import alone, runtime_folder
 from convmark.results.store import read_run
 

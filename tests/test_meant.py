@@ -12,8 +12,8 @@ from histories import MACHINE, keep, process, run_of
 from test_verdicts_file import judgement
 
 from convmark.cli import main
-from convmark.judging.judgement import Judgement
-from convmark.judging.meant import Meant, Since, let_pass
+from convmark.compare.judgement import Judgement
+from convmark.compare.meant import Meant, Since, let_pass
 from convmark.results.store import Store
 
 LENET = "lenet5-train-cpu-b32-float32"

@@ -11,9 +11,9 @@ import fake_worker
 import pytest
 
 from convmark.cli import main
+from convmark.compare import sessions_file
+from convmark.compare.sessions_file import KeptSession
 from convmark.fleet.part import part_path, read_part
-from convmark.judging import sessions_file
-from convmark.judging.sessions_file import KeptSession
 from convmark.results.code.manifest import HERE, Code, CodeFile, Place, code_path, read_codes
 from convmark.results.code.of_run import KeptCodes
 from convmark.results.code.snapshot import lay_out

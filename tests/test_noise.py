@@ -13,12 +13,12 @@ import pytest
 
 from convmark.cli import main
 from convmark.commands import noise
+from convmark.compare.live import live
+from convmark.compare.live.duets import DuetSide
+from convmark.compare.live.session import Session
+from convmark.compare.noise_file import FILE, read_noise
 from convmark.core.statistics import Estimate
 from convmark.interpreter import Answer
-from convmark.judging.noise_file import FILE, read_noise
-from convmark.lockstep import live
-from convmark.lockstep.duets import DuetSide
-from convmark.lockstep.session import Session
 from convmark.worker.protocol import file_digest
 
 NETS = "nets.py"

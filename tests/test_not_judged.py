@@ -9,9 +9,9 @@ import pytest
 from histories import MACHINE, keep, run_of
 from rows import row
 
-from convmark.judging.history import accepted_history, named_history, steady
-from convmark.judging.judgement import Confirmation, Judgement
-from convmark.judging.verdict import conclude, review
+from convmark.compare.history import accepted_history, named_history, steady
+from convmark.compare.judgement import Confirmation, Judgement
+from convmark.compare.verdict import conclude, review
 from convmark.report.summary import summary_table
 from convmark.results.record import Record
 from convmark.results.store import Store

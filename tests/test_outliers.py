@@ -8,7 +8,7 @@ import random
 import pytest
 from simulated_fleet import step_times
 
-from convmark.fleet.outliers import LEAST_NODES, Deviation, deviations
+from convmark.compare.outliers import LEAST_NODES, Deviation, deviations
 
 
 def named(found: list[Deviation]) -> list[str]:

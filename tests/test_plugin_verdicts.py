@@ -15,13 +15,13 @@ import pytest
 import scipy.special  # noqa: F401 - an in-process session forgets what it was first to import
 
 import convmark.session.run as run_module
-from convmark.comparing.decision import Decision
-from convmark.judging.verdicts_file import said_of
 
 # modules that are patched must be loaded here: an in-process session drops those that it loads
-from convmark.lockstep import anchor, confirmation
-from convmark.lockstep.found import Found
-from convmark.lockstep.live import Pairing
+from convmark.compare.live import anchor, confirmation
+from convmark.compare.live.found import Found
+from convmark.compare.live.live import Pairing
+from convmark.compare.rule.decision import Decision
+from convmark.compare.verdicts_file import said_of
 from convmark.results.store import read_run
 from convmark.session.result import Result
 

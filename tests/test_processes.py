@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from convmark.compare.live.processes import Contender, lockstep_session
+from convmark.compare.live.session import Plan, Session, SideFailure
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
-from convmark.lockstep.processes import Contender, lockstep_session
-from convmark.lockstep.session import Plan, Session, SideFailure
 from convmark.worker.turns import MIN_ROUNDS, MIN_STEPS
 
 CASE = Case(model="lenet5", task="train", batch_size=32)

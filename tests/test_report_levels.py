@@ -10,9 +10,9 @@ from histories import MACHINE, keep, process, run_of
 from test_trend import LENET, points
 
 from convmark.commands.history import _point
-from convmark.judging.index import Index
-from convmark.judging.noise_file import FILE, TABLE, NoiseRow
-from convmark.judging.trend import trend
+from convmark.compare.index import Index
+from convmark.compare.noise_file import FILE, TABLE, NoiseRow
+from convmark.compare.trend import trend
 from convmark.report.build import build
 from convmark.report.figures.series import history_figure
 from convmark.report.rows import read_rows

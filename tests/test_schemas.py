@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from convmark.cli import main
+from convmark.compare.comparability import comparability as facts_of
+from convmark.compare.comparability import difference
+from convmark.compare.history import accepted_history
 from convmark.core.errors import ConvmarkError
-from convmark.judging.comparability import comparability as facts_of
-from convmark.judging.comparability import difference
-from convmark.judging.history import accepted_history
 from convmark.report.rows import read_rows
 from convmark.results.reading import HEADER, read_schema
 from convmark.results.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
@@ -100,7 +100,7 @@ def test_rows_that_name_the_measuring_code_by_its_hash_go_on_as_those_of_its_ver
         csv.writer(file, lineterminator="\n").writerows([HEADER, *map(to_cells, now)])
     for then, row in zip(read_run(folder / "0001.csv"), now, strict=True):
         assert difference(facts_of(row), facts_of(then)) == ""
-    monkeypatch.setattr("convmark.judging.index.SETTLED_S", 0)
+    monkeypatch.setattr("convmark.compare.index.SETTLED_S", 0)
     for _ in range(2):  # from the files, and from the index
         found = accepted_history(store, MACHINE_2, now)
         assert {name: case.difference for name, case in found.cases.items()} == {
@@ -123,7 +123,7 @@ def test_a_run_of_today_is_judged_against_one_of_schema_1(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = as_today(store, "0002")
-    monkeypatch.setattr("convmark.judging.index.SETTLED_S", 0)
+    monkeypatch.setattr("convmark.compare.index.SETTLED_S", 0)
     for _ in range(2):  # from the files, and from the index
         found = accepted_history(store, MACHINE, now)
         runs = {name: [rows[0].run for rows in case.runs] for name, case in found.cases.items()}

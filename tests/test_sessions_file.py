@@ -11,8 +11,8 @@ import pytest
 from histories import A_COMMIT, run_of
 from test_verdict import LENET, confirmed
 
-from convmark.judging.judgement import Confirmation, LiveSession
-from convmark.judging.sessions_file import (
+from convmark.compare.judgement import Confirmation, LiveSession
+from convmark.compare.sessions_file import (
     Earlier,
     conditions_of,
     keep_sessions,

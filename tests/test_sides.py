@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from convmark.compare.live import sides
+from convmark.compare.live.sides import side_spec
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.interpreter.environments.cache import Cache, Made
-from convmark.lockstep import sides
-from convmark.lockstep.sides import side_spec
 
 CASE = Case(model="lenet5", task="train", batch_size=32)
 

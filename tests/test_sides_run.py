@@ -12,12 +12,12 @@ import pytest
 from workers import environ, measured
 
 from convmark.cli import main
+from convmark.compare.live.anchor import origin_of
+from convmark.compare.live.sides import SideSpec
+from convmark.compare.live.tree import ForeignCode, Tree
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
 from convmark.interpreter import Interpreter
-from convmark.lockstep.anchor import origin_of
-from convmark.lockstep.sides import SideSpec
-from convmark.lockstep.tree import ForeignCode, Tree
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from convmark.comparing.decision import CaseSessions, decide
-from convmark.comparing.sight import sights
+from convmark.compare.rule.decision import CaseSessions, decide
+from convmark.compare.rule.sight import sights
 
 CASES = 16
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from convmark.compare.live import tree as trees
+from convmark.compare.live.tree import ForeignCode, Tree, tree_as_it_is, tree_at_commit
 from convmark.interpreter import zoo_folder
-from convmark.lockstep import tree as trees
-from convmark.lockstep.tree import ForeignCode, Tree, tree_as_it_is, tree_at_commit
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

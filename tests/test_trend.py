@@ -13,8 +13,8 @@ import pytest
 from histories import MACHINE, keep, process, run_of
 
 from convmark.cli import main
-from convmark.judging.comparability import comparability
-from convmark.judging.trend import Commits, Point, live_comparison, trend
+from convmark.compare.comparability import comparability
+from convmark.compare.trend import Commits, Point, live_comparison, trend
 from convmark.report.trend import trend_text
 from convmark.results.store import Store
 

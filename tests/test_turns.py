@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from convmark.compare.live.duets import session_of
 from convmark.interpreter import Answer
-from convmark.lockstep.duets import session_of
 from convmark.worker.timing import Turn
 from convmark.worker.turns import (
     Turns,

@@ -12,12 +12,12 @@ import pytest
 from histories import A_COMMIT, process, run_of
 from rows import row
 
-from convmark.comparing.decision import Decision
+from convmark.compare.history import CaseHistory, History, anchor_of, by_name
+from convmark.compare.judgement import Confirmation, Judgement
+from convmark.compare.rule.decision import Decision
+from convmark.compare.verdict import METRICS, Review, conclude, review
 from convmark.core.errors import MeasurementError
 from convmark.core.text import percent
-from convmark.judging.history import CaseHistory, History, anchor_of, by_name
-from convmark.judging.judgement import Confirmation, Judgement
-from convmark.judging.verdict import METRICS, Review, conclude, review
 from convmark.results.record import Record
 
 LENET = "lenet5-train-cpu-b32-float32"

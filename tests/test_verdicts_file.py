@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from convmark.compare.judgement import Judgement
+from convmark.compare.verdicts_file import keep_verdicts, said_of, step_time_words, verdicts_path
 from convmark.core.errors import StoreError
-from convmark.judging.judgement import Judgement
-from convmark.judging.verdicts_file import keep_verdicts, said_of, step_time_words, verdicts_path
 
 
 def judgement(**changes: Any) -> Judgement:

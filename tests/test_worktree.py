@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from convmark.compare.live import worktree
 from convmark.core.errors import ConvmarkError
-from convmark.lockstep import worktree
 from convmark.results.commit import read_commit
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")

@@ -14,8 +14,17 @@ from typing import Any
 
 import convmark
 import convmark.interpreter
-from convmark.comparing.decision import Limits
-from convmark.comparing.pooling import t_quantile
+from convmark.compare.judgement import INTERRUPTED
+from convmark.compare.live import ab_files
+from convmark.compare.live.ab import End, Pair, inspected, paired, run_the_same
+from convmark.compare.live.ab_files import SessionRow, VerdictRow
+from convmark.compare.live.found import Found
+from convmark.compare.live.live import Terms, compare_live
+from convmark.compare.live.session import NEW, OLD, Session
+from convmark.compare.live.shown import Shown
+from convmark.compare.live.sides import Make, SideSpec
+from convmark.compare.rule.decision import Limits
+from convmark.compare.rule.pooling import t_quantile
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.option_values import AUTO
@@ -24,15 +33,6 @@ from convmark.core.statistics import Estimate, share_of, trimmed_mean
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.units import interval_text, share_text
 from convmark.interpreter.inspection import devices_asked_for
-from convmark.judging.judgement import INTERRUPTED
-from convmark.lockstep import ab_files
-from convmark.lockstep.ab import End, Pair, inspected, paired, run_the_same
-from convmark.lockstep.ab_files import SessionRow, VerdictRow
-from convmark.lockstep.found import Found
-from convmark.lockstep.live import Terms, compare_live
-from convmark.lockstep.session import NEW, OLD, Session
-from convmark.lockstep.shown import Shown
-from convmark.lockstep.sides import Make, SideSpec
 from convmark.machine.environment import Machine, read_machine
 from convmark.machine.lock import alone
 from convmark.report.sessions import comparison_table

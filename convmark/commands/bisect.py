@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from convmark.commands.ab import Comparing, Wanted, make_of
-from convmark.comparing.decision import Limits
+from convmark.compare.judgement import INTERRUPTED
+from convmark.compare.live.ab import inspected
+from convmark.compare.live.ab_files import VerdictRow
+from convmark.compare.live.anchor import Origin, origin_of
+from convmark.compare.live.bisect import Change, Found
+from convmark.compare.live.bisect import bisect as narrow
+from convmark.compare.live.sides import GIT, AsItIs, SideSpec
+from convmark.compare.live.worktree import resolve, standing_in
+from convmark.compare.rule.decision import Limits
 from convmark.core.case import Case
 from convmark.core.errors import InstallError, OptionError, WorkerError
 from convmark.core.git import Git
@@ -21,14 +29,6 @@ from convmark.core.units import interval_text
 from convmark.interpreter.environments.cache import Cache
 from convmark.interpreter.environments.releases import between, releases
 from convmark.interpreter.environments.requirement import wanted
-from convmark.judging.judgement import INTERRUPTED
-from convmark.lockstep.ab import inspected
-from convmark.lockstep.ab_files import VerdictRow
-from convmark.lockstep.anchor import Origin, origin_of
-from convmark.lockstep.bisect import Change, Found
-from convmark.lockstep.bisect import bisect as narrow
-from convmark.lockstep.sides import GIT, AsItIs, SideSpec
-from convmark.lockstep.worktree import resolve, standing_in
 from convmark.machine.lock import alone
 
 __all__ = ["bisect"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import convmark
+from convmark.compare.outliers import deviations
 from convmark.core.cluster import check_options
 from convmark.core.errors import OptionError
 from convmark.core.option_values import AUTO
@@ -18,7 +19,6 @@ from convmark.fleet.campaign import Campaign
 from convmark.fleet.doctor import Checked, caution_lines, fleet_findings, refusal
 from convmark.fleet.host import Prepared, Settings, about_this_node, code_version, installed
 from convmark.fleet.nodes import PER, About, Node, choose, labelled, node_names, read_labels
-from convmark.fleet.outliers import deviations
 from convmark.fleet.scheduler import Unmeasured
 from convmark.report.cards import cards_table
 from convmark.report.summary import summary_table

@@ -9,27 +9,27 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from convmark.core.errors import OptionError, StoreError
-from convmark.core.option_values import check_patterns, nearest
-from convmark.core.text import shown
-from convmark.core.units import seconds_text, share_text
-from convmark.judging import accepted
-from convmark.judging.digest import CaseFigures
-from convmark.judging.history import (
+from convmark.compare import accepted
+from convmark.compare.digest import CaseFigures
+from convmark.compare.history import (
     History,
     accepted_history,
     anchor_of,
     by_name,
     named_history,
 )
-from convmark.judging.index import Index
-from convmark.judging.judgement import Judgement
-from convmark.judging.meant import Meant, let_pass, names_of, since_of
-from convmark.judging.noise_file import FILE as NOISE
-from convmark.judging.noise_file import read_noise
-from convmark.judging.trend import Commits, Point, trend
-from convmark.judging.verdict import conclude, review
-from convmark.judging.verdicts_file import said_of
+from convmark.compare.index import Index
+from convmark.compare.judgement import Judgement
+from convmark.compare.meant import Meant, let_pass, names_of, since_of
+from convmark.compare.noise_file import FILE as NOISE
+from convmark.compare.noise_file import read_noise
+from convmark.compare.trend import Commits, Point, trend
+from convmark.compare.verdict import conclude, review
+from convmark.compare.verdicts_file import said_of
+from convmark.core.errors import OptionError, StoreError
+from convmark.core.option_values import check_patterns, nearest
+from convmark.core.text import shown
+from convmark.core.units import seconds_text, share_text
 from convmark.machine.environment import read_machine
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.across import FORMS as ACROSS_FORMS

@@ -20,7 +20,16 @@ from typing import Any
 
 import convmark
 from convmark.commands.ab import make_of
-from convmark.comparing.sight import CHANGES, Sight, sights
+from convmark.compare.judgement import INTERRUPTED
+from convmark.compare.live.anchor import origin_of
+from convmark.compare.live.found import Found
+from convmark.compare.live.kept import KeptTree, copied_tree
+from convmark.compare.live.live import Pairing, Terms, compare_live
+from convmark.compare.live.processes import Contender
+from convmark.compare.live.shown import Shown
+from convmark.compare.live.tree import OwnCode, tree_as_it_is
+from convmark.compare.noise_file import FILE, TABLE, NoiseRow
+from convmark.compare.rule.sight import CHANGES, Sight, sights
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.options import Options
@@ -28,15 +37,6 @@ from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.units import duration_text
 from convmark.interpreter import Interpreter, zoo_folder
 from convmark.interpreter.inspection import devices_asked_for, inspect
-from convmark.judging.judgement import INTERRUPTED
-from convmark.judging.noise_file import FILE, TABLE, NoiseRow
-from convmark.lockstep.anchor import origin_of
-from convmark.lockstep.found import Found
-from convmark.lockstep.kept import KeptTree, copied_tree
-from convmark.lockstep.live import Pairing, Terms, compare_live
-from convmark.lockstep.processes import Contender
-from convmark.lockstep.shown import Shown
-from convmark.lockstep.tree import OwnCode, tree_as_it_is
 from convmark.machine.environment import Machine, read_machine
 from convmark.machine.gpu.visible import card_of
 from convmark.machine.lock import alone

@@ -24,9 +24,9 @@ from convmark.plugin.replay import Measured
 from convmark.plugin.sections import sections
 
 if TYPE_CHECKING:
+    from convmark.compare.judgement import Confirmation, Judgement
     from convmark.interpreter import Interpreter
     from convmark.interpreter.by_backend import Interpreters
-    from convmark.judging.judgement import Confirmation, Judgement
     from convmark.machine.environment import Machine
     from convmark.machine.preflight import Beforehand
     from convmark.results.code.manifest import Code
@@ -387,7 +387,7 @@ class Campaign:
 
     def keep_sessions(self, confirmations: Mapping[str, Confirmation]) -> None:
         """Keep the sessions of the live comparisons, for a later run to take along."""
-        from convmark.judging.sessions_file import keep_sessions
+        from convmark.compare.sessions_file import keep_sessions
 
         if self._run_file is not None:
             rows = {row.case.name: row for row in self.records if row.measured}
@@ -395,7 +395,7 @@ class Campaign:
 
     def keep_judgements(self, judgements: Sequence[Judgement]) -> None:
         """Keep the verdicts on this run, on the disk and for the tests that report them."""
-        from convmark.judging.verdicts_file import keep_verdicts
+        from convmark.compare.verdicts_file import keep_verdicts
 
         self._judgements = list(judgements)
         if self._run_file is not None:

@@ -19,14 +19,14 @@ from convmark.core.case import TIMED_TASKS, Case
 from convmark.core.errors import ConvmarkError, OptionError
 
 if TYPE_CHECKING:
-    from convmark.comparing.decision import Limits as Margins
+    from convmark.compare.history import History
+    from convmark.compare.judgement import Confirmation
+    from convmark.compare.live.anchor import AnchorCode, Origin
+    from convmark.compare.meant import Meant
+    from convmark.compare.rule.decision import Limits as Margins
+    from convmark.compare.sessions_file import Earlier
+    from convmark.compare.verdict import Review
     from convmark.core.options import Options
-    from convmark.judging.history import History
-    from convmark.judging.judgement import Confirmation
-    from convmark.judging.meant import Meant
-    from convmark.judging.sessions_file import Earlier
-    from convmark.judging.verdict import Review
-    from convmark.lockstep.anchor import AnchorCode, Origin
     from convmark.plugin.campaign import Campaign
 
 __all__ = ["Baseline", "judge"]
@@ -42,7 +42,7 @@ Say = Callable[[str], None]
 
 def _named_run(campaign: Campaign, name: str) -> Path:
     """Return the file of the run that was named, never that of the run which goes on."""
-    from convmark.judging.history import named_history
+    from convmark.compare.history import named_history
     from convmark.results.store import read_run
 
     resumed = campaign.resumed
@@ -81,7 +81,7 @@ class Baseline:
             )
         if not name.startswith(GIT):
             return cls(name=name, path=_named_run(campaign, name) if name else None)
-        from convmark.lockstep.anchor import origin_of, resolve_anchor
+        from convmark.compare.live.anchor import origin_of, resolve_anchor
 
         origins = [origin_of(case, campaign.sources) for case in campaign.cases]
         return cls(name=name, commits=resolve_anchor(name.removeprefix(GIT), origins))
@@ -102,9 +102,9 @@ def judge(campaign: Campaign, baseline: Baseline, *, whole_suite: bool, say: Say
         ConvmarkError: the history cannot be read, or the verdicts not be written.
         KeyboardInterrupt: the user has had enough of comparing; what was decided is judged.
     """
-    from convmark.judging.judgement import INTERRUPTED, SAME_CODE, SAME_COMMIT
-    from convmark.judging.meant import let_pass
-    from convmark.judging.verdict import conclude, review
+    from convmark.compare.judgement import INTERRUPTED, SAME_CODE, SAME_COMMIT
+    from convmark.compare.meant import let_pass
+    from convmark.compare.verdict import conclude, review
 
     history = _history(campaign, baseline, say)
     found = review(campaign.records, history)
@@ -130,7 +130,7 @@ def judge(campaign: Campaign, baseline: Baseline, *, whole_suite: bool, say: Say
 
 
 def _history(campaign: Campaign, baseline: Baseline, say: Say) -> History:
-    from convmark.judging.history import CaseHistory, History, accepted_history, named_history
+    from convmark.compare.history import CaseHistory, History, accepted_history, named_history
 
     machine = campaign.machine.name
     if baseline.is_commit:
@@ -163,9 +163,9 @@ def _compare(
     say: Say,
 ) -> dict[str, Confirmation]:
     """Return what live comparisons say, by the names of what ran."""
+    from convmark.compare.judgement import Confirmation
+    from convmark.compare.live.confirmation import Interpreters, Limits, confirm, same_as_today
     from convmark.interpreter import Interpreter
-    from convmark.judging.judgement import Confirmation
-    from convmark.lockstep.confirmation import Interpreters, Limits, confirm, same_as_today
     from convmark.results.commit import read_commit
 
     options = campaign.options
@@ -217,7 +217,7 @@ def _compare(
 
 def _margins(options: Options) -> Margins:
     """Return what counts as a change; without a budget `unchanged` rules the margin itself out."""
-    from convmark.comparing.decision import Limits as Margins
+    from convmark.compare.rule.decision import Limits as Margins
 
     margins = Margins.around(options.margin)
     return margins.sharp() if math.isinf(options.compare_budget_s) else margins
@@ -225,8 +225,8 @@ def _margins(options: Options) -> Margins:
 
 def _earlier(campaign: Campaign, names: Mapping[Case, str]) -> Earlier:
     """Return the sessions of earlier runs, by the names of the cases that were asked for."""
-    from convmark.judging.sessions_file import Earlier, conditions_of
-    from convmark.lockstep.anchor import origin_of
+    from convmark.compare.live.anchor import origin_of
+    from convmark.compare.sessions_file import Earlier, conditions_of
     from convmark.results.commit import is_before
 
     rows = {row.case.name: row for row in campaign.records if row.measured}
@@ -250,8 +250,8 @@ def _anchor_of(
     Raises:
         ConvmarkError: there is none; the message says why, and what helps.
     """
-    from convmark.lockstep.anchor import AnchorCode
-    from convmark.lockstep.confirmation import NO_REPOSITORY
+    from convmark.compare.live.anchor import AnchorCode
+    from convmark.compare.live.confirmation import NO_REPOSITORY
 
     if baseline.is_commit:
         if origin is None:
@@ -267,8 +267,8 @@ def _anchor_of(
 
 def _meant(campaign: Campaign, baseline: Baseline, history: History, say: Say) -> Meant:
     """Return what tells by what the change of a case is meant."""
-    from convmark.judging.meant import Meant, Since, names_of
-    from convmark.lockstep.anchor import origin_of
+    from convmark.compare.live.anchor import origin_of
+    from convmark.compare.meant import Meant, Since, names_of
 
     asked = {row.case.name: row.asked_case for row in campaign.records}
 

@@ -13,7 +13,7 @@ from convmark.core.case import Case
 from convmark.results.record import Record
 
 if TYPE_CHECKING:
-    from convmark.judging.judgement import Judgement
+    from convmark.compare.judgement import Judgement
 
 __all__ = ["Measured", "ReplayClock"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from convmark.judging.judgement import Judgement
+    from convmark.compare.judgement import Judgement
     from convmark.results.record import Record
     from convmark.results.store import RunFile
     from convmark.session.auto_batch import Choice

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from convmark.compare.history import named_history
+from convmark.compare.judgement import Judgement
+from convmark.compare.meant import Meant, let_pass, names_of, since_of
+from convmark.compare.verdict import conclude, review
+from convmark.compare.verdicts_file import said_of
 from convmark.core.errors import OptionError
 from convmark.core.git import Git
-from convmark.judging.history import named_history
-from convmark.judging.judgement import Judgement
-from convmark.judging.meant import Meant, let_pass, names_of, since_of
-from convmark.judging.verdict import conclude, review
-from convmark.judging.verdicts_file import said_of
 from convmark.report.runs import oldest_first, run_files
 from convmark.report.tables.judged import judged
 from convmark.report.tables.table import Table

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from convmark.compare.judgement import Judgement
 from convmark.core.text import shown
 from convmark.core.units import bytes_text, rate_text, seconds_text
-from convmark.judging.judgement import Judgement
 
 __all__ = ["failure_line"]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from tabulate import tabulate
 
+from convmark.compare.noise_file import NoiseRow
 from convmark.core.text import shown
 from convmark.core.units import duration_text, seconds_text
-from convmark.judging.noise_file import NoiseRow
 from convmark.report.trend import MOST_NAMED
 
 __all__ = ["noise_line", "noise_text"]

@@ -21,7 +21,7 @@ def comparison_table(rows: Sequence[Any], form: str = "table") -> str:
     """Return the verdicts of a comparison as a table, Markdown or JSON.
 
     Args:
-        rows: of `convmark.lockstep.ab_files.VerdictRow`.
+        rows: of `convmark.compare.live.ab_files.VerdictRow`.
         form: table, markdown or json.
     """
     if form == "json":

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from tabulate import tabulate
 
-from convmark.comparing.change_points import FEWEST_RUNS
+from convmark.compare.rule.change_points import FEWEST_RUNS
+from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison
 from convmark.core.text import shown
 from convmark.core.units import seconds_text
-from convmark.judging.trend import Commits, Point, Stretch, Trend, live_comparison
 
 __all__ = ["MOST_NAMED", "change_text", "trend_text"]
 

@@ -10,9 +10,9 @@ from types import MappingProxyType
 
 from tabulate import tabulate
 
+from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement
 from convmark.core.text import shown
 from convmark.core.units import bytes_text, rate_text, seconds_text
-from convmark.judging.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement
 from convmark.report.markup import markdown_cell
 
 __all__ = [

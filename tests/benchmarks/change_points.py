@@ -1,7 +1,7 @@
 """How often the search for change points is wrong, and how soon it finds a step or a creep.
 
 Run it from the checkout: `python tests/benchmarks/change_points.py [--series N]` prints the shares,
-`--critical` the table of critical values in `convmark/comparing/change_points.py` anew.
+`--critical` the table of critical values in `convmark/compare/rule/change_points.py` anew.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from tabulate import tabulate
 
-from convmark.comparing.change_points import (
+from convmark.compare.rule.change_points import (
     FALSE_RATE,
     Change,
     Run,

@@ -1,4 +1,4 @@
-"""What the rule of `convmark.comparing` makes of simulated sessions: false alarms, found, spent.
+"""What the rule of `convmark.compare.rule` makes of simulated sessions: false alarms, found, spent.
 
 Run it from the checkout: `python tests/benchmarks/decision_rule.py [--decisions N] [--state FILE]`.
 It prints Markdown tables with Clopper-Pearson bounds of 95 %. Each simulated run is a line of the
@@ -28,16 +28,16 @@ import numpy.typing as npt
 from scipy.stats import beta
 from tabulate import tabulate
 
-from convmark.comparing import allotment, decision, pooling, recent, signs, spending
-from convmark.comparing.allotment import Candidate, next_session
-from convmark.comparing.decision import (
+from convmark.compare.rule import allotment, decision, pooling, recent, signs, spending
+from convmark.compare.rule.allotment import Candidate, next_session
+from convmark.compare.rule.decision import (
     FEWEST_SESSIONS,
     CaseSessions,
     Decision,
     Limits,
     decide,
 )
-from convmark.comparing.recent import Level, bar
+from convmark.compare.rule.recent import Level, bar
 
 RULE = (allotment, decision, pooling, recent, signs, spending)
 Array = npt.NDArray[np.float64]

@@ -23,10 +23,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from convmark.compare.live.duets import DuetSide, duet_session
+from convmark.compare.live.session import Plan
 from convmark.core.case import Case
 from convmark.interpreter import Interpreter
-from convmark.lockstep.duets import DuetSide, duet_session
-from convmark.lockstep.session import Plan
 
 DEFAULT_FOLDER = Path(tempfile.gettempdir()) / "convmark-duets"
 PROBE_PRODUCTS, PROBE_SHARE = 8, 0.2

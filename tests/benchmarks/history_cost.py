@@ -29,9 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from histories import MACHINE, process
 
-from convmark.judging.index import SETTLED_S
-from convmark.judging.judgement import Judgement
-from convmark.judging.verdicts_file import verdicts_path
+from convmark.compare.index import SETTLED_S
+from convmark.compare.judgement import Judgement
+from convmark.compare.verdicts_file import verdicts_path
 from convmark.results.record import COLUMNS, Record, to_cells
 from convmark.results.store import HEADER
 
@@ -138,8 +138,8 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 from convmark.core.case import Case
-from convmark.judging.history import accepted_history
-from convmark.judging.verdict import conclude, review
+from convmark.compare.history import accepted_history
+from convmark.compare.verdict import conclude, review
 from convmark.plugin.bridge import CsvStorage
 from convmark.results.store import Store, read_run
 store, machine = Store(Path(sys.argv[1])), sys.argv[2]

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, process
 
-from convmark.judging.index import SETTLED_S
+from convmark.compare.index import SETTLED_S
 from convmark.results.store import Store
 
 HISTORIES = ("one commit", "a new case", "another TensorFlow", "another commit each", "load moved")
@@ -64,8 +64,8 @@ def judge(folder: Path) -> None:
     began = time.perf_counter()
     import scipy.special  # type: ignore[import-untyped] # noqa: F401, what the t quantile needs
 
-    from convmark.judging.history import accepted_history
-    from convmark.judging.verdict import conclude, review
+    from convmark.compare.history import accepted_history
+    from convmark.compare.verdict import conclude, review
     from convmark.results.store import read_run
 
     imported = time.perf_counter()

@@ -23,7 +23,7 @@ from rules import COMMON_RULES
 from scipy.stats import ttest_ind
 from tabulate import tabulate
 
-from convmark.comparing.decision import FEWEST_SESSIONS, CaseSessions, decide
+from convmark.compare.rule.decision import FEWEST_SESSIONS, CaseSessions, decide
 from convmark.core.statistics import trimmed_mean
 
 Array = npt.NDArray[np.float64]

@@ -23,10 +23,10 @@ from typing import Any
 import convmark_zoo
 from scipy.stats import beta
 
+from convmark.compare.live.live import Pairing, Terms, compare_live
+from convmark.compare.live.processes import Contender
 from convmark.core.case import Case
 from convmark.interpreter import Interpreter
-from convmark.lockstep.live import Pairing, Terms, compare_live
-from convmark.lockstep.processes import Contender
 
 DEFAULT_FOLDER = Path(tempfile.gettempdir()) / "convmark-same-code"
 DEFAULT_CASES = (

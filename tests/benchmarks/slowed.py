@@ -83,10 +83,10 @@ def elements_for(project: Path, share: float) -> int:
 
 def _cost(project: Path, elements: int) -> float:
     """Return by what share the CPU time of a victim that burns so much has grown."""
+    from convmark.compare.live.duets import DuetSide, duet_session
+    from convmark.compare.live.session import Plan
     from convmark.core.case import Case
     from convmark.interpreter import Interpreter
-    from convmark.lockstep.duets import DuetSide, duet_session
-    from convmark.lockstep.session import Plan
 
     sides = {}
     for name, burnt in (("old", 0), ("new", elements)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convmark.judging.judgement import Judgement
+from convmark.compare.judgement import Judgement
 from convmark.report.tables.table import Table, heading, table_of
 from convmark.report.verdicts import headline, verdict_words, worth_reading
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convmark.judging.comparability import Comparability, facts_of
-from convmark.judging.noise_file import FILE, read_noise
-from convmark.judging.trend import Commits, Point, Stretch, Trend, live_comparison, trend
+from convmark.compare.comparability import Comparability, facts_of
+from convmark.compare.noise_file import FILE, read_noise
+from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
 from convmark.report.runs import RunSource
 from convmark.report.tables.points import POINT
 from convmark.report.tables.table import Table, heading, table_of

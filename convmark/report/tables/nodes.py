@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from convmark.fleet.outliers import LEAST_CHANGE, LEAST_NODES, Deviation, deviations
+from convmark.compare.outliers import LEAST_CHANGE, LEAST_NODES, Deviation, deviations
 from convmark.report.tables.points import text_of
 from convmark.report.tables.table import Table, heading, table_of
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from convmark.compare.judgement import VERDICTS, Judgement
 from convmark.core.errors import StoreError
-from convmark.judging.judgement import VERDICTS, Judgement
 from convmark.results.record import from_cell, to_cell
 from convmark.results.table_file import TableFile
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from convmark.compare.live.tree import Tree, is_installed, tree_as_it_is, tree_at_commit
+from convmark.compare.live.worktree import repository_of, resolve, standing_in
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.model_name import ModelName
 from convmark.interpreter import Interpreter, zoo_folder
-from convmark.lockstep.tree import Tree, is_installed, tree_as_it_is, tree_at_commit
-from convmark.lockstep.worktree import repository_of, resolve, standing_in
 
 __all__ = [
     "AnchorCode",

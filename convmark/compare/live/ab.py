@@ -12,15 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from convmark.compare.live.anchor import Origin, origin_of
+from convmark.compare.live.live import Pairing
+from convmark.compare.live.processes import Contender
+from convmark.compare.live.sides import Make, SideSpec
+from convmark.compare.live.tree import Tree
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.interpreter import Interpreter
 from convmark.interpreter.inspection import inspect
-from convmark.lockstep.anchor import Origin, origin_of
-from convmark.lockstep.live import Pairing
-from convmark.lockstep.processes import Contender
-from convmark.lockstep.sides import Make, SideSpec
-from convmark.lockstep.tree import Tree
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import card_of
 

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from convmark.compare.live.session import Plan, Session, SideFailure, ratios_of
+from convmark.compare.live.tree import OwnCode
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
 from convmark.interpreter import Interpreter, LiveWorker, OnEvent
-from convmark.lockstep.session import Plan, Session, SideFailure, ratios_of
-from convmark.lockstep.tree import OwnCode
 from convmark.machine.gpu.devices import Card
 from convmark.worker.timing import Turn
 from convmark.worker.turns import settled_step_times, take_rounds, turn_steps

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from convmark.comparing.change_points import Run
-from convmark.comparing.levels import Level, levels
+from convmark.compare.comparability import ALIKE_LOAD, Comparability, alike, difference
+from convmark.compare.rule.change_points import Run
+from convmark.compare.rule.levels import Level, levels
 from convmark.core.case import PRECISIONS
 from convmark.core.git import Git
-from convmark.judging.comparability import ALIKE_LOAD, Comparability, alike, difference
 
 __all__ = ["Commits", "Point", "Stretch", "Trend", "live_comparison", "trend"]
 

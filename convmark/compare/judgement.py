@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from convmark.comparing.decision import Decision
+from convmark.compare.rule.decision import Decision
 from convmark.core.errors import MeasurementError
 
 __all__ = [

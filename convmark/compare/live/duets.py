@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from convmark.compare.live.session import Plan, Session, SideFailure, ratios_of
 from convmark.core.case import Case
 from convmark.interpreter import Answer, Interpreter, OnEvent
-from convmark.lockstep.session import Plan, Session, SideFailure, ratios_of
 
 __all__ = ["DuetSide", "duet_session", "session_of"]
 

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from convmark.compare.accepted import accept, read_accepted
+from convmark.compare.comparability import Conditions, akin, alike, difference
+from convmark.compare.digest import Held
+from convmark.compare.index import Entry, Index, Say
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.text import NUMBER
-from convmark.judging.accepted import accept, read_accepted
-from convmark.judging.comparability import Conditions, akin, alike, difference
-from convmark.judging.digest import Held
-from convmark.judging.index import Entry, Index, Say
 from convmark.results.code.manifest import code_path
 from convmark.results.reading import StoreWarning
 from convmark.results.record import Record

@@ -13,15 +13,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from convmark.comparing.decision import (
+from convmark.compare.rule.decision import (
     BEYOND_MODES,
     FEWEST_SESSIONS,
     NAMED_FROM,
     Decision,
     Limits,
 )
-from convmark.comparing.signs import least_shift
-from convmark.comparing.spending import (
+from convmark.compare.rule.signs import least_shift
+from convmark.compare.rule.spending import (
     FEWEST_BEYOND_MODES,
     NAMED_RATE,
     UNCHANGED_RATE,

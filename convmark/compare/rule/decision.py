@@ -41,9 +41,9 @@ from typing import Literal
 
 import numpy as np
 
-from convmark.comparing.pooling import Prior, Summary, pooled_prior, summary, t_quantile
-from convmark.comparing.signs import chance_of_slower
-from convmark.comparing.spending import (
+from convmark.compare.rule.pooling import Prior, Summary, pooled_prior, summary, t_quantile
+from convmark.compare.rule.signs import chance_of_slower
+from convmark.compare.rule.spending import (
     FEWEST_BEYOND_MODES,
     NAMED_RATE,
     UNCHANGED_RATE,

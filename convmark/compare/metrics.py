@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import mean, median, stdev, variance
 from typing import Literal
 
-from convmark.comparing.pooling import t_quantile
+from convmark.compare.rule.pooling import t_quantile
 from convmark.core.case import TIMED_TASKS
 from convmark.core.statistics import share_of
 from convmark.results.record import Record

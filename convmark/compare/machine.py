@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, median, stdev
 
-from convmark.comparing.pooling import t_quantile
+from convmark.compare.comparability import load_of, loads_alike
+from convmark.compare.judgement import MACHINE, Judgement
+from convmark.compare.rule.pooling import t_quantile
 from convmark.core.statistics import share_of
-from convmark.judging.comparability import load_of, loads_alike
-from convmark.judging.judgement import MACHINE, Judgement
 from convmark.results.record import Record
 
 __all__ = ["MOVED", "machine_judgements"]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from convmark.comparing.change_points import Change, Run, change_points, cleaned
-from convmark.comparing.pooling import t_quantile
+from convmark.compare.rule.change_points import Change, Run, change_points, cleaned
+from convmark.compare.rule.pooling import t_quantile
 
 __all__ = ["CONFIDENCE", "Level", "levels"]
 

@@ -11,27 +11,27 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from convmark.comparing.decision import Limits as Margins
-from convmark.core.case import Case
-from convmark.core.errors import ConvmarkError
-from convmark.core.option_values import Shapes
-from convmark.core.units import duration_text
-from convmark.interpreter import Interpreter
-from convmark.judging.judgement import SAME_CODE, SAME_COMMIT, Confirmation
-from convmark.judging.sessions_file import Earlier
-from convmark.lockstep.anchor import (
+from convmark.compare.judgement import SAME_CODE, SAME_COMMIT, Confirmation
+from convmark.compare.live.anchor import (
     AnchorCode,
     MakeInterpreter,
     Origin,
     origin_of,
     trees_at,
 )
-from convmark.lockstep.found import Found
-from convmark.lockstep.kept import kept_trees
-from convmark.lockstep.live import Pairing, Terms, compare_live
-from convmark.lockstep.processes import Contender
-from convmark.lockstep.session import OLD
-from convmark.lockstep.tree import OwnCode
+from convmark.compare.live.found import Found
+from convmark.compare.live.kept import kept_trees
+from convmark.compare.live.live import Pairing, Terms, compare_live
+from convmark.compare.live.processes import Contender
+from convmark.compare.live.session import OLD
+from convmark.compare.live.tree import OwnCode
+from convmark.compare.rule.decision import Limits as Margins
+from convmark.compare.sessions_file import Earlier
+from convmark.core.case import Case
+from convmark.core.errors import ConvmarkError
+from convmark.core.option_values import Shapes
+from convmark.core.units import duration_text
+from convmark.interpreter import Interpreter
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import card_of
 from convmark.results.code.manifest import Code

@@ -2,7 +2,7 @@
 
 A session is a duet: one fresh process runs both codes of a case. Codes that cannot share a process
 take one each, in lock-step. Which case gets the next session, and what the sessions say, is
-arithmetic (`convmark.comparing`); here the sessions are run.
+arithmetic (`convmark.compare.rule`); here the sessions are run.
 """
 
 from __future__ import annotations
@@ -17,8 +17,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from convmark.comparing.allotment import Candidate, next_session, seconds_to_decide
-from convmark.comparing.decision import (
+from convmark.compare.judgement import INTERRUPTED, NOT_JUDGED, LiveSession
+from convmark.compare.live.duets import DuetSide, duet_session
+from convmark.compare.live.found import OTHER_SOFTWARE, Found
+from convmark.compare.live.processes import Contender, lockstep_session
+from convmark.compare.live.session import CONTROL, NEW, OLD, Plan, Session, SideFailure
+from convmark.compare.live.tree import ForeignCode
+from convmark.compare.rule.allotment import Candidate, next_session, seconds_to_decide
+from convmark.compare.rule.decision import (
     CROSS_CHECKED_BY,
     FEWEST_SESSIONS,
     Limits,
@@ -26,19 +32,13 @@ from convmark.comparing.decision import (
     controls_differ,
     decide,
 )
+from convmark.compare.sessions_file import Earlier
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.option_values import Shapes
 from convmark.core.text import percent
 from convmark.core.units import duration_text
 from convmark.interpreter import Interpreter, OnEvent, import_roots
-from convmark.judging.judgement import INTERRUPTED, NOT_JUDGED, LiveSession
-from convmark.judging.sessions_file import Earlier
-from convmark.lockstep.duets import DuetSide, duet_session
-from convmark.lockstep.found import OTHER_SOFTWARE, Found
-from convmark.lockstep.processes import Contender, lockstep_session
-from convmark.lockstep.session import CONTROL, NEW, OLD, Plan, Session, SideFailure
-from convmark.lockstep.tree import ForeignCode
 from convmark.machine.gpu.watch import watching
 
 __all__ = ["Pairing", "See", "Terms", "compare_live"]

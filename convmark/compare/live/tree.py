@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import convmark
-from convmark.core.errors import ConvmarkError
-from convmark.interpreter import import_roots, zoo_folder
-from convmark.lockstep.worktree import (
+from convmark.compare.live.worktree import (
     PREFIX,
     at_commit,
     changed_by_filter,
@@ -30,6 +28,8 @@ from convmark.lockstep.worktree import (
     submodules,
     working_trees,
 )
+from convmark.core.errors import ConvmarkError
+from convmark.interpreter import import_roots, zoo_folder
 from convmark.results.code.manifest import HERE, ZOO, Roots, code_of
 
 __all__ = ["ForeignCode", "OwnCode", "Tree", "is_installed", "tree_as_it_is", "tree_at_commit"]

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from convmark.compare.live.anchor import AnchorCode, Origin
+from convmark.compare.live.tree import ForeignCode, Tree, tree_as_it_is
+from convmark.compare.live.worktree import PREFIX
 from convmark.core.errors import StoreError
 from convmark.interpreter import import_roots, zoo_folder
-from convmark.lockstep.anchor import AnchorCode, Origin
-from convmark.lockstep.tree import ForeignCode, Tree, tree_as_it_is
-from convmark.lockstep.worktree import PREFIX
 from convmark.results.code.manifest import NOWHERE, ZOO, Code, Roots, code_of, read_codes
 from convmark.results.code.snapshot import keep_files, lay_out, root_folder
 

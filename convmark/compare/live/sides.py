@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from convmark.compare.live.anchor import Origin
+from convmark.compare.live.tree import Tree, tree_as_it_is, tree_at_commit
+from convmark.compare.live.worktree import resolve, standing_in
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.errors import CaseError, OptionError
 from convmark.interpreter import Interpreter
 from convmark.interpreter.environments.cache import Cache
 from convmark.interpreter.environments.interpreter import interpreter_path
 from convmark.interpreter.environments.requirement import looks_like_requirement, wanted
-from convmark.lockstep.anchor import Origin
-from convmark.lockstep.tree import Tree, tree_as_it_is, tree_at_commit
-from convmark.lockstep.worktree import resolve, standing_in
 
 __all__ = ["AsItIs", "SideSpec", "side_spec"]
 

@@ -23,10 +23,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from convmark.compare.digest import CaseFigures, Digest, Held, digest_of, held_in
+from convmark.compare.verdicts_file import step_time_words, verdicts_paths
 from convmark.core.errors import StoreError
 from convmark.interpreter.environments.cache import cache_folder
-from convmark.judging.digest import CaseFigures, Digest, Held, digest_of, held_in
-from convmark.judging.verdicts_file import step_time_words, verdicts_paths
 
 __all__ = ["Entry", "Index", "Say", "index_path"]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from convmark.comparing.pooling import t_quantile
+from convmark.compare.rule.pooling import t_quantile
 from convmark.core.statistics import trimmed_mean
 
 __all__ = [

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from convmark.comparing.decision import Decision
+from convmark.compare.comparability import loads_alike
+from convmark.compare.history import Anchor
+from convmark.compare.judgement import SAME_CODE, SAME_COMMIT, Confirmation
+from convmark.compare.rule.decision import Decision
 from convmark.core.text import percent
-from convmark.judging.comparability import loads_alike
-from convmark.judging.history import Anchor
-from convmark.judging.judgement import SAME_CODE, SAME_COMMIT, Confirmation
 from convmark.results.record import Record
 
 __all__ = ["Finding", "history_change", "step_time"]

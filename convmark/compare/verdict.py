@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
-from convmark.core.statistics import share_of
-from convmark.judging.history import (
+from convmark.compare.history import (
     BASELINE_RUNS,
     CaseHistory,
     History,
@@ -20,11 +19,12 @@ from convmark.judging.history import (
     same_code,
     steady,
 )
-from convmark.judging.judgement import Confirmation, Judgement
-from convmark.judging.machine import machine_judgements
-from convmark.judging.meant import changed_sizes
-from convmark.judging.metrics import METRICS, Metric, applies, middle, plain_verdict
-from convmark.judging.step_time import Finding, step_time
+from convmark.compare.judgement import Confirmation, Judgement
+from convmark.compare.machine import machine_judgements
+from convmark.compare.meant import changed_sizes
+from convmark.compare.metrics import METRICS, Metric, applies, middle, plain_verdict
+from convmark.compare.step_time import Finding, step_time
+from convmark.core.statistics import share_of
 from convmark.results.record import Record
 
 __all__ = [

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from convmark.comparing.pooling import summary
-from convmark.comparing.recent import Level, bar
+from convmark.compare.comparability import Conditions
+from convmark.compare.judgement import Confirmation, LiveSession
+from convmark.compare.rule.pooling import summary
+from convmark.compare.rule.recent import Level, bar
 from convmark.core.errors import MeasurementError, StoreError
-from convmark.judging.comparability import Conditions
-from convmark.judging.judgement import Confirmation, LiveSession
 from convmark.results.record import Record
 from convmark.results.table_file import TableFile
 

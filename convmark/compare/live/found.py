@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from convmark.comparing.allotment import Candidate
-from convmark.comparing.decision import CaseSessions, Decision, PlainVerdict
+from convmark.compare.judgement import BUDGET_SPENT, SAME_CODE, LiveSession
+from convmark.compare.rule.allotment import Candidate
+from convmark.compare.rule.decision import CaseSessions, Decision, PlainVerdict
 from convmark.core.statistics import share_of
 from convmark.core.text import percent
 from convmark.core.units import duration_text, interval_text, share_text
-from convmark.judging.judgement import BUDGET_SPENT, SAME_CODE, LiveSession
 
 __all__ = ["OTHER_SOFTWARE", "VOID", "Found", "Verdict"]
 

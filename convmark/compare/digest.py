@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median, variance
 
+from convmark.compare.comparability import CONDITIONS, Conditions, conditions_of
 from convmark.core.case import Case
 from convmark.core.cells import from_cell
 from convmark.core.errors import CaseError, StoreError
 from convmark.core.statistics import spread
-from convmark.judging.comparability import CONDITIONS, Conditions, conditions_of
 from convmark.results.ranges import range_broken
 from convmark.results.reading import HEADER, read_cells, read_run
 from convmark.results.record import COLUMNS, MEASURED, STATUSES, from_cells

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from convmark.comparing.allotment import chances_to_see, sessions_to_see
-from convmark.comparing.decision import FEWEST_SESSIONS, CaseSessions, Decision, decide
-from convmark.comparing.pooling import t_quantile
-from convmark.comparing.spending import UNCHANGED_RATE
+from convmark.compare.rule.allotment import chances_to_see, sessions_to_see
+from convmark.compare.rule.decision import FEWEST_SESSIONS, CaseSessions, Decision, decide
+from convmark.compare.rule.pooling import t_quantile
+from convmark.compare.rule.spending import UNCHANGED_RATE
 
 __all__ = ["CHANGES", "Sight", "sights"]
 

@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from convmark.compare.accepted import Acceptance
+from convmark.compare.history import History, anchor_of, by_name
+from convmark.compare.judgement import SIZES, Judgement
 from convmark.core.errors import ConvmarkError
 from convmark.core.git import Git, GitError
 from convmark.core.text import plain_text
-from convmark.judging.accepted import Acceptance
-from convmark.judging.history import History, anchor_of, by_name
-from convmark.judging.judgement import SIZES, Judgement
 from convmark.results.record import Record
 
 __all__ = ["Meant", "Since", "changed_sizes", "let_pass", "names_of", "since_of"]

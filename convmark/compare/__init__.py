@@ -1,0 +1,1 @@
+"""Is it slower? Metrics, sessions, verdicts, history and change points."""

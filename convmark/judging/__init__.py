@@ -1,1 +1,0 @@
-"""A run against its history: numbers and rows in, verdicts out; nothing is measured here."""
