@@ -32,8 +32,8 @@ from convmark.core.case import Case
 from convmark.core.cells import to_cell
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.text import is_folder_name
-from convmark.description import describe_models
 from convmark.machine.hardware import read_machine
+from convmark.report.description import describe_models
 from convmark.report.summary import summary_table
 from convmark.report.verdicts import verdicts_report
 from convmark.results.commit import read_commit

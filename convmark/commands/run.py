@@ -17,7 +17,6 @@ from convmark.core.option_values import AUTO
 from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.units import duration_text
-from convmark.description import describe_models
 from convmark.fleet.expected import expected_s
 from convmark.fleet.part import Part, part_path, plan_name, write_part
 from convmark.fleet.shard import Shard, split
@@ -30,6 +29,7 @@ from convmark.machine.environment import Machine, read_machine
 from convmark.machine.lock import alone
 from convmark.machine.preflight import Beforehand
 from convmark.report.cards import cards_table
+from convmark.report.description import describe_models
 from convmark.report.scaling import scaling_table
 from convmark.report.summary import summary_table
 from convmark.results.code.of_run import CodeReader
