@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy  # noqa: F401 - what follows is imported before the first fork, for that is the point
 
-import convmark.commands.run
+import convmark.cli.run
 import convmark.report.summary  # noqa: F401
 import convmark.session.ceilings
 import convmark.session.progress

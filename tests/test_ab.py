@@ -18,8 +18,8 @@ from typing import Any
 import fake_worker
 import pytest
 
+from convmark.cli import bisect as bisect_command
 from convmark.cli import main
-from convmark.commands import bisect as bisect_command
 from convmark.compare.live import sides
 from convmark.compare.live.anchor import Origin
 from convmark.core.errors import OptionError, WorkerError
@@ -138,7 +138,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(Interpreter, "requests", [])
     monkeypatch.setattr(Interpreter, "seed", random.Random(1))
     clock = SimpleNamespace(monotonic=lambda: Interpreter.now_s)
-    monkeypatch.setattr("convmark.commands.ab.time", clock)
+    monkeypatch.setattr("convmark.cli.ab.time", clock)
     monkeypatch.setattr(  # the steps take no time
         "convmark.compare.live.processes.take_rounds",
         lambda workers, steps, seconds, order, **more: take_rounds(workers, steps, 0.0, order),
@@ -290,7 +290,7 @@ def watched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str | No
         return found
 
     machine = replace(read_machine(), gpus=T4S)
-    monkeypatch.setattr("convmark.commands.ab.read_machine", lambda: machine)
+    monkeypatch.setattr("convmark.cli.ab.read_machine", lambda: machine)
     monkeypatch.setattr("convmark.compare.live.live.watching", watching)
     monkeypatch.setattr(Interpreter, "answer", with_gpus)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

@@ -136,7 +136,7 @@ def test_a_run_on_all_devices_says_which_gpus_the_framework_does_not_see(
 ) -> None:
     gpus = tuple(Gpu(index=n, name="T4", memory_bytes=None, uuid=f"GPU-{n}") for n in range(2))
     machine = replace(read_machine(), gpus=gpus)
-    monkeypatch.setattr("convmark.commands.run.read_machine", lambda: machine)
+    monkeypatch.setattr("convmark.cli.run.read_machine", lambda: machine)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     short = ["--models", "lenet5", "--tasks", "train", "--processes", "1"]
     said = "GPU: the driver shows 2, the framework lists 0: it was built without CUDA; "

@@ -43,7 +43,7 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: None) -> Fleet:
         abouts = {name: about(name) for name in names}
         abouts.update(settings.pop("abouts", {}))
         cluster = FakeCluster(abouts=abouts, **settings)
-        monkeypatch.setattr("convmark.commands.fleet._connected", lambda address: cluster)
+        monkeypatch.setattr("convmark.cli.fleet._connected", lambda address: cluster)
         return cluster
 
     return made
@@ -411,7 +411,7 @@ def test_without_ray_one_line_says_how_to_get_it(asked: tuple[str, ...]) -> None
 
 def test_ray_is_imported_only_when_it_is_asked_for() -> None:
     code = (
-        "import sys, convmark.cli, convmark.commands.fleet, convmark.commands.run; "
+        "import sys, convmark.cli, convmark.cli.fleet, convmark.cli.run; "
         "sys.exit('ray' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0

@@ -11,8 +11,7 @@ from typing import Any
 import fake_worker
 import pytest
 
-from convmark.cli import main
-from convmark.commands import noise
+from convmark.cli import main, noise
 from convmark.compare.live import live
 from convmark.compare.live.duets import DuetSide
 from convmark.compare.live.session import Session

@@ -9,7 +9,7 @@ import pytest
 from histories import MACHINE, keep, process, run_of
 from test_trend import LENET, points
 
-from convmark.commands.history import _point
+from convmark.cli.history import _point
 from convmark.compare.index import Index
 from convmark.compare.noise_file import FILE, TABLE, NoiseRow
 from convmark.compare.trend import trend

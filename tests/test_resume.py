@@ -372,10 +372,10 @@ def test_another_machine_is_refused(
     here = convmark.machine.environment.read_machine()
     with monkeypatch.context() as patch:
         updated = dataclasses.replace(here, os="Linux 99")
-        patch.setattr("convmark.commands.run.read_machine", lambda: updated)
+        patch.setattr("convmark.cli.run.read_machine", lambda: updated)
         assert f": os was {here.os}, is Linux 99; " in refused(path, capsys)
     other = dataclasses.replace(here, name="another")
-    monkeypatch.setattr("convmark.commands.run.read_machine", lambda: other)
+    monkeypatch.setattr("convmark.cli.run.read_machine", lambda: other)
     capsys.readouterr()
     assert main(["run", *OPTIONS, "--resume", str(path)]) == 2
     assert f": machine was {here.name}, is another; " in capsys.readouterr().err

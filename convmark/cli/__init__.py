@@ -84,7 +84,7 @@ def _run(given: argparse.Namespace, options: Options) -> int:
         if value not in (None, []):
             raise OptionError(f"{flag}: needs --ray ADDRESS, whose nodes it chooses among")
 
-    from convmark.commands.run import run
+    from convmark.cli.run import run
 
     shard, known_s = None, {}
     if given.shard_times and given.shard is None:
@@ -102,7 +102,7 @@ def _run(given: argparse.Namespace, options: Options) -> int:
 
 
 def _run_on_cluster(given: argparse.Namespace, options: Options) -> int:
-    from convmark.commands.fleet import read_fleet, run
+    from convmark.cli.fleet import read_fleet, run
 
     for flag, value in (
         ("--shard", given.shard),
@@ -122,26 +122,26 @@ def _run_on_cluster(given: argparse.Namespace, options: Options) -> int:
 
 
 def _fleet(given: argparse.Namespace, options: Options) -> int:
-    from convmark.commands.fleet import doctor, read_fleet
+    from convmark.cli.fleet import doctor, read_fleet
 
     return EXIT_OK if doctor(options, read_fleet(given.ray, None, given.nodes)) else EXIT_FAILED
 
 
 def _merge(given: argparse.Namespace, options: Options) -> int:
-    from convmark.commands.merge import merge
+    from convmark.cli.merge import merge
 
     whole = merge([Path(place) for place in given.places], options.results)
     return EXIT_OK if whole else EXIT_FAILED
 
 
 def _doctor(given: argparse.Namespace, options: Options) -> int:
-    from convmark.commands.doctor import doctor
+    from convmark.cli.doctor import doctor
 
     return EXIT_OK if doctor(options) else EXIT_FAILED
 
 
 def _compare(given: argparse.Namespace, options: Options) -> int:
-    from convmark.commands import history
+    from convmark.cli import history
 
     if given.across is not None:
         if given.allow_change:
@@ -155,14 +155,14 @@ def _compare(given: argparse.Namespace, options: Options) -> int:
 
 
 def _accept(given: argparse.Namespace, options: Options) -> int:
-    from convmark.commands import history
+    from convmark.cli import history
 
     history.accept(options.results, given.machine, given.run, given.reason, given.case)
     return EXIT_OK
 
 
 def _history(given: argparse.Namespace, options: Options) -> int:
-    from convmark.commands import history
+    from convmark.cli import history
 
     history.history(options.results, given.machine, given.case)
     return EXIT_OK
@@ -184,7 +184,7 @@ def _report(given: argparse.Namespace, options: Options) -> int:
 
 
 def _ab(given: argparse.Namespace, options: Options) -> int:
-    from convmark.commands.ab import ab
+    from convmark.cli.ab import ab
     from convmark.compare.live.sides import side_spec
 
     target = _share("--target", given.target)
@@ -196,14 +196,14 @@ def _ab(given: argparse.Namespace, options: Options) -> int:
 
 
 def _noise(given: argparse.Namespace, options: Options) -> int:
-    from convmark.commands.noise import noise
+    from convmark.cli.noise import noise
 
     interrupted = noise(options, parse_seconds("--seconds", given.seconds))
     return EXIT_INTERRUPTED if interrupted else EXIT_OK
 
 
 def _bisect(given: argparse.Namespace, options: Options) -> int:
-    from convmark.commands.bisect import bisect
+    from convmark.cli.bisect import bisect
 
     found = bisect(
         options,
@@ -226,7 +226,7 @@ def _listed(flag: str, text: str | None) -> list[str]:
 
 
 def _env(given: argparse.Namespace, options: Options) -> int:
-    from convmark.commands import env
+    from convmark.cli import env
 
     if given.action == "list":
         env.listed()

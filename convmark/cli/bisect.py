@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from convmark.commands.ab import Comparing, Wanted, make_of
+from convmark.cli.ab import Comparing, Wanted, make_of
 from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live.ab import inspected
 from convmark.compare.live.ab_files import VerdictRow

@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
-from convmark.check.device import Plan, check
+from convmark.cli.check.device import Plan, check
 from convmark.core.case import PRECISIONS
 from convmark.core.errors import ConvmarkError
 from convmark.core.option_table import OPTIONS

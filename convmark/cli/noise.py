@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any
 
 import convmark
-from convmark.commands.ab import make_of
+from convmark.cli.ab import make_of
 from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live.anchor import origin_of
 from convmark.compare.live.found import Found

@@ -11,8 +11,8 @@ from typing import Any
 
 from tabulate import tabulate
 
-from convmark.check.ceilings import ceilings_table, measured_ceilings
-from convmark.check.proofs import Proof, energy_proof, instrument_proofs
+from convmark.cli.check.ceilings import ceilings_table, measured_ceilings
+from convmark.cli.check.proofs import Proof, energy_proof, instrument_proofs
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
 from convmark.core.options import Options

@@ -1,1 +1,0 @@
-"""What the commands of `convmark` do; `convmark.cli` has their options."""
