@@ -128,7 +128,7 @@ def backend_of(name: str) -> Any:
 
     backend = backends.load("tensorflow")
     if name == "replicas":
-        backend = backend.replicated(2, None)
+        backend = backends.replicated(2, None)
         backend.configure(device="cpu", threads="default", precision="float32", seed=0)
         backend.join()
         probes = Probe(), Probe()

@@ -18,7 +18,10 @@ from pathlib import Path
 RECORDED = Path(__file__).parent / "data" / "measuring_code.txt"
 PACKAGE = Path(__file__).parent.parent / "convmark"
 
-FIGURES = ("learning.py", "result.py", "statistics.py", "steadiness.py", "waterfall.py")
+FIGURES = (
+    "core/statistics.py",
+    *(f"session/{name}.py" for name in ("learning", "result", "steadiness", "waterfall")),
+)
 """Outside the worker: what makes figures of a worker's raw times. How a process is launched is
 left out: it moves the time to its start alone, which no verdict uses."""
 

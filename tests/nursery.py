@@ -21,9 +21,9 @@ from typing import Any
 import numpy  # noqa: F401 - what follows is imported before the first fork, for that is the point
 
 import convmark.cli.run
-import convmark.report.summary  # noqa: F401
+import convmark.report.summary
 import convmark.session.ceilings
-import convmark.session.progress
+import convmark.session.progress  # noqa: F401
 from convmark.cli import main
 
 _PR_SET_PDEATHSIG = 1

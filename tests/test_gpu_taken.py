@@ -28,7 +28,7 @@ answers = []
 for device, replicas in json.loads(sys.argv[1]):
     backend = backends.load("tensorflow")
     if replicas > 1:
-        backend = backend.replicated(replicas, None)
+        backend = backends.replicated(replicas, None)
     done.clear()
     try:
         backend.configure(device=device, threads="default", precision="float32", seed=0)

@@ -24,6 +24,7 @@ from test_plugin import SUITE
 from test_verdicts_file import judgement
 
 from convmark.cli import main
+from convmark.cli.description import describe_models
 from convmark.compare.accepted import accept, read_accepted
 from convmark.compare.index import index_path
 from convmark.compare.live import ab_files
@@ -33,7 +34,6 @@ from convmark.core.cells import to_cell
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.text import is_folder_name
 from convmark.machine.hardware import read_machine
-from convmark.report.description import describe_models
 from convmark.report.summary import summary_table
 from convmark.report.verdicts import verdicts_report
 from convmark.results.commit import read_commit

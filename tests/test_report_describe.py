@@ -13,11 +13,11 @@ import pytest
 from report_rows import HOSTILE, SLOW, keep_run, suite
 
 from convmark.cli import main
+from convmark.cli.description import describe_models
 from convmark.core.errors import StoreError
 from convmark.interpreter import Interpreter
 from convmark.report.command import report
 from convmark.report.describe import described_models
-from convmark.report.description import describe_models
 from convmark.report.diagram import Layer, diagram
 from convmark.results.store import StoreWarning
 

@@ -29,7 +29,8 @@ from importlib.machinery import ModuleSpec
 
 BANISHED = {"pandas", "pytest", "_pytest", "pytest_benchmark", "psutil", "tabulate", "pynvml"}
 NEEDED = {"tensorflow", "jax", "torch", "keras", "h5py", "numpy", "convmark", "convmark_zoo"}
-OF_CONVMARK = {"convmark.core.case", "convmark.core.errors", "convmark.core.model_name", "convmark.worker"}
+OF_CONVMARK = {"convmark.core", "convmark.worker", "convmark.core.case", "convmark.core.errors"}
+OF_CONVMARK |= {"convmark.core.model_name"}
 
 
 class Banished:
@@ -55,7 +56,8 @@ def guarded(name, globals=None, locals=None, fromlist=(), level=0):
             raise ImportError(f"{importer} may not import {name}")
         names = [f"{name}.{word}" for word in fromlist or ()] if name == "convmark" else [name]
         for whole in names:
-            if root == "convmark" and ".".join(whole.split(".")[:2]) not in OF_CONVMARK:
+            depth = 3 if whole.startswith("convmark.core.") else 2
+            if root == "convmark" and ".".join(whole.split(".")[:depth]) not in OF_CONVMARK:
                 raise ImportError(f"a worker may not import {whole}")
     return importing(name, globals, locals, fromlist, level)
 

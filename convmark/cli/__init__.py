@@ -1,4 +1,4 @@
-"""The command line: runs what `convmark.core.parsers` gives, and turns what came of it into a status.
+"""The command line: runs what `convmark.core.parsers` gives, and returns the exit status.
 
 Imports nothing heavy before it knows what to do.
 """
@@ -274,7 +274,3 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace, Options], int]] = MappingP
         "env": _env,
     }
 )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

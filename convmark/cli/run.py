@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from convmark.cli.description import describe_models
 from convmark.core.case import Case
 from convmark.core.cluster import check_devices, check_options
 from convmark.core.errors import OptionError
@@ -29,7 +30,6 @@ from convmark.machine.environment import Machine, read_machine
 from convmark.machine.lock import alone
 from convmark.machine.preflight import Beforehand
 from convmark.report.cards import cards_table
-from convmark.report.description import describe_models
 from convmark.report.scaling import scaling_table
 from convmark.report.summary import summary_table
 from convmark.results.code.of_run import CodeReader

@@ -7,6 +7,7 @@ the user's own code go before it once the framework is imported, as the working 
 `python -c`: a package there is taken before an installed one of the same name.
 """
 
+import importlib
 import importlib.util
 import json
 import os
@@ -32,8 +33,7 @@ def main() -> None:
     sys.path[:] = [entry for entry in sys.path if entry and os.path.abspath(entry) != own_folder]
     load_package("convmark", settings["convmark"])
     load_package("convmark_zoo", settings["zoo"])
-    from convmark.worker import zygote
-
+    zygote = importlib.import_module("convmark.worker.zygote")  # there is a package only now
     zygote.serve(
         control_fd=settings["control"],
         backend=settings["backend"],

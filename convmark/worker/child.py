@@ -21,6 +21,7 @@ from typing import Any
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.model_name import ModelName
 from convmark.worker import (
+    backends,
     ceiling,
     cuda,
     duet,
@@ -211,7 +212,7 @@ def _configured(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
     case = Case(**request["case"])
     place = Place.told(request.get("cluster"))
     if case.replicas > 1:
-        framework = framework.replicated(case.replicas, place)
+        framework = backends.replicated(case.replicas, place)
     if not framework.chooses_gpus:  # nothing has looked at a GPU yet
         os.environ.update(request.get("one_gpu") or {})
     framework.conventions.begin(of_the_zoo=ModelName.of(case.model).is_zoo)

@@ -1,8 +1,8 @@
 """The kept files of a run as a side: laid out in a folder of their own, and held to what they were.
 
 A run in a dirty tree, or outside git, ran code that no commit has; its files lie beside it (see
-`convmark.results.code.snapshot`). Such a side is right only where each file of the user's folders that it
-opens is one that the run opened, and each file that the run opened is as it was.
+`convmark.results.code.snapshot`). Such a side is right only where each file of the user's folders
+that it opens is one that the run opened, and each file that the run opened is as it was.
 """
 
 from __future__ import annotations

@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["load"]
+from convmark.worker.membership import Place
+
+__all__ = ["load", "replicated"]
 
 _CLASSES = {"tensorflow": "TensorFlow", "jax": "Jax", "torch": "Torch"}
 
@@ -14,3 +16,9 @@ def load(name: str) -> Any:
     """Import the framework and return its backend; no operation is run, no device looked at."""
     module = importlib.import_module(f"convmark.worker.backends.{name}")
     return getattr(module, _CLASSES[name])()
+
+
+def replicated(replicas: int, place: Place | None) -> Any:
+    """Return TensorFlow's backend of a case of several replicas, in place of the plain one."""
+    module = importlib.import_module("convmark.worker.backends.tensorflow_replicas")
+    return module.ReplicatedTensorFlow(replicas, place)

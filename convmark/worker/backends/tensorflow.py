@@ -29,7 +29,6 @@ from convmark.worker.backends.tensorflow_training import (
     own_function,
     pairs,
 )
-from convmark.worker.membership import Place
 from convmark.worker.work import Work, per_sample
 
 __all__ = ["TensorFlow"]
@@ -140,12 +139,6 @@ class TensorFlow(KerasBackend):
         for gpu in chosen:
             tf.config.experimental.set_memory_growth(gpu, True)
         self._device = "GPU:0"
-
-    def replicated(self, replicas: int, place: Place | None) -> TensorFlow:
-        """Return the backend of a case of several replicas, in place of this one."""
-        from convmark.worker.backends.tensorflow_replicas import ReplicatedTensorFlow
-
-        return ReplicatedTensorFlow(replicas, place)
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         return isinstance(error, tf.errors.ResourceExhaustedError)
