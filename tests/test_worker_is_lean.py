@@ -138,10 +138,10 @@ def test_a_worker_searches_the_users_folders_before_what_its_interpreter_searche
     ("line", "allowed"),
     [
         ("import json, numpy.linalg; from convmark.worker import timing", True),
-        ("from convmark import case, errors", True),
+        ("from convmark.core import case, errors", True),
         ("import rich", False),
         ("import convmark.results.record", False),
-        ("from convmark import statistics", False),
+        ("from convmark.core import statistics", False),
     ],
 )
 def test_the_law_holds_convmark_to_it(line: str, allowed: bool, variables: dict[str, str]) -> None:

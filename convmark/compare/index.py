@@ -81,8 +81,9 @@ _Row = tuple[Any, ...]
 def _code() -> bytes:
     """Return a hash of the code that reads the files: each version has databases of its own."""
     here = Path(__file__).resolve().parent
+    rooms = (here, here.parent / "core", here.parent / "results")
     digest = hashlib.sha256()
-    for path in sorted([*here.glob("*.py"), *here.parent.glob("*.py")]):
+    for path in sorted(path for room in rooms for path in room.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.digest()
 
@@ -145,8 +146,8 @@ class Index:
         self._folder = folder
         self._case = case
         self._say = say
-        self._here: dict[str, str] = {}
-        self._young: set[str] = set()
+        self._signatures: dict[str, str] = {}
+        self._recent: set[str] = set()
         self._scan()
         self._path = index_path(folder)
         self._forget()
@@ -170,9 +171,9 @@ class Index:
                     with contextlib.suppress(OSError):
                         stat = one.stat()
                         times = stat.st_mtime_ns, stat.st_ctime_ns
-                        self._here[one.name] = f"{stat.st_size} {times} {stat.st_ino}"
+                        self._signatures[one.name] = f"{stat.st_size} {times} {stat.st_ino}"
                         if max(times) > now:
-                            self._young.add(one.name)
+                            self._recent.add(one.name)
 
     def _forget(self) -> None:
         self._texts: dict[int, str] = {}
@@ -193,9 +194,9 @@ class Index:
             if any(_id(str(text)) != one for one, text in self._texts.items()):
                 raise ValueError("a text is not that of its id")
             for name, signature, *values in _rows(database.execute("SELECT * FROM files")):
-                if signature == self._here.get(name):
+                if signature == self._signatures.get(name):
                     self._entries[name] = Entry(signature, *values)
-                elif name not in self._here:
+                elif name not in self._signatures:
                     self._gone.add(name)
             asked = 'SELECT * FROM {} WHERE "case" = ?'
             for file, *values in _rows(database.execute(asked.format("figures"), [self._case])):
@@ -217,7 +218,7 @@ class Index:
             except StoreError as refused:
                 digest, error = Digest(), str(refused).removeprefix(str(run))
             found = Entry(
-                signature=self._here.get(run.name, ""),
+                signature=self._signatures.get(run.name, ""),
                 error=error,
                 torn=digest.torn,
                 commit=digest.commit,
@@ -251,7 +252,7 @@ class Index:
             StoreError: the verdicts cannot be read, or do not fit.
         """
         for path in verdicts_paths(run):
-            if path.name in self._here and run.stem in (words := self._words(path)):
+            if path.name in self._signatures and run.stem in (words := self._words(path)):
                 return words[run.stem]
         return ""
 
@@ -262,7 +263,7 @@ class Index:
                 run: words for (case, run), words in last.items() if case == self._case
             }
             verdicts = [(path.name, *names, words) for names, words in last.items()]
-            self._add(path, Entry(self._here[path.name]), verdicts=verdicts)
+            self._add(path, Entry(self._signatures[path.name]), verdicts=verdicts)
         return self._verdicts.get(path.name, {})
 
     def _id_of(self, text: str) -> int:
@@ -282,7 +283,7 @@ class Index:
         self._read += 1
         if self._read == LONG:
             self._say(f"reading the files of {self._folder}; what they say is kept for next time")
-        if not entry.signature or path.name in self._young:
+        if not entry.signature or path.name in self._recent:
             return  # so it is read again the next time
         self._unsaved.files.append(_checked((path.name, *_of_entry(entry))))
         for one in figures:
