@@ -54,7 +54,8 @@ def guarded(name, globals=None, locals=None, fromlist=(), level=0):
         root = name.partition(".")[0]
         if root not in NEEDED and root not in sys.stdlib_module_names:
             raise ImportError(f"{importer} may not import {name}")
-        names = [f"{name}.{word}" for word in fromlist or ()] if name == "convmark" else [name]
+        packages = ("convmark", "convmark.core")
+        names = [f"{name}.{word}" for word in fromlist or ()] if name in packages else [name]
         for whole in names:
             depth = 3 if whole.startswith("convmark.core.") else 2
             if root == "convmark" and ".".join(whole.split(".")[:depth]) not in OF_CONVMARK:
