@@ -84,7 +84,7 @@ class Interpreter(fake_worker.FakeInterpreter):
             failed = {"event": "cannot_run", "side": "new", "reason": "no gen", "status": "error"}
             return Answer(status="ok", message="", events=[failed], ready_s=0.01)
         events: list[dict[str, Any]] = []
-        turns: dict[str, Any] = {"event": "turns", "single": False}
+        turns: dict[str, Any] = {"event": "turns"}
         for side, fields in request["sides"].items():
             events.append({"event": "built", "side": side, **SIZES})
             worker = Worker(self._step_s({**request["case"], **fields["settings"]}), self.seed)

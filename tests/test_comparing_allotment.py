@@ -55,11 +55,11 @@ def test_what_the_last_run_left_undecided_goes_first():
     assert next_session(cases, math.inf) == 1
 
 
-def test_every_case_gets_its_first_three_sessions_before_any_gets_more():
-    noisy, begun = candidate(1.0, **FRESH), candidate(1.0, sessions=2, spread=0.2)
+def test_every_case_gets_its_first_two_sessions_before_any_gets_more():
+    noisy, begun = candidate(1.0, **FRESH), candidate(1.0, sessions=1, spread=0.2)
     assert next_session([candidate(1.0), noisy, begun], math.inf) == 2
     assert next_session([candidate(1.0), noisy], math.inf) == 1
-    assert next_session([candidate(0.1), candidate(1.0, sessions=3, spread=0.2)], math.inf) == 0
+    assert next_session([candidate(0.1), candidate(1.0, sessions=2, spread=0.2)], math.inf) == 0
 
 
 def test_after_its_first_sessions_what_was_left_over_still_weighs_more():
@@ -74,10 +74,10 @@ def test_a_session_that_does_not_fit_the_budget_is_not_begun():
     assert next_session(cases, 2.0) == 0
 
 
-def test_without_a_session_three_are_the_fewest_that_decide():
-    chances = chances_to_decide(decision(**FRESH), np.arange(1, 5), 16)
-    assert chances[:2].tolist() == [0.0, 0.0]
-    assert 0 < chances[2] <= chances[3] <= 1
+def test_without_a_session_two_are_the_fewest_that_decide():
+    chances = chances_to_decide(decision(**FRESH), np.arange(1, 4), 16)
+    assert chances[0] == 0.0
+    assert 0 < chances[1] <= chances[2] <= 1
 
 
 def test_a_regression_is_foreseen_where_its_signs_are_looked_at():

@@ -138,9 +138,18 @@ def test_sixteen_cases_are_looked_at_after_twelve_sessions_and_then_ever_more_se
     assert look_at(15, case_error_rate(16)) == looks[0]
 
 
-def test_three_quiet_sessions_decide_and_two_do_not():
-    assert first(around(0.0, 2)).verdict == "undecided"
-    assert first(around(0.0, 3)).verdict == "unchanged"
+def test_two_quiet_sessions_decide_and_one_does_not():
+    assert first(around(0.0, 1)).verdict == "undecided"
+    assert first(around(0.0, 2)).verdict == "unchanged"
+
+
+def test_two_sessions_decide_nothing_where_other_cases_do_not_tell_the_noise():
+    assert decide([CaseSessions(wall=[0.0, 0.0])])[0].verdict == "undecided"
+
+
+@pytest.mark.parametrize("change", [0.05, 0.5])
+def test_two_sessions_convict_nobody(change):
+    assert first(around(change, 2)).verdict == "undecided"
 
 
 @pytest.mark.parametrize(("count", "verdict"), [(11, "undecided"), (12, "regressed")])

@@ -133,9 +133,9 @@ def test_cases_of_one_anchor_share_its_files_and_the_interpreters_for_lock_step(
 
 def test_the_announcement_names_what_it_is_compared_with_and_about_the_time() -> None:
     told = confirmation._announcement
-    assert told(["abc"], 600.0) == "1 case to compare live with abc, about 6 s to 30 s"
+    assert told(["abc"], 600.0) == "1 case to compare live with abc, about 4 s to 20 s"
     assert told(["abc", "def"], 60.0) == (
-        "2 cases to compare live with the code of their anchors, about 12 s to 1 min"
+        "2 cases to compare live with the code of their anchors, about 8 s to 40 s"
     )
 
 

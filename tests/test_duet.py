@@ -168,11 +168,10 @@ def holds(session: Session, sides: dict[str, DuetSide]) -> None:
 def test_two_versions_of_a_package_run_side_by_side(
     interpreter: Interpreter, sides: dict[str, DuetSide]
 ) -> None:
-    session = play(interpreter, sides, case("net"), with_work=True, builds=2, single_share=0.3)
+    session = play(interpreter, sides, case("net"), with_work=True)
     holds(session, sides)
-    assert {side: session.sizes[side]["flops_per_sample"] for side in sides} == {
-        side: flops(side) for side in sides
-    }
+    assert session.sizes["old"]["flops_per_sample"] == flops("old")
+    assert "flops_per_sample" not in session.sizes["new"]  # its rows have them
     assert {state["call_path"] for state in session.states.values()} == {"tf.function"}
 
 
@@ -183,7 +182,7 @@ def test_so_they_do_on_another_framework(
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     with Interpreter(backend=backend, environ=environ(tmp_path), import_roots=[]) as interpreter:
-        holds(play(interpreter, sides, case("net", backend=backend)), sides)
+        holds(play(interpreter, sides, case("net", backend=backend), seconds=0.8), sides)
 
 
 @pytest.mark.parametrize(

@@ -81,15 +81,15 @@ def test_a_control_is_held_against_the_old_code_and_counts_for_it() -> None:
     assert found.wall.value == pytest.approx(math.log(1.1) - math.log(1.05) / 2, abs=0.02)
 
 
-def test_all_settle_together_before_the_first_timed_turn_and_short_steps_take_30_ms() -> None:
+def test_all_settle_together_before_the_first_timed_turn_and_short_steps_take_5_ms() -> None:
     log: list[str] = []
     old, new = Stand(0.0005, log=log), Stand(0.0005, log=log)
     session(old, new)
     timed = [turn for turn in old.turns if turn[1]]
     assert old.turns[-len(timed) :] == timed  # settling is over by then
     assert sum(steps for steps, dropped in old.turns if not dropped) >= MIN_STEPS
-    assert [turn[0] for turn in timed] == pytest.approx([60] * MIN_ROUNDS, abs=6)
-    assert all(dropped == round(steps / 2) for steps, dropped in timed)
+    assert [turn[0] for turn in timed] == pytest.approx([10] * MIN_ROUNDS, abs=2)
+    assert all(dropped == 3 for _, dropped in timed)
     assert log.index("turn") > len(log) - 1 - log[::-1].index("first_step")
     long = Stand(0.02)
     session(long, Stand(0.02))

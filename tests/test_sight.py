@@ -37,7 +37,7 @@ def test_noise_makes_everything_larger_and_longer() -> None:
 def test_too_few_sessions_or_too_little_time_tell_nothing() -> None:
     walls = identical(0.01)
     assert sights([*walls[1:], [0.01]], [1.0] * CASES, 600.0)[-1] is None
-    short = sights(walls, [1.0] * CASES, 2.0 * CASES)[0]
+    short = sights(walls, [1.0] * CASES, 1.0 * CASES)[0]
     assert short is not None
     assert (short.found_from, short.rules_out) == (None, None)
     assert short.seconds[2] is not None

@@ -11,7 +11,14 @@ import pytest
 from convmark.launch import Answer
 from convmark.lockstep.duets import session_of
 from convmark.worker.timing import Turn
-from convmark.worker.turns import settled_step_times, take_rounds, timed_turn, turn_steps
+from convmark.worker.turns import (
+    Turns,
+    another_build,
+    settled_step_times,
+    take_rounds,
+    timed_turn,
+    turn_steps,
+)
 
 
 class Machine:
@@ -84,12 +91,23 @@ def test_each_round_has_one_turn_of_each_in_random_order() -> None:
 
 @pytest.mark.parametrize(
     ("old_s", "new_s", "expected"),
-    [(0.003, 0.003, (1, 0)), (0.002, 0.002, (25, 12)), (0.0005, 0.0005, (100, 50))],
+    [(0.003, 0.003, (1, 0)), (0.002, 0.002, (3, 3)), (0.0001, 0.0001, (50, 10))],
 )
-def test_a_turn_is_one_step_from_2_5_ms_on_and_longer_than_50_ms_of_shorter_ones(
+def test_a_turn_is_one_step_from_2_5_ms_on_and_5_ms_of_shorter_ones_after_a_few_dropped(
     old_s: float, new_s: float, expected: tuple[int, int]
 ) -> None:
-    assert turn_steps({"old": old_s, "new": new_s}, 0.05) == expected
+    assert turn_steps({"old": old_s, "new": new_s}, 0.005) == expected
+
+
+def test_models_of_short_steps_are_built_twice_and_again_where_builds_differ() -> None:
+    def build(ratio: float, dropped: int = 3) -> Turns:
+        return Turns(5, dropped, {"new": [ratio * 0.001] * 5, "old": [0.001] * 5})
+
+    assert another_build([build(1.0)], 4)
+    assert not another_build([build(1.0, dropped=0)], 4)
+    assert not another_build([build(1.0), build(1.03)], 4)
+    assert another_build([build(1.0), build(1.05)], 4)
+    assert not another_build([build(1.0), build(1.05)], 2)
 
 
 def test_codes_settle_until_both_are_steady() -> None:
@@ -120,7 +138,6 @@ def turns(ratio: float, **more: Any) -> dict[str, Any]:
     return {
         "event": "turns",
         "build": 0,
-        "single": False,
         "steps": 50,
         "dropped": 12,
         **lists,
@@ -129,22 +146,13 @@ def turns(ratio: float, **more: Any) -> dict[str, Any]:
 
 
 def test_a_session_is_the_trimmed_mean_of_its_pairs() -> None:
-    session = session_of(answer(turns(1.1), turns(1.05, single=True, steps=1)))
+    session = session_of(answer(turns(1.1)))
     assert session.wall is not None
     assert session.cpu is not None
-    assert session.single is not None
     assert session.wall.value == pytest.approx(math.log(1.1))
     assert session.cpu.value == pytest.approx(-math.log(1.1))
-    assert session.single.value == pytest.approx(math.log(1.05))
     assert session.rounds == 5
     assert session.step_times_s["new"] == pytest.approx(0.0011)
-
-
-def test_a_session_of_single_steps_alone_has_no_other_ratio() -> None:
-    session = session_of(answer(turns(1.05, single=True, steps=1)))
-    assert session.wall is None
-    assert session.single is not None
-    assert session.step_times_s["old"] == 0.001
 
 
 def test_a_control_counts_for_the_old_code_and_is_held_against_it() -> None:

@@ -13,7 +13,7 @@ to all its steps. The rule is asked again after every session.
   need not wait: from five sessions up an interval above 8 % is enough, by Student's t on the case's
   own sessions, none trimmed.
 
-`unchanged` needs three sessions: a change of 5 % slower or 4.8 % faster (the same as a log ratio)
+`unchanged` needs two sessions: a change of 5 % slower or 4.8 % faster (the same as a log ratio)
 is ruled out by a one-sided bound of 98 to 98.5 % over all looks, the variance shrunk over the cases
 (`pooling`). A wrong `unchanged` is a missed change, which later comparisons with the same anchor
 see again; a wrong `regressed` costs the belief in the tool. So one is quick and parametric, and
@@ -100,8 +100,11 @@ UNCHANGED_WITHIN = math.log(1.05)
 NAMED_FROM = math.log(1.01)
 """A smaller change is not called slower or faster: duets of identical code differ by 0.4 %."""
 
-FEWEST_SESSIONS = 3
-"""Fewer decide nothing."""
+FEWEST_SESSIONS = 2
+"""Fewer decide nothing. Two rule a change out where four cases or more tell the noise."""
+
+_FEWEST_OF_CONTROL = 3
+"""Sessions from which a control is held against the old code, by its own noise."""
 
 BEYOND_MODES = math.log(1.08)
 """Processes of one case fall into modes that lie up to this far apart."""
@@ -254,7 +257,9 @@ def controls_differ(controls: Sequence[Sequence[float]]) -> list[bool]:
     Args:
         controls: of each case ln(control / old) of its sessions; fewer than three tell nothing.
     """
-    known = [summary(control) if len(control) >= FEWEST_SESSIONS else None for control in controls]
+    known = [
+        summary(control) if len(control) >= _FEWEST_OF_CONTROL else None for control in controls
+    ]
     prior = pooled_prior([one for one in known if one is not None])
     return [one is not None and _is_named(one, prior) for one in known]
 

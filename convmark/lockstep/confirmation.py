@@ -198,8 +198,8 @@ def _trees(origin: Origin | None, anchor: AnchorCode) -> Trees:
     return trees_at(origin, anchor.commit)
 
 
-COMPARISON_S = (6, 30)
-"""About what a live comparison of a small case takes: three sessions, or a dozen."""
+COMPARISON_S = (4, 20)
+"""About what a live comparison of a small case takes: two sessions, or a dozen."""
 
 
 def _announcement(labels: Sequence[str], budget_s: float) -> str:

@@ -77,7 +77,6 @@ def duet_session(
         "seconds": plan.seconds,
         "warm_up_s": plan.warm_up_s,
         "turn_s": plan.turn_s,
-        "single_share": plan.single_share,
         "builds": plan.builds,
         "enough_error": plan.enough_error,
         "with_work": plan.with_work,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from statistics import median, stdev
+from statistics import median
 from typing import Any
 
 from convmark.comparing.allotment import Candidate
@@ -18,10 +18,6 @@ __all__ = ["OTHER_SOFTWARE", "VOID", "Found", "Verdict"]
 
 FIRST_SESSION_S = 2.5
 """About what a session takes before one was run, seconds."""
-MORE_BUILDS = 4
-"""Of a session where one build would say little."""
-BUILDS_DIFFER = 0.025
-"""Scatter of sessions from which on that is so."""
 VOID = "the A/A control differs from its twin"
 OTHER_SOFTWARE = "other software, or other environment variables"
 
@@ -92,16 +88,6 @@ class Found:
             left_over=self.left_over,
             closed=bool(self.closed),
         )
-
-    @property
-    def builds(self) -> int:
-        """How often the next session is to build the models: several times where builds differ.
-
-        A build of a model with short steps may be a tenth slower than the next, in one process
-        too, so that a session of several builds tells more than as many seconds of one.
-        """
-        walls = [one.wall for one in self.live]
-        return MORE_BUILDS if len(walls) > 1 and stdev(walls) > BUILDS_DIFFER else 1
 
     @property
     def unchecked(self) -> bool:

@@ -84,7 +84,7 @@ class Terms:
     """Seconds, to learn how long a session takes."""
     results: Path
     """A folder that is no code."""
-    session_s: float = 1.2
+    session_s: float = 1.0
     """Seconds of timed turns of two codes in a session, at most; a control adds half as many."""
     warm_up_s: float = 0.2
     input_shape: Shapes | None = None
@@ -169,13 +169,17 @@ class _Running:
         return next_session(candidates, left_s, self._terms.limits)
 
     def _turn(self, place: int) -> tuple[bool, int]:
-        """The order of an A/A: three sessions of each case, which tell a scatter, then evenly."""
+        """The order of an A/A: two sessions of each case, which tell a scatter, then evenly."""
         count = len(self.found[place].live)
         return count >= FEWEST_SESSIONS, count if count >= FEWEST_SESSIONS else -count
 
     def _take(self, place: int) -> None:
-        """Run one session of a case, judge all cases anew, and say what became of this one."""
+        """Run one session of a case, judge all cases anew, and say which of them that decides.
+
+        A session tells the other cases' noise too, so that it may decide them.
+        """
         began, found = self._terms.clock(), self.found[place]
+        were_open = [other for other, one in enumerate(self.found) if one.candidate().open]
         taken: tuple[Session, str] | None = None
         with self._closing(found):
             taken = self._session(place)
@@ -189,7 +193,8 @@ class _Running:
                     self._cross_check(self._pairings[other], one)
         if taken is not None:
             self._see(place, found, *taken)
-        self._tell(place)
+        for other in [place] if self._terms.evenly else were_open:
+            self._tell(other)
 
     def _cross_check(self, pairing: Pairing, found: Found) -> None:
         """Hold a conviction by duets against separate processes; contradicted, they decide.
@@ -312,7 +317,6 @@ class _Running:
         plan = Plan(
             seed=self._draw.getrandbits(31),
             seconds=terms.session_s * len(sides) / 2,
-            builds=found.builds,
             warm_up_s=terms.warm_up_s * len(sides) / 2,
             with_work=not found.live,
             input_shape=terms.input_shape,

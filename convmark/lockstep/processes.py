@@ -74,7 +74,7 @@ def lockstep_session(
         except _Failed as failed:
             failure = SideFailure(side=failed.side, reason=str(failed), status="error")
             return Session(failure=failure, codes=codes, sizes=sizes)
-    found = ratios_of([{"single": False, **turns.fields()}])
+    found = ratios_of([turns.fields()])
     return Session(codes=codes, sizes=sizes, **found)
 
 

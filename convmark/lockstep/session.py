@@ -26,21 +26,22 @@ class Plan:
 
     seed: int
     """Of the weights, the batch and the order: another one for each session."""
-    seconds: float = 1.2
+    seconds: float = 1.0
     """Of timed turns, at most."""
     enough_error: float = 0.01
     """Standard error of the session's mean log ratio at which its turns end; 0 for never. What
     sessions differ by is more, so that to know one better would tell little."""
     warm_up_s: float = 0.2
     """Of steps of all codes until they are steady."""
-    turn_s: float = 0.03
+    turn_s: float = 0.005
     """Of the timed steps of a turn where a step is shorter than 2.5 ms."""
-    single_share: float = 0.0
-    """The part of the seconds for turns of one step, where a step is shorter than 2.5 ms."""
-    builds: int = 1
-    """How often the models are built in the session, where a step is shorter than 2.5 ms."""
+    builds: int = 4
+    """How often the models are built in the session at most, where a step is shorter than 2.5 ms:
+    twice, and again where the two say different things. A build of a model with short steps may be
+    a tenth slower than the next, in one process too."""
     with_work: bool = False
-    """Whether FLOPs are counted and replaced functions of the framework are looked for."""
+    """Whether the old code's FLOPs are counted, and replaced functions of the framework looked
+    for."""
     input_shape: Shapes | None = None
 
 
@@ -66,8 +67,6 @@ class Session:
     control_wall: Estimate | None = None
     """ln(control / old) of the wall time of a step; None without a control."""
     control_cpu: Estimate | None = None
-    single: Estimate | None = None
-    """ln(new / old) of single steps, which dilute a ratio of short steps and scatter least."""
     step_times_s: Mapping[str, float] = field(default_factory=dict)
     """Median wall seconds of a step by side."""
     rounds: int = 0
@@ -85,21 +84,18 @@ class Session:
 
 
 def ratios_of(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the fields of a session that its `turns` events amount to."""
-    turns = [event for event in events if not event["single"]]
-    single = [event for event in events if event["single"]]
+    """Return the fields of a session that its `turns` events amount to, one of each build."""
     under = [name for name in (OLD, CONTROL) if f"{name}_wall_s" in events[0]] if events else []
     sides = [*under, NEW]
     found: dict[str, Any] = {
-        "wall": _log_ratio(turns, "wall_s", NEW, under),
-        "cpu": _log_ratio(turns, "cpu_s", NEW, under),
-        "single": _log_ratio(single, "wall_s", NEW, under),
-        "step_times_s": {side: _median(turns or single, f"{side}_wall_s") for side in sides},
-        "rounds": sum(len(event[f"{OLD}_wall_s"]) for event in turns),
+        "wall": _log_ratio(events, "wall_s", NEW, under),
+        "cpu": _log_ratio(events, "cpu_s", NEW, under),
+        "step_times_s": {side: _median(events, f"{side}_wall_s") for side in sides},
+        "rounds": sum(len(event[f"{OLD}_wall_s"]) for event in events),
     }
     if CONTROL in under:
-        found["control_wall"] = _log_ratio(turns, "wall_s", CONTROL, [OLD])
-        found["control_cpu"] = _log_ratio(turns, "cpu_s", CONTROL, [OLD])
+        found["control_wall"] = _log_ratio(events, "wall_s", CONTROL, [OLD])
+        found["control_cpu"] = _log_ratio(events, "cpu_s", CONTROL, [OLD])
     return found
 
 

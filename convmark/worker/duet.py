@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import math
 import os
 import random
 import time
@@ -31,6 +32,7 @@ from convmark.worker.process_state import checked_precision
 from convmark.worker.turns import (
     MIN_ROUNDS,
     Turns,
+    another_build,
     settled_step_times,
     take_rounds,
     timed_turn,
@@ -39,8 +41,8 @@ from convmark.worker.turns import (
 
 __all__ = ["Plan", "play"]
 
-CONTROL = "control"
-"""The contender that is no code of its own: its work is not counted."""
+OLD = "old"
+"""The contender whose FLOPs are counted: those of today's model are in its rows."""
 HELD_SETTINGS = ("jit", "precision")
 """Settings of a case that two codes in one process can differ in; TF32 is of the whole process."""
 
@@ -59,14 +61,14 @@ class Plan:
     """Seconds of steps, of both codes together, that may go by until the step times are steady."""
     turn_s: float
     """Seconds of timed steps that a turn lasts where a step is short."""
-    single_share: float
-    """The part of the seconds that goes to turns of one step, where a step is short."""
     builds: int
-    """How often both models are built where a step is short: where its memory lies tells then."""
+    """How often both models are built at most where a step is short: where its memory lies tells
+    then, and the process is built again until it is seen that this is not so."""
     enough_error: float
-    """Standard error of a build's mean log ratio at which its turns end."""
+    """Standard error of the mean log ratio of two builds at which the turns end."""
     with_work: bool
-    """Whether FLOPs are counted, and replaced functions of the framework looked for."""
+    """Whether the old code's FLOPs are counted, and replaced functions of the framework looked
+    for."""
 
     @staticmethod
     def of(request: Mapping[str, Any]) -> Plan:
@@ -75,8 +77,7 @@ class Plan:
             seed=request["seed"],
             seconds=request["seconds"],
             warm_up_s=request.get("warm_up_s", 0.3),
-            turn_s=request.get("turn_s", 0.03),
-            single_share=request.get("single_share", 0.0),
+            turn_s=request.get("turn_s", 0.005),
             builds=request.get("builds", 1),
             enough_error=request.get("enough_error", 0.0),
             with_work=request.get("with_work", False),
@@ -210,13 +211,10 @@ class _Duet:
 
     def play(self) -> None:
         self._import_all()
-        build, builds = 0, 1
-        while build < builds:
-            if build:
-                self._build_all_again()
-            with timing.quiet_collector():
-                builds = self._turns(build)
-            build += 1
+        found = [self._turns(0)]
+        while another_build(found, self._plan.builds):
+            self._build_all_again()
+            found.append(self._turns(len(found)))
         self._check_last_steps()
 
     def _shuffled(self) -> list[str]:
@@ -254,8 +252,9 @@ class _Duet:
                 watch.report(functools.partial(self._note_code, side.name, emit))
             finally:
                 watch.close()
-            if self._plan.with_work and side.name != CONTROL:
-                measurement.count_work(side.case, model, side.step, self._backend, emit)
+            if self._plan.with_work and side.name == OLD:
+                self._backend.settle(model)  # counting calls the model
+                emit("work", flops_per_sample=self._backend.work(model).flops)
 
     def _left_out(self, name: str) -> list[str]:
         return list(self._request["sides"][name].get("left_out") or ())
@@ -306,38 +305,30 @@ class _Duet:
 
     # -- the turns ---------------------------------------------------------------------------------
 
-    def _turns(self, build: int) -> int:
-        """Take the turns of one build, and return how many builds there are to be."""
+    def _turns(self, build: int) -> Turns:
+        """Take the turns of one build; of a long step there is no other build."""
         plan = self._plan
         try:
-            times_s = settled_step_times(self._sides, plan.warm_up_s, self._order, self._beat)
-            for side in self._sides.values():
-                side.settled = True
-            steps = turn_steps(times_s, plan.turn_s)
-            builds = plan.builds if steps[0] > 1 else 1
-            seconds, least = plan.seconds / builds, -(-MIN_ROUNDS // builds)
-            if steps[0] > 1 and plan.single_share > 0:
-                single = self._rounds((1, 0), plan.single_share * seconds, least)
-                self._emit("turns", build=build, single=True, **single.fields())
-                seconds *= 1 - plan.single_share
-            if seconds > 0:
-                turns = self._rounds(steps, seconds, least)
-                self._emit("turns", build=build, single=False, **turns.fields())
+            with timing.quiet_collector():
+                times_s = settled_step_times(self._sides, plan.warm_up_s, self._order, self._beat)
+                for side in self._sides.values():
+                    side.settled = True
+                steps = turn_steps(times_s, plan.turn_s)
+                builds = min(2, plan.builds) if steps[0] > 1 else 1
+                turns = take_rounds(
+                    self._sides,
+                    steps,
+                    plan.seconds / builds,
+                    self._order,
+                    self._beat,
+                    least=-(-MIN_ROUNDS // builds),
+                    enough_error=plan.enough_error * math.sqrt(builds),
+                )
         except Exception as error:
             reason = f"a step failed beside the other code: {message_of(error)}"
             raise CannotShare(reason) from error
-        return builds
-
-    def _rounds(self, steps: tuple[int, int], seconds: float, least: int) -> Turns:
-        return take_rounds(
-            self._sides,
-            steps,
-            seconds,
-            self._order,
-            self._beat,
-            least=least,
-            enough_error=self._plan.enough_error,
-        )
+        self._emit("turns", build=build, **turns.fields())
+        return turns
 
     def _beat(self) -> None:
         self._pulse.beat("turns")

@@ -24,7 +24,7 @@ __all__ = [
     "Turn",
     "WarmUp",
     "Windows",
-    "log_ratio_error",
+    "mean_log_ratio",
     "median",
     "quiet_collector",
     "rounds",
@@ -275,7 +275,7 @@ def rounds(
     spent_s, look = 0.0, LOOKED_AT_ROUNDS
     while spent_s < budget_s or len(result.case_wall_s) < MIN_ROUNDS:
         if len(result.case_wall_s) == look:
-            if log_ratio_error(result.case_wall_s, result.reference_wall_s) <= ENOUGH_ERROR:
+            if mean_log_ratio(result.case_wall_s, result.reference_wall_s)[1] <= ENOUGH_ERROR:
                 break
             look = math.ceil(look * _LOOKED_AT_AGAIN)
         for run, wall_s, cpu_s in order.sample(contestants, 2):
@@ -290,8 +290,8 @@ def rounds(
     return result
 
 
-def log_ratio_error(times_s: list[float], others_s: list[float]) -> float:
-    """Return the standard error of the 20 % trimmed mean of ln(time / other), pair by pair.
+def mean_log_ratio(times_s: list[float], others_s: list[float]) -> tuple[float, float]:
+    """Return the 20 % trimmed mean of ln(time / other), pair by pair, and its standard error.
 
     Source:
         Yuen (1974).
@@ -303,7 +303,8 @@ def log_ratio_error(times_s: list[float], others_s: list[float]) -> float:
     clipped = [min(max(value, low), high) for value in ordered]
     mean = math.fsum(clipped) / len(clipped)
     squares = math.fsum((value - mean) ** 2 for value in clipped)
-    return math.sqrt(squares / (kept * (kept - 1))) if kept > 1 else math.inf
+    error = math.sqrt(squares / (kept * (kept - 1))) if kept > 1 else math.inf
+    return math.fsum(ordered[cut : cut + kept]) / kept, error
 
 
 def _log_ratio(seconds: float, others_s: float) -> float:

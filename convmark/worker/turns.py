@@ -1,9 +1,9 @@
 """Steps that take turns: until all are steady, and then timed, a turn of each per round.
 
-A step after another model's step runs cold, which distorts steps shorter than a few milliseconds.
-Such a step's turn is as many steps as last some 30 ms, after half as many that are dropped. The
-steps may be those of one process (`worker.duet`) or of a process each, which the harness has take
-turns (`lockstep.processes`); clocks and the order are handed in.
+The first steps after another model's step run cold, which distorts steps shorter than a few
+milliseconds. Such a step's turn is as many steps as last some 5 ms, after a few that are dropped.
+The steps may be those of one process (`worker.duet`) or of a process each, which the harness has
+take turns (`lockstep.processes`); clocks and the order are handed in.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from convmark.worker.timing import Clock, Step, Turn, is_steady, log_ratio_error
+from convmark.worker.timing import Clock, Step, Turn, is_steady, mean_log_ratio
 
 __all__ = [
     "MIN_ROUNDS",
     "SHORT_S",
     "Contender",
     "Turns",
+    "another_build",
     "settled_step_times",
     "take_rounds",
     "timed_turn",
@@ -35,12 +36,15 @@ MIN_STEPS, LEAST_STEPS = 10, 4
 """Of each code before the timed turns: until it is steady, and once the budget is spent."""
 SETTLING_TURN_S = 0.01
 MIN_ROUNDS = 6
-LEAST_S = 0.3
-"""Seconds of turns that are always taken."""
+LEAST_S = 0.15
+"""Seconds of turns that are always taken of a build."""
+BUILDS_DIFFER = 0.04
+"""Log ratios of two builds that lie further apart differ by more than their turns explain."""
 HELD_UP_S = 0.2
 """A turn ends then, however few of its steps have been taken."""
-DROPPED_SHARE = 0.5
-MIN_DROPPED = 2
+MIN_DROPPED, MIN_DROPPED_S = 3, 0.001
+"""Steps and seconds of a turn that are dropped. A turn's first step takes 6 to 12 % longer than its
+later ones, the third 1 to 2 %; from the third on a change of 20 % is seen whole, within 1 %."""
 
 
 class Contender(Protocol):
@@ -69,6 +73,11 @@ class Turns:
             for name, times in found.items()
         }
         return {"steps": self.steps, "dropped": self.dropped, **lists}
+
+    def log_ratios(self) -> list[float]:
+        """The mean ln(other / first) of each other code by wall time, trimmed by 20 %."""
+        one, *others = self.wall_s.values()
+        return [mean_log_ratio(other, one)[0] for other in others]
 
 
 def settled_step_times(
@@ -116,7 +125,7 @@ def turn_steps(step_times_s: Mapping[str, float], turn_s: float) -> tuple[int, i
     if mean_s >= SHORT_S:
         return 1, 0
     count = max(2, math.ceil(turn_s / mean_s))
-    return count, max(MIN_DROPPED, round(DROPPED_SHARE * count))
+    return count, max(MIN_DROPPED, math.ceil(MIN_DROPPED_S / mean_s))
 
 
 def take_rounds(
@@ -152,13 +161,26 @@ def take_rounds(
     return turns
 
 
+def another_build(found: Sequence[Turns], most: int) -> bool:
+    """Return whether the models are to be built again: where builds differ more than twice.
+
+    Args:
+        found: the turns of each build so far; a long step is built once.
+        most: builds.
+    """
+    if len(found) >= most or not found[0].dropped:
+        return False
+    ratios = zip(*(turns.log_ratios() for turns in found), strict=True)
+    return len(found) < 2 or any(max(one) - min(one) > BUILDS_DIFFER for one in ratios)
+
+
 def _enough(turns: Turns, spent_s: float, seconds: float, enough_error: float) -> bool:
     if spent_s >= seconds:
         return True
     if spent_s < LEAST_S or not enough_error:
         return False
     one, *others = turns.wall_s.values()
-    return all(log_ratio_error(other, one) <= enough_error for other in others)
+    return all(mean_log_ratio(other, one)[1] <= enough_error for other in others)
 
 
 def timed_turn(

@@ -47,6 +47,9 @@ def ab(project: Path, folder: Path, *arguments: str) -> dict[str, object]:
 def show(name: str, found: dict[str, object]) -> None:
     print(f"\n{name}: exit {found['exit']}, {found['seconds']} s")
     for row in found["rows"]:  # type: ignore[attr-defined] # a list of rows
+        if row["change"] is None:
+            print(f"  {row['case']:<42} {row['verdict']}: {row['note']}")
+            continue
         interval = f"[{100 * row['low']:+.1f}, {100 * row['high']:+.1f}]"
         print(
             f"  {row['case']:<42} {100 * row['change']:+.1f} % {interval} {row['verdict']}, "

@@ -3,10 +3,10 @@
 Run it from a checkout: `python tests/benchmarks/duet_truth.py --cases lenet5:infer:1 --changes 0,10
 --sessions 12 --folder F`. The new code of each case is the old one with real work beside it: as
 many products of small matrices in the model as take the given per cent of a step. Printed are the
-change by duets, by single steps in duets, and by separate processes that take turns with them,
-each as mean +- standard error, by wall and by CPU time, and how many of the two errors lie between
-duets and separate processes. Each session is one line of `duets.csv` in the folder; started again,
-the script goes on where it was stopped.
+change by duets and by separate processes that take turns with them, each as mean +- standard
+error, by wall and by CPU time, and how many of the two errors lie between duets and separate
+processes. Each session is one line of `duets.csv` in the folder; started again, the script goes on
+where it was stopped.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DEFAULT_FOLDER = Path(tempfile.gettempdir()) / "convmark-duets"
 PROBE_PRODUCTS, PROBE_SHARE = 8, 0.2
 """Products of the duets that tell what one takes; eight times as many until they show."""
 COLUMNS = ("case", "change", "session", "way", "wall", "cpu", "seconds")
-WAYS = ("duet", "single", "separate")
+WAYS = ("duet", "separate")
 
 MODULE = '''\
 """The zoo's models with real work beside them: as many products as work.txt says."""
@@ -79,8 +79,7 @@ def main() -> None:
     parser.add_argument("--changes", default="0,3,10,50", help="per cent of a step")
     parser.add_argument("--sessions", type=int, default=12)
     parser.add_argument("--seconds", type=float, default=1.0, help="of turns, and of steps alone")
-    parser.add_argument("--builds", type=int, default=1, help="of a session")
-    parser.add_argument("--single-share", type=float, default=0.3)
+    parser.add_argument("--builds", type=int, default=4, help="of a session, at most")
     parser.add_argument("--backend", default="tensorflow")
     parser.add_argument("--threads", default="default")
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
@@ -119,8 +118,7 @@ def products_per_cent(case: Case, options: argparse.Namespace) -> float:
         sides = trees(options.folder, products)
         with opened(case, sides["new"]) as interpreter:
             ratios = [
-                session(interpreter, case, sides, seed, options)[0]["duet"]["cpu"]
-                for seed in range(3)
+                session(interpreter, case, sides, seed, options)[0]["cpu"] for seed in range(3)
             ]
         share = math.expm1(statistics.median(ratios))
         if share > PROBE_SHARE:
@@ -147,9 +145,8 @@ def follow(
             side: stack.enter_context(opened(case, where)) for side, where in sides.items()
         }
         for number in range(done, options.sessions):
-            ways, seconds = session(interpreters["new"], case, sides, number, options)
-            for way, value in ways.items():
-                diary.keep(case.name, change, number, way, value, seconds)
+            value, seconds = session(interpreters["new"], case, sides, number, options)
+            diary.keep(case.name, change, number, "duet", value, seconds)
             began = time.perf_counter()
             value = separate(interpreters, case, number, options)
             taken_s = time.perf_counter() - began
@@ -162,21 +159,15 @@ def session(
     sides: dict[str, DuetSide],
     number: int,
     options: argparse.Namespace,
-) -> tuple[dict[str, Value], float]:
-    """Return ln(new / old) by a duet, its single steps apart, and the seconds it took."""
-    plan = Plan(
-        seed=number, seconds=options.seconds, builds=options.builds,
-        single_share=options.single_share,
-    )  # fmt: skip
+) -> tuple[Value, float]:
+    """Return ln(new / old) by a duet, and the seconds it took."""
+    plan = Plan(seed=number, seconds=options.seconds, builds=options.builds)
     began = time.perf_counter()
     found = duet_session(interpreter, case, sides, plan)
     seconds = time.perf_counter() - began
     if found.wall is None or found.cpu is None:
         raise SystemExit(f"{case.name}: {found.refusal or found.failure}")
-    ways = {"duet": {"wall": found.wall.value, "cpu": found.cpu.value}}
-    if found.single is not None:
-        ways["single"] = {"wall": found.single.value, "cpu": math.nan}
-    return ways, seconds
+    return {"wall": found.wall.value, "cpu": found.cpu.value}, seconds
 
 
 def separate(
@@ -237,7 +228,7 @@ def shown(case: str, change: float, ways: dict[str, list[Value]]) -> str:
     parts = [f"{case:<36} {change:g} %:"]
     for clock in ("wall", "cpu"):
         for way, found in ways.items():
-            values = [value[clock] for value in found if not math.isnan(value[clock])]
+            values = [value[clock] for value in found]
             if len(values) > 1:
                 parts.append(f"{way} {clock} {_shown(values)}")
         between = apart(*(([value[clock] for value in ways[way]]) for way in ("duet", "separate")))
