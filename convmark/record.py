@@ -201,7 +201,7 @@ class Record:
         "FLOPs", "2 x multiply-adds of convolutions and matrix products, forward, per sample"
     )
 
-    flops_note: str | None = _size("", "why flops_per_sample is empty", since=3)
+    flops_note: str | None = _size("", "why the FLOPs are empty, forward or training", since=3)
     training_flops_per_sample: int | None = _size(
         "FLOPs",
         "the same of a training step over its samples, the backward pass counted; empty where it "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -112,6 +113,10 @@ class KerasBackend:
         """Whether any layer of the model with weights is one of those."""
         return any(id(one) in earlier and one.weights for one in model._flatten_layers())
 
+    def has_call(self, model: Any) -> bool:
+        """Whether the model can be called: one with a `train_step` of its own need not."""
+        return type(model).call not in (keras.Model.call, keras.layers.Layer.call)
+
     def other_keras(self, candidate: Any) -> str | None:
         """Why a model of another Keras than this one's cannot be measured; None for others."""
         kinds = type(candidate).__mro__
@@ -155,11 +160,17 @@ class KerasBackend:
             if input_spec is None
             else own_inputs(input_spec)
         )
+        if more := _arguments_beside(model):
+            raise ValueError(
+                "its call() must take all inputs as one argument, as fit gives them, and needs "
+                f"{', '.join(more)} too; put a model around it that takes a list or a dictionary"
+            )
         texts = [leaf.name for leaf in found.leaves if leaf.dtype == "string"]
         if texts and not self.takes_strings:
             raise ValueError(f"{texts[0]}: an input of strings needs TensorFlow")
         self._inputs = {**self._inputs, id(model): found}
-        if not model.built and all(None not in leaf.shape for leaf in found.leaves):
+        is_known = all(None not in leaf.shape for leaf in found.leaves)
+        if not model.built and is_known and self.has_call(model):
             with self.scope():
                 model(symbols(keras, found))  # JAX makes no weights inside a step
         return found
@@ -342,6 +353,13 @@ class KerasBackend:
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now, where the steps keep them apart."""
+
+
+def _arguments_beside(model: Any) -> list[str]:
+    """Return what a model's `call` cannot do without besides the inputs."""
+    more = list(inspect.signature(model.call).parameters.values())[1:]
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [one.name for one in more if one.default is one.empty and one.kind not in variable]
 
 
 def dtype_policy(precision: str) -> str:
