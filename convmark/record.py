@@ -242,7 +242,7 @@ class Record:
     )
     peak_bytes_per_s: float | None = _time("bytes/s", "ceiling of the device: a large copy")
     efficiency: float | None = _time(
-        "", "FLOP/s reached over peak_flops_per_s; training counts 3 x the forward FLOPs"
+        "", "FLOP/s reached over peak_flops_per_s, in training those of the backward pass too"
     )
     rounds: int | None = _time("", "rounds of one case step and one reference step")
     reference: str | None = _time("", "reference network in the rounds: small or large")

@@ -206,6 +206,13 @@ def test_a_model_is_refused_with_the_reason(interpreter: Interpreter, name: str,
     assert REFUSED[name, task] in answer.message
 
 
+def test_a_shape_that_a_model_does_not_take_is_named(interpreter: Interpreter) -> None:
+    asked = measured("homemade_models:segmenter", batch_size=BATCH)
+    answer = interpreter.answer({**asked, "input_shapes": {"": [7, 7, 3]}})
+    assert answer.message.startswith("ValueError: Concatenate: Dimension 1 in both shapes must be ")
+    assert answer.message.endswith("=7x7x3, try another --input-shape")
+
+
 def test_a_model_that_diverges_is_measured_at_a_smaller_rate(interpreter: Interpreter) -> None:
     name = "unnormalised(depth=9)"
     answer = answered(interpreter, name, "train", recipe="learning_rate=1e-07")

@@ -16,9 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import convmark_zoo
 from tabulate import tabulate
 
-import models
 from convmark.case import Case
 from convmark.errors import WorkerError
 from convmark.launch import Interpreter
@@ -78,7 +78,7 @@ def is_right(row: dict[str, Any]) -> bool:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--state", type=Path, required=True)
-    parser.add_argument("--models", default=",".join(sorted({*models.names()} - {*LECTURE})))
+    parser.add_argument("--models", default=",".join(sorted({*convmark_zoo.names()} - {*LECTURE})))
     options = parser.parse_args()
     wanted = options.models.split(",")
     lines = options.state.read_text().splitlines() if options.state.exists() else []

@@ -23,8 +23,15 @@ from convmark.worker.backends.keras_state import (
     layer_precisions,
     limits_lifted,
 )
+from convmark.worker.backends.losses import class_numbers, flat_losses, targets_of
 from convmark.worker.backends.own_training import OwnData
-from convmark.worker.backends.recipe import PLAIN, Recipe, Training, brings_training
+from convmark.worker.backends.recipe import (
+    PLAIN,
+    Recipe,
+    Training,
+    brings_training,
+    is_compiled,
+)
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import (
     Batch,
@@ -34,7 +41,7 @@ from convmark.worker.backends.synthetic import (
     training_batch,
 )
 from convmark.worker.failure import CaseFailure
-from convmark.worker.inputs import Inputs, Leaf, mapped, own_inputs, symbols
+from convmark.worker.inputs import Inputs, Leaf, mapped, own_inputs, symbols, text_of
 from convmark.worker.work import Work
 
 __all__ = ["KerasBackend", "dtype_policy", "ends_in_softmax", "root_mean_square"]
@@ -179,6 +186,12 @@ class KerasBackend:
         """What the model takes."""
         return self._inputs.get(id(model)) or self.take_inputs(model, None)
 
+    def chosen_shapes(self) -> str:
+        """The shapes that models were given and leave open, for a message; empty of others."""
+        leaves = [leaf for inputs in self._inputs.values() for leaf in inputs.leaves if leaf.chosen]
+        shapes = dict.fromkeys(f"{leaf.name}={text_of(leaf.shape)}" for leaf in leaves)
+        return f"; it was given {', '.join(shapes)}, try another --input-shape" if shapes else ""
+
     def sample_shape(self, model: Any) -> tuple[int | None, ...]:
         """The shape of one sample of a model's only input, without the batch axis."""
         structure = self.inputs(model).structure
@@ -292,6 +305,23 @@ class KerasBackend:
     def brings_training(self, model: Any) -> bool:
         """Whether the model says itself how it is trained."""
         return brings_training(model)
+
+    def own_compile(self, model: Any) -> tuple[Any, Any] | None:
+        """The optimizer and the loss that a model was compiled with; None of one that was not."""
+        return (model.optimizer, model.loss) if is_compiled(model) else None
+
+    def takes_classes(self, losses: Any) -> bool:
+        """Whether losses that a model was compiled with compare scores with numbers of classes."""
+        found = [targets_of(one, (10,), self.tensor) for one in flat_losses(losses)]
+        return all(targets.make is class_numbers for targets in found)
+
+    def training_of(self, model: Any, by: str) -> dict[str, str | None]:
+        """What a compiled model is trained with, as its row has it.
+
+        Args:
+            by: `model` or `harness`, whoever says so.
+        """
+        return Training.of_compiled(model, by, adds_losses=bool(model.losses)).as_fields()
 
     def nothing_to_train(self, model: Any) -> str:
         """Why a model without trainable weights is not trained, and what helps."""
