@@ -27,6 +27,14 @@ def well() -> Any:
     return keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
 
 
+def compiled_digits(loss: str = "sparse_categorical_crossentropy") -> Any:
+    """A network of digits with an optimizer and a loss of its own."""
+    layers = [keras.layers.Flatten(), keras.layers.Dense(10, activation="softmax")]
+    model = keras.Sequential([keras.Input((28, 28, 1)), *layers])
+    model.compile("adam", loss)
+    return model
+
+
 def several_inputs() -> Any:
     """An image, tokens of open length, and a mask by name; tells what the tokens must be below."""
     image = keras.Input((8, 8, 3), dtype="uint8", name="image")

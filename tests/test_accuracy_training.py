@@ -81,12 +81,19 @@ def test_each_epoch_is_told_with_its_seconds_and_the_model_learns(train: Train) 
     tested = answer.event("tested")
     assert tested is not None
     assert tested["accuracy"] > 0.9
+    assert (tested["training"], tested["optimizer"]) == ("harness", "SGD")
     data = answer.event("data")
     assert data is not None
     assert (data["training_samples"], data["validation_samples"]) == (2000, 400)
     built = answer.event("built")
     assert built is not None
     assert built["parameters"] == 61_706
+
+
+def test_a_compiled_model_keeps_its_optimizer_and_loss(train: Train) -> None:
+    tested = train("builders:compiled_digits").event("tested") or {}
+    assert (tested["training"], tested["optimizer"]) == ("model", "Adam")
+    assert tested["loss_name"] == "sparse_categorical_crossentropy"
 
 
 def test_progress_shows_epoch_and_step(train: Train) -> None:
@@ -116,6 +123,12 @@ def test_progress_shows_epoch_and_step(train: Train) -> None:
             "builders:diverges",
             {},
             "builders:diverges: the loss must be finite, it is nan in epoch 1",
+        ),
+        (
+            "builders:compiled_digits('mse')",
+            {},
+            "builders:compiled_digits('mse'): the task accuracy trains on numbers of classes, "
+            "which its own loss does not take; compile it with sparse_categorical_crossentropy",
         ),
         ("lenet5", {"mnist": "/none.npz"}, "/none.npz: cannot be read: No such file or directory"),
     ],

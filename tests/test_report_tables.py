@@ -405,6 +405,9 @@ def test_roofline_needs_ceilings_and_bytes_and_tells_what_of_them_is_reached(
     train = found(table, model="vgg16")  # three passes, under the other ceiling
     assert (train["intensity"], train["flops_per_s"]) == (50, 30_000)
     assert (train["attainable_flops_per_s"], train["share"]) == (40_000, 0.75)
+    counted = known.assign(training_flops_per_sample=2500.0)  # an infer row's would not count
+    found_again = [found(roofline(points(counted), {}), model=name) for name in ("lenet5", "vgg16")]
+    assert [row["flops_per_s"] for row in found_again] == [10_000, 25_000]
 
 
 def test_a_described_models_bytes_are_estimated(tmp_path: Path) -> None:

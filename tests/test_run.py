@@ -89,7 +89,11 @@ def events() -> list[dict[str, Any]]:
             "device_bytes": None,
         },
         {"event": "input_bound", "steps": 5, "times_s": [0.1, 0.2, 0.1]},
-        {"event": "work", "flops_per_sample": 833_040},
+        {
+            "event": "work",
+            "flops_per_sample": 833_040,
+            "training_flops_per_sample": 2_000_000,
+        },
         {
             "event": "rounds",
             "reference": "large",
@@ -404,7 +408,7 @@ def test_a_ceiling_that_is_known_gives_the_row_its_efficiency(tmp_path: Path) ->
     known = dataclasses.replace(FACTS, ceilings={ceiling.key: ceiling})
     record = result_of(ok(events()), tmp_path, facts=known).record
     assert (record.peak_flops_per_s, record.peak_bytes_per_s) == (1e12, 1e10)
-    assert record.efficiency == pytest.approx(3 * 833_040 * 3200 / 1e12)  # by 3,200 samples/s
+    assert record.efficiency == pytest.approx(2_000_000 * 3200 / 1e12)  # by 3,200 samples/s
     without = result_of(ok(events()), tmp_path / "without").record
     assert (without.peak_flops_per_s, without.peak_bytes_per_s, without.efficiency) == (None,) * 3
 

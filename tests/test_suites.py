@@ -131,3 +131,15 @@ def test_a_suites_models_are_a_tuple_of_names_each_model_by_one() -> None:
         Suite(models=("lenet5",), tasks=("train",), batch_sizes=32)  # type: ignore[arg-type]
     suite = Suite(models=("nets:net(b=1, a=2)",), tasks=("train",), batch_sizes=(32,))
     assert suite.models == ("nets:net(a=2,b=1)",)
+
+
+def test_suites_of_projects_import_from_the_face_and_from_the_old_place() -> None:
+    from convmark.suites import TRAINING as OLD  # type: ignore[import-not-found]
+
+    import convmark
+    from convmark.plugin.replay import Measured
+
+    assert (convmark.Suite, convmark.Measured) == (Suite, Measured)
+    assert OLD is TRAINING
+    with pytest.raises(AttributeError, match="no attribute 'Sweet'"):
+        convmark.Sweet  # noqa: B018

@@ -202,7 +202,7 @@ class Record:
         "FLOPs", "2 x multiply-adds of convolutions and matrix products, forward, per sample"
     )
 
-    flops_note: str | None = _size("", "why flops_per_sample is empty", since=3)
+    flops_note: str | None = _size("", "why the FLOPs are empty, forward or training", since=3)
     training_flops_per_sample: int | None = _size(
         "FLOPs",
         "the same of a training step over its samples, the backward pass counted; empty where it "
@@ -243,7 +243,7 @@ class Record:
     )
     peak_bytes_per_s: float | None = _time("bytes/s", "ceiling of the device: a large copy")
     efficiency: float | None = _time(
-        "", "FLOP/s reached over peak_flops_per_s; training counts 3 x the forward FLOPs"
+        "", "FLOP/s reached over peak_flops_per_s, in training those of the backward pass too"
     )
     rounds: int | None = _time("", "rounds of one case step and one reference step")
     reference: str | None = _time("", "reference network in the rounds: small or large")

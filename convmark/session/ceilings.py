@@ -34,14 +34,6 @@ __all__ = [
 Key = tuple[str, str, str, str]
 """Device, backend, precision and threads."""
 
-TRAINING_PASSES = 3
-"""A training step does about three times the forward FLOPs: the backward pass twice as many.
-
-Source: Kaplan et al., "Scaling laws for neural language models" (2020), arXiv:2001.08361, section
-2.1.
-"""
-
-
 BUSY_SHARE = 0.1
 """Of the CPUs' time: where others took more, a CPU's ceiling would be theirs."""
 
@@ -98,18 +90,17 @@ def read_ceilings(path: Path) -> dict[Key, Ceiling]:
     return {ceiling.key: ceiling for ceiling in TABLE.read(path)}
 
 
-def efficiency(case: Case, flops_per_sample: int, throughput: float, ceiling: Ceiling) -> float:
+def efficiency(case: Case, work: int, throughput: float, ceiling: Ceiling) -> float:
     """Return FLOP/s reached / the peak of all devices that the case runs on, dimensionless.
 
     Replicas on a GPU have one each; those on a CPU share it.
 
     Args:
-        flops_per_sample: of the forward pass; training counts three times as many.
+        work: FLOPs of a step per sample, in training those of the backward pass too.
         throughput: samples/s.
     """
-    passes = TRAINING_PASSES if case.task == "train" else 1
     devices = case.machines if case.device == "cpu" else case.replicas
-    return passes * flops_per_sample * throughput / (devices * ceiling.peak_flops_per_s)
+    return work * throughput / (devices * ceiling.peak_flops_per_s)
 
 
 def gather(

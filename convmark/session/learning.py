@@ -154,6 +154,7 @@ def learned_columns(answer: Answer, target: float) -> dict[str, Any]:
         "training_accuracy": last["accuracy"],
         "validation_loss": last["validation_loss"],
         "validation_accuracy": last["validation_accuracy"],
+        **{name: tested.get(name) for name in ("training", "optimizer", "loss_name")},
         "loss": tested["loss"],
         "accuracy": tested["accuracy"],
         "time_to_target_s": sum(times_s[:reached]) if reached else None,

@@ -186,7 +186,8 @@ def _below_ceiling(record: Record, facts: Facts) -> Record:
     ceiling = facts.ceilings.get(key_of(case))
     if ceiling is None:
         return record
-    work, rate = record.flops_per_sample, record.throughput_samples_per_s
+    trains, rate = case.task == "train", record.throughput_samples_per_s
+    work = record.training_flops_per_sample if trains else record.flops_per_sample
     return replace(
         record,
         peak_flops_per_s=ceiling.peak_flops_per_s,

@@ -78,11 +78,12 @@ def answer(request: dict[str, Any], framework: Any, descriptors: list[int]) -> i
         return 1
     except BaseException as error:
         traceback.print_exc()
+        status = _status(error, framework)
         with contextlib.suppress(OSError):
             emit(
                 "failed",
-                status=_status(error, framework),
-                message=message_of(error),
+                status=status,
+                message=_message(error, status, framework),
                 stack=stack_of(error),
             )
         if isinstance(error, KeyboardInterrupt):
@@ -140,6 +141,12 @@ def _status(error: BaseException, framework: Any) -> str:
     if isinstance(error, MemoryError) or framework.is_out_of_memory(error):
         return "out_of_memory"
     return "error"
+
+
+def _message(error: BaseException, status: str, framework: Any) -> str:
+    """Return what went wrong, with the shapes that may have been the reason."""
+    ours = isinstance(error, (measurement.CaseFailure, UnknownModelError))
+    return message_of(error) + ("" if ours or status != "error" else framework.chosen_shapes())
 
 
 def _inspect(request: dict[str, Any], framework: Any, emit: Emit) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "own_inputs",
     "sized",
     "symbols",
+    "text_of",
 ]
 
 IMAGE_AXIS, SEQUENCE_AXIS, VOLUME_AXIS, CHANNELS = 224, 128, 32, 3
@@ -51,6 +52,8 @@ class Leaf:
     """A vocabulary's own words or numbers."""
     texts: bool = False
     """Whether a value is several words."""
+    chosen: bool = False
+    """Whether the model leaves axes of the shape open."""
 
     def drawn(self, samples: int, generator: np.random.RandomState) -> Any:
         """Return an array (samples, *shape) of the dtype."""
@@ -235,11 +238,13 @@ def sized(leaves: Sequence[Leaf], asked: Mapping[str, Sequence[int]]) -> list[Le
     for name in asked:
         if name not in names:
             raise ValueError(f"--input-shape: no input is named {name}, only {', '.join(names)}")
-    return [
-        replace(leaf, shape=_fitted(leaf, tuple(asked[leaf.name])))
-        if leaf.name in asked
-        else replace(leaf, shape=_by_default(leaf.shape))
+    shapes = [
+        _fitted(leaf, tuple(asked[leaf.name])) if leaf.name in asked else _by_default(leaf.shape)
         for leaf in leaves
+    ]
+    return [
+        replace(leaf, shape=shape, chosen=None in leaf.shape)
+        for leaf, shape in zip(leaves, shapes, strict=True)
     ]
 
 

@@ -61,7 +61,7 @@ def learn(case: Case, builder: Builder, lesson: Lesson, backend: Any, emit: Emit
     )
     model = build(case, builder, lesson.seed, backend, emit)
     check_fits(case, model, backend)
-    compiled_model(case, model, backend)
+    trained_by = compiled_model(case, model, backend)
     pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
     watch = epoch_watch(
         case,
@@ -86,7 +86,8 @@ def learn(case: Case, builder: Builder, lesson: Lesson, backend: Any, emit: Emit
         )
     check_count(case, "steps of the test", test_watch.steps, test_steps)
     _check(case, float(loss), "in the test")
-    emit("tested", loss=float(loss), accuracy=float(accuracy))
+    training = backend.training_of(model, trained_by)
+    emit("tested", loss=float(loss), accuracy=float(accuracy), **training)
     emit(
         "state",
         load_average_1min=os.getloadavg()[0],
@@ -129,15 +130,29 @@ def _by(shape: tuple[Any, ...]) -> str:
     return "x".join(str(axis) for axis in shape) or "one number"
 
 
-def compiled_model(case: Case, model: Any, backend: Any) -> None:
-    """Compile the model as the lecture does."""
+def compiled_model(case: Case, model: Any, backend: Any) -> str:
+    """Compile the model as the lecture does, and return whose its training is.
+
+    One that was compiled keeps its optimizer and loss, and is the model's own.
+
+    Raises:
+        CaseFailure: that loss takes no numbers of classes, which is what the digits have.
+    """
     keras = backend.keras
-    model.compile(
-        optimizer=keras.optimizers.SGD(LEARNING_RATE),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=not backend.is_softmax(model)),
-        metrics=["accuracy"],
-        jit_compile=case.jit == "on",
+    own = backend.own_compile(model)
+    if own and not backend.takes_classes(own[1]):
+        raise CaseFailure(
+            f"{case.model}: the task accuracy trains on numbers of classes, which its own loss "
+            "does not take; compile it with sparse_categorical_crossentropy"
+        )
+    optimizer, loss = own or (
+        keras.optimizers.SGD(LEARNING_RATE),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=not backend.is_softmax(model)),
     )
+    model.compile(
+        optimizer=optimizer, loss=loss, metrics=["accuracy"], jit_compile=case.jit == "on"
+    )
+    return "model" if own else "harness"
 
 
 def fit(

@@ -209,7 +209,11 @@ def take_turns(
     prove(case, 1, backend.fingerprint(token), emit)
     if with_sizes:
         backend.settle(model)
-        emit("sizes", flops_per_sample=backend.work(model).flops, **backend.sizes(model))
+        emit(
+            "sizes",
+            flops_per_sample=backend.work(model, case.batch_size).flops,
+            **backend.sizes(model),
+        )
     emit("first_step", seconds=seconds)
     with timing.quiet_collector():
         for command in commands:
@@ -280,14 +284,15 @@ def _count_again(case: Case, model: Any, before: dict[str, int], backend: Any, e
 def count_work(case: Case, model: Any, step: Any, backend: Any, emit: Emit) -> None:
     """Report the FLOPs, only once the peaks are read: counting them traces the model again."""
     backend.settle(model)  # counting calls the model
-    forward = backend.work(model)
-    trains = case.task == "train"
-    samples = case.batch_size * case.replicas
+    forward = backend.work(model, case.batch_size)
+    trained = None
+    if case.task == "train":
+        trained = backend.training_work(step, case.batch_size * case.replicas)
     emit(
         "work",
         flops_per_sample=forward.flops,
-        flops_note=forward.note,
-        training_flops_per_sample=backend.training_work(step, samples).flops if trains else None,
+        flops_note=forward.note or (trained and trained.note),
+        training_flops_per_sample=trained and trained.flops,
     )
 
 
@@ -306,6 +311,11 @@ def make_step(
     """
     compiled = case.jit == "on"
     if case.task not in ("train", "accuracy"):
+        if not backend.has_call(model):
+            raise CaseFailure(
+                f"{case.model}: a model without a call() of its own cannot infer; measure it in "
+                "training (--tasks train), or give it one"
+            )
         return backend.inference_step(model, case.batch_size, seed, compiled), dict
     try:
         step, describe = backend.chosen_training(

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from convmark.worker.failure import message_of
+
 __all__ = [
     "NoRule",
     "Work",
@@ -25,8 +27,6 @@ __all__ = [
     "per_sample",
     "real_numbers",
 ]
-
-REASON_CHARS = 160
 
 
 class NoRule(Exception):
@@ -53,13 +53,12 @@ def followed(trace: Callable[[], Any]) -> Any:
     """Return what tracing or running a model gives.
 
     Raises:
-        NoRule: the model raised: one that runs need not take one sample, or be traced again.
+        NoRule: the model raised: one that runs need not take being traced again.
     """
     try:
         return trace()
     except Exception as error:
-        said = " ".join(str(error).split())[:REASON_CHARS]
-        raise NoRule(f"one sample cannot be followed: {type(error).__name__}: {said}") from error
+        raise NoRule(f"the model cannot be followed: {message_of(error)}") from error
 
 
 def per_sample(work: Work, samples: int) -> Work:

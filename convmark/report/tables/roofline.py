@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["STEP_PASSES", "attainable", "bytes_per_sample", "roofline"]
 
 STEP_PASSES = {"infer": 1, "train": 3}
-"""Forward passes' worth of work in a step: training computes two gradients of about one each."""
+"""Forward passes' worth of work in a step whose own was not counted: training computes two
+gradients of about one each."""
 
 
 CEILINGS = ("peak_flops_per_s", "peak_bytes_per_s")
@@ -29,7 +30,7 @@ _COLUMNS = (
     *("hardware", "model", "task", "batch_size", "precision", "jit", "threads", "replicas"),
     "cluster",
     *("backend", "throughput_samples_per_s", "flops_per_sample", "parameters", "n"),
-    *("bytes_per_sample", *CEILINGS),
+    *("bytes_per_sample", "training_flops_per_sample", *CEILINGS),
 )
 
 
@@ -77,7 +78,8 @@ def roofline(table: pd.DataFrame, traffic_elements: Mapping[str, int | None]) ->
         "roofline",
         "Roofline",
         "FLOP per byte against FLOP/s, under the ceilings that were measured on the same "
-        "hardware. FLOPs are the forward pass's, three times those in training. Bytes are an "
+        "hardware. FLOPs are those of a step; where a row of training has none, three times those "
+        "of the forward pass. Bytes are an "
         "estimate for models that were described (convmark run --describe): every layer reads its "
         "inputs and weights and writes its output once. Both axes are logarithmic.",
         [
@@ -106,8 +108,10 @@ def _bytes(row: Mapping[str, Any], traffic: int | None) -> float | None:
 
 
 def _record(row: dict[str, Any], moved: float) -> dict[str, Any]:
-    flops = row["flops_per_sample"] * STEP_PASSES[row["task"]]
-    intensity = row["flops_per_sample"] / moved
+    forward, counted = row["flops_per_sample"], row.get("training_flops_per_sample")
+    is_counted = row["task"] == "train" and counted is not None and counted > 0
+    flops = counted if is_counted else forward * STEP_PASSES[row["task"]]
+    intensity = forward / moved
     reached = flops * row["throughput_samples_per_s"]
     limit = attainable(intensity, row["peak_flops_per_s"], row["peak_bytes_per_s"])
     words = [row["hardware"], row["task"], f"batch {int(row['batch_size'])}", setting(row)]

@@ -270,17 +270,17 @@ class Jax(Keras3Backend):
             cut = slice(begin, begin + batch_size)
             yield jax.device_put(jax.tree.map(lambda array, cut=cut: array[cut], pool))
 
-    def work(self, model: Any) -> Work:
-        """What a forward pass of one sample computes, counted in its jaxpr."""
+    def work(self, model: Any, samples: int) -> Work:
+        """What a forward pass of so many samples computes, counted in its jaxpr, per sample."""
         variables = list(model.variables)
 
         def infer(given: Any, batch: Any) -> Any:
             with keras.StatelessScope(list(zip(variables, given, strict=True))):
                 return model(batch, training=False)
 
-        sample = jax.device_put(self.inputs(model).batch(1, 0))
+        batch = jax.device_put(self.inputs(model).batch(samples, 0))
         values = [variable.value for variable in variables]
-        return jaxpr_work(lambda: jax.make_jaxpr(infer)(values, sample))
+        return per_sample(jaxpr_work(lambda: jax.make_jaxpr(infer)(values, batch)), samples)
 
     def training_work(self, step: Step, samples: int) -> Work:
         """What a training step of so many samples computes, backward too, per sample."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,15 @@ from convmark.worker.backends.keras_state import (
     layer_precisions,
     limits_lifted,
 )
+from convmark.worker.backends.losses import class_numbers, flat_losses, targets_of
 from convmark.worker.backends.own_training import OwnData
-from convmark.worker.backends.recipe import PLAIN, Recipe, Training, brings_training
+from convmark.worker.backends.recipe import (
+    PLAIN,
+    Recipe,
+    Training,
+    brings_training,
+    is_compiled,
+)
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import (
     Batch,
@@ -33,7 +41,7 @@ from convmark.worker.backends.synthetic import (
     training_batch,
 )
 from convmark.worker.failure import CaseFailure
-from convmark.worker.inputs import Inputs, Leaf, mapped, own_inputs, symbols
+from convmark.worker.inputs import Inputs, Leaf, mapped, own_inputs, symbols, text_of
 from convmark.worker.work import Work
 
 __all__ = ["KerasBackend", "dtype_policy", "ends_in_softmax", "root_mean_square"]
@@ -112,6 +120,10 @@ class KerasBackend:
         """Whether any layer of the model with weights is one of those."""
         return any(id(one) in earlier and one.weights for one in model._flatten_layers())
 
+    def has_call(self, model: Any) -> bool:
+        """Whether the model can be called: one with a `train_step` of its own need not."""
+        return type(model).call not in (keras.Model.call, keras.layers.Layer.call)
+
     def other_keras(self, candidate: Any) -> str | None:
         """Why a model of another Keras than this one's cannot be measured; None for others."""
         kinds = type(candidate).__mro__
@@ -155,11 +167,17 @@ class KerasBackend:
             if input_spec is None
             else own_inputs(input_spec)
         )
+        if more := _arguments_beside(model):
+            raise ValueError(
+                "its call() must take all inputs as one argument, as fit gives them, and needs "
+                f"{', '.join(more)} too; put a model around it that takes a list or a dictionary"
+            )
         texts = [leaf.name for leaf in found.leaves if leaf.dtype == "string"]
         if texts and not self.takes_strings:
             raise ValueError(f"{texts[0]}: an input of strings needs TensorFlow")
         self._inputs = {**self._inputs, id(model): found}
-        if not model.built and all(None not in leaf.shape for leaf in found.leaves):
+        is_known = all(None not in leaf.shape for leaf in found.leaves)
+        if not model.built and is_known and self.has_call(model):
             with self.scope():
                 model(symbols(keras, found))  # JAX makes no weights inside a step
         return found
@@ -167,6 +185,12 @@ class KerasBackend:
     def inputs(self, model: Any) -> Inputs:
         """What the model takes."""
         return self._inputs.get(id(model)) or self.take_inputs(model, None)
+
+    def chosen_shapes(self) -> str:
+        """The shapes that models were given and leave open, for a message; empty of others."""
+        leaves = [leaf for inputs in self._inputs.values() for leaf in inputs.leaves if leaf.chosen]
+        shapes = dict.fromkeys(f"{leaf.name}={text_of(leaf.shape)}" for leaf in leaves)
+        return f"; it was given {', '.join(shapes)}, try another --input-shape" if shapes else ""
 
     def sample_shape(self, model: Any) -> tuple[int | None, ...]:
         """The shape of one sample of a model's only input, without the batch axis."""
@@ -282,6 +306,23 @@ class KerasBackend:
         """Whether the model says itself how it is trained."""
         return brings_training(model)
 
+    def own_compile(self, model: Any) -> tuple[Any, Any] | None:
+        """The optimizer and the loss that a model was compiled with; None of one that was not."""
+        return (model.optimizer, model.loss) if is_compiled(model) else None
+
+    def takes_classes(self, losses: Any) -> bool:
+        """Whether losses that a model was compiled with compare scores with numbers of classes."""
+        found = [targets_of(one, (10,), self.tensor) for one in flat_losses(losses)]
+        return all(targets.make is class_numbers for targets in found)
+
+    def training_of(self, model: Any, by: str) -> dict[str, str | None]:
+        """What a compiled model is trained with, as its row has it.
+
+        Args:
+            by: `model` or `harness`, whoever says so.
+        """
+        return Training.of_compiled(model, by, adds_losses=bool(model.losses)).as_fields()
+
     def nothing_to_train(self, model: Any) -> str:
         """Why a model without trainable weights is not trained, and what helps."""
         return getattr(model, "nothing_to_train", "") or (
@@ -342,6 +383,13 @@ class KerasBackend:
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now, where the steps keep them apart."""
+
+
+def _arguments_beside(model: Any) -> list[str]:
+    """Return what a model's `call` cannot do without besides the inputs."""
+    more = list(inspect.signature(model.call).parameters.values())[1:]
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [one.name for one in more if one.default is one.empty and one.kind not in variable]
 
 
 def dtype_policy(precision: str) -> str:

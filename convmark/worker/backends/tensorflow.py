@@ -19,7 +19,7 @@ from convmark.worker.backends.recipe import PLAIN, Recipe
 from convmark.worker.backends.saved_model import SavedModel
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, square_matrices, training_batch
-from convmark.worker.backends.tensorflow_graph import graph_work
+from convmark.worker.backends.tensorflow_graph import forward_work, graph_work
 from convmark.worker.backends.tensorflow_training import (
     built_optimizer,
     fit_function,
@@ -224,15 +224,15 @@ class TensorFlow(KerasBackend):
             for parts in batches.prefetch(tf.data.AUTOTUNE):  # which knows no lists
                 yield tf.nest.pack_sequence_as(pool, parts)
 
-    def work(self, model: Any) -> Work:
-        """What a forward pass of one sample computes, counted in its graph."""
+    def work(self, model: Any, samples: int) -> Work:
+        """What a forward pass of so many samples computes, counted in its graph, per sample."""
 
         @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
         def infer(batch: Any) -> Any:
             return model(batch, training=False)
 
-        sample = self._on_device(self.inputs(model).batch(1, 0))
-        return graph_work(lambda: infer.get_concrete_function(sample))
+        batch = self._on_device(self.inputs(model).batch(samples, 0))
+        return per_sample(forward_work(lambda: infer.get_concrete_function(batch)), samples)
 
     def training_work(self, step: Step, samples: int) -> Work:
         """What a training step of so many samples computes, backward too, per sample."""

@@ -13,10 +13,14 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import (
+    convert_variables_to_constants_v2,
+)
+from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from convmark.worker.work import NoRule, Work, counted, einsum, elements, followed, real_numbers
 
-__all__ = ["graph_work"]
+__all__ = ["forward_work", "graph_work"]
 
 MOST_TRIPS = 100_000
 
@@ -29,13 +33,31 @@ _WITHOUT_RULE = re.compile(
     r"|MatrixSquareRoot|Svd|^Qr$|Eig|^Lu$|PyFunc|TPU|RemoteCall"
 )
 """Operations that multiply matrices, or run code that nobody sees; `_RULES` has the others."""
-_INNER = frozenset(["Placeholder", "_Arg", "_Retval", "FakeParam"])
+_INNER = frozenset(
+    [
+        *("Placeholder", "_Arg", "_Retval", "FakeParam", "XlaDynamicSlice", "XlaPad", "XlaGather"),
+        *("XlaDynamicUpdateSlice", "XlaScatter", "XlaSort", "XlaKeyValueSort", "XlaSharding"),
+    ]
+)
 """Of TensorFlow's own, though `tf.raw_ops` does not have all of them."""
 
 
 def graph_work(trace: Callable[[], Any]) -> Work:
     """Return the FLOPs of one run of the concrete function that `trace` makes."""
     return counted(lambda: _of_graph(followed(trace).graph, {}))
+
+
+def forward_work(trace: Callable[[], Any]) -> Work:
+    """Return the FLOPs of a function that changes no variable.
+
+    A function that was traced for open axes, as a SavedModel's is, has its shapes once it is part
+    of its caller, which needs its variables to be constants.
+    """
+    found = graph_work(trace)
+    if found.flops is not None:
+        return found
+    whole = graph_work(lambda: convert_variables_to_constants_v2(trace(), lower_control_flow=False))
+    return found if whole.flops is None else whole
 
 
 def _of_graph(graph: Any, known: Known) -> int:
@@ -102,10 +124,17 @@ def _graph_of(op: Any, name: str) -> Any:
     graph = op.graph
     while graph is not None:
         function = graph._get_function(name)  # public only as the text of the whole library
-        if function is not None and getattr(function, "graph", None) is not None:
-            return function.graph
+        if function is not None:
+            made = getattr(function, "graph", None)
+            return made or _read(graph, function, [tensor.shape for tensor in op.inputs])
         graph = getattr(graph, "outer_graph", None)
     raise NoRule(f"the function of {op.type} cannot be read")
+
+
+def _read(within: Any, function: Any, shapes: Sequence[Any]) -> Any:
+    """Return the graph of a function that is there as a definition alone, as old loops are."""
+    with within.as_default():
+        return function_def_to_graph(function.definition, input_shapes=shapes)
 
 
 def _called(op: Any, name: str, arguments: Sequence[Any], known: Known) -> int:
@@ -126,12 +155,11 @@ def _bound(graph: Any, values: Sequence[Any]) -> Known:
 
 
 def _loop(op: Any, known: Known) -> tuple[int, list[Any]]:
-    """Return the FLOPs of a loop, and those of its variables at the end that tell when it ends."""
+    """Return the FLOPs of a loop, and its variables at the end, as far as they are known."""
     condition = _graph_of(op, op.get_attr("cond").name)
     body = _graph_of(op, op.get_attr("body").name)
     state = [_value(tensor, known) for tensor in op.inputs]
     per_trip = _of_graph(body, _bound(body, _lasting(body, state)))
-    deciding = _deciding(condition, body)
     for trips in range(MOST_TRIPS):
         goes_on = _value(condition.outputs[0], _bound(condition, state))
         if goes_on is None:
@@ -139,10 +167,7 @@ def _loop(op: Any, known: Known) -> tuple[int, list[Any]]:
         if not goes_on:
             return trips * per_trip, state
         bound = _bound(body, state)
-        state = [
-            _value(tensor, bound) if place in deciding else None
-            for place, tensor in enumerate(body.outputs)
-        ]
+        state = [_value(tensor, bound) for tensor in body.outputs]
     if per_trip:
         raise NoRule(f"how often {op.name} goes round depends on the data")
     return 0, [None] * len(state)
@@ -160,22 +185,6 @@ def _source(tensor: Any) -> Any:
     while tensor.op.type == "Identity":
         tensor = tensor.op.inputs[0]
     return tensor
-
-
-def _deciding(condition: Any, body: Any) -> set[int]:
-    """Return the places of the variables that the condition needs, also by way of others."""
-    found: set[int] = set()
-    new = _arguments(condition, condition.outputs)
-    while new:
-        found |= new
-        new = _arguments(body, [body.outputs[place] for place in new]) - found
-    return found
-
-
-def _arguments(graph: Any, tensors: Sequence[Any]) -> set[int]:
-    """Return the places of a function's arguments that the tensors need."""
-    needed = {op.name for op in _ancestors([tensor.op for tensor in tensors])}
-    return {place for place, tensor in enumerate(graph.inputs) if tensor.op.name in needed}
 
 
 def _value(tensor: Any, known: Known) -> Any:

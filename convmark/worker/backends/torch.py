@@ -208,15 +208,15 @@ class Torch(Keras3Backend):
     def _tensor(self, array: Any) -> Any:
         return torch.from_numpy(array).to(self._device)
 
-    def work(self, model: Any) -> Work:
-        """What a forward pass of one sample computes, counted while it runs."""
-        sample = self._tensors(images(self.inputs(model), 1, 0))
+    def work(self, model: Any, samples: int) -> Work:
+        """What a forward pass of so many samples computes, counted while it runs, per sample."""
+        batch = self._tensors(images(self.inputs(model), samples, 0))
 
         def infer() -> Any:
             with torch.no_grad():
-                return model(sample, training=False)
+                return model(batch, training=False)
 
-        return dispatched_work(infer)
+        return per_sample(dispatched_work(infer), samples)
 
     def training_work(self, step: Step, samples: int) -> Work:
         """What a training step of so many samples computes, backward too, per sample."""

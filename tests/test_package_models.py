@@ -1,0 +1,107 @@
+"""Models of other packages: measured in training, with the parameters and FLOPs that they have.
+
+Parameters are held against `count_params()`, FLOPs against those of the operations that TensorFlow
+runs eagerly (`eager_counts.py`). Minutes long, and where a package is installed: `tox -e models`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workers import BUILDERS, environ, measured
+
+from convmark.interpreter import Interpreter
+
+PACKAGES = {
+    "hub": ("keras_hub", "keras"),
+    "kecam": ("keras_cv_attention_models", "tf_keras"),
+    "sm": ("segmentation_models", "tf_keras"),
+    "unets": ("keras_unet_collection", "tf_keras"),
+    "vit": ("vit_keras", "keras"),
+    "volumes": ("classification_models_3D", "keras"),
+    "old": ("tf_keras", "tf_keras"),
+}
+"""By the first word of a model's name: what must be installed, and the Keras that it is for."""
+NOTES = {"hub_f_net": "FFT2D has no rule"}
+OWN_TRAINING = {
+    "hub_resnet_classifier": ("Adam", "sparse_categorical_crossentropy"),
+    "hub_segformer": ("Adam", "categorical_crossentropy"),
+    "hub_bert_classifier": ("Adam", "sparse_categorical_crossentropy"),
+    "hub_bert_masked_lm": ("Adam", "sparse_categorical_crossentropy"),
+    "hub_gpt2_lm": ("Adam", "sparse_categorical_crossentropy"),
+    "sm_unet": ("Adam", "binary_crossentropy_plus_jaccard_loss"),
+    "old_functional": (
+        "Adam",
+        "sparse_categorical_crossentropy + mean_squared_error + losses added",
+    ),
+    "old_train_step": ("Adam", "mean_squared_error + train_step"),
+}
+NAMES = re.findall(r"^def ([a-z]\w+)\(", (BUILDERS / "package_models.py").read_text(), re.MULTILINE)
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(
+        importlib.util.find_spec("tensorflow") is None, reason="a worker needs TensorFlow"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """The environment by the Keras that a package is for."""
+    folder = tmp_path_factory.mktemp("workers")
+    legacy = {"TF_USE_LEGACY_KERAS": "1", "SM_FRAMEWORK": "tf.keras"}
+    return {"keras": environ(folder), "tf_keras": environ(folder, **legacy)}
+
+
+@pytest.fixture(scope="module")
+def interpreters(variables: dict[str, dict[str, str]]) -> Iterator[dict[str, Interpreter]]:
+    with (
+        Interpreter(environ=variables["keras"], folder=BUILDERS) as keras,
+        Interpreter(environ=variables["tf_keras"], folder=BUILDERS) as tf_keras,
+    ):
+        yield {"keras": keras, "tf_keras": tf_keras}
+
+
+def eagerly(model: str, variables: dict[str, str]) -> dict[str, Any]:
+    command = [sys.executable, str(Path(BUILDERS, "eager_counts.py")), model]
+    done = subprocess.run(
+        command, env=variables, cwd=BUILDERS, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_packages_model_is_measured(
+    interpreters: dict[str, Interpreter], variables: dict[str, dict[str, str]], name: str
+) -> None:
+    package, keras = PACKAGES[name.partition("_")[0]]
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    model = f"package_models:{name}"
+    request = {**measured(model, task="train", batch_size=2), "fed": False}
+    answer = interpreters[keras].answer(request)
+    assert (answer.status, answer.message) == ("ok", "")
+    sizes, work, first = (answer.event(one) or {} for one in ("counted", "work", "first_step"))
+    counted = eagerly(model, variables[keras])
+    assert sizes["parameters"] == counted["parameters"]
+    if name in NOTES:
+        assert (work["flops_per_sample"], work["flops_note"]) == (None, NOTES[name])
+    else:
+        assert work["flops_per_sample"] == pytest.approx(counted["flops"], rel=1e-3)
+        assert work["training_flops_per_sample"] > work["flops_per_sample"]
+    training = (first["training"], first["optimizer"], first["loss_name"])
+    if name in OWN_TRAINING:
+        assert training == ("model", *OWN_TRAINING[name])
+    else:
+        assert training[:2] == ("harness", "SGD")
