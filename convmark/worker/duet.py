@@ -254,7 +254,7 @@ class _Duet:
                 watch.close()
             if self._plan.with_work and side.name == OLD:
                 self._backend.settle(model)  # counting calls the model
-                emit("work", flops_per_sample=self._backend.work(model).flops)
+                emit("work", flops_per_sample=self._backend.work(model, side.case.batch_size).flops)
 
     def _left_out(self, name: str) -> list[str]:
         return list(self._request["sides"][name].get("left_out") or ())
