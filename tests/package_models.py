@@ -283,10 +283,6 @@ def kecam_yolov8() -> Any:
     return _kecam("yolov8.YOLOV8_N")
 
 
-def kecam_efficientdet() -> Any:
-    return _kecam("efficientdet.EfficientDetD0", size=256)
-
-
 # segmentation-models, with tf-keras
 
 
