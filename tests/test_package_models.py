@@ -45,6 +45,8 @@ OWN_TRAINING = {
     ),
     "old_train_step": ("Adam", "mean_squared_error + train_step"),
 }
+UNFOLLOWED = {"old_recurrent": "goes round depends on the data"}
+"""Whose training FLOPs are empty: Keras 2's loop over a masked sequence."""
 BY_LAYERS = {"unets_u2net": 106_337_280}
 """Dilated convolutions that TensorFlow runs on a padded input: as `flops.layer_records` counts."""
 REFUSED = {"unets_vnet": "ValueError: Inputs have incompatible shapes."}
@@ -110,7 +112,10 @@ def test_a_packages_model_is_measured(
         assert work["flops_per_sample"] == pytest.approx(
             BY_LAYERS.get(name, counted["flops"]), rel=1e-3
         )
-        assert work["training_flops_per_sample"] > work["flops_per_sample"]
+        trained = work["training_flops_per_sample"]
+        assert (trained is None) == (name in UNFOLLOWED)
+        assert UNFOLLOWED.get(name, "None") in str(work["flops_note"])
+        assert trained is None or trained > work["flops_per_sample"]
     training = (first["training"], first["optimizer"], first["loss_name"])
     if name in OWN_TRAINING:
         assert training == ("model", *OWN_TRAINING[name])
