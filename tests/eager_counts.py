@@ -1,9 +1,9 @@
 """What a model computes, counted from the operations that TensorFlow runs; not a test itself.
 
-    python tests/eager_counts.py MODEL...
+    python tests/eager_counts.py SAMPLES MODEL...
 
-Nothing is traced: each model runs one sample eagerly, and every product counts by the shapes that
-it really had. Prints one JSON line for each: its name, `count_params()`, and its FLOPs.
+Nothing is traced: each model runs so many samples eagerly, and every product counts by the shapes
+that it really had. Prints a JSON line for each: its name, `count_params()`, its FLOPs per sample.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def of_operation(kind: str, inputs: Any, attributes: dict[str, Any], output: Any
         turned = attributes["transpose_a" if kind == "MatMul" else "adj_x"]
         return math.prod(output.shape) * shapes[0][-2 if turned else -1]
     if kind == "Einsum":
-        return of_einsum(attributes["equation"].decode(), shapes)
+        equation = attributes["equation"]
+        return of_einsum(equation if isinstance(equation, str) else equation.decode(), shapes)
     return 0
 
 
@@ -49,12 +50,12 @@ def of_einsum(equation: str, shapes: list[tuple[int, ...]]) -> int:
     return math.prod(axes.values()) if len(shapes) > 1 and set(axes) - set(result) else 0
 
 
-def counted(name: str, backend: Any) -> dict[str, Any]:
+def counted(name: str, samples: int, backend: Any) -> dict[str, Any]:
     build = builder(name, backend)
     model = build()
     inputs = backend.take_inputs(model, build.input_spec)
-    sample = mapped(tf.convert_to_tensor, inputs.batch(1, 0))
-    model(sample)  # weights that are made when it is called
+    batch = mapped(tf.convert_to_tensor, inputs.batch(samples, 0))
+    model(batch)  # weights that are made when it is called
     found = [0]
 
     def see(kind: Any, given: Any, attributes: Any, outputs: Any, *_: Any) -> None:
@@ -64,18 +65,18 @@ def counted(name: str, backend: Any) -> dict[str, Any]:
 
     op_callbacks.add_op_callback(see)
     try:
-        model(sample, training=False)
+        model(batch, training=False)
     finally:
         op_callbacks.remove_op_callback(see)
-    return {"model": name, "parameters": model.count_params(), "flops": 2 * found[0]}
+    return {"model": name, "parameters": model.count_params(), "flops": 2 * found[0] / samples}
 
 
 def main() -> None:
     tf.config.run_functions_eagerly(True)
     backend = backends.load("tensorflow")
     backend.configure(device="cpu", threads="default", precision="float32", seed=0)
-    for name in sys.argv[1:]:
-        print(json.dumps(counted(name, backend)), flush=True)
+    for name in sys.argv[2:]:
+        print(json.dumps(counted(name, int(sys.argv[1]), backend)), flush=True)
         backend.keras.backend.clear_session()
 
 

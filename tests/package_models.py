@@ -283,10 +283,6 @@ def kecam_yolov8() -> Any:
     return _kecam("yolov8.YOLOV8_N")
 
 
-def kecam_efficientdet() -> Any:
-    return _kecam("efficientdet.EfficientDetD0", size=256)
-
-
 # segmentation-models, with tf-keras
 
 
@@ -380,13 +376,17 @@ def unets_swin() -> Any:
 # vit-keras, classification-models-3D
 
 
+def _vit(name: str, size: int, **more: Any) -> Any:
+    trained = {"pretrained": False, "pretrained_top": False}
+    return _of(f"vit_keras.vit.{name}", image_size=size, **trained, **more)
+
+
 def vit_b32() -> Any:
-    return _of("vit_keras.vit.vit_b32", image_size=64, classes=5, pretrained=False)
+    return _vit("vit_b32", 64, classes=5)
 
 
 def vit_b16_features() -> Any:
-    more = {"include_top": False, "pretrained_top": False, "pretrained": False}
-    return _of("vit_keras.vit.vit_b16", image_size=32, **more)
+    return _vit("vit_b16", 32, include_top=False)
 
 
 def _volumes(name: str, keras: str) -> Any:

@@ -20,6 +20,7 @@ from workers import BUILDERS, environ, measured
 
 from convmark.interpreter import Interpreter
 
+BATCH = 2
 PACKAGES = {
     "hub": ("keras_hub", "keras"),
     "kecam": ("keras_cv_attention_models", "tf_keras"),
@@ -44,6 +45,17 @@ OWN_TRAINING = {
     ),
     "old_train_step": ("Adam", "mean_squared_error + train_step"),
 }
+UNFOLLOWED = {"old_recurrent": "goes round depends on the data"}
+"""Whose training FLOPs are empty: Keras 2's loop over a masked sequence."""
+OTHERWISE = {
+    # dilated convolutions that TensorFlow runs on a padded input: as `flops.layer_records` counts
+    "unets_u2net": 106_337_280,
+    # eagerly Keras 2 takes a masked loop's first step twice: 128 steps and the last layer
+    "old_recurrent": 128 * 2 * 24 * (8 + 6) + 2 * 6 * 2,
+}
+"""FLOPs of models that run more eagerly than their layers ask for."""
+REFUSED = {"unets_vnet": "ValueError: Inputs have incompatible shapes."}
+"""Its builder ends so without convmark, too."""
 NAMES = re.findall(r"^def ([a-z]\w+)\(", (BUILDERS / "package_models.py").read_text(), re.MULTILINE)
 
 pytestmark = [
@@ -59,6 +71,7 @@ def variables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, s
     """The environment by the Keras that a package is for."""
     folder = tmp_path_factory.mktemp("workers")
     legacy = {"TF_USE_LEGACY_KERAS": "1", "SM_FRAMEWORK": "tf.keras"}
+    legacy["TF_ENABLE_ONEDNN_OPTS"] = "0"  # its softmax takes five axes, HaloNet and VOLO have six
     return {"keras": environ(folder), "tf_keras": environ(folder, **legacy)}
 
 
@@ -72,7 +85,7 @@ def interpreters(variables: dict[str, dict[str, str]]) -> Iterator[dict[str, Int
 
 
 def eagerly(model: str, variables: dict[str, str]) -> dict[str, Any]:
-    command = [sys.executable, str(Path(BUILDERS, "eager_counts.py")), model]
+    command = [sys.executable, str(Path(BUILDERS, "eager_counts.py")), str(BATCH), model]
     done = subprocess.run(
         command, env=variables, cwd=BUILDERS, capture_output=True, text=True, check=False
     )
@@ -89,8 +102,11 @@ def test_a_packages_model_is_measured(
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
     model = f"package_models:{name}"
-    request = {**measured(model, task="train", batch_size=2), "fed": False}
+    request = {**measured(model, task="train", batch_size=BATCH), "fed": False}
     answer = interpreters[keras].answer(request)
+    if name in REFUSED:
+        assert (answer.status, answer.message.startswith(REFUSED[name])) == ("error", True)
+        return
     assert (answer.status, answer.message) == ("ok", "")
     sizes, work, first = (answer.event(one) or {} for one in ("counted", "work", "first_step"))
     counted = eagerly(model, variables[keras])
@@ -98,8 +114,13 @@ def test_a_packages_model_is_measured(
     if name in NOTES:
         assert (work["flops_per_sample"], work["flops_note"]) == (None, NOTES[name])
     else:
-        assert work["flops_per_sample"] == pytest.approx(counted["flops"], rel=1e-3)
-        assert work["training_flops_per_sample"] > work["flops_per_sample"]
+        assert work["flops_per_sample"] == pytest.approx(
+            OTHERWISE.get(name, counted["flops"]), rel=1e-3
+        )
+        trained = work["training_flops_per_sample"]
+        assert (trained is None) == (name in UNFOLLOWED)
+        assert UNFOLLOWED.get(name, "None") in str(work["flops_note"])
+        assert trained is None or trained > work["flops_per_sample"]
     training = (first["training"], first["optimizer"], first["loss_name"])
     if name in OWN_TRAINING:
         assert training == ("model", *OWN_TRAINING[name])

@@ -61,7 +61,7 @@ def of_model(name: str) -> dict[str, Any]:
                 found[task] = str(error)
             else:
                 found.update(parameters=sizes["parameters"], flops=sizes["flops_per_sample"])
-    command = [sys.executable, str(TESTS / "eager_counts.py"), name]
+    command = [sys.executable, str(TESTS / "eager_counts.py"), "1", name]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines() or ["{}"]
     counted = json.loads(lines[-1])
