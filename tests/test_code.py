@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from convmark.results.code.of_run import CodeReader, KeptCodes
 from convmark.results.code.snapshot import FOLDER, keep_files, lay_out, root_folder
 from convmark.results.commit import are_of_commit
 from convmark.worker import protocol
+from convmark.worker.opened import Opened
 from convmark.worker.protocol import file_digest
 
 
@@ -282,3 +284,22 @@ def test_a_case_whose_code_changes_in_the_middle_of_a_run_says_which_file(
 def test_codes_compare_by_what_they_hold(event: Event, reader: CodeReader) -> None:
     code = reader.code(event("repo/nets.py"))
     assert dataclasses.replace(code, roots={}).hash == code.hash
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+def test_a_module_that_another_program_opens_counts_only_once_the_process_has_started_one(
+    tmp_path: Path,
+) -> None:
+    for name in ("module.py", "words.txt", "x.egg-info/entry_points.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    seen = []
+    for started in ((), ("os.fork",)):
+        opened = Opened([str(tmp_path)])
+        for event in started:
+            opened.note(event, ())
+        files = [str(path) for path in tmp_path.rglob("*") if path.is_file()]
+        subprocess.run(["cat", *files], check=True)
+        read, _ = opened.close()
+        seen.append({Path(path).name for path in read})
+    assert seen == [{"words.txt"}, {"words.txt", "module.py"}]

@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from convmark.compare.rule.decision import CaseSessions, Decision, Limits, controls_differ, decide
+from convmark.compare.rule.decision import (
+    CaseSessions,
+    Decision,
+    Limits,
+    contradicts,
+    controls_differ,
+    decide,
+)
 from convmark.compare.rule.pooling import ASSUMED, Prior, Summary, pooled_prior, summary
 from convmark.compare.rule.signs import chance_of_slower
 from convmark.compare.rule.spending import (
@@ -285,3 +292,18 @@ def test_a_control_that_is_a_copy_seldom_differs(noise, sessions):
     rng = np.random.default_rng(1)
     draws = [controls_differ([rng.normal(0, noise, sessions)])[0] for _ in range(2000)]
     assert sum(draws) <= 8
+
+
+@pytest.mark.parametrize(
+    ("duets", "separate", "expected"),
+    [
+        (0.06, [0.06, 0.05, 0.07], False),
+        (0.06, [-0.01, 0.0, 0.01], True),
+        (0.85, [0.77, 0.78, 0.77], False),  # the size of a large change, not whether there is one
+        (0.85, [0.30, 0.31, 0.30], True),
+    ],
+)
+def test_separate_processes_contradict_beyond_three_errors_and_a_share_of_the_change(
+    duets, separate, expected
+):
+    assert contradicts(first(around(duets, 12)), separate) is expected

@@ -160,8 +160,10 @@ def holds(session: Session, sides: dict[str, DuetSide]) -> None:
         assert {own / f"{name}.py" for name in names} <= files
         assert not any(path.is_relative_to(sides[one].folder) for one in sides if one != side
                        for path in files)  # fmt: skip
+    assert session.wall is not None
     assert session.cpu is not None
-    assert session.cpu.value > math.log(1.3)
+    # PyTorch's threads spin between two steps: its CPU time tells little, on a quiet machine too
+    assert max(session.wall.value, session.cpu.value) > math.log(1.3)
     assert session.rounds >= 6
 
 
@@ -182,7 +184,7 @@ def test_so_they_do_on_another_framework(
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     with Interpreter(backend=backend, environ=environ(tmp_path), import_roots=[]) as interpreter:
-        holds(play(interpreter, sides, case("net", backend=backend), seconds=0.8), sides)
+        holds(play(interpreter, sides, case("net", backend=backend), seconds=1.5), sides)
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def test_all_settle_together_before_the_first_timed_turn_and_short_steps_take_5_
     assert log.index("turn") > len(log) - 1 - log[::-1].index("first_step")
     long = Stand(0.02)
     session(long, Stand(0.02))
-    assert long.turns[-MIN_ROUNDS:] == [(1, 0)] * MIN_ROUNDS
+    assert long.turns[-MIN_ROUNDS:] == [(1, 1)] * MIN_ROUNDS
 
 
 def test_which_side_is_started_first_is_drawn_by_the_seed() -> None:

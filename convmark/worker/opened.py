@@ -44,6 +44,11 @@ _OF_TOOLS = re.compile(
 )
 """Files that editors, git, linters and test runners open beside a measurement: the kernel does not
 say who opened a file. Where Python opens one of them in the model's process, it counts."""
+_STARTING = ("subprocess.Popen", "os.posix_spawn", "os.exec", "os.system", "os.fork", "os.forkpty")
+"""Audit events of a process that starts another one. Until then a module that Python itself has not
+opened here was opened by another program."""
+_OF_INSTALLERS = (".egg-info", ".dist-info")
+"""Folders that any Python reads when it looks for what is installed."""
 
 
 class Opened:
@@ -53,10 +58,12 @@ class Opened:
         self._read: set[str] = set()
         self._written: set[str] = set()
         self._kernel = _Kernel(folders)
+        self._started_another = False
         self._restore = list(_wrapped(self._note_native))
 
     def note(self, event: str, arguments: Any) -> None:
         """Note what an audit event tells of a file; a file of no sense is no file."""
+        self._started_another |= event in _STARTING
         with contextlib.suppress(TypeError, ValueError, OSError):
             if event == "open":
                 path, mode, flags = arguments
@@ -96,6 +103,8 @@ class Opened:
         for restore in self._restore:
             restore()
         read, written = self._kernel.close()
+        if not self._started_another:
+            read = {path for path in read if not path.endswith((".py", ".pyi"))}
         return self._read | read, self._written | written
 
 
@@ -205,6 +214,6 @@ def _below(folders: Iterable[str]) -> Iterator[str]:
 
 
 def _is_left_out(entry: os.DirEntry[str]) -> bool:
-    if entry.name in _NOT_WATCHED:
+    if entry.name in _NOT_WATCHED or entry.name.endswith(_OF_INSTALLERS):
         return True
     return os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))

@@ -66,7 +66,8 @@ def lockstep_session(
                         sizes[name] = worker.expect("sizes")
                     worker.expect("first_step")
                     workers[name] = _Process(name, worker)
-            steps = turn_steps(settled_step_times(workers, plan.warm_up_s, order), plan.turn_s)
+            times_s = settled_step_times(workers, plan.warm_up_s, order)
+            steps = turn_steps(times_s, plan.turn_s, apart=True)
             turns = take_rounds(workers, steps, plan.seconds, order, enough_error=plan.enough_error)
             on_event({"event": "turns"})
             for process in workers.values():

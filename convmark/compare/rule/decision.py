@@ -119,6 +119,10 @@ _LEAST_APART_SPREAD = 0.02
 """Sessions of two processes that agree better than this do so by luck: they scatter by 1.3 to 4.7 %
 on identical code, with a bias of up to 3.5 %."""
 
+_UNSURE_OF_SIZE = 0.05
+"""Share of a change that counts as an error too: what the two share a cache with tells on its size,
+and that does not contradict it."""
+
 _SEEN = 0.95
 """How surely a change of the smallest visible size is seen."""
 
@@ -279,10 +283,12 @@ def contradicts(decision: Decision, separate: Sequence[float]) -> bool:
     """
     found = summary(separate)
     spread = max(found.variance**0.5, _LEAST_APART_SPREAD)
-    error = math.hypot(
-        spread / math.sqrt(found.count), decision.spread / math.sqrt(decision.sessions)
-    )
     assert decision.estimate is not None
+    error = math.hypot(
+        spread / math.sqrt(found.count),
+        decision.spread / math.sqrt(decision.sessions),
+        _UNSURE_OF_SIZE * decision.estimate,
+    )
     return abs(found.estimate - decision.estimate) > _CONTRADICTED_BEYOND * error
 
 
