@@ -1,4 +1,4 @@
-"""The command line: runs what `convmark.core.parsers` gives, and returns the exit status.
+"""The command line: runs what `convmark.cli.parsers` gives, and returns the exit status.
 
 Imports nothing heavy before it knows what to do.
 """
@@ -16,11 +16,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from convmark.cli.parsers import EXIT_USAGE, parsers
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.model_name import TRUST
-from convmark.core.option_values import parse_seconds
+from convmark.core.option_values import parse_percent, parse_seconds, parse_words
 from convmark.core.options import Options, pyproject_settings, read
-from convmark.core.parsers import EXIT_USAGE, parsers
 from convmark.core.signals import as_interrupts
 from convmark.core.text import plain_text
 
@@ -187,7 +187,7 @@ def _ab(given: argparse.Namespace, options: Options) -> int:
     from convmark.cli.ab import ab
     from convmark.compare.live.sides import side_spec
 
-    target = _share("--target", given.target)
+    target = parse_percent("--target", given.target)
     a = side_spec("A", given.a, given.set_a, say=_say)
     b = side_spec("B", given.b, given.set_b, say=_say)
     budget_s = parse_seconds("--budget", given.budget)
@@ -209,20 +209,13 @@ def _bisect(given: argparse.Namespace, options: Options) -> int:
         options,
         good=given.good,
         bad=given.bad,
-        threshold=_share("--threshold", given.threshold),
+        threshold=parse_percent("--threshold", given.threshold),
         package=given.package,
         beside=given.beside,
-        versions=_listed("--versions", given.versions),
+        versions=[] if given.versions is None else parse_words("--versions", given.versions),
         budget_s=parse_seconds("--budget", given.budget),
     )
     return EXIT_OK if found else EXIT_FAILED
-
-
-def _listed(flag: str, text: str | None) -> list[str]:
-    words = [] if text is None else [word.strip() for word in text.split(",")]
-    if not all(words):
-        raise OptionError(f"{flag}: must be a comma-separated list without gaps, got {text!r}")
-    return words
 
 
 def _env(given: argparse.Namespace, options: Options) -> int:
@@ -235,23 +228,6 @@ def _env(given: argparse.Namespace, options: Options) -> int:
     else:
         env.remove(given.names, given.everything)
     return EXIT_OK
-
-
-def _share(flag: str, text: str) -> float:
-    """Return a percentage as a share.
-
-    Raises:
-        OptionError: it is no number of per cent above 0 and up to 1,000.
-    """
-    try:
-        percent = float(text.removesuffix("%"))
-    except ValueError:
-        percent = 0.0
-    if not 0 < percent <= 1000:
-        raise OptionError(
-            f"{flag}: must be a number of per cent above 0 and at most 1,000, got {text!r}"
-        )
-    return percent / 100
 
 
 def _say(line: str) -> None:

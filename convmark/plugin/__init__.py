@@ -19,9 +19,8 @@ import pytest
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.model_name import TRUST
-from convmark.core.option_table import OPTIONS
 from convmark.core.option_values import AUTO
-from convmark.core.options import Options, pyproject_settings, read
+from convmark.core.options import OPTIONS, Options, pyproject_settings, read
 from convmark.core.signals import Received, as_interrupts
 from convmark.core.suites import auto_name, refuse_untimed
 from convmark.core.text import plain_text

@@ -15,9 +15,7 @@ from typing import Any
 
 import pytest
 
-from convmark.core.option_table import OPTIONS, Option
-from convmark.core.options import wants_short_options
-from convmark.core.parsers import RESUME
+from convmark.core.options import OPTIONS, RESUME, Option, wants_short_options
 
 __all__ = ["PREFIX", "add_all", "destination", "prefix", "pytest_addoption"]
 

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from convmark.cli.check.device import Plan, check
 from convmark.core.case import PRECISIONS
 from convmark.core.errors import ConvmarkError
-from convmark.core.option_table import OPTIONS
-from convmark.core.options import read
+from convmark.core.options import OPTIONS, read
 
 __all__ = ["main"]
 
