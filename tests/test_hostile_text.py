@@ -255,7 +255,7 @@ def test_progress_is_inert(live: bool) -> None:
         case = Case(model=text, task="train")
         job = Job(case=case, process=1, order=1)
         record = process(status="error", error=text)
-        with progress.on(stream, 1.0) as seen:
+        with progress.RunProgress(stream, 1.0) as seen:
             seen.planned([job])
             seen.began(job)
             seen.phase(job, "steps")

@@ -21,7 +21,6 @@ from convmark.compare.live.ab_files import SessionRow, VerdictRow
 from convmark.compare.live.found import Found
 from convmark.compare.live.live import Terms, compare_live
 from convmark.compare.live.session import NEW, OLD, Session
-from convmark.compare.live.shown import Shown
 from convmark.compare.live.sides import Make, SideSpec
 from convmark.compare.rule.decision import Limits
 from convmark.compare.rule.pooling import t_quantile
@@ -37,6 +36,7 @@ from convmark.machine.environment import Machine, read_machine
 from convmark.machine.lock import alone
 from convmark.report.sessions import comparison_table
 from convmark.results.store import Store
+from convmark.session.progress import Display
 from convmark.session.run import asked_axes
 
 __all__ = ["FORMS", "Comparing", "Wanted", "ab", "make_of"]
@@ -201,10 +201,11 @@ class Comparing:
         )
         make, asked = make_of(self.options), asked_axes(self.options)
         opened = paired(self.cases, self.pair, make, gpus=self.machine.gpus, asked=asked)
-        with Shown(sys.stderr) as shown, opened as pairings:
+        with Display(sys.stderr, counted=False) as shown, opened as pairings:
+            shown.update("", "the first session")
             kept = [_Sessions() for _ in self.cases]
             see = functools.partial(self._see, shown, kept)
-            results = compare_live(pairings, terms, shown.line, see)
+            results = compare_live(pairings, terms, shown.newest, see)
         outcomes = []
         for case, found, sessions in zip(self.cases, results, kept, strict=True):
             row = VerdictRow(**self._ends(case), **_verdict(found))
@@ -232,7 +233,7 @@ class Comparing:
 
     def _see(
         self,
-        shown: Shown,
+        shown: Display,
         kept: Sequence[_Sessions],
         place: int,
         found: Found,
@@ -251,7 +252,7 @@ class Comparing:
         ab_files.append(self.path, [row])
         if not disturbed:
             kept[place].add(session)
-            shown.line(f"{case.name}: {_so_far(found)}")
+            shown.newest(f"{case.name}: {_so_far(found)}")
 
     def _ends(self, case: Case) -> dict[str, Any]:
         ends: dict[str, Any] = {}

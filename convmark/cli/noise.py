@@ -26,7 +26,6 @@ from convmark.compare.live.found import Found
 from convmark.compare.live.kept import KeptTree, copied_tree
 from convmark.compare.live.live import Pairing, Terms, compare_live
 from convmark.compare.live.processes import Contender
-from convmark.compare.live.shown import Shown
 from convmark.compare.live.tree import OwnCode, tree_as_it_is
 from convmark.compare.noise_file import FILE, TABLE, NoiseRow
 from convmark.compare.rule.sight import CHANGES, Sight, sights
@@ -44,6 +43,7 @@ from convmark.machine.preflight import Beforehand
 from convmark.report.noise import noise_text
 from convmark.results.code.manifest import Code, Roots, code_of
 from convmark.results.store import Store
+from convmark.session.progress import Display
 from convmark.session.run import request_of
 from convmark.worker.protocol import file_digest
 
@@ -91,8 +91,9 @@ def noise(options: Options, seconds: float) -> bool:
             input_shape=options.input_shape,
             evenly=True,
         )
-        with Shown(sys.stderr) as shown:
-            results = compare_live(pairings, terms, shown.line)
+        with Display(sys.stderr, counted=False) as shown:
+            shown.update("", "the first session")
+            results = compare_live(pairings, terms, shown.newest)
         for pairing, result in zip(pairings, results, strict=True):
             if path := _changed(codes[pairing.case]):
                 result.closed = f"{path} has changed meanwhile: start again"

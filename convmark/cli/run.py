@@ -36,12 +36,12 @@ from convmark.results.code.of_run import CodeReader
 from convmark.results.commit import read_commit
 from convmark.results.record import Record
 from convmark.results.store import RunFile, Store
-from convmark.session import progress
 from convmark.session.auto_batch import choices_table, chosen_cases, find_sizes
 from convmark.session.ceilings import ceilings_path, gather
 from convmark.session.facts import facts_of
 from convmark.session.learning import with_digits
 from convmark.session.plan import Job, plan
+from convmark.session.progress import RunProgress
 from convmark.session.result import Result
 from convmark.session.resume import Interrupted, expected, missing, open_interrupted, plan_hash
 from convmark.session.run import Observer, execute, kept
@@ -264,7 +264,7 @@ def _measure(
     if jobs is None:
         whole = _search(asked, measure, options, results)
     else:
-        with progress.on(sys.stderr, 2 * options.time_budget_s + 2) as shown:
+        with RunProgress(sys.stderr, 2 * options.time_budget_s + 2) as shown:
             measure(missing(jobs, _records(results)), shown)
         whole = all(result.record.measured for result in results)
     records = _records(results)
@@ -315,7 +315,7 @@ def _search(
         options,
         results,
         say=_say,
-        progress=lambda: progress.on(sys.stderr, 2 * options.time_budget_s + 2),
+        progress=lambda: RunProgress(sys.stderr, 2 * options.time_budget_s + 2),
     )
     records = _records(results)
     print(f"{choices_table(choices, records)}\n")

@@ -23,7 +23,7 @@ from convmark.fleet.files import Key, RunFiles, hold_many_files
 from convmark.fleet.going_on import GoingOn
 from convmark.fleet.host import Prepared
 from convmark.fleet.nodes import PER, About, gpu_names, node_names, some
-from convmark.fleet.progress import fleet_progress
+from convmark.fleet.progress import FleetProgress
 from convmark.fleet.scheduler import Assignment, Member, Scheduler, Unmeasured
 from convmark.results.store import Store
 from convmark.session.plan import Job, plan
@@ -128,7 +128,7 @@ class Campaign:
             StoreError: a row cannot be written.
         """
         scheduler = Scheduler(self._members(), self._plans, expected_s=self._expected_s)
-        with fleet_progress(stream, scheduler, self.names, self._expected_s) as shown:
+        with FleetProgress(stream, scheduler, self.names, self._expected_s) as shown:
             left = drive(scheduler, cluster, self._keep, shown)
         for one in left:
             result = self._without_answer(one.target, one.job, f"{NOT_MEASURED}{one.why}")

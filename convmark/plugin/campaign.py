@@ -266,10 +266,9 @@ class Campaign:
             self._execute_beside(missing(jobs, self.records), shown)
 
     def _shown(self, stream: TextIO | None) -> Any:
-        from convmark.session import progress
+        from convmark.session.progress import RunProgress
 
-        guess_s = 2 * self.options.time_budget_s + 2
-        return progress.on(stream, guess_s) if stream is not None else progress.Silence()
+        return RunProgress(stream, 2 * self.options.time_budget_s + 2)
 
     def _execute_beside(self, jobs: Sequence[Job], observer: Observer) -> None:
         """Measure the jobs, each row kept as it comes, and told to the observer."""

@@ -23,7 +23,7 @@ from convmark.core.units import bytes_text, rate_text, seconds_text
 from convmark.machine.environment import read_state
 from convmark.results.record import Record
 from convmark.session.plan import Job, plan
-from convmark.session.progress import Silence
+from convmark.session.progress import RunProgress
 from convmark.session.result import Result
 from convmark.session.resume import missing
 from convmark.session.run import Observer
@@ -118,7 +118,7 @@ def find_sizes(
         if (case, 1) in there:
             return there[case, 1]
         say(f"trying {case.name}")
-        measure([Job(case=case, process=1, order=place() + 1)], Silence())
+        measure([Job(case=case, process=1, order=place() + 1)], RunProgress(None))
         return results[-1].record
 
     choices = explore(

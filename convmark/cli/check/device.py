@@ -27,10 +27,10 @@ from convmark.report.summary import summary_table
 from convmark.results.commit import read_commit
 from convmark.results.record import Record
 from convmark.results.store import Store
-from convmark.session import progress
 from convmark.session.ceilings import Ceiling, Key, ceilings_path
 from convmark.session.facts import Facts, facts_of
 from convmark.session.plan import plan
+from convmark.session.progress import RunProgress
 from convmark.session.result import Result
 from convmark.session.run import execute, kept
 
@@ -170,7 +170,7 @@ def _measured(
                 options,
                 facts,
                 run_file,
-                progress.Silence(),
+                RunProgress(None),
                 keep=results.append,
             )
     finally:
