@@ -39,7 +39,7 @@ from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.environment import Machine, read_machine
 from convmark.machine.gpu.visible import card_of
 from convmark.machine.lock import alone
-from convmark.machine.preflight import Beforehand
+from convmark.machine.preflight import Preflight
 from convmark.report.noise import noise_text
 from convmark.results.code.manifest import Code, Roots, code_of
 from convmark.results.store import Store
@@ -70,7 +70,7 @@ def noise(options: Options, seconds: float) -> bool:
         alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say),
         contextlib.ExitStack() as stack,
     ):
-        disturbed = [line.replace("; ", ", ") for line in Beforehand().lines(machine)]
+        disturbed = [line.replace("; ", ", ") for line in Preflight().lines(machine)]
         for line in disturbed:
             _say(line)
         interpreter = stack.enter_context(make())

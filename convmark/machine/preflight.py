@@ -1,4 +1,4 @@
-"""What a run finds before it begins: a machine that programs, its clock or its power disturb."""
+"""Checks of the machine before a run: background load, CPU clock, power."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import replace
 from convmark.machine.cautions import cautions
 from convmark.machine.environment import Machine, read_cpu_ticks, read_state, stolen_fraction
 
-__all__ = ["Beforehand"]
+__all__ = ["Preflight"]
 
 
-class Beforehand:
+class Preflight:
     """The machine's state, read before the run's own workers start and load it."""
 
     def __init__(self) -> None:

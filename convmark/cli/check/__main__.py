@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
-from convmark.cli.check.device import Plan, check
+from convmark.cli.check.device import DeviceCheck, check
 from convmark.core.case import PRECISIONS
 from convmark.core.errors import ConvmarkError
 from convmark.core.options import OPTIONS, read
@@ -53,9 +53,9 @@ def installed_backend() -> str:
     return there[0] if there else BACKENDS[0]
 
 
-def _plan(given: argparse.Namespace, backend: str) -> Plan:
+def _plan(given: argparse.Namespace, backend: str) -> DeviceCheck:
     on_gpu = given.device != "cpu"
-    return Plan(
+    return DeviceCheck(
         device=given.device,
         backend=backend,
         models=("lenet5",) if given.quick else ("lenet5", "mini_resnet", "resnet50"),

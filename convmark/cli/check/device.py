@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tabulate import tabulate
@@ -21,26 +20,19 @@ from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.cautions import cautions, speed_flags
 from convmark.machine.doctor import findings
 from convmark.machine.environment import Machine, read_machine, read_state
-from convmark.machine.lock import alone
 from convmark.report.cards import cards_table
 from convmark.report.summary import summary_table
-from convmark.results.commit import read_commit
 from convmark.results.record import Record
 from convmark.results.store import Store
-from convmark.session.ceilings import Ceiling, Key, ceilings_path
-from convmark.session.facts import Facts, facts_of
-from convmark.session.plan import plan
+from convmark.session.ceilings import ceilings_path
 from convmark.session.progress import RunProgress
-from convmark.session.result import Result
-from convmark.session.run import execute, kept
+from convmark.session.session import Say, Session, claimed
 
-__all__ = ["Plan", "check"]
-
-Say = Callable[[str], None]
+__all__ = ["DeviceCheck", "check"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class DeviceCheck:
     """What is to be checked."""
 
     device: str
@@ -56,41 +48,60 @@ class Plan:
     limit_s: float
     """No process is started once so many seconds have passed."""
 
+    def case(self, model: str, task: str, precision: str = "float32") -> Case:
+        return Case(
+            model=model,
+            task=task,
+            device=self.device,
+            batch_size=self.batch_size,
+            precision=precision,
+            backend=self.backend,
+        )
 
-def check(asked: Plan, options: Options, say: Say = print) -> bool:
+    @property
+    def cases(self) -> list[Case]:
+        return [
+            self.case(model, task, precision)
+            for model in self.models
+            for task in ("train", "infer")
+            for precision in self.precisions
+        ]
+
+
+def check(asked: DeviceCheck, options: Options, say: Say = print) -> bool:
     """Check the device, print all that was found, and return whether all of it is sound.
 
     Raises:
         ConvmarkError: the framework, the device or the results folder is not to be had.
     """
-    began = time.monotonic()
-    store = Store(options.results)
-    store.check_writable()
+    until = time.monotonic() + asked.limit_s
+    Store(options.results).check_writable()
     machine = read_machine()
-    with (
-        alone(wait=options.wait, concurrent=options.allow_concurrent, say=say),
-        Interpreter(
-            isolation=options.isolation, backend=asked.backend, time_limit_s=options.time_limit_s
-        ) as interpreter,
-    ):
+    session = Session(options, machine, say, backends=[asked.backend])
+    with claimed(options, say), session:
+        interpreter = session.interpreters.of(asked.backend)
         found = inspect(interpreter, asked.models, explain=True)
+        session.found = {asked.backend: found}
         say(_found(machine, {**found, "backend": asked.backend}, options))
         devices_asked_for([asked.device], found["devices"], flag="--device")
         proofs = instrument_proofs(_probed(asked, options, interpreter))
         ceilings = measured_ceilings(
-            [_case(asked, "lenet5", "train", name) for name in asked.ceiling_precisions],
+            [asked.case("lenet5", "train", name) for name in asked.ceiling_precisions],
             interpreter.answer,
             ceilings_path(options.results, machine.name),
             sizes=asked.ceiling_sizes,
             say=say,
         )
         say(f"\n{ceilings_table(ceilings.values())}\n")
-        kept_ones = ceilings if asked.ceiling_sizes is None else {}
-        records = _measured(asked, options, interpreter, machine, store, kept_ones, began, say)
+        session.take(asked.cases)
+        session.open()
+        if asked.ceiling_sizes is None:
+            session.facts = replace(session.facts, ceilings=ceilings)
+        _measure(session, until)
+    records = session.records
     proofs += [proof for record in records if (proof := energy_proof(record)) is not None]
     say(_report(records, proofs))
-    whole = bool(records) and all(record.measured for record in records)
-    return whole and all(proof.sound is not False for proof in proofs)
+    return bool(records) and session.whole and all(proof.sound is not False for proof in proofs)
 
 
 def _found(machine: Machine, framework: dict[str, Any], options: Options) -> str:
@@ -106,18 +117,7 @@ def _found(machine: Machine, framework: dict[str, Any], options: Options) -> str
     )
 
 
-def _case(asked: Plan, model: str, task: str, precision: str = "float32") -> Case:
-    return Case(
-        model=model,
-        task=task,
-        device=asked.device,
-        batch_size=asked.batch_size,
-        precision=precision,
-        backend=asked.backend,
-    )
-
-
-def _probed(asked: Plan, options: Options, interpreter: Interpreter) -> dict[str, Any]:
+def _probed(asked: DeviceCheck, options: Options, interpreter: Interpreter) -> dict[str, Any]:
     """Return the case and the events of a process that proves the instruments.
 
     Raises:
@@ -126,7 +126,7 @@ def _probed(asked: Plan, options: Options, interpreter: Interpreter) -> dict[str
     request: dict[str, Any] = {
         "kind": "probe",
         # the largest: its step must outlast its call for the sync to show
-        "case": _case(asked, asked.models[-1], "train").as_fields(),
+        "case": asked.case(asked.models[-1], "train").as_fields(),
         "seed": options.seed,
         "known_bytes": asked.known_bytes,
     }
@@ -136,49 +136,19 @@ def _probed(asked: Plan, options: Options, interpreter: Interpreter) -> dict[str
     return {"case": request["case"], **{event["event"]: event for event in answer.events}}
 
 
-def _measured(
-    asked: Plan,
-    options: Options,
-    interpreter: Interpreter,
-    machine: Machine,
-    store: Store,
-    ceilings: Mapping[Key, Ceiling],
-    began: float,
-    say: Say,
-) -> list[Record]:
-    """Measure every case in fresh processes until the limit; return the rows."""
-    grid = [
-        _case(asked, model, task, precision)
-        for model in asked.models
-        for task in ("train", "infer")
-        for precision in asked.precisions
-    ]
-    run_file = store.create_run(machine.name)
-    commit = read_commit(Path.cwd(), besides=[options.results.absolute()])
-    facts: Facts = facts_of(run_file.run, machine, commit, os.environ, ceilings)
-    results: list[Result] = []
+def _measure(session: Session, until: float) -> None:
+    """Measure every case in fresh processes until the limit, and say which were left out."""
     left: list[str] = []
-    try:
-        for job in plan(grid, options.processes, options.seed):
-            if time.monotonic() - began > asked.limit_s:
-                left.append(job.case.name)
-                continue
-            say(f"{job.order} of {options.processes * len(grid)}: {job.case.name}")
-            execute(
-                [job],
-                interpreter,
-                options,
-                facts,
-                run_file,
-                RunProgress(None),
-                keep=results.append,
-            )
-    finally:
-        run_file.close()
+    jobs = session.jobs()
+    for job in jobs:
+        if time.monotonic() > until:
+            left.append(job.case.name)
+            continue
+        session.say(f"{job.order} of {len(jobs)}: {job.case.name}")
+        session.execute([job], RunProgress(None))
     if left:
-        say(f"left out, for the time was up: {', '.join(left)}")
-    say(f"\n{kept(run_file)}\n")
-    return [result.record for result in results]
+        session.say(f"left out, for the time was up: {', '.join(left)}")
+    session.say(f"\n{session.kept}\n")
 
 
 def _report(records: Sequence[Record], proofs: Sequence[Proof]) -> str:
