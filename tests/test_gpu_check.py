@@ -14,7 +14,7 @@ import pytest
 from rows import row
 
 from convmark.cli.check.__main__ import installed_backend, main
-from convmark.cli.check.ceilings import ceilings_table, measured_ceilings
+from convmark.cli.check.device import ceilings_table, measured_ceilings
 from convmark.cli.check.proofs import energy_proof, instrument_proofs
 from convmark.core.case import Case
 from convmark.interpreter import Answer

@@ -20,8 +20,16 @@ from convmark.fleet.expected import (
     known_seconds,
     seconds_of,
 )
-from convmark.fleet.part import Part, part_path, plan_name, read_part, write_part
-from convmark.fleet.shard import Shard, read_shard, split
+from convmark.fleet.part import (
+    Part,
+    Shard,
+    part_path,
+    plan_name,
+    read_part,
+    read_shard,
+    split,
+    write_part,
+)
 from convmark.results.store import Store, read_run
 
 

@@ -91,7 +91,7 @@ def _run(given: argparse.Namespace, options: Options) -> int:
         raise OptionError("--shard-times: needs --shard K/N, whose parts it balances")
     if given.shard is not None:
         from convmark.fleet.expected import known_seconds
-        from convmark.fleet.shard import read_shard
+        from convmark.fleet.part import read_shard
 
         shard = read_shard(given.shard)
         known_s = known_seconds([Path(place) for place in given.shard_times])

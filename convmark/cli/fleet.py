@@ -15,10 +15,10 @@ from convmark.core.errors import OptionError
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
 from convmark.core.suites import refuse_untimed
-from convmark.fleet.campaign import Campaign
 from convmark.fleet.doctor import Checked, caution_lines, fleet_findings, refusal
 from convmark.fleet.host import Prepared, Settings, about_this_node, code_version, installed
 from convmark.fleet.nodes import PER, About, Node, choose, labelled, node_names, read_labels
+from convmark.fleet.run import FleetRun
 from convmark.fleet.scheduler import Unmeasured
 from convmark.report.cards import cards_table
 from convmark.report.summary import summary_table
@@ -120,61 +120,61 @@ def run(options: Options, fleet: FleetOptions, *, resume: bool = False) -> tuple
                 f"--ray: none of {len(checked)} nodes can measure --per {fleet.per}; `convmark "
                 "fleet doctor` says why"
             )
-        campaign = Campaign(options, store, abouts, kinds, per=fleet.per)
+        fleet_run = FleetRun(options, store, abouts, kinds, per=fleet.per)
         try:
-            whole, interrupted = _measure(cluster, campaign, resume)
+            whole, interrupted = _measure(cluster, fleet_run, resume)
         finally:
-            campaign.close()
-    refused = fleet.per == PER[0] and (len(abouts) < len(checked) or campaign.useless)
+            fleet_run.close()
+    refused = fleet.per == PER[0] and (len(abouts) < len(checked) or fleet_run.useless)
     return whole and not refused, interrupted
 
 
-def _measure(cluster: RayCluster, campaign: Campaign, resume: bool) -> tuple[bool, bool]:
-    options = campaign.options
+def _measure(cluster: RayCluster, fleet_run: FleetRun, resume: bool) -> tuple[bool, bool]:
+    options = fleet_run.options
     settings = Settings(
         options=options,
         commit=read_commit(Path.cwd(), besides=[options.results.absolute()]),
         folder=str(Path.cwd()),
-        ceilings=_known_ceilings(options.results, campaign.abouts.values()),
+        ceilings=_known_ceilings(options.results, fleet_run.abouts.values()),
     )
     interrupted = False
     unmeasured: list[Unmeasured] = []
     try:
-        able = campaign.prepare(
+        able = fleet_run.prepare(
             lambda names: cluster.prepare(names, settings, _say), _say, resume=resume
         )
-        for line in caution_lines({campaign.names[key]: campaign.abouts[key] for key in able}):
+        for line in caution_lines({fleet_run.names[key]: fleet_run.abouts[key] for key in able}):
             _say(line)
         _keep_ceilings(options.results, able.values())
-        unmeasured = campaign.measure(cluster, sys.stderr)
+        unmeasured = fleet_run.measure(cluster, sys.stderr)
     except KeyboardInterrupt:
         interrupted = True
     for one in unmeasured:
-        _say(f"{campaign.names[one.target]}: {one.job.case.name} #{one.job.process}: {one.why}")
-    _print_runs(campaign)
-    _print_different(campaign)
+        _say(f"{fleet_run.names[one.target]}: {one.job.case.name} #{one.job.process}: {one.why}")
+    _print_runs(fleet_run)
+    _print_different(fleet_run)
     if interrupted:
         _say("interrupted; --resume goes on")
-    rows = [record for records in campaign.files.records.values() for record in records]
+    rows = [record for records in fleet_run.files.records.values() for record in records]
     return not unmeasured and all(record.measured for record in rows), interrupted
 
 
-def _print_runs(campaign: Campaign) -> None:
-    paths, records = campaign.files.paths(), campaign.files.records
+def _print_runs(fleet_run: FleetRun) -> None:
+    paths, records = fleet_run.files.paths(), fleet_run.files.records
     if len(paths) <= MOST_SUMMARIES:
         for key in paths:
             tables = filter(None, [summary_table(records[key]), cards_table(records[key])])
-            print("\n\n".join([campaign.named(key), *tables]) + "\n")
+            print("\n\n".join([fleet_run.named(key), *tables]) + "\n")
     for key, path in paths.items():
         count = len(records[key])
-        print(f"{campaign.named(key)}: {count} row{'s' * (count != 1)} in {path}")
+        print(f"{fleet_run.named(key)}: {count} row{'s' * (count != 1)} in {path}")
     if not paths:
         print("no row was measured")
 
 
-def _print_different(campaign: Campaign) -> None:
+def _print_different(fleet_run: FleetRun) -> None:
     """Name the nodes that differ from their kind."""
-    for hardware, times in campaign.step_times().items():
+    for hardware, times in fleet_run.step_times().items():
         for one in deviations(times):
             if one.differs:
                 print(

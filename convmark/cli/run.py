@@ -16,8 +16,7 @@ from convmark.core.options import Options
 from convmark.core.suites import refuse_untimed
 from convmark.core.units import duration_text
 from convmark.fleet.expected import expected_s
-from convmark.fleet.part import Part, part_path, plan_name, write_part
-from convmark.fleet.shard import Shard, split
+from convmark.fleet.part import Part, Shard, part_path, plan_name, split, write_part
 from convmark.interpreter.environments.interpreter import interpreters
 from convmark.machine.doctor import left_out_gpus
 from convmark.machine.environment import read_machine

@@ -11,8 +11,7 @@ from pathlib import Path
 from convmark.compare import sessions_file
 from convmark.core.errors import StoreError
 from convmark.core.text import is_folder_name
-from convmark.fleet.part import Part, read_part, write_part
-from convmark.fleet.shard import Shard
+from convmark.fleet.part import Part, Shard, read_part, write_part
 from convmark.report.runs import oldest_first, run_files
 from convmark.results.code.manifest import read_codes, write_codes
 from convmark.results.code.snapshot import copy_kept

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from convmark.cli.check.ceilings import ceilings_table, measured_ceilings
 from convmark.cli.check.proofs import Proof, energy_proof, instrument_proofs
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
 from convmark.core.options import Options
-from convmark.interpreter import Interpreter
+from convmark.core.units import bytes_text, count_text
+from convmark.interpreter import Answer, Interpreter
 from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.cautions import cautions, speed_flags
 from convmark.machine.doctor import findings
@@ -24,11 +26,21 @@ from convmark.report.cards import cards_table
 from convmark.report.summary import summary_table
 from convmark.results.record import Record
 from convmark.results.store import Store
-from convmark.session.ceilings import ceilings_path
+from convmark.session.ceilings import (
+    Ceiling,
+    Key,
+    ceiling_of,
+    ceiling_request,
+    ceilings_path,
+    gather,
+    key_of,
+)
 from convmark.session.progress import RunProgress
 from convmark.session.session import Say, Session, claimed
 
-__all__ = ["DeviceCheck", "check"]
+__all__ = ["DeviceCheck", "ceilings_table", "check", "measured_ceilings"]
+
+CEILING_HEADERS = ("ceilings in", "FLOP/s", "matrices", "bytes/s", "copy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +146,57 @@ def _probed(asked: DeviceCheck, options: Options, interpreter: Interpreter) -> d
     if answer.status != "ok":
         raise WorkerError(f"{asked.device}: the instruments cannot be proved: {answer.message}")
     return {"case": request["case"], **{event["event"]: event for event in answer.events}}
+
+
+def measured_ceilings(
+    cases: Sequence[Case],
+    ask: Callable[[Mapping[str, Any]], Answer],
+    path: Path,
+    *,
+    sizes: int | None,
+    say: Say,
+) -> dict[Key, Ceiling]:
+    """Return the ceilings of the cases' device and precisions, as far as it has them.
+
+    Args:
+        path: where ceilings are kept; those there are not measured again.
+        sizes: how many sizes are tried; such a look is neither kept nor taken from what is.
+
+    Raises:
+        StoreError: the file does not fit, or cannot be written.
+        WorkerError: no worker can be started at all.
+    """
+    if sizes is None:
+        known = gather(cases, ask, path, which="on", say=say)
+        return {key_of(case): known[key_of(case)] for case in cases if key_of(case) in known}
+    found = {}
+    for case in cases:
+        answer = ask(ceiling_request(case, sizes=sizes))
+        ceiling = ceiling_of(case, answer, datetime.now(timezone.utc))
+        if ceiling is None:
+            say(f"no ceilings of {case.device} in {case.precision}: {answer.message}")
+        else:
+            found[key_of(case)] = ceiling
+    return found
+
+
+def ceilings_table(ceilings: Iterable[Ceiling]) -> str:
+    """Return one line per precision: the best rates, and the sizes that reached them."""
+    rows = [
+        (
+            ceiling.precision,
+            count_text(ceiling.peak_flops_per_s),
+            f"{ceiling.matrix_size} x {ceiling.matrix_size}",
+            bytes_text(ceiling.peak_bytes_per_s),
+            bytes_text(ceiling.copy_bytes),
+        )
+        for ceiling in ceilings
+    ]
+    return (
+        tabulate(rows, headers=CEILING_HEADERS, disable_numparse=True)
+        if rows
+        else "no ceilings known"
+    )
 
 
 def _measure(session: Session, until: float) -> None:

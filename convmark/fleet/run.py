@@ -11,19 +11,20 @@ from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.options import Options
 from convmark.fleet.drive import Broken, Cluster, drive
-from convmark.fleet.earlier import (
-    Marks,
+from convmark.fleet.expected import expected_s
+from convmark.fleet.host import Prepared
+from convmark.fleet.nodes import PER, About, gpu_names, node_names, some
+from convmark.fleet.progress import FleetProgress
+from convmark.fleet.run_files import (
+    Key,
+    Resumption,
+    RunFiles,
     gpus_measured,
+    hold_many_files,
     newest_first,
     newest_of_host,
     newest_of_kind,
 )
-from convmark.fleet.expected import expected_s
-from convmark.fleet.files import Key, RunFiles, hold_many_files
-from convmark.fleet.going_on import GoingOn
-from convmark.fleet.host import Prepared
-from convmark.fleet.nodes import PER, About, gpu_names, node_names, some
-from convmark.fleet.progress import FleetProgress
 from convmark.fleet.scheduler import Assignment, Member, Scheduler, Unmeasured
 from convmark.results.store import Store
 from convmark.session.plan import Job, plan
@@ -31,7 +32,7 @@ from convmark.session.result import Result
 from convmark.session.resume import plan_hash
 from convmark.session.run import NOT_MEASURED, unmeasured
 
-__all__ = ["Campaign", "Prepare"]
+__all__ = ["FleetRun", "Prepare"]
 
 Prepare = Callable[[Sequence[str]], Mapping[str, Any]]
 """Has nodes prepare themselves: by name a `Prepared`, or the exception that says why not."""
@@ -39,7 +40,7 @@ Prepare = Callable[[Sequence[str]], Mapping[str, Any]]
 Say = Callable[[str], None]
 
 
-class Campaign:
+class FleetRun:
     """Prepares nodes, has the plan measured on them and keeps each row as it comes."""
 
     def __init__(
@@ -61,16 +62,16 @@ class Campaign:
         self.options = options
         self.abouts = abouts
         self.names = node_names(abouts)
-        self.files = RunFiles(store, {name: one.machine.name for name, one in abouts.items()})
         self.useless: set[str] = set()
         """Nodes that cannot measure."""
         self._store = store
         self._kinds = {kind: list(names) for kind, names in kinds.items()}
         self._every = per == PER[0]
+        machines = {name: one.machine.name for name, one in abouts.items()}
+        self.files = RunFiles(store, machines, every=self._every)
         self._per = per
         self._prepared: dict[str, Prepared] = {}
         self._plans: dict[str, list[Job]] = {}
-        self._marks = Marks(every=self._every)
 
     def close(self) -> None:
         """Close all files."""
@@ -192,8 +193,8 @@ class Campaign:
         if not found:
             say(f"--resume: {self.names[name]} has no run of this plan yet")
             return
-        going_on = GoingOn(self._store, self.options, self.files, self._marks)
-        self._plans[name] = left = going_on.left(name, self._prepared[name], found, jobs)
+        resumption = Resumption(self._store, self.options, self.files)
+        self._plans[name] = left = resumption.left(name, self._prepared[name], found, jobs)
         there = ", ".join(str(path) for path, _ in found)
         say(f"{self.names[name]}: going on with {there}: {len(left)} of {len(jobs)} are left")
 
@@ -227,12 +228,9 @@ class Campaign:
         return self._append((assignment.target, assignment.node), result)
 
     def _append(self, key: Key, result: Result) -> Result:
-        """Keep a row in its run, marked as what the run is of."""
-        mark = self._marks.of(key, self._prepared[key[0]].facts.plan)
-        result = replace(result, record=replace(result.record, plan=mark))
-        self.files.append(key, result)
-        self._marks.belongs(key[0], self.files.paths()[key])
-        return result
+        """Keep a row in its run, and return the result with the row as it is kept."""
+        record = self.files.append(key, result, self._prepared[key[0]].facts.plan)
+        return replace(result, record=record)
 
     def _without_answer(self, target: str, job: Job, why: str) -> Result:
         return unmeasured(job, self.options, self._prepared[target].facts, why)
