@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import math
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import convmark
 import convmark.interpreter
+from convmark.cli.command import exit_status, sayer
 from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live import ab_files
 from convmark.compare.live.ab import End, Pair, inspected, paired, run_the_same
@@ -21,12 +23,12 @@ from convmark.compare.live.ab_files import SessionRow, VerdictRow
 from convmark.compare.live.found import Found
 from convmark.compare.live.live import Terms, compare_live
 from convmark.compare.live.session import NEW, OLD, Session
-from convmark.compare.live.sides import Make, SideSpec
+from convmark.compare.live.sides import Make, SideSpec, side_spec
 from convmark.compare.rule.decision import Limits
 from convmark.compare.rule.pooling import t_quantile
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
-from convmark.core.option_values import AUTO
+from convmark.core.option_values import AUTO, choice_of, parse_percent, parse_seconds
 from convmark.core.options import Options
 from convmark.core.statistics import Estimate, share_of, trimmed_mean
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
@@ -40,6 +42,8 @@ from convmark.session.progress import Display
 from convmark.session.run import asked_axes
 
 __all__ = ["FORMS", "Comparing", "Wanted", "ab", "make_of"]
+
+_say = sayer("convmark ab")
 
 FORMS = ("table", "markdown", "json")
 
@@ -89,24 +93,18 @@ def _interpreter(python: str, **settings: Any) -> convmark.interpreter.Interpret
     return convmark.interpreter.Interpreter(python, **settings)
 
 
-def ab(
-    options: Options, a: SideSpec, b: SideSpec, *, target: float, budget_s: float, form: str
-) -> tuple[bool, bool]:
-    """Compare, print the verdicts, keep sessions and verdicts in results/ab.
-
-    Args:
-        target: half-width of the interval, as a share, at which a case may end.
-        budget_s: most seconds of each case.
-
-    Returns:
-        whether a case of B is slower, and whether the user has interrupted.
+def ab(given: argparse.Namespace, options: Options) -> int:
+    """Compare, print the verdicts, keep sessions and verdicts in results/ab; fail if B is slower.
 
     Raises:
         ConvmarkError: a side, a case or the results folder is not to be had; or, once all cases
             were compared, a side of one could not be run.
     """
-    if form not in FORMS:
-        raise OptionError(f"--format: must be one of {', '.join(FORMS)}, got {form!r}")
+    target = parse_percent("--target", given.target)
+    a = side_spec("A", given.a, given.set_a, say=sayer("convmark"))
+    b = side_spec("B", given.b, given.set_b, say=sayer("convmark"))
+    budget_s = parse_seconds("--budget", given.budget)
+    form = choice_of(FORMS)("--format", given.format)
     refuse_untimed(options, "convmark ab compares")
     Store(options.results).check_writable()
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
@@ -126,11 +124,8 @@ def ab(
     failed = [row for row, found in outcomes if found.failed]
     if failed:
         raise ConvmarkError(f"{failed[0].case}: {failed[0].note}")
-    return any(row.verdict == "regressed" for row in rows), interrupted
-
-
-def _say(line: str) -> None:
-    print(f"convmark ab: {line}", file=sys.stderr)
+    slower = any(row.verdict == "regressed" for row in rows)
+    return exit_status(not slower, interrupted=interrupted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import convmark
+from convmark.cli.command import exit_status, sayer
 from convmark.compare.outliers import deviations
 from convmark.core.cluster import check_options
 from convmark.core.errors import OptionError
@@ -29,7 +31,9 @@ from convmark.session.ceilings import Ceiling, Key, ceilings_path, keep_ceilings
 if TYPE_CHECKING:
     from convmark.fleet.ray import RayCluster
 
-__all__ = ["FleetOptions", "doctor", "read_fleet", "run"]
+__all__ = ["doctor", "run_on_cluster"]
+
+_say = sayer("convmark run")
 
 ANSWER_LIMIT_S = 60.0
 INSTALLED_LIMIT_S = 600.0
@@ -45,7 +49,7 @@ class FleetOptions:
     labels: Mapping[str, str]
 
 
-def read_fleet(address: str, per: str | None, labels: Sequence[str]) -> FleetOptions:
+def _read_fleet(address: str, per: str | None, labels: Sequence[str]) -> FleetOptions:
     """Return what the texts ask for.
 
     Raises:
@@ -58,8 +62,9 @@ def read_fleet(address: str, per: str | None, labels: Sequence[str]) -> FleetOpt
     return FleetOptions(address=address.strip(), per=per or PER[0], labels=read_labels(labels))
 
 
-def doctor(options: Options, fleet: FleetOptions) -> bool:
-    """Print what each node is, has and would refuse; return whether all would measure."""
+def doctor(given: argparse.Namespace, options: Options) -> int:
+    """Print what each node is, has and would refuse; fail where one would not measure."""
+    fleet = _read_fleet(given.ray, None, given.nodes)
     with _connected(fleet.address) as cluster:
         nodes = labelled(cluster.nodes(), fleet.labels)
         checked = _check(cluster, nodes)
@@ -77,35 +82,17 @@ def doctor(options: Options, fleet: FleetOptions) -> bool:
         software = answer if isinstance(answer, dict) else {}
         found.append(replace(one, found=software, refusals=refusals))
     print(fleet_findings(found))
-    return not any(one.refusals for one in found)
+    return exit_status(not any(one.refusals for one in found))
 
 
-def run(options: Options, fleet: FleetOptions, *, resume: bool = False) -> tuple[bool, bool]:
+def run_on_cluster(given: argparse.Namespace, options: Options) -> int:
     """Measure the plan on the nodes, print where the rows are and which nodes differ.
-
-    Args:
-        resume: whether the newest runs of the plan go on.
-
-    Returns:
-        whether every case was measured on every node, and whether the user has interrupted.
 
     Raises:
         ConvmarkError: something asked for is not to be had; nothing was measured then.
     """
-    if options.batch_sizes == AUTO:
-        raise OptionError("--ray: must have --batch-sizes in numbers, got auto")
-    if len([*options.pythons, *options.environments]) > 1:
-        raise OptionError("--ray: measures in one --python or --env, got several")
-    refuse_untimed(options, "--ray measures")
-    if options.cluster and options.cluster.addresses:
-        raise OptionError("--ray: must not be given with machines of a --cluster")
-    check_options(
-        options.cluster,
-        isolation=options.isolation,
-        automatic=False,
-        copies=options.replicas or (1,),
-        backends=options.backends,
-    )
+    _refuse_options(given, options)
+    fleet = _read_fleet(given.ray, given.per, given.nodes)
     store = Store(options.results)
     store.check_writable()
     with _connected(fleet.address) as cluster:
@@ -122,11 +109,41 @@ def run(options: Options, fleet: FleetOptions, *, resume: bool = False) -> tuple
             )
         fleet_run = FleetRun(options, store, abouts, kinds, per=fleet.per)
         try:
-            whole, interrupted = _measure(cluster, fleet_run, resume)
+            whole, interrupted = _measure(cluster, fleet_run, given.resume is not None)
         finally:
             fleet_run.close()
     refused = fleet.per == PER[0] and (len(abouts) < len(checked) or fleet_run.useless)
-    return whole and not refused, interrupted
+    return exit_status(whole and not refused, interrupted=interrupted)
+
+
+def _refuse_options(given: argparse.Namespace, options: Options) -> None:
+    """Refuse what a plan on a cluster cannot have."""
+    for flag, value in (
+        ("--shard", given.shard),
+        ("--shard-times", given.shard_times),
+        ("--describe", given.describe),
+    ):
+        if value:
+            raise OptionError(f"{flag}: must not be given with --ray")
+    if given.resume:
+        raise OptionError(
+            f"--resume: must be given without a run with --ray, got {given.resume!r}; every node's "
+            "newest run of the plan goes on"
+        )
+    if options.batch_sizes == AUTO:
+        raise OptionError("--ray: must have --batch-sizes in numbers, got auto")
+    if len([*options.pythons, *options.environments]) > 1:
+        raise OptionError("--ray: measures in one --python or --env, got several")
+    refuse_untimed(options, "--ray measures")
+    if options.cluster and options.cluster.addresses:
+        raise OptionError("--ray: must not be given with machines of a --cluster")
+    check_options(
+        options.cluster,
+        isolation=options.isolation,
+        automatic=False,
+        copies=options.replicas or (1,),
+        backends=options.backends,
+    )
 
 
 def _measure(cluster: RayCluster, fleet_run: FleetRun, resume: bool) -> tuple[bool, bool]:
@@ -196,10 +213,6 @@ def _keep_ceilings(results: Path, ready: Iterable[Prepared]) -> None:
         known = read_ceilings(path)
         found = prepared.facts.ceilings
         keep_ceilings(path, [found[key] for key in found if key not in known])
-
-
-def _say(line: str) -> None:
-    print(f"convmark run: {line}", file=sys.stderr)
 
 
 def _check(cluster: RayCluster, nodes: Sequence[Node]) -> list[Checked]:

@@ -6,6 +6,7 @@ own: what a session of two equal codes says is noise.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import functools
@@ -20,6 +21,7 @@ from typing import Any
 
 import convmark
 from convmark.cli.ab import make_of
+from convmark.cli.command import exit_status, sayer
 from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live.anchor import origin_of
 from convmark.compare.live.found import Found
@@ -31,6 +33,7 @@ from convmark.compare.noise_file import FILE, TABLE, NoiseRow
 from convmark.compare.rule.sight import CHANGES, Sight, sights
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
+from convmark.core.option_values import parse_seconds
 from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.units import duration_text
@@ -49,19 +52,19 @@ from convmark.worker.protocol import file_digest
 
 __all__ = ["noise"]
 
+_say = sayer("convmark noise")
+
 WARM_UP_S = 0.2
 """Of steps before the turns of a session, of both codes together."""
 
 
-def noise(options: Options, seconds: float) -> bool:
-    """Measure, print and keep what is seen of each case; return whether the user interrupted.
-
-    Args:
-        seconds: of sessions, of all cases together.
+def noise(given: argparse.Namespace, options: Options) -> int:
+    """Measure, print and keep which change can be seen of each case.
 
     Raises:
         ConvmarkError: a case or the results folder is not to be had, or no case could be run.
     """
+    seconds = parse_seconds("--seconds", given.seconds)
     refuse_untimed(options, "convmark noise compares")
     make = functools.partial(make_of(options), sys.executable)
     Store(options.results).check_writable()
@@ -104,11 +107,7 @@ def noise(options: Options, seconds: float) -> bool:
     TABLE.append(path, told)
     print(noise_text(rows))
     print(f"\n{len(told)} of {len(rows)} rows kept in {path}", file=sys.stderr)
-    return any(one.closed == INTERRUPTED for one in results)
-
-
-def _say(line: str) -> None:
-    print(f"convmark noise: {line}", file=sys.stderr)
+    return exit_status(True, interrupted=any(one.closed == INTERRUPTED for one in results))
 
 
 def _cases(options: Options, devices: Sequence[str]) -> list[Case]:

@@ -7,12 +7,11 @@ import difflib
 from typing import Any, NoReturn
 
 from convmark import __version__
+from convmark.cli.command import EXIT_USAGE
 from convmark.core.options import OPTIONS, RESUME
 from convmark.core.text import plain_text
 
-__all__ = ["EXIT_USAGE", "Parser", "parsers"]
-
-EXIT_USAGE = 2
+__all__ = ["Parser", "parsers"]
 
 COMPARE_FORMS = ("table", "markdown", "json", "github")
 ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from convmark.cli.command import exit_status, sayer
 from convmark.cli.description import describe_models
 from convmark.core.case import Case
 from convmark.core.cluster import check_options
@@ -15,8 +18,8 @@ from convmark.core.option_values import AUTO
 from convmark.core.options import Options
 from convmark.core.suites import refuse_untimed
 from convmark.core.units import duration_text
-from convmark.fleet.expected import expected_s
-from convmark.fleet.part import Part, Shard, part_path, plan_name, split, write_part
+from convmark.fleet.expected import expected_s, known_seconds
+from convmark.fleet.part import Part, Shard, part_path, plan_name, read_shard, split, write_part
 from convmark.interpreter.environments.interpreter import interpreters
 from convmark.machine.doctor import left_out_gpus
 from convmark.machine.environment import read_machine
@@ -30,29 +33,21 @@ from convmark.session.session import Session, claimed
 
 __all__ = ["run"]
 
+_say = sayer("convmark run")
 
-def run(
-    options: Options,
-    *,
-    describe: bool = False,
-    resume: str | None = None,
-    shard: Shard | None = None,
-    known_s: Mapping[str, float] | None = None,
-) -> tuple[bool, bool]:
-    """Measure, print each run's summary and where its rows are.
 
-    Args:
-        describe: whether each model's layers and diagram are kept as well.
-        resume: the run that is to go on, as `open_interrupted` takes it; None for a new one.
-        shard: the part of the plan to measure, the whole by default.
-        known_s: seconds of one process by case, to balance the parts by.
-
-    Returns:
-        whether every case was measured, and whether the user has interrupted.
+def run(given: argparse.Namespace, options: Options) -> int:
+    """Measure, print each run's summary and where its rows are; return the exit status.
 
     Raises:
         ConvmarkError: something asked for is not to be had; nothing was measured then.
     """
+    if given.ray is not None:
+        from convmark.cli.fleet import run_on_cluster
+
+        return run_on_cluster(given, options)
+    shard = _shard(given)
+    known_s = known_seconds([Path(place) for place in given.shard_times]) if shard else {}
     _check(options, shard)
     store = Store(options.results)
     store.check_writable()
@@ -61,27 +56,38 @@ def run(
     with claimed(options, _say) as preflight, contextlib.ExitStack() as stack:
         paths = interpreters(options.pythons, options.environments, say=_say) or [sys.executable]
         earlier = None
-        if resume is not None:
+        if given.resume is not None:
             _check_resume(options, paths)
-            earlier = open_interrupted(store, machine.name, resume)
+            earlier = open_interrupted(store, machine.name, given.resume)
             stack.callback(earlier.run_file.close)
         sessions = [Session(options, machine, _say, python=path) for path in paths]
         for session in sessions:
             stack.enter_context(session).take(session.default_cases())
         notes = [*preflight.lines(machine), *_left_out(sessions)]
         parts = [
-            _take_part(session, shard, known_s or {}, number) if shard else None
+            _take_part(session, shard, known_s, number) if shard else None
             for number, session in enumerate(sessions)
         ]
         for number, (session, part) in enumerate(zip(sessions, parts, strict=True)):
             if len(sessions) > 1:
                 print(f"{chr(10) * (number > 0)}{session.interpreters.python}")
             if session.cases:
-                _measure(session, earlier, part, describe=describe, notes=() if number else notes)
+                first = () if number else notes
+                _measure(session, earlier, part, describe=given.describe, notes=first)
                 whole = whole and session.whole
             if session.interrupted:
-                return False, True
-    return whole, False
+                return exit_status(False, interrupted=True)
+    return exit_status(whole)
+
+
+def _shard(given: argparse.Namespace) -> Shard | None:
+    """Return the part of the plan that is asked for; None for the whole."""
+    for flag, value in (("--per", given.per), ("--nodes", given.nodes)):
+        if value not in (None, []):
+            raise OptionError(f"{flag}: needs --ray ADDRESS, whose nodes it chooses among")
+    if given.shard_times and given.shard is None:
+        raise OptionError("--shard-times: needs --shard K/N, whose parts it balances")
+    return None if given.shard is None else read_shard(given.shard)
 
 
 def _check(options: Options, shard: Shard | None) -> None:
@@ -125,10 +131,6 @@ def _left_out(sessions: Sequence[Session]) -> list[str]:
             for found in session.found.values():
                 lines |= dict.fromkeys(left_out_gpus(session.machine, found, os.environ))
     return list(lines)
-
-
-def _say(line: str) -> None:
-    print(f"convmark run: {line}", file=sys.stderr)
 
 
 def _take_part(session: Session, shard: Shard, known_s: Mapping[str, float], number: int) -> Part:
