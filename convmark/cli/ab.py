@@ -41,7 +41,7 @@ from convmark.results.store import Store
 from convmark.session.progress import Display
 from convmark.session.run import asked_axes
 
-__all__ = ["FORMS", "Comparing", "Wanted", "ab", "make_of"]
+__all__ = ["FORMS", "SideComparison", "StoppingRule", "ab", "make_of"]
 
 _say = sayer("convmark ab")
 
@@ -52,7 +52,7 @@ MOST_WARM_UP_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class StoppingRule:
     """When a comparison may end."""
 
     target: float
@@ -108,11 +108,11 @@ def ab(given: argparse.Namespace, options: Options) -> int:
     refuse_untimed(options, "convmark ab compares")
     Store(options.results).check_writable()
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
-        comparing = Comparing.opened(options, a, b)
+        comparing = SideComparison.opened(options, a, b)
         print(comparing.title, file=sys.stderr)
         if run_the_same(comparing.pair, comparing.cases):
             _say("A and B are the same: what they differ by is noise")
-        wanted = Wanted(target=math.log1p(target), budget_s=budget_s)
+        wanted = StoppingRule(target=math.log1p(target), budget_s=budget_s)
         outcomes = comparing.outcomes(wanted)
     interrupted = any(found.closed == INTERRUPTED for _, found in outcomes)
     if interrupted:
@@ -129,7 +129,7 @@ def ab(given: argparse.Namespace, options: Options) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparing:
+class SideComparison:
     """Two sides that were found to be there, and where their sessions go."""
 
     options: Options
@@ -139,7 +139,7 @@ class Comparing:
     path: Path
 
     @classmethod
-    def opened(cls, options: Options, a: SideSpec, b: SideSpec) -> Comparing:
+    def opened(cls, options: Options, a: SideSpec, b: SideSpec) -> SideComparison:
         """Look at both sides before anything is measured, and take a number.
 
         Raises:
@@ -178,7 +178,7 @@ class Comparing:
         """Where the sessions are."""
         return f"sessions in {self.path}"
 
-    def outcomes(self, wanted: Wanted) -> list[tuple[VerdictRow, Found]]:
+    def outcomes(self, wanted: StoppingRule) -> list[tuple[VerdictRow, Found]]:
         """Compare all cases; return each one's verdict, and what it rests on.
 
         Sessions are kept as they end, verdicts once all cases have theirs.

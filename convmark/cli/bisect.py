@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from convmark.cli.ab import Comparing, Wanted, make_of
+from convmark.cli.ab import SideComparison, StoppingRule, make_of
 from convmark.cli.command import exit_status, sayer
 from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live.ab import inspected
@@ -135,7 +135,7 @@ class _Steps:
     ) -> None:
         self._options = options
         self._side_of = side_of
-        self._wanted = Wanted(
+        self._wanted = StoppingRule(
             target=math.log1p(threshold) / 2,
             budget_s=budget_s,
             limits=Limits.around(threshold),
@@ -151,7 +151,7 @@ class _Steps:
     def _compare(self, earlier: str, later: str) -> Change | None:
         try:
             a, b = self._side_of(earlier), self._side_of(later)
-            comparing = Comparing.opened(self._options, a, b)
+            comparing = SideComparison.opened(self._options, a, b)
             ((row, found),) = comparing.outcomes(self._wanted)
         except (InstallError, WorkerError) as error:
             _say(f"{earlier} to {later}: cannot be measured: {error}")

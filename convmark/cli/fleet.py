@@ -17,9 +17,9 @@ from convmark.core.errors import OptionError
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
 from convmark.core.suites import refuse_untimed
-from convmark.fleet.doctor import Checked, caution_lines, fleet_findings, refusal
-from convmark.fleet.host import Prepared, Settings, about_this_node, code_version, installed
-from convmark.fleet.nodes import PER, About, Node, choose, labelled, node_names, read_labels
+from convmark.fleet.doctor import CheckedNode, caution_lines, fleet_findings, refusal
+from convmark.fleet.host import NodeSettings, PreparedNode, about_this_node, code_version, installed
+from convmark.fleet.nodes import PER, Node, NodeFacts, choose, labelled, node_names, read_labels
 from convmark.fleet.run import FleetRun
 from convmark.fleet.scheduler import Unmeasured
 from convmark.report.cards import cards_table
@@ -148,7 +148,7 @@ def _refuse_options(given: argparse.Namespace, options: Options) -> None:
 
 def _measure(cluster: RayCluster, fleet_run: FleetRun, resume: bool) -> tuple[bool, bool]:
     options = fleet_run.options
-    settings = Settings(
+    settings = NodeSettings(
         options=options,
         commit=read_commit(Path.cwd(), besides=[options.results.absolute()]),
         folder=str(Path.cwd()),
@@ -201,12 +201,12 @@ def _print_different(fleet_run: FleetRun) -> None:
                 )
 
 
-def _known_ceilings(results: Path, abouts: Iterable[About]) -> dict[str, Mapping[Key, Ceiling]]:
+def _known_ceilings(results: Path, abouts: Iterable[NodeFacts]) -> dict[str, Mapping[Key, Ceiling]]:
     machines = {about.machine.name for about in abouts}
     return {name: read_ceilings(ceilings_path(results, name)) for name in sorted(machines)}
 
 
-def _keep_ceilings(results: Path, ready: Iterable[Prepared]) -> None:
+def _keep_ceilings(results: Path, ready: Iterable[PreparedNode]) -> None:
     """Keep what the nodes have measured of their devices."""
     for prepared in ready:
         path = ceilings_path(results, prepared.facts.machine.name)
@@ -215,19 +215,19 @@ def _keep_ceilings(results: Path, ready: Iterable[Prepared]) -> None:
         keep_ceilings(path, [found[key] for key in found if key not in known])
 
 
-def _check(cluster: RayCluster, nodes: Sequence[Node]) -> list[Checked]:
+def _check(cluster: RayCluster, nodes: Sequence[Node]) -> list[CheckedNode]:
     """Ask the nodes what they are, and say which would not measure."""
     answers = cluster.ask([node.id for node in nodes], about_this_node, limit_s=ANSWER_LIMIT_S)
     version, code = convmark.__version__, code_version()
-    names = node_names({key: one for key, one in answers.items() if isinstance(one, About)})
+    names = node_names({key: one for key, one in answers.items() if isinstance(one, NodeFacts)})
     found = []
     for node in nodes:
         answer = answers[node.id]
-        about = answer if isinstance(answer, About) else None
+        about = answer if isinstance(answer, NodeFacts) else None
         why = refusal(about, version=version, code=code) if about else str(answer)
         name = names.get(node.id, node.address)
         refusals = [why] if why else []
-        found.append(Checked(name=name, node=node, about=about, found={}, refusals=refusals))
+        found.append(CheckedNode(name=name, node=node, about=about, found={}, refusals=refusals))
     return found
 
 

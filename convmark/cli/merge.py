@@ -10,7 +10,7 @@ from pathlib import Path
 from convmark.cli.command import exit_status, sayer
 from convmark.core.errors import StoreError
 from convmark.core.options import Options
-from convmark.fleet.merge import Joined, join, joined, missing, sources
+from convmark.fleet.merge import MergedRun, join, joined, missing, sources
 from convmark.report.describe import FOLDER
 from convmark.results.store import Store
 
@@ -56,7 +56,7 @@ def _same(place: Path, into: Path) -> bool:
         return False
 
 
-def _say_where(runs: Iterable[Joined]) -> None:
+def _say_where(runs: Iterable[MergedRun]) -> None:
     """Say where a plan was not measured on one kind of machine, so that its runs stay apart."""
     machines: dict[str, list[str]] = {}
     for one in runs:
@@ -67,7 +67,7 @@ def _say_where(runs: Iterable[Joined]) -> None:
             _say(f"plan {plan} was measured on {len(names)} kinds of machine, a run for each")
 
 
-def _keep_models(one: Joined, folder: Path) -> None:
+def _keep_models(one: MergedRun, folder: Path) -> None:
     """Keep the descriptions of models that lie beside the runs, those that are not there yet."""
     for source in one.sources:
         for path in sorted((source.path.parent / FOLDER).glob("*.*")):

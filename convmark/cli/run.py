@@ -28,7 +28,7 @@ from convmark.report.scaling import scaling_table
 from convmark.report.summary import summary_table
 from convmark.results.store import Store
 from convmark.session.auto_batch import choices_table
-from convmark.session.resume import Interrupted, open_interrupted
+from convmark.session.resume import InterruptedRun, open_interrupted
 from convmark.session.session import Session, claimed
 
 __all__ = ["run"]
@@ -167,7 +167,7 @@ def _take_part(session: Session, shard: Shard, known_s: Mapping[str, float], num
 
 def _measure(
     session: Session,
-    earlier: Interrupted | None,
+    earlier: InterruptedRun | None,
     part: Part | None,
     *,
     describe: bool,

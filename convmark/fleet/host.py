@@ -24,7 +24,7 @@ from convmark.core.case import Case
 from convmark.core.errors import BusyError
 from convmark.core.options import Options
 from convmark.core.text import file_text, plain_text
-from convmark.fleet.nodes import About
+from convmark.fleet.nodes import NodeFacts
 from convmark.interpreter import zoo_folder
 from convmark.interpreter.environments.interpreter import interpreters
 from convmark.machine.cautions import cautions
@@ -38,7 +38,15 @@ from convmark.session.result import Result
 from convmark.session.run import measure
 from convmark.session.session import Session
 
-__all__ = ["NO_RUN", "Host", "Prepared", "Settings", "about_this_node", "code_version", "installed"]
+__all__ = [
+    "NO_RUN",
+    "Host",
+    "NodeSettings",
+    "PreparedNode",
+    "about_this_node",
+    "code_version",
+    "installed",
+]
 
 NO_RUN = "0000"
 """The run in a row before the caller has given it a file."""
@@ -51,7 +59,7 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class NodeSettings:
     """What every node is told before it measures."""
 
     options: Options
@@ -64,7 +72,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class PreparedNode:
     """What a node is about to measure with, and what there is to measure on it."""
 
     cases: tuple[Case, ...]
@@ -84,12 +92,12 @@ def code_version() -> str:
     return digest.hexdigest()[:12]
 
 
-def about_this_node() -> About:
+def about_this_node() -> NodeFacts:
     """Return what this node is."""
     _as_the_node_was_started(os.environ, _parents_environ())
     machine, state = read_machine(), read_state()
     host = plain_text(platform.node()) or "unknown"
-    return About(
+    return NodeFacts(
         host=host,
         boot=file_text(_BOOT).strip() or host,
         machine=machine,
@@ -114,7 +122,7 @@ def installed(options: Options) -> dict[str, dict[str, Any]]:
 class Host:
     """Measures jobs on this node, one at a time, as the caller's settings say."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: NodeSettings) -> None:
         """Become as a process of the node's own would be; nothing is started yet."""
         _as_the_node_was_started(os.environ, _parents_environ())
         if os.path.isdir(settings.folder):
@@ -122,13 +130,13 @@ class Host:
         self._settings = settings
         self._flags = f"nice={nice}" if (nice := _niceness()) else ""
         self._session: Session | None = None
-        self._prepared: Prepared | None = None
+        self._prepared: PreparedNode | None = None
 
     def ready(self) -> bool:
         """Answer, which takes until the node's slot is free."""
         return True
 
-    def prepare(self) -> Prepared:
+    def prepare(self) -> PreparedNode:
         """Make the environment where it is not there yet, and find the cases to measure here.
 
         Raises:
@@ -141,7 +149,7 @@ class Host:
         facts = session.shared_facts(NO_RUN, commit=self._settings.commit)
         flags = " ".join(filter(None, [facts.flags, self._flags]))
         session.facts = replace(facts, flags=flags, ceilings=self._ceilings(session))
-        self._prepared = Prepared(
+        self._prepared = PreparedNode(
             cases=tuple(session.cases), found=session.found, facts=session.facts
         )
         return self._prepared

@@ -12,8 +12,8 @@ from convmark.machine.environment import Machine
 
 __all__ = [
     "PER",
-    "About",
     "Node",
+    "NodeFacts",
     "choose",
     "gpu_kind",
     "gpu_names",
@@ -40,7 +40,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class About:
+class NodeFacts:
     """What a node says of itself."""
 
     host: str
@@ -105,12 +105,12 @@ def gpu_kind(machine: Machine) -> str:
     return " and ".join(sorted(gpu_names(machine)))
 
 
-def kind_of(about: About, per: str) -> str:
+def kind_of(about: NodeFacts, per: str) -> str:
     """Return what makes nodes interchangeable; empty where the node is not asked for."""
     return gpu_kind(about.machine) if per == "gpu-kind" else about.machine.name
 
 
-def choose(abouts: Mapping[str, About], per: str) -> dict[str, list[str]]:
+def choose(abouts: Mapping[str, NodeFacts], per: str) -> dict[str, list[str]]:
     """Return the nodes of each kind that is to be measured, by the kind's name.
 
     A plan is measured on every node of a kind, or on the first of them, as `per` says; the others
@@ -139,7 +139,7 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:MOST_NAMED]) + more
 
 
-def node_names(abouts: Mapping[str, About]) -> dict[str, str]:
+def node_names(abouts: Mapping[str, NodeFacts]) -> dict[str, str]:
     """Return what each node is called: its host's name, with the node's own where two share it."""
     hosts = Counter(about.host for about in abouts.values())
     return {

@@ -10,10 +10,10 @@ from typing import Any, TextIO
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.options import Options
-from convmark.fleet.drive import Broken, Cluster, drive
+from convmark.fleet.drive import Cluster, ProcessEnded, drive
 from convmark.fleet.expected import expected_s
-from convmark.fleet.host import Prepared
-from convmark.fleet.nodes import PER, About, gpu_names, node_names, some
+from convmark.fleet.host import PreparedNode
+from convmark.fleet.nodes import PER, NodeFacts, gpu_names, node_names, some
 from convmark.fleet.progress import FleetProgress
 from convmark.fleet.run_files import (
     Key,
@@ -35,7 +35,7 @@ from convmark.session.run import NOT_MEASURED, unmeasured
 __all__ = ["FleetRun", "Prepare"]
 
 Prepare = Callable[[Sequence[str]], Mapping[str, Any]]
-"""Has nodes prepare themselves: by name a `Prepared`, or the exception that says why not."""
+"""Has nodes prepare themselves: by name a `PreparedNode`, or the exception that says why not."""
 
 Say = Callable[[str], None]
 
@@ -47,7 +47,7 @@ class FleetRun:
         self,
         options: Options,
         store: Store,
-        abouts: Mapping[str, About],
+        abouts: Mapping[str, NodeFacts],
         kinds: Mapping[str, Sequence[str]],
         *,
         per: str,
@@ -70,7 +70,7 @@ class FleetRun:
         machines = {name: one.machine.name for name, one in abouts.items()}
         self.files = RunFiles(store, machines, every=self._every)
         self._per = per
-        self._prepared: dict[str, Prepared] = {}
+        self._prepared: dict[str, PreparedNode] = {}
         self._plans: dict[str, list[Job]] = {}
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ class FleetRun:
 
     def prepare(
         self, prepare: Prepare, say: Say, *, resume: bool = False
-    ) -> Mapping[str, Prepared]:
+    ) -> Mapping[str, PreparedNode]:
         """Have the nodes find out what to measure, and plan; return what they have found, by node.
 
         Args:
@@ -168,7 +168,7 @@ class FleetRun:
                 following.append(left[0])
         return following
 
-    def _of_its_plan(self, prepared: Prepared) -> Prepared:
+    def _of_its_plan(self, prepared: PreparedNode) -> PreparedNode:
         hashed = plan_hash(prepared.cases, self.options)
         return replace(prepared, facts=replace(prepared.facts, plan=hashed))
 
@@ -222,8 +222,8 @@ class FleetRun:
     def _expected_s(self, case: Case) -> float:
         return expected_s(case, self.options.time_budget_s, {})
 
-    def _keep(self, assignment: Assignment, result: Result | Broken) -> Result:
-        if isinstance(result, Broken):
+    def _keep(self, assignment: Assignment, result: Result | ProcessEnded) -> Result:
+        if isinstance(result, ProcessEnded):
             result = self._without_answer(assignment.target, assignment.job, result.why)
         return self._append((assignment.target, assignment.node), result)
 

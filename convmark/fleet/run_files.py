@@ -21,14 +21,21 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.options import Options
-from convmark.fleet.host import Prepared
+from convmark.fleet.host import PreparedNode
 from convmark.results.record import COLUMNS, Record
 from convmark.results.run_file import RunFile
 from convmark.results.store import Store, read_head, read_run
 from convmark.session.facts import Facts, software
 from convmark.session.plan import Job
 from convmark.session.result import Result
-from convmark.session.resume import Columns, Interrupted, check, expected, missing, open_interrupted
+from convmark.session.resume import (
+    Columns,
+    InterruptedRun,
+    check,
+    expected,
+    missing,
+    open_interrupted,
+)
 from convmark.session.run import with_kept_code, with_kept_stack
 
 __all__ = [
@@ -78,7 +85,7 @@ class RunFiles:
         self.records: dict[Key, list[Record]] = {}
         """All rows of each run, those of before it was interrupted included."""
 
-    def take_over(self, key: Key, earlier: Interrupted, plan: str | None) -> None:
+    def take_over(self, key: Key, earlier: InterruptedRun, plan: str | None) -> None:
         """Go on with a run that was interrupted."""
         self._files[key], self._plans[key] = earlier.run_file, plan
         self.records[key] = list(earlier.records)
@@ -135,7 +142,7 @@ class Resumption:
     files: RunFiles
 
     def left(
-        self, name: str, prepared: Prepared, found: Sequence[Found], jobs: Sequence[Job]
+        self, name: str, prepared: PreparedNode, found: Sequence[Found], jobs: Sequence[Job]
     ) -> list[Job]:
         """Return the jobs that a node is to measure still: in its run among these, or a new one.
 
@@ -169,20 +176,22 @@ class Resumption:
                 raise
         return left
 
-    def _is_own(self, name: str, prepared: Prepared, earlier: Interrupted) -> bool:
+    def _is_own(self, name: str, prepared: PreparedNode, earlier: InterruptedRun) -> bool:
         """Whether the node may go on in the file: a run of its host, the first of them."""
         its_own = prepared.facts.machine.name, prepared.facts.node
         same = all((record.machine, record.node) == its_own for record in earlier.records)
         return same and (name, name) not in self.files.records
 
-    def _columns(self, prepared: Prepared, earlier: Interrupted, plan: str | None) -> Columns:
+    def _columns(
+        self, prepared: PreparedNode, earlier: InterruptedRun, plan: str | None
+    ) -> Columns:
         """Return what gives the columns that the node's rows would have in the run."""
         facts = dataclasses.replace(prepared.facts, run=earlier.run_file.run, plan=plan)
         return expected(self.options, facts, prepared.found)
 
 
 def _whole_cases(
-    prepared: Prepared, earlier: Interrupted, columns: Columns, jobs: Sequence[Job]
+    prepared: PreparedNode, earlier: InterruptedRun, columns: Columns, jobs: Sequence[Job]
 ) -> set[Case]:
     """Return the cases of which another node has measured all processes."""
 

@@ -21,7 +21,7 @@ from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.model_name import TRUST
 from convmark.core.option_values import AUTO
 from convmark.core.options import OPTIONS, Options, pyproject_settings, read
-from convmark.core.signals import Received, as_interrupts
+from convmark.core.signals import ReceivedSignal, as_interrupts
 from convmark.core.suites import auto_name, refuse_untimed
 from convmark.core.text import plain_text
 from convmark.plugin import bridge, short
@@ -34,7 +34,7 @@ _ONE_PROCESS = "cases that are measured side by side disturb each other"
 _RESUME = destination("resume")
 _OPTIONS_KEY = pytest.StashKey[Options]()
 _RUN_KEY = pytest.StashKey[PytestRun]()
-_RECEIVED_KEY = pytest.StashKey[Received]()
+_RECEIVED_KEY = pytest.StashKey[ReceivedSignal]()
 _EMPTY_KEY = pytest.StashKey[list[str]]()
 _COMPARISON_KEY = pytest.StashKey[bridge.Comparison]()
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from convmark.results.code.manifest import Code
     from convmark.results.record import Record
     from convmark.results.store import Store
-    from convmark.session.resume import Interrupted
+    from convmark.session.resume import InterruptedRun
     from convmark.session.session import Say, Session
 
 __all__ = ["PytestRun"]
@@ -57,7 +57,7 @@ class PytestRun:
         self._lock = contextlib.ExitStack()
         self._machine: Machine | None = None
         self._preflight: Preflight
-        self._earlier: Interrupted | None = None
+        self._earlier: InterruptedRun | None = None
         self._session: Session | None = None
         self._judgements: list[Judgement] = []
 

@@ -36,7 +36,7 @@ from convmark.session.learning import with_digits
 from convmark.session.plan import Job, plan
 from convmark.session.progress import RunProgress
 from convmark.session.result import Result
-from convmark.session.resume import Interrupted, expected, missing, plan_hash
+from convmark.session.resume import InterruptedRun, expected, missing, plan_hash
 from convmark.session.run import Observer, execute, kept
 
 __all__ = ["Say", "Session", "claimed"]
@@ -100,7 +100,7 @@ class Session:
         self.run_file: RunFile | None = None
         self.facts: Facts
         self.interrupted = False
-        self._earlier: Interrupted | None = None
+        self._earlier: InterruptedRun | None = None
 
     def __enter__(self) -> Session:
         return self
@@ -138,7 +138,7 @@ class Session:
         self.options = with_digits(self.options, asked, self.interpreters.answer, os.environ)
         self.plan_cases = self.cases = list(asked)
 
-    def open(self, earlier: Interrupted | None = None) -> RunFile:
+    def open(self, earlier: InterruptedRun | None = None) -> RunFile:
         """Open the run's file: a new one, or that of the run that goes on.
 
         Raises:
