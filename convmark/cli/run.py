@@ -178,8 +178,8 @@ def _measure(
     Args:
         notes: what disturbs the machine, said once nothing is left to be refused.
     """
-    run_file = session.open(earlier)
     try:
+        run_file = session.open(earlier)
         if part:
             write_part(run_file.path, part)
         session.measure(sys.stderr, notes)
@@ -191,8 +191,8 @@ def _measure(
         _say(session.kept)
     finally:
         session.close()
-        if not run_file.rows:
-            part_path(run_file.path).unlink(missing_ok=True)
+        if session.run_file is not None and not session.run_file.rows:
+            part_path(session.run_file.path).unlink(missing_ok=True)
 
 
 def _print(session: Session) -> None:
