@@ -7,28 +7,22 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.core.option_values import Shapes
-from convmark.interpreter import Answer
 from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, layers_of
 from convmark.report.diagram import diagram
 from convmark.results.store import StoreWarning
+from convmark.session.run import Serving
 
 __all__ = ["describe_models"]
 
 
-class Answers(Protocol):
-    """What of an interpreter is used."""
-
-    def answer(self, request: Any) -> Answer: ...
-
-
 def describe_models(
     models: Sequence[str],
-    interpreter: Answers,
+    interpreter: Serving,
     seed: int,
     machine_folder: Path,
     *,

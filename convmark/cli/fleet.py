@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 import convmark
 from convmark.cli.command import exit_status, sayer
 from convmark.compare.outliers import deviations
-from convmark.core.cluster import check_options
 from convmark.core.errors import OptionError
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
-from convmark.core.suites import refuse_untimed
+from convmark.core.suites import refuse_replicas, refuse_untimed
 from convmark.fleet.doctor import CheckedNode, caution_lines, fleet_findings, refusal
 from convmark.fleet.host import NodeSettings, PreparedNode, about_this_node, code_version, installed
 from convmark.fleet.nodes import PER, Node, NodeFacts, choose, labelled, node_names, read_labels
@@ -137,13 +136,7 @@ def _refuse_options(given: argparse.Namespace, options: Options) -> None:
     refuse_untimed(options, "--ray measures")
     if options.cluster and options.cluster.addresses:
         raise OptionError("--ray: must not be given with machines of a --cluster")
-    check_options(
-        options.cluster,
-        isolation=options.isolation,
-        automatic=False,
-        copies=options.replicas or (1,),
-        backends=options.backends,
-    )
+    refuse_replicas(options)
 
 
 def _measure(cluster: RayCluster, fleet_run: FleetRun, resume: bool) -> tuple[bool, bool]:

@@ -12,11 +12,10 @@ from pathlib import Path
 from convmark.cli.command import exit_status, sayer
 from convmark.cli.description import describe_models
 from convmark.core.case import Case
-from convmark.core.cluster import check_options
 from convmark.core.errors import OptionError
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
-from convmark.core.suites import refuse_untimed
+from convmark.core.suites import refuse_replicas, refuse_untimed
 from convmark.core.units import duration_text
 from convmark.fleet.expected import expected_s, known_seconds
 from convmark.fleet.part import Part, Shard, part_path, plan_name, read_shard, split, write_part
@@ -92,22 +91,15 @@ def _shard(given: argparse.Namespace) -> Shard | None:
 
 def _check(options: Options, shard: Shard | None) -> None:
     """Refuse what a shard, a search for batch sizes, or replicas cannot be of."""
-    automatic = options.batch_sizes == AUTO
-    if shard and automatic:
+    if shard and options.batch_sizes == AUTO:
         raise OptionError("--shard: must have --batch-sizes in numbers, got auto")
     if shard:
         refuse_untimed(options, "--shard shares out")
     if shard and options.cluster and options.cluster.addresses:
         raise OptionError("--shard: must not be given with machines of a --cluster")
-    if automatic:
+    if options.batch_sizes == AUTO:
         refuse_untimed(options, "--batch-sizes auto searches for")
-    check_options(
-        options.cluster,
-        isolation=options.isolation,
-        automatic=automatic,
-        copies=options.replicas or (1,),
-        backends=options.backends,
-    )
+    refuse_replicas(options)
 
 
 def _check_resume(options: Options, paths: Sequence[str]) -> None:

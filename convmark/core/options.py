@@ -91,14 +91,19 @@ class Option:
     def key(self) -> str:
         return self.name.replace("-", "_")
 
-    def add_to(self, add: Callable[..., Any], **more: Any) -> None:
-        """Add it to a parser by the parser's own function."""
+    def add_to(self, add: Callable[..., Any], *, flag: str = "", **more: Any) -> None:
+        """Add it to a parser by the parser's own function.
+
+        Args:
+            flag: another than its own.
+            more: of the function's arguments, in place of those that follow from the option.
+        """
         if self.metavar:
             action = "append" if self.repeatable else "store"
             how: dict[str, Any] = {"action": action, "metavar": self.metavar}
         else:
             how = {"action": "store_const", "const": "yes"}
-        add(self.flag, default=None, help=self.help, **how, **more)
+        add(flag or self.flag, **{"default": None, "help": self.help, **how, **more})
 
     def value(self, flag: str, given: Any) -> Any:
         """Return the value of what a source gives.

@@ -23,6 +23,7 @@ __all__ = [
     "Suite",
     "auto_name",
     "cases",
+    "refuse_replicas",
     "refuse_untimed",
 ]
 
@@ -130,3 +131,29 @@ def refuse_untimed(options: Options, what: str) -> None:
     for task in options.tasks:
         if task not in TIMED_TASKS:
             raise OptionError(f"--tasks: {what} {' and '.join(TIMED_TASKS)} alone, got {task!r}")
+
+
+def refuse_replicas(options: Options) -> None:
+    """Refuse what cannot be measured with several replicas or over a cluster.
+
+    Raises:
+        OptionError: it was asked for.
+    """
+    most = max(options.replicas or (1,))
+    others = [name for name in options.backends if name != "tensorflow"]
+    if most > 1 and others:
+        raise OptionError(
+            f"--replicas: above 1 are of tensorflow alone, got {most} and --backend "
+            f"{', '.join(others)}"
+        )
+    if options.cluster is None:
+        return
+    if most == 1:
+        raise OptionError("--cluster: needs --replicas of at least 2, got 1")
+    if options.isolation == "none":
+        raise OptionError("--cluster: needs --isolation fork or spawn, got 'none'")
+    if options.batch_sizes == AUTO and options.cluster.addresses:
+        raise OptionError(
+            "--batch-sizes: auto is of one machine, for each would choose by its own memory; name "
+            "the sizes, or use --cluster local"
+        )

@@ -29,6 +29,7 @@ from convmark.worker.protocol import one_line
 __all__ = [
     "NOT_MEASURED",
     "Observer",
+    "Serving",
     "asked_axes",
     "execute",
     "kept",
