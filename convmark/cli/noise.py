@@ -41,13 +41,12 @@ from convmark.interpreter import Interpreter, zoo_folder
 from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.environment import Machine, read_machine
 from convmark.machine.gpu.visible import card_of
-from convmark.machine.lock import alone
-from convmark.machine.preflight import Preflight
 from convmark.report.noise import noise_text
 from convmark.results.code.manifest import Code, Roots, code_of
 from convmark.results.store import Store
 from convmark.session.progress import Display
 from convmark.session.run import request_of
+from convmark.session.session import claimed
 from convmark.worker.protocol import file_digest
 
 __all__ = ["noise"]
@@ -69,11 +68,8 @@ def noise(given: argparse.Namespace, options: Options) -> int:
     make = functools.partial(make_of(options), sys.executable)
     Store(options.results).check_writable()
     machine = read_machine()
-    with (
-        alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say),
-        contextlib.ExitStack() as stack,
-    ):
-        disturbed = [line.replace("; ", ", ") for line in Preflight().lines(machine)]
+    with claimed(options, _say) as preflight, contextlib.ExitStack() as stack:
+        disturbed = [line.replace("; ", ", ") for line in preflight.lines(machine)]
         for line in disturbed:
             _say(line)
         interpreter = stack.enter_context(make())
