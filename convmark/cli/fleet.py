@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ import convmark
 from convmark.cli.command import exit_status, sayer
 from convmark.compare.outliers import deviations
 from convmark.core.errors import OptionError
-from convmark.core.option_values import AUTO
+from convmark.core.option_values import AUTO, choice_of
 from convmark.core.options import Options
 from convmark.core.suites import refuse_replicas, refuse_untimed
 from convmark.fleet.doctor import CheckedNode, caution_lines, fleet_findings, refusal
@@ -39,34 +39,17 @@ INSTALLED_LIMIT_S = 600.0
 MOST_SUMMARIES = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetOptions:
-    """Which cluster, and which of its nodes."""
-
-    address: str
-    per: str
-    labels: Mapping[str, str]
-
-
-def _read_fleet(address: str, per: str | None, labels: Sequence[str]) -> FleetOptions:
-    """Return what the texts ask for.
-
-    Raises:
-        OptionError: one of them breaks its rule.
-    """
-    if not address.strip():
+def _address(text: str) -> str:
+    if not text.strip():
         raise OptionError("--ray: must be an address such as 10.0.0.1:6379, got ''")
-    if per is not None and per not in PER:
-        raise OptionError(f"--per: must be one of {', '.join(PER)}, got {per!r}")
-    return FleetOptions(address=address.strip(), per=per or PER[0], labels=read_labels(labels))
+    return text.strip()
 
 
 def doctor(given: argparse.Namespace, options: Options) -> int:
     """Print what each node is, has and would refuse; fail where one would not measure."""
-    fleet = _read_fleet(given.ray, None, given.nodes)
-    with _connected(fleet.address) as cluster:
-        nodes = labelled(cluster.nodes(), fleet.labels)
-        checked = _check(cluster, nodes)
+    labels = read_labels(given.nodes)
+    with _connected(_address(given.ray)) as cluster:
+        checked = _check(cluster, labelled(cluster.nodes(), labels))
         able = [one.node.id for one in checked if not one.refusals]
         has = cluster.ask(able, installed, options, limit_s=INSTALLED_LIMIT_S)
         slots = cluster.free_slots()
@@ -91,27 +74,28 @@ def run_on_cluster(given: argparse.Namespace, options: Options) -> int:
         ConvmarkError: something asked for is not to be had; nothing was measured then.
     """
     _refuse_options(given, options)
-    fleet = _read_fleet(given.ray, given.per, given.nodes)
+    per = choice_of(PER)("--per", PER[0] if given.per is None else given.per)
+    labels, address = read_labels(given.nodes), _address(given.ray)
     store = Store(options.results)
     store.check_writable()
-    with _connected(fleet.address) as cluster:
-        checked = _check(cluster, labelled(cluster.nodes(), fleet.labels))
+    with _connected(address) as cluster:
+        checked = _check(cluster, labelled(cluster.nodes(), labels))
         for one in checked:
             for why in one.refusals:
                 _say(f"{one.name} does not measure: {why}")
         abouts = {one.node.id: one.about for one in checked if one.about and not one.refusals}
-        kinds = choose(abouts, fleet.per)
+        kinds = choose(abouts, per)
         if not kinds:
             raise OptionError(
-                f"--ray: none of {len(checked)} nodes can measure --per {fleet.per}; `convmark "
+                f"--ray: none of {len(checked)} nodes can measure --per {per}; `convmark "
                 "fleet doctor` says why"
             )
-        fleet_run = FleetRun(options, store, abouts, kinds, per=fleet.per)
+        fleet_run = FleetRun(options, store, abouts, kinds, per=per)
         try:
             whole, interrupted = _measure(cluster, fleet_run, given.resume is not None)
         finally:
             fleet_run.close()
-    refused = fleet.per == PER[0] and (len(abouts) < len(checked) or fleet_run.useless)
+    refused = per == PER[0] and (len(abouts) < len(checked) or fleet_run.useless)
     return exit_status(whole and not refused, interrupted=interrupted)
 
 
