@@ -16,6 +16,7 @@ from convmark.core.text import NUMBER, is_plain
 
 __all__ = [
     "AUTO",
+    "Parse",
     "Shapes",
     "check_patterns",
     "choice_of",

@@ -15,36 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from convmark.core import option_values as rules
 from convmark.core.case import BACKENDS, ISOLATIONS, PRECISIONS, TASKS
 from convmark.core.cluster import Cluster, parse_cluster, with_index
 from convmark.core.errors import OptionError
-from convmark.core.option_values import (
-    Shapes,
-    choice_of,
-    choices_of,
-    nearest,
-    parse_batch_sizes,
-    parse_budget,
-    parse_count,
-    parse_counts,
-    parse_devices,
-    parse_file,
-    parse_folder,
-    parse_jit,
-    parse_margin,
-    parse_models,
-    parse_name,
-    parse_place,
-    parse_rate,
-    parse_seconds,
-    parse_seed,
-    parse_seeds,
-    parse_shapes,
-    parse_share,
-    parse_switch,
-    parse_text,
-    parse_threads,
-)
+from convmark.core.option_values import Parse, Shapes, nearest
 
 __all__ = [
     "OPTIONS",
@@ -74,8 +49,7 @@ class Option:
     """The flag without dashes."""
     metavar: str
     """Empty for a switch: on a command line it takes no value and means yes."""
-    parse: Callable[[str, str], Any]
-    """Turns (flag, text) into the value, or raises OptionError."""
+    parse: Parse
     default: str | None
     help: str
     only: str
@@ -132,7 +106,7 @@ def _as_text(flag: str, value: Any) -> str:
 
 def _option(
     usage: str,
-    parse: Callable[[str, str], Any],
+    parse: Parse,
     help: str,
     *,
     default: str | None = None,
@@ -164,21 +138,21 @@ class Options:
 
     models: tuple[str, ...] | None = _option(
         "--models NAMES",
-        parse_models,
+        rules.parse_models,
         "models by name: the zoo's six, any of keras.applications in lower case, your "
         "own as package.module:builder, package.module:builder(width=2) or package.module:model, "
         "a .keras or .h5 file, a SavedModel's folder, or keras_hub:preset (default: the suite's)",
     )
     trust_models: bool = _option(
         "--trust-models",
-        parse_switch,
+        rules.parse_switch,
         "run code that lies in a model's file, such as a Lambda layer's; whoever made the "
         "file could do anything with it (default: no, be refused)",
         default="no",
     )
     tasks: tuple[str, ...] = _option(
         "--tasks TASKS",
-        choices_of(TASKS),
+        rules.choices_of(TASKS),
         "train, infer, accuracy (train on MNIST), waterfall (what Keras and its input "
         "pipeline cost) (default: train,infer)",
         default="train,infer",
@@ -186,32 +160,32 @@ class Options:
     )
     devices: tuple[str, ...] = _option(
         "--devices DEVICES",
-        parse_devices,
+        rules.parse_devices,
         "cpu, gpu:0, ... or all that are there (default: all)",
         default="all",
     )
     batch_sizes: tuple[int, ...] | Literal["auto"] | None = _option(
         "--batch-sizes SIZES",
-        parse_batch_sizes,
+        rules.parse_batch_sizes,
         "samples per replica per step, or auto: find the fastest and the largest that fits "
         "(default: 32 in training, 1 and 32 in inference)",
     )
     precisions: tuple[str, ...] = _option(
         "--precisions PRECISIONS",
-        choices_of(PRECISIONS),
+        rules.choices_of(PRECISIONS),
         "float32 (TF32 off), tf32 (GPUs alone), mixed_float16, mixed_bfloat16 (default: float32)",
         default="float32",
     )
     jit: tuple[str, ...] = _option(
         "--jit STATE",
-        parse_jit,
+        rules.parse_jit,
         "compile the step: off, on or both; XLA in TensorFlow, torch.compile in PyTorch, "
         "while JAX always compiles (default: off)",
         default="off",
     )
     replicas: tuple[int, ...] | None = _option(
         "--replicas NUMBERS",
-        parse_counts,
+        rules.parse_counts,
         "copies of the model, each with a batch of its own: one per GPU, or logical CPUs; "
         "TensorFlow alone (default: 1; bench/test_scaling.py: up to the GPUs that are there)",
     )
@@ -225,143 +199,143 @@ class Options:
     )
     index: int | None = _option(
         "--index N",
-        parse_place,
+        rules.parse_place,
         "which HOST:PORT of --cluster this machine is, from 0; the first keeps the rows (no "
         "default)",
         only="run",
     )
     optimizer: str | None = _option(
         "--optimizer NAME",
-        parse_name,
+        rules.parse_name,
         "an optimizer of keras.optimizers, such as adam, for models that were not compiled "
         "(default: plain SGD)",
     )
     learning_rate: float | None = _option(
         "--learning-rate RATE",
-        parse_rate,
+        rules.parse_rate,
         "for models that were not compiled (default: 0.01, or the named optimizer's own)",
     )
     loss: str | None = _option(
         "--loss NAME",
-        parse_name,
+        rules.parse_name,
         "a loss of keras.losses, for models that were not compiled; the step is then Keras's "
         "own train_step (default: cross-entropy of scores of classes, else squared error)",
     )
     threads: str = _option(
         "--threads N",
-        parse_threads,
+        rules.parse_threads,
         "threads of the measured process, or default: the framework's own choice",
         default="default",
     )
     backends: tuple[str, ...] = _option(
         "--backend NAMES",
-        choices_of(BACKENDS),
+        rules.choices_of(BACKENDS),
         "framework under Keras, or several: tensorflow, jax, torch (default: tensorflow)",
         default="tensorflow",
     )
     ceilings: str = _option(
         "--ceilings WHICH",
-        choice_of(("auto", "on", "off")),
+        rules.choice_of(("auto", "on", "off")),
         "measure once what each device can do at most, for the column efficiency: auto (GPUs "
         "only), on or off (default: auto)",
         default="auto",
     )
     processes: int = _option(
-        "--processes N", parse_count, "fresh processes per case (default: 3)", default="3"
+        "--processes N", rules.parse_count, "fresh processes per case (default: 3)", default="3"
     )
     time_budget_s: float = _option(
         "--time-budget SECONDS",
-        parse_seconds,
+        rules.parse_seconds,
         "at most this many seconds of timed steps per process, and half as many of rounds "
         "(default: 0.6)",
         default="0.6",
     )
     time_limit_s: float = _option(
         "--time-limit SECONDS",
-        parse_seconds,
+        rules.parse_seconds,
         "seconds a worker may go without a sign of progress before it is ended (default: 600)",
         default="600",
     )
     isolation: str = _option(
         "--isolation HOW",
-        choice_of(ISOLATIONS),
+        rules.choice_of(ISOLATIONS),
         "fork: a child of a warm interpreter; spawn: a new interpreter; none: one process for "
         "all, for debuggers and profilers (default: fork on Linux, else spawn)",
         default="fork" if sys.platform == "linux" else "spawn",
     )
     results: Path = _option(
         "--results FOLDER",
-        parse_folder,
+        rules.parse_folder,
         "folder of the CSV history (default: results)",
         default="results",
     )
     seed: int = _option(
         "--seed N",
-        parse_seed,
+        rules.parse_seed,
         "seed of the plan's order, the weights and the batches (default: 0)",
         default="0",
     )
     seeds: tuple[int, ...] = _option(
         "--seeds SEEDS",
-        parse_seeds,
+        rules.parse_seeds,
         "seeds of the task accuracy, a fresh process for each (default: 0,1,2)",
         default="0,1,2",
     )
     target_accuracy: float = _option(
         "--target-accuracy SHARE",
-        parse_share,
+        rules.parse_share,
         "validation accuracy at which the task accuracy stops its clock (default: 0.97)",
         default="0.97",
     )
     fraction: float = _option(
         "--fraction SHARE",
-        parse_share,
+        rules.parse_share,
         "share of the training and validation samples that the task accuracy uses, for quick "
         "checks (default: 1)",
         default="1",
     )
     mnist: Path | None = _option(
         "--mnist PATH",
-        parse_file,
+        rules.parse_file,
         "file of the MNIST digits, an .npz with the arrays of keras.datasets.mnist (default: "
         "CONVMARK_MNIST, else what Keras downloads)",
     )
     input_shape: Shapes | None = _option(
         "--input-shape SHAPE",
-        parse_shapes,
+        rules.parse_shapes,
         "shape of one sample, such as 224x224x3, or name=28x28x1,other=4 where a model has "
         "several inputs (default: the model's own; open axes 224 of images, 128 of sequences)",
     )
     pythons: tuple[str, ...] = _option(
         "--python PATH",
-        parse_text,
+        rules.parse_text,
         "interpreter to measure in, or its environment's folder; it needs the framework and "
         "nothing else (default: this one; convmark run takes several, a run for each)",
         repeatable=True,
     )
     environments: tuple[str, ...] = _option(
         "--env REQUIREMENTS",
-        parse_text,
+        rules.parse_text,
         'what to measure in, such as "tensorflow==2.20.*"; made once and kept, see convmark '
         "env list (default: what is installed here)",
         repeatable=True,
     )
     wait: bool = _option(
         "--wait",
-        parse_switch,
+        rules.parse_switch,
         "wait for another benchmark run on this machine to end (default: no, be refused)",
         default="no",
     )
     allow_concurrent: bool = _option(
         "--allow-concurrent",
-        parse_switch,
+        rules.parse_switch,
         "measure beside other benchmark runs, which disturb the figures; the rows say so "
         "(default: no)",
         default="no",
     )
     compare_budget_s: float = _option(
         "--compare-budget SECONDS",
-        parse_budget,
+        rules.parse_budget,
         "with --benchmark-compare: most seconds for running the old code beside today's, or "
         "unlimited, which also decides changes of 3 % (default: 600)",
         default="600",
@@ -369,7 +343,7 @@ class Options:
     )
     margin: float = _option(
         "--margin SHARE",
-        parse_margin,
+        rules.parse_margin,
         "with --benchmark-compare: the smallest slowdown that is called a regression, as a "
         "share of the step time (default: 0.03)",
         default="0.03",
@@ -377,7 +351,7 @@ class Options:
     )
     allow_changes: tuple[str, ...] = _option(
         "--allow-change CASE",
-        parse_text,
+        rules.parse_text,
         "let a case pass whose change is meant: its name, or a pattern such as 'lenet5-*' "
         "(default: none)",
         only="pytest",
