@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from convmark.report.cards import cards_table
 from convmark.report.summary import summary_table
 from convmark.results.commit import read_commit
 from convmark.results.store import Store
-from convmark.session.ceilings import Ceiling, Key, ceilings_path, keep_ceilings, read_ceilings
+from convmark.session.ceilings import ceilings_path, keep_ceilings, read_ceilings
 
 if TYPE_CHECKING:
     from convmark.fleet.ray import RayCluster
@@ -129,7 +129,10 @@ def _measure(cluster: RayCluster, fleet_run: FleetRun, resume: bool) -> tuple[bo
         options=options,
         commit=read_commit(Path.cwd(), besides=[options.results.absolute()]),
         folder=str(Path.cwd()),
-        ceilings=_known_ceilings(options.results, fleet_run.abouts.values()),
+        ceilings={
+            name: read_ceilings(ceilings_path(options.results, name))
+            for name in sorted({about.machine.name for about in fleet_run.abouts.values()})
+        },
     )
     interrupted = False
     unmeasured: list[Unmeasured] = []
@@ -176,11 +179,6 @@ def _print_different(fleet_run: FleetRun) -> None:
                     f"{100 * one.change:+.1f} % (a good one lies within "
                     f"{100 * one.half_width:.1f} %), {one.cases} cases, {one.processes} processes"
                 )
-
-
-def _known_ceilings(results: Path, abouts: Iterable[NodeFacts]) -> dict[str, Mapping[Key, Ceiling]]:
-    machines = {about.machine.name for about in abouts}
-    return {name: read_ceilings(ceilings_path(results, name)) for name in sorted(machines)}
 
 
 def _keep_ceilings(results: Path, ready: Iterable[PreparedNode]) -> None:

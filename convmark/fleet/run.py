@@ -102,7 +102,9 @@ class FleetRun:
                     reasons.setdefault(str(answer), []).append(self.names[name])
                     failed.add(name)
                 else:
-                    self._prepared[name] = self._of_its_plan(answer)
+                    hashed = plan_hash(answer.cases, self.options)
+                    facts = replace(answer.facts, plan=hashed)
+                    self._prepared[name] = replace(answer, facts=facts)
             self.useless |= failed
             wanted = [] if self._every else self._next_of(failed)
         said = [
@@ -167,10 +169,6 @@ class FleetRun:
             if left and failed & set(names):
                 following.append(left[0])
         return following
-
-    def _of_its_plan(self, prepared: PreparedNode) -> PreparedNode:
-        hashed = plan_hash(prepared.cases, self.options)
-        return replace(prepared, facts=replace(prepared.facts, plan=hashed))
 
     def _draw_plans(self) -> None:
         """Draw each node's plan; nodes with the same cases share it."""

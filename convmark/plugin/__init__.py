@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
             tasks = tuple(dict.fromkeys([*options.tasks, "accuracy"]))
             options = dataclasses.replace(options, tasks=tasks)
         _check_search(options, config.stash[_COMPARISON_KEY])
-        _check_allowed(given, config.stash[_COMPARISON_KEY])
+        if given["allow_change"] and not config.stash[_COMPARISON_KEY].asked:
+            raise OptionError("--allow-change: needs --benchmark-compare beside it")
         if options.cluster is not None:
             raise OptionError(
                 "--cluster: is of `convmark run`; pytest measures replicas in one process, got "
@@ -85,12 +86,6 @@ def _check_search(options: Options, comparison: bridge.Comparison) -> None:
             "--benchmark-compare: needs --batch-sizes in numbers, got auto: a search may choose "
             "other sizes than the baseline has"
         )
-
-
-def _check_allowed(given: Mapping[str, Any], comparison: bridge.Comparison) -> None:
-    """Refuse to allow changes where none is looked for."""
-    if given["allow_change"] and not comparison.asked:
-        raise OptionError("--allow-change: needs --benchmark-compare beside it")
 
 
 def _check_resume(run: str | None) -> None:
@@ -162,11 +157,6 @@ def _is_marked(item: pytest.Item) -> bool:
     return marked and "measured" in getattr(item, "fixturenames", ())
 
 
-def _is_other_benchmark(item: pytest.Item) -> bool:
-    """Whether the item is a benchmark of pytest-benchmark's alone."""
-    return "benchmark" in getattr(item, "fixturenames", ()) and not _is_marked(item)
-
-
 def _case_of(item: pytest.Item) -> object:
     callspec = getattr(item, "callspec", None)
     return callspec.params.get("measured") if callspec is not None else None
@@ -193,7 +183,8 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         with as_interrupts() as received:
             config.stash[_RECEIVED_KEY] = received
             if not _stopped(session):
-                others = any(_is_other_benchmark(item) for item in session.items)
+                foreign = (one for one in session.items if not _is_marked(one))
+                others = any("benchmark" in getattr(one, "fixturenames", ()) for one in foreign)
                 _measure(config, _run_of(config), items, others=others)
             return (yield)
     except ConvmarkError as error:
