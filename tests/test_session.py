@@ -13,6 +13,7 @@ import pytest
 from fake_cluster import FakeCluster, about, here
 
 from convmark.cli import main
+from convmark.cli.check.__main__ import main as gpu_check
 from convmark.cli.check.device import DeviceCheck, check
 from convmark.core.options import read
 from convmark.interpreter import Answer
@@ -47,6 +48,8 @@ class Worker(fake_worker.FakeInterpreter):
             probe = {"event": "allocation", "asked_bytes": 1, "held_bytes": 1}
             events = [{"event": "synchronised", **times}, probe]
             return Answer(status="ok", message="", events=events, ready_s=0.01)
+        if request["kind"] == "ceiling":
+            return Answer(status="error", message="not looked for", ready_s=0.01)
         answer = super().answer(request, on_event)
         folder = os.getcwd()
         code = {"event": "code", "folder": folder, "sys_path": [folder], "files": []}
@@ -62,19 +65,21 @@ def by_fleet() -> None:
     assert main(["run", *ONE_CASE, "--tasks", "train", "--ray", "head:6379"]) == 0
 
 
+ON_THE_CPU = DeviceCheck(
+    device="cpu",
+    backend="tensorflow",
+    models=("lenet5",),
+    precisions=("float32",),
+    ceiling_precisions=(),
+    ceiling_sizes=1,
+    batch_size=32,
+    known_bytes=1,
+    limit_s=60.0,
+)
+
+
 def by_check() -> None:
-    asked = DeviceCheck(
-        device="cpu",
-        backend="tensorflow",
-        models=("lenet5",),
-        precisions=("float32",),
-        ceiling_precisions=(),
-        ceiling_sizes=1,
-        batch_size=32,
-        known_bytes=1,
-        limit_s=60.0,
-    )
-    assert check(asked, read({"processes": "1"}))
+    assert check(ON_THE_CPU, read({"processes": "1"}))
 
 
 def test_whoever_measures_the_same_columns_are_full(
@@ -109,3 +114,20 @@ def runs() -> list[Path]:
 
 def columns(row: Record) -> set[str]:
     return {column.name for column in COLUMNS if getattr(row, column.name) is not None}
+
+
+def test_a_check_that_is_interrupted_keeps_its_rows_and_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted(Worker):
+        interrupt_after = 1
+
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Interrupted)
+    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    assert gpu_check(["--device", "cpu", "--quick"]) == 130
+    (path,) = runs()
+    assert len(read_run(path)) == 1
+    printed = capsys.readouterr()
+    assert f"interrupted; 1 row in {path}" in printed.out
+    assert printed.err == "gpu_check: interrupted\n"

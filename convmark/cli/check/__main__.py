@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from convmark.cli.check.device import DeviceCheck, check
+from convmark.cli.command import EXIT_INTERRUPTED, EXIT_USAGE, exit_status
 from convmark.core.case import PRECISIONS
 from convmark.core.errors import ConvmarkError
 from convmark.core.options import OPTIONS, read
@@ -23,11 +24,9 @@ MIB = 2**20
 QUICK_SIZES = 2
 """Of the sizes of a ceiling's matrices and copies, the smallest."""
 
-EXIT_OK, EXIT_UNSOUND, EXIT_USAGE = 0, 1, 2
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check a device and return 0 where all of it is sound, 1 where not, 2 where it cannot be."""
+    """Check a device; return 0 where it is sound, 1 where not, 2 where it cannot be checked."""
     given = _parser().parse_args(arguments)
     backend = given.backend or installed_backend()
     try:
@@ -41,10 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "time_limit": str(SILENCE_S),
             }
         )
-        return EXIT_OK if check(_plan(given, backend), options, _say) else EXIT_UNSOUND
+        return exit_status(check(_asked(given, backend), options, _say))
     except ConvmarkError as error:
         print(f"gpu_check: {error}", file=sys.stderr)
         return EXIT_USAGE
+    except KeyboardInterrupt:
+        print("gpu_check: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
 
 
 def installed_backend() -> str:
@@ -53,7 +55,7 @@ def installed_backend() -> str:
     return there[0] if there else BACKENDS[0]
 
 
-def _plan(given: argparse.Namespace, backend: str) -> DeviceCheck:
+def _asked(given: argparse.Namespace, backend: str) -> DeviceCheck:
     on_gpu = given.device != "cpu"
     return DeviceCheck(
         device=given.device,

@@ -203,15 +203,17 @@ def _measure(session: Session, until: float) -> None:
     """Measure every case in fresh processes until the limit, and say which were left out."""
     left: list[str] = []
     jobs = session.jobs()
-    for job in jobs:
-        if time.monotonic() > until:
-            left.append(job.case.name)
-            continue
-        session.say(f"{job.order} of {len(jobs)}: {job.case.name}")
-        session.execute([job], RunProgress(None))
-    if left:
-        session.say(f"left out, for the time was up: {', '.join(left)}")
-    session.say(f"\n{session.kept}\n")
+    try:
+        for job in jobs:
+            if time.monotonic() > until:
+                left.append(job.case.name)
+                continue
+            session.say(f"{job.order} of {len(jobs)}: {job.case.name}")
+            session.execute([job], RunProgress(None))
+        if left:
+            session.say(f"left out, for the time was up: {', '.join(left)}")
+    finally:
+        session.say(f"\n{session.kept}\n")
 
 
 def _report(records: Sequence[Record], proofs: Sequence[Proof]) -> str:
