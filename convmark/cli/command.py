@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+
+from convmark.core.text import Say
 
 __all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_OK", "EXIT_USAGE", "exit_status", "sayer"]
 
@@ -19,6 +20,6 @@ def exit_status(good: bool, *, interrupted: bool = False) -> int:
     return EXIT_INTERRUPTED if interrupted else EXIT_OK if good else EXIT_FAILED
 
 
-def sayer(name: str) -> Callable[[str], None]:
+def sayer(name: str) -> Say:
     """Return what writes a line to standard error, with the name of the program or command."""
     return lambda line: print(f"{name}: {line}", file=sys.stderr)

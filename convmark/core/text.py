@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 __all__ = [
     "NUMBER",
+    "Say",
     "file_text",
     "is_folder_name",
     "is_plain",
@@ -16,6 +18,9 @@ __all__ = [
     "plain_text",
     "shown",
 ]
+
+Say = Callable[[str], None]
+"""Shows the user a line."""
 
 NUMBER = re.compile(r"[0-9]{1,18}")
 """Of a run or a device, in a text from outside; Python reads none of thousands of digits."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from convmark.compare import sessions_file
 from convmark.core.errors import StoreError
-from convmark.core.text import is_folder_name
+from convmark.core.text import Say, is_folder_name
 from convmark.fleet.part import Part, Shard, read_part, write_part
 from convmark.report.runs import oldest_first, run_files
 from convmark.results.code.manifest import read_codes, write_codes
@@ -61,7 +61,7 @@ class MergedRun:
         return sum(len(source.records) for source in self.sources)
 
 
-def sources(places: Sequence[Path], say: Callable[[str], None]) -> list[SourceRun]:
+def sources(places: Sequence[Path], say: Say) -> list[SourceRun]:
     """Return the runs in the places, oldest first.
 
     A run without rows is left out, and said; so is a folder without runs beside others that have
@@ -89,7 +89,7 @@ def sources(places: Sequence[Path], say: Callable[[str], None]) -> list[SourceRu
     return [found[place] for place in order]
 
 
-def _with_runs(places: Sequence[Path], say: Callable[[str], None]) -> list[Path]:
+def _with_runs(places: Sequence[Path], say: Say) -> list[Path]:
     """Return the places that are not folders without runs; all of them where no other is left."""
     empty = [place for place in places if place.is_dir() and not _has_runs(place)]
     if len(empty) == len(places):

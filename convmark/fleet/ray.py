@@ -24,6 +24,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayT
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from convmark.core.errors import ConvmarkError, OptionError
+from convmark.core.text import Say
 from convmark.fleet.drive import Event, JobEnded, NodeLost, ProcessEnded
 from convmark.fleet.host import Host, NodeSettings, PreparedNode
 from convmark.fleet.nodes import Node
@@ -127,7 +128,7 @@ class RayCluster:
         return answers
 
     def prepare(
-        self, names: Sequence[str], settings: NodeSettings, say: Callable[[str], None]
+        self, names: Sequence[str], settings: NodeSettings, say: Say
     ) -> dict[str, PreparedNode | Failure]:
         """Have the nodes find out what to measure; `Failure` where one cannot.
 

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.options import Options
+from convmark.core.text import Say
 from convmark.fleet.drive import Cluster, ProcessEnded, drive
 from convmark.fleet.expected import expected_s
 from convmark.fleet.host import PreparedNode
@@ -36,8 +37,6 @@ __all__ = ["FleetRun", "Prepare"]
 
 Prepare = Callable[[Sequence[str]], Mapping[str, Any]]
 """Has nodes prepare themselves: by name a `PreparedNode`, or the exception that says why not."""
-
-Say = Callable[[str], None]
 
 
 class FleetRun:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from convmark.core.option_values import AUTO
 from convmark.core.options import OPTIONS, Options, pyproject_settings, read
 from convmark.core.signals import ReceivedSignal, as_interrupts
 from convmark.core.suites import auto_name, refuse_untimed
-from convmark.core.text import plain_text
+from convmark.core.text import Say, plain_text
 from convmark.plugin import bridge, short
 from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.pytest_run import PytestRun
@@ -257,9 +257,7 @@ def _measure(
             bridge.prepare_replay(item, case, run)
 
 
-def _measure_and_judge(
-    config: pytest.Config, run: PytestRun, say: Callable[[str], None], *, others: bool
-) -> None:
+def _measure_and_judge(config: pytest.Config, run: PytestRun, say: Say, *, others: bool) -> None:
     comparison = config.stash[_COMPARISON_KEY]
     run.reopen(say)
     baseline = Baseline.check(comparison.asked, run) if comparison.asked else None

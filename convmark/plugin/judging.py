@@ -10,13 +10,14 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.case import TIMED_TASKS, Case
 from convmark.core.errors import ConvmarkError, OptionError
+from convmark.core.text import Say
 
 if TYPE_CHECKING:
     from convmark.compare.history import History
@@ -36,8 +37,6 @@ MOST_WARM_UP_S = 0.2
 """Of steps before the turns of a session, of both codes together."""
 
 NO_BUDGET = "--compare-budget 0"
-
-Say = Callable[[str], None]
 
 
 def _named_run(run: PytestRun, name: str) -> Path:

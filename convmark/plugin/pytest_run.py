@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.options import Options
+from convmark.core.text import Say
 from convmark.plugin.replay import Measured
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from convmark.results.record import Record
     from convmark.results.store import Store
     from convmark.session.resume import InterruptedRun
-    from convmark.session.session import Say, Session
+    from convmark.session.session import Session
 
 __all__ = ["PytestRun"]
 

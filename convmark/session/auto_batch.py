@@ -18,7 +18,7 @@ from convmark.core.batch_search import Found, search
 from convmark.core.case import Case
 from convmark.core.options import Options
 from convmark.core.suites import auto_name
-from convmark.core.text import shown
+from convmark.core.text import Say, shown
 from convmark.core.units import bytes_text, rate_text, seconds_text
 from convmark.machine.environment import read_state
 from convmark.results.record import Record
@@ -92,7 +92,7 @@ def find_sizes(
     options: Options,
     results: Sequence[Result],
     *,
-    say: Callable[[str], None],
+    say: Say,
     progress: Callable[[], contextlib.AbstractContextManager[Observer]],
 ) -> list[Choice]:
     """Find each case's batch sizes, and give those found the rest of their processes.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,6 +19,7 @@ from convmark.core.cluster import check_devices
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases
+from convmark.core.text import Say
 from convmark.interpreter import zoo_folder
 from convmark.interpreter.by_backend import Interpreters
 from convmark.interpreter.inspection import devices_asked_for
@@ -39,10 +40,7 @@ from convmark.session.result import Result
 from convmark.session.resume import InterruptedRun, expected, missing, plan_hash
 from convmark.session.run import Observer, execute, kept
 
-__all__ = ["Say", "Session", "claimed"]
-
-Say = Callable[[str], None]
-"""Shows the user a line."""
+__all__ = ["Session", "claimed"]
 
 
 @contextlib.contextmanager

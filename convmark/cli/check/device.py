@@ -16,6 +16,7 @@ from convmark.cli.check.proofs import Proof, energy_proof, instrument_proofs
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
 from convmark.core.options import Options
+from convmark.core.text import Say
 from convmark.core.units import bytes_text, count_text
 from convmark.interpreter import Answer, Interpreter
 from convmark.interpreter.inspection import devices_asked_for, inspect
@@ -36,7 +37,7 @@ from convmark.session.ceilings import (
     key_of,
 )
 from convmark.session.progress import RunProgress
-from convmark.session.session import Say, Session, claimed
+from convmark.session.session import Session, claimed
 
 __all__ = ["DeviceCheck", "ceilings_table", "check", "measured_ceilings"]
 
