@@ -24,7 +24,7 @@ from test_plugin import SUITE
 from test_verdicts_file import judgement
 
 from convmark.cli import main
-from convmark.cli.description import describe_models
+from convmark.cli.run import describe_models
 from convmark.compare.accepted import accept, read_accepted
 from convmark.compare.index import index_path
 from convmark.compare.live import ab_files

@@ -13,7 +13,7 @@ import pytest
 from report_rows import HOSTILE, SLOW, keep_run, suite
 
 from convmark.cli import main
-from convmark.cli.description import describe_models
+from convmark.cli.run import describe_models
 from convmark.core.errors import StoreError
 from convmark.interpreter import Interpreter
 from convmark.report.command import report

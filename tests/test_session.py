@@ -13,8 +13,8 @@ import pytest
 from fake_cluster import FakeCluster, about, here
 
 from convmark.cli import main
-from convmark.cli.check.__main__ import main as gpu_check
-from convmark.cli.check.device import DeviceCheck, check
+from convmark.cli.gpu_check import DeviceCheck, check
+from convmark.cli.gpu_check import main as gpu_check
 from convmark.core.options import read
 from convmark.interpreter import Answer
 from convmark.results.record import COLUMNS, Record

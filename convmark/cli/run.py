@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
+import re
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from convmark.cli.command import exit_status, sayer
-from convmark.cli.description import describe_models
 from convmark.core.case import Case
-from convmark.core.errors import OptionError
-from convmark.core.option_values import AUTO
+from convmark.core.errors import OptionError, StoreError
+from convmark.core.option_values import AUTO, Shapes
 from convmark.core.options import Options
 from convmark.core.suites import refuse_replicas, refuse_untimed
 from convmark.core.units import duration_text
@@ -23,14 +26,17 @@ from convmark.interpreter.environments.interpreter import interpreters
 from convmark.machine.doctor import left_out_gpus
 from convmark.machine.environment import read_machine
 from convmark.report.cards import cards_table
+from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, layers_of
+from convmark.report.diagram import diagram
 from convmark.report.scaling import scaling_table
 from convmark.report.summary import summary_table
-from convmark.results.store import Store
+from convmark.results.store import Store, StoreWarning
 from convmark.session.auto_batch import choices_table
 from convmark.session.resume import InterruptedRun, open_interrupted
+from convmark.session.run import Serving
 from convmark.session.session import Session, claimed
 
-__all__ = ["run"]
+__all__ = ["describe_models", "run"]
 
 _say = sayer("convmark run")
 
@@ -209,3 +215,53 @@ def _describe(session: Session) -> None:
         backend=session.options.backends[0],
         input_shape=session.options.input_shape,
     )
+
+
+def describe_models(
+    models: Sequence[str],
+    interpreter: Serving,
+    seed: int,
+    machine_folder: Path,
+    *,
+    backend: str = "tensorflow",
+    input_shape: Shapes | None = None,
+) -> list[Path]:
+    """Have a fresh process describe each model; return the files written, JSON and SVG.
+
+    A model that cannot be described is left out with a `StoreWarning`.
+
+    Raises:
+        StoreError: the folder cannot be written.
+        WorkerError: no worker can be started at all.
+    """
+    written = []
+    for model in dict.fromkeys(models):
+        case = Case(model=model, task="infer", backend=backend)
+        request = {"kind": "describe", "case": case.as_fields(), "seed": seed}
+        if input_shape:
+            request["input_shapes"] = dict(input_shape)
+        answer = interpreter.answer(request)
+        described, built = answer.event("described"), answer.event("built")
+        environment = answer.event("environment")
+        if answer.status != "ok" or None in (described, built, environment):
+            reason = answer.message or answer.status
+            warnings.warn(f"{model}: is not described: {reason}", StoreWarning, stacklevel=2)
+            continue
+        value = {**(built or {}), **(environment or {}), **(described or {}), "model": model}
+        written += _keep_description(machine_folder / FOLDER, value)
+    return written
+
+
+def _keep_description(folder: Path, value: dict[str, Any]) -> list[Path]:
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", value["model"])[:100]
+    paths = [folder / f"{stem}.json", folder / f"{stem}.svg"]
+    facts = {key: value[key] for key in value if key not in ("event", "layers")}
+    text = json.dumps({"schema": DESCRIPTION_SCHEMA, **facts, "layers": value["layers"]}, indent=1)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths[0].write_text(text + "\n", encoding="utf-8")
+        drawn = diagram(value["model"], layers_of(value["layers"]))
+        paths[1].write_text(drawn + "\n", encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"{folder}: must be writable: {error.strerror or error}") from None
+    return paths

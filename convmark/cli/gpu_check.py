@@ -1,8 +1,16 @@
-"""A device's fingerprint, the proofs of its instruments, then the usual rows of a few models."""
+"""The command behind scripts/gpu_check: one device checked from end to end.
+
+Its fingerprint, the proofs of its instruments, its ceilings, then the usual rows of a few models.
+An instrument tells the truth where a step's sync waits for the device, the allocator's peak grows
+by what is allocated, and the energy counter agrees with the power that was sampled.
+"""
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,12 +20,12 @@ from typing import Any
 
 from tabulate import tabulate
 
-from convmark.cli.check.proofs import Proof, energy_proof, instrument_proofs
-from convmark.core.case import Case
-from convmark.core.errors import WorkerError
-from convmark.core.options import Options
+from convmark.cli.command import EXIT_INTERRUPTED, EXIT_USAGE, exit_status
+from convmark.core.case import PRECISIONS, Case
+from convmark.core.errors import ConvmarkError, WorkerError
+from convmark.core.options import OPTIONS, Options, read
 from convmark.core.text import Say
-from convmark.core.units import bytes_text, count_text
+from convmark.core.units import bytes_text, count_text, seconds_text
 from convmark.interpreter import Answer, Interpreter
 from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.cautions import cautions, speed_flags
@@ -39,9 +47,101 @@ from convmark.session.ceilings import (
 from convmark.session.progress import RunProgress
 from convmark.session.session import Session, claimed
 
-__all__ = ["DeviceCheck", "ceilings_table", "check", "measured_ceilings"]
+__all__ = [
+    "DeviceCheck",
+    "ceilings_table",
+    "check",
+    "energy_proof",
+    "installed_backend",
+    "instrument_proofs",
+    "main",
+    "measured_ceilings",
+]
+
+BACKENDS = ("tensorflow", "jax", "torch")
+LIMIT_S = 360.0
+SILENCE_S = 120.0
+"""The last process begins within six minutes and is ended after two silent ones: eight in all."""
+
+MIB = 2**20
+QUICK_SIZES = 2
+"""Of the sizes of a ceiling's matrices and copies, the smallest."""
 
 CEILING_HEADERS = ("ceilings in", "FLOP/s", "matrices", "bytes/s", "copy")
+
+LEAST_SYNC_SHARE = 0.8
+"""A step that waits for the device takes no less than a step of many with one sync at the end; the
+rest is noise."""
+ALLOCATION_SHARE = 0.02
+ENERGY_SHARE = 0.25
+"""Counter and power are renewed at different times, and the power is of steps and rounds too."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check a device; return 0 where it is sound, 1 where not, 2 where it cannot be checked."""
+    given = _parser().parse_args(arguments)
+    backend = given.backend or installed_backend()
+    try:
+        options = read(
+            {
+                "results": given.results,
+                "wait": given.wait,
+                "allow_concurrent": given.allow_concurrent,
+                "processes": "1",
+                "time_budget": "0.2" if given.quick else None,
+                "time_limit": str(SILENCE_S),
+            }
+        )
+        return exit_status(check(_asked(given, backend), options, _say))
+    except ConvmarkError as error:
+        print(f"gpu_check: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        print("gpu_check: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def installed_backend() -> str:
+    """Return the first of the frameworks that is installed here, TensorFlow where none is."""
+    there = [name for name in BACKENDS if importlib.util.find_spec(name) is not None]
+    return there[0] if there else BACKENDS[0]
+
+
+def _asked(given: argparse.Namespace, backend: str) -> DeviceCheck:
+    on_gpu = given.device != "cpu"
+    return DeviceCheck(
+        device=given.device,
+        backend=backend,
+        models=("lenet5",) if given.quick else ("lenet5", "mini_resnet", "resnet50"),
+        precisions=("float32", "mixed_float16") if on_gpu and not given.quick else ("float32",),
+        ceiling_precisions=tuple(name for name in PRECISIONS if on_gpu or name != "tf32"),
+        ceiling_sizes=QUICK_SIZES if given.quick else None,
+        batch_size=32,
+        known_bytes=(8 if given.quick else 256) * MIB,
+        limit_s=LIMIT_S,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gpu_check",
+        description="Check one device: fingerprint, the instruments, and the rows of three models.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--device", default="gpu:0", help="gpu:N or cpu (default: gpu:0)")
+    parser.add_argument("--backend", choices=BACKENDS, help="default: the first that is installed")
+    parser.add_argument("--results", default="results", help="folder of the CSV (default: results)")
+    for option in OPTIONS:
+        if option.name in ("wait", "allow-concurrent"):
+            option.add_to(parser.add_argument)
+    parser.add_argument(
+        "--quick", action="store_true", help="LeNet-5 and small ceilings alone, short"
+    )
+    return parser
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,3 +323,52 @@ def _report(records: Sequence[Record], proofs: Sequence[Proof]) -> str:
     table = [(proof.subject, words[proof.sound], proof.finding) for proof in proofs]
     sections.append(tabulate(table, headers=("instrument", "", "finding")))
     return "\n\n".join(sections)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """One instrument, what was read, and whether it can be trusted; None where it does not tell."""
+
+    subject: str
+    finding: str
+    sound: bool | None
+
+
+def instrument_proofs(events: Mapping[str, Mapping[str, Any]]) -> list[Proof]:
+    """Return what the probe's events, with its case, prove of the sync and of the peak."""
+    times = events["synchronised"]
+    allocation = events["allocation"]
+    asked, held = allocation["asked_bytes"], allocation["held_bytes"]
+    return [
+        Proof(
+            subject="sync",
+            finding=f"{events['case']['model']} training step "
+            f"{seconds_text(times['synchronised_s'])} synchronised, "
+            f"{seconds_text(times['unsynchronised_s'])} not, "
+            f"{seconds_text(times['window_s'])} in a window",
+            sound=times["synchronised_s"] >= LEAST_SYNC_SHARE * times["window_s"],
+        ),
+        Proof(
+            subject="peak memory",
+            finding=f"{bytes_text(asked)} allocated, "
+            + (f"peak grew by {bytes_text(held)}" if held is not None else "no peak is counted"),
+            sound=None if held is None else abs(held - asked) <= ALLOCATION_SHARE * asked,
+        ),
+    ]
+
+
+def energy_proof(record: Record) -> Proof | None:
+    """Return whether the row's energy and power agree; None where it has not both."""
+    energy, rate, power_w = (
+        record.joules_per_sample,
+        record.throughput_samples_per_s,
+        record.power_w,
+    )
+    if energy is None or rate is None or not power_w:
+        return None
+    return Proof(
+        subject="energy",
+        finding=f"{record.case.name}: {energy * rate:.1f} W by the counter, "
+        f"{power_w:.1f} W by samples of the power",
+        sound=abs(energy * rate / power_w - 1) <= ENERGY_SHARE,
+    )
