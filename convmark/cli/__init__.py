@@ -29,6 +29,11 @@ __all__ = ["main"]
 _OF_A_DISK = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
 """What a full or broken disk answers: no fault of the code's."""
 
+_ELSEWHERE: Mapping[str, str] = MappingProxyType(
+    {"fleet": "fleet.doctor", "compare": "history.compare", "accept": "history.accept"}
+)
+"""Module and function of the commands that are not called as their modules are."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
@@ -73,10 +78,10 @@ def _status(given: argparse.Namespace) -> int:
 
 
 def _run(given: argparse.Namespace, options: Options) -> int:
-    """Run the command by its own module, which is imported now."""
+    """Run the command by the function of its name in its module, which is imported now."""
     if given.command == "report":
         return _report(given, options)
-    module, _, name = _COMMANDS[given.command].partition(".")
+    module, _, name = _ELSEWHERE.get(given.command, given.command).partition(".")
     command = getattr(importlib.import_module(f"convmark.cli.{module}"), name or module)
     return int(command(given, options))
 
@@ -94,21 +99,3 @@ def _report(given: argparse.Namespace, options: Options) -> int:
         against=given.against,
     )
     return EXIT_OK
-
-
-_COMMANDS: Mapping[str, str] = MappingProxyType(
-    {
-        "run": "run",
-        "fleet": "fleet.doctor",
-        "merge": "merge",
-        "doctor": "doctor",
-        "compare": "history.compare",
-        "accept": "history.accept",
-        "history": "history",
-        "ab": "ab",
-        "bisect": "bisect",
-        "noise": "noise",
-        "env": "env",
-    }
-)
-"""By command the module that has it, and the function where it is not called as the module is."""
