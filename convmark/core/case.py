@@ -13,16 +13,7 @@ from typing import Any
 
 from convmark.core.errors import CaseError
 
-__all__ = [
-    "BACKENDS",
-    "ISOLATIONS",
-    "JIT_STATES",
-    "PRECISIONS",
-    "TASKS",
-    "TIMED_TASKS",
-    "Case",
-    "expand",
-]
+__all__ = ["BACKENDS", "ISOLATIONS", "PRECISIONS", "TASKS", "TIMED_TASKS", "Case", "expand"]
 
 TIMED_TASKS = ("train", "infer")
 """Their steps are timed, paired with the reference network and judged by it."""

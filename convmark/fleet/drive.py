@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from convmark.fleet.scheduler import Assignment, Scheduler, Unmeasured
 
-__all__ = ["Cluster", "Event", "FleetObserver", "JobEnded", "NodeLost", "ProcessEnded", "drive"]
+__all__ = ["Cluster", "Event", "JobEnded", "NodeLost", "ProcessEnded", "drive"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from convmark.results.store import Store, read_run, read_step_times
 from convmark.session import learning
 from convmark.session.learning import Epoch, append_epochs, read_epochs
 
-__all__ = ["MergedRun", "SourceRun", "join", "joined", "missing", "sources"]
+__all__ = ["MergedRun", "join", "joined", "missing", "sources"]
 
 ONE_RUN = (
     *("commit", "dirty", "convmark", "time_budget_s", "isolation"),

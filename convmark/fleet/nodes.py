@@ -15,9 +15,7 @@ __all__ = [
     "Node",
     "NodeFacts",
     "choose",
-    "gpu_kind",
     "gpu_names",
-    "kind_of",
     "labelled",
     "labels_text",
     "read_labels",
@@ -100,16 +98,6 @@ def gpu_names(machine: Machine) -> set[str]:
     return {gpu.name for gpu in machine.gpus}
 
 
-def gpu_kind(machine: Machine) -> str:
-    """Return the distinct names of the machine's GPUs as one text; empty where it has none."""
-    return " and ".join(sorted(gpu_names(machine)))
-
-
-def kind_of(about: NodeFacts, per: str) -> str:
-    """Return what makes nodes interchangeable; empty where the node is not asked for."""
-    return gpu_kind(about.machine) if per == "gpu-kind" else about.machine.name
-
-
 def choose(abouts: Mapping[str, NodeFacts], per: str) -> dict[str, list[str]]:
     """Return the nodes of each kind that is to be measured, by the kind's name.
 
@@ -122,8 +110,9 @@ def choose(abouts: Mapping[str, NodeFacts], per: str) -> dict[str, list[str]]:
     """
     kinds: dict[str, list[str]] = {}
     for name in sorted(abouts, key=lambda name: (abouts[name].host, name)):
-        kind = kind_of(abouts[name], per)
-        if kind:
+        machine = abouts[name].machine
+        kind = " and ".join(sorted(gpu_names(machine))) if per == "gpu-kind" else machine.name
+        if kind:  # a node without a GPU is of no kind of GPU
             kinds.setdefault(kind, []).append(name)
     return kinds
 

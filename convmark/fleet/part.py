@@ -18,7 +18,6 @@ from convmark.core.case import Case
 from convmark.core.errors import CaseError, OptionError, StoreError
 
 __all__ = [
-    "MOST_SHARDS",
     "Part",
     "Shard",
     "part_path",

@@ -31,7 +31,7 @@ from convmark.fleet.nodes import Node
 from convmark.fleet.scheduler import Assignment
 from convmark.worker.protocol import one_line
 
-__all__ = ["Failure", "RayCluster"]
+__all__ = ["RayCluster"]
 
 CONNECT_LIMIT_S = 5.0
 CLOSE_LIMIT_S = 10.0

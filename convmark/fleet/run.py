@@ -33,7 +33,7 @@ from convmark.session.result import Result
 from convmark.session.resume import plan_hash
 from convmark.session.run import NOT_MEASURED, unmeasured
 
-__all__ = ["FleetRun", "Prepare"]
+__all__ = ["FleetRun"]
 
 Prepare = Callable[[Sequence[str]], Mapping[str, Any]]
 """Has nodes prepare themselves: by name a `PreparedNode`, or the exception that says why not."""

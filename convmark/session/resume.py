@@ -32,7 +32,6 @@ from convmark.session.result import Result
 from convmark.session.run import NOT_MEASURED
 
 __all__ = [
-    "NEWEST",
     "Columns",
     "InterruptedRun",
     "check",
