@@ -11,14 +11,18 @@ from typing import Any
 import fake_worker
 import pytest
 from fake_cluster import FakeCluster, about, here
+from test_run import MACHINE
 
 from convmark.cli import main
 from convmark.cli.gpu_check import DeviceCheck, check
 from convmark.cli.gpu_check import main as gpu_check
-from convmark.core.options import read
+from convmark.core.case import Case
+from convmark.core.errors import OptionError
+from convmark.core.options import Options, read
 from convmark.interpreter import Answer
 from convmark.results.record import COLUMNS, Record
 from convmark.results.store import read_run
+from convmark.session.session import Session
 
 __all__ = ["here"]  # a fixture
 
@@ -131,3 +135,20 @@ def test_a_check_that_is_interrupted_keeps_its_rows_and_says_where(
     printed = capsys.readouterr()
     assert f"interrupted; 1 row in {path}" in printed.out
     assert printed.err == "gpu_check: interrupted\n"
+
+
+def test_a_session_takes_no_case_that_the_machine_cannot_measure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convmark.interpreter.Interpreter", Worker)
+    with Session(Options(results=tmp_path), MACHINE, print) as session:
+        session.found = {"tensorflow": {"devices": ["cpu", "gpu:0"]}}
+        two = Case(model="lenet5", task="train", device="gpu:0", replicas=2)
+        with pytest.raises(OptionError, match="--replicas: 2 need 2 GPUs here"):
+            session.take([two])
+        learning = Case(model="lenet5", task="accuracy", batch_size=256)
+        session.options = Options(results=tmp_path, mnist=Path("letters.npz"))
+        with pytest.raises(OptionError, match="expected labels"):
+            session.take([learning])
+        assert session.cases == []
+        assert session.kept == "no row was measured"
