@@ -77,7 +77,9 @@ class Option:
             how: dict[str, Any] = {"action": action, "metavar": self.metavar}
         else:
             how = {"action": "store_const", "const": "yes"}
-        add(flag or self.flag, **{"default": None, "help": self.help, **how, **more})
+        more = {"default": None, "help": self.help, **how, **more}
+        more["help"] = more["help"].replace("%", "%%")  # argparse fills in what follows a %
+        add(flag or self.flag, **more)
 
     def value(self, flag: str, given: Any) -> Any:
         """Return the value of what a source gives.
