@@ -150,6 +150,17 @@ def test_two_quiet_sessions_decide_and_one_does_not():
     assert first(around(0.0, 2)).verdict == "unchanged"
 
 
+def test_a_final_decision_stands_whatever_noise_other_cases_turn_out_to_have():
+    case = CaseSessions(wall=[-0.003, 0.003])
+    noisy = [CaseSessions(wall=[-0.2, 0.0, 0.2])] * 15
+    final = decide([case, *QUIET])[0]
+    assert final.verdict == "unchanged"
+    assert decide([case, *noisy])[0].verdict == "undecided"
+    found = decide([case, *noisy], final=[final, *[None] * 15])
+    assert found[0] is final
+    assert found[1:] == decide([case, *noisy])[1:]
+
+
 def test_two_sessions_decide_nothing_where_other_cases_do_not_tell_the_noise():
     assert decide([CaseSessions(wall=[0.0, 0.0])])[0].verdict == "undecided"
 

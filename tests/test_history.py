@@ -243,11 +243,6 @@ DIFFERENT = [
     ({"machine": "mac-8"}, "machine was mac-8, is xeon-2: `convmark report`"),
     ({"driver": "550.1"}, "driver was 550.1, is not known: `convmark report`"),
     ({"isolation": "spawn"}, "isolation was spawn, is fork: nothing compares the two"),
-    (
-        {"measurement_version": "def"},
-        "measurement version was def, is abc: nothing compares the two",
-    ),
-    ({"reference_version": 2}, "reference version was 2, is 1: nothing compares the two"),
     ({"threads": "1"}, "threads was 1, is default: `convmark ab`"),
     ({"precision": "mixed_float16"}, "precision was mixed_float16, is float32: `convmark ab`"),
 ]
@@ -264,6 +259,29 @@ def test_rows_that_differ_are_not_judged_and_the_difference_is_quoted(
     assert case.difference.startswith(message)
     by_name = named(store, "0001", run_of("0002", 0.0)).cases[LENET]
     assert (by_name.runs, by_name.difference) == ((), case.difference)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"measurement_version": "def"}, "measurement version was def, is abc"),
+        ({"reference_version": 2}, "reference version was 2, is 1"),
+    ],
+)
+def test_a_new_way_to_measure_keeps_the_anchor_s_code_and_uses_none_of_its_figures(
+    store: Store, changes: dict[str, Any], words: str
+) -> None:
+    keep(store, run_of("0001", 0.0, **changes))
+    case = accepted_history(store, MACHINE, run_of("0002", 0.0)).cases[LENET]
+    assert case.anchor is not None
+    assert (case.anchor.run, case.runs) == ("0001", ())
+    used = f"{words}: the anchor's figures are not used, its code is compared live"
+    assert case.difference == used
+    asked = {"task": "accuracy", "accuracy": 0.9}
+    keep(store, run_of("0001", 0.0, **asked, **changes))
+    (case,) = accepted_history(store, MACHINE, run_of("0002", 0.0, **asked)).cases.values()
+    assert case.anchor is None  # an accuracy is not compared live
+    assert case.difference.startswith(f"{words}: nothing compares the two; later runs")
 
 
 def test_versions_of_packages_are_compared_where_both_rows_import_them() -> None:

@@ -214,6 +214,19 @@ def test_a_slower_case_is_regressed_and_no_other_blamed(compare: Compare) -> Non
     assert found[0].decision.estimate == pytest.approx(0.08, abs=0.01)
 
 
+def test_a_decision_that_was_shown_stands_when_later_cases_are_noisy(compare: Compare) -> None:
+    quiet = ("lenet5", "conv_layer", "dense_layer", "mini_resnet")
+    noisy = ("vgg16", "resnet50", "xception", "densenet121", "mobilenet", "nasnet_mobile")
+    models: dict[str, Model] = {
+        **dict.fromkeys(quiet, lambda number, noise: session(0.001 * (-1) ** number)),
+        **dict.fromkeys(noisy, lambda number, noise: session(0.2 * (-1) ** number)),
+    }
+    found, duets = compare(models, budget_s=60.0)
+    assert verdicts(found) == [*["unchanged"] * 4, *["undecided"] * 6]
+    assert [len(duets.plans[name]) for name in quiet] == [2] * 4
+    assert [line.partition("-")[0] for line in duets.said] == list(quiet)
+
+
 def test_the_progress_shows_per_cent_and_not_the_log_ratio(compare: Compare) -> None:
     models: dict[str, Model] = {"lenet5": lambda number, noise: session(0.39 + 1e-4 * number)}
     _, duets = compare(models, apart={"lenet5": 0.39})

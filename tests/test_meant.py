@@ -115,7 +115,7 @@ def test_commits_that_are_not_known_are_said_once(commit: Commit, tmp_path: Path
     assert line.endswith("git fetch --unshallow)")
     assert meant("", said).reason(LENET) == ""
     assert said[1:] == [
-        "Benchmark-Accept trailers are not read: run 0001 names no commit whose code it ran"
+        "Benchmark-Accept trailers are not read: no commit holds the code of run 0001"
     ]
 
 
@@ -157,9 +157,12 @@ def test_compare_lets_pass_what_an_option_or_a_commit_means(
         assert main(arguments) == 0
         assert f"61,706 -> 70,000; meant by commit {sha[:12]}" in capsys.readouterr().out
     assert main(["report", "--format", "markdown", "--against", "1"]) == 0
-    assert "run 0003 names no commit" in capsys.readouterr().err
+    assert "no commit holds the code of run 0003" in capsys.readouterr().err
     assert main(["compare", "3"]) == 1
-    assert "run 0003 names no commit whose code it ran" in capsys.readouterr().err
+    assert "no commit holds the code of run 0003" in capsys.readouterr().err
+    keep(store, run_of("0004", 0.0, commit=sha, dirty=True, parameters=80000))
+    assert main(["compare", "3", "4"]) == 1
+    assert "no commit holds the code of run 0003 and run 0004" in capsys.readouterr().err
     assert main(["compare", "3", "--allow-change", "nothing-*", "--machine", MACHINE]) == 2
     told = f"--allow-change: must match a case of the run, got 'nothing-*'; known: {LENET}"
     assert told in capsys.readouterr().err

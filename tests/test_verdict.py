@@ -244,7 +244,9 @@ def test_what_the_models_code_sets_is_inconclusive_until_it_is_compared_live() -
         assert (step.verdict, step.fails) == ("inconclusive", False)
         assert step.note.startswith(why)
         assert step.note.endswith(f"; {pair}")
-        assert conclude(found, confirmed("regressed"))[0].fails
+        live = conclude(found, confirmed("regressed"))[0]
+        assert live.fails
+        assert live.note == f"5 sessions beside {A_COMMIT[:12]}; {pair}"
 
 
 # What follows the step time

@@ -81,6 +81,10 @@ class Comparability:
 _AB = "`convmark ab` compares them live"
 _REPORT = "`convmark report` sets them side by side"
 _ANEW = "nothing compares the two; later runs are judged against this one"
+_NOT_USED = "the anchor's figures are not used, its code is compared live"
+_OF_THE_MEASUREMENT = ("reference", "reference_version", "measurement_version")
+"""How the figures were taken: rows that differ in it have no figure to compare, yet their codes can
+be compared live."""
 _COMMANDS = {
     "replicas": _REPORT,
     "cluster": _REPORT,
@@ -97,9 +101,7 @@ _COMMANDS = {
     "driver": _REPORT,
     "os": _REPORT,
     "isolation": _ANEW,
-    "reference": _ANEW,
-    "reference_version": _ANEW,
-    "measurement_version": _ANEW,
+    **dict.fromkeys(_OF_THE_MEASUREMENT, _ANEW),
 }
 
 
@@ -109,12 +111,15 @@ MODEL = "model:"
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The facts of a row, and those that were there before the model's own code set others."""
+    """The facts of a row, and what of them must be alike for less than a comparison of figures."""
 
     facts: Comparability
     inherited: Comparability
-    """Rows that differ in nothing else can be compared live, the old code beside the new one; their
-    histories cannot, for what is set for the whole process slows the reference along."""
+    """The facts before the model's own code set others: what live sessions hang on."""
+    live: Comparability
+    """What must be alike to compare the two codes live: not what a model's own code sets, nor how
+    the figures were taken. Their histories cannot be compared: what is set for the whole process
+    slows the reference along."""
 
     @classmethod
     def of(cls, record: Record) -> Conditions:
@@ -138,7 +143,8 @@ def conditions_of(values: Sequence[Any]) -> Conditions:
         "state": _state(facts.state, own=False),
         "training": None,  # compile() is the model's own code too
     }
-    return Conditions(facts, replace(facts, **before))
+    inherited = replace(facts, **before)
+    return Conditions(facts, inherited, replace(inherited, **dict.fromkeys(_OF_THE_MEASUREMENT)))
 
 
 def comparability(record: Record) -> Comparability:
@@ -203,10 +209,13 @@ def _versions(packages: str | None) -> dict[str, str]:
     return dict(part.split("==", 1) for part in (packages or "").split() if "==" in part)
 
 
-def difference(now: Comparability, then: Comparability) -> str:
+def difference(now: Comparability, then: Comparability, *, live: bool = False) -> str:
     """Say in which fact two rows differ first, both values, and what can compare them.
 
     Of `state` it is the first pair that differs.
+
+    Args:
+        live: whether their codes are compared live all the same.
 
     Returns:
         an empty text where they are comparable.
@@ -232,6 +241,8 @@ def difference(now: Comparability, then: Comparability) -> str:
                 theirs = " ".join(one for one in before if one not in after) or "default"
                 ours = " ".join(one for one in after if one not in before) or "default"
             command = _COMMANDS.get(field.name, _AB)
+            if live and field.name in _OF_THE_MEASUREMENT:
+                command = _NOT_USED
             words = field.name.replace("_", " ")
             return f"{words} was {_quoted(theirs)}, is {_quoted(ours)}: {command}"
     return ""

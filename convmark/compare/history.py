@@ -21,7 +21,7 @@ from convmark.compare.accepted import accept, read_accepted
 from convmark.compare.comparability import Conditions, akin, alike, difference
 from convmark.compare.digest import Held
 from convmark.compare.index import Entry, Index, Say
-from convmark.core.case import Case
+from convmark.core.case import TIMED_TASKS, Case
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.text import NUMBER
 from convmark.results.code.manifest import code_path
@@ -97,7 +97,8 @@ class CaseHistory:
     """The measured comparable rows of each run, oldest run first."""
     difference: str = ""
     """What the nearest earlier rows differ in; empty where there are runs, or no such rows. With an
-    anchor it is what the model's own code has set, so that only a live comparison can judge."""
+    anchor it is what the model's own code has set, or how the figures were taken, so that only a
+    live comparison can judge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,17 +298,21 @@ _Item = TypeVar("_Item", tuple[str, Conditions], tuple[str, Conditions, Record])
 def _match(name: str, asked: Conditions, held: Sequence[_Item]) -> tuple[list[_Item], str]:
     """Return what of a run can be a case's anchor, and what it differs in.
 
-    What only the model's own code has made to differ can: were it passed over, a setting that slows
-    the whole process would become its own baseline. Where nothing can it is what the nearest rows
-    differ in.
+    What can be compared live with today's code can: were it passed over, a setting of the model's
+    that slows the whole process, or a slowdown at the time of a new way to measure, would become
+    its own baseline. Where nothing can it is what the nearest rows differ in.
     """
     own: list[_Item] = [one for one in held if one[0] == name]
     if same := [one for one in own if alike(one[1].facts, asked.facts)]:
         return same, ""
     near: list[_Item] = [one for one in held if akin(one[1].facts, asked.facts)]
-    found: list[_Item] = [one for one in near if alike(one[1].inherited, asked.inherited)]
+    found: list[_Item] = []
+    if asked.facts.task in TIMED_TASKS:
+        found = [one for one in near if alike(one[1].live, asked.live)]
     others = found or own or near
-    return found, difference(asked.facts, others[0][1].facts) if others else ""
+    if not others:
+        return [], ""
+    return found, difference(asked.facts, others[0][1].facts, live=bool(found))
 
 
 def _found(name: str, asked: Conditions, path: Path, rows: Sequence[Row]) -> _Found:

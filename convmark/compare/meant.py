@@ -77,7 +77,7 @@ class Since:
     head: str
     """As the anchor."""
     unknown: str = ""
-    """What names no commit, where one of them is not known."""
+    """What ran code of no known commit, where one of the two is not known."""
 
 
 def _trailers(since: Since) -> tuple[tuple[str, str], ...]:
@@ -87,7 +87,7 @@ def _trailers(since: Since) -> tuple[tuple[str, str], ...]:
         ConvmarkError: the commits in between cannot be told.
     """
     if not since.anchor or not since.head:
-        raise ConvmarkError(f"{since.unknown} names no commit whose code it ran")
+        raise ConvmarkError(f"no commit holds the code of {since.unknown}")
     git = Git.at(since.repository)
     if git.answer("merge-base", since.anchor, since.head) is None:
         raise ConvmarkError(

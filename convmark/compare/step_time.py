@@ -60,12 +60,13 @@ def step_time(
         history: those of earlier runs of the anchor's code, where they are comparable.
         confirmation: what the live comparison gave; None where none was asked for.
         same_code: whether the anchor is known to have run the same code, by its hash.
-        difference: what the model's own code has set otherwise than the anchor's.
+        difference: why the anchor's figures are not comparable though its code is.
     """
     moved = history_change(now, history)
     reason = confirmation.reason if confirmation else ""
     if confirmation is not None and confirmation.decision is not None:
-        return _live(confirmation, confirmation.decision, _surely_moved(now, history))
+        moved = _surely_moved(now, history)
+        return _live(confirmation, confirmation.decision, moved, difference)
     if same_code or reason in (SAME_CODE, SAME_COMMIT):
         return _same_code(reason or SAME_CODE, _surely_moved(now, history))
     why = (anchor and anchor.lost) or _LIVE
@@ -100,7 +101,9 @@ def _surely_moved(now: Rows, history: Sequence[Rows]) -> float | None:
     return history_change(now, history) if gap > _DOUBTED_FROM else None
 
 
-def _live(confirmation: Confirmation, decision: Decision, moved: float | None) -> Finding:
+def _live(
+    confirmation: Confirmation, decision: Decision, moved: float | None, difference: str
+) -> Finding:
     verdict: str = decision.plain_verdict
     parts = [f"{confirmation.sessions} sessions beside {confirmation.anchor}"]
     if decision.within_margin:
@@ -112,8 +115,7 @@ def _live(confirmation: Confirmation, decision: Decision, moved: float | None) -
             f"{percent((decision.estimate or 0.0) - decision.bar)} against its recent level, which "
             f"is {percent(decision.bar)} of the anchor's"
         )
-    if confirmation.reason:
-        parts.append(confirmation.reason)
+    parts += filter(None, [confirmation.reason, difference])
     if verdict == "unchanged" and moved is not None:
         verdict = "inconclusive"
         parts.append(

@@ -5,10 +5,10 @@ It prints Markdown tables with Clopper-Pearson bounds of 95 %. Each simulated ru
 state file: stopped with Ctrl-C and started again with the same file, it goes on where it was. What
 another version of the rule or of this script left there is not read.
 
-A run is a suite of 16 cases unless the scenario says otherwise. Each case gets three sessions, then
+A run is a suite of 16 cases unless the scenario says otherwise. Each case gets two sessions, then
 each undecided case one more in turn, and the rule is asked after every round, up to 60 sessions a
-case. An alarm counts if it was raised at any look, whether or not it was taken back. With a budget
-the sessions are allotted one by one, a second each, and the run ends with the budget.
+case. A decision is final. With a budget the sessions are allotted one by one, a second each, and
+the run ends with the budget.
 """
 
 from __future__ import annotations
@@ -205,8 +205,10 @@ def simulate(scenario: Scenario, seed: int) -> Outcome:
         cpu = math.log1p(slower) + normal(noise)(rng, scenario.cases, MOST_SESSIONS)
     counts = [0 if scenario.budget_s else FEWEST_SESSIONS] * scenario.cases
     ever: set[int] = set()
+    decisions: list[Decision] = []
     while True:
-        decisions = look(wall, cpu, counts, sharp=scenario.sharp)
+        final = [found if found.decided else None for found in decisions]
+        decisions = look(wall, cpu, counts, final, sharp=scenario.sharp)
         ever |= {place for place, found in enumerate(decisions) if found.verdict == "regressed"}
         further = next_ones(decisions, scenario.budget_s)
         if not further:
@@ -218,8 +220,15 @@ def simulate(scenario: Scenario, seed: int) -> Outcome:
     )
 
 
-def look(wall: Array, cpu: Array | None, counts: Sequence[int], *, sharp: bool) -> list[Decision]:
-    """Return the rule's decisions from the first sessions of each case."""
+def look(
+    wall: Array,
+    cpu: Array | None,
+    counts: Sequence[int],
+    final: Sequence[Decision | None],
+    *,
+    sharp: bool,
+) -> list[Decision]:
+    """Return the rule's decisions from the first sessions of each case; those made are final."""
     cases = [
         CaseSessions(
             wall=wall[place, :count].tolist(),
@@ -227,7 +236,7 @@ def look(wall: Array, cpu: Array | None, counts: Sequence[int], *, sharp: bool) 
         )
         for place, count in enumerate(counts)
     ]
-    return decide(cases, Limits().sharp() if sharp else None)
+    return decide(cases, Limits().sharp() if sharp else None, final)
 
 
 def next_ones(decisions: Sequence[Decision], budget_s: float | None) -> list[int]:

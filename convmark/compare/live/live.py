@@ -220,7 +220,7 @@ class _Running:
         if len(sessions) > 1 and contradicts(found.decision, found.checked):
             duets, checked = percent(found.decision.estimate or 0.0), median(found.checked)
             found.apart = f"{percent(checked)} there, {duets} in one process"
-            found.live, found.control = sessions, controls
+            found.live, found.control, found.decision = sessions, controls, None
             self._decide()
 
     def _keep(self, case: Case, found: Found, session: Session, took_s: float) -> None:
@@ -241,10 +241,16 @@ class _Running:
         found.control += [session.control_wall.value] if session.control_wall else []
 
     def _decide(self) -> None:
-        decisions = decide([found.sessions() for found in self.found], self._terms.limits)
-        differ = controls_differ([found.control for found in self.found])
+        """Judge the cases that may still get a session; the decisions on the others are final."""
+        final = [
+            one.decision if one.decision is not None and not one.candidate().open else None
+            for one in self.found
+        ]
+        decisions = decide([one.sessions() for one in self.found], self._terms.limits, final)
+        differ = controls_differ([one.control for one in self.found])
         for found, decision, void in zip(self.found, decisions, differ, strict=True):
-            found.decision, found.void = decision, void
+            if decision is not found.decision:
+                found.decision, found.void = decision, void
 
     def _tell(self, place: int) -> None:
         """Say what became of the case, where it is decided now or closed."""
@@ -281,6 +287,7 @@ class _Running:
             if isinstance(error, ForeignCode):
                 found.live.clear()
                 found.control.clear()
+                found.decision = None
 
     def _session(self, place: int) -> tuple[Session, str] | None:
         """Run one session of a case and return it.

@@ -233,22 +233,30 @@ class Decision:
         return (self.high - self.low) / 2
 
 
-def decide(cases: Sequence[CaseSessions], limits: Limits | None = None) -> list[Decision]:
+def decide(
+    cases: Sequence[CaseSessions],
+    limits: Limits | None = None,
+    final: Sequence[Decision | None] = (),
+) -> list[Decision]:
     """Judge all cases of a run by their sessions so far; call it again after every session.
 
-    A verdict stands for the sessions that it was given: with more of them it may be another one,
-    until no case is undecided.
+    A case that needs no further session is judged for the last time. Its sessions still tell the
+    noise of the others, whose later sessions change nothing about its decision.
 
     Args:
         cases: all cases that the run compares, also those without a session yet; their number
             sets each case's share of the error rate.
         limits: what counts as a change; 3 % and 5 % where None.
+        final: the final decision of each case, None where it has none yet; empty where no case has.
     """
     known = [summary(case.wall) for case in cases if len(case.wall) > 1]
     cpu_known = [summary(case.cpu) for case in cases if case.cpu is not None and len(case.cpu) > 1]
     prior, cpu_prior = pooled_prior(known), pooled_prior(cpu_known)
     rate, limits = case_error_rate(len(cases)), limits or Limits()
-    return [_judged(case, prior, cpu_prior, rate, limits) for case in cases]
+    return [
+        decided or _judged(case, prior, cpu_prior, rate, limits)
+        for case, decided in zip(cases, final or [None] * len(cases), strict=True)
+    ]
 
 
 def controls_differ(controls: Sequence[Sequence[float]]) -> list[bool]:
