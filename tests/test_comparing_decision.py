@@ -13,14 +13,18 @@ from convmark.compare.rule.decision import (
     controls_differ,
     decide,
 )
-from convmark.compare.rule.pooling import ASSUMED, Prior, Summary, pooled_prior, summary
-from convmark.compare.rule.signs import chance_of_slower
-from convmark.compare.rule.spending import (
+from convmark.compare.rule.statistics import (
+    ASSUMED,
     CASE_ERROR_RATE,
     RUN_ERROR_RATE,
+    Prior,
+    Summary,
     case_error_rate,
+    chance_of_slower,
     look_at,
+    pooled_prior,
     sign_looks,
+    summary,
 )
 from convmark.core.errors import MeasurementError
 

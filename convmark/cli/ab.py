@@ -24,7 +24,7 @@ from convmark.compare.live.session import NEW, OLD, Session
 from convmark.compare.live.shown import Shown
 from convmark.compare.live.sides import Make, SideSpec
 from convmark.compare.rule.decision import Limits
-from convmark.compare.rule.pooling import t_quantile
+from convmark.compare.rule.statistics import t_quantile
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.option_values import AUTO

@@ -29,7 +29,7 @@ from convmark.compare.live.processes import Contender
 from convmark.compare.live.shown import Shown
 from convmark.compare.live.tree import OwnCode, tree_as_it_is
 from convmark.compare.noise_file import FILE, TABLE, NoiseRow
-from convmark.compare.rule.sight import CHANGES, Sight, sights
+from convmark.compare.rule.allotment import CHANGES, Sensitivity, sensitivities
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.options import Options
@@ -200,7 +200,7 @@ def _rows(
         pairs = zip(asked, results, strict=True)
         suite = [(case, found) for case, found in pairs if case.threads == threads]
         ran = [(case, found) for case, found in suite if found.live]
-        seen = sights(
+        seen = sensitivities(
             [[one.wall for one in found.live] for _, found in ran],
             [median(one.seconds for one in found.live) for _, found in ran],
             budget_s,
@@ -217,7 +217,7 @@ def _rows(
 def _row(
     case: Case,
     found: Found,
-    seen: Sight | None,
+    seen: Sensitivity | None,
     cases: int,
     budget_s: float,
     disturbed: Sequence[str],

@@ -13,7 +13,7 @@ from statistics import mean, median, stdev
 
 from convmark.compare.comparability import load_of, loads_alike
 from convmark.compare.judgement import MACHINE, Judgement
-from convmark.compare.rule.pooling import t_quantile
+from convmark.compare.rule.statistics import t_quantile
 from convmark.core.statistics import share_of
 from convmark.results.record import Record
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from convmark.compare.comparability import Conditions
 from convmark.compare.judgement import Confirmation, LiveSession
-from convmark.compare.rule.pooling import summary
-from convmark.compare.rule.recent import Level, bar
+from convmark.compare.rule.decision import bar
+from convmark.compare.rule.statistics import summary
 from convmark.core.errors import MeasurementError, StoreError
 from convmark.results.record import Record
 from convmark.results.table_file import TableFile
@@ -199,7 +199,7 @@ class Earlier:
             apart: whether today's sessions are of two processes; others are not mixed with them.
         """
         sessions: tuple[LiveSession, ...] | None = None
-        levels: dict[str, Level] = {}
+        levels: dict[str, tuple[float, float]] = {}
         for run, found in self._groups(case):
             mine = [one for one in found if one.old_code == old and one.apart == apart]
             if not mine:
@@ -211,9 +211,8 @@ class Earlier:
                 commit = mine[0].commit
                 if commit is not None and self._is_before(case, commit):
                     own = summary([one.wall for one in mine])
-                    levels[mine[0].new_code] = Level(
-                        log_ratio=own.estimate, error=(own.variance / own.count) ** 0.5
-                    )
+                    error = (own.variance / own.count) ** 0.5
+                    levels[mine[0].new_code] = (own.estimate, error)
         return Carried(sessions or (), bar(list(reversed(levels.values()))))
 
 

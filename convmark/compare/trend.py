@@ -15,8 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from convmark.compare.comparability import ALIKE_LOAD, Comparability, alike, difference
-from convmark.compare.rule.change_points import Run
-from convmark.compare.rule.levels import Level, levels
+from convmark.compare.rule.change_points import Level, Run, levels
 from convmark.core.case import PRECISIONS
 from convmark.core.git import Git
 

@@ -28,18 +28,18 @@ import numpy.typing as npt
 from scipy.stats import beta
 from tabulate import tabulate
 
-from convmark.compare.rule import allotment, decision, pooling, recent, signs, spending
+from convmark.compare.rule import allotment, decision, statistics
 from convmark.compare.rule.allotment import Candidate, next_session
 from convmark.compare.rule.decision import (
     FEWEST_SESSIONS,
     CaseSessions,
     Decision,
     Limits,
+    bar,
     decide,
 )
-from convmark.compare.rule.recent import Level, bar
 
-RULE = (allotment, decision, pooling, recent, signs, spending)
+RULE = (allotment, decision, statistics)
 Array = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int, int], Array]
 """Takes the generator, the cases and the sessions of each; returns log ratios of identical code."""
@@ -377,7 +377,7 @@ def first_alarm(changes: Sequence[float], noise: float, seed: int) -> int | None
         changes: ln(commit / anchor) of each commit.
     """
     rng = np.random.default_rng(seed)
-    earlier: list[Level] = []
+    earlier: list[tuple[float, float]] = []
     for commit, change in enumerate(changes, start=1):
         values = normal(noise)(rng, CASES, MOST_SESSIONS)
         values[0] += change
@@ -392,7 +392,7 @@ def first_alarm(changes: Sequence[float], noise: float, seed: int) -> int | None
         if found.verdict == "regressed":
             return commit
         error = found.spread / math.sqrt(found.sessions)
-        earlier.append(Level(log_ratio=found.estimate or 0.0, error=error))
+        earlier.append((found.estimate or 0.0, error))
     return None
 
 

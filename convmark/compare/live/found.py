@@ -9,7 +9,7 @@ from typing import Any
 
 from convmark.compare.judgement import BUDGET_SPENT, SAME_CODE, LiveSession
 from convmark.compare.rule.allotment import Candidate
-from convmark.compare.rule.decision import CaseSessions, Decision, PlainVerdict
+from convmark.compare.rule.decision import CaseSessions, Decision
 from convmark.core.statistics import share_of
 from convmark.core.text import percent
 from convmark.core.units import duration_text, interval_text, share_text
@@ -26,7 +26,7 @@ OTHER_SOFTWARE = "other software, or other environment variables"
 class Verdict:
     """What may be said of a case in the end."""
 
-    verdict: PlainVerdict
+    verdict: str
     """`regressed`, `improved`, `unchanged` or `inconclusive`."""
     note: str = ""
     """Why, and what to try; or how large a change within the margin is."""
