@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from histories import comparability
 from test_run import FACTS
 from workers import environ
 
-from convmark.compare.comparability import alike, comparability, difference
+from convmark.compare.comparability import alike, difference
 from convmark.core.case import Case
 from convmark.core.options import read
 from convmark.interpreter import Interpreter

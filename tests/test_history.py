@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, process, run_of
+from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, comparability, keep, process, run_of
 
 from convmark.compare import history
-from convmark.compare.accepted import Acceptance, read_accepted
-from convmark.compare.comparability import alike, comparability, difference
-from convmark.compare.history import accept, accepted_history, named_history, steady
+from convmark.compare.comparability import alike, difference
+from convmark.compare.files import Acceptance, accept, read_accepted
+from convmark.compare.history import accepted_history, named_history, steady
 from convmark.core.errors import OptionError, StoreError
 from convmark.results.record import SCHEMA_VERSION, Record
 from convmark.results.store import Store, StoreWarning

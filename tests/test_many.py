@@ -22,7 +22,7 @@ from faults import FAST, fast_python, measuring, one_message, run, run_files, st
 from workers import happens
 
 from convmark.cli import main
-from convmark.compare.verdicts_file import said_of
+from convmark.compare.files import said_of
 from convmark.core.errors import BusyError
 from convmark.machine.lock import alone, runtime_folder
 from convmark.results.store import read_run

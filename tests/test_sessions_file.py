@@ -11,7 +11,7 @@ import pytest
 from histories import A_COMMIT, run_of
 from test_verdict import LENET, confirmed
 
-from convmark.compare.judgement import Confirmation, LiveSession
+from convmark.compare.judgement import LiveComparison, LiveSession
 from convmark.compare.sessions_file import (
     Earlier,
     conditions_of,
@@ -36,7 +36,7 @@ def keep(
     **columns: Any,
 ) -> Path:
     """Keep a run's sessions beside where its file would be."""
-    given: dict[str, Confirmation] = confirmed(verdict, kept=tuple(kept), codes=codes)
+    given: dict[str, LiveComparison] = confirmed(verdict, kept=tuple(kept), codes=codes)
     keep_sessions(run, given, {LENET: replace(ROW, code=codes[1], **columns)})
     return run
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from convmark.compare.files import keep_verdicts, said_of, step_time_words, verdicts_path
 from convmark.compare.judgement import Judgement
-from convmark.compare.verdicts_file import keep_verdicts, said_of, step_time_words, verdicts_path
 from convmark.core.errors import StoreError
 
 

@@ -185,7 +185,7 @@ def _report(given: argparse.Namespace, options: Options) -> int:
 
 def _ab(given: argparse.Namespace, options: Options) -> int:
     from convmark.cli.ab import ab
-    from convmark.compare.live.sides import side_spec
+    from convmark.compare.live.ab import side_spec
 
     target = _share("--target", given.target)
     a = side_spec("A", given.a, given.set_a, say=_say)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from convmark.compare import accepted
+from convmark.compare import files
 from convmark.compare.digest import CaseFigures
+from convmark.compare.files import NOISE, read_noise, said_of
 from convmark.compare.history import (
     History,
     accepted_history,
@@ -21,11 +22,8 @@ from convmark.compare.history import (
 from convmark.compare.index import Index
 from convmark.compare.judgement import Judgement
 from convmark.compare.meant import Meant, let_pass, names_of, since_of
-from convmark.compare.noise_file import FILE as NOISE
-from convmark.compare.noise_file import read_noise
 from convmark.compare.trend import Commits, Point, trend
 from convmark.compare.verdict import conclude, review
-from convmark.compare.verdicts_file import said_of
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import check_patterns, nearest
 from convmark.core.text import shown
@@ -83,7 +81,7 @@ def compare(
         judgements = said or conclude(review(records, history))
     names = names_of(records)
     check_patterns("--allow-change", allowed, set().union(*names.values()))
-    accepted_here = [one for one in accepted.read_accepted(store, folder) if one.run == path.stem]
+    accepted_here = [one for one in files.read_accepted(store, folder) if one.run == path.stem]
     since = since_of(history, path, records, Path.cwd())
     meant = Meant(names, allowed, since, _say, accepted_here)
     judgements = let_pass(judgements, meant)
@@ -164,7 +162,7 @@ def accept(
         StoreError: there is no such run.
     """
     store, folder = _place(Store(results), machine, [run])
-    done = accepted.accept(store, folder, run, reason, patterns)
+    done = files.accept(store, folder, run, reason, patterns)
     one, chosen = done[0], {each.case for each in done}
     path = store.folder / folder / f"{one.run}.csv"
     every = by_name(row for row in read_run(path) if row.measured)

@@ -20,15 +20,14 @@ from typing import Any
 
 import convmark
 from convmark.cli.ab import make_of
+from convmark.compare.files import NOISE, NOISE_TABLE, NoiseRow
 from convmark.compare.judgement import INTERRUPTED
-from convmark.compare.live.anchor import origin_of
-from convmark.compare.live.found import Found
-from convmark.compare.live.kept import KeptTree, copied_tree
-from convmark.compare.live.live import Pairing, Terms, compare_live
-from convmark.compare.live.processes import Contender
+from convmark.compare.live.anchor import KeptTree, copied_tree, origin_of
+from convmark.compare.live.case_result import CaseResult
+from convmark.compare.live.live import LiveOptions, Pairing, compare_live
+from convmark.compare.live.session import LiveSide
 from convmark.compare.live.shown import Shown
 from convmark.compare.live.tree import OwnCode, tree_as_it_is
-from convmark.compare.noise_file import FILE, TABLE, NoiseRow
 from convmark.compare.rule.allotment import CHANGES, Sensitivity, sensitivities
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
@@ -82,7 +81,7 @@ def noise(options: Options, seconds: float) -> bool:
         pairings = _pairings(codes, found, interpreter, make, machine, stack)
         _say(f"{len(pairings)} cases, {duration_text(seconds)} of sessions; Ctrl-C ends it early")
         deadline_s = time.monotonic() + seconds
-        terms = Terms(
+        terms = LiveOptions(
             seed=options.seed,
             seconds_left=lambda: deadline_s - time.monotonic(),
             clock=time.monotonic,
@@ -98,9 +97,9 @@ def noise(options: Options, seconds: float) -> bool:
                 result.closed = f"{path} has changed meanwhile: start again"
                 result.live.clear()
     rows = _rows([one.case for one in pairings], results, options.compare_budget_s, disturbed)
-    path = options.results / machine.name / FILE
+    path = options.results / machine.name / NOISE
     told = [row for row in rows if row.scatter is not None]  # others would hide an earlier row
-    TABLE.append(path, told)
+    NOISE_TABLE.append(path, told)
     print(noise_text(rows))
     print(f"\n{len(told)} of {len(rows)} rows kept in {path}", file=sys.stderr)
     return any(one.closed == INTERRUPTED for one in results)
@@ -161,13 +160,13 @@ def _pairings(
     copies: dict[str, KeptTree] = {}
     own: dict[object, Interpreter] = {}
 
-    def contender(case: Case, place: object, code: OwnCode | None) -> Contender:
+    def contender(case: Case, place: object, code: OwnCode | None) -> LiveSide:
         """Return a side; its own interpreter is started only where the two cannot share one."""
         if place not in own:
             settings = code.settings(os.environ) if code is not None else {}
             own[place] = stack.enter_context(make(**settings))
         card = card_of(case.device, machine.gpus, os.environ)
-        return Contender(case=case, interpreter=own[place], code=code, card=card)
+        return LiveSide(case=case, interpreter=own[place], code=code, card=card)
 
     pairings = []
     for case, code in codes.items():
@@ -188,7 +187,7 @@ def _pairings(
 
 
 def _rows(
-    asked: Sequence[Case], results: Sequence[Found], budget_s: float, disturbed: Sequence[str]
+    asked: Sequence[Case], results: Sequence[CaseResult], budget_s: float, disturbed: Sequence[str]
 ) -> list[NoiseRow]:
     """Return the rows; the cases of each number of threads are a suite of their own.
 
@@ -216,7 +215,7 @@ def _rows(
 
 def _row(
     case: Case,
-    found: Found,
+    found: CaseResult,
     seen: Sensitivity | None,
     cases: int,
     budget_s: float,

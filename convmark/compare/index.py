@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from convmark.compare.digest import CaseFigures, Digest, Held, digest_of, held_in
-from convmark.compare.verdicts_file import step_time_words, verdicts_paths
+from convmark.compare.files import step_time_words, verdicts_paths
 from convmark.core.errors import StoreError
 from convmark.interpreter.environments.cache import cache_folder
 

@@ -17,8 +17,8 @@ __all__ = [
     "SAME_COMMIT",
     "SIZES",
     "VERDICTS",
-    "Confirmation",
     "Judgement",
+    "LiveComparison",
     "LiveSession",
 ]
 
@@ -61,12 +61,11 @@ class LiveSession:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Confirmation:
+class LiveComparison:
     """What the live comparison of one case gave, or why there was none."""
 
     decision: Decision | None
     """None where no live comparison was made."""
-    sessions: int = 0
     anchor: str = ""
     """The commit, or the kept code, that ran beside today's, as a note names it."""
     reason: str = ""
@@ -82,7 +81,7 @@ class Confirmation:
 
     def __post_init__(self) -> None:
         if self.decision is None and not self.reason:
-            raise MeasurementError("a confirmation must have a decision or the reason for none")
+            raise MeasurementError("a live comparison must have a decision or the reason for none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

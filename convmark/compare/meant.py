@@ -15,8 +15,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
-from convmark.compare.accepted import Acceptance
+from convmark.compare.files import Acceptance
 from convmark.compare.history import History, anchor_of, by_name
 from convmark.compare.judgement import SIZES, Judgement
 from convmark.core.errors import ConvmarkError
@@ -40,22 +41,12 @@ Names = Mapping[str, Collection[str]]
 def changed_sizes(judgements: Iterable[Judgement]) -> list[Judgement]:
     """Return the one judgement by which a case fails whose sizes have changed, listing them."""
     changed = [one for one in judgements if one.verdict == "changed"]
-    if not changed:
-        return []
     note = ", ".join(
         f"{one.metric.replace('_', ' ')} {one.baseline:,.0f} -> {one.value:,.0f}" for one in changed
     ).replace("flops", "FLOPs")
+    nothing: dict[str, Any] = dict.fromkeys(("baseline", "value", "change"))
     return [
-        replace(
-            changed[0],
-            metric=SIZES,
-            unit="",
-            baseline=None,
-            value=None,
-            change=None,
-            note=note,
-            fails=True,
-        )
+        replace(one, metric=SIZES, unit="", note=note, fails=True, **nothing) for one in changed[:1]
     ]
 
 
@@ -173,8 +164,7 @@ def let_pass(judgements: Iterable[Judgement], meant: Meant) -> list[Judgement]:
     found = []
     for one in judgements:
         by_a_change = one.fails and one.verdict in ("regressed", "changed")
-        reason = meant.reason(one.case) if by_a_change else ""
-        if reason:
+        if by_a_change and (reason := meant.reason(one.case)):
             note = "; ".join(filter(None, [one.note, reason]))
             found.append(replace(one, fails=False, note=note))
         else:

@@ -20,7 +20,7 @@ from convmark.core.errors import ConvmarkError, OptionError
 
 if TYPE_CHECKING:
     from convmark.compare.history import History
-    from convmark.compare.judgement import Confirmation
+    from convmark.compare.judgement import LiveComparison
     from convmark.compare.live.anchor import AnchorCode, Origin
     from convmark.compare.meant import Meant
     from convmark.compare.rule.decision import Limits as Margins
@@ -108,20 +108,16 @@ def judge(campaign: Campaign, baseline: Baseline, *, whole_suite: bool, say: Say
 
     history = _history(campaign, baseline, say)
     found = review(campaign.records, history)
-    confirmations = _compare(
-        campaign, baseline, history, _to_compare(campaign, baseline, found), say
-    )
-    same = {name for name, one in confirmations.items() if one.reason in (SAME_CODE, SAME_COMMIT)}
+    comparisons = _compare(campaign, baseline, history, _to_compare(campaign, baseline, found), say)
+    same = {name for name, one in comparisons.items() if one.reason in (SAME_CODE, SAME_COMMIT)}
     same |= {name for name, case in found.cases.items() if case.same_code}
     if same:
         say(f"{len(same)} of {len(found.cases)} cases run the same code: nothing to compare")
-    interrupted = any(one.reason == INTERRUPTED for one in confirmations.values())
+    interrupted = any(one.reason == INTERRUPTED for one in comparisons.values())
     asked = [row for row in found.absent if row.task in campaign.options.tasks]
     found = dataclasses.replace(found, absent=tuple(asked))
-    campaign.keep_sessions(confirmations)
-    judgements = conclude(
-        found, confirmations, report_missing=whole_suite and not baseline.is_commit
-    )
+    campaign.keep_sessions(comparisons)
+    judgements = conclude(found, comparisons, report_missing=whole_suite and not baseline.is_commit)
     meant = _meant(campaign, baseline, history, say)
     campaign.meant = meant.reason
     campaign.keep_judgements(let_pass(judgements, meant))
@@ -135,7 +131,7 @@ def _history(campaign: Campaign, baseline: Baseline, say: Say) -> History:
     machine = campaign.machine.name
     if baseline.is_commit:
         cases = {row.case.name: CaseHistory() for row in campaign.records}
-        return History(cases=cases, absent=(), files=())
+        return History(cases=cases)
     if baseline.path is not None:
         return named_history(baseline.path, campaign.records)
     return accepted_history(campaign.store, machine, campaign.records, say)
@@ -161,16 +157,17 @@ def _compare(
     history: History,
     cases: Mapping[str, Case],
     say: Say,
-) -> dict[str, Confirmation]:
+) -> dict[str, LiveComparison]:
     """Return what live comparisons say, by the names of what ran."""
-    from convmark.compare.judgement import Confirmation
-    from convmark.compare.live.confirmation import Interpreters, Limits, confirm, same_as_today
+    from convmark.compare.judgement import LiveComparison
+    from convmark.compare.live.gate import compare_with_anchors, same_as_today
+    from convmark.compare.live.live import LiveOptions
     from convmark.interpreter import Interpreter
     from convmark.results.commit import read_commit
 
     options = campaign.options
     if not options.compare_budget_s:
-        return {name: Confirmation(decision=None, reason=NO_BUDGET) for name in cases}
+        return {name: LiveComparison(decision=None, reason=NO_BUDGET) for name in cases}
     if not cases:
         return {}
     make = functools.partial(
@@ -192,25 +189,28 @@ def _compare(
         rows = [row for row in campaign.records if row.case.name == names[case]]
         return same_as_today(rows, origin, anchor, commit_of, campaign.codes)
 
+    deadline_s = time.monotonic() + options.compare_budget_s
+    terms = LiveOptions(
+        seed=options.seed,
+        seconds_left=lambda: deadline_s - time.monotonic(),
+        clock=time.monotonic,
+        results=options.results.absolute(),
+        warm_up_s=min(options.time_budget_s, MOST_WARM_UP_S),
+        input_shape=options.input_shape,
+        limits=_margins(options),
+        earlier=_earlier(campaign, names),
+    )
     with own:
-        found = confirm(
+        found = compare_with_anchors(
             list(names),
             lambda case, origin: _anchor_of(baseline, history, names[case], origin),
-            campaign.sources,
-            Interpreters(shared=shared, make=make),
-            Limits(
-                seed=options.seed,
-                warm_up_s=min(options.time_budget_s, MOST_WARM_UP_S),
-                budget_s=options.compare_budget_s,
-                results=options.results.absolute(),
-                gpus=campaign.machine.gpus,
-                input_shape=options.input_shape,
-                margins=_margins(options),
-                earlier=_earlier(campaign, names),
-            ),
-            time.monotonic,
+            terms,
             say,
+            sources=campaign.sources,
             is_same=is_same,
+            shared=shared,
+            make=make,
+            gpus=campaign.machine.gpus,
         )
     return {name: found[case.name] for name, case in cases.items()}
 
@@ -250,8 +250,7 @@ def _anchor_of(
     Raises:
         ConvmarkError: there is none; the message says why, and what helps.
     """
-    from convmark.compare.live.anchor import AnchorCode
-    from convmark.compare.live.confirmation import NO_REPOSITORY
+    from convmark.compare.live.anchor import NO_REPOSITORY, AnchorCode
 
     if baseline.is_commit:
         if origin is None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from convmark.compare.files import said_of
 from convmark.compare.history import named_history
 from convmark.compare.judgement import Judgement
 from convmark.compare.meant import Meant, let_pass, names_of, since_of
 from convmark.compare.verdict import conclude, review
-from convmark.compare.verdicts_file import said_of
 from convmark.core.errors import OptionError
 from convmark.core.git import Git
 from convmark.report.runs import oldest_first, run_files
