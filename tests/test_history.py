@@ -12,7 +12,7 @@ import pytest
 from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, comparability, keep, process, run_of
 
 from convmark.compare import history
-from convmark.compare.comparability import alike, difference
+from convmark.compare.comparability import comparable, difference
 from convmark.compare.files import Acceptance, accept, read_accepted
 from convmark.compare.history import accepted_history, named_history, steady
 from convmark.core.errors import OptionError, StoreError
@@ -290,7 +290,7 @@ def test_versions_of_packages_are_compared_where_both_rows_import_them() -> None
     none = comparability(process(code="ef"))
     said = "packages was einops 0.8.1, is einops 0.8.2: `convmark ab`"
     assert difference(other, one).startswith(said)
-    assert alike(none, one)  # which packages are imported is the code's own
+    assert comparable(none, one)  # which packages are imported is the code's own
     assert difference(comparability(process()), one) == ""  # of an earlier schema
 
 

@@ -32,7 +32,7 @@ from convmark.compare.files import (
     accept,
     keep_verdicts,
     read_accepted,
-    said_of,
+    read_verdicts,
     verdicts_path,
 )
 from convmark.core.case import Case
@@ -160,7 +160,7 @@ def tables(folder: Path) -> list[tuple[Path, Callable[[], Any]]]:
         f"peak_bytes_per_s\n{row}{row.replace(',1,', ',2,')}"
     )
     return [
-        (verdicts_path(run), lambda: said_of(run)),
+        (verdicts_path(run), lambda: read_verdicts(run)),
         (store.folder / MACHINE / "accepted.csv", lambda: read_accepted(store, MACHINE)),
         (ceilings, lambda: list(read_ceilings(ceilings))),
     ]

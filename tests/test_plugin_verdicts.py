@@ -15,7 +15,7 @@ import pytest
 import scipy.special  # noqa: F401 - an in-process session forgets what it was first to import
 
 import convmark.session.run as run_module
-from convmark.compare.files import said_of
+from convmark.compare.files import read_verdicts
 
 # modules that are patched must be loaded here: an in-process session drops those that it loads
 from convmark.compare.live import anchor, gate
@@ -115,7 +115,7 @@ def history(run: Run, runs: int = 4) -> None:
 
 def found(pytester: pytest.Pytester, case: str, metric: str = "step_time") -> str:
     newest = max(pytester.path.glob("results/*/[0-9]*[0-9].csv"))
-    (verdict,) = [row for row in said_of(newest) if (row.case, row.metric) == (case, metric)]
+    (verdict,) = [row for row in read_verdicts(newest) if (row.case, row.metric) == (case, metric)]
     return verdict.verdict
 
 

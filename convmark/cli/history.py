@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from convmark.compare import files
 from convmark.compare.digest import CaseFigures
-from convmark.compare.files import NOISE, read_noise, said_of
+from convmark.compare.files import NOISE, read_noise, read_verdicts
 from convmark.compare.history import (
     History,
     accepted_history,
@@ -20,8 +20,13 @@ from convmark.compare.history import (
     named_history,
 )
 from convmark.compare.index import Index
+from convmark.compare.intended import (
+    IntendedChanges,
+    case_names,
+    pass_intended,
+    trailer_range_of,
+)
 from convmark.compare.judgement import Judgement
-from convmark.compare.meant import Meant, let_pass, names_of, since_of
 from convmark.compare.trend import Commits, Point, trend
 from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError, StoreError
@@ -70,7 +75,7 @@ def compare(
     records = read_run(path)
     if not records:
         raise StoreError(f"{path}: must hold the rows of a run, it has none")
-    said = said_of(path) if records[0].run == path.stem else []
+    said = read_verdicts(path) if records[0].run == path.stem else []
     if len(runs) == 2:
         baseline = store.find(runs[0], folder, but=path)
         history = named_history(baseline, records)
@@ -79,12 +84,12 @@ def compare(
     else:
         history = accepted_history(store, folder, records, _say, own=path)
         judgements = said or conclude(review(records, history))
-    names = names_of(records)
+    names = case_names(records)
     check_patterns("--allow-change", allowed, set().union(*names.values()))
     accepted_here = [one for one in files.read_accepted(store, folder) if one.run == path.stem]
-    since = since_of(history, path, records, Path.cwd())
-    meant = Meant(names, allowed, since, _say, accepted_here)
-    judgements = let_pass(judgements, meant)
+    since = trailer_range_of(history, path, records, Path.cwd())
+    meant = IntendedChanges(names, allowed, since, _say, accepted_here)
+    judgements = pass_intended(judgements, meant)
     text = verdicts_report(judgements, form, between=_between(history, path, records[0]))
     if text:
         print(text)

@@ -18,13 +18,13 @@ __all__ = [
     "CONDITIONS",
     "Comparability",
     "Conditions",
-    "akin",
-    "alike",
+    "comparable",
     "conditions_of",
     "difference",
     "facts_of",
     "load_of",
     "loads_alike",
+    "same_case",
 ]
 
 
@@ -100,8 +100,6 @@ class Conditions:
     """The facts of a row, and what of them must be alike for less than a comparison of figures."""
 
     facts: Comparability
-    inherited: Comparability
-    """The facts before the model's own code set others: what live sessions hang on."""
     live: Comparability
     """What must be alike to compare the two codes live: not what a model's own code sets, nor how
     the figures were taken. Their histories cannot be compared: what is set for the whole process
@@ -124,14 +122,13 @@ def conditions_of(values: Sequence[Any]) -> Conditions:
     """Return the conditions of a row by the values of `CONDITIONS`."""
     row = dict(zip(CONDITIONS, values, strict=True))
     facts = facts_of(row)
-    before = {
+    before: dict[str, Any] = {
         **asked_axes(row["asked"]),
+        **dict.fromkeys(_OF_THE_MEASUREMENT),
         "state": _state(facts.state, own=False),
         "training": None,  # compile() is the model's own code too
     }
-    inherited = replace(facts, **before)
-    unlike: dict[str, Any] = dict.fromkeys(_OF_THE_MEASUREMENT)
-    return Conditions(facts, inherited, replace(inherited, **unlike))
+    return Conditions(facts, replace(facts, **before))
 
 
 def facts_of(row: Mapping[str, Any]) -> Comparability:
@@ -163,13 +160,13 @@ def _pairs(text: str | None) -> Mapping[str, str]:
     return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
-def akin(one: Comparability, other: Comparability) -> bool:
+def same_case(one: Comparability, other: Comparability) -> bool:
     """Whether two rows share model, task, device and batch size: they differ in settings alone."""
     names = ("model", "task", "device", "batch_size")
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
-def alike(now: Comparability, then: Comparability) -> bool:
+def comparable(now: Comparability, then: Comparability) -> bool:
     """Whether two rows are comparable."""
     if now == then:
         return True
@@ -198,7 +195,7 @@ def difference(now: Comparability, then: Comparability, *, live: bool = False) -
     Returns:
         an empty text where they are comparable.
     """
-    if alike(now, then):
+    if comparable(now, then):
         return ""
     for field in fields(Comparability):
         name = field.name

@@ -35,8 +35,8 @@ __all__ = [
     "keep_verdicts",
     "read_accepted",
     "read_noise",
-    "said_of",
-    "step_time_words",
+    "read_step_time_verdicts",
+    "read_verdicts",
     "verdicts_path",
     "verdicts_paths",
 ]
@@ -80,7 +80,7 @@ def keep_verdicts(run: Path, judgements: Iterable[Judgement]) -> None:
     _VERDICT_TABLE.replace(verdicts_path(run), judgements)
 
 
-def said_of(run: Path) -> list[Judgement]:
+def read_verdicts(run: Path) -> list[Judgement]:
     """Return what was said last of each metric of a run, as its own session has judged it.
 
     Raises:
@@ -93,11 +93,11 @@ def said_of(run: Path) -> list[Judgement]:
     return []
 
 
-def step_time_words(path: Path) -> Iterator[tuple[str, str, str]]:
+def read_step_time_verdicts(path: Path) -> Iterator[tuple[str, str, str]]:
     """Yield case, run and verdict of each step time in a file, in the order of their judging.
 
     Raises:
-        StoreError: as `said_of`.
+        StoreError: as `read_verdicts`.
     """
     for line, cells in _VERDICT_TABLE.read_cells(path):
         if cells[_VERDICT] not in VERDICTS:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from convmark.compare.comparability import Conditions, akin, alike, difference
+from convmark.compare.comparability import Conditions, comparable, difference, same_case
 from convmark.compare.digest import Held
 from convmark.compare.files import read_accepted
 from convmark.compare.index import Entry, Index, Say
@@ -297,12 +297,12 @@ def _match(name: str, asked: Conditions, held: Sequence[_Item]) -> tuple[list[_I
     its own baseline. Where nothing can it is what the nearest rows differ in.
     """
     own: list[_Item] = [one for one in held if one[0] == name]
-    if same := [one for one in own if alike(one[1].facts, asked.facts)]:
+    if same := [one for one in own if comparable(one[1].facts, asked.facts)]:
         return same, ""
-    near: list[_Item] = [one for one in held if akin(one[1].facts, asked.facts)]
+    near: list[_Item] = [one for one in held if same_case(one[1].facts, asked.facts)]
     found: list[_Item] = []
     if asked.facts.task in TIMED_TASKS:
-        found = [one for one in near if alike(one[1].live, asked.live)]
+        found = [one for one in near if comparable(one[1].live, asked.live)]
     others = found or own or near
     if not others:
         return [], ""

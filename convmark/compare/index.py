@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from convmark.compare.digest import CaseFigures, Digest, Held, digest_of, held_in
-from convmark.compare.files import step_time_words, verdicts_paths
+from convmark.compare.files import read_step_time_verdicts, verdicts_paths
 from convmark.core.errors import StoreError
 from convmark.interpreter.environments.cache import cache_folder
 
@@ -258,7 +258,7 @@ class Index:
 
     def _words(self, path: Path) -> dict[str, str]:
         if path.name not in self._entries:
-            last = {(case, run): words for case, run, words in step_time_words(path)}
+            last = {(case, run): words for case, run, words in read_step_time_verdicts(path)}
             self._verdicts[path.name] = {
                 run: words for (case, run), words in last.items() if case == self._case
             }

@@ -23,8 +23,8 @@ from convmark.results.record import Record
 from convmark.results.table_file import TableFile
 
 __all__ = [
-    "Carried",
-    "Earlier",
+    "CarriedOver",
+    "EarlierSessions",
     "KeptSession",
     "conditions_of",
     "keep_sessions",
@@ -73,7 +73,8 @@ def sessions_path(run: Path) -> Path:
 
 def conditions_of(row: Record) -> str:
     """Return the hash of what a row's sessions hang on besides the two codes."""
-    return hashlib.sha256(repr(Conditions.of(row).inherited).encode()).hexdigest()[:16]
+    found = repr((Conditions.of(row).live, row.measurement_version))
+    return hashlib.sha256(found.encode()).hexdigest()[:16]
 
 
 def keep_sessions(
@@ -137,7 +138,7 @@ def _believed(run: Path) -> list[KeptSession]:
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class CarriedOver:
     """What earlier runs give to a case's comparison."""
 
     sessions: tuple[LiveSession, ...] = ()
@@ -146,7 +147,7 @@ class Carried:
     """`CaseSessions.bar`: the level that a slowdown counts from."""
 
 
-class Earlier:
+class EarlierSessions:
     """The sessions of earlier runs of a machine."""
 
     def __init__(
@@ -167,7 +168,7 @@ class Earlier:
         self._of_run = functools.cache(_believed)
 
     @classmethod
-    def none(cls) -> Earlier:
+    def none(cls) -> EarlierSessions:
         """Return what nothing is known of."""
         return cls((), {}, lambda case, commit: False)
 
@@ -183,7 +184,7 @@ class Earlier:
         """Whether the last run that has compared the case has not decided it."""
         return next((not found[0].decided for _, found in self._groups(case)), False)
 
-    def of(self, case: str, old: str, new: str, *, apart: bool) -> Carried:
+    def of(self, case: str, old: str, new: str, *, apart: bool) -> CarriedOver:
         """Return what earlier runs give to the comparison of two codes.
 
         Args:
@@ -203,7 +204,7 @@ class Earlier:
             if self._is_before(case, first.commit):
                 own = summary([one.wall for one in mine])
                 levels[first.new_code] = own.estimate, (own.variance / own.count) ** 0.5
-        return Carried(sessions or (), bar(list(reversed(levels.values()))))
+        return CarriedOver(sessions or (), bar(list(reversed(levels.values()))))
 
 
 def _live(one: KeptSession, run: str) -> LiveSession:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from convmark.compare.comparability import ALIKE_LOAD, Comparability, alike, difference
+from convmark.compare.comparability import ALIKE_LOAD, Comparability, comparable, difference
 from convmark.compare.rule.change_points import Level, Run, levels
 from convmark.core.case import PRECISIONS
 from convmark.core.git import Git
@@ -96,7 +96,7 @@ def _series(points: Sequence[Point]) -> list[list[Point]]:
     for point in points:
         conditions = point.conditions
         if conditions not in known:
-            same = (one for one in reversed(found) if alike(conditions, one[-1].conditions))
+            same = (one for one in reversed(found) if comparable(conditions, one[-1].conditions))
             known[conditions] = next(same, [])
             if not known[conditions]:
                 found.append(known[conditions])

@@ -18,8 +18,8 @@ from convmark.compare.history import (
     same_code,
     steady,
 )
+from convmark.compare.intended import changed_sizes
 from convmark.compare.judgement import Judgement, LiveComparison
-from convmark.compare.meant import changed_sizes
 from convmark.compare.metrics import METRICS, Metric, applies, middle, plain_verdict
 from convmark.compare.rule.decision import Decision
 from convmark.compare.step_time import finite_share, machine_judgements, step_time

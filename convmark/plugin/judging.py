@@ -20,11 +20,11 @@ from convmark.core.errors import ConvmarkError, OptionError
 
 if TYPE_CHECKING:
     from convmark.compare.history import History
+    from convmark.compare.intended import IntendedChanges
     from convmark.compare.judgement import LiveComparison
     from convmark.compare.live.anchor import AnchorCode, Origin
-    from convmark.compare.meant import Meant
     from convmark.compare.rule.decision import Limits as Margins
-    from convmark.compare.sessions_file import Earlier
+    from convmark.compare.sessions_file import EarlierSessions
     from convmark.compare.verdict import Review
     from convmark.core.options import Options
     from convmark.plugin.campaign import Campaign
@@ -102,8 +102,8 @@ def judge(campaign: Campaign, baseline: Baseline, *, whole_suite: bool, say: Say
         ConvmarkError: the history cannot be read, or the verdicts not be written.
         KeyboardInterrupt: the user has had enough of comparing; what was decided is judged.
     """
+    from convmark.compare.intended import pass_intended
     from convmark.compare.judgement import INTERRUPTED, SAME_CODE, SAME_COMMIT
-    from convmark.compare.meant import let_pass
     from convmark.compare.verdict import conclude, review
 
     history = _history(campaign, baseline, say)
@@ -120,7 +120,7 @@ def judge(campaign: Campaign, baseline: Baseline, *, whole_suite: bool, say: Say
     judgements = conclude(found, comparisons, report_missing=whole_suite and not baseline.is_commit)
     meant = _meant(campaign, baseline, history, say)
     campaign.meant = meant.reason
-    campaign.keep_judgements(let_pass(judgements, meant))
+    campaign.keep_judgements(pass_intended(judgements, meant))
     if interrupted:
         raise KeyboardInterrupt
 
@@ -223,10 +223,10 @@ def _margins(options: Options) -> Margins:
     return margins.sharp() if math.isinf(options.compare_budget_s) else margins
 
 
-def _earlier(campaign: Campaign, names: Mapping[Case, str]) -> Earlier:
+def _earlier(campaign: Campaign, names: Mapping[Case, str]) -> EarlierSessions:
     """Return the sessions of earlier runs, by the names of the cases that were asked for."""
     from convmark.compare.live.anchor import origin_of
-    from convmark.compare.sessions_file import Earlier, conditions_of
+    from convmark.compare.sessions_file import EarlierSessions, conditions_of
     from convmark.results.commit import is_before
 
     rows = {row.case.name: row for row in campaign.records if row.measured}
@@ -239,7 +239,7 @@ def _earlier(campaign: Campaign, names: Mapping[Case, str]) -> Earlier:
         origin = origins[case]
         return origin is not None and is_before(origin.repository, commit)
 
-    return Earlier(campaign.earlier_runs, conditions, in_the_past)
+    return EarlierSessions(campaign.earlier_runs, conditions, in_the_past)
 
 
 def _anchor_of(
@@ -264,20 +264,22 @@ def _anchor_of(
     return AnchorCode(commit=anchor.clean_commit, code=anchor.code, manifest=anchor.manifest)
 
 
-def _meant(campaign: Campaign, baseline: Baseline, history: History, say: Say) -> Meant:
+def _meant(campaign: Campaign, baseline: Baseline, history: History, say: Say) -> IntendedChanges:
     """Return what tells by what the change of a case is meant."""
+    from convmark.compare.intended import IntendedChanges, TrailerRange, case_names
     from convmark.compare.live.anchor import origin_of
-    from convmark.compare.meant import Meant, Since, names_of
 
     asked = {row.case.name: row.asked_case for row in campaign.records}
 
-    def since(case: str) -> Since | None:
+    def since(case: str) -> TrailerRange | None:
         origin = origin_of(asked[case], campaign.sources) if case in asked else None
         if origin is None:
             return None
         anchor = history.cases[case].anchor
         commit = anchor.clean_commit if anchor else baseline.commits.get(origin.repository, "")
         unknown = f"run {anchor.run}" if anchor else "the baseline"
-        return Since(repository=origin.repository, anchor=commit, head="HEAD", unknown=unknown)
+        return TrailerRange(
+            repository=origin.repository, anchor=commit, head="HEAD", unknown=unknown
+        )
 
-    return Meant(names_of(campaign.records), campaign.options.allow_changes, since, say)
+    return IntendedChanges(case_names(campaign.records), campaign.options.allow_changes, since, say)

@@ -41,7 +41,7 @@ from convmark.compare.rule.decision import (
     controls_differ,
     decide,
 )
-from convmark.compare.sessions_file import Earlier
+from convmark.compare.sessions_file import EarlierSessions
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.option_values import Shapes
@@ -50,7 +50,7 @@ from convmark.core.units import duration_text
 from convmark.interpreter import Interpreter, import_roots
 from convmark.machine.gpu.watch import watching
 
-__all__ = ["LiveOptions", "Pairing", "See", "compare_live"]
+__all__ = ["LiveOptions", "OnSession", "Pairing", "compare_live"]
 
 MOST_FAILURES = 2
 """So many sessions that die of themselves close a case."""
@@ -101,13 +101,13 @@ class LiveOptions:
     """What counts as a change; 3 % and 5 % where None."""
     target: float = math.inf
     """Half-width of the interval, as a log ratio, down to which it goes on after a verdict."""
-    earlier: Earlier = field(default_factory=Earlier.none)
+    earlier: EarlierSessions = field(default_factory=EarlierSessions.none)
     """What earlier runs give."""
     evenly: bool = False
     """Whether all cases get sessions evenly until the time is spent, as in an A/A."""
 
 
-See = Callable[[int, CaseResult, Session, str], None]
+OnSession = Callable[[int, CaseResult, Session, str], None]
 """Is told after each session: the place of its case, all that was found of it, the session, and why
 it does not count, empty where it does."""
 
@@ -116,7 +116,7 @@ def compare_live(
     pairings: Sequence[Pairing],
     terms: LiveOptions,
     say: Say,
-    see: See = lambda place, found, session, disturbed: None,
+    see: OnSession = lambda place, found, session, disturbed: None,
 ) -> list[CaseResult]:
     """Run sessions where they decide most, until every case is decided or the time is spent.
 
@@ -136,7 +136,9 @@ def compare_live(
 class _Running:
     """The comparison under way."""
 
-    def __init__(self, pairings: Sequence[Pairing], terms: LiveOptions, say: Say, see: See) -> None:
+    def __init__(
+        self, pairings: Sequence[Pairing], terms: LiveOptions, say: Say, see: OnSession
+    ) -> None:
         self._pairings = pairings
         self._terms = terms
         self._say = say

@@ -159,7 +159,9 @@ def pooled_prior(cases: Sequence[Summary]) -> Prior:
     excess = scatter - float(polygamma(1, halves).mean())
     half = _MOST_FREEDOM / 2
     if excess > float(polygamma(1, half)):
-        half = _inverse_trigamma(excess)
+        from scipy.optimize import brentq  # type: ignore[import-untyped]
+
+        half = float(brentq(lambda at: float(polygamma(1, at)) - excess, 1e-8, half))
     centre = mean + float(digamma(half)) - math.log(half)
     return Prior(variance=max(math.exp(centre), _LEAST_SPREAD**2), freedom=2 * half)
 
@@ -182,24 +184,6 @@ def _winsorised(values: Array) -> tuple[float, float]:
         density = math.exp(-(at**2) / 2) / math.sqrt(2 * math.pi)
         left = 1 - 2 * share - 2 * at * density + 2 * at**2 * share
     return float(clipped.mean()), float(clipped.var(ddof=1)) / left
-
-
-def _inverse_trigamma(value: float) -> float:
-    """Return x where trigamma(x) is the value, by Newton's method on 1 / trigamma.
-
-    Source:
-        Smyth (2004), appendix.
-    """
-    from scipy.special import polygamma
-
-    found = 0.5 + 1 / value
-    for _ in range(50):
-        trigamma = float(polygamma(1, found))
-        step = trigamma * (1 - trigamma / value) / float(polygamma(2, found))
-        found += step
-        if abs(step) < 1e-8 * found:
-            break
-    return found
 
 
 def t_quantile(probability: float, freedom: float) -> float:

@@ -12,8 +12,8 @@ from histories import MACHINE, keep, process, run_of
 from test_verdicts_file import judgement
 
 from convmark.cli import main
+from convmark.compare.intended import IntendedChanges, TrailerRange, pass_intended
 from convmark.compare.judgement import Judgement
-from convmark.compare.meant import Meant, Since, let_pass
 from convmark.results.store import Store
 
 LENET = "lenet5-train-cpu-b32-float32"
@@ -46,12 +46,14 @@ def commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commit:
     return make
 
 
-def meant(anchor: str, said: list[str] | None = None, *patterns: str, folder: str = ".") -> Meant:
+def meant(
+    anchor: str, said: list[str] | None = None, *patterns: str, folder: str = "."
+) -> IntendedChanges:
     """What is meant of two cases, by option and by the commits since an anchor."""
-    since = Since(repository=Path(folder), anchor=anchor, head="HEAD", unknown="run 0001")
+    since = TrailerRange(repository=Path(folder), anchor=anchor, head="HEAD", unknown="run 0001")
     names = {LENET: {LENET}, VGG: {VGG, "vgg16-train-cpu-b32-mixed_bfloat16"}}
     told: list[str] = [] if said is None else said
-    return Meant(names, patterns, lambda case: since, told.append)
+    return IntendedChanges(names, patterns, lambda case: since, told.append)
 
 
 def one(found: list[Judgement]) -> tuple[str, bool, str]:
@@ -71,7 +73,7 @@ def test_a_trailer_since_the_anchor_lets_its_cases_pass_and_names_its_commit(
     found = meant(anchor)
     assert found.reason(LENET) == f"meant by commit {sha[:12]}"
     assert found.reason(VGG) == f"meant by commit {sha[:12]}"  # by the name that was asked for
-    passed = let_pass([judgement(case=LENET, note="slower")], found)
+    passed = pass_intended([judgement(case=LENET, note="slower")], found)
     assert one(passed) == ("regressed", False, f"slower; meant by commit {sha[:12]}")
 
 
@@ -128,17 +130,17 @@ def test_commits_that_are_not_known_are_said_once(commit: Commit, tmp_path: Path
 )
 def test_a_change_passes_and_an_error_does_not(verdict: str, passes: bool) -> None:
     failing = judgement(case=LENET, verdict=verdict, note="why", fails=True)
-    found = one(let_pass([failing], meant("", None, "lenet5-*")))
+    found = one(pass_intended([failing], meant("", None, "lenet5-*")))
     note = "why; allowed by --allow-change" if passes else "why"
     assert found == (verdict, not passes, note)
 
 
 def test_git_is_not_asked_where_nothing_fails() -> None:
-    def since(case: str) -> Since | None:
+    def since(case: str) -> TrailerRange | None:
         raise AssertionError(case)
 
     found = [judgement(verdict="improved", fails=False)]
-    assert let_pass(found, Meant({}, (), since, print)) == found
+    assert pass_intended(found, IntendedChanges({}, (), since, print)) == found
 
 
 # convmark compare

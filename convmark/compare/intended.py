@@ -25,7 +25,14 @@ from convmark.core.git import Git, GitError
 from convmark.core.text import plain_text
 from convmark.results.record import Record
 
-__all__ = ["Meant", "Since", "changed_sizes", "let_pass", "names_of", "since_of"]
+__all__ = [
+    "IntendedChanges",
+    "TrailerRange",
+    "case_names",
+    "changed_sizes",
+    "pass_intended",
+    "trailer_range_of",
+]
 
 TRAILER = "Benchmark-Accept"
 SHOWN = 12
@@ -50,7 +57,7 @@ def changed_sizes(judgements: Iterable[Judgement]) -> list[Judgement]:
     ]
 
 
-def names_of(records: Iterable[Record]) -> dict[str, set[str]]:
+def case_names(records: Iterable[Record]) -> dict[str, set[str]]:
     """Return the names of the cases of a run."""
     found: dict[str, set[str]] = {}
     for row in records:
@@ -59,7 +66,7 @@ def names_of(records: Iterable[Record]) -> dict[str, set[str]]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Since:
+class TrailerRange:
     """Where the trailers are looked for: in the commits of the head that the anchor has not."""
 
     repository: Path
@@ -71,7 +78,7 @@ class Since:
     """What ran code of no known commit, where one of the two is not known."""
 
 
-def _trailers(since: Since) -> tuple[tuple[str, str], ...]:
+def _trailers(since: TrailerRange) -> tuple[tuple[str, str], ...]:
     """Return commit and pattern of each trailer, newest commit first.
 
     Raises:
@@ -97,14 +104,14 @@ def _trailers(since: Since) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-class Meant:
+class IntendedChanges:
     """Tells of a case by what its change is meant."""
 
     def __init__(
         self,
         names: Names,
         patterns: Sequence[str],
-        since: Callable[[str], Since | None],
+        since: Callable[[str], TrailerRange | None],
         say: Callable[[str], None],
         accepted: Iterable[Acceptance] = (),
     ) -> None:
@@ -121,7 +128,7 @@ class Meant:
         self._patterns = patterns
         self._since = since
         self._say = say
-        self._read: dict[Since, tuple[tuple[str, str], ...]] = {}
+        self._read: dict[TrailerRange, tuple[tuple[str, str], ...]] = {}
 
     def reason(self, case: str) -> str:
         """Return by what a change of the case is meant, in words; empty where it is not."""
@@ -137,7 +144,7 @@ class Meant:
                 return f"meant by commit {commit[:SHOWN]}"
         return ""
 
-    def _trailers(self, since: Since) -> tuple[tuple[str, str], ...]:
+    def _trailers(self, since: TrailerRange) -> tuple[tuple[str, str], ...]:
         """Return the trailers, and say once what is wrong with them."""
         if since not in self._read:
             try:
@@ -156,7 +163,7 @@ def _matches(names: Iterable[str], pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
 
 
-def let_pass(judgements: Iterable[Judgement], meant: Meant) -> list[Judgement]:
+def pass_intended(judgements: Iterable[Judgement], meant: IntendedChanges) -> list[Judgement]:
     """Return the judgements, those that fail by a change that is meant no longer failing.
 
     The verdict stays, and the note says by what the change is meant.
@@ -172,9 +179,9 @@ def let_pass(judgements: Iterable[Judgement], meant: Meant) -> list[Judgement]:
     return found
 
 
-def since_of(
+def trailer_range_of(
     history: History, path: Path, records: Sequence[Record], folder: Path
-) -> Callable[[str], Since | None]:
+) -> Callable[[str], TrailerRange | None]:
     """Return where the trailers of a kept run are looked for, by the commits that its rows name.
 
     Args:
@@ -185,13 +192,13 @@ def since_of(
     if Git.at(folder).answer("rev-parse", "--git-dir") is None:
         return lambda case: None
 
-    def since(case: str) -> Since | None:
+    def since(case: str) -> TrailerRange | None:
         anchor = history.cases[case].anchor
         if anchor is None:
             return None
         own = anchor_of(path, rows[case])
         unknown = [f"run {one.run}" for one in (anchor, own) if not one.clean_commit]
-        return Since(
+        return TrailerRange(
             repository=folder,
             anchor=anchor.clean_commit,
             head=own.clean_commit,
