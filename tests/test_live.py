@@ -278,6 +278,16 @@ def test_separate_processes_that_contradict_duets_decide(compare: Compare) -> No
     assert re.fullmatch(r"[+-]0\.\d % there, \+2\d\.\d % in one process", found[0].apart)
 
 
+def test_separate_processes_that_run_foreign_code_leave_no_conviction(compare: Compare) -> None:
+    class Foreign(dict[str, float]):
+        def get(self, *_: object) -> float:
+            raise ForeignCode("the old code: /x/net.json is not of the commit")
+
+    (found,), duets = compare({"lenet5": changed(0.08)}, apart=Foreign())
+    assert (found.live, found.failed, verdicts([found])) == ([], True, ["undecided"])
+    assert "net.json is not of the commit; 1 of 1 cases done" in duets.said[-1]
+
+
 def test_separate_processes_that_die_leave_a_conviction_as_it_is(
     compare: Compare, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,7 +90,6 @@ _COMMANDS = {
     **dict.fromkeys(("dataset", "fraction", "epochs", "isolation", *_OF_THE_MEASUREMENT), _ANEW),
 }
 """By the fact what compares rows that differ in it, where `convmark ab` does not."""
-
 MODEL = "model:"
 """Begins the name of a pair of `state` that the model's own code has set."""
 

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from convmark.compare.comparability import Conditions, comparable, difference, same_case
-from convmark.compare.digest import Held
+from convmark.compare.digest import Digest, Held
 from convmark.compare.files import read_accepted
-from convmark.compare.index import Entry, Index, Say
+from convmark.compare.index import Index, Say
 from convmark.core.case import TIMED_TASKS, Case
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.text import NUMBER
@@ -45,10 +45,8 @@ __all__ = [
 
 BASELINE_RUNS = 10
 """The most runs that a baseline is the median of."""
-
 MOST_READ = 2 * BASELINE_RUNS
 """The most files that are read for them."""
-
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 """A commit in full: a file's word for one could name any branch."""
 
@@ -334,7 +332,7 @@ class EarlierRuns:
         self._own = frozenset(map(_identity, own))
         self._asked = _asked(own)
         self._index = Index(folder, say=say)
-        self._matches: dict[int | None, tuple[set[str], dict[str, str]]] = {}
+        self._matches: dict[str, tuple[set[str], dict[str, str]]] = {}
         self._rows: dict[Path, list[Row]] = {}
         self._unreadable: dict[Path, str] = {}
 
@@ -374,7 +372,7 @@ class EarlierRuns:
         coded = all(row.code for row in rows)
         for path in reversed(self.paths) if codes or commits else ():
             entry = self._entry(path)
-            theirs = self._index.codes(entry)
+            theirs = entry.codes.split()
             of_commit = entry.commit in commits and (bool(theirs) or entry.dirty == 0)
             if (of_commit and not (coded and theirs)) or not codes.isdisjoint(theirs):
                 yield path
@@ -388,7 +386,7 @@ class EarlierRuns:
             text += f", and {more} more" if more else ""
             warnings.warn(text, StoreWarning, stacklevel=3)
 
-    def _entry(self, path: Path) -> Entry:
+    def _entry(self, path: Path) -> Digest:
         entry = self._index.entry(path)
         if entry.error is not None:
             self._unreadable[path] = f"{path}{entry.error}"

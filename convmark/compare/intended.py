@@ -37,7 +37,6 @@ __all__ = [
 TRAILER = "Benchmark-Accept"
 SHOWN = 12
 """Characters of a commit that are shown."""
-
 _LINE = "> "
 _FORMAT = f"--format={_LINE}%H %(trailers:key={TRAILER},valueonly,unfold,separator=%x2C)"
 

@@ -24,22 +24,16 @@ __all__ = [
 
 VERDICTS = ("regressed", "improved", "changed", "unchanged", "inconclusive", "new", "missing")
 """`changed` is of what is neither better nor worse: another model. `SIZES` alone fails for it."""
-
 SIZES = "sizes"
 """Stands for the metric in the judgement that lists all sizes of a case that have changed."""
-
 MACHINE = "machine"
 """Stands for the model in the rows that tell of the reference's own step time."""
-
 SAME_CODE = "same code"
 """Both sides ran files and packages of one hash, in the same state: there is nothing to compare."""
-
 SAME_COMMIT = "same commit"
 """All that is known of rows without a hash of their code: git's word, which ignores files."""
-
 BUDGET_SPENT = "budget spent"
 """How the reason begins where the time ended before a case was decided."""
-
 INTERRUPTED = "interrupted"
 NOT_JUDGED = "not judged"
 """How the reason begins where the card was slowed, or shared with others, in the comparison too."""

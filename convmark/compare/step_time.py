@@ -31,7 +31,6 @@ Rows = Sequence[Record]
 _DOUBTED_FROM = math.log(1.25)
 """By less the history is not believed: a machine's ratio of case to reference moves by some per
 cent from day to day, on identical code too."""
-
 _LIVE = "`pytest bench --benchmark-compare` compares live"
 
 

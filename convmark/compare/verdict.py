@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import median
 from typing import Any
 
@@ -34,17 +35,22 @@ _SHOWN_ONLY = "waterfall"
 """The task whose figures are no ground for a verdict; only its failure is one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True)
 class CaseReview:
     """One case of the run beside its baseline."""
 
-    rows: tuple[Record, ...]
-    """The rows of this run that count: the steady ones where there are any; none where each says
-    why it is not judged."""
     every_row: tuple[Record, ...]
     history: CaseHistory
-    baseline: tuple[tuple[Record, ...], ...]
-    """The runs of the history that it is judged against."""
+
+    @cached_property
+    def rows(self) -> tuple[Record, ...]:
+        """The rows that count: the steady ones if any, and none that says why it is not judged."""
+        return steady(self.every_row)
+
+    @property
+    def baseline(self) -> tuple[tuple[Record, ...], ...]:
+        """The runs of the history that it is judged against."""
+        return self.history.runs[-BASELINE_RUNS:]
 
     @property
     def anchor_rows(self) -> tuple[tuple[Record, ...], ...]:
@@ -80,12 +86,7 @@ class Review:
 def review(records: Sequence[Record], history: History) -> Review:
     """Return each case of a run beside its history."""
     cases = {
-        name: CaseReview(
-            rows=steady(group),
-            every_row=tuple(group),
-            history=history.cases[name],
-            baseline=history.cases[name].runs[-BASELINE_RUNS:],
-        )
+        name: CaseReview(tuple(group), history.cases[name])
         for name, group in by_name(records).items()
     }
     return Review(cases=cases, absent=history.absent)

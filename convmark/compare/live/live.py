@@ -57,7 +57,6 @@ MOST_FAILURES = 2
 MOST_LEFT_OUT = 3
 """So many sessions on a slowed or shared card close a case: it would not get better soon."""
 
-
 Say = Callable[[str], None]
 
 
@@ -78,7 +77,7 @@ class Pairing:
 
     @property
     def sides(self) -> dict[str, LiveSide]:
-        """The contenders by name."""
+        """The sides by name."""
         control = {CONTROL: self.control} if self.control else {}
         return {OLD: self.old, NEW: self.new, **control}
 
@@ -108,8 +107,8 @@ class LiveOptions:
 
 
 OnSession = Callable[[int, CaseResult, Session, str], None]
-"""Is told after each session: the place of its case, all that was found of it, the session, and why
-it does not count, empty where it does."""
+"""Called after each session with the place of its case, all that was found of the case, the
+session, and why the session does not count, empty where it does."""
 
 
 def compare_live(
@@ -124,7 +123,7 @@ def compare_live(
     where all get as many sessions, all are.
 
     Args:
-        say: is told of each case that is decided, and of how many are left.
+        say: shows a line for each case that is decided, with how many are left.
     """
     if not pairings:
         return []
@@ -288,9 +287,8 @@ class _Running:
         except ConvmarkError as error:
             found.closed, found.failed = str(error), True
             if isinstance(error, ForeignCode):
-                found.live.clear()
-                found.control.clear()
-                found.decision = None
+                found.live, found.control, found.decision = [], [], None
+                self._decide()
 
     def _session(self, place: int) -> tuple[Session, str] | None:
         """Run one session of a case and return it.
@@ -367,8 +365,8 @@ class _Running:
                 hashes[name] = tree.hash_of(code)
         if len(hashes) == len(pairing.sides):
             found.codes = hashes[OLD], hashes[NEW]
-        alike = found.codes is not None and found.codes[0] == found.codes[1]
-        if alike and not (pairing.may_be_same or found.apart or session.failure):
+        same = found.codes is not None and found.codes[0] == found.codes[1]
+        if same and not (pairing.may_be_same or found.apart or session.failure):
             found.same_code, found.closed = True, "both sides run the same code"
 
     def _failed(self, pairing: Pairing, failure: SideFailure, found: CaseResult) -> None:

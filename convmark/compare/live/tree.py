@@ -40,7 +40,6 @@ _INSTALLED = ("site-packages", "dist-packages")
 _PROJECT_NAME = re.compile(r"""^\s*name\s*=\s*["']?([A-Za-z0-9][\w.-]*)["']?\s*,?\s*$""", re.M)
 _NO_PROJECTS = re.compile(r"\..*|vendor.*|third.?party|extern.*|node_modules|tests?|docs?")
 """Folders whose projects are not the repository's own."""
-
 _MODULE = re.compile(r"No module named '([\w.]+)'|cannot import name '(\w+)' from '([\w.]+)'")
 _WORD = re.compile(r"""[^\s'"`,;=()\[\]<>]+""")
 MOST_NAMED = 3

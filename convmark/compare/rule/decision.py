@@ -70,46 +70,32 @@ Verdict = Literal[
 ]
 
 UNCHANGED_RATE = 0.004
-"""Rate of one look at `unchanged`. Over all looks a change of exactly 5 % is missed in none of the
-cases up to 1 % of noise, and in about 2 % of cases at 4 to 6 % (tests/benchmarks/decision_rule.py):
-a one-sided 98 to 98.5 %."""
+"""Rate of one look at `unchanged`. Over all looks a change of exactly 5 % is missed in 0.1 % of the
+cases at 1 % of noise, and in about 2 % at 4 to 6 % (tests/benchmarks/decision_rule.py): a one-sided
+98 to 98.5 %."""
 UNCHANGED_RATE_WITH_CPU = 0.010
 """The same where CPU time has ruled a change out: over all looks about 4 % of the changes that CPU
 time does not see are missed."""
 NAMED_RATE = 0.0005
 """Rate of one look at a change within the margin, to either side: naming it fails nothing."""
-MARGIN = math.log(1.03)
-"""A smaller change convicts nobody, however surely it was seen."""
-
-UNCHANGED_WITHIN = math.log(1.05)
-"""`unchanged` says that a change of this size is ruled out: 5 % slower, or 4.8 % faster."""
-
 NAMED_FROM = math.log(1.01)
 """A smaller change is not called slower or faster: duets of identical code differ by 0.4 %."""
-
 FEWEST_SESSIONS = 2
 """Fewer decide nothing. Two rule a change out where four cases or more tell the noise."""
-
 _FEWEST_OF_CONTROL = 3
 """Sessions from which a control is held against the old code, by its own noise."""
-
 BEYOND_MODES = math.log(1.08)
 """Processes of one case fall into modes that lie up to this far apart."""
-
 CROSS_CHECKED_BY = 3
 """Sessions of separate processes that a conviction by duets is held against."""
-
 _CONTRADICTED_BEYOND = 3.0
 """Errors of the two together beyond which they contradict each other."""
-
 _LEAST_APART_SPREAD = 0.02
 """Sessions of two processes that agree better than this do so by luck: they scatter by 1.3 to 4.7 %
 on identical code, with a bias of up to 3.5 %."""
-
 _UNSURE_OF_SIZE = 0.05
 """Share of a change that counts as an error too: what the two share a cache with tells on its size,
 and that does not contradict it."""
-
 _SEEN = 0.95
 """How surely a change of the smallest visible size is seen."""
 
@@ -118,9 +104,11 @@ _SEEN = 0.95
 class Limits:
     """What counts as a change, as log ratios."""
 
-    margin: float = MARGIN
-    unchanged_within: float = UNCHANGED_WITHIN
-    slower_within: float = UNCHANGED_WITHIN
+    margin: float = math.log(1.03)
+    """A smaller change convicts nobody, however surely it was seen."""
+    unchanged_within: float = math.log(1.05)
+    """`unchanged` says that a change of this size is ruled out: 5 % slower, or 4.8 % faster."""
+    slower_within: float = math.log(1.05)
     """A slowdown within the margin is called so once a change of this size is ruled out."""
 
     def __post_init__(self) -> None:

@@ -49,7 +49,6 @@ _WINSORISED = 0.1
 others look unknown."""
 _EXACT_UP_TO = 100
 """Sessions from which the normal approximation of the signed-rank test does."""
-
 RUN_ERROR_RATE = 0.01
 """Chance that a run of identical code has a `regressed` case, over all cases and looks; and as
 much for `improved`."""
