@@ -20,7 +20,7 @@ import pytest
 
 from convmark.cli import bisect as bisect_command
 from convmark.cli import main
-from convmark.compare.live import sides
+from convmark.compare.live import ab
 from convmark.compare.live.anchor import Origin
 from convmark.core.errors import OptionError, WorkerError
 from convmark.interpreter import Answer
@@ -140,10 +140,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     clock = SimpleNamespace(monotonic=lambda: Interpreter.now_s)
     monkeypatch.setattr("convmark.cli.ab.time", clock)
     monkeypatch.setattr(  # the steps take no time
-        "convmark.compare.live.processes.take_rounds",
+        "convmark.compare.live.session.take_rounds",
         lambda workers, steps, seconds, order, **more: take_rounds(workers, steps, 0.0, order),
     )
-    monkeypatch.setattr(sides, "Cache", FakeCache)
+    monkeypatch.setattr(ab, "Cache", FakeCache)
     monkeypatch.setattr(bisect_command, "Cache", FakeCache)
     return tmp_path
 
@@ -420,7 +420,7 @@ def test_an_end_that_is_no_release_names_those_that_are(
 def test_one_side_by_two_names_is_refused_and_twice_the_same_name_is_said_to_be_noise(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convmark.compare.live.sides.resolve", lambda repository, ref: "a" * 40)
+    monkeypatch.setattr("convmark.compare.live.ab.resolve", lambda repository, ref: "a" * 40)
     somewhere = Origin(repository=folder, folder=Path("models"), is_zoo=True)
     monkeypatch.setattr("convmark.compare.live.ab.origin_of", lambda case, sources: somewhere)
     for sides_of in (

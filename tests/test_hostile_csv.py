@@ -26,9 +26,15 @@ from mutations import mutated
 from test_verdicts_file import judgement
 
 from convmark.cli import main
-from convmark.compare.accepted import Acceptance, accept, read_accepted
 from convmark.compare.digest import digest_of
-from convmark.compare.verdicts_file import keep_verdicts, said_of, verdicts_path
+from convmark.compare.files import (
+    Acceptance,
+    accept,
+    keep_verdicts,
+    read_accepted,
+    read_verdicts,
+    verdicts_path,
+)
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.report.rows import _typed
@@ -154,7 +160,7 @@ def tables(folder: Path) -> list[tuple[Path, Callable[[], Any]]]:
         f"peak_bytes_per_s\n{row}{row.replace(',1,', ',2,')}"
     )
     return [
-        (verdicts_path(run), lambda: said_of(run)),
+        (verdicts_path(run), lambda: read_verdicts(run)),
         (store.folder / MACHINE / "accepted.csv", lambda: read_accepted(store, MACHINE)),
         (ceilings, lambda: list(read_ceilings(ceilings))),
     ]

@@ -12,10 +12,9 @@ import fake_worker
 import pytest
 
 from convmark.cli import main, noise
+from convmark.compare.files import NOISE, read_noise
 from convmark.compare.live import live
-from convmark.compare.live.duets import DuetSide
-from convmark.compare.live.session import Session
-from convmark.compare.noise_file import FILE, read_noise
+from convmark.compare.live.session import DuetSide, Session
 from convmark.core.statistics import Estimate
 from convmark.interpreter import Answer
 from convmark.worker.protocol import file_digest
@@ -80,7 +79,7 @@ def test_each_case_runs_beside_a_copy_of_itself_and_is_kept(
     assert old.folder != new.folder
     assert not Path(old.folder).exists()  # the copies are gone afterwards
     assert set(old.moved.values()) == {str(Path(old.folder))}
-    (path,) = Path("results").glob(f"*/{FILE}")
+    (path,) = Path("results").glob(f"*/{NOISE}")
     rows = read_noise(path)
     assert list(rows) == [
         f"lenet5-{case}{threads}"
@@ -137,7 +136,7 @@ def test_too_little_time_says_so_and_a_number_of_threads_is_taken_alone(
     assert main(["noise", *named, "--seconds", "3"]) == 0
     assert len(sides) == 1
     assert "lenet5-train-b32-t2: fewer than two sessions" in capsys.readouterr().out
-    assert list(Path("results").glob(f"*/{FILE}")) == []  # an earlier row is not hidden by it
+    assert list(Path("results").glob(f"*/{NOISE}")) == []  # an earlier row is not hidden by it
 
 
 def test_a_model_that_cannot_be_run_is_left_out_by_name(

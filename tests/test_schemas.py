@@ -14,9 +14,9 @@ import warnings
 from pathlib import Path
 
 import pytest
+from histories import comparability
 
 from convmark.cli import main
-from convmark.compare.comparability import comparability as facts_of
 from convmark.compare.comparability import difference
 from convmark.compare.history import accepted_history
 from convmark.core.errors import ConvmarkError
@@ -99,7 +99,7 @@ def test_rows_that_name_the_measuring_code_by_its_hash_go_on_as_those_of_its_ver
     with (folder / "0002.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([HEADER, *map(to_cells, now)])
     for then, row in zip(read_run(folder / "0001.csv"), now, strict=True):
-        assert difference(facts_of(row), facts_of(then)) == ""
+        assert difference(comparability(row), comparability(then)) == ""
     monkeypatch.setattr("convmark.compare.index.SETTLED_S", 0)
     for _ in range(2):  # from the files, and from the index
         found = accepted_history(store, MACHINE_2, now)

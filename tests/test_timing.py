@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from convmark.compare.rule.pooling import summary
+from convmark.compare.rule.statistics import summary
 from convmark.worker import timing
 from convmark.worker.feeding import fed_windows
 from convmark.worker.first_step import first_step

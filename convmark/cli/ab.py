@@ -18,14 +18,22 @@ import convmark.interpreter
 from convmark.cli.command import exit_status, sayer
 from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live import ab_files
-from convmark.compare.live.ab import End, Pair, inspected, paired, run_the_same
+from convmark.compare.live.ab import (
+    End,
+    Make,
+    Pair,
+    SideSpec,
+    inspected,
+    paired,
+    run_the_same,
+    side_spec,
+)
 from convmark.compare.live.ab_files import SessionRow, VerdictRow
-from convmark.compare.live.found import Found
-from convmark.compare.live.live import Terms, compare_live
+from convmark.compare.live.case_result import CaseResult
+from convmark.compare.live.live import LiveOptions, compare_live
 from convmark.compare.live.session import NEW, OLD, Session
-from convmark.compare.live.sides import Make, SideSpec, side_spec
 from convmark.compare.rule.decision import Limits
-from convmark.compare.rule.pooling import t_quantile
+from convmark.compare.rule.statistics import t_quantile
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.option_values import AUTO, choice_of, parse_percent, parse_seconds
@@ -178,13 +186,13 @@ class SideComparison:
         """Where the sessions are."""
         return f"sessions in {self.path}"
 
-    def outcomes(self, wanted: StoppingRule) -> list[tuple[VerdictRow, Found]]:
+    def outcomes(self, wanted: StoppingRule) -> list[tuple[VerdictRow, CaseResult]]:
         """Compare all cases; return each one's verdict, and what it rests on.
 
         Sessions are kept as they end, verdicts once all cases have theirs.
         """
         deadline_s = time.monotonic() + wanted.budget_s * len(self.cases)
-        terms = Terms(
+        terms = LiveOptions(
             seed=self.options.seed,
             seconds_left=lambda: deadline_s - time.monotonic(),
             clock=time.monotonic,
@@ -231,7 +239,7 @@ class SideComparison:
         shown: Display,
         kept: Sequence[_Sessions],
         place: int,
-        found: Found,
+        found: CaseResult,
         session: Session,
         disturbed: str,
     ) -> None:
@@ -302,7 +310,7 @@ def _versions(end: End) -> str:
     return ", ".join(f"{word} {end.version(name)}" for word, name in named if end.version(name))
 
 
-def _so_far(found: Found) -> str:
+def _so_far(found: CaseResult) -> str:
     decision = found.decision
     if decision is None or decision.estimate is None:
         return f"session {len(found.live)}"
@@ -316,15 +324,15 @@ def _change(session: Estimate) -> tuple[float, float, float]:
     return share_of(session.value), share_of(session.value - half), share_of(session.value + half)
 
 
-def _verdict(found: Found) -> dict[str, Any]:
+def _verdict(found: CaseResult) -> dict[str, Any]:
     """Return the fields of a verdict's row that tell what came of the sessions."""
-    said, decision = found.verdict("try a larger --budget"), found.decision
+    (verdict, note), decision = found.verdict("try a larger --budget"), found.decision
     a, b = (found.sizes.get(side, {}).get("parameters") for side in (OLD, NEW))
-    notes = [_of_sides(said.note), _left_out(found.left_out)]
+    notes = [_of_sides(note), _left_out(found.left_out)]
     if None not in (a, b) and a != b:
         notes.append(f"parameters differ: {a} and {b}")
     fields = {
-        "verdict": said.verdict,
+        "verdict": verdict,
         "sessions": len(found.live),
         "void": found.void,
         "control_change": share_of(trimmed_mean(found.control).value) if found.control else None,
@@ -332,7 +340,7 @@ def _verdict(found: Found) -> dict[str, Any]:
         "b_parameters": b,
     }
     if decision is not None and decision.estimate is not None:
-        if said.verdict == "inconclusive" and not found.void:
+        if verdict == "inconclusive" and not found.void:
             notes.append(f"sees changes from {share_text(share_of(decision.smallest_visible))}")
         cpu = [one.cpu for one in found.live if one.cpu is not None]
         fields |= {

@@ -12,12 +12,11 @@ from typing import Any
 from convmark.cli.ab import SideComparison, StoppingRule, make_of
 from convmark.cli.command import exit_status, sayer
 from convmark.compare.judgement import INTERRUPTED
-from convmark.compare.live.ab import inspected
+from convmark.compare.live.ab import GIT, AsItIs, SideSpec, inspected
 from convmark.compare.live.ab_files import VerdictRow
 from convmark.compare.live.anchor import Origin, origin_of
-from convmark.compare.live.bisect import Change, Found
+from convmark.compare.live.bisect import Bisection, Change
 from convmark.compare.live.bisect import bisect as narrow
-from convmark.compare.live.sides import GIT, AsItIs, SideSpec
 from convmark.compare.live.worktree import resolve, standing_in
 from convmark.compare.rule.decision import Limits
 from convmark.core.case import Case
@@ -177,7 +176,7 @@ def _change(row: VerdictRow) -> Change | None:
     )
 
 
-def _answer(found: Found[str], threshold: float, threads: str) -> str:
+def _answer(found: Bisection[str], threshold: float, threads: str) -> str:
     limit = f"{100 * threshold:g} %"
     ends = f"{found.last_good} and {found.first_bad}"
     seen = found.change or found.whole

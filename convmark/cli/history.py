@@ -10,8 +10,9 @@ from pathlib import Path
 from tabulate import tabulate
 
 from convmark.cli.command import EXIT_OK, exit_status, sayer
-from convmark.compare import accepted
+from convmark.compare import files
 from convmark.compare.digest import CaseFigures
+from convmark.compare.files import NOISE, read_noise, read_verdicts
 from convmark.compare.history import (
     History,
     accepted_history,
@@ -20,13 +21,15 @@ from convmark.compare.history import (
     named_history,
 )
 from convmark.compare.index import Index
+from convmark.compare.intended import (
+    IntendedChanges,
+    case_names,
+    pass_intended,
+    trailer_range_of,
+)
 from convmark.compare.judgement import Judgement
-from convmark.compare.meant import Meant, let_pass, names_of, since_of
-from convmark.compare.noise_file import FILE as NOISE
-from convmark.compare.noise_file import read_noise
 from convmark.compare.trend import Commits, Point, trend
 from convmark.compare.verdict import conclude, review
-from convmark.compare.verdicts_file import said_of
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import check_patterns, choice_of, nearest
 from convmark.core.options import Options
@@ -68,7 +71,7 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     records = read_run(path)
     if not records:
         raise StoreError(f"{path}: must hold the rows of a run, it has none")
-    said = said_of(path) if records[0].run == path.stem else []
+    said = read_verdicts(path) if records[0].run == path.stem else []
     if len(runs) == 2:
         baseline = store.find(runs[0], folder, but=path)
         history = named_history(baseline, records)
@@ -77,12 +80,12 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     else:
         history = accepted_history(store, folder, records, _say, own=path)
         judgements = said or conclude(review(records, history))
-    names = names_of(records)
+    names = case_names(records)
     check_patterns("--allow-change", allowed, set().union(*names.values()))
-    accepted_here = [one for one in accepted.read_accepted(store, folder) if one.run == path.stem]
-    since = since_of(history, path, records, Path.cwd())
-    meant = Meant(names, allowed, since, _say, accepted_here)
-    judgements = let_pass(judgements, meant)
+    accepted_here = [one for one in files.read_accepted(store, folder) if one.run == path.stem]
+    since = trailer_range_of(history, path, records, Path.cwd())
+    meant = IntendedChanges(names, allowed, since, _say, accepted_here)
+    judgements = pass_intended(judgements, meant)
     text = verdicts_report(judgements, form, between=_between(history, path, records[0]))
     if text:
         print(text)
@@ -157,7 +160,7 @@ def accept(given: argparse.Namespace, options: Options) -> int:
         StoreError: there is no such run.
     """
     store, folder = _place(Store(options.results), given.machine, [given.run])
-    done = accepted.accept(store, folder, given.run, given.reason, given.case)
+    done = files.accept(store, folder, given.run, given.reason, given.case)
     one, chosen = done[0], {each.case for each in done}
     path = store.folder / folder / f"{one.run}.csv"
     every = by_name(row for row in read_run(path) if row.measured)

@@ -22,15 +22,14 @@ from typing import Any
 import convmark
 from convmark.cli.ab import make_of
 from convmark.cli.command import exit_status, sayer
+from convmark.compare.files import NOISE, NOISE_TABLE, NoiseRow
 from convmark.compare.judgement import INTERRUPTED
-from convmark.compare.live.anchor import origin_of
-from convmark.compare.live.found import Found
-from convmark.compare.live.kept import KeptTree, copied_tree
-from convmark.compare.live.live import Pairing, Terms, compare_live
-from convmark.compare.live.processes import Contender
+from convmark.compare.live.anchor import KeptTree, copied_tree, origin_of
+from convmark.compare.live.case_result import CaseResult
+from convmark.compare.live.live import LiveOptions, Pairing, compare_live
+from convmark.compare.live.session import LiveSide
 from convmark.compare.live.tree import OwnCode, tree_as_it_is
-from convmark.compare.noise_file import FILE, TABLE, NoiseRow
-from convmark.compare.rule.sight import CHANGES, Sight, sights
+from convmark.compare.rule.allotment import CHANGES, Sensitivity, sensitivities
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.option_values import parse_seconds
@@ -81,7 +80,7 @@ def noise(given: argparse.Namespace, options: Options) -> int:
         pairings = _pairings(codes, found, interpreter, make, machine, stack)
         _say(f"{len(pairings)} cases, {duration_text(seconds)} of sessions; Ctrl-C ends it early")
         deadline_s = time.monotonic() + seconds
-        terms = Terms(
+        terms = LiveOptions(
             seed=options.seed,
             seconds_left=lambda: deadline_s - time.monotonic(),
             clock=time.monotonic,
@@ -98,9 +97,9 @@ def noise(given: argparse.Namespace, options: Options) -> int:
                 result.closed = f"{path} has changed meanwhile: start again"
                 result.live.clear()
     rows = _rows([one.case for one in pairings], results, options.compare_budget_s, disturbed)
-    path = options.results / machine.name / FILE
+    path = options.results / machine.name / NOISE
     told = [row for row in rows if row.scatter is not None]  # others would hide an earlier row
-    TABLE.append(path, told)
+    NOISE_TABLE.append(path, told)
     print(noise_text(rows))
     print(f"\n{len(told)} of {len(rows)} rows kept in {path}", file=sys.stderr)
     return exit_status(True, interrupted=any(one.closed == INTERRUPTED for one in results))
@@ -157,13 +156,13 @@ def _pairings(
     copies: dict[str, KeptTree] = {}
     own: dict[object, Interpreter] = {}
 
-    def contender(case: Case, place: object, code: OwnCode | None) -> Contender:
+    def contender(case: Case, place: object, code: OwnCode | None) -> LiveSide:
         """Return a side; its own interpreter is started only where the two cannot share one."""
         if place not in own:
             settings = code.settings(os.environ) if code is not None else {}
             own[place] = stack.enter_context(make(**settings))
         card = card_of(case.device, machine.gpus, os.environ)
-        return Contender(case=case, interpreter=own[place], code=code, card=card)
+        return LiveSide(case=case, interpreter=own[place], code=code, card=card)
 
     pairings = []
     for case, code in codes.items():
@@ -184,7 +183,7 @@ def _pairings(
 
 
 def _rows(
-    asked: Sequence[Case], results: Sequence[Found], budget_s: float, disturbed: Sequence[str]
+    asked: Sequence[Case], results: Sequence[CaseResult], budget_s: float, disturbed: Sequence[str]
 ) -> list[NoiseRow]:
     """Return the rows; the cases of each number of threads are a suite of their own.
 
@@ -196,7 +195,7 @@ def _rows(
         pairs = zip(asked, results, strict=True)
         suite = [(case, found) for case, found in pairs if case.threads == threads]
         ran = [(case, found) for case, found in suite if found.live]
-        seen = sights(
+        seen = sensitivities(
             [[one.wall for one in found.live] for _, found in ran],
             [median(one.seconds for one in found.live) for _, found in ran],
             budget_s,
@@ -212,8 +211,8 @@ def _rows(
 
 def _row(
     case: Case,
-    found: Found,
-    seen: Sight | None,
+    found: CaseResult,
+    seen: Sensitivity | None,
     cases: int,
     budget_s: float,
     disturbed: Sequence[str],

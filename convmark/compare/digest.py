@@ -69,19 +69,21 @@ class CaseFigures:
         return _conditions_in(self.conditions_text)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Digest:
     """What a run's file says, in short."""
 
+    error: str | None = None
+    """Why it cannot be read, without its path."""
+    torn: int | None = None
+    """The line of a torn last line, which was left out."""
     commit: str | None = None
-    dirty: bool | None = None
-    """As the commit, of the first row."""
+    dirty: int | None = None
+    """As the commit, of the first row; 0 or 1, as SQLite has no other."""
     codes: str = ""
     """The hashes of the codes that measured rows ran, parted by spaces."""
     held: str = "[]"
     """Name and conditions of each case that can be judged, as JSON."""
-    torn: int | None = None
-    """The line of a torn last line, which was left out."""
     cases: tuple[CaseFigures, ...] = ()
 
 
@@ -112,7 +114,7 @@ def digest_of(path: Path) -> Digest:
         raise StoreError(f"{path}:2: {error}") from None
     return Digest(
         commit=head.commit if head else None,
-        dirty=head.dirty if head else None,
+        dirty=int(head.dirty) if head and head.dirty is not None else None,
         codes=" ".join(filter(None, codes)),
         held=f"[{', '.join(held)}]",
         torn=torn[0] if torn else None,

@@ -21,11 +21,11 @@ from convmark.core.text import Say
 
 if TYPE_CHECKING:
     from convmark.compare.history import History
-    from convmark.compare.judgement import Confirmation
+    from convmark.compare.intended import IntendedChanges
+    from convmark.compare.judgement import LiveComparison
     from convmark.compare.live.anchor import AnchorCode, Origin
-    from convmark.compare.meant import Meant
     from convmark.compare.rule.decision import Limits as Margins
-    from convmark.compare.sessions_file import Earlier
+    from convmark.compare.sessions_file import EarlierSessions
     from convmark.compare.verdict import Review
     from convmark.core.options import Options
     from convmark.plugin.pytest_run import PytestRun
@@ -101,27 +101,25 @@ def judge(run: PytestRun, baseline: Baseline, *, whole_suite: bool, say: Say) ->
         ConvmarkError: the history cannot be read, or the verdicts not be written.
         KeyboardInterrupt: the user has had enough of comparing; what was decided is judged.
     """
+    from convmark.compare.intended import pass_intended
     from convmark.compare.judgement import INTERRUPTED, SAME_CODE, SAME_COMMIT
-    from convmark.compare.meant import let_pass
     from convmark.compare.verdict import conclude, review
 
     history = _history(run, baseline, say)
     found = review(run.records, history)
-    confirmations = _compare(run, baseline, history, _to_compare(run, baseline, found), say)
-    same = {name for name, one in confirmations.items() if one.reason in (SAME_CODE, SAME_COMMIT)}
+    comparisons = _compare(run, baseline, history, _to_compare(run, baseline, found), say)
+    same = {name for name, one in comparisons.items() if one.reason in (SAME_CODE, SAME_COMMIT)}
     same |= {name for name, case in found.cases.items() if case.same_code}
     if same:
         say(f"{len(same)} of {len(found.cases)} cases run the same code: nothing to compare")
-    interrupted = any(one.reason == INTERRUPTED for one in confirmations.values())
+    interrupted = any(one.reason == INTERRUPTED for one in comparisons.values())
     asked = [row for row in found.absent if row.task in run.options.tasks]
     found = dataclasses.replace(found, absent=tuple(asked))
-    run.keep_sessions(confirmations)
-    judgements = conclude(
-        found, confirmations, report_missing=whole_suite and not baseline.is_commit
-    )
+    run.keep_sessions(comparisons)
+    judgements = conclude(found, comparisons, report_missing=whole_suite and not baseline.is_commit)
     meant = _meant(run, baseline, history, say)
     run.meant = meant.reason
-    run.keep_judgements(let_pass(judgements, meant))
+    run.keep_judgements(pass_intended(judgements, meant))
     if interrupted:
         raise KeyboardInterrupt
 
@@ -132,7 +130,7 @@ def _history(run: PytestRun, baseline: Baseline, say: Say) -> History:
     machine = run.machine.name
     if baseline.is_commit:
         cases = {row.case.name: CaseHistory() for row in run.records}
-        return History(cases=cases, absent=(), files=())
+        return History(cases=cases)
     if baseline.path is not None:
         return named_history(baseline.path, run.records)
     return accepted_history(run.store, machine, run.records, say)
@@ -158,16 +156,17 @@ def _compare(
     history: History,
     cases: Mapping[str, Case],
     say: Say,
-) -> dict[str, Confirmation]:
+) -> dict[str, LiveComparison]:
     """Return what live comparisons say, by the names of what ran."""
-    from convmark.compare.judgement import Confirmation
-    from convmark.compare.live.confirmation import Interpreters, Limits, confirm, same_as_today
+    from convmark.compare.judgement import LiveComparison
+    from convmark.compare.live.gate import compare_with_anchors, same_as_today
+    from convmark.compare.live.live import LiveOptions
     from convmark.interpreter import Interpreter
     from convmark.results.commit import read_commit
 
     options = run.options
     if not options.compare_budget_s:
-        return {name: Confirmation(decision=None, reason=NO_BUDGET) for name in cases}
+        return {name: LiveComparison(decision=None, reason=NO_BUDGET) for name in cases}
     if not cases:
         return {}
     make = functools.partial(
@@ -189,25 +188,28 @@ def _compare(
         rows = [row for row in run.records if row.case.name == names[case]]
         return same_as_today(rows, origin, anchor, commit_of, run.codes)
 
+    deadline_s = time.monotonic() + options.compare_budget_s
+    terms = LiveOptions(
+        seed=options.seed,
+        seconds_left=lambda: deadline_s - time.monotonic(),
+        clock=time.monotonic,
+        results=options.results.absolute(),
+        warm_up_s=min(options.time_budget_s, MOST_WARM_UP_S),
+        input_shape=options.input_shape,
+        limits=_margins(options),
+        earlier=_earlier(run, names),
+    )
     with own:
-        found = confirm(
+        found = compare_with_anchors(
             list(names),
             lambda case, origin: _anchor_of(baseline, history, names[case], origin),
-            run.sources,
-            Interpreters(shared=shared, make=make),
-            Limits(
-                seed=options.seed,
-                warm_up_s=min(options.time_budget_s, MOST_WARM_UP_S),
-                budget_s=options.compare_budget_s,
-                results=options.results.absolute(),
-                gpus=run.machine.gpus,
-                input_shape=options.input_shape,
-                margins=_margins(options),
-                earlier=_earlier(run, names),
-            ),
-            time.monotonic,
+            terms,
             say,
+            sources=run.sources,
             is_same=is_same,
+            shared=shared,
+            make=make,
+            gpus=run.machine.gpus,
         )
     return {name: found[case.name] for name, case in cases.items()}
 
@@ -220,10 +222,10 @@ def _margins(options: Options) -> Margins:
     return margins.sharp() if math.isinf(options.compare_budget_s) else margins
 
 
-def _earlier(run: PytestRun, names: Mapping[Case, str]) -> Earlier:
+def _earlier(run: PytestRun, names: Mapping[Case, str]) -> EarlierSessions:
     """Return the sessions of earlier runs, by the names of the cases that were asked for."""
     from convmark.compare.live.anchor import origin_of
-    from convmark.compare.sessions_file import Earlier, conditions_of
+    from convmark.compare.sessions_file import EarlierSessions, conditions_of
     from convmark.results.commit import is_before
 
     rows = {row.case.name: row for row in run.records if row.measured}
@@ -236,7 +238,7 @@ def _earlier(run: PytestRun, names: Mapping[Case, str]) -> Earlier:
         origin = origins[case]
         return origin is not None and is_before(origin.repository, commit)
 
-    return Earlier(run.earlier_runs, conditions, in_the_past)
+    return EarlierSessions(run.earlier_runs, conditions, in_the_past)
 
 
 def _anchor_of(
@@ -247,8 +249,7 @@ def _anchor_of(
     Raises:
         ConvmarkError: there is none; the message says why, and what helps.
     """
-    from convmark.compare.live.anchor import AnchorCode
-    from convmark.compare.live.confirmation import NO_REPOSITORY
+    from convmark.compare.live.anchor import NO_REPOSITORY, AnchorCode
 
     if baseline.is_commit:
         if origin is None:
@@ -262,20 +263,22 @@ def _anchor_of(
     return AnchorCode(commit=anchor.clean_commit, code=anchor.code, manifest=anchor.manifest)
 
 
-def _meant(run: PytestRun, baseline: Baseline, history: History, say: Say) -> Meant:
+def _meant(run: PytestRun, baseline: Baseline, history: History, say: Say) -> IntendedChanges:
     """Return what tells by what the change of a case is meant."""
+    from convmark.compare.intended import IntendedChanges, TrailerRange, case_names
     from convmark.compare.live.anchor import origin_of
-    from convmark.compare.meant import Meant, Since, names_of
 
     asked = {row.case.name: row.asked_case for row in run.records}
 
-    def since(case: str) -> Since | None:
+    def since(case: str) -> TrailerRange | None:
         origin = origin_of(asked[case], run.sources) if case in asked else None
         if origin is None:
             return None
         anchor = history.cases[case].anchor
         commit = anchor.clean_commit if anchor else baseline.commits.get(origin.repository, "")
         unknown = f"run {anchor.run}" if anchor else "the baseline"
-        return Since(repository=origin.repository, anchor=commit, head="HEAD", unknown=unknown)
+        return TrailerRange(
+            repository=origin.repository, anchor=commit, head="HEAD", unknown=unknown
+        )
 
-    return Meant(names_of(run.records), run.options.allow_changes, since, say)
+    return IntendedChanges(case_names(run.records), run.options.allow_changes, since, say)

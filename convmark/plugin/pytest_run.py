@@ -23,7 +23,7 @@ from convmark.core.text import Say
 from convmark.plugin.replay import Measured
 
 if TYPE_CHECKING:
-    from convmark.compare.judgement import Confirmation, Judgement
+    from convmark.compare.judgement import Judgement, LiveComparison
     from convmark.interpreter import Interpreter
     from convmark.machine.environment import Machine
     from convmark.machine.preflight import Preflight
@@ -286,17 +286,17 @@ class PytestRun:
         runs = self.store.runs(self.machine.name)
         return [path for path in runs if own and int(path.stem) < int(own)]
 
-    def keep_sessions(self, confirmations: Mapping[str, Confirmation]) -> None:
+    def keep_sessions(self, comparisons: Mapping[str, LiveComparison]) -> None:
         """Keep the sessions of the live comparisons, for a later run to take along."""
         from convmark.compare.sessions_file import keep_sessions
 
         if self.path is not None:
             rows = {row.case.name: row for row in self.records if row.measured}
-            keep_sessions(self.path, confirmations, rows)
+            keep_sessions(self.path, comparisons, rows)
 
     def keep_judgements(self, judgements: Sequence[Judgement]) -> None:
         """Keep the verdicts on this run, on the disk and for the tests that report them."""
-        from convmark.compare.verdicts_file import keep_verdicts
+        from convmark.compare.files import keep_verdicts
 
         self._judgements = list(judgements)
         if self.path is not None:

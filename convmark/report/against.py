@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from convmark.compare.files import read_verdicts
 from convmark.compare.history import named_history
+from convmark.compare.intended import (
+    IntendedChanges,
+    case_names,
+    pass_intended,
+    trailer_range_of,
+)
 from convmark.compare.judgement import Judgement
-from convmark.compare.meant import Meant, let_pass, names_of, since_of
 from convmark.compare.verdict import conclude, review
-from convmark.compare.verdicts_file import said_of
 from convmark.core.errors import OptionError
 from convmark.core.git import Git
 from convmark.report.runs import oldest_first, run_files
@@ -63,8 +68,9 @@ def verdicts_against(
         )
     records = read_run(newest)
     history = named_history(baseline, records)
-    meant = Meant(names_of(records), (), since_of(history, newest, records, folder), say)
-    judgements = let_pass(conclude(review(records, history), report_missing=True), meant)
+    trailers = trailer_range_of(history, newest, records, folder)
+    meant = IntendedChanges(case_names(records), (), trailers, say)
+    judgements = pass_intended(conclude(review(records, history), report_missing=True), meant)
     against = f"run {baseline.stem} of {told}, from history, nothing run beside it"
     before = told if commit else _words(baseline)
     return judged(judgements, against, between=f"{before} -> {_words(newest)}")
@@ -85,7 +91,7 @@ def _newest(places: Sequence[Path]) -> Path:
 
 def _live(run: Path, commit: str) -> list[Judgement]:
     """Return the run's own judgements where one was made by running the commit beside it."""
-    found = said_of(run)
+    found = read_verdicts(run)
     beside = f"beside {commit[:SHOWN]}"
     return found if commit and any(beside in one.note for one in found) else []
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from tabulate import tabulate
 
-from convmark.compare.noise_file import NoiseRow
+from convmark.compare.files import NoiseRow
 from convmark.core.text import shown
 from convmark.core.units import duration_text, seconds_text
 from convmark.report.trend import MOST_NAMED

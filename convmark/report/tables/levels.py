@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convmark.compare.comparability import Comparability, facts_of
-from convmark.compare.noise_file import FILE, read_noise
+from convmark.compare.files import NOISE, read_noise
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
 from convmark.report.runs import RunSource
 from convmark.report.tables.points import POINT
@@ -172,7 +172,7 @@ def noise(folders: Iterable[Path]) -> Table:
     rows = [
         {"machine": folder.name, **dataclasses.asdict(row)}
         for folder in folders
-        for row in read_noise(folder / FILE).values()
+        for row in read_noise(folder / NOISE).values()
     ]
     return table_of(
         "noise",

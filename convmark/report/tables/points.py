@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convmark.compare.rule.pooling import t_quantile
+from convmark.compare.rule.statistics import t_quantile
 from convmark.results.record import COLUMNS
 
 if TYPE_CHECKING:

@@ -8,28 +8,22 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from convmark.compare.judgement import SAME_CODE, SAME_COMMIT, Confirmation
+from convmark.compare.judgement import SAME_CODE, SAME_COMMIT, LiveComparison
 from convmark.compare.live.anchor import (
     AnchorCode,
     MakeInterpreter,
     Origin,
+    anchor_trees,
     origin_of,
-    trees_at,
 )
-from convmark.compare.live.found import Found
-from convmark.compare.live.kept import kept_trees
-from convmark.compare.live.live import Pairing, Terms, compare_live
-from convmark.compare.live.processes import Contender
-from convmark.compare.live.session import OLD
+from convmark.compare.live.case_result import CaseResult
+from convmark.compare.live.live import LiveOptions, Pairing, compare_live
+from convmark.compare.live.session import OLD, LiveSide
 from convmark.compare.live.tree import OwnCode
-from convmark.compare.rule.decision import Limits as Margins
-from convmark.compare.sessions_file import Earlier
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
-from convmark.core.option_values import Shapes
 from convmark.core.units import duration_text
 from convmark.interpreter import Interpreter
 from convmark.machine.gpu.devices import Gpu
@@ -39,79 +33,46 @@ from convmark.results.code.of_run import ran_at
 from convmark.results.commit import Commit
 from convmark.results.record import Record
 
-__all__ = ["NO_REPOSITORY", "Interpreters", "Limits", "confirm", "same_as_today"]
+__all__ = ["compare_with_anchors", "same_as_today"]
 
-NO_REPOSITORY = "the model is in no git repository"
+COMPARISON_S = (4, 20)
+"""About what a live comparison of a small case takes: two sessions, or a dozen."""
 
 Sources = Mapping[str, Sequence[str] | None]
-
-
 AnchorOf = Callable[[Case, Origin | None], AnchorCode]
 """Gives the code to compare a case with; raises ConvmarkError, saying why there is none."""
-
 SameCode = Callable[[Case, Origin | None, AnchorCode], str]
 """Says in a word why a case runs the anchor's code today; empty where it does not."""
 
-Trees = contextlib.AbstractContextManager[tuple[OwnCode, OwnCode | None]]
-"""Gives the anchor's code and today's."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What a confirmation may spend."""
-
-    seed: int
-    warm_up_s: float
-    """Of both codes together, before a session's turns, at most."""
-    budget_s: float
-    """Most seconds for all cases."""
-    results: Path
-    """A folder that is no code."""
-    gpus: Sequence[Gpu] = ()
-    """Those of this machine, whose state tells which sessions count."""
-    input_shape: Shapes | None = None
-    margins: Margins | None = None
-    """What counts as a change."""
-    earlier: Earlier | None = None
-    """What earlier runs give."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interpreters:
-    """Where the codes run."""
-
-    shared: Callable[[str], Interpreter]
-    """By the backend's name, that whose processes run both codes."""
-    make: MakeInterpreter
-    """Makes one of a code's own, from the keywords of `OwnCode.settings` and `backend`."""
-
-
-def confirm(
+def compare_with_anchors(
     cases: Sequence[Case],
     anchor_of: AnchorOf,
-    sources: Sources,
-    interpreters: Interpreters,
-    limits: Limits,
-    clock: Callable[[], float],
+    terms: LiveOptions,
     say: Callable[[str], None] = lambda line: None,
     *,
+    sources: Sources,
     is_same: SameCode,
-) -> dict[str, Confirmation]:
+    shared: Callable[[str], Interpreter],
+    make: MakeInterpreter,
+    gpus: Sequence[Gpu] = (),
+) -> dict[str, LiveComparison]:
     """Return what a live comparison says of each case, by the case's name.
 
     Args:
         anchor_of: the code to compare each case with.
-        is_same: tells the cases that need no comparison.
-        sources: for models named package.module:builder their module and its file.
-        clock: seconds, against which the budget is held.
         say: is told how far it is.
+        sources: for models named package.module:builder their module and its file.
+        is_same: tells the cases that need no comparison.
+        shared: by the backend's name, the interpreter whose processes run both codes.
+        make: makes one of a code's own, from the keywords of `OwnCode.settings` and `backend`.
+        gpus: those of this machine, whose state tells which sessions count.
     """
-    deadline_s = clock() + limits.budget_s
-    found: dict[str, Confirmation] = {}
+    found: dict[str, LiveComparison] = {}
     pairings: list[Pairing] = []
     labels: list[str] = []
     with contextlib.ExitStack() as stack:
-        codes = _Codes(interpreters, limits.gpus, stack)
+        codes = _Codes(make, gpus, stack)
         for case in cases:
             origin, label = origin_of(case, sources), ""
             try:
@@ -119,26 +80,17 @@ def confirm(
                 label = anchor.label
                 if same := is_same(case, origin, anchor):
                     raise ConvmarkError(same)
-                pairings.append(codes.pairing(case, origin, anchor))
+                old, new = codes.sides(case, origin, anchor)
             except ConvmarkError as error:
-                found[case.name] = Confirmation(decision=None, anchor=label, reason=str(error))
+                found[case.name] = LiveComparison(decision=None, anchor=label, reason=str(error))
             else:
+                pairings.append(Pairing(case=case, old=old, new=new, shared=shared(case.backend)))
                 labels.append(label)
-        terms = Terms(
-            seed=limits.seed,
-            seconds_left=lambda: deadline_s - clock(),
-            clock=clock,
-            results=limits.results,
-            warm_up_s=limits.warm_up_s,
-            input_shape=limits.input_shape,
-            limits=limits.margins,
-            earlier=limits.earlier or Earlier.none(),
-        )
         if pairings:
-            say(_announcement(labels, limits.budget_s))
+            say(_announcement(labels, terms.seconds_left()))
         results = compare_live(pairings, terms, say)
     for pairing, label, result in zip(pairings, labels, results, strict=True):
-        found[pairing.case.name] = _confirmation(result, label)
+        found[pairing.case.name] = _comparison(result, label)
     return found
 
 
@@ -146,60 +98,35 @@ class _Codes:
     """The anchors' codes and today's, each opened once, with an interpreter of its own."""
 
     def __init__(
-        self, interpreters: Interpreters, gpus: Sequence[Gpu], stack: contextlib.ExitStack
+        self, make: MakeInterpreter, gpus: Sequence[Gpu], stack: contextlib.ExitStack
     ) -> None:
-        self._interpreters = interpreters
+        self._make = make
         self._gpus = gpus
         self._stack = stack
         self._trees: dict[tuple[Origin | None, AnchorCode], tuple[OwnCode, OwnCode | None]] = {}
         self._own: dict[tuple[object, ...], Interpreter] = {}
 
-    def pairing(self, case: Case, origin: Origin | None, anchor: AnchorCode) -> Pairing:
-        """Return a case with its two codes.
+    def sides(self, case: Case, origin: Origin | None, anchor: AnchorCode) -> list[LiveSide]:
+        """Return the anchor's code of a case and today's.
+
+        Each has an interpreter for its processes in lock-step, which has not been started yet.
 
         Raises:
             ConvmarkError: a code is not to be had here.
         """
-        if (origin, anchor) not in self._trees:
-            self._trees[origin, anchor] = self._stack.enter_context(_trees(origin, anchor))
-        old, new = (
-            Contender(
-                case=case,
-                interpreter=self._interpreter((origin, anchor, case.backend, number), tree),
-                code=tree,
-                card=card_of(case.device, self._gpus, os.environ),
-            )
-            for number, tree in enumerate(self._trees[origin, anchor])
-        )
-        shared = self._interpreters.shared(case.backend)
-        return Pairing(case=case, old=old, new=new, shared=shared)
-
-    def _interpreter(
-        self, place: tuple[Origin | None, AnchorCode, str, int], tree: OwnCode | None
-    ) -> Interpreter:
-        """Return what starts the processes of one code in lock-step; none has been started yet."""
-        if place not in self._own:
-            settings = tree.settings(os.environ) if tree is not None else {}
-            made = self._interpreters.make(backend=place[2], **settings)
-            self._own[place] = self._stack.enter_context(made)
-        return self._own[place]
-
-
-def _trees(origin: Origin | None, anchor: AnchorCode) -> Trees:
-    """Return what gives the anchor's code and today's.
-
-    Raises:
-        ConvmarkError: the anchor's code is not to be had here.
-    """
-    if not anchor.commit:
-        return kept_trees(origin, anchor)
-    if origin is None:
-        raise ConvmarkError(NO_REPOSITORY)
-    return trees_at(origin, anchor.commit)
-
-
-COMPARISON_S = (4, 20)
-"""About what a live comparison of a small case takes: two sessions, or a dozen."""
+        place = origin, anchor
+        if place not in self._trees:
+            self._trees[place] = self._stack.enter_context(anchor_trees(origin, anchor))
+        found = []
+        for number, tree in enumerate(self._trees[place]):
+            key = (*place, case.backend, number)
+            if key not in self._own:
+                settings = tree.settings(os.environ) if tree is not None else {}
+                made = self._make(backend=case.backend, **settings)
+                self._own[key] = self._stack.enter_context(made)
+            card = card_of(case.device, self._gpus, os.environ)
+            found.append(LiveSide(case=case, interpreter=self._own[key], code=tree, card=card))
+        return found
 
 
 def _announcement(labels: Sequence[str], budget_s: float) -> str:
@@ -213,24 +140,23 @@ def _announcement(labels: Sequence[str], budget_s: float) -> str:
     return f"{cases} to compare live with {others}, {takes}"
 
 
-def _confirmation(found: Found, label: str) -> Confirmation:
+def _comparison(found: CaseResult, label: str) -> LiveComparison:
     """Return what the sessions of a case say."""
     decision = found.decision
     assert decision is not None
     if found.same_code:
-        return Confirmation(decision=None, anchor=label, reason=SAME_CODE)
+        return LiveComparison(decision=None, anchor=label, reason=SAME_CODE)
     undecided = found.undecided(
         "run it again, which takes these sessions along, or try a larger --convmark-compare-budget"
     )
     if decision.estimate is None:
-        return Confirmation(decision=None, anchor=label, reason=undecided)
+        return LiveComparison(decision=None, anchor=label, reason=undecided)
     reasons = [] if decision.decided else [undecided]
     reasons += filter(None, [found.cross_check])
     if found.apart:
         reasons.append(f"in a process each: {found.apart}")
-    return Confirmation(
+    return LiveComparison(
         decision=decision,
-        sessions=decision.sessions,
         anchor=label,
         reason="; ".join(reasons),
         sizes=found.sizes.get(OLD, {}),

@@ -9,12 +9,12 @@ from typing import Any
 
 from convmark.compare.judgement import BUDGET_SPENT, SAME_CODE, LiveSession
 from convmark.compare.rule.allotment import Candidate
-from convmark.compare.rule.decision import CaseSessions, Decision, PlainVerdict
+from convmark.compare.rule.decision import CaseSessions, Decision
 from convmark.core.statistics import share_of
 from convmark.core.text import percent
 from convmark.core.units import duration_text, interval_text, share_text
 
-__all__ = ["OTHER_SOFTWARE", "VOID", "Found", "Verdict"]
+__all__ = ["OTHER_SOFTWARE", "VOID", "CaseResult"]
 
 FIRST_SESSION_S = 2.5
 """About what a session takes before one was run, seconds."""
@@ -22,18 +22,8 @@ VOID = "the A/A control differs from its twin"
 OTHER_SOFTWARE = "other software, or other environment variables"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """What may be said of a case in the end."""
-
-    verdict: PlainVerdict
-    """`regressed`, `improved`, `unchanged` or `inconclusive`."""
-    note: str = ""
-    """Why, and what to try; or how large a change within the margin is."""
-
-
 @dataclass(slots=True, kw_only=True)
-class Found:
+class CaseResult:
     """What came of one case so far; changes are ln(new / old), above 0 is slower."""
 
     live: list[LiveSession] = field(default_factory=list)
@@ -123,14 +113,23 @@ class Found:
         Args:
             remedy: what to try where the time is spent.
         """
-        return self.closed or _budget_spent(self.needs_s, remedy)
+        if self.closed:
+            return self.closed
+        if self.needs_s is None:
+            return f"{BUDGET_SPENT}: more time would most likely not decide"
+        more = duration_text(self.needs_s)
+        return f"{BUDGET_SPENT}: about {more} more would decide: {remedy}"
 
-    def verdict(self, remedy: str) -> Verdict:
-        """Return the verdict in words, once no further session is run; `remedy` as `undecided`."""
+    def verdict(self, remedy: str) -> tuple[str, str]:
+        """Return the verdict, once no further session is run, and why it is so or what to try.
+
+        Args:
+            remedy: as of `undecided`.
+        """
         decision = self.decision
         assert decision is not None
         if self.same_code:
-            return Verdict(verdict="unchanged", note=SAME_CODE)
+            return "unchanged", SAME_CODE
         plain, reasons = decision.plain_verdict, []
         if self.void:
             plain, reasons = "inconclusive", [VOID]
@@ -145,11 +144,4 @@ class Found:
         reasons += filter(None, [self.cross_check])
         if self.apart not in ("", OTHER_SOFTWARE):  # the sides name their software themselves
             reasons.append(f"in a process each: {self.apart}")
-        return Verdict(verdict=plain, note="; ".join(reasons))
-
-
-def _budget_spent(needs_s: float | None, remedy: str) -> str:
-    """Say what would decide a case whose time is spent."""
-    if needs_s is None:
-        return f"{BUDGET_SPENT}: more time would most likely not decide"
-    return f"{BUDGET_SPENT}: about {duration_text(needs_s)} more would decide: {remedy}"
+        return plain, "; ".join(reasons)

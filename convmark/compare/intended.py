@@ -15,8 +15,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
-from convmark.compare.accepted import Acceptance
+from convmark.compare.files import Acceptance
 from convmark.compare.history import History, anchor_of, by_name
 from convmark.compare.judgement import SIZES, Judgement
 from convmark.core.errors import ConvmarkError
@@ -24,12 +25,18 @@ from convmark.core.git import Git, GitError
 from convmark.core.text import plain_text
 from convmark.results.record import Record
 
-__all__ = ["Meant", "Since", "changed_sizes", "let_pass", "names_of", "since_of"]
+__all__ = [
+    "IntendedChanges",
+    "TrailerRange",
+    "case_names",
+    "changed_sizes",
+    "pass_intended",
+    "trailer_range_of",
+]
 
 TRAILER = "Benchmark-Accept"
 SHOWN = 12
 """Characters of a commit that are shown."""
-
 _LINE = "> "
 _FORMAT = f"--format={_LINE}%H %(trailers:key={TRAILER},valueonly,unfold,separator=%x2C)"
 
@@ -40,26 +47,16 @@ Names = Mapping[str, Collection[str]]
 def changed_sizes(judgements: Iterable[Judgement]) -> list[Judgement]:
     """Return the one judgement by which a case fails whose sizes have changed, listing them."""
     changed = [one for one in judgements if one.verdict == "changed"]
-    if not changed:
-        return []
     note = ", ".join(
         f"{one.metric.replace('_', ' ')} {one.baseline:,.0f} -> {one.value:,.0f}" for one in changed
     ).replace("flops", "FLOPs")
+    nothing: dict[str, Any] = dict.fromkeys(("baseline", "value", "change"))
     return [
-        replace(
-            changed[0],
-            metric=SIZES,
-            unit="",
-            baseline=None,
-            value=None,
-            change=None,
-            note=note,
-            fails=True,
-        )
+        replace(one, metric=SIZES, unit="", note=note, fails=True, **nothing) for one in changed[:1]
     ]
 
 
-def names_of(records: Iterable[Record]) -> dict[str, set[str]]:
+def case_names(records: Iterable[Record]) -> dict[str, set[str]]:
     """Return the names of the cases of a run."""
     found: dict[str, set[str]] = {}
     for row in records:
@@ -68,7 +65,7 @@ def names_of(records: Iterable[Record]) -> dict[str, set[str]]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Since:
+class TrailerRange:
     """Where the trailers are looked for: in the commits of the head that the anchor has not."""
 
     repository: Path
@@ -77,17 +74,17 @@ class Since:
     head: str
     """As the anchor."""
     unknown: str = ""
-    """What names no commit, where one of them is not known."""
+    """What ran code of no known commit, where one of the two is not known."""
 
 
-def _trailers(since: Since) -> tuple[tuple[str, str], ...]:
+def _trailers(since: TrailerRange) -> tuple[tuple[str, str], ...]:
     """Return commit and pattern of each trailer, newest commit first.
 
     Raises:
         ConvmarkError: the commits in between cannot be told.
     """
     if not since.anchor or not since.head:
-        raise ConvmarkError(f"{since.unknown} names no commit whose code it ran")
+        raise ConvmarkError(f"no commit holds the code of {since.unknown}")
     git = Git.at(since.repository)
     if git.answer("merge-base", since.anchor, since.head) is None:
         raise ConvmarkError(
@@ -106,14 +103,14 @@ def _trailers(since: Since) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-class Meant:
+class IntendedChanges:
     """Tells of a case by what its change is meant."""
 
     def __init__(
         self,
         names: Names,
         patterns: Sequence[str],
-        since: Callable[[str], Since | None],
+        since: Callable[[str], TrailerRange | None],
         say: Callable[[str], None],
         accepted: Iterable[Acceptance] = (),
     ) -> None:
@@ -130,7 +127,7 @@ class Meant:
         self._patterns = patterns
         self._since = since
         self._say = say
-        self._read: dict[Since, tuple[tuple[str, str], ...]] = {}
+        self._read: dict[TrailerRange, tuple[tuple[str, str], ...]] = {}
 
     def reason(self, case: str) -> str:
         """Return by what a change of the case is meant, in words; empty where it is not."""
@@ -146,7 +143,7 @@ class Meant:
                 return f"meant by commit {commit[:SHOWN]}"
         return ""
 
-    def _trailers(self, since: Since) -> tuple[tuple[str, str], ...]:
+    def _trailers(self, since: TrailerRange) -> tuple[tuple[str, str], ...]:
         """Return the trailers, and say once what is wrong with them."""
         if since not in self._read:
             try:
@@ -165,7 +162,7 @@ def _matches(names: Iterable[str], pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in names)
 
 
-def let_pass(judgements: Iterable[Judgement], meant: Meant) -> list[Judgement]:
+def pass_intended(judgements: Iterable[Judgement], meant: IntendedChanges) -> list[Judgement]:
     """Return the judgements, those that fail by a change that is meant no longer failing.
 
     The verdict stays, and the note says by what the change is meant.
@@ -173,8 +170,7 @@ def let_pass(judgements: Iterable[Judgement], meant: Meant) -> list[Judgement]:
     found = []
     for one in judgements:
         by_a_change = one.fails and one.verdict in ("regressed", "changed")
-        reason = meant.reason(one.case) if by_a_change else ""
-        if reason:
+        if by_a_change and (reason := meant.reason(one.case)):
             note = "; ".join(filter(None, [one.note, reason]))
             found.append(replace(one, fails=False, note=note))
         else:
@@ -182,9 +178,9 @@ def let_pass(judgements: Iterable[Judgement], meant: Meant) -> list[Judgement]:
     return found
 
 
-def since_of(
+def trailer_range_of(
     history: History, path: Path, records: Sequence[Record], folder: Path
-) -> Callable[[str], Since | None]:
+) -> Callable[[str], TrailerRange | None]:
     """Return where the trailers of a kept run are looked for, by the commits that its rows name.
 
     Args:
@@ -195,13 +191,13 @@ def since_of(
     if Git.at(folder).answer("rev-parse", "--git-dir") is None:
         return lambda case: None
 
-    def since(case: str) -> Since | None:
+    def since(case: str) -> TrailerRange | None:
         anchor = history.cases[case].anchor
         if anchor is None:
             return None
         own = anchor_of(path, rows[case])
         unknown = [f"run {one.run}" for one in (anchor, own) if not one.clean_commit]
-        return Since(
+        return TrailerRange(
             repository=folder,
             anchor=anchor.clean_commit,
             head=own.clean_commit,

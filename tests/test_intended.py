@@ -12,8 +12,8 @@ from histories import MACHINE, keep, process, run_of
 from test_verdicts_file import judgement
 
 from convmark.cli import main
+from convmark.compare.intended import IntendedChanges, TrailerRange, pass_intended
 from convmark.compare.judgement import Judgement
-from convmark.compare.meant import Meant, Since, let_pass
 from convmark.results.store import Store
 
 LENET = "lenet5-train-cpu-b32-float32"
@@ -46,12 +46,14 @@ def commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commit:
     return make
 
 
-def meant(anchor: str, said: list[str] | None = None, *patterns: str, folder: str = ".") -> Meant:
+def meant(
+    anchor: str, said: list[str] | None = None, *patterns: str, folder: str = "."
+) -> IntendedChanges:
     """What is meant of two cases, by option and by the commits since an anchor."""
-    since = Since(repository=Path(folder), anchor=anchor, head="HEAD", unknown="run 0001")
+    since = TrailerRange(repository=Path(folder), anchor=anchor, head="HEAD", unknown="run 0001")
     names = {LENET: {LENET}, VGG: {VGG, "vgg16-train-cpu-b32-mixed_bfloat16"}}
     told: list[str] = [] if said is None else said
-    return Meant(names, patterns, lambda case: since, told.append)
+    return IntendedChanges(names, patterns, lambda case: since, told.append)
 
 
 def one(found: list[Judgement]) -> tuple[str, bool, str]:
@@ -71,7 +73,7 @@ def test_a_trailer_since_the_anchor_lets_its_cases_pass_and_names_its_commit(
     found = meant(anchor)
     assert found.reason(LENET) == f"meant by commit {sha[:12]}"
     assert found.reason(VGG) == f"meant by commit {sha[:12]}"  # by the name that was asked for
-    passed = let_pass([judgement(case=LENET, note="slower")], found)
+    passed = pass_intended([judgement(case=LENET, note="slower")], found)
     assert one(passed) == ("regressed", False, f"slower; meant by commit {sha[:12]}")
 
 
@@ -115,7 +117,7 @@ def test_commits_that_are_not_known_are_said_once(commit: Commit, tmp_path: Path
     assert line.endswith("git fetch --unshallow)")
     assert meant("", said).reason(LENET) == ""
     assert said[1:] == [
-        "Benchmark-Accept trailers are not read: run 0001 names no commit whose code it ran"
+        "Benchmark-Accept trailers are not read: no commit holds the code of run 0001"
     ]
 
 
@@ -128,17 +130,17 @@ def test_commits_that_are_not_known_are_said_once(commit: Commit, tmp_path: Path
 )
 def test_a_change_passes_and_an_error_does_not(verdict: str, passes: bool) -> None:
     failing = judgement(case=LENET, verdict=verdict, note="why", fails=True)
-    found = one(let_pass([failing], meant("", None, "lenet5-*")))
+    found = one(pass_intended([failing], meant("", None, "lenet5-*")))
     note = "why; allowed by --allow-change" if passes else "why"
     assert found == (verdict, not passes, note)
 
 
 def test_git_is_not_asked_where_nothing_fails() -> None:
-    def since(case: str) -> Since | None:
+    def since(case: str) -> TrailerRange | None:
         raise AssertionError(case)
 
     found = [judgement(verdict="improved", fails=False)]
-    assert let_pass(found, Meant({}, (), since, print)) == found
+    assert pass_intended(found, IntendedChanges({}, (), since, print)) == found
 
 
 # convmark compare
@@ -157,9 +159,12 @@ def test_compare_lets_pass_what_an_option_or_a_commit_means(
         assert main(arguments) == 0
         assert f"61,706 -> 70,000; meant by commit {sha[:12]}" in capsys.readouterr().out
     assert main(["report", "--format", "markdown", "--against", "1"]) == 0
-    assert "run 0003 names no commit" in capsys.readouterr().err
+    assert "no commit holds the code of run 0003" in capsys.readouterr().err
     assert main(["compare", "3"]) == 1
-    assert "run 0003 names no commit whose code it ran" in capsys.readouterr().err
+    assert "no commit holds the code of run 0003" in capsys.readouterr().err
+    keep(store, run_of("0004", 0.0, commit=sha, dirty=True, parameters=80000))
+    assert main(["compare", "3", "4"]) == 1
+    assert "no commit holds the code of run 0003 and run 0004" in capsys.readouterr().err
     assert main(["compare", "3", "--allow-change", "nothing-*", "--machine", MACHINE]) == 2
     told = f"--allow-change: must match a case of the run, got 'nothing-*'; known: {LENET}"
     assert told in capsys.readouterr().err

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from histories import A_COMMIT, ANOTHER_COMMIT, run_of
 
-from convmark.compare.judgement import Confirmation
-from convmark.compare.live import confirmation, kept
-from convmark.compare.live.anchor import AnchorCode, Origin
-from convmark.compare.live.confirmation import Interpreters, Limits, confirm, same_as_today
-from convmark.compare.live.found import Found
-from convmark.compare.live.live import Pairing, Terms
+from convmark.compare.judgement import LiveComparison
+from convmark.compare.live import gate
+from convmark.compare.live.anchor import AnchorCode, Origin, anchor_trees
+from convmark.compare.live.case_result import CaseResult
+from convmark.compare.live.gate import compare_with_anchors, same_as_today
+from convmark.compare.live.live import LiveOptions, Pairing
 from convmark.compare.rule.decision import Decision
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
@@ -25,7 +25,7 @@ CASE = Case(model="nets:small", task="train")
 KEPT = AnchorCode(code="c1" * 10, manifest=Path("0001.code.json"))
 OF_COMMIT = AnchorCode(commit=A_COMMIT)
 HERE = Origin(repository=Path("here"), folder=Path(), is_zoo=False)
-LIMITS = Limits(seed=0, warm_up_s=0.1, budget_s=10.0, results=Path("results"))
+TERMS = LiveOptions(seed=0, seconds_left=lambda: 10.0, clock=lambda: 0.0, results=Path("results"))
 
 
 class Code:
@@ -56,12 +56,14 @@ class Made:
 
     def __init__(self) -> None:
         self.pairings: list[Pairing] = []
-        self.terms: list[Terms] = []
+        self.terms: list[LiveOptions] = []
         self.opened: list[tuple[object, object]] = []
         self.said: list[str] = []
-        self.finds = Found(decision=decision("unchanged"))
+        self.finds = CaseResult(decision=decision("unchanged"))
 
-    def compare_live(self, pairings: Sequence[Pairing], terms: Terms, say: object) -> list[Found]:
+    def compare_live(
+        self, pairings: Sequence[Pairing], terms: LiveOptions, say: object
+    ) -> list[CaseResult]:
         self.pairings += pairings
         self.terms.append(terms)
         return [self.finds for _ in pairings]
@@ -75,9 +77,8 @@ class Made:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Made:
     made = Made()
-    monkeypatch.setattr(confirmation, "compare_live", made.compare_live)
-    monkeypatch.setattr(confirmation, "trees_at", made.trees)
-    monkeypatch.setattr(confirmation, "kept_trees", made.trees)
+    monkeypatch.setattr(gate, "compare_live", made.compare_live)
+    monkeypatch.setattr(gate, "anchor_trees", made.trees)
     return made
 
 
@@ -87,21 +88,21 @@ def confirmed(
     cases: Sequence[Case] = (CASE,),
     say: Callable[[str], None] = lambda line: None,
     **settings: Any,
-) -> dict[str, Confirmation]:
+) -> dict[str, LiveComparison]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(confirmation, "origin_of", lambda case, sources: origin)
-        return confirm(
+        patch.setattr(gate, "origin_of", lambda case, sources: origin)
+        return compare_with_anchors(
             cases,
             lambda case, origin: anchor,
-            {},
-            Interpreters(
-                shared=lambda backend: f"of {backend}",  # type: ignore[arg-type, return-value]
-                make=lambda **keywords: contextlib.nullcontext(object()),  # type: ignore[arg-type, return-value]
-            ),
-            LIMITS,
-            lambda: 0.0,
+            TERMS,
             say,
-            **{"is_same": lambda case, origin, anchor: "", **settings},
+            **{
+                "sources": {},
+                "is_same": lambda case, origin, anchor: "",
+                "shared": lambda backend: f"of {backend}",
+                "make": lambda **keywords: contextlib.nullcontext(object()),
+                **settings,
+            },
         )
 
 
@@ -121,7 +122,7 @@ def test_cases_of_one_anchor_share_its_files_and_the_interpreters_for_lock_step(
     cases = (CASE, Case(model="nets:small", task="infer"))
     said: list[str] = []
     found = confirmed(OF_COMMIT, HERE, cases, said.append)
-    assert made.opened == [(HERE, A_COMMIT)]
+    assert made.opened == [(HERE, OF_COMMIT)]
     one, other = made.pairings
     assert one.old.interpreter is other.old.interpreter is not one.new.interpreter
     assert one.new.interpreter is other.new.interpreter
@@ -132,7 +133,7 @@ def test_cases_of_one_anchor_share_its_files_and_the_interpreters_for_lock_step(
 
 
 def test_the_announcement_names_what_it_is_compared_with_and_about_the_time() -> None:
-    told = confirmation._announcement
+    told = gate._announcement
     assert told(["abc"], 600.0) == "1 case to compare live with abc, about 4 s to 20 s"
     assert told(["abc", "def"], 60.0) == (
         "2 cases to compare live with the code of their anchors, about 8 s to 40 s"
@@ -142,10 +143,10 @@ def test_the_announcement_names_what_it_is_compared_with_and_about_the_time() ->
 def test_what_cannot_be_run_beside_is_a_reason_and_no_comparison(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert confirmed(OF_COMMIT, None)[CASE.name].reason == "the model is in no git repository"
     same = confirmed(OF_COMMIT, HERE, is_same=lambda *case: "same code")
     assert same[CASE.name].reason == "same code"
-    monkeypatch.setattr(confirmation, "kept_trees", kept.kept_trees)
+    monkeypatch.setattr(gate, "anchor_trees", anchor_trees)
+    assert confirmed(OF_COMMIT, None)[CASE.name].reason == "the model is in no git repository"
     assert confirmed(KEPT, HERE)[CASE.name].reason == (
         "0001.code.json: does not have the code c1c1c1c1c1c1c1c1c1c1"
     )
@@ -183,12 +184,12 @@ SPENT = (
 def test_what_the_sessions_found_is_what_is_confirmed(
     made: Made, finds: dict[str, Any], verdict: str | None, reason: str
 ) -> None:
-    made.finds = Found(sizes={"old": {"parameters": 3}}, **finds)
+    made.finds = CaseResult(sizes={"old": {"parameters": 3}}, **finds)
     found = confirmed(OF_COMMIT, HERE)[CASE.name]
     assert found.reason == reason
     assert (found.decision and found.decision.verdict) == verdict
     if verdict:
-        assert (found.sessions, found.sizes) == (3, {"parameters": 3})
+        assert found.sizes == {"parameters": 3}
 
 
 def test_an_anchor_is_a_commit_or_a_hash_with_its_manifest() -> None:

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from convmark.compare.rule.allotment import sensitivities
 from convmark.compare.rule.decision import CaseSessions, decide
-from convmark.compare.rule.sight import sights
 
 CASES = 16
 
@@ -19,7 +19,9 @@ def identical(noise: float, sessions: int = 8, seed: int = 1) -> list[list[float
 
 
 def test_noise_makes_everything_larger_and_longer() -> None:
-    quiet, loud = (sights(identical(noise), [1.5] * CASES, 600.0)[0] for noise in (0.005, 0.04))
+    quiet, loud = (
+        sensitivities(identical(noise), [1.5] * CASES, 600.0)[0] for noise in (0.005, 0.04)
+    )
     assert quiet is not None
     assert loud is not None
     assert quiet.scatter == pytest.approx(0.005, rel=0.6)
@@ -36,16 +38,16 @@ def test_noise_makes_everything_larger_and_longer() -> None:
 
 def test_too_few_sessions_or_too_little_time_tell_nothing() -> None:
     walls = identical(0.01)
-    assert sights([*walls[1:], [0.01]], [1.0] * CASES, 600.0)[-1] is None
-    short = sights(walls, [1.0] * CASES, 1.0 * CASES)[0]
+    assert sensitivities([*walls[1:], [0.01]], [1.0] * CASES, 600.0)[-1] is None
+    short = sensitivities(walls, [1.0] * CASES, 1.0 * CASES)[0]
     assert short is not None
     assert (short.found_from, short.rules_out) == (None, None)
     assert short.seconds[2] is not None
-    assert sights([], [], 600.0) == []
+    assert sensitivities([], [], 600.0) == []
 
 
 def test_a_constant_offset_of_identical_code_is_noise() -> None:
-    found = sights([[0.03 + 1e-4 * n for n in range(6)]] * CASES, [1.0] * CASES, 600.0)[0]
+    found = sensitivities([[0.03 + 1e-4 * n for n in range(6)]] * CASES, [1.0] * CASES, 600.0)[0]
     assert found is not None
     assert found.scatter == pytest.approx(0.03, rel=0.02)
     assert found.found_from is not None
@@ -56,7 +58,7 @@ def test_a_constant_offset_of_identical_code_is_noise() -> None:
 def test_the_sessions_that_are_told_find_the_change_in_about_8_of_10(
     noise: float, change: float
 ) -> None:
-    (seen, *_) = sights(identical(noise, 30), [1.0] * CASES, 600.0)
+    (seen, *_) = sensitivities(identical(noise, 30), [1.0] * CASES, 600.0)
     assert seen is not None
     assert seen.seconds[(0.03, 0.05, 0.10).index(change)] is not None
     sessions = int(seen.seconds[(0.03, 0.05, 0.10).index(change)] or 0)
