@@ -169,6 +169,18 @@ def test_a_measurement_counts_and_times_as_it_says(by_fork: Answer) -> None:
     assert found["peaks"]["host_bytes"] >= 0
 
 
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [("infer", "the output for one batch must be"), ("train", "the loss must go on changing")],
+)
+def test_a_model_that_stops_working_after_its_first_steps_is_refused(
+    forking: Interpreter, task: str, words: str
+) -> None:
+    answer = forking.answer(measured("builders:stops_working", task=task, batch_size=8))
+    assert answer.status == "error"
+    assert words in answer.message
+
+
 def test_training_lowers_the_loss_from_that_of_chance(by_fork: Answer) -> None:
     first, tenth = proofs(by_fork)
     assert 2.0 < first < 3.0  # ln 10 = 2.30 for ten classes known nothing of
