@@ -194,6 +194,16 @@ def leaves_a_program() -> Any:
     return well()
 
 
+def leaves_a_daemon() -> Any:
+    """Starts a program in a session of its own, whose parent ends at once."""
+    command = "sleep 3600 > /dev/null 2>&1 & echo $!"
+    started = subprocess.run(
+        ["sh", "-c", command], start_new_session=True, stdout=subprocess.PIPE, check=True
+    )
+    _tell("left", int(started.stdout))
+    return well()
+
+
 def leaves_a_fork() -> Any:
     """Forks a process that keeps every descriptor, the one for events included, open."""
     pid = os.fork()

@@ -269,7 +269,7 @@ def test_a_silent_worker_is_ended_at_its_time_limit(
     assert not is_running(workplace.told("sleeper"))
 
 
-@pytest.mark.parametrize("builder", ["leaves_a_program", "leaves_a_fork"])
+@pytest.mark.parametrize("builder", ["leaves_a_program", "leaves_a_fork", "leaves_a_daemon"])
 def test_what_a_model_has_started_ends_with_its_worker(
     builder: str, unharmed: Interpreter, workplace: Workplace
 ) -> None:
@@ -279,6 +279,8 @@ def test_what_a_model_has_started_ends_with_its_worker(
     assert time.monotonic() - began < 60, "the end of the pipe was waited for"
     left = workplace.told("left")
     assert happens(lambda: not is_running(left), within_s=10)
+    found = answer.event("left_running")
+    assert (found and found["names"]) == (["sleep"] if builder == "leaves_a_daemon" else None)
 
 
 def test_a_worker_log_holds_its_own_output_alone(

@@ -10,7 +10,6 @@ import hashlib
 import os
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +24,7 @@ from convmark.core.cluster import check_devices
 from convmark.core.errors import BusyError
 from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases
+from convmark.core.temporary import TemporaryFolder
 from convmark.core.text import file_text, plain_text
 from convmark.fleet.nodes import About
 from convmark.interpreter import zoo_folder
@@ -194,8 +194,8 @@ class Host:
     def _ceilings(self, asked: Sequence[Case], machine: str) -> dict[Key, Ceiling]:
         """Return the ceilings of the devices, those measured that the caller does not know."""
         assert self._interpreters is not None
-        with tempfile.TemporaryDirectory(prefix="convmark-") as folder:
-            path = ceilings_path(Path(folder), machine)
+        with TemporaryFolder() as folder:
+            path = ceilings_path(folder, machine)
             known = self._settings.ceilings.get(machine, {})
             keep_ceilings(path, known.values())
             ask, which = self._interpreters.answer, self._settings.options.ceilings
