@@ -7,6 +7,8 @@ import re
 import unicodedata
 from pathlib import Path
 
+from convmark.core.files import read_regular
+
 __all__ = [
     "NUMBER",
     "file_text",
@@ -71,6 +73,6 @@ def is_folder_name(text: str) -> bool:
 def file_text(path: Path) -> str:
     """Return a file's text, nothing where it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_regular(path).decode("utf-8", errors="replace")
     except OSError:
         return ""

@@ -15,6 +15,7 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.errors import CaseError, StoreError
+from convmark.core.files import read_regular
 
 __all__ = ["Part", "part_path", "plan_name", "read_part", "write_part"]
 
@@ -106,8 +107,7 @@ def read_part(run: Path) -> Part | None:
     """
     path = part_path(run)
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+        data = read_regular(path, MOST_BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
