@@ -1,4 +1,4 @@
-"""A pipe where a file of results should be keeps no reader waiting: it is refused or passed over."""
+"""A pipe where a file of results should be is refused or passed over: no reader waits for it."""
 
 from __future__ import annotations
 

@@ -15,14 +15,17 @@ __all__ = ["listed", "make", "remove"]
 FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
 
 
-def make(requirements: str) -> None:
+def make(requirements: str, *, refresh: bool = False) -> None:
     """Make an environment unless it is there, and print its interpreter's path.
+
+    Args:
+        refresh: make it anew in any case.
 
     Raises:
         OptionError: a text that is no requirement.
         InstallError: it cannot be made.
     """
-    print(Cache().get(wanted("REQUIREMENTS", requirements), _say).python)
+    print(Cache().get(wanted("REQUIREMENTS", requirements), _say, refresh=refresh).python)
 
 
 def listed() -> None:

@@ -21,8 +21,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from convmark.core.processes import die_with_parent
 from convmark.worker import backends
-from convmark.worker.companions import die_with_parent
 from convmark.worker.moved import move_imports
 from convmark.worker.protocol import (
     DATAGRAM_BYTES,
