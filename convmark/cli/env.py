@@ -30,7 +30,8 @@ def env(given: argparse.Namespace, options: Options) -> int:
     if given.action == "list":
         _list(cache)
     elif given.action == "make":
-        print(cache.get(wanted("REQUIREMENTS", given.requirements), _say).python)
+        asked = wanted("REQUIREMENTS", given.requirements)
+        print(cache.get(asked, _say, refresh=given.refresh).python)
     else:
         _remove(cache, given.names, given.everything)
     return EXIT_OK

@@ -308,6 +308,7 @@ def _env(commands: Any) -> None:
     _command(actions, "list", "list what is there")
     make = _command(actions, "make", "make an environment and print its interpreter's path")
     _add(make, "requirements REQUIREMENTS", 'such as "tensorflow==2.20.*"')
+    _add(make, "--refresh", "make it anew even where it is there")
     remove = _command(actions, "remove", "remove environments")
     _add(remove, "names NAME", "name or requirements", nargs="*")
     _add(remove, "--all", "remove all", dest="everything")

@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+from convmark.core.files import read_regular
+
 __all__ = [
     "NUMBER",
     "Say",
@@ -76,6 +78,6 @@ def is_folder_name(text: str) -> bool:
 def file_text(path: Path) -> str:
     """Return a file's text, nothing where it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_regular(path).decode("utf-8", errors="replace")
     except OSError:
         return ""

@@ -10,7 +10,6 @@ import hashlib
 import os
 import platform
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ import convmark
 from convmark.core.case import Case
 from convmark.core.errors import BusyError
 from convmark.core.options import Options
+from convmark.core.temporary import TemporaryFolder
 from convmark.core.text import file_text, plain_text
 from convmark.fleet.nodes import NodeFacts
 from convmark.interpreter import zoo_folder
@@ -180,8 +180,8 @@ class Host:
 
     def _ceilings(self, session: Session) -> dict[Key, Ceiling]:
         """Return the ceilings of the devices, those measured that the caller does not know."""
-        with tempfile.TemporaryDirectory(prefix="convmark-") as folder:
-            path = ceilings_path(Path(folder), session.machine.name)
+        with TemporaryFolder() as folder:
+            path = ceilings_path(folder, session.machine.name)
             keep_ceilings(path, self._settings.ceilings.get(session.machine.name, {}).values())
             return session.ceilings(path)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.errors import CaseError, OptionError, StoreError
+from convmark.core.files import read_regular
 
 __all__ = [
     "Part",
@@ -176,8 +177,7 @@ def read_part(run: Path) -> Part | None:
     """
     path = part_path(run)
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+        data = read_regular(path, MOST_BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError as error:

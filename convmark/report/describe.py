@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.errors import StoreError
+from convmark.core.files import read_regular
 from convmark.core.text import plain_text
 from convmark.report.diagram import Layer, diagram
 from convmark.report.tables.table import Table, heading, table_of
@@ -128,8 +129,7 @@ _NO_DESCRIPTION = (
 
 
 def _text(path: Path) -> str:
-    with path.open("rb") as file:
-        data = file.read(MOST_BYTES + 1)
+    data = read_regular(path, MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise StoreError(f"{path}:1: must be at most {MOST_BYTES >> 20} MiB, it is larger")
     return data.decode("utf-8")

@@ -20,6 +20,7 @@ import numpy as np
 
 from convmark.core.case import Case
 from convmark.core.errors import CaseError, StoreError
+from convmark.core.files import read_regular
 from convmark.report.runs import RunSource, labelled, oldest_first, run_files
 from convmark.results.ranges import range_broken
 from convmark.results.record import COLUMNS, MEASURED, SCHEMA_VERSION, STATUSES, from_cell
@@ -121,8 +122,7 @@ def _warn(text: str) -> None:
 def _bytes(path: Path) -> bytes | None:
     """Return what is in a file; None where it is too large for that, and is read by lines."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST_WHOLE_BYTES + 1)
+        data = read_regular(path, MOST_WHOLE_BYTES + 1)
         return data if len(data) <= MOST_WHOLE_BYTES else None
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from convmark.core.errors import StoreError
+from convmark.core.files import open_regular
 
 __all__ = ["MOST_LINE_BYTES", "csv_rows"]
 
@@ -37,7 +38,7 @@ def csv_rows(
         StoreError: the file cannot be read, or a line is no row; the message names file and line.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=open_regular) as file:
             yield from _rows(path, _lines(path, file, torn))
     except FileNotFoundError:
         raise

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from convmark.core.errors import StoreError
+from convmark.core.files import open_regular, read_regular
 from convmark.results.code.manifest import code_path
 from convmark.results.code.of_run import KeptCodes
 from convmark.results.reading import HEADER, StoreWarning
@@ -74,7 +75,7 @@ class RunFile:
             StoreError: it cannot be written, or another process is writing it.
         """
         try:
-            descriptor = os.open(path, _FLAGS)
+            descriptor = open_regular(path, _FLAGS)
         except OSError as error:
             raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
         if not _held(descriptor):
@@ -94,7 +95,7 @@ class RunFile:
         """
         wanted = _lines([HEADER, *map(to_cells, records)])
         try:
-            there = self.path.read_bytes()
+            there = read_regular(self.path)
             if there.startswith(wanted):
                 os.ftruncate(self._descriptor, len(wanted))
             else:

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 
 from convmark.core.cells import columns_of, from_cell, to_cell
 from convmark.core.errors import ConvmarkError, StoreError
+from convmark.core.files import open_regular
 from convmark.results.csv_lines import MOST_LINE_BYTES, csv_rows
 
 __all__ = ["TableFile"]
@@ -91,7 +92,7 @@ class TableFile(Generic[Row]):
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(path, flags, 0o644), "r+b") as file:
+            with os.fdopen(open_regular(path, flags, 0o644), "r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed
                 there = self.header
                 if _without_torn_line(file):

@@ -22,7 +22,7 @@ from convmark.session.facts import Facts, of_the_run, software
 from convmark.session.plan import Job
 from convmark.session.read_back import EAGER, state_columns
 from convmark.session.steadiness import unsteady
-from convmark.worker.protocol import one_line
+from convmark.worker.protocol import masked, one_line
 
 __all__ = ["Result", "result_of"]
 
@@ -70,10 +70,17 @@ def result_of(
         if code is not None:
             record = replace(record, **_code_columns(code, record))
         record = replace(
-            record, **state_columns(job.case, answer.event("read_back"), code_event, facts)
+            record,
+            **state_columns(
+                job.case,
+                answer.event("read_back"),
+                code_event,
+                facts,
+                answer.event("left_running"),
+            ),
         )
         if answer.status != "ok":
-            stack = str((answer.event("failed") or {}).get("stack") or "")
+            stack = masked(str((answer.event("failed") or {}).get("stack") or ""))
             return Result(case=job.case, record=record, step_times_s=[], code=code, stack=stack)
         if job.case.task not in TIMED_TASKS:
             return replace(_untimed(job.case, record, answer), code=code)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
 import traceback
 
-from convmark.worker.protocol import one_line
+from convmark.worker.protocol import masked, one_line
 
 __all__ = ["CaseFailure", "UnknownModelError", "first_sentence", "message_of", "stack_of"]
 
 MESSAGE_CHARS, HEAD_CHARS = 300, 80
 """A longer sentence keeps its head and its end."""
 STACK_CHARS = 100_000
+FULL_BYTES = 1 << 20
+"""A folder of less free space is full."""
 LEAST_CHARS = 20
 """A shorter first sentence takes the second with it, and so does one whose figures it tells."""
 
@@ -47,7 +51,9 @@ def message_of(error: BaseException) -> str:
         return one_line(error)
     reason = first_sentence(error)
     kind = type(error).__name__
-    text = one_line(f"{kind}: {reason}" if reason else kind, limit=1 << 20)
+    text = masked(one_line(f"{kind}: {reason}" if reason else kind, limit=1 << 20))
+    if "No space left" in text and shutil.disk_usage(tempfile.gettempdir()).free < FULL_BYTES:
+        text += f"; TMPDIR, {tempfile.gettempdir()}, is full: free some or name another folder"
     if len(text) <= MESSAGE_CHARS:
         return text
     return f"{text[:HEAD_CHARS]} ... {text[-(MESSAGE_CHARS - HEAD_CHARS - 5) :]}"
