@@ -62,7 +62,7 @@ class Option:
             how = {"action": "store_const", "const": "yes"}
         else:
             how["metavar"] = self.metavar
-        add(self.flag, default=None, help=self.help, **how, **more)
+        add(self.flag, default=None, help=self.help.replace("%", "%%"), **how, **more)
 
     @property
     def flag(self) -> str:

@@ -55,7 +55,8 @@ def add_options(parser: pytest.Parser, before: str) -> None:
 
     def add(name: str, text: str, **how: Any) -> None:
         shown = f"short for {PREFIX}{name}" if again else text
-        group.addoption(f"{before}{name}", help=shown, dest=destination(name), **how)
+        help_text = shown.replace("%", "%%")  # argparse fills in what follows a %
+        group.addoption(f"{before}{name}", help=help_text, dest=destination(name), **how)
 
     for option in OPTIONS:
         if option.only != "run":
