@@ -6,11 +6,11 @@ Of each kind one is in `homemade_models.py`. A few are measured in every run, al
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
-from workers import BUILDERS, environ, measured
+from workers import measured
 
 from convmark.interpreter import Answer, Interpreter
 
@@ -159,11 +159,9 @@ QUICK = ["gan", "lora", "preprocessing", "reader", "stateful"]
 """Of different mechanisms."""
 
 
-@pytest.fixture(scope="module")
-def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
-    variables = environ(tmp_path_factory.mktemp("workers"))
-    with Interpreter(environ=variables, folder=BUILDERS) as found:
-        yield found
+@pytest.fixture
+def interpreter(interpreter_of: Callable[[str], Interpreter]) -> Interpreter:
+    return interpreter_of("tensorflow")
 
 
 def answered(interpreter: Interpreter, name: str, task: str, **more: Any) -> Answer:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from workers import BUILDERS, environ, measured
+from workers import measured
 
 from convmark.interpreter import Interpreter
 from convmark.worker.inputs import Inputs, Leaf, flat, own_inputs, sized
@@ -179,16 +180,13 @@ def test_strings_are_a_vocabularys_own_words(keras: Any) -> None:
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_a_model_of_several_inputs_is_measured(
-    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: str, interpreter_of: Callable[[str], Interpreter]
 ) -> None:
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
-    monkeypatch.chdir(BUILDERS)
+    interpreter = interpreter_of(backend)
     asked = measured("builders:several_inputs", task="train", batch_size=4, backend=backend)
     asked["input_shapes"] = {"tokens": [17]}
-    with Interpreter(environ=environ(tmp_path), backend=backend) as interpreter:
-        answer = interpreter.answer(asked)
-        other = interpreter.answer({**asked, "input_shapes": {"token": [17]}})
+    answer = interpreter.answer(asked)
+    other = interpreter.answer({**asked, "input_shapes": {"token": [17]}})
     assert (answer.status, answer.message) == ("ok", "")
     shapes = {"image": [8, 8, 3], "tokens": [17], "mask": [4]}
     assert (answer.event("built") or {})["input_shape"] == shapes

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -141,10 +141,11 @@ def test_a_model_that_cannot_be_described_is_told_and_left_out(tmp_path: Path) -
         assert describe_models(["broken"], fake_worker.FakeInterpreter(), 0, tmp_path) == []
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs TensorFlow")
-def test_a_worker_describes_the_lectures_networks(tmp_path: Path) -> None:
-    with Interpreter() as interpreter:
-        written = describe_models(["lenet5", "mini_resnet_norm"], interpreter, 0, tmp_path)
+def test_a_worker_describes_the_lectures_networks(
+    tmp_path: Path, interpreter_of: Callable[[str], Interpreter]
+) -> None:
+    asked = ["lenet5", "mini_resnet_norm"]
+    written = describe_models(asked, interpreter_of("tensorflow"), 0, tmp_path)
     assert [path.name for path in written] == [
         "lenet5.json", "lenet5.svg", "mini_resnet_norm.json", "mini_resnet_norm.svg",
     ]  # fmt: skip

@@ -11,7 +11,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -209,11 +209,11 @@ def test_what_a_builder_gives_back_is_apart_from_what_the_steps_take(
     assert peaks["host_bytes"] <= 200_000_000
 
 
-def test_a_model_that_grows_while_it_infers_is_an_error(tmp_path: Path) -> None:
-    if importlib.util.find_spec("torch") is None:
-        pytest.skip("torch is not installed; TensorFlow and JAX run a model's Python once")
-    with Interpreter(environ=environ(tmp_path), folder=BUILDERS, backend="torch") as interpreter:
-        answer = interpreter.answer(measured("trained_nets:grows", backend="torch"))
+def test_a_model_that_grows_while_it_infers_is_an_error(
+    interpreter_of: Callable[[str], Interpreter],
+) -> None:
+    # TensorFlow and JAX run a model's Python once
+    answer = interpreter_of("torch").answer(measured("trained_nets:grows", backend="torch"))
     assert answer.status == "error"
     assert "trained_nets:grows: a model must keep its weights while it infers" in answer.message
 
