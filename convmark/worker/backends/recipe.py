@@ -10,6 +10,7 @@ from convmark_zoo.keras_api import keras
 
 from convmark.worker.backends.losses import flat_losses, is_from_keras, loss_name
 from convmark.worker.failure import CaseFailure
+from convmark.worker.inputs import flat
 
 __all__ = [
     "PLAIN",
@@ -113,7 +114,7 @@ def _overrides(model: Any, name: str) -> bool:
 
 def held(model: Any, kind: Any) -> list[Any]:
     """Return what the model holds of this kind, each once, the optimizer of `compile` first."""
-    found: Iterable[Any] = [getattr(model, "optimizer", None), *vars(model).values()]
+    found: Iterable[Any] = [getattr(model, "optimizer", None), *flat(list(vars(model).values()))]
     unique = {id(one): one for one in found if isinstance(one, kind)}
     wrapped = {id(getattr(one, "inner_optimizer", None)) for one in unique.values()}
     return [one for number, one in unique.items() if number not in wrapped]
