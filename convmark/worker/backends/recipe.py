@@ -81,12 +81,19 @@ class Training:
     def of_compiled(cls, model: Any, by: str, *, adds_losses: bool) -> Training:
         """Return what a compiled model is trained with, as far as it tells."""
         found = held(model, keras.optimizers.Optimizer)
-        used = [one for one in found if getattr(one, "built", True)] or found
+        used = [one for one in found if _is_used(one)] or found
         optimizers = [type(getattr(one, "inner_optimizer", one)).__name__ for one in used]
         names = [loss_name(one) for one in flat_losses(getattr(model, "loss", None))]
         names += [name for name in ("compute_loss", *STEPS) if overrides(model, name)]
         names += ["losses added"] if adds_losses else []
         return cls(by, " + ".join(optimizers) or None, " + ".join(dict.fromkeys(names)) or None)
+
+
+def _is_used(optimizer: Any) -> bool:
+    """Whether an optimizer has met the weights that it changes; Keras's old ones do not tell."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    told = getattr(inner, "built", getattr(inner, "_built", None))
+    return not hasattr(inner, "build") if told is None else bool(told)
 
 
 def is_compiled(model: Any) -> bool:
