@@ -222,7 +222,7 @@ def proofs(answer: Answer) -> list[float]:
         ("returns_no_model", "error", "the builder must return a keras.Model, it returned int"),
         ("tells_no_input", "error", "the input shape is not known; call the model on keras.Input"),
         ("overflows", "error", "the output must be finite, it is inf at step 1"),
-        ("exits", "error", "SystemExit: 3"),
+        ("exits", "error", "the model's code ends the program (exit status 3)"),
         ("runs_out_of_host_memory", "out_of_memory", "MemoryError"),
         ("runs_out_of_device_memory", "out_of_memory", "OOM when allocating tensor"),
         ("aborts", "crashed", "SIGABRT"),

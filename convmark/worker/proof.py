@@ -132,12 +132,14 @@ def check_finite(value: float, case: Case, step: int | str | None) -> None:
         number = f"step {step}" if isinstance(step, int) else step
         when = f"at {number}" if step else "after the last step"
         raise CaseFailure(
-            f"{case.model}: the {what} must be finite, it is {value} {when}{_advice(case)}"
+            f"{case.model}: the {what} must be finite, it is {value} {when}{_advice(case, step)}"
         )
 
 
-def _advice(case: Case) -> str:
-    """What may help where a loss is not finite."""
+def _advice(case: Case, step: int | str | None) -> str:
+    """What may help where a loss is not finite; the first step's is that of the initial weights."""
+    if step == 1:
+        return "; look at what input_spec gives, where there is one, and at the initial weights"
     if case.task != "train":
         return ""
     return "; try a smaller --learning-rate, or a smaller one in compile() where the model has it"

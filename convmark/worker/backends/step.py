@@ -27,6 +27,8 @@ class Step:
     """Whether `run` takes any batch; else it has its own whatever it is given."""
     equations: Callable[[], Any] | None = None
     """Makes what the step's FLOPs are counted in, where that is not what `trace` makes."""
+    failed_s: Callable[[], float] = float
+    """Seconds that the first call or trace lost with batches that the step does not take."""
 
     def __call__(self) -> tuple[Any, Any]:
         return self.run(*self.batch)
