@@ -12,6 +12,7 @@ from report_rows import FAST, HOSTILE, SLOW, keep_run, measured, results_of_two_
 from test_verdicts_file import judgement
 
 from convmark.core.errors import MeasurementError, OptionError
+from convmark.core.table import Table, heading, table_of
 from convmark.report.build import build
 from convmark.report.rows import Rows, read_rows
 from convmark.report.tables import history as history_module
@@ -24,7 +25,6 @@ from convmark.report.tables.overview import machines, troubles
 from convmark.report.tables.points import points
 from convmark.report.tables.roofline import attainable, bytes_per_sample, roofline
 from convmark.report.tables.shapes import batch_sizes, distribution, scaling
-from convmark.report.tables.table import Table, heading, table_of
 from convmark.results.record import Record
 
 

@@ -12,9 +12,9 @@ from convmark.compare.verdict import conclude, review
 from convmark.compare.verdicts_file import said_of
 from convmark.core.errors import OptionError
 from convmark.core.git import Git
+from convmark.core.table import Table
 from convmark.report.runs import oldest_first, run_files
 from convmark.report.tables.judged import judged
-from convmark.report.tables.table import Table
 from convmark.report.verdicts import run_words
 from convmark.results.store import Store, read_head, read_run
 

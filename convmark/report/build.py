@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from convmark.core.case import TIMED_TASKS
+from convmark.core.table import Table
 from convmark.report.describe import DescribedModel, described_models
 from convmark.report.rows import Rows, read_rows
 from convmark.report.tables.accuracy import accuracy
@@ -20,7 +21,6 @@ from convmark.report.tables.overview import machines, troubles
 from convmark.report.tables.points import points
 from convmark.report.tables.roofline import roofline
 from convmark.report.tables.shapes import batch_sizes, distribution, scaling
-from convmark.report.tables.table import Table
 from convmark.report.tables.waterfall import waterfall
 
 __all__ = ["FIRST", "STYLES", "VERDICTS", "Report", "build"]

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.errors import StoreError
+from convmark.core.table import Table, heading, table_of
 from convmark.core.text import plain_text
 from convmark.report.diagram import Layer, diagram
-from convmark.report.tables.table import Table, heading, table_of
 
 if TYPE_CHECKING:
     from markupsafe import Markup

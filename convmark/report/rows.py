@@ -21,7 +21,6 @@ import numpy as np
 from convmark.core.case import Case
 from convmark.core.errors import CaseError, StoreError
 from convmark.report.runs import RunSource, labelled, oldest_first, run_files
-from convmark.results.ranges import range_broken
 from convmark.results.record import COLUMNS, MEASURED, SCHEMA_VERSION, STATUSES, from_cell
 from convmark.results.store import HEADER, StoreWarning, read_run
 
@@ -29,15 +28,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Rows", "read_rows"]
-
-NOT_NEEDED = frozenset(
-    {
-        *("schema", "order", "call_path", "windows", "window_steps"),
-        *("training_samples", "training_loss", "training_accuracy", "validation_loss"),
-        *("validation_accuracy", "waterfall_rounds", "waterfall_steps"),
-    }
-)
-"""Columns that no report shows; all others are read, those of a later schema too."""
 
 FRAMEWORKS = (("jax", "JAX"), ("torch", "PyTorch"), ("tensorflow", "TensorFlow"))
 """Columns of versions, and what they are of."""
@@ -48,7 +38,6 @@ MOST_NUMBER = 400
 MOST_WHOLE_BYTES = 1 << 26
 """Of a file that is read at one go: some 30,000 rows."""
 
-_TAKEN = [place for place, column in enumerate(COLUMNS) if column.name not in NOT_NEEDED]
 _FIRST_LINE = ",".join(HEADER).encode() + b"\n"
 _AXES = tuple(Case.__dataclass_fields__)
 
@@ -154,8 +143,7 @@ def _typed(data: bytes) -> dict[str, Any] | None:
             return None
         for axes in set(zip(*(cells[HEADER.index(name)] for name in _AXES), strict=True)):
             _case_name(*axes)
-        held = [_values(place, column) for place, column in enumerate(cells)]
-        return {COLUMNS[place].name: held[place] for place in _TAKEN}
+        return {COLUMNS[place].name: _values(place, one) for place, one in enumerate(cells)}
     except (ValueError, ArithmeticError, CaseError, csv.Error):
         return None
 
@@ -185,7 +173,7 @@ def _values(place: int, cells: Sequence[str]) -> np.ndarray[Any, Any]:
         raise ValueError("must be plain digits")
     if column.type is int and any(str(int(cell)) != cell for cell in cells if cell):
         raise ValueError("must be written as it is here")
-    if len(finite) and any(range_broken(column, end) for end in (finite.min(), finite.max())):
+    if len(finite) and any(column.range_broken(end) for end in (finite.min(), finite.max())):
         raise ValueError("must be in its range")
     return numbers
 
@@ -196,7 +184,7 @@ def _repeated(place: int, cell: str, times: int) -> np.ndarray[Any, Any]:
     column, value = COLUMNS[place], _value(place, cell)
     if column.type in (str, bool):
         return np.full(times, value, dtype=object)
-    if value is not None and range_broken(column, value):
+    if value is not None and column.range_broken(value):
         raise ValueError("must be in its range")
     return np.full(times, np.nan if value is None else value, np.float64)
 
@@ -216,7 +204,7 @@ def _from_records(path: Path) -> dict[str, Any]:
     """Read a file as the store does, which says what is wrong with it."""
     records = read_run(path)
     columns: dict[str, Any] = {}
-    for column in (COLUMNS[i] for i in _TAKEN):
+    for column in COLUMNS:
         values = [getattr(record, column.name) for record in records]
         if column.type in (int, float):
             columns[column.name] = np.array(

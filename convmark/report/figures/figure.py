@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from convmark.report.tables.table import Table, cell_text
+from convmark.core.table import Table, cell_text
 
 __all__ = [
     "CONFIG",

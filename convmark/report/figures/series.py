@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from convmark.core.table import Table
 from convmark.report.figures.figure import (
     GREY,
     Figure,
@@ -12,7 +13,6 @@ from convmark.report.figures.figure import (
     log_axis,
     tooltip,
 )
-from convmark.report.tables.table import Table
 
 __all__ = ["batch_figure", "history_figure", "scaling_figure"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from convmark.core.table import Table
 from convmark.report.figures.figure import Figure, Spec, described, has, tooltip
-from convmark.report.tables.table import Table
 
 __all__ = ["waterfall_figure"]
 

@@ -9,9 +9,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from convmark import __version__
+from convmark.core.table import Table, cell_text
 from convmark.report.figures.figure import CONFIG, Figure
 from convmark.report.page.library import drawing_library
-from convmark.report.tables.table import Table, cell_text
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from convmark.core.table import Heading, Table, heading, table_of
 from convmark.report.tables.architectures import setting
-from convmark.report.tables.table import Table, heading, table_of
+from convmark.results.record import shown_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,8 @@ BATCH_SIZE = 256
 
 _SAME = ("hardware", "case", "fraction", "epochs", "framework", "keras")
 """What rows must share to be seeds of the same training."""
+_MORE = shown_in("accuracy")
+"""Columns that need nothing of their own here."""
 
 
 def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
@@ -78,6 +81,7 @@ def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
             heading("seeds", "seeds", "count"),
             heading("failed", "failed", "count"),
             heading("why", "why"),
+            *map(Heading.of, _MORE),
             heading("runs", "runs"),
         ],
         records,
@@ -117,6 +121,7 @@ def _record(every: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
         "reached": f"{reached} of {seeds}" if seeds else None,
         "seeds": seeds,
         "failed": len(failed) or None,
+        **{column.name: _over_seeds(rows[column.name]) for column in _MORE},
         "why": f"{failed['status'].iloc[0]}: {failed['error'].iloc[0]}" if len(failed) else None,
         "runs": ", ".join(dict.fromkeys(labels[int(source)] for source in every["source"])),
     }
@@ -128,6 +133,14 @@ def _record(every: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
         found["accuracy_published"], found["loss_published"] = published
         found["accuracy_difference"] = found["accuracy"] - published[0]
     return found
+
+
+def _over_seeds(values: pd.Series) -> Any:
+    """Return the median of numbers, the last of texts; None where there is none."""
+    known = values.dropna()
+    if known.empty:
+        return None
+    return known.iloc[-1] if known.dtype == object else known.median()
 
 
 def _setting(row: Mapping[str, Any]) -> str:

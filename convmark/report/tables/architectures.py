@@ -5,29 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from convmark.core.table import Heading, Table, heading, table_of
 from convmark.report.tables.points import latest, records_of, text_of
-from convmark.report.tables.table import Table, heading, table_of
+from convmark.results.record import shown_in
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["architectures", "pareto", "pareto_front", "setting"]
 
+_FIGURES = shown_in(
+    "architectures",
+    first=(
+        *("throughput_samples_per_s", "input_bound_throughput_samples_per_s", "step_time_p50_s"),
+        *("step_time_p99_s", "time_to_first_step_s", "peak_host_memory_bytes"),
+        *("peak_device_memory_bytes", "parameters", "flops_per_sample", "flops_note"),
+        *("training_flops_per_sample", "model_bytes", "joules_per_sample", "efficiency"),
+    ),
+)
 _COLUMNS = (
     *("hardware", "model", "task", "batch_size", "precision", "jit", "replicas", "cluster"),
-    *("threads", "backend", "throughput_samples_per_s", "step_time_p50_s", "spread"),
-    "input_bound_throughput_samples_per_s",
-    *(
-        "step_time_p99_s",
-        "time_to_first_step_s",
-        "peak_host_memory_bytes",
-        "peak_device_memory_bytes",
-    ),
-    *("n", "source"),
-    *("parameters", "flops_per_sample", "flops_note", "training_flops_per_sample"),
-    *("model_bytes", "joules_per_sample", "accuracy"),
-    *("efficiency", "framework", "case"),
+    *("threads", "backend", "spread", "n", "source", "framework", "case"),
+    *(column.name for column in _FIGURES),
 )
+_SPREAD = 1 + [column.name for column in _FIGURES].index("step_time_p50_s")
+"""The place of the step time's spread among the figures."""
 
 
 def setting(row: Any) -> str:
@@ -72,22 +74,9 @@ def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
             heading("task", "task"),
             heading("batch_size", "batch", "count"),
             heading("setting", "setting"),
-            heading("throughput_samples_per_s", "samples/s", "rate"),
-            heading("input_bound_throughput_samples_per_s", "fed samples/s", "rate"),
-            heading("step_time_p50_s", "step p50", "seconds"),
+            *map(Heading.of, _FIGURES[:_SPREAD]),
             heading("spread", "spread", "share"),
-            heading("step_time_p99_s", "step p99", "seconds"),
-            heading("time_to_first_step_s", "first step", "seconds"),
-            heading("peak_host_memory_bytes", "host peak", "bytes"),
-            heading("peak_device_memory_bytes", "device peak", "bytes"),
-            heading("parameters", "parameters", "count"),
-            heading("flops_per_sample", "FLOPs", "flops"),
-            heading("flops_note", "why no FLOPs"),
-            heading("training_flops_per_sample", "training FLOPs", "flops"),
-            heading("model_bytes", "model size", "bytes"),
-            heading("joules_per_sample", "energy (J/sample)", "joules"),
-            heading("efficiency", "of peak FLOP/s", "share"),
-            heading("accuracy", "accuracy", "share"),
+            *map(Heading.of, _FIGURES[_SPREAD:]),
             heading("n", "n", "count"),
             heading("framework", "framework"),
             heading("run", "run"),

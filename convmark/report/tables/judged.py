@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convmark.compare.judgement import Judgement
-from convmark.report.tables.table import Table, heading, table_of
+from convmark.core.table import Table, heading, table_of
 from convmark.report.verdicts import headline, verdict_words, worth_reading
 
 __all__ = ["judged"]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from convmark.core.table import Table
 from convmark.core.text import shown
 from convmark.report.markup import markdown_cell, markdown_prose
-from convmark.report.tables.table import Table
 from convmark.results.record import to_cell
 
 __all__ = ["CSV_HEADER", "csv_text", "markdown_text", "terminal_text"]

@@ -1,4 +1,4 @@
-"""Table: headings, rows and a caption; page, text, Markdown and CSV print from it."""
+"""Table: headings, rows and a caption; whatever is printed as a table is made from one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from convmark.core.cells import Column
 from convmark.core.errors import MeasurementError
 from convmark.core.units import bytes_text, count_text, rate_text, seconds_text, share_text
 
@@ -60,6 +61,11 @@ class Heading:
             raise MeasurementError(
                 f"{self.key}: kind must be one of {', '.join(KINDS)}, got {self.kind!r}"
             )
+
+    @classmethod
+    def of(cls, column: Column) -> Heading:
+        """Return the heading of a column of the schema, as its declaration says."""
+        return cls(key=column.name, label=column.title or column.name, kind=column.kind)
 
     @property
     def numeric(self) -> bool:
