@@ -30,7 +30,7 @@ from importlib.machinery import ModuleSpec
 BANISHED = {"pandas", "pytest", "_pytest", "pytest_benchmark", "psutil", "tabulate", "pynvml"}
 NEEDED = {"tensorflow", "jax", "torch", "keras", "h5py", "numpy", "convmark", "convmark_zoo"}
 OF_CONVMARK = {"convmark.core", "convmark.worker", "convmark.core.case", "convmark.core.errors"}
-OF_CONVMARK |= {"convmark.core.model_name"}
+OF_CONVMARK |= {f"convmark.core.{name}" for name in ("backends", "model_name", "tasks")}
 
 
 class Banished:

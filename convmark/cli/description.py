@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.core.option_values import Shapes
@@ -32,7 +33,7 @@ def describe_models(
     seed: int,
     machine_folder: Path,
     *,
-    backend: str = "tensorflow",
+    backend: str = DEFAULT_BACKEND,
     input_shape: Shapes | None = None,
 ) -> list[Path]:
     """Have a fresh process describe each model; return the files written, JSON and SVG.

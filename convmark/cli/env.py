@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from tabulate import tabulate
-
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.errors import OptionError
+from convmark.core.table import heading, printed
 from convmark.interpreter.environments.cache import Cache, Made
 from convmark.interpreter.environments.requirement import wanted
 
 __all__ = ["listed", "make", "remove"]
 
-FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
+FRAMEWORKS = tuple(dict.fromkeys([DEFAULT_BACKEND, "keras", *BACKENDS, "numpy"]))
 
 
 def make(requirements: str) -> None:
@@ -32,12 +32,18 @@ def listed() -> None:
     if not found:
         print(f"no environments in {cache.folder}")
         return
-    headers = ("name", "Python", "frameworks", "made", "interpreter")
-    rows = [
-        (one.name, one.version, _frameworks(one), one.made[:16].replace("T", " "), one.python)
+    names = ("name", "Python", "frameworks", "made", "interpreter")
+    records = [
+        {
+            "name": one.name,
+            "Python": one.version,
+            "frameworks": _frameworks(one),
+            "made": one.made[:16].replace("T", " "),
+            "interpreter": str(one.python),
+        }
         for one in found
     ]
-    print(tabulate(rows, headers=headers, disable_numparse=True))
+    print(printed([heading(name, name) for name in names], records, drop_empty=False))
 
 
 def remove(names: list[str], everything: bool) -> None:

@@ -20,8 +20,7 @@ from convmark.fleet.doctor import Checked, caution_lines, fleet_findings, refusa
 from convmark.fleet.host import Prepared, Settings, about_this_node, code_version, installed
 from convmark.fleet.nodes import PER, About, Node, choose, labelled, node_names, read_labels
 from convmark.fleet.scheduler import Unmeasured
-from convmark.report.cards import cards_table
-from convmark.report.summary import summary_table
+from convmark.report.summary import cards_table, summary_table
 from convmark.results.commit import read_commit
 from convmark.results.store import Store
 from convmark.session.ceilings import Ceiling, Key, ceilings_path, keep_ceilings, read_ceilings

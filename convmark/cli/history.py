@@ -6,8 +6,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-
-from tabulate import tabulate
+from typing import Any
 
 from convmark.compare import accepted
 from convmark.compare.digest import CaseFigures
@@ -28,8 +27,7 @@ from convmark.compare.verdict import conclude, review
 from convmark.compare.verdicts_file import said_of
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import check_patterns, nearest
-from convmark.core.text import shown
-from convmark.core.units import seconds_text, share_text
+from convmark.core.table import heading, printed
 from convmark.machine.environment import read_machine
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.across import FORMS as ACROSS_FORMS
@@ -200,10 +198,16 @@ def history(results: Path, machine: str | None, case: str) -> None:
         raise OptionError(f"CASE: no run has {case!r}; {nearest(case, sorted(names))}")
     rows = [_row(path, figures, index) for path, figures in runs]
     index.keep()
-    headers = ("run", "started", "commit", "step p50", "spread", "n", "verdict")
-    right = ("step p50", "spread", "n")
-    align = ["right" if name in right else "left" for name in headers]
-    print(tabulate(rows, headers=headers, colalign=align, disable_numparse=True))
+    headings = [
+        heading("run", "run"),
+        heading("started", "started"),
+        heading("commit", "commit"),
+        heading("step_time_p50_s", "step p50", "seconds"),
+        heading("spread", "spread", "share"),
+        heading("n", "n", "count"),
+        heading("verdict", "verdict"),
+    ]
+    print(printed(headings, rows, drop_empty=False))
     found = trend([_point(path, one) for path, one in runs if one.log_ratio is not None])
     if found.stretches:
         print(f"\n{trend_text(found, Commits(Path.cwd()))}")
@@ -249,18 +253,17 @@ def _say(line: str) -> None:
     print(f"convmark: {line}", file=sys.stderr)
 
 
-def _row(run: Path, found: CaseFigures, index: Index) -> list[str]:
+def _row(run: Path, found: CaseFigures, index: Index) -> dict[str, Any]:
     entry = index.entry(run)
-    cells = [
-        run.stem,
-        found.started,
-        (entry.commit or "")[:12] + " (dirty)" * bool(entry.dirty),
-        seconds_text(found.step_time_p50_s) if found.step_time_p50_s else "",
-        share_text(found.spread),
-        str(found.processes),
-        "; ".join(filter(None, [found.failed, index.verdict(run)])),
-    ]
-    return [shown(cell) for cell in cells]
+    return {
+        "run": run.stem,
+        "started": found.started,
+        "commit": (entry.commit or "")[:12] + " (dirty)" * bool(entry.dirty),
+        "step_time_p50_s": found.step_time_p50_s or None,
+        "spread": found.spread,
+        "n": found.processes,
+        "verdict": "; ".join(filter(None, [found.failed, index.verdict(run)])),
+    }
 
 
 def _place(store: Store, machine: str | None, runs: Sequence[str]) -> tuple[Store, str]:

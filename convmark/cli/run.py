@@ -29,9 +29,7 @@ from convmark.machine.doctor import left_out_gpus
 from convmark.machine.environment import Machine, read_machine
 from convmark.machine.lock import alone
 from convmark.machine.preflight import Beforehand
-from convmark.report.cards import cards_table
-from convmark.report.scaling import scaling_table
-from convmark.report.summary import summary_table
+from convmark.report.summary import cards_table, scaling_table, summary_table
 from convmark.results.code.of_run import CodeReader
 from convmark.results.commit import read_commit
 from convmark.results.record import Record

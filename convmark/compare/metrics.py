@@ -9,8 +9,8 @@ from statistics import mean, median, stdev, variance
 from typing import Literal
 
 from convmark.compare.rule.pooling import t_quantile
-from convmark.core.case import TIMED_TASKS
 from convmark.core.statistics import share_of
+from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.results.record import Record
 
 __all__ = ["METRICS", "Metric", "applies", "middle", "plain_verdict"]
@@ -48,7 +48,7 @@ class Metric:
     """Whether it fails a run; without, a change beyond the tolerances is inconclusive."""
 
 
-_BUILT = (*TIMED_TASKS, "accuracy")
+_BUILT = tuple(name for name, one in TASKS.items() if one.judged)
 
 METRICS = (
     Metric(name="step_time", column="step_time_p50_s", unit="s", rule="paired"),

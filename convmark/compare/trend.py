@@ -17,6 +17,7 @@ from statistics import median
 from convmark.compare.comparability import ALIKE_LOAD, Comparability, alike, difference
 from convmark.compare.rule.change_points import Run
 from convmark.compare.rule.levels import Level, levels
+from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import PRECISIONS
 from convmark.core.git import Git
 
@@ -206,7 +207,7 @@ def _options(facts: Comparability) -> list[str]:
         "precisions": facts.precision if facts.precision in PRECISIONS[1:] else None,
         "jit": "on" if facts.jit == "on" else None,
         "threads": facts.threads if facts.threads != "default" else None,
-        "backend": facts.backend if facts.backend != "tensorflow" else None,
+        "backend": facts.backend if facts.backend != DEFAULT_BACKEND else None,
         "input-shape": facts.asked_shape,
     }
     for pair in (facts.recipe or "").split():

@@ -25,6 +25,7 @@ from convmark.compare.meant import changed_sizes
 from convmark.compare.metrics import METRICS, Metric, applies, middle, plain_verdict
 from convmark.compare.step_time import Finding, step_time
 from convmark.core.statistics import share_of
+from convmark.core.tasks import TASKS
 from convmark.results.record import Record
 
 __all__ = [
@@ -40,8 +41,6 @@ __all__ = [
 
 STEP_TIME = METRICS[0]
 _ACCURACY = next(metric for metric in METRICS if metric.name == "accuracy")
-_SHOWN_ONLY = "waterfall"
-"""The task whose figures are no ground for a verdict; only its failure is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +122,7 @@ def conclude(
     found += machine_judgements(compared)
     if report_missing and review.cases:
         run = next(iter(review.cases.values())).every_row[0].run
-        found += [_missing(row, run) for row in review.absent if row.task != _SHOWN_ONLY]
+        found += [_missing(row, run) for row in review.absent if TASKS[row.task].judged]
     return _without_hollow_improvements(found)
 
 
@@ -151,7 +150,7 @@ def _case(case: CaseReview, confirmation: Confirmation | None) -> list[Judgement
         failure = _judgement(first, metric, verdict="inconclusive", note=note, fails=loss)
         others = [found for found in _others(case, {}) if found.metric != metric.name]
         return [replace(failure, value=middle(case.rows, metric)), *others]
-    if first.task == _SHOWN_ONLY:
+    if not TASKS[first.task].judged:
         return []
     if not case.rows:
         return [_not_judged(case)]

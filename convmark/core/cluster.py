@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from convmark.core.backends import BACKENDS, with_property
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
 
@@ -160,11 +161,11 @@ def check_options(
     Raises:
         OptionError: it cannot.
     """
-    others = [name for name in backends if name != "tensorflow"]
+    others = [name for name in backends if not BACKENDS[name].replicas]
     if max(copies) > 1 and others:
         raise OptionError(
-            f"--replicas: above 1 are of tensorflow alone, got {max(copies)} and --backend "
-            f"{', '.join(others)}"
+            f"--replicas: above 1 are of {with_property('replicas')} alone, got {max(copies)} and "
+            f"--backend {', '.join(others)}"
         )
     if cluster is None:
         return

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from convmark.core.case import BACKENDS, ISOLATIONS, PRECISIONS, TASKS
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
+from convmark.core.case import ISOLATIONS, PRECISIONS
 from convmark.core.cluster import parse_cluster
 from convmark.core.option_values import (
     choice_of,
@@ -34,6 +35,7 @@ from convmark.core.option_values import (
     parse_text,
     parse_threads,
 )
+from convmark.core.tasks import TASKS
 
 __all__ = ["OPTIONS", "Option"]
 
@@ -95,7 +97,7 @@ OPTIONS = (
     Option(
         name="tasks",
         metavar="TASKS",
-        parse=choices_of(TASKS),
+        parse=choices_of(tuple(TASKS)),
         default="train,infer",
         help="train, infer, accuracy (train on MNIST), waterfall (what Keras and its input "
         "pipeline cost) (default: train,infer)",
@@ -192,9 +194,10 @@ OPTIONS = (
     Option(
         name="backend",
         metavar="NAMES",
-        parse=choices_of(BACKENDS),
-        default="tensorflow",
-        help="framework under Keras, or several: tensorflow, jax, torch (default: tensorflow)",
+        parse=choices_of(tuple(BACKENDS)),
+        default=DEFAULT_BACKEND,
+        help=f"framework under Keras, or several: {', '.join(BACKENDS)} "
+        f"(default: {DEFAULT_BACKEND})",
     ),
     Option(
         name="ceilings",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.machine.cautions import Caution
 from convmark.machine.environment import GIB, Gpu, Machine, State, plain_text
 from convmark.machine.gpu.visible import visible_cards
@@ -128,20 +129,18 @@ def _interpreter_rows(framework: Mapping[str, Any]) -> Rows:
     ]
 
 
-_TITLES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
-
-
 def _backend(framework: Mapping[str, Any]) -> str:
     """Return which of the frameworks was asked for."""
-    there = [name for name in _TITLES if framework.get(name)]
-    return str(framework.get("backend") or (there or ["tensorflow"])[0])
+    there = next((name for name in BACKENDS if framework.get(name)), DEFAULT_BACKEND)
+    return str(framework.get("backend") or there)
 
 
 def _framework_rows(framework: Mapping[str, Any]) -> Rows:
     backend = _backend(framework)
+    label = BACKENDS[backend].label if backend in BACKENDS else backend
     return [
         *([("error", framework["error"])] if framework.get("error") else []),
-        (_TITLES.get(backend, backend), _told(framework, backend, "not installed")),
+        (label, _told(framework, backend, "not installed")),
         ("Keras", _told(framework, "keras", "not installed")),
         ("NumPy", _told(framework, "numpy", "not installed")),
         ("CUDA", _told(framework, "cuda", "built without")),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from convmark.core.backends import BACKENDS
+
 __all__ = ["FRAMEWORKS", "comparability"]
 
-FRAMEWORKS = ("tensorflow", "jax", "torch", "keras")
+FRAMEWORKS = (*BACKENDS, "keras")
 
 
 def comparability(

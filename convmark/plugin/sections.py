@@ -27,9 +27,7 @@ def sections(
     Args:
         choices: of the batch sizes, where these were searched for.
     """
-    from convmark.report.cards import cards_table
-    from convmark.report.scaling import scaling_table
-    from convmark.report.summary import summary_table
+    from convmark.report.summary import cards_table, scaling_table, summary_table
     from convmark.session.run import kept
 
     text = f"{'interrupted; ' if interrupted else ''}{kept(run_file)}"

@@ -6,8 +6,7 @@ import sys
 from collections.abc import Iterable
 from itertools import groupby
 
-from tabulate import tabulate
-
+from convmark.core.table import heading, printed
 from convmark.results.record import COLUMNS, SCHEMA_VERSION, STATUSES, Column
 
 __all__ = ["columns_page"]
@@ -53,24 +52,20 @@ def columns_page() -> str:
 
 
 def _table(columns: Iterable[Column]) -> str:
-    rows = [
-        (
-            f"`{column.name}`",
-            column.type.__name__,
-            column.unit,
-            "never" if column.required else "",
-            column.since,
-            column.meaning,
-        )
+    names = ("column", "type", "unit", "empty", "since", "meaning")
+    records = [
+        {
+            "column": f"`{column.name}`",
+            "type": column.type.__name__,
+            "unit": column.unit,
+            "empty": "never" if column.required else "",
+            "since": str(column.since),
+            "meaning": column.meaning,
+        }
         for column in columns
     ]
-    return tabulate(
-        rows,
-        headers=("column", "type", "unit", "empty", "since", "meaning"),
-        tablefmt="pipe",
-        disable_numparse=True,
-        colglobalalign="left",
-    )
+    headings = [heading(name, name) for name in names]
+    return printed(headings, records, "pipe", clean=str, drop_empty=False)
 
 
 if __name__ == "__main__":

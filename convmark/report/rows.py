@@ -18,19 +18,24 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
 from convmark.core.errors import CaseError, StoreError
 from convmark.report.runs import RunSource, labelled, oldest_first, run_files
-from convmark.results.record import COLUMNS, MEASURED, SCHEMA_VERSION, STATUSES, from_cell
+from convmark.results.record import (
+    COLUMNS,
+    FRAMEWORK_COLUMNS,
+    MEASURED,
+    SCHEMA_VERSION,
+    STATUSES,
+    from_cell,
+)
 from convmark.results.store import HEADER, StoreWarning, read_run
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["Rows", "read_rows"]
-
-FRAMEWORKS = (("jax", "JAX"), ("torch", "PyTorch"), ("tensorflow", "TensorFlow"))
-"""Columns of versions, and what they are of."""
 
 MOST_NUMBER = 400
 """Characters of a number; `convmark.core.cells` takes one more."""
@@ -237,16 +242,19 @@ def _names(columns: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
 
 
 def _frameworks(columns: Mapping[str, np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    """Return name and version of what runs each row's step; of the first that has a version."""
-    there = [(name, label) for name, label in FRAMEWORKS if name in columns]
-    known: dict[tuple[Any, ...], str | None] = {}
-    found = []
-    for versions in zip(*(columns[name].tolist() for name, _ in there), strict=True):
-        if versions not in known:
-            named = zip(there, versions, strict=True)
-            known[versions] = next((f"{label} {v}" for (_, label), v in named if v), None)
-        found.append(known[versions])
-    return np.array(found, dtype=object)
+    """Return name and version of what runs each row's step."""
+    names = ("backend", "packages", *FRAMEWORK_COLUMNS)
+    rows = zip(*(columns[name].tolist() for name in names), strict=True)
+    return np.array([_framework(*values) for values in rows], dtype=object)
+
+
+@functools.cache
+def _framework(backend: str, packages: str | None, *versions: str | None) -> str | None:
+    known = dict(zip(FRAMEWORK_COLUMNS, versions, strict=True))
+    version = known.get(backend) or dict(
+        part.split("==", 1) for part in (packages or "").split() if "==" in part
+    ).get(backend)
+    return f"{BACKENDS[backend].label} {version}" if version else None
 
 
 @functools.cache

@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from statistics import median
 from types import MappingProxyType
-
-from tabulate import tabulate
+from typing import Any
 
 from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement
-from convmark.core.text import shown
+from convmark.core.table import heading, printed
+from convmark.core.text import markdown_cell
+from convmark.core.text import shown as plain
 from convmark.core.units import bytes_text, rate_text, seconds_text
-from convmark.report.markup import markdown_cell
 
 __all__ = [
     "FORMATS",
@@ -27,9 +28,6 @@ __all__ = [
 
 SHOWN = 12
 """Characters of a commit that are shown."""
-
-HEADERS = ("case", "metric", "baseline", "now", "change", "verdict", "n", "note")
-_RIGHT = ("baseline", "now", "change", "n")
 
 _PRINTED: Mapping[str, Callable[[float | None], str]] = MappingProxyType(
     {"s": seconds_text, "bytes": bytes_text, "samples/s": rate_text}
@@ -82,10 +80,10 @@ def could_see(judgements: Sequence[Judgement]) -> str:
     if seen:
         worst = max(seen, key=seen.__getitem__)
         parts.append(f"changes from {100 * median(seen.values()):.1f} % (median case)")
-        parts.append(f"{100 * seen[worst]:.1f} % (worst case: {shown(worst)})")
+        parts.append(f"{100 * seen[worst]:.1f} % (worst case: {plain(worst)})")
     if blind:
         more = f" and {len(blind) - 1} more" if len(blind) > 1 else ""
-        parts.append(f"no change at all in {shown(blind[0])}{more}")
+        parts.append(f"no change at all in {plain(blind[0])}{more}")
     return f"could have seen {', '.join(parts)}" if parts else ""
 
 
@@ -107,34 +105,32 @@ def _table(judgements: Sequence[Judgement], style: str) -> str:
     rest = f"{left} more row{'s' if left != 1 else ''} with nothing to add" if left else ""
     if not shown:
         return rest or "nothing was judged"
-    rows = [_row(judgement) for judgement in shown]
-    kept = [0, *(i for i in range(1, len(HEADERS)) if any(row[i] for row in rows))]
-    text = tabulate(
-        [[_plain(row[i], style) for i in kept] for row in rows],
-        headers=[HEADERS[i] for i in kept],
-        colalign=["right" if HEADERS[i] in _RIGHT else "left" for i in kept],
-        tablefmt=style,
-        disable_numparse=True,
-    )
+    headings = [
+        heading("case", "case"),
+        heading("metric", "metric"),
+        heading("baseline", "baseline", "figure"),
+        heading("now", "now", "figure"),
+        heading("change", "change", "figure"),
+        heading("verdict", "verdict"),
+        heading("n", "n", "count"),
+        heading("note", "note"),
+    ]
+    clean = partial(markdown_cell, code=True) if style == "pipe" else plain
+    text = printed(headings, map(_row, shown), style, clean=clean)
     return f"{text}\n\n{rest}" if rest else text
 
 
-def _plain(cell: str, style: str) -> str:
-    """Keep a cell one cell, and text."""
-    return markdown_cell(cell, code=True) if style == "pipe" else shown(cell)
-
-
-def _row(judgement: Judgement) -> list[str]:
-    return [
-        judgement.case,
-        judgement.metric,
-        _value(judgement, judgement.baseline),
-        _value(judgement, judgement.value),
-        _change(judgement),
-        verdict_words(judgement),
-        str(len(judgement.baseline_runs) or ""),
-        judgement.note,
-    ]
+def _row(judgement: Judgement) -> dict[str, Any]:
+    return {
+        "case": judgement.case,
+        "metric": judgement.metric,
+        "baseline": _value(judgement, judgement.baseline),
+        "now": _value(judgement, judgement.value),
+        "change": _change(judgement),
+        "verdict": verdict_words(judgement),
+        "n": len(judgement.baseline_runs) or None,
+        "note": judgement.note,
+    }
 
 
 def _value(judgement: Judgement, value: float | None) -> str:

@@ -13,12 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
 from convmark.core.cells import Column, columns_of, fit_text, from_cell, to_cell
 from convmark.core.errors import StoreError
 
 __all__ = [
     "COLUMNS",
+    "FRAMEWORK_COLUMNS",
     "MEASURED",
     "MEASUREMENT_VERSION",
     "SCHEMA_VERSION",
@@ -537,6 +539,10 @@ class Record:
 
 
 COLUMNS = columns_of(Record)
+
+
+FRAMEWORK_COLUMNS = tuple(column.name for column in COLUMNS if column.name in BACKENDS)
+"""Versions of backends; that of a backend without a column stands in `packages`."""
 
 
 def shown_in(table: str, first: Sequence[str] = ()) -> list[Column]:

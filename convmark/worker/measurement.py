@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from convmark.core.case import Case
+from convmark.core.tasks import TASKS
 from convmark.worker import flops, probe, reference, rivals, timing
 from convmark.worker.failure import CaseFailure
 from convmark.worker.feeding import FED_WINDOWS, fed_windows
@@ -310,7 +311,7 @@ def make_step(
         CaseFailure: the model cannot be trained as it says, or has nothing to train.
     """
     compiled = case.jit == "on"
-    if case.task not in ("train", "accuracy"):
+    if not TASKS[case.task].trains:
         if not backend.has_call(model):
             raise CaseFailure(
                 f"{case.model}: a model without a call() of its own cannot infer; measure it in "
@@ -353,7 +354,7 @@ def check_finite(value: float, case: Case, step: int | None) -> None:
         CaseFailure: it is not.
     """
     if not math.isfinite(value):
-        what = "loss" if case.task in ("train", "accuracy") else "output"
+        what = "loss" if TASKS[case.task].trains else "output"
         when = f"at step {step}" if step else "after the last step"
         raise CaseFailure(
             f"{case.model}: the {what} must be finite, it is {value} {when}{_advice(case)}"

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from convmark.cli.check.device import Plan, check
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import PRECISIONS
 from convmark.core.errors import ConvmarkError
 from convmark.core.option_table import OPTIONS
@@ -15,7 +16,6 @@ from convmark.core.options import read
 
 __all__ = ["main"]
 
-BACKENDS = ("tensorflow", "jax", "torch")
 LIMIT_S = 360.0
 SILENCE_S = 120.0
 """The last process begins within six minutes and is ended after two silent ones: eight in all."""
@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def installed_backend() -> str:
     """Return the first of the frameworks that is installed here, TensorFlow where none is."""
-    there = [name for name in BACKENDS if importlib.util.find_spec(name) is not None]
-    return there[0] if there else BACKENDS[0]
+    there = (name for name in BACKENDS if importlib.util.find_spec(name) is not None)
+    return next(there, DEFAULT_BACKEND)
 
 
 def _plan(given: argparse.Namespace, backend: str) -> Plan:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from convmark.core.case import Case
-from convmark.core.units import bytes_text, count_text
+from convmark.core.table import heading, printed
 from convmark.interpreter import Answer
 from convmark.session.ceilings import Ceiling, Key, ceiling_of, ceiling_request, gather, key_of
 
 __all__ = ["ceilings_table", "measured_ceilings"]
-
-HEADERS = ("ceilings in", "FLOP/s", "matrices", "bytes/s", "copy")
 
 
 def measured_ceilings(
@@ -53,14 +50,14 @@ def measured_ceilings(
 
 def ceilings_table(ceilings: Iterable[Ceiling]) -> str:
     """Return one line per precision: the best rates, and the sizes that reached them."""
-    rows = [
-        (
-            ceiling.precision,
-            count_text(ceiling.peak_flops_per_s),
-            f"{ceiling.matrix_size} x {ceiling.matrix_size}",
-            bytes_text(ceiling.peak_bytes_per_s),
-            bytes_text(ceiling.copy_bytes),
-        )
-        for ceiling in ceilings
+    records = [
+        {**asdict(one), "matrices": f"{one.matrix_size} x {one.matrix_size}"} for one in ceilings
     ]
-    return tabulate(rows, headers=HEADERS, disable_numparse=True) if rows else "no ceilings known"
+    headings = [
+        heading("precision", "ceilings in"),
+        heading("peak_flops_per_s", "FLOP/s", "flops_rate"),
+        heading("matrices", "matrices"),
+        heading("peak_bytes_per_s", "bytes/s", "bytes"),
+        heading("copy_bytes", "copy", "bytes"),
+    ]
+    return printed(headings, records) if records else "no ceilings known"

@@ -9,21 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from convmark.cli.check.ceilings import ceilings_table, measured_ceilings
 from convmark.cli.check.proofs import Proof, energy_proof, instrument_proofs
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
 from convmark.core.options import Options
+from convmark.core.table import heading, printed
 from convmark.interpreter import Interpreter
 from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.cautions import cautions, speed_flags
 from convmark.machine.doctor import findings
 from convmark.machine.environment import Machine, read_machine, read_state
 from convmark.machine.lock import alone
-from convmark.report.cards import cards_table
-from convmark.report.summary import summary_table
+from convmark.report.summary import cards_table, summary_table
 from convmark.results.commit import read_commit
 from convmark.results.record import Record
 from convmark.results.store import Store
@@ -184,6 +182,14 @@ def _measured(
 def _report(records: Sequence[Record], proofs: Sequence[Proof]) -> str:
     sections = [summary_table(records), *filter(None, [cards_table(records)])]
     words = {True: "sound", False: "NOT SOUND", None: "not told"}
-    table = [(proof.subject, words[proof.sound], proof.finding) for proof in proofs]
-    sections.append(tabulate(table, headers=("instrument", "", "finding")))
+    headings = [
+        heading("subject", "instrument"),
+        heading("sound", ""),
+        heading("finding", "finding"),
+    ]
+    table = [
+        {"subject": one.subject, "sound": words[one.sound], "finding": one.finding}
+        for one in proofs
+    ]
+    sections.append(printed(headings, table, drop_empty=False))
     return "\n\n".join(sections)

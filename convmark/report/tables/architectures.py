@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.table import Heading, Table, heading, table_of
+from convmark.core.tasks import Task
 from convmark.report.tables.points import latest, records_of, text_of
 from convmark.results.record import shown_in
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["architectures", "pareto", "pareto_front", "setting"]
+__all__ = ["architectures", "pareto", "pareto_front", "setting", "task_figures"]
 
 _FIGURES = shown_in(
     "architectures",
@@ -23,11 +25,11 @@ _FIGURES = shown_in(
         *("training_flops_per_sample", "model_bytes", "joules_per_sample", "efficiency"),
     ),
 )
-_COLUMNS = (
+_AXES = (
     *("hardware", "model", "task", "batch_size", "precision", "jit", "replicas", "cluster"),
-    *("threads", "backend", "spread", "n", "source", "framework", "case"),
-    *(column.name for column in _FIGURES),
+    *("threads", "backend", "n", "source", "framework", "case"),
 )
+_COLUMNS = (*_AXES, "spread", *(column.name for column in _FIGURES))
 _SPREAD = 1 + [column.name for column in _FIGURES].index("step_time_p50_s")
 """The place of the step time's spread among the figures."""
 
@@ -41,7 +43,7 @@ def setting(row: Any) -> str:
         parts.append(f"{row['threads']} thread" + "s" * (row["threads"] != "1"))
     if row["replicas"] > 1:
         parts.append(f"{int(row['replicas'])} replicas{_spread(text_of(row['cluster']))}")
-    if row["backend"] != "tensorflow":
+    if row["backend"] != DEFAULT_BACKEND:
         parts.append(row["backend"])
     return ", ".join(parts)
 
@@ -54,12 +56,6 @@ def _spread(cluster: str) -> str:
 
 def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
     """Return the newest measured figures of each case on each hardware."""
-    records = []
-    for row in records_of(latest(table), _COLUMNS):
-        records.append({**row, "setting": setting(row), "run": labels[int(row["source"])]})
-    names = ("hardware", "task", "model")
-    records.sort(key=lambda row: (*(str(row[name]) for name in names), row["batch_size"],
-                                  str(row["case"])))  # fmt: skip
     return table_of(
         "architectures",
         "Architectures",
@@ -81,9 +77,45 @@ def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
             heading("framework", "framework"),
             heading("run", "run"),
         ],
-        records,
+        _newest(table, labels, _COLUMNS),
         empty="No case has figures.",
     )
+
+
+def task_figures(table: pd.DataFrame, labels: Sequence[str], task: Task) -> Table:
+    """Return the newest figures of each case of a task: the columns that name its table."""
+    figures = shown_in(task.name)
+    names = [*_AXES, *(column.name for column in figures)]
+    return table_of(
+        task.name,
+        task.title,
+        "Of each case the newest run that measured it: medians over n fresh processes.",
+        [
+            heading("hardware", "hardware"),
+            heading("model", "model"),
+            heading("batch_size", "batch", "count"),
+            heading("setting", "setting"),
+            *map(Heading.of, figures),
+            heading("n", "n", "count"),
+            heading("framework", "framework"),
+            heading("run", "run"),
+        ],
+        _newest(table[table["task"] == task.name], labels, names),
+    )
+
+
+def _newest(
+    table: pd.DataFrame, labels: Sequence[str], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return the newest measured points of each case, in the order of hardware, task and model."""
+    records = [
+        {**row, "setting": setting(row), "run": labels[int(row["source"])]}
+        for row in records_of(latest(table), names)
+    ]
+    order = ("hardware", "task", "model")
+    records.sort(key=lambda row: (*(str(row[name]) for name in order), row["batch_size"],
+                                  str(row["case"])))  # fmt: skip
+    return records
 
 
 def pareto_front(points: Iterable[tuple[float, float]]) -> list[bool]:

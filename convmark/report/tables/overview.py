@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from convmark.core.case import TIMED_TASKS
 from convmark.core.table import Heading, Table, heading, table_of
+from convmark.core.tasks import TIMED_TASKS
 from convmark.report.tables.points import latest, text_of
 from convmark.results.record import shown_in
 

@@ -12,18 +12,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.table import Table, heading, table_of
+from convmark.core.tasks import TASKS
 from convmark.report.tables.architectures import setting
 from convmark.report.tables.points import latest, records_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["STEP_PASSES", "attainable", "bytes_per_sample", "roofline"]
-
-STEP_PASSES = {"infer": 1, "train": 3}
-"""Forward passes' worth of work in a step whose own was not counted: training computes two
-gradients of about one each."""
-
+__all__ = ["attainable", "bytes_per_sample", "roofline"]
 
 CEILINGS = ("peak_flops_per_s", "peak_bytes_per_s")
 _COLUMNS = (
@@ -109,8 +105,9 @@ def _bytes(row: Mapping[str, Any], traffic: int | None) -> float | None:
 
 def _record(row: dict[str, Any], moved: float) -> dict[str, Any]:
     forward, counted = row["flops_per_sample"], row.get("training_flops_per_sample")
-    is_counted = row["task"] == "train" and counted is not None and counted > 0
-    flops = counted if is_counted else forward * STEP_PASSES[row["task"]]
+    task = TASKS[row["task"]]
+    is_counted = task.trains and counted is not None and counted > 0
+    flops = counted if is_counted else forward * task.passes
     intensity = forward / moved
     reached = flops * row["throughput_samples_per_s"]
     limit = attainable(intensity, row["peak_flops_per_s"], row["peak_bytes_per_s"])
