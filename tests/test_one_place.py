@@ -14,11 +14,11 @@ ADDED = {
     "results/record.py": (
         "    def __post_init__(self) -> None:\n        if self.status not in STATUSES",
         """\
-    fan_speed_rpm: int | None = _state("rpm", "speed of the fan, median")
-    cache_bytes: int | None = _environment("bytes", "last-level cache")
-    hint: str | None = _time("", "what the worker noticed")
-    kept: float | None = _learning("", "share of the weights kept", kind="share")
-    second_import_s: float | None = _column("start", "s", "import once more", table="start")
+    fan_speed_rpm: int | None = _state("", "rpm", "speed of the fan, median")
+    cache_bytes: int | None = _environment("", "bytes", "last-level cache")
+    hint: str | None = _time("", "", "what the worker noticed")
+    kept: float | None = _learning("", "", "share of the weights kept", kind="share")
+    second_import_s: float | None = _column("start", "", "s", "import once more", table="start")
 
 """,
     ),

@@ -51,19 +51,21 @@ MEASURED = ("ok", "unsteady")
 _ASKED = re.compile(r"(?:precision=(?P<precision>\S+))?(?:(?:^|(?<=\S) )threads=(?P<threads>\S+))?")
 
 
-def _column(group: str, unit: str, meaning: str, **more: Any) -> Any:
-    """Declare a column; `more` are fields of `Column`.
+def _column(group: str, title: str | None, unit: str, meaning: str, **more: Any) -> Any:
+    """Declare a column.
 
-    A report shows it in the table of its group, by a title made of its name, unless it says
-    otherwise: `title=None` keeps it out.
+    Args:
+        title: in a report's table; empty for one made of the column's name; None where no report
+            shows the column.
+        more: fields of `Column`.
     """
-    metadata = {"group": group, "unit": unit, "meaning": meaning, "title": "", **more}
+    metadata = {"group": group, "unit": unit, "meaning": meaning, "title": title, **more}
     return dataclasses.field(default=None, metadata=metadata)
 
 
 _figure = functools.partial(_column, table="architectures")
-_run = functools.partial(_column, "run", title=None)
-_case = functools.partial(_column, "case", title=None)
+_run = functools.partial(_column, "run", None)
+_case = functools.partial(_column, "case", None)
 _environment = functools.partial(_column, "environment", table="machines")
 _size = functools.partial(_figure, "size")
 _time = functools.partial(_figure, "time")
@@ -72,6 +74,14 @@ _state = functools.partial(_figure, "state")
 _check = functools.partial(_figure, "check")
 _learning = functools.partial(_column, "learning", since=2, table="accuracy")
 _waterfall = functools.partial(_column, "waterfall", since=2, table="waterfall")
+
+
+def _step_time(title: str | None, meaning: str) -> Any:
+    return _time(title, "s", meaning, bounds="above 0")
+
+
+def _way(title: str | None, meaning: str) -> Any:
+    return _waterfall(title, "s", meaning, bounds="above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,333 +176,252 @@ class Record:
     isolation: str | None = _case("", "how the process was made: fork, spawn or none")
 
     machine: str | None = _environment(
-        "", "fingerprint of the hardware, the results folder's name", title=None
+        None, "", "fingerprint of the hardware, the results folder's name"
     )
     node: str | None = _environment(
-        "", "host that measured it; nodes of one kind share the machine", since=2, title=None
+        None, "", "host that measured it; nodes of one kind share the machine", since=2
     )
-    cpu: str | None = _environment("", "CPU model", title="CPU")
-    cores: int | None = _environment(
-        "", "logical CPUs that the process could use", title="logical CPUs"
-    )
-    ram_bytes: int | None = _environment("bytes", "memory of the machine", title="memory")
-    gpu: str | None = _environment("", "name of the GPU that was measured", title="GPU")
-    gpu_memory_bytes: int | None = _environment("bytes", "memory of that GPU", title=None)
-    driver: str | None = _environment("", "version of the GPU driver", title=None)
-    gpu_uuid: str | None = _environment("", "the GPU's or MIG slice's own identity", title=None)
-    compute_capability: str | None = _environment("", "of the GPU, as CUDA counts it", title=None)
-    driver_cuda: str | None = _environment(
-        "", "newest CUDA version that the driver runs", title=None
-    )
+    cpu: str | None = _environment("CPU", "", "CPU model")
+    cores: int | None = _environment("logical CPUs", "", "logical CPUs that the process could use")
+    ram_bytes: int | None = _environment("memory", "bytes", "memory of the machine")
+    gpu: str | None = _environment("GPU", "", "name of the GPU that was measured")
+    gpu_memory_bytes: int | None = _environment(None, "bytes", "memory of that GPU")
+    driver: str | None = _environment(None, "", "version of the GPU driver")
+    gpu_uuid: str | None = _environment(None, "", "the GPU's or MIG slice's own identity")
+    compute_capability: str | None = _environment(None, "", "of the GPU, as CUDA counts it")
+    driver_cuda: str | None = _environment(None, "", "newest CUDA version that the driver runs")
     pcie: str | None = _environment(
-        "", "fastest generation of GPU and slot, lanes in use: gen4 x16", title=None
+        None, "", "fastest generation of GPU and slot, lanes in use: gen4 x16"
     )
-    ecc: str | None = _environment(
-        "", "whether the GPU's memory corrects errors: on or off", title=None
-    )
+    ecc: str | None = _environment(None, "", "whether the GPU's memory corrects errors: on or off")
     mig: str | None = _environment(
-        "", "off, or the MIG slice that was measured, such as 1g.20gb", title=None
+        None, "", "off, or the MIG slice that was measured, such as 1g.20gb"
     )
-    power_limit_w: float | None = _environment("W", "power limit that the GPU enforces", title=None)
-    max_sm_clock_mhz: int | None = _environment(
-        "MHz", "highest clock of its multiprocessors", title=None
-    )
-    max_memory_clock_mhz: int | None = _environment(
-        "MHz", "highest clock of its memory", title=None
-    )
-    cuda: str | None = _environment("", "CUDA version that the framework was built for", title=None)
-    cudnn: str | None = _environment(
-        "", "cuDNN version that the framework was built for", title=None
-    )
-    os: str | None = _environment("", "operating system", title="system")
-    python: str | None = _environment("", "version of the measured Python", title=None)
-    tensorflow: str | None = _environment(
-        "", "version of TensorFlow, where it runs the step", title=None
-    )
-    jax: str | None = _environment("", "version of JAX, where it runs the step", title=None)
-    torch: str | None = _environment("", "version of PyTorch, where it runs the step", title=None)
-    keras: str | None = _environment("", "version of Keras", title=None)
-    numpy: str | None = _environment("", "version of the measured interpreter's NumPy", title=None)
-    flags: str | None = _environment("", "environment variables that change speed", title=None)
+    power_limit_w: float | None = _environment(None, "W", "power limit that the GPU enforces")
+    max_sm_clock_mhz: int | None = _environment(None, "MHz", "highest clock of its multiprocessors")
+    max_memory_clock_mhz: int | None = _environment(None, "MHz", "highest clock of its memory")
+    cuda: str | None = _environment(None, "", "CUDA version that the framework was built for")
+    cudnn: str | None = _environment(None, "", "cuDNN version that the framework was built for")
+    os: str | None = _environment("system", "", "operating system")
+    python: str | None = _environment(None, "", "version of the measured Python")
+    tensorflow: str | None = _environment(None, "", "version of TensorFlow, where it runs the step")
+    jax: str | None = _environment(None, "", "version of JAX, where it runs the step")
+    torch: str | None = _environment(None, "", "version of PyTorch, where it runs the step")
+    keras: str | None = _environment(None, "", "version of Keras")
+    numpy: str | None = _environment(None, "", "version of the measured interpreter's NumPy")
+    flags: str | None = _environment(None, "", "environment variables that change speed")
     packages: str | None = _environment(
+        None,
         "",
         "distributions that the model's own files import: NAME==VERSION, in order",
         since=3,
-        title=None,
     )
     state: str | None = _environment(
+        None,
         "",
         "what of the process differs from the default: NAME=value, in order; what the model's own "
         "code has set begins with model:",
         since=3,
-        title=None,
     )
 
-    parameters: int | None = _size("", "elements of all weights")
+    parameters: int | None = _size("", "", "elements of all weights")
     trainable_parameters: int | None = _size(
-        "", "elements of the weights that training changes", title=None
+        None, "", "elements of the weights that training changes"
     )
-    model_bytes: int | None = _size("bytes", "all weights as they are stored", title="model size")
+    model_bytes: int | None = _size("model size", "bytes", "all weights as they are stored")
     flops_per_sample: int | None = _size(
         "FLOPs",
+        "FLOPs",
         "2 x multiply-adds of convolutions and matrix products, forward, per sample",
-        title="FLOPs",
     )
 
     flops_note: str | None = _size(
-        "", "why the FLOPs are empty, forward or training", since=3, title="why no FLOPs"
+        "why no FLOPs", "", "why the FLOPs are empty, forward or training", since=3
     )
     training_flops_per_sample: int | None = _size(
+        "training FLOPs",
         "FLOPs",
         "the same of a training step over its samples, the backward pass counted; empty where it "
         "cannot be followed",
         since=3,
-        title="training FLOPs",
     )
 
-    process_start_s: float | None = _time("s", "from the request to a usable framework", title=None)
+    process_start_s: float | None = _time(None, "s", "from the request to a usable framework")
     time_to_first_step_s: float | None = _time(
-        "s", "first call: tracing, compilation, kernel choice, execution", title="first step"
+        "first step", "s", "first call: tracing, compilation, kernel choice, execution"
     )
     trace_s: float | None = _time(
-        "s", "of it making the graph; empty where nothing is traced", title=None
+        None, "s", "of it making the graph; empty where nothing is traced"
     )
     first_execution_s: float | None = _time(
-        "s", "of it compilation, kernel choice and execution", title=None
+        None, "s", "of it compilation, kernel choice and execution"
     )
-    warm_up_steps: int | None = _time("", "steps after the first, run and dropped", title=None)
-    unsteady: str | None = _time("", "why the row's status is unsteady", since=3, title=None)
-    steps: int | None = _time("", "steps timed one by one, the case alone", title=None)
-    step_time_min_s: float | None = _time("s", "shortest step time", bounds="above 0", title=None)
-    step_time_p10_s: float | None = _time(
-        "s", "step time, 10th percentile", bounds="above 0", title=None
+    warm_up_steps: int | None = _time(None, "", "steps after the first, run and dropped")
+    unsteady: str | None = _time(None, "", "why the row's status is unsteady", since=3)
+    steps: int | None = _time(None, "", "steps timed one by one, the case alone")
+    step_time_min_s: float | None = _step_time(None, "shortest step time")
+    step_time_p10_s: float | None = _step_time(None, "step time, 10th percentile")
+    step_time_p25_s: float | None = _step_time(None, "step time, 25th percentile")
+    step_time_p50_s: float | None = _step_time("step p50", "step time, median")
+    step_time_p75_s: float | None = _step_time(None, "step time, 75th percentile")
+    step_time_p90_s: float | None = _step_time(None, "step time, 90th percentile")
+    step_time_p95_s: float | None = _step_time(
+        None, "step time, 95th percentile, from 100 steps up"
     )
-    step_time_p25_s: float | None = _time(
-        "s", "step time, 25th percentile", bounds="above 0", title=None
+    step_time_p99_s: float | None = _step_time(
+        "step p99", "step time, 99th percentile, from 1,000 steps up"
     )
-    step_time_p50_s: float | None = _time(
-        "s", "step time, median", bounds="above 0", title="step p50"
-    )
-    step_time_p75_s: float | None = _time(
-        "s", "step time, 75th percentile", bounds="above 0", title=None
-    )
-    step_time_p90_s: float | None = _time(
-        "s", "step time, 90th percentile", bounds="above 0", title=None
-    )
-    step_time_p95_s: float | None = _time(
-        "s", "step time, 95th percentile, from 100 steps up", bounds="above 0", title=None
-    )
-    step_time_p99_s: float | None = _time(
-        "s", "step time, 99th percentile, from 1,000 steps up", bounds="above 0", title="step p99"
-    )
-    step_time_max_s: float | None = _time("s", "longest step time", bounds="above 0", title=None)
-    step_time_mean_s: float | None = _time("s", "mean step time", bounds="above 0", title=None)
-    step_time_std_s: float | None = _time("s", "standard deviation of the step time", title=None)
-    windows: int | None = _time("", "windows measured", title=None)
-    window_steps: int | None = _time("", "steps of a window", title=None)
+    step_time_max_s: float | None = _step_time(None, "longest step time")
+    step_time_mean_s: float | None = _step_time(None, "mean step time")
+    step_time_std_s: float | None = _time(None, "s", "standard deviation of the step time")
+    windows: int | None = _time(None, "", "windows measured")
+    window_steps: int | None = _time(None, "", "steps of a window")
     throughput_samples_per_s: float | None = _time(
-        "samples/s",
-        "samples of all windows over their wall seconds",
-        bounds="above 0",
-        title="samples/s",
+        "samples/s", "samples/s", "samples of all windows over their wall seconds", bounds="above 0"
     )
     input_bound_throughput_samples_per_s: float | None = _time(
+        "fed samples/s",
         "samples/s",
         "of windows fed from host memory, a batch each step; of a case's first process",
         bounds="above 0",
-        title="fed samples/s",
     )
     peak_flops_per_s: float | None = _time(
-        "FLOP/s", "ceiling of the device: a large matrix product in the same precision", title=None
+        None, "FLOP/s", "ceiling of the device: a large matrix product in the same precision"
     )
-    peak_bytes_per_s: float | None = _time(
-        "bytes/s", "ceiling of the device: a large copy", title=None
-    )
+    peak_bytes_per_s: float | None = _time(None, "bytes/s", "ceiling of the device: a large copy")
     efficiency: float | None = _time(
+        "of peak FLOP/s",
         "",
         "FLOP/s reached over peak_flops_per_s, in training those of the backward pass too",
-        title="of peak FLOP/s",
         kind="share",
     )
-    rounds: int | None = _time("", "rounds of one case step and one reference step", title=None)
-    reference: str | None = _time("", "reference network in the rounds: small or large", title=None)
-    reference_version: int | None = _time("", "version of the reference network", title=None)
+    rounds: int | None = _time(None, "", "rounds of one case step and one reference step")
+    reference: str | None = _time(None, "", "reference network in the rounds: small or large")
+    reference_version: int | None = _time(None, "", "version of the reference network")
     measurement_version: str | None = _time(
+        None,
         "",
         "version of the measuring code; raised where the same step would give other figures",
-        title=None,
     )
-    paired_step_time_p50_s: float | None = _time(
-        "s", "case step time in the rounds, median", bounds="above 0", title=None
-    )
-    reference_step_time_p50_s: float | None = _time(
-        "s", "reference step time, median", bounds="above 0", title=None
-    )
+    paired_step_time_p50_s: float | None = _step_time(None, "case step time in the rounds, median")
+    reference_step_time_p50_s: float | None = _step_time(None, "reference step time, median")
     paired_log_ratio: float | None = _time(
+        None,
         "",
         "20 % trimmed mean of ln(case / reference) over rounds, wall time",
         bounds="logarithm",
-        title=None,
     )
     paired_log_ratio_se: float | None = _time(
-        "", "its standard error", bounds="error of a logarithm", title=None
+        None, "", "its standard error", bounds="error of a logarithm"
     )
     paired_log_ratio_cpu: float | None = _time(
-        "", "the same in CPU time of the process", bounds="logarithm", title=None
+        None, "", "the same in CPU time of the process", bounds="logarithm"
     )
     paired_log_ratio_cpu_se: float | None = _time(
-        "", "its standard error", bounds="error of a logarithm", title=None
+        None, "", "its standard error", bounds="error of a logarithm"
     )
 
-    host_memory_baseline_bytes: int | None = _memory(
-        "bytes", "host memory before the model", title=None
-    )
+    host_memory_baseline_bytes: int | None = _memory(None, "bytes", "host memory before the model")
     build_peak_host_memory_bytes: int | None = _memory(
-        "bytes",
-        "peak host memory above the baseline until the model was built",
-        since=3,
-        title=None,
+        None, "bytes", "peak host memory above the baseline until the model was built", since=3
     )
     peak_host_memory_bytes: int | None = _memory(
+        "host peak",
         "bytes",
         "peak host memory above the baseline; where the kernel can, since the build",
-        title="host peak",
     )
     peak_device_memory_bytes: int | None = _memory(
-        "bytes", "peak held by the device allocator", title="device peak"
+        "device peak", "bytes", "peak held by the device allocator"
     )
 
-    load_average_1min: float | None = _state("", "load average at the end, one minute", title=None)
+    load_average_1min: float | None = _state(None, "", "load average at the end, one minute")
     other_cpu_share: float | None = _state(
-        "",
-        "share of the CPUs' time that others took while it measured, stolen time included",
-        title=None,
+        None, "", "share of the CPUs' time that others took while it measured, stolen time included"
     )
     involuntary_context_switches: int | None = _state(
-        "", "times the kernel took the CPU away", title=None
+        None, "", "times the kernel took the CPU away"
     )
 
     gpu_samples: int | None = _state(
-        "", "looks at the card while steps, windows and rounds were timed", title=None
+        None, "", "looks at the card while steps, windows and rounds were timed"
     )
     sm_clock_mhz: float | None = _state(
+        None,
         "MHz",
         "clock of the multiprocessors, median of the looks; of several cards the lowest",
-        title=None,
     )
     memory_clock_mhz: float | None = _state(
-        "MHz", "clock of the card's memory, median; of several cards the lowest", title=None
+        None, "MHz", "clock of the card's memory, median; of several cards the lowest"
     )
     temperature_c: float | None = _state(
-        "degrees Celsius", "the GPU's temperature, highest; of all cards", title=None
+        None, "degrees Celsius", "the GPU's temperature, highest; of all cards"
     )
-    power_w: float | None = _state(
-        "W", "power of the whole card, mean; of several the sum", title=None
-    )
-    gpu_utilisation: float | None = _state(
-        "", "share of time in which any kernel ran, mean", title=None
-    )
-    throttle_reasons: str | None = _state(
-        "", "all reasons seen for a lower clock, or none", title=None
-    )
+    power_w: float | None = _state(None, "W", "power of the whole card, mean; of several the sum")
+    gpu_utilisation: float | None = _state(None, "", "share of time in which any kernel ran, mean")
+    throttle_reasons: str | None = _state(None, "", "all reasons seen for a lower clock, or none")
     joules_per_sample: float | None = _state(
+        "energy (J/sample)",
         "J",
         "energy of the whole card, of several the sum, over the windows / their samples",
-        title="energy (J/sample)",
         kind="joules",
     )
-    foreign_gpu_processes: int | None = _state(
-        "", "processes on the card not the run's own", title=None
-    )
+    foreign_gpu_processes: int | None = _state(None, "", "processes on the card not the run's own")
     foreign_graphics_processes: int | None = _state(
-        "", "of those that draw, such as a desktop's", title=None
+        None, "", "of those that draw, such as a desktop's"
     )
     card_peak_memory_bytes: int | None = _state(
+        "card peak",
         "bytes",
         "highest memory in use on the card, by everybody, as the driver shows it",
-        title="card peak",
     )
-    not_judged: str | None = _state(
-        "", "why the row's figures are no ground for a verdict", title=None
-    )
+    not_judged: str | None = _state(None, "", "why the row's figures are no ground for a verdict")
 
-    loss_first: float | None = _check("", "training loss at step 1", title=None)
+    loss_first: float | None = _check(None, "", "training loss at step 1")
     loss: float | None = _check(
-        "", "training loss at step 10; of task accuracy the test loss", title=None
+        None, "", "training loss at step 10; of task accuracy the test loss"
     )
-    output_rms: float | None = _check("", "root mean square of inference's output", title=None)
+    output_rms: float | None = _check(None, "", "root mean square of inference's output")
     accuracy: float | None = _check(
-        "", "accuracy on the test samples, of task accuracy", kind="share"
+        "", "", "accuracy on the test samples, of task accuracy", kind="share"
     )
 
-    dataset: str | None = _learning(
-        "", "what was trained on, with a hash of its samples", title=None
-    )
-    fraction: float | None = _learning(
-        "", "share of training and validation samples used", title=None
-    )
-    training_samples: int | None = _learning("samples", "samples of an epoch", title=None)
-    epochs: int | None = _learning(
-        "", "epochs asked for; each has a row in <run>.epochs.csv", title=None
-    )
+    dataset: str | None = _learning(None, "", "what was trained on, with a hash of its samples")
+    fraction: float | None = _learning(None, "", "share of training and validation samples used")
+    training_samples: int | None = _learning(None, "samples", "samples of an epoch")
+    epochs: int | None = _learning(None, "", "epochs asked for; each has a row in <run>.epochs.csv")
     epoch_time_s: float | None = _learning(
+        None,
         "s",
         "training steps of an epoch, the median of all but the first, which compiles",
         bounds="above 0",
-        title=None,
     )
-    training_loss: float | None = _learning(
-        "", "training loss of the last epoch, its mean", title=None
-    )
-    training_accuracy: float | None = _learning(
-        "", "training accuracy of the last epoch", title=None
-    )
-    validation_loss: float | None = _learning(
-        "", "loss on the validation samples at the end", title=None
-    )
-    validation_accuracy: float | None = _learning("", "accuracy on them at the end", title=None)
-    target_accuracy: float | None = _learning("", "validation accuracy aimed at", title=None)
+    training_loss: float | None = _learning(None, "", "training loss of the last epoch, its mean")
+    training_accuracy: float | None = _learning(None, "", "training accuracy of the last epoch")
+    validation_loss: float | None = _learning(None, "", "loss on the validation samples at the end")
+    validation_accuracy: float | None = _learning(None, "", "accuracy on them at the end")
+    target_accuracy: float | None = _learning(None, "", "validation accuracy aimed at")
     time_to_target_s: float | None = _learning(
-        "s",
-        "training up to the end of the first epoch that reached it; empty where none did",
-        title=None,
+        None, "s", "training up to the end of the first epoch that reached it; empty where none did"
     )
-    samples_to_target: int | None = _learning(
-        "samples", "samples trained on up to there", title=None
-    )
+    samples_to_target: int | None = _learning(None, "samples", "samples trained on up to there")
 
     waterfall_rounds: int | None = _waterfall(
-        "", "times that each way was timed, alternating", title=None
+        None, "", "times that each way was timed, alternating"
     )
-    waterfall_steps: int | None = _waterfall("", "steps of a call of fit in a round", title=None)
-    compiled_train_step_s: float | None = _waterfall(
-        "s", "compiled training step on a batch that is on the device", bounds="above 0", title=None
+    waterfall_steps: int | None = _waterfall(None, "", "steps of a call of fit in a round")
+    compiled_train_step_s: float | None = _way(
+        None, "compiled training step on a batch that is on the device"
     )
-    fed_train_step_s: float | None = _waterfall(
-        "s", "the same step fed by tf.data", bounds="above 0", title=None
+    fed_train_step_s: float | None = _way(None, "the same step fed by tf.data")
+    train_on_batch_step_s: float | None = _way(None, "train_on_batch on NumPy arrays")
+    fit_step_s: float | None = _way(None, "one more step of fit on NumPy arrays")
+    fit_call_s: float | None = _waterfall(None, "s", "a call of fit but for its steps")
+    compiled_infer_step_s: float | None = _way(
+        None, "compiled inference step on a batch that is on the device"
     )
-    train_on_batch_step_s: float | None = _waterfall(
-        "s", "train_on_batch on NumPy arrays", bounds="above 0", title=None
-    )
-    fit_step_s: float | None = _waterfall(
-        "s", "one more step of fit on NumPy arrays", bounds="above 0", title=None
-    )
-    fit_call_s: float | None = _waterfall("s", "a call of fit but for its steps", title=None)
-    compiled_infer_step_s: float | None = _waterfall(
-        "s",
-        "compiled inference step on a batch that is on the device",
-        bounds="above 0",
-        title=None,
-    )
-    predict_on_batch_step_s: float | None = _waterfall(
-        "s", "predict_on_batch on a NumPy array", bounds="above 0", title=None
-    )
-    predict_step_s: float | None = _waterfall(
-        "s", "one more step of predict on a NumPy array", bounds="above 0", title=None
-    )
-    predict_call_s: float | None = _waterfall(
-        "s", "a call of predict but for its steps", title=None
-    )
+    predict_on_batch_step_s: float | None = _way(None, "predict_on_batch on a NumPy array")
+    predict_step_s: float | None = _way(None, "one more step of predict on a NumPy array")
+    predict_call_s: float | None = _waterfall(None, "s", "a call of predict but for its steps")
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
