@@ -25,6 +25,7 @@ from convmark.compare.live.shown import Shown
 from convmark.compare.live.sides import Make, SideSpec
 from convmark.compare.rule.decision import Limits
 from convmark.compare.rule.pooling import t_quantile
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.option_values import AUTO
@@ -35,7 +36,7 @@ from convmark.core.units import interval_text, share_text
 from convmark.interpreter.inspection import devices_asked_for
 from convmark.machine.environment import Machine, read_machine
 from convmark.machine.lock import alone
-from convmark.report.sessions import comparison_table
+from convmark.report.verdicts import comparison_table
 from convmark.results.store import Store
 from convmark.session.run import asked_axes
 
@@ -260,6 +261,7 @@ class Comparing:
             ends[f"{name}_commit"] = end.spec.ref or None
             for version in ("python", "tensorflow", "keras"):
                 ends[f"{name}_{version}"] = end.version(version)
+            ends[f"{name}_framework"] = ", ".join(_frameworks(end, but=DEFAULT_BACKEND)) or None
         return {
             **ends,
             "ab": self.path.stem,
@@ -302,8 +304,18 @@ def _log_ratios(session: Session) -> dict[str, Any]:
 
 
 def _versions(end: End) -> str:
-    named = (("TensorFlow", "tensorflow"), ("Keras", "keras"), ("Python", "python"))
-    return ", ".join(f"{word} {end.version(name)}" for word, name in named if end.version(name))
+    named = [(name, end.version(name)) for name in ("keras", "python")]
+    others = [f"{name.title()} {version}" for name, version in named if version]
+    return ", ".join([*_frameworks(end), *others])
+
+
+def _frameworks(end: End, but: str = "") -> list[str]:
+    """Return name and version of each framework that a side has, without one of them."""
+    return [
+        f"{one.label} {end.version(name)}"
+        for name, one in BACKENDS.items()
+        if name != but and end.version(name)
+    ]
 
 
 def _so_far(found: Found) -> str:

@@ -122,6 +122,17 @@ class TableFile(Generic[Row]):
                 part.unlink()
             raise StoreError(_not_written(path, error)) from None
 
+    def lift(self, path: Path) -> None:
+        """Give a file of the earlier columns today's; nothing for others.
+
+        Raises:
+            StoreError: it does not fit, or cannot be written.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            _, header = next(csv_rows(path), (0, self.header))
+            if header != self.header:
+                self.replace(path, self.read(path))
+
     def _known(self, path: Path, header: list[str]) -> list[str]:
         if header in self._layouts:
             return header
