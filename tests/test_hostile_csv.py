@@ -228,7 +228,7 @@ def test_a_later_schema_is_refused_kindly_though_its_columns_are_unknown(tmp_pat
     header, *rows = whole_file(path).decode().splitlines()
     path.write_text(f"{header},tomorrow\n" + "".join(f"7{row[1:]},x\n" for row in rows))
     assert refusal(path) == (
-        f":2: must be of schema 1 to {SCHEMA_VERSION}, got '7'; a later convmark wrote it: upgrade "
+        f":2: must be of schema 2 to {SCHEMA_VERSION}, got '7'; a later convmark wrote it: upgrade "
         "convmark to read it"
     )
     path.write_text(f"{header},tomorrow\n" + "".join(f"{row},x\n" for row in rows))

@@ -147,7 +147,7 @@ def broken(path: Path, old: str, new: str, *, line: int) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (f"{SCHEMA_VERSION},0002,", "9,0002,", f"must be of schema 1 to {SCHEMA_VERSION}, got '9'"),
+        (f"{SCHEMA_VERSION},0002,", "9,0002,", f"must be of schema 2 to {SCHEMA_VERSION}, got '9'"),
         (",train,", ",", "cells, has"),
         (",train,", ",train,extra,", "cells, has"),
         (",32,", ",many,", "column 'batch_size' must be of type int, got 'many'"),

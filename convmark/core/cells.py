@@ -66,7 +66,7 @@ class Column:
     group: str
     unit: str
     meaning: str
-    since: int = 1
+    since: int = 2
     """The schema that brought it in."""
     bounds: Literal["", "above 0", "logarithm", "error of a logarithm"] = ""
     """What its numbers must be; figures are divided, squared and taken to a power."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from itertools import groupby
 
 from convmark.core.table import heading, printed
-from convmark.results.record import COLUMNS, SCHEMA_VERSION, STATUSES, Column
+from convmark.results.record import COLUMNS, OLDEST_SCHEMA, SCHEMA_VERSION, STATUSES, Column
 
 __all__ = ["columns_page"]
 
@@ -18,8 +18,9 @@ Written from the code by `python -m convmark.report.columns >docs/columns.md`; d
 hand.
 
 `results/<machine>/<run>.csv` holds one run: a header, and one row per process of a case. This is
-schema {SCHEMA_VERSION}. A file of an earlier schema is read, and what it lacks is absent; one of a
-later schema is refused. `since` is the schema that brought a column in. No file is ever rewritten.
+schema {SCHEMA_VERSION}. A file of schema {OLDEST_SCHEMA} is read too, and what it lacks is absent;
+one of a later schema is refused. `since` is the schema that brought a column in. No file is ever
+rewritten.
 
 - A file is UTF-8, its lines end in `\\n`, and cells are quoted as in
   [RFC 4180](https://www.rfc-editor.org/rfc/rfc4180). It is written without a byte order mark and

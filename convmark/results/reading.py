@@ -15,7 +15,7 @@ from types import MappingProxyType
 from convmark.core.cells import Column
 from convmark.core.errors import CaseError, StoreError
 from convmark.results.csv_lines import csv_rows
-from convmark.results.record import COLUMNS, SCHEMA_VERSION, Record, from_cells
+from convmark.results.record import COLUMNS, OLDEST_SCHEMA, SCHEMA_VERSION, Record, from_cells
 
 __all__ = [
     "HEADER",
@@ -46,7 +46,7 @@ def layouts(columns: Sequence[Column], newest: int) -> Mapping[tuple[str, ...], 
     return MappingProxyType(
         {
             tuple(column.name for column in columns if column.since <= schema): schema
-            for schema in range(newest, 0, -1)
+            for schema in range(newest, OLDEST_SCHEMA - 1, -1)
         }
     )
 
@@ -180,7 +180,7 @@ def _lifted(header: Sequence[str], cells: Sequence[str]) -> list[str]:
 def _other_columns(path: Path, header: Sequence[str], first: Sequence[str]) -> str:
     """Say what differs from the columns of the schema that the first row says it is of."""
     told = first[0] if first and header[0] == "schema" else ""
-    if _is_later(told):
+    if told == "1" or _is_later(told):
         return f"{path}:2: {_other_schema(told, SCHEMA_VERSION)}"
     of_schema = {str(schema): columns for columns, schema in LAYOUTS.items()}
     schema = told if told in of_schema else str(SCHEMA_VERSION)
@@ -203,9 +203,9 @@ def _is_later(schema: str) -> bool:
 
 
 def _other_schema(found: str, schema: int) -> str:
+    range_ = f"must be of schema {OLDEST_SCHEMA} to {SCHEMA_VERSION}, got {found[:40]!r}"
     if _is_later(found):
-        return (
-            f"must be of schema 1 to {SCHEMA_VERSION}, got {found[:40]!r}; a later convmark wrote "
-            "it: upgrade convmark to read it"
-        )
+        return f"{range_}; a later convmark wrote it: upgrade convmark to read it"
+    if found == "1":
+        return f"{range_}; measure it again"
     return f"must be of schema {schema}, whose columns the file has, got {found[:40]!r}"

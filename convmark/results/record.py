@@ -23,6 +23,7 @@ __all__ = [
     "FRAMEWORK_COLUMNS",
     "MEASURED",
     "MEASUREMENT_VERSION",
+    "OLDEST_SCHEMA",
     "SCHEMA_VERSION",
     "STATUSES",
     "Column",
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 3
+OLDEST_SCHEMA = 2
+"""Of files that are read; no release has written an earlier one."""
 MEASUREMENT_VERSION = 2
 """Rows of different ones are not compared.
 
@@ -72,8 +75,8 @@ _time = functools.partial(_figure, "time")
 _memory = functools.partial(_figure, "memory")
 _state = functools.partial(_figure, "state")
 _check = functools.partial(_figure, "check")
-_learning = functools.partial(_column, "learning", since=2, table="accuracy")
-_waterfall = functools.partial(_column, "waterfall", since=2, table="waterfall")
+_learning = functools.partial(_column, "learning", table="accuracy")
+_waterfall = functools.partial(_column, "waterfall", table="waterfall")
 
 
 def _step_time(title: str | None, meaning: str) -> Any:
@@ -107,7 +110,6 @@ class Record:
         "",
         "hash of the cases, processes and seed asked for: --resume goes on with no other plan; "
         "of another node that took cases over, the first run's name too",
-        since=2,
     )
     process: int = _run("", "number of the case's process, from 1", bounds="above 0")
     processes: int | None = _run("", "fresh processes asked for per case")
@@ -116,7 +118,7 @@ class Record:
     )
     time_budget_s: float | None = _run("s", "seconds of timed steps asked for")
     concurrent: bool | None = _run(
-        "", "whether other benchmark runs were allowed beside it (--allow-concurrent)", since=2
+        "", "whether other benchmark runs were allowed beside it (--allow-concurrent)"
     )
     status: str = _run(
         "", "ok, unsteady (measured, but the step time did not hold still), error, ..."
@@ -146,7 +148,6 @@ class Record:
     cluster: str | None = _case(
         "",
         "empty: replicas in one process; local: one each on the machine; hostsN: N machines",
-        since=2,
     )
     threads: str = _case("", "intra-op and inter-op threads in force, or default")
     asked: str | None = _case(
@@ -179,7 +180,7 @@ class Record:
         None, "", "fingerprint of the hardware, the results folder's name"
     )
     node: str | None = _environment(
-        None, "", "host that measured it; nodes of one kind share the machine", since=2
+        None, "", "host that measured it; nodes of one kind share the machine"
     )
     cpu: str | None = _environment("CPU", "", "CPU model")
     cores: int | None = _environment("logical CPUs", "", "logical CPUs that the process could use")
