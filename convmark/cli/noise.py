@@ -37,10 +37,10 @@ from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.units import duration_text
 from convmark.interpreter import Interpreter, zoo_folder
 from convmark.interpreter.inspection import devices_asked_for, inspect
+from convmark.machine.cautions import Beforehand
 from convmark.machine.environment import Machine, read_machine
 from convmark.machine.gpu.visible import card_of
 from convmark.machine.lock import alone
-from convmark.machine.preflight import Beforehand
 from convmark.report.noise import noise_text
 from convmark.results.code.manifest import Code, Roots, code_of
 from convmark.results.store import Store

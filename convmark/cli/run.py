@@ -25,10 +25,10 @@ from convmark.interpreter import zoo_folder
 from convmark.interpreter.by_backend import Interpreters
 from convmark.interpreter.environments.interpreter import interpreters
 from convmark.interpreter.inspection import devices_asked_for
+from convmark.machine.cautions import Beforehand
 from convmark.machine.doctor import left_out_gpus
 from convmark.machine.environment import Machine, read_machine
 from convmark.machine.lock import alone
-from convmark.machine.preflight import Beforehand
 from convmark.report.summary import cards_table, scaling_table, summary_table
 from convmark.results.code.of_run import CodeReader
 from convmark.results.commit import read_commit

@@ -19,10 +19,9 @@ import psutil
 
 from convmark.core.errors import ConvmarkError
 from convmark.core.text import file_text, plain_text
-from convmark.machine.gpu.amd import read_amd
-from convmark.machine.gpu.apple import read_apple
 from convmark.machine.gpu.devices import Gpu, read_gpus
 from convmark.machine.gpu.nvml import load_nvml
+from convmark.machine.gpu.others import read_amd, read_apple
 
 __all__ = ["GIB", "Machine", "cpu_model", "machine_name", "read_machine"]
 

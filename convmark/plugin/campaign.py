@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from convmark.compare.judgement import Confirmation, Judgement
     from convmark.interpreter import Interpreter
     from convmark.interpreter.by_backend import Interpreters
+    from convmark.machine.cautions import Beforehand
     from convmark.machine.environment import Machine
-    from convmark.machine.preflight import Beforehand
     from convmark.results.code.manifest import Code
     from convmark.results.record import Record
     from convmark.results.store import RunFile, Store
@@ -112,8 +112,8 @@ class Campaign:
         Raises:
             BusyError: another benchmark run is there.
         """
+        from convmark.machine.cautions import Beforehand
         from convmark.machine.lock import alone
-        from convmark.machine.preflight import Beforehand
 
         options = self.options
         self._claims.enter_context(

@@ -100,7 +100,7 @@ def report(
     found = build(places, style=style, prices=priced, verdicts=verdicts)
     if figures is not None:
         from convmark.report.figures import figures_of
-        from convmark.report.figures.export import export_figures
+        from convmark.report.figures.figure import export_figures
 
         written = export_figures(figures_of(found.tables), Path(figures))
         print(f"{len(written)} files in {figures}", file=sys.stderr)

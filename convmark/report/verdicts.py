@@ -12,13 +12,14 @@ from typing import Any
 
 from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement
 from convmark.core.table import heading, printed
-from convmark.core.text import markdown_cell
-from convmark.core.text import shown as plain
+from convmark.core.text import markdown_cell, shown
 from convmark.core.units import bytes_text, rate_text, seconds_text
 
 __all__ = [
     "FORMATS",
+    "comparison_table",
     "could_see",
+    "failure_line",
     "headline",
     "run_words",
     "verdict_words",
@@ -80,10 +81,10 @@ def could_see(judgements: Sequence[Judgement]) -> str:
     if seen:
         worst = max(seen, key=seen.__getitem__)
         parts.append(f"changes from {100 * median(seen.values()):.1f} % (median case)")
-        parts.append(f"{100 * seen[worst]:.1f} % (worst case: {plain(worst)})")
+        parts.append(f"{100 * seen[worst]:.1f} % (worst case: {shown(worst)})")
     if blind:
         more = f" and {len(blind) - 1} more" if len(blind) > 1 else ""
-        parts.append(f"no change at all in {plain(blind[0])}{more}")
+        parts.append(f"no change at all in {shown(blind[0])}{more}")
     return f"could have seen {', '.join(parts)}" if parts else ""
 
 
@@ -100,10 +101,10 @@ def worth_reading(judgement: Judgement) -> bool:
 
 
 def _table(judgements: Sequence[Judgement], style: str) -> str:
-    shown = [judgement for judgement in judgements if worth_reading(judgement)]
-    left = len(judgements) - len(shown)
+    read = [judgement for judgement in judgements if worth_reading(judgement)]
+    left = len(judgements) - len(read)
     rest = f"{left} more row{'s' if left != 1 else ''} with nothing to add" if left else ""
-    if not shown:
+    if not read:
         return rest or "nothing was judged"
     headings = [
         heading("case", "case"),
@@ -115,8 +116,8 @@ def _table(judgements: Sequence[Judgement], style: str) -> str:
         heading("n", "n", "count"),
         heading("note", "note"),
     ]
-    clean = partial(markdown_cell, code=True) if style == "pipe" else plain
-    text = printed(headings, map(_row, shown), style, clean=clean)
+    clean = partial(markdown_cell, code=True) if style == "pipe" else shown
+    text = printed(headings, map(_row, read), style, clean=clean)
     return f"{text}\n\n{rest}" if rest else text
 
 
@@ -220,3 +221,58 @@ FORMATS: Mapping[str, Callable[[Sequence[Judgement]], str]] = MappingProxyType(
         "github": _github,
     }
 )
+
+
+_IF_MEANT = (
+    "if it is meant: --allow-change, a trailer `Benchmark-Accept:` of a commit or `convmark accept`"
+)
+
+
+def failure_line(judgement: Judgement) -> str:
+    """Return which metric, by how much, against which runs, and how that is known."""
+    words = [f"{judgement.case}: {judgement.metric} {judgement.verdict}"]
+    if judgement.change is not None:
+        words.append(f"by {100 * judgement.change:+.1f} %")
+    if judgement.low is not None and judgement.high is not None:
+        words.append(f"[{100 * judgement.low:+.1f}, {100 * judgement.high:+.1f}]")
+    if judgement.baseline is not None and judgement.value is not None:
+        printed = _PRINTED.get(judgement.unit, "{:,.6g}".format)
+        words.append(f"from {printed(judgement.baseline)} to {printed(judgement.value)}")
+    if judgement.baseline_runs:
+        words.append(f"against run {', '.join(judgement.baseline_runs)}")
+    meant = _IF_MEANT if judgement.verdict == "changed" else ""
+    return shown("; ".join(filter(None, [" ".join(words), judgement.note, meant])))
+
+
+def comparison_table(rows: Sequence[Any], form: str = "table") -> str:
+    """Return the verdicts of a comparison as a table, Markdown or JSON.
+
+    Args:
+        rows: of `convmark.compare.live.ab_files.VerdictRow`.
+        form: table, markdown or json.
+    """
+    if form == "json":
+        names = (name for name in type(rows[0]).__dataclass_fields__) if rows else ()
+        fields = list(names)
+        return json.dumps([{name: getattr(row, name) for name in fields} for row in rows], indent=2)
+    headings = [
+        heading("case", "case"),
+        heading("change", "B against A", "change"),
+        heading("interval", "interval"),
+        heading("verdict", "verdict"),
+        heading("control_change", "control", "change"),
+        heading("sessions", "n", "count"),
+        heading("note", "note"),
+    ]
+    records = [
+        {
+            **{one.key: getattr(row, one.key) for one in headings if one.key != "interval"},
+            "interval": f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+            if row.low is not None
+            else "",
+        }
+        for row in rows
+    ]
+    if form == "markdown":
+        return printed(headings, records, "pipe", clean=partial(markdown_cell, code=True))
+    return printed(headings, records)

@@ -13,9 +13,13 @@ from convmark.report.figures.compare import (
     roofline_figure,
 )
 from convmark.report.figures.figure import Figure
-from convmark.report.figures.series import batch_figure, history_figure, scaling_figure
+from convmark.report.figures.series import (
+    batch_figure,
+    history_figure,
+    scaling_figure,
+    waterfall_figure,
+)
 from convmark.report.figures.sessions import sessions_figure
-from convmark.report.figures.waterfall import waterfall_figure
 
 __all__ = ["Figure", "figures_of", "sessions_figure"]
 

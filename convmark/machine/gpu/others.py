@@ -1,4 +1,4 @@
-"""AMD's GPUs: what the kernel's amdgpu driver tells in files, and rocm-smi where it is there.
+"""GPUs of AMD and Apple: what the kernel tells in files, and other programs, with a time limit.
 
 Sources: Linux, Documentation/gpu/amdgpu (mem_info_vram_total, product_name, unique_id); rocm-smi's
 `--json`.
@@ -6,15 +6,44 @@ Sources: Linux, Documentation/gpu/amdgpu (mem_info_vram_total, product_name, uni
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from convmark.core.text import file_text, plain_text
-from convmark.machine.gpu.commands import Say, json_object, say
 from convmark.machine.gpu.devices import Gpu
 
-__all__ = ["read_amd"]
+__all__ = ["Say", "json_object", "read_amd", "read_apple", "say"]
+
+LIMIT_S = 10.0
+
+Say = Callable[[Sequence[str]], str]
+"""Runs a command and returns what it prints, nothing where it fails."""
+
+
+def say(command: Sequence[str]) -> str:
+    """Return what a command prints; nothing where it is not there, fails or takes too long."""
+    try:
+        ended = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT_S
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return ended.stdout.decode(errors="replace") if ended.returncode == 0 else ""
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Return the JSON object that a text holds, an empty one where it holds none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
 
 AMD_VENDOR = "0x1002"
 _ROCM_SMI = ("rocm-smi", "--showproductname", "--showmeminfo", "vram", "--showuniqueid", "--json")
@@ -70,4 +99,31 @@ def _gpu(index: int, folder: Path, told: dict[str, str]) -> Gpu:
         memory_bytes=int(size) if size.isdecimal() else None,
         uuid=plain_text(file_text(folder / "unique_id")) or told.get("unique id") or None,
         vendor="amd",
+    )
+
+
+_PROFILER = ("/usr/sbin/system_profiler", "SPDisplaysDataType", "-json")
+_UNITS = {"MB": 1024**2, "GB": 1024**3}
+
+
+def read_apple(ask: Say = say, platform: str = sys.platform) -> tuple[Gpu, ...]:
+    """Return the GPUs of a Mac, none elsewhere."""
+    if platform != "darwin":
+        return ()
+    found = json_object(ask(_PROFILER)).get("SPDisplaysDataType")
+    cards = [card for card in found or () if isinstance(card, dict) and card.get("sppci_model")]
+    return tuple(_apple_gpu(index, card) for index, card in enumerate(cards))
+
+
+def _apple_gpu(index: int, card: dict[str, Any]) -> Gpu:
+    """Return a GPU; Apple's own share the host's memory, others tell theirs as text."""
+    cores = plain_text(str(card.get("sppci_cores") or ""))
+    name = plain_text(str(card["sppci_model"]))
+    memory = re.match(r"(\d+) (MB|GB)", str(card.get("spdisplays_vram") or ""))
+    return Gpu(
+        index=index,
+        name=f"{name} ({cores} GPU cores)" if cores else name,
+        memory_bytes=int(memory.group(1)) * _UNITS[memory.group(2)] if memory else None,
+        uuid=None,
+        vendor="apple",
     )
