@@ -31,9 +31,9 @@ from convmark.compare.digest import digest_of
 from convmark.compare.verdicts_file import keep_verdicts, said_of, verdicts_path
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
-from convmark.report.rows import _typed
 from convmark.results import reading
-from convmark.results.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
+from convmark.results.columnar import _typed
+from convmark.results.record import COLUMNS, OLDEST_SCHEMA, SCHEMA_VERSION, Record, to_cells
 from convmark.results.store import HEADER, Store, StoreWarning, read_head, read_run, read_step_times
 from convmark.results.table_file import TableFile
 from convmark.session.ceilings import read_ceilings
@@ -267,7 +267,7 @@ def test_an_earlier_schema_is_read_and_what_it_lacks_is_absent(
 
 
 def test_every_column_that_came_later_may_be_absent() -> None:
-    assert all(not column.required for column in COLUMNS if column.since > 1)
+    assert all(not column.required for column in COLUMNS if column.since > OLDEST_SCHEMA)
 
 
 def test_a_row_of_no_case_is_refused_by_its_line(tmp_path: Path) -> None:

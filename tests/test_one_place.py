@@ -29,6 +29,7 @@ ADDED = {
                 name="start",
                 title="Starting again",
                 headline="second_import_s",
+                about="import everything once more",
                 batch_sizes=(1,),
                 worker="start",
             ),
@@ -73,7 +74,7 @@ rows = [*(measured("xeon-2", 1, "lenet5", number, **new) for number in (1, 2, 3)
 keep_run(Path(sys.argv[1]), rows)
 print(terminal_text(build([Path(sys.argv[1])]).tables))
 print(summary_table(rows[4:5]))
-print([option.help for option in OPTIONS if option.name == "backend"])
+print([option.help for option in OPTIONS if option.name in ("backend", "tasks")])
 print([suite.tasks for suite in SUITES])
 """
 
@@ -99,4 +100,5 @@ def test_what_is_added_in_its_one_place_reaches_reports_and_options(tmp_path: Pa
     assert printed.count("125 ms") == 2
     assert "MLX 0.31" in printed
     assert "tensorflow, mlx, jax, torch" in printed
+    assert "accuracy (train on MNIST), start (import everything once more), waterfall" in printed
     assert "('start',)" in printed

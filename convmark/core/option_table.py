@@ -35,7 +35,7 @@ from convmark.core.option_values import (
     parse_text,
     parse_threads,
 )
-from convmark.core.tasks import TASKS
+from convmark.core.tasks import TASKS, TIMED_TASKS
 
 __all__ = ["OPTIONS", "Option"]
 
@@ -98,9 +98,8 @@ OPTIONS = (
         name="tasks",
         metavar="TASKS",
         parse=choices_of(tuple(TASKS)),
-        default="train,infer",
-        help="train, infer, accuracy (train on MNIST), waterfall (what Keras and its input "
-        "pipeline cost) (default: train,infer)",
+        default=",".join(TIMED_TASKS),
+        help=f"{', '.join(one.words for one in TASKS.values())} (default: {','.join(TIMED_TASKS)})",
         only="run",
     ),
     Option(

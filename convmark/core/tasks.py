@@ -23,6 +23,8 @@ class Task:
     """Of its table in a report."""
     headline: str
     """The column that says most of a row."""
+    about: str = ""
+    """What it does, where the name does not say it."""
     outcome: str = ""
     """How a line of progress tells the headline; empty where it is seconds of a step."""
     batch_sizes: tuple[int, ...]
@@ -40,6 +42,11 @@ class Task:
     """Whether the framework is asked for repeatable kernels."""
     guess_s: float = 0.0
     """Seconds of a process, until one has ended; 0 for a guess by the time budget."""
+
+    @property
+    def words(self) -> str:
+        """Its name, and what it does where the name does not say it."""
+        return f"{self.name} ({self.about})" if self.about else self.name
 
     @property
     def timed(self) -> bool:
@@ -70,6 +77,7 @@ TASKS: Mapping[str, Task] = MappingProxyType(
                 title="Accuracy on MNIST",
                 headline="accuracy",
                 outcome="test accuracy {:.4f}",
+                about="train on MNIST",
                 batch_sizes=(256,),
                 worker="learning",
                 trains=True,
@@ -80,6 +88,7 @@ TASKS: Mapping[str, Task] = MappingProxyType(
                 name="waterfall",
                 title="What a step costs beside the model",
                 headline="fit_step_s",
+                about="what Keras and its input pipeline cost",
                 batch_sizes=(32,),
                 worker="waterfall",
                 judged=False,

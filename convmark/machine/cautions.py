@@ -226,19 +226,17 @@ def _quota(machine: Machine, state: State) -> Caution | None:
 
 
 def _flags(environ: Mapping[str, str]) -> list[Caution]:
+    effects = _FLAG_EFFECTS
     return [
         Caution(
             subject=name,
-            finding=f"set to {value}: {_effect(name)}",
+            finding=f"set to {value}: "
+            f"{next(effect for pattern, effect in effects if fnmatchcase(name, pattern))}",
             remedy=f"unset {name}, unless it is what you measure: "
             "only rows with equal flags are compared",
         )
         for name, value in _set_flags(environ)
     ]
-
-
-def _effect(name: str) -> str:
-    return next(effect for pattern, effect in _FLAG_EFFECTS if fnmatchcase(name, pattern))
 
 
 class Beforehand:

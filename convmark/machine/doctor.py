@@ -43,7 +43,10 @@ def findings(
     """
     found = list(dict.fromkeys([*device_cautions(machine, framework, environ), *cautions]))
     sections = (
-        _section("Interpreter", _interpreter_rows(framework)),
+        _section(
+            "Interpreter",
+            [(word, _told(framework, word.lower())) for word in ("Python", "executable")],
+        ),
         _section("Framework", _framework_rows(framework)),
         _section("Devices", _device_rows(machine, framework)),
         _section("Machine", _machine_rows(machine, results)),
@@ -122,13 +125,6 @@ def _told(framework: Mapping[str, Any], key: str, when_none: str = _UNKNOWN) -> 
     return (framework[key] or when_none) if key in framework else _UNKNOWN
 
 
-def _interpreter_rows(framework: Mapping[str, Any]) -> Rows:
-    return [
-        ("Python", _told(framework, "python")),
-        ("executable", _told(framework, "executable")),
-    ]
-
-
 def _backend(framework: Mapping[str, Any]) -> str:
     """Return which of the frameworks was asked for."""
     there = next((name for name in BACKENDS if framework.get(name)), DEFAULT_BACKEND)
@@ -150,9 +146,11 @@ def _framework_rows(framework: Mapping[str, Any]) -> Rows:
 
 def _device_rows(machine: Machine, framework: Mapping[str, Any]) -> Rows:
     listed = ", ".join(_devices(framework))
+    newest = next((gpu.driver_cuda for gpu in machine.gpus if gpu.driver_cuda), None)
+    runs = f", runs CUDA up to {newest}" if newest else ""
     return [
         ("framework", listed or _told(framework, "devices", "none")),
-        ("driver", _driver(machine)),
+        ("driver", f"{machine.driver or 'none found'}{runs}"),
         *((f"GPU {gpu.index}", _gpu(gpu)) for gpu in machine.gpus),
         *(
             (f"MIG {gpu.index}:{piece.index}", f"{piece.profile}, {piece.uuid or _UNKNOWN}")
@@ -160,12 +158,6 @@ def _device_rows(machine: Machine, framework: Mapping[str, Any]) -> Rows:
             for piece in gpu.slices
         ),
     ]
-
-
-def _driver(machine: Machine) -> str:
-    newest = next((gpu.driver_cuda for gpu in machine.gpus if gpu.driver_cuda), None)
-    runs = f", runs CUDA up to {newest}" if newest else ""
-    return f"{machine.driver or 'none found'}{runs}"
 
 
 def _gpu(gpu: Gpu) -> str:

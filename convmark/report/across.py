@@ -110,12 +110,8 @@ def _order(value: str) -> tuple[tuple[int, int | str], ...]:
     )
 
 
-def _backend_order(value: str) -> int:
-    return [*BACKENDS, value].index(value)
-
-
 _ORDERS: Mapping[str, Callable[[str], Any]] = {
-    "backend": _backend_order,
+    "backend": lambda value: [*BACKENDS, value].index(value),
     "machine": str,
     "gpu": str,
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from convmark.core.errors import OptionError, StoreError
+from convmark.core.table import Table
 from convmark.report.against import verdicts_against
 from convmark.report.build import FIRST, STYLES, VERDICTS, Report, build
 from convmark.report.tables.text import csv_text, markdown_text, terminal_text
@@ -55,16 +56,17 @@ def _markdown(report: Report) -> str:
     return markdown_text(shown, folded=folded, most_bytes=MOST_SUMMARY_BYTES if summary else None)
 
 
-def _terminal(report: Report) -> str:
-    return terminal_text([*report.tables, *(model.table for model in report.models)])
-
-
-def _csv(report: Report) -> str:
-    return csv_text([*report.tables, *(model.table for model in report.models)])
+def _every_table(report: Report) -> list[Table]:
+    return [*report.tables, *(model.table for model in report.models)]
 
 
 FORMATS: Mapping[str, Callable[[Report], str]] = MappingProxyType(
-    {"html": _html, "markdown": _markdown, "terminal": _terminal, "csv": _csv}
+    {
+        "html": _html,
+        "markdown": _markdown,
+        "terminal": lambda report: terminal_text(_every_table(report)),
+        "csv": lambda report: csv_text(_every_table(report)),
+    }
 )
 
 

@@ -54,7 +54,8 @@ def summary_table(records: Sequence[Record]) -> str:
     for task in TASKS:
         groups = by_case([record for record in records if record.task == task])
         if groups and task not in TIMED_TASKS:
-            tables.append(_OWN[task](groups) if task in _OWN else _figures(task, groups))
+            columns = list(map(Heading.of, shown_in(task)))
+            tables.append(_OWN[task](groups) if task in _OWN else _columns(columns, groups))
     return "\n\n".join(tables)
 
 
@@ -186,10 +187,6 @@ def _ways(groups: Groups) -> str:
     labels = {column: way.replace("_", " ") for way, column in WAYS.items()}
     labels |= {"fit_call_s": "fit call", "predict_call_s": "predict call"}
     return _columns([heading(key, label, "seconds") for key, label in labels.items()], groups)
-
-
-def _figures(task: str, groups: Groups) -> str:
-    return _columns([Heading.of(column) for column in shown_in(task)], groups)
 
 
 def _columns(headings: Sequence[Heading], groups: Groups) -> str:

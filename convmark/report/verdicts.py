@@ -162,10 +162,6 @@ def verdict_words(judgement: Judgement) -> str:
     return f"{judgement.verdict} (failed)" if failed else judgement.verdict
 
 
-def _json(judgements: Sequence[Judgement]) -> str:
-    return json.dumps([asdict(judgement) for judgement in judgements], indent=1, allow_nan=False)
-
-
 def _github(judgements: Sequence[Judgement]) -> str:
     """Workflow commands; GitHub shows them as annotations of the run.
 
@@ -217,7 +213,9 @@ FORMATS: Mapping[str, Callable[[Sequence[Judgement]], str]] = MappingProxyType(
     {
         "table": lambda judgements: _table(judgements, "simple"),
         "markdown": lambda judgements: _table(judgements, "pipe"),
-        "json": _json,
+        "json": lambda judgements: json.dumps(
+            [asdict(judgement) for judgement in judgements], indent=1, allow_nan=False
+        ),
         "github": _github,
     }
 )

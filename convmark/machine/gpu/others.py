@@ -66,7 +66,13 @@ def read_amd(root: Path = Path("/"), ask: Say = say) -> tuple[tuple[Gpu, ...], s
     folders.sort(key=lambda folder: _card_number(folder.parent.name))
     if not folders:
         return (), None
-    told = [_lower(card) for card in _cards(json_object(ask(_ROCM_SMI)))]
+    found = json_object(ask(_ROCM_SMI))
+    names = sorted((name for name in found if re.fullmatch(r"card\d+", name)), key=_card_number)
+    told = [
+        {key.lower(): plain_text(str(value)) for key, value in found[name].items()}
+        for name in names
+        if isinstance(found[name], dict)
+    ]
     told += [{}] * (len(folders) - len(told))
     gpus = [_gpu(index, folder, told[index]) for index, folder in enumerate(folders)]
     return tuple(gpus), plain_text(file_text(root / "sys/module/amdgpu/version")) or None
@@ -75,16 +81,6 @@ def read_amd(root: Path = Path("/"), ask: Say = say) -> tuple[tuple[Gpu, ...], s
 def _card_number(name: str) -> int:
     digits = re.search(r"\d+", name)
     return int(digits.group()) if digits else 0
-
-
-def _cards(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return rocm-smi's cards in the order of their numbers."""
-    names = sorted((name for name in found if re.fullmatch(r"card\d+", name)), key=_card_number)
-    return [found[name] for name in names if isinstance(found[name], dict)]
-
-
-def _lower(card: dict[str, Any]) -> dict[str, str]:
-    return {key.lower(): plain_text(str(value)) for key, value in card.items()}
 
 
 def _gpu(index: int, folder: Path, told: dict[str, str]) -> Gpu:

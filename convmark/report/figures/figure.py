@@ -205,10 +205,7 @@ def _drawings(figures: Sequence[Figure]) -> Iterator[tuple[str, Spec]]:
         for choice in figure.choices[:MOST_CHOICES] or [""]:
             chosen = [row for row in rows if not choice or row[figure.choose_by] == choice]
             for number, spec in enumerate(figure.specs, 1):
-                parts = [figure.key, _slug(choice), str(number) * (len(figure.specs) > 1)]
+                word = re.sub(r"[^A-Za-z0-9._]+", "-", choice).strip("-.")[:100]
+                parts = [figure.key, word, str(number) * (len(figure.specs) > 1)]
                 name = "-".join(filter(None, parts))
                 yield name, whole_spec(spec, chosen, title=choice or figure.table.title)
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.")[:100]

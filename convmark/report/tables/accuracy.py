@@ -105,12 +105,14 @@ def _record(every: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
     first = {name: every[name].iloc[-1] for name in every}
     rows, failed = every[every["measured"]], every[~every["measured"]]
     seeds = len(rows)
+    size = first["batch_size"]
+    batch = "" if size == BATCH_SIZE else f"batch {int(size)}"
     reached = rows["time_to_target_s"].notna().sum()
     found = {
         "model": first["model"],
         "case": first["case"],
         "hardware": first["hardware"],
-        "setting": _setting(first),
+        "setting": ", ".join(filter(None, [batch, setting(first)])),
         "framework": first["framework"],
         "fraction": first["fraction"],
         "part": first["fraction"] if first["fraction"] != 1 else None,
@@ -141,11 +143,6 @@ def _over_seeds(values: pd.Series) -> Any:
     if known.empty:
         return None
     return known.iloc[-1] if known.dtype == object else known.median()
-
-
-def _setting(row: Mapping[str, Any]) -> str:
-    batch = "" if row["batch_size"] == BATCH_SIZE else f"batch {int(row['batch_size'])}"
-    return ", ".join(filter(None, [batch, setting(row)]))
 
 
 def filling_command() -> str:

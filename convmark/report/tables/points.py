@@ -138,14 +138,10 @@ def pooled_half_widths(table: pd.DataFrame) -> np.ndarray[Any, Any]:
     freedom = (table["n"] - 1).clip(lower=0).where(table["log_var"].notna(), 0)
     total = (table["log_var"].fillna(0) * freedom).groupby(groups).transform("sum")
     pooled = freedom.groupby(groups).transform("sum")
-    known = {int(df): _quantile(df) for df in set(pooled[pooled > 0])}
+    known = {int(df): t_quantile((1 + CONFIDENCE) / 2, df) for df in set(pooled[pooled > 0])}
     factor = pooled.map(lambda df: known.get(int(df), math.nan))
     variance = total / pooled.where(pooled > 0)
     return np.asarray(factor * np.sqrt(variance / table["n"].where(table["n"] > 0)))
-
-
-def _quantile(freedom: float) -> float:
-    return t_quantile((1 + CONFIDENCE) / 2, freedom)
 
 
 def text_of(value: Any) -> str:
