@@ -29,7 +29,7 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: i
         return descriptor
     os.close(descriptor)
     if stat.S_ISDIR(found):
-        raise IsADirectoryError(errno.EISDIR, "is a folder", os.fspath(path))
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     raise _is_special(path)
 
 
