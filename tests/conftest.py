@@ -1,9 +1,18 @@
 """What all tests share: warnings are errors here, though not in a user's benchmark session."""
 
+import contextlib
+import functools
+import importlib
+import importlib.util
 import os
-from collections.abc import Iterator
+import pkgutil
+from collections.abc import Callable, Iterator
 
 import pytest
+from workers import BUILDERS, environ
+
+import convmark
+from convmark.interpreter import Interpreter
 
 pytest_plugins = ["pytester"]
 
@@ -22,6 +31,48 @@ def own_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONVMARK_RUNTIME", str(tmp_path_factory.mktemp("runtime")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _disk_is_not_waited_for() -> Iterator[None]:
+    """Leave out fsync, which takes a busy disk 50 ms a row; no test cuts the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def loaded_harness() -> None:
+    """Import all of it once: a session within a test forgets what it was first to import."""
+    for found in pkgutil.walk_packages(convmark.__path__, "convmark."):
+        if not found.name.startswith("convmark.worker.") and not found.name.endswith("__main__"):
+            importlib.import_module(found.name)
+
+
+@pytest.fixture
+def pytester(pytester: pytest.Pytester, loaded_harness: None) -> pytest.Pytester:
+    return pytester
+
+
+@pytest.fixture(scope="session")
+def interpreter_of(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[str], Interpreter]]:
+    """Gives each backend's interpreter, started once for all tests that need no other settings.
+
+    To import a framework takes seconds, a fork of its interpreter milliseconds.
+    """
+    variables = environ(tmp_path_factory.mktemp("interpreters"))
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def started(backend: str) -> Interpreter:
+            if importlib.util.find_spec(backend) is None:
+                pytest.skip(f"{backend} is not installed")
+            made = Interpreter(environ=variables, folder=BUILDERS, backend=backend)
+            return stack.enter_context(made)
+
+        yield started
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

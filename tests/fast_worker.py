@@ -81,6 +81,10 @@ def _pile_up(descriptors: list[int]) -> None:
         _emit(descriptors, {"event": "more", "number": number})
 
 
+def _wait(descriptors: list[int]) -> None:
+    time.sleep(3600)
+
+
 def _write_rubbish(descriptors: list[int]) -> None:
     _write(descriptors, os.urandom(1 << 16) + b"\n")
     time.sleep(3600)
@@ -97,6 +101,7 @@ def _kill_itself(descriptors: list[int]) -> None:
 
 _WRONG = {
     "hangs": _hang,
+    "waits": _wait,
     "floods": _flood,
     "piles_up": _pile_up,
     "writes_rubbish": _write_rubbish,

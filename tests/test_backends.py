@@ -10,6 +10,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ PARAMETERS = {
 OTHERS = ("jax", "torch")
 
 Results = dict[str, Any]
+
+
+InterpreterOf = Callable[[str], Interpreter]
 
 
 def skip_without(framework: str) -> None:
@@ -140,63 +144,57 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 def test_workers_forked_before_the_first_operation_measure_one_after_another(
-    backend: str, folder: Path
+    backend: str, interpreter_of: InterpreterOf
 ) -> None:
     asked = measured("lenet5", task="train", batch_size=16, backend=backend)
-    with Interpreter(environ=environ(folder), backend=backend, time_limit_s=60) as interpreter:
-        answers = [interpreter.answer(asked) for _ in range(4)]
-    assert [(answer.status, answer.message) for answer in answers] == [("ok", "")] * 4
+    answers = [interpreter_of(backend).answer(asked) for _ in range(3)]
+    assert [(answer.status, answer.message) for answer in answers] == [("ok", "")] * 3
     versions = answers[0].event("environment") or {}
     assert versions[backend]
     assert "tensorflow" not in versions
     proofs = [answer.event("proof") for answer in answers]
-    assert proofs == [proofs[0]] * 4
+    assert proofs == [proofs[0]] * 3
     assert max(answer.ready_s or 9 for answer in answers[1:]) < 1
     first = answers[0].event("first_step") or {}
     assert first["seconds"] == pytest.approx((first["trace_s"] or 0.0) + first["execution_s"])
     assert (first["trace_s"] is None) == (backend == "torch")
 
 
-def test_a_spawned_worker_does_the_same_work_as_a_forked_one(backend: str, folder: Path) -> None:
+def test_a_spawned_worker_does_the_same_work_as_a_forked_one(
+    backend: str, folder: Path, interpreter_of: InterpreterOf
+) -> None:
     asked = measured("lenet5", task="train", batch_size=8, backend=backend)
-    proofs = {}
-    for isolation in ("fork", "spawn"):
-        with Interpreter(
-            environ=environ(folder), backend=backend, isolation=isolation
-        ) as interpreter:
-            answer = interpreter.answer(asked)
+    with Interpreter(environ=environ(folder), backend=backend, isolation="spawn") as interpreter:
+        spawned = interpreter.answer(asked)
+    forked = interpreter_of(backend).answer(asked)
+    for answer in (spawned, forked):
         assert (answer.status, answer.message) == ("ok", "")
-        proofs[isolation] = answer.event("proof")
-    assert proofs["fork"] == proofs["spawn"]
+    assert spawned.event("proof") == forked.event("proof")
 
 
-def test_one_thread_is_one_thread(backend: str, folder: Path) -> None:
+def test_one_thread_is_one_thread(backend: str, interpreter_of: InterpreterOf) -> None:
     asked = measured("mini_resnet", task="train", batch_size=8, backend=backend, threads="1")
-    with Interpreter(environ=environ(folder), backend=backend) as interpreter:
-        answer = interpreter.answer(asked)
+    answer = interpreter_of(backend).answer(asked)
     assert (answer.status, answer.message) == ("ok", "")
     rounds = answer.event("rounds") or {}
     assert sum(rounds["case_cpu_s"]) <= 1.1 * sum(rounds["case_wall_s"])
 
 
 def test_out_of_memory_is_told_apart_from_other_errors(
-    backend: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    backend: str, interpreter_of: InterpreterOf
 ) -> None:
-    monkeypatch.chdir(BUILDERS)
-    with Interpreter(environ=environ(folder), backend=backend) as interpreter:
-        full = interpreter.answer(measured("builders:asks_for_more_than_there_is", backend=backend))
-        other = interpreter.answer(measured("builders:raises", backend=backend))
+    interpreter = interpreter_of(backend)
+    full = interpreter.answer(measured("builders:asks_for_more_than_there_is", backend=backend))
+    other = interpreter.answer(measured("builders:raises", backend=backend))
     assert full.status == "out_of_memory"
     assert other.status == "error"
 
 
 @pytest.mark.long  # the compiler alone takes most of a minute
-def test_torch_compiles_where_it_is_asked_to(folder: Path) -> None:
-    skip_without("torch")
+def test_torch_compiles_where_it_is_asked_to(interpreter_of: InterpreterOf) -> None:
     asked = measured("lenet5", task="train", batch_size=8, backend="torch")
     compiled = measured("lenet5", task="train", batch_size=8, backend="torch", jit="on")
-    with Interpreter(environ=environ(folder), backend="torch") as interpreter:
-        answers = [interpreter.answer(request) for request in (asked, compiled)]
+    answers = [interpreter_of("torch").answer(request) for request in (asked, compiled)]
     assert [(answer.status, answer.message) for answer in answers] == [("ok", "")] * 2
     paths = [(answer.event("first_step") or {})["call_path"] for answer in answers]
     assert paths == ["eager", "torch.compile"]

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
-from workers import environ
 
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
@@ -212,12 +210,12 @@ def test_what_does_not_fit_ends_the_growth_unless_it_is_the_smallest() -> None:
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
-def test_a_worker_measures_the_ceilings_of_its_cpu(backend: str, tmp_path: Path) -> None:
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed; its ceilings are measured")
+def test_a_worker_measures_the_ceilings_of_its_cpu(
+    backend: str, interpreter_of: Callable[[str], Interpreter]
+) -> None:
     case = Case(model="lenet5", task="train", backend=backend)
-    with Interpreter(environ=environ(tmp_path), backend=backend) as interpreter:
-        answer = interpreter.answer({"kind": "ceiling", "case": case.as_fields(), "seed": 0})
+    asked = {"kind": "ceiling", "case": case.as_fields(), "seed": 0}
+    answer = interpreter_of(backend).answer(asked)
     assert (answer.status, answer.message) == ("ok", "")
     product, copy = answer.event("product") or {}, answer.event("copy") or {}
     assert 1e7 < product["flops_per_s"] < 1e14

@@ -172,20 +172,21 @@ def _goes_on(nursery: Nursery, folder: Path, left: Left) -> None:
         assert read_step_times(run_files(folder)[0], fresh) is not None
 
 
-def test_200_kills_at_random_moments_lose_no_reported_row(nursery: Nursery, tmp_path: Path) -> None:
-    seen = killed_at_random(nursery, tmp_path, 200, seed=1)
-    assert sum(seen[name] for name in seen if name != "torn") == 200
-    assert seen["some rows"] >= 60, seen
-    assert seen["torn"] >= 10, seen  # else nothing was proved of torn lines
+def test_80_kills_at_random_moments_lose_no_reported_row(nursery: Nursery, tmp_path: Path) -> None:
+    seen = killed_at_random(nursery, tmp_path, 80, seed=1)
+    assert sum(seen[name] for name in seen if name != "torn") == 80
+    assert seen["some rows"] >= 20, seen
+    assert seen["torn"] >= 1, seen  # else nothing was proved of torn lines
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(2, 6))
-def test_800_more_kills_at_random_moments_lose_no_reported_row(
+@pytest.mark.parametrize("seed", range(2, 7))
+def test_1000_more_kills_at_random_moments_lose_no_reported_row(
     seed: int, nursery: Nursery, tmp_path: Path
 ) -> None:
     seen = killed_at_random(nursery, tmp_path, 200, seed)
     print(seen)
+    assert seen["some rows"] >= 60, seen
     assert seen["torn"] >= 10, seen
 
 
@@ -230,11 +231,16 @@ def test_the_workers_of_a_killed_run_end_with_it(tmp_path: Path) -> None:
     fast: Any = ("--python", str(fast_python(tmp_path)), "--results", "results")
     process = start(*("convmark.cli", "run", *fast, "--models", "hangs", *FAST), folder=tmp_path)
     try:
-        assert happens(lambda: len(descendants(process.pid)) >= 2, within_s=60)
-        time.sleep(0.3)
+        # the zygote, the worker, and what the worker has started, which knows nothing of the run
+        assert happens(lambda: len(descendants(process.pid)) == 3, within_s=60)
         zygote = psutil.Process(process.pid).children()[0]
         below = [zygote, *zygote.children()]
+        started = below[1].children()
     finally:
         process.kill()
         process.communicate()
-    assert all_gone(below, within_s=5)
+    try:
+        assert all_gone(below, within_s=5)
+    finally:
+        for one in started:
+            one.kill()

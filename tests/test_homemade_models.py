@@ -6,11 +6,11 @@ Of each kind one is in `homemade_models.py`. A few are measured in every run, al
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
-from workers import BUILDERS, environ, measured
+from workers import measured
 
 from convmark.interpreter import Answer, Interpreter
 
@@ -138,6 +138,8 @@ MEASURED = {
     "stacked": usual(
         *(16 * 8 + 15 * 9 + 30 + 12, 7 * (16 * 7 + 15 * 9) + 10, 7 * 16 * 3, CLASSES),
     ),
+    "ragged": usual(9 * 3 + 3 * 2 + 2, 3 * 2, 0, CLASSES),
+    "sparse_rows": Right(50 * 3 + 3, None, None, CLASSES),
     "looped": usual(16, 4 * 16, 0, CLASSES),
 }
 NOTES = {
@@ -145,6 +147,7 @@ NOTES = {
     "diffusion": "does not have a `call()` method implemented",
     "int8": "of int8 is no floating-point product",
     "spectrum": "RFFT has no rule",
+    "sparse_rows": "SparseFillEmptyRows has no rule",
     "normalised": "the branches of sequential_1/spectral_normalization_1/cond count unlike",
 }
 REFUSED = {
@@ -153,17 +156,17 @@ REFUSED = {
     "them, and needs extra too",
     ("unnormalised(depth=9)", "train"): "the loss must be finite, it is nan at step 10; try a "
     "smaller --learning-rate",
-    ("ragged", "infer"): "a ragged input needs an input_spec beside the builder",
+    ("ragged_twice", "infer"): "grid: a ragged input of ?x? needs an input_spec beside the "
+    "builder; without one its first axis alone can be open",
+    ("sparse", "infer"): "words: a sparse input needs an input_spec beside the builder",
 }
-QUICK = ["gan", "lora", "preprocessing", "reader", "stateful"]
+QUICK = ["gan", "lora", "preprocessing", "ragged", "reader", "stateful"]
 """Of different mechanisms."""
 
 
-@pytest.fixture(scope="module")
-def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
-    variables = environ(tmp_path_factory.mktemp("workers"))
-    with Interpreter(environ=variables, folder=BUILDERS) as found:
-        yield found
+@pytest.fixture
+def interpreter(interpreter_of: Callable[[str], Interpreter]) -> Interpreter:
+    return interpreter_of("tensorflow")
 
 
 def answered(interpreter: Interpreter, name: str, task: str, **more: Any) -> Answer:

@@ -37,9 +37,9 @@ from convmark.compare.files import (
 )
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
-from convmark.report.rows import _typed
 from convmark.results import reading
-from convmark.results.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
+from convmark.results.columnar import _typed
+from convmark.results.record import COLUMNS, OLDEST_SCHEMA, SCHEMA_VERSION, Record, to_cells
 from convmark.results.store import HEADER, Store, StoreWarning, read_head, read_run, read_step_times
 from convmark.results.table_file import TableFile
 from convmark.session.ceilings import read_ceilings
@@ -135,9 +135,9 @@ def hold_to_the_promise(path: Path, count: int, seed: int) -> int:
     return read
 
 
-def test_ten_thousand_mutations_are_read_whole_or_refused_by_file_and_line(tmp_path: Path) -> None:
-    read = hold_to_the_promise(tmp_path / "0001.csv", 10_000, seed=20)
-    assert 300 < read < 9_000  # the mutations are neither all fatal nor all harmless
+def test_a_thousand_mutations_are_read_whole_or_refused_by_file_and_line(tmp_path: Path) -> None:
+    read = hold_to_the_promise(tmp_path / "0001.csv", 1_000, seed=20)
+    assert 30 < read < 900  # the mutations are neither all fatal nor all harmless
 
 
 @pytest.mark.long
@@ -234,7 +234,7 @@ def test_a_later_schema_is_refused_kindly_though_its_columns_are_unknown(tmp_pat
     header, *rows = whole_file(path).decode().splitlines()
     path.write_text(f"{header},tomorrow\n" + "".join(f"7{row[1:]},x\n" for row in rows))
     assert refusal(path) == (
-        f":2: must be of schema 1 to {SCHEMA_VERSION}, got '7'; a later convmark wrote it: upgrade "
+        f":2: must be of schema 2 to {SCHEMA_VERSION}, got '7'; a later convmark wrote it: upgrade "
         "convmark to read it"
     )
     path.write_text(f"{header},tomorrow\n" + "".join(f"{row},x\n" for row in rows))
@@ -273,7 +273,7 @@ def test_an_earlier_schema_is_read_and_what_it_lacks_is_absent(
 
 
 def test_every_column_that_came_later_may_be_absent() -> None:
-    assert all(not column.required for column in COLUMNS if column.since > 1)
+    assert all(not column.required for column in COLUMNS if column.since > OLDEST_SCHEMA)
 
 
 def test_a_row_of_no_case_is_refused_by_its_line(tmp_path: Path) -> None:
@@ -378,10 +378,10 @@ def test_reading_alone_of_a_gibibyte_in_one_line_takes_no_second(tmp_path: Path)
         message = rf"csv:{number + 1}: a line must be at most 4 MiB"
         path = sparse(tmp_path / f"000{number}.csv", beginning)
         for reader in (read_run, read_head, digest_of):
-            began = time.perf_counter()
+            began = time.process_time()
             with pytest.raises(StoreError, match=message):
                 reader(path)
-            assert time.perf_counter() - began < MOST_S
+            assert time.process_time() - began < MOST_S
 
 
 def test_a_torn_table_of_a_gibibyte_is_cut_without_being_read(tmp_path: Path) -> None:
@@ -391,9 +391,9 @@ def test_a_torn_table_of_a_gibibyte_is_cut_without_being_read(tmp_path: Path) ->
     table.append(path, [row])
     whole = path.read_bytes()
     os.truncate(path, GIB)
-    began = time.perf_counter()
+    began = time.process_time()
     table.append(path, [dataclasses.replace(row, run="0008")])
-    assert time.perf_counter() - began < 5 * MOST_S
+    assert time.process_time() - began < MOST_S
     assert path.read_bytes()[: len(whole)] == whole
     assert [found.run for found in table.read(path)] == ["0001", "0008"]
 

@@ -24,7 +24,7 @@ from test_plugin import SUITE
 from test_verdicts_file import judgement
 
 from convmark.cli import main
-from convmark.cli.description import describe_models
+from convmark.cli.run import describe_models
 from convmark.compare.files import accept, read_accepted
 from convmark.compare.index import index_path
 from convmark.compare.live import ab_files
@@ -255,7 +255,7 @@ def test_progress_is_inert(live: bool) -> None:
         case = Case(model=text, task="train")
         job = Job(case=case, process=1, order=1)
         record = process(status="error", error=text)
-        with progress.on(stream, 1.0) as seen:
+        with progress.RunProgress(stream, 1.0) as seen:
             seen.planned([job])
             seen.began(job)
             seen.phase(job, "steps")

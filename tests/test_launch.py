@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import fast_python
 from workers import BUILDERS, descendants, environ, happens, is_running, measured, smoked
 
 from convmark.core.errors import WorkerError
@@ -169,6 +170,18 @@ def test_a_measurement_counts_and_times_as_it_says(by_fork: Answer) -> None:
     assert found["peaks"]["host_bytes"] >= 0
 
 
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [("infer", "the output for one batch must be"), ("train", "the loss must go on changing")],
+)
+def test_a_model_that_stops_working_after_its_first_steps_is_refused(
+    forking: Interpreter, task: str, words: str
+) -> None:
+    answer = forking.answer(measured("builders:stops_working", task=task, batch_size=8))
+    assert answer.status == "error"
+    assert words in answer.message
+
+
 def test_training_lowers_the_loss_from_that_of_chance(by_fork: Answer) -> None:
     first, tenth = proofs(by_fork)
     assert 2.0 < first < 3.0  # ln 10 = 2.30 for ten classes known nothing of
@@ -209,7 +222,7 @@ def proofs(answer: Answer) -> list[float]:
         ("returns_no_model", "error", "the builder must return a keras.Model, it returned int"),
         ("tells_no_input", "error", "the input shape is not known; call the model on keras.Input"),
         ("overflows", "error", "the output must be finite, it is inf at step 1"),
-        ("exits", "error", "SystemExit: 3"),
+        ("exits", "error", "the model's code ends the program (exit status 3)"),
         ("runs_out_of_host_memory", "out_of_memory", "MemoryError"),
         ("runs_out_of_device_memory", "out_of_memory", "OOM when allocating tensor"),
         ("aborts", "crashed", "SIGABRT"),
@@ -257,7 +270,7 @@ def test_a_silent_worker_is_ended_at_its_time_limit(
     assert not is_running(workplace.told("sleeper"))
 
 
-@pytest.mark.parametrize("builder", ["leaves_a_program", "leaves_a_fork"])
+@pytest.mark.parametrize("builder", ["leaves_a_program", "leaves_a_fork", "leaves_a_daemon"])
 def test_what_a_model_has_started_ends_with_its_worker(
     builder: str, unharmed: Interpreter, workplace: Workplace
 ) -> None:
@@ -267,6 +280,8 @@ def test_what_a_model_has_started_ends_with_its_worker(
     assert time.monotonic() - began < 60, "the end of the pipe was waited for"
     left = workplace.told("left")
     assert happens(lambda: not is_running(left), within_s=10)
+    found = answer.event("left_running")
+    assert (found and found["names"]) == (["sleep"] if builder == "leaves_a_daemon" else None)
 
 
 def test_a_worker_log_holds_its_own_output_alone(
@@ -369,79 +384,88 @@ def replies_wait(interpreter: Interpreter) -> bool:
     return bool(select.select([interpreter._server.control], [], [], 0)[0])
 
 
+@pytest.fixture
+def stand_in(tmp_path: Path) -> str:
+    """An interpreter that imports no framework and does what a model's name says."""
+    return str(fast_python(tmp_path))
+
+
 @pytest.mark.parametrize("when", ["between two cases", "during a case"])
-def test_a_killed_zygote_costs_one_case(
-    when: str, forking: Interpreter, workplace: Workplace
-) -> None:
-    zygote = workplace.parent(forking)
-
+def test_a_killed_zygote_costs_one_case(when: str, stand_in: str) -> None:
     def kill(event: dict[str, Any]) -> None:
-        if event["event"] == "environment":
-            assert happens((workplace.folder / "sleeper").exists, within_s=30)
-            os.kill(zygote, signal.SIGKILL)
-
-    if when == "between two cases":
         os.kill(zygote, signal.SIGKILL)
-        answer = forking.answer(smoked("builders:well"))
-    else:
-        answer = forking.answer(measured("builders:sleeps"), kill)
-        sleeper = workplace.told("sleeper")
-        assert happens(lambda: not is_running(sleeper), within_s=10)
-    assert answer.status == "crashed"
-    assert "the worker's interpreter" in answer.message
-    assert workplace.parent(forking) != zygote
+
+    before = descendants()
+    with Interpreter(stand_in) as interpreter:
+        interpreter.start()
+        (zygote,) = descendants() - before
+        if when == "between two cases":
+            os.kill(zygote, signal.SIGKILL)
+            answer = interpreter.answer(measured("lenet5"))
+        else:
+            answer = interpreter.answer(measured("waits"), kill)
+        assert answer.status == "crashed"
+        assert "the worker's interpreter" in answer.message
+        assert interpreter.answer(measured("lenet5")).status == "ok"
+        assert zygote not in descendants()
+    assert happens(lambda: descendants() == before, within_s=10)
 
 
 @pytest.mark.parametrize("isolation", ["fork", "spawn"])
-def test_workers_end_with_a_killed_harness(isolation: str, workplace: Workplace) -> None:
+def test_workers_end_with_a_killed_harness(isolation: str, stand_in: str) -> None:
     script = (
         "import json, sys; from convmark.interpreter import Interpreter;"
-        f"Interpreter(isolation={isolation!r}).answer(json.loads(sys.argv[1]))"
+        f"Interpreter({stand_in!r}, isolation={isolation!r}).answer(json.loads(sys.argv[1]),"
+        " lambda event: print(event, flush=True))"
     )
     harness = subprocess.Popen(
-        [sys.executable, "-c", script, json.dumps(measured("builders:sleeps"))],
-        env=workplace.environ,
-        stdout=subprocess.DEVNULL,
+        [sys.executable, "-c", script, json.dumps(measured("waits"))],
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
     try:
-        assert happens((workplace.folder / "sleeper").exists, within_s=120)
+        assert harness.stdout is not None
+        assert b"ready" in harness.stdout.readline()
         workers = descendants(harness.pid)
-        assert int(workplace.told("sleeper")) in workers
+        assert len(workers) == (2 if isolation == "fork" else 1)
     finally:
         harness.kill()
-        harness.wait()
+        harness.communicate()
     assert happens(lambda: not any(map(is_running, workers)), within_s=10)
 
 
-@pytest.mark.parametrize(
-    ("builder", "status", "said"),
-    [
-        ("sleeps", "timeout", "no sign of progress for 3 s after 'environment'"),
-        ("aborts", "crashed", "SIGABRT): Fatal Python error: Aborted"),
-    ],
-)
-def test_a_worker_in_an_interpreter_of_its_own_may_go_wrong_too(
-    builder: str, status: str, said: str, workplace: Workplace
-) -> None:
+def test_a_fatal_error_in_an_interpreter_of_its_own_is_told_too(workplace: Workplace) -> None:
     before = descendants()
-    with workplace.interpreter(isolation="spawn", time_limit_s=3) as interpreter:
-        answer = interpreter.answer(measured(f"builders:{builder}"))
-        assert answer.status == status
-        assert said in answer.message
+    with workplace.interpreter(isolation="spawn") as interpreter:
+        answer = interpreter.answer(measured("builders:aborts"))
+        assert answer.status == "crashed"
+        assert "SIGABRT): Fatal Python error: Aborted" in answer.message
+        assert descendants() == before
+
+
+def test_a_silent_worker_in_an_interpreter_of_its_own_is_ended_too(stand_in: str) -> None:
+    before = descendants()
+    with Interpreter(stand_in, isolation="spawn", time_limit_s=1) as interpreter:
+        answer = interpreter.answer(measured("hangs"))
+        assert answer.status == "timeout"
+        assert "no sign of progress for 1 s after 'ready'" in answer.message
         assert descendants() == before
 
 
 def test_an_interpreter_that_serves_all_itself_is_replaced_when_it_goes_wrong(
-    workplace: Workplace,
+    stand_in: str,
 ) -> None:
-    with workplace.interpreter(isolation="none") as interpreter:
-        first = workplace.worker(interpreter)
-        assert workplace.worker(interpreter) == first
-        answer = interpreter.answer(measured("builders:writes_no_json"))
+    before = descendants()
+    with Interpreter(stand_in, isolation="none") as interpreter:
+        for _ in range(2):
+            assert interpreter.answer(measured("lenet5")).status == "ok"
+            (first,) = descendants() - before
+        answer = interpreter.answer(measured("writes_rubbish"))
         assert answer.status == "crashed"
         assert "what is no event" in answer.message
-        assert workplace.worker(interpreter) != first
+        assert interpreter.answer(measured("lenet5")).status == "ok"
+        (second,) = descendants() - before
+    assert first != second
 
 
 @pytest.mark.parametrize("isolation", ["fork", "spawn"])
@@ -457,9 +481,9 @@ def test_no_file_is_left_in_the_temporary_folder(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_process_is_left_after_close(workplace: Workplace) -> None:
+def test_no_process_is_left_after_close(stand_in: str) -> None:
     before = descendants()
-    interpreter = workplace.interpreter()
+    interpreter = Interpreter(stand_in)
     try:
         interpreter.start()
         assert len(descendants() - before) == 1

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +75,15 @@ def test_tf32_is_on_where_it_is_the_precision_and_nowhere_else(
     assert set(found_tf32) == {tf32}
 
 
-def test_the_mixed_precisions_train_to_about_the_same_loss(backend: str, tmp_path: Path) -> None:
+def test_the_mixed_precisions_train_to_about_the_same_loss(
+    backend: str, interpreter_of: Callable[[str], Interpreter]
+) -> None:
     losses = {}
-    with Interpreter(environ=environ(tmp_path), backend=backend) as interpreter:
-        for precision in ("float32", "mixed_bfloat16", "mixed_float16"):
-            asked = measured(
-                "lenet5", task="train", batch_size=8, backend=backend, precision=precision
-            )
-            answer = interpreter.answer(asked)
-            assert (answer.status, answer.message) == ("ok", "")
-            losses[precision] = (answer.event("proof") or {})["value"]
+    for precision in ("float32", "mixed_bfloat16", "mixed_float16"):
+        asked = measured("lenet5", task="train", batch_size=8, backend=backend, precision=precision)
+        answer = interpreter_of(backend).answer(asked)
+        assert (answer.status, answer.message) == ("ok", "")
+        losses[precision] = (answer.event("proof") or {})["value"]
     assert losses["mixed_bfloat16"] == pytest.approx(losses["float32"], rel=0.05)
     assert losses["mixed_float16"] == pytest.approx(losses["float32"], rel=0.05)
     assert len(set(losses.values())) == 3

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +17,19 @@ Ask = Callable[..., Answer]
 
 
 @pytest.fixture(scope="module")
-def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
-    """Builds a model of settingnets and takes ten steps, in a fresh process of one interpreter."""
-    folder = tmp_path_factory.mktemp("settings")
-    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
-        patch.chdir(BUILDERS)
-        interpreters: dict[str, Interpreter] = {}
+def ask(interpreter_of: Callable[[str], Interpreter]) -> Ask:
+    """Builds a model of settingnets and takes ten steps, in a fresh process."""
 
-        @functools.cache
-        def ask(
-            name: str, *, asked: tuple[str, ...] = (), backend: str = "tensorflow", **case: Any
-        ) -> Answer:
-            if importlib.util.find_spec(backend) is None:
-                pytest.skip(f"{backend} is not installed; its settings are read")
-            if backend not in interpreters:
-                made = Interpreter(environ=environ(folder), backend=backend)
-                interpreters[backend] = stack.enter_context(made)
-            model = name if name in ("lenet5", "mini_resnet") else f"settingnets:{name}"
-            request = measured(model, batch_size=4, backend=backend, **case)
-            return interpreters[backend].answer({**request, "smoke": True, "asked": list(asked)})
+    @functools.cache
+    def ask(
+        name: str, *, asked: tuple[str, ...] = (), backend: str = "tensorflow", **case: Any
+    ) -> Answer:
+        model = name if name in ("lenet5", "mini_resnet") else f"settingnets:{name}"
+        request = measured(model, batch_size=4, backend=backend, **case)
+        request = {**request, "smoke": True, "asked": list(asked)}
+        return interpreter_of(backend).answer(request)
 
-        yield ask
+    return ask
 
 
 def read_back(answer: Answer) -> dict[str, Any]:

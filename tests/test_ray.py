@@ -113,8 +113,8 @@ MEASURED_GROUPS = ("time", "memory", "state")
 OF_ITS_OWN = {"run", "started", "commit", "dirty", "status"}
 """The status is ok or unsteady, as it happens."""
 SAME_TIME_COLUMNS = {"reference", "reference_version", "measurement_version"}
-OF_MANY_STEPS = {"step_time_p95_s", "step_time_p99_s"}
-"""Given where the time budget held enough steps, which a busy machine decides."""
+OF_A_BUSY_MACHINE = {"step_time_p95_s", "step_time_p99_s", "unsteady"}
+"""Given where the time budget held enough steps, or the steps did not hold still."""
 
 
 def test_three_cases_are_measured_alike_with_ray_and_without(
@@ -141,7 +141,7 @@ def test_three_cases_are_measured_alike_with_ray_and_without(
             one, other = getattr(row, column.name), getattr(rayed[key], column.name)
             if column.group in MEASURED_GROUPS and column.name not in SAME_TIME_COLUMNS:
                 there = (one is None) == (other is None)
-                assert there or column.name in OF_MANY_STEPS, column.name
+                assert there or column.name in OF_A_BUSY_MACHINE, column.name
             elif column.name not in OF_ITS_OWN:
                 assert one == other, column.name
     agree(list(plain.values()), list(rayed.values()))

@@ -11,7 +11,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,11 @@ TRAINED_WITH = {
     "eager": ("model", "SGD", "mean_squared_error"),
     "several_at_once": ("model", "SGD", "mean_squared_error"),
     "gan": ("model", "Adam + SGD", "train_step"),
+    "told": ("harness", "SGD", "sparse_categorical_crossentropy"),
+    "told_and_compiled": ("model", "SGD", "mean_squared_error"),
+    "scored": ("model", "SGD", "mean_squared_error"),
+    "unweighted": ("model", "Adam", "train_step"),
+    "weighted": ("model", "Adam", "train_step"),
     "accumulates": ("model", "SGD", "mean_squared_error + train_step"),
     "own_train_function": ("model", "SGD", "mean_squared_error + make_train_function"),
     "by_xla": ("model", "SGD", "mean_squared_error"),
@@ -125,6 +130,18 @@ def test_a_step_is_compiled_as_fit_would(steps: tuple[str, Results]) -> None:
         assert first == second == third  # its weights wait for the fourth step
 
 
+def test_the_flops_of_a_models_own_step_are_counted_or_empty_with_the_reason(
+    steps: tuple[str, Results],
+) -> None:
+    backend, results = steps
+    if backend != "torch":
+        assert results["regression"]["work"] == {"flops": 2 * 168, "note": None}
+    if backend == "tensorflow":
+        assert results["scored"]["work"] == {"flops": 2 * 168 + 8192 // 4, "note": None}
+        reason = "a training step that runs eagerly is not followed"
+        assert results["eager"]["work"] == {"flops": None, "note": reason}
+
+
 def test_what_cannot_be_trained_is_refused_with_what_to_do(steps: tuple[str, Results]) -> None:
     _, results = steps
     for net, reason in REFUSED.items():
@@ -209,11 +226,11 @@ def test_what_a_builder_gives_back_is_apart_from_what_the_steps_take(
     assert peaks["host_bytes"] <= 200_000_000
 
 
-def test_a_model_that_grows_while_it_infers_is_an_error(tmp_path: Path) -> None:
-    if importlib.util.find_spec("torch") is None:
-        pytest.skip("torch is not installed; TensorFlow and JAX run a model's Python once")
-    with Interpreter(environ=environ(tmp_path), folder=BUILDERS, backend="torch") as interpreter:
-        answer = interpreter.answer(measured("trained_nets:grows", backend="torch"))
+def test_a_model_that_grows_while_it_infers_is_an_error(
+    interpreter_of: Callable[[str], Interpreter],
+) -> None:
+    # TensorFlow and JAX run a model's Python once
+    answer = interpreter_of("torch").answer(measured("trained_nets:grows", backend="torch"))
     assert answer.status == "error"
     assert "trained_nets:grows: a model must keep its weights while it infers" in answer.message
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib.util
 import random
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from workers import BUILDERS, environ
 
 from convmark.core.case import Case
 from convmark.core.options import read
@@ -146,39 +144,31 @@ needs_tensorflow = pytest.mark.skipif(
 
 @needs_tensorflow
 def test_a_real_worker_times_every_way_of_a_classifier_and_of_a_model_without_classes(
-    tmp_path: Path,
+    interpreter_of: Callable[[str], Interpreter],
 ) -> None:
     options = read({"time_budget": "0.1"})
-    with Interpreter(environ=environ(tmp_path)) as interpreter:
-        for model in ("lenet5", "separable_layer"):
-            case = Case(model=model, task="waterfall", batch_size=8)
-            answer = interpreter.answer(request_of(case, options))
-            assert (answer.status, answer.message) == ("ok", "")
-            found = waterfall_columns(answer.events)
-            for column in (WAYS[way] for way in WAYS if way not in ("fit", "predict")):
-                assert 0 < found[column] < 1, (model, column)
-            # a call sets up a data pipeline, which no step does again
-            assert found["fit_call_s"] + found["fit_step_s"] > found["compiled_train_step_s"]
-            assert found["predict_call_s"] > found["compiled_infer_step_s"]
-            assert found["waterfall_rounds"] >= 3
+    for model in ("lenet5", "separable_layer"):
+        case = Case(model=model, task="waterfall", batch_size=8)
+        answer = interpreter_of("tensorflow").answer(request_of(case, options))
+        assert (answer.status, answer.message) == ("ok", "")
+        found = waterfall_columns(answer.events)
+        for column in (WAYS[way] for way in WAYS if way not in ("fit", "predict")):
+            assert 0 < found[column] < 1, (model, column)
+        # a call sets up a data pipeline, which no step does again
+        assert found["fit_call_s"] + found["fit_step_s"] > found["compiled_train_step_s"]
+        assert found["predict_call_s"] > found["compiled_infer_step_s"]
+        assert found["waterfall_rounds"] >= 3
 
 
 @needs_tensorflow
 def test_calls_of_keras_take_the_steps_they_are_asked_for_or_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    interpreter_of: Callable[[str], Interpreter],
 ) -> None:
-    monkeypatch.chdir(BUILDERS)
     said = {}
-    with Interpreter(environ=environ(tmp_path)) as interpreter:
-        for model in ("limited", "stopping", "shorter", "stingy"):
-            case = Case(model=f"settingnets:{model}", task="waterfall", batch_size=8)
-            asked = {
-                "kind": "waterfall",
-                "case": case.as_fields(),
-                "seed": 0,
-                "time_budget_s": 0.05,
-            }
-            said[model] = interpreter.answer(asked)
+    for model in ("limited", "stopping", "shorter", "stingy"):
+        case = Case(model=f"settingnets:{model}", task="waterfall", batch_size=8)
+        asked = {"kind": "waterfall", "case": case.as_fields(), "seed": 0, "time_budget_s": 0.05}
+        said[model] = interpreter_of("tensorflow").answer(asked)
     assert (said["limited"].status, said["limited"].message) == ("ok", "")
     for model in ("stopping", "shorter"):
         assert f"{model}: steps of fit: 2 were asked for, 1 came" in said[model].message

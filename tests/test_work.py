@@ -49,7 +49,10 @@ def one_layer(keras: Any, call: Callable[[Any], Any], *sample_shape: int) -> Wor
 
 @pytest.mark.parametrize(
     "name",
-    ["lenet5", "mini_inception", "mini_resnet", "mini_resnet_norm", "conv_layer", "mobilenetv2"],
+    [
+        *("lenet5", "mini_inception", "mini_resnet", "mini_resnet_norm", "conv_layer"),
+        *("separable_layer", pytest.param("mobilenetv2", marks=pytest.mark.long)),
+    ],
 )
 def test_the_operations_of_a_network_count_as_its_layers_do(keras: Any, name: str) -> None:
     model = models.builder(name)()

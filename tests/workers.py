@@ -20,13 +20,15 @@ BUILDERS = Path(__file__).parent
 def environ(folder: Path, **more: str) -> dict[str, str]:
     """Return an environment for workers: output buffered, byte code kept, in `folder` if need be.
 
-    Importing TensorFlow without byte code takes three times as long.
+    Importing TensorFlow without byte code takes three times as long. All tests of a session share
+    that which their folders, made by `tmp_path_factory`, lie in.
     """
     variables = {**os.environ, **more}
     variables.pop("PYTHONUNBUFFERED", None)
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
     if sys.dont_write_bytecode:
-        variables.setdefault("PYTHONPYCACHEPREFIX", str(folder / "bytecode"))
+        shared = next((one for one in folder.parents if one.name.startswith("pytest-of-")), folder)
+        variables.setdefault("PYTHONPYCACHEPREFIX", str(shared / "bytecode"))
     return variables
 
 

@@ -6,6 +6,7 @@ own: what a session of two equal codes says is noise.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import functools
@@ -20,17 +21,18 @@ from typing import Any
 
 import convmark
 from convmark.cli.ab import make_of
+from convmark.cli.command import exit_status, sayer
 from convmark.compare.files import NOISE, NOISE_TABLE, NoiseRow
 from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live.anchor import KeptTree, copied_tree, origin_of
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import LiveOptions, Pairing, compare_live
 from convmark.compare.live.session import LiveSide
-from convmark.compare.live.shown import Shown
 from convmark.compare.live.tree import OwnCode, tree_as_it_is
 from convmark.compare.rule.allotment import CHANGES, Sensitivity, sensitivities
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
+from convmark.core.option_values import parse_seconds
 from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.units import duration_text
@@ -38,38 +40,35 @@ from convmark.interpreter import Interpreter, zoo_folder
 from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.environment import Machine, read_machine
 from convmark.machine.gpu.visible import card_of
-from convmark.machine.lock import alone
-from convmark.machine.preflight import Beforehand
 from convmark.report.noise import noise_text
 from convmark.results.code.manifest import Code, Roots, code_of
 from convmark.results.store import Store
+from convmark.session.progress import Display
 from convmark.session.run import request_of
+from convmark.session.session import claimed
 from convmark.worker.protocol import file_digest
 
 __all__ = ["noise"]
+
+_say = sayer("convmark noise")
 
 WARM_UP_S = 0.2
 """Of steps before the turns of a session, of both codes together."""
 
 
-def noise(options: Options, seconds: float) -> bool:
-    """Measure, print and keep what is seen of each case; return whether the user interrupted.
-
-    Args:
-        seconds: of sessions, of all cases together.
+def noise(given: argparse.Namespace, options: Options) -> int:
+    """Measure, print and keep which change can be seen of each case.
 
     Raises:
         ConvmarkError: a case or the results folder is not to be had, or no case could be run.
     """
+    seconds = parse_seconds("--seconds", given.seconds)
     refuse_untimed(options, "convmark noise compares")
     make = functools.partial(make_of(options), sys.executable)
     Store(options.results).check_writable()
     machine = read_machine()
-    with (
-        alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say),
-        contextlib.ExitStack() as stack,
-    ):
-        disturbed = [line.replace("; ", ", ") for line in Beforehand().lines(machine)]
+    with claimed(options, _say) as preflight, contextlib.ExitStack() as stack:
+        disturbed = [line.replace("; ", ", ") for line in preflight.lines(machine)]
         for line in disturbed:
             _say(line)
         interpreter = stack.enter_context(make())
@@ -90,8 +89,9 @@ def noise(options: Options, seconds: float) -> bool:
             input_shape=options.input_shape,
             evenly=True,
         )
-        with Shown(sys.stderr) as shown:
-            results = compare_live(pairings, terms, shown.line)
+        with Display(sys.stderr, counted=False) as shown:
+            shown.update("", "the first session")
+            results = compare_live(pairings, terms, shown.newest)
         for pairing, result in zip(pairings, results, strict=True):
             if path := _changed(codes[pairing.case]):
                 result.closed = f"{path} has changed meanwhile: start again"
@@ -102,11 +102,7 @@ def noise(options: Options, seconds: float) -> bool:
     NOISE_TABLE.append(path, told)
     print(noise_text(rows))
     print(f"\n{len(told)} of {len(rows)} rows kept in {path}", file=sys.stderr)
-    return any(one.closed == INTERRUPTED for one in results)
-
-
-def _say(line: str) -> None:
-    print(f"convmark noise: {line}", file=sys.stderr)
+    return exit_status(True, interrupted=any(one.closed == INTERRUPTED for one in results))
 
 
 def _cases(options: Options, devices: Sequence[str]) -> list[Case]:

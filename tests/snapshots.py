@@ -1,0 +1,43 @@
+"""Stored texts of what convmark prints; not a test itself.
+
+`RENEW_SNAPSHOTS=1 pytest tests/test_snapshots.py` writes them again: read the difference in git.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "data" / "snapshots"
+
+VARIES = (
+    (r"convmark[ \w]*: (load|governor|battery|power|quota|temperature)\b.*\n", ""),
+    (r"about \d+ (s|min|h)\b", "about TIME"),
+    (r"in \d+\.\d+s", "in TIME"),
+    (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?(\+00:00)?", "DATE"),
+    (r"\b[0-9a-f]{40}\b", "COMMIT"),
+    (r"(results|joined)/[\w.-]+/(\d{4})", r"\1/MACHINE/\2"),
+    # what argparse writes differently from one Python to the next
+    (r"(-\w) ([A-Z]+), (--[\w-]+) \2", r"\1, \3 \2"),
+    (r"\(choose from .*?\)", lambda found: found[0].replace("'", "")),
+)
+"""What differs from machine to machine or from run to run, and what is stored in its place."""
+
+
+def plain(text: str, *folders: Path) -> str:
+    """Return a text without what varies; `folders` are written FOLDER."""
+    for folder in folders:
+        text = text.replace(str(folder), "FOLDER")
+    for pattern, shown in VARIES:
+        text = re.sub(pattern, shown, text)
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+
+
+def check(name: str, text: str) -> None:
+    """Compare a text with the stored one of this name; or store it, where this is asked for."""
+    path = FOLDER / f"{name}.txt"
+    if os.environ.get("RENEW_SNAPSHOTS"):
+        path.write_text(text, encoding="utf-8")
+    stored = path.read_text(encoding="utf-8") if path.exists() else ""
+    assert text.splitlines() == stored.splitlines(), f"RENEW_SNAPSHOTS=1 pytest renews {path}"
