@@ -437,7 +437,7 @@ def test_a_named_run_is_the_only_baseline(store: Store) -> None:
 BAD_FILES = [
     ("", "must hold a run's rows, it is empty"),
     ("schema\nx\n", f":1: must have the columns of schema {SCHEMA_VERSION}"),
-    ("schema\n9\n", f":2: must be of schema 1 to {SCHEMA_VERSION}, got '9'; a later convmark"),
+    ("schema\n9\n", f":2: must be of schema 2 to {SCHEMA_VERSION}, got '9'; a later convmark"),
 ]
 
 

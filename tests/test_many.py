@@ -494,8 +494,8 @@ def test_a_busy_machine_is_said_before_the_run_with_what_to_do(
         cpu_temperature_c=97.0,
     )
     ticks = iter([CpuTicks(stolen=0, wanted=0), CpuTicks(stolen=50, wanted=1000)])
-    monkeypatch.setattr("convmark.machine.preflight.read_state", lambda: state)
-    monkeypatch.setattr("convmark.machine.preflight.read_cpu_ticks", lambda: next(ticks))
+    monkeypatch.setattr("convmark.machine.cautions.read_state", lambda: state)
+    monkeypatch.setattr("convmark.machine.cautions.read_cpu_ticks", lambda: next(ticks))
     monkeypatch.setattr("convmark.interpreter.Interpreter", fake_worker.FakeInterpreter)
     monkeypatch.chdir(tmp_path)
     assert main(["run", "--models", "lenet5", *FAST, "--processes", "1"]) == 0

@@ -64,7 +64,7 @@ def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[DuetSid
     ticks = itertools.count()
     clock = SimpleNamespace(monotonic=lambda: float(2 * len(found)) + 1e-6 * next(ticks))
     monkeypatch.setattr(noise, "time", clock)
-    monkeypatch.setattr("convmark.machine.preflight.Preflight.lines", lambda *_: DISTURBED)
+    monkeypatch.setattr("convmark.machine.cautions.Preflight.lines", lambda *_: DISTURBED)
     monkeypatch.setattr(live, "duet_session", duet)
     monkeypatch.setattr("convmark.interpreter.Interpreter", Interpreter)
     return found
@@ -103,7 +103,7 @@ def test_what_disturbs_the_machine_is_noted_with_its_noise(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(
-        "convmark.machine.preflight.Preflight.lines", lambda *_: ["load: 1-min load 9 on 2 cores"]
+        "convmark.machine.cautions.Preflight.lines", lambda *_: ["load: 1-min load 9 on 2 cores"]
     )
     assert main(["noise", "--models", "lenet5", "--tasks", "train", "--seconds", "30"]) == 0
     assert len(sides) == 14

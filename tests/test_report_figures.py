@@ -13,8 +13,7 @@ from report_rows import SLOW, results_of_two_machines
 from convmark.core.errors import MeasurementError
 from convmark.report.build import build
 from convmark.report.figures import figures_of, sessions_figure
-from convmark.report.figures.export import drawn_svg, whole_spec
-from convmark.report.figures.figure import Figure, figure_rows
+from convmark.report.figures.figure import Figure, drawn_svg, figure_rows, whole_spec
 from convmark.report.figures.sessions import CONTROL, sessions_spec
 from convmark.report.rows import read_rows
 from convmark.report.tables.points import points

@@ -13,11 +13,11 @@ from convmark.cli.history import _point
 from convmark.compare.files import NOISE, NOISE_TABLE, NoiseRow
 from convmark.compare.index import Index
 from convmark.compare.trend import trend
+from convmark.core.table import Table
 from convmark.report.build import build
 from convmark.report.figures.series import history_figure
 from convmark.report.rows import read_rows
 from convmark.report.tables.levels import levels, trends
-from convmark.report.tables.table import Table
 from convmark.results.store import Store
 
 RESNET = "mini_resnet-train-cpu-b32-float32"

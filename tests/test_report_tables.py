@@ -12,6 +12,8 @@ from report_rows import FAST, HOSTILE, SLOW, keep_run, measured, results_of_two_
 from test_verdicts_file import judgement
 
 from convmark.core.errors import MeasurementError, OptionError
+from convmark.core.table import Table, heading, table_of
+from convmark.report.against import judged
 from convmark.report.build import build
 from convmark.report.rows import Rows, read_rows
 from convmark.report.tables import history as history_module
@@ -19,12 +21,10 @@ from convmark.report.tables.applications import applications
 from convmark.report.tables.architectures import architectures, pareto, pareto_front
 from convmark.report.tables.hardware import GEOMETRIC_MEAN, hardware
 from convmark.report.tables.history import history, step_time_verdicts
-from convmark.report.tables.judged import judged
 from convmark.report.tables.overview import machines, troubles
 from convmark.report.tables.points import points
 from convmark.report.tables.roofline import attainable, bytes_per_sample, roofline
 from convmark.report.tables.shapes import batch_sizes, distribution, scaling
-from convmark.report.tables.table import Table, heading, table_of
 from convmark.results.record import Record
 
 

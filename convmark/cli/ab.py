@@ -34,6 +34,7 @@ from convmark.compare.live.live import LiveOptions, compare_live
 from convmark.compare.live.session import NEW, OLD, Session
 from convmark.compare.rule.decision import Limits
 from convmark.compare.rule.statistics import t_quantile
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.option_values import AUTO, choice_of, parse_percent, parse_seconds
@@ -44,7 +45,7 @@ from convmark.core.units import interval_text, share_text
 from convmark.interpreter.inspection import devices_asked_for
 from convmark.machine.environment import Machine, read_machine
 from convmark.machine.lock import alone
-from convmark.report.sessions import comparison_table
+from convmark.report.verdicts import comparison_table
 from convmark.results.store import Store
 from convmark.session.progress import Display
 from convmark.session.run import asked_axes
@@ -264,6 +265,7 @@ class SideComparison:
             ends[f"{name}_commit"] = end.spec.ref or None
             for version in ("python", "tensorflow", "keras"):
                 ends[f"{name}_{version}"] = end.version(version)
+            ends[f"{name}_framework"] = ", ".join(_frameworks(end, but=DEFAULT_BACKEND)) or None
         return {
             **ends,
             "ab": self.path.stem,
@@ -306,8 +308,18 @@ def _log_ratios(session: Session) -> dict[str, Any]:
 
 
 def _versions(end: End) -> str:
-    named = (("TensorFlow", "tensorflow"), ("Keras", "keras"), ("Python", "python"))
-    return ", ".join(f"{word} {end.version(name)}" for word, name in named if end.version(name))
+    named = [(name, end.version(name)) for name in ("keras", "python")]
+    others = [f"{name.title()} {version}" for name, version in named if version]
+    return ", ".join([*_frameworks(end), *others])
+
+
+def _frameworks(end: End, but: str = "") -> list[str]:
+    """Return name and version of each framework that a side has, without one of them."""
+    return [
+        f"{one.label} {end.version(name)}"
+        for name, one in BACKENDS.items()
+        if name != but and end.version(name)
+    ]
 
 
 def _so_far(found: CaseResult) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from tabulate import tabulate
-
 from convmark.cli.command import EXIT_OK, sayer
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.errors import OptionError
 from convmark.core.options import Options
+from convmark.core.table import heading, printed
 from convmark.interpreter.environments.cache import Cache, Made
 from convmark.interpreter.environments.requirement import wanted
 
@@ -16,7 +16,7 @@ __all__ = ["env"]
 
 _say = sayer("convmark env")
 
-FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
+FRAMEWORKS = tuple(dict.fromkeys([DEFAULT_BACKEND, "keras", *BACKENDS, "numpy"]))
 
 
 def env(given: argparse.Namespace, options: Options) -> int:
@@ -42,12 +42,18 @@ def _list(cache: Cache) -> None:
     if not found:
         print(f"no environments in {cache.folder}")
         return
-    headers = ("name", "Python", "frameworks", "made", "interpreter")
-    rows = [
-        (one.name, one.version, _frameworks(one), one.made[:16].replace("T", " "), one.python)
+    names = ("name", "Python", "frameworks", "made", "interpreter")
+    records = [
+        {
+            "name": one.name,
+            "Python": one.version,
+            "frameworks": _frameworks(one),
+            "made": one.made[:16].replace("T", " "),
+            "interpreter": str(one.python),
+        }
         for one in found
     ]
-    print(tabulate(rows, headers=headers, disable_numparse=True))
+    print(printed([heading(name, name) for name in names], records, drop_empty=False))
 
 
 def _remove(cache: Cache, names: list[str], everything: bool) -> None:

@@ -21,8 +21,7 @@ from convmark.fleet.host import NodeSettings, PreparedNode, about_this_node, cod
 from convmark.fleet.nodes import PER, Node, NodeFacts, choose, labelled, node_names, read_labels
 from convmark.fleet.run import FleetRun
 from convmark.fleet.scheduler import Unmeasured
-from convmark.report.cards import cards_table
-from convmark.report.summary import summary_table
+from convmark.report.summary import cards_table, summary_table
 from convmark.results.commit import read_commit
 from convmark.results.store import Store
 from convmark.session.ceilings import ceilings_path, keep_ceilings, read_ceilings

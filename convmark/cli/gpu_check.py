@@ -13,26 +13,25 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from convmark.cli.command import EXIT_INTERRUPTED, EXIT_USAGE, exit_status
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.errors import ConvmarkError, WorkerError
 from convmark.core.options import OPTIONS, Options, read
+from convmark.core.table import heading, printed
 from convmark.core.text import Say
-from convmark.core.units import bytes_text, count_text, seconds_text
+from convmark.core.units import bytes_text, seconds_text
 from convmark.interpreter import Answer, Interpreter
 from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.cautions import cautions, speed_flags
 from convmark.machine.doctor import findings
 from convmark.machine.environment import Machine, read_machine, read_state
-from convmark.report.cards import cards_table
-from convmark.report.summary import summary_table
+from convmark.report.summary import cards_table, summary_table
 from convmark.results.record import Record
 from convmark.results.store import Store
 from convmark.session.ceilings import (
@@ -58,7 +57,6 @@ __all__ = [
     "measured_ceilings",
 ]
 
-BACKENDS = ("tensorflow", "jax", "torch")
 LIMIT_S = 360.0
 SILENCE_S = 120.0
 """The last process begins within six minutes and is ended after two silent ones: eight in all."""
@@ -67,7 +65,6 @@ MIB = 2**20
 QUICK_SIZES = 2
 """Of the sizes of a ceiling's matrices and copies, the smallest."""
 
-CEILING_HEADERS = ("ceilings in", "FLOP/s", "matrices", "bytes/s", "copy")
 
 LEAST_SYNC_SHARE = 0.8
 """A step that waits for the device takes no less than a step of many with one sync at the end; the
@@ -103,8 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def installed_backend() -> str:
     """Return the first of the frameworks that is installed here, TensorFlow where none is."""
-    there = [name for name in BACKENDS if importlib.util.find_spec(name) is not None]
-    return there[0] if there else BACKENDS[0]
+    there = (name for name in BACKENDS if importlib.util.find_spec(name) is not None)
+    return next(there, DEFAULT_BACKEND)
 
 
 def _asked(given: argparse.Namespace, backend: str) -> DeviceCheck:
@@ -283,21 +280,17 @@ def measured_ceilings(
 
 def ceilings_table(ceilings: Iterable[Ceiling]) -> str:
     """Return one line per precision: the best rates, and the sizes that reached them."""
-    rows = [
-        (
-            ceiling.precision,
-            count_text(ceiling.peak_flops_per_s),
-            f"{ceiling.matrix_size} x {ceiling.matrix_size}",
-            bytes_text(ceiling.peak_bytes_per_s),
-            bytes_text(ceiling.copy_bytes),
-        )
-        for ceiling in ceilings
+    records = [
+        {**asdict(one), "matrices": f"{one.matrix_size} x {one.matrix_size}"} for one in ceilings
     ]
-    return (
-        tabulate(rows, headers=CEILING_HEADERS, disable_numparse=True)
-        if rows
-        else "no ceilings known"
-    )
+    headings = [
+        heading("precision", "ceilings in"),
+        heading("peak_flops_per_s", "FLOP/s", "flops_rate"),
+        heading("matrices", "matrices"),
+        heading("peak_bytes_per_s", "bytes/s", "bytes"),
+        heading("copy_bytes", "copy", "bytes"),
+    ]
+    return printed(headings, records) if records else "no ceilings known"
 
 
 def _measure(session: Session, until: float) -> None:
@@ -320,8 +313,16 @@ def _measure(session: Session, until: float) -> None:
 def _report(records: Sequence[Record], proofs: Sequence[Proof]) -> str:
     sections = [summary_table(records), *filter(None, [cards_table(records)])]
     words = {True: "sound", False: "NOT SOUND", None: "not told"}
-    table = [(proof.subject, words[proof.sound], proof.finding) for proof in proofs]
-    sections.append(tabulate(table, headers=("instrument", "", "finding")))
+    headings = [
+        heading("subject", "instrument"),
+        heading("sound", ""),
+        heading("finding", "finding"),
+    ]
+    table = [
+        {"subject": one.subject, "sound": words[one.sound], "finding": one.finding}
+        for one in proofs
+    ]
+    sections.append(printed(headings, table, drop_empty=False))
     return "\n\n".join(sections)
 
 

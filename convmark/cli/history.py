@@ -6,8 +6,7 @@ import argparse
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-from tabulate import tabulate
+from typing import Any
 
 from convmark.cli.command import EXIT_OK, exit_status, sayer
 from convmark.compare import files
@@ -33,8 +32,7 @@ from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import check_patterns, choice_of, nearest
 from convmark.core.options import Options
-from convmark.core.text import shown
-from convmark.core.units import seconds_text, share_text
+from convmark.core.table import heading, printed
 from convmark.machine.environment import read_machine
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.across import FORMS as ACROSS_FORMS
@@ -198,10 +196,16 @@ def history(given: argparse.Namespace, options: Options) -> int:
         raise OptionError(f"CASE: no run has {case!r}; {nearest(case, sorted(names))}")
     rows = [_row(path, figures, index) for path, figures in runs]
     index.keep()
-    headers = ("run", "started", "commit", "step p50", "spread", "n", "verdict")
-    right = ("step p50", "spread", "n")
-    align = ["right" if name in right else "left" for name in headers]
-    print(tabulate(rows, headers=headers, colalign=align, disable_numparse=True))
+    headings = [
+        heading("run", "run"),
+        heading("started", "started"),
+        heading("commit", "commit"),
+        heading("step_time_p50_s", "step p50", "seconds"),
+        heading("spread", "spread", "share"),
+        heading("n", "n", "count"),
+        heading("verdict", "verdict"),
+    ]
+    print(printed(headings, rows, drop_empty=False))
     found = trend([_point(path, one) for path, one in runs if one.log_ratio is not None])
     if found.stretches:
         print(f"\n{trend_text(found, Commits(Path.cwd()))}")
@@ -244,18 +248,17 @@ def _warn_of_troubles(paths: Sequence[Path], index: Index) -> None:
         warnings.warn(f"{line}{more}", StoreWarning, stacklevel=2)
 
 
-def _row(run: Path, found: CaseFigures, index: Index) -> list[str]:
+def _row(run: Path, found: CaseFigures, index: Index) -> dict[str, Any]:
     entry = index.entry(run)
-    cells = [
-        run.stem,
-        found.started,
-        (entry.commit or "")[:12] + " (dirty)" * bool(entry.dirty),
-        seconds_text(found.step_time_p50_s) if found.step_time_p50_s else "",
-        share_text(found.spread),
-        str(found.processes),
-        "; ".join(filter(None, [found.failed, index.verdict(run)])),
-    ]
-    return [shown(cell) for cell in cells]
+    return {
+        "run": run.stem,
+        "started": found.started,
+        "commit": (entry.commit or "")[:12] + " (dirty)" * bool(entry.dirty),
+        "step_time_p50_s": found.step_time_p50_s or None,
+        "spread": found.spread,
+        "n": found.processes,
+        "verdict": "; ".join(filter(None, [found.failed, index.verdict(run)])),
+    }
 
 
 def _place(store: Store, machine: str | None, runs: Sequence[str]) -> tuple[Store, str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from convmark.cli.command import exit_status, sayer
+from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import AUTO, Shapes
@@ -25,11 +26,9 @@ from convmark.fleet.part import Part, Shard, part_path, plan_name, read_shard, s
 from convmark.interpreter.environments.interpreter import interpreters
 from convmark.machine.doctor import left_out_gpus
 from convmark.machine.environment import read_machine
-from convmark.report.cards import cards_table
 from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, layers_of
 from convmark.report.diagram import diagram
-from convmark.report.scaling import scaling_table
-from convmark.report.summary import summary_table
+from convmark.report.summary import cards_table, scaling_table, summary_table
 from convmark.results.store import Store, StoreWarning
 from convmark.session.auto_batch import choices_table
 from convmark.session.resume import InterruptedRun, open_interrupted
@@ -223,7 +222,7 @@ def describe_models(
     seed: int,
     machine_folder: Path,
     *,
-    backend: str = "tensorflow",
+    backend: str = DEFAULT_BACKEND,
     input_shape: Shapes | None = None,
 ) -> list[Path]:
     """Have a fresh process describe each model; return the files written, JSON and SVG.

@@ -15,7 +15,6 @@ from convmark.core.case import Case
 from convmark.core.cells import from_cell
 from convmark.core.errors import CaseError, StoreError
 from convmark.core.statistics import spread
-from convmark.results.ranges import range_broken
 from convmark.results.reading import HEADER, read_cells, read_run
 from convmark.results.record import COLUMNS, MEASURED, STATUSES, from_cells
 
@@ -135,7 +134,7 @@ def _broken(cells: Sequence[str]) -> str | None:
         _number(cells, _LOG_RATIO), _number(cells, _LOAD)
     except (CaseError, StoreError, ValueError) as error:
         return str(error)
-    rule = seconds is not None and range_broken(COLUMNS[_STEP], seconds)
+    rule = seconds is not None and COLUMNS[_STEP].range_broken(seconds)
     return f"column 'step_time_p50_s' {rule}" if rule else None
 
 

@@ -21,8 +21,9 @@ from convmark.compare.comparability import Conditions, comparable, difference, s
 from convmark.compare.digest import Digest, Held
 from convmark.compare.files import read_accepted
 from convmark.compare.index import Index, Say
-from convmark.core.case import TIMED_TASKS, Case
+from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, StoreError
+from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import NUMBER
 from convmark.results.code.manifest import code_path
 from convmark.results.reading import StoreWarning

@@ -9,8 +9,8 @@ from statistics import mean, median, stdev, variance
 from typing import Literal
 
 from convmark.compare.rule.statistics import t_quantile
-from convmark.core.case import TIMED_TASKS
 from convmark.core.statistics import share_of
+from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.results.record import Record
 
 __all__ = ["METRICS", "Metric", "applies", "middle", "plain_verdict"]
@@ -50,7 +50,7 @@ class Metric:
 
 
 _INFER, _ACCURACY = ("infer",), ("accuracy",)
-_BUILT = (*TIMED_TASKS, *_ACCURACY)
+_BUILT = tuple(name for name, one in TASKS.items() if one.judged)
 _SAMPLES, _DEVICE = "throughput_samples_per_s", "peak_device_memory_bytes"
 
 METRICS = (

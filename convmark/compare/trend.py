@@ -16,6 +16,7 @@ from statistics import median
 
 from convmark.compare.comparability import ALIKE_LOAD, Comparability, comparable, difference
 from convmark.compare.rule.change_points import Level, Run, levels
+from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import PRECISIONS
 from convmark.core.git import Git
 
@@ -190,7 +191,7 @@ def _options(facts: Comparability) -> list[str]:
         "precisions": facts.precision if facts.precision in PRECISIONS[1:] else None,
         "jit": "on" if facts.jit == "on" else None,
         "threads": facts.threads if facts.threads != "default" else None,
-        "backend": facts.backend if facts.backend != "tensorflow" else None,
+        "backend": facts.backend if facts.backend != DEFAULT_BACKEND else None,
         "input-shape": facts.asked_shape,
     }
     for pair in (facts.recipe or "").split():

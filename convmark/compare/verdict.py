@@ -25,14 +25,13 @@ from convmark.compare.metrics import METRICS, Metric, applies, middle, plain_ver
 from convmark.compare.rule.decision import Decision
 from convmark.compare.step_time import finite_share, machine_judgements, step_time
 from convmark.core.statistics import share_of
+from convmark.core.tasks import TASKS
 from convmark.results.record import Record
 
 __all__ = ["CaseReview", "Review", "conclude", "review"]
 
 STEP_TIME = METRICS[0]
 _ACCURACY = next(metric for metric in METRICS if metric.name == "accuracy")
-_SHOWN_ONLY = "waterfall"
-"""The task whose figures are no ground for a verdict; only its failure is one."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def conclude(
     found += machine_judgements(compared)
     if report_missing and review.cases:
         run = next(iter(review.cases.values())).every_row[0].run
-        found += [_missing(row, run) for row in review.absent if row.task != _SHOWN_ONLY]
+        found += [_missing(row, run) for row in review.absent if TASKS[row.task].judged]
     return _without_hollow_improvements(found)
 
 
@@ -140,7 +139,7 @@ def _case(case: CaseReview, comparison: LiveComparison | None) -> list[Judgement
         failure = _only(case.rows, "inconclusive", note, first)
         others = [found for found in _others(case, {}) if found.metric != failure.metric]
         return [replace(failure, fails=loss), *others]
-    if first.task == _SHOWN_ONLY:
+    if not TASKS[first.task].judged:
         return []
     if not case.rows:
         note = f"not judged: {first.not_judged}; measure it again when that has ended"

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from convmark.core import option_values as rules
-from convmark.core.case import BACKENDS, ISOLATIONS, PRECISIONS, TASKS
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
+from convmark.core.case import ISOLATIONS, PRECISIONS
 from convmark.core.cluster import Cluster, parse_cluster, with_index
 from convmark.core.errors import OptionError
 from convmark.core.option_values import Parse, Shapes, nearest
+from convmark.core.tasks import TASKS, TIMED_TASKS
 
 __all__ = [
     "OPTIONS",
@@ -154,10 +156,9 @@ class Options:
     )
     tasks: tuple[str, ...] = _option(
         "--tasks TASKS",
-        rules.choices_of(TASKS),
-        "train, infer, accuracy (train on MNIST), waterfall (what Keras and its input "
-        "pipeline cost) (default: train,infer)",
-        default="train,infer",
+        rules.choices_of(tuple(TASKS)),
+        f"{', '.join(one.words for one in TASKS.values())} (default: {','.join(TIMED_TASKS)})",
+        default=",".join(TIMED_TASKS),
         only="run",
     )
     devices: tuple[str, ...] = _option(
@@ -231,9 +232,9 @@ class Options:
     )
     backends: tuple[str, ...] = _option(
         "--backend NAMES",
-        rules.choices_of(BACKENDS),
-        "framework under Keras, or several: tensorflow, jax, torch (default: tensorflow)",
-        default="tensorflow",
+        rules.choices_of(tuple(BACKENDS)),
+        f"framework under Keras, or several: {', '.join(BACKENDS)} (default: {DEFAULT_BACKEND})",
+        default=DEFAULT_BACKEND,
     )
     ceilings: str = _option(
         "--ceilings WHICH",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 import unicodedata
@@ -16,6 +17,7 @@ __all__ = [
     "file_text",
     "is_folder_name",
     "is_plain",
+    "markdown_cell",
     "percent",
     "plain_text",
     "shown",
@@ -36,6 +38,9 @@ _TERMINAL_ESCAPE = re.compile(
 
 _MOVING = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of what moves the cursor, turns the writing round or is no character."""
+
+_MARKS = re.compile(r"([\\`*_\[\]|~#])")
+_MARKS_BESIDE_CODE = re.compile(r"([\\*_\[\]|~#])")
 
 _CI_COMMAND = re.compile(r"##(?=\w*\[)")
 
@@ -67,6 +72,16 @@ def shown(cell: str) -> str:
     line = cell if cell.isprintable() else plain_text(cell)
     line = _CI_COMMAND.sub("# #", line)
     return f": :{line.lstrip()[2:]}" if line.lstrip().startswith("::") else line
+
+
+def markdown_cell(cell: str, *, code: bool = False) -> str:
+    """Keep a cell one cell of plain text in Markdown: no markup, no HTML.
+
+    Args:
+        code: whether back quotes stay: a note of ours names commands in them.
+    """
+    marks = _MARKS_BESIDE_CODE if code else _MARKS
+    return marks.sub(r"\\\1", html.escape(shown(cell), quote=False))
 
 
 def is_folder_name(text: str) -> bool:

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tabulate import tabulate
-
+from convmark.core.table import heading, printed
 from convmark.fleet.nodes import Node, NodeFacts, labels_text, some
 from convmark.machine.environment import GIB, plain_text
 
@@ -90,38 +89,32 @@ def _cautions(about: NodeFacts) -> list[tuple[str, str, str]]:
 
 
 def _table(nodes: Sequence[CheckedNode]) -> str:
-    headers = (
-        "node",
-        "address",
-        "labels",
-        "kind",
-        "CPU",
-        "RAM",
-        "GPUs",
-        "convmark",
-        "frameworks",
-        "devices",
-    )
-    rows = [
-        [
-            plain_text(one.name),
-            one.node.address,
-            plain_text(labels_text(one.node.labels)),
-            *(_machine(one.about) if one.about else ["unknown", "", "", ""]),
-            one.about.convmark if one.about else "",
-            plain_text(", ".join(_framework(name, has) for name, has in one.found.items())),
-            plain_text(" ".join(dict.fromkeys(_devices(one.found)))),
-        ]
+    names = ("node", "address", "labels", "kind", "CPU", "RAM", "GPUs", "convmark", "frameworks",
+             "devices")  # fmt: skip
+    records = [
+        {
+            "node": one.name,
+            "address": one.node.address,
+            "labels": labels_text(one.node.labels),
+            **(_machine(one.about) if one.about else {"kind": "unknown"}),
+            "frameworks": ", ".join(_framework(name, has) for name, has in one.found.items()),
+            "devices": " ".join(dict.fromkeys(_devices(one.found))),
+        }
         for one in nodes
     ]
-    return tabulate(rows, headers=headers, disable_numparse=True)
+    headings = [heading(name, name) for name in names]
+    return printed(headings, records, clean=plain_text, drop_empty=False)
 
 
-def _machine(about: NodeFacts) -> list[str]:
+def _machine(about: NodeFacts) -> dict[str, str]:
     machine = about.machine
-    gpus = ", ".join(gpu.name for gpu in machine.gpus) or "none"
-    ram = f"{machine.ram_bytes / GIB:.0f} GiB"
-    return [machine.name, f"{machine.cores} x {machine.cpu}", ram, gpus]
+    return {
+        "kind": machine.name,
+        "CPU": f"{machine.cores} x {machine.cpu}",
+        "RAM": f"{machine.ram_bytes / GIB:.0f} GiB",
+        "GPUs": ", ".join(gpu.name for gpu in machine.gpus) or "none",
+        "convmark": about.convmark,
+    }
 
 
 def _framework(backend: str, has: Mapping[str, Any]) -> str:

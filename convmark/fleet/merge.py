@@ -15,7 +15,7 @@ from convmark.fleet.part import Part, Shard, read_part, write_part
 from convmark.report.runs import oldest_first, run_files
 from convmark.results.code.manifest import read_codes, write_codes
 from convmark.results.code.snapshot import copy_kept
-from convmark.results.record import Record
+from convmark.results.record import FRAMEWORK_COLUMNS, Record
 from convmark.results.store import Store, read_run, read_step_times
 from convmark.session import learning
 from convmark.session.learning import Epoch, append_epochs, read_epochs
@@ -31,7 +31,7 @@ ONE_RUN = (
 ONE_SUITE = ("seed", "processes")
 """Columns that all rows of one run share but those of the task accuracy."""
 
-SOFTWARE = ("python", "tensorflow", "jax", "torch", "keras", "numpy", "flags")
+SOFTWARE = ("python", *FRAMEWORK_COLUMNS, "keras", "numpy", "flags")
 """Columns that the rows of one backend share, where they have a value."""
 
 MOST_NAMED = 3

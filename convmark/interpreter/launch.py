@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.errors import WorkerError
 from convmark.core.temporary import TemporaryFolder
 from convmark.interpreter.follower import Answer, Follower, OnEvent, tail
@@ -31,15 +32,6 @@ RESTARTS = 1
 """How often in a row a zygote that was lost is started again."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-
-_VARIABLES: dict[str, dict[str, str]] = {
-    "tensorflow": {"KERAS_BACKEND": "tensorflow"},
-    "jax": {"KERAS_BACKEND": "jax"},
-    # without a device named here Keras looks for a GPU when it is imported, and a process that has
-    # looked for one cannot fork; the worker chooses its device later
-    "torch": {"KERAS_BACKEND": "torch", "KERAS_TORCH_DEVICE": "cpu"},
-}
-"""What Keras reads when it is imported."""
 
 
 def zoo_folder() -> Path:
@@ -65,7 +57,7 @@ class Interpreter:
         python: str = sys.executable,
         *,
         isolation: str = "fork",
-        backend: str = "tensorflow",
+        backend: str = DEFAULT_BACKEND,
         time_limit_s: float = 600.0,
         environ: Mapping[str, str] | None = None,
         zoo: Path | None = None,
@@ -95,7 +87,7 @@ class Interpreter:
         self._environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         # the driver's own order, so that gpu:1 of a case is the card that NVML calls 1
         self._environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-        self._environ |= _VARIABLES[backend]
+        self._environ |= BACKENDS[backend].variables
         self._numbers = itertools.count(1)
         self._folder = TemporaryFolder()
         # a worker is ended without its exit handlers, which would remove what TensorFlow has there

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import pytest
 
+from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
 from convmark.plugin.replay import ReplayClock
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from convmark.plugin.pytest_run import PytestRun
     from convmark.results.record import Record
 
-FRAMEWORKS = ("tensorflow", "jax", "torch", "keras")
+FRAMEWORKS = (*BACKENDS, "keras")
 
 __all__ = [
     "Comparison",

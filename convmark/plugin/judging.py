@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convmark.core.case import TIMED_TASKS, Case
+from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
+from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import Say
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from convmark.plugin.replay import Measured
 if TYPE_CHECKING:
     from convmark.compare.judgement import Judgement, LiveComparison
     from convmark.interpreter import Interpreter
+    from convmark.machine.cautions import Preflight
     from convmark.machine.environment import Machine
-    from convmark.machine.preflight import Preflight
     from convmark.results.code.manifest import Code
     from convmark.results.record import Record
     from convmark.results.store import Store
@@ -311,9 +311,7 @@ class PytestRun:
         session = self._session
         if session is None or session.run_file is None:
             return []
-        from convmark.report.cards import cards_table
-        from convmark.report.scaling import scaling_table
-        from convmark.report.summary import summary_table
+        from convmark.report.summary import cards_table, scaling_table, summary_table
         from convmark.session.auto_batch import choices_table
 
         records = self.records

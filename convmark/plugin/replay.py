@@ -78,7 +78,7 @@ class Measured:
             pytest.fail("\n".join(failures), pytrace=False)
 
     def _verdicts(self) -> list[str]:
-        from convmark.report.failure import failure_line
+        from convmark.report.verdicts import failure_line
 
         return [failure_line(found) for found in self.judgements if found.fails]
 

@@ -17,13 +17,12 @@ from convmark.compare.judgement import Judgement
 from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError
 from convmark.core.git import Git
+from convmark.core.table import Table, heading, table_of
 from convmark.report.runs import oldest_first, run_files
-from convmark.report.tables.judged import judged
-from convmark.report.tables.table import Table
-from convmark.report.verdicts import run_words
+from convmark.report.verdicts import headline, run_words, verdict_words, worth_reading
 from convmark.results.store import Store, read_head, read_run
 
-__all__ = ["verdicts_against"]
+__all__ = ["judged", "verdicts_against"]
 
 SHOWN = 12
 """Characters of a commit that a note quotes."""
@@ -103,3 +102,50 @@ def _run_of(store: Store, machine: str, commit: str, but: Path) -> Path | None:
         if head is not None and head.commit == commit:
             return path
     return None
+
+
+_RANK = ("regressed", "changed", "inconclusive", "missing", "improved", "new", "unchanged")
+
+
+def judged(judgements: Sequence[Judgement], against: str, *, between: str) -> Table:
+    """Return the verdicts that are worth reading, and say how many are not shown.
+
+    Args:
+        against: what the run was judged against, in words.
+        between: the baseline and the run with their commits, for the title.
+    """
+    shown = [judgement for judgement in judgements if worth_reading(judgement)]
+    shown.sort(key=lambda one: (not one.fails, _RANK.index(one.verdict), one.case))
+    records = [
+        {
+            "case": one.case,
+            "metric": one.metric,
+            "verdict": verdict_words(one),
+            "change": one.change,
+            "low": one.low,
+            "high": one.high,
+            "smallest_visible": one.smallest_visible,
+            "note": one.note,
+        }
+        for one in shown
+    ]
+    run = judgements[0].run if judgements else "none"
+    left = len(judgements) - len(shown)
+    return table_of(
+        "verdicts",
+        f"Verdicts: {headline(judgements)}, {between}",
+        f"Run {run} against {against}. A change is a share of the baseline, above 0 is more; its "
+        f"interval is at an error rate of 1 % over all cases. {left} more with nothing to add.",
+        [
+            heading("case", "case"),
+            heading("metric", "metric"),
+            heading("verdict", "verdict"),
+            heading("change", "change", "change"),
+            heading("low", "interval from", "change"),
+            heading("high", "to", "change"),
+            heading("smallest_visible", "smallest visible", "share"),
+            heading("note", "note"),
+        ],
+        records,
+        empty="Nothing was judged.",
+    )

@@ -10,7 +10,6 @@ system lets go of it however that process ends.
 from __future__ import annotations
 
 import contextlib
-import csv
 import fcntl
 import io
 import os
@@ -26,6 +25,7 @@ from convmark.core.errors import StoreError
 from convmark.core.files import open_regular, read_regular
 from convmark.results.code.manifest import code_path
 from convmark.results.code.of_run import KeptCodes
+from convmark.results.csv_lines import csv_bytes
 from convmark.results.reading import HEADER, StoreWarning
 from convmark.results.record import Record, to_cells
 
@@ -93,7 +93,7 @@ class RunFile:
         Raises:
             StoreError: the file cannot be written; it is then as it was.
         """
-        wanted = _lines([HEADER, *map(to_cells, records)])
+        wanted = csv_bytes([HEADER, *map(to_cells, records)])
         try:
             there = read_regular(self.path)
             if there.startswith(wanted):
@@ -122,7 +122,7 @@ class RunFile:
         Raises:
             StoreError: the disk takes no more; the file still reads.
         """
-        line = _lines([to_cells(record)])
+        line = csv_bytes([to_cells(record)])
         try:
             _write_through(self._descriptor, line)
         except OSError as error:
@@ -182,7 +182,7 @@ def steps_path(path: Path) -> Path:
 
 def _created(path: Path) -> int:
     """Create a file that is found with its header or not at all; return its descriptor."""
-    header = _lines([HEADER])
+    header = csv_bytes([HEADER])
     fresh, descriptor = _fresh(path, header)
     try:
         os.link(fresh, path)
@@ -234,12 +234,6 @@ def _write_through(descriptor: int, data: bytes) -> None:
     while left:
         left = left[os.write(descriptor, left) :]
     os.fsync(descriptor)
-
-
-def _lines(rows: Sequence[Sequence[str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode(errors="replace")
 
 
 def _member(record: Record) -> str:

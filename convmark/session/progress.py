@@ -6,10 +6,11 @@ A lane is what goes on in one place: on this machine, on a node of a fleet, or i
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType, TracebackType
+from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from convmark.core.tasks import TASKS
 from convmark.core.text import shown
 from convmark.core.units import duration_text, seconds_text
 from convmark.results.record import Record
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Display", "RunProgress", "TimeLeft", "outcome"]
 
-
-GUESSES_S: Mapping[str, float] = MappingProxyType({"accuracy": 300.0, "waterfall": 20.0})
-"""About what a process of these tasks takes on two cores; others take what was budgeted."""
 
 Clock = Callable[[], float]
 
@@ -133,12 +131,12 @@ class TimeLeft:
 
     def _usual_s(self, task: str) -> float:
         known = [seconds for case, seconds in self._took_s.items() if _alike(case.task, task)]
-        return sum(known) / len(known) if known else GUESSES_S.get(task, self._guess_s)
+        return sum(known) / len(known) if known else TASKS[task].guess_s or self._guess_s
 
 
 def _alike(task: str, other: str) -> bool:
     """Whether processes of the two tasks take about as long."""
-    return task == other or not {task, other} & set(GUESSES_S)
+    return task == other or not (TASKS[task].guess_s or TASKS[other].guess_s)
 
 
 class RunProgress:
@@ -214,7 +212,7 @@ def outcome(record: Record) -> str:
         return f"{record.status}: {record.error}"
     why = f": {record.unsteady}" if record.unsteady else ""
     note = "" if record.status == "ok" else f" ({record.status}{why})"
-    if record.task == "accuracy":
-        return f"test accuracy {record.accuracy:.4f}{note}"
-    step_s = record.fit_step_s if record.task == "waterfall" else record.step_time_p50_s
-    return f"{seconds_text(step_s)} a step{note}"
+    task = TASKS[record.task]
+    value = getattr(record, task.headline)
+    said = task.outcome.format(value) if task.outcome else f"{seconds_text(value)} a step"
+    return f"{said}{note}"

@@ -23,9 +23,9 @@ from convmark.core.text import Say
 from convmark.interpreter import zoo_folder
 from convmark.interpreter.by_backend import Interpreters
 from convmark.interpreter.inspection import devices_asked_for
+from convmark.machine.cautions import Preflight
 from convmark.machine.environment import Machine
 from convmark.machine.lock import alone
-from convmark.machine.preflight import Preflight
 from convmark.results.code.of_run import CodeReader
 from convmark.results.commit import Commit, read_commit
 from convmark.results.record import Record

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from convmark.core.case import Case
+from convmark.core.tasks import TASKS
 from convmark.worker import flops, probe, reference, rivals, timing
 from convmark.worker.failure import CaseFailure
 from convmark.worker.feeding import FED_WINDOWS, fed_windows
@@ -309,7 +310,7 @@ def make_step(
         CaseFailure: the model cannot be trained as it says, or has nothing to train.
     """
     compiled = case.jit == "on"
-    if case.task not in ("train", "accuracy"):
+    if not TASKS[case.task].trains:
         if not backend.has_call(model):
             raise CaseFailure(
                 f"{case.model}: a model without a call() of its own cannot infer; measure it in "

@@ -26,13 +26,12 @@ from convmark.worker.backends.keras_state import (
 from convmark.worker.backends.losses import class_numbers, flat_losses, targets_of
 from convmark.worker.backends.own_training import OwnData
 from convmark.worker.backends.recipe import (
-    PLAIN,
     Recipe,
     Training,
     brings_training,
     is_compiled,
 )
-from convmark.worker.backends.step import Step
+from convmark.worker.backends.step import Framework, Step
 from convmark.worker.backends.synthetic import (
     Batch,
     images,
@@ -47,7 +46,7 @@ from convmark.worker.work import Work
 __all__ = ["KerasBackend", "dtype_policy", "ends_in_softmax", "root_mean_square"]
 
 
-class KerasBackend:
+class KerasBackend(Framework):
     """The part of a backend that no framework's own operation is needed for."""
 
     keras = keras
@@ -262,26 +261,6 @@ class KerasBackend:
                 found = called(model, mapped(self.tensor, images(inputs, 1, 0)))
                 return self._without_batch_size(found)
         return None
-
-    def tensor(self, array: Any) -> Any:
-        """Return the array on the device."""
-        raise NotImplementedError
-
-    def training_step(
-        self,
-        model: Any,
-        batch_size: int,
-        seed: int,
-        learning_rate: float,
-        compiled: bool,
-        recipe: Recipe = PLAIN,
-    ) -> Step:
-        """Return the harness's own step: forward, backward and update of a synthetic batch."""
-        raise NotImplementedError
-
-    def _fit_step(self, model: Any, data: OwnData, batch: tuple[Any, ...], compiled: bool) -> Step:
-        """Return the model's own step; `batch` is in host memory."""
-        raise NotImplementedError
 
     def adds_losses(self, model: Any) -> bool:
         """Whether the model adds losses when it is called; it is called once to see."""

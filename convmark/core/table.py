@@ -1,4 +1,4 @@
-"""Table: headings, rows and a caption; page, text, Markdown and CSV print from it."""
+"""Table: headings, rows and a caption; whatever is printed as a table is made from one."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from convmark.core.cells import Column
 from convmark.core.errors import MeasurementError
+from convmark.core.text import shown
 from convmark.core.units import bytes_text, count_text, rate_text, seconds_text, share_text
 
-__all__ = ["Heading", "Table", "cell_text", "heading", "table_of"]
+__all__ = ["Heading", "Table", "cell_text", "grid", "heading", "printed", "table_of"]
 
 
 def _plain_number(value: float) -> str:
@@ -36,13 +38,16 @@ KINDS: Mapping[str, tuple[str, Callable[[float], str]]] = MappingProxyType(
         "change": ("", lambda value: f"{100 * value:+.1f} %"),
         "ratio": ("", _ratio_text),
         "number": ("", _plain_number),
+        "whole": ("", lambda value: f"{value:.0f}"),
+        "figure": ("", str),
         "score": ("", lambda value: f"{value:.4f}"),
         "difference": ("", lambda value: f"{value:+.4f}"),
         "joules": ("J/sample", _plain_number),
         "per_joule": ("samples/J", _plain_number),
     }
 )
-"""By kind of a column: the unit in which its values are stored, and how one is printed."""
+"""By kind of a column: the unit in which its values are stored, and how one is printed. A `figure`
+is a text that stands to the right as numbers do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +65,11 @@ class Heading:
             raise MeasurementError(
                 f"{self.key}: kind must be one of {', '.join(KINDS)}, got {self.kind!r}"
             )
+
+    @classmethod
+    def of(cls, column: Column) -> Heading:
+        """Return the heading of a column of the schema, as its declaration says."""
+        return cls(key=column.name, label=column.title or column.name, kind=column.kind)
 
     @property
     def numeric(self) -> bool:
@@ -147,6 +157,45 @@ def table_of(
         headings=tuple(headings[place] for place in kept),
         rows=tuple(tuple(row[place] for place in kept) for row in rows),
         empty=empty,
+    )
+
+
+def printed(
+    headings: Sequence[Heading],
+    records: Iterable[Mapping[str, Any]],
+    style: str = "simple",
+    *,
+    clean: Callable[[str], str] = shown,
+    drop_empty: bool = True,
+) -> str:
+    """Return a table that has no title as text; as those of `table_of` and `grid`.
+
+    Args:
+        drop_empty: whether columns in which no record has a value are left out.
+    """
+    keep = () if drop_empty else [heading.key for heading in headings]
+    first = [heading.key for heading in headings][:1]
+    table = table_of("", "", "", headings, records, keep=[*first, *keep])
+    return grid(table, style, clean)
+
+
+def grid(table: Table, style: str, clean: Callable[[str], str]) -> str:
+    """Return the headings and rows as text.
+
+    Args:
+        style: `simple`, or `pipe` for Markdown: styles of tabulate.
+        clean: makes a cell fit to stand there.
+    """
+    from tabulate import tabulate
+
+    return str(
+        tabulate(
+            [[clean(cell) for cell in row] for row in table.texts()],
+            headers=[heading.label for heading in table.headings],
+            colalign=["right" if heading.numeric else "left" for heading in table.headings],
+            tablefmt=style,
+            disable_numparse=True,
+        )
     )
 
 
