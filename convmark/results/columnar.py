@@ -17,6 +17,7 @@ import numpy as np
 
 from convmark.core.case import Case
 from convmark.core.errors import CaseError, StoreError
+from convmark.core.files import read_regular
 from convmark.results.reading import HEADER, read_run
 from convmark.results.record import COLUMNS, SCHEMA_VERSION, STATUSES, from_cell
 
@@ -35,8 +36,7 @@ _AXES = tuple(Case.__dataclass_fields__)
 def whole_file(path: Path) -> bytes | None:
     """Return what is in a file; None where it is too large for that, and is read by lines."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST_WHOLE_BYTES + 1)
+        data = read_regular(path, MOST_WHOLE_BYTES + 1)
         return data if len(data) <= MOST_WHOLE_BYTES else None
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
