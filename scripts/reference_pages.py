@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from convmark.core.option_table import OPTIONS, Option
-from convmark.core.parsers import parsers
+from convmark.cli.parsers import parsers
+from convmark.core.options import OPTIONS, Option
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -70,7 +70,7 @@ that of `convmark run` does.
 
 
 def _value(option: Option) -> str:
-    return "" if option.switch else f"`{option.metavar}`"
+    return option.metavar and f"`{option.metavar}`"
 
 
 def commands_page() -> str:

@@ -35,6 +35,26 @@ def compiled_digits(loss: str = "sparse_categorical_crossentropy") -> Any:
     return model
 
 
+class _Lazy(keras.layers.Layer):
+    """A product that is left out once it has been made twelve times."""
+
+    def build(self, shape: Any) -> None:
+        self.kernel = self.add_weight(shape=(shape[-1], 3))
+        self.calls = self.add_weight(shape=(), dtype="int32", trainable=False)
+
+    def call(self, values: Any) -> Any:
+        self.calls.assign(self.calls + 1)
+        return keras.ops.cond(
+            self.calls <= 12,
+            lambda: keras.ops.matmul(values, self.kernel),
+            lambda: keras.ops.zeros((keras.ops.shape(values)[0], 3)),
+        )
+
+
+def stops_working() -> Any:
+    return keras.Sequential([keras.Input((4,)), _Lazy()])
+
+
 def several_inputs() -> Any:
     """An image, tokens of open length, and a mask by name; tells what the tokens must be below."""
     image = keras.Input((8, 8, 3), dtype="uint8", name="image")
@@ -171,6 +191,16 @@ def leaves_a_program() -> Any:
     """Starts a program that ignores a polite end."""
     program = subprocess.Popen(["sh", "-c", "trap '' TERM; while :; do sleep 1; done"])
     _tell("left", program.pid)
+    return well()
+
+
+def leaves_a_daemon() -> Any:
+    """Starts a program in a session of its own, whose parent ends at once."""
+    command = "sleep 3600 > /dev/null 2>&1 & echo $!"
+    started = subprocess.run(
+        ["sh", "-c", command], start_new_session=True, stdout=subprocess.PIPE, check=True
+    )
+    _tell("left", int(started.stdout))
     return well()
 
 

@@ -14,9 +14,9 @@ from test_run import MACHINE
 import convmark
 from convmark.core.errors import ConvmarkError
 from convmark.fleet import host
-from convmark.fleet.drive import Broken, Ended, Event, Lost
-from convmark.fleet.host import Host, Prepared, Settings, about_this_node, installed
-from convmark.fleet.nodes import About, Node
+from convmark.fleet.drive import Event, JobEnded, NodeLost, ProcessEnded
+from convmark.fleet.host import Host, NodeSettings, PreparedNode, about_this_node, installed
+from convmark.fleet.nodes import Node, NodeFacts
 from convmark.fleet.scheduler import Assignment
 from convmark.machine.environment import Gpu, Machine
 
@@ -27,7 +27,7 @@ def machine(name: str = "xeon-2", gpus: tuple[Gpu, ...] = ()) -> Machine:
     return dataclasses.replace(MACHINE, name=name, gpus=gpus, driver=None)
 
 
-def about(name: str, **changes: Any) -> About:
+def about(name: str, **changes: Any) -> NodeFacts:
     """Return what a node of this name says, as the caller's own convmark would."""
     fields: dict[str, Any] = {
         "host": name,
@@ -38,14 +38,14 @@ def about(name: str, **changes: Any) -> About:
         "python": "3.13.2",
         "niceness": 0,
     }
-    return About(**{**fields, **changes})
+    return NodeFacts(**{**fields, **changes})
 
 
 @dataclass
 class FakeCluster:
     """Measures by the fake worker, in turn; what a test wants to happen it is told before."""
 
-    abouts: Mapping[str, About | Exception]
+    abouts: Mapping[str, NodeFacts | Exception]
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     has: Mapping[str, Any] = field(default_factory=dict)
     """What `installed` gives on a node that has not all."""
@@ -64,7 +64,7 @@ class FakeCluster:
         self.closed = False
         self._hosts: dict[str, Host] = {}
         self._coming: deque[Assignment] = deque()
-        self._settings: Settings | None = None
+        self._settings: NodeSettings | None = None
 
     def __enter__(self) -> FakeCluster:
         return self
@@ -91,10 +91,10 @@ class FakeCluster:
         return {name: self.has.get(name, usual) for name in names}
 
     def prepare(
-        self, names: Sequence[str], settings: Settings, say: Callable[[str], None]
-    ) -> dict[str, Prepared | Exception]:
+        self, names: Sequence[str], settings: NodeSettings, say: Callable[[str], None]
+    ) -> dict[str, PreparedNode | Exception]:
         self._settings = settings
-        found: dict[str, Prepared | Exception] = {}
+        found: dict[str, PreparedNode | Exception] = {}
         for name in names:
             if name in self.cannot_prepare:
                 found[name] = ConvmarkError(self.cannot_prepare[name])
@@ -118,20 +118,22 @@ class FakeCluster:
         name = assignment.node
         number = self.begun[name]
         if self.dies_at.get(name) == number:
-            return [Lost(name, f"node {name} is gone")]
+            return [NodeLost(name, f"node {name} is gone")]
         if self.breaks_at.get(name) == number:
-            return [Ended(name, Broken("the process that measures on the node ended: killed"))]
+            return [
+                JobEnded(name, ProcessEnded("the process that measures on the node ended: killed"))
+            ]
         result = self._host(name).measure(assignment.job)
         factor = self.slower.get(name, 1.0)
         if factor != 1.0 and result.record.step_time_p50_s is not None:
             slow = result.record.step_time_p50_s * factor
             record = dataclasses.replace(result.record, step_time_p50_s=slow)
             result = dataclasses.replace(result, record=record)
-        return [Ended(name, result)]
+        return [JobEnded(name, result)]
 
     def _host(self, name: str) -> Host:
         found = self.abouts[name]
-        assert isinstance(found, About)
+        assert isinstance(found, NodeFacts)
         _Here.about = found
         if name not in self._hosts:
             assert self._settings is not None
@@ -142,7 +144,7 @@ class FakeCluster:
 class _Here:
     """The node whose turn it is."""
 
-    about: About
+    about: NodeFacts
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from typing import Any
 
 from rows import row
 
+from convmark.compare.comparability import Comparability, Conditions
+from convmark.compare.files import keep_verdicts
 from convmark.compare.judgement import Judgement
-from convmark.compare.verdicts_file import keep_verdicts
 from convmark.results.record import Record, to_cells
 from convmark.results.store import HEADER, Store
 
@@ -48,6 +49,11 @@ def process(**changes: Any) -> Record:
         "paired_log_ratio_se": 0.001,
     }
     return row(**{**fields, **changes})
+
+
+def comparability(row: Record) -> Comparability:
+    """Return the facts of a row."""
+    return Conditions.of(row).facts
 
 
 def run_of(run: str, *log_ratios: float, **changes: Any) -> list[Record]:

@@ -640,9 +640,45 @@ def two_arguments() -> Any:
     return model
 
 
+class Mean(layers.Layer):  # type: ignore[misc]
+    """The mean over rows of any length."""
+
+    def call(self, rows: Any) -> Any:
+        import tensorflow as tf
+
+        return tf.reduce_mean(rows, axis=1)
+
+    def compute_output_shape(self, shape: Any) -> Any:
+        return (shape[0], *shape[2:])
+
+
 def ragged() -> Any:
+    """Words of texts as long as they are, in a ragged tensor."""
     tokens = keras.Input((None,), dtype="int32", ragged=True)
-    return keras.Model(tokens, layers.Dense(2)(layers.Embedding(9, 3)(tokens)))
+    return keras.Model(tokens, layers.Dense(2)(Mean()(layers.Embedding(9, 3)(tokens))))
+
+
+def ragged_twice() -> Any:
+    grid = keras.Input((None, None), name="grid", ragged=True)
+    return keras.Model(grid, Mean()(grid))
+
+
+def sparse() -> Any:
+    words = keras.Input((50,), name="words", sparse=True)
+    return keras.Model(words, layers.Dense(3)(words))
+
+
+def sparse_rows() -> Any:
+    return sparse()
+
+
+def _one_word_each(samples: int) -> Any:
+    import tensorflow as tf
+
+    return tf.sparse.from_dense(np.eye(samples, 50, dtype=np.float32))
+
+
+sparse_rows.input_spec = _one_word_each  # type: ignore[attr-defined]  # of a function
 
 
 class Steps(layers.Layer):  # type: ignore[misc]

@@ -10,6 +10,7 @@ import importlib
 import json
 import math
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ ANYWHERE = (
     *("uncompiled", "sparse", "categorical", "binary", "regression", "own_loss_of_classes"),
     *("own_loss_of_nothing", "pixels", "two_outputs", "losses_alone", "own_compute_loss", "eager"),
     *("several_at_once", "no_loss", "frozen", "frozen_and_compiled", "compile_of_its_own"),
-    *("late", "shared", "says_built"),
+    *("late", "shared", "says_built", "told"),
 )
-OF_TENSORFLOW = ("gan", "accumulates", "own_train_function", "by_xla")
+OF_TENSORFLOW = (
+    *("gan", "accumulates", "own_train_function", "by_xla", "told_and_compiled", "scored"),
+    *("unweighted", "weighted"),
+)
 RECIPES = {
     "adam": "optimizer=adam",
     "slow": "learning_rate=0.001",
@@ -61,6 +65,7 @@ def of_net(backend: Any, model: Any, recipe: str | None) -> dict[str, Any]:
         **backend.sizes(model),
         "call_path": backend.call_path,
         "values": values,
+        "work": asdict(backend.training_work(step, 4)),
         "moved": any(bool((old != new).any()) for old, new in pairs),
     }
 

@@ -44,6 +44,7 @@ def _process(machine: str, run: int, model: str, number: int, **changes: Any) ->
         "trainable_parameters": PARAMETERS[model],
         "model_bytes": 4 * PARAMETERS[model],
         "flops_per_sample": flops,
+        "training_flops_per_sample": passes * flops if passes > 1 else None,
         "throughput_samples_per_s": replicas * batch / step_s,
         "step_s": step_s,
         "peak_host_memory_bytes": 50_000_000 + 5 * PARAMETERS[model],

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from convmark.core.case import Case
-from convmark.fleet.drive import Ended, Event, Lost
+from convmark.fleet.drive import Event, JobEnded, NodeLost
 from convmark.fleet.scheduler import Assignment, Member
 from convmark.session.plan import Job, plan
 
@@ -43,7 +43,7 @@ class SimulatedCluster:
         self._coming: list[tuple[float, int, Event]] = []
         self._dead: set[str] = set()
         for name, when in self.deaths.items():
-            self._push(when, Lost(name, "the node is gone"))
+            self._push(when, NodeLost(name, "the node is gone"))
 
     def _push(self, when: float, event: Event) -> None:
         heapq.heappush(self._coming, (when, next(self._ties), event))
@@ -52,14 +52,14 @@ class SimulatedCluster:
         assert assignment.node not in self._dead
         seconds = self.seconds[assignment.job.case] / self.speeds[assignment.node]
         row = SimulatedRow(seconds)
-        self._push(self.now + seconds, Ended(assignment.node, row))
+        self._push(self.now + seconds, JobEnded(assignment.node, row))
 
     def events(self) -> list[Event]:
         while self._coming:
             self.now, _, event = heapq.heappop(self._coming)
             if event.node in self._dead:
                 continue  # what a dead node was at
-            if isinstance(event, Lost):
+            if isinstance(event, NodeLost):
                 self._dead.add(event.node)
             else:
                 assert isinstance(event.result, SimulatedRow)

@@ -21,7 +21,7 @@ from snapshots import check, plain
 
 from convmark.cli import bisect as bisect_command
 from convmark.cli import main
-from convmark.compare.live import sides
+from convmark.compare.live import ab, ab_files
 from convmark.compare.live.anchor import Origin
 from convmark.core.errors import OptionError, WorkerError
 from convmark.interpreter import Answer
@@ -141,10 +141,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     clock = SimpleNamespace(monotonic=lambda: Interpreter.now_s)
     monkeypatch.setattr("convmark.cli.ab.time", clock)
     monkeypatch.setattr(  # the steps take no time
-        "convmark.compare.live.processes.take_rounds",
+        "convmark.compare.live.session.take_rounds",
         lambda workers, steps, seconds, order, **more: take_rounds(workers, steps, 0.0, order),
     )
-    monkeypatch.setattr(sides, "Cache", FakeCache)
+    monkeypatch.setattr(ab, "Cache", FakeCache)
     monkeypatch.setattr(bisect_command, "Cache", FakeCache)
     return tmp_path
 
@@ -422,7 +422,7 @@ def test_an_end_that_is_no_release_names_those_that_are(
 def test_one_side_by_two_names_is_refused_and_twice_the_same_name_is_said_to_be_noise(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convmark.compare.live.sides.resolve", lambda repository, ref: "a" * 40)
+    monkeypatch.setattr("convmark.compare.live.ab.resolve", lambda repository, ref: "a" * 40)
     somewhere = Origin(repository=folder, folder=Path("models"), is_zoo=True)
     monkeypatch.setattr("convmark.compare.live.ab.origin_of", lambda case, sources: somewhere)
     for sides_of in (
@@ -473,3 +473,22 @@ def test_a_bisection_takes_the_commits_of_the_model_s_own_repository(folder: Pat
     assert bisect_command._commits(replace(own, is_zoo=True), made[0], "main") == made[::2]
     with pytest.raises(OptionError, match="needs the model in a git repository"):
         bisect_command._commits(None, "main~1", "main")
+
+
+def test_what_ran_the_steps_is_kept_where_it_is_not_tensorflow_in_an_earlier_file_too(
+    tmp_path: Path,
+) -> None:
+    shared = {"ab": "0001", "started": "2026-01-01", "a": "jax==0.8", "b": "jax==0.9",
+              "model": "lenet5", "task": "train", "device": "cpu", "batch_size": 32,
+              "verdict": "unchanged", "sessions": 3, "void": False}  # fmt: skip
+    path = tmp_path / "verdicts.csv"
+    ab_files.append(path, [ab_files.VerdictRow(case="of-tensorflow", **shared)])
+    header, row = path.read_text().splitlines()
+    places = [place for place, name in enumerate(header.split(",")) if "_framework" not in name]
+    earlier = [[line.split(",")[place] for place in places] for line in (header, row)]
+    path.write_text("".join(f"{','.join(cells)}\n" for cells in earlier))
+    jax = {"a_framework": "JAX 0.8", "b_framework": "JAX 0.9"}
+    ab_files.append(path, [ab_files.VerdictRow(case="of-jax", **shared, **jax)])
+    old, new = csv.DictReader(path.read_text().splitlines())
+    assert (old["case"], old["a_framework"]) == ("of-tensorflow", "")
+    assert (new["case"], new["b_framework"]) == ("of-jax", "JAX 0.9")

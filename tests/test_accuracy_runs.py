@@ -14,8 +14,7 @@ import scipy.special  # noqa: F401 - an in-process session forgets what it was f
 from convmark.cli import main
 from convmark.report.build import build
 from convmark.report.figures import figures_of
-from convmark.report.figures.export import drawn_svg, whole_spec
-from convmark.report.figures.figure import figure_rows
+from convmark.report.figures.figure import drawn_svg, figure_rows, whole_spec
 from convmark.results.store import read_run
 from convmark.session.learning import read_epochs
 

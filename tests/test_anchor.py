@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from convmark.compare.live import anchor
-from convmark.compare.live.live import Pairing, Terms, compare_live
-from convmark.compare.live.processes import Contender, lockstep_session
-from convmark.compare.live.session import Plan
+from convmark.compare.live.live import LiveOptions, Pairing, compare_live
+from convmark.compare.live.session import LiveSide, SessionPlan, lockstep_session
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.interpreter import Interpreter, zoo_folder
@@ -85,7 +84,7 @@ def test_a_folder_that_the_commit_did_not_have_is_said(project: Path) -> None:
     origin = anchor.Origin(repository=project, folder=Path("lib"), is_zoo=False)
     with (
         pytest.raises(ConvmarkError, match="has no folder lib"),
-        anchor.trees_at(origin, "main"),
+        anchor.anchor_trees(origin, anchor.AnchorCode(commit="main")),
     ):
         pass
 
@@ -97,16 +96,19 @@ def test_the_committed_code_runs_beside_the_edited_one_and_the_slowdown_is_seen(
     case = Case(model="shop.nets:small", task="train", batch_size=16)
     monkeypatch.chdir(project / "src")
     left = time.monotonic() + 120.0
-    terms = Terms(
+    terms = LiveOptions(
         seed=0,
         seconds_left=lambda: left - time.monotonic(),
         clock=time.monotonic,
         results=project / "results",
         session_s=0.3,
     )
-    with anchor.trees_at(origin, "main") as (old, new), contextlib.ExitStack() as stack:
+    with (
+        anchor.anchor_trees(origin, anchor.AnchorCode(commit="main")) as (old, new),
+        contextlib.ExitStack() as stack,
+    ):
         contenders = [
-            Contender(
+            LiveSide(
                 case=case,
                 interpreter=stack.enter_context(Interpreter(**tree.settings(os.environ))),
                 code=tree,
@@ -114,7 +116,7 @@ def test_the_committed_code_runs_beside_the_edited_one_and_the_slowdown_is_seen(
             for tree in (old, new, old)
         ]
         sides = dict(zip(("old", "new", "control"), contenders, strict=True))
-        plan = Plan(seed=0, seconds=0.3, warm_up_s=0.3, with_work=True)
+        plan = SessionPlan(seed=0, seconds=0.3, warm_up_s=0.3, with_work=True)
         apart = lockstep_session(sides, plan)
         for name in sides:
             sides[name].code.check(apart.codes[name])
@@ -134,6 +136,6 @@ def test_the_committed_code_runs_beside_the_edited_one_and_the_slowdown_is_seen(
     assert apart.sizes["new"]["parameters"] > 10 * apart.sizes["old"]["parameters"]
     assert apart.sizes["new"]["flops_per_sample"] > 10 * apart.sizes["old"]["flops_per_sample"]
     assert (in_one.closed, in_one.apart, in_one.same_code) == ("", "", False)
-    assert in_one.verdict("try a larger --budget").verdict == "regressed"
+    assert in_one.verdict("try a larger --budget")[0] == "regressed"
     assert in_one.sizes["old"]["parameters"] == apart.sizes["old"]["parameters"]
     assert git(project, "worktree", "list").count("\n") == 0

@@ -18,6 +18,8 @@ SCRIPTS = Path(__file__).parent / "benchmarks"
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SHARED = ("rules.py", "slowed.py")
 """Imported by the others."""
+FROM_AN_INDEX = ("guest_trial.py",)
+"""Fetch packages, and are run by hand."""
 
 QUICK = {
     "change_points.py": ["--series=4"],
@@ -57,7 +59,7 @@ GOALS_MISSED = {"harness_cost.py": 1, "epoch_times.py": 1}
 
 def test_every_script_is_run() -> None:
     names = {path.name for path in SCRIPTS.glob("*.py")} - set(SHARED)
-    assert names == {*QUICK, *WITH_WORKERS, *LIVE}
+    assert names == {*QUICK, *WITH_WORKERS, *LIVE, *FROM_AN_INDEX}
 
 
 def ran(script: str, arguments: list[str], folder: Path) -> None:

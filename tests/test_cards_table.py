@@ -7,7 +7,7 @@ from typing import Any
 from rows import row
 from test_summary import cells
 
-from convmark.report.cards import cards_table
+from convmark.report.summary import cards_table
 from convmark.results.record import Record
 
 NAME = "lenet5-train-gpu:0-b32-float32"

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from histories import comparability
 from test_run import FACTS
 from workers import environ
 
-from convmark.compare.comparability import alike, comparability, difference
+from convmark.compare.comparability import comparable, difference
 from convmark.core.case import Case
 from convmark.core.options import read
 from convmark.interpreter import Interpreter
@@ -63,7 +64,7 @@ def test_a_policy_set_by_the_builder_is_the_rows_precision(tmp_path: Path) -> No
     assert (mixed.precision, mixed.asked) == ("float32+mixed_bfloat16", "precision=float32")
     assert mixed.asked_case.precision == "float32"
     assert mixed.measured
-    assert not alike(comparability(plain), comparability(mixed))
+    assert not comparable(comparability(plain), comparability(mixed))
     assert refused.status == "error"
     assert "precision float32 was asked for, 4 of 5 layers" in str(refused.error)
 

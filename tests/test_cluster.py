@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from convmark.core.case import Case
-from convmark.core.cluster import Cluster, check_devices, check_options, parse_cluster, with_index
+from convmark.core.cluster import Cluster, check_devices, parse_cluster, with_index
 from convmark.core.errors import OptionError
-from convmark.core.options import read
+from convmark.core.option_values import AUTO
+from convmark.core.options import Options, read
+from convmark.core.suites import refuse_replicas
 from convmark.session.run import request_of
 
 TWO = ("10.0.0.1:5000", "10.0.0.2:5000")
@@ -154,21 +157,17 @@ def test_too_many_replicas_are_refused_with_what_is_there() -> None:
 @pytest.mark.parametrize(
     ("change", "flag"),
     [
-        ({"copies": (1,)}, "--cluster: needs --replicas"),
+        ({"replicas": (1,)}, "--cluster: needs --replicas"),
         ({"isolation": "none"}, "--cluster: needs --isolation"),
-        ({"automatic": True}, "--batch-sizes: auto is of one machine"),
+        ({"batch_sizes": "auto"}, "--batch-sizes: auto is of one machine"),
         ({"backends": ("tensorflow", "jax")}, "--replicas: above 1 are of tensorflow alone, got 2"),
     ],
 )
 def test_what_a_cluster_cannot_do_is_refused(change: dict[str, Any], flag: str) -> None:
-    fine: dict[str, Any] = {
-        **{"isolation": "fork", "automatic": False, "copies": (1, 2)},
-        "backends": ("tensorflow",),
-    }
-    check_options(Cluster(addresses=TWO, index=0), **fine)
-    check_options(Cluster(), **{**fine, "automatic": True})  # one machine, one memory
-    check_options(
-        None, isolation="none", automatic=True, copies=(1,), backends=("tensorflow", "jax")
-    )
+    fine = Options(replicas=(1, 2), cluster=Cluster(addresses=TWO), index=0, isolation="fork")
+    refuse_replicas(fine)
+    one_memory = {"cluster": Cluster(), "index": None, "batch_sizes": AUTO}
+    refuse_replicas(replace(fine, **one_memory))
+    refuse_replicas(Options(isolation="none", batch_sizes=AUTO, backends=("tensorflow", "jax")))
     with pytest.raises(OptionError, match=flag):
-        check_options(Cluster(addresses=TWO, index=0), **{**fine, **change})
+        refuse_replicas(replace(fine, **change))

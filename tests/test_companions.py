@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from convmark.compare.files import verdicts_path
 from convmark.compare.sessions_file import sessions_path
-from convmark.compare.verdicts_file import verdicts_path
 from convmark.fleet.part import part_path
 from convmark.results.code.manifest import code_path
 from convmark.results.run_file import steps_path

@@ -13,14 +13,18 @@ from convmark.compare.rule.decision import (
     controls_differ,
     decide,
 )
-from convmark.compare.rule.pooling import ASSUMED, Prior, Summary, pooled_prior, summary
-from convmark.compare.rule.signs import chance_of_slower
-from convmark.compare.rule.spending import (
+from convmark.compare.rule.statistics import (
+    ASSUMED,
     CASE_ERROR_RATE,
     RUN_ERROR_RATE,
+    Prior,
+    Summary,
     case_error_rate,
+    chance_of_slower,
     look_at,
+    pooled_prior,
     sign_looks,
+    summary,
 )
 from convmark.core.errors import MeasurementError
 
@@ -148,6 +152,17 @@ def test_sixteen_cases_are_looked_at_after_twelve_sessions_and_then_ever_more_se
 def test_two_quiet_sessions_decide_and_one_does_not():
     assert first(around(0.0, 1)).verdict == "undecided"
     assert first(around(0.0, 2)).verdict == "unchanged"
+
+
+def test_a_final_decision_stands_whatever_noise_other_cases_turn_out_to_have():
+    case = CaseSessions(wall=[-0.003, 0.003])
+    noisy = [CaseSessions(wall=[-0.2, 0.0, 0.2])] * 15
+    final = decide([case, *QUIET])[0]
+    assert final.verdict == "unchanged"
+    assert decide([case, *noisy])[0].verdict == "undecided"
+    found = decide([case, *noisy], final=[final, *[None] * 15])
+    assert found[0] is final
+    assert found[1:] == decide([case, *noisy])[1:]
 
 
 def test_two_sessions_decide_nothing_where_other_cases_do_not_tell_the_noise():

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from report_rows import SLOW, results_of_two_machines
 
-from convmark.core.option_table import OPTIONS
-from convmark.core.parsers import parsers
+from convmark.cli.parsers import parsers
+from convmark.core.options import OPTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

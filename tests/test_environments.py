@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import os
-import stat
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from convmark.core.errors import InstallError, OptionError
 from convmark.interpreter.environments.cache import MARK, Cache, cache_folder
-from convmark.interpreter.environments.installer import Installer, Pip, Uv, installer
+from convmark.interpreter.environments.installer import Installer, Python, Resolved
 from convmark.interpreter.environments.interpreter import interpreter_path, interpreters
-from convmark.interpreter.environments.pythons import Python, installed
 from convmark.interpreter.environments.releases import between, releases
 from convmark.interpreter.environments.requirement import Wanted, looks_like_requirement, wanted
 
@@ -102,42 +101,32 @@ def test_all_requirements_are_checked_before_one_is_made() -> None:
         interpreters([], ["tensorflow==2.20.0", "tensor flow=="], never)
 
 
-# -- the Pythons of the machine ------------------------------------------------------------------
+# -- the installer, with a stand-in for uv -------------------------------------------------------
 
-
-def fake_python(path: Path, version: str, status: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\necho {version}\nexit {status}\n")
-    path.chmod(0o755)
-    return path
-
-
-def test_every_minor_version_is_found_once_the_own_first_then_the_newest(tmp_path: Path) -> None:
-    fake_python(tmp_path / "path" / "python3.9", "3.9.18")
-    fake_python(tmp_path / "path" / "python3.18", "3.18.0", status=127)  # a shim that is not set
-    fake_python(tmp_path / "pyenv" / "versions" / "3.8.1" / "bin" / "python", "3.8.1")
-    fake_python(tmp_path / "pyenv" / "versions" / "3.9.1" / "bin" / "python", "3.9.1")
-    fake_python(tmp_path / "pyenv" / "versions" / "3.19.4" / "bin" / "python", "3.19.4")
-    environ = {"PATH": str(tmp_path / "path"), "PYENV_ROOT": str(tmp_path / "pyenv")}
-    found = installed(environ)
-    assert found[0].path == sys.executable
-    assert [python.version for python in found[1:]] == ["3.19.4", "3.9.18"]
-    assert found[1].minor == "3.19"
-
-
-# -- the installers, with a stand-in for uv and pip ----------------------------------------------
-
-
-def script(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{text}\n")
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return path
-
-
+LISTED_PYTHONS = [
+    ("3.19.4", "/versions/3.19.4/bin/python3.19", "cpython"),
+    ("3.19.1", "/usr/bin/python3.19", "cpython"),
+    ("3.18.0", "/pyenv/shims/python3.18", "cpython"),
+    ("3.17.0", "/pypy/bin/python3.17", "pypy"),
+    ("3.9.18", "/usr/bin/python3.9", "cpython"),
+    ("3.8.1", "/usr/bin/python3.8", "cpython"),
+]
+LISTED = json.dumps(
+    [
+        {
+            "version": version,
+            "version_parts": {"major": 3, "minor": int(version.split(".")[1])},
+            "path": path,
+            "implementation": kind,
+            "variant": "default",
+        }
+        for version, path, kind in LISTED_PYTHONS
+    ]
+)
 UV = """
 echo "$@" >> "$LOG"
 case "$1 $2" in
+"python list") echo "$PATH" >> "$LOG"; cat "$LISTED";;
 "pip compile")
   case "$*" in
   *{refuses}*) echo "no solution found" >&2; echo "because tensorflow has no wheels" >&2; exit 1;;
@@ -154,78 +143,103 @@ esac
 def uv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a stand-in for uv, which is on the PATH alone."""
     monkeypatch.setattr(sys, "executable", str(tmp_path / "nowhere" / "python"))
-    script(tmp_path / "bin" / "uv", UV.format(refuses="none-such", install="true"))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "listed").write_text(LISTED)
+    set_uv(tmp_path / "bin")
     return tmp_path / "bin"
 
 
-def by_uv(uv: Path) -> Installer:
-    found = installer({"PATH": f"{uv}:/bin:/usr/bin", "LOG": str(uv / "log")})
-    assert isinstance(found, Uv)
-    return found
+def set_uv(folder: Path, *, refuses: str = "none-such", install: str = "true") -> None:
+    path = folder / "uv"
+    path.write_text(f"#!/bin/sh\n{UV.format(refuses=refuses, install=install)}\n")
+    path.chmod(0o755)
 
 
-PYTHONS = [Python("3.13.0", "/py/3.13"), Python("3.11.7", "/py/3.11")]
+def by_uv(uv: Path, **more: str) -> Installer:
+    paths = {"PATH": f"{uv}:/bin:/usr/bin", "LOG": str(uv / "log"), "LISTED": str(uv / "listed")}
+    return Installer({**paths, **more})
+
+
+PYTHON = Python("3.13.0", "/py/3.13")
 WANTED = Wanted(("tensorflow==2.20.*",))
+RESOLVED = Resolved(PYTHON, "tensorflow==2.20.0\nnumpy==1.26.0\n")
+
+
+def test_every_minor_version_is_found_once_the_own_first_then_the_newest(
+    uv: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "pyenv" / "versions" / "3.19.4" / "bin").mkdir(parents=True)
+    found = by_uv(uv, PYENV_ROOT=str(tmp_path / "pyenv")).pythons()
+    assert found[0].path == sys.executable
+    assert [python.version for python in found[1:]] == ["3.19.4", "3.9.18"]
+    assert found[1].minor == "3.19"
+    assert f":{tmp_path}/pyenv/versions/3.19.4/bin\n" in (uv / "log").read_text()
 
 
 def test_uv_resolves_for_the_first_python_and_installs_what_it_has_locked(
     uv: Path, tmp_path: Path
 ) -> None:
-    assert by_uv(uv).install(WANTED, tmp_path / "env", PYTHONS) == PYTHONS[0]
+    by = by_uv(uv)
+    resolved = by.resolve(WANTED)
+    assert resolved == Resolved(by.pythons()[0], RESOLVED.locked)
+    by.install(WANTED, resolved, tmp_path / "env")
     log = (uv / "log").read_text()
-    assert "tensorflow==2.20.0\nnumpy==1.26.0" in log
+    assert RESOLVED.locked.strip() in log
     assert "--no-deps" in log
-    assert by_uv(uv).frozen("python") == ["numpy==1.26.0", "tensorflow==2.20.0"]
+    assert by.frozen("python") == ["numpy==1.26.0", "tensorflow==2.20.0"]
 
 
-def test_a_python_without_wheels_is_passed_over(uv: Path, tmp_path: Path) -> None:
-    script(uv / "uv", UV.format(refuses="/py/3.13", install="true"))
-    assert by_uv(uv).install(WANTED, tmp_path / "env", PYTHONS).version == "3.11.7"
+def test_a_python_without_wheels_is_passed_over(uv: Path) -> None:
+    set_uv(uv, refuses=sys.executable)
+    assert by_uv(uv).resolve(WANTED).python.version == "3.19.4"
 
 
-def test_where_no_python_has_wheels_the_message_names_them_and_the_command_to_try(
-    uv: Path, tmp_path: Path
-) -> None:
-    script(uv / "uv", UV.format(refuses="/py/", install="true"))
+def test_where_no_python_has_wheels_the_message_names_them_and_the_command_to_try(uv: Path) -> None:
+    set_uv(uv, refuses="--python")
     with pytest.raises(InstallError) as caught:
-        by_uv(uv).install(WANTED, tmp_path / "env", PYTHONS)
+        by_uv(uv).resolve(WANTED)
     message = str(caught.value)
+    own = ".".join(map(str, sys.version_info[:2]))
     assert "\n" not in message
     assert "because tensorflow has no wheels" in message
-    assert "no Python here has wheels for it (tried 3.13, 3.11)" in message
-    assert "try by hand: uv run --no-project --python 3.13 --with 'tensorflow==2.20.*'" in message
+    assert f"no Python here has wheels for it (tried {own}, 3.19, 3.9)" in message
+    assert f"hand: uv run --no-project --python {own} --with 'tensorflow==2.20.*'" in message
 
 
 def test_an_installation_that_fails_quotes_the_installers_last_lines(
     uv: Path, tmp_path: Path
 ) -> None:
-    lines = "for n in 1 2 3 4 5 6; do echo line $n; done; exit 7"
-    script(uv / "uv", UV.format(refuses="none-such", install=lines))
+    set_uv(uv, install="for n in 1 2 3 4 5 6; do echo line $n >&2; done; exit 7")
     with pytest.raises(InstallError, match="uv ended with status 7 and said: line 3 / line 4"):
-        by_uv(uv).install(WANTED, tmp_path / "env", PYTHONS)
+        by_uv(uv).install(WANTED, RESOLVED, tmp_path / "env")
 
 
-def test_without_uv_pip_tries_python_after_python(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_without_uv_the_message_says_how_to_install_it(uv: Path) -> None:
+    with pytest.raises(InstallError, match="pip install uv"):
+        Installer({"PATH": "/none"})
+
+
+def test_uv_sees_no_other_environment_and_gets_pips_settings(
+    uv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "nowhere" / "python"))
-    inner = "echo no matching distribution; exit 1"
-    for name, status in (("old", "exit 0"), ("new", inner)):
-        made = f'mkdir -p "$4/bin"; printf "#!/bin/sh\\n{status}\\n" > "$4/bin/python"'
-        script(tmp_path / name, f'{made}; chmod +x "$4/bin/python"')
-    by = installer({"PATH": "/bin:/usr/bin"})
-    assert isinstance(by, Pip)
-    new, old = Python("3.13.0", str(tmp_path / "new")), Python("3.11.7", str(tmp_path / "old"))
-    assert by.install(WANTED, tmp_path / "env", [new, old]) == old
-    with pytest.raises(InstallError, match=r"no matching distribution .*\(tried 3.13\)"):
-        by.install(WANTED, tmp_path / "env", [new])
+    monkeypatch.setattr(sys, "executable", sys.orig_argv[0])
+    index = "https://index.example/simple"
+    found = by_uv(uv, VIRTUAL_ENV="/v", PYTHONPATH="/p", HOME="/h", PIP_INDEX_URL=index).environ
+    assert "VIRTUAL_ENV" not in found
+    assert "PYTHONPATH" not in found
+    assert found["HOME"] == "/h"
+    assert found["UV_DEFAULT_INDEX"] == index
 
 
-def test_an_installer_sees_no_other_environment_and_uv_gets_pips_index() -> None:
-    found = installer({"PATH": "", "VIRTUAL_ENV": "/v", "PYTHONPATH": "/p", "HOME": "/h"})
-    assert "VIRTUAL_ENV" not in found.environ
-    assert "PYTHONPATH" not in found.environ
-    assert found.environ["HOME"] == "/h"
+def test_a_local_file_is_part_of_what_requirements_come_to(uv: Path, tmp_path: Path) -> None:
+    wheel = tmp_path / "foo-1-py3-none-any.whl"
+    named = wanted("--env", f"foo @ file://{wheel}")
+    found = []
+    for content in ("one", "two"):
+        wheel.write_text(content)
+        found.append(by_uv(uv).resolve(named).locked)
+    assert found[0] != found[1]
+    assert found[1] == by_uv(uv).resolve(named).locked
 
 
 # -- the cache -----------------------------------------------------------------------------------
@@ -234,15 +248,19 @@ def test_an_installer_sees_no_other_environment_and_uv_gets_pips_index() -> None
 class Fake(Installer):
     """Installs by making a folder; may fail half-way, or take its time."""
 
-    name = "fake"
-
     def __init__(self, *, fails: BaseException | None = None, seconds: float = 0.0) -> None:
-        object.__setattr__(self, "environ", {})
-        object.__setattr__(self, "_fails", fails)
-        object.__setattr__(self, "_seconds", seconds)
-        object.__setattr__(self, "installed", [])
+        self.environ = {}
+        self.comes_to = RESOLVED
+        self.installed: list[str] = []
+        self._fails = fails
+        self._seconds = seconds
 
-    def install(self, wanted: Wanted, folder: Path, pythons: Sequence[Python]) -> Python:
+    def resolve(self, wanted: Wanted) -> Resolved:
+        if isinstance(self._fails, InstallError):
+            raise self._fails
+        return self.comes_to
+
+    def install(self, wanted: Wanted, resolved: Resolved, folder: Path) -> None:
         assert not folder.exists()
         (folder / "bin").mkdir(parents=True)
         (folder / "lib").write_text("half")
@@ -251,14 +269,13 @@ class Fake(Installer):
             raise self._fails
         (folder / "bin" / "python").symlink_to(sys.executable)
         self.installed.append(str(wanted))
-        return pythons[0]
 
     def frozen(self, python: str) -> list[str]:
         return ["keras==3.15.0", "tensorflow==2.20.0"]
 
 
 def cache(folder: Path, by: Fake) -> Cache:
-    return Cache(folder, by=lambda: by, pythons=lambda: PYTHONS)
+    return Cache(folder, by=lambda: by, now=lambda: datetime(2026, 1, 2, tzinfo=timezone.utc))
 
 
 def test_an_environment_is_made_once_and_then_reused(tmp_path: Path) -> None:
@@ -269,8 +286,62 @@ def test_an_environment_is_made_once_and_then_reused(tmp_path: Path) -> None:
     assert os.access(first.python, os.X_OK)
     assert (first.version, first.packages) == ("3.13.0", ("keras==3.15.0", "tensorflow==2.20.0"))
     assert by.installed == ["tensorflow==2.20.*"]
-    assert said == ["making the environment of tensorflow==2.20.*"]
+    assert said == [
+        "making the environment of tensorflow==2.20.*",
+        "the environment of tensorflow==2.20.* is there since 2026-01-02T00:00:00+00:00, and up "
+        "to date",
+    ]
     assert cache(tmp_path, by).list() == [first]
+
+
+def test_what_names_no_fixed_release_is_looked_up_again_and_made_anew_where_it_has_changed(
+    tmp_path: Path,
+) -> None:
+    by, said = Fake(), []
+    cache(tmp_path, by).get(WANTED)
+    by.comes_to = Resolved(PYTHON, "tensorflow==2.20.1\n")
+    assert cache(tmp_path, by).get(WANTED, said.append).locked == "tensorflow==2.20.1\n"
+    assert said == ["making the environment of tensorflow==2.20.* anew"]
+    assert len(by.installed) == 2
+
+
+def test_a_fixed_release_is_looked_up_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    by, fixed = Fake(), Wanted(("tensorflow==2.20.0",))
+    cache(tmp_path, by).get(fixed)
+    by.comes_to = Resolved(PYTHON, "tensorflow==2.20.0\nkeras==3.16.0\n")
+    cache(tmp_path, by).get(fixed)
+    assert len(by.installed) == 1
+    cache(tmp_path, by).get(fixed, refresh=True)
+    assert len(by.installed) == 2
+
+
+def test_where_nothing_can_be_looked_up_what_is_there_is_used_and_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    made = cache(tmp_path, Fake()).get(WANTED)
+    offline = Fake(fails=InstallError("no network"))
+    assert cache(tmp_path, offline).get(WANTED, said.append) == made
+    assert said == [
+        "the environment of tensorflow==2.20.* is used as it is since 2026-01-02T00:00:00+00:00: "
+        "no network"
+    ]
+    with pytest.raises(InstallError, match="no network"):
+        cache(tmp_path, offline).get(WANTED, refresh=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_fixed"),
+    [
+        ("tensorflow==2.20.0", True),
+        ("tensorflow==2.20.0 keras===3.3.3", True),
+        ("tensorflow==2.20.*", False),
+        ("tensorflow==2.20.0 keras>=3", False),
+        ("tf-nightly", False),
+        ("foo @ file:///w.whl", False),
+        ("foo @ git+https://host/foo@main", False),
+    ],
+)
+def test_only_an_exact_version_is_a_fixed_release(text: str, is_fixed: bool) -> None:
+    assert wanted("--env", text).is_fixed is is_fixed
 
 
 @pytest.mark.parametrize(
@@ -378,19 +449,29 @@ def test_the_mark_tells_what_is_there(tmp_path: Path) -> None:
     made.get(WANTED)
     found = json.loads((made.folder / WANTED.name / MARK).read_text())
     assert found["requirements"] == ["tensorflow==2.20.*"]
-    assert found["by"] == "fake"
+    assert found["locked"] == RESOLVED.locked
+
+
+def test_the_mark_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    made = cache(tmp_path, Fake())
+    before = made.get(Wanted(("tensorflow==2.20.0",)))
+    mark = Path(before.python).parents[1] / MARK
+    content = json.loads(mark.read_text())
+    del content["locked"]
+    mark.write_text(json.dumps({**content, "by": "pip"}))
+    assert made.list() == [dataclasses.replace(before, locked="")]
 
 
 # -- releases ------------------------------------------------------------------------------------
 
-LISTED = {
+OF_THE_INDEX = {
     "3.13": "tensorflow (2.21.0)\nAvailable versions: 2.21.0, 2.20.0, 2.20.0rc0, 2.19.0.dev1",
     "3.11": "tensorflow (2.20.0)\nAvailable versions: 2.20.0, 2.9.1, 2.16.2, oddity",
 }
 
 
 def test_the_releases_of_all_pythons_are_taken_together_without_previews() -> None:
-    found = releases("tensorflow", lambda package, minor: LISTED[minor], list(LISTED))
+    found = releases("tensorflow", lambda package, minor: OF_THE_INDEX[minor], list(OF_THE_INDEX))
     assert found == ["2.9.1", "2.16.2", "2.20.0", "2.21.0"]
 
 

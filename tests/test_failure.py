@@ -44,6 +44,10 @@ OPERATION = (
             "RuntimeError: Matrix size-incompatible: In[0]: [2,3], In[1]: [2,3]",
         ),
         (
+            ValueError("Invalid value for `filters`. Expected some. Received: filters=-1. More. "),
+            "ValueError: Invalid value for `filters`. Expected some. Received: filters=-1",
+        ),
+        (
             ValueError("Computed output size would be zero. Received `(None, 2)`. Try more. "),
             "ValueError: Computed output size would be zero. Received `(None, 2)`",
         ),

@@ -9,7 +9,7 @@ import pytest
 from rows import row
 
 from convmark.core.case import Case
-from convmark.fleet.progress import FleetProgress, LiveFleet, PlainFleet, fleet_progress
+from convmark.fleet.progress import FleetProgress
 from convmark.fleet.scheduler import Assignment, Member, Scheduler
 from convmark.session.plan import Job
 from convmark.session.result import Result
@@ -70,7 +70,7 @@ def test_a_terminal_has_a_line_for_each_node_with_the_time_left(
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     stream, scheduler, clock = Terminal(), scheduler_of(x=FOUR, y=FOUR), Clock()
-    with LiveFleet(stream, scheduler, NAMES, ten_seconds, clock) as shown:
+    with FleetProgress(stream, scheduler, NAMES, ten_seconds, clock) as shown:
         begun = begin(scheduler, shown)
         clock.now_s = 20.0
         end(scheduler, shown, begun["x"], result())  # twice as long as expected: 3 x 20 s are left
@@ -88,7 +88,7 @@ def test_a_live_line_leaves_a_line_behind_for_a_failure_alone(
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     stream, scheduler = Terminal(), scheduler_of(x=FOUR)
-    with LiveFleet(stream, scheduler, NAMES, ten_seconds, Clock()) as shown:
+    with FleetProgress(stream, scheduler, NAMES, ten_seconds, Clock()) as shown:
         end(scheduler, shown, begin(scheduler, shown)["x"], result("error", "[red] no"))
         end(scheduler, shown, begin(scheduler, shown)["x"], result())
     assert "rack-1 lenet5-train-cpu-b32-float32 #1: error: [red] no" in stream.getvalue()
@@ -96,34 +96,23 @@ def test_a_live_line_leaves_a_line_behind_for_a_failure_alone(
 
 
 def test_a_file_has_a_line_for_each_process_with_its_node_and_the_time_left() -> None:
-    lines: list[str] = []
-    scheduler, clock = scheduler_of(x=FOUR, y=[]), Clock()
-    shown = PlainFleet(scheduler, NAMES, ten_seconds, clock)
-    shown.write_line = lines.append
+    log, scheduler, clock = io.StringIO(), scheduler_of(x=FOUR, y=[]), Clock()
+    shown = FleetProgress(log, scheduler, NAMES, ten_seconds, clock)
     end(scheduler, shown, begin(scheduler, shown)["x"], result())
     scheduler.lost("x", "power")
     shown.lost("x", "power")
     begun = begin(scheduler, shown)
     clock.now_s = 10.0
     end(scheduler, shown, begun["y"], result())
-    first, second, third = lines
+    first, second, third = log.getvalue().splitlines()
     assert re.fullmatch(r"rack-1 \[1/4\] lenet5-.* #1: 10.0 ms a step, about .* left", first)
     assert second == "rack-1: lost: power"
     assert re.fullmatch(r"rack-2 \[1/4\] for rack-1 lenet5-.* #1: .*, about 30 s left", third)
 
 
-def test_a_terminal_gets_live_lines_and_a_file_plain_ones() -> None:
-    scheduler, file = scheduler_of(x=FOUR), io.StringIO()
-    assert isinstance(fleet_progress(Terminal(), scheduler, NAMES, ten_seconds), LiveFleet)
-    shown = fleet_progress(file, scheduler, NAMES, ten_seconds)
-    assert isinstance(shown, PlainFleet)
-    end(scheduler, shown, begin(scheduler, shown)["x"], result())
-    assert file.getvalue().startswith("rack-1 [1/4] lenet5-")
-
-
 def test_what_is_left_is_what_is_expected_by_how_the_node_has_kept_to_it() -> None:
     scheduler, clock = scheduler_of(x=FOUR), Clock()
-    shown = FleetProgress(scheduler, NAMES, ten_seconds, clock)
+    shown = FleetProgress(None, scheduler, NAMES, ten_seconds, clock)
     begun = begin(scheduler, shown)
     assert shown.left_s("x") == 40.0
     clock.now_s = 5.0

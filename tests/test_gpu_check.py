@@ -13,9 +13,14 @@ from typing import Any
 import pytest
 from rows import row
 
-from convmark.cli.check.__main__ import installed_backend, main
-from convmark.cli.check.ceilings import ceilings_table, measured_ceilings
-from convmark.cli.check.proofs import energy_proof, instrument_proofs
+from convmark.cli.gpu_check import (
+    ceilings_table,
+    energy_proof,
+    installed_backend,
+    instrument_proofs,
+    main,
+    measured_ceilings,
+)
 from convmark.core.case import Case
 from convmark.interpreter import Answer
 from convmark.results.store import read_run

@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from convmark.machine.gpu.amd import read_amd
-from convmark.machine.gpu.apple import read_apple
-from convmark.machine.gpu.commands import json_object, say
 from convmark.machine.gpu.devices import Gpu
+from convmark.machine.gpu.others import json_object, read_amd, read_apple, say
 
 VRAM = 17163091968
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from convmark.machine.gpu.processes import foreign, own_processes
+from convmark.machine.gpu.sampler import foreign, own_processes
 
 
 @pytest.mark.parametrize(

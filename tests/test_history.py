@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, process, run_of
+from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, comparability, keep, process, run_of
 
 from convmark.compare import history
-from convmark.compare.accepted import Acceptance, read_accepted
-from convmark.compare.comparability import alike, comparability, difference
-from convmark.compare.history import accept, accepted_history, named_history, steady
+from convmark.compare.comparability import comparable, difference
+from convmark.compare.files import Acceptance, accept, read_accepted
+from convmark.compare.history import accepted_history, named_history, steady
 from convmark.core.errors import OptionError, StoreError
 from convmark.results.record import SCHEMA_VERSION, Record
 from convmark.results.store import Store, StoreWarning
@@ -243,11 +243,6 @@ DIFFERENT = [
     ({"machine": "mac-8"}, "machine was mac-8, is xeon-2: `convmark report`"),
     ({"driver": "550.1"}, "driver was 550.1, is not known: `convmark report`"),
     ({"isolation": "spawn"}, "isolation was spawn, is fork: nothing compares the two"),
-    (
-        {"measurement_version": "def"},
-        "measurement version was def, is abc: nothing compares the two",
-    ),
-    ({"reference_version": 2}, "reference version was 2, is 1: nothing compares the two"),
     ({"threads": "1"}, "threads was 1, is default: `convmark ab`"),
     ({"precision": "mixed_float16"}, "precision was mixed_float16, is float32: `convmark ab`"),
 ]
@@ -266,13 +261,36 @@ def test_rows_that_differ_are_not_judged_and_the_difference_is_quoted(
     assert (by_name.runs, by_name.difference) == ((), case.difference)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"measurement_version": "def"}, "measurement version was def, is abc"),
+        ({"reference_version": 2}, "reference version was 2, is 1"),
+    ],
+)
+def test_a_new_way_to_measure_keeps_the_anchor_s_code_and_uses_none_of_its_figures(
+    store: Store, changes: dict[str, Any], words: str
+) -> None:
+    keep(store, run_of("0001", 0.0, **changes))
+    case = accepted_history(store, MACHINE, run_of("0002", 0.0)).cases[LENET]
+    assert case.anchor is not None
+    assert (case.anchor.run, case.runs) == ("0001", ())
+    used = f"{words}: the anchor's figures are not used, its code is compared live"
+    assert case.difference == used
+    asked = {"task": "accuracy", "accuracy": 0.9}
+    keep(store, run_of("0001", 0.0, **asked, **changes))
+    (case,) = accepted_history(store, MACHINE, run_of("0002", 0.0, **asked)).cases.values()
+    assert case.anchor is None  # an accuracy is not compared live
+    assert case.difference.startswith(f"{words}: nothing compares the two; later runs")
+
+
 def test_versions_of_packages_are_compared_where_both_rows_import_them() -> None:
     one = comparability(process(code="ab", packages="einops==0.8.1 timm==1.0"))
     other = comparability(process(code="cd", packages="einops==0.8.2 timm==1.0"))
     none = comparability(process(code="ef"))
     said = "packages was einops 0.8.1, is einops 0.8.2: `convmark ab`"
     assert difference(other, one).startswith(said)
-    assert alike(none, one)  # which packages are imported is the code's own
+    assert comparable(none, one)  # which packages are imported is the code's own
     assert difference(comparability(process()), one) == ""  # of an earlier schema
 
 
@@ -419,7 +437,7 @@ def test_a_named_run_is_the_only_baseline(store: Store) -> None:
 BAD_FILES = [
     ("", "must hold a run's rows, it is empty"),
     ("schema\nx\n", f":1: must have the columns of schema {SCHEMA_VERSION}"),
-    ("schema\n9\n", f":2: must be of schema 1 to {SCHEMA_VERSION}, got '9'; a later convmark"),
+    ("schema\n9\n", f":2: must be of schema 2 to {SCHEMA_VERSION}, got '9'; a later convmark"),
 ]
 
 

@@ -138,6 +138,8 @@ MEASURED = {
     "stacked": usual(
         *(16 * 8 + 15 * 9 + 30 + 12, 7 * (16 * 7 + 15 * 9) + 10, 7 * 16 * 3, CLASSES),
     ),
+    "ragged": usual(9 * 3 + 3 * 2 + 2, 3 * 2, 0, CLASSES),
+    "sparse_rows": Right(50 * 3 + 3, None, None, CLASSES),
     "looped": usual(16, 4 * 16, 0, CLASSES),
 }
 NOTES = {
@@ -145,6 +147,7 @@ NOTES = {
     "diffusion": "does not have a `call()` method implemented",
     "int8": "of int8 is no floating-point product",
     "spectrum": "RFFT has no rule",
+    "sparse_rows": "SparseFillEmptyRows has no rule",
     "normalised": "the branches of sequential_1/spectral_normalization_1/cond count unlike",
 }
 REFUSED = {
@@ -153,9 +156,11 @@ REFUSED = {
     "them, and needs extra too",
     ("unnormalised(depth=9)", "train"): "the loss must be finite, it is nan at step 10; try a "
     "smaller --learning-rate",
-    ("ragged", "infer"): "a ragged input needs an input_spec beside the builder",
+    ("ragged_twice", "infer"): "grid: a ragged input of ?x? needs an input_spec beside the "
+    "builder; without one its first axis alone can be open",
+    ("sparse", "infer"): "words: a sparse input needs an input_spec beside the builder",
 }
-QUICK = ["gan", "lora", "preprocessing", "reader", "stateful"]
+QUICK = ["gan", "lora", "preprocessing", "ragged", "reader", "stateful"]
 """Of different mechanisms."""
 
 

@@ -26,14 +26,20 @@ from mutations import mutated
 from test_verdicts_file import judgement
 
 from convmark.cli import main
-from convmark.compare.accepted import Acceptance, accept, read_accepted
 from convmark.compare.digest import digest_of
-from convmark.compare.verdicts_file import keep_verdicts, said_of, verdicts_path
+from convmark.compare.files import (
+    Acceptance,
+    accept,
+    keep_verdicts,
+    read_accepted,
+    read_verdicts,
+    verdicts_path,
+)
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
-from convmark.report.rows import _typed
 from convmark.results import reading
-from convmark.results.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
+from convmark.results.columnar import _typed
+from convmark.results.record import COLUMNS, OLDEST_SCHEMA, SCHEMA_VERSION, Record, to_cells
 from convmark.results.store import HEADER, Store, StoreWarning, read_head, read_run, read_step_times
 from convmark.results.table_file import TableFile
 from convmark.session.ceilings import read_ceilings
@@ -154,7 +160,7 @@ def tables(folder: Path) -> list[tuple[Path, Callable[[], Any]]]:
         f"peak_bytes_per_s\n{row}{row.replace(',1,', ',2,')}"
     )
     return [
-        (verdicts_path(run), lambda: said_of(run)),
+        (verdicts_path(run), lambda: read_verdicts(run)),
         (store.folder / MACHINE / "accepted.csv", lambda: read_accepted(store, MACHINE)),
         (ceilings, lambda: list(read_ceilings(ceilings))),
     ]
@@ -228,7 +234,7 @@ def test_a_later_schema_is_refused_kindly_though_its_columns_are_unknown(tmp_pat
     header, *rows = whole_file(path).decode().splitlines()
     path.write_text(f"{header},tomorrow\n" + "".join(f"7{row[1:]},x\n" for row in rows))
     assert refusal(path) == (
-        f":2: must be of schema 1 to {SCHEMA_VERSION}, got '7'; a later convmark wrote it: upgrade "
+        f":2: must be of schema 2 to {SCHEMA_VERSION}, got '7'; a later convmark wrote it: upgrade "
         "convmark to read it"
     )
     path.write_text(f"{header},tomorrow\n" + "".join(f"{row},x\n" for row in rows))
@@ -267,7 +273,7 @@ def test_an_earlier_schema_is_read_and_what_it_lacks_is_absent(
 
 
 def test_every_column_that_came_later_may_be_absent() -> None:
-    assert all(not column.required for column in COLUMNS if column.since > 1)
+    assert all(not column.required for column in COLUMNS if column.since > OLDEST_SCHEMA)
 
 
 def test_a_row_of_no_case_is_refused_by_its_line(tmp_path: Path) -> None:

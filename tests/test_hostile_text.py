@@ -24,8 +24,8 @@ from test_plugin import SUITE
 from test_verdicts_file import judgement
 
 from convmark.cli import main
-from convmark.cli.description import describe_models
-from convmark.compare.accepted import accept, read_accepted
+from convmark.cli.run import describe_models
+from convmark.compare.files import accept, read_accepted
 from convmark.compare.index import index_path
 from convmark.compare.live import ab_files
 from convmark.compare.live.worktree import at_commit
@@ -255,7 +255,7 @@ def test_progress_is_inert(live: bool) -> None:
         case = Case(model=text, task="train")
         job = Job(case=case, process=1, order=1)
         record = process(status="error", error=text)
-        with progress.on(stream, 1.0) as seen:
+        with progress.RunProgress(stream, 1.0) as seen:
             seen.planned([job])
             seen.began(job)
             seen.phase(job, "steps")
@@ -594,11 +594,11 @@ def test_a_files_word_for_a_commit_names_no_branch() -> None:
     origin = Origin(repository=Path("x"), folder=Path("models"), is_zoo=True)
     for commit in ("evil-branch", "HEAD", "--upload-pack=x", "a" * 39, "A" * 40, "", None):
         anchor = Anchor(run="0001", path=Path("0001.csv"), commit=commit, dirty=False)
-        history = History(cases={case.name: CaseHistory(anchor=anchor)}, absent=(), files=())
+        history = History(cases={case.name: CaseHistory(anchor=anchor)})
         with pytest.raises(ConvmarkError):
             _anchor_of(Baseline(name="", commits={}), history, case.name, origin)
     good = Anchor(run="0001", path=Path("0001.csv"), commit="a" * 40, dirty=False)
-    history = History(cases={case.name: CaseHistory(anchor=good)}, absent=(), files=())
+    history = History(cases={case.name: CaseHistory(anchor=good)})
     found = _anchor_of(Baseline(name="", commits={}), history, case.name, origin)
     assert found.commit == "a" * 40
 

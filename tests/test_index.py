@@ -17,7 +17,7 @@ from histories import A_COMMIT, ANOTHER_COMMIT, MACHINE, keep, keep_said, proces
 from test_verdicts_file import OLD, judgement
 
 from convmark.cli import main
-from convmark.compare import index
+from convmark.compare import history, index
 from convmark.compare.digest import digest_of
 from convmark.compare.history import accepted_history
 from convmark.compare.index import Index, index_path
@@ -356,9 +356,11 @@ def test_a_broken_verdict_is_refused_by_its_line_each_time(store: Store, capsys:
 
 def judged(store: Store, now: list[Record]) -> tuple[list[str], list[str]]:
     """The runs that lenet5 is judged against, and those that were read in full."""
-    history = accepted_history(store, MACHINE, now)
-    runs = [rows[0].run for rows in history.cases[LENET].runs]
-    return runs, [path.stem for path in history.files]
+    read: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(history, "read_run", lambda path: read.append(path.stem) or read_run(path))
+        found = accepted_history(store, MACHINE, now)
+    return [rows[0].run for rows in found.cases[LENET].runs], read
 
 
 def test_a_comparison_finds_the_same_with_an_index_and_without(

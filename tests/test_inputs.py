@@ -67,6 +67,16 @@ def test_each_dtype_has_its_range() -> None:
     assert set(" ".join(batch["texts"]).split()) == {"ape", "bee"}
 
 
+def test_ragged_rows_have_lengths_up_to_the_longest_that_are_the_same_for_every_seed() -> None:
+    pytest.importorskip("tensorflow")
+    leaf = Leaf("rows", (128, 2), "int32", below=9, ragged=True)
+    drawn = [Inputs(leaf).batch(4, seed) for seed in (0, 1)]
+    lengths = [sorted(rows.row_lengths().numpy()) for rows in drawn]
+    assert lengths == [[16, 48, 80, 112]] * 2
+    assert drawn[0].shape.as_list() == [4, None, 2]
+    assert Inputs(leaf).batch(1, 0).row_lengths().numpy().tolist() == [64]
+
+
 def test_open_axes_have_a_default_or_what_is_asked_for() -> None:
     image, tokens = Leaf("image", (None, None, 3)), Leaf("tokens", (None,), "int32")
     planes, series = Leaf("planes", (3, None, None)), Leaf("series", (None, 6))
@@ -96,9 +106,29 @@ def test_a_users_own_function_gives_the_batch() -> None:
     assert [leaf.dtype for leaf in inputs.leaves] == ["int64", "float32"]
     assert [len(array) for array in flat(inputs.batch(5, 0))] == [5, 5]
     assert (inputs.batch(5, 0)["counts"] != inputs.batch(5, 1)["counts"]).any()
-    for wrong in (lambda samples: np.zeros((3, 2)), lambda samples: [1.0]):
-        with pytest.raises(ValueError, match="input_spec must return a batch of 1 samples, got"):
-            own_inputs(wrong)
+    wrong: tuple[tuple[Any, str], ...] = (
+        (lambda samples: np.zeros((3, 2)), r"must return a batch of 1 samples, got \(3, 2\)"),
+        (lambda samples: [1.0], "must return a batch of 1 samples, got float"),
+        (lambda samples: samples // 0, r"input_spec\(1\) failed: ZeroDivisionError: "),
+        (lambda: np.zeros((1, 2)), r"input_spec\(1\) failed: TypeError: .* takes 0 positional"),
+        (np.zeros((1, 2)), "must be a function from a number of samples to a batch, got ndarray"),
+    )
+    for function, reason in wrong:
+        with pytest.raises(ValueError, match=reason):
+            own_inputs(function)
+
+
+def test_a_users_own_function_gives_as_many_inputs_as_a_functional_model_takes(keras: Any) -> None:
+    check = importlib.import_module("convmark.worker.backends.keras_inputs").check_count
+    one = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
+    pair = [keras.Input((6,)), keras.Input((6,))]
+    two = keras.Model(pair, keras.layers.Add()(pair))
+    spec = Inputs([Leaf("0", (6,)), Leaf("1", (6,))])
+    with pytest.raises(ValueError, match="the model's inputs, which are 1, got 2"):
+        check(one, spec)
+    with pytest.raises(ValueError, match="the model's inputs, which are 2, got 1"):
+        check(two, Inputs(Leaf("0", (6,))))
+    check(two, spec)
 
 
 @pytest.mark.skipif(not CASES.is_dir(), reason="the cases are not beside this checkout")

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from histories import process
+from histories import comparability, process
 from test_verdict import history_of
 
-from convmark.compare.judgement import Confirmation, Judgement
+from convmark.compare.judgement import Judgement, LiveComparison
 from convmark.compare.rule.decision import Decision
 from convmark.compare.verdict import conclude, review
 from convmark.report.verdicts import verdicts_report
@@ -38,9 +38,9 @@ def learned(run: str, *accuracies: float, **changes: Any) -> list[Record]:
 
 
 def judged(
-    now: Sequence[Record], *runs: Sequence[Record], **confirmations: Confirmation
+    now: Sequence[Record], *runs: Sequence[Record], **comparisons: LiveComparison
 ) -> dict[tuple[str, str], Judgement]:
-    found = conclude(review(now, history_of(*runs)), confirmations.get("given"))  # type: ignore[arg-type]
+    found = conclude(review(now, history_of(*runs)), comparisons.get("given"))  # type: ignore[arg-type]
     return {(one.task, one.metric): one for one in found}
 
 
@@ -117,18 +117,18 @@ def test_a_first_run_is_new_by_its_accuracy_and_a_failed_seed_is_never_unchanged
 def _empty(*names: str) -> Any:
     from convmark.compare.history import CaseHistory, History
 
-    return History(cases={name: CaseHistory() for name in names}, absent=(), files=())
+    return History(cases={name: CaseHistory() for name in names})
 
 
 def test_another_part_of_the_data_is_another_history() -> None:
-    from convmark.compare.comparability import comparability, difference
+    from convmark.compare.comparability import difference
 
     whole, part = learned("0001", 0.98)[0], learned("0002", 0.9, fraction=0.1)[0]
     text = difference(comparability(part), comparability(whole))
     assert text.startswith("fraction was 1.0, is 0.1: ")
 
 
-def faster(verdict: str = "improved") -> Confirmation:
+def faster(verdict: str = "improved") -> LiveComparison:
     way = -0.2 if verdict == "improved" else 0.0
     decision = Decision(
         verdict=verdict,  # type: ignore[arg-type]
@@ -140,7 +140,7 @@ def faster(verdict: str = "improved") -> Confirmation:
         high=way + 0.01,
         smallest_visible=0.03,
     )
-    return Confirmation(decision=decision, sessions=5, anchor="a" * 40)
+    return LiveComparison(decision=decision, anchor="a" * 40)
 
 
 def both(now: float) -> dict[tuple[str, str], Judgement]:

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from convmark.compare.live import kept
-from convmark.compare.live.anchor import AnchorCode
-from convmark.compare.live.kept import KeptTree, kept_trees
+from convmark.compare.live.anchor import AnchorCode, KeptTree, anchor_trees
 from convmark.compare.live.tree import ForeignCode
+from convmark.compare.live.worktree import PREFIX
 from convmark.core.errors import StoreError
 from convmark.results.code.manifest import Code, Roots, code_of, code_path
 from convmark.results.code.of_run import KeptCodes
@@ -53,8 +52,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (here / path).parent.mkdir(parents=True, exist_ok=True)
         (here / path).write_text(text)
     monkeypatch.chdir(here / "work")
-    monkeypatch.setattr(kept, "zoo_folder", lambda: here / "zoo")
-    monkeypatch.setattr(kept, "import_roots", lambda: [here / "work", here / "lib", here / "new"])
+    roots = [here / "work", here / "lib", here / "new"]
+    monkeypatch.setattr("convmark.compare.live.anchor.zoo_folder", lambda: here / "zoo")
+    monkeypatch.setattr("convmark.compare.live.anchor.import_roots", lambda: roots)
     return here
 
 
@@ -90,7 +90,7 @@ def again(tree: KeptTree, *files: Path) -> Event:
 def test_the_side_starts_and_imports_where_its_files_lie_and_the_places_of_then_lead_there(
     place: Path,
 ) -> None:
-    with kept_trees(None, keep(place, measured(place, *NAMES))) as (tree, today):
+    with anchor_trees(None, keep(place, measured(place, *NAMES))) as (tree, today):
         settings = tree.settings({"A": "1", "PWD": "x"})
         here, lib = root_folder(tree.root, "."), root_folder(tree.root, "lib")
         assert settings["folder"] == here
@@ -104,7 +104,7 @@ def test_the_side_starts_and_imports_where_its_files_lie_and_the_places_of_then_
 
 
 def test_a_net_of_the_zoo_takes_the_zoo_of_then(place: Path) -> None:
-    with kept_trees(None, keep(place, measured(place, "zoo/lenet.py"))) as (tree, _):
+    with anchor_trees(None, keep(place, measured(place, "zoo/lenet.py"))) as (tree, _):
         zoo = root_folder(tree.root, "zoo")
         settings = tree.settings({})
         assert settings["zoo"] == zoo
@@ -116,7 +116,7 @@ def test_the_same_files_have_the_hash_of_the_run_and_pass_the_check(place: Path)
     code = measured(place, *NAMES)
     anchor = keep(place, code)
     (place / "work/nets.py").write_text("WIDTH = 9\n")
-    with kept_trees(None, anchor) as (tree, _):
+    with anchor_trees(None, anchor) as (tree, _):
         event = again(tree)
         tree.check(event)
         assert tree.hash_of(event) == code.hash
@@ -126,7 +126,7 @@ def test_the_same_files_have_the_hash_of_the_run_and_pass_the_check(place: Path)
 
 def test_the_zoos_own_files_that_serve_a_net_count_by_name_and_content(place: Path) -> None:
     code = measured(place, "work/nets.py", "zoo/lenet.py")
-    with kept_trees(None, keep(place, code)) as (tree, _):
+    with anchor_trees(None, keep(place, code)) as (tree, _):
         event = event_of(
             tree.settings({})["folder"],
             tree.settings({})["import_roots"],
@@ -174,7 +174,7 @@ def opened_for_the_first_time(place: Path, tree: KeptTree) -> Path:
 def test_what_is_not_the_runs_own_is_refused_by_name(
     place: Path, change: Change, says: str
 ) -> None:
-    with kept_trees(None, keep(place, measured(place, *NAMES))) as (tree, _):
+    with anchor_trees(None, keep(place, measured(place, *NAMES))) as (tree, _):
         more = change(place, tree)
         with pytest.raises(ForeignCode, match=f"^run 0001: .*{says}"):
             tree.check(again(tree, *([more] if more else [])))
@@ -189,7 +189,7 @@ def test_a_damaged_or_lost_manifest_or_file_is_refused_by_name_and_leaves_nothin
     run, text = anchor.manifest, anchor.manifest.read_text()
 
     def refused(match: str, one: AnchorCode = anchor) -> None:
-        with pytest.raises(StoreError, match=match), kept_trees(None, one):
+        with pytest.raises(StoreError, match=match), anchor_trees(None, one):
             pass
 
     refused("does not have the code c2", dataclasses.replace(anchor, code="c2"))
@@ -203,12 +203,12 @@ def test_a_damaged_or_lost_manifest_or_file_is_refused_by_name_and_leaves_nothin
     refused(f"{file}: is damaged")
     run.unlink()
     refused("does not have the code")
-    assert not list(place.glob(f"{kept.PREFIX}*"))
+    assert not list(place.glob(f"{PREFIX}*"))
 
 
 def test_a_kept_file_that_is_gone_runs_only_where_it_lies_as_it_was(place: Path) -> None:
     anchor = keep(place, measured(place, "work/nets.py"))
     assert anchor.manifest is not None
     shutil.rmtree(anchor.manifest.parent / FOLDER)
-    with kept_trees(None, anchor) as (tree, _):
+    with anchor_trees(None, anchor) as (tree, _):
         tree.check(again(tree))

@@ -169,6 +169,18 @@ def test_a_measurement_counts_and_times_as_it_says(by_fork: Answer) -> None:
     assert found["peaks"]["host_bytes"] >= 0
 
 
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [("infer", "the output for one batch must be"), ("train", "the loss must go on changing")],
+)
+def test_a_model_that_stops_working_after_its_first_steps_is_refused(
+    forking: Interpreter, task: str, words: str
+) -> None:
+    answer = forking.answer(measured("builders:stops_working", task=task, batch_size=8))
+    assert answer.status == "error"
+    assert words in answer.message
+
+
 def test_training_lowers_the_loss_from_that_of_chance(by_fork: Answer) -> None:
     first, tenth = proofs(by_fork)
     assert 2.0 < first < 3.0  # ln 10 = 2.30 for ten classes known nothing of
@@ -209,7 +221,7 @@ def proofs(answer: Answer) -> list[float]:
         ("returns_no_model", "error", "the builder must return a keras.Model, it returned int"),
         ("tells_no_input", "error", "the input shape is not known; call the model on keras.Input"),
         ("overflows", "error", "the output must be finite, it is inf at step 1"),
-        ("exits", "error", "SystemExit: 3"),
+        ("exits", "error", "the model's code ends the program (exit status 3)"),
         ("runs_out_of_host_memory", "out_of_memory", "MemoryError"),
         ("runs_out_of_device_memory", "out_of_memory", "OOM when allocating tensor"),
         ("aborts", "crashed", "SIGABRT"),
@@ -257,7 +269,7 @@ def test_a_silent_worker_is_ended_at_its_time_limit(
     assert not is_running(workplace.told("sleeper"))
 
 
-@pytest.mark.parametrize("builder", ["leaves_a_program", "leaves_a_fork"])
+@pytest.mark.parametrize("builder", ["leaves_a_program", "leaves_a_fork", "leaves_a_daemon"])
 def test_what_a_model_has_started_ends_with_its_worker(
     builder: str, unharmed: Interpreter, workplace: Workplace
 ) -> None:
@@ -267,6 +279,8 @@ def test_what_a_model_has_started_ends_with_its_worker(
     assert time.monotonic() - began < 60, "the end of the pipe was waited for"
     left = workplace.told("left")
     assert happens(lambda: not is_running(left), within_s=10)
+    found = answer.event("left_running")
+    assert (found and found["names"]) == (["sleep"] if builder == "leaves_a_daemon" else None)
 
 
 def test_a_worker_log_holds_its_own_output_alone(

@@ -7,8 +7,7 @@ import random
 
 import pytest
 
-from convmark.compare.rule.change_points import Run
-from convmark.compare.rule.levels import levels
+from convmark.compare.rule.change_points import Run, levels
 
 
 def noisy(values: list[float], noise: float = 0.005, seed: int = 1) -> list[Run]:

@@ -13,11 +13,9 @@ from typing import Any
 import pytest
 
 from convmark.compare.live import live
-from convmark.compare.live.duets import DuetSide
-from convmark.compare.live.found import OTHER_SOFTWARE, VOID, Found
-from convmark.compare.live.live import Pairing, Terms, compare_live
-from convmark.compare.live.processes import Contender
-from convmark.compare.live.session import Plan, Session, SideFailure
+from convmark.compare.live.case_result import OTHER_SOFTWARE, VOID, CaseResult
+from convmark.compare.live.live import LiveOptions, Pairing, compare_live
+from convmark.compare.live.session import DuetSide, LiveSide, Session, SessionPlan, SideFailure
 from convmark.compare.live.tree import ForeignCode
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError
@@ -103,9 +101,9 @@ class Duets:
         self.models = models
         self.apart = apart
         """Changes in separate processes."""
-        self.plans: dict[str, list[Plan]] = {name: [] for name in models}
+        self.plans: dict[str, list[SessionPlan]] = {name: [] for name in models}
         self.sides: list[Mapping[str, DuetSide]] = []
-        self.lockstep: list[Plan] = []
+        self.lockstep: list[SessionPlan] = []
         self.now_s = 0.0
         self.said: list[str] = []
         self.seen: list[tuple[int, int, str]] = []
@@ -116,7 +114,7 @@ class Duets:
         interpreter: object,
         case: Case,
         sides: Mapping[str, DuetSide],
-        plan: Plan,
+        plan: SessionPlan,
         on_event: Callable[[dict[str, Any]], None],
     ) -> Session:
         self.now_s += 2.0
@@ -125,13 +123,13 @@ class Duets:
         on_event({"event": "turns"})
         return self.models[case.model](len(self.plans[case.model]), self._noise)
 
-    def see(self, place: int, found: Found, session: Session, disturbed: str) -> None:
+    def see(self, place: int, found: CaseResult, session: Session, disturbed: str) -> None:
         self.seen.append((place, len(found.live), disturbed))
 
     def processes(
         self,
-        sides: Mapping[str, Contender],
-        plan: Plan,
+        sides: Mapping[str, LiveSide],
+        plan: SessionPlan,
         on_event: Callable[[dict[str, Any]], None],
     ) -> Session:
         self.now_s += 5.0
@@ -143,7 +141,7 @@ class Duets:
         return Session(wall=wall, cpu=wall, sizes=sizes)
 
 
-Compare = Callable[..., tuple[list[Found], Duets]]
+Compare = Callable[..., tuple[list[CaseResult], Duets]]
 
 
 @pytest.fixture
@@ -159,14 +157,14 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> Compare:
         may_be_same: bool = False,
         apart: Mapping[str, float] = MappingProxyType({}),
         **more: Any,
-    ) -> tuple[list[Found], Duets]:
+    ) -> tuple[list[CaseResult], Duets]:
         duets = Duets(models, apart)
         monkeypatch.setattr(live, "duet_session", duets.duet)
         monkeypatch.setattr(live, "lockstep_session", duets.processes)
         pairings = []
         for name in models:
             case = Case(model=name, task="train")
-            old, new = (Contender(case=case, interpreter=NONE, code=one, card=card)
+            old, new = (LiveSide(case=case, interpreter=NONE, code=one, card=card)
                         for one in codes)  # fmt: skip
             pairings.append(
                 Pairing(
@@ -178,7 +176,7 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> Compare:
                     may_be_same=may_be_same,
                 )
             )
-        terms = Terms(
+        terms = LiveOptions(
             seed=3,
             seconds_left=lambda: budget_s - duets.now_s,
             clock=lambda: duets.now_s,
@@ -190,7 +188,7 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> Compare:
     return run
 
 
-def verdicts(found: Sequence[Found]) -> list[str]:
+def verdicts(found: Sequence[CaseResult]) -> list[str]:
     return [one.decision.verdict for one in found if one.decision is not None]
 
 
@@ -212,6 +210,19 @@ def test_a_slower_case_is_regressed_and_no_other_blamed(compare: Compare) -> Non
     assert verdicts(found) == ["regressed", *["unchanged"] * 3]
     assert found[0].decision is not None
     assert found[0].decision.estimate == pytest.approx(0.08, abs=0.01)
+
+
+def test_a_decision_that_was_shown_stands_when_later_cases_are_noisy(compare: Compare) -> None:
+    quiet = ("lenet5", "conv_layer", "dense_layer", "mini_resnet")
+    noisy = ("vgg16", "resnet50", "xception", "densenet121", "mobilenet", "nasnet_mobile")
+    models: dict[str, Model] = {
+        **dict.fromkeys(quiet, lambda number, noise: session(0.001 * (-1) ** number)),
+        **dict.fromkeys(noisy, lambda number, noise: session(0.2 * (-1) ** number)),
+    }
+    found, duets = compare(models, budget_s=60.0)
+    assert verdicts(found) == [*["unchanged"] * 4, *["undecided"] * 6]
+    assert [len(duets.plans[name]) for name in quiet] == [2] * 4
+    assert [line.partition("-")[0] for line in duets.said] == list(quiet)
 
 
 def test_the_progress_shows_per_cent_and_not_the_log_ratio(compare: Compare) -> None:
@@ -246,7 +257,7 @@ def test_codes_that_cannot_share_a_process_go_to_lock_step_and_it_is_noted(
     assert sum(plan.with_work for plan in duets.lockstep) == 2
     assert found[0].sizes["old"] == {"parameters": 10, "flops_per_sample": 5}
     assert (
-        found[0].verdict("try a larger --budget").note
+        found[0].verdict("try a larger --budget")[1]
         == "in a process each: the old code sets threads"
     )
 
@@ -265,6 +276,16 @@ def test_separate_processes_that_contradict_duets_decide(compare: Compare) -> No
     assert verdicts(found) == ["unchanged"]
     assert [one.apart for one in found[0].live] == [True] * len(duets.lockstep)
     assert re.fullmatch(r"[+-]0\.\d % there, \+2\d\.\d % in one process", found[0].apart)
+
+
+def test_separate_processes_that_run_foreign_code_leave_no_conviction(compare: Compare) -> None:
+    class Foreign(dict[str, float]):
+        def get(self, *_: object) -> float:
+            raise ForeignCode("the old code: /x/net.json is not of the commit")
+
+    (found,), duets = compare({"lenet5": changed(0.08)}, apart=Foreign())
+    assert (found.live, found.failed, verdicts([found])) == ([], True, ["undecided"])
+    assert "net.json is not of the commit; 1 of 1 cases done" in duets.said[-1]
 
 
 def test_separate_processes_that_die_leave_a_conviction_as_it_is(
@@ -435,17 +456,17 @@ def test_a_control_takes_part_in_each_session_and_leaves_the_verdict_where_it_ag
     (found,), duets = compare({"lenet5": model}, control=True, apart={"lenet5": 0.1})
     assert all(sorted(sides) == ["control", "new", "old"] for sides in duets.sides)
     assert {round(plan.seconds, 1) for plan in duets.plans["lenet5"]} == {1.5}
-    said = found.verdict("try a larger --budget")
-    assert (found.void, said.verdict) == (False, "regressed")
-    assert said.note.startswith("separate processes +1")
+    verdict, note = found.verdict("try a larger --budget")
+    assert (found.void, verdict) == (False, "regressed")
+    assert note.startswith("separate processes +1")
     assert len(found.control) == len(found.live)
 
 
 def test_a_control_that_differs_voids_the_verdict_and_its_figures_stay(compare: Compare) -> None:
     model: Model = lambda number, noise: session(0.1, noise, ("c1", "c2", "c1"), 0.06)  # noqa: E731
     (found,), duets = compare({"lenet5": model}, control=True)
-    said = found.verdict("try a larger --budget")
-    assert (found.void, said.verdict, said.note) == (True, "inconclusive", VOID)
+    verdict, note = found.verdict("try a larger --budget")
+    assert (found.void, verdict, note) == (True, "inconclusive", VOID)
     assert found.decision is not None
     assert found.decision.estimate == pytest.approx(0.1, abs=0.01)
     assert "void; 1 of 1 cases done" in duets.said[-1]
@@ -460,15 +481,15 @@ def test_it_goes_on_after_a_verdict_until_the_interval_is_as_narrow_as_asked(
     assert late.decision is not None
     assert early.decision.half_width > 0.02 >= late.decision.half_width
     (spent,), _ = compare({"lenet5": changed(0.0)}, target=1e-4, budget_s=30.0)
-    said = spent.verdict("try a larger --budget")
-    assert (len(spent.live), said.verdict) == (15, "unchanged")
-    assert said.note == "budget spent before the interval was as narrow as --target"
+    verdict, note = spent.verdict("try a larger --budget")
+    assert (len(spent.live), verdict) == (15, "unchanged")
+    assert note == "budget spent before the interval was as narrow as --target"
 
 
 def test_sides_of_different_software_never_share_a_process(compare: Compare) -> None:
     (found,), duets = compare({"lenet5": changed(0.0)}, shared=False)
     assert (found.apart, len(duets.lockstep), duets.sides) == (OTHER_SOFTWARE, 3, [])
-    assert found.verdict("try a larger --budget").note == ""
+    assert found.verdict("try a larger --budget")[1] == ""
 
 
 def test_one_code_is_compared_with_itself_where_that_is_what_is_wanted(compare: Compare) -> None:

@@ -22,7 +22,7 @@ from faults import FAST, fast_python, measuring, one_message, run, run_files, st
 from workers import happens
 
 from convmark.cli import main
-from convmark.compare.verdicts_file import said_of
+from convmark.compare.files import read_verdicts
 from convmark.core.errors import BusyError
 from convmark.machine.lock import alone, runtime_folder
 from convmark.results.store import read_run
@@ -92,7 +92,7 @@ def test_eight_sessions_at_once_leave_their_verdicts_whole(tmp_path: Path) -> No
     outputs = [process.communicate(timeout=180)[0] for process in processes]
     assert [process.returncode for process in processes] == [0] * 8, outputs
     assert len(run_files(tmp_path)) == 9
-    judged = Counter(found.run for path in run_files(tmp_path) for found in said_of(path))
+    judged = Counter(found.run for path in run_files(tmp_path) for found in read_verdicts(path))
     assert sorted(judged) == [f"{number:04d}" for number in range(2, 10)]
     assert len(set(judged.values())) == 1, "each run has all its verdicts"
 
@@ -494,8 +494,8 @@ def test_a_busy_machine_is_said_before_the_run_with_what_to_do(
         cpu_temperature_c=97.0,
     )
     ticks = iter([CpuTicks(stolen=0, wanted=0), CpuTicks(stolen=50, wanted=1000)])
-    monkeypatch.setattr("convmark.machine.preflight.read_state", lambda: state)
-    monkeypatch.setattr("convmark.machine.preflight.read_cpu_ticks", lambda: next(ticks))
+    monkeypatch.setattr("convmark.machine.cautions.read_state", lambda: state)
+    monkeypatch.setattr("convmark.machine.cautions.read_cpu_ticks", lambda: next(ticks))
     monkeypatch.setattr("convmark.interpreter.Interpreter", fake_worker.FakeInterpreter)
     monkeypatch.chdir(tmp_path)
     assert main(["run", "--models", "lenet5", *FAST, "--processes", "1"]) == 0

@@ -50,6 +50,7 @@ def test_a_file_is_named_from_the_working_folder(
         ("nets:net(width=two)", "arguments must be literals"),
         ("nets:net(**{})", "arguments must be literals"),
         ("nets:net(1)(2)", "arguments must be literals"),
+        ("nets:net(width=2,width=3)", "takes each argument once, width is given twice"),
         ("nets:net(", "package.module:attribute"),
         ("3nets:net", "package.module:attribute"),
         ("nets:", "package.module:attribute"),

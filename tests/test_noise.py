@@ -13,10 +13,9 @@ import pytest
 from snapshots import check, plain
 
 from convmark.cli import main, noise
+from convmark.compare.files import NOISE, read_noise
 from convmark.compare.live import live
-from convmark.compare.live.duets import DuetSide
-from convmark.compare.live.session import Session
-from convmark.compare.noise_file import FILE, read_noise
+from convmark.compare.live.session import DuetSide, Session
 from convmark.core.statistics import Estimate
 from convmark.interpreter import Answer
 from convmark.worker.protocol import file_digest
@@ -66,7 +65,7 @@ def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[DuetSid
     ticks = itertools.count()
     clock = SimpleNamespace(monotonic=lambda: float(2 * len(found)) + 1e-6 * next(ticks))
     monkeypatch.setattr(noise, "time", clock)
-    monkeypatch.setattr(noise.Beforehand, "lines", lambda *_: DISTURBED)
+    monkeypatch.setattr("convmark.machine.cautions.Preflight.lines", lambda *_: DISTURBED)
     monkeypatch.setattr(live, "duet_session", duet)
     monkeypatch.setattr("convmark.interpreter.Interpreter", Interpreter)
     return found
@@ -81,7 +80,7 @@ def test_each_case_runs_beside_a_copy_of_itself_and_is_kept(
     assert old.folder != new.folder
     assert not Path(old.folder).exists()  # the copies are gone afterwards
     assert set(old.moved.values()) == {str(Path(old.folder))}
-    (path,) = Path("results").glob(f"*/{FILE}")
+    (path,) = Path("results").glob(f"*/{NOISE}")
     rows = read_noise(path)
     assert list(rows) == [
         f"lenet5-{case}{threads}"
@@ -105,7 +104,9 @@ def test_what_disturbs_the_machine_is_noted_with_its_noise(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(noise.Beforehand, "lines", lambda *_: ["load: 1-min load 9 on 2 cores"])
+    monkeypatch.setattr(
+        "convmark.machine.cautions.Preflight.lines", lambda *_: ["load: 1-min load 9 on 2 cores"]
+    )
     assert main(["noise", "--models", "lenet5", "--tasks", "train", "--seconds", "30"]) == 0
     assert len(sides) == 14
     assert capsys.readouterr().out.splitlines()[-1] == ("all cases: load: 1-min load 9 on 2 cores")
@@ -137,7 +138,7 @@ def test_too_little_time_says_so_and_a_number_of_threads_is_taken_alone(
     assert main(["noise", *named, "--seconds", "3"]) == 0
     assert len(sides) == 1
     assert "lenet5-train-b32-t2: fewer than two sessions" in capsys.readouterr().out
-    assert list(Path("results").glob(f"*/{FILE}")) == []  # an earlier row is not hidden by it
+    assert list(Path("results").glob(f"*/{NOISE}")) == []  # an earlier row is not hidden by it
 
 
 def test_a_model_that_cannot_be_run_is_left_out_by_name(

@@ -10,7 +10,7 @@ from histories import MACHINE, keep, run_of
 from rows import row
 
 from convmark.compare.history import accepted_history, named_history, steady
-from convmark.compare.judgement import Confirmation, Judgement
+from convmark.compare.judgement import Judgement, LiveComparison
 from convmark.compare.verdict import conclude, review
 from convmark.report.summary import summary_table
 from convmark.results.record import Record
@@ -94,7 +94,7 @@ def test_a_case_whose_rows_are_all_hot_is_inconclusive_with_the_reason(
 def test_not_even_a_live_comparison_judges_it(store: Store) -> None:
     now = gpu_run("0009", 0.5, hot=HOT)
     case = now[0].case.name
-    found = judged(store, now, confirmations={case: Confirmation(decision=None, reason="git")})
+    found = judged(store, now, comparisons={case: LiveComparison(decision=None, reason="git")})
     assert found["step_time"].note.startswith("not judged: ")
 
 

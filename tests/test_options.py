@@ -12,9 +12,8 @@ import pytest
 
 from convmark.core.cluster import Cluster
 from convmark.core.errors import OptionError
-from convmark.core.option_table import OPTIONS
 from convmark.core.option_values import nearest
-from convmark.core.options import pyproject_settings, read, wants_short_options
+from convmark.core.options import OPTIONS, pyproject_settings, read, wants_short_options
 
 GAPS = "must be a comma-separated list without gaps"
 COUNT = "must be a whole number of at least 1"
@@ -346,6 +345,7 @@ def test_the_defaults_are_those_that_the_help_names() -> None:
         "input_shape": None,
         "replicas": None,
         "cluster": None,
+        "index": None,
         "optimizer": None,
         "learning_rate": None,
         "loss": None,

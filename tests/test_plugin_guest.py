@@ -10,7 +10,7 @@ import fake_worker
 import pytest
 import scipy.special  # noqa: F401 - an in-process session forgets what it was first to import
 
-from convmark.core.option_table import OPTIONS
+from convmark.core.options import OPTIONS
 from convmark.plugin import bridge
 
 SUITE = """

@@ -16,13 +16,13 @@ import scipy.special  # noqa: F401 - an in-process session forgets what it was f
 from snapshots import check, session
 
 import convmark.session.run as run_module
+from convmark.compare.files import read_verdicts
 
 # modules that are patched must be loaded here: an in-process session drops those that it loads
-from convmark.compare.live import anchor, confirmation
-from convmark.compare.live.found import Found
+from convmark.compare.live import anchor, gate
+from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import Pairing
 from convmark.compare.rule.decision import Decision
-from convmark.compare.verdicts_file import said_of
 from convmark.results.store import read_run
 from convmark.session.result import Result
 
@@ -117,7 +117,7 @@ def history(run: Run, runs: int = 4) -> None:
 
 def found(pytester: pytest.Pytester, case: str, metric: str = "step_time") -> str:
     newest = max(pytester.path.glob("results/*/[0-9]*[0-9].csv"))
-    (verdict,) = [row for row in said_of(newest) if (row.case, row.metric) == (case, metric)]
+    (verdict,) = [row for row in read_verdicts(newest) if (row.case, row.metric) == (case, metric)]
     return verdict.verdict
 
 
@@ -147,7 +147,7 @@ def test_a_slowdown_that_nothing_can_be_run_beside_is_not_judged(
     history(run)
     new_commit(pytester)
     worker.factor = 1.5
-    monkeypatch.setattr(confirmation, "origin_of", lambda case, sources: None)
+    monkeypatch.setattr(gate, "origin_of", lambda case, sources: None)
     result = run("--benchmark-compare")
     assert result.ret == 0
     assert found(pytester, LENET5) == "inconclusive"
@@ -458,20 +458,20 @@ def live(
     )
     undecided = replace(decided, verdict="undecided", estimate=None, sessions=0)
 
-    def compare_live(pairings: Sequence[Pairing], terms: object, say: object) -> list[Found]:
+    def compare_live(pairings: Sequence[Pairing], terms: object, say: object) -> list[CaseResult]:
         names = [pairing.case.name for pairing in pairings]
         calls.extend(names)
         return [
-            Found(decision=undecided, closed=closed[name])
+            CaseResult(decision=undecided, closed=closed[name])
             if closed and name in closed
-            else Found(decision=decided, sizes={"old": sizes or {}})
+            else CaseResult(decision=decided, sizes={"old": sizes or {}})
             for name in names
         ]
 
     @contextlib.contextmanager
-    def trees_at(origin: object, commit: str) -> Iterator[tuple[None, None]]:
+    def trees(origin: object, anchor: object) -> Iterator[tuple[None, None]]:
         yield None, None
 
-    monkeypatch.setattr(confirmation, "trees_at", trees_at)
-    monkeypatch.setattr(confirmation, "compare_live", compare_live)
+    monkeypatch.setattr(gate, "anchor_trees", trees)
+    monkeypatch.setattr(gate, "compare_live", compare_live)
     return calls

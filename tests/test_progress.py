@@ -11,7 +11,7 @@ from rows import row
 from convmark.core.case import Case
 from convmark.results.record import Record
 from convmark.session.plan import Job
-from convmark.session.progress import LiveProgress, PlainProgress, TimeLeft, on
+from convmark.session.progress import Display, RunProgress, TimeLeft
 
 
 def job(model: str, process: int = 1, order: int = 1) -> Job:
@@ -24,6 +24,10 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def lines(log: io.StringIO) -> list[str]:
+    return log.getvalue().splitlines()
 
 
 def measured(**changes: Any) -> Record:
@@ -67,15 +71,16 @@ def test_an_hour_of_training_tells_nothing_of_steps_and_steps_nothing_of_it() ->
     assert left.seconds() == 4.0 + 70.0
 
 
-def test_a_plain_log_has_a_line_for_each_epoch(lines: list[str]) -> None:
+def test_a_plain_log_has_a_line_for_each_epoch() -> None:
+    log = io.StringIO()
     each = Job(case=Case(model="a", task="accuracy", batch_size=256), process=2, order=1, seed=0)
-    with PlainProgress(lines.append, 30.0, Clock()) as shown:
+    with RunProgress(log, 30.0, Clock()) as shown:
         shown.planned([each])
         shown.began(each)
         shown.phase(each, "epoch 1/5 step 7/196")
         shown.phase(each, "epoch 1/5 ended, validation accuracy 0.9123")
         shown.ended(each, row(task="accuracy", accuracy=0.98123))
-    assert lines[1:] == [
+    assert lines(log)[1:] == [
         "a-accuracy-cpu-b256-float32 #2: epoch 1/5 ended, validation accuracy 0.9123",
         "[1/1] a-accuracy-cpu-b256-float32 #2: test accuracy 0.9812, about 0 s left",
     ]
@@ -85,22 +90,17 @@ def test_no_jobs_take_no_time() -> None:
     assert TimeLeft([], 6.0).seconds() == 0.0
 
 
-@pytest.fixture
-def lines() -> list[str]:
-    return []
-
-
-def test_a_plain_log_has_a_line_at_the_start_and_one_per_process(lines: list[str]) -> None:
-    clock = Clock()
+def test_a_plain_log_has_a_line_at_the_start_and_one_per_process() -> None:
+    log, clock = io.StringIO(), Clock()
     jobs = [job("a", 1, 1), job("b", 1, 2), job("a", 2, 3)]
-    with PlainProgress(lines.append, 30.0, clock) as shown:
+    with RunProgress(log, 30.0, clock) as shown:
         shown.planned(jobs)
         for each, seconds in zip(jobs, (50.0, 70.0, 50.0), strict=True):
             shown.began(each)
             shown.phase(each, "warm-up")
             clock.now += seconds
             shown.ended(each, measured())
-    assert lines == [
+    assert lines(log) == [
         "convmark: 3 processes to measure, about 2 min",
         "[1/3] a-train-cpu-b32-float32 #1: 12.3 ms a step, about 2 min left",
         "[2/3] b-train-cpu-b32-float32 #1: 12.3 ms a step, about 50 s left",
@@ -117,25 +117,25 @@ def test_a_plain_log_has_a_line_at_the_start_and_one_per_process(lines: list[str
         (row(status="timeout", error="no sign for 600 s"), "timeout: no sign for 600 s"),
     ],
 )
-def test_a_line_says_what_came_of_the_process(
-    record: Record, outcome: str, lines: list[str]
-) -> None:
-    shown = PlainProgress(lines.append, 1.0, Clock())
+def test_a_line_says_what_came_of_the_process(record: Record, outcome: str) -> None:
+    log = io.StringIO()
+    shown = RunProgress(log, 1.0, Clock())
     shown.planned([job("a")])
     shown.began(job("a"))
     shown.ended(job("a"), record)
-    assert f" #1: {outcome}, about " in lines[-1]
+    assert f" #1: {outcome}, about " in lines(log)[-1]
 
 
-def test_orders_are_padded_so_that_the_lines_stand_below_each_other(lines: list[str]) -> None:
+def test_orders_are_padded_so_that_the_lines_stand_below_each_other() -> None:
+    log = io.StringIO()
     jobs = [job("a", order=number) for number in range(1, 11)]
-    shown = PlainProgress(lines.append, 1.0, Clock())
+    shown = RunProgress(log, 1.0, Clock())
     shown.planned(jobs)
     for each in jobs:
         shown.began(each)
         shown.ended(each, measured())
-    assert lines[1].startswith("[ 1/10] ")
-    assert lines[10].startswith("[10/10] ")
+    assert lines(log)[1].startswith("[ 1/10] ")
+    assert lines(log)[10].startswith("[10/10] ")
 
 
 class Terminal(io.StringIO):
@@ -143,19 +143,33 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_gets_a_live_line_and_a_file_plain_lines() -> None:
-    assert isinstance(on(Terminal(), 1.0), LiveProgress)
-    file = io.StringIO()
-    shown = on(file, 1.0)
-    assert isinstance(shown, PlainProgress)
-    shown.planned([job("a")])
-    assert file.getvalue() == "convmark: 1 processes to measure, about 1 s\n"
+def test_the_newest_text_replaces_the_last_on_a_terminal_and_is_a_line_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    terminal, file = Terminal(), io.StringIO()
+    for stream in (terminal, file):
+        with Display(stream, counted=False) as shown:
+            shown.update("", "begins")
+            shown.newest("[one]")
+            shown.newest("two")
+    assert file.getvalue() == "[one]\ntwo\n"
+    assert "two" in terminal.getvalue()
+    assert terminal.getvalue().endswith("\x1b[2K"), "the lane is gone at the end"
+
+
+def test_nothing_is_shown_without_a_stream() -> None:
+    with RunProgress(None) as shown:
+        shown.planned([job("a")])
+        shown.began(job("a"))
+        shown.phase(job("a"), "steps")
+        shown.ended(job("a"), measured(status="error"))
 
 
 def test_a_live_line_leaves_a_line_behind_for_a_failure_alone() -> None:
     stream = Terminal()
     jobs = [job("a", order=1), job("b", order=2)]
-    with LiveProgress(stream, 1.0, Clock()) as shown:
+    with RunProgress(stream, 1.0, Clock()) as shown:
         shown.planned(jobs)
         for each, record in zip(
             jobs, (measured(), row(status="error", error="[red] no")), strict=True
@@ -167,8 +181,8 @@ def test_a_live_line_leaves_a_line_behind_for_a_failure_alone() -> None:
     assert "a step" not in stream.getvalue()
 
 
-def test_a_live_line_that_never_began_ends_quietly() -> None:
+def test_a_lane_that_never_began_ends_quietly() -> None:
     stream = Terminal()
-    with LiveProgress(stream, 1.0, Clock()) as shown:
-        shown.phase(job("a"), "steps")
+    with RunProgress(stream, 1.0, Clock()):
+        pass
     assert stream.getvalue() == ""

@@ -268,9 +268,9 @@ def test_a_report_needs_no_framework_and_help_nothing_heavy(folder: Path) -> Non
 
 
 def test_figures_are_written_as_svg_and_png(folder: Path, monkeypatch: Any) -> None:
-    from convmark.report.figures import export
+    from convmark.report.figures import figure
 
-    monkeypatch.setattr(export, "MOST_CHOICES", 1)
+    monkeypatch.setattr(figure, "MOST_CHOICES", 1)
     results_of_two_machines(folder)
     assert main(["report", "--figures", "figures"]) == 0
     names = {path.name for path in (folder / "figures").iterdir()}

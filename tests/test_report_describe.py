@@ -13,7 +13,7 @@ import pytest
 from report_rows import HOSTILE, SLOW, keep_run, suite
 
 from convmark.cli import main
-from convmark.cli.description import describe_models
+from convmark.cli.run import describe_models
 from convmark.core.errors import StoreError
 from convmark.interpreter import Interpreter
 from convmark.report.command import report
@@ -59,6 +59,13 @@ def test_a_model_is_read_layer_by_layer(tmp_path: Path) -> None:
     assert "Input 28x28x1, per sample; TensorFlow 2.21.0, Keras 3.15.0" in model.caption
 
 
+def test_a_description_names_the_framework_that_made_it(tmp_path: Path) -> None:
+    value = {**description(), "jax": "0.9.0"}
+    del value["tensorflow"]
+    (model,) = described_models([kept(tmp_path, value)])
+    assert "per sample; JAX 0.9.0, Keras 3.15.0" in model.caption
+
+
 def test_the_page_has_layers_and_diagram_and_escapes_every_name(tmp_path: Path) -> None:
     value = description(HOSTILE)
     value["layers"][0]["name"] = value["layers"][0]["kind"] = HOSTILE
@@ -86,6 +93,7 @@ def test_the_depth_fills_the_applications_table(
         (description(schema=9), "lenet5.json:1: must be of schema 1, got 9; `convmark run"),
         ({"schema": 1}, "lenet5.json:1: must describe a model by model, input_shape"),
         ([], "lenet5.json:1: must describe a model"),
+        (description(tensorflow=None), "its framework's version: LookupError none of tensorflow"),
     ],
 )
 def test_a_description_that_does_not_fit_is_refused_by_file_and_line(

@@ -13,8 +13,7 @@ from report_rows import SLOW, results_of_two_machines
 from convmark.core.errors import MeasurementError
 from convmark.report.build import build
 from convmark.report.figures import figures_of, sessions_figure
-from convmark.report.figures.export import drawn_svg, whole_spec
-from convmark.report.figures.figure import Figure, figure_rows
+from convmark.report.figures.figure import Figure, drawn_svg, figure_rows, whole_spec
 from convmark.report.figures.sessions import CONTROL, sessions_spec
 from convmark.report.rows import read_rows
 from convmark.report.tables.points import points
@@ -91,7 +90,8 @@ def test_the_clock_along_the_axis_is_of_24_hours(figures: dict[str, Figure]) -> 
 
 def test_roofline_and_scaling_are_drawn_where_rows_know_enough(tmp_path: Path) -> None:
     frame = read_rows([results_of_two_machines(tmp_path)]).frame
-    known = frame.copy().assign(peak_flops_per_s=1e12, peak_bytes_per_s=1e10, bytes_per_sample=1e5)
+    known = frame.copy().assign(peak_flops_per_s=1e12, peak_bytes_per_s=1e10, bytes_per_sample=1e5,
+                                training_flops_per_sample=3e6)  # fmt: skip
     one = known[known["run"] == "0002"].copy()
     two = one.assign(replicas=2.0, case=one["case"].astype(str) + "-r2")
     both = type(one)({name: [*one[name], *two[name]] for name in one})

@@ -10,14 +10,14 @@ from histories import MACHINE, keep, process, run_of
 from test_trend import LENET, points
 
 from convmark.cli.history import _point
+from convmark.compare.files import NOISE, NOISE_TABLE, NoiseRow
 from convmark.compare.index import Index
-from convmark.compare.noise_file import FILE, TABLE, NoiseRow
 from convmark.compare.trend import trend
+from convmark.core.table import Table
 from convmark.report.build import build
 from convmark.report.figures.series import history_figure
 from convmark.report.rows import read_rows
 from convmark.report.tables.levels import levels, trends
-from convmark.report.tables.table import Table
 from convmark.results.store import Store
 
 RESNET = "mini_resnet-train-cpu-b32-float32"
@@ -110,7 +110,7 @@ def test_the_noise_is_shown_where_it_is_known(
         seconds_for_10_percent=18.0, note=None,
     )  # fmt: skip
     older = dataclasses.replace(row, scatter=0.5)
-    TABLE.append(results / MACHINE / FILE, [older, row])
+    NOISE_TABLE.append(results / MACHINE / NOISE, [older, row])
     (shown,) = table_of(build([results]).tables, "noise").records()
     assert (shown["machine"], shown["case"], shown["scatter"]) == (MACHINE, LENET, 0.009)
     assert main(["history", LENET]) == 0

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from report_rows import keep_run, measured
 
+from convmark.core.table import Table
 from convmark.report.build import build
-from convmark.report.tables.table import Table
 
 KIND = "xeon-2"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
-from convmark.report.tables.table import Table, heading
+from convmark.core.table import Table, heading
 from convmark.report.tables.text import CSV_HEADER, csv_text, markdown_text, terminal_text
 
 HEADINGS = (heading("model", "model"), heading("step", "step p50", "seconds"))

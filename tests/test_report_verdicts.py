@@ -139,7 +139,7 @@ def test_github_escapes_what_would_end_a_command() -> None:
 
 
 def test_the_formats_are_the_ones_that_the_command_line_names() -> None:
-    from convmark.core.parsers import COMPARE_FORMS
+    from convmark.cli.parsers import COMPARE_FORMS
 
     assert tuple(FORMATS) == COMPARE_FORMS
 

@@ -7,7 +7,7 @@ from typing import Any
 from rows import row
 from test_summary import cells
 
-from convmark.report.scaling import scaling_table
+from convmark.report.summary import scaling_table
 from convmark.results.record import Record
 
 NAME = "lenet5-train-cpu-b32-float32"

@@ -11,9 +11,9 @@ import pytest
 from histories import A_COMMIT, run_of
 from test_verdict import LENET, confirmed
 
-from convmark.compare.judgement import Confirmation, LiveSession
+from convmark.compare.judgement import LiveComparison, LiveSession
 from convmark.compare.sessions_file import (
-    Earlier,
+    EarlierSessions,
     conditions_of,
     keep_sessions,
     read,
@@ -36,13 +36,13 @@ def keep(
     **columns: Any,
 ) -> Path:
     """Keep a run's sessions beside where its file would be."""
-    given: dict[str, Confirmation] = confirmed(verdict, kept=tuple(kept), codes=codes)
+    given: dict[str, LiveComparison] = confirmed(verdict, kept=tuple(kept), codes=codes)
     keep_sessions(run, given, {LENET: replace(ROW, code=codes[1], **columns)})
     return run
 
 
-def earlier(*runs: Path, past: Sequence[str] = (A_COMMIT,)) -> Earlier:
-    return Earlier(runs, CONDITIONS, lambda case, commit: commit in past)
+def earlier(*runs: Path, past: Sequence[str] = (A_COMMIT,)) -> EarlierSessions:
+    return EarlierSessions(runs, CONDITIONS, lambda case, commit: commit in past)
 
 
 def test_an_undecided_case_takes_its_sessions_along_from_run_to_run(tmp_path: Path) -> None:
@@ -80,8 +80,11 @@ def test_nothing_is_taken_along_into_another_comparison(
     assert earlier(run).of(**asked).sessions == ()
 
 
-def test_nothing_is_taken_along_under_other_conditions(tmp_path: Path) -> None:
-    run = keep(tmp_path / "0001.csv", sessions(0.01), keras="3.9.0")
+@pytest.mark.parametrize("changes", [{"keras": "3.9.0"}, {"measurement_version": "def"}])
+def test_nothing_is_taken_along_under_other_conditions(
+    tmp_path: Path, changes: dict[str, str]
+) -> None:
+    run = keep(tmp_path / "0001.csv", sessions(0.01), **changes)
     assert earlier(run).of(LENET, "c1", "c2", apart=False).sessions == ()
     assert not earlier(run).left_over(LENET)
 

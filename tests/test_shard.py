@@ -20,8 +20,16 @@ from convmark.fleet.expected import (
     known_seconds,
     seconds_of,
 )
-from convmark.fleet.part import Part, part_path, plan_name, read_part, write_part
-from convmark.fleet.shard import Shard, read_shard, split
+from convmark.fleet.part import (
+    Part,
+    Shard,
+    part_path,
+    plan_name,
+    read_part,
+    read_shard,
+    split,
+    write_part,
+)
 from convmark.results.store import Store, read_run
 
 
@@ -220,6 +228,7 @@ def test_the_shards_of_a_run_are_the_whole_run(
     shared = [{(row.case.name, row.process, row.order) for row in read_run(path)} for path in parts]
     assert set().union(*shared) == rows
     assert sum(map(len, shared)) == len(rows)
+    assert len({row.plan for path in (whole, *parts) for row in read_run(path)}) == 1
     said = capsys.readouterr().err
     assert "convmark run: shard 1/3 of plan " in said
     found = [read_part(path) for path in parts]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from convmark.compare.live import sides
-from convmark.compare.live.sides import side_spec
+from convmark.compare.live import ab
+from convmark.compare.live.ab import side_spec
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.interpreter.environments.cache import Cache, Made
@@ -37,7 +37,7 @@ class FakeCache(Cache):
 
 @pytest.fixture(autouse=True)
 def _every_environment_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sides, "Cache", FakeCache)
+    monkeypatch.setattr(ab, "Cache", FakeCache)
 
 
 def test_a_dot_is_this_interpreter_and_the_files_as_they_are() -> None:

@@ -12,8 +12,8 @@ import pytest
 from workers import environ, measured
 
 from convmark.cli import main
+from convmark.compare.live.ab import SideSpec
 from convmark.compare.live.anchor import origin_of
-from convmark.compare.live.sides import SideSpec
 from convmark.compare.live.tree import ForeignCode, Tree
 from convmark.core.case import Case
 from convmark.core.errors import WorkerError

@@ -329,7 +329,7 @@ def test_a_row_of_another_schema_is_refused_and_says_what_to_do(tmp_path: Path) 
     later = SCHEMA_VERSION + 1
     path = with_cell(tmp_path / "0001.csv", "schema", str(later))
     assert refusal(path) == (
-        f":3: must be of schema 1 to {SCHEMA_VERSION}, got '{later}'; a later convmark wrote it: "
+        f":3: must be of schema 2 to {SCHEMA_VERSION}, got '{later}'; a later convmark wrote it: "
         "upgrade convmark to read it"
     )
     path = with_cell(tmp_path / "0002.csv", "schema", "one")

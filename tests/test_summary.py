@@ -9,7 +9,7 @@ import pytest
 from rows import row
 
 from convmark.core.case import Case
-from convmark.report.summary import by_case, case_name, spread, summary_table
+from convmark.report.summary import by_case, spread, summary_table
 from convmark.results.record import Record
 
 
@@ -55,7 +55,7 @@ def test_a_record_is_named_as_its_case() -> None:
         replicas=2,
         threads="4",
     )
-    assert case_name(row(**case.as_fields())) == case.name
+    assert row(**case.as_fields()).case.name == case.name
 
 
 def test_records_are_grouped_by_case_training_first_and_processes_in_order() -> None:

@@ -38,6 +38,11 @@ TRAINED_WITH = {
     "eager": ("model", "SGD", "mean_squared_error"),
     "several_at_once": ("model", "SGD", "mean_squared_error"),
     "gan": ("model", "Adam + SGD", "train_step"),
+    "told": ("harness", "SGD", "sparse_categorical_crossentropy"),
+    "told_and_compiled": ("model", "SGD", "mean_squared_error"),
+    "scored": ("model", "SGD", "mean_squared_error"),
+    "unweighted": ("model", "Adam", "train_step"),
+    "weighted": ("model", "Adam", "train_step"),
     "accumulates": ("model", "SGD", "mean_squared_error + train_step"),
     "own_train_function": ("model", "SGD", "mean_squared_error + make_train_function"),
     "by_xla": ("model", "SGD", "mean_squared_error"),
@@ -123,6 +128,18 @@ def test_a_step_is_compiled_as_fit_would(steps: tuple[str, Results]) -> None:
         assert results["own_train_function"]["values"] == [5.0] * 3
         first, second, third, _ = results["accumulates"]["values"]
         assert first == second == third  # its weights wait for the fourth step
+
+
+def test_the_flops_of_a_models_own_step_are_counted_or_empty_with_the_reason(
+    steps: tuple[str, Results],
+) -> None:
+    backend, results = steps
+    if backend != "torch":
+        assert results["regression"]["work"] == {"flops": 2 * 168, "note": None}
+    if backend == "tensorflow":
+        assert results["scored"]["work"] == {"flops": 2 * 168 + 8192 // 4, "note": None}
+        reason = "a training step that runs eagerly is not followed"
+        assert results["eager"]["work"] == {"flops": None, "note": reason}
 
 
 def test_what_cannot_be_trained_is_refused_with_what_to_do(steps: tuple[str, Results]) -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from histories import MACHINE, keep, process, run_of
+from histories import MACHINE, comparability, keep, process, run_of
 
 from convmark.cli import main
-from convmark.compare.comparability import comparability
 from convmark.compare.trend import Commits, Point, live_comparison, trend
 from convmark.report.trend import trend_text
 from convmark.results.store import Store

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from convmark.compare.live.duets import session_of
+from convmark.compare.live.session import session_of
 from convmark.interpreter import Answer
 from convmark.worker.timing import Turn
 from convmark.worker.turns import (
@@ -161,8 +161,6 @@ def test_a_session_is_the_trimmed_mean_of_its_pairs() -> None:
     assert session.cpu is not None
     assert session.wall.value == pytest.approx(math.log(1.1))
     assert session.cpu.value == pytest.approx(-math.log(1.1))
-    assert session.rounds == 5
-    assert session.step_times_s["new"] == pytest.approx(0.0011)
 
 
 def test_a_control_counts_for_the_old_code_and_is_held_against_it() -> None:

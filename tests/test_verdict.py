@@ -13,9 +13,10 @@ from histories import A_COMMIT, process, run_of
 from rows import row
 
 from convmark.compare.history import CaseHistory, History, anchor_of, by_name
-from convmark.compare.judgement import Confirmation, Judgement
+from convmark.compare.judgement import Judgement, LiveComparison
+from convmark.compare.metrics import METRICS
 from convmark.compare.rule.decision import Decision
-from convmark.compare.verdict import METRICS, Review, conclude, review
+from convmark.compare.verdict import Review, conclude, review
 from convmark.core.errors import MeasurementError
 from convmark.core.text import percent
 from convmark.results.record import Record
@@ -41,7 +42,7 @@ def history_of(
     }
     for name, text in (differences or {}).items():
         found[name] = CaseHistory(difference=text)
-    return History(cases=found, absent=absent, files=())
+    return History(cases=found, absent=absent)
 
 
 def reviewed(now: Sequence[Record], *runs: Sequence[Record]) -> Review:
@@ -57,10 +58,10 @@ def reviewed(now: Sequence[Record], *runs: Sequence[Record]) -> Review:
 def judged(
     now: Sequence[Record],
     *runs: Sequence[Record],
-    confirmations: Mapping[str, Confirmation] | None = None,
+    comparisons: Mapping[str, LiveComparison] | None = None,
 ) -> dict[str, Judgement]:
     """The judgements of a run of one case, by metric."""
-    found = conclude(reviewed(now, *runs), confirmations)
+    found = conclude(reviewed(now, *runs), comparisons)
     return {one.metric: one for one in found if not one.model.startswith("other")}
 
 
@@ -87,14 +88,14 @@ def decision(
 
 def confirmed(
     verdict: Any, estimate: float = 0.08, half: float = 0.02, **changes: Any
-) -> dict[str, Confirmation]:
-    fields = {"sessions": 5, "anchor": A_COMMIT[:12]}
+) -> dict[str, LiveComparison]:
+    fields = {"anchor": A_COMMIT[:12]}
     made = decision(verdict, estimate, half, changes.pop("bar", 0.0))
-    return {LENET: Confirmation(decision=made, **{**fields, **changes})}
+    return {LENET: LiveComparison(decision=made, **{**fields, **changes})}
 
 
-def reason(text: str) -> dict[str, Confirmation]:
-    return {LENET: Confirmation(decision=None, reason=text)}
+def reason(text: str) -> dict[str, LiveComparison]:
+    return {LENET: LiveComparison(decision=None, reason=text)}
 
 
 # Step time
@@ -110,7 +111,7 @@ def test_without_a_live_comparison_nothing_is_said_of_other_code() -> None:
 
 def test_the_reason_why_there_was_no_live_comparison_is_said() -> None:
     given = reason("the old code cannot be run: no module nets")
-    found = judged(run_of("0011", 0.3, 0.3), *quiet(), confirmations=given)["step_time"]
+    found = judged(run_of("0011", 0.3, 0.3), *quiet(), comparisons=given)["step_time"]
     assert (found.verdict, found.fails) == ("inconclusive", False)
     assert found.note == (
         "no live comparison: the old code cannot be run: no module nets; by its history +35.0 %"
@@ -131,7 +132,7 @@ def test_an_anchor_whose_code_is_lost_says_so_and_offers_nothing_that_is_live(
 def test_a_case_that_never_held_still_is_judged_with_the_reason() -> None:
     reason = "step time rose by 35% from the first to the last third of 100 steps"
     now = run_of("0002", 0.02, 0.02, status="unsteady", unsteady=reason)
-    found = judged(now, run_of("0001", 0.0, 0.0), confirmations=confirmed("unchanged", 0.0))
+    found = judged(now, run_of("0001", 0.0, 0.0), comparisons=confirmed("unchanged", 0.0))
     assert found["step_time"].note.endswith(f"; every process was unsteady: {reason}")
     assert found["step_time"].verdict == "unchanged"
 
@@ -146,7 +147,7 @@ def test_a_case_that_never_held_still_is_judged_with_the_reason() -> None:
     ],
 )
 def test_a_live_comparison_stands_as_it_is(said: Any, verdict: str, fails: bool) -> None:
-    found = judged(run_of("0011", 0.0), *quiet(), confirmations=confirmed(said))["step_time"]
+    found = judged(run_of("0011", 0.0), *quiet(), comparisons=confirmed(said))["step_time"]
     assert (found.verdict, found.fails) == (verdict, fails)
     assert (found.change, found.low, found.high) == tuple(map(math.expm1, (0.08, 0.06, 0.10)))
     assert found.baseline == pytest.approx(0.010 * math.exp(-0.08))
@@ -157,39 +158,39 @@ def test_a_change_within_the_margin_is_named_and_fails_nothing() -> None:
     for said, way in (("slower_within_margin", "slower"), ("faster_within_margin", "faster")):
         sign = 1 if way == "slower" else -1
         given = confirmed(said, sign * math.log(1.02))
-        found = judged(run_of("0011", 0.0), *quiet(), confirmations=given)["step_time"]
+        found = judged(run_of("0011", 0.0), *quiet(), comparisons=given)["step_time"]
         assert (found.verdict, found.fails) == ("unchanged", False)
         assert found.note.endswith(f"; {way} by 2.0 %, within the margin")
 
 
 def test_what_is_slower_than_the_recent_level_alone_says_so() -> None:
     given = confirmed("regressed", 0.01, bar=-0.05)
-    found = judged(run_of("0011", 0.0), *quiet(), confirmations=given)["step_time"]
+    found = judged(run_of("0011", 0.0), *quiet(), comparisons=given)["step_time"]
     assert found.fails
     assert found.note.endswith("; +6.2 % against its recent level, which is -4.9 % of the anchor's")
 
 
 def test_unchanged_is_taken_back_where_the_history_is_far_away() -> None:
     given = confirmed("unchanged", estimate=0.0)
-    moved = judged(run_of("0011", 0.3, 0.3), *quiet(), confirmations=given)["step_time"]
+    moved = judged(run_of("0011", 0.3, 0.3), *quiet(), comparisons=given)["step_time"]
     assert (moved.verdict, moved.fails) == ("inconclusive", False)
     assert moved.note.startswith(
         "5 sessions beside 1234567aaaaa; no change beside it, yet +35.0 % by its history: "
     )
     busy = run_of("0011", 0.3, 0.3, other_cpu_share=0.5)
     for now in (run_of("0011", 0.1, 0.1), run_of("0011", 0.3, 0.0), run_of("0011", 0.3), busy):
-        still = judged(now, *quiet(), confirmations=given)["step_time"]
+        still = judged(now, *quiet(), comparisons=given)["step_time"]
         assert (still.verdict, still.note) == ("unchanged", "5 sessions beside 1234567aaaaa")
 
 
 @pytest.mark.parametrize("why", ["same code", "same commit"])
 def test_the_same_code_is_unchanged_at_no_cost_unless_it_is_far_away(why: str) -> None:
     for value in (0.0, 0.2, -0.2):
-        found = judged(run_of("0011", value, value), *quiet(), confirmations=reason(why))
+        found = judged(run_of("0011", value, value), *quiet(), comparisons=reason(why))
         assert (found["step_time"].verdict, found["step_time"].note) == ("unchanged", why)
         assert found["step_time"].change is None
     for value, size in ((1.5, "+348.2 %"), (-1.5, "-77.7 %")):
-        found = judged(run_of("0011", value, value), *quiet(), confirmations=reason(why))
+        found = judged(run_of("0011", value, value), *quiet(), comparisons=reason(why))
         assert (found["step_time"].verdict, found["step_time"].fails) == ("inconclusive", False)
         assert found["step_time"].note.startswith(f"{why}, yet {size} by its history: something")
 
@@ -214,7 +215,7 @@ def test_no_figure_of_the_same_code_fails_a_run() -> None:
 def test_a_size_that_was_never_known_to_fit_is_no_loss_where_it_is_out_of_memory() -> None:
     """As of a search for batch sizes, which ends where memory does."""
     full = row(status="out_of_memory", error="too much")
-    nothing = History(cases={LENET: CaseHistory()}, absent=(), files=())
+    nothing = History(cases={LENET: CaseHistory()})
     (never,) = conclude(review([full], nothing))
     assert (never.verdict, never.fails) == ("inconclusive", False)
     assert never.note == "out_of_memory in process 1: too much"
@@ -224,7 +225,7 @@ def test_a_size_that_was_never_known_to_fit_is_no_loss_where_it_is_out_of_memory
 
 
 def test_a_live_comparison_needs_no_history() -> None:
-    (now, history) = run_of("0011", 0.3), History(cases={LENET: CaseHistory()}, absent=(), files=())
+    (now, history) = run_of("0011", 0.3), History(cases={LENET: CaseHistory()})
     found = conclude(review(now, history), confirmed("regressed"))[0]
     assert (found.verdict, found.baseline_runs) == ("regressed", ())
     (same,) = conclude(review(now, history), reason("same commit"))
@@ -239,19 +240,21 @@ def test_what_the_models_code_sets_is_inconclusive_until_it_is_compared_live() -
     for changes, why in (({}, f"{LIVE} compares live"), ({"dirty": True}, "run 0001 has no code")):
         anchor = anchor_of(Path("0001.csv"), run_of("0001", 0.0, **changes))
         case = CaseHistory(anchor=anchor, difference=pair)
-        found = review(now, History(cases={LENET: case}, absent=(), files=()))
+        found = review(now, History(cases={LENET: case}))
         step = conclude(found)[0]
         assert (step.verdict, step.fails) == ("inconclusive", False)
         assert step.note.startswith(why)
         assert step.note.endswith(f"; {pair}")
-        assert conclude(found, confirmed("regressed"))[0].fails
+        live = conclude(found, confirmed("regressed"))[0]
+        assert live.fails
+        assert live.note == f"5 sessions beside {A_COMMIT[:12]}; {pair}"
 
 
 # What follows the step time
 
 
 def test_throughput_follows_with_its_direction_reversed_and_does_not_fail_twice() -> None:
-    found = judged(run_of("0011", 0.3, 0.3), *quiet(), confirmations=confirmed("regressed"))
+    found = judged(run_of("0011", 0.3, 0.3), *quiet(), comparisons=confirmed("regressed"))
     throughput = found["throughput"]
     assert (throughput.verdict, throughput.fails, throughput.unit) == (
         "regressed",
@@ -270,7 +273,7 @@ def test_latency_is_inferences_p50_follows_and_p99_never_convicts() -> None:
     runs = quiet(task="infer", step_time_p99_s=0.5)
     now = run_of("0011", 0.0, 0.0, task="infer", step_time_p99_s=0.6275)
     name, given = now[0].case.name, confirmed("unchanged", 0.0)
-    found = judged(now, *runs, confirmations={name: given[LENET]})
+    found = judged(now, *runs, comparisons={name: given[LENET]})
     assert found["latency_p50"].verdict == "unchanged"
     p99 = found["latency_p99"]
     assert (p99.verdict, p99.fails, p99.note) == ("inconclusive", False, "shown, never convicts")
@@ -356,7 +359,7 @@ def test_a_case_of_other_sizes_fails_once_and_lists_them() -> None:
 def test_an_exact_metric_is_judged_against_the_anchor_so_that_nothing_creeps_by() -> None:
     runs = tuple(tuple(run_of(f"{n:04d}", 0.0, parameters=100 + n)) for n in (1, 2))
     anchor = anchor_of(Path("0001.csv"), runs[0])
-    history = History(cases={LENET: CaseHistory(anchor=anchor, runs=runs)}, absent=(), files=())
+    history = History(cases={LENET: CaseHistory(anchor=anchor, runs=runs)})
     now = run_of("0003", 0.0, parameters=102)
     (found,) = (one for one in conclude(review(now, history)) if one.metric == "parameters")
     assert (found.baseline, found.baseline_runs) == (101, ("0001",))
@@ -431,7 +434,7 @@ def test_a_baseline_of_zero_has_no_change() -> None:
 
 def test_a_case_without_history_is_new() -> None:
     now = run_of("0002", 0.0)
-    (found,) = conclude(review(now, History(cases={LENET: CaseHistory()}, absent=(), files=())))
+    (found,) = conclude(review(now, History(cases={LENET: CaseHistory()})))
     assert (found.verdict, found.fails, found.baseline, found.value) == ("new", False, None, 0.010)
     assert found.note == "no earlier run of it: later runs are judged against this one"
 
@@ -483,7 +486,7 @@ def test_rows_without_rounds_are_judged_live_all_the_same() -> None:
         f"{LIVE} compares live",
     )
     given = confirmed("unchanged", 0.0)
-    assert judged(now, run_of("0001", 0.0), confirmations=given)["step_time"].verdict == "unchanged"
+    assert judged(now, run_of("0001", 0.0), comparisons=given)["step_time"].verdict == "unchanged"
 
 
 # The machine
@@ -561,4 +564,4 @@ def test_a_judgement_refuses_nonsense() -> None:
     with pytest.raises(MeasurementError, match="must not fail"):
         Judgement(**{**fields, "fails": True})
     with pytest.raises(MeasurementError, match="the reason for none"):
-        Confirmation(decision=None)
+        LiveComparison(decision=None)

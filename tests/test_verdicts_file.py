@@ -9,8 +9,13 @@ from typing import Any
 
 import pytest
 
+from convmark.compare.files import (
+    keep_verdicts,
+    read_step_time_verdicts,
+    read_verdicts,
+    verdicts_path,
+)
 from convmark.compare.judgement import Judgement
-from convmark.compare.verdicts_file import keep_verdicts, said_of, step_time_words, verdicts_path
 from convmark.core.errors import StoreError
 
 
@@ -75,9 +80,9 @@ def test_what_was_judged_last_of_a_run_takes_the_place_of_what_was_judged_before
 ) -> None:
     keep_verdicts(run, [judgement(), judgement(metric="sizes", verdict="changed"), ABSENT])
     keep_verdicts(run, [judgement(verdict="unchanged", fails=False), ABSENT])
-    assert said_of(run) == [judgement(verdict="unchanged", fails=False), ABSENT]
-    assert next(step_time_words(verdicts_path(run))) == (LENET, "0007", "unchanged")
-    assert said_of(run.with_name("0008.csv")) == []
+    assert read_verdicts(run) == [judgement(verdict="unchanged", fails=False), ABSENT]
+    assert next(read_step_time_verdicts(verdicts_path(run))) == (LENET, "0007", "unchanged")
+    assert read_verdicts(run.with_name("0008.csv")) == []
 
 
 def test_each_column_is_a_field_and_a_list_is_parted_by_spaces(run: Path) -> None:
@@ -88,7 +93,7 @@ def test_each_column_is_a_field_and_a_list_is_parted_by_spaces(run: Path) -> Non
     assert (first["note"], first["fails"]) == ("'=1+1", "true")
     assert (first["baseline"], first["baseline_runs"]) == ("0.01", "0001 0003")
     assert (second["baseline"], second["batch_size"], second["note"]) == ("", "", "")
-    assert said_of(run)[0].note == "=1+1"
+    assert read_verdicts(run)[0].note == "=1+1"
 
 
 OLD = f"""\
@@ -106,17 +111,18 @@ high,verdict,unconfirmed,smallest_visible,baseline_runs,note,fails
 def test_the_file_of_all_runs_from_before_is_read_where_a_run_has_none_of_its_own(
     run: Path,
 ) -> None:
-    run.with_name("verdicts.csv").write_text(OLD)
-    (found,) = said_of(run)
+    path = run.with_name("verdicts.csv")
+    path.write_text(OLD)
+    (found,) = read_verdicts(run)
     assert (found.run, found.verdict, found.fails) == ("0007", "inconclusive", False)
     assert found.note == "regressed by its history alone; by far"
     assert found.baseline_runs == ("0001", "0003")
-    (other,) = said_of(run.with_name("0006.csv"))
+    (other,) = read_verdicts(run.with_name("0006.csv"))
     assert (other.verdict, other.fails) == ("regressed", True)
-    words = [(said, verdict) for _, said, verdict in step_time_words(run.with_name("verdicts.csv"))]
+    words = [(said, verdict) for _, said, verdict in read_step_time_verdicts(path)]
     assert words == [("0006", "regressed"), ("0007", "unchanged"), ("0007", "inconclusive")]
     keep_verdicts(run, [judgement()])
-    assert said_of(run) == [judgement()]
+    assert read_verdicts(run) == [judgement()]
 
 
 @pytest.mark.parametrize(
@@ -134,5 +140,5 @@ def test_a_bad_value_is_refused_by_file_and_line(
     path = verdicts_path(run)
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(StoreError) as refused:
-        said_of(run)
+        read_verdicts(run)
     assert str(refused.value).startswith(f"{path}{message}")

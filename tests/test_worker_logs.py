@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from convmark.interpreter.follower import Follower, tail
+from convmark.interpreter.follower import LOG_BYTES, LOG_TAIL_BYTES, Follower, shorten, tail
+from convmark.worker.failure import message_of
 
 STACK = '  File "/site-packages/tensorflow/python/eager/execute.py", line 53 in quick_execute\n'
 
@@ -37,3 +38,34 @@ def test_a_log_without_a_fatal_error_tells_its_last_line_and_no_log_nothing(tmp_
     log.write_text("first\n\nlast words\n\n")
     assert tail(log) == ": last words"
     assert tail(tmp_path / "none.log") == tail(None) == ""
+
+
+def test_a_log_without_end_is_cut_down_to_its_end_and_goes_on(tmp_path: Path) -> None:
+    log = tmp_path / "7.log"
+    with log.open("ab") as writer:
+        writer.write(b"x" * (LOG_BYTES + 1) + b"\nthe last line\n")
+        writer.flush()
+        shorten(log)
+        assert log.stat().st_size == LOG_TAIL_BYTES
+        assert tail(log) == ": the last line"
+        writer.write(b"and one more\n")
+    assert tail(log) == ": and one more"
+    shorten(log)
+    assert log.stat().st_size == LOG_TAIL_BYTES + len("and one more\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("cannot fetch https://me:pa55@host/x", "cannot fetch https://me:***@host/x"),
+        ("GET /?token=abcd1234&page=1", "GET /?token=***&page=1"),
+        ("MY_API_KEY: 'sk1234', retried", "MY_API_KEY: '***', retried"),
+        ("Authorization: Bearer abcdef012345", "Authorization: Bearer ***"),
+        (f"pushed with ghp_{'a' * 36}", "pushed with ghp_***"),
+        ("KeyError: 'lenet5'; the key: value of monkey=banana, key=3, tokens: 12", None),
+    ],
+)
+def test_a_secret_in_an_error_is_masked(text: str, shown: str | None) -> None:
+    follower = Follower(lambda event: None, time.perf_counter(), 60.0)
+    assert follower.death(text, 1, "").message == (shown or text)
+    assert message_of(RuntimeError(text)) == f"RuntimeError: {shown or text}"

@@ -196,6 +196,89 @@ def gan() -> Any:
     return model
 
 
+class Told(keras.Model):  # type: ignore[misc]
+    """Must be told whether it trains, as `fit` does, and leaves an output out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = layers.Dense(3)
+
+    def call(self, inputs: Any, training: bool) -> Any:
+        return {"left_out": None, "scores": self.body(inputs)}
+
+
+def told() -> Any:
+    model = Told()
+    model(np.zeros((1, 6), np.float32), training=False)
+    return model
+
+
+def told_and_compiled() -> Any:
+    model = told()
+    model.compile("sgd", {"scores": "mse"})
+    return model
+
+
+class Product(keras.metrics.Metric):  # type: ignore[misc]
+    """Its result multiplies matrices: 2 x 16 x 16 x 16 = 8,192 FLOPs."""
+
+    def __init__(self) -> None:
+        super().__init__(name="product")
+        self.matrix = self.add_weight(shape=(16, 16), initializer="ones", name="matrix")
+
+    def update_state(self, *args: Any, **more: Any) -> None:
+        self.matrix.assign_add(ops.ones((16, 16)))
+
+    def result(self) -> Any:
+        return ops.sum(ops.matmul(self.matrix, self.matrix))
+
+
+def scored() -> Any:
+    """Forward 6 x 8 + 8 x 3, backward that and 8 x 3 again: 168 multiply-adds a sample."""
+    return compiled("mse", 3, metrics=[Product()])
+
+
+class Squares(keras.Model):  # type: ignore[misc]
+    """A step without a loss of Keras's, an optimizer in a dictionary, that returns nothing."""
+
+    def step(self, inputs: Any, targets: Any, weights: Any = 1.0) -> None:
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(weights * (self(inputs, training=True) - targets) ** 2)
+        slopes = tape.gradient(loss, self.trainable_variables)
+        self.own["only"].apply_gradients(zip(slopes, self.trainable_variables, strict=True))
+
+
+class Unweighted(Squares):
+    def train_step(self, data: Any) -> None:
+        inputs, targets = data
+        self.step(inputs, targets)
+
+
+class Weighted(Squares):
+    def train_step(self, data: Any) -> None:
+        inputs, targets, weights = data
+        self.step(inputs, targets, weights)
+
+
+def _squares(kind: Any, outputs: int) -> Any:
+    inputs = keras.Input((6,))
+    model = kind(inputs, layers.Dense(outputs)(inputs))
+    model.compile()
+    model.own = {"only": keras.optimizers.Adam()}
+    return model
+
+
+def unweighted() -> Any:
+    """Takes squares of what looks like scores of classes."""
+    return _squares(Unweighted, 3)
+
+
+def weighted() -> Any:
+    return _squares(Weighted, 1)
+
+
 class Accumulates(keras.Model):  # type: ignore[misc]
     """Adds gradients up and applies every fourth sum."""
 

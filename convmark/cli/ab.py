@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import math
 import sys
@@ -14,20 +15,29 @@ from typing import Any
 
 import convmark
 import convmark.interpreter
+from convmark.cli.command import exit_status, sayer
 from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live import ab_files
-from convmark.compare.live.ab import End, Pair, inspected, paired, run_the_same
+from convmark.compare.live.ab import (
+    End,
+    Make,
+    Pair,
+    SideSpec,
+    inspected,
+    paired,
+    run_the_same,
+    side_spec,
+)
 from convmark.compare.live.ab_files import SessionRow, VerdictRow
-from convmark.compare.live.found import Found
-from convmark.compare.live.live import Terms, compare_live
+from convmark.compare.live.case_result import CaseResult
+from convmark.compare.live.live import LiveOptions, compare_live
 from convmark.compare.live.session import NEW, OLD, Session
-from convmark.compare.live.shown import Shown
-from convmark.compare.live.sides import Make, SideSpec
 from convmark.compare.rule.decision import Limits
-from convmark.compare.rule.pooling import t_quantile
+from convmark.compare.rule.statistics import t_quantile
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
-from convmark.core.option_values import AUTO
+from convmark.core.option_values import AUTO, choice_of, parse_percent, parse_seconds
 from convmark.core.options import Options
 from convmark.core.statistics import Estimate, share_of, trimmed_mean
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
@@ -35,11 +45,14 @@ from convmark.core.units import interval_text, share_text
 from convmark.interpreter.inspection import devices_asked_for
 from convmark.machine.environment import Machine, read_machine
 from convmark.machine.lock import alone
-from convmark.report.sessions import comparison_table
+from convmark.report.verdicts import comparison_table
 from convmark.results.store import Store
+from convmark.session.progress import Display
 from convmark.session.run import asked_axes
 
-__all__ = ["FORMS", "Comparing", "Wanted", "ab", "make_of"]
+__all__ = ["FORMS", "SideComparison", "StoppingRule", "ab", "make_of"]
+
+_say = sayer("convmark ab")
 
 FORMS = ("table", "markdown", "json")
 
@@ -48,7 +61,7 @@ MOST_WARM_UP_S = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class StoppingRule:
     """When a comparison may end."""
 
     target: float
@@ -89,32 +102,26 @@ def _interpreter(python: str, **settings: Any) -> convmark.interpreter.Interpret
     return convmark.interpreter.Interpreter(python, **settings)
 
 
-def ab(
-    options: Options, a: SideSpec, b: SideSpec, *, target: float, budget_s: float, form: str
-) -> tuple[bool, bool]:
-    """Compare, print the verdicts, keep sessions and verdicts in results/ab.
-
-    Args:
-        target: half-width of the interval, as a share, at which a case may end.
-        budget_s: most seconds of each case.
-
-    Returns:
-        whether a case of B is slower, and whether the user has interrupted.
+def ab(given: argparse.Namespace, options: Options) -> int:
+    """Compare, print the verdicts, keep sessions and verdicts in results/ab; fail if B is slower.
 
     Raises:
         ConvmarkError: a side, a case or the results folder is not to be had; or, once all cases
             were compared, a side of one could not be run.
     """
-    if form not in FORMS:
-        raise OptionError(f"--format: must be one of {', '.join(FORMS)}, got {form!r}")
+    target = parse_percent("--target", given.target)
+    a = side_spec("A", given.a, given.set_a, say=sayer("convmark"))
+    b = side_spec("B", given.b, given.set_b, say=sayer("convmark"))
+    budget_s = parse_seconds("--budget", given.budget)
+    form = choice_of(FORMS)("--format", given.format)
     refuse_untimed(options, "convmark ab compares")
     Store(options.results).check_writable()
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
-        comparing = Comparing.opened(options, a, b)
+        comparing = SideComparison.opened(options, a, b)
         print(comparing.title, file=sys.stderr)
         if run_the_same(comparing.pair, comparing.cases):
             _say("A and B are the same: what they differ by is noise")
-        wanted = Wanted(target=math.log1p(target), budget_s=budget_s)
+        wanted = StoppingRule(target=math.log1p(target), budget_s=budget_s)
         outcomes = comparing.outcomes(wanted)
     interrupted = any(found.closed == INTERRUPTED for _, found in outcomes)
     if interrupted:
@@ -126,15 +133,12 @@ def ab(
     failed = [row for row, found in outcomes if found.failed]
     if failed:
         raise ConvmarkError(f"{failed[0].case}: {failed[0].note}")
-    return any(row.verdict == "regressed" for row in rows), interrupted
-
-
-def _say(line: str) -> None:
-    print(f"convmark ab: {line}", file=sys.stderr)
+    slower = any(row.verdict == "regressed" for row in rows)
+    return exit_status(not slower, interrupted=interrupted)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparing:
+class SideComparison:
     """Two sides that were found to be there, and where their sessions go."""
 
     options: Options
@@ -144,7 +148,7 @@ class Comparing:
     path: Path
 
     @classmethod
-    def opened(cls, options: Options, a: SideSpec, b: SideSpec) -> Comparing:
+    def opened(cls, options: Options, a: SideSpec, b: SideSpec) -> SideComparison:
         """Look at both sides before anything is measured, and take a number.
 
         Raises:
@@ -183,13 +187,13 @@ class Comparing:
         """Where the sessions are."""
         return f"sessions in {self.path}"
 
-    def outcomes(self, wanted: Wanted) -> list[tuple[VerdictRow, Found]]:
+    def outcomes(self, wanted: StoppingRule) -> list[tuple[VerdictRow, CaseResult]]:
         """Compare all cases; return each one's verdict, and what it rests on.
 
         Sessions are kept as they end, verdicts once all cases have theirs.
         """
         deadline_s = time.monotonic() + wanted.budget_s * len(self.cases)
-        terms = Terms(
+        terms = LiveOptions(
             seed=self.options.seed,
             seconds_left=lambda: deadline_s - time.monotonic(),
             clock=time.monotonic,
@@ -201,10 +205,11 @@ class Comparing:
         )
         make, asked = make_of(self.options), asked_axes(self.options)
         opened = paired(self.cases, self.pair, make, gpus=self.machine.gpus, asked=asked)
-        with Shown(sys.stderr) as shown, opened as pairings:
+        with Display(sys.stderr, counted=False) as shown, opened as pairings:
+            shown.update("", "the first session")
             kept = [_Sessions() for _ in self.cases]
             see = functools.partial(self._see, shown, kept)
-            results = compare_live(pairings, terms, shown.line, see)
+            results = compare_live(pairings, terms, shown.newest, see)
         outcomes = []
         for case, found, sessions in zip(self.cases, results, kept, strict=True):
             row = VerdictRow(**self._ends(case), **_verdict(found))
@@ -232,10 +237,10 @@ class Comparing:
 
     def _see(
         self,
-        shown: Shown,
+        shown: Display,
         kept: Sequence[_Sessions],
         place: int,
-        found: Found,
+        found: CaseResult,
         session: Session,
         disturbed: str,
     ) -> None:
@@ -251,7 +256,7 @@ class Comparing:
         ab_files.append(self.path, [row])
         if not disturbed:
             kept[place].add(session)
-            shown.line(f"{case.name}: {_so_far(found)}")
+            shown.newest(f"{case.name}: {_so_far(found)}")
 
     def _ends(self, case: Case) -> dict[str, Any]:
         ends: dict[str, Any] = {}
@@ -260,6 +265,7 @@ class Comparing:
             ends[f"{name}_commit"] = end.spec.ref or None
             for version in ("python", "tensorflow", "keras"):
                 ends[f"{name}_{version}"] = end.version(version)
+            ends[f"{name}_framework"] = ", ".join(_frameworks(end, but=DEFAULT_BACKEND)) or None
         return {
             **ends,
             "ab": self.path.stem,
@@ -302,11 +308,21 @@ def _log_ratios(session: Session) -> dict[str, Any]:
 
 
 def _versions(end: End) -> str:
-    named = (("TensorFlow", "tensorflow"), ("Keras", "keras"), ("Python", "python"))
-    return ", ".join(f"{word} {end.version(name)}" for word, name in named if end.version(name))
+    named = [(name, end.version(name)) for name in ("keras", "python")]
+    others = [f"{name.title()} {version}" for name, version in named if version]
+    return ", ".join([*_frameworks(end), *others])
 
 
-def _so_far(found: Found) -> str:
+def _frameworks(end: End, but: str = "") -> list[str]:
+    """Return name and version of each framework that a side has, without one of them."""
+    return [
+        f"{one.label} {end.version(name)}"
+        for name, one in BACKENDS.items()
+        if name != but and end.version(name)
+    ]
+
+
+def _so_far(found: CaseResult) -> str:
     decision = found.decision
     if decision is None or decision.estimate is None:
         return f"session {len(found.live)}"
@@ -320,15 +336,15 @@ def _change(session: Estimate) -> tuple[float, float, float]:
     return share_of(session.value), share_of(session.value - half), share_of(session.value + half)
 
 
-def _verdict(found: Found) -> dict[str, Any]:
+def _verdict(found: CaseResult) -> dict[str, Any]:
     """Return the fields of a verdict's row that tell what came of the sessions."""
-    said, decision = found.verdict("try a larger --budget"), found.decision
+    (verdict, note), decision = found.verdict("try a larger --budget"), found.decision
     a, b = (found.sizes.get(side, {}).get("parameters") for side in (OLD, NEW))
-    notes = [_of_sides(said.note), _left_out(found.left_out)]
+    notes = [_of_sides(note), _left_out(found.left_out)]
     if None not in (a, b) and a != b:
         notes.append(f"parameters differ: {a} and {b}")
     fields = {
-        "verdict": said.verdict,
+        "verdict": verdict,
         "sessions": len(found.live),
         "void": found.void,
         "control_change": share_of(trimmed_mean(found.control).value) if found.control else None,
@@ -336,7 +352,7 @@ def _verdict(found: Found) -> dict[str, Any]:
         "b_parameters": b,
     }
     if decision is not None and decision.estimate is not None:
-        if said.verdict == "inconclusive" and not found.void:
+        if verdict == "inconclusive" and not found.void:
             notes.append(f"sees changes from {share_text(share_of(decision.smallest_visible))}")
         cpu = [one.cpu for one in found.live if one.cpu is not None]
         fields |= {

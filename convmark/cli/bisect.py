@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from convmark.cli.ab import Comparing, Wanted, make_of
+from convmark.cli.ab import SideComparison, StoppingRule, make_of
+from convmark.cli.command import exit_status, sayer
 from convmark.compare.judgement import INTERRUPTED
-from convmark.compare.live.ab import inspected
+from convmark.compare.live.ab import GIT, AsItIs, SideSpec, inspected
 from convmark.compare.live.ab_files import VerdictRow
 from convmark.compare.live.anchor import Origin, origin_of
-from convmark.compare.live.bisect import Change, Found
+from convmark.compare.live.bisect import Bisection, Change
 from convmark.compare.live.bisect import bisect as narrow
-from convmark.compare.live.sides import GIT, AsItIs, SideSpec
 from convmark.compare.live.worktree import resolve, standing_in
 from convmark.compare.rule.decision import Limits
 from convmark.core.case import Case
 from convmark.core.errors import InstallError, OptionError, WorkerError
 from convmark.core.git import Git
 from convmark.core.model_name import ModelName
+from convmark.core.option_values import parse_percent, parse_seconds, parse_words
 from convmark.core.options import Options
 from convmark.core.suites import cases, refuse_untimed
 from convmark.core.units import interval_text
@@ -33,35 +34,24 @@ from convmark.machine.lock import alone
 
 __all__ = ["bisect"]
 
+_say = sayer("convmark bisect")
+
 SideOf = Callable[[str], SideSpec]
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 """Source: the Python Packaging Authority's specification of names."""
 
 
-def bisect(
-    options: Options,
-    *,
-    good: str,
-    bad: str,
-    threshold: float,
-    package: str = "tensorflow",
-    beside: Sequence[str] = (),
-    versions: Sequence[str] = (),
-    budget_s: float,
-) -> bool:
-    """Narrow the change down, print each step and the answer; return whether it was found.
-
-    Args:
-        good, bad: versions of the package, or git:REF of the models.
-        threshold: the change looked for, a share of the step time.
-        beside: further requirements of every environment.
-        budget_s: most seconds of each comparison.
-        versions: the releases to choose among; asked of the package index where there are none.
+def bisect(given: argparse.Namespace, options: Options) -> int:
+    """Narrow the change down, print each step and the answer; fail where it was not found.
 
     Raises:
         ConvmarkError: the ends are not to be had, or the options name more than one case.
     """
+    threshold = parse_percent("--threshold", given.threshold)
+    versions = [] if given.versions is None else parse_words("--versions", given.versions)
+    budget_s = parse_seconds("--budget", given.budget)
+    good, bad = given.good, given.bad
     refuse_untimed(options, "convmark bisect compares")
     case = _one_case(options)
     if good.startswith(GIT) != bad.startswith(GIT):
@@ -71,13 +61,13 @@ def bisect(
         candidates = _commits(_origin(options, case), *ends)
         side_of: SideOf = _of_commit
     else:
-        candidates, side_of = _releases(good, bad, package, beside, versions)
+        candidates, side_of = _releases(good, bad, given.package, given.beside, versions)
     _say(f"{len(candidates)} candidates: {', '.join(candidates)}")
     steps = _Steps(options, side_of, threshold, budget_s)
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
         found = narrow(candidates, steps.compare, math.log1p(threshold))
     print(_answer(found, threshold, options.threads))
-    return found.verdict == "found"
+    return exit_status(found.verdict == "found")
 
 
 def _one_case(options: Options) -> Case:
@@ -144,7 +134,7 @@ class _Steps:
     ) -> None:
         self._options = options
         self._side_of = side_of
-        self._wanted = Wanted(
+        self._wanted = StoppingRule(
             target=math.log1p(threshold) / 2,
             budget_s=budget_s,
             limits=Limits.around(threshold),
@@ -160,7 +150,7 @@ class _Steps:
     def _compare(self, earlier: str, later: str) -> Change | None:
         try:
             a, b = self._side_of(earlier), self._side_of(later)
-            comparing = Comparing.opened(self._options, a, b)
+            comparing = SideComparison.opened(self._options, a, b)
             ((row, found),) = comparing.outcomes(self._wanted)
         except (InstallError, WorkerError) as error:
             _say(f"{earlier} to {later}: cannot be measured: {error}")
@@ -186,7 +176,7 @@ def _change(row: VerdictRow) -> Change | None:
     )
 
 
-def _answer(found: Found[str], threshold: float, threads: str) -> str:
+def _answer(found: Bisection[str], threshold: float, threads: str) -> str:
     limit = f"{100 * threshold:g} %"
     ends = f"{found.last_good} and {found.first_bad}"
     seen = found.change or found.whole
@@ -201,7 +191,3 @@ def _answer(found: Found[str], threshold: float, threads: str) -> str:
         f"inconclusive: between {ends}{left}{change}; try it on an idle machine{fewer}, or with a "
         "larger --threshold"
     )
-
-
-def _say(line: str) -> None:
-    print(f"convmark bisect: {line}", file=sys.stderr)

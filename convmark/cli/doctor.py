@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 
 import convmark.interpreter
+from convmark.cli.command import exit_status, sayer
 from convmark.core.errors import ConvmarkError
 from convmark.core.options import Options
 from convmark.interpreter.environments.interpreter import interpreters
@@ -16,9 +18,11 @@ from convmark.machine.environment import Machine, read_machine, read_state
 
 __all__ = ["doctor"]
 
+_say = sayer("convmark doctor")
 
-def doctor(options: Options) -> bool:
-    """Print the findings, a page for each interpreter and backend; return whether all can be used.
+
+def doctor(given: argparse.Namespace, options: Options) -> int:
+    """Print the findings, a page for each interpreter and backend; fail where one is of no use.
 
     Raises:
         ConvmarkError: an interpreter is not there, or an environment cannot be made.
@@ -31,11 +35,7 @@ def doctor(options: Options) -> bool:
         if len(pages) > 1:
             print(f"{chr(10) * (number > 0)}{path}, {backend}\n")
         usable = _page(machine, path, backend, options) and usable
-    return usable
-
-
-def _say(line: str) -> None:
-    print(f"convmark doctor: {line}", file=sys.stderr)
+    return exit_status(usable)
 
 
 def _page(machine: Machine, python: str, backend: str, options: Options) -> bool:

@@ -2,51 +2,62 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 
-from tabulate import tabulate
-
+from convmark.cli.command import EXIT_OK, sayer
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.errors import OptionError
+from convmark.core.options import Options
+from convmark.core.table import heading, printed
 from convmark.interpreter.environments.cache import Cache, Made
 from convmark.interpreter.environments.requirement import wanted
 
-__all__ = ["listed", "make", "remove"]
+__all__ = ["env"]
 
-FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "numpy")
+_say = sayer("convmark env")
+
+FRAMEWORKS = tuple(dict.fromkeys([DEFAULT_BACKEND, "keras", *BACKENDS, "numpy"]))
 
 
-def make(requirements: str) -> None:
-    """Make an environment unless it is there, and print its interpreter's path.
+def env(given: argparse.Namespace, options: Options) -> int:
+    """List the environments, make one or remove some.
 
     Raises:
-        OptionError: a text that is no requirement.
-        InstallError: it cannot be made.
+        OptionError: a text that is no requirement, or names no environment.
+        InstallError: an environment cannot be made.
     """
-    print(Cache().get(wanted("REQUIREMENTS", requirements), _say).python)
-
-
-def listed() -> None:
-    """Print what is there."""
     cache = Cache()
+    if given.action == "list":
+        _list(cache)
+    elif given.action == "make":
+        asked = wanted("REQUIREMENTS", given.requirements)
+        print(cache.get(asked, _say, refresh=given.refresh).python)
+    else:
+        _remove(cache, given.names, given.everything)
+    return EXIT_OK
+
+
+def _list(cache: Cache) -> None:
     found = cache.list()
     if not found:
         print(f"no environments in {cache.folder}")
         return
-    headers = ("name", "Python", "frameworks", "made", "interpreter")
-    rows = [
-        (one.name, one.version, _frameworks(one), one.made[:16].replace("T", " "), one.python)
+    names = ("name", "Python", "frameworks", "made", "interpreter")
+    records = [
+        {
+            "name": one.name,
+            "Python": one.version,
+            "frameworks": _frameworks(one),
+            "made": one.made[:16].replace("T", " "),
+            "interpreter": str(one.python),
+        }
         for one in found
     ]
-    print(tabulate(rows, headers=headers, disable_numparse=True))
+    print(printed([heading(name, name) for name in names], records, drop_empty=False))
 
 
-def remove(names: list[str], everything: bool) -> None:
-    """Remove environments by name or requirements, or all of them.
-
-    Raises:
-        OptionError: there is none such, nothing was named, or both some and all.
-    """
-    cache = Cache()
+def _remove(cache: Cache, names: list[str], everything: bool) -> None:
+    """Remove environments by name or requirements, or all of them."""
     if everything and names:
         raise OptionError(f"--all: must not be given with names, got {' '.join(names)!r}")
     if everything:
@@ -63,7 +74,3 @@ def remove(names: list[str], everything: bool) -> None:
 def _frameworks(made: Made) -> str:
     versions = dict(package.partition("==")[::2] for package in made.packages)
     return " ".join(f"{name} {versions[name]}" for name in FRAMEWORKS if name in versions)
-
-
-def _say(line: str) -> None:
-    print(f"convmark env: {line}", file=sys.stderr)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sys
+import argparse
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from tabulate import tabulate
-
-from convmark.compare import accepted
+from convmark.cli.command import EXIT_OK, exit_status, sayer
+from convmark.compare import files
 from convmark.compare.digest import CaseFigures
+from convmark.compare.files import NOISE, read_noise, read_verdicts
 from convmark.compare.history import (
     History,
     accepted_history,
@@ -19,17 +20,19 @@ from convmark.compare.history import (
     named_history,
 )
 from convmark.compare.index import Index
+from convmark.compare.intended import (
+    IntendedChanges,
+    case_names,
+    pass_intended,
+    trailer_range_of,
+)
 from convmark.compare.judgement import Judgement
-from convmark.compare.meant import Meant, let_pass, names_of, since_of
-from convmark.compare.noise_file import FILE as NOISE
-from convmark.compare.noise_file import read_noise
 from convmark.compare.trend import Commits, Point, trend
 from convmark.compare.verdict import conclude, review
-from convmark.compare.verdicts_file import said_of
 from convmark.core.errors import OptionError, StoreError
-from convmark.core.option_values import check_patterns, nearest
-from convmark.core.text import shown
-from convmark.core.units import seconds_text, share_text
+from convmark.core.option_values import check_patterns, choice_of, nearest
+from convmark.core.options import Options
+from convmark.core.table import heading, printed
 from convmark.machine.environment import read_machine
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.across import FORMS as ACROSS_FORMS
@@ -41,38 +44,32 @@ from convmark.report.verdicts import FORMATS, run_words, verdicts_report
 from convmark.results.record import Record
 from convmark.results.store import Store, StoreWarning, read_run
 
-__all__ = ["accept", "across", "compare", "history"]
+__all__ = ["accept", "compare", "history"]
+
+_say = sayer("convmark")
 
 
-def compare(
-    results: Path,
-    machine: str | None,
-    runs: Sequence[str],
-    form: str,
-    allowed: Sequence[str] = (),
-) -> bool:
-    """Print a run's verdicts; return whether one of them fails it.
+def compare(given: argparse.Namespace, options: Options) -> int:
+    """Print a run's verdicts, and fail where one of them does; or a table over a column's values.
 
     What the run's own session has said is repeated: it may have run the old code beside it.
-
-    Args:
-        runs: none for the newest run, one to judge, or a baseline and the one to judge.
-        allowed: patterns of the cases whose changes are meant.
 
     Raises:
         OptionError: more than two runs, no such format, or a pattern that matches no case.
         StoreError: a run that is not there, holds nothing or cannot be read.
     """
+    if given.across is not None:
+        return _across(given, options)
+    runs, form, allowed = given.runs, given.format, options.allow_changes
     if len(runs) > 2:
         raise OptionError(f"RUN: must be at most two, got {len(runs)}")
-    if form not in FORMATS:
-        raise OptionError(f"--format: must be one of {', '.join(FORMATS)}, got {form!r}")
-    store, folder = _place(Store(results), machine, runs)
+    choice_of(tuple(FORMATS))("--format", form)
+    store, folder = _place(Store(options.results), given.machine, runs)
     path = store.find(runs[-1], folder) if runs else _newest(store, folder)
     records = read_run(path)
     if not records:
         raise StoreError(f"{path}: must hold the rows of a run, it has none")
-    said = said_of(path) if records[0].run == path.stem else []
+    said = read_verdicts(path) if records[0].run == path.stem else []
     if len(runs) == 2:
         baseline = store.find(runs[0], folder, but=path)
         history = named_history(baseline, records)
@@ -81,16 +78,16 @@ def compare(
     else:
         history = accepted_history(store, folder, records, _say, own=path)
         judgements = said or conclude(review(records, history))
-    names = names_of(records)
+    names = case_names(records)
     check_patterns("--allow-change", allowed, set().union(*names.values()))
-    accepted_here = [one for one in accepted.read_accepted(store, folder) if one.run == path.stem]
-    since = since_of(history, path, records, Path.cwd())
-    meant = Meant(names, allowed, since, _say, accepted_here)
-    judgements = let_pass(judgements, meant)
+    accepted_here = [one for one in files.read_accepted(store, folder) if one.run == path.stem]
+    since = trailer_range_of(history, path, records, Path.cwd())
+    meant = IntendedChanges(names, allowed, since, _say, accepted_here)
+    judgements = pass_intended(judgements, meant)
     text = verdicts_report(judgements, form, between=_between(history, path, records[0]))
     if text:
         print(text)
-    return any(judgement.fails for judgement in judgements)
+    return exit_status(not any(judgement.fails for judgement in judgements))
 
 
 def _with_live(
@@ -113,34 +110,33 @@ def _between(history: History, path: Path, row: Record) -> str:
     return f"{', '.join(before) or 'no earlier run'} -> {after}"
 
 
-def across(results: Path, machine: str | None, runs: Sequence[str], column: str, form: str) -> None:
+def _across(given: argparse.Namespace, options: Options) -> int:
     """Print each case over the values of a column, from all runs or those named.
 
     Raises:
         OptionError: no such column or format.
         StoreError: a run that is not there or cannot be read, or none has the column.
     """
+    if given.allow_change:
+        raise OptionError("--allow-change: must not be given with --across, which judges none")
+    machine, runs, column = given.machine, given.runs, given.across
     if column not in ACROSS:
         raise OptionError(f"--across: unknown column {column!r}; {nearest(column, ACROSS)}")
-    if form not in ACROSS_FORMS:
-        raise OptionError(f"--format: must be one of {', '.join(ACROSS_FORMS)}, got {form!r}")
-    store = Store(results)
+    form = choice_of(ACROSS_FORMS)("--format", given.format)
+    store = Store(options.results)
     if column == "machine" and machine is None and not runs:
         paths = [path for name in store.machines() for path in store.runs(name)]
         named: list[Path] = []
     else:
         store, folder_name = _place(store, machine, runs)
-        named = _each_once(store.find(run, folder_name) for run in runs)
+        found = [store.find(run, folder_name) for run in runs]
+        named = list({path.resolve(): path for path in found}.values())  # each once
         paths = named or store.runs(folder_name)
     cells = across_cells(_rows(paths, strict=bool(named)), column)
     if not cells:
         raise StoreError(f"{store.folder}: no measured row there tells its {column}")
     print(across_report(cells, column, form))
-
-
-def _each_once(paths: Iterable[Path]) -> list[Path]:
-    """Return the files in order, one that is named twice once."""
-    return list({path.resolve(): path for path in paths}.values())
+    return EXIT_OK
 
 
 def _rows(paths: Sequence[Path], *, strict: bool) -> Iterator[Record]:
@@ -154,17 +150,15 @@ def _rows(paths: Sequence[Path], *, strict: bool) -> Iterator[Record]:
             warnings.warn(f"{error}; left out of the table", StoreWarning, stacklevel=2)
 
 
-def accept(
-    results: Path, machine: str | None, run: str, reason: str, patterns: Sequence[str]
-) -> None:
+def accept(given: argparse.Namespace, options: Options) -> int:
     """Accept a run, or the cases of it that match a pattern, and say so.
 
     Raises:
         OptionError: there is no reason, or a pattern that matches no case.
         StoreError: there is no such run.
     """
-    store, folder = _place(Store(results), machine, [run])
-    done = accepted.accept(store, folder, run, reason, patterns)
+    store, folder = _place(Store(options.results), given.machine, [given.run])
+    done = files.accept(store, folder, given.run, given.reason, given.case)
     one, chosen = done[0], {each.case for each in done}
     path = store.folder / folder / f"{one.run}.csv"
     every = by_name(row for row in read_run(path) if row.measured)
@@ -178,9 +172,10 @@ def accept(
     of = f" of {len(every)}" if cases < len(every) else ""
     plural = "s" * (len(every) != 1)
     print(f"accepted run {one.run} ({cases}{of} case{plural}, {code}): {one.reason}")
+    return EXIT_OK
 
 
-def history(results: Path, machine: str | None, case: str) -> None:
+def history(given: argparse.Namespace, options: Options) -> int:
     """Print one case's step time and verdict, run by run, and below them its levels.
 
     A run that cannot be read is told of.
@@ -189,7 +184,8 @@ def history(results: Path, machine: str | None, case: str) -> None:
         OptionError: no run has the case.
         StoreError: the verdicts cannot be read.
     """
-    store, name = _place(Store(results), machine, [])
+    case = given.case
+    store, name = _place(Store(options.results), given.machine, [])
     paths = store.runs(name)
     index = Index(store.folder / name, case, _say)
     runs = [(path, figures) for path in paths if (figures := index.figures(path)) is not None]
@@ -200,16 +196,23 @@ def history(results: Path, machine: str | None, case: str) -> None:
         raise OptionError(f"CASE: no run has {case!r}; {nearest(case, sorted(names))}")
     rows = [_row(path, figures, index) for path, figures in runs]
     index.keep()
-    headers = ("run", "started", "commit", "step p50", "spread", "n", "verdict")
-    right = ("step p50", "spread", "n")
-    align = ["right" if name in right else "left" for name in headers]
-    print(tabulate(rows, headers=headers, colalign=align, disable_numparse=True))
+    headings = [
+        heading("run", "run"),
+        heading("started", "started"),
+        heading("commit", "commit"),
+        heading("step_time_p50_s", "step p50", "seconds"),
+        heading("spread", "spread", "share"),
+        heading("n", "n", "count"),
+        heading("verdict", "verdict"),
+    ]
+    print(printed(headings, rows, drop_empty=False))
     found = trend([_point(path, one) for path, one in runs if one.log_ratio is not None])
     if found.stretches:
         print(f"\n{trend_text(found, Commits(Path.cwd()))}")
     noise = read_noise(store.folder / name / NOISE).get(case)
     if noise is not None:
         print(f"\n{noise_line(noise)}")
+    return EXIT_OK
 
 
 def _point(run: Path, found: CaseFigures) -> Point:
@@ -245,22 +248,17 @@ def _warn_of_troubles(paths: Sequence[Path], index: Index) -> None:
         warnings.warn(f"{line}{more}", StoreWarning, stacklevel=2)
 
 
-def _say(line: str) -> None:
-    print(f"convmark: {line}", file=sys.stderr)
-
-
-def _row(run: Path, found: CaseFigures, index: Index) -> list[str]:
+def _row(run: Path, found: CaseFigures, index: Index) -> dict[str, Any]:
     entry = index.entry(run)
-    cells = [
-        run.stem,
-        found.started,
-        (entry.commit or "")[:12] + " (dirty)" * bool(entry.dirty),
-        seconds_text(found.step_time_p50_s) if found.step_time_p50_s else "",
-        share_text(found.spread),
-        str(found.processes),
-        "; ".join(filter(None, [found.failed, index.verdict(run)])),
-    ]
-    return [shown(cell) for cell in cells]
+    return {
+        "run": run.stem,
+        "started": found.started,
+        "commit": (entry.commit or "")[:12] + " (dirty)" * bool(entry.dirty),
+        "step_time_p50_s": found.step_time_p50_s or None,
+        "spread": found.spread,
+        "n": found.processes,
+        "verdict": "; ".join(filter(None, [found.failed, index.verdict(run)])),
+    }
 
 
 def _place(store: Store, machine: str | None, runs: Sequence[str]) -> tuple[Store, str]:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
+from convmark.cli.command import exit_status, sayer
 from convmark.core.errors import StoreError
-from convmark.fleet.merge import Joined, join, joined, missing, sources
+from convmark.core.options import Options
+from convmark.fleet.merge import MergedRun, join, joined, missing, sources
 from convmark.report.describe import FOLDER
 from convmark.results.store import Store
 
 __all__ = ["merge"]
 
+_say = sayer("convmark merge")
 
-def merge(places: Sequence[Path], into: Path) -> bool:
-    """Join the runs in the places and say what is missing; return whether nothing is.
+
+def merge(given: argparse.Namespace, options: Options) -> int:
+    """Join the runs in the places and say what is missing; fail where something is.
 
     Raises:
         StoreError: a place has no runs, a file does not fit, or a row is there twice; nothing is
             written then. Or the folder cannot be written.
     """
+    places, into = [Path(place) for place in given.places], options.results
     store = Store(into)
     store.check_writable()
     for place in places:
@@ -41,7 +46,7 @@ def merge(places: Sequence[Path], into: Path) -> bool:
     lines = missing(found)
     for line in lines:
         _say(line)
-    return not lines
+    return exit_status(not lines)
 
 
 def _same(place: Path, into: Path) -> bool:
@@ -51,7 +56,7 @@ def _same(place: Path, into: Path) -> bool:
         return False
 
 
-def _say_where(runs: Iterable[Joined]) -> None:
+def _say_where(runs: Iterable[MergedRun]) -> None:
     """Say where a plan was not measured on one kind of machine, so that its runs stay apart."""
     machines: dict[str, list[str]] = {}
     for one in runs:
@@ -62,7 +67,7 @@ def _say_where(runs: Iterable[Joined]) -> None:
             _say(f"plan {plan} was measured on {len(names)} kinds of machine, a run for each")
 
 
-def _keep_models(one: Joined, folder: Path) -> None:
+def _keep_models(one: MergedRun, folder: Path) -> None:
     """Keep the descriptions of models that lie beside the runs, those that are not there yet."""
     for source in one.sources:
         for path in sorted((source.path.parent / FOLDER).glob("*.*")):
@@ -78,7 +83,3 @@ def _keep_models(one: Joined, folder: Path) -> None:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
-
-
-def _say(line: str) -> None:
-    print(f"convmark merge: {line}", file=sys.stderr)

@@ -6,6 +6,7 @@ own: what a session of two equal codes says is noise.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import functools
@@ -20,18 +21,18 @@ from typing import Any
 
 import convmark
 from convmark.cli.ab import make_of
+from convmark.cli.command import exit_status, sayer
+from convmark.compare.files import NOISE, NOISE_TABLE, NoiseRow
 from convmark.compare.judgement import INTERRUPTED
-from convmark.compare.live.anchor import origin_of
-from convmark.compare.live.found import Found
-from convmark.compare.live.kept import KeptTree, copied_tree
-from convmark.compare.live.live import Pairing, Terms, compare_live
-from convmark.compare.live.processes import Contender
-from convmark.compare.live.shown import Shown
+from convmark.compare.live.anchor import KeptTree, copied_tree, origin_of
+from convmark.compare.live.case_result import CaseResult
+from convmark.compare.live.live import LiveOptions, Pairing, compare_live
+from convmark.compare.live.session import LiveSide
 from convmark.compare.live.tree import OwnCode, tree_as_it_is
-from convmark.compare.noise_file import FILE, TABLE, NoiseRow
-from convmark.compare.rule.sight import CHANGES, Sight, sights
+from convmark.compare.rule.allotment import CHANGES, Sensitivity, sensitivities
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
+from convmark.core.option_values import parse_seconds
 from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.units import duration_text
@@ -39,38 +40,35 @@ from convmark.interpreter import Interpreter, zoo_folder
 from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.environment import Machine, read_machine
 from convmark.machine.gpu.visible import card_of
-from convmark.machine.lock import alone
-from convmark.machine.preflight import Beforehand
 from convmark.report.noise import noise_text
 from convmark.results.code.manifest import Code, Roots, code_of
 from convmark.results.store import Store
+from convmark.session.progress import Display
 from convmark.session.run import request_of
+from convmark.session.session import claimed
 from convmark.worker.protocol import file_digest
 
 __all__ = ["noise"]
+
+_say = sayer("convmark noise")
 
 WARM_UP_S = 0.2
 """Of steps before the turns of a session, of both codes together."""
 
 
-def noise(options: Options, seconds: float) -> bool:
-    """Measure, print and keep what is seen of each case; return whether the user interrupted.
-
-    Args:
-        seconds: of sessions, of all cases together.
+def noise(given: argparse.Namespace, options: Options) -> int:
+    """Measure, print and keep which change can be seen of each case.
 
     Raises:
         ConvmarkError: a case or the results folder is not to be had, or no case could be run.
     """
+    seconds = parse_seconds("--seconds", given.seconds)
     refuse_untimed(options, "convmark noise compares")
     make = functools.partial(make_of(options), sys.executable)
     Store(options.results).check_writable()
     machine = read_machine()
-    with (
-        alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say),
-        contextlib.ExitStack() as stack,
-    ):
-        disturbed = [line.replace("; ", ", ") for line in Beforehand().lines(machine)]
+    with claimed(options, _say) as preflight, contextlib.ExitStack() as stack:
+        disturbed = [line.replace("; ", ", ") for line in preflight.lines(machine)]
         for line in disturbed:
             _say(line)
         interpreter = stack.enter_context(make())
@@ -82,7 +80,7 @@ def noise(options: Options, seconds: float) -> bool:
         pairings = _pairings(codes, found, interpreter, make, machine, stack)
         _say(f"{len(pairings)} cases, {duration_text(seconds)} of sessions; Ctrl-C ends it early")
         deadline_s = time.monotonic() + seconds
-        terms = Terms(
+        terms = LiveOptions(
             seed=options.seed,
             seconds_left=lambda: deadline_s - time.monotonic(),
             clock=time.monotonic,
@@ -91,23 +89,20 @@ def noise(options: Options, seconds: float) -> bool:
             input_shape=options.input_shape,
             evenly=True,
         )
-        with Shown(sys.stderr) as shown:
-            results = compare_live(pairings, terms, shown.line)
+        with Display(sys.stderr, counted=False) as shown:
+            shown.update("", "the first session")
+            results = compare_live(pairings, terms, shown.newest)
         for pairing, result in zip(pairings, results, strict=True):
             if path := _changed(codes[pairing.case]):
                 result.closed = f"{path} has changed meanwhile: start again"
                 result.live.clear()
     rows = _rows([one.case for one in pairings], results, options.compare_budget_s, disturbed)
-    path = options.results / machine.name / FILE
+    path = options.results / machine.name / NOISE
     told = [row for row in rows if row.scatter is not None]  # others would hide an earlier row
-    TABLE.append(path, told)
+    NOISE_TABLE.append(path, told)
     print(noise_text(rows))
     print(f"\n{len(told)} of {len(rows)} rows kept in {path}", file=sys.stderr)
-    return any(one.closed == INTERRUPTED for one in results)
-
-
-def _say(line: str) -> None:
-    print(f"convmark noise: {line}", file=sys.stderr)
+    return exit_status(True, interrupted=any(one.closed == INTERRUPTED for one in results))
 
 
 def _cases(options: Options, devices: Sequence[str]) -> list[Case]:
@@ -161,13 +156,13 @@ def _pairings(
     copies: dict[str, KeptTree] = {}
     own: dict[object, Interpreter] = {}
 
-    def contender(case: Case, place: object, code: OwnCode | None) -> Contender:
+    def contender(case: Case, place: object, code: OwnCode | None) -> LiveSide:
         """Return a side; its own interpreter is started only where the two cannot share one."""
         if place not in own:
             settings = code.settings(os.environ) if code is not None else {}
             own[place] = stack.enter_context(make(**settings))
         card = card_of(case.device, machine.gpus, os.environ)
-        return Contender(case=case, interpreter=own[place], code=code, card=card)
+        return LiveSide(case=case, interpreter=own[place], code=code, card=card)
 
     pairings = []
     for case, code in codes.items():
@@ -188,7 +183,7 @@ def _pairings(
 
 
 def _rows(
-    asked: Sequence[Case], results: Sequence[Found], budget_s: float, disturbed: Sequence[str]
+    asked: Sequence[Case], results: Sequence[CaseResult], budget_s: float, disturbed: Sequence[str]
 ) -> list[NoiseRow]:
     """Return the rows; the cases of each number of threads are a suite of their own.
 
@@ -200,7 +195,7 @@ def _rows(
         pairs = zip(asked, results, strict=True)
         suite = [(case, found) for case, found in pairs if case.threads == threads]
         ran = [(case, found) for case, found in suite if found.live]
-        seen = sights(
+        seen = sensitivities(
             [[one.wall for one in found.live] for _, found in ran],
             [median(one.seconds for one in found.live) for _, found in ran],
             budget_s,
@@ -216,8 +211,8 @@ def _rows(
 
 def _row(
     case: Case,
-    found: Found,
-    seen: Sight | None,
+    found: CaseResult,
+    seen: Sensitivity | None,
     cases: int,
     budget_s: float,
     disturbed: Sequence[str],

@@ -18,14 +18,13 @@ __all__ = [
     "CONDITIONS",
     "Comparability",
     "Conditions",
-    "akin",
-    "alike",
-    "comparability",
+    "comparable",
     "conditions_of",
     "difference",
     "facts_of",
     "load_of",
     "loads_alike",
+    "same_case",
 ]
 
 
@@ -81,40 +80,29 @@ class Comparability:
 _AB = "`convmark ab` compares them live"
 _REPORT = "`convmark report` sets them side by side"
 _ANEW = "nothing compares the two; later runs are judged against this one"
+_NOT_USED = "the anchor's figures are not used, its code is compared live"
+_OF_THE_MEASUREMENT = ("reference", "reference_version", "measurement_version")
+"""How the figures were taken: rows that differ in it have no figure to compare, yet their codes can
+be compared live."""
+_SIDE_BY_SIDE = ("replicas", "cluster", "backend", "recipe", "asked_shape", "machine", "gpu", "mig")
 _COMMANDS = {
-    "replicas": _REPORT,
-    "cluster": _REPORT,
-    "backend": _REPORT,
-    "recipe": _REPORT,
-    "dataset": _ANEW,
-    "fraction": _ANEW,
-    "epochs": _ANEW,
-    "asked_shape": _REPORT,
-    "machine": _REPORT,
-    "gpu": _REPORT,
-    "mig": _REPORT,
-    "ecc": _REPORT,
-    "driver": _REPORT,
-    "os": _REPORT,
-    "isolation": _ANEW,
-    "reference": _ANEW,
-    "reference_version": _ANEW,
-    "measurement_version": _ANEW,
+    **dict.fromkeys((*_SIDE_BY_SIDE, "ecc", "driver", "os"), _REPORT),
+    **dict.fromkeys(("dataset", "fraction", "epochs", "isolation", *_OF_THE_MEASUREMENT), _ANEW),
 }
-
-
+"""By the fact what compares rows that differ in it, where `convmark ab` does not."""
 MODEL = "model:"
 """Begins the name of a pair of `state` that the model's own code has set."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """The facts of a row, and those that were there before the model's own code set others."""
+    """The facts of a row, and what of them must be alike for less than a comparison of figures."""
 
     facts: Comparability
-    inherited: Comparability
-    """Rows that differ in nothing else can be compared live, the old code beside the new one; their
-    histories cannot, for what is set for the whole process slows the reference along."""
+    live: Comparability
+    """What must be alike to compare the two codes live: not what a model's own code sets, nor how
+    the figures were taken. Their histories cannot be compared: what is set for the whole process
+    slows the reference along."""
 
     @classmethod
     def of(cls, record: Record) -> Conditions:
@@ -133,17 +121,13 @@ def conditions_of(values: Sequence[Any]) -> Conditions:
     """Return the conditions of a row by the values of `CONDITIONS`."""
     row = dict(zip(CONDITIONS, values, strict=True))
     facts = facts_of(row)
-    before = {
+    before: dict[str, Any] = {
         **asked_axes(row["asked"]),
+        **dict.fromkeys(_OF_THE_MEASUREMENT),
         "state": _state(facts.state, own=False),
         "training": None,  # compile() is the model's own code too
     }
     return Conditions(facts, replace(facts, **before))
-
-
-def comparability(record: Record) -> Comparability:
-    """Return the facts of a row."""
-    return Conditions.of(record).facts
 
 
 def facts_of(row: Mapping[str, Any]) -> Comparability:
@@ -175,17 +159,13 @@ def _pairs(text: str | None) -> Mapping[str, str]:
     return {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
-def akin(one: Comparability, other: Comparability) -> bool:
+def same_case(one: Comparability, other: Comparability) -> bool:
     """Whether two rows share model, task, device and batch size: they differ in settings alone."""
-    return (one.model, one.task, one.device, one.batch_size) == (
-        other.model,
-        other.task,
-        other.device,
-        other.batch_size,
-    )
+    names = ("model", "task", "device", "batch_size")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
-def alike(now: Comparability, then: Comparability) -> bool:
+def comparable(now: Comparability, then: Comparability) -> bool:
     """Whether two rows are comparable."""
     if now == then:
         return True
@@ -203,37 +183,44 @@ def _versions(packages: str | None) -> dict[str, str]:
     return dict(part.split("==", 1) for part in (packages or "").split() if "==" in part)
 
 
-def difference(now: Comparability, then: Comparability) -> str:
+def difference(now: Comparability, then: Comparability, *, live: bool = False) -> str:
     """Say in which fact two rows differ first, both values, and what can compare them.
 
     Of `state` it is the first pair that differs.
 
+    Args:
+        live: whether their codes are compared live all the same.
+
     Returns:
         an empty text where they are comparable.
     """
-    if alike(now, then):
+    if comparable(now, then):
         return ""
     for field in fields(Comparability):
-        ours, theirs = getattr(now, field.name), getattr(then, field.name)
-        if field.name == "packages":
+        name = field.name
+        ours, theirs = getattr(now, name), getattr(then, name)
+        if name == "packages":
             names = _other_versions(ours, theirs)
             theirs, ours = (
-                " ".join(f"{name} {_versions(text)[name]}" for name in names)
+                " ".join(f"{one} {_versions(text)[one]}" for one in names)
                 for text in (theirs, ours)
             )
-        if ours != theirs:
-            if field.name == "training":
-                then_by, now_by = theirs or "harness", ours or "harness"
-                return f"training was {then_by}, is {now_by}, as the model's own code has it"
-            if field.name == "state":
-                return _state_difference(_pairs(ours), _pairs(theirs))
-            if field.name == "flags":
-                before, after = _parts(theirs), _parts(ours)
-                theirs = " ".join(one for one in before if one not in after) or "default"
-                ours = " ".join(one for one in after if one not in before) or "default"
-            command = _COMMANDS.get(field.name, _AB)
-            words = field.name.replace("_", " ")
-            return f"{words} was {_quoted(theirs)}, is {_quoted(ours)}: {command}"
+        if ours == theirs:
+            continue
+        if name == "training":
+            then_by, now_by = theirs or "harness", ours or "harness"
+            return f"training was {then_by}, is {now_by}, as the model's own code has it"
+        if name == "state":
+            return _state_difference(_pairs(ours), _pairs(theirs))
+        if name == "flags":
+            before, after = _PART.findall(theirs or ""), _PART.findall(ours or "")
+            theirs = " ".join(one for one in before if one not in after) or "default"
+            ours = " ".join(one for one in after if one not in before) or "default"
+        was, is_now = ("not known" if value is None else value for value in (theirs, ours))
+        command = _COMMANDS.get(name, _AB)
+        if live and name in _OF_THE_MEASUREMENT:
+            command = _NOT_USED
+        return f"{name.replace('_', ' ')} was {was}, is {is_now}: {command}"
     return ""
 
 
@@ -242,33 +229,23 @@ def _state_difference(now: Mapping[str, str], then: Mapping[str, str]) -> str:
     names = sorted({*now, *then}, key=lambda name: (name.startswith(MODEL), name))
     name = next(name for name in names if now.get(name) != then.get(name))
     ours, theirs = now.get(name), then.get(name)
-    words = f"{name} was {_pair_text(theirs)}, is {_pair_text(ours)}"
+    was, is_now = ("the default" if value is None else value or "empty" for value in (theirs, ours))
+    words = f"{name} was {was}, is {is_now}"
     if name.startswith(MODEL):
         return f"{words}, as the model's own code sets it"
     if not (name.isupper() and name.replace("_", "a").isalnum()):
         return f"{words}: {_REPORT}"
-    sides = (("a", theirs), ("b", ours))
     settings = " ".join(
-        f"--set-{side} {shlex.quote(f'{name}={value}')}" for side, value in sides if value
+        f"--set-{side} {shlex.quote(f'{name}={value}')}"
+        for side, value in (("a", theirs), ("b", ours))
+        if value
     )
     unset = f" where {name} is not set" if None in (ours, theirs) else ""
     return f"{words}: `convmark ab {settings}`{unset} compares them live"
 
 
-def _pair_text(value: str | None) -> str:
-    return "the default" if value is None else value or "empty"
-
-
-def _parts(text: str | None) -> list[str]:
-    """Return the parts of a text as a shell would, quotes kept."""
-    return _PART.findall(text or "")
-
-
 _PART = re.compile(r"(?:[^\s'\"]|'[^']*'|\"[^\"]*\")+")
-
-
-def _quoted(value: object) -> str:
-    return "not known" if value is None else str(value)
+"""A part of a text as a shell has it, quotes kept."""
 
 
 ALIKE_LOAD = 0.1

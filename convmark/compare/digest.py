@@ -15,7 +15,6 @@ from convmark.core.case import Case
 from convmark.core.cells import from_cell
 from convmark.core.errors import CaseError, StoreError
 from convmark.core.statistics import spread
-from convmark.results.ranges import range_broken
 from convmark.results.reading import HEADER, read_cells, read_run
 from convmark.results.record import COLUMNS, MEASURED, STATUSES, from_cells
 
@@ -69,19 +68,21 @@ class CaseFigures:
         return _conditions_in(self.conditions_text)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Digest:
     """What a run's file says, in short."""
 
+    error: str | None = None
+    """Why it cannot be read, without its path."""
+    torn: int | None = None
+    """The line of a torn last line, which was left out."""
     commit: str | None = None
-    dirty: bool | None = None
-    """As the commit, of the first row."""
+    dirty: int | None = None
+    """As the commit, of the first row; 0 or 1, as SQLite has no other."""
     codes: str = ""
     """The hashes of the codes that measured rows ran, parted by spaces."""
     held: str = "[]"
     """Name and conditions of each case that can be judged, as JSON."""
-    torn: int | None = None
-    """The line of a torn last line, which was left out."""
     cases: tuple[CaseFigures, ...] = ()
 
 
@@ -112,7 +113,7 @@ def digest_of(path: Path) -> Digest:
         raise StoreError(f"{path}:2: {error}") from None
     return Digest(
         commit=head.commit if head else None,
-        dirty=head.dirty if head else None,
+        dirty=int(head.dirty) if head and head.dirty is not None else None,
         codes=" ".join(filter(None, codes)),
         held=f"[{', '.join(held)}]",
         torn=torn[0] if torn else None,
@@ -133,7 +134,7 @@ def _broken(cells: Sequence[str]) -> str | None:
         _number(cells, _LOG_RATIO), _number(cells, _LOAD)
     except (CaseError, StoreError, ValueError) as error:
         return str(error)
-    rule = seconds is not None and range_broken(COLUMNS[_STEP], seconds)
+    rule = seconds is not None and COLUMNS[_STEP].range_broken(seconds)
     return f"column 'step_time_p50_s' {rule}" if rule else None
 
 

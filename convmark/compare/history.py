@@ -12,17 +12,18 @@ from __future__ import annotations
 import operator
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from convmark.compare.accepted import accept, read_accepted
-from convmark.compare.comparability import Conditions, akin, alike, difference
-from convmark.compare.digest import Held
-from convmark.compare.index import Entry, Index, Say
+from convmark.compare.comparability import Conditions, comparable, difference, same_case
+from convmark.compare.digest import Digest, Held
+from convmark.compare.files import read_accepted
+from convmark.compare.index import Index, Say
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, StoreError
+from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import NUMBER
 from convmark.results.code.manifest import code_path
 from convmark.results.reading import StoreWarning
@@ -35,7 +36,6 @@ __all__ = [
     "CaseHistory",
     "EarlierRuns",
     "History",
-    "accept",
     "accepted_history",
     "anchor_of",
     "by_name",
@@ -46,10 +46,8 @@ __all__ = [
 
 BASELINE_RUNS = 10
 """The most runs that a baseline is the median of."""
-
 MOST_READ = 2 * BASELINE_RUNS
 """The most files that are read for them."""
-
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 """A commit in full: a file's word for one could name any branch."""
 
@@ -97,7 +95,8 @@ class CaseHistory:
     """The measured comparable rows of each run, oldest run first."""
     difference: str = ""
     """What the nearest earlier rows differ in; empty where there are runs, or no such rows. With an
-    anchor it is what the model's own code has set, so that only a live comparison can judge."""
+    anchor it is what the model's own code has set, or how the figures were taken, so that only a
+    live comparison can judge."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +104,8 @@ class History:
     """What each case of a run is judged against, by the case's name."""
 
     cases: Mapping[str, CaseHistory]
-    absent: tuple[Record, ...]
+    absent: tuple[Record, ...] = ()
     """A measured row of each case that the anchors have and this run has not."""
-    files: tuple[Path, ...]
-    """The runs that were read in full."""
 
 
 Row = tuple[str, Conditions, Record]
@@ -167,7 +164,13 @@ def accepted_history(
     Raises:
         StoreError: the list of accepted runs cannot be read.
     """
-    paths = _earlier(store.runs(machine), machine, records, own)
+    paths, number = store.runs(machine), None
+    if own is not None and any(path.name == own.name and same_file(path, own) for path in paths):
+        number = int(own.stem)
+    elif records and records[0].machine in (machine, None) and NUMBER.fullmatch(records[0].run):
+        number = int(records[0].run)
+    if number is not None:
+        paths = [path for path in paths if int(path.stem) < number]
     asked = _asked(records)
     earlier = EarlierRuns(store.folder / machine, paths, records, say)
     there = {path.stem: path for path in paths}
@@ -184,21 +187,12 @@ def accepted_history(
                 anchor=anchor_of(path, here[name].rows), runs=runs, difference=here[name].difference
             )
     held = cases.keys() | {row.case.name for found in anchors.values() for row in found.rows}
-    absent = _absent(earlier, files, held)
+    absent: dict[str, Record] = {}
+    for name, _, row in (one for path in files for one in earlier.rows(path)):
+        if name not in held:
+            absent.setdefault(name, row)
     earlier.close()
-    return History(cases=cases, absent=absent, files=earlier.files)
-
-
-def _earlier(
-    paths: Sequence[Path], machine: str, records: Sequence[Record], own: Path | None
-) -> Sequence[Path]:
-    """Return the runs before the one that is judged."""
-    number = None
-    if own is not None and any(path.name == own.name and same_file(path, own) for path in paths):
-        number = int(own.stem)
-    elif records and records[0].machine in (machine, None) and NUMBER.fullmatch(records[0].run):
-        number = int(records[0].run)
-    return paths if number is None else [path for path in paths if int(path.stem) < number]
+    return History(cases=cases, absent=tuple(absent.values()))
 
 
 def named_history(path: Path, records: Sequence[Record]) -> History:
@@ -230,7 +224,7 @@ def named_history(path: Path, records: Sequence[Record]) -> History:
         )
     groups = by_name(row for _, _, row in rows)
     absent = tuple(group[0] for name, group in groups.items() if name not in held)
-    return History(cases=cases, absent=absent, files=(path,))
+    return History(cases=cases, absent=absent)
 
 
 def anchor_of(path: Path, rows: Sequence[Record]) -> Anchor:
@@ -270,7 +264,7 @@ def _is_of_commit(row: Record) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _Match:
     """What a file has of a case."""
 
     path: Path
@@ -297,23 +291,27 @@ _Item = TypeVar("_Item", tuple[str, Conditions], tuple[str, Conditions, Record])
 def _match(name: str, asked: Conditions, held: Sequence[_Item]) -> tuple[list[_Item], str]:
     """Return what of a run can be a case's anchor, and what it differs in.
 
-    What only the model's own code has made to differ can: were it passed over, a setting that slows
-    the whole process would become its own baseline. Where nothing can it is what the nearest rows
-    differ in.
+    What can be compared live with today's code can: were it passed over, a setting of the model's
+    that slows the whole process, or a slowdown at the time of a new way to measure, would become
+    its own baseline. Where nothing can it is what the nearest rows differ in.
     """
     own: list[_Item] = [one for one in held if one[0] == name]
-    if same := [one for one in own if alike(one[1].facts, asked.facts)]:
+    if same := [one for one in own if comparable(one[1].facts, asked.facts)]:
         return same, ""
-    near: list[_Item] = [one for one in held if akin(one[1].facts, asked.facts)]
-    found: list[_Item] = [one for one in near if alike(one[1].inherited, asked.inherited)]
+    near: list[_Item] = [one for one in held if same_case(one[1].facts, asked.facts)]
+    found: list[_Item] = []
+    if asked.facts.task in TIMED_TASKS:
+        found = [one for one in near if comparable(one[1].live, asked.live)]
     others = found or own or near
-    return found, difference(asked.facts, others[0][1].facts) if others else ""
+    if not others:
+        return [], ""
+    return found, difference(asked.facts, others[0][1].facts, live=bool(found))
 
 
-def _found(name: str, asked: Conditions, path: Path, rows: Sequence[Row]) -> _Found:
+def _found(name: str, asked: Conditions, path: Path, rows: Sequence[Row]) -> _Match:
     """Return the steady rows of a case that can be an anchor's, and what they differ in."""
     matching, text = _match(name, asked, rows)
-    return _Found(path, steady(row for _, _, row in matching), text)
+    return _Match(path, steady(row for _, _, row in matching), text)
 
 
 class EarlierRuns:
@@ -330,25 +328,14 @@ class EarlierRuns:
         own: Sequence[Record] = (),
         say: Say = lambda line: None,
     ) -> None:
-        """Describe them.
-
-        Args:
-            paths: their files in the folder, oldest first.
-            own: the rows of the run that is judged.
-            say: is told where reading takes long.
-        """
+        """Describe them: files of the folder, oldest first, but for the rows of the judged run."""
         self.paths = paths
         self._own = frozenset(map(_identity, own))
         self._asked = _asked(own)
         self._index = Index(folder, say=say)
-        self._matches: dict[int | None, tuple[set[str], dict[str, str]]] = {}
+        self._matches: dict[str, tuple[set[str], dict[str, str]]] = {}
         self._rows: dict[Path, list[Row]] = {}
         self._unreadable: dict[Path, str] = {}
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Those that were read in full."""
-        return tuple(self._rows)
 
     def held(self, path: Path) -> Held:
         """Return the cases of a run that can be judged."""
@@ -386,7 +373,7 @@ class EarlierRuns:
         coded = all(row.code for row in rows)
         for path in reversed(self.paths) if codes or commits else ():
             entry = self._entry(path)
-            theirs = self._index.codes(entry)
+            theirs = entry.codes.split()
             of_commit = entry.commit in commits and (bool(theirs) or entry.dirty == 0)
             if (of_commit and not (coded and theirs)) or not codes.isdisjoint(theirs):
                 yield path
@@ -400,7 +387,7 @@ class EarlierRuns:
             text += f", and {more} more" if more else ""
             warnings.warn(text, StoreWarning, stacklevel=3)
 
-    def _entry(self, path: Path) -> Entry:
+    def _entry(self, path: Path) -> Digest:
         entry = self._index.entry(path)
         if entry.error is not None:
             self._unreadable[path] = f"{path}{entry.error}"
@@ -411,12 +398,12 @@ def _anchors(
     earlier: EarlierRuns,
     order: Sequence[tuple[Path, str | None]],
     asked: Mapping[str, Conditions],
-) -> tuple[dict[str, _Found], dict[str, str]]:
+) -> tuple[dict[str, _Match], dict[str, str]]:
     """Return each case's anchor, and for those without one what the first rows differ in.
 
     A file may be an anchor of every case, or of the one that it comes with.
     """
-    anchors: dict[str, _Found] = {}
+    anchors: dict[str, _Match] = {}
     differences: dict[str, str] = {}
     for path, only in order:
         if len(anchors) == len(asked):
@@ -433,7 +420,7 @@ def _anchors(
 
 
 def _runs_at(
-    earlier: EarlierRuns, anchors: Mapping[str, _Found], asked: Mapping[str, Conditions]
+    earlier: EarlierRuns, anchors: Mapping[str, _Match], asked: Mapping[str, Conditions]
 ) -> dict[str, tuple[tuple[Record, ...], ...]]:
     """Return the runs of an anchor's cases with its code, newest read first, stop at enough.
 
@@ -463,13 +450,3 @@ def _runs_at(
         name: tuple(runs[path] for path in sorted(runs, key=lambda path: int(path.stem)))
         for name, runs in found.items()
     }
-
-
-def _absent(earlier: EarlierRuns, anchors: Iterable[Path], held: Set[str]) -> tuple[Record, ...]:
-    """Return a row of each case of the anchors that the run has not, by no other name either."""
-    absent: dict[str, Record] = {}
-    for path in anchors:
-        for name, _, row in earlier.rows(path):
-            if name not in held:
-                absent.setdefault(name, row)
-    return tuple(absent.values())

@@ -19,16 +19,16 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from convmark.compare.digest import CaseFigures, Digest, Held, digest_of, held_in
-from convmark.compare.verdicts_file import step_time_words, verdicts_paths
+from convmark.compare.files import read_step_time_verdicts, verdicts_paths
 from convmark.core.errors import StoreError
 from convmark.interpreter.environments.cache import cache_folder
 
-__all__ = ["Entry", "Index", "Say", "index_path"]
+__all__ = ["Index", "Say", "index_path"]
 
 SETTLED_S = 2.0
 """A file that was written so lately may be written again within one tick of its clock."""
@@ -44,31 +44,18 @@ UNUSED_S = 90 * 86400
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What is known of one file."""
-
-    signature: str
-    """Size, times of change in ns, inode."""
-    error: str | None = None
-    """Why it cannot be read, without its path."""
-    torn: int | None = None
-    commit: str | None = None
-    dirty: int | None = None
-    """0 or 1, as SQLite has no other."""
-    codes: int | None = None
-    held: int | None = None
-    """As the codes, the id of a text."""
-
-
-_FIELDS = {kind: [field.name for field in fields(kind)] for kind in (Entry, CaseFigures)}
-_ENTRY, _FIGURES = (", ".join(f'"{name}"' for name in names) for names in _FIELDS.values())
-_of_entry, _of_figures = (operator.attrgetter(*names) for names in _FIELDS.values())
+_DIGEST = [field.name for field in fields(Digest) if field.name != "cases"]
+_FIGURES = [field.name for field in fields(CaseFigures)]
+_of_digest, _of_figures = operator.attrgetter(*_DIGEST), operator.attrgetter(*_FIGURES)
+_FILE_COLUMNS, _FIGURE_COLUMNS = (
+    ", ".join(f'"{name}"' for name in names) for names in (_DIGEST, _FIGURES)
+)
 _TABLES = f"""
 CREATE TABLE IF NOT EXISTS texts (id INTEGER PRIMARY KEY, text);
-CREATE TABLE IF NOT EXISTS files (name PRIMARY KEY, {_ENTRY}, "check") WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS files
+    (name PRIMARY KEY, signature, {_FILE_COLUMNS}, "check") WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS figures
-    (file, {_FIGURES}, "check", PRIMARY KEY ("case", file)) WITHOUT ROWID;
+    (file, {_FIGURE_COLUMNS}, "check", PRIMARY KEY ("case", file)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS verdicts
     (file, "case", run, words, "check", PRIMARY KEY ("case", file, run)) WITHOUT ROWID;
 """
@@ -177,7 +164,7 @@ class Index:
 
     def _forget(self) -> None:
         self._texts: dict[int, str] = {}
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, Digest] = {}
         self._figures: dict[str, CaseFigures] = {}
         self._verdicts: dict[str, dict[str, str]] = {}
         self._gone: set[str] = set()
@@ -193,9 +180,11 @@ class Index:
             self._texts = dict(database.execute("SELECT id, text FROM texts"))
             if any(_id(str(text)) != one for one, text in self._texts.items()):
                 raise ValueError("a text is not that of its id")
-            for name, signature, *values in _rows(database.execute("SELECT * FROM files")):
+            for name, signature, *cells in _rows(database.execute("SELECT * FROM files")):
                 if signature == self._signatures.get(name):
-                    self._entries[name] = Entry(signature, *values)
+                    *values, codes, held = cells
+                    texts = self._texts[codes], self._texts[held]
+                    self._entries[name] = Digest(*[*values, *texts])
                 elif name not in self._signatures:
                     self._gone.add(name)
             asked = 'SELECT * FROM {} WHERE "case" = ?'
@@ -209,36 +198,23 @@ class Index:
                 if file in self._entries:
                     self._verdicts.setdefault(file, {})[run] = words
 
-    def entry(self, run: Path) -> Entry:
-        """Return what a run's file says."""
+    def entry(self, run: Path) -> Digest:
+        """Return what a run's file says, but for its cases; or why it cannot be read."""
         found = self._entries.get(run.name)
         if found is None:
             try:
-                digest, error = digest_of(run), None
+                found = digest_of(run)
             except StoreError as refused:
-                digest, error = Digest(), str(refused).removeprefix(str(run))
-            found = Entry(
-                signature=self._signatures.get(run.name, ""),
-                error=error,
-                torn=digest.torn,
-                commit=digest.commit,
-                dirty=None if digest.dirty is None else int(digest.dirty),
-                codes=self._id_of(digest.codes),
-                held=self._id_of(digest.held),
-            )
-            for one in digest.cases:
+                found = Digest(error=str(refused).removeprefix(str(run)))
+            for one in found.cases:
                 if one.case == self._case:
                     self._figures[run.name] = one
-            self._add(run, found, figures=digest.cases)
+            self._add(run, found)
         return found
 
-    def held(self, entry: Entry) -> Held:
+    def held(self, entry: Digest) -> Held:
         """Return the cases of a run that can be judged; the same object for like runs."""
-        return () if entry.held is None else held_in(self._texts[entry.held])
-
-    def codes(self, entry: Entry) -> frozenset[str]:
-        """Return the hashes of the codes that the run's measured rows ran."""
-        return frozenset(() if entry.codes is None else self._texts[entry.codes].split())
+        return held_in(entry.held)
 
     def figures(self, run: Path) -> CaseFigures | None:
         """Return the figures of the case that is asked for; None where the run has none."""
@@ -258,12 +234,12 @@ class Index:
 
     def _words(self, path: Path) -> dict[str, str]:
         if path.name not in self._entries:
-            last = {(case, run): words for case, run, words in step_time_words(path)}
+            last = {(case, run): words for case, run, words in read_step_time_verdicts(path)}
             self._verdicts[path.name] = {
                 run: words for (case, run), words in last.items() if case == self._case
             }
             verdicts = [(path.name, *names, words) for names, words in last.items()]
-            self._add(path, Entry(self._signatures[path.name]), verdicts=verdicts)
+            self._add(path, Digest(), verdicts)
         return self._verdicts.get(path.name, {})
 
     def _id_of(self, text: str) -> int:
@@ -272,21 +248,18 @@ class Index:
             self._texts[found] = self._unsaved.texts[found] = text
         return found
 
-    def _add(
-        self,
-        path: Path,
-        entry: Entry,
-        figures: Sequence[CaseFigures] = (),
-        verdicts: Sequence[_Row] = (),
-    ) -> None:
-        self._entries[path.name] = entry
+    def _add(self, path: Path, digest: Digest, verdicts: Sequence[_Row] = ()) -> None:
+        signature = self._signatures.get(path.name, "")
+        self._entries[path.name] = replace(digest, cases=())
         self._read += 1
         if self._read == LONG:
             self._say(f"reading the files of {self._folder}; what they say is kept for next time")
-        if not entry.signature or path.name in self._recent:
+        if not signature or path.name in self._recent:
             return  # so it is read again the next time
-        self._unsaved.files.append(_checked((path.name, *_of_entry(entry))))
-        for one in figures:
+        *values, codes, held = _of_digest(digest)
+        row = (path.name, signature, *values, self._id_of(codes), self._id_of(held))
+        self._unsaved.files.append(_checked(row))
+        for one in digest.cases:
             *numbers, commit, conditions = _of_figures(one)
             row = (path.name, *numbers, self._id_of(commit), self._id_of(conditions))
             self._unsaved.figures.append(_checked(row))

@@ -17,29 +17,23 @@ __all__ = [
     "SAME_COMMIT",
     "SIZES",
     "VERDICTS",
-    "Confirmation",
     "Judgement",
+    "LiveComparison",
     "LiveSession",
 ]
 
 VERDICTS = ("regressed", "improved", "changed", "unchanged", "inconclusive", "new", "missing")
 """`changed` is of what is neither better nor worse: another model. `SIZES` alone fails for it."""
-
 SIZES = "sizes"
 """Stands for the metric in the judgement that lists all sizes of a case that have changed."""
-
 MACHINE = "machine"
 """Stands for the model in the rows that tell of the reference's own step time."""
-
 SAME_CODE = "same code"
 """Both sides ran files and packages of one hash, in the same state: there is nothing to compare."""
-
 SAME_COMMIT = "same commit"
 """All that is known of rows without a hash of their code: git's word, which ignores files."""
-
 BUDGET_SPENT = "budget spent"
 """How the reason begins where the time ended before a case was decided."""
-
 INTERRUPTED = "interrupted"
 NOT_JUDGED = "not judged"
 """How the reason begins where the card was slowed, or shared with others, in the comparison too."""
@@ -61,12 +55,11 @@ class LiveSession:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Confirmation:
+class LiveComparison:
     """What the live comparison of one case gave, or why there was none."""
 
     decision: Decision | None
     """None where no live comparison was made."""
-    sessions: int = 0
     anchor: str = ""
     """The commit, or the kept code, that ran beside today's, as a note names it."""
     reason: str = ""
@@ -82,7 +75,7 @@ class Confirmation:
 
     def __post_init__(self) -> None:
         if self.decision is None and not self.reason:
-            raise MeasurementError("a confirmation must have a decision or the reason for none")
+            raise MeasurementError("a live comparison must have a decision or the reason for none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

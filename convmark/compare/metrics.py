@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from statistics import mean, median, stdev, variance
 from typing import Literal
 
-from convmark.compare.rule.pooling import t_quantile
-from convmark.core.case import TIMED_TASKS
+from convmark.compare.rule.statistics import t_quantile
 from convmark.core.statistics import share_of
+from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.results.record import Record
 
 __all__ = ["METRICS", "Metric", "applies", "middle", "plain_verdict"]
@@ -22,7 +22,7 @@ _CONFIDENCE = 0.9995
 """Two-sided 99.9 %, as every case of a suite is judged so."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Metric:
     """How one metric is judged."""
 
@@ -32,9 +32,10 @@ class Metric:
     rule: Literal["paired", "exact", "tolerance", "spread"]
     """paired: as the paired step time; exact: any difference is a change; tolerance: a difference
     beyond both tolerances; spread: beyond the absolute one and twice the spread over seeds."""
-    higher_is_better: bool = False
     relative: float = 0.0
     absolute: float = 0.0
+    _: KW_ONLY
+    higher_is_better: bool = False
     tasks: tuple[str, ...] = TIMED_TASKS
     devices: tuple[str, ...] = ("cpu", "gpu")
     """Kinds of device that the rule is for."""
@@ -48,103 +49,51 @@ class Metric:
     """Whether it fails a run; without, a change beyond the tolerances is inconclusive."""
 
 
-_BUILT = (*TIMED_TASKS, "accuracy")
+_INFER, _ACCURACY = ("infer",), ("accuracy",)
+_BUILT = tuple(name for name, one in TASKS.items() if one.judged)
+_SAMPLES, _DEVICE = "throughput_samples_per_s", "peak_device_memory_bytes"
 
 METRICS = (
-    Metric(name="step_time", column="step_time_p50_s", unit="s", rule="paired"),
+    Metric("step_time", "step_time_p50_s", "s", "paired"),
+    # what follows the step time fails nothing, for the step time does
+    Metric("throughput", _SAMPLES, "samples/s", "paired", higher_is_better=True, convicts=False),
+    Metric("latency_p50", "step_time_p50_s", "s", "paired", tasks=_INFER, convicts=False),
+    Metric("latency_p99", "step_time_p99_s", "s", "tolerance", 0.25, tasks=_INFER, convicts=False),
     Metric(
-        name="throughput",
-        column="throughput_samples_per_s",
-        unit="samples/s",
-        rule="paired",
-        higher_is_better=True,
-        convicts=False,  # the step time does
+        "time_to_first_step", "time_to_first_step_s", "s", "tolerance", 0.5, 0.5, convicts=False
     ),
+    Metric("peak_device_memory", _DEVICE, "bytes", "tolerance", 0.03, MIB, devices=("gpu",)),
     Metric(
-        name="latency_p50",
-        column="step_time_p50_s",
-        unit="s",
-        rule="paired",
-        tasks=("infer",),
-        convicts=False,  # the step time does
-    ),
-    Metric(
-        name="latency_p99",
-        column="step_time_p99_s",
-        unit="s",
-        rule="tolerance",
-        relative=0.25,
-        tasks=("infer",),
-        convicts=False,
-    ),
-    Metric(
-        name="time_to_first_step",
-        column="time_to_first_step_s",
-        unit="s",
-        rule="tolerance",
-        relative=0.5,
-        absolute=0.5,
-        convicts=False,
-    ),
-    Metric(
-        name="peak_device_memory",
-        column="peak_device_memory_bytes",
-        unit="bytes",
-        devices=("gpu",),
-        rule="tolerance",
-        relative=0.03,
-        absolute=MIB,
-    ),
-    Metric(
-        name="peak_device_memory",
-        column="peak_device_memory_bytes",
-        unit="bytes",
-        devices=("cpu",),
-        rule="tolerance",
+        "peak_device_memory",
+        _DEVICE,
+        "bytes",
+        "tolerance",
         relative=0.03,
         absolute=4 * MIB,  # 2 and 4 MiB were seen of one small model
+        devices=("cpu",),
         # nine processes of identical code between 35.4 and 36.0 MiB, the tenth 45.8: it hangs on
         # which operations run side by side
         between_processes=0.1,
         has_outliers=True,
     ),
     Metric(
-        name="peak_host_memory",
-        column="peak_host_memory_bytes",
-        unit="bytes",
-        rule="tolerance",
+        "peak_host_memory",
+        "peak_host_memory_bytes",
+        "bytes",
+        "tolerance",
         relative=0.15,
         absolute=16 * MIB,
         between_processes=0.2,  # 0.15 to 0.2 were seen on identical code: the C library's arenas
     ),
-    Metric(name="parameters", column="parameters", unit="", rule="exact", tasks=_BUILT),
+    Metric("parameters", "parameters", "", "exact", tasks=_BUILT),
+    Metric("trainable_parameters", "trainable_parameters", "", "exact", tasks=_BUILT),
+    Metric("flops_per_sample", "flops_per_sample", "FLOPs", "exact"),
+    Metric("model_bytes", "model_bytes", "bytes", "exact", tasks=_BUILT),
     Metric(
-        name="trainable_parameters",
-        column="trainable_parameters",
-        unit="",
-        rule="exact",
-        tasks=_BUILT,
+        "accuracy", "accuracy", "", "spread", 0.0, 0.005, higher_is_better=True, tasks=_ACCURACY
     ),
-    Metric(name="flops_per_sample", column="flops_per_sample", unit="FLOPs", rule="exact"),
-    Metric(name="model_bytes", column="model_bytes", unit="bytes", rule="exact", tasks=_BUILT),
-    Metric(
-        name="accuracy",
-        column="accuracy",
-        unit="",
-        rule="spread",
-        higher_is_better=True,
-        absolute=0.005,
-        tasks=("accuracy",),
-    ),
-    Metric(
-        name="epoch_time",
-        column="epoch_time_s",
-        unit="s",
-        rule="tolerance",
-        relative=0.25,
-        tasks=("accuracy",),
-        convicts=False,  # nothing is measured beside it: the step time of training is the judge
-    ),
+    # nothing is measured beside an epoch: the step time of training is the judge
+    Metric("epoch_time", "epoch_time_s", "s", "tolerance", 0.25, tasks=_ACCURACY, convicts=False),
 )
 """Every metric that is judged, in the order in which it is shown."""
 

@@ -11,35 +11,24 @@ import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, variance
 
-from convmark.compare.rule.pooling import t_quantile
+from convmark.compare.rule.statistics import t_quantile
 from convmark.core.statistics import trimmed_mean
 
-__all__ = [
-    "ERROR_RATE",
-    "LEAST_CHANGE",
-    "LEAST_NODES",
-    "Deviation",
-    "deviations",
-]
+__all__ = ["LEAST_CHANGE", "LEAST_NODES", "Deviation", "deviations"]
 
 ERROR_RATE = 0.001
 """Of calling any good node of a kind different, for noise alone: kinds are many, and are looked at
 often."""
-
 LEAST_CHANGE = math.log(1.03)
 """What is smaller is of no interest, however sure."""
-
 LEAST_NODES = 3
 """Of fewer it cannot be told which of them differs."""
-
 USUAL_SPREAD = 0.02
 """Standard deviation between good nodes of a kind that is assumed until they tell their own."""
-
 USUAL_FREEDOM = 4
 """Degrees of freedom that the assumption counts as much as."""
-
 MOST_NAMED = 0.25
 """Share of a kind that may be called different from it: more are no exception."""
 
@@ -72,33 +61,29 @@ class _Point:
     """What its own cases and processes leave open beyond that of a usual node."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """The nodes that one of them is held against, itself among them."""
+_Sums = tuple[int, float, float]
+"""Of the values of some nodes: how many there are, their sum and the sum of their squares."""
 
-    count: int
-    total: float
-    squares: float
 
-    @classmethod
-    def of(cls, points: Iterable[_Point]) -> _Kind:
-        values = [point.value for point in points]
-        return cls(len(values), sum(values), sum(value * value for value in values))
+def _sums(points: Iterable[_Point]) -> _Sums:
+    values = [point.value for point in points]
+    return len(values), sum(values), sum(value * value for value in values)
 
-    def beside(self, point: _Point, error_rate: float, looked_at: int) -> tuple[float, float]:
-        """Return the node's distance from the mean of the others, and the half-width they predict.
 
-        Args:
-            looked_at: nodes among which the error rate is shared.
-        """
-        count = self.count - 1
-        mean = (self.total - point.value) / count
-        squares = max(0.0, self.squares - point.value**2 - count * mean**2)
-        freedom = USUAL_FREEDOM + count - 1
-        variance = (USUAL_FREEDOM * USUAL_SPREAD**2 + squares) / freedom
-        variance = variance * (1 + 1 / count) + point.own_variance
-        chance = error_rate / looked_at / 2
-        return point.value - mean, _quantile(1 - chance, freedom) * math.sqrt(variance)
+def _deviation(kind: _Sums, point: _Point, chance: float) -> tuple[float, float]:
+    """Return a node's distance from the mean of the others, and the half-width they predict.
+
+    Args:
+        kind: of all nodes, itself among them.
+        chance: that a good node lies beyond the half-width, to either side.
+    """
+    count = kind[0] - 1
+    mean = (kind[1] - point.value) / count
+    squares = max(0.0, kind[2] - point.value**2 - count * mean**2)
+    freedom = USUAL_FREEDOM + count - 1
+    variance = (USUAL_FREEDOM * USUAL_SPREAD**2 + squares) / freedom
+    variance = variance * (1 + 1 / count) + point.own_variance
+    return point.value - mean, _quantile(1 - chance, freedom) * math.sqrt(variance)
 
 
 def deviations(times: Times, *, error_rate: float = ERROR_RATE) -> list[Deviation]:
@@ -116,42 +101,35 @@ def deviations(times: Times, *, error_rate: float = ERROR_RATE) -> list[Deviatio
     points = _points(times)
     if len(points) < LEAST_NODES:
         return []
-    rest = dict(points)
-    removed: list[str] = []
-    named = 0
+    rest, removed, different = dict(points), list[str](), 0
     for _ in range(max(1, int(MOST_NAMED * len(points)))):
         if len(rest) < LEAST_NODES:
             break
-        kind = _Kind.of(rest.values())
-        scores = {name: kind.beside(rest[name], error_rate, len(rest)) for name in rest}
+        kind, chance = _sums(rest.values()), error_rate / len(rest) / 2
+        scores = {name: _deviation(kind, point, chance) for name, point in rest.items()}
         worst = max(scores, key=lambda name: (abs(scores[name][0]) / scores[name][1], name))
-        value, half = scores[worst]
         removed.append(worst)
-        if abs(value) > half and abs(value) > LEAST_CHANGE:
-            named = len(removed)
         del rest[worst]
-    named_nodes = removed[:named]
-    good = {name: point for name, point in points.items() if name not in named_nodes}
+        if abs(scores[worst][0]) > max(scores[worst][1], LEAST_CHANGE):
+            different = len(removed)
+    named = set(removed[:different])
+    good = {name: point for name, point in points.items() if name not in named}
     found = []
     for name, point in points.items():
-        kind = _Kind.of({**good, name: point}.values())
-        value, half = kind.beside(point, error_rate, len(points))
-        found.append(_deviation(name, times[name], value, half, name in named_nodes))
+        kind = _sums({**good, name: point}.values())
+        value, half = _deviation(kind, point, error_rate / len(points) / 2)
+        counted = [count for times_s in times[name].values() if (count := len(_logs(times_s)))]
+        found.append(
+            Deviation(
+                node=name,
+                cases=len(counted),
+                processes=sum(counted),
+                value=value,
+                half_width=half,
+                differs=name in named,
+            )
+        )
     return sorted(found, key=lambda one: (-abs(one.value), one.node))
-
-
-def _deviation(
-    name: str, cases: Mapping[str, Sequence[float]], value: float, half: float, differs: bool
-) -> Deviation:
-    counted = [times_s for times_s in cases.values() if _logs(times_s)]
-    return Deviation(
-        node=name,
-        cases=len(counted),
-        processes=sum(len(_logs(times_s)) for times_s in counted),
-        value=value,
-        half_width=half,
-        differs=differs,
-    )
 
 
 @functools.lru_cache(maxsize=4096)
@@ -161,43 +139,32 @@ def _quantile(probability: float, freedom: int) -> float:
 
 def _points(times: Times) -> dict[str, _Point]:
     """Return each node's place beside its kind, over the cases that enough nodes have."""
-    logs = {
-        node: {case: sum(known) / len(known) for case, times_s in cases.items()
-               if (known := _logs(times_s))}
-        for node, cases in times.items()
-    }  # fmt: skip
-    by_case: dict[str, list[float]] = {}
-    for cases in logs.values():
-        for case, value in cases.items():
-            by_case.setdefault(case, []).append(value)
-    middle = {
-        case: median(values) for case, values in by_case.items() if len(values) >= LEAST_NODES
-    }
-    beside = {
-        node: [value - middle[case] for case, value in cases.items() if case in middle]
-        for node, cases in logs.items()
-    }
-    beside = {node: values for node, values in beside.items() if values}
+    by_case: dict[str, dict[str, float]] = {}
+    for node, cases in times.items():
+        for case, times_s in cases.items():
+            if known := _logs(times_s):
+                by_case.setdefault(case, {})[node] = sum(known) / len(known)
+    beside: dict[str, list[float]] = {}
+    for values in by_case.values():
+        if len(values) >= LEAST_NODES:
+            middle = median(values.values())
+            for node, value in values.items():
+                beside.setdefault(node, []).append(value - middle)
     if not beside:
         return {}
-    scatter = _scatter(list(beside.values()))
-    usual = median(len(values) for values in beside.values())
+    usual = median(map(len, beside.values()))
+    # the variance of a node's cases around the node, pooled over the nodes
+    freedom = sum(len(values) - 1 for values in beside.values())
+    squares = sum((len(values) - 1) * variance(values) for values in beside.values() if values[1:])
+    scatter = squares / max(freedom, 1)
     return {
-        node: _Point(trimmed_mean(values).value, max(0.0, scatter / len(values) - scatter / usual))
-        for node, values in beside.items()
+        node: _Point(
+            trimmed_mean(beside[node]).value,
+            max(0.0, scatter / len(beside[node]) - scatter / usual),
+        )
+        for node in times
+        if node in beside
     }
-
-
-def _scatter(beside: Sequence[Sequence[float]]) -> float:
-    """Return the variance of a node's cases around the node, pooled over the nodes."""
-    freedom = sum(len(values) - 1 for values in beside)
-    if freedom < 1:
-        return 0.0
-    squares = 0.0
-    for values in beside:
-        mean = sum(values) / len(values)
-        squares += sum((value - mean) ** 2 for value in values)
-    return squares / freedom
 
 
 def _logs(times_s: Sequence[float]) -> list[float]:

@@ -10,20 +10,21 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from convmark.compare.comparability import Conditions
-from convmark.compare.judgement import Confirmation, LiveSession
-from convmark.compare.rule.pooling import summary
-from convmark.compare.rule.recent import Level, bar
+from convmark.compare.judgement import LiveComparison, LiveSession
+from convmark.compare.rule.decision import bar
+from convmark.compare.rule.statistics import summary
 from convmark.core.errors import MeasurementError, StoreError
 from convmark.results.record import Record
 from convmark.results.table_file import TableFile
 
 __all__ = [
-    "Carried",
-    "Earlier",
+    "CarriedOver",
+    "EarlierSessions",
     "KeptSession",
     "conditions_of",
     "keep_sessions",
@@ -72,11 +73,12 @@ def sessions_path(run: Path) -> Path:
 
 def conditions_of(row: Record) -> str:
     """Return the hash of what a row's sessions hang on besides the two codes."""
-    return hashlib.sha256(repr(Conditions.of(row).inherited).encode()).hexdigest()[:16]
+    found = repr((Conditions.of(row).live, row.measurement_version))
+    return hashlib.sha256(found.encode()).hexdigest()[:16]
 
 
 def keep_sessions(
-    run: Path, confirmations: Mapping[str, Confirmation], rows: Mapping[str, Record]
+    run: Path, comparisons: Mapping[str, LiveComparison], rows: Mapping[str, Record]
 ) -> None:
     """Keep the sessions of a run beside its file; those without the hashes of both codes are not.
 
@@ -89,27 +91,21 @@ def keep_sessions(
         StoreError: they cannot be written.
     """
     sessions = []
-    for name, found in confirmations.items():
+    for name, found in comparisons.items():
         if found.codes is None or found.decision is None or name not in rows:
             continue
         row = rows[name]
-        sessions += [
-            KeptSession(
-                case=row.asked_case.name,
-                conditions=conditions_of(row),
-                anchor=found.anchor,
-                old_code=found.codes[0],
-                new_code=found.codes[1],
-                commit=row.commit if row.code and not row.dirty else None,
-                decided=found.decision.decided,
-                run=one.run or None,
-                apart=one.apart,
-                wall=one.wall,
-                cpu=one.cpu,
-                seconds=one.seconds,
-            )
-            for one in found.kept
-        ]
+        shared: dict[str, Any] = {
+            "case": row.asked_case.name,
+            "conditions": conditions_of(row),
+            "anchor": found.anchor,
+            "old_code": found.codes[0],
+            "new_code": found.codes[1],
+            "commit": row.commit if row.code and not row.dirty else None,
+            "decided": found.decision.decided,
+        }
+        for one in found.kept:
+            sessions.append(KeptSession(**{**asdict(one), "run": one.run or None}, **shared))
     cases = {one.case for one in sessions}
     write(run, [*(one for one in _believed(run) if one.case not in cases), *sessions])
 
@@ -142,7 +138,7 @@ def _believed(run: Path) -> list[KeptSession]:
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class CarriedOver:
     """What earlier runs give to a case's comparison."""
 
     sessions: tuple[LiveSession, ...] = ()
@@ -151,7 +147,7 @@ class Carried:
     """`CaseSessions.bar`: the level that a slowdown counts from."""
 
 
-class Earlier:
+class EarlierSessions:
     """The sessions of earlier runs of a machine."""
 
     def __init__(
@@ -160,10 +156,9 @@ class Earlier:
         conditions: Mapping[str, str],
         is_before: Callable[[str, str], bool],
     ) -> None:
-        """Describe them; a file is read when it is asked for.
+        """Describe them by the files of the earlier runs, oldest first.
 
         Args:
-            runs: files of the earlier runs, oldest first.
             conditions: by case, what today's sessions hang on.
             is_before: whether a case's code of today has such a commit in its past.
         """
@@ -173,18 +168,15 @@ class Earlier:
         self._of_run = functools.cache(_believed)
 
     @classmethod
-    def none(cls) -> Earlier:
+    def none(cls) -> EarlierSessions:
         """Return what nothing is known of."""
         return cls((), {}, lambda case, commit: False)
 
     def _groups(self, case: str) -> Iterable[tuple[Path, list[KeptSession]]]:
         """Yield each run's comparable sessions of a case, the newest run first."""
+        asked = case, self._conditions.get(case)
         for run in self._runs:
-            found = [
-                one
-                for one in self._of_run(run)
-                if one.case == case and one.conditions == self._conditions.get(case)
-            ]
+            found = [one for one in self._of_run(run) if (one.case, one.conditions) == asked]
             if found:
                 yield run, found
 
@@ -192,35 +184,29 @@ class Earlier:
         """Whether the last run that has compared the case has not decided it."""
         return next((not found[0].decided for _, found in self._groups(case)), False)
 
-    def of(self, case: str, old: str, new: str, *, apart: bool) -> Carried:
+    def of(self, case: str, old: str, new: str, *, apart: bool) -> CarriedOver:
         """Return what earlier runs give to the comparison of two codes.
 
         Args:
             apart: whether today's sessions are of two processes; others are not mixed with them.
         """
         sessions: tuple[LiveSession, ...] | None = None
-        levels: dict[str, Level] = {}
+        levels: dict[str, tuple[float, float]] = {}
         for run, found in self._groups(case):
             mine = [one for one in found if one.old_code == old and one.apart == apart]
-            if not mine:
+            first = mine[0] if mine else None
+            if first is None:
                 continue
-            if mine[0].new_code == new:
-                if sessions is None:
-                    sessions = () if mine[0].decided else _live(mine, run.stem)
-            elif mine[0].new_code not in levels and len(mine) > 1:
-                commit = mine[0].commit
-                if commit is not None and self._is_before(case, commit):
-                    own = summary([one.wall for one in mine])
-                    levels[mine[0].new_code] = Level(
-                        log_ratio=own.estimate, error=(own.variance / own.count) ** 0.5
-                    )
-        return Carried(sessions or (), bar(list(reversed(levels.values()))))
+            if first.new_code == new and sessions is None:
+                sessions = () if first.decided else tuple(_live(one, run.stem) for one in mine)
+            if first.new_code in (new, *levels) or len(mine) < 2 or first.commit is None:
+                continue
+            if self._is_before(case, first.commit):
+                own = summary([one.wall for one in mine])
+                levels[first.new_code] = own.estimate, (own.variance / own.count) ** 0.5
+        return CarriedOver(sessions or (), bar(list(reversed(levels.values()))))
 
 
-def _live(found: Sequence[KeptSession], run: str) -> tuple[LiveSession, ...]:
-    return tuple(
-        LiveSession(
-            wall=one.wall, cpu=one.cpu, seconds=one.seconds, apart=one.apart, run=one.run or run
-        )
-        for one in found
-    )
+def _live(one: KeptSession, run: str) -> LiveSession:
+    run = one.run or run
+    return LiveSession(wall=one.wall, cpu=one.cpu, seconds=one.seconds, apart=one.apart, run=run)

@@ -1,53 +1,53 @@
-"""What is said of a case's step time: by a live comparison, or why there is none.
+"""What is said of step times: of a case's, by a live comparison, and of the machine itself.
 
 History convicts nobody. It is shown beside a verdict, and an `unchanged` that it contradicts by far
 is taken back: then something has changed that neither side's code tells.
+
+Of the machine the reference's own step time is held against its history, and fails no run: a
+driver, governor, fan or throttled card slows case and reference alike, so that no paired ratio
+shows it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median, stdev
 
-from convmark.compare.comparability import loads_alike
+from convmark.compare.comparability import load_of, loads_alike
 from convmark.compare.history import Anchor
-from convmark.compare.judgement import SAME_CODE, SAME_COMMIT, Confirmation
+from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement, LiveComparison
 from convmark.compare.rule.decision import Decision
+from convmark.compare.rule.statistics import t_quantile
+from convmark.core.statistics import share_of
 from convmark.core.text import percent
 from convmark.results.record import Record
 
-__all__ = ["Finding", "history_change", "step_time"]
+__all__ = ["Finding", "finite_share", "machine_judgements", "step_time"]
 
 Rows = Sequence[Record]
 
 _DOUBTED_FROM = math.log(1.25)
 """By less the history is not believed: a machine's ratio of case to reference moves by some per
 cent from day to day, on identical code too."""
-
 _LIVE = "`pytest bench --benchmark-compare` compares live"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Finding:
-    """What is said of a step time; changes are ln(now / before), None where nothing was run beside.
-
-    Or where the anchor ran the same code.
-    """
+    """What is said of a step time."""
 
     verdict: str
-    estimate: float | None = None
-    low: float = -math.inf
-    high: float = math.inf
-    smallest_visible: float = math.inf
-    note: str = ""
+    note: str
+    decision: Decision | None = None
+    """Of the sessions; None where nothing was run beside, or the anchor ran the same code."""
 
 
 def step_time(
     now: Rows,
     history: Sequence[Rows],
-    confirmation: Confirmation | None,
+    comparison: LiveComparison | None,
     *,
     same_code: bool,
     anchor: Anchor | None,
@@ -58,25 +58,25 @@ def step_time(
     Args:
         now: the case's rows that may be judged.
         history: those of earlier runs of the anchor's code, where they are comparable.
-        confirmation: what the live comparison gave; None where none was asked for.
+        comparison: what the live comparison gave; None where none was asked for.
         same_code: whether the anchor is known to have run the same code, by its hash.
-        difference: what the model's own code has set otherwise than the anchor's.
+        difference: why the anchor's figures are not comparable though its code is.
     """
-    moved = history_change(now, history)
-    reason = confirmation.reason if confirmation else ""
-    if confirmation is not None and confirmation.decision is not None:
-        return _live(confirmation, confirmation.decision, _surely_moved(now, history))
+    moved, reason = _surely_moved(now, history), comparison.reason if comparison else ""
+    if comparison is not None and comparison.decision is not None:
+        return _live(comparison, comparison.decision, moved, difference)
     if same_code or reason in (SAME_CODE, SAME_COMMIT):
-        return _same_code(reason or SAME_CODE, _surely_moved(now, history))
+        return _same_code(reason or SAME_CODE, moved)
     why = (anchor and anchor.lost) or _LIVE
-    if confirmation is not None:
-        other = f" with {confirmation.anchor}" if confirmation.anchor else ""
+    if comparison is not None:
+        other = f" with {comparison.anchor}" if comparison.anchor else ""
         why = f"no live comparison{other}: {reason}"
-    shown = f"by its history {percent(moved)}" if moved is not None else difference
-    return Finding(verdict="inconclusive", note="; ".join(filter(None, (why, shown))))
+    change = _history_change(now, history)
+    shown = difference if change is None else f"by its history {percent(change)}"
+    return Finding("inconclusive", "; ".join(filter(None, (why, shown))))
 
 
-def history_change(now: Rows, history: Sequence[Rows]) -> float | None:
+def _history_change(now: Rows, history: Sequence[Rows]) -> float | None:
     """Return ln(now / before) of the medians, each paired with the reference; None without both."""
     logs, runs = _logs(now), [logs for rows in history if (logs := _logs(rows))]
     return median(logs) - median(map(median, runs)) if logs and runs else None
@@ -97,23 +97,24 @@ def _surely_moved(now: Rows, history: Sequence[Rows]) -> float | None:
     if min(len(logs), len(before)) < 2 or not loads_alike(now, earlier):
         return None
     gap = max(min(logs) - max(before), min(before) - max(logs))
-    return history_change(now, history) if gap > _DOUBTED_FROM else None
+    return _history_change(now, history) if gap > _DOUBTED_FROM else None
 
 
-def _live(confirmation: Confirmation, decision: Decision, moved: float | None) -> Finding:
-    verdict: str = decision.plain_verdict
-    parts = [f"{confirmation.sessions} sessions beside {confirmation.anchor}"]
+def _live(
+    comparison: LiveComparison, decision: Decision, moved: float | None, difference: str
+) -> Finding:
+    verdict = decision.plain_verdict
+    estimate = decision.estimate or 0.0
+    parts = [f"{decision.sessions} sessions beside {comparison.anchor}"]
     if decision.within_margin:
-        estimate = decision.estimate or 0.0
         way = "slower" if estimate > 0 else "faster"
         parts.append(f"{way} by {percent(abs(estimate), '')}, within the margin")
     if verdict == "regressed" and decision.bar < 0:
         parts.append(
-            f"{percent((decision.estimate or 0.0) - decision.bar)} against its recent level, which "
-            f"is {percent(decision.bar)} of the anchor's"
+            f"{percent(estimate - decision.bar)} against its recent level, which is "
+            f"{percent(decision.bar)} of the anchor's"
         )
-    if confirmation.reason:
-        parts.append(confirmation.reason)
+    parts += filter(None, [comparison.reason, difference])
     if verdict == "unchanged" and moved is not None:
         verdict = "inconclusive"
         parts.append(
@@ -121,22 +122,109 @@ def _live(confirmation: Confirmation, decision: Decision, moved: float | None) -
             "the same changed file, or the machine has changed: run it again, and where that stays "
             "`convmark accept` the new run"
         )
-    return Finding(
-        verdict=verdict,
-        estimate=decision.estimate,
-        low=decision.low,
-        high=decision.high,
-        smallest_visible=decision.smallest_visible,
-        note="; ".join(parts),
-    )
+    return Finding(verdict, "; ".join(parts), decision)
 
 
 def _same_code(why: str, moved: float | None) -> Finding:
     """Say unchanged of the code, unless the figures lie far away all the same."""
     if moved is None:
-        return Finding(verdict="unchanged", note=why)
+        return Finding("unchanged", why)
     unseen = "something that convmark does not see has changed (a file read by native code, a "
     if why == SAME_COMMIT:
         unseen = "something has changed that is in no commit (a file that git ignores, a "
     note = f"{why}, yet {percent(moved)} by its history: {unseen}service, the machine)"
-    return Finding(verdict="inconclusive", note=f"{note}: run it again")
+    return Finding("inconclusive", f"{note}: run it again")
+
+
+# -- the machine -----------------------------------------------------------------------------------
+
+MOVED = math.log(1.10)
+"""A plain step time moves by 5 to 10 % between fresh processes of identical code, measured on a
+quiet machine of two cores, so less says nothing."""
+_LEAST_RUNS = 3
+"""From two runs a 95 % interval spans 13 spreads either way: no figure to print."""
+_LEAST_BETWEEN_RUNS = 0.02
+"""Runs of the same machine that agree better than this do so by luck."""
+
+Compared = tuple[Rows, Sequence[Rows]]
+"""A case's rows of this run, and of the runs of its baseline."""
+
+
+def machine_judgements(compared: Iterable[Compared]) -> list[Judgement]:
+    """Judge the reference's median step time, per reference, device and threads."""
+    groups: dict[tuple[str, str, str], tuple[list[Record], dict[str, list[Record]]]] = {}
+    for now, baseline in compared:
+        if rows := _with_reference(now):
+            key = (rows[0].reference or "", rows[0].device, rows[0].threads)
+            ours, before = groups.setdefault(key, ([], {}))
+            ours += rows
+            for run in filter(None, map(_with_reference, baseline)):
+                before.setdefault(run[0].run, []).extend(run)
+    return [_machine(key, now, before) for key, (now, before) in groups.items() if before]
+
+
+def _with_reference(rows: Rows) -> list[Record]:
+    return [row for row in rows if row.reference and row.reference_step_time_p50_s]
+
+
+def _reference_s(rows: Rows) -> float:
+    return float(median(row.reference_step_time_p50_s or math.nan for row in rows))
+
+
+def _machine(
+    key: tuple[str, str, str], now: Sequence[Record], before: Mapping[str, Sequence[Record]]
+) -> Judgement:
+    reference, device, threads = key
+    value = _reference_s(now)
+    logs = [math.log(_reference_s(rows)) for rows in before.values()]
+    estimate, half, verdict = math.log(value) - fmean(logs), math.inf, "inconclusive"
+    if len(logs) >= _LEAST_RUNS:  # half the 95 % interval of one more run
+        error = max(stdev(logs), _LEAST_BETWEEN_RUNS) * math.sqrt(1 + 1 / len(logs))
+        half = t_quantile(0.975, len(logs) - 1) * error
+    if abs(estimate) > max(half, MOVED):
+        verdict = "regressed" if estimate > 0 else "improved"
+    elif abs(estimate) + half <= MOVED:
+        verdict = "unchanged"
+    return Judgement(
+        run=now[0].run,
+        case="-".join([MACHINE, device, reference, *([f"t{threads}"] * (threads != "default"))]),
+        model=MACHINE,
+        device=device,
+        batch_size=None,
+        threads=threads,
+        metric="reference_step_time",
+        unit="s",
+        baseline=value / math.exp(estimate),
+        value=value,
+        change=share_of(estimate),
+        low=finite_share(estimate - half),
+        high=finite_share(estimate + half),
+        verdict=verdict,
+        smallest_visible=finite_share(max(half, MOVED)),
+        baseline_runs=tuple(before),
+        note=_machine_note(verdict, estimate, now, before),
+    )
+
+
+def finite_share(log_ratio: float) -> float | None:
+    """Return a change from its logarithm; None at the open end of an interval."""
+    return share_of(log_ratio) if math.isfinite(log_ratio) else None
+
+
+def _machine_note(
+    verdict: str, estimate: float, now: Rows, before: Mapping[str, Sequence[Record]]
+) -> str:
+    parts, runs = [], len(before)
+    if verdict in ("regressed", "improved"):
+        size = 100 * abs(share_of(estimate))
+        way = "slower" if estimate > 0 else "faster"
+        parts.append(f"the machine is {size:.1f} % {way} for case and reference alike")
+    earlier = [row for rows in before.values() for row in rows]
+    then, today = load_of(earlier), load_of(now)
+    if then is not None and today is not None and not loads_alike(earlier, now):
+        parts.append(
+            f"the loads are unlike: others took {then:.0%} of the CPU time then, {today:.0%} now"
+        )
+    if verdict == "inconclusive" and runs < _LEAST_RUNS:
+        parts.append(f"{runs} earlier {'run tells' if runs == 1 else 'runs tell'} no spread")
+    return "; ".join(parts)

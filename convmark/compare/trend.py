@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from convmark.compare.comparability import ALIKE_LOAD, Comparability, alike, difference
-from convmark.compare.rule.change_points import Run
-from convmark.compare.rule.levels import Level, levels
+from convmark.compare.comparability import ALIKE_LOAD, Comparability, comparable, difference
+from convmark.compare.rule.change_points import Level, Run, levels
+from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import PRECISIONS
 from convmark.core.git import Git
 
@@ -78,8 +78,12 @@ def trend(points: Sequence[Point]) -> Trend:
     left_out: list[Point] = []
     before: Point | None = None
     for series in _series(points):
-        kept, busy = _under_one_load(series)
-        left_out += busy
+        loads = [point.load for point in series if point.load is not None]
+        usual = median(loads) if loads else 0.0
+        kept: list[Point] = []
+        for point in series:
+            busy = point.load is not None and abs(point.load - usual) > ALIKE_LOAD
+            (left_out if busy else kept).append(point)
         text = difference(kept[0].conditions, before.conditions) if before else ""
         found += _stretches(kept, text)
         before = kept[-1]
@@ -93,21 +97,11 @@ def _series(points: Sequence[Point]) -> list[list[Point]]:
     for point in points:
         conditions = point.conditions
         if conditions not in known:
-            same = (one for one in reversed(found) if alike(conditions, one[-1].conditions))
+            same = (one for one in reversed(found) if comparable(conditions, one[-1].conditions))
             known[conditions] = next(same, [])
             if not known[conditions]:
                 found.append(known[conditions])
         known[conditions].append(point)
-    return found
-
-
-def _under_one_load(series: Sequence[Point]) -> tuple[list[Point], list[Point]]:
-    """Return the runs whose load is the series' usual one, or not known, and the others."""
-    loads = [point.load for point in series if point.load is not None]
-    usual = median(loads) if loads else 0.0
-    found: tuple[list[Point], list[Point]] = [], []
-    for point in series:
-        found[point.load is not None and abs(point.load - usual) > ALIKE_LOAD].append(point)
     return found
 
 
@@ -158,36 +152,27 @@ def live_comparison(stretch: Stretch, commits: Commits) -> list[str]:
 
     A creep is compared as a whole, a step's commit with its parent.
     """
-    if stretch.level.change is None or stretch.before is None:
+    level, facts = stretch.level, stretch.points[-1].conditions
+    if level.change is None or stretch.before is None:
         return []
-    facts, ends = stretch.points[-1].conditions, (stretch.before, stretch.points[0])
-    if stretch.level.creep:
-        ends = stretch.before, stretch.points[-1]
     if facts.replicas > 1:
         return ["convmark ab takes one replica: nothing compares several live"]
+    ends = stretch.before, stretch.points[-1 if level.creep else 0]
     for point in ends:
         if not point.commit:
             return [f"run {point.run} ran files that no commit has: measure again from a commit"]
     old, new = (point.commit for point in ends)
-    if old == new:
-        return [
-            f"both sides ran commit {old[:SHOWN]}: the machine moved it, or a file that git does "
-            "not watch"
-        ]
-    return _commands(old, new, facts, commits, creep=stretch.level.creep)
-
-
-def _commands(
-    old: str, new: str, facts: Comparability, commits: Commits, *, creep: bool
-) -> list[str]:
-    case = shlex.join(_options(facts))
     first, last = old[:SHOWN], new[:SHOWN]
+    if old == new:
+        moved = "the machine moved it, or a file that git does not watch"
+        return [f"both sides ran commit {first}: {moved}"]
+    case = shlex.join(_options(facts))
     both = f"convmark ab git:{first} git:{last} {case}"
     if unknown := [commit[:SHOWN] for commit in (old, new) if not commits.knows(commit)]:
         here = f"git knows no commit {' and '.join(unknown)} here; in the models' repository:"
         return [here, both]
     steps = commits.steps(old, new)
-    if creep or steps is None or steps <= 1:
+    if level.creep or steps is None or steps <= 1:
         return [both]
     return [
         f"{steps - 1} commits before it were not measured; the second command finds which it was:",
@@ -206,7 +191,7 @@ def _options(facts: Comparability) -> list[str]:
         "precisions": facts.precision if facts.precision in PRECISIONS[1:] else None,
         "jit": "on" if facts.jit == "on" else None,
         "threads": facts.threads if facts.threads != "default" else None,
-        "backend": facts.backend if facts.backend != "tensorflow" else None,
+        "backend": facts.backend if facts.backend != DEFAULT_BACKEND else None,
         "input-shape": facts.asked_shape,
     }
     for pair in (facts.recipe or "").split():

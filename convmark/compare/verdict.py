@@ -5,9 +5,9 @@ review(records, history) -> live comparisons, by the caller -> conclude(...)
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import median
 from typing import Any
 
@@ -19,42 +19,37 @@ from convmark.compare.history import (
     same_code,
     steady,
 )
-from convmark.compare.judgement import Confirmation, Judgement
-from convmark.compare.machine import machine_judgements
-from convmark.compare.meant import changed_sizes
+from convmark.compare.intended import changed_sizes
+from convmark.compare.judgement import Judgement, LiveComparison
 from convmark.compare.metrics import METRICS, Metric, applies, middle, plain_verdict
-from convmark.compare.step_time import Finding, step_time
+from convmark.compare.rule.decision import Decision
+from convmark.compare.step_time import finite_share, machine_judgements, step_time
 from convmark.core.statistics import share_of
+from convmark.core.tasks import TASKS
 from convmark.results.record import Record
 
-__all__ = [
-    "METRICS",
-    "CaseReview",
-    "Confirmation",
-    "Judgement",
-    "Metric",
-    "Review",
-    "conclude",
-    "review",
-]
+__all__ = ["CaseReview", "Review", "conclude", "review"]
 
 STEP_TIME = METRICS[0]
 _ACCURACY = next(metric for metric in METRICS if metric.name == "accuracy")
-_SHOWN_ONLY = "waterfall"
-"""The task whose figures are no ground for a verdict; only its failure is one."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True)
 class CaseReview:
     """One case of the run beside its baseline."""
 
-    rows: tuple[Record, ...]
-    """The rows of this run that count: the steady ones where there are any; none where each says
-    why it is not judged."""
     every_row: tuple[Record, ...]
     history: CaseHistory
-    baseline: tuple[tuple[Record, ...], ...]
-    """The runs of the history that it is judged against."""
+
+    @cached_property
+    def rows(self) -> tuple[Record, ...]:
+        """The rows that count: the steady ones if any, and none that says why it is not judged."""
+        return steady(self.every_row)
+
+    @property
+    def baseline(self) -> tuple[tuple[Record, ...], ...]:
+        """The runs of the history that it is judged against."""
+        return self.history.runs[-BASELINE_RUNS:]
 
     @property
     def anchor_rows(self) -> tuple[tuple[Record, ...], ...]:
@@ -90,12 +85,7 @@ class Review:
 def review(records: Sequence[Record], history: History) -> Review:
     """Return each case of a run beside its history."""
     cases = {
-        name: CaseReview(
-            rows=steady(group),
-            every_row=tuple(group),
-            history=history.cases[name],
-            baseline=history.cases[name].runs[-BASELINE_RUNS:],
-        )
+        name: CaseReview(tuple(group), history.cases[name])
         for name, group in by_name(records).items()
     }
     return Review(cases=cases, absent=history.absent)
@@ -103,17 +93,17 @@ def review(records: Sequence[Record], history: History) -> Review:
 
 def conclude(
     review: Review,
-    confirmations: Mapping[str, Confirmation] | None = None,
+    comparisons: Mapping[str, LiveComparison] | None = None,
     *,
     report_missing: bool = False,
 ) -> list[Judgement]:
     """Return the judgements of a run: case by case, then the machine, then what is missing.
 
     Args:
-        confirmations: by case name, what the live comparison gave or why there was none.
+        comparisons: by case name, what the live comparison gave or why there was none.
         report_missing: whether the whole suite was asked for.
     """
-    given = confirmations or {}
+    given = comparisons or {}
     found = [
         _with_unsteadiness(one, case)
         for name, case in review.cases.items()
@@ -123,7 +113,7 @@ def conclude(
     found += machine_judgements(compared)
     if report_missing and review.cases:
         run = next(iter(review.cases.values())).every_row[0].run
-        found += [_missing(row, run) for row in review.absent if row.task != _SHOWN_ONLY]
+        found += [_missing(row, run) for row in review.absent if TASKS[row.task].judged]
     return _without_hollow_improvements(found)
 
 
@@ -132,8 +122,7 @@ def _with_unsteadiness(judged: Judgement, case: CaseReview) -> Judgement:
     reasons = [row.unsteady for row in case.rows if row.status == "unsteady" and row.unsteady]
     if judged.metric != STEP_TIME.name or not reasons or len(reasons) < len(case.rows):
         return judged
-    note = f"every process was unsteady: {reasons[0]}"
-    return replace(judged, note=f"{judged.note}; {note}" if judged.note else note)
+    return replace(judged, note=_joined(judged.note, f"every process was unsteady: {reasons[0]}"))
 
 
 def _headline(task: str) -> Metric:
@@ -141,88 +130,76 @@ def _headline(task: str) -> Metric:
     return _ACCURACY if task == _ACCURACY.tasks[0] else STEP_TIME
 
 
-def _case(case: CaseReview, confirmation: Confirmation | None) -> list[Judgement]:
-    first = case.every_row[0]
+def _case(case: CaseReview, comparison: LiveComparison | None) -> list[Judgement]:
+    first, anchor = case.every_row[0], case.history.anchor
     if (failed := case.failed) is not None:
         note = f"{failed.status} in process {failed.process}: {failed.error or 'no reason given'}"
         # a size that is too large, and was too large or not tried before, is a result, no loss
         loss = failed.status != "out_of_memory" or bool(case.rows or case.baseline)
-        metric = _headline(first.task)
-        failure = _judgement(first, metric, verdict="inconclusive", note=note, fails=loss)
-        others = [found for found in _others(case, {}) if found.metric != metric.name]
-        return [replace(failure, value=middle(case.rows, metric)), *others]
-    if first.task == _SHOWN_ONLY:
+        failure = _only(case.rows, "inconclusive", note, first)
+        others = [found for found in _others(case, {}) if found.metric != failure.metric]
+        return [replace(failure, fails=loss), *others]
+    if not TASKS[first.task].judged:
         return []
     if not case.rows:
-        return [_not_judged(case)]
-    if confirmation is None and case.history.anchor is None:
-        return [_without_anchor(case)]
-    sizes = confirmation.sizes if confirmation else {}
-    return [*_paired(case, confirmation), *_others(case, sizes)]
+        note = f"not judged: {first.not_judged}; measure it again when that has ended"
+        return [_only(case.every_row, "inconclusive", note, first)]
+    if comparison is None and anchor is None:
+        none = "no earlier run of it: later runs are judged against this one"
+        return [_only(case.rows, "new", case.history.difference or none, first)]
+    sizes = comparison.sizes if comparison else {}
+    return [*_paired(case, comparison), *_others(case, sizes)]
 
 
-def _not_judged(case: CaseReview) -> Judgement:
-    """Return the judgement of a case none of whose rows may be judged."""
-    first = case.every_row[0]
-    metric = _headline(first.task)
-    value = middle(case.every_row, metric)
-    note = f"not judged: {first.not_judged}; measure it again when that has ended"
-    return _judgement(first, metric, value=value, verdict="inconclusive", note=note)
+def _only(rows: Sequence[Record], verdict: str, note: str, row: Record) -> Judgement:
+    """Return the judgement by its headline metric of a case that cannot be compared."""
+    metric = _headline(row.task)
+    return _judgement(row, metric, value=middle(rows, metric), verdict=verdict, note=note)
 
 
-def _without_anchor(case: CaseReview) -> Judgement:
-    first = case.rows[0]
-    note = case.history.difference or (
-        "no earlier run of it: later runs are judged against this one"
-    )
-    metric = _headline(first.task)
-    value = middle(case.rows, metric)
-    return _judgement(first, metric, value=value, verdict="new", note=note)
-
-
-def _paired(case: CaseReview, confirmation: Confirmation | None) -> list[Judgement]:
-    """Return the step time's judgement, and of what follows it."""
+def _paired(case: CaseReview, comparison: LiveComparison | None) -> list[Judgement]:
+    """Return the step time's judgement, and of what follows it where the codes were compared."""
     first = case.rows[0]
     if first.task not in STEP_TIME.tasks:
         return []
-    anchor, history = case.history.anchor, case.history.runs
     finding = step_time(
         case.rows,
-        history,
-        confirmation,
+        case.history.runs,
+        comparison,
         same_code=case.same_code,
-        anchor=anchor,
+        anchor=case.history.anchor,
         difference=case.history.difference,
     )
-    metrics = [STEP_TIME] if finding.estimate is None else METRICS
     found = []
-    for metric in metrics:
+    for metric in [STEP_TIME] if finding.decision is None else METRICS:
         value = middle(case.rows, metric)
         if metric.rule != "paired" or value is None or first.task not in metric.tasks:
             continue
-        found.append(_of_step_time(first, metric, value, finding, case))
+        one = _judgement(
+            first,
+            metric,
+            value=value,
+            verdict=finding.verdict,
+            baseline_runs=tuple(rows[0].run for rows in case.anchor_rows),
+            note=finding.note if metric.convicts else "",
+            fails=metric.convicts and finding.verdict == "regressed",
+        )
+        found.append(one if finding.decision is None else _measured(one, metric, finding.decision))
     return found
 
 
-def _of_step_time(
-    first: Record, metric: Metric, value: float, finding: Finding, case: CaseReview
-) -> Judgement:
+def _measured(found: Judgement, metric: Metric, decision: Decision) -> Judgement:
+    """Return a judgement with the change that the sessions have found."""
     sign = -1 if metric.higher_is_better else 1
-    low, high = sorted((sign * finding.low, sign * finding.high))
-    change = None if finding.estimate is None else _share(sign * finding.estimate)
-    return _judgement(
-        first,
-        metric,
-        baseline=None if change is None else value / (1 + change),
-        value=value,
+    low, high = sorted((sign * decision.low, sign * decision.high))
+    change = share_of(sign * (decision.estimate or 0.0))
+    return replace(
+        found,
+        baseline=(found.value or 0.0) / (1 + change),
         change=change,
-        low=_share(low),
-        high=_share(high),
-        verdict=finding.verdict,
-        smallest_visible=_share(finding.smallest_visible),
-        baseline_runs=tuple(rows[0].run for rows in case.anchor_rows),
-        note=finding.note if metric.convicts else "",
-        fails=metric.convicts and finding.verdict == "regressed",
+        low=finite_share(low),
+        high=finite_share(high),
+        smallest_visible=finite_share(decision.smallest_visible),
     )
 
 
@@ -297,37 +274,24 @@ def _without_hollow_improvements(judgements: Sequence[Judgement]) -> list[Judgem
     It becomes inconclusive, with the reason, and the accuracy's own row says what was taken back.
     A model is known by its name, device, precision, compilation and threads.
     """
-    worse = {
-        _model(found): found
-        for found in judgements
-        if found.metric == _ACCURACY.name and found.verdict == "regressed"
-    }
-    hollow: dict[tuple[str, ...], list[Judgement]] = {}
-    for found in judgements:
-        if (
-            found.verdict == "improved"
-            and found.metric != _ACCURACY.name
-            and _model(found) in worse
-        ):
-            hollow.setdefault(_model(found), []).append(found)
-    return [_retold(found, worse, hollow) for found in judgements]
-
-
-def _retold(
-    found: Judgement,
-    worse: dict[tuple[str, ...], Judgement],
-    hollow: dict[tuple[str, ...], list[Judgement]],
-) -> Judgement:
-    taken_back = hollow.get(_model(found), [])
-    if found in taken_back:
-        less = worse[_model(found)]
-        note = (
-            f"no improvement, for it learns less: accuracy {less.baseline:.4f} -> {less.value:.4f}"
-        )
-        return replace(found, verdict="inconclusive", note=_joined(note, found.note))
-    if taken_back and found.metric == _ACCURACY.name:
-        names = ", ".join(dict.fromkeys(one.metric for one in taken_back))
-        return replace(found, note=_joined(found.note, f"so better in {names} is no improvement"))
+    accuracy = [one for one in judgements if one.metric == _ACCURACY.name]
+    worse = {_model(one): one for one in accuracy if one.verdict == "regressed"}
+    taken_back: dict[tuple[str, ...], list[str]] = {}
+    found = []
+    for one in judgements:
+        less = worse.get(_model(one))
+        if less and one.verdict == "improved" and one.metric != _ACCURACY.name:
+            taken_back.setdefault(_model(one), []).append(one.metric)
+            note = f"accuracy {less.baseline:.4f} -> {less.value:.4f}"
+            note = _joined(f"no improvement, for it learns less: {note}", one.note)
+            found.append(replace(one, verdict="inconclusive", note=note))
+        else:
+            found.append(one)
+    for place, one in enumerate(found):
+        names = ", ".join(dict.fromkeys(taken_back.get(_model(one), [])))
+        if names and one.metric == _ACCURACY.name:
+            note = _joined(one.note, f"so better in {names} is no improvement")
+            found[place] = replace(one, note=note)
     return found
 
 
@@ -337,8 +301,3 @@ def _joined(*notes: str) -> str:
 
 def _model(found: Judgement) -> tuple[str, ...]:
     return found.model, found.device, found.precision, found.jit, found.threads
-
-
-def _share(log_ratio: float) -> float | None:
-    """Return a change from its logarithm; None at the open end of an interval."""
-    return share_of(log_ratio) if math.isfinite(log_ratio) else None

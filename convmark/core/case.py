@@ -11,27 +11,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND, with_property
 from convmark.core.errors import CaseError
+from convmark.core.tasks import TASKS
 
 __all__ = [
-    "BACKENDS",
     "ISOLATIONS",
     "JIT_STATES",
     "PRECISIONS",
-    "TASKS",
-    "TIMED_TASKS",
     "Case",
     "expand",
 ]
 
-TIMED_TASKS = ("train", "infer")
-"""Their steps are timed, paired with the reference network and judged by it."""
-TASKS = (*TIMED_TASKS, "accuracy", "waterfall")
 PRECISIONS = ("float32", "tf32", "mixed_float16", "mixed_bfloat16")
 """Those that can be asked for."""
 JIT_STATES = ("off", "on")
 ISOLATIONS = ("fork", "spawn", "none")
-BACKENDS = ("tensorflow", "jax", "torch")
 
 CLUSTERS = re.compile(r"local|hosts([1-9][0-9]{0,8})")
 THREADS = re.compile(r"default|0{0,8}[1-9][0-9]{0,8}")
@@ -49,7 +44,7 @@ RECIPE = re.compile(
     rf"(?:(?:^|(?<=\S) )loss={_NAME})?"
 )
 
-_CHOICES = {"task": TASKS, "jit": JIT_STATES, "backend": BACKENDS}
+_CHOICES = {"task": tuple(TASKS), "jit": JIT_STATES, "backend": tuple(BACKENDS)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +70,7 @@ class Case:
     `hostsN` evenly over N machines."""
     threads: str = "default"
     """Intra-op and inter-op threads as a whole number, or `default`."""
-    backend: str = "tensorflow"
+    backend: str = DEFAULT_BACKEND
     recipe: str | None = None
     """In training, what was asked for models that bring no training of their own: `optimizer=`,
     `learning_rate=` and `loss=`, as many as were given, in this order, one space between."""
@@ -94,10 +89,12 @@ class Case:
             )
         if self.precision == "tf32" and self.device == "cpu":
             raise CaseError(f"{self.model}: precision tf32 is of GPUs alone, got the device 'cpu'")
-        if self.task not in TIMED_TASKS and (self.backend != "tensorflow" or self.replicas != 1):
+        backend = BACKENDS[self.backend]
+        if not TASKS[self.task].timed and (not backend.untimed_tasks or self.replicas != 1):
             raise CaseError(
-                f"{self.model}: task {self.task} is of the backend tensorflow and one replica, got "
-                f"{self.backend!r} and {self.replicas}"
+                f"{self.model}: task {self.task} is of the backend "
+                f"{with_property('untimed_tasks')} and one replica, got {self.backend!r} and "
+                f"{self.replicas}"
             )
         if self.batch_size < 1:
             raise CaseError(f"{self.model}: batch size must be at least 1, got {self.batch_size}")
@@ -108,10 +105,10 @@ class Case:
             )
         if self.replicas < 1:
             raise CaseError(f"{self.model}: replicas must be at least 1, got {self.replicas}")
-        if self.replicas > 1 and self.backend != "tensorflow":
+        if self.replicas > 1 and not backend.replicas:
             raise CaseError(
-                f"{self.model}: replicas above 1 are of tensorflow alone, got {self.replicas} and "
-                f"the backend {self.backend!r}"
+                f"{self.model}: replicas above 1 are of {with_property('replicas')} alone, got "
+                f"{self.replicas} and the backend {self.backend!r}"
             )
         object.__setattr__(self, "cluster", self.cluster or None)  # an empty cell is none
         if self.cluster is not None:
@@ -157,7 +154,7 @@ class Case:
             parts.append(f"r{self.replicas}")
         if self.cluster is not None:
             parts.append(self.cluster)
-        if self.backend != "tensorflow":
+        if self.backend != DEFAULT_BACKEND:
             parts.append(self.backend)
         parts += (pair.replace("learning_rate=", "lr=") for pair in (self.recipe or "").split())
         return "-".join(parts)
@@ -199,16 +196,16 @@ def expand(
     precisions: Sequence[str] = ("float32",),
     jit: Sequence[str] = ("off",),
     threads: str = "default",
-    backends: Sequence[str] = ("tensorflow",),
+    backends: Sequence[str] = (DEFAULT_BACKEND,),
     replicas: Sequence[int] = (1,),
     cluster: str | None = None,
     recipe: str | None = None,
 ) -> list[Case]:
     """Return every combination once, models slowest, in the order given.
 
-    JAX compiles every step: where both states of `jit` are asked for, it has the first alone. TF32
-    is of GPUs: a CPU beside one has no case of it. Of several GPUs the first begins each case of
-    more than one replica.
+    Where both states of `jit` are asked for, a backend that compiles every step has the first
+    alone. TF32 is of GPUs: a CPU beside one has no case of it. Of several GPUs the first begins
+    each case of more than one replica.
 
     Args:
         cluster: what cases of more than one replica are spread over.
@@ -238,7 +235,7 @@ def expand(
             recipe=recipe if task == "train" else None,
         )
         for model, task, device, batch_size, precision, compiled, backend, copies in grid
-        if (backend != "jax" or compiled == jit[0])
+        if (BACKENDS[backend].optional_compiler or compiled == jit[0])
         and (device, precision) != ("cpu", "tf32")
         and (copies == 1 or device not in later_gpus)
     ]

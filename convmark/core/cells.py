@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from convmark.core.text import is_plain, plain_text
 
@@ -29,10 +29,29 @@ MOST_TEXT = 10_000
 MOST_DIGITS = 30
 """Of a whole number."""
 
+_MOST_LOGARITHM = 15
+"""A step a million times as long as the reference's, or as short."""
+
+_LEAST_FIGURE, _MOST_FIGURE = 1e-30, 1e30
+"""Ratios of them, their squares and their powers are still numbers."""
+
+_NO_FIGURES = ("run", "case", "environment", "check")
+"""Groups whose numbers are in no ratio; a loss may be of any size."""
+
 _TYPES: dict[str, type] = {
     **{"int": int, "float": float, "str": str, "bool": bool},
     "tuple[str, ...]": str,  # its texts parted by spaces
 }
+_KINDS = {
+    "s": "seconds",
+    "bytes": "bytes",
+    "samples/s": "rate",
+    "FLOPs": "flops",
+    "FLOP/s": "flops_rate",
+    "bytes/s": "bytes",
+}
+"""How a table formats numbers of a unit: keys of `convmark.core.table.KINDS`."""
+
 _WHOLE = re.compile(rf"-?(?:0|[1-9][0-9]{{0,{MOST_DIGITS - 1}}})")
 _DECIMAL = re.compile(r"[+-]?[0-9.][0-9.eE+-]{0,400}|[+-]?(?:nan|inf)", re.IGNORECASE)
 
@@ -47,8 +66,37 @@ class Column:
     group: str
     unit: str
     meaning: str
-    since: int = 1
+    since: int = 2
     """The schema that brought it in."""
+    bounds: Literal["", "above 0", "logarithm", "error of a logarithm"] = ""
+    """What its numbers must be; figures are divided, squared and taken to a power."""
+    title: str | None = None
+    """What a report's table calls it; None where no report shows it."""
+    table: str = ""
+    """The report's table that shows it, by its key."""
+    kind: str = "text"
+    """How a table formats it: a key of `convmark.core.table.KINDS`."""
+
+    def range_broken(self, value: float) -> str:
+        """Return the rule of its range that a number breaks; empty where it breaks none.
+
+        What is not finite is written as absent.
+        """
+        if not math.isfinite(value):
+            return ""
+        if self.bounds == "above 0" and value <= 0:
+            return "must be above 0"
+        if self.bounds == "above 0" and value < _LEAST_FIGURE:
+            return f"must be at least {_LEAST_FIGURE:g}"
+        if self.bounds.startswith("error") and value < 0:
+            return "must be at least 0"
+        if self.bounds.endswith("logarithm") and abs(value) > _MOST_LOGARITHM:
+            return f"must be a logarithm of at most {_MOST_LOGARITHM}"
+        if self.type is int and abs(value) >= 10**MOST_DIGITS:
+            return f"must have at most {MOST_DIGITS} digits"
+        if self.group not in _NO_FIGURES and abs(value) > _MOST_FIGURE:
+            return f"must be at most {_MOST_FIGURE:g}"
+        return ""
 
 
 def columns_of(row_type: Any) -> tuple[Column, ...]:
@@ -61,8 +109,18 @@ def columns_of(row_type: Any) -> tuple[Column, ...]:
         kind, _, optional = str(field.type).partition(" | ")
         required = not optional and field.default not in ("", ())
         told = {"group": "", "unit": "", "meaning": "", **field.metadata}
+        if told.get("title") == "":
+            told["title"] = re.sub(r"_(?:s|bytes)$", "", field.name).replace("_", " ")
+        told.setdefault("kind", _kind(_TYPES[kind], told["unit"]))
         columns.append(Column(name=field.name, type=_TYPES[kind], required=required, **told))
     return tuple(columns)
+
+
+def _kind(kind: type, unit: str) -> str:
+    """Return how a table formats values of a type and unit, unless the column says otherwise."""
+    if kind not in (int, float):
+        return "text"
+    return _KINDS.get(unit) or ("count" if kind is int else "number")
 
 
 def fit_text(text: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
 
-__all__ = ["Cluster", "check_devices", "check_options", "parse_cluster", "with_index"]
+__all__ = ["Cluster", "check_devices", "parse_cluster", "with_index"]
 
 LOCAL, VARIABLE = "local", "TF_CONFIG"
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})")
@@ -141,39 +141,3 @@ def check_devices(cases: Iterable[Case], found: Mapping[str, Sequence[str]]) -> 
                 f"--replicas: {case.replicas} need {len(needed)} GPUs here from {case.device} on, "
                 f"there {'is' if len(there) == 1 else 'are'} {', '.join(there) or 'none'}"
             )
-
-
-def check_options(
-    cluster: Cluster | None,
-    *,
-    isolation: str,
-    automatic: bool,
-    copies: Sequence[int],
-    backends: Sequence[str],
-) -> None:
-    """Refuse what cannot be measured with several replicas or over a cluster.
-
-    Args:
-        automatic: whether batch sizes are searched for.
-        copies: the numbers of replicas.
-
-    Raises:
-        OptionError: it cannot.
-    """
-    others = [name for name in backends if name != "tensorflow"]
-    if max(copies) > 1 and others:
-        raise OptionError(
-            f"--replicas: above 1 are of tensorflow alone, got {max(copies)} and --backend "
-            f"{', '.join(others)}"
-        )
-    if cluster is None:
-        return
-    if max(copies) == 1:
-        raise OptionError("--cluster: needs --replicas of at least 2, got 1")
-    if isolation == "none":
-        raise OptionError("--cluster: needs --isolation fork or spawn, got 'none'")
-    if automatic and cluster.addresses:
-        raise OptionError(
-            "--batch-sizes: auto is of one machine, for each would choose by its own memory; name "
-            "the sizes, or use --cluster local"
-        )

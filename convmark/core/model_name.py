@@ -158,7 +158,7 @@ def _literals(text: str, call: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the values of a call's arguments.
 
     Raises:
-        CaseError: they are no literals.
+        CaseError: they are no literals, or one is there twice.
     """
     try:
         node = ast.parse(f"_{call}", mode="eval").body
@@ -166,12 +166,16 @@ def _literals(text: str, call: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
             raise ValueError
         arguments = tuple(ast.literal_eval(value) for value in node.args)
         keywords = {str(one.arg): ast.literal_eval(one.value) for one in node.keywords if one.arg}
-        if len(keywords) != len(node.keywords):
+        names = [one.arg for one in node.keywords]
+        if None in names:
             raise ValueError
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         raise CaseError(
             f"{text}: a builder's arguments must be literals, as in (width=2, sizes=[1, 2])"
         ) from None
+    if len(keywords) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise CaseError(f"{text}: a builder takes each argument once, {twice} is given twice")
     return arguments, keywords
 
 

@@ -1,4 +1,4 @@
-"""The texts of options become values, or are refused by option, value and rule."""
+"""The rules of the options: a text becomes a value, or is refused by option, value and rule."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from convmark.core.errors import CaseError, OptionError
 from convmark.core.model_name import ModelName, split_names
@@ -16,6 +16,7 @@ from convmark.core.text import NUMBER, is_plain
 
 __all__ = [
     "AUTO",
+    "Parse",
     "Shapes",
     "check_patterns",
     "choice_of",
@@ -32,6 +33,7 @@ __all__ = [
     "parse_margin",
     "parse_models",
     "parse_name",
+    "parse_percent",
     "parse_place",
     "parse_rate",
     "parse_seconds",
@@ -47,6 +49,9 @@ __all__ = [
 ]
 
 AUTO: Literal["auto"] = "auto"
+
+Parse = Callable[[str, str], Any]
+"""Turns (flag, text) into a value, or raises OptionError."""
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 """Shapes of one sample by the input's name; by the empty name that of the only input."""
@@ -80,29 +85,32 @@ def check_patterns(flag: str, patterns: Iterable[str], cases: Collection[str]) -
             )
 
 
-def parse_words(flag: str, text: str) -> tuple[str, ...]:
-    words = [word.strip() for word in text.split(",")]
+def _words(flag: str, text: str, words: Sequence[str]) -> tuple[str, ...]:
     if not all(words):
         raise OptionError(f"{flag}: must be a comma-separated list without gaps, got {text!r}")
+    _refuse_unprintable(flag, text)
+    return tuple(dict.fromkeys(words))
+
+
+def _refuse_unprintable(flag: str, text: str) -> None:
     if not is_plain(text):
         raise OptionError(f"{flag}: must be one line without control characters, got {text!r}")
-    return tuple(dict.fromkeys(words))
+
+
+def parse_words(flag: str, text: str) -> tuple[str, ...]:
+    return _words(flag, text, [word.strip() for word in text.split(",")])
 
 
 def parse_models(flag: str, text: str) -> tuple[str, ...]:
     """Return names of models as the results have them: one name for one model."""
-    words = list(split_names(text))
-    if not all(words):
-        raise OptionError(f"{flag}: must be a comma-separated list without gaps, got {text!r}")
-    if not is_plain(text):
-        raise OptionError(f"{flag}: must be one line without control characters, got {text!r}")
+    words = _words(flag, text, list(split_names(text)))
     try:
         return tuple(dict.fromkeys(str(ModelName.of(word)) for word in words))
     except CaseError as error:
         raise OptionError(f"{flag}: {error}") from None
 
 
-def choices_of(known: Sequence[str]) -> Callable[[str, str], tuple[str, ...]]:
+def choices_of(known: Sequence[str]) -> Parse:
     def parse(flag: str, text: str) -> tuple[str, ...]:
         words = parse_words(flag, text)
         for word in words:
@@ -113,7 +121,7 @@ def choices_of(known: Sequence[str]) -> Callable[[str, str], tuple[str, ...]]:
     return parse
 
 
-def choice_of(known: Sequence[str]) -> Callable[[str, str], str]:
+def choice_of(known: Sequence[str]) -> Parse:
     def parse(flag: str, text: str) -> str:
         if text not in known:
             raise OptionError(f"{flag}: must be one of {', '.join(known)}, got {text!r}")
@@ -122,26 +130,109 @@ def choice_of(known: Sequence[str]) -> Callable[[str, str], str]:
     return parse
 
 
+def parse_switch(flag: str, text: str) -> bool:
+    return bool(choice_of(("yes", "no"))(flag, text) == "yes")
+
+
 def parse_jit(flag: str, text: str) -> tuple[str, ...]:
     state = choice_of(("off", "on", "both"))(flag, text)
     return ("off", "on") if state == "both" else (state,)
 
 
-def _whole(flag: str, text: str, at_least: int) -> int:
-    plain = text.isascii() and text.isdecimal() and len(text) <= 18
-    if not plain or int(text) < at_least:
-        raise OptionError(f"{flag}: must be a whole number of at least {at_least}, got {text!r}")
-    return int(text)
+def _each(parse: Parse) -> Parse:
+    """Return the rule of a list whose parts keep to another rule."""
+    return lambda flag, text: tuple(
+        dict.fromkeys(parse(flag, word) for word in parse_words(flag, text))
+    )
+
+
+def _whole(at_least: int) -> Parse:
+    def parse(flag: str, text: str) -> int:
+        plain = text.isascii() and text.isdecimal() and len(text) <= 18
+        if not plain or int(text) < at_least:
+            raise OptionError(
+                f"{flag}: must be a whole number of at least {at_least}, got {text!r}"
+            )
+        return int(text)
+
+    return parse
+
+
+parse_count = _whole(1)
+parse_place = _whole(0)
+parse_counts = _each(parse_count)
+
+
+def parse_seed(flag: str, text: str) -> int:
+    return int(parse_place(flag, text)) % 2**32
+
+
+parse_seeds = _each(parse_seed)
 
 
 def parse_batch_sizes(flag: str, text: str) -> tuple[int, ...] | Literal["auto"]:
-    if text.strip() == AUTO:
-        return AUTO
-    return tuple(_whole(flag, word, 1) for word in parse_words(flag, text))
+    return AUTO if text.strip() == AUTO else tuple(parse_counts(flag, text))
 
 
-def parse_count(flag: str, text: str) -> int:
-    return _whole(flag, text, 1)
+def parse_threads(flag: str, text: str) -> str:
+    if text == "default":
+        return text
+    try:
+        return str(parse_count(flag, text))
+    except OptionError:
+        raise OptionError(
+            f"{flag}: must be 'default' or a whole number of at least 1, got {text!r}"
+        ) from None
+
+
+def _number(rule: str, fits: Callable[[float], bool], *, unit: str = "") -> Parse:
+    """Return the rule of a number.
+
+    Args:
+        rule: what it must be, in words.
+        fits: whether it is so.
+        unit: may follow it.
+    """
+
+    def parse(flag: str, text: str) -> float:
+        try:
+            value = float(text.removesuffix(unit))
+        except ValueError:
+            value = math.nan
+        if not fits(value):
+            raise OptionError(f"{flag}: must be {rule}, got {text!r}")
+        return value
+
+    return parse
+
+
+parse_seconds = _number(
+    f"a number of seconds above 0 and at most {MOST_SECONDS:,}",
+    lambda value: 0 < value <= MOST_SECONDS,
+)
+parse_margin = _number(
+    f"a share from {LEAST_MARGIN} to 1, such as 0.03 for 3 %",
+    lambda value: LEAST_MARGIN <= value <= 1,
+)
+parse_rate = _number("a finite number above 0", lambda value: 0 < value < math.inf)
+parse_share = _number("a number above 0 and at most 1", lambda value: 0 < value <= 1)
+_per_cent = _number(
+    "a number of per cent above 0 and at most 1,000", lambda value: 0 < value <= 1000, unit="%"
+)
+_parse_budget_s = _number(
+    f"a number of seconds from 0, which compares nothing live, to {MOST_SECONDS:,}, or unlimited",
+    lambda value: 0 <= value <= MOST_SECONDS,
+)
+
+
+def parse_budget(flag: str, text: str) -> float:
+    """Return seconds from 0 up, infinite for `unlimited`."""
+    return math.inf if text.strip() == "unlimited" else float(_parse_budget_s(flag, text))
+
+
+def parse_percent(flag: str, text: str) -> float:
+    """Return a percentage as a share."""
+    return float(_per_cent(flag, text)) / 100
 
 
 def parse_shapes(flag: str, text: str) -> Shapes:
@@ -165,99 +256,10 @@ def shapes_text(shapes: Shapes) -> str:
     )
 
 
-def parse_place(flag: str, text: str) -> int:
-    return _whole(flag, text, 0)
-
-
-def parse_counts(flag: str, text: str) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(parse_count(flag, word) for word in parse_words(flag, text)))
-
-
-def parse_seed(flag: str, text: str) -> int:
-    return _whole(flag, text, 0) % 2**32
-
-
-def parse_seconds(flag: str, text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds <= MOST_SECONDS:
-        raise OptionError(
-            f"{flag}: must be a number of seconds above 0 and at most {MOST_SECONDS:,}, "
-            f"got {text!r}"
-        )
-    return seconds
-
-
-def parse_budget(flag: str, text: str) -> float:
-    """Return seconds from 0 up, infinite for `unlimited`."""
-    if text.strip() == "unlimited":
-        return math.inf
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds <= MOST_SECONDS:
-        raise OptionError(
-            f"{flag}: must be a number of seconds from 0, which compares nothing live, to "
-            f"{MOST_SECONDS:,}, or unlimited, got {text!r}"
-        )
-    return seconds
-
-
-def parse_margin(flag: str, text: str) -> float:
-    """Return a share from 0.01 to 1: duets of identical code differ by 0.4 %."""
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not LEAST_MARGIN <= share <= 1:
-        raise OptionError(
-            f"{flag}: must be a share from {LEAST_MARGIN} to 1, such as 0.03 for 3 %, got {text!r}"
-        )
-    return share
-
-
-def parse_seeds(flag: str, text: str) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(parse_seed(flag, word) for word in parse_words(flag, text)))
-
-
 def parse_name(flag: str, text: str) -> str:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,60}", text):
         raise OptionError(f"{flag}: must be a name as Keras has it, such as adam, got {text!r}")
     return text
-
-
-def parse_rate(flag: str, text: str) -> float:
-    try:
-        rate = float(text)
-    except ValueError:
-        rate = math.nan
-    if not 0 < rate < math.inf:
-        raise OptionError(f"{flag}: must be a finite number above 0, got {text!r}")
-    return rate
-
-
-def parse_share(flag: str, text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not 0 < share <= 1:
-        raise OptionError(f"{flag}: must be a number above 0 and at most 1, got {text!r}")
-    return share
-
-
-def parse_threads(flag: str, text: str) -> str:
-    if text == "default":
-        return text
-    try:
-        return str(_whole(flag, text, 1))
-    except OptionError:
-        raise OptionError(
-            f"{flag}: must be 'default' or a whole number of at least 1, got {text!r}"
-        ) from None
 
 
 def parse_devices(flag: str, text: str) -> tuple[str, ...]:
@@ -283,13 +285,8 @@ def parse_file(flag: str, text: str) -> Path:
     return Path(text).expanduser()
 
 
-def parse_switch(flag: str, text: str) -> bool:
-    return choice_of(("yes", "no"))(flag, text) == "yes"
-
-
 def parse_text(flag: str, text: str) -> str:
     if not text.strip() or "\0" in text:
         raise OptionError(f"{flag}: must not be empty, got {text!r}")
-    if not is_plain(text):
-        raise OptionError(f"{flag}: must be one line without control characters, got {text!r}")
+    _refuse_unprintable(flag, text)
     return text.strip()

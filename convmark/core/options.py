@@ -1,87 +1,370 @@
-"""The options, once: the same names, rules and defaults for pytest, the command line and pyproject.
+"""The options: the metadata of each field has the flag, the rule, the default and the help.
 
-Each source gives texts (pyproject may give numbers and lists); `read` turns them into one frozen
-`Options`, and every refusal is an `OptionError` that names the option, the value and the rule.
+pytest, the command line and pyproject.toml have the same options. Each gives texts (pyproject may
+give numbers and lists); `read` turns them into one frozen `Options`. An `OptionError` names the
+option, the value and the rule.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from convmark.core.cluster import Cluster, with_index
+from convmark.core import option_values as rules
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
+from convmark.core.case import ISOLATIONS, PRECISIONS
+from convmark.core.cluster import Cluster, parse_cluster, with_index
 from convmark.core.errors import OptionError
-from convmark.core.option_table import OPTIONS
-from convmark.core.option_values import Shapes, nearest
+from convmark.core.option_values import Parse, Shapes, nearest
+from convmark.core.tasks import TASKS, TIMED_TASKS
 
-__all__ = ["Options", "pyproject_settings", "read", "wants_short_options"]
+__all__ = [
+    "OPTIONS",
+    "RESUME",
+    "Option",
+    "Options",
+    "pyproject_settings",
+    "read",
+    "wants_short_options",
+]
 
 SHORT = "short_options"
-"""A key of `[tool.convmark]` that is of pytest's option names and of no option."""
+"""A key of `[tool.convmark]` that is no option: whether pytest has the short names as well."""
+
+RESUME = (
+    "continue an interrupted run, by number or file (default: the newest); give the options that "
+    "it was started with"
+)
+"""The help of `--resume`, which names a run and shapes none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """What a field of `Options` declares of its option."""
+
+    name: str
+    """The flag without dashes."""
+    metavar: str
+    """Empty for a switch: on a command line it takes no value and means yes."""
+    parse: Parse
+    default: str | None
+    help: str
+    only: str
+    """`run` or `pytest` where the other has no such option."""
+    repeatable: bool
+    """Whether it may be given more than once; its value is then a tuple."""
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name}"
+
+    @property
+    def key(self) -> str:
+        return self.name.replace("-", "_")
+
+    def add_to(self, add: Callable[..., Any], *, flag: str = "", **more: Any) -> None:
+        """Add it to a parser by the parser's own function.
+
+        Args:
+            flag: another than its own.
+            more: of the function's arguments, in place of those that follow from the option.
+        """
+        if self.metavar:
+            action = "append" if self.repeatable else "store"
+            how: dict[str, Any] = {"action": action, "metavar": self.metavar}
+        else:
+            how = {"action": "store_const", "const": "yes"}
+        more = {"default": None, "help": self.help, **how, **more}
+        more["help"] = more["help"].replace("%", "%%")  # argparse fills in what follows a %
+        add(flag or self.flag, **more)
+
+    def value(self, flag: str, given: Any) -> Any:
+        """Return the value of what a source gives.
+
+        Args:
+            flag: how the source names the option.
+
+        Raises:
+            OptionError: it breaks the option's rule.
+        """
+        if self.repeatable:
+            each = given if isinstance(given, (list, tuple)) else [given]
+            return tuple(self.parse(flag, _as_text(flag, one)) for one in each)
+        if not self.metavar and isinstance(given, bool):
+            return given
+        return self.parse(flag, _as_text(flag, given))
+
+
+def _as_text(flag: str, value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ",".join(_as_text(flag, item) for item in value)
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise OptionError(f"{flag}: must be a text, a number or a list of them, got {value!r}")
+    return str(value)
+
+
+def _option(
+    usage: str,
+    parse: Parse,
+    help: str,
+    *,
+    default: str | None = None,
+    only: str = "",
+    repeatable: bool = False,
+) -> Any:
+    """Return the field of an option.
+
+    Args:
+        usage: its flag and what its value is called, such as `--seed N`.
+    """
+    flag, _, metavar = usage.partition(" ")
+    option = Option(
+        name=flag.removeprefix("--"),
+        metavar=metavar,
+        parse=parse,
+        default=default,
+        help=help,
+        only=only,
+        repeatable=repeatable,
+    )
+    value = () if repeatable else None if default is None else parse(flag, default)
+    return dataclasses.field(default=value, metadata={"option": option})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What the user asked for; None where the suite or the command has its own default."""
 
-    models: tuple[str, ...] | None
-    tasks: tuple[str, ...]
-    devices: tuple[str, ...]
-    batch_sizes: tuple[int, ...] | Literal["auto"] | None
-    """Samples per replica per step; `auto` searches for them."""
-    precisions: tuple[str, ...]
-    jit: tuple[str, ...]
-    threads: str
-    backends: tuple[str, ...]
-    ceilings: str
-    """Which ceilings are measured where they are not known: auto, on or off."""
-    processes: int
-    """Fresh processes per case."""
-    time_budget_s: float
-    """Seconds of timed rounds per process."""
-    time_limit_s: float
-    """Seconds that a worker may go without a sign of progress."""
-    isolation: str
-    results: Path
-    seed: int
-    compare_budget_s: float
-    """Most seconds for all live comparisons; infinite where the user sets no end."""
-    margin: float
-    """The smallest slowdown that is called a regression, as a share."""
-    allow_changes: tuple[str, ...] = ()
-    """Patterns of the cases whose changes are meant."""
-    pythons: tuple[str, ...] = ()
-    """Interpreters to measure in; with `environments` empty too, this one."""
-    environments: tuple[str, ...] = ()
-    """Requirements of environments to measure in."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """Of the task accuracy: a fresh process for each."""
-    target_accuracy: float = 0.97
-    fraction: float = 1.0
-    """Share of the training and validation samples that the task accuracy uses."""
-    mnist: Path | None = None
-    """File of the digits; None where the user has named none."""
-    input_shape: Shapes | None = None
-    """None for what each model itself takes."""
-    replicas: tuple[int, ...] | None = None
-    cluster: Cluster | None = None
-    """What the replicas of a case are spread over; None is one process."""
-    optimizer: str | None = None
-    learning_rate: float | None = None
-    loss: str | None = None
-    """Of models that bring no training of their own; None is the harness's choice."""
+    models: tuple[str, ...] | None = _option(
+        "--models NAMES",
+        rules.parse_models,
+        "models by name: the zoo's six, any of keras.applications in lower case, your "
+        "own as package.module:builder, package.module:builder(width=2) or package.module:model, "
+        "a .keras or .h5 file, a SavedModel's folder, or keras_hub:preset (default: the suite's)",
+    )
+    trust_models: bool = _option(
+        "--trust-models",
+        rules.parse_switch,
+        "run code that lies in a model's file, such as a Lambda layer's; whoever made the "
+        "file could do anything with it (default: no, be refused)",
+        default="no",
+    )
+    tasks: tuple[str, ...] = _option(
+        "--tasks TASKS",
+        rules.choices_of(tuple(TASKS)),
+        f"{', '.join(one.words for one in TASKS.values())} (default: {','.join(TIMED_TASKS)})",
+        default=",".join(TIMED_TASKS),
+        only="run",
+    )
+    devices: tuple[str, ...] = _option(
+        "--devices DEVICES",
+        rules.parse_devices,
+        "cpu, gpu:0, ... or all that are there (default: all)",
+        default="all",
+    )
+    batch_sizes: tuple[int, ...] | Literal["auto"] | None = _option(
+        "--batch-sizes SIZES",
+        rules.parse_batch_sizes,
+        "samples per replica per step, or auto: find the fastest and the largest that fits "
+        "(default: 32 in training, 1 and 32 in inference)",
+    )
+    precisions: tuple[str, ...] = _option(
+        "--precisions PRECISIONS",
+        rules.choices_of(PRECISIONS),
+        "float32 (TF32 off), tf32 (GPUs alone), mixed_float16, mixed_bfloat16 (default: float32)",
+        default="float32",
+    )
+    jit: tuple[str, ...] = _option(
+        "--jit STATE",
+        rules.parse_jit,
+        "compile the step: off, on or both; XLA in TensorFlow, torch.compile in PyTorch, "
+        "while JAX always compiles (default: off)",
+        default="off",
+    )
+    replicas: tuple[int, ...] | None = _option(
+        "--replicas NUMBERS",
+        rules.parse_counts,
+        "copies of the model, each with a batch of its own: one per GPU, or logical CPUs; "
+        "TensorFlow alone (default: 1; bench/test_scaling.py: up to the GPUs that are there)",
+    )
+    cluster: Cluster | None = _option(
+        "--cluster WHERE",
+        parse_cluster,
+        "spread replicas over processes: local, one each on this machine; or over machines: "
+        "HOST:PORT,HOST:PORT, or TF_CONFIG to read that variable; start the same command on each "
+        "(default: one process)",
+        only="run",
+    )
+    index: int | None = _option(
+        "--index N",
+        rules.parse_place,
+        "which HOST:PORT of --cluster this machine is, from 0; the first keeps the rows (no "
+        "default)",
+        only="run",
+    )
+    optimizer: str | None = _option(
+        "--optimizer NAME",
+        rules.parse_name,
+        "an optimizer of keras.optimizers, such as adam, for models that were not compiled "
+        "(default: plain SGD)",
+    )
+    learning_rate: float | None = _option(
+        "--learning-rate RATE",
+        rules.parse_rate,
+        "for models that were not compiled (default: 0.01, or the named optimizer's own)",
+    )
+    loss: str | None = _option(
+        "--loss NAME",
+        rules.parse_name,
+        "a loss of keras.losses, for models that were not compiled; the step is then Keras's "
+        "own train_step (default: cross-entropy of scores of classes, else squared error)",
+    )
+    threads: str = _option(
+        "--threads N",
+        rules.parse_threads,
+        "threads of the measured process, or default: the framework's own choice",
+        default="default",
+    )
+    backends: tuple[str, ...] = _option(
+        "--backend NAMES",
+        rules.choices_of(tuple(BACKENDS)),
+        f"framework under Keras, or several: {', '.join(BACKENDS)} (default: {DEFAULT_BACKEND})",
+        default=DEFAULT_BACKEND,
+    )
+    ceilings: str = _option(
+        "--ceilings WHICH",
+        rules.choice_of(("auto", "on", "off")),
+        "measure once what each device can do at most, for the column efficiency: auto (GPUs "
+        "only), on or off (default: auto)",
+        default="auto",
+    )
+    processes: int = _option(
+        "--processes N", rules.parse_count, "fresh processes per case (default: 3)", default="3"
+    )
+    time_budget_s: float = _option(
+        "--time-budget SECONDS",
+        rules.parse_seconds,
+        "at most this many seconds of timed steps per process, and half as many of rounds "
+        "(default: 0.6)",
+        default="0.6",
+    )
+    time_limit_s: float = _option(
+        "--time-limit SECONDS",
+        rules.parse_seconds,
+        "seconds a worker may go without a sign of progress before it is ended (default: 600)",
+        default="600",
+    )
+    isolation: str = _option(
+        "--isolation HOW",
+        rules.choice_of(ISOLATIONS),
+        "fork: a child of a warm interpreter; spawn: a new interpreter; none: one process for "
+        "all, for debuggers and profilers (default: fork on Linux, else spawn)",
+        default="fork" if sys.platform == "linux" else "spawn",
+    )
+    results: Path = _option(
+        "--results FOLDER",
+        rules.parse_folder,
+        "folder of the CSV history (default: results)",
+        default="results",
+    )
+    seed: int = _option(
+        "--seed N",
+        rules.parse_seed,
+        "seed of the plan's order, the weights and the batches (default: 0)",
+        default="0",
+    )
+    seeds: tuple[int, ...] = _option(
+        "--seeds SEEDS",
+        rules.parse_seeds,
+        "seeds of the task accuracy, a fresh process for each (default: 0,1,2)",
+        default="0,1,2",
+    )
+    target_accuracy: float = _option(
+        "--target-accuracy SHARE",
+        rules.parse_share,
+        "validation accuracy at which the task accuracy stops its clock (default: 0.97)",
+        default="0.97",
+    )
+    fraction: float = _option(
+        "--fraction SHARE",
+        rules.parse_share,
+        "share of the training and validation samples that the task accuracy uses, for quick "
+        "checks (default: 1)",
+        default="1",
+    )
+    mnist: Path | None = _option(
+        "--mnist PATH",
+        rules.parse_file,
+        "file of the MNIST digits, an .npz with the arrays of keras.datasets.mnist (default: "
+        "CONVMARK_MNIST, else what Keras downloads)",
+    )
+    input_shape: Shapes | None = _option(
+        "--input-shape SHAPE",
+        rules.parse_shapes,
+        "shape of one sample, such as 224x224x3, or name=28x28x1,other=4 where a model has "
+        "several inputs (default: the model's own; open axes 224 of images, 128 of sequences)",
+    )
+    pythons: tuple[str, ...] = _option(
+        "--python PATH",
+        rules.parse_text,
+        "interpreter to measure in, or its environment's folder; it needs the framework and "
+        "nothing else (default: this one; convmark run takes several, a run for each)",
+        repeatable=True,
+    )
+    environments: tuple[str, ...] = _option(
+        "--env REQUIREMENTS",
+        rules.parse_text,
+        'what to measure in, such as "tensorflow==2.20.*"; made once and kept, see convmark '
+        "env list (default: what is installed here)",
+        repeatable=True,
+    )
+    wait: bool = _option(
+        "--wait",
+        rules.parse_switch,
+        "wait for another benchmark run on this machine to end (default: no, be refused)",
+        default="no",
+    )
+    allow_concurrent: bool = _option(
+        "--allow-concurrent",
+        rules.parse_switch,
+        "measure beside other benchmark runs, which disturb the figures; the rows say so "
+        "(default: no)",
+        default="no",
+    )
+    compare_budget_s: float = _option(
+        "--compare-budget SECONDS",
+        rules.parse_budget,
+        "with --benchmark-compare: most seconds for running the old code beside today's, or "
+        "unlimited, which also decides changes of 3 % (default: 600)",
+        default="600",
+        only="pytest",
+    )
+    margin: float = _option(
+        "--margin SHARE",
+        rules.parse_margin,
+        "with --benchmark-compare: the smallest slowdown that is called a regression, as a "
+        "share of the step time (default: 0.03)",
+        default="0.03",
+        only="pytest",
+    )
+    allow_changes: tuple[str, ...] = _option(
+        "--allow-change CASE",
+        rules.parse_text,
+        "let a case pass whose change is meant: its name, or a pattern such as 'lenet5-*' "
+        "(default: none)",
+        only="pytest",
+        repeatable=True,
+    )
     named: frozenset[str] = frozenset()
-    """Which options have a value of the user's own, by the command line or pyproject."""
-    wait: bool = False
-    """Whether another benchmark run's end is waited for."""
-    trust_models: bool = False
-    """Whether code that lies in a model's file may run."""
-    allow_concurrent: bool = False
-    """Whether to measure beside other benchmark runs."""
+    """The fields that have a value of the user's own, by the command line or pyproject."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cluster", with_index(self.cluster, self.index))
 
     @property
     def recipe(self) -> str | None:
@@ -91,12 +374,36 @@ class Options:
         return " ".join(f"{name}={value}" for name, value in asked.items() if value) or None
 
 
-def _as_text(flag: str, value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return ",".join(_as_text(flag, item) for item in value)
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise OptionError(f"{flag}: must be a text, a number or a list of them, got {value!r}")
-    return str(value)
+_OPTION_OF: dict[str, Option] = {
+    field.name: field.metadata["option"]
+    for field in dataclasses.fields(Options)
+    if "option" in field.metadata
+}
+OPTIONS = tuple(_OPTION_OF.values())
+"""In the order of the help."""
+
+
+def read(
+    given: Mapping[str, Any], settings: Mapping[str, Any] | None = None, *, prefix: str = "--"
+) -> Options:
+    """Return the options: `given` by the user first, then `settings`, then the defaults.
+
+    Args:
+        given: texts by option key (`batch_sizes`), None or absent where the user gave none.
+        settings: the values of `[tool.convmark]`, by the same keys.
+        prefix: what the options' names begin with where they were given.
+
+    Raises:
+        OptionError: a value breaks its option's rule.
+    """
+    values: dict[str, Any] = {}
+    for field, option in _OPTION_OF.items():
+        flag, value = f"{prefix}{option.name}", given.get(option.key)
+        if value is None and settings and option.key in settings:
+            flag, value = f"[tool.convmark] {option.name}", settings[option.key]
+        if value is not None:
+            values[field] = option.value(flag, value)
+    return Options(**values, named=frozenset(values))
 
 
 def pyproject_settings(folder: Path) -> dict[str, Any]:
@@ -151,46 +458,3 @@ def _table(path: Path) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise OptionError(f"{path}: tool.convmark must be a table, got {table!r}")
     return dict(table)
-
-
-def read(
-    given: Mapping[str, Any], settings: Mapping[str, Any] | None = None, *, prefix: str = "--"
-) -> Options:
-    """Return the options: `given` by the user first, then `settings`, then the defaults.
-
-    Args:
-        given: texts by option key (`batch_sizes`), None or absent where the user gave none.
-        settings: the values of `[tool.convmark]`, by the same keys.
-        prefix: what the options' names begin with where they were given.
-
-    Raises:
-        OptionError: a value breaks its option's rule.
-    """
-    values: dict[str, Any] = {}
-    named = {key for source in (given, settings or {}) for key, one in source.items() if one}
-    for option in OPTIONS:
-        value: Any = given.get(option.key)
-        flag = f"{prefix}{option.name}"
-        if value is None and settings and option.key in settings:
-            value = settings[option.key]
-            flag = f"[tool.convmark] {option.name}"
-        if option.repeatable:
-            many = isinstance(value, (list, tuple))
-            given_each = [] if value is None else value if many else [value]
-            texts = [_as_text(flag, each) for each in given_each]
-            values[option.key] = tuple(option.parse(flag, text) for text in texts)
-            continue
-        if value is None:
-            value = option.default
-        elif option.switch and isinstance(value, bool):
-            value = "yes" if value else "no"
-        values[option.key] = None if value is None else option.parse(flag, _as_text(flag, value))
-    values["pythons"] = values.pop("python")
-    values["environments"] = values.pop("env")
-    values["backends"] = values.pop("backend")
-    values["cluster"] = with_index(values["cluster"], values.pop("index"))
-    values["time_budget_s"] = values.pop("time_budget")
-    values["time_limit_s"] = values.pop("time_limit")
-    values["compare_budget_s"] = values.pop("compare_budget")
-    values["allow_changes"] = values.pop("allow_change")
-    return Options(**values, named=frozenset(named))

@@ -13,12 +13,12 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-__all__ = ["Received", "as_interrupts"]
+__all__ = ["ReceivedSignal", "as_interrupts"]
 
 _TAKEN = (signal.SIGTERM, signal.SIGHUP)
 
 
-class Received:
+class ReceivedSignal:
     """Which signal has come, if any."""
 
     def __init__(self) -> None:
@@ -31,12 +31,12 @@ class Received:
 
 
 @contextlib.contextmanager
-def as_interrupts() -> Iterator[Received]:
+def as_interrupts() -> Iterator[ReceivedSignal]:
     """Raise KeyboardInterrupt in the main thread at the first of the signals; later ones are void.
 
     A signal that is ignored, as SIGHUP is under nohup, or that somebody else handles is left alone.
     """
-    received = Received()
+    received = ReceivedSignal()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         if received.number is not None:

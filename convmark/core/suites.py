@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from convmark.core.backends import BACKENDS, with_property
 from convmark.core.batch_search import FIRST
-from convmark.core.case import TIMED_TASKS, Case, expand
+from convmark.core.case import Case, expand
 from convmark.core.errors import CaseError, OptionError
 from convmark.core.model_name import ModelName
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
+from convmark.core.tasks import TASKS, TIMED_TASKS
 
 __all__ = [
     "ACCURACY",
@@ -23,6 +25,7 @@ __all__ = [
     "Suite",
     "auto_name",
     "cases",
+    "refuse_replicas",
     "refuse_untimed",
 ]
 
@@ -82,20 +85,23 @@ class Suite:
         return tuple(1 << power for power in range(gpus.bit_length())) if gpus > 1 else ()
 
 
-TRAINING = Suite(models=NETWORKS, tasks=("train",), batch_sizes=(32,))
-INFERENCE = Suite(models=NETWORKS, tasks=("infer",), batch_sizes=(1, 32))
+def suite_of(task: str) -> Suite:
+    """Return the default suite of a task."""
+    return Suite(models=NETWORKS, tasks=(task,), batch_sizes=TASKS[task].batch_sizes)
+
+
+TRAINING, INFERENCE = suite_of("train"), suite_of("infer")
 LAYERS = Suite(
     models=("conv_layer", "separable_layer"),
-    tasks=("train", "infer"),
+    tasks=TIMED_TASKS,
     batch_sizes=(32,),
     fixed_models=True,
 )
 SCALING = Suite(models=("mini_resnet",), tasks=("train",), batch_sizes=(32,), scaling=True)
-ACCURACY = Suite(models=NETWORKS, tasks=("accuracy",), batch_sizes=(256,))
-WATERFALL = Suite(models=NETWORKS, tasks=("waterfall",), batch_sizes=(32,))
-SUITES = (TRAINING, INFERENCE, LAYERS, ACCURACY, WATERFALL)
-"""Of `convmark run`, where `--replicas` spreads these and scaling is no suite of its own; the last
-two are measured where `--tasks` names their task."""
+ACCURACY, WATERFALL = suite_of("accuracy"), suite_of("waterfall")
+SUITES = (*map(suite_of, TIMED_TASKS), LAYERS, *(suite_of(x) for x in TASKS if not TASKS[x].timed))
+"""Of `convmark run`, where `--replicas` spreads these and scaling is no suite of its own; untimed
+tasks are measured where `--tasks` names them."""
 
 
 def cases(options: Options, devices: Mapping[str, Sequence[str]]) -> list[Case]:
@@ -130,3 +136,29 @@ def refuse_untimed(options: Options, what: str) -> None:
     for task in options.tasks:
         if task not in TIMED_TASKS:
             raise OptionError(f"--tasks: {what} {' and '.join(TIMED_TASKS)} alone, got {task!r}")
+
+
+def refuse_replicas(options: Options) -> None:
+    """Refuse what cannot be measured with several replicas or over a cluster.
+
+    Raises:
+        OptionError: it was asked for.
+    """
+    most = max(options.replicas or (1,))
+    others = [name for name in options.backends if not BACKENDS[name].replicas]
+    if most > 1 and others:
+        raise OptionError(
+            f"--replicas: above 1 are of {with_property('replicas')} alone, got {most} and "
+            f"--backend {', '.join(others)}"
+        )
+    if options.cluster is None:
+        return
+    if most == 1:
+        raise OptionError("--cluster: needs --replicas of at least 2, got 1")
+    if options.isolation == "none":
+        raise OptionError("--cluster: needs --isolation fork or spawn, got 'none'")
+    if options.batch_sizes == AUTO and options.cluster.addresses:
+        raise OptionError(
+            "--batch-sizes: auto is of one machine, for each would choose by its own memory; name "
+            "the sizes, or use --cluster local"
+        )

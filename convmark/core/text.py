@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+
+from convmark.core.files import read_regular
 
 __all__ = [
     "NUMBER",
+    "Say",
     "file_text",
     "is_folder_name",
     "is_plain",
+    "markdown_cell",
     "percent",
     "plain_text",
     "shown",
 ]
+
+Say = Callable[[str], None]
+"""Shows the user a line."""
 
 NUMBER = re.compile(r"[0-9]{1,18}")
 """Of a run or a device, in a text from outside; Python reads none of thousands of digits."""
@@ -29,6 +38,9 @@ _TERMINAL_ESCAPE = re.compile(
 
 _MOVING = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of what moves the cursor, turns the writing round or is no character."""
+
+_MARKS = re.compile(r"([\\`*_\[\]|~#])")
+_MARKS_BESIDE_CODE = re.compile(r"([\\*_\[\]|~#])")
 
 _CI_COMMAND = re.compile(r"##(?=\w*\[)")
 
@@ -62,6 +74,16 @@ def shown(cell: str) -> str:
     return f": :{line.lstrip()[2:]}" if line.lstrip().startswith("::") else line
 
 
+def markdown_cell(cell: str, *, code: bool = False) -> str:
+    """Keep a cell one cell of plain text in Markdown: no markup, no HTML.
+
+    Args:
+        code: whether back quotes stay: a note of ours names commands in them.
+    """
+    marks = _MARKS_BESIDE_CODE if code else _MARKS
+    return marks.sub(r"\\\1", html.escape(shown(cell), quote=False))
+
+
 def is_folder_name(text: str) -> bool:
     """Whether a text from outside may name a folder: one that leads nowhere else, not hidden."""
     plain = bool(text) and is_plain(text) and not any(mark in text for mark in "/\\:")
@@ -71,6 +93,6 @@ def is_folder_name(text: str) -> bool:
 def file_text(path: Path) -> str:
     """Return a file's text, nothing where it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return read_regular(path).decode("utf-8", errors="replace")
     except OSError:
         return ""

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tabulate import tabulate
-
-from convmark.fleet.nodes import About, Node, labels_text, some
+from convmark.core.table import heading, printed
+from convmark.fleet.nodes import Node, NodeFacts, labels_text, some
 from convmark.machine.environment import GIB, plain_text
 
-__all__ = ["Checked", "caution_lines", "fleet_findings", "refusal"]
+__all__ = ["CheckedNode", "caution_lines", "fleet_findings", "refusal"]
 
 ADVICE = (
     "A Ray cluster runs what anybody who reaches it sends: keep it on a network that you trust, "
@@ -20,20 +19,20 @@ ADVICE = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
+class CheckedNode:
     """A node as it was found."""
 
     name: str
     """What it is called."""
     node: Node
-    about: About | None
+    about: NodeFacts | None
     found: Mapping[str, Mapping[str, Any]]
     """What each backend's interpreter has."""
     refusals: Sequence[str] = ()
     """Why it would not measure; none where it would."""
 
 
-def refusal(about: About, *, version: str, code: str) -> str | None:
+def refusal(about: NodeFacts, *, version: str, code: str) -> str | None:
     """Say why the node would not measure what the caller asks for; None where it would.
 
     Args:
@@ -46,7 +45,7 @@ def refusal(about: About, *, version: str, code: str) -> str | None:
     return None
 
 
-def fleet_findings(nodes: Sequence[Checked]) -> str:
+def fleet_findings(nodes: Sequence[CheckedNode]) -> str:
     """Return all sections, one blank line between them."""
     refused = [(one, why) for one in nodes for why in one.refusals]
     cautions = [(one, caution) for one in nodes if one.about for caution in _cautions(one.about)]
@@ -60,7 +59,7 @@ def fleet_findings(nodes: Sequence[Checked]) -> str:
     return "\n".join([*lines, "", ADVICE])
 
 
-def caution_lines(abouts: Mapping[str, About]) -> list[str]:
+def caution_lines(abouts: Mapping[str, NodeFacts]) -> list[str]:
     """Return a line for each thing that will make figures unreliable, the nodes that it is true of.
 
     Args:
@@ -76,7 +75,7 @@ def caution_lines(abouts: Mapping[str, About]) -> list[str]:
     ]
 
 
-def _cautions(about: About) -> list[tuple[str, str, str]]:
+def _cautions(about: NodeFacts) -> list[tuple[str, str, str]]:
     found = [(one.subject, one.finding, one.remedy) for one in about.cautions]
     if about.niceness:
         found.append(
@@ -89,39 +88,33 @@ def _cautions(about: About) -> list[tuple[str, str, str]]:
     return found
 
 
-def _table(nodes: Sequence[Checked]) -> str:
-    headers = (
-        "node",
-        "address",
-        "labels",
-        "kind",
-        "CPU",
-        "RAM",
-        "GPUs",
-        "convmark",
-        "frameworks",
-        "devices",
-    )
-    rows = [
-        [
-            plain_text(one.name),
-            one.node.address,
-            plain_text(labels_text(one.node.labels)),
-            *(_machine(one.about) if one.about else ["unknown", "", "", ""]),
-            one.about.convmark if one.about else "",
-            plain_text(", ".join(_framework(name, has) for name, has in one.found.items())),
-            plain_text(" ".join(dict.fromkeys(_devices(one.found)))),
-        ]
+def _table(nodes: Sequence[CheckedNode]) -> str:
+    names = ("node", "address", "labels", "kind", "CPU", "RAM", "GPUs", "convmark", "frameworks",
+             "devices")  # fmt: skip
+    records = [
+        {
+            "node": one.name,
+            "address": one.node.address,
+            "labels": labels_text(one.node.labels),
+            **(_machine(one.about) if one.about else {"kind": "unknown"}),
+            "frameworks": ", ".join(_framework(name, has) for name, has in one.found.items()),
+            "devices": " ".join(dict.fromkeys(_devices(one.found))),
+        }
         for one in nodes
     ]
-    return tabulate(rows, headers=headers, disable_numparse=True)
+    headings = [heading(name, name) for name in names]
+    return printed(headings, records, clean=plain_text, drop_empty=False)
 
 
-def _machine(about: About) -> list[str]:
+def _machine(about: NodeFacts) -> dict[str, str]:
     machine = about.machine
-    gpus = ", ".join(gpu.name for gpu in machine.gpus) or "none"
-    ram = f"{machine.ram_bytes / GIB:.0f} GiB"
-    return [machine.name, f"{machine.cores} x {machine.cpu}", ram, gpus]
+    return {
+        "kind": machine.name,
+        "CPU": f"{machine.cores} x {machine.cpu}",
+        "RAM": f"{machine.ram_bytes / GIB:.0f} GiB",
+        "GPUs": ", ".join(gpu.name for gpu in machine.gpus) or "none",
+        "convmark": about.convmark,
+    }
 
 
 def _framework(backend: str, has: Mapping[str, Any]) -> str:

@@ -11,33 +11,33 @@ from typing import Any, Protocol
 
 from convmark.fleet.scheduler import Assignment, Scheduler, Unmeasured
 
-__all__ = ["Broken", "Cluster", "Ended", "Event", "Lost", "Shown", "drive"]
+__all__ = ["Cluster", "Event", "JobEnded", "NodeLost", "ProcessEnded", "drive"]
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class ProcessEnded:
     """In place of a result: the process that measured ended under the job, the node did not."""
 
     why: str
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """A node has done with its job; the result is a `Broken` where there is none."""
+class JobEnded:
+    """A node has done with its job; the result is a `ProcessEnded` where there is none."""
 
     node: str
     result: Any
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class NodeLost:
     """A node will measure nothing more."""
 
     node: str
     why: str
 
 
-Event = Ended | Lost
+Event = JobEnded | NodeLost
 
 
 class Cluster(Protocol):
@@ -50,7 +50,7 @@ class Cluster(Protocol):
         """Wait for what has happened; nothing where nothing will."""
 
 
-class Shown(Protocol):
+class FleetObserver(Protocol):
     """Is told how it goes on."""
 
     def began(self, assignment: Assignment) -> None: ...
@@ -64,7 +64,7 @@ def drive(
     scheduler: Scheduler,
     cluster: Cluster,
     keep: Callable[[Assignment, Any], Any],
-    shown: Shown,
+    shown: FleetObserver,
 ) -> list[Unmeasured]:
     """Have all plans measured; return what no node could measure.
 
@@ -81,7 +81,7 @@ def drive(
         if scheduler.over:
             return unmeasured
         for event in cluster.events():
-            if isinstance(event, Lost):
+            if isinstance(event, NodeLost):
                 running.pop(event.node, None)
                 unmeasured += scheduler.lost(event.node, event.why)
                 shown.lost(event.node, event.why)

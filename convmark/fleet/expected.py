@@ -12,6 +12,7 @@ from statistics import median
 from types import MappingProxyType
 
 from convmark.core.case import Case
+from convmark.core.tasks import TASKS
 from convmark.report.runs import run_files
 from convmark.results.record import Record
 from convmark.results.store import read_run
@@ -28,8 +29,6 @@ SCALE = 10.0
 """Step time on a machine of a few cores / that in the table, whose server has 92 of them."""
 
 TABLE_BATCH = 32
-TRAINING_PASSES = 3
-
 # Source: keras.io/api/applications, "Time (ms) per inference step (CPU)", batch 32.
 _INFERENCE_MS: Mapping[str, float] = MappingProxyType(
     {
@@ -83,7 +82,7 @@ def expected_s(case: Case, time_budget_s: float, known: Mapping[str, float]) -> 
 def _step_s(case: Case) -> float:
     if case.model in _SMALL:
         return 0.0
-    passes = TRAINING_PASSES if case.task == "train" else 1
+    passes = TASKS[case.task].passes
     samples = case.batch_size * case.replicas / TABLE_BATCH
     return SCALE * passes * samples * _INFERENCE_MS.get(case.model, _USUAL_MS) / 1000
 

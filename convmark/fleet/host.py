@@ -10,9 +10,8 @@ import hashlib
 import os
 import platform
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,28 +20,25 @@ import psutil
 
 import convmark
 from convmark.core.case import Case
-from convmark.core.cluster import check_devices
 from convmark.core.errors import BusyError
 from convmark.core.options import Options
-from convmark.core.suites import NETWORKS, cases
+from convmark.core.temporary import TemporaryFolder
 from convmark.core.text import file_text, plain_text
-from convmark.fleet.nodes import About
+from convmark.fleet.nodes import NodeFacts
 from convmark.interpreter import zoo_folder
-from convmark.interpreter.by_backend import Interpreters
 from convmark.interpreter.environments.interpreter import interpreters
-from convmark.interpreter.inspection import devices_asked_for
 from convmark.machine.cautions import cautions
 from convmark.machine.environment import read_machine, read_state
 from convmark.machine.lock import alone
-from convmark.results.code.of_run import CodeReader
 from convmark.results.commit import Commit
-from convmark.session.ceilings import Ceiling, Key, ceilings_path, gather, keep_ceilings
-from convmark.session.facts import Facts, facts_of
+from convmark.session.ceilings import Ceiling, Key, ceilings_path, keep_ceilings
+from convmark.session.facts import Facts
 from convmark.session.plan import Job
 from convmark.session.result import Result
 from convmark.session.run import measure
+from convmark.session.session import Session
 
-__all__ = ["NO_RUN", "Host", "Prepared", "Settings", "about_this_node", "code_version", "installed"]
+__all__ = ["Host", "NodeSettings", "PreparedNode", "about_this_node", "code_version", "installed"]
 
 NO_RUN = "0000"
 """The run in a row before the caller has given it a file."""
@@ -55,7 +51,7 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class NodeSettings:
     """What every node is told before it measures."""
 
     options: Options
@@ -68,7 +64,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class PreparedNode:
     """What a node is about to measure with, and what there is to measure on it."""
 
     cases: tuple[Case, ...]
@@ -88,12 +84,12 @@ def code_version() -> str:
     return digest.hexdigest()[:12]
 
 
-def about_this_node() -> About:
+def about_this_node() -> NodeFacts:
     """Return what this node is."""
     _as_the_node_was_started(os.environ, _parents_environ())
     machine, state = read_machine(), read_state()
     host = plain_text(platform.node()) or "unknown"
-    return About(
+    return NodeFacts(
         host=host,
         boot=file_text(_BOOT).strip() or host,
         machine=machine,
@@ -111,28 +107,28 @@ def installed(options: Options) -> dict[str, dict[str, Any]]:
     Raises:
         ConvmarkError: it has none, or the framework is not there.
     """
-    with _interpreters(replace(options, isolation="spawn")) as found:
-        return found.inspect(())
+    with _session(replace(options, isolation="spawn")) as session:
+        return session.interpreters.inspect(())
 
 
 class Host:
     """Measures jobs on this node, one at a time, as the caller's settings say."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: NodeSettings) -> None:
         """Become as a process of the node's own would be; nothing is started yet."""
         _as_the_node_was_started(os.environ, _parents_environ())
         if os.path.isdir(settings.folder):
             os.chdir(settings.folder)
         self._settings = settings
         self._flags = f"nice={nice}" if (nice := _niceness()) else ""
-        self._interpreters: Interpreters | None = None
-        self._prepared: Prepared | None = None
+        self._session: Session | None = None
+        self._prepared: PreparedNode | None = None
 
     def ready(self) -> bool:
         """Answer, which takes until the node's slot is free."""
         return True
 
-    def prepare(self) -> Prepared:
+    def prepare(self) -> PreparedNode:
         """Make the environment where it is not there yet, and find the cases to measure here.
 
         Raises:
@@ -140,23 +136,14 @@ class Host:
         """
         if self._prepared is not None:
             return self._prepared
-        options = self._settings.options
-        self._interpreters = _interpreters(options)
-        found = self._interpreters.inspect(options.models or NETWORKS)
-        devices = {
-            backend: devices_asked_for(options.devices, its_own["devices"])
-            for backend, its_own in found.items()
-        }
-        asked = cases(options, devices)
-        check_devices(asked, {backend: has["devices"] for backend, has in found.items()})
-        machine = read_machine()
-        commit = self._settings.commit
-        codes = CodeReader.at(Path.cwd(), zoo_folder(), commit.sha)
-        facts = facts_of(NO_RUN, machine, commit, os.environ, codes=codes)
+        self._session = session = _session(self._settings.options)
+        session.take(session.default_cases())
+        facts = session.shared_facts(NO_RUN, commit=self._settings.commit)
         flags = " ".join(filter(None, [facts.flags, self._flags]))
-        ceilings = self._ceilings(asked, machine.name)
-        facts = replace(facts, flags=flags, ceilings=ceilings)
-        self._prepared = Prepared(cases=tuple(asked), found=found, facts=facts)
+        session.facts = replace(facts, flags=flags, ceilings=self._ceilings(session))
+        self._prepared = PreparedNode(
+            cases=tuple(session.cases), found=session.found, facts=session.facts
+        )
         return self._prepared
 
     def measure(self, job: Job) -> Result:
@@ -167,10 +154,10 @@ class Host:
             ConvmarkError: nothing can be measured here at all.
         """
         facts = self.prepare().facts
-        assert self._interpreters is not None
+        assert self._session is not None
         with contextlib.ExitStack() as stack:
             self._take_turn(stack)
-            return measure(job, self._interpreters, self._settings.options, facts)
+            return measure(job, self._session.interpreters, self._session.options, facts)
 
     def _take_turn(self, stack: contextlib.ExitStack) -> None:
         """Have the machine until the stack ends; what a lost node was at may hold it a while."""
@@ -188,29 +175,24 @@ class Host:
 
     def close(self) -> None:
         """End every process of the interpreters."""
-        if self._interpreters is not None:
-            self._interpreters.close()
+        if self._session is not None:
+            self._session.close()
 
-    def _ceilings(self, asked: Sequence[Case], machine: str) -> dict[Key, Ceiling]:
+    def _ceilings(self, session: Session) -> dict[Key, Ceiling]:
         """Return the ceilings of the devices, those measured that the caller does not know."""
-        assert self._interpreters is not None
-        with tempfile.TemporaryDirectory(prefix="convmark-") as folder:
-            path = ceilings_path(Path(folder), machine)
-            known = self._settings.ceilings.get(machine, {})
-            keep_ceilings(path, known.values())
-            ask, which = self._interpreters.answer, self._settings.options.ceilings
-            return gather(asked, ask, path, which=which, say=_unheard)
+        with TemporaryFolder() as folder:
+            path = ceilings_path(folder, session.machine.name)
+            keep_ceilings(path, self._settings.ceilings.get(session.machine.name, {}).values())
+            return session.ceilings(path)
 
 
 def _unheard(line: str) -> None:
     """Nobody reads what a node would say."""
 
 
-def _interpreters(options: Options) -> Interpreters:
+def _session(options: Options) -> Session:
     paths = interpreters(options.pythons, options.environments) or [sys.executable]
-    return Interpreters(
-        options.backends, paths[0], isolation=options.isolation, time_limit_s=options.time_limit_s
-    )
+    return Session(options, read_machine(), _unheard, python=paths[0])
 
 
 def _as_the_node_was_started(environ: MutableMapping[str, str], parents: Mapping[str, str]) -> None:

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from convmark.compare import sessions_file
 from convmark.core.errors import StoreError
-from convmark.core.text import is_folder_name
-from convmark.fleet.part import Part, read_part, write_part
-from convmark.fleet.shard import Shard
+from convmark.core.text import Say, is_folder_name
+from convmark.fleet.part import Part, Shard, read_part, write_part
 from convmark.report.runs import oldest_first, run_files
 from convmark.results.code.manifest import read_codes, write_codes
 from convmark.results.code.snapshot import copy_kept
-from convmark.results.record import Record
+from convmark.results.record import FRAMEWORK_COLUMNS, Record
 from convmark.results.store import Store, read_run, read_step_times
 from convmark.session import learning
 from convmark.session.learning import Epoch, append_epochs, read_epochs
 
-__all__ = ["Joined", "Source", "join", "joined", "missing", "sources"]
+__all__ = ["MergedRun", "join", "joined", "missing", "sources"]
 
 ONE_RUN = (
     *("commit", "dirty", "convmark", "time_budget_s", "isolation"),
@@ -32,14 +31,14 @@ ONE_RUN = (
 ONE_SUITE = ("seed", "processes")
 """Columns that all rows of one run share but those of the task accuracy."""
 
-SOFTWARE = ("python", "tensorflow", "jax", "torch", "keras", "numpy", "flags")
+SOFTWARE = ("python", *FRAMEWORK_COLUMNS, "keras", "numpy", "flags")
 """Columns that the rows of one backend share, where they have a value."""
 
 MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class SourceRun:
     """One run to be joined with others."""
 
     path: Path
@@ -50,11 +49,11 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Joined:
+class MergedRun:
     """What becomes one run."""
 
     machine: str
-    sources: tuple[Source, ...]
+    sources: tuple[SourceRun, ...]
     part: Part | None
 
     @property
@@ -62,7 +61,7 @@ class Joined:
         return sum(len(source.records) for source in self.sources)
 
 
-def sources(places: Sequence[Path], say: Callable[[str], None]) -> list[Source]:
+def sources(places: Sequence[Path], say: Say) -> list[SourceRun]:
     """Return the runs in the places, oldest first.
 
     A run without rows is left out, and said; so is a folder without runs beside others that have
@@ -85,12 +84,12 @@ def sources(places: Sequence[Path], say: Callable[[str], None]) -> list[Source]:
                 f"in one, got {machine!r}"
             )
         part = read_part(path)
-        found.append(Source(path=path, machine=machine, records=records, part=part))
+        found.append(SourceRun(path=path, machine=machine, records=records, part=part))
     order = oldest_first([(source.path, source.records[0].started) for source in found])
     return [found[place] for place in order]
 
 
-def _with_runs(places: Sequence[Path], say: Callable[[str], None]) -> list[Path]:
+def _with_runs(places: Sequence[Path], say: Say) -> list[Path]:
     """Return the places that are not folders without runs; all of them where no other is left."""
     empty = [place for place in places if place.is_dir() and not _has_runs(place)]
     if len(empty) == len(places):
@@ -107,7 +106,7 @@ def _has_runs(folder: Path) -> bool:
         return False
 
 
-def joined(found: Sequence[Source], there: Sequence[Source] = ()) -> list[Joined]:
+def joined(found: Sequence[SourceRun], there: Sequence[SourceRun] = ()) -> list[MergedRun]:
     """Return the runs that the sources amount to: the parts of a plan on one machine are one run.
 
     Args:
@@ -118,14 +117,14 @@ def joined(found: Sequence[Source], there: Sequence[Source] = ()) -> list[Joined
     """
     _refuse_copies([*there, *found])
     _refuse_doubles(found)
-    groups: dict[tuple[str, ...], list[Source]] = {}
+    groups: dict[tuple[str, ...], list[SourceRun]] = {}
     for source in found:
         key = (source.part.plan, source.machine) if source.part else (str(source.path),)
         groups.setdefault(key, []).append(source)
     for group in groups.values():
         _refuse_unlike(group)
     return [
-        Joined(
+        MergedRun(
             machine=group[0].machine,
             sources=tuple(group),
             part=group[0].part
@@ -135,7 +134,7 @@ def joined(found: Sequence[Source], there: Sequence[Source] = ()) -> list[Joined
     ]
 
 
-def missing(found: Sequence[Source]) -> list[str]:
+def missing(found: Sequence[SourceRun]) -> list[str]:
     """Say what of each plan no source holds, a line for each shard that is not whole."""
     plans = {source.part.plan: source.part for source in found if source.part}
     lines = []
@@ -160,7 +159,7 @@ def _lack(lacking: Sequence[tuple[str, int]], wanted: int) -> str:
     return f"{count} {wanted} processes are missing: {names}{more}"
 
 
-def join(one: Joined, store: Store) -> Path:
+def join(one: MergedRun, store: Store) -> Path:
     """Write one joined run, its rows in the order of the plan; return its file.
 
     What an anchor needs comes along: the codes, their kept files, and the sessions.
@@ -198,12 +197,12 @@ def join(one: Joined, store: Store) -> Path:
     return run_file.path
 
 
-def _in_order(one: Joined) -> Iterator[tuple[Source, Record]]:
+def _in_order(one: MergedRun) -> Iterator[tuple[SourceRun, Record]]:
     rows = [(source, record) for source in one.sources for record in source.records]
     yield from sorted(rows, key=lambda row: (row[1].order, row[1].started))
 
 
-def _refuse_copies(found: Sequence[Source]) -> None:
+def _refuse_copies(found: Sequence[SourceRun]) -> None:
     """Refuse the same measurement twice, whatever its run is called."""
     seen: dict[tuple[object, ...], Path] = {}
     for source in found:
@@ -216,7 +215,7 @@ def _refuse_copies(found: Sequence[Source]) -> None:
                 )
 
 
-def _refuse_doubles(found: Sequence[Source]) -> None:
+def _refuse_doubles(found: Sequence[SourceRun]) -> None:
     """Refuse the same process of a case of one plan twice, wherever it was measured."""
     seen: dict[tuple[str, str, int], Path] = {}
     for source in found:
@@ -231,7 +230,7 @@ def _refuse_doubles(found: Sequence[Source]) -> None:
                 )
 
 
-def _refuse_unlike(group: Sequence[Source]) -> None:
+def _refuse_unlike(group: Sequence[SourceRun]) -> None:
     seen: dict[tuple[str, str], tuple[object, Path]] = {}
     for source in group:
         for record in source.records:

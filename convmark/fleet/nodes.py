@@ -12,12 +12,10 @@ from convmark.machine.environment import Machine
 
 __all__ = [
     "PER",
-    "About",
     "Node",
+    "NodeFacts",
     "choose",
-    "gpu_kind",
     "gpu_names",
-    "kind_of",
     "labelled",
     "labels_text",
     "read_labels",
@@ -40,7 +38,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class About:
+class NodeFacts:
     """What a node says of itself."""
 
     host: str
@@ -100,17 +98,7 @@ def gpu_names(machine: Machine) -> set[str]:
     return {gpu.name for gpu in machine.gpus}
 
 
-def gpu_kind(machine: Machine) -> str:
-    """Return the distinct names of the machine's GPUs as one text; empty where it has none."""
-    return " and ".join(sorted(gpu_names(machine)))
-
-
-def kind_of(about: About, per: str) -> str:
-    """Return what makes nodes interchangeable; empty where the node is not asked for."""
-    return gpu_kind(about.machine) if per == "gpu-kind" else about.machine.name
-
-
-def choose(abouts: Mapping[str, About], per: str) -> dict[str, list[str]]:
+def choose(abouts: Mapping[str, NodeFacts], per: str) -> dict[str, list[str]]:
     """Return the nodes of each kind that is to be measured, by the kind's name.
 
     A plan is measured on every node of a kind, or on the first of them, as `per` says; the others
@@ -122,8 +110,9 @@ def choose(abouts: Mapping[str, About], per: str) -> dict[str, list[str]]:
     """
     kinds: dict[str, list[str]] = {}
     for name in sorted(abouts, key=lambda name: (abouts[name].host, name)):
-        kind = kind_of(abouts[name], per)
-        if kind:
+        machine = abouts[name].machine
+        kind = " and ".join(sorted(gpu_names(machine))) if per == "gpu-kind" else machine.name
+        if kind:  # a node without a GPU is of no kind of GPU
             kinds.setdefault(kind, []).append(name)
     return kinds
 
@@ -139,7 +128,7 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:MOST_NAMED]) + more
 
 
-def node_names(abouts: Mapping[str, About]) -> dict[str, str]:
+def node_names(abouts: Mapping[str, NodeFacts]) -> dict[str, str]:
     """Return what each node is called: its host's name, with the node's own where two share it."""
     hosts = Counter(about.host for about in abouts.values())
     return {

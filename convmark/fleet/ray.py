@@ -24,13 +24,14 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayT
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from convmark.core.errors import ConvmarkError, OptionError
-from convmark.fleet.drive import Broken, Ended, Event, Lost
-from convmark.fleet.host import Host, Prepared, Settings
+from convmark.core.text import Say
+from convmark.fleet.drive import Event, JobEnded, NodeLost, ProcessEnded
+from convmark.fleet.host import Host, NodeSettings, PreparedNode
 from convmark.fleet.nodes import Node
 from convmark.fleet.scheduler import Assignment
 from convmark.worker.protocol import one_line
 
-__all__ = ["Failure", "RayCluster"]
+__all__ = ["RayCluster"]
 
 CONNECT_LIMIT_S = 5.0
 CLOSE_LIMIT_S = 10.0
@@ -69,7 +70,7 @@ class RayCluster:
         except (ConnectionError, RuntimeError, ValueError, ImportError, RayError) as error:
             raise OptionError(f"--ray: {address}: {one_line(error)}; {_HINT}") from None
         self._nodes = {node.id: node for node in _alive()}
-        self._settings: Settings | None = None
+        self._settings: NodeSettings | None = None
         self._actors: dict[str, Any] = {}
         self._calls: dict[Any, str] = {}
         """Of what is being measured: the node by the reference."""
@@ -127,8 +128,8 @@ class RayCluster:
         return answers
 
     def prepare(
-        self, names: Sequence[str], settings: Settings, say: Callable[[str], None]
-    ) -> dict[str, Prepared | Failure]:
+        self, names: Sequence[str], settings: NodeSettings, say: Say
+    ) -> dict[str, PreparedNode | Failure]:
         """Have the nodes find out what to measure; `Failure` where one cannot.
 
         Args:
@@ -182,19 +183,19 @@ class RayCluster:
             return self._died(name, one_line(error))
         except RayError as error:
             self._end([name])
-            return Lost(name, _reason(error))
+            return NodeLost(name, _reason(error))
         self._breaks.pop(name, None)
-        return Ended(name, result)
+        return JobEnded(name, result)
 
     def _died(self, name: str, why: str) -> Event:
         """Tell a node that is gone from one whose measuring process alone has ended."""
         del self._actors[name]
         if name not in {node.id for node in _alive()}:
-            return Lost(name, f"node {self._nodes[name].address} is gone")
+            return NodeLost(name, f"node {self._nodes[name].address} is gone")
         self._breaks[name] = self._breaks.get(name, 0) + 1
         if self._breaks[name] >= MOST_BREAKS:
-            return Lost(name, f"its process ended {MOST_BREAKS} times in a row: {why}")
-        return Ended(name, Broken(f"the process that measures on the node ended: {why}"))
+            return NodeLost(name, f"its process ended {MOST_BREAKS} times in a row: {why}")
+        return JobEnded(name, ProcessEnded(f"the process that measures on the node ended: {why}"))
 
     def _start(self, name: str) -> None:
         assert self._settings is not None

@@ -15,12 +15,15 @@ from typing import Any, Protocol
 
 from convmark.core.errors import WorkerError
 from convmark.interpreter.oom import oom_kills
-from convmark.worker.protocol import LINE_BYTES, UNSAFE_FORK, decode_event, one_line
+from convmark.worker.protocol import LINE_BYTES, UNSAFE_FORK, decode_event, masked, one_line
 
 __all__ = ["Answer", "Followed", "Follower", "OnEvent", "cause", "tail"]
 
 LOG_TAIL_BYTES = 1 << 16
 """A dying framework tells why, then the stacks of all its threads, some 5 KB each."""
+LOG_BYTES = 1 << 24
+"""A log that grows beyond it is cut down to its end: a model may print without end."""
+LOOK_AT_LOG_S = 1.0
 NOISE = re.compile(
     r"cuInit|cudart_stub|absl::InitializeLog|TF-TRT|cpu_feature_guard|rebuild Tensor"
 )
@@ -68,8 +71,11 @@ class Followed(Protocol):
 class Follower:
     """Reads one request's events up to the worker's end, and concludes what came of it."""
 
-    def __init__(self, on_event: OnEvent, began: float, time_limit_s: float) -> None:
+    def __init__(
+        self, on_event: OnEvent, began: float, time_limit_s: float, log: Path | None = None
+    ) -> None:
         self._on_event = on_event
+        self._log = log
         self._began = began
         self._limit_s = time_limit_s
         self._events: list[dict[str, Any]] = []
@@ -90,14 +96,18 @@ class Follower:
         if (found := self._awaited(until)) is not None:
             return found
         ended = worker.wait(0) is not None
+        heard = time.monotonic()
         while True:
             sources: list[Any] = [worker.events_fd] if ended else [worker.events_fd, worker.control]
-            readable = select.select(sources, [], [], 0 if ended else self._limit_s)[0]
+            left_s = 0 if ended else max(0.0, heard + self._limit_s - time.monotonic())
+            readable = select.select(sources, [], [], min(left_s, LOOK_AT_LOG_S))[0]
+            shorten(self._log)
             if worker.events_fd not in readable:
                 if ended:
                     return None
                 if readable:
                     ended = worker.wait(0) is not None
+                if readable or left_s > LOOK_AT_LOG_S:
                     continue
                 self.overrun = self._silence()
                 worker.end()
@@ -105,6 +115,7 @@ class Follower:
             data = os.read(worker.events_fd, 1 << 16)
             if not data:
                 return None
+            heard = time.monotonic()
             self._buffer += data
             lines: list[bytes] = []
             if b"\n" in data:
@@ -153,9 +164,17 @@ class Follower:
         self._on_event(event)
         return True
 
+    def note_left(self, names: list[str]) -> None:
+        """Put an event before all others that names the processes that the worker left running."""
+        if names:
+            self._events.insert(0, {"event": "left_running", "names": names})
+
     def answer(self, status: str, message: str) -> Answer:
         return Answer(
-            status=status, message=one_line(message), events=self._events, ready_s=self._ready_s
+            status=status,
+            message=masked(one_line(message)),
+            events=self._events,
+            ready_s=self._ready_s,
         )
 
     def told(self) -> Answer | None:
@@ -207,6 +226,18 @@ def cause(status: int | None) -> str:
         return f"signal {-status}"
 
 
+def shorten(log: Path | None) -> None:
+    """Leave of a log that has grown beyond `LOG_BYTES` only its end; its writers append to it."""
+    if log is None or not log.is_file() or log.stat().st_size <= LOG_BYTES:
+        return
+    with log.open("r+b") as lines:
+        lines.seek(-LOG_TAIL_BYTES, os.SEEK_END)
+        end = lines.read()
+        lines.truncate(0)
+        lines.seek(0)
+        lines.write(end)
+
+
 def tail(log: Path | None) -> str:
     """What a log ends with, as the end of a message: a fatal error and its place, or a line."""
     if log is None or not log.is_file():
@@ -220,5 +251,5 @@ def tail(log: Path | None) -> str:
         if line.startswith("Fatal Python error"):
             place = next((word for word in lines_said[index:] if word.startswith("File ")), "")
             why = next((word for word in lines_said if "bad_alloc" in word), "")
-            return f": {one_line(f'{why} {line} {place}')}"
-    return f": {one_line(lines_said[-1])}" if lines_said else ""
+            return masked(f": {one_line(f'{why} {line} {place}')}")
+    return masked(f": {one_line(lines_said[-1])}") if lines_said else ""

@@ -11,14 +11,15 @@ import contextlib
 import itertools
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.errors import WorkerError
+from convmark.core.temporary import TemporaryFolder
 from convmark.interpreter.follower import Answer, Follower, OnEvent, tail
 from convmark.interpreter.roots import import_roots as find_import_roots
 from convmark.interpreter.server import INTERPRETER_LOST, Server, ServerLost, Worker
@@ -31,15 +32,6 @@ RESTARTS = 1
 """How often in a row a zygote that was lost is started again."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-
-_VARIABLES: dict[str, dict[str, str]] = {
-    "tensorflow": {"KERAS_BACKEND": "tensorflow"},
-    "jax": {"KERAS_BACKEND": "jax"},
-    # without a device named here Keras looks for a GPU when it is imported, and a process that has
-    # looked for one cannot fork; the worker chooses its device later
-    "torch": {"KERAS_BACKEND": "torch", "KERAS_TORCH_DEVICE": "cpu"},
-}
-"""What Keras reads when it is imported."""
 
 
 def zoo_folder() -> Path:
@@ -65,7 +57,7 @@ class Interpreter:
         python: str = sys.executable,
         *,
         isolation: str = "fork",
-        backend: str = "tensorflow",
+        backend: str = DEFAULT_BACKEND,
         time_limit_s: float = 600.0,
         environ: Mapping[str, str] | None = None,
         zoo: Path | None = None,
@@ -95,11 +87,11 @@ class Interpreter:
         self._environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         # the driver's own order, so that gpu:1 of a case is the card that NVML calls 1
         self._environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-        self._environ |= _VARIABLES[backend]
+        self._environ |= BACKENDS[backend].variables
         self._numbers = itertools.count(1)
-        self._folder = tempfile.TemporaryDirectory(prefix="convmark-")
+        self._folder = TemporaryFolder()
         # a worker is ended without its exit handlers, which would remove what TensorFlow has there
-        temporary = Path(self._folder.name) / "tmp"
+        temporary = self._folder.path / "tmp"
         temporary.mkdir()
         self._environ["TMPDIR"] = str(temporary)
         self._server: Server | None = None
@@ -120,7 +112,7 @@ class Interpreter:
     def close(self) -> None:
         """End every process of this interpreter and remove its files; harmless when done twice."""
         self._drop_server()
-        self._folder.cleanup()
+        self._folder.close()
 
     def start(self) -> float:
         """Start the serving process where the isolation keeps one; return its seconds.
@@ -168,9 +160,9 @@ class Interpreter:
         number = next(self._numbers)
         self.start()
         server = self._server or self._new_server()
-        log = Path(self._folder.name) / f"{number}.log"
+        log = self._folder.path / f"{number}.log"
         full_request = {**self._addressed(request, number), "commands": True}
-        follower = Follower(lambda event: None, time.perf_counter(), self._time_limit_s)
+        follower = Follower(lambda event: None, time.perf_counter(), self._time_limit_s, log)
         try:
             with server.serving(full_request, log) as worker:
                 yield LiveWorker(worker, follower, log)
@@ -187,7 +179,7 @@ class Interpreter:
         return {**request, "id": number, "one_gpu": alone(device, self._environ)}
 
     def _new_server(self) -> Server:
-        log = Path(self._folder.name) / "server.log"
+        log = self._folder.path / "server.log"
         return Server(
             [self.python],
             settings={
@@ -211,13 +203,14 @@ class Interpreter:
     def _follow(
         self, server: Server, request: dict[str, Any], began: float, on_event: OnEvent
     ) -> Answer:
-        log = Path(self._folder.name) / f"{request['id']}.log"
-        follower = Follower(on_event, began, self._time_limit_s)
+        log = self._folder.path / f"{request['id']}.log"
+        follower = Follower(on_event, began, self._time_limit_s, log)
         shared = self.isolation == "none"
         try:
             with server.serving(request, None if shared else log) as worker:
                 follower.follow(worker)
                 status = worker.wait()
+            follower.note_left(worker.left)
         except ServerLost as lost:
             self._drop_server()
             self._losses += 1

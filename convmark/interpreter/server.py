@@ -56,6 +56,8 @@ class Server:
         self.fork = bool(settings["fork"])
         self.statuses: dict[int, int] = {}
         """Exit statuses that were reported while another worker was waited for."""
+        self.left: dict[int, list[str]] = {}
+        """Names of the processes that each worker left running, and that were ended."""
         self.control, theirs = socket.socketpair(socket.AF_UNIX, _socket_kind())
         arguments = json.dumps({**settings, "control": theirs.fileno()})
         self._log = log
@@ -110,6 +112,7 @@ class Server:
         reply: dict[str, Any] = json.loads(data)
         if "id" in reply and "status" in reply:
             self.statuses[reply["id"]] = reply["status"]
+            self.left[reply["id"]] = reply.get("left", [])
         return reply
 
     def _ended_soon(self) -> bool:
@@ -197,6 +200,11 @@ class Worker:
             self._server.reply(left_s)
         return self._status
 
+    @property
+    def left(self) -> list[str]:
+        """Names of the processes that it left running, once it has ended."""
+        return self._server.left.get(self._number, [])
+
     def end(self) -> None:
         """End the process and its group, politely first; nothing to do when it has ended."""
         if self._status is not None:
@@ -214,7 +222,7 @@ class Worker:
 
 def _opened(log: Path) -> BinaryIO:
     try:
-        return log.open("wb")
+        return log.open("ab")  # what `shorten` leaves of it, the worker goes on with
     except OSError as error:
         raise WorkerError(
             f"{log}: a worker's output cannot be kept: {error.strerror or error}; TMPDIR names "

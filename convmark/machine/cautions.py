@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from convmark.core.errors import ConvmarkError
-from convmark.machine.environment import GIB, Machine, State, plain_text
+from convmark.machine.environment import (
+    GIB,
+    Machine,
+    State,
+    plain_text,
+    read_cpu_ticks,
+    read_state,
+    stolen_fraction,
+)
 
-__all__ = ["Caution", "cautions", "changes_speed", "speed_flags"]
+__all__ = ["Caution", "Preflight", "cautions", "changes_speed", "speed_flags"]
 
 LOAD_PER_CORE = 0.1
 LEAST_LOAD = 0.5
@@ -218,10 +226,12 @@ def _quota(machine: Machine, state: State) -> Caution | None:
 
 
 def _flags(environ: Mapping[str, str]) -> list[Caution]:
+    effects = _FLAG_EFFECTS
     return [
         Caution(
             subject=name,
-            finding=f"set to {value}: {_effect(name)}",
+            finding=f"set to {value}: "
+            f"{next(effect for pattern, effect in effects if fnmatchcase(name, pattern))}",
             remedy=f"unset {name}, unless it is what you measure: "
             "only rows with equal flags are compared",
         )
@@ -229,5 +239,20 @@ def _flags(environ: Mapping[str, str]) -> list[Caution]:
     ]
 
 
-def _effect(name: str) -> str:
-    return next(effect for pattern, effect in _FLAG_EFFECTS if fnmatchcase(name, pattern))
+class Preflight:
+    """The machine's state, read before the run's own workers start and load it."""
+
+    def __init__(self) -> None:
+        self._state = read_state()
+        self._ticks = read_cpu_ticks()
+
+    def lines(self, machine: Machine) -> list[str]:
+        """Return a line for each thing that will make figures unreliable, with what to do.
+
+        CPU time is only stolen from who wants it: it is counted from the reading of the state on,
+        while the workers started.
+        """
+        stolen = stolen_fraction(read_cpu_ticks(), self._ticks)
+        state = self._state if stolen is None else replace(self._state, steal_fraction=stolen)
+        found = cautions(machine, state, {})
+        return [f"{one.subject}: {one.finding}; {one.remedy}" for one in found]

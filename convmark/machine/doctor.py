@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.machine.cautions import Caution
 from convmark.machine.environment import GIB, Gpu, Machine, State, plain_text
 from convmark.machine.gpu.visible import visible_cards
@@ -42,7 +43,10 @@ def findings(
     """
     found = list(dict.fromkeys([*device_cautions(machine, framework, environ), *cautions]))
     sections = (
-        _section("Interpreter", _interpreter_rows(framework)),
+        _section(
+            "Interpreter",
+            [(word, _told(framework, word.lower())) for word in ("Python", "executable")],
+        ),
         _section("Framework", _framework_rows(framework)),
         _section("Devices", _device_rows(machine, framework)),
         _section("Machine", _machine_rows(machine, results)),
@@ -121,27 +125,18 @@ def _told(framework: Mapping[str, Any], key: str, when_none: str = _UNKNOWN) -> 
     return (framework[key] or when_none) if key in framework else _UNKNOWN
 
 
-def _interpreter_rows(framework: Mapping[str, Any]) -> Rows:
-    return [
-        ("Python", _told(framework, "python")),
-        ("executable", _told(framework, "executable")),
-    ]
-
-
-_TITLES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
-
-
 def _backend(framework: Mapping[str, Any]) -> str:
     """Return which of the frameworks was asked for."""
-    there = [name for name in _TITLES if framework.get(name)]
-    return str(framework.get("backend") or (there or ["tensorflow"])[0])
+    there = next((name for name in BACKENDS if framework.get(name)), DEFAULT_BACKEND)
+    return str(framework.get("backend") or there)
 
 
 def _framework_rows(framework: Mapping[str, Any]) -> Rows:
     backend = _backend(framework)
+    label = BACKENDS[backend].label if backend in BACKENDS else backend
     return [
         *([("error", framework["error"])] if framework.get("error") else []),
-        (_TITLES.get(backend, backend), _told(framework, backend, "not installed")),
+        (label, _told(framework, backend, "not installed")),
         ("Keras", _told(framework, "keras", "not installed")),
         ("NumPy", _told(framework, "numpy", "not installed")),
         ("CUDA", _told(framework, "cuda", "built without")),
@@ -151,9 +146,11 @@ def _framework_rows(framework: Mapping[str, Any]) -> Rows:
 
 def _device_rows(machine: Machine, framework: Mapping[str, Any]) -> Rows:
     listed = ", ".join(_devices(framework))
+    newest = next((gpu.driver_cuda for gpu in machine.gpus if gpu.driver_cuda), None)
+    runs = f", runs CUDA up to {newest}" if newest else ""
     return [
         ("framework", listed or _told(framework, "devices", "none")),
-        ("driver", _driver(machine)),
+        ("driver", f"{machine.driver or 'none found'}{runs}"),
         *((f"GPU {gpu.index}", _gpu(gpu)) for gpu in machine.gpus),
         *(
             (f"MIG {gpu.index}:{piece.index}", f"{piece.profile}, {piece.uuid or _UNKNOWN}")
@@ -161,12 +158,6 @@ def _device_rows(machine: Machine, framework: Mapping[str, Any]) -> Rows:
             for piece in gpu.slices
         ),
     ]
-
-
-def _driver(machine: Machine) -> str:
-    newest = next((gpu.driver_cuda for gpu in machine.gpus if gpu.driver_cuda), None)
-    runs = f", runs CUDA up to {newest}" if newest else ""
-    return f"{machine.driver or 'none found'}{runs}"
 
 
 def _gpu(gpu: Gpu) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.text import plain_text
 from convmark.machine.gpu.visible import choosing, visible_cards
 from convmark.machine.hardware import Machine
@@ -18,11 +19,6 @@ __all__ = ["Cause", "why_unseen"]
 # compatibility", Linux.
 _LEAST_DRIVER = {11: "450.80.02", 12: "525.60.13", 13: "580"}
 
-_INSTALL = {
-    "torch": "pip install torch",
-    "jax": "pip install 'jax[cuda12]'",
-    "tensorflow": "pip install 'tensorflow[and-cuda]'",
-}
 _INSTALL_ELSEWHERE = {
     "amd": "pip install tensorflow-rocm, of the version that your ROCm needs",
     "apple": "pip install tensorflow-metal",
@@ -110,9 +106,8 @@ def _without_cuda(framework: Mapping[str, Any]) -> Cause:
 
 
 def _install(framework: Mapping[str, Any]) -> str:
-    others = [name for name in ("torch", "jax") if framework.get(name)]
-    alone = others and not framework.get("tensorflow")
-    return _INSTALL[others[0] if alone else "tensorflow"]
+    there = next((name for name in BACKENDS if framework.get(name)), DEFAULT_BACKEND)
+    return BACKENDS[there].gpu_install
 
 
 def _old_driver(machine: Machine, cuda: str) -> Cause | None:

@@ -19,10 +19,9 @@ import psutil
 
 from convmark.core.errors import ConvmarkError
 from convmark.core.text import file_text, plain_text
-from convmark.machine.gpu.amd import read_amd
-from convmark.machine.gpu.apple import read_apple
 from convmark.machine.gpu.devices import Gpu, read_gpus
 from convmark.machine.gpu.nvml import load_nvml
+from convmark.machine.gpu.others import read_amd, read_apple
 
 __all__ = ["GIB", "Machine", "cpu_model", "machine_name", "read_machine"]
 
@@ -94,7 +93,8 @@ def read_machine(*, root: Path = Path("/"), nvml: Callable[[], Any] | None = Non
     """
     gpus, driver = _read_gpus(root, (nvml or load_nvml)())
     cpu = cpu_model(file_text(root / "proc/cpuinfo")) or _cpu_model_elsewhere()
-    cores = _usable_cores()
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = own or 1
     ram_bytes = psutil.virtual_memory().total
     return Machine(
         name=machine_name(
@@ -176,12 +176,6 @@ def _macos_cpu_model() -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=5).stdout
     except (OSError, subprocess.SubprocessError):
         return ""
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _os_name() -> str:

@@ -21,12 +21,13 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 
 from convmark.core.errors import BusyError
+from convmark.core.text import Say
 
 __all__ = ["alone", "runtime_folder"]
 
@@ -40,8 +41,6 @@ _GUARD_AGAIN_S = 0.01
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _LOCK = re.compile(r"([1-9][0-9]{0,9})\.lock", re.ASCII)
 _USER = re.compile(r"convmark-(0|[1-9][0-9]{0,9})", re.ASCII)
-
-Say = Callable[[str], None]
 
 
 def runtime_folder() -> Path:

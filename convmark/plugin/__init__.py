@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,22 @@ import pytest
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.model_name import TRUST
-from convmark.core.option_table import OPTIONS
 from convmark.core.option_values import AUTO
-from convmark.core.options import Options, pyproject_settings, read
-from convmark.core.signals import Received, as_interrupts
+from convmark.core.options import OPTIONS, Options, pyproject_settings, read
+from convmark.core.signals import ReceivedSignal, as_interrupts
 from convmark.core.suites import auto_name, refuse_untimed
-from convmark.core.text import plain_text
+from convmark.core.text import Say, plain_text
 from convmark.plugin import bridge, short
-from convmark.plugin.campaign import Campaign
 from convmark.plugin.judging import Baseline, judge
+from convmark.plugin.pytest_run import PytestRun
 from convmark.plugin.replay import Measured
 from convmark.plugin.short import destination
 
 _ONE_PROCESS = "cases that are measured side by side disturb each other"
 _RESUME = destination("resume")
 _OPTIONS_KEY = pytest.StashKey[Options]()
-_CAMPAIGN_KEY = pytest.StashKey[Campaign]()
-_RECEIVED_KEY = pytest.StashKey[Received]()
+_RUN_KEY = pytest.StashKey[PytestRun]()
+_RECEIVED_KEY = pytest.StashKey[ReceivedSignal]()
 _EMPTY_KEY = pytest.StashKey[list[str]]()
 _COMPARISON_KEY = pytest.StashKey[bridge.Comparison]()
 
@@ -64,7 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
             tasks = tuple(dict.fromkeys([*options.tasks, "accuracy"]))
             options = dataclasses.replace(options, tasks=tasks)
         _check_search(options, config.stash[_COMPARISON_KEY])
-        _check_allowed(given, config.stash[_COMPARISON_KEY])
+        if given["allow_change"] and not config.stash[_COMPARISON_KEY].asked:
+            raise OptionError("--allow-change: needs --benchmark-compare beside it")
         if options.cluster is not None:
             raise OptionError(
                 "--cluster: is of `convmark run`; pytest measures replicas in one process, got "
@@ -88,12 +88,6 @@ def _check_search(options: Options, comparison: bridge.Comparison) -> None:
         )
 
 
-def _check_allowed(given: Mapping[str, Any], comparison: bridge.Comparison) -> None:
-    """Refuse to allow changes where none is looked for."""
-    if given["allow_change"] and not comparison.asked:
-        raise OptionError("--allow-change: needs --benchmark-compare beside it")
-
-
 def _check_resume(run: str | None) -> None:
     """Refuse a path of tests that the option has swallowed."""
     path = Path(run or "").expanduser()
@@ -115,19 +109,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     config = metafunc.config
     options = config.stash[_OPTIONS_KEY]
     try:
-        cases = suite.cases(options, _campaign(config).likely_devices())
+        cases = suite.cases(options, _run_of(config).likely_devices())
     except ConvmarkError as error:
         raise pytest.UsageError(plain_text(str(error))) from None
     names = [auto_name(case) if options.batch_sizes == AUTO else case.name for case in cases]
     metafunc.parametrize("measured", cases, indirect=True, ids=names)
 
 
-def _campaign(config: pytest.Config) -> Campaign:
-    if _CAMPAIGN_KEY not in config.stash:
-        config.stash[_CAMPAIGN_KEY] = Campaign(
+def _run_of(config: pytest.Config) -> PytestRun:
+    if _RUN_KEY not in config.stash:
+        config.stash[_RUN_KEY] = PytestRun(
             config.stash[_OPTIONS_KEY], config.rootpath, config.getoption(_RESUME)
         )
-    return config.stash[_CAMPAIGN_KEY]
+    return config.stash[_RUN_KEY]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -163,11 +157,6 @@ def _is_marked(item: pytest.Item) -> bool:
     return marked and "measured" in getattr(item, "fixturenames", ())
 
 
-def _is_other_benchmark(item: pytest.Item) -> bool:
-    """Whether the item is a benchmark of pytest-benchmark's alone."""
-    return "benchmark" in getattr(item, "fixturenames", ()) and not _is_marked(item)
-
-
 def _case_of(item: pytest.Item) -> object:
     callspec = getattr(item, "callspec", None)
     return callspec.params.get("measured") if callspec is not None else None
@@ -194,13 +183,14 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         with as_interrupts() as received:
             config.stash[_RECEIVED_KEY] = received
             if not _stopped(session):
-                others = any(_is_other_benchmark(item) for item in session.items)
-                _measure(config, _campaign(config), items, others=others)
+                foreign = (one for one in session.items if not _is_marked(one))
+                others = any("benchmark" in getattr(one, "fixturenames", ()) for one in foreign)
+                _measure(config, _run_of(config), items, others=others)
             return (yield)
     except ConvmarkError as error:
         raise pytest.UsageError(plain_text(str(error))) from None
     finally:
-        _campaign(config).close()
+        _run_of(config).close()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -242,7 +232,7 @@ def _say(config: pytest.Config, line: str) -> None:
 
 def _measure(
     config: pytest.Config,
-    campaign: Campaign,
+    run: PytestRun,
     cases: dict[pytest.Item, Case],
     *,
     others: bool,
@@ -254,29 +244,27 @@ def _measure(
     """
     say = functools.partial(_say, config)
     if not bridge.is_disabled(config):
-        campaign.claim(say)
-    campaign.prepare(list(cases.values()))
+        run.claim(say)
+    run.prepare(list(cases.values()), say)
     if bridge.is_disabled(config):
         bridge.drop_comparison(config)
     else:
-        _measure_and_judge(config, campaign, say, others=others)
+        _measure_and_judge(config, run, say, others=others)
     for item, case in cases.items():
-        if (reason := campaign.absent(case)) is not None:
+        if (reason := run.absent(case)) is not None:
             item.add_marker(pytest.mark.skip(reason=reason))
         else:
-            bridge.prepare_replay(item, case, campaign)
+            bridge.prepare_replay(item, case, run)
 
 
-def _measure_and_judge(
-    config: pytest.Config, campaign: Campaign, say: Callable[[str], None], *, others: bool
-) -> None:
+def _measure_and_judge(config: pytest.Config, run: PytestRun, say: Say, *, others: bool) -> None:
     comparison = config.stash[_COMPARISON_KEY]
-    campaign.reopen(say)
-    baseline = Baseline.check(comparison.asked, campaign) if comparison.asked else None
-    say(comparison.resume(config, campaign, others=others))
-    campaign.measure(bridge.progress_stream(config), say)
-    if baseline is not None and campaign.records:
-        judge(campaign, baseline, whole_suite=_is_whole(config), say=say)
+    run.reopen(say)
+    baseline = Baseline.check(comparison.asked, run) if comparison.asked else None
+    say(comparison.resume(config, run, others=others))
+    run.measure(bridge.progress_stream(config))
+    if baseline is not None and run.records:
+        judge(run, baseline, whole_suite=_is_whole(config), say=say)
 
 
 def _is_whole(config: pytest.Config) -> bool:
@@ -296,7 +284,7 @@ def measured(request: pytest.FixtureRequest) -> Measured:
     config = request.config
     if _is_one_of_several(config):
         pytest.fail(f"{_ONE_PROCESS}: leave out -n", pytrace=False)
-    found = _campaign(config).measured(request.param)
+    found = _run_of(config).measured(request.param)
     failures = functools.partial(_broken_limits, config, request.param)
     return dataclasses.replace(found, failures=failures)
 
@@ -304,7 +292,7 @@ def measured(request: pytest.FixtureRequest) -> Measured:
 def _broken_limits(config: pytest.Config, case: Case, benchmark: Any) -> list[str]:
     """Return which limits of --benchmark-compare-fail a case breaks by a change not meant."""
     broken = config.stash[_COMPARISON_KEY].failures(config, benchmark)
-    reason = _campaign(config).meant(case.name) if broken else ""
+    reason = _run_of(config).meant(case.name) if broken else ""
     if not reason:
         return broken
     for line in broken:
@@ -314,8 +302,8 @@ def _broken_limits(config: pytest.Config, case: Case, benchmark: Any) -> list[st
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     config = terminalreporter.config
-    if _CAMPAIGN_KEY in config.stash:
-        for title, text in config.stash[_CAMPAIGN_KEY].report():
+    if _RUN_KEY in config.stash:
+        for title, text in config.stash[_RUN_KEY].report():
             terminalreporter.section(title)
             terminalreporter.write_line(text)
 
@@ -323,6 +311,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
 def pytest_benchmark_generate_machine_info(config: pytest.Config) -> dict[str, Any] | None:
     """Describe the machine by what decides comparability, where the storage is convmark's."""
-    if _CAMPAIGN_KEY not in config.stash or not bridge.stores_rows(config):
+    if _RUN_KEY not in config.stash or not bridge.stores_rows(config):
         return None
-    return config.stash[_CAMPAIGN_KEY].machine_info()
+    run = config.stash[_RUN_KEY]
+    return bridge.comparability(run.machine.name, run.versions(), run.options.threads)

@@ -11,23 +11,27 @@ from __future__ import annotations
 import contextlib
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import pytest
 
+from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
 from convmark.plugin.replay import ReplayClock
 
 if TYPE_CHECKING:
-    from convmark.plugin.campaign import Campaign
+    from convmark.plugin.pytest_run import PytestRun
     from convmark.results.record import Record
+
+FRAMEWORKS = (*BACKENDS, "keras")
 
 __all__ = [
     "Comparison",
     "CsvStorage",
+    "comparability",
     "drop_comparison",
     "is_disabled",
     "prepare_replay",
@@ -92,7 +96,7 @@ class Comparison:
             text = warnings.formatwarning(one.message, one.category, one.filename, one.lineno)
             sys.stderr.write(text)
 
-    def resume(self, config: pytest.Config, campaign: Campaign, *, others: bool) -> str:
+    def resume(self, config: pytest.Config, run: PytestRun, *, others: bool) -> str:
         """Compare with the CSV history; return a line for the user, empty when none is needed.
 
         Args:
@@ -105,7 +109,7 @@ class Comparison:
         session = _session(config)
         if session is None:
             return ""
-        storage = CsvStorage(campaign, session.storage)
+        storage = CsvStorage(run, session.storage)
         self.limits, session.compare_fail = session.compare_fail or (), None
         if self.limits and not self.asked:
             raise pytest.UsageError("--benchmark-compare-fail: needs --benchmark-compare beside it")
@@ -206,12 +210,12 @@ def drop_comparison(config: pytest.Config) -> None:
         session.compare_fail = None
 
 
-def prepare_replay(item: pytest.Item, case: Case, campaign: Campaign) -> None:
+def prepare_replay(item: pytest.Item, case: Case, run: PytestRun) -> None:
     """Give the item's `benchmark` fixture the clock that replays the case's steps."""
     if _session(item.config) is None:
         return
-    clock = ReplayClock(campaign.step_times_s(case))
-    group = campaign.stands_for(case).group
+    clock = ReplayClock(run.step_times_s(case))
+    group = run.stands_for(case).group
     item.add_marker(pytest.mark.benchmark(timer=clock, group=group), append=False)
 
 
@@ -227,16 +231,16 @@ def progress_stream(config: pytest.Config) -> TextIO | None:
 class CsvStorage:
     """pytest-benchmark's storage over the CSV folder; rows are saved as they are measured."""
 
-    def __init__(self, campaign: Campaign, of_others: Any) -> None:
+    def __init__(self, run: PytestRun, of_others: Any) -> None:
         """Stand before a storage.
 
         Args:
             of_others: that of benchmarks which are not convmark's.
         """
-        self._campaign = campaign
+        self._run = run
         self._of_others = of_others
-        self._store = campaign.store
-        self._machine = campaign.machine.name
+        self._store = run.store
+        self._machine = run.machine.name
 
     def __str__(self) -> str:
         return str(self._store.folder / self._machine)
@@ -259,8 +263,8 @@ class CsvStorage:
 
     def is_ours(self, fullname: str) -> bool:
         """Whether a benchmark is convmark's: it then has the name of a case."""
-        cases = {self._campaign.stands_for(case).name for case in self._campaign.cases}
-        return fullname in cases | {row.case.name for row in self._campaign.records}
+        cases = {self._run.stands_for(case).name for case in self._run.cases}
+        return fullname in cases | {row.case.name for row in self._run.records}
 
     def newest(self) -> tuple[Path, list[Record]] | None:
         """The newest earlier run that measured any of this session's cases.
@@ -272,10 +276,10 @@ class CsvStorage:
 
         runs = self._store.runs(self._machine)
         earlier = EarlierRuns(self._store.folder / self._machine, runs)
-        names = {case.name for case in self._campaign.cases}
+        names = {case.name for case in self._run.cases}
         found = None
         for path in reversed(runs):
-            if same_file(path, self._campaign.resumed):  # it is this run
+            if same_file(path, self._run.resumed):  # it is this run
                 continue
             if any(name in names for name, _ in earlier.held(path)):
                 found = path, [row for _, _, row in earlier.rows(path)]
@@ -294,11 +298,24 @@ class CsvStorage:
         found = self.newest()
         runs = [found] if found and not names else []
         for name in names:
-            path = self._store.find(name, self._machine, but=self._campaign.resumed)
+            path = self._store.find(name, self._machine, but=self._run.resumed)
             runs.append((path, read_run(path)))
         for path, records in runs:
             inside = path.parent == self._store.folder / self._machine
             yield Path(path.name) if inside else path, _as_benchmarks(path, records)
+
+
+def comparability(
+    machine: str | None, versions: Iterable[Mapping[str, Any]], threads: str | None
+) -> dict[str, Any]:
+    """Return the facts that two runs must share for pytest-benchmark to compare them silently.
+
+    Args:
+        versions: the frameworks' by their names, of each backend or each row.
+    """
+    known = {name: version for found in versions for name, version in found.items() if version}
+    named = {name: known[name] for name in FRAMEWORKS if name in known}
+    return {"machine": machine, **named, "threads": threads}
 
 
 def _groups(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -309,8 +326,6 @@ def _groups(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def _as_benchmarks(path: Path, records: Sequence[Record]) -> dict[str, Any]:
-    from convmark.plugin.likeness import FRAMEWORKS, comparability
-
     benchmarks = [
         {"fullname": name, "name": name, "stats": _stats(path, rows)}
         for name, rows in _groups(records).items()

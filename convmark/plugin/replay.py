@@ -58,7 +58,8 @@ class Measured:
     def replay(self, benchmark: Any) -> None:
         """Report the steps to the `benchmark` fixture; fail, in one line, if any process failed."""
         failed = [record for record in self.records if not record.measured]
-        _mark_as_used(benchmark, failed or self.smoke_error)
+        if (failed or self.smoke_error) and hasattr(benchmark, "skipped"):
+            benchmark._mode = "convmark"  # no steps to replay, of which pytest-benchmark would warn
         if failed:
             record = failed[0]
             pytest.fail(
@@ -69,20 +70,17 @@ class Measured:
         if self.smoke_error:
             pytest.fail(f"{self.case.name}: {self.smoke_error}", pytrace=False)
         if benchmark is not None:  # else pytest-benchmark is switched off
-            self._replay_steps(benchmark)
+            self._name(benchmark)
+            clock = benchmark._timer
+            step = clock.step if isinstance(clock, ReplayClock) else _nothing
+            benchmark.pedantic(step, rounds=max(1, len(self.step_times_s)), iterations=1)
         if failures := [*self._verdicts(), *self.failures(benchmark)]:
             pytest.fail("\n".join(failures), pytrace=False)
 
     def _verdicts(self) -> list[str]:
-        from convmark.report.failure import failure_line
+        from convmark.report.verdicts import failure_line
 
         return [failure_line(found) for found in self.judgements if found.fails]
-
-    def _replay_steps(self, benchmark: Any) -> None:
-        self._name(benchmark)
-        clock = benchmark._timer
-        step = clock.step if isinstance(clock, ReplayClock) else _nothing
-        benchmark.pedantic(step, rounds=max(1, len(self.step_times_s)), iterations=1)
 
     def _name(self, benchmark: Any) -> None:
         """Identify the benchmark by the case: a test's node id changes with the folder."""
@@ -98,9 +96,3 @@ class Measured:
 
 def _nothing() -> None:
     """Stands for the step where pytest-benchmark does not time."""
-
-
-def _mark_as_used(benchmark: Any, failed: object) -> None:
-    """A failed case has no steps to replay; pytest-benchmark need not warn of that."""
-    if failed and hasattr(benchmark, "skipped"):
-        benchmark._mode = "convmark"

@@ -15,9 +15,7 @@ from typing import Any
 
 import pytest
 
-from convmark.core.option_table import OPTIONS, Option
-from convmark.core.options import wants_short_options
-from convmark.core.parsers import RESUME
+from convmark.core.options import OPTIONS, RESUME, wants_short_options
 
 __all__ = ["PREFIX", "add_all", "destination", "prefix", "pytest_addoption"]
 
@@ -50,26 +48,18 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
 
 def add_options(parser: pytest.Parser, before: str) -> None:
     """Add every option of the plugin's under a name that begins so."""
-    again = before != PREFIX
     group = parser.getgroup("convmark", "convmark: benchmarks of Keras ConvNets")
 
-    def add(name: str, text: str, **how: Any) -> None:
-        shown = f"short for {PREFIX}{name}" if again else text
-        help_text = shown.replace("%", "%%")  # argparse fills in what follows a %
-        group.addoption(f"{before}{name}", help=help_text, dest=destination(name), **how)
+    def how(name: str, text: str) -> dict[str, Any]:
+        shown = text if before == PREFIX else f"short for {PREFIX}{name}"
+        return {"help": shown, "dest": destination(name)}
 
-    for option in OPTIONS:
-        if option.only != "run":
-            add(option.name, option.help, **_how(option))
-    add("resume", RESUME, metavar="RUN", nargs="?", const="")
-    add("accuracy", ACCURACY, action="store_true", default=None)
-
-
-def _how(option: Option) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    option.add_to(lambda flag, **how: found.update(how))
-    found.pop("help")
-    return found
+    for one in OPTIONS:
+        if one.only != "run":
+            one.add_to(group.addoption, flag=f"{before}{one.name}", **how(one.name, one.help))
+    resume, accuracy = how("resume", RESUME), how("accuracy", ACCURACY)
+    group.addoption(f"{before}resume", metavar="RUN", nargs="?", const="", **resume)
+    group.addoption(f"{before}accuracy", action="store_true", default=None, **accuracy)
 
 
 def destination(name: str) -> str:

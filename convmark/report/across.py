@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from tabulate import tabulate
-
-from convmark.core.case import BACKENDS, TIMED_TASKS, Case
+from convmark.core.backends import BACKENDS
+from convmark.core.case import Case
 from convmark.core.statistics import spread
-from convmark.core.text import shown
-from convmark.core.units import bytes_text, change_text, rate_text, seconds_text, share_text
-from convmark.report.markup import markdown_cell
+from convmark.core.table import heading, printed
+from convmark.core.tasks import TIMED_TASKS
+from convmark.core.text import markdown_cell
 from convmark.results.record import Record, to_cell
 
 __all__ = ["COLUMNS", "FORMS", "Cell", "across", "across_report"]
@@ -111,12 +110,8 @@ def _order(value: str) -> tuple[tuple[int, int | str], ...]:
     )
 
 
-def _backend_order(value: str) -> int:
-    return BACKENDS.index(value) if value in BACKENDS else len(BACKENDS)
-
-
 _ORDERS: Mapping[str, Callable[[str], Any]] = {
-    "backend": _backend_order,
+    "backend": lambda value: [*BACKENDS, value].index(value),
     "machine": str,
     "gpu": str,
 }
@@ -171,36 +166,32 @@ def across_report(cells: Sequence[Cell], column: str, form: str = "table") -> st
         writer.writerow(names)
         writer.writerows([to_cell(getattr(cell, name)) for name in names] for cell in cells)
         return text.getvalue().rstrip("\n")
-    ageless = column in _AGELESS
-    changes = ("to the first",) if ageless else ("to the oldest", "to the one before")
-    headers = (
-        *("case", column, "samples/s", "step p50", "spread", *changes),
-        *("first step", "host peak", "parameters", "n"),
-    )
-    clean = markdown_cell if form == "markdown" else shown
-    rows = []
-    last = ""
-    for cell in cells:
-        rows.append(
-            [
-                clean(cell.case) if cell.case != last else "",
-                clean(cell.value),
-                rate_text(cell.throughput_samples_per_s),
-                seconds_text(cell.step_time_p50_s),
-                share_text(cell.step_time_spread),
-                change_text(cell.to_oldest),
-                *([] if ageless else [change_text(cell.to_previous)]),
-                seconds_text(cell.time_to_first_step_s),
-                bytes_text(cell.peak_host_memory_bytes),
-                f"{cell.parameters:,}" if cell.parameters is not None else "",
-                str(cell.processes),
-            ]
-        )
-        last = cell.case
-    return tabulate(
-        rows,
-        headers=headers,
-        colalign=["left", "left", *["right"] * (len(headers) - 2)],
-        tablefmt="pipe" if form == "markdown" else "simple",
-        disable_numparse=True,
-    )
+    changes = ["to the oldest", "to the one before"]
+    if column in _AGELESS:
+        changes = ["to the first"]
+    headings = [
+        heading("case", "case"),
+        heading("value", column),
+        heading("throughput_samples_per_s", "samples/s", "rate"),
+        heading("step_time_p50_s", "step p50", "seconds"),
+        heading("step_time_spread", "spread", "share"),
+        *(
+            heading(name, label, "change")
+            for name, label in zip(("to_oldest", "to_previous"), changes, strict=False)
+        ),
+        heading("time_to_first_step_s", "first step", "seconds"),
+        heading("peak_host_memory_bytes", "host peak", "bytes"),
+        heading("parameters", "parameters", "count"),
+        heading("processes", "n", "count"),
+    ]
+    before = ["", *(cell.case for cell in cells)]
+    records = [
+        {
+            **{name: getattr(cell, name) for name in names},
+            "case": cell.case if cell.case != last else "",
+        }
+        for cell, last in zip(cells, before, strict=False)
+    ]
+    if form == "markdown":
+        return printed(headings, records, "pipe", clean=markdown_cell, drop_empty=False)
+    return printed(headings, records, drop_empty=False)

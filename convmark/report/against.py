@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from convmark.compare.files import read_verdicts
 from convmark.compare.history import named_history
+from convmark.compare.intended import (
+    IntendedChanges,
+    case_names,
+    pass_intended,
+    trailer_range_of,
+)
 from convmark.compare.judgement import Judgement
-from convmark.compare.meant import Meant, let_pass, names_of, since_of
 from convmark.compare.verdict import conclude, review
-from convmark.compare.verdicts_file import said_of
 from convmark.core.errors import OptionError
 from convmark.core.git import Git
+from convmark.core.table import Table, heading, table_of
 from convmark.report.runs import oldest_first, run_files
-from convmark.report.tables.judged import judged
-from convmark.report.tables.table import Table
-from convmark.report.verdicts import run_words
+from convmark.report.verdicts import headline, run_words, verdict_words, worth_reading
 from convmark.results.store import Store, read_head, read_run
 
-__all__ = ["verdicts_against"]
+__all__ = ["judged", "verdicts_against"]
 
 SHOWN = 12
 """Characters of a commit that a note quotes."""
@@ -63,8 +67,9 @@ def verdicts_against(
         )
     records = read_run(newest)
     history = named_history(baseline, records)
-    meant = Meant(names_of(records), (), since_of(history, newest, records, folder), say)
-    judgements = let_pass(conclude(review(records, history), report_missing=True), meant)
+    trailers = trailer_range_of(history, newest, records, folder)
+    meant = IntendedChanges(case_names(records), (), trailers, say)
+    judgements = pass_intended(conclude(review(records, history), report_missing=True), meant)
     against = f"run {baseline.stem} of {told}, from history, nothing run beside it"
     before = told if commit else _words(baseline)
     return judged(judgements, against, between=f"{before} -> {_words(newest)}")
@@ -85,7 +90,7 @@ def _newest(places: Sequence[Path]) -> Path:
 
 def _live(run: Path, commit: str) -> list[Judgement]:
     """Return the run's own judgements where one was made by running the commit beside it."""
-    found = said_of(run)
+    found = read_verdicts(run)
     beside = f"beside {commit[:SHOWN]}"
     return found if commit and any(beside in one.note for one in found) else []
 
@@ -97,3 +102,50 @@ def _run_of(store: Store, machine: str, commit: str, but: Path) -> Path | None:
         if head is not None and head.commit == commit:
             return path
     return None
+
+
+_RANK = ("regressed", "changed", "inconclusive", "missing", "improved", "new", "unchanged")
+
+
+def judged(judgements: Sequence[Judgement], against: str, *, between: str) -> Table:
+    """Return the verdicts that are worth reading, and say how many are not shown.
+
+    Args:
+        against: what the run was judged against, in words.
+        between: the baseline and the run with their commits, for the title.
+    """
+    shown = [judgement for judgement in judgements if worth_reading(judgement)]
+    shown.sort(key=lambda one: (not one.fails, _RANK.index(one.verdict), one.case))
+    records = [
+        {
+            "case": one.case,
+            "metric": one.metric,
+            "verdict": verdict_words(one),
+            "change": one.change,
+            "low": one.low,
+            "high": one.high,
+            "smallest_visible": one.smallest_visible,
+            "note": one.note,
+        }
+        for one in shown
+    ]
+    run = judgements[0].run if judgements else "none"
+    left = len(judgements) - len(shown)
+    return table_of(
+        "verdicts",
+        f"Verdicts: {headline(judgements)}, {between}",
+        f"Run {run} against {against}. A change is a share of the baseline, above 0 is more; its "
+        f"interval is at an error rate of 1 % over all cases. {left} more with nothing to add.",
+        [
+            heading("case", "case"),
+            heading("metric", "metric"),
+            heading("verdict", "verdict"),
+            heading("change", "change", "change"),
+            heading("low", "interval from", "change"),
+            heading("high", "to", "change"),
+            heading("smallest_visible", "smallest visible", "share"),
+            heading("note", "note"),
+        ],
+        records,
+        empty="Nothing was judged.",
+    )

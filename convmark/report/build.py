@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from convmark.core.case import TIMED_TASKS
+from convmark.core.table import Table
+from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.report.describe import DescribedModel, described_models
 from convmark.report.rows import Rows, read_rows
 from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.applications import applications
-from convmark.report.tables.architectures import architectures, pareto
+from convmark.report.tables.architectures import architectures, pareto, task_figures
 from convmark.report.tables.hardware import check_prices, hardware
 from convmark.report.tables.history import history, step_time_verdicts
 from convmark.report.tables.levels import levels, marks, noise, trends
@@ -20,7 +21,6 @@ from convmark.report.tables.overview import machines, troubles
 from convmark.report.tables.points import points
 from convmark.report.tables.roofline import roofline
 from convmark.report.tables.shapes import batch_sizes, distribution, scaling
-from convmark.report.tables.table import Table
 from convmark.report.tables.waterfall import waterfall
 
 __all__ = ["FIRST", "STYLES", "VERDICTS", "Report", "build"]
@@ -33,7 +33,7 @@ VERDICTS = "verdicts"
 FIRST = ("troubles", "machines", "applications", "accuracy")
 """Tables that Markdown without verdicts shows unfolded."""
 
-_WHERE_KNOWN = ("nodes", "noise", "roofline", "scaling", "accuracy", "waterfall")
+_WHERE_KNOWN = ("nodes", "noise", "roofline", "scaling", *TASKS)
 """Tables that appear only where rows have what they need."""
 
 
@@ -99,6 +99,9 @@ def build(
             scaling(timed),
             waterfall(table),
         ]
+        known = {one.key for one in found}
+        others = [one for one in TASKS.values() if not one.timed and one.name not in known]
+        found += [task_figures(table, labels, task) for task in others]
         found = [one for one in found if one.rows or one.key not in _WHERE_KNOWN]
     return Report(
         title="Benchmark report" if style == "full" else found[0].title,

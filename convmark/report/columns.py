@@ -6,9 +6,8 @@ import sys
 from collections.abc import Iterable
 from itertools import groupby
 
-from tabulate import tabulate
-
-from convmark.results.record import COLUMNS, SCHEMA_VERSION, STATUSES, Column
+from convmark.core.table import heading, printed
+from convmark.results.record import COLUMNS, OLDEST_SCHEMA, SCHEMA_VERSION, STATUSES, Column
 
 __all__ = ["columns_page"]
 
@@ -19,8 +18,9 @@ Written from the code by `python -m convmark.report.columns >docs/columns.md`; d
 hand.
 
 `results/<machine>/<run>.csv` holds one run: a header, and one row per process of a case. This is
-schema {SCHEMA_VERSION}. A file of an earlier schema is read, and what it lacks is absent; one of a
-later schema is refused. `since` is the schema that brought a column in. No file is ever rewritten.
+schema {SCHEMA_VERSION}. A file of schema {OLDEST_SCHEMA} is read too, and what it lacks is absent;
+one of a later schema is refused. `since` is the schema that brought a column in. No file is ever
+rewritten.
 
 - A file is UTF-8, its lines end in `\\n`, and cells are quoted as in
   [RFC 4180](https://www.rfc-editor.org/rfc/rfc4180). It is written without a byte order mark and
@@ -53,24 +53,20 @@ def columns_page() -> str:
 
 
 def _table(columns: Iterable[Column]) -> str:
-    rows = [
-        (
-            f"`{column.name}`",
-            column.type.__name__,
-            column.unit,
-            "never" if column.required else "",
-            column.since,
-            column.meaning,
-        )
+    names = ("column", "type", "unit", "empty", "since", "meaning")
+    records = [
+        {
+            "column": f"`{column.name}`",
+            "type": column.type.__name__,
+            "unit": column.unit,
+            "empty": "never" if column.required else "",
+            "since": str(column.since),
+            "meaning": column.meaning,
+        }
         for column in columns
     ]
-    return tabulate(
-        rows,
-        headers=("column", "type", "unit", "empty", "since", "meaning"),
-        tablefmt="pipe",
-        disable_numparse=True,
-        colglobalalign="left",
-    )
+    headings = [heading(name, name) for name in names]
+    return printed(headings, records, "pipe", clean=str, drop_empty=False)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from convmark.core.errors import OptionError, StoreError
+from convmark.core.table import Table
 from convmark.report.against import verdicts_against
 from convmark.report.build import FIRST, STYLES, VERDICTS, Report, build
 from convmark.report.tables.text import csv_text, markdown_text, terminal_text
@@ -55,16 +56,17 @@ def _markdown(report: Report) -> str:
     return markdown_text(shown, folded=folded, most_bytes=MOST_SUMMARY_BYTES if summary else None)
 
 
-def _terminal(report: Report) -> str:
-    return terminal_text([*report.tables, *(model.table for model in report.models)])
-
-
-def _csv(report: Report) -> str:
-    return csv_text([*report.tables, *(model.table for model in report.models)])
+def _every_table(report: Report) -> list[Table]:
+    return [*report.tables, *(model.table for model in report.models)]
 
 
 FORMATS: Mapping[str, Callable[[Report], str]] = MappingProxyType(
-    {"html": _html, "markdown": _markdown, "terminal": _terminal, "csv": _csv}
+    {
+        "html": _html,
+        "markdown": _markdown,
+        "terminal": lambda report: terminal_text(_every_table(report)),
+        "csv": lambda report: csv_text(_every_table(report)),
+    }
 )
 
 
@@ -100,7 +102,7 @@ def report(
     found = build(places, style=style, prices=priced, verdicts=verdicts)
     if figures is not None:
         from convmark.report.figures import figures_of
-        from convmark.report.figures.export import export_figures
+        from convmark.report.figures.figure import export_figures
 
         written = export_figures(figures_of(found.tables), Path(figures))
         print(f"{len(written)} files in {figures}", file=sys.stderr)

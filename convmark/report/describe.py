@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convmark.core.backends import BACKENDS
 from convmark.core.errors import StoreError
+from convmark.core.files import read_regular
+from convmark.core.table import Table, heading, table_of
 from convmark.core.text import plain_text
 from convmark.report.diagram import Layer, diagram
-from convmark.report.tables.table import Table, heading, table_of
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -25,7 +27,7 @@ __all__ = ["DESCRIPTION_SCHEMA", "FOLDER", "DescribedModel", "described_models",
 
 FOLDER = "models"
 DESCRIPTION_SCHEMA = 1
-_NEEDED = ("model", "input_shape", "layers", "tensorflow", "keras")
+_NEEDED = ("model", "input_shape", "layers", "keras", "its framework's version")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +130,7 @@ _NO_DESCRIPTION = (
 
 
 def _text(path: Path) -> str:
-    with path.open("rb") as file:
-        data = file.read(MOST_BYTES + 1)
+    data = read_regular(path, MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise StoreError(f"{path}:1: must be at most {MOST_BYTES >> 20} MiB, it is larger")
     return data.decode("utf-8")
@@ -177,7 +178,10 @@ def _model(value: Mapping[str, Any]) -> DescribedModel:
     name, layers = plain_text(str(value["model"])), layers_of(value["layers"])
     if any(not 0 <= source < len(layers) for layer in layers for source in layer.inputs):
         raise ValueError("inputs must be places of layers")
-    versions = plain_text(f"TensorFlow {value['tensorflow']}, Keras {value['keras']}")
+    frameworks = [f"{one.label} {value[name]}" for name, one in BACKENDS.items() if value.get(name)]
+    if not frameworks:
+        raise LookupError(f"none of {', '.join(BACKENDS)}")
+    versions = plain_text(f"{', '.join(frameworks)}, Keras {value['keras']}")
     caption = (
         f"Input {_shape(value['input_shape'])}, per sample; {versions}. One row per call of a "
         "layer that does work itself. FLOPs are 2 x multiply-adds, forward; bytes are those of "

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from tabulate import tabulate
-
-from convmark.compare.noise_file import NoiseRow
+from convmark.compare.files import NoiseRow
+from convmark.core.table import heading, printed
 from convmark.core.text import shown
 from convmark.core.units import duration_text, seconds_text
 from convmark.report.trend import MOST_NAMED
@@ -20,24 +19,30 @@ _USUAL = ("-cpu", "-float32")
 
 def noise_text(rows: Sequence[NoiseRow]) -> str:
     """Return a table of the cases, and what its columns mean."""
-    headers = ("case", "scatter", "takes", "sees", "excl.", "3/5/10 %")
     names = [row.case for row in rows]
     for part in _USUAL:
         if all(part in name for name in names):
             names = [name.replace(part, "", 1) for name in names]
-    cells = [
-        [
-            shown(name),
-            f"{_share(row.scatter)} ({row.sessions})",
-            seconds_text(row.session_s),
-            _share(row.found_from),
-            _share(row.rules_out),
-            _times(row),
-        ]
+    headings = [
+        heading("case", "case"),
+        heading("scatter", "scatter", "figure"),
+        heading("takes", "takes", "seconds"),
+        heading("sees", "sees", "figure"),
+        heading("excludes", "excl.", "figure"),
+        heading("times", "3/5/10 %", "figure"),
+    ]
+    records = [
+        {
+            "case": name,
+            "scatter": f"{_share(row.scatter)} ({row.sessions})",
+            "takes": row.session_s,
+            "sees": _share(row.found_from),
+            "excludes": _share(row.rules_out),
+            "times": _times(row),
+        }
         for name, row in zip(names, rows, strict=True)
     ]
-    align = ("left", *["right"] * (len(headers) - 1))
-    table = tabulate(cells, headers=headers, colalign=align, disable_numparse=True)
+    table = printed(headings, records, drop_empty=False)
     budgets = " and ".join(dict.fromkeys(duration_text(row.budget_s) for row in rows))
     about = (
         "scatter: of a session of one code on both sides (number of sessions); takes: a session.\n"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convmark.compare.rule.pooling import t_quantile
+from convmark.compare.rule.statistics import t_quantile
 
 __all__ = ["LEAST_PROCESSES", "Ratio", "geometric_mean", "ratio"]
 

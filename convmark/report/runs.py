@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def run_files(places: Sequence[Path]) -> list[Path]:
     found: dict[Path, Path] = {}
     for place in places:
         try:
-            files = [place] if place.is_file() else sorted(_in_folder(place), key=_order)
+            files = [place] if place.is_file() else _in_folder(place)
         except (OSError, ValueError):  # a name too long, or with a NUL
             files = []
         if not files:
@@ -43,15 +43,15 @@ def run_files(places: Sequence[Path]) -> list[Path]:
     return list(found.values())
 
 
-def _in_folder(folder: Path) -> Iterator[Path]:
-    for pattern in ("*.csv", "*/*.csv"):
-        for path in folder.glob(pattern):
-            if RUN_NAME.fullmatch(path.stem) and path.absolute().parent.name != AB_FOLDER:
-                yield path
-
-
-def _order(path: Path) -> tuple[str, int]:
-    return str(path.parent), int(path.stem)
+def _in_folder(folder: Path) -> list[Path]:
+    """Return the run files of a folder and of those in it, by folder and number."""
+    found = [
+        path
+        for pattern in ("*.csv", "*/*.csv")
+        for path in folder.glob(pattern)
+        if RUN_NAME.fullmatch(path.stem) and path.absolute().parent.name != AB_FOLDER
+    ]
+    return sorted(found, key=lambda path: (str(path.parent), int(path.stem)))
 
 
 def oldest_first(runs: Sequence[tuple[Path, str]]) -> list[int]:

@@ -1,143 +1,308 @@
-"""The summary table of a run: one line per case, each figure with its spread and its count."""
+"""The tables at a run's end: a line per case, each figure with its spread and its count.
+
+One table for the tasks whose steps are timed and one for each other task; what the cards did, of
+cases on GPUs; and how throughput grows, where several replicas were measured.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from statistics import median
+from dataclasses import replace
+from statistics import mean, median, stdev
+from typing import Any
 
-from tabulate import tabulate
+from convmark.core.case import Case
+from convmark.core.statistics import scaling_efficiency, spread
+from convmark.core.table import Heading, heading, printed
+from convmark.core.tasks import TASKS, TIMED_TASKS
+from convmark.results.record import Record, shown_in
+from convmark.session.waterfall import WAYS
 
-from convmark.core.case import TIMED_TASKS
-from convmark.core.statistics import spread
-from convmark.core.text import shown
-from convmark.core.units import (
-    bytes_text,
-    count_text,
-    rate_text,
-    seconds_text,
-    share_text,
-)
-from convmark.report.learned import learned_table, waterfall_table
-from convmark.results.record import Record
+__all__ = ["by_case", "cards_table", "scaling_table", "spread", "summary_table"]
 
-__all__ = ["by_case", "case_name", "spread", "summary_table"]
-
-HEADERS = (
-    "case",
-    "step p50",
-    "spread",
-    "p99",
-    "samples/s",
-    "first step",
-    "host peak",
-    "device peak",
-    "parameters",
-    "FLOPs",
-    "n",
-    "note",
-)
-
-
-def case_name(record: Record) -> str:
-    """The name of the record's case."""
-    return record.case.name
+Groups = Mapping[str, Sequence[Record]]
+"""The rows of each case by its name."""
 
 
 def by_case(records: Sequence[Record]) -> dict[str, list[Record]]:
     """Return the records of each case, cases in order of model, task and batch size."""
+    tasks = list(TASKS)
     ordered = sorted(
         records,
         key=lambda row: (
-            *(row.model, row.task != "train", row.device, row.batch_size),
+            *(row.model, tasks.index(row.task), row.device, row.batch_size),
             *(row.replicas, row.process),
         ),
     )
     groups: dict[str, list[Record]] = {}
     for record in ordered:
-        groups.setdefault(case_name(record), []).append(record)
+        groups.setdefault(record.case.name, []).append(record)
     return groups
 
 
 def summary_table(records: Sequence[Record]) -> str:
-    """Return the table as text; a case that failed has its reason in place of figures.
+    """Return the tables as text; a case that failed has its reason in place of figures.
 
     The step time is the median over processes of each one's median; `spread` is half the range of
-    those; `n` is the number of processes measured. What was learned and waterfalls have tables of
-    their own below it.
+    those; `n` is the number of processes measured. Tasks that are not timed have tables of their
+    own below it.
     """
     tables = []
-    for table, tasks in ((_timed, TIMED_TASKS), (_learned, ("accuracy",)), (_ways, ("waterfall",))):
-        groups = by_case([record for record in records if record.task in tasks])
-        tables += [table(groups)] if groups or (table is _timed and not records) else []
+    timed = by_case([record for record in records if record.task in TIMED_TASKS])
+    if timed or not records:
+        tables.append(_timed(timed))
+    for task in TASKS:
+        groups = by_case([record for record in records if record.task == task])
+        if groups and task not in TIMED_TASKS:
+            columns = list(map(Heading.of, shown_in(task)))
+            tables.append(_OWN[task](groups) if task in _OWN else _columns(columns, groups))
     return "\n\n".join(tables)
 
 
-def _learned(groups: Mapping[str, Sequence[Record]]) -> str:
-    return learned_table(list(groups.values()))
+def _of(rows: Sequence[Record], column: str) -> list[Any]:
+    """Return the values of a column in the measured rows that have one."""
+    found = [getattr(row, column) for row in rows if row.measured]
+    return [value for value in found if value is not None]
 
 
-def _ways(groups: Mapping[str, Sequence[Record]]) -> str:
-    return waterfall_table(list(groups.values()))
+def _middle(rows: Sequence[Record], column: str) -> Any:
+    """Return the median of numbers, the first of texts; None where there is none."""
+    values = _of(rows, column)
+    if not values or isinstance(values[0], str):
+        return next(iter(values), None)
+    return median(values)
 
 
-def _timed(groups: Mapping[str, Sequence[Record]]) -> str:
-    rows = [_row(name, group) for name, group in groups.items()]
-    _say_once(rows, groups)
-    kept = [0, *(i for i in range(1, len(HEADERS)) if any(row[i] for row in rows))]
-    return tabulate(
-        [[row[i] for i in kept] for row in rows],
-        headers=[HEADERS[i] for i in kept],
-        colalign=["left" if HEADERS[i] in ("case", "note") else "right" for i in kept],
-        disable_numparse=True,
-    )
+def _count(rows: Sequence[Record]) -> int:
+    return sum(row.measured for row in rows)
 
 
-def _row(name: str, records: Sequence[Record]) -> list[str]:
-    measured = [record for record in records if record.measured]
+def _first(rows: Sequence[Record], column: str) -> Any:
+    return next((one for row in rows if (one := getattr(row, column)) is not None), None)
 
-    def middle(value_of: Callable[[Record], float | None]) -> float | None:
-        values = [value for record in measured if (value := value_of(record)) is not None]
-        return median(values) if values else None
 
-    step_times_s = [row.step_time_p50_s for row in measured if row.step_time_p50_s is not None]
-    parameters = next((row.parameters for row in records if row.parameters is not None), None)
-    flops = next((n for row in records if (n := row.flops_per_sample) is not None), None)
-    return [
-        shown(name),
-        seconds_text(median(step_times_s)) if step_times_s else "",
-        share_text(spread(step_times_s)),
-        seconds_text(middle(lambda row: row.step_time_p99_s)),
-        rate_text(middle(lambda row: row.throughput_samples_per_s)),
-        seconds_text(middle(lambda row: row.time_to_first_step_s)),
-        bytes_text(middle(lambda row: row.peak_host_memory_bytes)),
-        bytes_text(middle(lambda row: row.peak_device_memory_bytes)),
-        "" if parameters is None else f"{parameters:,}",
-        count_text(flops),
-        str(len(measured)),
-        shown(_note(records)),
+def _timed(groups: Groups) -> str:
+    headings = [
+        heading("case", "case"),
+        heading("step_time_p50_s", "step p50", "seconds"),
+        heading("spread", "spread", "share"),
+        heading("step_time_p99_s", "p99", "seconds"),
+        heading("throughput_samples_per_s", "samples/s", "rate"),
+        heading("time_to_first_step_s", "first step", "seconds"),
+        heading("peak_host_memory_bytes", "host peak", "bytes"),
+        heading("peak_device_memory_bytes", "device peak", "bytes"),
+        heading("parameters", "parameters", "count"),
+        heading("flops_per_sample", "FLOPs", "flops"),
+        heading("n", "n", "count"),
+        heading("note", "note"),
     ]
-
-
-def _say_once(rows: list[list[str]], groups: Mapping[str, Sequence[Record]]) -> None:
-    """Have the reason why a model fails said in its first case alone."""
     said: set[tuple[str, str | None]] = set()
-    for row, records in zip(rows, groups.values(), strict=True):
-        for record in [one for one in records if not one.measured][:1]:
-            if (record.model, record.error) in said:
-                row[-1] = f"{record.status}: as above"
-            said.add((record.model, record.error))
+    records = []
+    for name, rows in groups.items():
+        sizes = {key: _first(rows, key) for key in ("parameters", "flops_per_sample")}
+        records.append(
+            {
+                **{one.key: _middle(rows, one.key) for one in headings[1:8] if one.key != "spread"},
+                **sizes,
+                "case": name,
+                "spread": spread(_of(rows, "step_time_p50_s")),
+                "n": _count(rows),
+                "note": _said_once(rows, said) or _note(rows),
+            }
+        )
+    return printed(headings, records)
 
 
-def _note(records: Sequence[Record]) -> str:
-    failed = [row for row in records if not row.measured]
+def _said_once(rows: Sequence[Record], said: set[tuple[str, str | None]]) -> str:
+    """Return a short note where the reason why a model fails has been said before."""
+    failed = next((row for row in rows if not row.measured), None)
+    if failed is None:
+        return ""
+    known = (failed.model, failed.error) in said
+    said.add((failed.model, failed.error))
+    return f"{failed.status}: as above" if known else ""
+
+
+def _note(rows: Sequence[Record], most: int = 80) -> str:
+    failed = [row for row in rows if not row.measured]
     if failed:
-        return f"{failed[0].status}: {(failed[0].error or '')[:80]}"
-    unjudged = [row for row in records if row.not_judged]
+        return f"{failed[0].status}: {(failed[0].error or '')[:most]}"
+    unjudged = [row for row in rows if row.not_judged]
     if unjudged:
-        return f"{len(unjudged)} of {len(records)} not judged: {unjudged[0].not_judged}"
-    unsteady = [row for row in records if row.status == "unsteady"]
+        return f"{len(unjudged)} of {len(rows)} not judged: {unjudged[0].not_judged}"
+    unsteady = [row for row in rows if row.status == "unsteady"]
     if unsteady:
         reason = next((f": {row.unsteady}" for row in unsteady if row.unsteady), "")
-        return f"{len(unsteady)} of {len(records)} unsteady{reason}"
-    unknown = next((row.flops_note for row in records if row.flops_note), None)
-    return f"no FLOPs: {unknown[:80]}" if unknown else ""
+        return f"{len(unsteady)} of {len(rows)} unsteady{reason}"
+    unknown = next((row.flops_note for row in rows if row.flops_note), None)
+    return f"no FLOPs: {unknown[:most]}" if unknown else ""
+
+
+def _failure(rows: Sequence[Record]) -> str:
+    return "" if all(row.measured for row in rows) else _note(rows, 120)
+
+
+def _learned(groups: Groups) -> str:
+    """Figures are means over seeds, times medians; `sd` is the standard deviation over seeds.
+
+    The time to the target is of the seeds that reached it, and `reached` says how many did.
+    """
+    every = [row for rows in groups.values() for row in rows]
+    goals = {row.target_accuracy for row in every}
+    goal = f"to {goals.pop():g}" if len(goals) == 1 and None not in goals else "to the target"
+    headings = [
+        heading("case", "case"),
+        heading("accuracy", "accuracy", "score"),
+        heading("accuracy_sd", "sd", "score"),
+        heading("loss", "loss", "score"),
+        heading("loss_sd", "sd", "score"),
+        heading("epoch_time_s", "epoch", "seconds"),
+        heading("time_to_target_s", goal, "seconds"),
+        heading("reached", "reached", "figure"),
+        heading("n", "seeds", "count"),
+        heading("note", "note"),
+    ]
+    table = printed(headings, [_learned_row(name, rows) for name, rows in groups.items()])
+    fractions = {row.fraction for row in every}
+    if fractions == {1.0}:
+        return table
+    shares = ", ".join(f"{share:g}" for share in sorted(filter(None, fractions)))
+    part = f"trained on a part of the data alone (--fraction {shares}): no figures to be quoted"
+    return f"{table}\n\n{part}"
+
+
+def _learned_row(name: str, rows: Sequence[Record]) -> dict[str, Any]:
+    n, reached = _count(rows), len(_of(rows, "time_to_target_s"))
+    found: dict[str, Any] = {"case": name, "n": n, "note": _failure(rows)}
+    for column in ("accuracy", "loss"):
+        values = _of(rows, column)
+        found[column] = mean(values) if values else None
+        found[f"{column}_sd"] = stdev(values) if len(values) > 1 else None
+    times = {key: _middle(rows, key) for key in ("epoch_time_s", "time_to_target_s")}
+    return {**found, **times, "reached": f"{reached} of {n}" if n else ""}
+
+
+def _ways(groups: Groups) -> str:
+    """The seconds per step of each way to call a model."""
+    labels = {column: way.replace("_", " ") for way, column in WAYS.items()}
+    labels |= {"fit_call_s": "fit call", "predict_call_s": "predict call"}
+    return _columns([heading(key, label, "seconds") for key, label in labels.items()], groups)
+
+
+def _columns(headings: Sequence[Heading], groups: Groups) -> str:
+    """Medians over processes of columns of the schema."""
+    records = [
+        {
+            **{one.key: _middle(rows, one.key) for one in headings},
+            **{"case": name, "n": _count(rows), "note": _failure(rows)},
+        }
+        for name, rows in groups.items()
+    ]
+    ends = heading("n", "n", "count"), heading("note", "note")
+    return printed([heading("case", "case"), *headings, *ends], records)
+
+
+_OWN: Mapping[str, Callable[[Groups], str]] = {"accuracy": _learned, "waterfall": _ways}
+"""Of tasks whose table is more than the columns of their group."""
+
+
+def cards_table(records: Sequence[Record]) -> str:
+    """Return one line per case that was measured on a GPU; empty where none was.
+
+    Figures are medians over processes. `fed` is the throughput of steps fed from host memory,
+    `allocator` and `card` are the peaks of the memory in use as the framework's allocator and the
+    driver see it; `clock lowered by` names every reason that any process has seen.
+    """
+    found = [
+        _card_row(name, rows)
+        for name, rows in by_case(records).items()
+        if any(row.measured and row.gpu_samples for row in rows)
+    ]
+    headings = [
+        heading("case", "case"),
+        heading("sm", "SM MHz", "figure"),
+        heading("memory", "memory MHz", "figure"),
+        heading("temperature_c", "degrees C", "whole"),
+        heading("power", "W", "figure"),
+        heading("busy", "busy", "figure"),
+        heading("efficiency", "of ceiling", "share"),
+        heading("input_bound_throughput_samples_per_s", "fed samples/s", "rate"),
+        heading("energy", "mJ/sample", "figure"),
+        heading("peak_device_memory_bytes", "allocator", "bytes"),
+        heading("card_peak_memory_bytes", "card", "bytes"),
+        heading("reasons", "clock lowered by"),
+    ]
+    return printed(headings, found) if found else ""
+
+
+def _card_row(name: str, rows: Sequence[Record]) -> dict[str, Any]:
+    plain = ("temperature_c", "efficiency", "input_bound_throughput_samples_per_s",
+             "peak_device_memory_bytes", "card_peak_memory_bytes")  # fmt: skip
+    busy, energy_j = _middle(rows, "gpu_utilisation"), _middle(rows, "joules_per_sample")
+    told = _of(rows, "throttle_reasons")
+    reasons = dict.fromkeys(one for text in told for one in text.split() if one != "none")
+    return {
+        **{column: _middle(rows, column) for column in plain},
+        "case": name,
+        "sm": _of_most(rows, "sm_clock_mhz", "max_sm_clock_mhz"),
+        "memory": _of_most(rows, "memory_clock_mhz", "max_memory_clock_mhz"),
+        "power": _of_most(rows, "power_w", "power_limit_w"),
+        "busy": None if busy is None else f"{busy:.0%}",
+        "energy": None if energy_j is None else f"{1000 * energy_j:.3g}",
+        "reasons": " ".join(reasons) or ("none" if any(told) else ""),
+    }
+
+
+def _of_most(rows: Sequence[Record], column: str, limit: str) -> str:
+    """Return what was reached, and beside it the most that the card can, where that is known."""
+    value, most = _middle(rows, column), _middle(rows, limit)
+    if value is None:
+        return ""
+    return f"{value:.0f}" + ("" if most is None else f" of {most:.0f}")
+
+
+def scaling_table(records: Sequence[Record]) -> str:
+    """Return throughput and scaling efficiency as text; empty without several replicas.
+
+    Throughput is the median over processes, `spread` half their range over it, `n` their number.
+    Efficiency is the throughput over that of one replica and over the number of replicas, at the
+    same batch size per replica; there is none where one replica was not measured.
+    """
+    rates: dict[Case, list[float]] = {}
+    for record in records:
+        if record.measured and record.throughput_samples_per_s:
+            rates.setdefault(record.case, []).append(record.throughput_samples_per_s)
+    series: dict[tuple[Case, str], list[Case]] = {}
+    for case in rates:
+        if case.replicas > 1:
+            alone = replace(case, replicas=1, cluster=None)
+            series.setdefault((alone, case.cluster or ""), []).append(case)
+    rows = [
+        _scaling_row(case, alone, cluster, rates)
+        for (alone, cluster), cases in series.items()
+        for case in [alone, *sorted(cases, key=lambda case: case.replicas)]
+        if case in rates
+    ]
+    headings = [
+        heading("case", "case"),
+        heading("replicas", "replicas", "count"),
+        heading("rate", "samples/s", "rate"),
+        heading("spread", "spread", "share"),
+        heading("efficiency", "efficiency", "share"),
+        heading("n", "n", "count"),
+    ]
+    return printed(headings, rows, drop_empty=False) if rows else ""
+
+
+def _scaling_row(
+    case: Case, alone: Case, cluster: str, rates: Mapping[Case, Sequence[float]]
+) -> dict[str, Any]:
+    rate, single = median(rates[case]), rates.get(alone)
+    return {
+        "case": " ".join(filter(None, [alone.name, cluster])),
+        "replicas": case.replicas,
+        "rate": rate,
+        "spread": spread(rates[case]),
+        "efficiency": scaling_efficiency(rate, case.replicas, median(single)) if single else None,
+        "n": len(rates[case]),
+    }

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from tabulate import tabulate
-
 from convmark.compare.rule.change_points import FEWEST_RUNS
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison
+from convmark.core.table import heading, printed
 from convmark.core.text import shown
-from convmark.core.units import seconds_text
 
 __all__ = ["MOST_NAMED", "change_text", "trend_text"]
 
@@ -42,22 +40,28 @@ def _one_level(stretches: Sequence[Stretch]) -> Iterator[str]:
 
 
 def _table(stretches: Sequence[Stretch]) -> str:
-    rows = [
-        [
-            stretch.points[0].run,
-            stretch.points[-1].run,
-            stretch.points[0].commit[:_COMMIT],
-            stretch.points[-1].commit[:_COMMIT],
-            str(len(stretch.points)),
-            seconds_text(stretch.step_time_p50_s),
-            change_text(stretch),
-        ]
+    records = [
+        {
+            "from": stretch.points[0].run,
+            "to": stretch.points[-1].run,
+            "commit": stretch.points[0].commit[:_COMMIT],
+            "to_commit": stretch.points[-1].commit[:_COMMIT],
+            "n": len(stretch.points),
+            "p50": stretch.step_time_p50_s,
+            "change": change_text(stretch),
+        }
         for stretch in stretches
     ]
-    headers = ("from", "to", "commit", "to", "n", "p50", "change")
-    align = ["right" if name in ("n", "p50") else "left" for name in headers]
-    cells = [[shown(cell) for cell in row] for row in rows]
-    return str(tabulate(cells, headers=headers, colalign=align, disable_numparse=True))
+    headings = [
+        heading("from", "from"),
+        heading("to", "to"),
+        heading("commit", "commit"),
+        heading("to_commit", "to"),
+        heading("n", "n", "count"),
+        heading("p50", "p50", "seconds"),
+        heading("change", "change"),
+    ]
+    return printed(headings, records, drop_empty=False)
 
 
 def change_text(stretch: Stretch) -> str:

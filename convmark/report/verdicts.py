@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from statistics import median
 from types import MappingProxyType
-
-from tabulate import tabulate
+from typing import Any
 
 from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement
-from convmark.core.text import shown
+from convmark.core.table import heading, printed
+from convmark.core.text import markdown_cell, shown
 from convmark.core.units import bytes_text, rate_text, seconds_text
-from convmark.report.markup import markdown_cell
 
 __all__ = [
     "FORMATS",
+    "comparison_table",
     "could_see",
+    "failure_line",
     "headline",
     "run_words",
     "verdict_words",
@@ -27,9 +29,6 @@ __all__ = [
 
 SHOWN = 12
 """Characters of a commit that are shown."""
-
-HEADERS = ("case", "metric", "baseline", "now", "change", "verdict", "n", "note")
-_RIGHT = ("baseline", "now", "change", "n")
 
 _PRINTED: Mapping[str, Callable[[float | None], str]] = MappingProxyType(
     {"s": seconds_text, "bytes": bytes_text, "samples/s": rate_text}
@@ -102,39 +101,37 @@ def worth_reading(judgement: Judgement) -> bool:
 
 
 def _table(judgements: Sequence[Judgement], style: str) -> str:
-    shown = [judgement for judgement in judgements if worth_reading(judgement)]
-    left = len(judgements) - len(shown)
+    read = [judgement for judgement in judgements if worth_reading(judgement)]
+    left = len(judgements) - len(read)
     rest = f"{left} more row{'s' if left != 1 else ''} with nothing to add" if left else ""
-    if not shown:
+    if not read:
         return rest or "nothing was judged"
-    rows = [_row(judgement) for judgement in shown]
-    kept = [0, *(i for i in range(1, len(HEADERS)) if any(row[i] for row in rows))]
-    text = tabulate(
-        [[_plain(row[i], style) for i in kept] for row in rows],
-        headers=[HEADERS[i] for i in kept],
-        colalign=["right" if HEADERS[i] in _RIGHT else "left" for i in kept],
-        tablefmt=style,
-        disable_numparse=True,
-    )
+    headings = [
+        heading("case", "case"),
+        heading("metric", "metric"),
+        heading("baseline", "baseline", "figure"),
+        heading("now", "now", "figure"),
+        heading("change", "change", "figure"),
+        heading("verdict", "verdict"),
+        heading("n", "n", "count"),
+        heading("note", "note"),
+    ]
+    clean = partial(markdown_cell, code=True) if style == "pipe" else shown
+    text = printed(headings, map(_row, read), style, clean=clean)
     return f"{text}\n\n{rest}" if rest else text
 
 
-def _plain(cell: str, style: str) -> str:
-    """Keep a cell one cell, and text."""
-    return markdown_cell(cell, code=True) if style == "pipe" else shown(cell)
-
-
-def _row(judgement: Judgement) -> list[str]:
-    return [
-        judgement.case,
-        judgement.metric,
-        _value(judgement, judgement.baseline),
-        _value(judgement, judgement.value),
-        _change(judgement),
-        verdict_words(judgement),
-        str(len(judgement.baseline_runs) or ""),
-        judgement.note,
-    ]
+def _row(judgement: Judgement) -> dict[str, Any]:
+    return {
+        "case": judgement.case,
+        "metric": judgement.metric,
+        "baseline": _value(judgement, judgement.baseline),
+        "now": _value(judgement, judgement.value),
+        "change": _change(judgement),
+        "verdict": verdict_words(judgement),
+        "n": len(judgement.baseline_runs) or None,
+        "note": judgement.note,
+    }
 
 
 def _value(judgement: Judgement, value: float | None) -> str:
@@ -163,10 +160,6 @@ def verdict_words(judgement: Judgement) -> str:
     """Return the verdict, with whether something failed that is no regression."""
     failed = judgement.fails and judgement.verdict != "regressed"
     return f"{judgement.verdict} (failed)" if failed else judgement.verdict
-
-
-def _json(judgements: Sequence[Judgement]) -> str:
-    return json.dumps([asdict(judgement) for judgement in judgements], indent=1, allow_nan=False)
 
 
 def _github(judgements: Sequence[Judgement]) -> str:
@@ -220,7 +213,64 @@ FORMATS: Mapping[str, Callable[[Sequence[Judgement]], str]] = MappingProxyType(
     {
         "table": lambda judgements: _table(judgements, "simple"),
         "markdown": lambda judgements: _table(judgements, "pipe"),
-        "json": _json,
+        "json": lambda judgements: json.dumps(
+            [asdict(judgement) for judgement in judgements], indent=1, allow_nan=False
+        ),
         "github": _github,
     }
 )
+
+
+_IF_MEANT = (
+    "if it is meant: --allow-change, a trailer `Benchmark-Accept:` of a commit or `convmark accept`"
+)
+
+
+def failure_line(judgement: Judgement) -> str:
+    """Return which metric, by how much, against which runs, and how that is known."""
+    words = [f"{judgement.case}: {judgement.metric} {judgement.verdict}"]
+    if judgement.change is not None:
+        words.append(f"by {100 * judgement.change:+.1f} %")
+    if judgement.low is not None and judgement.high is not None:
+        words.append(f"[{100 * judgement.low:+.1f}, {100 * judgement.high:+.1f}]")
+    if judgement.baseline is not None and judgement.value is not None:
+        printed = _PRINTED.get(judgement.unit, "{:,.6g}".format)
+        words.append(f"from {printed(judgement.baseline)} to {printed(judgement.value)}")
+    if judgement.baseline_runs:
+        words.append(f"against run {', '.join(judgement.baseline_runs)}")
+    meant = _IF_MEANT if judgement.verdict == "changed" else ""
+    return shown("; ".join(filter(None, [" ".join(words), judgement.note, meant])))
+
+
+def comparison_table(rows: Sequence[Any], form: str = "table") -> str:
+    """Return the verdicts of a comparison as a table, Markdown or JSON.
+
+    Args:
+        rows: of `convmark.compare.live.ab_files.VerdictRow`.
+        form: table, markdown or json.
+    """
+    if form == "json":
+        names = (name for name in type(rows[0]).__dataclass_fields__) if rows else ()
+        fields = list(names)
+        return json.dumps([{name: getattr(row, name) for name in fields} for row in rows], indent=2)
+    headings = [
+        heading("case", "case"),
+        heading("change", "B against A", "change"),
+        heading("interval", "interval"),
+        heading("verdict", "verdict"),
+        heading("control_change", "control", "change"),
+        heading("sessions", "n", "count"),
+        heading("note", "note"),
+    ]
+    records = [
+        {
+            **{one.key: getattr(row, one.key) for one in headings if one.key != "interval"},
+            "interval": f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+            if row.low is not None
+            else "",
+        }
+        for row in rows
+    ]
+    if form == "markdown":
+        return printed(headings, records, "pipe", clean=partial(markdown_cell, code=True))
+    return printed(headings, records)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convmark.core.errors import ConvmarkError
+from convmark.core.files import read_regular
 from convmark.core.git import Git
 
 __all__ = ["Commit", "are_of_commit", "is_before", "read_commit"]
@@ -106,7 +107,7 @@ def are_of_commit(top: Path, sha: str, paths: Iterable[Path]) -> bool:
 def _is_blob(git: Git, path: Path, blob: str) -> bool:
     """Whether a file is what git keeps under this id."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError:
         return False
     if blob in (_blob_id(one, len(blob)) for one in (content, content.replace(b"\r\n", b"\n"))):

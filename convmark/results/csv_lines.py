@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import codecs
 import csv
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from convmark.core.errors import StoreError
+from convmark.core.files import open_regular
 
-__all__ = ["MOST_LINE_BYTES", "csv_rows"]
+__all__ = ["MOST_LINE_BYTES", "csv_bytes", "csv_rows"]
 
 MOST_LINE_BYTES = 1 << 22
 """A row of ours has about 2,000 bytes; 4 MiB are more than any has."""
 
 
-def _nothing(line: int) -> None:
-    """Nobody asks whether the last line is torn."""
+def csv_bytes(rows: Iterable[Sequence[str]]) -> bytes:
+    """Return rows as the lines of a file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode(errors="replace")
 
 
 def csv_rows(
-    path: Path, *, torn: Callable[[int], None] = _nothing
+    path: Path, *, torn: Callable[[int], None] = lambda line: None
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield number and cells of each line that is whole; a byte-order mark is passed over.
 
@@ -37,7 +42,7 @@ def csv_rows(
         StoreError: the file cannot be read, or a line is no row; the message names file and line.
     """
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=open_regular) as file:
             yield from _rows(path, _lines(path, file, torn))
     except FileNotFoundError:
         raise

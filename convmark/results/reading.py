@@ -15,7 +15,7 @@ from types import MappingProxyType
 from convmark.core.cells import Column
 from convmark.core.errors import CaseError, StoreError
 from convmark.results.csv_lines import csv_rows
-from convmark.results.record import COLUMNS, SCHEMA_VERSION, Record, from_cells
+from convmark.results.record import COLUMNS, OLDEST_SCHEMA, SCHEMA_VERSION, Record, from_cells
 
 __all__ = [
     "HEADER",
@@ -46,19 +46,19 @@ def layouts(columns: Sequence[Column], newest: int) -> Mapping[tuple[str, ...], 
     return MappingProxyType(
         {
             tuple(column.name for column in columns if column.since <= schema): schema
-            for schema in range(newest, 0, -1)
+            for schema in range(newest, OLDEST_SCHEMA - 1, -1)
         }
     )
 
 
+_READ = f"{OLDEST_SCHEMA} to {SCHEMA_VERSION}"
+
 LAYOUTS = layouts(COLUMNS, SCHEMA_VERSION)
 
 
-def _all(cells: Sequence[str]) -> bool:
-    return True
-
-
-def read_run(path: Path, keep: Callable[[Sequence[str]], bool] = _all) -> list[Record]:
+def read_run(
+    path: Path, keep: Callable[[Sequence[str]], bool] = lambda cells: True
+) -> list[Record]:
     """Return the rows of a run's file, all or those whose cells are to be kept.
 
     A last line without its newline is what a killed writer leaves: it is left out with a
@@ -120,11 +120,7 @@ def _record(path: Path, line: int, cells: Sequence[str]) -> Record:
     return record
 
 
-def _nothing(line: int) -> None:
-    """A torn last line is left out without a word."""
-
-
-def read_cells(path: Path, torn: Torn = _nothing) -> Iterator[tuple[int, list[str]]]:
+def read_cells(path: Path, torn: Torn = lambda line: None) -> Iterator[tuple[int, list[str]]]:
     """Yield line and cells of each row, as many as `COLUMNS` and in their order.
 
     The cells themselves are not looked at, but for the schema.
@@ -180,6 +176,8 @@ def _lifted(header: Sequence[str], cells: Sequence[str]) -> list[str]:
 def _other_columns(path: Path, header: Sequence[str], first: Sequence[str]) -> str:
     """Say what differs from the columns of the schema that the first row says it is of."""
     told = first[0] if first and header[0] == "schema" else ""
+    if told == "1":
+        return f"{path}:2: must be of schema {_READ}, got '1'; measure it again"
     if _is_later(told):
         return f"{path}:2: {_other_schema(told, SCHEMA_VERSION)}"
     of_schema = {str(schema): columns for columns, schema in LAYOUTS.items()}
@@ -205,7 +203,7 @@ def _is_later(schema: str) -> bool:
 def _other_schema(found: str, schema: int) -> str:
     if _is_later(found):
         return (
-            f"must be of schema 1 to {SCHEMA_VERSION}, got {found[:40]!r}; a later convmark wrote "
-            "it: upgrade convmark to read it"
+            f"must be of schema {_READ}, got {found[:40]!r}; a later convmark wrote it: upgrade "
+            "convmark to read it"
         )
     return f"must be of schema {schema}, whose columns the file has, got {found[:40]!r}"

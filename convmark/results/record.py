@@ -1,6 +1,7 @@
 """Record: one row, one process of one case of one run; and the CSV schema with its version.
 
-Each field carries its group, unit and meaning; docs/columns.md is written from them.
+Each field says its group, unit and meaning, its bounds, and how a report shows it: docs/columns.md,
+the reader's checks and the tables of a report are made from them.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
 from convmark.core.cells import Column, columns_of, fit_text, from_cell, to_cell
 from convmark.core.errors import StoreError
-from convmark.results.ranges import range_broken
 
 __all__ = [
     "COLUMNS",
+    "FRAMEWORK_COLUMNS",
     "MEASURED",
     "MEASUREMENT_VERSION",
+    "OLDEST_SCHEMA",
     "SCHEMA_VERSION",
     "STATUSES",
     "Column",
@@ -29,11 +32,14 @@ __all__ = [
     "columns_of",
     "from_cell",
     "from_cells",
+    "shown_in",
     "to_cell",
     "to_cells",
 ]
 
 SCHEMA_VERSION = 3
+OLDEST_SCHEMA = 2
+"""Of files that are read; no release has written an earlier one."""
 MEASUREMENT_VERSION = 2
 """Rows of different ones are not compared.
 
@@ -48,21 +54,37 @@ MEASURED = ("ok", "unsteady")
 _ASKED = re.compile(r"(?:precision=(?P<precision>\S+))?(?:(?:^|(?<=\S) )threads=(?P<threads>\S+))?")
 
 
-def _column(group: str, unit: str, meaning: str, since: int = 1) -> Any:
-    metadata = {"group": group, "unit": unit, "meaning": meaning, "since": since}
+def _column(group: str, title: str | None, unit: str, meaning: str, **more: Any) -> Any:
+    """Declare a column.
+
+    Args:
+        title: in a report's table; empty for one made of the column's name; None where no report
+            shows the column.
+        more: fields of `Column`.
+    """
+    metadata = {"group": group, "unit": unit, "meaning": meaning, "title": title, **more}
     return dataclasses.field(default=None, metadata=metadata)
 
 
-_run = functools.partial(_column, "run")
-_case = functools.partial(_column, "case")
-_environment = functools.partial(_column, "environment")
-_size = functools.partial(_column, "size")
-_time = functools.partial(_column, "time")
-_memory = functools.partial(_column, "memory")
-_state = functools.partial(_column, "state")
-_check = functools.partial(_column, "check")
-_learning = functools.partial(_column, "learning", since=2)
-_waterfall = functools.partial(_column, "waterfall", since=2)
+_figure = functools.partial(_column, table="architectures")
+_run = functools.partial(_column, "run", None)
+_case = functools.partial(_column, "case", None)
+_environment = functools.partial(_column, "environment", table="machines")
+_size = functools.partial(_figure, "size")
+_time = functools.partial(_figure, "time")
+_memory = functools.partial(_figure, "memory")
+_state = functools.partial(_figure, "state")
+_check = functools.partial(_figure, "check")
+_learning = functools.partial(_column, "learning", table="accuracy")
+_waterfall = functools.partial(_column, "waterfall", table="waterfall")
+
+
+def _step_time(title: str | None, meaning: str) -> Any:
+    return _time(title, "s", meaning, bounds="above 0")
+
+
+def _way(title: str | None, meaning: str) -> Any:
+    return _waterfall(title, "s", meaning, bounds="above 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,16 +110,15 @@ class Record:
         "",
         "hash of the cases, processes and seed asked for: --resume goes on with no other plan; "
         "of another node that took cases over, the first run's name too",
-        since=2,
     )
-    process: int = _run("", "number of the case's process, from 1")
+    process: int = _run("", "number of the case's process, from 1", bounds="above 0")
     processes: int | None = _run("", "fresh processes asked for per case")
     seed: int | None = _run(
         "", "seed of the plan's order, the weights and the batches; of task accuracy the process's"
     )
     time_budget_s: float | None = _run("s", "seconds of timed steps asked for")
     concurrent: bool | None = _run(
-        "", "whether other benchmark runs were allowed beside it (--allow-concurrent)", since=2
+        "", "whether other benchmark runs were allowed beside it (--allow-concurrent)"
     )
     status: str = _run(
         "", "ok, unsteady (measured, but the step time did not hold still), error, ..."
@@ -109,7 +130,9 @@ class Record:
         "", "train or infer; accuracy trains on MNIST, waterfall takes the calls of Keras apart"
     )
     device: str = _case("", "cpu or gpu:N")
-    batch_size: int = _case("samples", "samples per replica per step, as asked for")
+    batch_size: int = _case(
+        "samples", "samples per replica per step, as asked for", bounds="above 0"
+    )
     effective_batch_size: int | None = _case("samples", "samples per step over all replicas")
     precision: str = _case(
         "",
@@ -119,17 +142,16 @@ class Record:
     jit: str = _case(
         "", "whether the framework's optional compiler is asked for: on or off; JAX always compiles"
     )
-    replicas: int = _case("", "copies of the model, one per device, GPUs from `device` on")
+    replicas: int = _case(
+        "", "copies of the model, one per device, GPUs from `device` on", bounds="above 0"
+    )
     cluster: str | None = _case(
         "",
         "empty: replicas in one process; local: one each on the machine; hostsN: N machines",
-        since=2,
     )
     threads: str = _case("", "intra-op and inter-op threads in force, or default")
     asked: str | None = _case(
-        "",
-        "what was asked for where the model made it another, such as precision=float32",
-        since=3,
+        "", "what was asked for where the model made it another, such as precision=float32", since=3
     )
     input_shape: str | None = _case(
         "", "one sample's shape, such as 28x28x1; of several inputs name=28x28x1,other=4"
@@ -154,189 +176,253 @@ class Record:
     )
     isolation: str | None = _case("", "how the process was made: fork, spawn or none")
 
-    machine: str | None = _environment("", "fingerprint of the hardware, the results folder's name")
+    machine: str | None = _environment(
+        None, "", "fingerprint of the hardware, the results folder's name"
+    )
     node: str | None = _environment(
-        "", "host that measured it; nodes of one kind share the machine", since=2
+        None, "", "host that measured it; nodes of one kind share the machine"
     )
-    cpu: str | None = _environment("", "CPU model")
-    cores: int | None = _environment("", "logical CPUs that the process could use")
-    ram_bytes: int | None = _environment("bytes", "memory of the machine")
-    gpu: str | None = _environment("", "name of the GPU that was measured")
-    gpu_memory_bytes: int | None = _environment("bytes", "memory of that GPU")
-    driver: str | None = _environment("", "version of the GPU driver")
-    gpu_uuid: str | None = _environment("", "the GPU's or MIG slice's own identity")
-    compute_capability: str | None = _environment("", "of the GPU, as CUDA counts it")
-    driver_cuda: str | None = _environment("", "newest CUDA version that the driver runs")
+    cpu: str | None = _environment("CPU", "", "CPU model")
+    cores: int | None = _environment("logical CPUs", "", "logical CPUs that the process could use")
+    ram_bytes: int | None = _environment("memory", "bytes", "memory of the machine")
+    gpu: str | None = _environment("GPU", "", "name of the GPU that was measured")
+    gpu_memory_bytes: int | None = _environment(None, "bytes", "memory of that GPU")
+    driver: str | None = _environment(None, "", "version of the GPU driver")
+    gpu_uuid: str | None = _environment(None, "", "the GPU's or MIG slice's own identity")
+    compute_capability: str | None = _environment(None, "", "of the GPU, as CUDA counts it")
+    driver_cuda: str | None = _environment(None, "", "newest CUDA version that the driver runs")
     pcie: str | None = _environment(
-        "", "fastest generation of GPU and slot, lanes in use: gen4 x16"
+        None, "", "fastest generation of GPU and slot, lanes in use: gen4 x16"
     )
-    ecc: str | None = _environment("", "whether the GPU's memory corrects errors: on or off")
-    mig: str | None = _environment("", "off, or the MIG slice that was measured, such as 1g.20gb")
-    power_limit_w: float | None = _environment("W", "power limit that the GPU enforces")
-    max_sm_clock_mhz: int | None = _environment("MHz", "highest clock of its multiprocessors")
-    max_memory_clock_mhz: int | None = _environment("MHz", "highest clock of its memory")
-    cuda: str | None = _environment("", "CUDA version that the framework was built for")
-    cudnn: str | None = _environment("", "cuDNN version that the framework was built for")
-    os: str | None = _environment("", "operating system")
-    python: str | None = _environment("", "version of the measured Python")
-    tensorflow: str | None = _environment("", "version of TensorFlow, where it runs the step")
-    jax: str | None = _environment("", "version of JAX, where it runs the step")
-    torch: str | None = _environment("", "version of PyTorch, where it runs the step")
-    keras: str | None = _environment("", "version of Keras")
-    numpy: str | None = _environment("", "version of the measured interpreter's NumPy")
-    flags: str | None = _environment("", "environment variables that change speed")
+    ecc: str | None = _environment(None, "", "whether the GPU's memory corrects errors: on or off")
+    mig: str | None = _environment(
+        None, "", "off, or the MIG slice that was measured, such as 1g.20gb"
+    )
+    power_limit_w: float | None = _environment(None, "W", "power limit that the GPU enforces")
+    max_sm_clock_mhz: int | None = _environment(None, "MHz", "highest clock of its multiprocessors")
+    max_memory_clock_mhz: int | None = _environment(None, "MHz", "highest clock of its memory")
+    cuda: str | None = _environment(None, "", "CUDA version that the framework was built for")
+    cudnn: str | None = _environment(None, "", "cuDNN version that the framework was built for")
+    os: str | None = _environment("system", "", "operating system")
+    python: str | None = _environment(None, "", "version of the measured Python")
+    tensorflow: str | None = _environment(None, "", "version of TensorFlow, where it runs the step")
+    jax: str | None = _environment(None, "", "version of JAX, where it runs the step")
+    torch: str | None = _environment(None, "", "version of PyTorch, where it runs the step")
+    keras: str | None = _environment(None, "", "version of Keras")
+    numpy: str | None = _environment(None, "", "version of the measured interpreter's NumPy")
+    flags: str | None = _environment(None, "", "environment variables that change speed")
     packages: str | None = _environment(
-        "", "distributions that the model's own files import: NAME==VERSION, in order", since=3
+        None,
+        "",
+        "distributions that the model's own files import: NAME==VERSION, in order",
+        since=3,
     )
     state: str | None = _environment(
+        None,
         "",
         "what of the process differs from the default: NAME=value, in order; what the model's own "
         "code has set begins with model:",
         since=3,
     )
 
-    parameters: int | None = _size("", "elements of all weights")
-    trainable_parameters: int | None = _size("", "elements of the weights that training changes")
-    model_bytes: int | None = _size("bytes", "all weights as they are stored")
+    parameters: int | None = _size("", "", "elements of all weights")
+    trainable_parameters: int | None = _size(
+        None, "", "elements of the weights that training changes"
+    )
+    model_bytes: int | None = _size("model size", "bytes", "all weights as they are stored")
     flops_per_sample: int | None = _size(
-        "FLOPs", "2 x multiply-adds of convolutions and matrix products, forward, per sample"
+        "FLOPs",
+        "FLOPs",
+        "2 x multiply-adds of convolutions and matrix products, forward, per sample",
     )
 
-    flops_note: str | None = _size("", "why the FLOPs are empty, forward or training", since=3)
+    flops_note: str | None = _size(
+        "why no FLOPs", "", "why the FLOPs are empty, forward or training", since=3
+    )
     training_flops_per_sample: int | None = _size(
+        "training FLOPs",
         "FLOPs",
         "the same of a training step over its samples, the backward pass counted; empty where it "
         "cannot be followed",
         since=3,
     )
 
-    process_start_s: float | None = _time("s", "from the request to a usable framework")
+    process_start_s: float | None = _time(None, "s", "from the request to a usable framework")
     time_to_first_step_s: float | None = _time(
-        "s", "first call: tracing, compilation, kernel choice, execution"
+        "first step", "s", "first call: tracing, compilation, kernel choice, execution"
     )
-    trace_s: float | None = _time("s", "of it making the graph; empty where nothing is traced")
-    first_execution_s: float | None = _time("s", "of it compilation, kernel choice and execution")
-    warm_up_steps: int | None = _time("", "steps after the first, run and dropped")
-    unsteady: str | None = _time("", "why the row's status is unsteady", since=3)
-    steps: int | None = _time("", "steps timed one by one, the case alone")
-    step_time_min_s: float | None = _time("s", "shortest step time")
-    step_time_p10_s: float | None = _time("s", "step time, 10th percentile")
-    step_time_p25_s: float | None = _time("s", "step time, 25th percentile")
-    step_time_p50_s: float | None = _time("s", "step time, median")
-    step_time_p75_s: float | None = _time("s", "step time, 75th percentile")
-    step_time_p90_s: float | None = _time("s", "step time, 90th percentile")
-    step_time_p95_s: float | None = _time("s", "step time, 95th percentile, from 100 steps up")
-    step_time_p99_s: float | None = _time("s", "step time, 99th percentile, from 1,000 steps up")
-    step_time_max_s: float | None = _time("s", "longest step time")
-    step_time_mean_s: float | None = _time("s", "mean step time")
-    step_time_std_s: float | None = _time("s", "standard deviation of the step time")
-    windows: int | None = _time("", "windows measured")
-    window_steps: int | None = _time("", "steps of a window")
+    trace_s: float | None = _time(
+        None, "s", "of it making the graph; empty where nothing is traced"
+    )
+    first_execution_s: float | None = _time(
+        None, "s", "of it compilation, kernel choice and execution"
+    )
+    warm_up_steps: int | None = _time(None, "", "steps after the first, run and dropped")
+    unsteady: str | None = _time(None, "", "why the row's status is unsteady", since=3)
+    steps: int | None = _time(None, "", "steps timed one by one, the case alone")
+    step_time_min_s: float | None = _step_time(None, "shortest step time")
+    step_time_p10_s: float | None = _step_time(None, "step time, 10th percentile")
+    step_time_p25_s: float | None = _step_time(None, "step time, 25th percentile")
+    step_time_p50_s: float | None = _step_time("step p50", "step time, median")
+    step_time_p75_s: float | None = _step_time(None, "step time, 75th percentile")
+    step_time_p90_s: float | None = _step_time(None, "step time, 90th percentile")
+    step_time_p95_s: float | None = _step_time(
+        None, "step time, 95th percentile, from 100 steps up"
+    )
+    step_time_p99_s: float | None = _step_time(
+        "step p99", "step time, 99th percentile, from 1,000 steps up"
+    )
+    step_time_max_s: float | None = _step_time(None, "longest step time")
+    step_time_mean_s: float | None = _step_time(None, "mean step time")
+    step_time_std_s: float | None = _time(None, "s", "standard deviation of the step time")
+    windows: int | None = _time(None, "", "windows measured")
+    window_steps: int | None = _time(None, "", "steps of a window")
     throughput_samples_per_s: float | None = _time(
-        "samples/s", "samples of all windows over their wall seconds"
+        "samples/s", "samples/s", "samples of all windows over their wall seconds", bounds="above 0"
     )
     input_bound_throughput_samples_per_s: float | None = _time(
-        "samples/s", "of windows fed from host memory, a batch each step; of a case's first process"
+        "fed samples/s",
+        "samples/s",
+        "of windows fed from host memory, a batch each step; of a case's first process",
+        bounds="above 0",
     )
     peak_flops_per_s: float | None = _time(
-        "FLOP/s", "ceiling of the device: a large matrix product in the same precision"
+        None, "FLOP/s", "ceiling of the device: a large matrix product in the same precision"
     )
-    peak_bytes_per_s: float | None = _time("bytes/s", "ceiling of the device: a large copy")
+    peak_bytes_per_s: float | None = _time(None, "bytes/s", "ceiling of the device: a large copy")
     efficiency: float | None = _time(
-        "", "FLOP/s reached over peak_flops_per_s, in training those of the backward pass too"
+        "of peak FLOP/s",
+        "",
+        "FLOP/s reached over peak_flops_per_s, in training those of the backward pass too",
+        kind="share",
     )
-    rounds: int | None = _time("", "rounds of one case step and one reference step")
-    reference: str | None = _time("", "reference network in the rounds: small or large")
-    reference_version: int | None = _time("", "version of the reference network")
+    rounds: int | None = _time(None, "", "rounds of one case step and one reference step")
+    reference: str | None = _time(None, "", "reference network in the rounds: small or large")
+    reference_version: int | None = _time(None, "", "version of the reference network")
     measurement_version: str | None = _time(
-        "", "version of the measuring code; raised where the same step would give other figures"
+        None,
+        "",
+        "version of the measuring code; raised where the same step would give other figures",
     )
-    paired_step_time_p50_s: float | None = _time("s", "case step time in the rounds, median")
-    reference_step_time_p50_s: float | None = _time("s", "reference step time, median")
+    paired_step_time_p50_s: float | None = _step_time(None, "case step time in the rounds, median")
+    reference_step_time_p50_s: float | None = _step_time(None, "reference step time, median")
     paired_log_ratio: float | None = _time(
-        "", "20 % trimmed mean of ln(case / reference) over rounds, wall time"
+        None,
+        "",
+        "20 % trimmed mean of ln(case / reference) over rounds, wall time",
+        bounds="logarithm",
     )
-    paired_log_ratio_se: float | None = _time("", "its standard error")
-    paired_log_ratio_cpu: float | None = _time("", "the same in CPU time of the process")
-    paired_log_ratio_cpu_se: float | None = _time("", "its standard error")
+    paired_log_ratio_se: float | None = _time(
+        None, "", "its standard error", bounds="error of a logarithm"
+    )
+    paired_log_ratio_cpu: float | None = _time(
+        None, "", "the same in CPU time of the process", bounds="logarithm"
+    )
+    paired_log_ratio_cpu_se: float | None = _time(
+        None, "", "its standard error", bounds="error of a logarithm"
+    )
 
-    host_memory_baseline_bytes: int | None = _memory("bytes", "host memory before the model")
+    host_memory_baseline_bytes: int | None = _memory(None, "bytes", "host memory before the model")
     build_peak_host_memory_bytes: int | None = _memory(
-        "bytes", "peak host memory above the baseline until the model was built", since=3
+        None, "bytes", "peak host memory above the baseline until the model was built", since=3
     )
     peak_host_memory_bytes: int | None = _memory(
-        "bytes", "peak host memory above the baseline; where the kernel can, since the build"
+        "host peak",
+        "bytes",
+        "peak host memory above the baseline; where the kernel can, since the build",
     )
-    peak_device_memory_bytes: int | None = _memory("bytes", "peak held by the device allocator")
+    peak_device_memory_bytes: int | None = _memory(
+        "device peak", "bytes", "peak held by the device allocator"
+    )
 
-    load_average_1min: float | None = _state("", "load average at the end, one minute")
+    load_average_1min: float | None = _state(None, "", "load average at the end, one minute")
     other_cpu_share: float | None = _state(
-        "", "share of the CPUs' time that others took while it measured, stolen time included"
+        None, "", "share of the CPUs' time that others took while it measured, stolen time included"
     )
-    involuntary_context_switches: int | None = _state("", "times the kernel took the CPU away")
+    involuntary_context_switches: int | None = _state(
+        None, "", "times the kernel took the CPU away"
+    )
 
     gpu_samples: int | None = _state(
-        "", "looks at the card while steps, windows and rounds were timed"
+        None, "", "looks at the card while steps, windows and rounds were timed"
     )
     sm_clock_mhz: float | None = _state(
-        "MHz", "clock of the multiprocessors, median of the looks; of several cards the lowest"
+        None,
+        "MHz",
+        "clock of the multiprocessors, median of the looks; of several cards the lowest",
     )
     memory_clock_mhz: float | None = _state(
-        "MHz", "clock of the card's memory, median; of several cards the lowest"
+        None, "MHz", "clock of the card's memory, median; of several cards the lowest"
     )
     temperature_c: float | None = _state(
-        "degrees Celsius", "the GPU's temperature, highest; of all cards"
+        None, "degrees Celsius", "the GPU's temperature, highest; of all cards"
     )
-    power_w: float | None = _state("W", "power of the whole card, mean; of several the sum")
-    gpu_utilisation: float | None = _state("", "share of time in which any kernel ran, mean")
-    throttle_reasons: str | None = _state("", "all reasons seen for a lower clock, or none")
+    power_w: float | None = _state(None, "W", "power of the whole card, mean; of several the sum")
+    gpu_utilisation: float | None = _state(None, "", "share of time in which any kernel ran, mean")
+    throttle_reasons: str | None = _state(None, "", "all reasons seen for a lower clock, or none")
     joules_per_sample: float | None = _state(
-        "J", "energy of the whole card, of several the sum, over the windows / their samples"
+        "energy (J/sample)",
+        "J",
+        "energy of the whole card, of several the sum, over the windows / their samples",
+        kind="joules",
     )
-    foreign_gpu_processes: int | None = _state("", "processes on the card not the run's own")
-    foreign_graphics_processes: int | None = _state("", "of those that draw, such as a desktop's")
+    foreign_gpu_processes: int | None = _state(None, "", "processes on the card not the run's own")
+    foreign_graphics_processes: int | None = _state(
+        None, "", "of those that draw, such as a desktop's"
+    )
     card_peak_memory_bytes: int | None = _state(
-        "bytes", "highest memory in use on the card, by everybody, as the driver shows it"
+        "card peak",
+        "bytes",
+        "highest memory in use on the card, by everybody, as the driver shows it",
     )
-    not_judged: str | None = _state("", "why the row's figures are no ground for a verdict")
+    not_judged: str | None = _state(None, "", "why the row's figures are no ground for a verdict")
 
-    loss_first: float | None = _check("", "training loss at step 1")
-    loss: float | None = _check("", "training loss at step 10; of task accuracy the test loss")
-    output_rms: float | None = _check("", "root mean square of inference's output")
-    accuracy: float | None = _check("", "accuracy on the test samples, of task accuracy")
+    loss_first: float | None = _check(None, "", "training loss at step 1")
+    loss: float | None = _check(
+        None, "", "training loss at step 10; of task accuracy the test loss"
+    )
+    output_rms: float | None = _check(None, "", "root mean square of inference's output")
+    accuracy: float | None = _check(
+        "", "", "accuracy on the test samples, of task accuracy", kind="share"
+    )
 
-    dataset: str | None = _learning("", "what was trained on, with a hash of its samples")
-    fraction: float | None = _learning("", "share of training and validation samples used")
-    training_samples: int | None = _learning("samples", "samples of an epoch")
-    epochs: int | None = _learning("", "epochs asked for; each has a row in <run>.epochs.csv")
+    dataset: str | None = _learning(None, "", "what was trained on, with a hash of its samples")
+    fraction: float | None = _learning(None, "", "share of training and validation samples used")
+    training_samples: int | None = _learning(None, "samples", "samples of an epoch")
+    epochs: int | None = _learning(None, "", "epochs asked for; each has a row in <run>.epochs.csv")
     epoch_time_s: float | None = _learning(
-        "s", "training steps of an epoch, the median of all but the first, which compiles"
+        None,
+        "s",
+        "training steps of an epoch, the median of all but the first, which compiles",
+        bounds="above 0",
     )
-    training_loss: float | None = _learning("", "training loss of the last epoch, its mean")
-    training_accuracy: float | None = _learning("", "training accuracy of the last epoch")
-    validation_loss: float | None = _learning("", "loss on the validation samples at the end")
-    validation_accuracy: float | None = _learning("", "accuracy on them at the end")
-    target_accuracy: float | None = _learning("", "validation accuracy aimed at")
+    training_loss: float | None = _learning(None, "", "training loss of the last epoch, its mean")
+    training_accuracy: float | None = _learning(None, "", "training accuracy of the last epoch")
+    validation_loss: float | None = _learning(None, "", "loss on the validation samples at the end")
+    validation_accuracy: float | None = _learning(None, "", "accuracy on them at the end")
+    target_accuracy: float | None = _learning(None, "", "validation accuracy aimed at")
     time_to_target_s: float | None = _learning(
-        "s", "training up to the end of the first epoch that reached it; empty where none did"
+        None, "s", "training up to the end of the first epoch that reached it; empty where none did"
     )
-    samples_to_target: int | None = _learning("samples", "samples trained on up to there")
+    samples_to_target: int | None = _learning(None, "samples", "samples trained on up to there")
 
-    waterfall_rounds: int | None = _waterfall("", "times that each way was timed, alternating")
-    waterfall_steps: int | None = _waterfall("", "steps of a call of fit in a round")
-    compiled_train_step_s: float | None = _waterfall(
-        "s", "compiled training step on a batch that is on the device"
+    waterfall_rounds: int | None = _waterfall(
+        None, "", "times that each way was timed, alternating"
     )
-    fed_train_step_s: float | None = _waterfall("s", "the same step fed by tf.data")
-    train_on_batch_step_s: float | None = _waterfall("s", "train_on_batch on NumPy arrays")
-    fit_step_s: float | None = _waterfall("s", "one more step of fit on NumPy arrays")
-    fit_call_s: float | None = _waterfall("s", "a call of fit but for its steps")
-    compiled_infer_step_s: float | None = _waterfall(
-        "s", "compiled inference step on a batch that is on the device"
+    waterfall_steps: int | None = _waterfall(None, "", "steps of a call of fit in a round")
+    compiled_train_step_s: float | None = _way(
+        None, "compiled training step on a batch that is on the device"
     )
-    predict_on_batch_step_s: float | None = _waterfall("s", "predict_on_batch on a NumPy array")
-    predict_step_s: float | None = _waterfall("s", "one more step of predict on a NumPy array")
-    predict_call_s: float | None = _waterfall("s", "a call of predict but for its steps")
+    fed_train_step_s: float | None = _way(None, "the same step fed by tf.data")
+    train_on_batch_step_s: float | None = _way(None, "train_on_batch on NumPy arrays")
+    fit_step_s: float | None = _way(None, "one more step of fit on NumPy arrays")
+    fit_call_s: float | None = _waterfall(None, "s", "a call of fit but for its steps")
+    compiled_infer_step_s: float | None = _way(
+        None, "compiled inference step on a batch that is on the device"
+    )
+    predict_on_batch_step_s: float | None = _way(None, "predict_on_batch on a NumPy array")
+    predict_step_s: float | None = _way(None, "one more step of predict on a NumPy array")
+    predict_call_s: float | None = _waterfall(None, "s", "a call of predict but for its steps")
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -385,6 +471,21 @@ class Record:
 COLUMNS = columns_of(Record)
 
 
+FRAMEWORK_COLUMNS = tuple(column.name for column in COLUMNS if column.name in BACKENDS)
+"""Versions of backends; that of a backend without a column stands in `packages`."""
+
+
+def shown_in(table: str, first: Sequence[str] = ()) -> list[Column]:
+    """Return the columns that a report's table shows by their declaration.
+
+    Args:
+        first: those that come first, in their order; the others keep the schema's.
+    """
+    found = [column for column in COLUMNS if column.table == table and column.title is not None]
+    places = {name: place for place, name in enumerate(first)}
+    return sorted(found, key=lambda column: places.get(column.name, len(places)))
+
+
 def _check_value(column: Column, value: Any) -> None:
     """Refuse what could be written but not read again."""
     if value is None or value == "":
@@ -397,7 +498,7 @@ def _check_value(column: Column, value: Any) -> None:
             f"column {column.name!r} must be of type {column.type.__name__}, "
             f"got {str(value)[:40]!r}"
         )
-    if isinstance(value, (int, float)) and (rule := range_broken(column, value)):
+    if isinstance(value, (int, float)) and (rule := column.range_broken(value)):
         raise StoreError(f"column {column.name!r} {rule}, got {str(value)[:40]!r}")
 
 

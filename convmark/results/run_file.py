@@ -10,7 +10,6 @@ system lets go of it however that process ends.
 from __future__ import annotations
 
 import contextlib
-import csv
 import fcntl
 import io
 import os
@@ -23,8 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from convmark.core.errors import StoreError
+from convmark.core.files import open_regular, read_regular
 from convmark.results.code.manifest import code_path
 from convmark.results.code.of_run import KeptCodes
+from convmark.results.csv_lines import csv_bytes
 from convmark.results.reading import HEADER, StoreWarning
 from convmark.results.record import Record, to_cells
 
@@ -74,7 +75,7 @@ class RunFile:
             StoreError: it cannot be written, or another process is writing it.
         """
         try:
-            descriptor = os.open(path, _FLAGS)
+            descriptor = open_regular(path, _FLAGS)
         except OSError as error:
             raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
         if not _held(descriptor):
@@ -92,9 +93,9 @@ class RunFile:
         Raises:
             StoreError: the file cannot be written; it is then as it was.
         """
-        wanted = _lines([HEADER, *map(to_cells, records)])
+        wanted = csv_bytes([HEADER, *map(to_cells, records)])
         try:
-            there = self.path.read_bytes()
+            there = read_regular(self.path)
             if there.startswith(wanted):
                 os.ftruncate(self._descriptor, len(wanted))
             else:
@@ -121,7 +122,7 @@ class RunFile:
         Raises:
             StoreError: the disk takes no more; the file still reads.
         """
-        line = _lines([to_cells(record)])
+        line = csv_bytes([to_cells(record)])
         try:
             _write_through(self._descriptor, line)
         except OSError as error:
@@ -181,7 +182,7 @@ def steps_path(path: Path) -> Path:
 
 def _created(path: Path) -> int:
     """Create a file that is found with its header or not at all; return its descriptor."""
-    header = _lines([HEADER])
+    header = csv_bytes([HEADER])
     fresh, descriptor = _fresh(path, header)
     try:
         os.link(fresh, path)
@@ -233,12 +234,6 @@ def _write_through(descriptor: int, data: bytes) -> None:
     while left:
         left = left[os.write(descriptor, left) :]
     os.fsync(descriptor)
-
-
-def _lines(rows: Sequence[Sequence[str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode(errors="replace")
 
 
 def _member(record: Record) -> str:

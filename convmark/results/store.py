@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from convmark.core.errors import StoreError
+from convmark.core.files import open_regular
 from convmark.core.text import is_folder_name
 from convmark.results.reading import HEADER, StoreWarning, head_cells, read_head, read_run
 from convmark.results.run_file import RunFile, steps_path
@@ -204,7 +205,10 @@ MOST_STEPS_BYTES = 1 << 27
 def read_step_times(path: Path, orders: Iterable[int]) -> np.ndarray | None:
     """Return the raw step times of a run's rows, pooled, seconds; None unless all are there."""
     try:
-        with zipfile.ZipFile(steps_path(path)) as archive:
+        with (
+            open(steps_path(path), "rb", opener=open_regular) as file,
+            zipfile.ZipFile(file) as archive,
+        ):
             arrays = [_step_times(archive, order) for order in orders]
     except _UNREADABLE:
         return None

@@ -11,7 +11,6 @@ import contextlib
 import csv
 import dataclasses
 import fcntl
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Any, BinaryIO, Generic, TypeVar
 
 from convmark.core.cells import columns_of, from_cell, to_cell
 from convmark.core.errors import ConvmarkError, StoreError
-from convmark.results.csv_lines import MOST_LINE_BYTES, csv_rows
+from convmark.core.files import open_regular
+from convmark.results.csv_lines import MOST_LINE_BYTES, csv_bytes, csv_rows
 
 __all__ = ["TableFile"]
 
@@ -91,13 +91,13 @@ class TableFile(Generic[Row]):
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(path, flags, 0o644), "r+b") as file:
+            with os.fdopen(open_regular(path, flags, 0o644), "r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed
                 there = self.header
                 if _without_torn_line(file):
                     there = self._known(path, _cells(file.readline(MOST_LINE_BYTES)))
-                body = _lines(self._cells_of(path, row, there) for row in wanted)
-                file.write(body if file.tell() else _lines([self.header]) + body)
+                body = csv_bytes(self._cells_of(path, row, there) for row in wanted)
+                file.write(body if file.tell() else csv_bytes([self.header]) + body)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -113,7 +113,7 @@ class TableFile(Generic[Row]):
         cells = (self._cells_of(path, row, self.header) for row in rows)
         try:
             with part.open("wb") as file:
-                file.write(_lines([self.header, *cells]))
+                file.write(csv_bytes([self.header, *cells]))
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
@@ -121,6 +121,17 @@ class TableFile(Generic[Row]):
             with contextlib.suppress(OSError):
                 part.unlink()
             raise StoreError(_not_written(path, error)) from None
+
+    def lift(self, path: Path) -> None:
+        """Give a file of the earlier columns today's; nothing for others.
+
+        Raises:
+            StoreError: it does not fit, or cannot be written.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            _, header = next(csv_rows(path), (0, self.header))
+            if header != self.header:
+                self.replace(path, self.read(path))
 
     def _known(self, path: Path, header: list[str]) -> list[str]:
         if header in self._layouts:
@@ -162,12 +173,6 @@ def _cell(value: object) -> str:
 
 def _cells(line: bytes) -> list[str]:
     return next(csv.reader([line.decode(errors="replace").rstrip("\r\n")]), [])
-
-
-def _lines(rows: Iterable[Sequence[str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode(errors="replace")
 
 
 def _not_written(path: Path, error: OSError) -> str:

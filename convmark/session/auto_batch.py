@@ -11,19 +11,19 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-
-from tabulate import tabulate
+from typing import Any
 
 from convmark.core.batch_search import Found, search
 from convmark.core.case import Case
 from convmark.core.options import Options
 from convmark.core.suites import auto_name
-from convmark.core.text import shown
-from convmark.core.units import bytes_text, rate_text, seconds_text
+from convmark.core.table import heading, printed
+from convmark.core.text import Say
+from convmark.core.units import bytes_text, seconds_text
 from convmark.machine.environment import read_state
 from convmark.results.record import Record
 from convmark.session.plan import Job, plan
-from convmark.session.progress import Silence
+from convmark.session.progress import RunProgress
 from convmark.session.result import Result
 from convmark.session.resume import missing
 from convmark.session.run import Observer
@@ -92,7 +92,7 @@ def find_sizes(
     options: Options,
     results: Sequence[Result],
     *,
-    say: Callable[[str], None],
+    say: Say,
     progress: Callable[[], contextlib.AbstractContextManager[Observer]],
 ) -> list[Choice]:
     """Find each case's batch sizes, and give those found the rest of their processes.
@@ -118,7 +118,7 @@ def find_sizes(
         if (case, 1) in there:
             return there[case, 1]
         say(f"trying {case.name}")
-        measure([Job(case=case, process=1, order=place() + 1)], Silence())
+        measure([Job(case=case, process=1, order=place() + 1)], RunProgress(None))
         return results[-1].record
 
     choices = explore(
@@ -220,13 +220,19 @@ def choices_table(choices: Sequence[Choice], records: Sequence[Record] = ()) -> 
     Args:
         records: all rows; the throughput of a size is the median of its processes'.
     """
-    headers = ("case", "best batch", "samples/s", "n", "largest that fits", "")
-    align = ("left", "right", "right", "right", "right", "left")
+    headings = [
+        heading("case", "case"),
+        heading("best", "best batch", "whole"),
+        heading("rate", "samples/s", "rate"),
+        heading("n", "n", "count"),
+        heading("largest", "largest that fits", "figure"),
+        heading("note", ""),
+    ]
     rows = [_row(choice, records) for choice in choices]
-    return tabulate(rows, headers=headers, colalign=align, disable_numparse=True)
+    return printed(headings, rows, drop_empty=False)
 
 
-def _row(choice: Choice, records: Sequence[Record]) -> list[str]:
+def _row(choice: Choice, records: Sequence[Record]) -> dict[str, Any]:
     found, best, largest = choice.found, choice.found.best, choice.found.largest
     if choice.failure:
         note = choice.failure
@@ -236,14 +242,15 @@ def _row(choice: Choice, records: Sequence[Record]) -> list[str]:
         note = choice.limit
     rates = _rates(replace(choice.case, batch_size=best), records) if best is not None else []
     rate = median(rates) if rates else found.throughputs.get(best or 0)
-    return [
-        shown(auto_name(choice.case)),
-        str(best or ""),
-        rate_text(rate),
-        str(len(rates) or ""),
-        f"{'' if found.limited else 'at least '}{largest}" if largest is not None else "",
-        shown(note),
-    ]
+    at_least = "" if found.limited else "at least "
+    return {
+        "case": auto_name(choice.case),
+        "best": best or None,
+        "rate": rate,
+        "n": len(rates) or None,
+        "largest": f"{at_least}{largest}" if largest is not None else "",
+        "note": note,
+    }
 
 
 def _rates(case: Case, records: Sequence[Record]) -> list[float]:

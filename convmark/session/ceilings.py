@@ -15,6 +15,7 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
+from convmark.core.text import Say
 from convmark.interpreter import Answer
 from convmark.results.table_file import TableFile
 
@@ -109,7 +110,7 @@ def gather(
     path: Path,
     *,
     which: str,
-    say: Callable[[str], None],
+    say: Say,
     now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
 ) -> dict[Key, Ceiling]:
     """Return the ceilings of the cases' devices; those that are missing are measured and kept.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import convmark
+from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
 from convmark.core.option_values import shapes_text
 from convmark.core.options import Options
@@ -17,7 +18,7 @@ from convmark.machine.environment import Machine, own_cpu_quota
 from convmark.machine.gpu.devices import Card, card_columns
 from convmark.machine.gpu.visible import card_of, cards_of, choosing
 from convmark.results.code.of_run import CodeReader
-from convmark.results.record import SCHEMA_VERSION
+from convmark.results.record import FRAMEWORK_COLUMNS, SCHEMA_VERSION
 from convmark.session import learning
 from convmark.session.ceilings import Ceiling, Key
 
@@ -90,8 +91,12 @@ def _environment(case: Case, facts: Facts) -> dict[str, Any]:
 
 def software(versions: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns of what a worker says about its software."""
-    names = ("cuda", "cudnn", "python", "tensorflow", "jax", "torch", "keras", "numpy")
-    return {name: versions.get(name) for name in names}
+    names = ("cuda", "cudnn", "python", *FRAMEWORK_COLUMNS, "keras", "numpy")
+    others = [name for name in BACKENDS if name not in FRAMEWORK_COLUMNS and versions.get(name)]
+    return {
+        **{name: versions.get(name) for name in names},
+        "packages": " ".join(f"{name}=={versions[name]}" for name in others) or None,
+    }
 
 
 def facts_of(

@@ -1,25 +1,114 @@
-"""How a run's progress is shown: a live line on a terminal, a plain line per process elsewhere."""
+"""How progress is shown: lanes that are renewed on a terminal, plain lines elsewhere.
+
+A lane is what goes on in one place: on this machine, on a node of a fleet, or in a comparison.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType, TracebackType
+from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from convmark.core.tasks import TASKS
 from convmark.core.text import shown
 from convmark.core.units import duration_text, seconds_text
 from convmark.results.record import Record
 from convmark.session.plan import Job
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
+    from rich.progress import Progress, TaskID
 
-__all__ = ["LiveProgress", "PlainProgress", "Silence", "TimeLeft", "on"]
+__all__ = ["Display", "RunProgress", "TimeLeft", "outcome"]
 
 
-GUESSES_S: Mapping[str, float] = MappingProxyType({"accuracy": 300.0, "waterfall": 20.0})
-"""About what a process of these tasks takes on two cores; others take what was budgeted."""
+Clock = Callable[[], float]
+
+
+class Display:
+    """Lanes on a terminal, or lines on any other stream; a context manager."""
+
+    def __init__(self, stream: TextIO | None, *, counted: bool = True, named: bool = False) -> None:
+        """Begin; nothing is shown yet.
+
+        Args:
+            stream: None shows nothing.
+            counted: whether a lane has a number of steps, and not a text alone.
+            named: whether lanes have names; these stay on the terminal at the end.
+        """
+        self.live = stream is not None and stream.isatty()
+        self._stream = stream
+        self._counted, self._named = counted, named
+        self._bars: Progress | None = None
+        self._lanes: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def update(
+        self, lane: str, text: str, *, done: int = 0, total: int | None = None, left: str = ""
+    ) -> None:
+        """Renew a lane; off a terminal nothing is shown."""
+        if not self.live:
+            return
+        if self._bars is None:
+            self._bars = self._started()
+        if lane not in self._lanes:
+            self._lanes[lane] = self._bars.add_task("", total=total, lane=shown(lane), left="")
+        self._bars.update(
+            self._lanes[lane], completed=done, total=total, left=left, description=shown(text)
+        )
+
+    def line(self, text: str) -> None:
+        """Leave a line behind, above the lanes."""
+        if self._bars is not None:
+            self._bars.console.print(shown(text), markup=False, highlight=False)
+        elif self._stream is not None and not self.live:
+            self._stream.write(f"{shown(text)}\n")
+            self._stream.flush()
+
+    def newest(self, text: str) -> None:
+        """Show a text in place of the last one; off a terminal each is a line."""
+        if self.live:
+            self.update("", text)
+        else:
+            self.line(text)
+
+    def _started(self) -> Progress:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            ProgressColumn,
+            SpinnerColumn,
+            TextColumn,
+        )
+
+        columns: list[ProgressColumn] = [SpinnerColumn()]
+        if self._counted:
+            left = TextColumn("{task.fields[left]}", markup=False)
+            columns = [MofNCompleteColumn(), BarColumn(bar_width=20), left]
+        if self._named:
+            columns.insert(0, TextColumn("{task.fields[lane]}", markup=False))
+        bars = Progress(
+            *columns,
+            TextColumn("{task.description}", markup=False),
+            console=Console(file=self._stream),
+            transient=not self._named,
+            refresh_per_second=2,  # each refresh takes a little of the machine from the measured
+        )
+        bars.start()
+        return bars
 
 
 class TimeLeft:
@@ -42,168 +131,88 @@ class TimeLeft:
 
     def _usual_s(self, task: str) -> float:
         known = [seconds for case, seconds in self._took_s.items() if _alike(case.task, task)]
-        return sum(known) / len(known) if known else GUESSES_S.get(task, self._guess_s)
+        return sum(known) / len(known) if known else TASKS[task].guess_s or self._guess_s
 
 
-class Silence:
-    """Shows nothing."""
-
-    def __enter__(self) -> Silence:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Nothing to end."""
-
-    def planned(self, jobs: Sequence[Job]) -> None:
-        """The jobs that will be run, in order."""
-
-    def began(self, job: Job) -> None:
-        """A job was begun."""
-
-    def phase(self, job: Job, phase: str) -> None:
-        """The running job has come to a phase."""
-
-    def ended(self, job: Job, record: Record) -> None:
-        """A job is over; its row is on the disk."""
+def _alike(task: str, other: str) -> bool:
+    """Whether processes of the two tasks take about as long."""
+    return task == other or not (TASKS[task].guess_s or TASKS[other].guess_s)
 
 
-class PlainProgress(Silence):
-    """A line per process that has ended."""
+class RunProgress:
+    """Shows how the jobs of one run go on: one lane, or a line per process that has ended."""
 
     def __init__(
-        self,
-        write_line: Callable[[str], None],
-        guess_s: float,
-        clock: Callable[[], float] = time.monotonic,
+        self, stream: TextIO | None, guess_s: float = 0.0, clock: Clock = time.monotonic
     ) -> None:
-        self._write_line = write_line
+        """Begin; nothing is shown yet.
+
+        Args:
+            stream: None shows nothing.
+            guess_s: how long a process takes, until the first has ended.
+        """
+        self._display = Display(stream)
         self._guess_s = guess_s
         self._clock = clock
-        self._total = 0
-        self._over = 0
         self._began_s = 0.0
+        self._over = self._total = 0
         self._left = TimeLeft((), guess_s)
 
+    def __enter__(self) -> RunProgress:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._display.__exit__(*error)
+
     def planned(self, jobs: Sequence[Job]) -> None:
+        """Take note of the jobs that will be run, in order."""
         orders = [job.order for job in jobs]
         at_the_end = orders == list(range(orders[0], orders[0] + len(jobs))) if jobs else False
         self._over = orders[0] - 1 if at_the_end else 0  # of a run that goes on
         self._total = self._over + len(jobs)
         self._left = TimeLeft(jobs, self._guess_s)
-        self._write_line(
-            f"convmark: {len(jobs)} processes to measure, about "
-            f"{duration_text(self._left.seconds())}"
-        )
+        left = duration_text(self._left.seconds())
+        self._update("", left)
+        if not self._display.live:
+            self._display.line(f"convmark: {len(jobs)} processes to measure, about {left}")
 
     def began(self, job: Job) -> None:
+        """Take note that a job was begun."""
         self._began_s = self._clock()
 
     def phase(self, job: Job, phase: str) -> None:
-        if phase.startswith("epoch") and "ended" in phase:  # minutes apart, unlike other phases
-            self._write_line(f"{job.case.name} #{job.process}: {phase}")
+        """Show that the running job has come to a phase."""
+        left_s = self._left.seconds() - (self._clock() - self._began_s)
+        self._update(f"{job.case.name} #{job.process} {phase}", duration_text(left_s))
+        epoch_ended = phase.startswith("epoch") and "ended" in phase
+        if epoch_ended and not self._display.live:  # minutes apart, unlike other phases
+            self._display.line(f"{job.case.name} #{job.process}: {phase}")
 
     def ended(self, job: Job, record: Record) -> None:
+        """Show that a job is over and its row on the disk; a lane leaves a line for a failure."""
         self._left.ended(job, self._clock() - self._began_s)
         self._over += 1
-        line = (
-            f"[{self._over:>{len(str(self._total))}}/{self._total}] {job.case.name} "
-            f"#{job.process}: {_outcome(record)}, about {duration_text(self._left.seconds())} left"
-        )
-        self._write_line(shown(line))
-
-
-class LiveProgress(Silence):
-    """One line that follows the run: what is measured, how far, how long still."""
-
-    def __init__(
-        self, stream: TextIO, guess_s: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._stream = stream
-        self._guess_s = guess_s
-        self._clock = clock
-        self._began_s = 0.0
-        self._left = TimeLeft((), guess_s)
-        self._bar: RichProgress | None = None
-        self._task: Any = None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def planned(self, jobs: Sequence[Job]) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        self._left = TimeLeft(jobs, self._guess_s)
-        self._bar = Progress(
-            MofNCompleteColumn(),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[left]} left"),
-            TextColumn("{task.description}", markup=False),
-            console=Console(file=self._stream),
-            transient=True,
-            refresh_per_second=2,  # each refresh takes a little of the machine from the measured
-        )
         left = duration_text(self._left.seconds())
-        self._task = self._bar.add_task("", total=len(jobs), left=left)
-        self._bar.start()
+        line = f"{job.case.name} #{job.process}: {outcome(record)}"
+        self._update("", left)
+        if not self._display.live:
+            count = f"[{self._over:>{len(str(self._total))}}/{self._total}]"
+            self._display.line(f"{count} {line}, about {left} left")
+        elif not record.measured:
+            self._display.line(line)
 
-    def began(self, job: Job) -> None:
-        self._began_s = self._clock()
-
-    def phase(self, job: Job, phase: str) -> None:
-        if self._bar is None:
-            return
-        left_s = self._left.seconds() - (self._clock() - self._began_s)
-        self._bar.update(
-            self._task,
-            description=shown(f"{job.case.name} #{job.process} {phase}"),
-            left=duration_text(left_s),
-        )
-
-    def ended(self, job: Job, record: Record) -> None:
-        self._left.ended(job, self._clock() - self._began_s)
-        if self._bar is None:
-            return
-        self._bar.advance(self._task)
-        if not record.measured:
-            line = shown(f"{job.case.name} #{job.process}: {_outcome(record)}")
-            self._bar.console.print(line, markup=False, highlight=False)
+    def _update(self, text: str, left: str) -> None:
+        done, total = self._over, self._total
+        self._display.update("", text, done=done, total=total, left=f"{left} left")
 
 
-def on(stream: TextIO, guess_s: float) -> Silence:
-    """Return the progress that fits the stream."""
-    if stream.isatty():
-        return LiveProgress(stream, guess_s)
-
-    def write_line(line: str) -> None:
-        stream.write(f"{line}\n")
-        stream.flush()
-
-    return PlainProgress(write_line, guess_s)
-
-
-def _alike(task: str, other: str) -> bool:
-    """Whether processes of the two tasks take about as long."""
-    return task == other or not {task, other} & set(GUESSES_S)
-
-
-def _outcome(record: Record) -> str:
-    if record.measured:
-        why = f": {record.unsteady}" if record.unsteady else ""
-        note = "" if record.status == "ok" else f" ({record.status}{why})"
-        if record.task == "accuracy":
-            return f"test accuracy {record.accuracy:.4f}{note}"
-        step_s = record.fit_step_s if record.task == "waterfall" else record.step_time_p50_s
-        return f"{seconds_text(step_s)} a step{note}"
-    return f"{record.status}: {record.error}"
+def outcome(record: Record) -> str:
+    """Say what came of one process."""
+    if not record.measured:
+        return f"{record.status}: {record.error}"
+    why = f": {record.unsteady}" if record.unsteady else ""
+    note = "" if record.status == "ok" else f" ({record.status}{why})"
+    task = TASKS[record.task]
+    value = getattr(record, task.headline)
+    said = task.outcome.format(value) if task.outcome else f"{seconds_text(value)} a step"
+    return f"{said}{note}"

@@ -10,6 +10,7 @@ from convmark.core.case import Case
 from convmark.core.text import plain_text
 from convmark.machine.cautions import changes_speed
 from convmark.session.facts import Facts
+from convmark.worker.protocol import masked
 
 __all__ = ["EAGER", "MODEL", "state_columns"]
 
@@ -20,7 +21,11 @@ MODEL = "model:"
 
 
 def state_columns(
-    case: Case, found: Mapping[str, Any] | None, code: Mapping[str, Any] | None, facts: Facts
+    case: Case,
+    found: Mapping[str, Any] | None,
+    code: Mapping[str, Any] | None,
+    facts: Facts,
+    left: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the columns that say what the process was; none where it was not read.
 
@@ -29,6 +34,7 @@ def state_columns(
     Args:
         found: the worker's event `read_back`.
         code: its event `code`, which tells the variables that the model's code has read.
+        left: the event `left_running`, which names the processes that the model left running.
 
     Raises:
         LookupError: the worker has left something out.
@@ -45,6 +51,8 @@ def state_columns(
     environ = {
         f"env.{name}": value for name, value in found["environ"].items() if changes_speed(name)
     }
+    if left is not None:
+        environ["left_running"] = ",".join(left["names"])
     ran = {"precision": found["precision"], "threads": found["threads"]}
     asked = [f"{name}={getattr(case, name)}" for name in ran if ran[name] != getattr(case, name)]
     return {
@@ -60,6 +68,6 @@ def _pairs(inherited: Mapping[str, str], of_the_model: Mapping[str, str]) -> str
     """Return `NAME=value` pairs in order, the values quoted as a shell wants them."""
     named = {**inherited, **{f"{MODEL}{name}": value for name, value in of_the_model.items()}}
     return " ".join(
-        f"{plain_text(name)}={shlex.quote(plain_text(value))}"
+        masked(f"{plain_text(name)}={shlex.quote(plain_text(value))}")
         for name, value in sorted(named.items())
     )

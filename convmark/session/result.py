@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from convmark.core.case import TIMED_TASKS, Case
+from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.options import Options
 from convmark.core.statistics import paired_log_ratio, quantile, step_time_summary
+from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.interpreter import Answer
 from convmark.machine.gpu.watch import Watch
 from convmark.results.code.manifest import Code
@@ -22,7 +23,7 @@ from convmark.session.facts import Facts, of_the_run, software
 from convmark.session.plan import Job
 from convmark.session.read_back import EAGER, state_columns
 from convmark.session.steadiness import unsteady
-from convmark.worker.protocol import one_line
+from convmark.worker.protocol import masked, one_line
 
 __all__ = ["Result", "result_of"]
 
@@ -70,10 +71,17 @@ def result_of(
         if code is not None:
             record = replace(record, **_code_columns(code, record))
         record = replace(
-            record, **state_columns(job.case, answer.event("read_back"), code_event, facts)
+            record,
+            **state_columns(
+                job.case,
+                answer.event("read_back"),
+                code_event,
+                facts,
+                answer.event("left_running"),
+            ),
         )
         if answer.status != "ok":
-            stack = str((answer.event("failed") or {}).get("stack") or "")
+            stack = masked(str((answer.event("failed") or {}).get("stack") or ""))
             return Result(case=job.case, record=record, step_times_s=[], code=code, stack=stack)
         if job.case.task not in TIMED_TASKS:
             return replace(_untimed(job.case, record, answer), code=code)
@@ -95,7 +103,7 @@ def result_of(
 def _code_columns(code: Code, record: Record) -> dict[str, Any]:
     return {
         "code": code.hash,
-        "packages": code.packages_text or None,
+        "packages": " ".join(filter(None, [record.packages, code.packages_text])) or None,
         "commit": record.commit if code.of_commit else None,
     }
 
@@ -103,14 +111,21 @@ def _code_columns(code: Code, record: Record) -> dict[str, Any]:
 def _untimed(case: Case, record: Record, answer: Answer) -> Result:
     """Return the result of a process whose steps were not timed one by one."""
     measured = replace(record, measurement_version=str(MEASUREMENT_VERSION))
-    if case.task == waterfall.TASK:
-        measured = replace(measured, **waterfall.waterfall_columns(answer.events), call_path=None)
+    if case.task != learning.TASK:
+        columns = waterfall.waterfall_columns if case.task == waterfall.TASK else _told_columns
+        measured = replace(measured, **columns(answer.events), call_path=None)
         return Result(case=case, record=measured, step_times_s=[])
     target = record.target_accuracy or 0.0
     call_path = "fit, eager" if record.call_path == EAGER else "fit"
     measured = replace(measured, **learning.learned_columns(answer, target), call_path=call_path)
     epochs = learning.epochs_of(measured, answer)
     return Result(case=case, record=measured, step_times_s=[], epochs=epochs)
+
+
+def _told_columns(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the figures of a task whose worker tells them by the names of their columns."""
+    (figures,) = (event["columns"] for event in told if event["event"] == "figures")
+    return {"status": "ok", **figures}
 
 
 def _events(answer: Answer) -> dict[str, dict[str, Any]]:
@@ -143,7 +158,7 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
     steps, windows, peaks = events["steps"], events["windows"], events["peaks"]
     warm_up, state = events["warm_up"], events["state"]
     proof = {event["step"]: event["value"] for event in answer.events if event["event"] == "proof"}
-    training = case.task == "train"
+    training = TASKS[case.task].trains
     summary = step_time_summary(steps["times_s"])
     reason = unsteady(events)
     return {
@@ -186,7 +201,7 @@ def _below_ceiling(record: Record, facts: Facts) -> Record:
     ceiling = facts.ceilings.get(key_of(case))
     if ceiling is None:
         return record
-    trains, rate = case.task == "train", record.throughput_samples_per_s
+    trains, rate = TASKS[case.task].trains, record.throughput_samples_per_s
     work = record.training_flops_per_sample if trains else record.flops_per_sample
     return replace(
         record,

@@ -32,9 +32,8 @@ from convmark.session.result import Result
 from convmark.session.run import NOT_MEASURED
 
 __all__ = [
-    "NEWEST",
     "Columns",
-    "Interrupted",
+    "InterruptedRun",
     "check",
     "expected",
     "is_result",
@@ -163,7 +162,7 @@ def _refusal(path: Path, what: str, then: object, now: object) -> OptionError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Interrupted:
+class InterruptedRun:
     """A run that is to go on, its file held so that no other process writes it meanwhile."""
 
     run_file: RunFile
@@ -210,7 +209,7 @@ class Interrupted:
         return text
 
 
-def open_interrupted(store: Store, machine: str, name: str = NEWEST) -> Interrupted:
+def open_interrupted(store: Store, machine: str, name: str = NEWEST) -> InterruptedRun:
     """Open a run to go on with it, nothing in its file changed yet; close its `run_file` at last.
 
     Args:
@@ -235,7 +234,7 @@ def open_interrupted(store: Store, machine: str, name: str = NEWEST) -> Interrup
     except BaseException:
         run_file.close()
         raise
-    return Interrupted(
+    return InterruptedRun(
         run_file=run_file,
         records=tuple(record for record in records if is_result(record)),
         again=tuple(record for record in records if not is_result(record)),

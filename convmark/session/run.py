@@ -13,9 +13,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
-from convmark.core.case import TIMED_TASKS, Case
+from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.core.options import Options
+from convmark.core.tasks import TIMED_TASKS
 from convmark.interpreter import Answer, OnEvent
 from convmark.machine.gpu.watch import Watch, watching
 from convmark.results.record import Record
@@ -29,6 +30,7 @@ from convmark.worker.protocol import one_line
 __all__ = [
     "NOT_MEASURED",
     "Observer",
+    "Serving",
     "asked_axes",
     "execute",
     "kept",

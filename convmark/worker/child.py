@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import importlib
 import json
 import os
 import sys
@@ -20,16 +21,15 @@ from typing import Any
 
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.model_name import ModelName
+from convmark.core.tasks import TASKS
 from convmark.worker import (
     backends,
     ceiling,
     cuda,
     duet,
-    learning,
     measurement,
     mnist,
     process_state,
-    waterfall,
 )
 from convmark.worker.builders import builder
 from convmark.worker.code_watch import CodeWatch
@@ -43,7 +43,14 @@ __all__ = ["answer"]
 LINGER_S = 0.5
 """A process of a cluster stays so long at its end: others may still fetch what it has sent."""
 
-_WITH_CODE = ("accuracy", "measure", "waterfall")
+_MODULES = {
+    name: importlib.import_module(f"convmark.worker.{one.worker}")
+    for name, one in TASKS.items()
+    if not one.timed
+}
+"""What serves the tasks whose steps are not timed one by one."""
+
+_WITH_CODE = ("measure", *_MODULES)
 """Requests whose events tell what code ran."""
 _BEFORE_THE_FIRST_STEP = frozenset(
     ["ready", "environment", "waiting", "joined", "built", "progress", "phase"]
@@ -207,7 +214,7 @@ def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
     """
     case, framework = _configured(request, framework, emit)
     witness = process_state.Witness(case, _asked(request, case), framework, emit)
-    if case.task == "accuracy":
+    if TASKS[case.task].deterministic:
         framework.make_deterministic()
         witness.begin()
     build = builder(case.model, framework, case.task).watched(witness.watched)
@@ -320,15 +327,9 @@ def _digits(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     emit("finished")
 
 
-def _accuracy(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+def _untimed(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     case, builder, framework, emit = _make_ready(request, framework, emit)
-    lesson = learning.Lesson(
-        path=request["mnist"],
-        seed=request["seed"],
-        epochs=request["epochs"],
-        fraction=request["fraction"],
-    )
-    learning.learn(case, builder, lesson, framework, emit)
+    _MODULES[case.task].serve(case, builder, request, framework, emit)
 
 
 def _duet(request: dict[str, Any], framework: Any, emit: Emit) -> None:
@@ -337,14 +338,7 @@ def _duet(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     emit("finished")
 
 
-def _waterfall(request: dict[str, Any], framework: Any, emit: Emit) -> None:
-    case, builder, framework, emit = _make_ready(request, framework, emit)
-    plan = measurement.Plan(seed=request["seed"], time_budget_s=request["time_budget_s"])
-    waterfall.measure(case, builder, plan, framework, emit)
-
-
 _KINDS = {
-    "accuracy": _accuracy,
     "ceiling": _ceiling,
     "describe": _describe,
     "digits": _digits,
@@ -352,5 +346,5 @@ _KINDS = {
     "inspect": _inspect,
     "measure": _measure,
     "probe": _probe,
-    "waterfall": _waterfall,
+    **dict.fromkeys(_MODULES, _untimed),
 }

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any
 
+from convmark.core.backends import packages_shared
 from convmark.core.model_name import PRESETS, ModelName
 from convmark.worker.model_files import files_of
 from convmark.worker.opened import Opened
@@ -36,7 +37,7 @@ MOST_VARIABLES = 40
 _SYSTEM = ("/proc", "/sys", "/dev", "/run", "/etc", "/usr/lib", "/usr/share", "/lib", "/lib64")
 """Folders of the operating system, whose release the row tells."""
 
-_OWN_COLUMNS = {"tensorflow", "keras", "jax", "jaxlib", "torch", "numpy", "convmark"}
+_OWN_COLUMNS = {"convmark", *packages_shared()}
 """Packages whose versions the row tells in columns of their own."""
 
 _HARMLESS = re.compile(

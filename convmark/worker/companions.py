@@ -7,7 +7,6 @@ ends the worker, which would wait for it for ever in the framework's own code.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -19,28 +18,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["Companions", "die_with_parent", "free_addresses"]
+from convmark.core.processes import die_with_parent
+
+__all__ = ["Companions", "free_addresses"]
 
 OWN_WORD_S = 1.0
 """What makes one process fail often makes all of them fail: the first then speaks for itself."""
-_PR_SET_PDEATHSIG = 1
 
 Work = Callable[[int], int]
 """Works, writes its events to the descriptor, and returns the exit status."""
-
-
-def die_with_parent(parent: int | None = None) -> None:
-    """Have the kernel end this process when its parent ends, where the kernel can (Linux).
-
-    Args:
-        parent: the process that has forked this one; where it has ended meanwhile, so does this
-            one: the kernel tells of later ends alone.
-    """
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if parent is not None and os.getppid() != parent:
-        os._exit(1)
 
 
 def free_addresses(count: int) -> list[str]:

@@ -12,17 +12,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-__all__ = ["libraries", "packages", "trouble"]
+from convmark.core.backends import BACKENDS
 
-_DISTRIBUTIONS = (
-    "tensorflow",
-    "tensorflow-cpu",
-    "tensorflow-rocm",
-    "tensorflow-metal",
-    "intel-tensorflow",
-    "jax",
-    "torch",
-)
+__all__ = ["libraries", "packages", "trouble"]
 
 # Source: the file names in NVIDIA's wheels nvidia-cuda-runtime, nvidia-cublas, nvidia-cufft,
 # nvidia-cusolver and nvidia-cusparse for CUDA 11, 12 and 13; the number is each library's own.
@@ -38,7 +30,7 @@ Load = Callable[[str], Any]
 def packages() -> list[str]:
     """Return which of the frameworks' distributions are installed here."""
     found = []
-    for name in _DISTRIBUTIONS:
+    for name in (name for one in BACKENDS.values() for name in one.distributions):
         try:
             importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -29,6 +29,7 @@ from convmark.worker.failure import message_of
 from convmark.worker.first_step import first_step
 from convmark.worker.module_tables import Code, ModuleTable, Tables
 from convmark.worker.process_state import checked_precision
+from convmark.worker.proof import Proof
 from convmark.worker.turns import (
     MIN_ROUNDS,
     Turns,
@@ -174,7 +175,8 @@ class _Side:
             call_path=backend.call_path,
         )
         emit("counted", **backend.sizes(model))  # the first call may have made weights
-        measurement.prove(self.case, 1, backend.fingerprint(token), emit)
+        self.proof = Proof(self.case, backend, emit)
+        self.proof.report(1, token)
         kinds = Counter(backend.layer_precisions(model))
         precision = checked_precision(self.case, kinds, asked=self.precision_asked)
         emit("read_back", precision=precision, call_path=backend.call_path)
@@ -339,7 +341,7 @@ class _Duet:
             with self._naming(name, first=False), side.active():
                 token = side.step()
                 self._backend.synchronise(token)
-                measurement.check_finite(self._backend.fingerprint(token), side.case, None)
+                side.proof.finish(token)
         now = shared_state.process_wide(self._backend)
         held = next(iter(self._sides.values())).context.held
         reason = shared_state.what_was_set("running", self._settings, now, held)

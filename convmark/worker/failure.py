@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shutil
+import tempfile
 import traceback
 
-from convmark.worker.protocol import one_line
+from convmark.worker.protocol import masked, one_line
 
 __all__ = ["CaseFailure", "UnknownModelError", "first_sentence", "message_of", "stack_of"]
 
 MESSAGE_CHARS, HEAD_CHARS = 300, 80
 """A longer sentence keeps its head and its end."""
 STACK_CHARS = 100_000
+FULL_BYTES = 1 << 20
+"""A folder of less free space is full."""
 LEAST_CHARS = 20
-"""A shorter first sentence takes the second with it, and so does one whose figures it tells."""
+"""A shorter first sentence takes the second with it."""
+_FIGURES = ("Expected", "Received")
+"""How sentences begin that tell the figures of the one before."""
 
 _CUT = re.compile(
     r"\n\s*(Call a|A)rguments received by|\n\s*\[\[\{\{node|\n\s*Received: |\n\s*Original stack"
@@ -45,9 +52,13 @@ def message_of(error: BaseException) -> str:
     """Return what went wrong in one line: the first sentence that is a reason, and no stack."""
     if isinstance(error, (CaseFailure, UnknownModelError)):
         return one_line(error)
+    if isinstance(error, SystemExit):
+        return f"the model's code ends the program (exit status {error.code})"
     reason = first_sentence(error)
     kind = type(error).__name__
-    text = one_line(f"{kind}: {reason}" if reason else kind, limit=1 << 20)
+    text = masked(one_line(f"{kind}: {reason}" if reason else kind, limit=1 << 20))
+    if "No space left" in text and shutil.disk_usage(tempfile.gettempdir()).free < FULL_BYTES:
+        text += f"; TMPDIR, {tempfile.gettempdir()}, is full: free some or name another folder"
     if len(text) <= MESSAGE_CHARS:
         return text
     return f"{text[:HEAD_CHARS]} ... {text[-(MESSAGE_CHARS - HEAD_CHARS - 5) :]}"
@@ -76,5 +87,6 @@ def first_sentence(error: BaseException) -> str:
     text = _CALLING.sub(r"\1: ", text, count=1)
     sentences = _SENTENCE_END.split(" ".join(text.split()))
     more = sentences[1:2] if len(sentences[0]) < LEAST_CHARS else []
-    more = more or [one for one in sentences[1:2] if one.startswith("Received")]
+    figures = itertools.takewhile(lambda one: one.startswith(_FIGURES), sentences[1:3])
+    more = more or list(figures)
     return " ".join([sentences[0], *more]).rstrip(".")

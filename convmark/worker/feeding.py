@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from convmark.worker.timing import Clock, Pulse, Windows, windows
@@ -23,17 +23,23 @@ def fed_windows(
     clock: Clock = time.perf_counter,
     *,
     number: int = FED_WINDOWS,
+    see: Callable[[Any], None] = lambda token: None,
 ) -> Windows:
     """Return so many windows of steps that each take the next batch of the feed.
 
     Args:
+        see: called with the result of the first step that is dropped.
         feed: yields batches from host memory; it is filled by three steps that are dropped.
     """
 
     def fed() -> Any:
         return step.run(*next(feed))
 
-    for _ in range(FED_WINDOWS):
-        backend.synchronise(fed())
+    for dropped in range(FED_WINDOWS):
+        token = fed()
+        backend.synchronise(token)
+        if not dropped:
+            see(token)
+        del token
         pulse.beat("windows")
     return windows(fed, backend, step_time_s, pulse, clock, number=number)

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from convmark.worker.inputs import Inputs, flat, symbols
+from convmark.worker.inputs import Inputs, called, flat, symbols
 
 __all__ = ["LayerCall", "LayerRecord", "flops_per_sample", "layer_records", "traced_calls"]
 
@@ -153,7 +153,7 @@ def traced_calls(model: Any, keras: Any, sample: Any) -> list[LayerCall]:
 
     class Probe(keras.layers.Layer):  # type: ignore[misc]  # Keras is handed in
         def call(self, sample: Any) -> Any:
-            return model(sample)
+            return called(model, sample)
 
     with _recorded_calls(keras.layers.Layer, type(next(flat(sample)))) as calls:
         Probe()(sample)

@@ -5,6 +5,7 @@ bytes        uint8, 0 to 255
 integers     below the `input_dim` of the Embedding that they reach, else 0 and 1
 booleans     both
 strings      words of the vocabulary that they reach
+ragged       rows of 1 to the open axis's size, spread evenly
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from convmark.worker.failure import message_of
+
 __all__ = [
     "Inputs",
     "Leaf",
+    "called",
     "filled",
     "flat",
     "mapped",
@@ -54,10 +58,20 @@ class Leaf:
     """Whether a value is several words."""
     chosen: bool = False
     """Whether the model leaves axes of the shape open."""
+    ragged: bool = False
+    """Whether each sample has a length of its own; the first axis of the shape is the longest."""
 
     def drawn(self, samples: int, generator: np.random.RandomState) -> Any:
-        """Return an array (samples, *shape) of the dtype."""
-        size = (samples, *self.shape)
+        """Return an array (samples, *shape) of the dtype, or a tensor of ragged rows."""
+        if not self.ragged:
+            return self._array((samples, *self.shape), generator)
+        import tensorflow as tf  # no other backend has ragged tensors
+
+        lengths = generator.permutation(ragged_lengths(samples, self.shape[0]))
+        values = self._array((lengths.sum(), *self.shape[1:]), generator)
+        return tf.RaggedTensor.from_row_lengths(tf.convert_to_tensor(values), lengths)
+
+    def _array(self, size: Shape, generator: np.random.RandomState) -> Any:
         if self.dtype == "string":
             return self._texts(size, generator)
         if self.choices:
@@ -127,16 +141,31 @@ class Inputs:
         return mapped(lambda leaf: leaf.drawn(samples, source), self.structure)
 
 
+def ragged_lengths(samples: int, longest: int) -> Any:
+    """Return the rows' lengths, spread evenly from 1 to the longest: the same for every seed."""
+    return np.ceil((np.arange(samples) + 0.5) / samples * longest).astype(np.int64)
+
+
 def own_inputs(function: Callable[..., Any]) -> Inputs:
     """Return the inputs that a user's `input_spec` gives: a function of samples, perhaps a seed.
 
     Raises:
         ValueError: it gives no batch of one sample.
     """
+    if not callable(function):
+        raise ValueError(
+            f"input_spec must be a function from a number of samples to a batch, got "
+            f"{type(function).__name__}"
+        )
     takes_seed = "seed" in inspect.signature(function).parameters
 
     def own(samples: int, seed: int) -> Any:
-        return function(samples, seed=seed) if takes_seed else function(samples)
+        try:
+            return function(samples, seed=seed) if takes_seed else function(samples)
+        except MemoryError:
+            raise
+        except Exception as error:  # a user's function may raise anything
+            raise ValueError(f"input_spec({samples}) failed: {message_of(error)}") from error
 
     sample = _checked(own(1, 0), 1)
     return Inputs(filled(sample, _named(sample)), own)
@@ -207,10 +236,22 @@ def flat(structure: Any) -> Iterator[Any]:
 
 def symbols(keras: Any, inputs: Inputs, samples: int | None = None) -> Any:
     """Return the inputs as `keras.Input`s, in their structure."""
-    return mapped(
-        lambda leaf: keras.Input(tuple(leaf.shape), batch_size=samples, dtype=leaf.dtype),
-        inputs.structure,
-    )
+
+    def symbol(leaf: Leaf) -> Any:
+        if leaf.ragged:
+            shape = (None, *leaf.shape[1:])
+            return keras.Input(shape, batch_size=samples, dtype=leaf.dtype, ragged=True)
+        return keras.Input(tuple(leaf.shape), batch_size=samples, dtype=leaf.dtype)
+
+    return mapped(symbol, inputs.structure)
+
+
+def called(model: Any, batch: Any) -> Any:
+    """Return what a model gives: in inference, where its `call` must be told."""
+    told = inspect.signature(model.call).parameters.get("training")
+    if told is not None and told.default is told.empty:
+        return model(batch, training=False)
+    return model(batch)
 
 
 def _item_bytes(dtype: str) -> int:

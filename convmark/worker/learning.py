@@ -14,7 +14,7 @@ import math
 import os
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,19 @@ class Lesson:
     epochs: int
     fraction: float
     """Share of the training and validation samples that is used."""
+
+
+def serve(
+    case: Case, builder: Builder, request: Mapping[str, Any], backend: Any, emit: Emit
+) -> None:
+    """Answer a request of the task accuracy."""
+    lesson = Lesson(
+        path=request["mnist"],
+        seed=request["seed"],
+        epochs=request["epochs"],
+        fraction=request["fraction"],
+    )
+    learn(case, builder, lesson, backend, emit)
 
 
 def learn(case: Case, builder: Builder, lesson: Lesson, backend: Any, emit: Emit) -> None:

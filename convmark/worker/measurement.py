@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import math
 import os
 import random
 import resource
@@ -19,23 +18,23 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from convmark.core.case import Case
+from convmark.core.tasks import TASKS
 from convmark.worker import flops, probe, reference, rivals, timing
 from convmark.worker.failure import CaseFailure
 from convmark.worker.feeding import FED_WINDOWS, fed_windows
 from convmark.worker.first_step import first_step
 from convmark.worker.memory import HostMemory, forget_peak, peak_above
+from convmark.worker.proof import PROOF_STEP, Proof, check_finite
 from convmark.worker.turns import timed_turn
 
 __all__ = [
     "CaseFailure",
     "Plan",
     "build",
-    "check_finite",
     "count_work",
     "described_layers",
     "make_step",
     "measure",
-    "prove",
     "prove_instruments",
     "smoke",
     "take_turns",
@@ -45,8 +44,6 @@ LEAST_WINDOWS_S = 5.0
 """On a GPU, whose energy counter is renewed only some ten times a second."""
 ROUNDS_SHARE = 0.5
 """Of the time budget, which the steps may take whole."""
-PROOF_STEP = 10
-"""The step whose loss, with the first one's, shows that the work was done."""
 
 Emit = Callable[..., None]
 Builder = Callable[[], Any]
@@ -91,13 +88,14 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     )
     sizes = backend.sizes(model)
     emit("counted", **sizes)
-    prove(case, 1, backend.fingerprint(token), emit)
+    proof = Proof(case, backend, emit, plan.seed)
+    proof.report(1, token)
 
     switches, before = _involuntary_switches(), rivals.usage(companions=backend.companions)
     with timing.quiet_collector():
-        warm = timing.warm_up(step, backend, plan.time_budget_s, pulse, _proof(case, backend, emit))
+        warm = timing.warm_up(step, backend, plan.time_budget_s, pulse, proof.see_warm_up)
         emit("warm_up", steps=warm.steps, steady=warm.steady)
-        single = timing.steps(step, backend, plan.time_budget_s, pulse)
+        single = timing.steps(step, backend, plan.time_budget_s, pulse, see=proof.see_timed)
         times_s = single.wall_s
         emit("steps", times_s=_rounded(times_s), cpu_times_s=_rounded(single.cpu_s))
         emit("phase", phase="windows")  # whoever reads the card's energy counter begins here
@@ -128,6 +126,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
                     timing.median(times_s),
                     pulse,
                     number=FED_WINDOWS if case.device.startswith("gpu") else 1,
+                    see=proof.see_other_batch,
                 )
             emit("input_bound", steps=fed.steps, times_s=_rounded(fed.times_s))
         count_work(case, model, step, backend, emit)
@@ -145,7 +144,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         last = step()
         backend.synchronise(last)
     emit("rounds", reference=kind, reference_version=reference.REFERENCE_VERSION, **rounds.lists())
-    check_finite(backend.fingerprint(last), case, None)
+    proof.finish(last)
     emit(
         "state",
         load_average_1min=os.getloadavg()[0],
@@ -206,7 +205,8 @@ def take_turns(
     model = build(case, builder, seed, backend, emit)
     step, _ = make_step(case, model, seed, backend)
     seconds, token = timing.timed_step(step, backend)
-    prove(case, 1, backend.fingerprint(token), emit)
+    proof = Proof(case, backend, emit)
+    proof.report(1, token)
     if with_sizes:
         backend.settle(model)
         emit(
@@ -223,7 +223,7 @@ def take_turns(
             emit("turn", **turn.lists())
         token = step()
         backend.synchronise(token)
-    check_finite(backend.fingerprint(token), case, None)
+    proof.finish(token)
     emit("finished")
 
 
@@ -310,7 +310,7 @@ def make_step(
         CaseFailure: the model cannot be trained as it says, or has nothing to train.
     """
     compiled = case.jit == "on"
-    if case.task not in ("train", "accuracy"):
+    if not TASKS[case.task].trains:
         if not backend.has_call(model):
             raise CaseFailure(
                 f"{case.model}: a model without a call() of its own cannot infer; measure it in "
@@ -324,47 +324,6 @@ def make_step(
     except CaseFailure as error:
         raise CaseFailure(f"{case.model}: {error}") from None
     return step, describe
-
-
-def _proof(case: Case, backend: Any, emit: Emit) -> Callable[[int, Any], None]:
-    """Report the loss or output of step 10, which falls into the warm-up."""
-
-    def see(warm_up_step: int, token: Any) -> None:
-        if warm_up_step + 1 == PROOF_STEP:
-            prove(case, PROOF_STEP, backend.fingerprint(token), emit)
-
-    return see
-
-
-def prove(case: Case, step: int, value: float, emit: Emit) -> None:
-    """Report the loss or output of a step.
-
-    Raises:
-        CaseFailure: it is not finite.
-    """
-    check_finite(value, case, step)
-    emit("proof", step=step, value=value)
-
-
-def check_finite(value: float, case: Case, step: int | None) -> None:
-    """Hold the loss or output of a step, or of the last one, to being finite.
-
-    Raises:
-        CaseFailure: it is not.
-    """
-    if not math.isfinite(value):
-        what = "loss" if case.task in ("train", "accuracy") else "output"
-        when = f"at step {step}" if step else "after the last step"
-        raise CaseFailure(
-            f"{case.model}: the {what} must be finite, it is {value} {when}{_advice(case)}"
-        )
-
-
-def _advice(case: Case) -> str:
-    """What may help where a loss is not finite."""
-    if case.task != "train":
-        return ""
-    return "; try a smaller --learning-rate, or a smaller one in compile() where the model has it"
 
 
 def _rounded(times_s: list[float]) -> list[float]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from convmark.core.backends import packages_shared
 from convmark.worker.bootstrap import load_package
 from convmark.worker.code_watch import installed_folders
 from convmark.worker.moved import Mover
@@ -27,7 +28,7 @@ from convmark.worker.moved import Mover
 __all__ = ["Code", "ModuleTable", "Tables", "is_shared"]
 
 ZOO = "convmark_zoo"
-_NEVER_OWN = {"__main__", "convmark", "keras", "tensorflow", "jax", "jaxlib", "torch", "numpy"}
+_NEVER_OWN = {"__main__", "convmark", *packages_shared()}
 """Their names are shared whatever folder they come from: the harness holds them already."""
 _HARNESS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 

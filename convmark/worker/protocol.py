@@ -7,7 +7,8 @@ standard library alone.
     request {"kind": "measure", "id": 7, "case": {...}, "seed": 0, ...}
     event   {"event": "steps", "times_s": [...]}
     reply   {"id": 7, "pid": 4242}            from the zygote when it forked the child
-    reply   {"id": 7, "status": -9}           from the zygote when the child ended
+    reply   {"id": 7, "status": -9, "left": ["sleep"]}   when the child ended: its exit status, and
+                                              the processes that it left running, ended by now
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Mapping
 from typing import Any
@@ -30,10 +32,22 @@ __all__ = [
     "decode_event",
     "encode",
     "file_digest",
+    "masked",
     "one_line",
 ]
 
 PROTOCOL_VERSION = 1
+
+_SECRET = re.compile(
+    r"(://[^\s/:@]*:)[^\s/@]+(?=@)"
+    r"|((?<![a-z])(?:token|secret|passw(?:or)?d|pwd|(?:api|access|secret|private)[_-]?key)"
+    r"[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;)]{4,}"
+    r"|((?<![a-z])key=[\"']?)[^\s\"'&,;)]{8,}"
+    r"|(bearer |basic )[\w.~+/=-]{8,}"
+    r"|\b(gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox[abp]-|AKIA)[\w-]{16,}",
+    re.IGNORECASE,
+)
+"""A password in an address, what follows token= and the like, and tokens by their beginning."""
 
 UNSAFE_FORK = 97
 """Status of a request that the zygote refused because the framework had already run something."""
@@ -74,6 +88,11 @@ def one_line(text: object, limit: int = 300) -> str:
     folded = "".join(char if char.isprintable() else " " for char in str(text))
     words = " ".join(folded.split())
     return words if len(words) <= limit else words[: limit - 3] + "..."
+
+
+def masked(text: str) -> str:
+    """Return text with the secrets that are known by their form replaced: `user:***@host`."""
+    return _SECRET.sub(lambda found: f"{found[found.lastindex or 0]}***", text)
 
 
 def file_digest(path: str | os.PathLike[str]) -> tuple[int, str] | None:

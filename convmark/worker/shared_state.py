@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
 
+from convmark.core.backends import packages_shared
 from convmark.worker.process_state import process_settings
 
 __all__ = ["Environ", "differing", "patched", "process_wide", "what_was_set"]
 
 MOST_NAMED = 3
-_PATCHED = ("keras", "tensorflow", "jax", "torch", "numpy")
+_PATCHED = packages_shared()
 _OWN_OF_A_SIDE = {"PWD", "OLDPWD"}
 _OF_A_COMPILER = {"python_threads", "child_processes"}
 

@@ -21,7 +21,7 @@ from convmark.worker.timing import Clock, Step, Turn, is_steady, mean_log_ratio
 __all__ = [
     "MIN_ROUNDS",
     "SHORT_S",
-    "Contender",
+    "Side",
     "Turns",
     "another_build",
     "settled_step_times",
@@ -49,7 +49,7 @@ MIN_DROPPED, MIN_DROPPED_S = 3, 0.001
 later ones, the third 1 to 2 %; from the third on a change of 20 % is seen whole, within 1 %."""
 
 
-class Contender(Protocol):
+class Side(Protocol):
     """One of the codes that take turns."""
 
     def turn(self, steps: int, dropped: int) -> Turn:
@@ -83,7 +83,7 @@ class Turns:
 
 
 def settled_step_times(
-    contenders: Mapping[str, Contender],
+    contenders: Mapping[str, Side],
     budget_s: float,
     order: random.Random,
     beat: Callable[[], None] = lambda: None,
@@ -138,7 +138,7 @@ def turn_steps(
 
 
 def take_rounds(
-    contenders: Mapping[str, Contender],
+    contenders: Mapping[str, Side],
     steps: tuple[int, int],
     seconds: float,
     order: random.Random,

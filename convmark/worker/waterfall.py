@@ -95,6 +95,14 @@ def calls(call: Callable[[int], Any], steps: int, clock: Clock = time.perf_count
     return Times(step_s, one_s - step_s)
 
 
+def serve(
+    case: Case, builder: Builder, request: Mapping[str, Any], backend: Any, emit: Emit
+) -> None:
+    """Answer a request of the task waterfall."""
+    plan = Plan(seed=request["seed"], time_budget_s=request["time_budget_s"])
+    measure(case, builder, plan, backend, emit)
+
+
 def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) -> None:
     """Time every way to call the case's model, in turn, reporting the seconds of each.
 

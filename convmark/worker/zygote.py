@@ -21,8 +21,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from convmark.core.processes import die_with_parent
 from convmark.worker import backends
-from convmark.worker.companions import die_with_parent
 from convmark.worker.moved import move_imports
 from convmark.worker.protocol import (
     DATAGRAM_BYTES,
@@ -31,6 +31,7 @@ from convmark.worker.protocol import (
     encode,
     one_line,
 )
+from convmark.worker.strays import adopt_orphans, children, end_strays
 
 __all__ = ["serve"]
 
@@ -51,6 +52,7 @@ def serve(
     control = socket.socket(fileno=control_fd)
     control.set_inheritable(False)
     die_with_parent()
+    adopt_orphans()
     try:
         framework = backends.load(backend)
         from convmark.worker import child  # needs NumPy, so it fails where the framework does
@@ -96,14 +98,16 @@ def _serve_in_place(control: socket.socket, answer: Answer) -> None:
             os.dup2(descriptors[1], 1)
             os.dup2(descriptors[1], 2)
             faulthandler.enable()
+        kept = children()
         answer(request, descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
-        control.send(encode({"id": request["id"], "status": 0}))
+        control.send(encode({"id": request["id"], "status": 0, "left": end_strays(kept)}))
 
 
 def _serve_forking(control: socket.socket, answer: Answer, untouched: Callable[[], bool]) -> None:
     running: dict[int, int] = {}
+    kept = children()
     gc.collect()
     gc.freeze()  # children share these objects' pages: the collector must not touch them
     with _child_signals() as (ended, wakeup):
@@ -112,11 +116,12 @@ def _serve_forking(control: socket.socket, answer: Answer, untouched: Callable[[
             readable, _, _ = select.select([control.fileno(), ended], [], [])
             if ended in readable:
                 os.read(ended, 4096)
-                _report_ended(control, running)
+                _report_ended(control, running, kept)
             if control.fileno() in readable:
                 received = _receive(control)
                 if received is None:
                     _kill_all(running)
+                    end_strays(kept)
                     return
                 request, descriptors = received
                 if untouched():
@@ -139,13 +144,19 @@ def _child_signals() -> Iterator[tuple[int, int]]:
     yield reader, writer
 
 
-def _report_ended(control: socket.socket, running: dict[int, int]) -> None:
+def _report_ended(control: socket.socket, running: dict[int, int], kept: set[int]) -> None:
+    """Report the children that have ended, and end what their models have left running.
+
+    A process outside the child's group may be of any child: it is ended with the last of them.
+    """
     for pid in list(running):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            _kill_group(pid)  # what a model has started and left behind
+            _kill_group(pid)
+            number = running.pop(pid)
+            left = [] if running else end_strays(kept, group=pid)
             code = os.waitstatus_to_exitcode(status)
-            control.send(encode({"id": running.pop(pid), "status": code}))
+            control.send(encode({"id": number, "status": code, "left": left}))
 
 
 def _kill_all(running: dict[int, int]) -> None:

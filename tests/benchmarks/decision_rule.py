@@ -5,10 +5,10 @@ It prints Markdown tables with Clopper-Pearson bounds of 95 %. Each simulated ru
 state file: stopped with Ctrl-C and started again with the same file, it goes on where it was. What
 another version of the rule or of this script left there is not read.
 
-A run is a suite of 16 cases unless the scenario says otherwise. Each case gets three sessions, then
+A run is a suite of 16 cases unless the scenario says otherwise. Each case gets two sessions, then
 each undecided case one more in turn, and the rule is asked after every round, up to 60 sessions a
-case. An alarm counts if it was raised at any look, whether or not it was taken back. With a budget
-the sessions are allotted one by one, a second each, and the run ends with the budget.
+case. A decision is final. With a budget the sessions are allotted one by one, a second each, and
+the run ends with the budget.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ import numpy.typing as npt
 from scipy.stats import beta
 from tabulate import tabulate
 
-from convmark.compare.rule import allotment, decision, pooling, recent, signs, spending
+from convmark.compare.rule import allotment, decision, statistics
 from convmark.compare.rule.allotment import Candidate, next_session
 from convmark.compare.rule.decision import (
     FEWEST_SESSIONS,
     CaseSessions,
     Decision,
     Limits,
+    bar,
     decide,
 )
-from convmark.compare.rule.recent import Level, bar
 
-RULE = (allotment, decision, pooling, recent, signs, spending)
+RULE = (allotment, decision, statistics)
 Array = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int, int], Array]
 """Takes the generator, the cases and the sessions of each; returns log ratios of identical code."""
@@ -205,8 +205,10 @@ def simulate(scenario: Scenario, seed: int) -> Outcome:
         cpu = math.log1p(slower) + normal(noise)(rng, scenario.cases, MOST_SESSIONS)
     counts = [0 if scenario.budget_s else FEWEST_SESSIONS] * scenario.cases
     ever: set[int] = set()
+    decisions: list[Decision] = []
     while True:
-        decisions = look(wall, cpu, counts, sharp=scenario.sharp)
+        final = [found if found.decided else None for found in decisions]
+        decisions = look(wall, cpu, counts, final, sharp=scenario.sharp)
         ever |= {place for place, found in enumerate(decisions) if found.verdict == "regressed"}
         further = next_ones(decisions, scenario.budget_s)
         if not further:
@@ -218,8 +220,15 @@ def simulate(scenario: Scenario, seed: int) -> Outcome:
     )
 
 
-def look(wall: Array, cpu: Array | None, counts: Sequence[int], *, sharp: bool) -> list[Decision]:
-    """Return the rule's decisions from the first sessions of each case."""
+def look(
+    wall: Array,
+    cpu: Array | None,
+    counts: Sequence[int],
+    final: Sequence[Decision | None],
+    *,
+    sharp: bool,
+) -> list[Decision]:
+    """Return the rule's decisions from the first sessions of each case; those made are final."""
     cases = [
         CaseSessions(
             wall=wall[place, :count].tolist(),
@@ -227,7 +236,7 @@ def look(wall: Array, cpu: Array | None, counts: Sequence[int], *, sharp: bool) 
         )
         for place, count in enumerate(counts)
     ]
-    return decide(cases, Limits().sharp() if sharp else None)
+    return decide(cases, Limits().sharp() if sharp else None, final)
 
 
 def next_ones(decisions: Sequence[Decision], budget_s: float | None) -> list[int]:
@@ -368,7 +377,7 @@ def first_alarm(changes: Sequence[float], noise: float, seed: int) -> int | None
         changes: ln(commit / anchor) of each commit.
     """
     rng = np.random.default_rng(seed)
-    earlier: list[Level] = []
+    earlier: list[tuple[float, float]] = []
     for commit, change in enumerate(changes, start=1):
         values = normal(noise)(rng, CASES, MOST_SESSIONS)
         values[0] += change
@@ -383,7 +392,7 @@ def first_alarm(changes: Sequence[float], noise: float, seed: int) -> int | None
         if found.verdict == "regressed":
             return commit
         error = found.spread / math.sqrt(found.sessions)
-        earlier.append(Level(log_ratio=found.estimate or 0.0, error=error))
+        earlier.append((found.estimate or 0.0, error))
     return None
 
 

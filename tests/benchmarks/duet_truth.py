@@ -23,8 +23,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from convmark.compare.live.duets import DuetSide, duet_session
-from convmark.compare.live.session import Plan
+from convmark.compare.live.session import DuetSide, SessionPlan, duet_session
 from convmark.core.case import Case
 from convmark.interpreter import Interpreter
 
@@ -161,7 +160,7 @@ def session(
     options: argparse.Namespace,
 ) -> tuple[Value, float]:
     """Return ln(new / old) by a duet, and the seconds it took."""
-    plan = Plan(seed=number, seconds=options.seconds, builds=options.builds)
+    plan = SessionPlan(seed=number, seconds=options.seconds, builds=options.builds)
     began = time.perf_counter()
     found = duet_session(interpreter, case, sides, plan)
     seconds = time.perf_counter() - began

@@ -29,9 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from histories import MACHINE, process
 
+from convmark.compare.files import verdicts_path
 from convmark.compare.index import SETTLED_S
 from convmark.compare.judgement import Judgement
-from convmark.compare.verdicts_file import verdicts_path
 from convmark.results.record import COLUMNS, Record, to_cells
 from convmark.results.store import HEADER
 

@@ -3,7 +3,7 @@
 Run it from the checkout: `python tests/benchmarks/judging_cost.py [--runs N,N] [--cases N]`. It
 writes generated rows to a temporary folder, judges each history twice in a process of its own, and
 prints a markdown table: seconds without and with the imports, then with what the first process has
-kept in the index; the peak of memory and the files read in full are the first one's.
+kept in the index; the peak of memory and the runs that are judged against are the first one's.
 """
 
 from __future__ import annotations
@@ -75,14 +75,14 @@ def judge(folder: Path) -> None:
     read = time.perf_counter()
     judgements = conclude(review(records, history))
     ended = time.perf_counter()
-    names = [path.stem for path in history.files]
+    names = sorted({rows[0].run for case in history.cases.values() for rows in case.runs})
     cost = {
         "reading": read - imported,
         "judging": ended - read,
         "imports": imported - began,
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "rows": len(judgements),
-        "files": f"{len(names)}: {', '.join([*names[:3], '...', *names[-1:]][: len(names) + 1])}",
+        "against": f"{len(names)}: {', '.join([*names[:3], '...', *names[-1:]][: len(names) + 1])}",
     }
     print(json.dumps(cost))
 
@@ -119,7 +119,7 @@ def main() -> None:
             seconds = [f"{cost[name]:.2f} s" for name in ("reading", "judging", "imports")]
             seconds += [f"{one['reading'] + one['judging']:.2f} s" for one in (cost, again)]
             peak = f"{cost['peak']:.0f} MiB"
-            rows.append([kind, runs, *seconds, peak, cost["rows"], cost["files"]])
+            rows.append([kind, runs, *seconds, peak, cost["rows"], cost["against"]])
             print(rows[-1], file=sys.stderr)
     headers = ("history", "runs", "reading", "judging", "imports", "total", "with the index")
     headers += ("peak", "rows", "read")

@@ -23,8 +23,8 @@ from typing import Any
 import convmark_zoo
 from scipy.stats import beta
 
-from convmark.compare.live.live import Pairing, Terms, compare_live
-from convmark.compare.live.processes import Contender
+from convmark.compare.live.live import LiveOptions, Pairing, compare_live
+from convmark.compare.live.session import LiveSide
 from convmark.core.case import Case
 from convmark.interpreter import Interpreter
 
@@ -99,11 +99,11 @@ def _take_round(number: int, cases: list[Case], options: argparse.Namespace, dia
         pairings = []
         for case in cases:
             one, other = (
-                Contender(case=case, interpreter=interpreter, code=code) for code in (old, new)
+                LiveSide(case=case, interpreter=interpreter, code=code) for code in (old, new)
             )
             pairings.append(Pairing(case=case, old=one, new=other, shared=interpreter))
         ends_s = time.monotonic() + options.budget
-        terms = Terms(
+        terms = LiveOptions(
             seed=number,
             seconds_left=lambda: ends_s - time.monotonic(),
             clock=time.monotonic,

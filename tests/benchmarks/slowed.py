@@ -83,8 +83,7 @@ def elements_for(project: Path, share: float) -> int:
 
 def _cost(project: Path, elements: int) -> float:
     """Return by what share the CPU time of a victim that burns so much has grown."""
-    from convmark.compare.live.duets import DuetSide, duet_session
-    from convmark.compare.live.session import Plan
+    from convmark.compare.live.session import DuetSide, SessionPlan, duet_session
     from convmark.core.case import Case
     from convmark.interpreter import Interpreter
 
@@ -96,7 +95,7 @@ def _cost(project: Path, elements: int) -> float:
         sides[name] = DuetSide(folder=folder, import_roots=[folder], zoo=folder / "models")
     case = Case(model=VICTIM, task="train", batch_size=32)
     with Interpreter() as interpreter:
-        plans = [Plan(seed=seed, seconds=2.0, enough_error=0.002) for seed in range(6)]
+        plans = [SessionPlan(seed=seed, seconds=2.0, enough_error=0.002) for seed in range(6)]
         found = [duet_session(interpreter, case, sides, plan).cpu for plan in plans]
     slower = statistics.median(one.value for one in found if one is not None)
     print(f"  {elements} elements cost {100 * math.expm1(slower):.1f} % of CPU time", flush=True)

@@ -1,6 +1,7 @@
-"""A/B: all cases on two sides, with an A/A control, by the driver of the live comparison.
+"""The two sides of an A/B comparison: what a user names, what it means, and their cases in pairs.
 
-Sides of the same software run as duets in one process; others, in lock-step, in one each.
+All cases run on both sides, with an A/A control, by the driver of the live comparison. Sides of the
+same software run as duets in one process; others, in lock-step, in one each.
 """
 
 from __future__ import annotations
@@ -8,23 +9,201 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from convmark.compare.live.anchor import Origin, origin_of
 from convmark.compare.live.live import Pairing
-from convmark.compare.live.processes import Contender
-from convmark.compare.live.sides import Make, SideSpec
-from convmark.compare.live.tree import Tree
-from convmark.core.case import Case
-from convmark.core.errors import OptionError
+from convmark.compare.live.session import LiveSide
+from convmark.compare.live.tree import Tree, tree_as_it_is, tree_at_commit
+from convmark.compare.live.worktree import resolve, standing_in
+from convmark.core.case import PRECISIONS, Case
+from convmark.core.errors import CaseError, OptionError
 from convmark.interpreter import Interpreter
+from convmark.interpreter.environments.cache import Cache
+from convmark.interpreter.environments.interpreter import interpreter_path
+from convmark.interpreter.environments.requirement import looks_like_requirement, wanted
 from convmark.interpreter.inspection import inspect
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import card_of
 
-__all__ = ["End", "Pair", "inspected", "paired", "run_the_same"]
+__all__ = [
+    "AsItIs",
+    "End",
+    "Make",
+    "Pair",
+    "SideSpec",
+    "inspected",
+    "paired",
+    "run_the_same",
+    "side_spec",
+]
+
+HERE = "."
+GIT = "git:"
+CASE_SETTINGS = ("jit", "precision", "threads")
+
+Say = Callable[[str], None]
+Make = Callable[..., Interpreter]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideSpec:
+    """One side: an interpreter, the models' code, and settings."""
+
+    text: str
+    """As the user wrote it."""
+    python: str = sys.executable
+    ref: str = ""
+    """The commit of the models; empty for the files as they are."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Of the case: jit, precision, threads."""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables beside this process's own."""
+
+    @property
+    def label(self) -> str:
+        """The side in one line."""
+        pairs = {**self.settings, **self.environ}
+        return " ".join([self.text, *(f"{name}={value}" for name, value in pairs.items())])
+
+    def case(self, case: Case) -> Case:
+        """Return the case as this side runs it.
+
+        Raises:
+            OptionError: a setting makes it one that cannot exist.
+        """
+        precision = self.settings.get("precision", PRECISIONS[0])
+        if precision not in PRECISIONS:
+            raise OptionError(
+                f"{self.label}: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+            )
+        try:
+            return dataclasses.replace(case, **self.settings)  # type: ignore[arg-type] # checked
+        except CaseError as error:
+            raise OptionError(f"{self.label}: {error}") from None
+
+    @property
+    def whole_environ(self) -> dict[str, str]:
+        """All environment variables of the side."""
+        return {**os.environ, **self.environ}
+
+    @contextlib.contextmanager
+    def tree(self, origin: Origin | None) -> Iterator[Tree | None]:
+        """Give the models' code that the side may run, gone after the block where it is a commit's.
+
+        Args:
+            origin: where the models' code lies; needed with a commit. None where all sides run the
+                same files.
+
+        Raises:
+            OptionError: a commit was asked for, and no repository holds the models.
+            ConvmarkError: the commit is not there, or has no such folder.
+        """
+        if origin is None:
+            if self.ref:
+                raise OptionError(f"{self.text}: needs the models in a git repository")
+            yield None
+            return
+        with contextlib.ExitStack() as stack:
+            if self.ref:
+                at_commit = tree_at_commit(origin.repository, self.ref, self.text)
+                tree = stack.enter_context(at_commit)
+            else:
+                tree = tree_as_it_is(origin.repository, self.text)
+            origin.look_for(tree)
+            yield tree
+
+    def interpreter(self, make: Make, tree: Tree | None) -> Interpreter:
+        """Return an interpreter of this side that runs the tree's code.
+
+        Args:
+            make: makes an interpreter from its path and keywords.
+
+        Raises:
+            ForeignCode: the models would come from another working tree.
+        """
+        environ = self.whole_environ
+        where = tree.settings(environ) if tree is not None else {"environ": environ}
+        return make(self.python, **where)
+
+    def commit(self, origin: Origin | None) -> str:
+        """Return the full commit of the models; empty for the files as they are."""
+        if not self.ref or origin is None:
+            return ""
+        return resolve(standing_in(origin.repository, Path.cwd()), self.ref)
+
+
+AsItIs = SideSpec(text=HERE)
+"""This interpreter, and the models' files as they are."""
+
+
+def side_spec(
+    flag: str,
+    text: str,
+    settings: Sequence[str] = (),
+    *,
+    say: Say = lambda line: None,
+) -> SideSpec:
+    """Return the side that a user means; an environment is made where it is not there yet.
+
+    Args:
+        text: `.`, `git:REF`, an interpreter's path or name or its environment's folder, or
+            requirements.
+        settings: texts of --set-a or --set-b, each NAME=VALUE.
+
+    Raises:
+        OptionError: the text means nothing, or a setting breaks its rule.
+        InstallError: its environment cannot be made.
+    """
+    of_case, of_environ = _settings(flag, settings)
+    python, ref = sys.executable, ""
+    if text.startswith(GIT):
+        ref = text.removeprefix(GIT)
+        if not ref:
+            raise OptionError(f"{flag}: git: must be followed by a branch, a tag or a commit")
+    elif text != HERE:
+        python = _python(flag, text, say)
+    return SideSpec(text=text, python=python, ref=ref, settings=of_case, environ=of_environ)
+
+
+def _python(flag: str, text: str, say: Say) -> str:
+    there = bool(text) and Path(text).expanduser().exists()
+    if there or os.sep in text or shutil.which(text) is not None:
+        return interpreter_path(flag, text)
+    if looks_like_requirement(text):
+        return Cache().get(wanted(flag, text), say).python
+    raise OptionError(
+        f"{flag}: must be . (this interpreter), git:REF, the path of an interpreter, or "
+        f'requirements such as "tensorflow==2.20.*", got {text!r}'
+    )
+
+
+def _settings(flag: str, texts: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Part NAME=VALUE texts into settings of the case and environment variables."""
+    of_case: dict[str, str] = {}
+    of_environ: dict[str, str] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        option = f"--set-{flag.lower()}"
+        if not sign or not name or "\0" in text:
+            raise OptionError(f"{option}: must be NAME=VALUE, such as jit=on, got {text!r}")
+        if name in of_case or name in of_environ:
+            raise OptionError(f"{option}: must set {name} once, got it twice")
+        if name in CASE_SETTINGS:
+            of_case[name] = value
+        elif name.isupper() and name.replace("_", "a").isalnum():
+            of_environ[name] = value
+        else:
+            raise OptionError(
+                f"{option}: unknown setting {name!r}; it is {', '.join(CASE_SETTINGS)}, or an "
+                "environment variable in capitals"
+            )
+    return of_case, of_environ
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +286,7 @@ def paired(
             if origin not in opened:
                 opened[origin] = _opened(pair, origin, make, stack)
             old, new, control = (
-                Contender(
+                LiveSide(
                     case=spec.case(case),
                     interpreter=interpreter,
                     code=tree,

@@ -44,6 +44,8 @@ class _Ends:
     b_tensorflow: str | None = _column("", "version of B's TensorFlow")
     a_keras: str | None = _column("", "version of A's Keras")
     b_keras: str | None = _column("", "version of B's Keras")
+    a_framework: str | None = _column("", "what ran A's steps, where it is not TensorFlow: JAX 0.9")
+    b_framework: str | None = _column("", "what ran B's steps, where it is not TensorFlow")
     case: str = _column("", "name of the case, without the settings that differ")
     model: str = _column("", "model by name, or package.module:builder")
     task: str = _column("", "train or infer")
@@ -127,7 +129,11 @@ def append(path: Path, rows: Sequence[SessionRow] | Sequence[VerdictRow]) -> Non
         StoreError: the file cannot be written, or has other columns.
     """
     for row in rows:
-        TableFile(type(row)).append(path, [row])
+        earlier = [name for name in row.__dataclass_fields__ if not name.endswith("_framework")]
+        table = TableFile(type(row), earlier)
+        if row.a_framework or row.b_framework:
+            table.lift(path)
+        table.append(path, [row])
 
 
 def keep_figure(sessions: Path, case: str, svg: str) -> Path:

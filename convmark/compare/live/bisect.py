@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-__all__ = ["Change", "Found", "bisect"]
+__all__ = ["Bisection", "Change", "bisect"]
 
 T = TypeVar("T")
 
@@ -25,13 +25,18 @@ class Change:
     void: bool = False
     """Whether it is not to be believed: its control alarmed."""
 
-    def turned(self) -> Change:
-        """Return the same change seen from the other direction."""
-        return Change(estimate=-self.estimate, low=-self.high, high=-self.low, void=self.void)
+    def exceeds(self, threshold: float, *, slower: bool) -> bool | None:
+        """Whether it is larger than the threshold in a direction; None where that is not sure."""
+        ends = (self.low, self.high) if slower else (-self.high, -self.low)
+        if self.void:
+            return None
+        if ends[0] > 0 and (self.estimate if slower else -self.estimate) > threshold:
+            return True
+        return False if ends[1] <= threshold else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found(Generic[T]):
+class Bisection(Generic[T]):
     """The answer."""
 
     verdict: str
@@ -51,7 +56,7 @@ Compare = Callable[[T, T], Change | None]
 """Compares two candidates, the earlier one first; None where one of them cannot be measured."""
 
 
-def bisect(candidates: Sequence[T], compare: Compare[T], threshold: float) -> Found[T]:
+def bisect(candidates: Sequence[T], compare: Compare[T], threshold: float) -> Bisection[T]:
     """Find the first candidate by which a change larger than the threshold came in.
 
     Args:
@@ -63,85 +68,53 @@ def bisect(candidates: Sequence[T], compare: Compare[T], threshold: float) -> Fo
     where the interval rules such a change out. Where neither is so, the last candidate is asked in
     the same way. In the end the two neighbours are compared with each other.
     """
-    good, bad = candidates[0], candidates[-1]
-    whole = compare(good, bad)
-    if whole is None or whole.void or (abs(whole.estimate) > threshold and _covers_0(whole)):
-        return _answer("inconclusive", candidates, 0, len(candidates) - 1, None, whole)
+    last = len(candidates) - 1
+    whole = compare(candidates[0], candidates[last])
+
+    def answer(verdict: str, low: int, high: int, change: Change | None) -> Bisection[T]:
+        return Bisection(
+            verdict=verdict,
+            last_good=candidates[low],
+            first_bad=candidates[high],
+            between=tuple(candidates[low + 1 : high]),
+            change=change,
+            whole=whole,
+        )
+
+    if whole is None or whole.void:
+        return answer("inconclusive", 0, last, None)
     if abs(whole.estimate) <= threshold:
         surely = max(abs(whole.low), abs(whole.high)) <= threshold
-        verdict = "no change" if surely else "inconclusive"
-        return _answer(verdict, candidates, 0, len(candidates) - 1, whole, whole)
+        return answer("no change" if surely else "inconclusive", 0, last, whole)
+    if whole.low <= 0 <= whole.high:
+        return answer("inconclusive", 0, last, None)
     slower = whole.estimate > 0
-    low, high = 0, len(candidates) - 1
+    low, high = 0, last
     unknown: set[int] = set()
-    while (middle := _middle(low, high, unknown)) is not None:
-        is_bad = _side(candidates, middle, compare, threshold, slower)
+    while inside := [place for place in range(low + 1, high) if place not in unknown]:
+        middle = min(inside, key=lambda place: abs(2 * place - low - high))
+        is_bad = _is_bad(candidates, middle, compare, threshold, slower=slower)
         if is_bad is None:
             unknown.add(middle)
         elif is_bad:
             high = middle
         else:
             low = middle
-    if (low, high) == (0, len(candidates) - 1):
-        change: Change | None = whole
-    else:
-        change = compare(candidates[low], candidates[high])
-    exact = high - low == 1 and change is not None and _is_changed(change, threshold, slower)
-    return _answer("found" if exact else "inconclusive", candidates, low, high, change, whole)
+    change = whole if (low, high) == (0, last) else compare(candidates[low], candidates[high])
+    exact = high - low == 1 and change is not None and change.exceeds(threshold, slower=slower)
+    return answer("found" if exact else "inconclusive", low, high, change)
 
 
-def _middle(low: int, high: int, unknown: set[int]) -> int | None:
-    """Return the candidate nearest to the middle that is not known to tell nothing."""
-    inside = [place for place in range(low + 1, high) if place not in unknown]
-    return min(inside, key=lambda place: abs(2 * place - low - high), default=None)
-
-
-def _side(
-    candidates: Sequence[T], place: int, compare: Compare[T], threshold: float, slower: bool
+def _is_bad(
+    candidates: Sequence[T], place: int, compare: Compare[T], threshold: float, *, slower: bool
 ) -> bool | None:
     """Return whether a candidate is on the bad side; None where it cannot be told."""
     from_good = compare(candidates[0], candidates[place])
     if from_good is None:
         return None
-    if _is_changed(from_good, threshold, slower):
-        return True
-    if _is_unchanged(from_good, threshold, slower):
-        return False
+    found = from_good.exceeds(threshold, slower=slower)
+    if found is not None:
+        return found
     to_bad = compare(candidates[place], candidates[-1])
-    if to_bad is None:
-        return None
-    if _is_changed(to_bad, threshold, slower):
-        return False
-    return True if _is_unchanged(to_bad, threshold, slower) else None
-
-
-def _is_changed(change: Change, threshold: float, slower: bool) -> bool:
-    seen = change if slower else change.turned()
-    return not change.void and seen.low > 0 and seen.estimate > threshold
-
-
-def _is_unchanged(change: Change, threshold: float, slower: bool) -> bool:
-    seen = change if slower else change.turned()
-    return not change.void and seen.high <= threshold
-
-
-def _covers_0(change: Change) -> bool:
-    return change.low <= 0 <= change.high
-
-
-def _answer(
-    verdict: str,
-    candidates: Sequence[T],
-    low: int,
-    high: int,
-    change: Change | None,
-    whole: Change | None,
-) -> Found[T]:
-    return Found(
-        verdict=verdict,
-        last_good=candidates[low],
-        first_bad=candidates[high],
-        between=tuple(candidates[low + 1 : high]),
-        change=change,
-        whole=whole,
-    )
+    good = to_bad.exceeds(threshold, slower=slower) if to_bad is not None else None
+    return None if good is None else not good

@@ -18,10 +18,19 @@ from statistics import median
 from typing import Any
 
 from convmark.compare.judgement import INTERRUPTED, NOT_JUDGED, LiveSession
-from convmark.compare.live.duets import DuetSide, duet_session
-from convmark.compare.live.found import OTHER_SOFTWARE, Found
-from convmark.compare.live.processes import Contender, lockstep_session
-from convmark.compare.live.session import CONTROL, NEW, OLD, Plan, Session, SideFailure
+from convmark.compare.live.case_result import OTHER_SOFTWARE, CaseResult
+from convmark.compare.live.session import (
+    CONTROL,
+    NEW,
+    OLD,
+    DuetSide,
+    LiveSide,
+    Session,
+    SessionPlan,
+    SideFailure,
+    duet_session,
+    lockstep_session,
+)
 from convmark.compare.live.tree import ForeignCode
 from convmark.compare.rule.allotment import Candidate, next_session, seconds_to_decide
 from convmark.compare.rule.decision import (
@@ -32,22 +41,21 @@ from convmark.compare.rule.decision import (
     controls_differ,
     decide,
 )
-from convmark.compare.sessions_file import Earlier
+from convmark.compare.sessions_file import EarlierSessions
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.option_values import Shapes
 from convmark.core.text import percent
 from convmark.core.units import duration_text
-from convmark.interpreter import Interpreter, OnEvent, import_roots
+from convmark.interpreter import Interpreter, import_roots
 from convmark.machine.gpu.watch import watching
 
-__all__ = ["Pairing", "See", "Terms", "compare_live"]
+__all__ = ["LiveOptions", "OnSession", "Pairing", "compare_live"]
 
 MOST_FAILURES = 2
 """So many sessions that die of themselves close a case."""
 MOST_LEFT_OUT = 3
 """So many sessions on a slowed or shared card close a case: it would not get better soon."""
-
 
 Say = Callable[[str], None]
 
@@ -58,9 +66,9 @@ class Pairing:
 
     case: Case
     """As a process for all of them is set up: the old code's."""
-    old: Contender
-    new: Contender
-    control: Contender | None = None
+    old: LiveSide
+    new: LiveSide
+    control: LiveSide | None = None
     """The old code once more; None where no control is wanted."""
     shared: Interpreter | None
     """Forks a process for each duet; None where the codes are of different software."""
@@ -68,14 +76,14 @@ class Pairing:
     """Whether one code on both sides is compared with itself all the same."""
 
     @property
-    def sides(self) -> dict[str, Contender]:
-        """The contenders by name."""
+    def sides(self) -> dict[str, LiveSide]:
+        """The sides by name."""
         control = {CONTROL: self.control} if self.control else {}
         return {OLD: self.old, NEW: self.new, **control}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class LiveOptions:
     """How the sessions are run, and what they may take."""
 
     seed: int
@@ -92,30 +100,30 @@ class Terms:
     """What counts as a change; 3 % and 5 % where None."""
     target: float = math.inf
     """Half-width of the interval, as a log ratio, down to which it goes on after a verdict."""
-    earlier: Earlier = field(default_factory=Earlier.none)
+    earlier: EarlierSessions = field(default_factory=EarlierSessions.none)
     """What earlier runs give."""
     evenly: bool = False
     """Whether all cases get sessions evenly until the time is spent, as in an A/A."""
 
 
-See = Callable[[int, Found, Session, str], None]
-"""Is told after each session: the place of its case, all that was found of it, the session, and why
-it does not count, empty where it does."""
+OnSession = Callable[[int, CaseResult, Session, str], None]
+"""Called after each session with the place of its case, all that was found of the case, the
+session, and why the session does not count, empty where it does."""
 
 
 def compare_live(
     pairings: Sequence[Pairing],
-    terms: Terms,
+    terms: LiveOptions,
     say: Say,
-    see: See = lambda place, found, session, disturbed: None,
-) -> list[Found]:
+    see: OnSession = lambda place, found, session, disturbed: None,
+) -> list[CaseResult]:
     """Run sessions where they decide most, until every case is decided or the time is spent.
 
     Ctrl-C ends it early: what is decided stays, and the other cases are closed as `INTERRUPTED`;
     where all get as many sessions, all are.
 
     Args:
-        say: is told of each case that is decided, and of how many are left.
+        say: shows a line for each case that is decided, with how many are left.
     """
     if not pairings:
         return []
@@ -127,14 +135,16 @@ def compare_live(
 class _Running:
     """The comparison under way."""
 
-    def __init__(self, pairings: Sequence[Pairing], terms: Terms, say: Say, see: See) -> None:
+    def __init__(
+        self, pairings: Sequence[Pairing], terms: LiveOptions, say: Say, see: OnSession
+    ) -> None:
         self._pairings = pairings
         self._terms = terms
         self._say = say
         self._see = see
         self._draw = random.Random(terms.seed)
         self.found = [
-            Found(
+            CaseResult(
                 target=terms.target,
                 apart="" if pairing.shared else OTHER_SOFTWARE,
                 left_over=terms.earlier.left_over(pairing.case.name),
@@ -159,19 +169,17 @@ class _Running:
     def _next(self) -> int | None:
         candidates = [found.candidate() for found in self.found]
         left_s = self._terms.seconds_left()
-        if self._terms.evenly:
-            places = [
-                place
-                for place, one in enumerate(candidates)
-                if not one.closed and one.session_s <= left_s
-            ]
-            return min(places, key=self._turn, default=None)
-        return next_session(candidates, left_s, self._terms.limits)
+        if not self._terms.evenly:
+            return next_session(candidates, left_s, self._terms.limits)
 
-    def _turn(self, place: int) -> tuple[bool, int]:
-        """The order of an A/A: two sessions of each case, which tell a scatter, then evenly."""
-        count = len(self.found[place].live)
-        return count >= FEWEST_SESSIONS, count if count >= FEWEST_SESSIONS else -count
+        def turn(place: int) -> tuple[bool, int]:
+            """Give each case two sessions in a row, which tell a scatter, then all evenly."""
+            count = len(self.found[place].live)
+            return count >= FEWEST_SESSIONS, count if count >= FEWEST_SESSIONS else -count
+
+        numbered = enumerate(candidates)
+        places = [n for n, one in numbered if not one.closed and one.session_s <= left_s]
+        return min(places, key=turn, default=None)
 
     def _take(self, place: int) -> None:
         """Run one session of a case, judge all cases anew, and say which of them that decides.
@@ -184,8 +192,7 @@ class _Running:
         with self._closing(found):
             taken = self._session(place)
         if taken is not None and not taken[1]:
-            took_s = max(1e-3, self._terms.clock() - began)
-            self._keep(self._pairings[place].case, found, taken[0], took_s)
+            self._keep(self._pairings[place].case, found, taken[0], began)
         self._decide()
         for other, one in enumerate(self.found):
             if one.unchecked and not self._terms.evenly:
@@ -196,7 +203,7 @@ class _Running:
         for other in [place] if self._terms.evenly else were_open:
             self._tell(other)
 
-    def _cross_check(self, pairing: Pairing, found: Found) -> None:
+    def _cross_check(self, pairing: Pairing, found: CaseResult) -> None:
         """Hold a conviction by duets against separate processes; contradicted, they decide.
 
         What a duet distorts, a cache or a pool of threads that the two share, they do not share.
@@ -209,42 +216,43 @@ class _Running:
             self._check(pairing, session, found)
             if session.wall is None or disturbed:
                 break
-            cpu = session.cpu.value if session.cpu else None
-            took_s = max(1e-3, self._terms.clock() - began)
-            sessions.append(
-                LiveSession(wall=session.wall.value, cpu=cpu, seconds=took_s, apart=True)
-            )
+            sessions.append(self._timed(session, began, apart=True))
             controls += [session.control_wall.value] if session.control_wall else []
         found.checked = [one.wall for one in sessions] or [math.nan]
         assert found.decision is not None
         if len(sessions) > 1 and contradicts(found.decision, found.checked):
             duets, checked = percent(found.decision.estimate or 0.0), median(found.checked)
             found.apart = f"{percent(checked)} there, {duets} in one process"
-            found.live, found.control = sessions, controls
+            found.live, found.control, found.decision = sessions, controls, None
             self._decide()
 
-    def _keep(self, case: Case, found: Found, session: Session, took_s: float) -> None:
+    def _keep(self, case: Case, found: CaseResult, session: Session, began: float) -> None:
         """Take in a session; before the first those that an earlier run has left undecided."""
-        assert session.wall is not None
         if not found.live and found.codes is not None:
             carried = self._terms.earlier.of(case.name, *found.codes, apart=bool(found.apart))
             found.live += carried.sessions
             found.bar = carried.bar
-        found.live.append(
-            LiveSession(
-                wall=session.wall.value,
-                cpu=session.cpu.value if session.cpu else None,
-                seconds=took_s,
-                apart=bool(found.apart),
-            )
-        )
+        found.live.append(self._timed(session, began, apart=bool(found.apart)))
         found.control += [session.control_wall.value] if session.control_wall else []
 
+    def _timed(self, session: Session, began: float, *, apart: bool) -> LiveSession:
+        """Return a session that has a ratio as it is kept, with what it took until now."""
+        assert session.wall is not None
+        cpu = session.cpu.value if session.cpu else None
+        took_s = max(1e-3, self._terms.clock() - began)
+        return LiveSession(wall=session.wall.value, cpu=cpu, seconds=took_s, apart=apart)
+
     def _decide(self) -> None:
-        decisions = decide([found.sessions() for found in self.found], self._terms.limits)
-        differ = controls_differ([found.control for found in self.found])
+        """Judge the cases that may still get a session; the decisions on the others are final."""
+        final = [
+            one.decision if one.decision is not None and not one.candidate().open else None
+            for one in self.found
+        ]
+        decisions = decide([one.sessions() for one in self.found], self._terms.limits, final)
+        differ = controls_differ([one.control for one in self.found])
         for found, decision, void in zip(self.found, decisions, differ, strict=True):
-            found.decision, found.void = decision, void
+            if decision is not found.decision:
+                found.decision, found.void = decision, void
 
     def _tell(self, place: int) -> None:
         """Say what became of the case, where it is decided now or closed."""
@@ -272,15 +280,15 @@ class _Running:
         return math.inf if needs_s is None else needs_s
 
     @contextlib.contextmanager
-    def _closing(self, found: Found) -> Iterator[None]:
+    def _closing(self, found: CaseResult) -> Iterator[None]:
         """Close a case whose code is not to be had; sessions of foreign code do not count."""
         try:
             yield
         except ConvmarkError as error:
             found.closed, found.failed = str(error), True
             if isinstance(error, ForeignCode):
-                found.live.clear()
-                found.control.clear()
+                found.live, found.control, found.decision = [], [], None
+                self._decide()
 
     def _session(self, place: int) -> tuple[Session, str] | None:
         """Run one session of a case and return it.
@@ -301,20 +309,26 @@ class _Running:
             found.apart = session.refusal
             return self._session(place)
         if session.wall is None:
-            self._failed(pairing, session.failure or _NOTHING, found)
+            self._failed(pairing, session.failure or _NO_STEP, found)
             return None
         if disturbed:
-            self._leave_out(pairing.case, found, disturbed)
+            found.left_out.append(disturbed)
+            if len(found.left_out) == MOST_LEFT_OUT:
+                found.closed = f"{NOT_JUDGED}: {disturbed}; compare again when that has ended"
+            else:
+                self._say(f"{pairing.case.name}: a session is left out: {disturbed}")
         return session, disturbed
 
-    def _run(self, pairing: Pairing, found: Found, *, apart: bool = False) -> tuple[Session, str]:
+    def _run(
+        self, pairing: Pairing, found: CaseResult, *, apart: bool = False
+    ) -> tuple[Session, str]:
         """Return a session, and why it is no ground for a verdict, empty where it is.
 
         Args:
             apart: whether processes of their own are taken, though the codes could share one.
         """
         terms, sides = self._terms, pairing.sides
-        plan = Plan(
+        plan = SessionPlan(
             seed=self._draw.getrandbits(31),
             seconds=terms.session_s * len(sides) / 2,
             warm_up_s=terms.warm_up_s * len(sides) / 2,
@@ -329,27 +343,15 @@ class _Running:
                 if event["event"] == "turns":
                     seen.see({"event": "rounds"})  # and until here, the processes still on them
 
-            apart = apart or bool(found.apart)
-            session = self._session_of(pairing, plan, see, apart=apart)
+            if apart or found.apart or pairing.shared is None:
+                session = lockstep_session(sides, plan, see)
+            else:
+                case, results = pairing.case, terms.results
+                duet = {name: _duet_side(side, case, results) for name, side in sides.items()}
+                session = duet_session(pairing.shared, case, duet, plan, see)
         return session, seen.columns(1).get("not_judged") or ""
 
-    def _session_of(self, pairing: Pairing, plan: Plan, see: OnEvent, *, apart: bool) -> Session:
-        if apart or pairing.shared is None:
-            return lockstep_session(pairing.sides, plan, see)
-        results = self._terms.results
-        sides = {
-            name: _duet_side(side, pairing.case, results) for name, side in pairing.sides.items()
-        }
-        return duet_session(pairing.shared, pairing.case, sides, plan, see)
-
-    def _leave_out(self, case: Case, found: Found, disturbed: str) -> None:
-        found.left_out.append(disturbed)
-        if len(found.left_out) == MOST_LEFT_OUT:
-            found.closed = f"{NOT_JUDGED}: {disturbed}; compare again when that has ended"
-        else:
-            self._say(f"{case.name}: a session is left out: {disturbed}")
-
-    def _check(self, pairing: Pairing, session: Session, found: Found) -> None:
+    def _check(self, pairing: Pairing, session: Session, found: CaseResult) -> None:
         """Hold what each side ran against what it may run.
 
         Raises:
@@ -363,11 +365,11 @@ class _Running:
                 hashes[name] = tree.hash_of(code)
         if len(hashes) == len(pairing.sides):
             found.codes = hashes[OLD], hashes[NEW]
-        alike = found.codes is not None and found.codes[0] == found.codes[1]
-        if alike and not (pairing.may_be_same or found.apart or session.failure):
+        same = found.codes is not None and found.codes[0] == found.codes[1]
+        if same and not (pairing.may_be_same or found.apart or session.failure):
             found.same_code, found.closed = True, "both sides run the same code"
 
-    def _failed(self, pairing: Pairing, failure: SideFailure, found: Found) -> None:
+    def _failed(self, pairing: Pairing, failure: SideFailure, found: CaseResult) -> None:
         found.failures += 1
         why, whose = failure.reason, "a code"
         if failure.side:
@@ -378,10 +380,10 @@ class _Running:
             found.closed, found.failed = f"{whose} cannot be run: {why}", True
 
 
-_NOTHING = SideFailure(side="", reason="no step was timed", status="error")
+_NO_STEP = SideFailure(side="", reason="no step was timed", status="error")
 
 
-def _duet_side(side: Contender, case: Case, results: Path) -> DuetSide:
+def _duet_side(side: LiveSide, case: Case, results: Path) -> DuetSide:
     """Return a code as a duet takes it; today's where nothing tells its files from others."""
     found = side.code.settings(os.environ) if side.code is not None else {}
     own, common = side.case.as_fields(), case.as_fields()

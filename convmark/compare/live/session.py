@@ -1,4 +1,10 @@
-"""One session: fresh processes in which the old and the new code take turns, and what they say.
+"""One session: fresh processes in which the old and the new code take turns, and what came of it.
+
+In a duet one process runs both codes: the worker builds them and lets their steps take turns. Codes
+that cannot share a process, of other software or under other settings of the whole process, take
+one each, in lock-step. Those are started one after the other, in random order, and then settle
+together until all are steady: a process that has just been started would be faster than one that
+has waited.
 
 A control, where there is one, is the old code once more. Its steps count for the old code too, and
 where the two differ nothing that the session says of the new code is to be believed.
@@ -6,22 +12,45 @@ where the two differ nothing that the session says of the new code is to be beli
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import random
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from convmark.compare.live.tree import OwnCode
+from convmark.core.case import Case
+from convmark.core.errors import WorkerError
 from convmark.core.option_values import Shapes
 from convmark.core.statistics import Estimate, trimmed_mean
+from convmark.interpreter import Answer, Interpreter, LiveWorker, OnEvent
+from convmark.machine.gpu.devices import Card
+from convmark.worker.timing import Turn
+from convmark.worker.turns import settled_step_times, take_rounds, turn_steps
 
-__all__ = ["CONTROL", "NEW", "OLD", "Plan", "Session", "SideFailure", "ratios_of"]
+__all__ = [
+    "CONTROL",
+    "NEW",
+    "OLD",
+    "DuetSide",
+    "LiveSide",
+    "Session",
+    "SessionPlan",
+    "SideFailure",
+    "duet_session",
+    "lockstep_session",
+    "session_of",
+]
 
 OLD, NEW, CONTROL = "old", "new", "control"
+_SIZES = ("parameters", "trainable_parameters", "model_bytes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class SessionPlan:
     """How long a session is, and what is asked beside its ratio."""
 
     seed: int
@@ -43,6 +72,59 @@ class Plan:
     """Whether the old code's FLOPs are counted, and replaced functions of the framework looked
     for."""
     input_shape: Shapes | None = None
+
+    def request(self, kind: str, case: Case, **more: Any) -> dict[str, Any]:
+        """Return what a worker is asked."""
+        shapes = {"input_shapes": dict(self.input_shape)} if self.input_shape else {}
+        return {"kind": kind, "case": case.as_fields(), "seed": self.seed, **more, **shapes}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveSide:
+    """One of the codes that are compared."""
+
+    case: Case
+    """The same for all, but where a setting is what differs."""
+    interpreter: Interpreter
+    """Starts its processes where it has some of its own."""
+    code: OwnCode | None = None
+    """All that it may run; None where nothing tells its files from others, as outside git."""
+    card: Card | None = None
+    """What it runs on; None on the CPU, and where it is not known."""
+    asked: Sequence[str] = ()
+    """Axes of the case that the user has named: a model that sets one otherwise is refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DuetSide:
+    """One of the codes of a duet: where it lies, and the settings of the case that are its own."""
+
+    folder: Path
+    """The working folder."""
+    import_roots: Sequence[Path]
+    """Folders whose modules go before all others, in order."""
+    zoo: Path | None = None
+    """The folder of the zoo; None for the interpreter's own."""
+    moved: Mapping[str, str] = field(default_factory=dict)
+    """Folders whose place the code's tree takes, and the tree."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Of the case; of `jit` and `precision` alone can two codes in one process differ."""
+    asked: Sequence[str] = ()
+    """As of `LiveSide`."""
+    left_out: Sequence[Path] = ()
+    """Files and folders that are no code, such as the results."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return the side as a request has it."""
+        return {
+            "folder": str(self.folder),
+            "import_roots": list(map(str, self.import_roots)),
+            "moved": dict(self.moved),
+            "settings": dict(self.settings),
+            "asked": list(self.asked),
+            "left_out": list(map(str, self.left_out)),
+            **({"zoo": str(self.zoo)} if self.zoo else {}),
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,40 +149,185 @@ class Session:
     control_wall: Estimate | None = None
     """ln(control / old) of the wall time of a step; None without a control."""
     control_cpu: Estimate | None = None
-    step_times_s: Mapping[str, float] = field(default_factory=dict)
-    """Median wall seconds of a step by side."""
-    rounds: int = 0
     codes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """The `code` event of each side."""
     sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Parameters, bytes and, where they were counted, FLOPs of each side."""
     states: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Precision and call path of each side, read back."""
-    first_steps_s: Mapping[str, float] = field(default_factory=dict)
-    """The side that was built first pays for what the framework does once in a process."""
+    """Precision and call path of each side of a duet, read back."""
     refusal: str = ""
     """Why the codes cannot share a process; empty where they can."""
     failure: SideFailure | None = None
 
 
-def ratios_of(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the fields of a session that its `turns` events amount to, one of each build."""
-    under = [name for name in (OLD, CONTROL) if f"{name}_wall_s" in events[0]] if events else []
-    sides = [*under, NEW]
-    found: dict[str, Any] = {
+# -- a duet ----------------------------------------------------------------------------------------
+
+
+def duet_session(
+    interpreter: Interpreter,
+    case: Case,
+    sides: Mapping[str, DuetSide],
+    plan: SessionPlan,
+    on_event: OnEvent = lambda event: None,
+) -> Session:
+    """Have one fresh process of the interpreter run the codes, and return what came of it.
+
+    Args:
+        sides: `old` and `new`, and `control` where there is one.
+        on_event: is told each event of the worker as it comes.
+
+    Raises:
+        WorkerError: no process could be started.
+    """
+    if case.replicas > 1:
+        return Session(refusal="several replicas share no process with another code")
+    request = plan.request(
+        "duet",
+        case,
+        seconds=plan.seconds,
+        warm_up_s=plan.warm_up_s,
+        turn_s=plan.turn_s,
+        builds=plan.builds,
+        enough_error=plan.enough_error,
+        with_work=plan.with_work,
+        sides={name: side.fields() for name, side in sides.items()},
+    )
+    return session_of(interpreter.answer(request, on_event))
+
+
+def session_of(answer: Answer) -> Session:
+    """Return what a worker's answer to a duet amounts to."""
+    about: dict[str, Any] = {
+        "codes": _by_side(answer, "code"),
+        "sizes": _sizes(answer),
+        "states": _by_side(answer, "read_back"),
+    }
+    if refused := answer.event("cannot_share"):
+        return Session(refusal=str(refused["reason"]), **about)
+    if failed := answer.event("cannot_run"):
+        fields = {name: str(failed[name]) for name in ("side", "reason", "status")}
+        return Session(failure=SideFailure(**fields), **about)
+    if answer.status == "out_of_memory" and about["sizes"]:
+        return Session(refusal=f"not enough memory for both: {answer.message}", **about)
+    if answer.status != "ok":
+        failure = SideFailure(side="", reason=answer.message, status=answer.status)
+        return Session(failure=failure, **about)
+    turns = [event for event in answer.events if event["event"] == "turns"]
+    return Session(**_ratios(turns), **about)
+
+
+def _by_side(answer: Answer, name: str) -> dict[str, dict[str, Any]]:
+    """Return the first event of that name of each side: later builds repeat it."""
+    found: dict[str, dict[str, Any]] = {}
+    for event in answer.events:
+        if event["event"] == name and "side" in event:
+            found.setdefault(event["side"], event)
+    return found
+
+
+def _sizes(answer: Answer) -> dict[str, dict[str, Any]]:
+    """Return the sizes of each side, as a row has them: of weights from the first call too."""
+    sizes = {
+        side: {name: event[name] for name in _SIZES}
+        for side, event in {**_by_side(answer, "built"), **_by_side(answer, "counted")}.items()
+    }
+    for side, event in _by_side(answer, "work").items():
+        if side in sizes:
+            sizes[side]["flops_per_sample"] = event["flops_per_sample"]
+    return sizes
+
+
+# -- in lock-step ----------------------------------------------------------------------------------
+
+
+def lockstep_session(
+    sides: Mapping[str, LiveSide], plan: SessionPlan, on_event: OnEvent = lambda event: None
+) -> Session:
+    """Run one session with a process for each side.
+
+    Args:
+        sides: `old` and `new`, and `control` where there is one.
+        on_event: is told `turns` once the last turn is over, the processes still there.
+    """
+    order = random.Random(plan.seed)
+    about: dict[str, Any] = {"codes": {}, "sizes": {}}
+    with contextlib.ExitStack() as stack:
+        workers: dict[str, _Process] = {}
+        try:
+            for name in order.sample(sorted(sides), len(sides)):
+                side = sides[name]
+                request = plan.request(
+                    "measure", side.case, asked=list(side.asked), with_sizes=plan.with_work
+                )
+                with _naming(name):
+                    worker = stack.enter_context(side.interpreter.live(request))
+                    about["codes"][name] = worker.expect("code")
+                    if plan.with_work:
+                        about["sizes"][name] = worker.expect("sizes")
+                    worker.expect("first_step")
+                workers[name] = _Process(name, worker)
+            times_s = settled_step_times(workers, plan.warm_up_s, order)
+            steps = turn_steps(times_s, plan.turn_s, apart=True)
+            turns = take_rounds(workers, steps, plan.seconds, order, enough_error=plan.enough_error)
+            on_event({"event": "turns"})
+            for process in workers.values():
+                process.finish()
+        except _Failed as failed:
+            failure = SideFailure(side=failed.side, reason=str(failed), status="error")
+            return Session(failure=failure, **about)
+    return Session(**_ratios([turns.fields()]), **about)
+
+
+class _Failed(Exception):
+    """A side cannot be run; the text is the reason."""
+
+    def __init__(self, side: str, reason: str) -> None:
+        super().__init__(reason)
+        self.side = side
+
+
+@contextlib.contextmanager
+def _naming(side: str) -> Iterator[None]:
+    try:
+        yield
+    except WorkerError as error:
+        raise _Failed(side, str(error)) from None
+
+
+class _Process:
+    """A side's worker, which takes a turn when it is told to."""
+
+    def __init__(self, name: str, worker: LiveWorker) -> None:
+        self._name = name
+        self._worker = worker
+
+    def turn(self, steps: int, dropped: int) -> Turn:
+        with _naming(self._name):
+            self._worker.command(steps=steps, dropped=dropped)
+            event = self._worker.expect("turn")
+            return Turn(event["wall_s"], event["cpu_s"])
+
+    def finish(self) -> None:
+        """Have the worker check its last step, and what it has become, and end."""
+        with _naming(self._name):
+            self._worker.command(steps=0)
+            self._worker.expect("finished")
+
+
+# -- the ratios ------------------------------------------------------------------------------------
+
+
+def _ratios(events: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the ratios of a session by its `turns` events, one of each build."""
+    under = [name for name in (OLD, CONTROL) if events and f"{name}_wall_s" in events[0]]
+    found = {
         "wall": _log_ratio(events, "wall_s", NEW, under),
         "cpu": _log_ratio(events, "cpu_s", NEW, under),
-        "step_times_s": {side: _median(events, f"{side}_wall_s") for side in sides},
-        "rounds": sum(len(event[f"{OLD}_wall_s"]) for event in events),
     }
     if CONTROL in under:
         found["control_wall"] = _log_ratio(events, "wall_s", CONTROL, [OLD])
         found["control_cpu"] = _log_ratio(events, "cpu_s", CONTROL, [OLD])
     return found
-
-
-def _median(events: Sequence[Mapping[str, Any]], name: str) -> float:
-    return float(np.median(np.concatenate([event[name] for event in events])))
 
 
 def _log_ratio(
@@ -114,8 +341,6 @@ def _log_ratio(
     Args:
         under: the sides whose logarithms are averaged: the old code, and its control.
     """
-    if not events:
-        return None
     values, variances = [], []
     for event in events:
         times_s = np.array([event[f"{side}_{clock}"] for side in (over, *under)], np.float64)
@@ -125,7 +350,8 @@ def _log_ratio(
         found = trimmed_mean(logs[0] - logs[1:].mean(axis=0))
         values.append(found.value)
         variances.append((found.error or 0.0) ** 2)
-    count = len(values)
+    if not (count := len(values)):
+        return None
     within = sum(variances) / count**2
     between = float(np.var(values, ddof=1)) / count if count > 1 else 0.0
     return Estimate(value=float(np.mean(values)), error=max(within, between) ** 0.5)

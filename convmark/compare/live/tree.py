@@ -32,7 +32,7 @@ from convmark.core.errors import ConvmarkError
 from convmark.interpreter import import_roots, zoo_folder
 from convmark.results.code.manifest import HERE, ZOO, Roots, code_of
 
-__all__ = ["ForeignCode", "OwnCode", "Tree", "is_installed", "tree_as_it_is", "tree_at_commit"]
+__all__ = ["ForeignCode", "OwnCode", "Tree", "in_installation", "tree_as_it_is", "tree_at_commit"]
 
 _HARNESS = Path(convmark.__file__).resolve().parent
 _INSTALLED = ("site-packages", "dist-packages")
@@ -40,7 +40,6 @@ _INSTALLED = ("site-packages", "dist-packages")
 _PROJECT_NAME = re.compile(r"""^\s*name\s*=\s*["']?([A-Za-z0-9][\w.-]*)["']?\s*,?\s*$""", re.M)
 _NO_PROJECTS = re.compile(r"\..*|vendor.*|third.?party|extern.*|node_modules|tests?|docs?")
 """Folders whose projects are not the repository's own."""
-
 _MODULE = re.compile(r"No module named '([\w.]+)'|cannot import name '(\w+)' from '([\w.]+)'")
 _WORD = re.compile(r"""[^\s'"`,;=()\[\]<>]+""")
 MOST_NAMED = 3
@@ -107,21 +106,18 @@ class Tree:
             return {"environ": dict(environ)}
         folder = self.moved(stands) if place is not None else self.root
         folder.mkdir(parents=True, exist_ok=True)  # the user may stand in an untracked folder
+        given = {**environ, "PWD": str(folder)}
+        if given.get("PYTHONPATH"):
+            entries = given["PYTHONPATH"].split(os.pathsep)
+            moved = [str(self.moved(Path(entry).resolve())) for entry in entries]
+            given["PYTHONPATH"] = os.pathsep.join(moved)
         return {
             "folder": folder,
             "import_roots": [self.moved(root) for root in import_roots()],
             "moved": dict.fromkeys(map(str, self.places), str(self.root)),
-            "environ": self._environ(environ, folder),
+            "environ": given,
             **({"zoo": self.moved(zoo)} if self._place(zoo := zoo_folder().resolve()) else {}),
         }
-
-    def _environ(self, environ: Mapping[str, str], folder: Path) -> dict[str, str]:
-        found = {**environ, "PWD": str(folder)}
-        if environ.get("PYTHONPATH"):
-            entries = environ["PYTHONPATH"].split(os.pathsep)
-            moved = [str(self.moved(Path(entry).resolve())) for entry in entries]
-            found["PYTHONPATH"] = os.pathsep.join(moved)
-        return found
 
     def _place(self, path: Path) -> Path | None:
         """Return the working tree that holds a path without symbolic links; the innermost one."""
@@ -169,7 +165,7 @@ class Tree:
 
     def _foreign(self, path: Path) -> str:
         """Return why a file is not of this tree, empty where it is, or is not the repository's."""
-        installed = _in_installation(path)
+        installed = in_installation(path)
         if installed is not None:
             copy = self._copy_of(installed)
             return copy and f"{path} is an installed copy of {copy}; pip install -e takes its place"
@@ -221,18 +217,13 @@ class Tree:
         lacking = dict.fromkeys(
             relative
             for relative in (*self._modules(message), *self._files(message))
-            if (self.repository / relative).exists() and not self._has(relative)
+            if (self.repository / relative).exists() and _is_empty(self.root / relative)
         )
         notes = [f"{path} is not of the commit, {self._lack(path)}" for path in lacking]
         notes += [f"{path} {self._no_content}" for path in pointers(self.root)]
         if len(notes) > MOST_NAMED:
             notes[MOST_NAMED:] = [f"and {len(notes) - MOST_NAMED} more"]
         return "; ".join([message, *notes])
-
-    def _has(self, relative: Path) -> bool:
-        path = self.root / relative
-        empty = path.is_dir() and not any(path.iterdir())  # a submodule's
-        return path.exists() and not empty
 
     def _modules(self, message: str) -> Iterator[Path]:
         """Yield the user's files of the modules that a message misses."""
@@ -256,12 +247,12 @@ class Tree:
                 yield path.relative_to(self.root)
 
 
-def is_installed(path: Path) -> bool:
-    """Whether a file lies in a folder of installed packages."""
-    return _in_installation(path) is not None
+def _is_empty(path: Path) -> bool:
+    """Whether nothing is there, or an empty folder: a submodule's."""
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
-def _in_installation(path: Path) -> Path | None:
+def in_installation(path: Path) -> Path | None:
     """Return a path relative to the folder of installed packages that holds it; None outside."""
     places = [index for index, part in enumerate(path.parts) if part in _INSTALLED]
     return Path(*path.parts[places[-1] + 1 :]) if places else None
@@ -297,13 +288,10 @@ def _folders(root: Path, depth: int) -> Iterator[Path]:
         return
     with contextlib.suppress(OSError):
         for path in sorted(root.iterdir()):
-            if path.is_dir() and not path.is_symlink() and not _is_left_out(path):
+            vendored = _NO_PROJECTS.fullmatch(path.name) or path.name in _INSTALLED
+            own = path.is_dir() and not path.is_symlink() and not vendored
+            if own and not (path / "pyvenv.cfg").exists():
                 yield from _folders(path, depth - 1)
-
-
-def _is_left_out(folder: Path) -> bool:
-    vendored = _NO_PROJECTS.fullmatch(folder.name) or folder.name in _INSTALLED
-    return bool(vendored) or (folder / "pyvenv.cfg").exists()
 
 
 def _normal(name: str) -> str:

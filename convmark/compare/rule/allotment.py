@@ -1,7 +1,7 @@
-"""Which case gets the next session, when to stop, and how long the undecided ones still need.
+"""Which case gets the next session, when to stop, and what further sessions would tell.
 
-What sessions would tell is predicted from those so far: the estimate moves by chance alone, and
-its error shrinks with the square root of their number.
+That is predicted from the sessions so far: the estimate moves by chance alone, and its error
+shrinks with the square root of their number.
 """
 
 from __future__ import annotations
@@ -17,41 +17,41 @@ from convmark.compare.rule.decision import (
     BEYOND_MODES,
     FEWEST_SESSIONS,
     NAMED_FROM,
-    Decision,
-    Limits,
-)
-from convmark.compare.rule.signs import least_shift
-from convmark.compare.rule.spending import (
-    FEWEST_BEYOND_MODES,
     NAMED_RATE,
     UNCHANGED_RATE,
+    CaseSessions,
+    Decision,
+    Limits,
+    decide,
+)
+from convmark.compare.rule.statistics import (
+    FEWEST_BEYOND_MODES,
     Look,
     case_error_rate,
+    least_shift,
     look_at,
+    t_quantile,
 )
-from convmark.core.errors import MeasurementError
 
 __all__ = [
-    "SURE",
+    "CHANGES",
     "Candidate",
+    "Sensitivity",
     "chances_to_decide",
-    "chances_to_see",
     "next_session",
     "seconds_to_decide",
-    "sessions_to_see",
+    "sensitivities",
 ]
 
 Array = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
 
-SURE = 0.8
+_LIKELY = 0.8
 """A time is named in which a case would be decided as often as this."""
-
 _LEFT_OVER = 4.0
 """A case that the last run left undecided counts as much as so many others."""
-
 _HORIZON = tuple(range(1, 61))
 """Further sessions of one case that are thought of when the next one is chosen."""
-
 _FAR_HORIZON = (*_HORIZON, *range(65, 200, 5), *range(200, 1000, 25))
 
 
@@ -61,17 +61,13 @@ class Candidate:
 
     decision: Decision
     session_s: float
-    """Seconds that one session takes, with the start of its process and both builds."""
+    """Seconds above 0 that one session takes, with the start of its process and both builds."""
     left_over: bool = False
     """The last run left it undecided."""
     target: float = math.inf
     """Half-width of the interval, as a log ratio, that is wanted beside the verdict."""
     closed: bool = False
     """It gets no further session: its code cannot be built, or its sessions failed too often."""
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.session_s) and self.session_s > 0):
-            raise MeasurementError(f"a session must take more than 0 s, got {self.session_s}")
 
     @property
     def open(self) -> bool:
@@ -83,19 +79,14 @@ class Candidate:
         """How many sessions it lacks of the fewest that decide."""
         return max(0, FEWEST_SESSIONS - self.decision.sessions)
 
-    @property
-    def first_turn(self) -> tuple[bool, float]:
-        """The order in which cases get their first sessions: left over first, then cheap ones."""
-        return not self.left_over, self.missing * self.session_s
-
 
 def next_session(
     candidates: Sequence[Candidate], left_s: float, limits: Limits | None = None
 ) -> int | None:
     """Return the place of the case whose next sessions decide most per second.
 
-    First each case gets the three without which nothing is known of its noise, those that were
-    left over before the others, then the cheaper ones. After that it is the chance to be decided
+    First each case gets those without which nothing is known of its noise, what the last run left
+    undecided before the others, then the cheaper ones. After that it is the chance to be decided
     by one or more further sessions over their seconds, at the best number of them. Sessions that
     would end after the budget do not count.
 
@@ -106,28 +97,27 @@ def next_session(
     Returns:
         None where every case is decided or closed, or no session fits what is left.
     """
-    open_ones = [
+    affordable = [
         place
         for place, candidate in enumerate(candidates)
         if candidate.open and candidate.session_s <= left_s
     ]
-    new = [place for place in open_ones if candidates[place].missing]
-    if new:
-        return min(new, key=lambda place: candidates[place].first_turn)
-    return max(
-        open_ones,
-        key=lambda place: _worth(candidates[place], left_s, len(candidates), limits),
-        default=None,
-    )
 
+    def first(place: int) -> tuple[bool, float]:
+        one = candidates[place]
+        return not one.left_over, one.missing * one.session_s
 
-def _worth(candidate: Candidate, left_s: float, cases: int, limits: Limits | None) -> float:
-    """Return the best chance per second to be decided by further sessions."""
-    further = np.array(_HORIZON)
-    chances = _chances_to_be_done(candidate, further, cases, limits)
-    takes_s = further * candidate.session_s
-    worth = float(np.where(takes_s <= left_s, chances / takes_s, 0.0).max())
-    return worth * _LEFT_OVER if candidate.left_over else worth
+    def worth(place: int) -> float:
+        """Return the best chance per second to need no more after further sessions."""
+        one, further = candidates[place], np.array(_HORIZON)
+        takes_s = further * one.session_s
+        rates = _chances_to_be_done(one, further, len(candidates), limits) / takes_s
+        best = float(np.where(takes_s <= left_s, rates, 0.0).max())
+        return best * _LEFT_OVER if one.left_over else best
+
+    if new := [place for place in affordable if candidates[place].missing]:
+        return min(new, key=first)
+    return max(affordable, key=worth, default=None)
 
 
 def seconds_to_decide(
@@ -145,17 +135,14 @@ def seconds_to_decide(
         return 0.0
     further = np.array(_FAR_HORIZON)
     chances = chances_to_decide(candidate.decision, further, cases, limits)
-    enough = np.flatnonzero(np.maximum.accumulate(chances) >= SURE)
+    enough = np.flatnonzero(np.maximum.accumulate(chances) >= _LIKELY)
     if candidate.closed or not len(enough):
         return None
     return float(further[enough[0]]) * candidate.session_s
 
 
 def _chances_to_be_done(
-    candidate: Candidate,
-    further: npt.NDArray[np.int64],
-    cases: int,
-    limits: Limits | None,
+    candidate: Candidate, further: Counts, cases: int, limits: Limits | None
 ) -> Array:
     """Return, for each number of further sessions, the chance that the case needs none after them.
 
@@ -172,17 +159,11 @@ def _chances_to_be_done(
 
 
 def chances_to_decide(
-    decision: Decision,
-    further: npt.NDArray[np.int64],
-    cases: int,
-    limits: Limits | None = None,
+    decision: Decision, further: Counts, cases: int, limits: Limits | None = None
 ) -> Array:
     """Return, for each number of further sessions, the chance that the case is decided then.
 
     Before a case's second session it is taken to be unchanged, with the noise of the others.
-
-    Args:
-        cases: how many cases the run compares.
     """
     then = decision.sessions + further
     errors = decision.spread / np.sqrt(then)
@@ -192,31 +173,9 @@ def chances_to_decide(
     return np.asarray(sum(_chances(decision, then, centre, moves, cases, limits)))
 
 
-def chances_to_see(
-    decision: Decision, change: float, sessions: npt.NDArray[np.int64], cases: int
-) -> Array:
-    """Return, for each number of sessions, the chance that code so much slower is called so.
-
-    Args:
-        decision: of a case, for its noise alone.
-        change: ln(new / old).
-        cases: how many cases the run compares.
-    """
-    begun = replace(decision, sessions=0, bar=0.0)
-    errors = decision.spread / np.sqrt(sessions)
-    return _chances(begun, sessions, change, errors, cases, None)[1]
-
-
-def sessions_to_see(decision: Decision, change: float, cases: int) -> int | None:
-    """Return in how many sessions such a change is seen in 8 of 10 runs; None where none do."""
-    sessions = np.array(_FAR_HORIZON)
-    seen = np.maximum.accumulate(chances_to_see(decision, change, sessions, cases)) >= SURE
-    return int(sessions[seen.argmax()]) if seen.any() else None
-
-
 def _chances(
     decision: Decision,
-    then: npt.NDArray[np.int64],
+    then: Counts,
     centre: float,
     moves: Array,
     cases: int,
@@ -254,11 +213,7 @@ def _chances(
 
 
 def _least_convicted(
-    decision: Decision,
-    then: npt.NDArray[np.int64],
-    looks: Sequence[Look],
-    errors: Array,
-    least: Array,
+    decision: Decision, then: Counts, looks: Sequence[Look], errors: Array, least: Array
 ) -> Array:
     """Return the least estimate that would convict, infinite where no look comes by then."""
     from scipy.special import stdtrit
@@ -270,3 +225,97 @@ def _least_convicted(
     shifts = np.array([least_shift(one.sessions, one.rate) if one.sessions else 0 for one in looks])
     least = np.maximum(least, shifts * decision.spread)
     return np.where(signs == 0, early, np.where(signs > decision.sessions, least, math.inf))
+
+
+# -- what change a case's noise lets be seen, and in how much time: from an A/A of its code --------
+
+CHANGES = (0.03, 0.05, 0.10)
+"""Slowdowns for which the time is given."""
+_SURELY = 0.95
+_NO_CHANCE = 0.9995
+_LARGEST = 1.0
+"""The largest slowdown that is looked for, as a log ratio."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sensitivity:
+    """What is seen of one case. Changes are shares: 0.05 is 5 % slower."""
+
+    scatter: float
+    """Root mean square of the sessions' log ratios, whose truth is 0."""
+    mean: float
+    found_from: float | None
+    """The smallest slowdown that is called one in 95 of 100 runs, in the case's part of a budget;
+    None where none is."""
+    rules_out: float | None
+    """The change that `unchanged` rules out in 95 of 100 runs, in the same time."""
+    seconds: tuple[float | None, ...]
+    """In how many each of `CHANGES` is called slower in 8 of 10 runs; None where no time would."""
+
+
+def sensitivities(
+    sessions: Sequence[Sequence[float]], session_s: Sequence[float], budget_s: float
+) -> list[Sensitivity | None]:
+    """Return what is seen of each case of a suite; None for one with fewer than two sessions.
+
+    Args:
+        sessions: log ratios of identical code, case by case.
+        session_s: seconds of one session of each case.
+        budget_s: of a comparison of all cases, each of which gets as many sessions.
+    """
+    if not sessions:
+        return []
+    decisions = decide([CaseSessions(wall=one) for one in sessions])
+    count = int(budget_s / sum(session_s))
+    return [
+        _sensitivity(decision, wall, seconds, count, len(sessions)) if len(wall) > 1 else None
+        for decision, wall, seconds in zip(decisions, sessions, session_s, strict=True)
+    ]
+
+
+def _sensitivity(
+    decision: Decision, wall: Sequence[float], session_s: float, count: int, cases: int
+) -> Sensitivity:
+    # identical code: what its sessions scatter around is known to be 0
+    scatter = math.sqrt(sum(value**2 for value in wall) / len(wall))
+    noise = replace(decision, spread=max(decision.spread, scatter), sessions=0, bar=0.0)
+    mean, error = float(np.mean(wall)), float(np.std(wall, ddof=1)) / math.sqrt(len(wall))
+    # how far the sessions surely lie from 0: no number of them averages that out
+    offset = abs(mean) if abs(mean) > t_quantile(_NO_CHANCE, len(wall) - 1) * error else 0.0
+    found_from = rules_out = None
+    if count >= FEWEST_SESSIONS:
+        found_from = _found_from(noise, count, cases)
+        surely = t_quantile(1 - UNCHANGED_RATE, noise.freedom)
+        surely += t_quantile((1 + _SURELY) / 2, math.inf)
+        rules_out = surely * noise.spread / math.sqrt(count)
+    sessions = np.array(_FAR_HORIZON)
+    seconds = []
+    for change in CHANGES:
+        seen = _chances_to_see(noise, math.log1p(change), sessions, cases) >= _LIKELY
+        seconds.append(float(sessions[seen.argmax()]) * session_s if seen.any() else None)
+    return Sensitivity(
+        scatter=scatter,
+        mean=sum(wall) / len(wall),
+        found_from=None if found_from is None else math.expm1(found_from + offset),
+        rules_out=None if rules_out is None else math.expm1(rules_out + offset),
+        seconds=tuple(seconds),
+    )
+
+
+def _found_from(noise: Decision, count: int, cases: int) -> float | None:
+    """Return the smallest log ratio that is called slower; None where not even the largest is."""
+    sessions = np.arange(1, count + 1)
+    low, middle, high = 0.0, _LARGEST, _LARGEST
+    while high - low > 1e-4:
+        seen = bool(_chances_to_see(noise, middle, sessions, cases).max() >= _SURELY)
+        if not seen and middle == _LARGEST:
+            return None
+        low, high = (low, middle) if seen else (middle, high)
+        middle = (low + high) / 2
+    return high
+
+
+def _chances_to_see(noise: Decision, change: float, sessions: Counts, cases: int) -> Array:
+    """Return, for each number of sessions, the chance that code so much slower is called so."""
+    errors = noise.spread / np.sqrt(sessions)
+    return _chances(noise, sessions, change, errors, cases, None)[1]

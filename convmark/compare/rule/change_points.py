@@ -1,4 +1,4 @@
-"""Where a case's level moved: the runs at which a series of run values steps, and its creeps.
+"""Where a case's level moved: the runs at which a series steps, its creeps, and its levels.
 
 The largest two-sample t over all splits is held against what chance alone makes of a flat series
 of that length. Where it is larger, the series is cut there and each part is searched again.
@@ -17,58 +17,49 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from convmark.compare.rule.statistics import t_quantile
 from convmark.core.errors import MeasurementError
 
-__all__ = ["FALSE_RATE", "FEWEST_RUNS", "Change", "Run", "change_points", "cleaned", "largest_t"]
+__all__ = [
+    "FEWEST_RUNS",
+    "Change",
+    "Level",
+    "Run",
+    "change_points",
+    "cleaned",
+    "largest_t",
+    "levels",
+]
 
 Array = npt.NDArray[np.float64]
 
 FALSE_RATE = 0.001
 """Chance that a flat series has a step, whatever its length, and as much that it has a creep."""
-
 FEWEST_RUNS = 3
 """Runs on either side of a step: one or two odd runs at an end are no level."""
-
-_CRITICAL: tuple[tuple[int, float], ...] = (
-    (6, 19.98),
-    (7, 23.38),
-    (8, 12.77),
-    (9, 14.59),
-    (10, 9.90),
-    (12, 8.26),
-    (15, 7.32),
-    (20, 5.69),
-    (30, 4.93),
-    (50, 4.55),
-    (100, 4.39),
-    (200, 4.35),
-    (500, 4.34),
-    (1000, 4.30),
-    (3000, 4.53),
-    (10000, 4.48),
+_CRITICAL = (
+    *((6, 19.98), (7, 23.38), (8, 12.77), (9, 14.59), (10, 9.90), (12, 8.26), (15, 7.32)),
+    *((20, 5.69), (30, 4.93), (50, 4.55), (100, 4.39), (200, 4.35), (500, 4.34), (1000, 4.30)),
+    *((3000, 4.53), (10000, 4.48)),
 )
 """Number of runs, and the largest t that a flat series of normal values exceeds at `FALSE_RATE`.
 
 Printed by `python tests/benchmarks/change_points.py --critical`: between two numbers of runs the
 logarithm of the number is interpolated, beyond the last its value stays."""
-
 _ROUNDING = 1e-9
 """Values that differ by so small a share of the largest are equal."""
-
 _CLIPPED_BEYOND = 5.0
 """Scaled median absolute deviations from the running median: a single odd run is moved there."""
-
 _LEAST_STRETCH = 4
 """A slope over fewer runs is called a step."""
-
 _SLOPE_ADVANTAGE = 3.0
 """A slope must explain the runs better than steps by so much of BIC: steps are the common thing."""
-
 _PART_DISADVANTAGE = 6.0
 """A slope beside steps to its own side must be better by so much of BIC than one slope alone."""
-
 _SLOPE_ENDS = 40
 """Places that are tried for either end of a slope."""
+CONFIDENCE = 0.95
+"""Of the interval of a change of level."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +107,7 @@ def change_points(runs: Sequence[Run]) -> list[Change]:
     weights = np.array([run.processes for run in runs], np.float64)
     places = _relocated(values, weights, sorted(_splits(values, weights, 0, len(values))))
     edges = [0, *places, len(values)]
-    levels = [
-        float(np.average(values[begin:end], weights=weights[begin:end]))
-        for begin, end in itertools.pairwise(edges)
-        if end > begin
-    ]
+    levels = _means(values, weights, edges)
     found = [
         change
         for group in _one_sided(places, levels)
@@ -129,19 +116,20 @@ def change_points(runs: Sequence[Run]) -> list[Change]:
     for begin, end in itertools.pairwise(edges):
         known = any(change.first < end and begin < change.last for change in found)
         if not known and _rises_or_falls(raw[begin:end], weights[begin:end]):
-            found += _unstepped(values, weights, begin, end)
+            # no step alone was sure: the change that explains the part best
+            _, place = largest_t(values[begin:end], weights[begin:end])
+            parts = [begin, begin + int(place), end]
+            found += _steps_or_slope(values, weights, parts, _means(values, weights, parts), [0])
     return sorted(found, key=lambda change: change.first)
 
 
-def _unstepped(values: Array, weights: Array, begin: int, end: int) -> list[Change]:
-    """Return the change of a part in which no step alone was sure: that which explains it best."""
-    _, place = largest_t(values[begin:end], weights[begin:end])
-    edges = [begin, begin + int(place), end]
-    levels = [
-        float(np.average(values[first:last], weights=weights[first:last]))
-        for first, last in itertools.pairwise(edges)
+def _means(values: Array, weights: Array, edges: Sequence[int]) -> list[float]:
+    """Return the weighted mean of each part of the series that is not empty."""
+    return [
+        float(np.average(values[begin:end], weights=weights[begin:end]))
+        for begin, end in itertools.pairwise(edges)
+        if end > begin
     ]
-    return _steps_or_slope(values, weights, edges, levels, [0])
 
 
 def _rises_or_falls(part: Array, shares: Array) -> bool:
@@ -336,3 +324,78 @@ def _best_slope(values: Array, weights: Array) -> tuple[float, int, int, float]:
         if squares < best[0]:
             best = (squares, a + 1, b, along / scale)
     return best
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Level:
+    """Neighbouring runs on one level, or a stretch over which a level creeps to the next."""
+
+    first: int
+    """Index of its first run."""
+    last: int
+    """Index of its last run; of a creep the first that has reached the new level."""
+    creep: bool = False
+    change: float | None = None
+    """From the level before; of a creep from the level before to its end. None for the first
+    level, and for one that a creep led to."""
+    low: float | None = None
+    high: float | None = None
+
+
+def levels(runs: Sequence[Run], process_variance: float = 0.0) -> list[Level]:
+    """Return the levels of a series, oldest first; a series without a change is one.
+
+    Args:
+        process_variance: of one process's value within a run; a run is not believed to scatter
+            less than its processes do.
+    """
+    parts = list(_parts(change_points(runs), len(runs)))
+    if len(parts) < 2:
+        return [Level(first=first, last=last) for first, last, _ in parts]
+    values = cleaned(np.array([run.value for run in runs], np.float64))
+    weights = np.array([run.processes for run in runs], np.float64)
+    squares = sum(_left_by(values, weights, part) for part in parts)
+    freedom = len(runs) - sum(2 if change and change.gradual else 1 for *_, change in parts)
+    variance = max(squares / freedom, process_variance)
+    found = []
+    for number, (first, last, change) in enumerate(parts):
+        creep = change is not None and change.gradual
+        if change is None:
+            found.append(Level(first=first, last=last))
+            continue
+        begin = parts[number - 1][0] if number else 0
+        end = parts[number + 1][1] if creep and number + 1 < len(parts) else last
+        shares = (
+            1 / weights[begin:first].sum() + 1 / weights[last if creep else first : end + 1].sum()
+        )
+        half = t_quantile((1 + CONFIDENCE) / 2, freedom) * math.sqrt(variance * shares)
+        low, high = change.size - half, change.size + half
+        found.append(
+            Level(first=first, last=last, creep=creep, change=change.size, low=low, high=high)
+        )
+    return found
+
+
+def _parts(changes: Sequence[Change], count: int) -> Iterator[tuple[int, int, Change | None]]:
+    """Yield the first and last run of each level and creep, and what led to it."""
+    begin: int = 0
+    led: Change | None = None
+    for change in changes:
+        if change.first > begin:
+            yield begin, change.first - 1, led
+        begin, led = change.first, change
+        if change.gradual:
+            yield change.first, change.last, change
+            begin, led = change.last + 1, None
+    if begin < count:
+        yield begin, count - 1, led
+
+
+def _left_by(values: Array, weights: Array, part: tuple[int, int, Change | None]) -> float:
+    """Return the weighted squares that a level or a creep leaves."""
+    first, last, change = part
+    left, shares = values[first : last + 1].copy(), weights[first : last + 1]
+    if change is not None and change.gradual:
+        left -= np.linspace(0.0, change.size, len(left) + 1)[1:]
+    left -= left @ shares / shares.sum()
+    return float(shares @ left**2)

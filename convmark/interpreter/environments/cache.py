@@ -22,8 +22,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from convmark.core.errors import InstallError, OptionError
-from convmark.interpreter.environments.installer import Installer, installer
-from convmark.interpreter.environments.pythons import Python, installed
+from convmark.interpreter.environments.installer import Installer, Resolved
 from convmark.interpreter.environments.requirement import Wanted
 
 __all__ = ["Cache", "Made", "cache_folder"]
@@ -47,8 +46,8 @@ class Made:
     """All that is installed, as name==version."""
     made: str
     """UTC, ISO 8601."""
-    by: str
-    """The installer."""
+    locked: str = ""
+    """What the requirements came to then; empty of an environment that an earlier version made."""
 
 
 def cache_folder() -> Path:
@@ -64,28 +63,43 @@ class Cache:
         self,
         folder: Path | None = None,
         *,
-        by: Callable[[], Installer] = installer,
-        pythons: Callable[[], list[Python]] = installed,
+        by: Callable[[], Installer] = Installer,
         now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
         self.folder = (folder or cache_folder()) / "environments"
         self._by = by
-        self._pythons = pythons
         self._now = now
 
-    def get(self, wanted: Wanted, say: Say = lambda line: None) -> Made:
-        """Return the environment, made now where it is not there yet.
+    def get(self, wanted: Wanted, say: Say = lambda line: None, *, refresh: bool = False) -> Made:
+        """Return the environment, made now where it is not there yet, or is out of date.
+
+        Requirements that name no fixed release (`==2.20.*`, a file, a branch) are looked up again.
+
+        Args:
+            refresh: make it anew in any case.
 
         Raises:
             InstallError: it cannot be made; nothing of it stays.
         """
-        if (made := self._read(wanted.name)) is not None:
-            return made
+        known, resolved = self._read(wanted.name), None
+        if known is not None and not refresh:
+            if wanted.is_fixed:
+                say(f"the environment of {wanted} is there since {known.made}")
+                return known
+            try:
+                resolved = self._by().resolve(wanted)
+            except InstallError as error:
+                say(f"the environment of {wanted} is used as it is since {known.made}: {error}")
+                return known
+            if resolved.locked == known.locked:
+                say(f"the environment of {wanted} is there since {known.made}, and up to date")
+                return known
         with self._locked(wanted.name, say):
-            if (made := self._read(wanted.name)) is not None:
-                return made  # another process has made it meanwhile
-            say(f"making the environment of {wanted}")
-            return self._make(wanted)
+            now = self._read(wanted.name)
+            if now is not None and now != known:
+                return now  # another process has made it meanwhile
+            say(f"making the environment of {wanted}{' anew' if known else ''}")
+            return self._make(wanted, resolved)
 
     def list(self) -> list[Made]:
         """Return what is there, by name."""
@@ -107,21 +121,22 @@ class Cache:
             with self._locked(one.name, say):
                 self._clear(one.name)
 
-    def _make(self, wanted: Wanted) -> Made:
+    def _make(self, wanted: Wanted, resolved: Resolved | None) -> Made:
         folder = self.folder / wanted.name
-        self._clear(wanted.name)
         by = self._by()
+        resolved = resolved or by.resolve(wanted)
+        self._clear(wanted.name)
         try:
-            version = by.install(wanted, folder, self._pythons()).version
+            by.install(wanted, resolved, folder)
             python = str(folder / "bin" / "python")
             made = Made(
                 name=wanted.name,
                 python=python,
-                version=version,
+                version=resolved.python.version,
                 requirements=wanted.requirements,
                 packages=tuple(by.frozen(python)),
                 made=self._now().isoformat(timespec="seconds"),
-                by=by.name,
+                locked=resolved.locked,
             )
             mark = folder / f"{MARK}.new"
             mark.write_text(json.dumps(asdict(made), indent=1), encoding="utf-8")
@@ -147,6 +162,7 @@ class Cache:
         """Return what the mark says; None where there is none, or its interpreter is gone."""
         try:
             found: dict[str, Any] = json.loads((self.folder / name / MARK).read_text("utf-8"))
+            found.pop("by", None)  # of an earlier version: the installer
             made = Made(**{**found, **{key: tuple(found[key]) for key in _TUPLES}})
         except (OSError, ValueError, TypeError, KeyError):
             return None

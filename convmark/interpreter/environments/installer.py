@@ -1,178 +1,236 @@
-"""How an environment is filled: by uv where it is there, else by venv and pip."""
+"""How an environment is filled: uv finds the Pythons, resolves for each in turn, and installs."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shlex
 import shutil
 import subprocess
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from packaging.requirements import Requirement
 
 from convmark.core.errors import InstallError
-from convmark.interpreter.environments.pythons import Python
+from convmark.core.processes import die_with_parent
 from convmark.interpreter.environments.requirement import Wanted
+from convmark.worker.protocol import file_digest, masked
 
-__all__ = ["Installer", "Pip", "Uv", "installer"]
+__all__ = ["Installer", "Python", "Resolved"]
 
 LAST_LINES = 4
-"""Lines of the installer's output that an error message quotes."""
+"""Lines of uv's output that an error message quotes."""
 LINE_CHARS = 200
+PIP_LIMIT_S = 20.0
+OLDEST_MINOR = 9
+"""Of Python 3; no TensorFlow that the worker runs on has wheels for an earlier one."""
+_OTHER_ENVIRONMENT = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX")
+_OF_PIP = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "cert": "SSL_CERT_FILE",
+}
+"""uv does not read pip's settings, by which a company names its package index."""
 
 
 @dataclass(frozen=True, slots=True)
-class Installer(ABC):
-    """Makes a virtual environment in a folder."""
+class Python:
+    """One interpreter of the machine."""
 
-    environ: Mapping[str, str]
+    version: str
+    """Major, minor and micro."""
+    path: str
 
-    name = ""
+    @property
+    def minor(self) -> str:
+        """Major and minor version, such as 3.12."""
+        return ".".join(self.version.split(".")[:2])
 
-    @abstractmethod
-    def install(self, wanted: Wanted, folder: Path, pythons: Sequence[Python]) -> Python:
-        """Make the environment with the first Python that its packages have wheels for.
 
-        Returns:
-            that Python.
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What requirements come to today."""
+
+    python: Python
+    """The first Python that all packages have wheels for."""
+    locked: str
+    """Every package with its version, as `uv pip compile` gives them, and hashes of local files."""
+
+
+class Installer:
+    """Makes virtual environments."""
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        given = dict(os.environ if environ is None else environ)
+        for name in _OTHER_ENVIRONMENT:
+            given.pop(name, None)
+        beside = Path(sys.executable).with_name("uv")
+        found = str(beside) if beside.is_file() else shutil.which("uv", path=given.get("PATH"))
+        if found is None:
+            raise InstallError("uv: is not there, and environments are made by it: pip install uv")
+        self._uv = found
+        self.environ = given | {
+            name: value for name, value in _pip_settings(given).items() if name not in given
+        }
+
+    def pythons(self) -> list[Python]:
+        """Return one Python per minor version: this process's own first, then the newest first.
+
+        Looked for on the PATH, among pyenv's versions and among uv's own.
+        """
+        root = Path(self.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+        folders = [self.environ.get("PATH", ""), *map(str, root.glob("versions/3.*/bin"))]
+        command = ("python", "list", "--only-installed", "--offline", "--no-config")
+        done = self._run(
+            *command, "--output-format", "json", more={"PATH": os.pathsep.join(folders)}
+        )
+        own = Python(".".join(map(str, sys.version_info[:3])), sys.executable)
+        found = {own.minor: own}
+        for entry in json.loads(done.stdout) if done.returncode == 0 else []:
+            parts, path = entry["version_parts"], entry["path"] or ""
+            is_shim = Path(path).parent.name == "shims"  # runs only where its version is chosen
+            wanted = parts["major"] == 3 and parts["minor"] >= OLDEST_MINOR and not is_shim
+            if wanted and entry["implementation"] == "cpython" and entry["variant"] == "default":
+                python = Python(entry["version"], path)
+                found.setdefault(python.minor, python)
+        return list(found.values())  # uv gives the newest first
+
+    def resolve(self, wanted: Wanted) -> Resolved:
+        """Return what the requirements come to, for the first Python that they have wheels for.
 
         Raises:
-            InstallError: no Python will do, or the packages cannot be installed; the message
-                has the installer's last lines and the command to try by hand.
+            InstallError: no Python will do, or the package index cannot be asked; the message has
+                uv's last lines and the command to try by hand.
         """
+        pythons = self.pythons()
+        failed: subprocess.CompletedProcess[str] | None = None
+        for python in pythons:
+            done = self._run(
+                *("pip", "compile", "--quiet", "--no-header", "--no-annotate"),
+                *("--only-binary", ":all:", "--python", python.path, "-"),
+                stdin="\n".join(wanted.requirements),
+            )
+            if done.returncode == 0:
+                return Resolved(python, done.stdout + _local_files(wanted))
+            if failed is None or len(done.stderr) > len(failed.stderr):
+                failed = done
+        there = ", ".join(python.minor for python in pythons)
+        assert failed is not None, "there is always this process's own Python"
+        more = f"no Python here has wheels for it (tried {there})"
+        raise self._failure(wanted, failed, pythons[0], more)
 
-    @abstractmethod
+    def install(self, wanted: Wanted, resolved: Resolved, folder: Path) -> None:
+        """Make the environment.
+
+        Raises:
+            InstallError: the packages cannot be installed; the message has uv's last lines.
+        """
+        python = resolved.python
+        done = self._run("venv", "--quiet", "--no-config", "--python", python.path, str(folder))
+        if done.returncode == 0:
+            done = self._run(
+                *("pip", "install", "--quiet", "--no-deps", "--requirements", "-"),
+                *("--python", str(folder / "bin" / "python")),
+                *_looked_at_again(wanted),
+                stdin=resolved.locked,
+            )
+        if done.returncode:
+            raise self._failure(wanted, done, python)
+
     def frozen(self, python: str) -> list[str]:
         """Return what is installed, as `name==version`, sorted."""
+        done = self._run("pip", "freeze", "--quiet", "--python", python)
+        return sorted(done.stdout.split("\n")[:-1]) if done.returncode == 0 else []
 
-    def _run(self, *command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, *arguments: str, stdin: str = "", more: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command,
-            env=dict(self.environ),
+            [self._uv, *arguments],
+            env={**self.environ, **(more or {})},
             input=stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            capture_output=True,
             text=True,
             errors="replace",
             check=False,
+            preexec_fn=die_with_parent,  # a killed caller's lock is free, its folder made anew
         )
 
-    def _fail(
-        self, wanted: Wanted, done: subprocess.CompletedProcess[str], by_hand: Sequence[str]
+    def _failure(
+        self,
+        wanted: Wanted,
+        done: subprocess.CompletedProcess[str],
+        python: Python,
+        more: str = "",
     ) -> InstallError:
-        lines = [line.strip() for line in done.stdout.splitlines() if line.strip()]
-        said = " / ".join(line[:LINE_CHARS] for line in lines[-LAST_LINES:]) or "nothing"
+        said = [line.strip() for line in (*done.stderr.splitlines(), more) if line.strip()]
+        last = " / ".join(line[:LINE_CHARS] for line in said[-LAST_LINES:]) or "nothing"
+        with_them = [word for one in wanted.requirements for word in ("--with", one)]
+        by_hand = ["uv", "run", "--no-project", "--python", python.minor, *with_them, "python"]
         return InstallError(
-            f"{wanted}: cannot be installed, {self.name} ended with status {done.returncode} and "
-            f"said: {said}; try by hand: {shlex.join(by_hand)}"
+            masked(
+                f"{wanted}: cannot be installed, uv ended with status {done.returncode} and said: "
+                f"{last}; try by hand: {shlex.join(by_hand)}"
+            )
         )
 
 
-class Uv(Installer):
-    """uv resolves for each Python in turn, in a second or two, and installs by hard links."""
-
-    name = "uv"
-
-    def install(self, wanted: Wanted, folder: Path, pythons: Sequence[Python]) -> Python:
-        chosen, locked = self._resolve(wanted, pythons)
-        uv = _uv(self.environ) or "uv"
-        done = self._run(uv, "venv", "--quiet", "--no-config", "--python", chosen.path, str(folder))
-        python = str(folder / "bin" / "python")
-        if done.returncode == 0:
-            done = self._run(
-                *(uv, "pip", "install", "--quiet", "--no-deps", "--python", python),
-                *("--requirements", "-"),
-                stdin=locked,
-            )
-        if done.returncode:
-            raise self._fail(wanted, done, _uv_by_hand(wanted, chosen))
-        return chosen
-
-    def _resolve(self, wanted: Wanted, pythons: Sequence[Python]) -> tuple[Python, str]:
-        """Return the first Python for which the requirements resolve, and to what."""
-        first: subprocess.CompletedProcess[str] | None = None
-        for python in pythons:
-            done = subprocess.run(
-                [
-                    *(_uv(self.environ) or "uv", "pip", "compile", "--quiet", "--no-header"),
-                    *("--no-annotate", "--only-binary", ":all:", "--python", python.path, "-"),
-                ],
-                env=dict(self.environ),
-                input="\n".join(wanted.requirements),
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-            )
-            if done.returncode == 0:
-                return python, done.stdout
-            if first is None or len(done.stderr) > len(first.stderr):
-                first = done
-        there = ", ".join(python.minor for python in pythons)
-        failed = first or subprocess.CompletedProcess([], 1, "", "")
-        failed.stdout = f"{failed.stderr}\nno Python here has wheels for it (tried {there})"
-        raise self._fail(wanted, failed, _uv_by_hand(wanted, pythons[0]))
-
-    def frozen(self, python: str) -> list[str]:
-        done = self._run(_uv(self.environ) or "uv", "pip", "freeze", "--quiet", "--python", python)
-        return sorted(done.stdout.split("\n")[:-1]) if done.returncode == 0 else []
+def _pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return pip's settings of indexes and certificates by uv's names for them."""
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    try:
+        done = subprocess.run(
+            command,
+            env=dict(environ),
+            capture_output=True,
+            text=True,
+            timeout=PIP_LIMIT_S,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    found = {}
+    for line in done.stdout.splitlines():  # global.index-url='https://...', :env:.cert='...'
+        name, _, value = line.partition("=")
+        if (ours := _OF_PIP.get(name.rpartition(".")[2])) and name.startswith(_SECTIONS):
+            found[ours] = " ".join(value.strip("'").replace("\\n", " ").split())
+    if "UV_INDEX" in found:
+        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"  # as pip has it with several indexes
+    return found
 
 
-class Pip(Installer):
-    """pip tries Python after Python: without wheels for one it fails before it downloads."""
-
-    name = "pip"
-
-    def install(self, wanted: Wanted, folder: Path, pythons: Sequence[Python]) -> Python:
-        first: subprocess.CompletedProcess[str] | None = None
-        for python in pythons:
-            done = self._run(python.path, "-m", "venv", "--clear", str(folder))
-            if done.returncode == 0:
-                done = self._run(
-                    *(str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet"),
-                    *("--disable-pip-version-check", "--only-binary", ":all:"),
-                    *wanted.requirements,
-                )
-            if done.returncode == 0:
-                return python
-            first = first or done
-        there = ", ".join(python.minor for python in pythons)
-        failed = first or subprocess.CompletedProcess([], 1, "", "")
-        failed.stdout = f"{failed.stdout}\nno Python here has wheels for it (tried {there})"
-        by_hand = [pythons[0].path, "-m", "pip", "install", *wanted.requirements]
-        raise self._fail(wanted, failed, by_hand)
-
-    def frozen(self, python: str) -> list[str]:
-        done = self._run(python, "-m", "pip", "freeze", "--disable-pip-version-check")
-        return sorted(done.stdout.split("\n")[:-1]) if done.returncode == 0 else []
+_SECTIONS = ("global.", "install.", ":env:.")
 
 
-def installer(environ: Mapping[str, str] | None = None) -> Installer:
-    """Return uv where it is there, else pip."""
-    given = dict(os.environ if environ is None else environ)
-    for name in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX"):
-        given.pop(name, None)  # another environment is made than the one that this runs in
-    if _uv(given) is None:
-        return Pip(given)
-    for ours, theirs in (
-        ("UV_DEFAULT_INDEX", "PIP_INDEX_URL"),
-        ("UV_INDEX", "PIP_EXTRA_INDEX_URL"),
-    ):
-        if theirs in given:  # uv does not read pip's settings
-            given.setdefault(ours, given[theirs])
-    return Uv(given)
-
-
-def _uv(environ: Mapping[str, str]) -> str | None:
-    beside = Path(sys.executable).with_name("uv")
-    return str(beside) if beside.is_file() else shutil.which("uv", path=environ.get("PATH"))
-
-
-def _uv_by_hand(wanted: Wanted, python: Python) -> list[str]:
-    return (
-        ["uv", "run", "--no-project", "--python", python.minor]
-        + [word for requirement in wanted.requirements for word in ("--with", requirement)]
-        + ["python"]
+def _local_files(wanted: Wanted) -> str:
+    """Return, as comments, the hashes of the files and folders that requirements name."""
+    return "".join(
+        f"# {path} {_content_hash(path)}\n"
+        for requirement in map(Requirement, wanted.requirements)
+        if (path := _local_path(requirement)) is not None
     )
+
+
+def _local_path(requirement: Requirement) -> Path | None:
+    parts = urlsplit(requirement.url or "")
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+
+
+def _content_hash(path: Path) -> str:
+    if not path.is_dir():
+        return (file_digest(path) or (0, "absent"))[1]
+    listed = sorted(one for one in path.rglob("*") if one.is_file())
+    times = [f"{one} {one.stat().st_size} {one.stat().st_mtime_ns}" for one in listed]
+    return hashlib.sha256("\n".join(times).encode()).hexdigest()
+
+
+def _looked_at_again(wanted: Wanted) -> list[str]:
+    """Return uv's options by which a package of an address is not taken from its cache."""
+    named = [Requirement(text) for text in wanted.requirements]
+    return [word for one in named if one.url for word in ("--reinstall-package", one.name)]

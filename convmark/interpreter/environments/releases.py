@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from packaging.version import InvalidVersion, Version
 
 from convmark.core.errors import InstallError, OptionError
-from convmark.interpreter.environments.pythons import installed
+from convmark.interpreter.environments.installer import Installer
 
 __all__ = ["between", "releases"]
 
@@ -29,7 +29,7 @@ def releases(
         InstallError: the index cannot be asked, or has none.
     """
     found: dict[Version, str] = {}
-    for minor in minors or [python.minor for python in installed()]:
+    for minor in minors or [python.minor for python in Installer().pythons()]:
         listed = re.search(r"^Available versions: (.+)$", (ask or _ask_pip)(package, minor), re.M)
         for word in (listed.group(1) if listed else "").split(","):
             version = _final(word.strip())

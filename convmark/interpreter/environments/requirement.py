@@ -30,6 +30,11 @@ class Wanted:
         digest = hashlib.sha256("\n".join(self.requirements).encode()).hexdigest()[:8]
         return f"{words[:_NAME_CHARS].strip('-.')}-{digest}"
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every requirement names one release, which stays what it is."""
+        return all(_names_one_release(Requirement(text)) for text in self.requirements)
+
     def __str__(self) -> str:
         return " ".join(self.requirements)
 
@@ -51,6 +56,11 @@ def wanted(flag: str, text: str, package: str = "tensorflow") -> Wanted:
             f"spaces, got {text!r}"
         )
     return Wanted(tuple(sorted(dict.fromkeys(map(str, found)))))
+
+
+def _names_one_release(requirement: Requirement) -> bool:
+    exact = [one for one in requirement.specifier if one.operator in ("==", "===")]
+    return requirement.url is None and any("*" not in one.version for one in exact)
 
 
 def looks_like_requirement(text: str) -> bool:

@@ -123,13 +123,14 @@ def _read_gpu(nvml: Any, index: int, driver_cuda: str | None) -> Gpu | None:
         return None
     ecc = answer(nvml, "nvmlDeviceGetEccMode", handle)
     mig = answer(nvml, "nvmlDeviceGetMigMode", handle)
+    capability = answer(nvml, "nvmlDeviceGetCudaComputeCapability", handle)
     limit_mw = number(nvml, "nvmlDeviceGetEnforcedPowerLimit", handle)
     return Gpu(
         index=index,
         name=text(nvml, "nvmlDeviceGetName", handle) or "unknown GPU",
         memory_bytes=_memory_bytes(nvml, handle),
         uuid=text(nvml, "nvmlDeviceGetUUID", handle),
-        compute_capability=_capability(answer(nvml, "nvmlDeviceGetCudaComputeCapability", handle)),
+        compute_capability=f"{capability[0]}.{capability[1]}" if capability else None,
         driver_cuda=driver_cuda,
         pcie=_link(nvml, handle),
         ecc=bool(ecc[0]) if ecc else None,
@@ -165,10 +166,6 @@ def _slices(nvml: Any, handle: Any) -> tuple[Slice, ...]:
 def _memory_bytes(nvml: Any, handle: Any) -> int | None:
     memory = answer(nvml, "nvmlDeviceGetMemoryInfo", handle)
     return None if memory is None else available(memory.total)
-
-
-def _capability(found: Any) -> str | None:
-    return None if found is None else f"{found[0]}.{found[1]}"
 
 
 def _cuda_version(found: int | None) -> str | None:

@@ -13,8 +13,15 @@ from typing import Any, Protocol
 
 from convmark.machine.gpu.devices import Card
 from convmark.machine.gpu.nvml import answer, load_nvml, opened
-from convmark.machine.gpu.processes import foreign, own_processes, processes_on
-from convmark.machine.gpu.sampler import PERIOD_S, CardReader, Sampler, union
+from convmark.machine.gpu.sampler import (
+    PERIOD_S,
+    CardReader,
+    Sampler,
+    foreign,
+    own_processes,
+    processes_on,
+    union,
+)
 from convmark.machine.gpu.seen import Seen, card_state_columns
 
 __all__ = ["CardWatch", "Watch", "watching"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
+from convmark.core.table import Table
 from convmark.report.figures.compare import (
     distribution_figure,
     hardware_figure,
@@ -12,10 +13,13 @@ from convmark.report.figures.compare import (
     roofline_figure,
 )
 from convmark.report.figures.figure import Figure
-from convmark.report.figures.series import batch_figure, history_figure, scaling_figure
+from convmark.report.figures.series import (
+    batch_figure,
+    history_figure,
+    scaling_figure,
+    waterfall_figure,
+)
 from convmark.report.figures.sessions import sessions_figure
-from convmark.report.figures.waterfall import waterfall_figure
-from convmark.report.tables.table import Table
 
 __all__ = ["Figure", "figures_of", "sessions_figure"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from convmark.core.table import Table
 from convmark.report.figures.figure import (
     GREY,
     Figure,
@@ -13,7 +14,6 @@ from convmark.report.figures.figure import (
     log_axis,
     tooltip,
 )
-from convmark.report.tables.table import Table
 
 __all__ = ["distribution_figure", "hardware_figure", "pareto_figure", "roofline_figure"]
 

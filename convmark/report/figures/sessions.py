@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from convmark.core.errors import MeasurementError
-from convmark.report.figures.export import drawn_svg, whole_spec
-from convmark.report.figures.figure import Spec
+from convmark.report.figures.figure import Spec, drawn_svg, whole_spec
 
 __all__ = ["sessions_figure", "sessions_spec"]
 

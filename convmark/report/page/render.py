@@ -9,16 +9,20 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from convmark import __version__
+from convmark.core.table import Table, cell_text
 from convmark.report.figures.figure import CONFIG, Figure
-from convmark.report.page.library import drawing_library
-from convmark.report.tables.table import Table, cell_text
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
     from convmark.report.describe import DescribedModel
+import contextlib
+import os
+from importlib.metadata import version
 
-__all__ = ["Page", "render_page"]
+from convmark.interpreter.environments.cache import cache_folder
+
+__all__ = ["Page", "drawing_library", "render_page"]
 
 DRAWN_LATER = ("history",)
 """Tables too long to stand in the page: the rows of one choice are shown at a time."""
@@ -126,3 +130,25 @@ def _columns(table: Table) -> dict[str, Any]:
                 "at": [places[value or ""] for value in values],
             }
     return found
+
+
+_EXPOSED = "window.vegaEmbed = vegaEmbed;"
+
+
+def drawing_library() -> str:
+    """Return the script that vl-convert bundles, from the user's cache after the first time.
+
+    The cached file's name holds the version that made it.
+    """
+    path = cache_folder() / f"vega-embed-{version('vl-convert-python')}.js"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return path.read_text(encoding="utf-8")
+    import vl_convert
+
+    text = str(vl_convert.javascript_bundle(_EXPOSED))
+    with contextlib.suppress(OSError):  # a cache that cannot be written is none
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(f".{os.getpid()}.part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    return text

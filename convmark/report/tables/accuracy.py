@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from convmark.core.table import Heading, Table, heading, table_of
 from convmark.report.tables.architectures import setting
-from convmark.report.tables.table import Table, heading, table_of
+from convmark.results.record import shown_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,8 @@ BATCH_SIZE = 256
 
 _SAME = ("hardware", "case", "fraction", "epochs", "framework", "keras")
 """What rows must share to be seeds of the same training."""
+_MORE = shown_in("accuracy")
+"""Columns that need nothing of their own here."""
 
 
 def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
@@ -78,6 +81,7 @@ def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
             heading("seeds", "seeds", "count"),
             heading("failed", "failed", "count"),
             heading("why", "why"),
+            *map(Heading.of, _MORE),
             heading("runs", "runs"),
         ],
         records,
@@ -101,12 +105,14 @@ def _record(every: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
     first = {name: every[name].iloc[-1] for name in every}
     rows, failed = every[every["measured"]], every[~every["measured"]]
     seeds = len(rows)
+    size = first["batch_size"]
+    batch = "" if size == BATCH_SIZE else f"batch {int(size)}"
     reached = rows["time_to_target_s"].notna().sum()
     found = {
         "model": first["model"],
         "case": first["case"],
         "hardware": first["hardware"],
-        "setting": _setting(first),
+        "setting": ", ".join(filter(None, [batch, setting(first)])),
         "framework": first["framework"],
         "fraction": first["fraction"],
         "part": first["fraction"] if first["fraction"] != 1 else None,
@@ -117,6 +123,7 @@ def _record(every: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
         "reached": f"{reached} of {seeds}" if seeds else None,
         "seeds": seeds,
         "failed": len(failed) or None,
+        **{column.name: _over_seeds(rows[column.name]) for column in _MORE},
         "why": f"{failed['status'].iloc[0]}: {failed['error'].iloc[0]}" if len(failed) else None,
         "runs": ", ".join(dict.fromkeys(labels[int(source)] for source in every["source"])),
     }
@@ -130,9 +137,12 @@ def _record(every: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _setting(row: Mapping[str, Any]) -> str:
-    batch = "" if row["batch_size"] == BATCH_SIZE else f"batch {int(row['batch_size'])}"
-    return ", ".join(filter(None, [batch, setting(row)]))
+def _over_seeds(values: pd.Series) -> Any:
+    """Return the median of numbers, the last of texts; None where there is none."""
+    known = values.dropna()
+    if known.empty:
+        return None
+    return known.iloc[-1] if known.dtype == object else known.median()
 
 
 def filling_command() -> str:

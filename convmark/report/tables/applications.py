@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from convmark.core.table import Table, heading, table_of
 from convmark.report.tables.points import latest, records_of
-from convmark.report.tables.table import Table, heading, table_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,29 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from convmark.core.backends import DEFAULT_BACKEND
+from convmark.core.table import Heading, Table, heading, table_of
+from convmark.core.tasks import Task
 from convmark.report.tables.points import latest, records_of, text_of
-from convmark.report.tables.table import Table, heading, table_of
+from convmark.results.record import shown_in
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["architectures", "pareto", "pareto_front", "setting"]
+__all__ = ["architectures", "pareto", "pareto_front", "setting", "task_figures"]
 
-_COLUMNS = (
-    *("hardware", "model", "task", "batch_size", "precision", "jit", "replicas", "cluster"),
-    *("threads", "backend", "throughput_samples_per_s", "step_time_p50_s", "spread"),
-    "input_bound_throughput_samples_per_s",
-    *(
-        "step_time_p99_s",
-        "time_to_first_step_s",
-        "peak_host_memory_bytes",
-        "peak_device_memory_bytes",
+_FIGURES = shown_in(
+    "architectures",
+    first=(
+        *("throughput_samples_per_s", "input_bound_throughput_samples_per_s", "step_time_p50_s"),
+        *("step_time_p99_s", "time_to_first_step_s", "peak_host_memory_bytes"),
+        *("peak_device_memory_bytes", "parameters", "flops_per_sample", "flops_note"),
+        *("training_flops_per_sample", "model_bytes", "joules_per_sample", "efficiency"),
     ),
-    *("n", "source"),
-    *("parameters", "flops_per_sample", "flops_note", "training_flops_per_sample"),
-    *("model_bytes", "joules_per_sample", "accuracy"),
-    *("efficiency", "framework", "case"),
 )
+_AXES = (
+    *("hardware", "model", "task", "batch_size", "precision", "jit", "replicas", "cluster"),
+    *("threads", "backend", "n", "source", "framework", "case"),
+)
+_COLUMNS = (*_AXES, "spread", *(column.name for column in _FIGURES))
+_SPREAD = 1 + [column.name for column in _FIGURES].index("step_time_p50_s")
+"""The place of the step time's spread among the figures."""
 
 
 def setting(row: Any) -> str:
@@ -39,7 +43,7 @@ def setting(row: Any) -> str:
         parts.append(f"{row['threads']} thread" + "s" * (row["threads"] != "1"))
     if row["replicas"] > 1:
         parts.append(f"{int(row['replicas'])} replicas{_spread(text_of(row['cluster']))}")
-    if row["backend"] != "tensorflow":
+    if row["backend"] != DEFAULT_BACKEND:
         parts.append(row["backend"])
     return ", ".join(parts)
 
@@ -52,12 +56,6 @@ def _spread(cluster: str) -> str:
 
 def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
     """Return the newest measured figures of each case on each hardware."""
-    records = []
-    for row in records_of(latest(table), _COLUMNS):
-        records.append({**row, "setting": setting(row), "run": labels[int(row["source"])]})
-    names = ("hardware", "task", "model")
-    records.sort(key=lambda row: (*(str(row[name]) for name in names), row["batch_size"],
-                                  str(row["case"])))  # fmt: skip
     return table_of(
         "architectures",
         "Architectures",
@@ -72,29 +70,52 @@ def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
             heading("task", "task"),
             heading("batch_size", "batch", "count"),
             heading("setting", "setting"),
-            heading("throughput_samples_per_s", "samples/s", "rate"),
-            heading("input_bound_throughput_samples_per_s", "fed samples/s", "rate"),
-            heading("step_time_p50_s", "step p50", "seconds"),
+            *map(Heading.of, _FIGURES[:_SPREAD]),
             heading("spread", "spread", "share"),
-            heading("step_time_p99_s", "step p99", "seconds"),
-            heading("time_to_first_step_s", "first step", "seconds"),
-            heading("peak_host_memory_bytes", "host peak", "bytes"),
-            heading("peak_device_memory_bytes", "device peak", "bytes"),
-            heading("parameters", "parameters", "count"),
-            heading("flops_per_sample", "FLOPs", "flops"),
-            heading("flops_note", "why no FLOPs"),
-            heading("training_flops_per_sample", "training FLOPs", "flops"),
-            heading("model_bytes", "model size", "bytes"),
-            heading("joules_per_sample", "energy (J/sample)", "joules"),
-            heading("efficiency", "of peak FLOP/s", "share"),
-            heading("accuracy", "accuracy", "share"),
+            *map(Heading.of, _FIGURES[_SPREAD:]),
             heading("n", "n", "count"),
             heading("framework", "framework"),
             heading("run", "run"),
         ],
-        records,
+        _newest(table, labels, _COLUMNS),
         empty="No case has figures.",
     )
+
+
+def task_figures(table: pd.DataFrame, labels: Sequence[str], task: Task) -> Table:
+    """Return the newest figures of each case of a task: the columns that name its table."""
+    figures = shown_in(task.name)
+    names = [*_AXES, *(column.name for column in figures)]
+    return table_of(
+        task.name,
+        task.title,
+        "Of each case the newest run that measured it: medians over n fresh processes.",
+        [
+            heading("hardware", "hardware"),
+            heading("model", "model"),
+            heading("batch_size", "batch", "count"),
+            heading("setting", "setting"),
+            *map(Heading.of, figures),
+            heading("n", "n", "count"),
+            heading("framework", "framework"),
+            heading("run", "run"),
+        ],
+        _newest(table[table["task"] == task.name], labels, names),
+    )
+
+
+def _newest(
+    table: pd.DataFrame, labels: Sequence[str], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return the newest measured points of each case, in the order of hardware, task and model."""
+    records = [
+        {**row, "setting": setting(row), "run": labels[int(row["source"])]}
+        for row in records_of(latest(table), names)
+    ]
+    order = ("hardware", "task", "model")
+    records.sort(key=lambda row: (*(str(row[name]) for name in order), row["batch_size"],
+                                  str(row["case"])))  # fmt: skip
+    return records
 
 
 def pareto_front(points: Iterable[tuple[float, float]]) -> list[bool]:

@@ -10,10 +10,10 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.errors import OptionError
+from convmark.core.table import Table, heading, table_of
 from convmark.report.ratios import LEAST_PROCESSES, Ratio, geometric_mean, ratio
 from convmark.report.tables.architectures import setting
 from convmark.report.tables.points import records_of, text_of
-from convmark.report.tables.table import Table, heading, table_of
 
 if TYPE_CHECKING:
     import pandas as pd

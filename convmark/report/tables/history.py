@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convmark.compare.verdicts_file import step_time_words, verdicts_paths
+from convmark.compare.files import read_step_time_verdicts, verdicts_paths
+from convmark.core.table import Table, heading, table_of
 from convmark.report.runs import RunSource
 from convmark.report.tables.points import pooled_half_widths, records_of, text_of
-from convmark.report.tables.table import Table, heading, table_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +43,7 @@ def step_time_verdicts(runs: Sequence[RunSource]) -> dict[VerdictKey, str]:
     Raises:
         StoreError: a verdicts file does not fit; the message names file and line.
     """
-    words_of = functools.cache(lambda path: list(step_time_words(path)))
+    words_of = functools.cache(lambda path: list(read_step_time_verdicts(path)))
     found: dict[VerdictKey, str] = {}
     for path in dict.fromkeys(source.path.resolve() for source in runs):
         for place in verdicts_paths(path):

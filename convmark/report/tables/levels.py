@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convmark.compare.comparability import Comparability, facts_of
-from convmark.compare.noise_file import FILE, read_noise
+from convmark.compare.files import NOISE, read_noise
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
+from convmark.core.table import Table, heading, table_of
 from convmark.report.runs import RunSource
 from convmark.report.tables.points import POINT
-from convmark.report.tables.table import Table, heading, table_of
 from convmark.report.trend import change_text, left_out_text
+from convmark.results.record import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Trends", "levels", "marks", "noise", "trends"]
 
 _FACTS = tuple(field.name for field in dataclasses.fields(Comparability))
-_WHOLE = ("batch_size", "replicas", "epochs", "reference_version")
+_WHOLE = frozenset(column.name for column in COLUMNS if column.type is int)
 
 Trends = Mapping[tuple[str, str], Trend]
 """By hardware and case."""
@@ -172,7 +173,7 @@ def noise(folders: Iterable[Path]) -> Table:
     rows = [
         {"machine": folder.name, **dataclasses.asdict(row)}
         for folder in folders
-        for row in read_noise(folder / FILE).values()
+        for row in read_noise(folder / NOISE).values()
     ]
     return table_of(
         "noise",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from convmark.compare.outliers import LEAST_CHANGE, LEAST_NODES, Deviation, deviations
+from convmark.core.table import Table, heading, table_of
 from convmark.report.tables.points import text_of
-from convmark.report.tables.table import Table, heading, table_of
 
 if TYPE_CHECKING:
     import pandas as pd

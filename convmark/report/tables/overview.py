@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from convmark.core.case import TIMED_TASKS
+from convmark.core.table import Heading, Table, heading, table_of
+from convmark.core.tasks import TIMED_TASKS
 from convmark.report.tables.points import latest, text_of
-from convmark.report.tables.table import Table, heading, table_of
+from convmark.results.record import shown_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +19,7 @@ FEW_PROCESSES = 3
 """Fewer tell no interval worth the name: plain step times move by 5 to 10 % between processes."""
 WIDE_SPREAD = 0.10
 
+_FACTS = shown_in("machines")
 
 _RANK = (
     *("failed", "missing", "node differs", "unsteady", "throttled", "not judged", "wide spread"),
@@ -114,11 +116,7 @@ def machines(frame: pd.DataFrame) -> Table:
         "operating-system process that measured one case once. Times are UTC.",
         [
             heading("hardware", "hardware"),
-            heading("cpu", "CPU"),
-            heading("cores", "logical CPUs", "count"),
-            heading("ram_bytes", "memory", "bytes"),
-            heading("gpu", "GPU"),
-            heading("os", "system"),
+            *map(Heading.of, _FACTS),
             heading("framework", "frameworks"),
             heading("python", "Python"),
             heading("runs", "runs", "count"),
@@ -137,7 +135,7 @@ def _machine(name: str, rows: pd.DataFrame) -> dict[str, Any]:
     started = rows["started"]
     return {
         "hardware": name,
-        **{key: _newest(rows, key) for key in ("cpu", "cores", "ram_bytes", "gpu", "os")},
+        **{column.name: _newest(rows, column.name) for column in _FACTS},
         "framework": _distinct(rows["framework"]),
         "python": _distinct(rows["python"]),
         "runs": rows["source"].nunique(),

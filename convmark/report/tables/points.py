@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convmark.compare.rule.pooling import t_quantile
+from convmark.compare.rule.statistics import t_quantile
+from convmark.core.case import Case
 from convmark.results.record import COLUMNS
 
 if TYPE_CHECKING:
@@ -20,25 +21,31 @@ CONFIDENCE = 0.95
 """Of every interval in a report."""
 
 POINT = ["source", "hardware", "case"]
-_FIRST = (
-    *("run", "started", "commit", "dirty", "model", "task", "device", "batch_size", "precision"),
-    *("jit", "replicas", "cluster", "threads", "backend", "machine", "cpu", "gpu", "python"),
-    *("tensorflow", "keras", "driver", "parameters", "model_bytes", "flops_per_sample"),
-    *("flops_note", "training_flops_per_sample"),
-    *("measurement_version", "framework", "processes", "not_judged"),
-)
-"""Facts that the processes of a point share: of the first that has one."""
+_NOT_OF_POINTS = ("", "accuracy", "machines")
+"""Tables that are made of rows."""
 
 _MEDIANS = (
     *(
         column.name
         for column in COLUMNS
-        if column.type is float
-        and column.group in ("time", "memory", "state", "check", "waterfall")
+        if column.table not in _NOT_OF_POINTS
+        and column.group != "size"
+        and (column.type is float or (column.type is int and column.title is not None))
     ),
-    *("peak_host_memory_bytes", "peak_device_memory_bytes", "joules_per_sample", "steps"),
-    *("peak_flops_per_s", "peak_bytes_per_s", "bytes_per_sample"),
+    "bytes_per_sample",
 )
+_FIRST = (
+    *("run", "started", "commit", "dirty", "framework", "keras", "machine", "not_judged"),
+    *Case.__dataclass_fields__,
+    *(
+        column.name
+        for column in COLUMNS
+        if column.title is not None
+        and column.table not in _NOT_OF_POINTS
+        and column.name not in _MEDIANS
+    ),
+)
+"""Facts that the processes of a point share: of the first that has one."""
 
 
 def points(frame: pd.DataFrame) -> pd.DataFrame:
@@ -131,14 +138,10 @@ def pooled_half_widths(table: pd.DataFrame) -> np.ndarray[Any, Any]:
     freedom = (table["n"] - 1).clip(lower=0).where(table["log_var"].notna(), 0)
     total = (table["log_var"].fillna(0) * freedom).groupby(groups).transform("sum")
     pooled = freedom.groupby(groups).transform("sum")
-    known = {int(df): _quantile(df) for df in set(pooled[pooled > 0])}
+    known = {int(df): t_quantile((1 + CONFIDENCE) / 2, df) for df in set(pooled[pooled > 0])}
     factor = pooled.map(lambda df: known.get(int(df), math.nan))
     variance = total / pooled.where(pooled > 0)
     return np.asarray(factor * np.sqrt(variance / table["n"].where(table["n"] > 0)))
-
-
-def _quantile(freedom: float) -> float:
-    return t_quantile((1 + CONFIDENCE) / 2, freedom)
 
 
 def text_of(value: Any) -> str:

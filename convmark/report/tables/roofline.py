@@ -11,19 +11,14 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from convmark.core.table import Table, heading, table_of
 from convmark.report.tables.architectures import setting
 from convmark.report.tables.points import latest, records_of
-from convmark.report.tables.table import Table, heading, table_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["STEP_PASSES", "attainable", "bytes_per_sample", "roofline"]
-
-STEP_PASSES = {"infer": 1, "train": 3}
-"""Forward passes' worth of work in a step whose own was not counted: training computes two
-gradients of about one each."""
-
+__all__ = ["attainable", "bytes_per_sample", "roofline"]
 
 CEILINGS = ("peak_flops_per_s", "peak_bytes_per_s")
 _COLUMNS = (
@@ -71,17 +66,18 @@ def roofline(table: pd.DataFrame, traffic_elements: Mapping[str, int | None]) ->
     for row in rows:
         moved = _bytes(row, traffic_elements.get(str(row["model"])))
         alone = row["replicas"] == 1  # the ceilings are one device's
-        if alone and moved and all(row[name] > 0 for name in (*CEILINGS, "flops_per_sample")):
+        needed = (*CEILINGS, "flops_per_sample", _work(row))
+        if alone and moved and all((row.get(name) or 0) > 0 for name in needed):
             records.append(_record(row, moved))
     records.sort(key=lambda row: (row["group"], row["model"]))
     return table_of(
         "roofline",
         "Roofline",
         "FLOP per byte against FLOP/s, under the ceilings that were measured on the same "
-        "hardware. FLOPs are those of a step; where a row of training has none, three times those "
-        "of the forward pass. Bytes are an "
-        "estimate for models that were described (convmark run --describe): every layer reads its "
-        "inputs and weights and writes its output once. Both axes are logarithmic.",
+        "hardware. FLOP/s are those of the steps; a case in training is left out where its "
+        "backward pass could not be counted. FLOP per byte is that of the forward pass. Bytes are "
+        "an estimate for models that were described (convmark run --describe): every layer reads "
+        "its inputs and weights and writes its output once. Both axes are logarithmic.",
         [
             heading("group", "cases"),
             heading("model", "model"),
@@ -107,12 +103,14 @@ def _bytes(row: Mapping[str, Any], traffic: int | None) -> float | None:
     return bytes_per_sample(traffic, row["parameters"], row["batch_size"], row["precision"])
 
 
+def _work(row: Mapping[str, Any]) -> str:
+    """Return the column of what a step computes."""
+    return "training_flops_per_sample" if row["task"] == "train" else "flops_per_sample"
+
+
 def _record(row: dict[str, Any], moved: float) -> dict[str, Any]:
-    forward, counted = row["flops_per_sample"], row.get("training_flops_per_sample")
-    is_counted = row["task"] == "train" and counted is not None and counted > 0
-    flops = counted if is_counted else forward * STEP_PASSES[row["task"]]
-    intensity = forward / moved
-    reached = flops * row["throughput_samples_per_s"]
+    intensity = row["flops_per_sample"] / moved
+    reached = row[_work(row)] * row["throughput_samples_per_s"]
     limit = attainable(intensity, row["peak_flops_per_s"], row["peak_bytes_per_s"])
     words = [row["hardware"], row["task"], f"batch {int(row['batch_size'])}", setting(row)]
     return {

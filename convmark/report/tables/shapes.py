@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.statistics import scaling_efficiency
+from convmark.core.table import Table, heading, table_of
 from convmark.report.tables.architectures import setting
 from convmark.report.tables.points import latest, records_of
-from convmark.report.tables.table import Table, heading, table_of
 
 if TYPE_CHECKING:
     import pandas as pd

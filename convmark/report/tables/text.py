@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 from collections.abc import Sequence
 
-from tabulate import tabulate
-
-from convmark.core.text import shown
-from convmark.report.markup import markdown_cell, markdown_prose
-from convmark.report.tables.table import Table
+from convmark.core.table import Table, grid
+from convmark.core.text import markdown_cell, shown
 from convmark.results.record import to_cell
 
 __all__ = ["CSV_HEADER", "csv_text", "markdown_text", "terminal_text"]
@@ -39,13 +37,12 @@ def markdown_text(
         most_bytes: of the whole text; a folded table that would exceed it says so in its place.
     """
     parts = [
-        f"## {markdown_prose(table.title)}\n\n{_grid(table, 'pipe')}\n\n"
-        f"{markdown_prose(table.caption)}"
+        f"## {_prose(table.title)}\n\n{_grid(table, 'pipe')}\n\n{_prose(table.caption)}"
         for table in tables
     ]
     left = None if most_bytes is None else most_bytes - sum(map(_bytes_of, parts))
     for table in folded:
-        part = _folded(table, f"{_grid(table, 'pipe')}\n\n{markdown_prose(table.caption)}")
+        part = _folded(table, f"{_grid(table, 'pipe')}\n\n{_prose(table.caption)}")
         if left is not None and _bytes_of(part) > left:
             part = _folded(table, f"Too long for here. {WHOLE} has it.")
         if left is not None:
@@ -55,7 +52,7 @@ def markdown_text(
 
 
 def _folded(table: Table, text: str) -> str:
-    summary = f"{markdown_prose(table.title)}: {_count(table)}"
+    summary = f"{_prose(table.title)}: {_count(table)}"
     return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
@@ -89,11 +86,9 @@ def csv_text(tables: Sequence[Table]) -> str:
 def _grid(table: Table, style: str) -> str:
     if not table.rows:
         return table.empty or "nothing to show"
-    clean = markdown_cell if style == "pipe" else shown
-    return tabulate(
-        [[clean(cell) for cell in row] for row in table.texts()],
-        headers=[heading.label for heading in table.headings],
-        colalign=["right" if heading.numeric else "left" for heading in table.headings],
-        tablefmt=style,
-        disable_numparse=True,
-    )
+    return grid(table, style, markdown_cell if style == "pipe" else shown)
+
+
+def _prose(text: str) -> str:
+    """Return a title or a caption as one line without HTML."""
+    return html.escape(shown(text), quote=False)

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from convmark.core.table import Heading, Table, heading, table_of
 from convmark.report.tables.architectures import setting
 from convmark.report.tables.points import latest, records_of
-from convmark.report.tables.table import Table, heading, table_of
+from convmark.results.record import shown_in
 from convmark.session.waterfall import WAYS
 
 if TYPE_CHECKING:
@@ -27,7 +28,13 @@ _AXES = (
     "threads",
     "backend",
 )
-_COLUMNS = (*_AXES, "case", "n", *WAYS.values(), "fit_call_s", "predict_call_s")
+_MORE = shown_in("waterfall")
+"""Columns that are of no way: each row of a case has them."""
+_MORE_NAMES = [column.name for column in _MORE]
+_COLUMNS = (
+    *(*_AXES, "case", "n", *WAYS.values(), "fit_call_s", "predict_call_s"),
+    *_MORE_NAMES,
+)
 
 _SHOWN: Mapping[str, tuple[str, str, str]] = MappingProxyType(
     {
@@ -71,6 +78,7 @@ def waterfall(table: pd.DataFrame) -> Table:
             heading("added_share", "added, share", "change"),
             heading("adds", "what it adds"),
             heading("call_s", "per call", "seconds"),
+            *map(Heading.of, _MORE),
             heading("n", "n", "count"),
         ],
         records,
@@ -85,6 +93,7 @@ def _ways(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         base_s = compiled_s.setdefault(direction, step_s)
         is_base = name == "compiled step"
         yield {
+            **{name: row.get(name) for name in _MORE_NAMES},
             "group": ", ".join(filter(None, words)),
             "model": row["model"],
             "direction": direction,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from convmark.core.errors import StoreError
+from convmark.core.files import read_regular
 
 __all__ = [
     "HERE",
@@ -205,7 +206,7 @@ def read_codes(run: Path) -> dict[str, Code]:
     """
     path = code_path(run)
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_regular(path))
         codes = {str(name): _code(told) for name, told in content["codes"].items()}
     except FileNotFoundError:
         return {}

@@ -15,6 +15,7 @@ import shutil
 from pathlib import Path
 
 from convmark.core.errors import ConvmarkError, StoreError
+from convmark.core.files import read_regular
 from convmark.results.code.manifest import HERE, NOWHERE, ZOO, Code, CodeFile
 from convmark.worker.protocol import WHOLE_BYTES, file_digest
 
@@ -79,7 +80,7 @@ def _kept_path(machine_folder: Path, one: CodeFile) -> Path:
 def _content(path: Path, one: CodeFile) -> bytes | None:
     """Return what a file holds; None where it is gone or has changed."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError:
         return None
     return content if hashlib.sha256(content).hexdigest() == one.sha256 else None

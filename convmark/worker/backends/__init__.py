@@ -5,17 +5,16 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from convmark.core.backends import BACKENDS
 from convmark.worker.membership import Place
 
 __all__ = ["load", "replicated"]
-
-_CLASSES = {"tensorflow": "TensorFlow", "jax": "Jax", "torch": "Torch"}
 
 
 def load(name: str) -> Any:
     """Import the framework and return its backend; no operation is run, no device looked at."""
     module = importlib.import_module(f"convmark.worker.backends.{name}")
-    return getattr(module, _CLASSES[name])()
+    return getattr(module, BACKENDS[name].class_name)()
 
 
 def replicated(replicas: int, place: Place | None) -> Any:

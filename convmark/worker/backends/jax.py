@@ -166,7 +166,7 @@ class Jax(Keras3Backend):
         batch = training_batch(self.inputs(model), self.output_shapes(model), batch_size, seed)
         loss_of = self._loss(model, batch)
         trained, kept = list(model.trainable_variables), list(model.non_trainable_variables)
-        optimizer = self._optimizer(recipe, learning_rate, trained)
+        optimizer = self._optimizer(recipe, learning_rate, model)
         scales = list(optimizer.variables)
 
         def scaled_loss(values: Any, state: Any, pictures: Any, targets: Any) -> Any:
@@ -222,7 +222,13 @@ class Jax(Keras3Backend):
             return train.lower(state[0], data.as_given(pictures, targets))
 
         self._state = functools.partial(_assign, variables, state)
-        return data.step(lambda: (step, None if eager else trace), placed, any_batch=True)
+
+        def equations() -> Any:
+            return jax.make_jaxpr(model.train_step)(state[0], data.as_given(*placed))
+
+        return data.step(
+            lambda: (step, None if eager else trace), placed, any_batch=True, equations=equations
+        )
 
     def _stateful(self, train: Any, variables: Any, batch: tuple[Any, ...]) -> Step:
         """Return a step that hands the variables' values on from each call to the next."""
@@ -284,7 +290,8 @@ class Jax(Keras3Backend):
 
     def training_work(self, step: Step, samples: int) -> Work:
         """What a training step of so many samples computes, backward too, per sample."""
-        return per_sample(jaxpr_work(step.equations), samples) if step.equations else Work(None)
+        assert step.equations is not None
+        return per_sample(jaxpr_work(step.equations), samples)
 
     def matrix_product(self, size: int) -> Callable[[], Any]:
         """Return the product of two square matrices of the precision's compute dtype."""

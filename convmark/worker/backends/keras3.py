@@ -31,7 +31,7 @@ class Keras3Backend(KerasBackend):
         """The loss, or the output's root mean square; not finite where any output is not."""
         return root_mean_square(
             keras.ops.convert_to_numpy(keras.ops.cast(part, "float32"))
-            for part in keras.tree.flatten(token[1])
+            for part in self.leaves(token[1])
         )
 
     def seed(self, seed: int) -> None:
@@ -39,12 +39,12 @@ class Keras3Backend(KerasBackend):
         with _hidden("tensorflow"):  # Keras would import it only to seed it
             keras.utils.set_random_seed(seed)
 
-    def _optimizer(self, recipe: Recipe, learning_rate: float, variables: Any) -> Any:
-        """Return the recipe's optimizer, its loss scaled where gradients are float16."""
+    def _optimizer(self, recipe: Recipe, learning_rate: float, model: Any) -> Any:
+        """Return the recipe's optimizer, its loss scaled where `compile` would scale it."""
         optimizer = recipe.new_optimizer(learning_rate)
-        if keras.config.dtype_policy().name == "mixed_float16":
+        if model.dtype_policy.name == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-        optimizer.build(variables)
+        optimizer.build(model.trainable_variables)
         return optimizer
 
     def _build_for_fit(self, model: Any, data: OwnData, batch: tuple[Any, ...]) -> None:
@@ -55,7 +55,7 @@ class Keras3Backend(KerasBackend):
         """Return what the model's own step has returned: its loss, or all numbers, or a weight."""
         if isinstance(logs, dict) and logs.get("loss") is not None:
             logs = logs["loss"]
-        numbers = [one for one in keras.tree.flatten(logs) if one is not None]
+        numbers = self.leaves(logs)
         return [keras.ops.convert_to_tensor(one) for one in numbers or [weights[-1] + 0]]
 
     def _loss(self, model: Any, batch: Batch) -> Callable[[Any, Any, Any], Any]:
@@ -67,13 +67,13 @@ class Keras3Backend(KerasBackend):
             )
 
             def of_output(output: Any, targets: Any) -> Any:
-                (scores,) = keras.tree.flatten(output)
+                (scores,) = self.leaves(output)
                 return cross_entropy(targets[0], ops.cast(scores, "float32"))
 
         else:
 
             def of_output(output: Any, targets: Any) -> Any:
-                pairs = zip(keras.tree.flatten(output), targets, strict=True)
+                pairs = zip(self.leaves(output), targets, strict=True)
                 return sum(
                     ops.mean(ops.square(ops.cast(got, "float32") - want)) for got, want in pairs
                 )

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from convmark.worker.flops import LayerCall, traced_calls
-from convmark.worker.inputs import Inputs, Leaf, filled, flat, sized, symbols
+from convmark.worker.inputs import Inputs, Leaf, filled, flat, sized, symbols, text_of
 
-__all__ = ["inputs_of"]
+__all__ = ["check_count", "inputs_of"]
 
 _PROBE_SAMPLES = 3
 """So that a tensor of one entry a sample is told from one of positions."""
@@ -45,6 +45,24 @@ def inputs_of(model: Any, keras: Any, asked: Mapping[str, Sequence[int]]) -> Inp
     ):
         leaves = _ranged(model, keras, whole)
     return Inputs(filled(structure, leaves))
+
+
+def check_count(model: Any, given: Inputs) -> None:
+    """Hold the user's own inputs to being as many as a functional model takes.
+
+    Keras leaves out the last ones of a list that is too long, and what a dictionary has besides.
+
+    Raises:
+        ValueError: they are more or fewer.
+    """
+    holders = (model, getattr(model, "_functional", None))
+    structs = [getattr(holder, "_inputs_struct", None) for holder in holders]
+    takes = [len(list(flat(one))) for one in structs if one is not None]
+    if takes and not isinstance(given.structure, Mapping) and takes[0] != len(given.leaves):
+        raise ValueError(
+            f"input_spec must return the model's inputs, which are {takes[0]}, got "
+            f"{len(given.leaves)}"
+        )
 
 
 class _Shaped:
@@ -96,11 +114,18 @@ def _shapes(found: Any) -> Any:
 def _leaf(name: str, symbol: Any) -> Leaf:
     if isinstance(symbol, Leaf):
         return replace(symbol, name=name)
-    if getattr(symbol, "ragged", False):
-        raise ValueError(f"{name}: a ragged input needs an input_spec beside the builder")
-    dtype = getattr(symbol.dtype, "name", str(symbol.dtype))
+    kind = type(getattr(symbol, "type_spec", None)).__name__  # Keras 2's
+    ragged = getattr(symbol, "ragged", False) or kind == "RaggedTensorSpec"
     shape = tuple(None if axis is None else int(axis) for axis in tuple(symbol.shape)[1:])
-    return Leaf(name, shape, dtype)
+    if getattr(symbol, "sparse", False) or kind == "SparseTensorSpec":
+        raise ValueError(f"{name}: a sparse input needs an input_spec beside the builder")
+    if ragged and (shape[:1] != (None,) or None in shape[1:]):
+        raise ValueError(
+            f"{name}: a ragged input of {text_of(shape)} needs an input_spec beside the builder; "
+            "without one its first axis alone can be open"
+        )
+    dtype = getattr(symbol.dtype, "name", str(symbol.dtype))
+    return Leaf(name, shape, dtype, ragged=ragged)
 
 
 def _names(structure: Any, path: str = "") -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 from convmark_zoo.keras_api import KERAS_RELEASE, keras
 
 from convmark.worker.backends.keras_context import KerasContext
-from convmark.worker.backends.keras_inputs import inputs_of
+from convmark.worker.backends.keras_inputs import check_count, inputs_of
 from convmark.worker.backends.keras_state import (
     DEFAULTS,
     Conventions,
@@ -26,13 +26,12 @@ from convmark.worker.backends.keras_state import (
 from convmark.worker.backends.losses import class_numbers, flat_losses, targets_of
 from convmark.worker.backends.own_training import OwnData
 from convmark.worker.backends.recipe import (
-    PLAIN,
     Recipe,
     Training,
     brings_training,
     is_compiled,
 )
-from convmark.worker.backends.step import Step
+from convmark.worker.backends.step import Framework, Step
 from convmark.worker.backends.synthetic import (
     Batch,
     images,
@@ -41,17 +40,19 @@ from convmark.worker.backends.synthetic import (
     training_batch,
 )
 from convmark.worker.failure import CaseFailure
-from convmark.worker.inputs import Inputs, Leaf, mapped, own_inputs, symbols, text_of
+from convmark.worker.inputs import Inputs, Leaf, called, mapped, own_inputs, symbols, text_of
 from convmark.worker.work import Work
 
 __all__ = ["KerasBackend", "dtype_policy", "ends_in_softmax", "root_mean_square"]
 
 
-class KerasBackend:
+class KerasBackend(Framework):
     """The part of a backend that no framework's own operation is needed for."""
 
     keras = keras
     takes_strings = True
+    compile_options: Mapping[str, Any] = MappingProxyType({})
+    """Of a `compile` that the harness calls for a loss that the user asks for."""
     replicas = 1
     """Copies of the model, each with a batch of its own."""
     learning_rate = 0.01
@@ -62,6 +63,7 @@ class KerasBackend:
     """Of --input-shape: by the input's name, by the empty name that of the only input."""
     _inputs: Mapping[int, Inputs] = MappingProxyType({})
     """What models take, by their identity: they live as long as the process."""
+    _outputs: Mapping[int, list[tuple[Any, ...]]] = MappingProxyType({})
     companions: tuple[int, ...] = ()
     """Other processes on this machine that share the case."""
     _own: OwnData | None = None
@@ -162,11 +164,11 @@ class KerasBackend:
         Raises:
             ValueError: the model does not tell, or the function gives no batch.
         """
-        found = (
-            inputs_of(model, keras, self.asked_shapes)
-            if input_spec is None
-            else own_inputs(input_spec)
-        )
+        if input_spec is None:
+            found = inputs_of(model, keras, self.asked_shapes)
+        else:
+            found = own_inputs(input_spec)
+            check_count(model, found)
         if more := _arguments_beside(model):
             raise ValueError(
                 "its call() must take all inputs as one argument, as fit gives them, and needs "
@@ -179,7 +181,7 @@ class KerasBackend:
         is_known = all(None not in leaf.shape for leaf in found.leaves)
         if not model.built and is_known and self.has_call(model):
             with self.scope():
-                model(symbols(keras, found))  # JAX makes no weights inside a step
+                called(model, symbols(keras, found))  # JAX makes no weights inside a step
         return found
 
     def inputs(self, model: Any) -> Inputs:
@@ -227,11 +229,17 @@ class KerasBackend:
         return training_batch(self.inputs(model), self.output_shapes(model), samples, seed)
 
     def output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
-        """The shapes of all outputs, with the batch axis."""
+        """The shapes of all outputs, with the batch axis; found once a model."""
+        if id(model) not in self._outputs:
+            self._outputs = {**self._outputs, id(model): self._found_output_shapes(model)}
+        return self._outputs[id(model)]
+
+    def _found_output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
         outputs = getattr(model, "outputs", None)
         known = outputs and all(None not in tuple(one.shape)[1:] for one in self.leaves(outputs))
         if not known:  # a subclassed model, or one of open axes, tells only when it is called
-            outputs = model(symbols(keras, self.inputs(model)))
+            found = self.outputs_of(model)
+            outputs = called(model, symbols(keras, self.inputs(model))) if found is None else found
         return [tuple(output.shape) for output in self.leaves(outputs)]
 
     def make_variables(self, model: Any) -> None:
@@ -248,51 +256,30 @@ class KerasBackend:
         inputs = self.inputs(model)
         with self.scope():
             with contextlib.suppress(Exception):  # the model's own code may raise anything
-                return self._without_batch_size(model(symbols(keras, inputs)))
-            with contextlib.suppress(Exception):  # it may look at values
-                found = model(mapped(self.tensor, images(inputs, 1, 0)))
+                return self._without_batch_size(called(model, symbols(keras, inputs)))
+            with contextlib.suppress(Exception):  # it may look at values, or give None
+                found = called(model, mapped(self.tensor, images(inputs, 1, 0)))
                 return self._without_batch_size(found)
         return None
-
-    def tensor(self, array: Any) -> Any:
-        """Return the array on the device."""
-        raise NotImplementedError
-
-    def training_step(
-        self,
-        model: Any,
-        batch_size: int,
-        seed: int,
-        learning_rate: float,
-        compiled: bool,
-        recipe: Recipe = PLAIN,
-    ) -> Step:
-        """Return the harness's own step: forward, backward and update of a synthetic batch."""
-        raise NotImplementedError
-
-    def _fit_step(self, model: Any, data: OwnData, batch: tuple[Any, ...], compiled: bool) -> Step:
-        """Return the model's own step; `batch` is in host memory."""
-        raise NotImplementedError
 
     def adds_losses(self, model: Any) -> bool:
         """Whether the model adds losses when it is called; it is called once to see."""
         if not model.losses:
             with contextlib.suppress(Exception):  # the model's own code may raise anything
-                model(mapped(self.tensor, images(self.inputs(model), 1, 0)))
+                called(model, mapped(self.tensor, images(self.inputs(model), 1, 0)))
         return bool(model.losses)
 
     def _without_batch_size(self, outputs: Any) -> Any:
-        return self.packed(
-            outputs, [Output((None, *out.shape[1:])) for out in self.leaves(outputs)]
-        )
+        there = _present(outputs)
+        return self.packed(there, [Output((None, *out.shape[1:])) for out in self.leaves(there)])
 
     def last_activation(self, model: Any) -> str:
         """The name of the last layer's activation; empty where it has none."""
         return last_activation(model)
 
     def leaves(self, structure: Any) -> list[Any]:
-        """Return the leaves of a nested structure; Keras 2 has no `tree`."""
-        return list(keras.tree.flatten(structure))
+        """Return the leaves of a nested structure that are there; Keras 2 has no `tree`."""
+        return [one for one in keras.tree.flatten(structure) if one is not None]
 
     def training_work(self, step: Any, samples: int) -> Work:
         """What a training step of so many samples computes, backward too, per sample."""
@@ -385,11 +372,21 @@ class KerasBackend:
         """Have the model hold its weights as they are now, where the steps keep them apart."""
 
 
+def _present(outputs: Any) -> Any:
+    """Return outputs without those that are None, which `fit` compares with nothing."""
+    if isinstance(outputs, Mapping):
+        return {key: _present(part) for key, part in outputs.items() if part is not None}
+    if isinstance(outputs, (list, tuple)) and any(part is None for part in outputs):
+        return [_present(part) for part in outputs if part is not None]
+    return outputs
+
+
 def _arguments_beside(model: Any) -> list[str]:
-    """Return what a model's `call` cannot do without besides the inputs."""
+    """Return what a model's `call` cannot do without besides the inputs and `training`."""
     more = list(inspect.signature(model.call).parameters.values())[1:]
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [one.name for one in more if one.default is one.empty and one.kind not in variable]
+    needed = [one.name for one in more if one.default is one.empty and one.kind not in variable]
+    return [name for name in needed if name != "training"]
 
 
 def dtype_policy(precision: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,15 @@ from convmark.worker.backends.losses import (
     real_numbers,
     targets_of,
 )
-from convmark.worker.backends.recipe import PLAIN, STEPS, Recipe, held, is_compiled, overrides
+from convmark.worker.backends.recipe import (
+    PLAIN,
+    STEPS,
+    Recipe,
+    brings_training,
+    held,
+    is_compiled,
+    overrides,
+)
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import is_classes
 from convmark.worker.failure import CaseFailure
@@ -24,6 +34,16 @@ __all__ = ["Made", "OwnData"]
 
 Made = tuple[Callable[..., Any], Callable[..., Any] | None]
 """The function of a batch, and what traces it."""
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way in which a step may take its batch."""
+
+    guess: int | None
+    """Which targets it has; None for the inputs alone."""
+    weighted: bool = False
+    """Whether the samples' weights come with them."""
 
 
 class OwnData:
@@ -36,8 +56,6 @@ class OwnData:
             CaseFailure: it cannot be compiled, has no loss, or no targets are known for its loss.
         """
         self._model, self._backend = model, backend
-        self._alone = False
-        """Whether the step takes the inputs without targets."""
         self._structure = backend.outputs_of(model)
         flat = [] if self._structure is None else backend.leaves(self._structure)
         self._shapes = [tuple(output.shape) for output in flat]
@@ -53,13 +71,17 @@ class OwnData:
         self.adds_losses = bool(model.losses) or (loss is None and backend.adds_losses(model))
         if loss is None and not own and not self.adds_losses:
             raise CaseFailure("compile() was given no loss and the model adds none; give it one")
-        self._targets = [
-            self._targets_of(one, shape)
-            for one, shape in zip(self._losses(loss), self._shapes, strict=True)
+        losses = self._losses(loss)
+        self._guesses = [
+            [self._targets_of(*pair) for pair in zip(losses, self._shapes, strict=True)]
         ]
+        if loss is None and not any(losses) and is_classes(self._shapes):
+            self._guesses.append([Targets(real_numbers, self._shapes[0][1:])])
+        self._ways = self._ways_to_give()
 
     def _compile(self, recipe: Recipe, default_rate: float) -> None:
         model, loss = self._model, None
+        options = {} if brings_training(model) else self._backend.compile_options
         if recipe.loss is not None:
             loss = loss_by_name(recipe.loss, self._backend.last_activation(model))
         elif not overrides(model, "compute_loss") and self._shapes:
@@ -68,7 +90,8 @@ class OwnData:
             loss = loss_by_name(default, self._backend.last_activation(model))
         try:
             with self._backend.scope():
-                model.compile(optimizer=recipe.new_optimizer(default_rate), loss=loss)
+                optimizer = recipe.new_optimizer(default_rate)
+                model.compile(optimizer=optimizer, loss=loss, **options)
         except TypeError:
             raise CaseFailure(
                 "its compile() takes arguments of its own; call it in the builder"
@@ -99,60 +122,83 @@ class OwnData:
         return Targets(class_numbers if is_classes(self._shapes) else real_numbers, sample)
 
     def targets(self, count: int, seed: int) -> tuple[Any, ...]:
-        """Return the targets of so many samples, an array for each output."""
+        """Return the targets of so many samples, for each guess an array for each output."""
         generator = np.random.RandomState(seed)
-        return tuple(targets(count, generator) for targets in self._targets)
+        return tuple(targets(count, generator) for guess in self._guesses for targets in guess)
+
+    def _ways_to_give(self) -> list[_Way]:
+        """Return the ways to give a batch, the likely one first; of Keras's own step it is known.
+
+        Inputs alone come last: an eager step may take two samples for inputs and targets.
+        """
+        guesses = [_Way(place) for place in range(len(self._guesses))]
+        if not self._shapes or not overrides(self._model, *STEPS):
+            return guesses[:1]
+        return [*guesses, _Way(0, weighted=True), _Way(None)]
 
     def as_given(self, inputs: Any, targets: tuple[Any, ...]) -> Any:
         """Return a batch as `fit` gives it to the step."""
-        if self._alone or not targets:
+        way, count = self._ways[0], len(self._shapes)
+        if way.guess is None or not targets:
             return (inputs,) if isinstance(inputs, (list, tuple, dict)) else inputs
-        return inputs, self._backend.packed(self._structure, list(targets))
+        chosen = list(targets[way.guess * count : (way.guess + 1) * count])
+        given = inputs, self._backend.packed(self._structure, chosen)
+        if not way.weighted:
+            return given
+        return *given, self._backend.tensor(np.ones(chosen[0].shape[0], np.float32))
 
-    def step(self, make: Callable[[], Made], batch: tuple[Any, ...], *, any_batch: bool) -> Step:
+    def step(
+        self,
+        make: Callable[[], Made],
+        batch: tuple[Any, ...],
+        *,
+        any_batch: bool,
+        equations: Callable[[], Any] | None = None,
+    ) -> Step:
         """Return the step, whose first call finds out what data it takes.
 
-        A step of the model's own that fails is made anew and given the inputs without targets, as a
-        step that needs none expects them.
+        A step of the model's own that fails is made anew and given its batch in the next way.
 
         Args:
             make: makes the function of a batch, and what traces it or None.
             any_batch: whether the function takes any batch, or has its own.
+            equations: as in the step.
         """
         function, trace = make()
-        known = False
+        failed_s = 0.0
 
         def first(act: Callable[[], Any]) -> Any:
-            nonlocal function, trace
-            try:
-                return act()
-            except Exception:  # a user's step may raise anything
-                if not self._may_go_without():
-                    raise
-                function, trace = make()  # what failed while it was traced is of no more use
+            """Act, and keep to the way in which that works."""
+            nonlocal function, trace, failed_s
+            ways, failure = self._ways, None
+            while True:
+                began = time.perf_counter()
                 try:
-                    return act()
-                except Exception:
-                    self._alone = False
-                raise
+                    found = act()
+                except Exception as error:  # a user's step may raise anything
+                    failed_s += time.perf_counter() - began
+                    failure = failure or error
+                    if len(self._ways) == 1:
+                        self._ways = ways
+                        raise failure from None
+                    self._ways = self._ways[1:]
+                    function, trace = make()  # what failed while it was traced is of no more use
+                else:
+                    self._ways = self._ways[:1]
+                    return found
 
         def run(*given: Any) -> Any:
-            nonlocal known
-            if known:
-                return function(*given)
-            token = first(lambda: function(*given))
-            known = True
-            return token
+            return function(*given) if len(self._ways) == 1 else first(lambda: function(*given))
 
         def traced() -> Any:
             assert trace is not None
             return trace(*batch)
 
-        return Step(run, batch, (lambda: first(traced)) if trace else None, any_batch)
-
-    def _may_go_without(self) -> bool:
-        """Leave the targets out from here on, where that can be of use."""
-        if self._alone or not self._targets or not overrides(self._model, *STEPS):
-            return False
-        self._alone = True
-        return True
+        return Step(
+            run,
+            batch,
+            (lambda: first(traced)) if trace else None,
+            any_batch,
+            equations,
+            lambda: failed_s,
+        )

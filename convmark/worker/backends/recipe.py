@@ -10,6 +10,7 @@ from convmark_zoo.keras_api import keras
 
 from convmark.worker.backends.losses import flat_losses, is_from_keras, loss_name
 from convmark.worker.failure import CaseFailure
+from convmark.worker.inputs import flat
 
 __all__ = [
     "PLAIN",
@@ -80,12 +81,19 @@ class Training:
     def of_compiled(cls, model: Any, by: str, *, adds_losses: bool) -> Training:
         """Return what a compiled model is trained with, as far as it tells."""
         found = held(model, keras.optimizers.Optimizer)
-        used = [one for one in found if getattr(one, "built", True)] or found
+        used = [one for one in found if _is_used(one)] or found
         optimizers = [type(getattr(one, "inner_optimizer", one)).__name__ for one in used]
         names = [loss_name(one) for one in flat_losses(getattr(model, "loss", None))]
         names += [name for name in ("compute_loss", *STEPS) if overrides(model, name)]
         names += ["losses added"] if adds_losses else []
         return cls(by, " + ".join(optimizers) or None, " + ".join(dict.fromkeys(names)) or None)
+
+
+def _is_used(optimizer: Any) -> bool:
+    """Whether an optimizer has met the weights that it changes; Keras's old ones do not tell."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    told = getattr(inner, "built", getattr(inner, "_built", None))
+    return not hasattr(inner, "build") if told is None else bool(told)
 
 
 def is_compiled(model: Any) -> bool:
@@ -113,7 +121,7 @@ def _overrides(model: Any, name: str) -> bool:
 
 def held(model: Any, kind: Any) -> list[Any]:
     """Return what the model holds of this kind, each once, the optimizer of `compile` first."""
-    found: Iterable[Any] = [getattr(model, "optimizer", None), *vars(model).values()]
+    found: Iterable[Any] = [getattr(model, "optimizer", None), *flat(list(vars(model).values()))]
     unique = {id(one): one for one in found if isinstance(one, kind)}
     wrapped = {id(getattr(one, "inner_optimizer", None)) for one in unique.values()}
     return [one for number, one in unique.items() if number not in wrapped]

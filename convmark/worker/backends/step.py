@@ -1,12 +1,13 @@
-"""A step of a case: what is run again and again, and the batch on the device that it runs on."""
+"""What a backend must have, and the step of a case that it makes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import abc
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Step"]
+__all__ = ["Framework", "Step"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,91 @@ class Step:
     """Whether `run` takes any batch; else it has its own whatever it is given."""
     equations: Callable[[], Any] | None = None
     """Makes what the step's FLOPs are counted in, where that is not what `trace` makes."""
+    failed_s: Callable[[], float] = float
+    """Seconds that the first call or trace lost with batches that the step does not take."""
 
     def __call__(self) -> tuple[Any, Any]:
         return self.run(*self.batch)
+
+
+class Framework(abc.ABC):
+    """What a framework's own operations are needed for; one that lacks any cannot be made."""
+
+    name: str
+    """As in `convmark.core.backends`."""
+
+    @abc.abstractmethod
+    def versions(self) -> dict[str, str | None]:
+        """Versions of what is loaded, and of the CUDA libraries that it wants."""
+
+    @abc.abstractmethod
+    def devices(self) -> list[str]:
+        """The devices by convmark's names. Initialises CUDA: never in a zygote."""
+
+    @abc.abstractmethod
+    def untouched(self) -> bool:
+        """Whether no operation has run yet, so that forking is safe."""
+
+    @abc.abstractmethod
+    def configure(self, *, device: str, threads: str, precision: str, seed: int) -> None:
+        """Set the process up for a case, before any operation."""
+
+    @abc.abstractmethod
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether an error is the framework's way to say that memory was short."""
+
+    @abc.abstractmethod
+    def synchronise(self, token: tuple[Any, Any]) -> None:
+        """Wait until the device has finished the step of the token."""
+
+    @abc.abstractmethod
+    def fingerprint(self, token: tuple[Any, Any]) -> float:
+        """The loss, or the output's root mean square; not finite where any output is not."""
+
+    @abc.abstractmethod
+    def reset_peak_memory(self) -> None:
+        """Have the device allocator's peak begin anew."""
+
+    @abc.abstractmethod
+    def peak_memory(self) -> int | None:
+        """The most bytes that the device allocator has held; None where it does not tell."""
+
+    @abc.abstractmethod
+    def tensor(self, array: Any) -> Any:
+        """Return the array on the device."""
+
+    @abc.abstractmethod
+    def training_step(self, *args: Any, **kwargs: Any) -> Step:
+        """Return the harness's own step: forward, backward and update of a synthetic batch."""
+
+    @abc.abstractmethod
+    def _fit_step(self, model: Any, data: Any, batch: tuple[Any, ...], compiled: bool) -> Step:
+        """Return the model's own step; `batch` is in host memory."""
+
+    @abc.abstractmethod
+    def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
+        """Return a forward pass of a synthetic batch."""
+
+    @abc.abstractmethod
+    def feed(self, model: Any, task: str, batch_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
+        """Yield batches from host memory without end."""
+
+    @abc.abstractmethod
+    def work(self, model: Any, samples: int) -> Any:
+        """Return the FLOPs of a forward pass per sample."""
+
+    @abc.abstractmethod
+    def training_work(self, step: Step, samples: int) -> Any:
+        """Return the FLOPs of a training step per sample."""
+
+    @abc.abstractmethod
+    def matrix_product(self, size: int) -> Callable[[], Any]:
+        """Return a product of two square matrices."""
+
+    @abc.abstractmethod
+    def copy(self, size: int) -> Callable[[], Any]:
+        """Return a copy of so many bytes."""
+
+    @abc.abstractmethod
+    def reference_step(self, kind: str) -> Callable[[], Any]:
+        """Return a step of the reference network in the framework's raw operations."""

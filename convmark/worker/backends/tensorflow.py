@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from convmark.worker.backends.tensorflow_training import (
     fit_function,
     gradients_of,
     iterated_step,
+    leaves,
     loss_of,
     own_function,
     pairs,
@@ -41,6 +43,8 @@ class TensorFlow(KerasBackend):
     """
 
     name = "tensorflow"
+    compile_options = MappingProxyType({"jit_compile": False})
+    """XLA is there where the case asks for it; Keras alone would have it on every GPU."""
 
     def __init__(self) -> None:
         self._device = "CPU:0"
@@ -149,7 +153,7 @@ class TensorFlow(KerasBackend):
 
     def fingerprint(self, token: tuple[Any, Any]) -> float:
         """The loss, or the output's root mean square; not finite where any output is not."""
-        return root_mean_square(tf.nest.flatten(token[1]))
+        return root_mean_square(self.leaves(token[1]))
 
     def reset_peak_memory(self) -> None:
         """Forget the allocator's peak so far, where the device counts one."""
@@ -175,7 +179,7 @@ class TensorFlow(KerasBackend):
         """Return a step: forward, backward and update of one synthetic batch on the device."""
         batch = training_batch(self.inputs(model), self.output_shapes(model), batch_size, seed)
         variables = model.trainable_variables
-        optimizer = built_optimizer(recipe, learning_rate, variables)
+        optimizer = built_optimizer(recipe, learning_rate, model)
         differentiated = gradients_of(model, loss_of(model, batch), optimizer)
 
         @tf.function(jit_compile=compiled)  # type: ignore[untyped-decorator]
@@ -204,10 +208,9 @@ class TensorFlow(KerasBackend):
 
         @tf.function(jit_compile=compiled)  # type: ignore[untyped-decorator]
         def infer(batch: Any) -> Any:
-            output = model(batch, training=False)
-            first = tf.nest.flatten(output)[0]
+            output = self.leaves(model(batch, training=False))
             # a scalar of the same call: cheap to read, there only when the call has finished
-            return tf.reshape(first, [-1])[0], output
+            return tf.reshape(output[0], [-1])[0], output
 
         return self._step(infer, (pictures,))
 
@@ -236,7 +239,9 @@ class TensorFlow(KerasBackend):
 
     def training_work(self, step: Step, samples: int) -> Work:
         """What a training step of so many samples computes, backward too, per sample."""
-        return per_sample(graph_work(step.trace), samples) if step.trace else Work(None)
+        if step.trace is None:
+            return Work(None, "a training step that runs eagerly is not followed")
+        return per_sample(graph_work(step.trace), samples)
 
     def matrix_product(self, size: int) -> Callable[[], Any]:
         """Return the product of two square matrices of the precision's compute dtype."""
@@ -296,7 +301,7 @@ class TensorFlow(KerasBackend):
             return tf.nest.map_structure(tf.identity, structure)
 
     def leaves(self, structure: Any) -> list[Any]:
-        return list(tf.nest.flatten(structure))
+        return leaves(structure)
 
     def packed(self, structure: Any, leaves: list[Any]) -> Any:
         return tf.nest.pack_sequence_as(structure, leaves)

@@ -148,7 +148,7 @@ class ReplicatedTensorFlow(TensorFlow):
         if self._training:
             losses = [float(loss.numpy()) for loss in token[1]]
             return float(np.mean(self.everywhere(float(np.mean(losses)))))
-        square = root_mean_square(tf.nest.flatten(token[1])) ** 2
+        square = root_mean_square(self.leaves(token[1])) ** 2
         return float(np.sqrt(np.mean(self.everywhere(square))))
 
     def reset_peak_memory(self) -> None:
@@ -179,7 +179,7 @@ class ReplicatedTensorFlow(TensorFlow):
         shape, outputs = self.inputs(model), self.output_shapes(model)
         batch = training_batch(shape, outputs, batch_size * self._replicas, seed)
         with self.scope():
-            optimizer = built_optimizer(recipe, learning_rate, variables)
+            optimizer = built_optimizer(recipe, learning_rate, model)
             loss = loss_of(model, batch, replicas=self._replicas)
         differentiated = gradients_of(model, loss, optimizer, replicas=self._replicas)
         if compiled:
@@ -218,13 +218,14 @@ class ReplicatedTensorFlow(TensorFlow):
             self._call_path = f"{how}, {how_spread}"
 
             def replica_train(pictures: Any, targets: Any) -> Any:
-                return of_replica(pictures, targets)[0]
+                loss, _, logs = of_replica(pictures, targets)
+                return loss, logs
 
             @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
             def train(pictures: Any, targets: Any) -> Any:
-                losses = strategy.run(replica_train, (pictures, targets))
+                losses, logs = strategy.run(replica_train, (pictures, targets))
                 values = strategy.experimental_local_results(losses)
-                return values, values
+                return values, values, [strategy.experimental_local_results(one) for one in logs]
 
             return train, train.get_concrete_function
 
@@ -242,7 +243,7 @@ class ReplicatedTensorFlow(TensorFlow):
             call = tf.function(call, jit_compile=True)
 
         def replica_infer(batch: Any) -> Any:
-            output = tf.nest.flatten(call(batch))
+            output = self.leaves(call(batch))
             return tf.reshape(output[0], [-1])[0], output
 
         @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]

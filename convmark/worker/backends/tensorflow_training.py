@@ -20,6 +20,7 @@ __all__ = [
     "fit_function",
     "gradients_of",
     "iterated_step",
+    "leaves",
     "loss_of",
     "own_function",
     "pairs",
@@ -41,7 +42,7 @@ def loss_of(model: Any, batch: Batch, *, replicas: int = 1) -> Callable[[Any, An
     )
 
     def class_loss(output: Any, targets: Any) -> Any:
-        (scores,) = tf.nest.flatten(output)
+        (scores,) = leaves(output)
         loss = cross_entropy(targets[0], tf.cast(scores, tf.float32))
         return tf.reduce_mean(loss) if replicas > 1 else loss
 
@@ -52,17 +53,17 @@ def _squared_error(output: Any, targets: Any) -> Any:
     return tf.add_n(
         [
             tf.reduce_mean(tf.square(tf.cast(got, tf.float32) - want))
-            for got, want in pairs(tf.nest.flatten(output), targets)
+            for got, want in pairs(leaves(output), targets)
         ]
     )
 
 
-def built_optimizer(recipe: Recipe, learning_rate: float, variables: Any) -> Any:
-    """Return the recipe's optimizer, its loss scaled where gradients are float16."""
+def built_optimizer(recipe: Recipe, learning_rate: float, model: Any) -> Any:
+    """Return the recipe's optimizer, its loss scaled where `compile` would scale it."""
     optimizer = recipe.new_optimizer(learning_rate)
-    if keras.mixed_precision.global_policy().name == "mixed_float16":
+    if model.dtype_policy.name == "mixed_float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
-    optimizer.build(variables)
+    optimizer.build(model.trainable_variables)
     return optimizer
 
 
@@ -129,21 +130,27 @@ def iterated_step(model: Any, data: OwnData, batch: tuple[Any, ...]) -> Step:
     return data.step(make, batch, any_batch=False)
 
 
-def proof_of(logs: Any, model: Any) -> tuple[Any, list[Any]]:
+def proof_of(logs: Any, model: Any) -> tuple[Any, list[Any], list[Any]]:
     """Return a step's token of what the model's own step has returned: its loss, or all numbers.
 
-    Of a step that returns none it is a weight.
+    Of a step that returns none it is a weight. All that the step has returned is the token's third
+    part, for a graph leaves out what it does not return: `fit` has the results of the metrics.
     """
     if hasattr(logs, "get_value"):  # an Optional, as Keras 3 wraps them
         logs = logs.get_value()
-    if isinstance(logs, dict) and logs.get("loss") is not None:
-        logs = logs["loss"]
-    found = [tf.convert_to_tensor(one) for one in tf.nest.flatten(logs) if one is not None]
+    made = [tf.convert_to_tensor(one) for one in leaves(logs)]
+    loss = logs.get("loss") if isinstance(logs, dict) else None
+    found = made if loss is None else [tf.convert_to_tensor(loss)]
     numbers = [tf.cast(one, tf.float32) for one in found if one.dtype != tf.string]
     if not numbers:
         weight = model.trainable_variables[-1]
         numbers = [tf.cast(tf.convert_to_tensor(weight), tf.float32)]
-    return tf.reshape(numbers[0], [-1])[0], numbers
+    return tf.reshape(numbers[0], [-1])[0], numbers, made
+
+
+def leaves(structure: Any) -> list[Any]:
+    """Return the leaves of a nested structure that are not None."""
+    return [one for one in tf.nest.flatten(structure) if one is not None]
 
 
 @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]  # TensorFlow's

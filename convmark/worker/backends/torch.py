@@ -132,7 +132,7 @@ class Torch(Keras3Backend):
         loss_of = self._loss(model, batch)
         variables = list(model.trainable_variables)
         parameters = [variable.value for variable in variables]
-        optimizer = self._optimizer(recipe, learning_rate, variables)
+        optimizer = self._optimizer(recipe, learning_rate, model)
 
         def forward(pictures: Any, targets: Any) -> Any:
             return loss_of(model(pictures, training=True), targets, model.losses)

@@ -1,1 +1,0 @@
-"""One device checked from end to end: what scripts/gpu_check runs."""

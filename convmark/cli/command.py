@@ -1,0 +1,25 @@
+"""What every command has: its exit status, and the lines that it says beside its output."""
+
+from __future__ import annotations
+
+import sys
+
+from convmark.core.text import Say
+
+__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_OK", "EXIT_USAGE", "exit_status", "sayer"]
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+def exit_status(good: bool, *, interrupted: bool = False) -> int:
+    """Return the exit status of a command.
+
+    Args:
+        good: whether nothing failed.
+    """
+    return EXIT_INTERRUPTED if interrupted else EXIT_OK if good else EXIT_FAILED
+
+
+def sayer(name: str) -> Say:
+    """Return what writes a line to standard error, with the name of the program or command."""
+    return lambda line: print(f"{name}: {line}", file=sys.stderr)

@@ -1,0 +1,225 @@
+"""What judging keeps beside the runs: the verdicts, the accepted runs and the machine's noise.
+
+    results/<machine>/0007.verdicts.csv  every judgement of the last session that judged run 0007
+    results/<machine>/verdicts.csv       of all runs, as earlier versions appended it: read only
+    results/<machine>/accepted.csv       one row per `convmark accept`, or for each case it names
+    results/<machine>/noise.csv          one row per case of each `convmark noise`
+
+The columns are the fields of `Judgement`, `Acceptance` and `NoiseRow`. Text that a spreadsheet
+would take for a formula has an apostrophe before it, as in a run's file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from convmark.compare.judgement import VERDICTS, Judgement
+from convmark.core.errors import OptionError, StoreError
+from convmark.core.option_values import check_patterns
+from convmark.core.text import plain_text
+from convmark.results.record import from_cell, to_cell
+from convmark.results.store import Store, read_run
+from convmark.results.table_file import TableFile
+
+__all__ = [
+    "NOISE",
+    "NOISE_TABLE",
+    "Acceptance",
+    "NoiseRow",
+    "accept",
+    "keep_verdicts",
+    "read_accepted",
+    "read_noise",
+    "read_step_time_verdicts",
+    "read_verdicts",
+    "verdicts_path",
+    "verdicts_paths",
+]
+
+VERDICTS_FILE, ACCEPTED, NOISE = "verdicts.csv", "accepted.csv", "noise.csv"
+
+
+# -- the verdicts ----------------------------------------------------------------------------------
+
+
+def _lifted(cells: Mapping[str, str]) -> Mapping[str, str]:
+    """Return a row of the version that also let history convict: today it convicts nobody."""
+    if cells["unconfirmed"] != "true":
+        return cells
+    note = "; ".join(filter(None, [f"{cells['verdict']} by its history alone", cells["note"]]))
+    return {**cells, "verdict": "inconclusive", "note": to_cell(note), "fails": "false"}
+
+
+_NOW = list(Judgement.__dataclass_fields__)
+_PLACE = _NOW.index("verdict") + 1
+_VERDICT_TABLE = TableFile(Judgement, (*_NOW[:_PLACE], "unconfirmed", *_NOW[_PLACE:]), _lifted)
+_RUN, _CASE, _METRIC, _VERDICT = map(_NOW.index, ("run", "case", "metric", "verdict"))
+
+
+def verdicts_path(run: Path) -> Path:
+    """Return where the verdicts on a run's file are kept."""
+    return run.with_suffix(".verdicts.csv")
+
+
+def verdicts_paths(run: Path) -> tuple[Path, Path]:
+    """Return where they may be: the second is asked where the first does not know the run."""
+    return verdicts_path(run), run.with_name(VERDICTS_FILE)
+
+
+def keep_verdicts(run: Path, judgements: Iterable[Judgement]) -> None:
+    """Keep what was judged of a run in place of what was judged of it before.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    _VERDICT_TABLE.replace(verdicts_path(run), judgements)
+
+
+def read_verdicts(run: Path) -> list[Judgement]:
+    """Return what was said last of each metric of a run, as its own session has judged it.
+
+    Raises:
+        StoreError: a file cannot be read, or does not fit; the message names file and line.
+    """
+    for path in verdicts_paths(run):
+        rows = _VERDICT_TABLE.read(path)
+        if last := {(one.case, one.metric): one for one in rows if one.run == run.stem}:
+            return list(last.values())
+    return []
+
+
+def read_step_time_verdicts(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield case, run and verdict of each step time in a file, in the order of their judging.
+
+    Raises:
+        StoreError: as `read_verdicts`.
+    """
+    for line, cells in _VERDICT_TABLE.read_cells(path):
+        if cells[_VERDICT] not in VERDICTS:
+            raise StoreError(
+                f"{path}:{line}: verdict must be one of {', '.join(VERDICTS)}, "
+                f"got {cells[_VERDICT][:40]!r}"
+            )
+        if cells[_METRIC] == "step_time":
+            try:
+                case = from_cell(_VERDICT_TABLE.columns[_CASE], cells[_CASE])
+            except ValueError as error:
+                raise StoreError(f"{path}:{line}: column 'case' {error}") from None
+            yield case, cells[_RUN], cells[_VERDICT]
+
+
+# -- the accepted runs: what later runs are judged against -----------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acceptance:
+    """One accepted run, or one case of it."""
+
+    run: str
+    accepted: str
+    """UTC, ISO 8601."""
+    commit: str | None
+    """The run's own."""
+    reason: str
+    case: str | None = None
+    """The only case that it is accepted for; None for all that it has."""
+
+
+_ACCEPTED_TABLE = TableFile(Acceptance, earlier=("run", "accepted", "commit", "reason"))
+
+
+def read_accepted(store: Store, machine: str) -> list[Acceptance]:
+    """Return the machine's accepted runs in the order of their acceptance.
+
+    Raises:
+        StoreError: the file cannot be read; the message names file and line.
+    """
+    return _ACCEPTED_TABLE.read(store.folder / machine / ACCEPTED)
+
+
+def accept(
+    store: Store,
+    machine: str,
+    run: str,
+    reason: str,
+    patterns: Sequence[str] = (),
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+) -> list[Acceptance]:
+    """Make a run what later runs of its cases are judged against.
+
+    Args:
+        run: its number, commit or file.
+        patterns: of the cases that it is accepted for; none for all. The others keep their anchor.
+
+    Raises:
+        OptionError: there is no reason, or no case matches a pattern.
+        StoreError: there is no such run of the machine, it holds no figures, or the file cannot
+            be written.
+    """
+    reason = plain_text(reason)
+    if not reason:
+        raise OptionError("--reason: must say in a few words why the run is accepted, got nothing")
+    path = store.find(run, machine)
+    if path.resolve().parent != (store.folder / machine).resolve():
+        raise StoreError(f"{path}: must be a run in {store.folder / machine} to be accepted")
+    measured = [record for record in read_run(path) if record.measured]
+    if not measured:
+        raise StoreError(f"{path}: must hold a measured row to be accepted, it has none")
+    names = dict.fromkeys(record.case.name for record in measured)
+    check_patterns("--case", patterns, names)
+    cases = [name for name in names if any(fnmatchcase(name, one) for one in patterns)]
+    accepted = Acceptance(
+        run=path.stem,
+        accepted=now().isoformat(timespec="seconds"),
+        commit=measured[0].commit,
+        reason=reason,
+    )
+    found = [replace(accepted, case=case) for case in cases] or [accepted]
+    _ACCEPTED_TABLE.append(store.folder / machine / ACCEPTED, found)
+    return found
+
+
+# -- what change this machine lets be seen, as `convmark noise` has found it -----------------------
+
+
+def _column(unit: str, meaning: str) -> Any:
+    return field(metadata={"group": "noise", "unit": unit, "meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoiseRow:
+    """An A/A of one case; changes are shares, 0.05 is 5 % slower."""
+
+    measured: str = _column("UTC, ISO 8601", "when it ended")
+    convmark: str = _column("", "version")
+    case: str = _column("", "name of the case, its threads among it")
+    cases: int = _column("", "cases of the suite, which share time and error rate")
+    sessions: int = _column("", "sessions of two copies of one code")
+    session_s: float | None = _column("s", "median of a session, with start and builds")
+    scatter: float | None = _column("", "root mean square of the sessions' log ratios")
+    mean: float | None = _column("", "mean of the sessions' log ratios; the truth is 0")
+    budget_s: float = _column("s", "time for all cases that the next two columns are for")
+    found_from: float | None = _column("", "smallest slowdown that is called one in 95 of 100")
+    rules_out: float | None = _column("", "change that unchanged rules out in 95 of 100")
+    seconds_for_3_percent: float | None = _column("s", "until 3 % is called slower, 8 of 10 times")
+    seconds_for_5_percent: float | None = _column("s", "the same of 5 %")
+    seconds_for_10_percent: float | None = _column("s", "the same of 10 %")
+    note: str | None = _column("", "why sessions are few, or took two processes; what disturbed")
+
+
+NOISE_TABLE = TableFile(NoiseRow)
+
+
+def read_noise(path: Path) -> dict[str, NoiseRow]:
+    """Return the newest row of each case by its name; none where there is no file.
+
+    Raises:
+        StoreError: it does not fit; the message names file and line.
+    """
+    return {row.case: row for row in NOISE_TABLE.read(path)}

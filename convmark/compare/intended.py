@@ -1,0 +1,207 @@
+"""Changes that are meant: what they are, who says so, and which failures that lets pass.
+
+The sizes of a model that differ are another model's, and fail the case until the change is meant. A
+change of a case is meant where `--allow-change` names the case, or a trailer of a commit that the
+anchor has not:
+
+    Benchmark-Accept: lenet5-*, mini_resnet-train-*
+
+What a case cannot say of itself is never meant: an error, a time limit, a missing case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from convmark.compare.files import Acceptance
+from convmark.compare.history import History, anchor_of, by_name
+from convmark.compare.judgement import SIZES, Judgement
+from convmark.core.errors import ConvmarkError
+from convmark.core.git import Git, GitError
+from convmark.core.text import plain_text
+from convmark.results.record import Record
+
+__all__ = [
+    "IntendedChanges",
+    "TrailerRange",
+    "case_names",
+    "changed_sizes",
+    "pass_intended",
+    "trailer_range_of",
+]
+
+TRAILER = "Benchmark-Accept"
+SHOWN = 12
+"""Characters of a commit that are shown."""
+_LINE = "> "
+_FORMAT = f"--format={_LINE}%H %(trailers:key={TRAILER},valueonly,unfold,separator=%x2C)"
+
+Names = Mapping[str, Collection[str]]
+"""By the name of a case that ran, the names that a pattern may match: of what was asked for too."""
+
+
+def changed_sizes(judgements: Iterable[Judgement]) -> list[Judgement]:
+    """Return the one judgement by which a case fails whose sizes have changed, listing them."""
+    changed = [one for one in judgements if one.verdict == "changed"]
+    note = ", ".join(
+        f"{one.metric.replace('_', ' ')} {one.baseline:,.0f} -> {one.value:,.0f}" for one in changed
+    ).replace("flops", "FLOPs")
+    nothing: dict[str, Any] = dict.fromkeys(("baseline", "value", "change"))
+    return [
+        replace(one, metric=SIZES, unit="", note=note, fails=True, **nothing) for one in changed[:1]
+    ]
+
+
+def case_names(records: Iterable[Record]) -> dict[str, set[str]]:
+    """Return the names of the cases of a run."""
+    found: dict[str, set[str]] = {}
+    for row in records:
+        found.setdefault(row.case.name, {row.case.name}).add(row.asked_case.name)
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrailerRange:
+    """Where the trailers are looked for: in the commits of the head that the anchor has not."""
+
+    repository: Path
+    anchor: str
+    """Commit in full; empty where it is not known."""
+    head: str
+    """As the anchor."""
+    unknown: str = ""
+    """What ran code of no known commit, where one of the two is not known."""
+
+
+def _trailers(since: TrailerRange) -> tuple[tuple[str, str], ...]:
+    """Return commit and pattern of each trailer, newest commit first.
+
+    Raises:
+        ConvmarkError: the commits in between cannot be told.
+    """
+    if not since.anchor or not since.head:
+        raise ConvmarkError(f"no commit holds the code of {since.unknown}")
+    git = Git.at(since.repository)
+    if git.answer("merge-base", since.anchor, since.head) is None:
+        raise ConvmarkError(
+            f"{since.repository} has no history that joins {since.anchor[:SHOWN]} and "
+            f"{since.head[:SHOWN]} (a shallow clone holds only the newest: git fetch --unshallow)"
+        )
+    try:
+        printed = git.output("rev-list", _FORMAT, f"{since.anchor}..{since.head}", "--")
+    except GitError as error:
+        raise ConvmarkError(f"{since.repository}: {error}") from None
+    found = []
+    for line in printed.split("\n"):
+        if line.startswith(_LINE):
+            commit, _, values = line.removeprefix(_LINE).partition(" ")
+            found += [(commit, word) for each in values.split(",") if (word := each.strip())]
+    return tuple(found)
+
+
+class IntendedChanges:
+    """Tells of a case by what its change is meant."""
+
+    def __init__(
+        self,
+        names: Names,
+        patterns: Sequence[str],
+        since: Callable[[str], TrailerRange | None],
+        say: Callable[[str], None],
+        accepted: Iterable[Acceptance] = (),
+    ) -> None:
+        """Describe it; git is asked when a case fails.
+
+        Args:
+            patterns: those of --allow-change.
+            since: by a case's name; None where no repository holds its model.
+            say: is told which trailers cannot be read, and which match no case.
+            accepted: what somebody has accepted of this very run.
+        """
+        self._accepted = list(accepted)
+        self._names = names
+        self._patterns = patterns
+        self._since = since
+        self._say = say
+        self._read: dict[TrailerRange, tuple[tuple[str, str], ...]] = {}
+
+    def reason(self, case: str) -> str:
+        """Return by what a change of the case is meant, in words; empty where it is not."""
+        names = self._names.get(case, {case})
+        if any(_matches(names, pattern) for pattern in self._patterns):
+            return "allowed by --allow-change"
+        for one in self._accepted:
+            if one.case in (None, case):
+                return f"accepted: {one.reason}"
+        since = self._since(case)
+        for commit, pattern in self._trailers(since) if since is not None else ():
+            if _matches(names, pattern):
+                return f"meant by commit {commit[:SHOWN]}"
+        return ""
+
+    def _trailers(self, since: TrailerRange) -> tuple[tuple[str, str], ...]:
+        """Return the trailers, and say once what is wrong with them."""
+        if since not in self._read:
+            try:
+                self._read[since] = _trailers(since)
+            except ConvmarkError as error:
+                self._read[since] = ()
+                self._say(f"{TRAILER} trailers are not read: {error}")
+            for commit, pattern in self._read[since]:
+                if not any(_matches(names, pattern) for names in self._names.values()):
+                    told = plain_text(pattern)
+                    self._say(f"{commit[:SHOWN]}: {TRAILER}: {told} matches no case of this run")
+        return self._read[since]
+
+
+def _matches(names: Iterable[str], pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names)
+
+
+def pass_intended(judgements: Iterable[Judgement], meant: IntendedChanges) -> list[Judgement]:
+    """Return the judgements, those that fail by a change that is meant no longer failing.
+
+    The verdict stays, and the note says by what the change is meant.
+    """
+    found = []
+    for one in judgements:
+        by_a_change = one.fails and one.verdict in ("regressed", "changed")
+        if by_a_change and (reason := meant.reason(one.case)):
+            note = "; ".join(filter(None, [one.note, reason]))
+            found.append(replace(one, fails=False, note=note))
+        else:
+            found.append(one)
+    return found
+
+
+def trailer_range_of(
+    history: History, path: Path, records: Sequence[Record], folder: Path
+) -> Callable[[str], TrailerRange | None]:
+    """Return where the trailers of a kept run are looked for, by the commits that its rows name.
+
+    Args:
+        path: the run's file.
+        folder: in the repository of the models.
+    """
+    rows = by_name(row for row in records if row.measured)
+    if Git.at(folder).answer("rev-parse", "--git-dir") is None:
+        return lambda case: None
+
+    def since(case: str) -> TrailerRange | None:
+        anchor = history.cases[case].anchor
+        if anchor is None:
+            return None
+        own = anchor_of(path, rows[case])
+        unknown = [f"run {one.run}" for one in (anchor, own) if not one.clean_commit]
+        return TrailerRange(
+            repository=folder,
+            anchor=anchor.clean_commit,
+            head=own.clean_commit,
+            unknown=" and ".join(unknown),
+        )
+
+    return since

@@ -1,0 +1,147 @@
+"""What came of a case's sessions so far, and what may be said of it in the end."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from convmark.compare.judgement import BUDGET_SPENT, SAME_CODE, LiveSession
+from convmark.compare.rule.allotment import Candidate
+from convmark.compare.rule.decision import CaseSessions, Decision
+from convmark.core.statistics import share_of
+from convmark.core.text import percent
+from convmark.core.units import duration_text, interval_text, share_text
+
+__all__ = ["OTHER_SOFTWARE", "VOID", "CaseResult"]
+
+FIRST_SESSION_S = 2.5
+"""About what a session takes before one was run, seconds."""
+VOID = "the A/A control differs from its twin"
+OTHER_SOFTWARE = "other software, or other environment variables"
+
+
+@dataclass(slots=True, kw_only=True)
+class CaseResult:
+    """What came of one case so far; changes are ln(new / old), above 0 is slower."""
+
+    live: list[LiveSession] = field(default_factory=list)
+    """All sessions so far, those of an earlier run first."""
+    control: list[float] = field(default_factory=list)
+    """ln(control / old) of them by wall time."""
+    codes: tuple[str, str] | None = None
+    """Hashes of the old and the new code, once a session has told them."""
+    bar: float = 0.0
+    """The level that a slowdown counts from, as `CaseSessions` has it."""
+    left_over: bool = False
+    """Whether the last run has left it undecided."""
+    sizes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By side its model's parameters, bytes and FLOPs."""
+    decision: Decision | None = None
+    target: float = math.inf
+    closed: str = ""
+    """Why no further session is run; empty where one may be."""
+    failed: bool = False
+    """Whether that is because a code cannot be run."""
+    same_code: bool = False
+    """Whether both codes turned out to be one."""
+    void: bool = False
+    """Whether the control differs from the old code, though they are one."""
+    apart: str = ""
+    """Why the two codes cannot share a process; empty where they can."""
+    checked: list[float] = field(default_factory=list)
+    """ln(new / old) of the separate processes that its conviction was held against."""
+    needs_s: float | None = None
+    """Seconds in which it would most likely be decided; None where no time would do."""
+    failures: int = 0
+    left_out: list[str] = field(default_factory=list)
+    """Why sessions were left out, one text each: their card was slowed, or shared with others."""
+
+    def sessions(self) -> CaseSessions:
+        """Return what the rule takes."""
+        cpu = [one.cpu for one in self.live if one.cpu is not None]
+        return CaseSessions(
+            wall=[one.wall for one in self.live],
+            cpu=cpu if len(cpu) == len(self.live) else None,
+            bar=self.bar,
+        )
+
+    def candidate(self) -> Candidate:
+        """Return what the allotment takes; after `decide`."""
+        assert self.decision is not None
+        took_s = [one.seconds for one in self.live]
+        return Candidate(
+            decision=self.decision,
+            session_s=median(took_s) if took_s else FIRST_SESSION_S,
+            target=self.target,
+            left_over=self.left_over,
+            closed=bool(self.closed),
+        )
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether duets have convicted it and no separate process has been asked yet."""
+        convicts = self.decision is not None and self.decision.verdict in ("regressed", "improved")
+        return convicts and not (self.apart or self.closed or self.checked or self.void)
+
+    @property
+    def cross_check(self) -> str:
+        """What separate processes said of a conviction; empty where they were not asked."""
+        if not self.checked or math.isnan(self.checked[0]) or self.apart:
+            return ""
+        return f"separate processes {percent(median(self.checked))}"
+
+    @property
+    def has_verdict(self) -> bool:
+        """Whether something is said of the case, however early it was ended."""
+        return self.same_code or (self.decision is not None and self.decision.decided)
+
+    @property
+    def described(self) -> str:
+        """What was found: the change with its interval, and the verdict."""
+        decision = self.decision
+        if decision is None or decision.estimate is None:
+            return "no session yet"
+        change = interval_text(decision.estimate, decision.low, decision.high)
+        verdict = "void" if self.void else decision.verdict.replace("_", " ")
+        return f"{decision.sessions} sessions, {change}, {verdict}"
+
+    def undecided(self, remedy: str) -> str:
+        """Return why it is not decided, once no further session is run.
+
+        Args:
+            remedy: what to try where the time is spent.
+        """
+        if self.closed:
+            return self.closed
+        if self.needs_s is None:
+            return f"{BUDGET_SPENT}: more time would most likely not decide"
+        more = duration_text(self.needs_s)
+        return f"{BUDGET_SPENT}: about {more} more would decide: {remedy}"
+
+    def verdict(self, remedy: str) -> tuple[str, str]:
+        """Return the verdict, once no further session is run, and why it is so or what to try.
+
+        Args:
+            remedy: as of `undecided`.
+        """
+        decision = self.decision
+        assert decision is not None
+        if self.same_code:
+            return "unchanged", SAME_CODE
+        plain, reasons = decision.plain_verdict, []
+        if self.void:
+            plain, reasons = "inconclusive", [VOID]
+        elif decision.verdict == "undecided":
+            reasons = [self.undecided(remedy)]
+        elif decision.within_margin and decision.estimate is not None:
+            way = "slower" if decision.estimate > 0 else "faster"
+            size = share_text(abs(share_of(decision.estimate)))
+            reasons = [f"{way} by {size}, within the margin"]
+        elif self.candidate().open:
+            reasons = [f"{BUDGET_SPENT} before the interval was as narrow as --target"]
+        reasons += filter(None, [self.cross_check])
+        if self.apart not in ("", OTHER_SOFTWARE):  # the sides name their software themselves
+            reasons.append(f"in a process each: {self.apart}")
+        return plain, "; ".join(reasons)

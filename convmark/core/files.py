@@ -1,0 +1,48 @@
+"""Files that others may have put there: opened only where they are regular ones."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+__all__ = ["open_regular", "read_regular"]
+
+
+def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
+    """Return the descriptor of a regular file; made for `open(path, opener=open_regular)`.
+
+    A pipe, a socket or a device would keep a reader waiting for ever, or do something when read.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        raise _is_special(path) from None
+    found = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(found):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(found):
+        raise IsADirectoryError(errno.EISDIR, "is a folder", os.fspath(path))
+    raise _is_special(path)
+
+
+def read_regular(path: Path, most_bytes: int = -1) -> bytes:
+    """Return what a regular file holds, or its first bytes.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    with open(path, "rb", opener=open_regular) as file:
+        return file.read(most_bytes)
+
+
+def _is_special(path: str | os.PathLike[str]) -> OSError:
+    reason = "must be a regular file, it is a pipe, a socket or a device"
+    return OSError(errno.EINVAL, reason, os.fspath(path))

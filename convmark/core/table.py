@@ -1,0 +1,211 @@
+"""Table: headings, rows and a caption; whatever is printed as a table is made from one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from convmark.core.cells import Column
+from convmark.core.errors import MeasurementError
+from convmark.core.text import shown
+from convmark.core.units import bytes_text, count_text, rate_text, seconds_text, share_text
+
+__all__ = ["Heading", "Table", "cell_text", "grid", "heading", "printed", "table_of"]
+
+
+def _plain_number(value: float) -> str:
+    return f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def _ratio_text(value: float) -> str:
+    return f"{value:.3f}" if value < 9.9995 else f"{value:.2f}"
+
+
+KINDS: Mapping[str, tuple[str, Callable[[float], str]]] = MappingProxyType(
+    {
+        "text": ("", str),
+        "seconds": ("s", seconds_text),
+        "bytes": ("bytes", bytes_text),
+        "rate": ("samples/s", rate_text),
+        "count": ("", lambda value: f"{value:,.0f}"),
+        "flops": ("FLOPs", count_text),
+        "flops_rate": ("FLOP/s", count_text),
+        "intensity": ("FLOP/byte", _plain_number),
+        "share": ("", share_text),
+        "change": ("", lambda value: f"{100 * value:+.1f} %"),
+        "ratio": ("", _ratio_text),
+        "number": ("", _plain_number),
+        "whole": ("", lambda value: f"{value:.0f}"),
+        "figure": ("", str),
+        "score": ("", lambda value: f"{value:.4f}"),
+        "difference": ("", lambda value: f"{value:+.4f}"),
+        "joules": ("J/sample", _plain_number),
+        "per_joule": ("samples/J", _plain_number),
+    }
+)
+"""By kind of a column: the unit in which its values are stored, and how one is printed. A `figure`
+is a text that stands to the right as numbers do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heading:
+    """One column of a table."""
+
+    key: str
+    label: str
+    kind: str = "text"
+    about: str = ""
+    """What it means, where the label does not say it all."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise MeasurementError(
+                f"{self.key}: kind must be one of {', '.join(KINDS)}, got {self.kind!r}"
+            )
+
+    @classmethod
+    def of(cls, column: Column) -> Heading:
+        """Return the heading of a column of the schema, as its declaration says."""
+        return cls(key=column.name, label=column.title or column.name, kind=column.kind)
+
+    @property
+    def numeric(self) -> bool:
+        return self.kind != "text"
+
+    @property
+    def unit(self) -> str:
+        """The unit in which the values are stored."""
+        return KINDS[self.kind][0]
+
+
+def heading(key: str, label: str, kind: str = "text", about: str = "") -> Heading:
+    """Return a heading; tables have many."""
+    return Heading(key=key, label=label, kind=kind, about=about)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """What one section of a report says; a cell is None where nothing is known."""
+
+    key: str
+    title: str
+    caption: str
+    headings: tuple[Heading, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    empty: str = ""
+    """What is said in place of a table without rows."""
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.headings):
+                raise MeasurementError(
+                    f"{self.key}: a row must have {len(self.headings)} cells, has {len(row)}"
+                )
+
+    def column(self, key: str) -> list[Any]:
+        """Return the values of a column, None for each absent one."""
+        place = [heading.key for heading in self.headings].index(key)
+        return [row[place] for row in self.rows]
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the rows by key."""
+        keys = [heading.key for heading in self.headings]
+        return [dict(zip(keys, row, strict=True)) for row in self.rows]
+
+    def texts(self) -> list[list[str]]:
+        """Return the rows as they are printed."""
+        return [
+            [cell_text(heading, cell) for heading, cell in zip(self.headings, row, strict=True)]
+            for row in self.rows
+        ]
+
+
+def cell_text(heading: Heading, value: Any) -> str:
+    """Return a cell as it is printed; empty where nothing is known."""
+    return "" if value is None else KINDS[heading.kind][1](value)
+
+
+def table_of(
+    key: str,
+    title: str,
+    caption: str,
+    headings: Sequence[Heading],
+    records: Iterable[Mapping[str, Any]],
+    *,
+    empty: str = "",
+    keep: Iterable[str] = (),
+) -> Table:
+    """Return a table of records, without the columns in which no record has a value.
+
+    Args:
+        records: by key of the headings; a missing key, None, NaN and an empty text are absent.
+        keep: keys of columns that stay though they are empty.
+    """
+    rows = [[_value(record.get(heading.key)) for heading in headings] for record in records]
+    kept = [
+        place
+        for place, heading in enumerate(headings)
+        if heading.key in keep or any(row[place] is not None for row in rows)
+    ]
+    return Table(
+        key=key,
+        title=title,
+        caption=caption,
+        headings=tuple(headings[place] for place in kept),
+        rows=tuple(tuple(row[place] for place in kept) for row in rows),
+        empty=empty,
+    )
+
+
+def printed(
+    headings: Sequence[Heading],
+    records: Iterable[Mapping[str, Any]],
+    style: str = "simple",
+    *,
+    clean: Callable[[str], str] = shown,
+    drop_empty: bool = True,
+) -> str:
+    """Return a table that has no title as text; as those of `table_of` and `grid`.
+
+    Args:
+        drop_empty: whether columns in which no record has a value are left out.
+    """
+    keep = () if drop_empty else [heading.key for heading in headings]
+    first = [heading.key for heading in headings][:1]
+    table = table_of("", "", "", headings, records, keep=[*first, *keep])
+    return grid(table, style, clean)
+
+
+def grid(table: Table, style: str, clean: Callable[[str], str]) -> str:
+    """Return the headings and rows as text.
+
+    Args:
+        style: `simple`, or `pipe` for Markdown: styles of tabulate.
+        clean: makes a cell fit to stand there.
+    """
+    from tabulate import tabulate
+
+    return str(
+        tabulate(
+            [[clean(cell) for cell in row] for row in table.texts()],
+            headers=[heading.label for heading in table.headings],
+            colalign=["right" if heading.numeric else "left" for heading in table.headings],
+            tablefmt=style,
+            disable_numparse=True,
+        )
+    )
+
+
+def _value(value: Any) -> Any:
+    """Return a plain Python value, None for what is absent; a whole number as int."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return value
+    number = float(value)
+    if not math.isfinite(number):
+        return None
+    return int(number) if number.is_integer() and abs(number) < 2**53 else number

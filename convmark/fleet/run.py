@@ -1,0 +1,233 @@
+"""One run of a plan on a fleet: who measures what, what is there already, where the rows go."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TextIO
+
+from convmark.core.case import Case
+from convmark.core.errors import OptionError
+from convmark.core.options import Options
+from convmark.core.text import Say
+from convmark.fleet.drive import Cluster, ProcessEnded, drive
+from convmark.fleet.expected import expected_s
+from convmark.fleet.host import PreparedNode
+from convmark.fleet.nodes import PER, NodeFacts, gpu_names, node_names, some
+from convmark.fleet.progress import FleetProgress
+from convmark.fleet.run_files import (
+    Key,
+    Resumption,
+    RunFiles,
+    gpus_measured,
+    hold_many_files,
+    newest_first,
+    newest_of_host,
+    newest_of_kind,
+)
+from convmark.fleet.scheduler import Assignment, Member, Scheduler, Unmeasured
+from convmark.results.store import Store
+from convmark.session.plan import Job, plan
+from convmark.session.result import Result
+from convmark.session.resume import plan_hash
+from convmark.session.run import NOT_MEASURED, unmeasured
+
+__all__ = ["FleetRun"]
+
+Prepare = Callable[[Sequence[str]], Mapping[str, Any]]
+"""Has nodes prepare themselves: by name a `PreparedNode`, or the exception that says why not."""
+
+
+class FleetRun:
+    """Prepares nodes, has the plan measured on them and keeps each row as it comes."""
+
+    def __init__(
+        self,
+        options: Options,
+        store: Store,
+        abouts: Mapping[str, NodeFacts],
+        kinds: Mapping[str, Sequence[str]],
+        *,
+        per: str,
+    ) -> None:
+        """Describe; nothing is started yet.
+
+        Args:
+            abouts: by node what it is.
+            kinds: the nodes of each kind.
+            per: one of `PER`: whether every node has the plan to measure, or one of each kind.
+        """
+        self.options = options
+        self.abouts = abouts
+        self.names = node_names(abouts)
+        self.useless: set[str] = set()
+        """Nodes that cannot measure."""
+        self._store = store
+        self._kinds = {kind: list(names) for kind, names in kinds.items()}
+        self._every = per == PER[0]
+        machines = {name: one.machine.name for name, one in abouts.items()}
+        self.files = RunFiles(store, machines, every=self._every)
+        self._per = per
+        self._prepared: dict[str, PreparedNode] = {}
+        self._plans: dict[str, list[Job]] = {}
+
+    def close(self) -> None:
+        """Close all files."""
+        self.files.close()
+
+    def prepare(
+        self, prepare: Prepare, say: Say, *, resume: bool = False
+    ) -> Mapping[str, PreparedNode]:
+        """Have the nodes find out what to measure, and plan; return what they have found, by node.
+
+        Args:
+            resume: whether runs that were interrupted go on.
+
+        Raises:
+            OptionError: no node can measure, or an earlier run cannot go on.
+            StoreError: an earlier run does not read.
+        """
+        if resume and not self._every:
+            self._put_first_who_measured()
+        wanted = list(itertools.chain.from_iterable(self._kinds.values()))
+        if not self._every:
+            wanted = [names[0] for names in self._kinds.values()]
+        reasons: dict[str, list[str]] = {}
+        while wanted:
+            failed = set()
+            for name, answer in prepare(wanted).items():
+                if isinstance(answer, Exception):
+                    reasons.setdefault(str(answer), []).append(self.names[name])
+                    failed.add(name)
+                else:
+                    hashed = plan_hash(answer.cases, self.options)
+                    facts = replace(answer.facts, plan=hashed)
+                    self._prepared[name] = replace(answer, facts=facts)
+            self.useless |= failed
+            wanted = [] if self._every else self._next_of(failed)
+        said = [
+            f"{some(names)} {'does' if len(names) == 1 else 'do'} not measure: {why}"
+            for why, names in reasons.items()
+        ]
+        if not self._prepared and len(said) == 1:  # a mistake of the caller's, most often
+            raise OptionError(f"--ray: {said[0]}")
+        for line in said:
+            say(line)
+        if not self._prepared:
+            raise OptionError("--ray: no node can measure what is asked for; each has said why")
+        hold_many_files(2 * len(self._prepared))
+        self._draw_plans()
+        if resume:
+            for name in self._prepared:
+                self._go_on(name, say)
+        return self._prepared
+
+    def measure(self, cluster: Cluster, stream: TextIO) -> list[Unmeasured]:
+        """Have the plans measured; return what no node could measure, which has rows that say so.
+
+        Raises:
+            StoreError: a row cannot be written.
+        """
+        scheduler = Scheduler(self._members(), self._plans, expected_s=self._expected_s)
+        with FleetProgress(stream, scheduler, self.names, self._expected_s) as shown:
+            left = drive(scheduler, cluster, self._keep, shown)
+        for one in left:
+            result = self._without_answer(one.target, one.job, f"{NOT_MEASURED}{one.why}")
+            self._append((one.target, one.target), result)
+        return left
+
+    def named(self, key: Key) -> str:
+        """Say which node measured a run, and for which other."""
+        target, node = key
+        return self.names[node] + (f" for {self.names[target]}" if target != node else "")
+
+    def step_times(self) -> dict[str, dict[str, dict[str, list[float]]]]:
+        """Return the step times of all processes by hardware, host and case, seconds."""
+        found: dict[str, dict[str, dict[str, list[float]]]] = {}
+        for record in itertools.chain.from_iterable(self.files.records.values()):
+            if record.measured and record.step_time_p50_s:
+                hosts = found.setdefault(f"{record.machine} {record.device}", {})
+                cases = hosts.setdefault(str(record.node), {})
+                cases.setdefault(record.case.name, []).append(record.step_time_p50_s)
+        return found
+
+    def _put_first_who_measured(self) -> None:
+        """Put first in each kind who measured its newest run, to go on with it."""
+        for names in self._kinds.values():
+            newest = next(newest_first(self._store, self._machines(names)), None)
+            if newest is not None:
+                _, head = newest
+                names.sort(key=lambda name: self.abouts[name].host != head.node)
+
+    def _next_of(self, failed: set[str]) -> list[str]:
+        """Return for each node that cannot measure the next one of its kind."""
+        following = []
+        for names in self._kinds.values():
+            left = [name for name in names if name not in self.useless]
+            if left and failed & set(names):
+                following.append(left[0])
+        return following
+
+    def _draw_plans(self) -> None:
+        """Draw each node's plan; nodes with the same cases share it."""
+        drawn: dict[tuple[Case, ...], list[Job]] = {}
+        for name, prepared in self._prepared.items():
+            if prepared.cases not in drawn:
+                processes, seed = self.options.processes, self.options.seed
+                drawn[prepared.cases] = plan(prepared.cases, processes, seed)
+            self._plans[name] = drawn[prepared.cases]
+
+    def _go_on(self, name: str, say: Say) -> None:
+        """Take over the newest run of the node, or those of its kind; plan what they lack."""
+        facts, jobs = self._prepared[name].facts, self._plans[name]
+        if self._every:
+            taken = set(self.files.paths().values())
+            found = newest_of_host(self._store, facts, besides=taken)
+        else:
+            (kin,) = [names for names in self._kinds.values() if name in names]
+            found = newest_of_kind(self._store, self._machines_there(kin), facts.plan)
+        if not found:
+            say(f"--resume: {self.names[name]} has no run of this plan yet")
+            return
+        resumption = Resumption(self._store, self.options, self.files)
+        self._plans[name] = left = resumption.left(name, self._prepared[name], found, jobs)
+        there = ", ".join(str(path) for path, _ in found)
+        say(f"{self.names[name]}: going on with {there}: {len(left)} of {len(jobs)} are left")
+
+    def _machines_there(self, kin: Sequence[str]) -> list[str]:
+        """Return the machines of a kind: of its nodes, and of nodes with its GPUs that are gone."""
+        names = self._machines(kin)
+        if self._per != "gpu-kind":
+            return names
+        known = self._machines(self.abouts)
+        gpus = gpu_names(self.abouts[kin[0]].machine)
+        others = [name for name in self._store.machines() if name not in known]
+        return names + [name for name in others if gpus_measured(self._store, name) == gpus]
+
+    def _machines(self, names: Iterable[str]) -> list[str]:
+        return list(dict.fromkeys(self.abouts[name].machine.name for name in names))
+
+    def _members(self) -> list[Member]:
+        return [
+            Member(name=name, host=self.abouts[name].boot, kind=kind)
+            for kind, names in self._kinds.items()
+            for name in names
+            if name not in self.useless
+        ]
+
+    def _expected_s(self, case: Case) -> float:
+        return expected_s(case, self.options.time_budget_s, {})
+
+    def _keep(self, assignment: Assignment, result: Result | ProcessEnded) -> Result:
+        if isinstance(result, ProcessEnded):
+            result = self._without_answer(assignment.target, assignment.job, result.why)
+        return self._append((assignment.target, assignment.node), result)
+
+    def _append(self, key: Key, result: Result) -> Result:
+        """Keep a row in its run, and return the result with the row as it is kept."""
+        record = self.files.append(key, result, self._prepared[key[0]].facts.plan)
+        return replace(result, record=record)
+
+    def _without_answer(self, target: str, job: Job, why: str) -> Result:
+        return unmeasured(job, self.options, self._prepared[target].facts, why)

@@ -1,0 +1,346 @@
+"""The run of one pytest session: from the selected cases to their results.
+
+Everything that touches workers and the store is here; what touches pytest and pytest-benchmark is
+in `convmark.plugin` and `bridge`. What measures is imported when it is needed: every pytest session
+of a project loads this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from convmark.core.case import Case
+from convmark.core.errors import OptionError
+from convmark.core.options import Options
+from convmark.core.text import Say
+from convmark.plugin.replay import Measured
+
+if TYPE_CHECKING:
+    from convmark.compare.judgement import Judgement, LiveComparison
+    from convmark.interpreter import Interpreter
+    from convmark.machine.cautions import Preflight
+    from convmark.machine.environment import Machine
+    from convmark.results.code.manifest import Code
+    from convmark.results.record import Record
+    from convmark.results.store import Store
+    from convmark.session.resume import InterruptedRun
+    from convmark.session.session import Session
+
+__all__ = ["PytestRun"]
+
+
+class PytestRun:
+    """Measures the cases of a pytest session once, and keeps what came of each."""
+
+    def __init__(self, options: Options, folder: Path, resume: str | None = None) -> None:
+        """Describe the run; nothing is started yet.
+
+        Args:
+            folder: the root of the session; its commit is the rows'.
+            resume: the run that is to go on, as `open_interrupted` takes it; None for a new one.
+        """
+        self.options = options
+        self.cases: list[Case] = []
+        """All that were selected, those without a device too."""
+        self.python = sys.executable
+        """The interpreter that is measured."""
+        self.meant: Callable[[str], str] = lambda case: ""
+        """Says by what a change of a case is meant; empty where it is not."""
+        self._folder = folder
+        self._resume = resume
+        self._lock = contextlib.ExitStack()
+        self._machine: Machine | None = None
+        self._preflight: Preflight
+        self._earlier: InterruptedRun | None = None
+        self._session: Session | None = None
+        self._judgements: list[Judgement] = []
+
+    @property
+    def machine(self) -> Machine:
+        if self._machine is None:
+            from convmark.machine.environment import read_machine
+
+            self._machine = read_machine()
+        return self._machine
+
+    @property
+    def store(self) -> Store:
+        from convmark.results.store import Store
+
+        return Store(self.options.results)
+
+    def likely_devices(self) -> list[str]:
+        """The devices to collect, known without the framework: the driver's word for `all`."""
+        from convmark.machine.gpu.visible import visible_cards
+
+        devices: list[str] = []
+        for device in self.options.devices:
+            if device != "all":
+                devices.append(device)
+                continue
+            seen = visible_cards(self.machine.gpus, os.environ)
+            devices += ["cpu", *(f"gpu:{place}" for place in range(len(seen)))]
+        return list(dict.fromkeys(devices))
+
+    @property
+    def resumed(self) -> Path | None:
+        """The file of the run that goes on; None where a new one begins."""
+        return self._earlier.run_file.path if self._earlier else None
+
+    def claim(self, say: Say) -> None:
+        """Have the machine to this session, and check its state.
+
+        Raises:
+            BusyError: another benchmark run is going on.
+        """
+        from convmark.session.session import claimed
+
+        self._preflight = self._lock.enter_context(claimed(self.options, say))
+
+    def reopen(self, say: Say) -> None:
+        """Open the run that is to go on, where one is.
+
+        Raises:
+            StoreError: there is none, or its file cannot go on.
+        """
+        if self._resume is None:
+            return
+        from convmark.session.resume import open_interrupted
+
+        with _warnings_said(say):
+            self._earlier = open_interrupted(self.store, self.machine.name, self._resume)
+
+    def prepare(self, cases: Sequence[Case], say: Say) -> None:
+        """Start the interpreters and check all that can be refused before anything is measured.
+
+        Args:
+            say: is told what the user should know while the cases are measured.
+
+        Raises:
+            ConvmarkError: a model, a device or the results folder is not to be had.
+        """
+        from convmark.interpreter.inspection import devices_asked_for
+        from convmark.session.session import Session
+
+        self.store.check_writable()
+        self.cases = list(dict.fromkeys(cases))
+        self.python = self._python()
+        backends = list(dict.fromkeys(case.backend for case in self.cases))
+        self._session = session = Session(
+            self.options,
+            self.machine,
+            say,
+            python=self.python,
+            backends=backends,
+            folder=self._folder,
+        )
+        session.found = session.interpreters.inspect(dict.fromkeys(c.model for c in self.cases))
+        for its_own in session.found.values():
+            devices_asked_for(self.options.devices, its_own["devices"])
+        session.take([case for case in self.cases if self.absent(case) is None])
+
+    def _python(self) -> str:
+        """Return the interpreter asked for, made now where it is an environment's."""
+        asked = [*self.options.pythons, *self.options.environments]
+        if not asked:
+            return sys.executable
+        from convmark.interpreter.environments.interpreter import interpreters
+
+        if len(asked) > 1:
+            raise OptionError(
+                f"--python, --env: pytest measures one interpreter, got {', '.join(asked)}; "
+                "convmark run takes several, and convmark ab compares two"
+            )
+        (path,) = interpreters(self.options.pythons, self.options.environments)
+        return path
+
+    def interpreter(self, backend: str) -> Interpreter | None:
+        """Return what has measured a backend's cases, where each request has a fresh process."""
+        if self._session is None or self.options.isolation == "none":
+            return None
+        return self._session.interpreters.of(backend)
+
+    def absent(self, case: Case) -> str | None:
+        """Why the case's device, found by the driver, cannot be measured; None when it can."""
+        assert self._session is not None
+        devices = self._session.found[case.backend]["devices"]
+        if case.device in devices:
+            return None
+        return (
+            f"{case.device}: the driver shows it, {case.backend} does not ({', '.join(devices)}); "
+            "`convmark doctor` says why"
+        )
+
+    def measure(self, stream: TextIO | None) -> None:
+        """Measure every case that has its device, and keep each row as it comes.
+
+        Raises:
+            ConvmarkError: no worker can be started, or a row not be written.
+            KeyboardInterrupt: the user has interrupted; the rows so far are kept.
+        """
+        session = self._session
+        if session is None or not session.cases:
+            return
+        with _warnings_said(session.say):
+            session.open(self._earlier)
+            session.measure(stream, self._preflight.lines(self.machine))
+
+    def measured(self, case: Case) -> Measured:
+        """Return the case's records, or, where measuring is disabled, run it once untimed."""
+        case = self.stands_for(case)
+        records = [row for row in self.records if row.asked_case == case]
+        records += [row for row in self._search_failures(case) if row not in records]
+        if not records:
+            return Measured(case=case, smoke_error=self._smoke(case))
+        names = {case.name, *(row.case.name for row in records)}
+        return Measured(
+            case=case,
+            records=records,
+            step_times_s=self.step_times_s(case),
+            path=self.path,
+            judgements=[found for found in self._judgements if found.case in names],
+        )
+
+    def stands_for(self, case: Case) -> Case:
+        """Return the case whose figures a test reports: at its best size, where that is sought."""
+        for choice in self._session.choices if self._session else ():
+            if case == choice.case and choice.found.best is not None:
+                return replace(case, batch_size=choice.found.best)
+        return case
+
+    def _search_failures(self, case: Case) -> list[Record]:
+        """Return the rows because of which a search for the case's size has not ended well."""
+        for choice in self._session.choices if self._session else ():
+            if case == self.stands_for(choice.case):
+                return [
+                    row
+                    for row in self.records
+                    if not row.measured
+                    and choice.is_of(row.asked_case)
+                    and row.batch_size in choice.failed_sizes
+                ]
+        return []
+
+    def step_times_s(self, case: Case) -> list[float]:
+        """Return the steps of all the case's processes, in order, seconds."""
+        case = self.stands_for(case)
+        results = self._session.results if self._session else ()
+        return [seconds for one in results if one.case == case for seconds in one.replayed_s]
+
+    def _smoke(self, case: Case) -> str:
+        from convmark.session.run import request_of
+
+        if self._session is None:
+            return "nothing was measured"
+        request = request_of(case, self._session.options, smoke=True)
+        answer = self._session.interpreters.answer(request)
+        return "" if answer.status == "ok" else f"{answer.status}: {answer.message}"
+
+    def close(self) -> None:
+        """End all worker processes, close the run's file and let the machine go."""
+        if self._session is not None:
+            self._session.close()
+        if self._earlier is not None:
+            self._earlier.run_file.close()
+        self._lock.close()
+
+    @property
+    def path(self) -> Path | None:
+        """The run's file; None where nothing is measured."""
+        run_file = self._session.run_file if self._session else None
+        return run_file.path if run_file else None
+
+    @property
+    def records(self) -> list[Record]:
+        """The rows of this run so far."""
+        return self._session.records if self._session else []
+
+    @property
+    def sources(self) -> dict[str, Any]:
+        """Where the users' own models come from, as the worker says."""
+        found = self._session.found.values() if self._session else ()
+        return {
+            model: source
+            for its_own in found
+            for model, source in (its_own.get("sources") or {}).items()
+        }
+
+    @property
+    def codes(self) -> dict[str, Code]:
+        """What is kept of the codes that this run's processes ran, by their hash."""
+        from convmark.results.code.manifest import read_codes
+
+        return read_codes(self.path) if self.path else {}
+
+    @property
+    def earlier_runs(self) -> list[Path]:
+        """The files of this machine's earlier runs, oldest first."""
+        own = self.path.stem if self.path else ""
+        runs = self.store.runs(self.machine.name)
+        return [path for path in runs if own and int(path.stem) < int(own)]
+
+    def keep_sessions(self, comparisons: Mapping[str, LiveComparison]) -> None:
+        """Keep the sessions of the live comparisons, for a later run to take along."""
+        from convmark.compare.sessions_file import keep_sessions
+
+        if self.path is not None:
+            rows = {row.case.name: row for row in self.records if row.measured}
+            keep_sessions(self.path, comparisons, rows)
+
+    def keep_judgements(self, judgements: Sequence[Judgement]) -> None:
+        """Keep the verdicts on this run, on the disk and for the tests that report them."""
+        from convmark.compare.files import keep_verdicts
+
+        self._judgements = list(judgements)
+        if self.path is not None:
+            keep_verdicts(self.path, judgements)
+
+    def versions(self) -> list[Mapping[str, Any]]:
+        """Return the frameworks' versions by their names, of each backend."""
+        return list(self._session.found.values()) if self._session else []
+
+    def report(self) -> list[tuple[str, str]]:
+        """Return the titles and texts to show at the end of the session."""
+        session = self._session
+        if session is None or session.run_file is None:
+            return []
+        from convmark.report.summary import cards_table, scaling_table, summary_table
+        from convmark.session.auto_batch import choices_table
+
+        records = self.records
+        tables = [choices_table(session.choices, records)] if session.choices else []
+        if records:
+            tables += [summary_table(records), cards_table(records), scaling_table(records)]
+        parts = [("convmark", "\n\n".join(filter(None, [*tables, session.kept])))]
+        if self._judgements:
+            from convmark.report.verdicts import could_see, verdicts_report
+
+            verdicts = verdicts_report(self._judgements), could_see(self._judgements)
+            parts.append(("convmark verdicts", "\n\n".join(filter(None, verdicts))))
+        return parts
+
+
+@contextlib.contextmanager
+def _warnings_said(say: Say) -> Iterator[None]:
+    """Say what the store warns of: pytest captures all else that is written by now."""
+    from convmark.results.store import StoreWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", StoreWarning)
+        show = warnings.showwarning
+
+        def say_or_show(message: Any, category: Any, *rest: Any, **more: Any) -> None:
+            if issubclass(category, StoreWarning):
+                say(str(message))
+            else:
+                show(message, category, *rest, **more)
+
+        warnings.showwarning = say_or_show
+        yield

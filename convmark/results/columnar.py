@@ -1,0 +1,158 @@
+"""A run's file column by column, which is quick; every cell is held to the schema.
+
+Where anything in a file is not as it should be, it is read again row by row, which says what is
+wrong and where.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convmark.core.case import Case
+from convmark.core.errors import CaseError, StoreError
+from convmark.results.reading import HEADER, read_run
+from convmark.results.record import COLUMNS, SCHEMA_VERSION, STATUSES, from_cell
+
+__all__ = ["case_name", "read_columns", "whole_file"]
+
+MOST_NUMBER = 400
+"""Characters of a number; `convmark.core.cells` takes one more."""
+
+MOST_WHOLE_BYTES = 1 << 26
+"""Of a file that is read at one go: some 30,000 rows."""
+
+_FIRST_LINE = ",".join(HEADER).encode() + b"\n"
+_AXES = tuple(Case.__dataclass_fields__)
+
+
+def whole_file(path: Path) -> bytes | None:
+    """Return what is in a file; None where it is too large for that, and is read by lines."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_WHOLE_BYTES + 1)
+        return data if len(data) <= MOST_WHOLE_BYTES else None
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def read_columns(path: Path, data: bytes | None) -> dict[str, Any]:
+    """Return a file's columns by name.
+
+    Numbers are float64 with NaN for an empty cell, others have None for one.
+
+    Args:
+        data: what is in the file; None where it is too large for memory, and is read by lines.
+
+    Raises:
+        StoreError: the file does not fit; the message names file and line.
+    """
+    return (_typed(data) if data else None) or _from_records(path)
+
+
+def _typed(data: bytes) -> dict[str, Any] | None:
+    """Return the columns of a file; None where the store must say what is wrong with it."""
+    if not data.startswith(_FIRST_LINE) or not data.endswith(b"\n") or b"\0" in data:
+        return None
+    try:
+        reader = csv.reader(io.StringIO(data.decode(), newline=""), strict=True)
+        rows = list(reader)[1:]
+        cells = list(zip(*rows, strict=True)) if rows else [()] * len(COLUMNS)
+        if len(cells) != len(COLUMNS) or any(len(row) != len(cells) for row in rows):
+            return None
+        if len(rows) + 1 != data.count(b"\n"):  # a row is one line
+            return None
+        if any(cell != str(SCHEMA_VERSION) for cell in cells[0]):
+            return None
+        if any(cells[HEADER.index("asked")]):  # few files have it, and its rule is a row's
+            return None
+        for axes in set(zip(*(cells[HEADER.index(name)] for name in _AXES), strict=True)):
+            case_name(*axes)
+        return {COLUMNS[place].name: _values(place, one) for place, one in enumerate(cells)}
+    except (ValueError, ArithmeticError, CaseError, csv.Error):
+        return None
+
+
+def _values(place: int, cells: Sequence[str]) -> np.ndarray[Any, Any]:
+    """Return the values of the column at a place of the header.
+
+    Raises:
+        ValueError: a cell breaks its column's rule.
+    """
+    if cells and cells.count(cells[0]) == len(cells):  # a fact of the whole run, as most are
+        return _repeated(place, cells[0], len(cells))
+    column = COLUMNS[place]
+    if column.required and "" in cells:
+        raise ValueError("must not be empty")
+    if column.type in (str, bool):
+        known = {cell: _value(place, cell) for cell in set(cells)}
+        return np.array([known[cell] for cell in cells], dtype=object)
+    numbers = np.array([column.type(cell) if cell else np.nan for cell in cells], np.float64)
+    finite = numbers[np.isfinite(numbers)]
+    if len(finite) != sum(map(bool, cells)):
+        raise ValueError("must be finite")
+    if max(map(len, cells), default=0) > MOST_NUMBER:
+        raise ValueError("must be a number of so many characters")
+    together = "".join(cells)
+    if not (together.isascii() and together.isprintable()) or "_" in together or " " in together:
+        raise ValueError("must be plain digits")
+    if column.type is int and any(str(int(cell)) != cell for cell in cells if cell):
+        raise ValueError("must be written as it is here")
+    if len(finite) and any(column.range_broken(end) for end in (finite.min(), finite.max())):
+        raise ValueError("must be in its range")
+    return numbers
+
+
+@functools.lru_cache(maxsize=4096)
+def _repeated(place: int, cell: str, times: int) -> np.ndarray[Any, Any]:
+    """Return a column of one value; the same array for the same cell, which nobody writes to."""
+    column, value = COLUMNS[place], _value(place, cell)
+    if column.type in (str, bool):
+        return np.full(times, value, dtype=object)
+    if value is not None and column.range_broken(value):
+        raise ValueError("must be in its range")
+    return np.full(times, np.nan if value is None else value, np.float64)
+
+
+@functools.lru_cache(maxsize=65536)
+def _value(place: int, cell: str) -> Any:
+    """Return a cell's value, the same object for the same cell; a status must be one there is."""
+    column = COLUMNS[place]
+    if column.required and not cell:
+        raise ValueError("must not be empty")
+    if column.name == "status" and cell not in STATUSES:
+        raise ValueError("must be a status")
+    return from_cell(column, cell)
+
+
+def _from_records(path: Path) -> dict[str, Any]:
+    """Read a file as the store does, which says what is wrong with it."""
+    records = read_run(path)
+    columns: dict[str, Any] = {}
+    for column in COLUMNS:
+        values = [getattr(record, column.name) for record in records]
+        if column.type in (int, float):
+            columns[column.name] = np.array(
+                [np.nan if value is None else value for value in values], np.float64
+            )
+        else:
+            columns[column.name] = values
+    return columns
+
+
+@functools.cache
+def case_name(*values: Any) -> str:
+    """Return the name of a case, from its cells or from their values.
+
+    Raises:
+        CaseError, ValueError: there is no such case.
+    """
+    fields = dict(zip(_AXES, values, strict=True))
+    counts = {name: int(fields.pop(name)) for name in ("batch_size", "replicas")}
+    return Case(**fields, **counts).name  # type: ignore[arg-type] # texts are texts here

@@ -1,0 +1,251 @@
+"""One run on this machine, in one interpreter for each backend: from their start to the last row.
+
+`convmark run`, pytest, a node of a fleet and the check of a device measure through a `Session`.
+Each has its own cases, prints for itself, and does as it likes with the rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from convmark.core.case import Case
+from convmark.core.cluster import check_devices
+from convmark.core.option_values import AUTO
+from convmark.core.options import Options
+from convmark.core.suites import NETWORKS, cases
+from convmark.core.text import Say
+from convmark.interpreter import zoo_folder
+from convmark.interpreter.by_backend import Interpreters
+from convmark.interpreter.inspection import devices_asked_for
+from convmark.machine.cautions import Preflight
+from convmark.machine.environment import Machine
+from convmark.machine.lock import alone
+from convmark.results.code.of_run import CodeReader
+from convmark.results.commit import Commit, read_commit
+from convmark.results.record import Record
+from convmark.results.store import RunFile, Store
+from convmark.session.auto_batch import Choice, chosen_cases, find_sizes
+from convmark.session.ceilings import Ceiling, Key, ceilings_path, gather
+from convmark.session.facts import Facts, facts_of
+from convmark.session.learning import with_digits
+from convmark.session.plan import Job, plan
+from convmark.session.progress import RunProgress
+from convmark.session.result import Result
+from convmark.session.resume import InterruptedRun, expected, missing, plan_hash
+from convmark.session.run import Observer, execute, kept
+
+__all__ = ["Session", "claimed"]
+
+
+@contextlib.contextmanager
+def claimed(options: Options, say: Say) -> Iterator[Preflight]:
+    """Hold the machine's lock until the block ends; give the checks of the machine's state.
+
+    Raises:
+        BusyError: another benchmark run is going on, and the options do not wait.
+    """
+    # the members of a cluster may share a machine, and are one run
+    concurrent = options.allow_concurrent or bool(options.cluster and options.cluster.addresses)
+    with alone(wait=options.wait, concurrent=concurrent, say=say):
+        yield Preflight()
+
+
+class Session:
+    """Measures cases and keeps their rows; a context manager that ends every process."""
+
+    def __init__(
+        self,
+        options: Options,
+        machine: Machine,
+        say: Say,
+        *,
+        python: str = sys.executable,
+        backends: Sequence[str] = (),
+        folder: Path | None = None,
+    ) -> None:
+        """Describe the run; nothing is started yet.
+
+        Args:
+            backends: those of the options by default.
+            folder: the rows have its commit; the working folder by default.
+        """
+        self.options = options
+        self.machine = machine
+        self.say = say
+        self.folder = folder or Path.cwd()
+        self.interpreters = Interpreters(
+            backends or options.backends,
+            python,
+            isolation=options.isolation,
+            time_limit_s=options.time_limit_s,
+        )
+        self.found: dict[str, dict[str, Any]] = {}
+        """What each backend's interpreter has."""
+        self.plan_cases: list[Case] = []
+        """All cases of the plan, which the seed puts in order."""
+        self.cases: list[Case] = []
+        """Those of them that are measured here."""
+        self.results: list[Result] = []
+        """Of a run that goes on the earlier ones too."""
+        self.choices: list[Choice] = []
+        """What came of each search for a batch size."""
+        self.run_file: RunFile | None = None
+        self.facts: Facts
+        self.interrupted = False
+        self._earlier: InterruptedRun | None = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all worker processes, and the run's file; harmless when done twice."""
+        self.interpreters.close()
+        if self.run_file is not None:
+            self.run_file.close()
+
+    def default_cases(self) -> list[Case]:
+        """Return the cases of the default suites, on the devices that were asked for.
+
+        Raises:
+            OptionError: a model or a device is not there.
+            WorkerError: an interpreter cannot be inspected.
+        """
+        self.found = self.interpreters.inspect(self.options.models or NETWORKS)
+        devices = {
+            backend: devices_asked_for(self.options.devices, its_own["devices"])
+            for backend, its_own in self.found.items()
+        }
+        return cases(self.options, devices)
+
+    def take(self, asked: Sequence[Case]) -> None:
+        """Have these cases measured, once all that can be refused of them was checked.
+
+        Raises:
+            OptionError: a replica has no GPU, or the digits are not there.
+        """
+        check_devices(asked, {name: its_own["devices"] for name, its_own in self.found.items()})
+        self.options = with_digits(self.options, asked, self.interpreters.answer, os.environ)
+        self.plan_cases = self.cases = list(asked)
+
+    def open(self, earlier: InterruptedRun | None = None) -> RunFile:
+        """Open the run's file: a new one, or that of the run that goes on.
+
+        Raises:
+            StoreError: it cannot be made.
+        """
+        self._earlier = earlier
+        store = Store(self.options.results)
+        self.run_file = earlier.run_file if earlier else store.create_run(self.machine.name)
+        hashed = plan_hash(self.plan_cases, self.options)
+        self.facts = self.shared_facts(self.run_file.run, plan=hashed)
+        return self.run_file
+
+    def shared_facts(
+        self, run: str, *, plan: str | None = None, commit: Commit | None = None
+    ) -> Facts:
+        """Return what all rows of a run share, without ceilings.
+
+        Args:
+            commit: that of the folder by default.
+        """
+        results = self.options.results.absolute()
+        commit = commit or read_commit(self.folder, besides=[results])
+        codes = CodeReader.at(self.folder, zoo_folder(), commit.sha)
+        return facts_of(run, self.machine, commit, os.environ, plan=plan, codes=codes)
+
+    def ceilings(self, path: Path) -> dict[Key, Ceiling]:
+        """Return the ceilings of the cases' devices; those missing in the file are measured.
+
+        Raises:
+            StoreError: the file does not fit, or cannot be written.
+            WorkerError: no worker can be started at all.
+        """
+        which, ask = self.options.ceilings, self.interpreters.answer
+        return gather(self.cases, ask, path, which=which, say=self.say)
+
+    def jobs(self) -> list[Job]:
+        """Return the processes of the cases, each at its place in the whole plan."""
+        options, mine = self.options, set(self.cases)
+        jobs = plan(self.plan_cases, options.processes, options.seed, seeds=options.seeds)
+        return [job for job in jobs if job.case in mine]
+
+    def measure(self, stream: TextIO | None, notes: Sequence[str] = ()) -> None:
+        """Measure every case in its processes, interleaved, and keep each row as it comes.
+
+        Args:
+            stream: shows the progress, where there is one.
+            notes: what makes figures unreliable, said once nothing is left to be refused.
+
+        Raises:
+            ConvmarkError: the run cannot go on, no worker be started, or a row not be written.
+            KeyboardInterrupt: the user has interrupted; the rows so far are kept.
+        """
+        jobs = None if self.options.batch_sizes == AUTO else self.jobs()
+        if self._earlier is not None:
+            columns = expected(self.options, self.facts, self.found)
+            self.results += self._earlier.go_on(self.cases, columns, jobs)
+            self.say(self._earlier.described(jobs))
+        for note in notes:
+            self.say(note)
+        path = ceilings_path(self.options.results, self.machine.name)
+        self.facts = replace(self.facts, ceilings=self.ceilings(path))
+        if jobs is None:
+            self.choices = find_sizes(
+                self.cases,
+                self.execute,
+                self.options,
+                self.results,
+                say=self.say,
+                progress=lambda: self._progress(stream),
+            )
+            return
+        with self._progress(stream) as shown:
+            self.execute(missing(jobs, self.records), shown)
+
+    def _progress(self, stream: TextIO | None) -> RunProgress:
+        return RunProgress(stream, 2 * self.options.time_budget_s + 2)
+
+    def execute(self, jobs: Sequence[Job], observer: Observer) -> None:
+        """Measure jobs in their order; an interrupt ends the workers and closes the file.
+
+        Raises:
+            WorkerError: no worker can be started at all.
+            StoreError: a row cannot be written.
+        """
+        assert self.run_file is not None
+        ask, keep = self.interpreters, self.results.append
+        try:
+            execute(jobs, ask, self.options, self.facts, self.run_file, observer, keep=keep)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            self.close()
+            raise
+
+    @property
+    def records(self) -> list[Record]:
+        """The rows of the run so far."""
+        return [result.record for result in self.results]
+
+    @property
+    def whole(self) -> bool:
+        """Whether every process went well; where sizes are searched for, those of each choice."""
+        if not self.choices:
+            return all(record.measured for record in self.records)
+        failed = {record.case for record in self.records if not record.measured}
+        chosen = set(chosen_cases(self.choices))
+        return all(choice.whole for choice in self.choices) and not failed & chosen
+
+    @property
+    def kept(self) -> str:
+        """Where the rows are, in words."""
+        text = kept(self.run_file) if self.run_file else "no row was measured"
+        return f"interrupted; {text}" if self.interrupted else text

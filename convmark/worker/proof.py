@@ -1,0 +1,145 @@
+"""Proof that the steps do their work: the first ones', some timed ones' and the last one's.
+
+A step's loss or output is read after its clock has stopped. It must be finite; and a model that
+stops working once its first steps are over (a counter, a cache, a schedule) is refused, whose times
+would be those of nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+from convmark.core.case import Case
+from convmark.worker.failure import CaseFailure
+
+__all__ = ["PROOF_STEP", "Proof", "check_finite"]
+
+PROOF_STEP = 10
+"""The step whose loss, with the first one's, is kept in the row."""
+LOOKS_FROM = 30
+"""Of the timed steps, one of the first 30 is looked at, one of the next 30, of the next 60, ..."""
+SAME_OUTPUT = 1e-6
+"""Relative difference of an output's root mean square within which steps 1 and 10 agree."""
+OTHER_OUTPUT = 0.01
+"""Relative difference from which a later step of such a model gives another output."""
+MOVED = 0.01
+"""Relative change of a loss from step 1 to 10 that shows it to depend on the weights."""
+CONVERGED = 1e-3
+"""Share of the first loss below which a loss that stands still is that of a trained model."""
+
+
+class Proof:
+    """What the steps of one model returned: read, reported and held against each other."""
+
+    def __init__(self, case: Case, backend: Any, emit: Callable[..., None], seed: int = 0) -> None:
+        self._case = case
+        self._backend = backend
+        self._emit = emit
+        self._order = random.Random(seed)
+        self._trains = case.task in ("train", "accuracy")
+        self._first: dict[int, float] = {}
+        self._timed: list[float] = []
+        self._other_batch: float | None = None
+        self._next_look, self._looks_end = self._order.randint(1, LOOKS_FROM), LOOKS_FROM
+
+    def report(self, number: int, token: Any) -> None:
+        """Report the loss or output of a first step.
+
+        Raises:
+            CaseFailure: it is not finite.
+        """
+        value = self._backend.fingerprint(token)
+        check_finite(value, self._case, number)
+        self._first[number] = value
+        self._emit("proof", step=number, value=value)
+
+    def see_warm_up(self, number: int, token: Any) -> None:
+        """Report step 10, which falls into the warm-up; its own first step is the case's second."""
+        if number + 1 == PROOF_STEP:
+            self.report(PROOF_STEP, token)
+
+    def see_timed(self, number: int, token: Any) -> bool:
+        """Look at some of the timed steps, by their number from 1; return whether at this one.
+
+        Raises:
+            CaseFailure: the step did not do what the first ones did.
+        """
+        if number != self._next_look:
+            return False
+        self._next_look = self._looks_end + self._order.randint(1, self._looks_end)
+        self._looks_end *= 2
+        self._hold(token, f"timed step {number}")
+        return True
+
+    def see_other_batch(self, token: Any) -> None:
+        """Keep what a step on other samples returned."""
+        self._other_batch = self._backend.fingerprint(token)
+
+    def finish(self, token: Any) -> None:
+        """Look at the last step.
+
+        Raises:
+            CaseFailure: it did not do what the first ones did, or training came to a stand.
+        """
+        self._hold(token, None)
+        if self._trains and self._stands_still():
+            one, ten = self._first.values()
+            raise CaseFailure(
+                f"{self._case.model}: the loss must go on changing while the model trains, it was "
+                f"{one:.6g} at step 1, {ten:.6g} at step {PROOF_STEP} and exactly "
+                f"{self._timed[-1]:.6g} at {len(self._timed)} later steps; does the model stop "
+                "training after some steps, or are its activations all zero?"
+            )
+
+    def _hold(self, token: Any, step: str | None) -> None:
+        value = self._backend.fingerprint(token)
+        check_finite(value, self._case, step)
+        self._timed.append(value)
+        if self._trains:
+            return
+        values = list(self._first.values())
+        stopped = value == 0 and 0 not in values
+        constant = len(values) > 1 and math.isclose(*values[:2], rel_tol=SAME_OUTPUT)
+        if stopped or (constant and not math.isclose(value, values[0], rel_tol=OTHER_OUTPUT)):
+            raise CaseFailure(
+                f"{self._case.model}: the output for one batch must be that of the first steps at "
+                f"every step, its root mean square was {values[0]:.6g} at step 1 and {value:.6g} "
+                f"at {step or 'the last step'}; does the model do something else after some steps?"
+            )
+
+    def _stands_still(self) -> bool:
+        """Whether the loss moved at first and has since been the very same number."""
+        if len(self._first) < 2 or len(self._timed) < 2 or len(set(self._timed)) > 1:
+            return False
+        one, ten = self._first[1], self._first[PROOF_STEP]
+        now = self._timed[-1]
+        if math.isclose(one, ten, rel_tol=MOVED):
+            return False
+        return abs(now) > CONVERGED * abs(one) or now == self._other_batch
+
+
+def check_finite(value: float, case: Case, step: int | str | None) -> None:
+    """Hold the loss or output of a step, or of the last one, to being finite.
+
+    Raises:
+        CaseFailure: it is not.
+    """
+    if not math.isfinite(value):
+        what = "loss" if case.task in ("train", "accuracy") else "output"
+        number = f"step {step}" if isinstance(step, int) else step
+        when = f"at {number}" if step else "after the last step"
+        raise CaseFailure(
+            f"{case.model}: the {what} must be finite, it is {value} {when}{_advice(case, step)}"
+        )
+
+
+def _advice(case: Case, step: int | str | None) -> str:
+    """What may help where a loss is not finite; the first step's is that of the initial weights."""
+    if step == 1:
+        return "; look at what input_spec gives, where there is one, and at the initial weights"
+    if case.task != "train":
+        return ""
+    return "; try a smaller --learning-rate, or a smaller one in compile() where the model has it"

@@ -1,0 +1,226 @@
+"""What is compared live: which code stands for the anchor, and what needs no comparison."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from histories import A_COMMIT, ANOTHER_COMMIT, run_of
+
+from convmark.compare.judgement import LiveComparison
+from convmark.compare.live import gate
+from convmark.compare.live.anchor import AnchorCode, Origin, anchor_trees
+from convmark.compare.live.case_result import CaseResult
+from convmark.compare.live.gate import compare_with_anchors, same_as_today
+from convmark.compare.live.live import LiveOptions, Pairing
+from convmark.compare.rule.decision import Decision
+from convmark.core.case import Case
+from convmark.core.errors import ConvmarkError
+from convmark.results.commit import Commit
+
+CASE = Case(model="nets:small", task="train")
+KEPT = AnchorCode(code="c1" * 10, manifest=Path("0001.code.json"))
+OF_COMMIT = AnchorCode(commit=A_COMMIT)
+HERE = Origin(repository=Path("here"), folder=Path(), is_zoo=False)
+TERMS = LiveOptions(seed=0, seconds_left=lambda: 10.0, clock=lambda: 0.0, results=Path("results"))
+
+
+class Code:
+    """A code that is run as it is."""
+
+    def settings(self, environ: Mapping[str, str]) -> dict[str, str]:
+        return {}
+
+
+OLD, TODAY = Code(), Code()
+
+
+def decision(verdict: str, estimate: float | None = 0.0, sessions: int = 3) -> Decision:
+    return Decision(
+        verdict=verdict,  # type: ignore[arg-type] # one of them
+        sessions=sessions,
+        estimate=estimate,
+        low=-0.01,
+        high=0.01,
+        smallest_visible=0.03,
+        spread=0.01,
+        freedom=9.0,
+    )
+
+
+class Made:
+    """What was compared, and what is found each time."""
+
+    def __init__(self) -> None:
+        self.pairings: list[Pairing] = []
+        self.terms: list[LiveOptions] = []
+        self.opened: list[tuple[object, object]] = []
+        self.said: list[str] = []
+        self.finds = CaseResult(decision=decision("unchanged"))
+
+    def compare_live(
+        self, pairings: Sequence[Pairing], terms: LiveOptions, say: object
+    ) -> list[CaseResult]:
+        self.pairings += pairings
+        self.terms.append(terms)
+        return [self.finds for _ in pairings]
+
+    @contextlib.contextmanager
+    def trees(self, origin: Origin | None, anchor: object) -> Iterator[Any]:
+        self.opened.append((origin, anchor))
+        yield OLD, TODAY
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> Made:
+    made = Made()
+    monkeypatch.setattr(gate, "compare_live", made.compare_live)
+    monkeypatch.setattr(gate, "anchor_trees", made.trees)
+    return made
+
+
+def confirmed(
+    anchor: AnchorCode,
+    origin: Origin | None,
+    cases: Sequence[Case] = (CASE,),
+    say: Callable[[str], None] = lambda line: None,
+    **settings: Any,
+) -> dict[str, LiveComparison]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gate, "origin_of", lambda case, sources: origin)
+        return compare_with_anchors(
+            cases,
+            lambda case, origin: anchor,
+            TERMS,
+            say,
+            **{
+                "sources": {},
+                "is_same": lambda case, origin, anchor: "",
+                "shared": lambda backend: f"of {backend}",
+                "make": lambda **keywords: contextlib.nullcontext(object()),
+                **settings,
+            },
+        )
+
+
+def test_the_kept_files_of_a_run_are_run_beside_today_without_any_repository(made: Made) -> None:
+    found = confirmed(KEPT, None)[CASE.name]
+    assert made.opened == [(None, KEPT)]
+    (pairing,) = made.pairings
+    assert (pairing.old.code, pairing.new.code) == (OLD, TODAY)
+    assert pairing.shared == "of tensorflow"
+    assert (found.anchor, found.reason) == ("the kept code c1c1c1c1c1c1", "")
+    assert found.decision is not None
+
+
+def test_cases_of_one_anchor_share_its_files_and_the_interpreters_for_lock_step(
+    made: Made,
+) -> None:
+    cases = (CASE, Case(model="nets:small", task="infer"))
+    said: list[str] = []
+    found = confirmed(OF_COMMIT, HERE, cases, said.append)
+    assert made.opened == [(HERE, OF_COMMIT)]
+    one, other = made.pairings
+    assert one.old.interpreter is other.old.interpreter is not one.new.interpreter
+    assert one.new.interpreter is other.new.interpreter
+    assert [found[case.name].anchor for case in cases] == [A_COMMIT[:12]] * 2
+    assert said == [f"2 cases to compare live with {A_COMMIT[:12]}, at most 10 s"]
+    (terms,) = made.terms
+    assert (terms.seconds_left(), terms.results) == (10.0, Path("results"))
+
+
+def test_the_announcement_names_what_it_is_compared_with_and_about_the_time() -> None:
+    told = gate._announcement
+    assert told(["abc"], 600.0) == "1 case to compare live with abc, about 4 s to 20 s"
+    assert told(["abc", "def"], 60.0) == (
+        "2 cases to compare live with the code of their anchors, about 8 s to 40 s"
+    )
+
+
+def test_what_cannot_be_run_beside_is_a_reason_and_no_comparison(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    same = confirmed(OF_COMMIT, HERE, is_same=lambda *case: "same code")
+    assert same[CASE.name].reason == "same code"
+    monkeypatch.setattr(gate, "anchor_trees", anchor_trees)
+    assert confirmed(OF_COMMIT, None)[CASE.name].reason == "the model is in no git repository"
+    assert confirmed(KEPT, HERE)[CASE.name].reason == (
+        "0001.code.json: does not have the code c1c1c1c1c1c1c1c1c1c1"
+    )
+    assert (made.pairings, made.opened) == ([], [])
+
+
+SPENT = (
+    "budget spent: about 8 s more would decide: run it again, which takes these sessions along, or "
+    "try a larger --convmark-compare-budget"
+)
+
+
+@pytest.mark.parametrize(
+    ("finds", "verdict", "reason"),
+    [
+        ({"decision": decision("regressed", 0.08)}, "regressed", ""),
+        (
+            {"decision": decision("unchanged"), "apart": "it sets threads"},
+            "unchanged",
+            "in a process each: it sets threads",
+        ),
+        ({"decision": decision("undecided"), "needs_s": 8.0}, "undecided", SPENT),
+        (
+            {"decision": decision("undecided")},
+            "undecided",
+            "budget spent: more time would most likely not decide",
+        ),
+        ({"decision": decision("undecided", None, 1), "needs_s": 8.0}, None, SPENT),
+        ({"decision": decision("unchanged"), "closed": "it died"}, "unchanged", ""),
+        ({"decision": decision("undecided"), "closed": "it died"}, "undecided", "it died"),
+        ({"decision": decision("undecided", None, 0), "closed": "it died"}, None, "it died"),
+        ({"decision": decision("undecided", None, 0), "same_code": True}, None, "same code"),
+    ],
+)
+def test_what_the_sessions_found_is_what_is_confirmed(
+    made: Made, finds: dict[str, Any], verdict: str | None, reason: str
+) -> None:
+    made.finds = CaseResult(sizes={"old": {"parameters": 3}}, **finds)
+    found = confirmed(OF_COMMIT, HERE)[CASE.name]
+    assert found.reason == reason
+    assert (found.decision and found.decision.verdict) == verdict
+    if verdict:
+        assert found.sizes == {"parameters": 3}
+
+
+def test_an_anchor_is_a_commit_or_a_hash_with_its_manifest() -> None:
+    for nothing in ({}, {"code": "c1"}, {"manifest": Path("0001.code.json")}):
+        with pytest.raises(ConvmarkError, match="must be a commit, or a hash with its manifest"):
+            AnchorCode(**nothing)  # type: ignore[arg-type] # as a caller might
+
+
+@pytest.mark.parametrize(
+    ("anchor", "row", "today", "says"),
+    [
+        (KEPT, {"code": KEPT.code}, None, "same code"),
+        (KEPT, {"code": "c2"}, (A_COMMIT, False), ""),
+        (AnchorCode(commit=A_COMMIT, code="c1"), {"code": "c2"}, (A_COMMIT, False), ""),
+        (OF_COMMIT, {"code": "c2"}, None, "same commit"),
+        (OF_COMMIT, {"code": "c2", "commit": None}, (A_COMMIT, False), ""),
+        (OF_COMMIT, {"code": "c2", "dirty": True}, None, "same commit"),  # edits elsewhere
+        (OF_COMMIT, {"code": "c2", "commit": ANOTHER_COMMIT}, (A_COMMIT, False), ""),
+        (OF_COMMIT, {}, (A_COMMIT, False), "same commit"),
+        (OF_COMMIT, {}, (A_COMMIT, True), ""),
+        (OF_COMMIT, {}, (ANOTHER_COMMIT, False), ""),
+        (KEPT, {}, (A_COMMIT, False), ""),
+    ],
+)
+def test_the_hash_says_whether_code_is_the_same_and_git_only_where_there_is_none(
+    anchor: AnchorCode, row: dict[str, Any], today: tuple[str, bool] | None, says: str
+) -> None:
+    def commit_of(repository: Path) -> Commit:
+        assert today is not None, "git is not asked"
+        return Commit(sha=today[0], dirty=today[1])
+
+    rows = run_of("0002", 0.0, 0.0, **row)
+    assert same_as_today(rows, HERE, anchor, commit_of, {}) == says
+    assert same_as_today([], HERE, anchor, commit_of, {}) == ""

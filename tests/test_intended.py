@@ -1,0 +1,180 @@
+"""Changes that are meant: by an option, by a commit's trailer, and what neither lets pass."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from histories import MACHINE, keep, process, run_of
+from test_verdicts_file import judgement
+
+from convmark.cli import main
+from convmark.compare.intended import IntendedChanges, TrailerRange, pass_intended
+from convmark.compare.judgement import Judgement
+from convmark.results.store import Store
+
+LENET = "lenet5-train-cpu-b32-float32"
+VGG = "vgg16-train-cpu-b32-float32"
+
+Commit = Callable[..., str]
+
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+
+
+def git(folder: Path, *words: str) -> str:
+    name = ("-c", "user.name=a", "-c", "user.email=a@example.invalid")
+    done = subprocess.run(
+        ["git", *name, *words], cwd=folder, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Commit:
+    """Makes a commit in a new repository and returns it."""
+    monkeypatch.chdir(tmp_path)
+    git(tmp_path, "init", "-q", "-b", "main")
+
+    def make(*paragraphs: str) -> str:
+        words = [word for text in ("a change", *paragraphs) for word in ("-m", text)]
+        git(tmp_path, "commit", "-q", "--allow-empty", *words)
+        return git(tmp_path, "rev-parse", "HEAD")
+
+    return make
+
+
+def meant(
+    anchor: str, said: list[str] | None = None, *patterns: str, folder: str = "."
+) -> IntendedChanges:
+    """What is meant of two cases, by option and by the commits since an anchor."""
+    since = TrailerRange(repository=Path(folder), anchor=anchor, head="HEAD", unknown="run 0001")
+    names = {LENET: {LENET}, VGG: {VGG, "vgg16-train-cpu-b32-mixed_bfloat16"}}
+    told: list[str] = [] if said is None else said
+    return IntendedChanges(names, patterns, lambda case: since, told.append)
+
+
+def one(found: list[Judgement]) -> tuple[str, bool, str]:
+    (only,) = found
+    return only.verdict, only.fails, only.note
+
+
+# The trailer
+
+
+def test_a_trailer_since_the_anchor_lets_its_cases_pass_and_names_its_commit(
+    commit: Commit,
+) -> None:
+    anchor = commit()
+    sha = commit("why", "Signed-off-by: a\nBenchmark-Accept: lenet5-*,\n vgg16-*bfloat16")
+    commit()
+    found = meant(anchor)
+    assert found.reason(LENET) == f"meant by commit {sha[:12]}"
+    assert found.reason(VGG) == f"meant by commit {sha[:12]}"  # by the name that was asked for
+    passed = pass_intended([judgement(case=LENET, note="slower")], found)
+    assert one(passed) == ("regressed", False, f"slower; meant by commit {sha[:12]}")
+
+
+def test_a_trailer_that_the_anchor_has_does_not_count(commit: Commit, tmp_path: Path) -> None:
+    commit()
+    git(tmp_path, "switch", "-qc", "branch")
+    commit()
+    git(tmp_path, "switch", "-q", "main")
+    anchor = commit("Benchmark-Accept: *")
+    git(tmp_path, "switch", "-q", "branch")
+    git(tmp_path, "merge", "-q", "--no-ff", "--no-edit", "main")
+    commit("It says Benchmark-Accept: *\n\nin its text alone.")
+    assert meant(anchor).reason(LENET) == ""
+    sha = commit("Benchmark-Accept: vgg16-*")
+    assert meant(anchor).reason(LENET) == ""
+    assert meant(anchor).reason(VGG) == f"meant by commit {sha[:12]}"
+
+
+def test_a_trailer_that_matches_no_case_is_said(commit: Commit) -> None:
+    anchor = commit()
+    sha = commit("Benchmark-Accept: lenet-5, \x1b[31mresnet")
+    said: list[str] = []
+    found = meant(anchor, said)
+    assert (found.reason(LENET), found.reason(VGG)) == ("", "")
+    assert said == [
+        f"{sha[:12]}: Benchmark-Accept: lenet-5 matches no case of this run",
+        f"{sha[:12]}: Benchmark-Accept: resnet matches no case of this run",
+    ]
+
+
+def test_commits_that_are_not_known_are_said_once(commit: Commit, tmp_path: Path) -> None:
+    anchor = commit()
+    commit("Benchmark-Accept: *")
+    commit()
+    git(tmp_path, "clone", "-q", "--depth=1", f"file://{tmp_path}", "shallow")
+    said: list[str] = []
+    found = meant(anchor, said, folder="shallow")
+    assert (found.reason(LENET), found.reason(VGG)) == ("", "")
+    (line,) = said
+    assert line.startswith("Benchmark-Accept trailers are not read: shallow has no history that ")
+    assert line.endswith("git fetch --unshallow)")
+    assert meant("", said).reason(LENET) == ""
+    assert said[1:] == [
+        "Benchmark-Accept trailers are not read: no commit holds the code of run 0001"
+    ]
+
+
+# What passes
+
+
+@pytest.mark.parametrize(
+    ("verdict", "passes"),
+    [("regressed", True), ("changed", True), ("inconclusive", False)],
+)
+def test_a_change_passes_and_an_error_does_not(verdict: str, passes: bool) -> None:
+    failing = judgement(case=LENET, verdict=verdict, note="why", fails=True)
+    found = one(pass_intended([failing], meant("", None, "lenet5-*")))
+    note = "why; allowed by --allow-change" if passes else "why"
+    assert found == (verdict, not passes, note)
+
+
+def test_git_is_not_asked_where_nothing_fails() -> None:
+    def since(case: str) -> TrailerRange | None:
+        raise AssertionError(case)
+
+    found = [judgement(verdict="improved", fails=False)]
+    assert pass_intended(found, IntendedChanges({}, (), since, print)) == found
+
+
+# convmark compare
+
+
+def test_compare_lets_pass_what_an_option_or_a_commit_means(
+    commit: Commit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path / "results")
+    keep(store, run_of("0001", 0.0, commit=commit()))
+    sha = commit("Benchmark-Accept: lenet5-*")
+    keep(store, run_of("0002", 0.0, commit=sha, parameters=70000))
+    commit()
+    keep(store, run_of("0003", 0.0, commit=sha, dirty=True, parameters=70000))
+    for arguments in (["compare", "2"], ["compare", "1", "2"]):
+        assert main(arguments) == 0
+        assert f"61,706 -> 70,000; meant by commit {sha[:12]}" in capsys.readouterr().out
+    assert main(["report", "--format", "markdown", "--against", "1"]) == 0
+    assert "no commit holds the code of run 0003" in capsys.readouterr().err
+    assert main(["compare", "3"]) == 1
+    assert "no commit holds the code of run 0003" in capsys.readouterr().err
+    keep(store, run_of("0004", 0.0, commit=sha, dirty=True, parameters=80000))
+    assert main(["compare", "3", "4"]) == 1
+    assert "no commit holds the code of run 0003 and run 0004" in capsys.readouterr().err
+    assert main(["compare", "3", "--allow-change", "nothing-*", "--machine", MACHINE]) == 2
+    told = f"--allow-change: must match a case of the run, got 'nothing-*'; known: {LENET}"
+    assert told in capsys.readouterr().err
+    assert main(["compare", "3", "--allow-change", "lenet5-train*"]) == 0
+    assert "61,706 -> 70,000; allowed by --allow-change" in capsys.readouterr().out
+    assert main(["compare", "--across", "commit", "--allow-change", LENET]) == 2
+
+
+def test_compare_lets_no_error_pass(commit: Commit, tmp_path: Path) -> None:
+    store = Store(tmp_path / "results")
+    keep(store, run_of("0001", 0.0))
+    keep(store, [process(run="0002", status="timeout", error="hung")])
+    assert main(["compare", "--allow-change", "*"]) == 1

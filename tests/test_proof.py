@@ -1,0 +1,100 @@
+"""A model that stops working after its first steps is refused; one that converges is not."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytest
+
+from convmark.core.case import Case
+from convmark.worker.failure import CaseFailure
+from convmark.worker.proof import Proof
+
+
+class Reader:
+    """A backend whose results are their own fingerprints."""
+
+    def fingerprint(self, token: float) -> float:
+        return token
+
+
+def proved(task: str, values: Iterable[float], timed: int = 100, other: float = 5.0) -> list[Any]:
+    """Put a case's steps through the proof as a measurement does; return what was reported."""
+    emitted: list[Any] = []
+    proof = Proof(
+        Case(model="mine", task=task, batch_size=1),
+        Reader(),
+        lambda event, **fields: emitted.append((fields["step"], fields["value"])),
+    )
+    coming = iter(values)
+    proof.report(1, next(coming))
+    for number in range(1, 12):
+        proof.see_warm_up(number, next(coming))
+    for number in range(1, timed + 1):
+        proof.see_timed(number, next(coming))
+    proof.see_other_batch(other)
+    proof.finish(next(coming))
+    return emitted
+
+
+def test_steps_one_and_ten_are_reported() -> None:
+    assert proved("train", (1 / step for step in itertools.count(1))) == [(1, 1.0), (10, 0.1)]
+
+
+def after(calls: int, value: float, before: Callable[[int], float]) -> Iterable[float]:
+    return (before(call) if call <= calls else value for call in itertools.count(1))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (after(12, 0.0, lambda _: 0.3), "was 0.3 at step 1 and 0 at timed step "),
+        (after(112, 0.0, lambda _: 0.3), "was 0.3 at step 1 and 0 at the last step"),
+        (after(12, 0.31, lambda _: 0.3), "and 0.31 at timed step "),
+        (after(12, 0.0, lambda call: 0.3 + call / 10), "and 0 at timed step "),
+    ],
+    ids=["zero", "zero at the end", "another output", "zero of a model with a state"],
+)
+def test_inference_that_becomes_something_else_is_refused(
+    values: Iterable[float], words: str
+) -> None:
+    with pytest.raises(CaseFailure, match="the output for one batch must be") as refused:
+        proved("infer", values)
+    assert words in str(refused.value)
+
+
+def test_inference_of_a_model_with_a_state_or_with_random_numbers_may_change() -> None:
+    proved("infer", (0.3 + call / 1000 for call in itertools.count()))
+
+
+def test_a_sparse_output_may_be_zero_throughout() -> None:
+    proved("infer", itertools.repeat(0.0))
+
+
+def test_training_whose_loss_stands_still_after_the_proof_is_refused() -> None:
+    with pytest.raises(CaseFailure, match=r"exactly 2\.3 at 3 later steps"):
+        proved("train", after(12, 2.3, lambda call: 3 - call / 20), timed=60)
+
+
+def test_a_loss_of_nothing_is_that_of_a_trained_model_only_where_other_samples_have_one() -> None:
+    trained = [after(12, 0.0, lambda call: 1 / call) for _ in range(2)]
+    proved("train", trained[0])
+    with pytest.raises(CaseFailure, match="exactly 0 at"):
+        proved("train", trained[1], other=0.0)
+
+
+def test_a_loss_that_never_moved_is_left_alone() -> None:
+    """With a small learning rate and float16 outputs that is common."""
+    proved("train", itertools.repeat(2.3))
+
+
+def test_one_of_the_first_30_timed_steps_is_looked_at_and_one_of_each_later_doubling() -> None:
+    for seed in range(20):
+        proof = Proof(Case(model="m", task="infer", batch_size=1), Reader(), print, seed)
+        looked = [number for number in range(1, 1001) if proof.see_timed(number, 1.0)]
+        ends = [30, 60, 120, 240, 480, 960]
+        assert [
+            sum(low < one <= end for one in looked) for low, end in itertools.pairwise([0, *ends])
+        ] == [1] * 6
