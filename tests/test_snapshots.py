@@ -11,7 +11,6 @@ from pathlib import Path
 import fake_worker
 import pytest
 import scipy.special  # noqa: F401 - an in-process session forgets what it was first to import
-from convmark.core.parsers import parsers
 from histories import MACHINE, keep, run_of
 from report_rows import results_of_two_machines
 from rich_rows import rich_results
@@ -19,6 +18,7 @@ from snapshots import check, plain, session
 from test_plugin import SUITE
 
 from convmark.cli import main
+from convmark.cli.parsers import parsers
 from convmark.results.store import Store
 
 LENET = "lenet5-train-cpu-b32-float32"
