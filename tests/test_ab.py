@@ -127,7 +127,6 @@ class FakeCache(Cache):
             requirements=wanted.requirements,
             packages=(),
             made="",
-            by="fake",
         )
 
 
