@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 import re
 import unicodedata
@@ -80,6 +79,8 @@ def markdown_cell(cell: str, *, code: bool = False) -> str:
     Args:
         code: whether back quotes stay: a note of ours names commands in them.
     """
+    import html  # its table of entities takes longer to load than the rest of `--help`
+
     marks = _MARKS_BESIDE_CODE if code else _MARKS
     return marks.sub(r"\\\1", html.escape(shown(cell), quote=False))
 
