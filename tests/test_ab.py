@@ -126,7 +126,6 @@ class FakeCache(Cache):
             requirements=wanted.requirements,
             packages=(),
             made="",
-            by="fake",
         )
 
 
