@@ -1,6 +1,6 @@
 """Stored texts of what convmark prints; not a test itself.
 
-`RENEW_SNAPSHOTS=1 pytest tests/test_snapshots.py` writes them again: read the difference in git.
+`RENEW_SNAPSHOTS=1 pytest` with the tests that fail writes them again: read the difference in git.
 """
 
 from __future__ import annotations
@@ -9,20 +9,30 @@ import os
 import re
 from pathlib import Path
 
+import pytest
+
 FOLDER = Path(__file__).parent / "data" / "snapshots"
 
 VARIES = (
     (r"convmark[ \w]*: (load|governor|battery|power|quota|temperature)\b.*\n", ""),
-    (r"about \d+ (s|min|h)\b", "about TIME"),
+    (r"\babout \d+ (s|min|h)\b", "about TIME"),
+    (r"\bTIME to \d+ (s|min|h)\b", "TIME to TIME"),
     (r"in \d+\.\d+s", "in TIME"),
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?(\+00:00)?", "DATE"),
-    (r"\b[0-9a-f]{40}\b", "COMMIT"),
+    (r"\b([0-9a-f]{40}|[0-9a-f]{12})\b", "COMMIT"),
     (r"(results|joined)/[\w.-]+/(\d{4})", r"\1/MACHINE/\2"),
     # what argparse writes differently from one Python to the next
     (r"(-\w) ([A-Z]+), (--[\w-]+) \2", r"\1, \3 \2"),
     (r"\(choose from .*?\)", lambda found: found[0].replace("'", "")),
 )
 """What differs from machine to machine or from run to run, and what is stored in its place."""
+
+
+OF_PYTEST = re.compile(
+    r"(?m)^(platform|cachedir|benchmark|rootdir|plugins|configfile):? .*\n"
+    r"|(?s:=+ warnings summary =+.*?-- Docs: \S+\n)"
+    r"|, \d+ warnings?\b|={3,}"
+)
 
 
 def plain(text: str, *folders: Path) -> str:
@@ -32,6 +42,12 @@ def plain(text: str, *folders: Path) -> str:
     for pattern, shown in VARIES:
         text = re.sub(pattern, shown, text)
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
+
+
+def session(result: pytest.RunResult, folder: Path) -> str:
+    """Return what a session of pytest printed, without the lines that tell of its installation."""
+    text = "\n".join([*result.errlines, *result.outlines])
+    return plain(f"{OF_PYTEST.sub('', text)}\nexit {int(result.ret)}\n\n", folder)
 
 
 def check(name: str, text: str) -> None:

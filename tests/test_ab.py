@@ -17,6 +17,7 @@ from typing import Any
 
 import fake_worker
 import pytest
+from snapshots import check, plain
 
 from convmark.cli import bisect as bisect_command
 from convmark.cli import main
@@ -168,6 +169,7 @@ def test_a_slower_side_is_found_kept_and_exits_1(
     assert "A: 2.20.0 (TensorFlow 2.99.0, Keras 3.99.0, Python 3.12.1)" in printed.err
     assert f"{NAME}: session 2, +" in printed.err
     assert "], regressed; 1 of 1 cases done" in printed.err
+    check("ab", plain(printed.err + printed.out, folder))
 
 
 def test_each_session_leaves_its_row_with_the_control_beside_it(folder: Path) -> None:

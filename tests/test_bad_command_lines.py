@@ -8,6 +8,7 @@ from pathlib import Path
 import fake_worker
 import pytest
 from histories import MACHINE, keep, run_of
+from snapshots import check, plain
 from test_plugin import SUITE
 
 from convmark.cli import main
@@ -260,21 +261,25 @@ def name(value: object) -> str:
     return " ".join(value)[:60].encode("unicode_escape").decode() if isinstance(value, list) else ""
 
 
-@pytest.mark.parametrize(("arguments", "said"), BAD, ids=name)
 def test_a_bad_command_line_is_one_line_on_standard_error_and_exit_2(
-    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(path for path in folder.rglob("*") if "cache" not in path.parts)
-    assert ended(arguments) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    (line,) = printed.err.splitlines()
-    assert line.isprintable()
-    assert line.startswith("convmark")
-    assert said in line
-    assert not line.endswith(f"did you mean {line.partition('argument ')[2].partition(':')[0]}?")
+    lines = []
+    for arguments, said in BAD:
+        assert ended(arguments) == 2, arguments
+        printed = capsys.readouterr()
+        assert printed.out == ""
+        (line,) = printed.err.splitlines()
+        assert line.isprintable()
+        assert line.startswith("convmark")
+        assert said in line
+        named = line.partition("argument ")[2].partition(":")[0]
+        assert not line.endswith(f"did you mean {named}?")
+        lines.append(f"{line[:300]}\n")
     after = sorted(path for path in folder.rglob("*") if "cache" not in path.parts)
     assert after == before  # nothing is made of what was refused
+    check("errors", plain("".join(lines), folder))
 
 
 def test_a_hostile_pyproject_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

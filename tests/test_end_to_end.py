@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+from snapshots import check
 
+from convmark.results.record import COLUMNS, Record
 from convmark.results.store import read_run
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -67,6 +69,31 @@ def test_pytest_bench_measures_the_real_layers_and_leaves_rows(tmp_path: Path) -
         assert (row.step_time_p50_s or 0) > 0
         assert (row.throughput_samples_per_s or 0) > 0
         assert row.paired_log_ratio is not None
+        if row.task == "train":
+            check("columns_of_a_row", filled(row))
+
+
+def filled(row: Record) -> str:
+    """Return the columns that a row fills, with those values that are the same everywhere."""
+    same = ("schema", "model", "task", "input_shape", "parameters", "flops_per_sample", "call_path")
+    may_be = (
+        "gpu",
+        "cud",
+        "commit",
+        "dirty",
+        "flags",
+        "state",
+        "p95",
+        "p99",
+        "unsteady",
+        "efficiency",
+    )
+    names = [
+        column.name
+        for column in COLUMNS
+        if getattr(row, column.name) is not None and not any(part in column.name for part in may_be)
+    ]
+    return "".join(f"{one} {getattr(row, one) if one in same else '#'}\n" for one in names)
 
 
 def test_ctrl_c_ends_the_workers_keeps_the_rows_and_says_where_they_are(tmp_path: Path) -> None:

@@ -82,8 +82,8 @@ def test_a_worker_that_ignores_a_polite_end_is_gone_in_time_too(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     process = measuring("--models", "hangs", *FAST, folder=tmp_path, before=heeds_ctrl_c)
+    # once it has started a process of its own it is deaf
     assert happens(lambda: len(descendants(process.pid)) >= 3, within_s=60)
-    time.sleep(0.3)  # until it is deaf
     output = ended_by(process, number)
     assert process.returncode == 128 + number
     assert "interrupted; no row was measured" in one_message(output)

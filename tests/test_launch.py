@@ -73,16 +73,6 @@ class Workplace:
         path.unlink()
         return value
 
-    def parent(self, interpreter: Interpreter) -> int:
-        """The process that forks the interpreter's workers, learnt by having one serve."""
-        assert interpreter.answer(smoked("builders:well")).status == "ok"
-        return int(self.told("parent"))
-
-    def worker(self, interpreter: Interpreter) -> int:
-        """The process that serves the interpreter's next request."""
-        assert interpreter.answer(smoked("builders:well")).status == "ok"
-        return int(self.told("worker"))
-
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workplace]:
@@ -109,13 +99,22 @@ def by_fork(forking: Interpreter) -> Answer:
     return forking.answer(measured("lenet5", task="train", batch_size=8))
 
 
+@pytest.fixture(scope="module")
+def zygote(forking: Interpreter, workplace: Workplace) -> Iterator[int]:
+    """The process that forks the shared interpreter's workers; it serves to the end."""
+    assert forking.answer(smoked("builders:well")).status == "ok"
+    parent = int(workplace.told("parent"))
+    yield parent
+    assert forking.answer(smoked("builders:well")).status == "ok"
+    assert workplace.told("parent") == parent
+
+
 @pytest.fixture
-def unharmed(forking: Interpreter, workplace: Workplace) -> Iterator[Interpreter]:
-    """The shared interpreter; after the test its zygote must be the same and serve as before."""
-    zygote = workplace.parent(forking)
+def unharmed(forking: Interpreter, zygote: int) -> Iterator[Interpreter]:
+    """The shared interpreter; after the test its zygote must be the same, without a worker."""
     yield forking
+    assert is_running(zygote)
     assert descendants(zygote) == set()
-    assert workplace.parent(forking) == zygote
 
 
 @pytest.fixture
@@ -250,7 +249,7 @@ def test_a_fatal_error_is_told_with_its_place(
     builder: str, place: str, forking: Interpreter
 ) -> None:
     answer = forking.answer(measured(f"builders:{builder}"))
-    assert answer.message.endswith(f" in {place}" if place else "3")
+    assert answer.message.endswith(f" in {place}" if place else "(exit status 3)")
 
 
 def test_a_builder_may_write_as_much_as_it_likes(unharmed: Interpreter) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import fake_worker
 import pytest
+from snapshots import check, plain
 
 from convmark.cli import main, noise
 from convmark.compare.files import NOISE, read_noise
@@ -71,7 +72,7 @@ def sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[DuetSid
 
 
 def test_each_case_runs_beside_a_copy_of_itself_and_is_kept(
-    sides: list[tuple[DuetSide, DuetSide]], capsys: pytest.CaptureFixture[str]
+    sides: list[tuple[DuetSide, DuetSide]], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert main(["noise", "--models", "lenet5", "--devices", "cpu", "--seconds", "60.5"]) == 0
     printed = capsys.readouterr()
@@ -95,6 +96,7 @@ def test_each_case_runs_beside_a_copy_of_itself_and_is_kept(
     assert [line.split()[0] for line in table[2:4]] == ["lenet5-infer-b1", "lenet5-infer-b1-t1"]
     assert max(map(len, printed.out.splitlines())) <= 90
     assert "session 1, about 58 s left" in printed.err
+    check("noise", plain(printed.out, tmp_path))
 
 
 def test_what_disturbs_the_machine_is_noted_with_its_noise(

@@ -13,6 +13,7 @@ from typing import Any
 import fake_worker
 import pytest
 import scipy.special  # noqa: F401 - an in-process session forgets what it was first to import
+from snapshots import check, session
 
 import convmark.session.run as run_module
 from convmark.compare.files import read_verdicts
@@ -80,6 +81,7 @@ def run(pytester: pytest.Pytester, worker: Worker, monkeypatch: pytest.MonkeyPat
     models = pytester.mkdir("models")
     (models / "registry.py").write_text("")
     monkeypatch.setattr(anchor, "zoo_folder", lambda: models)
+    monkeypatch.setenv("COLUMNS", "100")
     git(pytester.path, "init", "-q", "-b", "main")
     git(pytester.path, "add", "bench", "models", "pyproject.toml")
     git(pytester.path, "commit", "-qm", "one")
@@ -199,7 +201,9 @@ def test_other_code_at_the_same_clean_commit_is_compared_live(
     history(run, 1)
     coded.update(code="c2", commit=None)
     worker.factor = 4.9
-    assert run("--benchmark-compare").ret == 1
+    result = run("--benchmark-compare")
+    assert result.ret == 1
+    check("verdicts", session(result, pytester.path))
     assert sorted(calls) == [CONV, LENET5]
     calls.clear()
     assert run("--benchmark-compare=git:HEAD").ret == 1  # its commit is no longer what ran

@@ -6,7 +6,9 @@ import multiprocessing
 import os
 import time
 
+import psutil
 import pytest
+from workers import happens
 
 from convmark.worker.rivals import Usage, other_cpu_share, usage
 
@@ -60,11 +62,13 @@ def test_companions_of_the_same_case_are_no_rivals() -> None:
     """The time of a process is told by its own file, whatever its name."""
     stat = "cpu0 1 0 0 0 0 0 0 0 0 0\n"
     process = multiprocessing.get_context("fork").Process(
-        target=_spin, args=(time.monotonic() + 0.4,), daemon=True
+        target=_spin, args=(time.monotonic() + 60,), daemon=True
     )
     process.start()
-    time.sleep(0.3)
+    spinning = psutil.Process(process.pid)
+    assert happens(lambda: spinning.cpu_times().user >= 0.1, within_s=50)
     alone, together = usage(lambda: stat), usage(lambda: stat, companions=[process.pid or 0])
+    process.kill()
     process.join()
     ended = usage(lambda: stat, companions=[process.pid or 0])
     assert alone is not None

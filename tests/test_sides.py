@@ -31,7 +31,6 @@ class FakeCache(Cache):
             requirements=wanted.requirements,
             packages=(),
             made="",
-            by="fake",
         )
 
 

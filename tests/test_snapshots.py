@@ -14,14 +14,13 @@ import scipy.special  # noqa: F401 - an in-process session forgets what it was f
 from histories import MACHINE, keep, run_of
 from report_rows import results_of_two_machines
 from rich_rows import rich_results
-from snapshots import check, plain
+from snapshots import check, plain, session
 from test_plugin import SUITE
 
 from convmark.cli import main
 from convmark.cli.parsers import parsers
 from convmark.results.store import Store
 
-SESSION = ("bench", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning")
 LENET = "lenet5-train-cpu-b32-float32"
 ONE = ("--models", "lenet5", "--tasks", "train")
 
@@ -159,23 +158,20 @@ def test_sessions_of_pytest(pytester: pytest.Pytester, monkeypatch: pytest.Monke
     monkeypatch.setenv("COLUMNS", "100")
     (pytester.mkdir("bench") / "test_speed.py").write_text(SUITE)
     (pytester.path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n[tool.convmark]\n")
-    header = re.compile(
-        r"(?m)^(platform|cachedir|benchmark|rootdir|plugins|configfile):? .*\n|={3,}"
-    )
 
-    def session(*options: str) -> str:
-        result = pytester.runpytest_inprocess(*SESSION, *options)
-        said = "\n".join([*result.errlines, *result.outlines])
-        text = f"$ pytest bench {' '.join(options)}\n{said}\nexit {int(result.ret)}\n\n"
-        return plain(header.sub("", text), pytester.path)
+    def printed(*options: str) -> str:
+        shown = session(
+            pytester.runpytest_inprocess("bench", "-p", "no:cacheprovider", *options), pytester.path
+        )
+        return f"$ pytest bench {' '.join(options)}\n{shown}"
 
     found = [
-        session("--convmark-models=lenet5,broken", "--convmark-processes=2"),
-        session("--convmark-models=lenet6"),
-        session("--collect-only", "-q"),
-        session(),
+        printed("--convmark-models=lenet5,broken", "--convmark-processes=2"),
+        printed("--convmark-models=lenet6"),
+        printed("--collect-only", "-q"),
+        printed(),
     ]
     Worker.factor = 1.2
-    found.append(session("--benchmark-compare=0002", "--benchmark-compare-fail=median:5%"))
-    found.append(session("--benchmark-compare"))
+    found.append(printed("--benchmark-compare=0002", "--benchmark-compare-fail=median:5%"))
+    found.append(printed("--benchmark-compare"))
     check("pytest", "".join(found))
