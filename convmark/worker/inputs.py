@@ -58,18 +58,17 @@ class Leaf:
     """Whether a value is several words."""
     chosen: bool = False
     """Whether the model leaves axes of the shape open."""
-    ragged: bool = False
-    """Whether each sample has a length of its own; the first axis of the shape is the longest."""
+    ragged: Callable[[Any, Any], Any] | None = None
+    """Where each sample has a length of its own: makes the tensor of all values and the lengths.
+    The first axis of the shape is the longest."""
 
     def drawn(self, samples: int, generator: np.random.RandomState) -> Any:
         """Return an array (samples, *shape) of the dtype, or a tensor of ragged rows."""
-        if not self.ragged:
+        if self.ragged is None:
             return self._array((samples, *self.shape), generator)
-        import tensorflow as tf  # no other backend has ragged tensors
-
         lengths = generator.permutation(ragged_lengths(samples, self.shape[0]))
         values = self._array((lengths.sum(), *self.shape[1:]), generator)
-        return tf.RaggedTensor.from_row_lengths(tf.convert_to_tensor(values), lengths)
+        return self.ragged(values, lengths)
 
     def _array(self, size: Shape, generator: np.random.RandomState) -> Any:
         if self.dtype == "string":

@@ -125,7 +125,13 @@ def _leaf(name: str, symbol: Any) -> Leaf:
             "without one its first axis alone can be open"
         )
     dtype = getattr(symbol.dtype, "name", str(symbol.dtype))
-    return Leaf(name, shape, dtype, ragged=ragged)
+    return Leaf(name, shape, dtype, ragged=_ragged_rows if ragged else None)
+
+
+def _ragged_rows(values: Any, lengths: Any) -> Any:
+    import tensorflow as tf  # no other backend has ragged tensors
+
+    return tf.RaggedTensor.from_row_lengths(tf.convert_to_tensor(values), lengths)
 
 
 def _names(structure: Any, path: str = "") -> list[str]:
