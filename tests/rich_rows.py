@@ -110,7 +110,7 @@ def _gpus(results: Path) -> None:
             rows += _processes(GPU, 1, model, device="gpu:0", precision=precision, **card,
                                joules_per_sample=0.11, **started)  # fmt: skip
         rows += _processes(GPU, 1, model, device="gpu:0", jit="on", **card, **started)
-        for replicas in (1, 2, 4):
+        for replicas in (2, 4):
             rows += _processes(GPU, 1, model, device="gpu:0", replicas=replicas, **card, **started,
                                effective_batch_size=32 * replicas)  # fmt: skip
         rows += _processes(GPU, 1, model, device="cpu", threads="1", tensorflow="2.21.0", **started)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import runpy
 import shlex
@@ -22,9 +23,9 @@ PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 REFERENCE: dict[str, Any] = runpy.run_path(str(ROOT / "scripts" / "reference_pages.py"))
 OF_OTHERS = {
     *("--lf", "--collect-only", "--codspeed", "--node-ip-address"),
-    *("--exclusive", "--constraint", "--partition", "--array", "--all"),
+    *("--exclusive", "--constraint", "--partition", "--array"),
 }
-"""Options of other programs, and of an action, that a sentence names."""
+"""Options of other programs that a sentence names."""
 PYTEST_FLAGS = {option.flag for option in OPTIONS} | {"--accuracy", "--resume"}
 
 
@@ -59,10 +60,19 @@ def test_every_command_in_the_pages_exists() -> None:
     assert [one for one in found if one[1]] == []
 
 
+def flags_of(parser: argparse.ArgumentParser) -> set[str]:
+    """Return the options of a command and of its actions."""
+    flags = set(parser._option_string_actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            flags = flags.union(*map(flags_of, action.choices.values()))
+    return flags
+
+
 def test_every_option_in_a_sentence_exists() -> None:
     known = PYTEST_FLAGS | OF_OTHERS
     for parser in parsers()[1].values():
-        known |= set(parser._option_string_actions)
+        known |= flags_of(parser)
     for page in PAGES:
         for span in re.findall(r"(?<!`)`((?:convmark|pytest|--)[^`]*)`", text_of(page)):
             flags = [flag.partition("=")[0] for flag in re.findall(r"--[a-z][^\s,|]*", span)]

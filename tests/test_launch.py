@@ -249,7 +249,7 @@ def test_a_fatal_error_is_told_with_its_place(
     builder: str, place: str, forking: Interpreter
 ) -> None:
     answer = forking.answer(measured(f"builders:{builder}"))
-    assert answer.message.endswith(f" in {place}" if place else "3")
+    assert answer.message.endswith(f" in {place}" if place else "(exit status 3)")
 
 
 def test_a_builder_may_write_as_much_as_it_likes(unharmed: Interpreter) -> None:

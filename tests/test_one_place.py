@@ -56,7 +56,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from report_rows import keep_run, measured
-from convmark.core.option_table import OPTIONS
+from convmark.core.options import OPTIONS
 from convmark.core.suites import SUITES
 from convmark.report.build import build
 from convmark.report.summary import summary_table

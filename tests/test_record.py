@@ -14,6 +14,7 @@ import pytest
 from rows import row
 
 from convmark.core.errors import StoreError
+from convmark.results.columnar import read_columns
 from convmark.results.reading import read_run
 from convmark.results.record import COLUMNS, MEASURED, STATUSES, Record, from_cells, to_cells
 from convmark.session.plan import Job
@@ -56,9 +57,32 @@ def test_a_record_of_required_fields_alone_comes_back_with_none_for_the_rest() -
 
 def test_a_record_with_every_field_set_comes_back_equal() -> None:
     values = {column.name: SAMPLES[column.type] for column in COLUMNS}
-    record = Record(**{**values, "status": "unsteady"})
+    record = Record(**{**values, "status": "unsteady", "started": "2026-01-02"})
     assert from_cells(to_cells(record)) == record
     assert "" not in to_cells(record)
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({"step_time_min_s": 5.0, "step_time_p50_s": 0.001}, "must be at least 'step_time_min_s'"),
+        ({"step_time_p90_s": 0.2, "step_time_max_s": 0.1}, "must be at least 'step_time_p90_s'"),
+        ({"trainable_parameters": 11, "parameters": 10}, "must be at most 'parameters', 10"),
+        ({"started": "2026-99-01T00:00:00"}, "must be a time of ISO 8601"),
+    ],
+)
+def test_cells_that_contradict_each_other_are_refused(
+    cells: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(StoreError, match=message):
+        row(**cells)
+    good = dict(zip(NAMES, to_cells(row()), strict=True))
+    bad = good | {name: str(value) for name, value in cells.items()}
+    lines = [",".join(NAMES), ",".join(bad.values())]
+    path = tmp_path / "0001.csv"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(StoreError, match=message):
+        read_columns(path, path.read_bytes())
 
 
 def test_cells_come_back_from_a_mapping_too() -> None:

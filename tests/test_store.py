@@ -16,6 +16,7 @@ import pytest
 from rows import row
 
 from convmark.core.errors import StoreError
+from convmark.results.columnar import read_columns
 from convmark.results.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
 from convmark.results.store import HEADER, Store, StoreWarning, read_run, read_step_times
 
@@ -282,7 +283,7 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
 def test_a_folder_and_a_missing_file_cannot_be_read(tmp_path: Path) -> None:
     folder = tmp_path / "0001.csv"
     folder.mkdir()
-    assert refusal(folder) == ": cannot be read: Is a directory"
+    assert refusal(folder) == ": cannot be read: is a folder"
     assert refusal(tmp_path / "0002.csv") == ": cannot be read: No such file or directory"
 
 
@@ -372,9 +373,22 @@ def test_quotes_that_never_close_are_refused_by_line(tmp_path: Path) -> None:
 
 
 def test_lines_that_end_as_on_windows_are_read(tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "0001.csv", row(), MEASURED_ROW)
+    path = write_rows(tmp_path / "0001.csv", row(process=2), MEASURED_ROW)
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert read_run(path) == [row(), MEASURED_ROW]
+    assert read_run(path) == [row(process=2), MEASURED_ROW]
+
+
+def test_a_process_that_is_measured_twice_is_refused_and_one_that_failed_before_is_not(
+    tmp_path: Path,
+) -> None:
+    """A copy of a row would count as another process, with no spread between the two."""
+    failed = row(status="error", error="a reason")
+    path = write_rows(tmp_path / "0001.csv", failed, row(), row(order=2))
+    with pytest.raises(StoreError, match=r"0001\.csv:4: must hold a process once, .* in line 3"):
+        read_run(path)
+    with pytest.raises(StoreError, match="must hold a process once"):
+        read_columns(path, path.read_bytes())
+    assert len(read_run(write_rows(tmp_path / "0002.csv", failed, row()))) == 2
 
 
 # Finding

@@ -24,6 +24,7 @@ from convmark.core.case import PRECISIONS, Case
 from convmark.core.errors import ConvmarkError, WorkerError
 from convmark.core.options import OPTIONS, Options, read
 from convmark.core.table import heading, printed
+from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import Say
 from convmark.core.units import bytes_text, seconds_text
 from convmark.interpreter import Answer, Interpreter
@@ -173,7 +174,7 @@ class DeviceCheck:
         return [
             self.case(model, task, precision)
             for model in self.models
-            for task in ("train", "infer")
+            for task in TIMED_TASKS
             for precision in self.precisions
         ]
 
@@ -313,11 +314,8 @@ def _measure(session: Session, until: float) -> None:
 def _report(records: Sequence[Record], proofs: Sequence[Proof]) -> str:
     sections = [summary_table(records), *filter(None, [cards_table(records)])]
     words = {True: "sound", False: "NOT SOUND", None: "not told"}
-    headings = [
-        heading("subject", "instrument"),
-        heading("sound", ""),
-        heading("finding", "finding"),
-    ]
+    labels = {"subject": "instrument", "sound": "", "finding": "finding"}
+    headings = [heading(key, label) for key, label in labels.items()]
     table = [
         {"subject": one.subject, "sound": words[one.sound], "finding": one.finding}
         for one in proofs

@@ -17,6 +17,7 @@ from convmark.cli.command import exit_status, sayer
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import OptionError, StoreError
+from convmark.core.files import write_whole
 from convmark.core.option_values import AUTO, Shapes
 from convmark.core.options import Options
 from convmark.core.suites import refuse_replicas, refuse_untimed
@@ -258,9 +259,9 @@ def _keep_description(folder: Path, value: dict[str, Any]) -> list[Path]:
     text = json.dumps({"schema": DESCRIPTION_SCHEMA, **facts, "layers": value["layers"]}, indent=1)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths[0].write_text(text + "\n", encoding="utf-8")
+        write_whole(paths[0], f"{text}\n".encode())
         drawn = diagram(value["model"], layers_of(value["layers"]))
-        paths[1].write_text(drawn + "\n", encoding="utf-8")
+        write_whole(paths[1], f"{drawn}\n".encode())
     except OSError as error:
         raise StoreError(f"{folder}: must be writable: {error.strerror or error}") from None
     return paths

@@ -15,13 +15,7 @@ from convmark.core.backends import BACKENDS, DEFAULT_BACKEND, with_property
 from convmark.core.errors import CaseError
 from convmark.core.tasks import TASKS
 
-__all__ = [
-    "ISOLATIONS",
-    "JIT_STATES",
-    "PRECISIONS",
-    "Case",
-    "expand",
-]
+__all__ = ["ISOLATIONS", "PRECISIONS", "Case", "expand"]
 
 PRECISIONS = ("float32", "tf32", "mixed_float16", "mixed_bfloat16")
 """Those that can be asked for."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 from pathlib import Path
 
-__all__ = ["open_regular", "read_regular"]
+__all__ = ["open_regular", "read_regular", "write_whole"]
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
@@ -29,7 +30,7 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: i
         return descriptor
     os.close(descriptor)
     if stat.S_ISDIR(found):
-        raise IsADirectoryError(errno.EISDIR, "is a folder", os.fspath(path))
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     raise _is_special(path)
 
 
@@ -41,6 +42,32 @@ def read_regular(path: Path, most_bytes: int = -1) -> bytes:
     """
     with open(path, "rb", opener=open_regular) as file:
         return file.read(most_bytes)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that is as it was until all of it is written: beside it, then in its place.
+
+    What is no regular file, such as /dev/stdout, is written to as it is.
+
+    Raises:
+        OSError: it cannot be written; a file that was there is whole.
+    """
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    target = path.resolve()  # what a link leads to is replaced, not the link
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            part.chmod(stat.S_IMODE(target.stat().st_mode))
+        part.replace(target)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def _is_special(path: str | os.PathLike[str]) -> OSError:

@@ -16,7 +16,7 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.errors import CaseError, OptionError, StoreError
-from convmark.core.files import read_regular
+from convmark.core.files import read_regular, write_whole
 
 __all__ = [
     "Part",
@@ -164,7 +164,7 @@ def write_part(run: Path, part: Part) -> None:
     }
     path = part_path(run)
     try:
-        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_whole(path, f"{json.dumps(content, indent=1)}\n".encode())
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
 

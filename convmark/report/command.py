@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from convmark.core.errors import OptionError, StoreError
+from convmark.core.files import write_whole
 from convmark.core.table import Table
 from convmark.report.against import verdicts_against
 from convmark.report.build import FIRST, STYLES, VERDICTS, Report, build
@@ -93,6 +94,8 @@ def report(
         StoreError: a results file does not fit, or the output cannot be written.
     """
     chosen = _format(output, form, figures)
+    if output is not None:
+        _check_is_no_input(Path(output))
     if style not in STYLES:
         raise OptionError(f"--style: must be one of {', '.join(STYLES)}, got {style!r}")
     if figures is not None and not figures.strip():
@@ -113,11 +116,25 @@ def report(
         print(text)
         return
     try:
-        Path(output).write_text(text + "\n", encoding="utf-8")
+        write_whole(Path(output), f"{text}\n".encode())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StoreError(f"--output: {output} must be writable: {reason}") from None
     print(output, file=sys.stderr)
+
+
+def _check_is_no_input(output: Path) -> None:
+    """Refuse a file beside runs, unless it is a page: it would take the place of what is kept.
+
+    Raises:
+        OptionError: it is one.
+    """
+    target = output.resolve()
+    beside_runs = any(path.stem.isdecimal() for path in target.parent.glob("*.csv"))
+    if beside_runs and target.suffix.lower() not in (".html", ".md"):
+        raise OptionError(
+            f"--output: must not lie among a machine's runs, got {output}; write it elsewhere"
+        )
 
 
 def _say(line: str) -> None:

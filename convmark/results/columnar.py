@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import functools
 import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,17 @@ import numpy as np
 
 from convmark.core.case import Case
 from convmark.core.errors import CaseError, StoreError
+from convmark.core.files import read_regular
 from convmark.results.reading import HEADER, read_run
-from convmark.results.record import COLUMNS, SCHEMA_VERSION, STATUSES, from_cell
+from convmark.results.record import (
+    ASCENDING,
+    COLUMNS,
+    MEASURED,
+    SCHEMA_VERSION,
+    STATUSES,
+    from_cell,
+    is_time,
+)
 
 __all__ = ["case_name", "read_columns", "whole_file"]
 
@@ -35,8 +45,7 @@ _AXES = tuple(Case.__dataclass_fields__)
 def whole_file(path: Path) -> bytes | None:
     """Return what is in a file; None where it is too large for that, and is read by lines."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST_WHOLE_BYTES + 1)
+        data = read_regular(path, MOST_WHOLE_BYTES + 1)
         return data if len(data) <= MOST_WHOLE_BYTES else None
     except OSError as error:
         raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -74,9 +83,25 @@ def _typed(data: bytes) -> dict[str, Any] | None:
             return None
         for axes in set(zip(*(cells[HEADER.index(name)] for name in _AXES), strict=True)):
             case_name(*axes)
-        return {COLUMNS[place].name: _values(place, one) for place, one in enumerate(cells)}
+        found = {COLUMNS[place].name: _values(place, one) for place, one in enumerate(cells)}
+        return found if _agree(found) else None
     except (ValueError, ArithmeticError, CaseError, csv.Error):
         return None
+
+
+def _agree(found: Mapping[str, Any]) -> bool:
+    """Whether the cells of each row agree, and no two measured rows are one process's."""
+    least = found[ASCENDING[0]]
+    for name in ASCENDING[1:]:
+        if np.any(found[name] < least):
+            return False
+        least = np.where(np.isnan(found[name]), least, found[name])
+    if np.any(found["trainable_parameters"] > found["parameters"]):
+        return False
+    keys = [*map(found.get, (*_AXES, "process"))]
+    measured = [status in MEASURED for status in found["status"]]
+    once = list(itertools.compress(zip(*keys, strict=True), measured))
+    return len(set(once)) == len(once) and all(map(is_time, set(found["started"])))
 
 
 def _values(place: int, cells: Sequence[str]) -> np.ndarray[Any, Any]:

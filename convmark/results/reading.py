@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from convmark.core.case import Case
 from convmark.core.cells import Column
 from convmark.core.errors import CaseError, StoreError
 from convmark.results.csv_lines import csv_rows
@@ -68,7 +69,25 @@ def read_run(
         StoreError: the file cannot be read, or does not fit; the message names file and line.
     """
     rows = read_cells(path, functools.partial(_warn_of_torn_line, path))
-    return [_record(path, line, cells) for line, cells in rows if keep(cells)]
+    records: list[Record] = []
+    lines: dict[tuple[Case, int], int] = {}
+    for line, cells in rows:
+        if keep(cells):
+            records.append(_record(path, line, cells))
+            _check_once(path, line, records[-1], lines)
+    return records
+
+
+def _check_once(path: Path, line: int, record: Record, lines: dict[tuple[Case, int], int]) -> None:
+    """Hold every process of a case to one measured row: a second one would narrow its spread."""
+    if not record.measured:
+        return
+    first = lines.setdefault((record.asked_case, record.process), line)
+    if first != line:
+        raise StoreError(
+            f"{path}:{line}: must hold a process once, {record.case.name} #{record.process} is in "
+            f"line {first} too; take one of them out"
+        )
 
 
 def _warn_of_torn_line(path: Path, line: int) -> None:

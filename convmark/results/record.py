@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from convmark.core.backends import BACKENDS
@@ -435,6 +437,7 @@ class Record:
                 value = fit_text(value) or None
                 object.__setattr__(self, column.name, value)  # as the file will hold it
             _check_value(column, value)
+        _check_agreement(self)
 
     @property
     def measured(self) -> bool:
@@ -469,6 +472,36 @@ class Record:
 
 
 COLUMNS = columns_of(Record)
+
+ASCENDING = tuple(
+    f"step_time_{name}_s"
+    for name in ("min", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "max")
+)
+"""Columns each of which is at least the one before it."""
+
+
+def _check_agreement(row: Record) -> None:
+    """Refuse a row whose cells contradict each other."""
+    known = [(name, value) for name in ASCENDING if (value := getattr(row, name)) is not None]
+    for (low, least), (high, value) in itertools.pairwise(known):
+        if value < least:
+            raise StoreError(f"column {high!r} must be at least {low!r}, {least:g}, got {value:g}")
+    trainable, whole = row.trainable_parameters, row.parameters
+    if trainable is not None and whole is not None and trainable > whole:
+        raise StoreError(
+            f"column 'trainable_parameters' must be at most 'parameters', {whole}, got {trainable}"
+        )
+    if not is_time(row.started):
+        raise StoreError(f"column 'started' must be a time of ISO 8601, got {row.started[:40]!r}")
+
+
+def is_time(text: str) -> bool:
+    """Whether a text is a date or a time of ISO 8601, with a day that there is."""
+    try:
+        datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return False
+    return True
 
 
 FRAMEWORK_COLUMNS = tuple(column.name for column in COLUMNS if column.name in BACKENDS)

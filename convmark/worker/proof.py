@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from convmark.core.case import Case
+from convmark.core.tasks import TASKS
 from convmark.worker.failure import CaseFailure
 
 __all__ = ["PROOF_STEP", "Proof", "check_finite"]
@@ -39,7 +40,7 @@ class Proof:
         self._backend = backend
         self._emit = emit
         self._order = random.Random(seed)
-        self._trains = case.task in ("train", "accuracy")
+        self._trains = TASKS[case.task].trains
         self._first: dict[int, float] = {}
         self._timed: list[float] = []
         self._other_batch: float | None = None
@@ -128,7 +129,7 @@ def check_finite(value: float, case: Case, step: int | str | None) -> None:
         CaseFailure: it is not.
     """
     if not math.isfinite(value):
-        what = "loss" if case.task in ("train", "accuracy") else "output"
+        what = "loss" if TASKS[case.task].trains else "output"
         number = f"step {step}" if isinstance(step, int) else step
         when = f"at {number}" if step else "after the last step"
         raise CaseFailure(

@@ -52,10 +52,12 @@ def needs_of_convmark() -> list[str]:
 
 def outcome(python: Path, suite: Path) -> tuple[str, set[str]]:
     """Return the last line of the suite's run, and the tests that fail."""
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"  # its tests call its own command
+    environ = {**os.environ, "COLUMNS": "80", "PATH": path, "PYTHONPATH": str(suite / "tests")}
     done = subprocess.run(
         [python, "-m", "pytest", "--ignore=src", "-q", "-rfE", "-p", "no:cacheprovider"],
         cwd=suite,
-        env={**os.environ, "COLUMNS": "80", "PYTHONPATH": str(suite / "tests")},
+        env=environ,
         capture_output=True,
         text=True,
         check=False,

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from convmark.core.errors import StoreError
+from convmark.core.files import write_whole
 from convmark.results.store import AB_FOLDER
 from convmark.results.table_file import TableFile
 
@@ -145,7 +146,7 @@ def keep_figure(sessions: Path, case: str, svg: str) -> Path:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", case)[:100]
     path = sessions.with_name(f"{sessions.stem}-{name}.svg")
     try:
-        path.write_text(svg, encoding="utf-8")
+        write_whole(path, svg.encode())
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
     return path

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.table import Table, heading, table_of
+from convmark.core.tasks import TASKS
 from convmark.report.tables.architectures import setting
 from convmark.report.tables.points import latest, records_of
 
@@ -105,7 +106,7 @@ def _bytes(row: Mapping[str, Any], traffic: int | None) -> float | None:
 
 def _work(row: Mapping[str, Any]) -> str:
     """Return the column of what a step computes."""
-    return "training_flops_per_sample" if row["task"] == "train" else "flops_per_sample"
+    return "training_flops_per_sample" if TASKS[row["task"]].trains else "flops_per_sample"
 
 
 def _record(row: dict[str, Any], moved: float) -> dict[str, Any]:
