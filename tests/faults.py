@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -89,6 +90,16 @@ def rows_in(folder: Path) -> list[Record]:
 
 def descendants(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)
+
+
+def fast_workers(pid: int) -> list[psutil.Process]:
+    """Return the zygote of a run, then its workers and what these have started."""
+    found = []
+    for one in descendants(pid):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "fast_worker.py" in " ".join(one.cmdline()):
+                found.append(one)
+    return found
 
 
 def all_gone(processes: list[psutil.Process], within_s: float) -> bool:

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from fast_worker import PAUSE
-from faults import FAST, all_gone, descendants, fast_python, run_files, start
+from faults import FAST, all_gone, descendants, fast_python, fast_workers, run_files, start
 from workers import happens
 
 from convmark.results.record import Record
@@ -231,16 +230,12 @@ def test_the_workers_of_a_killed_run_end_with_it(tmp_path: Path) -> None:
     fast: Any = ("--python", str(fast_python(tmp_path)), "--results", "results")
     process = start(*("convmark.cli", "run", *fast, "--models", "hangs", *FAST), folder=tmp_path)
     try:
-        # the zygote, the worker, and what the worker has started, which knows nothing of the run
-        assert happens(lambda: len(descendants(process.pid)) == 3, within_s=60)
-        zygote = psutil.Process(process.pid).children()[0]
-        below = [zygote, *zygote.children()]
-        started = below[1].children()
+        assert happens(lambda: len(fast_workers(process.pid)) == 3, within_s=60)
+        zygote, worker, started = fast_workers(process.pid)  # which knows nothing of the run
     finally:
         process.kill()
         process.communicate()
     try:
-        assert all_gone(below, within_s=5)
+        assert all_gone([zygote, worker], within_s=5)
     finally:
-        for one in started:
-            one.kill()
+        started.kill()

@@ -19,6 +19,7 @@ from faults import (
     all_gone,
     descendants,
     fast_python,
+    fast_workers,
     measuring,
     one_message,
     rows_in,
@@ -83,7 +84,7 @@ def test_a_worker_that_ignores_a_polite_end_is_gone_in_time_too(
 ) -> None:
     process = measuring("--models", "hangs", *FAST, folder=tmp_path, before=heeds_ctrl_c)
     # once it has started a process of its own it is deaf
-    assert happens(lambda: len(descendants(process.pid)) >= 3, within_s=60)
+    assert happens(lambda: len(fast_workers(process.pid)) == 3, within_s=60)
     output = ended_by(process, number)
     assert process.returncode == 128 + number
     assert "interrupted; no row was measured" in one_message(output)

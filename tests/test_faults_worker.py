@@ -19,6 +19,7 @@ from faults import (
     all_gone,
     descendants,
     fast_python,
+    fast_workers,
     measuring,
     one_message,
     rows_in,
@@ -88,10 +89,10 @@ def test_a_hanging_worker_goes_with_its_group_after_a_polite_and_a_firm_end(
     options = ("--models", "hangs,lenet5", *FAST, "--processes", "1", "--time-limit", "2")
     process = measuring(*options, folder=tmp_path)
     try:
-        assert happens(lambda: len(descendants(process.pid)) >= 3, within_s=60)  # a fork of its own
-        hanging = descendants(process.pid)
-        zygote = psutil.Process(process.pid).children()[0]
-        hanging.remove(zygote)
+        assert happens(
+            lambda: len(fast_workers(process.pid)) == 3, within_s=60
+        )  # a fork of its own
+        _, *hanging = fast_workers(process.pid)
         assert all_gone(hanging, within_s=30)
     finally:
         process.communicate(timeout=60)

@@ -127,9 +127,12 @@ def _check_is_no_input(output: Path) -> None:
     """Refuse a file beside runs, unless it is a page: it would take the place of what is kept.
 
     Raises:
-        OptionError: it is one.
+        OptionError: it is one, or no path at all.
     """
-    target = output.resolve()
+    try:
+        target = output.resolve()
+    except ValueError as error:
+        raise OptionError(f"--output: {output} must be the path of a file: {error}") from None
     beside_runs = any(path.stem.isdecimal() for path in target.parent.glob("*.csv"))
     if beside_runs and target.suffix.lower() not in (".html", ".md"):
         raise OptionError(
