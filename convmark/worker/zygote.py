@@ -108,6 +108,20 @@ def _serve_in_place(control: socket.socket, answer: Answer) -> None:
 def _serve_forking(control: socket.socket, answer: Answer, untouched: Callable[[], bool]) -> None:
     running: dict[int, int] = {}
     kept = children()
+
+    own = os.getpid()
+
+    def end(*_: object) -> None:
+        """End the workers with the programs that they have started; SIGKILL would leave these."""
+        if os.getpid() != own:  # a child that has not set its own signals yet
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
+        _kill_all(running)
+        end_strays(kept)
+        os._exit(1)
+
+    signal.signal(signal.SIGTERM, end)
+    die_with_parent(how=signal.SIGTERM)
     gc.collect()
     gc.freeze()  # children share these objects' pages: the collector must not touch them
     with _child_signals() as (ended, wakeup):
@@ -198,7 +212,8 @@ def _become_child(
         os.setsid()
         die_with_parent(parent)
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
         for descriptor in inherited:
             os.close(descriptor)
         null = os.open(os.devnull, os.O_RDONLY)
