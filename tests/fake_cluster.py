@@ -19,6 +19,7 @@ from convmark.fleet.host import Host, NodeSettings, PreparedNode, about_this_nod
 from convmark.fleet.nodes import Node, NodeFacts
 from convmark.fleet.scheduler import Assignment
 from convmark.machine.environment import Gpu, Machine
+from convmark.results.record import ASCENDING
 
 A100 = Gpu(index=0, name="A100", memory_bytes=40 * 2**30, uuid="GPU-0")
 
@@ -126,8 +127,9 @@ class FakeCluster:
         result = self._host(name).measure(assignment.job)
         factor = self.slower.get(name, 1.0)
         if factor != 1.0 and result.record.step_time_p50_s is not None:
-            slow = result.record.step_time_p50_s * factor
-            record = dataclasses.replace(result.record, step_time_p50_s=slow)
+            times = {name: getattr(result.record, name) for name in ASCENDING}
+            slow = {name: seconds * factor for name, seconds in times.items() if seconds}
+            record = dataclasses.replace(result.record, **slow)
             result = dataclasses.replace(result, record=record)
         return [JobEnded(name, result)]
 

@@ -101,7 +101,7 @@ def rows_with(text: str) -> Iterator[tuple[str, Record]]:
     """Yield a row with the text in each column that holds any; a name must not be empty."""
     for order, name in enumerate(FREE, 1):
         with contextlib.suppress(StoreError):
-            yield name, process(**{"order": order, name: text})
+            yield name, process(**{"process": order, "order": order, name: text})
 
 
 # CSV

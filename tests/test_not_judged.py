@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def test_rows_that_are_not_judged_count_on_neither_side() -> None:
 def test_a_hot_run_is_no_baseline(store: Store) -> None:
     keep(store, gpu_run("0001", 0.5, 0.5, hot=HOT))
     keep(store, gpu_run("0002", 0.0, 0.01))
-    keep(store, [*gpu_run("0003", 0.0), *gpu_run("0003", 0.5, hot=HOT)])
+    hot = [replace(row, process=2) for row in gpu_run("0003", 0.5, hot=HOT)]
+    keep(store, [*gpu_run("0003", 0.0), *hot])
     now = gpu_run("0004", 0.0, 0.01)
     (case,) = accepted_history(store, MACHINE, now).cases.values()
     assert case.anchor is not None

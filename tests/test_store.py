@@ -283,7 +283,7 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
 def test_a_folder_and_a_missing_file_cannot_be_read(tmp_path: Path) -> None:
     folder = tmp_path / "0001.csv"
     folder.mkdir()
-    assert refusal(folder) == ": cannot be read: is a folder"
+    assert refusal(folder) == ": cannot be read: Is a directory"
     assert refusal(tmp_path / "0002.csv") == ": cannot be read: No such file or directory"
 
 
