@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parent / "data" / "snapshots"
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "tests" / "data" / "snapshots"
 
 VARIES = (
     (r"convmark[ \w]*: (load|governor|battery|power|quota|temperature)\b.*\n", ""),
@@ -39,6 +40,7 @@ def plain(text: str, *folders: Path) -> str:
     """Return a text without what varies; `folders` are written FOLDER."""
     for folder in folders:
         text = text.replace(str(folder), "FOLDER")
+    text = text.replace(str(ROOT), "REPOSITORY")
     for pattern, shown in VARIES:
         text = re.sub(pattern, shown, text)
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())

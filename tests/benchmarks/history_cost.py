@@ -32,7 +32,7 @@ from histories import MACHINE, process
 from convmark.compare.files import verdicts_path
 from convmark.compare.index import SETTLED_S
 from convmark.compare.judgement import Judgement
-from convmark.results.record import COLUMNS, Record, to_cells
+from convmark.results.record import ASCENDING, COLUMNS, Record, to_cells
 from convmark.results.store import HEADER
 
 RUN, RATIO, STEP = "99990001", 0.0123456789, 0.0987654321
@@ -73,7 +73,7 @@ def whole_row(place: int, **changes: object) -> Record:
             "reference_version": 1,
             "other_cpu_share": 0.2,
             "paired_log_ratio": RATIO,
-            "step_time_p50_s": STEP,
+            **dict.fromkeys(ASCENDING, STEP),
             "cpu": "Intel(R) Xeon(R) Platinum 8259CL CPU @ 2.50GHz",
             "os": "Linux 6.8.0 (Ubuntu 24.04)",
             **changes,
