@@ -49,7 +49,8 @@ def plain(text: str, *folders: Path) -> str:
 def session(result: pytest.RunResult, folder: Path) -> str:
     """Return what a session of pytest printed, without the lines that tell of its installation."""
     text = "\n".join([*result.errlines, *result.outlines])
-    return plain(f"{OF_PYTEST.sub('', text)}\nexit {int(result.ret)}\n\n", folder)
+    text = re.sub(r"(?m)^(\s*)\d+ warnings? in", r"\1no tests ran in", OF_PYTEST.sub("", text))
+    return plain(f"{text}\nexit {int(result.ret)}\n\n", folder)
 
 
 def check(name: str, text: str) -> None:
