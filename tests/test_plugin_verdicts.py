@@ -137,7 +137,7 @@ def test_other_code_of_the_same_speed_is_unchanged_and_passes(
     assert found(pytester, LENET5) == "unchanged"
     assert found(pytester, LENET5, "parameters") == "unchanged"
     result.stdout.fnmatch_lines(
-        ["*convmark verdicts*", f"{LENET5}*step_time*", "could have seen changes from * %*"]
+        ["*convmark verdicts*", f"{LENET5}*step_time*", "could have detected changes above * %*"]
     )
 
 

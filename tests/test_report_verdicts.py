@@ -152,8 +152,8 @@ def test_a_gate_says_what_change_it_could_have_seen_and_in_which_case_least() ->
     same = judgement(case="d", smallest_visible=0.9, note="same code", verdict="unchanged",
                      fails=False)  # fmt: skip
     assert could_see([*compared, same, MEMORY]) == (
-        "could have seen changes from 2.6 % (median case), 3.4 % (worst case: b)"
+        "could have detected changes above 2.6 % (median case), 3.4 % (worst case: b)"
     )
     blind = judgement(case="e", smallest_visible=None, verdict="inconclusive", fails=False)
-    assert could_see([blind]) == "could have seen no change at all in e"
+    assert could_see([blind]) == "could have detected no change at all in e"
     assert could_see([same, MEMORY]) == ""

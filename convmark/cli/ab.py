@@ -353,7 +353,7 @@ def _verdict(found: CaseResult) -> dict[str, Any]:
     }
     if decision is not None and decision.estimate is not None:
         if verdict == "inconclusive" and not found.void:
-            notes.append(f"sees changes from {share_text(share_of(decision.smallest_visible))}")
+            notes.append(f"detects changes above {share_text(share_of(decision.smallest_visible))}")
         cpu = [one.cpu for one in found.live if one.cpu is not None]
         fields |= {
             "decided_by": "wall",
