@@ -105,7 +105,7 @@ def _table(judgements: Sequence[Judgement], style: str) -> str:
     left = len(judgements) - len(read)
     rest = f"{left} more row{'s' if left != 1 else ''} with nothing to add" if left else ""
     if not read:
-        return rest or "nothing was judged"
+        return rest or "no verdicts"
     headings = [
         heading("case", "case"),
         heading("metric", "metric"),
