@@ -121,9 +121,7 @@ class FakeCluster:
         if self.dies_at.get(name) == number:
             return [NodeLost(name, f"node {name} is gone")]
         if self.breaks_at.get(name) == number:
-            return [
-                JobEnded(name, ProcessEnded("the process that measures on the node ended: killed"))
-            ]
+            return [JobEnded(name, ProcessEnded("the measuring process of the node ended: killed"))]
         result = self._host(name).measure(assignment.job)
         factor = self.slower.get(name, 1.0)
         if factor != 1.0 and result.record.step_time_p50_s is not None:

@@ -350,7 +350,7 @@ def test_json_has_every_field(folder: Path, capsys: pytest.CaptureFixture[str]) 
         (["ab", ".", "no such thing =="], "B: must be . (this interpreter), git:REF"),
         (["ab", "--set-a", "speed=2"], "--set-a: unknown setting 'speed'"),
         (["ab", "--models", "lenet6"], "no such model"),
-        (["ab", "--devices", "gpu:3"], "--devices: gpu:3 is not there"),
+        (["ab", "--devices", "gpu:3"], "--devices: gpu:3 does not exist"),
         (["ab", "--set-b", "threads=x"], "threads must be 'default' or a whole number"),
         (["bisect", "--good", "2.16.2", "--bad", "2.18.0"], "needs one case, the options name 16"),
         (["bisect", "--good", "git:a", "--bad", "2.1", *LENET5], "must both be releases"),
@@ -430,9 +430,9 @@ def test_one_side_by_two_names_is_refused_and_twice_the_same_name_is_said_to_be_
         [".", ".", "--set-b", "jit=off"],
     ):
         assert main(["ab", *sides_of, *LENET5]) == 2
-        assert "are the same: there is nothing to compare" in capsys.readouterr().err
+        assert "are identical, so there is nothing to compare" in capsys.readouterr().err
     assert main(["ab", ".", ".", "--target", "0.1", *LENET5]) == 0
-    assert "A and B are the same: what they differ by is noise" in capsys.readouterr().err
+    assert "A and B are identical: any difference is noise" in capsys.readouterr().err
     assert main(["ab", ".", ".", "--set-b", "MY_FLAG=1", *LENET5]) == 0
     assert "are the same" not in capsys.readouterr().err
 

@@ -289,9 +289,9 @@ def test_code_in_a_file_runs_where_it_is_trusted(project: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "reason"),
     [
-        ("lambda.keras", "holds code of its own (a Lambda layer), which loading it would run; "),
-        ("lambda.h5", "holds code of its own (a Lambda layer), which loading it would run; "),
-        ("only.weights.h5", "holds weights and no architecture; measure a builder of yours"),
+        ("lambda.keras", "contains code (a Lambda layer), which loading would run; "),
+        ("lambda.h5", "contains code (a Lambda layer), which loading would run; "),
+        ("only.weights.h5", "has weights but no architecture; measure a builder of yours"),
         ("text.keras", "must be a .keras archive that Keras saved, it cannot be read: "),
         ("none.keras", "no such file in the working folder"),
         ("a/", "must be a SavedModel, it has no saved_model.pb"),

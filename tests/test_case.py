@@ -248,9 +248,9 @@ def test_of_several_gpus_the_first_begins_the_cases_of_several_replicas() -> Non
 
 
 def test_tf32_on_cpus_alone_is_refused() -> None:
-    with pytest.raises(CaseError, match="tf32 is of GPUs alone, got the device 'cpu'"):
+    with pytest.raises(CaseError, match="tf32 needs a GPU, got the device 'cpu'"):
         case(precision="tf32")
-    with pytest.raises(CaseError, match="tf32 is of GPUs alone, got no device but 'cpu'"):
+    with pytest.raises(CaseError, match="tf32 needs a GPU, got only the device 'cpu'"):
         expand(
             models=["a"],
             tasks=["infer"],

@@ -74,7 +74,7 @@ BAD = [
     (["run", "--models", "lenet6"], "--models: lenet6: no such model"),
     (["run", "--models", ""], "--models: must be"),
     (["run", "--tasks", "trian"], "--tasks: unknown name 'trian'; did you mean train?"),
-    (["run", "--devices", "gpu:3"], "--devices: gpu:3 is not there, only cpu"),
+    (["run", "--devices", "gpu:3"], "--devices: gpu:3 does not exist, only cpu"),
     (["run", "--batch-sizes", "-1"], "--batch-sizes: must be a whole number of at least 1"),
     (["run", "--jit", "maybe"], "--jit: must be one of off, on, both, got 'maybe'"),
     (["run", "--threads", "0"], "--threads: must be 'default' or a whole number"),

@@ -151,13 +151,13 @@ BAD = [
         ["compare", "other.csv", "0001"],
         f"other.csv:1: must have the columns of schema {SCHEMA_VERSION}",
     ),
-    (["compare", "1", "0001"], "0001.csv: is the run that is judged; name an earlier run"),
+    (["compare", "1", "0001"], "0001.csv: is the run itself; name an earlier run"),
     (["compare", A_COMMIT, "1"], "0001 is the run that is judged"),
     (["compare", "1", "2", "3"], "RUN: must be at most two, got 3"),
     (["compare", "--format", "xml"], "--format: must be one of table, markdown, json, github"),
     (["compare", "--machine", "xeon-3"], "no runs of 'xeon-3'; did you mean xeon-2?"),
     (["accept", "0099", "--reason", "x"], "no run '0099'"),
-    (["accept", "0001", "--reason", " "], "--reason: must say in a few words"),
+    (["accept", "0001", "--reason", " "], "--reason: must give the reason"),
     (["history", "lenet5-train-cpu-b23-float32"], f"did you mean {LENET}?"),
 ]
 
@@ -198,7 +198,7 @@ def test_accept_says_what_it_has_done_and_moves_the_anchor(
     told = "accepted run 0005 (1 of 2 cases, commit 1234567aaaaa): try\n"
     assert capsys.readouterr().out == told
     assert main(["accept", "0003", "--reason", "try"]) == 0
-    told = "commit 1234567aaaaa, the files not kept and in no clean commit: nothing can be run"
+    told = "commit 1234567aaaaa, the files not saved and in no clean commit: no live comparison"
     assert told in capsys.readouterr().out
     (store.folder / MACHINE / "0004.code.json").write_text("{}")
     keep(store, run_of("0004", 0.0, dirty=True, code="c1"))

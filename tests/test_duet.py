@@ -188,9 +188,9 @@ def test_so_they_do_on_another_framework(
 @pytest.mark.parametrize(
     ("builder", "reason"),
     [
-        ("eager", "the old code sets for the whole process: run_functions_eagerly=True"),
+        ("eager", "the old code changes settings of the process: run_functions_eagerly=True"),
         ("too_big", "the models do not fit into memory together"),
-        ("threads", "the new code sets for the whole process: python_threads=2"),
+        ("threads", "the new code changes settings of the process: python_threads=2"),
         ("variable", "the two codes set environment variables otherwise: OMP_SOMETHING"),
         ("other", "the new code takes {old}/shop/late.py from the other side's files"),
     ],
@@ -232,7 +232,7 @@ def test_settings_of_one_side_alone_are_held_where_they_can_be(
     assert session.refusal == ""
     assert session.states["new"]["precision"] == "mixed_bfloat16"
     assert session.states["old"]["precision"] == "float32"
-    assert with_settings(threads="1").refusal == "threads=1 is a setting of the whole process"
+    assert with_settings(threads="1").refusal == "threads=1 is a setting of the process"
 
 
 def test_a_precision_that_the_user_has_named_is_held_to(

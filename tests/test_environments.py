@@ -301,7 +301,7 @@ def test_what_names_no_fixed_release_is_looked_up_again_and_made_anew_where_it_h
     cache(tmp_path, by).get(WANTED)
     by.comes_to = Resolved(PYTHON, "tensorflow==2.20.1\n")
     assert cache(tmp_path, by).get(WANTED, said.append).locked == "tensorflow==2.20.1\n"
-    assert said == ["making the environment of tensorflow==2.20.* anew"]
+    assert said == ["making the environment of tensorflow==2.20.* again"]
     assert len(by.installed) == 2
 
 
@@ -423,7 +423,7 @@ def test_an_environment_is_removed_by_name_or_by_requirements(tmp_path: Path) ->
     assert made.list() == [other]
     made.remove(other.name)
     assert made.list() == []
-    with pytest.raises(OptionError, match="no environment 'x'; there are: none"):
+    with pytest.raises(OptionError, match="no environment 'x'; known: none"):
         made.remove("x")
 
 

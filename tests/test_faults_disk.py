@@ -48,7 +48,7 @@ def test_a_file_size_limit_in_the_middle_of_a_row_ends_the_run_with_one_message(
     assert [row.order for row in rows] == [1, 2, 3]
     assert re.search(
         r"^convmark run: results/.*/0001\.csv: a row cannot be written: File too large; rows "
-        r"before it: 3, from where --resume goes on$",
+        r"before it: 3; continue with --resume$",
         one_message(output),
         re.MULTILINE,
     )

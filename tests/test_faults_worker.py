@@ -57,10 +57,10 @@ def test_whatever_workers_do_each_has_its_row_and_the_others_go_on(tmp_path: Pat
         ("lenet5", "ok", ""),
         ("conv_layer", "ok", ""),
         ("kills_itself", "crashed", "the worker ended (SIGKILL) after 'ready'"),
-        ("hangs", "timeout", "no sign of progress for 1 s after 'ready'; the worker was ended"),
-        ("floods", "crashed", "the worker floods its pipe: 200,001 events and no end"),
-        ("piles_up", "crashed", "the worker floods its pipe: 10,001 events and no end"),
-        ("writes_rubbish", "crashed", "the worker wrote what is no event: b"),
+        ("hangs", "timeout", "no progress for 1 s after 'ready'; the worker was ended"),
+        ("floods", "crashed", "the worker sends too many events: 200,001 without an end"),
+        ("piles_up", "crashed", "the worker sends too many events: 10,001 without an end"),
+        ("writes_rubbish", "crashed", "the worker wrote an invalid event: b"),
     ):
         for row in by_model(rows)[model]:
             assert row.status == expected
@@ -124,7 +124,7 @@ def test_a_zygote_that_dies_again_at_once_is_started_no_more_and_the_rest_says_s
     assert status == 1
     one_message(output)
     ended = "the worker's interpreter ended (SIGKILL)"
-    rest = "the worker's interpreter ended again after it was restarted: nothing was measured"
+    rest = "the worker's interpreter ended again after a restart: nothing was measured"
     assert [row.error for row in rows] == [ended, ended, rest, rest, rest]
     assert {row.status for row in rows} == {"crashed"}
     assert rest in output
@@ -141,7 +141,7 @@ def test_what_a_dead_zygote_left_unmeasured_is_measured_by_resume(tmp_path: Path
     python.write_text(whole)
     status, output, rows = run(*models, "--resume", folder=tmp_path, python=python)
     assert status == 0, output
-    assert "0 of 6 rows are there; 6 whose interpreter had ended are measured again" in output
+    assert "0 of 6 rows are measured; 6 whose interpreter had ended are measured again" in output
     assert [(row.order, row.status) for row in rows] == [(order, "ok") for order in range(1, 7)]
 
 

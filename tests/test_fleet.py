@@ -106,8 +106,7 @@ def test_labels_that_no_node_has_are_refused_with_those_there_are(
     assert run("--nodes", "rack=7") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line == (
-        "convmark run: --nodes: no node of 1 has rack=7; labels there are: rack=1 "
-        "(ray start --labels)"
+        "convmark run: --nodes: no node of 1 has rack=7; known labels: rack=1 (ray start --labels)"
     )
 
 
@@ -147,7 +146,7 @@ def test_what_chooses_nodes_needs_a_cluster(
     capsys: pytest.CaptureFixture[str], arguments: list[str]
 ) -> None:
     assert main(["run", *arguments]) == 2
-    assert f"{arguments[0]}: needs --ray ADDRESS" in capsys.readouterr().err
+    assert f"{arguments[0]}: must be given with --ray ADDRESS" in capsys.readouterr().err
 
 
 # what nodes refuse
@@ -192,7 +191,7 @@ def test_where_no_node_can_prepare_nothing_is_written(
         "convmark run: x does not measure: it has no framework",
         "convmark run: y does not measure: --models: no such model",
     ]
-    assert last == ("convmark run: --ray: no node can measure what is asked for; each has said why")
+    assert last == ("convmark run: --ray: no node can run the plan; see the reason of each node")
 
 
 def test_what_no_node_can_measure_for_one_reason_is_one_line(
@@ -259,7 +258,7 @@ def test_a_measuring_process_that_ends_costs_its_job_alone(fleet: Fleet) -> None
     fleet("x", breaks_at={"x": 2})
     assert run() == 1
     (failed,) = [row for row in rows() if not row.measured]
-    assert failed.error == "the process that measures on the node ended: killed"
+    assert failed.error == "the measuring process of the node ended: killed"
     assert len(rows()) == 2 * CASES
 
 
@@ -426,7 +425,7 @@ def test_a_node_waits_a_while_for_another_run_on_its_machine_and_then_says_who(
     @contextlib.contextmanager
     def taken(**asked: object) -> Iterator[list[int]]:
         if next(looks, True):
-            raise BusyError("another benchmark run is going on, process 7")
+            raise BusyError("another benchmark run is active, process 7")
         yield []
 
     monkeypatch.setattr("convmark.fleet.host.alone", taken)
@@ -434,5 +433,5 @@ def test_a_node_waits_a_while_for_another_run_on_its_machine_and_then_says_who(
     monkeypatch.setattr("convmark.fleet.host.TURN_LIMIT_S", 0.2)
     fleet("x")
     assert run() == 2  # in a process of its own it would be a lost node
-    assert "another benchmark run is going on, process 7" in capsys.readouterr().err
+    assert "another benchmark run is active, process 7" in capsys.readouterr().err
     assert len(rows()) == 1

@@ -25,7 +25,7 @@ def test_an_interrupted_run_keeps_its_rows_and_says_how_to_go_on(
     fleet("x", "y", interrupt_after=5)
     assert run() == 130
     assert len(rows()) == 4
-    assert "interrupted; --resume goes on" in capsys.readouterr().err
+    assert "interrupted; continue with --resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("per", ["node", "machine-kind"])

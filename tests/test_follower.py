@@ -64,4 +64,4 @@ def test_an_event_is_returned_once(worker: Silent, follower: Follower) -> None:
     assert follower.follow(worker, until="turn") == {"event": "turn"}
     assert follower.follow(worker, until="turn") is None
     assert worker.ended
-    assert "no sign of progress for 0.5 s after 'start'" in follower.overrun
+    assert "no progress for 0.5 s after 'start'" in follower.overrun

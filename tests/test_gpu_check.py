@@ -139,7 +139,7 @@ def test_a_device_that_is_not_there_is_said_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--device", "gpu:7", "--quick", "--results", str(tmp_path)]) == 2
-    assert "gpu_check: --device: gpu:7 is not there, only cpu" in capsys.readouterr().err
+    assert "gpu_check: --device: gpu:7 does not exist, only cpu" in capsys.readouterr().err
 
 
 def test_one_command_checks_a_device_and_leaves_its_rows(tmp_path: Path) -> None:

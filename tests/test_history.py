@@ -242,7 +242,7 @@ DIFFERENT = [
     ),
     ({"machine": "mac-8"}, "machine was mac-8, is xeon-2: `convmark report`"),
     ({"driver": "550.1"}, "driver was 550.1, is not known: `convmark report`"),
-    ({"isolation": "spawn"}, "isolation was spawn, is fork: nothing compares the two"),
+    ({"isolation": "spawn"}, "isolation was spawn, is fork: the two cannot be compared"),
     ({"threads": "1"}, "threads was 1, is default: `convmark ab`"),
     ({"precision": "mixed_float16"}, "precision was mixed_float16, is float32: `convmark ab`"),
 ]
@@ -281,7 +281,7 @@ def test_a_new_way_to_measure_keeps_the_anchor_s_code_and_uses_none_of_its_figur
     keep(store, run_of("0001", 0.0, **asked, **changes))
     (case,) = accepted_history(store, MACHINE, run_of("0002", 0.0, **asked)).cases.values()
     assert case.anchor is None  # an accuracy is not compared live
-    assert case.difference.startswith(f"{words}: nothing compares the two; later runs")
+    assert case.difference.startswith(f"{words}: the two cannot be compared; later runs")
 
 
 def test_versions_of_packages_are_compared_where_both_rows_import_them() -> None:
@@ -453,7 +453,7 @@ def test_a_named_run_that_cannot_be_read_is_an_error_that_names_it(
 
 def test_a_named_run_must_be_there_and_hold_figures(store: Store) -> None:
     keep(store, [process(run="0001", status="timeout", error="hung")])
-    with pytest.raises(StoreError, match=r"0001\.csv: must hold a measured row"):
+    with pytest.raises(StoreError, match=r"0001\.csv: must have a measured row"):
         named(store, "0001", run_of("0002", 0.0))
     with pytest.raises(StoreError, match=r"no run '0009'; expected a file, a commit or the number"):
         named(store, "0009", run_of("0002", 0.0))
@@ -565,9 +565,9 @@ def test_what_cannot_be_accepted_is_refused(store: Store) -> None:
     keep(store, [process(run="0001", status="error", error="x")])
     path = keep(store, run_of("0002", 0.0))
     elsewhere = path.rename(store.folder / "0002.csv")
-    with pytest.raises(OptionError, match="--reason: must say"):
+    with pytest.raises(OptionError, match="--reason: must give"):
         accept(store, MACHINE, "0001", " \n")
-    with pytest.raises(StoreError, match=r"0001\.csv: must hold a measured row to be accepted"):
+    with pytest.raises(StoreError, match=r"0001\.csv: must have a measured row to be accepted"):
         accept(store, MACHINE, "0001", "because")
     with pytest.raises(StoreError, match="no run '0002'"):
         accept(store, MACHINE, "0002", "because")
@@ -607,7 +607,7 @@ def test_a_run_is_not_named_as_its_own_baseline_by_number_link_or_copy(
     copy.write_bytes(own.read_bytes())
     (tmp_path / "elsewhere").symlink_to(store.folder)
     for name in ("2", str(own), str(link), str(tmp_path / "elsewhere" / MACHINE / "0002.csv")):
-        with pytest.raises(StoreError, match="is the run that is judged; name an earlier run"):
+        with pytest.raises(StoreError, match="is the run itself; name an earlier run"):
             store.find(name, MACHINE, but=own)
     with pytest.raises(StoreError, match=r"copy\.csv: holds the run that is judged, run 0002"):
         named_history(copy, run_of("0002", 0.0))

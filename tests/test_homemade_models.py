@@ -156,9 +156,9 @@ REFUSED = {
     "them, and needs extra too",
     ("unnormalised(depth=9)", "train"): "the loss must be finite, it is nan at step 10; try a "
     "smaller --learning-rate",
-    ("ragged_twice", "infer"): "grid: a ragged input of ?x? needs an input_spec beside the "
+    ("ragged_twice", "infer"): "grid: a ragged input of ?x? needs an input_spec of the "
     "builder; without one its first axis alone can be open",
-    ("sparse", "infer"): "words: a sparse input needs an input_spec beside the builder",
+    ("sparse", "infer"): "words: a sparse input needs an input_spec of the builder",
 }
 QUICK = ["gan", "lora", "preprocessing", "ragged", "reader", "stateful"]
 """Of different mechanisms."""

@@ -226,7 +226,7 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
 def test_lines_that_end_as_on_an_old_macintosh_are_refused_with_the_reason(tmp_path: Path) -> None:
     path = tmp_path / "0001.csv"
     path.write_bytes(whole_file(path).replace(b"\n", b"\r"))
-    assert refusal(path) == ":1: lines must end with a line feed, they end with CR alone"
+    assert refusal(path) == ":1: lines must end with a line feed, they end with CR only"
 
 
 def test_a_later_schema_is_refused_kindly_though_its_columns_are_unknown(tmp_path: Path) -> None:

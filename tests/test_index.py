@@ -413,7 +413,7 @@ def test_the_user_is_told_of_a_long_reading(
     assert main(["history", LENET]) == 0
     (line,) = capsys.readouterr().err.splitlines()
     folder = store.folder / MACHINE
-    assert line == f"convmark: reading the files of {folder}; what they say is kept for next time"
+    assert line == f"convmark: reading the files of {folder} for the index, once"
     assert main(["history", LENET]) == 0
     assert capsys.readouterr().err == ""
 

@@ -71,10 +71,10 @@ def test_a_trailer_since_the_anchor_lets_its_cases_pass_and_names_its_commit(
     sha = commit("why", "Signed-off-by: a\nBenchmark-Accept: lenet5-*,\n vgg16-*bfloat16")
     commit()
     found = meant(anchor)
-    assert found.reason(LENET) == f"meant by commit {sha[:12]}"
-    assert found.reason(VGG) == f"meant by commit {sha[:12]}"  # by the name that was asked for
+    assert found.reason(LENET) == f"accepted by commit {sha[:12]}"
+    assert found.reason(VGG) == f"accepted by commit {sha[:12]}"  # by the name that was asked for
     passed = pass_intended([judgement(case=LENET, note="slower")], found)
-    assert one(passed) == ("regressed", False, f"slower; meant by commit {sha[:12]}")
+    assert one(passed) == ("regressed", False, f"slower; accepted by commit {sha[:12]}")
 
 
 def test_a_trailer_that_the_anchor_has_does_not_count(commit: Commit, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_trailer_that_the_anchor_has_does_not_count(commit: Commit, tmp_path: 
     assert meant(anchor).reason(LENET) == ""
     sha = commit("Benchmark-Accept: vgg16-*")
     assert meant(anchor).reason(LENET) == ""
-    assert meant(anchor).reason(VGG) == f"meant by commit {sha[:12]}"
+    assert meant(anchor).reason(VGG) == f"accepted by commit {sha[:12]}"
 
 
 def test_a_trailer_that_matches_no_case_is_said(commit: Commit) -> None:
@@ -117,7 +117,7 @@ def test_commits_that_are_not_known_are_said_once(commit: Commit, tmp_path: Path
     assert line.endswith("git fetch --unshallow)")
     assert meant("", said).reason(LENET) == ""
     assert said[1:] == [
-        "Benchmark-Accept trailers are not read: no commit holds the code of run 0001"
+        "Benchmark-Accept trailers are not read: no commit has the code of run 0001"
     ]
 
 
@@ -157,14 +157,14 @@ def test_compare_lets_pass_what_an_option_or_a_commit_means(
     keep(store, run_of("0003", 0.0, commit=sha, dirty=True, parameters=70000))
     for arguments in (["compare", "2"], ["compare", "1", "2"]):
         assert main(arguments) == 0
-        assert f"61,706 -> 70,000; meant by commit {sha[:12]}" in capsys.readouterr().out
+        assert f"61,706 -> 70,000; accepted by commit {sha[:12]}" in capsys.readouterr().out
     assert main(["report", "--format", "markdown", "--against", "1"]) == 0
-    assert "no commit holds the code of run 0003" in capsys.readouterr().err
+    assert "no commit has the code of run 0003" in capsys.readouterr().err
     assert main(["compare", "3"]) == 1
-    assert "no commit holds the code of run 0003" in capsys.readouterr().err
+    assert "no commit has the code of run 0003" in capsys.readouterr().err
     keep(store, run_of("0004", 0.0, commit=sha, dirty=True, parameters=80000))
     assert main(["compare", "3", "4"]) == 1
-    assert "no commit holds the code of run 0003 and run 0004" in capsys.readouterr().err
+    assert "no commit has the code of run 0003 and run 0004" in capsys.readouterr().err
     assert main(["compare", "3", "--allow-change", "nothing-*", "--machine", MACHINE]) == 2
     told = f"--allow-change: must match a case of the run, got 'nothing-*'; known: {LENET}"
     assert told in capsys.readouterr().err

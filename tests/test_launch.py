@@ -228,7 +228,7 @@ def proofs(answer: Answer) -> list[float]:
         ("reads_address_zero", "crashed", "SIGSEGV"),
         ("kills_itself", "crashed", "SIGKILL"),
         ("leaves_without_a_word", "crashed", "exit status 0"),
-        ("writes_no_json", "crashed", "what is no event: b'this is no event'"),
+        ("writes_no_json", "crashed", "an invalid event: b'this is no event'"),
         ("writes_no_text", "crashed", "what is no event"),
         ("writes_a_list", "crashed", "what is no event"),
         ("writes_a_failure_without_a_status", "crashed", "'failed'"),
@@ -265,7 +265,7 @@ def test_a_silent_worker_is_ended_at_its_time_limit(
     answer = impatient.answer(measured(f"builders:{builder}"))
     assert time.monotonic() - began < 30
     assert answer.status == "timeout"
-    assert answer.message.startswith("no sign of progress for 2 s after 'environment'")
+    assert answer.message.startswith("no progress for 2 s after 'environment'")
     assert not is_running(workplace.told("sleeper"))
 
 
@@ -332,7 +332,7 @@ def test_a_live_worker_that_dies_takes_no_other_with_it(
 
 @pytest.mark.parametrize(
     ("builder", "said"),
-    [("raises", "ValueError"), ("aborts", "SIGABRT"), ("sleeps", "no sign of progress for 2 s")],
+    [("raises", "ValueError"), ("aborts", "SIGABRT"), ("sleeps", "no progress for 2 s")],
 )
 def test_a_live_worker_that_cannot_begin_says_why(
     builder: str, said: str, impatient: Interpreter
@@ -447,7 +447,7 @@ def test_a_silent_worker_in_an_interpreter_of_its_own_is_ended_too(stand_in: str
     with Interpreter(stand_in, isolation="spawn", time_limit_s=1) as interpreter:
         answer = interpreter.answer(measured("hangs"))
         assert answer.status == "timeout"
-        assert "no sign of progress for 1 s after 'ready'" in answer.message
+        assert "no progress for 1 s after 'ready'" in answer.message
         assert descendants() == before
 
 

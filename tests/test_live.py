@@ -425,7 +425,7 @@ def test_sessions_on_a_disturbed_card_are_left_out_and_the_third_closes_the_case
     assert events[0] == ["warm_up", "rounds"]
     assert duets.said[0].endswith(f"a session is left out: {HOT}")
     if closed:
-        assert found.closed == f"not judged: {HOT}; compare again when that has ended"
+        assert found.closed == f"not judged: {HOT}; compare again later"
         assert (found.left_out, len(found.live)) == ([HOT] * 3, 1)
     else:
         assert (found.closed, found.left_out, len(found.live)) == ("", [HOT] * 2, 3)

@@ -120,8 +120,8 @@ def test_a_second_run_is_refused_with_the_process_of_the_first(tmp_path: Path) -
         status, output, _ = run(*PLAN, folder=tmp_path)
         assert status == 2
         assert one_message(output) == (
-            f"convmark run: another benchmark run is going on, process {first.pid}, and each would "
-            "disturb the other: wait for it with --wait, or measure beside it with "
+            f"convmark run: another benchmark run is active, process {first.pid}, and each would "
+            "disturb the other: wait for it with --wait, or measure anyway with "
             "--allow-concurrent"
         )
         assert len(run_files(tmp_path)) == 1
@@ -190,7 +190,7 @@ def test_pytest_too_is_refused_but_for_what_is_untimed(tmp_path: Path) -> None:
         refused = start(*bench, folder=tmp_path)
         output, _ = refused.communicate(timeout=60)
         assert refused.returncode == 4
-        assert f"ERROR: another benchmark run is going on, process {first.pid}," in output
+        assert f"ERROR: another benchmark run is active, process {first.pid}," in output
         untimed = start(*bench, "--benchmark-disable", folder=tmp_path)
         output, _ = untimed.communicate(timeout=60)
         assert untimed.returncode == 0, output
@@ -215,7 +215,7 @@ def test_a_comparison_is_refused_too(
         ):
             assert main(command) == 2
             said = capsys.readouterr().err
-            assert f"another benchmark run is going on, process {first.pid}," in said
+            assert f"another benchmark run is active, process {first.pid}," in said
 
 
 # The part
@@ -271,7 +271,7 @@ def test_where_it_cannot_be_told_who_is_there_a_run_goes_on_and_says_so(
     with alone(wait=False, concurrent=False, say=said.append, folder=folder) as others:
         assert others == []
     (line,) = said
-    assert re.match(rf"{folder}: whether other benchmark runs are there cannot be told: ", line)
+    assert re.match(rf"{folder}: cannot check for other benchmark runs: ", line)
 
 
 def test_eight_who_ask_at_the_same_moment_are_one_that_has_it_and_seven_refused(
@@ -503,7 +503,7 @@ def test_a_busy_machine_is_said_before_the_run_with_what_to_do(
     (begins,) = (line for line in lines if "1 processes to measure" in line)
     before = lines[: lines.index(begins)]
     for subject, remedy in (
-        ("load", "end other programs, wait a minute and look again"),
+        ("load", "close other programs, wait a minute and check again"),
         ("governor", "sudo cpupower frequency-set -g performance"),
         ("power", "connect the machine to mains power"),
         ("steal: 5.0%", "use a dedicated host, or an instance type with CPUs of its own"),

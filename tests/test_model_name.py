@@ -40,7 +40,7 @@ def test_a_file_is_named_from_the_working_folder(
     assert ModelName.of("lenet5").is_zoo
     assert str(ModelName.of(f"{tmp_path}/a/net.keras")) == "a/net.keras"
     monkeypatch.chdir(tmp_path / "exported")
-    with pytest.raises(CaseError, match=r"^net\.keras: a model's file must lie in the working"):
+    with pytest.raises(CaseError, match=r"^net\.keras: a model file must be in the working"):
         ModelName.of(f"{tmp_path}/a/net.keras")
 
 

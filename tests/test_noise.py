@@ -147,5 +147,5 @@ def test_a_model_that_cannot_be_run_is_left_out_by_name(
     assert main(["noise", "--models", "broken", "--tasks", "train", "--seconds", "9"]) == 2
     said = capsys.readouterr().err.splitlines()
     assert "broken-train-cpu-b32-float32: left out: RuntimeError: no weights" in said[-2]
-    assert said[-1].endswith("no case can be run: convmark run says why")
+    assert said[-1].endswith("no case can be run: convmark run shows the reason")
     assert sides == []

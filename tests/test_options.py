@@ -63,7 +63,7 @@ BAD = [
     ("replicas", "1,,2", "'1,,2'", GAPS),
     ("cluster", "remote", "'remote'", "an address must be HOST:PORT"),
     ("index", "-1", "'-1'", "must be a whole number of at least 0"),
-    ("index", "0", "0", "--cluster HOST:PORT,HOST:PORT alone"),
+    ("index", "0", "0", "needs --cluster HOST:PORT,HOST:PORT"),
     ("precisions", "", "''", GAPS),
     ("precisions", "float16", "'float16'", "did you mean float32 or mixed_float16"),
     ("precisions", "mixed-float16", "'mixed-float16'", "did you mean mixed_float16"),
@@ -417,7 +417,8 @@ def test_addresses_and_place_become_one_cluster() -> None:
     hosts = ("a:1", "b:1")
     assert read({"cluster": "a:1,b:1", "index": "1"}).cluster == Cluster(addresses=hosts, index=1)
     assert refusal({"cluster": "a:1,b:1"}) == (
-        "--index: must say which of the cluster this machine is (0 for a:1, 1 for b:1), got nothing"
+        "--index: must be the position of this machine in the cluster (0 for a:1, 1 for b:1), "
+        "got nothing"
     )
 
 

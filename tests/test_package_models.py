@@ -45,7 +45,7 @@ OWN_TRAINING = {
     ),
     "old_train_step": ("Adam", "mean_squared_error + train_step"),
 }
-UNFOLLOWED = {"old_recurrent": "goes round depends on the data"}
+UNFOLLOWED = {"old_recurrent": "depends on the data"}
 """Whose training FLOPs are empty: Keras 2's loop over a masked sequence."""
 OTHERWISE = {
     # dilated convolutions that TensorFlow runs on a padded input: as `flops.layer_records` counts

@@ -273,7 +273,7 @@ def test_a_case_that_fails_is_a_row_and_a_failed_test_and_the_others_go_on(
     ("option", "message"),
     [
         ("--models=lenet6", "ERROR: --models: lenet6: no such model"),
-        ("--devices=gpu:0", "ERROR: --devices: gpu:0 is not there, only cpu*"),
+        ("--devices=gpu:0", "ERROR: --devices: gpu:0 does not exist, only cpu*"),
         ("--devices=tpu", "ERROR: --devices: unknown device 'tpu'*"),
         ("--precisions=float8", "ERROR: --precisions: unknown name 'float8'*"),
         ("--batch-sizes=0", "ERROR: --batch-sizes: must be a whole number of at least 1, got '0'"),

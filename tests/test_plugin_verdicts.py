@@ -137,7 +137,7 @@ def test_other_code_of_the_same_speed_is_unchanged_and_passes(
     assert found(pytester, LENET5) == "unchanged"
     assert found(pytester, LENET5, "parameters") == "unchanged"
     result.stdout.fnmatch_lines(
-        ["*convmark verdicts*", f"{LENET5}*step_time*", "could have seen changes from * %*"]
+        ["*convmark verdicts*", f"{LENET5}*step_time*", "could have detected changes above * %*"]
     )
 
 
@@ -272,7 +272,7 @@ def test_a_case_of_other_code_gets_the_live_comparisons_verdict(
     expected = "inconclusive" if taken_back or verdict == "undecided" else verdict
     assert found(pytester, LENET5) == expected
     if taken_back:
-        result.stdout.fnmatch_lines(["*no change beside it, yet +* % by its history*"])
+        result.stdout.fnmatch_lines(["*no change in the live comparison, but +* % by its history*"])
 
 
 def test_a_case_that_runs_another_tree_s_code_is_told_why_it_has_no_live_verdict(
@@ -365,7 +365,7 @@ def test_a_change_that_is_meant_passes_by_an_option_or_by_a_commit(
     for baseline in ("--benchmark-compare=git:HEAD~2", "--benchmark-compare=1"):
         result = run(baseline, "--allow-change=lenet5-*")
         assert result.ret == 0
-        result.stdout.fnmatch_lines([f"{CONV}*step_time*regressed*; meant by commit {sha}"])
+        result.stdout.fnmatch_lines([f"{CONV}*step_time*regressed*; accepted by commit {sha}"])
     assert run("--benchmark-compare=git:HEAD~1").ret == 1
     assert found(pytester, CONV) == "regressed"
 

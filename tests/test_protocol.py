@@ -60,7 +60,7 @@ def test_what_is_no_event_is_refused_and_quoted(line: bytes) -> None:
     with pytest.raises(WorkerError) as refused:
         decode_event(line)
     message = str(refused.value)
-    assert message.startswith("the worker wrote what is no event: b'")
+    assert message.startswith("the worker wrote an invalid event: b'")
     assert len(message) < 400
     assert "\n" not in message
 

@@ -91,7 +91,7 @@ def test_inference_of_processes_gives_the_output_of_one(alone_again: Interpreter
     ("builder", "message"),
     [
         ("builders:fails_beside_the_first", "process 2 of the cluster: ValueError: no room here"),
-        ("builders:dies_beside_the_first", "process 2 of the cluster: ended without a word"),
+        ("builders:dies_beside_the_first", "process 2 of the cluster: ended without a message"),
     ],
 )
 def test_a_process_that_fails_ends_the_case_and_tells_why(

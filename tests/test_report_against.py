@@ -62,7 +62,7 @@ def test_live_verdicts_beside_the_commit_come_before_history(store: Store, tmp_p
     commit = repository(tmp_path)
     two_runs(store, commit)
     live = judgement(run="0002", case=LENET, verdict="improved", fails=False,
-                     note=f"8 sessions beside {commit[:12]}")  # fmt: skip
+                     note=f"8 sessions against {commit[:12]}")  # fmt: skip
     older = judgement(run="0001", case=LENET, verdict="regressed", note=live.note)
     keep_said(store.folder / MACHINE, older, live)
     table = verdicts_against([store.folder], "main", tmp_path)
@@ -74,7 +74,7 @@ def test_live_verdicts_beside_the_commit_come_before_history(store: Store, tmp_p
 def test_live_verdicts_beside_another_commit_are_not_taken(store: Store, tmp_path: Path) -> None:
     commit = repository(tmp_path)
     two_runs(store, commit)
-    live = judgement(run="0002", case=LENET, note=f"8 sessions beside {A_COMMIT[:12]}")
+    live = judgement(run="0002", case=LENET, note=f"8 sessions against {A_COMMIT[:12]}")
     keep_said(store.folder / MACHINE, live)
     assert "from history" in verdicts_against([store.folder], "main", tmp_path).caption
 

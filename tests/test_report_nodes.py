@@ -1,4 +1,4 @@
-"""Nodes beside their kind in a report."""
+"""Nodes against others of their kind in a report."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_node_that_differs_comes_first_and_is_among_the_troubles(tmp_path: Pat
     troubles = table(results, "troubles")
     assert troubles is not None
     (said,) = [row for row in troubles.records() if row["what"] == "node differs"]
-    assert said["detail"].startswith("n3: +40.0 % beside its kind, where a good node lies within ")
+    assert said["detail"].startswith("n3: +40.0 % against its kind, where a good node lies within ")
 
 
 def test_kinds_of_few_nodes_have_no_table(tmp_path: Path) -> None:

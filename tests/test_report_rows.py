@@ -92,7 +92,7 @@ def test_a_torn_last_line_is_left_out_and_told(results: Path) -> None:
 def test_a_run_without_rows_is_told_and_the_others_are_read(results: Path) -> None:
     path = keep_run(results, suite(SLOW, 2))
     (path.parent / "0001.csv").write_text(",".join(HEADER) + "\n")
-    with pytest.warns(StoreWarning, match="0001.csv:1: holds no rows, left out"):
+    with pytest.warns(StoreWarning, match="0001.csv:1: has no rows, skipped"):
         assert [run.label for run in read_rows([results]).runs] == ["0002"]
 
 
@@ -185,7 +185,7 @@ def test_nothing_to_read_is_one_line(results: Path) -> None:
     (results / "0001.csv").write_text(",".join(HEADER) + "\n")
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        with pytest.raises(StoreError, match=r"0001.csv:1: must hold the rows of a run"):
+        with pytest.raises(StoreError, match=r"0001.csv:1: must have the rows of a run"):
             read_rows([results])
     assert not said  # the refusal is the one line
     (results / "0001.csv").write_text("")

@@ -42,7 +42,7 @@ def test_the_table_gives_figures_with_interval_count_and_note() -> None:
         "+12.0 % [+9.8, +14.4]",
         "regressed",
         "2",
-        "5 sessions beside 1234567aaaaa",
+        "5 sessions against 1234567aaaaa",
     ]
     assert memory[:6] == [case, "peak_device_memory", "100 MiB", "104 MiB", "+4.0 %", "regressed"]
 
@@ -75,7 +75,7 @@ def test_each_cell_is_printed_for_its_unit(changes: dict[str, object], text: str
 
 
 def test_nothing_judged_is_said() -> None:
-    assert verdicts_report([]) == "nothing was judged"
+    assert verdicts_report([]) == "no verdicts"
 
 
 def test_markdown_keeps_a_bar_within_its_cell() -> None:
@@ -111,7 +111,7 @@ def test_github_has_an_error_for_each_case_that_fails_and_one_warning_for_all_do
     found = [judgement(), sizes, single, doubts[0], other, shown_only, doubts[1], UNCHANGED]
     assert verdicts_report(found, "github").splitlines() == [
         "::error title=lenet5-train-cpu-b32-float32%3A step_time regressed%2C sizes changed "
-        "(failed)::step_time: 10.0 ms -> 11.2 ms; +12.0 %25 [+9.8, +14.4]; 5 sessions beside "
+        "(failed)::step_time: 10.0 ms -> 11.2 ms; +12.0 %25 [+9.8, +14.4]; 5 sessions against "
         "1234567aaaaa%0Asizes: parameters 1 -> 2, bytes 4 -> 8",
         "::error title=vgg16%3A step_time regressed::10.0 ms -> 11.2 ms; +12.0 %25 [+9.8, +14.4]",
         "::warning title=2 cases inconclusive::a: 10.0 ms -> 11.2 ms; budget spent"
@@ -152,8 +152,8 @@ def test_a_gate_says_what_change_it_could_have_seen_and_in_which_case_least() ->
     same = judgement(case="d", smallest_visible=0.9, note="same code", verdict="unchanged",
                      fails=False)  # fmt: skip
     assert could_see([*compared, same, MEMORY]) == (
-        "could have seen changes from 2.6 % (median case), 3.4 % (worst case: b)"
+        "could have detected changes above 2.6 % (median case), 3.4 % (worst case: b)"
     )
     blind = judgement(case="e", smallest_visible=None, verdict="inconclusive", fails=False)
-    assert could_see([blind]) == "could have seen no change at all in e"
+    assert could_see([blind]) == "could have detected no change at all in e"
     assert could_see([same, MEMORY]) == ""

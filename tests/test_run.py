@@ -247,7 +247,7 @@ def test_a_device_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(OptionError) as refused:
         devices_asked_for(["cpu", "gpu:2"], ["cpu", "gpu:0"])
     message = str(refused.value)
-    assert message.startswith("--devices: gpu:2 is not there")
+    assert message.startswith("--devices: gpu:2 does not exist")
     assert "gpu:0" in message
     assert "convmark doctor" in message
 

@@ -160,8 +160,8 @@ def test_a_run_of_schema_2_does_not_go_on_and_stays_as_it_is(store: Store) -> No
     with pytest.raises(ConvmarkError) as refused:
         open_interrupted(store, MACHINE)
     assert str(refused.value) == (
-        f"--resume: {path}: the schema was 2, is {SCHEMA_VERSION}; a run goes on as it was begun; "
-        "without --resume a new one is started"
+        f"--resume: {path}: the schema was 2, is {SCHEMA_VERSION}; resume a run with its own "
+        "options, or start a new run without --resume"
     )
     assert path.read_bytes() == before
 

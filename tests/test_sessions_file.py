@@ -35,7 +35,7 @@ def keep(
     codes: tuple[str, str] = ("c1", "c2"),
     **columns: Any,
 ) -> Path:
-    """Keep a run's sessions beside where its file would be."""
+    """Keep a run's sessions against where its file would be."""
     given: dict[str, LiveComparison] = confirmed(verdict, kept=tuple(kept), codes=codes)
     keep_sessions(run, given, {LENET: replace(ROW, code=codes[1], **columns)})
     return run

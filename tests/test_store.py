@@ -187,7 +187,7 @@ def test_the_file_of_a_run_without_rows_is_removed_when_closed(store: Store) -> 
 
 def test_the_file_of_a_run_with_a_row_stays(store: Store) -> None:
     run_file = store.create_run(MACHINE)
-    run_file.append(row(status="timeout", error="no sign of progress for 600 s"))
+    run_file.append(row(status="timeout", error="no progress for 600 s"))
     run_file.close()
     assert [record.status for record in read_run(run_file.path)] == ["timeout"]
 
@@ -356,7 +356,7 @@ def test_a_file_that_is_not_utf_8_is_refused_by_line(tmp_path: Path) -> None:
 def test_a_file_with_nul_is_refused_by_line(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "0001.csv", row(), row(cpu="Xeon"))
     path.write_bytes(path.read_bytes().replace(b"Xeon", b"Xe\0n"))
-    assert refusal(path) == ":3: must be text, it holds a NUL"
+    assert refusal(path) == ":3: must be text, it has a NUL"
 
 
 def test_zeros_after_a_power_cut_are_a_torn_line(tmp_path: Path) -> None:
@@ -526,7 +526,7 @@ def test_objects_are_never_unpickled(tmp_path: Path) -> None:
 def test_step_times_that_cannot_be_kept_cost_a_warning_and_not_the_row(store: Store) -> None:
     run_file = store.create_run(MACHINE)
     run_file.path.with_name("0001.steps.npz").mkdir()
-    with pytest.warns(StoreWarning, match=r"0001\.steps\.npz: raw step times are not kept: Is a"):
+    with pytest.warns(StoreWarning, match=r"0001\.steps\.npz: raw step times are not saved: Is a"):
         run_file.append(row(), [0.5])
     run_file.close()
     assert read_run(run_file.path) == [row()]

@@ -128,7 +128,9 @@ def test_what_does_not_fit_is_refused_by_file_and_line(path: Path, line: str, me
 def test_another_header_is_refused_and_nothing_appended_to_it(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("run,verdict\n0001,fine\n")
-    told = r"figures\.csv:1: must have the columns name, count, .*; move it away to start anew"
+    told = (
+        r"figures\.csv:1: must have the columns name, count, .*; move it away to start a new file"
+    )
     with pytest.raises(StoreError, match=told):
         TABLE.read(path)
     with pytest.raises(StoreError, match=told):

@@ -151,7 +151,7 @@ def test_a_live_comparison_stands_as_it_is(said: Any, verdict: str, fails: bool)
     assert (found.verdict, found.fails) == (verdict, fails)
     assert (found.change, found.low, found.high) == tuple(map(math.expm1, (0.08, 0.06, 0.10)))
     assert found.baseline == pytest.approx(0.010 * math.exp(-0.08))
-    assert found.note == "5 sessions beside 1234567aaaaa"
+    assert found.note == "5 sessions against 1234567aaaaa"
 
 
 def test_a_change_within_the_margin_is_named_and_fails_nothing() -> None:
@@ -175,12 +175,13 @@ def test_unchanged_is_taken_back_where_the_history_is_far_away() -> None:
     moved = judged(run_of("0011", 0.3, 0.3), *quiet(), comparisons=given)["step_time"]
     assert (moved.verdict, moved.fails) == ("inconclusive", False)
     assert moved.note.startswith(
-        "5 sessions beside 1234567aaaaa; no change beside it, yet +35.0 % by its history: "
+        "5 sessions against 1234567aaaaa; no change in the live comparison, but +35.0 % by its "
+        "history: "
     )
     busy = run_of("0011", 0.3, 0.3, other_cpu_share=0.5)
     for now in (run_of("0011", 0.1, 0.1), run_of("0011", 0.3, 0.0), run_of("0011", 0.3), busy):
         still = judged(now, *quiet(), comparisons=given)["step_time"]
-        assert (still.verdict, still.note) == ("unchanged", "5 sessions beside 1234567aaaaa")
+        assert (still.verdict, still.note) == ("unchanged", "5 sessions against 1234567aaaaa")
 
 
 @pytest.mark.parametrize("why", ["same code", "same commit"])
@@ -192,7 +193,7 @@ def test_the_same_code_is_unchanged_at_no_cost_unless_it_is_far_away(why: str) -
     for value, size in ((1.5, "+348.2 %"), (-1.5, "-77.7 %")):
         found = judged(run_of("0011", value, value), *quiet(), comparisons=reason(why))
         assert (found["step_time"].verdict, found["step_time"].fails) == ("inconclusive", False)
-        assert found["step_time"].note.startswith(f"{why}, yet {size} by its history: something")
+        assert found["step_time"].note.startswith(f"{why}, but {size} by its history: something")
 
 
 def test_the_same_code_is_known_by_its_hash() -> None:
@@ -247,7 +248,7 @@ def test_what_the_models_code_sets_is_inconclusive_until_it_is_compared_live() -
         assert step.note.endswith(f"; {pair}")
         live = conclude(found, confirmed("regressed"))[0]
         assert live.fails
-        assert live.note == f"5 sessions beside {A_COMMIT[:12]}; {pair}"
+        assert live.note == f"5 sessions against {A_COMMIT[:12]}; {pair}"
 
 
 # What follows the step time
@@ -436,7 +437,7 @@ def test_a_case_without_history_is_new() -> None:
     now = run_of("0002", 0.0)
     (found,) = conclude(review(now, History(cases={LENET: CaseHistory()})))
     assert (found.verdict, found.fails, found.baseline, found.value) == ("new", False, None, 0.010)
-    assert found.note == "no earlier run of it: later runs are judged against this one"
+    assert found.note == "no earlier run of this case; later runs are compared with this one"
 
 
 def test_a_case_that_cannot_be_compared_is_new_and_says_why() -> None:
@@ -538,9 +539,7 @@ def test_fewer_than_three_earlier_runs_tell_nothing_of_the_machine() -> None:
 
 def test_unlike_loads_are_said_beside_the_machine() -> None:
     found = machine(0.0125, *[0.010] * 10, other_cpu_share=0.5)
-    assert found.note.endswith(
-        "; the loads are unlike: others took 5% of the CPU time then, 50% now"
-    )
+    assert found.note.endswith("; the loads differ: others took 5% of the CPU time then, 50% now")
 
 
 def test_each_reference_and_thread_setting_has_its_row() -> None:

@@ -40,7 +40,7 @@ def judgement(**changes: Any) -> Judgement:
         "verdict": "regressed",
         "smallest_visible": 0.031,
         "baseline_runs": ("0001", "0003"),
-        "note": "5 sessions beside 1234567aaaaa",
+        "note": "5 sessions against 1234567aaaaa",
         "fails": True,
     }
     return Judgement(**{**fields, **changes})

@@ -120,7 +120,7 @@ def ab(given: argparse.Namespace, options: Options) -> int:
         comparing = SideComparison.opened(options, a, b)
         print(comparing.title, file=sys.stderr)
         if run_the_same(comparing.pair, comparing.cases):
-            _say("A and B are the same: what they differ by is noise")
+            _say("A and B are identical: any difference is noise")
         wanted = StoppingRule(target=math.log1p(target), budget_s=budget_s)
         outcomes = comparing.outcomes(wanted)
     interrupted = any(found.closed == INTERRUPTED for _, found in outcomes)
@@ -163,8 +163,8 @@ class SideComparison:
             a.case(case), b.case(case)
         if a.label != b.label and run_the_same(pair, wanted):
             raise OptionError(
-                f"{a.label} and {b.label} are the same: there is nothing to compare; name another "
-                "commit, interpreter or setting"
+                f"{a.label} and {b.label} are identical, so there is nothing to compare; name "
+                "another commit, interpreter or setting"
             )
         return cls(
             options=options,
@@ -220,7 +220,7 @@ class SideComparison:
         return outcomes
 
     def _draw(self, sessions: _Sessions, row: VerdictRow) -> None:
-        """Keep a figure of the case's sessions beside them."""
+        """Keep a figure of the case's sessions against them."""
         from convmark.report.figures import sessions_figure
 
         if not sessions.wall:
@@ -353,7 +353,7 @@ def _verdict(found: CaseResult) -> dict[str, Any]:
     }
     if decision is not None and decision.estimate is not None:
         if verdict == "inconclusive" and not found.void:
-            notes.append(f"sees changes from {share_text(share_of(decision.smallest_visible))}")
+            notes.append(f"detects changes above {share_text(share_of(decision.smallest_visible))}")
         cpu = [one.cpu for one in found.live if one.cpu is not None]
         fields |= {
             "decided_by": "wall",

@@ -87,7 +87,7 @@ def run_on_cluster(given: argparse.Namespace, options: Options) -> int:
         if not kinds:
             raise OptionError(
                 f"--ray: none of {len(checked)} nodes can measure --per {per}; `convmark "
-                "fleet doctor` says why"
+                "fleet doctor` shows the reason"
             )
         fleet_run = FleetRun(options, store, abouts, kinds, per=per)
         try:
@@ -110,7 +110,7 @@ def _refuse_options(given: argparse.Namespace, options: Options) -> None:
     if given.resume:
         raise OptionError(
             f"--resume: must be given without a run with --ray, got {given.resume!r}; every node's "
-            "newest run of the plan goes on"
+            "newest run of the plan is resumed"
         )
     if options.batch_sizes == AUTO:
         raise OptionError("--ray: must have --batch-sizes in numbers, got auto")
@@ -150,7 +150,7 @@ def _measure(cluster: RayCluster, fleet_run: FleetRun, resume: bool) -> tuple[bo
     _print_runs(fleet_run)
     _print_different(fleet_run)
     if interrupted:
-        _say("interrupted; --resume goes on")
+        _say("interrupted; continue with --resume")
     rows = [record for records in fleet_run.files.records.values() for record in records]
     return not unmeasured and all(record.measured for record in rows), interrupted
 

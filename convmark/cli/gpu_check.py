@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         if option.name in ("wait", "allow-concurrent"):
             option.add_to(parser.add_argument)
     parser.add_argument(
-        "--quick", action="store_true", help="LeNet-5 and small ceilings alone, short"
+        "--quick", action="store_true", help="a short check: only LeNet-5 and small ceilings"
     )
     return parser
 
@@ -243,7 +243,7 @@ def _probed(asked: DeviceCheck, options: Options, interpreter: Interpreter) -> d
     }
     answer = interpreter.answer(request)
     if answer.status != "ok":
-        raise WorkerError(f"{asked.device}: the instruments cannot be proved: {answer.message}")
+        raise WorkerError(f"{asked.device}: the instruments cannot be checked: {answer.message}")
     return {"case": request["case"], **{event["event"]: event for event in answer.events}}
 
 

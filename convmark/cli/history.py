@@ -68,7 +68,7 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     path = store.find(runs[-1], folder) if runs else _newest(store, folder)
     records = read_run(path)
     if not records:
-        raise StoreError(f"{path}: must hold the rows of a run, it has none")
+        raise StoreError(f"{path}: must have the rows of a run, it has none")
     said = read_verdicts(path) if records[0].run == path.stem else []
     if len(runs) == 2:
         baseline = store.find(runs[0], folder, but=path)
@@ -134,7 +134,7 @@ def _across(given: argparse.Namespace, options: Options) -> int:
         paths = named or store.runs(folder_name)
     cells = across_cells(_rows(paths, strict=bool(named)), column)
     if not cells:
-        raise StoreError(f"{store.folder}: no measured row there tells its {column}")
+        raise StoreError(f"{store.folder}: no measured row has a value for {column}")
     print(across_report(cells, column, form))
     return EXIT_OK
 
@@ -168,7 +168,7 @@ def accept(given: argparse.Namespace, options: Options) -> int:
     code = f"commit {one.commit[:12]}" if one.commit else "no commit"
     if lost:
         few = f" of {len(lost)} of them" if len(lost) < cases else ""
-        code += f", the files{few} not kept and in no clean commit: nothing can be run beside"
+        code += f", the files{few} not saved and in no clean commit: no live comparison is possible"
     of = f" of {len(every)}" if cases < len(every) else ""
     plural = "s" * (len(every) != 1)
     print(f"accepted run {one.run} ({cases}{of} case{plural}, {code}): {one.reason}")

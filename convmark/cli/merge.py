@@ -34,7 +34,7 @@ def merge(given: argparse.Namespace, options: Options) -> int:
             raise StoreError(f"--results: must not be one of the folders to join, got {into}")
     found = sources(places, _say)
     if not found:
-        raise StoreError(f"{places[0]}: must hold the rows of a run, it has none")
+        raise StoreError(f"{places[0]}: must have the rows of a run, it has none")
     folders = [into / name for name in dict.fromkeys(source.machine for source in found)]
     there = sources([path for path in folders if store.runs(path.name)], lambda line: None)
     runs = joined(found, there)

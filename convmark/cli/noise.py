@@ -76,7 +76,7 @@ def noise(given: argparse.Namespace, options: Options) -> int:
         asked = _cases(options, devices_asked_for(options.devices, found["devices"]))
         codes = _codes(asked, interpreter, options)
         if not codes:
-            raise ConvmarkError("no case can be run: convmark run says why")
+            raise ConvmarkError("no case can be run: convmark run shows the reason")
         pairings = _pairings(codes, found, interpreter, make, machine, stack)
         _say(f"{len(pairings)} cases, {duration_text(seconds)} of sessions; Ctrl-C ends it early")
         deadline_s = time.monotonic() + seconds
@@ -217,7 +217,7 @@ def _row(
     budget_s: float,
     disturbed: Sequence[str],
 ) -> NoiseRow:
-    few = "" if seen else "fewer than two sessions tell no scatter: more --seconds"
+    few = "" if seen else "needs two sessions or more: raise --seconds"
     closed = "" if found.closed == INTERRUPTED else found.closed
     apart_ = f"in two processes: {found.apart}" if found.apart else ""
     times_s = seen.seconds if seen else (None,) * len(CHANGES)

@@ -1,4 +1,4 @@
-"""What the command line accepts: one parser per command; `convmark.cli` runs what they give."""
+"""The arguments of the command line: one parser per command; `convmark.cli` runs the commands."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _OF_ONE_SIDE = (
     *("seeds", "target-accuracy", "fraction", "mnist"),
 )
 _OF_A_PAIR = [name for name in _MEASURING if name not in _OF_ONE_SIDE]
-"""The options of what runs two sides, which name the interpreters themselves."""
+"""The options of commands with two sides, whose arguments name the interpreters."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Refuses on one line, with the nearest option."""
+    """Reports usage errors on one line, with the most similar option."""
 
     def error(self, message: str) -> NoReturn:
         """End with the conventional status; what is printed is one line."""
@@ -44,7 +44,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     """Return the parser, and those of its commands by name."""
     parser = Parser(
         prog="convmark",
-        description="Benchmark Keras ConvNets in fresh processes and keep the history as CSV.",
+        description="Benchmark Keras ConvNets in fresh processes and save the history as CSV.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"convmark {__version__}")
@@ -100,27 +100,28 @@ def _run(commands: Any) -> None:
     run = _command(
         commands,
         "run",
-        "measure the default cases, or those that the options name",
-        "Measure cases in fresh processes and append a row each to a CSV file.",
+        "measure the default cases, or the cases given by options",
+        "Measure cases in fresh processes and append one row per process to a CSV file.",
     )
     _add_options(run, *_MEASURING)
-    _add(run, "--describe", "keep each model's layers and diagram as well")
+    _add(run, "--describe", "also save the layers and a diagram of each model")
     _add(run, "--resume RUN", RESUME, nargs="?", const="")
     _add(
         run,
         "--shard K/N",
-        "measure the Kth of N parts of the plan, balanced by time; convmark merge joins them",
+        "measure part K of N of the plan, balanced by time; convmark merge joins the parts",
     )
     _add(
         run,
         "--shard-times RESULTS...",
-        "balance the parts by the rows kept here; the same for all parts",
+        "balance the parts by earlier rows in this folder; use the same rows for all parts",
     )
     _add_cluster(run)
     _add(
         run,
         "--per WHAT",
-        "with --ray: every node, or one of each machine-kind or gpu-kind (default: node)",
+        "with --ray: measure on every node, or on one of each machine-kind or gpu-kind (default: "
+        "node)",
     )
 
 
@@ -128,19 +129,21 @@ def _add_cluster(parser: Parser, required: bool = False) -> None:
     _add(
         parser,
         "--ray ADDRESS",
-        'the nodes of a Ray cluster: HOST:PORT of its head; needs pip install "convmark[ray]"',
+        'measure on a Ray cluster: HOST:PORT of its head node; needs pip install "convmark[ray]"',
         required=required,
     )
     _add(
         parser,
         "--nodes LABEL=VALUE...",
-        "with --ray: only nodes with this label; all of them, where given more than once",
+        "with --ray: use only nodes with this label; if repeated, nodes with all labels",
     )
 
 
 def _doctor(commands: Any) -> None:
     doctor = _command(
-        commands, "doctor", "show what was found on this machine, and what makes figures unreliable"
+        commands,
+        "doctor",
+        "show the hardware and software, and conditions that make results unreliable",
     )
     _add_options(doctor, "backend", "python", "env", "results")
 
@@ -149,27 +152,27 @@ def _report(commands: Any) -> None:
     report = _command(
         commands,
         "report",
-        "make tables and figures of results, as a page or as text",
-        "Make tables and figures of all runs in RESULTS: folders of results, of a machine, or run "
-        "files, from one machine or several. Measures nothing.",
+        "make tables and plots of results, as a page or as text",
+        "Make tables and plots of all runs in RESULTS: results folders, machine folders or run "
+        "files, from one or several machines. Measures nothing.",
     )
-    _add(report, "places RESULTS", "(default: --results)", nargs="*")
+    _add(report, "places RESULTS", "folders or run files (default: --results)", nargs="*")
     _add(report, "-o --output FILE", "file to write; its suffix sets the format")
     _add(report, "--format FORM", "html, markdown, terminal or csv (default: terminal)")
     _add(
         report,
         "--style STYLE",
-        "full; applications, the table that Keras prints for its own; or accuracy, beside what was "
-        "published (default: full)",
+        "full; applications, the table of the Keras documentation; or accuracy, with published "
+        "values (default: full)",
         default="full",
     )
     _add(
         report,
         "--price MACHINE=PRICE...",
-        "of a machine, in any one unit such as money per hour, for samples/s per price",
+        "price of a machine, in any unit such as money per hour, for samples/s per price",
     )
-    _add(report, "--figures FOLDER", "write the figures as SVG and PNG files as well")
-    _add(report, "--against REF", "put the newest run's verdicts against a commit first")
+    _add(report, "--figures FOLDER", "also write the plots as SVG and PNG files")
+    _add(report, "--against REF", "start with the verdicts of the newest run against a commit")
     _add_options(report, "results")
 
 
@@ -177,31 +180,31 @@ def _compare(commands: Any) -> None:
     compare = _command(
         commands,
         "compare",
-        "show the verdicts of a run, against its history or another run, or a table over versions",
-        "Print the verdicts of the newest run, or of RUN, again. With two runs, judge the second "
-        "against the first. A run is a number, a commit or a file. Nothing is measured, so a step "
-        "time without a live comparison stays inconclusive. With --across, print a table of all "
-        "runs over the values of a column.",
+        "show the verdicts of a run against its history or another run, or a table over versions",
+        "Print the verdicts of the newest run, or of RUN, again. With two runs, compare the second "
+        "with the first. A run is a number, a commit or a file. Nothing is measured, so step times "
+        "without a live comparison are inconclusive. With --across, print a table of all runs with "
+        "one column per value.",
     )
-    _add(compare, "runs RUN", "the run to judge, or two", nargs="*")
-    forms = f"{', '.join(COMPARE_FORMS)}; with --across not github, but csv"
+    _add(compare, "runs RUN", "one or two runs", nargs="*")
+    forms = f"{', '.join(COMPARE_FORMS)}; with --across csv in place of github (default: table)"
     _add(compare, "--format FORM", forms, default="table")
-    _add(compare, "--across COLUMN", f"each case over the values of {ACROSS}")
+    _add(compare, "--across COLUMN", f"compare the values of {ACROSS}")
     _add_options(compare, "allow-change")
     _add_place(compare)
 
 
 def _accept(commands: Any) -> None:
     accept = _command(
-        commands, "accept", "make a run what later runs of all or some cases are judged against"
+        commands, "accept", "accept a run as the baseline of later runs, for all or some cases"
     )
-    _add(accept, "run RUN", "its number, commit or file")
-    _add(accept, "--reason TEXT", "why, in a few words", required=True)
+    _add(accept, "run RUN", "number, commit or file of the run")
+    _add(accept, "--reason TEXT", "the reason, in a few words", required=True)
     _add(
         accept,
         "--case CASE...",
-        "accept it for this case alone, by name or a pattern such as 'lenet5-*'; the others keep "
-        "what they are judged against (default: all of its cases)",
+        "accept the run only for this case, by name or a pattern such as 'lenet5-*'; other cases "
+        "keep their baseline (default: all cases of the run)",
     )
     _add_place(accept)
 
@@ -213,7 +216,7 @@ def _history(commands: Any) -> None:
         "show one case run by run, and when it changed",
         "Show the step time and the verdict of one case, run by run.",
     )
-    _add(history, "case CASE", "its name, as the tables give it")
+    _add(history, "case CASE", "the name of the case, as in the tables")
     _add_place(history)
 
 
@@ -226,9 +229,9 @@ def _merge(commands: Any) -> None:
     merge = _command(
         commands,
         "merge",
-        "join the parts of a plan, or the results of several machines, in one folder",
-        "Join the runs in DIR into --results: the parts of a plan become one run, any other run is "
-        "kept as it is. Refuses a row that is there twice, and says what is missing.",
+        "merge the parts of a plan, or the results of several machines, into one folder",
+        "Merge the runs in DIR into --results. The parts of a plan become one run; other runs are "
+        "copied unchanged. Duplicate rows are refused, and missing parts are listed.",
     )
     _add(merge, "places DIR", "results folder, or run file", nargs="+")
     _add_options(merge, "results")
@@ -239,7 +242,7 @@ def _fleet(commands: Any) -> None:
     doctor = _command(
         _actions(fleet),
         "doctor",
-        "show what each node is, what it has installed, and what it would refuse to measure",
+        "show the hardware and software of each node, and the problems that prevent a measurement",
     )
     _add_cluster(doctor, required=True)
     _add_options(doctor, "backend", "python", "env")
@@ -249,23 +252,23 @@ def _ab(commands: Any) -> None:
     ab = _command(
         commands,
         "ab",
-        "run two environments, commits or settings against each other",
-        "Run A and B in turns until it is sure whether B is slower, and the interval of the "
-        "change is narrow. A side is . (this interpreter), git:REF (that commit's models), an "
-        'interpreter\'s path, or requirements such as "tensorflow==2.20.*".',
+        "compare two environments, commits or settings",
+        "Run A and B in turns until it is certain whether B is slower and the interval of the "
+        "change is narrow. A side is . (this interpreter), git:REF (the models of a commit), the "
+        'path of an interpreter, or requirements such as "tensorflow==2.20.*".',
     )
-    _add(ab, "a A", "the one side (default: .)", nargs="?", default=".")
-    _add(ab, "b B", "the other (default: .)", nargs="?", default=".")
+    _add(ab, "a A", "the first side (default: .)", nargs="?", default=".")
+    _add(ab, "b B", "the second side (default: .)", nargs="?", default=".")
     for side in ("a", "b"):
         _add(
             ab,
             f"--set-{side} NAME=VALUE...",
-            f"a setting of {side.upper()} alone: jit, threads, precision, or an environment "
-            "variable in capitals",
+            f"a setting of {side.upper()}: jit, threads, precision, or an environment variable in "
+            "capitals",
         )
-    _add(ab, "--target PERCENT", "half-width to reach (default: 2)", default="2")
-    _add(ab, "--format FORM", "table, markdown, json", default="table")
-    _add(ab, "--budget SECONDS", "most seconds of each case (default: 60)", default="60")
+    _add(ab, "--target PERCENT", "half-width of the interval to reach (default: 2)", default="2")
+    _add(ab, "--format FORM", "table, markdown or json (default: table)", default="table")
+    _add(ab, "--budget SECONDS", "maximum seconds per case (default: 60)", default="60")
     _add_options(ab, *_OF_A_PAIR)
 
 
@@ -277,14 +280,14 @@ def _bisect(commands: Any) -> None:
         "Find the release between two versions of a package, or the commit of the models between "
         "git:REF and git:REF, that changed the step time of one case.",
     )
-    _add(bisect, "--good VERSION", "before the change", required=True)
-    _add(bisect, "--bad VERSION", "after the change", required=True)
-    _add(bisect, "--threshold PERCENT", "the change looked for (default: 5)", default="5")
-    _add(bisect, "--package NAME", "(default: tensorflow)", default="tensorflow")
-    beside = "held the same in every environment, such as keras==3.5.0"
-    _add(bisect, "--with REQUIREMENT...", beside, dest="beside")
-    _add(bisect, "--versions LIST", "the releases to choose among (default: all final ones)")
-    _add(bisect, "--budget SECONDS", "most seconds of each comparison (default: 60)", default="60")
+    _add(bisect, "--good VERSION", "a version before the change", required=True)
+    _add(bisect, "--bad VERSION", "a version after the change", required=True)
+    _add(bisect, "--threshold PERCENT", "size of the change to find (default: 5)", default="5")
+    _add(bisect, "--package NAME", "the package (default: tensorflow)", default="tensorflow")
+    fixed = "a requirement for every environment, such as keras==3.5.0"
+    _add(bisect, "--with REQUIREMENT...", fixed, dest="beside")
+    _add(bisect, "--versions LIST", "the releases to search (default: all final releases)")
+    _add(bisect, "--budget SECONDS", "maximum seconds per comparison (default: 60)", default="60")
     _add_options(bisect, *_OF_A_PAIR)
 
 
@@ -292,23 +295,23 @@ def _noise(commands: Any) -> None:
     noise = _command(
         commands,
         "noise",
-        "measure which change can be seen on this machine, case by case, and in what time",
-        "Run today's code beside a copy of itself, on a CPU also with one thread. Print, and "
-        "keep in noise.csv, how far sessions scatter, which slowdown they would show, and in how "
-        "many seconds.",
+        "measure the noise of this machine, and which changes it can detect in which time",
+        "Compare today's code with a copy of itself, on a CPU also with one thread. Print the "
+        "noise of the sessions, the smallest detectable slowdown and the time needed, and save "
+        "them in noise.csv.",
     )
-    _add(noise, "--seconds N", "of sessions, in all (default: 300)", default="300")
+    _add(noise, "--seconds N", "total seconds of sessions (default: 300)", default="300")
     _add_options(noise, *_OF_A_PAIR)
 
 
 def _env(commands: Any) -> None:
     actions = _actions(
-        _command(commands, "env", "list, make or remove the environments to measure in")
+        _command(commands, "env", "list, make or remove environments for measurements")
     )
-    _command(actions, "list", "list what is there")
-    make = _command(actions, "make", "make an environment and print its interpreter's path")
-    _add(make, "requirements REQUIREMENTS", 'such as "tensorflow==2.20.*"')
-    _add(make, "--refresh", "make it anew even where it is there")
+    _command(actions, "list", "list the environments")
+    make = _command(actions, "make", "make an environment and print the path of its interpreter")
+    _add(make, "requirements REQUIREMENTS", 'requirements, such as "tensorflow==2.20.*"')
+    _add(make, "--refresh", "make the environment again if it exists")
     remove = _command(actions, "remove", "remove environments")
-    _add(remove, "names NAME", "name or requirements", nargs="*")
-    _add(remove, "--all", "remove all", dest="everything")
+    _add(remove, "names NAME", "names or requirements", nargs="*")
+    _add(remove, "--all", "remove all environments", dest="everything")

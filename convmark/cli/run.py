@@ -89,9 +89,9 @@ def _shard(given: argparse.Namespace) -> Shard | None:
     """Return the part of the plan that is asked for; None for the whole."""
     for flag, value in (("--per", given.per), ("--nodes", given.nodes)):
         if value not in (None, []):
-            raise OptionError(f"{flag}: needs --ray ADDRESS, whose nodes it chooses among")
+            raise OptionError(f"{flag}: must be given with --ray ADDRESS")
     if given.shard_times and given.shard is None:
-        raise OptionError("--shard-times: needs --shard K/N, whose parts it balances")
+        raise OptionError("--shard-times: must be given with --shard K/N")
     return None if given.shard is None else read_shard(given.shard)
 
 
@@ -112,7 +112,7 @@ def _check_resume(options: Options, paths: Sequence[str]) -> None:
     """Refuse to go on where it is not one run of one machine, in one interpreter."""
     if options.cluster and options.cluster.addresses:
         raise OptionError(
-            "--resume: machines of a cluster cannot know of each other what is missing, "
+            "--resume: not possible with several machines, "
             f"got --cluster {','.join(options.cluster.addresses)}; start a new run"
         )
     if len(paths) > 1:

@@ -79,7 +79,7 @@ class Comparability:
 
 _AB = "`convmark ab` compares them live"
 _REPORT = "`convmark report` sets them side by side"
-_ANEW = "nothing compares the two; later runs are judged against this one"
+_ANEW = "the two cannot be compared; later runs are compared with this one"
 _NOT_USED = "the anchor's figures are not used, its code is compared live"
 _OF_THE_MEASUREMENT = ("reference", "reference_version", "measurement_version")
 """How the figures were taken: rows that differ in it have no figure to compare, yet their codes can

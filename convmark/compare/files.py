@@ -164,13 +164,13 @@ def accept(
     """
     reason = plain_text(reason)
     if not reason:
-        raise OptionError("--reason: must say in a few words why the run is accepted, got nothing")
+        raise OptionError("--reason: must give the reason in a few words, got nothing")
     path = store.find(run, machine)
     if path.resolve().parent != (store.folder / machine).resolve():
         raise StoreError(f"{path}: must be a run in {store.folder / machine} to be accepted")
     measured = [record for record in read_run(path) if record.measured]
     if not measured:
-        raise StoreError(f"{path}: must hold a measured row to be accepted, it has none")
+        raise StoreError(f"{path}: must have a measured row to be accepted, it has none")
     names = dict.fromkeys(record.case.name for record in measured)
     check_patterns("--case", patterns, names)
     cases = [name for name in names if any(fnmatchcase(name, one) for one in patterns)]
@@ -205,7 +205,7 @@ class NoiseRow:
     scatter: float | None = _column("", "root mean square of the sessions' log ratios")
     mean: float | None = _column("", "mean of the sessions' log ratios; the truth is 0")
     budget_s: float = _column("s", "time for all cases that the next two columns are for")
-    found_from: float | None = _column("", "smallest slowdown that is called one in 95 of 100")
+    found_from: float | None = _column("", "smallest slowdown that is found in 95 of 100")
     rules_out: float | None = _column("", "change that unchanged rules out in 95 of 100")
     seconds_for_3_percent: float | None = _column("s", "until 3 % is called slower, 8 of 10 times")
     seconds_for_5_percent: float | None = _column("s", "the same of 5 %")

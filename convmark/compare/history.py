@@ -204,7 +204,7 @@ def named_history(path: Path, records: Sequence[Record]) -> History:
     every_row = read_run(path)
     rows = _items(every_row)
     if not rows:
-        raise StoreError(f"{path}: must hold a measured row to be compared with, it has none")
+        raise StoreError(f"{path}: must have a measured row to be compared with, it has none")
     own = {_identity(record) for record in records}
     if any(_identity(row) in own for row in every_row):
         raise StoreError(

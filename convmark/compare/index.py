@@ -253,7 +253,7 @@ class Index:
         self._entries[path.name] = replace(digest, cases=())
         self._read += 1
         if self._read == LONG:
-            self._say(f"reading the files of {self._folder}; what they say is kept for next time")
+            self._say(f"reading the files of {self._folder} for the index, once")
         if not signature or path.name in self._recent:
             return  # so it is read again the next time
         *values, codes, held = _of_digest(digest)

@@ -84,7 +84,7 @@ def _trailers(since: TrailerRange) -> tuple[tuple[str, str], ...]:
         ConvmarkError: the commits in between cannot be told.
     """
     if not since.anchor or not since.head:
-        raise ConvmarkError(f"no commit holds the code of {since.unknown}")
+        raise ConvmarkError(f"no commit has the code of {since.unknown}")
     git = Git.at(since.repository)
     if git.answer("merge-base", since.anchor, since.head) is None:
         raise ConvmarkError(
@@ -140,7 +140,7 @@ class IntendedChanges:
         since = self._since(case)
         for commit, pattern in self._trailers(since) if since is not None else ():
             if _matches(names, pattern):
-                return f"meant by commit {commit[:SHOWN]}"
+                return f"accepted by commit {commit[:SHOWN]}"
         return ""
 
     def _trailers(self, since: TrailerRange) -> tuple[tuple[str, str], ...]:

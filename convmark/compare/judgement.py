@@ -104,7 +104,7 @@ class Judgement:
     high: float | None = None
     verdict: str
     smallest_visible: float | None = None
-    """The smallest change that this run could have seen."""
+    """The smallest change that this run could have detected."""
     baseline_runs: tuple[str, ...] = ()
     note: str = ""
     """One line: why, and what to try."""

@@ -105,7 +105,7 @@ def _live(
 ) -> Finding:
     verdict = decision.plain_verdict
     estimate = decision.estimate or 0.0
-    parts = [f"{decision.sessions} sessions beside {comparison.anchor}"]
+    parts = [f"{decision.sessions} sessions against {comparison.anchor}"]
     if decision.within_margin:
         way = "slower" if estimate > 0 else "faster"
         parts.append(f"{way} by {percent(abs(estimate), '')}, within the margin")
@@ -118,9 +118,9 @@ def _live(
     if verdict == "unchanged" and moved is not None:
         verdict = "inconclusive"
         parts.append(
-            f"no change beside it, yet {percent(moved)} by its history: both sides may have read "
-            "the same changed file, or the machine has changed: run it again, and where that stays "
-            "`convmark accept` the new run"
+            f"no change in the live comparison, but {percent(moved)} by its history: both sides "
+            "may have read the same changed file, or the machine has changed: run it again, and if "
+            "the result is the same, `convmark accept` the new run"
         )
     return Finding(verdict, "; ".join(parts), decision)
 
@@ -129,10 +129,10 @@ def _same_code(why: str, moved: float | None) -> Finding:
     """Say unchanged of the code, unless the figures lie far away all the same."""
     if moved is None:
         return Finding("unchanged", why)
-    unseen = "something that convmark does not see has changed (a file read by native code, a "
+    unseen = "something that convmark cannot detect has changed (a file read by native code, a "
     if why == SAME_COMMIT:
         unseen = "something has changed that is in no commit (a file that git ignores, a "
-    note = f"{why}, yet {percent(moved)} by its history: {unseen}service, the machine)"
+    note = f"{why}, but {percent(moved)} by its history: {unseen}service, the machine)"
     return Finding("inconclusive", f"{note}: run it again")
 
 
@@ -223,7 +223,7 @@ def _machine_note(
     then, today = load_of(earlier), load_of(now)
     if then is not None and today is not None and not loads_alike(earlier, now):
         parts.append(
-            f"the loads are unlike: others took {then:.0%} of the CPU time then, {today:.0%} now"
+            f"the loads differ: others took {then:.0%} of the CPU time then, {today:.0%} now"
         )
     if verdict == "inconclusive" and runs < _LEAST_RUNS:
         parts.append(f"{runs} earlier {'run tells' if runs == 1 else 'runs tell'} no spread")

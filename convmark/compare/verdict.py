@@ -142,10 +142,10 @@ def _case(case: CaseReview, comparison: LiveComparison | None) -> list[Judgement
     if not TASKS[first.task].judged:
         return []
     if not case.rows:
-        note = f"not judged: {first.not_judged}; measure it again when that has ended"
+        note = f"not judged: {first.not_judged}; measure it again later"
         return [_only(case.every_row, "inconclusive", note, first)]
     if comparison is None and anchor is None:
-        none = "no earlier run of it: later runs are judged against this one"
+        none = "no earlier run of this case; later runs are compared with this one"
         return [_only(case.rows, "new", case.history.difference or none, first)]
     sizes = comparison.sizes if comparison else {}
     return [*_paired(case, comparison), *_others(case, sizes)]

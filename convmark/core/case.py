@@ -82,7 +82,7 @@ class Case:
                 f"got {self.precision!r}"
             )
         if self.precision == "tf32" and self.device == "cpu":
-            raise CaseError(f"{self.model}: precision tf32 is of GPUs alone, got the device 'cpu'")
+            raise CaseError(f"{self.model}: precision tf32 needs a GPU, got the device 'cpu'")
         backend = BACKENDS[self.backend]
         if not TASKS[self.task].timed and (not backend.untimed_tasks or self.replicas != 1):
             raise CaseError(
@@ -210,7 +210,7 @@ def expand(
     """
     devices = list(devices)
     if set(precisions) == {"tf32"} and set(devices) == {"cpu"}:
-        raise CaseError("precision tf32 is of GPUs alone, got no device but 'cpu'")
+        raise CaseError("precision tf32 needs a GPU, got only the device 'cpu'")
     later_gpus = [device for device in devices if device != "cpu"][1:]
     axes = (models, tasks, devices, batch_sizes, precisions, jit, backends, replicas)
     grid = itertools.product(*axes)

@@ -109,14 +109,14 @@ def with_index(cluster: Cluster | None, index: int | None) -> Cluster | None:
     """
     if cluster is None or not cluster.addresses:
         if index is not None:
-            raise OptionError(f"--index: is of --cluster HOST:PORT,HOST:PORT alone, got {index}")
+            raise OptionError(f"--index: needs --cluster HOST:PORT,HOST:PORT, got {index}")
         return cluster
     if cluster.index is not None and index is None:
         return cluster
     places = ", ".join(f"{place} for {name}" for place, name in enumerate(cluster.addresses))
     if index is None or index >= len(cluster.addresses):
         raise OptionError(
-            f"--index: must say which of the cluster this machine is ({places}), "
+            f"--index: must be the position of this machine in the cluster ({places}), "
             f"got {'nothing' if index is None else index}"
         )
     return replace(cluster, index=index)

@@ -116,7 +116,7 @@ class Git:
                 lines = os.fsdecode(said.read()).split("\n")
                 last = next((line.strip() for line in reversed(lines) if line.strip()), "")
                 shown = "".join(letter if letter.isprintable() else "?" for letter in last)
-                raise GitError(shown or f"git ended with status {status}")
+                raise GitError(shown or f"git failed with status {status}")
             return os.fsdecode(printed.read())
 
     def _run(self, command: list[str], source: int, printed: int, said: int) -> int:

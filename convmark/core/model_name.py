@@ -141,8 +141,9 @@ def _from_here(text: str) -> str:
     name = os.path.relpath(path, os.getcwd())
     if name.startswith(os.pardir):
         raise CaseError(
-            f"{os.path.basename(path)}: a model's file must lie in the working folder or below, "
-            f"whose path names it in the results; start in {os.path.dirname(path)}, or link it here"
+            f"{os.path.basename(path)}: a model file must be in the working folder or a subfolder, "
+            f"because results have its relative path; start in {os.path.dirname(path)}, or link it "
+            "here"
         )
     is_folder = text.endswith(("/", os.sep)) or os.path.isdir(path)
     return name.replace(os.sep, "/") + ("/" if is_folder else "")

@@ -34,18 +34,18 @@ __all__ = [
 ]
 
 SHORT = "short_options"
-"""A key of `[tool.convmark]` that is no option: whether pytest has the short names as well."""
+"""A key of `[tool.convmark]` that is not an option: whether pytest has the short names too."""
 
 RESUME = (
-    "continue an interrupted run, by number or file (default: the newest); give the options that "
-    "it was started with"
+    "resume an interrupted run, by number or file (default: the newest); repeat the options of the "
+    "original command"
 )
-"""The help of `--resume`, which names a run and shapes none."""
+"""The help of `--resume`, which is not a setting of a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """What a field of `Options` declares of its option."""
+    """The declaration of an option, in the metadata of a field of `Options`."""
 
     name: str
     """The flag without dashes."""
@@ -138,20 +138,20 @@ def _option(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the user asked for; None where the suite or the command has its own default."""
+    """The options of a run; None where the suite or the command has its own default."""
 
     models: tuple[str, ...] | None = _option(
         "--models NAMES",
         rules.parse_models,
-        "models by name: the zoo's six, any of keras.applications in lower case, your "
-        "own as package.module:builder, package.module:builder(width=2) or package.module:model, "
-        "a .keras or .h5 file, a SavedModel's folder, or keras_hub:preset (default: the suite's)",
+        "models: a name of the zoo, a name of keras.applications in lower case, your own as "
+        "package.module:builder, package.module:builder(width=2) or package.module:model, "
+        "a .keras or .h5 file, a SavedModel folder, or keras_hub:preset (default: the suite's)",
     )
     trust_models: bool = _option(
         "--trust-models",
         rules.parse_switch,
-        "run code that lies in a model's file, such as a Lambda layer's; whoever made the "
-        "file could do anything with it (default: no, be refused)",
+        "run code from model files, such as Lambda layers; it can do anything, so use this only "
+        "for files that you trust (default: no, refuse such files)",
         default="no",
     )
     tasks: tuple[str, ...] = _option(
@@ -164,7 +164,7 @@ class Options:
     devices: tuple[str, ...] = _option(
         "--devices DEVICES",
         rules.parse_devices,
-        "cpu, gpu:0, ... or all that are there (default: all)",
+        "cpu, gpu:0, ... or all available devices (default: all)",
         default="all",
     )
     batch_sizes: tuple[int, ...] | Literal["auto"] | None = _option(
@@ -176,70 +176,71 @@ class Options:
     precisions: tuple[str, ...] = _option(
         "--precisions PRECISIONS",
         rules.choices_of(PRECISIONS),
-        "float32 (TF32 off), tf32 (GPUs alone), mixed_float16, mixed_bfloat16 (default: float32)",
+        "float32 (TF32 off), tf32 (GPUs only), mixed_float16, mixed_bfloat16 (default: float32)",
         default="float32",
     )
     jit: tuple[str, ...] = _option(
         "--jit STATE",
         rules.parse_jit,
-        "compile the step: off, on or both; XLA in TensorFlow, torch.compile in PyTorch, "
-        "while JAX always compiles (default: off)",
+        "compile the step: off, on or both; uses XLA in TensorFlow and torch.compile in PyTorch; "
+        "JAX always compiles (default: off)",
         default="off",
     )
     replicas: tuple[int, ...] | None = _option(
         "--replicas NUMBERS",
         rules.parse_counts,
-        "copies of the model, each with a batch of its own: one per GPU, or logical CPUs; "
-        "TensorFlow alone (default: 1; bench/test_scaling.py: up to the GPUs that are there)",
+        "number of model copies, each with its own batch: one per GPU, or logical CPUs; "
+        "TensorFlow only (default: 1; bench/test_scaling.py: up to the number of GPUs)",
     )
     cluster: Cluster | None = _option(
         "--cluster WHERE",
         parse_cluster,
-        "spread replicas over processes: local, one each on this machine; or over machines: "
-        "HOST:PORT,HOST:PORT, or TF_CONFIG to read that variable; start the same command on each "
-        "(default: one process)",
+        "run replicas in several processes: local, one each on this machine; HOST:PORT,HOST:PORT, "
+        "on these machines; or TF_CONFIG to read that variable; start the same command on each "
+        "machine (default: one process)",
         only="run",
     )
     index: int | None = _option(
         "--index N",
         rules.parse_place,
-        "which HOST:PORT of --cluster this machine is, from 0; the first keeps the rows (no "
+        "position of this machine in --cluster, from 0; the first machine saves the rows (no "
         "default)",
         only="run",
     )
     optimizer: str | None = _option(
         "--optimizer NAME",
         rules.parse_name,
-        "an optimizer of keras.optimizers, such as adam, for models that were not compiled "
+        "an optimizer of keras.optimizers, such as adam, for models that are not compiled "
         "(default: plain SGD)",
     )
     learning_rate: float | None = _option(
         "--learning-rate RATE",
         rules.parse_rate,
-        "for models that were not compiled (default: 0.01, or the named optimizer's own)",
+        "learning rate for models that are not compiled (default: 0.01, or the default of "
+        "--optimizer)",
     )
     loss: str | None = _option(
         "--loss NAME",
         rules.parse_name,
-        "a loss of keras.losses, for models that were not compiled; the step is then Keras's "
-        "own train_step (default: cross-entropy of scores of classes, else squared error)",
+        "a loss of keras.losses, for models that are not compiled; the step is then Keras's "
+        "own train_step (default: cross-entropy for class scores, else mean squared error)",
     )
     threads: str = _option(
         "--threads N",
         rules.parse_threads,
-        "threads of the measured process, or default: the framework's own choice",
+        "threads of the measured process: a number, or default, the framework's own choice",
         default="default",
     )
     backends: tuple[str, ...] = _option(
         "--backend NAMES",
         rules.choices_of(tuple(BACKENDS)),
-        f"framework under Keras, or several: {', '.join(BACKENDS)} (default: {DEFAULT_BACKEND})",
+        f"backends of Keras: {', '.join(BACKENDS)} (default: {DEFAULT_BACKEND})",
         default=DEFAULT_BACKEND,
     )
     ceilings: str = _option(
         "--ceilings WHICH",
         rules.choice_of(("auto", "on", "off")),
-        "measure once what each device can do at most, for the column efficiency: auto (GPUs "
+        "measure the highest speed of each device once, for the column efficiency: auto (GPUs "
         "only), on or off (default: auto)",
         default="auto",
     )
@@ -249,105 +250,105 @@ class Options:
     time_budget_s: float = _option(
         "--time-budget SECONDS",
         rules.parse_seconds,
-        "at most this many seconds of timed steps per process, and half as many of rounds "
-        "(default: 0.6)",
+        "maximum seconds of timed steps per process; rounds take up to half of this (default: 0.6)",
         default="0.6",
     )
     time_limit_s: float = _option(
         "--time-limit SECONDS",
         rules.parse_seconds,
-        "seconds a worker may go without a sign of progress before it is ended (default: 600)",
+        "end a worker that makes no progress for this many seconds (default: 600)",
         default="600",
     )
     isolation: str = _option(
         "--isolation HOW",
         rules.choice_of(ISOLATIONS),
-        "fork: a child of a warm interpreter; spawn: a new interpreter; none: one process for "
-        "all, for debuggers and profilers (default: fork on Linux, else spawn)",
+        "fork: fork each process from a warm interpreter; spawn: start a new interpreter; none: "
+        "use one process, for debuggers and profilers (default: fork on Linux, else spawn)",
         default="fork" if sys.platform == "linux" else "spawn",
     )
     results: Path = _option(
         "--results FOLDER",
         rules.parse_folder,
-        "folder of the CSV history (default: results)",
+        "folder of the results (default: results)",
         default="results",
     )
     seed: int = _option(
         "--seed N",
         rules.parse_seed,
-        "seed of the plan's order, the weights and the batches (default: 0)",
+        "seed for the order of cases, the weights and the batches (default: 0)",
         default="0",
     )
     seeds: tuple[int, ...] = _option(
         "--seeds SEEDS",
         rules.parse_seeds,
-        "seeds of the task accuracy, a fresh process for each (default: 0,1,2)",
+        "seeds of the task accuracy, one process each (default: 0,1,2)",
         default="0,1,2",
     )
     target_accuracy: float = _option(
         "--target-accuracy SHARE",
         rules.parse_share,
-        "validation accuracy at which the task accuracy stops its clock (default: 0.97)",
+        "validation accuracy for the time to accuracy of the task accuracy (default: 0.97)",
         default="0.97",
     )
     fraction: float = _option(
         "--fraction SHARE",
         rules.parse_share,
-        "share of the training and validation samples that the task accuracy uses, for quick "
-        "checks (default: 1)",
+        "share of the training and validation samples for the task accuracy, for quick checks "
+        "(default: 1)",
         default="1",
     )
     mnist: Path | None = _option(
         "--mnist PATH",
         rules.parse_file,
-        "file of the MNIST digits, an .npz with the arrays of keras.datasets.mnist (default: "
-        "CONVMARK_MNIST, else what Keras downloads)",
+        "MNIST file, an .npz with the arrays of keras.datasets.mnist (default: CONVMARK_MNIST, "
+        "else downloaded by Keras)",
     )
     input_shape: Shapes | None = _option(
         "--input-shape SHAPE",
         rules.parse_shapes,
-        "shape of one sample, such as 224x224x3, or name=28x28x1,other=4 where a model has "
-        "several inputs (default: the model's own; open axes 224 of images, 128 of sequences)",
+        "shape of one sample, such as 224x224x3, or name=28x28x1,other=4 for several inputs "
+        "(default: from the model; axes of unknown size: 224 in images, 128 in sequences)",
     )
     pythons: tuple[str, ...] = _option(
         "--python PATH",
         rules.parse_text,
-        "interpreter to measure in, or its environment's folder; it needs the framework and "
-        "nothing else (default: this one; convmark run takes several, a run for each)",
+        "interpreter to measure, or the folder of its environment; it needs only the framework "
+        "(default: this one; convmark run accepts several and makes one run for each)",
         repeatable=True,
     )
     environments: tuple[str, ...] = _option(
         "--env REQUIREMENTS",
         rules.parse_text,
-        'what to measure in, such as "tensorflow==2.20.*"; made once and kept, see convmark '
-        "env list (default: what is installed here)",
+        'requirements of the environment to measure, such as "tensorflow==2.20.*"; made once and '
+        "reused, see convmark env list (default: the current environment)",
         repeatable=True,
     )
     wait: bool = _option(
         "--wait",
         rules.parse_switch,
-        "wait for another benchmark run on this machine to end (default: no, be refused)",
+        "wait until other benchmark runs on this machine have ended (default: no, stop with an "
+        "error)",
         default="no",
     )
     allow_concurrent: bool = _option(
         "--allow-concurrent",
         rules.parse_switch,
-        "measure beside other benchmark runs, which disturb the figures; the rows say so "
-        "(default: no)",
+        "measure at the same time as other benchmark runs, which disturb the results; rows are "
+        "marked (default: no)",
         default="no",
     )
     compare_budget_s: float = _option(
         "--compare-budget SECONDS",
         rules.parse_budget,
-        "with --benchmark-compare: most seconds for running the old code beside today's, or "
-        "unlimited, which also decides changes of 3 % (default: 600)",
+        "with --benchmark-compare: maximum seconds for the live comparison, or unlimited, which "
+        "also decides changes of 3 % (default: 600)",
         default="600",
         only="pytest",
     )
     margin: float = _option(
         "--margin SHARE",
         rules.parse_margin,
-        "with --benchmark-compare: the smallest slowdown that is called a regression, as a "
+        "with --benchmark-compare: the smallest slowdown that counts as a regression, as a "
         "share of the step time (default: 0.03)",
         default="0.03",
         only="pytest",
@@ -355,20 +356,20 @@ class Options:
     allow_changes: tuple[str, ...] = _option(
         "--allow-change CASE",
         rules.parse_text,
-        "let a case pass whose change is meant: its name, or a pattern such as 'lenet5-*' "
+        "accept an intended change of this case: its name, or a pattern such as 'lenet5-*' "
         "(default: none)",
         only="pytest",
         repeatable=True,
     )
     named: frozenset[str] = frozenset()
-    """The fields that have a value of the user's own, by the command line or pyproject."""
+    """The fields that the user set on the command line or in pyproject."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cluster", with_index(self.cluster, self.index))
 
     @property
     def recipe(self) -> str | None:
-        """What is asked for models that bring no training, as a case has it."""
+        """The training options for models that are not compiled, as a case has them."""
         rate = None if self.learning_rate is None else f"{self.learning_rate:g}"
         asked = {"optimizer": self.optimizer, "learning_rate": rate, "loss": self.loss}
         return " ".join(f"{name}={value}" for name, value in asked.items() if value) or None
@@ -429,9 +430,9 @@ def pyproject_settings(folder: Path) -> dict[str, Any]:
 
 
 def wants_short_options(folder: Path) -> bool:
-    """Whether `folder`/pyproject.toml asks for pytest's short option names.
+    """Whether `folder`/pyproject.toml enables pytest's short option names.
 
-    A file that cannot be read asks for nothing; `pyproject_settings` says what is wrong.
+    False for an unreadable file; `pyproject_settings` raises the error.
     """
     with contextlib.suppress(OptionError):
         return _table(folder / "pyproject.toml").get(SHORT) is True

@@ -86,7 +86,7 @@ TASKS: Mapping[str, Task] = MappingProxyType(
             ),
             Task(
                 name="waterfall",
-                title="What a step costs beside the model",
+                title="Overhead of a step",
                 headline="fit_step_s",
                 about="what Keras and its input pipeline cost",
                 batch_sizes=(32,),

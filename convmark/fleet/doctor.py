@@ -13,7 +13,7 @@ from convmark.machine.environment import GIB, plain_text
 __all__ = ["CheckedNode", "caution_lines", "fleet_findings", "refusal"]
 
 ADVICE = (
-    "A Ray cluster runs what anybody who reaches it sends: keep it on a network that you trust, "
+    "Anyone who can reach a Ray cluster can run code on it: keep it on a network that you trust, "
     "and set RAY_AUTH_MODE=token."
 )
 
@@ -81,7 +81,7 @@ def _cautions(about: NodeFacts) -> list[tuple[str, str, str]]:
         found.append(
             (
                 "niceness",
-                f"measures at niceness {about.niceness}: every other program goes first",
+                f"measures at niceness {about.niceness}: all other programs have priority",
                 "start Ray there with RAY_worker_niceness=0",
             )
         )

@@ -75,7 +75,7 @@ def sources(places: Sequence[Path], say: Say) -> list[SourceRun]:
     for path in run_files(_with_runs(places, say)):
         records = tuple(read_run(path))
         if not records:
-            say(f"{path}: holds no rows, left out")
+            say(f"{path}: has no rows, skipped")
             continue
         machine = records[0].machine or path.resolve().parent.name
         if not is_folder_name(machine):

@@ -88,7 +88,7 @@ def labelled(nodes: Sequence[Node], wanted: Mapping[str, str]) -> list[Node]:
         known = ", ".join([label for label in there if not label.startswith("ray.io/")][:12])
         raise OptionError(
             f"--nodes: no node of {len(nodes)} has {asked or 'joined'}; "
-            f"labels there are: {known or 'none'} (ray start --labels)"
+            f"known labels: {known or 'none'} (ray start --labels)"
         )
     return found
 

@@ -142,7 +142,7 @@ class RayCluster:
         _, late = _wait(list(waiting), SLOT_WAIT_S)
         if late:
             taken = ", ".join(sorted(self._nodes[waiting[call]].address for call in late))
-            say(f"waiting for the slot of {taken}: other work of the cluster holds it")
+            say(f"waiting for the slot of {taken}: it is used by other work of the cluster")
         calls = {self._actors[name].prepare.remote(): name for name in names}
         found: dict[str, Any] = {}
         left = list(calls)
@@ -195,7 +195,7 @@ class RayCluster:
         self._breaks[name] = self._breaks.get(name, 0) + 1
         if self._breaks[name] >= MOST_BREAKS:
             return NodeLost(name, f"its process ended {MOST_BREAKS} times in a row: {why}")
-        return JobEnded(name, ProcessEnded(f"the process that measures on the node ended: {why}"))
+        return JobEnded(name, ProcessEnded(f"the measuring process of the node ended: {why}"))
 
     def _start(self, name: str) -> None:
         assert self._settings is not None

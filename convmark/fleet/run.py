@@ -115,7 +115,7 @@ class FleetRun:
         for line in said:
             say(line)
         if not self._prepared:
-            raise OptionError("--ray: no node can measure what is asked for; each has said why")
+            raise OptionError("--ray: no node can run the plan; see the reason of each node")
         hold_many_files(2 * len(self._prepared))
         self._draw_plans()
         if resume:

@@ -142,7 +142,7 @@ class Follower:
                 "(start the same command there, with its own --index)"
             )
         return (
-            f"no sign of progress for {self._limit_s:g} s after {last['event']!r}; the worker was "
+            f"no progress for {self._limit_s:g} s after {last['event']!r}; the worker was "
             "ended (raise --time-limit for slow models)"
         )
 
@@ -154,7 +154,7 @@ class Follower:
             return False
         self._lines += 1
         if self._lines > MOST_LINES or len(self._events) >= MOST_EVENTS:
-            self._violation = f"the worker floods its pipe: {self._lines:,} events and no end"
+            self._violation = f"the worker sends too many events: {self._lines:,} without an end"
             return False
         if event["event"] == "ready":
             self._ready_s = time.perf_counter() - self._began

@@ -53,7 +53,7 @@ def devices_asked_for(
             devices.append(device)
         else:
             raise OptionError(
-                f"{flag}: {device} is not there, only {', '.join(found)}; "
-                "`convmark doctor` says why"
+                f"{flag}: {device} does not exist, only {', '.join(found)}; "
+                "`convmark doctor` shows the reason"
             )
     return list(dict.fromkeys(devices))

@@ -138,7 +138,7 @@ class Interpreter:
         number = next(self._numbers)
         began = time.perf_counter()
         if self.isolation == "fork" and self._losses > RESTARTS:
-            message = f"{INTERPRETER_LOST} ended again after it was restarted: nothing was measured"
+            message = f"{INTERPRETER_LOST} ended again after a restart: nothing was measured"
             return Answer(status="crashed", message=message, ready_s=None)
         self.start()
         server = self._server or self._new_server()

@@ -225,7 +225,7 @@ def _opened(log: Path) -> BinaryIO:
         return log.open("ab")  # what `shorten` leaves of it, the worker goes on with
     except OSError as error:
         raise WorkerError(
-            f"{log}: a worker's output cannot be kept: {error.strerror or error}; TMPDIR names "
+            f"{log}: a worker's output cannot be written: {error.strerror or error}; TMPDIR names "
             "another folder"
         ) from None
 

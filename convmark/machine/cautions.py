@@ -155,7 +155,7 @@ def _load(machine: Machine, state: State) -> Caution | None:
         subject="load",
         finding=f"1-min load {state.load_average_1min:.2f} on {machine.cores} cores, "
         f"above {limit:.2f}: other programs take CPU time",
-        remedy="end other programs, wait a minute and look again",
+        remedy="close other programs, wait a minute and check again",
     )
 
 
@@ -174,7 +174,7 @@ def _battery(machine: Machine, state: State) -> Caution | None:
         return None
     return Caution(
         subject="power",
-        finding="on battery: the clock is kept low to save it",
+        finding="on battery: the clock is reduced to save energy",
         remedy="connect the machine to mains power",
     )
 
@@ -208,7 +208,7 @@ def _memory(machine: Machine, state: State) -> Caution | None:
         subject="memory",
         finding=f"{state.available_memory_bytes / GIB:.2f} GiB available, "
         f"below {LEAST_FREE_BYTES / GIB:.0f} GiB: cases may swap or be killed",
-        remedy="end programs that hold memory, or measure smaller models and batches",
+        remedy="close programs that use memory, or measure smaller models and batches",
     )
 
 
@@ -219,7 +219,7 @@ def _quota(machine: Machine, state: State) -> Caution | None:
     return Caution(
         subject="CPU quota",
         finding=f"the container may use {state.cpu_quota_cores:.2f} of the {machine.cores} cores "
-        "it sees: threads are stopped when the quota is used up",
+        "it sees: threads pause when the quota is used up",
         remedy=f"raise the quota to {machine.cores} (docker run --cpus={machine.cores}), "
         f"or pin the run to {whole} (taskset -c 0-{whole - 1})",
     )

@@ -78,7 +78,7 @@ def alone(
             others, own = _taken(folder, place, name, wait=wait, concurrent=concurrent, say=say)
         except OSError as error:
             reason = error.strerror or error
-            say(f"{folder}: whether other benchmark runs are there cannot be told: {reason}")
+            say(f"{folder}: cannot check for other benchmark runs: {reason}")
         if own is not None:
             held.callback(os.close, own)
             held.callback(_remove, name, place)
@@ -137,8 +137,8 @@ def _taken(
                     os.close(own)
         if not wait:
             raise BusyError(
-                f"another benchmark run is going on, {_named(others)}, and each would disturb the "
-                "other: wait for it with --wait, or measure beside it with --allow-concurrent"
+                f"another benchmark run is active, {_named(others)}, and each would disturb the "
+                "other: wait for it with --wait, or measure anyway with --allow-concurrent"
             )
         if others != told:
             told = others

@@ -64,7 +64,7 @@ def pytest_configure(config: pytest.Config) -> None:
             options = dataclasses.replace(options, tasks=tasks)
         _check_search(options, config.stash[_COMPARISON_KEY])
         if given["allow_change"] and not config.stash[_COMPARISON_KEY].asked:
-            raise OptionError("--allow-change: needs --benchmark-compare beside it")
+            raise OptionError("--allow-change: needs --benchmark-compare")
         if options.cluster is not None:
             raise OptionError(
                 "--cluster: is of `convmark run`; pytest measures replicas in one process, got "

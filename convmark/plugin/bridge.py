@@ -112,11 +112,11 @@ class Comparison:
         storage = CsvStorage(run, session.storage)
         self.limits, session.compare_fail = session.compare_fail or (), None
         if self.limits and not self.asked:
-            raise pytest.UsageError("--benchmark-compare-fail: needs --benchmark-compare beside it")
+            raise pytest.UsageError("--benchmark-compare-fail: needs --benchmark-compare")
         is_commit = isinstance(self.asked, str) and self.asked.startswith("git:")
         if self.limits and is_commit:
             raise pytest.UsageError(
-                f"--benchmark-compare-fail: holds a limit against an earlier run, and {self.asked} "
+                f"--benchmark-compare-fail: compares with an earlier run, and {self.asked} "
                 "is none; leave it out, or name a run by --benchmark-compare"
             )
         found: dict[Any, Any] = {}

@@ -175,7 +175,7 @@ class PytestRun:
             return None
         return (
             f"{case.device}: the driver shows it, {case.backend} does not ({', '.join(devices)}); "
-            "`convmark doctor` says why"
+            "`convmark doctor` shows the reason"
         )
 
     def measure(self, stream: TextIO | None) -> None:

@@ -62,15 +62,15 @@ def verdicts_against(
         baseline = store.find(name, machine, but=newest)
     if baseline is None:
         raise OptionError(
-            f"--against {name}: run {newest.stem} has no live verdict beside {commit[:SHOWN]}, and "
-            f"no other run is of it: `pytest bench --benchmark-compare=git:{name}` compares live"
+            f"--against {name}: run {newest.stem} has no live verdict against {commit[:SHOWN]}, "
+            f"which no run measured: `pytest bench --benchmark-compare=git:{name}` compares live"
         )
     records = read_run(newest)
     history = named_history(baseline, records)
     trailers = trailer_range_of(history, newest, records, folder)
     meant = IntendedChanges(case_names(records), (), trailers, say)
     judgements = pass_intended(conclude(review(records, history), report_missing=True), meant)
-    against = f"run {baseline.stem} of {told}, from history, nothing run beside it"
+    against = f"run {baseline.stem} of {told}, from history, without a live comparison"
     before = told if commit else _words(baseline)
     return judged(judgements, against, between=f"{before} -> {_words(newest)}")
 
@@ -84,14 +84,14 @@ def _words(path: Path) -> str:
 def _newest(places: Sequence[Path]) -> Path:
     heads = [(path, head.started) for path in run_files(places) if (head := read_head(path))]
     if not heads:
-        raise OptionError(f"--against: no run in {places[0]} has a row to be judged")
+        raise OptionError(f"--against: no run in {places[0]} has a row to compare")
     return heads[oldest_first(heads)[-1]][0].resolve()
 
 
 def _live(run: Path, commit: str) -> list[Judgement]:
     """Return the run's own judgements where one was made by running the commit beside it."""
     found = read_verdicts(run)
-    beside = f"beside {commit[:SHOWN]}"
+    beside = f"against {commit[:SHOWN]}"
     return found if commit and any(beside in one.note for one in found) else []
 
 
@@ -147,5 +147,5 @@ def judged(judgements: Sequence[Judgement], against: str, *, between: str) -> Ta
             heading("note", "note"),
         ],
         records,
-        empty="Nothing was judged.",
+        empty="There are no verdicts.",
     )

@@ -150,8 +150,7 @@ def _format(output: str | None, form: str | None, figures: str | None) -> str | 
         suffix = Path(output).suffix.lower()
         if suffix not in SUFFIXES:
             raise OptionError(
-                f"--output: must end in {', '.join(SUFFIXES)} where no --format is given, "
-                f"got {output!r}"
+                f"--output: must end in {', '.join(SUFFIXES)} without --format, got {output!r}"
             )
         form = SUFFIXES[suffix]
     if form is None:

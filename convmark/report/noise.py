@@ -45,10 +45,10 @@ def noise_text(rows: Sequence[NoiseRow]) -> str:
     table = printed(headings, records, drop_empty=False)
     budgets = " and ".join(dict.fromkeys(duration_text(row.budget_s) for row in rows))
     about = (
-        "scatter: of a session of one code on both sides (number of sessions); takes: a session.\n"
-        f"sees: the smallest slowdown that is called one in 95 of 100 runs of {budgets};\n"
-        "excl.: what `unchanged` rules out in as many. Last column: after how long a slowdown\n"
-        "of that size is called one in 8 of 10 runs. Below 3 % it is named and fails nothing."
+        "scatter: noise of a session with identical code (number of sessions); takes: seconds of\n"
+        f"a session. sees: the smallest slowdown that is found in 95 of 100 runs of {budgets};\n"
+        "excl.: the change that `unchanged` rules out as often. Last column: the time until a\n"
+        "slowdown of that size is found in 8 of 10 runs. Slowdowns below 3 % never fail a test."
     )
     return "\n\n".join([table, about, *_notes(names, rows)])
 
@@ -68,8 +68,8 @@ def _notes(names: Sequence[str], rows: Sequence[NoiseRow]) -> Iterator[str]:
 def noise_line(row: NoiseRow) -> str:
     """Return what is seen of one case in a line."""
     return (
-        f"noise, {row.measured[:10]}: a session scatters by {_share(row.scatter)} ({row.sessions} "
-        f"sessions of {seconds_text(row.session_s)}); sees {_share(row.found_from)}, `unchanged` "
+        f"noise, {row.measured[:10]}: {_share(row.scatter)} per session ({row.sessions} sessions "
+        f"of {seconds_text(row.session_s)}); detects {_share(row.found_from)}, `unchanged` "
         f"excludes {_share(row.rules_out)}; 3 / 5 / 10 % in {_times(row)}"
     )
 

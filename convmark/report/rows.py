@@ -75,11 +75,11 @@ def read_rows(places: Sequence[Path]) -> Rows:
         paths.append(path)
         parts.append(part)
     if not parts:
-        raise StoreError(f"{empty[0]}:1: must hold the rows of a run after its header, it has none")
+        raise StoreError(f"{empty[0]}:1: must have the rows of a run after its header, it has none")
     for path in empty:
-        _warn(f"{path}:1: holds no rows, left out")
+        _warn(f"{path}:1: has no rows, skipped")
     if len(parts) == 1 and len(parts[0]["status"]) == 1:
-        _warn(f"{paths[0]}:2: is the only row, so no spread can be told; try --processes 3")
+        _warn(f"{paths[0]}:2: is the only row, so the spread is unknown; try --processes 3")
     order = oldest_first(
         [(path, part["started"][0]) for path, part in zip(paths, parts, strict=True)]
     )

@@ -167,7 +167,7 @@ def _learned(groups: Groups) -> str:
     if fractions == {1.0}:
         return table
     shares = ", ".join(f"{share:g}" for share in sorted(filter(None, fractions)))
-    part = f"trained on a part of the data alone (--fraction {shares}): no figures to be quoted"
+    part = f"trained on a part of the data alone (--fraction {shares}): do not quote these results"
     return f"{table}\n\n{part}"
 
 

@@ -67,7 +67,7 @@ def run_words(run: str, commit: str | None, dirty: bool | None) -> str:
 
 
 def could_see(judgements: Sequence[Judgement]) -> str:
-    """Say which change of a step time the comparison could have seen; empty where it made none."""
+    """Say which change of a step time could have been detected; empty where none was compared."""
     compared = [
         one
         for one in judgements
@@ -80,12 +80,12 @@ def could_see(judgements: Sequence[Judgement]) -> str:
     parts = []
     if seen:
         worst = max(seen, key=seen.__getitem__)
-        parts.append(f"changes from {100 * median(seen.values()):.1f} % (median case)")
+        parts.append(f"changes above {100 * median(seen.values()):.1f} % (median case)")
         parts.append(f"{100 * seen[worst]:.1f} % (worst case: {shown(worst)})")
     if blind:
         more = f" and {len(blind) - 1} more" if len(blind) > 1 else ""
         parts.append(f"no change at all in {shown(blind[0])}{more}")
-    return f"could have seen {', '.join(parts)}" if parts else ""
+    return f"could have detected {', '.join(parts)}" if parts else ""
 
 
 _ALWAYS = ("step_time", "accuracy")
@@ -105,7 +105,7 @@ def _table(judgements: Sequence[Judgement], style: str) -> str:
     left = len(judgements) - len(read)
     rest = f"{left} more row{'s' if left != 1 else ''} with nothing to add" if left else ""
     if not read:
-        return rest or "nothing was judged"
+        return rest or "no verdicts"
     headings = [
         heading("case", "case"),
         heading("metric", "metric"),

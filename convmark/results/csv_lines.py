@@ -62,7 +62,7 @@ def _rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
             return
         line += 1
         if reader.line_num != line:
-            raise StoreError(f"{path}:{line}: must be CSV: a cell holds a line break")
+            raise StoreError(f"{path}:{line}: must be CSV: a cell has a line break")
         yield line, cells
 
 
@@ -78,7 +78,7 @@ def _lines(path: Path, file: BinaryIO, torn: Callable[[int], None]) -> Iterator[
         if number == 1:
             data = data.removeprefix(codecs.BOM_UTF8)
         if b"\0" in data:
-            raise StoreError(f"{path}:{number}: must be text, it holds a NUL")
+            raise StoreError(f"{path}:{number}: must be text, it has a NUL")
         try:
             yield data.decode("utf-8")
         except UnicodeDecodeError:
@@ -96,4 +96,4 @@ def _check_torn(path: Path, number: int, data: bytes) -> None:
             f"{path}:{number}: a line must be at most {MOST_LINE_BYTES >> 20} MiB, it is longer"
         )
     if number == 1 and b"\r" in data:
-        raise StoreError(f"{path}:1: lines must end with a line feed, they end with CR alone")
+        raise StoreError(f"{path}:1: lines must end with a line feed, they end with CR only")

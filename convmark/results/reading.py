@@ -86,7 +86,7 @@ def _check_once(path: Path, line: int, record: Record, lines: dict[tuple[Case, i
     if first != line:
         raise StoreError(
             f"{path}:{line}: must hold a process once, {record.case.name} #{record.process} is in "
-            f"line {first} too; take one of them out"
+            f"line {first} too; remove one of them"
         )
 
 

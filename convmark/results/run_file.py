@@ -80,7 +80,7 @@ class RunFile:
             raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
         if not _held(descriptor):
             os.close(descriptor)
-            raise StoreError(f"{path}: another process is writing it; wait for its end")
+            raise StoreError(f"{path}: another process is writing it; wait until it ends")
         return cls(path, descriptor, created=False)
 
     @property
@@ -130,7 +130,7 @@ class RunFile:
                 os.ftruncate(self._descriptor, self._size)  # no torn row stays
             raise StoreError(
                 f"{self.path}: a row cannot be written: {error.strerror or error}; rows before it: "
-                f"{self.rows}, from where --resume goes on"
+                f"{self.rows}; continue with --resume"
             ) from None
         self.rows += 1
         self._size += len(line)
@@ -157,7 +157,7 @@ class RunFile:
                 archive.writestr(_member(record), array.getvalue())
         except (OSError, zipfile.BadZipFile) as error:
             reason = getattr(error, "strerror", None) or error
-            _warn(f"{steps_path(self.path)}: raw step times are not kept: {reason}")
+            _warn(f"{steps_path(self.path)}: raw step times are not saved: {reason}")
 
     def _drop_damaged_steps(self, kept: set[str]) -> None:
         """Remove an archive that a killed writer has left open, or that has what no row has."""

@@ -137,7 +137,9 @@ class TableFile(Generic[Row]):
         if header in self._layouts:
             return header
         columns = ", ".join(self.header)
-        raise StoreError(f"{path}:1: must have the columns {columns}; move it away to start anew")
+        raise StoreError(
+            f"{path}:1: must have the columns {columns}; move it away to start a new file"
+        )
 
     def _cells_of(self, path: Path, row: Row, header: Sequence[str]) -> list[str]:
         found = {name: _cell(getattr(row, name)) for name in self.header}

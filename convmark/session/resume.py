@@ -48,7 +48,7 @@ NEWEST = ""
 Columns = Callable[[Case], Mapping[str, Any]]
 """Returns the columns that a row of the case would have now."""
 
-_REMEDY = "a run goes on as it was begun; without --resume a new one is started"
+_REMEDY = "resume a run with its own options, or start a new run without --resume"
 
 
 def plan_hash(cases: Sequence[Case], options: Options) -> str:
@@ -128,7 +128,7 @@ def check(
     for record in records:
         case = record.asked_case
         if (case if jobs is not None else _of_any_size(case)) not in asked:
-            raise _refusal(path, "a case", case.name, "not among those asked for")
+            raise _refusal(path, "a case", case.name, "not selected")
         differing = _difference(record, columns(case))
         if differing is not None:
             raise _refusal(path, *differing)
@@ -203,7 +203,7 @@ class InterruptedRun:
         """Say in one line what is there and what is left."""
         path, rows = self.run_file.path, len(self.records)
         of = f" of {len(jobs)}" if jobs is not None else ""
-        text = f"going on with {path}: {rows}{of} rows are there"
+        text = f"resuming {path}: {rows}{of} rows are measured"
         if self.again:
             text += f"; {len(self.again)} whose interpreter had ended are measured again"
         return text

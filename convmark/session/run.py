@@ -226,7 +226,7 @@ def kept(run_file: RunFile) -> str:
     if left_out := run_file.codes.left_out:
         names = ", ".join(str(one.place) for one in left_out[:3])
         more = f" and {len(left_out) - 3} more" if len(left_out) > 3 else ""
-        text += f"; too large to be kept with the code that ran: {names}{more}"
+        text += f"; too large to be saved with the code that ran: {names}{more}"
     return text
 
 

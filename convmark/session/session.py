@@ -48,7 +48,7 @@ def claimed(options: Options, say: Say) -> Iterator[Preflight]:
     """Hold the machine's lock until the block ends; give the checks of the machine's state.
 
     Raises:
-        BusyError: another benchmark run is going on, and the options do not wait.
+        BusyError: another benchmark run is active, and the options do not wait.
     """
     # the members of a cluster may share a machine, and are one run
     concurrent = options.allow_concurrent or bool(options.cluster and options.cluster.addresses)

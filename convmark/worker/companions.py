@@ -102,7 +102,7 @@ class Companions:
         time.sleep(OWN_WORD_S)
         if self._over:
             return
-        said = last.get("message") or "ended without a word"
+        said = last.get("message") or "ended without a message"
         report(
             {
                 "event": "failed",

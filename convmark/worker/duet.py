@@ -327,7 +327,7 @@ class _Duet:
                     enough_error=plan.enough_error * math.sqrt(builds),
                 )
         except Exception as error:
-            reason = f"a step failed beside the other code: {message_of(error)}"
+            reason = f"a step failed in the shared process: {message_of(error)}"
             raise CannotShare(reason) from error
         self._emit("turns", build=build, **turns.fields())
         return turns
@@ -359,7 +359,7 @@ def _own_case(case: Case, settings: Mapping[str, str]) -> Case:
     """
     for name, value in settings.items():
         if name not in HELD_SETTINGS or "tf32" in (value, case.precision):
-            raise CannotShare(f"{name}={value} is a setting of the whole process")
+            raise CannotShare(f"{name}={value} is a setting of the process")
     try:
         return dataclasses.replace(case, **settings)  # type: ignore[arg-type]  # texts, checked
     except CaseError as error:

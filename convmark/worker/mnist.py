@@ -122,7 +122,7 @@ def _check_header(path: str, archive: zipfile.ZipFile, name: str) -> None:
 
 
 def _expected_kind(name: str) -> str:
-    return "uint8 pixels" if name.startswith("x") else "whole-number labels"
+    return "uint8 pixels" if name.startswith("x") else "integer labels"
 
 
 def _described(kind: str, shape: tuple[int, ...]) -> str:
@@ -220,7 +220,7 @@ def _downloaded(load_data: Callable[[], Any], alive: Callable[[], None]) -> str:
         except BaseException as error:
             reasons.append(_reason(error))
         else:
-            reasons.append("Keras has kept no copy")
+            reasons.append("Keras has no copy")
 
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(ANSWER_S)

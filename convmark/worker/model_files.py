@@ -54,8 +54,8 @@ def check_file(path: str) -> None:
     config = _config(path)
     if not is_trusted() and (name := next(_own_code(config), None)) is not None:
         raise UnknownModelError(
-            f"{path}: holds code of its own ({name}), which loading it would run; give "
-            "--trust-models where you trust whoever made the file"
+            f"{path}: contains code ({name}), which loading would run; give --trust-models if you "
+            "trust the author of the file"
         )
 
 
@@ -110,7 +110,7 @@ def _config(path: str) -> Any:
         ) from None
     if text is None:
         raise UnknownModelError(
-            f"{path}: holds weights and no architecture; measure a builder of yours that loads "
+            f"{path}: has weights but no architecture; measure a builder of yours that loads "
             "them: package.module:builder"
         )
     try:

@@ -79,7 +79,7 @@ def decode_event(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         event = None
     if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-        raise WorkerError(f"the worker wrote what is no event: {line[:80]!r}")
+        raise WorkerError(f"the worker wrote an invalid event: {line[:80]!r}")
     return event
 
 

@@ -46,7 +46,7 @@ def what_was_set(side: str, before: Settings, now: Settings, held: Iterable[str]
     pairs = [f"{name}={now[name]}" for name in names if before[name] != now[name]]
     if not pairs:
         return None
-    return f"the {side} code sets for the whole process: {_some(pairs)}"
+    return f"the {side} code changes settings of the process: {_some(pairs)}"
 
 
 def differing(*environs: Environ) -> str:

@@ -314,7 +314,7 @@ class _Running:
         if disturbed:
             found.left_out.append(disturbed)
             if len(found.left_out) == MOST_LEFT_OUT:
-                found.closed = f"{NOT_JUDGED}: {disturbed}; compare again when that has ended"
+                found.closed = f"{NOT_JUDGED}: {disturbed}; compare again later"
             else:
                 self._say(f"{pairing.case.name}: a session is left out: {disturbed}")
         return session, disturbed

@@ -98,7 +98,7 @@ class Cache:
             now = self._read(wanted.name)
             if now is not None and now != known:
                 return now  # another process has made it meanwhile
-            say(f"making the environment of {wanted}{' anew' if known else ''}")
+            say(f"making the environment of {wanted}{' again' if known else ''}")
             return self._make(wanted, resolved)
 
     def list(self) -> list[Made]:
@@ -116,7 +116,7 @@ class Cache:
         chosen = [one for one in known if name in (one.name, " ".join(one.requirements))]
         if not chosen:
             there = ", ".join(one.name for one in known) or "none"
-            raise OptionError(f"NAME: no environment {name!r}; there are: {there}")
+            raise OptionError(f"NAME: no environment {name!r}; known: {there}")
         for one in chosen:
             with self._locked(one.name, say):
                 self._clear(one.name)

@@ -177,11 +177,11 @@ def noise(folders: Iterable[Path]) -> Table:
     ]
     return table_of(
         "noise",
-        "What this machine lets be seen",
-        "From sessions of one code beside a copy of itself (`convmark noise`). `sees` is the "
-        "smallest slowdown that is called one in 95 of 100 comparisons within the budget of all "
+        "Changes that this machine can detect",
+        "From sessions of one code and a copy of it (`convmark noise`). `sees` is the "
+        "smallest slowdown that is found in 95 of 100 comparisons within the budget of all "
         "cases, `excludes` the change that `unchanged` rules out in as many; the last columns are "
-        "the time until a slowdown of that size is called one in 8 of 10.",
+        "the time until a slowdown of that size is found in 8 of 10.",
         [
             heading("machine", "machine"),
             heading("case", "case"),

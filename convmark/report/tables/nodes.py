@@ -32,7 +32,7 @@ def nodes(frame: pd.DataFrame) -> Table:
     records.sort(key=lambda one: (not one["differs"], one["hardware"], -abs(one["change"])))
     return table_of(
         "nodes",
-        "Nodes beside their kind",
+        "Nodes against others of their kind",
         f"Hosts with the same machine name are one kind; of {LEAST_NODES} or more, each one's "
         "step times stand beside those of the others, over all cases, by plain step times. A node "
         "differs where it lies outside the interval that the others predict and by more than "
@@ -42,7 +42,7 @@ def nodes(frame: pd.DataFrame) -> Table:
             heading("hardware", "hardware"),
             heading("node", "node"),
             heading("differs", "differs"),
-            heading("change", "step time beside its kind", "change"),
+            heading("change", "step time against its kind", "change"),
             heading("within", "a good node lies within", "share"),
             heading("cases", "cases", "count"),
             heading("processes", "processes", "count"),
@@ -63,7 +63,7 @@ def differing(table: Table) -> list[dict[str, Any]]:
             "what": "node differs",
             "hardware": row["hardware"],
             "case": f"{row['cases']:,} cases",
-            "detail": f"{row['node']}: {100 * row['change']:+.1f} % beside its kind, where a good "
+            "detail": f"{row['node']}: {100 * row['change']:+.1f} % against its kind, where a good "
             f"node lies within {100 * row['within']:.1f} %",
         }
         for row in table.records()

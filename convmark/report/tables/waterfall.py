@@ -62,7 +62,7 @@ def waterfall(table: pd.DataFrame) -> Table:
     records.sort(key=lambda row: row["group"])  # the ways of a group keep their order
     return table_of(
         "waterfall",
-        "What a step costs beside the model",
+        "Overhead of a step",
         "Seconds per step of each way to call the same model, timed in turn in one process; the "
         "median over processes of each one's median over rounds. What a way adds to the compiled "
         "step is named beside it. fit and predict cost the seconds of a call "

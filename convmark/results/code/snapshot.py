@@ -122,7 +122,7 @@ def lay_out(machine_folder: Path, code: Code, tree: Path) -> None:
         if kept.is_file():
             content = kept.read_bytes()
             if hashlib.sha256(content).hexdigest() != one.sha256:
-                raise StoreError(f"{kept}: is damaged: {one.place} cannot be run as it was")
+                raise StoreError(f"{kept}: is damaged: {one.place} cannot be restored")
             path.write_bytes(content)
         else:
             _check_unchanged(one, lay)
@@ -131,7 +131,7 @@ def lay_out(machine_folder: Path, code: Code, tree: Path) -> None:
 
 def _check_unchanged(one: CodeFile, path: Path) -> None:
     if file_digest(path) != (one.size_bytes, one.sha256):
-        raise ConvmarkError(f"{path} is not as it was when it was measured, and was not kept")
+        raise ConvmarkError(f"{path} has changed since it was measured, and was not saved")
 
 
 def _link(source: Path, path: Path) -> None:

@@ -73,7 +73,7 @@ def _of_equation(equation: Any) -> int:
         return total * int(equation.params["length"])
     if name == "while":
         if total:
-            raise NoRule("how often a loop goes round depends on the data")
+            raise NoRule("the number of loop iterations depends on the data")
         return 0
     if not inner and name not in _OWN and not hasattr(jax.lax, f"{name.replace('-', '_')}_p"):
         raise NoRule(f"{name} is no operation of JAX's own")

@@ -118,10 +118,10 @@ def _leaf(name: str, symbol: Any) -> Leaf:
     ragged = getattr(symbol, "ragged", False) or kind == "RaggedTensorSpec"
     shape = tuple(None if axis is None else int(axis) for axis in tuple(symbol.shape)[1:])
     if getattr(symbol, "sparse", False) or kind == "SparseTensorSpec":
-        raise ValueError(f"{name}: a sparse input needs an input_spec beside the builder")
+        raise ValueError(f"{name}: a sparse input needs an input_spec of the builder")
     if ragged and (shape[:1] != (None,) or None in shape[1:]):
         raise ValueError(
-            f"{name}: a ragged input of {text_of(shape)} needs an input_spec beside the builder; "
+            f"{name}: a ragged input of {text_of(shape)} needs an input_spec of the builder; "
             "without one its first axis alone can be open"
         )
     dtype = getattr(symbol.dtype, "name", str(symbol.dtype))

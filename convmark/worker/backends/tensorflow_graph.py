@@ -99,7 +99,7 @@ def _of_operation(op: Any, known: Known) -> int:
         return _called(op, functions[0], op.inputs, known)
     if functions:
         if any(_called(op, name, (), known) for name in functions):
-            raise NoRule(f"{kind} calls a function that multiplies, and nobody knows how often")
+            raise NoRule(f"{kind} calls a function that multiplies an unknown number of times")
         return 0
     if kind in _RULES:
         real_numbers(kind, [tensor.dtype.name for tensor in _factors(op)])
@@ -172,7 +172,7 @@ def _loop(op: Any, known: Known) -> tuple[int, list[Any]]:
         bound = _bound(body, state)
         state = [_value(tensor, bound) for tensor in body.outputs]
     if per_trip:
-        raise NoRule(f"how often {op.name} goes round depends on the data")
+        raise NoRule(f"the number of iterations of {op.name} depends on the data")
     return 0, [None] * len(state)
 
 
