@@ -1,4 +1,4 @@
-"""One run of a plan on a fleet: who measures what, what is there already, where the rows go."""
+"""One run of a plan on a fleet: assignment, finished work, and where the rows are written."""
 
 from __future__ import annotations
 
