@@ -62,7 +62,7 @@ BAD: list[tuple[list[str], str]] = [
     (["run", "--batch-sizes", "0"], "--batch-sizes: must be a whole number of at least 1"),
     (["run", "--batch-sizes", "9" * 5000], "--batch-sizes: must be a whole number of at least 1"),
     (["run", "--precisions", "float8"], "--precisions: unknown name 'float8'"),
-    (["run", "--precisions", "tf32", "--devices", "cpu"], "tf32 is of GPUs alone"),
+    (["run", "--precisions", "tf32", "--devices", "cpu"], "tf32 needs a GPU"),
     (["run", "--jit", "yes"], "--jit: must be one of off, on, both"),
     (["run", "--threads", "0"], "--threads: must be 'default' or a whole number"),
     (["run", "--backend", "caffe"], "--backend: unknown name 'caffe'"),

@@ -222,7 +222,7 @@ def test_a_kill_with_real_workers_loses_nothing_and_leaves_no_process(
 def _resumed(folder: Path, command: tuple[str, ...]) -> int:
     process = start(*command, "--resume", folder=folder)
     output, _ = process.communicate(timeout=120)
-    assert "going on with" in output
+    assert "resuming" in output
     return int(process.returncode)
 
 

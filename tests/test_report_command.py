@@ -193,7 +193,7 @@ def test_a_machine_has_one_price() -> None:
 BAD = [
     (["--format", "xml"], "--format: must be one of html, markdown, terminal, csv, got 'xml'"),
     (["--format", "html"], "--format html: needs a file, give one by -o report.html"),
-    (["-o", "report.pdf"], "--output: must end in .html, .htm, .md, .txt, .csv where"),
+    (["-o", "report.pdf"], "--output: must end in .html, .htm, .md, .txt, .csv without"),
     (["--style", "fancy"], "--style: must be one of full, applications, accuracy, got 'fancy'"),
     (["--price", "cheap"], "--price: must be MACHINE=PRICE"),
     (["--price", "mac=1"], "--price: no row is of the machine 'mac'; expected one of xeon-2"),

@@ -1,4 +1,4 @@
-"""`convmark bisect`: the release, or the commit of the models, that brought a change in."""
+"""`convmark bisect`: find the release, or the commit of the models, that caused a change."""
 
 from __future__ import annotations
 

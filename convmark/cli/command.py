@@ -1,4 +1,4 @@
-"""What every command has: its exit status, and the lines that it says beside its output."""
+"""Exit statuses and output that all commands share."""
 
 from __future__ import annotations
 

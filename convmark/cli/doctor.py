@@ -1,4 +1,4 @@
-"""`convmark doctor`: what is here, and what of it makes figures unreliable."""
+"""`convmark doctor`: the hardware and software found, and what makes results unreliable."""
 
 from __future__ import annotations
 

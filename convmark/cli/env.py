@@ -1,4 +1,4 @@
-"""`convmark env`: the environments that were made to measure in."""
+"""`convmark env`: list, make and remove environments."""
 
 from __future__ import annotations
 

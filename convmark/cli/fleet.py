@@ -1,4 +1,4 @@
-"""`convmark run --ray` and `convmark fleet doctor`: a plan on a cluster, and what its nodes are."""
+"""`convmark run --ray` and `convmark fleet doctor`: run a plan on a cluster, check its nodes."""
 
 from __future__ import annotations
 

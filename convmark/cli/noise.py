@@ -1,4 +1,4 @@
-"""`convmark noise`: an A/A of today's code, and what change this machine lets be seen in what time.
+"""`convmark noise`: an A/A comparison that measures which changes this machine can detect.
 
 The one side is today's code, the other a copy of its files in another folder, with modules of its
 own: what a session of two equal codes says is noise.

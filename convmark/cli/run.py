@@ -1,4 +1,4 @@
-"""`convmark run`: measure the default cases, or those asked for, in one interpreter or several."""
+"""`convmark run`: measure the selected cases in one interpreter or several."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Is it slower? Metrics, sessions, verdicts, history and change points."""
+"""Metrics, sessions, verdicts, history and change points."""

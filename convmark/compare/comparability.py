@@ -1,4 +1,4 @@
-"""What two rows must share to be judged against each other, and what to do where they do not."""
+"""Which columns two rows must share to be compared, and advice if they differ."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run's file says in short: enough to list a case over time and to rule the run out."""
+"""The digest of a run's file: enough to list a case over time and to skip irrelevant runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What judging keeps beside the runs: the verdicts, the accepted runs and the machine's noise.
+"""The files of verdicts, accepted runs and noise in a machine's results folder.
 
     results/<machine>/0007.verdicts.csv  every judgement of the last session that judged run 0007
     results/<machine>/verdicts.csv       of all runs, as earlier versions appended it: read only

@@ -1,4 +1,4 @@
-"""Which earlier runs a run is judged against, case by case, reading no more files than it takes.
+"""The earlier runs that a run is compared with, case by case, with as few files read as possible.
 
 A case's anchor is the last accepted run that has it measured under the same conditions, and until
 one is accepted the first run that has. Its history is the anchor and every other earlier run that

@@ -1,4 +1,4 @@
-"""The index of a machine's runs: what each file says in short, kept so that it is read once.
+"""The index of a machine's runs: a cache of the digests of their files.
 
     <cache>/index/<machine>-<hash>.sqlite    one database per folder of runs and version of the code
 

@@ -1,4 +1,4 @@
-"""Changes that are meant: what they are, who says so, and which failures that lets pass.
+"""Intended changes: who accepts them, and which failures pass because of them.
 
 The sizes of a model that differ are another model's, and fail the case until the change is meant. A
 change of a case is meant where `--allow-change` names the case, or a trailer of a commit that the

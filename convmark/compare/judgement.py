@@ -1,4 +1,4 @@
-"""Judgement: what is said of one metric of one case of one run; and what a live comparison gave."""
+"""Judgement: the verdict on one metric of one case; and the result of a live comparison."""
 
 from __future__ import annotations
 

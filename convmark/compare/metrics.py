@@ -1,4 +1,4 @@
-"""The metrics that are judged, one table, and the rules of those that are not paired."""
+"""The table of judged metrics, and the rules of metrics that are not paired."""
 
 from __future__ import annotations
 

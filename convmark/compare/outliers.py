@@ -1,4 +1,4 @@
-"""A node that differs from its kind: plain step times of many cases in, named nodes out.
+"""Outlier detection: finds nodes whose plain step times differ from others of their kind.
 
 A paired ratio hides a slow node, for its reference network is as slow; so plain step times are
 compared. What scatters between the good nodes of a kind is estimated from the others, never from

@@ -1,4 +1,4 @@
-"""The sessions of a run's live comparisons, kept so that a later run can take them along.
+"""The sessions of a run's live comparisons, saved so that a later run can reuse them.
 
     results/<machine>/0007.sessions.csv    one row per session, those taken along first
 

@@ -1,4 +1,4 @@
-"""What is said of step times: of a case's, by a live comparison, and of the machine itself.
+"""Verdicts on step times: of cases, from live comparisons, and of the machine itself.
 
 History convicts nobody. It is shown beside a verdict, and an `unchanged` that it contradicts by far
 is taken back: then something has changed that neither side's code tells.

@@ -1,1 +1,1 @@
-"""What every room uses: cases, suites, options, errors, text, units, statistics, git."""
+"""Shared by all rooms: cases, suites, options, errors, text, units, statistics, git."""

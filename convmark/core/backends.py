@@ -1,4 +1,4 @@
-"""Backend: what the harness knows of a framework, one object each; nothing else lists frameworks.
+"""Backend: the properties of a framework, one object each; the only list of frameworks.
 
 The code is the class of the same module name in `convmark.worker.backends`. The worker loads this
 module too, so it needs the standard library alone.

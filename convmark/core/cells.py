@@ -1,4 +1,4 @@
-"""Cells: how a value stands in a CSV file, and what a file's cell may hold.
+"""Cells: how a value is written to a CSV file, and which cells are valid.
 
 A text is one printable line: what would move a terminal, start a formula or break a row is taken
 out as it is written, and refused where a file holds it all the same.

@@ -1,4 +1,4 @@
-"""Replicas over several processes or machines: what the user names, and what must hold of it.
+"""Replicas over several processes or machines: the value of --cluster and its rules.
 
 Every machine of a cluster runs the same command. The first one's rows are kept, for all of them
 see the same steps.

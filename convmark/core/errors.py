@@ -1,4 +1,4 @@
-"""Every error that convmark raises on purpose: one line that says what, why, and what to do."""
+"""The errors of convmark: each message is one line that names the subject, reason and remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that others may have put there: opened only where they are regular ones."""
+"""Opens files that others may have written, only if they are regular files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How git is called: nothing of the repository's own is run, nothing is locked, nothing fetched.
+"""Calls git safely: runs no code of the repository, takes no lock, fetches nothing.
 
 A repository may name programs: hooks, filters, a file system monitor, helpers that fetch. None of
 them is started. Each call has a time limit, which ends with git itself: what a child of it holds

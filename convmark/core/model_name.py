@@ -1,4 +1,4 @@
-"""What a model's name says: of the zoo, a user's own builder or instance, a file, a preset.
+"""Parses model names: of the zoo, a user's builder or instance, a file, a preset.
 
 The name is a case's key and stands in every table, so it is the same for the same model and holds
 no path of the machine: arguments are in one order, files are named from the working folder.

@@ -1,4 +1,4 @@
-"""The rules of the options: a text becomes a value, or is refused by option, value and rule."""
+"""Parsers of option values: each returns a value or raises an `OptionError` with the rule."""
 
 from __future__ import annotations
 

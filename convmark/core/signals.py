@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a run as Ctrl-C does: its workers gone, its rows kept, its status told.
+"""SIGTERM and SIGHUP end a run like Ctrl-C: workers end, rows are kept, the exit status is set.
 
 A service manager, a batch system and a closed terminal send them; by default they end a process on
 the spot, without a word about where its rows are.

@@ -1,4 +1,4 @@
-"""Table: headings, rows and a caption; whatever is printed as a table is made from one."""
+"""Table: headings, rows and a caption; every printed table is made from one."""
 
 from __future__ import annotations
 

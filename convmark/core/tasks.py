@@ -1,4 +1,4 @@
-"""Task: what the harness knows of a thing that is measured of a model, one object each.
+"""Task: the properties of a kind of measurement, one object each.
 
 The code of an untimed task is the module `worker` names, in `convmark.worker`. Its figures are the
 columns of its group in the schema, which a report shows in the table of the same key. The worker

@@ -1,4 +1,4 @@
-"""Temporary folders that do not outlive their process, however it ended."""
+"""Temporary folders that are removed with their process, however it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text from outside, made fit to be shown and kept: one printable line."""
+"""Sanitises text from outside: one printable line."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Beyond one machine: a plan in parts, their joining, and a plan on the nodes of a cluster."""
+"""Several machines: a plan in parts, merging, and a plan on the nodes of a cluster."""

@@ -1,4 +1,4 @@
-"""The text of `convmark fleet doctor`: what each node is and has, and what it would refuse."""
+"""The text of `convmark fleet doctor`: the properties and problems of each node."""
 
 from __future__ import annotations
 

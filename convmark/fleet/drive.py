@@ -1,4 +1,4 @@
-"""Runs a fleet's plan: what the scheduler assigns is begun, what comes of it is kept at once.
+"""Executes a fleet's plan: starts what the scheduler assigns, and saves results at once.
 
 The cluster is handed in: a real one, or one that exists as numbers alone.
 """

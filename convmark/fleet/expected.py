@@ -1,4 +1,4 @@
-"""How long one process of a case will take: as kept rows tell, else a guess from what is published.
+"""The expected time of one process of a case, from earlier rows or published figures.
 
 Parts of a plan are balanced by it. Every machine that takes a part must come to the same figures,
 so nothing of the machine goes into them.

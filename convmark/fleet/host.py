@@ -1,4 +1,4 @@
-"""What runs on a node: says what the node is, and measures one job at a time for the caller.
+"""The code that runs on a node: describes the node, and measures one job at a time.
 
 It is told what to measure and gives rows back; no file of results is written on a node.
 """

@@ -1,4 +1,4 @@
-"""Joins the runs of several results folders: refuses doubles, says what of a plan is missing."""
+"""Merges the runs of several results folders: refuses duplicates, lists missing parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The nodes of a cluster as a plan sees them: what each is, and which are to measure."""
+"""The nodes of a cluster: their properties, and which of them measure."""
 
 from __future__ import annotations
 

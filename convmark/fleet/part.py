@@ -1,4 +1,4 @@
-"""Parts of a plan, such as 3/8: the same split wherever it is asked for, balanced by time.
+"""Parts of a plan, such as 3/8: the split is balanced by time and the same on every machine.
 
 results/<machine>/0007.plan.json beside 0007.csv says which part a run is. It names every case of
 the whole plan, so that whoever joins the parts knows what is missing. Rows never depend on it.

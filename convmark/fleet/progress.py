@@ -1,4 +1,4 @@
-"""How a fleet's run is shown: a lane per node on a terminal, a line per process elsewhere."""
+"""The progress of a fleet's run: a live line per node on a terminal, else a line per process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run of a plan on a fleet: who measures what, what is there already, where the rows go."""
+"""One run of a plan on a fleet: assignment, finished work, and where the rows are written."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ class FleetRun:
         resumption = Resumption(self._store, self.options, self.files)
         self._plans[name] = left = resumption.left(name, self._prepared[name], found, jobs)
         there = ", ".join(str(path) for path, _ in found)
-        say(f"{self.names[name]}: going on with {there}: {len(left)} of {len(jobs)} are left")
+        say(f"{self.names[name]}: resuming {there}: {len(left)} of {len(jobs)} are left")
 
     def _machines_there(self, kin: Sequence[str]) -> list[str]:
         """Return the machines of a kind: of its nodes, and of nodes with its GPUs that are gone."""

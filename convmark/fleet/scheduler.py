@@ -1,4 +1,4 @@
-"""Which node measures what next: nodes, plans and events in, assignments out; no clock, no cluster.
+"""The scheduler: nodes, plans and events in, assignments out; no clock, no cluster.
 
 A node measures its own plan, one job after another. A host measures one job at a time, however many
 nodes it has. What a lost node has left goes to others of its kind, whole cases, so that all

@@ -1,4 +1,4 @@
-"""The measured interpreters of a run, one for each backend; a case goes to that of its own."""
+"""The measured interpreters of a run, one per backend; each case uses that of its backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What came of a request: a worker's events up to its end, and the answer they amount to."""
+"""Follows a worker's events until the end of a request, and makes the answer from them."""
 
 from __future__ import annotations
 

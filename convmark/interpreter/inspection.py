@@ -1,4 +1,4 @@
-"""What an interpreter has: frameworks, devices, and the models that are asked for."""
+"""Inspects an interpreter: frameworks, devices, and the selected models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One measured Python: hand it requests and follow what its worker processes make of them.
+"""One measured interpreter: sends it requests and follows its worker processes.
 
 With `fork` it keeps a zygote that forks a child for each request; with `spawn` each request gets a
 new interpreter; with `none` one interpreter serves all of them itself. Whatever becomes of a

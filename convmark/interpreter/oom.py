@@ -1,4 +1,4 @@
-"""Whether the kernel has killed for memory: a killed worker itself leaves nothing but SIGKILL."""
+"""Detects kills by the kernel's OOM killer; the killed worker itself shows only SIGKILL."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The hardware, what it is doing now, and the lock that gives it to one run."""
+"""The hardware, its current state, and the lock that allows one run at a time."""

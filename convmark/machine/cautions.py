@@ -1,4 +1,4 @@
-"""What will make figures unreliable: flags and states that change speed, with what to do."""
+"""Preflight checks: flags and machine states that make results unreliable, with advice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Linux's cgroups allow this process: CPU time and memory, as a container limits them.
+"""Limits of CPU time and memory by Linux cgroups, such as those of a container.
 
 In a container the path in /proc/self/cgroup may be the host's, which does not exist below the
 mount; its ancestors are looked at too, and the last of them is the container's own cgroup.

@@ -1,4 +1,4 @@
-"""The text of `convmark doctor`: what the machine and the framework are, and what to put right."""
+"""The text of `convmark doctor`: the machine, the framework, and problems with their remedies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why the framework lists fewer GPUs than the driver shows, and the command that mends it."""
+"""Why the framework lists fewer GPUs than the driver, and the command that fixes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pytest side: options, collection, measuring before the first test, and what is shown.
+"""The pytest plugin: options, collection, measurement before the first test, and reports.
 
 A test marked `@pytest.mark.convmark(SUITE)` that takes the fixture `measured` is collected once per
 case of the suite. All selected cases are measured before the first test reports; each test then

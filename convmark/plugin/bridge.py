@@ -1,4 +1,4 @@
-"""The seam to pytest-benchmark's inside: storage, comparison and timer, all in this one file.
+"""The interface to pytest-benchmark's internals: storage, comparison and timer, in one file.
 
 pytest-benchmark builds its session in `pytest_configure` and has no hook to replace its storage.
 So its comparison is postponed until the items are known; with convmark's among them the storage

@@ -1,1 +1,1 @@
-"""Tables and pages, made from records alone."""
+"""Tables and pages, made from records only."""

@@ -1,4 +1,4 @@
-"""The same cases over the values of one column, such as TensorFlow's version: one table."""
+"""One table of the same cases over the values of a column, such as TensorFlow's version."""
 
 from __future__ import annotations
 

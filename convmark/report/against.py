@@ -1,4 +1,4 @@
-"""The verdicts of the newest run against a commit: the live ones, and else those of history."""
+"""The verdicts of the newest run against a commit: live ones, or else from history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From rows to the tables of a report, in the order in which they are read."""
+"""Makes the tables of a report from rows, in reading order."""
 
 from __future__ import annotations
 

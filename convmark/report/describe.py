@@ -1,4 +1,4 @@
-"""Described models: read what `convmark run --describe` kept beside the results.
+"""Described models: reads what `convmark run --describe` saved with the results.
 
 results/<machine>/models/<model>.json    its layers, as the worker traced them
 results/<machine>/models/<model>.svg     their diagram

@@ -1,4 +1,4 @@
-"""A model's diagram: its layers one below the other, what they hand on as lines beside them."""
+"""A model's diagram: layers from top to bottom, with connections as lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `convmark noise` has found as text."""
+"""The results of `convmark noise` as text."""
 
 from __future__ import annotations
 

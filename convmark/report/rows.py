@@ -1,4 +1,4 @@
-"""The rows of results folders as one data frame, every cell held to the schema."""
+"""The rows of results folders as one data frame; every cell is checked against the schema."""
 
 from __future__ import annotations
 

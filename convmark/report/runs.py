@@ -1,4 +1,4 @@
-"""The files of a report's runs: which there are, what they are called, which is the newest."""
+"""The run files of a report: their list, their names, and the newest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables at a run's end: a line per case, each figure with its spread and its count.
+"""The tables at the end of a run: a line per case, each value with its spread and count.
 
 One table for the tasks whose steps are timed and one for each other task; what the cards did, of
 cases on GPUs; and how throughput grows, where several replicas were measured.

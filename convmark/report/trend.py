@@ -1,4 +1,4 @@
-"""A case's levels as text: a table that fits 80 columns, and below it what compares each change."""
+"""A case's levels as text that fits 80 columns, and the commands to compare each change."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is on the disk: records, run files, small tables, and the code that runs ran."""
+"""Files of results: records, run files, small tables, and the code of runs."""

@@ -1,4 +1,4 @@
-"""A run's file column by column, which is quick; every cell is held to the schema.
+"""Fast reading of a run's file by columns; every cell is checked against the schema.
 
 Where anything in a file is not as it should be, it is read again row by row, which says what is
 wrong and where.

@@ -1,4 +1,4 @@
-"""The commit whose code is measured, as git tells it; nothing is ever written."""
+"""The commit of the measured code, from git; read only."""
 
 from __future__ import annotations
 

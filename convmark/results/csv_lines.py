@@ -1,4 +1,4 @@
-"""The lines of a CSV file that anybody may have written: one row a line, and nothing endless.
+"""Reads the lines of an untrusted CSV file: one row per line, of limited length.
 
 A row of ours is one line, for no text of ours holds a line break. So a quote that is not closed can
 swallow no other row, and what is read is as many rows as the file has whole lines.

@@ -1,4 +1,4 @@
-"""Reading a run's file: its columns by its schema, its rows whole or not at all.
+"""Reads a run's file: its columns by its schema, and only complete rows.
 
 Each schema has its columns; those of an earlier one are lifted to today's, what it lacks is absent.
 A later one is refused. Everything else that does not fit is refused by file and line.

@@ -1,4 +1,4 @@
-"""A run's file while it grows: whole from the start, each row on the disk when it is appended.
+"""Writes a run's file: valid from the start, each row flushed to the disk when appended.
 
     results/<machine>/0007.csv         one run, one row per process of a case
     results/<machine>/0007.steps.npz   its raw step times; rows never depend on it

@@ -1,4 +1,4 @@
-"""Small tables beside the runs: CSV files whose rows are those of a frozen dataclass.
+"""Small CSV tables of a run: their rows are those of a frozen dataclass.
 
 The rules of a run's file hold: UTF-8, newline-ended, RFC 4180; a row is on the disk when `append`
 or `replace` returns; a last line without its newline is what a killed writer leaves. Rows are

@@ -1,4 +1,4 @@
-"""`--batch-sizes auto`: each case's search, every size a row of its own, measured by one process.
+"""`--batch-sizes auto`: the search of each case; every size is a row, measured in one process.
 
 What was out of memory is a row of the size that was asked for. On a CPU, which answers too large a
 batch by swapping, a size is not tried that the machine's free memory would not hold; on any device

@@ -1,4 +1,4 @@
-"""What a device can do at most, measured once per machine and kept: results/<machine>/ceilings.csv.
+"""Ceilings of each device, measured once per machine and saved: results/<machine>/ceilings.csv.
 
 A ceiling is of a device, a backend, a precision and a number of threads. A row is compared with it,
 never judged by it; to measure anew, remove the file.

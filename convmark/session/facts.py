@@ -1,4 +1,4 @@
-"""What every row of a run shares: options, machine, commit, and the code that measures."""
+"""Values that all rows of a run share: options, machine, commit, and version of the measurement."""
 
 from __future__ import annotations
 

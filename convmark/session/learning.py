@@ -1,4 +1,4 @@
-"""The task accuracy on the harness's side: what is asked of a worker, and what its answer becomes.
+"""The task accuracy on the harness side: requests to a worker, and rows from its answers.
 
 A row is one process, which is one seed. Its epochs stand beside it, a row each:
 

@@ -1,4 +1,4 @@
-"""A run's plan: every process of every case, at its place."""
+"""A run's plan: all processes of all cases, in order."""
 
 from __future__ import annotations
 

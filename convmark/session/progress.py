@@ -1,4 +1,4 @@
-"""How progress is shown: lanes that are renewed on a terminal, plain lines elsewhere.
+"""Progress display: live lines on a terminal, plain lines elsewhere.
 
 A lane is what goes on in one place: on this machine, on a node of a fleet, or in a comparison.
 """

@@ -1,4 +1,4 @@
-"""What a worker has read of its process, as a row's columns: state, precision, threads, cores."""
+"""The settings that a worker read from its process, as columns: state, precision, threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The row of a worker's answer; figures are given only where the whole process went well."""
+"""Makes the row of a worker's answer; values are given only if the whole process succeeded."""
 
 from __future__ import annotations
 

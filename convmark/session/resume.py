@@ -1,4 +1,4 @@
-"""`--resume`: an interrupted run goes on in its own file, measuring what has no row yet.
+"""`--resume`: an interrupted run continues in its own file with the missing processes.
 
 A row is done whatever its status, for an error, a time-out or too little memory is a result of its
 case. No results are rows that say nothing of it: that whose interpreter ended under it, and that

@@ -1,4 +1,4 @@
-"""One execution of a suite: measure case by case, keep the rows.
+"""One execution of a suite: measures case by case and saves the rows.
 
 Both ways in, pytest and the command line, come through here. What the user sees of it is told to
 an observer; where the rows go is a `RunFile`.

@@ -1,4 +1,4 @@
-"""One run on this machine, in one interpreter for each backend: from their start to the last row.
+"""One run on this machine, with one interpreter per backend, from start to last row.
 
 `convmark run`, pytest, a node of a fleet and the check of a device measure through a `Session`.
 Each has its own cases, prints for itself, and does as it likes with the rows.

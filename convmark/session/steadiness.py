@@ -1,4 +1,4 @@
-"""Whether the figures of one process hold still: numbers in, what moved out.
+"""Detects unsteady step times of one process: numbers in, findings out.
 
 A step that grows, jumps or settles late has no one step time, so its row is `unsteady`. A busy
 machine moves step times too, by factors, so a finding needs more than a difference of medians:

@@ -1,4 +1,4 @@
-"""The task waterfall on the harness's side: seconds per step of each way to call a model."""
+"""The task waterfall on the harness side: seconds per step of each way to call a model."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What runs inside the measured interpreter: the framework and the standard library alone."""
+"""Runs inside the measured interpreter; needs only the framework and the standard library."""

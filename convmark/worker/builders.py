@@ -1,4 +1,4 @@
-"""From a model's name to what builds it: the zoo's, a user's own, a file's, a preset's."""
+"""Finds the builder of a model by name: of the zoo, the user's code, a file, a preset."""
 
 from __future__ import annotations
 

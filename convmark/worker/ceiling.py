@@ -1,4 +1,4 @@
-"""What the device can do at most: FLOP/s of a large matrix product, bytes/s of a large copy.
+"""Ceilings of a device: FLOP/s of a large matrix product, bytes/s of a large copy.
 
 Both grow until one operation lasts long enough to be told from its launch; the best window of the
 best size is the ceiling.

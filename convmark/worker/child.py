@@ -1,4 +1,4 @@
-"""One request answered in one process: set the framework up, do the work, report each event.
+"""Answers one request in one process: sets the framework up, does the work, sends events.
 
 Whatever goes wrong ends in a `failed` event with a status and one line; only a death of the
 process itself (a signal, an abort) leaves none.

@@ -1,4 +1,4 @@
-"""The code that a process runs: the files that it opens and imports, and the packages it imports.
+"""The code of a process: the files that it opens and imports, and the packages it imports.
 
 Three witnesses, for none sees everything. An audit hook sees what Python opens, wherever it lies.
 The kernel (inotify, on Linux) sees what native code and child processes open in the folders of the

@@ -1,4 +1,4 @@
-"""A cluster on this machine: the worker forks the other processes of its case and watches them.
+"""A cluster on this machine: the worker forks the other processes of its case and monitors them.
 
 They stay in its process group, so whoever ends the worker ends them too; one of them that fails
 ends the worker, which would wait for it for ever in the framework's own code.

@@ -1,4 +1,4 @@
-"""Why CUDA may not work in this interpreter: its driver's library, and the toolkit's libraries.
+"""Why CUDA may not work in this interpreter: checks the libraries of the driver and toolkit.
 
 Asked for by `convmark doctor` alone, in a process that measures nothing.
 """

@@ -1,4 +1,4 @@
-"""The duet: two codes of one case in one process, whose steps take turns.
+"""The duet: two codes of one case in one process, whose steps alternate.
 
 A third contender may be the control: the old code once more, built and timed like the others. Each
 has its own modules, working folder, zoo and Keras settings. The models are built in random order,

@@ -1,4 +1,4 @@
-"""Why a case cannot be measured, in the words that the user reads."""
+"""Error messages for cases that cannot be measured."""
 
 from __future__ import annotations
 

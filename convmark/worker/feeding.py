@@ -1,4 +1,4 @@
-"""Input-bound throughput: windows whose every step waits for a batch of its own from the host."""
+"""Input-bound throughput: windows in which every step waits for a batch from the host."""
 
 from __future__ import annotations
 

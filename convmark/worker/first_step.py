@@ -1,4 +1,4 @@
-"""The first step: tracing apart from compilation, kernel choice and execution."""
+"""The first step: tracing is timed separately from compilation and execution."""
 
 from __future__ import annotations
 

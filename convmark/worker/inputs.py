@@ -1,4 +1,4 @@
-"""What a model is fed: a structure of inputs, each with its own shape, dtype and range.
+"""The inputs of a model: a structure of arrays, each with its shape, dtype and range.
 
 floats       in [0, 1); whole numbers where an Embedding takes them
 bytes        uint8, 0 to 255

@@ -1,4 +1,4 @@
-"""A process's place in a cluster: told by the harness, or among those that a worker forked."""
+"""A process's place in a cluster: given by the harness, or by the worker that forked it."""
 
 from __future__ import annotations
 

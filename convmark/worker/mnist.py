@@ -1,4 +1,4 @@
-"""The MNIST digits: found or downloaded, read without unpickling, held to their shapes, split.
+"""The MNIST digits: found or downloaded, read without unpickling, checked, split.
 
 Source:
     LeCun, Bottou, Bengio and Haffner (1998): 60,000 digits to train on and 10,000 to test on, 28x28

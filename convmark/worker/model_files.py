@@ -1,4 +1,4 @@
-"""Model files, before anything of them is loaded: which kind they are, and what they would run.
+"""Checks model files before loading: their kind, and the code that they would run.
 
 A file that holds code of its own (the byte code of a Lambda layer, a graph by its path) is loaded
 where the user trusts whoever made it, and refused elsewhere.

@@ -1,4 +1,4 @@
-"""Imports that lead to one folder are led to another: a commit's tree in the repository's place.
+"""Redirects imports from one folder to another: from the repository to a commit's tree.
 
 An installation that is editable leads to the user's folder by a path file, by a finder of its own
 or by a link, before any folder of the tree is asked. So the answers of all finders are changed and

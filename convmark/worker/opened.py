@@ -1,4 +1,4 @@
-"""Which files a process opens: by Python's own word, by the kernel's, and by native readers'."""
+"""The files that a process opens: from Python, from the kernel, and from native readers."""
 
 from __future__ import annotations
 

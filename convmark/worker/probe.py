@@ -1,4 +1,4 @@
-"""Proofs of the instruments on a device: is a step's sync real, does the allocator tell the truth.
+"""Checks of a device: does a step's sync wait, and is the allocator's count correct.
 
 Asked for by scripts/gpu_check; no row comes of it.
 """

@@ -1,4 +1,4 @@
-"""What the process is, read back: settings of Python, Keras, the framework and the system.
+"""The state of the process, read back: settings of Python, Keras, framework and system.
 
 They are read three times: before the user's module is imported, after the model is built, and at
 the end of the case. What differs from the default at first was inherited; what differs later the

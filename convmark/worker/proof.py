@@ -1,4 +1,4 @@
-"""Proof that the steps do their work: the first ones', some timed ones' and the last one's.
+"""Proof of work: checks the first steps, some timed steps and the last one.
 
 A step's loss or output is read after its clock has stopped. It must be finite; and a model that
 stops working once its first steps are over (a counter, a cache, a schedule) is refused, whose times

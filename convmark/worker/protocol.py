@@ -1,4 +1,4 @@
-"""What harness and worker say to each other: requests down a socket, events up a pipe.
+"""The protocol of harness and worker: requests over a socket, events over a pipe.
 
 A request is one JSON datagram on the zygote's control socket, with the child's descriptors beside
 it; an event is one JSON object on a line of its own. Both sides load this module, so it needs the

@@ -1,4 +1,4 @@
-"""The reference network: what every timed step is paired with, so that noise is measured too.
+"""The reference network: its steps are paired with those of a case to measure the noise.
 
 FROZEN. A change of anything here or of its raw operations in a backend is a new version, and rows
 of different versions are not compared. The network is LeNet-like: 5x5 convolution to 6 maps, 2x2

@@ -1,4 +1,4 @@
-"""The CPU time that others took while a process measured: other programs, and the hypervisor.
+"""The CPU time that other programs and the hypervisor took during a measurement.
 
 A load average also counts the measuring process's own threads; this does not.
 """

@@ -1,4 +1,4 @@
-"""What one of two codes sets for the whole process, so that the other code would run under it too.
+"""Settings that one of two codes changes for the process, and so for the other code.
 
 Such codes cannot share a process: a setting would slow both, or speed both up, and no ratio of the
 two would tell. Settings of Python that each code can have for itself are not asked here.

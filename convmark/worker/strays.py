@@ -1,4 +1,4 @@
-"""Processes that a model has started and left running: adopted, ended with the case and named.
+"""Processes that a model started and left running: found, ended with the case, and named.
 
 A process that leaves the worker's process group (a daemon, `start_new_session=True`) would take CPU
 time from every later case. On Linux the kernel hands it to the zygote, once its own parent has

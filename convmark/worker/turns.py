@@ -1,4 +1,4 @@
-"""Steps that take turns: until all are steady, and then timed, a turn of each per round.
+"""Alternating steps: warm-up of all codes, then one turn of each per round.
 
 The first steps after another model's step run cold, which distorts steps shorter than a few
 milliseconds. Such a step's turn is as many steps as last some 5 ms, after a few that are dropped.

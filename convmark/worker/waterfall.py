@@ -1,4 +1,4 @@
-"""Where the seconds of a step go: each way to call a model, timed in turn in one process.
+"""The time of a step by each way to call a model, timed in turn in one process.
 
     training    compiled step -> the same fed by tf.data -> train_on_batch -> fit
     inference   compiled step -> predict_on_batch -> predict

@@ -1,4 +1,4 @@
-"""What a step computes, counted by operation: 2 x multiply-adds of convolutions and products.
+"""Counts the FLOPs of operations: 2 x multiply-adds of convolutions and products.
 
 Biases, activations, pooling and normalisation are not counted. An operation that multiplies and
 has no rule makes the count empty, with the reason: an empty cell is honest, an undercount is not.

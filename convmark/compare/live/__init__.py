@@ -1,1 +1,1 @@
-"""The old code beside the new, step by step: what convicts."""
+"""Live comparisons: the old and the new code run in turns."""

@@ -1,4 +1,4 @@
-"""The two sides of an A/B comparison: what a user names, what it means, and their cases in pairs.
+"""The two sides of an A/B comparison: how a user names them, and their cases in pairs.
 
 All cases run on both sides, with an A/A control, by the driver of the live comparison. Sides of the
 same software run as duets in one process; others, in lock-step, in one each.

@@ -1,4 +1,4 @@
-"""What an A/B comparison leaves: a row per session as it ends, and a row per verdict.
+"""The files of an A/B comparison: one row per session, written at once, and one per verdict.
 
     results/ab/0007.csv        one comparison, one row per session of a case
     results/ab/0007-<case>.svg its sessions drawn

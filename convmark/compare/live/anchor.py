@@ -1,4 +1,4 @@
-"""The code of an anchor: its repository and folders at a commit, or the kept files of a run.
+"""The code of an anchor: a repository and folders at a commit, or the saved files of a run.
 
 A model's code is the zoo's folder, or for package.module:builder the folder from which the module
 is imported. Both exist at another commit in a tree of it.

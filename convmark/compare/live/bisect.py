@@ -1,4 +1,4 @@
-"""Which of an ordered row of candidates brought a change in: bisection whose steps may not know.
+"""Bisection over an ordered list of candidates, where single steps may be inconclusive.
 
 Each step compares two candidates and may be inconclusive, or impossible where a candidate cannot be
 measured. What cannot be told narrows nothing; the answer is then the range that is left.

@@ -1,4 +1,4 @@
-"""What came of a case's sessions so far, and what may be said of it in the end."""
+"""The result of a case's sessions so far, and its verdict at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Live comparisons of a run's cases: the anchor's code is fetched and run beside today's.
+"""Live comparisons of a run's cases: fetches the anchor's code and runs it against today's.
 
 The code of an anchor is that of a commit, or the files that were kept of a run which no commit has.
 """

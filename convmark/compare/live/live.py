@@ -1,4 +1,4 @@
-"""Old and new code of all cases, session by session, until each is decided or the time is spent.
+"""Runs old and new code of all cases, session by session, until all are decided or time is up.
 
 A session is a duet: one fresh process runs both codes of a case. Codes that cannot share a process
 take one each, in lock-step. Which case gets the next session, and what the sessions say, is

@@ -1,4 +1,4 @@
-"""One session: fresh processes in which the old and the new code take turns, and what came of it.
+"""One session: fresh processes in which the old and the new code alternate, and its result.
 
 In a duet one process runs both codes: the worker builds them and lets their steps take turns. Codes
 that cannot share a process, of other software or under other settings of the whole process, take

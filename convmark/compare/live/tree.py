@@ -1,4 +1,4 @@
-"""The tree of a side: a folder that stands for the user's repository, and the rule that it holds.
+"""The tree of a side: a folder in place of the user's repository, from which all code must come.
 
 A side runs the code of its own tree: it starts in the same place there as the user stands in, and
 imports from the same folders of it. What the side opens all the same from the repository's other

@@ -1,4 +1,4 @@
-"""Another commit's files in a folder of their own, made for a while and removed.
+"""A temporary folder with the files of another commit.
 
 It is a plain folder, which git does not list: the user's files, index, branch, stashes and list of
 worktrees are never touched. Git itself writes the files, from an index that lies beside them, and

@@ -1,1 +1,1 @@
-"""Is it slower? Sessions in, verdicts out: pure arithmetic."""
+"""The decision rule: sessions in, verdicts out; pure arithmetic."""

@@ -1,4 +1,4 @@
-"""Which case gets the next session, when to stop, and what further sessions would tell.
+"""Which case gets the next session, when to stop, and what further sessions would decide.
 
 That is predicted from the sessions so far: the estimate moves by chance alone, and its error
 shrinks with the square root of their number.

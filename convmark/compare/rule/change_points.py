@@ -1,4 +1,4 @@
-"""Where a case's level moved: the runs at which a series steps, its creeps, and its levels.
+"""Change points of a case: the runs at which its series steps, its creeps, and its levels.
 
 The largest two-sample t over all splits is held against what chance alone makes of a flat series
 of that length. Where it is larger, the series is cut there and each part is searched again.

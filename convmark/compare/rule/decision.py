@@ -1,4 +1,4 @@
-"""The rule: the sessions of all cases so far, and what may be said of each case.
+"""The decision rule: from the sessions of all cases so far to the verdict of each case.
 
 A session is one fresh process in which the old and the new code took turns; its value is the
 20 % trimmed mean of ln(new / old). The session is the unit: what happened to its process happened

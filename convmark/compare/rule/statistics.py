@@ -1,4 +1,4 @@
-"""What the rule computes with: shrunk variances, the chance of signs, and the spent error rate.
+"""Statistics of the rule: shrunk variances, the sign test, and the spending of the error rate.
 
 A run's error rate is spent over its cases and over the looks at each. A case is looked at after
 every session, but may be convicted at few of them. Each look spends a part of the case's rate, and

@@ -1,1 +1,1 @@
-"""Interpreters to measure, made from a requirement such as `tensorflow==2.20.*` and kept."""
+"""Environments made from requirements such as `tensorflow==2.20.*`."""

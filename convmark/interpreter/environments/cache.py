@@ -1,4 +1,4 @@
-"""The folder of environments: each made once, under a lock, whole or not at all.
+"""The cache of environments: each is made once, under a lock, completely or not at all.
 
 <cache>/environments/<name>/                 a virtual environment
 <cache>/environments/<name>/convmark.json    what it is; written last, so that without it a

@@ -1,4 +1,4 @@
-"""How an environment is filled: uv finds the Pythons, resolves for each in turn, and installs."""
+"""Installs environments: uv finds Pythons, resolves requirements for each, and installs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The releases of a package between two versions, as the package index tells them."""
+"""The releases of a package between two versions, from the package index."""
 
 from __future__ import annotations
 

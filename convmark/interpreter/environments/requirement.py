@@ -1,4 +1,4 @@
-"""What an environment must hold: requirements as pip takes them, in one spelling."""
+"""Requirements of an environment, as pip takes them, in normalised form."""
 
 from __future__ import annotations
 

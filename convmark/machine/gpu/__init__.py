@@ -1,1 +1,1 @@
-"""The GPUs as the harness sees them: fingerprint, state while a case is measured, what is wrong."""
+"""GPUs on the harness side: fingerprint, state during a case, and problems."""

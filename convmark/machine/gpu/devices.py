@@ -1,4 +1,4 @@
-"""Each GPU as its driver shows it, and what of it a row keeps."""
+"""The GPUs as the driver reports them, and their columns of a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GPUs of AMD and Apple: what the kernel tells in files, and other programs, with a time limit.
+"""GPUs of AMD and Apple, from kernel files and from other programs with a time limit.
 
 Sources: Linux, Documentation/gpu/amdgpu (mem_info_vram_total, product_name, unique_id); rocm-smi's
 `--json`.

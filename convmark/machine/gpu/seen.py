@@ -1,4 +1,4 @@
-"""What the looks at the cards of one case amount to: the columns of its row.
+"""Summarises the samples of a case's GPUs: the columns of its row.
 
 A case of several replicas is as slow as its slowest card, and disturbed where any of them is.
 """

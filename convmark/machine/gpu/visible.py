@@ -1,4 +1,4 @@
-"""Which card `gpu:N` is: the framework's order, with what the environment hides left out.
+"""The card of `gpu:N`: the framework's order, without cards hidden by the environment.
 
 Sources: CUDA programming guide, "CUDA environment variables"; NVIDIA's MIG user guide, "Device
 names"; ROCm's "GPU isolation techniques".

@@ -1,4 +1,4 @@
-"""Watches the cards of one case from the harness, and tells their columns of the row.
+"""Monitors the GPUs of one case from the harness, and returns their columns of the row.
 
 The worker's events say where it is: state counts while it takes steps, windows and rounds, energy
 over the windows alone.

@@ -1,4 +1,4 @@
-"""Figure: a Vega-Lite specification over a table's own rows: it can say no other numbers."""
+"""Figure: a Vega-Lite specification over the rows of a table; it has no other data."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The tables of a report, each made from rows alone; page, text, Markdown and CSV print them."""
+"""The tables of a report, each made from rows only; page, text, Markdown and CSV print them."""

@@ -1,4 +1,4 @@
-"""Accuracy and time to accuracy of the lecture's networks, what was published beside it.
+"""Accuracy and time to accuracy of the lecture's networks, with published values.
 
 Source:
     the published figures are those of the Paris-Saclay deep learning course

@@ -1,4 +1,4 @@
-"""Levels and change points: where each case moved, and what compares it live; and the noise."""
+"""Levels and change points of each case, commands to compare them live, and the noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nodes of one kind beside each other by plain step times: a bad fan or a wrong governor shows."""
+"""Nodes of one kind compared by plain step times: shows a bad fan or a wrong governor."""
 
 from __future__ import annotations
 

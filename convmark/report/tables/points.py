@@ -1,4 +1,4 @@
-"""Points: the processes of one case in one run brought to one row; the process is the unit."""
+"""Points: the processes of one case in one run, aggregated to one row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Roofline: what a case reaches, against what the measured ceilings of its hardware allow.
+"""Roofline: the speed of each case against the measured ceilings of its hardware.
 
 Source:
     Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for

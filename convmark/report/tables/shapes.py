@@ -1,4 +1,4 @@
-"""How a figure grows and spreads: batch size, distribution of the step time, replicas."""
+"""Tables of batch sizes, the distribution of the step time, and replicas."""
 
 from __future__ import annotations
 

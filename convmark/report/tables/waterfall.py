@@ -1,4 +1,4 @@
-"""Overhead waterfall: what Keras and the input pipeline add to the compiled step."""
+"""The overhead waterfall: what Keras and the input pipeline add to the compiled step."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The code that a run ran: which files, what they held, and how to run them again."""
+"""The code of a run: its files, their contents, and how to run them again."""

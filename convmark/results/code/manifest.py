@@ -1,4 +1,4 @@
-"""What a process ran, file by file: the manifest of a code, and the hash that it is known by.
+"""The manifest of a code: the files that a process used, and their hash.
 
     results/<machine>/0007.code.json    the codes of run 0007, by the hash in its rows' `code`
 

@@ -1,4 +1,4 @@
-"""The codes of one run: read from workers' events, held against the commit, kept beside it."""
+"""The codes of one run: read from workers' events, compared with the commit, saved."""
 
 from __future__ import annotations
 

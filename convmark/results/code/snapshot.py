@@ -1,4 +1,4 @@
-"""Files that no commit has, kept so that a run's code can be run again.
+"""Saved files that are in no commit, so that a run's code can be run again.
 
     results/<machine>/code/ab/cdef...    a file's content, named by its SHA-256
 

@@ -1,4 +1,4 @@
-"""The frameworks that a worker can measure, one module each, imported only when asked for."""
+"""The frameworks that a worker can measure, one module each, imported only when needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The FLOPs of a function that JAX has traced: every equation of its jaxpr, by its rule."""
+"""The FLOPs of a traced JAX function: each equation of its jaxpr has a rule."""
 
 from __future__ import annotations
 

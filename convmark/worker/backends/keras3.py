@@ -1,4 +1,4 @@
-"""What JAX and PyTorch share: Keras 3 does the network, its loss and its update alike on both."""
+"""Shared by JAX and PyTorch: Keras 3 runs the network, its loss and its update."""
 
 from __future__ import annotations
 

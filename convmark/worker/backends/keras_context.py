@@ -1,4 +1,4 @@
-"""What Keras keeps for the whole process, held for each of two codes that share one.
+"""Keras's process-wide settings, kept separately for each of two codes in one process.
 
 Policy, floatx, order of axes, epsilon, the names given so far, the random seeds and the registered
 classes are Python's alone: they can be exchanged whenever the other code gets its turn.

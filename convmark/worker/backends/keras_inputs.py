@@ -1,4 +1,4 @@
-"""What a Keras model takes: read off the model, with the ranges that its own layers ask for."""
+"""The inputs of a Keras model, with the value ranges that its layers need."""
 
 from __future__ import annotations
 

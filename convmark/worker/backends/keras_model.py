@@ -1,4 +1,4 @@
-"""What every backend asks of a Keras model alike, whatever the framework and Keras 2 or 3."""
+"""Access to a Keras model that all backends share, for Keras 2 and 3."""
 
 from __future__ import annotations
 

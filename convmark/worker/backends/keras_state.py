@@ -1,4 +1,4 @@
-"""Keras's own settings, on Keras 2 and 3: read, set, and put aside for the harness's own calls."""
+"""Keras's settings, on Keras 2 and 3: read, set, and suspended for the harness's own calls."""
 
 from __future__ import annotations
 

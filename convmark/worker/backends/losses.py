@@ -1,4 +1,4 @@
-"""Losses by name, and the targets that each compares an output with."""
+"""Losses by name, and the targets for each."""
 
 from __future__ import annotations
 

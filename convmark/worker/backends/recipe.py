@@ -1,4 +1,4 @@
-"""Who says how a model is trained: the model, by `compile` and its own methods, or the harness."""
+"""Whether the model (by `compile` or its own methods) or the harness defines the training."""
 
 from __future__ import annotations
 

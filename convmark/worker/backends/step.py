@@ -1,4 +1,4 @@
-"""What a backend must have, and the step of a case that it makes."""
+"""The interface of a backend, and the step of a case that it makes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The synthetic batch of a case, in host memory: seeded, and the same whatever the backend."""
+"""The synthetic batch of a case in host memory: seeded, and the same for every backend."""
 
 from __future__ import annotations
 

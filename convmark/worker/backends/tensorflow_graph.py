@@ -1,4 +1,4 @@
-"""The FLOPs of a traced TensorFlow function: every operation that its outputs need, by its rule.
+"""The FLOPs of a traced TensorFlow function: each needed operation has a rule.
 
 Functions that are called count at each call, both branches of a condition must count alike, and a
 loop counts by its trips, which are found by running its condition on what is known.

@@ -1,4 +1,4 @@
-"""What a training step in TensorFlow is made of, whether one replica takes it or several."""
+"""The parts of a training step in TensorFlow, for one replica or several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PyTorch, through Keras 3: operation by operation, or the step compiled by torch.compile."""
+"""PyTorch, through Keras 3: eager operations, or the step compiled by torch.compile."""
 
 from __future__ import annotations
 

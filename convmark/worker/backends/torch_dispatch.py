@@ -1,4 +1,4 @@
-"""The FLOPs of what PyTorch runs: every operation that it dispatches, by its rule."""
+"""The FLOPs of PyTorch code: each dispatched operation has a rule."""
 
 from __future__ import annotations
 
