@@ -304,7 +304,7 @@ def sm_unet() -> Any:
 
 
 def sm_fpn() -> Any:
-    return _sm("FPN", "mobilenetv2", classes=3, activation="softmax")
+    return _sm("FPN", "mobilenetv2", input_shape=(64, 64, 3), classes=3, activation="softmax")
 
 
 def sm_linknet() -> Any:
@@ -389,10 +389,10 @@ def vit_b16_features() -> Any:
     return _vit("vit_b16", 32, include_top=False)
 
 
-def _volumes(name: str, keras: str) -> Any:
+def _volumes(name: str, keras: str, **more: Any) -> Any:
     factory = importlib.import_module(f"classification_models_3D.{keras}").Classifiers
     build, _ = factory.get(name)
-    return build(input_shape=(32, 32, 32, 2), weights=None, classes=4)
+    return build(input_shape=(32, 32, 32, 2), weights=None, classes=4, **more)
 
 
 def volumes_resnet18() -> Any:
@@ -400,7 +400,8 @@ def volumes_resnet18() -> Any:
 
 
 def volumes_mobilenet() -> Any:
-    return _volumes("mobilenet", "kkeras")
+    """Narrow: its depthwise layers are one convolution for each channel."""
+    return _volumes("mobilenet", "kkeras", alpha=0.25)
 
 
 def volumes_seresnet18() -> Any:
