@@ -16,6 +16,7 @@ FOLDER = ROOT / "tests" / "data" / "snapshots"
 
 VARIES = (
     (r"convmark[ \w]*: (load|governor|battery|power|quota|temperature)\b.*\n", ""),
+    (r"start in \S+/etc", "start in FOLDER/etc"),
     (r"\babout \d+ (s|min|h)\b", "about TIME"),
     (r"\bTIME to \d+ (s|min|h)\b", "TIME to TIME"),
     (r"in \d+\.\d+s", "in TIME"),

@@ -215,7 +215,7 @@ def test_a_file_that_is_too_large_is_named_and_runs_again_only_as_it_was(
     lay_out(tmp_path, code, tmp_path / "tree")
     assert (root_folder(tmp_path / "tree", ".") / "nets.py").read_text() == "WIDTH = 8\n"
     (place / "repo/nets.py").write_text("WIDTH = 9\n")
-    with pytest.raises(ConvmarkError, match=r"nets\.py is not as it was when it was measured"):
+    with pytest.raises(ConvmarkError, match=r"nets\.py has changed since it was measured"):
         lay_out(tmp_path, code, tmp_path / "again")
 
 
@@ -226,7 +226,7 @@ def test_a_damaged_snapshot_is_refused_by_file(
     keep_files(tmp_path, code)
     (kept,) = (path for path in (tmp_path / FOLDER).rglob("*") if path.is_file())
     kept.write_text("{]")
-    with pytest.raises(StoreError, match=f"{kept}: is damaged: local.json cannot be run"):
+    with pytest.raises(StoreError, match=f"{kept}: is damaged: local.json cannot be restored"):
         lay_out(tmp_path, code, tmp_path / "tree")
 
 

@@ -137,7 +137,7 @@ def test_too_little_time_says_so_and_a_number_of_threads_is_taken_alone(
     named = ("--models", "lenet5", "--tasks", "train", "--threads", "2")
     assert main(["noise", *named, "--seconds", "3"]) == 0
     assert len(sides) == 1
-    assert "lenet5-train-b32-t2: fewer than two sessions" in capsys.readouterr().out
+    assert "lenet5-train-b32-t2: needs two sessions or more" in capsys.readouterr().out
     assert list(Path("results").glob(f"*/{NOISE}")) == []  # an earlier row is not hidden by it
 
 

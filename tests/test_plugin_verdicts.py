@@ -164,7 +164,7 @@ def test_another_speed_of_the_same_commit_blames_nobody_and_is_not_called_unchan
     result = run("--benchmark-compare")
     assert result.ret == 0
     assert found(pytester, LENET5) == "inconclusive"
-    result.stdout.fnmatch_lines(["*same commit, yet +* % by its history: something has *"])
+    result.stdout.fnmatch_lines(["*same commit, but +* % by its history: something has *"])
 
 
 def test_the_same_code_is_not_compared_live_whatever_git_says(
@@ -188,7 +188,7 @@ def test_the_same_code_is_not_compared_live_whatever_git_says(
     assert result.ret == 0
     assert found(pytester, LENET5) == "inconclusive"
     result.stdout.fnmatch_lines(
-        ["*same code, yet +39* % by its history: something that convmark *"]
+        ["*same code, but +39* % by its history: something that convmark *"]
     )
     assert calls == []
 

@@ -116,6 +116,6 @@ def test_the_noise_is_shown_where_it_is_known(
     assert main(["history", LENET]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == (
-        "noise, 2026-11-25: a session scatters by 0.9 % (6 sessions of 1.50 s); sees 1.8 %, "
+        "noise, 2026-11-25: 0.9 % per session (6 sessions of 1.50 s); detects 1.8 %, "
         "`unchanged` excludes 1.2 %; 3 / 5 / 10 % in -/18/18 s"
     )

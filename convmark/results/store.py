@@ -169,7 +169,7 @@ def same_file(one: Path, other: Path | None) -> bool:
 
 def _another(path: Path, but: Path | None) -> Path:
     if same_file(path, but):
-        raise StoreError(f"{path}: is the run itself; name an earlier run to compare with")
+        raise StoreError(f"{path}: is the run that is judged; name an earlier run to compare with")
     return path
 
 
