@@ -88,4 +88,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_configure(config: pytest.Config) -> None:
     # sessions that tests start are not this one's part, though pytest-benchmark takes them for it
     os.environ.pop("PYTEST_XDIST_WORKER", None)
+    os.environ.pop("CI", None)  # there pytest shortens no line, and stored texts would differ
     config.addinivalue_line("filterwarnings", "error")

@@ -151,7 +151,7 @@ BAD = [
         ["compare", "other.csv", "0001"],
         f"other.csv:1: must have the columns of schema {SCHEMA_VERSION}",
     ),
-    (["compare", "1", "0001"], "0001.csv: is the run itself; name an earlier run"),
+    (["compare", "1", "0001"], "0001.csv: is the run that is judged; name an earlier run"),
     (["compare", A_COMMIT, "1"], "0001 is the run that is judged"),
     (["compare", "1", "2", "3"], "RUN: must be at most two, got 3"),
     (["compare", "--format", "xml"], "--format: must be one of table, markdown, json, github"),

@@ -607,7 +607,7 @@ def test_a_run_is_not_named_as_its_own_baseline_by_number_link_or_copy(
     copy.write_bytes(own.read_bytes())
     (tmp_path / "elsewhere").symlink_to(store.folder)
     for name in ("2", str(own), str(link), str(tmp_path / "elsewhere" / MACHINE / "0002.csv")):
-        with pytest.raises(StoreError, match="is the run itself; name an earlier run"):
+        with pytest.raises(StoreError, match="is the run that is judged; name an earlier run"):
             store.find(name, MACHINE, but=own)
     with pytest.raises(StoreError, match=r"copy\.csv: holds the run that is judged, run 0002"):
         named_history(copy, run_of("0002", 0.0))
