@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--builds", type=int, default=4, help="of a session, at most")
     parser.add_argument("--backend", default="tensorflow")
     parser.add_argument("--threads", default="default")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -89,7 +90,7 @@ def main() -> None:
         model, task, batch = text.split(":")
         case = Case(
             model=f"truth_nets:{model}", task=task, batch_size=int(batch),
-            backend=options.backend, threads=options.threads,
+            backend=options.backend, threads=options.threads, device=options.device,
         )  # fmt: skip
         products = products_per_cent(case, options)
         for change in map(float, options.changes.split(",")):
@@ -110,14 +111,18 @@ def trees(folder: Path, products: int) -> dict[str, DuetSide]:
 
 
 def products_per_cent(case: Case, options: argparse.Namespace) -> float:
-    """Return how many products take one per cent of a step, by duets of CPU time."""
+    """Return how many products take one per cent of a step, by duets.
+
+    On the CPU they are counted by CPU time, on a GPU by wall time.
+    """
     kept = options.folder / f"{case.name.replace(':', '.')}.products"
     products = PROBE_PRODUCTS
+    clock = "cpu" if case.device == "cpu" else "wall"
     while not kept.exists():
         sides = trees(options.folder, products)
         with opened(case, sides["new"]) as interpreter:
             ratios = [
-                session(interpreter, case, sides, seed, options)[0]["cpu"] for seed in range(3)
+                session(interpreter, case, sides, seed, options)[0][clock] for seed in range(3)
             ]
         share = math.expm1(statistics.median(ratios))
         if share > PROBE_SHARE:

@@ -72,6 +72,8 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=120.0, help="seconds of a round")
     parser.add_argument("--seconds", type=float, default=1.2, help="of a session's turns, at most")
     parser.add_argument("--threads", default="default")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--backend", default="tensorflow")
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +83,16 @@ def main() -> None:
     cases = []
     for text in options.cases.split(","):
         model, task, batch = text.split(":")
-        cases.append(Case(model=model, task=task, batch_size=int(batch), threads=options.threads))
+        cases.append(
+            Case(
+                model=model,
+                task=task,
+                batch_size=int(batch),
+                threads=options.threads,
+                device=options.device,
+                backend=options.backend,
+            )
+        )
     while len(rows := _rows(diary)) < options.decisions:
         number = 1 + max((int(row["round"]) for row in rows), default=0)
         _take_round(number, cases, options, diary)
@@ -95,7 +106,7 @@ def _rows(diary: Path) -> list[dict[str, str]]:
 
 def _take_round(number: int, cases: list[Case], options: argparse.Namespace, diary: Path) -> None:
     old, new = (Copy(options.folder, which) for which in (1, 2))
-    with Interpreter() as interpreter:
+    with Interpreter(backend=options.backend) as interpreter:
         pairings = []
         for case in cases:
             one, other = (
