@@ -54,7 +54,9 @@ def of_model(backend: Any, name: str) -> dict[str, Any]:
     model = builder(name)()
     model.set_weights(weights(model))
     output = results(backend, backend.inference_step(model, BATCH_SIZE, 0, False))
-    losses = results(backend, backend.training_step(model, BATCH_SIZE, 0, 0.001, False))
+    step = backend.training_step(model, BATCH_SIZE, 0, 0.001, False)
+    losses = results(backend, step)
+    held = [backend.weights_by_device(model), backend.outputs_by_device(step())]
     backend.settle(model)
     layers = flops.layer_records(model, backend.keras, backend.sample_shape(model))
     return {
@@ -62,6 +64,7 @@ def of_model(backend: Any, name: str) -> dict[str, Any]:
         "flops_per_sample": flops.flops_per_sample(layers),
         "output": output,
         "losses": losses,
+        "held": held,
         "weights": root_mean_square(model.get_weights()),
     }
 

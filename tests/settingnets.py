@@ -85,6 +85,12 @@ def without_weights() -> Any:
 # What the process is
 
 
+def elsewhere() -> Any:
+    """Its weights lie on PyTorch's device for tensors without values."""
+    with keras.device("meta"):
+        return plain()
+
+
 def setting(change: Callable[[], Any]) -> Callable[[], Any]:
     def build() -> Any:
         change()

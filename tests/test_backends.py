@@ -82,6 +82,31 @@ def test_every_backend_counts_the_same_parameters_and_flops(
 
 
 @pytest.mark.parametrize("model", PARAMETERS)
+def test_every_backend_says_where_the_weights_and_the_loss_lie(
+    model: str, tensorflow: Results, other: Results
+) -> None:
+    for found in (tensorflow["models"][model], other["models"][model]):
+        assert found["held"] == [{"cpu": found["model_bytes"]}, {"cpu": 4}]
+
+
+def test_pytorch_puts_the_models_of_a_gpu_on_it(folder: Path) -> None:
+    """Keras forgets the device when its context is let go, and the CPU computes."""
+    skip_without("torch")
+    code = (
+        "import gc; from convmark.worker import backends\n"
+        "backend = backends.load('torch')\n"
+        "backend.seed = lambda seed: None\n"
+        "backend.configure(device='gpu:0', threads='default', precision='float32', seed=0)\n"
+        "gc.collect(); from keras.src.backend.torch import core; print(core.get_device())\n"
+    )
+    variables = environ(folder, KERAS_BACKEND="torch", KERAS_TORCH_DEVICE="cpu")
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "cuda\n", done.stderr
+
+
+@pytest.mark.parametrize("model", PARAMETERS)
 def test_the_same_weights_and_batch_give_the_same_first_loss_and_output(
     model: str, tensorflow: Results, other: Results
 ) -> None:

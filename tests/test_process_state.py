@@ -37,6 +37,14 @@ def read_back(answer: Answer) -> dict[str, Any]:
     return answer.event("read_back") or {}
 
 
+def test_a_model_that_puts_its_weights_elsewhere_is_refused(ask: Ask) -> None:
+    answer = ask("elsewhere", backend="torch")
+    assert answer.status == "error"
+    assert "elsewhere: the weights must lie on the case's device cpu, they lie on the META" in (
+        answer.message
+    )
+
+
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_a_model_that_sets_nothing_leaves_the_default_state(ask: Ask, backend: str) -> None:
     found = read_back(ask("lenet5", backend=backend))

@@ -10,7 +10,7 @@ import pytest
 
 from convmark.core.case import Case
 from convmark.worker.failure import CaseFailure
-from convmark.worker.proof import Proof
+from convmark.worker.proof import Proof, check_device
 
 
 class Reader:
@@ -18,6 +18,9 @@ class Reader:
 
     def fingerprint(self, token: float) -> float:
         return token
+
+    def outputs_by_device(self, token: float) -> dict[str, int]:
+        return {"cpu": 4}
 
 
 def proved(task: str, values: Iterable[float], timed: int = 100, other: float = 5.0) -> list[Any]:
@@ -37,6 +40,26 @@ def proved(task: str, values: Iterable[float], timed: int = 100, other: float = 
     proof.see_other_batch(other)
     proof.finish(next(coming))
     return emitted
+
+
+@pytest.mark.parametrize(
+    ("device", "held"),
+    [
+        ("gpu:0", {"cpu": 4}),
+        ("cpu", {"gpu": 4}),
+        ("cpu", {"meta": 8}),
+        ("gpu:1", {"gpu": 0, "cpu": 1}),
+    ],
+)
+def test_what_lies_on_another_device_alone_is_refused(device: str, held: dict[str, int]) -> None:
+    case = Case(model="mine", task="infer", batch_size=1, device=device)
+    with pytest.raises(CaseFailure, match=f"^mine: the weights must lie on .* {device}, they lie"):
+        check_device(case, "weights", held)
+
+
+@pytest.mark.parametrize("held", [{}, {"gpu": 1}, {"gpu": 1, "cpu": 9}])
+def test_what_lies_at_least_in_part_on_its_device_is_taken(held: dict[str, int]) -> None:
+    check_device(Case(model="mine", task="infer", batch_size=1, device="gpu:0"), "weights", held)
 
 
 def test_steps_one_and_ten_are_reported() -> None:

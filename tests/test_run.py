@@ -369,7 +369,7 @@ def test_a_training_answer_becomes_a_row_with_every_figure(tmp_path: Path) -> No
         "rounds": 10,
         "reference": "large",
         "reference_version": 1,
-        "measurement_version": "2",
+        "measurement_version": "3",
         "paired_step_time_p50_s": 0.02,
         "reference_step_time_p50_s": 0.01,
         "paired_log_ratio": math.log(2),

@@ -19,6 +19,7 @@ from convmark.worker import timing
 from convmark.worker.feeding import fed_windows
 from convmark.worker.first_step import first_step
 from convmark.worker.timing import (
+    MIN_ROUNDS,
     Pulse,
     Rounds,
     WarmUp,
@@ -31,6 +32,7 @@ from convmark.worker.timing import (
     warm_up,
     windows,
 )
+from convmark.worker.turns import timed_turn
 
 TICK = 1 / 64  # sums of it are exact
 
@@ -454,14 +456,42 @@ def test_every_loop_gives_a_pulse_with_its_own_phase(device: Device) -> None:
     assert told == {"warm-up", "steps", "windows", "rounds"}
 
 
-def test_the_collector_rests_during_the_timed_steps_and_works_again_after_an_error() -> None:
-    assert gc.isenabled()
-    with quiet_collector():
-        assert not gc.isenabled()
-    assert gc.isenabled()
-    with pytest.raises(ValueError, match="a step failed"), quiet_collector():
-        raise ValueError("a step failed")
-    assert gc.isenabled()
+class Ring:
+    """A result that a step leaves in a reference cycle."""
+
+    alive = 0
+
+    def __init__(self) -> None:
+        self.itself = self
+        Ring.alive += 1
+
+    def __del__(self) -> None:
+        Ring.alive -= 1
+
+
+def test_the_collector_frees_what_steps_leave_in_cycles_and_searches_nothing_older() -> None:
+    quiet_collector()
+    assert gc.get_freeze_count() > 10_000
+    for _ in range(20_000):
+        Ring()
+    assert Ring.alive < 10_000
+
+
+def test_no_step_of_a_round_or_turn_frees_what_another_model_left(
+    device: Device, pulse: Pulse
+) -> None:
+    found: list[int] = []
+
+    def case() -> float:
+        found.append(Ring.alive)
+        Ring()
+        return device.step(TICK)()
+
+    gc.collect()
+    rounds(case, case, device, 0.0, random.Random(0), pulse, device.clock, device.clock)
+    assert found[-2 * MIN_ROUNDS :] == [0] * 2 * MIN_ROUNDS
+    timed_turn(case, device, 1, 0, device.clock, device.clock)
+    assert found[-1] == 0
 
 
 # Fed windows

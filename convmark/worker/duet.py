@@ -311,21 +311,21 @@ class _Duet:
         """Take the turns of one build; of a long step there is no other build."""
         plan = self._plan
         try:
-            with timing.quiet_collector():
-                times_s = settled_step_times(self._sides, plan.warm_up_s, self._order, self._beat)
-                for side in self._sides.values():
-                    side.settled = True
-                steps = turn_steps(times_s, plan.turn_s)
-                builds = min(2, plan.builds) if steps[0] > 1 else 1
-                turns = take_rounds(
-                    self._sides,
-                    steps,
-                    plan.seconds / builds,
-                    self._order,
-                    self._beat,
-                    least=-(-MIN_ROUNDS // builds),
-                    enough_error=plan.enough_error * math.sqrt(builds),
-                )
+            timing.quiet_collector()
+            times_s = settled_step_times(self._sides, plan.warm_up_s, self._order, self._beat)
+            for side in self._sides.values():
+                side.settled = True
+            steps = turn_steps(times_s, plan.turn_s)
+            builds = min(2, plan.builds) if steps[0] > 1 else 1
+            turns = take_rounds(
+                self._sides,
+                steps,
+                plan.seconds / builds,
+                self._order,
+                self._beat,
+                least=-(-MIN_ROUNDS // builds),
+                enough_error=plan.enough_error * math.sqrt(builds),
+            )
         except Exception as error:
             reason = f"a step failed in the shared process: {message_of(error)}"
             raise CannotShare(reason) from error

@@ -24,7 +24,7 @@ from convmark.worker.failure import CaseFailure
 from convmark.worker.feeding import FED_WINDOWS, fed_windows
 from convmark.worker.first_step import first_step
 from convmark.worker.memory import HostMemory, forget_peak, peak_above
-from convmark.worker.proof import PROOF_STEP, Proof, check_finite
+from convmark.worker.proof import PROOF_STEP, Proof, check_device, check_finite
 from convmark.worker.turns import timed_turn
 
 __all__ = [
@@ -92,57 +92,57 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     proof.report(1, token)
 
     switches, before = _involuntary_switches(), rivals.usage(companions=backend.companions)
-    with timing.quiet_collector():
-        warm = timing.warm_up(step, backend, plan.time_budget_s, pulse, proof.see_warm_up)
-        emit("warm_up", steps=warm.steps, steady=warm.steady)
-        single = timing.steps(step, backend, plan.time_budget_s, pulse, see=proof.see_timed)
-        times_s = single.wall_s
-        emit("steps", times_s=_rounded(times_s), cpu_times_s=_rounded(single.cpu_s))
-        emit("phase", phase="windows")  # whoever reads the card's energy counter begins here
-        quick_s = sorted(times_s)[len(times_s) // 4]
-        least_s = LEAST_WINDOWS_S if case.device.startswith("gpu") else 0.0
-        windows = timing.windows(step, backend, quick_s, pulse, least_s=least_s)
-        emit(
-            "windows",
-            steps=windows.steps,
-            times_s=_rounded(windows.times_s),
-            run_steps=windows.run_steps,
-        )
-        emit(
-            "peaks",
-            baseline_bytes=baseline.anonymous_bytes,
-            host_bytes=None if in_baseline else peak_above(baseline, HostMemory()),
-            build_host_bytes=None if in_baseline else built_bytes,
-            device_bytes=backend.peak_memory() or None,  # a CPU's says 0 of the smallest models
-        )
-        _count_again(case, model, sizes, backend, emit)
-        if plan.fed and step.takes_any:
-            feed = backend.feed(model, case.task, case.batch_size, plan.seed)
-            with contextlib.closing(feed):
-                fed = fed_windows(
-                    step,
-                    feed,
-                    backend,
-                    timing.median(times_s),
-                    pulse,
-                    number=FED_WINDOWS if case.device.startswith("gpu") else 1,
-                    see=proof.see_other_batch,
-                )
-            emit("input_bound", steps=fed.steps, times_s=_rounded(fed.times_s))
-        count_work(case, model, step, backend, emit)
-        emit("phase", phase="rounds")
-        kind = reference.kind(case.task, case.batch_size)
-        reference_step = backend.reference_step(kind)
-        rounds = timing.rounds(
-            step,
-            reference_step,
-            backend,
-            plan.time_budget_s * ROUNDS_SHARE,
-            random.Random(plan.seed),
-            pulse,
-        )
-        last = step()
-        backend.synchronise(last)
+    timing.quiet_collector()
+    warm = timing.warm_up(step, backend, plan.time_budget_s, pulse, proof.see_warm_up)
+    emit("warm_up", steps=warm.steps, steady=warm.steady)
+    single = timing.steps(step, backend, plan.time_budget_s, pulse, see=proof.see_timed)
+    times_s = single.wall_s
+    emit("steps", times_s=_rounded(times_s), cpu_times_s=_rounded(single.cpu_s))
+    emit("phase", phase="windows")  # whoever reads the card's energy counter begins here
+    quick_s = sorted(times_s)[len(times_s) // 4]
+    least_s = LEAST_WINDOWS_S if case.device.startswith("gpu") else 0.0
+    windows = timing.windows(step, backend, quick_s, pulse, least_s=least_s)
+    emit(
+        "windows",
+        steps=windows.steps,
+        times_s=_rounded(windows.times_s),
+        run_steps=windows.run_steps,
+    )
+    emit(
+        "peaks",
+        baseline_bytes=baseline.anonymous_bytes,
+        host_bytes=None if in_baseline else peak_above(baseline, HostMemory()),
+        build_host_bytes=None if in_baseline else built_bytes,
+        device_bytes=backend.peak_memory() or None,  # a CPU's says 0 of the smallest models
+    )
+    _count_again(case, model, sizes, backend, emit)
+    if plan.fed and step.takes_any:
+        feed = backend.feed(model, case.task, case.batch_size, plan.seed)
+        with contextlib.closing(feed):
+            fed = fed_windows(
+                step,
+                feed,
+                backend,
+                timing.median(times_s),
+                pulse,
+                number=FED_WINDOWS if case.device.startswith("gpu") else 1,
+                see=proof.see_other_batch,
+            )
+        emit("input_bound", steps=fed.steps, times_s=_rounded(fed.times_s))
+    count_work(case, model, step, backend, emit)
+    emit("phase", phase="rounds")
+    kind = reference.kind(case.task, case.batch_size)
+    reference_step = backend.reference_step(kind)
+    rounds = timing.rounds(
+        step,
+        reference_step,
+        backend,
+        plan.time_budget_s * ROUNDS_SHARE,
+        random.Random(plan.seed),
+        pulse,
+    )
+    last = step()
+    backend.synchronise(last)
     emit("rounds", reference=kind, reference_version=reference.REFERENCE_VERSION, **rounds.lists())
     proof.finish(last)
     emit(
@@ -215,14 +215,14 @@ def take_turns(
             **backend.sizes(model),
         )
     emit("first_step", seconds=seconds)
-    with timing.quiet_collector():
-        for command in commands:
-            if not command["steps"]:
-                break
-            turn = timed_turn(step, backend, command["steps"], command["dropped"])
-            emit("turn", **turn.lists())
-        token = step()
-        backend.synchronise(token)
+    timing.quiet_collector()
+    for command in commands:
+        if not command["steps"]:
+            break
+        turn = timed_turn(step, backend, command["steps"], command["dropped"])
+        emit("turn", **turn.lists())
+    token = step()
+    backend.synchronise(token)
     proof.finish(token)
     emit("finished")
 
@@ -244,7 +244,8 @@ def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
     """Return the case's model, and report its sizes.
 
     Raises:
-        CaseFailure: the builder returns no model, or nobody knows what it takes.
+        CaseFailure: the builder returns no model, nobody knows what it takes, or its weights lie
+            on another kind of device than the case's.
     """
     gc.collect()
     with backend.scope():
@@ -259,6 +260,7 @@ def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
     except ValueError as error:
         raise CaseFailure(f"{case.model}: {error}") from None
     backend.make_variables(model)
+    check_device(case, "weights", backend.weights_by_device(model))
     emit("built", input_shape=inputs.shapes, **backend.sizes(model))
     return model
 

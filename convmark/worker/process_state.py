@@ -240,12 +240,15 @@ class Witness:
         kinds = Counter(self._backend.layer_precisions(self._model))
         precision = checked_precision(self._case, kinds, asked="precision" in self._asked)
         layers = ",".join(f"{kind}:{count}" for kind, count in sorted(kinds.items()))
+        held = self._backend.weights_by_device(self._model)
+        weights = ",".join(f"{kind}:{size}" for kind, size in sorted(held.items()))
         return {
             "inherited": self._inherited,
             "model": {
                 **self._changed,
                 **self._thread_pairs(),
                 **({"layers": layers} if len(kinds) > 1 else {}),
+                **({"weight_bytes": weights} if len(held) > 1 else {}),
             },
             "environ": self._changed_environ(),
             "precision": precision,

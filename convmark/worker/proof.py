@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.tasks import TASKS
 from convmark.worker.failure import CaseFailure
 
-__all__ = ["PROOF_STEP", "Proof", "check_finite"]
+__all__ = ["PROOF_STEP", "Proof", "check_device", "check_finite"]
 
 PROOF_STEP = 10
 """The step whose loss, with the first one's, is kept in the row."""
@@ -50,8 +50,9 @@ class Proof:
         """Report the loss or output of a first step.
 
         Raises:
-            CaseFailure: it is not finite.
+            CaseFailure: it is not finite, or lies on another kind of device than the case's.
         """
+        check_device(self._case, "results of a step", self._backend.outputs_by_device(token))
         value = self._backend.fingerprint(token)
         check_finite(value, self._case, number)
         self._first[number] = value
@@ -120,6 +121,25 @@ class Proof:
         if math.isclose(one, ten, rel_tol=MOVED):
             return False
         return abs(now) > CONVERGED * abs(one) or now == self._other_batch
+
+
+def check_device(case: Case, what: str, held: Mapping[str, int]) -> None:
+    """Hold tensors to lying on the case's kind of device, at least in part.
+
+    Args:
+        held: their bytes by the kind of device.
+
+    Raises:
+        CaseFailure: all of them lie elsewhere.
+    """
+    wanted = case.device.partition(":")[0]
+    others = sorted(kind for kind, number in held.items() if number and kind != wanted)
+    if others and not held.get(wanted):
+        raise CaseFailure(
+            f"{case.model}: the {what} must lie on the case's device {case.device}, they lie on "
+            f"the {others[0].upper()}; have the model's code choose no device, or measure it "
+            f"there with --devices"
+        )
 
 
 def check_finite(value: float, case: Case, step: int | str | None) -> None:

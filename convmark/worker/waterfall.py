@@ -117,8 +117,8 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
             "own training; leave compile() and train_step out, or measure the task train"
         )
     switches, before = _involuntary_switches(), rivals.usage()
+    timing.quiet_collector()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(timing.quiet_collector())
         stack.enter_context(backend.limits_lifted())
         step = backend.training_step(
             model, case.batch_size, plan.seed, backend.learning_rate, case.jit == "on"

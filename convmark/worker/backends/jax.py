@@ -51,6 +51,7 @@ class Jax(Keras3Backend):
     name = "jax"
 
     def __init__(self) -> None:
+        super().__init__()
         self._on_gpu = False
         self._call_path = "jax.jit"
         self._state: Callable[[], Any] | None = None
@@ -140,6 +141,12 @@ class Jax(Keras3Backend):
     def synchronise(self, token: tuple[Any, Any]) -> None:
         """Wait until the device has finished the step that gave this token."""
         jax.block_until_ready(token[0])
+
+    def device_of(self, value: Any) -> str | None:
+        if not isinstance(value, jax.Array) or isinstance(value, jax.core.Tracer):
+            return None
+        places = value.sharding.device_set  # of a buffer that a step took over, too
+        return "cpu" if any(one.platform == "cpu" for one in places) else "gpu"
 
     def reset_peak_memory(self) -> None:
         """Nothing to do: JAX's peak cannot be reset, and a process measures one case."""

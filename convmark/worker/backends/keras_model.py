@@ -6,6 +6,7 @@ import contextlib
 import gc
 import inspect
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from convmark_zoo.keras_api import KERAS_RELEASE, keras
 
+from convmark.worker.backends.by_identity import ByIdentity
 from convmark.worker.backends.keras_context import KerasContext
 from convmark.worker.backends.keras_inputs import check_count, inputs_of
 from convmark.worker.backends.keras_state import (
@@ -61,9 +63,6 @@ class KerasBackend(Framework):
     """Whether `configure` chooses among the GPUs that are seen; else the environment must."""
     asked_shapes: Mapping[str, Sequence[int]] = MappingProxyType({})
     """Of --input-shape: by the input's name, by the empty name that of the only input."""
-    _inputs: Mapping[int, Inputs] = MappingProxyType({})
-    """What models take, by their identity: they live as long as the process."""
-    _outputs: Mapping[int, list[tuple[Any, ...]]] = MappingProxyType({})
     companions: tuple[int, ...] = ()
     """Other processes on this machine that share the case."""
     _own: OwnData | None = None
@@ -71,6 +70,10 @@ class KerasBackend(Framework):
 
     conventions = Conventions()
     """As they were when Keras was imported."""
+
+    def __init__(self) -> None:
+        self._inputs: ByIdentity[Inputs] = ByIdentity()
+        self._outputs: ByIdentity[list[tuple[Any, ...]]] = ByIdentity()
 
     def default_settings(self, precision: str) -> dict[str, str]:
         """What the settings are where nobody has changed them, as far as that is fixed."""
@@ -113,14 +116,39 @@ class KerasBackend(Framework):
     def is_model(self, candidate: Any) -> bool:
         return isinstance(candidate, keras.Model)
 
-    def layers_alive(self) -> frozenset[int]:
-        """The identities of all layers that there are now."""
-        kind = keras.layers.Layer
-        return frozenset(id(one) for one in gc.get_objects() if issubclass(type(one), kind))
+    def layers_alive(self) -> ByIdentity[bool]:
+        """All layers that there are now."""
+        found: ByIdentity[bool] = ByIdentity()
+        for one in gc.get_objects():
+            if issubclass(type(one), keras.layers.Layer):
+                found[one] = True
+        return found
 
-    def has_layers_of(self, model: Any, earlier: frozenset[int]) -> bool:
+    def has_layers_of(self, model: Any, earlier: ByIdentity[bool]) -> bool:
         """Whether any layer of the model with weights is one of those."""
-        return any(id(one) in earlier and one.weights for one in model._flatten_layers())
+        return any(one in earlier and one.weights for one in model._flatten_layers())
+
+    def bytes_by_device(self, values: Iterable[Any]) -> Counter[str]:
+        """The bytes of floating-point tensors, by the kind of device that holds them.
+
+        What no device is known of is left out; so are integers, which TensorFlow keeps on the host.
+        """
+        found: Counter[str] = Counter()
+        for value in values:
+            kind = self.device_of(value)
+            if kind is not None and "float" in str(value.dtype):
+                found[kind] += _elements(value) * _item_bytes(value.dtype)
+        return found
+
+    def weights_by_device(self, model: Any) -> Counter[str]:
+        """The bytes of the floating-point weights, by the kind of device that holds them."""
+        values = (getattr(one, "value", one) for one in model.weights)
+        pairs = zip(model.weights, values, strict=True)
+        return self.bytes_by_device(one if callable(value) else value for one, value in pairs)
+
+    def outputs_by_device(self, token: tuple[Any, Any]) -> Counter[str]:
+        """The bytes of a step's floating-point results, by the kind of device that holds them."""
+        return self.bytes_by_device(self.leaves(token[1]))
 
     def has_call(self, model: Any) -> bool:
         """Whether the model can be called: one with a `train_step` of its own need not."""
@@ -177,7 +205,7 @@ class KerasBackend(Framework):
         texts = [leaf.name for leaf in found.leaves if leaf.dtype == "string"]
         if texts and not self.takes_strings:
             raise ValueError(f"{texts[0]}: an input of strings needs TensorFlow")
-        self._inputs = {**self._inputs, id(model): found}
+        self._inputs[model] = found
         is_known = all(None not in leaf.shape for leaf in found.leaves)
         if not model.built and is_known and self.has_call(model):
             with self.scope():
@@ -186,7 +214,7 @@ class KerasBackend(Framework):
 
     def inputs(self, model: Any) -> Inputs:
         """What the model takes."""
-        return self._inputs.get(id(model)) or self.take_inputs(model, None)
+        return self._inputs[model] if model in self._inputs else self.take_inputs(model, None)
 
     def chosen_shapes(self) -> str:
         """The shapes that models were given and leave open, for a message; empty of others."""
@@ -230,9 +258,9 @@ class KerasBackend(Framework):
 
     def output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
         """The shapes of all outputs, with the batch axis; found once a model."""
-        if id(model) not in self._outputs:
-            self._outputs = {**self._outputs, id(model): self._found_output_shapes(model)}
-        return self._outputs[id(model)]
+        if model not in self._outputs:
+            self._outputs[model] = self._found_output_shapes(model)
+        return self._outputs[model]
 
     def _found_output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
         outputs = getattr(model, "outputs", None)

@@ -78,6 +78,10 @@ class Framework(abc.ABC):
         """The most bytes that the device allocator has held; None where it does not tell."""
 
     @abc.abstractmethod
+    def device_of(self, value: Any) -> str | None:
+        """The kind of device that holds a tensor, `cpu` or `gpu`; None where it does not tell."""
+
+    @abc.abstractmethod
     def tensor(self, array: Any) -> Any:
         """Return the array on the device."""
 

@@ -47,6 +47,7 @@ class TensorFlow(KerasBackend):
     """XLA is there where the case asks for it; Keras alone would have it on every GPU."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._device = "CPU:0"
         self._call_path = "tf.function"
 
@@ -154,6 +155,10 @@ class TensorFlow(KerasBackend):
     def fingerprint(self, token: tuple[Any, Any]) -> float:
         """The loss, or the output's root mean square; not finite where any output is not."""
         return root_mean_square(self.leaves(token[1]))
+
+    def device_of(self, value: Any) -> str | None:
+        name = str(getattr(value, "device", ""))
+        return next((kind for kind in ("gpu", "cpu") if kind.upper() in name), None)
 
     def reset_peak_memory(self) -> None:
         """Forget the allocator's peak so far, where the device counts one."""

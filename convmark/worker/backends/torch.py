@@ -34,7 +34,9 @@ class Torch(Keras3Backend):
     name = "torch"
 
     def __init__(self) -> None:
+        super().__init__()
         self.call_path = "eager"
+        self._keras_device = contextlib.ExitStack()
         self._device = torch.device("cpu")
         self._threads = _own_threads()
         self._own_counts = torch.get_num_threads(), torch.get_num_interop_threads()
@@ -74,7 +76,8 @@ class Torch(Keras3Backend):
             torch.set_num_interop_threads(int(threads))
         if device != "cpu":
             self._device = torch.device("cuda")
-        keras.device(self._device.type).__enter__()  # for as long as the process lives
+        # kept for as long as the process lives: dropped, it would put Keras back on the CPU
+        self._keras_device.enter_context(keras.device(self._device.type))
         _set_tf32(precision == "tf32")
         set_policy(dtype_policy(precision))
         self.seed(seed)
@@ -108,6 +111,11 @@ class Torch(Keras3Backend):
         """Wait until the device has finished all steps so far; a CPU has when the call returns."""
         if self._device.type == "cuda":
             torch.cuda.synchronize()
+
+    def device_of(self, value: Any) -> str | None:
+        if not isinstance(value, torch.Tensor):
+            return None
+        return "gpu" if value.is_cuda else value.device.type
 
     def reset_peak_memory(self) -> None:
         """Forget the allocator's peak so far, where the device counts one."""

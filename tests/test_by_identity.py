@@ -1,0 +1,26 @@
+"""What is known of an object is not known of another at its address."""
+
+import pytest
+
+from convmark.worker.backends.by_identity import ByIdentity
+
+
+class Model:
+    pass
+
+
+def test_another_object_at_the_address_of_one_that_is_gone_is_not_known() -> None:
+    known: ByIdentity[int] = ByIdentity()
+    model = Model()
+    known[model] = 5
+    assert model in known
+    assert known[model] == 5
+    address = id(model)
+    del model
+    assert list(known.values()) == []
+    others = []
+    while not others or id(others[-1]) != address:
+        others.append(Model())
+    assert others[-1] not in known
+    with pytest.raises(KeyError):
+        known[others[-1]]
