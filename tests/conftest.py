@@ -35,6 +35,13 @@ def own_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _tables_are_not_fitted_to_a_terminal() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "0")
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _garbage_is_searched_for_among_new_objects() -> None:
     """Have `gc.collect`, which comes before each timed turn, leave out pytest and its plugins."""
     gc.collect()

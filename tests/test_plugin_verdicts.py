@@ -81,7 +81,7 @@ def run(pytester: pytest.Pytester, worker: Worker, monkeypatch: pytest.MonkeyPat
     models = pytester.mkdir("models")
     (models / "registry.py").write_text("")
     monkeypatch.setattr(anchor, "zoo_folder", lambda: models)
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "300")
     git(pytester.path, "init", "-q", "-b", "main")
     git(pytester.path, "add", "bench", "models", "pyproject.toml")
     git(pytester.path, "commit", "-qm", "one")
@@ -201,6 +201,7 @@ def test_other_code_at_the_same_clean_commit_is_compared_live(
     history(run, 1)
     coded.update(code="c2", commit=None)
     worker.factor = 4.9
+    monkeypatch.setenv("COLUMNS", "100")
     result = run("--benchmark-compare")
     assert result.ret == 1
     check("verdicts", session(result, pytester.path))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from convmark.core.cells import Column
 from convmark.core.errors import MeasurementError
+from convmark.core.fitting import Grid, fitted, terminal_width
 from convmark.core.text import shown
 from convmark.core.units import bytes_text, count_text, rate_text, seconds_text, share_text
 
@@ -180,19 +182,30 @@ def printed(
 
 
 def grid(table: Table, style: str, clean: Callable[[str], str]) -> str:
-    """Return the headings and rows as text.
+    """Return the headings and rows as text, those for a terminal no wider than it is.
 
     Args:
         style: `simple`, or `pipe` for Markdown: styles of tabulate.
         clean: makes a cell fit to stand there.
     """
+    whole = Grid(
+        [heading.label for heading in table.headings],
+        [heading.numeric for heading in table.headings],
+        [[clean(cell) for cell in row] for row in table.texts()],
+    )
+    width = terminal_width() if style == "simple" else None
+    drawn = partial(_drawn, style=style)
+    return drawn(whole) if width is None else fitted(whole, width, drawn)
+
+
+def _drawn(part: Grid, style: str) -> str:
     from tabulate import tabulate
 
     return str(
         tabulate(
-            [[clean(cell) for cell in row] for row in table.texts()],
-            headers=[heading.label for heading in table.headings],
-            colalign=["right" if heading.numeric else "left" for heading in table.headings],
+            part.rows,
+            headers=part.labels,
+            colalign=["right" if numeric else "left" for numeric in part.numeric],
             tablefmt=style,
             disable_numparse=True,
         )

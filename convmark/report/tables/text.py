@@ -7,6 +7,7 @@ import html
 import io
 from collections.abc import Sequence
 
+from convmark.core.fitting import wrapped
 from convmark.core.table import Table, grid
 from convmark.core.text import markdown_cell, shown
 from convmark.results.record import to_cell
@@ -23,7 +24,7 @@ def terminal_text(tables: Sequence[Table]) -> str:
     """Return the tables one below the other, each under its title, its caption below it."""
     return "\n\n".join(
         f"{shown(table.title)}\n{'=' * len(shown(table.title))}\n\n{_grid(table, 'simple')}\n\n"
-        f"{shown(table.caption)}"
+        f"{wrapped(shown(table.caption))}"
         for table in tables
     )
 

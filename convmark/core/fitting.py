@@ -1,0 +1,165 @@
+"""Tables that are wider than the terminal: in parts below each other, no word broken."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+__all__ = ["Grid", "fitted", "terminal_width", "wrapped"]
+
+GAP = 2
+"""Spaces between two columns."""
+LABEL_MARGIN = 2
+"""Characters by which tabulate makes a column wider than its heading."""
+MOST_SHARED = 60
+"""Characters of a heading and a value that may be said once for all rows."""
+LEAST_FIGURES = 3
+"""Rows from which on an equal figure in all of them is no chance."""
+MOST_NAMES_SHARE = 0.6
+"""Of the width, which the columns that name a row may take in each part."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The texts of a table, by row and column."""
+
+    labels: Sequence[str]
+    numeric: Sequence[bool]
+    rows: Sequence[Sequence[str]]
+
+    def only(self, places: Sequence[int]) -> Grid:
+        """Return the columns at these places."""
+        return Grid(
+            [self.labels[place] for place in places],
+            [self.numeric[place] for place in places],
+            [[row[place] for place in places] for row in self.rows],
+        )
+
+    def width(self, places: Sequence[int]) -> int:
+        """Return the characters of a line of these columns."""
+        labels = [len(self.labels[place]) + LABEL_MARGIN for place in places]
+        cells = [max(len(row[place]) for row in self.rows) for place in places]
+        return sum(map(max, labels, cells)) + GAP * (len(places) - 1)
+
+
+def terminal_width() -> int | None:
+    """Return the characters of a line: COLUMNS, or of the terminal.
+
+    None is no limit: where there is no terminal, or COLUMNS is 0.
+    """
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isdecimal():
+        return int(asked) or None
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns  # type: ignore[union-attr]
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def wrapped(text: str) -> str:
+    """Return a paragraph in lines of the terminal's width, as it is where there is none."""
+    width = terminal_width()
+    return text if width is None else _wrapped(text, width, "")
+
+
+def fitted(grid: Grid, width: int, drawn: Callable[[Grid], str]) -> str:
+    """Return a table whose lines have at most so many characters, where its words allow it.
+
+    What all rows share is said once above. The other columns follow in parts that begin with the
+    columns that name the row. Texts that fit beside no name stand below, row by row. A single row
+    becomes a list.
+
+    Args:
+        drawn: draws a part.
+    """
+    places: Sequence[int] = range(len(grid.labels))
+    if not grid.rows or grid.width(places) <= width:
+        return drawn(grid)
+    if len(grid.rows) == 1:
+        return _listed(grid, width)
+    shared = _shared(grid)
+    places = [place for place in places if place not in shared]
+    names = _names(grid, places, width)
+    others = [place for place in places if place not in names]
+    texts = [place for place in others if grid.width([*names, place]) > width]
+    parts = _parts(grid, names, [place for place in others if place not in texts], width)
+    blocks = [
+        _sentence(grid, shared, width),
+        drawn(grid.only(parts[0])),
+        *(drawn(_without_empty_rows(grid.only(part), len(names))) for part in parts[1:]),
+        _below(grid, names, texts, width),
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _listed(grid: Grid, width: int) -> str:
+    """Return the only row as a list of its columns."""
+    longest = max(map(len, grid.labels))
+    pairs = zip(grid.labels, grid.rows[0], strict=True)
+    lines = [f"{label:<{longest}}  {text}" for label, text in pairs if text]
+    return "\n".join(_wrapped(line, width, " " * (longest + GAP)) for line in lines)
+
+
+def _shared(grid: Grid) -> list[int]:
+    """Return the columns that have one short text in all rows; one column at least is left."""
+    first = grid.rows[0]
+    found = [
+        place
+        for place, label in enumerate(grid.labels)
+        if first[place]
+        and len(grid.rows) >= (LEAST_FIGURES if grid.numeric[place] else 2)
+        and all(row[place] == first[place] for row in grid.rows)
+        and len(label) + len(first[place]) < MOST_SHARED
+    ]
+    return found if len(found) < len(grid.labels) else found[1:]
+
+
+def _names(grid: Grid, places: Sequence[int], width: int) -> list[int]:
+    """Return the first columns of text, as many as tell the rows apart and leave room."""
+    names = [places[0]]
+    for place in places[1:]:
+        told = {tuple(row[name] for name in names) for row in grid.rows}
+        wide = grid.width([*names, place]) > MOST_NAMES_SHARE * width
+        if len(told) == len(grid.rows) or grid.numeric[place] or wide:
+            break
+        names.append(place)
+    return names
+
+
+def _parts(grid: Grid, names: Sequence[int], others: Sequence[int], width: int) -> list[list[int]]:
+    """Return the columns of each part, in their order; of names alone where there is no other."""
+    parts = [[*names]]
+    for place in others:
+        if grid.width([*parts[-1], place]) > width:
+            parts.append([*names])
+        parts[-1].append(place)
+    return parts
+
+
+def _without_empty_rows(part: Grid, names: int) -> Grid:
+    """Return the rows that say something beside their names."""
+    return Grid(part.labels, part.numeric, [row for row in part.rows if any(row[names:])])
+
+
+def _sentence(grid: Grid, shared: Sequence[int], width: int) -> str:
+    words = ", ".join(f"{grid.labels[place]} {grid.rows[0][place]}" for place in shared)
+    return _wrapped(f"in every row: {words}", width, "  ") if words else ""
+
+
+def _below(grid: Grid, names: Sequence[int], texts: Sequence[int], width: int) -> str:
+    lines = []
+    for row in grid.rows:
+        said = [f"  {grid.labels[place]}: {row[place]}" for place in texts if row[place]]
+        if said:
+            lines.append("  ".join(row[name] for name in names))
+            lines += [_wrapped(one, width, "    ") for one in said]
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, width: int, indent: str) -> str:
+    return textwrap.fill(
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )

@@ -1,0 +1,110 @@
+"""Tables that are wider than the terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from convmark.core.fitting import terminal_width, wrapped
+from convmark.core.table import heading, printed
+
+HEADINGS = [
+    heading("machine", "machine"),
+    heading("model", "model"),
+    heading("task", "task"),
+    heading("step", "step p50", "seconds"),
+    heading("rate", "samples/s", "rate"),
+    heading("peak", "host peak", "bytes"),
+    heading("parameters", "parameters", "count"),
+    heading("note", "note"),
+]
+NOTE = "1 of 3 unsteady: the step time changed its level by -60% after step 25 of 100 in run 0003"
+
+
+def row(model: str, task: str, note: str | None = None) -> dict[str, object]:
+    return {
+        "machine": "amd-epyc-2cpu-24gib",
+        "model": model,
+        "task": task,
+        "step": 0.00467,
+        "rate": 6938.0,
+        "peak": 19_400_000,
+        "parameters": 61706,
+        "note": note,
+    }
+
+
+ROWS = [row("lenet5", "train"), row("lenet5", "infer", NOTE), row("mini_resnet", "train")]
+
+
+def text(monkeypatch: pytest.MonkeyPatch, width: int | None, rows: list[dict[str, object]]) -> str:
+    monkeypatch.setenv("COLUMNS", "" if width is None else str(width))
+    return printed(HEADINGS, rows)
+
+
+def words(printed_text: str) -> set[str]:
+    return {word.strip(",:") for word in printed_text.split() if set(word) != {"-"}}
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_no_line_is_wider_than_the_terminal_and_no_word_is_lost(
+    monkeypatch: pytest.MonkeyPatch, width: int, count: int
+) -> None:
+    whole = text(monkeypatch, None, ROWS[:count])
+    found = text(monkeypatch, width, ROWS[:count])
+    assert max(map(len, found.splitlines())) <= width
+    assert words(whole) <= words(found)
+
+
+def test_what_all_rows_share_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = text(monkeypatch, 80, ROWS)
+    assert found.startswith("in every row: machine amd-epyc-2cpu-24gib, step p50 4.67 ms, ")
+    assert found.count("amd-epyc-2cpu-24gib") == 1
+
+
+def numbered(note: str | None) -> list[dict[str, object]]:
+    names = ("step", "rate", "peak", "parameters")
+    return [
+        {**one, **dict.fromkeys(names, number), "note": one["note"] and note}
+        for number, one in enumerate(ROWS, 1)
+    ]
+
+
+def test_each_part_begins_with_what_names_the_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = text(monkeypatch, 50, numbered(None))
+    assert [line.split()[:2] for line in found.splitlines() if "mini_resnet" in line] == [
+        ["mini_resnet", "train"]
+    ] * 2
+
+
+def test_a_later_part_leaves_out_rows_without_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    last = text(monkeypatch, 40, numbered("unsteady")).split("\n\n")[-1]
+    assert [line.split() for line in last.splitlines()[::2]] == [
+        ["model", "task", "note"],
+        ["lenet5", "infer", "unsteady"],
+    ]
+
+
+def test_a_long_text_stands_below_with_the_name_of_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = text(monkeypatch, 80, ROWS).splitlines()
+    place = lines.index("lenet5  infer")
+    assert lines[place + 1].startswith("  note: 1 of 3 unsteady: the step time")
+    assert lines[place + 2].startswith("    ")
+
+
+def test_a_single_row_becomes_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = text(monkeypatch, 60, ROWS[:1]).splitlines()
+    assert lines[:2] == ["machine     amd-epyc-2cpu-24gib", "model       lenet5"]
+
+
+def test_a_table_that_fits_is_as_it_is_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert text(monkeypatch, 300, ROWS) == text(monkeypatch, None, ROWS)
+
+
+@pytest.mark.parametrize("asked", ["0", "-1", "wide", ""])
+def test_a_width_that_is_none_counts_as_unknown(
+    monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", asked)
+    assert terminal_width() is None
+    assert wrapped(NOTE) == NOTE
