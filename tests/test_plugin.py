@@ -178,9 +178,19 @@ def test_the_first_run_ever_has_nothing_to_compare_with_says_so_and_passes(run: 
 
 def test_a_second_run_is_compared_with_the_first(run: Run) -> None:
     run()
-    result = run("--benchmark-compare")
+    result = run("--benchmark-compare", "-v")
     assert result.ret == 0
     result.stdout.fnmatch_lines_random([f"{LENET5} (0001)*", f"{LENET5} (NOW)*"])
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [((), False), (("-v",), True), (("--benchmark-sort=name",), True), (("-q",), False)],
+)
+def test_pytest_benchmarks_table_is_there_where_it_is_asked_for(
+    run: Run, options: tuple[str, ...], shown: bool
+) -> None:
+    assert any("Outliers:" in line for line in run(*options).outlines) is shown
 
 
 def test_the_history_gives_the_same_statistics_as_the_run_itself(

@@ -196,6 +196,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, object]:
     """Leave with the status that tells the signal which ended the session, where one did."""
+    bridge.hide_table(session.config)
     found = yield
     received = session.config.stash.get(_RECEIVED_KEY, None)
     if received is not None and received.number is not None:

@@ -9,6 +9,8 @@ contract test holds the seam.
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,11 +30,16 @@ if TYPE_CHECKING:
 
 FRAMEWORKS = (*BACKENDS, "keras")
 
+_OPTIONS_OF_THE_TABLE = re.compile(
+    r"--benchmark-(columns|sort|group-by|name|histogram|cprofile|verbose)"
+)
+
 __all__ = [
     "Comparison",
     "CsvStorage",
     "comparability",
     "drop_comparison",
+    "hide_table",
     "is_disabled",
     "prepare_replay",
     "progress_stream",
@@ -208,6 +215,22 @@ def drop_comparison(config: pytest.Config) -> None:
     session = _session(config)
     if session is not None:
         session.compare_fail = None
+
+
+def hide_table(config: pytest.Config) -> None:
+    """Leave out pytest-benchmark's table where it has nothing but cases and nobody asks for it.
+
+    `-v`, or an option of the table, asks for it. Limits are checked all the same.
+    """
+    session = _session(config)
+    if session is None or not isinstance(session.storage, CsvStorage) or config.option.verbose > 0:
+        return
+    asked = [os.environ.get("PYTEST_ADDOPTS", ""), *config.getini("addopts")]
+    words = " ".join(map(str, [*asked, *config.invocation_params.args]))
+    if _OPTIONS_OF_THE_TABLE.search(words):
+        return
+    if all(session.storage.is_ours(benchmark.fullname) for benchmark in session.benchmarks):
+        session.quiet = True
 
 
 def prepare_replay(item: pytest.Item, case: Case, run: PytestRun) -> None:
