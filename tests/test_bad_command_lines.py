@@ -38,7 +38,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 BAD: list[tuple[list[str], str]] = [
     # no command, and none such
-    ([], "the following arguments are required: COMMAND"),
     ([""], "invalid choice: ''"),
     (["ruin"], "invalid choice: 'ruin'"),
     (["--models", "lenet5"], "COMMAND"),

@@ -100,8 +100,9 @@ def test_bad_values_are_one_line_and_exit_2_before_anything_is_measured(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "convmark: the following arguments are required: COMMAND"),
         (["ruin"], "convmark: argument COMMAND: invalid choice: 'ruin'"),
+        (["reprot"], "; did you mean report?"),
+        (["env", "lst"], "; did you mean list?"),
         (["run", "--proceses", "3"], "unrecognized arguments: --proceses 3; did you mean --proc"),
         (["run", "--models"], "argument --models: expected one argument"),
         (["run", "lenet5"], "unrecognized arguments: lenet5"),
@@ -115,6 +116,15 @@ def test_a_mistyped_command_line_is_one_line_and_exit_2(
     assert left.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_convmark_alone_shows_its_commands_and_the_five_jobs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    for part in ("COMMAND", "bisect", "five jobs:", "pytest bench --benchmark-compare=git:main"):
+        assert part in printed
 
 
 def test_a_broken_pyproject_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

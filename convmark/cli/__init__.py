@@ -38,6 +38,9 @@ _ELSEWHERE: Mapping[str, str] = MappingProxyType(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser, commands = parsers()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help()
+        return EXIT_OK
     given, unknown = parser.parse_known_args(arguments)
     if unknown:
         commands[given.command].error(f"unrecognized arguments: {' '.join(unknown)}")

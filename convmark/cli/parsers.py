@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from typing import Any, NoReturn
 
 from convmark import __version__
@@ -25,19 +26,40 @@ _OF_A_PAIR = [name for name in _MEASURING if name not in _OF_ONE_SIDE]
 """The options of commands with two sides, whose arguments name the interpreters."""
 
 
+_JOBS = """\
+five jobs:
+  choose a model        convmark run --models resnet50,mobilenetv2 --tasks infer
+  gate a pull request   pytest bench --benchmark-compare=git:main
+  upgrade TensorFlow    convmark ab "tensorflow==2.20.*" "tensorflow==2.21.*"
+  compare machines      convmark report results ../gpu-box/results -o report.html
+  share results         convmark report -o report.html
+"""
+
+_NOT_ONE_OF = re.compile(r"invalid choice: '(?P<given>.*)' \(choose from ")
+
+
 class Parser(argparse.ArgumentParser):
-    """Reports usage errors on one line, with the most similar option."""
+    """Reports usage errors on one line, with the most similar option or command."""
 
     def error(self, message: str) -> NoReturn:
         """End with the conventional status; what is printed is one line."""
+        near = self._near(message)
+        hint = f"; did you mean {near}?" if near else ""
+        self.exit(EXIT_USAGE, f"{self.prog}: {plain_text(message)}{hint}\n")
+
+    def _near(self, message: str) -> str:
+        """Return the option or command that is most like what a message complains of."""
+        choice = _NOT_ONE_OF.search(message)
+        if choice is not None:
+            choices = re.findall(r"[\w-]+", message[choice.end() :])
+            return next(iter(difflib.get_close_matches(choice["given"], choices, n=1)), "")
         for word in message.split():
-            if word.startswith("--"):
-                name = word.partition("=")[0].rstrip(":")
+            name = word.partition("=")[0].rstrip(":")
+            if name.startswith("--"):
                 near = difflib.get_close_matches(name, self._option_string_actions, n=1)
                 if near and near[0] != name:
-                    message += f"; did you mean {near[0]}?"
-                    break
-        self.exit(EXIT_USAGE, f"{self.prog}: {plain_text(message)}\n")
+                    return near[0]
+        return ""
 
 
 def parsers() -> tuple[Parser, dict[str, Parser]]:
@@ -45,6 +67,8 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     parser = Parser(
         prog="convmark",
         description="Benchmark Keras ConvNets in fresh processes and save the history as CSV.",
+        epilog=_JOBS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"convmark {__version__}")
