@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pty
+
 import pytest
 
 from convmark.core.fitting import terminal_width, wrapped
@@ -101,7 +104,22 @@ def test_a_table_that_fits_is_as_it_is_without_a_terminal(monkeypatch: pytest.Mo
     assert text(monkeypatch, 300, ROWS) == text(monkeypatch, None, ROWS)
 
 
-@pytest.mark.parametrize("asked", ["0", "-1", "wide", ""])
+def test_a_terminal_of_no_width_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS")
+    reader, writer = pty.openpty()  # its size is 0 x 0
+    with os.fdopen(reader), os.fdopen(writer, "w") as terminal:
+        monkeypatch.setattr("sys.__stdout__", terminal)
+        assert terminal_width() is None
+        monkeypatch.setattr("os.get_terminal_size", lambda number: os.terminal_size((90, 24)))
+        assert terminal_width() == 90
+
+
+@pytest.mark.parametrize("width", range(1, 40))
+def test_the_narrowest_terminal_has_a_table(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    assert "mini_resnet" in text(monkeypatch, width, ROWS)
+
+
+@pytest.mark.parametrize("asked", ["0", "-1", "wide", "", "9" * 7, "\u0664"])
 def test_a_width_that_is_none_counts_as_unknown(
     monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ __all__ = ["Grid", "fitted", "terminal_width", "wrapped"]
 
 GAP = 2
 """Spaces between two columns."""
+LEAST_WIDTH = 20
 LABEL_MARGIN = 2
 """Characters by which tabulate makes a column wider than its heading."""
 MOST_SHARED = 60
@@ -48,15 +50,20 @@ class Grid:
 def terminal_width() -> int | None:
     """Return the characters of a line: COLUMNS, or of the terminal.
 
-    None is no limit: where there is no terminal, or COLUMNS is 0.
+    None is no limit: where there is no terminal, or its width is given as 0.
     """
     asked = os.environ.get("COLUMNS", "")
-    if asked.isdecimal():
-        return int(asked) or None
+    if re.fullmatch("[0-9]{1,6}", asked):
+        return _usable(int(asked))
     try:
-        return os.get_terminal_size(sys.__stdout__.fileno()).columns  # type: ignore[union-attr]
+        size = os.get_terminal_size(sys.__stdout__.fileno())  # type: ignore[union-attr]
     except (AttributeError, OSError, ValueError):
         return None
+    return _usable(size.columns)
+
+
+def _usable(columns: int) -> int | None:
+    return max(LEAST_WIDTH, columns) if columns else None
 
 
 def wrapped(text: str) -> str:

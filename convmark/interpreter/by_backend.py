@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from convmark import interpreter as launch
+from convmark.core.backends import BACKENDS
 from convmark.interpreter import Answer
 from convmark.interpreter.inspection import inspect
 
@@ -49,6 +50,11 @@ class Interpreters:
         """End every process of every interpreter; harmless when done twice."""
         for interpreter in self._interpreters.values():
             interpreter.close()
+
+    @property
+    def labels(self) -> str:
+        """The names of the frameworks, for a message."""
+        return ", ".join(BACKENDS[backend].label for backend in self._interpreters)
 
     def of(self, backend: str) -> launch.Interpreter:
         """Return that of a backend."""

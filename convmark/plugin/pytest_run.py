@@ -141,7 +141,7 @@ class PytestRun:
             backends=backends,
             folder=self._folder,
         )
-        session.found = session.interpreters.inspect(dict.fromkeys(c.model for c in self.cases))
+        session.inspect(dict.fromkeys(case.model for case in self.cases))
         for its_own in session.found.values():
             devices_asked_for(self.options.devices, its_own["devices"])
         session.take([case for case in self.cases if self.absent(case) is None])

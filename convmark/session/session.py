@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -112,6 +112,19 @@ class Session:
         if self.run_file is not None:
             self.run_file.close()
 
+    def inspect(self, models: Iterable[str]) -> None:
+        """Start the interpreters and find out what they have, which takes seconds.
+
+        Raises:
+            OptionError: a model is not there.
+            WorkerError: an interpreter cannot be inspected.
+        """
+        if sys.__stderr__ is not None and sys.__stderr__.isatty():  # where somebody waits
+            python = self.interpreters.python
+            where = "" if python == sys.executable else f" in {python}"
+            self.say(f"starting {self.interpreters.labels}{where}")
+        self.found = self.interpreters.inspect(models)
+
     def default_cases(self) -> list[Case]:
         """Return the cases of the default suites, on the devices that were asked for.
 
@@ -119,7 +132,7 @@ class Session:
             OptionError: a model or a device is not there.
             WorkerError: an interpreter cannot be inspected.
         """
-        self.found = self.interpreters.inspect(self.options.models or NETWORKS)
+        self.inspect(self.options.models or NETWORKS)
         devices = {
             backend: devices_asked_for(self.options.devices, its_own["devices"])
             for backend, its_own in self.found.items()
