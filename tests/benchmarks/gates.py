@@ -204,7 +204,7 @@ class Project:
 
     def bench(self, *more: str) -> subprocess.CompletedProcess[str]:
         """Run the project's suite."""
-        variables = {**os.environ, "COLUMNS": "200"}
+        variables = {**os.environ, "COLUMNS": "400"}
         for name, value in (self.gate.environ or {}).items():
             variables[name] = value.format(folder=self.folder)
         command = [self.python, "-m", "pytest", "test_shop.py", "-q", "-p", "no:cacheprovider"]
