@@ -87,7 +87,7 @@ def test_a_watched_builder_keeps_its_input_spec(own_module: ModuleType) -> None:
         (
             "own_script:net",
             "own_script:net: own_script ends the program when it is imported (exit status 2); put "
-            'what reads the command line under if __name__ == "__main__"',
+            'its main program under if __name__ == "__main__"',
         ),
         ("own_nets:large", "own_nets:large: own_nets has no attribute large"),
         ("own_nets:Family.big", "own_nets:Family.big: own_nets.Family has no attribute big"),
@@ -172,6 +172,16 @@ NETS = """
     def around():
         return keras.Sequential([instance, layers.Dense(2)])
 """
+SCRIPT = """
+    import argparse, nets
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("width", nargs="?", default=3, type=int)
+    options = parser.parse_args()
+
+    def net():
+        return nets.net(options.width)
+"""
 FILES = """
     import keras, pathlib
     from keras import layers
@@ -205,6 +215,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("Keras is not installed")
     folder = tmp_path_factory.mktemp("files").resolve()
     (folder / "nets.py").write_text(dedent(NETS))
+    (folder / "script.py").write_text(dedent(SCRIPT))
     command = [sys.executable, "-c", dedent(FILES)]
     subprocess.run(command, cwd=folder, check=True, env=environ(folder), capture_output=True)
     return folder
@@ -277,6 +288,10 @@ def test_arguments_instances_and_input_specs_reach_the_worker(interpreter: Inter
         assert (instance.event("peaks") or {})["host_bytes"] is None  # weights were there before
     spec = answered(interpreter, "nets:open_net")
     assert (spec.event("built") or {})["input_shape"] == [5]
+
+
+def test_a_module_that_parses_the_command_line_finds_no_arguments(interpreter: Interpreter) -> None:
+    assert parameters(answered(interpreter, "script:net")) == 35
 
 
 def test_code_in_a_file_runs_where_it_is_trusted(project: Path) -> None:
