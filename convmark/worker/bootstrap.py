@@ -4,8 +4,8 @@ The measured interpreter must see convmark's worker and the zoo and nothing else
 surroundings (its site-packages would shadow the interpreter's own NumPy). So both packages are
 loaded from their folders by path, and `sys.path` is left as the interpreter made it. The folders of
 the user's own code go before it once the framework is imported, as the working folder does in
-`python -c`: a package there is taken before an installed one of the same name. `sys.argv` is that of
-`python -c` without arguments, because the user's code may parse it.
+`python -c`: a package there is taken before an installed one of the same name. `sys.argv` is that
+of `python -c` without arguments, because the user's code may parse it.
 """
 
 import importlib

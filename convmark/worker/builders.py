@@ -141,6 +141,8 @@ def _module(name: str, module: str) -> Any:
         ) from error
     except Exception as error:  # a user's module may raise anything
         cause = one_line(f"{type(error).__name__}: {error}")
+        if isinstance(error, ModuleNotFoundError):
+            cause += "; it must be in the working folder or be installed"
         raise UnknownModelError(f"{name}: cannot import {module}: {cause}") from error
 
 
