@@ -15,8 +15,10 @@ from typing import Any, ClassVar
 import pytest
 from workers import environ, measured
 
+from convmark.core.errors import WorkerError
 from convmark.core.model_name import TRUST
 from convmark.interpreter import Answer, Interpreter
+from convmark.interpreter.inspection import inspect as inspect_models
 from convmark.worker.builders import builder
 from convmark.worker.failure import UnknownModelError
 from convmark.worker.model_files import check_file
@@ -78,7 +80,8 @@ def test_a_watched_builder_keeps_its_input_spec(own_module: ModuleType) -> None:
         (
             "own_missing.nets:small",
             "own_missing.nets:small: cannot import own_missing.nets: "
-            "ModuleNotFoundError: No module named 'own_missing'",
+            "ModuleNotFoundError: No module named 'own_missing'; it must be in the working folder "
+            "or be installed",
         ),
         (
             "own_broken:small",
@@ -87,7 +90,7 @@ def test_a_watched_builder_keeps_its_input_spec(own_module: ModuleType) -> None:
         (
             "own_script:net",
             "own_script:net: own_script ends the program when it is imported (exit status 2); put "
-            'what reads the command line under if __name__ == "__main__"',
+            'its main program under if __name__ == "__main__"',
         ),
         ("own_nets:large", "own_nets:large: own_nets has no attribute large"),
         ("own_nets:Family.big", "own_nets:Family.big: own_nets.Family has no attribute big"),
@@ -172,6 +175,16 @@ NETS = """
     def around():
         return keras.Sequential([instance, layers.Dense(2)])
 """
+SCRIPT = """
+    import argparse, nets
+
+    parser = argparse.ArgumentParser()
+    parser.add_argument("width", nargs="?", default=3, type=int)
+    options = parser.parse_args()
+
+    def net():
+        return nets.net(options.width)
+"""
 FILES = """
     import keras, pathlib
     from keras import layers
@@ -190,7 +203,7 @@ FILES = """
     small.export("exported", verbose=False)
     network(layers.Flatten(), layers.Dense(10)).save("b/net.keras")
     half = layers.Dense(3, dtype="mixed_bfloat16")
-    network(layers.Flatten(), half).export("half", verbose=False)
+    network(layers.Flatten(), half).export("half a net", verbose=False)
     for name in ("lambda.keras", "lambda.h5"):
         network(layers.Lambda(lambda x: 2 * x)).save(name)
     network(nets.Gate(), layers.Flatten(), layers.Dense(2)).save("gate.keras")
@@ -205,6 +218,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("Keras is not installed")
     folder = tmp_path_factory.mktemp("files").resolve()
     (folder / "nets.py").write_text(dedent(NETS))
+    (folder / "script.py").write_text(dedent(SCRIPT))
+    (folder / "ends.py").write_text("import os; os._exit(3)")
     command = [sys.executable, "-c", dedent(FILES)]
     subprocess.run(command, cwd=folder, check=True, env=environ(folder), capture_output=True)
     return folder
@@ -251,7 +266,7 @@ def test_a_saved_model_infers_and_says_what_its_graph_computes_in(
     answer = answered(interpreter, "exported/")
     assert parameters(answer) == 1490
     assert (answer.event("read_back") or {})["precision"] == "float32"
-    half = answered(interpreter, "half/")
+    half = answered(interpreter, "half a net/")
     assert (half.event("read_back") or {})["precision"] == "mixed_bfloat16"
     train = answered(interpreter, "exported/", "train")
     assert train.message.startswith("exported/: nothing to train, a SavedModel is measured in")
@@ -277,6 +292,17 @@ def test_arguments_instances_and_input_specs_reach_the_worker(interpreter: Inter
         assert (instance.event("peaks") or {})["host_bytes"] is None  # weights were there before
     spec = answered(interpreter, "nets:open_net")
     assert (spec.event("built") or {})["input_shape"] == [5]
+
+
+def test_a_module_that_parses_the_command_line_finds_no_arguments(interpreter: Interpreter) -> None:
+    assert parameters(answered(interpreter, "script:net")) == 35
+
+
+def test_a_module_whose_import_ends_the_process_is_named(interpreter: Interpreter) -> None:
+    with pytest.raises(
+        WorkerError, match=r"^--models: ends:net: cannot be imported: the worker ended"
+    ):
+        inspect_models(interpreter, ["script:net", "ends:net"])
 
 
 def test_code_in_a_file_runs_where_it_is_trusted(project: Path) -> None:

@@ -21,13 +21,16 @@ def inspect(
 
     Raises:
         OptionError: a model is unknown to it.
-        WorkerError: it cannot say.
+        WorkerError: it cannot say; the import of a model has ended its process, or something else.
     """
     request = {"kind": "inspect", "models": list(models)}
     answer = interpreter.answer({**request, "explain": True} if explain else request)
     found = answer.event("inspected")
     if answer.status != "ok" or found is None:
-        raise WorkerError(f"{interpreter.python}: cannot be inspected: {answer.message}")
+        importing = None if answer.event("imported") else answer.event("importing")
+        subject = f"--models: {importing['model']}" if importing else interpreter.python
+        what = "imported" if importing else "inspected"
+        raise WorkerError(f"{subject}: cannot be {what}: {answer.message}")
     for refusal in found["models"].values():
         if refusal is not None:
             raise OptionError(f"--models: {refusal}")

@@ -4,7 +4,8 @@ The measured interpreter must see convmark's worker and the zoo and nothing else
 surroundings (its site-packages would shadow the interpreter's own NumPy). So both packages are
 loaded from their folders by path, and `sys.path` is left as the interpreter made it. The folders of
 the user's own code go before it once the framework is imported, as the working folder does in
-`python -c`: a package there is taken before an installed one of the same name.
+`python -c`: a package there is taken before an installed one of the same name. `sys.argv` is that
+of `python -c` without arguments, because the user's code may parse it.
 """
 
 import importlib
@@ -29,6 +30,7 @@ def load_package(name: str, folder: str) -> None:
 def main() -> None:
     """Load the packages and hand over to the zygote."""
     settings = json.loads(sys.argv[1])
+    sys.argv[:] = ["-c"]
     own_folder = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if entry and os.path.abspath(entry) != own_folder]
     load_package("convmark", settings["convmark"])

@@ -137,10 +137,12 @@ def _module(name: str, module: str) -> Any:
     except SystemExit as error:
         raise UnknownModelError(
             f"{name}: {module} ends the program when it is imported (exit status {error.code}); "
-            'put what reads the command line under if __name__ == "__main__"'
+            'put its main program under if __name__ == "__main__"'
         ) from error
     except Exception as error:  # a user's module may raise anything
         cause = one_line(f"{type(error).__name__}: {error}")
+        if isinstance(error, ModuleNotFoundError):
+            cause += "; it must be in the working folder or be installed"
         raise UnknownModelError(f"{name}: cannot import {module}: {cause}") from error
 
 

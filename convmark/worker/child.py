@@ -159,7 +159,11 @@ def _message(error: BaseException, status: str, framework: Any) -> str:
 def _inspect(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     """Say what this interpreter has, and which of the models asked for it knows."""
     emit("ready")
-    refusals = {name: _refusal(name, framework) for name in request["models"]}
+    refusals = {}
+    for name in request["models"]:
+        emit("importing", model=name)
+        refusals[name] = _refusal(name, framework)
+    emit("imported")
     emit(
         "inspected",
         executable=sys.executable,

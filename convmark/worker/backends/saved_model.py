@@ -6,7 +6,6 @@ to the policy of the day, which the graph knows nothing of. So the signature is 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,7 +38,7 @@ class SavedModel(keras.Model):  # type: ignore[misc]  # Keras has no types
             names = ", ".join(sorted(signatures)) or "none"
             raise CaseFailure(f"{folder}: must have a signature {SERVING}, it has {names}")
         function = signatures[chosen]
-        super().__init__(name=os.path.basename(folder.rstrip("/")), autocast=False)
+        super().__init__(autocast=False)  # a folder's name need not be one that TensorFlow takes
         self.precision = _computed(function)
         self._kept = (loaded,)  # its tables and variables live as long as it does
         self._function = function
