@@ -70,7 +70,7 @@ def steps(step: Step, backend: Any) -> tuple[float, int]:
 
 
 def windows(step: Step, backend: Any) -> tuple[float, int]:
-    result = timing.windows(step, backend, timing.MIN_WINDOW_S / 2, silent())
+    result = timing.windows(step, backend, timing.MIN_WINDOW_S / 2, silent(), number=3)
     return sum(result.times_s), result.steps * len(result.times_s)
 
 
@@ -144,10 +144,11 @@ def main() -> None:
     with backend.scope():
         trained, asked = network(), network()
     kinds = {
-        "training": backend.training_step(trained, 4, 0, 0.01, False),
-        "inference": backend.inference_step(asked, 16, 0, False),
+        "training": backend.training_step(trained, 2, 0, 0.01, False),
+        "inference": backend.inference_step(asked, 6, 0, False),
         "reference": backend.reference_step("large"),
     }
+    timing.quiet_collector()  # rounds and turns collect garbage between their steps
     ratios: dict[str, dict[str, dict[str, float]]] = {}
     for kind, step in kinds.items():
         wait([step() for _ in range(3)])

@@ -10,7 +10,7 @@ import pkgutil
 from collections.abc import Callable, Iterator
 
 import pytest
-from workers import BUILDERS, environ
+from workers import BUILDERS, QUICK_XLA, environ
 
 import convmark
 from convmark.interpreter import Interpreter
@@ -77,7 +77,7 @@ def interpreter_of(
 
     To import a framework takes seconds, a fork of its interpreter milliseconds.
     """
-    variables = environ(tmp_path_factory.mktemp("interpreters"))
+    variables = environ(tmp_path_factory.mktemp("interpreters"), **QUICK_XLA)
     with contextlib.ExitStack() as stack:
 
         @functools.cache

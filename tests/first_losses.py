@@ -7,6 +7,7 @@ network's results; what the process has loaded and when it had been touched.
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from typing import Any
@@ -110,6 +111,17 @@ def fed(backend: Any, task: str) -> list[Any]:
     return [shapes, values, first]
 
 
+def device_of_a_gpu() -> str:
+    """Return where Keras puts PyTorch's variables once a worker has chosen a GPU."""
+    from keras.src.backend.torch import core
+
+    backend = backends.load("torch")
+    backend.seed = lambda seed: None  # there need be no GPU
+    backend.configure(device="gpu:0", threads="default", precision="float32", seed=0)
+    gc.collect()
+    return str(core.get_device())
+
+
 def main() -> None:
     backend = backends.load(sys.argv[1])
     untouched = [backend.untouched()]
@@ -127,6 +139,7 @@ def main() -> None:
                 "traces": {task: traces(backend, task) for task in ("train", "infer")},
                 "tensorflow": "tensorflow" in sys.modules,
                 "versions": backend.versions(),
+                "device_of_a_gpu": device_of_a_gpu() if sys.argv[1] == "torch" else None,
             }
         )
     )

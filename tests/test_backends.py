@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workers import BUILDERS, environ, measured
+from workers import BUILDERS, QUICK_XLA, environ, measured
 
 from convmark.core.errors import WorkerError
-from convmark.interpreter import Interpreter
+from convmark.interpreter import Answer, Interpreter
 
 PARAMETERS = {
     "lenet5": 61_706,
@@ -50,7 +50,7 @@ def first_losses(backend: str, folder: Path) -> Results:
     skip_without(backend)
     done = subprocess.run(
         [sys.executable, str(BUILDERS / "first_losses.py"), backend],
-        env=environ(folder, KERAS_BACKEND=backend, KERAS_TORCH_DEVICE="cpu"),
+        env=environ(folder, KERAS_BACKEND=backend, KERAS_TORCH_DEVICE="cpu", **QUICK_XLA),
         capture_output=True,
         text=True,
         timeout=600,
@@ -89,21 +89,9 @@ def test_every_backend_says_where_the_weights_and_the_loss_lie(
         assert found["held"] == [{"cpu": found["model_bytes"]}, {"cpu": 4}]
 
 
-def test_pytorch_puts_the_models_of_a_gpu_on_it(folder: Path) -> None:
+def test_pytorch_puts_the_models_of_a_gpu_on_it(other: Results) -> None:
     """Keras forgets the device when its context is let go, and the CPU computes."""
-    skip_without("torch")
-    code = (
-        "import gc; from convmark.worker import backends\n"
-        "backend = backends.load('torch')\n"
-        "backend.seed = lambda seed: None\n"
-        "backend.configure(device='gpu:0', threads='default', precision='float32', seed=0)\n"
-        "gc.collect(); from keras.src.backend.torch import core; print(core.get_device())\n"
-    )
-    variables = environ(folder, KERAS_BACKEND="torch", KERAS_TORCH_DEVICE="cpu")
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False
-    )
-    assert done.stdout == "cuda\n", done.stderr
+    assert other["device_of_a_gpu"] == ("cuda" if "torch" in other["versions"] else None)
 
 
 @pytest.mark.parametrize("model", PARAMETERS)
@@ -161,40 +149,47 @@ def test_a_feed_goes_round_four_batches_the_same_on_every_backend(
     assert len({round(mean, 6) for mean in means}) == 4
 
 
-@pytest.fixture(params=OTHERS)
+@pytest.fixture(scope="module", params=OTHERS)
 def backend(request: pytest.FixtureRequest) -> str:
     skip_without(request.param)
     name: str = request.param
     return name
 
 
+@pytest.fixture(scope="module")
+def asked(backend: str) -> dict[str, Any]:
+    return measured("lenet5", task="train", batch_size=16, backend=backend)
+
+
+@pytest.fixture(scope="module")
+def forked(asked: dict[str, Any], backend: str, interpreter_of: InterpreterOf) -> list[Answer]:
+    """What two workers answer, one after the other."""
+    return [interpreter_of(backend).answer(asked) for _ in range(2)]
+
+
 def test_workers_forked_before_the_first_operation_measure_one_after_another(
-    backend: str, interpreter_of: InterpreterOf
+    backend: str, forked: list[Answer]
 ) -> None:
-    asked = measured("lenet5", task="train", batch_size=16, backend=backend)
-    answers = [interpreter_of(backend).answer(asked) for _ in range(3)]
-    assert [(answer.status, answer.message) for answer in answers] == [("ok", "")] * 3
-    versions = answers[0].event("environment") or {}
+    first, second = forked
+    assert [(answer.status, answer.message) for answer in forked] == [("ok", "")] * 2
+    versions = first.event("environment") or {}
     assert versions[backend]
     assert "tensorflow" not in versions
-    proofs = [answer.event("proof") for answer in answers]
-    assert proofs == [proofs[0]] * 3
-    assert max(answer.ready_s or 9 for answer in answers[1:]) < 1
-    first = answers[0].event("first_step") or {}
-    assert first["seconds"] == pytest.approx((first["trace_s"] or 0.0) + first["execution_s"])
-    assert (first["trace_s"] is None) == (backend == "torch")
+    assert first.event("proof") == second.event("proof")
+    assert (second.ready_s or 9) < 1
+    step = first.event("first_step") or {}
+    assert step["seconds"] == pytest.approx((step["trace_s"] or 0.0) + step["execution_s"])
+    assert (step["trace_s"] is None) == (backend == "torch")
 
 
 def test_a_spawned_worker_does_the_same_work_as_a_forked_one(
-    backend: str, folder: Path, interpreter_of: InterpreterOf
+    backend: str, folder: Path, asked: dict[str, Any], forked: list[Answer]
 ) -> None:
-    asked = measured("lenet5", task="train", batch_size=8, backend=backend)
-    with Interpreter(environ=environ(folder), backend=backend, isolation="spawn") as interpreter:
+    variables = environ(folder, **QUICK_XLA)
+    with Interpreter(environ=variables, backend=backend, isolation="spawn") as interpreter:
         spawned = interpreter.answer(asked)
-    forked = interpreter_of(backend).answer(asked)
-    for answer in (spawned, forked):
-        assert (answer.status, answer.message) == ("ok", "")
-    assert spawned.event("proof") == forked.event("proof")
+    assert (spawned.status, spawned.message) == ("ok", "")
+    assert spawned.event("proof") == forked[0].event("proof")
 
 
 def test_one_thread_is_one_thread(backend: str, interpreter_of: InterpreterOf) -> None:

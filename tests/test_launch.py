@@ -188,11 +188,15 @@ def test_training_lowers_the_loss_from_that_of_chance(by_fork: Answer) -> None:
 
 
 @pytest.mark.parametrize("isolation", ["spawn", "none"])
-def test_every_isolation_measures_the_same_work(
-    isolation: str, by_fork: Answer, workplace: Workplace
+def test_every_isolation_measures_the_same_work_and_leaves_no_file_behind(
+    isolation: str,
+    by_fork: Answer,
+    workplace: Workplace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = descendants()
-    with workplace.interpreter(isolation=isolation) as interpreter:
+    with temporary_files_in(tmp_path, workplace, monkeypatch, isolation) as interpreter:
         answer = interpreter.answer(measured("lenet5", task="train", batch_size=8))
         assert (answer.status, answer.message) == ("ok", "")
         names = [event["event"] for event in answer.events if event["event"] != "progress"]
@@ -204,6 +208,16 @@ def test_every_isolation_measures_the_same_work(
         assert by_fork.ready_s is not None
         assert by_fork.ready_s < answer.ready_s / 2, "a fork is dearer than a cold start"
     assert descendants() == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def temporary_files_in(
+    folder: Path, workplace: Workplace, monkeypatch: pytest.MonkeyPatch, isolation: str
+) -> Interpreter:
+    """Return an interpreter whose temporary files, and its logs, are in the folder."""
+    monkeypatch.setattr("tempfile.tempdir", str(folder))  # this process's, where logs are kept
+    own = Workplace(workplace.folder, {**workplace.environ, "TMPDIR": str(folder)})
+    return own.interpreter(isolation=isolation)
 
 
 def proofs(answer: Answer) -> list[float]:
@@ -467,13 +481,10 @@ def test_an_interpreter_that_serves_all_itself_is_replaced_when_it_goes_wrong(
     assert first != second
 
 
-@pytest.mark.parametrize("isolation", ["fork", "spawn"])
-def test_no_file_is_left_in_the_temporary_folder(
-    isolation: str, workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_fork_leaves_no_file_in_the_temporary_folder(
+    workplace: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))  # this process's, where logs are kept
-    own = Workplace(workplace.folder, {**workplace.environ, "TMPDIR": str(tmp_path)})
-    with own.interpreter(isolation=isolation) as interpreter:
+    with temporary_files_in(tmp_path, workplace, monkeypatch, "fork") as interpreter:
         assert interpreter.answer(measured("conv_layer", task="train")).status == "ok"
         made = {path.name for path in tmp_path.rglob("*.py")}
         assert made  # by TensorFlow, which removes them in exit handlers that no worker comes to

@@ -202,6 +202,6 @@ def test_a_setting_read_by_a_relative_path_is_each_commit_s_own(
     make = CASES / "18-worktree-relative-config" / "make.sh"
     subprocess.run(["sh", str(make), str(tmp_path / "shop")], check=True, capture_output=True)
     monkeypatch.chdir(tmp_path / "shop")
-    options = ["--models", "nets:net", "--tasks", "infer", "--batch-sizes", "8", "--target", "100"]
+    options = ["--models", "nets:net", "--tasks", "infer", "--batch-sizes", "2", "--target", "100"]
     assert main(["ab", "git:HEAD~1", "git:HEAD", *options, "--allow-concurrent"]) == 1
     assert "regressed" in capsys.readouterr().out

@@ -17,6 +17,10 @@ BUILDERS = Path(__file__).parent
 """The folder of `builders.py`: a harness that works there has it on its workers' path."""
 
 
+QUICK_XLA = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+"""Halves the CPU time that JAX takes to compile; for tests of results, not of step times."""
+
+
 def environ(folder: Path, **more: str) -> dict[str, str]:
     """Return an environment for workers: output buffered, byte code kept, in `folder` if need be.
 

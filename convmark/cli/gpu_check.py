@@ -160,6 +160,7 @@ class DeviceCheck:
     """No process is started once so many seconds have passed."""
 
     def case(self, model: str, task: str, precision: str = "float32") -> Case:
+        """Return a case of this device, batch size and backend."""
         return Case(
             model=model,
             task=task,
@@ -171,6 +172,7 @@ class DeviceCheck:
 
     @property
     def cases(self) -> list[Case]:
+        """Return each model with each timed task and precision."""
         return [
             self.case(model, task, precision)
             for model in self.models

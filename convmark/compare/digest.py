@@ -15,14 +15,14 @@ from convmark.core.case import Case
 from convmark.core.cells import from_cell
 from convmark.core.errors import CaseError, StoreError
 from convmark.core.statistics import spread
+from convmark.results.columnar import case_name
 from convmark.results.reading import HEADER, read_cells, read_run
 from convmark.results.record import COLUMNS, MEASURED, STATUSES, from_cells
 
 __all__ = ["CaseFigures", "Digest", "Held", "digest_of", "held_in"]
 
 _PLACES = {name: place for place, name in enumerate(HEADER)}
-_CASE_FIELDS = tuple(Case.__dataclass_fields__)
-_CASE = operator.itemgetter(*(_PLACES[name] for name in _CASE_FIELDS))
+_CASE = operator.itemgetter(*(_PLACES[name] for name in Case.__dataclass_fields__))
 _CONDITIONS = operator.itemgetter(*(_PLACES[name] for name in CONDITIONS))
 _STATUS, _STARTED, _STEP = (_PLACES[name] for name in ("status", "started", "step_time_p50_s"))
 _CODE, _COMMIT, _DIRTY = (_PLACES[name] for name in ("code", "commit", "dirty"))
@@ -65,6 +65,7 @@ class CaseFigures:
 
     @property
     def conditions(self) -> Conditions:
+        """The conditions that the text stands for."""
         return _conditions_in(self.conditions_text)
 
 
@@ -101,7 +102,7 @@ def digest_of(path: Path) -> Digest:
         first = first or cells
         if (rule := _broken(cells)) is not None:
             raise StoreError(_said_by_the_store(path) or f"{path}:{line}: {rule}")
-        case = _case_name(*_CASE(cells))
+        case = case_name(*_CASE(cells))
         rows.setdefault(case, []).append(cells)
         if cells[_STATUS] in MEASURED:
             codes.setdefault(cells[_CODE])
@@ -128,7 +129,7 @@ def _broken(cells: Sequence[str]) -> str | None:
     if not cells[_STARTED]:
         return "column 'started' must not be empty"
     try:
-        _case_name(*_CASE(cells))
+        case_name(*_CASE(cells))
         _conditions_text(_CONDITIONS(cells))
         seconds = _number(cells, _STEP)
         _number(cells, _LOG_RATIO), _number(cells, _LOAD)
@@ -145,17 +146,6 @@ def _said_by_the_store(path: Path) -> str:
     except StoreError as error:
         return str(error)
     return ""
-
-
-@functools.lru_cache(maxsize=4096)
-def _case_name(*cells: str) -> str:
-    """Return the name of the case that the cells of its axes tell.
-
-    Raises:
-        CaseError, ValueError: they tell none.
-    """
-    pairs = zip(_CASE_FIELDS, cells, strict=True)
-    return Case(**{name: from_cell(COLUMNS[_PLACES[name]], cell) for name, cell in pairs}).name
 
 
 @functools.lru_cache(maxsize=4096)
@@ -178,6 +168,7 @@ def _conditions_in(text: str) -> Conditions:
 
 @functools.lru_cache(maxsize=1024)
 def held_in(text: str) -> Held:
+    """Return what `text` holds: cases, each with its conditions."""
     return tuple((case, conditions_of(tuple(values))) for case, values in json.loads(text))
 
 

@@ -192,6 +192,7 @@ def trailer_range_of(
         return lambda case: None
 
     def since(case: str) -> TrailerRange | None:
+        """Return the commits between the case's anchor and now; None where there is no anchor."""
         anchor = history.cases[case].anchor
         if anchor is None:
             return None

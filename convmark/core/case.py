@@ -169,6 +169,7 @@ class Case:
 
     @property
     def spans_machines(self) -> bool:
+        """Whether the replicas run on several machines."""
         return self.cluster not in (None, "local")
 
     @property

@@ -98,6 +98,7 @@ def _refuse_unprintable(flag: str, text: str) -> None:
 
 
 def parse_words(flag: str, text: str) -> tuple[str, ...]:
+    """Return the words between the commas, each once."""
     return _words(flag, text, [word.strip() for word in text.split(",")])
 
 
@@ -111,6 +112,8 @@ def parse_models(flag: str, text: str) -> tuple[str, ...]:
 
 
 def choices_of(known: Sequence[str]) -> Parse:
+    """Return the rule of a list of words, each among the known ones."""
+
     def parse(flag: str, text: str) -> tuple[str, ...]:
         words = parse_words(flag, text)
         for word in words:
@@ -122,6 +125,8 @@ def choices_of(known: Sequence[str]) -> Parse:
 
 
 def choice_of(known: Sequence[str]) -> Parse:
+    """Return the rule of one word among the known ones."""
+
     def parse(flag: str, text: str) -> str:
         if text not in known:
             raise OptionError(f"{flag}: must be one of {', '.join(known)}, got {text!r}")
@@ -131,10 +136,12 @@ def choice_of(known: Sequence[str]) -> Parse:
 
 
 def parse_switch(flag: str, text: str) -> bool:
+    """Return whether the text is `yes`; the only other word is `no`."""
     return bool(choice_of(("yes", "no"))(flag, text) == "yes")
 
 
 def parse_jit(flag: str, text: str) -> tuple[str, ...]:
+    """Return the states of compilation: off, on, or both."""
     state = choice_of(("off", "on", "both"))(flag, text)
     return ("off", "on") if state == "both" else (state,)
 
@@ -164,6 +171,7 @@ parse_counts = _each(parse_count)
 
 
 def parse_seed(flag: str, text: str) -> int:
+    """Return a whole number from 0 up, modulo 2**32."""
     return int(parse_place(flag, text)) % 2**32
 
 
@@ -171,10 +179,12 @@ parse_seeds = _each(parse_seed)
 
 
 def parse_batch_sizes(flag: str, text: str) -> tuple[int, ...] | Literal["auto"]:
+    """Return batch sizes in samples per replica, or `auto`."""
     return AUTO if text.strip() == AUTO else tuple(parse_counts(flag, text))
 
 
 def parse_threads(flag: str, text: str) -> str:
+    """Return `default` or a number of threads, as text."""
     if text == "default":
         return text
     try:
@@ -257,12 +267,14 @@ def shapes_text(shapes: Shapes) -> str:
 
 
 def parse_name(flag: str, text: str) -> str:
+    """Return a name as Keras writes it, such as `adam`."""
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,60}", text):
         raise OptionError(f"{flag}: must be a name as Keras has it, such as adam, got {text!r}")
     return text
 
 
 def parse_devices(flag: str, text: str) -> tuple[str, ...]:
+    """Return devices: `cpu`, `gpu:N` or `all`."""
     words = parse_words(flag, text)
     for word in words:
         kind, _, index = word.partition(":")
@@ -274,18 +286,21 @@ def parse_devices(flag: str, text: str) -> tuple[str, ...]:
 
 
 def parse_folder(flag: str, text: str) -> Path:
+    """Return the path of a folder, which need not exist."""
     if not text.strip() or "\0" in text:
         raise OptionError(f"{flag}: must be the path of a folder, got {text!r}")
     return Path(text)
 
 
 def parse_file(flag: str, text: str) -> Path:
+    """Return the path of a file, `~` expanded; it need not exist."""
     if not text.strip() or "\0" in text:
         raise OptionError(f"{flag}: must be the path of a file, got {text!r}")
     return Path(text).expanduser()
 
 
 def parse_text(flag: str, text: str) -> str:
+    """Return one printable line, without the spaces around it."""
     if not text.strip() or "\0" in text:
         raise OptionError(f"{flag}: must not be empty, got {text!r}")
     _refuse_unprintable(flag, text)

@@ -61,10 +61,12 @@ class Option:
 
     @property
     def flag(self) -> str:
+        """The option as the command line has it: `--time-budget`."""
         return f"--{self.name}"
 
     @property
     def key(self) -> str:
+        """The option as pyproject.toml has it: `time_budget`."""
         return self.name.replace("-", "_")
 
     def add_to(self, add: Callable[..., Any], *, flag: str = "", **more: Any) -> None:

@@ -75,6 +75,7 @@ class Heading:
 
     @property
     def numeric(self) -> bool:
+        """Whether the column holds numbers."""
         return self.kind != "text"
 
     @property

@@ -53,11 +53,14 @@ class Cluster(Protocol):
 class FleetObserver(Protocol):
     """Is told how it goes on."""
 
-    def began(self, assignment: Assignment) -> None: ...
+    def began(self, assignment: Assignment) -> None:
+        """A node has begun a job."""
 
-    def ended(self, assignment: Assignment, result: Any) -> None: ...
+    def ended(self, assignment: Assignment, result: Any) -> None:
+        """A node's job has its result."""
 
-    def lost(self, node: str, why: str) -> None: ...
+    def lost(self, node: str, why: str) -> None:
+        """A node no longer answers."""
 
 
 def drive(

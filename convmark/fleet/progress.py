@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, TextIO
+from typing import TextIO
 
 from convmark.core.case import Case
 from convmark.core.units import duration_text
@@ -16,7 +17,7 @@ from convmark.session.result import Result
 __all__ = ["FleetProgress"]
 
 
-class FleetProgress:
+class FleetProgress(contextlib.AbstractContextManager["FleetProgress"]):
     """Counts what each node has done, estimates what it still needs and shows both."""
 
     def __init__(
@@ -44,11 +45,8 @@ class FleetProgress:
         self._took_s: dict[str, float] = {}
         self._promised_s: dict[str, float] = {}
 
-    def __enter__(self) -> FleetProgress:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._display.__exit__(*error)
+    def __exit__(self, *error: object) -> None:
+        self._display.close()
 
     def began(self, assignment: Assignment) -> None:
         """Show that a node has begun a job."""

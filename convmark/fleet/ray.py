@@ -16,7 +16,6 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
 from typing import Any
 
 import ray
@@ -49,7 +48,7 @@ class Failure(Exception):
     """A node that does not do what it was asked for; its text is one line."""
 
 
-class RayCluster:
+class RayCluster(contextlib.AbstractContextManager["RayCluster"]):
     """A cluster that is there already; a context manager that leaves it as it was."""
 
     def __init__(self, address: str) -> None:
@@ -77,15 +76,7 @@ class RayCluster:
         self._again: dict[str, Assignment] = {}
         self._breaks: dict[str, int] = {}
 
-    def __enter__(self) -> RayCluster:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:

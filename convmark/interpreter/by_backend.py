@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
 from convmark import interpreter as launch
@@ -15,7 +15,7 @@ from convmark.interpreter.inspection import inspect
 __all__ = ["Interpreters"]
 
 
-class Interpreters:
+class Interpreters(contextlib.AbstractContextManager["Interpreters"]):
     """Answers requests as one `Interpreter` does; a context manager that ends them all."""
 
     def __init__(
@@ -35,15 +35,7 @@ class Interpreters:
             for backend in backends
         }
 
-    def __enter__(self) -> Interpreters:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:

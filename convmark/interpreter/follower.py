@@ -170,6 +170,7 @@ class Follower:
             self._events.insert(0, {"event": "left_running", "names": names})
 
     def answer(self, status: str, message: str) -> Answer:
+        """Return the answer with the events that have come, its message one line."""
         return Answer(
             status=status,
             message=masked(one_line(message)),

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
@@ -49,7 +48,7 @@ def zoo_folder() -> Path:
     )
 
 
-class Interpreter:
+class Interpreter(contextlib.AbstractContextManager["Interpreter"]):
     """One measured Python and its worker processes; a context manager that ends them all."""
 
     def __init__(
@@ -98,15 +97,7 @@ class Interpreter:
         self._losses = 0
         """Serving processes lost since one last served to the end."""
 
-    def __enter__(self) -> Interpreter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -178,6 +178,7 @@ class OfOthers:
     storage: CsvStorage
 
     def fails(self, current: Any, compared: Any) -> Any:
+        """Return what the limit says of a benchmark that is not ours; None for ours."""
         if self.storage.is_ours(current.fullname):
             return None
         return self.limit.fails(current, compared)
@@ -270,6 +271,7 @@ class CsvStorage:
 
     @property
     def location(self) -> str:
+        """Where pytest-benchmark says that its files are."""
         return str(self)
 
     def save(self, output_json: dict[str, Any], name: str) -> None:

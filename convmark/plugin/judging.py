@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from convmark.compare.intended import IntendedChanges
     from convmark.compare.judgement import LiveComparison
     from convmark.compare.live.anchor import AnchorCode, Origin
+    from convmark.compare.live.live import LiveOptions
     from convmark.compare.rule.decision import Limits as Margins
     from convmark.compare.sessions_file import EarlierSessions
     from convmark.compare.verdict import Review
     from convmark.core.options import Options
+    from convmark.interpreter import Interpreter
     from convmark.plugin.pytest_run import PytestRun
 
 __all__ = ["Baseline", "judge"]
@@ -161,8 +163,6 @@ def _compare(
     """Return what live comparisons say, by the names of what ran."""
     from convmark.compare.judgement import LiveComparison
     from convmark.compare.live.gate import compare_with_anchors, same_as_today
-    from convmark.compare.live.live import LiveOptions
-    from convmark.interpreter import Interpreter
     from convmark.results.commit import read_commit
 
     options = run.options
@@ -170,16 +170,6 @@ def _compare(
         return {name: LiveComparison(decision=None, reason=NO_BUDGET) for name in cases}
     if not cases:
         return {}
-    make = functools.partial(
-        Interpreter,
-        run.python,
-        isolation="fork" if options.isolation == "fork" else "spawn",
-        time_limit_s=options.time_limit_s,
-    )
-    own = contextlib.ExitStack()
-    shared = functools.cache(
-        lambda backend: run.interpreter(backend) or own.enter_context(make(backend=backend))
-    )
     names = {case: name for name, case in cases.items()}
     commit_of = functools.cache(
         functools.partial(read_commit, besides=[options.results.absolute()])
@@ -189,8 +179,43 @@ def _compare(
         rows = [row for row in run.records if row.case.name == names[case]]
         return same_as_today(rows, origin, anchor, commit_of, run.codes)
 
+    make = _interpreter_maker(run)
+    with contextlib.ExitStack() as own:
+        shared = functools.cache(
+            lambda backend: run.interpreter(backend) or own.enter_context(make(backend=backend))
+        )
+        found = compare_with_anchors(
+            list(names),
+            lambda case, origin: _anchor_of(baseline, history, names[case], origin),
+            _terms(run, names),
+            say,
+            sources=run.sources,
+            is_same=is_same,
+            shared=shared,
+            make=make,
+            gpus=run.machine.gpus,
+        )
+    return {name: found[case.name] for name, case in cases.items()}
+
+
+def _interpreter_maker(run: PytestRun) -> Callable[..., Interpreter]:
+    from convmark.interpreter import Interpreter
+
+    return functools.partial(
+        Interpreter,
+        run.python,
+        isolation="fork" if run.options.isolation == "fork" else "spawn",
+        time_limit_s=run.options.time_limit_s,
+    )
+
+
+def _terms(run: PytestRun, names: Mapping[Case, str]) -> LiveOptions:
+    """Return what the live comparisons go by; their budget begins now."""
+    from convmark.compare.live.live import LiveOptions
+
+    options = run.options
     deadline_s = time.monotonic() + options.compare_budget_s
-    terms = LiveOptions(
+    return LiveOptions(
         seed=options.seed,
         seconds_left=lambda: deadline_s - time.monotonic(),
         clock=time.monotonic,
@@ -200,19 +225,6 @@ def _compare(
         limits=_margins(options),
         earlier=_earlier(run, names),
     )
-    with own:
-        found = compare_with_anchors(
-            list(names),
-            lambda case, origin: _anchor_of(baseline, history, names[case], origin),
-            terms,
-            say,
-            sources=run.sources,
-            is_same=is_same,
-            shared=shared,
-            make=make,
-            gpus=run.machine.gpus,
-        )
-    return {name: found[case.name] for name, case in cases.items()}
 
 
 def _margins(options: Options) -> Margins:

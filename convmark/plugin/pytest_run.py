@@ -64,6 +64,7 @@ class PytestRun:
 
     @property
     def machine(self) -> Machine:
+        """This machine, read once."""
         if self._machine is None:
             from convmark.machine.environment import read_machine
 
@@ -72,6 +73,7 @@ class PytestRun:
 
     @property
     def store(self) -> Store:
+        """The store of the results folder."""
         from convmark.results.store import Store
 
         return Store(self.options.results)

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pandas as pd
+
 from convmark.core.table import Table
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.report.describe import DescribedModel, described_models
@@ -77,32 +79,7 @@ def build(
         depths = {model.model: model.depth for model in described}
         found = [applications(table, depths)]
     else:
-        timed = table[table["task"].isin(TIMED_TASKS)]
-        frame = rows.frame[rows.frame["task"].isin(TIMED_TASKS)]
-        beside = nodes(frame)
-        moved = trends(frame, rows.runs)
-        folders = dict.fromkeys(run.path.resolve().parent for run in rows.runs)
-        found = [
-            troubles(table, labels, differing(beside)),
-            machines(rows.frame),
-            beside,
-            architectures(timed, labels),
-            accuracy(rows.frame, labels),
-            hardware(frame, prices or {}),
-            history(timed, rows.runs, step_time_verdicts(rows.runs), marks(moved)),
-            levels(moved, Path.cwd()),
-            noise(folders),
-            batch_sizes(timed),
-            distribution(timed),
-            pareto(timed),
-            roofline(timed, {model.model: model.traffic_elements for model in described}),
-            scaling(timed),
-            waterfall(table),
-        ]
-        known = {one.key for one in found}
-        others = [one for one in TASKS.values() if not one.timed and one.name not in known]
-        found += [task_figures(table, labels, task) for task in others]
-        found = [one for one in found if one.rows or one.key not in _WHERE_KNOWN]
+        found = _every_table(rows, table, described, prices or {})
     return Report(
         title="Benchmark report" if style == "full" else found[0].title,
         lead=_lead(rows),
@@ -110,6 +87,42 @@ def build(
         models=tuple(described) if style == "full" else (),
         sources=_sources(places, rows),
     )
+
+
+def _every_table(
+    rows: Rows,
+    table: pd.DataFrame,
+    described: Sequence[DescribedModel],
+    prices: Mapping[str, float],
+) -> list[Table]:
+    """Return the tables of a full report; those with nothing to show only where they say so."""
+    labels = [run.label for run in rows.runs]
+    timed = table[table["task"].isin(TIMED_TASKS)]
+    frame = rows.frame[rows.frame["task"].isin(TIMED_TASKS)]
+    beside = nodes(frame)
+    moved = trends(frame, rows.runs)
+    folders = dict.fromkeys(run.path.resolve().parent for run in rows.runs)
+    found = [
+        troubles(table, labels, differing(beside)),
+        machines(rows.frame),
+        beside,
+        architectures(timed, labels),
+        accuracy(rows.frame, labels),
+        hardware(frame, prices),
+        history(timed, rows.runs, step_time_verdicts(rows.runs), marks(moved)),
+        levels(moved, Path.cwd()),
+        noise(folders),
+        batch_sizes(timed),
+        distribution(timed),
+        pareto(timed),
+        roofline(timed, {model.model: model.traffic_elements for model in described}),
+        scaling(timed),
+        waterfall(table),
+    ]
+    known = {one.key for one in found}
+    others = [one for one in TASKS.values() if not one.timed and one.name not in known]
+    found += [task_figures(table, labels, task) for task in others]
+    return [one for one in found if one.rows or one.key not in _WHERE_KNOWN]
 
 
 def _lead(rows: Rows) -> str:

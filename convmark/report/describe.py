@@ -43,6 +43,7 @@ class DescribedModel:
 
     @property
     def title(self) -> str:
+        """The heading of the model."""
         return self.model
 
     @property

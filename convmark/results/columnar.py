@@ -171,13 +171,18 @@ def _from_records(path: Path) -> dict[str, Any]:
     return columns
 
 
-@functools.cache
-def case_name(*values: Any) -> str:
-    """Return the name of a case, from its cells or from their values.
+@functools.lru_cache(maxsize=4096)
+def case_name(*axes: Any) -> str:
+    """Return the name of a case, from the cells of its axes or from their values.
 
     Raises:
         CaseError, ValueError: there is no such case.
     """
+    columns = (COLUMNS[HEADER.index(name)] for name in _AXES)
+    values = [
+        from_cell(column, axis) if isinstance(axis, str) else axis
+        for column, axis in zip(columns, axes, strict=True)
+    ]
     fields = dict(zip(_AXES, values, strict=True))
-    counts = {name: int(fields.pop(name)) for name in ("batch_size", "replicas")}
-    return Case(**fields, **counts).name  # type: ignore[arg-type] # texts are texts here
+    counts = {name: int(fields[name]) for name in ("batch_size", "replicas")}
+    return Case(**{**fields, **counts}).name

@@ -85,6 +85,7 @@ class RunFile:
 
     @property
     def run(self) -> str:
+        """The run's number, as the file's name has it."""
         return self.path.stem
 
     def keep(self, records: Sequence[Record]) -> None:

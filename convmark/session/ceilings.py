@@ -67,6 +67,7 @@ class Ceiling:
 
     @property
     def key(self) -> Key:
+        """What the ceiling was measured for."""
         return self.device, self.backend, self.precision, self.threads
 
 
@@ -79,6 +80,7 @@ def key_of(case: Case) -> Key:
 
 
 def ceilings_path(results: Path, machine: str) -> Path:
+    """Return the file of a machine's ceilings."""
     return results / machine / "ceilings.csv"
 
 

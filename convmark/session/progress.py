@@ -5,9 +5,9 @@ A lane is what goes on in one place: on this machine, on a node of a fleet, or i
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from convmark.core.tasks import TASKS
@@ -25,7 +25,7 @@ __all__ = ["Display", "RunProgress", "TimeLeft", "outcome"]
 Clock = Callable[[], float]
 
 
-class Display:
+class Display(contextlib.AbstractContextManager["Display"]):
     """Lanes on a terminal, or lines on any other stream; a context manager."""
 
     def __init__(self, stream: TextIO | None, *, counted: bool = True, named: bool = False) -> None:
@@ -42,15 +42,11 @@ class Display:
         self._bars: Progress | None = None
         self._lanes: dict[str, TaskID] = {}
 
-    def __enter__(self) -> Display:
-        return self
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the lanes; harmless when done twice."""
         if self._bars is not None:
             self._bars.stop()
 
@@ -139,7 +135,7 @@ def _alike(task: str, other: str) -> bool:
     return task == other or not (TASKS[task].guess_s or TASKS[other].guess_s)
 
 
-class RunProgress:
+class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
     """Shows how the jobs of one run go on: one lane, or a line per process that has ended."""
 
     def __init__(
@@ -158,11 +154,8 @@ class RunProgress:
         self._over = self._total = 0
         self._left = TimeLeft((), guess_s)
 
-    def __enter__(self) -> RunProgress:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._display.__exit__(*error)
+    def __exit__(self, *error: object) -> None:
+        self._display.close()
 
     def planned(self, jobs: Sequence[Job]) -> None:
         """Take note of the jobs that will be run, in order."""

@@ -48,19 +48,24 @@ NOT_MEASURED = "not measured: "
 class Serving(Protocol):
     """What has requests served: an `Interpreter`, or `Interpreters`, one for each backend."""
 
-    def answer(self, request: Mapping[str, Any], on_event: OnEvent = ...) -> Answer: ...
+    def answer(self, request: Mapping[str, Any], on_event: OnEvent = ...) -> Answer:
+        """Serve the request, passing each event on, and return the answer."""
 
 
 class Observer(Protocol):
     """Is told how a run goes on."""
 
-    def planned(self, jobs: Sequence[Job]) -> None: ...
+    def planned(self, jobs: Sequence[Job]) -> None:
+        """These jobs will be run, in this order."""
 
-    def began(self, job: Job) -> None: ...
+    def began(self, job: Job) -> None:
+        """The job has begun."""
 
-    def phase(self, job: Job, phase: str) -> None: ...
+    def phase(self, job: Job, phase: str) -> None:
+        """The job's worker has entered a phase."""
 
-    def ended(self, job: Job, record: Record) -> None: ...
+    def ended(self, job: Job, record: Record) -> None:
+        """The job has its row."""
 
 
 def execute(

@@ -56,7 +56,7 @@ def claimed(options: Options, say: Say) -> Iterator[Preflight]:
         yield Preflight()
 
 
-class Session:
+class Session(contextlib.AbstractContextManager["Session"]):
     """Measures cases and keeps their rows; a context manager that ends every process."""
 
     def __init__(
@@ -100,10 +100,7 @@ class Session:
         self.interrupted = False
         self._earlier: InterruptedRun | None = None
 
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -111,6 +111,7 @@ class Inputs:
 
     @property
     def leaves(self) -> list[Leaf]:
+        """The inputs in order, whatever structure holds them."""
         return list(flat(self.structure))
 
     @property

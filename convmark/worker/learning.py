@@ -11,8 +11,6 @@ Source:
 from __future__ import annotations
 
 import math
-import os
-import resource
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -63,7 +61,7 @@ def learn(case: Case, builder: Builder, lesson: Lesson, backend: Any, emit: Emit
         CaseFailure: the digits are not as they should be, the model is not for them, or a loss is
             not finite.
     """
-    switches, before = _involuntary_switches(), rivals.usage()
+    state = rivals.state_from_now()
     arrays = mnist.read(lesson.path)
     digits = mnist.split(arrays, lesson.seed, lesson.fraction)
     emit(
@@ -76,7 +74,7 @@ def learn(case: Case, builder: Builder, lesson: Lesson, backend: Any, emit: Emit
     check_fits(case, model, backend)
     trained_by = compiled_model(case, model, backend)
     pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
-    watch = epoch_watch(
+    watch = callback(EpochWatch, backend.keras)(
         case,
         backend,
         emit,
@@ -86,7 +84,7 @@ def learn(case: Case, builder: Builder, lesson: Lesson, backend: Any, emit: Emit
         validation_samples=len(digits.validation.labels),
     )
     test_steps = math.ceil(len(digits.test.labels) / case.batch_size)
-    test_watch = _test_watch(backend.keras, pulse, test_steps)
+    test_watch = callback(TestWatch, backend.keras)(pulse, test_steps)
     with backend.limits_lifted():
         fit(model, digits.training, case.batch_size, [watch], lesson.epochs, digits.validation)
         check_count(case, "epochs of training", watch.epochs, lesson.epochs)
@@ -101,12 +99,7 @@ def learn(case: Case, builder: Builder, lesson: Lesson, backend: Any, emit: Emit
     _check(case, float(loss), "in the test")
     training = backend.training_of(model, trained_by)
     emit("tested", loss=float(loss), accuracy=float(accuracy), **training)
-    emit(
-        "state",
-        load_average_1min=os.getloadavg()[0],
-        other_cpu_share=rivals.other_cpu_share(before, rivals.usage()),
-        involuntary_context_switches=_involuntary_switches() - switches,
-    )
+    emit("state", **state())
     emit("finished")
 
 
@@ -188,82 +181,106 @@ def fit(
     )
 
 
-def epoch_watch(
-    case: Case,
-    backend: Any,
-    emit: Emit,
-    pulse: timing.Pulse,
-    epochs: int,
-    samples: int,
-    clock: Clock = time.perf_counter,
-    *,
-    validation_samples: int = 0,
-) -> Any:
-    """Return the callback that reports epoch and step, and each epoch's seconds, loss, accuracy.
+def callback(kind: type, keras: Any) -> Any:
+    """Return the class as one of Keras's callbacks."""
+    return type(kind.__name__, (kind, keras.callbacks.Callback), {})
+
+
+class EpochWatch:
+    """The callback that reports epoch and step, and each epoch's seconds, loss, accuracy.
 
     An epoch's training seconds end when the device has finished its last step. Its `epochs` are
     those that came to their end; an epoch of other steps than its samples make is refused.
     """
-    steps = math.ceil(samples / case.batch_size)
-    validation_steps = math.ceil(validation_samples / case.batch_size)
 
-    class EpochWatch(backend.keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
-        def __init__(self) -> None:
-            super().__init__()
-            self._supports_tf_logs = True  # on Keras 2, so that no step waits for its logs
-            self.epoch, self.began_s, self.trained_s = 0, 0.0, 0.0
-            self.epochs = self.steps = self.validation_steps = 0
+    model: Any
 
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self.epoch, self.began_s, self.trained_s = epoch + 1, clock(), 0.0
-            self.steps = self.validation_steps = 0
+    def __init__(
+        self,
+        case: Case,
+        backend: Any,
+        emit: Emit,
+        pulse: timing.Pulse,
+        epochs: int,
+        samples: int,
+        clock: Clock = time.perf_counter,
+        *,
+        validation_samples: int = 0,
+    ) -> None:
+        super().__init__()
+        self._supports_tf_logs = True  # on Keras 2, so that no step waits for its logs
+        self._case, self._backend, self._emit = case, backend, emit
+        self._pulse, self._clock = pulse, clock
+        self._epochs, self._samples = epochs, samples
+        self._steps = math.ceil(samples / case.batch_size)
+        self._validation_steps = math.ceil(validation_samples / case.batch_size)
+        self.epoch, self.began_s, self.trained_s = 0, 0.0, 0.0
+        self.epochs = self.steps = self.validation_steps = 0
 
-        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-            # counted here: one that hooks a batch's end has Keras 3 wait for every step
-            self.steps = _counted(self.model, batch, steps)
-            pulse.beat(f"epoch {self.epoch}/{epochs} step {batch + 1}/{steps}")
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.epoch, self.began_s, self.trained_s = epoch + 1, self._clock(), 0.0
+        self.steps = self.validation_steps = 0
 
-        def on_test_begin(self, logs: Any = None) -> None:
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        # counted here: one that hooks a batch's end has Keras 3 wait for every step
+        self.steps = _counted(self.model, batch, self._steps)
+        self._pulse.beat(f"epoch {self.epoch}/{self._epochs} step {batch + 1}/{self._steps}")
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        self._trained()
+
+    def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.validation_steps = _counted(self.model, batch, self._validation_steps)
+        self._pulse.beat(f"epoch {self.epoch}/{self._epochs} validation")
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if not self.trained_s:  # no validation
             self._trained()
+        self.epochs += 1
+        self._check_steps()
+        found = {name: float(value) for name, value in (logs or {}).items()}
+        for name in ("loss", "val_loss"):
+            _check(self._case, found.get(name, 0.0), f"in epoch {self.epoch}")
+        accuracy = found.get("val_accuracy", found["accuracy"])
+        self._emit(
+            "epoch",
+            phase=f"epoch {self.epoch}/{self._epochs} ended, validation accuracy {accuracy:.4f}",
+            epoch=self.epoch,
+            steps=self.steps,
+            samples=self._samples,
+            epoch_time_s=self.trained_s - self.began_s,
+            validation_time_s=self._clock() - self.trained_s,
+            loss=found["loss"],
+            accuracy=found["accuracy"],
+            validation_loss=found.get("val_loss"),
+            validation_accuracy=found.get("val_accuracy"),
+        )
 
-        def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
-            self.validation_steps = _counted(self.model, batch, validation_steps)
-            pulse.beat(f"epoch {self.epoch}/{epochs} validation")
+    def _trained(self) -> None:
+        self._backend.wait_for(self.model.trainable_variables[-1])
+        self.trained_s = self._clock()
 
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            if not self.trained_s:  # no validation
-                self._trained()
-            self.epochs += 1
-            check_count(case, f"training steps of epoch {self.epoch}", self.steps, steps)
-            check_count(
-                case,
-                f"validation steps of epoch {self.epoch}",
-                self.validation_steps,
-                validation_steps,
-            )
-            found = {name: float(value) for name, value in (logs or {}).items()}
-            for name in ("loss", "val_loss"):
-                _check(case, found.get(name, 0.0), f"in epoch {self.epoch}")
-            accuracy = found.get("val_accuracy", found["accuracy"])
-            emit(
-                "epoch",
-                phase=f"epoch {self.epoch}/{epochs} ended, validation accuracy {accuracy:.4f}",
-                epoch=self.epoch,
-                steps=self.steps,
-                samples=samples,
-                epoch_time_s=self.trained_s - self.began_s,
-                validation_time_s=clock() - self.trained_s,
-                loss=found["loss"],
-                accuracy=found["accuracy"],
-                validation_loss=found.get("val_loss"),
-                validation_accuracy=found.get("val_accuracy"),
-            )
+    def _check_steps(self) -> None:
+        for what, came, asked in (
+            ("training", self.steps, self._steps),
+            ("validation", self.validation_steps, self._validation_steps),
+        ):
+            check_count(self._case, f"{what} steps of epoch {self.epoch}", came, asked)
 
-        def _trained(self) -> None:
-            backend.wait_for(self.model.trainable_variables[-1])
-            self.trained_s = clock()
 
-    return EpochWatch()
+class TestWatch:
+    """The callback that counts the steps of the test."""
+
+    model: Any
+
+    def __init__(self, pulse: timing.Pulse, steps: int) -> None:
+        super().__init__()
+        self._pulse, self._steps = pulse, steps
+        self.steps = 0
+
+    def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.steps = _counted(self.model, batch, self._steps)
+        self._pulse.beat("test")
 
 
 def _counted(model: Any, batch: int, asked: int) -> int:
@@ -275,25 +292,6 @@ def _counted(model: Any, batch: int, asked: int) -> int:
     return batch + 1 if at_once == 1 else min(batch + at_once, asked)
 
 
-def _test_watch(keras: Any, pulse: timing.Pulse, steps: int) -> Any:
-    """Return the callback that counts the steps of the test."""
-
-    class TestWatch(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
-        def __init__(self) -> None:
-            super().__init__()
-            self.steps = 0
-
-        def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
-            self.steps = _counted(self.model, batch, steps)
-            pulse.beat("test")
-
-    return TestWatch()
-
-
 def _check(case: Case, loss: float, when: str) -> None:
     if not math.isfinite(loss):
         raise CaseFailure(f"{case.model}: the loss must be finite, it is {loss} {when}")
-
-
-def _involuntary_switches() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import random
-import resource
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -67,16 +65,59 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         Exception: whatever building or running the model raises.
     """
     pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
+    model, report_peaks = _build_watched(case, builder, plan.seed, backend, emit)
+    step, describe = make_step(case, model, plan.seed, backend)
+    token = _take_first_step(step, describe, backend, emit)
+    sizes = backend.sizes(model)
+    emit("counted", **sizes)
+    proof = Proof(case, backend, emit, plan.seed)
+    proof.report(1, token)
+
+    state = rivals.state_from_now(backend.companions)
+    timing.quiet_collector()
+    timed = _TimedPhases(case, plan, step, backend, pulse, emit, proof)
+    timed.warm_up()
+    times_s = timed.steps()
+    timed.windows(times_s)
+    report_peaks()
+    _count_again(case, model, sizes, backend, emit)
+    if plan.fed and step.takes_any:
+        timed.fed_windows(model, times_s)
+    count_work(case, model, step, backend, emit)
+    proof.finish(timed.rounds())
+    emit("state", **state())
+    emit("finished")
+
+
+def _build_watched(
+    case: Case, builder: Builder, seed: int, backend: Any, emit: Emit
+) -> tuple[Any, Callable[[], None]]:
+    """Return the case's model, and what reports the peak memory of its build and of its steps."""
     backend.reset_peak_memory()
     earlier = backend.layers_alive()
     baseline = HostMemory()
-    model = build(case, builder, plan.seed, backend, emit)
+    model = build(case, builder, seed, backend, emit)
     built_bytes = peak_above(baseline, HostMemory())
     in_baseline = backend.has_layers_of(model, earlier)  # made when its module was imported
     forget_peak()  # what the builder used and gave back is none of the step's
     backend.reset_peak_memory()
-    step, describe = make_step(case, model, plan.seed, backend)
 
+    def report_peaks() -> None:
+        emit(
+            "peaks",
+            baseline_bytes=baseline.anonymous_bytes,
+            host_bytes=None if in_baseline else peak_above(baseline, HostMemory()),
+            build_host_bytes=None if in_baseline else built_bytes,
+            device_bytes=backend.peak_memory() or None,  # a CPU's says 0 of the smallest models
+        )
+
+    return model, report_peaks
+
+
+def _take_first_step(
+    step: Any, describe: Callable[[], dict[str, Any]], backend: Any, emit: Emit
+) -> Any:
+    """Report the seconds of the first step and how the model trains; return what it gave."""
     first, token = first_step(step, backend)
     emit(
         "first_step",
@@ -86,72 +127,85 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         call_path=backend.call_path,
         **describe(),
     )
-    sizes = backend.sizes(model)
-    emit("counted", **sizes)
-    proof = Proof(case, backend, emit, plan.seed)
-    proof.report(1, token)
+    return token
 
-    switches, before = _involuntary_switches(), rivals.usage(companions=backend.companions)
-    timing.quiet_collector()
-    warm = timing.warm_up(step, backend, plan.time_budget_s, pulse, proof.see_warm_up)
-    emit("warm_up", steps=warm.steps, steady=warm.steady)
-    single = timing.steps(step, backend, plan.time_budget_s, pulse, see=proof.see_timed)
-    times_s = single.wall_s
-    emit("steps", times_s=_rounded(times_s), cpu_times_s=_rounded(single.cpu_s))
-    emit("phase", phase="windows")  # whoever reads the card's energy counter begins here
-    quick_s = sorted(times_s)[len(times_s) // 4]
-    least_s = LEAST_WINDOWS_S if case.device.startswith("gpu") else 0.0
-    windows = timing.windows(step, backend, quick_s, pulse, least_s=least_s)
-    emit(
-        "windows",
-        steps=windows.steps,
-        times_s=_rounded(windows.times_s),
-        run_steps=windows.run_steps,
-    )
-    emit(
-        "peaks",
-        baseline_bytes=baseline.anonymous_bytes,
-        host_bytes=None if in_baseline else peak_above(baseline, HostMemory()),
-        build_host_bytes=None if in_baseline else built_bytes,
-        device_bytes=backend.peak_memory() or None,  # a CPU's says 0 of the smallest models
-    )
-    _count_again(case, model, sizes, backend, emit)
-    if plan.fed and step.takes_any:
-        feed = backend.feed(model, case.task, case.batch_size, plan.seed)
+
+@dataclass(frozen=True)
+class _TimedPhases:
+    """The timed phases of one case; each reports its own event."""
+
+    case: Case
+    plan: Plan
+    step: Any
+    backend: Any
+    pulse: timing.Pulse
+    emit: Emit
+    proof: Proof
+
+    def warm_up(self) -> None:
+        warm = timing.warm_up(
+            self.step, self.backend, self.plan.time_budget_s, self.pulse, self.proof.see_warm_up
+        )
+        self.emit("warm_up", steps=warm.steps, steady=warm.steady)
+
+    def steps(self) -> list[float]:
+        """Return the step times, s."""
+        single = timing.steps(
+            self.step,
+            self.backend,
+            self.plan.time_budget_s,
+            self.pulse,
+            see=self.proof.see_timed,
+        )
+        self.emit("steps", times_s=_rounded(single.wall_s), cpu_times_s=_rounded(single.cpu_s))
+        return single.wall_s
+
+    def windows(self, times_s: list[float]) -> None:
+        """Time the throughput, in windows as long as these step times ask for."""
+        self.emit("phase", phase="windows")  # whoever reads the card's energy counter begins here
+        quick_s = sorted(times_s)[len(times_s) // 4]
+        least_s = LEAST_WINDOWS_S if self.case.device.startswith("gpu") else 0.0
+        windows = timing.windows(self.step, self.backend, quick_s, self.pulse, least_s=least_s)
+        self.emit(
+            "windows",
+            steps=windows.steps,
+            times_s=_rounded(windows.times_s),
+            run_steps=windows.run_steps,
+        )
+
+    def fed_windows(self, model: Any, times_s: list[float]) -> None:
+        """Time the throughput of steps that are fed from host memory."""
+        case = self.case
+        feed = self.backend.feed(model, case.task, case.batch_size, self.plan.seed)
         with contextlib.closing(feed):
             fed = fed_windows(
-                step,
+                self.step,
                 feed,
-                backend,
+                self.backend,
                 timing.median(times_s),
-                pulse,
+                self.pulse,
                 number=FED_WINDOWS if case.device.startswith("gpu") else 1,
-                see=proof.see_other_batch,
+                see=self.proof.see_other_batch,
             )
-        emit("input_bound", steps=fed.steps, times_s=_rounded(fed.times_s))
-    count_work(case, model, step, backend, emit)
-    emit("phase", phase="rounds")
-    kind = reference.kind(case.task, case.batch_size)
-    reference_step = backend.reference_step(kind)
-    rounds = timing.rounds(
-        step,
-        reference_step,
-        backend,
-        plan.time_budget_s * ROUNDS_SHARE,
-        random.Random(plan.seed),
-        pulse,
-    )
-    last = step()
-    backend.synchronise(last)
-    emit("rounds", reference=kind, reference_version=reference.REFERENCE_VERSION, **rounds.lists())
-    proof.finish(last)
-    emit(
-        "state",
-        load_average_1min=os.getloadavg()[0],
-        other_cpu_share=rivals.other_cpu_share(before, rivals.usage(companions=backend.companions)),
-        involuntary_context_switches=_involuntary_switches() - switches,
-    )
-    emit("finished")
+        self.emit("input_bound", steps=fed.steps, times_s=_rounded(fed.times_s))
+
+    def rounds(self) -> Any:
+        """Time the step beside the reference network's; return what the last step gave."""
+        self.emit("phase", phase="rounds")
+        kind = reference.kind(self.case.task, self.case.batch_size)
+        rounds = timing.rounds(
+            self.step,
+            self.backend.reference_step(kind),
+            self.backend,
+            self.plan.time_budget_s * ROUNDS_SHARE,
+            random.Random(self.plan.seed),
+            self.pulse,
+        )
+        last = self.step()
+        self.backend.synchronise(last)
+        version = reference.REFERENCE_VERSION
+        self.emit("rounds", reference=kind, reference_version=version, **rounds.lists())
+        return last
 
 
 def smoke(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> None:
@@ -331,7 +385,3 @@ def make_step(
 def _rounded(times_s: list[float]) -> list[float]:
     """Nanoseconds are the clock's own resolution; more digits would only fill the pipe."""
     return [round(seconds, 9) for seconds in times_s]
-
-
-def _involuntary_switches() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw

@@ -239,6 +239,7 @@ class _OwnFinder:
 
 
 def is_inside(path: str, folder: str) -> bool:
+    """Whether a path is the folder or lies in it; both absolute."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["Usage", "other_cpu_share", "usage"]
+__all__ = ["Usage", "other_cpu_share", "state_from_now", "usage"]
 
 _USER_TO_STEAL = (0, 1, 2, 5, 6, 7)
 """Fields of a CPU's line that are time not idle: user, nice, system, irq, softirq, steal."""
@@ -61,6 +63,28 @@ def other_cpu_share(before: Usage | None, now: Usage | None) -> float | None:
         return None
     others_s = (now.busy_s - before.busy_s) - (now.own_s - before.own_s)
     return min(1.0, max(0.0, others_s / (now.cpus * (now.wall_s - before.wall_s))))
+
+
+def state_from_now(companions: Iterable[int] = ()) -> Callable[[], dict[str, Any]]:
+    """Return what gives the fields of the event `state`, of the time from this call on.
+
+    Args:
+        companions: as for `usage`.
+    """
+    switches, before = _involuntary_switches(), usage(companions=companions)
+
+    def state() -> dict[str, Any]:
+        return {
+            "load_average_1min": os.getloadavg()[0],
+            "other_cpu_share": other_cpu_share(before, usage(companions=companions)),
+            "involuntary_context_switches": _involuntary_switches() - switches,
+        }
+
+    return state
+
+
+def _involuntary_switches() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def _cpu_s(pid: int) -> float:

@@ -13,9 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-import os
 import random
-import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -116,7 +114,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
             f"{case.model}: the task waterfall compiles the model itself, and this one brings its "
             "own training; leave compile() and train_step out, or measure the task train"
         )
-    switches, before = _involuntary_switches(), rivals.usage()
+    state = rivals.state_from_now()
     timing.quiet_collector()
     with contextlib.ExitStack() as stack:
         stack.enter_context(backend.limits_lifted())
@@ -138,12 +136,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
         step_s={name: [round(one.step_s, 9) for one in times] for name, times in taken.items()},
         call_s={name: [round(one.call_s, 9) for one in times] for name, times in taken.items()},
     )
-    emit(
-        "state",
-        load_average_1min=os.getloadavg()[0],
-        other_cpu_share=rivals.other_cpu_share(before, rivals.usage()),
-        involuntary_context_switches=_involuntary_switches() - switches,
-    )
+    emit("state", **state())
     emit("finished")
 
 
@@ -293,7 +286,3 @@ def _compile(case: Case, model: Any, classes: bool, backend: Any) -> None:
         metrics=["accuracy"] if classes else None,
         jit_compile=case.jit == "on",
     )
-
-
-def _involuntary_switches() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw

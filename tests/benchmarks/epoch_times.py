@@ -128,7 +128,7 @@ def _epoch(
     pulse = timing.Pulse(lambda phase: None, time.monotonic)
     samples = len(digits.training.labels)
     validated = len(digits.validation.labels)
-    watch = learning.epoch_watch(
+    watch = learning.callback(learning.EpochWatch, backend.keras)(
         case, backend, emit, pulse, 1, samples, clock, validation_samples=validated
     )
     learning.fit(model, digits.training, BATCH_SIZE, [watch], 1, digits.validation)

@@ -72,6 +72,7 @@ def bisect(candidates: Sequence[T], compare: Compare[T], threshold: float) -> Bi
     whole = compare(candidates[0], candidates[last])
 
     def answer(verdict: str, low: int, high: int, change: Change | None) -> Bisection[T]:
+        """Return the result once the candidates from `low` to `high` are left."""
         return Bisection(
             verdict=verdict,
             last_good=candidates[low],

@@ -153,6 +153,7 @@ class _Running:
         ]
 
     def run(self) -> None:
+        """Take sessions until every case is decided or the budget is spent."""
         self._decide()
         try:
             while (place := self._next()) is not None:

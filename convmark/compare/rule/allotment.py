@@ -71,6 +71,7 @@ class Candidate:
 
     @property
     def open(self) -> bool:
+        """Whether another session may be taken of it."""
         done = self.decision.decided and self.decision.half_width <= self.target
         return not (self.closed or done)
 

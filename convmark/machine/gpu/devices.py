@@ -65,14 +65,17 @@ class Card:
 
     @property
     def name(self) -> str:
+        """The name of the MIG slice, or else of the card."""
         return self.slice.name if self.slice else self.gpu.name
 
     @property
     def memory_bytes(self) -> int | None:
+        """The memory of the MIG slice, or else of the card; None where it is not known."""
         return self.slice.memory_bytes if self.slice else self.gpu.memory_bytes
 
     @property
     def uuid(self) -> str | None:
+        """The UUID of the MIG slice, or else of the card; None where it is not known."""
         return self.slice.uuid if self.slice else self.gpu.uuid
 
     @property

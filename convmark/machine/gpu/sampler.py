@@ -160,6 +160,7 @@ class Sampler:
         self.measured: list[Sample] = []
 
     def start(self) -> None:
+        """Begin to sample, in a thread of its own."""
         self._thread.start()
 
     def stop(self) -> None:

@@ -30,9 +30,11 @@ __all__ = ["CardWatch", "Watch", "watching"]
 class Watch(Protocol):
     """Is told the worker's events, and tells what a row keeps of the card."""
 
-    def see(self, event: Mapping[str, Any]) -> None: ...
+    def see(self, event: Mapping[str, Any]) -> None:
+        """Take note of an event of the worker."""
 
-    def columns(self, samples_per_step: int) -> dict[str, Any]: ...
+    def columns(self, samples_per_step: int) -> dict[str, Any]:
+        """Return the row's columns on the card; energy is divided by the samples of the steps."""
 
 
 class CardWatch:
@@ -63,6 +65,7 @@ class CardWatch:
         self._steps: int | None = None
 
     def see(self, event: Mapping[str, Any]) -> None:
+        """Take note of an event: it says what the samples from now on belong to."""
         name = event["event"]
         phase = event.get("phase") if name == "phase" else None
         if name == "warm_up" or phase == "rounds":

@@ -70,6 +70,7 @@ class Figure:
 
     @property
     def key(self) -> str:
+        """The key of the table that it draws."""
         return self.table.key
 
     @property

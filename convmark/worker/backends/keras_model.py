@@ -114,6 +114,7 @@ class KerasBackend(Framework):
     keras_version = KERAS_RELEASE
 
     def is_model(self, candidate: Any) -> bool:
+        """Whether it is a Keras model of this Keras."""
         return isinstance(candidate, keras.Model)
 
     def layers_alive(self) -> ByIdentity[bool]:

@@ -79,6 +79,7 @@ def class_numbers(count: int, sample: Sample, generator: Generator) -> Any:
 
 
 def real_numbers(count: int, sample: Sample, generator: Generator) -> Any:
+    """Return float32 values of a standard normal, shape (count, *sample)."""
     return generator.standard_normal((count, *sample)).astype(np.float32)
 
 

@@ -75,6 +75,7 @@ class Training:
     loss_name: str | None
 
     def as_fields(self) -> dict[str, str | None]:
+        """Return the columns of how a model trains."""
         return asdict(self)
 
     @classmethod
