@@ -128,7 +128,7 @@ SETTINGS = {
         "mkldnn_deterministic": "True",
         "flash_sdp_enabled": "False",
         "backward_threads": "False",
-        "compiler": "recompile_limit:5",
+        "compiler": "deterministic:True,recompile_limit:5",
         "flush_denormal": "True",
         "deterministic": "2",
         "anomaly": "True",
