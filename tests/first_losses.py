@@ -95,6 +95,30 @@ def traces(backend: Any, task: str) -> list[int]:
     return counts
 
 
+class Counter(keras.layers.Layer):  # type: ignore[misc]
+    """Adds the number of its calls so far, which it keeps in a variable."""
+
+    def build(self, shape: Any) -> None:
+        self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+    def call(self, inputs: Any) -> Any:
+        self.calls.assign(self.calls + 1)
+        return keras.ops.zeros_like(inputs) + self.calls
+
+
+class Mode(keras.Model):  # type: ignore[misc]
+    """Tells whether a module of PyTorch in it that no layer calls is in training mode."""
+
+    def call(self, inputs: Any) -> Any:
+        return keras.ops.zeros_like(inputs) + getattr(self, "training", False)
+
+
+def inferred(backend: Any, model: Any) -> list[float]:
+    """Return what a model of four numbers gives, step by step."""
+    model(keras.Input((4,)))
+    return results(backend, backend.inference_step(model, BATCH_SIZE, 0, False))
+
+
 def fed(backend: Any, task: str) -> list[Any]:
     """Return the shapes of the first batches of a feed, and whether the step takes them."""
     model = builder("lenet5")()
@@ -137,6 +161,8 @@ def main() -> None:
                 "untouched": untouched,
                 "fed": {task: fed(backend, task) for task in ("train", "infer")},
                 "traces": {task: traces(backend, task) for task in ("train", "infer")},
+                "counted": inferred(backend, keras.Sequential([Counter()])),
+                "mode": inferred(backend, Mode()),
                 "tensorflow": "tensorflow" in sys.modules,
                 "versions": backend.versions(),
                 "device_of_a_gpu": device_of_a_gpu() if sys.argv[1] == "torch" else None,

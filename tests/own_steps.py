@@ -17,7 +17,8 @@ from typing import Any
 import trained_nets
 from convmark_zoo.keras_api import keras
 
-from convmark.worker import backends, timing
+from convmark.core.case import Case
+from convmark.worker import backends, measurement, timing
 from convmark.worker.failure import CaseFailure
 
 CASE = Path(__file__).parents[2] / "shared" / "cases" / "04-own-train-step"
@@ -40,10 +41,10 @@ RECIPES = {
 }
 
 
-def of_net(backend: Any, model: Any, recipe: str | None) -> dict[str, Any]:
+def of_net(backend: Any, model: Any, recipe: str | None, compiled: bool = False) -> dict[str, Any]:
     backend.make_variables(model)
     try:
-        step, describe = backend.chosen_training(model, 4, 0, False, recipe)
+        step, describe = backend.chosen_training(model, 4, 0, compiled, recipe)
     except CaseFailure as error:
         return {"refused": str(error)}
     before = [weight.copy() for weight in model.get_weights()]
@@ -70,6 +71,16 @@ def of_net(backend: Any, model: Any, recipe: str | None) -> dict[str, Any]:
     }
 
 
+def paths(backend: Any, *nets: str) -> list[str]:
+    """Return how the steps of networks are called that are made one after another."""
+    found = []
+    for net in nets:
+        case = Case(model=net, task="train", batch_size=4, backend=backend.name)
+        measurement.make_step(case, getattr(trained_nets, net)(), 0, backend)
+        found.append(backend.call_path)
+    return found
+
+
 def twice_as_long(backend: Any, make_plain: Any, make_twice: Any) -> float:
     """Return the step time of a model that trains twice a step over the plain one's."""
     steps = [
@@ -91,6 +102,11 @@ def main() -> None:
     for net in (*ANYWHERE, *(OF_TENSORFLOW if name == "tensorflow" else ())):
         fresh = type(backend)()
         results[net] = of_net(fresh, getattr(trained_nets, net)(), None)
+    if name != "tensorflow":
+        own = trained_nets.own_train_function()
+        results["own_train_function"] = of_net(type(backend)(), own, None)
+    results["eager, jit on"] = of_net(type(backend)(), trained_nets.eager(), None, compiled=True)
+    results["paths"] = paths(type(backend)(), "eager", "uncompiled", "sparse")
     for kind, recipe in RECIPES.items():
         results[kind] = of_net(type(backend)(), trained_nets.uncompiled(), recipe)
     results["recipe for compiled"] = of_net(

@@ -266,4 +266,9 @@ def torch() -> Any:
     _torch().set_float32_matmul_precision("medium")
     _torch().set_default_dtype(_torch().float64)
     _torch().autocast("cpu").__enter__()
+    _torch().set_flush_denormal(True)
+    _torch().backends.mkldnn.deterministic = True
+    _torch().backends.cuda.enable_flash_sdp(False)
+    _torch().autograd.set_multithreading_enabled(False)
+    _torch()._dynamo.config.recompile_limit = 5
     return plain()

@@ -120,6 +120,18 @@ def test_the_reference_network_is_the_same_everywhere(tensorflow: Results, other
     assert theirs["large"][0] > theirs["large"][-1] > 0
 
 
+def test_inference_hands_on_what_the_model_changes_of_its_variables(
+    tensorflow: Results, other: Results
+) -> None:
+    """Else JAX leaves out the work that the change takes, and a seed gives the same numbers."""
+    assert tensorflow["counted"] == other["counted"] == [1, 2, 3]
+
+
+def test_pytorch_infers_in_evaluation_mode(other: Results) -> None:
+    """A dropout of PyTorch's own would else drop."""
+    assert other["mode"] == [0, 0, 0]
+
+
 def test_another_framework_is_measured_without_tensorflow(other: Results) -> None:
     assert other["tensorflow"] is False
 

@@ -6,12 +6,14 @@ import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from workers import BUILDERS, environ, measured
 
 from convmark.interpreter import Answer, Interpreter
+from convmark.worker.shared_state import process_wide
 
 Ask = Callable[..., Answer]
 
@@ -122,7 +124,12 @@ SETTINGS = {
     "jax": {"jax_default_matmul_precision": "bfloat16", "jax_debug_nans": "True"},
     "jax_uncompiled": {"jax_disable_jit": "True"},
     "torch": {
-        "mkldnn": "False",
+        "mkldnn_enabled": "False",
+        "mkldnn_deterministic": "True",
+        "flash_sdp_enabled": "False",
+        "backward_threads": "False",
+        "compiler": "deterministic:True,recompile_limit:5",
+        "flush_denormal": "True",
         "deterministic": "2",
         "anomaly": "True",
         "matmul_tf32": "tf32,ieee",
@@ -141,6 +148,15 @@ def backend_of(name: str) -> str:
 def test_what_the_models_code_sets_is_read_back(ask: Ask, name: str) -> None:
     found = read_back(ask(name, backend=backend_of(name)))["model"]
     assert {**found, **SETTINGS[name]} == found
+
+
+def test_what_a_compiler_has_started_is_no_setting_of_a_code() -> None:
+    names = {"python_threads", "child_processes"}
+    for has_compiler in (False, True):
+        backend = SimpleNamespace(
+            has_compiler=has_compiler, settings=dict, thread_counts=lambda: (0, 0)
+        )
+        assert names.isdisjoint(process_wide(backend)) == has_compiler
 
 
 @pytest.mark.parametrize("name", ["eager", "eager_while_called", "jax_uncompiled"])

@@ -60,6 +60,7 @@ REFUSED = {
     "no optimizer": "--optimizer must be a name of keras.optimizers, such as adam, got 'adan'",
     "no loss of that name": "--loss must be a name of keras.losses, such as mean_squared_error",
     "recipe for compiled": "--optimizer, --learning-rate and --loss are of models that were not",
+    "eager, jit on": "jit on needs a compiled step, and the model was compiled with run_eagerly",
 }
 CALL_PATHS = {
     "tensorflow": ("tf.function", "tf.function(train_step)"),
@@ -122,6 +123,7 @@ def test_a_step_is_compiled_as_fit_would(steps: tuple[str, Results]) -> None:
     assert results["uncompiled"]["call_path"] == results["adam"]["call_path"] == plain
     assert results["sparse"]["call_path"] == results["several_at_once"]["call_path"] == own
     assert results["eager"]["call_path"] == "train_step, eager"
+    assert results["paths"] == ["train_step, eager", plain, own]
     if backend == "tensorflow":
         assert results["by_xla"]["call_path"] == "tf.function(train_step), XLA"
         assert results["own_train_function"]["call_path"] == "train_function"
@@ -134,8 +136,7 @@ def test_the_flops_of_a_models_own_step_are_counted_or_empty_with_the_reason(
     steps: tuple[str, Results],
 ) -> None:
     backend, results = steps
-    if backend != "torch":
-        assert results["regression"]["work"] == {"flops": 2 * 168, "note": None}
+    assert results["regression"]["work"] == {"flops": 2 * 168, "note": None}
     if backend == "tensorflow":
         assert results["scored"]["work"] == {"flops": 2 * 168 + 8192 // 4, "note": None}
         reason = "a training step that runs eagerly is not followed"
@@ -143,8 +144,9 @@ def test_the_flops_of_a_models_own_step_are_counted_or_empty_with_the_reason(
 
 
 def test_what_cannot_be_trained_is_refused_with_what_to_do(steps: tuple[str, Results]) -> None:
-    _, results = steps
-    for net, reason in REFUSED.items():
+    backend, results = steps
+    own = {"own_train_function": "a make_train_function or train_function of its own is measured"}
+    for net, reason in {**REFUSED, **(own if backend != "tensorflow" else {})}.items():
         assert results[net]["refused"].startswith(reason), net
         assert "\n" not in results[net]["refused"]
 

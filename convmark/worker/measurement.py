@@ -366,6 +366,7 @@ def make_step(
         CaseFailure: the model cannot be trained as it says, or has nothing to train.
     """
     compiled = case.jit == "on"
+    backend.begin_step()
     if not TASKS[case.task].trains:
         if not backend.has_call(model):
             raise CaseFailure(

@@ -29,9 +29,6 @@ Settings = dict[str, str]
 _HEADS = ("float32", "float64", "tf32")
 """What single layers may compute in beside a mixed precision, such as the last one."""
 
-_OF_THREADS = ("torch.compile", "torch.compile(train_step)")
-"""Call paths whose compiler starts threads and processes of its own with the first step."""
-
 _DEFAULTS: Mapping[str, str] = {
     "optimize": "0",
     "dev_mode": "False",
@@ -41,6 +38,7 @@ _DEFAULTS: Mapping[str, str] = {
     "tracemalloc": "False",
     "switch_interval_s": "0.005",
     "gc": "True",
+    "flush_denormal": "False",
     "nice": "0",
     "scheduler": "0",
     "limit_as": "",
@@ -110,6 +108,7 @@ _READERS: Mapping[str, Callable[[], object]] = {
     "tracemalloc": tracemalloc.is_tracing,
     "switch_interval_s": lambda: round(sys.getswitchinterval(), 6),
     "gc": gc.isenabled,
+    "flush_denormal": lambda: float(sys.float_info.min) / 2 == 0,  # of this thread's processor
     "gc_threshold": lambda: ",".join(map(str, gc.get_threshold())),
     "gc_callbacks": lambda: len(gc.callbacks),
     "nice": lambda: os.getpriority(os.PRIO_PROCESS, 0),
@@ -227,7 +226,7 @@ class Witness:
 
     def _read(self) -> dict[str, Any]:
         now = self._settings()
-        if self._reads and self._backend.call_path in _OF_THREADS:
+        if self._reads and self._backend.has_compiler:
             now |= {
                 name: self._before.get(name, "") for name in ("python_threads", "child_processes")
             }

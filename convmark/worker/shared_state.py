@@ -31,7 +31,7 @@ def process_wide(backend: Any) -> Settings:
     intra, inter = backend.thread_counts()
     threads = {"intra_op_threads": str(intra), "inter_op_threads": str(inter)}
     found = {**process_settings(), **backend.settings(), **threads}
-    if backend.call_path == "torch.compile":  # it has threads and processes of its own
+    if backend.has_compiler:
         found = {name: value for name, value in found.items() if name not in _OF_A_COMPILER}
     return found
 

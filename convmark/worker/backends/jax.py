@@ -49,11 +49,11 @@ class Jax(Keras3Backend):
     """
 
     name = "jax"
+    _plain_path = "jax.jit"
 
     def __init__(self) -> None:
         super().__init__()
         self._on_gpu = False
-        self._call_path = "jax.jit"
         self._state: Callable[[], Any] | None = None
 
     @property
@@ -215,7 +215,7 @@ class Jax(Keras3Backend):
             list(model.metrics_variables),
         )
         state = [tuple([variable.value for variable in part] for part in variables)]
-        eager = model.run_eagerly or not model.jit_compile
+        eager = model.run_eagerly or not (model.jit_compile or compiled)
         self._call_path = "train_step, eager" if eager else "jax.jit(train_step)"
         train = model.train_step if eager else jax.jit(model.train_step, donate_argnums=0)
 
@@ -259,18 +259,27 @@ class Jax(Keras3Backend):
             self._state()
 
     def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
-        """Return a step: one synthetic batch on the device through the model; always compiled."""
+        """Return a step: one synthetic batch on the device through the model; always compiled.
+
+        What the model changes of its variables, such as a seed or a state, each call hands on.
+        """
         variables = list(model.variables)
         values = [variable.value for variable in variables]
 
         def forward(given: Any, pictures: Any) -> Any:
-            with keras.StatelessScope(list(zip(variables, given, strict=True))):
-                return model(pictures, training=False)
+            with keras.StatelessScope(list(zip(variables, given, strict=True))) as scope:
+                before = list(map(scope.get_current_value, variables))
+                output = model(pictures, training=False)
+                now = list(map(scope.get_current_value, variables))
+            pairs = enumerate(zip(before, now, strict=True))
+            return output, {place: new for place, (old, new) in pairs if new is not old}
 
         infer = jax.jit(forward)
 
         def step(pictures: Any) -> tuple[Any, Any]:
-            output = infer(values, pictures)
+            output, changed = infer(values, pictures)
+            for place, value in changed.items():
+                values[place] = value
             return output, output
 
         batch = (jax.device_put(images(self.inputs(model), batch_size, seed)),)

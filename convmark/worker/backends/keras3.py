@@ -12,8 +12,9 @@ from convmark_zoo.keras_api import KERAS_VERSION, keras
 
 from convmark.worker.backends.keras_model import KerasBackend, ends_in_softmax, root_mean_square
 from convmark.worker.backends.own_training import OwnData
-from convmark.worker.backends.recipe import Recipe
+from convmark.worker.backends.recipe import Recipe, own_function
 from convmark.worker.backends.synthetic import Batch
+from convmark.worker.failure import CaseFailure
 
 __all__ = ["Keras3Backend", "cuda_versions", "distribution_version"]
 
@@ -48,7 +49,16 @@ class Keras3Backend(KerasBackend):
         return optimizer
 
     def _build_for_fit(self, model: Any, data: OwnData, batch: tuple[Any, ...]) -> None:
-        """Make every variable of the model's own step, as `fit` does before its first step."""
+        """Make every variable of the model's own step, as `fit` does before its first step.
+
+        Raises:
+            CaseFailure: the model makes the whole of `train_function` itself.
+        """
+        if own_function(model):
+            raise CaseFailure(
+                "a make_train_function or train_function of its own is measured with TensorFlow "
+                "alone; override train_step, or use the backend tensorflow"
+            )
         model._symbolic_build(data_batch=data.as_given(*batch))
 
     def _proof_of(self, logs: Any, weights: Any) -> list[Any]:

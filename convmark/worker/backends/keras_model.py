@@ -65,6 +65,10 @@ class KerasBackend(Framework):
     """Of --input-shape: by the input's name, by the empty name that of the only input."""
     companions: tuple[int, ...] = ()
     """Other processes on this machine that share the case."""
+    has_compiler = False
+    """Whether a step's compiler has started threads and processes of its own in this process."""
+    _plain_path = ""
+    """How the harness's own step is called, where it is not compiled on demand."""
     _own: OwnData | None = None
     """What the step takes, where the model is trained as `fit` would."""
 
@@ -74,6 +78,7 @@ class KerasBackend(Framework):
     def __init__(self) -> None:
         self._inputs: ByIdentity[Inputs] = ByIdentity()
         self._outputs: ByIdentity[list[tuple[Any, ...]]] = ByIdentity()
+        self.begin_step()
 
     def default_settings(self, precision: str) -> dict[str, str]:
         """What the settings are where nobody has changed them, as far as that is fixed."""
@@ -106,6 +111,15 @@ class KerasBackend(Framework):
     def context(self) -> KerasContext:
         """Keras as it is now, for one of two codes that share the process."""
         return KerasContext()
+
+    def begin_step(self) -> None:
+        """Forget how an earlier step was called: another code's, in a process that two share."""
+        self._call_path = self._plain_path
+
+    @property
+    def call_path(self) -> str:
+        """How the step that was made last is called."""
+        return self._call_path
 
     def agreed(self, seconds: float) -> float:
         """The seconds that all processes of the case go by: the slowest one's."""
@@ -388,6 +402,11 @@ class KerasBackend(Framework):
         """
         by = "model" if brings_training(model) else "harness"
         own = self._own = OwnData(model, self, recipe, self.learning_rate)
+        if compiled and model.run_eagerly:
+            raise CaseFailure(
+                "jit on needs a compiled step, and the model was compiled with run_eagerly=True; "
+                "leave out either"
+            )
         pictures = images(self.inputs(model), batch_size * self.replicas, seed)
         targets = own.targets(batch_size * self.replicas, seed)
         step = self._fit_step(model, own, (pictures, targets), compiled)

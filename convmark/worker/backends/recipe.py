@@ -21,6 +21,7 @@ __all__ = [
     "held",
     "is_compiled",
     "overrides",
+    "own_function",
 ]
 
 STEPS = ("train_step", "make_train_function")
@@ -110,6 +111,11 @@ def brings_training(model: Any) -> bool:
 def overrides(model: Any, *names: str) -> bool:
     """Whether any of these methods is the model's own and not Keras's."""
     return any(_overrides(model, name) for name in names)
+
+
+def own_function(model: Any) -> bool:
+    """Whether the model makes the whole of `train_function` itself, which takes an iterator."""
+    return overrides(model, "make_train_function", "train_function")
 
 
 def _overrides(model: Any, name: str) -> bool:

@@ -16,7 +16,7 @@ from convmark.worker import reference
 from convmark.worker.backends.keras_model import KerasBackend, dtype_policy, root_mean_square
 from convmark.worker.backends.keras_state import read_all, set_policy
 from convmark.worker.backends.own_training import Made, OwnData
-from convmark.worker.backends.recipe import PLAIN, Recipe
+from convmark.worker.backends.recipe import PLAIN, Recipe, own_function
 from convmark.worker.backends.saved_model import SavedModel
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, square_matrices, training_batch
@@ -28,7 +28,6 @@ from convmark.worker.backends.tensorflow_training import (
     iterated_step,
     leaves,
     loss_of,
-    own_function,
     pairs,
 )
 from convmark.worker.work import Work, per_sample
@@ -43,13 +42,13 @@ class TensorFlow(KerasBackend):
     """
 
     name = "tensorflow"
+    _plain_path = "tf.function"
     compile_options = MappingProxyType({"jit_compile": False})
     """XLA is there where the case asks for it; Keras alone would have it on every GPU."""
 
     def __init__(self) -> None:
         super().__init__()
         self._device = "CPU:0"
-        self._call_path = "tf.function"
 
     @property
     def call_path(self) -> str:

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from convmark.worker.backends.keras_model import root_mean_square
 from convmark.worker.backends.own_training import Made, OwnData
-from convmark.worker.backends.recipe import PLAIN, Recipe
+from convmark.worker.backends.recipe import PLAIN, Recipe, own_function
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import images, training_batch
 from convmark.worker.backends.tensorflow import TensorFlow
@@ -27,7 +27,6 @@ from convmark.worker.backends.tensorflow_training import (
     fit_function,
     gradients_of,
     loss_of,
-    own_function,
     pairs,
 )
 from convmark.worker.failure import CaseFailure
@@ -46,7 +45,8 @@ class ReplicatedTensorFlow(TensorFlow):
     def __init__(self, replicas: int, place: Place | None) -> None:
         super().__init__()
         self.companions = place.companions if place else ()
-        self._call_path = f"tf.function, {'MultiWorker' if place else ''}MirroredStrategy"
+        self._plain_path = f"tf.function, {'MultiWorker' if place else ''}MirroredStrategy"
+        self.begin_step()
         self._replicas = self.replicas = replicas
         self._place = place
         self._here = replicas // len(place.addresses) if place else replicas

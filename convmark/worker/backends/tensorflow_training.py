@@ -10,10 +10,9 @@ from convmark_zoo.keras_api import KERAS_VERSION, keras
 
 from convmark.worker.backends.keras_model import ends_in_softmax
 from convmark.worker.backends.own_training import Made, OwnData
-from convmark.worker.backends.recipe import Recipe, overrides
+from convmark.worker.backends.recipe import Recipe
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.synthetic import Batch
-from convmark.worker.failure import CaseFailure
 
 __all__ = [
     "built_optimizer",
@@ -22,7 +21,6 @@ __all__ = [
     "iterated_step",
     "leaves",
     "loss_of",
-    "own_function",
     "pairs",
     "proof_of",
 ]
@@ -88,21 +86,12 @@ def gradients_of(
 
 
 def fit_function(model: Any, data: OwnData, compiled: bool) -> tuple[Any, str]:
-    """Return the model's own step as `fit` would compile it, and how it is called.
-
-    Raises:
-        CaseFailure: it is to be compiled, and the model is to run eagerly.
-    """
+    """Return the model's own step as `fit` would compile it, and how it is called."""
 
     def train(pictures: Any, targets: Any) -> Any:
         return proof_of(model.train_step(data.as_given(pictures, targets)), model)
 
     if model.run_eagerly:
-        if compiled:
-            raise CaseFailure(
-                "jit on needs a compiled step, and the model was compiled with run_eagerly=True; "
-                "leave out either"
-            )
         return train, "train_step, eager"
     xla = compiled or bool(getattr(model, "jit_compile", getattr(model, "_jit_compile", False)))
     function = tf.function(
@@ -112,11 +101,6 @@ def fit_function(model: Any, data: OwnData, compiled: bool) -> tuple[Any, str]:
         autograph=KERAS_VERSION < (3, 0),  # as each Keras has it
     )
     return function, f"tf.function(train_step){', XLA' if xla else ''}"
-
-
-def own_function(model: Any) -> bool:
-    """Whether the model makes the whole of `train_function` itself, which takes an iterator."""
-    return overrides(model, "make_train_function", "train_function")
 
 
 def iterated_step(model: Any, data: OwnData, batch: tuple[Any, ...]) -> Step:

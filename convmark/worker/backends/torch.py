@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -32,10 +34,10 @@ class Torch(Keras3Backend):
     """The framework's side of a measurement; one instance serves one process."""
 
     name = "torch"
+    _plain_path = "eager"
 
     def __init__(self) -> None:
         super().__init__()
-        self.call_path = "eager"
         self._keras_device = contextlib.ExitStack()
         self._device = torch.device("cpu")
         self._threads = _own_threads()
@@ -86,7 +88,7 @@ class Torch(Keras3Backend):
         return {**super().default_settings(precision), **_DEFAULTS}
 
     def settings(self) -> dict[str, str]:
-        return {**super().settings(), **read_all(_READERS)}
+        return {**super().settings(), **read_all({**_switches(), **_READERS})}
 
     def thread_counts(self) -> tuple[int, int]:
         now = torch.get_num_threads(), torch.get_num_interop_threads()
@@ -141,6 +143,7 @@ class Torch(Keras3Backend):
         variables = list(model.trainable_variables)
         parameters = [variable.value for variable in variables]
         optimizer = self._optimizer(recipe, learning_rate, model)
+        model.train()
 
         def forward(pictures: Any, targets: Any) -> Any:
             return loss_of(model(pictures, training=True), targets, model.losses)
@@ -165,9 +168,12 @@ class Torch(Keras3Backend):
     def _fit_step(self, model: Any, data: OwnData, batch: tuple[Any, ...], compiled: bool) -> Step:
         placed = (self._tensors(batch[0]), tuple(map(self._tensor, batch[1])))
         self._build_for_fit(model, data, placed)
-        compiled = (compiled or bool(model.jit_compile)) and not model.run_eagerly
-        self.call_path = "torch.compile(train_step)" if compiled else "train_step, eager"
-        own = torch.compile(model.train_step) if compiled else model.train_step
+        model.train()  # as `fit` has it, for modules of PyTorch that no layer calls
+        compiled = compiled or bool(model.jit_compile)
+        self._call_path = "train_step, eager"
+        own = model.train_step
+        if compiled:
+            own = self._compiled(own, "torch.compile(train_step)")
 
         def train(pictures: Any, targets: Any) -> Any:
             logs = own(data.as_given(pictures, targets))
@@ -183,6 +189,7 @@ class Torch(Keras3Backend):
 
     def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
         """Return a step: one synthetic batch on the device through the model."""
+        model.eval()  # as `predict` has it, for modules of PyTorch that no layer calls
 
         def infer(pictures: Any) -> Any:
             with torch.no_grad():
@@ -205,8 +212,10 @@ class Torch(Keras3Backend):
             for parts in loader:
                 yield filled(pool, [part.to(self._device, non_blocking=True) for part in parts])
 
-    def _compiled(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        self.call_path = "torch.compile"
+    def _compiled(
+        self, step: Callable[..., Any], call_path: str = "torch.compile"
+    ) -> Callable[..., Any]:
+        self._call_path, self.has_compiler = call_path, True
         compiled: Callable[..., Any] = torch.compile(step)
         return compiled
 
@@ -228,7 +237,7 @@ class Torch(Keras3Backend):
 
     def training_work(self, step: Step, samples: int) -> Work:
         """What a training step of so many samples computes, backward too, per sample."""
-        if self.call_path != "eager":
+        if "torch.compile" in self._call_path:
             return Work(None, "what torch.compile has made is not followed")
         return per_sample(dispatched_work(step), samples)
 
@@ -306,19 +315,20 @@ _READERS: Mapping[str, Callable[[], object]] = {
     "default_device": lambda: torch.get_default_device(),
     "deterministic": lambda: torch.get_deterministic_debug_mode(),
     "matmul_tf32": _tf32,
-    "mkldnn": lambda: torch.backends.mkldnn.enabled,
     "mkldnn_matmul": lambda: torch.backends.mkldnn.matmul.fp32_precision,
     "mkldnn_conv": lambda: torch.backends.mkldnn.conv.fp32_precision,
     "nnpack": lambda: torch.backends.nnpack.is_available(),
-    "cudnn": lambda: torch.backends.cudnn.enabled,
-    "cudnn_benchmark": lambda: torch.backends.cudnn.benchmark,
-    "cudnn_deterministic": lambda: torch.backends.cudnn.deterministic,
+    "cudnn_rnn": lambda: torch.backends.cudnn.rnn.fp32_precision,
+    "einsum": lambda: torch.backends.opt_einsum.strategy,
+    "linalg": lambda: torch._C._get_linalg_preferred_backend(),
     "anomaly": torch.is_anomaly_enabled,
     "autocast": _autocast,
     "grad": torch.is_grad_enabled,
     "inference_mode": lambda: torch.is_inference_mode_enabled(),
     "profiler": lambda: torch.autograd.profiler._is_profiler_enabled,
-    "dynamo": lambda: "torch._dynamo" not in sys.modules or not torch._dynamo.config.disable,
+    "compiler": lambda: _compiler_options(),
+    "backward_threads": torch.autograd.is_multithreading_enabled,
+    "saved_tensors_hooks": lambda: torch._C._autograd._top_saved_tensors_default_hooks(True),
     "function_mode": lambda: len(torch.overrides._get_current_function_mode_stack()),
     "dispatch_mode": lambda: len(torch.utils._python_dispatch._get_current_dispatch_mode_stack()),
 }
@@ -327,8 +337,8 @@ _READERS: Mapping[str, Callable[[], object]] = {
 _DEFAULTS: Mapping[str, str] = {
     "default_dtype": "torch.float32",
     "deterministic": "0",
-    "mkldnn": "True",
-    "cudnn": "True",
+    "mkldnn_enabled": "True",
+    "cudnn_enabled": "True",
     "cudnn_benchmark": "False",
     "cudnn_deterministic": "False",
     "anomaly": "False",
@@ -337,6 +347,40 @@ _DEFAULTS: Mapping[str, str] = {
     "inference_mode": "False",
     "profiler": "False",
 }
+
+
+_CONFIGURED = ("torch._dynamo.config", "torch._functorch.config", "torch._inductor.config")
+_SWITCH = re.compile(r"_get_\w*(sdp|reduced|reduction|accumulation)\w*")
+
+
+def _switches() -> dict[str, Callable[[], object]]:
+    """What reads the switches of PyTorch's libraries, whatever this release has, by name."""
+    return {
+        **{
+            f"{library}_{name}": functools.partial(getattr, module, name)
+            for library in ("cudnn", "mkldnn")
+            for module in [getattr(torch.backends, library)]
+            for name, one in vars(type(module)).items()
+            if isinstance(one, torch.backends.ContextProp) and name != "allow_tf32"  # it may warn
+        },
+        **{
+            name.removeprefix("_get_"): read
+            for name, read in vars(torch._C).items()
+            if _SWITCH.fullmatch(name)
+        },
+    }
+
+
+def _compiler_options() -> str:
+    """Return the options of torch.compile that are not the default ones."""
+    configs = [sys.modules[name] for name in _CONFIGURED if name in sys.modules]
+    pairs = [
+        f"{name}:{functools.reduce(getattr, name.split('.'), config)}"
+        for config in configs
+        for name in config._config
+        if not config._is_default(name)
+    ]
+    return ",".join(sorted(pairs))
 
 
 def _own_threads() -> int:
