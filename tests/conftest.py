@@ -37,7 +37,7 @@ def own_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def _tables_are_not_fitted_to_a_terminal() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLUMNS", "0")
+        patch.delenv("COLUMNS", raising=False)
         yield
 
 

@@ -105,7 +105,7 @@ def test_a_table_that_fits_is_as_it_is_without_a_terminal(monkeypatch: pytest.Mo
 
 
 def test_a_terminal_of_no_width_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COLUMNS")
+    monkeypatch.delenv("COLUMNS", raising=False)
     reader, writer = pty.openpty()  # its size is 0 x 0
     with os.fdopen(reader), os.fdopen(writer, "w") as terminal:
         monkeypatch.setattr("sys.__stdout__", terminal)

