@@ -25,8 +25,8 @@ QUICK = {
     "change_points.py": ["--series=4"],
     "decision_rule.py": ["--decisions=16", "--only=same", "--state={folder}"],
     "fleet_cost.py": ["--most-nodes=100", "--fleets=2"],
-    "history_cost.py": ["--runs=2", "--cases=8", "--metrics=1", "--only=no index"],
-    "judging_cost.py": ["--runs=3", "--cases=2", "--histories=a new case"],
+    "history_cost.py": ["--runs=2", "--cases=8", "--metrics=1"],
+    "judging_cost.py": ["--runs=3", "--cases=2"],
     "report_cost.py": ["1"],
     "rule_league.py": ["--data={data}", "--trials=2"],
 }

@@ -390,10 +390,14 @@ def test_a_torn_table_of_a_gibibyte_is_cut_without_being_read(tmp_path: Path) ->
     table = TableFile(Acceptance)
     table.append(path, [row])
     whole = path.read_bytes()
-    os.truncate(path, GIB)
-    began = time.process_time()
-    table.append(path, [dataclasses.replace(row, run="0008")])
-    assert time.process_time() - began < 4 * MOST_S  # 0.5 s alone; on a busy machine four times it
+    taken_s = []
+    for _ in range(3):  # a busy machine takes longer to hand out a gibibyte of zeros
+        os.truncate(path, len(whole))
+        os.truncate(path, GIB)
+        began = time.process_time()
+        table.append(path, [dataclasses.replace(row, run="0008")])
+        taken_s.append(time.process_time() - began)
+    assert min(taken_s) < MOST_S
     assert path.read_bytes()[: len(whole)] == whole
     assert [found.run for found in table.read(path)] == ["0001", "0008"]
 

@@ -188,8 +188,8 @@ def cost(arguments: Sequence[str], folder: Path, cache: Path | str) -> Cost:
     return Cost(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
 
 
-def costs(folder: Path, writer: Writer, only: str) -> dict[str, Cost]:
-    """Measure every command on the history as it is, or those whose names have a text in them."""
+def costs(folder: Path, writer: Writer) -> dict[str, Cost]:
+    """Measure every command on the history as it is."""
     cache, nowhere = folder / "cache", "/dev/null/nowhere"
     shutil.rmtree(cache, ignore_errors=True)
     newest = f"results/{MACHINE}/{writer.runs:04d}.csv"
@@ -210,7 +210,7 @@ def costs(folder: Path, writer: Writer, only: str) -> dict[str, Cost]:
         "plugin, index": ([*plugin, newest], cache),
         "plugin after an upgrade, index": ([*plugin, upgraded], cache),
     }
-    found = {name: cost(how, folder, at) for name, (how, at) in asked.items() if only in name}
+    found = {name: cost(how, folder, where) for name, (how, where) in asked.items()}
     writer.grow(writer.runs + 1)
     found["history, one run later"] = cost([*command, "history", CASE], folder, cache)
     return found
@@ -221,7 +221,6 @@ def main() -> None:
     parser.add_argument("--runs", default="10,100,1000,10000")
     parser.add_argument("--cases", type=int, default=100)
     parser.add_argument("--metrics", type=int, default=3, help="verdicts of a case, at most 6")
-    parser.add_argument("--only", default="", help="commands whose names have this text in them")
     given = parser.parse_args()
     sizes = sorted(map(int, given.runs.split(",")))
     table: dict[str, list[str]] = {}
@@ -232,7 +231,7 @@ def main() -> None:
             writer.grow(runs)
             time.sleep(SETTLED_S + 0.5)
             print(f"{runs} runs written in {time.perf_counter() - began:.0f} s", file=sys.stderr)
-            for name, found in costs(Path(temporary), writer, given.only).items():
+            for name, found in costs(Path(temporary), writer).items():
                 print(f"{runs}: {name}: {found}", file=sys.stderr)
                 table.setdefault(name, []).append(str(found))
     headers = ["", *(f"{runs:,} runs" for runs in sizes)]

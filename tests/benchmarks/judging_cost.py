@@ -1,10 +1,9 @@
 """What judging a run of 100 cases costs after 10, 100 and 1,000 runs of history.
 
-Run it from the checkout: `python tests/benchmarks/judging_cost.py [--runs N,N] [--cases N]
-[--histories NAME,NAME]`. It writes generated rows to a temporary folder, judges each history twice
-in a process of its own, and prints a markdown table: seconds without and with the imports, then
-with what the first process has kept in the index; the peak of memory and the runs that are judged
-against are the first one's.
+Run it from the checkout: `python tests/benchmarks/judging_cost.py [--runs N,N] [--cases N]`. It
+writes generated rows to a temporary folder, judges each history twice in a process of its own, and
+prints a markdown table: seconds without and with the imports, then with what the first process has
+kept in the index; the peak of memory and the runs that are judged against are the first one's.
 """
 
 from __future__ import annotations
@@ -105,14 +104,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", default="10,100,1000")
     parser.add_argument("--cases", type=int, default=100)
-    parser.add_argument("--histories", default=",".join(HISTORIES))
     parser.add_argument("--judge", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.judge is not None:
         judge(given.judge)
         return
     rows = []
-    for kind in given.histories.split(","):
+    for kind in HISTORIES:
         for runs in map(int, given.runs.split(",")):
             with tempfile.TemporaryDirectory() as folder:
                 write(Path(folder), runs, given.cases, kind)
