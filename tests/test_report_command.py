@@ -243,7 +243,7 @@ def test_sessions_of_a_comparison_beside_the_machines_are_no_run(
 def test_what_is_left_out_is_a_line_on_standard_error(folder: Path) -> None:
     keep_run(folder / "results", [measured(SLOW, 1, "lenet5", 1)])
     done = subprocess.run(
-        [sys.executable, "-m", "convmark.cli", "report"],
+        [sys.executable, "-m", "convmark", "report"],
         capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
     (line,) = done.stderr.splitlines()

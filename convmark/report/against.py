@@ -18,8 +18,8 @@ from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError
 from convmark.core.git import Git
 from convmark.core.table import Table, heading, table_of
-from convmark.report.runs import oldest_first, run_files
 from convmark.report.verdicts import headline, run_words, verdict_words, worth_reading
+from convmark.results.runs import oldest_first, run_files
 from convmark.results.store import Store, read_head, read_run
 
 __all__ = ["judged", "verdicts_against"]

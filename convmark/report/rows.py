@@ -15,12 +15,12 @@ import numpy as np
 from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
-from convmark.report.runs import RunSource, labelled, oldest_first, run_files
 from convmark.results.columnar import case_name, read_columns, whole_file
 from convmark.results.record import (
     FRAMEWORK_COLUMNS,
     MEASURED,
 )
+from convmark.results.runs import RunSource, labelled, oldest_first, run_files
 from convmark.results.store import StoreWarning
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from convmark.compare.comparability import Comparability, facts_of
 from convmark.compare.files import NOISE, read_noise
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
 from convmark.core.table import Table, heading, table_of
-from convmark.report.runs import RunSource
 from convmark.report.tables.points import POINT
 from convmark.report.trend import change_text, left_out_text
 from convmark.results.record import COLUMNS
+from convmark.results.runs import RunSource
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,4 +1,4 @@
-"""The run files of a report: their list, their names, and the newest."""
+"""The run files in several places: their list, their names, and their order."""
 
 from __future__ import annotations
 
