@@ -84,7 +84,8 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     since = trailer_range_of(history, path, records, Path.cwd())
     meant = IntendedChanges(names, allowed, since, _say, accepted_here)
     judgements = pass_intended(judgements, meant)
-    text = verdicts_report(judgements, form, between=_between(history, path, records[0]))
+    between = _between(judgements, history, path, records[0])
+    text = verdicts_report(judgements, form, between=between)
     if text:
         print(text)
     return exit_status(not any(judgement.fails for judgement in judgements))
@@ -102,10 +103,11 @@ def _with_live(
     return [live.get((one.case, one.metric), one) for one in judgements]
 
 
-def _between(history: History, path: Path, row: Record) -> str:
-    """Return the runs of the anchors and the run that is judged, with their commits, in words."""
+def _between(judgements: Sequence[Judgement], history: History, path: Path, row: Record) -> str:
+    """Return the baselines and the run that is judged, with their commits, in words."""
     anchors = [case.anchor for case in history.cases.values() if case.anchor is not None]
-    before = dict.fromkeys(run_words(one.run, one.commit, one.dirty) for one in anchors)
+    said = dict.fromkeys(one.against for one in judgements if one.against)
+    before = said or dict.fromkeys(run_words(one.run, one.commit, one.dirty) for one in anchors)
     after = run_words(path.stem, row.commit, row.dirty)
     return f"{', '.join(before) or 'no earlier run'} -> {after}"
 

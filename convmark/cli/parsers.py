@@ -76,8 +76,8 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
         dest="command", metavar="COMMAND", required=True, parser_class=Parser
     )
     for add in (
-        *(_run, _doctor, _report, _compare, _accept, _history, _merge, _fleet),
-        *(_ab, _bisect, _noise, _env),
+        *(_run, _doctor, _report, _compare, _comment, _accept, _history, _merge),
+        *(_fleet, _ab, _bisect, _noise, _env),
     ):
         add(commands)
     return parser, commands.choices
@@ -216,6 +216,30 @@ def _compare(commands: Any) -> None:
     _add(compare, "--across COLUMN", f"compare the values of {ACROSS}")
     _add_options(compare, "allow-change")
     _add_place(compare)
+
+
+def _comment(commands: Any) -> None:
+    comment = _command(
+        commands,
+        "comment",
+        "print the verdicts of the newest run as a comment on a pull request, or post it",
+        "Print the verdicts of the newest run in RESULTS as Markdown of at most 60 lines. Measures "
+        "nothing. The exit status is 0 also where a case fails.",
+    )
+    _add(comment, "place RESULTS", "results folder or run file (default: --results)", nargs="?")
+    _add(
+        comment,
+        "--post",
+        "in GitHub Actions: also post it on the pull request, or update the comment that is "
+        "there; needs GITHUB_TOKEN",
+    )
+    _add(
+        comment,
+        "--outcome OUTCOME",
+        "how the step of the gate ended: success or failure (default: as its verdicts say)",
+    )
+    _add(comment, "--badge FILE", "also write the JSON of a badge (shields.io, endpoint)")
+    _add_options(comment, "results")
 
 
 def _accept(commands: Any) -> None:
