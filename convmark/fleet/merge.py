@@ -15,6 +15,7 @@ from convmark.fleet.part import Part, Shard, read_part, write_part
 from convmark.report.runs import oldest_first, run_files
 from convmark.results.code.manifest import read_codes, write_codes
 from convmark.results.code.snapshot import copy_kept
+from convmark.results.names import keep_name, read_name
 from convmark.results.record import FRAMEWORK_COLUMNS, Record
 from convmark.results.store import Store, read_run, read_step_times
 from convmark.session import learning
@@ -163,7 +164,8 @@ def _lack(lacking: Sequence[tuple[str, int]], wanted: int) -> str:
 def join(one: MergedRun, store: Store) -> Path:
     """Write one joined run, its rows in the order of the plan; return its file.
 
-    What an anchor needs comes along: the codes, their kept files, and the sessions.
+    What an anchor needs comes along: the codes, their kept files, and the sessions; and the name
+    of the machine.
 
     Raises:
         StoreError: it cannot be written, or what stands beside a source does not fit.
@@ -193,6 +195,9 @@ def join(one: MergedRun, store: Store) -> Path:
         if any(found for _, found in codes):
             write_codes(run_file.path, ChainMap(*(found for _, found in codes)))
         sessions_file.write(run_file.path, sessions)
+        name = next(filter(None, (read_name(folder) for folder, _ in codes)), "")
+        if name and not read_name(run_file.path.parent):
+            keep_name(run_file.path.parent, name)
     finally:
         run_file.close()
     return run_file.path

@@ -17,6 +17,7 @@ from convmark.core.table import Table, heading, table_of
 from convmark.report.runs import RunSource
 from convmark.report.tables.points import POINT
 from convmark.report.trend import change_text, left_out_text
+from convmark.results.names import read_name
 from convmark.results.record import COLUMNS
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def marks(found: Trends) -> dict[tuple[str, str, str], str]:
 def noise(folders: Iterable[Path]) -> Table:
     """Return what `convmark noise` has found of the machines whose folders these are."""
     rows = [
-        {"machine": folder.name, **dataclasses.asdict(row)}
+        {"machine": read_name(folder) or folder.name, **dataclasses.asdict(row)}
         for folder in folders
         for row in read_noise(folder / NOISE).values()
     ]
