@@ -27,6 +27,7 @@ QUICK = {
     "fleet_cost.py": ["--most-nodes=100", "--fleets=2"],
     "history_cost.py": ["--runs=2", "--cases=8", "--metrics=1"],
     "judging_cost.py": ["--runs=3", "--cases=2"],
+    "machine_ratios.py": ["--draws=2"],
     "report_cost.py": ["1"],
     "rule_league.py": ["--data={data}", "--trials=2"],
 }

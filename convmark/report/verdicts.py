@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement
-from convmark.core.table import heading, printed
+from convmark.core.table import Heading, heading, printed
 from convmark.core.text import markdown_cell, shown
 from convmark.core.units import bytes_text, rate_text, seconds_text
 
@@ -247,12 +247,13 @@ def failure_line(judgement: Judgement) -> str:
     return shown("; ".join(filter(None, [" ".join(words), judgement.note, meant])))
 
 
-def comparison_table(rows: Sequence[Any], form: str = "table") -> str:
+def comparison_table(rows: Sequence[Any], form: str = "table", more: Sequence[Heading] = ()) -> str:
     """Return the verdicts of a comparison as a table, Markdown or JSON.
 
     Args:
         rows: of `convmark.compare.live.ab_files.VerdictRow`.
         form: table, markdown or json.
+        more: headings after that of the case.
     """
     if form == "json":
         names = (name for name in type(rows[0]).__dataclass_fields__) if rows else ()
@@ -260,6 +261,7 @@ def comparison_table(rows: Sequence[Any], form: str = "table") -> str:
         return json.dumps([{name: getattr(row, name) for name in fields} for row in rows], indent=2)
     headings = [
         heading("case", "case"),
+        *more,
         heading("change", "B against A", "change"),
         heading("interval", "interval"),
         heading("verdict", "verdict"),

@@ -16,6 +16,7 @@ from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparis
 from convmark.core.table import Table, heading, table_of
 from convmark.report.tables.points import POINT
 from convmark.report.trend import change_text, left_out_text
+from convmark.results.names import read_name
 from convmark.results.record import COLUMNS
 from convmark.results.runs import RunSource
 
@@ -171,7 +172,7 @@ def marks(found: Trends) -> dict[tuple[str, str, str], str]:
 def noise(folders: Iterable[Path]) -> Table:
     """Return what `convmark noise` has found of the machines whose folders these are."""
     rows = [
-        {"machine": folder.name, **dataclasses.asdict(row)}
+        {"machine": read_name(folder) or folder.name, **dataclasses.asdict(row)}
         for folder in folders
         for row in read_noise(folder / NOISE).values()
     ]

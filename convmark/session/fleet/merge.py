@@ -12,6 +12,7 @@ from convmark.core.errors import StoreError
 from convmark.core.text import Say, is_folder_name
 from convmark.results.code.manifest import read_codes, write_codes
 from convmark.results.code.snapshot import copy_kept
+from convmark.results.names import keep_name, read_name
 from convmark.results.record import FRAMEWORK_COLUMNS, Record
 from convmark.results.runs import oldest_first, run_files
 from convmark.results.store import Store, read_run, read_step_times
@@ -162,7 +163,7 @@ def _lack(lacking: Sequence[tuple[str, int]], wanted: int) -> str:
 def join(one: MergedRun, store: Store) -> Path:
     """Write one joined run, its rows in the order of the plan; return its file.
 
-    The codes and their kept files come along, which an anchor needs.
+    What an anchor needs comes along: the codes and their kept files; and the name of the machine.
 
     Raises:
         StoreError: it cannot be written, or what stands beside a source does not fit.
@@ -190,6 +191,9 @@ def join(one: MergedRun, store: Store) -> Path:
                 copy_kept(folder, run_file.path.parent, code)
         if any(found for _, found in codes):
             write_codes(run_file.path, ChainMap(*(found for _, found in codes)))
+        name = next(filter(None, (read_name(folder) for folder, _ in codes)), "")
+        if name and not read_name(run_file.path.parent):
+            keep_name(run_file.path.parent, name)
     finally:
         run_file.close()
     return run_file.path
