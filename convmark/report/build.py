@@ -12,6 +12,7 @@ from convmark.core.table import Table
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.report.describe import DescribedModel, described_models
 from convmark.report.rows import Rows, read_rows
+from convmark.report.sides import Sides, sides_of
 from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.applications import applications
 from convmark.report.tables.architectures import architectures, pareto, task_figures
@@ -47,6 +48,7 @@ class Report:
     lead: str
     tables: tuple[Table, ...]
     models: tuple[DescribedModel, ...] = field(default=())
+    sides: Sides | None = None
     sources: str
 
 
@@ -85,8 +87,13 @@ def build(
         lead=_lead(rows),
         tables=(*([verdicts] if verdicts else []), *found),
         models=tuple(described) if style == "full" else (),
+        sides=_sides(rows) if style == "full" else None,
         sources=_sources(places, rows),
     )
+
+
+def _sides(rows: Rows) -> Sides:
+    return sides_of(rows.frame[rows.frame["task"].isin(TIMED_TASKS)], rows.runs)
 
 
 def _every_table(

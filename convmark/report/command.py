@@ -41,6 +41,7 @@ def _html(report: Report) -> str:
             tables=report.tables,
             figures=figures_of(report.tables),
             models=report.models,
+            sides=report.sides,
             made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
             sources=report.sources,
         )

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from convmark import __version__
 from convmark.core.table import Table, cell_text
 from convmark.report.figures.figure import CONFIG, Figure
+from convmark.report.ratios import LEAST_PROCESSES
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
     from convmark.report.describe import DescribedModel
+    from convmark.report.sides import Sides
 import contextlib
 import os
 from importlib.metadata import version
@@ -40,6 +42,8 @@ class Page:
     tables: Sequence[Table]
     figures: Sequence[Figure]
     models: Sequence[DescribedModel] = ()
+    sides: Sides | None = None
+    """What can be set side by side; None where the page has no such section."""
     made: str
     """When, UTC."""
     sources: str
@@ -78,8 +82,11 @@ def render_page(page: Page) -> str:
         marked=MARKED,
         drawn_later=drawn_later,
         table_texts={table.key: table.texts() for table in tables if table.key not in drawn_later},
-        style=_own("report.css"),
+        style=_own("report.css") + _own("sides.css"),
         script=_own("report.js"),
+        sides=_json(page.sides.as_data()) if page.sides else None,
+        fewest=LEAST_PROCESSES,
+        sides_script=_own("sides.js"),
         library=_in_script(drawing_library()) if figures else _in_script(""),
         drawings=_json({"config": dict(CONFIG), **_drawings(figures, drawn_later)}),
     )

@@ -18,7 +18,7 @@ from convmark.report.tables.points import pooled_half_widths, records_of, text_o
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MOST_POINTS", "history", "step_time_verdicts"]
+__all__ = ["MOST_POINTS", "commit_text", "history", "step_time_verdicts"]
 
 MOST_POINTS = 30_000
 """Points of all cases together; beyond them each keeps its newest, so that a page stays small."""
@@ -80,7 +80,7 @@ def history(
             **row,
             **_rounded(row),
             "run": runs[int(row["source"])].label,
-            "commit": text_of(row["commit"])[:12] + " (dirty)" * (row["dirty"] is True),
+            "commit": commit_text(row["commit"], row["dirty"]),
             "started": row["started"][:19].replace("T", " "),
             "moved": marks.get((row["hardware"], row["case"], runs[int(row["source"])].label), ""),
             "verdict": verdicts.get((paths[int(row["source"])], row["case"]), ""),
@@ -94,6 +94,11 @@ def history(
         else ""
     )
     return _table(records, limit)
+
+
+def commit_text(commit: str | None, dirty: bool | None) -> str:
+    """Return a commit as tables show it; empty where it is not known."""
+    return text_of(commit)[:12] + " (dirty)" * (dirty is True)
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, float]:
