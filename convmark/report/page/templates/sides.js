@@ -3,7 +3,8 @@
   const section = document.getElementById("sides");
   if (!section) return;
   const data = JSON.parse(document.getElementById("sides-data").textContent);
-  const form = section.querySelector("form");
+  const form = section.querySelector(".sides-form");
+  const chosen = Object.fromEntries(Array.from(form.querySelectorAll("select"), (one) => [one.name, one]));
   const answer = section.querySelector(".sides-answer");
   answer.after(section.querySelector("template").content);
   const box = section.querySelector(".sides-table");
@@ -383,8 +384,8 @@
   }
 
   function show(index, a, b) {
-    fill(form.elements.a, optionsOf(index, null), a);
-    fill(form.elements.b, optionsOf(index, a), b);
+    fill(chosen.a, optionsOf(index, null), a);
+    fill(chosen.b, optionsOf(index, a), b);
     const found = pairs(index, a, b);
     const { names, shared: alike } = named(index, Array.from(found.values()));
     const rows = Array.from(found.values(), (pair, place) => {
@@ -431,34 +432,34 @@
   // The choice is kept in the page's address, after the name of a section where one was gone to.
 
   const NAMES = ["side", "side-a", "side-b"];
-  let chosen = false; // by the reader or by the address
+  let kept = false; // the reader or the address has chosen
 
   function remember() {
-    chosen = true;
-    const kept = new URLSearchParams(location.hash.slice(1));
-    const { axis, a, b } = form.elements;
-    [axis, a, b].forEach((select, place) => kept.set(NAMES[place], select.value));
+    kept = true;
+    const address = new URLSearchParams(location.hash.slice(1));
+    const { axis, a, b } = chosen;
+    [axis, a, b].forEach((select, place) => address.set(NAMES[place], select.value));
     try {
-      history.replaceState(null, "", "#" + kept);
+      history.replaceState(null, "", "#" + address);
     } catch (error) {
       if (error.name !== "SecurityError") throw error; // a frame without an address of its own
     }
   }
 
   function recalled() {
-    const kept = new URLSearchParams(location.hash.slice(1));
-    const [key, a, b] = NAMES.map((name) => kept.get(name));
+    const address = new URLSearchParams(location.hash.slice(1));
+    const [key, a, b] = NAMES.map((name) => address.get(name));
     if (!axes.includes(key)) return null;
     const { values } = indexOf(key);
     if (a === b || !values.has(a) || !values.has(b)) return null;
-    const goal = Array.from(kept.keys()).find((name) => kept.get(name) === "");
+    const goal = Array.from(address.keys()).find((name) => address.get(name) === "");
     (document.getElementById(goal) || section).scrollIntoView();
-    chosen = true;
+    kept = true;
     return [key, a, b];
   }
 
   function choose(key, a, b) {
-    form.elements.axis.value = key;
+    chosen.axis.value = key;
     show(indexOf(key), a, b);
   }
 
@@ -467,18 +468,17 @@
     answer.replaceChildren(paragraph("All rows are of one machine, version, backend, precision, batch size and commit: there is nothing to set side by side."));
     return;
   }
-  fill(form.elements.axis, axes.map((key) => [key, indexOf(key).axis.title]), axes[0]);
+  fill(chosen.axis, axes.map((key) => [key, indexOf(key).axis.title]), axes[0]);
   form.hidden = false;
   const first = recalled() || axes.map((key) => [key, ...firstPair(indexOf(key))])
     .reduce((best, one) => best || (pairs(indexOf(one[0]), one[1], one[2]).size ? one : null), null)
     || [axes[0], ...firstPair(indexOf(axes[0]))];
   choose(...first);
 
-  form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("change", (event) => {
     event.stopPropagation();
-    const key = form.elements.axis.value;
-    let [a, b] = [form.elements.a.value, form.elements.b.value];
+    const key = chosen.axis.value;
+    let [a, b] = [chosen.a.value, chosen.b.value];
     if (event.target.name === "axis") [a, b] = firstPair(indexOf(key));
     else if (event.target.name === "a") {
       const index = indexOf(key);
@@ -488,10 +488,10 @@
     remember();
   });
   window.addEventListener("hashchange", () => {
-    if (chosen) remember(); // a section was gone to
+    if (kept) remember(); // a section was gone to
   });
-  form.elements.swap.addEventListener("click", () => {
-    const [key, a, b] = [form.elements.axis.value, form.elements.a.value, form.elements.b.value];
+  form.querySelector("button").addEventListener("click", () => {
+    const [key, a, b] = [chosen.axis.value, chosen.a.value, chosen.b.value];
     choose(key, b, a);
     remember();
   });
