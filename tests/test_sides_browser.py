@@ -194,7 +194,7 @@ def test_the_choice_is_kept_in_the_address(sides: Sides) -> None:
     chosen, rows = sides.shown, sides.rows()
     assert chosen == f"hardware|{SLOW} cpu|{FAST} cpu"
     sides.tab.click("a[href='#history']")
-    sides.tab.wait_for_function("location.hash.startsWith('#history=&side=')")
+    sides.tab.wait_for_url("**#history=&side=*")
     sides.tab.reload()
     assert (sides.shown, sides.rows()) == (chosen, rows)
 
