@@ -22,6 +22,7 @@ from convmark.report.tables.levels import levels, marks, noise, trends
 from convmark.report.tables.nodes import differing, nodes
 from convmark.report.tables.overview import machines, troubles
 from convmark.report.tables.points import points
+from convmark.report.tables.published import published
 from convmark.report.tables.roofline import roofline
 from convmark.report.tables.shapes import batch_sizes, distribution, scaling
 from convmark.report.tables.waterfall import waterfall
@@ -36,7 +37,7 @@ VERDICTS = "verdicts"
 FIRST = ("troubles", "machines", "applications", "accuracy")
 """Tables that Markdown without verdicts shows unfolded."""
 
-_WHERE_KNOWN = ("nodes", "noise", "roofline", "scaling", *TASKS)
+_WHERE_KNOWN = ("nodes", "noise", "published", "roofline", "scaling", *TASKS)
 """Tables that appear only where rows have what they need."""
 
 
@@ -122,6 +123,7 @@ def _every_table(
         batch_sizes(timed),
         distribution(timed),
         pareto(timed),
+        published(frame, timed),
         roofline(timed, {model.model: model.traffic_elements for model in described}),
         scaling(timed),
         waterfall(table),
