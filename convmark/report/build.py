@@ -18,7 +18,7 @@ from convmark.report.tables.applications import applications
 from convmark.report.tables.architectures import architectures, pareto, task_figures
 from convmark.report.tables.hardware import check_prices, hardware
 from convmark.report.tables.history import history, step_time_verdicts
-from convmark.report.tables.levels import levels, marks, noise, trends
+from convmark.report.tables.levels import levels, marks, noise, runs_of_levels, trends
 from convmark.report.tables.nodes import differing, nodes
 from convmark.report.tables.overview import machines, troubles
 from convmark.report.tables.points import points
@@ -117,7 +117,9 @@ def _every_table(
         architectures(timed, labels),
         accuracy(rows.frame, labels),
         hardware(frame, prices),
-        history(timed, rows.runs, step_time_verdicts(rows.runs), marks(moved)),
+        history(
+            timed, rows.runs, step_time_verdicts(rows.runs), marks(moved), runs_of_levels(moved)
+        ),
         levels(moved, Path.cwd()),
         noise(folders),
         batch_sizes(timed),

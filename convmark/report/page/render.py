@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
     from convmark.report.describe import DescribedModel
+    from convmark.report.links import CommitLinks
     from convmark.report.sides import Sides
 import contextlib
 import os
@@ -44,6 +45,8 @@ class Page:
     models: Sequence[DescribedModel] = ()
     sides: Sides | None = None
     """What can be set side by side; None where the page has no such section."""
+    links: CommitLinks | None = None
+    """Of the commits that have a page of their own."""
     made: str
     """When, UTC."""
     sources: str
@@ -83,7 +86,8 @@ def render_page(page: Page) -> str:
         drawn_later=drawn_later,
         table_texts={table.key: table.texts() for table in tables if table.key not in drawn_later},
         style=_own("report.css") + _own("sides.css"),
-        script=_own("report.js"),
+        script=_own("units.js") + _own("report.js") + _own("links.js"),
+        links=_json(asdict(page.links)) if page.links else None,
         sides=_json(page.sides.as_data()) if page.sides else None,
         fewest=LEAST_PROCESSES,
         sides_script=_own("sides.js"),
@@ -126,7 +130,9 @@ def _columns(table: Table) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for heading in table.headings:
         values = table.column(heading.key)
-        if heading.numeric:
+        if heading.kind == "seconds":
+            found[heading.key] = {"raw": values}  # the script prints them: units.js
+        elif heading.numeric:
             texts = [cell_text(heading, value) for value in values]
             found[heading.key] = {"raw": values, "text": texts}
         else:

@@ -185,16 +185,6 @@
 
   // Words
 
-  const SCALES = [[1, "s"], [1e-3, "ms"], [1e-6, "us"]];
-
-  function seconds(value) {
-    const [size, unit] = SCALES.find(([one]) => value >= one * 0.9995) || SCALES[2];
-    const scaled = value / size;
-    let digits = scaled >= 99.95 ? 0 : scaled >= 9.995 ? 1 : 2;
-    if (scaled < 0.9995) digits = 2 - Math.floor(Math.log10(scaled));
-    return scaled.toFixed(digits) + " " + unit;
-  }
-
   const ratioText = (value) => value.toFixed(value < 9.9995 ? 3 : 2);
   const interval = (one) => (one.low === undefined ? "" : `${ratioText(one.low)} to ${ratioText(one.high)}`);
 
@@ -282,7 +272,7 @@
     const times = (row.pair || []).map((side) => median(timesOf(side)));
     const texts = [
       row.name, "", ratioText(row.one.value), interval(row.one), said,
-      ...(row.pair ? times.map(seconds) : ["", ""]),
+      ...(row.pair ? times.map(units.seconds) : ["", ""]),
       row.pair ? row.pair.map((side) => timesOf(side).length).join(", ") : "",
     ];
     const numbers = [null, null, row.one.value, null, null, ...times];
