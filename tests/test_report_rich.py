@@ -15,7 +15,7 @@ from convmark.report.command import report
 __all__ = ["browser", "pytestmark"]
 
 FIGURES = ["hardware", "history", "history", "batch", "batch", "distribution", "pareto",
-           "roofline", "scaling", "waterfall"]  # fmt: skip
+           "published", "roofline", "scaling", "waterfall"]  # fmt: skip
 
 OVERLAPS = """
 const shown = (e) => e.textContent.trim() && getComputedStyle(e).opacity !== '0'
@@ -77,7 +77,15 @@ def test_every_figure_is_drawn_with_marks_and_the_console_is_silent(opened: Any)
 def test_no_words_of_a_figure_cover_each_other_or_are_cut(opened: Any, choices: str) -> None:
     if choices == "last":
         script = "return [...document.querySelector(arguments[0]).options].at(-1).value"
-        for key in ("history", "batch", "distribution", "pareto", "roofline", "waterfall"):
+        for key in (
+            "history",
+            "batch",
+            "distribution",
+            "pareto",
+            "published",
+            "roofline",
+            "waterfall",
+        ):
             choose(opened, key, opened.execute_script(script, f"select[data-choose={key}]"))
     assert opened.execute_script(OVERLAPS) == []
     assert opened.execute_script(CUT) == []

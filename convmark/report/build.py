@@ -12,15 +12,17 @@ from convmark.core.table import Table
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.report.describe import DescribedModel, described_models
 from convmark.report.rows import Rows, read_rows
+from convmark.report.sides import Sides, sides_of
 from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.applications import applications
 from convmark.report.tables.architectures import architectures, pareto, task_figures
 from convmark.report.tables.hardware import BEST_BATCHES, Comparison, hardware_tables, of_machines
 from convmark.report.tables.history import history, step_time_verdicts
-from convmark.report.tables.levels import levels, marks, noise, trends
+from convmark.report.tables.levels import levels, marks, noise, runs_of_levels, trends
 from convmark.report.tables.nodes import differing, nodes
 from convmark.report.tables.overview import machines, troubles
 from convmark.report.tables.points import points
+from convmark.report.tables.published import published
 from convmark.report.tables.roofline import roofline
 from convmark.report.tables.shapes import batch_sizes, distribution, scaling
 from convmark.report.tables.waterfall import waterfall
@@ -35,7 +37,7 @@ VERDICTS = "verdicts"
 FIRST = ("troubles", "machines", "applications", "accuracy")
 """Tables that Markdown without verdicts shows unfolded."""
 
-_WHERE_KNOWN = (BEST_BATCHES, "nodes", "noise", "roofline", "scaling", *TASKS)
+_WHERE_KNOWN = (BEST_BATCHES, "nodes", "noise", "published", "roofline", "scaling", *TASKS)
 """Tables that appear only where rows have what they need."""
 
 
@@ -47,6 +49,7 @@ class Report:
     lead: str
     tables: tuple[Table, ...]
     models: tuple[DescribedModel, ...] = field(default=())
+    sides: Sides | None = None
     sources: str
 
 
@@ -85,8 +88,13 @@ def build(
         lead=_lead(rows),
         tables=(*([verdicts] if verdicts else []), *found),
         models=tuple(described) if style == "full" else (),
+        sides=_sides(rows) if style == "full" else None,
         sources=_sources(places, rows),
     )
+
+
+def _sides(rows: Rows) -> Sides:
+    return sides_of(rows.frame[rows.frame["task"].isin(TIMED_TASKS)], rows.runs)
 
 
 def _every_table(
@@ -109,12 +117,15 @@ def _every_table(
         architectures(timed, labels),
         accuracy(rows.frame, labels),
         *hardware_tables(frame, comparison),
-        history(timed, rows.runs, step_time_verdicts(rows.runs), marks(moved)),
+        history(
+            timed, rows.runs, step_time_verdicts(rows.runs), marks(moved), runs_of_levels(moved)
+        ),
         levels(moved, Path.cwd()),
         noise(folders),
         batch_sizes(timed),
         distribution(timed),
         pareto(timed),
+        published(frame, timed),
         roofline(timed, {model.model: model.traffic_elements for model in described}),
         scaling(timed),
         waterfall(table),

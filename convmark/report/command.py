@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType
@@ -38,6 +38,7 @@ Source:
 
 def _html(report: Report) -> str:
     from convmark.report.figures import figures_of
+    from convmark.report.links import commit_links
     from convmark.report.page.render import Page, render_page
 
     return render_page(
@@ -47,10 +48,20 @@ def _html(report: Report) -> str:
             tables=report.tables,
             figures=figures_of(report.tables),
             models=report.models,
+            sides=report.sides,
+            links=commit_links(Path.cwd(), _commits(report.tables)),
             made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
             sources=report.sources,
         )
     )
+
+
+def _commits(tables: Sequence[Table]) -> Iterator[str]:
+    """Return the commits that stand in the tables."""
+    for table in tables:
+        for heading in table.headings:
+            if heading.key in ("commit", "last_commit"):
+                yield from (text.split(" ")[0] for text in set(table.column(heading.key)) if text)
 
 
 def _markdown(report: Report) -> str:

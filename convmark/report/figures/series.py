@@ -23,9 +23,6 @@ _SECONDS = {
     "labelOverlap": True,
 }
 
-CLOCK = {"hours": "%H:%M", "minutes": "%H:%M", "seconds": "%H:%M:%S", "date": "%b %d"}
-"""Of 24 hours, as in the tables; a drawing library's own is of 12, and names some days alone."""
-
 MARKS = {
     "regressed": "triangle-up",
     "improved": "triangle-down",
@@ -40,24 +37,35 @@ MARKS = {
 _LEFT = {"minExtent": 120, "maxExtent": 120}
 """Room for the labels of an axis, so that drawings one below the other have the same time axis."""
 
-_DAY = "datum.index ? datum.label : [datum.label, utcFormat(datum.value, '%Y-%m-%d')]"
-"""The first label has its day below it: of a single afternoon the others have hours alone."""
+_SOFTWARE = (
+    "datum.commit || datum.framework"
+    " ? (datum.commit || 'no commit') + '|' + (datum.framework || '') : 'run ' + datum.run"
+)
+"""What has a step of the axis: a version and a commit, or a run of which neither is known."""
 
-_TIME = {"field": "time", "type": "temporal", "title": "started (UTC)",
-         "scale": {"type": "utc"},
-         "axis": {"labelOverlap": True, "format": CLOCK, "labelExpr": _DAY}}  # fmt: skip
+_LABEL = (
+    "[slice(split(datum.label, '|')[0], 0, 8),"
+    " split(split(datum.label, '|')[1] || '', ' ')[1] || '']"
+)
+"""The first digits of the commit, and the version in the line below."""
+
+_EVEN = {"field": "software", "type": "ordinal", "sort": None,
+         "title": "commit and version, in the order of their first runs",
+         "axis": {"labelAngle": 0, "labelOverlap": "greedy", "labelSeparation": 6,
+                  "labelExpr": _LABEL}}  # fmt: skip
+"""The rows are the oldest first, so that the order in which values appear is that of the runs."""
 
 _POINTS = (
     {"filter": "isValid(datum.step_time_p50_s)"},
-    {"calculate": "utcParse(datum.started, '%Y-%m-%d %H:%M:%S')", "as": "time"},
+    {"calculate": _SOFTWARE, "as": "software"},
 )
 
 
 def history_figure(table: Table) -> Figure | None:
-    """Draw the step time of a case run by run, with intervals and verdicts; versions below it."""
+    """Draw the step time of a case by version and commit, with levels; versions below it."""
     if not has(table, "step_time_p50_s"):
         return None
-    y = log_axis("step_time_p50_s", "step time, median", axis={**_SECONDS, **_LEFT})
+    y = log_axis("step_time_p50_s", "step time, median over processes", axis={**_SECONDS, **_LEFT})
     colour = {
         "color": {**coloured("hardware", "hardware")["color"], "legend": {"symbolOpacity": 1}}
     }
@@ -69,7 +77,10 @@ def history_figure(table: Table) -> Figure | None:
         "legend": {"columns": 3, "symbolFillColor": GREY, "symbolStrokeColor": GREY},
     }
     layers: list[Spec] = [
-        {"mark": {"type": "line", "opacity": 0.6}, "encoding": {"y": y, **colour}},
+        {
+            "mark": {"type": "line", "opacity": 0.6},
+            "encoding": {"y": {**y, "aggregate": "median"}, **colour},
+        },
         {
             "mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
             "encoding": {"y": y, **colour, "shape": shape, "tooltip": tooltip(table)},
@@ -78,6 +89,11 @@ def history_figure(table: Table) -> Figure | None:
     if has(table, "low", "high"):
         ends = {"y": {**y, "field": "low"}, "y2": {"field": "high"}}
         layers.insert(0, {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {**ends, **colour}})
+    if has(table, "level", "level_s"):
+        bar = {"type": "line", "strokeWidth": 7, "opacity": 0.3, "strokeCap": "round"}
+        level = {"y": {**y, "field": "level_s"}, "detail": {"field": "level"}, **colour}
+        known = [{"filter": "isValid(datum.level_s)"}]
+        layers.insert(0, {"transform": known, "mark": bar, "encoding": level})
     if has(table, "moved"):
         at = {"transform": [{"filter": "isValid(datum.moved) && datum.moved !== ''"}]}
         dashed = {"type": "rule", "strokeDash": [4, 3], "color": GREY}
@@ -90,7 +106,7 @@ def history_figure(table: Table) -> Figure | None:
     spec = {
         "height": 320,
         "transform": [*_POINTS, {"calculate": verdict, "as": "judged"}],
-        "encoding": {"x": _TIME},
+        "encoding": {"x": _EVEN},
         "layer": layers,
     }
     specs = [spec, *([_versions(table)] if has(table, "framework") else [])]
@@ -98,7 +114,7 @@ def history_figure(table: Table) -> Figure | None:
 
 
 def _versions(table: Table) -> Spec:
-    """Draw which run had which version of the framework, a line for each, the newest on top.
+    """Draw which commit had which version of the framework, a line for each, the newest on top.
 
     As words beside the points they would cover each other where versions follow closely.
     """
@@ -127,7 +143,7 @@ def _versions(table: Table) -> Spec:
                 "as": "rank",
             },
         ],
-        "encoding": {"x": _TIME, "y": version, **colour},
+        "encoding": {"x": _EVEN, "y": version, **colour},
         "layer": [
             {"mark": {"type": "line", "opacity": 0.6}, "encoding": {"detail": version}},
             {

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from convmark import __version__
 from convmark.core.table import Table, cell_text
 from convmark.report.figures.figure import CONFIG, Figure
+from convmark.report.ratios import LEAST_PROCESSES
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
     from convmark.report.describe import DescribedModel
+    from convmark.report.links import CommitLinks
+    from convmark.report.sides import Sides
 import contextlib
 import os
 from importlib.metadata import version
@@ -40,6 +43,10 @@ class Page:
     tables: Sequence[Table]
     figures: Sequence[Figure]
     models: Sequence[DescribedModel] = ()
+    sides: Sides | None = None
+    """What can be set side by side; None where the page has no such section."""
+    links: CommitLinks | None = None
+    """Of the commits that have a page of their own."""
     made: str
     """When, UTC."""
     sources: str
@@ -78,8 +85,12 @@ def render_page(page: Page) -> str:
         marked=MARKED,
         drawn_later=drawn_later,
         table_texts={table.key: table.texts() for table in tables if table.key not in drawn_later},
-        style=_own("report.css"),
-        script=_own("report.js"),
+        style=_own("report.css") + _own("sides.css"),
+        script=_own("units.js") + _own("report.js") + _own("links.js"),
+        links=_json(asdict(page.links)) if page.links else None,
+        sides=_json(page.sides.as_data()) if page.sides else None,
+        fewest=LEAST_PROCESSES,
+        sides_script=_own("sides.js"),
         library=_in_script(drawing_library()) if figures else _in_script(""),
         drawings=_json({"config": dict(CONFIG), **_drawings(figures, drawn_later)}),
     )
@@ -119,7 +130,9 @@ def _columns(table: Table) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for heading in table.headings:
         values = table.column(heading.key)
-        if heading.numeric:
+        if heading.kind == "seconds":
+            found[heading.key] = {"raw": values}  # the script prints them: units.js
+        elif heading.numeric:
             texts = [cell_text(heading, value) for value in values]
             found[heading.key] = {"raw": values, "text": texts}
         else:

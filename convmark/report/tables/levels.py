@@ -23,7 +23,7 @@ from convmark.results.runs import RunSource
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Trends", "levels", "marks", "noise", "trends"]
+__all__ = ["Trends", "levels", "marks", "noise", "runs_of_levels", "trends"]
 
 _FACTS = tuple(field.name for field in dataclasses.fields(Comparability))
 _WHOLE = frozenset(column.name for column in COLUMNS if column.type is int)
@@ -166,6 +166,20 @@ def marks(found: Trends) -> dict[tuple[str, str, str], str]:
         for (hardware, case), one in found.items()
         for stretch in one.stretches
         if stretch.level.change is not None
+    }
+
+
+def runs_of_levels(found: Trends) -> dict[tuple[str, str, str], tuple[str, float]]:
+    """Return each run's level, by hardware, case and run: its number, and its seconds per step.
+
+    They are the median over the level's runs.
+    """
+    return {
+        (hardware, case, point.run): (str(number), stretch.step_time_p50_s)
+        for (hardware, case), one in found.items()
+        for number, stretch in enumerate(one.stretches, 1)
+        if stretch.step_time_p50_s is not None
+        for point in stretch.points
     }
 
 

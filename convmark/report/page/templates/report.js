@@ -34,7 +34,7 @@
           row[key] = one.values[one.at[place]];
         } else {
           row[key] = one.raw[place];
-          row[key + "_text"] = one.text[place];
+          row[key + "_text"] = one.text ? one.text[place] : units.seconds(one.raw[place]);
         }
       }
       rows.push(row);
