@@ -44,10 +44,10 @@ def comment(given: argparse.Namespace, options: Options) -> int:
     gate = _gate(Path(given.place or options.results), given.outcome, _commits(pull, os.environ))
     text = comment_text(gate)
     print(text, flush=True)
-    if given.badge is not None:
-        _write_badge(given.badge, badge_text(gate))
     if given.post:
         _say(_posted(gate, text, pull, os.environ))
+    if given.badge is not None:
+        _write_badge(given.badge, badge_text(gate))
     return EXIT_OK
 
 
