@@ -120,9 +120,9 @@ def _check_badge(name: str) -> None:
     Raises:
         OptionError: it is one, or no path at all.
     """
-    path = Path(name)
     try:
-        there = not name.strip() or path.is_dir() or path.is_file()
+        path = Path(name).resolve()
+        there = not name.strip() or path.exists()
         held = json.loads(read_regular(path)) if there else {"schemaVersion": 1}
     except (OSError, ValueError):
         held = None
