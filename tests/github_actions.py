@@ -12,6 +12,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -174,3 +175,68 @@ def _term(term: str, known: Mapping[str, str]) -> bool:
     found = re.fullmatch(r"(\S+) (==|!=) '(\w+)'", term)
     assert found is not None, term
     return (known[found[1]] == found[3]) == (found[2] == "==")
+
+
+class Sample:
+    """A throw-away repository with a base, a slowed branch, and that branch once it is accepted."""
+
+    def __init__(self, folder: Path, files: Mapping[str, str], slowed: Mapping[str, str]) -> None:
+        """Make it.
+
+        Args:
+            files: of the commit on `main`, by path.
+            slowed: those that the branch `slow` has changed.
+        """
+        self.folder = folder
+        self.origin = folder / "origin"
+        self.origin.mkdir(parents=True)
+        self._git("init", "-q", "-b", "main")
+        ignored = {".gitignore": ".venv/\n__pycache__/\n", "requirements.txt": "convmark\n"}
+        self._commit({**ignored, **files}, "base")
+        self._git("switch", "-qc", "slow")
+        self._commit(slowed, "slower")
+        self._git("switch", "-qc", "accepted")
+        self._git("commit", "-q", "--allow-empty", "-m", "meant", "-m", "Benchmark-Accept: *")
+        self._git("switch", "-q", "main")
+
+    def _git(self, *words: str) -> str:
+        name = ("-c", "user.name=a", "-c", "user.email=a@example.invalid")
+        done = subprocess.run(
+            ["git", *name, *words], cwd=self.origin, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    def _commit(self, files: Mapping[str, str], message: str) -> None:
+        for name, text in files.items():
+            path = self.origin / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        self._git("add", "-A")
+        self._git("commit", "-qm", message)
+
+    def commit(self, ref: str) -> str:
+        """Return the commit of a ref in full."""
+        return self._git("rev-parse", ref)
+
+    def check_out(self, branch: str) -> Path:
+        """Return a fresh clone at the branch's commit, with the environment of the cache."""
+        clone = self.folder / f"clone-of-{branch}"
+        command = ["git", "clone", "-q", f"file://{self.origin}", str(clone)]
+        subprocess.run(command, check=True)
+        switch = ["git", "-C", str(clone), "checkout", "-q", "--detach", self.commit(branch)]
+        subprocess.run(switch, check=True)
+        _lay_environment(clone / ".venv")
+        return clone
+
+
+def _lay_environment(folder: Path) -> None:
+    """Make an environment that has all that this one has, and the command `convmark`."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (site,) = folder.glob("lib/*/site-packages")
+    here = next(entry for entry in sys.path if entry.endswith("site-packages"))
+    (site / "parent.pth").write_text(f"import site; site.addsitedir({here!r})\n")
+    command = folder / "bin" / "convmark"
+    command.write_text(
+        f"#!{folder}/bin/python\nimport sys\nfrom convmark.cli import main\nsys.exit(main())\n"
+    )
+    command.chmod(0o755)

@@ -106,6 +106,13 @@ BAD: list[tuple[list[str], str]] = [
     (["compare", "--across", "tensorflw"], "did you mean tensorflow?"),
     (["compare", "--across", "tensorflow", "--format", "github"], "--format: must be one of"),
     (["compare", "--across", "gpu"], "no measured row has a value for gpu"),
+    # comment
+    (["comment"], "has no verdicts; `pytest bench --benchmark-compare=git:REF` makes them"),
+    (["comment", "nowhere"], "nowhere: no such file or folder"),
+    (["comment", "a\0b"], "no such file or folder"),
+    (["comment", "--outcome", "sucess"], "--outcome: must be one of success, failure"),
+    (["comment", "--badge", "file"], "--badge: must be a new file or a badge, got 'file'"),
+    (["comment", "--badge", "a\0b"], "--badge: must be"),
     # accept
     (["accept"], "the following arguments are required: RUN, --reason"),
     (["accept", "1"], "the following arguments are required: --reason"),
@@ -240,7 +247,7 @@ BAD: list[tuple[list[str], str]] = [
 
 COMMANDS = (
     *("run", "compare", "accept", "history", "report", "ab", "bisect", "env", "doctor"),
-    *("merge", "fleet"),
+    *("merge", "fleet", "comment"),
 )
 
 

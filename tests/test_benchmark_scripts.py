@@ -48,6 +48,7 @@ WITH_WORKERS = {
 LIVE = {
     "added_cost.py": ["HEAD", "--pairs=1", "--", "--models=conv_layer", "--processes=1"],
     "gates.py": ["--only", "flat", "--folder={folder}"],
+    "pull_request.py": ["--only", "slow", "--folder={folder}"],
     "ab_trial.py": [
         *("--only=same", "--times=1", "--models=conv_layer", "--target=50", "--folder={folder}"),
     ],

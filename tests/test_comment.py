@@ -202,6 +202,18 @@ def test_the_outcome_of_the_gate_and_the_comment_never_contradict_each_other(
     assert "Base: none. Head: ffffffffffff." in capsys.readouterr().out
 
 
+def test_the_headline_in_markdown_names_the_base_that_was_run_beside_and_no_earlier_run(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(Path("results"))
+    keep(store, run_of("0002", 0.0, 0.1))
+    for against, words in ((BASE, BASE), ("", "unknown baseline")):
+        keep_said(store.folder / MACHINE, judgement(run="0002", against=against))
+        assert main(["compare", "--format", "markdown"]) == 1
+        text = capsys.readouterr().out
+        assert text.startswith(f"**1 of 1 case fails: {words} -&gt; run 0002 ({HEAD})**")
+
+
 def test_a_badge_takes_the_place_of_a_badge_alone(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

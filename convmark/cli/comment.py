@@ -44,10 +44,10 @@ def comment(given: argparse.Namespace, options: Options) -> int:
     gate = _gate(Path(given.place or options.results), given.outcome, _commits(pull, os.environ))
     text = comment_text(gate)
     print(text, flush=True)
-    if given.badge is not None:
-        _write_badge(given.badge, badge_text(gate))
     if given.post:
         _say(_posted(gate, text, pull, os.environ))
+    if given.badge is not None:
+        _write_badge(given.badge, badge_text(gate))
     return EXIT_OK
 
 
@@ -120,9 +120,9 @@ def _check_badge(name: str) -> None:
     Raises:
         OptionError: it is one, or no path at all.
     """
-    path = Path(name)
     try:
-        there = not name.strip() or path.is_dir() or path.is_file()
+        path = Path(name).resolve()
+        there = not name.strip() or path.exists()
         held = json.loads(read_regular(path)) if there else {"schemaVersion": 1}
     except (OSError, ValueError):
         held = None

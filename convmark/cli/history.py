@@ -84,7 +84,8 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     since = trailer_range_of(history, path, records, Path.cwd())
     meant = IntendedChanges(names, allowed, since, _say, accepted_here)
     judgements = pass_intended(judgements, meant)
-    between = _between(judgements, history, path, records[0])
+    own = bool(said) and len(runs) < 2
+    between = _between(judgements, history, path, records[0], said=own)
     text = verdicts_report(judgements, form, between=between)
     if text:
         print(text)
@@ -103,13 +104,21 @@ def _with_live(
     return [live.get((one.case, one.metric), one) for one in judgements]
 
 
-def _between(judgements: Sequence[Judgement], history: History, path: Path, row: Record) -> str:
-    """Return the baselines and the run that is judged, with their commits, in words."""
+def _between(
+    judgements: Sequence[Judgement], history: History, path: Path, row: Record, *, said: bool
+) -> str:
+    """Return the baselines and the run that is judged, with their commits, in words.
+
+    Args:
+        said: whether the run's own session has judged it, against whatever it was asked for.
+    """
     anchors = [case.anchor for case in history.cases.values() if case.anchor is not None]
-    said = dict.fromkeys(one.against for one in judgements if one.against)
-    before = said or dict.fromkeys(run_words(one.run, one.commit, one.dirty) for one in anchors)
-    after = run_words(path.stem, row.commit, row.dirty)
-    return f"{', '.join(before) or 'no earlier run'} -> {after}"
+    before = dict.fromkeys(one.against for one in judgements if one.against)
+    if not said:
+        before |= dict.fromkeys(run_words(one.run, one.commit, one.dirty) for one in anchors)
+    compared = said and any(one.verdict != "new" for one in judgements)
+    none = "unknown baseline" if compared else "no earlier run"
+    return f"{', '.join(before) or none} -> {run_words(path.stem, row.commit, row.dirty)}"
 
 
 def _across(given: argparse.Namespace, options: Options) -> int:
