@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.errors import OptionError
 from convmark.core.option_values import nearest
 from convmark.core.table import Heading, Table, heading, table_of
+from convmark.core.text import shown
 from convmark.report.prices import Price
 from convmark.report.ratios import LEAST_PROCESSES, Ratio, Units, geometric_mean, ratio
 from convmark.report.tables.architectures import setting
@@ -277,21 +278,21 @@ class _Measured:
              "note": _of_cases(speedups[name], cases, self.base)}
             for name in self.others
         ]  # fmt: skip
-        shown = bool(self.others and records)
+        several = bool(self.others and records)
         return table_of(
             key,
             title,
             caption,
             self._headings(),
-            [*means, *records] if shown else (),
+            [*means, *records] if several else (),
             empty="Only one machine and device was measured.",
-            lead=self._lead(speedups) if shown else (),
+            lead=self._lead(speedups) if several else (),
         )
 
     def _lead(self, speedups: Mapping[str, Sequence[Ratio]]) -> list[str]:
         """Return a line for each hardware that is held against the base, and one for the prices."""
         lines = [self._against_base(name, speedups[name]) for name in self.others]
-        single = [name for name in self.names if name not in self.by_run]
+        single = [shown(name) for name in self.names if name not in self.by_run]
         if single:
             lines.append(
                 f"Fewer than {LEAST_PROCESSES} runs are alike on {', '.join(single)}: how a "
@@ -303,8 +304,8 @@ class _Measured:
     def _against_base(self, name: str, speedups: Sequence[Ratio]) -> str:
         mean = geometric_mean(_with_intervals(speedups))
         if mean is None:
-            return f"{name}: no case is measured here and on {self.base}."
-        words = f"{name} is {_times(mean, 1.0)} times {self.base}{_ends(mean, 1.0)}"
+            return f"{shown(name)}: no case is measured here and on {shown(self.base)}."
+        words = f"{shown(name)} is {_times(mean, 1.0)} times {shown(self.base)}{_ends(mean, 1.0)}"
         ours, theirs = (self._price_of(one) for one in (name, self.base))
         if ours is not None and theirs is not None:
             share = theirs.amount / ours.amount
