@@ -25,7 +25,7 @@ from typing import Any
 from convmark.core.errors import OptionError
 from convmark.core.files import read_regular
 from convmark.core.option_values import nearest
-from convmark.core.text import is_plain, shown
+from convmark.core.text import is_plain
 
 __all__ = ["Price", "read_prices"]
 
@@ -56,7 +56,7 @@ class Price:
     def __str__(self) -> str:
         amount = f"{self.amount:,.2f}" if self.amount >= 0.01 else f"{self.amount:g}"
         paid = f"{amount} {self.currency} {UNITS[self.unit]}"
-        return f"{shown(self.machine)} {paid} on {self.date} ({shown(self.source)})"
+        return f"{self.machine} {paid} on {self.date} ({self.source})"
 
 
 def read_prices(path: Path) -> dict[str, Price]:

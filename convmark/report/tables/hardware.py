@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from convmark.core.errors import OptionError
 from convmark.core.option_values import nearest
 from convmark.core.table import Heading, Table, heading, table_of
-from convmark.core.text import shown
 from convmark.report.prices import Price
 from convmark.report.ratios import LEAST_PROCESSES, Ratio, Units, geometric_mean, ratio
 from convmark.report.tables.architectures import setting
@@ -292,7 +291,7 @@ class _Measured:
     def _lead(self, speedups: Mapping[str, Sequence[Ratio]]) -> list[str]:
         """Return a line for each hardware that is held against the base, and one for the prices."""
         lines = [self._against_base(name, speedups[name]) for name in self.others]
-        single = [shown(name) for name in self.names if name not in self.by_run]
+        single = [name for name in self.names if name not in self.by_run]
         if single:
             lines.append(
                 f"Fewer than {LEAST_PROCESSES} runs are alike on {', '.join(single)}: how a "
@@ -304,8 +303,8 @@ class _Measured:
     def _against_base(self, name: str, speedups: Sequence[Ratio]) -> str:
         mean = geometric_mean(_with_intervals(speedups))
         if mean is None:
-            return f"{shown(name)}: no case is measured here and on {shown(self.base)}."
-        words = f"{shown(name)} is {_times(mean, 1.0)} times {shown(self.base)}{_ends(mean, 1.0)}"
+            return f"{name}: no case is measured here and on {self.base}."
+        words = f"{name} is {_times(mean, 1.0)} times {self.base}{_ends(mean, 1.0)}"
         ours, theirs = (self._price_of(one) for one in (name, self.base))
         if ours is not None and theirs is not None:
             share = theirs.amount / ours.amount
@@ -469,4 +468,5 @@ def _of_intervals(speedups: Sequence[Ratio]) -> str:
     if len(known) == 1:
         return f"the interval of its one case {'contains' if count else 'does not contain'} 1"
     number = f"{count} of {len(known)}" if count else f"none of {len(known)}"
-    return f"{number} intervals contain{'s' * (count <= 1)} 1"
+    untold = " (no difference is shown there)" * bool(count)
+    return f"{number} intervals contain{'s' * (count <= 1)} 1{untold}"
