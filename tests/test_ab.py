@@ -353,6 +353,7 @@ def test_json_has_every_field(folder: Path, capsys: pytest.CaptureFixture[str]) 
         (["ab", "--set-a", "speed=2"], "--set-a: unknown setting 'speed'"),
         (["ab", "--models", "lenet6"], "no such model"),
         (["ab", "--devices", "gpu:3"], "--devices: gpu:3 does not exist"),
+        (["ab", "--set-b", "backend=caffe"], "backend must be one of tensorflow, jax, torch"),
         (["ab", "--set-b", "threads=x"], "threads must be 'default' or a whole number"),
         (["bisect", "--good", "2.16.2", "--bad", "2.18.0"], "needs one case, the options name 16"),
         (["bisect", "--good", "git:a", "--bad", "2.1", *LENET5], "must both be releases"),
@@ -532,6 +533,31 @@ def json_of(capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
+def test_backends_are_compared_live_each_in_a_process_of_its_own(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backends: list[str] = []
+    made = Interpreter.__init__
+
+    def noting(self: Interpreter, python: str = "python", **settings: Any) -> None:
+        backends.append(settings["backend"])
+        made(self, python, **settings)
+
+    monkeypatch.setattr(Interpreter, "__init__", noting)
+    store = Store(folder / "results")
+    keep(store, [process(run="0001")])
+    keep(store, [process(run="0002", backend="jax")])
+    assert main(["compare", "--across", "backend"]) == 0
+    command = "convmark ab . . --set-a backend=tensorflow --set-b backend=jax --models lenet5"
+    assert command in capsys.readouterr().out
+    assert main(["compare", "--across", "backend", "--live", "--format", "json"]) == 0
+    (row,) = json_of(capsys)
+    assert (row["a"], row["b"]) == (". backend=tensorflow", ". backend=jax")
+    assert set(backends) == {"tensorflow", "jax"}
+    assert {request["kind"] for request in Interpreter.requests} == {"measure"}
+    assert [one["case"]["backend"] for one in Interpreter.requests[:3]].count("jax") == 1
+
+
 def test_a_version_that_cannot_be_had_is_said_and_the_others_are_compared(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -565,7 +591,6 @@ def test_a_live_comparison_of_versions_ends_by_ctrl_c(
     ("words", "message"),
     [
         (["--across", "machine", "--live"], "--live: no two values of machine can be compared"),
-        (["--across", "backend", "--live"], "--live: no two values of backend can be compared"),
         (["--live"], "--live: must be given with --across, whose values it compares"),
         (
             ["--across", "tensorflow", "--live", "--budget", "nan"],

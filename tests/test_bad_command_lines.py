@@ -142,6 +142,7 @@ BAD: list[tuple[list[str], str]] = [
     (["report", "--prices", "nowhere"], "--prices: nowhere must be a TOML file: No such file"),
     (["report", "--prices", ""], "--prices: must be the path of a file"),
     (["report", "--reference", ESCAPE], "--reference: no row is of the machine '\\x1b[31mred"),
+    (["report", "--reference", " "], "--reference: must be the name of a machine, got ' '"),
     (["report", "--name", "xeon-2"], "--name: must be MACHINE=NAME"),
     (["report", "--name", f"xeon-2={ESCAPE}"], "--name: must be MACHINE=NAME"),
     (["report", "--name", "xeon-9=desk"], "--name: no row is of the machine 'xeon-9'; did you"),

@@ -299,7 +299,7 @@ def test_the_first_line_has_the_geometric_mean_and_how_many_intervals_contain_1(
     table = hardware_tables(rows.frame, Comparison(prices=prices, reference=f"{SLOW} cpu"))[0]
     assert table.lead == (
         f"{FAST} cpu is 1.4 times {SLOW} cpu (1.3 to 1.6), 0.35 times per USD/h (0.32 to 0.39); "
-        "1 of 2 intervals contains 1.",
+        "1 of 2 intervals contains 1 (no difference is shown there).",
         f"Fewer than 3 runs are alike on {FAST} cpu, {SLOW} cpu: how a machine differs from run to "
         "run is not in the intervals.",
         f"Prices: {FAST} 4.00 USD per hour on 2026-01-31 (the invoice); "

@@ -80,7 +80,7 @@ def _live(given: argparse.Namespace, options: Options, cells: Sequence[Cell], fo
     if not wanted:
         raise OptionError(
             f"--live: no two values of {given.across} can be compared live on this machine: "
-            "versions of tensorflow, keras and python can, and commits"
+            "versions of tensorflow, keras and python can, backends and commits"
         )
     rows: list[VerdictRow] = []
     failed = interrupted = False
@@ -112,7 +112,8 @@ def _compared(
     given = {**texts, "results": str(options.results)}
     of_pair = read(given, pyproject_settings(Path.cwd()))
     say = sayer("convmark")
-    a, b = side_spec("A", wanted.a, say=say), side_spec("B", wanted.b, say=say)
+    a = side_spec("A", wanted.a, wanted.set_a, say=say)
+    b = side_spec("B", wanted.b, wanted.set_b, say=say)
     comparing = SideComparison.opened(of_pair, a, b)
     print(comparing.title, file=sys.stderr)
     outcomes = comparing.outcomes(rule)

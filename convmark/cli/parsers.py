@@ -328,8 +328,8 @@ def _ab(commands: Any) -> None:
         _add(
             ab,
             f"--set-{side} NAME=VALUE...",
-            f"a setting of {side.upper()}: jit, threads, precision, or an environment variable in "
-            "capitals",
+            f"a setting of {side.upper()}: backend, jit, threads, precision, or an environment "
+            "variable in capitals",
         )
     _add(ab, "--format FORM", "table, markdown or json (default: table)", default="table")
     _add_stopping_rule(ab)

@@ -38,6 +38,8 @@ MOST_DIGITS = 18
 
 FORMS = ("table", "markdown", "csv", "json")
 
+LIVE = "These commands {}, or all at once: convmark compare --across "
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
@@ -77,7 +79,7 @@ class Cell:
     """On the change from the value before; empty where the runs allow none."""
     note: str = ""
     command: str = ""
-    """What compares it live with the value before; empty where nothing can."""
+    """What compares it live with the value before, or the first one; empty where nothing can."""
     oldest: Change | None = field(default=None, metadata={"column": False})
     previous: Change | None = field(default=None, metadata={"column": False})
     live: LiveCases | None = field(default=None, metadata={"column": False})
@@ -90,6 +92,9 @@ class LiveCases:
     a: str
     """The old value's side, as `convmark ab` takes it."""
     b: str
+    set_a: tuple[str, ...] = ()
+    """Settings of the old value's side, each NAME=VALUE."""
+    set_b: tuple[str, ...] = ()
     models: tuple[str, ...]
     tasks: tuple[str, ...]
     batch_sizes: tuple[int, ...]
@@ -109,7 +114,9 @@ class LiveCases:
     @property
     def command(self) -> str:
         """What a user types to compare them."""
-        words = [word for name, text in self.options.items() for word in (f"--{name}", text)]
+        flags = [("set-a", one) for one in self.set_a] + [("set-b", one) for one in self.set_b]
+        flags += self.options.items()
+        words = [word for name, text in flags for word in (f"--{name}", text)]
         return shlex.join(["convmark", "ab", self.a, self.b, *words])
 
 
@@ -150,7 +157,7 @@ def across(
         for text, value in values:
             changed = oldest.get(id(value)), previous.get(id(value))
             cells.append(_cell(_name(value.rows[0], column), text, value, before, column, *changed))
-            before = value
+            before = values[0][1] if column in _AGELESS else value
     return cells
 
 
@@ -235,9 +242,7 @@ def _cell(
 ) -> Cell:
     rows = value.rows
     judged = previous or oldest
-    live = None
-    if before is not None and column not in _AGELESS:
-        live = _live(before.rows[-1], rows[-1], column)
+    live = _live(before.rows[-1], rows[-1], column) if before is not None else None
     return Cell(
         case=name,
         value=text,
@@ -290,6 +295,8 @@ _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 def _side(row: Record, column: str) -> str:
     """Return a row's value of the column as a side of `convmark ab`; empty where it can be none."""
     value = str(getattr(row, column))
+    if column == "backend":
+        return "."
     if column == "commit":
         return f"git:{value[:12]}" if _COMMIT.fullmatch(value) else ""
     if not _VERSION.fullmatch(value):
@@ -305,14 +312,16 @@ def _side(row: Record, column: str) -> str:
 def _live(old: Record, new: Record, column: str) -> LiveCases | None:
     """Return what compares the case of two rows live; None where nothing can."""
     a, b, case = _side(old, column), _side(new, column), new.case
-    if not a or not b or a == b or case.replicas != 1 or not _may_be_typed(case.model):
+    over_backends = column == "backend"
+    same = a == b and not over_backends
+    if not a or not b or same or case.replicas != 1 or not _may_be_typed(case.model):
         return None
     others = {
         "devices": case.device,
         "precisions": case.precision,
         "jit": case.jit,
         "threads": case.threads,
-        "backend": case.backend,
+        "backend": DEFAULT_BACKEND if over_backends else case.backend,
         **dict(part.split("=", 1) for part in (case.recipe or "").split()),
         "input-shape": new.asked_shape or "",
     }
@@ -321,6 +330,8 @@ def _live(old: Record, new: Record, column: str) -> LiveCases | None:
     return LiveCases(
         a=a,
         b=b,
+        set_a=(f"backend={old.backend}",) if over_backends else (),
+        set_b=(f"backend={new.backend}",) if over_backends else (),
         models=(case.model,),
         tasks=(case.task,),
         batch_sizes=(case.batch_size,),
@@ -430,6 +441,8 @@ def _below(cells: Sequence[Cell], column: str) -> Iterator[str]:
     changed = [cell for cell in cells if cell.previous is not None]
     left = _undecided_cells(cells)
     if not changed:
+        if any(cell.live for cell in left):
+            yield f"{LIVE.format('compare live')}{column} --live"
         return
     rule = f"a verdict needs {LEAST_PAIRS} pairs of runs that alternate"
     if not left:
@@ -437,13 +450,15 @@ def _below(cells: Sequence[Cell], column: str) -> Iterator[str]:
         return
     text = f"Not decided: {len(left)} of {len(changed)} changes; {rule}."
     if any(cell.live for cell in left):
-        text += f" These commands decide, or all at once: convmark compare --across {column} --live"
+        text += f" {LIVE.format('decide')}{column} --live"
     yield text
 
 
 def _undecided_cells(cells: Iterable[Cell]) -> list[Cell]:
     return [
-        cell for cell in cells if cell.previous is not None and cell.verdict in ("", "inconclusive")
+        cell
+        for cell in cells
+        if (cell.previous or cell.oldest) and cell.verdict in ("", "inconclusive")
     ]
 
 

@@ -124,6 +124,8 @@ def report(
     priced = {} if prices is None else read_prices(parse_file("--prices", prices))
     keep_names(places, names)
     verdicts = None if against is None else verdicts_against(places, against, Path.cwd(), _say)
+    if reference is not None and not reference.strip():
+        raise OptionError(f"--reference: must be the name of a machine, got {reference!r}")
     compared = Comparison(prices=priced, reference=reference or "")
     found = build(places, style=style, comparison=compared, verdicts=verdicts)
     if figures is not None:

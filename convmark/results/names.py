@@ -12,7 +12,7 @@ from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import read_regular, write_whole
 from convmark.core.text import is_folder_name
 
-__all__ = ["NAME_FILE", "keep_name", "kept_name", "names_of", "read_name"]
+__all__ = ["NAME_FILE", "is_machine_name", "keep_name", "kept_name", "names_of", "read_name"]
 
 NAME_FILE = "name.txt"
 MOST_BYTES = 100

@@ -277,15 +277,15 @@ class _Measured:
              "note": _of_cases(speedups[name], cases, self.base)}
             for name in self.others
         ]  # fmt: skip
-        shown = bool(self.others and records)
+        several = bool(self.others and records)
         return table_of(
             key,
             title,
             caption,
             self._headings(),
-            [*means, *records] if shown else (),
+            [*means, *records] if several else (),
             empty="Only one machine and device was measured.",
-            lead=self._lead(speedups) if shown else (),
+            lead=self._lead(speedups) if several else (),
         )
 
     def _lead(self, speedups: Mapping[str, Sequence[Ratio]]) -> list[str]:
@@ -468,4 +468,5 @@ def _of_intervals(speedups: Sequence[Ratio]) -> str:
     if len(known) == 1:
         return f"the interval of its one case {'contains' if count else 'does not contain'} 1"
     number = f"{count} of {len(known)}" if count else f"none of {len(known)}"
-    return f"{number} intervals contain{'s' * (count <= 1)} 1"
+    untold = " (no difference is shown there)" * bool(count)
+    return f"{number} intervals contain{'s' * (count <= 1)} 1{untold}"
