@@ -112,7 +112,7 @@ def _with_front(table: Table, x: Spec, y: Spec) -> Figure:
             },
         ],
     }  # fmt: skip
-    return Figure(table=table, specs=described([spec], table), choose_by="group")
+    return Figure(table=table, specs=described([spec], table), panels="group")
 
 
 def roofline_figure(table: Table) -> Figure | None:
@@ -143,7 +143,7 @@ def roofline_figure(table: Table) -> Figure | None:
             },
         ],
     }
-    return Figure(table=table, specs=described([spec], table), choose_by="group")
+    return Figure(table=table, specs=described([spec], table), panels="group")
 
 
 def distribution_figure(table: Table) -> Figure | None:
@@ -170,7 +170,7 @@ def distribution_figure(table: Table) -> Figure | None:
         "encoding": {"y": {"field": "model", "type": "nominal", "title": None, "sort": None}},
         "layer": layers,
     }
-    return Figure(table=table, specs=described([spec], table), choose_by="group")
+    return Figure(table=table, specs=described([spec], table), panels="group")
 
 
 def _span(mark: str, low: str, high: str, x: Spec, seen: Spec) -> Spec:

@@ -48,6 +48,7 @@ CONFIG: Mapping[str, Any] = MappingProxyType(
         "range": {"category": list(PALETTE)},
         "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
                  "labelLimit": 260, "gridColor": "#dddddd"},
+        "axisX": {"labelBound": 4},
         "legend": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 320,
                    "orient": "bottom", "columns": 1, "titleFontWeight": "normal",
                    "layout": {"bottom": {"direction": "vertical", "anchor": "start"}}},
@@ -67,6 +68,8 @@ class Figure:
     """Without data, which are the rows of `figure_rows`."""
     choose_by: str = ""
     """Key of the column whose value picks the rows that are drawn; empty where all are."""
+    panels: str = ""
+    """Key of the column each value of which has a drawing of its own; empty where one shows all."""
 
     @property
     def key(self) -> str:
@@ -204,8 +207,12 @@ def export_figures(figures: Sequence[Figure], folder: Path) -> list[Path]:
 def _drawings(figures: Sequence[Figure]) -> Iterator[tuple[str, Spec]]:
     for figure in figures:
         rows = figure_rows(figure.table)
-        for choice in figure.choices[:MOST_CHOICES] or [""]:
-            chosen = [row for row in rows if not choice or row[figure.choose_by] == choice]
+        by = [key for key in (figure.choose_by, figure.panels) if key]
+        for values in list(dict.fromkeys(tuple(row[key] for key in by) for row in rows))[
+            :MOST_CHOICES
+        ]:
+            chosen = [row for row in rows if tuple(row[key] for key in by) == values]
+            choice = ", ".join(map(str, values))
             for number, spec in enumerate(figure.specs, 1):
                 word = re.sub(r"[^A-Za-z0-9._]+", "-", choice).strip("-.")[:100]
                 parts = [figure.key, word, str(number) * (len(figure.specs) > 1)]

@@ -119,7 +119,11 @@ def _json(value: Any) -> Markup:
 def _drawings(figures: Mapping[str, Figure], drawn_later: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, figure in figures.items():
-        found[key] = {"specs": figure.specs, "choose_by": figure.choose_by}
+        found[key] = {
+            "specs": figure.specs,
+            "choose_by": figure.choose_by,
+            "panels": figure.panels,
+        }
         if key in drawn_later:
             found[key]["data"] = {"columns": _columns(figure.table)}
     return found

@@ -108,27 +108,7 @@
     }
     drawing.specs.forEach((spec, number) => {
       const place = document.getElementById("figure-" + key + "-" + number);
-      const narrow = place.clientWidth < 560;
-      const height = heightOf(spec, rows, narrow);
-      place.classList.toggle("tall", height > 640 && height <= 1600); // of a page in print
-      place.classList.toggle("endless", height > 1600);
-      const config = structuredClone(drawings.config);
-      if (narrow) narrowed(config, place.clientWidth);
-      const whole = Object.assign(specOf(spec, narrow), {
-        data: { values: rows },
-        width: "container",
-        padding: narrow ? { left: 14, right: 10, top: 5, bottom: 5 } : 5,
-        height: height,
-        config: config,
-      });
-      const options = {
-        actions: false,
-        renderer: "svg",
-        ast: true, // expressions are interpreted: the page's policy forbids evaluation
-        tooltip: { theme: "custom" },
-        logLevel: 1, // errors alone: a case without intervals is no reason for a warning
-      };
-      vegaEmbed(place, whole, options).then(
+      drawPanels(place, spec, rows, drawing.panels).then(
         () => place.setAttribute("data-drawn", choice === null ? "all" : choice),
         (error) => {
           place.textContent = "This figure could not be drawn: " + error.message;
@@ -136,6 +116,63 @@
           console.error(key, error);
         }
       );
+    });
+  }
+
+  // Small multiples: one drawing for each value of a column. After the first ones the page is
+  // drawn, and the others follow one by one.
+
+  const FIRST_PANELS = 12;
+
+  function drawPanels(place, spec, rows, by) {
+    if (!by) return embed(place, spec, rows);
+    const groups = new Map();
+    for (const row of rows) groups.set(row[by], [...(groups.get(row[by]) || []), row]);
+    const panels = Array.from(groups, ([name, own]) => {
+      const panel = document.createElement("div");
+      const title = document.createElement("h3");
+      title.textContent = name;
+      const drawn = document.createElement("div");
+      panel.append(title, drawn);
+      return [panel, () => embed(drawn, spec, own)];
+    });
+    place.classList.add("panels");
+    place.setAttribute("role", "group");
+    place.setAttribute("aria-label", spec.description);
+    place.replaceChildren(...panels.map(([panel]) => panel));
+    const drawn = Promise.all(panels.slice(0, FIRST_PANELS).map(([, start]) => start()));
+    drawn.then(() => drawOthers(panels.slice(FIRST_PANELS)));
+    return drawn;
+  }
+
+  async function drawOthers(panels) {
+    for (const [panel, start] of panels) {
+      await new Promise((resolve) => setTimeout(resolve)); // the reader comes first
+      if (!panel.isConnected) return; // another choice is drawn by now
+      await start();
+    }
+  }
+
+  function embed(place, spec, rows) {
+    const narrow = place.clientWidth < 560;
+    const height = heightOf(spec, rows, narrow);
+    place.classList.toggle("tall", height > 640 && height <= 1600); // of a page in print
+    place.classList.toggle("endless", height > 1600);
+    const config = structuredClone(drawings.config);
+    if (narrow) narrowed(config, place.clientWidth);
+    const whole = Object.assign(specOf(spec, narrow), {
+      data: { values: rows },
+      width: "container",
+      padding: narrow ? { left: 14, right: 10, top: 5, bottom: 5 } : 5,
+      height: height,
+      config: config,
+    });
+    return vegaEmbed(place, whole, {
+      actions: false,
+      renderer: "svg",
+      ast: true, // expressions are interpreted: the page's policy forbids evaluation
+      tooltip: { theme: "custom" },
+      logLevel: 1, // errors alone: a case without intervals is no reason for a warning
     });
   }
 
