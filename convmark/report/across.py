@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -16,7 +15,7 @@ from convmark.core.case import Case
 from convmark.core.statistics import spread
 from convmark.core.table import heading, printed
 from convmark.core.tasks import TIMED_TASKS
-from convmark.core.text import markdown_cell
+from convmark.core.text import markdown_cell, natural_order
 from convmark.results.record import Record, to_cell
 
 __all__ = ["COLUMNS", "FORMS", "Cell", "across", "across_report"]
@@ -26,9 +25,6 @@ COLUMNS = ("tensorflow", "keras", "python", "backend", "commit", "machine", "gpu
 
 _AGELESS = ("backend", "machine", "gpu")
 """Columns none of whose values is older than another: all are set beside the first."""
-
-MOST_DIGITS = 18
-"""Of a part of a version that is taken for a number."""
 
 FORMS = ("table", "markdown", "csv", "json")
 
@@ -76,7 +72,7 @@ def across(records: Iterable[Record], column: str) -> list[Cell]:
         if key in newest and newest[key][0].run != record.run:
             newest[key] = []
         newest.setdefault(key, []).append(record)
-    in_order: Callable[[str], Any] = _ORDERS.get(column, _order)
+    in_order: Callable[[str], Any] = _ORDERS.get(column, natural_order)
     if column == "commit":
         in_order = first_seen.__getitem__
     cells: list[Cell] = []
@@ -99,15 +95,6 @@ def _name(record: Record, column: str) -> str:
             **{**record.case.as_fields(), "backend": Case.__dataclass_fields__["backend"].default}
         ).name
     return record.case.name
-
-
-def _order(value: str) -> tuple[tuple[int, int | str], ...]:
-    """Order 2.9 before 2.10, and names by their letters."""
-    parts = re.findall(r"\d+|[^\d.]+", value)
-    return tuple(
-        (0, int(part)) if part.isdecimal() and len(part) <= MOST_DIGITS else (1, part)
-        for part in parts
-    )
 
 
 _ORDERS: Mapping[str, Callable[[str], Any]] = {

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from convmark.core.table import Table
 from convmark.core.tasks import TASKS, TIMED_TASKS
+from convmark.core.text import natural_order
 from convmark.report.describe import DescribedModel, described_models
 from convmark.report.rows import Rows, read_rows
 from convmark.report.tables.accuracy import accuracy
+from convmark.report.tables.answers import answers
 from convmark.report.tables.applications import applications
 from convmark.report.tables.architectures import architectures, pareto, task_figures
 from convmark.report.tables.hardware import check_prices, hardware
@@ -20,7 +23,7 @@ from convmark.report.tables.history import history, step_time_verdicts
 from convmark.report.tables.levels import levels, marks, noise, trends
 from convmark.report.tables.nodes import differing, nodes
 from convmark.report.tables.overview import machines, troubles
-from convmark.report.tables.points import points
+from convmark.report.tables.points import axes_of, latest, points
 from convmark.report.tables.roofline import roofline
 from convmark.report.tables.shapes import batch_sizes, distribution, scaling
 from convmark.report.tables.waterfall import waterfall
@@ -32,8 +35,11 @@ STYLES = ("full", "applications", "accuracy")
 VERDICTS = "verdicts"
 """Of a job summary the one table that is shown unfolded."""
 
-FIRST = ("troubles", "machines", "applications", "accuracy")
+FIRST = ("answers", "architectures", "applications", "accuracy")
 """Tables that Markdown without verdicts shows unfolded."""
+
+_TASKS_AT = 6
+"""Where the tables of tasks without one of their own stand: after the accuracy."""
 
 _WHERE_KNOWN = ("nodes", "noise", "roofline", "scaling", *TASKS)
 """Tables that appear only where rows have what they need."""
@@ -44,6 +50,9 @@ class Report:
     """What a report says, whatever its format."""
 
     title: str
+    """What was measured, and where."""
+    when: str
+    """When, and by which versions of the frameworks."""
     lead: str
     tables: tuple[Table, ...]
     models: tuple[DescribedModel, ...] = field(default=())
@@ -81,7 +90,8 @@ def build(
     else:
         found = _every_table(rows, table, described, prices or {})
     return Report(
-        title="Benchmark report" if style == "full" else found[0].title,
+        title=_title(rows) if style == "full" else found[0].title,
+        when=_when(rows),
         lead=_lead(rows),
         tables=(*([verdicts] if verdicts else []), *found),
         models=tuple(described) if style == "full" else (),
@@ -102,27 +112,61 @@ def _every_table(
     beside = nodes(frame)
     moved = trends(frame, rows.runs)
     folders = dict.fromkeys(run.path.resolve().parent for run in rows.runs)
+    machine_ratios = hardware(frame, prices)
+    changed = len({key[:2] for key in marks(moved)})
     found = [
-        troubles(table, labels, differing(beside)),
-        machines(rows.frame),
-        beside,
+        answers(frame, timed, machine_ratios, rows.runs, changed),
         architectures(timed, labels),
-        accuracy(rows.frame, labels),
-        hardware(frame, prices),
+        machine_ratios,
         history(timed, rows.runs, step_time_verdicts(rows.runs), marks(moved)),
-        levels(moved, Path.cwd()),
-        noise(folders),
+        levels(moved, Path.cwd(), _axes(timed)),
+        accuracy(rows.frame, labels),
         batch_sizes(timed),
         distribution(timed),
         pareto(timed),
         roofline(timed, {model.model: model.traffic_elements for model in described}),
         scaling(timed),
         waterfall(table),
+        beside,
+        noise(folders),
+        machines(rows.frame),
+        troubles(table, labels, differing(beside)),
     ]
     known = {one.key for one in found}
     others = [one for one in TASKS.values() if not one.timed and one.name not in known]
-    found += [task_figures(table, labels, task) for task in others]
+    found[_TASKS_AT:_TASKS_AT] = [task_figures(table, labels, task) for task in others]
     return [one for one in found if one.rows or one.key not in _WHERE_KNOWN]
+
+
+def _title(rows: Rows) -> str:
+    """Return what was measured and on which machines."""
+    models = [str(name) for name in rows.frame["model"].cat.categories]
+    machines = [str(name) for name in rows.frame["machine"].cat.categories]
+    what = models[0] if len(models) == 1 else f"{len(models)} models"
+    return f"Benchmark of {what} on {_listed(machines)}"
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    """Return names as in a sentence, those beyond the first few as a number."""
+    if len(names) > most:
+        return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _when(rows: Rows) -> str:
+    """Return the days and the frameworks of the rows, such as `TensorFlow 2.19.1 to 2.21.0`."""
+    started = rows.frame["started"]
+    days = list(dict.fromkeys([started.min()[:10], started.max()[:10]]))
+    versions: dict[str, list[str]] = {}
+    for words in rows.frame["framework"].dropna().unique():
+        label, _, version = str(words).rpartition(" ")
+        versions.setdefault(label, []).append(version)
+    frameworks = [
+        f"{label} {' to '.join(dict.fromkeys([ordered[0], ordered[-1]]))}"
+        for label, found in versions.items()
+        if (ordered := sorted(found, key=natural_order))
+    ]
+    return f"{', '.join([' to '.join(days) + ' (UTC)', *frameworks])}"
 
 
 def _lead(rows: Rows) -> str:
@@ -136,6 +180,11 @@ def _lead(rows: Rows) -> str:
     ]
     none = "all of them with figures" if len(frame) > 1 else "with figures"
     return f"{', '.join(parts)}, {f'{failed:,} without figures' if failed else none}."
+
+
+def _axes(table: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return what a page chooses the rows of each hardware and case by."""
+    return {(str(row.hardware), str(row.case)): axes_of(row) for row in latest(table).itertuples()}
 
 
 def _count(number: int, noun: str, plural: str = "s") -> str:

@@ -66,23 +66,32 @@ class Figure:
     specs: tuple[Spec, ...]
     """Without data, which are the rows of `figure_rows`."""
     choose_by: str = ""
-    """Key of the column whose value picks the rows that are drawn; empty where all are."""
+    """What picks the rows that are drawn: the key of a column, or keys in braces within words, such
+    as `{task}, batch {batch_size}`; empty where all are drawn."""
 
     @property
     def key(self) -> str:
         """The key of the table that it draws."""
         return self.table.key
 
+    def choice_of(self, row: Mapping[str, Any]) -> str:
+        """Return the choice that a row of the table belongs to."""
+        words = self.choose_by if "{" in self.choose_by else f"{{{self.choose_by}}}"
+        return words.format(**row)
+
     @property
     def choices(self) -> list[str]:
         """What can be chosen, in the order of the rows."""
-        return list(dict.fromkeys(self.table.column(self.choose_by))) if self.choose_by else []
+        return list(dict.fromkeys(self._of_rows()))
+
+    def _of_rows(self) -> list[str]:
+        return [self.choice_of(row) for row in self.table.records()] if self.choose_by else []
 
     @property
     def first_choice(self) -> str:
         """What a page draws first: that of the most rows, for one point says little."""
-        counts = Counter(self.table.column(self.choose_by)) if self.choose_by else Counter()
-        return str(max(self.choices, key=counts.__getitem__, default=""))
+        counts = Counter(self._of_rows())
+        return max(counts, key=counts.__getitem__, default="")
 
 
 def figure_rows(table: Table) -> list[dict[str, Any]]:
@@ -205,7 +214,7 @@ def _drawings(figures: Sequence[Figure]) -> Iterator[tuple[str, Spec]]:
     for figure in figures:
         rows = figure_rows(figure.table)
         for choice in figure.choices[:MOST_CHOICES] or [""]:
-            chosen = [row for row in rows if not choice or row[figure.choose_by] == choice]
+            chosen = [row for row in rows if not choice or figure.choice_of(row) == choice]
             for number, spec in enumerate(figure.specs, 1):
                 word = re.sub(r"[^A-Za-z0-9._]+", "-", choice).strip("-.")[:100]
                 parts = [figure.key, word, str(number) * (len(figure.specs) > 1)]

@@ -13,7 +13,7 @@ from convmark.core.errors import OptionError
 from convmark.core.table import Table, heading, table_of
 from convmark.report.ratios import LEAST_PROCESSES, Ratio, geometric_mean, ratio
 from convmark.report.tables.architectures import setting
-from convmark.report.tables.points import records_of, text_of
+from convmark.report.tables.points import BUSY_SHARE, records_of, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +57,11 @@ def hardware(frame: pd.DataFrame, prices: Mapping[str, float]) -> Table:
     base = max(
         names, key=lambda name: sum(name in sides for sides in processes.values()), default=""
     )
+    places = {
+        name: {fact: rows[0][fact] for fact in ("machine", "device")}
+        for sides in processes.values()
+        for name, rows in sides.items()
+    }
     records: list[dict[str, Any]] = []
     shared: dict[str, list[Ratio]] = {name: [] for name in names}
     for key, sides in sorted(processes.items()):
@@ -65,35 +70,33 @@ def hardware(frame: pd.DataFrame, prices: Mapping[str, float]) -> Table:
             if speedup is not None and name != base:
                 shared[name].append(speedup)
             record = _record(key, name, sides.get(name), speedup, prices)
-            records.append({**record, "note": "; ".join(_notes(sides, base, name))})
-    means = [_mean(name, base, shared[name], len(processes)) for name in names if name != base]
+            note = "; ".join(_notes(sides, base, name))
+            records.append({**places[name], **record, "note": note})
+    means = [
+        {**places[name], **_mean(name, base, shared[name], len(processes))}
+        for name in names
+        if name != base
+    ]
     return _table([*means, *records] if len(names) > 1 else (), base)
 
 
 def _processes(frame: pd.DataFrame) -> dict[Key, dict[str, list[dict[str, Any]]]]:
-    """Return per case and hardware the newest processes, at least three where they are alike.
+    """Return per case and hardware the processes of the newest run that measured it.
 
-    The newest run's; where that has fewer, earlier runs' with the same software are taken in.
+    No earlier run's are taken in: the step time of a case is the same in every table of a report.
     """
     measured = frame[frame["measured"] & (frame["step_time_p50_s"] > 0)]
     columns = (
-        *_SAME, *_SOFTWARE, "hardware", "machine", "source", "step_time_p50_s",
-        "throughput_samples_per_s", "joules_per_sample",
+        *_SAME, *_SOFTWARE, "hardware", "machine", "device", "source", "step_time_p50_s",
+        "throughput_samples_per_s", "joules_per_sample", "other_cpu_share",
     )  # fmt: skip
-    newest = measured.sort_values("source", kind="stable", ascending=False)
-    groups = ["hardware", "case"]
-    near = newest[newest.groupby(groups, observed=True).cumcount() < 10 * LEAST_PROCESSES]
+    groups = measured.groupby(["hardware", "case"], observed=True)
+    newest = measured[measured["source"] == groups["source"].transform("max")]
     found: dict[Key, dict[str, list[dict[str, Any]]]] = {}
-    for row in records_of(near, columns):
+    for row in records_of(newest, columns):
         row["cluster"] = text_of(row["cluster"])  # keys are sorted
         key = tuple(row[name] for name in _SAME)
-        side = found.setdefault(key, {}).setdefault(str(row["hardware"]), [])
-        if (
-            not side
-            or row["source"] == side[-1]["source"]
-            or (len(side) < LEAST_PROCESSES and _software(row) == _software(side[0]))
-        ):
-            side.append(row)
+        found.setdefault(key, {}).setdefault(str(row["hardware"]), []).append(row)
     return found
 
 
@@ -126,6 +129,7 @@ def _record(
     if rows is None:
         return record
     throughput = _median(row["throughput_samples_per_s"] for row in rows)
+    load = _median(row["other_cpu_share"] for row in rows)
     joules = _median(row.get("joules_per_sample") for row in rows)
     price = prices.get(str(rows[0]["machine"]))
     return {
@@ -133,6 +137,7 @@ def _record(
         "step_time_p50_s": _median(_times(rows)),
         "throughput_samples_per_s": throughput,
         "n": len(rows),
+        "load": load if load is not None and load >= BUSY_SHARE else None,
         **_interval(speedup),
         "samples_per_joule": 1 / joules if joules else None,
         "samples_per_price": throughput / price if throughput and price else None,
@@ -182,9 +187,8 @@ def _table(records: Sequence[Mapping[str, Any]], base: str) -> Table:
         f"Speed-up is the step time of {base} over that of the hardware, from geometric means "
         f"over processes: above 1 is faster. The 95 % interval is Welch's on the logarithms, the "
         f"process being the unit, from {LEAST_PROCESSES} processes a side; of the geometric mean "
-        f"it is for these cases. Processes are the newest run's; where those are fewer than "
-        f"{LEAST_PROCESSES}, earlier ones with the same software are taken in. Energy and price "
-        f"appear where they are known (--price MACHINE=PRICE).",
+        f"it is for these cases. Processes are those of the newest run that measured the case. "
+        f"Energy and price appear where they are known (--price MACHINE=PRICE).",
         [
             heading("model", "model"),
             heading("task", "task"),
@@ -193,6 +197,7 @@ def _table(records: Sequence[Mapping[str, Any]], base: str) -> Table:
             heading("hardware", "hardware"),
             heading("step_time_p50_s", "step p50", "seconds"),
             heading("throughput_samples_per_s", "samples/s", "rate"),
+            heading("load", "other load", "share"),
             heading("n", "n", "count"),
             heading("speedup", "speed-up", "ratio"),
             heading("low", "interval from", "ratio"),
