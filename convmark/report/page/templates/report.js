@@ -8,6 +8,7 @@
   // The state: what is chosen, how tables are sorted. The address has all of it, so that a link
   // shows the same; of an address nothing is used but values that are in the page.
 
+  const picked = new Map(); // by figure: the choice that the reader has made
   const asked = new URLSearchParams(location.search);
 
   function remember() {
@@ -19,10 +20,7 @@
       const sign = head.getAttribute("aria-sort") === "descending" ? "-" : "";
       found.set("sort." + table.id.slice("table-".length), sign + head.dataset.key);
     }
-    for (const select of document.querySelectorAll("select[data-choose]")) {
-      const first = Array.from(select.options).find((option) => option.defaultSelected);
-      if (first && select.value !== first.value) found.set("show." + select.dataset.choose, select.value);
-    }
+    for (const [key, choice] of picked) found.set("show." + key, choice);
     const search = found.toString() ? "?" + found : location.pathname;
     try {
       history.replaceState(null, "", search + location.hash);
@@ -37,7 +35,8 @@
     }
     for (const select of document.querySelectorAll("select[data-choose]")) {
       const choice = asked.get("show." + select.dataset.choose);
-      if (Array.from(select.options).some((option) => option.value === choice)) select.value = choice;
+      const there = Array.from(select.options).some((option) => option.value === choice);
+      if (there) picked.set(select.dataset.choose, choice);
     }
     for (const table of tables) {
       const words = asked.get("sort." + table.id.slice("table-".length)) || "";
@@ -176,11 +175,14 @@
     return new Set(Array.from(found, (at) => chooser.values[at]));
   }
 
-  // Only choices that have rows can be made; one that has none any more gives way to the first.
+  // Only choices that have rows can be made; while the reader's has none, the first stands for it.
   function limit(select, there) {
-    for (const option of select.options) option.hidden = option.disabled = !there.has(option.value);
-    if (!there.size || there.has(select.value)) return;
-    select.value = Array.from(select.options).find((option) => !option.disabled).value;
+    const options = Array.from(select.options);
+    for (const option of options) option.hidden = option.disabled = !there.has(option.value);
+    const own = picked.get(select.dataset.choose);
+    const wanted = own === undefined ? options.find((option) => option.defaultSelected).value : own;
+    if (there.has(wanted)) select.value = wanted;
+    else if (there.size) select.value = options.find((option) => !option.disabled).value;
   }
 
   function fillTable(key, rows) {
@@ -387,8 +389,10 @@
     for (const open of form.querySelectorAll("details[open]")) open.open = false;
   });
   document.addEventListener("change", (event) => {
-    if (event.target.matches("select[data-choose]")) draw(event.target.dataset.choose);
-    else if (form.contains(event.target)) choose();
+    if (event.target.matches("select[data-choose]")) {
+      picked.set(event.target.dataset.choose, event.target.value);
+      draw(event.target.dataset.choose);
+    } else if (form.contains(event.target)) choose();
     remember();
   });
   form.addEventListener("submit", (event) => event.preventDefault());
