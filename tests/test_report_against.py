@@ -114,7 +114,7 @@ def test_a_job_summary_has_the_verdicts_first_and_folds_the_rest(
     assert text.startswith("## Verdicts: 1 of 1 case fails, main (")
     assert text.index("changed (failed)") < text.index("<details>")
     assert text.count("## ") == 1  # the rest is folded, and says how much it is
-    assert "<details><summary>What is missing or unsteady: 1 row</summary>" in text
+    assert "<details><summary>Data quality: 1 row</summary>" in text
     assert "<details><summary>Architectures: 1 row</summary>" in text
 
 

@@ -92,7 +92,7 @@ def test_a_step_has_its_row_its_command_and_its_mark_in_the_figure(results: Path
 def test_without_a_change_the_table_says_so_and_the_figure_has_no_mark(results: Path) -> None:
     rows = read_rows([results])
     flat = rows.frame[(rows.frame["case"] == RESNET) & (rows.frame["tensorflow"] == "2.21.0")]
-    table = levels(trends(flat, rows.runs), Path())
+    table = levels(trends(flat, rows.runs), Path(), {})
     assert (table.rows, table.empty) == ((), "no case has moved")
     assert "1 other case did not move." in table.caption
 

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from report_rows import keep_prices
 from rich_rows import GPU, LONG_HISTORY, rich_results
-from test_report_browser import browser, choose, columns, hover, pytestmark, show
+from test_report_browser import browser, choose, hover, labelled_rows, pytestmark, show
 
 from convmark.report.command import report
 
 __all__ = ["browser", "pytestmark"]
 
-FIGURES = ["hardware", "history", "batch", "batch", "distribution", "pareto",
+FIGURES = ["architectures", "hardware", "history", "batch", "batch", "distribution", "pareto",
            "published", "roofline", "scaling", "waterfall"]  # fmt: skip
 
 OVERLAPS = """
@@ -92,9 +92,9 @@ def test_names_and_legends_are_read_on_the_dark_ground(opened: Any) -> None:
 
 @pytest.mark.parametrize(
     ("key", "mark"),
-    [("hardware", "symbol"), ("history", "symbol"), ("batch", "symbol"), ("pareto", "symbol"),
-     ("distribution", "rect"), ("roofline", "symbol"), ("scaling", "symbol"),
-     ("waterfall", "rect")],
+    [("architectures", "symbol"), ("hardware", "symbol"), ("history", "symbol"),
+     ("batch", "symbol"), ("pareto", "symbol"), ("distribution", "rect"),
+     ("roofline", "symbol"), ("scaling", "symbol"), ("waterfall", "rect")],
 )  # fmt: skip
 def test_every_figure_shows_on_hover_what_its_table_says(
     browser: Any, page: Path, key: str, mark: str
@@ -104,18 +104,7 @@ def test_every_figure_shows_on_hover_what_its_table_says(
         "css selector", f"#figure-{key}-0 .mark-{mark}.role-mark path[aria-label]"
     )
     seen = hover(browser, marks[-1])
-    labels = browser.execute_script(
-        "return [...document.querySelectorAll(`#table-${arguments[0]} th`)].map(e => "
-        "e.textContent)",
-        key,
-    )
-    assert len(set(labels)) == len(labels)  # two of one name would be one on hover
-    rows = zip(*columns(browser, f"table-{key}").values(), strict=True)
-    found = [
-        {label: " ".join(cell.split()) for label, cell in zip(labels, row, strict=True)}
-        for row in rows
-    ]
-    assert seen in found
+    assert seen in labelled_rows(browser, f"table-{key}")
 
 
 def test_each_hardware_has_a_drawing_of_its_own_with_its_levels(browser: Any, page: Path) -> None:

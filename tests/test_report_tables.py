@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,6 +36,10 @@ def kept(folder: Path, *runs: list[Record]) -> Rows:
     for rows in runs:
         keep_run(folder / "results", rows)
     return read_rows([folder / "results"])
+
+
+def planned(plan: str, rows: list[Record]) -> list[Record]:
+    return [dataclasses.replace(row, plan=plan) for row in rows]
 
 
 def three(machine: str, run: int, model: str, *steps_s: float, **changes: Any) -> list[Record]:
@@ -109,18 +114,24 @@ def test_settings_beyond_the_default_are_named(tmp_path: Path) -> None:
 # Summary
 
 
-def test_what_is_missing_or_unsteady_comes_first_and_plainly(tmp_path: Path) -> None:
-    slow_first = [*three(SLOW, 1, "lenet5", 1.0, 1.0, 1.0), *three(SLOW, 1, "vgg16", 1.0, 1.0, 1.0)]
-    wide = three(SLOW, 2, "lenet5", 1.0, 1.1, 1.5)
+def test_what_makes_a_figure_less_reliable_is_named_the_worst_first(tmp_path: Path) -> None:
+    first = [*three(SLOW, 1, "lenet5", 1.0, 1.0, 1.0), *three(SLOW, 1, "vgg16", 1.0, 1.0, 1.0)]
+    wide = three(SLOW, 2, "lenet5", 1.0, 1.1, 1.5, other_cpu_share=0.82)
     unsteady = three(SLOW, 2, "resnet50", 1.0, 1.0, status="unsteady", unsteady="it rose")
-    rows = kept(tmp_path, slow_first, [*wide, *unsteady])
+    rows = kept(tmp_path, planned("a", first), planned("a", [*wide, *unsteady]))
     table = troubles(points(rows.frame), ["0001", "0002"])
     assert [row["what"] for row in table.records()] == [
-        "missing", "unsteady", "wide spread", "few processes",
+        "missing", "other load", "unsteady", "wide spread", "few processes",
     ]  # fmt: skip
     missing = found(table, what="missing")
     assert missing["case"] == "vgg16-train-cpu-b32-float32"
-    assert missing["detail"] == "not in run 0002, the newest; last in 0001"
+    assert (missing["detail"], missing["run"]) == (
+        "not in run 0002, the newest of the plan",
+        "0001",
+    )
+    assert found(table, what="other load")["detail"] == "other programs took 82% of the CPUs' time"
+    assert "Unsteady: The step time changed" in table.caption
+    assert "Throttled" not in table.caption
     assert found(table, what="unsteady")["detail"] == "2 of 2 processes: it rose"
     assert found(table, what="wide spread")["detail"].startswith("22.7% between 3 processes")
     assert found(table, what="few processes")["case"] == "resnet50-train-cpu-b32-float32"
@@ -157,18 +168,35 @@ def test_the_throughput_of_fed_steps_stands_beside_the_other(tmp_path: Path) -> 
     assert table.column("input_bound_throughput_samples_per_s") == [20.0]
 
 
-def test_a_run_of_another_kind_of_task_makes_no_case_missing(tmp_path: Path) -> None:
-    learnt = {"task": "accuracy", "batch_size": 256, "step_time_p50_s": None}
-    rows = kept(
-        tmp_path,
-        [*three(SLOW, 1, "lenet5", 1.0, 1.0, 1.0), *three(SLOW, 1, "vgg16", 1.0, 1.0, 1.0)],
-        [measured(SLOW, 2, "lenet5", number, **learnt) for number in (1, 2, 3)],
-    )
+def test_a_run_of_other_cases_makes_none_missing(tmp_path: Path) -> None:
+    both = [*three(SLOW, 1, "lenet5", 1.0, 1.0, 1.0), *three(SLOW, 1, "vgg16", 1.0, 1.0, 1.0)]
+    subset = three(SLOW, 2, "lenet5", 1.0, 1.0, 1.0)
+    rows = kept(tmp_path, planned("a", both), planned("b", subset))
     assert not troubles(points(rows.frame), ["0001", "0002"]).rows
-    rows = kept(tmp_path, three(SLOW, 3, "lenet5", 1.0, 1.0, 1.0))
+    interrupted = three(SLOW, 3, "lenet5", 1.0, 1.0, 1.0)
+    rows = kept(tmp_path, planned("a", interrupted))
     (row,) = troubles(points(rows.frame), ["0001", "0002", "0003"]).records()
     assert (row["what"], row["case"]) == ("missing", "vgg16-train-cpu-b32-float32")
-    assert row["detail"] == "not in run 0003, the newest; last in 0001"
+    measured_again = three(SLOW, 4, "vgg16", 1.0, 1.0, 1.0)
+    rows = kept(tmp_path, planned("c", measured_again))
+    assert not troubles(points(rows.frame), ["0001", "0002", "0003", "0004"]).rows
+
+
+def test_load_is_beside_the_figures_that_were_measured_under_it(tmp_path: Path) -> None:
+    quiet = three(SLOW, 1, "vgg16", 1.0, 1.0, 1.0, other_cpu_share=0.09)
+    loaded = three(SLOW, 1, "lenet5", 1.0, 1.0, 1.0, other_cpu_share=0.82)
+    rows = kept(tmp_path, [*quiet, *loaded], three(FAST, 1, "lenet5", 1.0, 1.0, 1.0))
+    table = points(rows.frame)
+    own = history(table, rows.runs, {})
+    for one in (
+        architectures(table, ["1", "2"]),
+        distribution(table),
+        hardware(rows.frame, {}),
+        own,
+    ):
+        loads = {share for share in one.column("load") if share is not None}
+        assert loads == {0.82}, one.key
+    assert found(hardware(rows.frame, {}), model="lenet5", hardware=f"{SLOW} cpu")["load"] == 0.82
 
 
 def test_cases_are_in_the_order_of_their_batch_sizes(tmp_path: Path) -> None:
@@ -229,19 +257,17 @@ def test_two_processes_give_a_ratio_without_an_interval_and_say_so(tmp_path: Pat
     assert "low" not in row
 
 
-def test_earlier_processes_count_where_the_newest_are_few_and_the_software_is_the_same(
-    tmp_path: Path,
-) -> None:
-    same, other = {"tensorflow": "2.21.0"}, {"tensorflow": "2.20.0"}
+def test_a_case_has_one_step_time_in_every_table_that_of_its_newest_run(tmp_path: Path) -> None:
     rows = kept(
         tmp_path,
-        three(SLOW, 1, "lenet5", 7.0, **other),
-        three(SLOW, 2, "lenet5", 2.0, 2.0, **same),
-        three(SLOW, 3, "lenet5", 2.0, **same),
+        three(SLOW, 1, "lenet5", 2.67, 2.67, 2.67),
+        three(SLOW, 2, "lenet5", 1.57, 1.57),
         three(FAST, 1, "lenet5", 1.0, 1.0, 1.0),
     )
-    row = found(hardware(rows.frame), model="lenet5", hardware=f"{SLOW} cpu")
-    assert (row["n"], row["step_time_p50_s"]) == (3, 2)
+    table = points(rows.frame)
+    for one in (hardware(rows.frame), architectures(table, ["1", "2", "3"])):
+        row = found(one, model="lenet5", hardware=f"{SLOW} cpu")
+        assert (row["n"], row["step_time_p50_s"]) == (2, 1.57)
 
 
 def test_other_software_on_the_other_machine_is_told(tmp_path: Path) -> None:
@@ -620,7 +646,8 @@ def test_verdicts_that_fail_come_first_and_the_rest_is_counted() -> None:
 def test_tables_of_a_hostile_name_hold_it_as_it_is(tmp_path: Path) -> None:
     report = build([results_of_two_machines(tmp_path)])
     names = [table.key for table in report.tables]
-    assert names[:3] == ["troubles", "machines", "architectures"]
+    assert names[:2] == ["answers", "architectures"]
+    assert names[-2:] == ["machines", "troubles"]
     assert "roofline" not in names
     assert HOSTILE in next(t for t in report.tables if t.key == "architectures").column("model")
     assert report.lead == "6 runs, 2 machines, 9 cases, 144 processes, 1 without figures."

@@ -15,7 +15,7 @@ from convmark.core.fitting import Grid, fitted, terminal_width
 from convmark.core.text import shown
 from convmark.core.units import bytes_text, count_text, rate_text, seconds_text, share_text
 
-__all__ = ["Heading", "Table", "cell_text", "grid", "heading", "printed", "table_of"]
+__all__ = ["FACETS", "Heading", "Table", "cell_text", "grid", "heading", "printed", "table_of"]
 
 
 def _plain_number(value: float) -> str:
@@ -50,6 +50,21 @@ KINDS: Mapping[str, tuple[str, Callable[[float], str]]] = MappingProxyType(
 )
 """By kind of a column: the unit in which its values are stored, and how one is printed. A `figure`
 is a text that stands to the right as numbers do."""
+
+
+FACETS: Mapping[str, str] = MappingProxyType(
+    {
+        "model": "model",
+        "task": "task",
+        "batch_size": "batch",
+        "device": "device",
+        "backend": "backend",
+        "precision": "precision",
+        "framework": "version",
+        "machine": "machine",
+    }
+)
+"""What the rows of a page are chosen by: the key of a record, and its label."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +117,8 @@ class Table:
     """What is said in place of a table without rows."""
     lead: tuple[str, ...] = ()
     """What the rows amount to, a line each: it stands under the title."""
+    facets: tuple[tuple[str, ...], ...] = ()
+    """Of each row its values by `FACETS`, empty where it has none, shown in a column or not."""
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -151,6 +168,7 @@ def table_of(
         keep: keys of columns that stay though they are empty.
         lead: what the rows amount to, a line each.
     """
+    records = list(records)
     rows = [[_value(record.get(heading.key)) for heading in headings] for record in records]
     kept = [
         place
@@ -165,6 +183,13 @@ def table_of(
         rows=tuple(tuple(row[place] for place in kept) for row in rows),
         empty=empty,
         lead=tuple(lead),
+        facets=tuple(
+            tuple(
+                str(value) if (value := _value(record.get(key))) is not None else ""
+                for key in FACETS
+            )
+            for record in records
+        ),
     )
 
 

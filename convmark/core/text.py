@@ -17,6 +17,7 @@ __all__ = [
     "is_folder_name",
     "is_plain",
     "markdown_cell",
+    "natural_order",
     "percent",
     "plain_text",
     "shown",
@@ -42,6 +43,19 @@ _MARKS = re.compile(r"([\\`*_\[\]|~#])")
 _MARKS_BESIDE_CODE = re.compile(r"([\\*_\[\]|~#])")
 
 _CI_COMMAND = re.compile(r"##(?=\w*\[)")
+
+
+MOST_DIGITS = 18
+"""Of a part of a text that is taken for a number."""
+
+
+def natural_order(value: str) -> tuple[tuple[int, int | str], ...]:
+    """Return a key by which 2.9 comes before 2.10, 8 before 32, and names by their letters."""
+    parts = re.findall(r"\d+|[^\d.]+", value)
+    return tuple(
+        (0, int(part)) if part.isdecimal() and len(part) <= MOST_DIGITS else (1, part)
+        for part in parts
+    )
 
 
 def plain_text(text: str) -> str:

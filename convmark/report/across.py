@@ -20,7 +20,7 @@ from convmark.core.option_values import parse_models
 from convmark.core.statistics import spread
 from convmark.core.table import heading, printed
 from convmark.core.tasks import TIMED_TASKS
-from convmark.core.text import markdown_cell, shown
+from convmark.core.text import markdown_cell, natural_order, shown
 from convmark.report.changes import LEAST_PAIRS, Change, Pair, Value, changes
 from convmark.results.record import Record, to_cell
 
@@ -32,9 +32,6 @@ COLUMNS = ("tensorflow", "keras", "python", "backend", "commit", "machine", "gpu
 _AGELESS = ("backend", "machine", "gpu")
 """Columns none of whose values is older than another: all are set beside the first, and none is
 judged against another."""
-
-MOST_DIGITS = 18
-"""Of a part of a version that is taken for a number."""
 
 FORMS = ("table", "markdown", "csv", "json")
 
@@ -140,7 +137,7 @@ def across(
         names: of machines that a user has named, by their fingerprints.
     """
     found, first_seen = _values(records, column, names or {})
-    in_order: Callable[[str], Any] = _ORDERS.get(column, _order)
+    in_order: Callable[[str], Any] = _ORDERS.get(column, natural_order)
     if column == "commit":
         in_order = first_seen.__getitem__
     cases = [
@@ -213,15 +210,6 @@ def _name(record: Record, column: str) -> str:
     if column == "backend":
         return Case(**{**record.case.as_fields(), "backend": DEFAULT_BACKEND}).name
     return record.case.name
-
-
-def _order(value: str) -> tuple[tuple[int, int | str], ...]:
-    """Order 2.9 before 2.10, and names by their letters."""
-    parts = re.findall(r"\d+|[^\d.]+", value)
-    return tuple(
-        (0, int(part)) if part.isdecimal() and len(part) <= MOST_DIGITS else (1, part)
-        for part in parts
-    )
 
 
 _ORDERS: Mapping[str, Callable[[str], Any]] = {

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from convmark.core.table import Table
 from convmark.core.tasks import TASKS, TIMED_TASKS
+from convmark.core.text import natural_order
 from convmark.report.describe import DescribedModel, described_models
 from convmark.report.rows import Rows, read_rows
 from convmark.report.sides import Sides, sides_of
 from convmark.report.tables.accuracy import accuracy
+from convmark.report.tables.answers import answers
 from convmark.report.tables.applications import applications
 from convmark.report.tables.architectures import architectures, pareto, task_figures
 from convmark.report.tables.hardware import BEST_BATCHES, Comparison, hardware_tables, of_machines
@@ -21,7 +24,7 @@ from convmark.report.tables.history import history, step_time_verdicts
 from convmark.report.tables.levels import levels, marks, noise, runs_of_levels, trends
 from convmark.report.tables.nodes import differing, nodes
 from convmark.report.tables.overview import machines, troubles
-from convmark.report.tables.points import points
+from convmark.report.tables.points import axes_of, latest, points
 from convmark.report.tables.published import published
 from convmark.report.tables.roofline import roofline
 from convmark.report.tables.shapes import batch_sizes, distribution, scaling
@@ -34,8 +37,11 @@ STYLES = ("full", "applications", "accuracy")
 VERDICTS = "verdicts"
 """Of a job summary the one table that is shown unfolded."""
 
-FIRST = ("troubles", "machines", "applications", "accuracy")
+FIRST = ("answers", "architectures", "applications", "accuracy")
 """Tables that Markdown without verdicts shows unfolded."""
+
+_TASKS_AT = 6
+"""Where the tables of tasks without one of their own stand: after the accuracy."""
 
 _WHERE_KNOWN = (BEST_BATCHES, "nodes", "noise", "published", "roofline", "scaling", *TASKS)
 """Tables that appear only where rows have what they need."""
@@ -46,6 +52,9 @@ class Report:
     """What a report says, whatever its format."""
 
     title: str
+    """What was measured, and where."""
+    when: str
+    """When, and by which versions of the frameworks."""
     lead: str
     tables: tuple[Table, ...]
     models: tuple[DescribedModel, ...] = field(default=())
@@ -84,7 +93,8 @@ def build(
     else:
         found = _every_table(rows, table, described, comparison)
     return Report(
-        title="Benchmark report" if style == "full" else found[0].title,
+        title=_title(rows) if style == "full" else found[0].title,
+        when=_when(rows),
         lead=_lead(rows),
         tables=(*([verdicts] if verdicts else []), *found),
         models=tuple(described) if style == "full" else (),
@@ -110,18 +120,17 @@ def _every_table(
     beside = nodes(frame)
     moved = trends(frame, rows.runs)
     folders = dict.fromkeys(run.path.resolve().parent for run in rows.runs)
+    machine_ratios = hardware_tables(frame, comparison)
+    changed = len({key[:2] for key in marks(moved)})
     found = [
-        troubles(table, labels, differing(beside)),
-        machines(rows.frame),
-        beside,
+        answers(frame, timed, machine_ratios[0], rows.runs, changed),
         architectures(timed, labels),
-        accuracy(rows.frame, labels),
-        *hardware_tables(frame, comparison),
+        *machine_ratios,
         history(
             timed, rows.runs, step_time_verdicts(rows.runs), marks(moved), runs_of_levels(moved)
         ),
-        levels(moved, Path.cwd()),
-        noise(folders),
+        levels(moved, Path.cwd(), _axes(timed)),
+        accuracy(rows.frame, labels),
         batch_sizes(timed),
         distribution(timed),
         pareto(timed),
@@ -129,11 +138,46 @@ def _every_table(
         roofline(timed, {model.model: model.traffic_elements for model in described}),
         scaling(timed),
         waterfall(table),
+        beside,
+        noise(folders),
+        machines(rows.frame),
+        troubles(table, labels, differing(beside)),
     ]
     known = {one.key for one in found}
     others = [one for one in TASKS.values() if not one.timed and one.name not in known]
-    found += [task_figures(table, labels, task) for task in others]
+    found[_TASKS_AT:_TASKS_AT] = [task_figures(table, labels, task) for task in others]
     return [one for one in found if one.rows or one.key not in _WHERE_KNOWN]
+
+
+def _title(rows: Rows) -> str:
+    """Return what was measured and on which machines."""
+    models = [str(name) for name in rows.frame["model"].cat.categories]
+    machines = [str(name) for name in rows.frame["machine"].cat.categories]
+    what = models[0] if len(models) == 1 else f"{len(models)} models"
+    return f"Benchmark of {what} on {_listed(machines)}"
+
+
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    """Return names as in a sentence, those beyond the first few as a number."""
+    if len(names) > most:
+        return f"{', '.join(names[: most - 1])} and {len(names) - most + 1} more"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _when(rows: Rows) -> str:
+    """Return the days and the frameworks of the rows, such as `TensorFlow 2.19.1 to 2.21.0`."""
+    started = rows.frame["started"]
+    days = list(dict.fromkeys([started.min()[:10], started.max()[:10]]))
+    versions: dict[str, list[str]] = {}
+    for words in rows.frame["framework"].dropna().unique():
+        label, _, version = str(words).rpartition(" ")
+        versions.setdefault(label, []).append(version)
+    frameworks = [
+        f"{label} {' to '.join(dict.fromkeys([ordered[0], ordered[-1]]))}"
+        for label, found in versions.items()
+        if (ordered := sorted(found, key=natural_order))
+    ]
+    return f"{', '.join([' to '.join(days) + ' (UTC)', *frameworks])}"
 
 
 def _lead(rows: Rows) -> str:
@@ -147,6 +191,11 @@ def _lead(rows: Rows) -> str:
     ]
     none = "all of them with figures" if len(frame) > 1 else "with figures"
     return f"{', '.join(parts)}, {f'{failed:,} without figures' if failed else none}."
+
+
+def _axes(table: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return what a page chooses the rows of each hardware and case by."""
+    return {(str(row.hardware), str(row.case)): axes_of(row) for row in latest(table).itertuples()}
 
 
 def _count(number: int, noun: str, plural: str = "s") -> str:

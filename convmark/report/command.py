@@ -44,6 +44,7 @@ def _html(report: Report) -> str:
     return render_page(
         Page(
             title=report.title,
+            when=report.when,
             lead=report.lead,
             tables=report.tables,
             figures=figures_of(report.tables),

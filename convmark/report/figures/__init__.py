@@ -14,6 +14,7 @@ from convmark.report.figures.compare import (
     roofline_figure,
 )
 from convmark.report.figures.figure import Figure
+from convmark.report.figures.models import models_figure
 from convmark.report.figures.series import (
     batch_figure,
     history_figure,
@@ -26,6 +27,7 @@ __all__ = ["Figure", "figures_of", "sessions_figure"]
 
 DRAWN: Mapping[str, Callable[[Table], Figure | None]] = MappingProxyType(
     {
+        "architectures": models_figure,
         "hardware": hardware_figure,
         "history": history_figure,
         "batch": batch_figure,

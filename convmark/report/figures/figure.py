@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -67,7 +68,8 @@ class Figure:
     specs: tuple[Spec, ...]
     """Without data, which are the rows of `figure_rows`."""
     choose_by: str = ""
-    """Key of the column whose value picks the rows that are drawn; empty where all are."""
+    """What picks the rows that are drawn: the key of a column, or keys in braces within words, such
+    as `{task}, batch {batch_size}`; empty where all are drawn."""
     panels: str = ""
     """Key of the column each value of which has a drawing of its own; empty where one shows all."""
 
@@ -76,16 +78,26 @@ class Figure:
         """The key of the table that it draws."""
         return self.table.key
 
+    def choice_of(self, row: Mapping[str, Any]) -> str:
+        """Return the choice that a row of the table belongs to."""
+        if not self.choose_by:
+            return ""
+        words = self.choose_by if "{" in self.choose_by else f"{{{self.choose_by}}}"
+        return words.format(**row)
+
     @property
     def choices(self) -> list[str]:
         """What can be chosen, in the order of the rows."""
-        return list(dict.fromkeys(self.table.column(self.choose_by))) if self.choose_by else []
+        return list(dict.fromkeys(self._of_rows()))
+
+    def _of_rows(self) -> list[str]:
+        return [self.choice_of(row) for row in self.table.records()] if self.choose_by else []
 
     @property
     def first_choice(self) -> str:
         """What a page draws first: that of the most rows, for one point says little."""
-        counts = Counter(self.table.column(self.choose_by)) if self.choose_by else Counter()
-        return str(max(self.choices, key=counts.__getitem__, default=""))
+        counts = Counter(self._of_rows())
+        return max(counts, key=counts.__getitem__, default="")
 
 
 def figure_rows(table: Table) -> list[dict[str, Any]]:
@@ -206,13 +218,12 @@ def export_figures(figures: Sequence[Figure], folder: Path) -> list[Path]:
 
 def _drawings(figures: Sequence[Figure]) -> Iterator[tuple[str, Spec]]:
     for figure in figures:
-        rows = figure_rows(figure.table)
-        by = [key for key in (figure.choose_by, figure.panels) if key]
-        for values in list(dict.fromkeys(tuple(row[key] for key in by) for row in rows))[
-            :MOST_CHOICES
-        ]:
-            chosen = [row for row in rows if tuple(row[key] for key in by) == values]
-            choice = ", ".join(map(str, values))
+        groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in figure_rows(figure.table):
+            values = figure.choice_of(row), str(row.get(figure.panels) or "")
+            groups.setdefault(values, []).append(row)
+        for values, chosen in islice(groups.items(), MOST_CHOICES):
+            choice = ", ".join(filter(None, values))
             for number, spec in enumerate(figure.specs, 1):
                 word = re.sub(r"[^A-Za-z0-9._]+", "-", choice).strip("-.")[:100]
                 parts = [figure.key, word, str(number) * (len(figure.specs) > 1)]

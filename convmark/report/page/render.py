@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from convmark import __version__
 from convmark.core.table import Table, cell_text
 from convmark.report.figures.figure import CONFIG, Figure
+from convmark.report.page.layout import Facets, kinds, layout, tiles
 from convmark.report.ratios import LEAST_PROCESSES
+from convmark.report.tables.overview import CAUSES
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -27,6 +29,9 @@ from convmark.interpreter.environments.cache import cache_folder
 
 __all__ = ["Page", "drawing_library", "render_page"]
 
+ANSWERS, NOTES = "answers", "troubles"
+"""Tables that the page shows as tiles, and as folded notes at its end."""
+
 DRAWN_LATER = ("history",)
 """Tables too long to stand in the page: the rows of one choice are shown at a time."""
 
@@ -39,6 +44,8 @@ class Page:
     """What a page says."""
 
     title: str
+    when: str = ""
+    """When the rows were measured, and by which versions."""
     lead: str
     tables: Sequence[Table]
     figures: Sequence[Figure]
@@ -70,21 +77,28 @@ def render_page(page: Page) -> str:
     )
     figures = {figure.key: figure for figure in page.figures}
     drawn_later = [key for key in DRAWN_LATER if key in figures]
-    tables = [*page.tables, *(model.table for model in page.models)]
+    facets = Facets([*page.tables, *(model.table for model in page.models)])
+    sections = [
+        _Section(table=table, figure=figures.get(table.key), open=len(table.rows) <= 40)
+        for table in page.tables
+        if table.key not in (ANSWERS, NOTES)
+    ]
+    answers, notes = (
+        next((table for table in page.tables if table.key == key), None) for key in (ANSWERS, NOTES)
+    )
     return environment.get_template("report.html").render(
-        title=page.title,
-        lead=page.lead,
-        sections=[
-            _Section(table=table, figure=figures.get(table.key), open=len(table.rows) <= 40)
-            for table in page.tables
-        ],
-        models=page.models,
-        made=page.made,
-        sources=page.sources,
+        page=page,
+        answers=answers,
+        tiles=tiles(answers) if answers else (),
+        facets=facets,
+        sections=sections,
+        notes=notes,
+        kinds=kinds(notes, CAUSES) if notes else (),
+        keys={table.key for table in page.tables},
+        layout_of=lambda table: layout(table, whole=table.key in drawn_later),
         version=__version__,
         marked=MARKED,
         drawn_later=drawn_later,
-        table_texts={table.key: table.texts() for table in tables if table.key not in drawn_later},
         style=_own("report.css") + _own("sides.css"),
         script=_own("units.js") + _own("report.js") + _own("links.js"),
         links=_json(asdict(page.links)) if page.links else None,
@@ -92,7 +106,13 @@ def render_page(page: Page) -> str:
         fewest=LEAST_PROCESSES,
         sides_script=_own("sides.js"),
         library=_in_script(drawing_library()) if figures else _in_script(""),
-        drawings=_json({"config": dict(CONFIG), **_drawings(figures, drawn_later)}),
+        drawings=_json(
+            {
+                "config": dict(CONFIG),
+                "facets": facets.as_data(),
+                "figures": _drawings(figures, drawn_later, facets),
+            }
+        ),
     )
 
 
@@ -116,7 +136,9 @@ def _json(value: Any) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028"))
 
 
-def _drawings(figures: Mapping[str, Figure], drawn_later: Sequence[str]) -> dict[str, Any]:
+def _drawings(
+    figures: Mapping[str, Figure], drawn_later: Sequence[str], facets: Facets
+) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, figure in figures.items():
         found[key] = {
@@ -125,7 +147,8 @@ def _drawings(figures: Mapping[str, Figure], drawn_later: Sequence[str]) -> dict
             "panels": figure.panels,
         }
         if key in drawn_later:
-            found[key]["data"] = {"columns": _columns(figure.table)}
+            places = [facets.place(row) for row in figure.table.facets]
+            found[key]["data"] = {"columns": _columns(figure.table), "facets": places}
     return found
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from convmark.core.table import Heading, Table, heading, table_of
+from convmark.core.table import FACETS, Heading, Table, heading, table_of
 from convmark.report.tables.architectures import setting
 from convmark.results.record import shown_in
 
@@ -109,11 +109,10 @@ def _record(every: pd.DataFrame, labels: Sequence[str]) -> dict[str, Any]:
     batch = "" if size == BATCH_SIZE else f"batch {int(size)}"
     reached = rows["time_to_target_s"].notna().sum()
     found = {
-        "model": first["model"],
+        **{name: first[name] for name in FACETS},
         "case": first["case"],
         "hardware": first["hardware"],
         "setting": ", ".join(filter(None, [batch, setting(first)])),
-        "framework": first["framework"],
         "fraction": first["fraction"],
         "part": first["fraction"] if first["fraction"] != 1 else None,
         "epoch_time_s": rows["epoch_time_s"].median(),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.table import Heading, Table, heading, table_of
-from convmark.core.tasks import Task
+from convmark.core.tasks import TASKS, Task
 from convmark.report.tables.points import latest, records_of, text_of
 from convmark.results.record import shown_in
 
@@ -19,7 +20,7 @@ __all__ = ["architectures", "pareto", "pareto_front", "setting", "task_figures"]
 _FIGURES = shown_in(
     "architectures",
     first=(
-        *("throughput_samples_per_s", "input_bound_throughput_samples_per_s", "step_time_p50_s"),
+        *("step_time_p50_s", "throughput_samples_per_s", "input_bound_throughput_samples_per_s"),
         *("step_time_p99_s", "time_to_first_step_s", "peak_host_memory_bytes"),
         *("peak_device_memory_bytes", "parameters", "flops_per_sample", "flops_note"),
         *("training_flops_per_sample", "model_bytes", "joules_per_sample", "efficiency"),
@@ -27,11 +28,9 @@ _FIGURES = shown_in(
 )
 _AXES = (
     *("hardware", "model", "task", "batch_size", "precision", "jit", "replicas", "cluster"),
-    *("threads", "backend", "n", "source", "framework", "case"),
+    *("threads", "backend", "n", "source", "framework", "case", "machine", "device", "load"),
 )
 _COLUMNS = (*_AXES, "spread", *(column.name for column in _FIGURES))
-_SPREAD = 1 + [column.name for column in _FIGURES].index("step_time_p50_s")
-"""The place of the step time's spread among the figures."""
 
 
 def setting(row: Any) -> str:
@@ -59,23 +58,27 @@ def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
     return table_of(
         "architectures",
         "Architectures",
-        "Of each case the newest run that measured it. Figures are medians over n fresh "
-        "processes, the step time and its 99th percentile of each process's own; spread is half "
-        "the range of the processes' medians over their median. p99 needs 1,000 steps. FLOPs are "
+        "Of each case the newest run that measured it, the fastest first. Figures are medians over "
+        "n fresh processes, the step time and its 99th percentile of each process's own; spread is "
+        "half the range of the processes' medians over their median. Other load is the share of "
+        "the CPUs' time that other programs took, where it was 10 % or more: such a step time is "
+        "longer than on an idle machine. p99 needs 1,000 steps. FLOPs are "
         "2 x multiply-adds, forward, per sample; peak memory is above the process's baseline. Fed "
         "is the throughput of steps whose batches come from host memory.",
         [
-            heading("hardware", "hardware"),
             heading("model", "model"),
             heading("task", "task"),
             heading("batch_size", "batch", "count"),
             heading("setting", "setting"),
-            *map(Heading.of, _FIGURES[:_SPREAD]),
+            heading("hardware", "hardware"),
+            Heading.of(_FIGURES[0]),
             heading("spread", "spread", "share"),
-            *map(Heading.of, _FIGURES[_SPREAD:]),
+            heading("load", "other load", "share"),
+            Heading.of(_FIGURES[1]),
             heading("n", "n", "count"),
-            heading("framework", "framework"),
             heading("run", "run"),
+            heading("framework", "framework"),
+            *map(Heading.of, _FIGURES[2:]),
         ],
         _newest(table, labels, _COLUMNS),
         empty="No case has figures.",
@@ -91,11 +94,12 @@ def task_figures(table: pd.DataFrame, labels: Sequence[str], task: Task) -> Tabl
         task.title,
         "Of each case the newest run that measured it: medians over n fresh processes.",
         [
-            heading("hardware", "hardware"),
             heading("model", "model"),
             heading("batch_size", "batch", "count"),
             heading("setting", "setting"),
+            heading("hardware", "hardware"),
             *map(Heading.of, figures),
+            heading("load", "other load", "share"),
             heading("n", "n", "count"),
             heading("framework", "framework"),
             heading("run", "run"),
@@ -107,15 +111,22 @@ def task_figures(table: pd.DataFrame, labels: Sequence[str], task: Task) -> Tabl
 def _newest(
     table: pd.DataFrame, labels: Sequence[str], names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return the newest measured points of each case, in the order of hardware, task and model."""
+    """Return the newest measured points of each case by task and batch size, the fastest first."""
     records = [
         {**row, "setting": setting(row), "run": labels[int(row["source"])]}
         for row in records_of(latest(table), names)
     ]
-    order = ("hardware", "task", "model")
-    records.sort(key=lambda row: (*(str(row[name]) for name in order), row["batch_size"],
-                                  str(row["case"])))  # fmt: skip
+    records.sort(key=_order)
     return records
+
+
+def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what rows are sorted by: a step time that is not known comes last."""
+    step_s = row.get("step_time_p50_s", math.nan)
+    time = step_s if step_s == step_s else math.inf
+    names = ("model", "case", "hardware")
+    place = list(TASKS).index(row["task"])
+    return (place, row["batch_size"], time, *(str(row[name]) for name in names))
 
 
 def pareto_front(points: Iterable[tuple[float, float]]) -> list[bool]:
@@ -157,10 +168,11 @@ def pareto(table: pd.DataFrame) -> Table:
         "large points, joined by the dashed line. "
         "Both axes are logarithmic.",
         [
-            heading("group", "cases"),
             heading("model", "model"),
+            heading("group", "cases"),
             heading("parameters", "parameters", "count"),
             heading("throughput_samples_per_s", "samples/s", "rate"),
+            heading("load", "other load", "share"),
             heading("front", "Pareto front"),
         ],
         records,

@@ -24,7 +24,7 @@ from convmark.core.table import Heading, Table, heading, table_of
 from convmark.report.prices import Price
 from convmark.report.ratios import LEAST_PROCESSES, Ratio, Units, geometric_mean, ratio
 from convmark.report.tables.architectures import setting
-from convmark.report.tables.points import records_of, text_of
+from convmark.report.tables.points import BUSY_SHARE, records_of, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,7 +124,12 @@ def _equal_batches(found: _Measured) -> Table:
             speedup = found.speedup(sides, name, "step_time_p50_s")
             if speedup is not None and name != found.base:
                 speedups[name].append(speedup)
-            record = {**_named(key), "hardware": name, **found.figures(key, sides, name)}
+            record = {
+                **_named(key),
+                "hardware": name,
+                **found.places[name],
+                **found.figures(key, sides, name),
+            }
             note = "; ".join(_notes(sides, found.base, name))
             records.append({**record, **_interval(speedup), "note": note})
     return found.table(
@@ -134,8 +139,9 @@ def _equal_batches(found: _Measured) -> Table:
         "size, from geometric means: above 1 is faster. The 95 % interval is Welch's on the "
         f"logarithms, from {LEAST_PROCESSES} runs or processes a side; that of the geometric mean "
         "is for these cases and allows for what all cases of a run share. Runs with the same "
-        "software and code are taken together. Energy and loss appear where they are known, prices "
-        "by --prices, another reference by --reference.",
+        "software and code are taken together; step p50 and samples/s are those of the newest. "
+        "Energy and loss appear where they are known, prices by --prices, another reference by "
+        "--reference.",
         records,
         speedups,
         len(found.cases),
@@ -164,7 +170,8 @@ def _best_batches(found: _Measured) -> Table:
             if speedup is not None and name != found.base:
                 speedups[name].append(speedup)
             figures = found.figures(best[name], found.cases[best[name]], name)
-            record = {**_named(best[name]), "hardware": name, **figures, **_interval(speedup)}
+            record = {**_named(best[name]), "hardware": name, **found.places[name], **figures}
+            record |= _interval(speedup)
             tried = ", ".join(f"{key[_BATCH]:.0f}" for key in keys[name])
             records.append({**record, "step_time_p50_s": None, "note": f"best of {tried}"})
     return found.table(
@@ -189,6 +196,8 @@ class _Measured:
     by_run: frozenset[str]
     """The hardware whose unit is the run."""
     comparison: Comparison
+    places: Mapping[str, Mapping[str, Any]]
+    """By hardware its machine and device, which a page chooses rows by."""
 
     @classmethod
     def of(cls, frame: pd.DataFrame, comparison: Comparison) -> _Measured:
@@ -202,7 +211,13 @@ class _Measured:
         for sides in cases.values():
             for name in sides.keys() - by_run:
                 sides[name][:] = _of_newest_run(sides[name])
-        return cls(cases=cases, names=names, base=base, by_run=by_run, comparison=comparison)
+        places = {
+            name: {fact: rows[0][fact] for fact in ("machine", "device")}
+            for sides in cases.values()
+            for name, rows in sides.items()
+        }
+        return cls(cases=cases, names=names, base=base, by_run=by_run, comparison=comparison,
+                   places=places)  # fmt: skip
 
     @property
     def others(self) -> list[str]:
@@ -235,26 +250,32 @@ class _Measured:
         return _median(row.get("throughput_samples_per_s") for row in rows) or 0.0
 
     def figures(self, key: Key, sides: Sides, name: str) -> dict[str, Any]:
-        """Return what a table shows of a case on some hardware."""
+        """Return what a table shows of a case on some hardware: figures of the newest run.
+
+        No earlier run's: the step time of a case is the same in every table of a report.
+        """
         rows = sides.get(name)
         if rows is None:
             return {}
+        newest = _newest_run(rows)
         step_s, throughput, joules, loss = (
-            _median(row.get(figure) for row in rows) for figure in _FIGURES
+            _median(row.get(figure) for row in newest) for figure in _FIGURES
         )
+        load = _median(row.get("other_cpu_share") for row in newest)
         price = self.price(rows)
         found = {
             "step_time_p50_s": step_s,
             "throughput_samples_per_s": throughput,
             "runs": len({row["source"] for row in rows}),
-            "n": len(rows),
+            "n": len(newest),
+            "load": load if load is not None and load >= BUSY_SHARE else None,
             "samples_per_joule": 1 / joules if joules else None,
             "samples_per_price": throughput / price.amount if throughput and price else None,
             "framework": rows[0]["framework"],
         }
         if key[_PRECISION] != "float32" and loss is not None:
             plain = (*key[:_PRECISION], "float32", *key[_PRECISION + 1 :])
-            there = self.cases.get(plain, {}).get(name, [])
+            there = _newest_run(self.cases.get(plain, {}).get(name, []))
             found |= {"loss": loss, "loss_float32": _median(row.get("loss") for row in there)}
         return found
 
@@ -272,7 +293,7 @@ class _Measured:
     ) -> Table:
         """Return a table whose first rows are the geometric means; empty for one hardware alone."""
         means = [
-            {"model": GEOMETRIC_MEAN, "hardware": name,
+            {"model": GEOMETRIC_MEAN, "hardware": name, **self.places[name],
              **_interval(geometric_mean(_with_intervals(speedups[name]))),
              "note": _of_cases(speedups[name], cases, self.base)}
             for name in self.others
@@ -324,6 +345,7 @@ class _Measured:
             heading("step_time_p50_s", "step p50", "seconds"),
             heading("throughput_samples_per_s", "samples/s", "rate"),
             heading("runs", "runs", "count"),
+            heading("load", "other load", "share"),
             heading("n", "n", "count"),
             heading("speedup", "speed-up", "ratio"),
             heading("low", "interval from", "ratio"),
@@ -346,8 +368,8 @@ def _rows(frame: pd.DataFrame) -> dict[Key, dict[str, list[dict[str, Any]]]]:
     Rows that say why they are no ground for a verdict are left out where there are others.
     """
     measured = frame[frame["measured"] & (frame["step_time_p50_s"] > 0)]
-    columns = (*_SAME, *_SOFTWARE, *_FIGURES, "hardware", "machine", "source", "process", "state",
-               "not_judged", "code", "commit")  # fmt: skip
+    columns = (*_SAME, *_SOFTWARE, *_FIGURES, "hardware", "machine", "device", "source", "process",
+               "state", "not_judged", "code", "commit", "other_cpu_share")  # fmt: skip
     newest = measured.sort_values("source", kind="stable", ascending=False)
     near = newest[newest.groupby(["hardware", "case"], observed=True).cumcount() < _MOST_ROWS]
     found: dict[Key, dict[str, list[dict[str, Any]]]] = {}
@@ -375,9 +397,13 @@ def _has_runs(cases: Iterable[Sides], name: str, base: str) -> bool:
     return min(counts, default=0) >= LEAST_PROCESSES
 
 
+def _newest_run(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [row for row in rows if row["source"] == rows[0]["source"]]
+
+
 def _of_newest_run(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the newest run's rows, with earlier ones where they are fewer than three."""
-    newest = [row for row in rows if row["source"] == rows[0]["source"]]
+    newest = _newest_run(rows)
     return newest if len(newest) >= LEAST_PROCESSES else list(rows[:LEAST_PROCESSES])
 
 

@@ -32,7 +32,8 @@ _DIGITS = 6
 
 _COLUMNS = (
     *("case", "hardware", "source", "started", "commit", "dirty", "framework", "keras"),
-    *("step_time_p50_s", "low", "high", "n", "trouble"),
+    *("step_time_p50_s", "low", "high", "n", "trouble", "load"),
+    *("model", "task", "batch_size", "device", "backend", "precision", "machine"),
 )
 
 VerdictKey = tuple[Path, str]
@@ -138,6 +139,7 @@ def _table(records: Sequence[Mapping[str, Any]], limit: str) -> Table:
             heading("step_time_p50_s", "step p50", "seconds"),
             heading("low", "interval from", "seconds"),
             heading("high", "to", "seconds"),
+            heading("load", "other load", "share"),
             heading("n", "n", "count"),
             heading("level", "level"),
             heading("level_s", "level p50", "seconds"),

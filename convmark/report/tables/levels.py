@@ -88,16 +88,23 @@ def _point(run: str, row: Any, conditions: Comparability) -> Point:
     )
 
 
-def levels(found: Trends, folder: Path) -> Table:
+def levels(found: Trends, folder: Path, axes: Mapping[tuple[str, str], Mapping[str, Any]]) -> Table:
     """Return the levels of the cases that have moved, or of which runs differ in conditions.
 
     Args:
         folder: where git is asked for the commits between two levels.
+        axes: what a page chooses the rows of each hardware and case by.
     """
     commits = Commits(folder)
     moved = {key: one for key, one in found.items() if len(one.stretches) > 1}
     records = [
-        {"case": case, "hardware": hardware, **_record(stretch, commits)}
+        {
+            **axes.get((hardware, case), {}),
+            "framework": None,  # a level may be of several versions
+            "case": case,
+            "hardware": hardware,
+            **_record(stretch, commits),
+        }
         for (hardware, case), one in sorted(moved.items(), key=lambda item: item[0][::-1])
         for stretch in one.stretches
     ]

@@ -1,19 +1,19 @@
-"""Summary: what is missing or unsteady, first; then what was measured, where, when, by how many."""
+"""What was measured, where, when, by how many; and what makes the figures less reliable."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.table import Heading, Table, heading, table_of
-from convmark.core.tasks import TIMED_TASKS
-from convmark.report.tables.points import latest, text_of
+from convmark.report.tables.points import axes_of, latest, text_of
 from convmark.results.record import shown_in
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["machines", "troubles"]
+__all__ = ["CAUSES", "FEW_PROCESSES", "WIDE_SPREAD", "machines", "troubles"]
 
 FEW_PROCESSES = 3
 """Fewer tell no interval worth the name: plain step times move by 5 to 10 % between processes."""
@@ -21,10 +21,26 @@ WIDE_SPREAD = 0.10
 
 _FACTS = shown_in("machines")
 
-_RANK = (
-    *("failed", "missing", "node differs", "unsteady", "throttled", "not judged", "wide spread"),
-    "few processes",
+CAUSES: Mapping[str, str] = MappingProxyType(
+    {
+        "failed": "The process ended without a figure, with the error in the detail.",
+        "missing": "The newest run of a plan lacks a case that an earlier run of the same plan "
+        "has: it was interrupted, or a file was removed.",
+        "node differs": "A node is slower or faster than the others of its kind.",
+        "other load": "Other programs used the CPUs during the measurement, so the step times are "
+        "longer than on an idle machine: close them and measure again.",
+        "unsteady": "The step time changed during the measurement.",
+        "throttled": "The GPU lowered its clocks.",
+        "not judged": "The figures are no ground for a verdict, for the reason in the detail.",
+        "wide spread": f"Half the range of the processes' medians is above {WIDE_SPREAD:.0%} of "
+        "their median: measure again on an idle machine.",
+        "few processes": f"Fewer than {FEW_PROCESSES} processes, so intervals are wide or not "
+        f"known: try --processes {FEW_PROCESSES}.",
+    }
 )
+"""Why a figure is less reliable, by the word of the note; the worst first."""
+
+_RANK = tuple(CAUSES)
 
 
 def troubles(table: pd.DataFrame, labels: list[str], more: Sequence[dict[str, Any]] = ()) -> Table:
@@ -37,29 +53,27 @@ def troubles(table: pd.DataFrame, labels: list[str], more: Sequence[dict[str, An
     """
     records = [
         {"hardware": row.hardware, "case": row.case, "what": what, "detail": detail,
-         "run": labels[int(row.source)]}
+         "run": labels[int(row.source)], **axes_of(row)}
         for row in latest(table, measured=False).itertuples()
         for what, detail in _of(row)
     ]  # fmt: skip
     records += [*_missing(table, labels), *_few(table), *more]
+    there = {row["what"] for row in records}
     records.sort(key=lambda row: (_RANK.index(row["what"]), str(row["hardware"]), str(row["case"])))
     return table_of(
         "troubles",
-        "What is missing or unsteady",
-        f"Of the newest run of each case on each hardware. Missing: the hardware's newest run of "
-        f"such tasks has not measured a case that an earlier one has. Unsteady: the step "
-        f"time did not hold still. Wide spread: half the range of the processes' medians is above "
-        f"{WIDE_SPREAD:.0%}. Few processes: fewer than {FEW_PROCESSES}, so intervals are wide or "
-        f"not known.",
+        "Data quality",
+        "Of the newest run of each case on each hardware. "
+        + " ".join(f"{what.capitalize()}: {CAUSES[what]}" for what in _RANK if what in there),
         [
             heading("what", "what"),
-            heading("hardware", "hardware"),
             heading("case", "case"),
+            heading("hardware", "hardware"),
             heading("run", "run"),
             heading("detail", "detail"),
         ],
         records,
-        empty="Nothing is missing, failed or unsteady.",
+        empty="Nothing is failed, missing, unsteady or measured under other load.",
     )
 
 
@@ -67,6 +81,8 @@ def _of(row: Any) -> Iterator[tuple[str, str]]:
     if row.failed:
         count = int(row.failed + row.n)
         yield "failed", f"{int(row.failed)} of {count}: {text_of(row.trouble)}"
+    if row.load == row.load:
+        yield "other load", f"other programs took {row.load:.0%} of the CPUs' time"
     if row.unsteady:
         reason = text_of(row.why_unsteady)
         affected = f"{int(row.unsteady)} of {int(row.n)} processes"
@@ -82,17 +98,17 @@ def _of(row: Any) -> Iterator[tuple[str, str]]:
 
 
 def _missing(table: pd.DataFrame, labels: list[str]) -> list[dict[str, Any]]:
-    tasks = table["task"].astype(str)
-    keyed = table.assign(kind=tasks.where(~tasks.isin(TIMED_TASKS), "timed"))
-    newest = keyed.groupby(["hardware", "kind"], observed=True)["source"].last()
+    """Return the cases that the newest run of a plan lacks, which no later run measured either."""
+    planned = table[table["plan"].notna()]
+    newest = planned.groupby(["hardware", "plan"], observed=True)["source"].last()
     found = []
-    for row in latest(keyed, measured=False).itertuples():
-        last = int(newest[row.hardware, row.kind])
-        if int(row.source) != last:
-            detail = f"not in run {labels[last]}, the newest; last in {labels[int(row.source)]}"
+    for row in latest(table, measured=False).itertuples():
+        last = int(newest.get((row.hardware, row.plan), -1))
+        if int(row.source) < last:
             found.append(
-                {"hardware": row.hardware, "case": row.case, "what": "missing", "detail": detail,
-                 "run": labels[int(row.source)]}
+                {"hardware": row.hardware, "case": row.case, "what": "missing",
+                 "detail": f"not in run {labels[last]}, the newest of the plan",
+                 "run": labels[int(row.source)], **axes_of(row)}
             )  # fmt: skip
     return found
 
@@ -104,7 +120,9 @@ def _few(table: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for name, rows in few.groupby("hardware", observed=True):
         cases = rows["case"].iloc[0] if len(rows) == 1 else f"{len(rows)} cases"
         detail = f"fewer than {FEW_PROCESSES}: try --processes {FEW_PROCESSES}"
-        yield {"hardware": name, "case": cases, "what": "few processes", "detail": detail}
+        machine, device = rows["machine"].iloc[0], rows["device"].iloc[0]
+        yield {"hardware": name, "case": cases, "what": "few processes", "detail": detail,
+               "machine": machine, "device": device}  # fmt: skip
 
 
 def machines(frame: pd.DataFrame) -> Table:
@@ -135,6 +153,8 @@ def _machine(name: str, rows: pd.DataFrame) -> dict[str, Any]:
     started = rows["started"]
     return {
         "hardware": name,
+        "machine": _newest(rows, "machine"),
+        "device": _newest(rows, "device"),
         **{column.name: _newest(rows, column.name) for column in _FACTS},
         "framework": _distinct(rows["framework"]),
         "python": _distinct(rows["python"]),

@@ -10,15 +10,20 @@ import numpy as np
 
 from convmark.compare.rule.statistics import t_quantile
 from convmark.core.case import Case
+from convmark.core.table import FACETS
 from convmark.results.record import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CONFIDENCE", "latest", "points", "text_of"]
+__all__ = ["BUSY_SHARE", "CONFIDENCE", "axes_of", "latest", "points", "text_of"]
 
 CONFIDENCE = 0.95
 """Of every interval in a report."""
+
+BUSY_SHARE = 0.1
+"""Others took this share of the CPUs' time or more: the step times are longer than on an idle
+machine, and their ratio to the reference moves too (see `ALIKE_LOAD`)."""
 
 POINT = ["source", "hardware", "case"]
 _NOT_OF_POINTS = ("", "accuracy", "machines")
@@ -36,6 +41,7 @@ _MEDIANS = (
 )
 _FIRST = (
     *("run", "started", "commit", "dirty", "framework", "keras", "machine", "not_judged"),
+    "plan",
     *Case.__dataclass_fields__,
     *(
         column.name
@@ -54,7 +60,8 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
     Figures are medians over the measured processes, NaN where there are none. Added: `n` measured
     processes, `failed`, `unsteady`, `trouble` (status and error of the first that failed),
     `why_unsteady` (of the first that says so), and of the step time `spread` (half the range over
-    the median), `log_mean`, `log_var` over processes.
+    the median), `log_mean`, `log_var` over processes; `load` is the other programs' share of the
+    CPUs' time, where it is large.
     """
     import pandas as pd
 
@@ -76,6 +83,7 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
     counts = flags.groupby(POINT, observed=True, sort=False).sum()
     table = table.join(counts).join(_trouble(frame)).join(_throttled(measured))
     table = table.join(_why_unsteady(measured))
+    table["load"] = table["other_cpu_share"].where(table["other_cpu_share"] >= BUSY_SHARE)
     return table.reset_index().sort_values("source", kind="stable", ignore_index=True)
 
 
@@ -126,6 +134,11 @@ def latest(table: pd.DataFrame, *, measured: bool = True) -> pd.DataFrame:
     """Return the newest point of each case on each hardware, of those with figures by default."""
     chosen = table[table["n"] > 0] if measured else table
     return chosen.groupby(["hardware", "case"], observed=True, sort=False).tail(1)
+
+
+def axes_of(row: Any) -> dict[str, Any]:
+    """Return what a page chooses a row of a table by, of a point."""
+    return {name: getattr(row, name) for name in FACETS}
 
 
 def pooled_half_widths(table: pd.DataFrame) -> np.ndarray[Any, Any]:

@@ -27,6 +27,7 @@ _COLUMNS = (
     "cluster",
     *("backend", "throughput_samples_per_s", "flops_per_sample", "parameters", "n"),
     *("bytes_per_sample", "training_flops_per_sample", *CEILINGS),
+    *("machine", "device", "framework"),
 )
 
 
@@ -80,8 +81,8 @@ def roofline(table: pd.DataFrame, traffic_elements: Mapping[str, int | None]) ->
         "an estimate for models that were described (convmark run --describe): every layer reads "
         "its inputs and weights and writes its output once. Both axes are logarithmic.",
         [
-            heading("group", "cases"),
             heading("model", "model"),
+            heading("group", "cases"),
             heading("intensity", "FLOP/byte", "intensity"),
             heading("flops_per_s", "FLOP/s", "flops_rate"),
             heading("attainable_flops_per_s", "attainable", "flops_rate"),

@@ -19,7 +19,8 @@ QUANTILES = ("min", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "max")
 
 _AXES = ("hardware", "model", "task", "batch_size", "precision", "jit", "threads", "backend")
 _COLUMNS = (
-    *(*_AXES, "replicas", "cluster", "case", "throughput_samples_per_s", "n"),
+    *(*_AXES, "replicas", "cluster", "case", "throughput_samples_per_s", "n", "load"),
+    *("machine", "device", "framework"),
     *(f"step_time_{name}_s" for name in QUANTILES),
 )
 
@@ -57,6 +58,7 @@ def batch_sizes(table: pd.DataFrame) -> Table:
             heading("batch_size", "batch", "count"),
             heading("throughput_samples_per_s", "samples/s", "rate"),
             heading("step_time_p50_s", "step p50", "seconds"),
+            heading("load", "other load", "share"),
             heading("n", "n", "count"),
         ],
         records,
@@ -71,7 +73,7 @@ def distribution(table: pd.DataFrame) -> Table:
         figures = {name: row[f"step_time_{name}_s"] for name in QUANTILES}
         words = [row["hardware"], row["task"], f"batch {int(row['batch_size'])}", setting(row)]
         group = ", ".join(filter(None, words))
-        records.append({"group": group, "model": row["model"], "n": row["n"], **figures})
+        records.append({**row, "group": group, **figures})
     records.sort(key=lambda row: (row["group"], row["model"]))
     return table_of(
         "distribution",
@@ -80,9 +82,10 @@ def distribution(table: pd.DataFrame) -> Table:
         "process's own. In inference this is the latency. The bar spans the middle half of the "
         "steps, the line p10 to p90; p95 needs 100 steps, p99 1,000.",
         [
-            heading("group", "cases"),
             heading("model", "model"),
+            heading("group", "cases"),
             *(heading(name, name, "seconds") for name in QUANTILES),
+            heading("load", "other load", "share"),
             heading("n", "n", "count"),
         ],
         records,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from convmark.core.table import Heading, Table, heading, table_of
+from convmark.core.table import FACETS, Heading, Table, heading, table_of
 from convmark.report.tables.architectures import setting
 from convmark.report.tables.points import latest, records_of
 from convmark.results.record import shown_in
@@ -32,7 +32,18 @@ _MORE = shown_in("waterfall")
 """Columns that are of no way: each row of a case has them."""
 _MORE_NAMES = [column.name for column in _MORE]
 _COLUMNS = (
-    *(*_AXES, "case", "n", *WAYS.values(), "fit_call_s", "predict_call_s"),
+    *(
+        *_AXES,
+        "task",
+        "device",
+        "machine",
+        "framework",
+        "case",
+        "n",
+        *WAYS.values(),
+        "fit_call_s",
+        "predict_call_s",
+    ),
     *_MORE_NAMES,
 )
 
@@ -68,8 +79,8 @@ def waterfall(table: pd.DataFrame) -> Table:
         "step is named beside it. fit and predict cost the seconds of a call "
         "besides, once, however many steps it has.",
         [
-            heading("group", "cases"),
             heading("model", "model"),
+            heading("group", "cases"),
             heading("direction", "direction"),
             heading("way", "called by"),
             heading("step_s", "per step", "seconds"),
@@ -94,8 +105,8 @@ def _ways(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         is_base = name == "compiled step"
         yield {
             **{name: row.get(name) for name in _MORE_NAMES},
+            **{name: row.get(name) for name in FACETS},
             "group": ", ".join(filter(None, words)),
-            "model": row["model"],
             "direction": direction,
             "way": name,
             "step_s": step_s,

@@ -1,35 +1,158 @@
 "use strict";
 (function () {
-  const drawings = JSON.parse(document.getElementById("drawings").textContent);
+  const data = JSON.parse(document.getElementById("drawings").textContent);
+  const figures = data.figures;
+  const tables = Array.from(document.querySelectorAll("main table"));
+  const form = document.getElementById("facets");
+
+  // The state: what is chosen, how tables are sorted. The address has all of it, so that a link
+  // shows the same; of an address nothing is used but values that are in the page.
+
+  const picked = new Map(); // by figure: the choice that the reader has made
+  const asked = new URLSearchParams(location.search);
+
+  function remember() {
+    const found = new URLSearchParams();
+    for (const box of form.querySelectorAll("input:checked")) found.append(box.name, box.value);
+    for (const table of tables) {
+      const head = table.tHead.querySelector("th[aria-sort]");
+      if (!head) continue;
+      const sign = head.getAttribute("aria-sort") === "descending" ? "-" : "";
+      found.set("sort." + table.id.slice("table-".length), sign + head.dataset.key);
+    }
+    for (const [key, choice] of picked) found.set("show." + key, choice);
+    const search = found.toString() ? "?" + found : location.pathname;
+    try {
+      history.replaceState(null, "", search + location.hash);
+    } catch (error) {
+      if (error.name !== "SecurityError") throw error; // a frame without an address of its own
+    }
+  }
+
+  function recall() {
+    for (const box of form.querySelectorAll("input")) {
+      box.checked = asked.getAll(box.name).includes(box.value);
+    }
+    for (const select of document.querySelectorAll("select[data-choose]")) {
+      const choice = asked.get("show." + select.dataset.choose);
+      const there = Array.from(select.options).some((option) => option.value === choice);
+      if (there) picked.set(select.dataset.choose, choice);
+    }
+    for (const table of tables) {
+      const words = asked.get("sort." + table.id.slice("table-".length)) || "";
+      const down = words.startsWith("-");
+      const key = down ? words.slice(1) : words;
+      const head = Array.from(table.tHead.rows[0].cells).find((one) => one.dataset.key === key);
+      if (head) sort(head, down);
+    }
+  }
+
+  // Facets: a row is shown where each facet in which something is chosen has its value. A facet
+  // that no row of a table has leaves the table as it is.
+
+  let chosen = []; // by place of the facet: the chosen values, or null
+  const has = new Map(); // by table: the facets that some row has
+
+  function facetsOf(key, numbers) {
+    if (!has.has(key)) {
+      const found = data.facets.labels.map(() => false);
+      for (const number of new Set(numbers)) {
+        data.facets.rows[number].forEach((value, place) => (found[place] ||= value !== ""));
+      }
+      has.set(key, found);
+    }
+    return has.get(key);
+  }
+
+  function isShown(number, own) {
+    return data.facets.rows[number].every(
+      (value, place) => !chosen[place] || !own[place] || chosen[place].has(value)
+    );
+  }
+
+  function choose() {
+    chosen = data.facets.labels.map((label) => {
+      const boxes = Array.from(form.querySelectorAll("input:checked"));
+      const values = boxes.filter((box) => box.name === label).map((box) => box.value);
+      return values.length ? new Set(values) : null;
+    });
+    const words = [];
+    data.facets.labels.forEach((label, place) => {
+      const part = form.querySelector('[data-facet="' + label + '"] .chosen');
+      if (part) part.textContent = chosen[place] ? " (" + chosen[place].size + ")" : "";
+      if (chosen[place]) words.push(label + " " + Array.from(chosen[place]).join(" or "));
+    });
+    form.querySelector(".words").textContent = words.length ? "Only " + words.join("; ") : "";
+    const reset = form.querySelector("button");
+    if (reset) reset.hidden = !words.length;
+    const all = document.querySelector(".tiles .all");
+    if (all) all.hidden = !words.length;
+    const models = chosen[data.facets.labels.indexOf("model")];
+    for (const model of document.querySelectorAll("details.model")) {
+      model.hidden = Boolean(models) && !models.has(model.dataset.model);
+    }
+    for (const table of tables) filter(table);
+    for (const key of Object.keys(figures)) draw(key);
+    fitAll();
+  }
+
+  function filter(table) {
+    const lines = Array.from(table.tBodies[0].rows).filter((line) => "f" in line.dataset);
+    const own = facetsOf(table.id, lines.map((line) => Number(line.dataset.f)));
+    let shown = 0;
+    for (const line of lines) {
+      line.hidden = !isShown(Number(line.dataset.f), own);
+      shown += !line.hidden;
+    }
+    const all = lines.length;
+    partOf(table, ".count").textContent = shown < all ? shown + " of " + all + " rows" : "";
+  }
+
+  function partOf(table, what) {
+    return table.closest(".scroll").previousElementSibling.querySelector(what);
+  }
 
   // Rows: from the table in the page, or, of the long table, from the data beside the drawings.
 
   function rowsOfPage(key) {
     const table = document.getElementById("table-" + key);
     const heads = Array.from(table.tHead.rows[0].cells);
-    return Array.from(table.tBodies[0].rows, (line) => {
-      const row = {};
-      heads.forEach((head, place) => {
-        const cell = line.cells[place];
-        if (head.classList.contains("n")) {
-          row[head.dataset.key] = "v" in cell.dataset ? Number(cell.dataset.v) : null;
-          row[head.dataset.key + "_text"] = cell.textContent;
-        } else {
-          row[head.dataset.key] = cell.textContent;
-        }
+    const shared = {};
+    for (const one of table.closest("section").querySelectorAll(".same b")) {
+      const name = one.dataset.key;
+      shared[name] = "v" in one.dataset ? Number(one.dataset.v) : one.textContent;
+      if ("v" in one.dataset) shared[name + "_text"] = one.textContent;
+    }
+    return Array.from(table.tBodies[0].rows)
+      .filter((line) => !line.hidden)
+      .map((line) => {
+        const row = { ...shared };
+        heads.forEach((head, place) => {
+          const cell = line.cells[place];
+          if (head.classList.contains("n")) {
+            row[head.dataset.key] = "v" in cell.dataset ? Number(cell.dataset.v) : null;
+            row[head.dataset.key + "_text"] = cell.textContent;
+          } else {
+            row[head.dataset.key] = cell.textContent;
+          }
+        });
+        return row;
       });
-      return row;
-    });
   }
 
-  function rowsOfData(data, column, choice) {
-    const chooser = data.columns[column];
+  function choiceOf(by, row) {
+    return by.includes("{") ? by.replace(/\{(\w+)\}/g, (all, key) => String(row[key])) : row[by];
+  }
+
+  function rowsOfData(long, choice, by) {
+    const chooser = long.columns[by];
     const wanted = chooser.values.indexOf(choice);
+    const own = facetsOf("data", long.facets);
     const rows = [];
     chooser.at.forEach((at, place) => {
-      if (at !== wanted) return;
+      if (at !== wanted || !isShown(long.facets[place], own)) return;
       const row = {};
-      for (const [key, one] of Object.entries(data.columns)) {
+      for (const [key, one] of Object.entries(long.columns)) {
         if ("at" in one) {
           row[key] = one.values[one.at[place]];
         } else {
@@ -40,6 +163,26 @@
       rows.push(row);
     });
     return rows;
+  }
+
+  function choicesOfData(long, by) {
+    const chooser = long.columns[by];
+    const own = facetsOf("data", long.facets);
+    const found = new Set();
+    chooser.at.forEach((at, place) => {
+      if (!found.has(at) && isShown(long.facets[place], own)) found.add(at);
+    });
+    return new Set(Array.from(found, (at) => chooser.values[at]));
+  }
+
+  // Only choices that have rows can be made; while the reader's has none, the first stands for it.
+  function limit(select, there) {
+    const options = Array.from(select.options);
+    for (const option of options) option.hidden = option.disabled = !there.has(option.value);
+    const own = picked.get(select.dataset.choose);
+    const wanted = own === undefined ? options.find((option) => option.defaultSelected).value : own;
+    if (there.has(wanted)) select.value = wanted;
+    else if (there.size) select.value = options.find((option) => !option.disabled).value;
   }
 
   function fillTable(key, rows) {
@@ -62,10 +205,11 @@
       return line;
     });
     table.tBodies[0].replaceChildren(...lines);
-    heads.forEach((head) => head.removeAttribute("aria-sort"));
+    const head = table.tHead.querySelector("th[aria-sort]");
+    if (head) sort(head, head.getAttribute("aria-sort") === "descending");
     const summary = table.closest("details").querySelector("summary");
     summary.textContent = "The numbers: " + rows.length + (rows.length === 1 ? " row" : " rows");
-    filter(document.querySelector('input[data-table="' + table.id + '"]'));
+    fit(table);
   }
 
   // Drawings
@@ -95,21 +239,30 @@
     return JSON.parse(text, (key, value) => (narrow && key in NARROW ? NARROW[key] : value));
   }
 
-  function draw(key) {
-    const drawing = drawings[key];
-    const select = document.querySelector('select[data-choose="' + key + '"]');
-    const choice = select ? select.value : null;
-    let rows;
+  function rowsOf(key, select) {
+    const drawing = figures[key];
+    const by = drawing.choose_by;
     if (drawing.data) {
-      rows = rowsOfData(drawing.data, drawing.choose_by, choice);
+      limit(select, choicesOfData(drawing.data, by));
+      const rows = rowsOfData(drawing.data, select.value, by);
       fillTable(key, rows);
-    } else {
-      rows = rowsOfPage(key).filter((row) => choice === null || row[drawing.choose_by] === choice);
+      return rows;
     }
+    const rows = rowsOfPage(key);
+    if (!select) return rows;
+    limit(select, new Set(rows.map((row) => choiceOf(by, row))));
+    return rows.filter((row) => choiceOf(by, row) === select.value);
+  }
+
+  function draw(key) {
+    const drawing = figures[key];
+    const select = document.querySelector('select[data-choose="' + key + '"]');
+    const rows = rowsOf(key, select);
     drawing.specs.forEach((spec, number) => {
       const place = document.getElementById("figure-" + key + "-" + number);
+      place.hidden = !rows.length;
       drawPanels(place, spec, rows, drawing.panels).then(
-        () => place.setAttribute("data-drawn", choice === null ? "all" : choice),
+        () => place.setAttribute("data-drawn", select ? select.value : "all"),
         (error) => {
           place.textContent = "This figure could not be drawn: " + error.message;
           place.className = "drawing error";
@@ -158,7 +311,7 @@
     const height = heightOf(spec, rows, narrow);
     place.classList.toggle("tall", height > 640 && height <= 1600); // of a page in print
     place.classList.toggle("endless", height > 1600);
-    const config = structuredClone(drawings.config);
+    const config = structuredClone(data.config);
     if (narrow) narrowed(config, place.clientWidth);
     const whole = Object.assign(specOf(spec, narrow), {
       data: { values: rows },
@@ -176,12 +329,11 @@
     });
   }
 
-  // Tables: sorting and filtering
+  // Tables: sorting, and columns for which the window has no room
 
-  function sort(head) {
+  function sort(head, down) {
     const table = head.closest("table");
     const place = head.cellIndex;
-    const down = head.getAttribute("aria-sort") === "ascending";
     const numeric = head.classList.contains("n");
     const value = (line) => {
       const cell = line.cells[place];
@@ -192,7 +344,7 @@
     const lines = Array.from(table.tBodies[0].rows, (line) => [value(line), line]);
     lines.sort(([a], [b]) => {
       if (a === null || b === null) return (a === null) - (b === null); // absent cells come last
-      const order = numeric ? a - b : collator.compare(a, b);
+      const order = typeof a === "number" ? a - b : collator.compare(a, b);
       return down ? -order : order;
     });
     table.tBodies[0].replaceChildren(...lines.map(([, line]) => line));
@@ -200,32 +352,97 @@
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
   }
 
-  function filter(input) {
-    const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const table = document.getElementById(input.dataset.table);
-    let shown = 0;
+  const whole = new Set(); // tables of which all columns were asked for
+
+  // What a row is of stands below its first cell where its columns have no room.
+  function name(table, heads) {
+    if (!heads.length && !table.querySelector("[data-also]")) return;
+    const places = heads.map((head) => head.cellIndex).sort((a, b) => a - b);
+    const words = (cell, at) => (cell.className === "n" ? table.tHead.rows[0].cells[at].textContent + " " : "") + cell.textContent;
     for (const line of table.tBodies[0].rows) {
-      const text = Array.from(line.cells, (cell) => cell.textContent).join(" ").toLowerCase();
-      line.hidden = !words.every((word) => text.includes(word));
-      shown += !line.hidden;
+      const found = places.filter((at) => line.cells[at].textContent).map((at) => words(line.cells[at], at));
+      if (found.length) line.cells[0].dataset.also = found.join(", ");
+      else delete line.cells[0].dataset.also;
     }
-    const all = table.tBodies[0].rows.length;
-    const count = input.closest(".filter").querySelector(".count");
-    count.textContent = words.length ? shown + " of " + all + " rows" : "";
+  }
+
+  function fit(table) {
+    const box = table.closest(".scroll");
+    if (!box.clientWidth) return; // folded
+    const heads = Array.from(table.tHead.rows[0].cells);
+    table.className = "";
+    name(table, []);
+    const more = partOf(table, ".more");
+    const hidden = [];
+    const rest = heads.slice(1).reverse();
+    const is = (word) => rest.filter((head) => head.classList.contains(word));
+    const others = rest.filter((head) => !head.matches(".main, .who"));
+    for (const head of [...others, ...is("who"), ...is("main")]) {
+      if (table.scrollWidth <= box.clientWidth) break;
+      if (heads.length - hidden.length <= 2) break;
+      table.classList.add("h" + (head.cellIndex + 1));
+      hidden.push(head);
+      if (head.matches(".who")) name(table, hidden.filter((one) => one.matches(".who")));
+    }
+    more.hidden = !hidden.length;
+    const names = heads.filter((head) => hidden.includes(head)).map((head) => head.textContent);
+    more.textContent = whole.has(table)
+      ? "Show the columns that fit"
+      : "Show " + names.length + (names.length === 1 ? " more column: " : " more columns: ") + names.join(", ");
+    if (whole.has(table)) {
+      table.className = "";
+      name(table, []);
+    }
+  }
+
+  function fitAll() {
+    tables.forEach(fit);
+  }
+
+  function unfold() {
+    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    for (const part of target.querySelectorAll(":scope > details")) part.open = true;
   }
 
   document.addEventListener("click", (event) => {
     const head = event.target.closest("th");
-    if (head && head.closest("main")) sort(head);
+    const more = event.target.closest(".more");
+    if (head && head.closest("main")) {
+      const before = head.getAttribute("aria-sort");
+      sort(head, before ? before === "ascending" : true);
+      remember();
+    } else if (more) {
+      const table = more.parentNode.nextElementSibling.querySelector("table");
+      if (!whole.delete(table)) whole.add(table);
+      fit(table);
+    }
+    for (const open of form.querySelectorAll("details[open]")) {
+      if (!open.contains(event.target)) open.open = false;
+    }
   });
-  document.addEventListener("input", (event) => {
-    if (event.target.matches("input[data-table]")) filter(event.target);
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape") return;
+    for (const open of form.querySelectorAll("details[open]")) open.open = false;
   });
   document.addEventListener("change", (event) => {
-    if (event.target.matches("select[data-choose]")) draw(event.target.dataset.choose);
+    if (event.target.matches("select[data-choose]")) {
+      picked.set(event.target.dataset.choose, event.target.value);
+      draw(event.target.dataset.choose);
+    } else if (form.contains(event.target)) choose();
+    remember();
   });
+  form.addEventListener("submit", (event) => event.preventDefault());
+  form.addEventListener("reset", () => setTimeout(() => { choose(); remember(); }));
+  document.addEventListener("toggle", (event) => {
+    if (event.target.open) event.target.querySelectorAll("table").forEach(fit);
+  }, true);
+  window.addEventListener("hashchange", unfold);
+  window.addEventListener("resize", fitAll);
   window.addEventListener("beforeprint", () => {
-    for (const part of document.querySelectorAll("details")) part.open = true;
+    for (const part of document.querySelectorAll("main details:not(.facet)")) part.open = true;
   });
-  for (const key of Object.keys(drawings)) if (key !== "config") draw(key);
+  recall();
+  choose();
+  unfold();
 })();

@@ -1,0 +1,298 @@
+"""Answers: the fastest models, the ratios of machines and versions, what changed, and how far the
+figures can be trusted; what a report says first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from convmark.compare.files import read_verdicts
+from convmark.compare.judgement import MACHINE, Judgement
+from convmark.core.table import Table, heading, table_of
+from convmark.core.tasks import TASKS
+from convmark.core.units import seconds_text
+from convmark.report.ratios import LEAST_PROCESSES, Ratio, geometric_mean, ratio
+from convmark.report.tables.architectures import setting
+from convmark.report.tables.hardware import GEOMETRIC_MEAN
+from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD
+from convmark.report.tables.points import latest, records_of, text_of
+from convmark.report.verdicts import worth_reading
+from convmark.results.runs import RunSource
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["CHANGED", "FASTEST", "RATIOS", "TRUST", "answers"]
+
+FASTEST, RATIOS, CHANGED, TRUST = "fastest model", "machines and versions", "changes", "trust"
+
+MOST_LINES = 3
+"""Lines of one answer; the tables have the others."""
+
+GOOD_SHARE, FAIR_SHARE = 0.05, 0.25
+"""At most this share of the figures is doubtful where they can be trusted well, or fairly."""
+
+
+def answers(
+    frame: pd.DataFrame,
+    table: pd.DataFrame,
+    hardware: Table,
+    runs: Sequence[RunSource],
+    moved: int,
+) -> Table:
+    """Return the answers, one row for each line.
+
+    Args:
+        frame: rows of timed tasks.
+        table: their points.
+        hardware: the table of machines against each other.
+        runs: the files by `source`.
+        moved: cases whose level has moved in the history.
+
+    Raises:
+        StoreError: a verdicts file does not fit; the message names file and line.
+    """
+    records = [
+        *_fastest(frame, table),
+        *_machines(hardware),
+        *_versions(frame),
+        *_changes(table, runs, moved),
+        _trust(table),
+    ]
+    return table_of(
+        "answers",
+        "In short",
+        "Fastest: by the median step time of the newest run of each case, against the next model "
+        "on the same hardware in the same setting. Ratios are of plain step times, above 1 is "
+        "faster, with 95 % intervals in brackets. Changes are the verdicts of each machine's "
+        "newest judged run. Trust is good where at most 5 % of the newest figures are doubtful, "
+        "for one of the reasons given, fair where at most 25 % are, else poor.",
+        [
+            heading("answer", "answer"),
+            heading("of", "of"),
+            heading("found", "found"),
+            heading("detail", "detail"),
+        ],
+        records,
+    )
+
+
+def _line(answer: str, of: str, found: str, *details: str) -> dict[str, str]:
+    return {"answer": answer, "of": of, "found": found, "detail": ", ".join(filter(None, details))}
+
+
+# The fastest model
+
+_COLUMNS = (
+    *("hardware", "case", "model", "task", "batch_size", "precision", "jit", "replicas", "cluster"),
+    *("threads", "backend", "source", "step_time_p50_s", "load"),
+)
+
+
+def _fastest(frame: pd.DataFrame, table: pd.DataFrame) -> Iterator[dict[str, str]]:
+    """Yield the fastest model of each task and batch size, those of most models first chosen."""
+    groups: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for row in records_of(latest(table), _COLUMNS):
+        if row["replicas"] == 1 and row["step_time_p50_s"] > 0:
+            key = (list(TASKS).index(row["task"]), int(row["batch_size"]))
+            groups.setdefault(key, []).append({**row, "setting": setting(row)})
+    models = {key: len({row["model"] for row in rows}) for key, rows in groups.items()}
+    chosen = sorted(groups, key=lambda key: (-models[key], key))[:MOST_LINES]
+    for key in sorted(chosen):
+        yield _winner(groups[key], frame)
+
+
+def _winner(rows: list[dict[str, Any]], frame: pd.DataFrame) -> dict[str, str]:
+    best = min(rows, key=lambda row: row["step_time_p50_s"])
+    alike = [row for row in rows if _place(row) == _place(best) and row["model"] != best["model"]]
+    of = f"{best['task']}, batch {int(best['batch_size'])}"
+    where = f"on {', '.join(filter(None, _place(best)))}"
+    load = _load([best["load"]])
+    found, by = f"{best['model']}: {seconds_text(best['step_time_p50_s'])} a step", "no other model"
+    if alike:
+        rival = min(alike, key=lambda row: row["step_time_p50_s"])
+        faster = ratio(_times(frame, rival), _times(frame, best))
+        if faster:
+            times = f"{_digits(faster.value)} times as fast as {rival['model']}"
+            by = f"{times} {_interval(faster)}"
+        if faster and faster.low is not None and faster.low <= 1:
+            found = f"{best['model']} or {rival['model']}: {seconds_text(best['step_time_p50_s'])}"
+            by += ", not told apart"
+    return _line(FASTEST, of, found, by, where, load)
+
+
+def _load(shares: Iterable[float | None]) -> str:
+    """Say under how much other load figures were measured; empty where it was little."""
+    known = [share for share in shares if share is not None and share == share]
+    return f"under {max(known):.0%} other load" if known else ""
+
+
+def _place(row: Mapping[str, Any]) -> tuple[str, str]:
+    return str(row["hardware"]), str(row["setting"])
+
+
+def _times(frame: pd.DataFrame, row: Mapping[str, Any]) -> list[float]:
+    """Return the step time of each process of a point."""
+    same = (frame["source"] == row["source"]) & frame["measured"]
+    same &= (frame["hardware"] == row["hardware"]) & (frame["case"] == row["case"])
+    return list(frame.loc[same, "step_time_p50_s"])
+
+
+def _interval(found: Ratio) -> str:
+    if found.low is None or found.high is None:
+        return f"no interval: fewer than {LEAST_PROCESSES} processes"
+    return f"[{_digits(found.low)}, {_digits(found.high)}]"
+
+
+def _times_as_fast(found: Ratio) -> str:
+    return f"{_digits(found.value)} times as fast"
+
+
+def _digits(value: float) -> str:
+    """Return a ratio to three digits, or whole."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+# Machines and versions
+
+
+def _machines(hardware: Table) -> Iterator[dict[str, str]]:
+    """Yield the geometric mean of each machine against the one that has most cases."""
+    rows = [row for row in hardware.records() if row.get("speedup")]
+    base = next((row["hardware"] for row in rows if row["speedup"] == 1), "")
+    means = [row for row in rows if row["model"] == GEOMETRIC_MEAN]
+    other = {row["hardware"] for row in rows if "not as on" in (row.get("note") or "")}
+    means.sort(key=lambda row: row["speedup"], reverse=True)
+    for row in means[: MOST_LINES - 1]:
+        found = Ratio(value=row["speedup"], low=row.get("low"), high=row.get("high"))
+        software = "other software" if row["hardware"] in other else ""
+        load = _load(one.get("load") for one in rows if one["hardware"] in (row["hardware"], base))
+        cases = row["note"].partition(",")[0]
+        of = f"{row['hardware']} against {base}"
+        yield _line(
+            RATIOS, of, _times_as_fast(found), f"{_interval(found)} {cases}", software, load
+        )
+
+
+def _versions(frame: pd.DataFrame) -> Iterator[dict[str, str]]:
+    """Yield the newest version against the one before, of the hardware that has most such cases."""
+    rows = frame[frame["measured"] & (frame["step_time_p50_s"] > 0) & frame["framework"].notna()]
+    last = rows.groupby(["hardware", "backend", "framework"], observed=True)["source"].max()
+    found = []
+    for (hardware, _), sources in last.groupby(level=[0, 1], observed=True):
+        names = [name for *_, name in sources.sort_values(kind="stable").index[-2:]]
+        if len(names) == 2:
+            own = rows[(rows["hardware"] == hardware) & rows["framework"].isin(names)]
+            found.append((_of_versions(own, *names), str(hardware), names))
+    ratios, hardware, names = max(found, key=lambda one: len(one[0]), default=([], "", []))
+    mean = geometric_mean(ratios)
+    if mean is not None:
+        before, after = names
+        cases = f"over {len(ratios)} case{'s' * (len(ratios) != 1)} on {hardware}"
+        of = f"{after} against {before.rpartition(' ')[2]}"
+        detail = f"{_interval(mean)} {cases}"
+        yield _line(RATIOS, of, _times_as_fast(mean), detail, "measured in different runs")
+
+
+def _of_versions(rows: pd.DataFrame, before: str, after: str) -> list[Ratio]:
+    """Return the ratio of each case that both versions have, of the newest run of each."""
+    groups = rows.groupby(["case", "framework"], observed=True)
+    newest = rows[rows["source"] == groups["source"].transform("max")]
+    sides = {
+        key: list(times)
+        for key, times in newest.groupby(["case", "framework"], observed=True)["step_time_p50_s"]
+    }
+    pairs = [(sides[key], sides.get((key[0], after))) for key in sides if key[1] == before]
+    found = [ratio(old, new) for old, new in pairs if new]
+    return [one for one in found if one is not None]
+
+
+# What changed
+
+
+def _changes(
+    table: pd.DataFrame, runs: Sequence[RunSource], moved: int
+) -> Iterator[dict[str, str]]:
+    """Yield what the newest judged run of each machine was found to have changed."""
+    judged: dict[str, tuple[str, list[Judgement]]] = {}
+    machines = table.drop_duplicates("source").set_index("source")["machine"]
+    for source in range(len(runs) - 1, -1, -1):
+        machine = str(machines.get(source, ""))
+        if machine and machine not in judged and (found := read_verdicts(runs[source].path)):
+            judged[machine] = (runs[source].label, found)
+    for machine, (label, found) in judged.items():
+        where = f"run {label}{f' of {machine}' * (len(judged) > 1)}"
+        yield from _verdicts(where, [one for one in found if one.model != MACHINE])
+    if not judged:
+        compare = "compare by `pytest bench --benchmark-compare`"
+        yield _line(CHANGED, "verdicts", "none", f"no run was judged: {compare}")
+    if moved:
+        cases = f"{moved} case{'s' * (moved != 1)} moved"
+        yield _line(CHANGED, "history", cases, "see levels and change points")
+
+
+def _verdicts(where: str, found: Sequence[Judgement]) -> Iterator[dict[str, str]]:
+    cases = len({one.case for one in found})
+    shown = [one for one in found if worth_reading(one)]
+    worse = [one for one in shown if one.verdict == "regressed" or one.fails]
+    better = [one for one in shown if one.verdict == "improved"]
+    total = f"of {cases} case{'s' * (cases != 1)} in {where}"
+    if not worse and not better:
+        open_ = len({one.case for one in shown if one.verdict == "inconclusive"})
+        detail = f"{open_} inconclusive" if open_ else ""
+        yield _line(CHANGED, "regressed", f"none {total}", detail)
+    for word, ones in (("regressed", worse), ("improved", better)):
+        if ones:
+            count = len({one.case for one in ones})
+            yield _line(CHANGED, word, f"{count} {total}", _largest(ones))
+
+
+def _largest(ones: Sequence[Judgement]) -> str:
+    """Return the largest change in words."""
+    one = max(ones, key=lambda one: (one.metric == "step_time", abs(one.change or 0)))
+    if one.change is None:
+        return f"{one.case}: {one.metric}"
+    ends = ""
+    if one.low is not None and one.high is not None:
+        ends = f" [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
+    return f"{one.case}: {one.metric.replace('_', ' ')} {100 * one.change:+.1f} %{ends}"
+
+
+# How far the figures can be trusted
+
+
+def _trust(table: pd.DataFrame) -> dict[str, str]:
+    """Return one word, and the sentence with its cause."""
+    newest = latest(table)
+    doubts = {
+        f"measured under other load of up to {newest['load'].max():.0%}": newest["load"].notna(),
+        "unsteady": newest["unsteady"] > 0,
+        f"spread by more than {WIDE_SPREAD:.0%} between processes": newest["spread"] > WIDE_SPREAD,
+        f"of fewer than {FEW_PROCESSES} processes": newest["n"] < FEW_PROCESSES,
+        "of a GPU with lowered clocks": newest["throttled"].map(text_of) != "",
+        "no ground for a verdict": newest["not_judged"].map(text_of) != "",
+    }
+    counts = {words: int(mask.sum()) for words, mask in doubts.items() if mask.any()}
+    doubtful = sum(doubts.values()) > 0
+    share = float(doubtful.mean()) if len(newest) else 1.0
+    word = "good" if share <= GOOD_SHARE else "fair" if share <= FAIR_SHARE else "poor"
+    return _line(TRUST, "newest figures", word, *_causes(newest, counts), *_failed(table))
+
+
+def _causes(newest: pd.DataFrame, counts: Mapping[str, int]) -> Iterator[str]:
+    total = f"{len(newest):,} figure{'s' * (len(newest) != 1)}"
+    if not counts:
+        yield f"all {total} held still, each of {FEW_PROCESSES} processes or more"
+    for place, words in enumerate(sorted(counts, key=counts.__getitem__, reverse=True)[:3]):
+        yield f"{counts[words]:,}{f' of {total}' * (place == 0)} {words}"
+    unknown = int(newest["other_cpu_share"].isna().sum())
+    if unknown:
+        yield f"other load is not known of {'any' if unknown == len(newest) else f'{unknown:,}'}"
+
+
+def _failed(table: pd.DataFrame) -> Iterator[str]:
+    newest = latest(table, measured=False)
+    failed = int((newest["failed"] > 0).sum())
+    if failed:
+        yield f"{failed:,} case{'s' * (failed != 1)} failed"

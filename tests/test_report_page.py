@@ -1,0 +1,181 @@
+"""The page of a mixed history: what its first screen answers, and what clicks and links show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mixed_history import DESKTOP, LOAD, SERVER, mixed_history
+from test_report_browser import browser, columns, head, pytestmark, show, wait_for
+
+from convmark.report.command import report
+
+__all__ = ["browser", "pytestmark"]
+
+FIRST_SCREEN = 900
+CUT = """
+return [...document.querySelectorAll('main .scroll table')].filter((table) => {
+  const box = table.closest('.scroll');
+  return box.clientWidth && table.scrollWidth > box.clientWidth + 1;
+}).map((table) => table.id);
+"""
+"""Tables that are wider than their place."""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mixed")
+    report([mixed_history(folder)], output=str(folder / "report.html"))
+    return folder / "report.html"
+
+
+@pytest.fixture
+def opened(browser: Any, page: Path) -> Any:
+    show(browser, page, width=1280, scheme="light")
+    return browser
+
+
+def tick(browser: Any, facet: str, value: str) -> None:
+    """Open a facet and click a value."""
+    browser.find_element("css selector", f"details[data-facet='{facet}'] summary").click()
+    browser.find_element("css selector", f"input[name='{facet}'][value='{value}']").click()
+
+
+def tile(browser: Any, answer: str) -> str:
+    return str(browser.find_element("css selector", f"[data-answer='{answer}']").text)
+
+
+def test_the_first_screen_says_who_wins_what_changed_and_how_far_to_trust_it(opened: Any) -> None:
+    assert opened.get_log("browser") == []
+    title = opened.find_element("css selector", "h1").text
+    assert title == f"Benchmark of 6 models on {DESKTOP} and {SERVER}"
+    when = opened.find_element("css selector", ".when").text
+    assert "2026-02-02 to 2026-02-21 (UTC), TensorFlow 2.19.1 to 2.21.0, JAX 0.9.0" in when
+    fastest = tile(opened, "fastest model")
+    assert "train, batch 32\nlenet5: 1.76 ms a step\n4.54 times as fast as mini_resnet [" in fastest
+    ratios = tile(opened, "machines and versions")
+    assert f"{SERVER} cpu against {DESKTOP} cpu\n0.258 times as fast\n[0.257, 0.259]" in ratios
+    assert f"under {LOAD:.0%} other load" in ratios
+    assert "TensorFlow 2.21.0 against 2.20.0\n1.00 times as fast" in ratios
+    assert "1 of 15 cases in run 0019\nmobilenetv2-infer-cpu-b1-float32" in tile(opened, "changes")
+    assert "poor\n15 of 48 figures measured under other load" in tile(opened, "trust")
+    tops = opened.execute_script(
+        "return ['.tile:last-of-type', '#facets', '#figure-architectures-0']"
+        ".map((e) => document.querySelector(e).getBoundingClientRect()).map((e) => e.top)"
+    )
+    assert max(tops) < FIRST_SCREEN - 150
+
+
+@pytest.mark.parametrize("width", [400, 1280, 1920])
+def test_no_table_is_cut_off_and_columns_without_room_are_a_click_away(
+    browser: Any, page: Path, width: int
+) -> None:
+    show(browser, page, width=width, scheme="light")
+    browser.execute_script("document.querySelectorAll('main details').forEach(e => e.open = true)")
+    wait_for(browser, "document.querySelector('#table-troubles-failed').scrollWidth > 0")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.execute_script(CUT) == []
+    shown = browser.execute_script(
+        "return [...document.querySelectorAll('#table-architectures th')]"
+        ".filter((e) => e.offsetWidth).map((e) => e.dataset.key)"
+    )
+    assert shown[0] == "model"
+    assert {"step_time_p50_s", "load"} <= set(shown)
+    assert ("model_bytes" in shown) == (width == 1920)
+    if width == 400:  # what a row is of stands below the model's name
+        also = "return document.querySelector('#table-architectures td').dataset.also"
+        assert browser.execute_script(also) == f"train, batch 32, jax, {DESKTOP} cpu"
+        more = browser.find_element("css selector", "#architectures .more")
+        more.click()
+        assert more.text == "Show the columns that fit"
+        all_ = "return [...document.querySelectorAll('#table-architectures th')]"
+        assert browser.execute_script(f"{all_}.every((e) => e.offsetWidth)")
+
+
+def test_a_facet_matches_its_own_column_exactly_and_the_address_keeps_it(
+    opened: Any, page: Path
+) -> None:
+    tick(opened, "batch", "32")
+    tick(opened, "task", "infer")
+    found = columns(opened, "table-architectures")
+    # the server's name has `32` in it, and its cases of batch 1 are not chosen
+    assert set(found["batch_size"]) == {"32"}
+    assert set(found["task"]) == {"infer"}
+    assert {f"{DESKTOP} cpu", f"{SERVER} cpu"} == set(found["hardware"])
+    words = opened.find_element("css selector", "#facets .words").text
+    assert words == "Only task infer; batch 32"
+    count = opened.find_element("css selector", "#architectures .count").text
+    assert count == f"{len(found['model'])} of 48 rows"
+    drawn = "return document.getElementById('figure-architectures-0').dataset.drawn"
+    wait_for(opened, f"(() => {{ {drawn} }})() === 'infer, batch 32'")
+    assert opened.current_url.endswith("?task=infer&batch=32")
+    opened.get(opened.current_url)
+    wait_for(opened, "[...document.querySelectorAll('.drawing')].every(e => e.dataset.drawn)")
+    assert columns(opened, "table-architectures") == found
+    opened.find_element("css selector", "#facets button[type=reset]").click()
+    wait_for(opened, "location.search === ''")
+    assert len(columns(opened, "table-architectures")["model"]) == 48
+
+
+def test_a_link_shows_the_same_rows_order_and_case(opened: Any, page: Path) -> None:
+    head(opened, "table-architectures", "throughput_samples_per_s").click()
+    tick(opened, "version", "JAX 0.9.0")
+    address = opened.current_url
+    assert address.endswith("?version=JAX+0.9.0&sort.architectures=-throughput_samples_per_s")
+    first = columns(opened, "table-architectures")
+    opened.get("about:blank")
+    opened.get(f"{address}&show.history=mini_resnet-infer-cpu-b1-float32-jax&model=%3Cb%3Enobody#h")
+    wait_for(opened, "[...document.querySelectorAll('.drawing')].every(e => e.dataset.drawn)")
+    assert columns(opened, "table-architectures") == first
+    assert set(columns(opened, "table-history")["case"]) == {"mini_resnet-infer-cpu-b1-float32-jax"}
+    # the page has no such model, so the address chooses none
+    assert opened.find_element("css selector", "#facets .words").text == "Only version JAX 0.9.0"
+    assert opened.get_log("browser") == []
+
+
+def test_a_link_to_the_notes_finds_each_kind_with_its_cause_and_its_rows(opened: Any) -> None:
+    opened.find_element("css selector", "[data-answer='trust'] h2 a").click()
+    wait_for(opened, "document.querySelector('#troubles details').open")
+    kinds = opened.execute_script(
+        "return [...document.querySelectorAll('#troubles summary')].map(e => e.textContent)"
+    )
+    assert kinds == ["Failed: 2 notes", "Other load: 15 notes", "Unsteady: 1 note"]  # none missing
+    loaded = columns(opened, "table-troubles-other-load")
+    assert set(loaded["detail"]) == {"other programs took 82% of the CPUs' time"}
+    cause = opened.find_element("css selector", "#troubles .kind:nth-of-type(2) .caption").text
+    assert "close them and measure again" in cause
+
+
+def test_a_case_has_one_step_time_on_the_page_and_its_run_beside_it(opened: Any) -> None:
+    def of_lenet(table: str) -> set[tuple[str, str]]:
+        found = columns(opened, table)
+        wanted = ("lenet5", f"{DESKTOP} cpu", "train", "32", "")
+        keys = ("model", "hardware", "task", "batch_size", "setting")
+        rows = zip(*(found[key] for key in (*keys, "step_time_p50_s")), strict=True)
+        runs = found.get("run", ["0020"] * len(found["model"]))
+        return {(row[-1], run) for row, run in zip(rows, runs, strict=True) if row[:-1] == wanted}
+
+    newest = of_lenet("table-architectures")
+    assert len(newest) == 1
+    assert of_lenet("table-hardware") == newest
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_printed_the_page_has_all_columns_and_says_what_was_chosen(
+    opened: Any, scheme: str
+) -> None:
+    tick(opened, "machine", SERVER)
+    media = {"media": "print", "features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    try:
+        hidden = opened.execute_script(
+            "return [...document.querySelectorAll('#table-architectures th')]"
+            ".filter((e) => !e.offsetWidth).length"
+        )
+        assert hidden == 0
+        assert opened.find_element("css selector", "#facets").text == f"Only machine {SERVER}"
+        ground = "return getComputedStyle(document.body).backgroundColor"
+        assert opened.execute_script(ground) == "rgb(255, 255, 255)"
+    finally:
+        opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
