@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
@@ -32,6 +33,11 @@ VERDICTS = ("new", "unchanged", "inconclusive", "regressed", "improved", "unchan
             "inconclusive", "unchanged", "regressed", "unchanged")  # fmt: skip
 
 
+def commit_of(run: int) -> str:
+    """Two runs of each commit."""
+    return hashlib.sha1(str(run // 2).encode(), usedforsecurity=False).hexdigest()
+
+
 def _process(machine: str, run: int, model: str, number: int, **changes: Any) -> Record:
     flops = FLOPS[model]
     batch, replicas = changes.get("batch_size", 32), changes.get("replicas", 1)
@@ -40,6 +46,7 @@ def _process(machine: str, run: int, model: str, number: int, **changes: Any) ->
     passes = 3 if changes.get("task", "train") == "train" else 1
     step_s = (0.0008 + passes * flops * batch / rate) * math.exp(noise) * replicas**0.15
     facts = {
+        "commit": commit_of(run),
         "parameters": PARAMETERS[model],
         "trainable_parameters": PARAMETERS[model],
         "model_bytes": 4 * PARAMETERS[model],
@@ -187,7 +194,8 @@ def _long_history(results: Path) -> None:
         factor = 1.0 if run < 30 else 1.12
         noise = random.Random(run)
         rows = [
-            measured(LONG_HISTORY, run, "lenet5", number, tensorflow=version,
+            measured(LONG_HISTORY, run, "lenet5", number, tensorflow=version, commit=commit_of(run),
+                     paired_log_ratio=math.log(factor) + 0.002 * noise.gauss(0, 1),
                      step_s=0.01 * factor * math.exp(noise.gauss(0, 0.02)))
             for number in (1, 2, 3)
         ]  # fmt: skip

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +86,28 @@ def test_a_choice_draws_its_rows_alone(figures: dict[str, Figure]) -> None:
     assert len(marks(svg, "point")) == 6  # four runs of one machine, two of the other
 
 
-def test_the_clock_along_the_axis_is_of_24_hours(figures: dict[str, Figure]) -> None:
+def test_the_axis_of_the_history_is_even_and_in_the_order_of_the_runs(
+    figures: dict[str, Figure],
+) -> None:
     figure = figures["history"]
-    rows = [row for row in figure_rows(figure.table) if row["case"] == figure.choices[0]][:2]
-    for minute, row in enumerate(rows):
-        row["started"] = f"2026-01-02 15:0{4 + minute}:00"
-    drawn = texts(drawn_svg(whole_spec(figure.specs[0], rows)))
-    assert "15:042026-01-02" in drawn  # the first label, and its day in the line below
-    assert "15:04:30" in drawn
-    assert not any(text.startswith("03:04") for text in drawn)
+    rows = [row for row in figure_rows(figure.table) if row["case"] == figure.choices[0]]
+    rows = [row for row in rows if row["hardware"] == f"{SLOW} cpu"]
+    days = ("2026-01-01", "2026-01-02", "2026-12-01", "2026-12-02")
+    for row, day, commit in zip(rows, days, ("b" * 12, "a" * 12, "a" * 12, ""), strict=True):
+        row.update(started=f"{day} 15:00:00", commit=commit, level="1", level_s=0.01)
+    svg = drawn_svg(whole_spec(figure.specs[0], rows))
+    ticks = re.findall(
+        r'translate\(([\d.]+),16\)".*?<tspan>(\w+)</tspan><tspan[^>]*>([\d.]+)<', svg
+    )
+    assert [(commit, version) for _, commit, version in ticks] == [
+        ("bbbbbbbb", "2.20.0"), ("aaaaaaaa", "2.20.0"), ("aaaaaaaa", "2.21.0"),
+        ("unknown", "2.21.0"),
+    ]  # fmt: skip
+    places = [float(place) for place, _, _ in ticks]
+    steps = {round(after - before) for before, after in pairwise(places)}
+    assert len(steps) == 1
+    bars = re.findall(r'<line [^>]*stroke-width="7"', svg)
+    assert len(bars) == len(ticks)  # one level, over all of them
 
 
 def test_roofline_and_scaling_are_drawn_where_rows_know_enough(tmp_path: Path) -> None:
@@ -106,7 +121,9 @@ def test_roofline_and_scaling_are_drawn_where_rows_know_enough(tmp_path: Path) -
                                                           scaling(points(both))])}  # fmt: skip
     assert list(drawn) == ["roofline", "scaling"]
     figure = drawn["roofline"]
-    rows = [row for row in figure_rows(figure.table) if row["group"] == figure.choices[0]]
+    rows = [
+        row for row in figure_rows(figure.table) if row["group"] == figure.table.column("group")[0]
+    ]
     svg = drawn_svg(whole_spec(figure.specs[0], rows))
     assert len(marks(svg, "point")) == len(rows)
     figure = drawn["scaling"]

@@ -115,6 +115,8 @@ class Table:
     rows: tuple[tuple[Any, ...], ...]
     empty: str = ""
     """What is said in place of a table without rows."""
+    lead: tuple[str, ...] = ()
+    """What the rows amount to, a line each: it stands under the title."""
     facets: tuple[tuple[str, ...], ...] = ()
     """Of each row its values by `FACETS`, empty where it has none, shown in a column or not."""
 
@@ -157,12 +159,14 @@ def table_of(
     *,
     empty: str = "",
     keep: Iterable[str] = (),
+    lead: Sequence[str] = (),
 ) -> Table:
     """Return a table of records, without the columns in which no record has a value.
 
     Args:
         records: by key of the headings; a missing key, None, NaN and an empty text are absent.
         keep: keys of columns that stay though they are empty.
+        lead: what the rows amount to, a line each.
     """
     records = list(records)
     rows = [[_value(record.get(heading.key)) for heading in headings] for record in records]
@@ -178,6 +182,7 @@ def table_of(
         headings=tuple(headings[place] for place in kept),
         rows=tuple(tuple(row[place] for place in kept) for row in rows),
         empty=empty,
+        lead=tuple(lead),
         facets=tuple(
             tuple(
                 str(value) if (value := _value(record.get(key))) is not None else ""

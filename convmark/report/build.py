@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,18 @@ from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import natural_order
 from convmark.report.describe import DescribedModel, described_models
 from convmark.report.rows import Rows, read_rows
+from convmark.report.sides import Sides, sides_of
 from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.answers import answers
 from convmark.report.tables.applications import applications
 from convmark.report.tables.architectures import architectures, pareto, task_figures
-from convmark.report.tables.hardware import check_prices, hardware
+from convmark.report.tables.hardware import BEST_BATCHES, Comparison, hardware_tables, of_machines
 from convmark.report.tables.history import history, step_time_verdicts
-from convmark.report.tables.levels import levels, marks, noise, trends
+from convmark.report.tables.levels import levels, marks, noise, runs_of_levels, trends
 from convmark.report.tables.nodes import differing, nodes
 from convmark.report.tables.overview import machines, troubles
 from convmark.report.tables.points import axes_of, latest, points
+from convmark.report.tables.published import published
 from convmark.report.tables.roofline import roofline
 from convmark.report.tables.shapes import batch_sizes, distribution, scaling
 from convmark.report.tables.waterfall import waterfall
@@ -38,10 +40,7 @@ VERDICTS = "verdicts"
 FIRST = ("answers", "architectures", "applications", "accuracy")
 """Tables that Markdown without verdicts shows unfolded."""
 
-_TASKS_AT = 6
-"""Where the tables of tasks without one of their own stand: after the accuracy."""
-
-_WHERE_KNOWN = ("nodes", "noise", "roofline", "scaling", *TASKS)
+_WHERE_KNOWN = (BEST_BATCHES, "nodes", "noise", "published", "roofline", "scaling", *TASKS)
 """Tables that appear only where rows have what they need."""
 
 
@@ -56,6 +55,7 @@ class Report:
     lead: str
     tables: tuple[Table, ...]
     models: tuple[DescribedModel, ...] = field(default=())
+    sides: Sides | None = None
     sources: str
 
 
@@ -63,23 +63,23 @@ def build(
     places: Sequence[Path],
     *,
     style: str = "full",
-    prices: Mapping[str, float] | None = None,
+    comparison: Comparison | None = None,
     verdicts: Table | None = None,
 ) -> Report:
     """Return the report of all runs in the places.
 
     Args:
         places: results folders, machine folders or run files.
-        prices: per machine, in any one unit.
+        comparison: what machines are compared by.
         verdicts: a table that comes first.
 
     Raises:
         StoreError: as `read_rows`.
-        OptionError: a price of a machine that is not there.
+        OptionError: a price or a reference of a machine that is not there.
     """
     rows = read_rows(places)
     table = points(rows.frame)
-    check_prices(prices or {}, table)
+    comparison = of_machines(comparison or Comparison(), rows.names, rows.frame)
     described = described_models([run.path for run in rows.runs])
     labels = [run.label for run in rows.runs]
     if style == "accuracy":
@@ -88,22 +88,27 @@ def build(
         depths = {model.model: model.depth for model in described}
         found = [applications(table, depths)]
     else:
-        found = _every_table(rows, table, described, prices or {})
+        found = _every_table(rows, table, described, comparison)
     return Report(
         title=_title(rows) if style == "full" else found[0].title,
         when=_when(rows),
         lead=_lead(rows),
         tables=(*([verdicts] if verdicts else []), *found),
         models=tuple(described) if style == "full" else (),
+        sides=_sides(rows) if style == "full" else None,
         sources=_sources(places, rows),
     )
+
+
+def _sides(rows: Rows) -> Sides:
+    return sides_of(rows.frame[rows.frame["task"].isin(TIMED_TASKS)], rows.runs)
 
 
 def _every_table(
     rows: Rows,
     table: pd.DataFrame,
     described: Sequence[DescribedModel],
-    prices: Mapping[str, float],
+    comparison: Comparison,
 ) -> list[Table]:
     """Return the tables of a full report; those with nothing to show only where they say so."""
     labels = [run.label for run in rows.runs]
@@ -112,18 +117,21 @@ def _every_table(
     beside = nodes(frame)
     moved = trends(frame, rows.runs)
     folders = dict.fromkeys(run.path.resolve().parent for run in rows.runs)
-    machine_ratios = hardware(frame, prices)
+    machine_ratios = hardware_tables(frame, comparison)
     changed = len({key[:2] for key in marks(moved)})
     found = [
-        answers(frame, timed, machine_ratios, rows.runs, changed),
+        answers(frame, timed, machine_ratios[0], rows.runs, changed),
         architectures(timed, labels),
-        machine_ratios,
-        history(timed, rows.runs, step_time_verdicts(rows.runs), marks(moved)),
+        *machine_ratios,
+        history(
+            timed, rows.runs, step_time_verdicts(rows.runs), marks(moved), runs_of_levels(moved)
+        ),
         levels(moved, Path.cwd(), _axes(timed)),
         accuracy(rows.frame, labels),
         batch_sizes(timed),
         distribution(timed),
         pareto(timed),
+        published(frame, timed),
         roofline(timed, {model.model: model.traffic_elements for model in described}),
         scaling(timed),
         waterfall(table),
@@ -134,7 +142,8 @@ def _every_table(
     ]
     known = {one.key for one in found}
     others = [one for one in TASKS.values() if not one.timed and one.name not in known]
-    found[_TASKS_AT:_TASKS_AT] = [task_figures(table, labels, task) for task in others]
+    after_accuracy = [one.key for one in found].index("accuracy") + 1
+    found[after_accuracy:after_accuracy] = [task_figures(table, labels, task) for task in others]
     return [one for one in found if one.rows or one.key not in _WHERE_KNOWN]
 
 

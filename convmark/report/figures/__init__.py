@@ -10,6 +10,7 @@ from convmark.report.figures.compare import (
     distribution_figure,
     hardware_figure,
     pareto_figure,
+    published_figure,
     roofline_figure,
 )
 from convmark.report.figures.figure import Figure
@@ -32,6 +33,7 @@ DRAWN: Mapping[str, Callable[[Table], Figure | None]] = MappingProxyType(
         "batch": batch_figure,
         "distribution": distribution_figure,
         "pareto": pareto_figure,
+        "published": published_figure,
         "roofline": roofline_figure,
         "scaling": scaling_figure,
         "waterfall": waterfall_figure,

@@ -7,6 +7,7 @@ from convmark.report.figures.figure import (
     GREY,
     Figure,
     Spec,
+    axis,
     by_model,
     coloured,
     described,
@@ -15,7 +16,13 @@ from convmark.report.figures.figure import (
     tooltip,
 )
 
-__all__ = ["distribution_figure", "hardware_figure", "pareto_figure", "roofline_figure"]
+__all__ = [
+    "distribution_figure",
+    "hardware_figure",
+    "pareto_figure",
+    "published_figure",
+    "roofline_figure",
+]
 
 _ROW = 22
 """Height of one case, in pixels."""
@@ -63,11 +70,26 @@ def hardware_figure(table: Table) -> Figure | None:
 
 
 def pareto_figure(table: Table) -> Figure | None:
-    """Draw throughput against parameters; what is on the front is large, and joined by a line."""
+    """Draw throughput against parameters, with the front."""
     if not has(table, "parameters", "throughput_samples_per_s"):
         return None
     x = log_axis("parameters", "parameters")
-    y = log_axis("throughput_samples_per_s", "samples/s")
+    y = log_axis("throughput_samples_per_s", "throughput (samples/s)")
+    return _with_front(table, x, y)
+
+
+def published_figure(table: Table) -> Figure | None:
+    """Draw published accuracy against the measured step time, with the front."""
+    if not has(table, "step_time_p50_s", "top_1"):
+        return None
+    x = log_axis("step_time_p50_s", "step time, measured (median over processes)", axis=_SECONDS)
+    y = axis("top_1", "top-1 on ImageNet, published", axis={"format": ".0%", "tickCount": 6})
+    y["scale"]["padding"] = 16
+    return _with_front(table, x, y)
+
+
+def _with_front(table: Table, x: Spec, y: Spec) -> Figure:
+    """Draw a point for each model; what is on the front is large, and joined by a line."""
     spec = {
         "height": 320,
         "encoding": {"x": x, "y": y},
@@ -90,7 +112,7 @@ def pareto_figure(table: Table) -> Figure | None:
             },
         ],
     }  # fmt: skip
-    return Figure(table=table, specs=described([spec], table), choose_by="group")
+    return Figure(table=table, specs=described([spec], table), panels="group")
 
 
 def roofline_figure(table: Table) -> Figure | None:
@@ -121,7 +143,7 @@ def roofline_figure(table: Table) -> Figure | None:
             },
         ],
     }
-    return Figure(table=table, specs=described([spec], table), choose_by="group")
+    return Figure(table=table, specs=described([spec], table), panels="group")
 
 
 def distribution_figure(table: Table) -> Figure | None:
@@ -148,7 +170,7 @@ def distribution_figure(table: Table) -> Figure | None:
         "encoding": {"y": {"field": "model", "type": "nominal", "title": None, "sort": None}},
         "layer": layers,
     }
-    return Figure(table=table, specs=described([spec], table), choose_by="group")
+    return Figure(table=table, specs=described([spec], table), panels="group")
 
 
 def _span(mark: str, low: str, high: str, x: Spec, seen: Spec) -> Spec:

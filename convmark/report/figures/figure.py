@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -48,6 +49,7 @@ CONFIG: Mapping[str, Any] = MappingProxyType(
         "range": {"category": list(PALETTE)},
         "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal",
                  "labelLimit": 260, "gridColor": "#dddddd"},
+        "axisX": {"labelBound": 4},
         "legend": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 320,
                    "orient": "bottom", "columns": 1, "titleFontWeight": "normal",
                    "layout": {"bottom": {"direction": "vertical", "anchor": "start"}}},
@@ -68,6 +70,8 @@ class Figure:
     choose_by: str = ""
     """What picks the rows that are drawn: the key of a column, or keys in braces within words, such
     as `{task}, batch {batch_size}`; empty where all are drawn."""
+    panels: str = ""
+    """Key of the column each value of which has a drawing of its own; empty where one shows all."""
 
     @property
     def key(self) -> str:
@@ -76,6 +80,8 @@ class Figure:
 
     def choice_of(self, row: Mapping[str, Any]) -> str:
         """Return the choice that a row of the table belongs to."""
+        if not self.choose_by:
+            return ""
         words = self.choose_by if "{" in self.choose_by else f"{{{self.choose_by}}}"
         return words.format(**row)
 
@@ -212,9 +218,12 @@ def export_figures(figures: Sequence[Figure], folder: Path) -> list[Path]:
 
 def _drawings(figures: Sequence[Figure]) -> Iterator[tuple[str, Spec]]:
     for figure in figures:
-        rows = figure_rows(figure.table)
-        for choice in figure.choices[:MOST_CHOICES] or [""]:
-            chosen = [row for row in rows if not choice or figure.choice_of(row) == choice]
+        groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in figure_rows(figure.table):
+            values = figure.choice_of(row), str(row.get(figure.panels) or "")
+            groups.setdefault(values, []).append(row)
+        for values, chosen in islice(groups.items(), MOST_CHOICES):
+            choice = ", ".join(filter(None, values))
             for number, spec in enumerate(figure.specs, 1):
                 word = re.sub(r"[^A-Za-z0-9._]+", "-", choice).strip("-.")[:100]
                 parts = [figure.key, word, str(number) * (len(figure.specs) > 1)]

@@ -23,9 +23,6 @@ _SECONDS = {
     "labelOverlap": True,
 }
 
-CLOCK = {"hours": "%H:%M", "minutes": "%H:%M", "seconds": "%H:%M:%S", "date": "%b %d"}
-"""Of 24 hours, as in the tables; a drawing library's own is of 12, and names some days alone."""
-
 MARKS = {
     "regressed": "triangle-up",
     "improved": "triangle-down",
@@ -37,30 +34,38 @@ MARKS = {
 """The shape of each verdict."""
 
 
-_LEFT = {"minExtent": 120, "maxExtent": 120}
-"""Room for the labels of an axis, so that drawings one below the other have the same time axis."""
+_SOFTWARE = (
+    "datum.commit || datum.framework"
+    " ? (datum.commit || 'unknown') + '|' + (datum.framework || '') : 'run ' + datum.run"
+)
+"""What has a step of the axis: a version and a commit, or a run of which neither is known."""
 
-_DAY = "datum.index ? datum.label : [datum.label, utcFormat(datum.value, '%Y-%m-%d')]"
-"""The first label has its day below it: of a single afternoon the others have hours alone."""
+_LABEL = (
+    "[slice(split(datum.label, '|')[0], 0, 8),"
+    " split(split(datum.label, '|')[1] || '', ' ')[1] || '']"
+)
+"""The first digits of the commit, and the version in the line below."""
 
-_TIME = {"field": "time", "type": "temporal", "title": "started (UTC)",
-         "scale": {"type": "utc"},
-         "axis": {"labelOverlap": True, "format": CLOCK, "labelExpr": _DAY}}  # fmt: skip
+_EVEN = {"field": "software", "type": "ordinal", "sort": None,
+         "scale": {"type": "band", "padding": 0},
+         "title": "commit and version, in the order of their first runs",
+         "axis": {"labelAngle": 0, "labelOverlap": "greedy", "labelSeparation": 6,
+                  "labelExpr": _LABEL}}  # fmt: skip
+"""The rows are the oldest first, so that the order in which values appear is that of the runs."""
 
 _POINTS = (
     {"filter": "isValid(datum.step_time_p50_s)"},
-    {"calculate": "utcParse(datum.started, '%Y-%m-%d %H:%M:%S')", "as": "time"},
+    {"calculate": _SOFTWARE, "as": "software"},
 )
 
 
 def history_figure(table: Table) -> Figure | None:
-    """Draw the step time of a case run by run, with intervals and verdicts; versions below it."""
+    """Draw the step time of a case by version and commit, with intervals, verdicts and levels."""
     if not has(table, "step_time_p50_s"):
         return None
-    y = log_axis("step_time_p50_s", "step time, median", axis={**_SECONDS, **_LEFT})
-    colour = {
-        "color": {**coloured("hardware", "hardware")["color"], "legend": {"symbolOpacity": 1}}
-    }
+    y = log_axis("step_time_p50_s", "step time, median over processes", axis=_SECONDS)
+    grey = {"color": {"value": GREY}}
+    colour = {"color": {**coloured("version", "version")["color"], "legend": {"columns": 3}}}
     shape = {
         "field": "judged",
         "type": "nominal",
@@ -69,7 +74,7 @@ def history_figure(table: Table) -> Figure | None:
         "legend": {"columns": 3, "symbolFillColor": GREY, "symbolStrokeColor": GREY},
     }
     layers: list[Spec] = [
-        {"mark": {"type": "line", "opacity": 0.6}, "encoding": {"y": y, **colour}},
+        {"mark": {"type": "line"}, "encoding": {"y": {**y, "aggregate": "median"}, **grey}},
         {
             "mark": {"type": "point", "filled": True, "size": 80, "opacity": 1},
             "encoding": {"y": y, **colour, "shape": shape, "tooltip": tooltip(table)},
@@ -77,65 +82,56 @@ def history_figure(table: Table) -> Figure | None:
     ]
     if has(table, "low", "high"):
         ends = {"y": {**y, "field": "low"}, "y2": {"field": "high"}}
-        layers.insert(0, {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {**ends, **colour}})
+        layers.insert(0, {"mark": {"type": "rule", "opacity": 0.6}, "encoding": {**ends, **grey}})
+    if has(table, "level", "level_s"):
+        layers.insert(0, _levels(y, grey))
     if has(table, "moved"):
-        at = {"transform": [{"filter": "isValid(datum.moved) && datum.moved !== ''"}]}
-        dashed = {"type": "rule", "strokeDash": [4, 3], "color": GREY}
-        words = {"type": "text", "align": "right", "dx": -6, "y": 8, "fontSize": 11}
-        layers += [
-            {**at, "mark": dashed},
-            {**at, "mark": {**words, "color": GREY}, "encoding": {"text": {"field": "moved"}}},
-        ]
+        layers += _change_points()
     verdict = "datum.verdict ? split(datum.verdict, ' ')[0] : 'not judged'"
     spec = {
         "height": 320,
-        "transform": [*_POINTS, {"calculate": verdict, "as": "judged"}],
-        "encoding": {"x": _TIME},
-        "layer": layers,
-    }
-    specs = [spec, *([_versions(table)] if has(table, "framework") else [])]
-    return Figure(table=table, specs=described(specs, table), choose_by="case")
-
-
-def _versions(table: Table) -> Spec:
-    """Draw which run had which version of the framework, a line for each, the newest on top.
-
-    As words beside the points they would cover each other where versions follow closely.
-    """
-    version = {
-        "field": "version",
-        "type": "nominal",
-        "title": "version",
-        "sort": {"field": "rank", "op": "max", "order": "descending"},
-        # a case is of one framework, so that a long version can stand without its name
-        "axis": {
-            **_LEFT,
-            "labelExpr": "length(datum.label) > 18 ? split(datum.label, ' ')[1] : datum.label",
-        },
-    }
-    colour = {"color": {**coloured("hardware", "hardware")["color"], "legend": None}}
-    return {
-        "height": {"step": 20},
-        "usermeta": {"lines": ["framework"]},
         "transform": [
             *_POINTS,
+            {"calculate": verdict, "as": "judged"},
             {"calculate": "datum.framework || 'not known'", "as": "version"},
-            {"calculate": "split(split(datum.version, ' ')[1], '.')", "as": "parts"},
-            {
-                "calculate": "1e6 * parseInt(datum.parts[0]) + 1e3 * parseInt(datum.parts[1])"
-                " + parseInt(datum.parts[2] || '0') || 0",
-                "as": "rank",
-            },
         ],
-        "encoding": {"x": _TIME, "y": version, **colour},
-        "layer": [
-            {"mark": {"type": "line", "opacity": 0.6}, "encoding": {"detail": version}},
-            {
-                "mark": {"type": "point", "filled": True, "size": 50, "opacity": 1},
-                "encoding": {"tooltip": tooltip(table)},
-            },
-        ],
+        "encoding": {"x": _EVEN},
+        "layer": layers,
     }
+    return Figure(table=table, specs=described([spec], table), choose_by="case", panels="hardware")
+
+
+def _levels(y: Spec, grey: Spec) -> Spec:
+    """Draw each level as a bar over the steps of its runs."""
+    by = ["software", "level"]
+    ends = {"x": {**_EVEN, "bandPosition": 0}, "x2": {"field": "software", "bandPosition": 1}}
+    return {
+        "transform": [
+            {"filter": "isValid(datum.level_s)"},
+            {"aggregate": [{"op": "min", "field": "level_s", "as": "level_s"}], "groupby": by},
+        ],
+        "mark": {"type": "rule", "strokeWidth": 7, "opacity": 0.3},
+        "encoding": {**ends, "y": {**y, "field": "level_s"}, **grey},
+    }
+
+
+def _change_points() -> list[Spec]:
+    """Draw a line where the level changes, and the change beside it, away from the nearer end."""
+    at = [
+        {"window": [{"op": "row_number", "as": "number"}]},
+        {"joinaggregate": [{"op": "count", "as": "all"}]},
+        {"filter": "isValid(datum.moved) && datum.moved !== ''"},
+        {"calculate": "split(datum.moved, ' %')[0] + ' %'", "as": "change"},
+    ]
+    words = {"type": "text", "y": 8, "fontSize": 11, "color": GREY}
+    text = {"encoding": {"text": {"field": "change"}}}
+    late = [*at, {"filter": "datum.number * 2 > datum.all"}]
+    early = [*at, {"filter": "datum.number * 2 <= datum.all"}]
+    return [
+        {"transform": at, "mark": {"type": "rule", "strokeDash": [4, 3], "color": GREY}},
+        {"transform": late, "mark": {**words, "align": "right", "dx": -6}, **text},
+        {"transform": early, "mark": {**words, "align": "left", "dx": 6}, **text},
+    ]
 
 
 def batch_figure(table: Table) -> Figure | None:
@@ -161,7 +157,7 @@ def batch_figure(table: Table) -> Figure | None:
         }
         for y in panels
     ]
-    return Figure(table=table, specs=described(specs, table), choose_by="model")
+    return Figure(table=table, specs=described(specs, table), panels="model")
 
 
 def scaling_figure(table: Table) -> Figure | None:
@@ -242,4 +238,4 @@ def waterfall_figure(table: Table) -> Figure | None:
             },
         ],
     }
-    return Figure(table=table, specs=described([spec], table), choose_by="group")
+    return Figure(table=table, specs=described([spec], table), panels="group")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,15 @@ from convmark import __version__
 from convmark.core.table import Table, cell_text
 from convmark.report.figures.figure import CONFIG, Figure
 from convmark.report.page.layout import Facets, kinds, layout, tiles
+from convmark.report.ratios import LEAST_PROCESSES
 from convmark.report.tables.overview import CAUSES
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
     from convmark.report.describe import DescribedModel
+    from convmark.report.links import CommitLinks
+    from convmark.report.sides import Sides
 import contextlib
 import os
 from importlib.metadata import version
@@ -47,6 +50,10 @@ class Page:
     tables: Sequence[Table]
     figures: Sequence[Figure]
     models: Sequence[DescribedModel] = ()
+    sides: Sides | None = None
+    """What can be set side by side; None where the page has no such section."""
+    links: CommitLinks | None = None
+    """Of the commits that have a page of their own."""
     made: str
     """When, UTC."""
     sources: str
@@ -92,8 +99,12 @@ def render_page(page: Page) -> str:
         version=__version__,
         marked=MARKED,
         drawn_later=drawn_later,
-        style=_own("report.css"),
-        script=_own("report.js"),
+        style=_own("report.css") + _own("sides.css"),
+        script=_own("units.js") + _own("report.js") + _own("links.js"),
+        links=_json(asdict(page.links)) if page.links else None,
+        sides=_json(page.sides.as_data()) if page.sides else None,
+        fewest=LEAST_PROCESSES,
+        sides_script=_own("sides.js"),
         library=_in_script(drawing_library()) if figures else _in_script(""),
         drawings=_json(
             {
@@ -131,7 +142,11 @@ def _drawings(
 ) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, figure in figures.items():
-        found[key] = {"specs": figure.specs, "choose_by": figure.choose_by}
+        found[key] = {
+            "specs": figure.specs,
+            "choose_by": figure.choose_by,
+            "panels": figure.panels,
+        }
         if key in drawn_later:
             places = [facets.place(row) for row in figure.table.facets]
             found[key]["data"] = {"columns": _columns(figure.table), "facets": places}
@@ -143,7 +158,9 @@ def _columns(table: Table) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for heading in table.headings:
         values = table.column(heading.key)
-        if heading.numeric:
+        if heading.kind == "seconds":
+            found[heading.key] = {"raw": values}  # the script prints them: units.js
+        elif heading.numeric:
             texts = [cell_text(heading, value) for value in values]
             found[heading.key] = {"raw": values, "text": texts}
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -12,13 +13,13 @@ import numpy as np
 
 from convmark.compare.files import read_step_time_verdicts, verdicts_paths
 from convmark.core.table import Table, heading, table_of
-from convmark.report.runs import RunSource
 from convmark.report.tables.points import pooled_half_widths, records_of, text_of
+from convmark.results.runs import RunSource
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MOST_POINTS", "history", "step_time_verdicts"]
+__all__ = ["MOST_POINTS", "commit_text", "history", "step_time_verdicts"]
 
 MOST_POINTS = 20_000
 """Points of all cases together; beyond them each keeps its newest, so that a page stays small."""
@@ -36,6 +37,8 @@ _COLUMNS = (
 )
 
 VerdictKey = tuple[Path, str]
+RunKey = tuple[str, str, str]
+"""Hardware, case and run."""
 
 
 def step_time_verdicts(runs: Sequence[RunSource]) -> dict[VerdictKey, str]:
@@ -59,7 +62,8 @@ def history(
     table: pd.DataFrame,
     runs: Sequence[RunSource],
     verdicts: Mapping[VerdictKey, str],
-    marks: Mapping[tuple[str, str, str], str] = MappingProxyType({}),
+    marks: Mapping[RunKey, str] = MappingProxyType({}),
+    levels: Mapping[RunKey, tuple[str, float]] = MappingProxyType({}),
 ) -> Table:
     """Return the newest points of each case on each hardware, oldest first.
 
@@ -67,6 +71,7 @@ def history(
         table: points of all runs.
         runs: the files by `source`.
         marks: what is said of the first run of a change, by hardware, case and run.
+        levels: the number of each run's level, and the level's step time, seconds.
     """
     half = pooled_half_widths(table)
     known = table.assign(
@@ -74,20 +79,25 @@ def history(
     )
     groups = known.groupby(["hardware", "case"], observed=True, sort=False)
     kept = int(min(_MOST, max(_FEWEST, MOST_POINTS // max(1, groups.ngroups))))
-    newest = groups.tail(kept).sort_values(["case", "hardware", "source"], kind="stable")
+    newest = groups.tail(kept).sort_values(["case", "source", "hardware"], kind="stable")
     paths = [source.path.resolve() for source in runs]
-    records = [
-        {
-            **row,
-            **_rounded(row),
-            "run": runs[int(row["source"])].label,
-            "commit": text_of(row["commit"])[:12] + " (dirty)" * (row["dirty"] is True),
-            "started": row["started"][:19].replace("T", " "),
-            "moved": marks.get((row["hardware"], row["case"], runs[int(row["source"])].label), ""),
-            "verdict": verdicts.get((paths[int(row["source"])], row["case"]), ""),
-        }
-        for row in records_of(newest, _COLUMNS)
-    ]
+    records = []
+    for row in records_of(newest, _COLUMNS):
+        source = int(row["source"])
+        key = (row["hardware"], row["case"], runs[source].label)
+        number, level_s = levels.get(key, ("", math.nan))
+        records.append(
+            {
+                **row,
+                **_rounded({**row, "level_s": level_s}),
+                "run": runs[source].label,
+                "commit": commit_text(row["commit"], row["dirty"]),
+                "started": row["started"][:19].replace("T", " "),
+                "level": number,
+                "moved": marks.get(key, ""),
+                "verdict": verdicts.get((paths[source], row["case"]), ""),
+            }
+        )
     left = len(table) - len(newest)
     limit = (
         f" The newest {kept} runs of each case; {left:,} earlier points are left out."
@@ -97,19 +107,27 @@ def history(
     return _table(records, limit)
 
 
+def commit_text(commit: str | None, dirty: bool | None) -> str:
+    """Return a commit as tables show it; empty where it is not known."""
+    return text_of(commit)[:12] + " (dirty)" * (dirty is True)
+
+
 def _rounded(row: Mapping[str, Any]) -> dict[str, float]:
-    names = ("step_time_p50_s", "low", "high")
+    names = ("step_time_p50_s", "low", "high", "level_s")
     return {name: float(f"{row[name]:.{_DIGITS}g}") for name in names if row[name] == row[name]}
 
 
 def _table(records: Sequence[Mapping[str, Any]], limit: str) -> Table:
     return table_of(
         "history",
-        "Versions and commits over time",
-        "The median step time of each run, to six digits. The 95 % interval is for the mean over "
-        "processes, from their spread pooled over the case's runs; what moves a whole run, such "
-        "as load, is not in it, so that the verdict and not the line tells a regression. Times "
-        f"are UTC.{limit}",
+        "History by version and commit",
+        "Each version and commit has one step of the axis, in the order of the first run; the line "
+        "is the median over its runs. A point is a run: the median step time over its processes, "
+        "to six digits. The 95 % interval is for the mean over processes, from their spread pooled "
+        "over the case's runs; what moves a whole run, such as load, is not in it, so that the "
+        "verdict and not the line tells a regression. A bar is a level: the median step time over "
+        "the runs in which the ratio to the reference network has not moved; a dashed line is a "
+        f"change point. Times are UTC.{limit}",
         [
             heading("case", "case"),
             heading("hardware", "hardware"),
@@ -123,6 +141,8 @@ def _table(records: Sequence[Mapping[str, Any]], limit: str) -> Table:
             heading("high", "to", "seconds"),
             heading("load", "other load", "share"),
             heading("n", "n", "count"),
+            heading("level", "level"),
+            heading("level_s", "level p50", "seconds"),
             heading("verdict", "verdict"),
             heading("moved", "change point"),
             heading("trouble", "trouble"),

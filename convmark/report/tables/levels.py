@@ -14,15 +14,16 @@ from convmark.compare.comparability import Comparability, facts_of
 from convmark.compare.files import NOISE, read_noise
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
 from convmark.core.table import Table, heading, table_of
-from convmark.report.runs import RunSource
 from convmark.report.tables.points import POINT
 from convmark.report.trend import change_text, left_out_text
+from convmark.results.names import read_name
 from convmark.results.record import COLUMNS
+from convmark.results.runs import RunSource
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Trends", "levels", "marks", "noise", "trends"]
+__all__ = ["Trends", "levels", "marks", "noise", "runs_of_levels", "trends"]
 
 _FACTS = tuple(field.name for field in dataclasses.fields(Comparability))
 _WHOLE = frozenset(column.name for column in COLUMNS if column.type is int)
@@ -175,10 +176,24 @@ def marks(found: Trends) -> dict[tuple[str, str, str], str]:
     }
 
 
+def runs_of_levels(found: Trends) -> dict[tuple[str, str, str], tuple[str, float]]:
+    """Return each run's level, by hardware, case and run: its number, and its seconds per step.
+
+    They are the median over the level's runs.
+    """
+    return {
+        (hardware, case, point.run): (str(number), stretch.step_time_p50_s)
+        for (hardware, case), one in found.items()
+        for number, stretch in enumerate(one.stretches, 1)
+        if stretch.step_time_p50_s is not None
+        for point in stretch.points
+    }
+
+
 def noise(folders: Iterable[Path]) -> Table:
     """Return what `convmark noise` has found of the machines whose folders these are."""
     rows = [
-        {"machine": folder.name, **dataclasses.asdict(row)}
+        {"machine": read_name(folder) or folder.name, **dataclasses.asdict(row)}
         for folder in folders
         for row in read_noise(folder / NOISE).values()
     ]

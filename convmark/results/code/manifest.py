@@ -85,8 +85,16 @@ class Code:
     @property
     def hash(self) -> str:
         """The same for the same files and packages, wherever they lie."""
+        return self._hash_of(sorted(self.packages.items()))
+
+    @property
+    def files_hash(self) -> str:
+        """The same for the same files, whatever the versions of the packages."""
+        return self._hash_of([])
+
+    def _hash_of(self, packages: list[tuple[str, str]]) -> str:
         told = [[*asdict(one.place).values(), one.sha256] for one in self.files]
-        text = json.dumps([told, sorted(self.packages.items())])
+        text = json.dumps([told, packages])
         return hashlib.sha256(text.encode()).hexdigest()[:_HASH_LENGTH]
 
     @property

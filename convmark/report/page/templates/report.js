@@ -157,7 +157,7 @@
           row[key] = one.values[one.at[place]];
         } else {
           row[key] = one.raw[place];
-          row[key + "_text"] = one.text[place];
+          row[key + "_text"] = one.text ? one.text[place] : units.seconds(one.raw[place]);
         }
       }
       rows.push(row);
@@ -264,27 +264,7 @@
     drawing.specs.forEach((spec, number) => {
       const place = document.getElementById("figure-" + key + "-" + number);
       place.hidden = !rows.length;
-      const narrow = place.clientWidth < 560;
-      const height = heightOf(spec, rows, narrow);
-      place.classList.toggle("tall", height > 640 && height <= 1600); // of a page in print
-      place.classList.toggle("endless", height > 1600);
-      const config = structuredClone(data.config);
-      if (narrow) narrowed(config, place.clientWidth);
-      const whole = Object.assign(specOf(spec, narrow), {
-        data: { values: rows },
-        width: "container",
-        padding: narrow ? { left: 14, right: 10, top: 5, bottom: 5 } : 5,
-        height: height,
-        config: config,
-      });
-      const options = {
-        actions: false,
-        renderer: "svg",
-        ast: true, // expressions are interpreted: the page's policy forbids evaluation
-        tooltip: { theme: "custom" },
-        logLevel: 1, // errors alone: a case without intervals is no reason for a warning
-      };
-      vegaEmbed(place, whole, options).then(
+      drawPanels(place, spec, rows, drawing.panels).then(
         () => place.setAttribute("data-drawn", select ? choiceIn(select) : "all"),
         (error) => {
           place.textContent = "This figure could not be drawn: " + error.message;
@@ -292,6 +272,63 @@
           console.error(key, error);
         }
       );
+    });
+  }
+
+  // Small multiples: one drawing for each value of a column. After the first ones the page is
+  // drawn, and the others follow one by one.
+
+  const FIRST_PANELS = 12;
+
+  function drawPanels(place, spec, rows, by) {
+    if (!by) return embed(place, spec, rows);
+    const groups = new Map();
+    for (const row of rows) groups.set(row[by], [...(groups.get(row[by]) || []), row]);
+    const panels = Array.from(groups, ([name, own]) => {
+      const panel = document.createElement("div");
+      const title = document.createElement("h3");
+      title.textContent = name;
+      const drawn = document.createElement("div");
+      panel.append(title, drawn);
+      return [panel, () => embed(drawn, spec, own)];
+    });
+    place.classList.add("panels");
+    place.setAttribute("role", "group");
+    place.setAttribute("aria-label", spec.description);
+    place.replaceChildren(...panels.map(([panel]) => panel));
+    const drawn = Promise.all(panels.slice(0, FIRST_PANELS).map(([, start]) => start()));
+    drawn.then(() => drawOthers(panels.slice(FIRST_PANELS)));
+    return drawn;
+  }
+
+  async function drawOthers(panels) {
+    for (const [panel, start] of panels) {
+      await new Promise((resolve) => setTimeout(resolve)); // the reader comes first
+      if (!panel.isConnected) return; // another choice is drawn by now
+      await start();
+    }
+  }
+
+  function embed(place, spec, rows) {
+    const narrow = place.clientWidth < 560;
+    const height = heightOf(spec, rows, narrow);
+    place.classList.toggle("tall", height > 640 && height <= 1600); // of a page in print
+    place.classList.toggle("endless", height > 1600);
+    const config = structuredClone(data.config);
+    if (narrow) narrowed(config, place.clientWidth);
+    const whole = Object.assign(specOf(spec, narrow), {
+      data: { values: rows },
+      width: "container",
+      padding: narrow ? { left: 14, right: 10, top: 5, bottom: 5 } : 5,
+      height: height,
+      config: config,
+    });
+    return vegaEmbed(place, whole, {
+      actions: false,
+      renderer: "svg",
+      ast: true, // expressions are interpreted: the page's policy forbids evaluation
+      tooltip: { theme: "custom" },
+      logLevel: 1, // errors alone: a case without intervals is no reason for a warning
     });
   }
 
@@ -366,7 +403,7 @@
   }
 
   function unfold() {
-    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const target = location.hash && document.getElementById(location.hash.slice(1));
     if (!target) return;
     for (const part of target.querySelectorAll(":scope > details")) part.open = true;
   }

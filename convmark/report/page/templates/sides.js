@@ -1,0 +1,488 @@
+"use strict";
+(function () {
+  const section = document.getElementById("sides");
+  if (!section) return;
+  const data = JSON.parse(document.getElementById("sides-data").textContent);
+  const form = section.querySelector(".sides-form");
+  const chosen = Object.fromEntries(Array.from(form.querySelectorAll("select"), (one) => [one.name, one]));
+  const answer = section.querySelector(".sides-answer");
+  answer.after(section.querySelector("template").content);
+  const box = section.querySelector(".sides-table");
+  const table = box.querySelector("table");
+  box.hidden = true;
+  const factAt = new Map(data.facts.map((fact, place) => [fact.key, place]));
+  const count = data.sides.kind.length;
+
+  // Statistics: the same as report/ratios.py, whose quantiles stand in the data
+
+  function quantile(freedom) {
+    const last = data.quantiles.length - 1;
+    const at = Math.min(1 / freedom, 0.5) * 2 * last;
+    const low = Math.min(Math.floor(at), last - 1);
+    return data.quantiles[low] + (at - low) * (data.quantiles[low + 1] - data.quantiles[low]);
+  }
+
+  const sum = (values) => values.reduce((all, one) => all + one, 0);
+
+  function summary(times) {
+    const logs = times.map(Math.log);
+    const mean = sum(logs) / logs.length;
+    const squares = sum(logs.map((one) => (one - mean) ** 2));
+    return { mean, part: squares / (logs.length - 1) / logs.length, freedom: logs.length - 1 };
+  }
+
+  function withInterval(difference, parts, freedoms) {
+    const variance = sum(parts);
+    const squares = sum(parts.map((part, place) => part ** 2 / freedoms[place]));
+    const freedom = squares ? variance ** 2 / squares : Math.min(...freedoms);
+    const half = quantile(freedom) * Math.sqrt(variance);
+    return {
+      log: difference, value: Math.exp(difference), variance, freedom,
+      low: Math.exp(difference - half), high: Math.exp(difference + half),
+    };
+  }
+
+  function ratio(over, under, factor) {
+    const [a, b] = [summary(over), summary(under)];
+    const difference = a.mean - b.mean + Math.log(factor);
+    if (Math.min(over.length, under.length) < data.fewest) {
+      return { log: difference, value: Math.exp(difference) };
+    }
+    return withInterval(difference, [a.part, b.part], [a.freedom, b.freedom]);
+  }
+
+  function geometricMean(ratios) {
+    const difference = sum(ratios.map((one) => one.log)) / ratios.length;
+    if (ratios.some((one) => one.low === undefined)) {
+      return { log: difference, value: Math.exp(difference) };
+    }
+    const parts = ratios.map((one) => one.variance / ratios.length ** 2);
+    return withInterval(difference, parts, ratios.map((one) => one.freedom));
+  }
+
+  function median(values) {
+    const ordered = Array.from(values).sort((a, b) => a - b);
+    const half = ordered.length / 2;
+    return (ordered[Math.ceil(half) - 1] + ordered[Math.floor(half)]) / 2;
+  }
+
+  // Sides and pairs
+
+  const runOf = (side) => data.sides.run[side];
+  const fact = (side, place) => data.values[place][data.kinds[data.sides.kind[side]][place]];
+  const codeOf = (side) => data.codes[data.sides.code[side]];
+  const commitOf = (side) => data.commits[data.sides.commit[side]];
+  const timesOf = (side) => data.sides.times[side];
+
+  function valueOf(axis, side) {
+    return axis.key === "commit" ? commitOf(side) : fact(side, factAt.get(axis.key));
+  }
+
+  // Which code ran; where other versions of packages come with the axis, which files.
+  function identity(axis, side) {
+    if (axis.key === "commit") return "";
+    const [code, files] = codeOf(side);
+    return (axis.along.includes("packages") ? files : code) || "commit " + commitOf(side);
+  }
+
+  function places(axis, names) {
+    const free = new Set([axis.key, ...axis.along]);
+    return names.filter((name) => !free.has(name)).map((name) => factAt.get(name));
+  }
+
+  function indexed(axis) {
+    const rest = places(axis, data.facts.map((one) => one.key));
+    const own = places(axis, data.case);
+    const keys = data.kinds.map((kind) => rest.map((place) => kind[place]).join());
+    const cases = data.kinds.map((kind) => own.map((place) => kind[place]).join());
+    const values = new Map(); // by value of the axis: by key the newest side
+    for (let side = 0; side < count; side++) {
+      const value = valueOf(axis, side);
+      if (value === "") continue;
+      if (!values.has(value)) values.set(value, { sides: new Map(), newest: 0 });
+      const found = values.get(value);
+      const key = keys[data.sides.kind[side]] + "|" + identity(axis, side);
+      const before = found.sides.get(key);
+      if (before === undefined || runOf(before) <= runOf(side)) found.sides.set(key, side);
+      found.newest = Math.max(found.newest, runOf(side));
+    }
+    return { axis, rest, cases, values };
+  }
+
+  const caseOf = (index, side) => index.cases[data.sides.kind[side]];
+
+  // Of each case the pair that was measured last.
+  function pairs(index, a, b) {
+    const found = new Map();
+    const [ours, theirs] = [index.values.get(a).sides, index.values.get(b).sides];
+    for (const [key, one] of ours) {
+      const other = theirs.get(key);
+      if (other === undefined) continue;
+      const name = caseOf(index, one);
+      const before = found.get(name);
+      const when = (pair) => Math.min(runOf(pair[0]), runOf(pair[1]));
+      if (!before || when(before) <= when([one, other])) found.set(name, [one, other]);
+    }
+    return found;
+  }
+
+  function newestByCase(index, value) {
+    const found = new Map();
+    for (const side of index.values.get(value).sides.values()) {
+      const name = caseOf(index, side);
+      if (!found.has(name) || runOf(found.get(name)) <= runOf(side)) found.set(name, side);
+    }
+    return found;
+  }
+
+  function whyNot(index, one, other) {
+    for (const place of index.rest) {
+      const [mine, its] = [fact(one, place), fact(other, place)];
+      if (mine !== its) {
+        const title = data.facts[place].title;
+        return `other ${title} (${short(mine)} against ${short(its)})`;
+      }
+    }
+    return `other code (commit ${commitOf(one) || "not known"} against ${commitOf(other) || "not known"})`;
+  }
+
+  const short = (text) => (text === "" ? "none" : text.length > 60 ? text.slice(0, 59) + "…" : text);
+
+  function leftOut(index, a, b, paired) {
+    const [ours, theirs] = [newestByCase(index, a), newestByCase(index, b)];
+    const reasons = new Map();
+    let missed = 0;
+    const add = (reason) => {
+      missed += 1;
+      reasons.set(reason, (reasons.get(reason) || 0) + 1);
+    };
+    for (const [name, side] of ours) {
+      if (paired.has(name)) continue;
+      if (theirs.has(name)) add(whyNot(index, side, theirs.get(name)));
+      else add("not measured on B");
+    }
+    for (const name of theirs.keys()) if (!ours.has(name)) add("not measured on A");
+    const ordered = Array.from(reasons).sort((x, y) => y[1] - x[1]);
+    const told = ordered.slice(0, 5).map(([reason, number]) => `${number} ${reason}`);
+    const rest = sum(ordered.slice(5).map(([, number]) => number));
+    if (rest) told.push(`${rest} for other reasons`);
+    return { missed, told };
+  }
+
+  // What came with the axis, and differs.
+  function besides(index, found) {
+    const told = [];
+    for (const name of index.axis.along) {
+      const place = factAt.get(name);
+      const pair = Array.from(found.values()).find(([a, b]) => fact(a, place) !== fact(b, place));
+      if (pair) {
+        const [mine, its] = pair.map((side) => short(fact(side, place)));
+        told.push(`${data.facts[place].title} (${mine} against ${its})`);
+      }
+    }
+    return told;
+  }
+
+  // Words
+
+  const ratioText = (value) => value.toFixed(value < 9.9995 ? 3 : 2);
+  const interval = (one) => (one.low === undefined ? "" : `${ratioText(one.low)} to ${ratioText(one.high)}`);
+
+  function words(one) {
+    if (one.low === undefined) return "no interval";
+    if (one.low <= 1 && one.high >= 1) return "not distinguishable";
+    return one.value > 1 ? "B is faster" : "B is slower";
+  }
+
+  const PLAIN = { precision: "float32", jit: "off", threads: "default", replicas: "1", cluster: "", recipe: "", asked_shape: "" };
+  const NAMED = ["model", "task", "batch_size", ...Object.keys(PLAIN), "backend", "framework", "hardware"];
+
+  function partOf(name, text) {
+    if (text === PLAIN[name]) return "";
+    const worded = { batch_size: "batch " + text, jit: "jit", threads: text + " threads", replicas: text + " replicas", hardware: "on " + text };
+    return worded[name] || text;
+  }
+
+  // The names of the pairs, and what all of them share.
+  function named(index, found) {
+    const free = [index.axis.key, ...index.axis.along];
+    const names = NAMED.filter((name) => !free.includes(name));
+    const texts = found.map(([side]) => names.map((name) => partOf(name, fact(side, factAt.get(name)))));
+    const alike = names.map((name, place) => name !== "model" && texts.every((one) => one[place] === texts[0][place]));
+    const join = (parts, wanted) => parts.filter((text, place) => text && alike[place] === wanted).join(" ");
+    return { names: texts.map((parts) => join(parts, false)), shared: texts.length ? join(texts[0], true) : "" };
+  }
+
+  const perSample = (side) => Number(fact(side, factAt.get("batch_size"))) * Number(fact(side, factAt.get("replicas")));
+
+  // The table
+
+  function ticks(low, high) {
+    const found = [];
+    const span = Math.log10(high / low);
+    const steps = span > 3 ? [1] : span > 0.9 ? [1, 2, 5] : span > 0.3 ? [1, 1.5, 2, 3, 5, 7] : [1, 1.1, 1.2, 1.4, 1.6, 1.8, 2, 3, 4, 5, 6, 7, 8, 9, 9.5];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
+      for (const step of steps) {
+        const value = step * 10 ** power;
+        if (value >= low && value <= high) found.push(value);
+      }
+    }
+    while (found.length > 5) {
+      const kept = found.filter((value, place) => value === 1 || place % 2 === 0);
+      if (kept.length === found.length) break;
+      found.splice(0, found.length, ...kept);
+    }
+    return found;
+  }
+
+  function scale(rows) {
+    const ends = rows.flatMap(({ one }) => [one.low, one.high, one.value]).filter((end) => end !== undefined);
+    const [low, high] = [Math.min(1, ...ends), Math.max(1, ...ends)];
+    const room = Math.max(0.05, 0.06 * Math.log(high / low));
+    const [from, to] = [Math.log(low) - room, Math.log(high) + room];
+    const at = (value) => (100 * (Math.log(value) - from)) / (to - from);
+    return { at, ticks: ticks(Math.exp(from), Math.exp(to)) };
+  }
+
+  function put(strip, name, left, width) {
+    const mark = strip.appendChild(document.createElement("i"));
+    mark.className = name;
+    mark.style.left = left + "%";
+    if (width !== undefined) mark.style.width = width + "%";
+    return mark;
+  }
+
+  function strip(axis, one) {
+    const found = document.createElement("div");
+    found.className = "strip";
+    found.setAttribute("aria-hidden", "true"); // the columns beside it say it
+    if (one !== null) for (const tick of axis.ticks) put(found, tick === 1 ? "tick one" : "tick", axis.at(tick));
+    if (one === null) {
+      for (const tick of axis.ticks) put(found, "label", axis.at(tick)).textContent = String(Number(tick.toPrecision(3)));
+      return found;
+    }
+    if (one.low !== undefined) put(found, "range", axis.at(one.low), axis.at(one.high) - axis.at(one.low));
+    put(found, words(one).startsWith("B is") ? "dot" : "dot unsure", axis.at(one.value));
+    return found;
+  }
+
+  function line(axis, row) {
+    const found = document.createElement("tr");
+    const said = words(row.one);
+    const times = (row.pair || []).map((side) => median(timesOf(side)));
+    const texts = [
+      row.name, "", ratioText(row.one.value), interval(row.one), said,
+      ...(row.pair ? times.map(units.seconds) : ["", ""]),
+      row.pair ? row.pair.map((side) => timesOf(side).length).join(", ") : "",
+    ];
+    const numbers = [null, null, row.one.value, null, null, ...times];
+    const heads = table.tHead.rows[0].cells;
+    texts.forEach((text, place) => {
+      const cell = found.insertCell();
+      cell.textContent = text;
+      if (place > 4 && text) cell.dataset.label = heads[place].textContent; // where the window is narrow
+      if (typeof numbers[place] === "number") {
+        cell.className = "n";
+        cell.dataset.v = String(numbers[place]);
+      }
+    });
+    if (row.note) found.cells[0].append(paragraph(row.note, "doubt"));
+    found.cells[1].className = "plot";
+    found.cells[1].append(strip(axis, row.one));
+    if (said.startsWith("B is")) found.cells[4].className = said.slice(5);
+    return found;
+  }
+
+  function note(pair) {
+    const told = pair.map((side, place) => {
+      const doubt = data.doubts[data.sides.doubt[side]];
+      return doubt && "AB"[place] + ": " + doubt;
+    });
+    const [code] = codeOf(pair[0]);
+    if (!code && !commitOf(pair[0])) told.push("which code ran is not known");
+    else if (!code && commitOf(pair[0]).endsWith("(dirty)")) told.push("ran with changes that are in no commit");
+    return told.filter(Boolean).join("; ");
+  }
+
+  // The form
+
+  const indexes = new Map();
+
+  function indexOf(key) {
+    if (!indexes.has(key)) indexes.set(key, indexed(data.axes.find((one) => one.key === key)));
+    return indexes.get(key);
+  }
+
+  // By value how many cases it has with another one.
+  function shared(index, value) {
+    const found = new Map();
+    for (const other of index.values.keys()) {
+      if (other !== value) found.set(other, pairs(index, value, other).size);
+    }
+    return found;
+  }
+
+  const newestFirst = (index) =>
+    Array.from(index.values.keys()).sort((x, y) => index.values.get(y).newest - index.values.get(x).newest);
+
+  function most(index, value) {
+    const found = shared(index, value);
+    return newestFirst(index).filter((one) => found.get(one)).reduce(
+      (best, one) => (best === null || found.get(one) > found.get(best) ? one : best), null);
+  }
+
+  const LOOKED_AT = 20; // values, for the first pair of an axis
+
+  function firstPair(index) {
+    const values = newestFirst(index).slice(0, LOOKED_AT);
+    let best = [values[1], values[0]];
+    let cases = 0;
+    values.forEach((b, place) => {
+      for (const a of values.slice(place + 1)) {
+        const { size } = pairs(index, a, b);
+        if (size > cases) [best, cases] = [[a, b], size];
+      }
+    });
+    return best;
+  }
+
+  function fill(select, options, chosen) {
+    select.replaceChildren(...options.map(([value, text]) => {
+      const option = document.createElement("option");
+      option.value = value;
+      option.textContent = text;
+      return option;
+    }));
+    select.value = chosen;
+  }
+
+  function optionsOf(index, against) {
+    const found = against === null ? null : shared(index, against);
+    return newestFirst(index).filter((value) => value !== against).map((value) => {
+      const day = index.axis.key === "commit" ? ", " + data.runs[index.values.get(value).newest][1] : "";
+      const number = found && found.get(value);
+      const cases = found ? ` (${number} case${number === 1 ? "" : "s"})` : "";
+      return [value, value + day + cases];
+    });
+  }
+
+  function paragraph(text, name) {
+    const found = document.createElement("p");
+    found.textContent = text;
+    if (name) found.className = name;
+    return found;
+  }
+
+  function show(index, a, b) {
+    fill(chosen.a, optionsOf(index, null), a);
+    fill(chosen.b, optionsOf(index, a), b);
+    const found = pairs(index, a, b);
+    const { names, shared: alike } = named(index, Array.from(found.values()));
+    const rows = Array.from(found.values(), (pair, place) => {
+      const factor = perSample(pair[1]) / perSample(pair[0]);
+      const one = ratio(timesOf(pair[0]), timesOf(pair[1]), factor);
+      return { pair, one, name: names[place], note: note(pair) };
+    });
+    const collator = new Intl.Collator("en", { numeric: true });
+    rows.sort((x, y) => collator.compare(x.name, y.name));
+    const { missed, told } = leftOut(index, a, b, found);
+    const parts = [];
+    box.hidden = !rows.length;
+    if (rows.length) {
+      const mean = geometricMean(rows.map((row) => row.one));
+      const said = words(mean);
+      const verdict = (said === "not distinguishable" ? "A and B are not distinguishable: " : "") +
+        `B (${b}) is ${ratioText(mean.value)} times as fast as A (${a})`;
+      const range = interval(mean) ? `, 95 % interval ${interval(mean)}` : `; no interval, for a case has fewer than ${data.fewest} processes on a side`;
+      parts.push(paragraph(`Geometric mean over ${rows.length} case${rows.length === 1 ? "" : "s"}: ${verdict}${range}.`, "main"));
+      const axis = scale([{ one: mean }, ...rows]);
+      const first = line(axis, { name: "geometric mean", one: mean, note: "" });
+      first.className = "mean";
+      const heads = Array.from(table.tHead.rows[0].cells);
+      heads.forEach((head) => head.removeAttribute("aria-sort"));
+      heads[1].className = "plot";
+      heads[1].replaceChildren(heads[1].querySelector("span"), strip(axis, null));
+      table.tHead.replaceChildren(table.tHead.rows[0], first); // stays first, however rows are sorted
+      table.tBodies[0].replaceChildren(...rows.map((row) => line(axis, row)));
+    } else {
+      parts.push(paragraph(`No case of A (${a}) has a like one of B (${b}).`, "main"));
+    }
+    parts.push(paragraph(missed ? `Left out: ${missed} of ${missed + rows.length} cases: ${told.join("; ")}.` : "No case is left out."));
+    if (alike) parts.push(paragraph(`All of them: ${alike}.`));
+    const more = besides(index, found);
+    if (more.length) parts.push(paragraph(`With the ${index.axis.title} differ: ${more.join("; ")}.`));
+    if (data.left_out) {
+      const [kept, older] = [data.kept, data.left_out].map((one) => one.toLocaleString("en"));
+      parts.push(paragraph(`This page has the newest ${kept} runs of each case on each machine and version; ${older} older measurements are not in it.`));
+    }
+    answer.replaceChildren(...parts);
+    section.dataset.shown = [index.axis.key, a, b].join("|");
+  }
+
+  // The choice is kept in the page's address, after the name of a section where one was gone to.
+
+  const NAMES = ["side", "side-a", "side-b"];
+  let kept = false; // the reader or the address has chosen
+
+  function remember() {
+    kept = true;
+    const address = new URLSearchParams(location.hash.slice(1));
+    const { axis, a, b } = chosen;
+    [axis, a, b].forEach((select, place) => address.set(NAMES[place], select.value));
+    try {
+      history.replaceState(null, "", "#" + address);
+    } catch (error) {
+      if (error.name !== "SecurityError") throw error; // a frame without an address of its own
+    }
+  }
+
+  function recalled() {
+    const address = new URLSearchParams(location.hash.slice(1));
+    const [key, a, b] = NAMES.map((name) => address.get(name));
+    if (!axes.includes(key)) return null;
+    const { values } = indexOf(key);
+    if (a === b || !values.has(a) || !values.has(b)) return null;
+    const goal = Array.from(address.keys()).find((name) => address.get(name) === "");
+    (document.getElementById(goal) || section).scrollIntoView();
+    kept = true;
+    return [key, a, b];
+  }
+
+  function choose(key, a, b) {
+    chosen.axis.value = key;
+    show(indexOf(key), a, b);
+  }
+
+  const axes = data.axes.map((one) => one.key).filter((key) => indexOf(key).values.size > 1);
+  if (!axes.length) {
+    answer.replaceChildren(paragraph("All rows are of one machine, version, backend, precision, batch size and commit: there is nothing to set side by side."));
+    return;
+  }
+  fill(chosen.axis, axes.map((key) => [key, indexOf(key).axis.title]), axes[0]);
+  form.hidden = false;
+  const first = recalled() || axes.map((key) => [key, ...firstPair(indexOf(key))])
+    .reduce((best, one) => best || (pairs(indexOf(one[0]), one[1], one[2]).size ? one : null), null)
+    || [axes[0], ...firstPair(indexOf(axes[0]))];
+  choose(...first);
+
+  form.addEventListener("change", (event) => {
+    event.stopPropagation();
+    const key = chosen.axis.value;
+    let [a, b] = [chosen.a.value, chosen.b.value];
+    if (event.target.name === "axis") [a, b] = firstPair(indexOf(key));
+    else if (event.target.name === "a") {
+      const index = indexOf(key);
+      if (a === b || !pairs(index, a, b).size) b = most(index, a) || newestFirst(index).find((one) => one !== a);
+    }
+    choose(key, a, b);
+    remember();
+  });
+  window.addEventListener("hashchange", () => {
+    if (kept) remember(); // a section was gone to
+  });
+  form.querySelector("button").addEventListener("click", () => {
+    const [key, a, b] = [chosen.axis.value, chosen.a.value, chosen.b.value];
+    choose(key, b, a);
+    remember();
+  });
+})();

@@ -1,0 +1,258 @@
+"""What can be set side by side: the processes of like cases, with all facts that tell them apart.
+
+The page pairs them: two sides differ in one axis, and are alike in every other fact. What comes
+with an axis (another machine has another driver) is not held alike, but named.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convmark.compare.comparability import Comparability, facts_of
+from convmark.compare.rule.statistics import t_quantile
+from convmark.core.errors import StoreError
+from convmark.report.ratios import CONFIDENCE, LEAST_PROCESSES
+from convmark.report.tables.history import commit_text
+from convmark.report.tables.points import POINT, records_of, text_of
+from convmark.results.code.manifest import read_codes
+from convmark.results.runs import RunSource
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["AXES", "Axis", "Side", "Sides", "sides_of"]
+
+MOST_SIDES = 4000
+"""Beyond them each case keeps its newest on each hardware and version, so that a page is small."""
+
+_FEWEST = 2
+"""That a case keeps on each hardware and version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Axis:
+    """What two sides differ in."""
+
+    key: str
+    title: str
+    along: tuple[str, ...] = ()
+    """Facts that come with it."""
+
+
+_SOFTWARE = ("keras", "numpy", "cuda", "cudnn", "packages")
+AXES = (
+    Axis(
+        key="hardware",
+        title="machine and device",
+        along=("gpu", "mig", "ecc", "driver", "cuda", "cudnn", "os"),
+    ),
+    Axis(key="framework", title="version of the framework", along=_SOFTWARE),
+    Axis(key="keras", title="version of Keras", along=("packages",)),
+    Axis(
+        key="backend",
+        title="backend",
+        along=("framework", *_SOFTWARE, "training", "flags", "state"),
+    ),
+    Axis(key="precision", title="precision", along=("state",)),
+    Axis(key="jit", title="compiler (jit)"),
+    Axis(key="batch_size", title="batch size"),
+    Axis(key="replicas", title="replicas", along=("cluster",)),
+    Axis(key="threads", title="threads"),
+    Axis(key="python", title="version of Python", along=("packages",)),
+    Axis(key="driver", title="GPU driver"),
+    Axis(key="commit", title="commit", along=("packages",)),
+)
+
+_CASE = (
+    *("model", "task", "batch_size", "precision", "jit", "replicas", "cluster", "threads"),
+    *("backend", "recipe", "asked_shape", "training"),
+)
+"""Facts that make a case, wherever it is measured."""
+
+_LEFT_OUT = (
+    *("machine", "device", "tensorflow", "jax", "torch", "dataset", "fraction", "epochs"),
+    *("reference", "reference_version"),
+)
+"""Of what makes rows comparable: what `hardware` and `framework` say, and what no step time is
+of."""
+
+_OTHERS = tuple(
+    field.name
+    for field in fields(Comparability)
+    if field.name not in (*_CASE, *_LEFT_OUT, "python", "keras")
+)
+FACTS = (*_CASE, "hardware", "framework", "keras", "python", *_OTHERS)
+"""In the order in which a difference is named."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """The newest processes of a case under the same facts, and of the same code and commit."""
+
+    facts: tuple[str, ...]
+    """By `FACTS`; empty where one is not known."""
+    code: str
+    """Of the files and packages; empty where it is not known."""
+    files: str
+    """Of the files alone; empty where it is not known."""
+    commit: str
+    day: str
+    run: str
+    place: int
+    """The run's place among all, the oldest first."""
+    times_s: tuple[float, ...]
+    """The median step time of each process."""
+    doubt: str
+    """What to be wary of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sides:
+    """All that a page can set side by side."""
+
+    sides: tuple[Side, ...]
+    """The oldest first."""
+    kept: int
+    """The most runs of a case on one hardware and version that are in it."""
+    left_out: int
+    """Older ones, for which a page has no room."""
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as the script reads it: each distinct text once, the oldest run first."""
+        kinds = _numbered(side.facts for side in self.sides)
+        values = [_numbered(column) for column in zip(*kinds, strict=True)]
+        runs = _numbered((side.place, side.run, side.day) for side in self.sides)
+        codes = _numbered((side.code, side.files) for side in self.sides)
+        commits = _numbered(side.commit for side in self.sides)
+        doubts = _numbered(side.doubt for side in self.sides)
+        return {
+            "axes": [{"key": a.key, "title": a.title, "along": a.along} for a in AXES],
+            "facts": [{"key": name, "title": name.replace("_", " ")} for name in FACTS],
+            "case": _CASE,
+            "values": [list(value) for value in values],
+            "kinds": [
+                [value[text] for value, text in zip(values, kind, strict=True)] for kind in kinds
+            ],
+            "runs": [(run, day) for _, run, day in runs],
+            "codes": list(codes),
+            "commits": list(commits),
+            "doubts": list(doubts),
+            "sides": {
+                "kind": [kinds[side.facts] for side in self.sides],
+                "run": [runs[side.place, side.run, side.day] for side in self.sides],
+                "code": [codes[side.code, side.files] for side in self.sides],
+                "commit": [commits[side.commit] for side in self.sides],
+                "doubt": [doubts[side.doubt] for side in self.sides],
+                "times": [[float(f"{t:.7g}") for t in side.times_s] for side in self.sides],
+            },
+            "kept": self.kept,
+            "left_out": self.left_out,
+            "fewest": LEAST_PROCESSES,
+            "quantiles": _quantiles(),
+        }
+
+
+_STEPS = 250
+"""Of the inverse of the degrees of freedom, from 0 to 1/2: fewer than two on a side are none."""
+
+
+@functools.cache
+def _quantiles() -> list[float]:
+    """Return Student's quantiles by the inverse degrees of freedom, in even steps up to 1/2."""
+    inverses = [step / (2 * _STEPS) for step in range(_STEPS + 1)]
+    freedoms = [1 / inverse if inverse else float("inf") for inverse in inverses]
+    return [round(t_quantile((1 + CONFIDENCE) / 2, freedom), 6) for freedom in freedoms]
+
+
+def _numbered(values: Iterable[Any]) -> dict[Any, int]:
+    """Return the distinct values with their places."""
+    return {value: place for place, value in enumerate(dict.fromkeys(values))}
+
+
+_COLUMNS = (
+    *("commit", "dirty", "code", "started", "status", "not_judged", "step_time_p50_s"),
+    *("hardware", "framework", "source"),
+)
+
+
+def sides_of(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Sides:
+    """Return what can be set side by side.
+
+    Args:
+        frame: rows of timed tasks.
+        runs: the files by `source`.
+    """
+    measured = frame[frame["measured"] & (frame["step_time_p50_s"] > 0)]
+    points = measured[[*POINT, "framework"]].drop_duplicates(POINT, keep="last")
+    series = points.groupby(["hardware", "case", "framework"], observed=True, dropna=False)
+    kept = max(_FEWEST, MOST_SIDES // max(1, series.ngroups))
+    newest = points[series.cumcount(ascending=False) < kept][POINT]
+    rows = measured.merge(newest, on=POINT)
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for key, row in _by_side(rows):
+        its_own = found.setdefault(key, [])
+        if its_own and its_own[-1]["source"] != row["source"]:
+            its_own.clear()  # an older run's
+        its_own.append(row)
+    files_of = functools.cache(lambda code, source: _files(code, runs[source].path))
+    sides = [_side(key, its_own, runs, files_of) for key, its_own in found.items()]
+    sides.sort(key=lambda side: side.place)
+    return Sides(sides=tuple(sides), kept=kept, left_out=len(points) - len(newest))
+
+
+def _by_side(rows: pd.DataFrame) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Return each row with what its side is known by, the oldest run's first."""
+    names = [field.name for field in fields(Comparability)]
+    cells = zip(*(rows[name].tolist() for name in names), strict=True)
+    for values, row in zip(cells, records_of(rows, _COLUMNS), strict=True):
+        facts = _facts(values, str(row["hardware"]), text_of(row["framework"]))
+        commit = commit_text(row["commit"], row["dirty"])
+        yield (facts, text_of(row["code"]), commit), row
+
+
+@functools.lru_cache(maxsize=65536)
+def _facts(values: tuple[Any, ...], hardware: str, framework: str) -> tuple[str, ...]:
+    names = [field.name for field in fields(Comparability)]
+    known = [None if value != value else value for value in values]
+    told = facts_of(dict(zip(names, known, strict=True)))
+    own = {"hardware": hardware, "framework": framework}
+    return tuple(own[name] if name in own else _text(getattr(told, name)) for name in FACTS)
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else text_of(value)
+
+
+def _files(code: str, run: Path) -> str:
+    """Return the hash of a code's files without its packages; empty where its run lost them."""
+    try:
+        known = read_codes(run).get(code)
+    except StoreError:
+        return ""
+    return known.files_hash if known else ""
+
+
+def _side(
+    key: tuple[Any, ...], rows: Sequence[dict[str, Any]], runs: Sequence[RunSource], files_of: Any
+) -> Side:
+    facts, code, commit = key
+    source, count = int(rows[0]["source"]), len(rows)
+    unsteady = sum(row["status"] == "unsteady" for row in rows)
+    reasons = [text for row in rows if (text := text_of(row["not_judged"]))]
+    doubts = [f"{unsteady} of {count} processes unsteady"] if unsteady else []
+    doubts += [f"not judged: {reasons[0]}"] if reasons else []
+    return Side(
+        facts=facts,
+        code=code,
+        files=files_of(code, source) if code else "",
+        commit=commit,
+        day=rows[0]["started"][:10],
+        run=runs[source].label,
+        place=source,
+        times_s=tuple(row["step_time_p50_s"] for row in rows),
+        doubt="; ".join(doubts),
+    )

@@ -1,0 +1,240 @@
+"""Two sides set beside each other on the page, in a real browser without a network."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from report_rows import FAST, HOSTILE, MODELS, SLOW, keep_run, measured, suite
+from rich_rows import rich_results
+
+from convmark.core.table import Table
+from convmark.report.build import build
+from convmark.report.command import report
+from convmark.report.ratios import geometric_mean, ratio
+from convmark.report.rows import read_rows
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+WAIT_MS = 20_000
+ODD, UNLIKE = "mini_inception", "mini_resnet_norm"
+"""Cases of which the sides have another number of processes, or another NumPy."""
+SOME, MANY = 3, 7
+COMMITS = {1: "a" * 40, 2: "b" * 40, 3: "b" * 40}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    with api.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three runs of one machine and the last two of another; run 9 has cases of its own."""
+    folder = tmp_path_factory.mktemp("sides") / "results"
+    for machine, run in ((SLOW, 1), (SLOW, 2), (FAST, 2), (SLOW, 3), (FAST, 3)):
+        rows = suite(machine, run, tuple(MODELS) if machine == SLOW else ("lenet5", HOSTILE))
+        keep_run(folder, [dataclasses.replace(row, commit=COMMITS[run]) for row in rows])
+    for machine, processes, numpy in ((SLOW, SOME, "1.26.4"), (FAST, MANY, "2.1.0")):
+        rows = [
+            measured(machine, 9, ODD, number, step_s=0.011 * (1 + 0.004 * number**1.5))
+            for number in range(1, processes + 1)
+        ]
+        keep_run(folder, [*rows, measured(machine, 9, UNLIKE, 1, numpy=numpy)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    report([results], output=str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def rich_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("rich")
+    report([rich_results(folder)], output=str(folder / "report.html"))
+    return folder / "report.html"
+
+
+class Sides:
+    """The section as a reader uses it."""
+
+    def __init__(self, browser: Any, page: Path, choice: dict[str, str], **options: Any) -> None:
+        self.said: list[str] = []
+        self.tab = browser.new_page(**options)
+        self.tab.set_default_timeout(WAIT_MS)
+        self.tab.context.set_offline(True)
+        self.tab.on("console", lambda message: self.said.append(message.text))
+        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
+        self.tab.goto(page.as_uri() + ("#" + urlencode(choice) if choice else ""))
+        self.tab.wait_for_selector("#sides[data-shown], #sides .sides-answer p", state="attached")
+
+    def choose(self, **chosen: str) -> None:
+        for name, value in chosen.items():
+            self.tab.select_option(f"#sides select[name={name}]", value)
+
+    @property
+    def shown(self) -> str:
+        return str(self.tab.get_attribute("#sides", "data-shown"))
+
+    @property
+    def answer(self) -> list[str]:
+        return list(self.tab.locator("#sides .sides-answer p").all_inner_texts())
+
+    def rows(self) -> dict[str, list[str]]:
+        """Return the cells of each row by its case."""
+        found = self.tab.evaluate(
+            "[...document.querySelectorAll('#sides tr')].slice(1)"
+            ".map((row) => [...row.cells].map((cell) => cell.textContent))"
+        )
+        return {cells[0]: cells[2:] for cells in found}
+
+
+@pytest.fixture
+def sides(browser: Any, page: Path) -> Iterator[Sides]:
+    found = Sides(browser, page, {}, viewport={"width": 1280, "height": 900})
+    yield found
+    found.tab.close()
+    assert found.said == []
+
+
+def hardware_table(results: Path) -> Table:
+    return next(table for table in build([results]).tables if table.key == "hardware")
+
+
+def test_two_machines_have_the_ratios_of_the_text_report(sides: Sides, results: Path) -> None:
+    table = hardware_table(results)
+    base = re.match(r"Speed-up is the step time of (.+?) over", table.caption)
+    assert base is not None
+    other = f"{FAST} cpu" if base[1] == f"{SLOW} cpu" else f"{SLOW} cpu"
+    sides.choose(axis="hardware", a=base[1], b=other)
+    assert sides.shown == f"hardware|{base[1]}|{other}"
+    shown = sides.rows()
+    texts = [dict(zip([h.key for h in table.headings], row, strict=True)) for row in table.texts()]
+    expected = {
+        f"{row['model']} {row['task']} batch {row['batch_size']}": (
+            row["speedup"], f"{row['low']} to {row['high']}", row["n"]
+        )
+        for row in texts
+        if row["hardware"] == other and row["speedup"] and row["batch_size"]
+    }  # fmt: skip
+    assert any(HOSTILE in name for name in expected)
+    assert expected.pop(f"{UNLIKE} train batch 32")
+    del shown["geometric mean"]
+    found = {name: (cells[0], cells[1], cells[5].split(", ")[1]) for name, cells in shown.items()}
+    assert found == expected
+    assert len(found) == 7
+
+
+def test_an_interval_with_1_in_it_is_called_not_distinguishable(sides: Sides) -> None:
+    sides.choose(axis="commit")
+    first, *_, last = sides.rows().values()
+    assert first[2] == "not distinguishable"
+    assert sides.answer[0].startswith("Geometric mean over ")
+    assert "A and B are not distinguishable" in sides.answer[0]
+    for cells in (first, last):
+        low, high = map(float, cells[1].split(" to "))
+        assert (cells[2] == "not distinguishable") == (low <= 1 <= high)
+
+
+def test_odd_degrees_of_freedom_and_the_geometric_mean_are_those_of_the_statistics(
+    sides: Sides, results: Path
+) -> None:
+    sides.choose(axis="hardware", a=f"{SLOW} cpu", b=f"{FAST} cpu")
+    frame = read_rows([results]).frame
+    newest = frame[frame["source"] == frame.groupby(["hardware", "case"], observed=True)[
+        "source"].transform("max")]  # fmt: skip
+    both = [
+        [side[side["machine"] == name]["step_time_p50_s"].tolist() for name in (SLOW, FAST)]
+        for case, side in newest.groupby("case", observed=True)
+        if UNLIKE not in str(case) and side["machine"].nunique() == 2
+    ]
+    ratios = [one for a, b in both if (one := ratio(a, b)) is not None]
+    (odd,) = [one for one in ratios if (one.freedom or 0) % 1 > 0.01 and one.value < 2]
+    shown = sides.rows()
+    for one, name in ((odd, f"{ODD} train batch 32"), (geometric_mean(ratios), "geometric mean")):
+        assert one is not None
+        assert shown[name][:2] == [f"{one.value:.3f}", f"{one.low:.3f} to {one.high:.3f}"]
+
+
+def test_what_is_left_out_is_counted_with_its_reason(sides: Sides) -> None:
+    sides.choose(axis="hardware", a=f"{SLOW} cpu", b=f"{FAST} cpu")
+    assert sides.answer[1] == (
+        "Left out: 4 of 11 cases: 3 not measured on B; 1 other numpy (1.26.4 against 2.1.0)."
+    )
+    sides.choose(axis="framework", a="TensorFlow 2.20.0", b="TensorFlow 2.21.0")
+    assert sides.answer[1].startswith("Left out: 2 of 11 cases: 2 not measured on A")
+    sides.choose(axis="commit")
+    sides.choose(a="a" * 12)
+    assert sides.shown == f"commit|{'a' * 12}|{'b' * 12}"
+    sides.choose(b="0" * 12)
+    assert sides.answer[0].startswith(f"No case of A ({'a' * 12}) has a like one of B")
+    assert sides.tab.locator("#sides .sides-table").is_hidden()
+
+
+def test_the_choice_is_kept_in_the_address(sides: Sides) -> None:
+    sides.choose(axis="hardware", a=f"{FAST} cpu", b=f"{SLOW} cpu")
+    sides.tab.click("#sides button[name=swap]")
+    chosen, rows = sides.shown, sides.rows()
+    assert chosen == f"hardware|{SLOW} cpu|{FAST} cpu"
+    sides.tab.click("a[href='#history']")
+    sides.tab.wait_for_url("**#history=&side=*")
+    sides.tab.reload()
+    assert (sides.shown, sides.rows()) == (chosen, rows)
+
+
+def test_an_address_with_other_values_shows_what_a_page_begins_with(
+    browser: Any, page: Path
+) -> None:
+    wrong = {"side": "hardware", "side-a": "<img src=x onerror=alert(1)>", "side-b": SLOW}
+    found = Sides(browser, page, wrong)
+    assert found.shown.startswith("hardware|")
+    assert found.said == []
+    found.tab.close()
+
+
+CUT = """
+[...document.querySelectorAll('#sides :is(p, td, th, select, button, .label)')].filter((e) => {
+  const box = e.getBoundingClientRect();
+  return box.width && (box.left < -1 || box.right > document.documentElement.clientWidth + 1);
+}).map((e) => e.textContent)
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1280, 1920])
+def test_nothing_of_it_is_cut_off(browser: Any, rich_page: Path, width: int, scheme: str) -> None:
+    found = Sides(browser, rich_page, {}, viewport={"width": width, "height": 900},
+                  color_scheme=scheme)  # fmt: skip
+    assert found.tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert found.tab.evaluate(CUT) == []
+    assert len(found.rows()) > 30
+    assert found.said == []
+    found.tab.close()
+
+
+def test_batch_sizes_are_compared_by_the_time_of_a_sample(browser: Any, rich_page: Path) -> None:
+    found = Sides(browser, rich_page, {})
+    found.choose(axis="batch_size", a="1")
+    found.choose(b="32")
+    cells = next(cells for name, cells in found.rows().items() if "resnet50 infer" in name)
+    a_s, b_s = (float(text.split()[0]) * {"s": 1, "ms": 1e-3, "us": 1e-6}[text.split()[1]]
+                for text in cells[3:5])  # fmt: skip
+    assert float(cells[0]) == pytest.approx(a_s / (b_s / 32), rel=0.05)
+    found.tab.close()
