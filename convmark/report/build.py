@@ -40,9 +40,6 @@ VERDICTS = "verdicts"
 FIRST = ("answers", "architectures", "applications", "accuracy")
 """Tables that Markdown without verdicts shows unfolded."""
 
-_TASKS_AT = 6
-"""Where the tables of tasks without one of their own stand: after the accuracy."""
-
 _WHERE_KNOWN = (BEST_BATCHES, "nodes", "noise", "published", "roofline", "scaling", *TASKS)
 """Tables that appear only where rows have what they need."""
 
@@ -145,7 +142,8 @@ def _every_table(
     ]
     known = {one.key for one in found}
     others = [one for one in TASKS.values() if not one.timed and one.name not in known]
-    found[_TASKS_AT:_TASKS_AT] = [task_figures(table, labels, task) for task in others]
+    after_accuracy = [one.key for one in found].index("accuracy") + 1
+    found[after_accuracy:after_accuracy] = [task_figures(table, labels, task) for task in others]
     return [one for one in found if one.rows or one.key not in _WHERE_KNOWN]
 
 

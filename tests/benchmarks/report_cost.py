@@ -24,7 +24,7 @@ from convmark.results.record import to_cells
 from convmark.results.store import HEADER
 
 CASES, MACHINES = 100, 3
-GOAL_S, GOAL_MEMORY, GOAL_PAGE = 10.0, 2**30, 8 * 10**6
+GOAL_S, GOAL_MEMORY, GOAL_PAGE = 10.0, 2**30, 3 * 10**6
 
 
 DRAWN = 30

@@ -31,6 +31,10 @@ MOST_WIDTH = 14
 """Characters of a text column that are never broken; longer texts wrap."""
 
 
+SEEN = 200
+"""Rows that tell the width of the columns where a script fills the table."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
     """The parts of one table."""
@@ -50,7 +54,7 @@ def layout(table: Table, *, whole: bool = False) -> Layout:
     Args:
         whole: whether every column stays, and rows are left out as a script fills them in.
     """
-    columns = list(zip(*table.rows, strict=True))
+    columns = list(zip(*(table.rows[:SEEN] if whole else table.rows), strict=True))
     same = [] if whole or len(table.rows) < 2 else _same(columns)
     kept = [place for place in range(len(table.headings)) if place not in same]
     texts = [
@@ -121,7 +125,11 @@ class Facets:
 
     def as_data(self) -> dict[str, Any]:
         """Return labels and combinations for the page's script."""
-        return {"labels": list(FACETS.values()), "rows": [list(row) for row in self._places]}
+        return {
+            "labels": list(FACETS.values()),
+            "values": {facet.label: list(facet.values) for facet in self},
+            "rows": [list(row) for row in self._places],
+        }
 
 
 # Tiles and notes

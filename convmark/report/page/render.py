@@ -110,6 +110,7 @@ def render_page(page: Page) -> str:
             {
                 "config": dict(CONFIG),
                 "facets": facets.as_data(),
+                "models": [model.model for model in page.models],
                 "figures": _drawings(figures, drawn_later, facets),
             }
         ),

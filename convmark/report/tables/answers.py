@@ -141,7 +141,7 @@ def _times(frame: pd.DataFrame, row: Mapping[str, Any]) -> list[float]:
 
 def _interval(found: Ratio) -> str:
     if found.low is None or found.high is None:
-        return f"no interval: fewer than {LEAST_PROCESSES} processes"
+        return f"(no interval: fewer than {LEAST_PROCESSES} processes)"
     return f"[{_digits(found.low)}, {_digits(found.high)}]"
 
 
@@ -171,7 +171,7 @@ def _machines(hardware: Table) -> Iterator[dict[str, str]]:
         cases = row["note"].partition(",")[0]
         of = f"{row['hardware']} against {base}"
         yield _line(
-            RATIOS, of, _times_as_fast(found), f"{_interval(found)} {cases}", software, load
+            RATIOS, of, _times_as_fast(found), f"{cases} {_interval(found)}", software, load
         )
 
 
@@ -191,7 +191,7 @@ def _versions(frame: pd.DataFrame) -> Iterator[dict[str, str]]:
         before, after = names
         cases = f"over {len(ratios)} case{'s' * (len(ratios) != 1)} on {hardware}"
         of = f"{after} against {before.rpartition(' ')[2]}"
-        detail = f"{_interval(mean)} {cases}"
+        detail = f"{cases} {_interval(mean)}"
         yield _line(RATIOS, of, _times_as_fast(mean), detail, "measured in different runs")
 
 

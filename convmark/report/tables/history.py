@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_POINTS", "commit_text", "history", "step_time_verdicts"]
 
-MOST_POINTS = 30_000
+MOST_POINTS = 20_000
 """Points of all cases together; beyond them each keeps its newest, so that a page stays small."""
 
 _FEWEST, _MOST = 10, 100

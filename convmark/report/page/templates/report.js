@@ -3,7 +3,9 @@
   const data = JSON.parse(document.getElementById("drawings").textContent);
   const figures = data.figures;
   const tables = Array.from(document.querySelectorAll("main table"));
-  const form = document.getElementById("facets");
+  const chooser = document.getElementById("facets");
+  const boxes = Array.from(chooser.querySelectorAll("input"));
+  const valueOf = (box) => data.facets.values[box.name][Number(box.dataset.at)];
 
   // The state: what is chosen, how tables are sorted. The address has all of it, so that a link
   // shows the same; of an address nothing is used but values that are in the page.
@@ -13,7 +15,7 @@
 
   function remember() {
     const found = new URLSearchParams();
-    for (const box of form.querySelectorAll("input:checked")) found.append(box.name, box.value);
+    for (const box of boxes) if (box.checked) found.append(box.name, valueOf(box));
     for (const table of tables) {
       const head = table.tHead.querySelector("th[aria-sort]");
       if (!head) continue;
@@ -30,12 +32,10 @@
   }
 
   function recall() {
-    for (const box of form.querySelectorAll("input")) {
-      box.checked = asked.getAll(box.name).includes(box.value);
-    }
+    for (const box of boxes) box.checked = asked.getAll(box.name).includes(valueOf(box));
     for (const select of document.querySelectorAll("select[data-choose]")) {
       const choice = asked.get("show." + select.dataset.choose);
-      const there = Array.from(select.options).some((option) => option.value === choice);
+      const there = Array.from(select.options).some((option) => option.textContent === choice);
       if (there) picked.set(select.dataset.choose, choice);
     }
     for (const table of tables) {
@@ -72,25 +72,25 @@
 
   function choose() {
     chosen = data.facets.labels.map((label) => {
-      const boxes = Array.from(form.querySelectorAll("input:checked"));
-      const values = boxes.filter((box) => box.name === label).map((box) => box.value);
+      const own = boxes.filter((box) => box.checked && box.name === label);
+      const values = own.map(valueOf);
       return values.length ? new Set(values) : null;
     });
     const words = [];
     data.facets.labels.forEach((label, place) => {
-      const part = form.querySelector('[data-facet="' + label + '"] .chosen');
+      const part = chooser.querySelector('[data-facet="' + label + '"] .chosen');
       if (part) part.textContent = chosen[place] ? " (" + chosen[place].size + ")" : "";
       if (chosen[place]) words.push(label + " " + Array.from(chosen[place]).join(" or "));
     });
-    form.querySelector(".words").textContent = words.length ? "Only " + words.join("; ") : "";
-    const reset = form.querySelector("button");
+    chooser.querySelector(".words").textContent = words.length ? "Only " + words.join("; ") : "";
+    const reset = chooser.querySelector("button");
     if (reset) reset.hidden = !words.length;
     const all = document.querySelector(".tiles .all");
     if (all) all.hidden = !words.length;
     const models = chosen[data.facets.labels.indexOf("model")];
-    for (const model of document.querySelectorAll("details.model")) {
-      model.hidden = Boolean(models) && !models.has(model.dataset.model);
-    }
+    document.querySelectorAll("details.model").forEach((model, place) => {
+      model.hidden = Boolean(models) && !models.has(data.models[place]);
+    });
     for (const table of tables) filter(table);
     for (const key of Object.keys(figures)) draw(key);
     fitAll();
@@ -175,14 +175,17 @@
     return new Set(Array.from(found, (at) => chooser.values[at]));
   }
 
+  // The text as it is: a select's value has its spaces collapsed.
+  const choiceIn = (select) => select.options[select.selectedIndex].textContent;
+
   // Only choices that have rows can be made; while the reader's has none, the first stands for it.
   function limit(select, there) {
     const options = Array.from(select.options);
-    for (const option of options) option.hidden = option.disabled = !there.has(option.value);
-    const own = picked.get(select.dataset.choose);
-    const wanted = own === undefined ? options.find((option) => option.defaultSelected).value : own;
-    if (there.has(wanted)) select.value = wanted;
-    else if (there.size) select.value = options.find((option) => !option.disabled).value;
+    for (const one of options) one.hidden = one.disabled = !there.has(one.textContent);
+    const own = options.find((one) => one.textContent === picked.get(select.dataset.choose));
+    const wanted = own || options.find((one) => one.defaultSelected);
+    const shown = wanted.disabled ? options.find((one) => !one.disabled) : wanted;
+    if (shown) shown.selected = true;
   }
 
   function fillTable(key, rows) {
@@ -244,14 +247,14 @@
     const by = drawing.choose_by;
     if (drawing.data) {
       limit(select, choicesOfData(drawing.data, by));
-      const rows = rowsOfData(drawing.data, select.value, by);
+      const rows = rowsOfData(drawing.data, choiceIn(select), by);
       fillTable(key, rows);
       return rows;
     }
     const rows = rowsOfPage(key);
     if (!select) return rows;
     limit(select, new Set(rows.map((row) => choiceOf(by, row))));
-    return rows.filter((row) => choiceOf(by, row) === select.value);
+    return rows.filter((row) => choiceOf(by, row) === choiceIn(select));
   }
 
   function draw(key) {
@@ -262,7 +265,7 @@
       const place = document.getElementById("figure-" + key + "-" + number);
       place.hidden = !rows.length;
       drawPanels(place, spec, rows, drawing.panels).then(
-        () => place.setAttribute("data-drawn", select ? select.value : "all"),
+        () => place.setAttribute("data-drawn", select ? choiceIn(select) : "all"),
         (error) => {
           place.textContent = "This figure could not be drawn: " + error.message;
           place.className = "drawing error";
@@ -400,7 +403,7 @@
   }
 
   function unfold() {
-    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const target = location.hash && document.getElementById(location.hash.slice(1));
     if (!target) return;
     for (const part of target.querySelectorAll(":scope > details")) part.open = true;
   }
@@ -408,6 +411,11 @@
   document.addEventListener("click", (event) => {
     const head = event.target.closest("th");
     const more = event.target.closest(".more");
+    if (event.target.matches("#facets button")) {
+      for (const box of boxes) box.checked = false;
+      choose();
+      remember();
+    }
     if (head && head.closest("main")) {
       const before = head.getAttribute("aria-sort");
       sort(head, before ? before === "ascending" : true);
@@ -417,23 +425,21 @@
       if (!whole.delete(table)) whole.add(table);
       fit(table);
     }
-    for (const open of form.querySelectorAll("details[open]")) {
+    for (const open of chooser.querySelectorAll("details[open]")) {
       if (!open.contains(event.target)) open.open = false;
     }
   });
   document.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
-    for (const open of form.querySelectorAll("details[open]")) open.open = false;
+    for (const open of chooser.querySelectorAll("details[open]")) open.open = false;
   });
   document.addEventListener("change", (event) => {
     if (event.target.matches("select[data-choose]")) {
-      picked.set(event.target.dataset.choose, event.target.value);
+      picked.set(event.target.dataset.choose, choiceIn(event.target));
       draw(event.target.dataset.choose);
-    } else if (form.contains(event.target)) choose();
+    } else if (chooser.contains(event.target)) choose();
     remember();
   });
-  form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => setTimeout(() => { choose(); remember(); }));
   document.addEventListener("toggle", (event) => {
     if (event.target.open) event.target.querySelectorAll("table").forEach(fit);
   }, true);
