@@ -1,4 +1,4 @@
-"""A stand-in for `convmark.fleet.ray.RayCluster`: nodes of this process, in which nothing runs."""
+"""A stand-in for `RayCluster` of convmark: nodes of this process, in which nothing runs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from test_run import MACHINE
 
 import convmark
 from convmark.core.errors import ConvmarkError
-from convmark.fleet import host
-from convmark.fleet.drive import Event, JobEnded, NodeLost, ProcessEnded
-from convmark.fleet.host import Host, NodeSettings, PreparedNode, about_this_node, installed
-from convmark.fleet.nodes import Node, NodeFacts
-from convmark.fleet.scheduler import Assignment
 from convmark.machine.environment import Gpu, Machine
 from convmark.results.record import ASCENDING
+from convmark.session.fleet import host
+from convmark.session.fleet.drive import Event, JobEnded, NodeLost, ProcessEnded
+from convmark.session.fleet.host import Host, NodeSettings, PreparedNode, about_this_node, installed
+from convmark.session.fleet.nodes import Node, NodeFacts
+from convmark.session.fleet.scheduler import Assignment
 
 A100 = Gpu(index=0, name="A100", memory_bytes=40 * 2**30, uuid="GPU-0")
 
@@ -150,7 +150,7 @@ class _Here:
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have each host believe that it is the node whose turn it is."""
-    monkeypatch.setattr("convmark.fleet.host.read_machine", lambda: _Here.about.machine)
+    monkeypatch.setattr("convmark.session.fleet.host.read_machine", lambda: _Here.about.machine)
     monkeypatch.setattr("platform.node", lambda: _Here.about.host)
-    monkeypatch.setattr("convmark.fleet.host._parents_environ", dict)
-    monkeypatch.setattr("convmark.fleet.host._niceness", lambda: _Here.about.niceness)
+    monkeypatch.setattr("convmark.session.fleet.host._parents_environ", dict)
+    monkeypatch.setattr("convmark.session.fleet.host._niceness", lambda: _Here.about.niceness)

@@ -62,7 +62,7 @@ def measuring(
 ) -> subprocess.Popen[str]:
     """Start `convmark run` on fast workers, its results below the folder."""
     fast = str(python or fast_python(folder))
-    command = ("convmark.cli", "run", "--python", fast, "--results", "results")
+    command = ("convmark", "run", "--python", fast, "--results", "results")
     return start(*command, *options, folder=folder, **how)
 
 

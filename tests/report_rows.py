@@ -90,3 +90,11 @@ def results_of_two_machines(folder: Path) -> Path:
     for run in (1, 2):
         keep_run(results, suite(FAST, run, models=("lenet5", HOSTILE)))
     return results
+
+
+def keep_prices(folder: Path, *machines: str) -> Path:
+    """Write prices of machines: 2.50 USD an hour each."""
+    path = folder / "prices.toml"
+    shared = 'currency = "USD"\nunit = "hour"\ndate = 2026-01-31\nsource = "the invoice"\n'
+    path.write_text(shared + "".join(f'["{machine}"]\nprice = 2.5\n' for machine in machines))
+    return path

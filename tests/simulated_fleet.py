@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from convmark.core.case import Case
-from convmark.fleet.drive import Event, JobEnded, NodeLost
-from convmark.fleet.scheduler import Assignment, Member
+from convmark.session.fleet.drive import Event, JobEnded, NodeLost
+from convmark.session.fleet.scheduler import Assignment, Member
 from convmark.session.plan import Job, plan
 
 

@@ -17,17 +17,19 @@ from typing import Any
 
 import fake_worker
 import pytest
+from histories import keep, process
 from snapshots import check, plain
 
 from convmark.cli import bisect as bisect_command
 from convmark.cli import main
 from convmark.compare.live import ab, ab_files
 from convmark.compare.live.anchor import Origin
-from convmark.core.errors import OptionError, WorkerError
+from convmark.core.errors import InstallError, OptionError, WorkerError
 from convmark.interpreter import Answer
 from convmark.interpreter.environments.cache import Cache, Made
 from convmark.machine.environment import read_machine
 from convmark.machine.gpu.devices import Card, Gpu
+from convmark.results.store import Store
 from convmark.worker.turns import take_rounds
 
 LENET5 = ["--models", "lenet5", "--tasks", "train"]
@@ -351,6 +353,7 @@ def test_json_has_every_field(folder: Path, capsys: pytest.CaptureFixture[str]) 
         (["ab", "--set-a", "speed=2"], "--set-a: unknown setting 'speed'"),
         (["ab", "--models", "lenet6"], "no such model"),
         (["ab", "--devices", "gpu:3"], "--devices: gpu:3 does not exist"),
+        (["ab", "--set-b", "backend=caffe"], "backend must be one of tensorflow, jax, torch"),
         (["ab", "--set-b", "threads=x"], "threads must be 'default' or a whole number"),
         (["bisect", "--good", "2.16.2", "--bad", "2.18.0"], "needs one case, the options name 16"),
         (["bisect", "--good", "git:a", "--bad", "2.1", *LENET5], "must both be releases"),
@@ -491,3 +494,120 @@ def test_what_ran_the_steps_is_kept_where_it_is_not_tensorflow_in_an_earlier_fil
     old, new = csv.DictReader(path.read_text().splitlines())
     assert (old["case"], old["a_framework"]) == ("of-tensorflow", "")
     assert (new["case"], new["b_framework"]) == ("of-jax", "JAX 0.9")
+
+
+# `convmark compare --across ... --live`
+
+
+def measured_in(folder: Path, *versions: str, **changes: Any) -> None:
+    """Keep a run of two cases for each version of TensorFlow."""
+    for number, version in enumerate(versions, 1):
+        models = enumerate(("lenet5", "mini_resnet"), 1)
+        rows = [
+            process(run=f"{number:04d}", model=model, order=order, tensorflow=version, **changes)
+            for order, model in models
+        ]
+        keep(Store(folder / "results"), rows)
+
+
+def test_versions_are_compared_live_each_with_the_one_before(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured_in(folder, "2.19.0", "2.20.0", "2.21.0")
+    Interpreter.speeds = {"2.21.0": 1.1}
+    assert main(["compare", "--across", "tensorflow", "--live", "--format", "json"]) == 1
+    found = [(row["a"], row["b"], row["model"], row["verdict"]) for row in json_of(capsys)]
+    assert found == [
+        (f"tensorflow=={a}", f"tensorflow=={b}", model, verdict)
+        for a, b, verdict in (
+            ("2.19.0", "2.20.0", "unchanged"),
+            ("2.20.0", "2.21.0", "regressed"),
+        )
+        for model in ("lenet5", "mini_resnet")
+    ]
+    assert {request["kind"] for request in Interpreter.requests} == {"measure"}  # in lock-step
+    assert [path.stem for path in sorted(folder.glob("results/ab/0*.csv"))] == ["0001", "0002"]
+
+
+def json_of(capsys: pytest.CaptureFixture[str]) -> Any:
+    return json.loads(capsys.readouterr().out)
+
+
+def test_backends_are_compared_live_each_in_a_process_of_its_own(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backends: list[str] = []
+    made = Interpreter.__init__
+
+    def noting(self: Interpreter, python: str = "python", **settings: Any) -> None:
+        backends.append(settings["backend"])
+        made(self, python, **settings)
+
+    monkeypatch.setattr(Interpreter, "__init__", noting)
+    store = Store(folder / "results")
+    keep(store, [process(run="0001")])
+    keep(store, [process(run="0002", backend="jax")])
+    assert main(["compare", "--across", "backend"]) == 0
+    command = "convmark ab . . --set-a backend=tensorflow --set-b backend=jax --models lenet5"
+    assert command in capsys.readouterr().out
+    assert main(["compare", "--across", "backend", "--live", "--format", "json"]) == 0
+    (row,) = json_of(capsys)
+    assert (row["a"], row["b"]) == (". backend=tensorflow", ". backend=jax")
+    assert set(backends) == {"tensorflow", "jax"}
+    assert {request["kind"] for request in Interpreter.requests} == {"measure"}
+    assert [one["case"]["backend"] for one in Interpreter.requests[:3]].count("jax") == 1
+
+
+def test_a_version_that_cannot_be_had_is_said_and_the_others_are_compared(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured_in(folder, "2.19.0", "2.20.0", "2.21.0")
+    get = FakeCache.get
+
+    def without_the_oldest(self: FakeCache, wanted: Any, say: Any = None) -> Made:
+        if "2.19.0" in str(wanted):
+            raise InstallError("no such version")
+        return get(self, wanted, say)
+
+    monkeypatch.setattr(FakeCache, "get", without_the_oldest)
+    assert main(["compare", "--across", "tensorflow", "--live"]) == 2
+    printed = capsys.readouterr()
+    said = "convmark compare: tensorflow==2.19.0 -> tensorflow==2.20.0: no such version"
+    assert said in printed.err.splitlines()
+    assert {row["b"] for row in verdicts(folder)} == {"tensorflow==2.21.0"}
+    assert "tensorflow==2.20.0" in printed.out
+
+
+def test_a_live_comparison_of_versions_ends_by_ctrl_c(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured_in(folder, "2.19.0", "2.20.0", "2.21.0")
+    monkeypatch.setattr(Interpreter, "interrupt_session", 3)
+    assert main(["compare", "--across", "tensorflow", "--live"]) == 130
+    assert len(list(folder.glob("results/ab/0*.csv"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--across", "machine", "--live"], "--live: no two values of machine can be compared"),
+        (["--live"], "--live: must be given with --across, whose values it compares"),
+        (
+            ["--across", "tensorflow", "--live", "--budget", "nan"],
+            "--budget: must be a number of seconds above 0",
+        ),
+        (
+            ["--across", "tensorflow", "--live", "--format", "csv"],
+            "--format: must be one of table, markdown, json, got 'csv'",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_live_is_refused_in_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    measured_in(folder, "2.19.0", "2.20.0")
+    assert main(["compare", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert Interpreter.requests == []

@@ -28,7 +28,7 @@ def test_the_largest_size_that_fits_is_found_and_those_beyond_it_are_rows_of_the
     tmp_path: Path,
 ) -> None:
     ended = subprocess.run(
-        [sys.executable, "-m", "convmark.cli", "run", "--models=builders:roomy", "--tasks=infer",
+        [sys.executable, "-m", "convmark", "run", "--models=builders:roomy", "--tasks=infer",
          "--batch-sizes=auto", "--time-budget=0.1", "--devices=cpu", f"--results={tmp_path}",
          "--processes=1", "--threads=1"],
         cwd=BUILDERS,

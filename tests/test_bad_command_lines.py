@@ -106,6 +106,13 @@ BAD: list[tuple[list[str], str]] = [
     (["compare", "--across", "tensorflw"], "did you mean tensorflow?"),
     (["compare", "--across", "tensorflow", "--format", "github"], "--format: must be one of"),
     (["compare", "--across", "gpu"], "no measured row has a value for gpu"),
+    # comment
+    (["comment"], "has no verdicts; `pytest bench --benchmark-compare=git:REF` makes them"),
+    (["comment", "nowhere"], "nowhere: no such file or folder"),
+    (["comment", "a\0b"], "no such file or folder"),
+    (["comment", "--outcome", "sucess"], "--outcome: must be one of success, failure"),
+    (["comment", "--badge", "file"], "--badge: must be a new file or a badge, got 'file'"),
+    (["comment", "--badge", "a\0b"], "--badge: must be"),
     # accept
     (["accept"], "the following arguments are required: RUN, --reason"),
     (["accept", "1"], "the following arguments are required: --reason"),
@@ -132,14 +139,16 @@ BAD: list[tuple[list[str], str]] = [
     (["report", "-o", "folder", "--format", "csv"], "--output: folder must be writable"),
     (["report", "-o", "a\0b.md"], "--output: "),
     (["report", "--style", "fancy"], "--style: must be one of full, applications"),
-    (["report", "--price", "xeon-2"], "--price: must be MACHINE=PRICE"),
-    (["report", "--price", "xeon-2=nan"], "--price: must be MACHINE=PRICE"),
-    (["report", "--price", "xeon-2=1", "--price", "xeon-2=2"], "--price: must name a machine once"),
-    (["report", "--price", f"{ESCAPE}=2"], "--price: no row is of the machine '\\x1b[31mred"),
+    (["report", "--prices", "nowhere"], "--prices: nowhere must be a TOML file: No such file"),
+    (["report", "--prices", ""], "--prices: must be the path of a file"),
+    (["report", "--reference", ESCAPE], "--reference: no row is of the machine '\\x1b[31mred"),
+    (["report", "--reference", " "], "--reference: must be the name of a machine, got ' '"),
+    (["report", "--name", "xeon-2"], "--name: must be MACHINE=NAME"),
+    (["report", "--name", f"xeon-2={ESCAPE}"], "--name: must be MACHINE=NAME"),
+    (["report", "--name", "xeon-9=desk"], "--name: no row is of the machine 'xeon-9'; did you"),
     (["report", "--figures", " "], "--figures: must be the path of a folder"),
-    (["report", "--per", "x"], "unrecognized arguments: --per; did you mean --price?"),
+    (["report", "--per", "x"], "unrecognized arguments: --per; did you mean --prices?"),
     (["report", "-o", ""], "--output: must end in .html"),
-    (["report", "--price", "xeon-9=1"], "--price: no row is of the machine 'xeon-9'"),
     (["report", "--figures", "file"], "--figures: file must be writable"),
     (["report", "--figures", "a\0b"], "--figures: "),
     (["report", "--against", "no-such-ref"], "no run 'no-such-ref'"),
@@ -239,7 +248,7 @@ BAD: list[tuple[list[str], str]] = [
 
 COMMANDS = (
     *("run", "compare", "accept", "history", "report", "ab", "bisect", "env", "doctor"),
-    *("merge", "fleet"),
+    *("merge", "fleet", "comment"),
 )
 
 

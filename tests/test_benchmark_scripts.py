@@ -27,6 +27,7 @@ QUICK = {
     "fleet_cost.py": ["--most-nodes=100", "--fleets=2"],
     "history_cost.py": ["--runs=2", "--cases=8", "--metrics=1"],
     "judging_cost.py": ["--runs=3", "--cases=2"],
+    "machine_ratios.py": ["--draws=2"],
     "report_cost.py": ["1"],
     "rule_league.py": ["--data={data}", "--trials=2"],
 }
@@ -47,6 +48,7 @@ WITH_WORKERS = {
 LIVE = {
     "added_cost.py": ["HEAD", "--pairs=1", "--", "--models=conv_layer", "--processes=1"],
     "gates.py": ["--only", "flat", "--folder={folder}"],
+    "pull_request.py": ["--only", "slow", "--folder={folder}"],
     "ab_trial.py": [
         *("--only=same", "--times=1", "--models=conv_layer", "--target=50", "--folder={folder}"),
     ],

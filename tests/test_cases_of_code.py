@@ -65,7 +65,7 @@ def test_the_working_folders_own_package_is_measured_and_not_a_stale_installed_c
     made("27-stale-installed-copy", repo, site)
     done = ran(
         repo,
-        "convmark.cli",
+        "convmark",
         "run",
         "--models=shopflat.nets:net",
         "--tasks=infer",
@@ -97,7 +97,7 @@ def test_a_models_own_variables_part_rows_that_they_make_different(tmp_path: Pat
     os.mkdir(tmp_path / "results")
     done = ran(
         tmp_path,
-        "convmark.cli",
+        "convmark",
         *("run", "--models=nets:net", "--tasks=infer", "--batch-sizes=8", "--devices=cpu"),
         *("--processes=1", "--time-budget=0.1"),
         NETS_WIDTH="16",

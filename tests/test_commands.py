@@ -130,7 +130,7 @@ def test_an_unreadable_run_of_the_history_is_a_line_on_standard_error(tmp_path: 
     history(store, 0.0)
     (store.folder / MACHINE / "0005.csv").write_text("")
     done = subprocess.run(
-        [sys.executable, "-m", "convmark.cli", "compare"],
+        [sys.executable, "-m", "convmark", "compare"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

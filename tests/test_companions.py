@@ -6,10 +6,10 @@ from pathlib import Path
 
 from convmark.compare.files import verdicts_path
 from convmark.compare.sessions_file import sessions_path
-from convmark.fleet.part import part_path
 from convmark.results.code.manifest import code_path
 from convmark.results.run_file import steps_path
 from convmark.results.store import Store
+from convmark.session.fleet.part import part_path
 from convmark.session.learning import epochs_path
 
 COMPANIONS = (code_path, part_path, sessions_path, verdicts_path, epochs_path, steps_path)

@@ -22,7 +22,7 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
 REFERENCE: dict[str, Any] = runpy.run_path(str(ROOT / "scripts" / "reference_pages.py"))
 OF_OTHERS = {
-    *("--lf", "--collect-only", "--codspeed", "--node-ip-address"),
+    *("--lf", "--collect-only", "--codspeed", "--junitxml", "--node-ip-address"),
     *("--exclusive", "--constraint", "--partition", "--array"),
 }
 """Options of other programs that a sentence names."""

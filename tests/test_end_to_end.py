@@ -98,7 +98,7 @@ def filled(row: Record) -> str:
 
 def test_ctrl_c_ends_the_workers_keeps_the_rows_and_says_where_they_are(tmp_path: Path) -> None:
     process = start(
-        "convmark.cli", "run", "--models=separable_layer", "--time-budget=3",
+        "convmark", "run", "--models=separable_layer", "--time-budget=3",
         f"--results={tmp_path}", folder=tmp_path,
     )  # fmt: skip
     await_text(
@@ -140,7 +140,7 @@ def test_ctrl_c_under_pytest_keeps_the_rows_and_exits_2(tmp_path: Path) -> None:
 
 def test_doctor_knows_the_real_framework() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "convmark.cli", "doctor"],
+        [sys.executable, "-m", "convmark", "doctor"],
         capture_output=True,
         text=True,
         timeout=300,

@@ -195,7 +195,7 @@ def test_a_kill_with_real_workers_loses_nothing_and_leaves_no_process(
     rows: int, tmp_path: Path
 ) -> None:
     options = ("--models", "separable_layer", "--tasks", "train", "--processes", "4")
-    command = ("convmark.cli", "run", *options, "--time-budget", "0.1", "--results", "results")
+    command = ("convmark", "run", *options, "--time-budget", "0.1", "--results", "results")
     process = start(*command, folder=tmp_path)
     moments = random.Random(rows)
 
@@ -228,7 +228,7 @@ def _resumed(folder: Path, command: tuple[str, ...]) -> int:
 
 def test_the_workers_of_a_killed_run_end_with_it(tmp_path: Path) -> None:
     fast: Any = ("--python", str(fast_python(tmp_path)), "--results", "results")
-    process = start(*("convmark.cli", "run", *fast, "--models", "hangs", *FAST), folder=tmp_path)
+    process = start(*("convmark", "run", *fast, "--models", "hangs", *FAST), folder=tmp_path)
     try:
         assert happens(lambda: len(fast_workers(process.pid)) == 3, within_s=60)
         workers = fast_workers(process.pid)  # the zygote, a worker, and what this one has started

@@ -135,7 +135,7 @@ def test_the_end_of_its_terminal_ends_a_run_in_order(tmp_path: Path) -> None:
     fast = ("--python", str(fast_python(tmp_path)), "--results", "results")
     options = ("--models", "lenet5", *FAST, "--processes", "40")
     process = subprocess.Popen(
-        [sys.executable, "-m", "convmark.cli", "run", *fast, *options],
+        [sys.executable, "-m", "convmark", "run", *fast, *options],
         cwd=tmp_path,
         stdin=terminal,
         stdout=terminal,
@@ -176,7 +176,7 @@ def _drain(leader: int) -> None:
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs real workers")
 def test_real_workers_are_gone_in_time(tmp_path: Path) -> None:
     process = start(
-        "convmark.cli", "run", "--models=separable_layer", "--time-budget=3", "--results=results",
+        "convmark", "run", "--models=separable_layer", "--time-budget=3", "--results=results",
         folder=tmp_path, before=heeds_ctrl_c,
     )  # fmt: skip
     assert happens(lambda: len(rows_in(tmp_path)) >= 1, within_s=120)

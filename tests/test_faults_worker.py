@@ -219,7 +219,7 @@ def _measures_with_too_little_memory(
     variables = environ(folder, CONVMARK_TEST_FOLDER=str(folder))
     models = ("--models", "builders:eats_memory,builders:well", "--tasks", "infer")
     options = (*models, "--batch-sizes", "1", "--processes", "1", "--time-budget", "0.1")
-    command = ("convmark.cli", "run", "--python", str(python), "--results", str(folder / "results"))
+    command = ("convmark", "run", "--python", str(python), "--results", str(folder / "results"))
     process = start(*command, *options, folder=BUILDERS, environ=variables)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 1, output

@@ -18,11 +18,11 @@ from fake_cluster import A100, FakeCluster, about, here, machine
 
 from convmark.cli import main
 from convmark.core.errors import BusyError
-from convmark.fleet.host import _as_the_node_was_started, _niceness
-from convmark.fleet.nodes import read_labels
 from convmark.machine.cautions import Caution
 from convmark.results.record import Record
 from convmark.results.store import read_run
+from convmark.session.fleet.host import _as_the_node_was_started, _niceness
+from convmark.session.fleet.nodes import read_labels
 
 __all__ = ["here"]  # a fixture
 
@@ -278,7 +278,7 @@ def test_a_node_measures_in_the_environment_that_is_named(
             super().__init__()
             pythons.add(python)
 
-    monkeypatch.setattr("convmark.fleet.host.interpreters", of_the_node)
+    monkeypatch.setattr("convmark.session.fleet.host.interpreters", of_the_node)
     monkeypatch.setattr("convmark.interpreter.Interpreter", Noted)
     fleet("x", "y")
     assert run("--env", "tensorflow==2.12.1") == 0
@@ -428,9 +428,9 @@ def test_a_node_waits_a_while_for_another_run_on_its_machine_and_then_says_who(
             raise BusyError("another benchmark run is active, process 7")
         yield []
 
-    monkeypatch.setattr("convmark.fleet.host.alone", taken)
-    monkeypatch.setattr("convmark.fleet.host.LOOK_AGAIN_S", 0.001)
-    monkeypatch.setattr("convmark.fleet.host.TURN_LIMIT_S", 0.2)
+    monkeypatch.setattr("convmark.session.fleet.host.alone", taken)
+    monkeypatch.setattr("convmark.session.fleet.host.LOOK_AGAIN_S", 0.001)
+    monkeypatch.setattr("convmark.session.fleet.host.TURN_LIMIT_S", 0.2)
     fleet("x")
     assert run() == 2  # in a process of its own it would be a lost node
     assert "another benchmark run is active, process 7" in capsys.readouterr().err

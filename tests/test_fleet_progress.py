@@ -9,8 +9,8 @@ import pytest
 from rows import row
 
 from convmark.core.case import Case
-from convmark.fleet.progress import FleetProgress
-from convmark.fleet.scheduler import Assignment, Member, Scheduler
+from convmark.session.fleet.progress import FleetProgress
+from convmark.session.fleet.scheduler import Assignment, Member, Scheduler
 from convmark.session.plan import Job
 from convmark.session.result import Result
 

@@ -309,7 +309,7 @@ def cost(arguments: list[str], folder: Path) -> tuple[int, float, int, str]:
     """Run the command line; return its status, CPU seconds, peak of memory and standard error."""
     environ = {**os.environ, "CONVMARK_CACHE": str(folder / "cache")}
     child = subprocess.Popen(
-        [sys.executable, "-m", "convmark.cli", *arguments],
+        [sys.executable, "-m", "convmark", *arguments],
         cwd=folder,
         env=environ,
         stdout=subprocess.DEVNULL,

@@ -32,11 +32,12 @@ from convmark.compare.live.worktree import at_commit
 from convmark.core.case import Case
 from convmark.core.cells import to_cell
 from convmark.core.errors import ConvmarkError, StoreError
-from convmark.core.text import is_folder_name
+from convmark.core.text import is_folder_name, is_plain
 from convmark.machine.hardware import read_machine
 from convmark.report.summary import summary_table
 from convmark.report.verdicts import verdicts_report
 from convmark.results.commit import read_commit
+from convmark.results.names import is_machine_name, keep_name
 from convmark.results.record import COLUMNS, Record
 from convmark.results.store import HEADER, Store, read_run
 from convmark.session import progress
@@ -219,6 +220,35 @@ def test_markdown_holds_no_markup_of_a_file(
         assert tag not in text
     assert "[x](" not in text
     assert "![x]" not in text
+
+
+@pytest.mark.parametrize("text", MARKUP + COMMANDS + FORMULAS)
+def test_machines_their_names_and_the_sources_of_prices_are_inert(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")  # where a line is broken any word may begin one
+    store = Store(Path("results"))
+    keep(store, [process(process=n, order=n) for n in (1, 2, 3)])
+    other = [process(process=n, order=n, machine=text) for n in (1, 2, 3)]
+    keep(store, other).rename(folder / "0002.csv")
+    keep(store, [process(process=n, order=n) for n in (1, 2, 3)])
+    told = json.dumps(text, ensure_ascii=False)
+    if is_plain(text):
+        Path("prices.toml").write_text(
+            f'currency = "USD"\nunit = "hour"\ndate = 2026-01-31\nsource = {told}\n'
+            f"[{MACHINE}]\nprice = 1\n[{told}]\nprice = 2\n"
+        )
+    named = is_machine_name(text)
+    if named:
+        keep_name(Path("results") / MACHINE, text)
+    for form in ("terminal", "markdown"):
+        where = ["results"] if named else ["results", "0002.csv"]
+        prices = [] if named or not Path("prices.toml").exists() else ["--prices", "prices.toml"]
+        assert main(["report", *where, "--format", form, *prices]) == 0
+        printed = capsys.readouterr()
+        assert is_inert(printed.out + printed.err)
+        assert "[x](" not in printed.out or form == "terminal"
+        assert not re.search("<(script|img|svg)", printed.out) or form == "terminal"
 
 
 def test_annotations_are_one_command_each_and_end_where_they_should() -> None:

@@ -147,7 +147,7 @@ def test_a_second_run_waits_for_the_first_where_it_is_told_to(tmp_path: Path) ->
     assert {row.concurrent for rows in ends for row in rows} == {False}
 
 
-_COMMAND = (sys.executable, "-m", "convmark.cli", "run", "--results", "results", "--python")
+_COMMAND = (sys.executable, "-m", "convmark", "run", "--results", "results", "--python")
 
 
 def test_a_second_run_goes_on_beside_the_first_where_that_is_allowed(tmp_path: Path) -> None:

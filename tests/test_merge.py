@@ -13,12 +13,12 @@ import pytest
 from convmark.cli import main
 from convmark.compare import sessions_file
 from convmark.compare.sessions_file import KeptSession
-from convmark.fleet.part import part_path, read_part
 from convmark.results.code.manifest import HERE, Code, CodeFile, Place, code_path, read_codes
 from convmark.results.code.of_run import KeptCodes
 from convmark.results.code.snapshot import lay_out
 from convmark.results.record import Record
 from convmark.results.store import read_run, read_step_times
+from convmark.session.fleet.part import part_path, read_part
 from convmark.session.learning import EPOCHS, epochs_path, read_epochs
 
 SMALL = ("--models", "lenet5,mini_resnet", "--processes", "2")

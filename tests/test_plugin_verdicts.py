@@ -16,6 +16,7 @@ import scipy.special  # noqa: F401 - an in-process session forgets what it was f
 from snapshots import check, session
 
 import convmark.session.run as run_module
+from convmark.cli import main
 from convmark.compare.files import read_verdicts
 
 # modules that are patched must be loaded here: an in-process session drops those that it loads
@@ -369,6 +370,30 @@ def test_a_change_that_is_meant_passes_by_an_option_or_by_a_commit(
         result.stdout.fnmatch_lines([f"{CONV}*step_time*regressed*; accepted by commit {sha}"])
     assert run("--benchmark-compare=git:HEAD~1").ret == 1
     assert found(pytester, CONV) == "regressed"
+
+
+def test_verdicts_keep_what_they_are_against_and_by_what_a_change_is_meant(
+    run: Run, pytester: pytest.Pytester, monkeypatch: Patch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history(run, 1)
+    first = head(pytester.path)[:12]
+    new_commit(pytester)
+    new_commit(pytester)
+    live(monkeypatch, "regressed", 0.2)
+    assert run("--benchmark-compare=git:HEAD~1", "--allow-change=*").ret == 0
+    newest = max(pytester.path.glob("results/*/[0-9]*[0-9].csv"))
+    (step,) = [row for row in read_verdicts(newest) if row.case == CONV and row.fails is False
+               and row.metric == "step_time"]  # fmt: skip
+    base = subprocess.run(["git", "rev-parse", "HEAD~1"], cwd=pytester.path, check=True,
+                          capture_output=True, text=True).stdout[:12]  # fmt: skip
+    assert (step.against, step.accepted) == (base, "allowed by --allow-change")
+    capsys.readouterr()
+    assert main(["compare", "--format", "markdown"]) == 0
+    between = f"{base} -&gt; run 0002 ({head(pytester.path)[:12]})"
+    assert capsys.readouterr().out.startswith(f"**none of 2 cases fails: {between}**")
+    assert run("--benchmark-compare=1", "--allow-change=*").ret == 0
+    newest = max(pytester.path.glob("results/*/[0-9]*[0-9].csv"))
+    assert {row.against for row in read_verdicts(newest)} <= {f"run 0001 ({first})", ""}
 
 
 def test_a_pattern_of_no_case_is_refused_before_anything_is_measured(

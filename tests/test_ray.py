@@ -42,7 +42,7 @@ class Caller:
         self.printed = ""
         self._out = (folder / "out").open("w+")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "convmark.cli", *arguments],
+            [sys.executable, "-m", "convmark", *arguments],
             cwd=folder,
             env=cluster.environ,
             stdout=self._out,
@@ -240,7 +240,7 @@ def test_an_address_at_which_nothing_answers_is_refused_at_once(
     port = free_port()
     began = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "convmark.cli", "run", "--ray", address.format(port=port)],
+        [sys.executable, "-m", "convmark", "run", "--ray", address.format(port=port)],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -164,7 +164,7 @@ def test_machines_that_measure_different_cases_are_told_so(
 
 def run(folder: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "convmark.cli", "run", "--models=lenet5", "--tasks=train",
+        [sys.executable, "-m", "convmark", "run", "--models=lenet5", "--tasks=train",
          "--batch-sizes=4", "--time-budget=0.1", "--devices=cpu", *options],
         cwd=folder,
         env=environ(folder),

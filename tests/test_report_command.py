@@ -14,12 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report_rows import HOSTILE, SLOW, keep_run, measured, results_of_two_machines, suite
+from report_rows import (
+    HOSTILE,
+    SLOW,
+    keep_prices,
+    keep_run,
+    measured,
+    results_of_two_machines,
+    suite,
+)
 from rich_rows import rich_results
 
 from convmark.cli import main
-from convmark.core.errors import OptionError
-from convmark.report.command import read_prices
 from convmark.results.store import AB_FOLDER, HEADER
 
 
@@ -94,8 +100,9 @@ def test_every_number_of_the_page_is_that_of_the_csv(
     write: Callable[[Path], Path], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(folder)
-    assert main(["report", "-o", "report.html", "--price", f"{SLOW}=2.5"]) == 0
-    expected = values_of_csv(printed(capsys, "--format", "csv", "--price", f"{SLOW}=2.5"))
+    keep_prices(folder, SLOW)
+    assert main(["report", "-o", "report.html", "--prices", "prices.toml"]) == 0
+    expected = values_of_csv(printed(capsys, "--format", "csv", "--prices", "prices.toml"))
     page = page_of(folder / "report.html")
     found = {key: value if value is not None else text for key, (value, text) in page.cells.items()}
     found = {key: value for key, value in found.items() if value}
@@ -175,28 +182,13 @@ def test_the_applications_style_is_one_table(
     assert text.count("##") == 1
 
 
-def test_prices_are_machine_and_number() -> None:
-    assert read_prices(["xeon-2=2.5", "a=b=1"]) == {"xeon-2": 2.5, "a=b": 1.0}
-
-
-@pytest.mark.parametrize("text", ["xeon-2", "=2", "xeon-2=", "xeon-2=0", "x=-1", "x=nan", "x=inf"])
-def test_what_is_no_price_is_refused(text: str) -> None:
-    with pytest.raises(OptionError, match="--price: must be MACHINE=PRICE with a price above 0"):
-        read_prices([text])
-
-
-def test_a_machine_has_one_price() -> None:
-    with pytest.raises(OptionError, match="--price: must name a machine once, got 'x' twice"):
-        read_prices(["x=1", "y=2", "x=3"])
-
-
 BAD = [
     (["--format", "xml"], "--format: must be one of html, markdown, terminal, csv, got 'xml'"),
     (["--format", "html"], "--format html: needs a file, give one by -o report.html"),
     (["-o", "report.pdf"], "--output: must end in .html, .htm, .md, .txt, .csv without"),
     (["--style", "fancy"], "--style: must be one of full, applications, accuracy, got 'fancy'"),
-    (["--price", "cheap"], "--price: must be MACHINE=PRICE"),
-    (["--price", "mac=1"], "--price: no row is of the machine 'mac'; expected one of xeon-2"),
+    (["--prices", "cheap"], "--prices: cheap must be a TOML file: No such file or directory"),
+    (["--reference", "mac"], "--reference: no row is of the machine 'mac'; known: xeon-2"),
     (["nowhere"], "nowhere: no such file or folder"),
     (["empty"], "empty: has no runs yet: convmark run"),
     (["header.csv"], "header.csv:1: must have the rows of a run after its header, it has none"),
@@ -243,7 +235,7 @@ def test_sessions_of_a_comparison_beside_the_machines_are_no_run(
 def test_what_is_left_out_is_a_line_on_standard_error(folder: Path) -> None:
     keep_run(folder / "results", [measured(SLOW, 1, "lenet5", 1)])
     done = subprocess.run(
-        [sys.executable, "-m", "convmark.cli", "report"],
+        [sys.executable, "-m", "convmark", "report"],
         capture_output=True, text=True, check=True, timeout=120,
     )  # fmt: skip
     (line,) = done.stderr.splitlines()

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 import pytest
 
 from convmark.report.ratios import Ratio, geometric_mean, ratio
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+
+from machine_ratios import SIMULATED, Machines, draws, holds
 
 E = math.e
 
@@ -20,6 +26,7 @@ def test_a_ratio_is_that_of_the_geometric_means() -> None:
 def test_two_processes_give_no_interval() -> None:
     found = ratio([2.0, 2.0], [1.0, 1.0, 1.0])
     assert found == Ratio(value=pytest.approx(2.0))
+    assert not found.contains_1
 
 
 def test_the_interval_is_welchs_on_the_logarithms() -> None:
@@ -33,12 +40,14 @@ def test_the_interval_is_welchs_on_the_logarithms() -> None:
     assert found.low == pytest.approx(2 * math.exp(-half), rel=1e-5)
     assert found.high == pytest.approx(2 * math.exp(half), rel=1e-5)
     assert found.freedom == pytest.approx(4.0)
+    assert found.contains_1
 
 
 def test_processes_that_agree_exactly_have_an_interval_of_no_width() -> None:
     found = ratio([2.0] * 3, [1.0] * 3)
     assert found is not None
     assert (found.low, found.high) == pytest.approx((2.0, 2.0))
+    assert not found.contains_1
 
 
 def test_no_times_give_no_ratio() -> None:
@@ -46,16 +55,27 @@ def test_no_times_give_no_ratio() -> None:
     assert ratio([1.0], [0.0]) is None
 
 
-def test_the_geometric_mean_takes_its_interval_from_the_processes() -> None:
-    # two ratios, each with a variance of 2/3 and 4 degrees of freedom: 2 x (2/3) / 4 = 1/3,
-    # freedom (1/3)^2 / (2 x (1/6)^2 / 4) = 8, quantile 2.3060
+def test_a_run_is_one_unit_however_many_processes_it_has() -> None:
+    alike = ratio({"0001": [1.0] * 9, "0002": [E], "0003": [1 / E]}, [1.0] * 3)
+    assert alike is not None
+    single = ratio([1.0, E, 1 / E], [1.0] * 3)
+    assert single is not None
+    assert (alike.low, alike.high) == pytest.approx((single.low, single.high))
+
+
+def test_what_all_cases_share_is_not_averaged_away() -> None:
+    # the same deviations in every case: the mean over the cases is as uncertain as one case,
+    # a variance of 2/3 at 4 degrees of freedom; of units of their own it is half of that
     side = [1 / E, 1.0, E]
-    ratios = [ratio([k * time for time in side], side) for k in (1.0, 4.0)]
-    found = geometric_mean([one for one in ratios if one])
-    assert found is not None
-    assert found.value == pytest.approx(2.0)
-    assert found.freedom == pytest.approx(8.0)
-    assert found.high == pytest.approx(2 * math.exp(2.306004 * math.sqrt(1 / 3)), rel=1e-5)
+    ratios = [one for k in (1.0, 4.0) if (one := ratio([k * time for time in side], side))]
+    shared = geometric_mean(ratios)
+    assert shared is not None
+    assert shared.value == pytest.approx(2.0)
+    assert shared.high == pytest.approx(2 * math.exp(2.776445 * math.sqrt(2 / 3)), rel=1e-5)
+    others = ({n: [time] for n, time in enumerate(side, 3)} for _ in range(2))
+    apart = geometric_mean([ratios[0], ratio(*others)])  # type: ignore[list-item]
+    assert apart is not None
+    assert apart.high == pytest.approx(math.exp(2.776445 * math.sqrt(1 / 3)), rel=1e-5)
 
 
 def test_a_ratio_without_an_interval_leaves_the_geometric_mean_without_one() -> None:
@@ -65,3 +85,10 @@ def test_a_ratio_without_an_interval_leaves_the_geometric_mean_without_one() -> 
     found = geometric_mean([whole, Ratio(value=4.0)])
     assert found == Ratio(value=pytest.approx(2.0))
     assert geometric_mean([]) is None
+
+
+@pytest.mark.parametrize("machines", SIMULATED, ids=lambda one: one.name)
+def test_the_interval_of_a_geometric_mean_holds_the_truth(machines: Machines) -> None:
+    count = 600
+    held = sum(holds(geometric_mean(ratios)) for ratios in draws(machines, count))
+    assert held / count >= 0.93

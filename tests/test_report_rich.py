@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report_rows import keep_prices
 from rich_rows import GPU, LONG_HISTORY, rich_results
 from test_report_browser import browser, choose, columns, hover, pytestmark, show
 
@@ -50,7 +51,7 @@ return [...document.querySelectorAll('.drawing')].flatMap((drawing) => {
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("rich")
-    prices = [f"{GPU}=2.5"]
+    prices = str(keep_prices(folder, GPU))
     report([rich_results(folder)], output=str(folder / "report.html"), prices=prices)
     return folder / "report.html"
 

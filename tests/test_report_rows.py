@@ -13,8 +13,8 @@ from report_rows import FAST, SLOW, keep_run, measured, suite
 from convmark.core.errors import StoreError
 from convmark.report.build import build
 from convmark.report.rows import read_rows
-from convmark.report.runs import oldest_first
 from convmark.results.record import COLUMNS, SCHEMA_VERSION
+from convmark.results.runs import oldest_first
 from convmark.results.store import HEADER, StoreWarning, read_run
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from histories import keep_said
 from report_rows import FAST, HOSTILE, SLOW, keep_run, measured, results_of_two_machines
@@ -15,11 +17,12 @@ from convmark.core.errors import MeasurementError, OptionError
 from convmark.core.table import Table, heading, table_of
 from convmark.report.against import judged
 from convmark.report.build import build
+from convmark.report.prices import Price
 from convmark.report.rows import Rows, read_rows
 from convmark.report.tables import history as history_module
 from convmark.report.tables.applications import applications
 from convmark.report.tables.architectures import architectures, pareto, pareto_front
-from convmark.report.tables.hardware import GEOMETRIC_MEAN, hardware
+from convmark.report.tables.hardware import GEOMETRIC_MEAN, Comparison, hardware_tables
 from convmark.report.tables.history import history, step_time_verdicts
 from convmark.report.tables.overview import machines, troubles
 from convmark.report.tables.points import points
@@ -193,10 +196,19 @@ def test_machines_say_what_where_when_and_how_many(tmp_path: Path) -> None:
 # Hardware
 
 
+def hardware(frame: pd.DataFrame, prices: Mapping[str, Price] | None = None) -> Table:
+    return hardware_tables(frame, Comparison(prices=prices or {}))[0]
+
+
+def price(machine: str, amount: float) -> Price:
+    return Price(machine=machine, amount=amount, currency="USD", unit="hour", date="2026-01-31",
+                 source="the invoice")  # fmt: skip
+
+
 def test_a_speed_up_is_of_plain_step_times_and_gaps_are_shown(tmp_path: Path) -> None:
     slow = [*three(SLOW, 1, "lenet5", 0.08, 0.08, 0.08), *three(SLOW, 1, "vgg16", 1.0, 1.0, 1.0)]
     rows = kept(tmp_path, slow, three(FAST, 1, "lenet5", 0.02, 0.02, 0.02))
-    table = hardware(rows.frame, {FAST: 4.0})
+    table = hardware(rows.frame, {FAST: price(FAST, 4.0)})
     row = found(table, model="lenet5", hardware=f"{FAST} cpu")
     assert row["speedup"] == pytest.approx(4.0)
     assert (row["low"], row["high"]) == pytest.approx((4.0, 4.0))
@@ -211,7 +223,7 @@ def test_a_speed_up_is_of_plain_step_times_and_gaps_are_shown(tmp_path: Path) ->
 
 def test_two_processes_give_a_ratio_without_an_interval_and_say_so(tmp_path: Path) -> None:
     rows = kept(tmp_path, three(SLOW, 1, "lenet5", 2.0, 2.0), three(FAST, 1, "lenet5", 1.0, 1.0))
-    row = found(hardware(rows.frame, {}), model="lenet5", hardware=f"{SLOW} cpu")
+    row = found(hardware(rows.frame), model="lenet5", hardware=f"{SLOW} cpu")
     assert row["speedup"] == pytest.approx(0.5)
     assert row["note"] == "fewer than 3 processes"
     assert "low" not in row
@@ -228,7 +240,7 @@ def test_earlier_processes_count_where_the_newest_are_few_and_the_software_is_th
         three(SLOW, 3, "lenet5", 2.0, **same),
         three(FAST, 1, "lenet5", 1.0, 1.0, 1.0),
     )
-    row = found(hardware(rows.frame, {}), model="lenet5", hardware=f"{SLOW} cpu")
+    row = found(hardware(rows.frame), model="lenet5", hardware=f"{SLOW} cpu")
     assert (row["n"], row["step_time_p50_s"]) == (3, 2)
 
 
@@ -238,7 +250,7 @@ def test_other_software_on_the_other_machine_is_told(tmp_path: Path) -> None:
         three(SLOW, 1, "lenet5", 2.0, 2.0, 2.0, tensorflow="2.20.0", keras="3.15.0"),
         three(FAST, 1, "lenet5", 1.0, 1.0, 1.0, tensorflow="2.21.0", keras="3.15.0"),
     )
-    table = hardware(rows.frame, {})
+    table = hardware(rows.frame)
     base = next(row for row in table.records() if row["speedup"] == 1)["hardware"]
     (other,) = {f"{SLOW} cpu", f"{FAST} cpu"} - {base}
     row = found(table, model="lenet5", hardware=other)
@@ -248,7 +260,7 @@ def test_other_software_on_the_other_machine_is_told(tmp_path: Path) -> None:
 def test_a_gpu_is_set_against_the_cpu_of_the_same_machine(tmp_path: Path) -> None:
     cpu, gpu = three(SLOW, 1, "lenet5", 2.0), three(SLOW, 1, "lenet5", 1.0, device="gpu:0")
     rows = kept(tmp_path, [*cpu, *gpu])
-    names = {row["hardware"] for row in hardware(rows.frame, {}).records()}
+    names = {row["hardware"] for row in hardware(rows.frame).records()}
     assert names == {f"{SLOW} cpu", f"{SLOW} gpu:0"}
 
 
@@ -258,14 +270,14 @@ def test_replicas_are_compared_however_they_are_spread(tmp_path: Path) -> None:
          *three(machine, 1, "lenet5", 1.0, replicas=2, cluster="local")]
         for machine in (SLOW, FAST)
     ))  # fmt: skip
-    table = hardware(rows.frame, {})
+    table = hardware(rows.frame)
     assert table.column("setting")[1:] == [*["2 replicas"] * 2, *["2 replicas (local)"] * 2]
 
 
 def test_energy_is_told_where_it_is_known(tmp_path: Path) -> None:
     rows = kept(tmp_path, three(SLOW, 1, "lenet5", 2.0), three(FAST, 1, "lenet5", 1.0))
     frame = rows.frame.assign(joules_per_sample=[0.5, 0.25])
-    values = {row["hardware"]: row["samples_per_joule"] for row in hardware(frame, {}).records()
+    values = {row["hardware"]: row["samples_per_joule"] for row in hardware(frame).records()
               if row["model"] == "lenet5"}  # fmt: skip
     assert sorted(values.values()) == [2, 4]
     assert architectures(points(frame), ["a", "b"]).column("joules_per_sample") == [0.5, 0.25]
@@ -273,13 +285,117 @@ def test_energy_is_told_where_it_is_known(tmp_path: Path) -> None:
 
 def test_a_price_of_an_unknown_machine_is_refused(tmp_path: Path) -> None:
     kept(tmp_path, three(SLOW, 1, "lenet5", 2.0, 2.0))
-    with pytest.raises(OptionError, match="--price: no row is of the machine 'mac'; expected one"):
-        build([tmp_path / "results"], prices={"mac": 1.0})
+    with pytest.raises(OptionError, match="--prices: no row is of the machine 'mac'; known: xeon"):
+        build([tmp_path / "results"], comparison=Comparison(prices={"mac": price("mac", 1.0)}))
+
+
+def test_the_first_line_has_the_geometric_mean_and_how_many_intervals_contain_1(
+    tmp_path: Path,
+) -> None:
+    slow = [*three(SLOW, 1, "lenet5", 0.08, 0.082, 0.078), *three(SLOW, 1, "vgg16", 1.0, 1.1, 1.2)]
+    fast = [*three(FAST, 1, "lenet5", 0.04, 0.041, 0.039), *three(FAST, 1, "vgg16", 1.2, 1.0, 1.1)]
+    rows = kept(tmp_path, slow, fast)
+    prices = {FAST: price(FAST, 4.0), SLOW: price(SLOW, 1.0)}
+    table = hardware_tables(rows.frame, Comparison(prices=prices, reference=f"{SLOW} cpu"))[0]
+    assert table.lead == (
+        f"{FAST} cpu is 1.4 times {SLOW} cpu (1.3 to 1.6), 0.35 times per USD/h (0.32 to 0.39); "
+        "1 of 2 intervals contains 1 (no difference is shown there).",
+        f"Fewer than 3 runs are alike on {FAST} cpu, {SLOW} cpu: how a machine differs from run to "
+        "run is not in the intervals.",
+        f"Prices: {FAST} 4.00 USD per hour on 2026-01-31 (the invoice); "
+        f"{SLOW} 1.00 USD per hour on 2026-01-31 (the invoice).",
+    )
+    heads = {one.key: one.label for one in table.headings}
+    assert heads["samples_per_price"] == "samples/s per USD/h"
+
+
+def test_the_reference_is_the_machine_that_is_asked_for(tmp_path: Path) -> None:
+    kept(tmp_path, three(SLOW, 1, "lenet5", 2.0), three(FAST, 1, "lenet5", 1.0))
+    for reference, value in ((SLOW, 2.0), (f"{FAST} cpu", 0.5)):
+        found_there = build([tmp_path / "results"], comparison=Comparison(reference=reference))
+        table = next(one for one in found_there.tables if one.key == "hardware")
+        assert found(table, model=GEOMETRIC_MEAN)["speedup"] == pytest.approx(value)
+    with pytest.raises(OptionError, match="--reference: no row is of the machine 'mac'; known"):
+        build([tmp_path / "results"], comparison=Comparison(reference="mac"))
+
+
+def test_a_reference_with_several_devices_names_one(tmp_path: Path) -> None:
+    gpu = three(SLOW, 1, "lenet5", 1.0, device="gpu:0")
+    kept(tmp_path, [*three(SLOW, 1, "lenet5", 2.0), *gpu])
+    with pytest.raises(OptionError, match=f"several devices; give '{SLOW} cpu' or '{SLOW} gpu:0'"):
+        build([tmp_path / "results"], comparison=Comparison(reference=SLOW))
+
+
+def test_runs_are_the_unit_where_each_case_has_three(tmp_path: Path) -> None:
+    levels = (1.0, 1.1, 1.2)
+    runs = [
+        three(machine, run, "lenet5", *[level / factor] * 3, tensorflow="2.21.0", code="a")
+        for machine, factor in ((SLOW, 1), (FAST, 2))
+        for run, level in enumerate(levels, 1)
+    ]
+    table = hardware(kept(tmp_path, *runs).frame)
+    row = next(row for row in table.records() if row["model"] == "lenet5" and row["speedup"] != 1)
+    assert (row["runs"], row["n"]) == (3, 9)
+    low, high = sorted((row["low"] / row["speedup"], row["high"] / row["speedup"]))
+    assert low < 0.85 < 1.18 < high  # processes that agree say nothing of runs that do not
+    assert len(table.lead) == 1
+
+
+def test_earlier_runs_of_other_code_are_left_out(tmp_path: Path) -> None:
+    olds = [three(SLOW, n, "lenet5", 9.0, 9.0, 9.0, code="a") for n in (1, 2, 3)]
+    rows = kept(
+        tmp_path,
+        *olds,
+        three(SLOW, 4, "lenet5", 2.0, 2.0, 2.0, code="b"),
+        three(FAST, 1, "lenet5", 1.0, 1.0, 1.0, code="b"),
+    )
+    row = found(hardware(rows.frame), model="lenet5", hardware=f"{SLOW} cpu")
+    assert (row["runs"], row["step_time_p50_s"]) == (1, 2.0)
+
+
+def test_each_machine_has_its_own_best_batch(tmp_path: Path) -> None:
+    slow = [
+        *three(SLOW, 1, "lenet5", 1.0, 1.0, 1.0, batch_size=32),
+        *three(SLOW, 1, "lenet5", 4.0, 4.0, 4.0, batch_size=64),
+    ]
+    fast = [
+        *three(FAST, 1, "lenet5", 1.0, 1.0, 1.0, batch_size=32),
+        *three(FAST, 1, "lenet5", 1.0, 1.0, 1.0, batch_size=64),
+    ]
+    tables = hardware_tables(kept(tmp_path, slow, fast).frame, Comparison(reference=f"{SLOW} cpu"))
+    best = tables[1]
+    row = found(best, model="lenet5", hardware=f"{FAST} cpu")
+    assert (row["batch_size"], row["speedup"]) == (64, pytest.approx(2.0))
+    assert row["note"] == "best of 32, 64"
+    assert found(best, model="lenet5", hardware=f"{SLOW} cpu")["batch_size"] == 32
+
+
+def test_the_loss_stands_beside_reduced_precision(tmp_path: Path) -> None:
+    rows = [
+        *three(SLOW, 1, "lenet5", 2.0, loss=0.5),
+        *three(SLOW, 1, "lenet5", 1.0, loss=0.6, precision="mixed_bfloat16"),
+        *three(FAST, 1, "lenet5", 1.0, loss=0.5),
+    ]
+    table = hardware(kept(tmp_path, rows[:2], rows[2:]).frame)
+    row = found(table, setting="mixed_bfloat16", hardware=f"{SLOW} cpu")
+    assert (row["loss"], row["loss_float32"]) == (0.6, 0.5)
+    plain = found(table, model="lenet5", setting=None, hardware=f"{FAST} cpu")
+    assert plain["loss"] is None
+
+
+def test_figures_that_are_no_ground_for_a_verdict_give_way_to_others(tmp_path: Path) -> None:
+    rows = [*three(SLOW, 1, "lenet5", 2.0), *three(SLOW, 1, "vgg16", 3.0, not_judged="hot")]
+    hot = measured(SLOW, 1, "lenet5", 2, step_s=9.0, not_judged="hot")
+    other = [*three(FAST, 1, "lenet5", 1.0), *three(FAST, 1, "vgg16", 1.0)]
+    table = hardware(kept(tmp_path, [*rows, hot], other).frame)
+    assert found(table, model="lenet5", hardware=f"{SLOW} cpu")["step_time_p50_s"] == 2.0
+    note = found(table, model="vgg16", hardware=f"{SLOW} cpu")["note"]
+    assert note.startswith("fewer than 3 processes; not judged: hot")
 
 
 def test_one_machine_alone_is_not_compared(tmp_path: Path) -> None:
     rows = kept(tmp_path, three(SLOW, 1, "lenet5", 2.0, 2.0))
-    assert hardware(rows.frame, {}).rows == ()
+    assert hardware(rows.frame).rows == ()
 
 
 # History

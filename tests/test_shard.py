@@ -12,7 +12,8 @@ from histories import keep, process
 from convmark.cli import main
 from convmark.core.case import Case
 from convmark.core.errors import OptionError, StoreError
-from convmark.fleet.expected import (
+from convmark.results.store import Store, read_run
+from convmark.session.fleet.expected import (
     FEWEST_STEPS,
     SCALE,
     START_S,
@@ -20,7 +21,7 @@ from convmark.fleet.expected import (
     known_seconds,
     seconds_of,
 )
-from convmark.fleet.part import (
+from convmark.session.fleet.part import (
     Part,
     Shard,
     part_path,
@@ -30,7 +31,6 @@ from convmark.fleet.part import (
     split,
     write_part,
 )
-from convmark.results.store import Store, read_run
 
 
 def case(model: str = "lenet5", batch_size: int = 32, task: str = "train") -> Case:

@@ -12,7 +12,7 @@ import fake_worker
 import pytest
 import scipy.special  # noqa: F401 - an in-process session forgets what it was first to import
 from histories import MACHINE, keep, run_of
-from report_rows import results_of_two_machines
+from report_rows import SLOW, keep_prices, results_of_two_machines
 from rich_rows import rich_results
 from snapshots import check, plain, session
 from test_plugin import SUITE
@@ -140,7 +140,8 @@ def test_judgements_of_a_history(transcript: Callable[..., str]) -> None:
 @pytest.mark.parametrize("form", ["markdown", "terminal"])
 def test_a_report_of_two_machines(transcript: Callable[..., str], form: str) -> None:
     results_of_two_machines(Path())
-    check(f"report_{form}", transcript("report", "--format", form, "--price", "xeon-2=2.5"))
+    keep_prices(Path(), SLOW)
+    check(f"report_{form}", transcript("report", "--format", form, "--prices", "prices.toml"))
 
 
 def test_a_report_of_all_kinds_of_rows(transcript: Callable[..., str]) -> None:

@@ -27,7 +27,7 @@ class Figure:
     since: str | None = None
 
 
-TABLE = TableFile(Figure, earlier=("count", "name", "seconds", "sure", "gone"))
+TABLE = TableFile(Figure, ("count", "name", "seconds", "sure", "gone"))
 ONE = Figure("a", 1, 0.5, True, 'x, "y"', ("0001", "0002"), "2026")
 TWO = Figure("=b", -2, None, False)
 

@@ -125,6 +125,15 @@ def test_the_file_of_all_runs_from_before_is_read_where_a_run_has_none_of_its_ow
     assert read_verdicts(run) == [judgement()]
 
 
+def test_a_file_from_before_a_verdict_named_its_baseline_is_read(run: Path) -> None:
+    keep_verdicts(run, [judgement(against="1234567aaaaa"), ABSENT])
+    with verdicts_path(run).open(newline="") as file:
+        rows = [cells[:-2] for cells in csv.reader(file)]
+    with verdicts_path(run).open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    assert read_verdicts(run) == [judgement(), ABSENT]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

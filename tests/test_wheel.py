@@ -86,7 +86,7 @@ def test_the_zoo_is_there_as_convmark_zoo(installed: Path, tmp_path: Path) -> No
 def test_it_measures_a_model_of_the_zoo_and_a_users_own(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text("from convmark_zoo.layers import conv_layer as mine\n")
     done = python(
-        installed, tmp_path, "-m", "convmark.cli", "run", "--models=separable_layer,shop:mine",
+        installed, tmp_path, "-m", "convmark", "run", "--models=separable_layer,shop:mine",
         "--tasks=infer", "--batch-sizes=1", "--processes=1", "--time-budget=0.1",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

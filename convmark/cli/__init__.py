@@ -97,7 +97,9 @@ def _report(given: argparse.Namespace, options: Options) -> int:
         output=given.output,
         form=given.format,
         style=given.style,
-        prices=given.price,
+        prices=given.prices,
+        reference=given.reference,
+        names=given.name,
         figures=given.figures,
         against=given.against,
     )

@@ -16,18 +16,32 @@ from convmark.core.errors import OptionError
 from convmark.core.option_values import AUTO, choice_of
 from convmark.core.options import Options
 from convmark.core.suites import refuse_replicas, refuse_untimed
-from convmark.fleet.doctor import CheckedNode, caution_lines, fleet_findings, refusal
-from convmark.fleet.host import NodeSettings, PreparedNode, about_this_node, code_version, installed
-from convmark.fleet.nodes import PER, Node, NodeFacts, choose, labelled, node_names, read_labels
-from convmark.fleet.run import FleetRun
-from convmark.fleet.scheduler import Unmeasured
 from convmark.report.summary import cards_table, summary_table
 from convmark.results.commit import read_commit
 from convmark.results.store import Store
 from convmark.session.ceilings import ceilings_path, keep_ceilings, read_ceilings
+from convmark.session.fleet.doctor import CheckedNode, caution_lines, fleet_findings, refusal
+from convmark.session.fleet.host import (
+    NodeSettings,
+    PreparedNode,
+    about_this_node,
+    code_version,
+    installed,
+)
+from convmark.session.fleet.nodes import (
+    PER,
+    Node,
+    NodeFacts,
+    choose,
+    labelled,
+    node_names,
+    read_labels,
+)
+from convmark.session.fleet.run import FleetRun
+from convmark.session.fleet.scheduler import Unmeasured
 
 if TYPE_CHECKING:
-    from convmark.fleet.ray import RayCluster
+    from convmark.session.fleet.ray import RayCluster
 
 __all__ = ["doctor", "run_on_cluster"]
 
@@ -212,7 +226,7 @@ def _connected(address: str) -> RayCluster:
         OptionError: Ray is not installed here, or nothing answers at the address.
     """
     try:
-        from convmark.fleet.ray import RayCluster
+        from convmark.session.fleet.ray import RayCluster
     except ImportError as error:
         if (error.name or "").partition(".")[0] != "ray":
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,10 @@ from convmark.core.options import Options
 from convmark.core.table import heading, printed
 from convmark.machine.environment import read_machine
 from convmark.report.across import COLUMNS as ACROSS
-from convmark.report.across import FORMS as ACROSS_FORMS
-from convmark.report.across import across as across_cells
-from convmark.report.across import across_report
 from convmark.report.noise import noise_line
 from convmark.report.trend import trend_text
 from convmark.report.verdicts import FORMATS, run_words, verdicts_report
+from convmark.results.names import read_name
 from convmark.results.record import Record
 from convmark.results.store import Store, StoreWarning, read_run
 
@@ -60,6 +58,8 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     """
     if given.across is not None:
         return _across(given, options)
+    if given.live:
+        raise OptionError("--live: must be given with --across, whose values it compares")
     runs, form, allowed = given.runs, given.format, options.allow_changes
     if len(runs) > 2:
         raise OptionError(f"RUN: must be at most two, got {len(runs)}")
@@ -84,7 +84,9 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     since = trailer_range_of(history, path, records, Path.cwd())
     meant = IntendedChanges(names, allowed, since, _say, accepted_here)
     judgements = pass_intended(judgements, meant)
-    text = verdicts_report(judgements, form, between=_between(history, path, records[0]))
+    own = bool(said) and len(runs) < 2
+    between = _between(judgements, history, path, records[0], said=own)
+    text = verdicts_report(judgements, form, between=between)
     if text:
         print(text)
     return exit_status(not any(judgement.fails for judgement in judgements))
@@ -102,12 +104,21 @@ def _with_live(
     return [live.get((one.case, one.metric), one) for one in judgements]
 
 
-def _between(history: History, path: Path, row: Record) -> str:
-    """Return the runs of the anchors and the run that is judged, with their commits, in words."""
+def _between(
+    judgements: Sequence[Judgement], history: History, path: Path, row: Record, *, said: bool
+) -> str:
+    """Return the baselines and the run that is judged, with their commits, in words.
+
+    Args:
+        said: whether the run's own session has judged it, against whatever it was asked for.
+    """
     anchors = [case.anchor for case in history.cases.values() if case.anchor is not None]
-    before = dict.fromkeys(run_words(one.run, one.commit, one.dirty) for one in anchors)
-    after = run_words(path.stem, row.commit, row.dirty)
-    return f"{', '.join(before) or 'no earlier run'} -> {after}"
+    before = dict.fromkeys(one.against for one in judgements if one.against)
+    if not said:
+        before |= dict.fromkeys(run_words(one.run, one.commit, one.dirty) for one in anchors)
+    compared = said and any(one.verdict != "new" for one in judgements)
+    none = "unknown baseline" if compared else "no earlier run"
+    return f"{', '.join(before) or none} -> {run_words(path.stem, row.commit, row.dirty)}"
 
 
 def _across(given: argparse.Namespace, options: Options) -> int:
@@ -117,37 +128,22 @@ def _across(given: argparse.Namespace, options: Options) -> int:
         OptionError: no such column or format.
         StoreError: a run that is not there or cannot be read, or none has the column.
     """
+    from convmark.cli.across import across  # it loads what compares live
+
     if given.allow_change:
-        raise OptionError("--allow-change: must not be given with --across, which judges none")
-    machine, runs, column = given.machine, given.runs, given.across
-    if column not in ACROSS:
-        raise OptionError(f"--across: unknown column {column!r}; {nearest(column, ACROSS)}")
-    form = choice_of(ACROSS_FORMS)("--format", given.format)
+        raise OptionError("--allow-change: must not be given with --across, which accepts none")
+    if given.across not in ACROSS:
+        hint = nearest(given.across, ACROSS)
+        raise OptionError(f"--across: unknown column {given.across!r}; {hint}")
     store = Store(options.results)
-    if column == "machine" and machine is None and not runs:
+    if given.across == "machine" and given.machine is None and not given.runs:
         paths = [path for name in store.machines() for path in store.runs(name)]
-        named: list[Path] = []
     else:
-        store, folder_name = _place(store, machine, runs)
-        found = [store.find(run, folder_name) for run in runs]
+        store, folder = _place(store, given.machine, given.runs)
+        found = [store.find(run, folder) for run in given.runs]
         named = list({path.resolve(): path for path in found}.values())  # each once
-        paths = named or store.runs(folder_name)
-    cells = across_cells(_rows(paths, strict=bool(named)), column)
-    if not cells:
-        raise StoreError(f"{store.folder}: no measured row has a value for {column}")
-    print(across_report(cells, column, form))
-    return EXIT_OK
-
-
-def _rows(paths: Sequence[Path], *, strict: bool) -> Iterator[Record]:
-    """Yield all rows; a file that cannot be read is left out with a warning, unless strict."""
-    for path in paths:
-        try:
-            yield from read_run(path)
-        except StoreError as error:
-            if strict:
-                raise
-            warnings.warn(f"{error}; left out of the table", StoreWarning, stacklevel=2)
+        paths = named or store.runs(folder)
+    return across(given, options, paths)
 
 
 def accept(given: argparse.Namespace, options: Options) -> int:
@@ -269,6 +265,8 @@ def _place(store: Store, machine: str | None, runs: Sequence[str]) -> tuple[Stor
     """
     folders = store.machines()
     if machine is not None:
+        names = {folder: read_name(store.folder / folder) for folder in folders}
+        machine = next((one for one in folders if names[one] == machine), machine)
         if machine not in folders:
             hint = nearest(machine, folders) if folders else "none has runs"
             raise OptionError(f"--machine: {store.folder} has no runs of {machine!r}; {hint}")

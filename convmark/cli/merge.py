@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from convmark.cli.command import exit_status, sayer
+from convmark.compare import sessions_file
 from convmark.core.errors import StoreError
 from convmark.core.options import Options
-from convmark.fleet.merge import MergedRun, join, joined, missing, sources
 from convmark.report.describe import FOLDER
 from convmark.results.store import Store
+from convmark.session.fleet.merge import MergedRun, join, joined, missing, sources
 
 __all__ = ["merge"]
 
@@ -39,7 +40,9 @@ def merge(given: argparse.Namespace, options: Options) -> int:
     there = sources([path for path in folders if store.runs(path.name)], lambda line: None)
     runs = joined(found, there)
     for one in runs:
+        sessions = [found for source in one.sources for found in sessions_file.read(source.path)]
         path = join(one, store)
+        sessions_file.write(path, sessions)
         print(f"{_count(one.rows, 'row')} of {_count(len(one.sources), 'run')} in {path}")
         _keep_models(one, path.parent)
     _say_where(runs)

@@ -76,8 +76,8 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
         dest="command", metavar="COMMAND", required=True, parser_class=Parser
     )
     for add in (
-        *(_run, _doctor, _report, _compare, _accept, _history, _merge, _fleet),
-        *(_ab, _bisect, _noise, _env),
+        *(_run, _doctor, _report, _compare, _comment, _accept, _history, _merge),
+        *(_fleet, _ab, _bisect, _noise, _env),
     ):
         add(commands)
     return parser, commands.choices
@@ -192,8 +192,19 @@ def _report(commands: Any) -> None:
     )
     _add(
         report,
-        "--price MACHINE=PRICE...",
-        "price of a machine, in any unit such as money per hour, for samples/s per price",
+        "--prices FILE",
+        "prices of machines, a TOML file with currency, unit, date and source, for samples/s per "
+        "price",
+    )
+    _add(
+        report,
+        "--reference MACHINE",
+        "compare the other machines with this one (default: the one with the most cases)",
+    )
+    _add(
+        report,
+        "--name MACHINE=NAME...",
+        "name a machine; kept in its results folder and shown in place of its fingerprint",
     )
     _add(report, "--figures FOLDER", "also write the plots as SVG and PNG files")
     _add(report, "--against REF", "start with the verdicts of the newest run against a commit")
@@ -207,15 +218,45 @@ def _compare(commands: Any) -> None:
         "show the verdicts of a run against its history or another run, or a table over versions",
         "Print the verdicts of the newest run, or of RUN, again. With two runs, compare the second "
         "with the first. A run is a number, a commit or a file. Nothing is measured, so step times "
-        "without a live comparison are inconclusive. With --across, print a table of all runs with "
-        "one column per value.",
+        "without a live comparison are inconclusive. With --across, print a table of all runs "
+        "with the change from value to value; the exit status is 1 if one is `regressed`.",
     )
     _add(compare, "runs RUN", "one or two runs", nargs="*")
     forms = f"{', '.join(COMPARE_FORMS)}; with --across csv in place of github (default: table)"
     _add(compare, "--format FORM", forms, default="table")
     _add(compare, "--across COLUMN", f"compare the values of {ACROSS}")
+    _add(
+        compare,
+        "--live",
+        "with --across: run each value beside the one before, as convmark ab does",
+    )
+    _add_stopping_rule(compare, "with --live: ")
     _add_options(compare, "allow-change")
     _add_place(compare)
+
+
+def _comment(commands: Any) -> None:
+    comment = _command(
+        commands,
+        "comment",
+        "print the verdicts of the newest run as a comment on a pull request, or post it",
+        "Print the verdicts of the newest run in RESULTS as Markdown of at most 60 lines. Measures "
+        "nothing. The exit status is 0 also where a case fails.",
+    )
+    _add(comment, "place RESULTS", "results folder or run file (default: --results)", nargs="?")
+    _add(
+        comment,
+        "--post",
+        "in GitHub Actions: also post it on the pull request, or update the comment that is "
+        "there; needs GITHUB_TOKEN",
+    )
+    _add(
+        comment,
+        "--outcome OUTCOME",
+        "how the step of the gate ended: success or failure (default: as its verdicts say)",
+    )
+    _add(comment, "--badge FILE", "also write the JSON of a badge (shields.io, endpoint)")
+    _add_options(comment, "results")
 
 
 def _accept(commands: Any) -> None:
@@ -287,13 +328,18 @@ def _ab(commands: Any) -> None:
         _add(
             ab,
             f"--set-{side} NAME=VALUE...",
-            f"a setting of {side.upper()}: jit, threads, precision, or an environment variable in "
-            "capitals",
+            f"a setting of {side.upper()}: backend, jit, threads, precision, or an environment "
+            "variable in capitals",
         )
-    _add(ab, "--target PERCENT", "half-width of the interval to reach (default: 2)", default="2")
     _add(ab, "--format FORM", "table, markdown or json (default: table)", default="table")
-    _add(ab, "--budget SECONDS", "maximum seconds per case (default: 60)", default="60")
+    _add_stopping_rule(ab)
     _add_options(ab, *_OF_A_PAIR)
+
+
+def _add_stopping_rule(parser: Parser, when: str = "") -> None:
+    half_width = f"{when}half-width of the interval to reach (default: 2)"
+    _add(parser, "--target PERCENT", half_width, default="2")
+    _add(parser, "--budget SECONDS", f"{when}maximum seconds per case (default: 60)", default="60")
 
 
 def _bisect(commands: Any) -> None:

@@ -22,8 +22,6 @@ from convmark.core.option_values import AUTO, Shapes
 from convmark.core.options import Options
 from convmark.core.suites import refuse_replicas, refuse_untimed
 from convmark.core.units import duration_text
-from convmark.fleet.expected import expected_s, known_seconds
-from convmark.fleet.part import Part, Shard, part_path, plan_name, read_shard, split, write_part
 from convmark.interpreter.environments.interpreter import interpreters
 from convmark.machine.doctor import left_out_gpus
 from convmark.machine.environment import read_machine
@@ -32,6 +30,16 @@ from convmark.report.diagram import diagram
 from convmark.report.summary import cards_table, scaling_table, summary_table
 from convmark.results.store import Store, StoreWarning
 from convmark.session.auto_batch import choices_table
+from convmark.session.fleet.expected import expected_s, known_seconds
+from convmark.session.fleet.part import (
+    Part,
+    Shard,
+    part_path,
+    plan_name,
+    read_shard,
+    split,
+    write_part,
+)
 from convmark.session.resume import InterruptedRun, open_interrupted
 from convmark.session.run import Serving
 from convmark.session.session import Session, claimed

@@ -49,15 +49,17 @@ VERDICTS_FILE, ACCEPTED, NOISE = "verdicts.csv", "accepted.csv", "noise.csv"
 
 def _lifted(cells: Mapping[str, str]) -> Mapping[str, str]:
     """Return a row of the version that also let history convict: today it convicts nobody."""
-    if cells["unconfirmed"] != "true":
+    if cells.get("unconfirmed") != "true":
         return cells
     note = "; ".join(filter(None, [f"{cells['verdict']} by its history alone", cells["note"]]))
     return {**cells, "verdict": "inconclusive", "note": to_cell(note), "fails": "false"}
 
 
 _NOW = list(Judgement.__dataclass_fields__)
+_BEFORE = [name for name in _NOW if name not in ("against", "accepted")]
 _PLACE = _NOW.index("verdict") + 1
-_VERDICT_TABLE = TableFile(Judgement, (*_NOW[:_PLACE], "unconfirmed", *_NOW[_PLACE:]), _lifted)
+_FIRST = [*_BEFORE[:_PLACE], "unconfirmed", *_BEFORE[_PLACE:]]
+_VERDICT_TABLE = TableFile(Judgement, _BEFORE, _FIRST, lifted=_lifted)
 _RUN, _CASE, _METRIC, _VERDICT = map(_NOW.index, ("run", "case", "metric", "verdict"))
 
 
@@ -130,7 +132,7 @@ class Acceptance:
     """The only case that it is accepted for; None for all that it has."""
 
 
-_ACCEPTED_TABLE = TableFile(Acceptance, earlier=("run", "accepted", "commit", "reason"))
+_ACCEPTED_TABLE = TableFile(Acceptance, ("run", "accepted", "commit", "reason"))
 
 
 def read_accepted(store: Store, machine: str) -> list[Acceptance]:

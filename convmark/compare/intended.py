@@ -172,7 +172,7 @@ def pass_intended(judgements: Iterable[Judgement], meant: IntendedChanges) -> li
         by_a_change = one.fails and one.verdict in ("regressed", "changed")
         if by_a_change and (reason := meant.reason(one.case)):
             note = "; ".join(filter(None, [one.note, reason]))
-            found.append(replace(one, fails=False, note=note))
+            found.append(replace(one, fails=False, note=note, accepted=reason))
         else:
             found.append(one)
     return found

@@ -110,6 +110,10 @@ class Judgement:
     """One line: why, and what to try."""
     fails: bool = False
     """Whether this fails the run."""
+    against: str = ""
+    """The commit, or the run with its commit, that is the baseline; empty where it is not known."""
+    accepted: str = ""
+    """By what the change is meant, so that it does not fail the run; the note has it too."""
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
@@ -118,3 +122,5 @@ class Judgement:
             )
         if self.fails and self.verdict == "unchanged":
             raise MeasurementError(f"{self.case}: what is unchanged must not fail a run")
+        if self.fails and self.accepted:
+            raise MeasurementError(f"{self.case}: what is accepted must not fail a run")

@@ -167,6 +167,8 @@ def _below(grid: Grid, names: Sequence[int], texts: Sequence[int], width: int) -
 
 
 def _wrapped(text: str, width: int, indent: str) -> str:
-    return textwrap.fill(
+    """Return the text in lines, none of which is a command in the log of a CI (`text.shown`)."""
+    filled = textwrap.fill(
         text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
+    return re.sub(r"(?m)^(\s*)::", r"\1: :", filled)

@@ -100,6 +100,8 @@ class Table:
     rows: tuple[tuple[Any, ...], ...]
     empty: str = ""
     """What is said in place of a table without rows."""
+    lead: tuple[str, ...] = ()
+    """What the rows amount to, a line each: it stands under the title."""
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -140,12 +142,14 @@ def table_of(
     *,
     empty: str = "",
     keep: Iterable[str] = (),
+    lead: Sequence[str] = (),
 ) -> Table:
     """Return a table of records, without the columns in which no record has a value.
 
     Args:
         records: by key of the headings; a missing key, None, NaN and an empty text are absent.
         keep: keys of columns that stay though they are empty.
+        lead: what the rows amount to, a line each.
     """
     rows = [[_value(record.get(heading.key)) for heading in headings] for record in records]
     kept = [
@@ -160,6 +164,7 @@ def table_of(
         headings=tuple(headings[place] for place in kept),
         rows=tuple(tuple(row[place] for place in kept) for row in rows),
         empty=empty,
+        lead=tuple(lead),
     )
 
 

@@ -120,6 +120,8 @@ def judge(run: PytestRun, baseline: Baseline, *, whole_suite: bool, say: Say) ->
     found = dataclasses.replace(found, absent=tuple(asked))
     run.keep_sessions(comparisons)
     judgements = conclude(found, comparisons, report_missing=whole_suite and not baseline.is_commit)
+    against = _against(run, baseline, history)
+    judgements = [dataclasses.replace(one, against=against.get(one.case, "")) for one in judgements]
     meant = _meant(run, baseline, history, say)
     run.meant = meant.reason
     run.keep_judgements(pass_intended(judgements, meant))
@@ -274,6 +276,21 @@ def _anchor_of(
     if anchor.lost:
         raise ConvmarkError(anchor.lost)
     return AnchorCode(commit=anchor.clean_commit, code=anchor.code, manifest=anchor.manifest)
+
+
+def _against(run: PytestRun, baseline: Baseline, history: History) -> dict[str, str]:
+    """Return by case the commit, or the run with its commit, that it is judged against."""
+    from convmark.compare.live.anchor import SHOWN, origin_of
+    from convmark.report.verdicts import run_words
+
+    found = {}
+    for row in run.records:
+        anchor, origin = history.cases[row.case.name].anchor, origin_of(row.asked_case, run.sources)
+        if anchor is not None:
+            found[row.case.name] = run_words(anchor.run, anchor.commit, anchor.dirty)
+        elif origin is not None and origin.repository in baseline.commits:
+            found[row.case.name] = baseline.commits[origin.repository][:SHOWN]
+    return found
 
 
 def _meant(run: PytestRun, baseline: Baseline, history: History, say: Say) -> IntendedChanges:

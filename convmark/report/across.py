@@ -6,57 +6,130 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from statistics import median
 from typing import Any
 
-from convmark.core.backends import BACKENDS
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
+from convmark.core.errors import OptionError
+from convmark.core.fitting import wrapped
+from convmark.core.option_values import parse_models
 from convmark.core.statistics import spread
 from convmark.core.table import heading, printed
 from convmark.core.tasks import TIMED_TASKS
-from convmark.core.text import markdown_cell
+from convmark.core.text import markdown_cell, shown
+from convmark.report.changes import LEAST_PAIRS, Change, Pair, Value, changes
 from convmark.results.record import Record, to_cell
 
-__all__ = ["COLUMNS", "FORMS", "Cell", "across", "across_report"]
+__all__ = ["COLUMNS", "FORMS", "Cell", "LiveCases", "across", "across_report", "live_cases"]
 
 COLUMNS = ("tensorflow", "keras", "python", "backend", "commit", "machine", "gpu", "driver")
 """The columns that a table may run over."""
 
 _AGELESS = ("backend", "machine", "gpu")
-"""Columns none of whose values is older than another: all are set beside the first."""
+"""Columns none of whose values is older than another: all are set beside the first, and none is
+judged against another."""
 
 MOST_DIGITS = 18
 """Of a part of a version that is taken for a number."""
 
 FORMS = ("table", "markdown", "csv", "json")
 
+LIVE = "These commands {}, or all at once: convmark compare --across "
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One case at one value; medians over processes. Changes are shares of the step time."""
+    """One case at one value, from its newest run and earlier ones that are alike.
+
+    Changes are shares of the step time, above 0 slower; intervals are of 95 %, those of a verdict
+    at its own error rate.
+    """
 
     case: str
     value: str
     run: str
     """The newest run that has it."""
+    runs: int
     processes: int
     throughput_samples_per_s: float | None
+    """The median over processes; so of what follows but the step time."""
     step_time_p50_s: float | None
+    """The geometric mean over runs of those over their processes."""
     step_time_spread: float | None
     """Half the range of the processes' medians over their median; None from one process."""
     time_to_first_step_s: float | None
     peak_host_memory_bytes: float | None
     parameters: int | None
-    to_oldest: float | None
+    to_oldest: float | None = None
     """step time / that of the first value - 1; None for the first value."""
-    to_previous: float | None
+    to_oldest_low: float | None = None
+    to_oldest_high: float | None = None
+    to_oldest_basis: str = ""
+    """What the interval comes from: pairs, runs or processes."""
+    to_previous: float | None = None
     """step time / that of the value before - 1; None where no value is older than another."""
+    to_previous_low: float | None = None
+    to_previous_high: float | None = None
+    to_previous_basis: str = ""
+    verdict: str = ""
+    """On the change from the value before; empty where the runs allow none."""
+    note: str = ""
+    command: str = ""
+    """What compares it live with the value before, or the first one; empty where nothing can."""
+    oldest: Change | None = field(default=None, metadata={"column": False})
+    previous: Change | None = field(default=None, metadata={"column": False})
+    live: LiveCases | None = field(default=None, metadata={"column": False})
 
 
-def across(records: Iterable[Record], column: str) -> list[Cell]:
-    """Return a cell per case and value; the newest run speaks.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveCases:
+    """Cases that one live comparison measures: every model with every task and batch size."""
+
+    a: str
+    """The old value's side, as `convmark ab` takes it."""
+    b: str
+    set_a: tuple[str, ...] = ()
+    """Settings of the old value's side, each NAME=VALUE."""
+    set_b: tuple[str, ...] = ()
+    models: tuple[str, ...]
+    tasks: tuple[str, ...]
+    batch_sizes: tuple[int, ...]
+    others: tuple[tuple[str, str], ...]
+    """Further options by name."""
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The options that name the cases."""
+        return {
+            "models": ",".join(self.models),
+            "tasks": ",".join(self.tasks),
+            "batch-sizes": ",".join(map(str, self.batch_sizes)),
+            **dict(self.others),
+        }
+
+    @property
+    def command(self) -> str:
+        """What a user types to compare them."""
+        flags = [("set-a", one) for one in self.set_a] + [("set-b", one) for one in self.set_b]
+        flags += self.options.items()
+        words = [word for name, text in flags for word in (f"--{name}", text)]
+        return shlex.join(["convmark", "ab", self.a, self.b, *words])
+
+
+_NAMES = [one.name for one in fields(Cell) if one.metadata.get("column", True)]
+
+
+# -- the cells -------------------------------------------------------------------------------------
+
+
+def across(
+    records: Iterable[Record], column: str, names: Mapping[str, str] | None = None
+) -> list[Cell]:
+    """Return a cell per case and value.
 
     Versions are in their order, commits in that of their first runs, backends in that of
     `BACKENDS`, machines and GPUs in that of their names.
@@ -64,40 +137,81 @@ def across(records: Iterable[Record], column: str) -> list[Cell]:
     Args:
         records: measured rows, in the order of their runs.
         column: one of `COLUMNS`.
+        names: of machines that a user has named, by their fingerprints.
     """
-    newest: dict[tuple[str, str], list[Record]] = {}
+    found, first_seen = _values(records, column, names or {})
+    in_order: Callable[[str], Any] = _ORDERS.get(column, _order)
+    if column == "commit":
+        in_order = first_seen.__getitem__
+    cases = [
+        [(value, found[name, value]) for value in sorted(of_case, key=in_order)]
+        for name, of_case in _by_case(found).items()
+    ]
+    oldest = _changes_to(cases, column, lambda place: 0, judged=False)
+    previous: dict[int, Change | None] = {}
+    if column not in _AGELESS:
+        previous = _changes_to(cases, column, lambda place: place - 1, judged=True)
+    cells = []
+    for values in cases:
+        before: Value | None = None
+        for text, value in values:
+            changed = oldest.get(id(value)), previous.get(id(value))
+            cells.append(_cell(_name(value.rows[0], column), text, value, before, column, *changed))
+            before = values[0][1] if column in _AGELESS else value
+    return cells
+
+
+def _values(
+    records: Iterable[Record], column: str, names: Mapping[str, str]
+) -> tuple[dict[tuple[str, str], Value], dict[str, int]]:
+    """Return the runs by case and value, and the values in the order of their first runs."""
+    runs: dict[tuple[str, str], dict[int, list[Record]]] = {}
+    places: dict[tuple[str | None, str], int] = {}
     first_seen: dict[str, int] = {}
     for record in records:
         value = str(getattr(record, column) or "")
         if not record.measured or not value or record.task not in TIMED_TASKS:
             continue
-        key = (_name(record, column), value)
+        value = names.get(value, value) if column == "machine" else value
         first_seen.setdefault(value, len(first_seen))
-        if key in newest and newest[key][0].run != record.run:
-            newest[key] = []
-        newest.setdefault(key, []).append(record)
-    in_order: Callable[[str], Any] = _ORDERS.get(column, _order)
-    if column == "commit":
-        in_order = first_seen.__getitem__
-    cells: list[Cell] = []
-    for name in sorted({name for name, _ in newest}):
-        values = sorted((value for case, value in newest if case == name), key=in_order)
-        oldest_s = previous_s = None
-        for value in values:
-            rows = newest[name, value]
-            step_s = _middle(rows, lambda row: row.step_time_p50_s)
-            to_previous = None if column in _AGELESS else _change(step_s, previous_s)
-            cells.append(_cell(name, value, rows, _change(step_s, oldest_s), to_previous))
-            oldest_s, previous_s = oldest_s or step_s, step_s or previous_s
-    return cells
+        place = places.setdefault((record.machine, record.run), len(places))
+        key = (_name(record, column), value)
+        runs.setdefault(key, {}).setdefault(place, []).append(record)
+    return {key: Value.of(of_key) for key, of_key in runs.items()}, first_seen
+
+
+def _by_case(found: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    cases: dict[str, list[str]] = {}
+    for name, value in sorted(found):
+        cases.setdefault(name, []).append(value)
+    return cases
+
+
+def _changes_to(
+    cases: Sequence[Sequence[tuple[str, Value]]],
+    column: str,
+    before: Callable[[int], int],
+    *,
+    judged: bool,
+) -> dict[int, Change | None]:
+    """Return the change of each value but the first ones, by the value's identity.
+
+    Args:
+        before: the place of the value that one at a place is compared with.
+    """
+    pairs = [
+        Pair(old=values[before(place)][1], new=values[place][1], others=[one for _, one in values])
+        for values in cases
+        for place in range(1, len(values))
+    ]
+    found = changes(pairs, column, judged=judged)
+    return {id(pair.new): change for pair, change in zip(pairs, found, strict=True)}
 
 
 def _name(record: Record, column: str) -> str:
     """Return the case's name, without what the table runs over."""
     if column == "backend":
-        return Case(
-            **{**record.case.as_fields(), "backend": Case.__dataclass_fields__["backend"].default}
-        ).name
+        return Case(**{**record.case.as_fields(), "backend": DEFAULT_BACKEND}).name
     return record.case.name
 
 
@@ -119,79 +233,234 @@ _ORDERS: Mapping[str, Callable[[str], Any]] = {
 
 def _cell(
     name: str,
-    value: str,
-    rows: Sequence[Record],
-    to_oldest: float | None,
-    to_previous: float | None,
+    text: str,
+    value: Value,
+    before: Value | None,
+    column: str,
+    oldest: Change | None,
+    previous: Change | None,
 ) -> Cell:
+    rows = value.rows
+    judged = previous or oldest
+    live = _live(before.rows[-1], rows[-1], column) if before is not None else None
     return Cell(
         case=name,
-        value=value,
-        run=rows[0].run,
+        value=text,
+        run=rows[-1].run,
+        runs=len(value.runs),
         processes=len(rows),
         throughput_samples_per_s=_middle(rows, lambda row: row.throughput_samples_per_s),
-        step_time_p50_s=_middle(rows, lambda row: row.step_time_p50_s),
-        step_time_spread=spread(_values(rows, lambda row: row.step_time_p50_s)),
+        step_time_p50_s=value.step_time_s,
+        step_time_spread=spread(_figures(rows, lambda row: row.step_time_p50_s)),
         time_to_first_step_s=_middle(rows, lambda row: row.time_to_first_step_s),
         peak_host_memory_bytes=_middle(rows, lambda row: row.peak_host_memory_bytes),
-        parameters=rows[0].parameters,
-        to_oldest=to_oldest,
-        to_previous=to_previous,
+        parameters=rows[-1].parameters,
+        **_flat("to_oldest", oldest),
+        **_flat("to_previous", previous),
+        verdict=previous.verdict if previous else "",
+        note=judged.note if judged else "",
+        command=live.command if live else "",
+        oldest=oldest,
+        previous=previous,
+        live=live,
     )
 
 
-def _values(rows: Sequence[Record], figure: Callable[[Record], float | None]) -> list[float]:
+def _flat(name: str, change: Change | None) -> dict[str, Any]:
+    if change is None:
+        return {}
+    return {
+        name: change.change,
+        f"{name}_low": change.low,
+        f"{name}_high": change.high,
+        f"{name}_basis": change.basis,
+    }
+
+
+def _figures(rows: Sequence[Record], figure: Callable[[Record], float | None]) -> list[float]:
     return [value for row in rows if (value := figure(row)) is not None]
 
 
 def _middle(rows: Sequence[Record], figure: Callable[[Record], float | None]) -> float | None:
-    values = _values(rows, figure)
+    values = _figures(rows, figure)
     return float(median(values)) if values else None
 
 
-def _change(value: float | None, before: float | None) -> float | None:
-    return value / before - 1 if value and before else None
+# -- what compares two values live -----------------------------------------------------------------
+
+_VERSION = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){1,3}((a|b|rc)[0-9]{1,4})?")
+_COMMIT = re.compile(r"[0-9a-f]{7,64}")
+
+
+def _side(row: Record, column: str) -> str:
+    """Return a row's value of the column as a side of `convmark ab`; empty where it can be none."""
+    value = str(getattr(row, column))
+    if column == "backend":
+        return "."
+    if column == "commit":
+        return f"git:{value[:12]}" if _COMMIT.fullmatch(value) else ""
+    if not _VERSION.fullmatch(value):
+        return ""
+    if column == "python":
+        return f"python{'.'.join(value.split('.')[:2])}"
+    framework = getattr(row, row.backend)
+    if column == "keras" and _VERSION.fullmatch(str(framework)):
+        return f"{row.backend}=={framework} keras=={value}"
+    return f"tensorflow=={value}" if (column, row.backend) == ("tensorflow",) * 2 else ""
+
+
+def _live(old: Record, new: Record, column: str) -> LiveCases | None:
+    """Return what compares the case of two rows live; None where nothing can."""
+    a, b, case = _side(old, column), _side(new, column), new.case
+    over_backends = column == "backend"
+    same = a == b and not over_backends
+    if not a or not b or same or case.replicas != 1 or not _may_be_typed(case.model):
+        return None
+    others = {
+        "devices": case.device,
+        "precisions": case.precision,
+        "jit": case.jit,
+        "threads": case.threads,
+        "backend": DEFAULT_BACKEND if over_backends else case.backend,
+        **dict(part.split("=", 1) for part in (case.recipe or "").split()),
+        "input-shape": new.asked_shape or "",
+    }
+    usual = Case(model=case.model, task=case.task, device="", batch_size=1).as_fields()
+    plain = ("", usual["precision"], usual["jit"], usual["threads"], usual["backend"])
+    return LiveCases(
+        a=a,
+        b=b,
+        set_a=(f"backend={old.backend}",) if over_backends else (),
+        set_b=(f"backend={new.backend}",) if over_backends else (),
+        models=(case.model,),
+        tasks=(case.task,),
+        batch_sizes=(case.batch_size,),
+        others=tuple(
+            (name.replace("_", "-"), text) for name, text in others.items() if text not in plain
+        ),
+    )
+
+
+def _may_be_typed(model: str) -> bool:
+    try:
+        return tuple(parse_models("--models", model)) == (model,)
+    except OptionError:
+        return False
+
+
+def live_cases(cells: Iterable[Cell]) -> list[LiveCases]:
+    """Return the live comparisons of the cells with the values before, as few as hold them all."""
+    found = list(dict.fromkeys(cell.live for cell in cells if cell.live is not None))
+    for name in ("models", "batch_sizes", "tasks"):
+        found = _joined(found, name)
+    return found
+
+
+def _joined(found: Sequence[LiveCases], name: str) -> list[LiveCases]:
+    """Return the comparisons, those that differ in one field alone made one."""
+    groups: dict[tuple[Any, ...], list[LiveCases]] = {}
+    for one in found:
+        key = tuple(getattr(one, other.name) for other in fields(one) if other.name != name)
+        groups.setdefault(key, []).append(one)
+    joined = []
+    for group in groups.values():
+        values = dict.fromkeys(value for one in group for value in getattr(one, name))
+        changed: dict[str, Any] = {name: tuple(values)}
+        joined.append(replace(group[0], **changed))
+    return joined
+
+
+# -- as text ---------------------------------------------------------------------------------------
 
 
 def across_report(cells: Sequence[Cell], column: str, form: str = "table") -> str:
     """Return the cells in one of `FORMS`."""
-    names = list(Cell.__dataclass_fields__)
     if form == "json":
         return json.dumps(
-            [{name: getattr(cell, name) for name in names} for cell in cells], indent=2
+            [{name: getattr(cell, name) for name in _NAMES} for cell in cells], indent=2
         )
     if form == "csv":
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(names)
-        writer.writerows([to_cell(getattr(cell, name)) for name in names] for cell in cells)
+        writer.writerow(_NAMES)
+        writer.writerows([to_cell(getattr(cell, name)) for name in _NAMES] for cell in cells)
         return text.getvalue().rstrip("\n")
-    changes = ["to the oldest", "to the one before"]
-    if column in _AGELESS:
-        changes = ["to the first"]
+    markdown = form == "markdown"
+    table = _table(cells, column, markdown=markdown)
+    clean = markdown_cell if markdown else lambda line: wrapped(shown(line))
+    lines = [clean(line) for line in _below(cells, column)]
+    commands = [shown(one.command) for one in _undecided(cells)]
+    if commands:
+        block = "\n".join(commands)
+        lines.append(f"```sh\n{block}\n```" if markdown else block)
+    return "\n\n".join([table, *lines])
+
+
+def _table(cells: Sequence[Cell], column: str, *, markdown: bool) -> str:
+    longest = max((sum(cell.case == one.case for one in cells) for cell in cells), default=0)
+    several = column not in _AGELESS and longest > 2
     headings = [
         heading("case", "case"),
         heading("value", column),
         heading("throughput_samples_per_s", "samples/s", "rate"),
-        heading("step_time_p50_s", "step p50", "seconds"),
+        heading("step_time_p50_s", "step time", "seconds"),
         heading("step_time_spread", "spread", "share"),
-        *(
-            heading(name, label, "change")
-            for name, label in zip(("to_oldest", "to_previous"), changes, strict=False)
-        ),
+        *([] if column in _AGELESS else [heading("before", "step time to the one before")]),
+        *([heading("verdict", "verdict")] if column not in _AGELESS else []),
+        *([heading("first", "step time to the oldest")] if several else []),
+        *([heading("first", "step time to the first")] if column in _AGELESS else []),
         heading("time_to_first_step_s", "first step", "seconds"),
         heading("peak_host_memory_bytes", "host peak", "bytes"),
         heading("parameters", "parameters", "count"),
+        heading("runs", "runs", "count"),
         heading("processes", "n", "count"),
+        heading("note", "note"),
     ]
     before = ["", *(cell.case for cell in cells)]
     records = [
         {
-            **{name: getattr(cell, name) for name in names},
+            **{name: getattr(cell, name) for name in _NAMES},
             "case": cell.case if cell.case != last else "",
+            "before": cell.previous.words if cell.previous else "",
+            "first": cell.oldest.words if cell.oldest else "",
         }
         for cell, last in zip(cells, before, strict=False)
     ]
-    if form == "markdown":
-        return printed(headings, records, "pipe", clean=markdown_cell, drop_empty=False)
-    return printed(headings, records, drop_empty=False)
+    if markdown:
+        return printed(headings, records, "pipe", clean=markdown_cell)
+    return printed(headings, records)
+
+
+def _below(cells: Sequence[Cell], column: str) -> Iterator[str]:
+    """Yield what the figures are, and how many changes have no verdict."""
+    yield (
+        "Metric: step time, geometric means of the processes' medians. Intervals of 95 % come from "
+        "the runs of a case where a value has several, and else from the processes of one run, "
+        "which do not tell how runs differ (in these runs)."
+    )
+    changed = [cell for cell in cells if cell.previous is not None]
+    left = _undecided_cells(cells)
+    if not changed:
+        if any(cell.live for cell in left):
+            yield f"{LIVE.format('compare live')}{column} --live"
+        return
+    rule = f"a verdict needs {LEAST_PAIRS} pairs of runs that alternate"
+    if not left:
+        yield f"All {len(changed)} changes from one value to the next have a verdict."
+        return
+    text = f"Not decided: {len(left)} of {len(changed)} changes; {rule}."
+    if any(cell.live for cell in left):
+        text += f" {LIVE.format('decide')}{column} --live"
+    yield text
+
+
+def _undecided_cells(cells: Iterable[Cell]) -> list[Cell]:
+    return [
+        cell
+        for cell in cells
+        if (cell.previous or cell.oldest) and cell.verdict in ("", "inconclusive")
+    ]
+
+
+def _undecided(cells: Iterable[Cell]) -> list[LiveCases]:
+    return live_cases(_undecided_cells(cells))

@@ -18,8 +18,8 @@ from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError
 from convmark.core.git import Git
 from convmark.core.table import Table, heading, table_of
-from convmark.report.runs import oldest_first, run_files
 from convmark.report.verdicts import headline, run_words, verdict_words, worth_reading
+from convmark.results.runs import newest_run
 from convmark.results.store import Store, read_head, read_run
 
 __all__ = ["judged", "verdicts_against"]
@@ -48,7 +48,9 @@ def verdicts_against(
         OptionError: neither a live verdict nor a run of the baseline is there.
         StoreError: a file does not fit, or there is no such run.
     """
-    newest = _newest(places)
+    newest = newest_run(places)
+    if newest is None:
+        raise OptionError(f"--against: no run in {places[0]} has a row to compare")
     store, machine = Store(newest.parent.parent), newest.parent.name
     answer = Git.at(folder).answer("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
     commit = (answer or "").strip()
@@ -79,13 +81,6 @@ def _words(path: Path) -> str:
     """Return a run's number and commit."""
     head = read_head(path)
     return run_words(path.stem, head.commit if head else None, head.dirty if head else None)
-
-
-def _newest(places: Sequence[Path]) -> Path:
-    heads = [(path, head.started) for path in run_files(places) if (head := read_head(path))]
-    if not heads:
-        raise OptionError(f"--against: no run in {places[0]} has a row to compare")
-    return heads[oldest_first(heads)[-1]][0].resolve()
 
 
 def _live(run: Path, commit: str) -> list[Judgement]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from convmark.report.sides import Sides, sides_of
 from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.applications import applications
 from convmark.report.tables.architectures import architectures, pareto, task_figures
-from convmark.report.tables.hardware import check_prices, hardware
+from convmark.report.tables.hardware import BEST_BATCHES, Comparison, hardware_tables, of_machines
 from convmark.report.tables.history import history, step_time_verdicts
 from convmark.report.tables.levels import levels, marks, noise, runs_of_levels, trends
 from convmark.report.tables.nodes import differing, nodes
@@ -37,7 +37,7 @@ VERDICTS = "verdicts"
 FIRST = ("troubles", "machines", "applications", "accuracy")
 """Tables that Markdown without verdicts shows unfolded."""
 
-_WHERE_KNOWN = ("nodes", "noise", "published", "roofline", "scaling", *TASKS)
+_WHERE_KNOWN = (BEST_BATCHES, "nodes", "noise", "published", "roofline", "scaling", *TASKS)
 """Tables that appear only where rows have what they need."""
 
 
@@ -57,23 +57,23 @@ def build(
     places: Sequence[Path],
     *,
     style: str = "full",
-    prices: Mapping[str, float] | None = None,
+    comparison: Comparison | None = None,
     verdicts: Table | None = None,
 ) -> Report:
     """Return the report of all runs in the places.
 
     Args:
         places: results folders, machine folders or run files.
-        prices: per machine, in any one unit.
+        comparison: what machines are compared by.
         verdicts: a table that comes first.
 
     Raises:
         StoreError: as `read_rows`.
-        OptionError: a price of a machine that is not there.
+        OptionError: a price or a reference of a machine that is not there.
     """
     rows = read_rows(places)
     table = points(rows.frame)
-    check_prices(prices or {}, table)
+    comparison = of_machines(comparison or Comparison(), rows.names, rows.frame)
     described = described_models([run.path for run in rows.runs])
     labels = [run.label for run in rows.runs]
     if style == "accuracy":
@@ -82,7 +82,7 @@ def build(
         depths = {model.model: model.depth for model in described}
         found = [applications(table, depths)]
     else:
-        found = _every_table(rows, table, described, prices or {})
+        found = _every_table(rows, table, described, comparison)
     return Report(
         title="Benchmark report" if style == "full" else found[0].title,
         lead=_lead(rows),
@@ -101,7 +101,7 @@ def _every_table(
     rows: Rows,
     table: pd.DataFrame,
     described: Sequence[DescribedModel],
-    prices: Mapping[str, float],
+    comparison: Comparison,
 ) -> list[Table]:
     """Return the tables of a full report; those with nothing to show only where they say so."""
     labels = [run.label for run in rows.runs]
@@ -116,7 +116,7 @@ def _every_table(
         beside,
         architectures(timed, labels),
         accuracy(rows.frame, labels),
-        hardware(frame, prices),
+        *hardware_tables(frame, comparison),
         history(
             timed, rows.runs, step_time_verdicts(rows.runs), marks(moved), runs_of_levels(moved)
         ),

@@ -10,12 +10,18 @@ from types import MappingProxyType
 
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole
+from convmark.core.option_values import nearest, parse_file
 from convmark.core.table import Table
 from convmark.report.against import verdicts_against
 from convmark.report.build import FIRST, STYLES, VERDICTS, Report, build
+from convmark.report.prices import read_prices
+from convmark.report.tables.hardware import Comparison
 from convmark.report.tables.text import csv_text, markdown_text, terminal_text
+from convmark.results.names import keep_name, kept_name, read_name
+from convmark.results.runs import run_files
+from convmark.results.store import read_head
 
-__all__ = ["FORMATS", "read_prices", "report"]
+__all__ = ["FORMATS", "report"]
 
 SUFFIXES: Mapping[str, str] = MappingProxyType(
     {".html": "html", ".htm": "html", ".md": "markdown", ".txt": "terminal", ".csv": "csv"}
@@ -88,7 +94,9 @@ def report(
     output: str | None = None,
     form: str | None = None,
     style: str = "full",
-    prices: Sequence[str] = (),
+    prices: str | None = None,
+    reference: str | None = None,
+    names: Sequence[str] = (),
     figures: str | None = None,
     against: str | None = None,
 ) -> None:
@@ -96,7 +104,9 @@ def report(
 
     Args:
         output: file; its suffix names the format where `form` does not.
-        prices: texts such as `xeon-2=2.5`.
+        prices: file with the prices of machines.
+        reference: machine that others are held against.
+        names: texts such as `xeon-2=laptop`, kept in the machines' folders.
         figures: folder for SVG and PNG files.
         against: what the newest run's verdicts, which come first, are against.
 
@@ -111,9 +121,13 @@ def report(
         raise OptionError(f"--style: must be one of {', '.join(STYLES)}, got {style!r}")
     if figures is not None and not figures.strip():
         raise OptionError(f"--figures: must be the path of a folder, got {figures!r}")
-    priced = read_prices(prices)
+    priced = {} if prices is None else read_prices(parse_file("--prices", prices))
+    keep_names(places, names)
     verdicts = None if against is None else verdicts_against(places, against, Path.cwd(), _say)
-    found = build(places, style=style, prices=priced, verdicts=verdicts)
+    if reference is not None and not reference.strip():
+        raise OptionError(f"--reference: must be the name of a machine, got {reference!r}")
+    compared = Comparison(prices=priced, reference=reference or "")
+    found = build(places, style=style, comparison=compared, verdicts=verdicts)
     if figures is not None:
         from convmark.report.figures import figures_of
         from convmark.report.figures.figure import export_figures
@@ -173,21 +187,40 @@ def _format(output: str | None, form: str | None, figures: str | None) -> str | 
     return form
 
 
-def read_prices(texts: Sequence[str]) -> dict[str, float]:
-    """Return prices by machine from texts such as `xeon-2=2.5`.
+def keep_names(places: Sequence[Path], texts: Sequence[str]) -> None:
+    """Keep names of machines in their folders, from texts such as `xeon-2=laptop`.
 
     Raises:
-        OptionError: a text is no machine and price, the price is not above 0, or a machine has two.
+        OptionError: a text is no machine and name, or the name is another machine's.
+        StoreError: a file cannot be read or written.
     """
-    found: dict[str, float] = {}
-    for text in texts:
-        machine, _, price = text.rpartition("=")
-        if machine in found:
-            raise OptionError(f"--price: must name a machine once, got {machine!r} twice")
-        try:
-            found[machine] = float(price)
-        except ValueError:
-            found[machine] = 0.0
-        if not machine or not 0 < found[machine] < float("inf"):
-            raise OptionError(f"--price: must be MACHINE=PRICE with a price above 0, got {text!r}")
+    if not texts:
+        return
+    given = [kept_name("--name", text) for text in texts]
+    folders = _machine_folders(places)
+    asked = {machine for machine, _ in given}
+    known = {one: one if one in asked else read_name(its[0]) or one for one, its in folders.items()}
+    by_name = {name: machine for machine, name in known.items()}
+    new: dict[str, str] = {}
+    for machine, name in given:
+        own = by_name.get(machine)
+        if own is None:
+            hint = nearest(machine, sorted(by_name))
+            raise OptionError(f"--name: no row is of the machine {machine!r}; {hint}")
+        others = [one for one in folders if one != own and name in (one, known[one])]
+        if others:
+            raise OptionError(f"--name: {name!r} is the name of {others[0]}; choose another")
+        known[own] = new[own] = name
+    for machine, name in new.items():
+        for folder in folders[machine]:
+            keep_name(folder, name)
+
+
+def _machine_folders(places: Sequence[Path]) -> dict[str, list[Path]]:
+    """Return the folders of each machine, by its fingerprint."""
+    runs = {path.resolve().parent: path for path in reversed(run_files(places))}
+    found: dict[str, list[Path]] = {}
+    for folder, path in sorted(runs.items()):
+        head = read_head(path)
+        found.setdefault((head and head.machine) or folder.name, []).append(folder)
     return found

@@ -1,21 +1,62 @@
-"""Ratios of plain step times with intervals: numbers in, numbers out; the process is the unit."""
+"""Ratios of plain step times with intervals: numbers in, numbers out; the process is the unit.
+
+A unit is what is independent of the others of its side: a process of one run, or a whole run where
+there are several. All cases of a machine share its runs, and in a run the n-th processes of all
+cases are measured in one round: what slows a machine for a day or a minute slows all its cases.
+So the geometric mean of several cases takes its error from the units, and not from the cases.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 
 from convmark.compare.rule.statistics import t_quantile
 
-__all__ = ["LEAST_PROCESSES", "Ratio", "geometric_mean", "ratio"]
+__all__ = ["LEAST_PROCESSES", "Ratio", "Units", "geometric_mean", "ratio"]
 
 LEAST_PROCESSES = 3
-"""Of fewer on either side no interval is given: two tell a spread by luck."""
+"""Of fewer units on either side no interval is given: two tell a spread by luck."""
 
 CONFIDENCE = 0.95
+
+Units = Mapping[Hashable, Sequence[float]]
+"""By unit the median step time of each of its processes, seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Side:
+    """One side of a ratio."""
+
+    mean: float
+    """Of the logarithms of its units."""
+    errors: Mapping[Hashable, float] = field(default_factory=lambda: MappingProxyType({}))
+    """What each unit adds to the error of the mean; empty where the units are too few to tell."""
+
+    @property
+    def freedom(self) -> int:
+        return len(self.errors) - 1
+
+    @classmethod
+    def of(cls, times_s: Units | Sequence[float]) -> _Side | None:
+        """Return a side; None where no time is above 0. Of a sequence each place is a unit."""
+        units = times_s if isinstance(times_s, Mapping) else {n: [t] for n, t in enumerate(times_s)}
+        logs = {
+            unit: float(np.mean(known))
+            for unit, times in units.items()
+            if (known := [math.log(time) for time in times if time > 0])
+        }
+        if not logs:
+            return None
+        mean = sum(logs.values()) / len(logs)
+        if len(logs) < LEAST_PROCESSES:
+            return cls(mean=mean)
+        scale = math.sqrt(len(logs) * (len(logs) - 1))
+        return cls(mean=mean, errors={unit: (log - mean) / scale for unit, log in logs.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,16 +66,25 @@ class Ratio:
     value: float
     low: float | None = None
     high: float | None = None
-    log_variance: float | None = None
-    """Of the logarithm of the ratio."""
     freedom: float | None = None
+    sides: tuple[_Side, _Side] | None = field(default=None, repr=False, compare=False)
+    """Of what it is the ratio; None of a number alone."""
+
+    @property
+    def contains_1(self) -> bool:
+        """Whether its interval contains 1, so that the two sides cannot be told apart."""
+        return self.low is not None and self.high is not None and self.low <= 1 <= self.high
 
 
-def ratio(over_s: Sequence[float], under_s: Sequence[float]) -> Ratio | None:
-    """Return the ratio of the geometric means of two machines' step times.
+def ratio(over_s: Units | Sequence[float], under_s: Units | Sequence[float]) -> Ratio | None:
+    """Return the ratio of the geometric means of two sides' step times.
+
+    The units of a side are assumed to be independent and alike, and the sides to be independent of
+    each other. Processes of one run say nothing of how the machine differs from run to run.
 
     Args:
-        over_s, under_s: the median step time of each process, seconds.
+        over_s, under_s: the median step time of each process, seconds, by unit; in a sequence each
+            process is a unit, which its place names.
 
     Returns:
         None where a side has no time above 0.
@@ -42,54 +92,67 @@ def ratio(over_s: Sequence[float], under_s: Sequence[float]) -> Ratio | None:
     Source:
         Welch (1947) on the logarithms: each side has a variance of its own.
     """
-    over, under = _logs(over_s), _logs(under_s)
-    if not len(over) or not len(under):
+    over, under = _Side.of(over_s), _Side.of(under_s)
+    if over is None or under is None:
         return None
-    difference = float(over.mean() - under.mean())
-    if min(len(over), len(under)) < LEAST_PROCESSES:
-        return Ratio(value=math.exp(difference))
-    parts = [float(side.var(ddof=1)) / len(side) for side in (over, under)]
-    weights = [len(over) - 1, len(under) - 1]
-    return _with_interval(difference, parts, [float(weight) for weight in weights])
+    return _with_interval(over.mean - under.mean, [(over, under)])
 
 
 def geometric_mean(ratios: Sequence[Ratio]) -> Ratio | None:
     """Return the geometric mean of the ratios of several cases; None of none.
 
-    The interval is of these cases: it comes from the processes, and not from how the cases differ.
-    It is given where every ratio has one.
+    The interval is of these cases: it comes from the units, and not from how the cases differ. It
+    is given where every ratio has one. Units of one name on one side are one unit, whatever the
+    case: its errors in all cases are added before they are squared, so that what the cases of a
+    machine share widens the interval as it should.
+
+    Source:
+        Liang and Zeger (1986) for errors summed within clusters; each is scaled as for the
+        variance of a mean of few units, and the degrees of freedom are those of the case with the
+        fewest, so that the interval is rather too wide than too narrow
+        (tests/benchmarks/machine_ratios.py prints how often it holds the truth).
     """
     if not ratios:
         return None
     difference = sum(math.log(one.value) for one in ratios) / len(ratios)
-    variances = [one.log_variance for one in ratios if one.log_variance is not None]
-    freedoms = [one.freedom for one in ratios if one.freedom is not None]
-    if len(variances) < len(ratios) or len(freedoms) < len(ratios):
+    pairs = [one.sides for one in ratios if one.sides is not None]
+    if len(pairs) < len(ratios):
         return Ratio(value=math.exp(difference))
-    return _with_interval(difference, [v / len(ratios) ** 2 for v in variances], freedoms)
+    return _with_interval(difference, pairs)
 
 
-def _logs(times_s: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    return np.log(np.array([time for time in times_s if time > 0], np.float64))
-
-
-def _with_interval(difference: float, parts: Sequence[float], freedoms: Sequence[float]) -> Ratio:
+def _with_interval(difference: float, pairs: Sequence[tuple[_Side, _Side]]) -> Ratio:
     """Return the ratio with its interval.
 
     Args:
-        parts: variances whose sum is that of the difference, each with its degrees of freedom.
+        pairs: both sides of each case, whose mean the difference is.
 
     Source:
-        Satterthwaite (1946) for the degrees of freedom of the sum.
+        Satterthwaite (1946) for the degrees of freedom of the sum over the two sides.
     """
+    sides = pairs[0] if len(pairs) == 1 else None
+    columns = list(zip(*pairs, strict=True))
+    freedoms = [min(side.freedom for side in column) for column in columns]
+    if min(freedoms) < LEAST_PROCESSES - 1:
+        return Ratio(value=math.exp(difference), sides=sides)
+    parts = [_variance(column) for column in columns]
     variance = sum(parts)
     squares = sum(part**2 / freedom for part, freedom in zip(parts, freedoms, strict=True))
-    freedom = variance**2 / squares if squares else min(freedoms)
+    freedom = variance**2 / squares if squares else float(min(freedoms))
     half = t_quantile((1 + CONFIDENCE) / 2, freedom) * math.sqrt(variance)
     return Ratio(
         value=math.exp(difference),
         low=math.exp(difference - half),
         high=math.exp(difference + half),
-        log_variance=variance,
         freedom=freedom,
+        sides=sides,
     )
+
+
+def _variance(cases: Sequence[_Side]) -> float:
+    """Return the variance of the mean over the cases of one machine."""
+    errors: dict[Hashable, float] = {}
+    for side in cases:
+        for unit, error in side.errors.items():
+            errors[unit] = errors.get(unit, 0.0) + error / len(cases)
+    return sum(error**2 for error in errors.values())

@@ -15,12 +15,13 @@ import numpy as np
 from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
-from convmark.report.runs import RunSource, labelled, oldest_first, run_files
 from convmark.results.columnar import case_name, read_columns, whole_file
+from convmark.results.names import names_of
 from convmark.results.record import (
     FRAMEWORK_COLUMNS,
     MEASURED,
 )
+from convmark.results.runs import RunSource, labelled, oldest_first, run_files
 from convmark.results.store import StoreWarning
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Rows:
     version of what ran the step) and `measured`."""
     runs: tuple[RunSource, ...]
     """Oldest first, so that the highest `source` is the newest run."""
+    names: Mapping[str, str]
+    """Of the machines that a user has named, by their fingerprints; the frame has the names."""
 
 
 def read_rows(places: Sequence[Path]) -> Rows:
@@ -51,7 +54,7 @@ def read_rows(places: Sequence[Path]) -> Rows:
 
     Raises:
         StoreError: nothing is there, no file has a row, or a file does not fit; the message names
-            file and line.
+            file and line; or the names of machines contradict each other.
     """
     import pandas as pd
 
@@ -80,6 +83,11 @@ def read_rows(places: Sequence[Path]) -> Rows:
         _warn(f"{path}:1: has no rows, skipped")
     if len(parts) == 1 and len(parts[0]["status"]) == 1:
         _warn(f"{paths[0]}:2: is the only row, so the spread is unknown; try --processes 3")
+    names = names_of(
+        [(part["machine"][0], path.parent) for path, part in zip(paths, parts, strict=True)]
+    )
+    for part in parts if names else ():
+        part["machine"] = [names.get(machine, machine) for machine in part["machine"]]
     order = oldest_first(
         [(path, part["started"][0]) for path, part in zip(paths, parts, strict=True)]
     )
@@ -89,7 +97,7 @@ def read_rows(places: Sequence[Path]) -> Rows:
     machines = [part["machine"][0] for part in parts]
     columns: dict[str, Any] = {name: _joined(parts, name) for name in list(parts[0])}
     frame = pd.DataFrame({**columns, **_names(columns)}, copy=False)
-    return Rows(frame=frame, runs=labelled(paths, machines))
+    return Rows(frame=frame, runs=labelled(paths, machines), names=names)
 
 
 def _warn(text: str) -> None:

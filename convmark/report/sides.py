@@ -16,10 +16,10 @@ from convmark.compare.comparability import Comparability, facts_of
 from convmark.compare.rule.statistics import t_quantile
 from convmark.core.errors import StoreError
 from convmark.report.ratios import CONFIDENCE, LEAST_PROCESSES
-from convmark.report.runs import RunSource
 from convmark.report.tables.history import commit_text
 from convmark.report.tables.points import POINT, records_of, text_of
 from convmark.results.code.manifest import read_codes
+from convmark.results.runs import RunSource
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,17 +11,21 @@ from types import MappingProxyType
 from typing import Any
 
 from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement
-from convmark.core.table import heading, printed
+from convmark.core.table import Heading, heading, printed
 from convmark.core.text import markdown_cell, shown
 from convmark.core.units import bytes_text, rate_text, seconds_text
 
 __all__ = [
+    "FOLLOWERS",
     "FORMATS",
+    "HEADLINES",
+    "change_text",
     "comparison_table",
     "could_see",
     "failure_line",
     "headline",
     "run_words",
+    "value_text",
     "verdict_words",
     "verdicts_report",
     "worth_reading",
@@ -88,16 +92,17 @@ def could_see(judgements: Sequence[Judgement]) -> str:
     return f"could have detected {', '.join(parts)}" if parts else ""
 
 
-_ALWAYS = ("step_time", "accuracy")
-_FOLLOWERS = ("throughput", "latency_p50")
+HEADLINES = ("step_time", "accuracy")
+"""The metrics that tell of a case; a table shows them whatever their verdict."""
+FOLLOWERS = ("throughput", "latency_p50")
 """They follow the step time, whose row says the rest."""
 
 
 def worth_reading(judgement: Judgement) -> bool:
     """Return whether a table shows the judgement: step times, accuracies, and all that changed."""
-    if judgement.metric in _FOLLOWERS:
+    if judgement.metric in FOLLOWERS:
         return judgement.verdict in ("regressed", "improved")
-    return judgement.verdict != "unchanged" or judgement.metric in _ALWAYS
+    return judgement.verdict != "unchanged" or judgement.metric in HEADLINES
 
 
 def _table(judgements: Sequence[Judgement], style: str) -> str:
@@ -125,16 +130,16 @@ def _row(judgement: Judgement) -> dict[str, Any]:
     return {
         "case": judgement.case,
         "metric": judgement.metric,
-        "baseline": _value(judgement, judgement.baseline),
-        "now": _value(judgement, judgement.value),
-        "change": _change(judgement),
+        "baseline": value_text(judgement, judgement.baseline),
+        "now": value_text(judgement, judgement.value),
+        "change": change_text(judgement),
         "verdict": verdict_words(judgement),
         "n": len(judgement.baseline_runs) or None,
         "note": judgement.note,
     }
 
 
-def _value(judgement: Judgement, value: float | None) -> str:
+def value_text(judgement: Judgement, value: float | None) -> str:
     if value is None:
         return ""
     printed = _PRINTED.get(judgement.unit)
@@ -143,7 +148,7 @@ def _value(judgement: Judgement, value: float | None) -> str:
     return printed(value)
 
 
-def _change(judgement: Judgement) -> str:
+def change_text(judgement: Judgement) -> str:
     """Return such as `+12.1 % [+9.8, +14.4]`; an end that is not known is left open."""
     if judgement.change is None:
         return ""
@@ -177,7 +182,7 @@ def _github(judgements: Sequence[Judgement]) -> str:
     doubtful = [
         one
         for one in judgements
-        if one.verdict == "inconclusive" and not one.fails and one.metric in _ALWAYS
+        if one.verdict == "inconclusive" and not one.fails and one.metric in HEADLINES
     ]
     if doubtful:
         title = f"{len(doubtful)} case{'s' * (len(doubtful) != 1)} inconclusive"
@@ -195,9 +200,9 @@ def _error(case: str, judgements: Sequence[Judgement]) -> str:
 
 
 def _message(judgement: Judgement) -> str:
-    values = [_value(judgement, judgement.baseline), _value(judgement, judgement.value)]
+    values = [value_text(judgement, judgement.baseline), value_text(judgement, judgement.value)]
     moved = " -> ".join(value for value in values if value)
-    parts = [moved, _change(judgement), judgement.note]
+    parts = [moved, change_text(judgement), judgement.note]
     return "; ".join(part for part in parts if part) or judgement.verdict
 
 
@@ -242,12 +247,13 @@ def failure_line(judgement: Judgement) -> str:
     return shown("; ".join(filter(None, [" ".join(words), judgement.note, meant])))
 
 
-def comparison_table(rows: Sequence[Any], form: str = "table") -> str:
+def comparison_table(rows: Sequence[Any], form: str = "table", more: Sequence[Heading] = ()) -> str:
     """Return the verdicts of a comparison as a table, Markdown or JSON.
 
     Args:
         rows: of `convmark.compare.live.ab_files.VerdictRow`.
         form: table, markdown or json.
+        more: headings after that of the case.
     """
     if form == "json":
         names = (name for name in type(rows[0]).__dataclass_fields__) if rows else ()
@@ -255,6 +261,7 @@ def comparison_table(rows: Sequence[Any], form: str = "table") -> str:
         return json.dumps([{name: getattr(row, name) for name in fields} for row in rows], indent=2)
     headings = [
         heading("case", "case"),
+        *more,
         heading("change", "B against A", "change"),
         heading("interval", "interval"),
         heading("verdict", "verdict"),

@@ -33,21 +33,21 @@ class TableFile(Generic[Row]):
     def __init__(
         self,
         row: type[Row],
-        earlier: Sequence[str] = (),
+        *earlier: Sequence[str],
         lifted: Callable[[Cells], Cells] = lambda cells: cells,
     ) -> None:
         """Describe it.
 
         Args:
-            earlier: the columns that such a file once had; one that has them keeps them.
-            lifted: makes cells by today's columns of those by the earlier ones; an absent cell is
+            earlier: the columns that such files once had; a file that has them keeps them.
+            lifted: makes cells by today's columns of those by earlier ones; an absent cell is
                 an empty one, and others are left out.
         """
         self._row = row
         self.columns = columns_of(row)
         self._fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(row)  # type: ignore[arg-type]
         self.header = [column.name for column in self.columns]
-        self._layouts = [self.header, list(earlier)] if earlier else [self.header]
+        self._layouts = [self.header, *map(list, earlier)]
         self._lifted = lifted
 
     def read(self, path: Path) -> list[Row]:
@@ -123,7 +123,7 @@ class TableFile(Generic[Row]):
             raise StoreError(_not_written(path, error)) from None
 
     def lift(self, path: Path) -> None:
-        """Give a file of the earlier columns today's; nothing for others.
+        """Give a file of earlier columns today's; nothing for others.
 
         Raises:
             StoreError: it does not fit, or cannot be written.

@@ -31,7 +31,7 @@ def ab(project: Path, folder: Path, *arguments: str) -> dict[str, object]:
     """Run `convmark ab` and return its exit status and verdicts."""
     began = time.monotonic()
     done = run(
-        sys.executable, "-m", "convmark.cli", "ab", *arguments,
+        sys.executable, "-m", "convmark", "ab", *arguments,
         "--time-budget=1", f"--results={folder / 'results'}", "--format=json",
         folder=project, env={**os.environ, "PYTHONPATH": str(project)},
     )  # fmt: skip

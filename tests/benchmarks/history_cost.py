@@ -194,7 +194,7 @@ def costs(folder: Path, writer: Writer) -> dict[str, Cost]:
     shutil.rmtree(cache, ignore_errors=True)
     newest = f"results/{MACHINE}/{writer.runs:04d}.csv"
     upgraded = str(writer.upgraded(folder / "upgraded.csv"))
-    command = ["-m", "convmark.cli"]
+    command = ["-m", "convmark"]
     plugin = ["-c", PLUGIN, "results", MACHINE]
     asked = {
         "compare, no index": ([*command, "compare", newest], nowhere),

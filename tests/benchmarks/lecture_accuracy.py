@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from convmark.core.suites import NETWORKS
-from convmark.report.runs import run_files
 from convmark.results.record import MEASURED, Record
+from convmark.results.runs import run_files
 from convmark.results.store import read_run
 
 LEAST_SEEDS, MOST_SEEDS = 3, 10
@@ -79,9 +79,7 @@ def _train(options: argparse.Namespace, model: str, seed: int) -> int:
 
 
 def _convmark(*arguments: str) -> int:
-    return subprocess.run(
-        [sys.executable, "-m", "convmark.cli", *arguments], check=False
-    ).returncode
+    return subprocess.run([sys.executable, "-m", "convmark", *arguments], check=False).returncode
 
 
 if __name__ == "__main__":

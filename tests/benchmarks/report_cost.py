@@ -63,7 +63,7 @@ def main(sizes: list[int]) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             folder, page = Path(temporary) / "results", Path(temporary) / "report.html"
             write_history(folder, runs)
-            command = [sys.executable, "-m", "convmark.cli", "report", str(folder), "-o", str(page)]
+            command = [sys.executable, "-m", "convmark", "report", str(folder), "-o", str(page)]
             began = time.perf_counter()
             process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
             _, status, used = os.wait4(process.pid, 0)

@@ -21,6 +21,7 @@ from convmark.compare.live.live import Pairing
 from convmark.compare.live.session import LiveSide
 from convmark.compare.live.tree import Tree, tree_as_it_is, tree_at_commit
 from convmark.compare.live.worktree import resolve, standing_in
+from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.errors import CaseError, OptionError
 from convmark.interpreter import Interpreter
@@ -45,7 +46,7 @@ __all__ = [
 
 HERE = "."
 GIT = "git:"
-CASE_SETTINGS = ("jit", "precision", "threads")
+CASE_SETTINGS = ("backend", "jit", "precision", "threads")
 
 Say = Callable[[str], None]
 Make = Callable[..., Interpreter]
@@ -61,7 +62,7 @@ class SideSpec:
     ref: str = ""
     """The commit of the models; empty for the files as they are."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Of the case: jit, precision, threads."""
+    """Of the case: backend, jit, precision, threads."""
     environ: Mapping[str, str] = field(default_factory=dict)
     """Environment variables beside this process's own."""
 
@@ -129,7 +130,8 @@ class SideSpec:
         """
         environ = self.whole_environ
         where = tree.settings(environ) if tree is not None else {"environ": environ}
-        return make(self.python, **where)
+        own = {name: self.settings[name] for name in ("backend",) if name in self.settings}
+        return make(self.python, **where, **own)
 
     def commit(self, origin: Origin | None) -> str:
         """Return the full commit of the models; empty for the files as they are."""
@@ -161,6 +163,11 @@ def side_spec(
         InstallError: its environment cannot be made.
     """
     of_case, of_environ = _settings(flag, settings)
+    if of_case.get("backend", DEFAULT_BACKEND) not in BACKENDS:
+        raise OptionError(
+            f"--set-{flag.lower()}: backend must be one of {', '.join(BACKENDS)}, "
+            f"got {of_case['backend']!r}"
+        )
     python, ref = sys.executable, ""
     if text.startswith(GIT):
         ref = text.removeprefix(GIT)
@@ -236,7 +243,8 @@ class Pair:
         """Whether one process can be of both sides, by its interpreter and its environment."""
         a, b = self.a.spec, self.b.spec
         same = os.path.abspath(a.python) == os.path.abspath(b.python)
-        return same and a.whole_environ == b.whole_environ
+        backends = {one.settings.get("backend", DEFAULT_BACKEND) for one in (a, b)}
+        return same and a.whole_environ == b.whole_environ and len(backends) == 1
 
 
 def inspected(spec: SideSpec, models: Sequence[str], make: Make) -> End:

@@ -13,8 +13,8 @@ import numpy as np
 
 from convmark.compare.files import read_step_time_verdicts, verdicts_paths
 from convmark.core.table import Table, heading, table_of
-from convmark.report.runs import RunSource
 from convmark.report.tables.points import pooled_half_widths, records_of, text_of
+from convmark.results.runs import RunSource
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,10 +14,11 @@ from convmark.compare.comparability import Comparability, facts_of
 from convmark.compare.files import NOISE, read_noise
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
 from convmark.core.table import Table, heading, table_of
-from convmark.report.runs import RunSource
 from convmark.report.tables.points import POINT
 from convmark.report.trend import change_text, left_out_text
+from convmark.results.names import read_name
 from convmark.results.record import COLUMNS
+from convmark.results.runs import RunSource
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,7 +186,7 @@ def runs_of_levels(found: Trends) -> dict[tuple[str, str, str], tuple[str, float
 def noise(folders: Iterable[Path]) -> Table:
     """Return what `convmark noise` has found of the machines whose folders these are."""
     rows = [
-        {"machine": folder.name, **dataclasses.asdict(row)}
+        {"machine": read_name(folder) or folder.name, **dataclasses.asdict(row)}
         for folder in folders
         for row in read_noise(folder / NOISE).values()
     ]

@@ -23,8 +23,9 @@ WHOLE = "`convmark report -o report.html`"
 def terminal_text(tables: Sequence[Table]) -> str:
     """Return the tables one below the other, each under its title, its caption below it."""
     return "\n\n".join(
-        f"{shown(table.title)}\n{'=' * len(shown(table.title))}\n\n{_grid(table, 'simple')}\n\n"
-        f"{wrapped(shown(table.caption))}"
+        f"{shown(table.title)}\n{'=' * len(shown(table.title))}\n\n"
+        + "".join(f"{wrapped(shown(line))}\n\n" for line in table.lead)
+        + f"{_grid(table, 'simple')}\n\n{wrapped(shown(table.caption))}"
         for table in tables
     )
 
@@ -37,19 +38,21 @@ def markdown_text(
     Args:
         most_bytes: of the whole text; a folded table that would exceed it says so in its place.
     """
-    parts = [
-        f"## {_prose(table.title)}\n\n{_grid(table, 'pipe')}\n\n{_prose(table.caption)}"
-        for table in tables
-    ]
+    parts = [f"## {_prose(table.title)}\n\n{_body(table)}" for table in tables]
     left = None if most_bytes is None else most_bytes - sum(map(_bytes_of, parts))
     for table in folded:
-        part = _folded(table, f"{_grid(table, 'pipe')}\n\n{_prose(table.caption)}")
+        part = _folded(table, _body(table))
         if left is not None and _bytes_of(part) > left:
             part = _folded(table, f"Too long for here. {WHOLE} has it.")
         if left is not None:
             left -= _bytes_of(part)
         parts.append(part)
     return "\n\n".join(parts)
+
+
+def _body(table: Table) -> str:
+    lead = "".join(f"{markdown_cell(line)}\n\n" for line in table.lead)
+    return f"{lead}{_grid(table, 'pipe')}\n\n{_prose(table.caption)}"
 
 
 def _folded(table: Table, text: str) -> str:

@@ -1,4 +1,4 @@
-"""`python -m convmark.cli` is `convmark`."""
+"""`python -m convmark` is `convmark`."""
 
 import sys
 

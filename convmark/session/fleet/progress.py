@@ -10,7 +10,7 @@ from typing import TextIO
 
 from convmark.core.case import Case
 from convmark.core.units import duration_text
-from convmark.fleet.scheduler import Assignment, Scheduler
+from convmark.session.fleet.scheduler import Assignment, Scheduler
 from convmark.session.progress import Clock, Display, outcome
 from convmark.session.result import Result
 

@@ -11,12 +11,13 @@ from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.options import Options
 from convmark.core.text import Say
-from convmark.fleet.drive import Cluster, ProcessEnded, drive
-from convmark.fleet.expected import expected_s
-from convmark.fleet.host import PreparedNode
-from convmark.fleet.nodes import PER, NodeFacts, gpu_names, node_names, some
-from convmark.fleet.progress import FleetProgress
-from convmark.fleet.run_files import (
+from convmark.results.store import Store
+from convmark.session.fleet.drive import Cluster, ProcessEnded, drive
+from convmark.session.fleet.expected import expected_s
+from convmark.session.fleet.host import PreparedNode
+from convmark.session.fleet.nodes import PER, NodeFacts, gpu_names, node_names, some
+from convmark.session.fleet.progress import FleetProgress
+from convmark.session.fleet.run_files import (
     Key,
     Resumption,
     RunFiles,
@@ -26,8 +27,7 @@ from convmark.fleet.run_files import (
     newest_of_host,
     newest_of_kind,
 )
-from convmark.fleet.scheduler import Assignment, Member, Scheduler, Unmeasured
-from convmark.results.store import Store
+from convmark.session.fleet.scheduler import Assignment, Member, Scheduler, Unmeasured
 from convmark.session.plan import Job, plan
 from convmark.session.result import Result
 from convmark.session.resume import plan_hash

@@ -8,16 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from convmark.compare import sessions_file
 from convmark.core.errors import StoreError
 from convmark.core.text import Say, is_folder_name
-from convmark.fleet.part import Part, Shard, read_part, write_part
-from convmark.report.runs import oldest_first, run_files
 from convmark.results.code.manifest import read_codes, write_codes
 from convmark.results.code.snapshot import copy_kept
+from convmark.results.names import keep_name, read_name
 from convmark.results.record import FRAMEWORK_COLUMNS, Record
+from convmark.results.runs import oldest_first, run_files
 from convmark.results.store import Store, read_run, read_step_times
 from convmark.session import learning
+from convmark.session.fleet.part import Part, Shard, read_part, write_part
 from convmark.session.learning import Epoch, append_epochs, read_epochs
 
 __all__ = ["MergedRun", "join", "joined", "missing", "sources"]
@@ -163,13 +163,12 @@ def _lack(lacking: Sequence[tuple[str, int]], wanted: int) -> str:
 def join(one: MergedRun, store: Store) -> Path:
     """Write one joined run, its rows in the order of the plan; return its file.
 
-    What an anchor needs comes along: the codes, their kept files, and the sessions.
+    What an anchor needs comes along: the codes and their kept files; and the name of the machine.
 
     Raises:
         StoreError: it cannot be written, or what stands beside a source does not fit.
     """
     codes = [(source.path.parent, read_codes(source.path)) for source in one.sources]
-    sessions = [found for source in one.sources for found in sessions_file.read(source.path)]
     epochs: dict[tuple[Path, int], list[Epoch]] = {}
     for source in one.sources:
         for epoch in read_epochs(source.path):
@@ -192,7 +191,9 @@ def join(one: MergedRun, store: Store) -> Path:
                 copy_kept(folder, run_file.path.parent, code)
         if any(found for _, found in codes):
             write_codes(run_file.path, ChainMap(*(found for _, found in codes)))
-        sessions_file.write(run_file.path, sessions)
+        name = next(filter(None, (read_name(folder) for folder, _ in codes)), "")
+        if name and not read_name(run_file.path.parent):
+            keep_name(run_file.path.parent, name)
     finally:
         run_file.close()
     return run_file.path

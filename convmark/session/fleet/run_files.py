@@ -21,11 +21,11 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.options import Options
-from convmark.fleet.host import PreparedNode
 from convmark.results.record import COLUMNS, Record
 from convmark.results.run_file import RunFile
 from convmark.results.store import Store, read_head, read_run
 from convmark.session.facts import Facts, software
+from convmark.session.fleet.host import PreparedNode
 from convmark.session.plan import Job
 from convmark.session.result import Result
 from convmark.session.resume import (

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from convmark.fleet.scheduler import Assignment, Scheduler, Unmeasured
+from convmark.session.fleet.scheduler import Assignment, Scheduler, Unmeasured
 
 __all__ = ["Cluster", "Event", "JobEnded", "NodeLost", "ProcessEnded", "drive"]
 

@@ -1,4 +1,4 @@
-"""The run files of a report: their list, their names, and the newest."""
+"""The run files in several places: their list, their names, and their order."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convmark.core.errors import StoreError
-from convmark.results.store import AB_FOLDER, RUN_NAME
+from convmark.results.store import AB_FOLDER, RUN_NAME, read_head
 
-__all__ = ["RunSource", "labelled", "oldest_first", "run_files"]
+__all__ = ["RunSource", "labelled", "newest_run", "oldest_first", "run_files"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +75,16 @@ def oldest_first(runs: Sequence[tuple[Path, str]]) -> list[int]:
                 started = latest = max(latest, started)
             keys[place] = (started, at, number)
     return sorted(keys, key=keys.__getitem__)
+
+
+def newest_run(places: Sequence[Path]) -> Path | None:
+    """Return the newest run that has a row; None where none has.
+
+    Raises:
+        StoreError: as `run_files`, or a file does not fit.
+    """
+    heads = [(path, head.started) for path in run_files(places) if (head := read_head(path))]
+    return heads[oldest_first(heads)[-1]][0].resolve() if heads else None
 
 
 def _number(path: Path) -> int:

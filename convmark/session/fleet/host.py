@@ -24,7 +24,6 @@ from convmark.core.errors import BusyError
 from convmark.core.options import Options
 from convmark.core.temporary import TemporaryFolder
 from convmark.core.text import file_text, plain_text
-from convmark.fleet.nodes import NodeFacts
 from convmark.interpreter import zoo_folder
 from convmark.interpreter.environments.interpreter import interpreters
 from convmark.machine.cautions import cautions
@@ -33,6 +32,7 @@ from convmark.machine.lock import alone
 from convmark.results.commit import Commit
 from convmark.session.ceilings import Ceiling, Key, ceilings_path, keep_ceilings
 from convmark.session.facts import Facts
+from convmark.session.fleet.nodes import NodeFacts
 from convmark.session.plan import Job
 from convmark.session.result import Result
 from convmark.session.run import measure

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from convmark.core.table import heading, printed
-from convmark.fleet.nodes import Node, NodeFacts, labels_text, some
 from convmark.machine.environment import GIB, plain_text
+from convmark.session.fleet.nodes import Node, NodeFacts, labels_text, some
 
 __all__ = ["CheckedNode", "caution_lines", "fleet_findings", "refusal"]
 

@@ -1,0 +1,130 @@
+"""`convmark compare --across`: a table over the values of a column, or their live comparison."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from convmark.cli.ab import FORMS as LIVE_FORMS
+from convmark.cli.ab import SideComparison, StoppingRule
+from convmark.cli.command import EXIT_USAGE, exit_status, sayer
+from convmark.compare.judgement import INTERRUPTED
+from convmark.compare.live.ab import side_spec
+from convmark.compare.live.ab_files import VerdictRow
+from convmark.core.errors import ConvmarkError, OptionError, StoreError
+from convmark.core.option_values import choice_of, parse_percent, parse_seconds
+from convmark.core.options import Options, pyproject_settings, read
+from convmark.core.table import heading
+from convmark.core.text import plain_text
+from convmark.machine.lock import alone
+from convmark.report.across import FORMS, Cell, LiveCases, across_report, live_cases
+from convmark.report.across import across as across_cells
+from convmark.report.verdicts import comparison_table
+from convmark.results.names import names_of
+from convmark.results.record import Record
+from convmark.results.store import StoreWarning, read_run
+
+__all__ = ["across"]
+
+_say = sayer("convmark compare")
+
+
+def across(given: argparse.Namespace, options: Options, paths: Sequence[Path]) -> int:
+    """Print each case over the values of a column; fail where a verdict is `regressed`.
+
+    Args:
+        paths: the runs' files; those that the user has named must be readable.
+
+    Raises:
+        OptionError: no such format, or its values cannot be compared live.
+        StoreError: a named run cannot be read, or none has the column.
+    """
+    column = given.across
+    form = choice_of(LIVE_FORMS if given.live else FORMS)("--format", given.format)
+    folders = [path.parent for path in paths] if column == "machine" else []
+    names = names_of([(folder.name, folder) for folder in folders])
+    cells = across_cells(_rows(paths, strict=bool(given.runs)), column, names)
+    if not cells:
+        raise StoreError(f"{options.results}: no measured row has a value for {column}")
+    if given.live:
+        return _live(given, options, cells, form)
+    print(across_report(cells, column, form))
+    return exit_status(not any(cell.verdict == "regressed" for cell in cells))
+
+
+def _rows(paths: Sequence[Path], *, strict: bool) -> Iterator[Record]:
+    """Yield all rows; a file that cannot be read is left out with a warning, unless strict."""
+    for path in paths:
+        try:
+            yield from read_run(path)
+        except StoreError as error:
+            if strict:
+                raise
+            warnings.warn(f"{error}; left out of the table", StoreWarning, stacklevel=2)
+
+
+def _live(given: argparse.Namespace, options: Options, cells: Sequence[Cell], form: str) -> int:
+    """Compare each value with the one before, in lock-step, as `convmark ab` does.
+
+    What cannot be had is said, and the other comparisons go on.
+    """
+    rule = StoppingRule(
+        target=math.log1p(parse_percent("--target", given.target)),
+        budget_s=parse_seconds("--budget", given.budget),
+    )
+    wanted = live_cases(cells)
+    if not wanted:
+        raise OptionError(
+            f"--live: no two values of {given.across} can be compared live on this machine: "
+            "versions of tensorflow, keras and python can, backends and commits"
+        )
+    rows: list[VerdictRow] = []
+    failed = interrupted = False
+    with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
+        for one in wanted:
+            try:
+                interrupted = _compared(one, options, rule, rows)
+            except ConvmarkError as error:
+                failed = True
+                _say(plain_text(f"{one.a} -> {one.b}: {error}"))
+            if interrupted:
+                break
+    print(_report(rows, form))
+    if failed:
+        return EXIT_USAGE
+    slower = any(row.verdict == "regressed" for row in rows)
+    return exit_status(not slower, interrupted=interrupted)
+
+
+def _compared(
+    wanted: LiveCases, options: Options, rule: StoppingRule, rows: list[VerdictRow]
+) -> bool:
+    """Compare cases and add their verdicts to the rows; return whether it was interrupted.
+
+    Raises:
+        ConvmarkError: a side is not to be had; or, once all cases were compared, could not be run.
+    """
+    texts = {name.replace("-", "_"): text for name, text in wanted.options.items()}
+    given = {**texts, "results": str(options.results)}
+    of_pair = read(given, pyproject_settings(Path.cwd()))
+    say = sayer("convmark")
+    a = side_spec("A", wanted.a, wanted.set_a, say=say)
+    b = side_spec("B", wanted.b, wanted.set_b, say=say)
+    comparing = SideComparison.opened(of_pair, a, b)
+    print(comparing.title, file=sys.stderr)
+    outcomes = comparing.outcomes(rule)
+    rows += [row for row, found in outcomes if found.closed != INTERRUPTED or found.has_verdict]
+    print(f"{comparing.kept}", file=sys.stderr)
+    lost = [row for row, found in outcomes if found.failed]
+    if lost:
+        raise ConvmarkError(f"{lost[0].case}: {lost[0].note}")
+    return any(found.closed == INTERRUPTED for _, found in outcomes)
+
+
+def _report(rows: Sequence[VerdictRow], form: str) -> str:
+    sides = heading("a", "A"), heading("b", "B")
+    return comparison_table(rows, form, sides)

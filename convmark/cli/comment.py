@@ -1,0 +1,138 @@
+"""`convmark comment`: the verdicts of the newest run as a comment on a pull request."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from convmark.cli.command import EXIT_OK, sayer
+from convmark.compare.files import read_verdicts
+from convmark.core.errors import OptionError, StoreError
+from convmark.core.files import read_regular, write_whole
+from convmark.core.option_values import choice_of
+from convmark.core.options import Options
+from convmark.report.comment import Gate, badge_text, comment_text
+from convmark.report.pull_request import PullRequest, post
+from convmark.report.verdicts import run_words
+from convmark.results.runs import newest_run
+from convmark.results.store import read_head
+
+__all__ = ["comment"]
+
+OUTCOMES = ("success", "failure")
+
+_say = sayer("convmark comment")
+
+
+def comment(given: argparse.Namespace, options: Options) -> int:
+    """Print the comment, write the badge, and post where that is asked for and possible.
+
+    Raises:
+        OptionError: an option breaks its rule, or the run is not that of the gate.
+        StoreError: there is no run with verdicts, a file does not fit, or the badge cannot be
+            written.
+        PullRequestError: GitHub cannot be reached, or refuses.
+    """
+    if given.outcome is not None:
+        choice_of(OUTCOMES)("--outcome", given.outcome)
+    if given.badge is not None:
+        _check_badge(given.badge)
+    pull = PullRequest.of(os.environ)
+    gate = _gate(Path(given.place or options.results), given.outcome, _commits(pull, os.environ))
+    text = comment_text(gate)
+    print(text, flush=True)
+    if given.post:
+        _say(_posted(gate, text, pull, os.environ))
+    if given.badge is not None:
+        _write_badge(given.badge, badge_text(gate))
+    return EXIT_OK
+
+
+def _commits(pull: PullRequest | None, environ: Mapping[str, str]) -> list[str]:
+    """Return the commits that a run of this workflow may be of; none outside a workflow."""
+    found = (pull.head if pull else "", environ.get("GITHUB_SHA", ""))
+    return [commit for commit in found if commit]
+
+
+def _gate(place: Path, outcome: str | None, commits: list[str]) -> Gate:
+    """Return what the gate has found.
+
+    Args:
+        commits: those that its run may be of; empty for any.
+
+    Raises:
+        OptionError: the run cannot be the gate's.
+        StoreError: there is no run with verdicts, though the gate did not fail.
+    """
+    try:
+        return _found(place, outcome, commits)
+    except (OptionError, StoreError):
+        if outcome != "failure":
+            raise
+        return Gate(head=commits[0][:12] if commits else "", passed=False)
+
+
+def _found(place: Path, outcome: str | None, commits: list[str]) -> Gate:
+    path = newest_run([place])
+    head = read_head(path) if path is not None else None
+    if path is None or head is None:
+        raise StoreError(f"{place}: must have the rows of a run, it has none")
+    run = f"run {path.stem}"
+    if commits and head.commit not in (None, *commits):
+        raise OptionError(
+            f"{place}: {run} is of commit {str(head.commit)[:12]}, the workflow of "
+            f"{commits[0][:12]}; run pytest with --benchmark-compare before, in the same job"
+        )
+    judgements = read_verdicts(path)
+    if not judgements:
+        raise StoreError(
+            f"{path}: has no verdicts; `pytest bench --benchmark-compare=git:REF` makes them"
+        )
+    failing = any(one.fails for one in judgements)
+    if failing and outcome == "success":
+        raise OptionError(f"--outcome success: {run} in {place} has cases that fail")
+    passed = outcome == "success" if outcome else not failing
+    words = run_words(path.stem, head.commit, head.dirty)
+    return Gate(
+        judgements,
+        head=words if head.dirty or not head.commit else head.commit[:12],
+        passed=passed,
+    )
+
+
+def _posted(gate: Gate, text: str, pull: PullRequest | None, environ: Mapping[str, str]) -> str:
+    """Post the comment where that is possible, and say what was done."""
+    if pull is None:
+        return "not posted: the workflow does not run for a pull request"
+    if pull.from_fork:
+        return "not posted: the pull request is from a fork, whose workflow may not write"
+    if not environ.get("GITHUB_TOKEN"):
+        return "not posted: GITHUB_TOKEN is not set"
+    return post(pull, text, environ, is_news=gate.has_news)
+
+
+def _check_badge(name: str) -> None:
+    """Refuse to write over a file that is no badge.
+
+    Raises:
+        OptionError: it is one, or no path at all.
+    """
+    try:
+        path = Path(name).resolve()
+        there = not name.strip() or path.exists()
+        held = json.loads(read_regular(path)) if there else {"schemaVersion": 1}
+    except (OSError, ValueError):
+        held = None
+    if not isinstance(held, dict) or "schemaVersion" not in held:
+        raise OptionError(f"--badge: must be a new file or a badge, got {name!r}")
+
+
+def _write_badge(name: str, text: str) -> None:
+    try:
+        write_whole(Path(name), f"{text}\n".encode())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StoreError(f"--badge: {name} must be writable: {reason}") from None

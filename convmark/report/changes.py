@@ -1,0 +1,238 @@
+"""What changed between two values of a column: a change of the step time, its interval, a verdict.
+
+The runs of a value were not made beside those of another, so what is assumed is said in `basis`:
+
+- `pairs`: runs of the two values that follow each other are pairs, of which there are three or
+  more. Each pair is a session of the rule that decides live comparisons, and the interval is the
+  rule's. The two must share the conditions and the load of the machine.
+- `runs`: a value of the case has several runs. Runs are assumed to be independent, and to differ as
+  much at every value; a machine that changes between the runs of one value and those of another is
+  not seen, so there is no verdict.
+- `processes`: each value has one run. Its processes are assumed to be independent. How runs differ
+  is not in the interval, so it says something of these runs alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from statistics import fmean, variance
+
+from convmark.compare.comparability import Comparability, Conditions, comparable, loads_alike
+from convmark.compare.history import BASELINE_RUNS, same_code, steady
+from convmark.compare.rule.decision import CaseSessions, Decision, decide
+from convmark.compare.rule.statistics import t_quantile
+from convmark.compare.step_time import finite_share
+from convmark.core.statistics import share_of
+from convmark.report.ratios import CONFIDENCE, ratio
+from convmark.results.record import FRAMEWORK_COLUMNS, Record
+
+__all__ = ["LEAST_PAIRS", "Change", "Pair", "Value", "changes"]
+
+LEAST_PAIRS = 3
+"""Of runs, for a verdict: a change is never convicted by two sessions, nor ruled out by few runs
+that agree by luck."""
+
+SOFTWARE = frozenset(
+    ("tensorflow", "jax", "torch", "keras", "numpy", "python", "packages", "cuda", "cudnn")
+)
+"""Facts that come along where one of them is changed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Between two values of a column, in one case. Shares of the step time; above 0 is slower."""
+
+    change: float
+    low: float | None = None
+    high: float | None = None
+    basis: str = ""
+    """What the interval comes from: pairs, runs or processes; empty where none is known."""
+    verdict: str = ""
+    """Empty where the runs allow none."""
+    note: str = ""
+    """Why there is no verdict, and what else differs."""
+
+    @property
+    def words(self) -> str:
+        """Whether it is slower or faster, with the figures."""
+        figures = f"{100 * self.change:+.1f} %"
+        if self.low is None or self.high is None:
+            return f"{figures}, no interval"
+        figures += f" [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+        if self.low <= 0 <= self.high:
+            return f"not distinguishable: {figures}"
+        here = " in these runs" * (self.basis == "processes")
+        return f"{'slower' if self.change > 0 else 'faster'}{here}: {figures}"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """The runs of one case at one value that are alike, oldest first."""
+
+    runs: tuple[tuple[int, tuple[Record, ...]], ...]
+    """Of each run its place among all runs, and its rows that count."""
+
+    @classmethod
+    def of(cls, runs: Mapping[int, Sequence[Record]]) -> Value:
+        """Return the newest run and those before it with the same code and conditions.
+
+        Args:
+            runs: the measured rows of each run, by its place; at least one.
+        """
+        kept: list[tuple[int, tuple[Record, ...]]] = []
+        for place in sorted(runs, reverse=True):
+            rows = steady(runs[place]) or tuple(runs[place])
+            if not kept or (len(kept) < BASELINE_RUNS and _alike(kept[0][1], rows)):
+                kept.append((place, rows))
+        return cls(tuple(reversed(kept)))
+
+    @property
+    def rows(self) -> list[Record]:
+        return [row for _, rows in self.runs for row in rows]
+
+    @property
+    def logs(self) -> dict[int, float]:
+        """Of each run that has one its mean ln(step time), by its place."""
+        times = {
+            place: [row.step_time_p50_s for row in rows if row.step_time_p50_s]
+            for place, rows in self.runs
+        }
+        return {place: fmean(map(math.log, known)) for place, known in times.items() if known}
+
+    @property
+    def step_time_s(self) -> float | None:
+        """The geometric mean over runs of those over processes."""
+        logs = self.logs
+        return math.exp(fmean(logs.values())) if logs else None
+
+    @property
+    def facts(self) -> Comparability:
+        return Conditions.of(self.runs[-1][1][0]).facts
+
+
+def _alike(newest: Sequence[Record], rows: Sequence[Record]) -> bool:
+    one, other = (Conditions.of(group[0]).facts for group in (newest, rows))
+    return comparable(one, other) and same_code(newest, rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Two values of a case that are compared."""
+
+    old: Value
+    new: Value
+    others: Sequence[Value]
+    """All values of the case, whose runs tell how runs differ."""
+
+
+def changes(pairs: Sequence[Pair], column: str, *, judged: bool = True) -> list[Change | None]:
+    """Return the change of each pair; None where a side has no step time.
+
+    Args:
+        pairs: all of one table, which share the error rate of its verdicts.
+        judged: whether the values may have a verdict: one is older than the other.
+    """
+    refused = [_why_not_judged(pair, column) if judged else "never judged" for pair in pairs]
+    sessions = [
+        CaseSessions(wall=[] if why else _sessions(pair))
+        for pair, why in zip(pairs, refused, strict=True)
+    ]
+    decisions = decide(sessions) if any(one.wall for one in sessions) else [None] * len(pairs)
+    return [
+        _change(pair, decision, why if judged else "", _along(pair, column, judged))
+        for pair, decision, why in zip(pairs, decisions, refused, strict=True)
+    ]
+
+
+def _sessions(pair: Pair) -> list[float]:
+    """Return ln(new / old) of runs that follow each other, each run in one pair at most."""
+    sides = ((1, pair.new.logs), (-1, pair.old.logs))
+    ordered = sorted((place, sign, log) for sign, logs in sides for place, log in logs.items())
+    found: list[float] = []
+    at = 0
+    while at + 1 < len(ordered):
+        (_, sign, log), (_, other, next_log) = ordered[at], ordered[at + 1]
+        if sign != other:
+            found.append(sign * (log - next_log))
+        at += 2 if sign != other else 1
+    return found
+
+
+def _why_not_judged(pair: Pair, column: str) -> str:
+    """Return why the runs of a pair allow no verdict; empty where they do."""
+    along = SOFTWARE if column in SOFTWARE else frozenset()
+    others = [name for name in _differing(pair) if name not in (*along, column)]
+    if others:
+        return f"differs too: {', '.join(name.replace('_', ' ') for name in others)}"
+    if reason := next(
+        (row.not_judged for row in pair.old.rows + pair.new.rows if row.not_judged), ""
+    ):
+        return f"not judged: {reason}"
+    count = len(_sessions(pair))
+    if count < LEAST_PAIRS:
+        return f"{count} of {LEAST_PAIRS} pairs of runs that alternate"
+    return "" if loads_alike(pair.old.rows, pair.new.rows) else "the load differed or is not known"
+
+
+def _along(pair: Pair, column: str, judged: bool) -> str:
+    """Say which software is not the same at both values, besides the column's own."""
+    if judged and column not in SOFTWARE:
+        return ""  # that is why there is no verdict
+    own = {column, *(FRAMEWORK_COLUMNS if column == "backend" else ())}
+    names = [name for name in _differing(pair) if name in SOFTWARE - own]
+    return f"not the same: {', '.join(names)}" if names else ""
+
+
+def _differing(pair: Pair) -> list[str]:
+    old, new = pair.old.facts, pair.new.facts
+    names = [field.name for field in fields(Comparability)]
+    return [name for name in names if getattr(old, name) != getattr(new, name)]
+
+
+def _change(pair: Pair, decision: Decision | None, why: str, software: str) -> Change | None:
+    old, new = pair.old.logs, pair.new.logs
+    if not old or not new:
+        return None
+    note = "; ".join(filter(None, [why, software]))
+    if decision is not None and decision.estimate is not None:
+        return Change(
+            change=share_of(decision.estimate),
+            low=finite_share(decision.low),
+            high=finite_share(decision.high),
+            basis="pairs",
+            verdict=decision.plain_verdict,
+            note=note,
+        )
+    estimate = fmean(new.values()) - fmean(old.values())
+    squares = [(len(logs) - 1) * variance(logs.values()) for logs in _several(pair.others)]
+    if squares:
+        freedom = sum(len(logs) - 1 for logs in _several(pair.others))
+        error = math.sqrt(sum(squares) / freedom * (1 / len(old) + 1 / len(new)))
+        half = t_quantile((1 + CONFIDENCE) / 2, freedom) * error
+        return Change(
+            change=share_of(estimate),
+            low=share_of(estimate - half),
+            high=share_of(estimate + half),
+            basis="runs",
+            note=note,
+        )
+    found = ratio(_times(pair.new), _times(pair.old))
+    if found is None or found.low is None or found.high is None:
+        return Change(change=share_of(estimate), note=note)
+    return Change(
+        change=share_of(estimate),
+        low=found.low - 1,
+        high=found.high - 1,
+        basis="processes",
+        note=note,
+    )
+
+
+def _several(values: Sequence[Value]) -> list[dict[int, float]]:
+    return [logs for value in values if len(logs := value.logs) > 1]
+
+
+def _times(value: Value) -> list[float]:
+    return [row.step_time_p50_s for row in value.rows if row.step_time_p50_s]

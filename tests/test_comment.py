@@ -1,0 +1,242 @@
+"""`convmark comment`: the sentence, the tables, the badge; and that hostile names stay text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from histories import A_COMMIT, MACHINE, keep, keep_said, run_of
+from markdown_it import MarkdownIt
+from test_verdicts_file import ABSENT, judgement
+
+from convmark.cli import main
+from convmark.compare.judgement import Judgement
+from convmark.report.comment import Gate, badge_text, comment_text
+from convmark.results.store import Store
+
+BASE, HEAD = "0123456789ab", A_COMMIT[:12]
+HOSTILE = (
+    *("a|b", "a\\|b", "`@octocat`", "<!-- x", "<script>alert(1)</script>", "[x](http://x.y)"),
+    *(
+        "@octocat",
+        "#1",
+        "a\nb\n::error::x",
+        "http://evil.example",
+        "**x**",
+        "\x1b[31mred\u202e",
+        " ",
+    ),
+)
+
+
+def one(case: str = "a", **changes: Any) -> Judgement:
+    return judgement(**{"case": case, "run": "0001", "against": BASE, **changes})
+
+
+def unchanged(case: str = "a", **changes: Any) -> Judgement:
+    return one(case, **{"verdict": "unchanged", "fails": False, "note": "", **changes})
+
+
+SLOWER = one("slow")
+QUIET = unchanged("quiet")
+SAME = unchanged("same", note="same code", change=None, low=None, high=None)
+DOUBT = unchanged("doubt", verdict="inconclusive", note="budget spent")
+ACCEPTED = one("meant", fails=False, accepted="accepted by commit 89abcdebbbbb")
+
+
+def sentence(*judgements: Judgement, passed: bool = False) -> str:
+    return comment_text(Gate(judgements, HEAD, passed)).splitlines()[0]
+
+
+def test_one_sentence_counts_cases_and_names_both_commits() -> None:
+    memory = one("slow", metric="peak_device_memory")
+    assert sentence(SLOWER, memory, ACCEPTED, QUIET, DOUBT, SAME, ABSENT) == (
+        "**Benchmark gate failed: of 5 cases 1 regressed, 1 changed as accepted, 1 inconclusive, "
+        f"1 unchanged, 1 not compared (same code).** Base: {BASE}. Head: {HEAD}."
+    )
+    assert sentence(QUIET, passed=True).startswith(
+        "**Benchmark gate passed: no change was found; of 1 case 1 unchanged.** "
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"verdict": "inconclusive", "note": "error in process 1"}, "1 failed to run"),
+        ({"metric": "sizes", "verdict": "changed"}, "1 changed in size"),
+        ({"metric": "sizes", "verdict": "changed", "fails": False}, "1 changed as accepted"),
+        ({"metric": "peak_host_memory"}, "1 regressed"),
+        ({"verdict": "improved", "fails": False}, "1 improved"),
+        ({"metric": "throughput", "verdict": "improved", "fails": False}, "1 unchanged"),
+        ({"verdict": "missing", "fails": False}, "1 missing"),
+    ],
+)
+def test_what_became_of_a_case_is_the_worst_that_is_true_of_it(
+    changes: dict[str, Any], words: str
+) -> None:
+    found = [one(**changes)]
+    found += [unchanged()] if changes.get("metric") else []
+    assert f"of 1 case {words}.**" in sentence(*found)
+
+
+def test_what_moved_has_base_head_and_change_with_its_interval() -> None:
+    text = comment_text(Gate([SLOWER, ACCEPTED, QUIET], HEAD, passed=False))
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert rows == [
+        "| `slow` | `step_time` | 10.0 ms | 11.2 ms | +12.0 % [+9.8, +14.4] | regressed, fails |",
+        "| `meant` | `step_time` | 10.0 ms | 11.2 ms | +12.0 % [+9.8, +14.4] | "
+        "regressed, `accepted by commit 89abcdebbbbb` |",
+        "| `quiet` | +12.0 % [+9.8, +14.4] | unchanged |  |",
+    ]
+    assert text.index("`meant`") < text.index("<details>") < text.index("`quiet`")
+    assert "with the line `Benchmark-Accept: slow`." in text
+    assert "Benchmark-Accept" not in comment_text(Gate([ACCEPTED], HEAD))
+
+
+def test_the_comment_has_at_most_60_lines_and_counts_the_rest() -> None:
+    found = [
+        judged
+        for number in range(100)
+        for judged in (one(f"s{number:03d}"), unchanged(f"q{number}"), unchanged(f"c{number}",
+                       note="same commit"), unchanged(f"d{number}", verdict="inconclusive"))
+    ]  # fmt: skip
+    text = comment_text(Gate(found, HEAD, passed=False))
+    assert len(text.splitlines()) + 2 <= 60  # with the marker
+    assert "of 400 cases 100 regressed" in text
+    assert "84 more rows." in text
+    assert "<summary>200 other cases</summary>" in text
+    assert "`c4` and 95 more." in text
+
+
+def test_a_gate_that_failed_never_reads_as_passed() -> None:
+    assert "failed: there is no verdict; the log of the job" in sentence()
+    assert "failed: the log of the job shows the reason, and no verdict fails; no" in sentence(
+        QUIET
+    )
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_texts_stay_text_in_their_cells(text: str) -> None:
+    found = [one(f"{text}x", metric=text, note=text), one("b", fails=False, accepted=text),
+             unchanged(f"{text}y", note=text), unchanged(f"{text}z", note="same code"),
+             unchanged("c", verdict="inconclusive", against=text)]  # fmt: skip
+    body = comment_text(Gate(found, text, passed=False))
+    tokens = MarkdownIt("commonmark").enable("table").parse(body)
+    inline = [child for token in tokens for child in token.children or ()]
+    assert {child.type for child in inline} <= {"text", "code_inline", "strong_open",
+                                                "strong_close", "softbreak"}  # fmt: skip
+    blocks = [token.content for token in tokens if token.type == "html_block"]
+    assert [block.split(">")[0] for block in blocks] == ["<details", "</details"]
+    plain = "".join(child.content for child in inline if child.type == "text")
+    for mark in ("@", "#1", "evil", "alert", "|", "\x1b", "\u202e", "::error"):
+        assert mark not in plain
+    columns = [line.replace("\\|", "").count("|") for line in body.splitlines() if line[:1] == "|"]
+    assert set(columns) == {5, 7}
+
+
+@pytest.mark.parametrize(
+    ("found", "passed", "message", "color"),
+    [
+        ([SLOWER, QUIET], False, "1 regressed", "red"),
+        ([QUIET], False, "failed", "red"),
+        ([], False, "failed", "red"),
+        ([ACCEPTED, QUIET], True, "1 changed as accepted", "brightgreen"),
+        ([SAME, DOUBT], True, "no change", "brightgreen"),
+        ([DOUBT], True, "inconclusive", "lightgrey"),
+    ],
+)
+def test_the_badge_has_the_verdict_and_its_colour(
+    found: list[Judgement], passed: bool, message: str, color: str
+) -> None:
+    assert json.loads(badge_text(Gate(found, HEAD, passed))) == {
+        "schemaVersion": 1,
+        "label": "benchmark",
+        "message": message,
+        "color": color,
+    }
+
+
+# The command
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A results folder whose newest run has failed."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("GITHUB_EVENT_PATH", "GITHUB_SHA", "GITHUB_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    store = Store(Path("results"))
+    keep(store, run_of("0001", 0.0, 0.1))
+    keep_said(store.folder / MACHINE, SLOWER, QUIET)
+    return tmp_path
+
+
+def test_the_newest_run_s_verdicts_are_printed_and_the_exit_status_is_not_the_gate_s(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["comment", "--badge", "badge.json"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("**Benchmark gate failed: of 2 cases 1 regressed, 1 unchanged.** ")
+    assert f"Head: {HEAD}." in text
+    assert json.loads(Path("badge.json").read_text())["color"] == "red"
+    assert main(["comment", "--post"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == (
+        "convmark comment: not posted: the workflow does not run for a pull request\n"
+    )
+
+
+def test_the_outcome_of_the_gate_and_the_comment_never_contradict_each_other(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["comment", "--outcome", "success"]) == 2
+    assert "--outcome success: run 0001 in results has cases that fail" in capsys.readouterr().err
+    assert main(["comment", "nowhere", "--outcome", "failure"]) == 0
+    assert "failed: there is no verdict;" in capsys.readouterr().out
+    monkeypatch.setenv("GITHUB_SHA", "f" * 40)  # an earlier run lies there
+    assert main(["comment"]) == 2
+    assert f"run 0001 is of commit {HEAD}, the workflow of ffffffffffff" in capsys.readouterr().err
+    assert main(["comment", "--outcome", "failure"]) == 0
+    assert "Base: none. Head: ffffffffffff." in capsys.readouterr().out
+
+
+def test_the_headline_in_markdown_names_the_base_that_was_run_beside_and_no_earlier_run(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(Path("results"))
+    keep(store, run_of("0002", 0.0, 0.1))
+    for against, words in ((BASE, BASE), ("", "unknown baseline")):
+        keep_said(store.folder / MACHINE, judgement(run="0002", against=against))
+        assert main(["compare", "--format", "markdown"]) == 1
+        text = capsys.readouterr().out
+        assert text.startswith(f"**1 of 1 case fails: {words} -&gt; run 0002 ({HEAD})**")
+
+
+def test_a_badge_takes_the_place_of_a_badge_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("other.json").write_text("{}")
+    run = f"results/{MACHINE}/0001.csv"
+    before = Path(run).read_bytes()
+    for name in (run, "other.json", "results", " "):
+        assert main(["comment", "--badge", name]) == 2
+        assert "--badge: must be a new file or a badge" in capsys.readouterr().err
+    assert main(["comment", "--badge", "no/folder.json"]) == 2
+    assert Path(run).read_bytes() == before
+    for _ in range(2):
+        assert main(["comment", "--badge", "badge.json"]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "badge.json",
+        "other.json",
+        "results",
+    ]
+
+
+def test_a_run_without_verdicts_says_what_makes_them(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep(Store(Path("results")), run_of("0002", 0.0))
+    assert main(["comment"]) == 2
+    assert "0002.csv: has no verdicts; `pytest bench --benchmark-" in capsys.readouterr().err
