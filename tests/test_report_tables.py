@@ -343,6 +343,10 @@ def test_the_reference_is_the_machine_that_is_asked_for(tmp_path: Path) -> None:
         assert found(table, model=GEOMETRIC_MEAN)["speedup"] == pytest.approx(value)
     with pytest.raises(OptionError, match="--reference: no row is of the machine 'mac'; known"):
         build([tmp_path / "results"], comparison=Comparison(reference="mac"))
+    failed = measured("mac", 1, "lenet5", 1, status="error", error="no", step_time_p50_s=None)
+    keep_run(tmp_path / "results", [failed])
+    with pytest.raises(OptionError, match="--reference: no timed case is measured on 'mac cpu'"):
+        build([tmp_path / "results"], comparison=Comparison(reference="mac"))
 
 
 def test_a_reference_with_several_devices_names_one(tmp_path: Path) -> None:

@@ -110,6 +110,9 @@ def hardware_tables(frame: pd.DataFrame, comparison: Comparison) -> list[Table]:
 
     Args:
         frame: rows, not points: the interval comes from the processes.
+
+    Raises:
+        OptionError: the reference has no case with a figure.
     """
     found = _Measured.of(frame, comparison)
     return [_equal_batches(found), _best_batches(found)]
@@ -173,7 +176,8 @@ def _best_batches(found: _Measured) -> Table:
             record = {**_named(best[name]), "hardware": name, **found.places[name], **figures}
             record |= _interval(speedup)
             tried = ", ".join(f"{key[_BATCH]:.0f}" for key in keys[name])
-            records.append({**record, "step_time_p50_s": None, "note": f"best of {tried}"})
+            note = "; ".join([f"best of {tried}", *_notes(sides, found.base, name)])
+            records.append({**record, "step_time_p50_s": None, "note": note})
     return found.table(
         BEST_BATCHES,
         "Hardware at its own best batch size",
@@ -206,7 +210,9 @@ class _Measured:
         most = max(
             names, key=lambda name: sum(name in sides for sides in cases.values()), default=""
         )
-        base = comparison.reference if comparison.reference in names else most
+        base = comparison.reference or most
+        if names and base not in names:
+            raise OptionError(f"--reference: no timed case is measured on {base!r}")
         by_run = frozenset(name for name in names if _has_runs(cases.values(), name, base))
         for sides in cases.values():
             for name in sides.keys() - by_run:
