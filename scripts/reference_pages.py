@@ -22,6 +22,12 @@ WRITTEN = (
     "Written from the code by `python scripts/reference_pages.py`; do not edit this page by hand.\n"
 )
 PUBLIC = (
+    (
+        "convmark/cli/python.py",
+        "convmark",
+        ("measure", "Measurement", "compare", "Comparison", "read_results", "report", "Shown"),
+    ),
+    ("convmark/core/errors.py", "convmark", ("ConvmarkError",)),
     ("convmark/core/suites.py", "convmark.core.suites", ("Suite",)),
     ("convmark/plugin/replay.py", "convmark.plugin.replay", ("Measured.replay",)),
     ("models/lenet.py", "convmark_zoo.lenet", ("lenet5",)),
@@ -124,8 +130,8 @@ def python_page() -> str:
         [
             "# Python\n",
             WRITTEN,
-            "What a suite of your own uses, and the six networks of the zoo. Everything else is "
-            "internal and may change.\n",
+            "The commands as functions, what a suite of your own uses, and the six networks of the "
+            "zoo. Everything else is internal and may change.\n",
             *parts,
         ]
     )

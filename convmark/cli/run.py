@@ -27,7 +27,7 @@ from convmark.machine.doctor import left_out_gpus
 from convmark.machine.environment import read_machine
 from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, layers_of
 from convmark.report.diagram import diagram
-from convmark.report.summary import cards_table, scaling_table, summary_table
+from convmark.report.summary import summary_text
 from convmark.results.store import Store, StoreWarning
 from convmark.session.auto_batch import choices_table
 from convmark.session.fleet.expected import expected_s, known_seconds
@@ -44,7 +44,7 @@ from convmark.session.resume import InterruptedRun, open_interrupted
 from convmark.session.run import Serving
 from convmark.session.session import Session, claimed
 
-__all__ = ["describe_models", "run"]
+__all__ = ["check_plan", "describe_models", "left_out", "run"]
 
 _say = sayer("convmark run")
 
@@ -61,7 +61,7 @@ def run(given: argparse.Namespace, options: Options) -> int:
         return run_on_cluster(given, options)
     shard = _shard(given)
     known_s = known_seconds([Path(place) for place in given.shard_times]) if shard else {}
-    _check(options, shard)
+    check_plan(options, shard)
     store = Store(options.results)
     store.check_writable()
     machine = read_machine()
@@ -76,7 +76,7 @@ def run(given: argparse.Namespace, options: Options) -> int:
         sessions = [Session(options, machine, _say, python=path) for path in paths]
         for session in sessions:
             stack.enter_context(session).take(session.default_cases())
-        notes = [*preflight.lines(machine), *_left_out(sessions)]
+        notes = [*preflight.lines(machine), *left_out(sessions)]
         parts = [
             _take_part(session, shard, known_s, number) if shard else None
             for number, session in enumerate(sessions)
@@ -103,7 +103,7 @@ def _shard(given: argparse.Namespace) -> Shard | None:
     return None if given.shard is None else read_shard(given.shard)
 
 
-def _check(options: Options, shard: Shard | None) -> None:
+def check_plan(options: Options, shard: Shard | None = None) -> None:
     """Refuse what a shard, a search for batch sizes, or replicas cannot be of."""
     if shard and options.batch_sizes == AUTO:
         raise OptionError("--shard: must have --batch-sizes in numbers, got auto")
@@ -129,7 +129,7 @@ def _check_resume(options: Options, paths: Sequence[str]) -> None:
         )
 
 
-def _left_out(sessions: Sequence[Session]) -> list[str]:
+def left_out(sessions: Sequence[Session]) -> list[str]:
     """Say which GPUs are not among all devices, though the driver shows them."""
     lines: dict[str, None] = {}
     for session in sessions:
@@ -204,8 +204,7 @@ def _measure(
 def _print(session: Session) -> None:
     records = session.records
     tables = [choices_table(session.choices, records)] if session.choices else []
-    tables += [summary_table(records), cards_table(records), scaling_table(records)]
-    print("\n\n".join(filter(None, tables)))
+    print("\n\n".join([*tables, summary_text(records)]))
     print(f"\n{session.kept}")
     cluster, kept = session.options.cluster, session.run_file.rows if session.run_file else 0
     if (elsewhere := len(records) - kept) and cluster:

@@ -313,14 +313,14 @@ class PytestRun:
         session = self._session
         if session is None or session.run_file is None:
             return []
-        from convmark.report.summary import cards_table, scaling_table, summary_table
+        from convmark.report.summary import summary_text
         from convmark.session.auto_batch import choices_table
 
         records = self.records
         tables = [choices_table(session.choices, records)] if session.choices else []
         if records:
-            tables += [summary_table(records), cards_table(records), scaling_table(records)]
-        parts = [("convmark", "\n\n".join(filter(None, [*tables, session.kept])))]
+            tables.append(summary_text(records))
+        parts = [("convmark", "\n\n".join([*tables, session.kept]))]
         if self._judgements:
             from convmark.report.verdicts import could_see, verdicts_report
 

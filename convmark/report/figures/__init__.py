@@ -12,7 +12,7 @@ from convmark.report.figures.compare import (
     pareto_figure,
     roofline_figure,
 )
-from convmark.report.figures.figure import Figure
+from convmark.report.figures.figure import Figure, drawn
 from convmark.report.figures.series import (
     batch_figure,
     history_figure,
@@ -21,7 +21,7 @@ from convmark.report.figures.series import (
 )
 from convmark.report.figures.sessions import sessions_figure
 
-__all__ = ["Figure", "figures_of", "sessions_figure"]
+__all__ = ["Figure", "drawn", "figures_of", "sessions_figure"]
 
 DRAWN: Mapping[str, Callable[[Table], Figure | None]] = MappingProxyType(
     {
