@@ -30,7 +30,12 @@ _OF_A_DISK = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, er
 """What a full or broken disk answers: no fault of the code's."""
 
 _ELSEWHERE: Mapping[str, str] = MappingProxyType(
-    {"fleet": "fleet.doctor", "compare": "history.compare", "accept": "history.accept"}
+    {
+        "accept": "history.accept",
+        "compare": "history.compare",
+        "fleet": "fleet.doctor",
+        "list": "list.list_runs",
+    }
 )
 """Module and function of the commands that are not called as their modules are."""
 

@@ -118,6 +118,7 @@ def _refuse_options(given: argparse.Namespace, options: Options) -> None:
         ("--shard", given.shard),
         ("--shard-times", given.shard_times),
         ("--describe", given.describe),
+        ("--format", given.format != "text"),
     ):
         if value:
             raise OptionError(f"{flag}: must not be given with --ray")

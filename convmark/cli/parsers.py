@@ -76,7 +76,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
         dest="command", metavar="COMMAND", required=True, parser_class=Parser
     )
     for add in (
-        *(_run, _doctor, _report, _compare, _accept, _history, _merge, _fleet),
+        *(_run, _doctor, _list, _show, _report, _compare, _accept, _history, _merge, _fleet),
         *(_ab, _bisect, _noise, _env),
     ):
         add(commands)
@@ -128,6 +128,7 @@ def _run(commands: Any) -> None:
         "Measure cases in fresh processes and append one row per process to a CSV file.",
     )
     _add_options(run, *_MEASURING)
+    _add_format(run)
     _add(run, "--describe", "also save the layers and a diagram of each model")
     _add(run, "--resume RUN", RESUME, nargs="?", const="")
     _add(
@@ -170,6 +171,29 @@ def _doctor(commands: Any) -> None:
         "show the hardware and software, and conditions that make results unreliable",
     )
     _add_options(doctor, "backend", "python", "env", "results")
+
+
+def _list(commands: Any) -> None:
+    runs = _command(
+        commands,
+        "list",
+        "list the runs: machine, number, time, commit, versions, cases and verdicts",
+    )
+    _add(runs, "place RESULTS", "results or machine folder (default: --results)", nargs="?")
+    _add_format(runs)
+    _add_options(runs, "results")
+
+
+def _show(commands: Any) -> None:
+    show = _command(commands, "show", "show the table of one run again")
+    _add(show, "run RUN", "number, commit or file of the run, or latest")
+    _add_format(show)
+    _add_place(show)
+
+
+def _add_format(parser: Parser) -> None:
+    forms = "text, json, csv, parquet or markdown (default: text)"
+    _add(parser, "--format FORM", forms, default="text")
 
 
 def _report(commands: Any) -> None:
@@ -241,6 +265,7 @@ def _history(commands: Any) -> None:
         "Show the step time and the verdict of one case, run by run.",
     )
     _add(history, "case CASE", "the name of the case, as in the tables")
+    _add_format(history)
     _add_place(history)
 
 
@@ -332,7 +357,7 @@ def _env(commands: Any) -> None:
     actions = _actions(
         _command(commands, "env", "list, make or remove environments for measurements")
     )
-    _command(actions, "list", "list the environments")
+    _add_format(_command(actions, "list", "list the environments"))
     make = _command(actions, "make", "make an environment and print the path of its interpreter")
     _add(make, "requirements REQUIREMENTS", 'requirements, such as "tensorflow==2.20.*"')
     _add(make, "--refresh", "make the environment again if it exists")

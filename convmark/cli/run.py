@@ -18,7 +18,7 @@ from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole
-from convmark.core.option_values import AUTO, Shapes
+from convmark.core.option_values import AUTO, Shapes, choice_of
 from convmark.core.options import Options
 from convmark.core.suites import refuse_replicas, refuse_untimed
 from convmark.core.units import duration_text
@@ -27,7 +27,8 @@ from convmark.machine.doctor import left_out_gpus
 from convmark.machine.environment import read_machine
 from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, layers_of
 from convmark.report.diagram import diagram
-from convmark.report.summary import summary_text
+from convmark.report.summary import run_tables, summary_text
+from convmark.report.tables.formats import FORMS, print_tables
 from convmark.results.store import Store, StoreWarning
 from convmark.session.auto_batch import choices_table
 from convmark.session.fleet.expected import expected_s, known_seconds
@@ -48,6 +49,8 @@ __all__ = ["check_plan", "describe_models", "left_out", "run"]
 
 _say = sayer("convmark run")
 
+TEXT = "text"
+
 
 def run(given: argparse.Namespace, options: Options) -> int:
     """Measure, print each run's summary and where its rows are; return the exit status.
@@ -59,7 +62,7 @@ def run(given: argparse.Namespace, options: Options) -> int:
         from convmark.cli.fleet import run_on_cluster
 
         return run_on_cluster(given, options)
-    shard = _shard(given)
+    shard, form = _shard(given), choice_of(FORMS)("--format", given.format)
     known_s = known_seconds([Path(place) for place in given.shard_times]) if shard else {}
     check_plan(options, shard)
     store = Store(options.results)
@@ -82,14 +85,17 @@ def run(given: argparse.Namespace, options: Options) -> int:
             for number, session in enumerate(sessions)
         ]
         for number, (session, part) in enumerate(zip(sessions, parts, strict=True)):
-            if len(sessions) > 1:
+            if len(sessions) > 1 and form == TEXT:
                 print(f"{chr(10) * (number > 0)}{session.interpreters.python}")
             if session.cases:
                 first = () if number else notes
-                _measure(session, earlier, part, describe=given.describe, notes=first)
+                _measure(session, earlier, part, describe=given.describe, notes=first, form=form)
                 whole = whole and session.whole
             if session.interrupted:
                 return exit_status(False, interrupted=True)
+    if form != TEXT:
+        tables = [table for session in sessions for table in run_tables(session.records)]
+        print_tables(tables, form, several=True)
     return exit_status(whole)
 
 
@@ -178,6 +184,7 @@ def _measure(
     *,
     describe: bool,
     notes: Sequence[str],
+    form: str,
 ) -> None:
     """Measure a session's cases and print them; an interrupt is said and ends it.
 
@@ -189,7 +196,10 @@ def _measure(
         if part:
             write_part(run_file.path, part)
         session.measure(sys.stderr, notes)
-        _print(session)
+        if form == TEXT:
+            _print(session)
+        else:
+            _say(session.kept)
         if describe:
             _describe(session)
     except KeyboardInterrupt:
