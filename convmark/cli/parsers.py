@@ -77,7 +77,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     )
     for add in (
         *(_run, _doctor, _list, _show, _report, _compare, _accept, _history, _merge, _fleet),
-        *(_ab, _bisect, _noise, _env),
+        *(_ab, _bisect, _noise, _env, _export),
     ):
         add(commands)
     return parser, commands.choices
@@ -351,6 +351,21 @@ def _noise(commands: Any) -> None:
     )
     _add(noise, "--seconds N", "total seconds of sessions (default: 300)", default="300")
     _add_options(noise, *_OF_A_PAIR)
+
+
+def _export(commands: Any) -> None:
+    export = _command(
+        commands,
+        "export",
+        "write results in the format of another tool",
+        "Write the figures of all runs in RESULTS for another tool: bmf (Bencher, newest run), "
+        "otava (Apache Otava, a folder), conbench, openmetrics (newest figures) or mlflow (a "
+        "folder).",
+    )
+    _add(export, "places RESULTS", "folders or run files (default: --results)", nargs="*")
+    _add(export, "--to TOOL", "bmf, otava, conbench, openmetrics or mlflow", required=True)
+    _add(export, "-o --output PATH", "file or new folder to write (default: standard output)")
+    _add_options(export, "results")
 
 
 def _env(commands: Any) -> None:

@@ -15,7 +15,7 @@ from convmark.results.record import COLUMNS
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CONFIDENCE", "latest", "points", "text_of"]
+__all__ = ["CONFIDENCE", "POINT", "latest", "points", "text_of"]
 
 CONFIDENCE = 0.95
 """Of every interval in a report."""
