@@ -68,8 +68,8 @@ Each option is also a key of `[tool.convmark]` in pyproject.toml, with `_` for `
 Under pytest the full name of an option begins with `--convmark-` (`--convmark-models`), so that it
 cannot meet an option of another plugin. A project can switch the short names on:
 [A suite of your own](../howto/own-models.md#a-suite-of-your-own). pytest has
-two more: `--accuracy` also trains on MNIST, and `--resume [RUN]` continues an interrupted run, as
-that of `convmark run` does.
+three more: `--accuracy` also trains on MNIST, `--dry-run` shows what would be measured, and
+`--resume [RUN]` continues an interrupted run; the last two are as those of `convmark run`.
 
 {_table(("option", "value", "of", "meaning"), rows)}
 """

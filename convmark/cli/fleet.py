@@ -119,6 +119,7 @@ def _refuse_options(given: argparse.Namespace, options: Options) -> None:
         ("--shard-times", given.shard_times),
         ("--describe", given.describe),
         ("--format", given.format != "text"),
+        ("--dry-run", given.dry_run),
     ):
         if value:
             raise OptionError(f"{flag}: must not be given with --ray")

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from convmark import __version__
 from convmark.cli.command import EXIT_USAGE
-from convmark.core.options import OPTIONS, RESUME
+from convmark.core.options import DRY_RUN, OPTIONS, RESUME
 from convmark.core.text import plain_text
 
 __all__ = ["Parser", "parsers"]
@@ -130,6 +130,7 @@ def _run(commands: Any) -> None:
     _add_options(run, *_MEASURING)
     _add_format(run)
     _add(run, "--describe", "also save the layers and a diagram of each model")
+    _add(run, "--dry-run", DRY_RUN)
     _add(run, "--resume RUN", RESUME, nargs="?", const="")
     _add(
         run,

@@ -20,11 +20,11 @@ from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole
 from convmark.core.option_values import AUTO, Shapes, choice_of
 from convmark.core.options import Options
-from convmark.core.suites import refuse_replicas, refuse_untimed
+from convmark.core.suites import cases, refuse_replicas, refuse_untimed
 from convmark.core.units import duration_text
 from convmark.interpreter.environments.interpreter import interpreters
 from convmark.machine.doctor import left_out_gpus
-from convmark.machine.environment import read_machine
+from convmark.machine.environment import Machine, read_machine
 from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, layers_of
 from convmark.report.diagram import diagram
 from convmark.report.summary import run_tables, summary_text
@@ -41,6 +41,7 @@ from convmark.session.fleet.part import (
     split,
     write_part,
 )
+from convmark.session.forecast import forecast, likely_devices
 from convmark.session.resume import InterruptedRun, open_interrupted
 from convmark.session.run import Serving
 from convmark.session.session import Session, claimed
@@ -66,8 +67,10 @@ def run(given: argparse.Namespace, options: Options) -> int:
     known_s = known_seconds([Path(place) for place in given.shard_times]) if shard else {}
     check_plan(options, shard)
     store = Store(options.results)
-    store.check_writable()
     machine = read_machine()
+    if given.dry_run:
+        return _dry_run(given, options, machine, form)
+    store.check_writable()
     whole = True
     with claimed(options, _say) as preflight, contextlib.ExitStack() as stack:
         paths = interpreters(options.pythons, options.environments, say=_say) or [sys.executable]
@@ -97,6 +100,26 @@ def run(given: argparse.Namespace, options: Options) -> int:
         tables = [table for session in sessions for table in run_tables(session.records)]
         print_tables(tables, form, several=True)
     return exit_status(whole)
+
+
+def _dry_run(given: argparse.Namespace, options: Options, machine: Machine, form: str) -> int:
+    """Print what would be measured and how long it would take; start nothing.
+
+    Raises:
+        OptionError: with an option whose plan is known only once something was started.
+        StoreError: a file of earlier rows does not fit.
+    """
+    for flag, value in (("--shard", given.shard), ("--resume", given.resume)):
+        if value is not None:
+            raise OptionError(f"--dry-run: must not be given with {flag}")
+    devices = likely_devices(options, machine, os.environ)
+    asked = cases(options, dict.fromkeys(options.backends, devices))
+    found = forecast(asked, options, options.results / machine.name)
+    print_tables([found.table], form, several=False)
+    sides = len({*options.pythons, *options.environments})
+    each = f" in each of {sides} interpreters" if sides > 1 else ""
+    print(f"{chr(10) * (form == TEXT)}{found.words}{each}", file=sys.stderr)
+    return exit_status(True)
 
 
 def _shard(given: argparse.Namespace) -> Shard | None:

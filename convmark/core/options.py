@@ -25,6 +25,7 @@ from convmark.core.option_values import Parse, Shapes, nearest
 from convmark.core.tasks import TASKS, TIMED_TASKS
 
 __all__ = [
+    "DRY_RUN",
     "OPTIONS",
     "RESUME",
     "Option",
@@ -43,6 +44,10 @@ RESUME = (
     "original command"
 )
 """The help of `--resume`, which is not a setting of a run."""
+
+
+DRY_RUN = "show what would be measured, with an estimate of the time, and start nothing"
+"""The help of `--dry-run`, which is not one either."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
