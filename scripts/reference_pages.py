@@ -86,7 +86,11 @@ def commands_page() -> str:
         [
             "# Commands\n",
             WRITTEN,
-            "`convmark COMMAND --help` prints the same.\n",
+            "`convmark COMMAND --help` prints the same. A shell completes commands and options "
+            'after `pip install "convmark[completion]"` and '
+            '`eval "$(register-python-argcomplete convmark)"`. Verdicts and unsteady cases are '
+            "coloured on a terminal; NO_COLOR switches that off, FORCE_COLOR switches it on "
+            "elsewhere.\n",
             *parts,
         ]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ from convmark.compare.rule.decision import Limits
 from convmark.compare.rule.statistics import t_quantile
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
+from convmark.core.colours import painted
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.option_values import AUTO, choice_of, parse_percent, parse_seconds
 from convmark.core.options import Options
@@ -126,7 +128,8 @@ def ab(given: argparse.Namespace, options: Options) -> int:
     form = choice_of(FORMS)("--format", given.format)
     found = compare_sides(a, b, wanted, options)
     if found.rows:
-        print(comparison_table(found.rows, form))
+        text = comparison_table(found.rows, form)
+        print(painted(text, sys.stdout, os.environ) if form == "table" else text)
     print(f"\n{found.kept}", file=sys.stderr)
     if found.failure:
         raise ConvmarkError(found.failure)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,6 +31,7 @@ from convmark.compare.intended import (
 from convmark.compare.judgement import Judgement
 from convmark.compare.trend import Commits, Point, trend
 from convmark.compare.verdict import conclude, review
+from convmark.core.colours import painted
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import check_patterns, choice_of, nearest
 from convmark.core.options import Options
@@ -87,7 +90,7 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     judgements = pass_intended(judgements, meant)
     text = verdicts_report(judgements, form, between=_between(history, path, records[0]))
     if text:
-        print(text)
+        print(painted(text, sys.stdout, os.environ) if form == "table" else text)
     return exit_status(not any(judgement.fails for judgement in judgements))
 
 

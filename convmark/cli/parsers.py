@@ -12,7 +12,7 @@ from convmark.cli.command import EXIT_USAGE
 from convmark.core.options import DRY_RUN, OPTIONS, RESUME
 from convmark.core.text import plain_text
 
-__all__ = ["Parser", "parsers"]
+__all__ = ["Parser", "complete", "parsers"]
 
 COMPARE_FORMS = ("table", "markdown", "json", "github")
 ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"
@@ -83,9 +83,42 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     return parser, commands.choices
 
 
+def complete(parser: Parser) -> None:
+    """Answer a shell's request for completions by argcomplete, where that is installed."""
+    try:
+        import argcomplete
+    except ImportError:
+        return
+    argcomplete.autocomplete(parser)
+
+
+_EXAMPLES = {
+    "run": "convmark run --models resnet50,mobilenetv2 --tasks infer --batch-sizes 1,32",
+    "doctor": "convmark doctor --backend jax",
+    "list": "convmark list --format json",
+    "show": "convmark show latest",
+    "report": "convmark report results ../gpu-box/results -o report.html",
+    "compare": "convmark compare 6 7",
+    "accept": 'convmark accept 7 --reason "larger input"',
+    "history": "convmark history lenet5-train-cpu-b32-float32",
+    "merge": "convmark merge part-1 part-2 --results whole",
+    "ab": 'convmark ab "tensorflow==2.20.*" "tensorflow==2.21.*" --models resnet50',
+    "bisect": "convmark bisect --good 2.18.0 --bad 2.21.0 --models lenet5 --tasks train",
+    "noise": "convmark noise --seconds 60 --models lenet5",
+    "export": "convmark export --to openmetrics -o convmark.prom",
+    "make": 'convmark env make "tensorflow==2.20.*"',
+}
+"""One for each command that has arguments."""
+
+
 def _command(commands: Any, name: str, words: str, description: str = "") -> Parser:
-    sentence = description or f"{words[0].upper()}{words[1:]}."
-    made: Parser = commands.add_parser(name, help=words, description=sentence, allow_abbrev=False)
+    made: Parser = commands.add_parser(
+        name,
+        help=words,
+        description=description or f"{words[0].upper()}{words[1:]}.",
+        epilog=f"example: {_EXAMPLES[name]}" if name in _EXAMPLES else None,
+        allow_abbrev=False,
+    )
     return made
 
 
@@ -114,10 +147,28 @@ def _add(parser: Parser, usage: str, help: str, **how: Any) -> None:
     parser.add_argument(*names, help=help, **how)
 
 
+_GROUPS = {
+    "what is measured": (
+        *("models", "trust-models", "tasks", "devices", "batch-sizes", "precisions", "jit"),
+        *("replicas", "cluster", "index", "optimizer", "learning-rate", "loss", "input-shape"),
+        *("backend", "python", "env"),
+    ),
+    "how it is measured": (
+        *("threads", "ceilings", "processes", "time-budget", "time-limit", "isolation", "seed"),
+        *("wait", "allow-concurrent"),
+    ),
+    "the task accuracy": ("seeds", "target-accuracy", "fraction", "mnist"),
+}
+"""The groups of a command's help, by the options in them; the others are in its own group."""
+
+
 def _add_options(parser: Parser, *names: str) -> None:
-    for option in OPTIONS:
-        if option.name in names:
-            option.add_to(parser.add_argument)
+    groups: dict[str, Any] = {}
+    for option in (option for option in OPTIONS if option.name in names):
+        title = next((title for title, held in _GROUPS.items() if option.name in held), "")
+        if title and title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        option.add_to(groups[title].add_argument if title else parser.add_argument)
 
 
 def _run(commands: Any) -> None:
@@ -131,6 +182,7 @@ def _run(commands: Any) -> None:
     _add_format(run)
     _add(run, "--describe", "also save the layers and a diagram of each model")
     _add(run, "--dry-run", DRY_RUN)
+    _add(run, "--quiet", "show no progress and no advice at the end")
     _add(run, "--resume RUN", RESUME, nargs="?", const="")
     _add(
         run,

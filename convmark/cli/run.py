@@ -16,6 +16,7 @@ from typing import Any
 from convmark.cli.command import exit_status, sayer
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import Case
+from convmark.core.colours import painted
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole
 from convmark.core.option_values import AUTO, Shapes, choice_of
@@ -46,7 +47,7 @@ from convmark.session.resume import InterruptedRun, open_interrupted
 from convmark.session.run import Serving
 from convmark.session.session import Session, claimed
 
-__all__ = ["check_plan", "describe_models", "left_out", "run"]
+__all__ = ["check_plan", "describe_models", "left_out", "next_step", "run"]
 
 _say = sayer("convmark run")
 
@@ -92,7 +93,13 @@ def run(given: argparse.Namespace, options: Options) -> int:
                 print(f"{chr(10) * (number > 0)}{session.interpreters.python}")
             if session.cases:
                 first = () if number else notes
-                _measure(session, earlier, part, describe=given.describe, notes=first, form=form)
+                _measure(
+                    *(session, earlier, part),
+                    describe=given.describe,
+                    notes=first,
+                    form=form,
+                    quiet=given.quiet,
+                )
                 whole = whole and session.whole
             if session.interrupted:
                 return exit_status(False, interrupted=True)
@@ -208,6 +215,7 @@ def _measure(
     describe: bool,
     notes: Sequence[str],
     form: str,
+    quiet: bool,
 ) -> None:
     """Measure a session's cases and print them; an interrupt is said and ends it.
 
@@ -218,11 +226,13 @@ def _measure(
         run_file = session.open(earlier)
         if part:
             write_part(run_file.path, part)
-        session.measure(sys.stderr, notes)
+        session.measure(None if quiet else sys.stderr, notes)
         if form == TEXT:
             _print(session)
         else:
             _say(session.kept)
+        if not quiet:
+            _say(next_step(session))
         if describe:
             _describe(session)
     except KeyboardInterrupt:
@@ -237,11 +247,34 @@ def _measure(
 def _print(session: Session) -> None:
     records = session.records
     tables = [choices_table(session.choices, records)] if session.choices else []
-    print("\n\n".join([*tables, summary_text(records)]))
+    print(painted("\n\n".join([*tables, summary_text(records)]), sys.stdout, os.environ))
     print(f"\n{session.kept}")
     cluster, kept = session.options.cluster, session.run_file.rows if session.run_file else 0
     if (elsewhere := len(records) - kept) and cluster:
         print(f"{elsewhere} more over the cluster, kept by {cluster.addresses[0]}")
+
+
+def next_step(session: Session) -> str:
+    """Return what the rows amount to, and the next command."""
+    records = session.records
+    if session.choices and session.whole:  # a search ends at a size that fails
+        records = [record for record in records if record.measured]
+    failed = sum(not record.measured for record in records)
+    doubtful = sum(record.status == "unsteady" or bool(record.not_judged) for record in records)
+    if failed:
+        return (
+            f"{failed} of {len(records)} processes have no figures: the column note has the "
+            "reason; next: convmark doctor"
+        )
+    if doubtful:
+        return (
+            f"{doubtful} of {len(records)} processes are unsteady or not judged, so do not quote "
+            "their cases: close other programs and measure again; next: convmark doctor"
+        )
+    return (
+        "all processes were measured; where spread is wide, give more --processes; next: "
+        "convmark report -o report.html"
+    )
 
 
 def _describe(session: Session) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from convmark.core.colours import painted
 from convmark.core.errors import OptionError
 from convmark.core.table import Heading, Table, plain
 from convmark.report.tables.text import CSV_HEADER, csv_text, markdown_text
@@ -39,7 +41,8 @@ def print_tables(tables: Sequence[Table], form: str, *, several: bool) -> None:
         OptionError: Parquet for a terminal, or without the package that writes it.
     """
     if form != "parquet":
-        print(formatted(tables, form, several=several))
+        text = formatted(tables, form, several=several)
+        print(painted(text, sys.stdout, os.environ) if form == "text" else text)
         return
     if sys.stdout.isatty():
         raise OptionError("--format parquet: is not for a terminal; redirect it: > table.parquet")
