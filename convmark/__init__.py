@@ -1,6 +1,8 @@
 """convmark: a benchmark harness for Keras ConvNets.
 
-`Suite` and `Measured` are what a project's own suites need. Loading this package imports nothing
+`measure`, `compare`, `read_results` and `report` are the commands as functions, for scripts and
+notebooks; their errors are `ConvmarkError`. `Suite` and `Measured` are what a project's own suites
+need. Loading this package imports nothing
 else: the measured interpreter loads it too, and must need nothing but the framework and the
 standard library.
 """
@@ -9,19 +11,47 @@ import importlib
 import sys
 import types
 
-__all__ = ["Measured", "Suite", "__version__"]
+__all__ = [
+    "ConvmarkError",
+    "Measured",
+    "Suite",
+    "__version__",
+    "compare",
+    "measure",
+    "read_results",
+    "report",
+]
 
 __version__ = "0.1.0"
 
-_PLACES = {"Measured": "convmark.plugin.replay", "Suite": "convmark.core.suites"}
+_FUNCTIONS = "convmark.cli.python"
+_PLACES = {
+    "ConvmarkError": "convmark.core.errors",
+    "Measured": "convmark.plugin.replay",
+    "Suite": "convmark.core.suites",
+    "measure": _FUNCTIONS,
+    "read_results": _FUNCTIONS,
+}
+_CALLED = ("compare", "report")
+"""Functions that have the name of a package."""
 _MOVED = {"convmark.suites": "convmark.core.suites"}
 """Modules that suites written for earlier versions import, and where they are now."""
 
 
 def __getattr__(name: str) -> object:
+    if name in _CALLED:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_PLACES[name]), name)
+
+
+class CalledPackage(types.ModuleType):
+    """A package that is also called, as the function of its name: `convmark.report("results")`."""
+
+    def __call__(self, *places: object, **options: object) -> object:
+        functions = importlib.import_module(_FUNCTIONS)
+        return getattr(functions, self.__name__.rpartition(".")[2])(*places, **options)
 
 
 class _Moved(types.ModuleType):

@@ -22,6 +22,12 @@ WRITTEN = (
     "Written from the code by `python scripts/reference_pages.py`; do not edit this page by hand.\n"
 )
 PUBLIC = (
+    (
+        "convmark/cli/python.py",
+        "convmark",
+        ("measure", "Measurement", "compare", "Comparison", "read_results", "report", "Shown"),
+    ),
+    ("convmark/core/errors.py", "convmark", ("ConvmarkError",)),
     ("convmark/core/suites.py", "convmark.core.suites", ("Suite",)),
     ("convmark/plugin/replay.py", "convmark.plugin.replay", ("Measured.replay",)),
     ("models/lenet.py", "convmark_zoo.lenet", ("lenet5",)),
@@ -62,8 +68,8 @@ Each option is also a key of `[tool.convmark]` in pyproject.toml, with `_` for `
 Under pytest the full name of an option begins with `--convmark-` (`--convmark-models`), so that it
 cannot meet an option of another plugin. A project can switch the short names on:
 [A suite of your own](../howto/own-models.md#a-suite-of-your-own). pytest has
-two more: `--accuracy` also trains on MNIST, and `--resume [RUN]` continues an interrupted run, as
-that of `convmark run` does.
+three more: `--accuracy` also trains on MNIST, `--dry-run` shows what would be measured, and
+`--resume [RUN]` continues an interrupted run; the last two are as those of `convmark run`.
 
 {_table(("option", "value", "of", "meaning"), rows)}
 """
@@ -80,7 +86,11 @@ def commands_page() -> str:
         [
             "# Commands\n",
             WRITTEN,
-            "`convmark COMMAND --help` prints the same.\n",
+            "`convmark COMMAND --help` prints the same. A shell completes commands and options "
+            'after `pip install "convmark[completion]"` and '
+            '`eval "$(register-python-argcomplete convmark)"`. Verdicts and unsteady cases are '
+            "coloured on a terminal; NO_COLOR switches that off, FORCE_COLOR switches it on "
+            "elsewhere.\n",
             *parts,
         ]
     )
@@ -124,8 +134,8 @@ def python_page() -> str:
         [
             "# Python\n",
             WRITTEN,
-            "What a suite of your own uses, and the six networks of the zoo. Everything else is "
-            "internal and may change.\n",
+            "The commands as functions, what a suite of your own uses, and the six networks of the "
+            "zoo. Everything else is internal and may change.\n",
             *parts,
         ]
     )

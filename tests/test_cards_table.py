@@ -7,7 +7,8 @@ from typing import Any
 from rows import row
 from test_summary import cells
 
-from convmark.report.summary import cards_table
+from convmark.core.table import plain
+from convmark.report.summary import cards
 from convmark.results.record import Record
 
 NAME = "lenet5-train-gpu:0-b32-float32"
@@ -36,7 +37,7 @@ def on_card(process: int = 1, **changes: Any) -> Record:
 
 
 def test_each_case_says_the_clock_reached_and_what_lowered_it() -> None:
-    (found,) = cells(cards_table([on_card(throttle_reasons="idle power_cap")]))
+    (found,) = cells(plain(*cards([on_card(throttle_reasons="idle power_cap")])))
     assert found == {
         "case": NAME,
         "SM MHz": "1275 of 1410",
@@ -60,13 +61,13 @@ def test_figures_are_medians_over_processes_and_reasons_those_of_all() -> None:
         on_card(3, sm_clock_mhz=1100.0, throttle_reasons="idle power_cap"),
         on_card(4, status="error", sm_clock_mhz=1.0, throttle_reasons="sync_boost"),
     ]
-    (found,) = cells(cards_table(records))
+    (found,) = cells(plain(*cards(records)))
     assert (found["SM MHz"], found["clock lowered by"]) == ("1100 of 1410", "power_cap idle")
 
 
 def test_what_no_card_tells_has_no_column_and_a_run_without_cards_no_table() -> None:
     silent = dict.fromkeys(("power_w", "joules_per_sample", "throttle_reasons"))
-    (found,) = cells(cards_table([on_card(max_sm_clock_mhz=None, **silent)]))
+    (found,) = cells(plain(*cards([on_card(max_sm_clock_mhz=None, **silent)])))
     assert not {"W", "mJ/sample", "clock lowered by"} & found.keys()
     assert found["SM MHz"] == "1275"
-    assert cards_table([row(), on_card(status="crashed")]) == ""
+    assert cards([row(), on_card(status="crashed")]) == []

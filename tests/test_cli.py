@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_worker
 import pytest
+from rows import row
 
 from convmark.cli import main
+from convmark.cli.run import next_step
 from convmark.machine.environment import Gpu, read_machine
 from convmark.results.store import read_run
 
@@ -168,6 +172,41 @@ def test_doctor_has_a_page_for_each_interpreter_and_backend(
     assert f"{sys.executable}, torch\n" in printed
     assert printed.count("What will make figures unreliable") == 2
     assert main(["doctor", "--python", "./no-such-python"]) == 2
+
+
+def test_a_run_ends_with_the_next_command_unless_it_is_quiet(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ["run", "--models", "lenet5", "--tasks", "train", "--processes", "1"]
+    assert main(short) == 0
+    assert "next: convmark report -o report.html" in capsys.readouterr().err
+    assert main([*short, "--quiet"]) == 0
+    said = capsys.readouterr()
+    assert "next:" not in said.err
+    assert "[1/1]" not in said.err
+    assert "1 row in" in said.out
+
+
+def test_the_next_step_follows_from_the_worst_row() -> None:
+    def said(*statuses: str, searched: bool = False) -> str:
+        records = [row(status=status) for status in statuses]
+        session = SimpleNamespace(records=records, choices=[1] * searched, whole=searched)
+        return next_step(session)  # type: ignore[arg-type]
+
+    assert "next: convmark report" in said("ok")
+    assert said("ok", "unsteady").startswith("1 of 2 processes are unsteady")
+    assert said("unsteady", "crashed").startswith("1 of 2 processes have no figures")
+    assert "next: convmark report" in said("ok", "out_of_memory", searched=True)
+
+
+def test_a_shell_gets_completions(tmp_path: Path) -> None:
+    pytest.importorskip("argcomplete", reason="argcomplete is not installed")
+    for line, expected in (("convmark sh", "show"), ("convmark list --for", "--format")):
+        answer = tmp_path / "answer"
+        asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+        environ = {**os.environ, **asked, "_ARGCOMPLETE_STDOUT_FILENAME": str(answer)}
+        subprocess.run([sys.executable, "-m", "convmark"], env=environ, check=True, timeout=60)
+        assert answer.read_text().strip() == expected
 
 
 def test_help_imports_nothing_heavy() -> None:

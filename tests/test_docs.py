@@ -26,7 +26,7 @@ OF_OTHERS = {
     *("--exclusive", "--constraint", "--partition", "--array"),
 }
 """Options of other programs that a sentence names."""
-PYTEST_FLAGS = {option.flag for option in OPTIONS} | {"--accuracy", "--resume"}
+PYTEST_FLAGS = {option.flag for option in OPTIONS} | {"--accuracy", "--dry-run", "--resume"}
 
 
 def commands(page: Path) -> Iterator[list[str]]:

@@ -34,7 +34,7 @@ from convmark.core.cells import to_cell
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.text import is_folder_name, is_plain
 from convmark.machine.hardware import read_machine
-from convmark.report.summary import summary_table
+from convmark.report.summary import summary_text
 from convmark.report.verdicts import verdicts_report
 from convmark.results.commit import read_commit
 from convmark.results.names import is_machine_name, keep_name
@@ -198,7 +198,7 @@ def test_every_table_of_every_command_is_inert(
     assert main(["accept", "1", "--reason", "because"]) == 0
     printed = capsys.readouterr()
     assert is_inert(printed.out + printed.err)
-    assert is_inert(summary_table(rows))
+    assert is_inert(summary_text(rows))
     assert main(["compare", "--across", "commit", "--format", "csv"]) == 0
     assert main(["report", "--format", "csv"]) == 0
     printed = capsys.readouterr()

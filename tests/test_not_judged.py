@@ -13,7 +13,7 @@ from rows import row
 from convmark.compare.history import accepted_history, named_history, steady
 from convmark.compare.judgement import Judgement, LiveComparison
 from convmark.compare.verdict import conclude, review
-from convmark.report.summary import summary_table
+from convmark.report.summary import summary_text
 from convmark.results.record import Record
 from convmark.results.store import Store
 
@@ -116,4 +116,4 @@ def test_a_hot_process_that_failed_is_still_a_failure(store: Store) -> None:
 
 def test_the_summary_says_how_many_are_not_judged_and_why() -> None:
     rows = [*gpu_run("0001", 0.0), *gpu_run("0001", 0.5, hot=HOT)]
-    assert f"1 of 2 not judged: {HOT}" in summary_table(rows)
+    assert f"1 of 2 not judged: {HOT}" in summary_text(rows)

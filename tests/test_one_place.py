@@ -59,7 +59,7 @@ from report_rows import keep_run, measured
 from convmark.core.options import OPTIONS
 from convmark.core.suites import SUITES
 from convmark.report.build import build
-from convmark.report.summary import summary_table
+from convmark.report.summary import summary_text
 from convmark.report.tables.text import terminal_text
 from convmark.session.facts import software
 
@@ -73,7 +73,7 @@ rows = [*(measured("xeon-2", 1, "lenet5", number, **new) for number in (1, 2, 3)
         measured("xeon-2", 1, "lenet5", 6, **mlx)]
 keep_run(Path(sys.argv[1]), rows)
 print(terminal_text(build([Path(sys.argv[1])]).tables))
-print(summary_table(rows[4:5]))
+print(summary_text(rows[4:5]))
 print([option.help for option in OPTIONS if option.name in ("backend", "tasks")])
 print([suite.tasks for suite in SUITES])
 """

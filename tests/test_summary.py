@@ -9,7 +9,7 @@ import pytest
 from rows import row
 
 from convmark.core.case import Case
-from convmark.report.summary import by_case, spread, summary_table
+from convmark.report.summary import by_case, spread, summary_text
 from convmark.results.record import Record
 
 
@@ -30,7 +30,7 @@ def measured(process: int, step_time_s: float, **changes: Any) -> Record:
 
 def cells(table: str) -> list[dict[str, str]]:
     """Return the table's lines by heading, cut where the rule under the headings says."""
-    heading, rule, *lines = table.splitlines()
+    heading, rule, *lines = table.partition("\n\n")[0].splitlines()  # the caption left out
     places = []
     start = 0
     for dashes in rule.split("  "):
@@ -87,7 +87,7 @@ def test_the_spread_is_half_the_range_over_the_median(
 
 
 def test_a_case_has_the_median_of_its_processes_their_spread_and_their_count() -> None:
-    table = summary_table([measured(1, 0.010), measured(2, 0.008), measured(3, 0.012)])
+    table = summary_text([measured(1, 0.010), measured(2, 0.008), measured(3, 0.012)])
     assert cells(table) == [
         {
             "case": "lenet5-train-cpu-b32-float32",
@@ -105,19 +105,19 @@ def test_a_case_has_the_median_of_its_processes_their_spread_and_their_count() -
 
 def test_a_column_that_is_empty_for_every_case_is_left_out_and_one_that_is_not_stays() -> None:
     slim = [measured(1, 0.01), measured(1, 0.02, model="resnet50")]
-    assert "p99" not in summary_table(slim)
-    assert "spread" not in summary_table(slim)
-    assert "device peak" not in summary_table(slim)
-    assert "note" not in summary_table(slim)
+    assert "p99" not in summary_text(slim)
+    assert "spread" not in summary_text(slim)
+    assert "device peak" not in summary_text(slim)
+    assert "note" not in summary_text(slim)
     full = [*slim, measured(2, 0.02, model="resnet50", step_time_p99_s=0.03)]
-    assert [(line["p99"], line["spread"]) for line in cells(summary_table(full))] == [
+    assert [(line["p99"], line["spread"]) for line in cells(summary_text(full))] == [
         ("", ""),
         ("30.0 ms", "0.0 %"),
     ]
 
 
 def test_the_reason_why_a_model_fails_is_said_in_its_first_case_alone() -> None:
-    table = summary_table(
+    table = summary_text(
         [
             row(status="error", error="no weights", batch_size=1),
             row(status="error", error="no weights", batch_size=8),
@@ -130,7 +130,7 @@ def test_the_reason_why_a_model_fails_is_said_in_its_first_case_alone() -> None:
 
 def test_a_case_that_failed_has_its_reason_in_place_of_figures() -> None:
     failed = row(model="vgg16", status="out_of_memory", error="killed for memory")
-    lines = cells(summary_table([measured(1, 0.01), failed]))
+    lines = cells(summary_text([measured(1, 0.01), failed]))
     assert lines[1]["note"] == "out_of_memory: killed for memory"
     assert lines[1]["n"] == "0"
     assert lines[1]["step p50"] == lines[1]["samples/s"] == ""
@@ -138,22 +138,22 @@ def test_a_case_that_failed_has_its_reason_in_place_of_figures() -> None:
 
 
 def test_a_failed_process_is_named_beside_the_figures_of_the_others() -> None:
-    (line,) = cells(summary_table([measured(1, 0.01), row(process=2, status="crashed", error="x")]))
+    (line,) = cells(summary_text([measured(1, 0.01), row(process=2, status="crashed", error="x")]))
     assert (line["step p50"], line["n"], line["note"]) == ("10.0 ms", "1", "crashed: x")
 
 
 def test_unknown_flops_have_their_reason() -> None:
     records = [measured(1, 0.01, flops_per_sample=None, flops_note="FFT2D has no rule")]
-    (line,) = cells(summary_table(records))
+    (line,) = cells(summary_text(records))
     assert line["note"] == "no FLOPs: FFT2D has no rule"
 
 
 def test_an_unsteady_process_counts_and_is_mentioned() -> None:
     records = [measured(1, 0.01), measured(2, 0.01, status="unsteady")]
-    (line,) = cells(summary_table(records))
+    (line,) = cells(summary_text(records))
     assert (line["n"], line["note"]) == ("2", "1 of 2 unsteady")
     records[1] = dataclasses.replace(records[1], unsteady="step time rose by 35%")
-    (line,) = cells(summary_table(records))
+    (line,) = cells(summary_text(records))
     assert line["note"] == "1 of 2 unsteady: step time rose by 35%"
 
 
@@ -163,12 +163,12 @@ def test_a_model_without_multiplications_has_0_flops_and_an_unknown_count_is_emp
         measured(1, 0.01, model="b", flops_per_sample=None),
         measured(1, 0.01, model="c"),
     ]
-    assert [line["FLOPs"] for line in cells(summary_table(records))] == ["0", "", "833 k"]
+    assert [line["FLOPs"] for line in cells(summary_text(records))] == ["0", "", "833 k"]
 
 
 def test_a_name_that_looks_like_a_number_is_left_as_it_is() -> None:
-    assert cells(summary_table([measured(1, 0.01, model="1e5")]))[0]["case"].startswith("1e5-train")
+    assert cells(summary_text([measured(1, 0.01, model="1e5")]))[0]["case"].startswith("1e5-train")
 
 
 def test_no_records_make_an_empty_table() -> None:
-    assert "step p50" not in summary_table([])
+    assert "step p50" not in summary_text([])

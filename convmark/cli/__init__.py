@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from convmark.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, sayer
-from convmark.cli.parsers import parsers
+from convmark.cli.parsers import complete, parsers
 from convmark.core.errors import ConvmarkError
 from convmark.core.model_name import TRUST
 from convmark.core.options import Options, pyproject_settings, read
@@ -30,7 +30,12 @@ _OF_A_DISK = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, er
 """What a full or broken disk answers: no fault of the code's."""
 
 _ELSEWHERE: Mapping[str, str] = MappingProxyType(
-    {"fleet": "fleet.doctor", "compare": "history.compare", "accept": "history.accept"}
+    {
+        "accept": "history.accept",
+        "compare": "history.compare",
+        "fleet": "fleet.doctor",
+        "list": "list.list_runs",
+    }
 )
 """Module and function of the commands that are not called as their modules are."""
 
@@ -38,6 +43,8 @@ _ELSEWHERE: Mapping[str, str] = MappingProxyType(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser, commands = parsers()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what may follow
+        complete(parser)
     if not (sys.argv[1:] if arguments is None else arguments):
         parser.print_help()
         return EXIT_OK

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ from convmark.compare.rule.decision import Limits
 from convmark.compare.rule.statistics import t_quantile
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
+from convmark.core.colours import painted
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.option_values import AUTO, choice_of, parse_percent, parse_seconds
 from convmark.core.options import Options
@@ -50,7 +52,15 @@ from convmark.results.store import Store
 from convmark.session.progress import Display
 from convmark.session.run import asked_axes
 
-__all__ = ["FORMS", "SideComparison", "StoppingRule", "ab", "make_of"]
+__all__ = [
+    "FORMS",
+    "Compared",
+    "SideComparison",
+    "StoppingRule",
+    "ab",
+    "compare_sides",
+    "make_of",
+]
 
 _say = sayer("convmark ab")
 
@@ -112,8 +122,41 @@ def ab(given: argparse.Namespace, options: Options) -> int:
     target = parse_percent("--target", given.target)
     a = side_spec("A", given.a, given.set_a, say=sayer("convmark"))
     b = side_spec("B", given.b, given.set_b, say=sayer("convmark"))
-    budget_s = parse_seconds("--budget", given.budget)
+    wanted = StoppingRule(
+        target=math.log1p(target), budget_s=parse_seconds("--budget", given.budget)
+    )
     form = choice_of(FORMS)("--format", given.format)
+    found = compare_sides(a, b, wanted, options)
+    if found.rows:
+        text = comparison_table(found.rows, form)
+        print(painted(text, sys.stdout, os.environ) if form == "table" else text)
+    print(f"\n{found.kept}", file=sys.stderr)
+    if found.failure:
+        raise ConvmarkError(found.failure)
+    slower = any(row.verdict == "regressed" for row in found.rows)
+    return exit_status(not slower, interrupted=found.interrupted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What came of a comparison of two sides."""
+
+    rows: Sequence[VerdictRow]
+    path: Path
+    """The file of the sessions."""
+    kept: str
+    """How many cases were compared, and where the sessions are, in words."""
+    interrupted: bool
+    failure: str
+    """Why a case could not be compared; empty where each was."""
+
+
+def compare_sides(a: SideSpec, b: SideSpec, wanted: StoppingRule, options: Options) -> Compared:
+    """Compare two sides and keep sessions and verdicts in results/ab.
+
+    Raises:
+        ConvmarkError: a side, a case or the results folder is not to be had.
+    """
     refuse_untimed(options, "convmark ab compares")
     Store(options.results).check_writable()
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
@@ -121,20 +164,19 @@ def ab(given: argparse.Namespace, options: Options) -> int:
         print(comparing.title, file=sys.stderr)
         if run_the_same(comparing.pair, comparing.cases):
             _say("A and B are identical: any difference is noise")
-        wanted = StoppingRule(target=math.log1p(target), budget_s=budget_s)
         outcomes = comparing.outcomes(wanted)
     interrupted = any(found.closed == INTERRUPTED for _, found in outcomes)
     if interrupted:
         _say(INTERRUPTED)
     rows = [row for row, found in outcomes if found.closed != INTERRUPTED or found.has_verdict]
-    if rows:
-        print(comparison_table(rows, form))
-    print(f"\n{len(rows)} of {len(comparing.cases)} cases; {comparing.kept}", file=sys.stderr)
     failed = [row for row, found in outcomes if found.failed]
-    if failed:
-        raise ConvmarkError(f"{failed[0].case}: {failed[0].note}")
-    slower = any(row.verdict == "regressed" for row in rows)
-    return exit_status(not slower, interrupted=interrupted)
+    return Compared(
+        rows=rows,
+        path=comparing.path,
+        kept=f"{len(rows)} of {len(comparing.cases)} cases; {comparing.kept}",
+        interrupted=interrupted,
+        failure=f"{failed[0].case}: {failed[0].note}" if failed else "",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

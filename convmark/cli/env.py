@@ -7,10 +7,12 @@ import argparse
 from convmark.cli.command import EXIT_OK, sayer
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.errors import OptionError
+from convmark.core.option_values import choice_of
 from convmark.core.options import Options
-from convmark.core.table import heading, printed
+from convmark.core.table import heading, table_of
 from convmark.interpreter.environments.cache import Cache, Made
 from convmark.interpreter.environments.requirement import wanted
+from convmark.report.tables.formats import FORMS, print_tables
 
 __all__ = ["env"]
 
@@ -28,7 +30,7 @@ def env(given: argparse.Namespace, options: Options) -> int:
     """
     cache = Cache()
     if given.action == "list":
-        _list(cache)
+        _list(cache, choice_of(FORMS)("--format", given.format))
     elif given.action == "make":
         asked = wanted("REQUIREMENTS", given.requirements)
         print(cache.get(asked, _say, refresh=given.refresh).python)
@@ -37,9 +39,9 @@ def env(given: argparse.Namespace, options: Options) -> int:
     return EXIT_OK
 
 
-def _list(cache: Cache) -> None:
+def _list(cache: Cache, form: str) -> None:
     found = cache.list()
-    if not found:
+    if not found and form == "text":
         print(f"no environments in {cache.folder}")
         return
     names = ("name", "Python", "frameworks", "made", "interpreter")
@@ -53,7 +55,9 @@ def _list(cache: Cache) -> None:
         }
         for one in found
     ]
-    print(printed([heading(name, name) for name in names], records, drop_empty=False))
+    headings = [heading(name, name) for name in names]
+    table = table_of("environments", "Environments", "", headings, records, keep=names)
+    print_tables([table], form, several=False)
 
 
 def _remove(cache: Cache, names: list[str], everything: bool) -> None:

@@ -16,7 +16,7 @@ from convmark.core.errors import OptionError
 from convmark.core.option_values import AUTO, choice_of
 from convmark.core.options import Options
 from convmark.core.suites import refuse_replicas, refuse_untimed
-from convmark.report.summary import cards_table, summary_table
+from convmark.report.summary import summary_text
 from convmark.results.commit import read_commit
 from convmark.results.store import Store
 from convmark.session.ceilings import ceilings_path, keep_ceilings, read_ceilings
@@ -118,6 +118,8 @@ def _refuse_options(given: argparse.Namespace, options: Options) -> None:
         ("--shard", given.shard),
         ("--shard-times", given.shard_times),
         ("--describe", given.describe),
+        ("--format", given.format != "text"),
+        ("--dry-run", given.dry_run),
     ):
         if value:
             raise OptionError(f"{flag}: must not be given with --ray")
@@ -173,8 +175,7 @@ def _print_runs(fleet_run: FleetRun) -> None:
     paths, records = fleet_run.files.paths(), fleet_run.files.records
     if len(paths) <= MOST_SUMMARIES:
         for key in paths:
-            tables = filter(None, [summary_table(records[key]), cards_table(records[key])])
-            print("\n\n".join([fleet_run.named(key), *tables]) + "\n")
+            print(f"{fleet_run.named(key)}\n\n{summary_text(records[key])}\n")
     for key, path in paths.items():
         count = len(records[key])
         print(f"{fleet_run.named(key)}: {count} row{'s' * (count != 1)} in {path}")

@@ -32,7 +32,7 @@ from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.cautions import cautions, speed_flags
 from convmark.machine.doctor import findings
 from convmark.machine.environment import Machine, read_machine, read_state
-from convmark.report.summary import cards_table, summary_table
+from convmark.report.summary import summary_text
 from convmark.results.record import Record
 from convmark.results.store import Store
 from convmark.session.ceilings import (
@@ -314,7 +314,7 @@ def _measure(session: Session, until: float) -> None:
 
 
 def _report(records: Sequence[Record], proofs: Sequence[Proof]) -> str:
-    sections = [summary_table(records), *filter(None, [cards_table(records)])]
+    sections = [summary_text(records)]
     words = {True: "sound", False: "NOT SOUND", None: "not told"}
     labels = {"subject": "instrument", "sound": "", "finding": "finding"}
     headings = [heading(key, label) for key, label in labels.items()]

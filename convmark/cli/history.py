@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,20 +31,22 @@ from convmark.compare.intended import (
 from convmark.compare.judgement import Judgement
 from convmark.compare.trend import Commits, Point, trend
 from convmark.compare.verdict import conclude, review
+from convmark.core.colours import painted
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import check_patterns, choice_of, nearest
 from convmark.core.options import Options
-from convmark.core.table import heading, printed
+from convmark.core.table import heading, table_of
 from convmark.machine.environment import read_machine
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.noise import noise_line
+from convmark.report.tables.formats import FORMS, print_tables
 from convmark.report.trend import trend_text
 from convmark.report.verdicts import FORMATS, run_words, verdicts_report
 from convmark.results.names import read_name
 from convmark.results.record import Record
 from convmark.results.store import Store, StoreWarning, read_run
 
-__all__ = ["accept", "compare", "history"]
+__all__ = ["accept", "compare", "history", "run_named"]
 
 _say = sayer("convmark")
 
@@ -88,7 +92,7 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     between = _between(judgements, history, path, records[0], said=own)
     text = verdicts_report(judgements, form, between=between)
     if text:
-        print(text)
+        print(painted(text, sys.stdout, os.environ) if form == "table" else text)
     return exit_status(not any(judgement.fails for judgement in judgements))
 
 
@@ -180,7 +184,7 @@ def history(given: argparse.Namespace, options: Options) -> int:
         OptionError: no run has the case.
         StoreError: the verdicts cannot be read.
     """
-    case = given.case
+    case, form = given.case, choice_of(FORMS)("--format", given.format)
     store, name = _place(Store(options.results), given.machine, [])
     paths = store.runs(name)
     index = Index(store.folder / name, case, _say)
@@ -201,7 +205,10 @@ def history(given: argparse.Namespace, options: Options) -> int:
         heading("n", "n", "count"),
         heading("verdict", "verdict"),
     ]
-    print(printed(headings, rows, drop_empty=False))
+    table = table_of("history", case, "", headings, rows, keep=[one.key for one in headings])
+    print_tables([table], form, several=False)
+    if form != "text":
+        return EXIT_OK
     found = trend([_point(path, one) for path, one in runs if one.log_ratio is not None])
     if found.stretches:
         print(f"\n{trend_text(found, Commits(Path.cwd()))}")
@@ -285,3 +292,17 @@ def _place(store: Store, machine: str | None, runs: Sequence[str]) -> tuple[Stor
 
 def _newest(store: Store, machine: str) -> Path:
     return store.runs(machine)[-1]
+
+
+LATEST = "latest"
+"""The name of the newest run."""
+
+
+def run_named(name: str, machine: str | None, options: Options) -> Path:
+    """Return the run file that a user means: a path, a number, a commit or `latest`.
+
+    Raises:
+        StoreError: there is no such run.
+    """
+    store, folder = _place(Store(options.results), machine, [name])
+    return _newest(store, folder) if name == LATEST else store.find(name, folder)

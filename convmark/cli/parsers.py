@@ -9,10 +9,10 @@ from typing import Any, NoReturn
 
 from convmark import __version__
 from convmark.cli.command import EXIT_USAGE
-from convmark.core.options import OPTIONS, RESUME
+from convmark.core.options import DRY_RUN, OPTIONS, RESUME
 from convmark.core.text import plain_text
 
-__all__ = ["Parser", "parsers"]
+__all__ = ["Parser", "complete", "parsers"]
 
 COMPARE_FORMS = ("table", "markdown", "json", "github")
 ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"
@@ -76,16 +76,61 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
         dest="command", metavar="COMMAND", required=True, parser_class=Parser
     )
     for add in (
-        *(_run, _doctor, _report, _compare, _comment, _accept, _history, _merge),
-        *(_fleet, _ab, _bisect, _noise, _env),
+        *(
+            _run,
+            _doctor,
+            _list,
+            _show,
+            _report,
+            _compare,
+            _comment,
+            _accept,
+            _history,
+            _merge,
+            _fleet,
+        ),
+        *(_ab, _bisect, _noise, _env, _export),
     ):
         add(commands)
     return parser, commands.choices
 
 
+def complete(parser: Parser) -> None:
+    """Answer a shell's request for completions by argcomplete, where that is installed."""
+    try:
+        import argcomplete
+    except ImportError:
+        return
+    argcomplete.autocomplete(parser)
+
+
+_EXAMPLES = {
+    "run": "convmark run --models resnet50,mobilenetv2 --tasks infer --batch-sizes 1,32",
+    "doctor": "convmark doctor --backend jax",
+    "list": "convmark list --format json",
+    "show": "convmark show latest",
+    "report": "convmark report results ../gpu-box/results -o report.html",
+    "compare": "convmark compare 6 7",
+    "accept": 'convmark accept 7 --reason "larger input"',
+    "history": "convmark history lenet5-train-cpu-b32-float32",
+    "merge": "convmark merge part-1 part-2 --results whole",
+    "ab": 'convmark ab "tensorflow==2.20.*" "tensorflow==2.21.*" --models resnet50',
+    "bisect": "convmark bisect --good 2.18.0 --bad 2.21.0 --models lenet5 --tasks train",
+    "noise": "convmark noise --seconds 60 --models lenet5",
+    "export": "convmark export --to openmetrics -o convmark.prom",
+    "make": 'convmark env make "tensorflow==2.20.*"',
+}
+"""One for each command that has arguments."""
+
+
 def _command(commands: Any, name: str, words: str, description: str = "") -> Parser:
-    sentence = description or f"{words[0].upper()}{words[1:]}."
-    made: Parser = commands.add_parser(name, help=words, description=sentence, allow_abbrev=False)
+    made: Parser = commands.add_parser(
+        name,
+        help=words,
+        description=description or f"{words[0].upper()}{words[1:]}.",
+        epilog=f"example: {_EXAMPLES[name]}" if name in _EXAMPLES else None,
+        allow_abbrev=False,
+    )
     return made
 
 
@@ -114,10 +159,28 @@ def _add(parser: Parser, usage: str, help: str, **how: Any) -> None:
     parser.add_argument(*names, help=help, **how)
 
 
+_GROUPS = {
+    "what is measured": (
+        *("models", "trust-models", "tasks", "devices", "batch-sizes", "precisions", "jit"),
+        *("replicas", "cluster", "index", "optimizer", "learning-rate", "loss", "input-shape"),
+        *("backend", "python", "env"),
+    ),
+    "how it is measured": (
+        *("threads", "ceilings", "processes", "time-budget", "time-limit", "isolation", "seed"),
+        *("wait", "allow-concurrent"),
+    ),
+    "the task accuracy": ("seeds", "target-accuracy", "fraction", "mnist"),
+}
+"""The groups of a command's help, by the options in them; the others are in its own group."""
+
+
 def _add_options(parser: Parser, *names: str) -> None:
-    for option in OPTIONS:
-        if option.name in names:
-            option.add_to(parser.add_argument)
+    groups: dict[str, Any] = {}
+    for option in (option for option in OPTIONS if option.name in names):
+        title = next((title for title, held in _GROUPS.items() if option.name in held), "")
+        if title and title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        option.add_to(groups[title].add_argument if title else parser.add_argument)
 
 
 def _run(commands: Any) -> None:
@@ -128,7 +191,10 @@ def _run(commands: Any) -> None:
         "Measure cases in fresh processes and append one row per process to a CSV file.",
     )
     _add_options(run, *_MEASURING)
+    _add_format(run)
     _add(run, "--describe", "also save the layers and a diagram of each model")
+    _add(run, "--dry-run", DRY_RUN)
+    _add(run, "--quiet", "show no progress and no advice at the end")
     _add(run, "--resume RUN", RESUME, nargs="?", const="")
     _add(
         run,
@@ -170,6 +236,29 @@ def _doctor(commands: Any) -> None:
         "show the hardware and software, and conditions that make results unreliable",
     )
     _add_options(doctor, "backend", "python", "env", "results")
+
+
+def _list(commands: Any) -> None:
+    runs = _command(
+        commands,
+        "list",
+        "list the runs: machine, number, time, commit, versions, cases and verdicts",
+    )
+    _add(runs, "place RESULTS", "results or machine folder (default: --results)", nargs="?")
+    _add_format(runs)
+    _add_options(runs, "results")
+
+
+def _show(commands: Any) -> None:
+    show = _command(commands, "show", "show the table of one run again")
+    _add(show, "run RUN", "number, commit or file of the run, or latest")
+    _add_format(show)
+    _add_place(show)
+
+
+def _add_format(parser: Parser) -> None:
+    forms = "text, json, csv, parquet or markdown (default: text)"
+    _add(parser, "--format FORM", forms, default="text")
 
 
 def _report(commands: Any) -> None:
@@ -282,6 +371,7 @@ def _history(commands: Any) -> None:
         "Show the step time and the verdict of one case, run by run.",
     )
     _add(history, "case CASE", "the name of the case, as in the tables")
+    _add_format(history)
     _add_place(history)
 
 
@@ -374,11 +464,26 @@ def _noise(commands: Any) -> None:
     _add_options(noise, *_OF_A_PAIR)
 
 
+def _export(commands: Any) -> None:
+    export = _command(
+        commands,
+        "export",
+        "write results in the format of another tool",
+        "Write the figures of all runs in RESULTS for another tool: bmf (Bencher, newest run), "
+        "otava (Apache Otava, a folder), conbench, openmetrics (newest figures) or mlflow (a "
+        "folder).",
+    )
+    _add(export, "places RESULTS", "folders or run files (default: --results)", nargs="*")
+    _add(export, "--to TOOL", "bmf, otava, conbench, openmetrics or mlflow", required=True)
+    _add(export, "-o --output PATH", "file or new folder to write (default: standard output)")
+    _add_options(export, "results")
+
+
 def _env(commands: Any) -> None:
     actions = _actions(
         _command(commands, "env", "list, make or remove environments for measurements")
     )
-    _command(actions, "list", "list the environments")
+    _add_format(_command(actions, "list", "list the environments"))
     make = _command(actions, "make", "make an environment and print the path of its interpreter")
     _add(make, "requirements REQUIREMENTS", 'requirements, such as "tensorflow==2.20.*"')
     _add(make, "--refresh", "make the environment again if it exists")

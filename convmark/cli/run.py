@@ -16,18 +16,20 @@ from typing import Any
 from convmark.cli.command import exit_status, sayer
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import Case
+from convmark.core.colours import painted
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole
-from convmark.core.option_values import AUTO, Shapes
+from convmark.core.option_values import AUTO, Shapes, choice_of
 from convmark.core.options import Options
-from convmark.core.suites import refuse_replicas, refuse_untimed
+from convmark.core.suites import cases, refuse_replicas, refuse_untimed
 from convmark.core.units import duration_text
 from convmark.interpreter.environments.interpreter import interpreters
 from convmark.machine.doctor import left_out_gpus
-from convmark.machine.environment import read_machine
+from convmark.machine.environment import Machine, read_machine
 from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, layers_of
 from convmark.report.diagram import diagram
-from convmark.report.summary import cards_table, scaling_table, summary_table
+from convmark.report.summary import run_tables, summary_text
+from convmark.report.tables.formats import FORMS, print_tables
 from convmark.results.store import Store, StoreWarning
 from convmark.session.auto_batch import choices_table
 from convmark.session.fleet.expected import expected_s, known_seconds
@@ -40,13 +42,16 @@ from convmark.session.fleet.part import (
     split,
     write_part,
 )
+from convmark.session.forecast import forecast, likely_devices
 from convmark.session.resume import InterruptedRun, open_interrupted
 from convmark.session.run import Serving
 from convmark.session.session import Session, claimed
 
-__all__ = ["describe_models", "run"]
+__all__ = ["check_plan", "describe_models", "left_out", "next_step", "run"]
 
 _say = sayer("convmark run")
+
+TEXT = "text"
 
 
 def run(given: argparse.Namespace, options: Options) -> int:
@@ -59,12 +64,14 @@ def run(given: argparse.Namespace, options: Options) -> int:
         from convmark.cli.fleet import run_on_cluster
 
         return run_on_cluster(given, options)
-    shard = _shard(given)
+    shard, form = _shard(given), choice_of(FORMS)("--format", given.format)
     known_s = known_seconds([Path(place) for place in given.shard_times]) if shard else {}
-    _check(options, shard)
+    check_plan(options, shard)
     store = Store(options.results)
-    store.check_writable()
     machine = read_machine()
+    if given.dry_run:
+        return _dry_run(given, options, machine, form)
+    store.check_writable()
     whole = True
     with claimed(options, _say) as preflight, contextlib.ExitStack() as stack:
         paths = interpreters(options.pythons, options.environments, say=_say) or [sys.executable]
@@ -76,21 +83,50 @@ def run(given: argparse.Namespace, options: Options) -> int:
         sessions = [Session(options, machine, _say, python=path) for path in paths]
         for session in sessions:
             stack.enter_context(session).take(session.default_cases())
-        notes = [*preflight.lines(machine), *_left_out(sessions)]
+        notes = [*preflight.lines(machine), *left_out(sessions)]
         parts = [
             _take_part(session, shard, known_s, number) if shard else None
             for number, session in enumerate(sessions)
         ]
         for number, (session, part) in enumerate(zip(sessions, parts, strict=True)):
-            if len(sessions) > 1:
+            if len(sessions) > 1 and form == TEXT:
                 print(f"{chr(10) * (number > 0)}{session.interpreters.python}")
             if session.cases:
                 first = () if number else notes
-                _measure(session, earlier, part, describe=given.describe, notes=first)
+                _measure(
+                    *(session, earlier, part),
+                    describe=given.describe,
+                    notes=first,
+                    form=form,
+                    quiet=given.quiet,
+                )
                 whole = whole and session.whole
             if session.interrupted:
                 return exit_status(False, interrupted=True)
+    if form != TEXT:
+        tables = [table for session in sessions for table in run_tables(session.records)]
+        print_tables(tables, form, several=True)
     return exit_status(whole)
+
+
+def _dry_run(given: argparse.Namespace, options: Options, machine: Machine, form: str) -> int:
+    """Print what would be measured and how long it would take; start nothing.
+
+    Raises:
+        OptionError: with an option whose plan is known only once something was started.
+        StoreError: a file of earlier rows does not fit.
+    """
+    for flag, value in (("--shard", given.shard), ("--resume", given.resume)):
+        if value is not None:
+            raise OptionError(f"--dry-run: must not be given with {flag}")
+    devices = likely_devices(options, machine, os.environ)
+    asked = cases(options, dict.fromkeys(options.backends, devices))
+    found = forecast(asked, options, options.results / machine.name)
+    print_tables([found.table], form, several=False)
+    sides = len({*options.pythons, *options.environments})
+    each = f" in each of {sides} interpreters" if sides > 1 else ""
+    print(f"{chr(10) * (form == TEXT)}{found.words}{each}", file=sys.stderr)
+    return exit_status(True)
 
 
 def _shard(given: argparse.Namespace) -> Shard | None:
@@ -103,7 +139,7 @@ def _shard(given: argparse.Namespace) -> Shard | None:
     return None if given.shard is None else read_shard(given.shard)
 
 
-def _check(options: Options, shard: Shard | None) -> None:
+def check_plan(options: Options, shard: Shard | None = None) -> None:
     """Refuse what a shard, a search for batch sizes, or replicas cannot be of."""
     if shard and options.batch_sizes == AUTO:
         raise OptionError("--shard: must have --batch-sizes in numbers, got auto")
@@ -129,7 +165,7 @@ def _check_resume(options: Options, paths: Sequence[str]) -> None:
         )
 
 
-def _left_out(sessions: Sequence[Session]) -> list[str]:
+def left_out(sessions: Sequence[Session]) -> list[str]:
     """Say which GPUs are not among all devices, though the driver shows them."""
     lines: dict[str, None] = {}
     for session in sessions:
@@ -178,6 +214,8 @@ def _measure(
     *,
     describe: bool,
     notes: Sequence[str],
+    form: str,
+    quiet: bool,
 ) -> None:
     """Measure a session's cases and print them; an interrupt is said and ends it.
 
@@ -188,8 +226,13 @@ def _measure(
         run_file = session.open(earlier)
         if part:
             write_part(run_file.path, part)
-        session.measure(sys.stderr, notes)
-        _print(session)
+        session.measure(None if quiet else sys.stderr, notes)
+        if form == TEXT:
+            _print(session)
+        else:
+            _say(session.kept)
+        if not quiet:
+            _say(next_step(session))
         if describe:
             _describe(session)
     except KeyboardInterrupt:
@@ -204,12 +247,34 @@ def _measure(
 def _print(session: Session) -> None:
     records = session.records
     tables = [choices_table(session.choices, records)] if session.choices else []
-    tables += [summary_table(records), cards_table(records), scaling_table(records)]
-    print("\n\n".join(filter(None, tables)))
+    print(painted("\n\n".join([*tables, summary_text(records)]), sys.stdout, os.environ))
     print(f"\n{session.kept}")
     cluster, kept = session.options.cluster, session.run_file.rows if session.run_file else 0
     if (elsewhere := len(records) - kept) and cluster:
         print(f"{elsewhere} more over the cluster, kept by {cluster.addresses[0]}")
+
+
+def next_step(session: Session) -> str:
+    """Return what the rows amount to, and the next command."""
+    records = session.records
+    if session.choices and session.whole:  # a search ends at a size that fails
+        records = [record for record in records if record.measured]
+    failed = sum(not record.measured for record in records)
+    doubtful = sum(record.status == "unsteady" or bool(record.not_judged) for record in records)
+    if failed:
+        return (
+            f"{failed} of {len(records)} processes have no figures: the column note has the "
+            "reason; next: convmark doctor"
+        )
+    if doubtful:
+        return (
+            f"{doubtful} of {len(records)} processes are unsteady or not judged, so do not quote "
+            "their cases: close other programs and measure again; next: convmark doctor"
+        )
+    return (
+        "all processes were measured; where spread is wide, give more --processes; next: "
+        "convmark report -o report.html"
+    )
 
 
 def _describe(session: Session) -> None:

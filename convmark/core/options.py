@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,10 +25,12 @@ from convmark.core.option_values import Parse, Shapes, nearest
 from convmark.core.tasks import TASKS, TIMED_TASKS
 
 __all__ = [
+    "DRY_RUN",
     "OPTIONS",
     "RESUME",
     "Option",
     "Options",
+    "of_keywords",
     "pyproject_settings",
     "read",
     "wants_short_options",
@@ -41,6 +44,10 @@ RESUME = (
     "original command"
 )
 """The help of `--resume`, which is not a setting of a run."""
+
+
+DRY_RUN = "show what would be measured, with an estimate of the time, and start nothing"
+"""The help of `--dry-run`, which is not one either."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -407,6 +414,33 @@ def read(
         if value is not None:
             values[field] = option.value(flag, value)
     return Options(**values, named=frozenset(values))
+
+
+KEYWORDS = {name: option for name, option in _OPTION_OF.items() if option.only != "pytest"}
+"""The options of a run by the names of their fields."""
+
+
+def of_keywords(given: Mapping[str, Any], settings: Mapping[str, Any]) -> Options:
+    """Return the options that keywords of a Python function give, then `settings`, then defaults.
+
+    Args:
+        given: values by the names of the fields; None is the default. Numbers, paths and lists are
+            taken as the texts that they are on the command line.
+
+    Raises:
+        OptionError: there is no such option, or a value breaks its rule.
+    """
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        if name not in KEYWORDS:
+            raise OptionError(f"{name}: is no option; {nearest(name, list(KEYWORDS))}")
+        option = KEYWORDS[name]
+        plain = os.fspath(value) if isinstance(value, os.PathLike) else value
+        if plain is not None:
+            values[name] = option.value(name, plain)
+    keys = {KEYWORDS[name].key for name in values}
+    others = read({}, {key: value for key, value in settings.items() if key not in keys})
+    return dataclasses.replace(others, **values, named=others.named | values.keys())
 
 
 def pyproject_settings(folder: Path) -> dict[str, Any]:

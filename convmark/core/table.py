@@ -11,11 +11,21 @@ from typing import Any
 
 from convmark.core.cells import Column
 from convmark.core.errors import MeasurementError
-from convmark.core.fitting import Grid, fitted, terminal_width
+from convmark.core.fitting import Grid, fitted, terminal_width, wrapped
 from convmark.core.text import shown
 from convmark.core.units import bytes_text, count_text, rate_text, seconds_text, share_text
 
-__all__ = ["FACETS", "Heading", "Table", "cell_text", "grid", "heading", "printed", "table_of"]
+__all__ = [
+    "FACETS",
+    "Heading",
+    "Table",
+    "cell_text",
+    "grid",
+    "heading",
+    "plain",
+    "printed",
+    "table_of",
+]
 
 
 def _plain_number(value: float) -> str:
@@ -210,6 +220,12 @@ def printed(
     first = [heading.key for heading in headings][:1]
     table = table_of("", "", "", headings, records, keep=[*first, *keep])
     return grid(table, style, clean)
+
+
+def plain(table: Table) -> str:
+    """Return a table for a terminal without its title, its caption below it."""
+    text = grid(table, "simple", shown)
+    return f"{text}\n\n{wrapped(shown(table.caption))}" if table.caption else text
 
 
 def grid(table: Table, style: str, clean: Callable[[str], str]) -> str:

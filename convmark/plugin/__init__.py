@@ -24,6 +24,7 @@ from convmark.core.options import OPTIONS, Options, pyproject_settings, read
 from convmark.core.signals import ReceivedSignal, as_interrupts
 from convmark.core.suites import auto_name, refuse_untimed
 from convmark.core.text import Say, plain_text
+from convmark.core.units import duration_text
 from convmark.plugin import bridge, short
 from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.pytest_run import PytestRun
@@ -172,7 +173,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     items = _selected(session)
     config = session.config
-    if not items or config.option.collectonly or _is_one_of_several(config):
+    if not items or _measures_nothing(config) or _is_one_of_several(config):
         return (yield)
     if option := bridge.replaced_by(config):
         reason = f"convmark measures in processes of its own, where {option} sees nothing"
@@ -191,6 +192,32 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
         raise pytest.UsageError(plain_text(str(error))) from None
     finally:
         _run_of(config).close()
+
+
+def _measures_nothing(config: pytest.Config) -> bool:
+    return bool(config.option.collectonly or config.getoption(destination("dry_run")))
+
+
+@pytest.hookimpl(specname="pytest_runtestloop", tryfirst=True)
+def pytest_show_forecast(session: pytest.Session) -> bool | None:
+    """With --dry-run print what would be measured in place of running any test."""
+    config, items = session.config, _selected(session)
+    if config.option.collectonly or not (items and config.getoption(destination("dry_run"))):
+        return None
+    from convmark.core.table import plain
+
+    try:
+        found = _run_of(config).forecast(list(items.values()))
+    except ConvmarkError as error:
+        raise pytest.UsageError(plain_text(str(error))) from None
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.write_line(f"\n{plain(found.table)}\n")
+    _say(config, found.words)
+    if config.stash[_COMPARISON_KEY].asked:
+        most = duration_text(config.stash[_OPTIONS_KEY].compare_budget_s)
+        _say(config, f"--benchmark-compare: the live comparison may take {most} more")
+    return True
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from convmark.results.code.manifest import Code
     from convmark.results.record import Record
     from convmark.results.store import Store
+    from convmark.session.forecast import Forecast
     from convmark.session.resume import InterruptedRun
     from convmark.session.session import Session
 
@@ -80,16 +81,20 @@ class PytestRun:
 
     def likely_devices(self) -> list[str]:
         """The devices to collect, known without the framework: the driver's word for `all`."""
-        from convmark.machine.gpu.visible import visible_cards
+        from convmark.session.forecast import likely_devices
 
-        devices: list[str] = []
-        for device in self.options.devices:
-            if device != "all":
-                devices.append(device)
-                continue
-            seen = visible_cards(self.machine.gpus, os.environ)
-            devices += ["cpu", *(f"gpu:{place}" for place in range(len(seen)))]
-        return list(dict.fromkeys(devices))
+        return likely_devices(self.options, self.machine, os.environ)
+
+    def forecast(self, cases: Sequence[Case]) -> Forecast:
+        """Return what would be measured and how long it would take.
+
+        Raises:
+            StoreError: a file of earlier rows does not fit.
+        """
+        from convmark.session.forecast import forecast
+
+        found = list(dict.fromkeys(cases))
+        return forecast(found, self.options, self.store.folder / self.machine.name)
 
     @property
     def resumed(self) -> Path | None:
@@ -313,14 +318,14 @@ class PytestRun:
         session = self._session
         if session is None or session.run_file is None:
             return []
-        from convmark.report.summary import cards_table, scaling_table, summary_table
+        from convmark.report.summary import summary_text
         from convmark.session.auto_batch import choices_table
 
         records = self.records
         tables = [choices_table(session.choices, records)] if session.choices else []
         if records:
-            tables += [summary_table(records), cards_table(records), scaling_table(records)]
-        parts = [("convmark", "\n\n".join(filter(None, [*tables, session.kept])))]
+            tables.append(summary_text(records))
+        parts = [("convmark", "\n\n".join([*tables, session.kept]))]
         if self._judgements:
             from convmark.report.verdicts import could_see, verdicts_report
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from convmark.core.options import OPTIONS, RESUME, wants_short_options
+from convmark.core.options import DRY_RUN, OPTIONS, RESUME, wants_short_options
 
 __all__ = ["PREFIX", "add_all", "destination", "prefix", "pytest_addoption"]
 
@@ -60,6 +60,8 @@ def add_options(parser: pytest.Parser, before: str) -> None:
     resume, accuracy = how("resume", RESUME), how("accuracy", ACCURACY)
     group.addoption(f"{before}resume", metavar="RUN", nargs="?", const="", **resume)
     group.addoption(f"{before}accuracy", action="store_true", default=None, **accuracy)
+    dry = how("dry-run", DRY_RUN)
+    group.addoption(f"{before}dry-run", action="store_true", default=None, **dry)
 
 
 def destination(name: str) -> str:

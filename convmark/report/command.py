@@ -100,7 +100,8 @@ def report(
     names: Sequence[str] = (),
     figures: str | None = None,
     against: str | None = None,
-) -> None:
+    show: bool = True,
+) -> Report:
     """Write the report where it was asked for, or print it; draw its figures where asked.
 
     Args:
@@ -110,6 +111,7 @@ def report(
         names: texts such as `xeon-2=laptop`, kept in the machines' folders.
         figures: folder for SVG and PNG files.
         against: what the newest run's verdicts, which come first, are against.
+        show: whether it is printed, where no file is asked for.
 
     Raises:
         OptionError: an option breaks its rule.
@@ -135,18 +137,19 @@ def report(
 
         written = export_figures(figures_of(found.tables), Path(figures))
         print(f"{len(written)} files in {figures}", file=sys.stderr)
-    if chosen is None:
-        return
+    if chosen is None or (output is None and not show):
+        return found
     text = FORMATS[chosen](found)
     if output is None:
         print(text)
-        return
+        return found
     try:
         write_whole(Path(output), f"{text}\n".encode())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StoreError(f"--output: {output} must be writable: {reason}") from None
     print(output, file=sys.stderr)
+    return found
 
 
 def _check_is_no_input(output: Path) -> None:

@@ -13,12 +13,17 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.statistics import scaling_efficiency, spread
-from convmark.core.table import Heading, heading, printed
+from convmark.core.table import Heading, Table, heading, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.results.record import Record, shown_in
 from convmark.session.waterfall import WAYS
 
-__all__ = ["by_case", "cards_table", "scaling_table", "spread", "summary_table"]
+__all__ = ["by_case", "cards", "run_tables", "scaling", "spread", "summary", "summary_text"]
+
+SAMPLES_PER_S = (
+    "samples/s is measured over windows of steps that do not wait for each other, so it is not the "
+    "batch size / step p50."
+)
 
 Groups = Mapping[str, Sequence[Record]]
 """The rows of each case by its name."""
@@ -40,12 +45,22 @@ def by_case(records: Sequence[Record]) -> dict[str, list[Record]]:
     return groups
 
 
-def summary_table(records: Sequence[Record]) -> str:
-    """Return the tables as text; a case that failed has its reason in place of figures.
+def run_tables(records: Sequence[Record]) -> list[Table]:
+    """Return all tables of a run's rows: the summary, the cards and the scaling."""
+    return [*summary(records), *cards(records), *scaling(records)]
+
+
+def summary_text(records: Sequence[Record]) -> str:
+    """Return the tables of a run's rows as text."""
+    return "\n\n".join(map(plain, run_tables(records)))
+
+
+def summary(records: Sequence[Record]) -> list[Table]:
+    """Return a line per case; a case that failed has its reason in place of figures.
 
     The step time is the median over processes of each one's median; `spread` is half the range of
     those; `n` is the number of processes measured. Tasks that are not timed have tables of their
-    own below it.
+    own after it.
     """
     tables = []
     timed = by_case([record for record in records if record.task in TIMED_TASKS])
@@ -55,8 +70,8 @@ def summary_table(records: Sequence[Record]) -> str:
         groups = by_case([record for record in records if record.task == task])
         if groups and task not in TIMED_TASKS:
             columns = list(map(Heading.of, shown_in(task)))
-            tables.append(_OWN[task](groups) if task in _OWN else _columns(columns, groups))
-    return "\n\n".join(tables)
+            tables.append(_OWN[task](groups) if task in _OWN else _columns(task, columns, groups))
+    return tables
 
 
 def _of(rows: Sequence[Record], column: str) -> list[Any]:
@@ -81,7 +96,7 @@ def _first(rows: Sequence[Record], column: str) -> Any:
     return next((one for row in rows if (one := getattr(row, column)) is not None), None)
 
 
-def _timed(groups: Groups) -> str:
+def _timed(groups: Groups) -> Table:
     headings = [
         heading("case", "case"),
         heading("step_time_p50_s", "step p50", "seconds"),
@@ -110,7 +125,9 @@ def _timed(groups: Groups) -> str:
                 "note": _said_once(rows, said) or _note(rows),
             }
         )
-    return printed(headings, records)
+    rates = any(record["throughput_samples_per_s"] is not None for record in records)
+    caption = SAMPLES_PER_S if rates else ""
+    return table_of("summary", "Step times", caption, headings, records, keep=["case"])
 
 
 def _said_once(rows: Sequence[Record], said: set[tuple[str, str | None]]) -> str:
@@ -142,7 +159,7 @@ def _failure(rows: Sequence[Record]) -> str:
     return "" if all(row.measured for row in rows) else _note(rows, 120)
 
 
-def _learned(groups: Groups) -> str:
+def _learned(groups: Groups) -> Table:
     """Figures are means over seeds, times medians; `sd` is the standard deviation over seeds.
 
     The time to the target is of the seeds that reached it, and `reached` says how many did.
@@ -162,13 +179,12 @@ def _learned(groups: Groups) -> str:
         heading("n", "seeds", "count"),
         heading("note", "note"),
     ]
-    table = printed(headings, [_learned_row(name, rows) for name, rows in groups.items()])
+    records = [_learned_row(name, rows) for name, rows in groups.items()]
     fractions = {row.fraction for row in every}
-    if fractions == {1.0}:
-        return table
     shares = ", ".join(f"{share:g}" for share in sorted(filter(None, fractions)))
     part = f"trained on a part of the data alone (--fraction {shares}): do not quote these results"
-    return f"{table}\n\n{part}"
+    caption = "" if fractions == {1.0} else part
+    return table_of("accuracy", "Accuracy", caption, headings, records, keep=["case"])
 
 
 def _learned_row(name: str, rows: Sequence[Record]) -> dict[str, Any]:
@@ -182,14 +198,15 @@ def _learned_row(name: str, rows: Sequence[Record]) -> dict[str, Any]:
     return {**found, **times, "reached": f"{reached} of {n}" if n else ""}
 
 
-def _ways(groups: Groups) -> str:
+def _ways(groups: Groups) -> Table:
     """The seconds per step of each way to call a model."""
     labels = {column: way.replace("_", " ") for way, column in WAYS.items()}
     labels |= {"fit_call_s": "fit call", "predict_call_s": "predict call"}
-    return _columns([heading(key, label, "seconds") for key, label in labels.items()], groups)
+    headings = [heading(key, label, "seconds") for key, label in labels.items()]
+    return _columns("waterfall", headings, groups)
 
 
-def _columns(headings: Sequence[Heading], groups: Groups) -> str:
+def _columns(task: str, headings: Sequence[Heading], groups: Groups) -> Table:
     """Medians over processes of columns of the schema."""
     records = [
         {
@@ -199,15 +216,16 @@ def _columns(headings: Sequence[Heading], groups: Groups) -> str:
         for name, rows in groups.items()
     ]
     ends = heading("n", "n", "count"), heading("note", "note")
-    return printed([heading("case", "case"), *headings, *ends], records)
+    whole = [heading("case", "case"), *headings, *ends]
+    return table_of(task, task.capitalize(), "", whole, records, keep=["case"])
 
 
-_OWN: Mapping[str, Callable[[Groups], str]] = {"accuracy": _learned, "waterfall": _ways}
+_OWN: Mapping[str, Callable[[Groups], Table]] = {"accuracy": _learned, "waterfall": _ways}
 """Of tasks whose table is more than the columns of their group."""
 
 
-def cards_table(records: Sequence[Record]) -> str:
-    """Return one line per case that was measured on a GPU; empty where none was.
+def cards(records: Sequence[Record]) -> list[Table]:
+    """Return the table of one line per case that was measured on a GPU; none where none was.
 
     Figures are medians over processes. `fed` is the throughput of steps fed from host memory,
     `allocator` and `card` are the peaks of the memory in use as the framework's allocator and the
@@ -232,17 +250,17 @@ def cards_table(records: Sequence[Record]) -> str:
         heading("card_peak_memory_bytes", "card", "bytes"),
         heading("reasons", "clock lowered by"),
     ]
-    return printed(headings, found) if found else ""
+    return [table_of("cards", "GPUs", "", headings, found, keep=["case"])] if found else []
 
 
 def _card_row(name: str, rows: Sequence[Record]) -> dict[str, Any]:
-    plain = ("temperature_c", "efficiency", "input_bound_throughput_samples_per_s",
-             "peak_device_memory_bytes", "card_peak_memory_bytes")  # fmt: skip
+    medians = ("temperature_c", "efficiency", "input_bound_throughput_samples_per_s",
+               "peak_device_memory_bytes", "card_peak_memory_bytes")  # fmt: skip
     busy, energy_j = _middle(rows, "gpu_utilisation"), _middle(rows, "joules_per_sample")
     told = _of(rows, "throttle_reasons")
     reasons = dict.fromkeys(one for text in told for one in text.split() if one != "none")
     return {
-        **{column: _middle(rows, column) for column in plain},
+        **{column: _middle(rows, column) for column in medians},
         "case": name,
         "sm": _of_most(rows, "sm_clock_mhz", "max_sm_clock_mhz"),
         "memory": _of_most(rows, "memory_clock_mhz", "max_memory_clock_mhz"),
@@ -261,8 +279,8 @@ def _of_most(rows: Sequence[Record], column: str, limit: str) -> str:
     return f"{value:.0f}" + ("" if most is None else f" of {most:.0f}")
 
 
-def scaling_table(records: Sequence[Record]) -> str:
-    """Return throughput and scaling efficiency as text; empty without several replicas.
+def scaling(records: Sequence[Record]) -> list[Table]:
+    """Return the table of throughput and scaling efficiency; none without several replicas.
 
     Throughput is the median over processes, `spread` half their range over it, `n` their number.
     Efficiency is the throughput over that of one replica and over the number of replicas, at the
@@ -291,7 +309,8 @@ def scaling_table(records: Sequence[Record]) -> str:
         heading("efficiency", "efficiency", "share"),
         heading("n", "n", "count"),
     ]
-    return printed(headings, rows, drop_empty=False) if rows else ""
+    keep = [one.key for one in headings]
+    return [table_of("scaling", "Replicas", "", headings, rows, keep=keep)] if rows else []
 
 
 def _scaling_row(

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement
-from convmark.core.table import Heading, heading, printed
+from convmark.core.table import Heading, Table, grid, heading, printed, table_of
 from convmark.core.text import markdown_cell, shown
 from convmark.core.units import bytes_text, rate_text, seconds_text
 
@@ -20,6 +20,7 @@ __all__ = [
     "FORMATS",
     "HEADLINES",
     "change_text",
+    "compared",
     "comparison_table",
     "could_see",
     "failure_line",
@@ -259,6 +260,14 @@ def comparison_table(rows: Sequence[Any], form: str = "table", more: Sequence[He
         names = (name for name in type(rows[0]).__dataclass_fields__) if rows else ()
         fields = list(names)
         return json.dumps([{name: getattr(row, name) for name in fields} for row in rows], indent=2)
+    table = compared(rows, more)
+    if form == "markdown":
+        return grid(table, "pipe", partial(markdown_cell, code=True))
+    return grid(table, "simple", shown)
+
+
+def compared(rows: Sequence[Any], more: Sequence[Heading] = ()) -> Table:
+    """Return the verdicts of a comparison, a line for each case; as `comparison_table`."""
     headings = [
         heading("case", "case"),
         *more,
@@ -278,6 +287,4 @@ def comparison_table(rows: Sequence[Any], form: str = "table", more: Sequence[He
         }
         for row in rows
     ]
-    if form == "markdown":
-        return printed(headings, records, "pipe", clean=partial(markdown_cell, code=True))
-    return printed(headings, records)
+    return table_of("comparison", "B against A", "", headings, records, keep=["case"])

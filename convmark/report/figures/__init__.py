@@ -13,7 +13,7 @@ from convmark.report.figures.compare import (
     published_figure,
     roofline_figure,
 )
-from convmark.report.figures.figure import Figure
+from convmark.report.figures.figure import Figure, drawn
 from convmark.report.figures.models import models_figure
 from convmark.report.figures.series import (
     batch_figure,
@@ -23,7 +23,7 @@ from convmark.report.figures.series import (
 )
 from convmark.report.figures.sessions import sessions_figure
 
-__all__ = ["Figure", "figures_of", "sessions_figure"]
+__all__ = ["Figure", "drawn", "figures_of", "sessions_figure"]
 
 DRAWN: Mapping[str, Callable[[Table], Figure | None]] = MappingProxyType(
     {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ __all__ = [
     "Figure",
     "Spec",
     "axis",
+    "drawn",
     "drawn_svg",
     "export_figures",
     "figure_rows",
@@ -192,6 +194,11 @@ def drawn_svg(spec: Spec) -> str:
     import vl_convert
 
     return str(vl_convert.vegalite_to_svg(spec))
+
+
+def drawn(figures: Sequence[Figure], *, most: int) -> list[str]:
+    """Return the figures as SVG, one for each choice, at most so many."""
+    return [drawn_svg(spec) for _, spec in itertools.islice(_drawings(figures), most)]
 
 
 def export_figures(figures: Sequence[Figure], folder: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from convmark.results.record import COLUMNS
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["BUSY_SHARE", "CONFIDENCE", "axes_of", "latest", "points", "text_of"]
+__all__ = ["BUSY_SHARE", "CONFIDENCE", "POINT", "axes_of", "latest", "points", "text_of"]
 
 CONFIDENCE = 0.95
 """Of every interval in a report."""

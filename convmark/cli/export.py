@@ -1,0 +1,94 @@
+"""`convmark export`: results in the format of another tool, as a file or a folder."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from convmark.cli.command import EXIT_OK, sayer
+from convmark.core.errors import OptionError, StoreError
+from convmark.core.files import write_whole
+from convmark.core.option_values import choice_of
+from convmark.core.options import Options
+from convmark.report.export import TARGETS, Export, export_of
+from convmark.report.rows import read_rows
+from convmark.results.runs import run_files
+from convmark.results.store import same_file
+
+__all__ = ["export"]
+
+_say = sayer("convmark export")
+
+FOLDERS = ("otava", "mlflow")
+"""Formats that are several files."""
+
+
+def export(given: argparse.Namespace, options: Options) -> int:
+    """Write the results where asked, or a single file to standard output.
+
+    Raises:
+        OptionError: no such format, or an output that must not be written.
+        StoreError: a results file does not fit, or the output cannot be written.
+    """
+    target = choice_of(tuple(TARGETS))("--to", given.to)
+    places = [Path(place) for place in given.places] or [options.results]
+    output = None if given.output is None else Path(given.output)
+    _check(target, output, places)
+    found = export_of(read_rows(places), target)
+    if output is None:
+        sys.stdout.write(found.files[""])
+    else:
+        _write(output, found.files)
+        _say(f"{output}: {_words(found)}")
+    return EXIT_OK
+
+
+def _check(target: str, output: Path | None, places: Sequence[Path]) -> None:
+    """Refuse an output that is an input, or is not what the format is made of."""
+    if output is None:
+        if target in FOLDERS:
+            raise OptionError(f"--to {target}: needs a folder that does not exist yet: -o FOLDER")
+        return
+    if "\0" in str(output):
+        raise OptionError(f"--output: must be a path, got {str(output)!r}")
+    if any(same_file(path, output) for path in run_files(places)):
+        raise OptionError(f"--output: must not be one of the inputs, got {output}")
+    if target in FOLDERS and output.exists():
+        raise OptionError(f"--output: must not exist yet, got {output}; remove it first")
+    if target not in FOLDERS and output.is_dir():
+        raise OptionError(f"--output: must be a file for --to {target}, {output} is a folder")
+    if any(path.stem.isdecimal() for path in output.resolve().parent.glob("*.csv")):
+        raise OptionError(
+            f"--output: must not lie among a machine's runs, got {output}; write it elsewhere"
+        )
+
+
+def _write(output: Path, files: Mapping[str, str]) -> None:
+    """Write beside the output, then rename: nobody sees a part of it."""
+    beside = output.absolute().with_name(f".{output.name}.{secrets.token_hex(4)}.part")
+    try:
+        if "" in files:
+            write_whole(output, files[""].encode())
+            return
+        for name, text in files.items():
+            path = beside / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        beside.rename(output)
+    except (OSError, ValueError) as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        reason = getattr(error, "strerror", None) or error
+        raise StoreError(f"--output: {output} must be writable: {reason}") from None
+
+
+def _words(found: Export) -> str:
+    parts = [f"{found.points} cases of runs"]
+    if found.left_out:
+        parts.append(f"{found.left_out} without figures left out")
+    if found.unsteady:
+        parts.append(f"{found.unsteady} unsteady, see convmark report")
+    return ", ".join(parts)

@@ -1,0 +1,109 @@
+"""`convmark list`: the runs of a results folder, one line each."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from convmark.cli.command import EXIT_OK
+from convmark.compare.files import read_verdicts
+from convmark.compare.judgement import Judgement
+from convmark.core.backends import BACKENDS
+from convmark.core.case import Case
+from convmark.core.errors import StoreError
+from convmark.core.option_values import choice_of
+from convmark.core.options import Options
+from convmark.core.table import Table, heading, table_of
+from convmark.report.tables.formats import FORMS, print_tables
+from convmark.results.columnar import read_columns, whole_file
+from convmark.results.record import MEASURED
+from convmark.results.runs import run_files
+
+__all__ = ["list_runs", "runs_table"]
+
+SHOWN = 12
+"""Characters of a commit that are shown."""
+
+
+def list_runs(given: argparse.Namespace, options: Options) -> int:
+    """Print the runs, the newest of each machine last.
+
+    Raises:
+        OptionError: no such format.
+        StoreError: the folder is not there, or has no runs.
+    """
+    form = choice_of(FORMS)("--format", given.format)
+    place = options.results if given.place is None else Path(given.place)
+    print_tables([runs_table(place, whole=form != "text")], form, several=False)
+    return EXIT_OK
+
+
+def runs_table(place: Path, *, whole: bool) -> Table:
+    """Return a line for each run; a file that cannot be read has the reason as its note.
+
+    Args:
+        whole: whether columns without a value stay.
+
+    Raises:
+        StoreError: the folder is not there, or has no runs.
+    """
+    headings = [
+        heading("machine", "machine"),
+        heading("run", "run"),
+        heading("started", "started (UTC)"),
+        heading("commit", "commit"),
+        heading("versions", "versions"),
+        heading("cases", "cases", "count"),
+        heading("processes", "processes", "count"),
+        heading("failed", "failed", "count"),
+        heading("verdicts", "step times"),
+        heading("note", "note"),
+    ]
+    records = [_record(path) for path in run_files([place])]
+    keep = [one.key for one in (headings if whole else headings[:6])]
+    return table_of("runs", "Runs", "", headings, records, keep=keep)
+
+
+def _record(path: Path) -> dict[str, Any]:
+    known = {"machine": path.resolve().parent.name, "run": path.stem}
+    try:
+        rows = read_columns(path, whole_file(path))
+        if not len(rows["status"]):
+            return {**known, "note": "no rows"}
+        verdicts = read_verdicts(path) if rows["run"][0] == path.stem else []
+    except StoreError as error:
+        return {**known, "note": str(error).removeprefix(f"{path}:")}
+    failed = sum(status not in MEASURED for status in rows["status"])
+    cases = set(zip(*(list(rows[name]) for name in Case.__dataclass_fields__), strict=True))
+    return {
+        **known,
+        "machine": rows["machine"][0] or known["machine"],
+        "started": rows["started"][0][:19].replace("T", " "),
+        "commit": (rows["commit"][0] or "")[:SHOWN] + " (dirty)" * bool(rows["dirty"][0]),
+        "versions": _versions(rows),
+        "cases": len(cases),
+        "processes": len(rows["status"]),
+        "failed": failed or None,
+        "verdicts": _verdicts(verdicts),
+    }
+
+
+def _versions(rows: dict[str, Any]) -> str:
+    """Return the frameworks and Keras with their versions, each once."""
+    labels = {name: one.label for name, one in BACKENDS.items() if name in rows}
+    found = [
+        f"{label} {version}"
+        for name, label in [*labels.items(), ("keras", "Keras")]
+        for version in dict.fromkeys(filter(None, rows[name]))
+    ]
+    return ", ".join(found)
+
+
+def _verdicts(judgements: list[Judgement]) -> str:
+    """Return how many cases have which verdict on their step time, and how many fail."""
+    counts = Counter(one.verdict for one in judgements if one.metric == "step_time")
+    failing = len({one.case for one in judgements if one.fails})
+    words = [f"{count} {verdict}" for verdict, count in sorted(counts.items())]
+    return ", ".join([*words, *([f"{failing} failing"] if failing else [])])

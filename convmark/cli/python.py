@@ -1,0 +1,312 @@
+"""The commands as Python functions, for scripts and notebooks: `convmark.measure` and others.
+
+Each takes what its command takes, under the names of the fields of `Options`, and returns a result
+that shows itself in a terminal and in a notebook. `[tool.convmark]` of the working folder holds
+here too. A function is safe at the top of a script: the workers do not import the script.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import html
+import inspect
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convmark.cli.ab import StoppingRule, compare_sides
+from convmark.cli.command import sayer
+from convmark.cli.run import check_plan, left_out
+from convmark.compare.live.ab import side_spec
+from convmark.core.errors import ConvmarkError
+from convmark.core.model_name import TRUST
+from convmark.core.option_values import parse_percent, parse_seconds
+from convmark.core.options import KEYWORDS, Options, of_keywords, pyproject_settings
+from convmark.core.table import Table, grid, plain
+from convmark.core.text import shown
+from convmark.interpreter.environments.interpreter import interpreters
+from convmark.machine.environment import read_machine
+from convmark.report.summary import run_tables
+from convmark.report.verdicts import compared
+from convmark.results.record import COLUMNS, Record
+from convmark.results.store import Store
+from convmark.session.session import Session, claimed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Comparison", "Measurement", "Shown", "compare", "measure", "read_results", "report"]
+
+MOST_FIGURES = 6
+"""Drawings below the tables in a notebook; a report has all."""
+
+Place = str | os.PathLike[str]
+
+_say = sayer("convmark")
+
+
+@dataclass(frozen=True, repr=False)
+class Shown:
+    """Tables that show themselves: as text in a terminal, with figures in a notebook."""
+
+    tables: tuple[Table, ...]
+
+    def __repr__(self) -> str:
+        """Return the tables as text."""
+        return "\n\n".join(map(plain, self.tables))
+
+    def _repr_html_(self) -> str:
+        """Return the tables and figures as HTML, which Jupyter shows."""
+        parts = [
+            f"<h4>{html.escape(shown(table.title))}</h4>{grid(table, 'html', shown)}"
+            f"<p>{html.escape(shown(table.caption))}</p>"
+            for table in self.tables
+            if table.rows
+        ]
+        return "\n".join([*parts, *self._drawn()])
+
+    def _drawn(self) -> Sequence[str]:
+        """Return the figures as SVG."""
+        from convmark.report.figures import drawn, figures_of
+
+        return drawn(figures_of(self.tables), most=MOST_FIGURES)
+
+
+@dataclass(frozen=True, repr=False)
+class Measurement(Shown):
+    """What `measure` has measured."""
+
+    paths: tuple[Path, ...]
+    """The run files, one for each interpreter."""
+    whole: bool
+    """Whether every process was measured; the rows of the others have the reason."""
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The rows, one for each process of a case, as `read_results` returns them."""
+        return read_results(self.paths)
+
+    def _drawn(self) -> Sequence[str]:
+        from convmark.report.figures import drawn, figures_of
+        from convmark.report.rows import read_rows
+        from convmark.report.tables.points import points
+        from convmark.report.tables.shapes import distribution
+
+        table = distribution(points(read_rows(self.paths).frame))
+        return drawn(figures_of([table]), most=MOST_FIGURES)
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
+    """What `compare` has found: a verdict for each case."""
+
+    path: Path
+    """The file of the sessions."""
+    rows: tuple[Any, ...]
+    """One for each case, with the columns of verdicts.csv as attributes: `verdict`, `change`."""
+
+    @property
+    def slower(self) -> bool:
+        """Whether B was found slower than A in any case; an inconclusive case is not."""
+        return any(row.verdict == "regressed" for row in self.rows)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The verdicts, one row for each case."""
+        import pandas as pd
+
+        return pd.DataFrame(map(dataclasses.asdict, self.rows))
+
+    def _drawn(self) -> Sequence[str]:
+        files = sorted(self.path.parent.glob(f"{self.path.stem}-*.svg"))[:MOST_FIGURES]
+        return [path.read_text(encoding="utf-8") for path in files]
+
+
+def measure(*, progress: bool = True, **options: Any) -> Measurement:
+    """Measure cases in fresh processes, as `convmark run` does, and return their tables.
+
+    Each row is on the disk as soon as its process has ended. Ctrl-C ends the measurement: the rows
+    so far are kept, and a line says where; `read_results` reads them.
+
+    Args:
+        progress: whether progress is shown, on standard error.
+        options: any of the fields of `Options`, such as `models="resnet50"`, `tasks="infer"`,
+            `batch_sizes=[1, 32]`, `processes=3`, `time_budget_s=0.6`, `results="results"`.
+
+    Raises:
+        ConvmarkError: something asked for is not to be had; nothing was measured then.
+        KeyboardInterrupt: the user has interrupted.
+    """
+    asked = _options(options)
+    check_plan(asked)
+    Store(asked.results).check_writable()
+    machine = read_machine()
+    with _trusting(asked), claimed(asked, _say) as preflight, contextlib.ExitStack() as stack:
+        paths = interpreters(asked.pythons, asked.environments, say=_say) or [sys.executable]
+        sessions = [Session(asked, machine, _say, python=path) for path in paths]
+        for session in sessions:
+            stack.enter_context(session).take(session.default_cases())
+        notes = [*preflight.lines(machine), *left_out(sessions)]
+        for number, session in enumerate(sessions):
+            if session.cases:
+                _measure(session, () if number else notes, progress)
+    done = [session for session in sessions if session.run_file is not None]
+    records: list[Record] = [record for session in done for record in session.records]
+    return Measurement(
+        tables=tuple(table for session in done for table in _tables(session, len(done) > 1)),
+        paths=tuple(session.run_file.path for session in done if session.run_file is not None),
+        whole=all(record.measured for record in records),
+    )
+
+
+def _tables(session: Session, several: bool) -> list[Table]:
+    """Return the tables of a session; of several interpreters each names its own."""
+    tables = run_tables(session.records)
+    if not several:
+        return tables
+    python = session.interpreters.python
+    return [replace(one, caption=f"{one.caption} {python}".strip()) for one in tables]
+
+
+def _measure(session: Session, notes: Sequence[str], progress: bool) -> None:
+    try:
+        session.open()
+        session.measure(sys.stderr if progress else None, notes)
+    except KeyboardInterrupt:
+        session.interrupted = True
+        _say(session.kept)
+        raise
+    finally:
+        session.close()
+
+
+def compare(
+    a: str = ".",
+    b: str = ".",
+    *,
+    set_a: Sequence[str] = (),
+    set_b: Sequence[str] = (),
+    target: float = 2,
+    budget_s: float = 60,
+    **options: Any,
+) -> Comparison:
+    """Compare two environments, commits or settings, as `convmark ab` does.
+
+    Args:
+        a: `.` (this interpreter), `git:REF`, the path of an interpreter, or requirements such as
+            `tensorflow==2.20.*`; `b` likewise.
+        set_a: settings of A alone, each `NAME=VALUE`; `set_b` likewise.
+        target: half-width of the interval to reach, per cent.
+        budget_s: most seconds per case.
+        options: as those of `measure`.
+
+    Raises:
+        ConvmarkError: a side or a case is not to be had; or, once all cases were compared, a side
+            of one could not be run.
+        KeyboardInterrupt: the user has interrupted; what was decided is kept.
+    """
+    asked = _options(options)
+    wanted = StoppingRule(
+        target=math.log1p(parse_percent("target", str(target))),
+        budget_s=parse_seconds("budget_s", str(budget_s)),
+    )
+    with _trusting(asked):
+        sides = side_spec("a", a, set_a, say=_say), side_spec("b", b, set_b, say=_say)
+        found = compare_sides(*sides, wanted, asked)
+    if found.interrupted:
+        _say(found.kept)
+        raise KeyboardInterrupt
+    if found.failure:
+        raise ConvmarkError(f"{found.failure}; {found.kept}")
+    return Comparison(tables=(compared(found.rows),), path=found.path, rows=tuple(found.rows))
+
+
+def read_results(places: Place | Sequence[Place] = "results") -> pd.DataFrame:
+    """Return the rows of all runs in results folders or run files, one for each process.
+
+    The columns are those of docs/columns.md, typed: whole numbers as Int64, texts as string, yes
+    or no as boolean, `started` as a time in UTC; an empty cell is missing. Added are `case`,
+    `measured` (whether the row has figures) and `file`.
+
+    Raises:
+        ConvmarkError: nothing is there, or a file does not fit; the text names file and line.
+    """
+    import pandas as pd
+
+    from convmark.report.rows import read_rows
+
+    rows = read_rows(_paths(places))
+    kinds = {int: "Int64", float: "float64", str: "string", bool: "boolean"}
+    frame = rows.frame
+    found = {one.name: frame[one.name].astype(kinds[one.type]) for one in COLUMNS}
+    found["started"] = pd.to_datetime(frame["started"], utc=True)
+    files = [str(run.path) for run in rows.runs]
+    found["case"] = frame["case"].astype("string")
+    found["measured"] = frame["measured"]
+    found["file"] = frame["source"].map(lambda place: files[int(place)]).astype("string")
+    return pd.DataFrame(found)
+
+
+def report(
+    places: Place | Sequence[Place] = "results",
+    *,
+    output: Place | None = None,
+    style: str = "full",
+    against: str | None = None,
+) -> Shown:
+    """Return the report of all runs in the places, as `convmark report` makes it.
+
+    Args:
+        output: a file to write it to as well; its suffix sets the format, such as `.html`.
+        style: `full`, `applications` or `accuracy`.
+        against: a commit; the verdicts of the newest run against it come first.
+
+    Raises:
+        ConvmarkError: nothing is there, a file does not fit, or the output cannot be written.
+    """
+    from convmark.report.command import report as made
+
+    file = None if output is None else os.fspath(output)
+    return Shown(made(_paths(places), output=file, style=style, against=against, show=False).tables)
+
+
+def _paths(places: Place | Sequence[Place]) -> list[Path]:
+    several = [places] if isinstance(places, (str, os.PathLike)) else places
+    return [Path(place) for place in several]
+
+
+def _options(given: dict[str, Any]) -> Options:
+    return of_keywords(given, pyproject_settings(Path.cwd()))
+
+
+@contextlib.contextmanager
+def _trusting(options: Options) -> Iterator[None]:
+    """Have the workers run code from model files where that was asked for."""
+    before = os.environ.get(TRUST)
+    if options.trust_models:
+        os.environ[TRUST] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(TRUST, None)
+        else:
+            os.environ[TRUST] = before
+
+
+def _with_options(function: Any) -> None:
+    """Show every option in the signature, which editors and notebooks complete."""
+    own = list(inspect.signature(function).parameters.values())[:-1]
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in KEYWORDS
+    ]
+    function.__signature__ = inspect.Signature([*own, *options])
+
+
+_with_options(measure)
+_with_options(compare)

@@ -1,0 +1,256 @@
+"""Results in the formats of other tools: Bencher, Otava, Conbench, OpenMetrics and MLflow.
+
+An export is files by their paths: one file, or several in a folder. A figure is the median over the
+processes of a case in a run; cases without figures are left out.
+
+Source:
+    bencher.dev, "Bencher Metric Format"; otava.apache.org, "CSV"; the API of Conbench,
+    `BenchmarkResultCreate`; openmetrics.io, specification 1.0; mlflow.store.tracking.file_store.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from convmark.core.errors import OptionError
+from convmark.report.rows import Rows
+from convmark.report.tables.points import POINT, latest, points
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["TARGETS", "Export", "export_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Metric:
+    """A column that is exported, and what others call it and its unit."""
+
+    column: str
+    open_name: str
+    """Its name in OpenMetrics, which ends in the unit."""
+    open_unit: str
+    unit: str
+    """Conbench's name of the unit."""
+    direction: int
+    """Otava's: 1 where more is better, -1 where less is."""
+
+
+METRICS = tuple(
+    _Metric(column=column, open_name=name, open_unit=open_unit, unit=unit, direction=direction)
+    for column, name, open_unit, unit, direction in (
+        ("step_time_p50_s", "step_time_p50_seconds", "seconds", "s", -1),
+        ("throughput_samples_per_s", "throughput_samples_per_second", "", "i/s", 1),
+        ("time_to_first_step_s", "time_to_first_step_seconds", "seconds", "s", -1),
+        ("peak_host_memory_bytes", "peak_host_memory_bytes", "bytes", "B", -1),
+        ("peak_device_memory_bytes", "peak_device_memory_bytes", "bytes", "B", -1),
+    )
+)
+
+Files = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """What is written, and what the user is told of it."""
+
+    files: Files
+    """Text by path below the folder; of a single file the path is empty."""
+    points: int
+    left_out: int
+    """Cases of runs without figures."""
+    unsteady: int
+    """Cases of runs whose figures rest on unsteady processes."""
+
+
+def export_of(rows: Rows, target: str) -> Export:
+    """Return the rows in the format of another tool.
+
+    Raises:
+        OptionError: the format is of one machine, and there are several.
+    """
+    table = points(rows.frame)
+    known = table[table["n"] > 0]
+    files = TARGETS[target](known, rows.frame)
+    return Export(
+        files=files,
+        points=len(known),
+        left_out=len(table) - len(known),
+        unsteady=int((known["unsteady"] > 0).sum()),
+    )
+
+
+def _figures(row: Mapping[str, Any]) -> dict[_Metric, float]:
+    """Return the figures of a point that are there."""
+    return {one: float(row[one.column]) for one in METRICS if row[one.column] == row[one.column]}
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the points by column name; the batch size is a whole number again."""
+    rows = table.astype({"batch_size": int}).to_dict("records")
+    return [{str(key): value for key, value in row.items()} for row in rows]
+
+
+def _bmf(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
+    """The newest run as Bencher's JSON; the step time with half its range either way."""
+    machines = sorted(set(table["machine"].astype(str)))
+    if len(machines) > 1:
+        raise OptionError(
+            f"--to bmf: is of one machine, got {', '.join(machines)}; name the folder of one"
+        )
+    found: dict[str, Any] = {}
+    for row in _records(table[table["source"] == table["source"].max()]):
+        values: dict[str, dict[str, float]] = {
+            one.column: {"value": value} for one, value in _figures(row).items()
+        }
+        step, spread = values.get("step_time_p50_s"), row["spread"]
+        if step and spread == spread:
+            half = step["value"] * spread
+            step |= {"lower_value": step["value"] - half, "upper_value": step["value"] + half}
+        found[str(row["case"])] = values
+    return {"": json.dumps(found, indent=1, allow_nan=False)}
+
+
+def _otava(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
+    """A CSV for each case and hardware, a line for each run, and the configuration that has them.
+
+    Otava takes no empty cell: a metric is left out where a run has none.
+    """
+    files, tests = {}, {}
+    for (hardware, case), group in table.groupby(["hardware", "case"], observed=True):
+        series = _records(group)
+        metrics = [one for one in METRICS if all(one in _figures(row) for row in series)]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["time", "run", "commit", *(one.column for one in metrics)])
+        for row in series:
+            head = [row["started"], row["run"], row["commit"] or ""]
+            writer.writerow([*head, *(repr(_figures(row)[one]) for one in metrics)])
+        name = _file_name(f"{hardware}-{case}")
+        files[f"{name}.csv"] = text.getvalue()
+        tests[name] = {
+            "type": "csv",
+            "file": f"{name}.csv",
+            "time_column": "time",
+            "attributes": ["run", "commit"],
+            "metrics": {
+                one.column: {"column": one.column, "direction": one.direction} for one in metrics
+            },
+        }
+    # JSON is YAML too
+    return {**files, "otava.yaml": json.dumps({"tests": tests}, indent=1) + "\n"}
+
+
+def _conbench(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
+    """Conbench's results, one for each run, case and metric, with the value of every process."""
+    groups = frame[frame["measured"]].groupby(POINT, observed=True, sort=False)
+    found = []
+    for row in _records(table):
+        group = groups.get_group(tuple(row[name] for name in POINT))
+        for one in _figures(row):
+            data = [float(value) for value in group[one.column] if value == value]
+            found.append(_conbench_result(row, one, data))
+    return {"": json.dumps(found, indent=1, allow_nan=False)}
+
+
+def _conbench_result(row: Mapping[str, Any], metric: _Metric, data: list[float]) -> dict[str, Any]:
+    run = f"{row['machine']}-{row['run']}"
+    tags = {name: str(row[name]) for name in ("model", "task", "device", "batch_size", "precision")}
+    info = {name: str(row[name]) for name in ("framework", "keras", "commit") if row[name]}
+    return {
+        "run_id": run,
+        "batch_id": run,
+        "timestamp": row["started"],
+        "tags": {"name": metric.column, "case": str(row["case"]), **tags},
+        "info": info,
+        "context": {"benchmark_language": "Python"},
+        "cluster_info": {"name": str(row["machine"]), "info": {}, "optional_info": {}},
+        "stats": {
+            "data": data,
+            "unit": metric.unit,
+            "times": [],
+            "time_unit": "s",
+            "iterations": len(data),
+        },
+    }
+
+
+def _openmetrics(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
+    """The newest figures of each case on each hardware, as gauges."""
+    newest = _records(latest(table))
+    lines = []
+    for one in METRICS:
+        values = [(row, _figures(row)[one]) for row in newest if one in _figures(row)]
+        if not values:
+            continue
+        name = f"convmark_{one.open_name}"
+        lines.append(f"# TYPE {name} gauge")
+        lines += [f"# UNIT {name} {one.open_unit}"] if one.open_unit else []
+        lines += [f"{name}{_labels(row)} {value!r}" for row, value in values]
+    return {"": "\n".join([*lines, "# EOF", ""])}
+
+
+def _labels(row: Mapping[str, Any]) -> str:
+    named = {name: row[name] for name in ("machine", "case", "device", "run", "commit")}
+    pairs = [f'{name}="{_escaped(str(value))}"' for name, value in named.items() if value]
+    return f"{{{','.join(pairs)}}}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
+def _mlflow(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
+    """A folder for MLflow's file store: an experiment for each machine, a run for each case."""
+    files: dict[str, str] = {}
+    for row in _records(table):
+        machine = str(row["machine"])
+        experiment = str(int(hashlib.sha256(machine.encode()).hexdigest()[:15], 16))
+        run = hashlib.sha256(f"{machine} {row['run']} {row['case']}".encode()).hexdigest()[:32]
+        at_ms = int(datetime.fromisoformat(row["started"]).timestamp() * 1000)
+        files[f"{experiment}/meta.yaml"] = _yaml(
+            **{"artifact_location": experiment, "experiment_id": experiment, "name": machine},
+            lifecycle_stage="active",
+        )
+        files[f"{experiment}/{run}/meta.yaml"] = _yaml(
+            **{"artifact_uri": f"{experiment}/{run}/artifacts", "experiment_id": experiment},
+            **{"run_id": run, "run_uuid": run, "run_name": f"{row['run']} {row['case']}"},
+            **{"start_time": at_ms, "end_time": at_ms, "status": 3, "source_type": 4},
+            **{"entry_point_name": "", "source_name": "convmark", "source_version": ""},
+            **{"lifecycle_stage": "active", "tags": [], "user_id": ""},
+        )
+        for one, value in _figures(row).items():
+            files[f"{experiment}/{run}/metrics/{one.column}"] = f"{at_ms} {value!r} 0\n"
+        for name in ("case", "model", "task", "device", "batch_size", "precision", "framework"):
+            files[f"{experiment}/{run}/params/{name}"] = str(row[name])
+        if row["commit"]:
+            files[f"{experiment}/{run}/tags/mlflow.source.git.commit"] = row["commit"]
+    return files
+
+
+def _yaml(**values: Any) -> str:
+    return json.dumps(values, indent=1) + "\n"
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:150]
+
+
+TARGETS: Mapping[str, Callable[[Any, Any], Files]] = MappingProxyType(
+    {
+        "bmf": _bmf,
+        "otava": _otava,
+        "conbench": _conbench,
+        "openmetrics": _openmetrics,
+        "mlflow": _mlflow,
+    }
+)

@@ -1,0 +1,94 @@
+"""What a run would measure and how long it would take, with nothing started: `--dry-run`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from convmark.core.case import Case
+from convmark.core.option_values import AUTO
+from convmark.core.options import Options
+from convmark.core.suites import auto_name
+from convmark.core.table import Table, heading, table_of
+from convmark.core.tasks import TIMED_TASKS
+from convmark.core.units import duration_text
+from convmark.machine.environment import Machine
+from convmark.machine.gpu.visible import visible_cards
+from convmark.session.fleet.expected import expected_s, known_seconds
+from convmark.session.plan import plan
+
+__all__ = ["Forecast", "forecast", "likely_devices"]
+
+ROWS, BUDGET = "earlier rows", "time budget"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """The cases of a plan with their estimated times."""
+
+    table: Table
+    words: str
+    """How many processes in which time, and what the estimate rests on."""
+
+
+def likely_devices(options: Options, machine: Machine, environ: Mapping[str, str]) -> list[str]:
+    """Return the devices of a plan, known without the framework: the driver's word for `all`."""
+    devices: list[str] = []
+    for device in options.devices:
+        if device != "all":
+            devices.append(device)
+            continue
+        seen = visible_cards(machine.gpus, environ)
+        devices += ["cpu", *(f"gpu:{place}" for place in range(len(seen)))]
+    return list(dict.fromkeys(devices))
+
+
+def forecast(cases: Sequence[Case], options: Options, runs: Path) -> Forecast:
+    """Return what would be measured, in the order of the plan.
+
+    Args:
+        runs: the folder of the machine's earlier runs, which tell how long a process takes.
+
+    Raises:
+        StoreError: a file there does not fit.
+    """
+    known = known_seconds([runs]) if any(runs.glob("*.csv")) else {}
+    jobs = plan(cases, options.processes, options.seed, seeds=options.seeds)
+    searched = options.batch_sizes == AUTO
+    records, total_s, unknown = [], 0.0, 0
+    for case in dict.fromkeys(job.case for job in jobs):
+        count = sum(job.case == case for job in jobs)
+        timed = case.task in TIMED_TASKS and not searched
+        seconds = expected_s(case, options.time_budget_s, known) if timed else None
+        total_s += count * (seconds or 0.0)
+        unknown += 0 if timed else count
+        source = ROWS if case.name in known else BUDGET
+        records.append(
+            {
+                "case": auto_name(case) if searched else case.name,
+                "processes": count,
+                "seconds": seconds,
+                "from": source if timed else None,
+            }
+        )
+    headings = [
+        heading("case", "case"),
+        heading("processes", "processes", "count"),
+        heading("seconds", "each", "seconds"),
+        heading("from", "estimated from"),
+    ]
+    table = table_of("forecast", "What would be measured", "", headings, records, keep=["case"])
+    words = f"{_count(len(records), 'case')}, {len(jobs)} processes, about {duration_text(total_s)}"
+    if unknown:
+        words += f" and the time of {unknown} processes that cannot be estimated"
+    told = sum(record["from"] == ROWS for record in records)
+    basis = f"from earlier rows in {runs} for {_count(told, 'case')}, else " * bool(told)
+    return Forecast(
+        table=table,
+        words=f"{words} (estimated {basis}from the time budget); nothing was started",
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -1,0 +1,137 @@
+"""`convmark export`: each format is read by the tool that it is for, where that is installed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_worker import FakeInterpreter
+
+from convmark.cli import main
+from convmark.report.export import TARGETS
+
+CASE = "lenet5-train-cpu-b32-float32"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a working folder with two runs of two cases, measured by a stand-in."""
+    monkeypatch.setattr("convmark.interpreter.Interpreter", FakeInterpreter)
+    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(["run", "--models=lenet5", "--batch-sizes=32", "--processes=2"]) == 0
+    return tmp_path
+
+
+def exported(capsys: pytest.CaptureFixture[str], target: str) -> str:
+    capsys.readouterr()
+    assert main(["export", "--to", target]) == 0
+    return capsys.readouterr().out
+
+
+def test_bencher_gets_the_newest_run_with_half_its_range(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # docs of Bencher: {benchmark: {measure: {value, lower_value, upper_value}}}
+    found = json.loads(exported(capsys, "bmf"))
+    assert len(found) == 2
+    step = found[CASE]["step_time_p50_s"]
+    assert set(step) == {"value", "lower_value", "upper_value"}
+    assert step["value"] == pytest.approx(0.01, rel=0.01)
+    assert step["lower_value"] <= step["value"] <= step["upper_value"]
+    assert set(found[CASE]["throughput_samples_per_s"]) == {"value"}
+
+
+def test_openmetrics_is_parsed_by_the_client_of_prometheus(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = pytest.importorskip(
+        "prometheus_client.openmetrics.parser", reason="prometheus_client is not installed"
+    )
+    families = parser.text_string_to_metric_families(exported(capsys, "openmetrics"))
+    found = {family.name: family for family in families}
+    step = found["convmark_step_time_p50_seconds"]
+    assert step.unit == "seconds"
+    by_case = {sample.labels["case"]: sample for sample in step.samples}
+    assert by_case[CASE].value == pytest.approx(0.01, rel=0.01)
+    assert by_case[CASE].labels["run"] == "0002"
+
+
+def test_conbench_gets_a_result_with_the_value_of_every_process(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # required by Conbench's BenchmarkResultCreate, of which one of the last two is given
+    required = {"batch_id", "context", "info", "run_id", "tags", "timestamp", "stats"}
+    found = json.loads(exported(capsys, "conbench"))
+    for one in found:
+        assert required | {"cluster_info"} == set(one)
+        assert set(one["stats"]) == {"data", "unit", "times", "time_unit", "iterations"}
+        assert all(isinstance(value, str) for value in one["tags"].values())
+    names = [(one["tags"]["name"], one["tags"]["case"], one["run_id"][-4:]) for one in found]
+    assert len(set(names)) == len(names)
+    assert found[0]["tags"]["batch_size"] == "32"
+    step = found[names.index(("step_time_p50_s", CASE, "0002"))]["stats"]
+    assert (len(step["data"]), step["iterations"], step["unit"]) == (2, 2, "s")
+
+
+def test_otava_reads_a_line_for_each_run(folder: Path) -> None:
+    assert main(["export", "--to", "otava", "-o", "out"]) == 0
+    tests: dict[str, Any] = json.loads(Path("out/otava.yaml").read_text())["tests"]
+    assert all(Path("out", test["file"]).is_file() for test in tests.values())
+    importer = pytest.importorskip("otava.importer", reason="apache-otava is not installed")
+    from otava.test_config import create_csv_test_config
+
+    (name,) = (name for name in tests if "train" in name)
+    config = create_csv_test_config(name, {**tests[name], "file": f"out/{tests[name]['file']}"})
+    series = importer.CsvImporter().fetch_data(config)
+    assert series.data["step_time_p50_s"] == pytest.approx([0.01, 0.01], rel=0.01)
+    assert series.attributes["run"] == ["0001", "0002"]
+
+
+def test_mlflow_finds_an_experiment_and_its_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    assert main(["export", "--to", "mlflow", "-o", "mlruns"]) == 0
+    assert len(list(Path("mlruns").glob("*/*/metrics/step_time_p50_s"))) == 4
+    store = pytest.importorskip("mlflow.store.tracking.file_store", reason="mlflow is not there")
+    found = store.FileStore("mlruns")
+    (experiment,) = [one for one in found.search_experiments() if one.experiment_id != "0"]
+    runs = found.search_runs([experiment.experiment_id], "", 1)
+    assert {run.data.params["case"] for run in runs} >= {CASE}
+    assert len(runs) == 4
+    assert all(run.data.metrics["step_time_p50_s"] > 0 for run in runs)
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_an_output_is_never_an_input(
+    target: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = folder.glob("results/*/0001.csv")
+    before = path.read_bytes()
+    (folder / "copy.csv").write_bytes(before)
+    for places, output in ((["copy.csv"], "copy.csv"), ([], str(path)), ([], str(path.parent))):
+        capsys.readouterr()
+        assert main(["export", *places, "--to", target, "-o", output]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("convmark export: --output: must ")
+    assert path.read_bytes() == (folder / "copy.csv").read_bytes() == before
+
+
+def test_what_cannot_be_written_or_is_unknown_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, words in (
+        (["--to", "bmff"], "--to: must be one of bmf, otava"),
+        (["--to", "otava"], "needs a folder that does not exist yet"),
+        (["--to", "bmf", "-o", "none/there.json"], "must be writable"),
+        (["--to", "otava", "-o", "none\0"], "must be a path"),
+    ):
+        capsys.readouterr()
+        assert main(["export", *arguments]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert words in line
+    assert not list(folder.glob(".*.part"))

@@ -1,0 +1,101 @@
+"""`--dry-run`: what would be measured and how long, with nothing started."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_worker import FakeInterpreter
+
+from convmark.cli import main
+
+RUN = ("run", "--models=lenet5,resnet50", "--batch-sizes=32", "--processes=2")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a working folder in which no interpreter can be started."""
+    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.interpreter.Interpreter", _refused)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _refused(*_: Any, **__: Any) -> None:
+    raise AssertionError("an interpreter was started")
+
+
+def rows(capsys: pytest.CaptureFixture[str], *more: str) -> tuple[dict[str, dict[str, str]], str]:
+    capsys.readouterr()
+    assert main([*RUN, "--dry-run", "--format", "csv", *more]) == 0
+    printed = capsys.readouterr()
+    found = csv.DictReader(io.StringIO(printed.out))
+    return {row["case"]: row for row in found}, printed.err
+
+
+def test_a_plan_is_shown_with_its_time_from_the_budget_and_nothing_is_started(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, words = rows(capsys)
+    assert len(found) == 4
+    small = found["lenet5-infer-cpu-b32-float32"]
+    assert (small["processes"], small["from"]) == ("2", "time budget")
+    assert float(small["seconds"]) == pytest.approx(1.5 + 2 * 0.6)
+    assert words.startswith("4 cases, 8 processes, about ")
+    assert words.endswith("(estimated from the time budget); nothing was started\n")
+    assert not list(folder.iterdir())
+
+
+def test_earlier_rows_of_the_machine_tell_the_time(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as able:
+        able.setattr("convmark.interpreter.Interpreter", FakeInterpreter)
+        assert main(["run", "--models=lenet5", "--batch-sizes=32", "--tasks=train"]) == 0
+    found, words = rows(capsys)
+    measured = found["lenet5-train-cpu-b32-float32"]
+    assert measured["from"] == "earlier rows"
+    assert float(measured["seconds"]) != pytest.approx(1.5 + 2 * 0.6)
+    assert "estimated from earlier rows in results/" in words
+    assert " for 1 case, else from the time budget" in words
+
+
+def test_a_time_that_cannot_be_estimated_is_not_made_up(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, words = rows(capsys, "--tasks=train,waterfall")
+    (untimed,) = (row for name, row in found.items() if name.startswith("lenet5-waterfall"))
+    assert untimed["seconds"] == untimed["from"] == ""
+    assert "and the time of 4 processes that cannot be estimated" in words
+
+
+def test_an_option_that_needs_a_started_plan_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option in ("--shard=1/2", "--resume"):
+        assert main([*RUN, "--dry-run", option]) == 2
+        name = option.partition("=")[0]
+        assert f"--dry-run: must not be given with {name}" in capsys.readouterr().err
+
+
+def test_pytest_shows_its_selected_cases_and_runs_no_test(
+    folder: Path, pytester: pytest.Pytester
+) -> None:
+    pytester.makepyfile(
+        "import pytest\n"
+        "from convmark import Suite\n"
+        "SUITE = Suite(models=('lenet5', 'mini_resnet'), tasks=('train',), batch_sizes=(32,))\n"
+        "@pytest.mark.convmark(SUITE)\n"
+        "def test_speed(measured, benchmark):\n"
+        "    measured.replay(benchmark)\n"
+    )
+    done = pytester.runpytest_inprocess("--convmark-dry-run", "-k", "lenet5")
+    assert done.ret == 0
+    done.stdout.fnmatch_lines(
+        ["lenet5-train-cpu-b32-float32 *", "convmark: 1 case, 3 processes, about *"]
+    )
+    done.stdout.no_fnmatch_line("mini_resnet-*")
+    assert not list(pytester.path.glob("results*"))

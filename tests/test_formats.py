@@ -1,0 +1,136 @@
+"""`convmark list` and `convmark show`, and the formats of every table."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_worker import FakeInterpreter
+
+from convmark.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a working folder with one run of two cases, measured by a stand-in."""
+    monkeypatch.setattr("convmark.interpreter.Interpreter", FakeInterpreter)
+    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    assert run() == 0
+    return tmp_path
+
+
+def run(*more: str) -> int:
+    return main(["run", "--models", "lenet5", "--batch-sizes", "32", "--processes", "2", *more])
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    assert main(arguments) == 0
+    return capsys.readouterr().out
+
+
+def as_json(text: str) -> dict[str, Any]:
+    """Return the tables by key, once they fit the schema."""
+    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
+    found = json.loads(text)
+    schema = json.loads((ROOT / "docs" / "reference" / "tables.schema.json").read_text())
+    jsonschema.validate(found, schema)
+    return {table["key"]: table for table in found["tables"]}
+
+
+def test_every_run_is_listed_and_a_damaged_one_with_the_reason(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = folder.glob("results/*/0001.csv")
+    path.with_name("0002.csv").write_text("no,run\n")
+    first, second = as_json(printed(capsys, "list", "--format", "json"))["runs"]["rows"]
+    assert (first["run"], first["cases"], first["processes"]) == ("0001", 2, 4)
+    assert first["machine"] == path.parent.name
+    assert "TensorFlow 2.99.0" in first["versions"]
+    assert first["failed"] is first["note"] is None
+    assert second["run"] == "0002"
+    assert second["note"].startswith("1: ")
+
+
+def test_a_run_is_shown_again_by_number_path_or_latest(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path,) = folder.glob("results/*/0001.csv")
+    capsys.readouterr()
+    assert run() == 0
+    table, *_ = capsys.readouterr().out.partition("\n\nsamples/s")
+    shown = {
+        printed(capsys, "show", name) for name in ("2", "latest", str(path.with_name("0002.csv")))
+    }
+    (text,) = shown
+    assert table in text
+    assert text.startswith("run 0002 (no commit) on ")
+    assert main(["show", "3"]) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["env", "list"],
+        ["history", "lenet5-train-cpu-b32-float32"],
+        ["list"],
+        ["run", "--models", "lenet5", "--processes", "2"],
+        ["show", "1"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_json_fits_its_schema_and_is_all_of_standard_output(
+    arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = as_json(printed(capsys, *arguments, "--format", "json"))
+    for table in tables.values():
+        keys = [column["key"] for column in table["columns"]]
+        assert all(list(row) == keys for row in table["rows"])
+
+
+def test_csv_has_a_line_for_a_row_or_of_several_tables_for_a_cell(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (row,) = csv.DictReader(io.StringIO(printed(capsys, "list", "--format", "csv")))
+    assert (row["run"], row["cases"], row["failed"]) == ("0001", "2", "")
+    cells = list(csv.DictReader(io.StringIO(printed(capsys, "show", "1", "--format", "csv"))))
+    times = [one for one in cells if one["column"] == "step_time_p50_s"]
+    assert [(one["table"], one["row"], one["unit"]) for one in times] == [
+        ("summary", "1", "s"),
+        ("summary", "2", "s"),
+    ]
+
+
+@pytest.mark.parametrize("command", [["list"], ["show", "1"]], ids=lambda words: words[0])
+def test_parquet_has_what_csv_has(command: list[str], folder: Path) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    import pandas as pd
+
+    def output(form: str) -> io.BytesIO:
+        call = [sys.executable, "-m", "convmark", *command, "--format", form]
+        return io.BytesIO(subprocess.run(call, check=True, capture_output=True).stdout)
+
+    parquet, plain = pd.read_parquet(output("parquet")), pd.read_csv(output("csv"))
+    assert list(parquet.columns) == list(plain.columns)
+    assert len(parquet) == len(plain)
+
+
+def test_parquet_without_its_package_and_an_unknown_format_are_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("pyarrow", "fastparquet"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for form, words in (("parquet", "pip install pyarrow"), ("jsn", "must be one of text, json")):
+        capsys.readouterr()
+        assert main(["list", "--format", form]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert words in line

@@ -1,0 +1,138 @@
+"""`import convmark`: the commands as functions, their results and their errors."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fake_worker import FakeInterpreter
+from faults import descendants, fast_python, rows_in
+from test_faults_signals import heeds_ctrl_c
+from workers import environ, happens
+
+import convmark
+from convmark.core.options import Options
+
+ONE = {"models": "lenet5", "tasks": "train", "batch_sizes": [32]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a working folder, whose workers are stood in for."""
+    monkeypatch.setattr("convmark.interpreter.Interpreter", FakeInterpreter)
+    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_measurement_has_its_rows_and_shows_its_table_and_a_figure(folder: Path) -> None:
+    found = convmark.measure(**ONE, processes=2, results=folder / "out")
+    assert found.whole
+    assert [path.parent.parent for path in found.paths] == [folder / "out"]
+    assert repr(found).startswith("case ")
+    assert "samples/s is measured over windows" in repr(found)
+    page = found._repr_html_()
+    assert page.count("<table>") == page.count("<svg") == 1
+    assert list(found.frame["process"]) == [1, 2]
+
+
+def test_results_are_typed_by_the_schema(folder: Path) -> None:
+    convmark.measure(**ONE, processes=2)
+    frame = convmark.read_results()
+    kinds = {"steps": "Int64", "step_time_p50_s": "float64", "model": "string", "dirty": "boolean"}
+    assert {name: str(frame[name].dtype) for name in kinds} == kinds
+    assert str(frame["started"].dtype.tz) == "UTC"
+    assert frame["gpu"].isna().all()
+    assert Path(frame["file"][0]).is_file()
+
+
+def test_a_report_shows_itself_and_is_written_where_asked(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    convmark.measure(**ONE, processes=2)
+    shown = convmark.report("results", output=folder / "page.md")
+    assert (folder / "page.md").read_text().startswith("## ")
+    assert "<table>" in shown._repr_html_()
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"model": "lenet5"}, r"^model: is no option; did you mean models"),
+        ({"batch_sizes": [0]}, r"^batch_sizes: "),
+        ({"processes": "none"}, r"^processes: "),
+        ({"models": "lenet9"}, r"lenet9: no such model"),
+    ],
+)
+def test_an_error_is_one_line_of_one_class(
+    given: dict[str, object], message: str, folder: Path
+) -> None:
+    with pytest.raises(convmark.ConvmarkError, match=message) as raised:
+        convmark.measure(**given)
+    assert "\n" not in str(raised.value)
+    assert not list(folder.glob("results/*/*.csv"))
+
+
+def test_keywords_are_the_options_and_pyproject_holds_too(folder: Path) -> None:
+    (folder / "pyproject.toml").write_text("[tool.convmark]\nprocesses = 4\nresults = 'kept'\n")
+    found = convmark.measure(**ONE, processes=2)
+    assert len(found.frame) == 2
+    assert found.paths[0].parts[0] == "kept"
+    keywords = set(inspect.signature(convmark.measure).parameters) - {"progress"}
+    assert keywords <= set(Options.__dataclass_fields__)
+    assert {"models", "time_budget_s", "environments"} <= keywords
+
+
+def test_packages_that_are_functions_stay_packages(folder: Path) -> None:
+    import convmark.report.command  # sets the attribute `report` of convmark
+
+    assert callable(convmark.report)
+    assert convmark.report.command.report
+    with pytest.raises(convmark.ConvmarkError, match="no such file or folder"):
+        convmark.report("missing")
+    with pytest.raises(convmark.ConvmarkError, match=r"^target: "):
+        convmark.compare(target=-1)
+
+
+def test_importing_convmark_imports_nothing_else() -> None:
+    code = (
+        "import sys; import convmark; print(sorted(x for x in sys.modules if x[:8] == 'convmark'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['convmark', 'convmark.suites']\n"
+
+
+def test_ctrl_c_in_a_script_keeps_what_was_measured_and_ends_the_workers(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"  # without `if __name__ == "__main__"`
+    script.write_text(
+        "import convmark\n"
+        f"convmark.measure(models='lenet5', pythons={str(fast_python(tmp_path))!r}, processes=50,\n"
+        "    tasks='infer', batch_sizes=1, time_budget_s=0.05)\n"
+        "print('went on')\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        cwd=tmp_path,
+        env=environ(tmp_path),
+        preexec_fn=heeds_ctrl_c,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert happens(lambda: len(rows_in(tmp_path)) >= 2, within_s=60)
+    below = descendants(process.pid)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode in (1, -signal.SIGINT)
+    assert "went on" not in output
+    assert re.search(
+        rf"^convmark: interrupted; {len(rows_in(tmp_path))} rows in results/", output, re.M
+    )
+    assert not [one for one in below if one.is_running()]
