@@ -54,6 +54,20 @@ def misfit(words: list[str]) -> str:
     return ""
 
 
+def test_the_help_of_every_command_has_an_example_that_is_one_of_it() -> None:
+    def of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
+        inner = [one for one in parser._actions if isinstance(one, argparse._SubParsersAction)]
+        if not inner:
+            yield parser.prog, (parser.epilog or "").removeprefix("example: ")
+        for action in inner:
+            for command in action.choices.values():
+                yield from of(command)
+
+    for prog, example in of(parsers()[0]):
+        assert example.startswith(prog), prog
+        assert not misfit(shlex.split(example))
+
+
 def test_every_command_in_the_pages_exists() -> None:
     found = [(page.name, misfit(words)) for page in PAGES for words in commands(page)]
     assert len(found) > 50

@@ -120,6 +120,7 @@ def _refuse_options(given: argparse.Namespace, options: Options) -> None:
         ("--describe", given.describe),
         ("--format", given.format != "text"),
         ("--dry-run", given.dry_run),
+        ("--quiet", given.quiet),
     ):
         if value:
             raise OptionError(f"{flag}: must not be given with --ray")

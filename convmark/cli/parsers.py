@@ -118,7 +118,10 @@ _EXAMPLES = {
     "bisect": "convmark bisect --good 2.18.0 --bad 2.21.0 --models lenet5 --tasks train",
     "noise": "convmark noise --seconds 60 --models lenet5",
     "export": "convmark export --to openmetrics -o convmark.prom",
-    "make": 'convmark env make "tensorflow==2.20.*"',
+    "env list": "convmark env list --format json",
+    "env make": 'convmark env make "tensorflow==2.20.*"',
+    "env remove": "convmark env remove --all",
+    "fleet doctor": "convmark fleet doctor --ray 10.0.0.1:6379",
 }
 """One for each command that has arguments."""
 
@@ -128,9 +131,10 @@ def _command(commands: Any, name: str, words: str, description: str = "") -> Par
         name,
         help=words,
         description=description or f"{words[0].upper()}{words[1:]}.",
-        epilog=f"example: {_EXAMPLES[name]}" if name in _EXAMPLES else None,
         allow_abbrev=False,
     )
+    example = _EXAMPLES.get(made.prog.partition(" ")[2])
+    made.epilog = f"example: {example}" if example else None
     return made
 
 
