@@ -125,17 +125,17 @@ def variables(github: GitHub, folder: Path, head: str, *, fork: bool = False) ->
 
 
 def run_workflow(
-    repository: Path, environ: Mapping[str, str], workflow: Path = WORKFLOW
+    repository: Path, environ: Mapping[str, str]
 ) -> dict[str, subprocess.CompletedProcess[str]]:
     """Run the commands of the job's steps in a checkout, and return what came of each by its name.
 
-    The environment counts as found in the cache.
+    An environment in it counts as found in the cache; without one it is installed.
     """
-    (job,) = yaml.safe_load(workflow.read_text())["jobs"].values()
+    (job,) = yaml.safe_load(WORKFLOW.read_text())["jobs"].values()
     known = {
         "github.base_ref": "main",
         "github.token": TOKEN,
-        "steps.environment.outputs.cache-hit": "true",
+        "steps.environment.outputs.cache-hit": str((repository / ".venv").exists()).lower(),
         "steps.gate.outcome": "skipped",
         "cancelled()": "",
     }
@@ -218,14 +218,19 @@ class Sample:
         """Return the commit of a ref in full."""
         return self._git("rev-parse", ref)
 
-    def check_out(self, branch: str) -> Path:
-        """Return a fresh clone at the branch's commit, with the environment of the cache."""
+    def check_out(self, branch: str, *, cached: bool = True) -> Path:
+        """Return a fresh clone at the branch's commit.
+
+        Args:
+            cached: whether the environment is there, as from the cache.
+        """
         clone = self.folder / f"clone-of-{branch}"
         command = ["git", "clone", "-q", f"file://{self.origin}", str(clone)]
         subprocess.run(command, check=True)
         switch = ["git", "-C", str(clone), "checkout", "-q", "--detach", self.commit(branch)]
         subprocess.run(switch, check=True)
-        _lay_environment(clone / ".venv")
+        if cached:
+            _lay_environment(clone / ".venv")
         return clone
 
 

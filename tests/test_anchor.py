@@ -75,6 +75,16 @@ def test_a_model_of_the_zoo_comes_from_the_zoos_folder() -> None:
     assert (found.repository / found.folder).resolve() == zoo_folder().resolve()
 
 
+def test_the_zoo_of_an_environment_in_a_repository_is_in_no_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zoo = tmp_path / ".venv" / "lib" / "python3.13" / "site-packages" / "convmark_zoo"
+    zoo.mkdir(parents=True)
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    monkeypatch.setattr(anchor, "zoo_folder", lambda: zoo)
+    assert anchor.origin_of(Case(model="lenet5", task="train"), {}) is None
+
+
 def test_a_ref_without_any_repository_is_refused() -> None:
     with pytest.raises(ConvmarkError, match="git:main needs the models in a git repository"):
         anchor.resolve_anchor("main", [None])

@@ -14,7 +14,7 @@ import pytest
 
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.results.code.manifest import Code, Roots, code_of, code_path, read_codes, write_codes
-from convmark.results.code.of_run import CodeReader, KeptCodes
+from convmark.results.code.of_run import CodeReader, KeptCodes, ran_at
 from convmark.results.code.snapshot import FOLDER, keep_files, lay_out, root_folder
 from convmark.results.commit import are_of_commit
 from convmark.worker import protocol
@@ -123,6 +123,19 @@ def test_a_code_is_the_commits_only_where_every_file_that_ran_is(
     if change:
         (place / change[0]).write_text(change[1], newline="")
     assert reader.code(event(*files)).of_commit is expected
+
+
+def test_the_zoo_of_an_environment_in_the_repository_is_no_code_of_the_repository_s(
+    place: Path, event: Event
+) -> None:
+    zoo = "repo/.venv/lib/python3.13/site-packages/convmark_zoo"
+    (place / zoo).mkdir(parents=True)
+    (place / zoo / "lenet.py").write_text("pass\n")
+    head = git(place / "repo", "rev-parse", "HEAD")
+    reader = CodeReader.at(place / "repo", place / zoo, head)
+    code = reader.code(event("repo/nets.py", f"{zoo}/lenet.py"))
+    assert code.of_commit
+    assert ran_at(code, place / "repo", head)
 
 
 def test_git_told_to_assume_a_file_unchanged_is_not_believed(place: Path) -> None:

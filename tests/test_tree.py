@@ -137,6 +137,11 @@ def test_the_zoo_comes_from_the_tree_where_the_repository_holds_it(
     monkeypatch.setattr(trees, "zoo_folder", lambda: made / "src" / "shop")
     with tree_at_commit(made, "main") as tree:
         assert tree.settings({})["zoo"] == tree.root / "src" / "shop"
+        # an environment in the repository is not of the commit
+        installed = made / ".venv" / "lib" / "python3.13" / "site-packages" / "convmark_zoo"
+        monkeypatch.setattr(trees, "zoo_folder", lambda: installed)
+        assert "zoo" not in tree.settings({})
+        assert tree.moved(installed) == installed
     assert "zoo" not in tree_as_it_is(made).settings({})
     assert zoo_folder().is_dir()
 

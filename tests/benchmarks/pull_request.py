@@ -1,8 +1,9 @@
 """The workflow for a pull request with real workers: its commands in clones of a sample repository.
 
 Run it from a checkout: `python tests/benchmarks/pull_request.py [--folder F] [--only BRANCH ...]`.
-The commands are read from docs/github-actions/gate.yml; GitHub is a stand-in on this machine, and
-the environment counts as found in the cache. It prints each comment. It can be stopped and started
+The commands are read from docs/github-actions/gate.yml; GitHub is a stand-in on this machine. The
+environment counts as found in the cache; with `--install` it is installed, which takes minutes and
+some 2 GB. It prints each comment. It can be stopped and started
 again: a branch that is finished is not repeated.
 
 slow        one of two models is slowed: exit status 1, and the comment says which
@@ -21,7 +22,7 @@ from pathlib import Path
 from textwrap import dedent
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from github_actions import GitHub, Sample, run_workflow, variables
+from github_actions import ROOT, GitHub, Sample, run_workflow, variables
 
 GATE = "Compare with the base"
 NET = """
@@ -71,12 +72,13 @@ WANTED = {
 """The exit status of the gate, and what the comment says; empty where none may be posted."""
 
 
-def tried(sample: Sample, branch: str) -> dict[str, object]:
+def tried(sample: Sample, branch: str, *, cached: bool) -> dict[str, object]:
     """Run the workflow at a branch, and return what came of it."""
     began = time.monotonic()
     with GitHub().serving() as github:
         done = run_workflow(
-            sample.check_out(branch), variables(github, sample.folder, sample.commit(branch))
+            sample.check_out(branch, cached=cached),
+            variables(github, sample.folder, sample.commit(branch)),
         )
         comments = [one["body"] for one in github.comments]
     (sample.folder / f"{branch}.log").write_text(
@@ -101,14 +103,16 @@ def main() -> int:
         "--folder", type=Path, default=Path(tempfile.gettempdir()) / "convmark-pull-request"
     )
     parser.add_argument("--only", nargs="*", choices=WANTED, default=list(WANTED))
+    parser.add_argument("--install", action="store_true", help="convmark, from this checkout")
     options = parser.parse_args()
+    wanted = {"requirements.txt": f"{ROOT}\n"} if options.install else {}
     diary = options.folder / "outcomes.jsonl"
     lines = diary.read_text().splitlines() if diary.exists() else []
     done = {one["branch"]: one for one in map(json.loads, lines)}
     for branch in options.only:
         if branch not in done:
-            sample = Sample(options.folder / branch, FILES, SLOWED)
-            done[branch] = tried(sample, branch)
+            sample = Sample(options.folder / branch, {**FILES, **wanted}, SLOWED)
+            done[branch] = tried(sample, branch, cached=not options.install)
             with diary.open("a") as file:
                 file.write(json.dumps(done[branch]) + "\n")
         one = done[branch]

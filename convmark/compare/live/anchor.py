@@ -109,9 +109,9 @@ def origin_of(case: Case, sources: Mapping[str, Sequence[str] | None]) -> Origin
             return None
         module, file = source
         place = Path(file).resolve()  # an editable installation may be a link
-        if in_installation(place) is not None:
-            return None
         folder = _import_root(module, place)
+    if in_installation(place) is not None:  # also where an environment lies in a repository
+        return None
     repository = repository_of(place)
     if repository is None:
         return None

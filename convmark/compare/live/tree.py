@@ -120,10 +120,17 @@ class Tree:
         }
 
     def _place(self, path: Path) -> Path | None:
-        """Return the working tree that holds a path without symbolic links; the innermost one."""
+        """Return the working tree that holds a path without symbolic links; the innermost one.
+
+        An environment in a working tree is no part of the repository.
+        """
         if self.commit and path.is_relative_to(self.root):
             return None
-        around = [place for place in self.places if path.is_relative_to(place)]
+        around = [
+            place
+            for place in self.places
+            if path.is_relative_to(place) and in_installation(path.relative_to(place)) is None
+        ]
         return max(around, key=lambda place: len(place.parts), default=None)
 
     # -- the rule ----------------------------------------------------------------------------------

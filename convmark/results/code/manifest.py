@@ -30,6 +30,7 @@ __all__ = [
     "Roots",
     "code_of",
     "code_path",
+    "is_users",
     "read_codes",
     "write_codes",
 ]
@@ -158,7 +159,7 @@ def code_of(event: Mapping[str, Any], roots: Roots) -> Code:
     paths = [Path(one["path"]) for one in event["files"]]
     imports = [Path(entry) for entry in event["sys_path"]]
     used = [one for one in imports if any(path.is_relative_to(one) for path in paths)]
-    own = [one for one in used if _is_users(one)]
+    own = [one for one in used if is_users(one)]
     all_roots = roots.with_others(own)
     files = (
         CodeFile(all_roots.place(path), str(one["sha256"]), int(one["size"]))
@@ -173,8 +174,9 @@ def code_of(event: Mapping[str, Any], roots: Roots) -> Code:
     )
 
 
-def _is_users(folder: Path) -> bool:
-    return not {"site-packages", "dist-packages"} & set(folder.parts)
+def is_users(path: Path) -> bool:
+    """Whether a path leads through no folder of installed packages."""
+    return not {"site-packages", "dist-packages"} & set(path.parts)
 
 
 def code_path(run: Path) -> Path:

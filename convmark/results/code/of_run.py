@@ -15,6 +15,7 @@ from convmark.results.code.manifest import (
     CodeFile,
     Roots,
     code_of,
+    is_users,
     read_codes,
     write_codes,
 )
@@ -53,14 +54,19 @@ class CodeReader:
     def _is_of_commit(self, code: Code) -> bool:
         here = self.roots.folders[HERE]
         paths = [code.path_of(one.place) for one in code.files]
-        inside = [path for path in paths if path.is_relative_to(here)]
+        inside = {path for path in paths if _is_in(here, path)}
         elsewhere = any(
-            one.place.root != ZOO and not path.is_relative_to(here)
+            one.place.root != ZOO and path not in inside
             for one, path in zip(code.files, paths, strict=True)
         )
         if self.commit is None or elsewhere:
             return False
         return are_of_commit(here, self.commit, inside)
+
+
+def _is_in(repository: Path, path: Path) -> bool:
+    """Whether a file is of a repository, and not of an environment that lies in it."""
+    return path.is_relative_to(repository) and is_users(path.relative_to(repository))
 
 
 def ran_at(code: Code, repository: Path, sha: str) -> bool:
@@ -73,7 +79,7 @@ def ran_at(code: Code, repository: Path, sha: str) -> bool:
     inside = {}
     for one in code.files:
         path = code.path_of(one.place)
-        if path.is_relative_to(top):
+        if _is_in(top, path):
             inside[path] = one
     if any(file_digest(path) != (one.size_bytes, one.sha256) for path, one in inside.items()):
         return False
