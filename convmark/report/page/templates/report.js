@@ -1,6 +1,6 @@
 "use strict";
 (function () {
-  const drawings = JSON.parse(document.getElementById("drawings").textContent);
+  const drawings = JSON.parse(document.getElementById("drawings").textContent, units.expanded);
 
   // Rows: from the table in the page, or, of the long table, from the data beside the drawings.
 
@@ -30,11 +30,12 @@
       if (at !== wanted) return;
       const row = {};
       for (const [key, one] of Object.entries(data.columns)) {
-        if ("at" in one) {
-          row[key] = one.values[one.at[place]];
+        const at = one.at[place];
+        if (one.values) {
+          row[key] = one.values[at];
         } else {
-          row[key] = one.raw[place];
-          row[key + "_text"] = one.text ? one.text[place] : units.seconds(one.raw[place]);
+          row[key] = one.raw[at];
+          row[key + "_text"] = one.text ? one.text[at] : units.seconds(one.raw[at]);
         }
       }
       rows.push(row);
