@@ -47,6 +47,7 @@ def _process(machine: str, run: int, model: str, number: int, **changes: Any) ->
     step_s = (0.0008 + passes * flops * batch / rate) * math.exp(noise) * replicas**0.15
     facts = {
         "commit": commit_of(run),
+        "code": "0123456789abcdef",
         "parameters": PARAMETERS[model],
         "trainable_parameters": PARAMETERS[model],
         "model_bytes": 4 * PARAMETERS[model],

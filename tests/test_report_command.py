@@ -124,8 +124,11 @@ def test_every_number_of_the_page_is_that_of_the_csv(
     found = {key: value for key, value in found.items() if value}
     long = json.loads(page.scripts["drawings"])["figures"]["history"]["data"]["columns"]
     for key, column in long.items():
-        values = column.get("raw") or [column["values"][place] for place in column["at"]]
-        for row, value in enumerate(values, 1):
+        own, at = column.get("raw") or column["values"], column["at"]
+        if isinstance(at, dict):
+            at = [place for place, n in zip(at["runs"][::2], at["runs"][1::2], strict=True)
+                  for _ in range(n)]  # fmt: skip
+        for row, value in enumerate((own[place] for place in at), 1):
             if value not in (None, ""):
                 found["history", row, key] = str(value)
     assert len(found) > 900

@@ -132,8 +132,8 @@ def roofline_figure(table: Table) -> Figure | None:
     spec = {
         "height": 320,
         "encoding": {
-            "x": log_axis("intensity", "FLOP per byte"),
-            "y": log_axis("flops_per_s", "FLOP/s"),
+            "x": log_axis("intensity", "arithmetic intensity (FLOP per byte)"),
+            "y": log_axis("flops_per_s", "reached (FLOP/s)"),
         },
         "layer": [
             {"transform": ceiling, "mark": {"type": "line", "color": GREY}},
@@ -150,7 +150,7 @@ def distribution_figure(table: Table) -> Figure | None:
     """Draw each case's quantiles: a line p10 to p90, a bar of the middle half, a tick p50."""
     if not has(table, "p10", "p25", "p50", "p75", "p90"):
         return None
-    x = log_axis("p50", "step time", axis=_SECONDS)
+    x = log_axis("p50", "step time, quantiles (medians over processes)", axis=_SECONDS)
     seen = {"tooltip": tooltip(table)}
     layers: list[Spec] = [
         _span("rule", "p10", "p90", x, seen),

@@ -51,7 +51,7 @@ _EVEN = {"field": "software", "type": "ordinal", "sort": None,
          "title": "commit and version, in the order of their first runs",
          "axis": {"labelAngle": 0, "labelOverlap": "greedy", "labelSeparation": 6,
                   "labelExpr": _LABEL}}  # fmt: skip
-"""The rows are the oldest first, so that the order in which values appear is that of the runs."""
+"""Of a hardware the rows are the oldest first, and values are in the order in which they appear."""
 
 _POINTS = (
     {"filter": "isValid(datum.step_time_p50_s)"},
@@ -141,8 +141,8 @@ def batch_figure(table: Table) -> Figure | None:
     x = log_axis("batch_size", "batch size", axis={"format": "d", "tickCount": 6})
     x["scale"] = {"type": "log", "base": 2, "nice": False, "padding": 24}
     panels = [
-        log_axis("throughput_samples_per_s", "samples/s"),
-        log_axis("step_time_p50_s", "step time, median", axis=_SECONDS),
+        log_axis("throughput_samples_per_s", "throughput (samples/s)"),
+        log_axis("step_time_p50_s", "step time, median over processes", axis=_SECONDS),
     ]
     specs = [
         {

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.resources import files
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from convmark import __version__
@@ -154,23 +155,26 @@ def _drawings(
 
 
 def _columns(table: Table) -> dict[str, Any]:
-    """Return a long table column by column, each distinct text once."""
+    """Return a long table column by column, each distinct value once."""
     found: dict[str, Any] = {}
     for heading in table.headings:
         values = table.column(heading.key)
-        if heading.kind == "seconds":
-            found[heading.key] = {"raw": values}  # the script prints them: units.js
-        elif heading.numeric:
-            texts = [cell_text(heading, value) for value in values]
-            found[heading.key] = {"raw": values, "text": texts}
-        else:
-            distinct = {value or "": None for value in values}
-            places = {value: place for place, value in enumerate(distinct)}
-            found[heading.key] = {
-                "values": list(distinct),
-                "at": [places[value or ""] for value in values],
-            }
+        if not heading.numeric:
+            values = [value or "" for value in values]
+        distinct = {value: place for place, value in enumerate(dict.fromkeys(values))}
+        own = list(distinct)
+        column: dict[str, Any] = {"raw" if heading.numeric else "values": own}
+        if heading.numeric and heading.kind != "seconds":  # those the script prints: units.js
+            column["text"] = [cell_text(heading, value) for value in own]
+        column["at"] = _runs([distinct[value] for value in values])
+        found[heading.key] = column
     return found
+
+
+def _runs(numbers: Sequence[int]) -> Sequence[int] | dict[str, list[int]]:
+    """Return numbers as number and count of each stretch of equal ones, where that is shorter."""
+    found = [part for number, same in groupby(numbers) for part in (number, sum(1 for _ in same))]
+    return {"runs": found} if len(found) < len(numbers) else numbers
 
 
 _EXPOSED = "window.vegaEmbed = vegaEmbed;"

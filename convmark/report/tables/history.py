@@ -79,7 +79,7 @@ def history(
     )
     groups = known.groupby(["hardware", "case"], observed=True, sort=False)
     kept = int(min(_MOST, max(_FEWEST, MOST_POINTS // max(1, groups.ngroups))))
-    newest = groups.tail(kept).sort_values(["case", "source", "hardware"], kind="stable")
+    newest = groups.tail(kept).sort_values(["case", "hardware", "source"], kind="stable")
     paths = [source.path.resolve() for source in runs]
     records = []
     for row in records_of(newest, _COLUMNS):

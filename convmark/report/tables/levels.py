@@ -132,7 +132,7 @@ def levels(found: Trends, folder: Path, axes: Mapping[tuple[str, str], Mapping[s
             heading("commit", "from commit"),
             heading("last_commit", "to commit"),
             heading("runs", "runs", "count"),
-            heading("step_time_p50_s", "step p50", "seconds"),
+            heading("step_time_p50_s", "step p50, median of runs", "seconds"),
             heading("change", "change", "change"),
             heading("low", "from", "change"),
             heading("high", "to", "change"),

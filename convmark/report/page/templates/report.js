@@ -1,6 +1,6 @@
 "use strict";
 (function () {
-  const data = JSON.parse(document.getElementById("drawings").textContent);
+  const data = JSON.parse(document.getElementById("drawings").textContent, units.expanded);
   const figures = data.figures;
   const tables = Array.from(document.querySelectorAll("main table"));
   const chooser = document.getElementById("facets");
@@ -153,11 +153,12 @@
       if (at !== wanted || !isShown(long.facets[place], own)) return;
       const row = {};
       for (const [key, one] of Object.entries(long.columns)) {
-        if ("at" in one) {
-          row[key] = one.values[one.at[place]];
+        const at = one.at[place];
+        if (one.values) {
+          row[key] = one.values[at];
         } else {
-          row[key] = one.raw[place];
-          row[key + "_text"] = one.text ? one.text[place] : units.seconds(one.raw[place]);
+          row[key] = one.raw[at];
+          row[key + "_text"] = one.text ? one.text[at] : units.seconds(one.raw[at]);
         }
       }
       rows.push(row);

@@ -24,40 +24,44 @@
 
   const sum = (values) => values.reduce((all, one) => all + one, 0);
 
-  function summary(times) {
-    const logs = times.map(Math.log);
+  // What each process, by the name of its run and its place there, adds to the error of the mean.
+  function sideOf(side) {
+    const logs = timesOf(side).map(Math.log);
     const mean = sum(logs) / logs.length;
-    const squares = sum(logs.map((one) => (one - mean) ** 2));
-    return { mean, part: squares / (logs.length - 1) / logs.length, freedom: logs.length - 1 };
+    if (logs.length < data.fewest) return { mean, errors: null };
+    const size = Math.sqrt(logs.length * (logs.length - 1));
+    return { mean, errors: new Map(logs.map((one, place) => [runOf(side) + ":" + place, (one - mean) / size])) };
   }
 
-  function withInterval(difference, parts, freedoms) {
-    const variance = sum(parts);
+  // All cases of a run share its processes: their errors are added before they are squared.
+  function variance(cases) {
+    const errors = new Map();
+    for (const side of cases) {
+      for (const [unit, error] of side.errors) errors.set(unit, (errors.get(unit) || 0) + error / cases.length);
+    }
+    return sum(Array.from(errors.values(), (error) => error ** 2));
+  }
+
+  function withInterval(difference, pairs) {
+    const found = { log: difference, value: Math.exp(difference), pairs };
+    if (pairs.flat().some((side) => side.errors === null)) return found;
+    const columns = [0, 1].map((place) => pairs.map((pair) => pair[place]));
+    const freedoms = columns.map((cases) => Math.min(...cases.map((side) => side.errors.size - 1)));
+    const parts = columns.map(variance);
+    const whole = sum(parts);
     const squares = sum(parts.map((part, place) => part ** 2 / freedoms[place]));
-    const freedom = squares ? variance ** 2 / squares : Math.min(...freedoms);
-    const half = quantile(freedom) * Math.sqrt(variance);
-    return {
-      log: difference, value: Math.exp(difference), variance, freedom,
-      low: Math.exp(difference - half), high: Math.exp(difference + half),
-    };
+    const half = quantile(squares ? whole ** 2 / squares : Math.min(...freedoms)) * Math.sqrt(whole);
+    return { ...found, low: Math.exp(difference - half), high: Math.exp(difference + half) };
   }
 
   function ratio(over, under, factor) {
-    const [a, b] = [summary(over), summary(under)];
-    const difference = a.mean - b.mean + Math.log(factor);
-    if (Math.min(over.length, under.length) < data.fewest) {
-      return { log: difference, value: Math.exp(difference) };
-    }
-    return withInterval(difference, [a.part, b.part], [a.freedom, b.freedom]);
+    const [a, b] = [sideOf(over), sideOf(under)];
+    return withInterval(a.mean - b.mean + Math.log(factor), [[a, b]]);
   }
 
   function geometricMean(ratios) {
     const difference = sum(ratios.map((one) => one.log)) / ratios.length;
-    if (ratios.some((one) => one.low === undefined)) {
-      return { log: difference, value: Math.exp(difference) };
-    }
-    const parts = ratios.map((one) => one.variance / ratios.length ** 2);
-    return withInterval(difference, parts, ratios.map((one) => one.freedom));
+    return withInterval(difference, ratios.flatMap((one) => one.pairs));
   }
 
   function median(values) {
@@ -380,7 +384,7 @@
     const { names, shared: alike } = named(index, Array.from(found.values()));
     const rows = Array.from(found.values(), (pair, place) => {
       const factor = perSample(pair[1]) / perSample(pair[0]);
-      const one = ratio(timesOf(pair[0]), timesOf(pair[1]), factor);
+      const one = ratio(pair[0], pair[1], factor);
       return { pair, one, name: names[place], note: note(pair) };
     });
     const collator = new Intl.Collator("en", { numeric: true });
@@ -389,12 +393,16 @@
     const parts = [];
     box.hidden = !rows.length;
     if (rows.length) {
-      const mean = geometricMean(rows.map((row) => row.one));
+      const known = rows.filter((row) => row.one.low !== undefined);
+      const counted = known.length ? known : rows;
+      const mean = geometricMean(counted.map((row) => row.one));
+      const others = rows.length - counted.length;
+      const without = others ? ` (${others} without an interval not counted)` : "";
       const said = words(mean);
       const verdict = (said === "not distinguishable" ? "A and B are not distinguishable: " : "") +
         `B (${b}) is ${ratioText(mean.value)} times as fast as A (${a})`;
-      const range = interval(mean) ? `, 95 % interval ${interval(mean)}` : `; no interval, for a case has fewer than ${data.fewest} processes on a side`;
-      parts.push(paragraph(`Geometric mean over ${rows.length} case${rows.length === 1 ? "" : "s"}: ${verdict}${range}.`, "main"));
+      const range = interval(mean) ? `, 95 % interval ${interval(mean)}` : `; no interval, for a side has fewer than ${data.fewest} processes`;
+      parts.push(paragraph(`Geometric mean over ${counted.length} case${counted.length === 1 ? "" : "s"}${without}: ${verdict}${range}.`, "main"));
       const axis = scale([{ one: mean }, ...rows]);
       const first = line(axis, { name: "geometric mean", one: mean, note: "" });
       first.className = "mean";

@@ -15,5 +15,11 @@ const units = (function () {
     return digits(value / size) + " " + unit;
   }
 
-  return { seconds };
+  // For JSON.parse: numbers that stand as number and count of each stretch of equal ones.
+  function expanded(key, value) {
+    if (!value || !Array.isArray(value.runs)) return value;
+    return value.runs.flatMap((one, place) => (place % 2 ? [] : Array(value.runs[place + 1]).fill(one)));
+  }
+
+  return { seconds, expanded };
 })();
