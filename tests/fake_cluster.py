@@ -19,7 +19,7 @@ from convmark.fleet.host import Host, NodeSettings, PreparedNode, about_this_nod
 from convmark.fleet.nodes import Node, NodeFacts
 from convmark.fleet.scheduler import Assignment
 from convmark.machine.environment import Gpu, Machine
-from convmark.results.record import ASCENDING
+from convmark.results.agreement import ASCENDING
 
 A100 = Gpu(index=0, name="A100", memory_bytes=40 * 2**30, uuid="GPU-0")
 
