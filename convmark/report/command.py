@@ -14,6 +14,7 @@ from convmark.core.table import Table
 from convmark.report.against import verdicts_against
 from convmark.report.build import FIRST, STYLES, VERDICTS, Report, build
 from convmark.report.tables.text import csv_text, markdown_text, terminal_text
+from convmark.results.outputs import check_output, check_output_folder
 
 __all__ = ["FORMATS", "read_prices", "report"]
 
@@ -95,11 +96,13 @@ def report(
     """
     chosen = _format(output, form, figures)
     if output is not None:
-        _check_is_no_input(Path(output))
+        check_output("--output", Path(output), SUFFIXES)
     if style not in STYLES:
         raise OptionError(f"--style: must be one of {', '.join(STYLES)}, got {style!r}")
     if figures is not None and not figures.strip():
         raise OptionError(f"--figures: must be the path of a folder, got {figures!r}")
+    if figures is not None:
+        check_output_folder("--figures", Path(figures))
     priced = read_prices(prices)
     verdicts = None if against is None else verdicts_against(places, against, Path.cwd(), _say)
     found = build(places, style=style, prices=priced, verdicts=verdicts)
@@ -121,23 +124,6 @@ def report(
         reason = getattr(error, "strerror", None) or error
         raise StoreError(f"--output: {output} must be writable: {reason}") from None
     print(output, file=sys.stderr)
-
-
-def _check_is_no_input(output: Path) -> None:
-    """Refuse a file beside runs, unless it is a page: it would take the place of what is kept.
-
-    Raises:
-        OptionError: it is one, or no path at all.
-    """
-    try:
-        target = output.resolve()
-    except ValueError as error:
-        raise OptionError(f"--output: {output} must be the path of a file: {error}") from None
-    beside_runs = any(path.stem.isdecimal() for path in target.parent.glob("*.csv"))
-    if beside_runs and target.suffix.lower() not in (".html", ".md"):
-        raise OptionError(
-            f"--output: must not lie among a machine's runs, got {output}; write it elsewhere"
-        )
 
 
 def _say(line: str) -> None:
