@@ -14,7 +14,7 @@ from test_run import MACHINE
 import convmark
 from convmark.core.errors import ConvmarkError
 from convmark.machine.environment import Gpu, Machine
-from convmark.results.record import ASCENDING
+from convmark.results.agreement import ASCENDING
 from convmark.session.fleet import host
 from convmark.session.fleet.drive import Event, JobEnded, NodeLost, ProcessEnded
 from convmark.session.fleet.host import Host, NodeSettings, PreparedNode, about_this_node, installed

@@ -9,7 +9,9 @@ import pytest
 from report_rows import SLOW, results_of_two_machines
 
 from convmark.cli import main
+from convmark.core.errors import OptionError
 from convmark.core.files import write_whole
+from convmark.results.outputs import check_output
 
 
 def test_a_full_disk_leaves_the_old_file_whole_and_no_part_of_the_new(
@@ -64,3 +66,66 @@ def test_a_report_takes_the_place_of_no_run(
     assert "--output: must not lie among a machine's runs" in capsys.readouterr().err
     assert run.read_bytes() == before
     assert main(["report", "results", "-o", f"results/{SLOW}/page.html"]) == 0
+
+
+def test_an_output_takes_the_place_of_nothing_that_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    machine = results_of_two_machines(tmp_path) / SLOW
+    (machine / "models").mkdir()
+    copy = tmp_path / "copy.csv"
+    copy.write_bytes((machine / "0001.csv").read_bytes())
+    (tmp_path / "net.py").write_text("code")
+    (tmp_path / "same").symlink_to(machine)
+    among = "--output: must not lie among a machine's runs"
+    refused = {
+        str(machine / "accepted.csv"): among,
+        str(machine / "0001.steps.npz"): among,
+        str(machine / "models" / "net.txt"): among,
+        f"results/../same/{SLOW}.csv": among,
+        "results/2026.csv": "--output: must not be named as a run beside results",
+        "net.py": "--output: must not replace a file of another kind, net.py is there",
+        "copy.csv": "--output: must not replace a run's file, got copy.csv",
+    }
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for name, message in refused.items():
+        assert main(["report", "results", "--format", "csv", "-o", name]) == 2, name
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"convmark report: {message}")
+    assert main(["report", "results", "--figures", "same"]) == 2
+    assert "--figures: must not be a machine's folder, got same" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    (tmp_path / "summary").touch()
+    for name in ("summary", "table.csv", "table.csv"):  # an empty file, a new one, and a later one
+        assert main(["report", "results", "--format", "csv", "-o", name]) == 0
+
+
+def test_a_file_that_is_read_is_no_output_by_whatever_link(tmp_path: Path) -> None:
+    prices = tmp_path / "prices.csv"
+    prices.write_text("a,1")
+    os.link(prices, tmp_path / "hard.csv")
+    (tmp_path / "soft.csv").symlink_to(prices)
+    for name in ("prices.csv", "hard.csv", "soft.csv"):
+        with pytest.raises(OptionError, match="--badge: must not be a file that is read"):
+            check_output("--badge", tmp_path / name, [".csv"], inputs=[prices])
+    check_output("--badge", tmp_path / "other.csv", [".csv"], inputs=[prices])
+
+
+def test_what_is_merged_and_where_to_lie_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    results_of_two_machines(tmp_path)
+    (tmp_path / "link").symlink_to("results")
+    for place, into in (
+        ("results", "results"),
+        ("results", "link"),
+        ("results", "results/joined"),
+        ("results", "link/joined"),
+        (f"results/{SLOW}", "results"),
+        (f"link/{SLOW}/0001.csv", "results"),
+    ):
+        assert main(["merge", place, "--results", into]) == 2, (place, into)
+        assert "--results: must not be one of the folders to join" in capsys.readouterr().err
+    assert main(["merge", "results", "--results", "results2"]) == 0

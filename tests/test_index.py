@@ -42,15 +42,14 @@ def write(store: Store, runs: int, *, seed: int = 0) -> None:
     for number in range(1, runs + 1):
         run = f"{number:04d}"
         rows: list[Record] = []
+        commit, dirty = rng.choice([A_COMMIT, ANOTHER_COMMIT, None]), rng.choice([True, False])
         for model in rng.sample(["lenet5", "vgg16", "mini_resnet"], rng.randint(1, 3)):
             levels = [rng.uniform(-0.1, 0.1) for _ in range(rng.randint(1, 3))]
-            commit = rng.choice([A_COMMIT, ANOTHER_COMMIT, None])
-            rows += run_of(
-                run, *levels, model=model, commit=commit, dirty=rng.choice([True, False])
-            )
+            rows += run_of(run, *levels, model=model, commit=commit, dirty=dirty)
             if rng.random() < 0.3:
                 status = rng.choice(["timeout", "crashed", "unsteady"])
-                rows.append(process(run=run, model=model, status=status, process=9, order=9))
+                told = {"status": status, "commit": commit, "dirty": dirty}
+                rows.append(process(run=run, model=model, process=9, order=9, **told))
         keep(store, rows)
 
 

@@ -26,7 +26,7 @@ def fleet(folder: Path, *factors: float, days: tuple[int, ...] = (), **changes: 
                 step_s=base_s * factor,
                 node=f"n{number}",
                 tensorflow="2.21.0",
-                started=f"2026-03-{day:02d}T03:04:05.000+00:00",
+                started=f"2026-03-{day:02d}T03:04:0{process}.000+00:00",
                 **changes,
             )
             for model, base_s in (("lenet5", 0.01), ("mini_resnet", 0.04))
@@ -80,7 +80,7 @@ def test_of_a_nodes_runs_the_newest_is_compared(tmp_path: Path) -> None:
     fleet(tmp_path, 1.0, 1.0, 1.0, 3.0, 1.0)
     rows = [
         measured(KIND, 9, model, process, step_s=base_s, node="n4", tensorflow="2.21.0",
-                 started="2026-03-02T03:04:05.000+00:00")
+                 started=f"2026-03-02T03:04:0{process}.000+00:00")
         for model, base_s in (("lenet5", 0.01), ("mini_resnet", 0.04))
         for process in (1, 2, 3)
     ]  # fmt: skip

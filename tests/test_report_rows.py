@@ -124,10 +124,12 @@ def test_a_report_takes_the_run_of_the_highest_number_for_the_newest_everywhere(
     results: Path,
 ) -> None:
     for run, day, step_s in ((1, "06-01", 1.0), (2, "05-01", 2.0)):
-        started = f"2026-{day}T00:00:00.000+00:00"
         for machine in (SLOW, FAST):
-            rows = [measured(machine, run, "lenet5", number, step_s=step_s, started=started)
-                    for number in (1, 2, 3)]  # fmt: skip
+            rows = [
+                measured(machine, run, "lenet5", number, step_s=step_s,
+                         started=f"2026-{day}T00:00:0{number}.000+00:00")
+                for number in (1, 2, 3)
+            ]  # fmt: skip
             keep_run(results, rows)
     tables = {table.key: table for table in build([results]).tables}
     assert tables["architectures"].column("run") == ["0002", "0002"]

@@ -24,7 +24,6 @@ MACHINE = "xeon-2"
 A_COMMIT, ANOTHER_COMMIT = "1234567" + "a" * 33, "89abcde" + "b" * 33
 TEXT_COLUMNS = [column.name for column in COLUMNS if column.type is str]
 MEASURED_ROW = row(
-    run="0007",
     commit=A_COMMIT,
     dirty=False,
     cpu='Xeon, "Gold"',
@@ -333,7 +332,7 @@ def test_a_row_of_another_schema_is_refused_and_says_what_to_do(tmp_path: Path) 
         f":3: must be of schema 2 to {SCHEMA_VERSION}, got '{later}'; a later convmark wrote it: "
         "upgrade convmark to read it"
     )
-    path = with_cell(tmp_path / "0002.csv", "schema", "one")
+    path = with_cell(tmp_path / "one.csv", "schema", "one")
     assert refusal(path) == (
         f":3: must be of schema {SCHEMA_VERSION}, whose columns the file has, got 'one'"
     )
@@ -388,7 +387,44 @@ def test_a_process_that_is_measured_twice_is_refused_and_one_that_failed_before_
         read_run(path)
     with pytest.raises(StoreError, match="must hold a process once"):
         read_columns(path, path.read_bytes())
-    assert len(read_run(write_rows(tmp_path / "0002.csv", failed, row()))) == 2
+    assert len(read_run(write_rows(tmp_path / "a_file.csv", failed, row()))) == 2
+
+
+TIMED = {"step_time_mean_s": 0.0101, "step_time_p50_s": 0.01, "throughput_samples_per_s": 3200.0}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (TIMED, {**TIMED, "process": 2}, "own, its start and its step times are those of line 2 "),
+        ({}, {"process": 2, "run": "0002"}, "column 'run' must be the file's number, 0001, got '0"),
+        ({"machine": "a"}, {"process": 2, "machine": "b"}, "the machine of line 2 .*: a there, b "),
+        ({"commit": "a"}, {"process": 2, "commit": "b"}, "the commit of line 2 .*: a there, b "),
+        ({"processes": 3}, {"process": 2, "processes": 2}, "the processes of line 2 .*: 3 there"),
+        ({"keras": "3.1"}, {"process": 2, "keras": "3.2"}, "the keras of line 2 .*: 3.1 there"),
+    ],
+    ids=["copy", "run", "machine", "commit", "processes", "keras"],
+)
+def test_a_copied_row_and_one_of_another_run_are_refused_by_both_readers(
+    first: dict[str, Any], second: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    path = write_rows(tmp_path / "0001.csv", row(**first), row(**second))
+    with pytest.raises(StoreError, match=rf"0001\.csv:3: .*{message}"):
+        read_run(path)
+    with pytest.raises(StoreError, match=rf"0001\.csv:3: .*{message}"):
+        read_columns(path, path.read_bytes())
+
+
+def test_rows_of_one_run_may_differ_in_what_is_a_process_s_or_a_backend_s(tmp_path: Path) -> None:
+    rows = [
+        row(**TIMED, keras="3.1", commit="a", seed=0),
+        row(**TIMED, keras="3.2", backend="jax", node="other"),
+        row(task="accuracy", process=2, seed=1, step_time_p50_s=0.01),
+        row(process=2, status="error", keras="3.9"),
+    ]
+    path = write_rows(tmp_path / "0001.csv", *rows)
+    assert read_run(path) == rows
+    assert len(read_columns(path, path.read_bytes())["status"]) == len(rows)
 
 
 # Finding

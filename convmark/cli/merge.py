@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 from convmark.cli.command import exit_status, sayer
 from convmark.compare import sessions_file
 from convmark.core.errors import StoreError
+from convmark.core.files import read_regular, write_whole
 from convmark.core.options import Options
 from convmark.report.describe import FOLDER
+from convmark.results.outputs import overlap
 from convmark.results.store import Store
 from convmark.session.fleet.merge import MergedRun, join, joined, missing, sources
 
@@ -31,8 +32,11 @@ def merge(given: argparse.Namespace, options: Options) -> int:
     store = Store(into)
     store.check_writable()
     for place in places:
-        if _same(place, into):
-            raise StoreError(f"--results: must not be one of the folders to join, got {into}")
+        if overlap(place, into):
+            raise StoreError(
+                "--results: must not be one of the folders to join, nor lie in one or hold one, "
+                f"got {into} and {place}"
+            )
     found = sources(places, _say)
     if not found:
         raise StoreError(f"{places[0]}: must have the rows of a run, it has none")
@@ -50,13 +54,6 @@ def merge(given: argparse.Namespace, options: Options) -> int:
     for line in lines:
         _say(line)
     return exit_status(not lines)
-
-
-def _same(place: Path, into: Path) -> bool:
-    try:
-        return place.resolve() == into.resolve()
-    except (OSError, RuntimeError, ValueError):  # no path at all, which the reading then says
-        return False
 
 
 def _say_where(runs: Iterable[MergedRun]) -> None:
@@ -78,7 +75,7 @@ def _keep_models(one: MergedRun, folder: Path) -> None:
             if path.suffix in (".json", ".svg") and not target.exists():
                 try:
                     target.parent.mkdir(exist_ok=True)
-                    shutil.copyfile(path, target)
+                    write_whole(target, read_regular(path))
                 except OSError as error:
                     reason = error.strerror or error
                     raise StoreError(f"{target}: cannot be written: {reason}") from None

@@ -68,7 +68,7 @@ class Column:
     meaning: str
     since: int = 2
     """The schema that brought it in."""
-    bounds: Literal["", "above 0", "logarithm", "error of a logarithm"] = ""
+    bounds: Literal["", "above 0", "at least 0", "share", "logarithm", "error of a logarithm"] = ""
     """What its numbers must be; figures are divided, squared and taken to a power."""
     title: str | None = None
     """What a report's table calls it; None where no report shows it."""
@@ -88,8 +88,10 @@ class Column:
             return "must be above 0"
         if self.bounds == "above 0" and value < _LEAST_FIGURE:
             return f"must be at least {_LEAST_FIGURE:g}"
-        if self.bounds.startswith("error") and value < 0:
+        if self.bounds in ("at least 0", "share", "error of a logarithm") and value < 0:
             return "must be at least 0"
+        if self.bounds == "share" and value > 1:
+            return "must be at most 1"
         if self.bounds.endswith("logarithm") and abs(value) > _MOST_LOGARITHM:
             return f"must be a logarithm of at most {_MOST_LOGARITHM}"
         if self.type is int and abs(value) >= 10**MOST_DIGITS:

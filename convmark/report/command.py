@@ -18,6 +18,7 @@ from convmark.report.prices import read_prices
 from convmark.report.tables.hardware import Comparison
 from convmark.report.tables.text import csv_text, markdown_text, terminal_text
 from convmark.results.names import keep_name, kept_name, read_name
+from convmark.results.outputs import check_output, check_output_folder
 from convmark.results.runs import run_files
 from convmark.results.store import read_head
 
@@ -119,11 +120,13 @@ def report(
     """
     chosen = _format(output, form, figures)
     if output is not None:
-        _check_is_no_input(Path(output))
+        check_output("--output", Path(output), SUFFIXES)
     if style not in STYLES:
         raise OptionError(f"--style: must be one of {', '.join(STYLES)}, got {style!r}")
     if figures is not None and not figures.strip():
         raise OptionError(f"--figures: must be the path of a folder, got {figures!r}")
+    if figures is not None:
+        check_output_folder("--figures", Path(figures))
     priced = {} if prices is None else read_prices(parse_file("--prices", prices))
     keep_names(places, names)
     verdicts = None if against is None else verdicts_against(places, against, Path.cwd(), _say)
@@ -150,23 +153,6 @@ def report(
         raise StoreError(f"--output: {output} must be writable: {reason}") from None
     print(output, file=sys.stderr)
     return found
-
-
-def _check_is_no_input(output: Path) -> None:
-    """Refuse a file beside runs, unless it is a page: it would take the place of what is kept.
-
-    Raises:
-        OptionError: it is one, or no path at all.
-    """
-    try:
-        target = output.resolve()
-    except ValueError as error:
-        raise OptionError(f"--output: {output} must be the path of a file: {error}") from None
-    beside_runs = any(path.stem.isdecimal() for path in target.parent.glob("*.csv"))
-    if beside_runs and target.suffix.lower() not in (".html", ".md"):
-        raise OptionError(
-            f"--output: must not lie among a machine's runs, got {output}; write it elsewhere"
-        )
 
 
 def _say(line: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import functools
 import io
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,14 @@ import numpy as np
 from convmark.core.case import Case
 from convmark.core.errors import CaseError, StoreError
 from convmark.core.files import read_regular
+from convmark.results.agreement import FIGURES, figures_agree, words_broken
+from convmark.results.one_run import rows_agree
 from convmark.results.reading import HEADER, read_run
 from convmark.results.record import (
-    ASCENDING,
     COLUMNS,
-    MEASURED,
     SCHEMA_VERSION,
     STATUSES,
     from_cell,
-    is_time,
 )
 
 __all__ = ["case_name", "read_columns", "whole_file"]
@@ -62,10 +60,10 @@ def read_columns(path: Path, data: bytes | None) -> dict[str, Any]:
     Raises:
         StoreError: the file does not fit; the message names file and line.
     """
-    return (_typed(data) if data else None) or _from_records(path)
+    return (_typed(data, path) if data else None) or _from_records(path)
 
 
-def _typed(data: bytes) -> dict[str, Any] | None:
+def _typed(data: bytes, path: Path) -> dict[str, Any] | None:
     """Return the columns of a file; None where the store must say what is wrong with it."""
     if not data.startswith(_FIRST_LINE) or not data.endswith(b"\n") or b"\0" in data:
         return None
@@ -84,24 +82,20 @@ def _typed(data: bytes) -> dict[str, Any] | None:
         for axes in set(zip(*(cells[HEADER.index(name)] for name in _AXES), strict=True)):
             case_name(*axes)
         found = {COLUMNS[place].name: _values(place, one) for place, one in enumerate(cells)}
-        return found if _agree(found) else None
+        return found if _agree(found, path) else None
     except (ValueError, ArithmeticError, CaseError, csv.Error):
         return None
 
 
-def _agree(found: Mapping[str, Any]) -> bool:
-    """Whether the cells of each row agree, and no two measured rows are one process's."""
-    least = found[ASCENDING[0]]
-    for name in ASCENDING[1:]:
-        if np.any(found[name] < least):
-            return False
-        least = np.where(np.isnan(found[name]), least, found[name])
-    if np.any(found["trainable_parameters"] > found["parameters"]):
-        return False
-    keys = [*map(found.get, (*_AXES, "process"))]
-    measured = [status in MEASURED for status in found["status"]]
-    once = list(itertools.compress(zip(*keys, strict=True), measured))
-    return len(set(once)) == len(once) and all(map(is_time, set(found["started"])))
+def _agree(found: Mapping[str, Any], path: Path) -> bool:
+    """Whether the cells of each row agree, and the rows with each other and with their file."""
+    names = ("started", "status", "unsteady")
+    texts = set(zip(*(found[name].tolist() for name in names), strict=True))
+    return (
+        figures_agree({name: found[name] for name in FIGURES})
+        and not any(words_broken(*words) for words in texts)
+        and rows_agree(found, path)
+    )
 
 
 def _values(place: int, cells: Sequence[str]) -> np.ndarray[Any, Any]:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from convmark.core.case import Case
 from convmark.core.cells import Column
 from convmark.core.errors import CaseError, StoreError
 from convmark.results.csv_lines import csv_rows
+from convmark.results.one_run import RowsOfOneRun
 from convmark.results.record import COLUMNS, OLDEST_SCHEMA, SCHEMA_VERSION, Record, from_cells
 
 __all__ = [
@@ -70,24 +70,12 @@ def read_run(
     """
     rows = read_cells(path, functools.partial(_warn_of_torn_line, path))
     records: list[Record] = []
-    lines: dict[tuple[Case, int], int] = {}
+    one_run = RowsOfOneRun(path)
     for line, cells in rows:
         if keep(cells):
             records.append(_record(path, line, cells))
-            _check_once(path, line, records[-1], lines)
+            one_run.check(line, records[-1])
     return records
-
-
-def _check_once(path: Path, line: int, record: Record, lines: dict[tuple[Case, int], int]) -> None:
-    """Hold every process of a case to one measured row: a second one would narrow its spread."""
-    if not record.measured:
-        return
-    first = lines.setdefault((record.asked_case, record.process), line)
-    if first != line:
-        raise StoreError(
-            f"{path}:{line}: must hold a process once, {record.case.name} #{record.process} is in "
-            f"line {first} too; remove one of them"
-        )
 
 
 def _warn_of_torn_line(path: Path, line: int) -> None:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
 from convmark.core.cells import Column, columns_of, fit_text, from_cell, to_cell
 from convmark.core.errors import StoreError
+from convmark.results.agreement import broken_rule, words_broken
 
 __all__ = [
     "COLUMNS",
@@ -71,11 +70,11 @@ def _column(group: str, title: str | None, unit: str, meaning: str, **more: Any)
 _figure = functools.partial(_column, table="architectures")
 _run = functools.partial(_column, "run", None)
 _case = functools.partial(_column, "case", None)
-_environment = functools.partial(_column, "environment", table="machines")
-_size = functools.partial(_figure, "size")
-_time = functools.partial(_figure, "time")
-_memory = functools.partial(_figure, "memory")
-_state = functools.partial(_figure, "state")
+_environment = functools.partial(_column, "environment", table="machines", bounds="at least 0")
+_size = functools.partial(_figure, "size", bounds="at least 0")
+_time = functools.partial(_figure, "time", bounds="at least 0")
+_memory = functools.partial(_figure, "memory", bounds="at least 0")
+_state = functools.partial(_figure, "state", bounds="at least 0")
 _check = functools.partial(_figure, "check")
 _learning = functools.partial(_column, "learning", table="accuracy")
 _waterfall = functools.partial(_column, "waterfall", table="waterfall")
@@ -107,7 +106,7 @@ class Record:
         "packages it imports; <run>.code.json lists them",
         since=3,
     )
-    order: int = _run("", "place in the run's plan, from 1")
+    order: int = _run("", "place in the run's plan, from 1", bounds="above 0")
     plan: str | None = _run(
         "",
         "hash of the cases, processes and seed asked for: --resume goes on with no other plan; "
@@ -357,7 +356,7 @@ class Record:
         None, "MHz", "clock of the card's memory, median; of several cards the lowest"
     )
     temperature_c: float | None = _state(
-        None, "degrees Celsius", "the GPU's temperature, highest; of all cards"
+        None, "degrees Celsius", "the GPU's temperature, highest; of all cards", bounds=""
     )
     power_w: float | None = _state(None, "W", "power of the whole card, mean; of several the sum")
     gpu_utilisation: float | None = _state(None, "", "share of time in which any kernel ran, mean")
@@ -383,15 +382,23 @@ class Record:
     loss: float | None = _check(
         None, "", "training loss at step 10; of task accuracy the test loss"
     )
-    output_rms: float | None = _check(None, "", "root mean square of inference's output")
+    output_rms: float | None = _check(
+        None, "", "root mean square of inference's output", bounds="at least 0"
+    )
     accuracy: float | None = _check(
-        "", "", "accuracy on the test samples, of task accuracy", kind="share"
+        "", "", "accuracy on the test samples, of task accuracy", kind="share", bounds="share"
     )
 
     dataset: str | None = _learning(None, "", "what was trained on, with a hash of its samples")
-    fraction: float | None = _learning(None, "", "share of training and validation samples used")
-    training_samples: int | None = _learning(None, "samples", "samples of an epoch")
-    epochs: int | None = _learning(None, "", "epochs asked for; each has a row in <run>.epochs.csv")
+    fraction: float | None = _learning(
+        None, "", "share of training and validation samples used", bounds="share"
+    )
+    training_samples: int | None = _learning(
+        None, "samples", "samples of an epoch", bounds="at least 0"
+    )
+    epochs: int | None = _learning(
+        None, "", "epochs asked for; each has a row in <run>.epochs.csv", bounds="at least 0"
+    )
     epoch_time_s: float | None = _learning(
         None,
         "s",
@@ -399,14 +406,25 @@ class Record:
         bounds="above 0",
     )
     training_loss: float | None = _learning(None, "", "training loss of the last epoch, its mean")
-    training_accuracy: float | None = _learning(None, "", "training accuracy of the last epoch")
-    validation_loss: float | None = _learning(None, "", "loss on the validation samples at the end")
-    validation_accuracy: float | None = _learning(None, "", "accuracy on them at the end")
-    target_accuracy: float | None = _learning(None, "", "validation accuracy aimed at")
-    time_to_target_s: float | None = _learning(
-        None, "s", "training up to the end of the first epoch that reached it; empty where none did"
+    training_accuracy: float | None = _learning(
+        None, "", "training accuracy of the last epoch", bounds="share"
     )
-    samples_to_target: int | None = _learning(None, "samples", "samples trained on up to there")
+    validation_loss: float | None = _learning(None, "", "loss on the validation samples at the end")
+    validation_accuracy: float | None = _learning(
+        None, "", "accuracy on them at the end", bounds="share"
+    )
+    target_accuracy: float | None = _learning(
+        None, "", "validation accuracy aimed at", bounds="share"
+    )
+    time_to_target_s: float | None = _learning(
+        None,
+        "s",
+        "training up to the end of the first epoch that reached it; empty where none did",
+        bounds="at least 0",
+    )
+    samples_to_target: int | None = _learning(
+        None, "samples", "samples trained on up to there", bounds="at least 0"
+    )
 
     waterfall_rounds: int | None = _waterfall(
         None, "", "times that each way was timed, alternating"
@@ -437,7 +455,9 @@ class Record:
                 value = fit_text(value) or None
                 object.__setattr__(self, column.name, value)  # as the file will hold it
             _check_value(column, value)
-        _check_agreement(self)
+        rule = words_broken(self.started, self.status, self.unsteady)
+        if rule or (rule := broken_rule(self)):
+            raise StoreError(rule)
 
     @property
     def measured(self) -> bool:
@@ -472,37 +492,6 @@ class Record:
 
 
 COLUMNS = columns_of(Record)
-
-ASCENDING = tuple(
-    f"step_time_{name}_s"
-    for name in ("min", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "max")
-)
-"""Columns each of which is at least the one before it."""
-
-
-def _check_agreement(row: Record) -> None:
-    """Refuse a row whose cells contradict each other."""
-    known = [(name, value) for name in ASCENDING if (value := getattr(row, name)) is not None]
-    for (low, least), (high, value) in itertools.pairwise(known):
-        if value < least:
-            raise StoreError(f"column {high!r} must be at least {low!r}, {least:g}, got {value:g}")
-    trainable, whole = row.trainable_parameters, row.parameters
-    if trainable is not None and whole is not None and trainable > whole:
-        raise StoreError(
-            f"column 'trainable_parameters' must be at most 'parameters', {whole}, got {trainable}"
-        )
-    if not is_time(row.started):
-        raise StoreError(f"column 'started' must be a time of ISO 8601, got {row.started[:40]!r}")
-
-
-def is_time(text: str) -> bool:
-    """Whether a text is a date or a time of ISO 8601, with a day that there is."""
-    try:
-        datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        return False
-    return True
-
 
 FRAMEWORK_COLUMNS = tuple(column.name for column in COLUMNS if column.name in BACKENDS)
 """Versions of backends; that of a backend without a column stands in `packages`."""

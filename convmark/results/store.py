@@ -21,6 +21,7 @@ import numpy as np
 from convmark.core.errors import StoreError
 from convmark.core.files import open_regular
 from convmark.core.text import is_folder_name
+from convmark.results.one_run import RUN_NAME
 from convmark.results.reading import HEADER, StoreWarning, head_cells, read_head, read_run
 from convmark.results.run_file import RunFile, steps_path
 
@@ -37,7 +38,6 @@ __all__ = [
     "same_file",
 ]
 
-RUN_NAME = re.compile(r"[0-9]{4,}")
 AB_FOLDER = "ab"
 """Beside the machines' folders; its files have numbers for names and are no runs."""
 

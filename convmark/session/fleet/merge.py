@@ -13,26 +13,14 @@ from convmark.core.text import Say, is_folder_name
 from convmark.results.code.manifest import read_codes, write_codes
 from convmark.results.code.snapshot import copy_kept
 from convmark.results.names import keep_name, read_name
-from convmark.results.record import FRAMEWORK_COLUMNS, Record
+from convmark.results.one_run import shared_columns
+from convmark.results.record import Record
 from convmark.results.runs import oldest_first, run_files
 from convmark.results.store import Store, read_run, read_step_times
-from convmark.session import learning
 from convmark.session.fleet.part import Part, Shard, read_part, write_part
 from convmark.session.learning import Epoch, append_epochs, read_epochs
 
 __all__ = ["MergedRun", "join", "joined", "missing", "sources"]
-
-ONE_RUN = (
-    *("commit", "dirty", "convmark", "time_budget_s", "isolation"),
-    *("measurement_version", "reference_version"),
-)
-"""Columns that all rows of one run share, where they have a value."""
-
-ONE_SUITE = ("seed", "processes")
-"""Columns that all rows of one run share but those of the task accuracy."""
-
-SOFTWARE = ("python", *FRAMEWORK_COLUMNS, "keras", "numpy", "flags")
-"""Columns that the rows of one backend share, where they have a value."""
 
 MOST_NAMED = 3
 
@@ -236,11 +224,7 @@ def _refuse_unlike(group: Sequence[SourceRun]) -> None:
     seen: dict[tuple[str, str], tuple[object, Path]] = {}
     for source in group:
         for record in source.records:
-            shared = [(name, "") for name in ONE_RUN]
-            if record.task != learning.TASK:  # whose processes have a seed each, and are as many
-                shared += [(name, "") for name in ONE_SUITE]
-            shared += [(name, record.backend) for name in SOFTWARE if record.measured]
-            for key in shared:
+            for key in shared_columns(record):
                 value = getattr(record, key[0])
                 if value is None:
                     continue
