@@ -283,7 +283,8 @@ def _trust(table: pd.DataFrame) -> dict[str, str]:
 def _causes(newest: pd.DataFrame, counts: Mapping[str, int]) -> Iterator[str]:
     total = f"{len(newest):,} figure{'s' * (len(newest) != 1)}"
     if not counts:
-        yield f"all {total} held still, each of {FEW_PROCESSES} processes or more"
+        whole = f"all {total} held still, each" if len(newest) > 1 else f"{total} held still,"
+        yield f"{whole} of {FEW_PROCESSES} processes or more"
     for place, words in enumerate(sorted(counts, key=counts.__getitem__, reverse=True)[:3]):
         yield f"{counts[words]:,}{f' of {total}' * (place == 0)} {words}"
     unknown = int(newest["other_cpu_share"].isna().sum())

@@ -1,0 +1,54 @@
+"""The answers of a report, from rows whose figures are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from report_rows import SLOW, keep_run
+from test_report_tables import three
+
+from convmark.report.build import build
+from convmark.results.record import Record
+
+
+def answers(folder: Path, *runs: list[Record]) -> dict[str, tuple[str, str]]:
+    """Return what was found and its detail, by what it is of."""
+    for rows in runs:
+        keep_run(folder / "results", rows)
+    table = build([folder / "results"]).tables[0]
+    return {row["of"]: (row["found"], row["detail"]) for row in table.records()}
+
+
+def test_models_whose_interval_has_1_are_not_told_apart(tmp_path: Path) -> None:
+    close = three(SLOW, 1, "vgg16", 1.00, 1.04, 1.08)
+    found = answers(tmp_path, [*three(SLOW, 1, "lenet5", 0.99, 1.03, 1.07), *close])
+    winner, detail = found["train, batch 32"]
+    assert winner == "lenet5 or vgg16: 1.03 s"
+    assert detail.startswith("1.01 times as fast as vgg16 [")
+    assert "not told apart" in detail
+    assert found["verdicts"][0] == "none"
+
+
+def test_quiet_figures_of_three_processes_can_be_trusted(tmp_path: Path) -> None:
+    found = answers(tmp_path, three(SLOW, 1, "lenet5", 1.0, 1.01, 1.02))
+    word, detail = found["newest figures"]
+    assert (word, detail) == ("good", "1 figure held still, of 3 processes or more")
+    assert found["train, batch 32"] == ("lenet5: 1.01 s a step", f"no other model, on {SLOW} cpu")
+
+
+def test_every_doubt_is_named_and_a_failed_case_counted(tmp_path: Path) -> None:
+    loaded = three(SLOW, 1, "lenet5", 1.0, 1.01, other_cpu_share=0.82)
+    failed = three(SLOW, 1, "vgg16", 1.0, status="crashed", error="signal 11")
+    word, detail = answers(tmp_path, [*loaded, *failed])["newest figures"]
+    assert word == "poor"
+    assert "1 of 1 figure measured under other load of up to 82%" in detail
+    assert "1 of fewer than 3 processes" in detail
+    assert detail.endswith("1 case failed")
+
+
+def test_two_versions_of_one_machine_have_a_ratio_with_its_interval(tmp_path: Path) -> None:
+    old = three(SLOW, 1, "lenet5", 2.0, 2.0, 2.0, tensorflow="2.20.0")
+    new = three(SLOW, 2, "lenet5", 1.0, 1.0, 1.0, tensorflow="2.21.0")
+    found, detail = answers(tmp_path, old, new)["TensorFlow 2.21.0 against 2.20.0"]
+    assert found == "2.00 times as fast"
+    assert detail == f"over 1 case on {SLOW} cpu [2.00, 2.00], measured in different runs"
