@@ -204,6 +204,11 @@ def leaves_a_daemon() -> Any:
     return well()
 
 
+def returns_twice() -> Any:
+    os.fork()
+    return well()
+
+
 def leaves_a_fork() -> Any:
     """Forks a process that keeps every descriptor, the one for events included, open."""
     pid = os.fork()

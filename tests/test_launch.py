@@ -233,6 +233,7 @@ def proofs(answer: Answer) -> list[float]:
         ("raises", "error", "ValueError: a shape that cannot be"),
         ("raises_at_length", "error", "of some layer : shapes differ"),
         ("returns_no_model", "error", "the builder must return a keras.Model, it returned int"),
+        ("returns_twice", "error", "the builder must return once, it has forked the process and"),
         ("tells_no_input", "error", "the input shape is not known; call the model on keras.Input"),
         ("overflows", "error", "the output must be finite, it is inf at step 1"),
         ("exits", "error", "the model's code ends the program (exit status 3)"),

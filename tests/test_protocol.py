@@ -83,3 +83,21 @@ def test_a_text_is_folded_to_one_line_and_cut(text: object, line: str) -> None:
 
 def test_the_cut_can_be_set() -> None:
     assert one_line("abcdefgh", limit=6) == "abc..."
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("GET https://bob:hunter22@host/x", "GET https://bob:***@host/x"),
+        ("Authorization: Bearer abcd.efgh", "Authorization: Bearer ***"),
+        ("{'authorization': 'abcdefgh'}", "{'authorization': '***'}"),
+        ("token=abcdef&x=1", "token=***&x=1"),
+        ("aws_secret_access_key = abcdefgh", "aws_secret_access_key = ***"),
+        ("ASIAABCDEFGHIJKLMNOP is expired", "ASIA*** is expired"),
+        ("ghp_abcdefghijklmnopqrstuvwxyz", "ghp_***"),
+    ],
+)
+def test_secrets_are_masked_in_every_text_that_is_folded_to_a_line(text: str, line: str) -> None:
+    assert one_line(text) == line
+    assert one_line(line) == line
+    assert one_line(f"{'x' * 280} {text}").find("hunter") < 0

@@ -51,6 +51,7 @@ from convmark.report.verdicts import comparison_table
 from convmark.results.store import Store
 from convmark.session.progress import Display
 from convmark.session.run import asked_axes
+from convmark.worker.protocol import masked
 
 __all__ = [
     "FORMS",
@@ -220,7 +221,7 @@ class SideComparison:
     def title(self) -> str:
         """Both sides with their versions."""
         return "\n".join(
-            f"{name}: {end.spec.label} ({_versions(end)})"
+            f"{name}: {masked(end.spec.label)} ({_versions(end)})"
             for name, end in (("A", self.pair.a), ("B", self.pair.b))
         )
 
@@ -303,7 +304,7 @@ class SideComparison:
     def _ends(self, case: Case) -> dict[str, Any]:
         ends: dict[str, Any] = {}
         for name, end in (("a", self.pair.a), ("b", self.pair.b)):
-            ends[name] = end.spec.label
+            ends[name] = masked(end.spec.label)
             ends[f"{name}_commit"] = end.spec.ref or None
             for version in ("python", "tensorflow", "keras"):
                 ends[f"{name}_{version}"] = end.version(version)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from convmark.core.errors import WorkerError
 from convmark.interpreter.oom import oom_kills
-from convmark.worker.protocol import LINE_BYTES, UNSAFE_FORK, decode_event, masked, one_line
+from convmark.worker.protocol import LINE_BYTES, UNSAFE_FORK, decode_event, one_line
 
 __all__ = ["Answer", "Followed", "Follower", "OnEvent", "cause", "tail"]
 
@@ -173,7 +173,7 @@ class Follower:
         """Return the answer with the events that have come, its message one line."""
         return Answer(
             status=status,
-            message=masked(one_line(message)),
+            message=one_line(message),
             events=self._events,
             ready_s=self._ready_s,
         )
@@ -252,5 +252,5 @@ def tail(log: Path | None) -> str:
         if line.startswith("Fatal Python error"):
             place = next((word for word in lines_said[index:] if word.startswith("File ")), "")
             why = next((word for word in lines_said if "bad_alloc" in word), "")
-            return masked(f": {one_line(f'{why} {line} {place}')}")
-    return masked(f": {one_line(lines_said[-1])}") if lines_said else ""
+            return f": {one_line(f'{why} {line} {place}')}"
+    return f": {one_line(lines_said[-1])}" if lines_said else ""

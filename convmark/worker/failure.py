@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import traceback
 
-from convmark.worker.protocol import masked, one_line
+from convmark.worker.protocol import one_line
 
 __all__ = ["CaseFailure", "UnknownModelError", "first_sentence", "message_of", "stack_of"]
 
@@ -56,7 +56,7 @@ def message_of(error: BaseException) -> str:
         return f"the model's code ends the program (exit status {error.code})"
     reason = first_sentence(error)
     kind = type(error).__name__
-    text = masked(one_line(f"{kind}: {reason}" if reason else kind, limit=1 << 20))
+    text = one_line(f"{kind}: {reason}" if reason else kind, limit=1 << 20)
     if "No space left" in text and shutil.disk_usage(tempfile.gettempdir()).free < FULL_BYTES:
         text += f"; TMPDIR, {tempfile.gettempdir()}, is full: free some or name another folder"
     if len(text) <= MESSAGE_CHARS:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import os
 import random
 import time
 from collections.abc import Callable, Iterable
@@ -298,12 +299,18 @@ def build(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
     """Return the case's model, and report its sizes.
 
     Raises:
-        CaseFailure: the builder returns no model, nobody knows what it takes, or its weights lie
-            on another kind of device than the case's.
+        CaseFailure: the builder returns no model, or returns in two processes; nobody knows what
+            it takes; or its weights lie on another kind of device than the case's.
     """
     gc.collect()
+    process = os.getpid()
     with backend.scope():
         model = builder()
+    if os.getpid() != process:  # the copy says so; the two would share cores and the harness's pipe
+        raise CaseFailure(
+            f"{case.model}: the builder must return once, it has forked the process and returned "
+            "in both; end the forked one with os._exit"
+        )
     if not backend.is_model(model):
         reason = backend.other_keras(model) or (
             f"the builder must return a keras.Model, it returned {type(model).__name__}"

@@ -43,8 +43,9 @@ _SECRET = re.compile(
     r"|((?<![a-z])(?:token|secret|passw(?:or)?d|pwd|(?:api|access|secret|private)[_-]?key)"
     r"[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;)]{4,}"
     r"|((?<![a-z])key=[\"']?)[^\s\"'&,;)]{8,}"
+    r"|(authorization[\"']?\s*[=:]\s*[\"']?(?:\w+ )?)[^\s\"',;)]{3,}"
     r"|(bearer |basic )[\w.~+/=-]{8,}"
-    r"|\b(gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox[abp]-|AKIA)[\w-]{16,}",
+    r"|\b(gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox[abp]-|AKIA|ASIA)[\w-]{16,}",
     re.IGNORECASE,
 )
 """A password in an address, what follows token= and the like, and tokens by their beginning."""
@@ -84,9 +85,9 @@ def decode_event(line: bytes) -> dict[str, Any]:
 
 
 def one_line(text: object, limit: int = 300) -> str:
-    """Return text fit for one line: control characters folded to spaces, cut at `limit`."""
+    """Return text fit for one line: control characters folded to spaces, secrets masked, cut."""
     folded = "".join(char if char.isprintable() else " " for char in str(text))
-    words = " ".join(folded.split())
+    words = masked(" ".join(folded.split()))
     return words if len(words) <= limit else words[: limit - 3] + "..."
 
 
