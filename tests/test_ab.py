@@ -592,6 +592,8 @@ def test_a_live_comparison_of_versions_ends_by_ctrl_c(
     [
         (["--across", "machine", "--live"], "--live: no two values of machine can be compared"),
         (["--live"], "--live: must be given with --across, whose values it compares"),
+        (["--across=keras", "--budget=9"], "--budget: must be given with --live, which it limits"),
+        (["--target=1"], "--target: must be given with --live, which it limits"),
         (
             ["--across", "tensorflow", "--live", "--budget", "nan"],
             "--budget: must be a number of seconds above 0",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from convmark.cli.ab import FORMS as LIVE_FORMS
 from convmark.cli.ab import SideComparison, StoppingRule
-from convmark.cli.command import EXIT_USAGE, exit_status, sayer
+from convmark.cli.command import BUDGET, EXIT_USAGE, TARGET, exit_status, sayer
 from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live.ab import side_spec
 from convmark.compare.live.ab_files import VerdictRow
@@ -73,8 +73,10 @@ def _live(given: argparse.Namespace, options: Options, cells: Sequence[Cell], fo
     What cannot be had is said, and the other comparisons go on.
     """
     rule = StoppingRule(
-        target=math.log1p(parse_percent("--target", given.target)),
-        budget_s=parse_seconds("--budget", given.budget),
+        target=math.log1p(
+            parse_percent("--target", TARGET if given.target is None else given.target)
+        ),
+        budget_s=parse_seconds("--budget", BUDGET if given.budget is None else given.budget),
     )
     wanted = live_cases(cells)
     if not wanted:

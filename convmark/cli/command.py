@@ -6,9 +6,21 @@ import sys
 
 from convmark.core.text import Say
 
-__all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_OK", "EXIT_USAGE", "exit_status", "sayer"]
+__all__ = [
+    "BUDGET",
+    "EXIT_FAILED",
+    "EXIT_INTERRUPTED",
+    "EXIT_OK",
+    "EXIT_USAGE",
+    "TARGET",
+    "exit_status",
+    "sayer",
+]
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+TARGET, BUDGET = "2", "60"
+"""Half-width in per cent, and seconds per case, of a live comparison that is not told otherwise."""
 
 
 def exit_status(good: bool, *, interrupted: bool = False) -> int:

@@ -17,6 +17,7 @@ from convmark.core.options import Options
 from convmark.report.comment import Gate, badge_text, comment_text
 from convmark.report.pull_request import PullRequest, post
 from convmark.report.verdicts import run_words
+from convmark.results.outputs import check_output
 from convmark.results.runs import newest_run
 from convmark.results.store import read_head
 
@@ -120,6 +121,7 @@ def _check_badge(name: str) -> None:
     Raises:
         OptionError: it is one, or no path at all.
     """
+    check_output("--badge", Path(name), (".json",))
     try:
         path = Path(name).resolve()
         there = not name.strip() or path.exists()

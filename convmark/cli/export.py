@@ -16,8 +16,8 @@ from convmark.core.option_values import choice_of
 from convmark.core.options import Options
 from convmark.report.export import TARGETS, Export, export_of
 from convmark.report.rows import read_rows
+from convmark.results.outputs import check_output, check_output_folder
 from convmark.results.runs import run_files
-from convmark.results.store import same_file
 
 __all__ = ["export"]
 
@@ -25,6 +25,9 @@ _say = sayer("convmark export")
 
 FOLDERS = ("otava", "mlflow")
 """Formats that are several files."""
+
+SUFFIXES = (".json", ".ndjson", ".jsonl", ".prom", ".txt")
+"""Of a file that an export may replace."""
 
 
 def export(given: argparse.Namespace, options: Options) -> int:
@@ -53,18 +56,14 @@ def _check(target: str, output: Path | None, places: Sequence[Path]) -> None:
         if target in FOLDERS:
             raise OptionError(f"--to {target}: needs a folder that does not exist yet: -o FOLDER")
         return
-    if "\0" in str(output):
-        raise OptionError(f"--output: must be a path, got {str(output)!r}")
-    if any(same_file(path, output) for path in run_files(places)):
-        raise OptionError(f"--output: must not be one of the inputs, got {output}")
-    if target in FOLDERS and output.exists():
-        raise OptionError(f"--output: must not exist yet, got {output}; remove it first")
-    if target not in FOLDERS and output.is_dir():
+    if target in FOLDERS:
+        check_output_folder("--output", output)
+        if output.exists():
+            raise OptionError(f"--output: must not exist yet, got {output}; remove it first")
+        return
+    check_output("--output", output, SUFFIXES, inputs=run_files(places))
+    if output.is_dir():
         raise OptionError(f"--output: must be a file for --to {target}, {output} is a folder")
-    if any(path.stem.isdecimal() for path in output.resolve().parent.glob("*.csv")):
-        raise OptionError(
-            f"--output: must not lie among a machine's runs, got {output}; write it elsewhere"
-        )
 
 
 def _write(output: Path, files: Mapping[str, str]) -> None:

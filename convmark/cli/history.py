@@ -60,6 +60,9 @@ def compare(given: argparse.Namespace, options: Options) -> int:
         OptionError: more than two runs, no such format, or a pattern that matches no case.
         StoreError: a run that is not there, holds nothing or cannot be read.
     """
+    for name in ("target", "budget"):
+        if getattr(given, name) is not None and not given.live:
+            raise OptionError(f"--{name}: must be given with --live, which it limits")
     if given.across is not None:
         return _across(given, options)
     if given.live:

@@ -8,7 +8,7 @@ import re
 from typing import Any, NoReturn
 
 from convmark import __version__
-from convmark.cli.command import EXIT_USAGE
+from convmark.cli.command import BUDGET, EXIT_USAGE, TARGET
 from convmark.core.options import DRY_RUN, OPTIONS, RESUME
 from convmark.core.text import plain_text
 
@@ -431,9 +431,10 @@ def _ab(commands: Any) -> None:
 
 
 def _add_stopping_rule(parser: Parser, when: str = "") -> None:
-    half_width = f"{when}half-width of the interval to reach (default: 2)"
-    _add(parser, "--target PERCENT", half_width, default="2")
-    _add(parser, "--budget SECONDS", f"{when}maximum seconds per case (default: 60)", default="60")
+    half_width = f"{when}half-width of the interval to reach (default: {TARGET})"
+    most = f"{when}maximum seconds per case (default: {BUDGET})"
+    _add(parser, "--target PERCENT", half_width, default=None if when else TARGET)
+    _add(parser, "--budget SECONDS", most, default=None if when else BUDGET)
 
 
 def _bisect(commands: Any) -> None:
