@@ -111,6 +111,7 @@ _EXAMPLES = {
     "show": "convmark show latest",
     "report": "convmark report results ../gpu-box/results -o report.html",
     "compare": "convmark compare 6 7",
+    "comment": "convmark comment --badge badge.json",
     "accept": 'convmark accept 7 --reason "larger input"',
     "history": "convmark history lenet5-train-cpu-b32-float32",
     "merge": "convmark merge part-1 part-2 --results whole",
