@@ -63,13 +63,14 @@ def opened(browser: Any, page: Path) -> Any:
     return browser
 
 
-def show(browser: Any, page: Path, *, width: int, scheme: str) -> None:
+def show(browser: Any, page: Path, *, width: int, scheme: str, fragment: str = "") -> None:
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     browser.get_log("browser")
-    browser.get(page.as_uri())
+    browser.get("about:blank")  # an address that differs in its fragment alone loads nothing
+    browser.get(page.as_uri() + (f"#{fragment}" if fragment else ""))
     wait_for(browser, "[...document.querySelectorAll('.drawing')].every(e => e.dataset.drawn)")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from urllib.parse import urlencode
 import pytest
 from report_rows import FAST, HOSTILE, MODELS, SLOW, keep_run, measured, suite
 from rich_rows import rich_results
+from test_report_browser import browser, pytestmark, show, wait_for
 
 from convmark.core.table import Table
 from convmark.report.build import build
@@ -20,26 +20,13 @@ from convmark.report.ratios import geometric_mean, ratio
 from convmark.report.rows import read_rows
 from convmark.report.tables.hardware import GEOMETRIC_MEAN
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+__all__ = ["browser", "pytestmark"]
 
-WAIT_MS = 20_000
 ODD, UNLIKE = "mini_inception", "mini_resnet_norm"
 """Cases of which the sides have another number of processes, or another NumPy."""
 SOME, MANY = 3, 7
+SHOWN = "#sides[data-shown], #sides .sides-answer p"
 COMMITS = {1: "a" * 40, 2: "b" * 40, 3: "b" * 40}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
-    with api.sync_playwright() as started:
-        found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -75,32 +62,45 @@ def rich_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Sides:
     """The section as a reader uses it."""
 
-    def __init__(self, browser: Any, page: Path, choice: dict[str, str], **options: Any) -> None:
-        self.said: list[str] = []
-        self.tab = browser.new_page(**options)
-        self.tab.set_default_timeout(WAIT_MS)
-        self.tab.context.set_offline(True)
-        self.tab.on("console", lambda message: self.said.append(message.text))
-        self.tab.on("pageerror", lambda error: self.said.append(str(error)))
-        self.tab.goto(page.as_uri() + ("#" + urlencode(choice) if choice else ""))
-        self.tab.wait_for_selector("#sides[data-shown], #sides .sides-answer p", state="attached")
+    def __init__(
+        self,
+        browser: Any,
+        page: Path,
+        choice: dict[str, str] | None = None,
+        *,
+        width: int = 1280,
+        scheme: str = "light",
+    ) -> None:
+        self.browser = browser
+        show(browser, page, width=width, scheme=scheme, fragment=urlencode(choice or {}))
+        wait_for(browser, f"document.querySelector({SHOWN!r})")
 
     def choose(self, **chosen: str) -> None:
+        from selenium.webdriver.support.ui import Select
+
         for name, value in chosen.items():
-            self.tab.select_option(f"#sides select[name={name}]", value)
+            select = self.browser.find_element("css selector", f"#sides select[name={name}]")
+            Select(select).select_by_value(value)
 
     @property
     def shown(self) -> str:
-        return str(self.tab.get_attribute("#sides", "data-shown"))
+        found = self.browser.find_element("css selector", "#sides")
+        return str(found.get_attribute("data-shown"))
 
     @property
     def answer(self) -> list[str]:
-        return list(self.tab.locator("#sides .sides-answer p").all_inner_texts())
+        found = self.browser.find_elements("css selector", "#sides .sides-answer p")
+        return [one.text for one in found]
+
+    @property
+    def said(self) -> list[Any]:
+        """What the console has been told."""
+        return list(self.browser.get_log("browser"))
 
     def rows(self) -> dict[str, list[str]]:
         """Return the cells of each row by its case."""
-        found = self.tab.evaluate(
-            "[...document.querySelectorAll('#sides tr')].slice(1)"
+        found = self.browser.execute_script(
+            "return [...document.querySelectorAll('#sides tr')].slice(1)"
             ".map((row) => [...row.cells].map((cell) => cell.textContent))"
         )
         return {cells[0]: cells[2:] for cells in found}
@@ -108,9 +108,8 @@ class Sides:
 
 @pytest.fixture
 def sides(browser: Any, page: Path) -> Iterator[Sides]:
-    found = Sides(browser, page, {}, viewport={"width": 1280, "height": 900})
+    found = Sides(browser, page)
     yield found
-    found.tab.close()
     assert found.said == []
 
 
@@ -192,17 +191,19 @@ def test_what_is_left_out_is_counted_with_its_reason(sides: Sides) -> None:
     assert sides.shown == f"commit|{'a' * 12}|{'b' * 12}"
     sides.choose(b="0" * 12)
     assert sides.answer[0].startswith(f"No case of A ({'a' * 12}) has a like one of B")
-    assert sides.tab.locator("#sides .sides-table").is_hidden()
+    tables = sides.browser.find_elements("css selector", "#sides .sides-table")
+    assert not any(table.is_displayed() for table in tables)
 
 
 def test_the_choice_is_kept_in_the_address(sides: Sides) -> None:
     sides.choose(axis="hardware", a=f"{FAST} cpu", b=f"{SLOW} cpu")
-    sides.tab.click("#sides button[name=swap]")
+    sides.browser.find_element("css selector", "#sides button[name=swap]").click()
     chosen, rows = sides.shown, sides.rows()
     assert chosen == f"hardware|{SLOW} cpu|{FAST} cpu"
-    sides.tab.click("a[href='#history']")
-    sides.tab.wait_for_url("**#history=&side=*")
-    sides.tab.reload()
+    sides.browser.find_element("css selector", "a[href='#history']").click()
+    wait_for(sides.browser, "location.hash.startsWith('#history=&side=')")
+    sides.browser.refresh()
+    wait_for(sides.browser, f"document.querySelector({SHOWN!r})")
     assert (sides.shown, sides.rows()) == (chosen, rows)
 
 
@@ -213,7 +214,6 @@ def test_an_address_with_other_values_shows_what_a_page_begins_with(
     found = Sides(browser, page, wrong)
     assert found.shown.startswith("hardware|")
     assert found.said == []
-    found.tab.close()
 
 
 CUT = """
@@ -227,21 +227,18 @@ CUT = """
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [400, 1280, 1920])
 def test_nothing_of_it_is_cut_off(browser: Any, rich_page: Path, width: int, scheme: str) -> None:
-    found = Sides(browser, rich_page, {}, viewport={"width": width, "height": 900},
-                  color_scheme=scheme)  # fmt: skip
-    assert found.tab.evaluate("document.documentElement.scrollWidth") <= width
-    assert found.tab.evaluate(CUT) == []
+    found = Sides(browser, rich_page, width=width, scheme=scheme)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert browser.execute_script(f"return {CUT.strip()}") == []
     assert len(found.rows()) > 30
     assert found.said == []
-    found.tab.close()
 
 
 def test_batch_sizes_are_compared_by_the_time_of_a_sample(browser: Any, rich_page: Path) -> None:
-    found = Sides(browser, rich_page, {})
+    found = Sides(browser, rich_page)
     found.choose(axis="batch_size", a="1")
     found.choose(b="32")
     cells = next(cells for name, cells in found.rows().items() if "resnet50 infer" in name)
     a_s, b_s = (float(text.split()[0]) * {"s": 1, "ms": 1e-3, "us": 1e-6}[text.split()[1]]
                 for text in cells[3:5])  # fmt: skip
     assert float(cells[0]) == pytest.approx(a_s / (b_s / 32), rel=0.05)
-    found.tab.close()
