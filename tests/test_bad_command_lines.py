@@ -112,7 +112,7 @@ BAD: list[tuple[list[str], str]] = [
     (["comment", "a\0b"], "no such file or folder"),
     (["comment", "--outcome", "sucess"], "--outcome: must be one of success, failure"),
     (["comment", "--badge", "file"], "--badge: must be a new file or a badge, got 'file'"),
-    (["comment", "--badge", "a\0b"], "--badge: must be"),
+    (["comment", "--badge", "a\0b"], "--badge: ab must be a path"),
     # accept
     (["accept"], "the following arguments are required: RUN, --reason"),
     (["accept", "1"], "the following arguments are required: --reason"),

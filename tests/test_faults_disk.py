@@ -194,7 +194,7 @@ def test_a_clock_set_back_in_the_middle_of_a_run_disturbs_nothing(tmp_path: Path
     execute(
         jobs,
         canned(*(ok(events()) for _ in jobs)),
-        read({}),
+        read({"processes": "6"}),
         FACTS,
         run_file,
         Told(),

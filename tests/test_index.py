@@ -347,7 +347,7 @@ def test_a_broken_verdict_is_refused_by_its_line_each_time(store: Store, capsys:
     for _ in range(2):
         assert main(["history", LENET]) == 2
         (line,) = capsys.readouterr().err.splitlines()
-        assert line == f"convmark history: {path}:3: must have 21 cells, has 2"
+        assert line == f"convmark history: {path}:3: must have 23 cells, has 2"
 
 
 # What a comparison reads

@@ -44,21 +44,21 @@ def judged(
     return {(one.task, one.metric): one for one in found}
 
 
-# standard deviation of 0.97, 0.98 and 0.99: 0.01; allowed 0.005 + 0.02 beside the mean 0.98
+# standard deviation of 0.87, 0.88 and 0.89: 0.01; allowed 0.005 + 0.02 beside the mean 0.88
 @pytest.mark.parametrize(
     ("now", "verdict"),
     [
-        (0.9551, "unchanged"),
-        (0.9549, "regressed"),
-        (1.0049, "unchanged"),
-        (1.0051, "improved"),
+        (0.8551, "unchanged"),
+        (0.8549, "regressed"),
+        (0.9049, "unchanged"),
+        (0.9051, "improved"),
     ],
 )
 def test_a_change_counts_beyond_twice_the_spread_over_seeds(now: float, verdict: str) -> None:
-    before = learned("0001", 0.97, 0.98, 0.99)
+    before = learned("0001", 0.87, 0.88, 0.89)
     found = judged(learned("0002", now, now, now), before)["accuracy", "accuracy"]
     assert (found.verdict, found.fails) == (verdict, verdict == "regressed")
-    assert found.baseline == pytest.approx(0.98)
+    assert found.baseline == pytest.approx(0.88)
 
 
 @pytest.mark.parametrize(("now", "verdict"), [(0.9751, "unchanged"), (0.9749, "regressed")])

@@ -442,14 +442,14 @@ def test_steps_that_grow_make_an_unsteady_row_with_figures_and_the_reason(tmp_pa
     record = result_of(ok(with_event("steps", times_s=growing)), tmp_path).record
     assert (record.status, record.measured) == ("unsteady", True)
     assert record.unsteady == "step time rose by 57% from the first to the last third of 100 steps"
-    assert result_of(ok(events()), tmp_path).record.unsteady is None
+    assert result_of(ok(events()), tmp_path / "still").record.unsteady is None
 
 
 def test_a_row_names_the_gpu_that_was_measured_and_no_other(tmp_path: Path) -> None:
     gpu = Case(model="lenet5", task="train", device="gpu:1", batch_size=32)
     record = result_of(ok(events()), tmp_path, case=gpu).record
     assert (record.gpu, record.gpu_memory_bytes, record.driver) == ("H100", 80 * 2**30, "550.54")
-    record = result_of(ok(events()), tmp_path).record
+    record = result_of(ok(events()), tmp_path / "cpu").record
     assert (record.gpu, record.gpu_memory_bytes, record.driver) == (None, None, None)
 
 
@@ -659,4 +659,4 @@ def test_a_quota_below_the_machines_cores_is_in_the_state(tmp_path: Path) -> Non
     said = [*events()[:-1], {**READ_BACK, "environ": {}, "model": {}}, events()[-1]]
     for quota, state in ((1.5, "cpu_quota=1.5 epsilon=0.001"), (4.0, "epsilon=0.001")):
         facts = dataclasses.replace(FACTS, cpu_quota_cores=quota)
-        assert result_of(ok(said), tmp_path, facts=facts).record.state == state
+        assert result_of(ok(said), tmp_path / str(quota), facts=facts).record.state == state

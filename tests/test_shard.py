@@ -138,6 +138,7 @@ def test_known_seconds_are_the_median_of_a_cases_rows(tmp_path: Path) -> None:
         [
             process(
                 process=number,
+                started=f"2026-01-01T00:00:0{number}.000+00:00",
                 process_start_s=seconds,
                 step_time_mean_s=1e-9,
                 time_to_first_step_s=1e-9,
