@@ -125,7 +125,8 @@ class FakeCluster:
         result = self._host(name).measure(assignment.job)
         factor = self.slower.get(name, 1.0)
         if factor != 1.0 and result.record.step_time_p50_s is not None:
-            times = {name: getattr(result.record, name) for name in ASCENDING}
+            names = (*ASCENDING, "step_time_mean_s", "step_time_std_s")
+            times = {name: getattr(result.record, name) for name in names}
             slow = {name: seconds * factor for name, seconds in times.items() if seconds}
             record = dataclasses.replace(result.record, **slow)
             result = dataclasses.replace(result, record=record)
