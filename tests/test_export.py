@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from fake_worker import FakeInterpreter
+from report_rows import SLOW, keep_run, suite
+from rows import row
 
 from convmark.cli import main
 from convmark.report.export import TARGETS
@@ -43,6 +45,18 @@ def test_bencher_gets_the_newest_run_with_half_its_range(
     assert step["value"] == pytest.approx(0.01, rel=0.01)
     assert step["lower_value"] <= step["value"] <= step["upper_value"]
     assert set(found[CASE]["throughput_samples_per_s"]) == {"value"}
+
+
+def test_an_older_run_is_not_exported_as_the_newest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep_run(tmp_path, suite(SLOW, 1))
+    keep_run(tmp_path, [row(run="0002", machine=SLOW, status="crashed", error="boom")])
+    assert main(["export", str(tmp_path), "--to", "bmf"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "bmf: is of the newest run, 0002 has no figures; name" in printed.err
+    assert main(["export", str(tmp_path / SLOW / "0001.csv"), "--to", "bmf"]) == 0
 
 
 def test_openmetrics_is_parsed_by_the_client_of_prometheus(

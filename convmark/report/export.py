@@ -76,7 +76,8 @@ def export_of(rows: Rows, target: str) -> Export:
     """Return the rows in the format of another tool.
 
     Raises:
-        OptionError: the format is of one machine, and there are several.
+        OptionError: the format is of one machine or of the newest run, and there are several
+            machines, or the newest run has no figures; or a run is there twice.
     """
     table = points(rows.frame)
     known = table[table["n"] > 0]
@@ -102,13 +103,20 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _bmf(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
     """The newest run as Bencher's JSON; the step time with half its range either way."""
-    machines = sorted(set(table["machine"].astype(str)))
+    machines = sorted(set(frame["machine"].astype(str)))
     if len(machines) > 1:
         raise OptionError(
             f"--to bmf: is of one machine, got {', '.join(machines)}; name the folder of one"
         )
+    newest = frame[frame["source"] == frame["source"].max()].iloc[0]
+    of_newest = table[table["source"] == newest["source"]]
+    if of_newest.empty:
+        raise OptionError(
+            f"--to bmf: is of the newest run, {newest['run']} has no figures; name the file of an "
+            "earlier run, or measure again"
+        )
     found: dict[str, Any] = {}
-    for row in _records(table[table["source"] == table["source"].max()]):
+    for row in _records(of_newest):
         values: dict[str, dict[str, float]] = {
             one.column: {"value": value} for one, value in _figures(row).items()
         }
