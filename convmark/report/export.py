@@ -56,6 +56,9 @@ METRICS = tuple(
     )
 )
 
+NAME_LENGTH = 150
+"""Of a file's name; file systems take 255 bytes."""
+
 Files = Mapping[str, str]
 
 
@@ -143,7 +146,7 @@ def _otava(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
         for row in series:
             head = [row["started"], row["run"], row["commit"] or ""]
             writer.writerow([*head, *(repr(_figures(row)[one]) for one in metrics)])
-        name = _file_name(f"{hardware}-{case}")
+        name = _file_name(str(hardware), str(case))
         files[f"{name}.csv"] = text.getvalue()
         tests[name] = {
             "type": "csv",
@@ -161,17 +164,20 @@ def _otava(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
 def _conbench(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
     """Conbench's results, one for each run, case and metric, with the value of every process."""
     groups = frame[frame["measured"]].groupby(POINT, observed=True, sort=False)
+    ids = _run_ids(table, frame)
     found = []
     for row in _records(table):
         group = groups.get_group(tuple(row[name] for name in POINT))
         for one in _figures(row):
             data = [float(value) for value in group[one.column] if value == value]
-            found.append(_conbench_result(row, one, data))
+            run = f"{row['machine']}-{row['run']}-{ids[row['source']][:8]}"
+            found.append(_conbench_result(run, row, one, data))
     return {"": json.dumps(found, indent=1, allow_nan=False)}
 
 
-def _conbench_result(row: Mapping[str, Any], metric: _Metric, data: list[float]) -> dict[str, Any]:
-    run = f"{row['machine']}-{row['run']}"
+def _conbench_result(
+    run: str, row: Mapping[str, Any], metric: _Metric, data: list[float]
+) -> dict[str, Any]:
     tags = {name: str(row[name]) for name in ("model", "task", "device", "batch_size", "precision")}
     info = {name: str(row[name]) for name in ("framework", "keras", "commit") if row[name]}
     return {
@@ -220,10 +226,11 @@ def _escaped(text: str) -> str:
 def _mlflow(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
     """A folder for MLflow's file store: an experiment for each machine, a run for each case."""
     files: dict[str, str] = {}
+    ids = _run_ids(table, frame)
     for row in _records(table):
         machine = str(row["machine"])
         experiment = str(int(hashlib.sha256(machine.encode()).hexdigest()[:15], 16))
-        run = hashlib.sha256(f"{machine} {row['run']} {row['case']}".encode()).hexdigest()[:32]
+        run = _hash(ids[row["source"]], str(row["case"]))[:32]
         at_ms = int(datetime.fromisoformat(row["started"]).timestamp() * 1000)
         files[f"{experiment}/meta.yaml"] = _yaml(
             **{"artifact_location": experiment, "experiment_id": experiment, "name": machine},
@@ -249,8 +256,37 @@ def _yaml(**values: Any) -> str:
     return json.dumps(values, indent=1) + "\n"
 
 
-def _file_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:150]
+def _file_name(hardware: str, case: str) -> str:
+    """Return a name that no other case has: where a part of it is lost, a hash tells them apart."""
+    whole = f"{hardware.replace(' ', '-')}-{case}"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", whole)[:NAME_LENGTH]
+    return name if name == whole else f"{name}-{_hash(hardware, case)[:8]}"
+
+
+def _run_ids(table: pd.DataFrame, frame: pd.DataFrame) -> dict[int, str]:
+    """Return by source what no other run has: its hash, of the machine, the number and the start.
+
+    Runs of two results folders have the same numbers.
+
+    Raises:
+        OptionError: a run is there twice, in files that differ.
+    """
+    starts = frame.groupby("source")["started"].min()
+    found: dict[int, str] = {}
+    for source, row in table.groupby("source").first().iterrows():
+        start = starts[source]
+        one = _hash(str(row["machine"]), row["run"], start)
+        if one in found.values():
+            raise OptionError(
+                f"--to: takes a run once, run {row['run']} of {row['machine']} that started "
+                f"{start} is in two files; name one of them"
+            )
+        found[int(source)] = one
+    return found
+
+
+def _hash(*texts: str) -> str:
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
 TARGETS: Mapping[str, Callable[[Any, Any], Files]] = MappingProxyType(
