@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,6 +144,18 @@ def test_no_case_and_no_run_takes_the_place_of_another(tmp_path: Path) -> None:
     keep_run(tmp_path / "part", records[:2])
     with pytest.raises(OptionError, match=r"0001 of xeon-2 that started .* is in two files"):
         export_of(read_rows([*places, tmp_path / "part"]), "mlflow")
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_what_is_not_known_is_left_out(target: str, tmp_path: Path) -> None:
+    unknown = {"commit": None, "tensorflow": None, "keras": None}
+    keep_run(tmp_path, [measured(SLOW, 1, "lenet5", 1)])
+    keep_run(tmp_path, [measured(SLOW, 2, "lenet5", 1, **unknown)])
+    assert main(["export", str(tmp_path), "--to", target, "-o", str(tmp_path / "out.txt")]) == 0
+    files = export_of(read_rows([tmp_path]), target).files
+    texts = "".join([*files, *files.values()])
+    assert not {"nan", "None"} & set(re.findall(r"\w+", texts))
+    assert "commit=" not in texts
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.core.errors import OptionError
 from convmark.report.rows import Rows
-from convmark.report.tables.points import POINT, latest, points
+from convmark.report.tables.points import POINT, latest, points, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,6 +98,11 @@ def _figures(row: Mapping[str, Any]) -> dict[_Metric, float]:
     return {one: float(row[one.column]) for one in METRICS if row[one.column] == row[one.column]}
 
 
+def _texts(row: Mapping[str, Any], *names: str) -> dict[str, str]:
+    """Return the texts of a point that are there, by name."""
+    return {name: text for name in names if (text := text_of(row[name]))}
+
+
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the points by column name; the batch size is a whole number again."""
     rows = table.astype({"batch_size": int}).to_dict("records")
@@ -144,7 +149,7 @@ def _otava(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["time", "run", "commit", *(one.column for one in metrics)])
         for row in series:
-            head = [row["started"], row["run"], row["commit"] or ""]
+            head = [row["started"], row["run"], text_of(row["commit"])]
             writer.writerow([*head, *(repr(_figures(row)[one]) for one in metrics)])
         name = _file_name(str(hardware), str(case))
         files[f"{name}.csv"] = text.getvalue()
@@ -178,8 +183,8 @@ def _conbench(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
 def _conbench_result(
     run: str, row: Mapping[str, Any], metric: _Metric, data: list[float]
 ) -> dict[str, Any]:
-    tags = {name: str(row[name]) for name in ("model", "task", "device", "batch_size", "precision")}
-    info = {name: str(row[name]) for name in ("framework", "keras", "commit") if row[name]}
+    tags = _texts(row, "model", "task", "device", "batch_size", "precision")
+    info = _texts(row, "framework", "keras", "commit")
     return {
         "run_id": run,
         "batch_id": run,
@@ -214,8 +219,8 @@ def _openmetrics(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
 
 
 def _labels(row: Mapping[str, Any]) -> str:
-    named = {name: row[name] for name in ("machine", "case", "device", "run", "commit")}
-    pairs = [f'{name}="{_escaped(str(value))}"' for name, value in named.items() if value]
+    named = _texts(row, "machine", "case", "device", "run", "commit")
+    pairs = [f'{name}="{_escaped(value)}"' for name, value in named.items()]
     return f"{{{','.join(pairs)}}}"
 
 
@@ -245,10 +250,11 @@ def _mlflow(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
         )
         for one, value in _figures(row).items():
             files[f"{experiment}/{run}/metrics/{one.column}"] = f"{at_ms} {value!r} 0\n"
-        for name in ("case", "model", "task", "device", "batch_size", "precision", "framework"):
-            files[f"{experiment}/{run}/params/{name}"] = str(row[name])
-        if row["commit"]:
-            files[f"{experiment}/{run}/tags/mlflow.source.git.commit"] = row["commit"]
+        params = ("case", "model", "task", "device", "batch_size", "precision", "framework")
+        for name, text in _texts(row, *params).items():
+            files[f"{experiment}/{run}/params/{name}"] = text
+        for text in _texts(row, "commit").values():
+            files[f"{experiment}/{run}/tags/mlflow.source.git.commit"] = text
     return files
 
 
