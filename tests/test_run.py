@@ -182,7 +182,7 @@ def result_of(
         [Job(case=case, process=2, order=7)],
         canned(answer),
         read(given),
-        facts,
+        dataclasses.replace(facts, run=run_file.run),
         run_file,
         Told(),
         keep=results.append,
@@ -660,3 +660,14 @@ def test_a_quota_below_the_machines_cores_is_in_the_state(tmp_path: Path) -> Non
     for quota, state in ((1.5, "cpu_quota=1.5 epsilon=0.001"), (4.0, "epsilon=0.001")):
         facts = dataclasses.replace(FACTS, cpu_quota_cores=quota)
         assert result_of(ok(said), tmp_path, facts=facts).record.state == state
+
+
+def test_secrets_are_told_apart_in_the_state_and_not_told(tmp_path: Path) -> None:
+    states = set()
+    for value in ("https://me:pass-one@host", "https://me:pass-two@host", "asia-northeast1-v1"):
+        said = {**READ_BACK, "environ": {}, "model": {}, "inherited": {"source": value}}
+        state = result_of(ok([*events()[:-1], said, events()[-1]]), tmp_path).record.state or ""
+        assert "pass" not in state
+        states.add(state)
+    assert len(states) == 3
+    assert "source=asia-northeast1-v1" in states
