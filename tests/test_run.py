@@ -20,6 +20,7 @@ from convmark.core.options import Options, read
 from convmark.interpreter import Answer, Interpreter
 from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.environment import Gpu, Machine
+from convmark.results.columnar import read_columns
 from convmark.results.commit import Commit
 from convmark.results.record import Record
 from convmark.results.store import Store, read_run, read_step_times
@@ -435,6 +436,16 @@ def test_a_warm_up_that_did_not_settle_makes_an_unsteady_row_with_figures(tmp_pa
     record = result_of(ok(with_event("warm_up", steady=False)), tmp_path).record
     assert (record.status, record.step_time_p50_s, record.measured) == ("unsteady", 0.01, True)
     assert record.unsteady == "warm-up did not settle in 15 steps"
+
+
+def test_a_window_in_which_the_process_was_stopped_makes_an_unsteady_row(tmp_path: Path) -> None:
+    windows = next(event for event in events() if event["event"] == "windows")
+    times_s = [*windows["times_s"][1:], 40_000 * max(windows["times_s"])]
+    record = result_of(ok(with_event("windows", times_s=times_s)), tmp_path).record
+    assert (record.status, record.measured) == ("unsteady", True)
+    assert (record.unsteady or "").startswith("column 'throughput_samples_per_s' must be within")
+    path = tmp_path / str(record.machine) / f"{record.run}.csv"
+    assert read_columns(path, path.read_bytes())["status"].tolist() == ["unsteady"]
 
 
 def test_steps_that_grow_make_an_unsteady_row_with_figures_and_the_reason(tmp_path: Path) -> None:
