@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_worker import FakeInterpreter
+from report_rows import SLOW, keep_run, measured, suite
+from rows import row
 
 from convmark.cli import main
-from convmark.report.export import TARGETS
+from convmark.core.errors import OptionError
+from convmark.report.export import TARGETS, export_of
+from convmark.report.rows import read_rows
 
 CASE = "lenet5-train-cpu-b32-float32"
 
@@ -45,6 +51,18 @@ def test_bencher_gets_the_newest_run_with_half_its_range(
     assert set(found[CASE]["throughput_samples_per_s"]) == {"value"}
 
 
+def test_an_older_run_is_not_exported_as_the_newest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep_run(tmp_path, suite(SLOW, 1))
+    keep_run(tmp_path, [row(run="0002", machine=SLOW, status="crashed", error="boom")])
+    assert main(["export", str(tmp_path), "--to", "bmf"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "bmf: is of the newest run, 0002 has no figures; name" in printed.err
+    assert main(["export", str(tmp_path / SLOW / "0001.csv"), "--to", "bmf"]) == 0
+
+
 def test_openmetrics_is_parsed_by_the_client_of_prometheus(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -70,7 +88,9 @@ def test_conbench_gets_a_result_with_the_value_of_every_process(
         assert required | {"cluster_info"} == set(one)
         assert set(one["stats"]) == {"data", "unit", "times", "time_unit", "iterations"}
         assert all(isinstance(value, str) for value in one["tags"].values())
-    names = [(one["tags"]["name"], one["tags"]["case"], one["run_id"][-4:]) for one in found]
+    names = [
+        (one["tags"]["name"], one["tags"]["case"], one["run_id"].split("-")[-2]) for one in found
+    ]
     assert len(set(names)) == len(names)
     assert found[0]["tags"]["batch_size"] == "32"
     step = found[names.index(("step_time_p50_s", CASE, "0002"))]["stats"]
@@ -104,6 +124,38 @@ def test_mlflow_finds_an_experiment_and_its_runs(
     assert {run.data.params["case"] for run in runs} >= {CASE}
     assert len(runs) == 4
     assert all(run.data.metrics["step_time_p50_s"] > 0 for run in runs)
+
+
+def test_no_case_and_no_run_takes_the_place_of_another(tmp_path: Path) -> None:
+    long = "vision.experiments." + "residual_networks." * 9 + ":build"
+    cases = [("nets.small:build", 32), ("nets-small:build", 32), (long, 1), (long, 32)]
+    records = [
+        replace(measured(SLOW, 1, "lenet5", 1, batch_size=batch), model=model)
+        for model, batch in cases
+    ]
+    later = "2026-06-01T00:00:00.000+00:00"
+    keep_run(tmp_path / "one", records)
+    keep_run(tmp_path / "other", [replace(one, started=later) for one in records])
+    places = [tmp_path / "one", tmp_path / "other"]
+    found = {target: export_of(read_rows(places), target).files for target in TARGETS}
+    assert len([name for name in found["otava"] if name.endswith(".csv")]) == len(cases)
+    assert len([name for name in found["mlflow"] if "/metrics/step" in name]) == 2 * len(cases)
+    assert len({one["run_id"] for one in json.loads(found["conbench"][""])}) == 2
+    keep_run(tmp_path / "part", records[:2])
+    with pytest.raises(OptionError, match=r"0001 of xeon-2 that started .* is in two files"):
+        export_of(read_rows([*places, tmp_path / "part"]), "mlflow")
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_what_is_not_known_is_left_out(target: str, tmp_path: Path) -> None:
+    unknown = {"commit": None, "tensorflow": None, "keras": None}
+    keep_run(tmp_path, [measured(SLOW, 1, "lenet5", 1)])
+    keep_run(tmp_path, [measured(SLOW, 2, "lenet5", 1, **unknown)])
+    assert main(["export", str(tmp_path), "--to", target, "-o", str(tmp_path / "out.txt")]) == 0
+    files = export_of(read_rows([tmp_path]), target).files
+    texts = "".join([*files, *files.values()])
+    assert not {"nan", "None"} & set(re.findall(r"\w+", texts))
+    assert "commit=" not in texts
 
 
 @pytest.mark.parametrize("target", sorted(TARGETS))

@@ -262,6 +262,20 @@ def test_a_measuring_process_that_ends_costs_its_job_alone(fleet: Fleet) -> None
     assert len(rows()) == 2 * CASES
 
 
+def test_a_row_of_a_node_that_stands_in_says_the_machine_of_the_run_that_it_is_in(
+    fleet: Fleet,
+) -> None:
+    gpus = {
+        "x": about("x", machine=machine("xeon-2", gpus=(A100,))),
+        "y": about("y", machine=machine("epyc-8", gpus=(A100,))),
+    }
+    fleet(abouts=gpus, dies_at={"x": 2}, breaks_at={"y": 2})
+    assert run("--per", "gpu-kind") == 1
+    found = read_run(Path("results/epyc-8/0001.csv"))
+    assert {(row.machine, row.node) for row in found} == {("epyc-8", "y")}
+    assert [row.status for row in found].count("crashed") == 1
+
+
 def test_a_node_measures_in_the_environment_that_is_named(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,9 +95,31 @@ def test_the_cut_can_be_set() -> None:
         ("aws_secret_access_key = abcdefgh", "aws_secret_access_key = ***"),
         ("ASIAABCDEFGHIJKLMNOP is expired", "ASIA*** is expired"),
         ("ghp_abcdefghijklmnopqrstuvwxyz", "ghp_***"),
+        (f"hf_{'aB3' * 11}d is no token", "hf_*** is no token"),
+        (f"key sk-{'aB3' * 16}, refused", "key sk-***, refused"),
+        (f"key sk-proj-{'aB_3-' * 16}x, refused", "key sk-proj-***, refused"),
+        ("authorization: abcd1234", "authorization: ***"),
+        ("GET /maps?key=abcdefgh", "GET /maps?key=***"),
     ],
 )
 def test_secrets_are_masked_in_every_text_that_is_folded_to_a_line(text: str, line: str) -> None:
     assert one_line(text) == line
     assert one_line(line) == line
     assert one_line(f"{'x' * 280} {text}").find("hunter") < 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "asia-northeast1-photos-v1",
+        "AsianFoodClassifierNetwork",
+        "models/hf_transformer_layers.py:build",
+        "sk-resnet50-cifar10-pretrained-on-imagenet",
+        "The basic convolution has a bearer capability",
+        "authorization: not needed",
+        "authorization = required",
+        "call() got an unknown key=attention_mask",
+    ],
+)
+def test_names_and_words_are_no_secrets(text: str) -> None:
+    assert one_line(text) == text

@@ -20,6 +20,7 @@ from convmark.core.options import Options, read
 from convmark.interpreter import Answer, Interpreter
 from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.environment import Gpu, Machine
+from convmark.results.columnar import read_columns
 from convmark.results.commit import Commit
 from convmark.results.record import Record
 from convmark.results.store import Store, read_run, read_step_times
@@ -182,7 +183,7 @@ def result_of(
         [Job(case=case, process=2, order=7)],
         canned(answer),
         read(given),
-        facts,
+        dataclasses.replace(facts, run=run_file.run),
         run_file,
         Told(),
         keep=results.append,
@@ -437,19 +438,29 @@ def test_a_warm_up_that_did_not_settle_makes_an_unsteady_row_with_figures(tmp_pa
     assert record.unsteady == "warm-up did not settle in 15 steps"
 
 
+def test_a_window_in_which_the_process_was_stopped_makes_an_unsteady_row(tmp_path: Path) -> None:
+    windows = next(event for event in events() if event["event"] == "windows")
+    times_s = [*windows["times_s"][1:], 40_000 * max(windows["times_s"])]
+    record = result_of(ok(with_event("windows", times_s=times_s)), tmp_path).record
+    assert (record.status, record.measured) == ("unsteady", True)
+    assert (record.unsteady or "").startswith("column 'throughput_samples_per_s' must be within")
+    path = tmp_path / str(record.machine) / f"{record.run}.csv"
+    assert read_columns(path, path.read_bytes())["status"].tolist() == ["unsteady"]
+
+
 def test_steps_that_grow_make_an_unsteady_row_with_figures_and_the_reason(tmp_path: Path) -> None:
     growing = [0.01 + 0.0001 * number for number in range(100)]
     record = result_of(ok(with_event("steps", times_s=growing)), tmp_path).record
     assert (record.status, record.measured) == ("unsteady", True)
     assert record.unsteady == "step time rose by 57% from the first to the last third of 100 steps"
-    assert result_of(ok(events()), tmp_path / "still").record.unsteady is None
+    assert result_of(ok(events()), tmp_path).record.unsteady is None
 
 
 def test_a_row_names_the_gpu_that_was_measured_and_no_other(tmp_path: Path) -> None:
     gpu = Case(model="lenet5", task="train", device="gpu:1", batch_size=32)
     record = result_of(ok(events()), tmp_path, case=gpu).record
     assert (record.gpu, record.gpu_memory_bytes, record.driver) == ("H100", 80 * 2**30, "550.54")
-    record = result_of(ok(events()), tmp_path / "cpu").record
+    record = result_of(ok(events()), tmp_path).record
     assert (record.gpu, record.gpu_memory_bytes, record.driver) == (None, None, None)
 
 
@@ -659,4 +670,15 @@ def test_a_quota_below_the_machines_cores_is_in_the_state(tmp_path: Path) -> Non
     said = [*events()[:-1], {**READ_BACK, "environ": {}, "model": {}}, events()[-1]]
     for quota, state in ((1.5, "cpu_quota=1.5 epsilon=0.001"), (4.0, "epsilon=0.001")):
         facts = dataclasses.replace(FACTS, cpu_quota_cores=quota)
-        assert result_of(ok(said), tmp_path / str(quota), facts=facts).record.state == state
+        assert result_of(ok(said), tmp_path, facts=facts).record.state == state
+
+
+def test_secrets_are_told_apart_in_the_state_and_not_told(tmp_path: Path) -> None:
+    states = set()
+    for value in ("https://me:pass-one@host", "https://me:pass-two@host", "asia-northeast1-v1"):
+        said = {**READ_BACK, "environ": {}, "model": {}, "inherited": {"source": value}}
+        state = result_of(ok([*events()[:-1], said, events()[-1]]), tmp_path).record.state or ""
+        assert "pass" not in state
+        states.add(state)
+    assert len(states) == 3
+    assert "source=asia-northeast1-v1" in states

@@ -7,10 +7,12 @@ import random
 from collections.abc import Callable
 
 import pytest
+from rows import row
 
 from convmark.core.case import Case
 from convmark.core.options import read
 from convmark.interpreter import Answer, Interpreter
+from convmark.session.progress import outcome
 from convmark.session.run import request_of
 from convmark.session.waterfall import WAYS, waterfall_columns
 from convmark.worker.timing import Pulse
@@ -128,6 +130,17 @@ def test_a_row_has_the_median_round_of_each_way() -> None:
     )
     assert (found["fit_call_s"], found["predict_call_s"]) == (0.02, 0.02)
     assert (found["waterfall_rounds"], found["waterfall_steps"]) == (3, 9)
+
+
+@pytest.mark.parametrize("step_s", [-1e-5, 0.0])
+def test_a_call_that_varies_by_more_than_its_steps_leaves_a_cell_empty_and_the_row(
+    step_s: float,
+) -> None:
+    answer = told()
+    answer.events[0]["step_s"]["fit"] = [step_s]
+    record = row(task="waterfall", **waterfall_columns(answer.events))
+    assert (record.status, record.fit_step_s, record.predict_step_s) == ("ok", None, 6.2)
+    assert outcome(record) == "no time of a step"
 
 
 def test_a_way_that_is_missing_is_found_out() -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.core.errors import OptionError
 from convmark.report.rows import Rows
-from convmark.report.tables.points import POINT, latest, points
+from convmark.report.tables.points import POINT, latest, points, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,6 +56,9 @@ METRICS = tuple(
     )
 )
 
+NAME_LENGTH = 150
+"""Of a file's name; file systems take 255 bytes."""
+
 Files = Mapping[str, str]
 
 
@@ -76,7 +79,8 @@ def export_of(rows: Rows, target: str) -> Export:
     """Return the rows in the format of another tool.
 
     Raises:
-        OptionError: the format is of one machine, and there are several.
+        OptionError: the format is of one machine or of the newest run, and there are several
+            machines, or the newest run has no figures; or a run is there twice.
     """
     table = points(rows.frame)
     known = table[table["n"] > 0]
@@ -94,6 +98,11 @@ def _figures(row: Mapping[str, Any]) -> dict[_Metric, float]:
     return {one: float(row[one.column]) for one in METRICS if row[one.column] == row[one.column]}
 
 
+def _texts(row: Mapping[str, Any], *names: str) -> dict[str, str]:
+    """Return the texts of a point that are there, by name."""
+    return {name: text for name in names if (text := text_of(row[name]))}
+
+
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the points by column name; the batch size is a whole number again."""
     rows = table.astype({"batch_size": int}).to_dict("records")
@@ -102,13 +111,20 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _bmf(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
     """The newest run as Bencher's JSON; the step time with half its range either way."""
-    machines = sorted(set(table["machine"].astype(str)))
+    machines = sorted(set(frame["machine"].astype(str)))
     if len(machines) > 1:
         raise OptionError(
             f"--to bmf: is of one machine, got {', '.join(machines)}; name the folder of one"
         )
+    newest = frame[frame["source"] == frame["source"].max()].iloc[0]
+    of_newest = table[table["source"] == newest["source"]]
+    if of_newest.empty:
+        raise OptionError(
+            f"--to bmf: is of the newest run, {newest['run']} has no figures; name the file of an "
+            "earlier run, or measure again"
+        )
     found: dict[str, Any] = {}
-    for row in _records(table[table["source"] == table["source"].max()]):
+    for row in _records(of_newest):
         values: dict[str, dict[str, float]] = {
             one.column: {"value": value} for one, value in _figures(row).items()
         }
@@ -133,9 +149,9 @@ def _otava(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["time", "run", "commit", *(one.column for one in metrics)])
         for row in series:
-            head = [row["started"], row["run"], row["commit"] or ""]
+            head = [row["started"], row["run"], text_of(row["commit"])]
             writer.writerow([*head, *(repr(_figures(row)[one]) for one in metrics)])
-        name = _file_name(f"{hardware}-{case}")
+        name = _file_name(str(hardware), str(case))
         files[f"{name}.csv"] = text.getvalue()
         tests[name] = {
             "type": "csv",
@@ -153,19 +169,22 @@ def _otava(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
 def _conbench(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
     """Conbench's results, one for each run, case and metric, with the value of every process."""
     groups = frame[frame["measured"]].groupby(POINT, observed=True, sort=False)
+    ids = _run_ids(table, frame)
     found = []
     for row in _records(table):
         group = groups.get_group(tuple(row[name] for name in POINT))
         for one in _figures(row):
             data = [float(value) for value in group[one.column] if value == value]
-            found.append(_conbench_result(row, one, data))
+            run = f"{row['machine']}-{row['run']}-{ids[row['source']][:8]}"
+            found.append(_conbench_result(run, row, one, data))
     return {"": json.dumps(found, indent=1, allow_nan=False)}
 
 
-def _conbench_result(row: Mapping[str, Any], metric: _Metric, data: list[float]) -> dict[str, Any]:
-    run = f"{row['machine']}-{row['run']}"
-    tags = {name: str(row[name]) for name in ("model", "task", "device", "batch_size", "precision")}
-    info = {name: str(row[name]) for name in ("framework", "keras", "commit") if row[name]}
+def _conbench_result(
+    run: str, row: Mapping[str, Any], metric: _Metric, data: list[float]
+) -> dict[str, Any]:
+    tags = _texts(row, "model", "task", "device", "batch_size", "precision")
+    info = _texts(row, "framework", "keras", "commit")
     return {
         "run_id": run,
         "batch_id": run,
@@ -200,8 +219,8 @@ def _openmetrics(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
 
 
 def _labels(row: Mapping[str, Any]) -> str:
-    named = {name: row[name] for name in ("machine", "case", "device", "run", "commit")}
-    pairs = [f'{name}="{_escaped(str(value))}"' for name, value in named.items() if value]
+    named = _texts(row, "machine", "case", "device", "run", "commit")
+    pairs = [f'{name}="{_escaped(value)}"' for name, value in named.items()]
     return f"{{{','.join(pairs)}}}"
 
 
@@ -212,10 +231,11 @@ def _escaped(text: str) -> str:
 def _mlflow(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
     """A folder for MLflow's file store: an experiment for each machine, a run for each case."""
     files: dict[str, str] = {}
+    ids = _run_ids(table, frame)
     for row in _records(table):
         machine = str(row["machine"])
         experiment = str(int(hashlib.sha256(machine.encode()).hexdigest()[:15], 16))
-        run = hashlib.sha256(f"{machine} {row['run']} {row['case']}".encode()).hexdigest()[:32]
+        run = _hash(ids[row["source"]], str(row["case"]))[:32]
         at_ms = int(datetime.fromisoformat(row["started"]).timestamp() * 1000)
         files[f"{experiment}/meta.yaml"] = _yaml(
             **{"artifact_location": experiment, "experiment_id": experiment, "name": machine},
@@ -230,10 +250,11 @@ def _mlflow(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
         )
         for one, value in _figures(row).items():
             files[f"{experiment}/{run}/metrics/{one.column}"] = f"{at_ms} {value!r} 0\n"
-        for name in ("case", "model", "task", "device", "batch_size", "precision", "framework"):
-            files[f"{experiment}/{run}/params/{name}"] = str(row[name])
-        if row["commit"]:
-            files[f"{experiment}/{run}/tags/mlflow.source.git.commit"] = row["commit"]
+        params = ("case", "model", "task", "device", "batch_size", "precision", "framework")
+        for name, text in _texts(row, *params).items():
+            files[f"{experiment}/{run}/params/{name}"] = text
+        for text in _texts(row, "commit").values():
+            files[f"{experiment}/{run}/tags/mlflow.source.git.commit"] = text
     return files
 
 
@@ -241,8 +262,37 @@ def _yaml(**values: Any) -> str:
     return json.dumps(values, indent=1) + "\n"
 
 
-def _file_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:150]
+def _file_name(hardware: str, case: str) -> str:
+    """Return a name that no other case has: where a part of it is lost, a hash tells them apart."""
+    whole = f"{hardware.replace(' ', '-')}-{case}"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", whole)[:NAME_LENGTH]
+    return name if name == whole else f"{name}-{_hash(hardware, case)[:8]}"
+
+
+def _run_ids(table: pd.DataFrame, frame: pd.DataFrame) -> dict[int, str]:
+    """Return by source what no other run has: its hash, of the machine, the number and the start.
+
+    Runs of two results folders have the same numbers.
+
+    Raises:
+        OptionError: a run is there twice, in files that differ.
+    """
+    starts = frame.groupby("source")["started"].min()
+    found: dict[int, str] = {}
+    for source, row in table.groupby("source").first().iterrows():
+        start = starts[source]
+        one = _hash(str(row["machine"]), row["run"], start)
+        if one in found.values():
+            raise OptionError(
+                f"--to: takes a run once, run {row['run']} of {row['machine']} that started "
+                f"{start} is in two files; name one of them"
+            )
+        found[int(source)] = one
+    return found
+
+
+def _hash(*texts: str) -> str:
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
 TARGETS: Mapping[str, Callable[[Any, Any], Files]] = MappingProxyType(

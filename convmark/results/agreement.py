@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -17,7 +17,14 @@ import numpy as np
 
 from convmark.core.statistics import QUANTILE_STEPS
 
-__all__ = ["ASCENDING", "FIGURES", "broken_rule", "figures_agree", "words_broken"]
+__all__ = [
+    "ASCENDING",
+    "FIGURES",
+    "broken_rule",
+    "figures_agree",
+    "phases_apart",
+    "words_broken",
+]
 
 ASCENDING = tuple(
     f"step_time_{name}_s"
@@ -34,8 +41,12 @@ MOST_APART = 100
 """Steps, windows and rounds are timed one after the other, each with its own synchronisation.
 
 Of 5,700 measured rows of 620 runs, on CPUs at rest and under load and on GPUs, they lay at most 6
-times apart. More than this is another unit, another batch or another row.
+times apart. In a row that is not unsteady, more than this is another unit, another batch or another
+row.
 """
+
+UNSTEADY = "unsteady"
+"""The status of a row whose figures did not hold still."""
 
 Figures = Mapping[str, Any]
 
@@ -110,6 +121,11 @@ RULES = (
             | (row["trace_s"] + row["first_execution_s"] > row["time_to_first_step_s"] + CLOCK_S)
         ),
     ),
+    _at_most("peak_host_memory_bytes", "ram_bytes"),
+    _at_most("build_peak_host_memory_bytes", "ram_bytes"),
+)
+
+PHASES = (
     Rule(
         "throughput_samples_per_s",
         f"must be within a factor of {MOST_APART} of the samples of a step over its time, "
@@ -133,9 +149,9 @@ RULES = (
             row["paired_step_time_p50_s"],
         ),
     ),
-    _at_most("peak_host_memory_bytes", "ram_bytes"),
-    _at_most("build_peak_host_memory_bytes", "ram_bytes"),
 )
+"""Between what is timed one after the other; a process that was stopped meanwhile breaks them, and
+its row is unsteady."""
 
 FIGURES = (
     *ASCENDING,
@@ -150,18 +166,36 @@ FIGURES = (
 
 def broken_rule(row: Any) -> str:
     """Return the first rule that a row's figures break, and the value; empty where they agree."""
+    figures = {name: getattr(row, name) for name in FIGURES}
+    return _broken(RULES, figures) or ("" if row.status == UNSTEADY else phases_apart(figures))
+
+
+def phases_apart(figures: Figures) -> str:
+    """Return the first rule between phases of a process that its figures break, and the value.
+
+    Args:
+        figures: by column, those that there are.
+    """
+    return _broken(PHASES, figures)
+
+
+def _broken(rules: Sequence[Rule], given: Figures) -> str:
     figures = dict.fromkeys(FIGURES, math.nan)
-    figures |= {name: float(value) for name in FIGURES if (value := getattr(row, name)) is not None}
-    for rule in RULES:
+    figures |= {name: float(given[name]) for name in FIGURES if given.get(name) is not None}
+    for rule in rules:
         if rule.broken(figures):
             found = figures[rule.column]
             return f"column {rule.column!r} {rule.text.format_map(figures)}, got {found:.10g}"
     return ""
 
 
-def figures_agree(columns: Figures) -> bool:
+def figures_agree(columns: Figures, statuses: Any) -> bool:
     """Whether the figures of all rows of a file agree, given as arrays."""
-    return not any(np.any(rule.broken(columns)) for rule in RULES)
+    judged = statuses != UNSTEADY
+    return not (
+        any(np.any(rule.broken(columns)) for rule in RULES)
+        or any(np.any(rule.broken(columns) & judged) for rule in PHASES)
+    )
 
 
 def words_broken(started: str, status: str, unsteady: str | None) -> str:

@@ -92,7 +92,7 @@ def _agree(found: Mapping[str, Any], path: Path) -> bool:
     names = ("started", "status", "unsteady")
     texts = set(zip(*(found[name].tolist() for name in names), strict=True))
     return (
-        figures_agree({name: found[name] for name in FIGURES})
+        figures_agree({name: found[name] for name in FIGURES}, found["status"])
         and not any(words_broken(*words) for words in texts)
         and rows_agree(found, path)
     )

@@ -207,5 +207,8 @@ def outcome(record: Record) -> str:
     note = "" if record.status == "ok" else f" ({record.status}{why})"
     task = TASKS[record.task]
     value = getattr(record, task.headline)
-    said = task.outcome.format(value) if task.outcome else f"{seconds_text(value)} a step"
+    if task.outcome:
+        said = task.outcome.format(value)
+    else:
+        said = f"{seconds_text(value) or 'no time of'} a step"
     return f"{said}{note}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,8 @@ EAGER = "eager"
 """A call path of which nothing is compiled."""
 MODEL = "model:"
 """How the name of a setting begins that the model's own code has set."""
+HASHED = "sha256:"
+"""How the hash of a value begins, as the worker's too."""
 
 
 def state_columns(
@@ -65,9 +68,18 @@ def state_columns(
 
 
 def _pairs(inherited: Mapping[str, str], of_the_model: Mapping[str, str]) -> str:
-    """Return `NAME=value` pairs in order, the values quoted as a shell wants them."""
+    """Return `NAME=value` pairs in order, the values quoted as a shell wants them.
+
+    A secret is a short hash, for rows are compared by these pairs.
+    """
     named = {**inherited, **{f"{MODEL}{name}": value for name, value in of_the_model.items()}}
     return " ".join(
-        masked(f"{plain_text(name)}={shlex.quote(plain_text(value))}")
-        for name, value in sorted(named.items())
+        _pair(plain_text(name), plain_text(value)) for name, value in sorted(named.items())
     )
+
+
+def _pair(name: str, value: str) -> str:
+    pair = f"{name}={shlex.quote(value)}"
+    if value.startswith(HASHED) or masked(pair) == pair:
+        return pair
+    return f"{masked(name)}={HASHED}{hashlib.sha256(pair.encode()).hexdigest()[:8]}"

@@ -15,6 +15,7 @@ from convmark.core.statistics import paired_log_ratio, quantile, step_time_summa
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.interpreter import Answer
 from convmark.machine.gpu.watch import Watch
+from convmark.results.agreement import phases_apart
 from convmark.results.code.manifest import Code
 from convmark.results.record import MEASUREMENT_VERSION, Record
 from convmark.session import learning, waterfall
@@ -86,7 +87,8 @@ def result_of(
         if job.case.task not in TIMED_TASKS:
             return replace(_untimed(job.case, record, answer), code=code)
         call_path = record.call_path or _events(answer)["first_step"]["call_path"]
-        record = replace(record, **_figures(job.case, answer), call_path=call_path)
+        figures = _steady_or_not(job.case, _figures(job.case, answer))
+        record = replace(record, **figures, call_path=call_path)
         return Result(
             code=code,
             case=job.case,
@@ -190,6 +192,13 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "loss": proof[10] if training else None,
         "output_rms": None if training else proof[1],
     }
+
+
+def _steady_or_not(case: Case, figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures, as unsteady where those of its phases cannot be of one step time."""
+    sizes = {"batch_size": case.batch_size, "replicas": case.replicas}
+    apart = "" if figures["unsteady"] else phases_apart({**figures, **sizes})
+    return {**figures, "status": "unsteady", "unsteady": apart} if apart else {**figures}
 
 
 _TRAINING = ("training", "optimizer", "loss_name")

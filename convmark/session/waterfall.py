@@ -31,6 +31,9 @@ _CALLS = MappingProxyType({"fit": "fit_call_s", "predict": "predict_call_s"})
 def waterfall_columns(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the figures of one process: of each way the median over the rounds.
 
+    A step of fit or predict is the difference of two calls: where that is not above 0, the call has
+    varied by more than its steps took, and there is no figure.
+
     Args:
         told: the worker's events.
 
@@ -43,9 +46,14 @@ def waterfall_columns(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "status": "ok",
         "waterfall_rounds": found["rounds"],
         "waterfall_steps": found["steps"]["fit"],
-        **{column: quantile(found["step_s"][way], 0.5) for way, column in WAYS.items()},
+        **{column: _time_of(found["step_s"][way]) for way, column in WAYS.items()},
         **{column: quantile(found["call_s"][way], 0.5) for way, column in _CALLS.items()},
         "load_average_1min": state["load_average_1min"],
         "other_cpu_share": state["other_cpu_share"],
         "involuntary_context_switches": state["involuntary_context_switches"],
     }
+
+
+def _time_of(times_s: Sequence[float]) -> float | None:
+    time_s = quantile(times_s, 0.5)
+    return time_s if time_s > 0 else None

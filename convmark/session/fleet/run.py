@@ -12,6 +12,7 @@ from convmark.core.errors import OptionError
 from convmark.core.options import Options
 from convmark.core.text import Say
 from convmark.results.store import Store
+from convmark.session.facts import Facts
 from convmark.session.fleet.drive import Cluster, ProcessEnded, drive
 from convmark.session.fleet.expected import expected_s
 from convmark.session.fleet.host import PreparedNode
@@ -133,7 +134,8 @@ class FleetRun:
         with FleetProgress(stream, scheduler, self.names, self._expected_s) as shown:
             left = drive(scheduler, cluster, self._keep, shown)
         for one in left:
-            result = self._without_answer(one.target, one.job, f"{NOT_MEASURED}{one.why}")
+            facts = self._prepared[one.target].facts
+            result = unmeasured(one.job, self.options, facts, f"{NOT_MEASURED}{one.why}")
             self._append((one.target, one.target), result)
         return left
 
@@ -221,7 +223,8 @@ class FleetRun:
 
     def _keep(self, assignment: Assignment, result: Result | ProcessEnded) -> Result:
         if isinstance(result, ProcessEnded):
-            result = self._without_answer(assignment.target, assignment.job, result.why)
+            facts = self._facts_of(assignment.node, assignment.target)
+            result = unmeasured(assignment.job, self.options, facts, result.why)
         return self._append((assignment.target, assignment.node), result)
 
     def _append(self, key: Key, result: Result) -> Result:
@@ -229,5 +232,14 @@ class FleetRun:
         record = self.files.append(key, result, self._prepared[key[0]].facts.plan)
         return replace(result, record=record)
 
-    def _without_answer(self, target: str, job: Job, why: str) -> Result:
-        return unmeasured(job, self.options, self._prepared[target].facts, why)
+    def _facts_of(self, node: str, target: str) -> Facts:
+        """Return what the rows share that a node measures, for itself or in place of the target.
+
+        A node that stands in may not have prepared itself before it measures. What it is it has
+        said; its flags must be the target's, or the run could not go on after an interruption.
+        """
+        if node in self._prepared:
+            return self._prepared[node].facts
+        about = self.abouts[node]
+        facts = self._prepared[target].facts
+        return replace(facts, machine=about.machine, node=about.host, environ={})
