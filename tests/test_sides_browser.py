@@ -216,6 +216,25 @@ def test_an_address_with_other_values_shows_what_a_page_begins_with(
     assert found.said == []
 
 
+def test_versions_under_which_other_code_ran_are_not_paired(browser: Any, tmp_path: Path) -> None:
+    for run, version, code in ((1, "2.20.0", "c"), (2, "2.21.0", "d"), (3, "2.22.0", "d")):
+        rows = [
+            measured(SLOW, run, "lenet5", number, tensorflow=version, code=code * 12,
+                     commit="a" * 40, dirty=True)
+            for number in range(1, 4)
+        ]  # fmt: skip
+        keep_run(tmp_path / "results", rows)
+    report([tmp_path / "results"], output=str(tmp_path / "report.html"))
+    found = Sides(browser, tmp_path / "report.html")
+    found.choose(axis="framework", a="TensorFlow 2.21.0", b="TensorFlow 2.22.0")
+    assert "lenet5" in found.rows()
+    found.choose(a="TensorFlow 2.20.0", b="TensorFlow 2.21.0")
+    both = f"{'a' * 12} (dirty)"
+    assert found.answer[1] == (
+        f"Left out: 1 of 1 cases: 1 code not known to be the same (commit {both} against {both})."
+    )
+
+
 CUT = """
 [...document.querySelectorAll('#sides :is(p, td, th, select, button, .label)')].filter((e) => {
   const box = e.getBoundingClientRect();

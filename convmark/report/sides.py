@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -199,7 +199,7 @@ def sides_of(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Sides:
             its_own.clear()  # an older run's
         its_own.append(row)
     files_of = functools.cache(lambda code, source: _files(code, runs[source].path))
-    sides = [_side(key, its_own, runs, files_of) for key, its_own in found.items()]
+    sides = _with_files([_side(key, its_own, runs, files_of) for key, its_own in found.items()])
     sides.sort(key=lambda side: side.place)
     return Sides(sides=tuple(sides), kept=kept, left_out=len(points) - len(newest))
 
@@ -234,6 +234,12 @@ def _files(code: str, run: Path) -> str:
     except StoreError:
         return ""
     return known.files_hash if known else ""
+
+
+def _with_files(sides: Sequence[Side]) -> list[Side]:
+    """Return the sides, each with the files of its code where any run of that code kept them."""
+    known = {side.code: side.files for side in sides if side.files}
+    return [replace(side, files=known.get(side.code, "")) for side in sides]
 
 
 def _side(

@@ -82,11 +82,12 @@
     return axis.key === "commit" ? commitOf(side) : fact(side, factAt.get(axis.key));
   }
 
-  // Which code ran; where other versions of packages come with the axis, which files.
+  // Which code ran; where other versions of packages come with the axis, which files. Where the
+  // files are not known the packages count too, and where no code is known, the commit does.
   function identity(axis, side) {
     if (axis.key === "commit") return "";
     const [code, files] = codeOf(side);
-    return (axis.along.includes("packages") ? files : code) || "commit " + commitOf(side);
+    return (axis.along.includes("packages") && files) || code || "commit " + commitOf(side);
   }
 
   function places(axis, names) {
@@ -147,7 +148,9 @@
         return `other ${title} (${short(mine)} against ${short(its)})`;
       }
     }
-    return `other code (commit ${commitOf(one) || "not known"} against ${commitOf(other) || "not known"})`;
+    const known = [one, other].every((side) => !index.axis.along.includes("packages") || codeOf(side)[1]);
+    const commits = [one, other].map((side) => commitOf(side) || "not known");
+    return `${known ? "other code" : "code not known to be the same"} (commit ${commits.join(" against ")})`;
   }
 
   const short = (text) => (text === "" ? "none" : text.length > 60 ? text.slice(0, 59) + "…" : text);
