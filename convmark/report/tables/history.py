@@ -37,8 +37,8 @@ _COLUMNS = (
 )
 
 VerdictKey = tuple[Path, str]
-RunKey = tuple[str, str, str]
-"""Hardware, case and run."""
+RunKey = tuple[str, str, int]
+"""Hardware, case and source."""
 
 
 def step_time_verdicts(runs: Sequence[RunSource]) -> dict[VerdictKey, str]:
@@ -70,7 +70,7 @@ def history(
     Args:
         table: points of all runs.
         runs: the files by `source`.
-        marks: what is said of the first run of a change, by hardware, case and run.
+        marks: what is said of the first run of a change, by hardware, case and source.
         levels: the number of each run's level, and the level's step time, seconds.
     """
     half = pooled_half_widths(table)
@@ -84,7 +84,7 @@ def history(
     records = []
     for row in records_of(newest, _COLUMNS):
         source = int(row["source"])
-        key = (row["hardware"], row["case"], runs[source].label)
+        key = (row["hardware"], row["case"], source)
         number, level_s = levels.get(key, ("", math.nan))
         records.append(
             {

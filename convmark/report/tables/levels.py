@@ -63,7 +63,7 @@ def trends(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Trends:
         source, hardware, case = row.Index
         if cells not in known:
             known[cells] = facts_of(dict(zip(_FACTS, cells, strict=True)))
-        point = _point(runs[source].label, row, known[cells])
+        point = _point(source, runs[source].label, row, known[cells])
         points.setdefault((hardware, case), []).append(point)
     return {key: trend(its_own) for key, its_own in points.items()}
 
@@ -74,7 +74,7 @@ def _cells(table: pd.DataFrame, name: str) -> list[Any]:
     return [value and int(value) for value in values] if name in _WHOLE else values
 
 
-def _point(run: str, row: Any, conditions: Comparability) -> Point:
+def _point(source: int, run: str, row: Any, conditions: Comparability) -> Point:
     clean = bool(row.code) or row.dirty is False
     return Point(
         run=run,
@@ -85,6 +85,7 @@ def _point(run: str, row: Any, conditions: Comparability) -> Point:
         load=float(row.load) if row.loads == row.processes else None,
         step_time_p50_s=float(row.step_time_p50_s),
         conditions=conditions,
+        source=source,
     )
 
 
@@ -166,23 +167,27 @@ def _record(stretch: Stretch, commits: Commits) -> dict[str, Any]:
     }
 
 
-def marks(found: Trends) -> dict[tuple[str, str, str], str]:
-    """Return what a figure marks, by hardware, case and run: the first run of each change."""
+def marks(found: Trends) -> dict[tuple[str, str, int], str]:
+    """Return what a figure marks, by hardware, case and source: the first run of each change."""
     return {
-        (hardware, case, stretch.points[0].run): f"{stretch.points[0].run}: {change_text(stretch)}"
+        (
+            hardware,
+            case,
+            stretch.points[0].source,
+        ): f"{stretch.points[0].run}: {change_text(stretch)}"
         for (hardware, case), one in found.items()
         for stretch in one.stretches
         if stretch.level.change is not None
     }
 
 
-def runs_of_levels(found: Trends) -> dict[tuple[str, str, str], tuple[str, float]]:
-    """Return each run's level, by hardware, case and run: its number, and its seconds per step.
+def runs_of_levels(found: Trends) -> dict[tuple[str, str, int], tuple[str, float]]:
+    """Return each run's level, by hardware, case and source: its number, and its seconds per step.
 
     They are the median over the level's runs.
     """
     return {
-        (hardware, case, point.run): (str(number), stretch.step_time_p50_s)
+        (hardware, case, point.source): (str(number), stretch.step_time_p50_s)
         for (hardware, case), one in found.items()
         for number, stretch in enumerate(one.stretches, 1)
         if stretch.step_time_p50_s is not None
