@@ -19,7 +19,10 @@ from convmark.results.runs import RunSource
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MOST_POINTS", "commit_text", "history", "step_time_verdicts"]
+__all__ = ["DIRTY", "MOST_POINTS", "commit_text", "history", "step_time_verdicts"]
+
+DIRTY = " (dirty)"
+"""Ends a commit whose files were changed."""
 
 MOST_POINTS = 20_000
 """Points of all cases together; beyond them each keeps its newest, so that a page stays small."""
@@ -109,7 +112,7 @@ def history(
 
 def commit_text(commit: str | None, dirty: bool | None) -> str:
     """Return a commit as tables show it; empty where it is not known."""
-    return text_of(commit)[:12] + " (dirty)" * (dirty is True)
+    return text_of(commit)[:12] + DIRTY * (dirty is True)
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from convmark.compare.comparability import Comparability, facts_of
 from convmark.compare.files import NOISE, read_noise
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
 from convmark.core.table import Table, heading, table_of
-from convmark.report.tables.points import POINT
+from convmark.report.tables.points import POINT, text_of
 from convmark.report.trend import change_text, left_out_text
 from convmark.results.names import read_name
 from convmark.results.record import COLUMNS
@@ -75,10 +75,10 @@ def _cells(table: pd.DataFrame, name: str) -> list[Any]:
 
 
 def _point(source: int, run: str, row: Any, conditions: Comparability) -> Point:
-    clean = bool(row.code) or row.dirty is False
+    clean = bool(text_of(row.code)) or row.dirty is False
     return Point(
         run=run,
-        commit=row.commit or "" if clean else "",
+        commit=text_of(row.commit) if clean else "",
         log_ratio=float(row.log_ratio),
         variance=None if np.isnan(row.variance) else float(row.variance),
         processes=int(row.processes),
