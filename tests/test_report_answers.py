@@ -48,6 +48,26 @@ def test_every_doubt_is_named_and_a_failed_case_counted(tmp_path: Path) -> None:
     assert detail.endswith("1 case failed")
 
 
+def test_models_of_other_input_shapes_recipes_and_versions_are_not_compared(
+    tmp_path: Path,
+) -> None:
+    plain = three(SLOW, 1, "resnet50", 4.0, 4.1, 4.2)
+    small = three(SLOW, 1, "vgg16", 0.1, 0.1, 0.1, asked_shape="32x32x3")
+    lean = three(SLOW, 1, "lenet5", 0.2, 0.2, 0.2, recipe="loss=mse")
+    found = answers(tmp_path, [*plain, *small, *lean])
+    for name, step in (("", "resnet50: 4.10 s"), (", 32x32x3", "vgg16: 100 ms"),
+                       (", loss=mse", "lenet5: 200 ms")):  # fmt: skip
+        assert found[f"train, batch 32{name}"] == (
+            f"{step} a step",
+            f"no other model, on {SLOW} cpu",
+        )
+    newer = three(SLOW, 2, "alexnet", 1.0, 1.0, 1.0, tensorflow="2.22.0")
+    assert answers(tmp_path, newer)["train, batch 32"] == (
+        "alexnet: 1.00 s a step",
+        f"no other model, on {SLOW} cpu, TensorFlow 2.22.0",
+    )
+
+
 OF_VERSIONS = "TensorFlow 2.21.0 against 2.20.0"
 
 

@@ -67,7 +67,8 @@ def answers(
         "answers",
         "In short",
         "Fastest: by the median step time of the newest run of each case, against the next model "
-        "on the same hardware in the same setting. Ratios are of plain step times, above 1 is "
+        "on the same hardware in the same setting, with the same input shape, recipe and version. "
+        "Ratios are of plain step times, above 1 is "
         "faster, with 95 % intervals in brackets; those of versions are over cases of the same "
         "code under the same conditions but for packages. Changes are the verdicts of each "
         "machine's newest judged run. Trust is good where at most 5 % of the newest figures are "
@@ -90,16 +91,21 @@ def _line(answer: str, of: str, found: str, *details: str) -> dict[str, str]:
 
 _COLUMNS = (
     *("hardware", "case", "model", "task", "batch_size", "precision", "jit", "replicas", "cluster"),
-    *("threads", "backend", "source", "step_time_p50_s", "load"),
+    *("threads", "backend", "source", "step_time_p50_s", "load", "asked_shape", "recipe"),
+    "framework",
 )
 
 
 def _fastest(frame: pd.DataFrame, table: pd.DataFrame) -> Iterator[dict[str, str]]:
-    """Yield the fastest model of each task and batch size, those of most models first chosen."""
-    groups: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    """Yield the fastest model of each task, batch size, input shape and recipe.
+
+    Those of most models are chosen.
+    """
+    groups: dict[tuple[int, int, str, str], list[dict[str, Any]]] = {}
     for row in records_of(latest(table), _COLUMNS):
         if row["replicas"] == 1 and row["step_time_p50_s"] > 0:
-            key = (list(TASKS).index(row["task"]), int(row["batch_size"]))
+            shape, recipe = text_of(row["asked_shape"]), text_of(row["recipe"])
+            key = (list(TASKS).index(row["task"]), int(row["batch_size"]), shape, recipe)
             groups.setdefault(key, []).append({**row, "setting": setting(row)})
     models = {key: len({row["model"] for row in rows}) for key, rows in groups.items()}
     chosen = sorted(groups, key=lambda key: (-models[key], key))[:MOST_LINES]
@@ -110,8 +116,11 @@ def _fastest(frame: pd.DataFrame, table: pd.DataFrame) -> Iterator[dict[str, str
 def _winner(rows: list[dict[str, Any]], frame: pd.DataFrame) -> dict[str, str]:
     best = min(rows, key=lambda row: row["step_time_p50_s"])
     alike = [row for row in rows if _place(row) == _place(best) and row["model"] != best["model"]]
-    of = f"{best['task']}, batch {int(best['batch_size'])}"
-    where = f"on {', '.join(filter(None, _place(best)))}"
+    batch = f"batch {int(best['batch_size'])}"
+    given = [best["task"], batch, text_of(best["asked_shape"]), text_of(best["recipe"])]
+    hardware, its_setting, framework = _place(best)
+    several = len({_place(row)[-1] for row in rows}) > 1
+    where = f"on {', '.join(filter(None, [hardware, its_setting, framework * several]))}"
     load = _load([best["load"]])
     found, by = f"{best['model']}: {seconds_text(best['step_time_p50_s'])} a step", "no other model"
     if alike:
@@ -123,7 +132,7 @@ def _winner(rows: list[dict[str, Any]], frame: pd.DataFrame) -> dict[str, str]:
         if faster and faster.low is not None and faster.low <= 1:
             found = f"{best['model']} or {rival['model']}: {seconds_text(best['step_time_p50_s'])}"
             by += ", not told apart"
-    return _line(FASTEST, of, found, by, where, load)
+    return _line(FASTEST, ", ".join(filter(None, given)), found, by, where, load)
 
 
 def _load(shares: Iterable[float | None]) -> str:
@@ -132,8 +141,9 @@ def _load(shares: Iterable[float | None]) -> str:
     return f"under {max(known):.0%} other load" if known else ""
 
 
-def _place(row: Mapping[str, Any]) -> tuple[str, str]:
-    return str(row["hardware"]), str(row["setting"])
+def _place(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return where and by what a model ran, which is alike where two are compared."""
+    return str(row["hardware"]), str(row["setting"]), text_of(row["framework"])
 
 
 def _times(frame: pd.DataFrame, row: Mapping[str, Any]) -> list[float]:
