@@ -7,6 +7,7 @@ with an axis (another machine has another driver) is not held alike, but named.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -107,6 +108,8 @@ class Side:
     """The run's place among all, the oldest first."""
     times_s: tuple[float, ...]
     """The median step time of each process."""
+    processes: tuple[int, ...]
+    """Their numbers in the run."""
     doubt: str
     """What to be wary of."""
 
@@ -129,7 +132,8 @@ class Side:
     @property
     def units(self) -> Units:
         """The times of its processes, by the run and the process."""
-        return {(self.place, number): [time_s] for number, time_s in enumerate(self.times_s)}
+        pairs = zip(self.processes, self.times_s, strict=True)
+        return {(self.place, number): [time_s] for number, time_s in pairs}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +151,13 @@ class Sides:
         """Return it as the script reads it: each distinct text once, the oldest run first."""
         kinds = _numbered(side.facts for side in self.sides)
         values = [_numbered(column) for column in zip(*kinds, strict=True)]
-        runs = _numbered((side.place, side.run, side.day) for side in self.sides)
+        runs = _numbered(side.place for side in self.sides)
+        labels = {side.place: side.run for side in self.sides}
+        days = {
+            place: min(side.day for side in its_own)
+            for place, its_own in itertools.groupby(self.sides, key=lambda side: side.place)
+        }
+        processes = _numbered(side.processes for side in self.sides)
         codes = _numbered((side.code, side.files) for side in self.sides)
         commits = _numbered(side.commit for side in self.sides)
         doubts = _numbered(side.doubt for side in self.sides)
@@ -159,16 +169,18 @@ class Sides:
             "kinds": [
                 [value[text] for value, text in zip(values, kind, strict=True)] for kind in kinds
             ],
-            "runs": [(run, day) for _, run, day in runs],
+            "runs": [(labels[place], days[place]) for place in runs],
+            "processes": list(processes),
             "codes": list(codes),
             "commits": list(commits),
             "doubts": list(doubts),
             "sides": {
                 "kind": [kinds[side.facts] for side in self.sides],
-                "run": [runs[side.place, side.run, side.day] for side in self.sides],
+                "run": [runs[side.place] for side in self.sides],
                 "code": [codes[side.code, side.files] for side in self.sides],
                 "commit": [commits[side.commit] for side in self.sides],
                 "doubt": [doubts[side.doubt] for side in self.sides],
+                "processes": [processes[side.processes] for side in self.sides],
                 "times": [[float(f"{t:.7g}") for t in side.times_s] for side in self.sides],
             },
             "kept": self.kept,
@@ -197,7 +209,7 @@ def _numbered(values: Iterable[Any]) -> dict[Any, int]:
 
 _COLUMNS = (
     *("commit", "dirty", "code", "started", "status", "not_judged", "step_time_p50_s"),
-    *("hardware", "framework", "source"),
+    *("hardware", "framework", "source", "process"),
 )
 
 
@@ -342,9 +354,10 @@ def _side(
         code=code,
         files=files_of(code, source) if code else "",
         commit=commit,
-        day=rows[0]["started"][:10],
+        day=min(row["started"] for row in rows)[:10],
         run=runs[source].label,
         place=source,
         times_s=tuple(row["step_time_p50_s"] for row in rows),
+        processes=tuple(int(row["process"]) for row in rows),
         doubt="; ".join(doubts),
     )

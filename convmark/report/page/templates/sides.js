@@ -24,13 +24,14 @@
 
   const sum = (values) => values.reduce((all, one) => all + one, 0);
 
-  // What each process, by the name of its run and its place there, adds to the error of the mean.
+  // What each process, by its run and its number there, adds to the error of the mean.
   function sideOf(side) {
     const logs = timesOf(side).map(Math.log);
     const mean = sum(logs) / logs.length;
     if (logs.length < data.fewest) return { mean, errors: null };
     const size = Math.sqrt(logs.length * (logs.length - 1));
-    return { mean, errors: new Map(logs.map((one, place) => [runOf(side) + ":" + place, (one - mean) / size])) };
+    const numbers = processesOf(side);
+    return { mean, errors: new Map(logs.map((one, place) => [runOf(side) + ":" + numbers[place], (one - mean) / size])) };
   }
 
   // All cases of a run share its processes: their errors are added before they are squared.
@@ -76,6 +77,7 @@
   const fact = (side, place) => data.values[place][data.kinds[data.sides.kind[side]][place]];
   const codeOf = (side) => data.codes[data.sides.code[side]];
   const commitOf = (side) => data.commits[data.sides.commit[side]];
+  const processesOf = (side) => data.processes[data.sides.processes[side]];
   const timesOf = (side) => data.sides.times[side];
 
   function valueOf(axis, side) {
