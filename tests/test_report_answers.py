@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 from report_rows import SLOW, keep_run
 from test_report_tables import three
 
@@ -46,9 +48,64 @@ def test_every_doubt_is_named_and_a_failed_case_counted(tmp_path: Path) -> None:
     assert detail.endswith("1 case failed")
 
 
+def test_models_of_other_input_shapes_recipes_and_versions_are_not_compared(
+    tmp_path: Path,
+) -> None:
+    plain = three(SLOW, 1, "resnet50", 4.0, 4.1, 4.2)
+    small = three(SLOW, 1, "vgg16", 0.1, 0.1, 0.1, asked_shape="32x32x3")
+    lean = three(SLOW, 1, "lenet5", 0.2, 0.2, 0.2, recipe="loss=mse")
+    found = answers(tmp_path, [*plain, *small, *lean])
+    for name, step in (("", "resnet50: 4.10 s"), (", 32x32x3", "vgg16: 100 ms"),
+                       (", loss=mse", "lenet5: 200 ms")):  # fmt: skip
+        assert found[f"train, batch 32{name}"] == (
+            f"{step} a step",
+            f"no other model, on {SLOW} cpu",
+        )
+    newer = three(SLOW, 2, "alexnet", 1.0, 1.0, 1.0, tensorflow="2.22.0")
+    assert answers(tmp_path, newer)["train, batch 32"] == (
+        "alexnet: 1.00 s a step",
+        f"no other model, on {SLOW} cpu, TensorFlow 2.22.0",
+    )
+
+
+OF_VERSIONS = "TensorFlow 2.21.0 against 2.20.0"
+
+
+def versions(folder: Path, **newer: Any) -> tuple[str, str] | None:
+    """Return the answer on two versions, of which the newer ran with these changes."""
+    same = {"commit": "a" * 40, "code": "c" * 12, "keras": "3.9"}
+    old = three(SLOW, 1, "lenet5", 2.0, 2.0, 2.0, **{**same, "tensorflow": "2.20.0"})
+    new = three(SLOW, 2, "lenet5", 1.0, 1.0, 1.0, **{**same, "tensorflow": "2.21.0", **newer})
+    return answers(folder, old, new).get(OF_VERSIONS)
+
+
 def test_two_versions_of_one_machine_have_a_ratio_with_its_interval(tmp_path: Path) -> None:
-    old = three(SLOW, 1, "lenet5", 2.0, 2.0, 2.0, tensorflow="2.20.0")
-    new = three(SLOW, 2, "lenet5", 1.0, 1.0, 1.0, tensorflow="2.21.0")
-    found, detail = answers(tmp_path, old, new)["TensorFlow 2.21.0 against 2.20.0"]
-    assert found == "2.00 times as fast"
-    assert detail == f"over 1 case on {SLOW} cpu [2.00, 2.00], measured in different runs"
+    ratio = "2.00 times as fast"
+    detail = f"over 1 case on {SLOW} cpu [2.00, 2.00]"
+    ran = "measured in different runs"
+    assert versions(tmp_path / "same") == (ratio, f"{detail}, {ran}")
+    other = versions(tmp_path / "other", keras="3.10")
+    assert other == (ratio, f"{detail}, other keras too, {ran}")
+
+
+@pytest.mark.parametrize(
+    "newer",
+    [
+        {"code": "d" * 12},
+        {"code": None, "commit": None},
+        {"measurement_version": "2"},
+        {"python": "3.99"},
+        {"flags": "XLA_FLAGS=--xla"},
+    ],
+    ids=str,
+)
+def test_a_version_is_not_credited_with_what_else_differs(
+    tmp_path: Path, newer: dict[str, Any]
+) -> None:
+    assert versions(tmp_path, **newer) is None
+
+
+def test_a_mean_of_1_is_not_the_machine_that_others_are_held_against(tmp_path: Path) -> None:
+    runs = [three(name, 1, "lenet5", 1.0, 1.0, 1.0) for name in ("b", "a")]
+    found = answers(tmp_path, *runs)
+    assert [of for of in found if of.endswith(" cpu")] == ["b cpu against a cpu"]

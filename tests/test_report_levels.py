@@ -89,6 +89,20 @@ def test_a_step_has_its_row_its_command_and_its_mark_in_the_figure(results: Path
     assert any("moved" in str(layer) for layer in figure.specs[0]["layer"])
 
 
+def test_levels_and_changes_of_one_run_are_not_shown_on_another_of_its_name(
+    tmp_path: Path,
+) -> None:
+    for place, point in enumerate(points([0.0] * 6 + [0.69] * 6)):
+        name, day = "alice" if place < 6 else "bob", f"2026-01-{place + 1:02d}"
+        logs = [point.log_ratio + noise for noise in (-0.002, 0.0, 0.002)]
+        rows = run_of(f"{place % 6 + 1:04d}", *logs, started=f"{day}T00:00:00.000+00:00")
+        keep(Store(tmp_path / name / "results"), rows)
+    report = build([tmp_path / name / "results" for name in ("alice", "bob")])
+    rows = table_of(report.tables, "history").records()
+    assert [row["level"] for row in rows] == ["1"] * 6 + ["2"] * 6
+    assert [row["run"] for row in rows if row["moved"]] == ["bob/results/0001"]
+
+
 def test_without_a_change_the_table_says_so_and_the_figure_has_no_mark(results: Path) -> None:
     rows = read_rows([results])
     flat = rows.frame[(rows.frame["case"] == RESNET) & (rows.frame["tensorflow"] == "2.21.0")]

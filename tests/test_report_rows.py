@@ -14,7 +14,7 @@ from convmark.core.errors import StoreError
 from convmark.report.build import build
 from convmark.report.rows import read_rows
 from convmark.results.record import COLUMNS, SCHEMA_VERSION
-from convmark.results.runs import oldest_first
+from convmark.results.runs import labelled, oldest_first
 from convmark.results.store import HEADER, StoreWarning, read_run
 
 
@@ -73,6 +73,19 @@ def test_runs_of_one_name_on_one_machine_are_told_apart(results: Path, tmp_path:
     keep_run(tmp_path / "branch", suite(SLOW, 1, models=["lenet5"]))
     labels = [run.label for run in read_rows([results, tmp_path / "branch"]).runs]
     assert labels == ["results/0001", "branch/0001"]
+
+
+def test_runs_are_named_with_as_many_folders_as_tell_them_apart(tmp_path: Path) -> None:
+    folders = [tmp_path / name / "results" for name in ("alice", "bob")]
+    for number, folder in enumerate(folders, 1):
+        keep_run(folder, [measured(SLOW, 1, "lenet5", n, step_s=number) for n in (1, 2)])
+    labels = [run.label for run in read_rows(folders).runs]
+    assert labels == ["alice/results/0001", "bob/results/0001"]
+    machines = [tmp_path / "results" / name / "0001.csv" for name in ("one", "two")]
+    assert [run.label for run in labelled(machines, ["same", "same"])] == [
+        "one/0001.csv",
+        "two/0001.csv",
+    ]
 
 
 def test_a_row_without_a_machine_is_of_its_folder(results: Path) -> None:

@@ -65,6 +65,15 @@ def test_files_are_the_same_under_other_versions_of_their_packages(tmp_path: Pat
     assert first.files == last.files != ""
 
 
+def test_files_of_a_code_are_known_from_any_run_that_kept_them(tmp_path: Path) -> None:
+    file = CodeFile(Place(".", "nets.py"), "f" * 64, 10)
+    code = Code(files=(file,), packages={"keras": "3.9"})
+    rows = {"code": code.hash, "packages": code.packages_text}
+    keep_run(tmp_path, run(SLOW, 1, 3, tensorflow="2.20.0", **rows))
+    write_codes(keep_run(tmp_path, run(SLOW, 2, 3, tensorflow="2.21.0", **rows)), {code.hash: code})
+    assert [side.files for side in sides(tmp_path).sides] == [code.files_hash] * 2
+
+
 def test_a_page_keeps_the_newest_runs_of_each_case_and_counts_the_others(
     tmp_path: Path, monkeypatch: Any
 ) -> None:

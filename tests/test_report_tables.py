@@ -413,14 +413,46 @@ def test_the_loss_stands_beside_reduced_precision(tmp_path: Path) -> None:
     assert plain["loss"] is None
 
 
-def test_figures_that_are_no_ground_for_a_verdict_give_way_to_others(tmp_path: Path) -> None:
+def test_the_newest_figures_are_shown_and_the_ratio_is_of_those_that_can_be_judged(
+    tmp_path: Path,
+) -> None:
     rows = [*three(SLOW, 1, "lenet5", 2.0), *three(SLOW, 1, "vgg16", 3.0, not_judged="hot")]
     hot = measured(SLOW, 1, "lenet5", 2, step_s=9.0, not_judged="hot")
     other = [*three(FAST, 1, "lenet5", 1.0), *three(FAST, 1, "vgg16", 1.0)]
-    table = hardware(kept(tmp_path, [*rows, hot], other).frame)
-    assert found(table, model="lenet5", hardware=f"{SLOW} cpu")["step_time_p50_s"] == 2.0
-    note = found(table, model="vgg16", hardware=f"{SLOW} cpu")["note"]
-    assert note.startswith("fewer than 3 processes; not judged: hot")
+    busy = three(FAST, 2, "lenet5", 5.0, 5.0, 5.0, not_judged="card in use")
+    table = hardware(kept(tmp_path, [*rows, hot], other, busy).frame)
+    shown = {
+        (row["model"], row["hardware"]): (row["step_time_p50_s"], row["n"], row["note"])
+        for row in table.records()
+    }
+    few = "fewer than 3 processes"
+    assert shown["lenet5", f"{SLOW} cpu"][:2] == (5.5, 2)
+    assert shown["lenet5", f"{SLOW} cpu"][2].startswith(
+        f"{few}; speed-up without 1 of 2, not judged: hot"
+    )
+    assert shown["lenet5", f"{FAST} cpu"][:2] == (5.0, 3)
+    earlier = f"{few}; speed-up of earlier runs, as the newest is not judged: card in use"
+    assert shown["lenet5", f"{FAST} cpu"][2].startswith(earlier)
+    assert shown["vgg16", f"{SLOW} cpu"][2].startswith(f"{few}; not judged: hot")
+    ratios = [row["speedup"] for row in table.records() if row["model"] == "lenet5"]
+    assert sorted(ratios) in ([0.5, 1.0], [1.0, 2.0])
+
+
+def test_the_best_batch_is_that_of_the_newest_run(tmp_path: Path) -> None:
+    same = {"commit": "a" * 40, "tensorflow": "2.21.0"}
+    runs = [
+        [
+            measured(machine, run, "lenet5", number, batch_size=batch, step_s=step_s, **same)
+            for number in (1, 2, 3)
+            for batch, step_s in ((8, first_s), (32, 0.35))
+        ]
+        for machine in (SLOW, FAST)
+        for run, first_s in ((1, 0.08), (2, 0.08), (3, 0.16))
+    ]
+    _, table = hardware_tables(kept(tmp_path, *runs).frame, Comparison())
+    for name in (SLOW, FAST):
+        row = found(table, model="lenet5", hardware=f"{name} cpu")
+        assert row["batch_size"] == 32
 
 
 def test_one_machine_alone_is_not_compared(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,50 @@ def test_odd_degrees_of_freedom_and_the_geometric_mean_are_those_of_the_statisti
         assert shown[name][:2] == [f"{one.value:.3f}", f"{one.low:.3f} to {one.high:.3f}"]
 
 
+BATCHES = (1, 2, 4, 8, 16, 32)
+
+
+def _run(machine: str, *, midnight: bool, failed: bool) -> list[Any]:
+    """Return four processes of each case, of which the n-th ones of all cases are slow together.
+
+    With `midnight` the run began the day before; with `failed` each case lacks another process.
+    """
+    rows = []
+    for number, shared in enumerate((0.0, 0.10, -0.05, 0.02), 1):
+        for place, batch in enumerate(BATCHES):
+            if failed and machine == SLOW and number == 1 + place % 4:
+                continue
+            early = midnight and number == 1 and place < 3
+            moment = "01T23:59" if early else "02T00:10"
+            step_s = 0.01 * batch * math.exp(shared + 0.002 * ((number * place) % 5))
+            rows.append(
+                measured(machine, 1, "lenet5", number, batch_size=batch, step_s=step_s,
+                         order=len(rows) + 1, tensorflow="2.21.0", code="c" * 12,
+                         started=f"2026-03-{moment}:{len(rows):02d}.000+00:00")
+            )  # fmt: skip
+    return rows
+
+
+@pytest.mark.parametrize("odd", ["midnight", "failed"])
+def test_the_geometric_mean_takes_processes_of_one_number_of_a_run_together(
+    browser: Any, tmp_path: Path, odd: str
+) -> None:
+    for machine in (SLOW, FAST):
+        rows = _run(machine, midnight=odd == "midnight", failed=odd == "failed")
+        keep_run(tmp_path / "results", rows)
+    report([tmp_path / "results"], output=str(tmp_path / "report.html"))
+    found = Sides(browser, tmp_path / "report.html")
+    found.choose(axis="hardware", a=f"{SLOW} cpu", b=f"{FAST} cpu")
+    frame = read_rows([tmp_path / "results"]).frame
+    ratios = [
+        ratio(*(_units(side[side["machine"] == name]) for name in (SLOW, FAST)))
+        for _, side in frame.groupby("batch_size")
+    ]
+    mean = geometric_mean([one for one in ratios if one is not None])
+    assert mean is not None
+    assert found.rows()["geometric mean"][1] == f"{mean.low:.3f} to {mean.high:.3f}"
+
+
 def test_what_is_left_out_is_counted_with_its_reason(sides: Sides) -> None:
     sides.choose(axis="hardware", a=f"{SLOW} cpu", b=f"{FAST} cpu")
     assert sides.answer[1] == (
@@ -214,6 +259,25 @@ def test_an_address_with_other_values_shows_what_a_page_begins_with(
     found = Sides(browser, page, wrong)
     assert found.shown.startswith("hardware|")
     assert found.said == []
+
+
+def test_versions_under_which_other_code_ran_are_not_paired(browser: Any, tmp_path: Path) -> None:
+    for run, version, code in ((1, "2.20.0", "c"), (2, "2.21.0", "d"), (3, "2.22.0", "d")):
+        rows = [
+            measured(SLOW, run, "lenet5", number, tensorflow=version, code=code * 12,
+                     commit="a" * 40, dirty=True)
+            for number in range(1, 4)
+        ]  # fmt: skip
+        keep_run(tmp_path / "results", rows)
+    report([tmp_path / "results"], output=str(tmp_path / "report.html"))
+    found = Sides(browser, tmp_path / "report.html")
+    found.choose(axis="framework", a="TensorFlow 2.21.0", b="TensorFlow 2.22.0")
+    assert "lenet5" in found.rows()
+    found.choose(a="TensorFlow 2.20.0", b="TensorFlow 2.21.0")
+    both = f"{'a' * 12} (dirty)"
+    assert found.answer[1] == (
+        f"Left out: 1 of 1 cases: 1 code not known to be the same (commit {both} against {both})."
+    )
 
 
 CUT = """

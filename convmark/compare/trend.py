@@ -42,6 +42,8 @@ class Point:
     """Share of the CPUs' time that others took."""
     step_time_p50_s: float | None
     conditions: Comparability
+    source: int = 0
+    """Which file it is of, where several are read together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

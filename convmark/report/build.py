@@ -14,7 +14,7 @@ from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import natural_order
 from convmark.report.describe import DescribedModel, described_models
 from convmark.report.rows import Rows, read_rows
-from convmark.report.sides import Sides, sides_of
+from convmark.report.sides import Sides, newest_versions, sides_of
 from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.answers import answers
 from convmark.report.tables.applications import applications
@@ -82,20 +82,22 @@ def build(
     comparison = of_machines(comparison or Comparison(), rows.names, rows.frame)
     described = described_models([run.path for run in rows.runs])
     labels = [run.label for run in rows.runs]
+    sides: Sides | None = None
     if style == "accuracy":
         found = [accuracy(rows.frame, labels)]
     elif style == "applications":
         depths = {model.model: model.depth for model in described}
         found = [applications(table, depths)]
     else:
-        found = _every_table(rows, table, described, comparison)
+        sides = _sides(rows)
+        found = _every_table(rows, table, described, comparison, sides)
     return Report(
         title=_title(rows) if style == "full" else found[0].title,
         when=_when(rows),
         lead=_lead(rows),
         tables=(*([verdicts] if verdicts else []), *found),
         models=tuple(described) if style == "full" else (),
-        sides=_sides(rows) if style == "full" else None,
+        sides=sides,
         sources=_sources(places, rows),
     )
 
@@ -109,6 +111,7 @@ def _every_table(
     table: pd.DataFrame,
     described: Sequence[DescribedModel],
     comparison: Comparison,
+    sides: Sides,
 ) -> list[Table]:
     """Return the tables of a full report; those with nothing to show only where they say so."""
     labels = [run.label for run in rows.runs]
@@ -119,8 +122,9 @@ def _every_table(
     folders = dict.fromkeys(run.path.resolve().parent for run in rows.runs)
     machine_ratios = hardware_tables(frame, comparison)
     changed = len({key[:2] for key in marks(moved)})
+    versions = newest_versions(sides.sides)
     found = [
-        answers(frame, timed, machine_ratios[0], rows.runs, changed),
+        answers(frame, timed, machine_ratios[0], versions, rows.runs, changed),
         architectures(timed, labels),
         *machine_ratios,
         history(

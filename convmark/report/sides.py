@@ -7,16 +7,18 @@ with an axis (another machine has another driver) is not held alike, but named.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convmark.compare.comparability import Comparability, facts_of
 from convmark.compare.rule.statistics import t_quantile
 from convmark.core.errors import StoreError
-from convmark.report.ratios import CONFIDENCE, LEAST_PROCESSES
-from convmark.report.tables.history import commit_text
+from convmark.report.ratios import CONFIDENCE, LEAST_PROCESSES, Units, geometric_mean, ratio
+from convmark.report.tables.answers import Versions
+from convmark.report.tables.history import DIRTY, commit_text
 from convmark.report.tables.points import POINT, records_of, text_of
 from convmark.results.code.manifest import read_codes
 from convmark.results.runs import RunSource
@@ -24,7 +26,7 @@ from convmark.results.runs import RunSource
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["AXES", "Axis", "Side", "Sides", "sides_of"]
+__all__ = ["AXES", "Axis", "Side", "Sides", "newest_versions", "sides_of"]
 
 MOST_SIDES = 4000
 """Beyond them each case keeps its newest on each hardware and version, so that a page is small."""
@@ -106,8 +108,32 @@ class Side:
     """The run's place among all, the oldest first."""
     times_s: tuple[float, ...]
     """The median step time of each process."""
+    processes: tuple[int, ...]
+    """Their numbers in the run."""
     doubt: str
     """What to be wary of."""
+
+    def fact(self, name: str) -> str:
+        return self.facts[FACTS.index(name)]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known which code ran."""
+        return bool(self.code or (self.commit and not self.commit.endswith(DIRTY)))
+
+    def identity(self, axis: Axis) -> str:
+        """Return which code ran; where other versions of packages come with the axis, which files.
+
+        Where the files are not known the packages count too, and where no code is, the commit does.
+        """
+        files = self.files if "packages" in axis.along else ""
+        return files or self.code or f"commit {self.commit}"
+
+    @property
+    def units(self) -> Units:
+        """The times of its processes, by the run and the process."""
+        pairs = zip(self.processes, self.times_s, strict=True)
+        return {(self.place, number): [time_s] for number, time_s in pairs}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +151,13 @@ class Sides:
         """Return it as the script reads it: each distinct text once, the oldest run first."""
         kinds = _numbered(side.facts for side in self.sides)
         values = [_numbered(column) for column in zip(*kinds, strict=True)]
-        runs = _numbered((side.place, side.run, side.day) for side in self.sides)
+        runs = _numbered(side.place for side in self.sides)
+        labels = {side.place: side.run for side in self.sides}
+        days = {
+            place: min(side.day for side in its_own)
+            for place, its_own in itertools.groupby(self.sides, key=lambda side: side.place)
+        }
+        processes = _numbered(side.processes for side in self.sides)
         codes = _numbered((side.code, side.files) for side in self.sides)
         commits = _numbered(side.commit for side in self.sides)
         doubts = _numbered(side.doubt for side in self.sides)
@@ -137,16 +169,18 @@ class Sides:
             "kinds": [
                 [value[text] for value, text in zip(values, kind, strict=True)] for kind in kinds
             ],
-            "runs": [(run, day) for _, run, day in runs],
+            "runs": [(labels[place], days[place]) for place in runs],
+            "processes": list(processes),
             "codes": list(codes),
             "commits": list(commits),
             "doubts": list(doubts),
             "sides": {
                 "kind": [kinds[side.facts] for side in self.sides],
-                "run": [runs[side.place, side.run, side.day] for side in self.sides],
+                "run": [runs[side.place] for side in self.sides],
                 "code": [codes[side.code, side.files] for side in self.sides],
                 "commit": [commits[side.commit] for side in self.sides],
                 "doubt": [doubts[side.doubt] for side in self.sides],
+                "processes": [processes[side.processes] for side in self.sides],
                 "times": [[float(f"{t:.7g}") for t in side.times_s] for side in self.sides],
             },
             "kept": self.kept,
@@ -175,7 +209,7 @@ def _numbered(values: Iterable[Any]) -> dict[Any, int]:
 
 _COLUMNS = (
     *("commit", "dirty", "code", "started", "status", "not_judged", "step_time_p50_s"),
-    *("hardware", "framework", "source"),
+    *("hardware", "framework", "source", "process"),
 )
 
 
@@ -199,9 +233,73 @@ def sides_of(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Sides:
             its_own.clear()  # an older run's
         its_own.append(row)
     files_of = functools.cache(lambda code, source: _files(code, runs[source].path))
-    sides = [_side(key, its_own, runs, files_of) for key, its_own in found.items()]
+    sides = _with_files([_side(key, its_own, runs, files_of) for key, its_own in found.items()])
     sides.sort(key=lambda side: side.place)
     return Sides(sides=tuple(sides), kept=kept, left_out=len(points) - len(newest))
+
+
+def newest_versions(sides: Sequence[Side]) -> Versions | None:
+    """Return the two versions that ran last, of the hardware that has most like cases.
+
+    Args:
+        sides: the oldest first.
+    """
+    groups: dict[tuple[str, str], list[Side]] = {}
+    for side in sides:
+        if side.fact("framework"):
+            groups.setdefault((side.fact("hardware"), side.fact("backend")), []).append(side)
+    pairs: list[tuple[Side, Side]] = []
+    for its_own in groups.values():
+        last = {side.fact("framework"): side.place for side in its_own}
+        if len(last) > 1:
+            names = sorted(last, key=last.__getitem__)[-2:]
+            pairs = max(pairs, _pairs(its_own, "framework", *names), key=len)
+    ratios = [found for old, new in pairs if (found := ratio(old.units, new.units))]
+    mean = geometric_mean(ratios)
+    if mean is None:
+        return None
+    old, new = pairs[0]
+    return Versions(
+        hardware=old.fact("hardware"),
+        before=old.fact("framework"),
+        after=new.fact("framework"),
+        cases=len(ratios),
+        mean=mean,
+        other=tuple(
+            name for name in _SOFTWARE if any(a.fact(name) != b.fact(name) for a, b in pairs)
+        ),
+    )
+
+
+def _pairs(sides: Sequence[Side], key: str, a: str, b: str) -> list[tuple[Side, Side]]:
+    """Return of each case the pair that was measured last, where it is known which code ran.
+
+    The two are alike by the rule of the page's script: in every fact but the axis and what comes
+    with it, and in the code.
+
+    Args:
+        sides: of one machine where its axis is another one, the oldest first.
+        key: the axis.
+        a, b: its two values.
+    """
+    (axis,) = (one for one in AXES if one.key == key)
+    rest = [name for name in FACTS if name not in (key, *axis.along)]
+    newest: dict[str, dict[tuple[str, ...], Side]] = {a: {}, b: {}}
+    for side in sides:
+        if side.is_known and side.fact(key) in newest:
+            alike = (*(side.fact(name) for name in rest), side.identity(axis))
+            newest[side.fact(key)][alike] = side
+    found: dict[tuple[str, ...], tuple[Side, Side]] = {}
+    for alike, one in newest[a].items():
+        other = newest[b].get(alike)
+        case = tuple(one.fact(name) for name in rest if name in _CASE)
+        if other and (case not in found or _when(found[case]) <= _when((one, other))):
+            found[case] = (one, other)
+    return list(found.values())
+
+
+def _when(pair: tuple[Side, Side]) -> int:
+    return min(side.place for side in pair)
 
 
 def _by_side(rows: pd.DataFrame) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
@@ -236,6 +334,12 @@ def _files(code: str, run: Path) -> str:
     return known.files_hash if known else ""
 
 
+def _with_files(sides: Sequence[Side]) -> list[Side]:
+    """Return the sides, each with the files of its code where any run of that code kept them."""
+    known = {side.code: side.files for side in sides if side.files}
+    return [replace(side, files=known.get(side.code, "")) for side in sides]
+
+
 def _side(
     key: tuple[Any, ...], rows: Sequence[dict[str, Any]], runs: Sequence[RunSource], files_of: Any
 ) -> Side:
@@ -250,9 +354,10 @@ def _side(
         code=code,
         files=files_of(code, source) if code else "",
         commit=commit,
-        day=rows[0]["started"][:10],
+        day=min(row["started"] for row in rows)[:10],
         run=runs[source].label,
         place=source,
         times_s=tuple(row["step_time_p50_s"] for row in rows),
+        processes=tuple(int(row["process"]) for row in rows),
         doubt="; ".join(doubts),
     )

@@ -19,7 +19,7 @@ class RunSource:
 
     path: Path
     label: str
-    """The run's name, with the folder before it where two runs of a machine share a name."""
+    """The run's name, with folders before it where two runs of a machine share a name."""
 
 
 def run_files(places: Sequence[Path]) -> list[Path]:
@@ -93,17 +93,29 @@ def _number(path: Path) -> int:
 
 
 def labelled(paths: Sequence[Path], machines: Iterable[str]) -> tuple[RunSource, ...]:
-    """Return the runs, each named by its file, with the folder where two of a machine share it."""
+    """Return the runs, each named by its file, with folders where two of a machine share it."""
+    alike: dict[tuple[str, str], list[Path]] = {}
     pairs = list(zip(paths, machines, strict=True))
-    counts: dict[tuple[str, str], int] = {}
     for path, machine in pairs:
-        counts[machine, path.stem] = counts.get((machine, path.stem), 0) + 1
-    return tuple(
-        RunSource(
-            path=path,
-            label=path.stem
-            if counts[machine, path.stem] == 1
-            else f"{path.resolve().parent.parent.name}/{path.stem}",
-        )
-        for path, machine in pairs
-    )
+        alike.setdefault((machine, path.stem), []).append(path)
+    names = {
+        path: name
+        for its_own in alike.values()
+        for path, name in zip(its_own, _told_apart(its_own), strict=True)
+    }
+    return tuple(RunSource(path=path, label=names[path]) for path, _ in pairs)
+
+
+def _told_apart(paths: Sequence[Path]) -> list[str]:
+    """Return names of files of one stem: each with as few folders as make them unique.
+
+    The folder of the machine, which they have in common, is named only where nothing else differs.
+    """
+    whole = [path.resolve() for path in paths]
+    parts = [(*path.parent.parent.parts, path.stem) for path in whole]
+    if len(set(parts)) < len(parts):
+        parts = [path.parts for path in whole]
+    kept = 1
+    while len({one[-kept:] for one in parts}) < len(parts):
+        kept += 1
+    return ["/".join(one[-kept:]) for one in parts]

@@ -5,6 +5,7 @@ figures can be trusted; what a report says first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from convmark.compare.files import read_verdicts
@@ -12,7 +13,7 @@ from convmark.compare.judgement import MACHINE, Judgement
 from convmark.core.table import Table, heading, table_of
 from convmark.core.tasks import TASKS
 from convmark.core.units import seconds_text
-from convmark.report.ratios import LEAST_PROCESSES, Ratio, geometric_mean, ratio
+from convmark.report.ratios import LEAST_PROCESSES, Ratio, ratio
 from convmark.report.tables.architectures import setting
 from convmark.report.tables.hardware import GEOMETRIC_MEAN
 from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD
@@ -23,7 +24,7 @@ from convmark.results.runs import RunSource
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CHANGED", "FASTEST", "RATIOS", "TRUST", "answers"]
+__all__ = ["CHANGED", "FASTEST", "RATIOS", "TRUST", "Versions", "answers"]
 
 FASTEST, RATIOS, CHANGED, TRUST = "fastest model", "machines and versions", "changes", "trust"
 
@@ -38,6 +39,7 @@ def answers(
     frame: pd.DataFrame,
     table: pd.DataFrame,
     hardware: Table,
+    versions: Versions | None,
     runs: Sequence[RunSource],
     moved: int,
 ) -> Table:
@@ -47,6 +49,7 @@ def answers(
         frame: rows of timed tasks.
         table: their points.
         hardware: the table of machines against each other.
+        versions: two versions of a framework, where they can be compared.
         runs: the files by `source`.
         moved: cases whose level has moved in the history.
 
@@ -56,7 +59,7 @@ def answers(
     records = [
         *_fastest(frame, table),
         *_machines(hardware),
-        *_versions(frame),
+        *([_versions(versions)] if versions else []),
         *_changes(table, runs, moved),
         _trust(table),
     ]
@@ -64,10 +67,12 @@ def answers(
         "answers",
         "In short",
         "Fastest: by the median step time of the newest run of each case, against the next model "
-        "on the same hardware in the same setting. Ratios are of plain step times, above 1 is "
-        "faster, with 95 % intervals in brackets. Changes are the verdicts of each machine's "
-        "newest judged run. Trust is good where at most 5 % of the newest figures are doubtful, "
-        "for one of the reasons given, fair where at most 25 % are, else poor.",
+        "on the same hardware in the same setting, with the same input shape, recipe and version. "
+        "Ratios are of plain step times, above 1 is "
+        "faster, with 95 % intervals in brackets; those of versions are over cases of the same "
+        "code under the same conditions but for packages. Changes are the verdicts of each "
+        "machine's newest judged run. Trust is good where at most 5 % of the newest figures are "
+        "doubtful, for one of the reasons given, fair where at most 25 % are, else poor.",
         [
             heading("answer", "answer"),
             heading("of", "of"),
@@ -86,16 +91,21 @@ def _line(answer: str, of: str, found: str, *details: str) -> dict[str, str]:
 
 _COLUMNS = (
     *("hardware", "case", "model", "task", "batch_size", "precision", "jit", "replicas", "cluster"),
-    *("threads", "backend", "source", "step_time_p50_s", "load"),
+    *("threads", "backend", "source", "step_time_p50_s", "load", "asked_shape", "recipe"),
+    "framework",
 )
 
 
 def _fastest(frame: pd.DataFrame, table: pd.DataFrame) -> Iterator[dict[str, str]]:
-    """Yield the fastest model of each task and batch size, those of most models first chosen."""
-    groups: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    """Yield the fastest model of each task, batch size, input shape and recipe.
+
+    Those of most models are chosen.
+    """
+    groups: dict[tuple[int, int, str, str], list[dict[str, Any]]] = {}
     for row in records_of(latest(table), _COLUMNS):
         if row["replicas"] == 1 and row["step_time_p50_s"] > 0:
-            key = (list(TASKS).index(row["task"]), int(row["batch_size"]))
+            shape, recipe = text_of(row["asked_shape"]), text_of(row["recipe"])
+            key = (list(TASKS).index(row["task"]), int(row["batch_size"]), shape, recipe)
             groups.setdefault(key, []).append({**row, "setting": setting(row)})
     models = {key: len({row["model"] for row in rows}) for key, rows in groups.items()}
     chosen = sorted(groups, key=lambda key: (-models[key], key))[:MOST_LINES]
@@ -106,8 +116,11 @@ def _fastest(frame: pd.DataFrame, table: pd.DataFrame) -> Iterator[dict[str, str
 def _winner(rows: list[dict[str, Any]], frame: pd.DataFrame) -> dict[str, str]:
     best = min(rows, key=lambda row: row["step_time_p50_s"])
     alike = [row for row in rows if _place(row) == _place(best) and row["model"] != best["model"]]
-    of = f"{best['task']}, batch {int(best['batch_size'])}"
-    where = f"on {', '.join(filter(None, _place(best)))}"
+    batch = f"batch {int(best['batch_size'])}"
+    given = [best["task"], batch, text_of(best["asked_shape"]), text_of(best["recipe"])]
+    hardware, its_setting, framework = _place(best)
+    several = len({_place(row)[-1] for row in rows}) > 1
+    where = f"on {', '.join(filter(None, [hardware, its_setting, framework * several]))}"
     load = _load([best["load"]])
     found, by = f"{best['model']}: {seconds_text(best['step_time_p50_s'])} a step", "no other model"
     if alike:
@@ -119,7 +132,7 @@ def _winner(rows: list[dict[str, Any]], frame: pd.DataFrame) -> dict[str, str]:
         if faster and faster.low is not None and faster.low <= 1:
             found = f"{best['model']} or {rival['model']}: {seconds_text(best['step_time_p50_s'])}"
             by += ", not told apart"
-    return _line(FASTEST, of, found, by, where, load)
+    return _line(FASTEST, ", ".join(filter(None, given)), found, by, where, load)
 
 
 def _load(shares: Iterable[float | None]) -> str:
@@ -128,8 +141,9 @@ def _load(shares: Iterable[float | None]) -> str:
     return f"under {max(known):.0%} other load" if known else ""
 
 
-def _place(row: Mapping[str, Any]) -> tuple[str, str]:
-    return str(row["hardware"]), str(row["setting"])
+def _place(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return where and by what a model ran, which is alike where two are compared."""
+    return str(row["hardware"]), str(row["setting"]), text_of(row["framework"])
 
 
 def _times(frame: pd.DataFrame, row: Mapping[str, Any]) -> list[float]:
@@ -160,8 +174,9 @@ def _digits(value: float) -> str:
 def _machines(hardware: Table) -> Iterator[dict[str, str]]:
     """Yield the geometric mean of each machine against the one that has most cases."""
     rows = [row for row in hardware.records() if row.get("speedup")]
-    base = next((row["hardware"] for row in rows if row["speedup"] == 1), "")
     means = [row for row in rows if row["model"] == GEOMETRIC_MEAN]
+    held = {row["hardware"] for row in hardware.records() if row["model"] == GEOMETRIC_MEAN}
+    base = next((row["hardware"] for row in rows if row["hardware"] not in held), "")
     other = {row["hardware"] for row in rows if "not as on" in (row.get("note") or "")}
     means.sort(key=lambda row: row["speedup"], reverse=True)
     for row in means[: MOST_LINES - 1]:
@@ -175,37 +190,27 @@ def _machines(hardware: Table) -> Iterator[dict[str, str]]:
         )
 
 
-def _versions(frame: pd.DataFrame) -> Iterator[dict[str, str]]:
-    """Yield the newest version against the one before, of the hardware that has most such cases."""
-    rows = frame[frame["measured"] & (frame["step_time_p50_s"] > 0) & frame["framework"].notna()]
-    last = rows.groupby(["hardware", "backend", "framework"], observed=True)["source"].max()
-    found = []
-    for (hardware, _), sources in last.groupby(level=[0, 1], observed=True):
-        names = [name for *_, name in sources.sort_values(kind="stable").index[-2:]]
-        if len(names) == 2:
-            own = rows[(rows["hardware"] == hardware) & rows["framework"].isin(names)]
-            found.append((_of_versions(own, *names), str(hardware), names))
-    ratios, hardware, names = max(found, key=lambda one: len(one[0]), default=([], "", []))
-    mean = geometric_mean(ratios)
-    if mean is not None:
-        before, after = names
-        cases = f"over {len(ratios)} case{'s' * (len(ratios) != 1)} on {hardware}"
-        of = f"{after} against {before.rpartition(' ')[2]}"
-        detail = f"{cases} {_interval(mean)}"
-        yield _line(RATIOS, of, _times_as_fast(mean), detail, "measured in different runs")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Versions:
+    """The newest version on some hardware against the one before."""
+
+    hardware: str
+    before: str
+    after: str
+    cases: int
+    """Of which both have like measurements."""
+    mean: Ratio
+    other: tuple[str, ...]
+    """What of the software is another one too."""
 
 
-def _of_versions(rows: pd.DataFrame, before: str, after: str) -> list[Ratio]:
-    """Return the ratio of each case that both versions have, of the newest run of each."""
-    groups = rows.groupby(["case", "framework"], observed=True)
-    newest = rows[rows["source"] == groups["source"].transform("max")]
-    sides = {
-        key: list(times)
-        for key, times in newest.groupby(["case", "framework"], observed=True)["step_time_p50_s"]
-    }
-    pairs = [(sides[key], sides.get((key[0], after))) for key in sides if key[1] == before]
-    found = [ratio(old, new) for old, new in pairs if new]
-    return [one for one in found if one is not None]
+def _versions(found: Versions) -> dict[str, str]:
+    cases = f"over {found.cases} case{'s' * (found.cases != 1)} on {found.hardware}"
+    other = f"other {' and '.join(found.other)} too" if found.other else ""
+    of = f"{found.after} against {found.before.rpartition(' ')[2]}"
+    detail = f"{cases} {_interval(found.mean)}"
+    ran = "measured in different runs"
+    return _line(RATIOS, of, _times_as_fast(found.mean), detail, other, ran)
 
 
 # What changed

@@ -133,7 +133,7 @@ def _equal_batches(found: _Measured) -> Table:
                 **found.places[name],
                 **found.figures(key, sides, name),
             }
-            note = "; ".join(_notes(sides, found.base, name))
+            note = "; ".join(found.notes(key, sides, name))
             records.append({**record, **_interval(speedup), "note": note})
     return found.table(
         "hardware",
@@ -176,7 +176,7 @@ def _best_batches(found: _Measured) -> Table:
             record = {**_named(best[name]), "hardware": name, **found.places[name], **figures}
             record |= _interval(speedup)
             tried = ", ".join(f"{key[_BATCH]:.0f}" for key in keys[name])
-            note = "; ".join([f"best of {tried}", *_notes(sides, found.base, name)])
+            note = "; ".join([f"best of {tried}", *found.notes(best[name], sides, name)])
             records.append({**record, "step_time_p50_s": None, "note": note})
     return found.table(
         BEST_BATCHES,
@@ -195,6 +195,9 @@ class _Measured:
     """The cases of all hardware, and what it is held against."""
 
     cases: Mapping[Key, Sides]
+    """The rows that ratios are made of."""
+    newest: Mapping[Key, Sides]
+    """Those of the newest run, whose figures are shown."""
     names: Sequence[str]
     base: str
     by_run: frozenset[str]
@@ -205,7 +208,15 @@ class _Measured:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, comparison: Comparison) -> _Measured:
-        cases = _rows(frame)
+        near = _rows(frame)
+        newest = {
+            key: {name: _newest_run(rows) for name, rows in sides.items()}
+            for key, sides in near.items()
+        }
+        cases = {
+            key: {name: _for_ratios(rows) for name, rows in sides.items()}
+            for key, sides in near.items()
+        }
         names = sorted({name for sides in cases.values() for name in sides})
         most = max(
             names, key=lambda name: sum(name in sides for sides in cases.values()), default=""
@@ -222,8 +233,8 @@ class _Measured:
             for sides in cases.values()
             for name, rows in sides.items()
         }
-        return cls(cases=cases, names=names, base=base, by_run=by_run, comparison=comparison,
-                   places=places)  # fmt: skip
+        return cls(cases=cases, newest=newest, names=names, base=base, by_run=by_run,
+                   comparison=comparison, places=places)  # fmt: skip
 
     @property
     def others(self) -> list[str]:
@@ -251,8 +262,8 @@ class _Measured:
         return ratio(over, under)
 
     def throughput(self, name: str, key: Key) -> float:
-        """Return that of a case, samples/s; 0 where it is not known."""
-        rows = self.cases[key][name]
+        """Return that of a case in its newest run, samples/s; 0 where it is not known."""
+        rows = self.newest[key][name]
         return _median(row.get("throughput_samples_per_s") for row in rows) or 0.0
 
     def figures(self, key: Key, sides: Sides, name: str) -> dict[str, Any]:
@@ -263,7 +274,7 @@ class _Measured:
         rows = sides.get(name)
         if rows is None:
             return {}
-        newest = _newest_run(rows)
+        newest = self.newest[key][name]
         step_s, throughput, joules, loss = (
             _median(row.get(figure) for row in newest) for figure in _FIGURES
         )
@@ -277,13 +288,28 @@ class _Measured:
             "load": load if load is not None and load >= BUSY_SHARE else None,
             "samples_per_joule": 1 / joules if joules else None,
             "samples_per_price": throughput / price.amount if throughput and price else None,
-            "framework": rows[0]["framework"],
+            "framework": newest[0]["framework"],
         }
         if key[_PRECISION] != "float32" and loss is not None:
             plain = (*key[:_PRECISION], "float32", *key[_PRECISION + 1 :])
-            there = _newest_run(self.cases.get(plain, {}).get(name, []))
+            there = self.newest.get(plain, {}).get(name, [])
             found |= {"loss": loss, "loss_float32": _median(row.get("loss") for row in there)}
         return found
+
+    def notes(self, key: Key, sides: Sides, name: str) -> Iterator[str]:
+        """Say what of the comparison to be wary of."""
+        if name not in sides:
+            yield "not measured"
+            return
+        rows = sides[name]
+        if len(rows) < LEAST_PROCESSES:
+            yield f"fewer than {LEAST_PROCESSES} processes"
+        if left_out := _left_out(self.newest[key][name], rows):
+            yield left_out
+        if self.base in sides:
+            others = list(_other_software(rows[0], sides[self.base][0]))
+            if others:
+                yield f"not as on {self.base}: {', '.join(others)}"
 
     def price(self, rows: Sequence[Row]) -> Price | None:
         return self.comparison.prices.get(str(rows[0]["machine"]))
@@ -369,25 +395,29 @@ class _Measured:
 
 
 def _rows(frame: pd.DataFrame) -> dict[Key, dict[str, list[dict[str, Any]]]]:
-    """Return per case and hardware the newest rows, of runs that are alike, newest first.
-
-    Rows that say why they are no ground for a verdict are left out where there are others.
-    """
+    """Return per case and hardware the newest rows, and all of the newest run, newest first."""
     measured = frame[frame["measured"] & (frame["step_time_p50_s"] > 0)]
     columns = (*_SAME, *_SOFTWARE, *_FIGURES, "hardware", "machine", "device", "source", "process",
                "state", "not_judged", "code", "commit", "other_cpu_share")  # fmt: skip
     newest = measured.sort_values("source", kind="stable", ascending=False)
-    near = newest[newest.groupby(["hardware", "case"], observed=True).cumcount() < _MOST_ROWS]
+    groups = newest.groupby(["hardware", "case"], observed=True)
+    last = newest["source"] == groups["source"].transform("max")
+    near = newest[last | (groups.cumcount() < _MOST_ROWS)]
     found: dict[Key, dict[str, list[dict[str, Any]]]] = {}
     for row in records_of(near, columns):
         row |= {name: text_of(row.get(name)) for name in ("cluster", "recipe", "asked_shape")}
         key = tuple(row[name] for name in _SAME)
         found.setdefault(key, {}).setdefault(str(row["hardware"]), []).append(row)
-    for sides in found.values():
-        for rows in sides.values():
-            clean = [row for row in rows if not text_of(row.get("not_judged"))] or rows
-            rows[:] = [row for row in clean if _conditions(row) == _conditions(clean[0])]
     return found
+
+
+def _for_ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of runs that are alike.
+
+    Rows that say why they are no ground for a verdict are left out where there are others.
+    """
+    clean = [row for row in rows if not text_of(row.get("not_judged"))] or rows
+    return [row for row in clean if _conditions(row) == _conditions(clean[0])]
 
 
 def _conditions(row: Row) -> list[str]:
@@ -419,19 +449,14 @@ def _named(key: Key) -> dict[str, Any]:
     return {**facts, "setting": ", ".join(more)}
 
 
-def _notes(sides: Sides, base: str, name: str) -> Iterator[str]:
-    """Say what of the comparison to be wary of."""
-    if name not in sides:
-        yield "not measured"
-        return
-    if len(sides[name]) < LEAST_PROCESSES:
-        yield f"fewer than {LEAST_PROCESSES} processes"
-    if reason := text_of(sides[name][0].get("not_judged")):
-        yield f"not judged: {reason}"
-    if base in sides:
-        others = list(_other_software(sides[name][0], sides[base][0]))
-        if others:
-            yield f"not as on {base}: {', '.join(others)}"
+def _left_out(newest: Sequence[Row], rows: Sequence[Row]) -> str:
+    """Say what of the newest run is shown but not in the ratio; empty where it is all in it."""
+    reasons = [text for row in newest if (text := text_of(row.get("not_judged")))]
+    if rows[0]["source"] != newest[0]["source"]:
+        return f"speed-up of earlier runs, as the newest is not judged: {reasons[0]}"
+    if reasons and not text_of(rows[0].get("not_judged")):
+        return f"speed-up without {len(reasons)} of {len(newest)}, not judged: {reasons[0]}"
+    return f"not judged: {reasons[0]}" if reasons else ""
 
 
 def _other_software(row: Row, base: Row) -> Iterator[str]:

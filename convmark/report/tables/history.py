@@ -19,7 +19,10 @@ from convmark.results.runs import RunSource
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MOST_POINTS", "commit_text", "history", "step_time_verdicts"]
+__all__ = ["DIRTY", "MOST_POINTS", "commit_text", "history", "step_time_verdicts"]
+
+DIRTY = " (dirty)"
+"""Ends a commit whose files were changed."""
 
 MOST_POINTS = 20_000
 """Points of all cases together; beyond them each keeps its newest, so that a page stays small."""
@@ -37,8 +40,8 @@ _COLUMNS = (
 )
 
 VerdictKey = tuple[Path, str]
-RunKey = tuple[str, str, str]
-"""Hardware, case and run."""
+RunKey = tuple[str, str, int]
+"""Hardware, case and source."""
 
 
 def step_time_verdicts(runs: Sequence[RunSource]) -> dict[VerdictKey, str]:
@@ -70,7 +73,7 @@ def history(
     Args:
         table: points of all runs.
         runs: the files by `source`.
-        marks: what is said of the first run of a change, by hardware, case and run.
+        marks: what is said of the first run of a change, by hardware, case and source.
         levels: the number of each run's level, and the level's step time, seconds.
     """
     half = pooled_half_widths(table)
@@ -84,7 +87,7 @@ def history(
     records = []
     for row in records_of(newest, _COLUMNS):
         source = int(row["source"])
-        key = (row["hardware"], row["case"], runs[source].label)
+        key = (row["hardware"], row["case"], source)
         number, level_s = levels.get(key, ("", math.nan))
         records.append(
             {
@@ -109,7 +112,7 @@ def history(
 
 def commit_text(commit: str | None, dirty: bool | None) -> str:
     """Return a commit as tables show it; empty where it is not known."""
-    return text_of(commit)[:12] + " (dirty)" * (dirty is True)
+    return text_of(commit)[:12] + DIRTY * (dirty is True)
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from convmark.compare.comparability import Comparability, facts_of
 from convmark.compare.files import NOISE, read_noise
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
 from convmark.core.table import Table, heading, table_of
-from convmark.report.tables.points import POINT
+from convmark.report.tables.points import POINT, text_of
 from convmark.report.trend import change_text, left_out_text
 from convmark.results.names import read_name
 from convmark.results.record import COLUMNS
@@ -63,7 +63,7 @@ def trends(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Trends:
         source, hardware, case = row.Index
         if cells not in known:
             known[cells] = facts_of(dict(zip(_FACTS, cells, strict=True)))
-        point = _point(runs[source].label, row, known[cells])
+        point = _point(source, runs[source].label, row, known[cells])
         points.setdefault((hardware, case), []).append(point)
     return {key: trend(its_own) for key, its_own in points.items()}
 
@@ -74,17 +74,18 @@ def _cells(table: pd.DataFrame, name: str) -> list[Any]:
     return [value and int(value) for value in values] if name in _WHOLE else values
 
 
-def _point(run: str, row: Any, conditions: Comparability) -> Point:
-    clean = bool(row.code) or row.dirty is False
+def _point(source: int, run: str, row: Any, conditions: Comparability) -> Point:
+    clean = bool(text_of(row.code)) or row.dirty is False
     return Point(
         run=run,
-        commit=row.commit or "" if clean else "",
+        commit=text_of(row.commit) if clean else "",
         log_ratio=float(row.log_ratio),
         variance=None if np.isnan(row.variance) else float(row.variance),
         processes=int(row.processes),
         load=float(row.load) if row.loads == row.processes else None,
         step_time_p50_s=float(row.step_time_p50_s),
         conditions=conditions,
+        source=source,
     )
 
 
@@ -166,23 +167,27 @@ def _record(stretch: Stretch, commits: Commits) -> dict[str, Any]:
     }
 
 
-def marks(found: Trends) -> dict[tuple[str, str, str], str]:
-    """Return what a figure marks, by hardware, case and run: the first run of each change."""
+def marks(found: Trends) -> dict[tuple[str, str, int], str]:
+    """Return what a figure marks, by hardware, case and source: the first run of each change."""
     return {
-        (hardware, case, stretch.points[0].run): f"{stretch.points[0].run}: {change_text(stretch)}"
+        (
+            hardware,
+            case,
+            stretch.points[0].source,
+        ): f"{stretch.points[0].run}: {change_text(stretch)}"
         for (hardware, case), one in found.items()
         for stretch in one.stretches
         if stretch.level.change is not None
     }
 
 
-def runs_of_levels(found: Trends) -> dict[tuple[str, str, str], tuple[str, float]]:
-    """Return each run's level, by hardware, case and run: its number, and its seconds per step.
+def runs_of_levels(found: Trends) -> dict[tuple[str, str, int], tuple[str, float]]:
+    """Return each run's level, by hardware, case and source: its number, and its seconds per step.
 
     They are the median over the level's runs.
     """
     return {
-        (hardware, case, point.run): (str(number), stretch.step_time_p50_s)
+        (hardware, case, point.source): (str(number), stretch.step_time_p50_s)
         for (hardware, case), one in found.items()
         for number, stretch in enumerate(one.stretches, 1)
         if stretch.step_time_p50_s is not None

@@ -41,7 +41,7 @@ _MEDIANS = (
 )
 _FIRST = (
     *("run", "started", "commit", "dirty", "framework", "keras", "machine", "not_judged"),
-    "plan",
+    *("plan", "asked_shape"),
     *Case.__dataclass_fields__,
     *(
         column.name

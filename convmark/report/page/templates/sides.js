@@ -24,13 +24,14 @@
 
   const sum = (values) => values.reduce((all, one) => all + one, 0);
 
-  // What each process, by the name of its run and its place there, adds to the error of the mean.
+  // What each process, by its run and its number there, adds to the error of the mean.
   function sideOf(side) {
     const logs = timesOf(side).map(Math.log);
     const mean = sum(logs) / logs.length;
     if (logs.length < data.fewest) return { mean, errors: null };
     const size = Math.sqrt(logs.length * (logs.length - 1));
-    return { mean, errors: new Map(logs.map((one, place) => [runOf(side) + ":" + place, (one - mean) / size])) };
+    const numbers = processesOf(side);
+    return { mean, errors: new Map(logs.map((one, place) => [runOf(side) + ":" + numbers[place], (one - mean) / size])) };
   }
 
   // All cases of a run share its processes: their errors are added before they are squared.
@@ -76,17 +77,19 @@
   const fact = (side, place) => data.values[place][data.kinds[data.sides.kind[side]][place]];
   const codeOf = (side) => data.codes[data.sides.code[side]];
   const commitOf = (side) => data.commits[data.sides.commit[side]];
+  const processesOf = (side) => data.processes[data.sides.processes[side]];
   const timesOf = (side) => data.sides.times[side];
 
   function valueOf(axis, side) {
     return axis.key === "commit" ? commitOf(side) : fact(side, factAt.get(axis.key));
   }
 
-  // Which code ran; where other versions of packages come with the axis, which files.
+  // Which code ran; where other versions of packages come with the axis, which files. Where the
+  // files are not known the packages count too, and where no code is known, the commit does.
   function identity(axis, side) {
     if (axis.key === "commit") return "";
     const [code, files] = codeOf(side);
-    return (axis.along.includes("packages") ? files : code) || "commit " + commitOf(side);
+    return (axis.along.includes("packages") && files) || code || "commit " + commitOf(side);
   }
 
   function places(axis, names) {
@@ -147,7 +150,9 @@
         return `other ${title} (${short(mine)} against ${short(its)})`;
       }
     }
-    return `other code (commit ${commitOf(one) || "not known"} against ${commitOf(other) || "not known"})`;
+    const known = [one, other].every((side) => !index.axis.along.includes("packages") || codeOf(side)[1]);
+    const commits = [one, other].map((side) => commitOf(side) || "not known");
+    return `${known ? "other code" : "code not known to be the same"} (commit ${commits.join(" against ")})`;
   }
 
   const short = (text) => (text === "" ? "none" : text.length > 60 ? text.slice(0, 59) + "…" : text);
