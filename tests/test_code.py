@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 
 from convmark.core.errors import ConvmarkError, StoreError
+from convmark.interpreter import import_roots
 from convmark.results.code.manifest import Code, Roots, code_of, code_path, read_codes, write_codes
 from convmark.results.code.of_run import CodeReader, KeptCodes, ran_at
 from convmark.results.code.snapshot import FOLDER, keep_files, lay_out, root_folder
 from convmark.results.commit import are_of_commit
 from convmark.worker import protocol
+from convmark.worker.code_watch import installed_folders
+from convmark.worker.installed import TREE_PREFIX
 from convmark.worker.opened import Opened
 from convmark.worker.protocol import file_digest
 
@@ -131,11 +134,62 @@ def test_the_zoo_of_an_environment_in_the_repository_is_no_code_of_the_repositor
     zoo = "repo/.venv/lib/python3.13/site-packages/convmark_zoo"
     (place / zoo).mkdir(parents=True)
     (place / zoo / "lenet.py").write_text("pass\n")
+    (place / "repo/.venv/pyvenv.cfg").write_text("")
     head = git(place / "repo", "rev-parse", "HEAD")
     reader = CodeReader.at(place / "repo", place / zoo, head)
     code = reader.code(event("repo/nets.py", f"{zoo}/lenet.py"))
     assert code.of_commit
     assert ran_at(code, place / "repo", head)
+
+
+@pytest.mark.parametrize("folder", ["vendor/site-packages", "dist-packages/mylib-1"])
+def test_code_that_a_repository_tracks_is_its_own_whatever_the_folder_s_name(
+    place: Path, event: Event, folder: str
+) -> None:
+    repo, name = place / "repo", f"repo/{folder}/mylib.py"
+    (repo / folder).mkdir(parents=True)
+    commits = []
+    for text in ("SINES = 0\n", "SINES = 9\n"):
+        (place / name).write_text(text)
+        git(repo, "add", ".")
+        git(repo, "commit", "-qm", "one more")
+        commits.append(git(repo, "rev-parse", "HEAD"))
+    before, head = commits
+    code = CodeReader.at(repo, place / "zoo", head).code(event("repo/nets.py", name))
+    assert code.of_commit
+    assert not ran_at(code, repo, before)
+    (place / name).write_text("SINES = 8\n")
+    assert not CodeReader.at(repo, place / "zoo", head).code(event("repo/nets.py", name)).of_commit
+
+
+def test_a_worker_counts_packages_as_installed_outside_repositories_or_in_an_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = tmp_path.resolve()
+    tree = top / f"{TREE_PREFIX}1" / "repo"  # the files of a commit, without .git
+    own = [one / "vendor/site-packages" for one in (top / "repo", tree)]
+    installed = [top / "repo/.venv/lib/site-packages", top / "other/site-packages"]
+    for folder in (top / "repo/.git", *own, *installed):
+        folder.mkdir(parents=True)
+    (top / "repo/.venv/pyvenv.cfg").write_text("")
+    monkeypatch.setattr(sys, "path", [*map(str, own), *map(str, installed)])
+    found = set(map(Path, installed_folders.__wrapped__()))
+    assert found.isdisjoint(own)
+    assert found.issuperset(installed)
+    assert set(own) <= set(import_roots())
+    assert set(installed).isdisjoint(import_roots())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+def test_what_native_code_reads_in_a_tracked_folder_of_packages_is_seen(place: Path) -> None:
+    weights = [place / "repo" / folder / "site-packages/w.h5" for folder in ("vendor", ".conda")]
+    for path in weights:
+        path.parent.mkdir(parents=True)
+        path.write_text("")
+    (place / "repo/.conda/conda-meta").mkdir()
+    opened = Opened([str(place / "repo")])
+    subprocess.run(["cat", *map(str, weights)], check=True)
+    assert {path for path in opened.close()[0] if path.endswith(".h5")} == {str(weights[0])}
 
 
 def test_git_told_to_assume_a_file_unchanged_is_not_believed(place: Path) -> None:

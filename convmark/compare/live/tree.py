@@ -31,11 +31,11 @@ from convmark.compare.live.worktree import (
 from convmark.core.errors import ConvmarkError
 from convmark.interpreter import import_roots, zoo_folder
 from convmark.results.code.manifest import HERE, ZOO, Roots, code_of
+from convmark.worker.installed import PACKAGES, in_environment, is_environment
 
-__all__ = ["ForeignCode", "OwnCode", "Tree", "in_installation", "tree_as_it_is", "tree_at_commit"]
+__all__ = ["ForeignCode", "OwnCode", "Tree", "tree_as_it_is", "tree_at_commit"]
 
 _HARNESS = Path(convmark.__file__).resolve().parent
-_INSTALLED = ("site-packages", "dist-packages")
 
 _PROJECT_NAME = re.compile(r"""^\s*name\s*=\s*["']?([A-Za-z0-9][\w.-]*)["']?\s*,?\s*$""", re.M)
 _NO_PROJECTS = re.compile(r"\..*|vendor.*|third.?party|extern.*|node_modules|tests?|docs?")
@@ -129,7 +129,7 @@ class Tree:
         around = [
             place
             for place in self.places
-            if path.is_relative_to(place) and in_installation(path.relative_to(place)) is None
+            if path.is_relative_to(place) and not in_environment(path, place)
         ]
         return max(around, key=lambda place: len(place.parts), default=None)
 
@@ -172,12 +172,13 @@ class Tree:
 
     def _foreign(self, path: Path) -> str:
         """Return why a file is not of this tree, empty where it is, or is not the repository's."""
-        installed = in_installation(path)
-        if installed is not None:
+        place = self._place(path)
+        own = path.is_relative_to(self.root) and (self.commit or place == self.root)
+        installed = _in_packages(path)
+        if place is None and not own and installed is not None:
             copy = self._copy_of(installed)
             return copy and f"{path} is an installed copy of {copy}; pip install -e takes its place"
-        place = self._place(path)
-        if path.is_relative_to(self.root) and place in (None, self.root):
+        if own:
             if self.commit and pointer(path):
                 return f"{path.relative_to(self.root)} {self._no_content}"
             return ""
@@ -259,9 +260,9 @@ def _is_empty(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
-def in_installation(path: Path) -> Path | None:
-    """Return a path relative to the folder of installed packages that holds it; None outside."""
-    places = [index for index, part in enumerate(path.parts) if part in _INSTALLED]
+def _in_packages(path: Path) -> Path | None:
+    """Return a path relative to the folder named site-packages that holds it; None outside."""
+    places = [index for index, part in enumerate(path.parts) if part in PACKAGES]
     return Path(*path.parts[places[-1] + 1 :]) if places else None
 
 
@@ -295,9 +296,9 @@ def _folders(root: Path, depth: int) -> Iterator[Path]:
         return
     with contextlib.suppress(OSError):
         for path in sorted(root.iterdir()):
-            vendored = _NO_PROJECTS.fullmatch(path.name) or path.name in _INSTALLED
+            vendored = _NO_PROJECTS.fullmatch(path.name) or path.name in PACKAGES
             own = path.is_dir() and not path.is_symlink() and not vendored
-            if own and not (path / "pyvenv.cfg").exists():
+            if own and not is_environment(path):
                 yield from _folders(path, depth - 1)
 
 

@@ -15,12 +15,12 @@ from convmark.results.code.manifest import (
     CodeFile,
     Roots,
     code_of,
-    is_users,
     read_codes,
     write_codes,
 )
 from convmark.results.code.snapshot import keep_files
 from convmark.results.commit import are_of_commit
+from convmark.worker.installed import in_environment
 from convmark.worker.protocol import file_digest
 
 __all__ = ["CodeReader", "KeptCodes", "ran_at"]
@@ -66,7 +66,7 @@ class CodeReader:
 
 def _is_in(repository: Path, path: Path) -> bool:
     """Whether a file is of a repository, and not of an environment that lies in it."""
-    return path.is_relative_to(repository) and is_users(path.relative_to(repository))
+    return path.is_relative_to(repository) and not in_environment(path, repository)
 
 
 def ran_at(code: Code, repository: Path, sha: str) -> bool:
