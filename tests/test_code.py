@@ -142,6 +142,20 @@ def test_the_zoo_of_an_environment_in_the_repository_is_no_code_of_the_repositor
     assert ran_at(code, place / "repo", head)
 
 
+def test_of_an_installed_copy_of_the_repository_s_own_project_nothing_is_known(
+    place: Path, event: Event
+) -> None:
+    repo = place / "repo"
+    (repo / "pyproject.toml").write_text('[project]\nname = "My_Nets"\n')
+    git(repo, "add", ".")
+    git(repo, "commit", "-qm", "a project")
+    head = git(repo, "rev-parse", "HEAD")
+    reader = CodeReader.at(repo, place / "zoo", head)
+    for packages, known in (({"other": "1.0"}, True), ({"my-nets": "1.0"}, False)):
+        code = reader.code(event("repo/nets.py", **packages))
+        assert (code.of_commit, ran_at(code, repo, head)) == (known, known)
+
+
 @pytest.mark.parametrize("folder", ["vendor/site-packages", "dist-packages/mylib-1"])
 def test_code_that_a_repository_tracks_is_its_own_whatever_the_folder_s_name(
     place: Path, event: Event, folder: str

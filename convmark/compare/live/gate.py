@@ -30,6 +30,7 @@ from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import card_of
 from convmark.results.code.manifest import Code
 from convmark.results.code.of_run import ran_at
+from convmark.results.code.projects import own_projects
 from convmark.results.commit import Commit
 from convmark.results.record import Record
 
@@ -185,15 +186,17 @@ def same_as_today(
     """
     if not rows:
         return ""
+    ran = [codes[row.code] for row in rows if row.code and row.code in codes]
+    if origin and any(own_projects(code.packages, origin.repository.resolve()) for code in ran):
+        return ""  # the versions of installed copies do not tell what they hold
     if all(row.code for row in rows) and anchor.code:
         return SAME_CODE if {row.code for row in rows} == {anchor.code} else ""
     if all(row.code for row in rows):
-        if not anchor.commit or len(ran := {row.code for row in rows}) > 1:
+        if not anchor.commit or len({row.code for row in rows}) > 1:
             return ""
         if all(row.commit == anchor.commit for row in rows):  # held against the files that ran
             return SAME_COMMIT
-        code = codes.get(ran.pop() or "")
-        same = code and origin and ran_at(code, origin.repository, anchor.commit)
+        same = ran and origin and ran_at(ran[0], origin.repository, anchor.commit)
         return SAME_CODE if same else ""
     if origin is None or not anchor.commit:
         return ""

@@ -8,7 +8,6 @@ folders would be another side's code, so it ends the comparison with the file's 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -31,15 +30,13 @@ from convmark.compare.live.worktree import (
 from convmark.core.errors import ConvmarkError
 from convmark.interpreter import import_roots, zoo_folder
 from convmark.results.code.manifest import HERE, ZOO, Roots, code_of
-from convmark.worker.installed import PACKAGES, in_environment, is_environment
+from convmark.results.code.projects import folders_below, own_projects
+from convmark.worker.installed import PACKAGES, in_environment
 
 __all__ = ["ForeignCode", "OwnCode", "Tree", "tree_as_it_is", "tree_at_commit"]
 
 _HARNESS = Path(convmark.__file__).resolve().parent
 
-_PROJECT_NAME = re.compile(r"""^\s*name\s*=\s*["']?([A-Za-z0-9][\w.-]*)["']?\s*,?\s*$""", re.M)
-_NO_PROJECTS = re.compile(r"\..*|vendor.*|third.?party|extern.*|node_modules|tests?|docs?")
-"""Folders whose projects are not the repository's own."""
 _MODULE = re.compile(r"No module named '([\w.]+)'|cannot import name '(\w+)' from '([\w.]+)'")
 _WORD = re.compile(r"""[^\s'"`,;=()\[\]<>]+""")
 MOST_NAMED = 3
@@ -148,14 +145,13 @@ class Tree:
         for path in paths:
             if not path.is_relative_to(_HARNESS) and (reason := self._foreign(path)):
                 raise ForeignCode(f"{self.name}: {reason}")
-        for distribution, version in (event.get("packages") or {}).items():
-            project = _projects(self.root).get(_normal(distribution))
-            if project is not None:
-                raise ForeignCode(
-                    f"{self.name}: {distribution} {version} is an installed copy, while the "
-                    f"repository has the project itself ({project}); install the repository's "
-                    "own: pip install -e"
-                )
+        packages = event.get("packages") or {}
+        for distribution, project in own_projects(packages, self.root).items():
+            raise ForeignCode(
+                f"{self.name}: {distribution} {packages[distribution]} is an installed copy, while "
+                f"the repository has the project itself ({project}); install the repository's "
+                "own: pip install -e"
+            )
         if self.commit:
             own = [path for path in paths if path.is_relative_to(self.root)]
             for path, driver in changed_by_filter(self.repository, self.root, own).items():
@@ -266,48 +262,14 @@ def _in_packages(path: Path) -> Path | None:
     return Path(*path.parts[places[-1] + 1 :]) if places else None
 
 
-@functools.lru_cache(maxsize=8)
-def _projects(root: Path) -> dict[str, Path]:
-    """Return the distributions that a tree's files describe, by name, each with its file there."""
-    found: dict[str, Path] = {}
-    for folder in _folders(root, depth=2):
-        for name in ("pyproject.toml", "setup.cfg", "setup.py"):
-            with contextlib.suppress(OSError):
-                text = (folder / name).read_text(encoding="utf-8", errors="replace")
-                for project in _PROJECT_NAME.findall(text):
-                    found.setdefault(_normal(project), (folder / name).relative_to(root))
-    return found
-
-
 def _import_roots_of(root: Path, package: str) -> Iterator[Path]:
     """Yield the folders of a tree that a package could be imported from."""
-    for folder in _folders(root, depth=3):
+    for folder in folders_below(root, depth=3):
         own = folder / package
         if not (folder / "__init__.py").exists() and (
             own.is_dir() or own.with_suffix(".py").exists()
         ):
             yield folder
-
-
-def _folders(root: Path, depth: int) -> Iterator[Path]:
-    """Yield a folder and those below, but for hidden, vendored and installed ones."""
-    yield root
-    if depth == 0:
-        return
-    with contextlib.suppress(OSError):
-        for path in sorted(root.iterdir()):
-            vendored = _NO_PROJECTS.fullmatch(path.name) or path.name in PACKAGES
-            own = path.is_dir() and not path.is_symlink() and not vendored
-            if own and not is_environment(path):
-                yield from _folders(path, depth - 1)
-
-
-def _normal(name: str) -> str:
-    """Return a distribution's name as names are compared.
-
-    Source: the Python Packaging Authority's specification of names.
-    """
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def tree_as_it_is(repository: Path, name: str = "today's code") -> Tree:

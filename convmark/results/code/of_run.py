@@ -18,6 +18,7 @@ from convmark.results.code.manifest import (
     read_codes,
     write_codes,
 )
+from convmark.results.code.projects import own_projects
 from convmark.results.code.snapshot import keep_files
 from convmark.results.commit import are_of_commit
 from convmark.worker.installed import in_environment
@@ -59,7 +60,7 @@ class CodeReader:
             one.place.root != ZOO and path not in inside
             for one, path in zip(code.files, paths, strict=True)
         )
-        if self.commit is None or elsewhere:
+        if self.commit is None or elsewhere or own_projects(code.packages, here):
             return False
         return are_of_commit(here, self.commit, inside)
 
@@ -73,9 +74,12 @@ def ran_at(code: Code, repository: Path, sha: str) -> bool:
     """Whether a process would have run just this code at a commit of the repository.
 
     Each file of the repository that it read is the commit's, and the commit has none that is gone
-    today: a process looks for files that are not there, too.
+    today: a process looks for files that are not there, too. Of an installed copy of a project of
+    the repository nothing is known.
     """
     top = repository.resolve()
+    if own_projects(code.packages, top):
+        return False
     inside = {}
     for one in code.files:
         path = code.path_of(one.place)

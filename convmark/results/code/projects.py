@@ -1,0 +1,66 @@
+"""The projects that a repository holds, by the names under which they would be installed.
+
+Where a process imports an installed copy of one, the repository's files do not tell what ran: the
+copy is of the day that it was installed, and only its version is known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from convmark.worker.installed import PACKAGES, is_environment
+
+__all__ = ["folders_below", "own_projects"]
+
+_PROJECT_NAME = re.compile(r"""^\s*name\s*=\s*["']?([A-Za-z0-9][\w.-]*)["']?\s*,?\s*$""", re.M)
+_NO_PROJECTS = re.compile(r"\..*|vendor.*|third.?party|extern.*|node_modules|tests?|docs?")
+"""Folders whose projects are not the repository's own."""
+
+
+def own_projects(packages: Iterable[str], root: Path) -> dict[str, Path]:
+    """Return which distributions are projects of a repository, each with the file that says so.
+
+    Args:
+        packages: names of installed distributions that a process imported.
+        root: the repository's top folder.
+    """
+    projects = _projects(root)
+    return {name: projects[_normal(name)] for name in packages if _normal(name) in projects}
+
+
+@functools.lru_cache(maxsize=8)
+def _projects(root: Path) -> dict[str, Path]:
+    """Return the distributions that a tree's files describe, by name, each with its file there."""
+    found: dict[str, Path] = {}
+    for folder in folders_below(root, depth=2):
+        for name in ("pyproject.toml", "setup.cfg", "setup.py"):
+            with contextlib.suppress(OSError):
+                text = (folder / name).read_text(encoding="utf-8", errors="replace")
+                for project in _PROJECT_NAME.findall(text):
+                    found.setdefault(_normal(project), (folder / name).relative_to(root))
+    return found
+
+
+def folders_below(root: Path, depth: int) -> Iterator[Path]:
+    """Yield a folder and those below, but for hidden, vendored and installed ones."""
+    yield root
+    if depth == 0:
+        return
+    with contextlib.suppress(OSError):
+        for path in sorted(root.iterdir()):
+            vendored = _NO_PROJECTS.fullmatch(path.name) or path.name in PACKAGES
+            own = path.is_dir() and not path.is_symlink() and not vendored
+            if own and not is_environment(path):
+                yield from folders_below(path, depth - 1)
+
+
+def _normal(name: str) -> str:
+    """Return a distribution's name as names are compared.
+
+    Source: the Python Packaging Authority's specification of names.
+    """
+    return re.sub(r"[-_.]+", "-", name).lower()
