@@ -174,6 +174,21 @@ def test_what_a_process_looks_for_tells_codes_apart_and_not_only_what_it_reads(
     assert (code.of_commit, ran_at(code, repo, head)) == (same, same)
 
 
+@pytest.mark.parametrize(("project", "known"), [("others", True), ("nets", False)])
+def test_of_another_clone_of_the_repository_nothing_is_known(
+    place: Path, event: Event, project: str, known: bool
+) -> None:
+    repo, lib = place / "repo", place / "lib"
+    (repo / "setup.py").write_text('setup(name="nets", version="1")\n')
+    git(repo, "add", ".")
+    git(repo, "commit", "-qm", "a project")
+    head = git(repo, "rev-parse", "HEAD")
+    git(lib, "init", "-q")
+    (lib / "pyproject.toml").write_text(f'[project]\nname = "{project}"\n')
+    code = CodeReader.at(repo, place / "zoo", head).code(event("repo/nets.py", "lib/shoplib.py"))
+    assert ran_at(code, repo, head) is known
+
+
 def test_of_an_installed_copy_of_the_repository_s_own_project_nothing_is_known(
     place: Path, event: Event
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -227,13 +228,24 @@ def test_the_hash_says_whether_code_is_the_same_and_git_only_where_there_is_none
     assert same_as_today([], HERE, anchor, commit_of, {}) == ""
 
 
-def test_an_installed_copy_of_the_repository_s_own_project_is_never_the_same_code(
+def test_another_copy_of_the_repository_s_own_files_is_never_the_same_code(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "mynets"\n')
+    for arguments in (
+        ["init", "-q"],
+        ["-c", "user.name=n", "-c", "user.email=e", "commit", "-q", "--allow-empty", "-m", "one"],
+        ["worktree", "add", "-q", "--detach", "second"],
+    ):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
+    second = {".": str(tmp_path), "second": str(tmp_path / "second")}
     origin = Origin(repository=tmp_path, folder=Path(), is_zoo=False)
-    for packages, says in (({"other": "1.0"}, SAME_CODE), ({"mynets": "1.0"}, "")):
-        code = RanCode(files=(), packages=packages)
+    for packages, roots, says in (
+        ({"other": "1.0"}, {}, SAME_CODE),
+        ({"mynets": "1.0"}, {}, ""),
+        ({}, second, ""),
+    ):
+        code = RanCode(files=(), packages=packages, roots=roots)
         rows = run_of("0002", 0.0, 0.0, code=code.hash)
         anchor = AnchorCode(commit=A_COMMIT, code=code.hash)
         found = same_as_today(rows, origin, anchor, not_asked, {code.hash: code})

@@ -228,6 +228,17 @@ def test_an_installed_copy_of_what_the_repository_has_is_refused(
         assert "(pyproject.toml)" in message
 
 
+def test_a_file_of_another_clone_of_the_repository_is_refused(
+    tree: Tree, made: Path, tmp_path: Path
+) -> None:
+    git(made, "clone", "-q", str(made), str(tmp_path / "clone"))
+    git(tmp_path, "init", "-q", "other")
+    for side in (tree, tree_as_it_is(made)):
+        message = refused(side, code(tmp_path / "clone" / "src" / "shop" / "nets.py"))
+        assert f"is of {tmp_path / 'clone'}, another copy of a project of {made}" in message
+        side.check(code(tmp_path / "other" / "nets.py"))
+
+
 def test_an_lfs_pointer_in_place_of_weights_is_refused(tree: Tree) -> None:
     message = refused(tree, code(tree.root / "heavy.h5"))
     assert "heavy.h5 is a Git LFS pointer, whose contents this clone does not have" in message

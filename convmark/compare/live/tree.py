@@ -30,7 +30,7 @@ from convmark.compare.live.worktree import (
 from convmark.core.errors import ConvmarkError
 from convmark.interpreter import import_roots, zoo_folder
 from convmark.results.code.manifest import HERE, ZOO, Roots, code_of
-from convmark.results.code.projects import folders_below, own_projects
+from convmark.results.code.projects import folders_below, other_copy, own_projects
 from convmark.worker.installed import PACKAGES, in_environment
 
 __all__ = ["ForeignCode", "OwnCode", "Tree", "tree_as_it_is", "tree_at_commit"]
@@ -179,8 +179,7 @@ class Tree:
                 return f"{path.relative_to(self.root)} {self._no_content}"
             return ""
         if place is None:
-            other = any(part.startswith(PREFIX) for part in path.parts)
-            return f"{path} is of the other side's files; name files by relative paths" * other
+            return self._of_elsewhere(path)
         relative = path.relative_to(place)
         if not self.commit:
             return f"{path} is of another working tree of the repository, not of {self.repository}"
@@ -190,6 +189,16 @@ class Tree:
                 "the module or to the working folder, not by its whole path"
             )
         return f"{path} is not of the commit, {self._lack(relative)}"
+
+    def _of_elsewhere(self, path: Path) -> str:
+        """Return why a file outside the repository is not a side's own, empty where it may be."""
+        if any(part.startswith(PREFIX) for part in path.parts):
+            return f"{path} is of the other side's files; name files by relative paths"
+        if path.is_relative_to(zoo_folder().resolve()):
+            return ""
+        copy = other_copy(path.parent, self.root)
+        project = f"{copy}, another copy of a project of {self.repository}"
+        return f"{path} is of {project}; pip install -e takes the repository's own" * bool(copy)
 
     @property
     def _no_content(self) -> str:

@@ -19,7 +19,7 @@ from convmark.results.code.manifest import (
     read_codes,
     write_codes,
 )
-from convmark.results.code.projects import own_projects
+from convmark.results.code.projects import other_copy, own_projects
 from convmark.results.code.snapshot import keep_files
 from convmark.results.commit import are_of_commit, folder_changes
 from convmark.worker.installed import in_environment
@@ -76,10 +76,11 @@ def _is_in(repository: Path, path: Path) -> bool:
 def ran_at(code: Code, repository: Path, sha: str) -> bool:
     """Whether a process would have run just this code at a commit of the repository.
 
-    Of an installed copy of a project of the repository nothing is known.
+    Of another copy of a project of the repository nothing is known.
     """
     top = repository.resolve()
-    if own_projects(code.packages, top):
+    others = [Path(root) for name, root in code.roots.items() if name not in (HERE, ZOO)]
+    if own_projects(code.packages, top) or any(other_copy(one, top) for one in others):
         return False
     inside = {}
     for one in code.files:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from convmark.worker.installed import PACKAGES, is_environment
 
-__all__ = ["folders_below", "own_projects"]
+__all__ = ["folders_below", "other_copy", "own_projects"]
 
 _PROJECT_NAME = re.compile(r"""^\s*name\s*=\s*["']?([A-Za-z0-9][\w.-]*)["']?\s*,?\s*$""", re.M)
+_NAME_ARGUMENT = re.compile(r"""\bname\s*=\s*["']([A-Za-z0-9][\w.-]*)["']""")
 _NO_PROJECTS = re.compile(r"\..*|vendor.*|third.?party|extern.*|node_modules|tests?|docs?")
 """Folders whose projects are not the repository's own."""
 
@@ -32,6 +33,19 @@ def own_projects(packages: Iterable[str], root: Path) -> dict[str, Path]:
     return {name: projects[_normal(name)] for name in packages if _normal(name) in projects}
 
 
+@functools.lru_cache(maxsize=1024)
+def other_copy(folder: Path, root: Path) -> Path | None:
+    """Return the repository that holds a folder, where it has a project of another repository.
+
+    Args:
+        root: the other repository's top folder, which does not hold the folder.
+    """
+    for top in (folder, *folder.parents):
+        if (top / ".git").exists():
+            return top if own_projects(_projects(top), root) else None
+    return None
+
+
 @functools.lru_cache(maxsize=8)
 def _projects(root: Path) -> dict[str, Path]:
     """Return the distributions that a tree's files describe, by name, each with its file there."""
@@ -40,7 +54,8 @@ def _projects(root: Path) -> dict[str, Path]:
         for name in ("pyproject.toml", "setup.cfg", "setup.py"):
             with contextlib.suppress(OSError):
                 text = (folder / name).read_text(encoding="utf-8", errors="replace")
-                for project in _PROJECT_NAME.findall(text):
+                pattern = _NAME_ARGUMENT if name == "setup.py" else _PROJECT_NAME
+                for project in pattern.findall(text):
                     found.setdefault(_normal(project), (folder / name).relative_to(root))
     return found
 
