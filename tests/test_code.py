@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from convmark.core.errors import ConvmarkError, StoreError
+from convmark.core.installed import TREE_PREFIX
 from convmark.interpreter import import_roots
 from convmark.results.code.manifest import Code, Roots, code_of, code_path, read_codes, write_codes
 from convmark.results.code.of_run import CodeReader, KeptCodes, ran_at
@@ -20,7 +21,6 @@ from convmark.results.code.snapshot import FOLDER, keep_files, lay_out, root_fol
 from convmark.results.commit import are_of_commit
 from convmark.worker import protocol
 from convmark.worker.code_watch import installed_folders
-from convmark.worker.installed import TREE_PREFIX
 from convmark.worker.opened import Opened
 from convmark.worker.protocol import file_digest
 

@@ -14,7 +14,7 @@ import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 
-from convmark.worker.installed import is_installed
+from convmark.core.installed import is_installed
 
 __all__ = ["import_roots"]
 

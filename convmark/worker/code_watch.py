@@ -25,8 +25,8 @@ from types import FrameType
 from typing import Any
 
 from convmark.core.backends import packages_shared
+from convmark.core.installed import PACKAGES, is_installed
 from convmark.core.model_name import PRESETS, ModelName
-from convmark.worker.installed import PACKAGES, is_installed
 from convmark.worker.model_files import files_of
 from convmark.worker.opened import Opened
 from convmark.worker.protocol import file_digest

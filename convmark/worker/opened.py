@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from convmark.worker.installed import is_environment, is_installed
+from convmark.core.installed import is_environment, is_installed
 
 __all__ = ["Opened"]
 

@@ -30,11 +30,11 @@ from convmark.compare.live.tree import (
 from convmark.compare.live.worktree import PREFIX, repository_of, resolve, standing_in
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, StoreError
+from convmark.core.installed import in_environment
 from convmark.core.model_name import ModelName
 from convmark.interpreter import Interpreter, import_roots, zoo_folder
 from convmark.results.code.manifest import NOWHERE, ZOO, Code, Roots, code_of, read_codes
 from convmark.results.code.snapshot import keep_files, lay_out, root_folder
-from convmark.worker.installed import in_environment
 
 __all__ = [
     "NO_REPOSITORY",

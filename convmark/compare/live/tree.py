@@ -28,10 +28,10 @@ from convmark.compare.live.worktree import (
     working_trees,
 )
 from convmark.core.errors import ConvmarkError
+from convmark.core.installed import PACKAGES, in_environment
 from convmark.interpreter import import_roots, zoo_folder
 from convmark.results.code.manifest import HERE, ZOO, Roots, code_of
 from convmark.results.code.projects import folders_below, other_copy, own_projects
-from convmark.worker.installed import PACKAGES, in_environment
 
 __all__ = ["ForeignCode", "OwnCode", "Tree", "tree_as_it_is", "tree_at_commit"]
 

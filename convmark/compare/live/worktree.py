@@ -21,7 +21,7 @@ import psutil
 
 from convmark.core.errors import ConvmarkError
 from convmark.core.git import Git, GitError
-from convmark.worker.installed import TREE_PREFIX
+from convmark.core.installed import TREE_PREFIX
 
 __all__ = [
     "PREFIX",

@@ -20,7 +20,7 @@ from typing import Any
 
 from convmark.core.errors import StoreError
 from convmark.core.files import read_regular
-from convmark.worker.installed import is_installed
+from convmark.core.installed import is_installed
 
 __all__ = [
     "HERE",

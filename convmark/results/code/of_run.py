@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convmark.core.files import read_regular
+from convmark.core.installed import in_environment
 from convmark.results.code.manifest import (
     HERE,
     ZOO,
@@ -22,7 +23,6 @@ from convmark.results.code.manifest import (
 from convmark.results.code.projects import other_copy, own_projects
 from convmark.results.code.snapshot import keep_files
 from convmark.results.commit import are_of_commit, folder_changes
-from convmark.worker.installed import in_environment
 from convmark.worker.protocol import file_digest
 
 __all__ = ["CodeReader", "KeptCodes", "ran_at"]

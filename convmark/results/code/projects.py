@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from convmark.worker.installed import PACKAGES, is_environment
+from convmark.core.installed import PACKAGES, is_environment
 
 __all__ = ["folders_below", "other_copy", "own_projects"]
 
