@@ -149,17 +149,21 @@ def test_the_zoo_of_an_environment_in_the_repository_is_no_code_of_the_repositor
         (lambda repo: (repo / "new.txt").write_text(""), True),  # no string of the code names it
         (lambda repo: (repo / "fast.flag").write_text(""), False),
         (lambda repo: (repo / "kernels").mkdir() or (repo / "kernels/__init__.py").touch(), False),
+        (lambda repo: (repo / "blocks/two.txt").touch(), False),
         (lambda repo: (repo / "notes.txt").unlink(), False),
         (lambda repo: (repo / "net.py").unlink() or (repo / "net.py").symlink_to("b.py"), False),
         (lambda repo: (repo / ".gitattributes").write_text("*.py eol=crlf\n"), False),
     ],
-    ids=["new", "flag", "package", "gone", "link", "attributes"],
+    ids=["new", "flag", "package", "listed", "gone", "link", "attributes"],
 )
 def test_what_a_process_looks_for_tells_codes_apart_and_not_only_what_it_reads(
     place: Path, event: Event, change: Callable[[Path], object], same: bool, staged: bool
 ) -> None:
     repo = place / "repo"
     looks = 'import os\nFAST = os.path.exists("fast.flag") or find_spec("kernels")\n'
+    looks += 'BLOCKS = len(os.listdir("blocks"))\n'
+    (repo / "blocks").mkdir()
+    (repo / "blocks" / "one.txt").touch()
     for name, text in {"a.py": looks, "b.py": looks, "notes.txt": "", ".gitattributes": ""}.items():
         (repo / name).write_text(text)
     (repo / "net.py").symlink_to("a.py")

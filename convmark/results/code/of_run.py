@@ -96,13 +96,14 @@ def _is_at(sha: str, top: Path, paths: Collection[Path]) -> bool:
     """Whether a process that read these files of a repository would do the same at a commit.
 
     Each file is the commit's. A process looks for files that are not there, too: so none of the
-    commit's is gone, none leads elsewhere, and no new one has a name that the code has in a string.
+    commit's is gone, none leads elsewhere, and no new file or a folder around it has a name that the
+    code has in a string.
     """
     changes = folder_changes(top, sha)
     if changes is None or changes.altered or not are_of_commit(top, sha, paths):
         return False
-    files = (path.parent if path.name == "__init__.py" else path for path in changes.added)
-    names = {found[0] for path in files if (found := _WORD.search(path.stem))}
+    parts = {part for path in changes.added for part in (*path.parent.parts, path.stem)}
+    names = {found[0] for part in parts if (found := _WORD.search(part))} - {"__init__"}
     return not names or all(names.isdisjoint(_words_of_strings(path)) for path in paths)
 
 
