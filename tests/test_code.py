@@ -207,6 +207,25 @@ def test_of_an_installed_copy_of_the_repository_s_own_project_nothing_is_known(
         assert (code.of_commit, ran_at(code, repo, head)) == (known, known)
 
 
+def test_of_an_installed_copy_of_a_vendored_project_that_has_changed_nothing_is_known(
+    place: Path, event: Event
+) -> None:
+    repo = place / "repo"
+    (repo / "vendor/mylib").mkdir(parents=True)
+    (repo / "vendor/mylib/pyproject.toml").write_text('[project]\nname = "mylib"\n')
+    commits = []
+    for text in ("SINES = 0\n", "SINES = 9\n"):
+        (repo / "vendor/mylib/mylib.py").write_text(text)
+        git(repo, "add", ".")
+        git(repo, "commit", "-qm", "one more")
+        commits.append(git(repo, "rev-parse", "HEAD"))
+    before, head = commits
+    code = CodeReader.at(repo, place / "zoo", head).code(event("repo/nets.py", mylib="1.0"))
+    assert code.of_commit
+    assert ran_at(code, repo, head)
+    assert not ran_at(code, repo, before)
+
+
 @pytest.mark.parametrize("folder", ["vendor/site-packages", "dist-packages/mylib-1"])
 def test_code_that_a_repository_tracks_is_its_own_whatever_the_folder_s_name(
     place: Path, event: Event, folder: str

@@ -228,6 +228,20 @@ def test_an_installed_copy_of_what_the_repository_has_is_refused(
         assert "(pyproject.toml)" in message
 
 
+def test_an_installed_copy_of_a_vendored_project_is_refused_once_the_project_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, vendor__lib__pyproject_toml='[project]\nname = "lib"\n', vendor__lib__lib_py="")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "one")
+    monkeypatch.chdir(tmp_path)
+    with tree_at_commit(tmp_path, "HEAD") as tree:
+        tree.check(code(lib="1.0"))
+        write(tmp_path, vendor__lib__lib_py="SINES = 9\n")
+        assert "(vendor/lib/pyproject.toml)" in refused(tree, code(lib="1.0"))
+
+
 def test_a_file_of_another_clone_of_the_repository_is_refused(
     tree: Tree, made: Path, tmp_path: Path
 ) -> None:

@@ -31,7 +31,7 @@ from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import card_of
 from convmark.results.code.manifest import HERE, ZOO, Code
 from convmark.results.code.of_run import ran_at
-from convmark.results.code.projects import own_projects
+from convmark.results.code.projects import changed_projects
 from convmark.results.commit import Commit
 from convmark.results.record import Record
 
@@ -188,7 +188,9 @@ def same_as_today(
     if not rows:
         return ""
     ran = [codes[row.code] for row in rows if row.code and row.code in codes]
-    if origin and any(_has_other_copy(code, origin.repository.resolve()) for code in ran):
+    if origin and any(
+        _has_other_copy(code, origin.repository.resolve(), anchor.commit or "HEAD") for code in ran
+    ):
         return ""
     if all(row.code for row in rows) and anchor.code:
         return SAME_CODE if {row.code for row in rows} == {anchor.code} else ""
@@ -205,11 +207,13 @@ def same_as_today(
     return SAME_COMMIT if today.sha == anchor.commit and today.dirty is False else ""
 
 
-def _has_other_copy(code: Code, repository: Path) -> bool:
+def _has_other_copy(code: Code, repository: Path, sha: str) -> bool:
     """Whether a process imported an installed copy of a project, or ran another working tree's.
 
     The version of an installed copy does not tell what it holds.
     """
     _, *others = working_trees(repository)
     outside = [Path(root) for name, root in code.roots.items() if name not in (HERE, ZOO)]
-    return bool(own_projects(code.packages, repository)) or any(root in others for root in outside)
+    if any(root in others for root in outside):
+        return True
+    return bool(changed_projects(code.packages, repository, repository, sha))

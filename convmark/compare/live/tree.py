@@ -31,7 +31,7 @@ from convmark.core.errors import ConvmarkError
 from convmark.core.installed import PACKAGES, in_environment
 from convmark.interpreter import import_roots, zoo_folder
 from convmark.results.code.manifest import HERE, ZOO, Roots, code_of
-from convmark.results.code.projects import folders_below, other_copy, own_projects
+from convmark.results.code.projects import changed_projects, folders_below, other_copy
 
 __all__ = ["ForeignCode", "OwnCode", "Tree", "tree_as_it_is", "tree_at_commit"]
 
@@ -146,12 +146,15 @@ class Tree:
             if not path.is_relative_to(_HARNESS) and (reason := self._foreign(path)):
                 raise ForeignCode(f"{self.name}: {reason}")
         packages = event.get("packages") or {}
-        for distribution, project in own_projects(packages, self.root).items():
-            raise ForeignCode(
-                f"{self.name}: {distribution} {packages[distribution]} is an installed copy, while "
-                f"the repository has the project itself ({project}); install the repository's "
-                "own: pip install -e"
-            )
+        for distribution, version in packages.items():
+            for project in changed_projects(
+                [distribution], self.root, self.repository, self.commit or "HEAD"
+            ):
+                raise ForeignCode(
+                    f"{self.name}: {distribution} {version} is an installed copy, while the "
+                    f"repository has the project itself ({project}); install the repository's own: "
+                    "pip install -e"
+                )
         if self.commit:
             own = [path for path in paths if path.is_relative_to(self.root)]
             for path, driver in changed_by_filter(self.repository, self.root, own).items():

@@ -20,7 +20,7 @@ from convmark.results.code.manifest import (
     read_codes,
     write_codes,
 )
-from convmark.results.code.projects import other_copy, own_projects
+from convmark.results.code.projects import changed_projects, other_copy
 from convmark.results.code.snapshot import keep_files
 from convmark.results.commit import are_of_commit, folder_changes
 from convmark.worker.protocol import file_digest
@@ -63,7 +63,9 @@ class CodeReader:
             one.place.root != ZOO and path not in inside
             for one, path in zip(code.files, paths, strict=True)
         )
-        if self.commit is None or elsewhere or own_projects(code.packages, here):
+        if self.commit is None or elsewhere:
+            return False
+        if changed_projects(code.packages, here, here, self.commit):
             return False
         return _is_at(self.commit, here, inside)
 
@@ -80,7 +82,9 @@ def ran_at(code: Code, repository: Path, sha: str) -> bool:
     """
     top = repository.resolve()
     others = [Path(root) for name, root in code.roots.items() if name not in (HERE, ZOO)]
-    if own_projects(code.packages, top) or any(other_copy(one, top) for one in others):
+    if any(other_copy(one, top) for one in others):
+        return False
+    if changed_projects(code.packages, top, top, sha):
         return False
     inside = {}
     for one in code.files:
@@ -96,8 +100,8 @@ def _is_at(sha: str, top: Path, paths: Collection[Path]) -> bool:
     """Whether a process that read these files of a repository would do the same at a commit.
 
     Each file is the commit's. A process looks for files that are not there, too: so none of the
-    commit's is gone, none leads elsewhere, and no new file or a folder around it has a name that the
-    code has in a string.
+    commit's is gone, none leads elsewhere, and no new file or folder has a name that the code has
+    in a string.
     """
     changes = folder_changes(top, sha)
     if changes is None or changes.altered or not are_of_commit(top, sha, paths):

@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from convmark.core.git import Git
 from convmark.core.installed import PACKAGES, is_environment
 
-__all__ = ["folders_below", "other_copy", "own_projects"]
+__all__ = ["changed_projects", "folders_below", "other_copy"]
 
 _PROJECT_NAME = re.compile(r"""^\s*name\s*=\s*["']?([A-Za-z0-9][\w.-]*)["']?\s*,?\s*$""", re.M)
 _NAME_ARGUMENT = re.compile(r"""\bname\s*=\s*["']([A-Za-z0-9][\w.-]*)["']""")
@@ -22,7 +23,7 @@ _NO_PROJECTS = re.compile(r"\..*|vendor.*|third.?party|extern.*|node_modules|tes
 """Folders whose projects are not the repository's own."""
 
 
-def own_projects(packages: Iterable[str], root: Path) -> dict[str, Path]:
+def _own_projects(packages: Iterable[str], root: Path) -> dict[str, Path]:
     """Return which distributions are projects of a repository, each with the file that says so.
 
     Args:
@@ -31,6 +32,29 @@ def own_projects(packages: Iterable[str], root: Path) -> dict[str, Path]:
     """
     projects = _projects(root)
     return {name: projects[_normal(name)] for name in packages if _normal(name) in projects}
+
+
+def changed_projects(packages: Iterable[str], root: Path, repository: Path, sha: str) -> list[Path]:
+    """Return the files of a repository's projects that were imported as installed copies.
+
+    Its own count always; a vendored one where its files differ from a commit's: a vendored project
+    may well be installed from an index.
+
+    Args:
+        packages: names of installed distributions that a process imported.
+        root: holds the repository's files.
+        repository: the repository's top folder.
+    """
+    found = list(_own_projects(packages, root).values())
+    vendored = _projects(root, depth=3, vendored=True)
+    for file in (vendored[name] for name in map(_normal, packages) if name in vendored):
+        folder = file.parent.as_posix()
+        if (
+            Git.at(repository).without_filters().answer("diff", "--quiet", sha, "--", folder)
+            is None
+        ):
+            found.append(file)
+    return found
 
 
 @functools.lru_cache(maxsize=1024)
@@ -42,15 +66,15 @@ def other_copy(folder: Path, root: Path) -> Path | None:
     """
     for top in (folder, *folder.parents):
         if (top / ".git").exists():
-            return top if own_projects(_projects(top), root) else None
+            return top if _own_projects(_projects(top), root) else None
     return None
 
 
 @functools.lru_cache(maxsize=8)
-def _projects(root: Path) -> dict[str, Path]:
+def _projects(root: Path, *, depth: int = 2, vendored: bool = False) -> dict[str, Path]:
     """Return the distributions that a tree's files describe, by name, each with its file there."""
     found: dict[str, Path] = {}
-    for folder in folders_below(root, depth=2):
+    for folder in folders_below(root, depth, vendored=vendored):
         for name in ("pyproject.toml", "setup.cfg", "setup.py"):
             with contextlib.suppress(OSError):
                 text = (folder / name).read_text(encoding="utf-8", errors="replace")
@@ -60,17 +84,18 @@ def _projects(root: Path) -> dict[str, Path]:
     return found
 
 
-def folders_below(root: Path, depth: int) -> Iterator[Path]:
-    """Yield a folder and those below, but for hidden, vendored and installed ones."""
+def folders_below(root: Path, depth: int, *, vendored: bool = False) -> Iterator[Path]:
+    """Yield a folder and those below, but for hidden and installed ones, or vendored ones too."""
     yield root
     if depth == 0:
         return
     with contextlib.suppress(OSError):
         for path in sorted(root.iterdir()):
-            vendored = _NO_PROJECTS.fullmatch(path.name) or path.name in PACKAGES
-            own = path.is_dir() and not path.is_symlink() and not vendored
+            others = _NO_PROJECTS.fullmatch(path.name) or path.name in PACKAGES
+            counts = not path.name.startswith(".") if vendored else not others
+            own = path.is_dir() and not path.is_symlink() and counts
             if own and not is_environment(path):
-                yield from folders_below(path, depth - 1)
+                yield from folders_below(path, depth - 1, vendored=vendored)
 
 
 def _normal(name: str) -> str:
