@@ -82,6 +82,9 @@ def test_the_zoo_of_an_environment_in_a_repository_is_in_no_repository(
     zoo.mkdir(parents=True)
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     monkeypatch.setattr(anchor, "zoo_folder", lambda: zoo)
+    tracked = anchor.origin_of(Case(model="lenet5", task="train"), {})
+    assert tracked is not None  # a folder's name does not make an environment
+    (tmp_path / ".venv" / "pyvenv.cfg").write_text("")
     assert anchor.origin_of(Case(model="lenet5", task="train"), {}) is None
 
 

@@ -13,11 +13,14 @@ from typing import Any
 import pytest
 
 from convmark.core.errors import ConvmarkError, StoreError
+from convmark.core.installed import TREE_PREFIX
+from convmark.interpreter import import_roots
 from convmark.results.code.manifest import Code, Roots, code_of, code_path, read_codes, write_codes
 from convmark.results.code.of_run import CodeReader, KeptCodes, ran_at
 from convmark.results.code.snapshot import FOLDER, keep_files, lay_out, root_folder
 from convmark.results.commit import are_of_commit
 from convmark.worker import protocol
+from convmark.worker.code_watch import installed_folders
 from convmark.worker.opened import Opened
 from convmark.worker.protocol import file_digest
 
@@ -131,11 +134,146 @@ def test_the_zoo_of_an_environment_in_the_repository_is_no_code_of_the_repositor
     zoo = "repo/.venv/lib/python3.13/site-packages/convmark_zoo"
     (place / zoo).mkdir(parents=True)
     (place / zoo / "lenet.py").write_text("pass\n")
+    (place / "repo/.venv/pyvenv.cfg").write_text("")
     head = git(place / "repo", "rev-parse", "HEAD")
     reader = CodeReader.at(place / "repo", place / zoo, head)
     code = reader.code(event("repo/nets.py", f"{zoo}/lenet.py"))
     assert code.of_commit
     assert ran_at(code, place / "repo", head)
+
+
+@pytest.mark.parametrize("staged", [True, False])
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (lambda repo: (repo / "new.txt").write_text(""), True),  # no string of the code names it
+        (lambda repo: (repo / "fast.flag").write_text(""), False),
+        (lambda repo: (repo / "kernels").mkdir() or (repo / "kernels/__init__.py").touch(), False),
+        (lambda repo: (repo / "blocks/two.txt").touch(), False),
+        (lambda repo: (repo / "notes.txt").unlink(), False),
+        (lambda repo: (repo / "net.py").unlink() or (repo / "net.py").symlink_to("b.py"), False),
+        (lambda repo: (repo / ".gitattributes").write_text("*.py eol=crlf\n"), False),
+    ],
+    ids=["new", "flag", "package", "listed", "gone", "link", "attributes"],
+)
+def test_what_a_process_looks_for_tells_codes_apart_and_not_only_what_it_reads(
+    place: Path, event: Event, change: Callable[[Path], object], same: bool, staged: bool
+) -> None:
+    repo = place / "repo"
+    looks = 'import os\nFAST = os.path.exists("fast.flag") or find_spec("kernels")\n'
+    looks += 'BLOCKS = len(os.listdir("blocks"))\n'
+    (repo / "blocks").mkdir()
+    (repo / "blocks" / "one.txt").touch()
+    for name, text in {"a.py": looks, "b.py": looks, "notes.txt": "", ".gitattributes": ""}.items():
+        (repo / name).write_text(text)
+    (repo / "net.py").symlink_to("a.py")
+    git(repo, "add", ".")
+    git(repo, "commit", "-qm", "looks for files")
+    head = git(repo, "rev-parse", "HEAD")
+    change(repo)
+    if staged:
+        git(repo, "add", ".")
+    read = (repo / "net.py").resolve().relative_to(place).as_posix()
+    code = CodeReader.at(repo, place / "zoo", head).code(event(read))
+    assert (code.of_commit, ran_at(code, repo, head)) == (same, same)
+
+
+@pytest.mark.parametrize(("project", "known"), [("others", True), ("nets", False)])
+def test_of_another_clone_of_the_repository_nothing_is_known(
+    place: Path, event: Event, project: str, known: bool
+) -> None:
+    repo, lib = place / "repo", place / "lib"
+    (repo / "setup.py").write_text('setup(name="nets", version="1")\n')
+    git(repo, "add", ".")
+    git(repo, "commit", "-qm", "a project")
+    head = git(repo, "rev-parse", "HEAD")
+    git(lib, "init", "-q")
+    (lib / "pyproject.toml").write_text(f'[project]\nname = "{project}"\n')
+    code = CodeReader.at(repo, place / "zoo", head).code(event("repo/nets.py", "lib/shoplib.py"))
+    assert ran_at(code, repo, head) is known
+
+
+def test_of_an_installed_copy_of_the_repository_s_own_project_nothing_is_known(
+    place: Path, event: Event
+) -> None:
+    repo = place / "repo"
+    (repo / "pyproject.toml").write_text('[project]\nname = "My_Nets"\n')
+    git(repo, "add", ".")
+    git(repo, "commit", "-qm", "a project")
+    head = git(repo, "rev-parse", "HEAD")
+    reader = CodeReader.at(repo, place / "zoo", head)
+    for packages, known in (({"other": "1.0"}, True), ({"my-nets": "1.0"}, False)):
+        code = reader.code(event("repo/nets.py", **packages))
+        assert (code.of_commit, ran_at(code, repo, head)) == (known, known)
+
+
+def test_of_an_installed_copy_of_a_vendored_project_that_has_changed_nothing_is_known(
+    place: Path, event: Event
+) -> None:
+    repo = place / "repo"
+    (repo / "vendor/mylib").mkdir(parents=True)
+    (repo / "vendor/mylib/pyproject.toml").write_text('[project]\nname = "mylib"\n')
+    commits = []
+    for text in ("SINES = 0\n", "SINES = 9\n"):
+        (repo / "vendor/mylib/mylib.py").write_text(text)
+        git(repo, "add", ".")
+        git(repo, "commit", "-qm", "one more")
+        commits.append(git(repo, "rev-parse", "HEAD"))
+    before, head = commits
+    code = CodeReader.at(repo, place / "zoo", head).code(event("repo/nets.py", mylib="1.0"))
+    assert code.of_commit
+    assert ran_at(code, repo, head)
+    assert not ran_at(code, repo, before)
+
+
+@pytest.mark.parametrize("folder", ["vendor/site-packages", "dist-packages/mylib-1"])
+def test_code_that_a_repository_tracks_is_its_own_whatever_the_folder_s_name(
+    place: Path, event: Event, folder: str
+) -> None:
+    repo, name = place / "repo", f"repo/{folder}/mylib.py"
+    (repo / folder).mkdir(parents=True)
+    commits = []
+    for text in ("SINES = 0\n", "SINES = 9\n"):
+        (place / name).write_text(text)
+        git(repo, "add", ".")
+        git(repo, "commit", "-qm", "one more")
+        commits.append(git(repo, "rev-parse", "HEAD"))
+    before, head = commits
+    code = CodeReader.at(repo, place / "zoo", head).code(event("repo/nets.py", name))
+    assert code.of_commit
+    assert not ran_at(code, repo, before)
+    (place / name).write_text("SINES = 8\n")
+    assert not CodeReader.at(repo, place / "zoo", head).code(event("repo/nets.py", name)).of_commit
+
+
+def test_a_worker_counts_packages_as_installed_outside_repositories_or_in_an_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = tmp_path.resolve()
+    tree = top / f"{TREE_PREFIX}1" / "repo"  # the files of a commit, without .git
+    own = [one / "vendor/site-packages" for one in (top / "repo", tree)]
+    installed = [top / "repo/.venv/lib/site-packages", top / "other/site-packages"]
+    for folder in (top / "repo/.git", *own, *installed):
+        folder.mkdir(parents=True)
+    (top / "repo/.venv/pyvenv.cfg").write_text("")
+    monkeypatch.setattr(sys, "path", [*map(str, own), *map(str, installed)])
+    found = set(map(Path, installed_folders.__wrapped__()))
+    assert found.isdisjoint(own)
+    assert found.issuperset(installed)
+    assert set(own) <= set(import_roots())
+    assert set(installed).isdisjoint(import_roots())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="inotify is Linux's")
+def test_what_native_code_reads_in_a_tracked_folder_of_packages_is_seen(place: Path) -> None:
+    weights = [place / "repo" / folder / "site-packages/w.h5" for folder in ("vendor", ".conda")]
+    for path in weights:
+        path.parent.mkdir(parents=True)
+        path.write_text("")
+    (place / "repo/.conda/conda-meta").mkdir()
+    opened = Opened([str(place / "repo")])
+    subprocess.run(["cat", *map(str, weights)], check=True)
+    assert {path for path in opened.close()[0] if path.endswith(".h5")} == {str(weights[0])}
 
 
 def test_git_told_to_assume_a_file_unchanged_is_not_believed(place: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from histories import A_COMMIT, ANOTHER_COMMIT, run_of
 
-from convmark.compare.judgement import LiveComparison
+from convmark.compare.judgement import SAME_CODE, LiveComparison
 from convmark.compare.live import gate
 from convmark.compare.live.anchor import AnchorCode, Origin, anchor_trees
 from convmark.compare.live.case_result import CaseResult
@@ -19,6 +20,7 @@ from convmark.compare.live.live import LiveOptions, Pairing
 from convmark.compare.rule.decision import Decision
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
+from convmark.results.code.manifest import Code as RanCode
 from convmark.results.commit import Commit
 
 CASE = Case(model="nets:small", task="train")
@@ -224,3 +226,31 @@ def test_the_hash_says_whether_code_is_the_same_and_git_only_where_there_is_none
     rows = run_of("0002", 0.0, 0.0, **row)
     assert same_as_today(rows, HERE, anchor, commit_of, {}) == says
     assert same_as_today([], HERE, anchor, commit_of, {}) == ""
+
+
+def test_another_copy_of_the_repository_s_own_files_is_never_the_same_code(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "mynets"\n')
+    for arguments in (
+        ["init", "-q"],
+        ["-c", "user.name=n", "-c", "user.email=e", "commit", "-q", "--allow-empty", "-m", "one"],
+        ["worktree", "add", "-q", "--detach", "second"],
+    ):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
+    second = {".": str(tmp_path), "second": str(tmp_path / "second")}
+    origin = Origin(repository=tmp_path, folder=Path(), is_zoo=False)
+    for packages, roots, says in (
+        ({"other": "1.0"}, {}, SAME_CODE),
+        ({"mynets": "1.0"}, {}, ""),
+        ({}, second, ""),
+    ):
+        code = RanCode(files=(), packages=packages, roots=roots)
+        rows = run_of("0002", 0.0, 0.0, code=code.hash)
+        anchor = AnchorCode(commit=A_COMMIT, code=code.hash)
+        found = same_as_today(rows, origin, anchor, not_asked, {code.hash: code})
+        assert found == says
+
+
+def not_asked(repository: Path) -> Commit:
+    raise AssertionError(repository)

@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FRAMEWORKS = {"tensorflow", "keras", "jax", "torch"}
 HARNESS_ONLY = {"pandas", "pytest", "pytest_benchmark", "psutil", "tabulate", "rich"}
 OF_THE_HARNESS_FOR_THE_WORKER = {
-    f"convmark.core.{x}" for x in ("backends", "case", "errors", "model_name", "processes", "tasks")
+    f"convmark.core.{name}"
+    for name in ("backends", "case", "errors", "installed", "model_name", "processes", "tasks")
 }
 FOR_THE_HARNESS = {f"convmark.worker.{name}" for name in ("protocol", "timing", "turns")}
 """Of the worker: how both sides speak, and how steps take turns, of one process or of several."""

@@ -139,6 +139,7 @@ def test_the_zoo_comes_from_the_tree_where_the_repository_holds_it(
         assert tree.settings({})["zoo"] == tree.root / "src" / "shop"
         # an environment in the repository is not of the commit
         installed = made / ".venv" / "lib" / "python3.13" / "site-packages" / "convmark_zoo"
+        write(made, **{".venv__pyvenv_cfg": ""})
         monkeypatch.setattr(trees, "zoo_folder", lambda: installed)
         assert "zoo" not in tree.settings({})
         assert tree.moved(installed) == installed
@@ -188,6 +189,23 @@ def test_a_file_of_the_repository_from_outside_the_tree_is_refused_by_name(
     assert said in message
 
 
+def test_a_folder_named_as_those_of_packages_is_the_repository_s_own(
+    tree: Tree, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vendored = made / "vendor" / "site-packages"
+    instead = tree.root / "vendor" / "site-packages"
+    monkeypatch.setattr(trees, "import_roots", lambda: [vendored])
+    settings = tree.settings({"PYTHONPATH": str(vendored)})
+    assert settings["import_roots"] == [instead]
+    assert settings["environ"]["PYTHONPATH"] == str(instead)
+    assert "is not of the commit" in refused(tree, code(vendored / "mylib.py"))
+    assert "of another working tree" in refused(
+        tree_as_it_is(made), code(made.parent / "second" / "vendor" / "site-packages" / "mylib.py")
+    )
+    tree.check(code(instead / "mylib.py"))
+    tree_as_it_is(made).check(code(vendored / "mylib.py"))
+
+
 def test_today_s_code_may_not_come_from_another_tree(tree: Tree, made: Path) -> None:
     today = tree_as_it_is(made, ".")
     other = made.parent / "second" / "src" / "shop" / "nets.py"
@@ -200,6 +218,7 @@ def test_an_installed_copy_of_what_the_repository_has_is_refused(
     tree: Tree, made: Path, tmp_path: Path
 ) -> None:
     environments = (tmp_path, made / ".venv")
+    write(made, **{".venv__pyvenv_cfg": ""})
     copies = [folder / "lib" / "site-packages" / "shop" / "nets.py" for folder in environments]
     for side in (tree, tree_as_it_is(made)):
         for copy in copies:
@@ -207,6 +226,31 @@ def test_an_installed_copy_of_what_the_repository_has_is_refused(
         message = refused(side, {"files": [], "packages": {"shop-nets": "1.0"}})
         assert "shop-nets 1.0 is an installed copy" in message
         assert "(pyproject.toml)" in message
+
+
+def test_an_installed_copy_of_a_vendored_project_is_refused_once_the_project_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, vendor__lib__pyproject_toml='[project]\nname = "lib"\n', vendor__lib__lib_py="")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-qm", "one")
+    monkeypatch.chdir(tmp_path)
+    with tree_at_commit(tmp_path, "HEAD") as tree:
+        tree.check(code(lib="1.0"))
+        write(tmp_path, vendor__lib__lib_py="SINES = 9\n")
+        assert "(vendor/lib/pyproject.toml)" in refused(tree, code(lib="1.0"))
+
+
+def test_a_file_of_another_clone_of_the_repository_is_refused(
+    tree: Tree, made: Path, tmp_path: Path
+) -> None:
+    git(made, "clone", "-q", str(made), str(tmp_path / "clone"))
+    git(tmp_path, "init", "-q", "other")
+    for side in (tree, tree_as_it_is(made)):
+        message = refused(side, code(tmp_path / "clone" / "src" / "shop" / "nets.py"))
+        assert f"is of {tmp_path / 'clone'}, another copy of a project of {made}" in message
+        side.check(code(tmp_path / "other" / "nets.py"))
 
 
 def test_an_lfs_pointer_in_place_of_weights_is_refused(tree: Tree) -> None:

@@ -14,9 +14,10 @@ import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 
+from convmark.core.installed import is_installed
+
 __all__ = ["import_roots"]
 
-_PACKAGES = ("site-packages", "dist-packages")
 _INSTALLED = ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
 
 
@@ -37,7 +38,7 @@ def import_roots(
     found = [first.resolve()]
     for entry in sys.path if path is None else path:
         root = Path(entry or os.getcwd()).resolve()
-        inside = any(root.is_relative_to(where) for where in apart) or root.name in _PACKAGES
+        inside = any(root.is_relative_to(where) for where in apart) or is_installed(root)
         if root.is_dir() and not inside:
             found.append(root)
     return list(dict.fromkeys(found))

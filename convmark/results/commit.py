@@ -7,13 +7,13 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from convmark.core.errors import ConvmarkError
 from convmark.core.files import read_regular
 from convmark.core.git import Git
 
-__all__ = ["Commit", "are_of_commit", "is_before", "read_commit"]
+__all__ = ["Commit", "FolderChanges", "are_of_commit", "folder_changes", "is_before", "read_commit"]
 
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -81,6 +81,44 @@ _AT_ONCE = 500
 def is_before(repository: Path, sha: str) -> bool:
     """Whether a commit is in the past of what is checked out, or is it itself."""
     return Git.at(repository).answer("merge-base", "--is-ancestor", sha, "HEAD") is not None
+
+
+_LINKS = {"120000", "160000"}
+"""Git's modes of a symbolic link and of a submodule."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderChanges:
+    """How a repository's folder differs from a commit, but for the contents of files."""
+
+    altered: bool
+    """A file of the commit is gone, a link or submodule leads elsewhere, or .gitattributes, which
+    decide how git writes contents, are others."""
+    added: tuple[PurePosixPath, ...]
+    """Files that the commit does not have, but for those that git ignores; of an untracked folder
+    the folder itself."""
+
+
+def folder_changes(top: Path, sha: str) -> FolderChanges | None:
+    """Compare a repository's folder with a commit; None where git does not answer.
+
+    Args:
+        top: the repository's top folder.
+    """
+    git = Git.at(top).without_filters()
+    compared = git.answer("diff", "--raw", "-z", "--no-renames", "--ignore-submodules=dirty", sha)
+    untracked = git.answer("ls-files", "-z", "--others", "--exclude-standard", "--directory")
+    if compared is None or untracked is None:
+        return None
+    added, altered = list(filter(None, untracked.split("\0"))), False
+    told = compared.split("\0")
+    for about, name in zip(told[::2], told[1::2], strict=False):
+        *modes, _, _, kind = about.removeprefix(":").split()
+        if not _LINKS.isdisjoint(modes) or kind in "DT" or name.endswith(".gitattributes"):
+            altered = True
+        elif kind == "A":
+            added.append(name)
+    return FolderChanges(altered=altered, added=tuple(map(PurePosixPath, added)))
 
 
 def are_of_commit(top: Path, sha: str, paths: Iterable[Path]) -> bool:

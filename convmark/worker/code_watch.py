@@ -20,10 +20,12 @@ import re
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from convmark.core.backends import packages_shared
+from convmark.core.installed import PACKAGES, is_installed
 from convmark.core.model_name import PRESETS, ModelName
 from convmark.worker.model_files import files_of
 from convmark.worker.opened import Opened
@@ -197,9 +199,12 @@ def _not_code() -> tuple[str, ...]:
 def installed_folders() -> tuple[str, ...]:
     """The folders of installed packages."""
     named = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
-    ends = ("site-packages", "dist-packages")
-    named += [entry for entry in sys.path if os.path.basename(entry.rstrip(os.sep)) in ends]
-    return tuple(dict.fromkeys(map(_real, named)))
+    found = [*map(_real, named), *filter(_holds_packages, map(_real, sys.path))]
+    return tuple(dict.fromkeys(found))
+
+
+def _holds_packages(folder: str) -> bool:
+    return os.path.basename(folder) in PACKAGES and is_installed(Path(folder))
 
 
 @functools.cache

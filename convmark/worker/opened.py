@@ -9,7 +9,10 @@ import re
 import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
+
+from convmark.core.installed import is_environment, is_installed
 
 __all__ = ["Opened"]
 
@@ -33,7 +36,7 @@ _NONBLOCK_CLOEXEC = 0o4000 | 0o2000000
 _MOST_FOLDERS = 2000
 """Watched at most, the nearest first: a tree may be endless."""
 _NOT_WATCHED = {
-    *(".git", ".hg", ".svn", "__pycache__", "node_modules", "site-packages", "dist-packages"),
+    *(".git", ".hg", ".svn", "__pycache__", "node_modules"),
     *(".tox", ".nox", ".eggs", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".ipynb_checkpoints"),
 }
 
@@ -216,4 +219,4 @@ def _below(folders: Iterable[str]) -> Iterator[str]:
 def _is_left_out(entry: os.DirEntry[str]) -> bool:
     if entry.name in _NOT_WATCHED or entry.name.endswith(_OF_INSTALLERS):
         return True
-    return os.path.exists(os.path.join(entry.path, "pyvenv.cfg"))
+    return is_environment(entry.path) or is_installed(Path(entry.path))

@@ -24,13 +24,13 @@ from convmark.compare.live.tree import (
     ForeignCode,
     OwnCode,
     Tree,
-    in_installation,
     tree_as_it_is,
     tree_at_commit,
 )
 from convmark.compare.live.worktree import PREFIX, repository_of, resolve, standing_in
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, StoreError
+from convmark.core.installed import in_environment
 from convmark.core.model_name import ModelName
 from convmark.interpreter import Interpreter, import_roots, zoo_folder
 from convmark.results.code.manifest import NOWHERE, ZOO, Code, Roots, code_of, read_codes
@@ -110,10 +110,8 @@ def origin_of(case: Case, sources: Mapping[str, Sequence[str] | None]) -> Origin
         module, file = source
         place = Path(file).resolve()  # an editable installation may be a link
         folder = _import_root(module, place)
-    if in_installation(place) is not None:  # also where an environment lies in a repository
-        return None
     repository = repository_of(place)
-    if repository is None:
+    if repository is None or in_environment(place, repository.resolve()):
         return None
     top = repository.resolve()
     if not folder.is_relative_to(top):  # the package's name is not its folder's

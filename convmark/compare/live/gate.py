@@ -22,14 +22,16 @@ from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import LiveOptions, Pairing, compare_live
 from convmark.compare.live.session import OLD, LiveSide
 from convmark.compare.live.tree import OwnCode
+from convmark.compare.live.worktree import working_trees
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.units import duration_text
 from convmark.interpreter import Interpreter
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import card_of
-from convmark.results.code.manifest import Code
+from convmark.results.code.manifest import HERE, ZOO, Code
 from convmark.results.code.of_run import ran_at
+from convmark.results.code.projects import changed_projects
 from convmark.results.commit import Commit
 from convmark.results.record import Record
 
@@ -185,17 +187,33 @@ def same_as_today(
     """
     if not rows:
         return ""
+    ran = [codes[row.code] for row in rows if row.code and row.code in codes]
+    if origin and any(
+        _has_other_copy(code, origin.repository.resolve(), anchor.commit or "HEAD") for code in ran
+    ):
+        return ""
     if all(row.code for row in rows) and anchor.code:
         return SAME_CODE if {row.code for row in rows} == {anchor.code} else ""
     if all(row.code for row in rows):
-        if not anchor.commit or len(ran := {row.code for row in rows}) > 1:
+        if not anchor.commit or len({row.code for row in rows}) > 1:
             return ""
         if all(row.commit == anchor.commit for row in rows):  # held against the files that ran
             return SAME_COMMIT
-        code = codes.get(ran.pop() or "")
-        same = code and origin and ran_at(code, origin.repository, anchor.commit)
+        same = ran and origin and ran_at(ran[0], origin.repository, anchor.commit)
         return SAME_CODE if same else ""
     if origin is None or not anchor.commit:
         return ""
     today = commit_of(origin.repository)
     return SAME_COMMIT if today.sha == anchor.commit and today.dirty is False else ""
+
+
+def _has_other_copy(code: Code, repository: Path, sha: str) -> bool:
+    """Whether a process imported an installed copy of a project, or ran another working tree's.
+
+    The version of an installed copy does not tell what it holds.
+    """
+    _, *others = working_trees(repository)
+    outside = [Path(root) for name, root in code.roots.items() if name not in (HERE, ZOO)]
+    if any(root in others for root in outside):
+        return True
+    return bool(changed_projects(code.packages, repository, repository, sha))

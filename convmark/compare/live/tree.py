@@ -8,7 +8,6 @@ folders would be another side's code, so it ends the comparison with the file's 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -29,17 +28,15 @@ from convmark.compare.live.worktree import (
     working_trees,
 )
 from convmark.core.errors import ConvmarkError
+from convmark.core.installed import PACKAGES, in_environment
 from convmark.interpreter import import_roots, zoo_folder
 from convmark.results.code.manifest import HERE, ZOO, Roots, code_of
+from convmark.results.code.projects import changed_projects, folders_below, other_copy
 
-__all__ = ["ForeignCode", "OwnCode", "Tree", "in_installation", "tree_as_it_is", "tree_at_commit"]
+__all__ = ["ForeignCode", "OwnCode", "Tree", "tree_as_it_is", "tree_at_commit"]
 
 _HARNESS = Path(convmark.__file__).resolve().parent
-_INSTALLED = ("site-packages", "dist-packages")
 
-_PROJECT_NAME = re.compile(r"""^\s*name\s*=\s*["']?([A-Za-z0-9][\w.-]*)["']?\s*,?\s*$""", re.M)
-_NO_PROJECTS = re.compile(r"\..*|vendor.*|third.?party|extern.*|node_modules|tests?|docs?")
-"""Folders whose projects are not the repository's own."""
 _MODULE = re.compile(r"No module named '([\w.]+)'|cannot import name '(\w+)' from '([\w.]+)'")
 _WORD = re.compile(r"""[^\s'"`,;=()\[\]<>]+""")
 MOST_NAMED = 3
@@ -129,7 +126,7 @@ class Tree:
         around = [
             place
             for place in self.places
-            if path.is_relative_to(place) and in_installation(path.relative_to(place)) is None
+            if path.is_relative_to(place) and not in_environment(path, place)
         ]
         return max(around, key=lambda place: len(place.parts), default=None)
 
@@ -148,13 +145,15 @@ class Tree:
         for path in paths:
             if not path.is_relative_to(_HARNESS) and (reason := self._foreign(path)):
                 raise ForeignCode(f"{self.name}: {reason}")
-        for distribution, version in (event.get("packages") or {}).items():
-            project = _projects(self.root).get(_normal(distribution))
-            if project is not None:
+        packages = event.get("packages") or {}
+        for distribution, version in packages.items():
+            for project in changed_projects(
+                [distribution], self.root, self.repository, self.commit or "HEAD"
+            ):
                 raise ForeignCode(
                     f"{self.name}: {distribution} {version} is an installed copy, while the "
-                    f"repository has the project itself ({project}); install the repository's "
-                    "own: pip install -e"
+                    f"repository has the project itself ({project}); install the repository's own: "
+                    "pip install -e"
                 )
         if self.commit:
             own = [path for path in paths if path.is_relative_to(self.root)]
@@ -172,18 +171,18 @@ class Tree:
 
     def _foreign(self, path: Path) -> str:
         """Return why a file is not of this tree, empty where it is, or is not the repository's."""
-        installed = in_installation(path)
-        if installed is not None:
+        place = self._place(path)
+        own = path.is_relative_to(self.root) and (self.commit or place == self.root)
+        installed = _in_packages(path)
+        if place is None and not own and installed is not None:
             copy = self._copy_of(installed)
             return copy and f"{path} is an installed copy of {copy}; pip install -e takes its place"
-        place = self._place(path)
-        if path.is_relative_to(self.root) and place in (None, self.root):
+        if own:
             if self.commit and pointer(path):
                 return f"{path.relative_to(self.root)} {self._no_content}"
             return ""
         if place is None:
-            other = any(part.startswith(PREFIX) for part in path.parts)
-            return f"{path} is of the other side's files; name files by relative paths" * other
+            return self._of_elsewhere(path)
         relative = path.relative_to(place)
         if not self.commit:
             return f"{path} is of another working tree of the repository, not of {self.repository}"
@@ -193,6 +192,16 @@ class Tree:
                 "the module or to the working folder, not by its whole path"
             )
         return f"{path} is not of the commit, {self._lack(relative)}"
+
+    def _of_elsewhere(self, path: Path) -> str:
+        """Return why a file outside the repository is not a side's own, empty where it may be."""
+        if any(part.startswith(PREFIX) for part in path.parts):
+            return f"{path} is of the other side's files; name files by relative paths"
+        if path.is_relative_to(zoo_folder().resolve()):
+            return ""
+        copy = other_copy(path.parent, self.root)
+        project = f"{copy}, another copy of a project of {self.repository}"
+        return f"{path} is of {project}; pip install -e takes the repository's own" * bool(copy)
 
     @property
     def _no_content(self) -> str:
@@ -259,54 +268,20 @@ def _is_empty(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
-def in_installation(path: Path) -> Path | None:
-    """Return a path relative to the folder of installed packages that holds it; None outside."""
-    places = [index for index, part in enumerate(path.parts) if part in _INSTALLED]
+def _in_packages(path: Path) -> Path | None:
+    """Return a path relative to the folder named site-packages that holds it; None outside."""
+    places = [index for index, part in enumerate(path.parts) if part in PACKAGES]
     return Path(*path.parts[places[-1] + 1 :]) if places else None
-
-
-@functools.lru_cache(maxsize=8)
-def _projects(root: Path) -> dict[str, Path]:
-    """Return the distributions that a tree's files describe, by name, each with its file there."""
-    found: dict[str, Path] = {}
-    for folder in _folders(root, depth=2):
-        for name in ("pyproject.toml", "setup.cfg", "setup.py"):
-            with contextlib.suppress(OSError):
-                text = (folder / name).read_text(encoding="utf-8", errors="replace")
-                for project in _PROJECT_NAME.findall(text):
-                    found.setdefault(_normal(project), (folder / name).relative_to(root))
-    return found
 
 
 def _import_roots_of(root: Path, package: str) -> Iterator[Path]:
     """Yield the folders of a tree that a package could be imported from."""
-    for folder in _folders(root, depth=3):
+    for folder in folders_below(root, depth=3):
         own = folder / package
         if not (folder / "__init__.py").exists() and (
             own.is_dir() or own.with_suffix(".py").exists()
         ):
             yield folder
-
-
-def _folders(root: Path, depth: int) -> Iterator[Path]:
-    """Yield a folder and those below, but for hidden, vendored and installed ones."""
-    yield root
-    if depth == 0:
-        return
-    with contextlib.suppress(OSError):
-        for path in sorted(root.iterdir()):
-            vendored = _NO_PROJECTS.fullmatch(path.name) or path.name in _INSTALLED
-            own = path.is_dir() and not path.is_symlink() and not vendored
-            if own and not (path / "pyvenv.cfg").exists():
-                yield from _folders(path, depth - 1)
-
-
-def _normal(name: str) -> str:
-    """Return a distribution's name as names are compared.
-
-    Source: the Python Packaging Authority's specification of names.
-    """
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def tree_as_it_is(repository: Path, name: str = "today's code") -> Tree:

@@ -21,6 +21,7 @@ import psutil
 
 from convmark.core.errors import ConvmarkError
 from convmark.core.git import Git, GitError
+from convmark.core.installed import TREE_PREFIX
 
 __all__ = [
     "PREFIX",
@@ -35,7 +36,7 @@ __all__ = [
     "working_trees",
 ]
 
-PREFIX = "convmark-tree-"
+PREFIX = TREE_PREFIX
 LIMIT_S = 120.0
 
 MOST_POINTER_BYTES = 1024

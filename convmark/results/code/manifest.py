@@ -20,6 +20,7 @@ from typing import Any
 
 from convmark.core.errors import StoreError
 from convmark.core.files import read_regular
+from convmark.core.installed import is_installed
 
 __all__ = [
     "HERE",
@@ -30,7 +31,6 @@ __all__ = [
     "Roots",
     "code_of",
     "code_path",
-    "is_users",
     "read_codes",
     "write_codes",
 ]
@@ -159,7 +159,7 @@ def code_of(event: Mapping[str, Any], roots: Roots) -> Code:
     paths = [Path(one["path"]) for one in event["files"]]
     imports = [Path(entry) for entry in event["sys_path"]]
     used = [one for one in imports if any(path.is_relative_to(one) for path in paths)]
-    own = [one for one in used if is_users(one)]
+    own = [one for one in used if not is_installed(one)]
     all_roots = roots.with_others(own)
     files = (
         CodeFile(all_roots.place(path), str(one["sha256"]), int(one["size"]))
@@ -172,11 +172,6 @@ def code_of(event: Mapping[str, Any], roots: Roots) -> Code:
         folder=all_roots.place(Path(event["folder"])),
         import_roots=tuple(all_roots.place(one) for one in own),
     )
-
-
-def is_users(path: Path) -> bool:
-    """Whether a path leads through no folder of installed packages."""
-    return not {"site-packages", "dist-packages"} & set(path.parts)
 
 
 def code_path(run: Path) -> Path:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from convmark.core.git import Git
+from convmark.core.files import read_regular
+from convmark.core.installed import in_environment
 from convmark.results.code.manifest import (
     HERE,
     ZOO,
@@ -15,15 +17,17 @@ from convmark.results.code.manifest import (
     CodeFile,
     Roots,
     code_of,
-    is_users,
     read_codes,
     write_codes,
 )
+from convmark.results.code.projects import changed_projects, other_copy
 from convmark.results.code.snapshot import keep_files
-from convmark.results.commit import are_of_commit
+from convmark.results.commit import are_of_commit, folder_changes
 from convmark.worker.protocol import file_digest
 
 __all__ = ["CodeReader", "KeptCodes", "ran_at"]
+
+_WORD = re.compile(r"[\w-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,21 +65,27 @@ class CodeReader:
         )
         if self.commit is None or elsewhere:
             return False
-        return are_of_commit(here, self.commit, inside)
+        if changed_projects(code.packages, here, here, self.commit):
+            return False
+        return _is_at(self.commit, here, inside)
 
 
 def _is_in(repository: Path, path: Path) -> bool:
     """Whether a file is of a repository, and not of an environment that lies in it."""
-    return path.is_relative_to(repository) and is_users(path.relative_to(repository))
+    return path.is_relative_to(repository) and not in_environment(path, repository)
 
 
 def ran_at(code: Code, repository: Path, sha: str) -> bool:
     """Whether a process would have run just this code at a commit of the repository.
 
-    Each file of the repository that it read is the commit's, and the commit has none that is gone
-    today: a process looks for files that are not there, too.
+    Of another copy of a project of the repository nothing is known.
     """
     top = repository.resolve()
+    others = [Path(root) for name, root in code.roots.items() if name not in (HERE, ZOO)]
+    if any(other_copy(one, top) for one in others):
+        return False
+    if changed_projects(code.packages, top, top, sha):
+        return False
     inside = {}
     for one in code.files:
         path = code.path_of(one.place)
@@ -83,8 +93,31 @@ def ran_at(code: Code, repository: Path, sha: str) -> bool:
             inside[path] = one
     if any(file_digest(path) != (one.size_bytes, one.sha256) for path, one in inside.items()):
         return False
-    gone = Git.at(top).answer("diff", "--name-only", "--no-renames", "--diff-filter=D", sha)
-    return gone is not None and not gone.strip() and are_of_commit(top, sha, inside)
+    return _is_at(sha, top, inside)
+
+
+def _is_at(sha: str, top: Path, paths: Collection[Path]) -> bool:
+    """Whether a process that read these files of a repository would do the same at a commit.
+
+    Each file is the commit's. A process looks for files that are not there, too: so none of the
+    commit's is gone, none leads elsewhere, and no new file or folder has a name that the code has
+    in a string.
+    """
+    changes = folder_changes(top, sha)
+    if changes is None or changes.altered or not are_of_commit(top, sha, paths):
+        return False
+    parts = {part for path in changes.added for part in (*path.parent.parts, path.stem)}
+    names = {found[0] for part in parts if (found := _WORD.search(part))} - {"__init__"}
+    return not names or all(names.isdisjoint(_words_of_strings(path)) for path in paths)
+
+
+def _words_of_strings(path: Path) -> set[str]:
+    """Return the words between quotes of a Python file; none of any other file."""
+    if path.suffix != ".py":
+        return set()
+    lines = read_regular(path).decode(errors="replace").splitlines()
+    quoted = (part for line in lines for part in re.split("['\"]", line)[1:-1])
+    return {word for part in quoted for word in _WORD.findall(part)}
 
 
 class KeptCodes:
