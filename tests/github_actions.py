@@ -104,12 +104,19 @@ class GitHub:
             thread.join()
 
 
-def variables(github: GitHub, folder: Path, head: str, *, fork: bool = False) -> dict[str, str]:
-    """Return the variables of a workflow of a pull request, its event written to the folder."""
+def variables(
+    github: GitHub, folder: Path, head: str, *, base: str = "", fork: bool = False
+) -> dict[str, str]:
+    """Return the variables of a workflow of a pull request, its event written to the folder.
+
+    Args:
+        base: the commit at the tip of the base branch.
+    """
     repository = "somebody/models" if fork else REPOSITORY
     head_of = {"sha": head, "repo": {"full_name": repository}}
     event = folder / "event.json"
-    event.write_text(json.dumps({"pull_request": {"number": NUMBER, "head": head_of}}))
+    pull = {"number": NUMBER, "head": head_of, "base": {"sha": base}}
+    event.write_text(json.dumps({"pull_request": pull}))
     github.head = head
     return {
         "GITHUB_ACTIONS": "true",
@@ -132,8 +139,9 @@ def run_workflow(
     An environment in it counts as found in the cache; without one it is installed.
     """
     (job,) = yaml.safe_load(WORKFLOW.read_text())["jobs"].values()
+    event = json.loads(Path(environ["GITHUB_EVENT_PATH"]).read_text())
     known = {
-        "github.base_ref": "main",
+        "github.event.pull_request.base.sha": event["pull_request"]["base"]["sha"],
         "github.token": TOKEN,
         "steps.environment.outputs.cache-hit": str((repository / ".venv").exists()).lower(),
         "steps.gate.outcome": "skipped",
@@ -178,7 +186,7 @@ def _term(term: str, known: Mapping[str, str]) -> bool:
 
 
 class Sample:
-    """A throw-away repository with a base, a slowed branch, and that branch once it is accepted."""
+    """A throw-away repository: a base, one that changes no model, a slowed and an accepted one."""
 
     def __init__(self, folder: Path, files: Mapping[str, str], slowed: Mapping[str, str]) -> None:
         """Make it.
@@ -193,7 +201,9 @@ class Sample:
         self._git("init", "-q", "-b", "main")
         ignored = {".gitignore": ".venv/\n__pycache__/\n", "requirements.txt": "convmark\n"}
         self._commit({**ignored, **files}, "base")
-        self._git("switch", "-qc", "slow")
+        self._git("switch", "-qc", "same")
+        self._git("commit", "-q", "--allow-empty", "-m", "no model")
+        self._git("switch", "-qc", "slow", "main")
         self._commit(slowed, "slower")
         self._git("switch", "-qc", "accepted")
         self._git("commit", "-q", "--allow-empty", "-m", "meant", "-m", "Benchmark-Accept: *")
