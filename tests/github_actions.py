@@ -27,6 +27,8 @@ WORKFLOW = ROOT / "docs" / "github-actions" / "gate.yml"
 REPOSITORY = "owner/models"
 TOKEN = "ghs_stand_in"
 NUMBER = 7
+RESULTS = "gate-results/42-1"
+"""Where the workflow's run keeps them."""
 
 
 @dataclass
@@ -124,6 +126,8 @@ def variables(
         "GITHUB_EVENT_PATH": str(event),
         "GITHUB_JOB": "gate",
         "GITHUB_REPOSITORY": REPOSITORY,
+        "GITHUB_RUN_ATTEMPT": "1",
+        "GITHUB_RUN_ID": "42",
         "GITHUB_SHA": "0" * 40,  # the merge commit, which the workflow does not check out
         "GITHUB_STEP_SUMMARY": str(folder / "summary.md"),
         "GITHUB_WORKFLOW": "benchmark",
@@ -141,6 +145,8 @@ def run_workflow(
     (job,) = yaml.safe_load(WORKFLOW.read_text())["jobs"].values()
     event = json.loads(Path(environ["GITHUB_EVENT_PATH"]).read_text())
     known = {
+        "github.run_id": environ["GITHUB_RUN_ID"],
+        "github.run_attempt": environ["GITHUB_RUN_ATTEMPT"],
         "github.event.pull_request.base.sha": event["pull_request"]["base"]["sha"],
         "github.token": TOKEN,
         "steps.environment.outputs.cache-hit": str((repository / ".venv").exists()).lower(),
@@ -151,7 +157,8 @@ def run_workflow(
     for step in (step for step in job["steps"] if "run" in step):
         if not _holds(step.get("if", "${{ true }}"), known):
             continue
-        own = {name: _filled(value, known) for name, value in step.get("env", {}).items()}
+        given = {**job["env"], **step.get("env", {})}
+        own = {name: _filled(value, known) for name, value in given.items()}
         done[step["name"]] = subprocess.run(
             ["bash", "-e", "-c", step["run"]],
             cwd=repository,
