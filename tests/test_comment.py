@@ -43,6 +43,7 @@ SLOWER = one("slow")
 QUIET = unchanged("quiet")
 SAME = unchanged("same", note="same code", change=None, low=None, high=None)
 DOUBT = unchanged("doubt", verdict="inconclusive", note="budget spent")
+MISSING = unchanged("gone", verdict="missing")
 ACCEPTED = one("meant", fails=False, accepted="accepted by commit 89abcdebbbbb")
 
 
@@ -59,6 +60,23 @@ def test_one_sentence_counts_cases_and_names_both_commits() -> None:
     assert sentence(QUIET, passed=True).startswith(
         "**Benchmark gate passed: no change was found; of 1 case 1 unchanged.** "
     )
+
+
+@pytest.mark.parametrize(
+    ("found", "words", "is_news"),
+    [
+        ([SAME, QUIET, MISSING], "no change was found; of 3 cases 1 missing, ", False),
+        ([DOUBT, QUIET], "of 2 cases 1 inconclusive, 1 unchanged.", False),
+        ([DOUBT, SAME], "nothing was compared; of 2 cases 1 inconclusive, ", True),
+        ([MISSING], "nothing was compared; of 1 case 1 missing.", True),
+        ([SAME], "of 1 case 1 not compared (same code).", False),
+    ],
+)
+def test_no_change_was_found_only_where_all_that_was_compared_is_unchanged(
+    found: list[Judgement], words: str, is_news: bool
+) -> None:
+    assert sentence(*found, passed=True).startswith(f"**Benchmark gate passed: {words}")
+    assert Gate(found, HEAD).has_news == is_news
 
 
 @pytest.mark.parametrize(
@@ -143,8 +161,10 @@ def test_hostile_texts_stay_text_in_their_cells(text: str) -> None:
         ([QUIET], False, "failed", "red"),
         ([], False, "failed", "red"),
         ([ACCEPTED, QUIET], True, "1 changed as accepted", "brightgreen"),
-        ([SAME, DOUBT], True, "no change", "brightgreen"),
-        ([DOUBT], True, "inconclusive", "lightgrey"),
+        ([SAME, QUIET], True, "no change", "brightgreen"),
+        ([SAME, DOUBT, ACCEPTED], True, "inconclusive", "yellow"),
+        ([SAME, MISSING], True, "nothing compared", "lightgrey"),
+        ([], True, "no verdict", "lightgrey"),
     ],
 )
 def test_the_badge_has_the_verdict_and_its_colour(
