@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import defaultdict
 
 import pytest
 from histories import process
@@ -25,6 +26,8 @@ def row(run: str, version: str, step_s: float, **changes: object) -> Record:
 
 
 TF = "tensorflow==2.21.0"
+FILES = defaultdict(str, {"c1": "f1", "c1-of-other-packages": "f1", "c2": "f2"})
+"""The hash of the files of each code."""
 
 
 def run(number: int, version: str, *steps_s: float, **changes: object) -> list[Record]:
@@ -130,13 +133,35 @@ def test_runs_that_alternate_allow_a_verdict(change: float, verdict: str, words:
         (alternated(1.2, flags="TF_ENABLE_ONEDNN_OPTS=0"), "differs too: flags"),
         (alternated(1.2, other_cpu_share=0.9), "the load differed or is not known"),
         (alternated(1.2, not_judged="hot"), "not judged: hot"),
+        (alternated(1.2, code="lost"), "code not known"),
+        (alternated(1.2, code=None, dirty=True), "code not known"),
+        (alternated(1.2, code="c2"), "differs too: code"),
         (alternated(1.2, runs=2, keras="3.16.0"), "2 of 3 pairs of runs that alternate; not the "
          "same: keras"),
     ],
 )  # fmt: skip
 def test_what_the_runs_do_not_share_forbids_a_verdict(rows: list[Record], note: str) -> None:
-    cell = across(rows, "tensorflow")[1]
+    cell = across(rows, "tensorflow", None, FILES.__getitem__)[1]
     assert (cell.verdict, cell.note) == ("", note)
+
+
+def test_the_same_files_with_other_packages_allow_a_verdict() -> None:
+    rows = alternated(1.2, code="c1-of-other-packages")
+    assert across(rows, "tensorflow", None, FILES.__getitem__)[1].verdict == "regressed"
+
+
+def test_commits_of_the_same_code_are_unchanged_whatever_was_measured() -> None:
+    rows = [
+        one
+        for number in range(6)
+        for place, commit in enumerate("ab", 1)
+        for one in run(2 * number + place, "2.20.0", 0.01 * place, commit=commit * 40)
+    ]
+    cell = across(rows, "commit")[1]
+    assert (cell.verdict, cell.note) == ("unchanged", "same code")
+    assert "All 1 changes from one value to the next have a verdict." in across_report(
+        [cell], "commit"
+    )
 
 
 def test_the_command_that_decides_is_as_one_would_type_it() -> None:

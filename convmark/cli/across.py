@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import sys
 import warnings
@@ -24,6 +25,7 @@ from convmark.machine.lock import alone
 from convmark.report.across import FORMS, Cell, LiveCases, across_report, live_cases
 from convmark.report.across import across as across_cells
 from convmark.report.verdicts import comparison_table
+from convmark.results.code.manifest import files_hash_of
 from convmark.results.names import names_of
 from convmark.results.record import Record
 from convmark.results.store import StoreWarning, read_run
@@ -47,7 +49,14 @@ def across(given: argparse.Namespace, options: Options, paths: Sequence[Path]) -
     form = choice_of(LIVE_FORMS if given.live else FORMS)("--format", given.format)
     folders = [path.parent for path in paths] if column == "machine" else []
     names = names_of([(folder.name, folder) for folder in folders])
-    cells = across_cells(_rows(paths, strict=bool(given.runs)), column, names)
+    runs: dict[str, Path] = {}
+
+    @functools.cache
+    def files_of(code: str) -> str:
+        return files_hash_of(code, runs[code]) if code in runs else ""
+
+    rows = _rows(paths, runs, strict=bool(given.runs))
+    cells = across_cells(rows, column, names, files_of)
     if not cells:
         raise StoreError(f"{options.results}: no measured row has a value for {column}")
     if given.live:
@@ -56,11 +65,17 @@ def across(given: argparse.Namespace, options: Options, paths: Sequence[Path]) -
     return exit_status(not any(cell.verdict == "regressed" for cell in cells))
 
 
-def _rows(paths: Sequence[Path], *, strict: bool) -> Iterator[Record]:
-    """Yield all rows; a file that cannot be read is left out with a warning, unless strict."""
+def _rows(paths: Sequence[Path], runs: dict[str, Path], *, strict: bool) -> Iterator[Record]:
+    """Yield all rows; a file that cannot be read is left out with a warning, unless strict.
+
+    Args:
+        runs: takes of each code the newest run that has it.
+    """
     for path in paths:
         try:
-            yield from read_run(path)
+            for row in read_run(path):
+                runs[row.code or ""] = path
+                yield row
         except StoreError as error:
             if strict:
                 raise

@@ -124,7 +124,10 @@ _NAMES = [one.name for one in fields(Cell) if one.metadata.get("column", True)]
 
 
 def across(
-    records: Iterable[Record], column: str, names: Mapping[str, str] | None = None
+    records: Iterable[Record],
+    column: str,
+    names: Mapping[str, str] | None = None,
+    files_of: Callable[[str], str] = lambda code: "",
 ) -> list[Cell]:
     """Return a cell per case and value.
 
@@ -135,6 +138,7 @@ def across(
         records: measured rows, in the order of their runs.
         column: one of `COLUMNS`.
         names: of machines that a user has named, by their fingerprints.
+        files_of: the hash of a code's files without its packages; empty where it is not known.
     """
     found, first_seen = _values(records, column, names or {})
     in_order: Callable[[str], Any] = _ORDERS.get(column, natural_order)
@@ -144,10 +148,10 @@ def across(
         [(value, found[name, value]) for value in sorted(of_case, key=in_order)]
         for name, of_case in _by_case(found).items()
     ]
-    oldest = _changes_to(cases, column, lambda place: 0, judged=False)
+    oldest = _changes_to(cases, column, lambda place: 0, files_of, judged=False)
     previous: dict[int, Change | None] = {}
     if column not in _AGELESS:
-        previous = _changes_to(cases, column, lambda place: place - 1, judged=True)
+        previous = _changes_to(cases, column, lambda place: place - 1, files_of, judged=True)
     cells = []
     for values in cases:
         before: Value | None = None
@@ -188,6 +192,7 @@ def _changes_to(
     cases: Sequence[Sequence[tuple[str, Value]]],
     column: str,
     before: Callable[[int], int],
+    files_of: Callable[[str], str],
     *,
     judged: bool,
 ) -> dict[int, Change | None]:
@@ -201,7 +206,7 @@ def _changes_to(
         for values in cases
         for place in range(1, len(values))
     ]
-    found = changes(pairs, column, judged=judged)
+    found = changes(pairs, column, files_of, judged=judged)
     return {id(pair.new): change for pair, change in zip(pairs, found, strict=True)}
 
 
