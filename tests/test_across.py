@@ -6,12 +6,15 @@ import csv
 import io
 import json
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
-from histories import process
+from histories import MACHINE, keep, process
 
+from convmark.cli import main
 from convmark.report.across import across, across_report
 from convmark.results.record import Record
+from convmark.results.store import Store
 
 
 def row(run: str, version: str, step_s: float, **changes: object) -> Record:
@@ -297,3 +300,19 @@ def test_commits_are_in_the_order_of_their_first_runs() -> None:
         ("f", None),
         ("a", pytest.approx(1.0)),
     ]
+
+
+def test_runs_that_are_named_stand_in_the_order_in_which_they_were_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(1, 13):  # all of one version before all of the other
+        is_new = number > 6
+        rows = run(number, f"2.2{is_new:d}.0", *[0.012 if is_new else 0.010] * 3)
+        keep(Store(Path("results")), rows)
+    alternating = [str(number + step) for number in range(1, 7) for step in (0, 6)]
+    words = ["--across", "tensorflow", "--machine", MACHINE, "--format", "json"]
+    assert main(["compare", *alternating, *words]) == 0
+    found = json.loads(capsys.readouterr().out)[1]
+    assert (found["run"], found["verdict"]) == ("0012", "")
+    assert found["note"] == "1 of 3 pairs of runs that alternate"
