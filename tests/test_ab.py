@@ -529,6 +529,18 @@ def test_versions_are_compared_live_each_with_the_one_before(
     assert [path.stem for path in sorted(folder.glob("results/ab/0*.csv"))] == ["0001", "0002"]
 
 
+def test_what_is_compared_live_is_the_table_s_case_whatever_pyproject_sets(
+    folder: Path,
+) -> None:
+    measured_in(folder, "2.20.0", "2.21.0")
+    settings = {"precisions": "mixed_float16", "jit": "on", "threads": 1, "optimizer": "adam"}
+    lines = (f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+    (folder / "pyproject.toml").write_text("[tool.convmark]\n" + "".join(lines))
+    assert main(["compare", "--across", "tensorflow", "--live"]) == 0
+    names = {f"{model}-train-cpu-b32-float32" for model in ("lenet5", "mini_resnet")}
+    assert {row["case"] for row in verdicts(folder)} == names
+
+
 def json_of(capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 

@@ -29,6 +29,10 @@ def row(run: str, version: str, step_s: float, **changes: object) -> Record:
 
 
 TF = "tensorflow==2.21.0"
+SETTINGS = (
+    "--devices cpu --precisions float32 --jit off --threads default --backend tensorflow "
+    "--input-shape default --optimizer default --learning-rate default --loss default"
+)
 FILES = defaultdict(str, {"c1": "f1", "c1-of-other-packages": "f1", "c2": "f2"})
 """The hash of the files of each code."""
 
@@ -177,8 +181,8 @@ def test_the_command_that_decides_is_as_one_would_type_it() -> None:
     text = across_report(across(rows, "tensorflow"), "tensorflow")
     sides = "convmark ab tensorflow==2.19.0 tensorflow==2.20.0 --models lenet5,mini_resnet"
     assert text.splitlines()[-2:] == [
-        f"{sides} --tasks infer --batch-sizes 1,32 --devices cpu",
-        f"{sides} --tasks train --batch-sizes 32 --devices cpu",
+        f"{sides} --tasks infer --batch-sizes 1,32 {SETTINGS}",
+        f"{sides} --tasks train --batch-sizes 32 {SETTINGS}",
     ]
     assert "convmark compare --across tensorflow --live" in text
 
@@ -207,7 +211,8 @@ def test_settings_of_a_case_are_in_its_command_and_replicas_have_none() -> None:
     settings = {"jit": "on", "threads": "1", "recipe": "optimizer=adam learning_rate=0.1"}
     rows = [row(f"000{n}", f"2.2{n}.0", 1.0, **settings) for n in (0, 1)]
     assert across(rows, "tensorflow")[1].command.endswith(
-        "--devices cpu --jit on --threads 1 --optimizer adam --learning-rate 0.1"
+        "--devices cpu --precisions float32 --jit on --threads 1 --backend tensorflow "
+        "--input-shape default --optimizer adam --learning-rate 0.1 --loss default"
     )
     rows = [row(f"000{n}", f"2.2{n}.0", 1.0, replicas=2) for n in (0, 1)]
     assert across(rows, "tensorflow")[1].command == ""

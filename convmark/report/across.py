@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from statistics import median
 from typing import Any
 
+from convmark.compare.comparability import Conditions
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
@@ -309,17 +310,11 @@ def _live(old: Record, new: Record, column: str) -> LiveCases | None:
     same = a == b and not over_backends
     if not a or not b or same or case.replicas != 1 or not _may_be_typed(case.model):
         return None
-    others = {
-        "devices": case.device,
-        "precisions": case.precision,
-        "jit": case.jit,
-        "threads": case.threads,
-        "backend": DEFAULT_BACKEND if over_backends else case.backend,
-        **dict(part.split("=", 1) for part in (case.recipe or "").split()),
-        "input-shape": new.asked_shape or "",
-    }
-    usual = Case(model=case.model, task=case.task, device="", batch_size=1).as_fields()
-    plain = ("", usual["precision"], usual["jit"], usual["threads"], usual["backend"])
+    others = Conditions.of(new).facts.options
+    for name in ("models", "tasks", "batch-sizes"):
+        del others[name]
+    if over_backends:
+        others["backend"] = DEFAULT_BACKEND
     return LiveCases(
         a=a,
         b=b,
@@ -328,9 +323,7 @@ def _live(old: Record, new: Record, column: str) -> LiveCases | None:
         models=(case.model,),
         tasks=(case.task,),
         batch_sizes=(case.batch_size,),
-        others=tuple(
-            (name.replace("_", "-"), text) for name, text in others.items() if text not in plain
-        ),
+        others=tuple(others.items()),
     )
 
 
