@@ -20,7 +20,7 @@ from convmark.core.errors import ConvmarkError, OptionError, StoreError
 from convmark.core.option_values import choice_of, parse_percent, parse_seconds
 from convmark.core.options import Options, pyproject_settings, read
 from convmark.core.table import heading
-from convmark.core.text import plain_text
+from convmark.core.text import markdown_cell, plain_text, shown
 from convmark.machine.lock import alone
 from convmark.report.across import FORMS, Cell, LiveCases, across_report, live_cases
 from convmark.report.across import across as across_cells
@@ -33,6 +33,9 @@ from convmark.results.store import StoreWarning, read_run
 __all__ = ["across"]
 
 _say = sayer("convmark compare")
+
+MOST_NAMES = 5
+"""Of cases that were not compared; the others are counted."""
 
 
 def across(given: argparse.Namespace, options: Options, paths: Sequence[Path]) -> int:
@@ -111,6 +114,12 @@ def _live(given: argparse.Namespace, options: Options, cells: Sequence[Cell], fo
             if interrupted:
                 break
     print(_report(rows, form))
+    left = _not_compared(cells, rows)
+    if left and form != "json":
+        clean = markdown_cell if form == "markdown" else shown
+        more = f" and {len(left) - MOST_NAMES} more" if len(left) > MOST_NAMES else ""
+        print()
+        print(clean(f"Not compared: {', '.join(left[:MOST_NAMES])}{more}."))
     if failed:
         return EXIT_USAGE
     slower = any(row.verdict == "regressed" for row in rows)
@@ -140,6 +149,18 @@ def _compared(
     if lost:
         raise ConvmarkError(f"{lost[0].case}: {lost[0].note}")
     return any(found.closed == INTERRUPTED for _, found in outcomes)
+
+
+def _not_compared(cells: Sequence[Cell], rows: Sequence[VerdictRow]) -> list[str]:
+    """Return the cases of the table, with their values, that the live comparison has no row of."""
+    done = {(row.a, row.b, row.case) for row in rows}
+    left = []
+    for cell in cells:
+        one = cell.live
+        ends = one and (" ".join((one.a, *one.set_a)), " ".join((one.b, *one.set_b)), cell.case)
+        if cell.oldest is not None and ends not in done:
+            left.append(f"{cell.case} at {cell.value}")
+    return left
 
 
 def _report(rows: Sequence[VerdictRow], form: str) -> str:
