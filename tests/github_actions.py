@@ -27,6 +27,8 @@ WORKFLOW = ROOT / "docs" / "github-actions" / "gate.yml"
 REPOSITORY = "owner/models"
 TOKEN = "ghs_stand_in"
 NUMBER = 7
+RESULTS = "gate-results/42-1"
+"""Where the workflow's run keeps them."""
 
 
 @dataclass
@@ -104,12 +106,19 @@ class GitHub:
             thread.join()
 
 
-def variables(github: GitHub, folder: Path, head: str, *, fork: bool = False) -> dict[str, str]:
-    """Return the variables of a workflow of a pull request, its event written to the folder."""
+def variables(
+    github: GitHub, folder: Path, head: str, *, base: str = "", fork: bool = False
+) -> dict[str, str]:
+    """Return the variables of a workflow of a pull request, its event written to the folder.
+
+    Args:
+        base: the commit at the tip of the base branch.
+    """
     repository = "somebody/models" if fork else REPOSITORY
     head_of = {"sha": head, "repo": {"full_name": repository}}
     event = folder / "event.json"
-    event.write_text(json.dumps({"pull_request": {"number": NUMBER, "head": head_of}}))
+    pull = {"number": NUMBER, "head": head_of, "base": {"sha": base}}
+    event.write_text(json.dumps({"pull_request": pull}))
     github.head = head
     return {
         "GITHUB_ACTIONS": "true",
@@ -117,6 +126,8 @@ def variables(github: GitHub, folder: Path, head: str, *, fork: bool = False) ->
         "GITHUB_EVENT_PATH": str(event),
         "GITHUB_JOB": "gate",
         "GITHUB_REPOSITORY": REPOSITORY,
+        "GITHUB_RUN_ATTEMPT": "1",
+        "GITHUB_RUN_ID": "42",
         "GITHUB_SHA": "0" * 40,  # the merge commit, which the workflow does not check out
         "GITHUB_STEP_SUMMARY": str(folder / "summary.md"),
         "GITHUB_WORKFLOW": "benchmark",
@@ -132,8 +143,11 @@ def run_workflow(
     An environment in it counts as found in the cache; without one it is installed.
     """
     (job,) = yaml.safe_load(WORKFLOW.read_text())["jobs"].values()
+    event = json.loads(Path(environ["GITHUB_EVENT_PATH"]).read_text())
     known = {
-        "github.base_ref": "main",
+        "github.run_id": environ["GITHUB_RUN_ID"],
+        "github.run_attempt": environ["GITHUB_RUN_ATTEMPT"],
+        "github.event.pull_request.base.sha": event["pull_request"]["base"]["sha"],
         "github.token": TOKEN,
         "steps.environment.outputs.cache-hit": str((repository / ".venv").exists()).lower(),
         "steps.gate.outcome": "skipped",
@@ -143,7 +157,8 @@ def run_workflow(
     for step in (step for step in job["steps"] if "run" in step):
         if not _holds(step.get("if", "${{ true }}"), known):
             continue
-        own = {name: _filled(value, known) for name, value in step.get("env", {}).items()}
+        given = {**job["env"], **step.get("env", {})}
+        own = {name: _filled(value, known) for name, value in given.items()}
         done[step["name"]] = subprocess.run(
             ["bash", "-e", "-c", step["run"]],
             cwd=repository,
@@ -178,7 +193,7 @@ def _term(term: str, known: Mapping[str, str]) -> bool:
 
 
 class Sample:
-    """A throw-away repository with a base, a slowed branch, and that branch once it is accepted."""
+    """A throw-away repository: a base, one that changes no model, a slowed and an accepted one."""
 
     def __init__(self, folder: Path, files: Mapping[str, str], slowed: Mapping[str, str]) -> None:
         """Make it.
@@ -193,7 +208,9 @@ class Sample:
         self._git("init", "-q", "-b", "main")
         ignored = {".gitignore": ".venv/\n__pycache__/\n", "requirements.txt": "convmark\n"}
         self._commit({**ignored, **files}, "base")
-        self._git("switch", "-qc", "slow")
+        self._git("switch", "-qc", "same")
+        self._git("commit", "-q", "--allow-empty", "-m", "no model")
+        self._git("switch", "-qc", "slow", "main")
         self._commit(slowed, "slower")
         self._git("switch", "-qc", "accepted")
         self._git("commit", "-q", "--allow-empty", "-m", "meant", "-m", "Benchmark-Accept: *")

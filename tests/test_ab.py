@@ -529,6 +529,19 @@ def test_versions_are_compared_live_each_with_the_one_before(
     assert [path.stem for path in sorted(folder.glob("results/ab/0*.csv"))] == ["0001", "0002"]
 
 
+def test_what_is_compared_live_is_the_table_s_case_whatever_pyproject_sets(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured_in(folder, "2.20.0", "2.21.0")
+    settings = {"precisions": "mixed_float16", "jit": "on", "threads": 1, "optimizer": "adam"}
+    lines = (f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+    (folder / "pyproject.toml").write_text("[tool.convmark]\n" + "".join(lines))
+    assert main(["compare", "--across", "tensorflow", "--live"]) == 0
+    names = {f"{model}-train-cpu-b32-float32" for model in ("lenet5", "mini_resnet")}
+    assert {row["case"] for row in verdicts(folder)} == names
+    assert "Not compared" not in capsys.readouterr().out
+
+
 def json_of(capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
@@ -576,6 +589,8 @@ def test_a_version_that_cannot_be_had_is_said_and_the_others_are_compared(
     assert said in printed.err.splitlines()
     assert {row["b"] for row in verdicts(folder)} == {"tensorflow==2.21.0"}
     assert "tensorflow==2.20.0" in printed.out
+    left = (f"{model}-train-cpu-b32-float32 at 2.20.0" for model in ("lenet5", "mini_resnet"))
+    assert printed.out.endswith(f"\nNot compared: {', '.join(left)}.\n")
 
 
 def test_a_live_comparison_of_versions_ends_by_ctrl_c(

@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
-from histories import process
+from histories import MACHINE, keep, process
 
+from convmark.cli import main
 from convmark.report.across import across, across_report
 from convmark.results.record import Record
+from convmark.results.store import Store
 
 
 def row(run: str, version: str, step_s: float, **changes: object) -> Record:
@@ -25,6 +29,12 @@ def row(run: str, version: str, step_s: float, **changes: object) -> Record:
 
 
 TF = "tensorflow==2.21.0"
+SETTINGS = (
+    "--devices cpu --precisions float32 --jit off --threads default --backend tensorflow "
+    "--input-shape default --optimizer default --learning-rate default --loss default"
+)
+FILES = defaultdict(str, {"c1": "f1", "c1-of-other-packages": "f1", "c2": "f2"})
+"""The hash of the files of each code."""
 
 
 def run(number: int, version: str, *steps_s: float, **changes: object) -> list[Record]:
@@ -130,13 +140,35 @@ def test_runs_that_alternate_allow_a_verdict(change: float, verdict: str, words:
         (alternated(1.2, flags="TF_ENABLE_ONEDNN_OPTS=0"), "differs too: flags"),
         (alternated(1.2, other_cpu_share=0.9), "the load differed or is not known"),
         (alternated(1.2, not_judged="hot"), "not judged: hot"),
+        (alternated(1.2, code="lost"), "code not known"),
+        (alternated(1.2, code=None, dirty=True), "code not known"),
+        (alternated(1.2, code="c2"), "differs too: code"),
         (alternated(1.2, runs=2, keras="3.16.0"), "2 of 3 pairs of runs that alternate; not the "
          "same: keras"),
     ],
 )  # fmt: skip
 def test_what_the_runs_do_not_share_forbids_a_verdict(rows: list[Record], note: str) -> None:
-    cell = across(rows, "tensorflow")[1]
+    cell = across(rows, "tensorflow", None, FILES.__getitem__)[1]
     assert (cell.verdict, cell.note) == ("", note)
+
+
+def test_the_same_files_with_other_packages_allow_a_verdict() -> None:
+    rows = alternated(1.2, code="c1-of-other-packages")
+    assert across(rows, "tensorflow", None, FILES.__getitem__)[1].verdict == "regressed"
+
+
+def test_commits_of_the_same_code_are_unchanged_whatever_was_measured() -> None:
+    rows = [
+        one
+        for number in range(6)
+        for place, commit in enumerate("ab", 1)
+        for one in run(2 * number + place, "2.20.0", 0.01 * place, commit=commit * 40)
+    ]
+    cell = across(rows, "commit")[1]
+    assert (cell.verdict, cell.note) == ("unchanged", "same code")
+    assert "All 1 changes from one value to the next have a verdict." in across_report(
+        [cell], "commit"
+    )
 
 
 def test_the_command_that_decides_is_as_one_would_type_it() -> None:
@@ -149,8 +181,8 @@ def test_the_command_that_decides_is_as_one_would_type_it() -> None:
     text = across_report(across(rows, "tensorflow"), "tensorflow")
     sides = "convmark ab tensorflow==2.19.0 tensorflow==2.20.0 --models lenet5,mini_resnet"
     assert text.splitlines()[-2:] == [
-        f"{sides} --tasks infer --batch-sizes 1,32 --devices cpu",
-        f"{sides} --tasks train --batch-sizes 32 --devices cpu",
+        f"{sides} --tasks infer --batch-sizes 1,32 {SETTINGS}",
+        f"{sides} --tasks train --batch-sizes 32 {SETTINGS}",
     ]
     assert "convmark compare --across tensorflow --live" in text
 
@@ -179,7 +211,8 @@ def test_settings_of_a_case_are_in_its_command_and_replicas_have_none() -> None:
     settings = {"jit": "on", "threads": "1", "recipe": "optimizer=adam learning_rate=0.1"}
     rows = [row(f"000{n}", f"2.2{n}.0", 1.0, **settings) for n in (0, 1)]
     assert across(rows, "tensorflow")[1].command.endswith(
-        "--devices cpu --jit on --threads 1 --optimizer adam --learning-rate 0.1"
+        "--devices cpu --precisions float32 --jit on --threads 1 --backend tensorflow "
+        "--input-shape default --optimizer adam --learning-rate 0.1 --loss default"
     )
     rows = [row(f"000{n}", f"2.2{n}.0", 1.0, replicas=2) for n in (0, 1)]
     assert across(rows, "tensorflow")[1].command == ""
@@ -272,3 +305,19 @@ def test_commits_are_in_the_order_of_their_first_runs() -> None:
         ("f", None),
         ("a", pytest.approx(1.0)),
     ]
+
+
+def test_runs_that_are_named_stand_in_the_order_in_which_they_were_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in range(1, 13):  # all of one version before all of the other
+        is_new = number > 6
+        rows = run(number, f"2.2{is_new:d}.0", *[0.012 if is_new else 0.010] * 3)
+        keep(Store(Path("results")), rows)
+    alternating = [str(number + step) for number in range(1, 7) for step in (0, 6)]
+    words = ["--across", "tensorflow", "--machine", MACHINE, "--format", "json"]
+    assert main(["compare", *alternating, *words]) == 0
+    found = json.loads(capsys.readouterr().out)[1]
+    assert (found["run"], found["verdict"]) == ("0012", "")
+    assert found["note"] == "1 of 3 pairs of runs that alternate"

@@ -43,6 +43,7 @@ SLOWER = one("slow")
 QUIET = unchanged("quiet")
 SAME = unchanged("same", note="same code", change=None, low=None, high=None)
 DOUBT = unchanged("doubt", verdict="inconclusive", note="budget spent")
+MISSING = unchanged("gone", verdict="missing")
 ACCEPTED = one("meant", fails=False, accepted="accepted by commit 89abcdebbbbb")
 
 
@@ -59,6 +60,23 @@ def test_one_sentence_counts_cases_and_names_both_commits() -> None:
     assert sentence(QUIET, passed=True).startswith(
         "**Benchmark gate passed: no change was found; of 1 case 1 unchanged.** "
     )
+
+
+@pytest.mark.parametrize(
+    ("found", "words", "is_news"),
+    [
+        ([SAME, QUIET, MISSING], "no change was found; of 3 cases 1 missing, ", False),
+        ([DOUBT, QUIET], "of 2 cases 1 inconclusive, 1 unchanged.", False),
+        ([DOUBT, SAME], "nothing was compared; of 2 cases 1 inconclusive, ", True),
+        ([MISSING], "nothing was compared; of 1 case 1 missing.", True),
+        ([SAME], "of 1 case 1 not compared (same code).", False),
+    ],
+)
+def test_no_change_was_found_only_where_all_that_was_compared_is_unchanged(
+    found: list[Judgement], words: str, is_news: bool
+) -> None:
+    assert sentence(*found, passed=True).startswith(f"**Benchmark gate passed: {words}")
+    assert Gate(found, HEAD).has_news == is_news
 
 
 @pytest.mark.parametrize(
@@ -143,8 +161,10 @@ def test_hostile_texts_stay_text_in_their_cells(text: str) -> None:
         ([QUIET], False, "failed", "red"),
         ([], False, "failed", "red"),
         ([ACCEPTED, QUIET], True, "1 changed as accepted", "brightgreen"),
-        ([SAME, DOUBT], True, "no change", "brightgreen"),
-        ([DOUBT], True, "inconclusive", "lightgrey"),
+        ([SAME, QUIET], True, "no change", "brightgreen"),
+        ([SAME, DOUBT, ACCEPTED], True, "inconclusive", "yellow"),
+        ([SAME, MISSING], True, "nothing compared", "lightgrey"),
+        ([], True, "no verdict", "lightgrey"),
     ],
 )
 def test_the_badge_has_the_verdict_and_its_colour(
@@ -165,8 +185,8 @@ def test_the_badge_has_the_verdict_and_its_colour(
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A results folder whose newest run has failed."""
     monkeypatch.chdir(tmp_path)
-    for name in ("GITHUB_EVENT_PATH", "GITHUB_SHA", "GITHUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("EVENT_PATH", "SHA", "TOKEN", "RUN_ID", "RUN_ATTEMPT"):
+        monkeypatch.delenv(f"GITHUB_{name}", raising=False)
     store = Store(Path("results"))
     keep(store, run_of("0001", 0.0, 0.1))
     keep_said(store.folder / MACHINE, SLOWER, QUIET)
@@ -200,6 +220,26 @@ def test_the_outcome_of_the_gate_and_the_comment_never_contradict_each_other(
     assert f"run 0001 is of commit {HEAD}, the workflow of ffffffffffff" in capsys.readouterr().err
     assert main(["comment", "--outcome", "failure"]) == 0
     assert "Base: none. Head: ffffffffffff." in capsys.readouterr().out
+
+
+def test_in_a_workflow_a_run_without_a_commit_is_reported_from_its_own_folder_alone(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("results", "42-1"):
+        store = Store(Path(name))
+        keep(store, run_of("0002", 0.0, 0.1, commit=None, dirty=None))
+        keep_said(store.folder / MACHINE, one(run="0002"))
+    assert main(["comment"]) == 0  # outside a workflow
+    for name, value in (("SHA", "f" * 40), ("RUN_ID", "42"), ("RUN_ATTEMPT", "1")):
+        monkeypatch.setenv(f"GITHUB_{name}", value)
+    capsys.readouterr()
+    assert main(["comment"]) == 2
+    assert (
+        "run 0002 has no commit, so the folder must have the name 42-1" in capsys.readouterr().err
+    )
+    assert main(["comment", "42-1"]) == 0
+    monkeypatch.setenv("GITHUB_RUN_ATTEMPT", "2")
+    assert main(["comment", "42-1"]) == 2
 
 
 def test_the_headline_in_markdown_names_the_base_that_was_run_beside_and_no_earlier_run(

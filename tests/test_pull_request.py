@@ -62,7 +62,7 @@ def test_one_comment_is_posted_then_updated_and_at_last_says_that_nothing_has_ch
 
 def test_nothing_is_posted_where_nothing_has_changed(github: GitHub, capsys: Captured) -> None:
     found(QUIET)
-    assert posted(capsys) == "convmark comment: nothing has changed; not posted\n"
+    assert posted(capsys) == "convmark comment: no change to report; not posted\n"
     assert github.comments == []
 
 

@@ -18,7 +18,11 @@ from convmark.report.trend import trend_text
 from convmark.results.store import Store
 
 LENET = "lenet5-train-cpu-b32-float32"
-CASE = "--models lenet5 --tasks train --devices cpu --batch-sizes 32"
+CASE = (
+    "--models lenet5 --tasks train --devices cpu --batch-sizes 32 --precisions float32 --jit off "
+    "--threads default --backend tensorflow --input-shape default --optimizer default "
+    "--learning-rate default --loss default"
+)
 
 
 def points(levels: Sequence[float], **changes: Any) -> list[Point]:
@@ -123,8 +127,8 @@ def test_a_command_chooses_the_case_by_all_that_is_its_own() -> None:
     (command,) = compared(points([0.0] * 10 + [0.06] * 6, **own))
     assert command.split(" ", 4)[4] == (
         "--models 'my nets:net' --tasks train --devices cpu --batch-sizes 32 --precisions "
-        "mixed_bfloat16 --jit on --threads 1 --input-shape 8x8x3 --optimizer adam --learning-rate "
-        "0.1"
+        "mixed_bfloat16 --jit on --threads 1 --backend tensorflow --input-shape 8x8x3 --optimizer "
+        "adam --learning-rate 0.1 --loss default"
     )
 
 

@@ -14,7 +14,16 @@ from pathlib import Path
 
 import pytest
 import yaml
-from github_actions import ROOT, TOKEN, WORKFLOW, GitHub, Sample, run_workflow, variables
+from github_actions import (
+    RESULTS,
+    ROOT,
+    TOKEN,
+    WORKFLOW,
+    GitHub,
+    Sample,
+    run_workflow,
+    variables,
+)
 from test_plugin_verdicts import CONV, LENET5, SUITE
 
 GATE, COMMENT = "Compare with the base", "Write the summary and the comment"
@@ -53,7 +62,9 @@ def test_the_workflow_s_commands_fail_on_a_slowed_branch_and_pass_once_it_is_acc
     base, slow, accepted = map(sample.commit, ("main", "slow", "accepted"))
     with GitHub().serving() as github:
         clone = sample.check_out("slow")
-        environ = variables(github, tmp_path, slow)
+        merge = ["git", "update-ref", "refs/remotes/origin/main", slow]
+        subprocess.run(merge, cwd=clone, check=True)  # the base stays that of the event
+        environ = variables(github, tmp_path, slow, base=base)
         done = run_workflow(clone, environ)
         assert done[GATE].returncode == 1, done[GATE].stdout
         assert [done[name].returncode for name in done if name != GATE] == [0, 0, 0], done
@@ -69,21 +80,19 @@ def test_the_workflow_s_commands_fail_on_a_slowed_branch_and_pass_once_it_is_acc
         summary = (tmp_path / "summary.md").read_text()
         assert comment["body"].endswith(summary.rstrip("\n"))
         assert TOKEN not in "".join(one.stdout + one.stderr for one in done.values())
-        _hold_results(clone / "gate-results")
+        _hold_results(clone / RESULTS)
 
         clone = sample.check_out("accepted")
-        done = run_workflow(clone, {**environ, **variables(github, tmp_path, accepted)})
+        done = run_workflow(clone, {**environ, **variables(github, tmp_path, accepted, base=base)})
         assert {one.returncode for one in done.values()} == {0}, done
         (comment,) = github.comments
         assert "passed: of 2 cases 2 changed as accepted.** Base: " in comment["body"]
         assert f"| regressed, `accepted by commit {accepted[:12]}` |" in comment["body"]
 
-        subprocess.run(
-            ["git", "update-ref", "-d", "refs/remotes/origin/main"], cwd=clone, check=True
-        )
-        shutil.rmtree(clone / "gate-results")
-        done = run_workflow(clone, environ)
-        assert (done[GATE].returncode, done[COMMENT].returncode) == (128, 0)
+        same = variables(github, tmp_path, accepted, base=accepted) | {"GITHUB_RUN_ATTEMPT": "2"}
+        done = run_workflow(clone, {**environ, **same})
+        assert (done[GATE].returncode, done[COMMENT].returncode) == (1, 0)
+        assert done[GATE].stdout.startswith("::error::base and head are the same commit, ")
         assert "failed: there is no verdict; the log of" in github.comments[0]["body"]
 
 
@@ -115,6 +124,9 @@ def test_the_workflow_fits_its_schema_and_puts_no_expression_into_a_shell() -> N
     assert workflow["permissions"] == {"contents": "read", "pull-requests": "write"}
     (job,) = workflow["jobs"].values()
     assert "${{" not in "".join(step.get("run", "") for step in job["steps"])
+    (cache,) = (step["with"]["key"] for step in job["steps"] if "cache@" in step.get("uses", ""))
+    assert "-${{ github.workspace }}-" in cache
+    assert "hashFiles('requirements.txt', 'pyproject.toml', 'setup.*')" in cache
     tokens = [step["name"] for step in job["steps"] if "GITHUB_TOKEN" in step.get("env", {})]
     assert tokens == [COMMENT]
 

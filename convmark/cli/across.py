@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import sys
 import warnings
@@ -19,11 +20,12 @@ from convmark.core.errors import ConvmarkError, OptionError, StoreError
 from convmark.core.option_values import choice_of, parse_percent, parse_seconds
 from convmark.core.options import Options, pyproject_settings, read
 from convmark.core.table import heading
-from convmark.core.text import plain_text
+from convmark.core.text import markdown_cell, plain_text, shown
 from convmark.machine.lock import alone
 from convmark.report.across import FORMS, Cell, LiveCases, across_report, live_cases
 from convmark.report.across import across as across_cells
 from convmark.report.verdicts import comparison_table
+from convmark.results.code.manifest import files_hash_of
 from convmark.results.names import names_of
 from convmark.results.record import Record
 from convmark.results.store import StoreWarning, read_run
@@ -31,6 +33,9 @@ from convmark.results.store import StoreWarning, read_run
 __all__ = ["across"]
 
 _say = sayer("convmark compare")
+
+MOST_NAMES = 5
+"""Of cases that were not compared; the others are counted."""
 
 
 def across(given: argparse.Namespace, options: Options, paths: Sequence[Path]) -> int:
@@ -47,7 +52,14 @@ def across(given: argparse.Namespace, options: Options, paths: Sequence[Path]) -
     form = choice_of(LIVE_FORMS if given.live else FORMS)("--format", given.format)
     folders = [path.parent for path in paths] if column == "machine" else []
     names = names_of([(folder.name, folder) for folder in folders])
-    cells = across_cells(_rows(paths, strict=bool(given.runs)), column, names)
+    runs: dict[str, Path] = {}
+
+    @functools.cache
+    def files_of(code: str) -> str:
+        return files_hash_of(code, runs[code]) if code in runs else ""
+
+    rows = _rows(paths, runs, strict=bool(given.runs))
+    cells = across_cells(rows, column, names, files_of)
     if not cells:
         raise StoreError(f"{options.results}: no measured row has a value for {column}")
     if given.live:
@@ -56,11 +68,17 @@ def across(given: argparse.Namespace, options: Options, paths: Sequence[Path]) -
     return exit_status(not any(cell.verdict == "regressed" for cell in cells))
 
 
-def _rows(paths: Sequence[Path], *, strict: bool) -> Iterator[Record]:
-    """Yield all rows; a file that cannot be read is left out with a warning, unless strict."""
+def _rows(paths: Sequence[Path], runs: dict[str, Path], *, strict: bool) -> Iterator[Record]:
+    """Yield all rows; a file that cannot be read is left out with a warning, unless strict.
+
+    Args:
+        runs: takes of each code the newest run that has it.
+    """
     for path in paths:
         try:
-            yield from read_run(path)
+            for row in read_run(path):
+                runs[row.code or ""] = path
+                yield row
         except StoreError as error:
             if strict:
                 raise
@@ -96,6 +114,12 @@ def _live(given: argparse.Namespace, options: Options, cells: Sequence[Cell], fo
             if interrupted:
                 break
     print(_report(rows, form))
+    left = _not_compared(cells, rows)
+    if left and form != "json":
+        clean = markdown_cell if form == "markdown" else shown
+        more = f" and {len(left) - MOST_NAMES} more" if len(left) > MOST_NAMES else ""
+        print()
+        print(clean(f"Not compared: {', '.join(left[:MOST_NAMES])}{more}."))
     if failed:
         return EXIT_USAGE
     slower = any(row.verdict == "regressed" for row in rows)
@@ -125,6 +149,18 @@ def _compared(
     if lost:
         raise ConvmarkError(f"{lost[0].case}: {lost[0].note}")
     return any(found.closed == INTERRUPTED for _, found in outcomes)
+
+
+def _not_compared(cells: Sequence[Cell], rows: Sequence[VerdictRow]) -> list[str]:
+    """Return the cases of the table, with their values, that the live comparison has no row of."""
+    done = {(row.a, row.b, row.case) for row in rows}
+    left = []
+    for cell in cells:
+        one = cell.live
+        ends = one and (" ".join((one.a, *one.set_a)), " ".join((one.b, *one.set_b)), cell.case)
+        if cell.oldest is not None and ends not in done:
+            left.append(f"{cell.case} at {cell.value}")
+    return left
 
 
 def _report(rows: Sequence[VerdictRow], form: str) -> str:

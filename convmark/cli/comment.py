@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from convmark.cli.command import EXIT_OK, sayer
@@ -18,6 +19,7 @@ from convmark.report.comment import Gate, badge_text, comment_text
 from convmark.report.pull_request import PullRequest, post
 from convmark.report.verdicts import run_words
 from convmark.results.outputs import check_output
+from convmark.results.record import Record
 from convmark.results.runs import newest_run
 from convmark.results.store import read_head
 
@@ -42,7 +44,8 @@ def comment(given: argparse.Namespace, options: Options) -> int:
     if given.badge is not None:
         _check_badge(given.badge)
     pull = PullRequest.of(os.environ)
-    gate = _gate(Path(given.place or options.results), given.outcome, _commits(pull, os.environ))
+    place = Path(given.place or options.results)
+    gate = _gate(place, given.outcome, _Workflow.of(pull, os.environ))
     text = comment_text(gate)
     print(text, flush=True)
     if given.post:
@@ -52,41 +55,69 @@ def comment(given: argparse.Namespace, options: Options) -> int:
     return EXIT_OK
 
 
-def _commits(pull: PullRequest | None, environ: Mapping[str, str]) -> list[str]:
-    """Return the commits that a run of this workflow may be of; none outside a workflow."""
-    found = (pull.head if pull else "", environ.get("GITHUB_SHA", ""))
-    return [commit for commit in found if commit]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Workflow:
+    """What a run of this workflow may be known by."""
+
+    commits: Sequence[str]
+    """Those that it may be of; none outside a workflow, where any run will do."""
+    attempt: str
+    """The name of the results folder of this attempt alone; empty where it is not known."""
+
+    @classmethod
+    def of(cls, pull: PullRequest | None, environ: Mapping[str, str]) -> _Workflow:
+        found = (pull.head if pull else "", environ.get("GITHUB_SHA", ""))
+        number, attempt = (environ.get(f"GITHUB_RUN_{name}", "") for name in ("ID", "ATTEMPT"))
+        return cls(
+            commits=[commit for commit in found if commit],
+            attempt=f"{number}-{attempt}" if number and attempt else "",
+        )
+
+    def hold(self, path: Path, head: Record) -> None:
+        """Refuse a run that may be another workflow's.
+
+        Raises:
+            OptionError: it is of another commit, or of none in a folder of any name.
+        """
+        if not self.commits or head.commit in self.commits:
+            return
+        again = "run pytest with --benchmark-compare before, in the same job"
+        folder = path.resolve().parent.parent
+        run = f"{folder}: run {path.stem}"
+        if head.commit:
+            raise OptionError(
+                f"{run} is of commit {head.commit[:12]}, the workflow of "
+                f"{self.commits[0][:12]}; {again}"
+            )
+        if not self.attempt or folder.name != self.attempt:
+            raise OptionError(
+                f"{run} has no commit, so the folder must have the name "
+                f"{self.attempt or 'GITHUB_RUN_ID-GITHUB_RUN_ATTEMPT'} of this workflow's run; "
+                f"{again} and with --convmark-results=FOLDER/NAME"
+            )
 
 
-def _gate(place: Path, outcome: str | None, commits: list[str]) -> Gate:
+def _gate(place: Path, outcome: str | None, workflow: _Workflow) -> Gate:
     """Return what the gate has found.
-
-    Args:
-        commits: those that its run may be of; empty for any.
 
     Raises:
         OptionError: the run cannot be the gate's.
         StoreError: there is no run with verdicts, though the gate did not fail.
     """
     try:
-        return _found(place, outcome, commits)
+        return _found(place, outcome, workflow)
     except (OptionError, StoreError):
         if outcome != "failure":
             raise
-        return Gate(head=commits[0][:12] if commits else "", passed=False)
+        return Gate(head=workflow.commits[0][:12] if workflow.commits else "", passed=False)
 
 
-def _found(place: Path, outcome: str | None, commits: list[str]) -> Gate:
+def _found(place: Path, outcome: str | None, workflow: _Workflow) -> Gate:
     path = newest_run([place])
     head = read_head(path) if path is not None else None
     if path is None or head is None:
         raise StoreError(f"{place}: must have the rows of a run, it has none")
-    run = f"run {path.stem}"
-    if commits and head.commit not in (None, *commits):
-        raise OptionError(
-            f"{place}: {run} is of commit {str(head.commit)[:12]}, the workflow of "
-            f"{commits[0][:12]}; run pytest with --benchmark-compare before, in the same job"
-        )
+    workflow.hold(path, head)
     judgements = read_verdicts(path)
     if not judgements:
         raise StoreError(
@@ -94,7 +125,7 @@ def _found(place: Path, outcome: str | None, commits: list[str]) -> Gate:
         )
     failing = any(one.fails for one in judgements)
     if failing and outcome == "success":
-        raise OptionError(f"--outcome success: {run} in {place} has cases that fail")
+        raise OptionError(f"--outcome success: run {path.stem} in {place} has cases that fail")
     passed = outcome == "success" if outcome else not failing
     words = run_words(path.stem, head.commit, head.dirty)
     return Gate(

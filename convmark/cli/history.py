@@ -44,7 +44,8 @@ from convmark.report.trend import trend_text
 from convmark.report.verdicts import FORMATS, run_words, verdicts_report
 from convmark.results.names import read_name
 from convmark.results.record import Record
-from convmark.results.store import Store, StoreWarning, read_run
+from convmark.results.runs import oldest_first
+from convmark.results.store import Store, StoreWarning, read_head, read_run
 
 __all__ = ["accept", "compare", "history", "run_named"]
 
@@ -149,7 +150,8 @@ def _across(given: argparse.Namespace, options: Options) -> int:
         store, folder = _place(store, given.machine, given.runs)
         found = [store.find(run, folder) for run in given.runs]
         named = list({path.resolve(): path for path in found}.values())  # each once
-        paths = named or store.runs(folder)
+        heads = [(path, head.started if (head := read_head(path)) else "") for path in named]
+        paths = [named[place] for place in oldest_first(heads)] or store.runs(folder)
     return across(given, options, paths)
 
 

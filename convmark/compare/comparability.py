@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from statistics import fmean
 from typing import Any
 
+from convmark.core.case import PRECISIONS
 from convmark.results.record import Record, asked_axes
 
 __all__ = [
@@ -75,6 +76,28 @@ class Comparability:
     reference: str | None
     reference_version: int | None
     measurement_version: str | None
+
+    @property
+    def options(self) -> dict[str, str]:
+        """The options that choose the case, each with its value, so that none is pyproject's.
+
+        A precision that no option can ask for is the model's own.
+        """
+        recipe = dict(pair.split("=", 1) for pair in (self.recipe or "").split())
+        return {
+            "models": self.model,
+            "tasks": self.task,
+            "devices": self.device,
+            "batch-sizes": str(self.batch_size),
+            **({"precisions": self.precision} if self.precision in PRECISIONS else {}),
+            "jit": self.jit,
+            "threads": self.threads,
+            "backend": self.backend,
+            "input-shape": self.asked_shape or "default",
+            "optimizer": recipe.get("optimizer", "default"),
+            "learning-rate": recipe.get("learning_rate", "default"),
+            "loss": recipe.get("loss", "default"),
+        }
 
 
 _AB = "`convmark ab` compares them live"

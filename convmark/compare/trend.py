@@ -16,8 +16,6 @@ from statistics import median
 
 from convmark.compare.comparability import ALIKE_LOAD, Comparability, comparable, difference
 from convmark.compare.rule.change_points import Level, Run, levels
-from convmark.core.backends import DEFAULT_BACKEND
-from convmark.core.case import PRECISIONS
 from convmark.core.git import Git
 
 __all__ = ["Commits", "Point", "Stretch", "Trend", "live_comparison", "trend"]
@@ -169,7 +167,7 @@ def live_comparison(stretch: Stretch, commits: Commits) -> list[str]:
     if old == new:
         moved = "the machine moved it, or a file that git does not watch"
         return [f"both sides ran commit {first}: {moved}"]
-    case = shlex.join(_options(facts))
+    case = shlex.join(word for name, text in facts.options.items() for word in (f"--{name}", text))
     both = f"convmark ab git:{first} git:{last} {case}"
     if unknown := [commit[:SHOWN] for commit in (old, new) if not commits.knows(commit)]:
         here = f"git knows no commit {' and '.join(unknown)} here; in the models' repository:"
@@ -182,22 +180,3 @@ def live_comparison(stretch: Stretch, commits: Commits) -> list[str]:
         f"convmark ab git:{commits.parent(new)[:SHOWN]} git:{last} {case}",
         f"convmark bisect --good git:{first} --bad git:{last} {case}",
     ]
-
-
-def _options(facts: Comparability) -> list[str]:
-    """Return the options that choose the case."""
-    given = {
-        "models": facts.model,
-        "tasks": facts.task,
-        "devices": facts.device,
-        "batch-sizes": str(facts.batch_size),
-        "precisions": facts.precision if facts.precision in PRECISIONS[1:] else None,
-        "jit": "on" if facts.jit == "on" else None,
-        "threads": facts.threads if facts.threads != "default" else None,
-        "backend": facts.backend if facts.backend != DEFAULT_BACKEND else None,
-        "input-shape": facts.asked_shape,
-    }
-    for pair in (facts.recipe or "").split():
-        name, _, value = pair.partition("=")
-        given[name.replace("_", "-")] = value
-    return [word for name, value in given.items() if value for word in (f"--{name}", value)]

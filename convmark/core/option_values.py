@@ -22,6 +22,7 @@ __all__ = [
     "choice_of",
     "choices_of",
     "nearest",
+    "or_default",
     "parse_batch_sizes",
     "parse_budget",
     "parse_count",
@@ -243,6 +244,11 @@ def parse_budget(flag: str, text: str) -> float:
 def parse_percent(flag: str, text: str) -> float:
     """Return a percentage as a share."""
     return float(_per_cent(flag, text)) / 100
+
+
+def or_default(parse: Parse) -> Parse:
+    """Return a parser that takes `default` too, as None, in place of what pyproject.toml sets."""
+    return lambda flag, text: None if text == "default" else parse(flag, text)
 
 
 def parse_shapes(flag: str, text: str) -> Shapes:

@@ -218,21 +218,21 @@ class Options:
     )
     optimizer: str | None = _option(
         "--optimizer NAME",
-        rules.parse_name,
-        "an optimizer of keras.optimizers, such as adam, for models that are not compiled "
-        "(default: plain SGD)",
+        rules.or_default(rules.parse_name),
+        "an optimizer of keras.optimizers, such as adam, or default; for models that are not "
+        "compiled (default: plain SGD)",
     )
     learning_rate: float | None = _option(
         "--learning-rate RATE",
-        rules.parse_rate,
-        "learning rate for models that are not compiled (default: 0.01, or the default of "
-        "--optimizer)",
+        rules.or_default(rules.parse_rate),
+        "learning rate for models that are not compiled, or default (default: 0.01, or the "
+        "default of --optimizer)",
     )
     loss: str | None = _option(
         "--loss NAME",
-        rules.parse_name,
-        "a loss of keras.losses, for models that are not compiled; the step is then Keras's "
-        "own train_step (default: cross-entropy for class scores, else mean squared error)",
+        rules.or_default(rules.parse_name),
+        "a loss of keras.losses, or default; for models that are not compiled; the step is then "
+        "Keras's own train_step (default: cross-entropy for class scores, else mean squared error)",
     )
     threads: str = _option(
         "--threads N",
@@ -314,9 +314,9 @@ class Options:
     )
     input_shape: Shapes | None = _option(
         "--input-shape SHAPE",
-        rules.parse_shapes,
-        "shape of one sample, such as 224x224x3, or name=28x28x1,other=4 for several inputs "
-        "(default: from the model; axes of unknown size: 224 in images, 128 in sequences)",
+        rules.or_default(rules.parse_shapes),
+        "shape of one sample, such as 224x224x3, or name=28x28x1,other=4 for several inputs, or "
+        "default (default: from the model; axes of unknown size: 224 in images, 128 in sequences)",
     )
     pythons: tuple[str, ...] = _option(
         "--python PATH",

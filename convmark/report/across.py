@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from statistics import median
 from typing import Any
 
+from convmark.compare.comparability import Conditions
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
@@ -124,7 +125,10 @@ _NAMES = [one.name for one in fields(Cell) if one.metadata.get("column", True)]
 
 
 def across(
-    records: Iterable[Record], column: str, names: Mapping[str, str] | None = None
+    records: Iterable[Record],
+    column: str,
+    names: Mapping[str, str] | None = None,
+    files_of: Callable[[str], str] = lambda code: "",
 ) -> list[Cell]:
     """Return a cell per case and value.
 
@@ -135,6 +139,7 @@ def across(
         records: measured rows, in the order of their runs.
         column: one of `COLUMNS`.
         names: of machines that a user has named, by their fingerprints.
+        files_of: the hash of a code's files without its packages; empty where it is not known.
     """
     found, first_seen = _values(records, column, names or {})
     in_order: Callable[[str], Any] = _ORDERS.get(column, natural_order)
@@ -144,10 +149,10 @@ def across(
         [(value, found[name, value]) for value in sorted(of_case, key=in_order)]
         for name, of_case in _by_case(found).items()
     ]
-    oldest = _changes_to(cases, column, lambda place: 0, judged=False)
+    oldest = _changes_to(cases, column, lambda place: 0, files_of, judged=False)
     previous: dict[int, Change | None] = {}
     if column not in _AGELESS:
-        previous = _changes_to(cases, column, lambda place: place - 1, judged=True)
+        previous = _changes_to(cases, column, lambda place: place - 1, files_of, judged=True)
     cells = []
     for values in cases:
         before: Value | None = None
@@ -188,6 +193,7 @@ def _changes_to(
     cases: Sequence[Sequence[tuple[str, Value]]],
     column: str,
     before: Callable[[int], int],
+    files_of: Callable[[str], str],
     *,
     judged: bool,
 ) -> dict[int, Change | None]:
@@ -201,7 +207,7 @@ def _changes_to(
         for values in cases
         for place in range(1, len(values))
     ]
-    found = changes(pairs, column, judged=judged)
+    found = changes(pairs, column, files_of, judged=judged)
     return {id(pair.new): change for pair, change in zip(pairs, found, strict=True)}
 
 
@@ -304,17 +310,11 @@ def _live(old: Record, new: Record, column: str) -> LiveCases | None:
     same = a == b and not over_backends
     if not a or not b or same or case.replicas != 1 or not _may_be_typed(case.model):
         return None
-    others = {
-        "devices": case.device,
-        "precisions": case.precision,
-        "jit": case.jit,
-        "threads": case.threads,
-        "backend": DEFAULT_BACKEND if over_backends else case.backend,
-        **dict(part.split("=", 1) for part in (case.recipe or "").split()),
-        "input-shape": new.asked_shape or "",
-    }
-    usual = Case(model=case.model, task=case.task, device="", batch_size=1).as_fields()
-    plain = ("", usual["precision"], usual["jit"], usual["threads"], usual["backend"])
+    others = Conditions.of(new).facts.options
+    for name in ("models", "tasks", "batch-sizes"):
+        del others[name]
+    if over_backends:
+        others["backend"] = DEFAULT_BACKEND
     return LiveCases(
         a=a,
         b=b,
@@ -323,9 +323,7 @@ def _live(old: Record, new: Record, column: str) -> LiveCases | None:
         models=(case.model,),
         tasks=(case.task,),
         batch_sizes=(case.batch_size,),
-        others=tuple(
-            (name.replace("_", "-"), text) for name, text in others.items() if text not in plain
-        ),
+        others=tuple(others.items()),
     )
 
 

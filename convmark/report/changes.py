@@ -4,7 +4,7 @@ The runs of a value were not made beside those of another, so what is assumed is
 
 - `pairs`: runs of the two values that follow each other are pairs, of which there are three or
   more. Each pair is a session of the rule that decides live comparisons, and the interval is the
-  rule's. The two must share the conditions and the load of the machine.
+  rule's. The two must share the code's files, the conditions and the load of the machine.
 - `runs`: a value of the case has several runs. Runs are assumed to be independent, and to differ as
   much at every value; a machine that changes between the runs of one value and those of another is
   not seen, so there is no verdict.
@@ -15,12 +15,13 @@ The runs of a value were not made beside those of another, so what is assumed is
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from statistics import fmean, variance
 
 from convmark.compare.comparability import Comparability, Conditions, comparable, loads_alike
 from convmark.compare.history import BASELINE_RUNS, same_code, steady
+from convmark.compare.judgement import SAME_CODE
 from convmark.compare.rule.decision import CaseSessions, Decision, decide
 from convmark.compare.rule.statistics import t_quantile
 from convmark.compare.step_time import finite_share
@@ -127,14 +128,19 @@ class Pair:
     """All values of the case, whose runs tell how runs differ."""
 
 
-def changes(pairs: Sequence[Pair], column: str, *, judged: bool = True) -> list[Change | None]:
+def changes(
+    pairs: Sequence[Pair], column: str, files_of: Callable[[str], str], *, judged: bool = True
+) -> list[Change | None]:
     """Return the change of each pair; None where a side has no step time.
 
     Args:
         pairs: all of one table, which share the error rate of its verdicts.
+        files_of: the hash of a code's files without its packages; empty where it is not known.
         judged: whether the values may have a verdict: one is older than the other.
     """
-    refused = [_why_not_judged(pair, column) if judged else "never judged" for pair in pairs]
+    refused = [
+        _why_not_judged(pair, column, files_of) if judged else "never judged" for pair in pairs
+    ]
     sessions = [
         CaseSessions(wall=[] if why else _sessions(pair))
         for pair, why in zip(pairs, refused, strict=True)
@@ -160,12 +166,32 @@ def _sessions(pair: Pair) -> list[float]:
     return found
 
 
-def _why_not_judged(pair: Pair, column: str) -> str:
+def _why_not_judged(pair: Pair, column: str, files_of: Callable[[str], str]) -> str:
     """Return why the runs of a pair allow no verdict; empty where they do."""
     along = SOFTWARE if column in SOFTWARE else frozenset()
     others = [name for name in _differing(pair) if name not in (*along, column)]
+    is_same = column == "commit" or _are_same_files(pair, files_of)
+    if is_same is False:
+        others.append("code")
     if others:
         return f"differs too: {', '.join(name.replace('_', ' ') for name in others)}"
+    if is_same is None:
+        return "code not known"
+    if column == "commit" and same_code(pair.old.rows, pair.new.rows):
+        return SAME_CODE
+    return _why_not_paired(pair)
+
+
+def _are_same_files(pair: Pair, files_of: Callable[[str], str]) -> bool | None:
+    """Return whether both values ran the same files; None where that is not known."""
+    if same_code(pair.old.rows, pair.new.rows):
+        return True
+    files = {files_of(row.code or "") for row in pair.old.rows + pair.new.rows}
+    return None if "" in files else len(files) == 1
+
+
+def _why_not_paired(pair: Pair) -> str:
+    """Return why the runs of a pair make no sessions; empty where they do."""
     if reason := next(
         (row.not_judged for row in pair.old.rows + pair.new.rows if row.not_judged), ""
     ):
@@ -196,6 +222,7 @@ def _change(pair: Pair, decision: Decision | None, why: str, software: str) -> C
     if not old or not new:
         return None
     note = "; ".join(filter(None, [why, software]))
+    verdict = "unchanged" if why == SAME_CODE else ""
     if decision is not None and decision.estimate is not None:
         return Change(
             change=share_of(decision.estimate),
@@ -216,16 +243,18 @@ def _change(pair: Pair, decision: Decision | None, why: str, software: str) -> C
             low=share_of(estimate - half),
             high=share_of(estimate + half),
             basis="runs",
+            verdict=verdict,
             note=note,
         )
     found = ratio(_times(pair.new), _times(pair.old))
     if found is None or found.low is None or found.high is None:
-        return Change(change=share_of(estimate), note=note)
+        return Change(change=share_of(estimate), verdict=verdict, note=note)
     return Change(
         change=share_of(estimate),
         low=found.low - 1,
         high=found.high - 1,
         basis="processes",
+        verdict=verdict,
         note=note,
     )
 

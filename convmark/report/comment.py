@@ -38,6 +38,7 @@ STATES = {
 }
 """What became of a case, and how the sentence says it; a case is the first that is true of it."""
 MOVED = ("failed to run", "regressed", "changed", "accepted", "improved")
+UNDECIDED = ("failed to run", "inconclusive", "missing", "new", "same code")
 
 _HEX = re.compile(r"[0-9a-f]{7,40}")
 _BARS = re.compile(r"\\*[|]")
@@ -76,9 +77,15 @@ class Gate:
         return sorted(found, key=lambda case: (MOVED.index(self.states[case]), case))
 
     @property
+    def compared_nothing(self) -> bool:
+        """Whether no case has a decision, though the code of some may have changed."""
+        found = set(self.states.values())
+        return found <= set(UNDECIDED) and found != {"same code"}
+
+    @property
     def has_news(self) -> bool:
         """Whether a pull request without a comment gets one."""
-        return bool(self.moved) or not self.passed
+        return bool(self.moved) or not self.passed or self.compared_nothing
 
 
 def _state(found: Sequence[Judgement]) -> str:
@@ -121,13 +128,16 @@ def comment_text(gate: Gate) -> str:
 
 def _sentence(gate: Gate) -> str:
     """Say how the gate has ended, what became of how many cases, and between which commits."""
+    states = set(gate.states.values())
     words = ["**Benchmark gate passed:" if gate.passed else "**Benchmark gate failed:"]
     if not gate.cases:
         words.append("there is no verdict; the log of the job shows the reason.**")
     else:
         if not gate.passed and not any(one.fails for one in gate.judgements):
             words.append("the log of the job shows the reason, and no verdict fails;")
-        if not gate.moved:
+        if gate.compared_nothing:
+            words.append("nothing was compared;")
+        elif "unchanged" in states and states <= {"unchanged", "same code", "missing", "new"}:
             words.append("no change was found;")
         words.append(f"of {len(gate.cases)} case{'s' * (len(gate.cases) != 1)} {_counts(gate)}.**")
     bases = list(dict.fromkeys(one.against for one in gate.judgements if one.against))
@@ -228,8 +238,10 @@ def badge_text(gate: Gate) -> str:
     told = [f"{states.count(state)} {STATES[state]}" for state in MOVED if state in states]
     if not gate.passed:
         message, color = ", ".join(told) or "failed", "red"
-    elif not {*states} - {"inconclusive", "missing", "new"}:
-        message, color = "inconclusive" if states else "no verdict", "lightgrey"
+    elif "inconclusive" in states:
+        message, color = "inconclusive", "yellow"
+    elif gate.compared_nothing:
+        message, color = "nothing compared" if states else "no verdict", "lightgrey"
     else:
         message, color = ", ".join(told) or "no change", "brightgreen"
     badge: dict[str, Any] = {"schemaVersion": 1, "label": "benchmark", "message": message}

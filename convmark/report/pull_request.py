@@ -112,7 +112,7 @@ def _post(api: _Api, pull: PullRequest, text: str, marker: str, *, is_news: bool
         api.call("PATCH", f"{of_repository}/issues/comments/{int(there)}", body)
         return "comment updated"
     if not is_news:
-        return "nothing has changed; not posted"
+        return "no change to report; not posted"
     api.call("POST", comments, body)
     return "comment posted"
 

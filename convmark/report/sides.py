@@ -10,17 +10,15 @@ import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convmark.compare.comparability import Comparability, facts_of
 from convmark.compare.rule.statistics import t_quantile
-from convmark.core.errors import StoreError
 from convmark.report.ratios import CONFIDENCE, LEAST_PROCESSES, Units, geometric_mean, ratio
 from convmark.report.tables.answers import Versions
 from convmark.report.tables.history import DIRTY, commit_text
 from convmark.report.tables.points import POINT, records_of, text_of
-from convmark.results.code.manifest import read_codes
+from convmark.results.code.manifest import files_hash_of
 from convmark.results.runs import RunSource
 
 if TYPE_CHECKING:
@@ -232,7 +230,7 @@ def sides_of(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Sides:
         if its_own and its_own[-1]["source"] != row["source"]:
             its_own.clear()  # an older run's
         its_own.append(row)
-    files_of = functools.cache(lambda code, source: _files(code, runs[source].path))
+    files_of = functools.cache(lambda code, source: files_hash_of(code, runs[source].path))
     sides = _with_files([_side(key, its_own, runs, files_of) for key, its_own in found.items()])
     sides.sort(key=lambda side: side.place)
     return Sides(sides=tuple(sides), kept=kept, left_out=len(points) - len(newest))
@@ -323,15 +321,6 @@ def _facts(values: tuple[Any, ...], hardware: str, framework: str) -> tuple[str,
 
 def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else text_of(value)
-
-
-def _files(code: str, run: Path) -> str:
-    """Return the hash of a code's files without its packages; empty where its run lost them."""
-    try:
-        known = read_codes(run).get(code)
-    except StoreError:
-        return ""
-    return known.files_hash if known else ""
 
 
 def _with_files(sides: Sequence[Side]) -> list[Side]:

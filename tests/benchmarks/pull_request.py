@@ -8,7 +8,7 @@ again: a branch that is finished is not repeated.
 
 slow        one of two models is slowed: exit status 1, and the comment says which
 accepted    the same, with `Benchmark-Accept:` in a commit: exit status 0
-main        nothing is changed: exit status 0, and nothing is posted
+same        no model is changed: exit status 0, and nothing is posted
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ SLOWED = {"nets.py": dedent(NET.format(sines=30))}
 WANTED = {
     "slow": (1, "failed: of 2 cases 1 regressed, 1 not compared (same code)."),
     "accepted": (0, "passed: of 2 cases 1 changed as accepted, 1 not compared (same code)."),
-    "main": (0, ""),
+    "same": (0, ""),
 }
 """The exit status of the gate, and what the comment says; empty where none may be posted."""
 
@@ -76,9 +76,10 @@ def tried(sample: Sample, branch: str, *, cached: bool) -> dict[str, object]:
     """Run the workflow at a branch, and return what came of it."""
     began = time.monotonic()
     with GitHub().serving() as github:
+        head, base = sample.commit(branch), sample.commit("main")
         done = run_workflow(
             sample.check_out(branch, cached=cached),
-            variables(github, sample.folder, sample.commit(branch)),
+            variables(github, sample.folder, head, base=base),
         )
         comments = [one["body"] for one in github.comments]
     (sample.folder / f"{branch}.log").write_text(

@@ -31,6 +31,7 @@ __all__ = [
     "Roots",
     "code_of",
     "code_path",
+    "files_hash_of",
     "read_codes",
     "write_codes",
 ]
@@ -226,6 +227,15 @@ def read_codes(run: Path) -> dict[str, Code]:
     if any(code.hash != name for name, code in codes.items()):
         raise StoreError(_damaged(path))
     return codes
+
+
+def files_hash_of(code: str, run: Path) -> str:
+    """Return the hash of a code's files without its packages; empty where its run lost them."""
+    try:
+        known = read_codes(run).get(code)
+    except StoreError:
+        return ""
+    return known.files_hash if known else ""
 
 
 def _damaged(path: Path) -> str:
