@@ -81,7 +81,7 @@ def compare(given: argparse.Namespace, options: Options) -> int:
         baseline = store.find(runs[0], folder, but=path)
         history = named_history(baseline, records)
         judgements = conclude(review(records, history), report_missing=True)
-        judgements = _with_live(judgements, said, baseline.stem)
+        judgements = files.with_live(judgements, path, baseline)
     else:
         history = accepted_history(store, folder, records, _say, own=path)
         judgements = said or conclude(review(records, history))
@@ -97,18 +97,6 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     if text:
         print(painted(text, sys.stdout, os.environ) if form == "table" else text)
     return exit_status(not any(judgement.fails for judgement in judgements))
-
-
-def _with_live(
-    judgements: Sequence[Judgement], said: Sequence[Judgement], baseline: str
-) -> list[Judgement]:
-    """Return the judgements, with what a live comparison with the same run has said."""
-    live = {
-        (one.case, one.metric): one
-        for one in said
-        if one.change is not None and one.baseline_runs == (baseline,)
-    }
-    return [live.get((one.case, one.metric), one) for one in judgements]
 
 
 def _between(
