@@ -127,10 +127,22 @@ def test_parquet_has_what_csv_has(command: list[str], folder: Path) -> None:
 def test_parquet_without_its_package_and_an_unknown_format_are_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("pyarrow", "fastparquet"):
-        monkeypatch.setitem(sys.modules, name, None)
-    for form, words in (("parquet", "pip install pyarrow"), ("jsn", "must be one of text, json")):
-        capsys.readouterr()
-        assert main(["list", "--format", form]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert words in line
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    refused = (("parquet", "pip install pyarrow"), ("jsn", "must be one of text, json"))
+    for command in (["list"], ["run", "--models", "lenet5"]):
+        for form, words in refused:
+            capsys.readouterr()
+            assert main([*command, "--format", form]) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert words in line
+    assert len(list(folder.glob("results/*/????.csv"))) == 1  # nothing was measured for it
+
+
+def test_parquet_for_a_terminal_is_refused_before_anything_is_measured(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capsys.readouterr()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run("--format", "parquet") == 2
+    assert "is not for a terminal" in capsys.readouterr().err
+    assert len(list(folder.glob("results/*/????.csv"))) == 1

@@ -39,7 +39,7 @@ from convmark.core.table import heading, table_of
 from convmark.machine.environment import read_machine
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.noise import noise_line
-from convmark.report.tables.formats import FORMS, print_tables
+from convmark.report.tables.formats import check_form, print_tables
 from convmark.report.trend import trend_text
 from convmark.report.verdicts import FORMATS, run_words, verdicts_report
 from convmark.results.names import read_name
@@ -175,7 +175,7 @@ def history(given: argparse.Namespace, options: Options) -> int:
         OptionError: no run has the case.
         StoreError: the verdicts cannot be read.
     """
-    case, form = given.case, choice_of(FORMS)("--format", given.format)
+    case, form = given.case, check_form(given.format)
     store, name = _place(Store(options.results), given.machine, [])
     paths = store.runs(name)
     index = Index(store.folder / name, case, _say)

@@ -13,10 +13,9 @@ from convmark.compare.judgement import Judgement
 from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
-from convmark.core.option_values import choice_of
 from convmark.core.options import Options
 from convmark.core.table import Table, heading, table_of
-from convmark.report.tables.formats import FORMS, print_tables
+from convmark.report.tables.formats import check_form, print_tables
 from convmark.results.columnar import read_columns, whole_file
 from convmark.results.record import MEASURED
 from convmark.results.runs import run_files
@@ -34,7 +33,7 @@ def list_runs(given: argparse.Namespace, options: Options) -> int:
         OptionError: no such format.
         StoreError: the folder is not there, or has no runs.
     """
-    form = choice_of(FORMS)("--format", given.format)
+    form = check_form(given.format)
     place = options.results if given.place is None else Path(given.place)
     print_tables([runs_table(place, whole=form != "text")], form, several=False)
     return EXIT_OK

@@ -19,7 +19,7 @@ from convmark.core.case import Case
 from convmark.core.colours import painted
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole
-from convmark.core.option_values import AUTO, Shapes, choice_of
+from convmark.core.option_values import AUTO, Shapes
 from convmark.core.options import Options
 from convmark.core.suites import cases, refuse_replicas, refuse_untimed
 from convmark.core.units import duration_text
@@ -29,7 +29,7 @@ from convmark.machine.environment import Machine, read_machine
 from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, layers_of
 from convmark.report.diagram import diagram
 from convmark.report.summary import run_tables, summary_text
-from convmark.report.tables.formats import FORMS, print_tables
+from convmark.report.tables.formats import check_form, print_tables
 from convmark.results.store import Store, StoreWarning
 from convmark.session.auto_batch import choices_table
 from convmark.session.fleet.expected import expected_s, known_seconds
@@ -64,7 +64,7 @@ def run(given: argparse.Namespace, options: Options) -> int:
         from convmark.cli.fleet import run_on_cluster
 
         return run_on_cluster(given, options)
-    shard, form = _shard(given), choice_of(FORMS)("--format", given.format)
+    shard, form = _shard(given), check_form(given.format)
     known_s = known_seconds([Path(place) for place in given.shard_times]) if shard else {}
     check_plan(options, shard)
     store = Store(options.results)
