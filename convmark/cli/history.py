@@ -263,10 +263,10 @@ def _place(store: Store, machine: str | None, runs: Sequence[str]) -> tuple[Stor
     """
     folders = store.machines()
     if machine is not None:
-        names = {folder: read_name(store.folder / folder) for folder in folders}
+        names = _names(store, folders)
         machine = next((one for one in folders if names[one] == machine), machine)
         if machine not in folders:
-            hint = nearest(machine, folders) if folders else "none has runs"
+            hint = nearest(machine, list(names.values())) if folders else "none has runs"
             raise OptionError(f"--machine: {store.folder} has no runs of {machine!r}; {hint}")
         return store, machine
     files = [Path(run) for run in runs if Path(run).suffix == ".csv"]
@@ -277,8 +277,14 @@ def _place(store: Store, machine: str | None, runs: Sequence[str]) -> tuple[Stor
         return store, own
     if len(folders) == 1:
         return store, folders[0]
-    there = f"several machines have runs there, choose one by --machine: {', '.join(folders)}"
+    known = ", ".join(_names(store, folders).values())
+    there = f"several machines have runs there, choose one by --machine: {known}"
     raise StoreError(f"{store.folder}: {there if folders else 'has no runs yet: convmark run'}")
+
+
+def _names(store: Store, folders: Sequence[str]) -> dict[str, str]:
+    """Return what each machine's folder is called: the name that a user gave it, or its own."""
+    return {folder: read_name(store.folder / folder) or folder for folder in folders}
 
 
 def _newest(store: Store, machine: str) -> Path:

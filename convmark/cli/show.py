@@ -11,6 +11,7 @@ from convmark.core.options import Options
 from convmark.report.summary import run_tables
 from convmark.report.tables.formats import check_form, print_tables
 from convmark.report.verdicts import run_words
+from convmark.results.names import read_name
 from convmark.results.store import read_run
 
 __all__ = ["show"]
@@ -31,6 +32,8 @@ def show(given: argparse.Namespace, options: Options) -> int:
     first = records[0]
     if form == "text":
         words = run_words(path.stem, first.commit, first.dirty)
-        print(f"{words} on {first.machine or path.resolve().parent.name}, {first.started}\n")
+        folder = path.resolve().parent
+        machine = read_name(folder) or first.machine or folder.name
+        print(f"{words} on {machine}, {first.started}\n")
     print_tables(run_tables(records), form, several=True)
     return EXIT_OK
