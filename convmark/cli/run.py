@@ -113,7 +113,8 @@ def _dry_run(given: argparse.Namespace, options: Options, machine: Machine, form
     """Print what would be measured and how long it would take; start nothing.
 
     Raises:
-        OptionError: with an option whose plan is known only once something was started.
+        OptionError: with an option whose plan is known only once something was started; or a
+            device or an interpreter is not there.
         StoreError: a file of earlier rows does not fit.
     """
     for flag, value in (("--shard", given.shard), ("--resume", given.resume)):
@@ -121,11 +122,11 @@ def _dry_run(given: argparse.Namespace, options: Options, machine: Machine, form
             raise OptionError(f"--dry-run: must not be given with {flag}")
     devices = likely_devices(options, machine, os.environ)
     asked = cases(options, dict.fromkeys(options.backends, devices))
-    found = forecast(asked, options, options.results / machine.name)
+    found = forecast(asked, options, machine, os.environ)
     print_tables([found.table], form, several=False)
     sides = len({*options.pythons, *options.environments})
-    each = f" in each of {sides} interpreters" if sides > 1 else ""
-    print(f"{chr(10) * (form == TEXT)}{found.words}{each}", file=sys.stderr)
+    each = f"in each of {sides} interpreters: " if sides > 1 else ""
+    print(f"{chr(10) * (form == TEXT)}{each}{found.words}", file=sys.stderr)
     return exit_status(True)
 
 
