@@ -1,19 +1,25 @@
 """convmark: a benchmark harness for Keras ConvNets.
 
 `measure`, `compare`, `read_results` and `report` are the commands as functions, for scripts and
-notebooks; their errors are `ConvmarkError`. `Suite` and `Measured` are what a project's own suites
-need. Loading this package imports nothing
-else: the measured interpreter loads it too, and must need nothing but the framework and the
-standard library.
+notebooks; they return `Measurement`, `Comparison`, a table and `Shown`, and their errors are
+`ConvmarkError`. `Suite` and `Measured` are what a project's own suites need. Loading this package
+imports nothing else: the measured interpreter loads it too, and must need nothing but the framework
+and the standard library.
 """
+
+from __future__ import annotations
 
 import importlib
 import sys
 import types
+from collections.abc import Callable
 
 __all__ = [
+    "Comparison",
     "ConvmarkError",
     "Measured",
+    "Measurement",
+    "Shown",
     "Suite",
     "__version__",
     "compare",
@@ -26,8 +32,11 @@ __version__ = "0.1.0"
 
 _FUNCTIONS = "convmark.cli.python"
 _PLACES = {
+    "Comparison": _FUNCTIONS,
     "ConvmarkError": "convmark.core.errors",
     "Measured": "convmark.plugin.replay",
+    "Measurement": _FUNCTIONS,
+    "Shown": _FUNCTIONS,
     "Suite": "convmark.core.suites",
     "measure": _FUNCTIONS,
     "read_results": _FUNCTIONS,
@@ -46,12 +55,32 @@ def __getattr__(name: str) -> object:
     return getattr(importlib.import_module(_PLACES[name]), name)
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 class CalledPackage(types.ModuleType):
     """A package that is also called, as the function of its name: `convmark.report("results")`."""
 
     def __call__(self, *places: object, **options: object) -> object:
+        return self._function(*places, **options)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return importlib.import_module, (self.__name__,)
+
+    @property
+    def _function(self) -> Callable[..., object]:
         functions = importlib.import_module(_FUNCTIONS)
-        return getattr(functions, self.__name__.rpartition(".")[2])(*places, **options)
+        function: Callable[..., object] = getattr(functions, self.__name__.rpartition(".")[2])
+        return function
+
+    @property
+    def __signature__(self) -> object:
+        return importlib.import_module("inspect").signature(self._function)
+
+    @property
+    def __doc__(self) -> str | None:  # type: ignore[override]
+        return self._function.__doc__
 
 
 class _Moved(types.ModuleType):

@@ -89,8 +89,9 @@ def commands_page() -> str:
             "`convmark COMMAND --help` prints the same. A shell completes commands and options "
             'after `pip install "convmark[completion]"` and '
             '`eval "$(register-python-argcomplete convmark)"`. Verdicts and unsteady cases are '
-            "coloured on a terminal; NO_COLOR switches that off, FORCE_COLOR switches it on "
-            "elsewhere.\n",
+            "coloured in the text that `run`, `list`, `show`, `history`, `compare` without "
+            "`--across`, `ab` and `report` print on a terminal, not in their other formats; "
+            "NO_COLOR switches that off, FORCE_COLOR switches it on elsewhere.\n",
             *parts,
         ]
     )

@@ -440,6 +440,21 @@ def test_one_side_by_two_names_is_refused_and_twice_the_same_name_is_said_to_be_
     assert "are the same" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("sides", [["git:nope", "."], ["git:nope", "git:nope"]], ids=" ".join)
+def test_a_commit_that_is_not_there_leaves_no_file(
+    sides: list[str],
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
+    somewhere = Origin(repository=folder, folder=Path("models"), is_zoo=True)
+    monkeypatch.setattr("convmark.compare.live.ab.origin_of", lambda case, sources: somewhere)
+    assert main(["ab", *sides, *LENET5]) == 2
+    assert "nope" in capsys.readouterr().err
+    assert not list(folder.glob("results/ab/*"))
+
+
 def test_a_bisection_between_two_names_of_one_commit_is_refused(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,10 @@ def test_a_plan_is_shown_with_its_time_from_the_budget_and_nothing_is_started(
     assert (small["processes"], small["from"]) == ("2", "time budget")
     assert float(small["seconds"]) == pytest.approx(1.5 + 2 * 0.6)
     assert words.startswith("4 cases, 8 processes, about ")
-    assert words.endswith("(estimated from the time budget); nothing was started\n")
+    assert words.endswith(
+        "(estimated from the time budget); nothing was started, and the names of "
+        "models are not checked\n"
+    )
     assert not list(folder.iterdir())
 
 
@@ -70,6 +73,32 @@ def test_a_time_that_cannot_be_estimated_is_not_made_up(
     (untimed,) = (row for name, row in found.items() if name.startswith("lenet5-waterfall"))
     assert untimed["seconds"] == untimed["from"] == ""
     assert "and the time of 4 processes that cannot be estimated" in words
+
+
+def test_where_nothing_is_estimated_no_time_is_given(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, words = rows(capsys, "--tasks=waterfall")
+    assert words.startswith("2 cases, 4 processes, whose time cannot be estimated; nothing was ")
+    found, words = rows(capsys, "--batch-sizes=auto", "--tasks=infer")
+    assert not any("processes" in row for row in found.values())
+    assert words.startswith("2 cases, whose batch sizes a search finds; its processes and time ")
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--devices=gpu:5", "--devices: gpu:5 does not exist, only cpu"),
+        ("--python=/no/where", "--python: no interpreter '/no/where'"),
+        ("--env=no such thing ==", "--env: "),
+    ],
+)
+def test_what_a_run_would_refuse_is_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], option: str, words: str
+) -> None:
+    assert main([*RUN, "--dry-run", option]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
 
 
 def test_an_option_that_needs_a_started_plan_is_refused(

@@ -56,7 +56,7 @@ def test_every_run_is_listed_and_a_damaged_one_with_the_reason(
     assert (first["run"], first["cases"], first["processes"]) == ("0001", 2, 4)
     assert first["machine"] == path.parent.name
     assert "TensorFlow 2.99.0" in first["versions"]
-    assert first["failed"] is first["note"] is None
+    assert (first["failed"], first["note"]) == (0, None)
     assert second["run"] == "0002"
     assert second["note"].startswith("1: ")
 
@@ -101,7 +101,7 @@ def test_csv_has_a_line_for_a_row_or_of_several_tables_for_a_cell(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (row,) = csv.DictReader(io.StringIO(printed(capsys, "list", "--format", "csv")))
-    assert (row["run"], row["cases"], row["failed"]) == ("0001", "2", "")
+    assert (row["run"], row["cases"], row["failed"]) == ("0001", "2", "0")
     cells = list(csv.DictReader(io.StringIO(printed(capsys, "show", "1", "--format", "csv"))))
     times = [one for one in cells if one["column"] == "step_time_p50_s"]
     assert [(one["table"], one["row"], one["unit"]) for one in times] == [
@@ -127,10 +127,22 @@ def test_parquet_has_what_csv_has(command: list[str], folder: Path) -> None:
 def test_parquet_without_its_package_and_an_unknown_format_are_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("pyarrow", "fastparquet"):
-        monkeypatch.setitem(sys.modules, name, None)
-    for form, words in (("parquet", "pip install pyarrow"), ("jsn", "must be one of text, json")):
-        capsys.readouterr()
-        assert main(["list", "--format", form]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert words in line
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    refused = (("parquet", "pip install pyarrow"), ("jsn", "must be one of text, json"))
+    for command in (["list"], ["run", "--models", "lenet5"]):
+        for form, words in refused:
+            capsys.readouterr()
+            assert main([*command, "--format", form]) == 2
+            (line,) = capsys.readouterr().err.splitlines()
+            assert words in line
+    assert len(list(folder.glob("results/*/????.csv"))) == 1  # nothing was measured for it
+
+
+def test_parquet_for_a_terminal_is_refused_before_anything_is_measured(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capsys.readouterr()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run("--format", "parquet") == 2
+    assert "is not for a terminal" in capsys.readouterr().err
+    assert len(list(folder.glob("results/*/????.csv"))) == 1

@@ -42,6 +42,22 @@ def test_a_name_is_kept_and_every_table_and_the_page_show_it(
     assert read_name(results / SLOW) == "desk"
 
 
+def test_runs_are_listed_and_shown_under_the_name(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keep_name(results / SLOW, "my laptop")
+    assert main(["list"]) == 0
+    assert SLOW not in (text := capsys.readouterr().out)
+    assert "my laptop" in text
+    assert FAST in text
+    assert main(["show", "latest", "--machine", "my laptop"]) == 0
+    assert " on my laptop, " in capsys.readouterr().out
+    assert main(["show", "latest"]) == 2
+    assert f"choose one by --machine: {FAST}, my laptop" in capsys.readouterr().err
+    assert main(["show", "latest", "--machine", "my lapdog"]) == 2
+    assert "did you mean my laptop" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

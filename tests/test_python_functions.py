@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import os
+import pickle
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,36 @@ def test_packages_that_are_functions_stay_packages(folder: Path) -> None:
         convmark.report("missing")
     with pytest.raises(convmark.ConvmarkError, match=r"^target: "):
         convmark.compare(target=-1)
+
+
+def test_the_public_names_are_listed_documented_and_can_be_sent_to_another_process() -> None:
+    assert set(convmark.__all__) <= set(dir(convmark))
+    assert issubclass(convmark.Measurement, convmark.Shown)
+    assert issubclass(convmark.Comparison, convmark.Shown)
+    for function in (convmark.compare, convmark.report):
+        assert pickle.loads(pickle.dumps(function)) is function
+    assert convmark.compare.__doc__.startswith("Compare two environments")
+    assert list(inspect.signature(convmark.report).parameters)[:2] == ["places", "output"]
+    assert "models" in inspect.signature(convmark.compare).parameters
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: convmark.read_results([]), r"^places: must be at least one .*, got none$"),
+        (lambda: convmark.report([]), r"^places: must be at least one "),
+        (lambda: convmark.read_results(None), r"^places: must be a text or a path, got None$"),
+        (lambda: convmark.report("results", output=b"a"), r"^output: must be a text or a path"),
+        (lambda: convmark.compare(a=1), r"^a: must be a text or a path, got 1$"),
+        (lambda: convmark.compare(set_b="threads"), r"NAME=VALUE, .* got 'threads'$"),
+        (lambda: convmark.compare(set_b="thread=1"), r"unknown setting 'thread'"),
+    ],
+    ids=range(7),
+)
+def test_a_wrong_value_is_one_line(call: Callable[[], object], message: str, folder: Path) -> None:
+    with pytest.raises(convmark.ConvmarkError, match=message) as raised:
+        call()
+    assert "\n" not in str(raised.value)
 
 
 def test_importing_convmark_imports_nothing_else() -> None:

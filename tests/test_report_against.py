@@ -105,6 +105,23 @@ def test_a_number_names_a_run(store: Store, tmp_path: Path) -> None:
         verdicts_against([store.folder], "nowhere", tmp_path)
 
 
+def test_a_named_run_has_the_verdicts_that_compare_prints(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two_runs(store, A_COMMIT)
+    live = judgement(run="0002", case=LENET, verdict="regressed", change=0.2, low=0.18, high=0.22,
+                     baseline_runs=("0001",), note="8 sessions against 1234567")  # fmt: skip
+    keep_said(store.folder / MACHINE, live)
+    table = verdicts_against([store.folder], "0001", tmp_path)
+    assert "regressed" in table.column("verdict")
+    assert "against run 0001 of 0001, live, or else from history." in table.caption
+    assert main(["compare", "0001", "0002"]) == 1
+    assert "+20.0 % [+18.0, +22.0]  regressed" in capsys.readouterr().out
+    other = keep(Store(tmp_path / "other"), run_of("0001", 0.0, 0.0, commit=A_COMMIT))
+    told = verdicts_against([store.folder], str(other), tmp_path)
+    assert "without a live comparison" in told.caption  # of another folder's run 0001
+
+
 def test_a_job_summary_has_the_verdicts_first_and_folds_the_rest(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

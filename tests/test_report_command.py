@@ -198,6 +198,15 @@ def test_the_terminal_is_the_default_and_folders_can_be_given(
     assert "Architectures\n=====" in text
 
 
+def test_the_terminal_alone_has_colours(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results_of_two_machines(folder)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert "\x1b[" in printed(capsys)
+    assert "\x1b[" not in printed(capsys, "--format", "markdown")
+
+
 def test_the_applications_style_is_one_table(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,6 +221,8 @@ BAD = [
     (["--format", "html"], "--format html: needs a file, give one by -o report.html"),
     (["-o", "report.pdf"], "--output: must end in .html, .htm, .md, .txt, .csv without"),
     (["--style", "fancy"], "--style: must be one of full, applications, accuracy, got 'fancy'"),
+    (["--style", "accuracy", "--reference", SLOW], "--reference: must not be given with --style"),
+    (["--style", "applications", "--prices", "a.toml"], "--prices: must not be given with --style"),
     (["--prices", "cheap"], "--prices: cheap must be a TOML file: No such file or directory"),
     (["--reference", "mac"], "--reference: no row is of the machine 'mac'; known: xeon-2"),
     (["nowhere"], "nowhere: no such file or folder"),

@@ -204,7 +204,7 @@ class SideComparison:
         wanted = cases(options, {options.backends[0]: devices_asked_for(options.devices, here)})
         for case in wanted:
             a.case(case), b.case(case)
-        if a.label != b.label and run_the_same(pair, wanted):
+        if run_the_same(pair, wanted) and a.label != b.label:  # finds the commits first
             raise OptionError(
                 f"{a.label} and {b.label} are identical, so there is nothing to compare; name "
                 "another commit, interpreter or setting"
@@ -248,7 +248,8 @@ class SideComparison:
         )
         make, asked = make_of(self.options), asked_axes(self.options)
         opened = paired(self.cases, self.pair, make, gpus=self.machine.gpus, asked=asked)
-        with Display(sys.stderr, counted=False) as shown, opened as pairings:
+        file = ab_files.kept_if_used(self.path)
+        with Display(sys.stderr, counted=False) as shown, file, opened as pairings:
             shown.update("", "the first session")
             kept = [_Sessions() for _ in self.cases]
             see = functools.partial(self._see, shown, kept)

@@ -7,12 +7,11 @@ import argparse
 from convmark.cli.command import EXIT_OK, sayer
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.errors import OptionError
-from convmark.core.option_values import choice_of
 from convmark.core.options import Options
 from convmark.core.table import heading, table_of
 from convmark.interpreter.environments.cache import Cache, Made
 from convmark.interpreter.environments.requirement import wanted
-from convmark.report.tables.formats import FORMS, print_tables
+from convmark.report.tables.formats import check_form, print_tables
 
 __all__ = ["env"]
 
@@ -30,7 +29,7 @@ def env(given: argparse.Namespace, options: Options) -> int:
     """
     cache = Cache()
     if given.action == "list":
-        _list(cache, choice_of(FORMS)("--format", given.format))
+        _list(cache, check_form(given.format))
     elif given.action == "make":
         asked = wanted("REQUIREMENTS", given.requirements)
         print(cache.get(asked, _say, refresh=given.refresh).python)

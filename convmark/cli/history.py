@@ -39,7 +39,7 @@ from convmark.core.table import heading, table_of
 from convmark.machine.environment import read_machine
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.noise import noise_line
-from convmark.report.tables.formats import FORMS, print_tables
+from convmark.report.tables.formats import check_form, print_tables
 from convmark.report.trend import trend_text
 from convmark.report.verdicts import FORMATS, run_words, verdicts_report
 from convmark.results.names import read_name
@@ -82,7 +82,7 @@ def compare(given: argparse.Namespace, options: Options) -> int:
         baseline = store.find(runs[0], folder, but=path)
         history = named_history(baseline, records)
         judgements = conclude(review(records, history), report_missing=True)
-        judgements = _with_live(judgements, said, baseline.stem)
+        judgements = files.with_live(judgements, path, baseline)
     else:
         history = accepted_history(store, folder, records, _say, own=path)
         judgements = said or conclude(review(records, history))
@@ -98,18 +98,6 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     if text:
         print(painted(text, sys.stdout, os.environ) if form == "table" else text)
     return exit_status(not any(judgement.fails for judgement in judgements))
-
-
-def _with_live(
-    judgements: Sequence[Judgement], said: Sequence[Judgement], baseline: str
-) -> list[Judgement]:
-    """Return the judgements, with what a live comparison with the same run has said."""
-    live = {
-        (one.case, one.metric): one
-        for one in said
-        if one.change is not None and one.baseline_runs == (baseline,)
-    }
-    return [live.get((one.case, one.metric), one) for one in judgements]
 
 
 def _between(
@@ -189,7 +177,7 @@ def history(given: argparse.Namespace, options: Options) -> int:
         OptionError: no run has the case.
         StoreError: the verdicts cannot be read.
     """
-    case, form = given.case, choice_of(FORMS)("--format", given.format)
+    case, form = given.case, check_form(given.format)
     store, name = _place(Store(options.results), given.machine, [])
     paths = store.runs(name)
     index = Index(store.folder / name, case, _say)
@@ -277,10 +265,10 @@ def _place(store: Store, machine: str | None, runs: Sequence[str]) -> tuple[Stor
     """
     folders = store.machines()
     if machine is not None:
-        names = {folder: read_name(store.folder / folder) for folder in folders}
+        names = _names(store, folders)
         machine = next((one for one in folders if names[one] == machine), machine)
         if machine not in folders:
-            hint = nearest(machine, folders) if folders else "none has runs"
+            hint = nearest(machine, list(names.values())) if folders else "none has runs"
             raise OptionError(f"--machine: {store.folder} has no runs of {machine!r}; {hint}")
         return store, machine
     files = [Path(run) for run in runs if Path(run).suffix == ".csv"]
@@ -291,8 +279,14 @@ def _place(store: Store, machine: str | None, runs: Sequence[str]) -> tuple[Stor
         return store, own
     if len(folders) == 1:
         return store, folders[0]
-    there = f"several machines have runs there, choose one by --machine: {', '.join(folders)}"
+    known = ", ".join(_names(store, folders).values())
+    there = f"several machines have runs there, choose one by --machine: {known}"
     raise StoreError(f"{store.folder}: {there if folders else 'has no runs yet: convmark run'}")
+
+
+def _names(store: Store, folders: Sequence[str]) -> dict[str, str]:
+    """Return what each machine's folder is called: the name that a user gave it, or its own."""
+    return {folder: read_name(store.folder / folder) or folder for folder in folders}
 
 
 def _newest(store: Store, machine: str) -> Path:

@@ -13,11 +13,11 @@ from convmark.compare.judgement import Judgement
 from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
-from convmark.core.option_values import choice_of
 from convmark.core.options import Options
 from convmark.core.table import Table, heading, table_of
-from convmark.report.tables.formats import FORMS, print_tables
+from convmark.report.tables.formats import check_form, print_tables
 from convmark.results.columnar import read_columns, whole_file
+from convmark.results.names import read_name
 from convmark.results.record import MEASURED
 from convmark.results.runs import run_files
 
@@ -34,7 +34,7 @@ def list_runs(given: argparse.Namespace, options: Options) -> int:
         OptionError: no such format.
         StoreError: the folder is not there, or has no runs.
     """
-    form = choice_of(FORMS)("--format", given.format)
+    form = check_form(given.format)
     place = options.results if given.place is None else Path(given.place)
     print_tables([runs_table(place, whole=form != "text")], form, several=False)
     return EXIT_OK
@@ -44,7 +44,7 @@ def runs_table(place: Path, *, whole: bool) -> Table:
     """Return a line for each run; a file that cannot be read has the reason as its note.
 
     Args:
-        whole: whether columns without a value stay.
+        whole: whether columns without a value stay, and a 0 where nothing has failed.
 
     Raises:
         StoreError: the folder is not there, or has no runs.
@@ -61,14 +61,17 @@ def runs_table(place: Path, *, whole: bool) -> Table:
         heading("verdicts", "step times"),
         heading("note", "note"),
     ]
-    records = [_record(path) for path in run_files([place])]
+    records = [_record(path, whole=whole) for path in run_files([place])]
     keep = [one.key for one in (headings if whole else headings[:6])]
     return table_of("runs", "Runs", "", headings, records, keep=keep)
 
 
-def _record(path: Path) -> dict[str, Any]:
-    known = {"machine": path.resolve().parent.name, "run": path.stem}
+def _record(path: Path, *, whole: bool) -> dict[str, Any]:
+    folder = path.resolve().parent
+    known = {"machine": folder.name, "run": path.stem}
     try:
+        name = read_name(folder)
+        known["machine"] = name or folder.name
         rows = read_columns(path, whole_file(path))
         if not len(rows["status"]):
             return {**known, "note": "no rows"}
@@ -79,13 +82,13 @@ def _record(path: Path) -> dict[str, Any]:
     cases = set(zip(*(list(rows[name]) for name in Case.__dataclass_fields__), strict=True))
     return {
         **known,
-        "machine": rows["machine"][0] or known["machine"],
+        "machine": name or rows["machine"][0] or folder.name,
         "started": rows["started"][0][:19].replace("T", " "),
         "commit": (rows["commit"][0] or "")[:SHOWN] + " (dirty)" * bool(rows["dirty"][0]),
         "versions": _versions(rows),
         "cases": len(cases),
         "processes": len(rows["status"]),
-        "failed": failed or None,
+        "failed": failed if failed or whole else None,
         "verdicts": _verdicts(verdicts),
     }
 

@@ -14,7 +14,7 @@ import inspect
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +23,12 @@ from convmark.cli.ab import StoppingRule, compare_sides
 from convmark.cli.command import sayer
 from convmark.cli.run import check_plan, left_out
 from convmark.compare.live.ab import side_spec
-from convmark.core.errors import ConvmarkError
+from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.model_name import TRUST
 from convmark.core.option_values import parse_percent, parse_seconds
 from convmark.core.options import KEYWORDS, Options, of_keywords, pyproject_settings
 from convmark.core.table import Table, grid, plain
-from convmark.core.text import shown
+from convmark.core.text import plain_text, shown
 from convmark.interpreter.environments.interpreter import interpreters
 from convmark.machine.environment import read_machine
 from convmark.report.summary import run_tables
@@ -44,6 +44,9 @@ __all__ = ["Comparison", "Measurement", "Shown", "compare", "measure", "read_res
 
 MOST_FIGURES = 6
 """Drawings below the tables in a notebook; a report has all."""
+
+MOST_QUOTED = 60
+"""Characters of a value that an error quotes."""
 
 Place = str | os.PathLike[str]
 
@@ -186,11 +189,11 @@ def _measure(session: Session, notes: Sequence[str], progress: bool) -> None:
 
 
 def compare(
-    a: str = ".",
-    b: str = ".",
+    a: Place = ".",
+    b: Place = ".",
     *,
-    set_a: Sequence[str] = (),
-    set_b: Sequence[str] = (),
+    set_a: str | Sequence[str] = (),
+    set_b: str | Sequence[str] = (),
     target: float = 2,
     budget_s: float = 60,
     **options: Any,
@@ -216,8 +219,11 @@ def compare(
         budget_s=parse_seconds("budget_s", str(budget_s)),
     )
     with _trusting(asked):
-        sides = side_spec("a", a, set_a, say=_say), side_spec("b", b, set_b, say=_say)
-        found = compare_sides(*sides, wanted, asked)
+        of_a, of_b = (
+            side_spec(name, _text(name, side), _texts(f"set_{name}", settings), say=_say)
+            for name, side, settings in (("a", a, set_a), ("b", b, set_b))
+        )
+        found = compare_sides(of_a, of_b, wanted, asked)
     if found.interrupted:
         _say(found.kept)
         raise KeyboardInterrupt
@@ -271,13 +277,37 @@ def report(
     """
     from convmark.report.command import report as made
 
-    file = None if output is None else os.fspath(output)
-    return Shown(made(_paths(places), output=file, style=style, against=against, show=False).tables)
+    file = None if output is None else _text("output", output)
+    ref = None if against is None else _text("against", against)
+    return Shown(made(_paths(places), output=file, style=style, against=ref, show=False).tables)
 
 
 def _paths(places: Place | Sequence[Place]) -> list[Path]:
-    several = [places] if isinstance(places, (str, os.PathLike)) else places
-    return [Path(place) for place in several]
+    texts = _texts("places", places)
+    if not texts:
+        raise OptionError("places: must be at least one results folder or run file, got none")
+    return [Path(text) for text in texts]
+
+
+def _texts(name: str, given: object) -> list[str]:
+    """Return the texts of a list; a text or a path is a list of one."""
+    if isinstance(given, (str, os.PathLike)) or not isinstance(given, Iterable):
+        return [_text(name, given)]
+    return [_text(name, one) for one in given]
+
+
+def _text(name: str, given: object) -> str:
+    """Return a text, or a path as one.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    text = os.fspath(given) if isinstance(given, os.PathLike) else given
+    if not isinstance(text, str):
+        raise OptionError(
+            f"{name}: must be a text or a path, got {plain_text(repr(given))[:MOST_QUOTED]}"
+        )
+    return text
 
 
 def _options(given: dict[str, Any]) -> Options:

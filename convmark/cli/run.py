@@ -19,7 +19,7 @@ from convmark.core.case import Case
 from convmark.core.colours import painted
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole
-from convmark.core.option_values import AUTO, Shapes, choice_of
+from convmark.core.option_values import AUTO, Shapes
 from convmark.core.options import Options
 from convmark.core.suites import cases, refuse_replicas, refuse_untimed
 from convmark.core.units import duration_text
@@ -29,7 +29,7 @@ from convmark.machine.environment import Machine, read_machine
 from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, layers_of
 from convmark.report.diagram import diagram
 from convmark.report.summary import run_tables, summary_text
-from convmark.report.tables.formats import FORMS, print_tables
+from convmark.report.tables.formats import check_form, print_tables
 from convmark.results.store import Store, StoreWarning
 from convmark.session.auto_batch import choices_table
 from convmark.session.fleet.expected import expected_s, known_seconds
@@ -64,7 +64,7 @@ def run(given: argparse.Namespace, options: Options) -> int:
         from convmark.cli.fleet import run_on_cluster
 
         return run_on_cluster(given, options)
-    shard, form = _shard(given), choice_of(FORMS)("--format", given.format)
+    shard, form = _shard(given), check_form(given.format)
     known_s = known_seconds([Path(place) for place in given.shard_times]) if shard else {}
     check_plan(options, shard)
     store = Store(options.results)
@@ -113,7 +113,8 @@ def _dry_run(given: argparse.Namespace, options: Options, machine: Machine, form
     """Print what would be measured and how long it would take; start nothing.
 
     Raises:
-        OptionError: with an option whose plan is known only once something was started.
+        OptionError: with an option whose plan is known only once something was started; or a
+            device or an interpreter is not there.
         StoreError: a file of earlier rows does not fit.
     """
     for flag, value in (("--shard", given.shard), ("--resume", given.resume)):
@@ -121,11 +122,11 @@ def _dry_run(given: argparse.Namespace, options: Options, machine: Machine, form
             raise OptionError(f"--dry-run: must not be given with {flag}")
     devices = likely_devices(options, machine, os.environ)
     asked = cases(options, dict.fromkeys(options.backends, devices))
-    found = forecast(asked, options, options.results / machine.name)
+    found = forecast(asked, options, machine, os.environ)
     print_tables([found.table], form, several=False)
     sides = len({*options.pythons, *options.environments})
-    each = f" in each of {sides} interpreters" if sides > 1 else ""
-    print(f"{chr(10) * (form == TEXT)}{found.words}{each}", file=sys.stderr)
+    each = f"in each of {sides} interpreters: " if sides > 1 else ""
+    print(f"{chr(10) * (form == TEXT)}{each}{found.words}", file=sys.stderr)
     return exit_status(True)
 
 

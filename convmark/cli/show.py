@@ -7,11 +7,11 @@ import argparse
 from convmark.cli.command import EXIT_OK
 from convmark.cli.history import run_named
 from convmark.core.errors import StoreError
-from convmark.core.option_values import choice_of
 from convmark.core.options import Options
 from convmark.report.summary import run_tables
-from convmark.report.tables.formats import FORMS, print_tables
+from convmark.report.tables.formats import check_form, print_tables
 from convmark.report.verdicts import run_words
+from convmark.results.names import read_name
 from convmark.results.store import read_run
 
 __all__ = ["show"]
@@ -24,7 +24,7 @@ def show(given: argparse.Namespace, options: Options) -> int:
         OptionError: no such format.
         StoreError: there is no such run, it has no rows, or it cannot be read.
     """
-    form = choice_of(FORMS)("--format", given.format)
+    form = check_form(given.format)
     path = run_named(given.run, given.machine, options)
     records = read_run(path)
     if not records:
@@ -32,6 +32,8 @@ def show(given: argparse.Namespace, options: Options) -> int:
     first = records[0]
     if form == "text":
         words = run_words(path.stem, first.commit, first.dirty)
-        print(f"{words} on {first.machine or path.resolve().parent.name}, {first.started}\n")
+        folder = path.resolve().parent
+        machine = read_name(folder) or first.machine or folder.name
+        print(f"{words} on {machine}, {first.started}\n")
     print_tables(run_tables(records), form, several=True)
     return EXIT_OK

@@ -39,6 +39,7 @@ __all__ = [
     "read_verdicts",
     "verdicts_path",
     "verdicts_paths",
+    "with_live",
 ]
 
 VERDICTS_FILE, ACCEPTED, NOISE = "verdicts.csv", "accepted.csv", "noise.csv"
@@ -93,6 +94,24 @@ def read_verdicts(run: Path) -> list[Judgement]:
         if last := {(one.case, one.metric): one for one in rows if one.run == run.stem}:
             return list(last.values())
     return []
+
+
+def with_live(judgements: Iterable[Judgement], run: Path, baseline: Path) -> list[Judgement]:
+    """Return the judgements of a run, with what its own session has said against the baseline.
+
+    Args:
+        baseline: the run's file; one of another machine's folder was never run live.
+
+    Raises:
+        StoreError: as `read_verdicts`.
+    """
+    beside = baseline.resolve().parent == run.resolve().parent
+    live = {
+        (one.run, one.case, one.metric): one
+        for one in (read_verdicts(run) if beside else ())
+        if one.change is not None and one.baseline_runs == (baseline.stem,)
+    }
+    return [live.get((one.run, one.case, one.metric), one) for one in judgements]
 
 
 def read_step_time_verdicts(path: Path) -> Iterator[tuple[str, str, str]]:

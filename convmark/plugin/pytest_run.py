@@ -89,12 +89,12 @@ class PytestRun:
         """Return what would be measured and how long it would take.
 
         Raises:
+            OptionError: a device is not there.
             StoreError: a file of earlier rows does not fit.
         """
         from convmark.session.forecast import forecast
 
-        found = list(dict.fromkeys(cases))
-        return forecast(found, self.options, self.store.folder / self.machine.name)
+        return forecast(list(dict.fromkeys(cases)), self.options, self.machine, os.environ)
 
     @property
     def resumed(self) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from convmark.compare.files import read_verdicts
+from convmark.compare.files import read_verdicts, with_live
 from convmark.compare.history import named_history
 from convmark.compare.intended import (
     IntendedChanges,
@@ -37,7 +37,8 @@ def verdicts_against(
     """Return the verdicts of the newest run in the places against a baseline.
 
     Verdicts that the run itself made live beside the commit come first; without them its rows are
-    judged against the newest other run of the commit, or against the run that is named.
+    judged against the newest other run of the commit, or against the run that is named. What the
+    run's own session has compared live with that run holds there, as in `convmark compare`.
 
     Args:
         name: a branch or other ref of git, a commit, a run's number or its file.
@@ -55,9 +56,9 @@ def verdicts_against(
     answer = Git.at(folder).answer("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
     commit = (answer or "").strip()
     told = f"{name} ({commit[:SHOWN]})" if commit and not commit.startswith(name) else name
-    live = _live(newest, commit)
-    if live:
-        return judged(live, f"{told}, live", between=f"{told} -> {_words(newest)}")
+    beside = _live(newest, commit)
+    if beside:
+        return judged(beside, f"{told}, live", between=f"{told} -> {_words(newest)}")
     if commit:
         baseline = _run_of(store, machine, commit, newest)
     else:
@@ -71,8 +72,11 @@ def verdicts_against(
     history = named_history(baseline, records)
     trailers = trailer_range_of(history, newest, records, folder)
     meant = IntendedChanges(case_names(records), (), trailers, say)
-    judgements = pass_intended(conclude(review(records, history), report_missing=True), meant)
-    against = f"run {baseline.stem} of {told}, from history, without a live comparison"
+    found = conclude(review(records, history), report_missing=True)
+    judgements = pass_intended(with_live(found, newest, baseline), meant)
+    live = any(one.metric == "step_time" and one.change is not None for one in judgements)
+    how = "live, or else from history" if live else "from history, without a live comparison"
+    against = f"run {baseline.stem} of {told}, {how}"
     before = told if commit else _words(baseline)
     return judged(judgements, against, between=f"{before} -> {_words(newest)}")
 

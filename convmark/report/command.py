@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType
 
+from convmark.core.colours import painted
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole
 from convmark.core.option_values import nearest, parse_file
@@ -123,6 +125,9 @@ def report(
         check_output("--output", Path(output), SUFFIXES)
     if style not in STYLES:
         raise OptionError(f"--style: must be one of {', '.join(STYLES)}, got {style!r}")
+    for flag, value in (("--prices", prices), ("--reference", reference)):
+        if value is not None and style != "full":
+            raise OptionError(f"{flag}: must not be given with --style {style}, which ignores it")
     if figures is not None and not figures.strip():
         raise OptionError(f"--figures: must be the path of a folder, got {figures!r}")
     if figures is not None:
@@ -144,7 +149,7 @@ def report(
         return found
     text = FORMATS[chosen](found)
     if output is None:
-        print(text)
+        print(painted(text, sys.stdout, os.environ) if chosen == "terminal" else text)
         return found
     try:
         write_whole(Path(output), f"{text}\n".encode())

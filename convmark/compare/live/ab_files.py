@@ -9,8 +9,9 @@ The rules of a run's file hold: UTF-8, newline-ended, RFC 4180; an empty cell is
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,15 @@ from convmark.core.files import write_whole
 from convmark.results.store import AB_FOLDER
 from convmark.results.table_file import TableFile
 
-__all__ = ["SessionRow", "VerdictRow", "append", "create", "keep_figure", "verdicts_path"]
+__all__ = [
+    "SessionRow",
+    "VerdictRow",
+    "append",
+    "create",
+    "keep_figure",
+    "kept_if_used",
+    "verdicts_path",
+]
 
 
 def _column(unit: str, meaning: str) -> Any:
@@ -121,6 +130,17 @@ def create(results: Path) -> Path:
         raise StoreError(
             f"--results: {folder} must be writable: {error.strerror or error}"
         ) from None
+
+
+@contextlib.contextmanager
+def kept_if_used(path: Path) -> Iterator[None]:
+    """Remove a comparison's file where an error ends the block before a session was kept."""
+    try:
+        yield
+    except BaseException:
+        if path.stat().st_size == 0:
+            path.unlink()
+        raise
 
 
 def append(path: Path, rows: Sequence[SessionRow] | Sequence[VerdictRow]) -> None:

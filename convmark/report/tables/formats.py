@@ -7,6 +7,7 @@ line of CSV for each row; one that may print several has one line for each cell,
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.core.colours import painted
 from convmark.core.errors import OptionError
+from convmark.core.option_values import choice_of
 from convmark.core.table import Heading, Table, plain
 from convmark.report.tables.text import CSV_HEADER, csv_text, markdown_text
 from convmark.results.record import to_cell
@@ -23,7 +25,7 @@ from convmark.results.record import to_cell
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FORMS", "TABLES_SCHEMA", "formatted", "print_tables", "tables_json"]
+__all__ = ["FORMS", "TABLES_SCHEMA", "check_form", "formatted", "print_tables", "tables_json"]
 
 FORMS = ("text", "json", "csv", "parquet", "markdown")
 
@@ -35,20 +37,35 @@ def print_tables(tables: Sequence[Table], form: str, *, several: bool) -> None:
     """Print tables to standard output, Parquet as bytes.
 
     Args:
+        form: one that `check_form` has let pass.
         several: whether the command may print more than one table.
-
-    Raises:
-        OptionError: Parquet for a terminal, or without the package that writes it.
     """
     if form != "parquet":
         text = formatted(tables, form, several=several)
         print(painted(text, sys.stdout, os.environ) if form == "text" else text)
         return
-    if sys.stdout.isatty():
-        raise OptionError("--format parquet: is not for a terminal; redirect it: > table.parquet")
     data = _parquet(tables, several)
     sys.stdout.flush()
     sys.stdout.buffer.write(data)
+
+
+def check_form(form: str) -> str:
+    """Return the name of a format that standard output can have.
+
+    Raises:
+        OptionError: it is none of `FORMS`, or Parquet for a terminal or without its package.
+    """
+    choice_of(FORMS)("--format", form)
+    if form == "parquet" and sys.stdout.isatty():
+        raise OptionError("--format parquet: is not for a terminal; redirect it: > table.parquet")
+    if form == "parquet":
+        try:
+            importlib.import_module("pyarrow")
+        except ImportError:
+            raise OptionError(
+                "--format parquet: needs pyarrow, which is not installed: pip install pyarrow"
+            ) from None
+    return form
 
 
 def formatted(tables: Sequence[Table], form: str, *, several: bool) -> str:
@@ -96,12 +113,9 @@ def _wide_csv(table: Table) -> str:
 def _parquet(tables: Sequence[Table], several: bool) -> bytes:
     """Return the table, or of several the cells as texts, with the columns of the CSV."""
     data = io.BytesIO()
-    try:
-        (_cells(tables) if several else _frame(tables[0])).to_parquet(data, index=False)
-    except ImportError:
-        raise OptionError(
-            "--format parquet: needs pyarrow, which is not installed: pip install pyarrow"
-        ) from None
+    (_cells(tables) if several else _frame(tables[0])).to_parquet(
+        data, engine="pyarrow", index=False
+    )
     return data.getvalue()
 
 
