@@ -44,7 +44,7 @@ class Rows:
     def __call__(self, model: str, task: str = "infer", **given: str) -> Record:
         options = read({"time_budget": "0.05", **given})
         case = Case(model=model, task=task, batch_size=8)
-        job = Job(case=case, process=2, order=1, seed=0)
+        job = Job(case=case, process=1, order=1, seed=0)
         return measure(job, self._interpreter, options, FACTS).record
 
 
