@@ -76,6 +76,8 @@ def whole_row(place: int, **changes: object) -> Record:
             "paired_log_ratio": RATIO,
             **dict.fromkeys((*ASCENDING, "step_time_mean_s"), STEP),
             "step_time_std_s": 0.0,
+            "time_to_first_step_s": 2.5 * FILL[float],
+            "throughput_samples_per_s": 32 / STEP,
             "cpu": "Intel(R) Xeon(R) Platinum 8259CL CPU @ 2.50GHz",
             "os": "Linux 6.8.0 (Ubuntu 24.04)",
             **changes,
@@ -129,7 +131,7 @@ class Writer:
         return lines_of([list(Judgement.__dataclass_fields__)]) + "".join(
             f"{run},model{place}-train-cpu-b32-float32,model{place},train,cpu,32,float32,off,"
             f"default,{metric},s,0.0101,0.0100,-0.01,-0.02,0.01,unchanged,0.021,0001 0002,"
-            "a change of 5 % is ruled out,false\n"
+            "a change of 5 % is ruled out,false,0001,\n"
             for place in range(self._cases)
             for metric in self._metrics
         )
