@@ -250,14 +250,19 @@ def test_cases_are_apart_and_a_version_that_one_lacks_is_no_neighbour() -> None:
     }
 
 
-def test_the_table_says_a_case_once_and_names_its_metric() -> None:
+def test_each_row_of_the_table_has_its_case_and_the_metric_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "0")
     rows = [*run(1, "2.19.0", 0.010), *run(2, "2.20.0", 0.0095, 0.0095)]
     cells = across(rows, "tensorflow")
     text = across_report(cells, "tensorflow")
-    assert text.count("lenet5-train-cpu-b32-float32") == 1
+    assert text.count("lenet5-train-cpu-b32-float32") == 2  # also where columns follow in parts
     assert "-5.0 %, no interval" in text
     assert "Metric: step time" in text
-    assert across_report(cells, "tensorflow", "markdown").startswith("| case")
+    markdown = across_report(cells, "tensorflow", "markdown")
+    assert markdown.startswith("| case")
+    assert markdown.count("lenet5-train-cpu-b32-float32") == 1
 
 
 def test_csv_and_json_hold_stored_units() -> None:

@@ -406,7 +406,7 @@ def _table(cells: Sequence[Cell], column: str, *, markdown: bool) -> str:
     records = [
         {
             **{name: getattr(cell, name) for name in _NAMES},
-            "case": cell.case if cell.case != last else "",
+            "case": cell.case if cell.case != last or not markdown else "",
             "before": cell.previous.words if cell.previous else "",
             "first": cell.oldest.words if cell.oldest else "",
         }
