@@ -260,9 +260,11 @@ def test_a_badge_takes_the_place_of_a_badge_alone(
     Path("other.json").write_text("{}")
     run = f"results/{MACHINE}/0001.csv"
     before = Path(run).read_bytes()
-    for name in (run, "other.json", "results", " "):
+    for name in ("other.json", "results", " "):
         assert main(["comment", "--badge", name]) == 2
-        assert "--badge: must " in capsys.readouterr().err
+        assert "--badge: must be a new file or a badge" in capsys.readouterr().err
+    assert main(["comment", "--badge", run]) == 2
+    assert "--badge: must not lie among a machine's runs" in capsys.readouterr().err
     assert main(["comment", "--badge", "no/folder.json"]) == 2
     assert Path(run).read_bytes() == before
     for _ in range(2):

@@ -123,20 +123,10 @@ def report(
     chosen = _format(output, form, figures)
     if output is not None:
         check_output("--output", Path(output), SUFFIXES)
-    if style not in STYLES:
-        raise OptionError(f"--style: must be one of {', '.join(STYLES)}, got {style!r}")
-    for flag, value in (("--prices", prices), ("--reference", reference)):
-        if value is not None and style != "full":
-            raise OptionError(f"{flag}: must not be given with --style {style}, which ignores it")
-    if figures is not None and not figures.strip():
-        raise OptionError(f"--figures: must be the path of a folder, got {figures!r}")
-    if figures is not None:
-        check_output_folder("--figures", Path(figures))
+    _check(style, prices=prices, reference=reference, figures=figures)
     priced = {} if prices is None else read_prices(parse_file("--prices", prices))
     keep_names(places, names)
     verdicts = None if against is None else verdicts_against(places, against, Path.cwd(), _say)
-    if reference is not None and not reference.strip():
-        raise OptionError(f"--reference: must be the name of a machine, got {reference!r}")
     compared = Comparison(prices=priced, reference=reference or "")
     found = build(places, style=style, comparison=compared, verdicts=verdicts)
     if figures is not None:
@@ -158,6 +148,25 @@ def report(
         raise StoreError(f"--output: {output} must be writable: {reason}") from None
     print(output, file=sys.stderr)
     return found
+
+
+def _check(style: str, *, prices: str | None, reference: str | None, figures: str | None) -> None:
+    """Refuse options that break their rule or do not go together.
+
+    Raises:
+        OptionError: one does.
+    """
+    if style not in STYLES:
+        raise OptionError(f"--style: must be one of {', '.join(STYLES)}, got {style!r}")
+    for flag, value in (("--prices", prices), ("--reference", reference)):
+        if value is not None and style != "full":
+            raise OptionError(f"{flag}: must not be given with --style {style}, which ignores it")
+    if reference is not None and not reference.strip():
+        raise OptionError(f"--reference: must be the name of a machine, got {reference!r}")
+    if figures is not None:
+        if not figures.strip():
+            raise OptionError(f"--figures: must be the path of a folder, got {figures!r}")
+        check_output_folder("--figures", Path(figures))
 
 
 def _say(line: str) -> None:
