@@ -31,7 +31,7 @@ from convmark.worker.model_files import files_of
 from convmark.worker.opened import Opened
 from convmark.worker.protocol import file_digest
 
-__all__ = ["CodeWatch", "installed_folders"]
+__all__ = ["CodeWatch", "installed_folders", "real_folder"]
 
 MOST_VARIABLES = 40
 """Read one by one: more are a copy of them all, as for a child process."""
@@ -135,7 +135,7 @@ class CodeWatch:
         for path in _module_files():
             folder = os.path.dirname(path)
             if folder not in own:
-                real = _real(folder)
+                real = real_folder(folder)
                 inside = os.path.join(real, "module.py")
                 own[folder] = real in installed_folders() or self._is_own(inside, self._package)
             if own[folder]:
@@ -165,6 +165,22 @@ class CodeWatch:
 
 def _real(path: str) -> str:
     return os.path.realpath(path)
+
+
+def real_folder(folder: str) -> str:
+    """Return a folder with its symbolic links followed, asking for each of its parents once.
+
+    A framework has modules in a thousand folders, which share all but their last parts.
+    """
+    return _followed(folder) if os.path.isabs(folder) else _real(folder)
+
+
+@functools.cache
+def _followed(folder: str) -> str:
+    parent, name = os.path.split(folder)
+    if name in ("", ".", "..") or os.path.islink(folder):
+        return _real(folder)
+    return os.path.join(_followed(parent), name)
 
 
 def _repository(folder: str) -> str | None:

@@ -31,6 +31,7 @@ from convmark.worker.module_tables import Code, ModuleTable, Tables
 from convmark.worker.process_state import checked_precision
 from convmark.worker.proof import Proof
 from convmark.worker.turns import (
+    LEAST_S,
     MIN_ROUNDS,
     Turns,
     another_build,
@@ -236,6 +237,7 @@ class _Duet:
             self._check_process(name, settings)
         if names := shared_state.differing(*environs.values()):
             raise CannotShare(f"the two codes set environment variables otherwise: {names}")
+        self._check_framework()
         self._settings = settings
         self._environ = dict(os.environ)
 
@@ -285,7 +287,7 @@ class _Duet:
 
         Raises:
             CannotRun: the code of the side raises something.
-            CannotShare: the memory is not enough for both.
+            CannotShare: the memory is not enough for both, or a code changes the framework.
         """
         try:
             yield
@@ -294,21 +296,31 @@ class _Duet:
         except (Exception, SystemExit) as error:
             if not first and _is_out_of_memory(error, self._backend):
                 raise CannotShare("the models do not fit into memory together") from error
+            self._check_framework()  # the other code may have broken it
             raise CannotRun(name, error) from error
 
     def _check_process(self, name: str, settings: shared_state.Settings) -> None:
         now = shared_state.process_wide(self._backend)
         reason = shared_state.what_was_set(name, settings, now, self._sides[name].context.held)
-        if reason is None and self._plan.with_work:
-            replaced = shared_state.patched(self._tables.is_users)
-            reason = replaced and f"the {name} code replaces functions of the framework: {replaced}"
         if reason:
+            raise CannotShare(reason)
+
+    def _check_framework(self) -> None:
+        """Look once for replaced functions: it takes a tenth of a second.
+
+        Raises:
+            CannotShare: a code has replaced some.
+        """
+        if self._plan.with_work and (reason := shared_state.patched(self._tables.owner)):
             raise CannotShare(reason)
 
     # -- the turns ---------------------------------------------------------------------------------
 
     def _turns(self, build: int) -> Turns:
-        """Take the turns of one build; of a long step there is no other build."""
+        """Take the turns of one build; of a long step there is no other build.
+
+        Where builds differ, more of them tell more than longer turns of each.
+        """
         plan = self._plan
         try:
             timing.quiet_collector()
@@ -320,7 +332,7 @@ class _Duet:
             turns = take_rounds(
                 self._sides,
                 steps,
-                plan.seconds / builds,
+                plan.seconds / builds if build < 2 else LEAST_S,
                 self._order,
                 self._beat,
                 least=-(-MIN_ROUNDS // builds),

@@ -22,7 +22,7 @@ from typing import Any
 
 from convmark.core.backends import packages_shared
 from convmark.worker.bootstrap import load_package
-from convmark.worker.code_watch import installed_folders
+from convmark.worker.code_watch import installed_folders, real_folder
 from convmark.worker.moved import Mover
 
 __all__ = ["Code", "ModuleTable", "Tables", "is_shared"]
@@ -112,6 +112,13 @@ class Tables:
             return False
         real = _real(os.path.join(path, "") if os.path.isdir(path) else path)
         return any(is_inside(real, place) for place in self._places) and not is_shared(real)
+
+    def owner(self, path: str) -> str | None:
+        """Return the name of a code that an absolute path is of; None for any other file."""
+        if not self.is_users(path):
+            return None
+        real = [_real(path)]
+        return next(one.name for one in self._codes if self.foreign_file(one.name, real) is None)
 
     def foreign_file(self, name: str, files: Iterable[str]) -> str | None:
         """Return a file that lies in another side's folders and not in this one's; None without."""
@@ -260,10 +267,7 @@ def _shared_folders() -> tuple[str, ...]:
 def _real(path: str) -> str:
     """Return the path with its folder's symbolic links followed."""
     folder, name = os.path.split(path)
-    return os.path.join(_real_folder(folder), name) if name else _real_folder(folder)
-
-
-_real_folder = functools.cache(os.path.realpath)
+    return os.path.join(real_folder(folder), name) if name else real_folder(folder)
 
 
 def _paths(module: object) -> list[str]:

@@ -56,31 +56,35 @@ def differing(*environs: Environ) -> str:
     return _some(sorted(name for name, found in values.items() if len(found) > 1))
 
 
-def patched(is_users: Callable[[str], bool]) -> str | None:
+def patched(owner: Callable[[str], str | None]) -> str | None:
     """Return in one line which of the framework's functions a code has replaced; None where none.
 
     A function counts by the file of its code, whatever name it goes by.
 
     Args:
-        is_users: whether a file is of one of the codes.
+        owner: gives the name of the code that a file is of, None for any other file.
     """
-    of_users = functools.cache(is_users)
-    found = set()
+    owner_of = functools.cache(owner)
+    found: dict[str, str] = {}
+
+    def look(place: str, attribute: str, function: FunctionType) -> None:
+        if side := owner_of(function.__code__.co_filename):
+            found[f"{place}.{attribute}"] = side
+
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] not in _PATCHED or not isinstance(module, ModuleType):
             continue
         for attribute, value in list(vars(module).items()):
             if isinstance(value, FunctionType):
-                if of_users(value.__code__.co_filename):
-                    found.add(f"{name}.{attribute}")
+                look(name, attribute, value)
             elif isinstance(value, type) and value.__module__ == name:
-                found |= {
-                    f"{name}.{value.__name__}.{method}"
-                    for method, function in list(vars(value).items())
-                    if isinstance(function, FunctionType)
-                    and of_users(function.__code__.co_filename)
-                }
-    return _some(sorted(found)) if found else None
+                for method, function in list(vars(value).items()):
+                    if isinstance(function, FunctionType):
+                        look(f"{name}.{value.__name__}", method, function)
+    if not found:
+        return None
+    names = sorted(found)
+    return f"the {found[names[0]]} code replaces functions of the framework: {_some(names)}"
 
 
 def _some(parts: list[str]) -> str:

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from convmark.worker.timing import Clock, Step, Turn, is_steady, mean_log_ratio
 
 __all__ = [
+    "LEAST_S",
     "MIN_ROUNDS",
     "SHORT_S",
     "Side",

@@ -64,7 +64,7 @@ class SessionPlan:
     """Of steps of all codes until they are steady."""
     turn_s: float = 0.005
     """Of the timed steps of a turn where a step is shorter than 2.5 ms."""
-    builds: int = 4
+    builds: int = 6
     """How often the models are built in the session at most, where a step is shorter than 2.5 ms:
     twice, and again where the two say different things. A build of a model with short steps may be
     a tenth slower than the next, in one process too."""
