@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from convmark.results.code.of_run import CodeReader, KeptCodes, ran_at
 from convmark.results.code.snapshot import FOLDER, keep_files, lay_out, root_folder
 from convmark.results.commit import are_of_commit
 from convmark.worker import protocol
-from convmark.worker.code_watch import installed_folders
+from convmark.worker.code_watch import installed_folders, real_folder
 from convmark.worker.opened import Opened
 from convmark.worker.protocol import file_digest
 
@@ -454,3 +455,15 @@ def test_a_module_that_another_program_opens_counts_only_once_the_process_has_st
         read, _ = opened.close()
         seen.append({Path(path).name for path in read})
     assert seen == [{"words.txt"}, {"words.txt", "module.py"}]
+
+
+def test_a_folder_is_followed_through_the_links_among_its_parents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk/package/part").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "package")
+    for folder in ("link/part", "link/..", "link/../package/./part/", "link/missing", "disk"):
+        assert real_folder(f"{tmp_path}/{folder}") == os.path.realpath(tmp_path / folder)
+    for place in ("disk", "disk/package"):  # what is relative is asked anew
+        monkeypatch.chdir(tmp_path / place)
+        assert real_folder("") == os.path.realpath(tmp_path / place)

@@ -68,6 +68,13 @@ def patch():
         keras.layers.Dense.call = lambda self, x: x @ self.kernel
     return net()
 
+def breaks():
+    if SIDE == "old":
+        def broken(self, x):
+            raise TypeError
+        keras.layers.Dense.call = broken
+    return net()
+
 def raises():
     if SIDE == "old":
         raise ValueError("a shape\\nthat cannot be")
@@ -210,10 +217,11 @@ def test_codes_that_would_disturb_each_other_share_no_process(
     assert session.wall is None
 
 
+@pytest.mark.parametrize("builder", ["breaks", "patch"])
 def test_a_function_of_the_framework_that_one_side_replaces_ends_the_duet(
-    interpreter: Interpreter, sides: dict[str, DuetSide]
+    builder: str, interpreter: Interpreter, sides: dict[str, DuetSide]
 ) -> None:
-    session = play(interpreter, sides, case("patch"), with_work=True)
+    session = play(interpreter, sides, case(builder), with_work=True)
     assert session.refusal.startswith("the old code replaces functions of the framework: keras")
     assert "Dense.call" in session.refusal
 

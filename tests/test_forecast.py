@@ -121,10 +121,14 @@ def test_pytest_shows_its_selected_cases_and_runs_no_test(
         "def test_speed(measured, benchmark):\n"
         "    measured.replay(benchmark)\n"
     )
-    done = pytester.runpytest_inprocess("--convmark-dry-run", "-k", "lenet5")
+    done = pytester.runpytest_inprocess("--convmark-dry-run", "-k", "lenet5", "--benchmark-compare")
     assert done.ret == 0
     done.stdout.fnmatch_lines(
-        ["lenet5-train-cpu-b32-float32 *", "convmark: 1 case, 3 processes, about *"]
+        [
+            "lenet5-train-cpu-b32-float32 *",
+            "convmark: 1 case, 3 processes, about *",
+            "convmark: --benchmark-compare: the live comparison takes 6 s more where *, at most *",
+        ]
     )
     done.stdout.no_fnmatch_line("mini_resnet-*")
     assert not list(pytester.path.glob("results*"))

@@ -103,6 +103,7 @@ def confirmed(
                 "is_same": lambda case, origin, anchor: "",
                 "shared": lambda backend: f"of {backend}",
                 "make": lambda **keywords: contextlib.nullcontext(object()),
+                "expected_s": lambda case: 6.0,
                 **settings,
             },
         )
@@ -136,9 +137,9 @@ def test_cases_of_one_anchor_share_its_files_and_the_interpreters_for_lock_step(
 
 def test_the_announcement_names_what_it_is_compared_with_and_about_the_time() -> None:
     told = gate._announcement
-    assert told(["abc"], 600.0) == "1 case to compare live with abc, about 4 s to 20 s"
-    assert told(["abc", "def"], 60.0) == (
-        "2 cases to compare live with the code of their anchors, about 8 s to 40 s"
+    assert told(["abc"], 4.8, 600.0) == "1 case to compare live with abc, about 5 s"
+    assert told(["abc", "def"], 61.0, 60.0) == (
+        "2 cases to compare live with the code of their anchors, at most 1 min"
     )
 
 

@@ -215,8 +215,12 @@ def pytest_show_forecast(session: pytest.Session) -> bool | None:
         reporter.write_line(f"\n{plain(found.table)}\n")
     _say(config, found.words)
     if config.stash[_COMPARISON_KEY].asked:
-        most = duration_text(config.stash[_OPTIONS_KEY].compare_budget_s)
-        _say(config, f"--benchmark-compare: the live comparison may take {most} more")
+        most_s = config.stash[_OPTIONS_KEY].compare_budget_s
+        _say(
+            config,
+            f"--benchmark-compare: the live comparison takes {found.comparison_s:.0f} s more "
+            f"where the code of every case has changed, at most {duration_text(most_s)}",
+        )
     return True
 
 

@@ -166,6 +166,7 @@ def _compare(
     from convmark.compare.judgement import LiveComparison
     from convmark.compare.live.gate import compare_with_anchors, same_as_today
     from convmark.results.commit import read_commit
+    from convmark.session.fleet.expected import comparison_s, seconds_of
 
     options = run.options
     if not options.compare_budget_s:
@@ -181,6 +182,8 @@ def _compare(
         rows = [row for row in run.records if row.case.name == names[case]]
         return same_as_today(rows, origin, anchor, commit_of, run.codes)
 
+    process_s = {row.asked_case.name: seconds_of(row) for row in run.records}
+    known = {name: seconds for name, seconds in process_s.items() if seconds is not None}
     make = _interpreter_maker(run)
     with contextlib.ExitStack() as own:
         shared = functools.cache(
@@ -195,6 +198,7 @@ def _compare(
             is_same=is_same,
             shared=shared,
             make=make,
+            expected_s=lambda case: comparison_s(case, options.time_budget_s, known),
             gpus=run.machine.gpus,
         )
     return {name: found[case.name] for name, case in cases.items()}

@@ -18,7 +18,7 @@ from convmark.interpreter.environments.requirement import wanted
 from convmark.interpreter.inspection import devices_asked_for
 from convmark.machine.environment import Machine
 from convmark.machine.gpu.visible import visible_cards
-from convmark.session.fleet.expected import expected_s, known_seconds
+from convmark.session.fleet.expected import comparison_s, expected_s, known_seconds
 from convmark.session.plan import plan
 
 __all__ = ["Forecast", "forecast", "likely_devices"]
@@ -33,6 +33,8 @@ class Forecast:
     table: Table
     words: str
     """How many processes in which time, and what the estimate rests on."""
+    comparison_s: float
+    """Of a live comparison of all cases."""
 
 
 def likely_devices(options: Options, machine: Machine, environ: Mapping[str, str]) -> list[str]:
@@ -112,8 +114,10 @@ def forecast(
         if unknown:
             words += f" and the time of {unknown} processes that cannot be estimated"
         words += f" (estimated {basis}from the time budget)"
+    timed = [case for case in dict.fromkeys(job.case for job in jobs) if case.task in TIMED_TASKS]
     return Forecast(
         table=table,
+        comparison_s=sum(comparison_s(case, options.time_budget_s, known) for case in timed),
         words=f"{_count(len(records), 'case')}{words}; nothing was started, and the names of "
         "models are not checked",
     )

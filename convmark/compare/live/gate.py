@@ -37,9 +37,6 @@ from convmark.results.record import Record
 
 __all__ = ["compare_with_anchors", "same_as_today"]
 
-COMPARISON_S = (4, 20)
-"""About what a live comparison of a small case takes: two sessions, or a dozen."""
-
 Sources = Mapping[str, Sequence[str] | None]
 AnchorOf = Callable[[Case, Origin | None], AnchorCode]
 """Gives the code to compare a case with; raises ConvmarkError, saying why there is none."""
@@ -57,6 +54,7 @@ def compare_with_anchors(
     is_same: SameCode,
     shared: Callable[[str], Interpreter],
     make: MakeInterpreter,
+    expected_s: Callable[[Case], float],
     gpus: Sequence[Gpu] = (),
 ) -> dict[str, LiveComparison]:
     """Return what a live comparison says of each case, by the case's name.
@@ -68,6 +66,7 @@ def compare_with_anchors(
         is_same: tells the cases that need no comparison.
         shared: by the backend's name, the interpreter whose processes run both codes.
         make: makes one of a code's own, from the keywords of `OwnCode.settings` and `backend`.
+        expected_s: seconds that the live comparison of a case is expected to take.
         gpus: those of this machine, whose state tells which sessions count.
     """
     found: dict[str, LiveComparison] = {}
@@ -89,7 +88,8 @@ def compare_with_anchors(
                 pairings.append(Pairing(case=case, old=old, new=new, shared=shared(case.backend)))
                 labels.append(label)
         if pairings:
-            say(_announcement(labels, terms.seconds_left()))
+            seconds = sum(expected_s(pairing.case) for pairing in pairings)
+            say(_announcement(labels, seconds, terms.seconds_left()))
         results = compare_live(pairings, terms, say)
     for pairing, label, result in zip(pairings, labels, results, strict=True):
         found[pairing.case.name] = _comparison(result, label)
@@ -131,14 +131,11 @@ class _Codes:
         return found
 
 
-def _announcement(labels: Sequence[str], budget_s: float) -> str:
+def _announcement(labels: Sequence[str], seconds: float, budget_s: float) -> str:
     """Say how many cases are compared, with what, and about how long it takes."""
     cases = f"{len(labels)} case{'s' if len(labels) != 1 else ''}"
     others = labels[0] if len(set(labels)) == 1 else "the code of their anchors"
-    low, high = (duration_text(len(labels) * seconds) for seconds in COMPARISON_S)
-    takes = f"about {low} to {high}"
-    if len(labels) * COMPARISON_S[1] > budget_s:
-        takes = f"at most {duration_text(budget_s)}"
+    takes = f"about {seconds:.0f} s" if seconds < budget_s else f"at most {duration_text(budget_s)}"
     return f"{cases} to compare live with {others}, {takes}"
 
 

@@ -17,13 +17,17 @@ from convmark.results.record import Record
 from convmark.results.runs import run_files
 from convmark.results.store import read_run
 
-__all__ = ["expected_s", "known_seconds", "seconds_of"]
+__all__ = ["comparison_s", "expected_s", "known_seconds", "seconds_of"]
 
 START_S = 1.5
 """From the request to the first step of a small model."""
 
 FEWEST_STEPS = 60
 """Warm-up, steps, windows and rounds that even a slow step is not spared."""
+
+SESSIONS, SESSION_S = 2.4, 2.0
+"""Of the live comparison of a case whose code does the same work: how many, and the seconds of one
+where steps are short; it has as many steps as a process that measures the case, or fewer."""
 
 SCALE = 10.0
 """Step time on a machine of a few cores / that in the table, whose server has 92 of them."""
@@ -77,6 +81,15 @@ def expected_s(case: Case, time_budget_s: float, known: Mapping[str, float]) -> 
     if case.name in known:
         return known[case.name]
     return START_S + max(2 * time_budget_s, FEWEST_STEPS * _step_s(case))
+
+
+def comparison_s(case: Case, time_budget_s: float, known: Mapping[str, float]) -> float:
+    """Return the seconds that a live comparison of the case is expected to take, if undisturbed.
+
+    Args:
+        known: as of `expected_s`.
+    """
+    return SESSIONS * max(SESSION_S, expected_s(case, time_budget_s, known))
 
 
 def _step_s(case: Case) -> float:
