@@ -114,10 +114,10 @@ def forecast(
         if unknown:
             words += f" and the time of {unknown} processes that cannot be estimated"
         words += f" (estimated {basis}from the time budget)"
-    timed = [case for case in dict.fromkeys(job.case for job in jobs) if case.task in TIMED_TASKS]
+    compared = {job.case for job in jobs if job.case.task in TIMED_TASKS}
     return Forecast(
         table=table,
-        comparison_s=sum(comparison_s(case, options.time_budget_s, known) for case in timed),
+        comparison_s=sum(comparison_s(case, options.time_budget_s, known) for case in compared),
         words=f"{_count(len(records), 'case')}{words}; nothing was started, and the names of "
         "models are not checked",
     )
