@@ -10,6 +10,7 @@ from typing import Any
 from convmark.compare.judgement import BUDGET_SPENT, SAME_CODE, LiveSession
 from convmark.compare.rule.allotment import Candidate
 from convmark.compare.rule.decision import CaseSessions, Decision
+from convmark.core.interval import Interval
 from convmark.core.statistics import share_of
 from convmark.core.text import percent
 from convmark.core.units import duration_text, interval_text, share_text
@@ -103,7 +104,8 @@ class CaseResult:
         decision = self.decision
         if decision is None or decision.estimate is None:
             return "no session yet"
-        change = interval_text(decision.estimate, decision.low, decision.high)
+        interval = Interval(decision.low, decision.high).shares()
+        change = interval_text(share_of(decision.estimate), interval)
         verdict = "void" if self.void else decision.verdict.replace("_", " ")
         return f"{decision.sessions} sessions, {change}, {verdict}"
 
