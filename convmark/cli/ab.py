@@ -44,7 +44,7 @@ from convmark.core.option_values import AUTO, choice_of, parse_percent, parse_se
 from convmark.core.options import Options
 from convmark.core.statistics import Estimate, share_of, trimmed_mean
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
-from convmark.core.units import interval_text, share_text
+from convmark.core.units import share_text
 from convmark.interpreter.inspection import devices_asked_for
 from convmark.machine.environment import Machine, read_machine
 from convmark.machine.lock import alone
@@ -370,9 +370,7 @@ def _so_far(found: CaseResult) -> str:
     decision = found.decision
     if decision is None or decision.estimate is None:
         return f"session {len(found.live)}"
-    interval = Interval(decision.low, decision.high).shares()
-    change = interval_text(share_of(decision.estimate), interval)
-    return f"session {decision.sessions}, {change}"
+    return f"session {decision.sessions}, {decision.text}"
 
 
 def _change(session: Estimate) -> tuple[float, Interval]:
@@ -403,7 +401,7 @@ def _verdict(found: CaseResult) -> dict[str, Any]:
         fields |= {
             "decided_by": "wall",
             "change": share_of(decision.estimate),
-            **Interval(decision.low, decision.high).shares().cells,
+            **decision.interval.shares().cells,
             "smallest_visible": share_of(decision.smallest_visible),
             "wall_change": share_of(decision.estimate),
             "cpu_change": share_of(trimmed_mean(cpu).value) if cpu else None,

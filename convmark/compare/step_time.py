@@ -107,9 +107,7 @@ def _live(
     verdict = decision.plain_verdict
     estimate = decision.estimate or 0.0
     parts = [f"{decision.sessions} sessions against {comparison.anchor}"]
-    if decision.within_margin:
-        way = "slower" if estimate > 0 else "faster"
-        parts.append(f"{way} by {percent(abs(estimate), '')}, within the margin")
+    parts += filter(None, [decision.margin_text])
     if verdict == "regressed" and decision.bar < 0:
         parts.append(
             f"{percent(estimate - decision.bar)} against its recent level, which is "

@@ -25,7 +25,6 @@ from convmark.compare.judgement import Judgement, LiveComparison
 from convmark.compare.metrics import METRICS, Metric, applies, middle, plain_verdict
 from convmark.compare.rule.decision import Decision
 from convmark.compare.step_time import machine_judgements, step_time
-from convmark.core.interval import Interval
 from convmark.core.statistics import share_of
 from convmark.core.tasks import TASKS
 from convmark.results.record import Record
@@ -193,7 +192,7 @@ def _paired(case: CaseReview, comparison: LiveComparison | None) -> list[Judgeme
 def _measured(found: Judgement, metric: Metric, decision: Decision) -> Judgement:
     """Return a judgement with the change that the sessions have found."""
     sign = -1 if metric.higher_is_better else 1
-    interval, smallest = Interval(decision.low, decision.high), decision.smallest_visible
+    interval, smallest = decision.interval, decision.smallest_visible
     change = share_of(sign * (decision.estimate or 0.0))
     return replace(
         found,

@@ -225,7 +225,7 @@ def _change(pair: Pair, decision: Decision | None, why: str, software: str) -> C
     if decision is not None and decision.estimate is not None:
         return Change(
             change=share_of(decision.estimate),
-            interval=Interval(decision.low, decision.high).shares(),
+            interval=decision.interval.shares(),
             basis="pairs",
             verdict=decision.plain_verdict,
             note=note,
