@@ -21,7 +21,6 @@ from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live import ab_files
 from convmark.compare.live.ab import (
     End,
-    Make,
     Pair,
     SideSpec,
     inspected,
@@ -30,6 +29,7 @@ from convmark.compare.live.ab import (
     side_spec,
 )
 from convmark.compare.live.ab_files import SessionRow, VerdictRow
+from convmark.compare.live.anchor import MakeInterpreter
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import LiveOptions, compare_live
 from convmark.compare.live.session import NEW, OLD, Session
@@ -84,7 +84,7 @@ class StoppingRule:
     """What counts as a change; 3 % and 5 % where None."""
 
 
-def make_of(options: Options) -> Make:
+def make_of(options: Options) -> MakeInterpreter:
     """Return what makes the interpreters of a comparison.
 
     Raises:

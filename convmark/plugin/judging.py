@@ -280,7 +280,8 @@ def _anchor_of(
 
 def _against(run: PytestRun, baseline: Baseline, history: History) -> dict[str, str]:
     """Return by case the commit, or the run with its commit, that it is judged against."""
-    from convmark.compare.live.anchor import SHOWN, origin_of
+    from convmark.compare.live.anchor import origin_of
+    from convmark.core.git import SHOWN
     from convmark.report.verdicts import run_words
 
     found = {}

@@ -177,12 +177,12 @@ class Decision:
 
     verdict: Verdict
     sessions: int
-    estimate: float | None
+    estimate: float | None = None
     """Trimmed mean of the sessions; None below two."""
-    interval: Interval
+    interval: Interval = NOT_KNOWN
     """What the verdict rests on: of `regressed`, `improved` and undecided cases at their share of
     the run's error rate, of the others the two one-sided bounds; not known below two sessions."""
-    smallest_visible: float
+    smallest_visible: float = math.inf
     """The slowdown that these sessions would have told from 0 in 95 of 100 cases."""
     spread: float
     """Standard deviation of a session, shrunk over the cases."""
@@ -297,9 +297,6 @@ def _judged(
     return Decision(
         verdict="undecided",
         sessions=len(case.wall),
-        estimate=None,
-        interval=NOT_KNOWN,
-        smallest_visible=math.inf,
         spread=math.sqrt(prior.variance),
         freedom=prior.freedom,
         bar=case.bar,
