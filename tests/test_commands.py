@@ -13,7 +13,7 @@ from histories import A_COMMIT, MACHINE, keep, keep_said, process, run_of
 from test_verdicts_file import judgement
 
 from convmark.cli import main
-from convmark.results.record import SCHEMA_VERSION
+from convmark.results.schema import SCHEMA_VERSION
 from convmark.results.store import Store
 
 LENET = "lenet5-train-cpu-b32-float32"

@@ -38,7 +38,7 @@ from convmark.report.summary import summary_text
 from convmark.report.verdicts import verdicts_report
 from convmark.results.commit import read_commit
 from convmark.results.names import is_machine_name, keep_name
-from convmark.results.one_run import ONE_RUN, SOFTWARE
+from convmark.results.reading import ONE_RUN, SOFTWARE
 from convmark.results.record import COLUMNS, Record, from_cells
 from convmark.results.store import HEADER, Store, read_run
 from convmark.session import progress

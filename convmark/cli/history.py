@@ -44,8 +44,7 @@ from convmark.report.trend import trend_text
 from convmark.report.verdicts import FORMATS, run_words, verdicts_report
 from convmark.results.names import read_name
 from convmark.results.record import Record
-from convmark.results.runs import oldest_first
-from convmark.results.store import Store, StoreWarning, read_head, read_run
+from convmark.results.store import Store, StoreWarning, oldest_first, read_head, read_run
 
 __all__ = ["accept", "compare", "history", "run_named"]
 

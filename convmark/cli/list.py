@@ -19,7 +19,7 @@ from convmark.report.tables.formats import check_form, print_tables
 from convmark.results.columnar import read_columns, whole_file
 from convmark.results.names import read_name
 from convmark.results.record import MEASURED
-from convmark.results.runs import run_files
+from convmark.results.store import run_files
 
 __all__ = ["list_runs", "runs_table"]
 

@@ -21,8 +21,7 @@ from convmark.report.tables.hardware import Comparison
 from convmark.report.tables.text import csv_text, markdown_text, terminal_text
 from convmark.results.names import keep_name, kept_name, read_name
 from convmark.results.outputs import check_output, check_output_folder
-from convmark.results.runs import run_files
-from convmark.results.store import read_head
+from convmark.results.store import read_head, run_files
 
 __all__ = ["FORMATS", "report"]
 

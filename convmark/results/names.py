@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from convmark.core.errors import OptionError, StoreError
-from convmark.core.files import read_regular, write_whole
+from convmark.core.files import as_store_error, read_regular, write_whole
 from convmark.core.text import is_folder_name
 
 __all__ = ["NAME_FILE", "is_machine_name", "keep_name", "kept_name", "names_of", "read_name"]
@@ -54,10 +54,8 @@ def keep_name(folder: Path, name: str) -> None:
         StoreError: the file cannot be written.
     """
     path = folder / NAME_FILE
-    try:
+    with as_store_error(path, "written"):
         write_whole(path, f"{name}\n".encode())
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def kept_name(flag: str, text: str) -> tuple[str, str]:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from convmark.core.errors import OptionError
 from convmark.core.files import read_regular
-from convmark.results.one_run import RUN_NAME
-from convmark.results.reading import HEADER
+from convmark.results.reading import HEADER, RUN_NAME
 from convmark.results.store import same_file
 
 __all__ = ["check_output", "check_output_folder", "overlap"]

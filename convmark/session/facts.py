@@ -18,7 +18,8 @@ from convmark.machine.environment import Machine, own_cpu_quota
 from convmark.machine.gpu.devices import Card, card_columns
 from convmark.machine.gpu.visible import card_of, cards_of, choosing
 from convmark.results.code.of_run import CodeReader
-from convmark.results.record import FRAMEWORK_COLUMNS, SCHEMA_VERSION
+from convmark.results.record import FRAMEWORK_COLUMNS
+from convmark.results.schema import SCHEMA_VERSION
 from convmark.session import learning
 from convmark.session.ceilings import Ceiling, Key
 

@@ -17,7 +17,8 @@ from convmark.interpreter import Answer
 from convmark.machine.gpu.watch import Watch
 from convmark.results.agreement import phases_apart
 from convmark.results.code.manifest import Code
-from convmark.results.record import MEASUREMENT_VERSION, Record
+from convmark.results.record import Record
+from convmark.results.schema import MEASUREMENT_VERSION
 from convmark.session import learning, waterfall
 from convmark.session.ceilings import efficiency, key_of
 from convmark.session.facts import Facts, of_the_run, software

@@ -30,8 +30,7 @@ from convmark.interpreter import Interpreter
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import card_of
 from convmark.results.code.manifest import HERE, ZOO, Code
-from convmark.results.code.of_run import ran_at
-from convmark.results.code.projects import changed_projects
+from convmark.results.code.of_run import changed_projects, ran_at
 from convmark.results.commit import Commit
 from convmark.results.record import Record
 

@@ -19,7 +19,7 @@ from convmark.report.tables.hardware import GEOMETRIC_MEAN
 from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD
 from convmark.report.tables.points import latest, records_of, text_of
 from convmark.report.verdicts import worth_reading
-from convmark.results.runs import RunSource
+from convmark.results.store import RunSource
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,8 +14,7 @@ from types import MappingProxyType
 from convmark.core.case import Case
 from convmark.core.tasks import TASKS
 from convmark.results.record import Record
-from convmark.results.runs import run_files
-from convmark.results.store import read_run
+from convmark.results.store import read_run, run_files
 
 __all__ = ["expected_s", "known_seconds", "seconds_of"]
 

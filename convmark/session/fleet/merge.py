@@ -13,10 +13,9 @@ from convmark.core.text import Say, is_folder_name
 from convmark.results.code.manifest import read_codes, write_codes
 from convmark.results.code.snapshot import copy_kept
 from convmark.results.names import keep_name, read_name
-from convmark.results.one_run import shared_columns
+from convmark.results.reading import shared_columns
 from convmark.results.record import Record
-from convmark.results.runs import oldest_first, run_files
-from convmark.results.store import Store, read_run, read_step_times
+from convmark.results.store import Store, oldest_first, read_run, read_step_times, run_files
 from convmark.session.fleet.part import Part, Shard, read_part, write_part
 from convmark.session.learning import Epoch, append_epochs, read_epochs
 
