@@ -266,7 +266,7 @@ def test_a_folder_without_runs_is_one_line(
 def test_this_machines_own_folder_is_the_default(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from convmark.machine.environment import read_machine
+    from convmark.machine.hardware import read_machine
 
     keep(store, run_of("0001", 0.0))
     own = store.folder / read_machine().name

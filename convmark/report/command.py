@@ -9,11 +9,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType
 
-from convmark.core.colours import painted
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole
 from convmark.core.option_values import nearest, parse_file
 from convmark.core.table import Table
+from convmark.core.text import painted
 from convmark.report.against import verdicts_against
 from convmark.report.build import FIRST, STYLES, VERDICTS, Report, build
 from convmark.report.prices import read_prices

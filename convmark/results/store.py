@@ -1,4 +1,4 @@
-"""The results folder: numbers a run, finds one, reads its rows.
+"""The results folder: numbers a run, finds one, reads its rows; the runs of several folders.
 
     results/<machine>/0007.csv         one run, one row per process of a case
     results/<machine>/0007.steps.npz   its raw step times; rows never depend on it

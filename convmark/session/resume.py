@@ -27,8 +27,7 @@ from convmark.results.run_file import RunFile
 from convmark.results.schema import MEASUREMENT_VERSION, SCHEMA_VERSION
 from convmark.results.store import Store, read_run, read_step_times
 from convmark.session import learning
-from convmark.session.facts import Facts, of_the_run, software
-from convmark.session.plan import Job
+from convmark.session.facts import Facts, Job, of_the_run, software
 from convmark.session.result import Result
 from convmark.session.run import NOT_MEASURED
 

@@ -11,8 +11,7 @@ from convmark.compare.judgement import BUDGET_SPENT, SAME_CODE, LiveSession
 from convmark.compare.rule.allotment import Candidate
 from convmark.compare.rule.decision import CaseSessions, Decision
 from convmark.core.statistics import share_of
-from convmark.core.text import percent
-from convmark.core.units import duration_text, interval_text, share_text
+from convmark.core.text import duration_text, interval_text, percent, share_text
 
 __all__ = ["OTHER_SOFTWARE", "VOID", "CaseResult"]
 

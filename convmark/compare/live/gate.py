@@ -25,7 +25,7 @@ from convmark.compare.live.tree import OwnCode
 from convmark.compare.live.worktree import working_trees
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
-from convmark.core.units import duration_text
+from convmark.core.text import duration_text
 from convmark.interpreter import Interpreter
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import card_of

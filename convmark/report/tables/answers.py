@@ -12,7 +12,7 @@ from convmark.compare.files import read_verdicts
 from convmark.compare.judgement import MACHINE, Judgement
 from convmark.core.table import Table, heading, table_of
 from convmark.core.tasks import TASKS
-from convmark.core.units import seconds_text
+from convmark.core.text import seconds_text
 from convmark.report.ratios import LEAST_PROCESSES, Ratio, ratio
 from convmark.report.tables.architectures import setting
 from convmark.report.tables.hardware import GEOMETRIC_MEAN

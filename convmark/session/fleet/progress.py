@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TextIO
 
 from convmark.core.case import Case
-from convmark.core.units import duration_text
+from convmark.core.text import duration_text
 from convmark.session.fleet.scheduler import Assignment, Scheduler
 from convmark.session.progress import Clock, Display, outcome
 from convmark.session.result import Result

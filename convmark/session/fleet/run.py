@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, TextIO
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TextIO
 
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.options import Options
 from convmark.core.text import Say
 from convmark.results.store import Store
-from convmark.session.facts import Facts
-from convmark.session.fleet.drive import Cluster, ProcessEnded, drive
-from convmark.session.fleet.expected import expected_s
+from convmark.session.facts import Facts, Job, plan
 from convmark.session.fleet.host import PreparedNode
 from convmark.session.fleet.nodes import PER, NodeFacts, gpu_names, node_names, some
+from convmark.session.fleet.part import expected_s
 from convmark.session.fleet.progress import FleetProgress
 from convmark.session.fleet.run_files import (
     Key,
@@ -29,12 +28,101 @@ from convmark.session.fleet.run_files import (
     newest_of_kind,
 )
 from convmark.session.fleet.scheduler import Assignment, Member, Scheduler, Unmeasured
-from convmark.session.plan import Job, plan
 from convmark.session.result import Result
 from convmark.session.resume import plan_hash
 from convmark.session.run import NOT_MEASURED, unmeasured
 
-__all__ = ["FleetRun"]
+__all__ = [
+    "Cluster",
+    "Event",
+    "FleetRun",
+    "JobEnded",
+    "NodeLost",
+    "ProcessEnded",
+    "drive",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEnded:
+    """In place of a result: the process that measured ended under the job, the node did not."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """A node has done with its job; the result is a `ProcessEnded` where there is none."""
+
+    node: str
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLost:
+    """A node will measure nothing more."""
+
+    node: str
+    why: str
+
+
+Event = JobEnded | NodeLost
+
+
+class Cluster(Protocol):
+    """Has nodes measure."""
+
+    def begin(self, assignment: Assignment) -> None:
+        """Have the node measure the job; what comes of it is an event."""
+
+    def events(self) -> list[Event]:
+        """Wait for what has happened; nothing where nothing will."""
+
+
+class FleetObserver(Protocol):
+    """Is told how it goes on."""
+
+    def began(self, assignment: Assignment) -> None:
+        """A node has begun a job."""
+
+    def ended(self, assignment: Assignment, result: Any) -> None:
+        """A node's job has its result."""
+
+    def lost(self, node: str, why: str) -> None:
+        """A node no longer answers."""
+
+
+def drive(
+    scheduler: Scheduler,
+    cluster: Cluster,
+    keep: Callable[[Assignment, Any], Any],
+    shown: FleetObserver,
+) -> list[Unmeasured]:
+    """Have all plans measured; return what no node could measure.
+
+    Args:
+        keep: takes each result, before anything else is begun, and returns what is shown of it.
+    """
+    running: dict[str, Assignment] = {}
+    unmeasured: list[Unmeasured] = []
+    while True:
+        for assignment in scheduler.assignments():
+            running[assignment.node] = assignment
+            cluster.begin(assignment)
+            shown.began(assignment)
+        if scheduler.over:
+            return unmeasured
+        for event in cluster.events():
+            if isinstance(event, NodeLost):
+                running.pop(event.node, None)
+                unmeasured += scheduler.lost(event.node, event.why)
+                shown.lost(event.node, event.why)
+                continue
+            assignment = running.pop(event.node)
+            kept = keep(assignment, event.result)
+            scheduler.ended(event.node)
+            shown.ended(assignment, kept)
+
 
 Prepare = Callable[[Sequence[str]], Mapping[str, Any]]
 """Has nodes prepare themselves: by name a `PreparedNode`, or the exception that says why not."""
