@@ -7,4 +7,4 @@ import pytest
 if importlib.util.find_spec("convmark") is None:
     raise pytest.UsageError("convmark is not installed here; run: pip install -e .")
 
-from convmark.plugin.bridge import pytest_addoption  # noqa: F401 - its options' short names
+from convmark.plugin.short import pytest_addoption  # noqa: F401 - its options' short names

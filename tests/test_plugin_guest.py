@@ -48,7 +48,7 @@ def test_short_names_are_there_where_a_project_asks_for_them(
 ) -> None:
     pytester.makepyfile(SUITE)
     if asked != "pyproject":
-        pytester.makeconftest("from convmark.plugin.bridge import pytest_addoption\n")
+        pytester.makeconftest("from convmark.plugin.short import pytest_addoption\n")
     if asked != "conftest":
         pytester.makepyprojecttoml("[tool.convmark]\nshort_options = true\n")
     result = pytester.runpytest_inprocess("--collect-only", "-q", "--models", "conv_layer")
