@@ -26,10 +26,12 @@ from convmark.interpreter.environments.installer import (
     Installer,
     Python,
     Resolved,
+    Wanted,
     between,
+    looks_like_requirement,
     releases,
+    wanted,
 )
-from convmark.interpreter.environments.requirement import Wanted, looks_like_requirement, wanted
 
 # -- requirements --------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from rows import row
 
 from convmark.core.case import Case
 from convmark.session.facts import Job
-from convmark.session.fleet.progress import FleetProgress
+from convmark.session.fleet.run import FleetProgress
 from convmark.session.fleet.scheduler import Assignment, Member, Scheduler
 from convmark.session.result import Result
 

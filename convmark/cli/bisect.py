@@ -28,8 +28,7 @@ from convmark.core.options import Options
 from convmark.core.suites import cases, refuse_untimed
 from convmark.core.text import interval_text
 from convmark.interpreter.environments.cache import Cache
-from convmark.interpreter.environments.installer import between, releases
-from convmark.interpreter.environments.requirement import wanted
+from convmark.interpreter.environments.installer import between, releases, wanted
 from convmark.machine.lock import alone
 
 __all__ = ["bisect"]

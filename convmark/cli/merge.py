@@ -12,7 +12,7 @@ from convmark.core.errors import StoreError
 from convmark.core.files import read_regular, write_whole
 from convmark.core.options import Options
 from convmark.report.describe import FOLDER
-from convmark.results.outputs import overlap
+from convmark.results.names import overlap
 from convmark.results.store import Store
 from convmark.session.fleet.merge import MergedRun, join, joined, missing, sources
 

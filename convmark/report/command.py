@@ -19,8 +19,13 @@ from convmark.report.build import FIRST, STYLES, VERDICTS, Report, build
 from convmark.report.prices import read_prices
 from convmark.report.tables.hardware import Comparison
 from convmark.report.tables.text import csv_text, markdown_text, terminal_text
-from convmark.results.names import keep_name, kept_name, read_name
-from convmark.results.outputs import check_output, check_output_folder
+from convmark.results.names import (
+    check_output,
+    check_output_folder,
+    keep_name,
+    kept_name,
+    read_name,
+)
 from convmark.results.store import read_head, run_files
 
 __all__ = ["FORMATS", "report"]

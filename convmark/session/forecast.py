@@ -14,7 +14,7 @@ from convmark.core.table import Table, heading, table_of
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import duration_text
 from convmark.interpreter.environments.cache import interpreter_path
-from convmark.interpreter.environments.requirement import wanted
+from convmark.interpreter.environments.installer import wanted
 from convmark.interpreter.inspection import devices_asked_for
 from convmark.machine.gpu.visible import visible_cards
 from convmark.machine.hardware import Machine

@@ -24,8 +24,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from convmark.core.errors import InstallError, OptionError
-from convmark.interpreter.environments.installer import Installer, Resolved
-from convmark.interpreter.environments.requirement import Wanted, wanted
+from convmark.interpreter.environments.installer import Installer, Resolved, Wanted, wanted
 
 __all__ = [
     "Cache",
