@@ -84,11 +84,11 @@ def _page(content: bytes) -> bool:
 CASE = "lenet5-train-cpu-b1-float32"
 COMMANDS = {
     "run": Command(
-        ("convmark", "run", "--python={fast}", *CASES, "--processes=3", "--time-budget=0.1"),
+        ("convmark", "run", "--python={fast}", *CASES, "--processes=3", "--time-budget=0.1", "--allow-concurrent"),
         measures=True,
     ),
     "bench": Command(
-        ("pytest", "--python={fast}", "--processes=3", "-p", "no:cacheprovider", "-q"),
+        ("pytest", "--python={fast}", "--allow-concurrent", "--processes=3", "-p", "no:cacheprovider", "-q"),
         measures=True,
     ),
     "report": Command(("convmark", "report", "results", "-o", "page.html"), output="page.html",
@@ -105,14 +105,14 @@ COMMANDS = {
     "gate": Command(
         (
             "pytest", "-p", "no:cacheprovider", "-q", "--benchmark-compare=git:HEAD~1",
-            "--models=conv_layer", "--processes=1", "--time-budget=0.1", "--compare-budget=10",
+            "--models=conv_layer", "--processes=1", "--time-budget=0.1", "--compare-budget=10", "--allow-concurrent",
         ),
         measures=True, adds="*/*.verdicts.csv", statuses=(0, 1), real=True,
     ),
     "ab": Command(
         (
             "convmark", "ab", "git:HEAD~1", "git:HEAD", "--models=conv_layer", "--tasks=train",
-            "--batch-sizes=32", "--budget=8", "--results=results",
+            "--batch-sizes=32", "--budget=8", "--allow-concurrent", "--results=results",
         ),
         adds="ab/*", statuses=(0, 1, 3), real=True,
     ),
