@@ -15,6 +15,7 @@ from typing import Any
 from convmark.compare.comparability import Conditions
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
+from convmark.core.cells import to_cell
 from convmark.core.errors import OptionError
 from convmark.core.fitting import wrapped
 from convmark.core.interval import NOT_KNOWN
@@ -24,7 +25,7 @@ from convmark.core.table import heading, printed
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import markdown_cell, natural_order, shown
 from convmark.report.changes import LEAST_PAIRS, Change, Pair, Value, changes
-from convmark.results.record import Record, to_cell
+from convmark.results.record import Record
 
 __all__ = ["COLUMNS", "FORMS", "Cell", "LiveCases", "across", "across_report", "live_cases"]
 

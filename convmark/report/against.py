@@ -19,8 +19,7 @@ from convmark.core.errors import OptionError
 from convmark.core.git import Git
 from convmark.core.table import Table, heading, table_of
 from convmark.report.verdicts import headline, run_words, verdict_words, worth_reading
-from convmark.results.runs import newest_run
-from convmark.results.store import Store, read_head, read_run
+from convmark.results.store import Store, newest_run, read_head, read_run
 
 __all__ = ["judged", "verdicts_against"]
 

@@ -8,8 +8,7 @@ from convmark.compare.rule.change_points import FEWEST_RUNS
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison
 from convmark.core.statistics import share_of
 from convmark.core.table import heading, printed
-from convmark.core.text import shown
-from convmark.core.units import interval_text
+from convmark.core.text import interval_text, shown
 
 __all__ = ["MOST_NAMED", "change_text", "trend_text"]
 

@@ -12,8 +12,14 @@ from typing import Any
 
 from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement
 from convmark.core.table import Heading, Table, grid, heading, printed, table_of
-from convmark.core.text import markdown_cell, shown
-from convmark.core.units import bytes_text, interval_text, rate_text, seconds_text
+from convmark.core.text import (
+    bytes_text,
+    interval_text,
+    markdown_cell,
+    rate_text,
+    seconds_text,
+    shown,
+)
 
 __all__ = [
     "FOLLOWERS",

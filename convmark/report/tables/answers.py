@@ -13,14 +13,14 @@ from convmark.compare.judgement import MACHINE, Judgement
 from convmark.core.interval import Interval
 from convmark.core.table import Table, heading, table_of
 from convmark.core.tasks import TASKS
-from convmark.core.units import interval_text, seconds_text
+from convmark.core.text import interval_text, seconds_text
 from convmark.report.ratios import LEAST_PROCESSES, Ratio, ratio
 from convmark.report.tables.architectures import setting
 from convmark.report.tables.hardware import GEOMETRIC_MEAN
 from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD
 from convmark.report.tables.points import latest, records_of, text_of
 from convmark.report.verdicts import worth_reading
-from convmark.results.runs import RunSource
+from convmark.results.store import RunSource
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,7 +18,7 @@ from convmark.report.tables.points import POINT, text_of
 from convmark.report.trend import change_text, left_out_text
 from convmark.results.names import read_name
 from convmark.results.record import COLUMNS
-from convmark.results.runs import RunSource
+from convmark.results.store import RunSource
 
 if TYPE_CHECKING:
     import pandas as pd
