@@ -9,7 +9,7 @@ from statistics import mean, median, stdev
 from typing import Literal
 
 from convmark.compare.rule.statistics import pooled_variance, t_quantile
-from convmark.core.statistics import share_of
+from convmark.core.interval import share_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.results.record import Record
 

@@ -24,8 +24,7 @@ from convmark.compare.history import BASELINE_RUNS, same_code, steady
 from convmark.compare.judgement import SAME_CODE
 from convmark.compare.rule.decision import CaseSessions, Decision, decide
 from convmark.compare.rule.statistics import pooled_variance, t_quantile
-from convmark.core.interval import NOT_KNOWN, Interval
-from convmark.core.statistics import share_of
+from convmark.core.interval import NOT_KNOWN, Interval, share_of
 from convmark.core.text import interval_text
 from convmark.report.ratios import CONFIDENCE, ratio
 from convmark.results.record import FRAMEWORK_COLUMNS, Record

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from convmark.compare.rule.change_points import FEWEST_RUNS
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison
-from convmark.core.statistics import share_of
+from convmark.core.interval import share_of
 from convmark.core.table import heading, printed
 from convmark.core.text import interval_text, shown
 

@@ -47,8 +47,7 @@ from convmark.compare.rule.statistics import (
     t_quantile,
 )
 from convmark.core.errors import MeasurementError
-from convmark.core.interval import NOT_KNOWN, Interval
-from convmark.core.statistics import share_of
+from convmark.core.interval import NOT_KNOWN, Interval, share_of
 from convmark.core.text import interval_text, share_text
 
 __all__ = [

@@ -12,7 +12,7 @@ import numpy as np
 from convmark.compare.comparability import Comparability, facts_of
 from convmark.compare.files import NOISE, read_noise
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
-from convmark.core.statistics import share_of
+from convmark.core.interval import share_of
 from convmark.core.table import Table, heading, table_of
 from convmark.report.tables.points import POINT, text_of
 from convmark.report.trend import change_text, left_out_text
