@@ -19,8 +19,7 @@ from convmark.results.code.of_run import KeptCodes
 from convmark.results.code.snapshot import lay_out
 from convmark.results.record import Record
 from convmark.results.run_file import RunFile
-from convmark.results.runs import run_files
-from convmark.results.store import read_run, read_step_times
+from convmark.results.store import read_run, read_step_times, run_files
 from convmark.session.fleet.part import part_path, read_part
 from convmark.session.learning import EPOCHS, epochs_path, read_epochs
 
