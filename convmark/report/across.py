@@ -36,7 +36,10 @@ judged against another."""
 
 FORMS = ("table", "markdown", "csv", "json")
 
-LIVE = "These commands {}, or all at once: convmark compare --across "
+DIRTY = "+"
+"""Ends the commit of a folder that had changes which are in no commit."""
+
+LIVE = "These commands {}, the last one all at once:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +128,7 @@ _NAMES = [one.name for one in fields(Cell) if one.metadata.get("column", True)]
 
 
 def across(
-    records: Iterable[Record],
+    runs: Iterable[Sequence[Record]],
     column: str,
     names: Mapping[str, str] | None = None,
     files_of: Callable[[str], str] = lambda code: "",
@@ -136,12 +139,13 @@ def across(
     `BACKENDS`, machines and GPUs in that of their names.
 
     Args:
-        records: measured rows, in the order of their runs.
+        runs: the rows of each run, in the order of the runs; runs of two results folders may have
+            the same number.
         column: one of `COLUMNS`.
         names: of machines that a user has named, by their fingerprints.
         files_of: the hash of a code's files without its packages; empty where it is not known.
     """
-    found, first_seen = _values(records, column, names or {})
+    found, first_seen = _values(runs, column, names or {})
     in_order: Callable[[str], Any] = _ORDERS.get(column, natural_order)
     if column == "commit":
         in_order = first_seen.__getitem__
@@ -164,22 +168,27 @@ def across(
 
 
 def _values(
-    records: Iterable[Record], column: str, names: Mapping[str, str]
+    runs: Iterable[Sequence[Record]], column: str, names: Mapping[str, str]
 ) -> tuple[dict[tuple[str, str], Value], dict[str, int]]:
     """Return the runs by case and value, and the values in the order of their first runs."""
-    runs: dict[tuple[str, str], dict[int, list[Record]]] = {}
-    places: dict[tuple[str | None, str], int] = {}
+    found: dict[tuple[str, str], dict[int, list[Record]]] = {}
     first_seen: dict[str, int] = {}
-    for record in records:
-        value = str(getattr(record, column) or "")
-        if not record.measured or not value or record.task not in TIMED_TASKS:
-            continue
-        value = names.get(value, value) if column == "machine" else value
-        first_seen.setdefault(value, len(first_seen))
-        place = places.setdefault((record.machine, record.run), len(places))
-        key = (_name(record, column), value)
-        runs.setdefault(key, {}).setdefault(place, []).append(record)
-    return {key: Value.of(of_key) for key, of_key in runs.items()}, first_seen
+    for place, rows in enumerate(runs):
+        for record in rows:
+            value = _value(record, column)
+            if not record.measured or not value or record.task not in TIMED_TASKS:
+                continue
+            value = names.get(value, value) if column == "machine" else value
+            first_seen.setdefault(value, len(first_seen))
+            key = (_name(record, column), value)
+            found.setdefault(key, {}).setdefault(place, []).append(record)
+    return {key: Value.of(of_key) for key, of_key in found.items()}, first_seen
+
+
+def _value(record: Record, column: str) -> str:
+    """Return a row's value of the column; a commit with changes in its files ends in `+`."""
+    value = str(getattr(record, column) or "")
+    return f"{value}{DIRTY}" if value and column == "commit" and record.dirty else value
 
 
 def _by_case(found: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
@@ -288,7 +297,7 @@ _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 
 def _side(row: Record, column: str) -> str:
     """Return a row's value of the column as a side of `convmark ab`; empty where it can be none."""
-    value = str(getattr(row, column))
+    value = _value(row, column)
     if column == "backend":
         return "."
     if column == "commit":
@@ -359,8 +368,14 @@ def _joined(found: Sequence[LiveCases], name: str) -> list[LiveCases]:
 # -- as text ---------------------------------------------------------------------------------------
 
 
-def across_report(cells: Sequence[Cell], column: str, form: str = "table") -> str:
-    """Return the cells in one of `FORMS`."""
+def across_report(
+    cells: Sequence[Cell], column: str, form: str = "table", *, live: str = ""
+) -> str:
+    """Return the cells in one of `FORMS`.
+
+    Args:
+        live: the command that compares all values live.
+    """
     if form == "json":
         return json.dumps(
             [{name: getattr(cell, name) for name in _NAMES} for cell in cells], indent=2
@@ -374,10 +389,10 @@ def across_report(cells: Sequence[Cell], column: str, form: str = "table") -> st
     markdown = form == "markdown"
     table = _table(cells, column, markdown=markdown)
     clean = markdown_cell if markdown else lambda line: wrapped(shown(line))
-    lines = [clean(line) for line in _below(cells, column)]
-    commands = [shown(one.command) for one in _undecided(cells)]
+    lines = [clean(line) for line in _below(cells)]
+    commands = [one.command for one in live_cases(_undecided(cells))]
     if commands:
-        block = "\n".join(commands)
+        block = "\n".join(map(shown, [*commands, live]))
         lines.append(f"```sh\n{block}\n```" if markdown else block)
     return "\n\n".join([table, *lines])
 
@@ -417,7 +432,7 @@ def _table(cells: Sequence[Cell], column: str, *, markdown: bool) -> str:
     return printed(headings, records)
 
 
-def _below(cells: Sequence[Cell], column: str) -> Iterator[str]:
+def _below(cells: Sequence[Cell]) -> Iterator[str]:
     """Yield what the figures are, and how many changes have no verdict."""
     yield (
         "Metric: step time, geometric means of the processes' medians. Intervals of 95 % come from "
@@ -425,10 +440,10 @@ def _below(cells: Sequence[Cell], column: str) -> Iterator[str]:
         "which do not tell how runs differ (in these runs)."
     )
     changed = [cell for cell in cells if cell.previous is not None]
-    left = _undecided_cells(cells)
+    left = _undecided(cells)
     if not changed:
         if any(cell.live for cell in left):
-            yield f"{LIVE.format('compare live')}{column} --live"
+            yield LIVE.format("compare live")
         return
     rule = f"a verdict needs {LEAST_PAIRS} pairs of runs that alternate"
     if not left:
@@ -436,17 +451,13 @@ def _below(cells: Sequence[Cell], column: str) -> Iterator[str]:
         return
     text = f"Not decided: {len(left)} of {len(changed)} changes; {rule}."
     if any(cell.live for cell in left):
-        text += f" {LIVE.format('decide')}{column} --live"
+        text += f" {LIVE.format('decide')}"
     yield text
 
 
-def _undecided_cells(cells: Iterable[Cell]) -> list[Cell]:
+def _undecided(cells: Iterable[Cell]) -> list[Cell]:
     return [
         cell
         for cell in cells
         if (cell.previous or cell.oldest) and cell.verdict in ("", "inconclusive")
     ]
-
-
-def _undecided(cells: Iterable[Cell]) -> list[LiveCases]:
-    return live_cases(_undecided_cells(cells))

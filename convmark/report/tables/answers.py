@@ -126,12 +126,11 @@ def _winner(rows: list[dict[str, Any]], frame: pd.DataFrame) -> dict[str, str]:
     if alike:
         rival = min(alike, key=lambda row: row["step_time_p50_s"])
         faster = ratio(_times(frame, rival), _times(frame, best))
-        if faster:
-            times = f"{_digits(faster.value)} times as fast as {rival['model']}"
-            by = f"{times} {_interval(faster)}"
-        if faster and faster.low is not None and faster.low <= 1:
+        if faster and faster.contains_1:
             found = f"{best['model']} or {rival['model']}: {seconds_text(best['step_time_p50_s'])}"
-            by += ", not told apart"
+            by = f"not distinguishable: ratio in {_interval(faster)}"
+        elif faster:
+            by = f"{_times_as_fast(faster)} as {rival['model']} {_interval(faster)}"
     return _line(FASTEST, ", ".join(filter(None, given)), found, by, where, load)
 
 
@@ -160,7 +159,8 @@ def _interval(found: Ratio) -> str:
 
 
 def _times_as_fast(found: Ratio) -> str:
-    return f"{_digits(found.value)} times as fast"
+    """Return a ratio in words; those of one whose interval contains 1 have no figure."""
+    return "not distinguishable" if found.contains_1 else f"{_digits(found.value)} times as fast"
 
 
 def _digits(value: float) -> str:

@@ -357,7 +357,8 @@ class _Measured:
         mean = geometric_mean(_with_intervals(speedups))
         if mean is None:
             return f"{name}: no case is measured here and on {self.base}."
-        words = f"{name} is {_times(mean, 1.0)} times {self.base}{_ends(mean, 1.0)}"
+        unsure = ", not distinguishable" * mean.contains_1
+        words = f"{name} is {_times(mean, 1.0)} times {self.base}{_ends(mean, 1.0)}{unsure}"
         ours, theirs = (self._price_of(one) for one in (name, self.base))
         if ours is not None and theirs is not None:
             share = theirs.amount / ours.amount
