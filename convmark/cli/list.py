@@ -15,7 +15,7 @@ from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.core.options import Options
 from convmark.core.table import Table, heading, table_of
-from convmark.report.tables.formats import check_form, print_tables
+from convmark.report.tables import check_form, print_tables
 from convmark.results.columnar import read_columns, whole_file
 from convmark.results.names import read_name
 from convmark.results.record import MEASURED

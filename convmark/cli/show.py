@@ -9,7 +9,7 @@ from convmark.cli.history import run_named
 from convmark.core.errors import StoreError
 from convmark.core.options import Options
 from convmark.report.summary import run_tables
-from convmark.report.tables.formats import check_form, print_tables
+from convmark.report.tables import check_form, print_tables
 from convmark.report.verdicts import run_words
 from convmark.results.names import read_name
 from convmark.results.store import read_run

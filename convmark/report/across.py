@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 import shlex
@@ -19,11 +17,12 @@ from convmark.core.errors import OptionError
 from convmark.core.fitting import wrapped
 from convmark.core.option_values import parse_models
 from convmark.core.statistics import spread
-from convmark.core.table import heading, printed
+from convmark.core.table import heading, headings, printed
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import markdown_cell, natural_order, shown
 from convmark.report.changes import LEAST_PAIRS, Change, Pair, Value, changes
-from convmark.results.record import Record, to_cell
+from convmark.report.tables import as_csv
+from convmark.results.record import Record
 
 __all__ = ["COLUMNS", "FORMS", "Cell", "LiveCases", "across", "across_report", "live_cases"]
 
@@ -381,11 +380,7 @@ def across_report(
             [{name: getattr(cell, name) for name in _NAMES} for cell in cells], indent=2
         )
     if form == "csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_NAMES)
-        writer.writerows([to_cell(getattr(cell, name)) for name in _NAMES] for cell in cells)
-        return text.getvalue().rstrip("\n")
+        return as_csv(_NAMES, ([getattr(cell, name) for name in _NAMES] for cell in cells))
     markdown = form == "markdown"
     table = _table(cells, column, markdown=markdown)
     clean = markdown_cell if markdown else lambda line: wrapped(shown(line))
@@ -400,22 +395,22 @@ def across_report(
 def _table(cells: Sequence[Cell], column: str, *, markdown: bool) -> str:
     longest = max((sum(cell.case == one.case for one in cells) for cell in cells), default=0)
     several = column not in _AGELESS and longest > 2
-    headings = [
+    columns = [
         heading("case", "case"),
         heading("value", column),
-        heading("throughput_samples_per_s", "samples/s", "rate"),
-        heading("step_time_p50_s", "step time", "seconds"),
-        heading("step_time_spread", "spread", "share"),
+        *headings(
+            "throughput_samples_per_s step_time_p50_s step_time_spread",
+            step_time_p50_s=("step time", "seconds"),
+            step_time_spread=("spread", "share"),
+        ),
         *([] if column in _AGELESS else [heading("before", "step time to the one before")]),
         *([heading("verdict", "verdict")] if column not in _AGELESS else []),
         *([heading("first", "step time to the oldest")] if several else []),
         *([heading("first", "step time to the first")] if column in _AGELESS else []),
-        heading("time_to_first_step_s", "first step", "seconds"),
-        heading("peak_host_memory_bytes", "host peak", "bytes"),
-        heading("parameters", "parameters", "count"),
-        heading("runs", "runs", "count"),
-        heading("processes", "n", "count"),
-        heading("note", "note"),
+        *headings(
+            "time_to_first_step_s peak_host_memory_bytes parameters runs processes note",
+            processes=("n", "count"),
+        ),
     ]
     before = ["", *(cell.case for cell in cells)]
     records = [
@@ -428,8 +423,8 @@ def _table(cells: Sequence[Cell], column: str, *, markdown: bool) -> str:
         for cell, last in zip(cells, before, strict=False)
     ]
     if markdown:
-        return printed(headings, records, "pipe", clean=markdown_cell)
-    return printed(headings, records)
+        return printed(columns, records, "pipe", clean=markdown_cell)
+    return printed(columns, records)
 
 
 def _below(cells: Sequence[Cell]) -> Iterator[str]:

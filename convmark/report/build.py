@@ -12,23 +12,31 @@ import pandas as pd
 from convmark.core.table import Table
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import natural_order
+from convmark.report.comparison import Comparison, of_machines
 from convmark.report.describe import DescribedModel, described_models
-from convmark.report.rows import Rows, read_rows
+from convmark.report.noise import noise
+from convmark.report.rows import Rows, axes_of, latest, points, read_rows
 from convmark.report.sides import Sides, newest_versions, sides_of
 from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.answers import answers
-from convmark.report.tables.applications import applications
-from convmark.report.tables.architectures import architectures, pareto, task_figures
-from convmark.report.tables.hardware import BEST_BATCHES, Comparison, hardware_tables, of_machines
-from convmark.report.tables.history import history, step_time_verdicts
-from convmark.report.tables.levels import levels, marks, noise, runs_of_levels, trends
-from convmark.report.tables.nodes import differing, nodes
-from convmark.report.tables.overview import machines, troubles
-from convmark.report.tables.points import axes_of, latest, points
-from convmark.report.tables.published import published
-from convmark.report.tables.roofline import roofline
-from convmark.report.tables.shapes import batch_sizes, distribution, scaling
-from convmark.report.tables.waterfall import waterfall
+from convmark.report.tables.hardware import BEST_BATCHES, hardware_tables
+from convmark.report.tables.history import (
+    history,
+    levels,
+    marks,
+    runs_of_levels,
+    step_time_verdicts,
+    trends,
+)
+from convmark.report.tables.models import (
+    applications,
+    architectures,
+    pareto,
+    published,
+    task_figures,
+)
+from convmark.report.tables.overview import differing, machines, nodes, troubles
+from convmark.report.tables.steps import batch_sizes, distribution, roofline, scaling, waterfall
 
 __all__ = ["FIRST", "STYLES", "VERDICTS", "Report", "build"]
 

@@ -14,11 +14,10 @@ from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole
 from convmark.core.option_values import nearest, parse_file
 from convmark.core.table import Table
-from convmark.report.against import verdicts_against
 from convmark.report.build import FIRST, STYLES, VERDICTS, Report, build
-from convmark.report.prices import read_prices
-from convmark.report.tables.hardware import Comparison
-from convmark.report.tables.text import csv_text, markdown_text, terminal_text
+from convmark.report.comparison import Comparison, read_prices
+from convmark.report.tables import csv_text, markdown_text, terminal_text
+from convmark.report.verdicts import verdicts_against
 from convmark.results.names import keep_name, kept_name, read_name
 from convmark.results.outputs import check_output, check_output_folder
 from convmark.results.runs import run_files
@@ -41,8 +40,7 @@ Source:
 
 def _html(report: Report) -> str:
     from convmark.report.figures import figures_of
-    from convmark.report.links import commit_links
-    from convmark.report.page.render import Page, render_page
+    from convmark.report.page import Page, commit_links, render_page
 
     return render_page(
         Page(

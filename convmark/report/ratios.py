@@ -17,7 +17,19 @@ import numpy as np
 
 from convmark.compare.rule.statistics import t_quantile
 
-__all__ = ["LEAST_PROCESSES", "Ratio", "Units", "geometric_mean", "ratio"]
+__all__ = [
+    "CONFIDENCE",
+    "LEAST_PROCESSES",
+    "Ratio",
+    "Units",
+    "ends_text",
+    "geometric_mean",
+    "interval_text",
+    "intervals_with_1",
+    "ratio",
+    "times_as_fast",
+    "times_text",
+]
 
 LEAST_PROCESSES = 3
 """Of fewer units on either side no interval is given: two tell a spread by luck."""
@@ -156,3 +168,59 @@ def _variance(cases: Sequence[_Side]) -> float:
         for unit, error in side.errors.items():
             errors[unit] = errors.get(unit, 0.0) + error / len(cases)
     return sum(error**2 for error in errors.values())
+
+
+# -- as text ---------------------------------------------------------------------------------------
+
+
+def interval_text(found: Ratio) -> str:
+    """Return the interval in square brackets, or why there is none."""
+    if found.low is None or found.high is None:
+        return f"(no interval: fewer than {LEAST_PROCESSES} processes)"
+    return f"[{_three_digits(found.low)}, {_three_digits(found.high)}]"
+
+
+def times_as_fast(found: Ratio) -> str:
+    """Return a ratio in words; those of one whose interval contains 1 have no figure."""
+    return (
+        "not distinguishable" if found.contains_1 else f"{_three_digits(found.value)} times as fast"
+    )
+
+
+def _three_digits(value: float) -> str:
+    """Return a ratio to three digits, or whole."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def times_text(mean: Ratio, factor: float = 1.0) -> str:
+    """Return a ratio times a factor, with as many digits as its interval lets be told."""
+    return _digits(mean.value * factor, mean, factor)
+
+
+def ends_text(mean: Ratio, factor: float = 1.0) -> str:
+    """Return the interval times a factor, in brackets; empty where none is known."""
+    if mean.low is None or mean.high is None:
+        return ""
+    low, high = (_digits(end * factor, mean, factor) for end in (mean.low, mean.high))
+    return f" ({low} to {high})"
+
+
+def _digits(value: float, mean: Ratio, factor: float) -> str:
+    """Return a ratio with as many digits as its interval lets be told, at least one decimal."""
+    if mean.low is None or mean.high is None or mean.low == mean.high:
+        return f"{value:,.3g}"
+    places = math.ceil(-math.log10((mean.high - mean.low) * factor / 2))
+    return f"{value:,.{min(max(places, 1), 6)}f}"
+
+
+def intervals_with_1(speedups: Sequence[Ratio]) -> str:
+    """Say of how many cases the interval contains 1."""
+    known = [one for one in speedups if one.low is not None]
+    if not known:
+        return f"no interval is known: fewer than {LEAST_PROCESSES} processes"
+    count = sum(one.contains_1 for one in known)
+    if len(known) == 1:
+        return f"the interval of its one case {'contains' if count else 'does not contain'} 1"
+    number = f"{count} of {len(known)}" if count else f"none of {len(known)}"
+    untold = " (no difference is shown there)" * bool(count)
+    return f"{number} intervals contain{'s' * (count <= 1)} 1{untold}"

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.compare.files import read_verdicts
 from convmark.compare.judgement import MACHINE, Judgement
-from convmark.core.table import Table, heading, table_of
+from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TASKS
 from convmark.core.units import seconds_text
-from convmark.report.ratios import LEAST_PROCESSES, Ratio, ratio
-from convmark.report.tables.architectures import setting
+from convmark.report.ratios import Ratio, interval_text, ratio, times_as_fast
+from convmark.report.rows import latest, newest_rows, setting, text_of
 from convmark.report.tables.hardware import GEOMETRIC_MEAN
 from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD
-from convmark.report.tables.points import latest, records_of, text_of
 from convmark.report.verdicts import worth_reading
 from convmark.results.runs import RunSource
 
@@ -73,12 +72,7 @@ def answers(
         "code under the same conditions but for packages. Changes are the verdicts of each "
         "machine's newest judged run. Trust is good where at most 5 % of the newest figures are "
         "doubtful, for one of the reasons given, fair where at most 25 % are, else poor.",
-        [
-            heading("answer", "answer"),
-            heading("of", "of"),
-            heading("found", "found"),
-            heading("detail", "detail"),
-        ],
+        headings("answer of found detail"),
         records,
     )
 
@@ -89,12 +83,6 @@ def _line(answer: str, of: str, found: str, *details: str) -> dict[str, str]:
 
 # The fastest model
 
-_COLUMNS = (
-    *("hardware", "case", "model", "task", "batch_size", "precision", "jit", "replicas", "cluster"),
-    *("threads", "backend", "source", "step_time_p50_s", "load", "asked_shape", "recipe"),
-    "framework",
-)
-
 
 def _fastest(frame: pd.DataFrame, table: pd.DataFrame) -> Iterator[dict[str, str]]:
     """Yield the fastest model of each task, batch size, input shape and recipe.
@@ -102,7 +90,7 @@ def _fastest(frame: pd.DataFrame, table: pd.DataFrame) -> Iterator[dict[str, str
     Those of most models are chosen.
     """
     groups: dict[tuple[int, int, str, str], list[dict[str, Any]]] = {}
-    for row in records_of(latest(table), _COLUMNS):
+    for row in newest_rows(table):
         if row["replicas"] == 1 and row["step_time_p50_s"] > 0:
             shape, recipe = text_of(row["asked_shape"]), text_of(row["recipe"])
             key = (list(TASKS).index(row["task"]), int(row["batch_size"]), shape, recipe)
@@ -128,9 +116,9 @@ def _winner(rows: list[dict[str, Any]], frame: pd.DataFrame) -> dict[str, str]:
         faster = ratio(_times(frame, rival), _times(frame, best))
         if faster and faster.contains_1:
             found = f"{best['model']} or {rival['model']}: {seconds_text(best['step_time_p50_s'])}"
-            by = f"not distinguishable: ratio in {_interval(faster)}"
+            by = f"not distinguishable: ratio in {interval_text(faster)}"
         elif faster:
-            by = f"{_times_as_fast(faster)} as {rival['model']} {_interval(faster)}"
+            by = f"{times_as_fast(faster)} as {rival['model']} {interval_text(faster)}"
     return _line(FASTEST, ", ".join(filter(None, given)), found, by, where, load)
 
 
@@ -152,22 +140,6 @@ def _times(frame: pd.DataFrame, row: Mapping[str, Any]) -> list[float]:
     return list(frame.loc[same, "step_time_p50_s"])
 
 
-def _interval(found: Ratio) -> str:
-    if found.low is None or found.high is None:
-        return f"(no interval: fewer than {LEAST_PROCESSES} processes)"
-    return f"[{_digits(found.low)}, {_digits(found.high)}]"
-
-
-def _times_as_fast(found: Ratio) -> str:
-    """Return a ratio in words; those of one whose interval contains 1 have no figure."""
-    return "not distinguishable" if found.contains_1 else f"{_digits(found.value)} times as fast"
-
-
-def _digits(value: float) -> str:
-    """Return a ratio to three digits, or whole."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
-
-
 # Machines and versions
 
 
@@ -186,7 +158,7 @@ def _machines(hardware: Table) -> Iterator[dict[str, str]]:
         cases = row["note"].partition(",")[0]
         of = f"{row['hardware']} against {base}"
         yield _line(
-            RATIOS, of, _times_as_fast(found), f"{cases} {_interval(found)}", software, load
+            RATIOS, of, times_as_fast(found), f"{cases} {interval_text(found)}", software, load
         )
 
 
@@ -208,9 +180,9 @@ def _versions(found: Versions) -> dict[str, str]:
     cases = f"over {found.cases} case{'s' * (found.cases != 1)} on {found.hardware}"
     other = f"other {' and '.join(found.other)} too" if found.other else ""
     of = f"{found.after} against {found.before.rpartition(' ')[2]}"
-    detail = f"{cases} {_interval(found.mean)}"
+    detail = f"{cases} {interval_text(found.mean)}"
     ran = "measured in different runs"
-    return _line(RATIOS, of, _times_as_fast(found.mean), detail, other, ran)
+    return _line(RATIOS, of, times_as_fast(found.mean), detail, other, ran)
 
 
 # What changed
