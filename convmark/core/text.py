@@ -65,9 +65,9 @@ def plain_text(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def percent(log_ratio: float, sign: str = "+") -> str:
-    """Return a change as per cent, from its logarithm; without its sign where that is empty."""
-    return f"{100 * math.expm1(log_ratio):{sign}.1f} %" if log_ratio < 50 else "no size"
+def percent(log_ratio: float) -> str:
+    """Return a change as per cent, from its logarithm."""
+    return f"{100 * math.expm1(log_ratio):+.1f} %" if log_ratio < 50 else "no size"
 
 
 def is_plain(text: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from convmark.core.text import percent
+from convmark.core.interval import Interval
 
 __all__ = [
     "bytes_text",
@@ -73,10 +73,9 @@ def change_text(share: float | None) -> str:
     return "" if share is None else f"{'+' if share >= 0 else '-'}{share_text(abs(share))}"
 
 
-def interval_text(estimate: float, low: float, high: float) -> str:
-    """Return a change and its interval, log ratios, as per cent."""
-    ends = ", ".join(percent(end).removesuffix(" %") for end in (low, high))
-    return f"{percent(estimate)} [{ends}]"
+def interval_text(change: float, interval: Interval) -> str:
+    """Return a change and its interval, shares, such as `+12.1 % [+9.8, +14.4]`."""
+    return f"{100 * change:+.1f} % {interval.text}".rstrip()
 
 
 def duration_text(value_s: float) -> str:

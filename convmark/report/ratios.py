@@ -16,15 +16,16 @@ from types import MappingProxyType
 import numpy as np
 
 from convmark.compare.rule.statistics import t_quantile
+from convmark.core.interval import NOT_KNOWN, Interval
 
 __all__ = [
     "CONFIDENCE",
     "LEAST_PROCESSES",
     "Ratio",
     "Units",
+    "brackets_text",
     "ends_text",
     "geometric_mean",
-    "interval_text",
     "intervals_with_1",
     "ratio",
     "times_as_fast",
@@ -73,19 +74,18 @@ class _Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """A ratio and its interval, dimensionless; the ends are None where they are not known."""
+    """A ratio and its interval, dimensionless."""
 
     value: float
-    low: float | None = None
-    high: float | None = None
+    interval: Interval = NOT_KNOWN
     freedom: float | None = None
     sides: tuple[_Side, _Side] | None = field(default=None, repr=False, compare=False)
     """Of what it is the ratio; None of a number alone."""
 
     @property
     def contains_1(self) -> bool:
-        """Whether its interval contains 1, so that the two sides cannot be told apart."""
-        return self.low is not None and self.high is not None and self.low <= 1 <= self.high
+        """Whether its interval is known and contains 1: the two sides cannot be told apart."""
+        return self.interval.known and 1 in self.interval
 
 
 def ratio(over_s: Units | Sequence[float], under_s: Units | Sequence[float]) -> Ratio | None:
@@ -154,8 +154,7 @@ def _with_interval(difference: float, pairs: Sequence[tuple[_Side, _Side]]) -> R
     half = t_quantile((1 + CONFIDENCE) / 2, freedom) * math.sqrt(variance)
     return Ratio(
         value=math.exp(difference),
-        low=math.exp(difference - half),
-        high=math.exp(difference + half),
+        interval=Interval.around(difference, half).mapped(math.exp),
         freedom=freedom,
         sides=sides,
     )
@@ -173,11 +172,11 @@ def _variance(cases: Sequence[_Side]) -> float:
 # -- as text ---------------------------------------------------------------------------------------
 
 
-def interval_text(found: Ratio) -> str:
+def brackets_text(found: Ratio) -> str:
     """Return the interval in square brackets, or why there is none."""
-    if found.low is None or found.high is None:
+    if not found.interval.known:
         return f"(no interval: fewer than {LEAST_PROCESSES} processes)"
-    return f"[{_three_digits(found.low)}, {_three_digits(found.high)}]"
+    return f"[{_three_digits(found.interval.low)}, {_three_digits(found.interval.high)}]"
 
 
 def times_as_fast(found: Ratio) -> str:
@@ -199,23 +198,25 @@ def times_text(mean: Ratio, factor: float = 1.0) -> str:
 
 def ends_text(mean: Ratio, factor: float = 1.0) -> str:
     """Return the interval times a factor, in brackets; empty where none is known."""
-    if mean.low is None or mean.high is None:
+    if not mean.interval.known:
         return ""
-    low, high = (_digits(end * factor, mean, factor) for end in (mean.low, mean.high))
+    ends = (mean.interval.low, mean.interval.high)
+    low, high = (_digits(end * factor, mean, factor) for end in ends)
     return f" ({low} to {high})"
 
 
 def _digits(value: float, mean: Ratio, factor: float) -> str:
     """Return a ratio with as many digits as its interval lets be told, at least one decimal."""
-    if mean.low is None or mean.high is None or mean.low == mean.high:
+    half = mean.interval.half_width * factor
+    if not mean.interval.known or half == 0:
         return f"{value:,.3g}"
-    places = math.ceil(-math.log10((mean.high - mean.low) * factor / 2))
+    places = math.ceil(-math.log10(half))
     return f"{value:,.{min(max(places, 1), 6)}f}"
 
 
 def intervals_with_1(speedups: Sequence[Ratio]) -> str:
     """Say of how many cases the interval contains 1."""
-    known = [one for one in speedups if one.low is not None]
+    known = [one for one in speedups if one.interval.known]
     if not known:
         return f"no interval is known: fewer than {LEAST_PROCESSES} processes"
     count = sum(one.contains_1 for one in known)

@@ -19,7 +19,6 @@ from convmark.core.table import Table, cell_text
 __all__ = [
     "CONFIG",
     "GREY",
-    "PALETTE",
     "Figure",
     "Spec",
     "axis",

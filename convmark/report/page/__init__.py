@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from convmark.report.describe import DescribedModel
     from convmark.report.sides import Sides
 
-__all__ = ["CommitLinks", "Page", "commit_links", "commits_url", "drawing_library", "render_page"]
+__all__ = ["CommitLinks", "Page", "commit_links", "commits_url", "render_page"]
 
 
 ANSWERS, NOTES = "answers", "troubles"

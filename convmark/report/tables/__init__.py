@@ -30,14 +30,11 @@ if TYPE_CHECKING:
 __all__ = [
     "CSV_HEADER",
     "FORMS",
-    "TABLES_SCHEMA",
     "as_csv",
     "check_form",
     "csv_text",
-    "formatted",
     "markdown_text",
     "print_tables",
-    "tables_json",
     "terminal_text",
 ]
 

@@ -19,7 +19,7 @@ from convmark.results.record import shown_in
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PUBLISHED", "accuracy", "filling_command"]
+__all__ = ["accuracy", "filling_command"]
 
 PUBLISHED: Mapping[str, tuple[float, float]] = MappingProxyType(
     {

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.compare.files import read_verdicts
 from convmark.compare.judgement import MACHINE, Judgement
+from convmark.core.interval import Interval
 from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TASKS
-from convmark.core.units import seconds_text
-from convmark.report.ratios import Ratio, interval_text, ratio, times_as_fast
+from convmark.core.units import interval_text, seconds_text
+from convmark.report.ratios import Ratio, brackets_text, ratio, times_as_fast
 from convmark.report.rows import latest, newest_rows, setting, text_of
 from convmark.report.tables.hardware import GEOMETRIC_MEAN
 from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD
@@ -116,9 +117,9 @@ def _winner(rows: list[dict[str, Any]], frame: pd.DataFrame) -> dict[str, str]:
         faster = ratio(_times(frame, rival), _times(frame, best))
         if faster and faster.contains_1:
             found = f"{best['model']} or {rival['model']}: {seconds_text(best['step_time_p50_s'])}"
-            by = f"not distinguishable: ratio in {interval_text(faster)}"
+            by = f"not distinguishable: ratio in {brackets_text(faster)}"
         elif faster:
-            by = f"{times_as_fast(faster)} as {rival['model']} {interval_text(faster)}"
+            by = f"{times_as_fast(faster)} as {rival['model']} {brackets_text(faster)}"
     return _line(FASTEST, ", ".join(filter(None, given)), found, by, where, load)
 
 
@@ -152,13 +153,14 @@ def _machines(hardware: Table) -> Iterator[dict[str, str]]:
     other = {row["hardware"] for row in rows if "not as on" in (row.get("note") or "")}
     means.sort(key=lambda row: row["speedup"], reverse=True)
     for row in means[: MOST_LINES - 1]:
-        found = Ratio(value=row["speedup"], low=row.get("low"), high=row.get("high"))
+        interval = Interval.of_cells(row.get("low"), row.get("high"))
+        found = Ratio(value=row["speedup"], interval=interval)
         software = "other software" if row["hardware"] in other else ""
         load = _load(one.get("load") for one in rows if one["hardware"] in (row["hardware"], base))
         cases = row["note"].partition(",")[0]
         of = f"{row['hardware']} against {base}"
         yield _line(
-            RATIOS, of, times_as_fast(found), f"{cases} {interval_text(found)}", software, load
+            RATIOS, of, times_as_fast(found), f"{cases} {brackets_text(found)}", software, load
         )
 
 
@@ -180,7 +182,7 @@ def _versions(found: Versions) -> dict[str, str]:
     cases = f"over {found.cases} case{'s' * (found.cases != 1)} on {found.hardware}"
     other = f"other {' and '.join(found.other)} too" if found.other else ""
     of = f"{found.after} against {found.before.rpartition(' ')[2]}"
-    detail = f"{cases} {interval_text(found.mean)}"
+    detail = f"{cases} {brackets_text(found.mean)}"
     ran = "measured in different runs"
     return _line(RATIOS, of, times_as_fast(found.mean), detail, other, ran)
 
@@ -230,10 +232,8 @@ def _largest(ones: Sequence[Judgement]) -> str:
     one = max(ones, key=lambda one: (one.metric == "step_time", abs(one.change or 0)))
     if one.change is None:
         return f"{one.case}: {one.metric}"
-    ends = ""
-    if one.low is not None and one.high is not None:
-        ends = f" [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
-    return f"{one.case}: {one.metric.replace('_', ' ')} {100 * one.change:+.1f} %{ends}"
+    change = interval_text(one.change, one.interval)
+    return f"{one.case}: {one.metric.replace('_', ' ')} {change}"
 
 
 # How far the figures can be trusted

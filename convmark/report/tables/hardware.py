@@ -430,12 +430,12 @@ def _median(values: Iterable[float | None]) -> float | None:
 def _interval(speedup: Ratio | None) -> dict[str, Any]:
     if speedup is None:
         return {}
-    return {"speedup": speedup.value, "low": speedup.low, "high": speedup.high}
+    return {"speedup": speedup.value, **speedup.interval.cells}
 
 
 def _with_intervals(speedups: Sequence[Ratio]) -> Sequence[Ratio]:
     """Return the ratios that have an interval, all where none has."""
-    return [one for one in speedups if one.low is not None] or speedups
+    return [one for one in speedups if one.interval.known] or speedups
 
 
 def _of_cases(speedups: Sequence[Ratio], cases: int, base: str) -> str:

@@ -16,8 +16,10 @@ from convmark.compare.comparability import Comparability, facts_of
 from convmark.compare.files import read_step_time_verdicts, verdicts_paths
 from convmark.compare.rule.change_points import FEWEST_RUNS
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
+from convmark.core.statistics import share_of
 from convmark.core.table import Table, headings, printed, table_of
 from convmark.core.text import shown
+from convmark.core.units import interval_text
 from convmark.report.rows import POINT, pooled_half_widths, records_of, text_of
 from convmark.results.record import COLUMNS
 from convmark.results.runs import RunSource
@@ -29,7 +31,6 @@ __all__ = [
     "DIRTY",
     "MOST_NAMED",
     "MOST_POINTS",
-    "Trends",
     "change_text",
     "commit_text",
     "history",
@@ -288,10 +289,6 @@ def _record(stretch: Stretch, commits: Commits) -> dict[str, Any]:
     kind = "creep" if level.creep else "step" if level.change is not None else ""
     if stretch.conditions:
         kind = "new series"
-    shares = {
-        name: None if value is None else math.expm1(value)
-        for name, value in (("change", level.change), ("low", level.low), ("high", level.high))
-    }
     return {
         "first": first.run,
         "last": last.run,
@@ -299,7 +296,8 @@ def _record(stretch: Stretch, commits: Commits) -> dict[str, Any]:
         "last_commit": last.commit[:12],
         "runs": len(stretch.points),
         "step_time_p50_s": stretch.step_time_p50_s,
-        **shares,
+        "change": None if level.change is None else share_of(level.change),
+        **level.interval.shares().cells,
         "kind": kind,
         "live": stretch.conditions or "; ".join(live_comparison(stretch, commits)),
     }
@@ -388,12 +386,9 @@ def _levels_text(stretches: Sequence[Stretch]) -> str:
 def change_text(stretch: Stretch) -> str:
     """Return such as `+5.1 % [+4.2, +6.0]`; a creep says that it is one."""
     level = stretch.level
-    if level.change is None or level.low is None or level.high is None:
+    if level.change is None:
         return "new series" if stretch.conditions else ""
-    middle, low, high = (
-        f"{100 * math.expm1(value):+.1f}" for value in (level.change, level.low, level.high)
-    )
-    return f"{'creep ' * level.creep}{middle} % [{low}, {high}]"
+    return "creep " * level.creep + interval_text(share_of(level.change), level.interval.shares())
 
 
 def _notes(stretch: Stretch, *, first: bool, commits: Commits) -> Iterator[str]:
