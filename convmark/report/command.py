@@ -40,21 +40,13 @@ Source:
 
 def _html(report: Report) -> str:
     from convmark.report.figures import figures_of
-    from convmark.report.page import Page, commit_links, render_page
+    from convmark.report.page import commit_links, render_page
 
     return render_page(
-        Page(
-            title=report.title,
-            when=report.when,
-            lead=report.lead,
-            tables=report.tables,
-            figures=figures_of(report.tables),
-            models=report.models,
-            sides=report.sides,
-            links=commit_links(Path.cwd(), _commits(report.tables)),
-            made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-            sources=report.sources,
-        )
+        report,
+        figures_of(report.tables),
+        links=commit_links(Path.cwd(), _commits(report.tables)),
+        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 

@@ -242,8 +242,9 @@ def points(frame: pd.DataFrame) -> pd.DataFrame:
         }
     )
     counts = flags.groupby(POINT, observed=True, sort=False).sum()
-    table = table.join(counts).join(_trouble(frame)).join(_throttled(measured))
-    table = table.join(_why_unsteady(measured))
+    table = table.join(counts).join(_trouble(frame))
+    for column, name in (("throttle_reasons", "throttled"), ("unsteady", "why_unsteady")):
+        table = table.join(_first_said(measured, column, name))
     table["load"] = table["other_cpu_share"].where(table["other_cpu_share"] >= BUSY_SHARE)
     return table.reset_index().sort_values("source", kind="stable", ignore_index=True)
 
@@ -272,23 +273,13 @@ def _trouble(frame: pd.DataFrame) -> pd.DataFrame:
     return first[["trouble"]]
 
 
-def _why_unsteady(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return why figures did not hold still, of the first process that says so."""
-    if "unsteady" not in measured:
-        return measured[POINT].iloc[:0].set_index(POINT).assign(why_unsteady=None)
-    said = measured[measured["unsteady"].notna()]
-    first = said.groupby(POINT, observed=True, sort=False)[["unsteady"]].first()
-    return first.rename(columns={"unsteady": "why_unsteady"})
-
-
-def _throttled(measured: pd.DataFrame) -> pd.DataFrame:
-    """Return why clocks were lowered, of the first process that tells a reason."""
-    if "throttle_reasons" not in measured:
-        return measured[POINT].iloc[:0].set_index(POINT).assign(throttled=None)
-    reasons = measured["throttle_reasons"]
-    told = measured[reasons.notna() & (reasons != "none")]
-    first = told.groupby(POINT, observed=True, sort=False)[["throttle_reasons"]].first()
-    return first.rename(columns={"throttle_reasons": "throttled"})
+def _first_said(measured: pd.DataFrame, column: str, name: str) -> pd.DataFrame:
+    """Return what the first process of each point says in a column of texts, under a name."""
+    if column not in measured:
+        return measured[POINT].iloc[:0].set_index(POINT).assign(**{name: None})
+    said = measured[measured[column].notna() & (measured[column] != "none")]
+    first = said.groupby(POINT, observed=True, sort=False)[[column]].first()
+    return first.rename(columns={column: name})
 
 
 def latest(table: pd.DataFrame, *, measured: bool = True) -> pd.DataFrame:

@@ -152,6 +152,7 @@ def _row(judgement: Judgement) -> dict[str, Any]:
 
 
 def value_text(judgement: Judgement, value: float | None) -> str:
+    """Return a value of the judgement's metric in its unit, scaled; empty where there is none."""
     if value is None:
         return ""
     printed = _PRINTED.get(judgement.unit)

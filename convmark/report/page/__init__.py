@@ -30,10 +30,9 @@ from convmark.report.tables.overview import CAUSES
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-    from convmark.report.describe import DescribedModel
-    from convmark.report.sides import Sides
+    from convmark.report.build import Report
 
-__all__ = ["CommitLinks", "Page", "commit_links", "commits_url", "render_page"]
+__all__ = ["CommitLinks", "commit_links", "commits_url", "render_page"]
 
 
 ANSWERS, NOTES = "answers", "troubles"
@@ -47,27 +46,6 @@ MARKED = ("verdict", "what")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Page:
-    """What a page says."""
-
-    title: str
-    when: str = ""
-    """When the rows were measured, and by which versions."""
-    lead: str
-    tables: Sequence[Table]
-    figures: Sequence[Figure]
-    models: Sequence[DescribedModel] = ()
-    sides: Sides | None = None
-    """What can be set side by side; None where the page has no such section."""
-    links: CommitLinks | None = None
-    """Of the commits that have a page of their own."""
-    made: str
-    """When, UTC."""
-    sources: str
-    """What it was made from, in words."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Section:
     table: Table
     figure: Figure | None
@@ -75,50 +53,59 @@ class _Section:
     """Whether the numbers under a figure are unfolded at first."""
 
 
-def render_page(page: Page) -> str:
-    """Return the page as HTML."""
+def render_page(
+    report: Report, figures: Sequence[Figure], *, links: CommitLinks | None, made: str
+) -> str:
+    """Return the page as HTML.
+
+    Args:
+        links: of the commits that have a page of their own.
+        made: when the page is made, in words.
+    """
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(
         loader=PackageLoader("convmark.report.page"), autoescape=True, trim_blocks=True
     )
-    figures = {figure.key: figure for figure in page.figures}
-    drawn_later = [key for key in DRAWN_LATER if key in figures]
-    facets = Facets([*page.tables, *(model.table for model in page.models)])
+    drawn = {figure.key: figure for figure in figures}
+    drawn_later = [key for key in DRAWN_LATER if key in drawn]
+    facets = Facets([*report.tables, *(model.table for model in report.models)])
     sections = [
-        _Section(table=table, figure=figures.get(table.key), open=len(table.rows) <= 40)
-        for table in page.tables
+        _Section(table=table, figure=drawn.get(table.key), open=len(table.rows) <= 40)
+        for table in report.tables
         if table.key not in (ANSWERS, NOTES)
     ]
     answers, notes = (
-        next((table for table in page.tables if table.key == key), None) for key in (ANSWERS, NOTES)
+        next((table for table in report.tables if table.key == key), None)
+        for key in (ANSWERS, NOTES)
     )
     return environment.get_template("report.html").render(
-        page=page,
+        report=report,
+        made=made,
         answers=answers,
         tiles=tiles(answers) if answers else (),
         facets=facets,
         sections=sections,
         notes=notes,
         kinds=kinds(notes, CAUSES) if notes else (),
-        keys={table.key for table in page.tables},
+        keys={table.key for table in report.tables},
         layout_of=lambda table: layout(table, whole=table.key in drawn_later),
         version=__version__,
         marked=MARKED,
         drawn_later=drawn_later,
         style=_own("report.css"),
         script=_own("tables.js") + _own("report.js"),
-        links=_json(asdict(page.links)) if page.links else None,
-        sides=_json(page.sides.as_data()) if page.sides else None,
+        links=_json(asdict(links)) if links else None,
+        sides=_json(report.sides.as_data()) if report.sides else None,
         fewest=LEAST_PROCESSES,
         sides_script=_own("pairs.js") + _own("sides.js"),
-        library=_in_script(drawing_library()) if figures else _in_script(""),
+        library=_in_script(drawing_library()) if drawn else _in_script(""),
         drawings=_json(
             {
                 "config": dict(CONFIG),
                 "facets": facets.as_data(),
-                "models": [model.model for model in page.models],
-                "figures": _drawings(figures, drawn_later, facets),
+                "models": [model.model for model in report.models],
+                "figures": _drawings(drawn, drawn_later, facets),
             }
         ),
     )

@@ -143,6 +143,11 @@ class _Measured:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, comparison: Comparison) -> _Measured:
+        """Return the cases of the rows.
+
+        Raises:
+            OptionError: the reference has no case with a figure.
+        """
         near = _rows(frame)
         newest = {
             key: {name: _newest_run(rows) for name, rows in sides.items()}
