@@ -119,9 +119,13 @@ def test_a_decided_case_needs_nothing_and_a_closed_or_hopeless_one_has_no_time()
 
 def test_a_decided_case_gets_more_sessions_until_its_interval_is_as_narrow_as_asked():
     wide, narrow = (
-        Candidate(decision=decision(verdict="unchanged", interval=Interval(-half, half)), session_s=1.0,
-                  target=0.02) for half in (0.03, 0.02)
-    )  # fmt: skip
+        Candidate(
+            decision=decision(verdict="unchanged", interval=Interval(-half, half)),
+            session_s=1.0,
+            target=0.02,
+        )
+        for half in (0.03, 0.02)
+    )
     assert (wide.open, narrow.open) == (True, False)
     assert next_session([narrow, wide], math.inf) == 1
     nearer = dataclasses.replace(

@@ -69,7 +69,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
         made = 0
 
     monkeypatch.setattr("convmark.interpreter.Interpreter", Fake)
-    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
     return Fake
 
 

@@ -37,16 +37,15 @@ from convmark.compare.rule.decision import Limits
 from convmark.compare.rule.statistics import t_quantile
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
-from convmark.core.colours import painted
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.interval import Interval
 from convmark.core.option_values import AUTO, choice_of, parse_percent, parse_seconds
 from convmark.core.options import Options
 from convmark.core.statistics import Estimate, share_of, trimmed_mean
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
-from convmark.core.units import share_text
+from convmark.core.text import painted, share_text
 from convmark.interpreter.inspection import devices_asked_for
-from convmark.machine.environment import Machine, read_machine
+from convmark.machine.hardware import Machine, read_machine
 from convmark.machine.lock import alone
 from convmark.report.verdicts import comparison_table
 from convmark.results.store import Store

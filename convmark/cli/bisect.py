@@ -27,10 +27,9 @@ from convmark.core.option_values import parse_percent, parse_seconds, parse_word
 from convmark.core.options import Options
 from convmark.core.statistics import share_of
 from convmark.core.suites import cases, refuse_untimed
-from convmark.core.units import interval_text
+from convmark.core.text import interval_text
 from convmark.interpreter.environments.cache import Cache
-from convmark.interpreter.environments.releases import between, releases
-from convmark.interpreter.environments.requirement import wanted
+from convmark.interpreter.environments.installer import between, releases, wanted
 from convmark.machine.lock import alone
 
 __all__ = ["bisect"]

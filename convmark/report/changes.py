@@ -26,7 +26,7 @@ from convmark.compare.rule.decision import CaseSessions, Decision, decide
 from convmark.compare.rule.statistics import t_quantile
 from convmark.core.interval import NOT_KNOWN, Interval
 from convmark.core.statistics import share_of
-from convmark.core.units import interval_text
+from convmark.core.text import interval_text
 from convmark.report.ratios import CONFIDENCE, ratio
 from convmark.results.record import FRAMEWORK_COLUMNS, Record
 

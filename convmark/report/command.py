@@ -9,19 +9,23 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType
 
-from convmark.core.colours import painted
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole
 from convmark.core.option_values import nearest, parse_file
 from convmark.core.table import Table
+from convmark.core.text import painted
 from convmark.report.build import FIRST, STYLES, VERDICTS, Report, build
 from convmark.report.comparison import Comparison, read_prices
 from convmark.report.tables import csv_text, markdown_text, terminal_text
 from convmark.report.verdicts import verdicts_against
-from convmark.results.names import keep_name, kept_name, read_name
-from convmark.results.outputs import check_output, check_output_folder
-from convmark.results.runs import run_files
-from convmark.results.store import read_head
+from convmark.results.names import (
+    check_output,
+    check_output_folder,
+    keep_name,
+    kept_name,
+    read_name,
+)
+from convmark.results.store import read_head, run_files
 
 __all__ = ["FORMATS", "report"]
 

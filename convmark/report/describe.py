@@ -18,8 +18,7 @@ from convmark.core.backends import BACKENDS
 from convmark.core.errors import StoreError
 from convmark.core.files import read_regular
 from convmark.core.table import Table, headings, table_of
-from convmark.core.text import plain_text
-from convmark.core.units import count_text
+from convmark.core.text import count_text, plain_text
 
 if TYPE_CHECKING:
     from markupsafe import Markup

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from convmark.compare.files import NOISE, NoiseRow, read_noise
 from convmark.core.table import Table, headings, printed, table_of
-from convmark.core.text import shown
-from convmark.core.units import duration_text, seconds_text
+from convmark.core.text import duration_text, seconds_text, shown
 from convmark.report.tables.history import MOST_NAMED
 from convmark.results.names import read_name
 

@@ -24,10 +24,15 @@ from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError
 from convmark.core.git import Git
 from convmark.core.table import Heading, Table, grid, heading, headings, printed, table_of
-from convmark.core.text import markdown_cell, shown
-from convmark.core.units import bytes_text, interval_text, rate_text, seconds_text
-from convmark.results.runs import newest_run
-from convmark.results.store import Store, read_head, read_run
+from convmark.core.text import (
+    bytes_text,
+    interval_text,
+    markdown_cell,
+    rate_text,
+    seconds_text,
+    shown,
+)
+from convmark.results.store import Store, newest_run, read_head, read_run
 
 __all__ = [
     "FOLLOWERS",

@@ -10,8 +10,7 @@ from typing import Any
 from convmark.compare.judgement import BUDGET_SPENT, SAME_CODE, LiveSession
 from convmark.compare.rule.allotment import Candidate
 from convmark.compare.rule.decision import CaseSessions, Decision
-from convmark.core.text import percent
-from convmark.core.units import duration_text
+from convmark.core.text import duration_text, percent
 
 __all__ = ["OTHER_SOFTWARE", "VOID", "CaseResult"]
 

@@ -30,7 +30,7 @@ from convmark.core.errors import ConvmarkError
 from convmark.core.installed import PACKAGES, TREE_PREFIX, in_environment
 from convmark.interpreter import import_roots, zoo_folder
 from convmark.results.code.manifest import HERE, ZOO, Roots, code_of
-from convmark.results.code.projects import changed_projects, folders_below, other_copy
+from convmark.results.code.of_run import changed_projects, folders_below, other_copy
 
 __all__ = ["ForeignCode", "OwnCode", "Tree", "tree_as_it_is", "tree_at_commit"]
 

@@ -49,7 +49,7 @@ from convmark.compare.rule.statistics import (
 from convmark.core.errors import MeasurementError
 from convmark.core.interval import NOT_KNOWN, Interval
 from convmark.core.statistics import share_of
-from convmark.core.units import interval_text, share_text
+from convmark.core.text import interval_text, share_text
 
 __all__ = [
     "CROSS_CHECKED_BY",

@@ -16,13 +16,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from convmark.core.colours import painted
+from convmark.core.cells import to_cell
 from convmark.core.errors import OptionError
 from convmark.core.fitting import wrapped
 from convmark.core.option_values import choice_of
 from convmark.core.table import Heading, Table, grid, plain
-from convmark.core.text import markdown_cell, shown
-from convmark.results.record import to_cell
+from convmark.core.text import markdown_cell, painted, shown
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,13 +13,13 @@ from convmark.compare.judgement import MACHINE, Judgement
 from convmark.core.interval import Interval
 from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TASKS
-from convmark.core.units import interval_text, seconds_text
+from convmark.core.text import interval_text, seconds_text
 from convmark.report.ratios import Ratio, brackets_text, ratio, times_as_fast
 from convmark.report.rows import latest, newest_rows, setting, text_of
 from convmark.report.tables.hardware import GEOMETRIC_MEAN
 from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD
 from convmark.report.verdicts import worth_reading
-from convmark.results.runs import RunSource
+from convmark.results.store import RunSource
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,6 +9,7 @@ differs from run to run, and the table says so.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -100,9 +101,8 @@ def _best_batches(found: _Measured) -> Table:
     groups: dict[Key, dict[str, list[Key]]] = {}
     for key, sides in sorted(found.cases.items(), key=itemgetter(0)):
         for name in sides:
-            groups.setdefault((*key[:_BATCH], *key[_BATCH + 1 :]), {}).setdefault(name, []).append(
-                key
-            )
+            its_own = groups.setdefault((*key[:_BATCH], *key[_BATCH + 1 :]), {})
+            its_own.setdefault(name, []).append(key)
     several = [keys for keys in groups.values() if any(len(one) > 1 for one in keys.values())]
     records, compared = [], []
     for keys in several:
@@ -157,11 +157,9 @@ class _Measured:
             key: {name: _for_ratios(rows) for name, rows in sides.items()}
             for key, sides in near.items()
         }
-        names = sorted({name for sides in cases.values() for name in sides})
-        most = max(
-            names, key=lambda name: sum(name in sides for sides in cases.values()), default=""
-        )
-        base = comparison.reference or most
+        counts = Counter(name for sides in cases.values() for name in sides)
+        names = sorted(counts)
+        base = comparison.reference or max(names, key=counts.__getitem__, default="")
         if names and base not in names:
             raise OptionError(f"--reference: no timed case is measured on {base!r}")
         by_run = frozenset(name for name in names if _has_runs(cases.values(), name, base))

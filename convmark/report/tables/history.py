@@ -18,11 +18,10 @@ from convmark.compare.rule.change_points import FEWEST_RUNS
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
 from convmark.core.statistics import share_of
 from convmark.core.table import Table, headings, printed, table_of
-from convmark.core.text import shown
-from convmark.core.units import interval_text
+from convmark.core.text import interval_text, shown
 from convmark.report.rows import POINT, pooled_half_widths, records_of, text_of
 from convmark.results.record import COLUMNS
-from convmark.results.runs import RunSource
+from convmark.results.store import RunSource
 
 if TYPE_CHECKING:
     import pandas as pd
