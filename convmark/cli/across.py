@@ -21,7 +21,7 @@ from convmark.core.errors import ConvmarkError, OptionError, StoreError
 from convmark.core.option_values import choice_of, parse_percent, parse_seconds
 from convmark.core.options import Options, pyproject_settings, read
 from convmark.core.table import heading
-from convmark.core.text import markdown_cell, plain_text, shown
+from convmark.core.text import listed, markdown_cell, plain_text, shown
 from convmark.machine.lock import alone
 from convmark.report.across import FORMS, Cell, LiveCases, across_report, live_cases
 from convmark.report.across import across as across_cells
@@ -140,9 +140,8 @@ def _live(given: argparse.Namespace, options: Options, cells: Sequence[Cell], fo
     left = _not_compared(cells, rows)
     if left and form != "json":
         clean = markdown_cell if form == "markdown" else shown
-        more = f" and {len(left) - MOST_NAMES} more" if len(left) > MOST_NAMES else ""
         print()
-        print(clean(f"Not compared: {', '.join(left[:MOST_NAMES])}{more}."))
+        print(clean(f"Not compared: {listed(left, MOST_NAMES)}."))
     if failed:
         return EXIT_USAGE
     slower = any(row.verdict == "regressed" for row in rows)

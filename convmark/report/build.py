@@ -11,7 +11,7 @@ import pandas as pd
 
 from convmark.core.table import Table
 from convmark.core.tasks import TASKS, TIMED_TASKS
-from convmark.core.text import natural_order
+from convmark.core.text import counted, listed, natural_order
 from convmark.report.comparison import Comparison, of_machines
 from convmark.report.describe import DescribedModel, described_models
 from convmark.report.noise import noise
@@ -194,10 +194,10 @@ def _lead(rows: Rows) -> str:
     frame = rows.frame
     failed = int((~frame["measured"]).sum())
     parts = [
-        _count(len(rows.runs), "run"),
-        _count(frame["machine"].nunique(), "machine"),
-        _count(frame["case"].nunique(), "case"),
-        _count(len(frame), "process", "es"),
+        counted(len(rows.runs), "run"),
+        counted(frame["machine"].nunique(), "machine"),
+        counted(frame["case"].nunique(), "case"),
+        counted(len(frame), "process", "es"),
     ]
     none = "all of them with figures" if len(frame) > 1 else "with figures"
     return f"{', '.join(parts)}, {f'{failed:,} without figures' if failed else none}."
@@ -208,11 +208,6 @@ def _axes(table: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
     return {(str(row.hardware), str(row.case)): axes_of(row) for row in latest(table).itertuples()}
 
 
-def _count(number: int, noun: str, plural: str = "s") -> str:
-    return f"{number:,} {noun}{plural * (number != 1)}"
-
-
 def _sources(places: Sequence[Path], rows: Rows) -> str:
-    names = ", ".join(str(place) for place in places[:3])
-    more = f" and {len(places) - 3} more" if len(places) > 3 else ""
-    return f"{_count(len(rows.runs), 'run file')} in {names}{more}"
+    names = listed(list(map(str, places)), 3)
+    return f"{counted(len(rows.runs), 'run file')} in {names}"

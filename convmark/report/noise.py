@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convmark.compare.files import NOISE, NoiseRow, read_noise
 from convmark.core.table import Table, headings, printed, table_of
-from convmark.core.text import duration_text, seconds_text, shown
+from convmark.core.text import duration_text, listed, seconds_text, shown
 from convmark.report.tables.history import MOST_NAMED
 from convmark.results.names import read_name
 
@@ -62,8 +62,7 @@ def _notes(names: Sequence[str], rows: Sequence[NoiseRow]) -> Iterator[str]:
         for note in filter(None, (row.note or "").split("; ")):
             notes.setdefault(note, []).append(name)
     for note, named in notes.items():
-        more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
-        whose = f"{', '.join(named[:MOST_NAMED])}{more}"
+        whose = listed(named, MOST_NAMED)
         yield shown(f"{'all cases' if len(named) == len(rows) > 1 else whose}: {note}")
 
 

@@ -26,6 +26,7 @@ from convmark.core.git import Git
 from convmark.core.table import Heading, Table, grid, heading, headings, printed, table_of
 from convmark.core.text import (
     bytes_text,
+    counted,
     interval_text,
     markdown_cell,
     rate_text,
@@ -197,7 +198,7 @@ def _github(judgements: Sequence[Judgement]) -> str:
         if one.verdict == "inconclusive" and not one.fails and one.metric in HEADLINES
     ]
     if doubtful:
-        title = f"{len(doubtful)} case{'s' * (len(doubtful) != 1)} inconclusive"
+        title = f"{counted(len(doubtful), 'case')} inconclusive"
         told = _escaped("\n".join(f"{one.case}: {_message(one)}" for one in doubtful))
         lines.append(f"::warning title={title}::{told}")
     return "\n".join(lines)

@@ -21,7 +21,7 @@ from convmark.core.errors import OptionError
 from convmark.core.fitting import wrapped
 from convmark.core.option_values import choice_of
 from convmark.core.table import Heading, Table, grid, plain
-from convmark.core.text import markdown_cell, painted, shown
+from convmark.core.text import counted, markdown_cell, painted, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +90,7 @@ def _bytes_of(part: str) -> int:
 
 def _count(table: Table) -> str:
     """Return how many rows a reader would unfold."""
-    return f"{len(table.rows):,} row{'s' * (len(table.rows) != 1)}" if table.rows else "none"
+    return counted(len(table.rows), "row") if table.rows else "none"
 
 
 def csv_text(tables: Sequence[Table]) -> str:

@@ -13,7 +13,7 @@ from convmark.compare.judgement import MACHINE, Judgement
 from convmark.core.interval import Interval
 from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TASKS
-from convmark.core.text import interval_text, seconds_text
+from convmark.core.text import counted, interval_text, seconds_text
 from convmark.report.ratios import Ratio, brackets_text, ratio, times_as_fast
 from convmark.report.rows import latest, newest_rows, setting, text_of
 from convmark.report.tables.hardware import GEOMETRIC_MEAN
@@ -179,7 +179,7 @@ class Versions:
 
 
 def _versions(found: Versions) -> dict[str, str]:
-    cases = f"over {found.cases} case{'s' * (found.cases != 1)} on {found.hardware}"
+    cases = f"over {counted(found.cases, 'case')} on {found.hardware}"
     other = f"other {' and '.join(found.other)} too" if found.other else ""
     of = f"{found.after} against {found.before.rpartition(' ')[2]}"
     detail = f"{cases} {brackets_text(found.mean)}"
@@ -207,7 +207,7 @@ def _changes(
         compare = "compare by `pytest bench --benchmark-compare`"
         yield _line(CHANGED, "verdicts", "none", f"no run was judged: {compare}")
     if moved:
-        cases = f"{moved} case{'s' * (moved != 1)} moved"
+        cases = f"{counted(moved, 'case')} moved"
         yield _line(CHANGED, "history", cases, "see levels and change points")
 
 
@@ -216,7 +216,7 @@ def _verdicts(where: str, found: Sequence[Judgement]) -> Iterator[dict[str, str]
     shown = [one for one in found if worth_reading(one)]
     worse = [one for one in shown if one.verdict == "regressed" or one.fails]
     better = [one for one in shown if one.verdict == "improved"]
-    total = f"of {cases} case{'s' * (cases != 1)} in {where}"
+    total = f"of {counted(cases, 'case')} in {where}"
     if not worse and not better:
         open_ = len({one.case for one in shown if one.verdict == "inconclusive"})
         detail = f"{open_} inconclusive" if open_ else ""
@@ -258,7 +258,7 @@ def _trust(table: pd.DataFrame) -> dict[str, str]:
 
 
 def _causes(newest: pd.DataFrame, counts: Mapping[str, int]) -> Iterator[str]:
-    total = f"{len(newest):,} figure{'s' * (len(newest) != 1)}"
+    total = counted(len(newest), "figure")
     if not counts:
         whole = f"all {total} held still, each" if len(newest) > 1 else f"{total} held still,"
         yield f"{whole} of {FEW_PROCESSES} processes or more"
@@ -273,4 +273,4 @@ def _failed(table: pd.DataFrame) -> Iterator[str]:
     newest = latest(table, measured=False)
     failed = int((newest["failed"] > 0).sum())
     if failed:
-        yield f"{failed:,} case{'s' * (failed != 1)} failed"
+        yield f"{counted(failed, 'case')} failed"

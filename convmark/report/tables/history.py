@@ -18,7 +18,7 @@ from convmark.compare.rule.change_points import FEWEST_RUNS
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
 from convmark.core.statistics import share_of
 from convmark.core.table import Table, headings, printed, table_of
-from convmark.core.text import interval_text, shown
+from convmark.core.text import counted, interval_text, listed, shown
 from convmark.report.rows import POINT, pooled_half_widths, records_of, text_of
 from convmark.results.record import COLUMNS
 from convmark.results.store import RunSource
@@ -258,7 +258,7 @@ def levels(found: Trends, folder: Path, axes: Mapping[tuple[str, str], Mapping[s
     ]
     left_out = f" {'; '.join(busy[:3])}{' and others' * (len(busy) > 3)}." if busy else ""
     flat = len(found) - len(moved)
-    rest = f" {flat} other case{'s' * (flat != 1)} did not move." if flat else ""
+    rest = f" {counted(flat, 'other case')} did not move." if flat else ""
     return table_of(
         "levels",
         "Levels and change points",
@@ -403,9 +403,8 @@ def _notes(stretch: Stretch, *, first: bool, commits: Commits) -> Iterator[str]:
 
 def left_out_text(points: Sequence[Point]) -> str:
     """Say which runs are left out and why."""
-    names = ", ".join(point.run for point in points[:MOST_NAMED])
-    more = f" and {len(points) - MOST_NAMED} more" if len(points) > MOST_NAMED else ""
+    names = listed([point.run for point in points], MOST_NAMED)
     loads = [point.load or 0.0 for point in points]
     told = f"{min(loads):.0%}" if len(points) == 1 else f"{min(loads):.0%} to {max(loads):.0%}"
     plural = "s" if len(points) > 1 else ""
-    return f"left out, under another load ({told} of the CPU time): run{plural} {names}{more}"
+    return f"left out, under another load ({told} of the CPU time): run{plural} {names}"
