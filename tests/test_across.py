@@ -220,7 +220,8 @@ def test_the_command_for_all_values_has_the_options_that_the_user_gave(
         keep(Store(Path("my rows")), run(number, f"2.2{number}.0", 1.0))
     options = ["--across", "tensorflow", "--results", "my rows", "--machine", MACHINE]
     assert main(["compare", *options, "--format", "markdown"]) == 0
-    *_, last, end = capsys.readouterr().out.splitlines()
+    *_, one, last, end = capsys.readouterr().out.splitlines()
+    assert one.endswith(" --loss default --results 'my rows'")
     assert last == f"convmark {shlex.join(['compare', *options])} --live"
     assert end == "```"
 
@@ -286,7 +287,9 @@ def test_a_copy_of_a_run_counts_once(
     assert (cell["runs"], cell["processes"]) == (1, 3)
 
 
-def test_a_commit_with_changes_is_no_clean_commit_and_has_no_command() -> None:
+def test_a_commit_with_changes_is_no_clean_commit_and_has_no_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rows = [
         *run(1, "2.20.0", 1.0, commit="a" * 40),
         *run(2, "2.20.0", 2.0, commit="a" * 40, dirty=True, code="c2"),
@@ -294,6 +297,10 @@ def test_a_commit_with_changes_is_no_clean_commit_and_has_no_command() -> None:
     cells = across(rows, "commit")
     assert [cell.value for cell in cells] == ["a" * 40, "a" * 40 + "+"]
     assert cells[1].command == ""
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = across_report(cells, "commit").splitlines()
+    assert sum(line.split()[:1] == ["a" * 12 + "+"] for line in lines) == 3  # in every part
+    assert "a" * 13 not in "".join(lines)
 
 
 def test_failed_rows_and_rows_without_the_column_are_left_out() -> None:

@@ -65,7 +65,8 @@ def across(given: argparse.Namespace, options: Options, paths: Sequence[Path]) -
         raise StoreError(f"{options.results}: no measured row has a value for {column}")
     if given.live:
         return _live(given, options, cells, form)
-    print(across_report(cells, column, form, live=_live_command(given)))
+    results = f" --results {shlex.quote(given.results)}" if given.results else ""
+    print(across_report(cells, column, form, live=_live_command(given), results=results))
     return exit_status(not any(cell.verdict == "regressed" for cell in cells))
 
 

@@ -283,6 +283,7 @@ def _middle(rows: Sequence[Record], figure: Callable[[Record], float | None]) ->
 
 _VERSION = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){1,3}((a|b|rc)[0-9]{1,4})?")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
+_LONG_COMMIT = re.compile(r"^([0-9a-f]{12})[0-9a-f]{28,52}(\+?)$")
 
 
 def _side(row: Record, column: str) -> str:
@@ -359,12 +360,13 @@ def _joined(found: Sequence[LiveCases], name: str) -> list[LiveCases]:
 
 
 def across_report(
-    cells: Sequence[Cell], column: str, form: str = "table", *, live: str = ""
+    cells: Sequence[Cell], column: str, form: str = "table", *, live: str = "", results: str = ""
 ) -> str:
     """Return the cells in one of `FORMS`.
 
     Args:
         live: the command that compares all values live.
+        results: what the other commands get besides, such as ` --results FOLDER`.
     """
     if form == "json":
         return json.dumps([cell.record for cell in cells], indent=2)
@@ -374,7 +376,7 @@ def across_report(
     table = _table(cells, column, markdown=markdown)
     clean = markdown_cell if markdown else lambda line: wrapped(shown(line))
     lines = [clean(line) for line in _below(cells)]
-    commands = [one.command for one in live_cases(_undecided(cells))]
+    commands = [f"{one.command}{results}" for one in live_cases(_undecided(cells))]
     if commands:
         block = "\n".join(map(shown, [*commands, live]))
         lines.append(f"```sh\n{block}\n```" if markdown else block)
@@ -406,6 +408,7 @@ def _table(cells: Sequence[Cell], column: str, *, markdown: bool) -> str:
         {
             **cell.record,
             "case": cell.case if cell.case != last or not markdown else "",
+            "value": _LONG_COMMIT.sub(r"\1\2", cell.value),
             "before": cell.to_previous.words if cell.to_previous else "",
             "first": cell.to_oldest.words if cell.to_oldest else "",
         }
