@@ -60,7 +60,7 @@ from convmark.core.options import OPTIONS
 from convmark.core.suites import SUITES
 from convmark.report.build import build
 from convmark.report.summary import summary_text
-from convmark.report.tables.text import terminal_text
+from convmark.report.tables import terminal_text
 from convmark.session.facts import software
 
 new = {"fan_speed_rpm": 1234, "cache_bytes": 2**25, "hint": "two sockets"}

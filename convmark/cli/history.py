@@ -39,8 +39,8 @@ from convmark.core.text import painted
 from convmark.machine.hardware import read_machine
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.noise import noise_line
-from convmark.report.tables.formats import check_form, print_tables
-from convmark.report.trend import trend_text
+from convmark.report.tables import check_form, print_tables
+from convmark.report.tables.history import trend_text
 from convmark.report.verdicts import FORMATS, run_words, verdicts_report
 from convmark.results.names import read_name
 from convmark.results.record import Record

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TextIO
@@ -19,11 +19,13 @@ __all__ = [
     "bytes_text",
     "change_text",
     "count_text",
+    "counted",
     "duration_text",
     "file_text",
     "interval_text",
     "is_folder_name",
     "is_plain",
+    "listed",
     "markdown_cell",
     "natural_order",
     "painted",
@@ -79,6 +81,17 @@ _COLOURS: Mapping[str, int] = MappingProxyType(
 )
 _WORDS = re.compile(rf"(?<![\w.:-])({'|'.join(map(re.escape, _COLOURS))})(?![\w.-])")
 """Alone between spaces or brackets: a case's name may have such a word in it."""
+
+
+def counted(number: int, noun: str, plural: str = "s") -> str:
+    """Return a number with its noun, such as `1 case` or `2,000 cases`."""
+    return f"{number:,} {noun}{plural * (number != 1)}"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return the first names and how many more there are, such as `a, b and 3 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def natural_order(value: str) -> tuple[tuple[int, int | str], ...]:
