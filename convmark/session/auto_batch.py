@@ -167,6 +167,7 @@ def _explored(
     throughputs: dict[int, float | None] = {}
 
     def throughput(size: int) -> float | None:
+        """Measure a size; None where it is out of memory."""
         row = measure(replace(case, batch_size=size))
         if row.measured:
             rows[size] = row
@@ -178,6 +179,7 @@ def _explored(
         return throughputs[size]
 
     def affordable(size: int) -> bool:
+        """Whether a larger size is worth its step time and fits the free memory; note why not."""
         largest = rows[max(rows)]
         times = size / largest.batch_size
         if (step_s := times * (largest.step_time_p50_s or 0.0)) > longest_step_s:

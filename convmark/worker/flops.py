@@ -178,6 +178,7 @@ def _recorded_calls(layer_class: Any, symbol: type) -> Iterator[list[LayerCall]]
 
     @functools.wraps(original)  # its module, too: Keras 2 converts calls of unknown modules
     def recorded(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call the layer, and note the call with those inside it."""
         if running and any(isinstance(value, symbol) for value in flat([args, kwargs])):
             return original(layer, *args, **kwargs)
         call = _begun(layer, args, kwargs)

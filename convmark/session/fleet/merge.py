@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import ChainMap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -160,9 +160,11 @@ def join(one: MergedRun, store: Store) -> Path:
     for source in one.sources:
         for epoch in read_epochs(source.path):
             epochs.setdefault((source.path, epoch.order), []).append(epoch)
+    rows = [(source, record) for source in one.sources for record in source.records]
+    rows.sort(key=lambda row: (row[1].order, row[1].started))
     run_file = store.create_run(one.machine)
     try:
-        for order, (source, record) in enumerate(_in_order(one), start=1):
+        for order, (source, record) in enumerate(rows, start=1):
             steps = read_step_times(source.path, [record.order])
             renamed = dataclasses.replace(record, run=run_file.run, order=order)
             run_file.append(renamed, [] if steps is None else steps.tolist())
@@ -184,11 +186,6 @@ def join(one: MergedRun, store: Store) -> Path:
     finally:
         run_file.close()
     return run_file.path
-
-
-def _in_order(one: MergedRun) -> Iterator[tuple[SourceRun, Record]]:
-    rows = [(source, record) for source in one.sources for record in source.records]
-    yield from sorted(rows, key=lambda row: (row[1].order, row[1].started))
 
 
 def _refuse_copies(found: Sequence[SourceRun]) -> None:
