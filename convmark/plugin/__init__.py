@@ -167,7 +167,7 @@ def _case_of(item: pytest.Item) -> object:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Leave pytest-benchmark's own comparison as it was where no case is measured."""
+    """Let pytest-benchmark compare by itself where no case is measured."""
     comparison = session.config.stash[_COMPARISON_KEY]
     if not _selected(session):
         comparison.resume_as_it_was(session.config)
@@ -175,7 +175,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
-    """Measure and judge all selected cases before the first test runs, which then replays its own."""
+    """Measure and judge the selected cases before the first test runs; each then replays its own."""
     items = _selected(session)
     config = session.config
     if not items or _measures_nothing(config) or _is_one_of_several(config):
