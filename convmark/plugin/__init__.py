@@ -175,7 +175,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
-    """Measure and judge the selected cases before the first test runs; each then replays its own."""
+    """Measure and judge all cases before the first test runs; each test then replays its own."""
     items = _selected(session)
     config = session.config
     if not items or _measures_nothing(config) or _is_one_of_several(config):
