@@ -8,7 +8,6 @@ the spot, without a word about where its rows are.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -36,6 +35,8 @@ def die_with_parent(parent: int | None = None, how: signal.Signals = signal.SIGK
             one: the kernel tells of later ends alone.
         how: the signal that this process is sent then.
     """
+    import ctypes  # the command line needs the signals alone
+
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, how)
