@@ -21,7 +21,6 @@ __all__ = [
     "SCALING",
     "SUITES",
     "TRAINING",
-    "WATERFALL",
     "Suite",
     "auto_name",
     "cases",
@@ -98,7 +97,7 @@ LAYERS = Suite(
     fixed_models=True,
 )
 SCALING = Suite(models=("mini_resnet",), tasks=("train",), batch_sizes=(32,), scaling=True)
-ACCURACY, WATERFALL = suite_of("accuracy"), suite_of("waterfall")
+ACCURACY = suite_of("accuracy")
 SUITES = (*map(suite_of, TIMED_TASKS), LAYERS, *(suite_of(x) for x in TASKS if not TASKS[x].timed))
 """Of `convmark run`, where `--replicas` spreads these and scaling is no suite of its own; untimed
 tasks are measured where `--tasks` names them."""

@@ -32,7 +32,6 @@ __all__ = [
     "seconds_text",
     "share_text",
     "shown",
-    "wants_colour",
 ]
 
 Say = Callable[[str], None]
