@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from convmark.core.backends import BACKENDS, with_property
-from convmark.core.batch_search import FIRST
 from convmark.core.case import Case, expand
 from convmark.core.errors import CaseError, OptionError
 from convmark.core.model_name import ModelName
@@ -16,6 +15,7 @@ from convmark.core.tasks import TASKS, TIMED_TASKS
 
 __all__ = [
     "ACCURACY",
+    "FIRST",
     "INFERENCE",
     "LAYERS",
     "SCALING",
@@ -27,6 +27,9 @@ __all__ = [
     "refuse_replicas",
     "refuse_untimed",
 ]
+
+FIRST = 32
+"""The batch size that a search for sizes begins with."""
 
 NETWORKS = ("lenet5", "mini_inception", "mini_resnet", "mini_resnet_norm")
 
