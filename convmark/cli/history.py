@@ -187,7 +187,7 @@ def history(given: argparse.Namespace, options: Options) -> int:
     _warn_of_troubles(paths, index)
     if not runs:
         index.keep()
-        names = {name for path in paths for name, _ in index.held(index.entry(path))}
+        names = {name for path in paths for name, _ in index.entry(path).judged}
         raise OptionError(f"CASE: no run has {case!r}; {nearest(case, sorted(names))}")
     rows = [_row(path, figures, index) for path, figures in runs]
     index.keep()

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TextIO
 
 from convmark.core.files import read_regular
+from convmark.core.interval import Interval
 
 __all__ = [
     "NUMBER",
@@ -95,9 +96,9 @@ def plain_text(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def percent(log_ratio: float, sign: str = "+") -> str:
-    """Return a change as per cent, from its logarithm; without its sign where that is empty."""
-    return f"{100 * math.expm1(log_ratio):{sign}.1f} %" if log_ratio < 50 else "no size"
+def percent(log_ratio: float) -> str:
+    """Return a change as per cent, from its logarithm."""
+    return f"{100 * math.expm1(log_ratio):+.1f} %" if log_ratio < 50 else "no size"
 
 
 def is_plain(text: str) -> bool:
@@ -216,10 +217,9 @@ def change_text(share: float | None) -> str:
     return "" if share is None else f"{'+' if share >= 0 else '-'}{share_text(abs(share))}"
 
 
-def interval_text(estimate: float, low: float, high: float) -> str:
-    """Return a change and its interval, log ratios, as per cent."""
-    ends = ", ".join(percent(end).removesuffix(" %") for end in (low, high))
-    return f"{percent(estimate)} [{ends}]"
+def interval_text(change: float, interval: Interval) -> str:
+    """Return a change and its interval, shares, such as `+12.1 % [+9.8, +14.4]`."""
+    return f"{100 * change:+.1f} % {interval.text}".rstrip()
 
 
 def duration_text(value_s: float) -> str:

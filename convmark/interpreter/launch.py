@@ -260,9 +260,10 @@ class TemporaryFolder:
     lock up, and the next one to make such a folder removes what is left.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = PREFIX) -> None:
+        """Make it, its name beginning with `PREFIX` or a longer prefix that begins so."""
         _remove_abandoned()
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
+        self.path = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
         self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 

@@ -120,8 +120,7 @@ def judged(judgements: Sequence[Judgement], against: str, *, between: str) -> Ta
             "metric": one.metric,
             "verdict": verdict_words(one),
             "change": one.change,
-            "low": one.low,
-            "high": one.high,
+            **one.interval.cells,
             "smallest_visible": one.smallest_visible,
             "note": one.note,
         }

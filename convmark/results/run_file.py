@@ -129,8 +129,7 @@ class RunFile:
             ) from None
         self.rows += 1
         self._size += len(line)
-        if len(step_times_s):
-            self._keep_step_times(record, step_times_s)
+        self.keep_step_times(record, step_times_s)
 
     def close(self) -> None:
         """Close the file, and remove it when it was made here and no row was ever written to it."""
@@ -144,7 +143,10 @@ class RunFile:
             self.path.unlink(missing_ok=True)
             code_path(self.path).unlink(missing_ok=True)
 
-    def _keep_step_times(self, record: Record, step_times_s: Sequence[float]) -> None:
+    def keep_step_times(self, record: Record, step_times_s: Sequence[float]) -> None:
+        """Write a row's raw step times beside the file; a disk that takes no more is a warning."""
+        if not len(step_times_s):
+            return
         array = io.BytesIO()
         np.save(array, np.asarray(step_times_s, np.float64), allow_pickle=False)
         try:

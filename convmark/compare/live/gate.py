@@ -152,10 +152,7 @@ def _comparison(found: CaseResult, label: str) -> LiveComparison:
     )
     if decision.estimate is None:
         return LiveComparison(decision=None, anchor=label, reason=undecided)
-    reasons = [] if decision.decided else [undecided]
-    reasons += filter(None, [found.cross_check])
-    if found.apart:
-        reasons.append(f"in a process each: {found.apart}")
+    reasons = [*([] if decision.decided else [undecided]), *found.separate]
     return LiveComparison(
         decision=decision,
         anchor=label,
