@@ -166,7 +166,7 @@ def _compare(
     from convmark.compare.judgement import LiveComparison
     from convmark.compare.live.gate import compare_with_anchors, same_as_today
     from convmark.results.commit import read_commit
-    from convmark.session.fleet.expected import comparison_s, seconds_of
+    from convmark.session.fleet.part import comparison_s, seconds_of
 
     options = run.options
     if not options.compare_budget_s:
@@ -284,7 +284,8 @@ def _anchor_of(
 
 def _against(run: PytestRun, baseline: Baseline, history: History) -> dict[str, str]:
     """Return by case the commit, or the run with its commit, that it is judged against."""
-    from convmark.compare.live.anchor import SHOWN, origin_of
+    from convmark.compare.live.anchor import origin_of
+    from convmark.core.git import SHOWN
     from convmark.report.verdicts import run_words
 
     found = {}
@@ -305,6 +306,7 @@ def _meant(run: PytestRun, baseline: Baseline, history: History, say: Say) -> In
     asked = {row.case.name: row.asked_case for row in run.records}
 
     def since(case: str) -> TrailerRange | None:
+        """Return the commits since the case's anchor in its model's repository; None for none."""
         origin = origin_of(asked[case], run.sources) if case in asked else None
         if origin is None:
             return None

@@ -22,7 +22,6 @@ from convmark.worker.timing import Clock, Step, Turn, is_steady, mean_log_ratio
 __all__ = [
     "LEAST_S",
     "MIN_ROUNDS",
-    "SHORT_S",
     "Side",
     "Turns",
     "another_build",
