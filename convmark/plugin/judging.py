@@ -302,6 +302,7 @@ def _meant(run: PytestRun, baseline: Baseline, history: History, say: Say) -> In
     asked = {row.case.name: row.asked_case for row in run.records}
 
     def since(case: str) -> TrailerRange | None:
+        """Return the commits since the case's anchor in its model's repository; None for none."""
         origin = origin_of(asked[case], run.sources) if case in asked else None
         if origin is None:
             return None
