@@ -26,7 +26,6 @@ from convmark.results.store import read_run, run_files
 
 __all__ = [
     "list_runs",
-    "runs_table",
     "show",
 ]
 

@@ -35,7 +35,6 @@ __all__ = [
     "seconds_text",
     "share_text",
     "shown",
-    "wants_colour",
 ]
 
 Say = Callable[[str], None]
@@ -79,8 +78,8 @@ _COLOURS: Mapping[str, int] = MappingProxyType(
         "not judged": _YELLOW,
     }
 )
-_WORDS = re.compile(rf"(?<![\w.:-])({'|'.join(map(re.escape, _COLOURS))})(?![\w.-])")
-"""Alone between spaces or brackets: a case's name may have such a word in it."""
+_WORDS = rf"(?<![\w.:-])({'|'.join(map(re.escape, _COLOURS))})(?![\w.-])"
+"""Alone between spaces or brackets, for a case may have such a word in its name; compiled late."""
 
 
 def counted(number: int, noun: str, plural: str = "s") -> str:
@@ -173,7 +172,7 @@ def painted(text: str, stream: TextIO, environ: Mapping[str, str]) -> str:
     """Return a printed table with the words that matter in colour, where the stream shows it."""
     if not wants_colour(stream, environ):
         return text
-    return _WORDS.sub(lambda found: f"\x1b[{_COLOURS[found[1]]}m{found[1]}\x1b[0m", text)
+    return re.sub(_WORDS, lambda found: f"\x1b[{_COLOURS[found[1]]}m{found[1]}\x1b[0m", text)
 
 
 def _scaled(value: float, steps: tuple[tuple[float, str], ...]) -> str:

@@ -16,7 +16,7 @@ from convmark.compare.comparability import Comparability, facts_of
 from convmark.compare.files import read_step_time_verdicts, verdicts_paths
 from convmark.compare.rule.change_points import FEWEST_RUNS
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
-from convmark.core.statistics import share_of
+from convmark.core.interval import share_of
 from convmark.core.table import Table, headings, printed, table_of
 from convmark.core.text import counted, interval_text, listed, shown
 from convmark.report.rows import POINT, pooled_half_widths, records_of, text_of
