@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -46,7 +47,7 @@ class Forks:
         """
         out, error = (Path(self._folder.name) / name for name in ("out", "error"))
         order = {
-            "code": code.read_text() if isinstance(code, Path) else code,
+            "code": None if isinstance(code, Path) else code,
             "argv": [str(code) if isinstance(code, Path) else "-c", *arguments],
             "cwd": str(cwd or Path.cwd()),
             "environ": dict(environ or {}),
@@ -94,7 +95,10 @@ def _become(order: Mapping[str, Any]) -> None:
         os.chdir(order["cwd"])
         sys.argv = order["argv"]
         sys.path[0] = os.path.dirname(sys.argv[0])
-        exec(compile(order["code"], sys.argv[0], "exec"), {"__name__": "__main__"})
+        if order["code"] is None:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        else:
+            exec(order["code"], {"__name__": "__main__"})
         status = 0
     except SystemExit as ended:
         status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
