@@ -141,6 +141,45 @@ def test_two_machines_have_the_ratios_of_the_text_report(sides: Sides, results: 
     assert len(found) == 7
 
 
+def test_the_run_is_the_unit_where_three_are_alike_and_facets_choose_rows(
+    browser: Any, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    for run in range(1, 5):
+        for machine in (SLOW, FAST):
+            rows = suite(machine, run, ("lenet5", "mini_resnet"))
+            shared = 1 + 0.05 * (run % 3)
+            keep_run(results, [dataclasses.replace(
+                row, commit=COMMITS[1] if run < 3 else COMMITS[2], code="c" * 12,
+                step_time_p50_s=(row.step_time_p50_s or 0) * shared) for row in rows])  # fmt: skip
+    report([results], output=str(tmp_path / "report.html"))
+    found = Sides(browser, tmp_path / "report.html")
+    found.choose(axis="hardware", a=f"{SLOW} cpu", b=f"{FAST} cpu")
+    table = hardware_table(results)
+    texts = [dict(zip([h.key for h in table.headings], row, strict=True)) for row in table.texts()]
+    expected = {
+        (row["speedup"], f"{row['low']} to {row['high']}")
+        for row in texts
+        if row["hardware"] == f"{FAST} cpu"
+    }
+    shown = found.rows()
+    assert {(cells[0], cells[1]) for cells in shown.values()} == expected
+    assert {cells[5] for cells in list(shown.values())[1:]} == {"4 runs, 4 runs"}
+    assert len(shown) == 7
+    assert "Fewer than 3 runs" not in " ".join(found.answer)
+    browser.execute_script(
+        "const box = [...document.querySelectorAll('#facets input[name=task]')]"
+        ".find((one) => one.parentNode.textContent.trim() === 'train');"
+        "box.checked = true; box.dispatchEvent(new Event('change', { bubbles: true }));"
+    )
+    assert len(found.rows()) == 3
+    assert "Shown are 2 of 6 cases, those chosen above." in found.answer
+    browser.refresh()
+    wait_for(browser, f"document.querySelector({SHOWN!r})")
+    assert len(found.rows()) == 3
+    assert found.said == []
+
+
 def test_an_interval_with_1_in_it_is_called_not_distinguishable(sides: Sides) -> None:
     sides.choose(axis="commit")
     first, *_, last = sides.rows().values()

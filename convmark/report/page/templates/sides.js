@@ -24,17 +24,18 @@
 
   const sum = (values) => values.reduce((all, one) => all + one, 0);
 
-  // What each process, by its run and its number there, adds to the error of the mean.
-  function sideOf(side) {
-    const logs = timesOf(side).map(Math.log);
+  // What each unit adds to the error of the mean: each run, or, where runs are few, each process by
+  // its run and its number there.
+  function sideOf(side, runs) {
+    const logs = (runs ? Array.from(runs.values()) : timesOf(side)).map(Math.log);
     const mean = sum(logs) / logs.length;
     if (logs.length < data.fewest) return { mean, errors: null };
     const size = Math.sqrt(logs.length * (logs.length - 1));
-    const numbers = processesOf(side);
-    return { mean, errors: new Map(logs.map((one, place) => [runOf(side) + ":" + numbers[place], (one - mean) / size])) };
+    const names = runs ? Array.from(runs.keys()) : processesOf(side).map((number) => runOf(side) + ":" + number);
+    return { mean, errors: new Map(logs.map((one, place) => [names[place], (one - mean) / size])) };
   }
 
-  // All cases of a run share its processes: their errors are added before they are squared.
+  // All cases of a run share it and its processes: their errors are added before they are squared.
   function variance(cases) {
     const errors = new Map();
     for (const side of cases) {
@@ -55,8 +56,8 @@
     return { ...found, low: Math.exp(difference - half), high: Math.exp(difference + half) };
   }
 
-  function ratio(over, under, factor) {
-    const [a, b] = [sideOf(over), sideOf(under)];
+  function ratio(over, under, factor, [ofOver, ofUnder]) {
+    const [a, b] = [sideOf(over, ofOver), sideOf(under, ofUnder)];
     return withInterval(a.mean - b.mean + Math.log(factor), [[a, b]]);
   }
 
@@ -79,6 +80,19 @@
   const commitOf = (side) => data.commits[data.sides.commit[side]];
   const processesOf = (side) => data.processes[data.sides.processes[side]];
   const timesOf = (side) => data.sides.times[side];
+
+  const MOST_RUNS = 10; // as in report/sides.py
+
+  // The runs of a side and of those that ran the same code, each with the mean of its times.
+  function runsOf(sides) {
+    const found = new Map();
+    for (const side of sides) {
+      for (const [run, time] of data.sides.earlier[side]) found.set(run, time);
+      const logs = timesOf(side).map(Math.log);
+      found.set(runOf(side), Math.exp(sum(logs) / logs.length));
+    }
+    return new Map(Array.from(found).sort(([a], [b]) => a - b).slice(-MOST_RUNS));
+  }
 
   function valueOf(axis, side) {
     return axis.key === "commit" ? commitOf(side) : fact(side, factAt.get(axis.key));
@@ -103,6 +117,8 @@
     const keys = data.kinds.map((kind) => rest.map((place) => kind[place]).join());
     const cases = data.kinds.map((kind) => own.map((place) => kind[place]).join());
     const values = new Map(); // by value of the axis: by key the newest side
+    const alike = new Map(); // by value and key all sides
+    const nameOf = (side) => valueOf(axis, side) + "|" + keys[data.sides.kind[side]] + "|" + identity(axis, side);
     for (let side = 0; side < count; side++) {
       const value = valueOf(axis, side);
       if (value === "") continue;
@@ -112,8 +128,10 @@
       const before = found.sides.get(key);
       if (before === undefined || runOf(before) <= runOf(side)) found.sides.set(key, side);
       found.newest = Math.max(found.newest, runOf(side));
+      const name = nameOf(side);
+      alike.set(name, [...(alike.get(name) || []), side]);
     }
-    return { axis, rest, cases, values };
+    return { axis, rest, cases, values, runsOf: (side) => runsOf(alike.get(nameOf(side))) };
   }
 
   const caseOf = (index, side) => index.cases[data.sides.kind[side]];
@@ -190,6 +208,23 @@
       }
     }
     return told;
+  }
+
+  // A pair is shown where each facet in which something is chosen has the value of A or of B.
+
+  const FACETS = { model: "model", task: "task", batch_size: "batch", backend: "backend", precision: "precision", framework: "version" };
+  const chooser = document.getElementById("facets"); // has by its label the chosen values
+
+  function facetsOf(side) {
+    const hardware = fact(side, factAt.get("hardware"));
+    const cut = hardware.lastIndexOf(" ");
+    const own = Object.entries(FACETS).map(([key, label]) => [label, fact(side, factAt.get(key))]);
+    return new Map([...own, ["machine", hardware.slice(0, cut)], ["device", hardware.slice(cut + 1)]]);
+  }
+
+  function isWanted(pair) {
+    const values = pair.map(facetsOf);
+    return Array.from(chooser.chosen).every(([label, chosen]) => values.some((own) => chosen.has(own.get(label))));
   }
 
   // Words
@@ -282,7 +317,7 @@
     const texts = [
       row.name, "", ratioText(row.one.value), interval(row.one), said,
       ...(row.pair ? times.map(units.seconds) : ["", ""]),
-      row.pair ? row.pair.map((side) => timesOf(side).length).join(", ") : "",
+      row.pair ? row.pair.map((side, at) => (row.units[at] ? row.units[at].size + " runs" : timesOf(side).length)).join(", ") : "",
     ];
     const numbers = [null, null, row.one.value, null, null, ...times];
     const heads = table.tHead.rows[0].cells;
@@ -385,16 +420,20 @@
   function show(index, a, b) {
     fill(chosen.a, optionsOf(index, null), a);
     fill(chosen.b, optionsOf(index, a), b);
-    const found = pairs(index, a, b);
+    const every = pairs(index, a, b);
+    const found = new Map(Array.from(every).filter(([, pair]) => isWanted(pair)));
+    const runs = new Map(Array.from(found.values()).flat().map((side) => [side, index.runsOf(side)]));
+    const byRun = [0, 1].map((place) => Array.from(found.values()).every((pair) => runs.get(pair[place]).size >= data.fewest));
     const { names, shared: alike } = named(index, Array.from(found.values()));
     const rows = Array.from(found.values(), (pair, place) => {
       const factor = perSample(pair[1]) / perSample(pair[0]);
-      const one = ratio(pair[0], pair[1], factor);
-      return { pair, one, name: names[place], note: note(pair) };
+      const units = pair.map((side, at) => (byRun[at] ? runs.get(side) : null));
+      const one = ratio(pair[0], pair[1], factor, units);
+      return { pair, one, units, name: names[place], note: note(pair) };
     });
     const collator = new Intl.Collator("en", { numeric: true });
     rows.sort((x, y) => collator.compare(x.name, y.name));
-    const { missed, told } = leftOut(index, a, b, found);
+    const { missed, told } = leftOut(index, a, b, every);
     const parts = [];
     box.hidden = !rows.length;
     if (rows.length) {
@@ -418,10 +457,13 @@
       table.tHead.replaceChildren(table.tHead.rows[0], first); // stays first, however rows are sorted
       table.tBodies[0].replaceChildren(...rows.map((row) => line(axis, row)));
     } else {
-      parts.push(paragraph(`No case of A (${a}) has a like one of B (${b}).`, "main"));
+      parts.push(paragraph(every.size ? "None of the chosen rows is of a case of A and B." : `No case of A (${a}) has a like one of B (${b}).`, "main"));
     }
-    parts.push(paragraph(missed ? `Left out: ${missed} of ${missed + rows.length} cases: ${told.join("; ")}.` : "No case is left out."));
+    parts.push(paragraph(missed ? `Left out: ${missed} of ${missed + every.size} cases: ${told.join("; ")}.` : "No case is left out."));
     if (alike) parts.push(paragraph(`All of them: ${alike}.`));
+    const single = ["A", "B"].filter((name, place) => !byRun[place]);
+    if (rows.length && single.length) parts.push(paragraph(`Fewer than ${data.fewest} runs are alike on ${single.join(" and ")}: how a machine differs from run to run is not in the intervals.`));
+    if (every.size > rows.length) parts.push(paragraph(`Shown are ${rows.length} of ${every.size} cases, those chosen above.`));
     const more = besides(index, found);
     if (more.length) parts.push(paragraph(`With the ${index.axis.title} differ: ${more.join("; ")}.`));
     if (data.left_out) {
@@ -489,6 +531,9 @@
     }
     choose(key, a, b);
     remember();
+  });
+  chooser.addEventListener("chosen", () => {
+    show(indexOf(chosen.axis.value), chosen.a.value, chosen.b.value);
   });
   window.addEventListener("hashchange", () => {
     if (kept) remember(); // a section was gone to
