@@ -18,7 +18,7 @@ from convmark.interpreter.environments.requirement import wanted
 from convmark.interpreter.inspection import devices_asked_for
 from convmark.machine.environment import Machine
 from convmark.machine.gpu.visible import visible_cards
-from convmark.session.fleet.expected import expected_s, known_seconds
+from convmark.session.fleet.expected import RUN_START_S, expected_s, recent_seconds
 from convmark.session.plan import plan
 
 __all__ = ["Forecast", "forecast", "likely_devices"]
@@ -75,10 +75,10 @@ def forecast(
     """
     _refuse(cases, options, machine, environ)
     runs = options.results / machine.name
-    known = known_seconds([runs]) if any(runs.glob("*.csv")) else {}
+    known = recent_seconds(runs)
     jobs = plan(cases, options.processes, options.seed, seeds=options.seeds)
     searched = options.batch_sizes == AUTO
-    records, total_s, unknown = [], 0.0, 0
+    records, total_s, unknown = [], RUN_START_S * len({one.backend for one in cases}), 0
     for case in dict.fromkeys(job.case for job in jobs):
         count = sum(job.case == case for job in jobs)
         timed = case.task in TIMED_TASKS and not searched

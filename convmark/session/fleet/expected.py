@@ -6,21 +6,33 @@ so nothing of the machine goes into them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
 
 from convmark.core.case import Case
+from convmark.core.errors import StoreError
 from convmark.core.tasks import TASKS
+from convmark.results.one_run import RUN_NAME
 from convmark.results.record import Record
 from convmark.results.runs import run_files
 from convmark.results.store import read_run
 
-__all__ = ["expected_s", "known_seconds", "seconds_of"]
+__all__ = ["RUN_START_S", "expected_s", "known_seconds", "recent_seconds", "seconds_of"]
 
-START_S = 1.5
-"""From the request to the first step of a small model."""
+RUN_START_S = 4.0
+"""Until an interpreter has imported its framework."""
+
+START_S, LARGE_START_S = 0.8, 2.8
+"""What is around the steps of a process of a small model, and of one of keras.applications:
+mostly building and compiling."""
+
+MOST_PAUSE_S = 10.0
+"""Between two processes of a run; in more a run was interrupted."""
 
 FEWEST_STEPS = 60
 """Warm-up, steps, windows and rounds that even a slow step is not spared."""
@@ -76,7 +88,8 @@ def expected_s(case: Case, time_budget_s: float, known: Mapping[str, float]) -> 
     """
     if case.name in known:
         return known[case.name]
-    return START_S + max(2 * time_budget_s, FEWEST_STEPS * _step_s(case))
+    start_s = START_S if case.model in _SMALL else LARGE_START_S
+    return start_s + max(2 * time_budget_s, FEWEST_STEPS * _step_s(case))
 
 
 def _step_s(case: Case) -> float:
@@ -95,11 +108,43 @@ def known_seconds(places: Sequence[Path]) -> dict[str, float]:
     """
     found: dict[str, list[float]] = {}
     for path in run_files(places):
-        for record in read_run(path):
-            seconds = seconds_of(record)
-            if seconds is not None:
-                found.setdefault(record.asked_case.name, []).append(seconds)
+        for record, seconds in _with_seconds(read_run(path)):
+            found.setdefault(record.asked_case.name, []).append(seconds)
     return {name: float(median(values)) for name, values in found.items()}
+
+
+def _with_seconds(records: Sequence[Record]) -> Iterator[tuple[Record, float]]:
+    """Yield the measured rows of a run, each with the time until the next process began.
+
+    That of the last one, and of one after which the run was interrupted, is that of its figures.
+    """
+    ordered = sorted(records, key=lambda record: record.started)
+    for record, after in itertools.zip_longest(ordered, ordered[1:]):
+        own_s = seconds_of(record)
+        if own_s is None:
+            continue
+        whole_s = own_s
+        if after is not None:
+            begins = (datetime.fromisoformat(one.started) for one in (record, after))
+            whole_s = -(next(begins) - next(begins)).total_seconds()
+        yield record, whole_s if own_s <= whole_s <= own_s + MOST_PAUSE_S else own_s
+
+
+_RECENT = 5
+"""Runs: all those of years take longer to read than the estimate is worth."""
+
+
+def recent_seconds(folder: Path) -> dict[str, float]:
+    """Return the seconds of one process by case, from the newest runs of a machine's folder.
+
+    The newest run tells most. A file that cannot be read tells nothing.
+    """
+    runs = sorted(path for path in folder.glob("*.csv") if RUN_NAME.fullmatch(path.stem))
+    found: dict[str, float] = {}
+    for path in runs[-_RECENT:]:
+        with contextlib.suppress(StoreError):
+            found |= known_seconds([path])
+    return found
 
 
 def seconds_of(record: Record) -> float | None:
