@@ -143,7 +143,9 @@ def _sentence(gate: Gate) -> str:
     bases = list(dict.fromkeys(one.against for one in gate.judgements if one.against))
     more = f" and {len(bases) - MOST_NAMES} more" if len(bases) > MOST_NAMES else ""
     base = ", ".join(map(_commit, bases[:MOST_NAMES])) + more
-    return f"{' '.join(words)} Base: {base or 'none'}. Head: {_commit(gate.head) or 'unknown'}."
+    compared = any(one.verdict != "new" for one in gate.judgements)
+    base = base or ("not recorded" if compared else "none")
+    return f"{' '.join(words)} Base: {base}. Head: {_commit(gate.head) or 'unknown'}."
 
 
 def _counts(gate: Gate) -> str:
