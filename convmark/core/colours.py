@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TextIO
 
-__all__ = ["painted", "wants_colour"]
+__all__ = ["coloured", "painted", "wants_colour"]
 
 _RED, _GREEN, _YELLOW = 31, 32, 33
 _COLOURS: Mapping[str, int] = MappingProxyType(
@@ -41,6 +41,9 @@ def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 def painted(text: str, stream: TextIO, environ: Mapping[str, str]) -> str:
     """Return a printed table with the words that matter in colour, where the stream shows it."""
-    if not wants_colour(stream, environ):
-        return text
+    return coloured(text) if wants_colour(stream, environ) else text
+
+
+def coloured(text: str) -> str:
+    """Return a printed table with the words that matter in colour."""
     return _WORDS.sub(lambda found: f"\x1b[{_COLOURS[found[1]]}m{found[1]}\x1b[0m", text)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from convmark.core.case import Case
+from convmark.core.colours import coloured
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.model_name import TRUST
 from convmark.core.option_values import AUTO
@@ -328,12 +329,18 @@ def _broken_limits(config: pytest.Config, case: Case, benchmark: Any) -> list[st
     return []
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
     config = terminalreporter.config
-    if _RUN_KEY in config.stash:
-        for title, text in config.stash[_RUN_KEY].report():
-            terminalreporter.section(title)
-            terminalreporter.write_line(text)
+    if _RUN_KEY not in config.stash:
+        return
+    run = config.stash[_RUN_KEY]
+    in_colour = terminalreporter._tw.hasmarkup  # by --color, NO_COLOR and FORCE_COLOR
+    for title, text in run.report():
+        terminalreporter.section(title)
+        terminalreporter.write_line(coloured(text) if in_colour else text)
+    ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    if ended and config.option.verbose >= 0:
+        _say(config, run.next_step)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)
