@@ -15,7 +15,7 @@ from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.core.options import Options
 from convmark.core.table import Table, heading, table_of
-from convmark.report.tables.formats import check_form, print_tables
+from convmark.report.tables.formats import Answer, check_form, print_tables
 from convmark.results.columnar import read_columns, whole_file
 from convmark.results.names import read_name
 from convmark.results.record import MEASURED
@@ -36,7 +36,9 @@ def list_runs(given: argparse.Namespace, options: Options) -> int:
     """
     form = check_form(given.format)
     place = options.results if given.place is None else Path(given.place)
-    print_tables([runs_table(place, whole=form != "text")], form, several=False)
+    table = runs_table(place, whole=form != "text")
+    machines = list(dict.fromkeys(table.column("machine")))
+    print_tables(Answer(command="list", machines=machines, tables=[table]), form)
     return EXIT_OK
 
 

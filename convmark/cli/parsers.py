@@ -12,9 +12,8 @@ from convmark.cli.command import BUDGET, EXIT_USAGE, TARGET
 from convmark.core.options import DRY_RUN, OPTIONS, RESUME
 from convmark.core.text import plain_text
 
-__all__ = ["Parser", "complete", "parsers"]
+__all__ = ["Parser", "parsers"]
 
-COMPARE_FORMS = ("table", "markdown", "json", "github")
 ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"
 
 _MEASURING = [option.name for option in OPTIONS if option.only != "pytest"]
@@ -93,15 +92,6 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     ):
         add(commands)
     return parser, commands.choices
-
-
-def complete(parser: Parser) -> None:
-    """Answer a shell's request for completions by argcomplete, where that is installed."""
-    try:
-        import argcomplete
-    except ImportError:
-        return
-    argcomplete.autocomplete(parser)
 
 
 _EXAMPLES = {
@@ -240,6 +230,7 @@ def _doctor(commands: Any) -> None:
         "doctor",
         "show the hardware and software, and conditions that make results unreliable",
     )
+    _add_format(doctor)
     _add_options(doctor, "backend", "python", "env", "results")
 
 
@@ -261,9 +252,9 @@ def _show(commands: Any) -> None:
     _add_place(show)
 
 
-def _add_format(parser: Parser) -> None:
-    forms = "text, json, csv, parquet or markdown (default: text)"
-    _add(parser, "--format FORM", forms, default="text")
+def _add_format(parser: Parser, more: str = "", default: str | None = "text") -> None:
+    forms = f"text, json, csv, parquet or markdown{more} (default: text)"
+    _add(parser, "--format FORM", forms, default=default)
 
 
 def _report(commands: Any) -> None:
@@ -275,8 +266,8 @@ def _report(commands: Any) -> None:
         "files, from one or several machines. Measures nothing.",
     )
     _add(report, "places RESULTS", "folders or run files (default: --results)", nargs="*")
-    _add(report, "-o --output FILE", "file to write; its suffix sets the format")
-    _add(report, "--format FORM", "html, markdown, terminal or csv (default: terminal)")
+    _add(report, "-o --output FILE", "file to write, or -; its suffix sets the format")
+    _add_format(report, ", or html", default=None)
     _add(
         report,
         "--style STYLE",
@@ -316,8 +307,7 @@ def _compare(commands: Any) -> None:
         "with the change from value to value; the exit status is 1 if one is `regressed`.",
     )
     _add(compare, "runs RUN", "one or two runs", nargs="*")
-    forms = f"{', '.join(COMPARE_FORMS)}; with --across csv in place of github (default: table)"
-    _add(compare, "--format FORM", forms, default="table")
+    _add_format(compare, ", or without --across github")
     _add(compare, "--across COLUMN", f"compare the values of {ACROSS}")
     _add(
         compare,
@@ -404,6 +394,7 @@ def _fleet(commands: Any) -> None:
         "doctor",
         "show the hardware and software of each node, and the problems that prevent a measurement",
     )
+    _add_format(doctor)
     _add_cluster(doctor, required=True)
     _add_options(doctor, "backend", "python", "env")
 
@@ -426,7 +417,7 @@ def _ab(commands: Any) -> None:
             f"a setting of {side.upper()}: backend, jit, threads, precision, or an environment "
             "variable in capitals",
         )
-    _add(ab, "--format FORM", "table, markdown or json (default: table)", default="table")
+    _add_format(ab)
     _add_stopping_rule(ab)
     _add_options(ab, *_OF_A_PAIR)
 
@@ -454,6 +445,7 @@ def _bisect(commands: Any) -> None:
     _add(bisect, "--with REQUIREMENT...", fixed, dest="beside")
     _add(bisect, "--versions LIST", "the releases to search (default: all final releases)")
     _add(bisect, "--budget SECONDS", "maximum seconds per comparison (default: 60)", default="60")
+    _add_format(bisect)
     _add_options(bisect, *_OF_A_PAIR)
 
 
@@ -467,6 +459,7 @@ def _noise(commands: Any) -> None:
         "them in noise.csv.",
     )
     _add(noise, "--seconds N", "total seconds of sessions (default: 300)", default="300")
+    _add_format(noise)
     _add_options(noise, *_OF_A_PAIR)
 
 
@@ -481,7 +474,7 @@ def _export(commands: Any) -> None:
     )
     _add(export, "places RESULTS", "folders or run files (default: --results)", nargs="*")
     _add(export, "--to TOOL", "bmf, otava, conbench, openmetrics or mlflow", required=True)
-    _add(export, "-o --output PATH", "file or new folder to write (default: standard output)")
+    _add(export, "-o --output PATH", "file or new folder to write (default: -, standard output)")
     _add_options(export, "results")
 
 

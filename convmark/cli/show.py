@@ -9,7 +9,7 @@ from convmark.cli.history import run_named
 from convmark.core.errors import StoreError
 from convmark.core.options import Options
 from convmark.report.summary import run_tables
-from convmark.report.tables.formats import check_form, print_tables
+from convmark.report.tables.formats import Answer, check_form, print_tables
 from convmark.report.verdicts import run_words
 from convmark.results.names import read_name
 from convmark.results.store import read_run
@@ -35,5 +35,11 @@ def show(given: argparse.Namespace, options: Options) -> int:
         folder = path.resolve().parent
         machine = read_name(folder) or first.machine or folder.name
         print(f"{words} on {machine}, {first.started}\n")
-    print_tables(run_tables(records), form, several=True)
+    found = Answer(
+        command="show",
+        machines=[first.machine or path.resolve().parent.name],
+        tables=run_tables(records),
+        several=True,
+    )
+    print_tables(found, form)
     return EXIT_OK

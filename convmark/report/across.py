@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,13 +16,21 @@ from convmark.core.errors import OptionError
 from convmark.core.fitting import wrapped
 from convmark.core.option_values import parse_models
 from convmark.core.statistics import spread
-from convmark.core.table import heading, printed
+from convmark.core.table import Table, heading, printed, table_of
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import markdown_cell, natural_order, shown
 from convmark.report.changes import LEAST_PAIRS, Change, Pair, Value, changes
-from convmark.results.record import Record, to_cell
+from convmark.results.record import Record
 
-__all__ = ["COLUMNS", "FORMS", "Cell", "LiveCases", "across", "across_report", "live_cases"]
+__all__ = [
+    "COLUMNS",
+    "Cell",
+    "LiveCases",
+    "across",
+    "across_report",
+    "cells_table",
+    "live_cases",
+]
 
 COLUMNS = ("tensorflow", "keras", "python", "backend", "commit", "machine", "gpu", "driver")
 """The columns that a table may run over."""
@@ -33,8 +38,6 @@ COLUMNS = ("tensorflow", "keras", "python", "backend", "commit", "machine", "gpu
 _AGELESS = ("backend", "machine", "gpu")
 """Columns none of whose values is older than another: all are set beside the first, and none is
 judged against another."""
-
-FORMS = ("table", "markdown", "csv", "json")
 
 LIVE = "These commands {}, or all at once: convmark compare --across "
 
@@ -359,18 +362,33 @@ def _joined(found: Sequence[LiveCases], name: str) -> list[LiveCases]:
 # -- as text ---------------------------------------------------------------------------------------
 
 
-def across_report(cells: Sequence[Cell], column: str, form: str = "table") -> str:
-    """Return the cells in one of `FORMS`."""
-    if form == "json":
-        return json.dumps(
-            [{name: getattr(cell, name) for name in _NAMES} for cell in cells], indent=2
-        )
-    if form == "csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_NAMES)
-        writer.writerows([to_cell(getattr(cell, name)) for name in _NAMES] for cell in cells)
-        return text.getvalue().rstrip("\n")
+_KINDS: Mapping[str, str] = {
+    "runs": "count",
+    "processes": "count",
+    "throughput_samples_per_s": "rate",
+    "step_time_p50_s": "seconds",
+    "step_time_spread": "share",
+    "time_to_first_step_s": "seconds",
+    "peak_host_memory_bytes": "bytes",
+    "parameters": "count",
+    **{
+        f"{name}{end}": "change"
+        for name in ("to_oldest", "to_previous")
+        for end in ("", "_low", "_high")
+    },
+}
+"""Of the columns of a cell that are numbers."""
+
+
+def cells_table(cells: Sequence[Cell]) -> Table:
+    """Return the cells with all their figures, for other programs."""
+    headings = [heading(name, name, _KINDS.get(name, "text")) for name in _NAMES]
+    records = [{name: getattr(cell, name) for name in _NAMES} for cell in cells]
+    return table_of("across", "Step times over values", "", headings, records, keep=_NAMES)
+
+
+def across_report(cells: Sequence[Cell], column: str, form: str = "text") -> str:
+    """Return the cells as text or Markdown."""
     markdown = form == "markdown"
     table = _table(cells, column, markdown=markdown)
     clean = markdown_cell if markdown else lambda line: wrapped(shown(line))

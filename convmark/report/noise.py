@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from convmark.compare.files import NoiseRow
 from convmark.core.table import heading, printed
-from convmark.core.text import shown
+from convmark.core.text import markdown_cell, shown
 from convmark.core.units import duration_text, seconds_text
 from convmark.report.trend import MOST_NAMED
 
@@ -17,7 +17,7 @@ _USUAL = ("-cpu", "-float32")
 """Parts of a case's name that are left out where all cases have them: the table is wide."""
 
 
-def noise_text(rows: Sequence[NoiseRow]) -> str:
+def noise_text(rows: Sequence[NoiseRow], *, markdown: bool = False) -> str:
     """Return a table of the cases, and what its columns mean."""
     names = [row.case for row in rows]
     for part in _USUAL:
@@ -42,7 +42,8 @@ def noise_text(rows: Sequence[NoiseRow]) -> str:
         }
         for name, row in zip(names, rows, strict=True)
     ]
-    table = printed(headings, records, drop_empty=False)
+    style, clean = ("pipe", markdown_cell) if markdown else ("simple", shown)
+    table = printed(headings, records, style, clean=clean, drop_empty=False)
     budgets = " and ".join(dict.fromkeys(duration_text(row.budget_s) for row in rows))
     about = (
         "scatter: noise of a session with identical code (number of sessions); takes: seconds of\n"
@@ -50,7 +51,7 @@ def noise_text(rows: Sequence[NoiseRow]) -> str:
         "excl.: the change that `unchanged` rules out as often. Last column: the time until a\n"
         "slowdown of that size is found in 8 of 10 runs. Slowdowns below 3 % never fail a test."
     )
-    return "\n\n".join([table, about, *_notes(names, rows)])
+    return "\n\n".join([table, about, *map(clean, _notes(names, rows))])
 
 
 def _notes(names: Sequence[str], rows: Sequence[NoiseRow]) -> Iterator[str]:
@@ -62,7 +63,7 @@ def _notes(names: Sequence[str], rows: Sequence[NoiseRow]) -> Iterator[str]:
     for note, named in notes.items():
         more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
         whose = f"{', '.join(named[:MOST_NAMED])}{more}"
-        yield shown(f"{'all cases' if len(named) == len(rows) > 1 else whose}: {note}")
+        yield f"{'all cases' if len(named) == len(rows) > 1 else whose}: {note}"
 
 
 def noise_line(row: NoiseRow) -> str:

@@ -15,7 +15,10 @@ from convmark.results.one_run import RUN_NAME
 from convmark.results.reading import HEADER
 from convmark.results.store import same_file
 
-__all__ = ["check_output", "check_output_folder", "overlap"]
+__all__ = ["STDOUT", "check_output", "check_output_folder", "overlap"]
+
+STDOUT = "-"
+"""Stands for standard output where a file is asked for."""
 
 PAGES = (".html", ".md")
 """What may lie among a machine's runs: no file that is kept there ends so."""
@@ -86,6 +89,8 @@ def overlap(one: Path, other: Path) -> bool:
 
 
 def _resolved(flag: str, path: Path) -> Path:
+    if str(path) == STDOUT:
+        raise OptionError(f"{flag}: must be a path, got '-', which cannot be standard output here")
     try:
         return path.resolve()
     except (ValueError, RuntimeError) as error:
