@@ -17,7 +17,7 @@ from typing import Any
 
 import fake_worker
 import pytest
-from histories import keep, process
+from histories import MACHINE, keep, process
 from json_tables import rows_of, tables_of
 from snapshots import check, plain
 
@@ -28,8 +28,8 @@ from convmark.compare.live.anchor import Origin
 from convmark.core.errors import InstallError, OptionError, WorkerError
 from convmark.interpreter import Answer
 from convmark.interpreter.environments.cache import Cache, Made
-from convmark.machine.environment import read_machine
 from convmark.machine.gpu.devices import Card, Gpu
+from convmark.machine.hardware import read_machine
 from convmark.results.store import Store
 from convmark.worker.turns import take_rounds
 
@@ -646,7 +646,10 @@ def test_a_live_comparison_of_versions_ends_by_ctrl_c(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--across", "machine", "--live"], "--live: no two values of machine can be compared"),
+        (
+            ["--across", "machine", "--live"],
+            f"--live: needs two values of machine, the runs have one, {MACHINE}; measure another",
+        ),
         (["--live"], "--live: must be given with --across, whose values it compares"),
         (["--across=keras", "--budget=9"], "--budget: must be given with --live, which it limits"),
         (["--target=1"], "--target: must be given with --live, which it limits"),

@@ -13,7 +13,8 @@ import pytest
 from rows import row
 
 from convmark.cli import main
-from convmark.machine.environment import Gpu, read_machine
+from convmark.machine.gpu.devices import Gpu
+from convmark.machine.hardware import read_machine
 from convmark.report.advice import next_step
 from convmark.results.store import read_run
 

@@ -13,15 +13,6 @@ from convmark.cli import main
 from convmark.core.case import Case
 from convmark.core.errors import OptionError, StoreError
 from convmark.results.store import Store, read_run
-from convmark.session.fleet.expected import (
-    FEWEST_STEPS,
-    SCALE,
-    LARGE_START_S,
-    START_S,
-    expected_s,
-    known_seconds,
-    seconds_of,
-)
 from convmark.session.fleet.part import (
     Part,
     Shard,
@@ -31,6 +22,15 @@ from convmark.session.fleet.part import (
     read_shard,
     split,
     write_part,
+)
+from convmark.session.forecast import (
+    FEWEST_STEPS,
+    LARGE_START_S,
+    SCALE,
+    START_S,
+    expected_s,
+    known_seconds,
+    seconds_of,
 )
 
 

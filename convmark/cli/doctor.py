@@ -12,11 +12,12 @@ from convmark.cli.command import exit_status, sayer
 from convmark.core.errors import ConvmarkError
 from convmark.core.options import Options
 from convmark.core.table import Table, heading, table_of
-from convmark.interpreter.environments.interpreter import interpreters
+from convmark.interpreter.environments.cache import interpreters
 from convmark.interpreter.inspection import inspect
 from convmark.machine.cautions import cautions, speed_flags
 from convmark.machine.doctor import Finding, findings, findings_text
-from convmark.machine.environment import Machine, read_machine, read_state
+from convmark.machine.hardware import Machine, read_machine
+from convmark.machine.state import read_state
 from convmark.report.tables.formats import Answer, check_form, print_tables
 
 __all__ = ["doctor"]

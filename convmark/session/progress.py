@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, TextIO
 
 from convmark.core.case import Case
 from convmark.core.tasks import TASKS
-from convmark.core.text import shown
-from convmark.core.units import duration_text, seconds_text
+from convmark.core.text import duration_text, seconds_text, shown
 from convmark.results.record import Record
-from convmark.session.plan import Job
+from convmark.session.facts import Job
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
