@@ -49,6 +49,7 @@ GONE_S = 5.0
 MARK = "CONVMARK_KILLS"
 """Names the kill in the environment of the killed command and of all that it has started."""
 
+BESIDE = "--allow-concurrent"
 CASES = ("--models=lenet5,conv_layer", "--tasks=train", "--batch-sizes=1")
 SUITE = """
 import pytest
@@ -84,11 +85,11 @@ def _page(content: bytes) -> bool:
 CASE = "lenet5-train-cpu-b1-float32"
 COMMANDS = {
     "run": Command(
-        ("convmark", "run", "--python={fast}", *CASES, "--processes=3", "--time-budget=0.1", "--allow-concurrent"),
+        ("convmark", "run", "--python={fast}", *CASES, "--processes=3", "--time-budget=0.1", BESIDE),
         measures=True,
     ),
     "bench": Command(
-        ("pytest", "--python={fast}", "--allow-concurrent", "--processes=3", "-p", "no:cacheprovider", "-q"),
+        ("pytest", "--python={fast}", BESIDE, "--processes=3", "-p", "no:cacheprovider", "-q"),
         measures=True,
     ),
     "report": Command(("convmark", "report", "results", "-o", "page.html"), output="page.html",
@@ -105,14 +106,14 @@ COMMANDS = {
     "gate": Command(
         (
             "pytest", "-p", "no:cacheprovider", "-q", "--benchmark-compare=git:HEAD~1",
-            "--models=conv_layer", "--processes=1", "--time-budget=0.1", "--compare-budget=10", "--allow-concurrent",
+            "--models=conv_layer", "--processes=1", "--time-budget=0.1", "--compare-budget=10", BESIDE,
         ),
         measures=True, adds="*/*.verdicts.csv", statuses=(0, 1), real=True,
     ),
     "ab": Command(
         (
             "convmark", "ab", "git:HEAD~1", "git:HEAD", "--models=conv_layer", "--tasks=train",
-            "--batch-sizes=32", "--budget=8", "--allow-concurrent", "--results=results",
+            "--batch-sizes=32", "--budget=8", BESIDE, "--results=results",
         ),
         adds="ab/*", statuses=(0, 1, 3), real=True,
     ),
