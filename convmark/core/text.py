@@ -8,10 +8,12 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from convmark.core.files import read_regular
-from convmark.core.interval import Interval
+
+if TYPE_CHECKING:
+    from convmark.core.interval import Interval  # needs NumPy, which --help does without
 
 __all__ = [
     "NUMBER",
