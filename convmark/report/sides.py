@@ -177,6 +177,7 @@ class Sides:
                 [value[text] for value, text in zip(values, kind, strict=True)] for kind in kinds
             ],
             "runs": [(labels[place], days[place]) for place in runs],
+            "places": list(runs),
             "processes": list(processes),
             "codes": list(codes),
             "commits": list(commits),
@@ -190,7 +191,7 @@ class Sides:
                 "processes": [processes[side.processes] for side in self.sides],
                 "times": [[float(f"{t:.7g}") for t in side.times_s] for side in self.sides],
                 "earlier": [
-                    [(runs[run], float(f"{t:.7g}")) for run, t in side.runs[:-1] if run in runs]
+                    [(place, float(f"{t:.7g}")) for place, t in side.runs[:-1]]
                     for side in self.sides
                 ],
             },

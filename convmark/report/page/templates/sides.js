@@ -83,13 +83,13 @@
 
   const MOST_RUNS = 10; // as in report/sides.py
 
-  // The runs of a side and of those that ran the same code, each with the mean of its times.
+  // The runs of a side and of those that ran the same code, by place, each with the mean of its times.
   function runsOf(sides) {
     const found = new Map();
     for (const side of sides) {
-      for (const [run, time] of data.sides.earlier[side]) found.set(run, time);
+      for (const [place, time] of data.sides.earlier[side]) found.set(place, time);
       const logs = timesOf(side).map(Math.log);
-      found.set(runOf(side), Math.exp(sum(logs) / logs.length));
+      found.set(data.places[runOf(side)], Math.exp(sum(logs) / logs.length));
     }
     return new Map(Array.from(found).sort(([a], [b]) => a - b).slice(-MOST_RUNS));
   }
