@@ -128,6 +128,13 @@ def test_the_first_run_is_new_and_passes(run: Run, pytester: pytest.Pytester) ->
     assert found(pytester, LENET5) == "new"
 
 
+def test_an_option_of_convmark_run_is_refused_with_what_to_do(run: Run) -> None:
+    result = run("--tasks=infer")
+    assert result.ret == 4
+    (line,) = [one for one in result.stderr.lines if one.startswith("ERROR: ")]
+    assert line.startswith("ERROR: --tasks: is of `convmark run`; pytest measures what ")
+
+
 def test_a_session_ends_with_what_it_means_and_colours_verdicts(
     run: Run, worker: Worker, pytester: pytest.Pytester, monkeypatch: Patch
 ) -> None:

@@ -56,6 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
         if option.only != "run"
     }
     try:
+        for option in OPTIONS:
+            if option.only == "run" and config.getoption(destination(option.name)) is not None:
+                raise OptionError(
+                    f"{option.flag}: is of `convmark run`; pytest measures what the suites have, "
+                    "and a file chooses among them: pytest bench/test_inference.py"
+                )
         options = read(given, pyproject_settings(config.rootpath), prefix=short.prefix(config))
         if options.trust_models:
             os.environ[TRUST] = "1"  # for the workers
