@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from convmark.cli.parsers import parsers
-from convmark.core.options import OPTIONS, Option
-from convmark.report.tables.formats import TABLES_SCHEMA
+from convmark.core.option import Option
+from convmark.core.options import OPTIONS
+from convmark.report.tables import TABLES_SCHEMA
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -6,7 +6,7 @@ import pytest
 from test_verdicts_file import ABSENT, judgement
 
 from convmark.compare.judgement import Judgement
-from convmark.report.tables.formats import rows_table
+from convmark.report.tables import rows_table
 from convmark.report.verdicts import could_see, headline, verdicts_report
 
 UNCHANGED = judgement(

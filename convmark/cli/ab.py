@@ -21,7 +21,6 @@ from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live import ab_files
 from convmark.compare.live.ab import (
     End,
-    Make,
     Pair,
     SideSpec,
     check_models,
@@ -31,6 +30,7 @@ from convmark.compare.live.ab import (
     sides,
 )
 from convmark.compare.live.ab_files import SessionRow, VerdictRow
+from convmark.compare.live.anchor import MakeInterpreter
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import LiveOptions, compare_live
 from convmark.compare.live.session import NEW, OLD, Session
@@ -39,17 +39,17 @@ from convmark.compare.rule.statistics import t_quantile
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
-from convmark.core.interval import Interval
+from convmark.core.interval import Interval, share_of
 from convmark.core.option_values import AUTO, parse_percent, parse_seconds
 from convmark.core.options import Options
-from convmark.core.statistics import Estimate, share_of, trimmed_mean
+from convmark.core.statistics import Estimate, trimmed_mean
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.table import Heading
 from convmark.core.text import painted, share_text
 from convmark.interpreter.inspection import devices_asked_for
 from convmark.machine.hardware import Machine, read_machine
 from convmark.machine.lock import alone
-from convmark.report.tables.formats import Answer, check_form, print_tables, rows_table
+from convmark.report.tables import Answer, check_form, print_tables, rows_table
 from convmark.report.verdicts import comparison_table
 from convmark.results.store import Store
 from convmark.session.progress import Display
@@ -84,7 +84,7 @@ class StoppingRule:
     """What counts as a change; 3 % and 5 % where None."""
 
 
-def make_of(options: Options) -> Make:
+def make_of(options: Options) -> MakeInterpreter:
     """Return what makes the interpreters of a comparison.
 
     Raises:

@@ -22,10 +22,10 @@ from convmark.compare.rule.decision import Limits
 from convmark.core.case import Case
 from convmark.core.errors import InstallError, OptionError, WorkerError
 from convmark.core.git import Git
+from convmark.core.interval import share_of
 from convmark.core.model_name import ModelName
 from convmark.core.option_values import parse_percent, parse_seconds, parse_words
 from convmark.core.options import Options
-from convmark.core.statistics import share_of
 from convmark.core.suites import cases, refuse_untimed
 from convmark.core.table import Table, heading, table_of
 from convmark.core.text import interval_text
@@ -33,7 +33,7 @@ from convmark.interpreter.environments.cache import Cache
 from convmark.interpreter.environments.installer import between, releases, wanted
 from convmark.machine.hardware import read_machine
 from convmark.machine.lock import alone
-from convmark.report.tables.formats import Answer, check_form, print_tables
+from convmark.report.tables import Answer, check_form, print_tables
 
 __all__ = ["bisect"]
 

@@ -18,7 +18,7 @@ from convmark.machine.cautions import cautions, speed_flags
 from convmark.machine.doctor import Finding, findings, findings_text
 from convmark.machine.hardware import Machine, read_machine
 from convmark.machine.state import read_state
-from convmark.report.tables.formats import Answer, check_form, print_tables
+from convmark.report.tables import Answer, check_form, print_tables
 
 __all__ = ["doctor"]
 

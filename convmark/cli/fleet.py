@@ -17,7 +17,7 @@ from convmark.core.option_values import AUTO, choice_of
 from convmark.core.options import Options
 from convmark.core.suites import refuse_replicas, refuse_untimed
 from convmark.report.summary import summary_text
-from convmark.report.tables.formats import Answer, check_form, print_tables
+from convmark.report.tables import Answer, check_form, print_tables
 from convmark.results.commit import read_commit
 from convmark.results.store import Store
 from convmark.session.ceilings import ceilings_path, keep_ceilings, read_ceilings

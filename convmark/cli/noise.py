@@ -41,7 +41,7 @@ from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.gpu.visible import card_of
 from convmark.machine.hardware import Machine, read_machine
 from convmark.report.noise import noise_text
-from convmark.report.tables.formats import Answer, check_form, print_tables, rows_table
+from convmark.report.tables import Answer, check_form, print_tables, rows_table
 from convmark.results.code.manifest import Code, Roots, code_of
 from convmark.results.store import Store
 from convmark.session.progress import Display

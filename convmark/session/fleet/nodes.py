@@ -25,7 +25,6 @@ __all__ = [
     "fleet_tables",
     "gpu_names",
     "labelled",
-    "labels_text",
     "read_labels",
     "refusal",
     "some",
