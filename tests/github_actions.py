@@ -143,8 +143,9 @@ def run_workflow(
     An environment in it counts as found in the cache; without one it is installed.
 
     Args:
-        last: the step after which it ends; empty for all.
+        last: the step after which it ends, without what a cache has; empty for all.
     """
+    found = (repository / ".venv").exists() and not last
     (job,) = yaml.safe_load(WORKFLOW.read_text())["jobs"].values()
     event = json.loads(Path(environ["GITHUB_EVENT_PATH"]).read_text())
     known = {
@@ -152,7 +153,7 @@ def run_workflow(
         "github.run_attempt": environ["GITHUB_RUN_ATTEMPT"],
         "github.event.pull_request.base.sha": event["pull_request"]["base"]["sha"],
         "github.token": TOKEN,
-        "steps.environment.outputs.cache-hit": str((repository / ".venv").exists()).lower(),
+        "steps.environment.outputs.cache-hit": str(found).lower(),
         "steps.gate.outcome": "skipped",
         "cancelled()": "",
     }

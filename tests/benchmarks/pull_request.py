@@ -3,7 +3,7 @@
 Run it from a checkout: `python tests/benchmarks/pull_request.py [--folder F] [--only BRANCH ...]`.
 The commands are read from docs/github-actions/gate.yml; GitHub is a stand-in on this machine. The
 environment counts as found in the cache; with `--install` it is installed, which takes minutes and
-some 2 GB, and ends there: a second call goes on with it. It prints each comment. It can be stopped
+some 2 GB, and ends there: a further call goes on with it. It prints each comment. It can be stopped
 and started again: a branch that is finished is not repeated.
 
 slow        one of two models is slowed: exit status 1, and the comment says which
@@ -75,9 +75,11 @@ WANTED = {
 
 def installed(sample: Sample, branch: str) -> bool:
     """Run the workflow up to the installation, and return whether it went well."""
+    checkout = sample.folder / f"clone-of-{branch}"
     with GitHub().serving() as github:
         given = variables(github, sample.folder, sample.commit(branch), base=sample.commit("main"))
-        checkout = sample.check_out(branch, cached=False)
+        if not checkout.exists():
+            sample.check_out(branch, cached=False)
         (done,) = run_workflow(checkout, given, last=INSTALL).values()
     print(done.stdout, done.stderr)
     return done.returncode == 0
@@ -122,7 +124,7 @@ def main() -> int:
         if branch not in done:
             own, checkout = options.folder / branch, options.folder / branch / f"clone-of-{branch}"
             there = (own / INSTALL).exists()
-            if not there:
+            if not there and not options.install:
                 shutil.rmtree(own, ignore_errors=True)  # of a call that was stopped
             sample = Sample(own, {**FILES, **wanted}, SLOWED)
             if options.install and not there:
