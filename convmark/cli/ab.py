@@ -23,10 +23,11 @@ from convmark.compare.live.ab import (
     End,
     Pair,
     SideSpec,
+    check_models,
     inspected,
     paired,
     run_the_same,
-    side_spec,
+    sides,
 )
 from convmark.compare.live.ab_files import SessionRow, VerdictRow
 from convmark.compare.live.anchor import MakeInterpreter
@@ -39,14 +40,16 @@ from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.interval import Interval, share_of
-from convmark.core.option_values import AUTO, choice_of, parse_percent, parse_seconds
+from convmark.core.option_values import AUTO, parse_percent, parse_seconds
 from convmark.core.options import Options
 from convmark.core.statistics import Estimate, trimmed_mean
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
+from convmark.core.table import Heading
 from convmark.core.text import painted, share_text
 from convmark.interpreter.inspection import devices_asked_for
 from convmark.machine.hardware import Machine, read_machine
 from convmark.machine.lock import alone
+from convmark.report.tables import Answer, check_form, print_tables, rows_table
 from convmark.report.verdicts import comparison_table
 from convmark.results.store import Store
 from convmark.session.progress import Display
@@ -54,18 +57,16 @@ from convmark.session.run import asked_axes
 from convmark.worker.protocol import masked
 
 __all__ = [
-    "FORMS",
     "Compared",
     "SideComparison",
     "StoppingRule",
     "ab",
     "compare_sides",
     "make_of",
+    "print_verdicts",
 ]
 
 _say = sayer("convmark ab")
-
-FORMS = ("table", "markdown", "json")
 
 MOST_WARM_UP_S = 0.2
 """Of the steps of two codes before a session's turns; `--time-budget` shortens it."""
@@ -121,21 +122,40 @@ def ab(given: argparse.Namespace, options: Options) -> int:
             were compared, a side of one could not be run.
     """
     target = parse_percent("--target", given.target)
-    a = side_spec("A", given.a, given.set_a, say=sayer("convmark"))
-    b = side_spec("B", given.b, given.set_b, say=sayer("convmark"))
     wanted = StoppingRule(
         target=math.log1p(target), budget_s=parse_seconds("--budget", given.budget)
     )
-    form = choice_of(FORMS)("--format", given.format)
+    form = check_form(given.format)
+    a, b = sides(
+        ("A", given.a, given.set_a),
+        ("B", given.b, given.set_b),
+        options.models or NETWORKS,
+        say=sayer("convmark"),
+    )
     found = compare_sides(a, b, wanted, options)
-    if found.rows:
-        text = comparison_table(found.rows, form)
-        print(painted(text, sys.stdout, os.environ) if form == "table" else text)
+    print_verdicts("ab", found.rows, form)
     print(f"\n{found.kept}", file=sys.stderr)
     if found.failure:
         raise ConvmarkError(found.failure)
     slower = any(row.verdict == "regressed" for row in found.rows)
     return exit_status(not slower, interrupted=found.interrupted)
+
+
+def print_verdicts(
+    command: str, rows: Sequence[VerdictRow], form: str, more: Sequence[Heading] = ()
+) -> None:
+    """Print the verdicts of comparisons; as text and Markdown nothing where there is none.
+
+    Args:
+        more: headings of the printed table after that of the case.
+    """
+    if form not in ("text", "markdown"):
+        machines = list(dict.fromkeys(row.machine for row in rows if row.machine))
+        table = rows_table("comparison", "B against A", VerdictRow, rows)
+        print_tables(Answer(command=command, machines=machines, tables=[table]), form)
+    elif rows:
+        text = comparison_table(rows, form, more)
+        print(painted(text, sys.stdout, os.environ) if form == "text" else text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +224,7 @@ class SideComparison:
         wanted = cases(options, {options.backends[0]: devices_asked_for(options.devices, here)})
         for case in wanted:
             a.case(case), b.case(case)
+        check_models(pair, wanted)
         if run_the_same(pair, wanted) and a.label != b.label:  # finds the commits first
             raise OptionError(
                 f"{a.label} and {b.label} are identical, so there is nothing to compare; name "

@@ -17,9 +17,8 @@ from convmark.cli.command import (
 )
 from convmark.core.options import DRY_RUN, OPTIONS, RESUME
 
-__all__ = ["complete", "parsers"]
+__all__ = ["parsers"]
 
-COMPARE_FORMS = ("table", "markdown", "json", "github")
 ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"
 
 _MEASURING = [option.name for option in OPTIONS if option.only != "pytest"]
@@ -60,15 +59,6 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     ):
         declare(commands)
     return parser, commands.choices
-
-
-def complete(parser: Parser) -> None:
-    """Answer a shell's request for completions by argcomplete, where that is installed."""
-    try:
-        import argcomplete
-    except ImportError:
-        return
-    argcomplete.autocomplete(parser)
 
 
 def _run(commands: Any) -> None:
@@ -123,6 +113,7 @@ def _doctor(commands: Any) -> None:
         "doctor",
         "show the hardware and software, and conditions that make results unreliable",
     )
+    _add_format(doctor)
     add_options(doctor, "backend", "python", "env", "results")
 
 
@@ -144,9 +135,9 @@ def _show(commands: Any) -> None:
     _add_place(show)
 
 
-def _add_format(parser: Parser) -> None:
-    forms = "text, json, csv, parquet or markdown (default: text)"
-    add(parser, "--format FORM", forms, default="text")
+def _add_format(parser: Parser, more: str = "", default: str | None = "text") -> None:
+    forms = f"text, json, csv, parquet or markdown{more} (default: text)"
+    add(parser, "--format FORM", forms, default=default)
 
 
 def _report(commands: Any) -> None:
@@ -158,8 +149,8 @@ def _report(commands: Any) -> None:
         "files, from one or several machines. Measures nothing.",
     )
     add(report, "places RESULTS", "folders or run files (default: --results)", nargs="*")
-    add(report, "-o --output FILE", "file to write; its suffix sets the format")
-    add(report, "--format FORM", "html, markdown, terminal or csv (default: terminal)")
+    add(report, "-o --output FILE", "file to write, or -; its suffix sets the format")
+    _add_format(report, ", or html", default=None)
     add(
         report,
         "--style STYLE",
@@ -199,8 +190,7 @@ def _compare(commands: Any) -> None:
         "with the change from value to value; the exit status is 1 if one is `regressed`.",
     )
     add(compare, "runs RUN", "one or two runs", nargs="*")
-    forms = f"{', '.join(COMPARE_FORMS)}; with --across csv in place of github (default: table)"
-    add(compare, "--format FORM", forms, default="table")
+    _add_format(compare, ", or without --across github")
     add(compare, "--across COLUMN", f"compare the values of {ACROSS}")
     add(
         compare,
@@ -288,6 +278,7 @@ def _fleet(commands: Any) -> None:
         "show the hardware and software of each node, and the problems that prevent a measurement",
     )
     _add_cluster(doctor, required=True)
+    _add_format(doctor)
     add_options(doctor, "backend", "python", "env")
 
 
@@ -309,7 +300,7 @@ def _ab(commands: Any) -> None:
             f"a setting of {side.upper()}: backend, jit, threads, precision, or an environment "
             "variable in capitals",
         )
-    add(ab, "--format FORM", "table, markdown or json (default: table)", default="table")
+    _add_format(ab)
     _add_stopping_rule(ab)
     add_options(ab, *_OF_A_PAIR)
 
@@ -337,6 +328,7 @@ def _bisect(commands: Any) -> None:
     add(bisect, "--with REQUIREMENT...", fixed, dest="beside")
     add(bisect, "--versions LIST", "the releases to search (default: all final releases)")
     add(bisect, "--budget SECONDS", "maximum seconds per comparison (default: 60)", default="60")
+    _add_format(bisect)
     add_options(bisect, *_OF_A_PAIR)
 
 
@@ -350,6 +342,7 @@ def _noise(commands: Any) -> None:
         "them in noise.csv.",
     )
     add(noise, "--seconds N", "total seconds of sessions (default: 300)", default="300")
+    _add_format(noise)
     add_options(noise, *_OF_A_PAIR)
 
 
@@ -364,7 +357,7 @@ def _export(commands: Any) -> None:
     )
     add(export, "places RESULTS", "folders or run files (default: --results)", nargs="*")
     add(export, "--to TOOL", "bmf, otava, conbench, openmetrics or mlflow", required=True)
-    add(export, "-o --output PATH", "file or new folder to write (default: standard output)")
+    add(export, "-o --output PATH", "file or new folder to write (default: -, standard output)")
     add_options(export, "results")
 
 
