@@ -89,7 +89,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
             _merge,
             _fleet,
         ),
-        *(_ab, _bisect, _noise, _env, _export),
+        *(_ab, _layers, _bisect, _noise, _env, _export),
     ):
         add(commands)
     return parser, commands.choices
@@ -116,6 +116,7 @@ _EXAMPLES = {
     "history": "convmark history lenet5-train-cpu-b32-float32",
     "merge": "convmark merge part-1 part-2 --results whole",
     "ab": 'convmark ab "tensorflow==2.20.*" "tensorflow==2.21.*" --models resnet50',
+    "layers": "convmark layers resnet50 --batch-sizes 1 --top 10",
     "bisect": "convmark bisect --good 2.18.0 --bad 2.21.0 --models lenet5 --tasks train",
     "noise": "convmark noise --seconds 60 --models lenet5",
     "export": "convmark export --to openmetrics -o convmark.prom",
@@ -455,6 +456,27 @@ def _bisect(commands: Any) -> None:
     _add(bisect, "--versions LIST", "the releases to search (default: all final releases)")
     _add(bisect, "--budget SECONDS", "maximum seconds per comparison (default: 60)", default="60")
     _add_options(bisect, *_OF_A_PAIR)
+
+
+_OF_LAYERS = [
+    name for name in _MEASURING if name not in (*_OF_ONE_SIDE, "models") or name == "processes"
+]
+
+
+def _layers(commands: Any) -> None:
+    layers = _command(
+        commands,
+        "layers",
+        "measure where the time of a step goes, layer by layer",
+        "Measure the time of each layer, in training with its backward pass, in fresh processes. "
+        "Print the slowest layers and the rest, which sum to the step time, and save all in "
+        "layers.csv.",
+    )
+    _add(layers, "model MODEL", "models, named as in --models of convmark run", nargs="+")
+    _add(layers, "--depth N", "levels of blocks that are opened (default: all)")
+    _add(layers, "--top N", "layers of the printed table (default: 20)")
+    _add_format(layers)
+    _add_options(layers, *_OF_LAYERS)
 
 
 def _noise(commands: Any) -> None:
