@@ -13,6 +13,7 @@ from histories import MACHINE, keep, process
 
 from convmark.cli import main
 from convmark.report.across import across, across_report
+from convmark.report.changes import Change
 from convmark.results.record import Record
 from convmark.results.store import Store
 
@@ -37,6 +38,10 @@ FILES = defaultdict(str, {"c1": "f1", "c1-of-other-packages": "f1", "c2": "f2"})
 """The hash of the files of each code."""
 
 
+def _size(change: Change | None) -> float | None:
+    return change.change if change else None
+
+
 def run(number: int, version: str, *steps_s: float, **changes: object) -> list[Record]:
     """Return a run of one case with a process for each step time."""
     fields = {"code": "c1", **changes}
@@ -54,8 +59,16 @@ def test_each_version_is_set_beside_the_oldest_and_the_one_before() -> None:
     ]
     cells = across(rows, "tensorflow")
     assert [cell.value for cell in cells] == ["2.9.3", "2.10.1", "2.12.0"]
-    assert [cell.to_oldest for cell in cells] == [None, pytest.approx(0.2), pytest.approx(-0.1)]
-    assert [cell.to_previous for cell in cells] == [None, pytest.approx(0.2), pytest.approx(-0.25)]
+    assert [_size(cell.to_oldest) for cell in cells] == [
+        None,
+        pytest.approx(0.2),
+        pytest.approx(-0.1),
+    ]
+    assert [_size(cell.to_previous) for cell in cells] == [
+        None,
+        pytest.approx(0.2),
+        pytest.approx(-0.25),
+    ]
 
 
 def test_runs_of_a_version_that_are_alike_speak_together() -> None:
@@ -75,12 +88,11 @@ def test_runs_of_a_version_that_are_alike_speak_together() -> None:
 def test_processes_of_one_run_each_give_an_interval_and_no_verdict() -> None:
     rows = [*run(1, "2.20.0", 0.99, 1.0, 1.01), *run(2, "2.21.0", 1.98, 2.0, 2.02)]
     cell = across(rows, "tensorflow")[1]
-    assert (cell.to_previous, cell.to_previous_basis) == (pytest.approx(1.0), "processes")
-    assert cell.to_previous_low is not None
-    assert 0.9 < cell.to_previous_low < 1.0
+    assert cell.to_previous is not None
+    assert (cell.to_previous.change, cell.to_previous.basis) == (pytest.approx(1.0), "processes")
+    assert 0.9 < cell.to_previous.interval.low < 1.0
     assert (cell.verdict, cell.note) == ("", "1 of 3 pairs of runs that alternate")
-    assert cell.previous is not None
-    assert cell.previous.words == "slower in these runs: +100.0 % [+95.5, +104.6]"
+    assert cell.to_previous.words == "slower in these runs: +100.0 % [+95.5, +104.6]"
 
 
 def test_runs_that_differ_make_a_change_not_distinguishable() -> None:
@@ -91,9 +103,9 @@ def test_runs_that_differ_make_a_change_not_distinguishable() -> None:
         *run(3, "2.21.0", 1.79, 1.8, 1.81),
     ]
     cell = across(rows, "tensorflow")[1]
-    assert cell.to_previous_basis == "runs"
-    assert cell.previous is not None
-    assert cell.previous.words.startswith("not distinguishable: +47.")
+    assert cell.to_previous is not None
+    assert cell.to_previous.basis == "runs"
+    assert cell.to_previous.words.startswith("not distinguishable: +47.")
     table = across_report([cell], "tensorflow")
     assert "not distinguishable" in " ".join(table.split())
 
@@ -123,9 +135,9 @@ def alternated(change: float, runs: int = 6, **changes: object) -> list[Record]:
 )
 def test_runs_that_alternate_allow_a_verdict(change: float, verdict: str, words: str) -> None:
     cell = across(alternated(change), "tensorflow")[1]
-    assert (cell.verdict, cell.to_previous_basis) == (verdict, "pairs")
-    assert cell.previous is not None
-    assert cell.previous.words.startswith(words)
+    assert cell.to_previous is not None
+    assert (cell.verdict, cell.to_previous.basis) == (verdict, "pairs")
+    assert cell.to_previous.words.startswith(words)
     assert "have a verdict" in across_report([cell], "tensorflow")
 
 
@@ -239,7 +251,7 @@ def test_cases_are_apart_and_a_version_that_one_lacks_is_no_neighbour() -> None:
         row("0003", "2.19.0", 6.0, model="mini_resnet"),
     ]
     found = {
-        (cell.case.split("-")[0], cell.value): cell.to_previous
+        (cell.case.split("-")[0], cell.value): _size(cell.to_previous)
         for cell in across(rows, "tensorflow")
     }
     assert found == {
@@ -273,6 +285,8 @@ def test_csv_and_json_hold_stored_units() -> None:
     assert found[1]["to_oldest"] == pytest.approx(0.1)
     assert found[1]["step_time_p50_s"] == pytest.approx(0.011)
     assert found[0]["to_oldest"] is None
+    names = ["to_oldest", "to_oldest_low", "to_oldest_high", "to_oldest_basis"]
+    assert [name for name in found[0] if name.startswith("to_oldest")] == names
 
 
 def test_over_backends_a_case_has_one_name() -> None:
@@ -289,7 +303,7 @@ def test_backends_have_no_age_and_are_set_beside_tensorflow() -> None:
         row("0001", "2.20.0", 1.0),
     ]
     cells = across(rows, "backend")
-    assert [(cell.value, cell.to_oldest, cell.to_previous) for cell in cells] == [
+    assert [(cell.value, _size(cell.to_oldest), cell.to_previous) for cell in cells] == [
         ("tensorflow", None, None),
         ("jax", pytest.approx(1.0), None),
         ("torch", pytest.approx(2.0), None),
@@ -306,7 +320,7 @@ def test_commits_are_in_the_order_of_their_first_runs() -> None:
         row("0002", "2.20.0", 2.0, commit="a" * 40),
     ]
     cells = across(rows, "commit")
-    assert [(cell.value[0], cell.to_previous) for cell in cells] == [
+    assert [(cell.value[0], _size(cell.to_previous)) for cell in cells] == [
         ("f", None),
         ("a", pytest.approx(1.0)),
     ]

@@ -11,8 +11,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 ADDED = {
-    "results/record.py": (
-        "    def __post_init__(self) -> None:\n        if self.status not in STATUSES",
+    "results/schema.py": (
+        "    waterfall_rounds: int",
         """\
     fan_speed_rpm: int | None = _state("", "rpm", "speed of the fan, median")
     cache_bytes: int | None = _environment("", "bytes", "last-level cache")

@@ -18,6 +18,7 @@ from convmark.compare.metrics import METRICS
 from convmark.compare.rule.decision import Decision
 from convmark.compare.verdict import Review, conclude, review
 from convmark.core.errors import MeasurementError
+from convmark.core.interval import Interval
 from convmark.core.text import percent
 from convmark.results.record import Record
 
@@ -77,8 +78,7 @@ def decision(
         verdict=verdict,
         sessions=5,
         estimate=estimate,
-        low=estimate - half,
-        high=estimate + half,
+        interval=Interval.around(estimate, half),
         smallest_visible=0.04,
         spread=0.01,
         freedom=20.0,

@@ -31,12 +31,12 @@ from convmark.compare.intended import (
 from convmark.compare.judgement import Judgement
 from convmark.compare.trend import Commits, Point, trend
 from convmark.compare.verdict import conclude, review
-from convmark.core.colours import painted
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import check_patterns, choice_of, nearest
 from convmark.core.options import Options
 from convmark.core.table import heading, table_of
-from convmark.machine.environment import read_machine
+from convmark.core.text import painted
+from convmark.machine.hardware import read_machine
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.noise import noise_line
 from convmark.report.tables.formats import check_form, print_tables
@@ -44,8 +44,7 @@ from convmark.report.trend import trend_text
 from convmark.report.verdicts import FORMATS, run_words, verdicts_report
 from convmark.results.names import read_name
 from convmark.results.record import Record
-from convmark.results.runs import oldest_first
-from convmark.results.store import Store, StoreWarning, read_head, read_run
+from convmark.results.store import Store, StoreWarning, oldest_first, read_head, read_run
 
 __all__ = ["accept", "compare", "history", "run_named"]
 
@@ -185,7 +184,7 @@ def history(given: argparse.Namespace, options: Options) -> int:
     _warn_of_troubles(paths, index)
     if not runs:
         index.keep()
-        names = {name for path in paths for name, _ in index.held(index.entry(path))}
+        names = {name for path in paths for name, _ in index.entry(path).judged}
         raise OptionError(f"CASE: no run has {case!r}; {nearest(case, sorted(names))}")
     rows = [_row(path, figures, index) for path, figures in runs]
     index.keep()

@@ -19,7 +19,7 @@ from convmark.results.columnar import case_name
 from convmark.results.reading import HEADER, read_cells, read_run
 from convmark.results.record import COLUMNS, MEASURED, STATUSES, from_cells
 
-__all__ = ["CaseFigures", "Digest", "Held", "digest_of", "held_in"]
+__all__ = ["CaseFigures", "Digest", "Held", "digest_of"]
 
 _PLACES = {name: place for place, name in enumerate(HEADER)}
 _CASE = operator.itemgetter(*(_PLACES[name] for name in Case.__dataclass_fields__))
@@ -85,6 +85,11 @@ class Digest:
     held: str = "[]"
     """Name and conditions of each case that can be judged, as JSON."""
     cases: tuple[CaseFigures, ...] = ()
+
+    @property
+    def judged(self) -> Held:
+        """What `held` holds; the same object for like runs."""
+        return _held_in(self.held)
 
 
 def digest_of(path: Path) -> Digest:
@@ -167,8 +172,7 @@ def _conditions_in(text: str) -> Conditions:
 
 
 @functools.lru_cache(maxsize=1024)
-def held_in(text: str) -> Held:
-    """Return what `text` holds: cases, each with its conditions."""
+def _held_in(text: str) -> Held:
     return tuple((case, conditions_of(tuple(values))) for case, values in json.loads(text))
 
 

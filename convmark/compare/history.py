@@ -339,7 +339,7 @@ class EarlierRuns:
 
     def held(self, path: Path) -> Held:
         """Return the cases of a run that can be judged."""
-        return self._index.held(self._entry(path))
+        return self._entry(path).judged
 
     def matches(self, path: Path) -> tuple[set[str], dict[str, str]]:
         """Return the cases whose anchor a run can be, and what those that it has else differ in."""

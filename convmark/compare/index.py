@@ -23,7 +23,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from convmark.compare.digest import CaseFigures, Digest, Held, digest_of, held_in
+from convmark.compare.digest import CaseFigures, Digest, digest_of
 from convmark.compare.files import read_step_time_verdicts, verdicts_paths
 from convmark.core.errors import StoreError
 from convmark.interpreter.environments.cache import cache_folder
@@ -211,10 +211,6 @@ class Index:
                     self._figures[run.name] = one
             self._add(run, found)
         return found
-
-    def held(self, entry: Digest) -> Held:
-        """Return the cases of a run that can be judged; the same object for like runs."""
-        return held_in(entry.held)
 
     def figures(self, run: Path) -> CaseFigures | None:
         """Return the figures of the case that is asked for; None where the run has none."""

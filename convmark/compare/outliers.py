@@ -132,9 +132,7 @@ def deviations(times: Times, *, error_rate: float = ERROR_RATE) -> list[Deviatio
     return sorted(found, key=lambda one: (-abs(one.value), one.node))
 
 
-@functools.lru_cache(maxsize=4096)
-def _quantile(probability: float, freedom: int) -> float:
-    return t_quantile(probability, freedom)
+_quantile = functools.lru_cache(maxsize=4096)(t_quantile)
 
 
 def _points(times: Times) -> dict[str, _Point]:

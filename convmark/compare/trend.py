@@ -8,6 +8,7 @@ ratio of identical code.
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -124,13 +125,7 @@ class Commits:
     """What a repository says of commits; each question is asked once."""
 
     def __init__(self, folder: Path) -> None:
-        self._git = Git.at(folder)
-        self._answers: dict[tuple[str, ...], str | None] = {}
-
-    def _answer(self, *words: str) -> str | None:
-        if words not in self._answers:
-            self._answers[words] = self._git.answer(*words)
-        return self._answers[words]
+        self._answer = functools.cache(Git.at(folder).answer)
 
     def parent(self, commit: str) -> str:
         """Return a commit's first parent; empty where it has none, or is not known."""

@@ -12,8 +12,7 @@ from typing import Any
 from convmark.core.cells import Column
 from convmark.core.errors import MeasurementError
 from convmark.core.fitting import Grid, fitted, terminal_width, wrapped
-from convmark.core.text import shown
-from convmark.core.units import bytes_text, count_text, rate_text, seconds_text, share_text
+from convmark.core.text import bytes_text, count_text, rate_text, seconds_text, share_text, shown
 
 __all__ = [
     "FACETS",

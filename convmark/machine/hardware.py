@@ -19,9 +19,7 @@ import psutil
 
 from convmark.core.errors import ConvmarkError
 from convmark.core.text import file_text, plain_text
-from convmark.machine.gpu.devices import Gpu, read_gpus
-from convmark.machine.gpu.nvml import load_nvml
-from convmark.machine.gpu.others import read_amd, read_apple
+from convmark.machine.gpu.devices import Gpu, load_nvml, read_amd, read_apple, read_gpus
 
 __all__ = ["GIB", "Machine", "cpu_model", "machine_name", "read_machine"]
 

@@ -21,10 +21,9 @@ from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.model_name import TRUST
 from convmark.core.option_values import AUTO
 from convmark.core.options import OPTIONS, Options, pyproject_settings, read
-from convmark.core.signals import ReceivedSignal, as_interrupts
+from convmark.core.processes import ReceivedSignal, as_interrupts
 from convmark.core.suites import auto_name, refuse_untimed
-from convmark.core.text import Say, plain_text
-from convmark.core.units import duration_text
+from convmark.core.text import Say, duration_text, plain_text
 from convmark.plugin import bridge, short
 from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.pytest_run import PytestRun

@@ -8,22 +8,24 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from statistics import median
 from typing import Any
 
 from convmark.compare.comparability import Conditions
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
+from convmark.core.cells import to_cell
 from convmark.core.errors import OptionError
 from convmark.core.fitting import wrapped
+from convmark.core.interval import NOT_KNOWN
 from convmark.core.option_values import parse_models
 from convmark.core.statistics import spread
 from convmark.core.table import heading, printed
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import markdown_cell, natural_order, shown
 from convmark.report.changes import LEAST_PAIRS, Change, Pair, Value, changes
-from convmark.results.record import Record, to_cell
+from convmark.results.record import Record
 
 __all__ = ["COLUMNS", "FORMS", "Cell", "LiveCases", "across", "across_report", "live_cases"]
 
@@ -62,25 +64,31 @@ class Cell:
     time_to_first_step_s: float | None
     peak_host_memory_bytes: float | None
     parameters: int | None
-    to_oldest: float | None = None
-    """step time / that of the first value - 1; None for the first value."""
-    to_oldest_low: float | None = None
-    to_oldest_high: float | None = None
-    to_oldest_basis: str = ""
-    """What the interval comes from: pairs, runs or processes."""
-    to_previous: float | None = None
-    """step time / that of the value before - 1; None where no value is older than another."""
-    to_previous_low: float | None = None
-    to_previous_high: float | None = None
-    to_previous_basis: str = ""
+    to_oldest: Change | None = None
+    """Of the step time from the first value; None for the first value."""
+    to_previous: Change | None = None
+    """Of the step time from the value before; None where no value is older than another."""
     verdict: str = ""
     """On the change from the value before; empty where the runs allow none."""
     note: str = ""
     command: str = ""
     """What compares it live with the value before, or the first one; empty where nothing can."""
-    oldest: Change | None = field(default=None, metadata={"column": False})
-    previous: Change | None = field(default=None, metadata={"column": False})
-    live: LiveCases | None = field(default=None, metadata={"column": False})
+    live: LiveCases | None = None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The cell as a row of a file, a change in four columns: its size, interval and basis."""
+        found: dict[str, Any] = {}
+        for name in (one.name for one in fields(self) if one.name != "live"):
+            value = getattr(self, name)
+            if name in ("to_oldest", "to_previous"):
+                interval = value.interval if value else NOT_KNOWN
+                found[name] = value.change if value else None
+                found |= {f"{name}_{end}": cell for end, cell in interval.cells.items()}
+                found[f"{name}_basis"] = value.basis if value else ""
+            else:
+                found[name] = value
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +124,6 @@ class LiveCases:
         flags += self.options.items()
         words = [word for name, text in flags for word in (f"--{name}", text)]
         return shlex.join(["convmark", "ab", self.a, self.b, *words])
-
-
-_NAMES = [one.name for one in fields(Cell) if one.metadata.get("column", True)]
 
 
 # -- the cells -------------------------------------------------------------------------------------
@@ -249,26 +254,13 @@ def _cell(
         time_to_first_step_s=_middle(rows, lambda row: row.time_to_first_step_s),
         peak_host_memory_bytes=_middle(rows, lambda row: row.peak_host_memory_bytes),
         parameters=rows[-1].parameters,
-        **_flat("to_oldest", oldest),
-        **_flat("to_previous", previous),
+        to_oldest=oldest,
+        to_previous=previous,
         verdict=previous.verdict if previous else "",
         note=judged.note if judged else "",
         command=live.command if live else "",
-        oldest=oldest,
-        previous=previous,
         live=live,
     )
-
-
-def _flat(name: str, change: Change | None) -> dict[str, Any]:
-    if change is None:
-        return {}
-    return {
-        name: change.change,
-        f"{name}_low": change.low,
-        f"{name}_high": change.high,
-        f"{name}_basis": change.basis,
-    }
 
 
 def _figures(rows: Sequence[Record], figure: Callable[[Record], float | None]) -> list[float]:
@@ -362,14 +354,12 @@ def _joined(found: Sequence[LiveCases], name: str) -> list[LiveCases]:
 def across_report(cells: Sequence[Cell], column: str, form: str = "table") -> str:
     """Return the cells in one of `FORMS`."""
     if form == "json":
-        return json.dumps(
-            [{name: getattr(cell, name) for name in _NAMES} for cell in cells], indent=2
-        )
+        return json.dumps([cell.record for cell in cells], indent=2)
     if form == "csv":
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_NAMES)
-        writer.writerows([to_cell(getattr(cell, name)) for name in _NAMES] for cell in cells)
+        writer.writerow(cells[0].record)
+        writer.writerows(map(to_cell, cell.record.values()) for cell in cells)
         return text.getvalue().rstrip("\n")
     markdown = form == "markdown"
     table = _table(cells, column, markdown=markdown)
@@ -405,10 +395,10 @@ def _table(cells: Sequence[Cell], column: str, *, markdown: bool) -> str:
     before = ["", *(cell.case for cell in cells)]
     records = [
         {
-            **{name: getattr(cell, name) for name in _NAMES},
+            **cell.record,
             "case": cell.case if cell.case != last or not markdown else "",
-            "before": cell.previous.words if cell.previous else "",
-            "first": cell.oldest.words if cell.oldest else "",
+            "before": cell.to_previous.words if cell.to_previous else "",
+            "first": cell.to_oldest.words if cell.to_oldest else "",
         }
         for cell, last in zip(cells, before, strict=False)
     ]
@@ -424,7 +414,7 @@ def _below(cells: Sequence[Cell], column: str) -> Iterator[str]:
         "the runs of a case where a value has several, and else from the processes of one run, "
         "which do not tell how runs differ (in these runs)."
     )
-    changed = [cell for cell in cells if cell.previous is not None]
+    changed = [cell for cell in cells if cell.to_previous is not None]
     left = _undecided_cells(cells)
     if not changed:
         if any(cell.live for cell in left):
@@ -444,7 +434,7 @@ def _undecided_cells(cells: Iterable[Cell]) -> list[Cell]:
     return [
         cell
         for cell in cells
-        if (cell.previous or cell.oldest) and cell.verdict in ("", "inconclusive")
+        if (cell.to_previous or cell.to_oldest) and cell.verdict in ("", "inconclusive")
     ]
 
 

@@ -19,8 +19,7 @@ from convmark.core.errors import OptionError
 from convmark.core.git import Git
 from convmark.core.table import Table, heading, table_of
 from convmark.report.verdicts import headline, run_words, verdict_words, worth_reading
-from convmark.results.runs import newest_run
-from convmark.results.store import Store, read_head, read_run
+from convmark.results.store import Store, newest_run, read_head, read_run
 
 __all__ = ["judged", "verdicts_against"]
 
@@ -121,8 +120,7 @@ def judged(judgements: Sequence[Judgement], against: str, *, between: str) -> Ta
             "metric": one.metric,
             "verdict": verdict_words(one),
             "change": one.change,
-            "low": one.low,
-            "high": one.high,
+            **one.interval.cells,
             "smallest_visible": one.smallest_visible,
             "note": one.note,
         }

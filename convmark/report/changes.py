@@ -24,8 +24,9 @@ from convmark.compare.history import BASELINE_RUNS, same_code, steady
 from convmark.compare.judgement import SAME_CODE
 from convmark.compare.rule.decision import CaseSessions, Decision, decide
 from convmark.compare.rule.statistics import t_quantile
-from convmark.compare.step_time import finite_share
+from convmark.core.interval import NOT_KNOWN, Interval
 from convmark.core.statistics import share_of
+from convmark.core.text import interval_text
 from convmark.report.ratios import CONFIDENCE, ratio
 from convmark.results.record import FRAMEWORK_COLUMNS, Record
 
@@ -46,8 +47,7 @@ class Change:
     """Between two values of a column, in one case. Shares of the step time; above 0 is slower."""
 
     change: float
-    low: float | None = None
-    high: float | None = None
+    interval: Interval = NOT_KNOWN
     basis: str = ""
     """What the interval comes from: pairs, runs or processes; empty where none is known."""
     verdict: str = ""
@@ -58,11 +58,10 @@ class Change:
     @property
     def words(self) -> str:
         """Whether it is slower or faster, with the figures."""
-        figures = f"{100 * self.change:+.1f} %"
-        if self.low is None or self.high is None:
+        figures = interval_text(self.change, self.interval)
+        if not self.interval.known:
             return f"{figures}, no interval"
-        figures += f" [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
-        if self.low <= 0 <= self.high:
+        if 0 in self.interval:
             return f"not distinguishable: {figures}"
         here = " in these runs" * (self.basis == "processes")
         return f"{'slower' if self.change > 0 else 'faster'}{here}: {figures}"
@@ -226,8 +225,7 @@ def _change(pair: Pair, decision: Decision | None, why: str, software: str) -> C
     if decision is not None and decision.estimate is not None:
         return Change(
             change=share_of(decision.estimate),
-            low=finite_share(decision.low),
-            high=finite_share(decision.high),
+            interval=decision.interval.shares(),
             basis="pairs",
             verdict=decision.plain_verdict,
             note=note,
@@ -240,19 +238,17 @@ def _change(pair: Pair, decision: Decision | None, why: str, software: str) -> C
         half = t_quantile((1 + CONFIDENCE) / 2, freedom) * error
         return Change(
             change=share_of(estimate),
-            low=share_of(estimate - half),
-            high=share_of(estimate + half),
+            interval=Interval.around(estimate, half).shares(),
             basis="runs",
             verdict=verdict,
             note=note,
         )
     found = ratio(_times(pair.new), _times(pair.old))
-    if found is None or found.low is None or found.high is None:
+    if found is None or not found.interval.known:
         return Change(change=share_of(estimate), verdict=verdict, note=note)
     return Change(
         change=share_of(estimate),
-        low=found.low - 1,
-        high=found.high - 1,
+        interval=found.interval.mapped(lambda ratio: ratio - 1),
         basis="processes",
         verdict=verdict,
         note=note,

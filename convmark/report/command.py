@@ -9,20 +9,24 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType
 
-from convmark.core.colours import painted
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole
 from convmark.core.option_values import nearest, parse_file
 from convmark.core.table import Table
+from convmark.core.text import painted
 from convmark.report.against import verdicts_against
 from convmark.report.build import FIRST, STYLES, VERDICTS, Report, build
 from convmark.report.prices import read_prices
 from convmark.report.tables.hardware import Comparison
 from convmark.report.tables.text import csv_text, markdown_text, terminal_text
-from convmark.results.names import keep_name, kept_name, read_name
-from convmark.results.outputs import check_output, check_output_folder
-from convmark.results.runs import run_files
-from convmark.results.store import read_head
+from convmark.results.names import (
+    check_output,
+    check_output_folder,
+    keep_name,
+    kept_name,
+    read_name,
+)
+from convmark.results.store import read_head, run_files
 
 __all__ = ["FORMATS", "report"]
 

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from convmark.core.units import count_text
+from convmark.core.text import count_text
 
 __all__ = ["Layer", "diagram"]
 

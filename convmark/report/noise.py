@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from convmark.compare.files import NoiseRow
 from convmark.core.table import heading, printed
-from convmark.core.text import shown
-from convmark.core.units import duration_text, seconds_text
+from convmark.core.text import duration_text, seconds_text, shown
 from convmark.report.trend import MOST_NAMED
 
 __all__ = ["noise_line", "noise_text"]

@@ -16,6 +16,7 @@ from types import MappingProxyType
 import numpy as np
 
 from convmark.compare.rule.statistics import t_quantile
+from convmark.core.interval import NOT_KNOWN, Interval
 
 __all__ = ["LEAST_PROCESSES", "Ratio", "Units", "geometric_mean", "ratio"]
 
@@ -61,19 +62,13 @@ class _Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """A ratio and its interval, dimensionless; the ends are None where they are not known."""
+    """A ratio and its interval, dimensionless."""
 
     value: float
-    low: float | None = None
-    high: float | None = None
+    interval: Interval = NOT_KNOWN
     freedom: float | None = None
     sides: tuple[_Side, _Side] | None = field(default=None, repr=False, compare=False)
     """Of what it is the ratio; None of a number alone."""
-
-    @property
-    def contains_1(self) -> bool:
-        """Whether its interval contains 1, so that the two sides cannot be told apart."""
-        return self.low is not None and self.high is not None and self.low <= 1 <= self.high
 
 
 def ratio(over_s: Units | Sequence[float], under_s: Units | Sequence[float]) -> Ratio | None:
@@ -142,8 +137,7 @@ def _with_interval(difference: float, pairs: Sequence[tuple[_Side, _Side]]) -> R
     half = t_quantile((1 + CONFIDENCE) / 2, freedom) * math.sqrt(variance)
     return Ratio(
         value=math.exp(difference),
-        low=math.exp(difference - half),
-        high=math.exp(difference + half),
+        interval=Interval.around(difference, half).mapped(math.exp),
         freedom=freedom,
         sides=sides,
     )

@@ -21,8 +21,7 @@ from convmark.results.record import (
     FRAMEWORK_COLUMNS,
     MEASURED,
 )
-from convmark.results.runs import RunSource, labelled, oldest_first, run_files
-from convmark.results.store import StoreWarning
+from convmark.results.store import RunSource, StoreWarning, labelled, oldest_first, run_files
 
 if TYPE_CHECKING:
     import pandas as pd

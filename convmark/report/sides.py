@@ -19,7 +19,7 @@ from convmark.report.tables.answers import Versions
 from convmark.report.tables.history import DIRTY, commit_text
 from convmark.report.tables.points import POINT, records_of, text_of
 from convmark.results.code.manifest import files_hash_of
-from convmark.results.runs import RunSource
+from convmark.results.store import RunSource
 
 if TYPE_CHECKING:
     import pandas as pd

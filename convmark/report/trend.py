@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from convmark.compare.rule.change_points import FEWEST_RUNS
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison
+from convmark.core.statistics import share_of
 from convmark.core.table import heading, printed
-from convmark.core.text import shown
+from convmark.core.text import interval_text, shown
 
 __all__ = ["MOST_NAMED", "change_text", "trend_text"]
 
@@ -67,12 +67,9 @@ def _table(stretches: Sequence[Stretch]) -> str:
 def change_text(stretch: Stretch) -> str:
     """Return such as `+5.1 % [+4.2, +6.0]`; a creep says that it is one."""
     level = stretch.level
-    if level.change is None or level.low is None or level.high is None:
+    if level.change is None:
         return "new series" if stretch.conditions else ""
-    middle, low, high = (
-        f"{100 * math.expm1(value):+.1f}" for value in (level.change, level.low, level.high)
-    )
-    return f"{'creep ' * level.creep}{middle} % [{low}, {high}]"
+    return "creep " * level.creep + interval_text(share_of(level.change), level.interval.shares())
 
 
 def _notes(stretch: Stretch, *, first: bool, commits: Commits) -> Iterator[str]:

@@ -12,8 +12,14 @@ from typing import Any
 
 from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement
 from convmark.core.table import Heading, Table, grid, heading, printed, table_of
-from convmark.core.text import markdown_cell, shown
-from convmark.core.units import bytes_text, rate_text, seconds_text
+from convmark.core.text import (
+    bytes_text,
+    interval_text,
+    markdown_cell,
+    rate_text,
+    seconds_text,
+    shown,
+)
 
 __all__ = [
     "FOLLOWERS",
@@ -153,13 +159,7 @@ def change_text(judgement: Judgement) -> str:
     """Return such as `+12.1 % [+9.8, +14.4]`; an end that is not known is left open."""
     if judgement.change is None:
         return ""
-    text = f"{100 * judgement.change:+.1f} %"
-    if judgement.low is None and judgement.high is None:
-        return text
-    low, high = (
-        "" if end is None else f"{100 * end:+.1f}" for end in (judgement.low, judgement.high)
-    )
-    return f"{text} [{low}, {high}]"
+    return interval_text(judgement.change, judgement.interval)
 
 
 def verdict_words(judgement: Judgement) -> str:
@@ -237,8 +237,8 @@ def failure_line(judgement: Judgement) -> str:
     words = [f"{judgement.case}: {judgement.metric} {judgement.verdict}"]
     if judgement.change is not None:
         words.append(f"by {100 * judgement.change:+.1f} %")
-    if judgement.low is not None and judgement.high is not None:
-        words.append(f"[{100 * judgement.low:+.1f}, {100 * judgement.high:+.1f}]")
+    if judgement.interval.known:
+        words.append(judgement.interval.text)
     if judgement.baseline is not None and judgement.value is not None:
         printed = _PRINTED.get(judgement.unit, "{:,.6g}".format)
         words.append(f"from {printed(judgement.baseline)} to {printed(judgement.value)}")
@@ -281,9 +281,7 @@ def compared(rows: Sequence[Any], more: Sequence[Heading] = ()) -> Table:
     records = [
         {
             **{one.key: getattr(row, one.key) for one in headings if one.key != "interval"},
-            "interval": f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
-            if row.low is not None
-            else "",
+            "interval": row.interval.text,
         }
         for row in rows
     ]

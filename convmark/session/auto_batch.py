@@ -18,11 +18,10 @@ from convmark.core.case import Case
 from convmark.core.options import Options
 from convmark.core.suites import auto_name
 from convmark.core.table import heading, printed
-from convmark.core.text import Say
-from convmark.core.units import bytes_text, seconds_text
-from convmark.machine.environment import read_state
+from convmark.core.text import Say, bytes_text, seconds_text
+from convmark.machine.state import read_state
 from convmark.results.record import Record
-from convmark.session.plan import Job, plan
+from convmark.session.facts import Job, plan
 from convmark.session.progress import RunProgress
 from convmark.session.result import Result
 from convmark.session.resume import missing

@@ -22,12 +22,12 @@ from convmark.core.option_values import AUTO
 from convmark.core.options import Options
 from convmark.interpreter import INTERPRETER_LOST
 from convmark.results.reading import read_schema
-from convmark.results.record import MEASUREMENT_VERSION, SCHEMA_VERSION, Record
+from convmark.results.record import Record
 from convmark.results.run_file import RunFile
+from convmark.results.schema import MEASUREMENT_VERSION, SCHEMA_VERSION
 from convmark.results.store import Store, read_run, read_step_times
 from convmark.session import learning
-from convmark.session.facts import Facts, of_the_run, software
-from convmark.session.plan import Job
+from convmark.session.facts import Facts, Job, of_the_run, software
 from convmark.session.result import Result
 from convmark.session.run import NOT_MEASURED
 

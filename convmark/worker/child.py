@@ -34,9 +34,8 @@ from convmark.worker import (
 )
 from convmark.worker.builders import builder
 from convmark.worker.code_watch import CodeWatch
-from convmark.worker.companions import Companions, free_addresses
+from convmark.worker.companions import Companions, Place, free_addresses
 from convmark.worker.failure import UnknownModelError, message_of, stack_of
-from convmark.worker.membership import Place
 from convmark.worker.protocol import encode, one_line
 
 __all__ = ["answer"]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convmark.core.case import Case
-from convmark.worker import mnist, rivals, timing
+from convmark.worker import host, mnist, timing
 from convmark.worker.failure import CaseFailure
 from convmark.worker.measurement import Builder, Emit, build
 
@@ -61,7 +61,7 @@ def learn(case: Case, builder: Builder, lesson: Lesson, backend: Any, emit: Emit
         CaseFailure: the digits are not as they should be, the model is not for them, or a loss is
             not finite.
     """
-    state = rivals.state_from_now()
+    state = host.state_from_now()
     arrays = mnist.read(lesson.path)
     digits = mnist.split(arrays, lesson.seed, lesson.fraction)
     emit(

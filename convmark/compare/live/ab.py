@@ -25,9 +25,8 @@ from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.errors import CaseError, OptionError
 from convmark.interpreter import Interpreter
-from convmark.interpreter.environments.cache import Cache
-from convmark.interpreter.environments.interpreter import interpreter_path
-from convmark.interpreter.environments.requirement import looks_like_requirement, wanted
+from convmark.interpreter.environments.cache import Cache, interpreter_path
+from convmark.interpreter.environments.installer import looks_like_requirement, wanted
 from convmark.interpreter.inspection import inspect
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import card_of

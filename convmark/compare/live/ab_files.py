@@ -18,6 +18,7 @@ from typing import Any
 
 from convmark.core.errors import StoreError
 from convmark.core.files import write_whole
+from convmark.core.interval import Interval
 from convmark.results.store import AB_FOLDER
 from convmark.results.table_file import TableFile
 
@@ -105,6 +106,11 @@ class VerdictRow(_Ends):
     a_parameters: int | None = _column("", "elements of all weights of A's model")
     b_parameters: int | None = _column("", "elements of all weights of B's model")
     note: str | None = _column("", "why, and what to try")
+
+    @property
+    def interval(self) -> Interval:
+        """The change's interval."""
+        return Interval.of_cells(self.low, self.high)
 
 
 def create(results: Path) -> Path:

@@ -25,13 +25,12 @@ from convmark.compare.live.tree import OwnCode
 from convmark.compare.live.worktree import working_trees
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
-from convmark.core.units import duration_text
+from convmark.core.text import duration_text
 from convmark.interpreter import Interpreter
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import card_of
 from convmark.results.code.manifest import HERE, ZOO, Code
-from convmark.results.code.of_run import ran_at
-from convmark.results.code.projects import changed_projects
+from convmark.results.code.of_run import changed_projects, ran_at
 from convmark.results.commit import Commit
 from convmark.results.record import Record
 
@@ -153,10 +152,7 @@ def _comparison(found: CaseResult, label: str) -> LiveComparison:
     )
     if decision.estimate is None:
         return LiveComparison(decision=None, anchor=label, reason=undecided)
-    reasons = [] if decision.decided else [undecided]
-    reasons += filter(None, [found.cross_check])
-    if found.apart:
-        reasons.append(f"in a process each: {found.apart}")
+    reasons = [*([] if decision.decided else [undecided]), *found.separate]
     return LiveComparison(
         decision=decision,
         anchor=label,

@@ -45,8 +45,7 @@ from convmark.compare.sessions_file import EarlierSessions
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.option_values import Shapes
-from convmark.core.text import percent
-from convmark.core.units import duration_text
+from convmark.core.text import duration_text, percent
 from convmark.interpreter import Interpreter, import_roots
 from convmark.machine.gpu.watch import watching
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from convmark.compare.rule.statistics import t_quantile
 from convmark.core.errors import MeasurementError
+from convmark.core.interval import NOT_KNOWN, Interval
 
 __all__ = [
     "FEWEST_RUNS",
@@ -338,8 +339,8 @@ class Level:
     change: float | None = None
     """From the level before; of a creep from the level before to its end. None for the first
     level, and for one that a creep led to."""
-    low: float | None = None
-    high: float | None = None
+    interval: Interval = NOT_KNOWN
+    """Of the change, at `CONFIDENCE`."""
 
 
 def levels(runs: Sequence[Run], process_variance: float = 0.0) -> list[Level]:
@@ -369,9 +370,9 @@ def levels(runs: Sequence[Run], process_variance: float = 0.0) -> list[Level]:
             1 / weights[begin:first].sum() + 1 / weights[last if creep else first : end + 1].sum()
         )
         half = t_quantile((1 + CONFIDENCE) / 2, freedom) * math.sqrt(variance * shares)
-        low, high = change.size - half, change.size + half
+        interval = Interval.around(change.size, half)
         found.append(
-            Level(first=first, last=last, creep=creep, change=change.size, low=low, high=high)
+            Level(first=first, last=last, creep=creep, change=change.size, interval=interval)
         )
     return found
 

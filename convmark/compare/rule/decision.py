@@ -47,6 +47,9 @@ from convmark.compare.rule.statistics import (
     t_quantile,
 )
 from convmark.core.errors import MeasurementError
+from convmark.core.interval import NOT_KNOWN, Interval
+from convmark.core.statistics import share_of
+from convmark.core.text import interval_text, share_text
 
 __all__ = [
     "CROSS_CHECKED_BY",
@@ -176,10 +179,9 @@ class Decision:
     sessions: int
     estimate: float | None
     """Trimmed mean of the sessions; None below two."""
-    low: float
-    """Lower end of the interval that the verdict rests on: of `regressed`, `improved` and undecided
-    cases at their share of the run's error rate, of the others the two one-sided bounds."""
-    high: float
+    interval: Interval
+    """What the verdict rests on: of `regressed`, `improved` and undecided cases at their share of
+    the run's error rate, of the others the two one-sided bounds; not known below two sessions."""
     smallest_visible: float
     """The slowdown that these sessions would have told from 0 in 95 of 100 cases."""
     spread: float
@@ -205,9 +207,19 @@ class Decision:
         return "unchanged" if self.within_margin else plain
 
     @property
-    def half_width(self) -> float:
-        """Of the interval; infinite below two sessions."""
-        return (self.high - self.low) / 2
+    def text(self) -> str:
+        """The change with its interval, as per cent; empty below two sessions."""
+        if self.estimate is None:
+            return ""
+        return interval_text(share_of(self.estimate), self.interval.shares())
+
+    @property
+    def margin_text(self) -> str:
+        """What is said of a change within the margin; empty where none is named."""
+        if not self.within_margin or self.estimate is None:
+            return ""
+        way = "slower" if self.estimate > 0 else "faster"
+        return f"{way} by {share_text(abs(share_of(self.estimate)))}, within the margin"
 
 
 def decide(
@@ -286,8 +298,7 @@ def _judged(
         verdict="undecided",
         sessions=len(case.wall),
         estimate=None,
-        low=-math.inf,
-        high=math.inf,
+        interval=NOT_KNOWN,
         smallest_visible=math.inf,
         spread=math.sqrt(prior.variance),
         freedom=prior.freedom,
@@ -339,8 +350,7 @@ class _Question:
             verdict=verdict,
             sessions=self.found.count,
             estimate=self.found.estimate,
-            low=self.found.estimate - reach,
-            high=self.found.estimate + reach,
+            interval=Interval.around(self.found.estimate, reach),
             smallest_visible=self.half + t_quantile(_SEEN, self.freedom) * self.error,
             spread=self.error * math.sqrt(self.found.count),
             freedom=self.freedom,

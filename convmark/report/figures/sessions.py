@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from convmark.core.errors import MeasurementError
+from convmark.core.interval import NOT_KNOWN, Interval
 from convmark.report.figures.figure import Spec, drawn_svg, whole_spec
 
 __all__ = ["sessions_figure", "sessions_spec"]
 
-Change = tuple[float, float, float]
-"""A change and the ends of its interval, as shares: 0.1 is 10 %."""
+Change = tuple[float, Interval]
+"""A change and its interval, as shares: 0.1 is 10 %."""
 
 COMPARED, CONTROL = "B against A", "control: A against A"
 
@@ -19,7 +20,7 @@ COMPARED, CONTROL = "B against A", "control: A against A"
 def sessions_figure(
     sessions: Sequence[Change],
     *,
-    interval: tuple[float, float] | None = None,
+    interval: Interval = NOT_KNOWN,
     control: Sequence[Change] = (),
     title: str = "",
 ) -> str:
@@ -39,7 +40,7 @@ def sessions_figure(
 def sessions_spec(
     sessions: Sequence[Change],
     *,
-    interval: tuple[float, float] | None = None,
+    interval: Interval = NOT_KNOWN,
     control: Sequence[Change] = (),
     title: str = "",
 ) -> Spec:
@@ -63,7 +64,7 @@ def sessions_spec(
             "encoding": {"x": x, **offset, **point},
         },
     ]
-    if interval is not None:
+    if interval.known:
         layers.insert(0, _band(interval))
     rows = [*_rows(sessions, COMPARED), *_rows(control, CONTROL)]
     spec: Spec = {"height": 280, "description": _in_words(sessions, interval), "layer": layers}
@@ -72,16 +73,15 @@ def sessions_spec(
 
 def _rows(changes: Sequence[Change], kind: str) -> list[dict[str, Any]]:
     return [
-        {"session": number, "change": 100 * change, "low": 100 * low, "high": 100 * high,
-         "kind": kind}
-        for number, (change, low, high) in enumerate(changes, 1)
+        {"session": number, "change": 100 * change, "low": 100 * interval.low,
+         "high": 100 * interval.high, "kind": kind}
+        for number, (change, interval) in enumerate(changes, 1)
     ]  # fmt: skip
 
 
-def _band(interval: tuple[float, float]) -> Spec:
-    low, high = (100 * end for end in interval)
+def _band(interval: Interval) -> Spec:
     return {
-        "data": {"values": [{"from": low, "to": high}]},
+        "data": {"values": [{"from": 100 * interval.low, "to": 100 * interval.high}]},
         "mark": {"type": "rect", "color": "#3b7dd8", "opacity": 0.15},
         "encoding": {
             "y": {"field": "from", "type": "quantitative"},
@@ -90,8 +90,8 @@ def _band(interval: tuple[float, float]) -> Spec:
     }
 
 
-def _in_words(sessions: Sequence[Change], interval: tuple[float, float] | None) -> str:
+def _in_words(sessions: Sequence[Change], interval: Interval) -> str:
     text = f"Change of the step time in each of {len(sessions)} sessions, with its interval."
-    if interval is not None:
-        text += f" The verdict's interval: {interval[0]:+.1%} to {interval[1]:+.1%}."
+    if interval.known:
+        text += f" The verdict's interval: {interval.low:+.1%} to {interval.high:+.1%}."
     return text

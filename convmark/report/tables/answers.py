@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.compare.files import read_verdicts
 from convmark.compare.judgement import MACHINE, Judgement
+from convmark.core.interval import Interval
 from convmark.core.table import Table, heading, table_of
 from convmark.core.tasks import TASKS
-from convmark.core.units import seconds_text
+from convmark.core.text import interval_text, seconds_text
 from convmark.report.ratios import LEAST_PROCESSES, Ratio, ratio
 from convmark.report.tables.architectures import setting
 from convmark.report.tables.hardware import GEOMETRIC_MEAN
 from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD
 from convmark.report.tables.points import latest, records_of, text_of
 from convmark.report.verdicts import worth_reading
-from convmark.results.runs import RunSource
+from convmark.results.store import RunSource
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,7 +130,7 @@ def _winner(rows: list[dict[str, Any]], frame: pd.DataFrame) -> dict[str, str]:
         if faster:
             times = f"{_digits(faster.value)} times as fast as {rival['model']}"
             by = f"{times} {_interval(faster)}"
-        if faster and faster.low is not None and faster.low <= 1:
+        if faster and faster.interval.known and faster.interval.low <= 1:
             found = f"{best['model']} or {rival['model']}: {seconds_text(best['step_time_p50_s'])}"
             by += ", not told apart"
     return _line(FASTEST, ", ".join(filter(None, given)), found, by, where, load)
@@ -154,9 +155,9 @@ def _times(frame: pd.DataFrame, row: Mapping[str, Any]) -> list[float]:
 
 
 def _interval(found: Ratio) -> str:
-    if found.low is None or found.high is None:
+    if not found.interval.known:
         return f"(no interval: fewer than {LEAST_PROCESSES} processes)"
-    return f"[{_digits(found.low)}, {_digits(found.high)}]"
+    return f"[{_digits(found.interval.low)}, {_digits(found.interval.high)}]"
 
 
 def _times_as_fast(found: Ratio) -> str:
@@ -180,7 +181,8 @@ def _machines(hardware: Table) -> Iterator[dict[str, str]]:
     other = {row["hardware"] for row in rows if "not as on" in (row.get("note") or "")}
     means.sort(key=lambda row: row["speedup"], reverse=True)
     for row in means[: MOST_LINES - 1]:
-        found = Ratio(value=row["speedup"], low=row.get("low"), high=row.get("high"))
+        interval = Interval.of_cells(row.get("low"), row.get("high"))
+        found = Ratio(value=row["speedup"], interval=interval)
         software = "other software" if row["hardware"] in other else ""
         load = _load(one.get("load") for one in rows if one["hardware"] in (row["hardware"], base))
         cases = row["note"].partition(",")[0]
@@ -258,10 +260,8 @@ def _largest(ones: Sequence[Judgement]) -> str:
     one = max(ones, key=lambda one: (one.metric == "step_time", abs(one.change or 0)))
     if one.change is None:
         return f"{one.case}: {one.metric}"
-    ends = ""
-    if one.low is not None and one.high is not None:
-        ends = f" [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
-    return f"{one.case}: {one.metric.replace('_', ' ')} {100 * one.change:+.1f} %{ends}"
+    change = interval_text(one.change, one.interval)
+    return f"{one.case}: {one.metric.replace('_', ' ')} {change}"
 
 
 # How far the figures can be trusted

@@ -15,12 +15,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from convmark.core.colours import painted
+from convmark.core.cells import to_cell
 from convmark.core.errors import OptionError
 from convmark.core.option_values import choice_of
 from convmark.core.table import Heading, Table, plain
+from convmark.core.text import painted
 from convmark.report.tables.text import CSV_HEADER, csv_text, markdown_text
-from convmark.results.record import to_cell
 
 if TYPE_CHECKING:
     import pandas as pd

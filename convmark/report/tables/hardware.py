@@ -476,12 +476,12 @@ def _median(values: Iterable[float | None]) -> float | None:
 def _interval(speedup: Ratio | None) -> dict[str, Any]:
     if speedup is None:
         return {}
-    return {"speedup": speedup.value, "low": speedup.low, "high": speedup.high}
+    return {"speedup": speedup.value, **speedup.interval.cells}
 
 
 def _with_intervals(speedups: Sequence[Ratio]) -> Sequence[Ratio]:
     """Return the ratios that have an interval, all where none has."""
-    return [one for one in speedups if one.low is not None] or speedups
+    return [one for one in speedups if one.interval.known] or speedups
 
 
 def _of_cases(speedups: Sequence[Ratio], cases: int, base: str) -> str:
@@ -502,26 +502,28 @@ def _times(mean: Ratio, factor: float) -> str:
 
 def _ends(mean: Ratio, factor: float) -> str:
     """Return the interval in brackets; empty where none is known."""
-    if mean.low is None or mean.high is None:
+    if not mean.interval.known:
         return ""
-    low, high = (_digits(end * factor, mean, factor) for end in (mean.low, mean.high))
+    ends = (mean.interval.low, mean.interval.high)
+    low, high = (_digits(end * factor, mean, factor) for end in ends)
     return f" ({low} to {high})"
 
 
 def _digits(value: float, mean: Ratio, factor: float) -> str:
     """Return a ratio with as many digits as its interval lets be told, at least one decimal."""
-    if mean.low is None or mean.high is None or mean.low == mean.high:
+    half = mean.interval.half_width * factor
+    if not mean.interval.known or half == 0:
         return f"{value:,.3g}"
-    places = math.ceil(-math.log10((mean.high - mean.low) * factor / 2))
+    places = math.ceil(-math.log10(half))
     return f"{value:,.{min(max(places, 1), 6)}f}"
 
 
 def _of_intervals(speedups: Sequence[Ratio]) -> str:
     """Say of how many cases the interval contains 1."""
-    known = [one for one in speedups if one.low is not None]
+    known = [one for one in speedups if one.interval.known]
     if not known:
         return f"no interval is known: fewer than {LEAST_PROCESSES} processes"
-    count = sum(one.contains_1 for one in known)
+    count = sum(1 in one.interval for one in known)
     if len(known) == 1:
         return f"the interval of its one case {'contains' if count else 'does not contain'} 1"
     number = f"{count} of {len(known)}" if count else f"none of {len(known)}"

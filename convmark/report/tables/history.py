@@ -14,7 +14,7 @@ import numpy as np
 from convmark.compare.files import read_step_time_verdicts, verdicts_paths
 from convmark.core.table import Table, heading, table_of
 from convmark.report.tables.points import pooled_half_widths, records_of, text_of
-from convmark.results.runs import RunSource
+from convmark.results.store import RunSource
 
 if TYPE_CHECKING:
     import pandas as pd

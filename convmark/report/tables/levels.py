@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,13 @@ import numpy as np
 from convmark.compare.comparability import Comparability, facts_of
 from convmark.compare.files import NOISE, read_noise
 from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
+from convmark.core.statistics import share_of
 from convmark.core.table import Table, heading, table_of
 from convmark.report.tables.points import POINT, text_of
 from convmark.report.trend import change_text, left_out_text
 from convmark.results.names import read_name
 from convmark.results.record import COLUMNS
-from convmark.results.runs import RunSource
+from convmark.results.store import RunSource
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,10 +150,6 @@ def _record(stretch: Stretch, commits: Commits) -> dict[str, Any]:
     kind = "creep" if level.creep else "step" if level.change is not None else ""
     if stretch.conditions:
         kind = "new series"
-    shares = {
-        name: None if value is None else math.expm1(value)
-        for name, value in (("change", level.change), ("low", level.low), ("high", level.high))
-    }
     return {
         "first": first.run,
         "last": last.run,
@@ -161,7 +157,8 @@ def _record(stretch: Stretch, commits: Commits) -> dict[str, Any]:
         "last_commit": last.commit[:12],
         "runs": len(stretch.points),
         "step_time_p50_s": stretch.step_time_p50_s,
-        **shares,
+        "change": None if level.change is None else share_of(level.change),
+        **level.interval.shares().cells,
         "kind": kind,
         "live": stretch.conditions or "; ".join(live_comparison(stretch, commits)),
     }

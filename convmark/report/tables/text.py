@@ -7,10 +7,10 @@ import html
 import io
 from collections.abc import Sequence
 
+from convmark.core.cells import to_cell
 from convmark.core.fitting import wrapped
 from convmark.core.table import Table, grid
 from convmark.core.text import markdown_cell, shown
-from convmark.results.record import to_cell
 
 __all__ = ["CSV_HEADER", "csv_text", "markdown_text", "terminal_text"]
 

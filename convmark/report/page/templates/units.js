@@ -1,5 +1,5 @@
 "use strict";
-// Numbers as the tables print them: core/units.py, for what would be too long to stand in a page twice.
+// Numbers as the tables print them: core/text.py, for what would be too long to stand in a page twice.
 const units = (function () {
   const SCALES = [[1, "s"], [1e-3, "ms"], [1e-6, "us"]];
 
