@@ -15,7 +15,7 @@ from convmark.core.files import write_whole
 from convmark.core.option_values import AUTO, parse_count, parse_models
 from convmark.core.options import Options
 from convmark.core.suites import refuse_untimed
-from convmark.machine.environment import read_machine
+from convmark.machine.hardware import read_machine
 from convmark.report.describe import FOLDER
 from convmark.report.tables.formats import check_form, print_tables
 from convmark.report.tables.layers import TOP, bars, layers_table

@@ -54,27 +54,9 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=Parser
     )
-<<<<<<< HEAD
-    for add in (
-        *(
-            _run,
-            _doctor,
-            _list,
-            _show,
-            _report,
-            _compare,
-            _comment,
-            _accept,
-            _history,
-            _merge,
-            _fleet,
-        ),
-        *(_ab, _layers, _bisect, _noise, _env, _export),
-=======
     for declare in (
         *(_run, _doctor, _list, _show, _report, _compare, _comment, _accept, _history, _merge),
-        *(_fleet, _ab, _bisect, _noise, _env, _export),
->>>>>>> main
+        *(_fleet, _ab, _layers, _bisect, _noise, _env, _export),
     ):
         declare(commands)
     return parser, commands.choices
@@ -89,94 +71,6 @@ def complete(parser: Parser) -> None:
     argcomplete.autocomplete(parser)
 
 
-<<<<<<< HEAD
-_EXAMPLES = {
-    "run": "convmark run --models resnet50,mobilenetv2 --tasks infer --batch-sizes 1,32",
-    "doctor": "convmark doctor --backend jax",
-    "list": "convmark list --format json",
-    "show": "convmark show latest",
-    "report": "convmark report results ../gpu-box/results -o report.html",
-    "compare": "convmark compare 6 7",
-    "comment": "convmark comment --badge badge.json",
-    "accept": 'convmark accept 7 --reason "larger input"',
-    "history": "convmark history lenet5-train-cpu-b32-float32",
-    "merge": "convmark merge part-1 part-2 --results whole",
-    "ab": 'convmark ab "tensorflow==2.20.*" "tensorflow==2.21.*" --models resnet50',
-    "layers": "convmark layers resnet50 --batch-sizes 1 --top 10",
-    "bisect": "convmark bisect --good 2.18.0 --bad 2.21.0 --models lenet5 --tasks train",
-    "noise": "convmark noise --seconds 60 --models lenet5",
-    "export": "convmark export --to openmetrics -o convmark.prom",
-    "env list": "convmark env list --format json",
-    "env make": 'convmark env make "tensorflow==2.20.*"',
-    "env remove": "convmark env remove --all",
-    "fleet doctor": "convmark fleet doctor --ray 10.0.0.1:6379",
-}
-"""One for each command that has arguments."""
-
-
-def _command(commands: Any, name: str, words: str, description: str = "") -> Parser:
-    made: Parser = commands.add_parser(
-        name,
-        help=words,
-        description=description or f"{words[0].upper()}{words[1:]}.",
-        allow_abbrev=False,
-    )
-    example = _EXAMPLES.get(made.prog.partition(" ")[2])
-    made.epilog = f"example: {example}" if example else None
-    return made
-
-
-def _actions(parser: Parser) -> Any:
-    return parser.add_subparsers(
-        dest="action", metavar="ACTION", required=True, parser_class=Parser
-    )
-
-
-def _add(parser: Parser, usage: str, help: str, **how: Any) -> None:
-    """Add an argument.
-
-    Args:
-        usage: its names, then what its value is called: `--shard K/N`, or `runs RUN` where it is
-            given by its place. With `...` at the end it may be given more than once; a flag
-            without a value is a switch.
-    """
-    first, *words = usage.removesuffix("...").split()
-    names = [first, *(word for word in words if word.startswith("-"))]
-    if len(names) <= len(words):
-        how["metavar"] = words[-1]
-    elif first.startswith("-"):
-        how["action"] = "store_true"
-    if usage.endswith("..."):
-        how |= {"action": "append", "default": []}
-    parser.add_argument(*names, help=help, **how)
-
-
-_GROUPS = {
-    "what is measured": (
-        *("models", "trust-models", "tasks", "devices", "batch-sizes", "precisions", "jit"),
-        *("replicas", "cluster", "index", "optimizer", "learning-rate", "loss", "input-shape"),
-        *("backend", "python", "env"),
-    ),
-    "how it is measured": (
-        *("threads", "ceilings", "processes", "time-budget", "time-limit", "isolation", "seed"),
-        *("wait", "allow-concurrent"),
-    ),
-    "the task accuracy": ("seeds", "target-accuracy", "fraction", "mnist"),
-}
-"""The groups of a command's help, by the options in them; the others are in its own group."""
-
-
-def _add_options(parser: Parser, *names: str) -> None:
-    groups: dict[str, Any] = {}
-    for option in (option for option in OPTIONS if option.name in names):
-        title = next((title for title, held in _GROUPS.items() if option.name in held), "")
-        if title and title not in groups:
-            groups[title] = parser.add_argument_group(title)
-        option.add_to(groups[title].add_argument if title else parser.add_argument)
-
-
-=======
->>>>>>> main
 def _run(commands: Any) -> None:
     run = command(
         commands,
@@ -416,6 +310,7 @@ def _ab(commands: Any) -> None:
             "variable in capitals",
         )
     add(ab, "--format FORM", "table, markdown or json (default: table)", default="table")
+    add(ab, "--layers", "also measure the layers of both sides, and name those that moved")
     _add_stopping_rule(ab)
     add_options(ab, *_OF_A_PAIR)
 
@@ -452,7 +347,7 @@ _OF_LAYERS = [
 
 
 def _layers(commands: Any) -> None:
-    layers = _command(
+    layers = command(
         commands,
         "layers",
         "measure where the time of a step goes, layer by layer",
@@ -460,11 +355,11 @@ def _layers(commands: Any) -> None:
         "Print the slowest layers and the rest, which sum to the step time, and save all in "
         "layers.csv.",
     )
-    _add(layers, "model MODEL", "models, named as in --models of convmark run", nargs="+")
-    _add(layers, "--depth N", "levels of blocks that are opened (default: all)")
-    _add(layers, "--top N", "layers of the printed table (default: 20)")
+    add(layers, "model MODEL", "models, named as in --models of convmark run", nargs="+")
+    add(layers, "--depth N", "levels of blocks that are opened (default: all)")
+    add(layers, "--top N", "layers of the printed table (default: 20)")
     _add_format(layers)
-    _add_options(layers, *_OF_LAYERS)
+    add_options(layers, *_OF_LAYERS)
 
 
 def _noise(commands: Any) -> None:

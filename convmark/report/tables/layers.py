@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 
 from convmark.core.table import Table, heading, table_of
-from convmark.core.units import seconds_text, share_text
+from convmark.core.text import seconds_text, share_text
 from convmark.session.layers import REST, LayerRow
 
 __all__ = ["TOP", "bars", "layers_table"]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from convmark_zoo.keras_api import KERAS_RELEASE, keras
 
 from convmark.worker.backends.keras_inputs import check_count, inputs_of
