@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from histories import MACHINE, keep, process
 
 from convmark.cli import main
-from convmark.report.across import across, across_report
+from convmark.report.across import Cell, across_report
+from convmark.report.across import across as across_runs
 from convmark.report.changes import Change
 from convmark.results.record import Record
 from convmark.results.store import Store
@@ -36,6 +39,14 @@ SETTINGS = (
 )
 FILES = defaultdict(str, {"c1": "f1", "c1-of-other-packages": "f1", "c2": "f2"})
 """The hash of the files of each code."""
+
+
+def across(rows: list[Record], column: str, *more: Any) -> list[Cell]:
+    """Return the cells of rows, those of one number on one machine as a run."""
+    runs: dict[tuple[str | None, str], list[Record]] = {}
+    for one in rows:
+        runs.setdefault((one.machine, one.run), []).append(one)
+    return across_runs(runs.values(), column, *more)
 
 
 def _size(change: Change | None) -> float | None:
@@ -183,20 +194,36 @@ def test_commits_of_the_same_code_are_unchanged_whatever_was_measured() -> None:
     )
 
 
-def test_the_command_that_decides_is_as_one_would_type_it() -> None:
+def test_the_command_that_decides_is_as_one_would_type_it(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
         row(f"{number:04d}", version, 1.0, model=model, task=task, batch_size=batch)
         for number, version in enumerate(("2.19.0", "2.20.0"), 1)
         for model in ("lenet5", "mini_resnet")
         for task, batch in (("train", 32), ("infer", 1), ("infer", 32))
     ]
-    text = across_report(across(rows, "tensorflow"), "tensorflow")
+    live = "convmark compare --across tensorflow --results 'my rows' --live"
+    monkeypatch.setenv("COLUMNS", "80")
+    text = across_report(across(rows, "tensorflow"), "tensorflow", live=live)
     sides = "convmark ab tensorflow==2.19.0 tensorflow==2.20.0 --models lenet5,mini_resnet"
-    assert text.splitlines()[-2:] == [
+    assert text.splitlines()[-3:] == [
         f"{sides} --tasks infer --batch-sizes 1,32 {SETTINGS}",
         f"{sides} --tasks train --batch-sizes 32 {SETTINGS}",
+        live,
     ]
-    assert "convmark compare --across tensorflow --live" in text
+
+
+def test_the_command_for_all_values_has_the_options_that_the_user_gave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        keep(Store(Path("my rows")), run(number, f"2.2{number}.0", 1.0))
+    options = ["--across", "tensorflow", "--results", "my rows", "--machine", MACHINE]
+    assert main(["compare", *options, "--format", "markdown"]) == 0
+    *_, one, last, end = capsys.readouterr().out.splitlines()
+    assert one.endswith(" --loss default --results 'my rows'")
+    assert last == f"convmark {shlex.join(['compare', *options])} --live"
+    assert end == "```"
 
 
 @pytest.mark.parametrize(
@@ -236,6 +263,44 @@ def test_a_machine_is_shown_by_its_name_and_never_judged() -> None:
     assert [cell.value for cell in cells] == ["a", "desk"]
     assert (cells[1].to_previous, cells[1].verdict) == (None, "")
     assert "decide" not in across_report(cells, "machine")
+
+
+def test_runs_of_one_number_in_two_folders_are_apart() -> None:
+    old, new = run(1, "2.20.0", 1.0, 1.0, 1.0), run(1, "2.20.0", 1.5, 1.5, 1.5)
+    (cell,) = across_runs([old, new], "tensorflow")
+    assert (cell.runs, cell.processes) == (2, 6)
+    assert cell.step_time_p50_s == pytest.approx(1.5**0.5)
+
+
+@pytest.mark.filterwarnings("always::convmark.results.store.StoreWarning")
+def test_a_copy_of_a_run_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, steps in (("a", (1.0, 1.0, 1.0)), ("copy", (1.0, 1.0))):  # copied as it ran
+        keep(Store(Path(folder)), run(1, "2.20.0", *steps))
+    paths = [f"{folder}/{MACHINE}/0001.csv" for folder in ("a", "copy")]
+    assert main(["compare", *paths, "--across", "tensorflow", "--format", "json"]) == 0
+    told = capsys.readouterr()
+    assert f"{paths[1]}: is a copy of {paths[0]}, left out of the table" in told.err
+    (cell,) = json.loads(told.out)
+    assert (cell["runs"], cell["processes"]) == (1, 3)
+
+
+def test_a_commit_with_changes_is_no_clean_commit_and_has_no_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [
+        *run(1, "2.20.0", 1.0, commit="a" * 40),
+        *run(2, "2.20.0", 2.0, commit="a" * 40, dirty=True, code="c2"),
+    ]
+    cells = across(rows, "commit")
+    assert [cell.value for cell in cells] == ["a" * 40, "a" * 40 + "+"]
+    assert cells[1].command == ""
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = across_report(cells, "commit").splitlines()
+    assert sum(line.split()[:1] == ["a" * 12 + "+"] for line in lines) == 3  # in every part
+    assert "a" * 13 not in "".join(lines)
 
 
 def test_failed_rows_and_rows_without_the_column_are_left_out() -> None:

@@ -17,11 +17,9 @@ from convmark.core.interval import Interval
 from convmark.report.build import build
 from convmark.report.figures import figures_of, sessions_figure
 from convmark.report.figures.figure import Figure, drawn_svg, figure_rows, whole_spec
-from convmark.report.figures.sessions import CONTROL, sessions_spec
-from convmark.report.rows import read_rows
-from convmark.report.tables.points import points
-from convmark.report.tables.roofline import roofline
-from convmark.report.tables.shapes import scaling
+from convmark.report.figures.series import CONTROL, sessions_spec
+from convmark.report.rows import points, read_rows
+from convmark.report.tables.steps import roofline, scaling
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -17,7 +17,7 @@ from convmark.core.table import Table
 from convmark.report.build import build
 from convmark.report.figures.series import history_figure
 from convmark.report.rows import read_rows
-from convmark.report.tables.levels import levels, trends
+from convmark.report.tables.history import levels, trends
 from convmark.results.store import Store
 
 RESNET = "mini_resnet-train-cpu-b32-float32"

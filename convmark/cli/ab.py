@@ -21,7 +21,6 @@ from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live import ab_files
 from convmark.compare.live.ab import (
     End,
-    Make,
     Pair,
     SideSpec,
     inspected,
@@ -30,6 +29,7 @@ from convmark.compare.live.ab import (
     side_spec,
 )
 from convmark.compare.live.ab_files import SessionRow, VerdictRow
+from convmark.compare.live.anchor import MakeInterpreter
 from convmark.compare.live.blame import CHANGES_TABLE, blame, changes_path
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import LiveOptions, Pairing, compare_live
@@ -39,10 +39,10 @@ from convmark.compare.rule.statistics import t_quantile
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, MeasurementError, OptionError
-from convmark.core.interval import Interval
+from convmark.core.interval import Interval, share_of
 from convmark.core.option_values import AUTO, choice_of, parse_percent, parse_seconds
 from convmark.core.options import Options
-from convmark.core.statistics import Estimate, share_of, trimmed_mean
+from convmark.core.statistics import Estimate, trimmed_mean
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.text import Say, painted, share_text
 from convmark.interpreter.inspection import devices_asked_for
@@ -88,7 +88,7 @@ class StoppingRule:
     """Sessions of the layers of each side, once its case has its verdict; 0 for none."""
 
 
-def make_of(options: Options) -> Make:
+def make_of(options: Options) -> MakeInterpreter:
     """Return what makes the interpreters of a comparison.
 
     Raises:

@@ -22,10 +22,10 @@ from convmark.compare.rule.decision import Limits
 from convmark.core.case import Case
 from convmark.core.errors import InstallError, OptionError, WorkerError
 from convmark.core.git import Git
+from convmark.core.interval import share_of
 from convmark.core.model_name import ModelName
 from convmark.core.option_values import parse_percent, parse_seconds, parse_words
 from convmark.core.options import Options
-from convmark.core.statistics import share_of
 from convmark.core.suites import cases, refuse_untimed
 from convmark.core.text import interval_text
 from convmark.interpreter.environments.cache import Cache

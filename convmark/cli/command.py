@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import sys
 from typing import Any, NoReturn
@@ -61,6 +60,8 @@ class Parser(argparse.ArgumentParser):
 
     def _near(self, message: str) -> str:
         """Return the option or command that is most like what a message complains of."""
+        import difflib  # for errors alone
+
         choice = _NOT_ONE_OF.search(message)
         if choice is not None:
             choices = re.findall(r"[\w-]+", message[choice.end() :])

@@ -17,7 +17,7 @@ from convmark.core.errors import StoreError
 from convmark.core.options import Options
 from convmark.core.table import Table, heading, table_of
 from convmark.report.summary import run_tables
-from convmark.report.tables.formats import check_form, print_tables
+from convmark.report.tables import check_form, print_tables
 from convmark.report.verdicts import run_words
 from convmark.results.columnar import read_columns, whole_file
 from convmark.results.names import read_name
@@ -26,7 +26,6 @@ from convmark.results.store import read_run, run_files
 
 __all__ = [
     "list_runs",
-    "runs_table",
     "show",
 ]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from convmark.cli.command import exit_status, sayer
 from convmark.compare import sessions_file
 from convmark.core.errors import StoreError
-from convmark.core.files import read_regular, write_whole
+from convmark.core.files import as_store_error, read_regular, write_whole
 from convmark.core.options import Options
 from convmark.report.describe import FOLDER
 from convmark.results.names import overlap
@@ -73,12 +73,9 @@ def _keep_beside(one: MergedRun, path: Path) -> None:
         for described in sorted((source.path.parent / FOLDER).glob("*.*")):
             target = path.parent / FOLDER / described.name
             if described.suffix in (".json", ".svg") and not target.exists():
-                try:
+                with as_store_error(target, "written"):
                     target.parent.mkdir(exist_ok=True)
                     write_whole(target, read_regular(described))
-                except OSError as error:
-                    reason = error.strerror or error
-                    raise StoreError(f"{target}: cannot be written: {reason}") from None
 
 
 def _count(number: int, noun: str) -> str:

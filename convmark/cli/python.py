@@ -96,9 +96,8 @@ class Measurement(Shown):
 
     def _drawn(self) -> Sequence[str]:
         from convmark.report.figures import drawn, figures_of
-        from convmark.report.rows import read_rows
-        from convmark.report.tables.points import points
-        from convmark.report.tables.shapes import distribution
+        from convmark.report.rows import points, read_rows
+        from convmark.report.tables.steps import distribution
 
         table = distribution(points(read_rows(self.paths).frame))
         return drawn(figures_of([table]), most=MOST_FIGURES)

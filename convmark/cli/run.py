@@ -25,10 +25,9 @@ from convmark.core.text import duration_text, painted
 from convmark.interpreter.environments.cache import interpreters
 from convmark.machine.doctor import left_out_gpus
 from convmark.machine.hardware import Machine, read_machine
-from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, layers_of
-from convmark.report.diagram import diagram
+from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, diagram, layers_of
 from convmark.report.summary import run_tables, summary_text
-from convmark.report.tables.formats import check_form, print_tables
+from convmark.report.tables import check_form, print_tables
 from convmark.results.store import Store, StoreWarning
 from convmark.session.auto_batch import choices_table
 from convmark.session.fleet.part import (

@@ -106,7 +106,8 @@ def digest_of(path: Path) -> Digest:
     for line, cells in read_cells(path, torn.append):
         first = first or cells
         if (rule := _broken(cells)) is not None:
-            raise StoreError(_said_by_the_store(path) or f"{path}:{line}: {rule}")
+            read_run(path)  # the store names the fault that comes first, where it finds one
+            raise StoreError(f"{path}:{line}: {rule}")
         case = case_name(*_CASE(cells))
         rows.setdefault(case, []).append(cells)
         if cells[_STATUS] in MEASURED:
@@ -142,15 +143,6 @@ def _broken(cells: Sequence[str]) -> str | None:
         return str(error)
     rule = seconds is not None and COLUMNS[_STEP].range_broken(seconds)
     return f"column 'step_time_p50_s' {rule}" if rule else None
-
-
-def _said_by_the_store(path: Path) -> str:
-    """Return what reading the file row by row says of it; empty where it finds no fault."""
-    try:
-        read_run(path)
-    except StoreError as error:
-        return str(error)
-    return ""
 
 
 @functools.lru_cache(maxsize=4096)

@@ -17,7 +17,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -26,9 +26,10 @@ from typing import Any
 from convmark.compare.digest import CaseFigures, Digest, digest_of
 from convmark.compare.files import read_step_time_verdicts, verdicts_paths
 from convmark.core.errors import StoreError
+from convmark.core.text import Say
 from convmark.interpreter.environments.cache import cache_folder
 
-__all__ = ["Index", "Say", "index_path"]
+__all__ = ["Index", "index_path"]
 
 SETTLED_S = 2.0
 """A file that was written so lately may be written again within one tick of its clock."""
@@ -40,9 +41,6 @@ WAIT_S = 5.0
 """For another process that writes the database."""
 UNUSED_S = 90 * 86400
 """After so long without use a database is removed when another one is written."""
-
-Say = Callable[[str], None]
-
 
 _DIGEST = [field.name for field in fields(Digest) if field.name != "cases"]
 _FIGURES = [field.name for field in fields(CaseFigures)]

@@ -20,8 +20,7 @@ from convmark.compare.history import Anchor
 from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement, LiveComparison
 from convmark.compare.rule.decision import Decision
 from convmark.compare.rule.statistics import t_quantile
-from convmark.core.interval import Interval
-from convmark.core.statistics import share_of
+from convmark.core.interval import Interval, share_of
 from convmark.core.text import percent
 from convmark.results.record import Record
 

@@ -17,12 +17,9 @@ from statistics import median
 
 from convmark.compare.comparability import ALIKE_LOAD, Comparability, comparable, difference
 from convmark.compare.rule.change_points import Level, Run, levels
-from convmark.core.git import Git
+from convmark.core.git import SHOWN, Git
 
 __all__ = ["Commits", "Point", "Stretch", "Trend", "live_comparison", "trend"]
-
-SHOWN = 12
-"""Characters of a commit that a command names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

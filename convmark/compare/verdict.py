@@ -25,7 +25,7 @@ from convmark.compare.judgement import Judgement, LiveComparison
 from convmark.compare.metrics import METRICS, Metric, applies, middle, plain_verdict
 from convmark.compare.rule.decision import Decision
 from convmark.compare.step_time import machine_judgements, step_time
-from convmark.core.statistics import share_of
+from convmark.core.interval import share_of
 from convmark.core.tasks import TASKS
 from convmark.results.record import Record
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,7 +72,7 @@ def write_whole(path: Path, content: bytes) -> None:
         path.write_bytes(content)
         return
     target = path.resolve()  # what a link leads to is replaced, not the link
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    part = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
     try:
         with part.open("xb") as file:
             file.write(content)

@@ -60,13 +60,10 @@ def is_installed(path: Path) -> bool:
     if not places:
         return False
     folder = Path(*path.parts[: places[-1] + 1])
-    top = next((one for one in folder.parents if _is_top(one)), None)
-    return top is None or in_environment(folder, top)
-
-
-def _is_top(folder: Path) -> bool:
-    """Whether a folder is a repository's top, or holds the files of one."""
-    return folder.name.startswith(TREE_PREFIX) or (folder / ".git").exists()
+    for top in folder.parents:
+        if top.name.startswith(TREE_PREFIX) or (top / ".git").exists():  # a repository's files
+            return in_environment(folder, top)
+    return True
 
 
 def import_roots(

@@ -1,4 +1,4 @@
-"""An interval: the two ends between which a value lies."""
+"""An interval: the two ends between which a value lies; and the change that a log ratio is."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from convmark.core.statistics import share_of
+__all__ = ["NOT_KNOWN", "Interval", "share_of"]
 
-__all__ = ["NOT_KNOWN", "Interval"]
+_LARGEST_LOG_RATIO = 700.0
+"""No float holds the ratio of a larger one."""
+
+
+def share_of(log_ratio: float) -> float:
+    """Return the change that a log ratio is, as a share: 0.0953 is 10 %."""
+    return math.expm1(min(log_ratio, _LARGEST_LOG_RATIO))
 
 
 @dataclass(frozen=True, slots=True)

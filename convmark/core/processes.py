@@ -1,4 +1,4 @@
-"""Processes that end with the one that started them, and runs that end by a signal.
+"""What ends with a process, however it ends: its children, its temporary folders, its run.
 
 SIGTERM and SIGHUP end a run like Ctrl-C: workers end, rows are kept, the exit status is set. A
 service manager, a batch system and a closed terminal send them; by default they end a process on
@@ -9,20 +9,27 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
+import shutil
 import signal
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 __all__ = [
     "ReceivedSignal",
+    "TemporaryFolder",
     "as_interrupts",
     "die_with_parent",
 ]
 
 _PR_SET_PDEATHSIG = 1
+
+PREFIX = "convmark-"
+_LOCK = ".in_use"
 
 
 _TAKEN = (signal.SIGTERM, signal.SIGHUP)
@@ -90,3 +97,57 @@ def _leave_terminals() -> None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, descriptor)
             os.close(nowhere)
+
+
+class TemporaryFolder:
+    """A folder for this process, and a context manager that removes it.
+
+    Its lock is the process's own while it lives: of a process that was killed the kernel gives the
+    lock up, and the next one to make such a folder removes what is left.
+    """
+
+    def __init__(self, prefix: str = PREFIX) -> None:
+        """Make it, its name beginning with `PREFIX` or a longer prefix that begins so."""
+        import tempfile  # the command line needs the signals alone
+
+        _remove_abandoned(Path(tempfile.gettempdir()))
+        self.path = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
+        self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the folder and all that is in it; harmless when done twice."""
+        if self._lock >= 0:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _remove_abandoned(temporary: Path) -> None:
+    """Remove the folders of this user whose processes have ended."""
+    for folder in temporary.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError), _lock_of_nobody(folder / _LOCK):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock_of_nobody(path: Path) -> Iterator[None]:
+    """Take the lock.
+
+    Raises:
+        OSError: there is none, it is another user's, or a process holds it.
+    """
+    lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if os.fstat(lock).st_uid != os.getuid() or os.path.islink(path.parent):
+            raise PermissionError(f"{path}: another user's")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TextIO
@@ -19,11 +19,13 @@ __all__ = [
     "bytes_text",
     "change_text",
     "count_text",
+    "counted",
     "duration_text",
     "file_text",
     "interval_text",
     "is_folder_name",
     "is_plain",
+    "listed",
     "markdown_cell",
     "natural_order",
     "painted",
@@ -33,7 +35,6 @@ __all__ = [
     "seconds_text",
     "share_text",
     "shown",
-    "wants_colour",
 ]
 
 Say = Callable[[str], None]
@@ -77,8 +78,19 @@ _COLOURS: Mapping[str, int] = MappingProxyType(
         "not judged": _YELLOW,
     }
 )
-_WORDS = re.compile(rf"(?<![\w.:-])({'|'.join(map(re.escape, _COLOURS))})(?![\w.-])")
-"""Alone between spaces or brackets: a case's name may have such a word in it."""
+_WORDS = rf"(?<![\w.:-])({'|'.join(map(re.escape, _COLOURS))})(?![\w.-])"
+"""Alone between spaces or brackets, for a case may have such a word in its name; compiled late."""
+
+
+def counted(number: int, noun: str, plural: str = "s") -> str:
+    """Return a number with its noun, such as `1 case` or `2,000 cases`."""
+    return f"{number:,} {noun}{plural * (number != 1)}"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return the first names and how many more there are, such as `a, b and 3 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
 
 
 def natural_order(value: str) -> tuple[tuple[int, int | str], ...]:
@@ -160,7 +172,7 @@ def painted(text: str, stream: TextIO, environ: Mapping[str, str]) -> str:
     """Return a printed table with the words that matter in colour, where the stream shows it."""
     if not wants_colour(stream, environ):
         return text
-    return _WORDS.sub(lambda found: f"\x1b[{_COLOURS[found[1]]}m{found[1]}\x1b[0m", text)
+    return re.sub(_WORDS, lambda found: f"\x1b[{_COLOURS[found[1]]}m{found[1]}\x1b[0m", text)
 
 
 def _scaled(value: float, steps: tuple[tuple[float, str], ...]) -> str:

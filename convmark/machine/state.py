@@ -92,18 +92,15 @@ def _folder_left(folder: Path) -> int | None:
     ):
         limit, used = _bytes(folder / most), _bytes(folder / now)
         if limit is not None and used is not None:
-            return max(0, limit - used + _reclaimable(file_text(folder / "memory.stat")))
+            stat = dict(re.findall(r"^(\w+) (\d+)$", file_text(folder / "memory.stat"), re.M))
+            kept = next((stat[name] for name in reversed(_RECLAIMABLE) if name in stat), 0)
+            return max(0, limit - used + int(kept))
     return None
 
 
 def _bytes(path: Path) -> int | None:
     text = file_text(path).strip()
     return int(text) if text.isdecimal() else None
-
-
-def _reclaimable(stat: str) -> int:
-    found = dict(re.findall(r"^(\w+) (\d+)$", stat, re.MULTILINE))
-    return int(next((found[name] for name in reversed(_RECLAIMABLE) if name in found), 0))
 
 
 _CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal")

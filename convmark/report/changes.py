@@ -17,15 +17,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from statistics import fmean, variance
+from statistics import fmean
 
 from convmark.compare.comparability import Comparability, Conditions, comparable, loads_alike
 from convmark.compare.history import BASELINE_RUNS, same_code, steady
 from convmark.compare.judgement import SAME_CODE
 from convmark.compare.rule.decision import CaseSessions, Decision, decide
-from convmark.compare.rule.statistics import t_quantile
-from convmark.core.interval import NOT_KNOWN, Interval
-from convmark.core.statistics import share_of
+from convmark.compare.rule.statistics import pooled_variance, t_quantile
+from convmark.core.interval import NOT_KNOWN, Interval, share_of
 from convmark.core.text import interval_text
 from convmark.report.ratios import CONFIDENCE, ratio
 from convmark.results.record import FRAMEWORK_COLUMNS, Record
@@ -231,10 +230,9 @@ def _change(pair: Pair, decision: Decision | None, why: str, software: str) -> C
             note=note,
         )
     estimate = fmean(new.values()) - fmean(old.values())
-    squares = [(len(logs) - 1) * variance(logs.values()) for logs in _several(pair.others)]
-    if squares:
-        freedom = sum(len(logs) - 1 for logs in _several(pair.others))
-        error = math.sqrt(sum(squares) / freedom * (1 / len(old) + 1 / len(new)))
+    within, freedom = pooled_variance(value.logs.values() for value in pair.others)
+    if freedom:
+        error = math.sqrt(within * (1 / len(old) + 1 / len(new)))
         half = t_quantile((1 + CONFIDENCE) / 2, freedom) * error
         return Change(
             change=share_of(estimate),
@@ -253,10 +251,6 @@ def _change(pair: Pair, decision: Decision | None, why: str, software: str) -> C
         verdict=verdict,
         note=note,
     )
-
-
-def _several(values: Sequence[Value]) -> list[dict[int, float]]:
-    return [logs for value in values if len(logs := value.logs) > 1]
 
 
 def _times(value: Value) -> list[float]:

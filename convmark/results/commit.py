@@ -13,7 +13,7 @@ from convmark.core.errors import ConvmarkError
 from convmark.core.files import read_regular
 from convmark.core.git import Git
 
-__all__ = ["Commit", "FolderChanges", "are_of_commit", "folder_changes", "is_before", "read_commit"]
+__all__ = ["Commit", "are_of_commit", "folder_changes", "is_before", "read_commit"]
 
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 

@@ -1,6 +1,9 @@
-"""The name that a user gives to a machine, kept in the machine's results folder.
+"""Names that a user gives: of machines, and of files and folders for an output.
 
 results/<machine>/name.txt    one line: the name that tables show in place of the fingerprint
+
+No output takes the place of what is kept: the runs and all that lies beside them, what a command
+reads, and files of other kinds than the output's: code, models, prices.
 """
 
 from __future__ import annotations

@@ -29,7 +29,6 @@ __all__ = [
     "ONE_RUN",
     "RUN_NAME",
     "SOFTWARE",
-    "RowsOfOneRun",
     "StoreWarning",
     "head_cells",
     "read_cells",

@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import io
 import os
-import secrets
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -204,7 +203,7 @@ def _created(path: Path) -> int:
 
 def _fresh(path: Path, data: bytes) -> tuple[Path, int]:
     """Write data to a new file beside `path`; return it and its descriptor, held."""
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    fresh = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     descriptor = os.open(fresh, _FLAGS | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         _held(descriptor)

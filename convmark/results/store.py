@@ -13,9 +13,10 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -45,6 +46,8 @@ __all__ = [
 
 AB_FOLDER = "ab"
 """Beside the machines' folders; its files have numbers for names and are no runs."""
+
+T = TypeVar("T")
 
 
 class Store:
@@ -88,14 +91,24 @@ class Store:
         """
         if not is_folder_name(machine):
             raise StoreError(f"--results: a machine must be the name of a folder, got {machine!r}")
-        folder = self.folder / machine
+        return self.create(machine, RunFile.create)
+
+    def create(self, name: str, make: Callable[[Path], T]) -> T:
+        """Return what `make` makes of the next numbered file in a folder of this one.
+
+        Args:
+            make: makes the file; it raises FileExistsError where the file is there already.
+
+        Raises:
+            StoreError: the file cannot be made.
+        """
+        folder = self.folder / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            number = max((int(run.stem) for run in self.runs(machine)), default=0) + 1
+            number = max((int(run.stem) for run in self.runs(name)), default=0) + 1
             while True:
-                path = folder / f"{number:04d}.csv"
                 try:
-                    return RunFile.create(path)
+                    return make(folder / f"{number:04d}.csv")
                 except FileExistsError:
                     number += 1
         except OSError as error:

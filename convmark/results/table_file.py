@@ -26,7 +26,6 @@ from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.files import as_store_error, open_regular, write_whole
 
 __all__ = [
-    "MOST_LINE_BYTES",
     "TableFile",
     "csv_bytes",
     "csv_rows",

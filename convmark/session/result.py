@@ -34,7 +34,6 @@ __all__ = [
     "MODEL",
     "Result",
     "result_of",
-    "state_columns",
 ]
 
 EAGER = "eager"

@@ -234,6 +234,7 @@ class EpochWatch:
         self._pulse.beat(f"epoch {self.epoch}/{self._epochs} validation")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Check that all steps were taken and the losses are finite; report the epoch."""
         if not self.trained_s:  # no validation
             self._trained()
         self.epochs += 1

@@ -29,7 +29,6 @@ __all__ = [
     "CaseFailure",
     "Plan",
     "build",
-    "count_work",
     "described_layers",
     "make_step",
     "measure",

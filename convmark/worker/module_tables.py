@@ -36,7 +36,6 @@ __all__ = [
     "ModuleTable",
     "Tables",
     "differing",
-    "is_shared",
     "patched",
     "process_wide",
     "what_was_set",

@@ -85,7 +85,10 @@ def _page(content: bytes) -> bool:
 CASE = "lenet5-train-cpu-b1-float32"
 COMMANDS = {
     "run": Command(
-        ("convmark", "run", "--python={fast}", *CASES, "--processes=3", "--time-budget=0.1", BESIDE),
+        (
+            "convmark", "run", "--python={fast}", *CASES, "--processes=3", "--time-budget=0.1",
+            BESIDE,
+        ),
         measures=True,
     ),
     "bench": Command(
@@ -106,7 +109,8 @@ COMMANDS = {
     "gate": Command(
         (
             "pytest", "-p", "no:cacheprovider", "-q", "--benchmark-compare=git:HEAD~1",
-            "--models=conv_layer", "--processes=1", "--time-budget=0.1", "--compare-budget=10", BESIDE,
+            "--models=conv_layer", "--processes=1", "--time-budget=0.1", "--compare-budget=10",
+            BESIDE,
         ),
         measures=True, adds="*/*.verdicts.csv", statuses=(0, 1), real=True,
     ),

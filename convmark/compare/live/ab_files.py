@@ -19,7 +19,7 @@ from typing import Any
 from convmark.core.errors import StoreError
 from convmark.core.files import write_whole
 from convmark.core.interval import Interval
-from convmark.results.store import AB_FOLDER
+from convmark.results.store import AB_FOLDER, Store
 from convmark.results.table_file import TableFile
 
 __all__ = [
@@ -119,23 +119,12 @@ def create(results: Path) -> Path:
     Raises:
         StoreError: it cannot be made.
     """
-    folder = results / AB_FOLDER
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        numbers = [int(path.stem) for path in folder.glob("*.csv") if path.stem.isdecimal()]
-        number = max(numbers, default=0) + 1
-        while True:
-            path = folder / f"{number:04d}.csv"
-            try:
-                path.open("x").close()
-            except FileExistsError:
-                number += 1
-            else:
-                return path
-    except OSError as error:
-        raise StoreError(
-            f"--results: {folder} must be writable: {error.strerror or error}"
-        ) from None
+
+    def made(path: Path) -> Path:
+        path.touch(exist_ok=False)
+        return path
+
+    return Store(results).create(AB_FOLDER, made)
 
 
 @contextlib.contextmanager

@@ -27,10 +27,11 @@ from convmark.compare.live.tree import (
 from convmark.compare.live.worktree import repository_of, resolve, standing_in
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, StoreError
+from convmark.core.git import SHOWN
 from convmark.core.installed import TREE_PREFIX, in_environment
 from convmark.core.model_name import ModelName
+from convmark.core.processes import TemporaryFolder
 from convmark.interpreter import Interpreter, import_roots, zoo_folder
-from convmark.interpreter.launch import TemporaryFolder
 from convmark.results.code.manifest import NOWHERE, ZOO, Code, Roots, code_of, read_codes
 from convmark.results.code.snapshot import keep_files, lay_out, root_folder
 
@@ -38,6 +39,7 @@ __all__ = [
     "NO_REPOSITORY",
     "AnchorCode",
     "KeptTree",
+    "MakeInterpreter",
     "Origin",
     "anchor_trees",
     "copied_tree",
@@ -46,9 +48,6 @@ __all__ = [
 ]
 
 NO_REPOSITORY = "the model is in no git repository"
-SHOWN = 12
-"""Characters of a commit or hash that are shown."""
-
 MakeInterpreter = Callable[..., Interpreter]
 
 

@@ -188,19 +188,19 @@ def same_as_today(
         _has_other_copy(code, origin.repository.resolve(), anchor.commit or "HEAD") for code in ran
     ):
         return ""
-    if all(row.code for row in rows) and anchor.code:
-        return SAME_CODE if {row.code for row in rows} == {anchor.code} else ""
-    if all(row.code for row in rows):
-        if not anchor.commit or len({row.code for row in rows}) > 1:
-            return ""
-        if all(row.commit == anchor.commit for row in rows):  # held against the files that ran
-            return SAME_COMMIT
-        same = ran and origin and ran_at(ran[0], origin.repository, anchor.commit)
-        return SAME_CODE if same else ""
-    if origin is None or not anchor.commit:
+    known = {row.code or "" for row in rows}
+    if anchor.code and "" not in known:
+        return SAME_CODE if known == {anchor.code} else ""
+    if not anchor.commit or (len(known) > 1 and "" not in known):
         return ""
-    today = commit_of(origin.repository)
-    return SAME_COMMIT if today.sha == anchor.commit and today.dirty is False else ""
+    if "" in known:
+        today = commit_of(origin.repository) if origin is not None else None
+        is_same = today and today.sha == anchor.commit and today.dirty is False
+        return SAME_COMMIT if is_same else ""
+    if all(row.commit == anchor.commit for row in rows):  # held against the files that ran
+        return SAME_COMMIT
+    same = ran and origin and ran_at(ran[0], origin.repository, anchor.commit)
+    return SAME_CODE if same else ""
 
 
 def _has_other_copy(code: Code, repository: Path, sha: str) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 from convmark.core.errors import ConvmarkError
 from convmark.core.git import Git, GitError
 from convmark.core.installed import TREE_PREFIX
-from convmark.interpreter.launch import TemporaryFolder
+from convmark.core.processes import TemporaryFolder
 
 __all__ = [
     "at_commit",

@@ -147,8 +147,7 @@ def _rises_or_falls(part: Array, shares: Array) -> bool:
     count = len(part)
     if count < 2 * FEWEST_RUNS:
         return False
-    place = np.arange(count) - shares @ np.arange(count) / shares.sum()
-    centred = part - shares @ part / shares.sum()
+    place, centred = _centred(np.arange(count, dtype=np.float64), shares), _centred(part, shares)
     scale = float(shares @ place**2)
     along = float((shares * place) @ centred)
     squares = float(shares @ centred**2)
@@ -254,8 +253,9 @@ def _steps_or_slope(
         return []
     begin, end = edges[group[0]], edges[group[-1] + 2]
     squares = {
-        number: _squares(values[edges[number] : edges[number + 1]], weights, edges[number])
+        number: _squares(values[part], weights[part])
         for number in (*group, group[-1] + 1)
+        for part in [slice(edges[number], edges[number + 1])]
     }
     least = _rounding(values[begin:end], weights[begin:end])
     by_steps = _criterion(max(sum(squares.values()), least), end - begin, 2 * len(group))
@@ -292,10 +292,14 @@ def _rounding(values: Array, weights: Array) -> float:
     return float(weights.sum()) * (_ROUNDING * float(np.abs(values).max())) ** 2
 
 
-def _squares(part: Array, weights: Array, begin: int) -> float:
+def _centred(part: Array, shares: Array) -> Array:
+    """Return what one level leaves of a part of the series."""
+    return np.asarray(part - part @ shares / shares.sum())
+
+
+def _squares(part: Array, shares: Array) -> float:
     """Return the weighted squares that one level leaves of a part of the series."""
-    shares = weights[begin : begin + len(part)]
-    return float(shares @ (part - part @ shares / shares.sum()) ** 2)
+    return float(shares @ _centred(part, shares) ** 2)
 
 
 def _criterion(squares: float, count: int, parameters: int) -> float:
@@ -312,13 +316,11 @@ def _best_slope(values: Array, weights: Array) -> tuple[float, int, int, float]:
     pairs = np.array([(a, b) for a in ends for b in ends if b - a >= _LEAST_STRETCH])
     if not len(pairs):
         return math.inf, 0, 0, 0.0
-    total = weights.sum()
-    centred = values - values @ weights / total
+    centred = _centred(values, weights)
     best = (math.inf, 0, 0, 0.0)
     place = np.arange(count)
     for a, b in pairs.tolist():
-        slope = np.clip((place - a) / (b - a), 0.0, 1.0)
-        slope -= slope @ weights / total
+        slope = _centred(np.clip((place - a) / (b - a), 0.0, 1.0), weights)
         along = float((slope * weights) @ centred)
         scale = float((slope * weights) @ slope)
         squares = float((weights * centred) @ centred) - along**2 / scale
@@ -398,5 +400,4 @@ def _left_by(values: Array, weights: Array, part: tuple[int, int, Change | None]
     left, shares = values[first : last + 1].copy(), weights[first : last + 1]
     if change is not None and change.gradual:
         left -= np.linspace(0.0, change.size, len(left) + 1)[1:]
-    left -= left @ shares / shares.sum()
-    return float(shares @ left**2)
+    return _squares(left, shares)

@@ -47,8 +47,7 @@ from convmark.compare.rule.statistics import (
     t_quantile,
 )
 from convmark.core.errors import MeasurementError
-from convmark.core.interval import NOT_KNOWN, Interval
-from convmark.core.statistics import share_of
+from convmark.core.interval import NOT_KNOWN, Interval, share_of
 from convmark.core.text import interval_text, share_text
 
 __all__ = [
@@ -177,12 +176,12 @@ class Decision:
 
     verdict: Verdict
     sessions: int
-    estimate: float | None
+    estimate: float | None = None
     """Trimmed mean of the sessions; None below two."""
-    interval: Interval
+    interval: Interval = NOT_KNOWN
     """What the verdict rests on: of `regressed`, `improved` and undecided cases at their share of
     the run's error rate, of the others the two one-sided bounds; not known below two sessions."""
-    smallest_visible: float
+    smallest_visible: float = math.inf
     """The slowdown that these sessions would have told from 0 in 95 of 100 cases."""
     spread: float
     """Standard deviation of a session, shrunk over the cases."""
@@ -297,9 +296,6 @@ def _judged(
     return Decision(
         verdict="undecided",
         sessions=len(case.wall),
-        estimate=None,
-        interval=NOT_KNOWN,
-        smallest_visible=math.inf,
         spread=math.sqrt(prior.variance),
         freedom=prior.freedom,
         bar=case.bar,

@@ -35,6 +35,25 @@ __all__ = [
 
 _NAME_CHARS = 60
 
+_SECTIONS = ("global.", "install.", ":env:.")
+
+LAST_LINES = 4
+"""Lines of uv's output that an error message quotes."""
+LINE_CHARS = 200
+PIP_LIMIT_S = 20.0
+OLDEST_MINOR = 9
+"""Of Python 3; no TensorFlow that the worker runs on has wheels for an earlier one."""
+_OTHER_ENVIRONMENT = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX")
+_OF_PIP = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "cert": "SSL_CERT_FILE",
+}
+"""uv does not read pip's settings, by which a company names its package index."""
+
+LIMIT_S = 120.0
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -53,7 +72,11 @@ class Wanted:
     @property
     def is_fixed(self) -> bool:
         """Whether every requirement names one release, which stays what it is."""
-        return all(_names_one_release(Requirement(text)) for text in self.requirements)
+        for one in map(Requirement, self.requirements):
+            exact = [part.version for part in one.specifier if part.operator in ("==", "===")]
+            if one.url is not None or all("*" in version for version in exact):
+                return False
+        return True
 
     def __str__(self) -> str:
         return " ".join(self.requirements)
@@ -78,11 +101,6 @@ def wanted(flag: str, text: str, package: str = "tensorflow") -> Wanted:
     return Wanted(tuple(sorted(dict.fromkeys(map(str, found)))))
 
 
-def _names_one_release(requirement: Requirement) -> bool:
-    exact = [one for one in requirement.specifier if one.operator in ("==", "===")]
-    return requirement.url is None and any("*" not in one.version for one in exact)
-
-
 def looks_like_requirement(text: str) -> bool:
     """Whether the text can be meant as requirements or a version."""
     return is_version(text.strip()) or bool(_requirements(text))
@@ -105,25 +123,6 @@ def _requirements(text: str) -> list[Requirement]:
         except InvalidRequirement:
             continue
     return []
-
-
-LAST_LINES = 4
-"""Lines of uv's output that an error message quotes."""
-LINE_CHARS = 200
-PIP_LIMIT_S = 20.0
-OLDEST_MINOR = 9
-"""Of Python 3; no TensorFlow that the worker runs on has wheels for an earlier one."""
-_OTHER_ENVIRONMENT = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "CONDA_PREFIX")
-_OF_PIP = {
-    "index-url": "UV_DEFAULT_INDEX",
-    "extra-index-url": "UV_INDEX",
-    "find-links": "UV_FIND_LINKS",
-    "cert": "SSL_CERT_FILE",
-}
-"""uv does not read pip's settings, by which a company names its package index."""
-
-
-LIMIT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +220,12 @@ class Installer:
         python = resolved.python
         done = self._run("venv", "--quiet", "--no-config", "--python", python.path, str(folder))
         if done.returncode == 0:
+            of_address = [one.name for one in map(Requirement, wanted.requirements) if one.url]
+            again = [word for name in of_address for word in ("--reinstall-package", name)]
             done = self._run(
                 *("pip", "install", "--quiet", "--no-deps", "--requirements", "-"),
                 *("--python", str(folder / "bin" / "python")),
-                *_looked_at_again(wanted),
+                *again,
                 stdin=resolved.locked,
             )
         if done.returncode:
@@ -292,21 +293,11 @@ def _pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-_SECTIONS = ("global.", "install.", ":env:.")
-
-
 def _local_files(wanted: Wanted) -> str:
     """Return, as comments, the hashes of the files and folders that requirements name."""
-    return "".join(
-        f"# {path} {_content_hash(path)}\n"
-        for requirement in map(Requirement, wanted.requirements)
-        if (path := _local_path(requirement)) is not None
-    )
-
-
-def _local_path(requirement: Requirement) -> Path | None:
-    parts = urlsplit(requirement.url or "")
-    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+    urls = [urlsplit(Requirement(text).url or "") for text in wanted.requirements]
+    paths = [Path(unquote(url.path)) for url in urls if url.scheme == "file"]
+    return "".join(f"# {path} {_content_hash(path)}\n" for path in paths)
 
 
 def _content_hash(path: Path) -> str:
@@ -315,12 +306,6 @@ def _content_hash(path: Path) -> str:
     listed = sorted(one for one in path.rglob("*") if one.is_file())
     times = [f"{one} {one.stat().st_size} {one.stat().st_mtime_ns}" for one in listed]
     return hashlib.sha256("\n".join(times).encode()).hexdigest()
-
-
-def _looked_at_again(wanted: Wanted) -> list[str]:
-    """Return uv's options by which a package of an address is not taken from its cache."""
-    named = [Requirement(text) for text in wanted.requirements]
-    return [word for one in named if one.url for word in ("--reinstall-package", one.name)]
 
 
 def releases(

@@ -196,7 +196,8 @@ def read_gpus(nvml: Any) -> tuple[tuple[Gpu, ...], str | None]:
         count = answer(ready, "nvmlDeviceGetCount")
         if count is None:
             return (), None
-        driver_cuda = _cuda_version(number(ready, "nvmlSystemGetCudaDriverVersion"))
+        cuda = number(ready, "nvmlSystemGetCudaDriverVersion")  # 1000 x major + 10 x minor
+        driver_cuda = f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else None
         found = [_read_gpu(ready, index, driver_cuda) for index in range(count)]
         return tuple(gpu for gpu in found if gpu), text(ready, "nvmlSystemGetDriverVersion")
 
@@ -268,11 +269,6 @@ def _slices(nvml: Any, handle: Any) -> tuple[Slice, ...]:
 def _memory_bytes(nvml: Any, handle: Any) -> int | None:
     memory = answer(nvml, "nvmlDeviceGetMemoryInfo", handle)
     return None if memory is None else available(memory.total)
-
-
-def _cuda_version(found: int | None) -> str | None:
-    """Return `12.2` of 12020: 1000 x major + 10 x minor, as NVML's reference has it."""
-    return f"{found // 1000}.{found % 1000 // 10}" if found else None
 
 
 def _link(nvml: Any, handle: Any) -> str | None:

@@ -21,7 +21,6 @@ from convmark.worker.protocol import WHOLE_BYTES, file_digest
 __all__ = [
     "FOLDER",
     "MOST_FILE_BYTES",
-    "MOST_RUN_BYTES",
     "copy_kept",
     "keep_files",
     "lay_out",

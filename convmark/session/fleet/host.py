@@ -22,10 +22,10 @@ import convmark
 from convmark.core.case import Case
 from convmark.core.errors import BusyError
 from convmark.core.options import Options
+from convmark.core.processes import TemporaryFolder
 from convmark.core.text import file_text, plain_text
 from convmark.interpreter import zoo_folder
 from convmark.interpreter.environments.cache import interpreters
-from convmark.interpreter.launch import TemporaryFolder
 from convmark.machine.cautions import cautions
 from convmark.machine.hardware import read_machine
 from convmark.machine.lock import alone

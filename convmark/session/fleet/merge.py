@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,10 +185,12 @@ def join(one: MergedRun, store: Store, keep_beside: Callable[[Path], None]) -> P
     for source in one.sources:
         for epoch in read_epochs(source.path):
             epochs.setdefault((source.path, epoch.order), []).append(epoch)
+    of_sources = [(source, record) for source in one.sources for record in source.records]
+    of_sources.sort(key=lambda row: (row[1].order, row[1].started))
     run_file = store.create_run(one.machine)
     rows: list[Record] = []
     try:
-        for order, (source, record) in enumerate(_in_order(one), start=1):
+        for order, (source, record) in enumerate(of_sources, start=1):
             rows.append(dataclasses.replace(record, run=run_file.run, order=order))
             steps = read_step_times(source.path, [record.order])
             if steps is not None:
@@ -213,11 +215,6 @@ def join(one: MergedRun, store: Store, keep_beside: Callable[[Path], None]) -> P
     finally:
         run_file.close()
     return run_file.path
-
-
-def _in_order(one: MergedRun) -> Iterator[tuple[SourceRun, Record]]:
-    rows = [(source, record) for source in one.sources for record in source.records]
-    yield from sorted(rows, key=lambda row: (row[1].order, row[1].started))
 
 
 def _refuse_copies(found: Sequence[SourceRun]) -> None:

@@ -23,7 +23,6 @@ __all__ = [
     "fleet_findings",
     "gpu_names",
     "labelled",
-    "labels_text",
     "read_labels",
     "refusal",
     "some",

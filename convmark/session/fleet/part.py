@@ -18,7 +18,7 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.errors import CaseError, OptionError, StoreError
-from convmark.core.files import read_regular, write_whole
+from convmark.core.files import as_store_error, read_regular, write_whole
 from convmark.core.tasks import TASKS
 from convmark.results.record import Record
 from convmark.results.store import read_run, run_files
@@ -220,10 +220,8 @@ def write_part(run: Path, part: Part) -> None:
         "shards": [[case.as_fields() for case in shard] for shard in part.shards],
     }
     path = part_path(run)
-    try:
+    with as_store_error(path, "written"):
         write_whole(path, f"{json.dumps(content, indent=1)}\n".encode())
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def read_part(run: Path) -> Part | None:

@@ -212,6 +212,7 @@ class ReplicatedTensorFlow(TensorFlow):
         how_spread = self._call_path.partition(", ")[2]
 
         def make() -> Made:
+            """Make the step of all replicas of `fit`'s own function, once the data is known."""
             function, how = fit_function(model, data, compiled)
             of_replica = function if how.endswith("XLA") else function.python_function
             self._call_path = f"{how}, {how_spread}"

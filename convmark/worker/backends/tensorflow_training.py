@@ -21,7 +21,6 @@ __all__ = [
     "leaves",
     "loss_of",
     "pairs",
-    "proof_of",
 ]
 
 
