@@ -17,7 +17,7 @@ from convmark.core.options import Options
 from convmark.core.suites import refuse_untimed
 from convmark.machine.hardware import read_machine
 from convmark.report.describe import FOLDER
-from convmark.report.tables.formats import check_form, print_tables
+from convmark.report.tables import check_form, print_tables
 from convmark.report.tables.layers import TOP, bars, layers_table
 from convmark.results.store import Store
 from convmark.session.ceilings import ceilings_path, key_of

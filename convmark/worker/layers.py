@@ -27,7 +27,7 @@ import numpy as np
 
 from convmark.core.case import Case
 from convmark.core.tasks import TASKS
-from convmark.worker import measurement, rivals, timing
+from convmark.worker import host, measurement, timing
 from convmark.worker.cuts import Cut, cut, groups_of, unit_facts
 from convmark.worker.failure import CaseFailure
 
@@ -104,7 +104,7 @@ def serve(case: Case, builder: Any, request: Mapping[str, Any], backend: Any, em
         found = cut(model, backend, case.batch_size, request.get("depth"), training=training)
     except CaseFailure as error:
         raise CaseFailure(f"{case.model}: {error}") from None
-    state = rivals.state_from_now(backend.companions)
+    state = host.state_from_now(backend.companions)
     chain = _Chain(case, found, model, backend, seed)
     step, _ = measurement.make_step(case, model, seed, backend)
     if not training:

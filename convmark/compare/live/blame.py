@@ -176,7 +176,7 @@ def _pairs(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -
     """Yield the layers of both codes, those of one alone, and the rest."""
     ours, theirs = _times(old), _times(new)
     keys = [[_key(unit) for unit in side[0]["units"]] for side in (old, new)]
-    matcher = difflib.SequenceMatcher(None, *keys, autojunk=False)
+    matcher = difflib.SequenceMatcher(None, keys[0], keys[1], autojunk=False)
     for tag, begin, end, new_begin, new_end in matcher.get_opcodes():
         kinds = [
             [key[1:] for key in side] for side in (keys[0][begin:end], keys[1][new_begin:new_end])

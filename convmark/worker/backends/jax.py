@@ -14,9 +14,9 @@ import numpy as np
 from convmark_zoo.keras_api import keras
 
 from convmark.worker import reference
-from convmark.worker.backends.by_identity import ByIdentity
 from convmark.worker.backends.jaxpr import jaxpr_work
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, distribution_version
+from convmark.worker.backends.keras_parts import ByIdentity
 from convmark.worker.backends.keras_state import dtype_policy, set_policy
 from convmark.worker.backends.losses import images, square_matrices, training_batch
 from convmark.worker.backends.own_training import PLAIN, OwnData, Recipe
