@@ -55,7 +55,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     )
     for declare in (
         *(_run, _doctor, _list, _show, _report, _compare, _comment, _accept, _history, _merge),
-        *(_fleet, _ab, _bisect, _noise, _env, _export),
+        *(_fleet, _ab, _layers, _bisect, _noise, _env, _export),
     ):
         declare(commands)
     return parser, commands.choices
@@ -301,6 +301,7 @@ def _ab(commands: Any) -> None:
             "variable in capitals",
         )
     _add_format(ab)
+    add(ab, "--layers", "also measure the layers of both sides, and name those that moved")
     _add_stopping_rule(ab)
     add_options(ab, *_OF_A_PAIR)
 
@@ -330,6 +331,27 @@ def _bisect(commands: Any) -> None:
     add(bisect, "--budget SECONDS", "maximum seconds per comparison (default: 60)", default="60")
     _add_format(bisect)
     add_options(bisect, *_OF_A_PAIR)
+
+
+_OF_LAYERS = [
+    name for name in _MEASURING if name not in (*_OF_ONE_SIDE, "models") or name == "processes"
+]
+
+
+def _layers(commands: Any) -> None:
+    layers = command(
+        commands,
+        "layers",
+        "measure where the time of a step goes, layer by layer",
+        "Measure the time of each layer, in training with its backward pass, in fresh processes. "
+        "Print the slowest layers and the rest, which sum to the step time, and save all in "
+        "layers.csv.",
+    )
+    add(layers, "model MODEL", "models, named as in --models of convmark run", nargs="+")
+    add(layers, "--depth N", "levels of blocks that are opened (default: all)")
+    add(layers, "--top N", "layers of the printed table (default: 20)")
+    _add_format(layers)
+    add_options(layers, *_OF_LAYERS)
 
 
 def _noise(commands: Any) -> None:
