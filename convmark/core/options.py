@@ -22,6 +22,7 @@ from convmark.core.case import ISOLATIONS, PRECISIONS
 from convmark.core.cluster import Cluster, parse_cluster, with_index
 from convmark.core.errors import OptionError
 from convmark.core.option_values import Parse, Shapes, nearest
+from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIME_PRECISIONS, RUNTIMES
 from convmark.core.tasks import TASKS, TIMED_TASKS
 
 __all__ = [
@@ -154,7 +155,8 @@ class Options:
         rules.parse_models,
         "models: a name of the zoo, a name of keras.applications in lower case, your own as "
         "package.module:builder, package.module:builder(width=2) or package.module:model, "
-        "a .keras or .h5 file, a SavedModel folder, or keras_hub:preset (default: the suite's)",
+        "a .keras, .h5, .onnx, .tflite or .xml file, a SavedModel folder, or keras_hub:preset "
+        "(default: the suite's)",
     )
     trust_models: bool = _option(
         "--trust-models",
@@ -184,8 +186,9 @@ class Options:
     )
     precisions: tuple[str, ...] = _option(
         "--precisions PRECISIONS",
-        rules.choices_of(PRECISIONS),
-        "float32 (TF32 off), tf32 (GPUs only), mixed_float16, mixed_bfloat16 (default: float32)",
+        rules.choices_of((*PRECISIONS, *RUNTIME_PRECISIONS)),
+        "float32 (TF32 off), tf32 (GPUs only), mixed_float16, mixed_bfloat16; of exported models "
+        f"also {', '.join(RUNTIME_PRECISIONS)} (default: float32)",
         default="float32",
     )
     jit: tuple[str, ...] = _option(
@@ -245,6 +248,13 @@ class Options:
         rules.choices_of(tuple(BACKENDS)),
         f"backends of Keras: {', '.join(BACKENDS)} (default: {DEFAULT_BACKEND})",
         default=DEFAULT_BACKEND,
+    )
+    runtimes: tuple[str, ...] = _option(
+        "--runtime NAMES",
+        rules.choices_of(tuple(RUNTIMES)),
+        f"what runs the forward pass in the task infer: {', '.join(RUNTIMES)}; all but keras load "
+        f"a file that Keras exports (default: {DEFAULT_RUNTIME})",
+        default=DEFAULT_RUNTIME,
     )
     ceilings: str = _option(
         "--ceilings WHICH",

@@ -27,6 +27,7 @@ from convmark.report.tables.overview import machines, troubles
 from convmark.report.tables.points import axes_of, latest, points
 from convmark.report.tables.published import published
 from convmark.report.tables.roofline import roofline
+from convmark.report.tables.runtimes import runtimes
 from convmark.report.tables.shapes import batch_sizes, distribution, scaling
 from convmark.report.tables.waterfall import waterfall
 
@@ -40,7 +41,16 @@ VERDICTS = "verdicts"
 FIRST = ("answers", "architectures", "applications", "accuracy")
 """Tables that Markdown without verdicts shows unfolded."""
 
-_WHERE_KNOWN = (BEST_BATCHES, "nodes", "noise", "published", "roofline", "scaling", *TASKS)
+_WHERE_KNOWN = (
+    BEST_BATCHES,
+    "nodes",
+    "noise",
+    "published",
+    "roofline",
+    "runtimes",
+    "scaling",
+    *TASKS,
+)
 """Tables that appear only where rows have what they need."""
 
 
@@ -137,6 +147,7 @@ def _every_table(
         pareto(timed),
         published(frame, timed),
         roofline(timed, {model.model: model.traffic_elements for model in described}),
+        runtimes(timed),
         scaling(timed),
         waterfall(table),
         beside,

@@ -38,7 +38,7 @@ __all__ = [
     "to_cells",
 ]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 OLDEST_SCHEMA = 2
 """Of files that are read; no release has written an earlier one."""
 MEASUREMENT_VERSION = 3
@@ -77,6 +77,7 @@ _memory = functools.partial(_figure, "memory", bounds="at least 0")
 _state = functools.partial(_figure, "state", bounds="at least 0")
 _check = functools.partial(_figure, "check")
 _learning = functools.partial(_column, "learning", table="accuracy")
+_export = functools.partial(_column, "export", table="runtimes", since=4, bounds="at least 0")
 _waterfall = functools.partial(_column, "waterfall", table="waterfall")
 
 
@@ -164,6 +165,12 @@ class Record:
         "",
         "what --optimizer, --learning-rate and --loss asked for, such as optimizer=adam",
         since=3,
+    )
+    runtime: str | None = _case(
+        "",
+        "what runs the forward pass: keras, or what loads the file that Keras has exported; empty "
+        "is keras",
+        since=4,
     )
     training: str | None = _case(
         "",
@@ -389,6 +396,33 @@ class Record:
         "", "", "accuracy on the test samples, of task accuracy", kind="share", bounds="share"
     )
 
+    export_s: float | None = _export("export", "s", "seconds of the export, when the file was made")
+    exported_bytes: int | None = _export(
+        "file", "bytes", "size of the exported file, of several the sum"
+    )
+    load_s: float | None = _export("load", "s", "from the file to a runtime that can be called")
+    runtime_threads: int | None = _export(
+        "threads",
+        "",
+        "threads of the runtime's own pool: as it tells, else the main one and those that the "
+        "process has started until the first step",
+    )
+    largest_abs_error: float | None = _export(
+        None,
+        "",
+        "largest difference of an output from the Keras model's in float32, on seeded inputs",
+    )
+    largest_rel_error: float | None = _export(
+        "error", "", "the same over the largest magnitude of that output of the Keras model"
+    )
+    top1_agreement: float | None = _export(
+        "top-1 agreement",
+        "",
+        "share of those inputs whose largest entry of the first output is the Keras model's",
+        kind="share",
+        bounds="share",
+    )
+
     dataset: str | None = _learning(None, "", "what was trained on, with a hash of its samples")
     fraction: float | None = _learning(
         None, "", "share of training and validation samples used", bounds="share"
@@ -488,6 +522,7 @@ class Record:
             threads=self.threads,
             backend=self.backend,
             recipe=self.recipe,
+            runtime=self.runtime or "",
         )
 
 

@@ -91,7 +91,16 @@ def _line(answer: str, of: str, found: str, *details: str) -> dict[str, str]:
 
 _COLUMNS = (
     *("hardware", "case", "model", "task", "batch_size", "precision", "jit", "replicas", "cluster"),
-    *("threads", "backend", "source", "step_time_p50_s", "load", "asked_shape", "recipe"),
+    *(
+        "threads",
+        "backend",
+        "runtime",
+        "source",
+        "step_time_p50_s",
+        "load",
+        "asked_shape",
+        "recipe",
+    ),
     "framework",
 )
 

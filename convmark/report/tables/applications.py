@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.table import Table, heading, table_of
 from convmark.report.tables.points import latest, records_of
 
@@ -23,7 +24,7 @@ BATCH_SIZE = 32
 
 _COLUMNS = (
     *("model", "device", "hardware", "step_time_p50_s", "parameters", "model_bytes", "task"),
-    *("batch_size", "precision", "jit", "threads", "replicas", "n"),
+    *("batch_size", "precision", "jit", "threads", "replicas", "runtime", "n"),
 )
 
 
@@ -86,4 +87,5 @@ def _counts(row: Mapping[str, Any]) -> bool:
         and row["jit"] == "off"
         and row["threads"] == "default"
         and row["replicas"] == 1
+        and row["runtime"] == DEFAULT_RUNTIME
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.backends import DEFAULT_BACKEND
+from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.table import Heading, Table, heading, table_of
 from convmark.core.tasks import TASKS, Task
 from convmark.report.tables.points import latest, records_of, text_of
@@ -28,7 +29,18 @@ _FIGURES = shown_in(
 )
 _AXES = (
     *("hardware", "model", "task", "batch_size", "precision", "jit", "replicas", "cluster"),
-    *("threads", "backend", "n", "source", "framework", "case", "machine", "device", "load"),
+    *(
+        "threads",
+        "backend",
+        "runtime",
+        "n",
+        "source",
+        "framework",
+        "case",
+        "machine",
+        "device",
+        "load",
+    ),
 )
 _COLUMNS = (*_AXES, "spread", *(column.name for column in _FIGURES))
 
@@ -44,6 +56,8 @@ def setting(row: Any) -> str:
         parts.append(f"{int(row['replicas'])} replicas{_spread(text_of(row['cluster']))}")
     if row["backend"] != DEFAULT_BACKEND:
         parts.append(row["backend"])
+    if row["runtime"] != DEFAULT_RUNTIME:
+        parts.append(row["runtime"])
     return ", ".join(parts)
 
 

@@ -74,7 +74,7 @@ _PRECISIONS = ("float32", "tf32")
 
 _COLUMNS = (
     *("hardware", "case", "source", "model", "task", "batch_size", "precision", "jit", "replicas"),
-    *("cluster", "threads", "backend", "machine", "device", "framework", "n"),
+    *("cluster", "threads", "backend", "runtime", "machine", "device", "framework", "n"),
     *("step_time_p50_s", "parameters"),
 )
 

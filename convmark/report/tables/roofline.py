@@ -25,7 +25,7 @@ CEILINGS = ("peak_flops_per_s", "peak_bytes_per_s")
 _COLUMNS = (
     *("hardware", "model", "task", "batch_size", "precision", "jit", "threads", "replicas"),
     "cluster",
-    *("backend", "throughput_samples_per_s", "flops_per_sample", "parameters", "n"),
+    *("backend", "runtime", "throughput_samples_per_s", "flops_per_sample", "parameters", "n"),
     *("bytes_per_sample", "training_flops_per_sample", *CEILINGS),
     *("machine", "device", "framework"),
 )

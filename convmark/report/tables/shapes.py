@@ -17,7 +17,17 @@ __all__ = ["QUANTILES", "batch_sizes", "distribution", "scaling"]
 
 QUANTILES = ("min", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "max")
 
-_AXES = ("hardware", "model", "task", "batch_size", "precision", "jit", "threads", "backend")
+_AXES = (
+    "hardware",
+    "model",
+    "task",
+    "batch_size",
+    "precision",
+    "jit",
+    "threads",
+    "backend",
+    "runtime",
+)
 _COLUMNS = (
     *(*_AXES, "replicas", "cluster", "case", "throughput_samples_per_s", "n", "load"),
     *("machine", "device", "framework"),

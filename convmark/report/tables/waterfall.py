@@ -27,6 +27,7 @@ _AXES = (
     "cluster",
     "threads",
     "backend",
+    "runtime",
 )
 _MORE = shown_in("waterfall")
 """Columns that are of no way: each row of a case has them."""
