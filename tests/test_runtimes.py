@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from workers import BUILDERS, environ, measured
+from workers import environ, measured
 
 from convmark.core.case import Case, expand
 from convmark.core.errors import CaseError, OptionError
@@ -23,8 +23,9 @@ from convmark.core.options import Options
 from convmark.core.runtimes import EXPORTS, RUNTIMES
 from convmark.core.suites import refuse_runtimes
 from convmark.interpreter import Answer, Interpreter
-from convmark.worker.failure import CaseFailure
+from convmark.worker.failure import CaseFailure, UnknownModelError
 from convmark.worker.runtimes.agreement import Agreement, agreement, check
+from convmark.worker.runtimes.files import check_runtime_file
 
 EXPORTING = sorted(name for name in RUNTIMES if name != "keras")
 
@@ -105,7 +106,9 @@ def test_an_error_at_the_bound_agrees_and_one_beyond_it_does_not() -> None:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("exports")
+    folder = tmp_path_factory.mktemp("runtimes") / "exports"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +116,7 @@ def interpreter(kept: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     if importlib.util.find_spec("tensorflow") is None:
         pytest.skip("models are exported by TensorFlow, which is not installed")
     variables = environ(tmp_path_factory.mktemp("runtimes"), **{EXPORTS: str(kept)})
-    with Interpreter(environ=variables, folder=BUILDERS) as made:
+    with Interpreter(environ=variables, folder=kept.parent) as made:
         yield made
 
 
@@ -168,26 +171,80 @@ def test_threads_that_were_asked_for_are_in_force(lenet5: Measured) -> None:
     assert found["runtime_threads"] == 1
 
 
-def test_a_file_of_the_same_model_is_used_again_and_a_weight_changed_in_it_is_an_error(
-    lenet5: Measured, interpreter: Interpreter, kept: Path
-) -> None:
-    lenet5("savedmodel")
-    folders = [
+def exported(kept: Path, runtime: str) -> Path:
+    """Return the folder of the one file that was exported to a runtime."""
+    (folder,) = [
         path
         for path in kept.iterdir()
-        if "savedmodel" in json.loads((path / "export.json").read_text())["case"]
+        if json.loads((path / "export.json").read_text())["case"].endswith(runtime)
     ]
-    assert len(folders) == 1
-    file = folders[0] / "model" / "variables" / "variables.data-00000-of-00001"
+    return folder
+
+
+def test_a_file_that_is_there_already_is_a_case_of_its_runtime(
+    lenet5: Measured, interpreter: Interpreter, kept: Path
+) -> None:
+    lenet5("litert")
+    shutil.copy(exported(kept, "litert") / "model.tflite", kept.parent / "small.tflite")
+    (found,) = expand(models=["small.tflite"], tasks=["infer"], devices=["cpu"], batch_sizes=[1])
+    assert found.runtime == "litert"
+    answer = interpreter.answer(measured("small.tflite", runtime="litert", threads="1"))
+    assert answer.status == "ok", answer.message
+    built, compared = answer.event("built"), answer.event("agreement")
+    assert built is not None
+    assert built["input_shape"] == [28, 28, 1]
+    assert compared is not None
+    assert "largest_rel_error" not in compared
+    other = interpreter.answer(measured("small.tflite", runtime="litert", batch_size=2))
+    assert other.message == (
+        "small.tflite: takes batches of 1 samples, got 2; ask for --batch-sizes 1"
+    )
+
+
+def test_a_file_of_the_same_model_is_used_again_and_weights_changed_in_it_are_an_error(
+    lenet5: Measured, interpreter: Interpreter, kept: Path
+) -> None:
+    lenet5("litert")
+    file = exported(kept, "litert") / "model.tflite"
     stored = bytearray(file.read_bytes())
-    weights = np.frombuffer(stored, np.float32, count=60_000)
-    weights[:] *= 1.5
+    dense = np.frombuffer(stored, np.float32, count=25_000, offset=100_000)
+    dense[:] = dense * 1.5
     file.write_bytes(stored)
-    again = interpreter.answer(measured("lenet5", runtime="savedmodel", threads="1"))
-    shutil.rmtree(folders[0])
+    again = interpreter.answer(measured("lenet5", runtime="litert", threads="1"))
+    shutil.rmtree(file.parent)
     assert again.status == "error"
-    assert "lenet5-infer-cpu-b1-float32-t1-savedmodel: computes something else" in again.message
+    assert "lenet5-infer-cpu-b1-float32-t1-litert: computes something else" in again.message
     assert "remove" in again.message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rule"),
+    [
+        ("a.tflite", b"nothing", "must be a TensorFlow Lite file"),
+        ("a.xml", b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "c">]><net/>', "without document"),
+        ("a.xml", b"<net></net>", "its weights, the .bin file of its name, must be beside it"),
+        ("a.onnx", b"\xff" * 50, "must be an ONNX file, it cannot be read"),
+    ],
+)
+def test_a_file_that_is_not_its_runtimes_is_refused(
+    name: str, content: bytes, rule: str, tmp_path: Path
+) -> None:
+    if name.endswith(".onnx"):
+        pytest.importorskip("onnx", reason="parts of ONNX files are checked by onnx")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UnknownModelError, match=rule):
+        check_runtime_file(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("place", ["../secret", "/etc/passwd"])
+def test_tensors_outside_the_folder_of_an_onnx_file_are_refused(place: str, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="parts of ONNX files are checked by onnx")
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=1)
+    tensor.external_data.add(key="location", value=place)
+    graph = onnx.GraphProto(name="g", initializer=[tensor])
+    (tmp_path / "a.onnx").write_bytes(onnx.ModelProto(graph=graph).SerializeToString())
+    with pytest.raises(UnknownModelError, match=f"one is to be read from {place}"):
+        check_runtime_file(str(tmp_path / "a.onnx"))
 
 
 def test_a_runtime_that_is_not_installed_is_one_line_with_its_extra(

@@ -37,11 +37,11 @@ from convmark.worker import (
 from convmark.worker.builders import Builder, builder
 from convmark.worker.code_watch import CodeWatch
 from convmark.worker.companions import Companions, free_addresses
+from convmark.worker.exported import ExportedBackend
 from convmark.worker.failure import UnknownModelError, message_of, stack_of
 from convmark.worker.membership import Place
 from convmark.worker.model_files import check_file
 from convmark.worker.protocol import encode, one_line
-from convmark.worker.runtimes.backend import ExportedBackend
 from convmark.worker.runtimes.export import Exported, export, in_a_process
 
 __all__ = ["answer"]
@@ -276,6 +276,7 @@ def _exported(request: dict[str, Any], case: Case, framework: Any, emit: Emit) -
 
     def work(folder: str, pipe: Emit) -> None:
         told = _Watched(emit.watch, pipe) if isinstance(emit, _Watched) else pipe
+        framework.seed(request["seed"])  # Python draws a seed of its own in a forked process
         keras_case = dataclasses.replace(
             case, runtime=DEFAULT_RUNTIME, precision=PRECISIONS[0], device="cpu"
         )

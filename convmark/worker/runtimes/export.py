@@ -181,7 +181,7 @@ def _arrays(case: Case, backend: Any, inputs: Inputs, seed: int) -> list[Any]:
 
 
 def _write(folder: str, batches: Sequence[Any], references: Sequence[Any]) -> None:
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for kind, found in (("batch", batches), ("reference", references)):
         for number, batch in enumerate(found):
             arrays |= {f"{kind}.{number}.{place}": one for place, one in enumerate(batch)}

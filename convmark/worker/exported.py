@@ -109,10 +109,12 @@ class ExportedBackend:
     def has_call(self, model: Loaded) -> bool:
         return True
 
-    def sizes(self, model: Loaded) -> dict[str, int]:
-        """Those of the Keras model that was exported."""
-        built = self._told.get("counted") or self._told["built"]
-        return {name: built[name] for name in ("parameters", "trainable_parameters", "model_bytes")}
+    def sizes(self, model: Loaded) -> dict[str, int | None]:
+        """Those of the Keras model that was exported; of a user's file they are not known."""
+        told = self._exported.events.get("counted", {})
+        return {
+            name: told.get(name) for name in ("parameters", "trainable_parameters", "model_bytes")
+        }
 
     def work(self, model: Loaded, samples: int) -> Work:
         """The FLOPs of the Keras model that was exported."""
@@ -218,7 +220,7 @@ class ExportedBackend:
         told = engine.threads()
         begun = _tasks()
         if told is not None or begun is None or self._threads_before is None:
-            return told
+            return None if told is None else int(told)
         return 1 + max(0, begun - self._threads_before)
 
 
