@@ -14,7 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from convmark.cli.parsers import parsers
-from convmark.core.options import OPTIONS, Option
+from convmark.core.option import Option
+from convmark.core.options import OPTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -13,12 +13,13 @@ from test_run import MACHINE
 
 import convmark
 from convmark.core.errors import ConvmarkError
-from convmark.machine.environment import Gpu, Machine
+from convmark.machine.gpu.devices import Gpu
+from convmark.machine.hardware import Machine
 from convmark.results.agreement import ASCENDING
 from convmark.session.fleet import host
-from convmark.session.fleet.drive import Event, JobEnded, NodeLost, ProcessEnded
 from convmark.session.fleet.host import Host, NodeSettings, PreparedNode, about_this_node, installed
 from convmark.session.fleet.nodes import Node, NodeFacts
+from convmark.session.fleet.run import Event, JobEnded, NodeLost, ProcessEnded
 from convmark.session.fleet.scheduler import Assignment
 
 A100 = Gpu(index=0, name="A100", memory_bytes=40 * 2**30, uuid="GPU-0")

@@ -27,12 +27,12 @@ left out: it moves the time to its start alone, which no verdict uses."""
 
 NO_FIGURE = frozenset(
     [
-        *("cuda.py", "failure.py", "probe.py"),
-        *("duet.py", "keras_context.py", "module_tables.py", "shared_state.py", "turns.py"),
+        *("cuda.py", "failure.py"),
+        *("duet.py", "module_tables.py", "turns.py"),
     ]
 )
-"""In the worker: a doctor's check, an exception's class, the proofs of scripts/gpu_check and the
-duet, whose ratios are of one session; no row is measured by any of them. Every other file counts,
+"""In the worker: a doctor's check, an exception's class and the duet, whose ratios are of one
+session; no row is measured by any of them. Every other file counts,
 a new one too."""
 
 _SKIPPED_FIELDS = frozenset(["annotation", "ctx", "kind", "returns", "type_comment", "type_params"])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from convmark.results.record import SCHEMA_VERSION, Record
+from convmark.results.record import Record
+from convmark.results.schema import SCHEMA_VERSION
 
 
 def row(**changes: Any) -> Record:

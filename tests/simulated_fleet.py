@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from convmark.core.case import Case
-from convmark.session.fleet.drive import Event, JobEnded, NodeLost
+from convmark.session.facts import Job, plan
+from convmark.session.fleet.run import Event, JobEnded, NodeLost
 from convmark.session.fleet.scheduler import Assignment, Member
-from convmark.session.plan import Job, plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,8 @@ from convmark.compare.live.anchor import Origin
 from convmark.core.errors import InstallError, OptionError, WorkerError
 from convmark.interpreter import Answer
 from convmark.interpreter.environments.cache import Cache, Made
-from convmark.machine.environment import read_machine
 from convmark.machine.gpu.devices import Card, Gpu
+from convmark.machine.hardware import read_machine
 from convmark.results.store import Store
 from convmark.worker.turns import take_rounds
 

@@ -246,7 +246,7 @@ Bench = Callable[..., pytest.RunResult]
 @pytest.fixture
 def bench(pytester: pytest.Pytester, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.chdir(pytester.path)
-    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
     pytester.mkdir("bench").joinpath("test_both.py").write_text(SUITE)
     (pytester.path / "pyproject.toml").write_text(
         "[tool.pytest.ini_options]\n[tool.convmark]\nshort_options = true\n"

@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 from histories import MACHINE, keep, process
 
 from convmark.cli import main
-from convmark.report.across import across, across_report
+from convmark.report.across import Cell, across_report
+from convmark.report.across import across as across_runs
+from convmark.report.changes import Change
 from convmark.results.record import Record
 from convmark.results.store import Store
 
@@ -37,6 +41,18 @@ FILES = defaultdict(str, {"c1": "f1", "c1-of-other-packages": "f1", "c2": "f2"})
 """The hash of the files of each code."""
 
 
+def across(rows: list[Record], column: str, *more: Any) -> list[Cell]:
+    """Return the cells of rows, those of one number on one machine as a run."""
+    runs: dict[tuple[str | None, str], list[Record]] = {}
+    for one in rows:
+        runs.setdefault((one.machine, one.run), []).append(one)
+    return across_runs(runs.values(), column, *more)
+
+
+def _size(change: Change | None) -> float | None:
+    return change.change if change else None
+
+
 def run(number: int, version: str, *steps_s: float, **changes: object) -> list[Record]:
     """Return a run of one case with a process for each step time."""
     fields = {"code": "c1", **changes}
@@ -54,8 +70,16 @@ def test_each_version_is_set_beside_the_oldest_and_the_one_before() -> None:
     ]
     cells = across(rows, "tensorflow")
     assert [cell.value for cell in cells] == ["2.9.3", "2.10.1", "2.12.0"]
-    assert [cell.to_oldest for cell in cells] == [None, pytest.approx(0.2), pytest.approx(-0.1)]
-    assert [cell.to_previous for cell in cells] == [None, pytest.approx(0.2), pytest.approx(-0.25)]
+    assert [_size(cell.to_oldest) for cell in cells] == [
+        None,
+        pytest.approx(0.2),
+        pytest.approx(-0.1),
+    ]
+    assert [_size(cell.to_previous) for cell in cells] == [
+        None,
+        pytest.approx(0.2),
+        pytest.approx(-0.25),
+    ]
 
 
 def test_runs_of_a_version_that_are_alike_speak_together() -> None:
@@ -75,12 +99,11 @@ def test_runs_of_a_version_that_are_alike_speak_together() -> None:
 def test_processes_of_one_run_each_give_an_interval_and_no_verdict() -> None:
     rows = [*run(1, "2.20.0", 0.99, 1.0, 1.01), *run(2, "2.21.0", 1.98, 2.0, 2.02)]
     cell = across(rows, "tensorflow")[1]
-    assert (cell.to_previous, cell.to_previous_basis) == (pytest.approx(1.0), "processes")
-    assert cell.to_previous_low is not None
-    assert 0.9 < cell.to_previous_low < 1.0
+    assert cell.to_previous is not None
+    assert (cell.to_previous.change, cell.to_previous.basis) == (pytest.approx(1.0), "processes")
+    assert 0.9 < cell.to_previous.interval.low < 1.0
     assert (cell.verdict, cell.note) == ("", "1 of 3 pairs of runs that alternate")
-    assert cell.previous is not None
-    assert cell.previous.words == "slower in these runs: +100.0 % [+95.5, +104.6]"
+    assert cell.to_previous.words == "slower in these runs: +100.0 % [+95.5, +104.6]"
 
 
 def test_runs_that_differ_make_a_change_not_distinguishable() -> None:
@@ -91,9 +114,9 @@ def test_runs_that_differ_make_a_change_not_distinguishable() -> None:
         *run(3, "2.21.0", 1.79, 1.8, 1.81),
     ]
     cell = across(rows, "tensorflow")[1]
-    assert cell.to_previous_basis == "runs"
-    assert cell.previous is not None
-    assert cell.previous.words.startswith("not distinguishable: +47.")
+    assert cell.to_previous is not None
+    assert cell.to_previous.basis == "runs"
+    assert cell.to_previous.words.startswith("not distinguishable: +47.")
     table = across_report([cell], "tensorflow")
     assert "not distinguishable" in " ".join(table.split())
 
@@ -123,9 +146,9 @@ def alternated(change: float, runs: int = 6, **changes: object) -> list[Record]:
 )
 def test_runs_that_alternate_allow_a_verdict(change: float, verdict: str, words: str) -> None:
     cell = across(alternated(change), "tensorflow")[1]
-    assert (cell.verdict, cell.to_previous_basis) == (verdict, "pairs")
-    assert cell.previous is not None
-    assert cell.previous.words.startswith(words)
+    assert cell.to_previous is not None
+    assert (cell.verdict, cell.to_previous.basis) == (verdict, "pairs")
+    assert cell.to_previous.words.startswith(words)
     assert "have a verdict" in across_report([cell], "tensorflow")
 
 
@@ -171,20 +194,36 @@ def test_commits_of_the_same_code_are_unchanged_whatever_was_measured() -> None:
     )
 
 
-def test_the_command_that_decides_is_as_one_would_type_it() -> None:
+def test_the_command_that_decides_is_as_one_would_type_it(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
         row(f"{number:04d}", version, 1.0, model=model, task=task, batch_size=batch)
         for number, version in enumerate(("2.19.0", "2.20.0"), 1)
         for model in ("lenet5", "mini_resnet")
         for task, batch in (("train", 32), ("infer", 1), ("infer", 32))
     ]
-    text = across_report(across(rows, "tensorflow"), "tensorflow")
+    live = "convmark compare --across tensorflow --results 'my rows' --live"
+    monkeypatch.setenv("COLUMNS", "80")
+    text = across_report(across(rows, "tensorflow"), "tensorflow", live=live)
     sides = "convmark ab tensorflow==2.19.0 tensorflow==2.20.0 --models lenet5,mini_resnet"
-    assert text.splitlines()[-2:] == [
+    assert text.splitlines()[-3:] == [
         f"{sides} --tasks infer --batch-sizes 1,32 {SETTINGS}",
         f"{sides} --tasks train --batch-sizes 32 {SETTINGS}",
+        live,
     ]
-    assert "convmark compare --across tensorflow --live" in text
+
+
+def test_the_command_for_all_values_has_the_options_that_the_user_gave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        keep(Store(Path("my rows")), run(number, f"2.2{number}.0", 1.0))
+    options = ["--across", "tensorflow", "--results", "my rows", "--machine", MACHINE]
+    assert main(["compare", *options, "--format", "markdown"]) == 0
+    *_, one, last, end = capsys.readouterr().out.splitlines()
+    assert one.endswith(" --loss default --results 'my rows'")
+    assert last == f"convmark {shlex.join(['compare', *options])} --live"
+    assert end == "```"
 
 
 @pytest.mark.parametrize(
@@ -226,6 +265,44 @@ def test_a_machine_is_shown_by_its_name_and_never_judged() -> None:
     assert "decide" not in across_report(cells, "machine")
 
 
+def test_runs_of_one_number_in_two_folders_are_apart() -> None:
+    old, new = run(1, "2.20.0", 1.0, 1.0, 1.0), run(1, "2.20.0", 1.5, 1.5, 1.5)
+    (cell,) = across_runs([old, new], "tensorflow")
+    assert (cell.runs, cell.processes) == (2, 6)
+    assert cell.step_time_p50_s == pytest.approx(1.5**0.5)
+
+
+@pytest.mark.filterwarnings("always::convmark.results.store.StoreWarning")
+def test_a_copy_of_a_run_counts_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, steps in (("a", (1.0, 1.0, 1.0)), ("copy", (1.0, 1.0))):  # copied as it ran
+        keep(Store(Path(folder)), run(1, "2.20.0", *steps))
+    paths = [f"{folder}/{MACHINE}/0001.csv" for folder in ("a", "copy")]
+    assert main(["compare", *paths, "--across", "tensorflow", "--format", "json"]) == 0
+    told = capsys.readouterr()
+    assert f"{paths[1]}: is a copy of {paths[0]}, left out of the table" in told.err
+    (cell,) = json.loads(told.out)
+    assert (cell["runs"], cell["processes"]) == (1, 3)
+
+
+def test_a_commit_with_changes_is_no_clean_commit_and_has_no_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = [
+        *run(1, "2.20.0", 1.0, commit="a" * 40),
+        *run(2, "2.20.0", 2.0, commit="a" * 40, dirty=True, code="c2"),
+    ]
+    cells = across(rows, "commit")
+    assert [cell.value for cell in cells] == ["a" * 40, "a" * 40 + "+"]
+    assert cells[1].command == ""
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = across_report(cells, "commit").splitlines()
+    assert sum(line.split()[:1] == ["a" * 12 + "+"] for line in lines) == 3  # in every part
+    assert "a" * 13 not in "".join(lines)
+
+
 def test_failed_rows_and_rows_without_the_column_are_left_out() -> None:
     failed = process(run="0001", status="error", error="no", step_time_p50_s=None)
     assert across([failed, row("0001", "", 1.0)], "tensorflow") == []
@@ -239,7 +316,7 @@ def test_cases_are_apart_and_a_version_that_one_lacks_is_no_neighbour() -> None:
         row("0003", "2.19.0", 6.0, model="mini_resnet"),
     ]
     found = {
-        (cell.case.split("-")[0], cell.value): cell.to_previous
+        (cell.case.split("-")[0], cell.value): _size(cell.to_previous)
         for cell in across(rows, "tensorflow")
     }
     assert found == {
@@ -273,6 +350,8 @@ def test_csv_and_json_hold_stored_units() -> None:
     assert found[1]["to_oldest"] == pytest.approx(0.1)
     assert found[1]["step_time_p50_s"] == pytest.approx(0.011)
     assert found[0]["to_oldest"] is None
+    names = ["to_oldest", "to_oldest_low", "to_oldest_high", "to_oldest_basis"]
+    assert [name for name in found[0] if name.startswith("to_oldest")] == names
 
 
 def test_over_backends_a_case_has_one_name() -> None:
@@ -289,7 +368,7 @@ def test_backends_have_no_age_and_are_set_beside_tensorflow() -> None:
         row("0001", "2.20.0", 1.0),
     ]
     cells = across(rows, "backend")
-    assert [(cell.value, cell.to_oldest, cell.to_previous) for cell in cells] == [
+    assert [(cell.value, _size(cell.to_oldest), cell.to_previous) for cell in cells] == [
         ("tensorflow", None, None),
         ("jax", pytest.approx(1.0), None),
         ("torch", pytest.approx(2.0), None),
@@ -306,7 +385,7 @@ def test_commits_are_in_the_order_of_their_first_runs() -> None:
         row("0002", "2.20.0", 2.0, commit="a" * 40),
     ]
     cells = across(rows, "commit")
-    assert [(cell.value[0], cell.to_previous) for cell in cells] == [
+    assert [(cell.value[0], _size(cell.to_previous)) for cell in cells] == [
         ("f", None),
         ("a", pytest.approx(1.0)),
     ]

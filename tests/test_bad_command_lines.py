@@ -25,7 +25,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CONVMARK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("convmark.interpreter.Interpreter", fake_worker.FakeInterpreter)
-    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
     store = Store(Path("results"))
     keep(store, run_of("0001", 0.0, 0.1))
     keep(store, run_of("0002", 0.0, 0.1))
@@ -345,7 +345,7 @@ def bench(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., pytest.RunResult]:
     monkeypatch.setattr("convmark.interpreter.Interpreter", fake_worker.FakeInterpreter)
-    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
     folder = pytester.mkdir("bench")
     (folder / "test_speed.py").write_text(SUITE)
     (pytester.path / "pyproject.toml").write_text(

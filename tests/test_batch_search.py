@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from convmark.core.batch_search import Found, search
+from convmark.session.auto_batch import Found, search
 
 
 def machine(holds: int, saturates: float = 1e9) -> Callable[[int], float | None]:

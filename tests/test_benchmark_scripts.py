@@ -50,6 +50,7 @@ WITH_WORKERS = {
     ],
 }
 LIVE = {
+    "kills.py": ["--kills=1", "--only", "run", "merge", "--folder={folder}"],
     "added_cost.py": ["HEAD", "--pairs=1", "--", "--models=conv_layer", "--processes=1"],
     "gates.py": ["--only", "flat", "--folder={folder}"],
     "pull_request.py": ["--only", "slow", "--folder={folder}"],

@@ -8,6 +8,7 @@ import random
 import pytest
 
 from convmark.compare.live.bisect import Change, bisect
+from convmark.core.interval import Interval
 
 FIVE_PERCENT = math.log(1.05)
 
@@ -33,8 +34,7 @@ class Row:
         seen = true + self.random.uniform(-self.noise, self.noise)
         return Change(
             estimate=seen,
-            low=seen - self.half,
-            high=seen + self.half,
+            interval=Interval.around(seen, self.half),
             void=bool({earlier, later} & self.void),
         )
 

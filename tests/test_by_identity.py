@@ -2,7 +2,7 @@
 
 import pytest
 
-from convmark.worker.backends.by_identity import ByIdentity
+from convmark.worker.backends.keras_parts import ByIdentity
 
 
 class Model:

@@ -20,8 +20,7 @@ from convmark.core.options import read
 from convmark.interpreter import Interpreter
 from convmark.results.commit import Commit
 from convmark.results.record import Record
-from convmark.session.facts import facts_of
-from convmark.session.plan import Job
+from convmark.session.facts import Job, facts_of
 from convmark.session.run import measure
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -7,8 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from convmark.machine.cgroups import memory_left_bytes
-from convmark.machine.environment import read_state
+from convmark.machine.state import memory_left_bytes, read_state
 
 GIB = 2**30
 NO_LIMIT = "9223372036854771712\n"

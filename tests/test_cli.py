@@ -15,7 +15,8 @@ from rows import row
 
 from convmark.cli import main
 from convmark.cli.run import next_step
-from convmark.machine.environment import Gpu, read_machine
+from convmark.machine.gpu.devices import Gpu
+from convmark.machine.hardware import read_machine
 from convmark.results.store import read_run
 
 

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from convmark.core.colours import painted
+from convmark.core.text import painted
 
 
 class Terminal(io.StringIO):

@@ -13,7 +13,7 @@ from histories import A_COMMIT, MACHINE, keep, keep_said, process, run_of
 from test_verdicts_file import judgement
 
 from convmark.cli import main
-from convmark.results.record import SCHEMA_VERSION
+from convmark.results.schema import SCHEMA_VERSION
 from convmark.results.store import Store
 
 LENET = "lenet5-train-cpu-b32-float32"
@@ -266,7 +266,7 @@ def test_a_folder_without_runs_is_one_line(
 def test_this_machines_own_folder_is_the_default(
     store: Store, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from convmark.machine.environment import read_machine
+    from convmark.machine.hardware import read_machine
 
     keep(store, run_of("0001", 0.0))
     own = store.folder / read_machine().name

@@ -13,6 +13,7 @@ from convmark.compare.rule.allotment import (
     seconds_to_decide,
 )
 from convmark.compare.rule.decision import CaseSessions, Decision, decide
+from convmark.core.interval import Interval
 
 
 def decision(**changes) -> Decision:
@@ -20,8 +21,7 @@ def decision(**changes) -> Decision:
         "verdict": "undecided",
         "sessions": 4,
         "estimate": 0.01,
-        "low": -0.05,
-        "high": 0.07,
+        "interval": Interval(-0.05, 0.07),
         "smallest_visible": 0.08,
         "spread": 0.03,
         "freedom": 20.0,
@@ -119,12 +119,16 @@ def test_a_decided_case_needs_nothing_and_a_closed_or_hopeless_one_has_no_time()
 
 def test_a_decided_case_gets_more_sessions_until_its_interval_is_as_narrow_as_asked():
     wide, narrow = (
-        Candidate(decision=decision(verdict="unchanged", low=-half, high=half), session_s=1.0,
-                  target=0.02) for half in (0.03, 0.02)
-    )  # fmt: skip
+        Candidate(
+            decision=decision(verdict="unchanged", interval=Interval(-half, half)),
+            session_s=1.0,
+            target=0.02,
+        )
+        for half in (0.03, 0.02)
+    )
     assert (wide.open, narrow.open) == (True, False)
     assert next_session([narrow, wide], math.inf) == 1
     nearer = dataclasses.replace(
-        wide, decision=decision(verdict="unchanged", low=-0.022, high=0.022)
+        wide, decision=decision(verdict="unchanged", interval=Interval(-0.022, 0.022))
     )
     assert next_session([wide, nearer], math.inf) == 1

@@ -27,6 +27,7 @@ from convmark.compare.rule.statistics import (
     summary,
 )
 from convmark.core.errors import MeasurementError
+from convmark.core.interval import NOT_KNOWN
 
 QUIET = [CaseSessions(wall=[-0.006, 0.0, 0.006]) for _ in range(15)]
 """The other cases of a quiet run: sessions of 0.6 %."""
@@ -223,7 +224,7 @@ def test_five_modes_alike_do_not_convict_and_an_outlier_does_not_blunt():
 def test_the_noisy_case_in_a_quiet_suite_is_not_convicted_by_the_others_noise():
     found = first([0.10, 0.40, 0.05, 0.35, 0.02])
     assert found.verdict == "undecided"
-    assert found.low < 0
+    assert found.interval.low < 0
 
 
 def test_cpu_time_convicts_nobody():
@@ -251,13 +252,13 @@ def test_a_slowdown_counts_from_the_bar_and_an_improvement_from_the_anchor():
 def test_without_sessions_nothing_is_said():
     found = first([])
     assert (found.verdict, found.estimate, found.sessions) == ("undecided", None, 0)
-    assert (found.low, found.high) == (-math.inf, math.inf)
+    assert found.interval == NOT_KNOWN
     assert first([0.5]).estimate is None
 
 
 def test_the_smallest_visible_change_lies_beyond_the_interval():
     found = first(around(0.0, 3))
-    assert found.smallest_visible > found.high - (found.estimate or 0)
+    assert found.smallest_visible > found.interval.high - (found.estimate or 0)
     assert found.smallest_visible > first(around(0.0, 6)).smallest_visible
 
 

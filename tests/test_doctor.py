@@ -10,7 +10,9 @@ import pytest
 
 from convmark.machine.cautions import Caution
 from convmark.machine.doctor import device_cautions, findings
-from convmark.machine.environment import GIB, Gpu, Machine, State
+from convmark.machine.gpu.devices import Gpu
+from convmark.machine.hardware import GIB, Machine
+from convmark.machine.state import State
 
 CARDS = tuple(
     Gpu(index=i, name="NVIDIA H200", memory_bytes=140 * GIB, uuid=f"GPU-{i}") for i in range(2)

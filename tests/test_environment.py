@@ -19,22 +19,16 @@ import psutil
 import pytest
 
 from convmark.core.errors import ConvmarkError
+from convmark.core.text import plain_text
 from convmark.machine.cautions import Caution, cautions, speed_flags
-from convmark.machine.environment import (
-    GIB,
+from convmark.machine.gpu.devices import Gpu, load_nvml, read_gpus
+from convmark.machine.hardware import GIB, Machine, cpu_model, machine_name, read_machine
+from convmark.machine.state import (
     CpuTicks,
-    Gpu,
-    Machine,
     State,
-    cpu_model,
     cpu_quota,
     cpu_ticks,
-    load_nvml,
-    machine_name,
-    plain_text,
     read_cpu_ticks,
-    read_gpus,
-    read_machine,
     read_state,
     stolen_fraction,
 )

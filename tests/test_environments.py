@@ -15,11 +15,23 @@ from pathlib import Path
 import pytest
 
 from convmark.core.errors import InstallError, OptionError
-from convmark.interpreter.environments.cache import MARK, Cache, cache_folder
-from convmark.interpreter.environments.installer import Installer, Python, Resolved
-from convmark.interpreter.environments.interpreter import interpreter_path, interpreters
-from convmark.interpreter.environments.releases import between, releases
-from convmark.interpreter.environments.requirement import Wanted, looks_like_requirement, wanted
+from convmark.interpreter.environments.cache import (
+    MARK,
+    Cache,
+    cache_folder,
+    interpreter_path,
+    interpreters,
+)
+from convmark.interpreter.environments.installer import (
+    Installer,
+    Python,
+    Resolved,
+    Wanted,
+    between,
+    looks_like_requirement,
+    releases,
+    wanted,
+)
 
 # -- requirements --------------------------------------------------------------------------------
 

@@ -25,7 +25,7 @@ CASE = "lenet5-train-cpu-b32-float32"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a working folder with two runs of two cases, measured by a stand-in."""
     monkeypatch.setattr("convmark.interpreter.Interpreter", FakeInterpreter)
-    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         assert main(["run", "--models=lenet5", "--batch-sizes=32", "--processes=2"]) == 0

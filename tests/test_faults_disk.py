@@ -22,7 +22,7 @@ from workers import happens
 from convmark.compare.history import accepted_history
 from convmark.core.options import read
 from convmark.results.store import Store, read_run
-from convmark.session.plan import plan
+from convmark.session.facts import plan
 from convmark.session.run import execute
 
 PLAN = ("--models", "lenet5,conv_layer", *FAST, "--processes", "3")

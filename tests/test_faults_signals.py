@@ -27,7 +27,7 @@ from faults import (
 )
 from workers import happens
 
-from convmark.core.signals import as_interrupts
+from convmark.core.processes import as_interrupts
 
 SUITE = """
 import pytest

@@ -29,7 +29,7 @@ from faults import (
 from workers import BUILDERS, environ, happens
 
 from convmark.interpreter import Interpreter
-from convmark.interpreter.oom import oom_kills
+from convmark.interpreter.follower import oom_kills
 from convmark.results.record import Record
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel's own way")

@@ -11,7 +11,7 @@ from report_rows import SLOW, results_of_two_machines
 from convmark.cli import main
 from convmark.core.errors import OptionError
 from convmark.core.files import write_whole
-from convmark.results.outputs import check_output
+from convmark.results.names import check_output
 
 
 def test_a_full_disk_leaves_the_old_file_whole_and_no_part_of_the_new(

@@ -126,3 +126,16 @@ def test_a_width_that_is_none_counts_as_unknown(
     monkeypatch.setenv("COLUMNS", asked)
     assert terminal_width() is None
     assert wrapped(NOTE) == NOTE
+
+
+def test_every_part_has_the_columns_that_tell_its_rows_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cases = [f"{model}-train-cpu-b32-float32" for model in ("lenet5", "mini_resnet_norm")]
+    names = [(case, version) for case in cases for version in ("2.20.0", "2.21.0")]
+    figures = {"step": 0.00467, "rate": 6938.0, "peak": 19_400_000, "parameters": 61706}
+    rows = [{"machine": case, "model": version, **figures} for case, version in names]
+    rows[0] |= {"step": 0.1, "rate": 3.0, "peak": 3.0, "parameters": 3}  # all rows share nothing
+    parts = text(monkeypatch, 80, rows).split("\n\n")
+    assert len(parts) > 1
+    assert all("2.20.0" in part and "2.21.0" in part for part in parts)

@@ -9,9 +9,9 @@ import pytest
 from rows import row
 
 from convmark.core.case import Case
-from convmark.session.fleet.progress import FleetProgress
+from convmark.session.facts import Job
+from convmark.session.fleet.run import FleetProgress
 from convmark.session.fleet.scheduler import Assignment, Member, Scheduler
-from convmark.session.plan import Job
 from convmark.session.result import Result
 
 CASE = Case(model="lenet5", task="train", batch_size=32)

@@ -18,7 +18,7 @@ RUN = ("run", "--models=lenet5,resnet50", "--batch-sizes=32", "--processes=2")
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a working folder in which no interpreter can be started."""
-    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
     monkeypatch.setattr("convmark.interpreter.Interpreter", _refused)
     monkeypatch.chdir(tmp_path)
     return tmp_path

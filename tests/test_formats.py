@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a working folder with one run of two cases, measured by a stand-in."""
     monkeypatch.setattr("convmark.interpreter.Interpreter", FakeInterpreter)
-    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
     monkeypatch.chdir(tmp_path)
     assert run() == 0
     return tmp_path

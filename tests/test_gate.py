@@ -20,6 +20,7 @@ from convmark.compare.live.live import LiveOptions, Pairing
 from convmark.compare.rule.decision import Decision
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
+from convmark.core.interval import Interval
 from convmark.results.code.manifest import Code as RanCode
 from convmark.results.commit import Commit
 
@@ -45,8 +46,7 @@ def decision(verdict: str, estimate: float | None = 0.0, sessions: int = 3) -> D
         verdict=verdict,  # type: ignore[arg-type] # one of them
         sessions=sessions,
         estimate=estimate,
-        low=-0.01,
-        high=0.01,
+        interval=Interval(-0.01, 0.01),
         smallest_visible=0.03,
         spread=0.01,
         freedom=9.0,

@@ -24,7 +24,7 @@ from convmark.cli.gpu_check import (
 from convmark.core.case import Case
 from convmark.interpreter import Answer
 from convmark.results.store import read_run
-from convmark.worker.probe import held_bytes, synchronised
+from convmark.worker.ceiling import held_bytes, synchronised
 
 ROOT = Path(__file__).resolve().parent.parent
 MIB = 2**20

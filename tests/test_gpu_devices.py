@@ -14,7 +14,7 @@ MIB = 2**20
 READ = """
 import dataclasses, json
 from convmark.machine.gpu.devices import read_gpus
-from convmark.machine.gpu.nvml import load_nvml
+from convmark.machine.gpu.devices import load_nvml
 gpus, driver = read_gpus(load_nvml())
 print(json.dumps({"gpus": [dataclasses.asdict(gpu) for gpu in gpus], "driver": driver}))
 """
@@ -171,7 +171,7 @@ def test_slices_are_not_sought_beyond_a_sane_number_of_them() -> None:
 def test_a_machine_is_named_after_its_cards() -> None:
     code = """
 import json
-from convmark.machine.environment import read_machine
+from convmark.machine.hardware import read_machine
 machine = read_machine()
 print(json.dumps([machine.name, machine.driver, len(machine.gpus)]))
 """

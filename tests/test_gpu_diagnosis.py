@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from nvml_standin import beside, needs_compiler
 
-from convmark.machine.environment import GIB, Gpu, Machine
-from convmark.machine.gpu.devices import Slice
+from convmark.machine.gpu.devices import Gpu, Slice
 from convmark.machine.gpu_diagnosis import why_unseen
+from convmark.machine.hardware import GIB, Machine
 from convmark.worker import cuda
 
 CARDS = tuple(

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from convmark.machine.gpu.devices import Gpu
-from convmark.machine.gpu.others import json_object, read_amd, read_apple, say
+from convmark.machine.gpu.devices import Gpu, json_object, read_amd, read_apple, say
 
 VRAM = 17163091968
 

@@ -16,11 +16,11 @@ from pathlib import Path
 sys.path.insert(0, "tests")
 from test_run import FACTS, Told, events, ok
 from convmark.core.case import Case
-from convmark.machine.environment import read_machine
+from convmark.machine.hardware import read_machine
 from convmark.machine.gpu.visible import choosing
 from convmark.core.options import read
 from convmark.session.facts import Facts
-from convmark.session.plan import Job
+from convmark.session.facts import Job
 from convmark.session.run import execute
 from convmark.results.store import Store, read_run
 
@@ -53,7 +53,7 @@ WORKER = """
 import json, os
 from convmark.core.case import Case
 from convmark.machine.gpu.devices import Card, read_gpus
-from convmark.machine.gpu.nvml import load_nvml
+from convmark.machine.gpu.devices import load_nvml
 from convmark.machine.gpu.watch import watching
 from convmark.interpreter import Interpreter
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from convmark.machine.gpu.seen import Seen, card_state_columns
+from convmark.machine.gpu.sampler import Seen, card_state_columns
 
 FIGURES = {
     "sm_clock_mhz": 1000.0,

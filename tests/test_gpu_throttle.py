@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from convmark.machine.gpu.seen import reason_names, why_not_judged
+from convmark.machine.gpu.sampler import reason_names, why_not_judged
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ WATCH = """
 import json, os, time
 from pathlib import Path
 from convmark.machine.gpu.devices import read_gpus
-from convmark.machine.gpu.nvml import load_nvml
+from convmark.machine.gpu.devices import load_nvml
 from convmark.machine.gpu.visible import cards_of
 from convmark.machine.gpu.watch import watching
 

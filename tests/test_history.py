@@ -16,7 +16,8 @@ from convmark.compare.comparability import comparable, difference
 from convmark.compare.files import Acceptance, accept, read_accepted
 from convmark.compare.history import accepted_history, named_history, steady
 from convmark.core.errors import OptionError, StoreError
-from convmark.results.record import SCHEMA_VERSION, Record
+from convmark.results.record import Record
+from convmark.results.schema import SCHEMA_VERSION
 from convmark.results.store import Store, StoreWarning
 
 LENET = "lenet5-train-cpu-b32-float32"

@@ -1,6 +1,7 @@
 """Models as people write them: parameters and FLOPs worked out by hand, their own training.
 
-Of each kind one is in `homemade_models.py`. A few are measured in every run, all with `-m long`.
+Of each kind one is in `homemade_models.py` or `homemade_training.py`. A few are measured in every
+run, all with `-m long`.
 """
 
 from __future__ import annotations
@@ -160,6 +161,8 @@ REFUSED = {
     "builder; without one its first axis alone can be open",
     ("sparse", "infer"): "words: a sparse input needs an input_spec of the builder",
 }
+OWN_TRAINING = {"contrastive", "diffusion", "distillation", "gan", "two_results", "vae"}
+"""Of `homemade_training.py`."""
 QUICK = ["gan", "lora", "preprocessing", "ragged", "reader", "stateful"]
 """Of different mechanisms."""
 
@@ -169,8 +172,12 @@ def interpreter(interpreter_of: Callable[[str], Interpreter]) -> Interpreter:
     return interpreter_of("tensorflow")
 
 
+def named(name: str) -> str:
+    return f"homemade_{'training' if name in OWN_TRAINING else 'models'}:{name}"
+
+
 def answered(interpreter: Interpreter, name: str, task: str, **more: Any) -> Answer:
-    asked = measured(f"homemade_models:{name}", task=task, batch_size=BATCH, **more)
+    asked = measured(named(name), task=task, batch_size=BATCH, **more)
     return interpreter.answer({**asked, "fed": False})
 
 
@@ -205,7 +212,7 @@ def test_a_kind_of_model_is_measured_as_worked_out_by_hand(
 def test_a_model_is_refused_with_the_reason(interpreter: Interpreter, name: str, task: str) -> None:
     answer = answered(interpreter, name, task)
     assert answer.status == "error"
-    assert answer.message.startswith(f"homemade_models:{name}: ")
+    assert answer.message.startswith(f"{named(name)}: ")
     assert REFUSED[name, task] in answer.message
 
 

@@ -38,12 +38,11 @@ from convmark.report.summary import summary_text
 from convmark.report.verdicts import verdicts_report
 from convmark.results.commit import read_commit
 from convmark.results.names import is_machine_name, keep_name
-from convmark.results.one_run import ONE_RUN, SOFTWARE
+from convmark.results.reading import ONE_RUN, SOFTWARE
 from convmark.results.record import COLUMNS, Record, from_cells
 from convmark.results.store import HEADER, Store, read_run
 from convmark.session import progress
-from convmark.session.facts import facts_of
-from convmark.session.plan import Job
+from convmark.session.facts import Job, facts_of
 
 FORMULAS = (
     *("=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(1)", "\t=1+1", "\r=1+1", "\n=1+1", "'=1+1"),
@@ -578,7 +577,7 @@ class Asked(fake_worker.FakeInterpreter):
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     Asked.models.clear()
     monkeypatch.setattr("convmark.interpreter.Interpreter", Asked)
-    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
     yield Asked.models
 
 

@@ -30,7 +30,7 @@ NOT_FOR_REPORTS = tuple(
     f"convmark.{name}"
     for name in (
         *("cli", "plugin", "compare.live", "interpreter.inspection", "interpreter.launch"),
-        *("interpreter.server", "session.facts", "session.plan", "session.progress"),
+        *("interpreter.server", "session.facts", "session.progress"),
         *("session.result", "session.run"),
     )
 )

@@ -12,6 +12,7 @@ from test_verdict import history_of
 from convmark.compare.judgement import Judgement, LiveComparison
 from convmark.compare.rule.decision import Decision
 from convmark.compare.verdict import conclude, review
+from convmark.core.interval import Interval
 from convmark.report.verdicts import verdicts_report
 from convmark.results.record import Record
 
@@ -136,8 +137,7 @@ def faster(verdict: str = "improved") -> LiveComparison:
         spread=0.01,
         freedom=20.0,
         estimate=way,
-        low=way - 0.01,
-        high=way + 0.01,
+        interval=Interval.around(way, 0.01),
         smallest_visible=0.03,
     )
     return LiveComparison(decision=decision, anchor="a" * 40)

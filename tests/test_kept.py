@@ -13,8 +13,8 @@ import pytest
 
 from convmark.compare.live.anchor import AnchorCode, KeptTree, anchor_trees
 from convmark.compare.live.tree import ForeignCode
-from convmark.compare.live.worktree import PREFIX
 from convmark.core.errors import StoreError
+from convmark.core.installed import TREE_PREFIX
 from convmark.results.code.manifest import Code, Roots, code_of, code_path
 from convmark.results.code.of_run import KeptCodes
 from convmark.results.code.snapshot import FOLDER, root_folder
@@ -203,7 +203,7 @@ def test_a_damaged_or_lost_manifest_or_file_is_refused_by_name_and_leaves_nothin
     refused(f"{file}: is damaged")
     run.unlink()
     refused("does not have the code")
-    assert not list(place.glob(f"{PREFIX}*"))
+    assert not list(place.glob(f"{TREE_PREFIX}*"))
 
 
 def test_a_kept_file_that_is_gone_runs_only_where_it_lies_as_it_was(place: Path) -> None:

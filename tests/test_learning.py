@@ -16,6 +16,7 @@ from convmark.core.errors import OptionError, StoreError
 from convmark.core.options import read
 from convmark.interpreter import Answer
 from convmark.results.store import Store
+from convmark.session.facts import plan
 from convmark.session.learning import (
     EPOCHS,
     append_epochs,
@@ -25,7 +26,6 @@ from convmark.session.learning import (
     read_epochs,
     with_digits,
 )
-from convmark.session.plan import plan
 from convmark.session.run import request_of
 
 LEARN = Case(model="lenet5", task="accuracy", batch_size=256)

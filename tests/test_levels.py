@@ -32,19 +32,16 @@ def test_a_step_has_its_size_and_an_interval_by_the_scatter_of_the_runs() -> Non
     )
     half = 2.0739 * math.sqrt(squares / 22 * (2 / 12))  # t of 22 degrees of freedom, 97.5 %
     assert after.change == pytest.approx(means[1] - means[0])
-    assert after.low is not None
-    assert after.high is not None
-    assert after.change - after.low == pytest.approx(half, rel=1e-4)
-    assert after.high - after.change == pytest.approx(half, rel=1e-4)
+    assert after.change - after.interval.low == pytest.approx(half, rel=1e-4)
+    assert after.interval.high - after.change == pytest.approx(half, rel=1e-4)
 
 
 def test_a_run_is_not_believed_to_scatter_less_than_its_processes() -> None:
     runs = [Run(value=run.value, processes=4) for run in noisy([0.0] * 12 + [0.5] * 12, 0.001)]
     after = levels(runs, process_variance=0.04**2)[1]
-    assert after.low is not None
     assert after.change is not None
     half = 2.0739 * 0.04 * math.sqrt(2 / 48)
-    assert after.change - after.low == pytest.approx(half, rel=1e-4)
+    assert after.change - after.interval.low == pytest.approx(half, rel=1e-4)
 
 
 @pytest.mark.parametrize("after", [0, 10])
@@ -55,9 +52,7 @@ def test_a_creep_is_a_stretch_between_the_levels_and_has_the_whole_change(after:
     stretch = found[1]
     assert (abs(stretch.first - 10) <= 2, abs(stretch.last - 19) <= 2) == (True, True)
     assert stretch.change == pytest.approx(0.10, abs=0.015)
-    assert stretch.low is not None
-    assert stretch.high is not None
     if after:
-        assert stretch.low < 0.10 < stretch.high
+        assert 0.10 in stretch.interval
         assert found[2].change is None
     assert found[-1].last == 19 + after

@@ -267,8 +267,8 @@ def test_a_conviction_is_held_against_separate_processes(compare: Compare) -> No
     found, duets = compare(models, apart={"lenet5": 0.21})
     assert verdicts(found) == ["regressed", "unchanged"]
     assert len(duets.lockstep) == 3
-    assert found[0].cross_check.startswith("separate processes +2")
-    assert (found[0].apart, found[1].cross_check) == ("", "")
+    assert found[0].separate[0].startswith("separate processes +2")
+    assert (found[0].apart, found[1].separate) == ("", [])
 
 
 def test_separate_processes_that_contradict_duets_decide(compare: Compare) -> None:
@@ -294,7 +294,7 @@ def test_separate_processes_that_die_leave_a_conviction_as_it_is(
     died = Session(failure=SideFailure(side="old", reason="SIGSEGV", status="crashed"))
     monkeypatch.setattr(Duets, "processes", lambda *_: died)
     found, _ = compare({"lenet5": changed(0.2)})
-    assert (verdicts(found), found[0].cross_check) == (["regressed"], "")
+    assert (verdicts(found), found[0].separate) == (["regressed"], [])
 
 
 def test_evenly_each_case_gets_as_many_sessions_until_the_time_is_spent(
@@ -479,7 +479,7 @@ def test_it_goes_on_after_a_verdict_until_the_interval_is_as_narrow_as_asked(
     (late,), _ = compare({"lenet5": changed(0.0)}, target=0.02)
     assert early.decision is not None
     assert late.decision is not None
-    assert early.decision.half_width > 0.02 >= late.decision.half_width
+    assert early.decision.interval.half_width > 0.02 >= late.decision.interval.half_width
     (spent,), _ = compare({"lenet5": changed(0.0)}, target=1e-4, budget_s=30.0)
     verdict, note = spent.verdict("try a larger --budget")
     assert (len(spent.live), verdict) == (15, "unchanged")

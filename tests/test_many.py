@@ -483,7 +483,7 @@ def test_busy_is_an_error_that_names_a_process_that_lives() -> None:
 def test_a_busy_machine_is_said_before_the_run_with_what_to_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from convmark.machine.environment import CpuTicks, State
+    from convmark.machine.state import CpuTicks, State
 
     state = State(
         load_average_1min=99.0,

@@ -14,7 +14,7 @@ def test_a_change_of_the_measuring_code_is_decided_on() -> None:
     assert today() == RECORDED.read_text(encoding="utf-8").strip(), (
         "the measuring code has changed. Does the change alter what is measured: would the same "
         "model on the same machine get other figures? If so, raise MEASUREMENT_VERSION in "
-        "convmark/results/record.py, which ends every user's history. In either case then run "
+        "convmark/results/schema.py, which ends every user's history. In either case then run "
         "`python tests/measuring_code.py`, which records the new hash"
     )
 
@@ -71,7 +71,7 @@ def test_local_names_are_told_apart() -> None:
 def test_every_file_of_the_worker_counts_but_those_that_are_named(tmp_path: Path) -> None:
     names = {path.relative_to(PACKAGE).as_posix() for path in measuring_code()}
     assert {"worker/timing.py", "worker/backends/tensorflow.py", "core/statistics.py"} <= names
-    assert "worker/probe.py" not in names
+    assert "worker/cuda.py" not in names
     (tmp_path / "worker").mkdir()
     (tmp_path / "worker" / "new.py").touch()
     assert tmp_path / "worker" / "new.py" in measuring_code(tmp_path)

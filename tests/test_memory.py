@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from convmark.worker import memory
-from convmark.worker.memory import HostMemory, forget_peak, peak_above
+from convmark.worker import host
+from convmark.worker.host import HostMemory, forget_peak, peak_above
 
 MIB = 1 << 20
 
@@ -16,7 +16,7 @@ def test_a_peak_is_without_pages_of_files_and_above_what_was_there_before(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     said = {"RssAnon": 100, "RssFile": 300, "VmHWM": 450}
-    monkeypatch.setattr(memory, "_status", lambda: said)
+    monkeypatch.setattr(host, "_status", lambda: said)
     before = HostMemory()
     said.update(RssAnon=120, RssFile=350, VmHWM=900)
     assert peak_above(before, HostMemory()) == 900 - 350 - 100

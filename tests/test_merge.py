@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import shutil
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from convmark.results.code.manifest import HERE, Code, CodeFile, Place, code_pat
 from convmark.results.code.of_run import KeptCodes
 from convmark.results.code.snapshot import lay_out
 from convmark.results.record import Record
-from convmark.results.store import read_run, read_step_times
+from convmark.results.run_file import RunFile
+from convmark.results.store import read_run, read_step_times, run_files
 from convmark.session.fleet.part import part_path, read_part
 from convmark.session.learning import EPOCHS, epochs_path, read_epochs
 
@@ -148,11 +150,31 @@ def test_a_copy_is_refused(parts: list[str], capsys: pytest.CaptureFixture[str])
     assert line.endswith("is in both; leave one out")
 
 
-def test_what_was_joined_already_is_refused(
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_was_joined_already_is_passed_over_and_a_part_of_it_refused(
     parts: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["merge", *parts, "--results", "all"]) == 0
+    before = contents(Path("all"))
+    assert main(["merge", *parts, "--results", "all"]) == 0
+    assert "0001.csv: is in all/" in capsys.readouterr().err
+    assert contents(Path("all")) == before
     assert "must not hold what all/" in refused(capsys, "part1")
+
+
+def test_a_merge_that_ends_in_the_middle_of_a_run_leaves_no_part_of_it(
+    parts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if (child := os.fork()) == 0:
+        monkeypatch.setattr(RunFile, "keep", lambda self, rows: os._exit(9))
+        main(["merge", *parts, "--results", "all"])
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert [read_run(path) for path in run_files([Path("all")])] == [[]]
+    assert main(["merge", *parts, "--results", "all"]) == 0
 
 
 def test_a_shard_that_was_measured_twice_is_refused(

@@ -11,14 +11,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 ADDED = {
-    "results/record.py": (
-        "    def __post_init__(self) -> None:\n        if self.status not in STATUSES",
+    "results/schema.py": (
+        "    waterfall_rounds: int",
         """\
-    fan_speed_rpm: int | None = _state("", "rpm", "speed of the fan, median")
-    cache_bytes: int | None = _environment("", "bytes", "last-level cache")
-    hint: str | None = _time("", "", "what the worker noticed")
-    kept: float | None = _learning("", "", "share of the weights kept", kind="share")
-    second_import_s: float | None = _column("start", "", "s", "import once more", table="start")
+    fan_speed_rpm: int | None = _state("speed of the fan, median", unit="rpm", title="")
+    cache_bytes: int | None = _environment("last-level cache", unit="bytes", title="")
+    hint: str | None = _time("what the worker noticed", title="")
+    kept: float | None = _learning("share of the weights kept", title="", kind="share")
+    second_import_s: float | None = _column(
+        "start", "import once more", unit="s", title="", table="start"
+    )
 
 """,
     ),
@@ -60,7 +62,7 @@ from convmark.core.options import OPTIONS
 from convmark.core.suites import SUITES
 from convmark.report.build import build
 from convmark.report.summary import summary_text
-from convmark.report.tables.text import terminal_text
+from convmark.report.tables import terminal_text
 from convmark.session.facts import software
 
 new = {"fan_speed_rpm": 1234, "cache_bytes": 2**25, "hint": "two sockets"}

@@ -31,7 +31,7 @@ def _worker(monkeypatch: pytest.MonkeyPatch) -> None:
         made = 0
 
     monkeypatch.setattr("convmark.interpreter.Interpreter", Worker)
-    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
 
 
 def test_a_conftest_may_have_options_of_all_our_short_names(pytester: pytest.Pytester) -> None:

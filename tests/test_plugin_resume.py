@@ -32,7 +32,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> type[fake_worker.FakeInterpreter]
         made = 0
 
     monkeypatch.setattr("convmark.interpreter.Interpreter", Worker)
-    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
     return Worker
 
 

@@ -50,7 +50,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> type[Worker]:
         made = 0
 
     monkeypatch.setattr("convmark.interpreter.Interpreter", Mine)
-    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
     return Mine
 
 

@@ -24,6 +24,7 @@ from convmark.compare.live import anchor, gate
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import Pairing
 from convmark.compare.rule.decision import Decision
+from convmark.core.interval import Interval
 from convmark.results.store import read_run
 from convmark.session.result import Result
 
@@ -68,7 +69,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
         made = 0
 
     monkeypatch.setattr("convmark.interpreter.Interpreter", Fake)
-    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
     return Fake
 
 
@@ -476,8 +477,7 @@ def live(
         verdict=verdict,  # type: ignore[arg-type] # one of them
         sessions=3,
         estimate=estimate,
-        low=estimate - 0.01,
-        high=estimate + 0.01,
+        interval=Interval.around(estimate, 0.01),
         smallest_visible=0.03,
         spread=0.01,
         freedom=9.0,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from convmark.core.errors import OptionError
-from convmark.report.prices import read_prices
+from convmark.report.comparison import read_prices
 
 SHARED = 'currency = "USD"\nunit = "hour"\ndate = 2026-01-31\nsource = "the invoice"\n'
 

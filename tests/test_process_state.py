@@ -13,7 +13,7 @@ import pytest
 from workers import BUILDERS, environ, measured
 
 from convmark.interpreter import Answer, Interpreter
-from convmark.worker.shared_state import process_wide
+from convmark.worker.module_tables import process_wide
 
 Ask = Callable[..., Answer]
 

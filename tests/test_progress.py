@@ -10,7 +10,7 @@ from rows import row
 
 from convmark.core.case import Case
 from convmark.results.record import Record
-from convmark.session.plan import Job
+from convmark.session.facts import Job
 from convmark.session.progress import Display, RunProgress, TimeLeft
 
 

@@ -28,7 +28,7 @@ ONE = {"models": "lenet5", "tasks": "train", "batch_sizes": [32]}
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a working folder, whose workers are stood in for."""
     monkeypatch.setattr("convmark.interpreter.Interpreter", FakeInterpreter)
-    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -17,7 +17,7 @@ from convmark.core.errors import StoreError
 from convmark.results.columnar import read_columns
 from convmark.results.reading import read_run
 from convmark.results.record import COLUMNS, MEASURED, STATUSES, Record, from_cells, to_cells
-from convmark.session.plan import Job
+from convmark.session.facts import Job
 from convmark.session.resume import missing
 
 NAMES = [column.name for column in COLUMNS]

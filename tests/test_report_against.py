@@ -11,7 +11,7 @@ from test_verdicts_file import judgement
 
 from convmark.cli import main
 from convmark.core.errors import OptionError, StoreError
-from convmark.report.against import verdicts_against
+from convmark.report.verdicts import verdicts_against
 from convmark.results.store import Store
 
 LENET = "lenet5-train-cpu-b32-float32"

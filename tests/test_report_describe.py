@@ -17,8 +17,7 @@ from convmark.cli.run import describe_models
 from convmark.core.errors import StoreError
 from convmark.interpreter import Interpreter
 from convmark.report.command import report
-from convmark.report.describe import described_models
-from convmark.report.diagram import Layer, diagram
+from convmark.report.describe import Layer, described_models, diagram
 from convmark.results.store import StoreWarning
 
 SVG = "{http://www.w3.org/2000/svg}"

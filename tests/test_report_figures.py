@@ -13,14 +13,13 @@ import pytest
 from report_rows import SLOW, results_of_two_machines
 
 from convmark.core.errors import MeasurementError
+from convmark.core.interval import Interval
 from convmark.report.build import build
 from convmark.report.figures import figures_of, sessions_figure
 from convmark.report.figures.figure import Figure, drawn_svg, figure_rows, whole_spec
-from convmark.report.figures.sessions import CONTROL, sessions_spec
-from convmark.report.rows import read_rows
-from convmark.report.tables.points import points
-from convmark.report.tables.roofline import roofline
-from convmark.report.tables.shapes import scaling
+from convmark.report.figures.series import CONTROL, sessions_spec
+from convmark.report.rows import points, read_rows
+from convmark.report.tables.steps import roofline, scaling
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -134,12 +133,14 @@ def test_roofline_and_scaling_are_drawn_where_rows_know_enough(tmp_path: Path) -
 
 # The sessions of a lock-step comparison
 
-SESSIONS = [(0.05, 0.03, 0.07), (0.06, 0.04, 0.08), (0.04, 0.02, 0.06)]
-SAME = [(0.001, -0.01, 0.012), (-0.002, -0.013, 0.01), (0.0, -0.01, 0.01)]
+SESSIONS = [(middle, Interval.around(middle, 0.02)) for middle in (0.05, 0.06, 0.04)]
+SAME = [(middle, Interval.around(middle, 0.01)) for middle in (0.001, -0.002, 0.0)]
 
 
 def test_sessions_are_drawn_with_intervals_band_and_control() -> None:
-    svg = sessions_figure(SESSIONS, interval=(0.03, 0.07), control=SAME, title="lenet5, B / A")
+    svg = sessions_figure(
+        SESSIONS, interval=Interval(0.03, 0.07), control=SAME, title="lenet5, B / A"
+    )
     assert {"lenet5, B / A", "session", "change of the step time (%)", CONTROL} <= set(texts(svg))
     points_ = marks(svg, "point")
     assert len(points_) == 6
@@ -147,7 +148,7 @@ def test_sessions_are_drawn_with_intervals_band_and_control() -> None:
                for label in points_)  # fmt: skip
     kinds = [label for label in points_ if CONTROL in label]
     assert len(kinds) == 3
-    assert "+3.0% to +7.0%" in json.dumps(sessions_spec(SESSIONS, interval=(0.03, 0.07)))
+    assert "+3.0% to +7.0%" in json.dumps(sessions_spec(SESSIONS, interval=Interval(0.03, 0.07)))
 
 
 def test_a_band_and_a_control_are_drawn_only_where_they_are_given() -> None:
@@ -156,7 +157,7 @@ def test_a_band_and_a_control_are_drawn_only_where_they_are_given() -> None:
         return [layer["mark"]["type"] for layer in spec["layer"]]
 
     assert layers() == ["rule", "rule", "point"]
-    assert layers(interval=(0.0, 0.1)) == ["rect", "rule", "rule", "point"]
+    assert layers(interval=Interval(0.0, 0.1)) == ["rect", "rule", "rule", "point"]
     assert CONTROL not in texts(sessions_figure(SESSIONS))
 
 

@@ -17,7 +17,7 @@ from convmark.core.table import Table
 from convmark.report.build import build
 from convmark.report.figures.series import history_figure
 from convmark.report.rows import read_rows
-from convmark.report.tables.levels import levels, trends
+from convmark.report.tables.history import levels, trends
 from convmark.results.store import Store
 
 RESNET = "mini_resnet-train-cpu-b32-float32"
@@ -63,9 +63,11 @@ def test_the_levels_are_those_of_the_command(results: Path) -> None:
             assert [point.run for point in one.points] == [point.run for point in other.points]
             assert [point.commit for point in one.points] == [p.commit for p in other.points]
             assert one.conditions == other.conditions
-            for name in ("change", "low", "high"):
-                value = getattr(one.level, name)
-                assert getattr(other.level, name) == (value and pytest.approx(value, abs=1e-12))
+            size, interval = one.level.change, one.level.interval
+            assert other.level.change == (size and pytest.approx(size, abs=1e-12))
+            assert other.level.interval == interval.mapped(
+                lambda end: pytest.approx(end, abs=1e-12)
+            )
         assert [one.run for one in expected.left_out] == [one.run for one in reported.left_out]
 
 

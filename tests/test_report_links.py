@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from convmark.report.links import CommitLinks, commit_links, commits_url
+from convmark.report.page import CommitLinks, commit_links, commits_url
 
 GITHUB, GITLAB = "https://github.com/own/nets/commit/", "https://gitlab.com/a/b/nets/-/commit/"
 

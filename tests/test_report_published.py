@@ -13,7 +13,7 @@ from report_rows import SLOW, keep_run, measured
 from convmark.core.table import Table
 from convmark.report.build import build
 from convmark.report.figures import figures_of
-from convmark.report.tables.published import PUBLISHED_TOP_1
+from convmark.report.tables.models import PUBLISHED_TOP_1
 
 SIZES = {"resnet50": 25_636_712, "mobilenetv2": 3_538_984, "vgg16": 138_357_544}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from convmark.core.interval import Interval
 from convmark.report.ratios import Ratio, geometric_mean, ratio
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
@@ -26,7 +27,7 @@ def test_a_ratio_is_that_of_the_geometric_means() -> None:
 def test_two_processes_give_no_interval() -> None:
     found = ratio([2.0, 2.0], [1.0, 1.0, 1.0])
     assert found == Ratio(value=pytest.approx(2.0))
-    assert not found.contains_1
+    assert not found.interval.known
 
 
 def test_the_interval_is_welchs_on_the_logarithms() -> None:
@@ -37,17 +38,17 @@ def test_the_interval_is_welchs_on_the_logarithms() -> None:
     assert found is not None
     half = 2.776445 * math.sqrt(2 / 3)
     assert found.value == pytest.approx(2.0)
-    assert found.low == pytest.approx(2 * math.exp(-half), rel=1e-5)
-    assert found.high == pytest.approx(2 * math.exp(half), rel=1e-5)
+    assert found.interval.low == pytest.approx(2 * math.exp(-half), rel=1e-5)
+    assert found.interval.high == pytest.approx(2 * math.exp(half), rel=1e-5)
     assert found.freedom == pytest.approx(4.0)
-    assert found.contains_1
+    assert 1 in found.interval
 
 
 def test_processes_that_agree_exactly_have_an_interval_of_no_width() -> None:
     found = ratio([2.0] * 3, [1.0] * 3)
     assert found is not None
-    assert (found.low, found.high) == pytest.approx((2.0, 2.0))
-    assert not found.contains_1
+    assert found.interval == Interval(pytest.approx(2.0), pytest.approx(2.0))
+    assert 1 not in found.interval
 
 
 def test_no_times_give_no_ratio() -> None:
@@ -60,7 +61,9 @@ def test_a_run_is_one_unit_however_many_processes_it_has() -> None:
     assert alike is not None
     single = ratio([1.0, E, 1 / E], [1.0] * 3)
     assert single is not None
-    assert (alike.low, alike.high) == pytest.approx((single.low, single.high))
+    assert alike.interval == Interval(
+        pytest.approx(single.interval.low), pytest.approx(single.interval.high)
+    )
 
 
 def test_what_all_cases_share_is_not_averaged_away() -> None:
@@ -71,11 +74,13 @@ def test_what_all_cases_share_is_not_averaged_away() -> None:
     shared = geometric_mean(ratios)
     assert shared is not None
     assert shared.value == pytest.approx(2.0)
-    assert shared.high == pytest.approx(2 * math.exp(2.776445 * math.sqrt(2 / 3)), rel=1e-5)
+    assert shared.interval.high == pytest.approx(
+        2 * math.exp(2.776445 * math.sqrt(2 / 3)), rel=1e-5
+    )
     others = ({n: [time] for n, time in enumerate(side, 3)} for _ in range(2))
     apart = geometric_mean([ratios[0], ratio(*others)])  # type: ignore[list-item]
     assert apart is not None
-    assert apart.high == pytest.approx(math.exp(2.776445 * math.sqrt(1 / 3)), rel=1e-5)
+    assert apart.interval.high == pytest.approx(math.exp(2.776445 * math.sqrt(1 / 3)), rel=1e-5)
 
 
 def test_a_ratio_without_an_interval_leaves_the_geometric_mean_without_one() -> None:

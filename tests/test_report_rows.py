@@ -13,9 +13,9 @@ from report_rows import FAST, SLOW, keep_run, measured, suite
 from convmark.core.errors import StoreError
 from convmark.report.build import build
 from convmark.report.rows import read_rows
-from convmark.results.record import COLUMNS, SCHEMA_VERSION
-from convmark.results.runs import labelled, oldest_first
-from convmark.results.store import HEADER, StoreWarning, read_run
+from convmark.results.record import COLUMNS
+from convmark.results.schema import SCHEMA_VERSION
+from convmark.results.store import HEADER, StoreWarning, labelled, oldest_first, read_run
 
 
 @pytest.fixture

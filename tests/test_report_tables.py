@@ -16,19 +16,23 @@ from test_verdicts_file import judgement
 
 from convmark.core.errors import MeasurementError, OptionError
 from convmark.core.table import Table, heading, table_of
-from convmark.report.against import judged
 from convmark.report.build import build
-from convmark.report.prices import Price
-from convmark.report.rows import Rows, read_rows
+from convmark.report.comparison import Comparison, Price
+from convmark.report.rows import Rows, points, read_rows
 from convmark.report.tables import history as history_module
-from convmark.report.tables.applications import applications
-from convmark.report.tables.architectures import architectures, pareto, pareto_front
-from convmark.report.tables.hardware import GEOMETRIC_MEAN, Comparison, hardware_tables
+from convmark.report.tables.hardware import GEOMETRIC_MEAN, hardware_tables
 from convmark.report.tables.history import history, step_time_verdicts
+from convmark.report.tables.models import applications, architectures, pareto, pareto_front
 from convmark.report.tables.overview import machines, troubles
-from convmark.report.tables.points import points
-from convmark.report.tables.roofline import attainable, bytes_per_sample, roofline
-from convmark.report.tables.shapes import batch_sizes, distribution, scaling
+from convmark.report.tables.steps import (
+    attainable,
+    batch_sizes,
+    bytes_per_sample,
+    distribution,
+    roofline,
+    scaling,
+)
+from convmark.report.verdicts import judged
 from convmark.results.record import Record
 
 

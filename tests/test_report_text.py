@@ -6,7 +6,7 @@ import csv
 import io
 
 from convmark.core.table import Table, heading
-from convmark.report.tables.text import CSV_HEADER, csv_text, markdown_text, terminal_text
+from convmark.report.tables import CSV_HEADER, csv_text, markdown_text, terminal_text
 
 HEADINGS = (heading("model", "model"), heading("step", "step p50", "seconds"))
 

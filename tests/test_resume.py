@@ -13,7 +13,7 @@ import fake_worker
 import pytest
 from rows import row
 
-import convmark.machine.environment
+import convmark.machine.hardware
 from convmark.cli import main
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
@@ -21,7 +21,7 @@ from convmark.core.options import read
 from convmark.interpreter import Answer
 from convmark.results.run_file import RunFile
 from convmark.results.store import Store, read_run, read_step_times
-from convmark.session.plan import plan
+from convmark.session.facts import plan
 from convmark.session.resume import is_result, missing, open_interrupted, plan_hash
 
 OPTIONS = ("--models", "lenet5,conv_layer,mini_resnet", "--batch-sizes", "4,8", "--processes", "2")
@@ -60,7 +60,7 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> type[Worker]:
         instead = staticmethod(_as_usual)
 
     monkeypatch.setattr("convmark.interpreter.Interpreter", Own)
-    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
     return Own
 
 
@@ -369,7 +369,7 @@ def test_another_machine_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path = interrupted(worker, folder)
-    here = convmark.machine.environment.read_machine()
+    here = convmark.machine.hardware.read_machine()
     with monkeypatch.context() as patch:
         updated = dataclasses.replace(here, os="Linux 99")
         patch.setattr("convmark.cli.run.read_machine", lambda: updated)

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from workers import happens
 
-from convmark.worker.rivals import Usage, other_cpu_share, usage
+from convmark.worker.host import Usage, other_cpu_share, usage
 
 TICK = os.sysconf("SC_CLK_TCK")
 

@@ -19,14 +19,14 @@ from convmark.core.errors import OptionError, StoreError, WorkerError
 from convmark.core.options import Options, read
 from convmark.interpreter import Answer, Interpreter
 from convmark.interpreter.inspection import devices_asked_for, inspect
-from convmark.machine.environment import Gpu, Machine
+from convmark.machine.gpu.devices import Gpu
+from convmark.machine.hardware import Machine
 from convmark.results.columnar import read_columns
 from convmark.results.commit import Commit
 from convmark.results.record import Record
 from convmark.results.store import Store, read_run, read_step_times
 from convmark.session.ceilings import Ceiling
-from convmark.session.facts import Facts, facts_of
-from convmark.session.plan import Job, plan
+from convmark.session.facts import Facts, Job, facts_of, plan
 from convmark.session.result import Result
 from convmark.session.run import execute, kept, request_of
 

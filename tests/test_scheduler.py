@@ -11,9 +11,9 @@ import pytest
 from simulated_fleet import SimulatedCluster, SimulatedFleet, job_count
 
 from convmark.core.case import Case
-from convmark.session.fleet.drive import drive
+from convmark.session.facts import Job
+from convmark.session.fleet.run import drive
 from convmark.session.fleet.scheduler import MOST_LOST, Assignment, Member, Scheduler, Unmeasured
-from convmark.session.plan import Job
 
 A, B = (Case(model=name, task="train") for name in "ab")
 

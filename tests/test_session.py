@@ -90,7 +90,7 @@ def test_whoever_measures_the_same_columns_are_full(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, here: None
 ) -> None:
     monkeypatch.setattr("convmark.interpreter.Interpreter", Worker)
-    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
     cluster = FakeCluster(abouts={"x": about("x")})
     monkeypatch.setattr("fake_cluster._Here.about", about("x"), raising=False)
     monkeypatch.setattr("convmark.cli.fleet._connected", lambda address: cluster)
@@ -127,7 +127,7 @@ def test_a_check_that_is_interrupted_keeps_its_rows_and_says_where(
         interrupt_after = 1
 
     monkeypatch.setattr("convmark.interpreter.Interpreter", Interrupted)
-    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
     monkeypatch.chdir(tmp_path)
     assert gpu_check(["--device", "cpu", "--quick"]) == 130
     (path,) = runs()

@@ -13,21 +13,19 @@ from convmark.cli import main
 from convmark.core.case import Case
 from convmark.core.errors import OptionError, StoreError
 from convmark.results.store import Store, read_run
-from convmark.session.fleet.expected import (
+from convmark.session.fleet.part import (
     FEWEST_STEPS,
     SCALE,
     START_S,
-    expected_s,
-    known_seconds,
-    seconds_of,
-)
-from convmark.session.fleet.part import (
     Part,
     Shard,
+    expected_s,
+    known_seconds,
     part_path,
     plan_name,
     read_part,
     read_shard,
+    seconds_of,
     split,
     write_part,
 )

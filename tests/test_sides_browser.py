@@ -14,6 +14,7 @@ from report_rows import FAST, HOSTILE, MODELS, SLOW, keep_run, measured, suite
 from rich_rows import rich_results
 from test_report_browser import browser, pytestmark, show, wait_for
 
+from convmark.core.interval import Interval
 from convmark.core.table import Table
 from convmark.report.build import build
 from convmark.report.command import report
@@ -152,6 +153,10 @@ def test_an_interval_with_1_in_it_is_called_not_distinguishable(sides: Sides) ->
         assert (cells[2] == "not distinguishable") == (low <= 1 <= high)
 
 
+def _ends(interval: Interval) -> str:
+    return f"{interval.low:.3f} to {interval.high:.3f}"
+
+
 def _units(rows: Any) -> dict[Any, list[float]]:
     """Return the times of one side's processes, each by its run and number."""
     names = ("source", "process", "step_time_p50_s")
@@ -177,7 +182,7 @@ def test_odd_degrees_of_freedom_and_the_geometric_mean_are_those_of_the_statisti
     shown = sides.rows()
     for one, name in ((odd, f"{ODD} train batch 32"), (geometric_mean(ratios), "geometric mean")):
         assert one is not None
-        assert shown[name][:2] == [f"{one.value:.3f}", f"{one.low:.3f} to {one.high:.3f}"]
+        assert shown[name][:2] == [f"{one.value:.3f}", _ends(one.interval)]
 
 
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -221,7 +226,7 @@ def test_the_geometric_mean_takes_processes_of_one_number_of_a_run_together(
     ]
     mean = geometric_mean([one for one in ratios if one is not None])
     assert mean is not None
-    assert found.rows()["geometric mean"][1] == f"{mean.low:.3f} to {mean.high:.3f}"
+    assert found.rows()["geometric mean"][1] == _ends(mean.interval)
 
 
 def test_what_is_left_out_is_counted_with_its_reason(sides: Sides) -> None:

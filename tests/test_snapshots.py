@@ -42,7 +42,7 @@ def transcript(
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("CONVMARK_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("convmark.interpreter.Interpreter", fake_worker.FakeInterpreter)
-    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
 
     def printed(*arguments: str) -> str:
         try:
@@ -155,7 +155,7 @@ def test_sessions_of_pytest(pytester: pytest.Pytester, monkeypatch: pytest.Monke
         """One whose speed this test changes."""
 
     monkeypatch.setattr("convmark.interpreter.Interpreter", Worker)
-    monkeypatch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+    monkeypatch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
     monkeypatch.setenv("COLUMNS", "100")
     (pytester.mkdir("bench") / "test_speed.py").write_text(SUITE)
     (pytester.path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n[tool.convmark]\n")

@@ -17,7 +17,8 @@ from rows import row
 
 from convmark.core.errors import StoreError
 from convmark.results.columnar import read_columns
-from convmark.results.record import COLUMNS, SCHEMA_VERSION, Record, to_cells
+from convmark.results.record import COLUMNS, Record, to_cells
+from convmark.results.schema import SCHEMA_VERSION
 from convmark.results.store import HEADER, Store, StoreWarning, read_run, read_step_times
 
 MACHINE = "xeon-2"

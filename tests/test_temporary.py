@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from convmark.core.temporary import TemporaryFolder
+from convmark.core.processes import TemporaryFolder
 
 HOLDS_ONE = """
-from convmark.core.temporary import TemporaryFolder
+from convmark.core.processes import TemporaryFolder
 folder = TemporaryFolder()
 print(folder.path, flush=True)
 input()

@@ -16,8 +16,7 @@ import pytest
 
 from convmark.compare.rule.statistics import summary
 from convmark.worker import timing
-from convmark.worker.feeding import fed_windows
-from convmark.worker.first_step import first_step
+from convmark.worker.phases import fed_windows, first_step
 from convmark.worker.timing import (
     MIN_ROUNDS,
     Pulse,

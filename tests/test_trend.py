@@ -14,7 +14,7 @@ from histories import MACHINE, comparability, keep, process, run_of
 
 from convmark.cli import main
 from convmark.compare.trend import Commits, Point, live_comparison, trend
-from convmark.report.trend import trend_text
+from convmark.report.tables.history import trend_text
 from convmark.results.store import Store
 
 LENET = "lenet5-train-cpu-b32-float32"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from convmark.core.units import (
+from convmark.core.text import (
     bytes_text,
     count_text,
     duration_text,

@@ -18,6 +18,7 @@ from convmark.compare.metrics import METRICS
 from convmark.compare.rule.decision import Decision
 from convmark.compare.verdict import Review, conclude, review
 from convmark.core.errors import MeasurementError
+from convmark.core.interval import Interval
 from convmark.core.text import percent
 from convmark.results.record import Record
 
@@ -77,8 +78,7 @@ def decision(
         verdict=verdict,
         sessions=5,
         estimate=estimate,
-        low=estimate - half,
-        high=estimate + half,
+        interval=Interval.around(estimate, half),
         smallest_visible=0.04,
         spread=0.01,
         freedom=20.0,
@@ -155,12 +155,12 @@ def test_a_live_comparison_stands_as_it_is(said: Any, verdict: str, fails: bool)
 
 
 def test_a_change_within_the_margin_is_named_and_fails_nothing() -> None:
-    for said, way in (("slower_within_margin", "slower"), ("faster_within_margin", "faster")):
-        sign = 1 if way == "slower" else -1
-        given = confirmed(said, sign * math.log(1.02))
+    for way, change in (("slower", 0.028), ("faster", -0.028)):
+        given = confirmed(f"{way}_within_margin", math.log1p(change))
         found = judged(run_of("0011", 0.0), *quiet(), comparisons=given)["step_time"]
         assert (found.verdict, found.fails) == ("unchanged", False)
-        assert found.note.endswith(f"; {way} by 2.0 %, within the margin")
+        assert found.change == pytest.approx(change)
+        assert found.note.endswith(f"; {way} by 2.8 %, within the margin")
 
 
 def test_what_is_slower_than_the_recent_level_alone_says_so() -> None:

@@ -39,7 +39,7 @@ from convmark.compare.live import anchor
 
 patch = pytest.MonkeyPatch()
 patch.setattr("convmark.interpreter.Interpreter", fake_worker.FakeInterpreter)
-patch.setattr("convmark.machine.environment.load_nvml", lambda: None)
+patch.setattr("convmark.machine.hardware.load_nvml", lambda: None)
 patch.setattr(anchor, "zoo_folder", lambda: Path("models").resolve())
 slow = "slow" in Path("models/registry.py").read_text()
 live(patch, "regressed" if slow else "unchanged", 0.3 if slow else 0.0)

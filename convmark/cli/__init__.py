@@ -21,7 +21,7 @@ from convmark.cli.parsers import complete, parsers
 from convmark.core.errors import ConvmarkError
 from convmark.core.model_name import TRUST
 from convmark.core.options import Options, pyproject_settings, read
-from convmark.core.signals import as_interrupts
+from convmark.core.processes import as_interrupts
 from convmark.core.text import plain_text
 
 __all__ = ["main"]
@@ -35,6 +35,7 @@ _ELSEWHERE: Mapping[str, str] = MappingProxyType(
         "compare": "history.compare",
         "fleet": "fleet.doctor",
         "list": "list.list_runs",
+        "show": "list.show",
     }
 )
 """Module and function of the commands that are not called as their modules are."""

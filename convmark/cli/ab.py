@@ -21,7 +21,6 @@ from convmark.compare.judgement import INTERRUPTED
 from convmark.compare.live import ab_files
 from convmark.compare.live.ab import (
     End,
-    Make,
     Pair,
     SideSpec,
     inspected,
@@ -30,6 +29,7 @@ from convmark.compare.live.ab import (
     side_spec,
 )
 from convmark.compare.live.ab_files import SessionRow, VerdictRow
+from convmark.compare.live.anchor import MakeInterpreter
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import LiveOptions, compare_live
 from convmark.compare.live.session import NEW, OLD, Session
@@ -37,15 +37,15 @@ from convmark.compare.rule.decision import Limits
 from convmark.compare.rule.statistics import t_quantile
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
-from convmark.core.colours import painted
 from convmark.core.errors import ConvmarkError, OptionError
+from convmark.core.interval import Interval, share_of
 from convmark.core.option_values import AUTO, choice_of, parse_percent, parse_seconds
 from convmark.core.options import Options
-from convmark.core.statistics import Estimate, share_of, trimmed_mean
+from convmark.core.statistics import Estimate, trimmed_mean
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
-from convmark.core.units import interval_text, share_text
+from convmark.core.text import painted, share_text
 from convmark.interpreter.inspection import devices_asked_for
-from convmark.machine.environment import Machine, read_machine
+from convmark.machine.hardware import Machine, read_machine
 from convmark.machine.lock import alone
 from convmark.report.verdicts import comparison_table
 from convmark.results.store import Store
@@ -83,7 +83,7 @@ class StoppingRule:
     """What counts as a change; 3 % and 5 % where None."""
 
 
-def make_of(options: Options) -> Make:
+def make_of(options: Options) -> MakeInterpreter:
     """Return what makes the interpreters of a comparison.
 
     Raises:
@@ -269,11 +269,10 @@ class SideComparison:
 
         if not sessions.wall:
             return
-        interval = (row.low, row.high) if row.low is not None and row.high is not None else None
         change = "" if row.change is None else f" by {row.change:+.1%}".replace("%", " %")
         drawn = sessions_figure(
             [_change(session) for session in sessions.wall],
-            interval=interval,
+            interval=row.interval,
             control=[_change(session) for session in sessions.control],
             title=f"{row.case}: {row.b} {row.verdict}{change} against {row.a}",
         )
@@ -370,14 +369,13 @@ def _so_far(found: CaseResult) -> str:
     decision = found.decision
     if decision is None or decision.estimate is None:
         return f"session {len(found.live)}"
-    change = interval_text(decision.estimate, decision.low, decision.high)
-    return f"session {decision.sessions}, {change}"
+    return f"session {decision.sessions}, {decision.text}"
 
 
-def _change(session: Estimate) -> tuple[float, float, float]:
-    """Return a session's change and the ends of its 95 % interval, as shares."""
+def _change(session: Estimate) -> tuple[float, Interval]:
+    """Return a session's change and its 95 % interval, as shares."""
     half = t_quantile(0.975, math.inf) * (session.error or 0.0)
-    return share_of(session.value), share_of(session.value - half), share_of(session.value + half)
+    return share_of(session.value), Interval.around(session.value, half).shares()
 
 
 def _verdict(found: CaseResult) -> dict[str, Any]:
@@ -402,8 +400,7 @@ def _verdict(found: CaseResult) -> dict[str, Any]:
         fields |= {
             "decided_by": "wall",
             "change": share_of(decision.estimate),
-            "low": share_of(decision.low),
-            "high": share_of(decision.high),
+            **decision.interval.shares().cells,
             "smallest_visible": share_of(decision.smallest_visible),
             "wall_change": share_of(decision.estimate),
             "cpu_change": share_of(trimmed_mean(cpu).value) if cpu else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import math
+import shlex
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,7 @@ from convmark.core.errors import ConvmarkError, OptionError, StoreError
 from convmark.core.option_values import choice_of, parse_percent, parse_seconds
 from convmark.core.options import Options, pyproject_settings, read
 from convmark.core.table import heading
-from convmark.core.text import markdown_cell, plain_text, shown
+from convmark.core.text import listed, markdown_cell, plain_text, shown
 from convmark.machine.lock import alone
 from convmark.report.across import FORMS, Cell, LiveCases, across_report, live_cases
 from convmark.report.across import across as across_cells
@@ -58,31 +59,54 @@ def across(given: argparse.Namespace, options: Options, paths: Sequence[Path]) -
     def files_of(code: str) -> str:
         return files_hash_of(code, runs[code]) if code in runs else ""
 
-    rows = _rows(paths, runs, strict=bool(given.runs))
-    cells = across_cells(rows, column, names, files_of)
+    found = _runs(paths, runs, strict=bool(given.runs))
+    cells = across_cells(found, column, names, files_of)
     if not cells:
         raise StoreError(f"{options.results}: no measured row has a value for {column}")
     if given.live:
         return _live(given, options, cells, form)
-    print(across_report(cells, column, form))
+    results = f" --results {shlex.quote(given.results)}" if given.results else ""
+    print(across_report(cells, column, form, live=_live_command(given), results=results))
     return exit_status(not any(cell.verdict == "regressed" for cell in cells))
 
 
-def _rows(paths: Sequence[Path], runs: dict[str, Path], *, strict: bool) -> Iterator[Record]:
-    """Yield all rows; a file that cannot be read is left out with a warning, unless strict.
+def _live_command(given: argparse.Namespace) -> str:
+    """Return the user's command as one that compares live."""
+    named = {name: getattr(given, name, None) for name in ("results", "machine")}
+    flags = [word for name, text in named.items() if text for word in (f"--{name}", str(text))]
+    words = ["convmark", "compare", *given.runs, "--across", given.across, *flags, "--live"]
+    return shlex.join(words)
+
+
+def _runs(
+    paths: Sequence[Path], runs: dict[str, Path], *, strict: bool
+) -> Iterator[Sequence[Record]]:
+    """Yield the rows of each run, of copies of a file those of the first.
+
+    A file that cannot be read is left out with a warning, unless strict.
 
     Args:
         runs: takes of each code the newest run that has it.
     """
+    seen: dict[tuple[str | None, str, str], Path] = {}
     for path in paths:
         try:
-            for row in read_run(path):
-                runs[row.code or ""] = path
-                yield row
+            rows = read_run(path)
         except StoreError as error:
             if strict:
                 raise
             warnings.warn(f"{error}; left out of the table", StoreWarning, stacklevel=2)
+            continue
+        if not rows:
+            continue
+        start = min(row.started for row in rows)
+        first = seen.setdefault((rows[0].machine, rows[0].run, start), path)
+        if first is not path:
+            text = f"{path}: is a copy of {first}, left out of the table"
+            warnings.warn(text, StoreWarning, stacklevel=2)
+            continue
+        runs |= {row.code or "": path for row in rows}
+        yield rows
 
 
 def _live(given: argparse.Namespace, options: Options, cells: Sequence[Cell], form: str) -> int:
@@ -117,9 +141,8 @@ def _live(given: argparse.Namespace, options: Options, cells: Sequence[Cell], fo
     left = _not_compared(cells, rows)
     if left and form != "json":
         clean = markdown_cell if form == "markdown" else shown
-        more = f" and {len(left) - MOST_NAMES} more" if len(left) > MOST_NAMES else ""
         print()
-        print(clean(f"Not compared: {', '.join(left[:MOST_NAMES])}{more}."))
+        print(clean(f"Not compared: {listed(left, MOST_NAMES)}."))
     if failed:
         return EXIT_USAGE
     slower = any(row.verdict == "regressed" for row in rows)
@@ -158,7 +181,7 @@ def _not_compared(cells: Sequence[Cell], rows: Sequence[VerdictRow]) -> list[str
     for cell in cells:
         one = cell.live
         ends = one and (" ".join((one.a, *one.set_a)), " ".join((one.b, *one.set_b)), cell.case)
-        if cell.oldest is not None and ends not in done:
+        if cell.to_oldest is not None and ends not in done:
             left.append(f"{cell.case} at {cell.value}")
     return left
 

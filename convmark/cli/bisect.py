@@ -22,14 +22,14 @@ from convmark.compare.rule.decision import Limits
 from convmark.core.case import Case
 from convmark.core.errors import InstallError, OptionError, WorkerError
 from convmark.core.git import Git
+from convmark.core.interval import share_of
 from convmark.core.model_name import ModelName
 from convmark.core.option_values import parse_percent, parse_seconds, parse_words
 from convmark.core.options import Options
 from convmark.core.suites import cases, refuse_untimed
-from convmark.core.units import interval_text
+from convmark.core.text import interval_text
 from convmark.interpreter.environments.cache import Cache
-from convmark.interpreter.environments.releases import between, releases
-from convmark.interpreter.environments.requirement import wanted
+from convmark.interpreter.environments.installer import between, releases, wanted
 from convmark.machine.lock import alone
 
 __all__ = ["bisect"]
@@ -160,27 +160,30 @@ class _Steps:
         change = _change(row)
         said = row.note or "too few sessions"
         if change is not None:
-            said = interval_text(change.estimate, change.low, change.high)
+            said = _in_words(change)
         _say(f"{earlier} to {later}: {said}{', void' if row.void else ''} ({comparing.kept})")
         return change
 
 
 def _change(row: VerdictRow) -> Change | None:
-    if row.change is None or row.low is None or row.high is None:
+    if row.change is None or not row.interval.known:
         return None
     return Change(
         estimate=math.log1p(row.change),
-        low=math.log1p(row.low),
-        high=math.log1p(row.high),
+        interval=row.interval.mapped(math.log1p),
         void=row.void,
     )
+
+
+def _in_words(change: Change) -> str:
+    return interval_text(share_of(change.estimate), change.interval.shares())
 
 
 def _answer(found: Bisection[str], threshold: float, threads: str) -> str:
     limit = f"{100 * threshold:g} %"
     ends = f"{found.last_good} and {found.first_bad}"
     seen = found.change or found.whole
-    change = f": {interval_text(seen.estimate, seen.low, seen.high)}" if seen else ""
+    change = f": {_in_words(seen)}" if seen else ""
     if found.verdict == "found":
         return f"{found.first_bad} brought it in, {found.last_good} was the last before{change}"
     if found.verdict == "no change":

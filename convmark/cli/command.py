@@ -1,10 +1,14 @@
-"""Exit statuses and output that all commands share."""
+"""What all commands share: exit statuses, output, and how their arguments are parsed."""
 
 from __future__ import annotations
 
+import argparse
+import re
 import sys
+from typing import Any, NoReturn
 
-from convmark.core.text import Say
+from convmark.core.options import OPTIONS
+from convmark.core.text import Say, plain_text
 
 __all__ = [
     "BUDGET",
@@ -13,6 +17,11 @@ __all__ = [
     "EXIT_OK",
     "EXIT_USAGE",
     "TARGET",
+    "Parser",
+    "actions",
+    "add",
+    "add_options",
+    "command",
     "exit_status",
     "sayer",
 ]
@@ -35,3 +44,116 @@ def exit_status(good: bool, *, interrupted: bool = False) -> int:
 def sayer(name: str) -> Say:
     """Return what writes a line to standard error, with the name of the program or command."""
     return lambda line: print(f"{name}: {line}", file=sys.stderr)
+
+
+_NOT_ONE_OF = re.compile(r"invalid choice: '(?P<given>.*)' \(choose from ")
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports usage errors on one line, with the most similar option or command."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with the conventional status; what is printed is one line."""
+        near = self._near(message)
+        hint = f"; did you mean {near}?" if near else ""
+        self.exit(EXIT_USAGE, f"{self.prog}: {plain_text(message)}{hint}\n")
+
+    def _near(self, message: str) -> str:
+        """Return the option or command that is most like what a message complains of."""
+        import difflib  # for errors alone
+
+        choice = _NOT_ONE_OF.search(message)
+        if choice is not None:
+            choices = re.findall(r"[\w-]+", message[choice.end() :])
+            return next(iter(difflib.get_close_matches(choice["given"], choices, n=1)), "")
+        for word in message.split():
+            name = word.partition("=")[0].rstrip(":")
+            if name.startswith("--"):
+                near = difflib.get_close_matches(name, self._option_string_actions, n=1)
+                if near and near[0] != name:
+                    return near[0]
+        return ""
+
+
+_EXAMPLES = {
+    "run": "convmark run --models resnet50,mobilenetv2 --tasks infer --batch-sizes 1,32",
+    "doctor": "convmark doctor --backend jax",
+    "list": "convmark list --format json",
+    "show": "convmark show latest",
+    "report": "convmark report results ../gpu-box/results -o report.html",
+    "compare": "convmark compare 6 7",
+    "comment": "convmark comment --badge badge.json",
+    "accept": 'convmark accept 7 --reason "larger input"',
+    "history": "convmark history lenet5-train-cpu-b32-float32",
+    "merge": "convmark merge part-1 part-2 --results whole",
+    "ab": 'convmark ab "tensorflow==2.20.*" "tensorflow==2.21.*" --models resnet50',
+    "bisect": "convmark bisect --good 2.18.0 --bad 2.21.0 --models lenet5 --tasks train",
+    "noise": "convmark noise --seconds 60 --models lenet5",
+    "export": "convmark export --to openmetrics -o convmark.prom",
+    "env list": "convmark env list --format json",
+    "env make": 'convmark env make "tensorflow==2.20.*"',
+    "env remove": "convmark env remove --all",
+    "fleet doctor": "convmark fleet doctor --ray 10.0.0.1:6379",
+}
+"""One for each command that has arguments."""
+
+
+def command(commands: Any, name: str, words: str, description: str = "") -> Parser:
+    made: Parser = commands.add_parser(
+        name,
+        help=words,
+        description=description or f"{words[0].upper()}{words[1:]}.",
+        allow_abbrev=False,
+    )
+    example = _EXAMPLES.get(made.prog.partition(" ")[2])
+    made.epilog = f"example: {example}" if example else None
+    return made
+
+
+def actions(parser: Parser) -> Any:
+    return parser.add_subparsers(
+        dest="action", metavar="ACTION", required=True, parser_class=Parser
+    )
+
+
+def add(parser: Parser, usage: str, help: str, **how: Any) -> None:
+    """Add an argument.
+
+    Args:
+        usage: its names, then what its value is called: `--shard K/N`, or `runs RUN` where it is
+            given by its place. With `...` at the end it may be given more than once; a flag
+            without a value is a switch.
+    """
+    first, *words = usage.removesuffix("...").split()
+    names = [first, *(word for word in words if word.startswith("-"))]
+    if len(names) <= len(words):
+        how["metavar"] = words[-1]
+    elif first.startswith("-"):
+        how["action"] = "store_true"
+    if usage.endswith("..."):
+        how |= {"action": "append", "default": []}
+    parser.add_argument(*names, help=help, **how)
+
+
+_GROUPS = {
+    "what is measured": (
+        *("models", "trust-models", "tasks", "devices", "batch-sizes", "precisions", "jit"),
+        *("replicas", "cluster", "index", "optimizer", "learning-rate", "loss", "input-shape"),
+        *("backend", "runtime", "python", "env"),
+    ),
+    "how it is measured": (
+        *("threads", "ceilings", "processes", "time-budget", "time-limit", "isolation", "seed"),
+        *("wait", "allow-concurrent"),
+    ),
+    "the task accuracy": ("seeds", "target-accuracy", "fraction", "mnist"),
+}
+"""The groups of a command's help, by the options in them; the others are in its own group."""
+
+
+def add_options(parser: Parser, *names: str) -> None:
+    groups: dict[str, Any] = {}
+    for option in (option for option in OPTIONS if option.name in names):
+        title = next((title for title, held in _GROUPS.items() if option.name in held), "")
+        if title and title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        option.add_to(groups[title].add_argument if title else parser.add_argument)

@@ -18,10 +18,9 @@ from convmark.core.options import Options
 from convmark.report.comment import Gate, badge_text, comment_text
 from convmark.report.pull_request import PullRequest, post
 from convmark.report.verdicts import run_words
-from convmark.results.outputs import check_output
+from convmark.results.names import check_output
 from convmark.results.record import Record
-from convmark.results.runs import newest_run
-from convmark.results.store import read_head
+from convmark.results.store import newest_run, read_head
 
 __all__ = ["comment"]
 

@@ -10,11 +10,12 @@ import convmark.interpreter
 from convmark.cli.command import exit_status, sayer
 from convmark.core.errors import ConvmarkError
 from convmark.core.options import Options
-from convmark.interpreter.environments.interpreter import interpreters
+from convmark.interpreter.environments.cache import interpreters
 from convmark.interpreter.inspection import inspect
 from convmark.machine.cautions import cautions, speed_flags
 from convmark.machine.doctor import findings
-from convmark.machine.environment import Machine, read_machine, read_state
+from convmark.machine.hardware import Machine, read_machine
+from convmark.machine.state import read_state
 
 __all__ = ["doctor"]
 

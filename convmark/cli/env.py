@@ -10,8 +10,8 @@ from convmark.core.errors import OptionError
 from convmark.core.options import Options
 from convmark.core.table import heading, table_of
 from convmark.interpreter.environments.cache import Cache, Made
-from convmark.interpreter.environments.requirement import wanted
-from convmark.report.tables.formats import check_form, print_tables
+from convmark.interpreter.environments.installer import wanted
+from convmark.report.tables import check_form, print_tables
 
 __all__ = ["env"]
 

@@ -16,8 +16,8 @@ from convmark.core.option_values import choice_of
 from convmark.core.options import Options
 from convmark.report.export import TARGETS, Export, export_of
 from convmark.report.rows import read_rows
-from convmark.results.outputs import check_output, check_output_folder
-from convmark.results.runs import run_files
+from convmark.results.names import check_output, check_output_folder
+from convmark.results.store import run_files
 
 __all__ = ["export"]
 

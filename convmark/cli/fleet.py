@@ -20,7 +20,6 @@ from convmark.report.summary import summary_text
 from convmark.results.commit import read_commit
 from convmark.results.store import Store
 from convmark.session.ceilings import ceilings_path, keep_ceilings, read_ceilings
-from convmark.session.fleet.doctor import CheckedNode, caution_lines, fleet_findings, refusal
 from convmark.session.fleet.host import (
     NodeSettings,
     PreparedNode,
@@ -30,12 +29,16 @@ from convmark.session.fleet.host import (
 )
 from convmark.session.fleet.nodes import (
     PER,
+    CheckedNode,
     Node,
     NodeFacts,
+    caution_lines,
     choose,
+    fleet_findings,
     labelled,
     node_names,
     read_labels,
+    refusal,
 )
 from convmark.session.fleet.run import FleetRun
 from convmark.session.fleet.scheduler import Unmeasured

@@ -25,13 +25,13 @@ from convmark.core.errors import ConvmarkError, WorkerError
 from convmark.core.options import OPTIONS, Options, read
 from convmark.core.table import heading, printed
 from convmark.core.tasks import TIMED_TASKS
-from convmark.core.text import Say
-from convmark.core.units import bytes_text, seconds_text
+from convmark.core.text import Say, bytes_text, seconds_text
 from convmark.interpreter import Answer, Interpreter
 from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.cautions import cautions, speed_flags
 from convmark.machine.doctor import findings
-from convmark.machine.environment import Machine, read_machine, read_state
+from convmark.machine.hardware import Machine, read_machine
+from convmark.machine.state import read_state
 from convmark.report.summary import summary_text
 from convmark.results.record import Record
 from convmark.results.store import Store

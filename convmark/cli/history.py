@@ -31,21 +31,20 @@ from convmark.compare.intended import (
 from convmark.compare.judgement import Judgement
 from convmark.compare.trend import Commits, Point, trend
 from convmark.compare.verdict import conclude, review
-from convmark.core.colours import painted
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import check_patterns, choice_of, nearest
 from convmark.core.options import Options
 from convmark.core.table import heading, table_of
-from convmark.machine.environment import read_machine
+from convmark.core.text import painted
+from convmark.machine.hardware import read_machine
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.noise import noise_line
-from convmark.report.tables.formats import check_form, print_tables
-from convmark.report.trend import trend_text
+from convmark.report.tables import check_form, print_tables
+from convmark.report.tables.history import trend_text
 from convmark.report.verdicts import FORMATS, run_words, verdicts_report
 from convmark.results.names import read_name
 from convmark.results.record import Record
-from convmark.results.runs import oldest_first
-from convmark.results.store import Store, StoreWarning, read_head, read_run
+from convmark.results.store import Store, StoreWarning, oldest_first, read_head, read_run
 
 __all__ = ["accept", "compare", "history", "run_named"]
 
@@ -72,8 +71,9 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     if len(runs) > 2:
         raise OptionError(f"RUN: must be at most two, got {len(runs)}")
     choice_of(tuple(FORMATS))("--format", form)
-    store, folder = _place(Store(options.results), given.machine, runs)
-    path = store.find(runs[-1], folder) if runs else _newest(store, folder)
+    store = Store(options.results)
+    folder = _folder(store, given.machine, runs)
+    path = store.find(runs[-1], folder) if runs else store.runs(folder)[-1]
     records = read_run(path)
     if not records:
         raise StoreError(f"{path}: must have the rows of a run, it has none")
@@ -135,7 +135,7 @@ def _across(given: argparse.Namespace, options: Options) -> int:
     if given.across == "machine" and given.machine is None and not given.runs:
         paths = [path for name in store.machines() for path in store.runs(name)]
     else:
-        store, folder = _place(store, given.machine, given.runs)
+        folder = _folder(store, given.machine, given.runs)
         found = [store.find(run, folder) for run in given.runs]
         named = list({path.resolve(): path for path in found}.values())  # each once
         heads = [(path, head.started if (head := read_head(path)) else "") for path in named]
@@ -150,7 +150,8 @@ def accept(given: argparse.Namespace, options: Options) -> int:
         OptionError: there is no reason, or a pattern that matches no case.
         StoreError: there is no such run.
     """
-    store, folder = _place(Store(options.results), given.machine, [given.run])
+    store = Store(options.results)
+    folder = _folder(store, given.machine, [given.run])
     done = files.accept(store, folder, given.run, given.reason, given.case)
     one, chosen = done[0], {each.case for each in done}
     path = store.folder / folder / f"{one.run}.csv"
@@ -178,14 +179,15 @@ def history(given: argparse.Namespace, options: Options) -> int:
         StoreError: the verdicts cannot be read.
     """
     case, form = given.case, check_form(given.format)
-    store, name = _place(Store(options.results), given.machine, [])
+    store = Store(options.results)
+    name = _folder(store, given.machine, [])
     paths = store.runs(name)
     index = Index(store.folder / name, case, _say)
     runs = [(path, figures) for path in paths if (figures := index.figures(path)) is not None]
     _warn_of_troubles(paths, index)
     if not runs:
         index.keep()
-        names = {name for path in paths for name, _ in index.held(index.entry(path))}
+        names = {name for path in paths for name, _ in index.entry(path).judged}
         raise OptionError(f"CASE: no run has {case!r}; {nearest(case, sorted(names))}")
     rows = [_row(path, figures, index) for path, figures in runs]
     index.keep()
@@ -257,8 +259,8 @@ def _row(run: Path, found: CaseFigures, index: Index) -> dict[str, Any]:
     }
 
 
-def _place(store: Store, machine: str | None, runs: Sequence[str]) -> tuple[Store, str]:
-    """Return the results folder and the machine's folder in it that the runs are of.
+def _folder(store: Store, machine: str | None, runs: Sequence[str]) -> str:
+    """Return the machine's folder that the runs are of.
 
     Raises:
         StoreError: no folder has runs, or several have and none is this machine's.
@@ -270,15 +272,15 @@ def _place(store: Store, machine: str | None, runs: Sequence[str]) -> tuple[Stor
         if machine not in folders:
             hint = nearest(machine, list(names.values())) if folders else "none has runs"
             raise OptionError(f"--machine: {store.folder} has no runs of {machine!r}; {hint}")
-        return store, machine
+        return machine
     files = [Path(run) for run in runs if Path(run).suffix == ".csv"]
     if files and files[-1].resolve().parent.parent == store.folder.resolve():
-        return store, files[-1].resolve().parent.name
+        return files[-1].resolve().parent.name
     own = read_machine().name
     if own in folders or len(runs) == len(files) > 0:
-        return store, own
+        return own
     if len(folders) == 1:
-        return store, folders[0]
+        return folders[0]
     known = ", ".join(_names(store, folders).values())
     there = f"several machines have runs there, choose one by --machine: {known}"
     raise StoreError(f"{store.folder}: {there if folders else 'has no runs yet: convmark run'}")
@@ -287,10 +289,6 @@ def _place(store: Store, machine: str | None, runs: Sequence[str]) -> tuple[Stor
 def _names(store: Store, folders: Sequence[str]) -> dict[str, str]:
     """Return what each machine's folder is called: the name that a user gave it, or its own."""
     return {folder: read_name(store.folder / folder) or folder for folder in folders}
-
-
-def _newest(store: Store, machine: str) -> Path:
-    return store.runs(machine)[-1]
 
 
 LATEST = "latest"
@@ -303,5 +301,6 @@ def run_named(name: str, machine: str | None, options: Options) -> Path:
     Raises:
         StoreError: there is no such run.
     """
-    store, folder = _place(Store(options.results), machine, [name])
-    return _newest(store, folder) if name == LATEST else store.find(name, folder)
+    store = Store(options.results)
+    folder = _folder(store, machine, [name])
+    return store.runs(folder)[-1] if name == LATEST else store.find(name, folder)

@@ -1,4 +1,4 @@
-"""`convmark list`: the runs of a results folder, one line each."""
+"""`convmark list` and `convmark show`: the runs of a results folder, and the tables of one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from convmark.cli.command import EXIT_OK
+from convmark.cli.history import run_named
 from convmark.compare.files import read_verdicts
 from convmark.compare.judgement import Judgement
 from convmark.core.backends import BACKENDS
@@ -15,13 +16,18 @@ from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.core.options import Options
 from convmark.core.table import Table, heading, table_of
-from convmark.report.tables.formats import check_form, print_tables
+from convmark.report.summary import run_tables
+from convmark.report.tables import check_form, print_tables
+from convmark.report.verdicts import run_words
 from convmark.results.columnar import read_columns, whole_file
 from convmark.results.names import read_name
 from convmark.results.record import MEASURED
-from convmark.results.runs import run_files
+from convmark.results.store import read_run, run_files
 
-__all__ = ["list_runs", "runs_table"]
+__all__ = [
+    "list_runs",
+    "show",
+]
 
 SHOWN = 12
 """Characters of a commit that are shown."""
@@ -110,3 +116,25 @@ def _verdicts(judgements: list[Judgement]) -> str:
     failing = len({one.case for one in judgements if one.fails})
     words = [f"{count} {verdict}" for verdict, count in sorted(counts.items())]
     return ", ".join([*words, *([f"{failing} failing"] if failing else [])])
+
+
+def show(given: argparse.Namespace, options: Options) -> int:
+    """Print a run's tables.
+
+    Raises:
+        OptionError: no such format.
+        StoreError: there is no such run, it has no rows, or it cannot be read.
+    """
+    form = check_form(given.format)
+    path = run_named(given.run, given.machine, options)
+    records = read_run(path)
+    if not records:
+        raise StoreError(f"{path}: must have the rows of a run, it has none")
+    first = records[0]
+    if form == "text":
+        words = run_words(path.stem, first.commit, first.dirty)
+        folder = path.resolve().parent
+        machine = read_name(folder) or first.machine or folder.name
+        print(f"{words} on {machine}, {first.started}\n")
+    print_tables(run_tables(records), form, several=True)
+    return EXIT_OK

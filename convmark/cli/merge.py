@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 
 from convmark.cli.command import exit_status, sayer
 from convmark.compare import sessions_file
 from convmark.core.errors import StoreError
-from convmark.core.files import read_regular, write_whole
+from convmark.core.files import as_store_error, read_regular, write_whole
 from convmark.core.options import Options
 from convmark.report.describe import FOLDER
-from convmark.results.outputs import overlap
+from convmark.results.names import overlap
 from convmark.results.store import Store
 from convmark.session.fleet.merge import MergedRun, join, joined, missing, sources
 
@@ -42,13 +43,10 @@ def merge(given: argparse.Namespace, options: Options) -> int:
         raise StoreError(f"{places[0]}: must have the rows of a run, it has none")
     folders = [into / name for name in dict.fromkeys(source.machine for source in found)]
     there = sources([path for path in folders if store.runs(path.name)], lambda line: None)
-    runs = joined(found, there)
-    for one in runs:
-        sessions = [found for source in one.sources for found in sessions_file.read(source.path)]
-        path = join(one, store)
-        sessions_file.write(path, sessions)
+    runs, fresh = joined(found, there, _say)
+    for one in fresh:
+        path = join(one, store, functools.partial(_keep_beside, one))
         print(f"{_count(one.rows, 'row')} of {_count(len(one.sources), 'run')} in {path}")
-        _keep_models(one, path.parent)
     _say_where(runs)
     lines = missing(found)
     for line in lines:
@@ -67,18 +65,17 @@ def _say_where(runs: Iterable[MergedRun]) -> None:
             _say(f"plan {plan} was measured on {len(names)} kinds of machine, a run for each")
 
 
-def _keep_models(one: MergedRun, folder: Path) -> None:
-    """Keep the descriptions of models that lie beside the runs, those that are not there yet."""
+def _keep_beside(one: MergedRun, path: Path) -> None:
+    """Keep the sessions of the runs, and the descriptions of models that are not there yet."""
+    sessions = [found for source in one.sources for found in sessions_file.read(source.path)]
+    sessions_file.write(path, sessions)
     for source in one.sources:
-        for path in sorted((source.path.parent / FOLDER).glob("*.*")):
-            target = folder / FOLDER / path.name
-            if path.suffix in (".json", ".svg") and not target.exists():
-                try:
+        for described in sorted((source.path.parent / FOLDER).glob("*.*")):
+            target = path.parent / FOLDER / described.name
+            if described.suffix in (".json", ".svg") and not target.exists():
+                with as_store_error(target, "written"):
                     target.parent.mkdir(exist_ok=True)
-                    write_whole(target, read_regular(path))
-                except OSError as error:
-                    reason = error.strerror or error
-                    raise StoreError(f"{target}: cannot be written: {reason}") from None
+                    write_whole(target, read_regular(described))
 
 
 def _count(number: int, noun: str) -> str:

@@ -35,11 +35,11 @@ from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.option_values import parse_seconds
 from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
-from convmark.core.units import duration_text
+from convmark.core.text import duration_text
 from convmark.interpreter import Interpreter, zoo_folder
 from convmark.interpreter.inspection import devices_asked_for, inspect
-from convmark.machine.environment import Machine, read_machine
 from convmark.machine.gpu.visible import card_of
+from convmark.machine.hardware import Machine, read_machine
 from convmark.report.noise import noise_text
 from convmark.results.code.manifest import Code, Roots, code_of
 from convmark.results.store import Store

@@ -29,8 +29,8 @@ from convmark.core.option_values import parse_percent, parse_seconds
 from convmark.core.options import KEYWORDS, Options, of_keywords, pyproject_settings
 from convmark.core.table import Table, grid, plain
 from convmark.core.text import plain_text, shown
-from convmark.interpreter.environments.interpreter import interpreters
-from convmark.machine.environment import read_machine
+from convmark.interpreter.environments.cache import interpreters
+from convmark.machine.hardware import read_machine
 from convmark.report.summary import run_tables
 from convmark.report.verdicts import compared
 from convmark.results.record import COLUMNS, Record
@@ -96,9 +96,8 @@ class Measurement(Shown):
 
     def _drawn(self) -> Sequence[str]:
         from convmark.report.figures import drawn, figures_of
-        from convmark.report.rows import read_rows
-        from convmark.report.tables.points import points
-        from convmark.report.tables.shapes import distribution
+        from convmark.report.rows import points, read_rows
+        from convmark.report.tables.steps import distribution
 
         table = distribution(points(read_rows(self.paths).frame))
         return drawn(figures_of([table]), most=MOST_FIGURES)

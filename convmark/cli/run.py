@@ -16,26 +16,25 @@ from typing import Any
 from convmark.cli.command import exit_status, sayer
 from convmark.core.backends import DEFAULT_BACKEND
 from convmark.core.case import Case
-from convmark.core.colours import painted
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole
 from convmark.core.option_values import AUTO, Shapes
 from convmark.core.options import Options
 from convmark.core.suites import cases, refuse_replicas, refuse_runtimes, refuse_untimed
-from convmark.core.units import duration_text
-from convmark.interpreter.environments.interpreter import interpreters
+from convmark.core.text import duration_text, painted
+from convmark.interpreter.environments.cache import interpreters
 from convmark.machine.doctor import left_out_gpus
-from convmark.machine.environment import Machine, read_machine
-from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, layers_of
-from convmark.report.diagram import diagram
+from convmark.machine.hardware import Machine, read_machine
+from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, diagram, layers_of
 from convmark.report.summary import run_tables, summary_text
-from convmark.report.tables.formats import check_form, print_tables
+from convmark.report.tables import check_form, print_tables
 from convmark.results.store import Store, StoreWarning
 from convmark.session.auto_batch import choices_table
-from convmark.session.fleet.expected import expected_s, known_seconds
 from convmark.session.fleet.part import (
     Part,
     Shard,
+    expected_s,
+    known_seconds,
     part_path,
     plan_name,
     read_shard,

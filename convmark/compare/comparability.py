@@ -26,7 +26,6 @@ __all__ = [
     "facts_of",
     "load_of",
     "loads_alike",
-    "same_case",
 ]
 
 
@@ -78,6 +77,11 @@ class Comparability:
     reference: str | None
     reference_version: int | None
     measurement_version: str | None
+
+    @property
+    def point(self) -> tuple[str, str, str, int]:
+        """What rows share that differ in settings alone."""
+        return self.model, self.task, self.device, self.batch_size
 
     @property
     def options(self) -> dict[str, str]:
@@ -188,12 +192,6 @@ def _pairs(text: str | None) -> Mapping[str, str]:
     except ValueError:  # a quote without its end
         words = (text or "").split()
     return {name: value for name, _, value in (word.partition("=") for word in words)}
-
-
-def same_case(one: Comparability, other: Comparability) -> bool:
-    """Whether two rows share model, task, device and batch size: they differ in settings alone."""
-    names = ("model", "task", "device", "batch_size")
-    return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
 def comparable(now: Comparability, then: Comparability) -> bool:

@@ -19,7 +19,7 @@ from convmark.results.columnar import case_name
 from convmark.results.reading import HEADER, read_cells, read_run
 from convmark.results.record import COLUMNS, MEASURED, STATUSES, from_cells
 
-__all__ = ["CaseFigures", "Digest", "Held", "digest_of", "held_in"]
+__all__ = ["CaseFigures", "Digest", "Held", "digest_of"]
 
 _PLACES = {name: place for place, name in enumerate(HEADER)}
 _CASE = operator.itemgetter(*(_PLACES[name] for name in Case.__dataclass_fields__))
@@ -86,6 +86,11 @@ class Digest:
     """Name and conditions of each case that can be judged, as JSON."""
     cases: tuple[CaseFigures, ...] = ()
 
+    @property
+    def judged(self) -> Held:
+        """What `held` holds; the same object for like runs."""
+        return _held_in(self.held)
+
 
 def digest_of(path: Path) -> Digest:
     """Return what a run's file says, read whole; a torn last line is left out without a word.
@@ -101,7 +106,8 @@ def digest_of(path: Path) -> Digest:
     for line, cells in read_cells(path, torn.append):
         first = first or cells
         if (rule := _broken(cells)) is not None:
-            raise StoreError(_said_by_the_store(path) or f"{path}:{line}: {rule}")
+            read_run(path)  # the store names the fault that comes first, where it finds one
+            raise StoreError(f"{path}:{line}: {rule}")
         case = case_name(*_CASE(cells))
         rows.setdefault(case, []).append(cells)
         if cells[_STATUS] in MEASURED:
@@ -139,15 +145,6 @@ def _broken(cells: Sequence[str]) -> str | None:
     return f"column 'step_time_p50_s' {rule}" if rule else None
 
 
-def _said_by_the_store(path: Path) -> str:
-    """Return what reading the file row by row says of it; empty where it finds no fault."""
-    try:
-        read_run(path)
-    except StoreError as error:
-        return str(error)
-    return ""
-
-
 @functools.lru_cache(maxsize=4096)
 def _conditions_text(cells: Sequence[str]) -> str:
     """Return the conditions that the cells of a row tell, as JSON.
@@ -167,8 +164,7 @@ def _conditions_in(text: str) -> Conditions:
 
 
 @functools.lru_cache(maxsize=1024)
-def held_in(text: str) -> Held:
-    """Return what `text` holds: cases, each with its conditions."""
+def _held_in(text: str) -> Held:
     return tuple((case, conditions_of(tuple(values))) for case, values in json.loads(text))
 
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from convmark.compare.judgement import VERDICTS, Judgement
+from convmark.core.cells import from_cell, to_cell
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import check_patterns
 from convmark.core.text import plain_text
-from convmark.results.record import from_cell, to_cell
 from convmark.results.store import Store, read_run
 from convmark.results.table_file import TableFile
 

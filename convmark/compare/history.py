@@ -17,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from convmark.compare.comparability import Conditions, comparable, difference, same_case
-from convmark.compare.digest import Digest, Held
+from convmark.compare.comparability import Conditions, comparable, difference
+from convmark.compare.digest import Digest
 from convmark.compare.files import read_accepted
-from convmark.compare.index import Index, Say
+from convmark.compare.index import Index
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.tasks import TIMED_TASKS
-from convmark.core.text import NUMBER
+from convmark.core.text import NUMBER, Say
 from convmark.results.code.manifest import code_path
 from convmark.results.reading import StoreWarning
 from convmark.results.record import Record
@@ -183,16 +183,10 @@ def accepted_history(
     for path in files:
         here = {name: found for name, found in anchors.items() if found.path == path}
         for name, runs in _runs_at(earlier, here, asked).items():
-            cases[name] = CaseHistory(
-                anchor=anchor_of(path, here[name].rows), runs=runs, difference=here[name].difference
-            )
-    held = cases.keys() | {row.case.name for found in anchors.values() for row in found.rows}
-    absent: dict[str, Record] = {}
-    for name, _, row in (one for path in files for one in earlier.rows(path)):
-        if name not in held:
-            absent.setdefault(name, row)
+            cases[name] = here[name].history(runs)
+    absent = _absent([one for path in files for one in earlier.rows(path)], cases, anchors.values())
     earlier.close()
-    return History(cases=cases, absent=tuple(absent.values()))
+    return History(cases=cases, absent=absent)
 
 
 def named_history(path: Path, records: Sequence[Record]) -> History:
@@ -211,20 +205,12 @@ def named_history(path: Path, records: Sequence[Record]) -> History:
             f"{path}: holds the run that is judged, run {every_row[0].run}; name an earlier run to "
             "compare with"
         )
-    asked = _asked(records)
+    matches = {name: _found(name, asked, path, rows) for name, asked in _asked(records).items()}
     cases = dict.fromkeys(by_name(records), CaseHistory())
-    held = set(cases)
-    for case in asked:
-        found = _found(case, asked[case], path, rows)
-        held |= {row.case.name for row in found.rows}
-        cases[case] = CaseHistory(
-            anchor=anchor_of(path, found.rows) if found.rows else None,
-            runs=(found.rows,) if found.rows and not found.difference else (),
-            difference=found.difference,
-        )
-    groups = by_name(row for _, _, row in rows)
-    absent = tuple(group[0] for name, group in groups.items() if name not in held)
-    return History(cases=cases, absent=absent)
+    for name, found in matches.items():
+        alike = found.rows and not found.difference
+        cases[name] = found.history((found.rows,) if alike else ())
+    return History(cases=cases, absent=_absent(rows, cases, matches.values()))
 
 
 def anchor_of(path: Path, rows: Sequence[Record]) -> Anchor:
@@ -273,6 +259,20 @@ class _Match:
     difference: str = ""
     """What its nearest rows differ in."""
 
+    def history(self, runs: tuple[tuple[Record, ...], ...]) -> CaseHistory:
+        """Return the history of the case whose anchor this is; without rows it has none."""
+        anchor = anchor_of(self.path, self.rows) if self.rows else None
+        return CaseHistory(anchor=anchor, runs=runs, difference=self.difference)
+
+
+def _absent(
+    rows: Iterable[Row], cases: Iterable[str], anchors: Iterable[_Match]
+) -> tuple[Record, ...]:
+    """Return the first row of each case that is none of the run's, and no anchor of one."""
+    held = {*cases, *(row.case.name for found in anchors for row in found.rows)}
+    groups = by_name(row for name, _, row in rows if name not in held)
+    return tuple(group[0] for group in groups.values())
+
 
 def _asked(records: Sequence[Record]) -> dict[str, Conditions]:
     """Return the conditions of each case that can be judged."""
@@ -298,7 +298,7 @@ def _match(name: str, asked: Conditions, held: Sequence[_Item]) -> tuple[list[_I
     own: list[_Item] = [one for one in held if one[0] == name]
     if same := [one for one in own if comparable(one[1].facts, asked.facts)]:
         return same, ""
-    near: list[_Item] = [one for one in held if same_case(one[1].facts, asked.facts)]
+    near: list[_Item] = [one for one in held if one[1].facts.point == asked.facts.point]
     found: list[_Item] = []
     if asked.facts.task in TIMED_TASKS:
         found = [one for one in near if comparable(one[1].live, asked.live)]
@@ -337,15 +337,11 @@ class EarlierRuns:
         self._rows: dict[Path, list[Row]] = {}
         self._unreadable: dict[Path, str] = {}
 
-    def held(self, path: Path) -> Held:
-        """Return the cases of a run that can be judged."""
-        return self._index.held(self._entry(path))
-
     def matches(self, path: Path) -> tuple[set[str], dict[str, str]]:
         """Return the cases whose anchor a run can be, and what those that it has else differ in."""
-        kind = self._entry(path).held
+        kind = self.entry(path).held
         if kind not in self._matches:
-            held = self.held(path)
+            held = self.entry(path).judged
             found = {name: _match(name, asked, held) for name, asked in self._asked.items()}
             self._matches[kind] = (
                 {name for name, (matching, _) in found.items() if matching},
@@ -372,7 +368,7 @@ class EarlierRuns:
         commits = {row.commit for row in rows if row.commit and _is_of_commit(row)}
         coded = all(row.code for row in rows)
         for path in reversed(self.paths) if codes or commits else ():
-            entry = self._entry(path)
+            entry = self.entry(path)
             theirs = entry.codes.split()
             of_commit = entry.commit in commits and (bool(theirs) or entry.dirty == 0)
             if (of_commit and not (coded and theirs)) or not codes.isdisjoint(theirs):
@@ -387,7 +383,8 @@ class EarlierRuns:
             text += f", and {more} more" if more else ""
             warnings.warn(text, StoreWarning, stacklevel=3)
 
-    def _entry(self, path: Path) -> Digest:
+    def entry(self, path: Path) -> Digest:
+        """Return what a run's file says; of one that cannot be read `close` warns."""
         entry = self._index.entry(path)
         if entry.error is not None:
             self._unreadable[path] = f"{path}{entry.error}"
@@ -427,15 +424,14 @@ def _runs_at(
     Args:
         anchors: of the cases whose anchor is one run; without runs where they are not comparable.
     """
+    alike = {name: one for name, one in anchors.items() if not one.difference}
     found: dict[str, dict[Path, tuple[Record, ...]]] = {
-        name: {} if anchor.difference else {anchor.path: anchor.rows}
-        for name, anchor in anchors.items()
+        name: {one.path: one.rows} if name in alike else {} for name, one in anchors.items()
     }
-    comparable = {name: one for name, one in anchors.items() if not one.difference}
     (own,) = {anchor.path for anchor in anchors.values()}
     read = 1
-    for path in earlier.with_code([row for one in comparable.values() for row in one.rows]):
-        left = [name for name in comparable if len(found[name]) < BASELINE_RUNS]
+    for path in earlier.with_code([row for one in alike.values() for row in one.rows]):
+        left = [name for name in alike if len(found[name]) < BASELINE_RUNS]
         if not left or read >= MOST_READ:
             break
         names = earlier.matches(path)[0].intersection(left)

@@ -17,18 +17,19 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from convmark.compare.digest import CaseFigures, Digest, Held, digest_of, held_in
+from convmark.compare.digest import CaseFigures, Digest, digest_of
 from convmark.compare.files import read_step_time_verdicts, verdicts_paths
 from convmark.core.errors import StoreError
+from convmark.core.text import Say
 from convmark.interpreter.environments.cache import cache_folder
 
-__all__ = ["Index", "Say", "index_path"]
+__all__ = ["Index", "index_path"]
 
 SETTLED_S = 2.0
 """A file that was written so lately may be written again within one tick of its clock."""
@@ -40,9 +41,6 @@ WAIT_S = 5.0
 """For another process that writes the database."""
 UNUSED_S = 90 * 86400
 """After so long without use a database is removed when another one is written."""
-
-Say = Callable[[str], None]
-
 
 _DIGEST = [field.name for field in fields(Digest) if field.name != "cases"]
 _FIGURES = [field.name for field in fields(CaseFigures)]
@@ -211,10 +209,6 @@ class Index:
                     self._figures[run.name] = one
             self._add(run, found)
         return found
-
-    def held(self, entry: Digest) -> Held:
-        """Return the cases of a run that can be judged; the same object for like runs."""
-        return held_in(entry.held)
 
     def figures(self, run: Path) -> CaseFigures | None:
         """Return the figures of the case that is asked for; None where the run has none."""

@@ -21,7 +21,7 @@ from convmark.compare.files import Acceptance
 from convmark.compare.history import History, anchor_of, by_name
 from convmark.compare.judgement import SIZES, Judgement
 from convmark.core.errors import ConvmarkError
-from convmark.core.git import Git, GitError
+from convmark.core.git import SHOWN, Git, GitError
 from convmark.core.text import plain_text
 from convmark.results.record import Record
 
@@ -35,8 +35,6 @@ __all__ = [
 ]
 
 TRAILER = "Benchmark-Accept"
-SHOWN = 12
-"""Characters of a commit that are shown."""
 _LINE = "> "
 _FORMAT = f"--format={_LINE}%H %(trailers:key={TRAILER},valueonly,unfold,separator=%x2C)"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from convmark.compare.rule.decision import Decision
 from convmark.core.errors import MeasurementError
+from convmark.core.interval import Interval
 
 __all__ = [
     "BUDGET_SPENT",
@@ -100,7 +101,7 @@ class Judgement:
     change: float | None = None
     """value / baseline - 1."""
     low: float | None = None
-    """Lower end of the change's interval."""
+    """Lower end of `interval`; None where it is not known."""
     high: float | None = None
     verdict: str
     smallest_visible: float | None = None
@@ -124,3 +125,8 @@ class Judgement:
             raise MeasurementError(f"{self.case}: what is unchanged must not fail a run")
         if self.fails and self.accepted:
             raise MeasurementError(f"{self.case}: what is accepted must not fail a run")
+
+    @property
+    def interval(self) -> Interval:
+        """The change's interval."""
+        return Interval.of_cells(self.low, self.high)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from statistics import mean, median, stdev, variance
+from statistics import mean, median, stdev
 from typing import Literal
 
-from convmark.compare.rule.statistics import t_quantile
-from convmark.core.statistics import share_of
+from convmark.compare.rule.statistics import pooled_variance, t_quantile
+from convmark.core.interval import share_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.results.record import Record
 
@@ -137,9 +137,8 @@ def _reach(metric: Metric, groups: Sequence[Sequence[Record]]) -> float:
     """
     logs = [[math.log(value) for value in _values(rows, metric) if value > 0] for rows in groups]
     now, *before = (group for group in logs if group)
-    freedom = sum(len(group) - 1 for group in (now, *before))
-    squares = sum(variance(group) * (len(group) - 1) for group in (now, *before) if len(group) > 1)
-    own = float((squares / freedom) ** 0.5) if freedom else 0.0
+    within, freedom = pooled_variance((now, *before))
+    own = within**0.5
     told = freedom >= _ENOUGH_FREEDOM and not metric.has_outliers
     spread = own if told else max(own, metric.between_processes)
     shares = 1 / len(now) + 1 / sum(map(len, before))

@@ -11,9 +11,9 @@ import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median, variance
+from statistics import median
 
-from convmark.compare.rule.statistics import t_quantile
+from convmark.compare.rule.statistics import pooled_variance, t_quantile
 from convmark.core.statistics import trimmed_mean
 
 __all__ = ["LEAST_CHANGE", "LEAST_NODES", "Deviation", "deviations"]
@@ -132,9 +132,7 @@ def deviations(times: Times, *, error_rate: float = ERROR_RATE) -> list[Deviatio
     return sorted(found, key=lambda one: (-abs(one.value), one.node))
 
 
-@functools.lru_cache(maxsize=4096)
-def _quantile(probability: float, freedom: int) -> float:
-    return t_quantile(probability, freedom)
+_quantile = functools.lru_cache(maxsize=4096)(t_quantile)
 
 
 def _points(times: Times) -> dict[str, _Point]:
@@ -153,10 +151,7 @@ def _points(times: Times) -> dict[str, _Point]:
     if not beside:
         return {}
     usual = median(map(len, beside.values()))
-    # the variance of a node's cases around the node, pooled over the nodes
-    freedom = sum(len(values) - 1 for values in beside.values())
-    squares = sum((len(values) - 1) * variance(values) for values in beside.values() if values[1:])
-    scatter = squares / max(freedom, 1)
+    scatter, _ = pooled_variance(beside.values())  # of a node's cases around the node
     return {
         node: _Point(
             trimmed_mean(beside[node]).value,

@@ -152,25 +152,20 @@ class EarlierSessions:
 
     def __init__(
         self,
-        runs: Sequence[Path],
-        conditions: Mapping[str, str],
-        is_before: Callable[[str, str], bool],
+        runs: Sequence[Path] = (),
+        conditions: Mapping[str, str] | None = None,
+        is_before: Callable[[str, str], bool] = lambda case, commit: False,
     ) -> None:
-        """Describe them by the files of the earlier runs, oldest first.
+        """Describe them by the files of the earlier runs, oldest first; by default there are none.
 
         Args:
             conditions: by case, what today's sessions hang on.
             is_before: whether a case's code of today has such a commit in its past.
         """
         self._runs = list(reversed(runs))[:MOST_LOOKED_INTO]
-        self._conditions = conditions
+        self._conditions = conditions or {}
         self._is_before = is_before
         self._of_run = functools.cache(_believed)
-
-    @classmethod
-    def none(cls) -> EarlierSessions:
-        """Return what nothing is known of."""
-        return cls((), {}, lambda case, commit: False)
 
     def _groups(self, case: str) -> Iterable[tuple[Path, list[KeptSession]]]:
         """Yield each run's comparable sessions of a case, the newest run first."""

@@ -20,11 +20,11 @@ from convmark.compare.history import Anchor
 from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement, LiveComparison
 from convmark.compare.rule.decision import Decision
 from convmark.compare.rule.statistics import t_quantile
-from convmark.core.statistics import share_of
+from convmark.core.interval import Interval, share_of
 from convmark.core.text import percent
 from convmark.results.record import Record
 
-__all__ = ["Finding", "finite_share", "machine_judgements", "step_time"]
+__all__ = ["Finding", "machine_judgements", "step_time"]
 
 Rows = Sequence[Record]
 
@@ -106,9 +106,7 @@ def _live(
     verdict = decision.plain_verdict
     estimate = decision.estimate or 0.0
     parts = [f"{decision.sessions} sessions against {comparison.anchor}"]
-    if decision.within_margin:
-        way = "slower" if estimate > 0 else "faster"
-        parts.append(f"{way} by {percent(abs(estimate), '')}, within the margin")
+    parts += filter(None, [decision.margin_text])
     if verdict == "regressed" and decision.bar < 0:
         parts.append(
             f"{percent(estimate - decision.bar)} against its recent level, which is "
@@ -197,18 +195,12 @@ def _machine(
         baseline=value / math.exp(estimate),
         value=value,
         change=share_of(estimate),
-        low=finite_share(estimate - half),
-        high=finite_share(estimate + half),
+        **Interval.around(estimate, half).shares().cells,
         verdict=verdict,
-        smallest_visible=finite_share(max(half, MOVED)),
+        smallest_visible=None if math.isinf(half) else share_of(max(half, MOVED)),
         baseline_runs=tuple(before),
         note=_machine_note(verdict, estimate, now, before),
     )
-
-
-def finite_share(log_ratio: float) -> float | None:
-    """Return a change from its logarithm; None at the open end of an interval."""
-    return share_of(log_ratio) if math.isfinite(log_ratio) else None
 
 
 def _machine_note(

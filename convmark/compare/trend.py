@@ -8,6 +8,7 @@ ratio of identical code.
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,12 +17,9 @@ from statistics import median
 
 from convmark.compare.comparability import ALIKE_LOAD, Comparability, comparable, difference
 from convmark.compare.rule.change_points import Level, Run, levels
-from convmark.core.git import Git
+from convmark.core.git import SHOWN, Git
 
 __all__ = ["Commits", "Point", "Stretch", "Trend", "live_comparison", "trend"]
-
-SHOWN = 12
-"""Characters of a commit that a command names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,13 +122,7 @@ class Commits:
     """What a repository says of commits; each question is asked once."""
 
     def __init__(self, folder: Path) -> None:
-        self._git = Git.at(folder)
-        self._answers: dict[tuple[str, ...], str | None] = {}
-
-    def _answer(self, *words: str) -> str | None:
-        if words not in self._answers:
-            self._answers[words] = self._git.answer(*words)
-        return self._answers[words]
+        self._answer = functools.cache(Git.at(folder).answer)
 
     def parent(self, commit: str) -> str:
         """Return a commit's first parent; empty where it has none, or is not known."""

@@ -5,6 +5,7 @@ review(records, history) -> live comparisons, by the caller -> conclude(...)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,8 +24,8 @@ from convmark.compare.intended import changed_sizes
 from convmark.compare.judgement import Judgement, LiveComparison
 from convmark.compare.metrics import METRICS, Metric, applies, middle, plain_verdict
 from convmark.compare.rule.decision import Decision
-from convmark.compare.step_time import finite_share, machine_judgements, step_time
-from convmark.core.statistics import share_of
+from convmark.compare.step_time import machine_judgements, step_time
+from convmark.core.interval import share_of
 from convmark.core.tasks import TASKS
 from convmark.results.record import Record
 
@@ -191,15 +192,14 @@ def _paired(case: CaseReview, comparison: LiveComparison | None) -> list[Judgeme
 def _measured(found: Judgement, metric: Metric, decision: Decision) -> Judgement:
     """Return a judgement with the change that the sessions have found."""
     sign = -1 if metric.higher_is_better else 1
-    low, high = sorted((sign * decision.low, sign * decision.high))
+    interval, smallest = decision.interval, decision.smallest_visible
     change = share_of(sign * (decision.estimate or 0.0))
     return replace(
         found,
         baseline=(found.value or 0.0) / (1 + change),
         change=change,
-        low=finite_share(low),
-        high=finite_share(high),
-        smallest_visible=finite_share(decision.smallest_visible),
+        **(-interval if metric.higher_is_better else interval).shares().cells,
+        smallest_visible=share_of(smallest) if math.isfinite(smallest) else None,
     )
 
 

@@ -6,7 +6,6 @@ see the same steps.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -81,6 +80,8 @@ def _of_variable(flag: str, text: str | None) -> Cluster:
 
     Source: tf.distribute.cluster_resolver.TFConfigClusterResolver.
     """
+    import json  # few command lines need it, and it takes its time to load
+
     try:
         config = json.loads(text or "")
         machines = {kind: list(config["cluster"].get(kind, ())) for kind in ("chief", "worker")}

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["open_regular", "read_regular", "write_whole"]
+from convmark.core.errors import StoreError
+
+__all__ = ["as_store_error", "open_regular", "read_regular", "write_whole"]
+
+
+@contextlib.contextmanager
+def as_store_error(path: Path, done: str) -> Iterator[None]:
+    """Raise a `StoreError` that names the file where the system refuses what is done with it.
+
+    Args:
+        done: read or written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be {done}: {error.strerror or error}") from None
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
@@ -56,7 +72,7 @@ def write_whole(path: Path, content: bytes) -> None:
         path.write_bytes(content)
         return
     target = path.resolve()  # what a link leads to is replaced, not the link
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    part = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
     try:
         with part.open("xb") as file:
             file.write(content)

@@ -22,6 +22,8 @@ LEAST_FIGURES = 3
 """Rows from which on an equal figure in all of them is no chance."""
 MOST_NAMES_SHARE = 0.6
 """Of the width, which the columns that name a row may take in each part."""
+LEAST_BESIDE_NAMES = 16
+"""Characters that are left of the width where a column more tells all rows apart."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,17 @@ def _names(grid: Grid, places: Sequence[int], width: int) -> list[int]:
     """Return the first columns of text, as many as tell the rows apart and leave room."""
     names = [places[0]]
     for place in places[1:]:
-        told = {tuple(row[name] for name in names) for row in grid.rows}
-        wide = grid.width([*names, place]) > MOST_NAMES_SHARE * width
-        if len(told) == len(grid.rows) or grid.numeric[place] or wide:
+        more = [*names, place]
+        most = width - LEAST_BESIDE_NAMES if _tells(grid, more) else MOST_NAMES_SHARE * width
+        if _tells(grid, names) or grid.numeric[place] or grid.width(more) > most:
             break
-        names.append(place)
+        names = more
     return names
+
+
+def _tells(grid: Grid, names: Sequence[int]) -> bool:
+    """Whether no two rows have the same texts in these columns."""
+    return len({tuple(row[name] for name in names) for row in grid.rows}) == len(grid.rows)
 
 
 def _parts(grid: Grid, names: Sequence[int], others: Sequence[int], width: int) -> list[list[int]]:

@@ -19,7 +19,10 @@ from pathlib import Path
 
 from convmark.core.errors import ConvmarkError
 
-__all__ = ["Git", "GitError"]
+__all__ = ["SHOWN", "Git", "GitError"]
+
+SHOWN = 12
+"""Characters of a commit that are shown, and that a printed command names it by."""
 
 # A hook's other variables would point git at the hook's repository, index or settings.
 _KEPT_GIT_VARIABLES = (

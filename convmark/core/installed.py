@@ -1,4 +1,4 @@
-"""Tells installed packages from code of the user's own, which a folder's name alone does not.
+"""Tells installed packages from code of the user's own, which a measured process imports too.
 
 A repository may track a `vendor/site-packages`: what lies in a repository is installed only where
 an environment lies there too.
@@ -9,15 +9,27 @@ from __future__ import annotations
 import functools
 import os
 import site
+import sys
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["PACKAGES", "TREE_PREFIX", "in_environment", "is_environment", "is_installed"]
+__all__ = [
+    "PACKAGES",
+    "TREE_PREFIX",
+    "import_roots",
+    "in_environment",
+    "is_environment",
+    "is_installed",
+]
 
 PACKAGES = ("site-packages", "dist-packages")
 TREE_PREFIX = "convmark-tree-"
 """Begins the name of a temporary folder that holds the files of a commit or of a run."""
 _MARKS = ("pyvenv.cfg", "conda-meta")
+
+
+_INSTALLED = ("stdlib", "platstdlib", "purelib", "platlib", "scripts")
 
 
 def is_environment(folder: str | os.PathLike[str]) -> bool:
@@ -32,7 +44,7 @@ def in_environment(path: Path, top: Path) -> bool:
         path: without symbolic links.
         top: the repository's top folder, which holds the path; without symbolic links.
     """
-    own = (folder for folder in _own_packages() if folder.is_relative_to(top))
+    own = (folder for folder in _folders("purelib", "platlib") if folder.is_relative_to(top))
     if any(path.is_relative_to(folder) for folder in own):
         return True
     while path not in (top, path.parent):
@@ -48,18 +60,39 @@ def is_installed(path: Path) -> bool:
     if not places:
         return False
     folder = Path(*path.parts[: places[-1] + 1])
-    top = next((one for one in folder.parents if _is_top(one)), None)
-    return top is None or in_environment(folder, top)
+    for top in folder.parents:
+        if top.name.startswith(TREE_PREFIX) or (top / ".git").exists():  # a repository's files
+            return in_environment(folder, top)
+    return True
 
 
-def _is_top(folder: Path) -> bool:
-    """Whether a folder is a repository's top, or holds the files of one."""
-    return folder.name.startswith(TREE_PREFIX) or (folder / ".git").exists()
+def import_roots(
+    folder: Path | None = None,
+    path: Iterable[str] | None = None,
+    installed: Iterable[str | Path] | None = None,
+) -> list[Path]:
+    """Return the working folder and the folders of `sys.path` that are no part of an installation.
+
+    Args:
+        folder: the working folder; this process's by default.
+        path: the entries to choose from, `sys.path` by default.
+        installed: the folders of the installation; this interpreter's by default.
+    """
+    first = Path.cwd() if folder is None else folder
+    if installed is None:
+        installed = _folders(*_INSTALLED)
+    apart = [Path(where).resolve() for where in installed]
+    found = [first.resolve()]
+    for entry in sys.path if path is None else path:
+        root = Path(entry or os.getcwd()).resolve()
+        inside = any(root.is_relative_to(where) for where in apart) or is_installed(root)
+        if root.is_dir() and not inside:
+            found.append(root)
+    return list(dict.fromkeys(found))
 
 
 @functools.cache
-def _own_packages() -> tuple[Path, ...]:
-    """The folders of this interpreter's installed packages."""
-    named = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
-    named += [*site.getsitepackages(), site.getusersitepackages()]
+def _folders(*kinds: str) -> tuple[Path, ...]:
+    """Return the folders of this interpreter of these kinds, and of its installed packages."""
+    named = [*map(sysconfig.get_path, kinds), *site.getsitepackages(), site.getusersitepackages()]
     return tuple(dict.fromkeys(Path(folder).resolve() for folder in named if folder))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -66,6 +65,8 @@ MOST_SECONDS = 1_000_000
 
 def nearest(value: str, known: Iterable[str]) -> str:
     """Say the nearest known names, or all of them where they are few and none is near."""
+    import difflib  # for errors alone
+
     names = list(known)
     near = difflib.get_close_matches(value, names, n=3, cutoff=0.5)
     if near:

@@ -1,4 +1,4 @@
-"""The options: the metadata of each field has the flag, the rule, the default and the help.
+"""The options: the metadata of each field of `Options` is an `Option`.
 
 pytest, the command line and pyproject.toml have the same options. Each gives texts (pyproject may
 give numbers and lists); `read` turns them into one frozen `Options`. An `OptionError` names the
@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,8 @@ from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import ISOLATIONS, PRECISIONS
 from convmark.core.cluster import Cluster, parse_cluster, with_index
 from convmark.core.errors import OptionError
-from convmark.core.option_values import Parse, Shapes, nearest
+from convmark.core.option import Option, option_field
+from convmark.core.option_values import Shapes, nearest
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIME_PRECISIONS, RUNTIMES
 from convmark.core.tasks import TASKS, TIMED_TASKS
 
@@ -29,7 +30,6 @@ __all__ = [
     "DRY_RUN",
     "OPTIONS",
     "RESUME",
-    "Option",
     "Options",
     "of_keywords",
     "pyproject_settings",
@@ -52,105 +52,10 @@ DRY_RUN = "show what would be measured, with an estimate of the time, and start 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
-    """The declaration of an option, in the metadata of a field of `Options`."""
-
-    name: str
-    """The flag without dashes."""
-    metavar: str
-    """Empty for a switch: on a command line it takes no value and means yes."""
-    parse: Parse
-    default: str | None
-    help: str
-    only: str
-    """`run` or `pytest` where the other has no such option."""
-    repeatable: bool
-    """Whether it may be given more than once; its value is then a tuple."""
-
-    @property
-    def flag(self) -> str:
-        """The option as the command line has it: `--time-budget`."""
-        return f"--{self.name}"
-
-    @property
-    def key(self) -> str:
-        """The option as pyproject.toml has it: `time_budget`."""
-        return self.name.replace("-", "_")
-
-    def add_to(self, add: Callable[..., Any], *, flag: str = "", **more: Any) -> None:
-        """Add it to a parser by the parser's own function.
-
-        Args:
-            flag: another than its own.
-            more: of the function's arguments, in place of those that follow from the option.
-        """
-        if self.metavar:
-            action = "append" if self.repeatable else "store"
-            how: dict[str, Any] = {"action": action, "metavar": self.metavar}
-        else:
-            how = {"action": "store_const", "const": "yes"}
-        more = {"default": None, "help": self.help, **how, **more}
-        more["help"] = more["help"].replace("%", "%%")  # argparse fills in what follows a %
-        add(flag or self.flag, **more)
-
-    def value(self, flag: str, given: Any) -> Any:
-        """Return the value of what a source gives.
-
-        Args:
-            flag: how the source names the option.
-
-        Raises:
-            OptionError: it breaks the option's rule.
-        """
-        if self.repeatable:
-            each = given if isinstance(given, (list, tuple)) else [given]
-            return tuple(self.parse(flag, _as_text(flag, one)) for one in each)
-        if not self.metavar and isinstance(given, bool):
-            return given
-        return self.parse(flag, _as_text(flag, given))
-
-
-def _as_text(flag: str, value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return ",".join(_as_text(flag, item) for item in value)
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise OptionError(f"{flag}: must be a text, a number or a list of them, got {value!r}")
-    return str(value)
-
-
-def _option(
-    usage: str,
-    parse: Parse,
-    help: str,
-    *,
-    default: str | None = None,
-    only: str = "",
-    repeatable: bool = False,
-) -> Any:
-    """Return the field of an option.
-
-    Args:
-        usage: its flag and what its value is called, such as `--seed N`.
-    """
-    flag, _, metavar = usage.partition(" ")
-    option = Option(
-        name=flag.removeprefix("--"),
-        metavar=metavar,
-        parse=parse,
-        default=default,
-        help=help,
-        only=only,
-        repeatable=repeatable,
-    )
-    value = () if repeatable else None if default is None else parse(flag, default)
-    return dataclasses.field(default=value, metadata={"option": option})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """The options of a run; None where the suite or the command has its own default."""
 
-    models: tuple[str, ...] | None = _option(
+    models: tuple[str, ...] | None = option_field(
         "--models NAMES",
         rules.parse_models,
         "models: a name of the zoo, a name of keras.applications in lower case, your own as "
@@ -158,53 +63,53 @@ class Options:
         "a .keras, .h5, .onnx, .tflite or .xml file, a SavedModel folder, or keras_hub:preset "
         "(default: the suite's)",
     )
-    trust_models: bool = _option(
+    trust_models: bool = option_field(
         "--trust-models",
         rules.parse_switch,
         "run code from model files, such as Lambda layers; it can do anything, so use this only "
         "for files that you trust (default: no, refuse such files)",
         default="no",
     )
-    tasks: tuple[str, ...] = _option(
+    tasks: tuple[str, ...] = option_field(
         "--tasks TASKS",
         rules.choices_of(tuple(TASKS)),
         f"{', '.join(one.words for one in TASKS.values())} (default: {','.join(TIMED_TASKS)})",
         default=",".join(TIMED_TASKS),
         only="run",
     )
-    devices: tuple[str, ...] = _option(
+    devices: tuple[str, ...] = option_field(
         "--devices DEVICES",
         rules.parse_devices,
-        "cpu, gpu:0, ... or all available devices (default: all)",
+        "cpu, gpu:0, ... or all available devices",
         default="all",
     )
-    batch_sizes: tuple[int, ...] | Literal["auto"] | None = _option(
+    batch_sizes: tuple[int, ...] | Literal["auto"] | None = option_field(
         "--batch-sizes SIZES",
         rules.parse_batch_sizes,
         "samples per replica per step, or auto: find the fastest and the largest that fits "
         "(default: 32 in training, 1 and 32 in inference)",
     )
-    precisions: tuple[str, ...] = _option(
+    precisions: tuple[str, ...] = option_field(
         "--precisions PRECISIONS",
         rules.choices_of((*PRECISIONS, *RUNTIME_PRECISIONS)),
         "float32 (TF32 off), tf32 (GPUs only), mixed_float16, mixed_bfloat16; of exported models "
-        f"also {', '.join(RUNTIME_PRECISIONS)} (default: float32)",
+        f"also {', '.join(RUNTIME_PRECISIONS)}",
         default="float32",
     )
-    jit: tuple[str, ...] = _option(
+    jit: tuple[str, ...] = option_field(
         "--jit STATE",
         rules.parse_jit,
         "compile the step: off, on or both; uses XLA in TensorFlow and torch.compile in PyTorch; "
-        "JAX always compiles (default: off)",
+        "JAX always compiles",
         default="off",
     )
-    replicas: tuple[int, ...] | None = _option(
+    replicas: tuple[int, ...] | None = option_field(
         "--replicas NUMBERS",
         rules.parse_counts,
         "number of model copies, each with its own batch: one per GPU, or logical CPUs; "
         "TensorFlow only (default: 1; bench/test_scaling.py: up to the number of GPUs)",
     )
-    cluster: Cluster | None = _option(
+    cluster: Cluster | None = option_field(
         "--cluster WHERE",
         parse_cluster,
         "run replicas in several processes: local, one each on this machine; HOST:PORT,HOST:PORT, "
@@ -212,167 +117,166 @@ class Options:
         "machine (default: one process)",
         only="run",
     )
-    index: int | None = _option(
+    index: int | None = option_field(
         "--index N",
         rules.parse_place,
         "position of this machine in --cluster, from 0; the first machine saves the rows (no "
         "default)",
         only="run",
     )
-    optimizer: str | None = _option(
+    optimizer: str | None = option_field(
         "--optimizer NAME",
         rules.or_default(rules.parse_name),
         "an optimizer of keras.optimizers, such as adam, or default; for models that are not "
         "compiled (default: plain SGD)",
     )
-    learning_rate: float | None = _option(
+    learning_rate: float | None = option_field(
         "--learning-rate RATE",
         rules.or_default(rules.parse_rate),
         "learning rate for models that are not compiled, or default (default: 0.01, or the "
         "default of --optimizer)",
     )
-    loss: str | None = _option(
+    loss: str | None = option_field(
         "--loss NAME",
         rules.or_default(rules.parse_name),
         "a loss of keras.losses, or default; for models that are not compiled; the step is then "
         "Keras's own train_step (default: cross-entropy for class scores, else mean squared error)",
     )
-    threads: str = _option(
+    threads: str = option_field(
         "--threads N",
         rules.parse_threads,
         "threads of the measured process: a number, or default, the framework's own choice",
         default="default",
     )
-    backends: tuple[str, ...] = _option(
+    backends: tuple[str, ...] = option_field(
         "--backend NAMES",
         rules.choices_of(tuple(BACKENDS)),
         f"backends of Keras: {', '.join(BACKENDS)} (default: {DEFAULT_BACKEND})",
         default=DEFAULT_BACKEND,
     )
-    runtimes: tuple[str, ...] = _option(
+    runtimes: tuple[str, ...] = option_field(
         "--runtime NAMES",
         rules.choices_of(tuple(RUNTIMES)),
         f"what runs the forward pass in the task infer: {', '.join(RUNTIMES)}; all but keras load "
-        f"a file that Keras exports (default: {DEFAULT_RUNTIME})",
+        "a file that Keras exports",
         default=DEFAULT_RUNTIME,
     )
-    ceilings: str = _option(
+    ceilings: str = option_field(
         "--ceilings WHICH",
         rules.choice_of(("auto", "on", "off")),
         "measure the highest speed of each device once, for the column efficiency: auto (GPUs "
-        "only), on or off (default: auto)",
+        "only), on or off",
         default="auto",
     )
-    processes: int = _option(
-        "--processes N", rules.parse_count, "fresh processes per case (default: 3)", default="3"
+    processes: int = option_field(
+        "--processes N", rules.parse_count, "fresh processes per case", default="3"
     )
-    time_budget_s: float = _option(
+    time_budget_s: float = option_field(
         "--time-budget SECONDS",
         rules.parse_seconds,
-        "maximum seconds of timed steps per process; rounds take up to half of this (default: 0.6)",
+        "maximum seconds of timed steps per process; rounds take up to half of this",
         default="0.6",
     )
-    time_limit_s: float = _option(
+    time_limit_s: float = option_field(
         "--time-limit SECONDS",
         rules.parse_seconds,
-        "end a worker that makes no progress for this many seconds (default: 600)",
+        "end a worker that makes no progress for this many seconds",
         default="600",
     )
-    isolation: str = _option(
+    isolation: str = option_field(
         "--isolation HOW",
         rules.choice_of(ISOLATIONS),
         "fork: fork each process from a warm interpreter; spawn: start a new interpreter; none: "
         "use one process, for debuggers and profilers (default: fork on Linux, else spawn)",
         default="fork" if sys.platform == "linux" else "spawn",
     )
-    results: Path = _option(
+    results: Path = option_field(
         "--results FOLDER",
         rules.parse_folder,
-        "folder of the results (default: results)",
+        "folder of the results",
         default="results",
     )
-    seed: int = _option(
+    seed: int = option_field(
         "--seed N",
         rules.parse_seed,
-        "seed for the order of cases, the weights and the batches (default: 0)",
+        "seed for the order of cases, the weights and the batches",
         default="0",
     )
-    seeds: tuple[int, ...] = _option(
+    seeds: tuple[int, ...] = option_field(
         "--seeds SEEDS",
         rules.parse_seeds,
-        "seeds of the task accuracy, one process each (default: 0,1,2)",
+        "seeds of the task accuracy, one process each",
         default="0,1,2",
     )
-    target_accuracy: float = _option(
+    target_accuracy: float = option_field(
         "--target-accuracy SHARE",
         rules.parse_share,
-        "validation accuracy for the time to accuracy of the task accuracy (default: 0.97)",
+        "validation accuracy for the time to accuracy of the task accuracy",
         default="0.97",
     )
-    fraction: float = _option(
+    fraction: float = option_field(
         "--fraction SHARE",
         rules.parse_share,
-        "share of the training and validation samples for the task accuracy, for quick checks "
-        "(default: 1)",
+        "share of the training and validation samples for the task accuracy, for quick checks",
         default="1",
     )
-    mnist: Path | None = _option(
+    mnist: Path | None = option_field(
         "--mnist PATH",
         rules.parse_file,
         "MNIST file, an .npz with the arrays of keras.datasets.mnist (default: CONVMARK_MNIST, "
         "else downloaded by Keras)",
     )
-    input_shape: Shapes | None = _option(
+    input_shape: Shapes | None = option_field(
         "--input-shape SHAPE",
         rules.or_default(rules.parse_shapes),
         "shape of one sample, such as 224x224x3, or name=28x28x1,other=4 for several inputs, or "
         "default (default: from the model; axes of unknown size: 224 in images, 128 in sequences)",
     )
-    pythons: tuple[str, ...] = _option(
+    pythons: tuple[str, ...] = option_field(
         "--python PATH",
         rules.parse_text,
         "interpreter to measure, or the folder of its environment; it needs only the framework "
         "(default: this one; convmark run accepts several and makes one run for each)",
         repeatable=True,
     )
-    environments: tuple[str, ...] = _option(
+    environments: tuple[str, ...] = option_field(
         "--env REQUIREMENTS",
         rules.parse_text,
         'requirements of the environment to measure, such as "tensorflow==2.20.*"; made once and '
         "reused, see convmark env list (default: the current environment)",
         repeatable=True,
     )
-    wait: bool = _option(
+    wait: bool = option_field(
         "--wait",
         rules.parse_switch,
         "wait until other benchmark runs on this machine have ended (default: no, stop with an "
         "error)",
         default="no",
     )
-    allow_concurrent: bool = _option(
+    allow_concurrent: bool = option_field(
         "--allow-concurrent",
         rules.parse_switch,
         "measure at the same time as other benchmark runs, which disturb the results; rows are "
-        "marked (default: no)",
+        "marked",
         default="no",
     )
-    compare_budget_s: float = _option(
+    compare_budget_s: float = option_field(
         "--compare-budget SECONDS",
         rules.parse_budget,
         "with --benchmark-compare: maximum seconds for the live comparison, or unlimited, which "
-        "also decides changes of 3 % (default: 600)",
+        "also decides changes of 3 %",
         default="600",
         only="pytest",
     )
-    margin: float = _option(
+    margin: float = option_field(
         "--margin SHARE",
         rules.parse_margin,
-        "with --benchmark-compare: the smallest slowdown that counts as a regression, as a "
-        "share of the step time (default: 0.03)",
+        "with --benchmark-compare: the smallest slowdown that counts as a regression, as a share "
+        "of the step time",
         default="0.03",
         only="pytest",
     )
-    allow_changes: tuple[str, ...] = _option(
+    allow_changes: tuple[str, ...] = option_field(
         "--allow-change CASE",
         rules.parse_text,
         "accept an intended change of this case: its name, or a pattern such as 'lenet5-*' "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +16,6 @@ __all__ = [
     "paired_log_ratio",
     "quantile",
     "scaling_efficiency",
-    "share_of",
     "spread",
     "step_time_summary",
     "trimmed_mean",
@@ -28,9 +26,6 @@ TRIM = 0.2
 
 QUANTILE_STEPS = {"p95": 100, "p99": 1000}
 """The fewest steps from which a high percentile is given at all."""
-
-_LARGEST_LOG_RATIO = 700.0
-"""No float holds the ratio of a larger one."""
 
 Values = Sequence[float] | npt.NDArray[np.float64]
 
@@ -76,11 +71,6 @@ def scaling_efficiency(throughput: float, replicas: int, alone: float) -> float:
             f"{alone} samples/s"
         )
     return throughput / (replicas * alone)
-
-
-def share_of(log_ratio: float) -> float:
-    """Return the change that a log ratio is, as a share: 0.0953 is 10 %."""
-    return math.expm1(min(log_ratio, _LARGEST_LOG_RATIO))
 
 
 def spread(values: Sequence[float]) -> float | None:

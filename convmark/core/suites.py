@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from convmark.core.backends import BACKENDS, with_property
-from convmark.core.batch_search import FIRST
 from convmark.core.case import Case, expand
 from convmark.core.errors import CaseError, OptionError
 from convmark.core.model_name import ModelName
@@ -17,12 +16,12 @@ from convmark.core.tasks import TASKS, TIMED_TASKS
 
 __all__ = [
     "ACCURACY",
+    "FIRST",
     "INFERENCE",
     "LAYERS",
     "SCALING",
     "SUITES",
     "TRAINING",
-    "WATERFALL",
     "Suite",
     "auto_name",
     "cases",
@@ -30,6 +29,9 @@ __all__ = [
     "refuse_runtimes",
     "refuse_untimed",
 ]
+
+FIRST = 32
+"""The batch size that a search for sizes begins with."""
 
 NETWORKS = ("lenet5", "mini_inception", "mini_resnet", "mini_resnet_norm")
 
@@ -101,7 +103,7 @@ LAYERS = Suite(
     fixed_models=True,
 )
 SCALING = Suite(models=("mini_resnet",), tasks=("train",), batch_sizes=(32,), scaling=True)
-ACCURACY, WATERFALL = suite_of("accuracy"), suite_of("waterfall")
+ACCURACY = suite_of("accuracy")
 SUITES = (*map(suite_of, TIMED_TASKS), LAYERS, *(suite_of(x) for x in TASKS if not TASKS[x].timed))
 """Of `convmark run`, where `--replicas` spreads these and scaling is no suite of its own; untimed
 tasks are measured where `--tasks` names them."""

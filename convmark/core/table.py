@@ -12,8 +12,7 @@ from typing import Any
 from convmark.core.cells import Column
 from convmark.core.errors import MeasurementError
 from convmark.core.fitting import Grid, fitted, terminal_width, wrapped
-from convmark.core.text import shown
-from convmark.core.units import bytes_text, count_text, rate_text, seconds_text, share_text
+from convmark.core.text import bytes_text, count_text, rate_text, seconds_text, share_text, shown
 
 __all__ = [
     "FACETS",
@@ -22,6 +21,7 @@ __all__ = [
     "cell_text",
     "grid",
     "heading",
+    "headings",
     "plain",
     "printed",
     "table_of",
@@ -112,6 +112,51 @@ class Heading:
 def heading(key: str, label: str, kind: str = "text", about: str = "") -> Heading:
     """Return a heading; tables have many."""
     return Heading(key=key, label=label, kind=kind, about=about)
+
+
+USUAL: Mapping[str, tuple[str, str]] = MappingProxyType(
+    {
+        "accuracy": ("accuracy", "score"),
+        "accuracy_sd": ("sd", "score"),
+        "batch_size": ("batch", "count"),
+        "cases": ("cases", "count"),
+        "change": ("change", "change"),
+        "efficiency": ("efficiency", "share"),
+        "epoch_time_s": ("epoch", "seconds"),
+        "group": ("cases", "text"),
+        "high": ("to", "change"),
+        "load": ("other load", "share"),
+        "loss": ("loss", "score"),
+        "loss_sd": ("sd", "score"),
+        "low": ("interval from", "change"),
+        "n": ("n", "count"),
+        "parameters": ("parameters", "count"),
+        "peak_host_memory_bytes": ("host peak", "bytes"),
+        "processes": ("processes", "count"),
+        "replicas": ("replicas", "count"),
+        "runs": ("runs", "count"),
+        "spread": ("spread", "share"),
+        "step_time_p50_s": ("step p50", "seconds"),
+        "throughput_samples_per_s": ("samples/s", "rate"),
+        "time_to_first_step_s": ("first step", "seconds"),
+    }
+)
+"""Label and kind of columns that several tables have."""
+
+
+def headings(keys: str, **own: str | tuple[str, str]) -> list[Heading]:
+    """Return the headings of the columns whose keys are given, divided by spaces.
+
+    Args:
+        own: by key the label of a text, or label and kind, where they are not the usual ones. A
+            column that has neither is a text, and its key is its label.
+    """
+    found = []
+    for key in keys.split():
+        given = own.get(key) or USUAL.get(key) or key.replace("_", " ")
+        label, kind = (given, "text") if isinstance(given, str) else given
+        found.append(heading(key, label, kind))
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,25 +1,39 @@
-"""Sanitises text from outside: one printable line."""
+"""Text for a reader: units scaled, verdicts in colour, what comes from outside one line."""
 
 from __future__ import annotations
 
 import math
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import TextIO
 
 from convmark.core.files import read_regular
+from convmark.core.interval import Interval
 
 __all__ = [
     "NUMBER",
     "Say",
+    "bytes_text",
+    "change_text",
+    "count_text",
+    "counted",
+    "duration_text",
     "file_text",
+    "interval_text",
     "is_folder_name",
     "is_plain",
+    "listed",
     "markdown_cell",
     "natural_order",
+    "painted",
     "percent",
     "plain_text",
+    "rate_text",
+    "seconds_text",
+    "share_text",
     "shown",
 ]
 
@@ -49,6 +63,36 @@ MOST_DIGITS = 18
 """Of a part of a text that is taken for a number."""
 
 
+_RED, _GREEN, _YELLOW = 31, 32, 33
+_COLOURS: Mapping[str, int] = MappingProxyType(
+    {
+        "regressed": _RED,
+        "failed": _RED,
+        "error:": _RED,
+        "crashed:": _RED,
+        "out_of_memory:": _RED,
+        "timeout:": _RED,
+        "improved": _GREEN,
+        "inconclusive": _YELLOW,
+        "unsteady": _YELLOW,
+        "not judged": _YELLOW,
+    }
+)
+_WORDS = rf"(?<![\w.:-])({'|'.join(map(re.escape, _COLOURS))})(?![\w.-])"
+"""Alone between spaces or brackets, for a case may have such a word in its name; compiled late."""
+
+
+def counted(number: int, noun: str, plural: str = "s") -> str:
+    """Return a number with its noun, such as `1 case` or `2,000 cases`."""
+    return f"{number:,} {noun}{plural * (number != 1)}"
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """Return the first names and how many more there are, such as `a, b and 3 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"{', '.join(names[:most])}{more}"
+
+
 def natural_order(value: str) -> tuple[tuple[int, int | str], ...]:
     """Return a key by which 2.9 comes before 2.10, 8 before 32, and names by their letters."""
     parts = re.findall(r"\d+|[^\d.]+", value)
@@ -65,9 +109,9 @@ def plain_text(text: str) -> str:
     return " ".join("".join(kept).split())
 
 
-def percent(log_ratio: float, sign: str = "+") -> str:
-    """Return a change as per cent, from its logarithm; without its sign where that is empty."""
-    return f"{100 * math.expm1(log_ratio):{sign}.1f} %" if log_ratio < 50 else "no size"
+def percent(log_ratio: float) -> str:
+    """Return a change as per cent, from its logarithm."""
+    return f"{100 * math.expm1(log_ratio):+.1f} %" if log_ratio < 50 else "no size"
 
 
 def is_plain(text: str) -> bool:
@@ -111,3 +155,90 @@ def file_text(path: Path) -> str:
         return read_regular(path).decode("utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    """Whether text for a stream is coloured: no by NO_COLOR, yes by FORCE_COLOR, else a terminal's.
+
+    Source:
+        no-color.org and force-color.org: each counts where it is set and not empty.
+    """
+    if environ.get("NO_COLOR"):
+        return False
+    return bool(environ.get("FORCE_COLOR")) or stream.isatty()
+
+
+def painted(text: str, stream: TextIO, environ: Mapping[str, str]) -> str:
+    """Return a printed table with the words that matter in colour, where the stream shows it."""
+    if not wants_colour(stream, environ):
+        return text
+    return re.sub(_WORDS, lambda found: f"\x1b[{_COLOURS[found[1]]}m{found[1]}\x1b[0m", text)
+
+
+def _scaled(value: float, steps: tuple[tuple[float, str], ...]) -> str:
+    for size, unit in steps:
+        if abs(value) >= size * 0.9995:  # so that 999.96 us reads 1.00 ms, not 1000 us
+            return f"{_digits(value / size)} {unit}"
+    size, unit = steps[-1]
+    return f"{_digits(value / size)} {unit}"
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, never in powers of ten."""
+    size = abs(value)
+    places = 0 if size >= 99.95 else 1 if size >= 9.995 else 2
+    if 0 < size < 0.9995:  # so that 0.004 samples/s does not read 0.00
+        places = 2 - math.floor(math.log10(size))
+    return f"{value:.{places}f}"
+
+
+def seconds_text(value_s: float | None) -> str:
+    """Return seconds as s, ms or us."""
+    if value_s is None:
+        return ""
+    return _scaled(value_s, ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")))
+
+
+def bytes_text(value_bytes: float | None) -> str:
+    """Return bytes as GiB, MiB, KiB or B."""
+    if value_bytes is None:
+        return ""
+    return _scaled(value_bytes, ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")))
+
+
+def count_text(value: float | None) -> str:
+    """Return a count as T, G, M, k or itself."""
+    if value is None:
+        return ""
+    if abs(value) < 1000:
+        return f"{value:g}"
+    return _scaled(value, ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")))
+
+
+def rate_text(value_per_s: float | None) -> str:
+    """Return samples/s to three digits or whole."""
+    return "" if value_per_s is None else f"{_digits(value_per_s)}"
+
+
+def share_text(share: float | None) -> str:
+    """Return a share as per cent."""
+    return "" if share is None else f"{100 * share:.1f} %"
+
+
+def change_text(share: float | None) -> str:
+    """Return a change, a share, with its sign."""
+    return "" if share is None else f"{'+' if share >= 0 else '-'}{share_text(abs(share))}"
+
+
+def interval_text(change: float, interval: Interval) -> str:
+    """Return a change and its interval, shares, such as `+12.1 % [+9.8, +14.4]`."""
+    return f"{100 * change:+.1f} % {interval.text}".rstrip()
+
+
+def duration_text(value_s: float) -> str:
+    """Return seconds as a person says them: 45 s, 3 min, 1 h 20 min."""
+    whole = max(0, round(value_s))
+    if whole < 60:
+        return f"{whole} s"
+    minutes = round(whole / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,8 +1,8 @@
 """Start worker processes, hand them requests, follow their events, and end them."""
 
+from convmark.core.installed import import_roots
 from convmark.interpreter.follower import Answer, OnEvent
 from convmark.interpreter.launch import Interpreter, LiveWorker, zoo_folder
-from convmark.interpreter.roots import import_roots
 from convmark.interpreter.server import INTERPRETER_LOST
 
 __all__ = [

@@ -14,10 +14,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from convmark.core.errors import WorkerError
-from convmark.interpreter.oom import oom_kills
 from convmark.worker.protocol import LINE_BYTES, UNSAFE_FORK, decode_event, one_line
 
-__all__ = ["Answer", "Followed", "Follower", "OnEvent", "cause", "tail"]
+__all__ = [
+    "Answer",
+    "Followed",
+    "Follower",
+    "OnEvent",
+    "cause",
+    "oom_kills",
+    "tail",
+]
 
 LOG_TAIL_BYTES = 1 << 16
 """A dying framework tells why, then the stacks of all its threads, some 5 KB each."""
@@ -35,6 +42,9 @@ MOST_LINES = 200_000
 """Read of one process, signs of life included, which come once a second."""
 
 OnEvent = Callable[[dict[str, Any]], None]
+
+
+_VMSTAT = Path("/proc/vmstat")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,3 +264,18 @@ def tail(log: Path | None) -> str:
             why = next((word for word in lines_said if "bad_alloc" in word), "")
             return f": {one_line(f'{why} {line} {place}')}"
     return f": {one_line(lines_said[-1])}" if lines_said else ""
+
+
+def oom_kills(vmstat: Path = _VMSTAT) -> int:
+    """Return how many processes the kernel has killed for memory since boot; 0 where it is silent.
+
+    It counts those of the whole machine and those of a memory-limited cgroup alike, each before the
+    process is gone.
+
+    Source: mm/oom_kill.c of Linux, which counts OOM_KILL in vmstat since 4.13.
+    """
+    try:
+        found = re.search(r"^oom_kill (\d+)$", vmstat.read_text(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found.group(1)) if found else 0

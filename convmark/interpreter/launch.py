@@ -18,16 +18,20 @@ from typing import Any
 
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.errors import WorkerError
+from convmark.core.installed import import_roots as find_import_roots
+from convmark.core.processes import TemporaryFolder
 from convmark.core.runtimes import EXPORTS
-from convmark.core.temporary import TemporaryFolder
 from convmark.interpreter.environments.cache import cache_folder
 from convmark.interpreter.follower import Answer, Follower, OnEvent, tail
-from convmark.interpreter.roots import import_roots as find_import_roots
 from convmark.interpreter.server import INTERPRETER_LOST, Server, ServerLost, Worker
 from convmark.machine.gpu.visible import alone
 from convmark.worker.protocol import encode
 
-__all__ = ["Interpreter", "LiveWorker", "zoo_folder"]
+__all__ = [
+    "Interpreter",
+    "LiveWorker",
+    "zoo_folder",
+]
 
 RESTARTS = 1
 """How often in a row a zygote that was lost is started again."""

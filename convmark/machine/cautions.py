@@ -8,15 +8,9 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from convmark.core.errors import ConvmarkError
-from convmark.machine.environment import (
-    GIB,
-    Machine,
-    State,
-    plain_text,
-    read_cpu_ticks,
-    read_state,
-    stolen_fraction,
-)
+from convmark.core.text import plain_text
+from convmark.machine.hardware import GIB, Machine
+from convmark.machine.state import State, read_cpu_ticks, read_state, stolen_fraction
 
 __all__ = ["Caution", "Preflight", "cautions", "changes_speed", "speed_flags"]
 

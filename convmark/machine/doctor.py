@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
+from convmark.core.text import plain_text
 from convmark.machine.cautions import Caution
-from convmark.machine.environment import GIB, Gpu, Machine, State, plain_text
+from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import visible_cards
 from convmark.machine.gpu_diagnosis import why_unseen
+from convmark.machine.hardware import GIB, Machine
+from convmark.machine.state import State
 
 __all__ = ["device_cautions", "findings", "left_out_gpus"]
 

@@ -13,7 +13,7 @@ from convmark.core.text import plain_text
 from convmark.machine.gpu.visible import choosing, visible_cards
 from convmark.machine.hardware import Machine
 
-__all__ = ["Cause", "why_unseen"]
+__all__ = ["why_unseen"]
 
 # Source: CUDA Toolkit release notes, "Minimum required driver version for CUDA minor version
 # compatibility", Linux.

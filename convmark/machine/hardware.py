@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import re
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -19,9 +18,7 @@ import psutil
 
 from convmark.core.errors import ConvmarkError
 from convmark.core.text import file_text, plain_text
-from convmark.machine.gpu.devices import Gpu, read_gpus
-from convmark.machine.gpu.nvml import load_nvml
-from convmark.machine.gpu.others import read_amd, read_apple
+from convmark.machine.gpu.devices import Gpu, load_nvml, read_amd, read_apple, read_gpus, say
 
 __all__ = ["GIB", "Machine", "cpu_model", "machine_name", "read_machine"]
 
@@ -139,10 +136,13 @@ def cpu_model(cpuinfo: str) -> str | None:
         key, _, value = line.partition(":")
         fields.setdefault(key.strip().lower(), []).append(plain_text(value))
     parts = zip(fields.get("cpu implementer", []), fields.get("cpu part", []), strict=False)
-    arm = " + ".join(sorted({_arm_name(*part) for part in parts}))
+    arm = {
+        f"{_ARM_IMPLEMENTERS.get(maker, maker)} {_ARM_PARTS.get((maker, part), f'part {part}')}"
+        for maker, part in parts
+    }
     # `cpu` is POWER's key, `uarch` RISC-V's.
     names = [fields.get(key, [""])[0] for key in ("model name", "cpu", "uarch")]
-    return next((name for name in [names[0], arm, *names[1:]] if name), None)
+    return next((name for name in [names[0], " + ".join(sorted(arm)), *names[1:]] if name), None)
 
 
 def _read_gpus(root: Path, nvml: Any) -> tuple[tuple[Gpu, ...], str | None]:
@@ -158,24 +158,11 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "unknown"
 
 
-def _arm_name(implementer: str, part: str) -> str:
-    maker = _ARM_IMPLEMENTERS.get(implementer, implementer)
-    return f"{maker} {_ARM_PARTS.get((implementer, part), f'part {part}')}"
-
-
 def _cpu_model_elsewhere() -> str:
-    names = (_macos_cpu_model, platform.processor, platform.machine)
-    return next((name for read in names if (name := plain_text(read()))), "unknown")
-
-
-def _macos_cpu_model() -> str:
-    if sys.platform != "darwin":
-        return ""
-    command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=5).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""
+    sysctl = ("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
+    macos = say(sysctl) if sys.platform == "darwin" else ""
+    names = map(plain_text, (macos, platform.processor(), platform.machine()))
+    return next(filter(None, names), "unknown")
 
 
 def _os_name() -> str:

@@ -21,10 +21,9 @@ from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.model_name import TRUST
 from convmark.core.option_values import AUTO
 from convmark.core.options import OPTIONS, Options, pyproject_settings, read
-from convmark.core.signals import ReceivedSignal, as_interrupts
+from convmark.core.processes import ReceivedSignal, as_interrupts
 from convmark.core.suites import auto_name, refuse_untimed
-from convmark.core.text import Say, plain_text
-from convmark.core.units import duration_text
+from convmark.core.text import Say, duration_text, plain_text
 from convmark.plugin import bridge, short
 from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.pytest_run import PytestRun
@@ -41,11 +40,13 @@ _COMPARISON_KEY = pytest.StashKey[bridge.Comparison]()
 
 
 def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
+    """Add the options: their long names, and the short ones where the project asks for them."""
     short.add_all(parser, pluginmanager)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    """Read and check the options, before anything is collected."""
     config.addinivalue_line(
         "markers",
         "convmark(suite): measure the suite's cases, one test each, before the first test",
@@ -99,10 +100,12 @@ def _check_resume(run: str | None) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
+    """Remove the empty folder that pytest-benchmark has made for its own storage."""
     session.config.stash[_COMPARISON_KEY].remove_stray_folder()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make a test of each case of a suite, named as the case."""
     marker = metafunc.definition.get_closest_marker("convmark")
     if marker is None or "measured" not in metafunc.fixturenames:
         return
@@ -164,6 +167,7 @@ def _case_of(item: pytest.Item) -> object:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let pytest-benchmark compare by itself where no case is measured."""
     comparison = session.config.stash[_COMPARISON_KEY]
     if not _selected(session):
         comparison.resume_as_it_was(session.config)
@@ -171,6 +175,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Measure and judge all cases before the first test runs; each test then replays its own."""
     items = _selected(session)
     config = session.config
     if not items or _measures_nothing(config) or _is_one_of_several(config):
@@ -183,7 +188,7 @@ def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, objec
     try:
         with as_interrupts() as received:
             config.stash[_RECEIVED_KEY] = received
-            if not _stopped(session):
+            if not session.testsfailed or config.option.continue_on_collection_errors:
                 foreign = (one for one in session.items if not _is_marked(one))
                 others = any("benchmark" in getattr(one, "fixturenames", ()) for one in foreign)
                 _measure(config, _run_of(config), items, others=others)
@@ -234,11 +239,6 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, object, obj
 def _is_one_of_several(config: pytest.Config) -> bool:
     """Whether this is a process of pytest-xdist's."""
     return hasattr(config, "workerinput")
-
-
-def _stopped(session: pytest.Session) -> bool:
-    """Whether errors of collection will end the session before any test runs."""
-    return bool(session.testsfailed) and not session.config.option.continue_on_collection_errors
 
 
 def _selected(session: pytest.Session) -> dict[pytest.Item, Case]:
@@ -329,6 +329,7 @@ def _broken_limits(config: pytest.Config, case: Case, benchmark: Any) -> list[st
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the run's tables and verdicts."""
     config = terminalreporter.config
     if _RUN_KEY in config.stash:
         for title, text in config.stash[_RUN_KEY].report():

@@ -306,7 +306,7 @@ class CsvStorage:
         for path in reversed(runs):
             if same_file(path, self._run.resumed):  # it is this run
                 continue
-            if any(name in names for name, _ in earlier.held(path)):
+            if any(name in names for name, _ in earlier.entry(path).judged):
                 found = path, [row for _, _, row in earlier.rows(path)]
                 break
         earlier.close()

@@ -280,7 +280,8 @@ def _anchor_of(
 
 def _against(run: PytestRun, baseline: Baseline, history: History) -> dict[str, str]:
     """Return by case the commit, or the run with its commit, that it is judged against."""
-    from convmark.compare.live.anchor import SHOWN, origin_of
+    from convmark.compare.live.anchor import origin_of
+    from convmark.core.git import SHOWN
     from convmark.report.verdicts import run_words
 
     found = {}
@@ -301,6 +302,7 @@ def _meant(run: PytestRun, baseline: Baseline, history: History, say: Say) -> In
     asked = {row.case.name: row.asked_case for row in run.records}
 
     def since(case: str) -> TrailerRange | None:
+        """Return the commits since the case's anchor in its model's repository; None for none."""
         origin = origin_of(asked[case], run.sources) if case in asked else None
         if origin is None:
             return None

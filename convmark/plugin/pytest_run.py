@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from convmark.compare.judgement import Judgement, LiveComparison
     from convmark.interpreter import Interpreter
     from convmark.machine.cautions import Preflight
-    from convmark.machine.environment import Machine
+    from convmark.machine.hardware import Machine
     from convmark.results.code.manifest import Code
     from convmark.results.record import Record
     from convmark.results.store import Store
@@ -67,7 +67,7 @@ class PytestRun:
     def machine(self) -> Machine:
         """This machine, read once."""
         if self._machine is None:
-            from convmark.machine.environment import read_machine
+            from convmark.machine.hardware import read_machine
 
             self._machine = read_machine()
         return self._machine
@@ -158,7 +158,7 @@ class PytestRun:
         asked = [*self.options.pythons, *self.options.environments]
         if not asked:
             return sys.executable
-        from convmark.interpreter.environments.interpreter import interpreters
+        from convmark.interpreter.environments.cache import interpreters
 
         if len(asked) > 1:
             raise OptionError(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from statistics import median
 from typing import Any
 
@@ -17,13 +15,15 @@ from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.fitting import wrapped
+from convmark.core.interval import NOT_KNOWN
 from convmark.core.option_values import parse_models
 from convmark.core.statistics import spread
-from convmark.core.table import heading, printed
+from convmark.core.table import heading, headings, printed
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import markdown_cell, natural_order, shown
 from convmark.report.changes import LEAST_PAIRS, Change, Pair, Value, changes
-from convmark.results.record import Record, to_cell
+from convmark.report.tables import as_csv
+from convmark.results.record import Record
 
 __all__ = ["COLUMNS", "FORMS", "Cell", "LiveCases", "across", "across_report", "live_cases"]
 
@@ -36,7 +36,10 @@ judged against another."""
 
 FORMS = ("table", "markdown", "csv", "json")
 
-LIVE = "These commands {}, or all at once: convmark compare --across "
+DIRTY = "+"
+"""Ends the commit of a folder that had changes which are in no commit."""
+
+LIVE = "These commands {}, the last one all at once:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,25 +65,31 @@ class Cell:
     time_to_first_step_s: float | None
     peak_host_memory_bytes: float | None
     parameters: int | None
-    to_oldest: float | None = None
-    """step time / that of the first value - 1; None for the first value."""
-    to_oldest_low: float | None = None
-    to_oldest_high: float | None = None
-    to_oldest_basis: str = ""
-    """What the interval comes from: pairs, runs or processes."""
-    to_previous: float | None = None
-    """step time / that of the value before - 1; None where no value is older than another."""
-    to_previous_low: float | None = None
-    to_previous_high: float | None = None
-    to_previous_basis: str = ""
+    to_oldest: Change | None = None
+    """Of the step time from the first value; None for the first value."""
+    to_previous: Change | None = None
+    """Of the step time from the value before; None where no value is older than another."""
     verdict: str = ""
     """On the change from the value before; empty where the runs allow none."""
     note: str = ""
     command: str = ""
     """What compares it live with the value before, or the first one; empty where nothing can."""
-    oldest: Change | None = field(default=None, metadata={"column": False})
-    previous: Change | None = field(default=None, metadata={"column": False})
-    live: LiveCases | None = field(default=None, metadata={"column": False})
+    live: LiveCases | None = None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The cell as a row of a file, a change in four columns: its size, interval and basis."""
+        found: dict[str, Any] = {}
+        for name in (one.name for one in fields(self) if one.name != "live"):
+            value = getattr(self, name)
+            if name in ("to_oldest", "to_previous"):
+                interval = value.interval if value else NOT_KNOWN
+                found[name] = value.change if value else None
+                found |= {f"{name}_{end}": cell for end, cell in interval.cells.items()}
+                found[f"{name}_basis"] = value.basis if value else ""
+            else:
+                found[name] = value
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,14 +127,11 @@ class LiveCases:
         return shlex.join(["convmark", "ab", self.a, self.b, *words])
 
 
-_NAMES = [one.name for one in fields(Cell) if one.metadata.get("column", True)]
-
-
 # -- the cells -------------------------------------------------------------------------------------
 
 
 def across(
-    records: Iterable[Record],
+    runs: Iterable[Sequence[Record]],
     column: str,
     names: Mapping[str, str] | None = None,
     files_of: Callable[[str], str] = lambda code: "",
@@ -136,12 +142,13 @@ def across(
     `BACKENDS`, machines and GPUs in that of their names.
 
     Args:
-        records: measured rows, in the order of their runs.
+        runs: the rows of each run, in the order of the runs; runs of two results folders may have
+            the same number.
         column: one of `COLUMNS`.
         names: of machines that a user has named, by their fingerprints.
         files_of: the hash of a code's files without its packages; empty where it is not known.
     """
-    found, first_seen = _values(records, column, names or {})
+    found, first_seen = _values(runs, column, names or {})
     in_order: Callable[[str], Any] = _ORDERS.get(column, natural_order)
     if column == "commit":
         in_order = first_seen.__getitem__
@@ -164,22 +171,27 @@ def across(
 
 
 def _values(
-    records: Iterable[Record], column: str, names: Mapping[str, str]
+    runs: Iterable[Sequence[Record]], column: str, names: Mapping[str, str]
 ) -> tuple[dict[tuple[str, str], Value], dict[str, int]]:
     """Return the runs by case and value, and the values in the order of their first runs."""
-    runs: dict[tuple[str, str], dict[int, list[Record]]] = {}
-    places: dict[tuple[str | None, str], int] = {}
+    found: dict[tuple[str, str], dict[int, list[Record]]] = {}
     first_seen: dict[str, int] = {}
-    for record in records:
-        value = str(getattr(record, column) or "")
-        if not record.measured or not value or record.task not in TIMED_TASKS:
-            continue
-        value = names.get(value, value) if column == "machine" else value
-        first_seen.setdefault(value, len(first_seen))
-        place = places.setdefault((record.machine, record.run), len(places))
-        key = (_name(record, column), value)
-        runs.setdefault(key, {}).setdefault(place, []).append(record)
-    return {key: Value.of(of_key) for key, of_key in runs.items()}, first_seen
+    for place, rows in enumerate(runs):
+        for record in rows:
+            value = _value(record, column)
+            if not record.measured or not value or record.task not in TIMED_TASKS:
+                continue
+            value = names.get(value, value) if column == "machine" else value
+            first_seen.setdefault(value, len(first_seen))
+            key = (_name(record, column), value)
+            found.setdefault(key, {}).setdefault(place, []).append(record)
+    return {key: Value.of(of_key) for key, of_key in found.items()}, first_seen
+
+
+def _value(record: Record, column: str) -> str:
+    """Return a row's value of the column; a commit with changes in its files ends in `+`."""
+    value = str(getattr(record, column) or "")
+    return f"{value}{DIRTY}" if value and column == "commit" and record.dirty else value
 
 
 def _by_case(found: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
@@ -249,26 +261,13 @@ def _cell(
         time_to_first_step_s=_middle(rows, lambda row: row.time_to_first_step_s),
         peak_host_memory_bytes=_middle(rows, lambda row: row.peak_host_memory_bytes),
         parameters=rows[-1].parameters,
-        **_flat("to_oldest", oldest),
-        **_flat("to_previous", previous),
+        to_oldest=oldest,
+        to_previous=previous,
         verdict=previous.verdict if previous else "",
         note=judged.note if judged else "",
         command=live.command if live else "",
-        oldest=oldest,
-        previous=previous,
         live=live,
     )
-
-
-def _flat(name: str, change: Change | None) -> dict[str, Any]:
-    if change is None:
-        return {}
-    return {
-        name: change.change,
-        f"{name}_low": change.low,
-        f"{name}_high": change.high,
-        f"{name}_basis": change.basis,
-    }
 
 
 def _figures(rows: Sequence[Record], figure: Callable[[Record], float | None]) -> list[float]:
@@ -284,11 +283,12 @@ def _middle(rows: Sequence[Record], figure: Callable[[Record], float | None]) ->
 
 _VERSION = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){1,3}((a|b|rc)[0-9]{1,4})?")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
+_LONG_COMMIT = re.compile(r"^([0-9a-f]{12})[0-9a-f]{28,52}(\+?)$")
 
 
 def _side(row: Record, column: str) -> str:
     """Return a row's value of the column as a side of `convmark ab`; empty where it can be none."""
-    value = str(getattr(row, column))
+    value = _value(row, column)
     if column == "backend":
         return "."
     if column == "commit":
@@ -359,25 +359,26 @@ def _joined(found: Sequence[LiveCases], name: str) -> list[LiveCases]:
 # -- as text ---------------------------------------------------------------------------------------
 
 
-def across_report(cells: Sequence[Cell], column: str, form: str = "table") -> str:
-    """Return the cells in one of `FORMS`."""
+def across_report(
+    cells: Sequence[Cell], column: str, form: str = "table", *, live: str = "", results: str = ""
+) -> str:
+    """Return the cells in one of `FORMS`.
+
+    Args:
+        live: the command that compares all values live.
+        results: what the other commands get besides, such as ` --results FOLDER`.
+    """
     if form == "json":
-        return json.dumps(
-            [{name: getattr(cell, name) for name in _NAMES} for cell in cells], indent=2
-        )
+        return json.dumps([cell.record for cell in cells], indent=2)
     if form == "csv":
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_NAMES)
-        writer.writerows([to_cell(getattr(cell, name)) for name in _NAMES] for cell in cells)
-        return text.getvalue().rstrip("\n")
+        return as_csv(list(cells[0].record), (list(cell.record.values()) for cell in cells))
     markdown = form == "markdown"
     table = _table(cells, column, markdown=markdown)
     clean = markdown_cell if markdown else lambda line: wrapped(shown(line))
-    lines = [clean(line) for line in _below(cells, column)]
-    commands = [shown(one.command) for one in _undecided(cells)]
+    lines = [clean(line) for line in _below(cells)]
+    commands = [f"{one.command}{results}" for one in live_cases(_undecided(cells))]
     if commands:
-        block = "\n".join(commands)
+        block = "\n".join(map(shown, [*commands, live]))
         lines.append(f"```sh\n{block}\n```" if markdown else block)
     return "\n\n".join([table, *lines])
 
@@ -385,50 +386,51 @@ def across_report(cells: Sequence[Cell], column: str, form: str = "table") -> st
 def _table(cells: Sequence[Cell], column: str, *, markdown: bool) -> str:
     longest = max((sum(cell.case == one.case for one in cells) for cell in cells), default=0)
     several = column not in _AGELESS and longest > 2
-    headings = [
+    columns = [
         heading("case", "case"),
         heading("value", column),
-        heading("throughput_samples_per_s", "samples/s", "rate"),
-        heading("step_time_p50_s", "step time", "seconds"),
-        heading("step_time_spread", "spread", "share"),
+        *headings(
+            "throughput_samples_per_s step_time_p50_s step_time_spread",
+            step_time_p50_s=("step time", "seconds"),
+            step_time_spread=("spread", "share"),
+        ),
         *([] if column in _AGELESS else [heading("before", "step time to the one before")]),
         *([heading("verdict", "verdict")] if column not in _AGELESS else []),
         *([heading("first", "step time to the oldest")] if several else []),
         *([heading("first", "step time to the first")] if column in _AGELESS else []),
-        heading("time_to_first_step_s", "first step", "seconds"),
-        heading("peak_host_memory_bytes", "host peak", "bytes"),
-        heading("parameters", "parameters", "count"),
-        heading("runs", "runs", "count"),
-        heading("processes", "n", "count"),
-        heading("note", "note"),
+        *headings(
+            "time_to_first_step_s peak_host_memory_bytes parameters runs processes note",
+            processes=("n", "count"),
+        ),
     ]
     before = ["", *(cell.case for cell in cells)]
     records = [
         {
-            **{name: getattr(cell, name) for name in _NAMES},
+            **cell.record,
             "case": cell.case if cell.case != last or not markdown else "",
-            "before": cell.previous.words if cell.previous else "",
-            "first": cell.oldest.words if cell.oldest else "",
+            "value": _LONG_COMMIT.sub(r"\1\2", cell.value),
+            "before": cell.to_previous.words if cell.to_previous else "",
+            "first": cell.to_oldest.words if cell.to_oldest else "",
         }
         for cell, last in zip(cells, before, strict=False)
     ]
     if markdown:
-        return printed(headings, records, "pipe", clean=markdown_cell)
-    return printed(headings, records)
+        return printed(columns, records, "pipe", clean=markdown_cell)
+    return printed(columns, records)
 
 
-def _below(cells: Sequence[Cell], column: str) -> Iterator[str]:
+def _below(cells: Sequence[Cell]) -> Iterator[str]:
     """Yield what the figures are, and how many changes have no verdict."""
     yield (
         "Metric: step time, geometric means of the processes' medians. Intervals of 95 % come from "
         "the runs of a case where a value has several, and else from the processes of one run, "
         "which do not tell how runs differ (in these runs)."
     )
-    changed = [cell for cell in cells if cell.previous is not None]
-    left = _undecided_cells(cells)
+    changed = [cell for cell in cells if cell.to_previous is not None]
+    left = _undecided(cells)
     if not changed:
         if any(cell.live for cell in left):
-            yield f"{LIVE.format('compare live')}{column} --live"
+            yield LIVE.format("compare live")
         return
     rule = f"a verdict needs {LEAST_PAIRS} pairs of runs that alternate"
     if not left:
@@ -436,17 +438,13 @@ def _below(cells: Sequence[Cell], column: str) -> Iterator[str]:
         return
     text = f"Not decided: {len(left)} of {len(changed)} changes; {rule}."
     if any(cell.live for cell in left):
-        text += f" {LIVE.format('decide')}{column} --live"
+        text += f" {LIVE.format('decide')}"
     yield text
 
 
-def _undecided_cells(cells: Iterable[Cell]) -> list[Cell]:
+def _undecided(cells: Iterable[Cell]) -> list[Cell]:
     return [
         cell
         for cell in cells
-        if (cell.previous or cell.oldest) and cell.verdict in ("", "inconclusive")
+        if (cell.to_previous or cell.to_oldest) and cell.verdict in ("", "inconclusive")
     ]
-
-
-def _undecided(cells: Iterable[Cell]) -> list[LiveCases]:
-    return live_cases(_undecided_cells(cells))

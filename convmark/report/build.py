@@ -11,25 +11,33 @@ import pandas as pd
 
 from convmark.core.table import Table
 from convmark.core.tasks import TASKS, TIMED_TASKS
-from convmark.core.text import natural_order
+from convmark.core.text import counted, listed, natural_order
+from convmark.report.comparison import Comparison, of_machines
 from convmark.report.describe import DescribedModel, described_models
-from convmark.report.rows import Rows, read_rows
+from convmark.report.noise import noise
+from convmark.report.rows import Rows, axes_of, latest, points, read_rows
 from convmark.report.sides import Sides, newest_versions, sides_of
 from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.answers import answers
-from convmark.report.tables.applications import applications
-from convmark.report.tables.architectures import architectures, pareto, task_figures
-from convmark.report.tables.hardware import BEST_BATCHES, Comparison, hardware_tables, of_machines
-from convmark.report.tables.history import history, step_time_verdicts
-from convmark.report.tables.levels import levels, marks, noise, runs_of_levels, trends
-from convmark.report.tables.nodes import differing, nodes
-from convmark.report.tables.overview import machines, troubles
-from convmark.report.tables.points import axes_of, latest, points
-from convmark.report.tables.published import published
-from convmark.report.tables.roofline import roofline
+from convmark.report.tables.hardware import BEST_BATCHES, hardware_tables
+from convmark.report.tables.history import (
+    history,
+    levels,
+    marks,
+    runs_of_levels,
+    step_time_verdicts,
+    trends,
+)
+from convmark.report.tables.models import (
+    applications,
+    architectures,
+    pareto,
+    published,
+    task_figures,
+)
+from convmark.report.tables.overview import differing, machines, nodes, troubles
 from convmark.report.tables.runtimes import runtimes
-from convmark.report.tables.shapes import batch_sizes, distribution, scaling
-from convmark.report.tables.waterfall import waterfall
+from convmark.report.tables.steps import batch_sizes, distribution, roofline, scaling, waterfall
 
 __all__ = ["FIRST", "STYLES", "VERDICTS", "Report", "build"]
 
@@ -42,13 +50,7 @@ FIRST = ("answers", "architectures", "applications", "accuracy")
 """Tables that Markdown without verdicts shows unfolded."""
 
 _WHERE_KNOWN = (
-    BEST_BATCHES,
-    "nodes",
-    "noise",
-    "published",
-    "roofline",
-    "runtimes",
-    "scaling",
+    *(BEST_BATCHES, "nodes", "noise", "published", "roofline", "runtimes", "scaling"),
     *TASKS,
 )
 """Tables that appear only where rows have what they need."""
@@ -197,10 +199,10 @@ def _lead(rows: Rows) -> str:
     frame = rows.frame
     failed = int((~frame["measured"]).sum())
     parts = [
-        _count(len(rows.runs), "run"),
-        _count(frame["machine"].nunique(), "machine"),
-        _count(frame["case"].nunique(), "case"),
-        _count(len(frame), "process", "es"),
+        counted(len(rows.runs), "run"),
+        counted(frame["machine"].nunique(), "machine"),
+        counted(frame["case"].nunique(), "case"),
+        counted(len(frame), "process", "es"),
     ]
     none = "all of them with figures" if len(frame) > 1 else "with figures"
     return f"{', '.join(parts)}, {f'{failed:,} without figures' if failed else none}."
@@ -211,11 +213,6 @@ def _axes(table: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
     return {(str(row.hardware), str(row.case)): axes_of(row) for row in latest(table).itertuples()}
 
 
-def _count(number: int, noun: str, plural: str = "s") -> str:
-    return f"{number:,} {noun}{plural * (number != 1)}"
-
-
 def _sources(places: Sequence[Path], rows: Rows) -> str:
-    names = ", ".join(str(place) for place in places[:3])
-    more = f" and {len(places) - 3} more" if len(places) > 3 else ""
-    return f"{_count(len(rows.runs), 'run file')} in {names}{more}"
+    names = listed(list(map(str, places)), 3)
+    return f"{counted(len(rows.runs), 'run file')} in {names}"

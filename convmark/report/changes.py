@@ -17,15 +17,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from statistics import fmean, variance
+from statistics import fmean
 
 from convmark.compare.comparability import Comparability, Conditions, comparable, loads_alike
 from convmark.compare.history import BASELINE_RUNS, same_code, steady
 from convmark.compare.judgement import SAME_CODE
 from convmark.compare.rule.decision import CaseSessions, Decision, decide
-from convmark.compare.rule.statistics import t_quantile
-from convmark.compare.step_time import finite_share
-from convmark.core.statistics import share_of
+from convmark.compare.rule.statistics import pooled_variance, t_quantile
+from convmark.core.interval import NOT_KNOWN, Interval, share_of
+from convmark.core.text import interval_text
 from convmark.report.ratios import CONFIDENCE, ratio
 from convmark.results.record import FRAMEWORK_COLUMNS, Record
 
@@ -46,8 +46,7 @@ class Change:
     """Between two values of a column, in one case. Shares of the step time; above 0 is slower."""
 
     change: float
-    low: float | None = None
-    high: float | None = None
+    interval: Interval = NOT_KNOWN
     basis: str = ""
     """What the interval comes from: pairs, runs or processes; empty where none is known."""
     verdict: str = ""
@@ -58,11 +57,10 @@ class Change:
     @property
     def words(self) -> str:
         """Whether it is slower or faster, with the figures."""
-        figures = f"{100 * self.change:+.1f} %"
-        if self.low is None or self.high is None:
+        figures = interval_text(self.change, self.interval)
+        if not self.interval.known:
             return f"{figures}, no interval"
-        figures += f" [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
-        if self.low <= 0 <= self.high:
+        if 0 in self.interval:
             return f"not distinguishable: {figures}"
         here = " in these runs" * (self.basis == "processes")
         return f"{'slower' if self.change > 0 else 'faster'}{here}: {figures}"
@@ -226,41 +224,33 @@ def _change(pair: Pair, decision: Decision | None, why: str, software: str) -> C
     if decision is not None and decision.estimate is not None:
         return Change(
             change=share_of(decision.estimate),
-            low=finite_share(decision.low),
-            high=finite_share(decision.high),
+            interval=decision.interval.shares(),
             basis="pairs",
             verdict=decision.plain_verdict,
             note=note,
         )
     estimate = fmean(new.values()) - fmean(old.values())
-    squares = [(len(logs) - 1) * variance(logs.values()) for logs in _several(pair.others)]
-    if squares:
-        freedom = sum(len(logs) - 1 for logs in _several(pair.others))
-        error = math.sqrt(sum(squares) / freedom * (1 / len(old) + 1 / len(new)))
+    within, freedom = pooled_variance(value.logs.values() for value in pair.others)
+    if freedom:
+        error = math.sqrt(within * (1 / len(old) + 1 / len(new)))
         half = t_quantile((1 + CONFIDENCE) / 2, freedom) * error
         return Change(
             change=share_of(estimate),
-            low=share_of(estimate - half),
-            high=share_of(estimate + half),
+            interval=Interval.around(estimate, half).shares(),
             basis="runs",
             verdict=verdict,
             note=note,
         )
     found = ratio(_times(pair.new), _times(pair.old))
-    if found is None or found.low is None or found.high is None:
+    if found is None or not found.interval.known:
         return Change(change=share_of(estimate), verdict=verdict, note=note)
     return Change(
         change=share_of(estimate),
-        low=found.low - 1,
-        high=found.high - 1,
+        interval=found.interval.mapped(lambda ratio: ratio - 1),
         basis="processes",
         verdict=verdict,
         note=note,
     )
-
-
-def _several(values: Sequence[Value]) -> list[dict[int, float]]:
-    return [logs for value in values if len(logs := value.logs) > 1]
 
 
 def _times(value: Value) -> list[float]:

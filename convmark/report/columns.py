@@ -6,8 +6,10 @@ import sys
 from collections.abc import Iterable
 from itertools import groupby
 
+from convmark.core.cells import Column
 from convmark.core.table import heading, printed
-from convmark.results.record import COLUMNS, OLDEST_SCHEMA, SCHEMA_VERSION, STATUSES, Column
+from convmark.results.record import COLUMNS, STATUSES
+from convmark.results.schema import OLDEST_SCHEMA, SCHEMA_VERSION
 
 __all__ = ["columns_page"]
 

@@ -9,20 +9,23 @@ from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType
 
-from convmark.core.colours import painted
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole
 from convmark.core.option_values import nearest, parse_file
 from convmark.core.table import Table
-from convmark.report.against import verdicts_against
+from convmark.core.text import painted
 from convmark.report.build import FIRST, STYLES, VERDICTS, Report, build
-from convmark.report.prices import read_prices
-from convmark.report.tables.hardware import Comparison
-from convmark.report.tables.text import csv_text, markdown_text, terminal_text
-from convmark.results.names import keep_name, kept_name, read_name
-from convmark.results.outputs import check_output, check_output_folder
-from convmark.results.runs import run_files
-from convmark.results.store import read_head
+from convmark.report.comparison import Comparison, read_prices
+from convmark.report.tables import csv_text, markdown_text, terminal_text
+from convmark.report.verdicts import verdicts_against
+from convmark.results.names import (
+    check_output,
+    check_output_folder,
+    keep_name,
+    kept_name,
+    read_name,
+)
+from convmark.results.store import read_head, run_files
 
 __all__ = ["FORMATS", "report"]
 
@@ -41,22 +44,13 @@ Source:
 
 def _html(report: Report) -> str:
     from convmark.report.figures import figures_of
-    from convmark.report.links import commit_links
-    from convmark.report.page.render import Page, render_page
+    from convmark.report.page import commit_links, render_page
 
     return render_page(
-        Page(
-            title=report.title,
-            when=report.when,
-            lead=report.lead,
-            tables=report.tables,
-            figures=figures_of(report.tables),
-            models=report.models,
-            sides=report.sides,
-            links=commit_links(Path.cwd(), _commits(report.tables)),
-            made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-            sources=report.sources,
-        )
+        report,
+        figures_of(report.tables),
+        links=commit_links(Path.cwd(), _commits(report.tables)),
+        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, SIZES, Judgement
-from convmark.core.text import shown
+from convmark.core.text import counted, listed, shown
 from convmark.report.verdicts import FOLLOWERS, HEADLINES, change_text, value_text
 
 __all__ = ["Gate", "badge_text", "comment_text"]
@@ -139,10 +139,9 @@ def _sentence(gate: Gate) -> str:
             words.append("nothing was compared;")
         elif "unchanged" in states and states <= {"unchanged", "same code", "missing", "new"}:
             words.append("no change was found;")
-        words.append(f"of {len(gate.cases)} case{'s' * (len(gate.cases) != 1)} {_counts(gate)}.**")
+        words.append(f"of {counted(len(gate.cases), 'case')} {_counts(gate)}.**")
     bases = list(dict.fromkeys(one.against for one in gate.judgements if one.against))
-    more = f" and {len(bases) - MOST_NAMES} more" if len(bases) > MOST_NAMES else ""
-    base = ", ".join(map(_commit, bases[:MOST_NAMES])) + more
+    base = listed(list(map(_commit, bases)), MOST_NAMES)
     return f"{' '.join(words)} Base: {base or 'none'}. Head: {_commit(gate.head) or 'unknown'}."
 
 
@@ -167,8 +166,7 @@ def _code(text: str) -> str:
 
 
 def _names(cases: Sequence[str]) -> str:
-    more = f" and {len(cases) - MOST_NAMES} more" if len(cases) > MOST_NAMES else ""
-    return ", ".join(map(_code, cases[:MOST_NAMES])) + more
+    return listed(list(map(_code, cases)), MOST_NAMES)
 
 
 def _moved_table(gate: Gate) -> Iterator[str]:
@@ -216,7 +214,7 @@ def _rest(gate: Gate) -> Iterator[str]:
     if not others:
         return
     rows = [[_code(one.case), change_text(one), one.verdict, _code(one.note)] for one in others]
-    summary = f"{cases} other case{'s' * (cases != 1)}" if cases else "The machine"
+    summary = counted(cases, "other case") if cases else "The machine"
     table = _table(["case", "change", "verdict", "note"], rows)
     yield f"<details><summary>{summary}</summary>\n\n{table}\n\n</details>"
 
@@ -225,7 +223,7 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [headings, ["---"] * len(headings), *rows[:MOST_ROWS]]
     text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     left = len(rows) - MOST_ROWS
-    return f"{text}\n\n{left} more row{'s' * (left != 1)}." if left > 0 else text
+    return f"{text}\n\n{counted(left, 'more row')}." if left > 0 else text
 
 
 def badge_text(gate: Gate) -> str:

@@ -22,8 +22,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.errors import OptionError
-from convmark.report.rows import Rows
-from convmark.report.tables.points import POINT, latest, points, text_of
+from convmark.report.rows import POINT, Rows, latest, points, text_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,16 +1,18 @@
-"""The results of `convmark noise` as text."""
+"""The results of `convmark noise`: as text, and as a table of a report."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
-from convmark.compare.files import NoiseRow
-from convmark.core.table import heading, printed
-from convmark.core.text import shown
-from convmark.core.units import duration_text, seconds_text
-from convmark.report.trend import MOST_NAMED
+from convmark.compare.files import NOISE, NoiseRow, read_noise
+from convmark.core.table import Table, headings, printed, table_of
+from convmark.core.text import duration_text, listed, seconds_text, shown
+from convmark.report.tables.history import MOST_NAMED
+from convmark.results.names import read_name
 
-__all__ = ["noise_line", "noise_text"]
+__all__ = ["noise", "noise_line", "noise_text"]
 
 
 _USUAL = ("-cpu", "-float32")
@@ -23,14 +25,14 @@ def noise_text(rows: Sequence[NoiseRow]) -> str:
     for part in _USUAL:
         if all(part in name for name in names):
             names = [name.replace(part, "", 1) for name in names]
-    headings = [
-        heading("case", "case"),
-        heading("scatter", "scatter", "figure"),
-        heading("takes", "takes", "seconds"),
-        heading("sees", "sees", "figure"),
-        heading("excludes", "excl.", "figure"),
-        heading("times", "3/5/10 %", "figure"),
-    ]
+    columns = headings(
+        "case scatter takes sees excludes times",
+        scatter=("scatter", "figure"),
+        takes=("takes", "seconds"),
+        sees=("sees", "figure"),
+        excludes=("excl.", "figure"),
+        times=("3/5/10 %", "figure"),
+    )
     records = [
         {
             "case": name,
@@ -42,7 +44,7 @@ def noise_text(rows: Sequence[NoiseRow]) -> str:
         }
         for name, row in zip(names, rows, strict=True)
     ]
-    table = printed(headings, records, drop_empty=False)
+    table = printed(columns, records, drop_empty=False)
     budgets = " and ".join(dict.fromkeys(duration_text(row.budget_s) for row in rows))
     about = (
         "scatter: noise of a session with identical code (number of sessions); takes: seconds of\n"
@@ -60,8 +62,7 @@ def _notes(names: Sequence[str], rows: Sequence[NoiseRow]) -> Iterator[str]:
         for note in filter(None, (row.note or "").split("; ")):
             notes.setdefault(note, []).append(name)
     for note, named in notes.items():
-        more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
-        whose = f"{', '.join(named[:MOST_NAMED])}{more}"
+        whose = listed(named, MOST_NAMED)
         yield shown(f"{'all cases' if len(named) == len(rows) > 1 else whose}: {note}")
 
 
@@ -82,3 +83,34 @@ def _times(row: NoiseRow) -> str:
     times_s = (row.seconds_for_3_percent, row.seconds_for_5_percent, row.seconds_for_10_percent)
     texts = ["-" if one is None else f"{one:.0f}" for one in times_s]
     return "/".join(texts) + " s" * any(text != "-" for text in texts)
+
+
+def noise(folders: Iterable[Path]) -> Table:
+    """Return what `convmark noise` has found of the machines whose folders these are."""
+    rows = [
+        {"machine": read_name(folder) or folder.name, **asdict(row)}
+        for folder in folders
+        for row in read_noise(folder / NOISE).values()
+    ]
+    return table_of(
+        "noise",
+        "Changes that this machine can detect",
+        "From sessions of one code and a copy of it (`convmark noise`). `sees` is the "
+        "smallest slowdown that is found in 95 of 100 comparisons within the budget of all "
+        "cases, `excludes` the change that `unchanged` rules out in as many; the last columns are "
+        "the time until a slowdown of that size is found in 8 of 10.",
+        headings(
+            "machine case measured sessions session_s scatter budget_s found_from rules_out "
+            "seconds_for_3_percent seconds_for_5_percent seconds_for_10_percent note",
+            sessions=("sessions", "count"),
+            session_s=("a session", "seconds"),
+            scatter=("scatter", "share"),
+            budget_s=("budget", "seconds"),
+            found_from=("sees", "share"),
+            rules_out=("excludes", "share"),
+            seconds_for_3_percent=("3 % in", "seconds"),
+            seconds_for_5_percent=("5 % in", "seconds"),
+            seconds_for_10_percent=("10 % in", "seconds"),
+        ),
+        rows,
+    )

@@ -16,8 +16,21 @@ from types import MappingProxyType
 import numpy as np
 
 from convmark.compare.rule.statistics import t_quantile
+from convmark.core.interval import NOT_KNOWN, Interval
 
-__all__ = ["LEAST_PROCESSES", "Ratio", "Units", "geometric_mean", "ratio"]
+__all__ = [
+    "CONFIDENCE",
+    "LEAST_PROCESSES",
+    "Ratio",
+    "Units",
+    "brackets_text",
+    "ends_text",
+    "geometric_mean",
+    "intervals_with_1",
+    "ratio",
+    "times_as_fast",
+    "times_text",
+]
 
 LEAST_PROCESSES = 3
 """Of fewer units on either side no interval is given: two tell a spread by luck."""
@@ -61,19 +74,18 @@ class _Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """A ratio and its interval, dimensionless; the ends are None where they are not known."""
+    """A ratio and its interval, dimensionless."""
 
     value: float
-    low: float | None = None
-    high: float | None = None
+    interval: Interval = NOT_KNOWN
     freedom: float | None = None
     sides: tuple[_Side, _Side] | None = field(default=None, repr=False, compare=False)
     """Of what it is the ratio; None of a number alone."""
 
     @property
     def contains_1(self) -> bool:
-        """Whether its interval contains 1, so that the two sides cannot be told apart."""
-        return self.low is not None and self.high is not None and self.low <= 1 <= self.high
+        """Whether its interval is known and contains 1: the two sides cannot be told apart."""
+        return self.interval.known and 1 in self.interval
 
 
 def ratio(over_s: Units | Sequence[float], under_s: Units | Sequence[float]) -> Ratio | None:
@@ -142,8 +154,7 @@ def _with_interval(difference: float, pairs: Sequence[tuple[_Side, _Side]]) -> R
     half = t_quantile((1 + CONFIDENCE) / 2, freedom) * math.sqrt(variance)
     return Ratio(
         value=math.exp(difference),
-        low=math.exp(difference - half),
-        high=math.exp(difference + half),
+        interval=Interval.around(difference, half).mapped(math.exp),
         freedom=freedom,
         sides=sides,
     )
@@ -156,3 +167,61 @@ def _variance(cases: Sequence[_Side]) -> float:
         for unit, error in side.errors.items():
             errors[unit] = errors.get(unit, 0.0) + error / len(cases)
     return sum(error**2 for error in errors.values())
+
+
+# -- as text ---------------------------------------------------------------------------------------
+
+
+def brackets_text(found: Ratio) -> str:
+    """Return the interval in square brackets, or why there is none."""
+    if not found.interval.known:
+        return f"(no interval: fewer than {LEAST_PROCESSES} processes)"
+    return f"[{_three_digits(found.interval.low)}, {_three_digits(found.interval.high)}]"
+
+
+def times_as_fast(found: Ratio) -> str:
+    """Return a ratio in words; those of one whose interval contains 1 have no figure."""
+    return (
+        "not distinguishable" if found.contains_1 else f"{_three_digits(found.value)} times as fast"
+    )
+
+
+def _three_digits(value: float) -> str:
+    """Return a ratio to three digits, or whole."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def times_text(mean: Ratio, factor: float = 1.0) -> str:
+    """Return a ratio times a factor, with as many digits as its interval lets be told."""
+    return _digits(mean.value * factor, mean, factor)
+
+
+def ends_text(mean: Ratio, factor: float = 1.0) -> str:
+    """Return the interval times a factor, in brackets; empty where none is known."""
+    if not mean.interval.known:
+        return ""
+    ends = (mean.interval.low, mean.interval.high)
+    low, high = (_digits(end * factor, mean, factor) for end in ends)
+    return f" ({low} to {high})"
+
+
+def _digits(value: float, mean: Ratio, factor: float) -> str:
+    """Return a ratio with as many digits as its interval lets be told, at least one decimal."""
+    half = mean.interval.half_width * factor
+    if not mean.interval.known or half == 0:
+        return f"{value:,.3g}"
+    places = math.ceil(-math.log10(half))
+    return f"{value:,.{min(max(places, 1), 6)}f}"
+
+
+def intervals_with_1(speedups: Sequence[Ratio]) -> str:
+    """Say of how many cases the interval contains 1."""
+    known = [one for one in speedups if one.interval.known]
+    if not known:
+        return f"no interval is known: fewer than {LEAST_PROCESSES} processes"
+    count = sum(one.contains_1 for one in known)
+    if len(known) == 1:
+        return f"the interval of its one case {'contains' if count else 'does not contain'} 1"
+    number = f"{count} of {len(known)}" if count else f"none of {len(known)}"
+    untold = " (no difference is shown there)" * bool(count)
+    return f"{number} intervals contain{'s' * (count <= 1)} 1{untold}"

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 from convmark.compare.comparability import Comparability, facts_of
 from convmark.compare.rule.statistics import t_quantile
 from convmark.report.ratios import CONFIDENCE, LEAST_PROCESSES, Units, geometric_mean, ratio
+from convmark.report.rows import POINT, records_of, text_of
 from convmark.report.tables.answers import Versions
 from convmark.report.tables.history import DIRTY, commit_text
-from convmark.report.tables.points import POINT, records_of, text_of
 from convmark.results.code.manifest import files_hash_of
-from convmark.results.runs import RunSource
+from convmark.results.store import RunSource
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["AXES", "Axis", "Side", "Sides", "newest_versions", "sides_of"]
+__all__ = ["AXES", "Side", "Sides", "newest_versions", "sides_of"]
 
 MOST_SIDES = 4000
 """Beyond them each case keeps its newest on each hardware and version, so that a page is small."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.statistics import scaling_efficiency, spread
-from convmark.core.table import Heading, Table, heading, plain, table_of
+from convmark.core.table import Heading, Table, heading, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.results.record import Record, shown_in
 from convmark.session.waterfall import WAYS
@@ -97,27 +97,21 @@ def _first(rows: Sequence[Record], column: str) -> Any:
 
 
 def _timed(groups: Groups) -> Table:
-    headings = [
-        heading("case", "case"),
-        heading("step_time_p50_s", "step p50", "seconds"),
-        heading("spread", "spread", "share"),
-        heading("step_time_p99_s", "p99", "seconds"),
-        heading("throughput_samples_per_s", "samples/s", "rate"),
-        heading("time_to_first_step_s", "first step", "seconds"),
-        heading("peak_host_memory_bytes", "host peak", "bytes"),
-        heading("peak_device_memory_bytes", "device peak", "bytes"),
-        heading("parameters", "parameters", "count"),
-        heading("flops_per_sample", "FLOPs", "flops"),
-        heading("n", "n", "count"),
-        heading("note", "note"),
-    ]
+    columns = headings(
+        "case step_time_p50_s spread step_time_p99_s throughput_samples_per_s "
+        "time_to_first_step_s peak_host_memory_bytes peak_device_memory_bytes parameters "
+        "flops_per_sample n note",
+        step_time_p99_s=("p99", "seconds"),
+        peak_device_memory_bytes=("device peak", "bytes"),
+        flops_per_sample=("FLOPs", "flops"),
+    )
     said: set[tuple[str, str | None]] = set()
     records = []
     for name, rows in groups.items():
         sizes = {key: _first(rows, key) for key in ("parameters", "flops_per_sample")}
         records.append(
             {
-                **{one.key: _middle(rows, one.key) for one in headings[1:8] if one.key != "spread"},
+                **{one.key: _middle(rows, one.key) for one in columns[1:8] if one.key != "spread"},
                 **sizes,
                 "case": name,
                 "spread": spread(_of(rows, "step_time_p50_s")),
@@ -127,7 +121,7 @@ def _timed(groups: Groups) -> Table:
         )
     rates = any(record["throughput_samples_per_s"] is not None for record in records)
     caption = SAMPLES_PER_S if rates else ""
-    return table_of("summary", "Step times", caption, headings, records, keep=["case"])
+    return table_of("summary", "Step times", caption, columns, records, keep=["case"])
 
 
 def _said_once(rows: Sequence[Record], said: set[tuple[str, str | None]]) -> str:
@@ -167,24 +161,17 @@ def _learned(groups: Groups) -> Table:
     every = [row for rows in groups.values() for row in rows]
     goals = {row.target_accuracy for row in every}
     goal = f"to {goals.pop():g}" if len(goals) == 1 and None not in goals else "to the target"
-    headings = [
-        heading("case", "case"),
-        heading("accuracy", "accuracy", "score"),
-        heading("accuracy_sd", "sd", "score"),
-        heading("loss", "loss", "score"),
-        heading("loss_sd", "sd", "score"),
-        heading("epoch_time_s", "epoch", "seconds"),
+    columns = [
+        *headings("case accuracy accuracy_sd loss loss_sd epoch_time_s"),
         heading("time_to_target_s", goal, "seconds"),
-        heading("reached", "reached", "figure"),
-        heading("n", "seeds", "count"),
-        heading("note", "note"),
+        *headings("reached n note", reached=("reached", "figure"), n=("seeds", "count")),
     ]
     records = [_learned_row(name, rows) for name, rows in groups.items()]
     fractions = {row.fraction for row in every}
     shares = ", ".join(f"{share:g}" for share in sorted(filter(None, fractions)))
     part = f"trained on a part of the data alone (--fraction {shares}): do not quote these results"
     caption = "" if fractions == {1.0} else part
-    return table_of("accuracy", "Accuracy", caption, headings, records, keep=["case"])
+    return table_of("accuracy", "Accuracy", caption, columns, records, keep=["case"])
 
 
 def _learned_row(name: str, rows: Sequence[Record]) -> dict[str, Any]:
@@ -202,21 +189,21 @@ def _ways(groups: Groups) -> Table:
     """The seconds per step of each way to call a model."""
     labels = {column: way.replace("_", " ") for way, column in WAYS.items()}
     labels |= {"fit_call_s": "fit call", "predict_call_s": "predict call"}
-    headings = [heading(key, label, "seconds") for key, label in labels.items()]
-    return _columns("waterfall", headings, groups)
+    columns = [heading(key, label, "seconds") for key, label in labels.items()]
+    return _columns("waterfall", columns, groups)
 
 
-def _columns(task: str, headings: Sequence[Heading], groups: Groups) -> Table:
+def _columns(task: str, columns: Sequence[Heading], groups: Groups) -> Table:
     """Medians over processes of columns of the schema."""
     records = [
         {
-            **{one.key: _middle(rows, one.key) for one in headings},
+            **{one.key: _middle(rows, one.key) for one in columns},
             **{"case": name, "n": _count(rows), "note": _failure(rows)},
         }
         for name, rows in groups.items()
     ]
     ends = heading("n", "n", "count"), heading("note", "note")
-    whole = [heading("case", "case"), *headings, *ends]
+    whole = [heading("case", "case"), *columns, *ends]
     return table_of(task, task.capitalize(), "", whole, records, keep=["case"])
 
 
@@ -236,21 +223,23 @@ def cards(records: Sequence[Record]) -> list[Table]:
         for name, rows in by_case(records).items()
         if any(row.measured and row.gpu_samples for row in rows)
     ]
-    headings = [
-        heading("case", "case"),
-        heading("sm", "SM MHz", "figure"),
-        heading("memory", "memory MHz", "figure"),
-        heading("temperature_c", "degrees C", "whole"),
-        heading("power", "W", "figure"),
-        heading("busy", "busy", "figure"),
-        heading("efficiency", "of ceiling", "share"),
-        heading("input_bound_throughput_samples_per_s", "fed samples/s", "rate"),
-        heading("energy", "mJ/sample", "figure"),
-        heading("peak_device_memory_bytes", "allocator", "bytes"),
-        heading("card_peak_memory_bytes", "card", "bytes"),
-        heading("reasons", "clock lowered by"),
-    ]
-    return [table_of("cards", "GPUs", "", headings, found, keep=["case"])] if found else []
+    columns = headings(
+        "case sm memory temperature_c power busy efficiency "
+        "input_bound_throughput_samples_per_s energy peak_device_memory_bytes "
+        "card_peak_memory_bytes reasons",
+        sm=("SM MHz", "figure"),
+        memory=("memory MHz", "figure"),
+        temperature_c=("degrees C", "whole"),
+        power=("W", "figure"),
+        busy=("busy", "figure"),
+        efficiency=("of ceiling", "share"),
+        input_bound_throughput_samples_per_s=("fed samples/s", "rate"),
+        energy=("mJ/sample", "figure"),
+        peak_device_memory_bytes=("allocator", "bytes"),
+        card_peak_memory_bytes=("card", "bytes"),
+        reasons="clock lowered by",
+    )
+    return [table_of("cards", "GPUs", "", columns, found, keep=["case"])] if found else []
 
 
 def _card_row(name: str, rows: Sequence[Record]) -> dict[str, Any]:
@@ -301,16 +290,9 @@ def scaling(records: Sequence[Record]) -> list[Table]:
         for case in [alone, *sorted(cases, key=lambda case: case.replicas)]
         if case in rates
     ]
-    headings = [
-        heading("case", "case"),
-        heading("replicas", "replicas", "count"),
-        heading("rate", "samples/s", "rate"),
-        heading("spread", "spread", "share"),
-        heading("efficiency", "efficiency", "share"),
-        heading("n", "n", "count"),
-    ]
-    keep = [one.key for one in headings]
-    return [table_of("scaling", "Replicas", "", headings, rows, keep=keep)] if rows else []
+    columns = headings("case replicas rate spread efficiency n", rate=("samples/s", "rate"))
+    keep = [one.key for one in columns]
+    return [table_of("scaling", "Replicas", "", columns, rows, keep=keep)] if rows else []
 
 
 def _scaling_row(

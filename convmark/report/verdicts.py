@@ -6,14 +6,34 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from statistics import median
 from types import MappingProxyType
 from typing import Any
 
+from convmark.compare.files import read_verdicts, with_live
+from convmark.compare.history import named_history
+from convmark.compare.intended import (
+    IntendedChanges,
+    case_names,
+    pass_intended,
+    trailer_range_of,
+)
 from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement
-from convmark.core.table import Heading, Table, grid, heading, printed, table_of
-from convmark.core.text import markdown_cell, shown
-from convmark.core.units import bytes_text, rate_text, seconds_text
+from convmark.compare.verdict import conclude, review
+from convmark.core.errors import OptionError
+from convmark.core.git import Git
+from convmark.core.table import Heading, Table, grid, heading, headings, printed, table_of
+from convmark.core.text import (
+    bytes_text,
+    counted,
+    interval_text,
+    markdown_cell,
+    rate_text,
+    seconds_text,
+    shown,
+)
+from convmark.results.store import Store, newest_run, read_head, read_run
 
 __all__ = [
     "FOLLOWERS",
@@ -25,9 +45,10 @@ __all__ = [
     "could_see",
     "failure_line",
     "headline",
+    "judged",
     "run_words",
     "value_text",
-    "verdict_words",
+    "verdicts_against",
     "verdicts_report",
     "worth_reading",
 ]
@@ -112,18 +133,14 @@ def _table(judgements: Sequence[Judgement], style: str) -> str:
     rest = f"{left} more row{'s' if left != 1 else ''} with nothing to add" if left else ""
     if not read:
         return rest or "no verdicts"
-    headings = [
-        heading("case", "case"),
-        heading("metric", "metric"),
-        heading("baseline", "baseline", "figure"),
-        heading("now", "now", "figure"),
-        heading("change", "change", "figure"),
-        heading("verdict", "verdict"),
-        heading("n", "n", "count"),
-        heading("note", "note"),
-    ]
+    columns = headings(
+        "case metric baseline now change verdict n note",
+        baseline=("baseline", "figure"),
+        now=("now", "figure"),
+        change=("change", "figure"),
+    )
     clean = partial(markdown_cell, code=True) if style == "pipe" else shown
-    text = printed(headings, map(_row, read), style, clean=clean)
+    text = printed(columns, map(_row, read), style, clean=clean)
     return f"{text}\n\n{rest}" if rest else text
 
 
@@ -141,6 +158,7 @@ def _row(judgement: Judgement) -> dict[str, Any]:
 
 
 def value_text(judgement: Judgement, value: float | None) -> str:
+    """Return a value of the judgement's metric in its unit, scaled; empty where there is none."""
     if value is None:
         return ""
     printed = _PRINTED.get(judgement.unit)
@@ -153,13 +171,7 @@ def change_text(judgement: Judgement) -> str:
     """Return such as `+12.1 % [+9.8, +14.4]`; an end that is not known is left open."""
     if judgement.change is None:
         return ""
-    text = f"{100 * judgement.change:+.1f} %"
-    if judgement.low is None and judgement.high is None:
-        return text
-    low, high = (
-        "" if end is None else f"{100 * end:+.1f}" for end in (judgement.low, judgement.high)
-    )
-    return f"{text} [{low}, {high}]"
+    return interval_text(judgement.change, judgement.interval)
 
 
 def verdict_words(judgement: Judgement) -> str:
@@ -186,7 +198,7 @@ def _github(judgements: Sequence[Judgement]) -> str:
         if one.verdict == "inconclusive" and not one.fails and one.metric in HEADLINES
     ]
     if doubtful:
-        title = f"{len(doubtful)} case{'s' * (len(doubtful) != 1)} inconclusive"
+        title = f"{counted(len(doubtful), 'case')} inconclusive"
         told = _escaped("\n".join(f"{one.case}: {_message(one)}" for one in doubtful))
         lines.append(f"::warning title={title}::{told}")
     return "\n".join(lines)
@@ -237,8 +249,8 @@ def failure_line(judgement: Judgement) -> str:
     words = [f"{judgement.case}: {judgement.metric} {judgement.verdict}"]
     if judgement.change is not None:
         words.append(f"by {100 * judgement.change:+.1f} %")
-    if judgement.low is not None and judgement.high is not None:
-        words.append(f"[{100 * judgement.low:+.1f}, {100 * judgement.high:+.1f}]")
+    if judgement.interval.known:
+        words.append(judgement.interval.text)
     if judgement.baseline is not None and judgement.value is not None:
         printed = _PRINTED.get(judgement.unit, "{:,.6g}".format)
         words.append(f"from {printed(judgement.baseline)} to {printed(judgement.value)}")
@@ -268,23 +280,139 @@ def comparison_table(rows: Sequence[Any], form: str = "table", more: Sequence[He
 
 def compared(rows: Sequence[Any], more: Sequence[Heading] = ()) -> Table:
     """Return the verdicts of a comparison, a line for each case; as `comparison_table`."""
-    headings = [
+    columns = [
         heading("case", "case"),
         *more,
-        heading("change", "B against A", "change"),
-        heading("interval", "interval"),
-        heading("verdict", "verdict"),
-        heading("control_change", "control", "change"),
-        heading("sessions", "n", "count"),
-        heading("note", "note"),
+        *headings(
+            "change interval verdict control_change sessions note",
+            change=("B against A", "change"),
+            control_change=("control", "change"),
+            sessions=("n", "count"),
+        ),
     ]
     records = [
         {
-            **{one.key: getattr(row, one.key) for one in headings if one.key != "interval"},
-            "interval": f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
-            if row.low is not None
-            else "",
+            **{one.key: getattr(row, one.key) for one in columns if one.key != "interval"},
+            "interval": row.interval.text,
         }
         for row in rows
     ]
-    return table_of("comparison", "B against A", "", headings, records, keep=["case"])
+    return table_of("comparison", "B against A", "", columns, records, keep=["case"])
+
+
+# -- of the newest run against a commit: live ones, or else from history ---------------------------
+
+
+def verdicts_against(
+    places: Sequence[Path],
+    name: str,
+    folder: Path,
+    say: Callable[[str], None] = lambda line: None,
+) -> Table:
+    """Return the verdicts of the newest run in the places against a baseline.
+
+    Verdicts that the run itself made live beside the commit come first; without them its rows are
+    judged against the newest other run of the commit, or against the run that is named. What the
+    run's own session has compared live with that run holds there, as in `convmark compare`.
+
+    Args:
+        name: a branch or other ref of git, a commit, a run's number or its file.
+        folder: where git is asked what a ref means, and which changes commits mean.
+        say: is told which trailers of commits cannot be read.
+
+    Raises:
+        OptionError: neither a live verdict nor a run of the baseline is there.
+        StoreError: a file does not fit, or there is no such run.
+    """
+    newest = newest_run(places)
+    if newest is None:
+        raise OptionError(f"--against: no run in {places[0]} has a row to compare")
+    store, machine = Store(newest.parent.parent), newest.parent.name
+    answer = Git.at(folder).answer("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}")
+    commit = (answer or "").strip()
+    told = f"{name} ({commit[:SHOWN]})" if commit and not commit.startswith(name) else name
+    beside = _live(newest, commit)
+    if beside:
+        return judged(beside, f"{told}, live", between=f"{told} -> {_words(newest)}")
+    if commit:
+        baseline = _run_of(store, machine, commit, newest)
+    else:
+        baseline = store.find(name, machine, but=newest)
+    if baseline is None:
+        raise OptionError(
+            f"--against {name}: run {newest.stem} has no live verdict against {commit[:SHOWN]}, "
+            f"which no run measured: `pytest bench --benchmark-compare=git:{name}` compares live"
+        )
+    records = read_run(newest)
+    history = named_history(baseline, records)
+    trailers = trailer_range_of(history, newest, records, folder)
+    meant = IntendedChanges(case_names(records), (), trailers, say)
+    found = conclude(review(records, history), report_missing=True)
+    judgements = pass_intended(with_live(found, newest, baseline), meant)
+    live = any(one.metric == "step_time" and one.change is not None for one in judgements)
+    how = "live, or else from history" if live else "from history, without a live comparison"
+    against = f"run {baseline.stem} of {told}, {how}"
+    before = told if commit else _words(baseline)
+    return judged(judgements, against, between=f"{before} -> {_words(newest)}")
+
+
+def _words(path: Path) -> str:
+    """Return a run's number and commit."""
+    head = read_head(path)
+    return run_words(path.stem, head.commit if head else None, head.dirty if head else None)
+
+
+def _live(run: Path, commit: str) -> list[Judgement]:
+    """Return the run's own judgements where one was made by running the commit beside it."""
+    found = read_verdicts(run)
+    beside = f"against {commit[:SHOWN]}"
+    return found if commit and any(beside in one.note for one in found) else []
+
+
+def _run_of(store: Store, machine: str, commit: str, but: Path) -> Path | None:
+    """Return the newest other run of the commit."""
+    for path in reversed(store.runs(machine)):
+        head = read_head(path) if path.resolve() != but else None
+        if head is not None and head.commit == commit:
+            return path
+    return None
+
+
+_RANK = ("regressed", "changed", "inconclusive", "missing", "improved", "new", "unchanged")
+
+
+def judged(judgements: Sequence[Judgement], against: str, *, between: str) -> Table:
+    """Return the verdicts that are worth reading, and say how many are not shown.
+
+    Args:
+        against: what the run was judged against, in words.
+        between: the baseline and the run with their commits, for the title.
+    """
+    shown = [judgement for judgement in judgements if worth_reading(judgement)]
+    shown.sort(key=lambda one: (not one.fails, _RANK.index(one.verdict), one.case))
+    records = [
+        {
+            "case": one.case,
+            "metric": one.metric,
+            "verdict": verdict_words(one),
+            "change": one.change,
+            **one.interval.cells,
+            "smallest_visible": one.smallest_visible,
+            "note": one.note,
+        }
+        for one in shown
+    ]
+    run = judgements[0].run if judgements else "none"
+    left = len(judgements) - len(shown)
+    return table_of(
+        "verdicts",
+        f"Verdicts: {headline(judgements)}, {between}",
+        f"Run {run} against {against}. A change is a share of the baseline, above 0 is more; its "
+        f"interval is at an error rate of 1 % over all cases. {left} more with nothing to add.",
+        headings(
+            "case metric verdict change low high smallest_visible note",
+            smallest_visible=("smallest visible", "share"),
+        ),
+        records,
+        empty="There are no verdicts.",
+    )

@@ -16,17 +16,13 @@ from typing import Any
 import numpy as np
 
 from convmark.core.case import Case
-from convmark.core.errors import CaseError, StoreError
-from convmark.core.files import read_regular
+from convmark.core.cells import from_cell
+from convmark.core.errors import CaseError
+from convmark.core.files import as_store_error, read_regular
 from convmark.results.agreement import FIGURES, figures_agree, words_broken
-from convmark.results.one_run import rows_agree
-from convmark.results.reading import HEADER, read_run
-from convmark.results.record import (
-    COLUMNS,
-    SCHEMA_VERSION,
-    STATUSES,
-    from_cell,
-)
+from convmark.results.reading import HEADER, read_run, rows_agree
+from convmark.results.record import COLUMNS, STATUSES
+from convmark.results.schema import SCHEMA_VERSION
 
 __all__ = ["case_name", "read_columns", "whole_file"]
 
@@ -42,11 +38,9 @@ _AXES = tuple(Case.__dataclass_fields__)
 
 def whole_file(path: Path) -> bytes | None:
     """Return what is in a file; None where it is too large for that, and is read by lines."""
-    try:
+    with as_store_error(path, "read"):
         data = read_regular(path, MOST_WHOLE_BYTES + 1)
-        return data if len(data) <= MOST_WHOLE_BYTES else None
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
+    return data if len(data) <= MOST_WHOLE_BYTES else None
 
 
 def read_columns(path: Path, data: bytes | None) -> dict[str, Any]:
@@ -156,12 +150,8 @@ def _from_records(path: Path) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     for column in COLUMNS:
         values = [getattr(record, column.name) for record in records]
-        if column.type in (int, float):
-            columns[column.name] = np.array(
-                [np.nan if value is None else value for value in values], np.float64
-            )
-        else:
-            columns[column.name] = values
+        numbers = column.type in (int, float)
+        columns[column.name] = np.array(values, np.float64) if numbers else values
     return columns
 
 

@@ -13,7 +13,7 @@ from convmark.core.errors import ConvmarkError
 from convmark.core.files import read_regular
 from convmark.core.git import Git
 
-__all__ = ["Commit", "FolderChanges", "are_of_commit", "folder_changes", "is_before", "read_commit"]
+__all__ = ["Commit", "are_of_commit", "folder_changes", "is_before", "read_commit"]
 
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -148,16 +148,12 @@ def _is_blob(git: Git, path: Path, blob: str) -> bool:
         content = read_regular(path)
     except OSError:
         return False
-    if blob in (_blob_id(one, len(blob)) for one in (content, content.replace(b"\r\n", b"\n"))):
-        return True
+    kind = "sha256" if len(blob) == 64 else "sha1"
+    for one in (content, content.replace(b"\r\n", b"\n")):
+        if hashlib.new(kind, b"blob %d\0" % len(one) + one).hexdigest() == blob:
+            return True
     size = git.answer("cat-file", "-s", blob)
     if size is None or not size.strip().isdecimal() or int(size) > _POINTER_BYTES:
         return False
     pointer = _LFS.match(os.fsencode(git.answer("cat-file", "blob", blob) or ""))
     return pointer is not None and pointer[1].decode() == hashlib.sha256(content).hexdigest()
-
-
-def _blob_id(content: bytes, length: int) -> str:
-    """Return git's id of a file's content, by SHA-1 or, with 64 digits, by SHA-256."""
-    kind = "sha256" if length == 64 else "sha1"
-    return hashlib.new(kind, b"blob %d\0" % len(content) + content).hexdigest()

@@ -13,7 +13,6 @@ import contextlib
 import fcntl
 import io
 import os
-import secrets
 import warnings
 import zipfile
 from collections.abc import Sequence
@@ -22,12 +21,12 @@ from pathlib import Path
 import numpy as np
 
 from convmark.core.errors import StoreError
-from convmark.core.files import open_regular, read_regular
+from convmark.core.files import as_store_error, open_regular, read_regular
 from convmark.results.code.manifest import code_path
 from convmark.results.code.of_run import KeptCodes
-from convmark.results.csv_lines import csv_bytes
 from convmark.results.reading import HEADER, StoreWarning
 from convmark.results.record import Record, to_cells
+from convmark.results.table_file import csv_bytes
 
 __all__ = ["HEADER", "RunFile", "StoreWarning", "steps_path"]
 
@@ -74,10 +73,8 @@ class RunFile:
         Raises:
             StoreError: it cannot be written, or another process is writing it.
         """
-        try:
+        with as_store_error(path, "written"):
             descriptor = open_regular(path, _FLAGS)
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
         if not _held(descriptor):
             os.close(descriptor)
             raise StoreError(f"{path}: another process is writing it; wait until it ends")
@@ -95,14 +92,11 @@ class RunFile:
             StoreError: the file cannot be written; it is then as it was.
         """
         wanted = csv_bytes([HEADER, *map(to_cells, records)])
-        try:
-            there = read_regular(self.path)
-            if there.startswith(wanted):
+        with as_store_error(self.path, "written"):
+            if read_regular(self.path).startswith(wanted):
                 os.ftruncate(self._descriptor, len(wanted))
             else:
                 self._replace(wanted)
-        except OSError as error:
-            raise StoreError(f"{self.path}: cannot be written: {error.strerror or error}") from None
         self.rows, self._size = len(records), len(wanted)
         self._drop_damaged_steps({_member(record) for record in records})
 
@@ -135,8 +129,7 @@ class RunFile:
             ) from None
         self.rows += 1
         self._size += len(line)
-        if len(step_times_s):
-            self._keep_step_times(record, step_times_s)
+        self.keep_step_times(record, step_times_s)
 
     def close(self) -> None:
         """Close the file, and remove it when it was made here and no row was ever written to it."""
@@ -150,7 +143,10 @@ class RunFile:
             self.path.unlink(missing_ok=True)
             code_path(self.path).unlink(missing_ok=True)
 
-    def _keep_step_times(self, record: Record, step_times_s: Sequence[float]) -> None:
+    def keep_step_times(self, record: Record, step_times_s: Sequence[float]) -> None:
+        """Write a row's raw step times beside the file; a disk that takes no more is a warning."""
+        if not len(step_times_s):
+            return
         array = io.BytesIO()
         np.save(array, np.asarray(step_times_s, np.float64), allow_pickle=False)
         try:
@@ -207,7 +203,7 @@ def _created(path: Path) -> int:
 
 def _fresh(path: Path, data: bytes) -> tuple[Path, int]:
     """Write data to a new file beside `path`; return it and its descriptor, held."""
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    fresh = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     descriptor = os.open(fresh, _FLAGS | os.O_CREAT | os.O_EXCL, 0o644)
     try:
         _held(descriptor)

@@ -1,4 +1,4 @@
-"""The results folder: numbers a run, finds one, reads its rows.
+"""The results folder: numbers a run, finds one, reads its rows; the runs of several folders.
 
     results/<machine>/0007.csv         one run, one row per process of a case
     results/<machine>/0007.steps.npz   its raw step times; rows never depend on it
@@ -13,16 +13,17 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from convmark.core.errors import StoreError
 from convmark.core.files import open_regular
 from convmark.core.text import is_folder_name
-from convmark.results.one_run import RUN_NAME
-from convmark.results.reading import HEADER, StoreWarning, head_cells, read_head, read_run
+from convmark.results.reading import HEADER, RUN_NAME, StoreWarning, head_cells, read_head, read_run
 from convmark.results.run_file import RunFile, steps_path
 
 __all__ = [
@@ -30,16 +31,23 @@ __all__ = [
     "HEADER",
     "RUN_NAME",
     "RunFile",
+    "RunSource",
     "Store",
     "StoreWarning",
+    "labelled",
+    "newest_run",
+    "oldest_first",
     "read_head",
     "read_run",
     "read_step_times",
+    "run_files",
     "same_file",
 ]
 
 AB_FOLDER = "ab"
 """Beside the machines' folders; its files have numbers for names and are no runs."""
+
+T = TypeVar("T")
 
 
 class Store:
@@ -83,14 +91,24 @@ class Store:
         """
         if not is_folder_name(machine):
             raise StoreError(f"--results: a machine must be the name of a folder, got {machine!r}")
-        folder = self.folder / machine
+        return self.create(machine, RunFile.create)
+
+    def create(self, name: str, make: Callable[[Path], T]) -> T:
+        """Return what `make` makes of the next numbered file in a folder of this one.
+
+        Args:
+            make: makes the file; it raises FileExistsError where the file is there already.
+
+        Raises:
+            StoreError: the file cannot be made.
+        """
+        folder = self.folder / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            number = max((int(run.stem) for run in self.runs(machine)), default=0) + 1
+            number = max((int(run.stem) for run in self.runs(name)), default=0) + 1
             while True:
-                path = folder / f"{number:04d}.csv"
                 try:
-                    return RunFile.create(path)
+                    return make(folder / f"{number:04d}.csv")
                 except FileExistsError:
                     number += 1
         except OSError as error:
@@ -105,17 +123,13 @@ class Store:
                 names = sorted(entry.name for entry in entries if entry.is_dir())
         except (FileNotFoundError, NotADirectoryError):
             return []
-        return [name for name in names if self.has_runs(name)]
+        return [name for name in names if any(_run_names(self.folder / name))]
 
     def runs(self, machine: str) -> list[Path]:
         """Return the machine's run files, oldest first by number."""
         folder = self.folder / machine
         names = sorted(_run_names(folder), key=lambda name: int(name.removesuffix(".csv")))
         return [folder / name for name in names]
-
-    def has_runs(self, machine: str) -> bool:
-        """Whether the machine has any."""
-        return next(_run_names(self.folder / machine), None) is not None
 
     def find(self, name: str, machine: str, *, but: Path | None = None) -> Path:
         """Return the run file that a user means: a path, a number such as 7 or 0007, or a commit.
@@ -236,3 +250,111 @@ def _step_times(archive: zipfile.ZipFile, order: int) -> np.ndarray:
     if times_s.shape != shape or not np.isfinite(times_s).all():
         raise ValueError("no step times")
     return times_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSource:
+    """One run's file; its place in `Rows.runs` is the frame's column `source`."""
+
+    path: Path
+    label: str
+    """The run's name, with folders before it where two runs of a machine share a name."""
+
+
+def run_files(places: Sequence[Path]) -> list[Path]:
+    """Return the run files in results folders, machine folders or given by name, each once.
+
+    Raises:
+        StoreError: a place that is not there, or that holds no runs.
+    """
+    found: dict[Path, Path] = {}
+    for place in places:
+        try:
+            files = [place] if place.is_file() else _in_folder(place)
+        except (OSError, ValueError):  # a name too long, or with a NUL
+            files = []
+        if not files:
+            there = os.path.isdir(place)
+            reason = "has no runs yet: convmark run" if there else "no such file or folder"
+            raise StoreError(f"{place}: {reason}")
+        for path in files:
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    """Return the run files of a folder and of those in it, by folder and number."""
+    found = [
+        path
+        for pattern in ("*.csv", "*/*.csv")
+        for path in folder.glob(pattern)
+        if RUN_NAME.fullmatch(path.stem) and path.absolute().parent.name != AB_FOLDER
+    ]
+    return sorted(found, key=lambda path: (str(path.parent), int(path.stem)))
+
+
+def oldest_first(runs: Sequence[tuple[Path, str]]) -> list[int]:
+    """Return the places of runs, the oldest run's first.
+
+    In a folder the run of the higher number is the newer one, whatever the clock said; between
+    folders the time tells, a run whose clock was behind coming after the one numbered before it.
+
+    Args:
+        runs: of each run its file, and when its first row was started (ISO 8601, UTC).
+    """
+    folders: dict[Path, list[int]] = {}
+    for place, (path, _) in enumerate(runs):
+        folders.setdefault(path.resolve().parent, []).append(place)
+    keys: dict[int, tuple[str, int, int]] = {}
+    for at, places in enumerate(folders.values()):
+        latest = ""
+        for number, place in sorted((_number(runs[place][0]), place) for place in places):
+            started = runs[place][1]
+            if number:
+                started = latest = max(latest, started)
+            keys[place] = (started, at, number)
+    return sorted(keys, key=keys.__getitem__)
+
+
+def newest_run(places: Sequence[Path]) -> Path | None:
+    """Return the newest run that has a row; None where none has.
+
+    Raises:
+        StoreError: as `run_files`, or a file does not fit.
+    """
+    heads = [(path, head.started) for path in run_files(places) if (head := read_head(path))]
+    return heads[oldest_first(heads)[-1]][0].resolve() if heads else None
+
+
+def _number(path: Path) -> int:
+    """Return a run's number; 0 for a file of another name, which the time alone places."""
+    return int(path.stem) if RUN_NAME.fullmatch(path.stem) else 0
+
+
+def labelled(paths: Sequence[Path], machines: Iterable[str]) -> tuple[RunSource, ...]:
+    """Return the runs, each named by its file, with folders where two of a machine share it."""
+    alike: dict[tuple[str, str], list[Path]] = {}
+    pairs = list(zip(paths, machines, strict=True))
+    for path, machine in pairs:
+        alike.setdefault((machine, path.stem), []).append(path)
+    names = {
+        path: name
+        for its_own in alike.values()
+        for path, name in zip(its_own, _told_apart(its_own), strict=True)
+    }
+    return tuple(RunSource(path=path, label=names[path]) for path, _ in pairs)
+
+
+def _told_apart(paths: Sequence[Path]) -> list[str]:
+    """Return names of files of one stem: each with as few folders as make them unique.
+
+    The folder of the machine, which they have in common, is named only where nothing else differs.
+    """
+    whole = [path.resolve() for path in paths]
+    parts = [(*path.parent.parent.parts, path.stem) for path in whole]
+    if len(set(parts)) < len(parts):
+        parts = [path.parts for path in whole]
+    kept = 1
+    while len({one[-kept:] for one in parts}) < len(parts):
+        kept += 1
+    return ["/".join(one[-kept:]) for one in parts]

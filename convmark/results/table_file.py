@@ -1,16 +1,21 @@
-"""Small CSV tables of a run: their rows are those of a frozen dataclass.
+"""CSV files: their lines, which nobody vouches for, and small tables whose rows are a dataclass.
 
-The rules of a run's file hold: UTF-8, newline-ended, RFC 4180; a row is on the disk when `append`
-or `replace` returns; a last line without its newline is what a killed writer leaves. Rows are
-appended under a lock, so that all writers' are whole.
+A row of ours is one line, for no text of ours holds a line break. So a quote that is not closed can
+swallow no other row, and what is read is as many rows as the file has whole lines.
+
+The rules of a run's file hold for tables: UTF-8, newline-ended, RFC 4180; a row is on the disk when
+`append` or `replace` returns; a last line without its newline is what a killed writer leaves. Rows
+are appended under a lock, so that all writers' are whole.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import dataclasses
 import fcntl
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,10 +23,94 @@ from typing import Any, BinaryIO, Generic, TypeVar
 
 from convmark.core.cells import columns_of, from_cell, to_cell
 from convmark.core.errors import ConvmarkError, StoreError
-from convmark.core.files import open_regular
-from convmark.results.csv_lines import MOST_LINE_BYTES, csv_bytes, csv_rows
+from convmark.core.files import as_store_error, open_regular, write_whole
 
-__all__ = ["TableFile"]
+__all__ = [
+    "TableFile",
+    "csv_bytes",
+    "csv_rows",
+]
+
+MOST_LINE_BYTES = 1 << 22
+"""A row of ours has about 2,000 bytes; 4 MiB are more than any has."""
+
+
+def csv_bytes(rows: Iterable[Sequence[str]]) -> bytes:
+    """Return rows as the lines of a file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().encode(errors="replace")
+
+
+def csv_rows(
+    path: Path, *, torn: Callable[[int], None] = lambda line: None
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield number and cells of each line that is whole; a byte-order mark is passed over.
+
+    Args:
+        torn: is told the number of a last line without its newline, which is left out: it is what
+            a killed writer leaves.
+
+    Raises:
+        StoreError: the file cannot be read, or a line is no row; the message names file and line.
+    """
+    try:
+        with open(path, "rb", opener=open_regular) as file:
+            yield from _rows(path, _lines(path, file, torn))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+
+def _rows(path: Path, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(lines, strict=True)
+    line = 0
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise StoreError(f"{path}:{line + 1}: must be CSV: {error}") from None
+        if cells is None:
+            return
+        line += 1
+        if reader.line_num != line:
+            raise StoreError(f"{path}:{line}: must be CSV: a cell has a line break")
+        yield line, cells
+
+
+def _lines(path: Path, file: BinaryIO, torn: Callable[[int], None]) -> Iterator[str]:
+    """Yield the lines as text; the last one is left out where its newline is missing."""
+    number = 0
+    while data := file.readline(MOST_LINE_BYTES):
+        number += 1
+        if not data.endswith(b"\n"):
+            _check_torn(path, number, data)
+            torn(number)
+            return
+        if number == 1:
+            data = data.removeprefix(codecs.BOM_UTF8)
+        if b"\0" in data:
+            raise StoreError(f"{path}:{number}: must be text, it has a NUL")
+        try:
+            yield data.decode("utf-8")
+        except UnicodeDecodeError:
+            raise StoreError(f"{path}:{number}: must be UTF-8 text") from None
+
+
+def _check_torn(path: Path, number: int, data: bytes) -> None:
+    """Refuse what only looks like a torn line.
+
+    Raises:
+        StoreError: the line is endless, or the file's lines end as on an old Macintosh.
+    """
+    if len(data) == MOST_LINE_BYTES:
+        raise StoreError(
+            f"{path}:{number}: a line must be at most {MOST_LINE_BYTES >> 20} MiB, it is longer"
+        )
+    if number == 1 and b"\r" in data:
+        raise StoreError(f"{path}:1: lines must end with a line feed, they end with CR only")
+
 
 Row = TypeVar("Row")
 Cells = Mapping[str, str]
@@ -89,7 +178,7 @@ class TableFile(Generic[Row]):
         if not wanted:
             return
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
-        try:
+        with as_store_error(path, "written"):
             path.parent.mkdir(parents=True, exist_ok=True)
             with os.fdopen(open_regular(path, flags, 0o644), "r+b") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed
@@ -100,8 +189,6 @@ class TableFile(Generic[Row]):
                 file.write(body if file.tell() else csv_bytes([self.header]) + body)
                 file.flush()
                 os.fsync(file.fileno())
-        except OSError as error:
-            raise StoreError(_not_written(path, error)) from None
 
     def replace(self, path: Path, rows: Iterable[Row]) -> None:
         """Make these the rows of the file, in one step or not at all.
@@ -109,18 +196,9 @@ class TableFile(Generic[Row]):
         Raises:
             StoreError: the file cannot be written.
         """
-        part = path.with_name(f"{path.name}.part")
         cells = (self._cells_of(path, row, self.header) for row in rows)
-        try:
-            with part.open("wb") as file:
-                file.write(csv_bytes([self.header, *cells]))
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                part.unlink()
-            raise StoreError(_not_written(path, error)) from None
+        with as_store_error(path, "written"):
+            write_whole(path, csv_bytes([self.header, *cells]))
 
     def lift(self, path: Path) -> None:
         """Give a file of earlier columns today's; nothing for others.
@@ -175,10 +253,6 @@ def _cell(value: object) -> str:
 
 def _cells(line: bytes) -> list[str]:
     return next(csv.reader([line.decode(errors="replace").rstrip("\r\n")]), [])
-
-
-def _not_written(path: Path, error: OSError) -> str:
-    return f"{path}: cannot be written: {error.strerror or error}"
 
 
 def _without_torn_line(file: BinaryIO) -> int:

@@ -1,34 +1,145 @@
 """`--batch-sizes auto`: the search of each case; every size is a row, measured in one process.
 
-What was out of memory is a row of the size that was asked for. On a CPU, which answers too large a
-batch by swapping, a size is not tried that the machine's free memory would not hold; on any device
-none whose step would take longer than the time budget.
+The search doubles and halves, for the fastest size and the largest that fits. What was out of
+memory is a row of the size that was asked for. On a CPU, which answers too large a batch by
+swapping, a size is not tried that the machine's free memory would not hold; on any device none
+whose step would take longer than the time budget.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
-from convmark.core.batch_search import Found, search
 from convmark.core.case import Case
 from convmark.core.options import Options
-from convmark.core.suites import auto_name
+from convmark.core.suites import FIRST, auto_name
 from convmark.core.table import heading, printed
-from convmark.core.text import Say
-from convmark.core.units import bytes_text, seconds_text
-from convmark.machine.environment import read_state
+from convmark.core.text import Say, bytes_text, seconds_text
+from convmark.machine.state import read_state
 from convmark.results.record import Record
-from convmark.session.plan import Job, plan
+from convmark.session.facts import Job, plan
 from convmark.session.progress import RunProgress
 from convmark.session.result import Result
 from convmark.session.resume import missing
 from convmark.session.run import Observer
 
-__all__ = ["Choice", "choices_table", "chosen_cases", "explore", "find_sizes"]
+__all__ = [
+    "Choice",
+    "Found",
+    "choices_table",
+    "chosen_cases",
+    "explore",
+    "find_sizes",
+    "search",
+]
+
+MOST = 1 << 20
+RESOLUTION = 8
+"""The largest size that fits is found to an eighth of itself."""
+
+Measure = Callable[[int], float | None]
+Affordable = Callable[[int], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What came of a search."""
+
+    throughputs: dict[int, float | None] = field(default_factory=dict)
+    """Samples/s by size, in the order of asking; None where the size was out of memory."""
+    limited: bool = False
+    """Whether memory set the limit; else a larger size may fit, but was not worth its time."""
+
+    @property
+    def largest(self) -> int | None:
+        """The largest size that fits; None where not even one sample does."""
+        return max(_fitting(self.throughputs), default=None)
+
+    @property
+    def best(self) -> int | None:
+        """The size of the highest throughput; the smaller of two alike."""
+        fitting = _fitting(self.throughputs)
+        return min(fitting, key=lambda size: (-fitting[size], size), default=None)
+
+
+def search(
+    measure: Measure,
+    affordable: Affordable = lambda size: True,
+    *,
+    first: int = FIRST,
+    most: int = MOST,
+) -> Found:
+    """Return what the sizes give, from `first` on.
+
+    Doubles while a size fits, halves from the first on until one does; then halves the gap between
+    what fits and what does not; and goes on below the smallest size while that is the fastest.
+
+    Args:
+        measure: throughput of a size, samples/s; None where it is out of memory.
+        affordable: whether a size larger than all so far is worth its time.
+        most: the largest size that is tried at all.
+    """
+    asked = _Search(measure)
+    fits = asked.fits(first)
+    refused = asked.double(first, affordable, most) if fits else asked.halve(first)
+    if refused is not None:
+        asked.close_in(refused)
+    asked.go_below()
+    return Found(throughputs=asked.throughputs, limited=refused is not None)
+
+
+class _Search:
+    """What has been asked so far; each size once."""
+
+    def __init__(self, measure: Measure) -> None:
+        self._measure = measure
+        self.throughputs: dict[int, float | None] = {}
+
+    @property
+    def found(self) -> Found:
+        return Found(throughputs=self.throughputs)
+
+    def fits(self, size: int) -> bool:
+        if size not in self.throughputs:
+            self.throughputs[size] = self._measure(size)
+        return self.throughputs[size] is not None
+
+    def double(self, size: int, affordable: Affordable, most: int) -> int | None:
+        """Double while it fits; return the size that does not, None where none was met."""
+        while (size := 2 * size) <= most and affordable(size):
+            if not self.fits(size):
+                return size
+        return None
+
+    def halve(self, size: int) -> int:
+        """Halve until it fits; return the smallest size that does not."""
+        while size > 1 and not self.fits(size // 2):
+            size //= 2
+        return size
+
+    def close_in(self, refused: int) -> None:
+        """Halve the gap between the largest size that fits and the smallest that does not."""
+        while (largest := self.found.largest) is not None:
+            if refused - largest <= max(1, largest // RESOLUTION):
+                return
+            middle = (largest + refused) // 2
+            if not self.fits(middle):
+                refused = middle
+
+    def go_below(self) -> None:
+        """Try smaller sizes while the smallest that fits is the fastest."""
+        while (best := self.found.best) is not None and best > 1:
+            if best != min(_fitting(self.throughputs)) or not self.fits(best // 2):
+                return
+
+
+def _fitting(throughputs: dict[int, float | None]) -> dict[int, float]:
+    return {size: rate for size, rate in throughputs.items() if rate is not None}
+
 
 FREE_SHARE = 0.8
 """Share of the free memory that a batch may be expected to take."""
@@ -168,6 +279,7 @@ def _explored(
     throughputs: dict[int, float | None] = {}
 
     def throughput(size: int) -> float | None:
+        """Measure a size; None where it is out of memory."""
         row = measure(replace(case, batch_size=size))
         if row.measured:
             rows[size] = row
@@ -179,6 +291,7 @@ def _explored(
         return throughputs[size]
 
     def affordable(size: int) -> bool:
+        """Whether a larger size is worth its step time and fits the free memory; note why not."""
         largest = rows[max(rows)]
         times = size / largest.batch_size
         if (step_s := times * (largest.step_time_p50_s or 0.0)) > longest_step_s:

@@ -1,9 +1,14 @@
-"""Values that all rows of a run share: options, machine, commit, and version of the measurement."""
+"""What a run is before it measures: its plan, and the values that all its rows share.
+
+The plan has all processes of all cases, in order; the values are those of the options, the machine,
+the commit and the version of the measurement.
+"""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,15 +19,65 @@ from convmark.core.option_values import shapes_text
 from convmark.core.options import Options
 from convmark.core.text import plain_text
 from convmark.machine.cautions import speed_flags
-from convmark.machine.environment import Machine, own_cpu_quota
 from convmark.machine.gpu.devices import Card, card_columns
 from convmark.machine.gpu.visible import card_of, cards_of, choosing
+from convmark.machine.hardware import Machine
+from convmark.machine.state import own_cpu_quota
 from convmark.results.code.of_run import CodeReader
-from convmark.results.record import FRAMEWORK_COLUMNS, SCHEMA_VERSION
+from convmark.results.record import FRAMEWORK_COLUMNS
+from convmark.results.schema import SCHEMA_VERSION
 from convmark.session import learning
 from convmark.session.ceilings import Ceiling, Key
 
-__all__ = ["Facts", "facts_of", "of_the_run", "software"]
+__all__ = [
+    "Facts",
+    "Job",
+    "facts_of",
+    "of_the_run",
+    "plan",
+    "software",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One process of one case, at its place in the plan."""
+
+    case: Case
+    process: int
+    order: int
+    seed: int | None = None
+    """Of the task accuracy, whose processes have a seed each."""
+
+
+def plan(
+    cases: Sequence[Case],
+    processes: int,
+    seed: int,
+    *,
+    after: tuple[int, int] = (0, 0),
+    seeds: Sequence[int] = (),
+) -> list[Job]:
+    """Return every process of every case; each case once before any a second time, in random order.
+
+    A case's processes are so spread over the run that a disturbance of seconds hits one of them.
+
+    Args:
+        after: processes of each case, and rows, that the run has already.
+        seeds: of the task accuracy, whose cases have a process for each and no other.
+    """
+    order = random.Random(seed)
+    processes_before, rows_before = after
+    jobs: list[Job] = []
+    most = max([processes, *(len(seeds) for case in cases if case.task == learning.TASK)])
+    for process in range(processes_before + 1, processes_before + most + 1):
+        for case in order.sample(list(cases), len(cases)):
+            learns = case.task == learning.TASK
+            if process - processes_before <= (len(seeds) if learns else processes):
+                its_seed = seeds[process - processes_before - 1] if learns else None
+                place = rows_before + len(jobs) + 1
+                jobs.append(Job(case=case, process=process, order=place, seed=its_seed))
+    return jobs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,14 +12,14 @@ from convmark.core.options import Options
 from convmark.core.suites import auto_name
 from convmark.core.table import Table, heading, table_of
 from convmark.core.tasks import TIMED_TASKS
-from convmark.core.units import duration_text
-from convmark.interpreter.environments.interpreter import interpreter_path
-from convmark.interpreter.environments.requirement import wanted
+from convmark.core.text import duration_text
+from convmark.interpreter.environments.cache import interpreter_path
+from convmark.interpreter.environments.installer import wanted
 from convmark.interpreter.inspection import devices_asked_for
-from convmark.machine.environment import Machine
 from convmark.machine.gpu.visible import visible_cards
-from convmark.session.fleet.expected import expected_s, known_seconds
-from convmark.session.plan import plan
+from convmark.machine.hardware import Machine
+from convmark.session.facts import plan
+from convmark.session.fleet.part import expected_s, known_seconds
 
 __all__ = ["Forecast", "forecast", "likely_devices"]
 

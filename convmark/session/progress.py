@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TextIO
 
 from convmark.core.tasks import TASKS
-from convmark.core.text import shown
-from convmark.core.units import duration_text, seconds_text
+from convmark.core.text import duration_text, seconds_text, shown
 from convmark.results.record import Record
-from convmark.session.plan import Job
+from convmark.session.facts import Job
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -22,12 +22,12 @@ from convmark.core.option_values import AUTO
 from convmark.core.options import Options
 from convmark.interpreter import INTERPRETER_LOST
 from convmark.results.reading import read_schema
-from convmark.results.record import MEASUREMENT_VERSION, SCHEMA_VERSION, Record
+from convmark.results.record import Record
 from convmark.results.run_file import RunFile
+from convmark.results.schema import MEASUREMENT_VERSION, SCHEMA_VERSION
 from convmark.results.store import Store, read_run, read_step_times
 from convmark.session import learning
-from convmark.session.facts import Facts, of_the_run, software
-from convmark.session.plan import Job
+from convmark.session.facts import Facts, Job, of_the_run, software
 from convmark.session.result import Result
 from convmark.session.run import NOT_MEASURED
 
@@ -184,20 +184,19 @@ class InterruptedRun:
         self.run_file.keep(self.records)
         for record in self.records:
             self.run_file.codes.other_than_before(record.case.name, record.code)
-        epochs = learning.read_epochs(self.run_file.path)
-        return [
-            Result(
-                case=record.asked_case,
-                record=record,
-                step_times_s=self._step_times_s(record),
-                epochs=[epoch for epoch in epochs if epoch.order == record.order],
+        epochs, results = learning.read_epochs(self.run_file.path), []
+        for record in self.records:
+            times_s = read_step_times(self.run_file.path, [record.order])
+            its_own = [epoch for epoch in epochs if epoch.order == record.order]
+            results.append(
+                Result(
+                    case=record.asked_case,
+                    record=record,
+                    step_times_s=[] if times_s is None else times_s.tolist(),
+                    epochs=its_own,
+                )
             )
-            for record in self.records
-        ]
-
-    def _step_times_s(self, record: Record) -> list[float]:
-        times_s = read_step_times(self.run_file.path, [record.order])
-        return [] if times_s is None else list(map(float, times_s))
+        return results
 
     def described(self, jobs: Sequence[Job] | None) -> str:
         """Say in one line what is there and what is left."""

@@ -22,8 +22,7 @@ from convmark.machine.gpu.watch import Watch, watching
 from convmark.results.record import Record
 from convmark.results.store import RunFile
 from convmark.session import learning
-from convmark.session.facts import Facts
-from convmark.session.plan import Job
+from convmark.session.facts import Facts, Job
 from convmark.session.result import Result, result_of
 from convmark.worker.protocol import one_line
 

@@ -21,10 +21,9 @@ from convmark.core.options import Options
 from convmark.core.suites import NETWORKS, cases
 from convmark.core.text import Say
 from convmark.interpreter import zoo_folder
-from convmark.interpreter.by_backend import Interpreters
-from convmark.interpreter.inspection import devices_asked_for
+from convmark.interpreter.inspection import Interpreters, devices_asked_for
 from convmark.machine.cautions import Preflight
-from convmark.machine.environment import Machine
+from convmark.machine.hardware import Machine
 from convmark.machine.lock import alone
 from convmark.results.code.of_run import CodeReader
 from convmark.results.commit import Commit, read_commit
@@ -32,9 +31,8 @@ from convmark.results.record import Record
 from convmark.results.store import RunFile, Store
 from convmark.session.auto_batch import Choice, chosen_cases, find_sizes
 from convmark.session.ceilings import Ceiling, Key, ceilings_path, gather
-from convmark.session.facts import Facts, facts_of
+from convmark.session.facts import Facts, Job, facts_of, plan
 from convmark.session.learning import with_digits
-from convmark.session.plan import Job, plan
 from convmark.session.progress import RunProgress
 from convmark.session.result import Result
 from convmark.session.resume import InterruptedRun, expected, missing, plan_hash

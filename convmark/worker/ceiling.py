@@ -1,18 +1,20 @@
-"""Ceilings of a device: FLOP/s of a large matrix product, bytes/s of a large copy.
-
-Both grow until one operation lasts long enough to be told from its launch; the best window of the
-best size is the ceiling.
-"""
+"""Ceilings and checks of a device: FLOP/s and bytes/s; does a sync wait, is the allocator right."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from convmark.worker import rivals, timing
+from convmark.worker import host, timing
 
-__all__ = ["measure"]
+__all__ = [
+    "Synchronised",
+    "held_bytes",
+    "measure",
+    "synchronised",
+]
 
 PRODUCT_SIZES = (256, 512, 1024, 2048, 4096, 8192, 16384)
 """Rows and columns of the square matrices."""
@@ -24,6 +26,13 @@ Emit = Callable[..., None]
 MakeStep = Callable[[int], Callable[[], Any]]
 
 
+BLOCKS, BLOCK_STEPS = 8, 5
+WARM_UP_STEPS = 10
+
+Step = Callable[[], Any]
+Clock = Callable[[], float]
+
+
 def measure(backend: Any, emit: Emit, sizes: int | None = None) -> None:
     """Measure both ceilings of the device in the precision that the backend is set to.
 
@@ -33,14 +42,14 @@ def measure(backend: Any, emit: Emit, sizes: int | None = None) -> None:
     Raises:
         Exception: whatever the smallest operation raises, out of memory included.
     """
-    before = rivals.usage()
+    before = host.usage()
     pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
     squares, copies = PRODUCT_SIZES[:sizes], COPY_BYTES[:sizes]
     size, products_per_s = _best(backend.matrix_product, squares, _flops, backend, pulse)
     emit("product", matrix_size=size, flops_per_s=products_per_s)
     copied, bytes_per_s = _best(backend.copy, copies, _moved_bytes, backend, pulse)
     emit("copy", copy_bytes=copied, bytes_per_s=bytes_per_s)
-    emit("state", other_cpu_share=rivals.other_cpu_share(before, rivals.usage()))
+    emit("state", other_cpu_share=host.other_cpu_share(before, host.usage()))
     emit("finished")
 
 
@@ -88,3 +97,50 @@ def _operation_s(step: Callable[[], Any], backend: Any, pulse: timing.Pulse) -> 
     quick_s = min(timing.timed_step(step, backend)[0] for _ in range(2))
     windows = timing.windows(step, backend, quick_s, pulse)
     return min(windows.times_s) / windows.steps
+
+
+@dataclass(frozen=True)
+class Synchronised:
+    """Seconds of one step, three ways."""
+
+    unsynchronised_s: float
+    """The call alone, median: on an asynchronous device the time to queue the step."""
+    synchronised_s: float
+    """Ended by a sync, median."""
+    window_s: float
+    """Wall seconds of a block of unsynchronised calls and one sync at its end / their number."""
+
+
+def synchronised(step: Step, backend: Any, clock: Clock = time.perf_counter) -> Synchronised:
+    """Time the step without a sync, with one sync at the end of a block, and with one each.
+
+    Blocks of both kinds take turns, so that a noisy machine slows both.
+    """
+    for _ in range(WARM_UP_STEPS):
+        backend.synchronise(step())
+    calls_s: list[float] = []
+    each_s: list[float] = []
+    windows_s: list[float] = []
+    for _ in range(BLOCKS):
+        began = clock()
+        for _ in range(BLOCK_STEPS):
+            called = clock()
+            token = step()
+            calls_s.append(clock() - called)
+        backend.synchronise(token)
+        windows_s.append((clock() - began) / BLOCK_STEPS)
+        each_s += [timing.timed_step(step, backend, clock)[0] for _ in range(BLOCK_STEPS)]
+    return Synchronised(*(timing.median(times) for times in (calls_s, each_s, windows_s)))
+
+
+def held_bytes(allocate: Callable[[], Any], backend: Any) -> int | None:
+    """Return by how much the device's peak grows while something is allocated and held.
+
+    None where the device's allocator does not count.
+    """
+    backend.reset_peak_memory()
+    before = backend.peak_memory()
+    held = allocate()
+    after = backend.peak_memory()
+    del held
+    return None if before is None or after is None else after - before

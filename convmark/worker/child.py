@@ -36,10 +36,9 @@ from convmark.worker import (
 )
 from convmark.worker.builders import Builder, builder
 from convmark.worker.code_watch import CodeWatch
-from convmark.worker.companions import Companions, free_addresses
+from convmark.worker.companions import Companions, Place, free_addresses
 from convmark.worker.exported import ExportedBackend
 from convmark.worker.failure import UnknownModelError, message_of, stack_of
-from convmark.worker.membership import Place
 from convmark.worker.model_files import check_file
 from convmark.worker.protocol import encode, one_line
 from convmark.worker.runtimes.export import Exported, export, in_a_process

@@ -1,7 +1,8 @@
-"""A cluster on this machine: the worker forks the other processes of its case and monitors them.
+"""A case's processes in a cluster: their places, and those that a worker forks and monitors.
 
-They stay in its process group, so whoever ends the worker ends them too; one of them that fails
-ends the worker, which would wait for it for ever in the framework's own code.
+The processes on one machine stay in the worker's process group, so whoever ends the worker ends
+them too; one of them that fails ends the worker, which would wait for it for ever in the
+framework's own code.
 """
 
 from __future__ import annotations
@@ -15,12 +16,49 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from convmark.core.processes import die_with_parent
 
-__all__ = ["Companions", "free_addresses"]
+__all__ = [
+    "Companions",
+    "Place",
+    "free_addresses",
+]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One process of the several that share a case."""
+
+    addresses: tuple[str, ...]
+    """HOST:PORT of all of them, in the same order everywhere."""
+    index: int
+    """Which of them this is."""
+    one_machine: bool = False
+    """Whether all are on this machine, forked by the first, and share its GPUs, one each."""
+    companions: tuple[int, ...] = ()
+    """Process ids of the others, where they are on this machine and this is the first."""
+
+    @classmethod
+    def told(cls, cluster: Mapping[str, Any] | None) -> Place | None:
+        """Return the place that a request tells; None for a case of one process."""
+        if not cluster:
+            return None
+        return cls(
+            addresses=tuple(cluster["addresses"]),
+            index=int(cluster["index"]),
+            one_machine=bool(cluster.get("one_machine")),
+            companions=tuple(cluster.get("companions", ())),
+        )
+
+    @property
+    def others(self) -> list[str]:
+        """The addresses but this one's."""
+        return [name for number, name in enumerate(self.addresses) if number != self.index]
+
 
 OWN_WORD_S = 1.0
 """What makes one process fail often makes all of them fail: the first then speaks for itself."""

@@ -23,12 +23,12 @@ from typing import Any
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.errors import CaseError
 from convmark.core.runtimes import DEFAULT_RUNTIME
-from convmark.worker import measurement, shared_state, timing
+from convmark.worker import measurement, module_tables, timing
 from convmark.worker.builders import builder
 from convmark.worker.code_watch import CodeWatch
 from convmark.worker.failure import message_of
-from convmark.worker.first_step import first_step
 from convmark.worker.module_tables import Code, ModuleTable, Tables
+from convmark.worker.phases import first_step
 from convmark.worker.process_state import checked_precision
 from convmark.worker.proof import Proof
 from convmark.worker.turns import (
@@ -230,15 +230,15 @@ class _Duet:
 
     def _import_all(self) -> None:
         before = dict(os.environ)
-        settings = shared_state.process_wide(self._backend)
-        environs: dict[str, shared_state.Environ] = {}
+        settings = module_tables.process_wide(self._backend)
+        environs: dict[str, module_tables.Environ] = {}
         for name in self._shuffled():
             _restore(before)
             with self._naming(name, first=not environs):
                 self._import(self._sides[name])
             environs[name] = dict(os.environ)
             self._check_process(name, settings)
-        if names := shared_state.differing(*environs.values()):
+        if names := module_tables.differing(*environs.values()):
             raise CannotShare(f"the two codes set environment variables otherwise: {names}")
         self._settings = settings
         self._environ = dict(os.environ)
@@ -300,11 +300,11 @@ class _Duet:
                 raise CannotShare("the models do not fit into memory together") from error
             raise CannotRun(name, error) from error
 
-    def _check_process(self, name: str, settings: shared_state.Settings) -> None:
-        now = shared_state.process_wide(self._backend)
-        reason = shared_state.what_was_set(name, settings, now, self._sides[name].context.held)
+    def _check_process(self, name: str, settings: module_tables.Settings) -> None:
+        now = module_tables.process_wide(self._backend)
+        reason = module_tables.what_was_set(name, settings, now, self._sides[name].context.held)
         if reason is None and self._plan.with_work:
-            replaced = shared_state.patched(self._tables.is_users)
+            replaced = module_tables.patched(self._tables.is_users)
             reason = replaced and f"the {name} code replaces functions of the framework: {replaced}"
         if reason:
             raise CannotShare(reason)
@@ -346,10 +346,10 @@ class _Duet:
                 token = side.step()
                 self._backend.synchronise(token)
                 side.proof.finish(token)
-        now = shared_state.process_wide(self._backend)
+        now = module_tables.process_wide(self._backend)
         held = next(iter(self._sides.values())).context.held
-        reason = shared_state.what_was_set("running", self._settings, now, held)
-        if reason is None and (names := shared_state.differing(self._environ, dict(os.environ))):
+        reason = module_tables.what_was_set("running", self._settings, now, held)
+        if reason is None and (names := module_tables.differing(self._environ, dict(os.environ))):
             reason = f"a code sets environment variables while it runs: {names}"
         if reason:
             raise CannotShare(reason)

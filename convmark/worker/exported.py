@@ -18,7 +18,7 @@ import numpy as np
 from convmark.core.case import Case
 from convmark.core.runtimes import RUNTIMES
 from convmark.worker import runtimes
-from convmark.worker.backends.keras_model import root_mean_square
+from convmark.worker.backends.keras_parts import root_mean_square
 from convmark.worker.backends.step import Step
 from convmark.worker.failure import CaseFailure, message_of
 from convmark.worker.inputs import Inputs, Leaf, flat, sized

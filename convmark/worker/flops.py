@@ -20,9 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from convmark.worker.inputs import Inputs, called, flat, symbols
+from convmark.worker.inputs import Inputs, called, flat, item_bytes, symbols
 
 __all__ = ["LayerCall", "LayerRecord", "flops_per_sample", "layer_records", "traced_calls"]
 
@@ -124,21 +122,18 @@ def _record(
     Args:
         weights: those that the layer holds itself and no earlier record has counted.
     """
+    sizes = [_elements(weight.shape) for weight in weights]
+    dtypes = (getattr(weight.dtype, "name", weight.dtype) for weight in weights)  # texts on Keras 3
+    pairs = zip(sizes, map(item_bytes, dtypes), strict=True)
     return LayerRecord(
         name=call.layer.name,
         kind=type(call.layer).__name__,
         output_shape=None if call.output is None else call.output[1:],
-        parameters=sum(_elements(weight.shape) for weight in weights),
+        parameters=sum(sizes),
         flops=flops,
-        weight_bytes=sum(_elements(weight.shape) * _item_bytes(weight) for weight in weights),
+        weight_bytes=sum(size * one_bytes for size, one_bytes in pairs),
         inputs=inputs,
     )
-
-
-def _item_bytes(weight: Any) -> int:
-    """Return the bytes of one element of a weight."""
-    name = getattr(weight.dtype, "name", weight.dtype)  # a text on Keras 3
-    return 2 if name == "bfloat16" else int(np.dtype(name).itemsize)
 
 
 def traced_calls(model: Any, keras: Any, sample: Any) -> list[LayerCall]:
@@ -178,6 +173,7 @@ def _recorded_calls(layer_class: Any, symbol: type) -> Iterator[list[LayerCall]]
 
     @functools.wraps(original)  # its module, too: Keras 2 converts calls of unknown modules
     def recorded(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call the layer, and note the call with those inside it."""
         if running and any(isinstance(value, symbol) for value in flat([args, kwargs])):
             return original(layer, *args, **kwargs)
         call = _begun(layer, args, kwargs)

@@ -26,6 +26,7 @@ __all__ = [
     "called",
     "filled",
     "flat",
+    "item_bytes",
     "mapped",
     "own_inputs",
     "sized",
@@ -125,7 +126,7 @@ class Inputs:
     def sample_bytes(self) -> int:
         """Bytes of one sample; of a string 16 a word, of an axis of unknown size one element."""
         return sum(
-            math.prod(axis or 1 for axis in leaf.shape) * _item_bytes(leaf.dtype)
+            math.prod(axis or 1 for axis in leaf.shape) * item_bytes(leaf.dtype)
             for leaf in self.leaves
         )
 
@@ -254,7 +255,8 @@ def called(model: Any, batch: Any) -> Any:
     return model(batch)
 
 
-def _item_bytes(dtype: str) -> int:
+def item_bytes(dtype: str) -> int:
+    """Return the bytes of one element; 16 of a string."""
     if dtype == "string":
         return 16
     return 2 if dtype == "bfloat16" else int(np.dtype(dtype).itemsize)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convmark.core.case import Case
-from convmark.worker import mnist, rivals, timing
+from convmark.worker import host, mnist, timing
 from convmark.worker.failure import CaseFailure
 from convmark.worker.measurement import Builder, Emit, build
 
@@ -61,7 +61,7 @@ def learn(case: Case, builder: Builder, lesson: Lesson, backend: Any, emit: Emit
         CaseFailure: the digits are not as they should be, the model is not for them, or a loss is
             not finite.
     """
-    state = rivals.state_from_now()
+    state = host.state_from_now()
     arrays = mnist.read(lesson.path)
     digits = mnist.split(arrays, lesson.seed, lesson.fraction)
     emit(
@@ -234,6 +234,7 @@ class EpochWatch:
         self._pulse.beat(f"epoch {self.epoch}/{self._epochs} validation")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Check that all steps were taken and the losses are finite; report the epoch."""
         if not self.trained_s:  # no validation
             self._trained()
         self.epochs += 1

@@ -18,11 +18,10 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.tasks import TASKS
-from convmark.worker import flops, probe, reference, rivals, timing
+from convmark.worker import ceiling, flops, host, reference, timing
 from convmark.worker.failure import CaseFailure
-from convmark.worker.feeding import FED_WINDOWS, fed_windows
-from convmark.worker.first_step import first_step
-from convmark.worker.memory import HostMemory, forget_peak, peak_above
+from convmark.worker.host import HostMemory, forget_peak, peak_above
+from convmark.worker.phases import FED_WINDOWS, fed_windows, first_step
 from convmark.worker.proof import PROOF_STEP, Proof, check_device, check_finite
 from convmark.worker.turns import timed_turn
 
@@ -30,7 +29,6 @@ __all__ = [
     "CaseFailure",
     "Plan",
     "build",
-    "count_work",
     "described_layers",
     "make_step",
     "measure",
@@ -74,7 +72,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     proof = Proof(case, backend, emit, plan.seed)
     proof.report(1, token)
 
-    state = rivals.state_from_now(backend.companions)
+    state = host.state_from_now(backend.companions)
     timing.quiet_collector()
     timed = _TimedPhases(case, plan, step, backend, pulse, emit, proof)
     timed.warm_up()
@@ -237,9 +235,9 @@ def prove_instruments(
     model = build(case, builder, seed, backend, emit)
     sample_bytes = backend.inputs(model).sample_bytes
     samples = max(1, known_bytes // sample_bytes)
-    held = probe.held_bytes(lambda: backend.inference_step(model, samples, seed, False), backend)
+    held = ceiling.held_bytes(lambda: backend.inference_step(model, samples, seed, False), backend)
     emit("allocation", asked_bytes=samples * sample_bytes, held_bytes=held)
-    found = probe.synchronised(make_step(case, model, seed, backend)[0], backend)
+    found = ceiling.synchronised(make_step(case, model, seed, backend)[0], backend)
     emit("synchronised", **asdict(found))
     emit("finished")
 

@@ -1,5 +1,9 @@
 """Two codes in one process: each has its own modules, `sys.path`, working folder and zoo.
 
+Settings that one of them changes for the process are settings of the other, too. Such codes cannot
+share a process: a setting would slow both, or speed both up, and no ratio of the two would tell.
+Settings of Python that each code can have for itself are not asked here.
+
 What the user's code imports is in `sys.modules` only while its side is active: while it is
 imported, built, traced or stepped through. The standard library, installed packages, the framework
 and this harness are shared. So two versions of one package live side by side, lazy imports lead
@@ -15,22 +19,41 @@ import importlib.machinery
 import os
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from convmark.core.backends import packages_shared
 from convmark.worker.bootstrap import load_package
 from convmark.worker.code_watch import installed_folders
 from convmark.worker.moved import Mover
+from convmark.worker.process_state import process_settings
 
-__all__ = ["Code", "ModuleTable", "Tables", "is_shared"]
+__all__ = [
+    "Code",
+    "Environ",
+    "ModuleTable",
+    "Tables",
+    "differing",
+    "patched",
+    "process_wide",
+    "what_was_set",
+]
 
 ZOO = "convmark_zoo"
 _NEVER_OWN = {"__main__", "convmark", *packages_shared()}
 """Their names are shared whatever folder they come from: the harness holds them already."""
 _HARNESS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+MOST_NAMED = 3
+_PATCHED = packages_shared()
+_OWN_OF_A_SIDE = {"PWD", "OLDPWD"}
+_OF_A_COMPILER = {"python_threads", "child_processes"}
+
+Settings = Mapping[str, str]
+Environ = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -283,3 +306,65 @@ def _is_own(module: object) -> bool:
     if paths:
         return any(not is_shared(_real(path)) for path in paths)
     return getattr(module, "__spec__", None) is None
+
+
+def process_wide(backend: Any) -> Settings:
+    """Return the settings that hold for the whole process as text, by name."""
+    intra, inter = backend.thread_counts()
+    threads = {"intra_op_threads": str(intra), "inter_op_threads": str(inter)}
+    found = {**process_settings(), **backend.settings(), **threads}
+    if backend.has_compiler:
+        found = {name: value for name, value in found.items() if name not in _OF_A_COMPILER}
+    return found
+
+
+def what_was_set(side: str, before: Settings, now: Settings, held: Iterable[str]) -> str | None:
+    """Return in one line what a code has set for the whole process; None where nothing.
+
+    Args:
+        held: names of settings that each code has for itself.
+    """
+    names = sorted((before.keys() & now.keys()) - set(held))
+    pairs = [f"{name}={now[name]}" for name in names if before[name] != now[name]]
+    if not pairs:
+        return None
+    return f"the {side} code changes settings of the process: {_some(pairs)}"
+
+
+def differing(*environs: Environ) -> str:
+    """Return the names of the variables that are not the same in all; empty where all are."""
+    names = set().union(*environs) - _OWN_OF_A_SIDE
+    values = {name: {environ.get(name) for environ in environs} for name in names}
+    return _some(sorted(name for name, found in values.items() if len(found) > 1))
+
+
+def patched(is_users: Callable[[str], bool]) -> str | None:
+    """Return in one line which of the framework's functions a code has replaced; None where none.
+
+    A function counts by the file of its code, whatever name it goes by.
+
+    Args:
+        is_users: whether a file is of one of the codes.
+    """
+    of_users = functools.cache(is_users)
+    found = set()
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] not in _PATCHED or not isinstance(module, ModuleType):
+            continue
+        for attribute, value in list(vars(module).items()):
+            if isinstance(value, FunctionType):
+                if of_users(value.__code__.co_filename):
+                    found.add(f"{name}.{attribute}")
+            elif isinstance(value, type) and value.__module__ == name:
+                found |= {
+                    f"{name}.{value.__name__}.{method}"
+                    for method, function in list(vars(value).items())
+                    if isinstance(function, FunctionType)
+                    and of_users(function.__code__.co_filename)
+                }
+    return _some(sorted(found)) if found else None
+
+
+def _some(parts: list[str]) -> str:
+    more = len(parts) - MOST_NAMED
+    return ", ".join(parts[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

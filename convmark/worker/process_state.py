@@ -21,7 +21,7 @@ from typing import Any
 from convmark.core.case import FOUND_PRECISION, PRECISIONS, Case
 from convmark.worker.failure import CaseFailure
 
-__all__ = ["Witness", "found_precision", "process_settings"]
+__all__ = ["Witness", "process_settings"]
 
 Emit = Callable[..., None]
 Settings = dict[str, str]

@@ -21,7 +21,6 @@ from convmark.worker.timing import Clock, Step, Turn, is_steady, mean_log_ratio
 
 __all__ = [
     "MIN_ROUNDS",
-    "SHORT_S",
     "Side",
     "Turns",
     "another_build",

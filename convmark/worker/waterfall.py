@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convmark.core.case import Case
-from convmark.worker import rivals, timing
+from convmark.worker import host, timing
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import mapped
 from convmark.worker.learning import check_count
@@ -114,7 +114,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
             f"{case.model}: the task waterfall compiles the model itself, and this one brings its "
             "own training; leave compile() and train_step out, or measure the task train"
         )
-    state = rivals.state_from_now()
+    state = host.state_from_now()
     timing.quiet_collector()
     with contextlib.ExitStack() as stack:
         stack.enter_context(backend.limits_lifted())

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from simulated_fleet import SimulatedFleet, job_count, step_times
 
 from convmark.compare.outliers import deviations
-from convmark.session.fleet.drive import drive
+from convmark.session.fleet.run import drive
 from convmark.session.fleet.scheduler import Assignment, Scheduler
 
 

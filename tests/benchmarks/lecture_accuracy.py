@@ -18,8 +18,7 @@ from pathlib import Path
 
 from convmark.core.suites import NETWORKS
 from convmark.results.record import MEASURED, Record
-from convmark.results.runs import run_files
-from convmark.results.store import read_run
+from convmark.results.store import read_run, run_files
 
 LEAST_SEEDS, MOST_SEEDS = 3, 10
 SETTLED = (*MEASURED, "error")

@@ -91,9 +91,7 @@ def draws(machine: Machines, count: int, seed: int = 0) -> Iterator[list[Ratio]]
 def holds(found: Ratio | None) -> bool:
     """Whether the interval holds the true ratio."""
     assert found is not None
-    assert found.low is not None
-    assert found.high is not None
-    return found.low <= math.exp(TRUTH) <= found.high
+    return math.exp(TRUTH) in found.interval
 
 
 def taken_for_independent(ratios: Sequence[Ratio]) -> Ratio | None:

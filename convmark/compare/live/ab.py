@@ -11,12 +11,12 @@ import dataclasses
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convmark.compare.live.anchor import Origin, origin_of
+from convmark.compare.live.anchor import MakeInterpreter, Origin, origin_of
 from convmark.compare.live.live import Pairing
 from convmark.compare.live.session import LiveSide
 from convmark.compare.live.tree import Tree, tree_as_it_is, tree_at_commit
@@ -25,10 +25,10 @@ from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.errors import CaseError, OptionError
 from convmark.core.runtimes import RUNTIME_PRECISIONS
+from convmark.core.text import Say
 from convmark.interpreter import Interpreter
-from convmark.interpreter.environments.cache import Cache
-from convmark.interpreter.environments.interpreter import interpreter_path
-from convmark.interpreter.environments.requirement import looks_like_requirement, wanted
+from convmark.interpreter.environments.cache import Cache, interpreter_path
+from convmark.interpreter.environments.installer import looks_like_requirement, wanted
 from convmark.interpreter.inspection import inspect
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import card_of
@@ -36,7 +36,6 @@ from convmark.machine.gpu.visible import card_of
 __all__ = [
     "AsItIs",
     "End",
-    "Make",
     "Pair",
     "SideSpec",
     "inspected",
@@ -48,9 +47,6 @@ __all__ = [
 HERE = "."
 GIT = "git:"
 CASE_SETTINGS = ("backend", "jit", "precision", "runtime", "threads")
-
-Say = Callable[[str], None]
-Make = Callable[..., Interpreter]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,16 +108,15 @@ class SideSpec:
                 raise OptionError(f"{self.text}: needs the models in a git repository")
             yield None
             return
-        with contextlib.ExitStack() as stack:
-            if self.ref:
-                at_commit = tree_at_commit(origin.repository, self.ref, self.text)
-                tree = stack.enter_context(at_commit)
-            else:
-                tree = tree_as_it_is(origin.repository, self.text)
+        opened: contextlib.AbstractContextManager[Tree]
+        opened = contextlib.nullcontext(tree_as_it_is(origin.repository, self.text))
+        if self.ref:
+            opened = tree_at_commit(origin.repository, self.ref, self.text)
+        with opened as tree:
             origin.look_for(tree)
             yield tree
 
-    def interpreter(self, make: Make, tree: Tree | None) -> Interpreter:
+    def interpreter(self, make: MakeInterpreter, tree: Tree | None) -> Interpreter:
         """Return an interpreter of this side that runs the tree's code.
 
         Args:
@@ -249,7 +244,7 @@ class Pair:
         return same and a.whole_environ == b.whole_environ and len(backends) == 1
 
 
-def inspected(spec: SideSpec, models: Sequence[str], make: Make) -> End:
+def inspected(spec: SideSpec, models: Sequence[str], make: MakeInterpreter) -> End:
     """Return what a side has; its models are looked for as they are on the disk.
 
     Raises:
@@ -275,7 +270,12 @@ def run_the_same(pair: Pair, cases: Sequence[Case]) -> bool:
 
 @contextlib.contextmanager
 def paired(
-    cases: Sequence[Case], pair: Pair, make: Make, *, gpus: Sequence[Gpu], asked: Sequence[str]
+    cases: Sequence[Case],
+    pair: Pair,
+    make: MakeInterpreter,
+    *,
+    gpus: Sequence[Gpu],
+    asked: Sequence[str],
 ) -> Iterator[list[Pairing]]:
     """Give each case with its two codes and the control; all that was opened is gone after it.
 
@@ -319,7 +319,7 @@ def paired(
 
 
 def _opened(
-    pair: Pair, origin: Origin | None, make: Make, stack: contextlib.ExitStack
+    pair: Pair, origin: Origin | None, make: MakeInterpreter, stack: contextlib.ExitStack
 ) -> list[tuple[SideSpec, Tree | None, Interpreter]]:
     """Return A, B and A once more, each with its code and an interpreter, not started yet."""
     a, b = pair.a.spec, pair.b.spec

@@ -18,7 +18,8 @@ from typing import Any
 
 from convmark.core.errors import StoreError
 from convmark.core.files import write_whole
-from convmark.results.store import AB_FOLDER
+from convmark.core.interval import Interval
+from convmark.results.store import AB_FOLDER, Store
 from convmark.results.table_file import TableFile
 
 __all__ = [
@@ -106,6 +107,11 @@ class VerdictRow(_Ends):
     b_parameters: int | None = _column("", "elements of all weights of B's model")
     note: str | None = _column("", "why, and what to try")
 
+    @property
+    def interval(self) -> Interval:
+        """The change's interval."""
+        return Interval.of_cells(self.low, self.high)
+
 
 def create(results: Path) -> Path:
     """Return the next comparison's file, made empty, so that no other takes its number.
@@ -113,23 +119,12 @@ def create(results: Path) -> Path:
     Raises:
         StoreError: it cannot be made.
     """
-    folder = results / AB_FOLDER
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        numbers = [int(path.stem) for path in folder.glob("*.csv") if path.stem.isdecimal()]
-        number = max(numbers, default=0) + 1
-        while True:
-            path = folder / f"{number:04d}.csv"
-            try:
-                path.open("x").close()
-            except FileExistsError:
-                number += 1
-            else:
-                return path
-    except OSError as error:
-        raise StoreError(
-            f"--results: {folder} must be writable: {error.strerror or error}"
-        ) from None
+
+    def made(path: Path) -> Path:
+        path.touch(exist_ok=False)
+        return path
+
+    return Store(results).create(AB_FOLDER, made)
 
 
 @contextlib.contextmanager

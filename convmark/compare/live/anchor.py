@@ -12,9 +12,6 @@ that the run opened is as it was.
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +24,13 @@ from convmark.compare.live.tree import (
     tree_as_it_is,
     tree_at_commit,
 )
-from convmark.compare.live.worktree import PREFIX, repository_of, resolve, standing_in
+from convmark.compare.live.worktree import repository_of, resolve, standing_in
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, StoreError
-from convmark.core.installed import in_environment
+from convmark.core.git import SHOWN
+from convmark.core.installed import TREE_PREFIX, in_environment
 from convmark.core.model_name import ModelName
+from convmark.core.processes import TemporaryFolder
 from convmark.interpreter import Interpreter, import_roots, zoo_folder
 from convmark.results.code.manifest import NOWHERE, ZOO, Code, Roots, code_of, read_codes
 from convmark.results.code.snapshot import keep_files, lay_out, root_folder
@@ -40,6 +39,7 @@ __all__ = [
     "NO_REPOSITORY",
     "AnchorCode",
     "KeptTree",
+    "MakeInterpreter",
     "Origin",
     "anchor_trees",
     "copied_tree",
@@ -48,9 +48,6 @@ __all__ = [
 ]
 
 NO_REPOSITORY = "the model is in no git repository"
-SHOWN = 12
-"""Characters of a commit or hash that are shown."""
-
 MakeInterpreter = Callable[..., Interpreter]
 
 
@@ -109,7 +106,8 @@ def origin_of(case: Case, sources: Mapping[str, Sequence[str] | None]) -> Origin
             return None
         module, file = source
         place = Path(file).resolve()  # an editable installation may be a link
-        folder = _import_root(module, place)
+        depth = module.count(".") + (place.name == "__init__.py")  # the module's topmost package
+        folder = place.parents[min(depth, len(place.parents) - 1)]
     repository = repository_of(place)
     if repository is None or in_environment(place, repository.resolve()):
         return None
@@ -117,12 +115,6 @@ def origin_of(case: Case, sources: Mapping[str, Sequence[str] | None]) -> Origin
     if not folder.is_relative_to(top):  # the package's name is not its folder's
         folder = place.parent
     return Origin(repository=repository, folder=folder.relative_to(top), is_zoo=is_zoo)
-
-
-def _import_root(module: str, file: Path) -> Path:
-    """Return the folder that holds the module's topmost package."""
-    depth = module.count(".") + (file.name == "__init__.py")
-    return file.parents[min(depth, len(file.parents) - 1)]
 
 
 def resolve_anchor(ref: str, origins: Sequence[Origin | None]) -> dict[Path, str]:
@@ -159,7 +151,7 @@ def anchor_trees(
         code = read_codes(run).get(anchor.code)
         if code is None:
             raise StoreError(f"{anchor.manifest}: does not have the code {anchor.code}")
-        with _temporary_folder() as folder:
+        with TemporaryFolder(TREE_PREFIX) as folder:
             lay_out(run.parent, code, folder)
             kept = KeptTree.of(f"run {run.stem}", folder, code)
             yield kept, tree_as_it_is(origin.repository) if origin is not None else None
@@ -264,19 +256,10 @@ def copied_tree(code: Code) -> Iterator[KeptTree]:
     Raises:
         ConvmarkError: a file is not as it was when it was run.
     """
-    with _temporary_folder() as store, _temporary_folder() as tree:
+    with TemporaryFolder() as store, TemporaryFolder(TREE_PREFIX) as tree:
         keep_files(store, code)
         lay_out(store, code, tree)
         yield KeptTree.of("the copy", tree, code)
-
-
-@contextlib.contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")).resolve()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run_of(anchor: AnchorCode) -> Path:

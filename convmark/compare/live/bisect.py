@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from convmark.core.interval import Interval
+
 __all__ = ["Bisection", "Change", "bisect"]
 
 T = TypeVar("T")
@@ -20,19 +22,18 @@ class Change:
     """What a step found: ln(later / earlier) of the step time, and its interval."""
 
     estimate: float
-    low: float
-    high: float
+    interval: Interval
     void: bool = False
     """Whether it is not to be believed: its control alarmed."""
 
     def exceeds(self, threshold: float, *, slower: bool) -> bool | None:
         """Whether it is larger than the threshold in a direction; None where that is not sure."""
-        ends = (self.low, self.high) if slower else (-self.high, -self.low)
+        interval = self.interval if slower else -self.interval
         if self.void:
             return None
-        if ends[0] > 0 and (self.estimate if slower else -self.estimate) > threshold:
+        if interval.low > 0 and (self.estimate if slower else -self.estimate) > threshold:
             return True
-        return False if ends[1] <= threshold else None
+        return False if interval.high <= threshold else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +86,9 @@ def bisect(candidates: Sequence[T], compare: Compare[T], threshold: float) -> Bi
     if whole is None or whole.void:
         return answer("inconclusive", 0, last, None)
     if abs(whole.estimate) <= threshold:
-        surely = max(abs(whole.low), abs(whole.high)) <= threshold
+        surely = max(-whole.interval.low, whole.interval.high) <= threshold
         return answer("no change" if surely else "inconclusive", 0, last, whole)
-    if whole.low <= 0 <= whole.high:
+    if 0 in whole.interval:
         return answer("inconclusive", 0, last, None)
     slower = whole.estimate > 0
     low, high = 0, last

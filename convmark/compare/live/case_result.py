@@ -10,9 +10,7 @@ from typing import Any
 from convmark.compare.judgement import BUDGET_SPENT, SAME_CODE, LiveSession
 from convmark.compare.rule.allotment import Candidate
 from convmark.compare.rule.decision import CaseSessions, Decision
-from convmark.core.statistics import share_of
-from convmark.core.text import percent
-from convmark.core.units import duration_text, interval_text, share_text
+from convmark.core.text import duration_text, percent
 
 __all__ = ["OTHER_SOFTWARE", "VOID", "CaseResult"]
 
@@ -86,11 +84,13 @@ class CaseResult:
         return convicts and not (self.apart or self.closed or self.checked or self.void)
 
     @property
-    def cross_check(self) -> str:
-        """What separate processes said of a conviction; empty where they were not asked."""
-        if not self.checked or math.isnan(self.checked[0]) or self.apart:
-            return ""
-        return f"separate processes {percent(median(self.checked))}"
+    def separate(self) -> list[str]:
+        """What separate processes said of a conviction, or why the sessions were all of them."""
+        if self.apart:  # the sides name their software themselves
+            return [f"in a process each: {self.apart}"] * (self.apart != OTHER_SOFTWARE)
+        if not self.checked or math.isnan(self.checked[0]):
+            return []
+        return [f"separate processes {percent(median(self.checked))}"]
 
     @property
     def has_verdict(self) -> bool:
@@ -103,9 +103,8 @@ class CaseResult:
         decision = self.decision
         if decision is None or decision.estimate is None:
             return "no session yet"
-        change = interval_text(decision.estimate, decision.low, decision.high)
         verdict = "void" if self.void else decision.verdict.replace("_", " ")
-        return f"{decision.sessions} sessions, {change}, {verdict}"
+        return f"{decision.sessions} sessions, {decision.text}, {verdict}"
 
     def undecided(self, remedy: str) -> str:
         """Return why it is not decided, once no further session is run.
@@ -135,13 +134,8 @@ class CaseResult:
             plain, reasons = "inconclusive", [VOID]
         elif decision.verdict == "undecided":
             reasons = [self.undecided(remedy)]
-        elif decision.within_margin and decision.estimate is not None:
-            way = "slower" if decision.estimate > 0 else "faster"
-            size = share_text(abs(share_of(decision.estimate)))
-            reasons = [f"{way} by {size}, within the margin"]
+        elif decision.within_margin:
+            reasons = [decision.margin_text]
         elif self.candidate().open:
             reasons = [f"{BUDGET_SPENT} before the interval was as narrow as --target"]
-        reasons += filter(None, [self.cross_check])
-        if self.apart not in ("", OTHER_SOFTWARE):  # the sides name their software themselves
-            reasons.append(f"in a process each: {self.apart}")
-        return plain, "; ".join(reasons)
+        return plain, "; ".join([*reasons, *self.separate])

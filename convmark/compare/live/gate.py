@@ -25,13 +25,12 @@ from convmark.compare.live.tree import OwnCode
 from convmark.compare.live.worktree import working_trees
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
-from convmark.core.units import duration_text
+from convmark.core.text import duration_text
 from convmark.interpreter import Interpreter
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.gpu.visible import card_of
 from convmark.results.code.manifest import HERE, ZOO, Code
-from convmark.results.code.of_run import ran_at
-from convmark.results.code.projects import changed_projects
+from convmark.results.code.of_run import changed_projects, ran_at
 from convmark.results.commit import Commit
 from convmark.results.record import Record
 
@@ -153,10 +152,7 @@ def _comparison(found: CaseResult, label: str) -> LiveComparison:
     )
     if decision.estimate is None:
         return LiveComparison(decision=None, anchor=label, reason=undecided)
-    reasons = [] if decision.decided else [undecided]
-    reasons += filter(None, [found.cross_check])
-    if found.apart:
-        reasons.append(f"in a process each: {found.apart}")
+    reasons = [*([] if decision.decided else [undecided]), *found.separate]
     return LiveComparison(
         decision=decision,
         anchor=label,
@@ -192,19 +188,19 @@ def same_as_today(
         _has_other_copy(code, origin.repository.resolve(), anchor.commit or "HEAD") for code in ran
     ):
         return ""
-    if all(row.code for row in rows) and anchor.code:
-        return SAME_CODE if {row.code for row in rows} == {anchor.code} else ""
-    if all(row.code for row in rows):
-        if not anchor.commit or len({row.code for row in rows}) > 1:
-            return ""
-        if all(row.commit == anchor.commit for row in rows):  # held against the files that ran
-            return SAME_COMMIT
-        same = ran and origin and ran_at(ran[0], origin.repository, anchor.commit)
-        return SAME_CODE if same else ""
-    if origin is None or not anchor.commit:
+    known = {row.code or "" for row in rows}
+    if anchor.code and "" not in known:
+        return SAME_CODE if known == {anchor.code} else ""
+    if not anchor.commit or (len(known) > 1 and "" not in known):
         return ""
-    today = commit_of(origin.repository)
-    return SAME_COMMIT if today.sha == anchor.commit and today.dirty is False else ""
+    if "" in known:
+        today = commit_of(origin.repository) if origin is not None else None
+        is_same = today and today.sha == anchor.commit and today.dirty is False
+        return SAME_COMMIT if is_same else ""
+    if all(row.commit == anchor.commit for row in rows):  # held against the files that ran
+        return SAME_COMMIT
+    same = ran and origin and ran_at(ran[0], origin.repository, anchor.commit)
+    return SAME_CODE if same else ""
 
 
 def _has_other_copy(code: Code, repository: Path, sha: str) -> bool:

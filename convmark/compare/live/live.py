@@ -45,8 +45,7 @@ from convmark.compare.sessions_file import EarlierSessions
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError
 from convmark.core.option_values import Shapes
-from convmark.core.text import percent
-from convmark.core.units import duration_text
+from convmark.core.text import Say, duration_text, percent
 from convmark.interpreter import Interpreter, import_roots
 from convmark.machine.gpu.watch import watching
 
@@ -56,8 +55,6 @@ MOST_FAILURES = 2
 """So many sessions that die of themselves close a case."""
 MOST_LEFT_OUT = 3
 """So many sessions on a slowed or shared card close a case: it would not get better soon."""
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +97,7 @@ class LiveOptions:
     """What counts as a change; 3 % and 5 % where None."""
     target: float = math.inf
     """Half-width of the interval, as a log ratio, down to which it goes on after a verdict."""
-    earlier: EarlierSessions = field(default_factory=EarlierSessions.none)
+    earlier: EarlierSessions = field(default_factory=EarlierSessions)
     """What earlier runs give."""
     evenly: bool = False
     """Whether all cases get sessions evenly until the time is spent, as in an A/A."""

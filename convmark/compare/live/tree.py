@@ -17,21 +17,20 @@ from typing import Any, Protocol
 
 import convmark
 from convmark.compare.live.worktree import (
-    PREFIX,
     at_commit,
     changed_by_filter,
+    files_below,
     pointer,
-    pointers,
     resolve,
     standing_in,
     submodules,
     working_trees,
 )
 from convmark.core.errors import ConvmarkError
-from convmark.core.installed import PACKAGES, in_environment
+from convmark.core.installed import PACKAGES, TREE_PREFIX, in_environment
 from convmark.interpreter import import_roots, zoo_folder
 from convmark.results.code.manifest import HERE, ZOO, Roots, code_of
-from convmark.results.code.projects import changed_projects, folders_below, other_copy
+from convmark.results.code.of_run import changed_projects, folders_below, other_copy
 
 __all__ = ["ForeignCode", "OwnCode", "Tree", "tree_as_it_is", "tree_at_commit"]
 
@@ -173,9 +172,9 @@ class Tree:
         """Return why a file is not of this tree, empty where it is, or is not the repository's."""
         place = self._place(path)
         own = path.is_relative_to(self.root) and (self.commit or place == self.root)
-        installed = _in_packages(path)
-        if place is None and not own and installed is not None:
-            copy = self._copy_of(installed)
+        packages = [index for index, part in enumerate(path.parts) if part in PACKAGES]
+        if place is None and not own and packages:
+            copy = self._copy_of(path.parts[packages[-1] + 1])
             return copy and f"{path} is an installed copy of {copy}; pip install -e takes its place"
         if own:
             if self.commit and pointer(path):
@@ -195,7 +194,7 @@ class Tree:
 
     def _of_elsewhere(self, path: Path) -> str:
         """Return why a file outside the repository is not a side's own, empty where it may be."""
-        if any(part.startswith(PREFIX) for part in path.parts):
+        if any(part.startswith(TREE_PREFIX) for part in path.parts):
             return f"{path} is of the other side's files; name files by relative paths"
         if path.is_relative_to(zoo_folder().resolve()):
             return ""
@@ -216,10 +215,10 @@ class Tree:
                 return f"which holds no file of the submodule {submodule}"
         return "which does not have it: git ignores it or did not track it"
 
-    def _copy_of(self, installed: Path) -> str:
-        """Return the repository's own file of a module in site-packages, empty without one."""
-        for root in _import_roots_of(self.root, installed.parts[0]):
-            own = root / installed.parts[0]
+    def _copy_of(self, installed: str) -> str:
+        """Return the repository's own of a name in site-packages, empty without one."""
+        for root in _import_roots_of(self.root, installed):
+            own = root / installed
             if own.with_suffix(".py").is_file() or own.is_dir():
                 return str(own.relative_to(self.root))
         return ""
@@ -236,7 +235,8 @@ class Tree:
             if (self.repository / relative).exists() and _is_empty(self.root / relative)
         )
         notes = [f"{path} is not of the commit, {self._lack(path)}" for path in lacking]
-        notes += [f"{path} {self._no_content}" for path in pointers(self.root)]
+        empty = sorted(path for path in files_below(self.root) if pointer(path))
+        notes += [f"{path.relative_to(self.root)} {self._no_content}" for path in empty]
         if len(notes) > MOST_NAMED:
             notes[MOST_NAMED:] = [f"and {len(notes) - MOST_NAMED} more"]
         return "; ".join([message, *notes])
@@ -266,12 +266,6 @@ class Tree:
 def _is_empty(path: Path) -> bool:
     """Whether nothing is there, or an empty folder: a submodule's."""
     return not path.exists() or (path.is_dir() and not any(path.iterdir()))
-
-
-def _in_packages(path: Path) -> Path | None:
-    """Return a path relative to the folder named site-packages that holds it; None outside."""
-    places = [index for index, part in enumerate(path.parts) if part in PACKAGES]
-    return Path(*path.parts[places[-1] + 1 :]) if places else None
 
 
 def _import_roots_of(root: Path, package: str) -> Iterator[Path]:

@@ -2,8 +2,8 @@
 
 It is a plain folder, which git does not list: the user's files, index, branch, stashes and list of
 worktrees are never touched. Git itself writes the files, from an index that lies beside them, and
-starts no program for it: no hook, no filter, no fetch. A folder that an interrupted process left
-behind carries its process number, and the next one removes it.
+starts no program for it: no hook, no filter, no fetch. What a killed process left behind is removed
+by the next one.
 """
 
 from __future__ import annotations
@@ -13,22 +13,19 @@ import dataclasses
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import psutil
 
 from convmark.core.errors import ConvmarkError
 from convmark.core.git import Git, GitError
 from convmark.core.installed import TREE_PREFIX
+from convmark.core.processes import TemporaryFolder
 
 __all__ = [
-    "PREFIX",
     "at_commit",
     "changed_by_filter",
+    "files_below",
     "pointer",
-    "pointers",
     "repository_of",
     "resolve",
     "standing_in",
@@ -36,7 +33,6 @@ __all__ = [
     "working_trees",
 ]
 
-PREFIX = TREE_PREFIX
 LIMIT_S = 120.0
 
 MOST_POINTER_BYTES = 1024
@@ -104,12 +100,11 @@ def at_commit(repository: Path, ref: str) -> Iterator[Path]:
         ConvmarkError: there is no such commit, or git cannot write its files.
     """
     sha = resolve(repository, ref)
-    _remove_abandoned(repository)
     try:
-        parent = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")).resolve()
+        folder = TemporaryFolder(TREE_PREFIX)
     except OSError as error:
         raise ConvmarkError(f"{sha[:12]}: no folder can be made for it: {error}") from None
-    try:
+    with folder as parent:
         tree = parent / repository.name
         tree.mkdir()
         try:
@@ -120,8 +115,6 @@ def at_commit(repository: Path, ref: str) -> Iterator[Path]:
                 f"git worktree add --detach FOLDER {sha[:12]}"
             ) from None
         yield tree
-    finally:
-        shutil.rmtree(parent, ignore_errors=True)
 
 
 def _write(repository: Path, sha: str, tree: Path, index: Path) -> None:
@@ -167,7 +160,7 @@ def _fill_pointers(git: Git, here: Sequence[str], tree: Path, store: Path) -> No
 
     It is what the filter of Git LFS would do; where the contents are not there the pointer stays.
     """
-    found = [path for path in _files(tree) if pointer(path)]
+    found = [path for path in files_below(tree) if pointer(path)]
     for path, driver in _filters(git, here, tree, found).items():
         oid = pointer(path) or ""
         stored = store / oid[:2] / oid[2:4] / oid
@@ -184,11 +177,6 @@ def pointer(path: Path) -> str | None:
     except OSError:
         return None
     return found.group(1).decode() if found else None
-
-
-def pointers(tree: Path) -> list[Path]:
-    """Return the pointer files of Git LFS in a tree, relative to it, in order."""
-    return sorted(path.relative_to(tree) for path in _files(tree) if pointer(path))
 
 
 def changed_by_filter(repository: Path, tree: Path, paths: Sequence[Path]) -> dict[Path, str]:
@@ -211,7 +199,7 @@ def changed_by_filter(repository: Path, tree: Path, paths: Sequence[Path]) -> di
     found = _filters(inside, here, tree, paths)
     changing = drivers & set(found.values()) - {LFS}
     if changing:
-        for path, driver in _filters(inside, here, tree, list(_files(tree))).items():
+        for path, driver in _filters(inside, here, tree, list(files_below(tree))).items():
             if driver in changing and _same(path, repository / path.relative_to(tree)):
                 changing.remove(driver)
     return {path: driver for path, driver in found.items() if driver in changing}
@@ -237,7 +225,8 @@ def _filters(git: Git, here: Sequence[str], tree: Path, paths: Sequence[Path]) -
     return {tree / path: value for path, value in found if value not in _NO_FILTER}
 
 
-def _files(tree: Path) -> Iterator[Path]:
+def files_below(tree: Path) -> Iterator[Path]:
+    """Yield the files of a tree."""
     for folder, _, names in os.walk(tree):
         yield from (Path(folder, name) for name in names)
 
@@ -247,24 +236,3 @@ def submodules(repository: Path, sha: str) -> list[Path]:
     listed = Git.at(repository).answer("ls-tree", "-r", "-z", "--full-tree", sha) or ""
     entries = (entry.partition("\t") for entry in listed.split("\0"))
     return [Path(path) for about, _, path in entries if about.startswith("160000 ")]
-
-
-def _remove_abandoned(repository: Path) -> None:
-    """Remove the folders of processes that are no more.
-
-    Versions before this one made them with `git worktree add`: those are taken off git's list.
-    """
-    git = Git.at(repository, time_limit_s=LIMIT_S)
-    for tree in working_trees(repository):
-        if _is_abandoned(tree.parent):
-            git.answer("worktree", "remove", "--force", str(tree))
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        if _is_abandoned(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_abandoned(folder: Path) -> bool:
-    owner = folder.name.removeprefix(PREFIX).partition("-")[0]
-    return (
-        folder.name.startswith(PREFIX) and owner.isdecimal() and not psutil.pid_exists(int(owner))
-    )

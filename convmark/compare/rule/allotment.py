@@ -72,7 +72,7 @@ class Candidate:
     @property
     def open(self) -> bool:
         """Whether another session may be taken of it."""
-        done = self.decision.decided and self.decision.half_width <= self.target
+        done = self.decision.decided and self.decision.interval.half_width <= self.target
         return not (self.closed or done)
 
     @property
@@ -155,7 +155,7 @@ def _chances_to_be_done(
         chances = chances_to_decide(decision, further, cases, limits)
     if math.isinf(target):
         return chances
-    half = decision.half_width * np.sqrt(decision.sessions / (decision.sessions + further))
+    half = decision.interval.half_width * np.sqrt(decision.sessions / (decision.sessions + further))
     return np.where(half <= target, chances, 0.0)
 
 

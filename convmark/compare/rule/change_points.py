@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from convmark.compare.rule.statistics import t_quantile
 from convmark.core.errors import MeasurementError
+from convmark.core.interval import NOT_KNOWN, Interval
 
 __all__ = [
     "FEWEST_RUNS",
@@ -146,8 +147,7 @@ def _rises_or_falls(part: Array, shares: Array) -> bool:
     count = len(part)
     if count < 2 * FEWEST_RUNS:
         return False
-    place = np.arange(count) - shares @ np.arange(count) / shares.sum()
-    centred = part - shares @ part / shares.sum()
+    place, centred = _centred(np.arange(count, dtype=np.float64), shares), _centred(part, shares)
     scale = float(shares @ place**2)
     along = float((shares * place) @ centred)
     squares = float(shares @ centred**2)
@@ -253,8 +253,9 @@ def _steps_or_slope(
         return []
     begin, end = edges[group[0]], edges[group[-1] + 2]
     squares = {
-        number: _squares(values[edges[number] : edges[number + 1]], weights, edges[number])
+        number: _squares(values[part], weights[part])
         for number in (*group, group[-1] + 1)
+        for part in [slice(edges[number], edges[number + 1])]
     }
     least = _rounding(values[begin:end], weights[begin:end])
     by_steps = _criterion(max(sum(squares.values()), least), end - begin, 2 * len(group))
@@ -291,10 +292,14 @@ def _rounding(values: Array, weights: Array) -> float:
     return float(weights.sum()) * (_ROUNDING * float(np.abs(values).max())) ** 2
 
 
-def _squares(part: Array, weights: Array, begin: int) -> float:
+def _centred(part: Array, shares: Array) -> Array:
+    """Return what one level leaves of a part of the series."""
+    return np.asarray(part - part @ shares / shares.sum())
+
+
+def _squares(part: Array, shares: Array) -> float:
     """Return the weighted squares that one level leaves of a part of the series."""
-    shares = weights[begin : begin + len(part)]
-    return float(shares @ (part - part @ shares / shares.sum()) ** 2)
+    return float(shares @ _centred(part, shares) ** 2)
 
 
 def _criterion(squares: float, count: int, parameters: int) -> float:
@@ -311,13 +316,11 @@ def _best_slope(values: Array, weights: Array) -> tuple[float, int, int, float]:
     pairs = np.array([(a, b) for a in ends for b in ends if b - a >= _LEAST_STRETCH])
     if not len(pairs):
         return math.inf, 0, 0, 0.0
-    total = weights.sum()
-    centred = values - values @ weights / total
+    centred = _centred(values, weights)
     best = (math.inf, 0, 0, 0.0)
     place = np.arange(count)
     for a, b in pairs.tolist():
-        slope = np.clip((place - a) / (b - a), 0.0, 1.0)
-        slope -= slope @ weights / total
+        slope = _centred(np.clip((place - a) / (b - a), 0.0, 1.0), weights)
         along = float((slope * weights) @ centred)
         scale = float((slope * weights) @ slope)
         squares = float((weights * centred) @ centred) - along**2 / scale
@@ -338,8 +341,8 @@ class Level:
     change: float | None = None
     """From the level before; of a creep from the level before to its end. None for the first
     level, and for one that a creep led to."""
-    low: float | None = None
-    high: float | None = None
+    interval: Interval = NOT_KNOWN
+    """Of the change, at `CONFIDENCE`."""
 
 
 def levels(runs: Sequence[Run], process_variance: float = 0.0) -> list[Level]:
@@ -369,9 +372,9 @@ def levels(runs: Sequence[Run], process_variance: float = 0.0) -> list[Level]:
             1 / weights[begin:first].sum() + 1 / weights[last if creep else first : end + 1].sum()
         )
         half = t_quantile((1 + CONFIDENCE) / 2, freedom) * math.sqrt(variance * shares)
-        low, high = change.size - half, change.size + half
+        interval = Interval.around(change.size, half)
         found.append(
-            Level(first=first, last=last, creep=creep, change=change.size, low=low, high=high)
+            Level(first=first, last=last, creep=creep, change=change.size, interval=interval)
         )
     return found
 
@@ -397,5 +400,4 @@ def _left_by(values: Array, weights: Array, part: tuple[int, int, Change | None]
     left, shares = values[first : last + 1].copy(), weights[first : last + 1]
     if change is not None and change.gradual:
         left -= np.linspace(0.0, change.size, len(left) + 1)[1:]
-    left -= left @ shares / shares.sum()
-    return float(shares @ left**2)
+    return _squares(left, shares)

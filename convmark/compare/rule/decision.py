@@ -47,6 +47,8 @@ from convmark.compare.rule.statistics import (
     t_quantile,
 )
 from convmark.core.errors import MeasurementError
+from convmark.core.interval import NOT_KNOWN, Interval, share_of
+from convmark.core.text import interval_text, share_text
 
 __all__ = [
     "CROSS_CHECKED_BY",
@@ -174,13 +176,12 @@ class Decision:
 
     verdict: Verdict
     sessions: int
-    estimate: float | None
+    estimate: float | None = None
     """Trimmed mean of the sessions; None below two."""
-    low: float
-    """Lower end of the interval that the verdict rests on: of `regressed`, `improved` and undecided
-    cases at their share of the run's error rate, of the others the two one-sided bounds."""
-    high: float
-    smallest_visible: float
+    interval: Interval = NOT_KNOWN
+    """What the verdict rests on: of `regressed`, `improved` and undecided cases at their share of
+    the run's error rate, of the others the two one-sided bounds; not known below two sessions."""
+    smallest_visible: float = math.inf
     """The slowdown that these sessions would have told from 0 in 95 of 100 cases."""
     spread: float
     """Standard deviation of a session, shrunk over the cases."""
@@ -205,9 +206,19 @@ class Decision:
         return "unchanged" if self.within_margin else plain
 
     @property
-    def half_width(self) -> float:
-        """Of the interval; infinite below two sessions."""
-        return (self.high - self.low) / 2
+    def text(self) -> str:
+        """The change with its interval, as per cent; empty below two sessions."""
+        if self.estimate is None:
+            return ""
+        return interval_text(share_of(self.estimate), self.interval.shares())
+
+    @property
+    def margin_text(self) -> str:
+        """What is said of a change within the margin; empty where none is named."""
+        if not self.within_margin or self.estimate is None:
+            return ""
+        way = "slower" if self.estimate > 0 else "faster"
+        return f"{way} by {share_text(abs(share_of(self.estimate)))}, within the margin"
 
 
 def decide(
@@ -285,10 +296,6 @@ def _judged(
     return Decision(
         verdict="undecided",
         sessions=len(case.wall),
-        estimate=None,
-        low=-math.inf,
-        high=math.inf,
-        smallest_visible=math.inf,
         spread=math.sqrt(prior.variance),
         freedom=prior.freedom,
         bar=case.bar,
@@ -339,8 +346,7 @@ class _Question:
             verdict=verdict,
             sessions=self.found.count,
             estimate=self.found.estimate,
-            low=self.found.estimate - reach,
-            high=self.found.estimate + reach,
+            interval=Interval.around(self.found.estimate, reach),
             smallest_visible=self.half + t_quantile(_SEEN, self.freedom) * self.error,
             spread=self.error * math.sqrt(self.found.count),
             freedom=self.freedom,

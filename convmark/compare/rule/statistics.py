@@ -8,9 +8,10 @@ the parts sum to it whatever is decided in between.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from statistics import variance
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ __all__ = [
     "least_shift",
     "look_at",
     "pooled_prior",
+    "pooled_variance",
     "sign_looks",
     "summary",
     "t_quantile",
@@ -183,6 +185,17 @@ def _winsorised(values: Array) -> tuple[float, float]:
         density = math.exp(-(at**2) / 2) / math.sqrt(2 * math.pi)
         left = 1 - 2 * share - 2 * at * density + 2 * at**2 * share
     return float(clipped.mean()), float(clipped.var(ddof=1)) / left
+
+
+def pooled_variance(groups: Iterable[Collection[float]]) -> tuple[float, int]:
+    """Return the variance within groups of values, in the square of their unit, and its freedom.
+
+    Both are 0 where no group has two values.
+    """
+    several = [group for group in groups if len(group) > 1]
+    freedom = sum(len(group) - 1 for group in several)
+    squares = sum((len(group) - 1) * variance(group) for group in several)
+    return (squares / freedom if freedom else 0.0), freedom
 
 
 def t_quantile(probability: float, freedom: float) -> float:

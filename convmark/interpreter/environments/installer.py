@@ -1,27 +1,41 @@
-"""Installs environments: uv finds Pythons, resolves requirements for each, and installs."""
+"""Installs environments: uv finds Pythons and resolves requirements; the releases of a package."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion, Version
 
-from convmark.core.errors import InstallError
+from convmark.core.errors import InstallError, OptionError
 from convmark.core.processes import die_with_parent
-from convmark.interpreter.environments.requirement import Wanted
 from convmark.worker.protocol import file_digest, masked
 
-__all__ = ["Installer", "Python", "Resolved"]
+__all__ = [
+    "Installer",
+    "Python",
+    "Resolved",
+    "Wanted",
+    "between",
+    "looks_like_requirement",
+    "releases",
+    "wanted",
+]
+
+_NAME_CHARS = 60
+
+_SECTIONS = ("global.", "install.", ":env:.")
 
 LAST_LINES = 4
 """Lines of uv's output that an error message quotes."""
@@ -37,6 +51,78 @@ _OF_PIP = {
     "cert": "SSL_CERT_FILE",
 }
 """uv does not read pip's settings, by which a company names its package index."""
+
+LIMIT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Requirements of one environment."""
+
+    requirements: tuple[str, ...]
+    """Sorted, each as `packaging` spells it."""
+
+    @property
+    def name(self) -> str:
+        """The name of the environment's folder: readable, and different for different ones."""
+        words = re.sub(r"[^a-z0-9.]+", "-", "-".join(self.requirements).lower()).strip("-.")
+        digest = hashlib.sha256("\n".join(self.requirements).encode()).hexdigest()[:8]
+        return f"{words[:_NAME_CHARS].strip('-.')}-{digest}"
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every requirement names one release, which stays what it is."""
+        for one in map(Requirement, self.requirements):
+            exact = [part.version for part in one.specifier if part.operator in ("==", "===")]
+            if one.url is not None or all("*" in version for version in exact):
+                return False
+        return True
+
+    def __str__(self) -> str:
+        return " ".join(self.requirements)
+
+
+def wanted(flag: str, text: str, package: str = "tensorflow") -> Wanted:
+    """Return the requirements in a text: one or several, parted by spaces.
+
+    A version alone, such as `2.20.0`, is one of `package`.
+
+    Raises:
+        OptionError: a part is no requirement, or none names a package that can be installed.
+    """
+    if is_version(text.strip()):
+        return Wanted((f"{package}=={text.strip()}",))
+    found = _requirements(text)
+    if not found:
+        raise OptionError(
+            f'{flag}: must be a requirement such as "tensorflow==2.20.*", or several parted by '
+            f"spaces, got {text!r}"
+        )
+    return Wanted(tuple(sorted(dict.fromkeys(map(str, found)))))
+
+
+def looks_like_requirement(text: str) -> bool:
+    """Whether the text can be meant as requirements or a version."""
+    return is_version(text.strip()) or bool(_requirements(text))
+
+
+def is_version(text: str) -> bool:
+    """Whether the text is a plain version such as 2.20.0."""
+    try:
+        Version(text)
+    except InvalidVersion:
+        return False
+    return True
+
+
+def _requirements(text: str) -> list[Requirement]:
+    """Return the requirements of a text; none where it is not made of such alone."""
+    for parts in ([text], text.split()):
+        try:
+            return [Requirement(part) for part in parts if part.strip()]
+        except InvalidRequirement:
+            continue
+    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +220,12 @@ class Installer:
         python = resolved.python
         done = self._run("venv", "--quiet", "--no-config", "--python", python.path, str(folder))
         if done.returncode == 0:
+            of_address = [one.name for one in map(Requirement, wanted.requirements) if one.url]
+            again = [word for name in of_address for word in ("--reinstall-package", name)]
             done = self._run(
                 *("pip", "install", "--quiet", "--no-deps", "--requirements", "-"),
                 *("--python", str(folder / "bin" / "python")),
-                *_looked_at_again(wanted),
+                *again,
                 stdin=resolved.locked,
             )
         if done.returncode:
@@ -205,21 +293,11 @@ def _pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-_SECTIONS = ("global.", "install.", ":env:.")
-
-
 def _local_files(wanted: Wanted) -> str:
     """Return, as comments, the hashes of the files and folders that requirements name."""
-    return "".join(
-        f"# {path} {_content_hash(path)}\n"
-        for requirement in map(Requirement, wanted.requirements)
-        if (path := _local_path(requirement)) is not None
-    )
-
-
-def _local_path(requirement: Requirement) -> Path | None:
-    parts = urlsplit(requirement.url or "")
-    return Path(unquote(parts.path)) if parts.scheme == "file" else None
+    urls = [urlsplit(Requirement(text).url or "") for text in wanted.requirements]
+    paths = [Path(unquote(url.path)) for url in urls if url.scheme == "file"]
+    return "".join(f"# {path} {_content_hash(path)}\n" for path in paths)
 
 
 def _content_hash(path: Path) -> str:
@@ -230,7 +308,73 @@ def _content_hash(path: Path) -> str:
     return hashlib.sha256("\n".join(times).encode()).hexdigest()
 
 
-def _looked_at_again(wanted: Wanted) -> list[str]:
-    """Return uv's options by which a package of an address is not taken from its cache."""
-    named = [Requirement(text) for text in wanted.requirements]
-    return [word for one in named if one.url for word in ("--reinstall-package", one.name)]
+def releases(
+    package: str, ask: Callable[[str, str], str] | None = None, minors: Sequence[str] | None = None
+) -> list[str]:
+    """Return a package's final releases with wheels for a Python of this machine, oldest first.
+
+    Args:
+        ask: gives what pip prints of a package for a Python's version.
+
+    Raises:
+        InstallError: the index cannot be asked, or has none.
+    """
+    found: dict[Version, str] = {}
+    for minor in minors or [python.minor for python in Installer().pythons()]:
+        listed = re.search(r"^Available versions: (.+)$", (ask or _ask_pip)(package, minor), re.M)
+        for word in (listed.group(1) if listed else "").split(","):
+            version = _final(word.strip())
+            if version is not None:
+                found[version] = word.strip()
+    if not found:
+        raise InstallError(
+            f"{package}: the package index names no release with wheels for a Python that is here; "
+            f"try by hand: {sys.executable} -m pip index versions {package}"
+        )
+    return [found[version] for version in sorted(found)]
+
+
+def between(known: Sequence[str], good: str, bad: str) -> list[str]:
+    """Return the releases from good to bad, both included, in that order.
+
+    Raises:
+        OptionError: one of them is not known, or they are the same.
+    """
+    places = []
+    for flag, text in (("--good", good), ("--bad", bad)):
+        matching = [place for place, version in enumerate(known) if _same(version, text)]
+        if not matching:
+            near = ", ".join(known[-8:])
+            raise OptionError(f"{flag}: no release {text!r} with wheels; the newest are {near}")
+        places.append(matching[0])
+    first, last = places
+    if first == last:
+        raise OptionError(f"--bad: must be another release than --good, both are {good}")
+    return list(known[first : last + 1] if first < last else known[last : first + 1][::-1])
+
+
+def _final(word: str) -> Version | None:
+    try:
+        version = Version(word)
+    except InvalidVersion:
+        return None
+    return None if version.is_prerelease or version.is_devrelease else version
+
+
+def _same(version: str, text: str) -> bool:
+    try:
+        return Version(version) == Version(text)
+    except InvalidVersion:
+        return False
+
+
+def _ask_pip(package: str, minor: str) -> str:
+    command = [
+        *(sys.executable, "-m", "pip", "index", "versions", package),
+        *("--python-version", minor, "--only-binary", ":all:", "--disable-pip-version-check"),
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout

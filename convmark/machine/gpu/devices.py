@@ -1,13 +1,112 @@
-"""The GPUs as the driver reports them, and their columns of a row."""
+"""The GPUs as their drivers report them, and their columns of a row.
+
+NVIDIA's are read by nvidia-ml-py, asked so that no refusal is an error; those of AMD and Apple from
+kernel files and from other programs with a time limit.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from convmark.machine.gpu.nvml import answer, available, number, opened, text
+from convmark.core.text import file_text, plain_text
 
-__all__ = ["Card", "Gpu", "Slice", "card_columns", "read_gpus"]
+__all__ = [
+    "Card",
+    "Gpu",
+    "Say",
+    "Slice",
+    "answer",
+    "available",
+    "card_columns",
+    "json_object",
+    "load_nvml",
+    "number",
+    "opened",
+    "read_amd",
+    "read_apple",
+    "read_gpus",
+    "say",
+    "text",
+]
+
+_NOT_AVAILABLE = (2**32 - 1, 2**64 - 1)
+"""NVML_VALUE_NOT_AVAILABLE is -1, which unsigned answers show as their largest value."""
+
+
+LIMIT_S = 10.0
+
+Say = Callable[[Sequence[str]], str]
+"""Runs a command and returns what it prints, nothing where it fails."""
+
+
+def load_nvml() -> Any:
+    """Return nvidia-ml-py's module, None where it is not installed."""
+    try:
+        return importlib.import_module("pynvml")
+    except ImportError:
+        return None
+
+
+@contextlib.contextmanager
+def opened(nvml: Any) -> Iterator[Any]:
+    """Give NVML, initialised and shut down after the block; None where it cannot be had."""
+    if nvml is None:
+        yield None
+        return
+    try:
+        nvml.nvmlInit()
+    except (nvml.NVMLError, OSError):
+        yield None
+        return
+    try:
+        yield nvml
+    finally:
+        answer(nvml, "nvmlShutdown")
+
+
+def answer(nvml: Any, question: str, *arguments: Any) -> Any:
+    """Return what a function answers.
+
+    None where the driver or this nvidia-ml-py lacks the function, or it fails, or answers text that
+    is none.
+    """
+    function = getattr(nvml, question, None)
+    if function is None:
+        return None
+    # no NVMLError: what nvidia-ml-py raises where a driver lacks the version of a function it wants
+    mismatch = getattr(nvml, "NVMLLibraryMismatchError", nvml.NVMLError)
+    try:
+        return function(*arguments)
+    except (nvml.NVMLError, mismatch, UnicodeDecodeError):
+        return None
+
+
+def number(nvml: Any, question: str, *arguments: Any) -> int | None:
+    """Return a function's whole number, None where it has none to give."""
+    return available(answer(nvml, question, *arguments))
+
+
+def available(found: int | None) -> int | None:
+    """Return a whole number, None where it is the one that stands for none."""
+    return None if found is None or found in _NOT_AVAILABLE else int(found)
+
+
+def text(nvml: Any, question: str, *arguments: Any) -> str | None:
+    """Return a function's text as one printable line, None where it gives none."""
+    found = answer(nvml, question, *arguments)
+    # Versions of nvidia-ml-py before 11.515 answer in bytes.
+    decoded = found.decode(errors="replace") if isinstance(found, bytes) else found
+    return plain_text(decoded) or None if decoded else None
+
 
 MILLIWATTS = 1000
 _LONGEST_MIG_LIST = 64
@@ -97,7 +196,8 @@ def read_gpus(nvml: Any) -> tuple[tuple[Gpu, ...], str | None]:
         count = answer(ready, "nvmlDeviceGetCount")
         if count is None:
             return (), None
-        driver_cuda = _cuda_version(number(ready, "nvmlSystemGetCudaDriverVersion"))
+        cuda = number(ready, "nvmlSystemGetCudaDriverVersion")  # 1000 x major + 10 x minor
+        driver_cuda = f"{cuda // 1000}.{cuda % 1000 // 10}" if cuda else None
         found = [_read_gpu(ready, index, driver_cuda) for index in range(count)]
         return tuple(gpu for gpu in found if gpu), text(ready, "nvmlSystemGetDriverVersion")
 
@@ -171,11 +271,6 @@ def _memory_bytes(nvml: Any, handle: Any) -> int | None:
     return None if memory is None else available(memory.total)
 
 
-def _cuda_version(found: int | None) -> str | None:
-    """Return `12.2` of 12020: 1000 x major + 10 x minor, as NVML's reference has it."""
-    return f"{found // 1000}.{found % 1000 // 10}" if found else None
-
-
 def _link(nvml: Any, handle: Any) -> str | None:
     """Return generation and lanes: a link at rest lowers its generation, but keeps its lanes."""
     generation = number(nvml, "nvmlDeviceGetMaxPcieLinkGeneration", handle)
@@ -187,3 +282,103 @@ def _link(nvml: Any, handle: Any) -> str | None:
 
 def _most_mhz(nvml: Any, handle: Any, clock: str) -> int | None:
     return number(nvml, "nvmlDeviceGetMaxClockInfo", handle, getattr(nvml, clock, None))
+
+
+def say(command: Sequence[str]) -> str:
+    """Return what a command prints; nothing where it is not there, fails or takes too long."""
+    try:
+        ended = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT_S
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return ended.stdout.decode(errors="replace") if ended.returncode == 0 else ""
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """Return the JSON object that a text holds, an empty one where it holds none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+AMD_VENDOR = "0x1002"
+_ROCM_SMI = ("rocm-smi", "--showproductname", "--showmeminfo", "vram", "--showuniqueid", "--json")
+_NAMES = ("card series", "card model", "device name")
+_MEMORY = ("vram total memory (b)",)
+
+
+def read_amd(root: Path = Path("/"), ask: Say = say) -> tuple[tuple[Gpu, ...], str | None]:
+    """Return AMD's GPUs and the driver's version.
+
+    A GPU counts where the kernel lets programs compute on it (/dev/kfd), as ROCm needs.
+    """
+    if not (root / "dev/kfd").exists():
+        return (), None
+    folders = [
+        folder
+        for folder in (root / "sys/class/drm").glob("card[0-9]*/device")
+        if file_text(folder / "vendor").strip() == AMD_VENDOR
+    ]
+    folders.sort(key=lambda folder: _card_number(folder.parent.name))
+    if not folders:
+        return (), None
+    found = json_object(ask(_ROCM_SMI))
+    names = sorted((name for name in found if re.fullmatch(r"card\d+", name)), key=_card_number)
+    told = [
+        {key.lower(): plain_text(str(value)) for key, value in found[name].items()}
+        for name in names
+        if isinstance(found[name], dict)
+    ]
+    told += [{}] * (len(folders) - len(told))
+    gpus = [_gpu(index, folder, told[index]) for index, folder in enumerate(folders)]
+    return tuple(gpus), plain_text(file_text(root / "sys/module/amdgpu/version")) or None
+
+
+def _card_number(name: str) -> int:
+    digits = re.search(r"\d+", name)
+    return int(digits.group()) if digits else 0
+
+
+def _gpu(index: int, folder: Path, told: dict[str, str]) -> Gpu:
+    product = plain_text(file_text(folder / "product_name"))
+    named = [told[key] for key in _NAMES if told.get(key, "N/A") != "N/A"]
+    memory = file_text(folder / "mem_info_vram_total").strip()
+    size = next((text for text in (memory, *(told.get(key, "") for key in _MEMORY)) if text), "")
+    device = plain_text(file_text(folder / "device")).removeprefix("0x")
+    return Gpu(
+        index=index,
+        name=next(iter([*filter(None, [product]), *named]), f"AMD GPU {device}".strip()),
+        memory_bytes=int(size) if size.isdecimal() else None,
+        uuid=plain_text(file_text(folder / "unique_id")) or told.get("unique id") or None,
+        vendor="amd",
+    )
+
+
+_PROFILER = ("/usr/sbin/system_profiler", "SPDisplaysDataType", "-json")
+_UNITS = {"MB": 1024**2, "GB": 1024**3}
+
+
+def read_apple(ask: Say = say, platform: str = sys.platform) -> tuple[Gpu, ...]:
+    """Return the GPUs of a Mac, none elsewhere."""
+    if platform != "darwin":
+        return ()
+    found = json_object(ask(_PROFILER)).get("SPDisplaysDataType")
+    cards = [card for card in found or () if isinstance(card, dict) and card.get("sppci_model")]
+    return tuple(_apple_gpu(index, card) for index, card in enumerate(cards))
+
+
+def _apple_gpu(index: int, card: dict[str, Any]) -> Gpu:
+    """Return a GPU; Apple's own share the host's memory, others tell theirs as text."""
+    cores = plain_text(str(card.get("sppci_cores") or ""))
+    name = plain_text(str(card["sppci_model"]))
+    memory = re.match(r"(\d+) (MB|GB)", str(card.get("spdisplays_vram") or ""))
+    return Gpu(
+        index=index,
+        name=f"{name} ({cores} GPU cores)" if cores else name,
+        memory_bytes=int(memory.group(1)) * _UNITS[memory.group(2)] if memory else None,
+        uuid=None,
+        vendor="apple",
+    )

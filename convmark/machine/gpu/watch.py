@@ -11,18 +11,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from convmark.machine.gpu.devices import Card
-from convmark.machine.gpu.nvml import answer, load_nvml, opened
+from convmark.machine.gpu.devices import Card, answer, load_nvml, opened
 from convmark.machine.gpu.sampler import (
     PERIOD_S,
     CardReader,
     Sampler,
+    Seen,
+    card_state_columns,
     foreign,
     own_processes,
     processes_on,
     union,
 )
-from convmark.machine.gpu.seen import Seen, card_state_columns
 
 __all__ = ["CardWatch", "Watch", "watching"]
 

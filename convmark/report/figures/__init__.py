@@ -9,19 +9,19 @@ from convmark.core.table import Table
 from convmark.report.figures.compare import (
     distribution_figure,
     hardware_figure,
+    models_figure,
     pareto_figure,
     published_figure,
     roofline_figure,
 )
 from convmark.report.figures.figure import Figure, drawn
-from convmark.report.figures.models import models_figure
 from convmark.report.figures.series import (
     batch_figure,
     history_figure,
     scaling_figure,
+    sessions_figure,
     waterfall_figure,
 )
-from convmark.report.figures.sessions import sessions_figure
 
 __all__ = ["Figure", "drawn", "figures_of", "sessions_figure"]
 

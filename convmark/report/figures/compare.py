@@ -1,4 +1,4 @@
-"""Figures that put cases side by side: hardware, Pareto front, roofline, distribution."""
+"""Figures that put cases side by side: models, hardware, Pareto front, roofline, distribution."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from convmark.report.figures.figure import (
     described,
     has,
     log_axis,
+    seconds_axis,
     tooltip,
 )
 
 __all__ = [
     "distribution_figure",
     "hardware_figure",
+    "models_figure",
     "pareto_figure",
     "published_figure",
     "roofline_figure",
@@ -26,13 +28,8 @@ __all__ = [
 
 _ROW = 22
 """Height of one case, in pixels."""
-
-_SECONDS = {
-    "format": "~s",
-    "labelExpr": "datum.label ? datum.label + 's' : ''",
-    "tickCount": 6,
-    "labelOverlap": True,
-}
+_MODEL_ROW = 24
+"""Height of one model, in pixels."""
 
 
 def hardware_figure(table: Table) -> Figure | None:
@@ -82,7 +79,7 @@ def published_figure(table: Table) -> Figure | None:
     """Draw published accuracy against the measured step time, with the front."""
     if not has(table, "step_time_p50_s", "top_1"):
         return None
-    x = log_axis("step_time_p50_s", "step time, measured (median over processes)", axis=_SECONDS)
+    x = seconds_axis("step_time_p50_s", "step time, measured (median over processes)")
     y = axis("top_1", "top-1 on ImageNet, published", axis={"format": ".0%", "tickCount": 6})
     y["scale"]["padding"] = 16
     return _with_front(table, x, y)
@@ -150,7 +147,7 @@ def distribution_figure(table: Table) -> Figure | None:
     """Draw each case's quantiles: a line p10 to p90, a bar of the middle half, a tick p50."""
     if not has(table, "p10", "p25", "p50", "p75", "p90"):
         return None
-    x = log_axis("p50", "step time, quantiles (medians over processes)", axis=_SECONDS)
+    x = seconds_axis("p50", "step time, quantiles (medians over processes)")
     seen = {"tooltip": tooltip(table)}
     layers: list[Spec] = [
         _span("rule", "p10", "p90", x, seen),
@@ -176,3 +173,42 @@ def distribution_figure(table: Table) -> Figure | None:
 def _span(mark: str, low: str, high: str, x: Spec, seen: Spec) -> Spec:
     style = {"type": mark, "color": "#3b7dd8"} | ({"height": 10} if mark == "bar" else {})
     return {"mark": style, "encoding": {"x": {**x, "field": low}, "x2": {"field": high}, **seen}}
+
+
+def models_figure(table: Table) -> Figure | None:
+    """Draw the step time of each model and setting, the fastest on top, with its spread."""
+    if not has(table, "step_time_p50_s"):
+        return None
+    name = "datum.model + (datum.setting ? ', ' + datum.setting : '')"
+    ring = "; in a ring: under other load" if has(table, "load") else ""
+    title = f"step time, median; left is faster{ring}"
+    x = seconds_axis("step_time_p50_s", title, orient="top")
+    fastest_first = {"field": "step_time_p50_s", "op": "min", "order": "ascending"}
+    y = {"field": "name", "type": "nominal", "title": None, "sort": fastest_first}
+    colours = coloured("hardware", "hardware")
+    layers: list[Spec] = [
+        {
+            "mark": {"type": "point", "filled": True, "size": 80},
+            "encoding": {"y": y, "x": x, **colours, "tooltip": tooltip(table)},
+        },
+    ]
+    if has(table, "load"):
+        mark = {"type": "point", "shape": "circle", "size": 260, "color": GREY}
+        loaded = {"transform": [{"filter": "datum.load > 0"}], "mark": mark}
+        layers.insert(0, {**loaded, "encoding": {"y": y, "x": x}})
+    if has(table, "spread"):
+        ends = {"y": y, "x": {**x, "field": "least"}, "x2": {"field": "most"}}
+        known = {"transform": [{"filter": "isValid(datum.spread)"}]}
+        layers.insert(0, {**known, "mark": {"type": "rule", "color": GREY}, "encoding": ends})
+    spec = {
+        "height": {"step": _MODEL_ROW},
+        "usermeta": {"lines": ["model", "setting"]},
+        "transform": [
+            {"calculate": name, "as": "name"},
+            {"calculate": "datum.step_time_p50_s * (1 - datum.spread)", "as": "least"},
+            {"calculate": "datum.step_time_p50_s * (1 + datum.spread)", "as": "most"},
+        ],
+        "layer": layers,
+    }
+    by = "{task}, batch {batch_size}"
+    return Figure(table=table, specs=described([spec], table), choose_by=by)

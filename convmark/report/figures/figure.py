@@ -19,7 +19,6 @@ from convmark.core.table import Table, cell_text
 __all__ = [
     "CONFIG",
     "GREY",
-    "PALETTE",
     "Figure",
     "Spec",
     "axis",
@@ -28,6 +27,7 @@ __all__ = [
     "export_figures",
     "figure_rows",
     "log_axis",
+    "seconds_axis",
     "tooltip",
     "whole_spec",
 ]
@@ -150,6 +150,17 @@ def log_axis(field: str, title: str, **more: Any) -> Spec:
         "axis": {"format": "~s", "tickCount": 6, "labelOverlap": True},
         **more,
     }
+
+
+def seconds_axis(field: str, title: str, **more: Any) -> Spec:
+    """Return a logarithmic axis of seconds.
+
+    Args:
+        more: properties of Vega-Lite's axis.
+    """
+    unit = "datum.label ? datum.label + 's' : ''"
+    own = {"format": "~s", "labelExpr": unit, "tickCount": 6, "labelOverlap": True}
+    return log_axis(field, title, axis={**own, **more})
 
 
 def coloured(field: str, title: str) -> Spec:

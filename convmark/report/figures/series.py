@@ -1,7 +1,12 @@
-"""Figures along an axis: runs over time, batch sizes, replicas."""
+"""Figures along an axis: runs over time, batch sizes, replicas, sessions of a live comparison."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from convmark.core.errors import MeasurementError
+from convmark.core.interval import NOT_KNOWN, Interval
 from convmark.core.table import Table
 from convmark.report.figures.figure import (
     GREY,
@@ -9,19 +14,23 @@ from convmark.report.figures.figure import (
     Spec,
     coloured,
     described,
+    drawn_svg,
     has,
     log_axis,
+    seconds_axis,
     tooltip,
+    whole_spec,
 )
 
-__all__ = ["batch_figure", "history_figure", "scaling_figure", "waterfall_figure"]
+__all__ = [
+    "batch_figure",
+    "history_figure",
+    "scaling_figure",
+    "sessions_figure",
+    "sessions_spec",
+    "waterfall_figure",
+]
 
-_SECONDS = {
-    "format": "~s",
-    "labelExpr": "datum.label ? datum.label + 's' : ''",
-    "tickCount": 6,
-    "labelOverlap": True,
-}
 
 MARKS = {
     "regressed": "triangle-up",
@@ -63,7 +72,7 @@ def history_figure(table: Table) -> Figure | None:
     """Draw the step time of a case by version and commit, with intervals, verdicts and levels."""
     if not has(table, "step_time_p50_s"):
         return None
-    y = log_axis("step_time_p50_s", "step time, median over processes", axis=_SECONDS)
+    y = seconds_axis("step_time_p50_s", "step time, median over processes")
     grey = {"color": {"value": GREY}}
     colour = {"color": {**coloured("version", "version")["color"], "legend": {"columns": 3}}}
     shape = {
@@ -142,7 +151,7 @@ def batch_figure(table: Table) -> Figure | None:
     x["scale"] = {"type": "log", "base": 2, "nice": False, "padding": 24}
     panels = [
         log_axis("throughput_samples_per_s", "throughput (samples/s)"),
-        log_axis("step_time_p50_s", "step time, median over processes", axis=_SECONDS),
+        seconds_axis("step_time_p50_s", "step time, median over processes"),
     ]
     specs = [
         {
@@ -239,3 +248,89 @@ def waterfall_figure(table: Table) -> Figure | None:
         ],
     }
     return Figure(table=table, specs=described([spec], table), panels="group")
+
+
+Change = tuple[float, Interval]
+"""A change and its interval, as shares: 0.1 is 10 %."""
+
+COMPARED, CONTROL = "B against A", "control: A against A"
+
+
+def sessions_figure(
+    sessions: Sequence[Change],
+    *,
+    interval: Interval = NOT_KNOWN,
+    control: Sequence[Change] = (),
+    title: str = "",
+) -> str:
+    """Return the sessions of an A/B comparison as SVG, in the order in which they ran.
+
+    Args:
+        sessions: of each session the change of the step time and its interval, shares.
+        interval: the interval of the verdict, shares; drawn as a band.
+        control: the same of the A/A control.
+
+    Raises:
+        MeasurementError: no session.
+    """
+    return drawn_svg(sessions_spec(sessions, interval=interval, control=control, title=title))
+
+
+def sessions_spec(
+    sessions: Sequence[Change],
+    *,
+    interval: Interval = NOT_KNOWN,
+    control: Sequence[Change] = (),
+    title: str = "",
+) -> Spec:
+    """Return what `sessions_figure` draws, as a Vega-Lite specification."""
+    if not sessions:
+        raise MeasurementError("a figure of sessions needs at least one session, got none")
+    y = {"type": "quantitative", "title": "change of the step time (%)", "scale": {"zero": True}}
+    kinds = [COMPARED, *([CONTROL] * bool(control))]
+    by_kind = {"field": "kind", "type": "nominal", "title": None}
+    colour = {**by_kind, "scale": {"domain": kinds, "range": ["#3b7dd8", "#d9730d"][: len(kinds)]}}
+    shape = {**by_kind, "scale": {"domain": kinds, "range": ["circle", "diamond"][: len(kinds)]}}
+    offset = {"xOffset": {"field": "kind", "sort": kinds}} if control else {}
+    ends = {"y": {**y, "field": "low"}, "y2": {"field": "high"}, "color": colour}
+    point = {"y": {**y, "field": "change"}, "color": colour, "shape": shape}
+    x = {"field": "session", "type": "ordinal", "title": "session", "axis": {"labelAngle": 0}}
+    layers: list[Spec] = [
+        {"mark": {"type": "rule", "color": "#555555"}, "encoding": {"y": {"datum": 0}}},
+        {"mark": {"type": "rule"}, "encoding": {"x": x, **offset, **ends}},
+        {
+            "mark": {"type": "point", "filled": True, "size": 80},
+            "encoding": {"x": x, **offset, **point},
+        },
+    ]
+    if interval.known:
+        layers.insert(0, _band(interval))
+    rows = [*_rows(sessions, COMPARED), *_rows(control, CONTROL)]
+    spec: Spec = {"height": 280, "description": _in_words(sessions, interval), "layer": layers}
+    return whole_spec(spec, rows, title=title)
+
+
+def _rows(changes: Sequence[Change], kind: str) -> list[dict[str, Any]]:
+    return [
+        {"session": number, "change": 100 * change, "low": 100 * interval.low,
+         "high": 100 * interval.high, "kind": kind}
+        for number, (change, interval) in enumerate(changes, 1)
+    ]  # fmt: skip
+
+
+def _band(interval: Interval) -> Spec:
+    return {
+        "data": {"values": [{"from": 100 * interval.low, "to": 100 * interval.high}]},
+        "mark": {"type": "rect", "color": "#3b7dd8", "opacity": 0.15},
+        "encoding": {
+            "y": {"field": "from", "type": "quantitative"},
+            "y2": {"field": "to"},
+        },
+    }
+
+
+def _in_words(sessions: Sequence[Change], interval: Interval) -> str:
+    text = f"Change of the step time in each of {len(sessions)} sessions, with its interval."
+    if interval.known:
+        text += f" The verdict's interval: {interval.low:+.1%} to {interval.high:+.1%}."
+    return text

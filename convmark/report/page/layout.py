@@ -11,7 +11,7 @@ from convmark.core.table import FACETS, Heading, Table, cell_text
 from convmark.core.text import natural_order
 from convmark.report.tables.answers import CHANGED, FASTEST, RATIOS, TRUST
 
-__all__ = ["Facet", "Facets", "Kind", "Layout", "Tile", "kinds", "layout", "tiles"]
+__all__ = ["Facets", "kinds", "layout", "tiles"]
 
 MAIN = frozenset(
     {

@@ -1,1 +1,237 @@
-"""The tables of a report, each made from rows only; page, text, Markdown and CSV print them."""
+"""The tables of a report, each made from rows only; and their formats, which every command shares.
+
+The JSON is described by docs/reference/tables.schema.json. A command that prints one table has one
+line of CSV for each row; one that may print several has one line for each cell, as a report.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import importlib
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from convmark.core.cells import to_cell
+from convmark.core.errors import OptionError
+from convmark.core.fitting import wrapped
+from convmark.core.option_values import choice_of
+from convmark.core.table import Heading, Table, grid, plain
+from convmark.core.text import counted, markdown_cell, painted, shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "CSV_HEADER",
+    "FORMS",
+    "as_csv",
+    "check_form",
+    "csv_text",
+    "markdown_text",
+    "print_tables",
+    "terminal_text",
+]
+
+
+CSV_HEADER = ("table", "row", "column", "unit", "value")
+
+WHOLE = "`convmark report -o report.html`"
+"""What shows every row."""
+
+
+def terminal_text(tables: Sequence[Table]) -> str:
+    """Return the tables one below the other, each under its title, its caption below it."""
+    return "\n\n".join(
+        f"{shown(table.title)}\n{'=' * len(shown(table.title))}\n\n"
+        + "".join(f"{wrapped(shown(line))}\n\n" for line in table.lead)
+        + f"{_grid(table, 'simple')}\n\n{wrapped(shown(table.caption))}"
+        for table in tables
+    )
+
+
+def markdown_text(
+    tables: Sequence[Table], *, folded: Sequence[Table] = (), most_bytes: int | None = None
+) -> str:
+    """Return the tables as Markdown, `folded` ones below in a `<details>` each.
+
+    Args:
+        most_bytes: of the whole text; a folded table that would exceed it says so in its place.
+    """
+    parts = [f"## {_prose(table.title)}\n\n{_body(table)}" for table in tables]
+    left = None if most_bytes is None else most_bytes - sum(map(_bytes_of, parts))
+    for table in folded:
+        part = _folded(table, _body(table))
+        if left is not None and _bytes_of(part) > left:
+            part = _folded(table, f"Too long for here. {WHOLE} has it.")
+        if left is not None:
+            left -= _bytes_of(part)
+        parts.append(part)
+    return "\n\n".join(parts)
+
+
+def _body(table: Table) -> str:
+    lead = "".join(f"{markdown_cell(line)}\n\n" for line in table.lead)
+    return f"{lead}{_grid(table, 'pipe')}\n\n{_prose(table.caption)}"
+
+
+def _folded(table: Table, text: str) -> str:
+    summary = f"{_prose(table.title)}: {_count(table)}"
+    return f"<details><summary>{summary}</summary>\n\n{text}\n\n</details>"
+
+
+def _bytes_of(part: str) -> int:
+    return len(part.encode()) + 2  # and the empty line behind it
+
+
+def _count(table: Table) -> str:
+    """Return how many rows a reader would unfold."""
+    return counted(len(table.rows), "row") if table.rows else "none"
+
+
+def csv_text(tables: Sequence[Table]) -> str:
+    """Return all cells of all tables as one CSV: table, row from 1, column, unit, value.
+
+    Values are unrounded in the stored unit; absent cells have no line. A text that a spreadsheet
+    would take for a formula has an apostrophe before it.
+    """
+    cells = (
+        (table.key, number, heading.key, heading.unit, value)
+        for table in tables
+        for number, row in enumerate(table.rows, 1)
+        for heading, value in zip(table.headings, row, strict=True)
+        if value is not None
+    )
+    return as_csv(CSV_HEADER, cells)
+
+
+def as_csv(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Return rows as CSV, without the end of the last line."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([to_cell(value) for value in row] for row in rows)
+    return text.getvalue().removesuffix("\n")
+
+
+def _grid(table: Table, style: str) -> str:
+    if not table.rows:
+        return table.empty or "nothing to show"
+    return grid(table, style, markdown_cell if style == "pipe" else shown)
+
+
+def _prose(text: str) -> str:
+    """Return a title or a caption as one line without HTML."""
+    return html.escape(shown(text), quote=False)
+
+
+# -- what every command prints ---------------------------------------------------------------------
+
+
+FORMS = ("text", "json", "csv", "parquet", "markdown")
+
+TABLES_SCHEMA = 1
+"""Version of the JSON; it grows where a key is renamed, removed or gets another meaning."""
+
+
+def print_tables(tables: Sequence[Table], form: str, *, several: bool) -> None:
+    """Print tables to standard output, Parquet as bytes.
+
+    Args:
+        form: one that `check_form` has let pass.
+        several: whether the command may print more than one table.
+    """
+    if form != "parquet":
+        text = formatted(tables, form, several=several)
+        print(painted(text, sys.stdout, os.environ) if form == "text" else text)
+        return
+    data = _parquet(tables, several)
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+
+
+def check_form(form: str) -> str:
+    """Return the name of a format that standard output can have.
+
+    Raises:
+        OptionError: it is none of `FORMS`, or Parquet for a terminal or without its package.
+    """
+    choice_of(FORMS)("--format", form)
+    if form == "parquet" and sys.stdout.isatty():
+        raise OptionError("--format parquet: is not for a terminal; redirect it: > table.parquet")
+    if form == "parquet":
+        try:
+            importlib.import_module("pyarrow")
+        except ImportError:
+            raise OptionError(
+                "--format parquet: needs pyarrow, which is not installed: pip install pyarrow"
+            ) from None
+    return form
+
+
+def formatted(tables: Sequence[Table], form: str, *, several: bool) -> str:
+    """Return tables in one of `FORMS` that are text."""
+    if form == "json":
+        return tables_json(tables)
+    if form == "csv":
+        return csv_text(tables) if several else _wide_csv(tables[0])
+    if form == "markdown":
+        return markdown_text(tables).rstrip()
+    return "\n\n".join(map(plain, tables))
+
+
+def tables_json(tables: Sequence[Table]) -> str:
+    """Return tables as one JSON object: values in the stored unit, null where nothing is known."""
+    return json.dumps(
+        {"schema_version": TABLES_SCHEMA, "tables": [_as_json(table) for table in tables]},
+        indent=1,
+        ensure_ascii=False,
+        allow_nan=False,
+    )
+
+
+def _as_json(table: Table) -> dict[str, Any]:
+    columns = [
+        {"key": one.key, "label": one.label, "type": _type(one), "unit": one.unit}
+        for one in table.headings
+    ]
+    head = {"key": table.key, "title": table.title, "caption": table.caption}
+    return {**head, "columns": columns, "rows": table.records()}
+
+
+def _type(heading: Heading) -> str:
+    return "text" if heading.kind in ("text", "figure") else "number"
+
+
+def _wide_csv(table: Table) -> str:
+    return as_csv([heading.key for heading in table.headings], table.rows)
+
+
+def _parquet(tables: Sequence[Table], several: bool) -> bytes:
+    """Return the table, or of several the cells as texts, with the columns of the CSV."""
+    data = io.BytesIO()
+    (_cells(tables) if several else _frame(tables[0])).to_parquet(
+        data, engine="pyarrow", index=False
+    )
+    return data.getvalue()
+
+
+def _frame(table: Table) -> pd.DataFrame:
+    import pandas as pd
+
+    kinds = {"text": "string", "number": "float64"}
+    columns = {
+        one.key: pd.Series(table.column(one.key), dtype=kinds[_type(one)]) for one in table.headings
+    }
+    return pd.DataFrame(columns)
+
+
+def _cells(tables: Sequence[Table]) -> pd.DataFrame:
+    import pandas as pd
+
+    _, *rows = csv.reader(io.StringIO(csv_text(tables)))
+    return pd.DataFrame(rows, columns=list(CSV_HEADER), dtype="string")

@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from convmark.core.table import FACETS, Heading, Table, heading, table_of
-from convmark.report.tables.architectures import setting
+from convmark.core.table import FACETS, Heading, Table, heading, headings, table_of
+from convmark.report.rows import setting
 from convmark.results.record import shown_in
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PUBLISHED", "accuracy", "filling_command"]
+__all__ = ["accuracy", "filling_command"]
 
 PUBLISHED: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
@@ -61,26 +61,21 @@ def accuracy(frame: pd.DataFrame, labels: Sequence[str]) -> Table:
         "figure from one training, shown beside what was trained as it was. A seed that failed is "
         f"in no mean.{alike}",
         [
-            heading("model", "model"),
-            heading("hardware", "hardware"),
-            heading("setting", "setting"),
-            heading("framework", "framework"),
-            heading("part", "part of the data", "share"),
-            heading("accuracy", "accuracy", "score"),
-            heading("accuracy_sd", "sd", "score"),
-            heading("accuracy_published", "published", "score"),
-            heading("accuracy_difference", "difference", "difference"),
-            heading("loss", "loss", "score"),
-            heading("loss_sd", "sd", "score"),
-            heading("loss_published", "published", "score"),
-            heading("epoch_time_s", "epoch", "seconds"),
-            heading("target", "target", "number"),
-            heading("time_to_target_s", "time to it", "seconds"),
-            heading("samples_to_target", "samples to it", "count"),
-            heading("reached", "reached it"),
-            heading("seeds", "seeds", "count"),
-            heading("failed", "failed", "count"),
-            heading("why", "why"),
+            *headings(
+                "model hardware setting framework part accuracy accuracy_sd accuracy_published "
+                "accuracy_difference loss loss_sd loss_published epoch_time_s target "
+                "time_to_target_s samples_to_target reached seeds failed why",
+                part=("part of the data", "share"),
+                accuracy_published=("published", "score"),
+                accuracy_difference=("difference", "difference"),
+                loss_published=("published", "score"),
+                target=("target", "number"),
+                time_to_target_s=("time to it", "seconds"),
+                samples_to_target=("samples to it", "count"),
+                reached="reached it",
+                seeds=("seeds", "count"),
+                failed=("failed", "count"),
+            ),
             *map(Heading.of, _MORE),
             heading("runs", "runs"),
         ],

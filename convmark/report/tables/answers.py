@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.compare.files import read_verdicts
 from convmark.compare.judgement import MACHINE, Judgement
-from convmark.core.table import Table, heading, table_of
+from convmark.core.interval import Interval
+from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TASKS
-from convmark.core.units import seconds_text
-from convmark.report.ratios import LEAST_PROCESSES, Ratio, ratio
-from convmark.report.tables.architectures import setting
+from convmark.core.text import counted, interval_text, seconds_text
+from convmark.report.ratios import Ratio, brackets_text, ratio, times_as_fast
+from convmark.report.rows import latest, newest_rows, setting, text_of
 from convmark.report.tables.hardware import GEOMETRIC_MEAN
 from convmark.report.tables.overview import FEW_PROCESSES, WIDE_SPREAD
-from convmark.report.tables.points import latest, records_of, text_of
 from convmark.report.verdicts import worth_reading
-from convmark.results.runs import RunSource
+from convmark.results.store import RunSource
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,12 +73,7 @@ def answers(
         "code under the same conditions but for packages. Changes are the verdicts of each "
         "machine's newest judged run. Trust is good where at most 5 % of the newest figures are "
         "doubtful, for one of the reasons given, fair where at most 25 % are, else poor.",
-        [
-            heading("answer", "answer"),
-            heading("of", "of"),
-            heading("found", "found"),
-            heading("detail", "detail"),
-        ],
+        headings("answer of found detail"),
         records,
     )
 
@@ -89,21 +84,6 @@ def _line(answer: str, of: str, found: str, *details: str) -> dict[str, str]:
 
 # The fastest model
 
-_COLUMNS = (
-    *("hardware", "case", "model", "task", "batch_size", "precision", "jit", "replicas", "cluster"),
-    *(
-        "threads",
-        "backend",
-        "runtime",
-        "source",
-        "step_time_p50_s",
-        "load",
-        "asked_shape",
-        "recipe",
-    ),
-    "framework",
-)
-
 
 def _fastest(frame: pd.DataFrame, table: pd.DataFrame) -> Iterator[dict[str, str]]:
     """Yield the fastest model of each task, batch size, input shape and recipe.
@@ -111,7 +91,7 @@ def _fastest(frame: pd.DataFrame, table: pd.DataFrame) -> Iterator[dict[str, str
     Those of most models are chosen.
     """
     groups: dict[tuple[int, int, str, str], list[dict[str, Any]]] = {}
-    for row in records_of(latest(table), _COLUMNS):
+    for row in newest_rows(table):
         if row["replicas"] == 1 and row["step_time_p50_s"] > 0:
             shape, recipe = text_of(row["asked_shape"]), text_of(row["recipe"])
             key = (list(TASKS).index(row["task"]), int(row["batch_size"]), shape, recipe)
@@ -135,12 +115,11 @@ def _winner(rows: list[dict[str, Any]], frame: pd.DataFrame) -> dict[str, str]:
     if alike:
         rival = min(alike, key=lambda row: row["step_time_p50_s"])
         faster = ratio(_times(frame, rival), _times(frame, best))
-        if faster:
-            times = f"{_digits(faster.value)} times as fast as {rival['model']}"
-            by = f"{times} {_interval(faster)}"
-        if faster and faster.low is not None and faster.low <= 1:
+        if faster and faster.contains_1:
             found = f"{best['model']} or {rival['model']}: {seconds_text(best['step_time_p50_s'])}"
-            by += ", not told apart"
+            by = f"not distinguishable: ratio in {brackets_text(faster)}"
+        elif faster:
+            by = f"{times_as_fast(faster)} as {rival['model']} {brackets_text(faster)}"
     return _line(FASTEST, ", ".join(filter(None, given)), found, by, where, load)
 
 
@@ -162,21 +141,6 @@ def _times(frame: pd.DataFrame, row: Mapping[str, Any]) -> list[float]:
     return list(frame.loc[same, "step_time_p50_s"])
 
 
-def _interval(found: Ratio) -> str:
-    if found.low is None or found.high is None:
-        return f"(no interval: fewer than {LEAST_PROCESSES} processes)"
-    return f"[{_digits(found.low)}, {_digits(found.high)}]"
-
-
-def _times_as_fast(found: Ratio) -> str:
-    return f"{_digits(found.value)} times as fast"
-
-
-def _digits(value: float) -> str:
-    """Return a ratio to three digits, or whole."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
-
-
 # Machines and versions
 
 
@@ -189,13 +153,14 @@ def _machines(hardware: Table) -> Iterator[dict[str, str]]:
     other = {row["hardware"] for row in rows if "not as on" in (row.get("note") or "")}
     means.sort(key=lambda row: row["speedup"], reverse=True)
     for row in means[: MOST_LINES - 1]:
-        found = Ratio(value=row["speedup"], low=row.get("low"), high=row.get("high"))
+        interval = Interval.of_cells(row.get("low"), row.get("high"))
+        found = Ratio(value=row["speedup"], interval=interval)
         software = "other software" if row["hardware"] in other else ""
         load = _load(one.get("load") for one in rows if one["hardware"] in (row["hardware"], base))
         cases = row["note"].partition(",")[0]
         of = f"{row['hardware']} against {base}"
         yield _line(
-            RATIOS, of, _times_as_fast(found), f"{cases} {_interval(found)}", software, load
+            RATIOS, of, times_as_fast(found), f"{cases} {brackets_text(found)}", software, load
         )
 
 
@@ -214,12 +179,12 @@ class Versions:
 
 
 def _versions(found: Versions) -> dict[str, str]:
-    cases = f"over {found.cases} case{'s' * (found.cases != 1)} on {found.hardware}"
+    cases = f"over {counted(found.cases, 'case')} on {found.hardware}"
     other = f"other {' and '.join(found.other)} too" if found.other else ""
     of = f"{found.after} against {found.before.rpartition(' ')[2]}"
-    detail = f"{cases} {_interval(found.mean)}"
+    detail = f"{cases} {brackets_text(found.mean)}"
     ran = "measured in different runs"
-    return _line(RATIOS, of, _times_as_fast(found.mean), detail, other, ran)
+    return _line(RATIOS, of, times_as_fast(found.mean), detail, other, ran)
 
 
 # What changed
@@ -242,7 +207,7 @@ def _changes(
         compare = "compare by `pytest bench --benchmark-compare`"
         yield _line(CHANGED, "verdicts", "none", f"no run was judged: {compare}")
     if moved:
-        cases = f"{moved} case{'s' * (moved != 1)} moved"
+        cases = f"{counted(moved, 'case')} moved"
         yield _line(CHANGED, "history", cases, "see levels and change points")
 
 
@@ -251,7 +216,7 @@ def _verdicts(where: str, found: Sequence[Judgement]) -> Iterator[dict[str, str]
     shown = [one for one in found if worth_reading(one)]
     worse = [one for one in shown if one.verdict == "regressed" or one.fails]
     better = [one for one in shown if one.verdict == "improved"]
-    total = f"of {cases} case{'s' * (cases != 1)} in {where}"
+    total = f"of {counted(cases, 'case')} in {where}"
     if not worse and not better:
         open_ = len({one.case for one in shown if one.verdict == "inconclusive"})
         detail = f"{open_} inconclusive" if open_ else ""
@@ -267,10 +232,8 @@ def _largest(ones: Sequence[Judgement]) -> str:
     one = max(ones, key=lambda one: (one.metric == "step_time", abs(one.change or 0)))
     if one.change is None:
         return f"{one.case}: {one.metric}"
-    ends = ""
-    if one.low is not None and one.high is not None:
-        ends = f" [{100 * one.low:+.1f}, {100 * one.high:+.1f}]"
-    return f"{one.case}: {one.metric.replace('_', ' ')} {100 * one.change:+.1f} %{ends}"
+    change = interval_text(one.change, one.interval)
+    return f"{one.case}: {one.metric.replace('_', ' ')} {change}"
 
 
 # How far the figures can be trusted
@@ -295,7 +258,7 @@ def _trust(table: pd.DataFrame) -> dict[str, str]:
 
 
 def _causes(newest: pd.DataFrame, counts: Mapping[str, int]) -> Iterator[str]:
-    total = f"{len(newest):,} figure{'s' * (len(newest) != 1)}"
+    total = counted(len(newest), "figure")
     if not counts:
         whole = f"all {total} held still, each" if len(newest) > 1 else f"{total} held still,"
         yield f"{whole} of {FEW_PROCESSES} processes or more"
@@ -310,4 +273,4 @@ def _failed(table: pd.DataFrame) -> Iterator[str]:
     newest = latest(table, measured=False)
     failed = int((newest["failed"] > 0).sum())
     if failed:
-        yield f"{failed:,} case{'s' * (failed != 1)} failed"
+        yield f"{counted(failed, 'case')} failed"

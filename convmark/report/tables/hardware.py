@@ -9,27 +9,33 @@ differs from run to run, and the table says so.
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
 from statistics import median
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.errors import OptionError
-from convmark.core.option_values import nearest
-from convmark.core.table import Heading, Table, heading, table_of
-from convmark.report.prices import Price
-from convmark.report.ratios import LEAST_PROCESSES, Ratio, Units, geometric_mean, ratio
-from convmark.report.tables.architectures import setting
-from convmark.report.tables.points import BUSY_SHARE, records_of, text_of
+from convmark.core.table import Heading, Table, heading, headings, table_of
+from convmark.report.comparison import Comparison, Price
+from convmark.report.ratios import (
+    LEAST_PROCESSES,
+    Ratio,
+    Units,
+    ends_text,
+    geometric_mean,
+    intervals_with_1,
+    ratio,
+    times_text,
+)
+from convmark.report.rows import BUSY_SHARE, records_of, setting, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["BEST_BATCHES", "GEOMETRIC_MEAN", "Comparison", "hardware_tables", "of_machines"]
+__all__ = ["BEST_BATCHES", "GEOMETRIC_MEAN", "hardware_tables"]
 
 GEOMETRIC_MEAN = "geometric mean"
 BEST_BATCHES = "hardware_best"
@@ -50,61 +56,6 @@ Sides = Mapping[str, list[dict[str, Any]]]
 """By hardware the rows of a case."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """What machines are compared by."""
-
-    prices: Mapping[str, Price] = field(default_factory=lambda: MappingProxyType({}))
-    """By machine, as tables name it; all in one currency and unit."""
-    reference: str = ""
-    """The machine, or machine and device, that others are held against; empty for the one with the
-    most cases."""
-
-
-def of_machines(
-    comparison: Comparison, names: Mapping[str, str], frame: pd.DataFrame
-) -> Comparison:
-    """Return the comparison with machines as tables name them.
-
-    Args:
-        names: of machines that a user has named, by their fingerprints.
-
-    Raises:
-        OptionError: no row is of a machine, or two prices are of one.
-    """
-    machines = sorted(set(frame["machine"].astype(str)))
-    prices: dict[str, Price] = {}
-    for machine, price in comparison.prices.items():
-        name = names.get(machine, machine)
-        if name not in machines:
-            raise OptionError(
-                f"--prices: no row is of the machine {machine!r}; {nearest(machine, machines)}"
-            )
-        if name in prices:
-            raise OptionError(f"--prices: must have one price of {name}, got two")
-        prices[name] = replace(price, machine=name)
-    reference = comparison.reference
-    if reference:
-        machine, _, device = reference.rpartition(" ")
-        reference = names.get(reference) or f"{names.get(machine, machine)} {device}".strip()
-        reference = _hardware_of(reference, machines, set(frame["hardware"].astype(str)))
-    return Comparison(prices=prices, reference=reference)
-
-
-def _hardware_of(text: str, machines: Sequence[str], hardware: Iterable[str]) -> str:
-    """Return the hardware that a text names: machine and device, or a machine with one device."""
-    devices = sorted(name for name in hardware if name == text or name.rpartition(" ")[0] == text)
-    if text in devices:
-        return text
-    if not devices:
-        hint = nearest(text, machines)
-        raise OptionError(f"--reference: no row is of the machine {text!r}; {hint}")
-    if len(devices) > 1:
-        choice = " or ".join(map(repr, devices))
-        raise OptionError(f"--reference: {text!r} has several devices; give {choice}")
-    return devices[0]
-
-
 def hardware_tables(frame: pd.DataFrame, comparison: Comparison) -> list[Table]:
     """Return the tables at equal batch sizes, and at the best one of each hardware.
 
@@ -120,21 +71,12 @@ def hardware_tables(frame: pd.DataFrame, comparison: Comparison) -> list[Table]:
 
 def _equal_batches(found: _Measured) -> Table:
     """Return one row per case and hardware; what only some have measured is a gap on the others."""
-    records: list[dict[str, Any]] = []
-    speedups: dict[str, list[Ratio]] = {name: [] for name in found.names}
-    for key, sides in sorted(found.cases.items(), key=itemgetter(0)):
-        for name in found.names:
-            speedup = found.speedup(sides, name, "step_time_p50_s")
-            if speedup is not None and name != found.base:
-                speedups[name].append(speedup)
-            record = {
-                **_named(key),
-                "hardware": name,
-                **found.places[name],
-                **found.figures(key, sides, name),
-            }
-            note = "; ".join(found.notes(key, sides, name))
-            records.append({**record, **_interval(speedup), "note": note})
+    cases = sorted(found.cases.items(), key=itemgetter(0))
+    records = [
+        found.record(key, sides, name, "step_time_p50_s")
+        for key, sides in cases
+        for name in found.names
+    ]
     return found.table(
         "hardware",
         "Hardware against hardware",
@@ -146,8 +88,8 @@ def _equal_batches(found: _Measured) -> Table:
         "Energy and loss appear where they are known, prices by --prices, another reference by "
         "--reference.",
         records,
-        speedups,
-        len(found.cases),
+        [sides for _, sides in cases],
+        "step_time_p50_s",
     )
 
 
@@ -159,25 +101,18 @@ def _best_batches(found: _Measured) -> Table:
     groups: dict[Key, dict[str, list[Key]]] = {}
     for key, sides in sorted(found.cases.items(), key=itemgetter(0)):
         for name in sides:
-            groups.setdefault((*key[:_BATCH], *key[_BATCH + 1 :]), {}).setdefault(name, []).append(
-                key
-            )
+            its_own = groups.setdefault((*key[:_BATCH], *key[_BATCH + 1 :]), {})
+            its_own.setdefault(name, []).append(key)
     several = [keys for keys in groups.values() if any(len(one) > 1 for one in keys.values())]
-    records: list[dict[str, Any]] = []
-    speedups: dict[str, list[Ratio]] = {name: [] for name in found.names}
+    records, compared = [], []
     for keys in several:
         best = {name: max(its, key=partial(found.throughput, name)) for name, its in keys.items()}
         sides = {name: found.cases[key][name] for name, key in best.items()}
-        for name in (one for one in found.names if one in best):
-            speedup = found.speedup(sides, name, "throughput_samples_per_s")
-            if speedup is not None and name != found.base:
-                speedups[name].append(speedup)
-            figures = found.figures(best[name], found.cases[best[name]], name)
-            record = {**_named(best[name]), "hardware": name, **found.places[name], **figures}
-            record |= _interval(speedup)
-            tried = ", ".join(f"{key[_BATCH]:.0f}" for key in keys[name])
-            note = "; ".join([f"best of {tried}", *found.notes(best[name], sides, name)])
-            records.append({**record, "step_time_p50_s": None, "note": note})
+        compared.append(sides)
+        for name in sorted(best):
+            tried = f"best of {', '.join(f'{key[_BATCH]:.0f}' for key in keys[name])}"
+            record = found.record(best[name], sides, name, "throughput_samples_per_s", tried)
+            records.append({**record, "step_time_p50_s": None})
     return found.table(
         BEST_BATCHES,
         "Hardware at its own best batch size",
@@ -185,8 +120,8 @@ def _best_batches(found: _Measured) -> Table:
         "Speed-up is the throughput over that of the reference at its own best; intervals as "
         "above. The best is chosen by the same figures, so sizes that lie close flatter a little.",
         records,
-        speedups,
-        len(several),
+        compared,
+        "throughput_samples_per_s",
     )
 
 
@@ -208,6 +143,11 @@ class _Measured:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, comparison: Comparison) -> _Measured:
+        """Return the cases of the rows.
+
+        Raises:
+            OptionError: the reference has no case with a figure.
+        """
         near = _rows(frame)
         newest = {
             key: {name: _newest_run(rows) for name, rows in sides.items()}
@@ -217,11 +157,9 @@ class _Measured:
             key: {name: _for_ratios(rows) for name, rows in sides.items()}
             for key, sides in near.items()
         }
-        names = sorted({name for sides in cases.values() for name in sides})
-        most = max(
-            names, key=lambda name: sum(name in sides for sides in cases.values()), default=""
-        )
-        base = comparison.reference or most
+        counts = Counter(name for sides in cases.values() for name in sides)
+        names = sorted(counts)
+        base = comparison.reference or max(names, key=counts.__getitem__, default="")
         if names and base not in names:
             raise OptionError(f"--reference: no timed case is measured on {base!r}")
         by_run = frozenset(name for name in names if _has_runs(cases.values(), name, base))
@@ -266,12 +204,29 @@ class _Measured:
         rows = self.newest[key][name]
         return _median(row.get("throughput_samples_per_s") for row in rows) or 0.0
 
-    def figures(self, key: Key, sides: Sides, name: str) -> dict[str, Any]:
+    def record(self, key: Key, sides: Sides, name: str, figure: str, *notes: str) -> dict[str, Any]:
+        """Return a row: a case on some hardware.
+
+        Args:
+            sides: what is held against each other; of the batch sizes of several cases, perhaps.
+            figure: whose ratio the speed-up is.
+            notes: what is noted besides.
+        """
+        return {
+            **_named(key),
+            "hardware": name,
+            **self.places[name],
+            **self.figures(key, name),
+            **_interval(self.speedup(sides, name, figure)),
+            "note": "; ".join([*notes, *self.notes(key, sides, name)]),
+        }
+
+    def figures(self, key: Key, name: str) -> dict[str, Any]:
         """Return what a table shows of a case on some hardware: figures of the newest run.
 
         No earlier run's: the step time of a case is the same in every table of a report.
         """
-        rows = sides.get(name)
+        rows = self.cases[key].get(name)
         if rows is None:
             return {}
         newest = self.newest[key][name]
@@ -320,14 +275,23 @@ class _Measured:
         title: str,
         caption: str,
         records: Sequence[Row],
-        speedups: Mapping[str, Sequence[Ratio]],
-        cases: int,
+        compared: Sequence[Sides],
+        figure: str,
     ) -> Table:
-        """Return a table whose first rows are the geometric means; empty for one hardware alone."""
+        """Return a table whose first rows are the geometric means; empty for one hardware alone.
+
+        Args:
+            compared: the rows of each case that speed-ups are of.
+            figure: whose ratio they are.
+        """
+        speedups = {
+            name: [one for sides in compared if (one := self.speedup(sides, name, figure))]
+            for name in self.others
+        }
         means = [
             {"model": GEOMETRIC_MEAN, "hardware": name, **self.places[name],
              **_interval(geometric_mean(_with_intervals(speedups[name]))),
-             "note": _of_cases(speedups[name], cases, self.base)}
+             "note": _of_cases(speedups[name], len(compared), self.base)}
             for name in self.others
         ]  # fmt: skip
         several = bool(self.others and records)
@@ -357,37 +321,30 @@ class _Measured:
         mean = geometric_mean(_with_intervals(speedups))
         if mean is None:
             return f"{name}: no case is measured here and on {self.base}."
-        words = f"{name} is {_times(mean, 1.0)} times {self.base}{_ends(mean, 1.0)}"
+        unsure = ", not distinguishable" * mean.contains_1
+        words = f"{name} is {times_text(mean)} times {self.base}{ends_text(mean)}{unsure}"
         ours, theirs = (self._price_of(one) for one in (name, self.base))
         if ours is not None and theirs is not None:
             share = theirs.amount / ours.amount
-            words += f", {_times(mean, share)} times per {ours.divisor}{_ends(mean, share)}"
-        return f"{words}; {_of_intervals(speedups)}."
+            words += f", {times_text(mean, share)} times per {ours.divisor}{ends_text(mean, share)}"
+        return f"{words}; {intervals_with_1(speedups)}."
 
     def _headings(self) -> list[Heading]:
         """Return the headings of a table, with the price's unit."""
         price = next(iter(self.comparison.prices.values()), None)
         per = f"samples/s per {price.divisor}" if price else ""
         return [
-            heading("model", "model"),
-            heading("task", "task"),
-            heading("batch_size", "batch", "count"),
-            heading("setting", "setting"),
-            heading("hardware", "hardware"),
-            heading("step_time_p50_s", "step p50", "seconds"),
-            heading("throughput_samples_per_s", "samples/s", "rate"),
-            heading("runs", "runs", "count"),
-            heading("load", "other load", "share"),
-            heading("n", "n", "count"),
-            heading("speedup", "speed-up", "ratio"),
-            heading("low", "interval from", "ratio"),
-            heading("high", "to", "ratio"),
-            heading("loss", "loss", "score"),
-            heading("loss_float32", "loss at float32", "score"),
-            heading("samples_per_joule", "samples/s per W", "per_joule"),
+            *headings(
+                "model task batch_size setting hardware step_time_p50_s throughput_samples_per_s "
+                "runs load n speedup low high loss loss_float32 samples_per_joule",
+                speedup=("speed-up", "ratio"),
+                low=("interval from", "ratio"),
+                high=("to", "ratio"),
+                loss_float32=("loss at float32", "score"),
+                samples_per_joule=("samples/s per W", "per_joule"),
+            ),
             heading("samples_per_price", per, "number"),
-            heading("framework", "framework"),
-            heading("note", "note"),
+            *headings("framework note"),
         ]
 
     def _price_of(self, name: str) -> Price | None:
@@ -476,12 +433,12 @@ def _median(values: Iterable[float | None]) -> float | None:
 def _interval(speedup: Ratio | None) -> dict[str, Any]:
     if speedup is None:
         return {}
-    return {"speedup": speedup.value, "low": speedup.low, "high": speedup.high}
+    return {"speedup": speedup.value, **speedup.interval.cells}
 
 
 def _with_intervals(speedups: Sequence[Ratio]) -> Sequence[Ratio]:
     """Return the ratios that have an interval, all where none has."""
-    return [one for one in speedups if one.low is not None] or speedups
+    return [one for one in speedups if one.interval.known] or speedups
 
 
 def _of_cases(speedups: Sequence[Ratio], cases: int, base: str) -> str:
@@ -491,39 +448,3 @@ def _of_cases(speedups: Sequence[Ratio], cases: int, base: str) -> str:
     without = len(speedups) - count
     less = f" with {LEAST_PROCESSES} processes or runs" * bool(without)
     return f"over {count} of {cases} cases, those that {base} has too{less}"
-
-
-# -- the first line --------------------------------------------------------------------------------
-
-
-def _times(mean: Ratio, factor: float) -> str:
-    return _digits(mean.value * factor, mean, factor)
-
-
-def _ends(mean: Ratio, factor: float) -> str:
-    """Return the interval in brackets; empty where none is known."""
-    if mean.low is None or mean.high is None:
-        return ""
-    low, high = (_digits(end * factor, mean, factor) for end in (mean.low, mean.high))
-    return f" ({low} to {high})"
-
-
-def _digits(value: float, mean: Ratio, factor: float) -> str:
-    """Return a ratio with as many digits as its interval lets be told, at least one decimal."""
-    if mean.low is None or mean.high is None or mean.low == mean.high:
-        return f"{value:,.3g}"
-    places = math.ceil(-math.log10((mean.high - mean.low) * factor / 2))
-    return f"{value:,.{min(max(places, 1), 6)}f}"
-
-
-def _of_intervals(speedups: Sequence[Ratio]) -> str:
-    """Say of how many cases the interval contains 1."""
-    known = [one for one in speedups if one.low is not None]
-    if not known:
-        return f"no interval is known: fewer than {LEAST_PROCESSES} processes"
-    count = sum(one.contains_1 for one in known)
-    if len(known) == 1:
-        return f"the interval of its one case {'contains' if count else 'does not contain'} 1"
-    number = f"{count} of {len(known)}" if count else f"none of {len(known)}"
-    untold = " (no difference is shown there)" * bool(count)
-    return f"{number} intervals contain{'s' * (count <= 1)} 1{untold}"

@@ -1,25 +1,45 @@
-"""TensorFlow versions and commits over time: a case's step time, run by run, with verdicts."""
+"""Cases over time: the step time run by run with its verdicts, levels and change points."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from convmark.compare.comparability import Comparability, facts_of
 from convmark.compare.files import read_step_time_verdicts, verdicts_paths
-from convmark.core.table import Table, heading, table_of
-from convmark.report.tables.points import pooled_half_widths, records_of, text_of
-from convmark.results.runs import RunSource
+from convmark.compare.rule.change_points import FEWEST_RUNS
+from convmark.compare.trend import Commits, Point, Stretch, Trend, live_comparison, trend
+from convmark.core.interval import share_of
+from convmark.core.table import Table, headings, printed, table_of
+from convmark.core.text import counted, interval_text, listed, shown
+from convmark.report.rows import POINT, pooled_half_widths, records_of, text_of
+from convmark.results.record import COLUMNS
+from convmark.results.store import RunSource
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DIRTY", "MOST_POINTS", "commit_text", "history", "step_time_verdicts"]
+__all__ = [
+    "DIRTY",
+    "MOST_NAMED",
+    "MOST_POINTS",
+    "change_text",
+    "commit_text",
+    "history",
+    "levels",
+    "marks",
+    "runs_of_levels",
+    "step_time_verdicts",
+    "trend_text",
+    "trends",
+]
 
 DIRTY = " (dirty)"
 """Ends a commit whose files were changed."""
@@ -107,7 +127,7 @@ def history(
         if left
         else ""
     )
-    return _table(records, limit)
+    return _history_table(records, limit)
 
 
 def commit_text(commit: str | None, dirty: bool | None) -> str:
@@ -120,7 +140,7 @@ def _rounded(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(f"{row[name]:.{_DIGITS}g}") for name in names if row[name] == row[name]}
 
 
-def _table(records: Sequence[Mapping[str, Any]], limit: str) -> Table:
+def _history_table(records: Sequence[Mapping[str, Any]], limit: str) -> Table:
     return table_of(
         "history",
         "History by version and commit",
@@ -131,24 +151,260 @@ def _table(records: Sequence[Mapping[str, Any]], limit: str) -> Table:
         "verdict and not the line tells a regression. A bar is a level: the median step time over "
         "the runs in which the ratio to the reference network has not moved; a dashed line is a "
         f"change point. Times are UTC.{limit}",
-        [
-            heading("case", "case"),
-            heading("hardware", "hardware"),
-            heading("run", "run"),
-            heading("started", "started"),
-            heading("commit", "commit"),
-            heading("framework", "framework"),
-            heading("keras", "Keras"),
-            heading("step_time_p50_s", "step p50", "seconds"),
-            heading("low", "interval from", "seconds"),
-            heading("high", "to", "seconds"),
-            heading("load", "other load", "share"),
-            heading("n", "n", "count"),
-            heading("level", "level"),
-            heading("level_s", "level p50", "seconds"),
-            heading("verdict", "verdict"),
-            heading("moved", "change point"),
-            heading("trouble", "trouble"),
-        ],
+        headings(
+            "case hardware run started commit framework keras step_time_p50_s low high load n "
+            "level level_s verdict moved trouble",
+            keras="Keras",
+            low=("interval from", "seconds"),
+            high=("to", "seconds"),
+            level_s=("level p50", "seconds"),
+            moved="change point",
+        ),
         records,
     )
+
+
+# -- levels and change points, and commands to compare them live -----------------------------------
+
+
+_FACTS = tuple(field.name for field in dataclasses.fields(Comparability))
+_WHOLE = frozenset(column.name for column in COLUMNS if column.type is int)
+
+Trends = Mapping[tuple[str, str], Trend]
+"""By hardware and case."""
+
+
+def trends(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Trends:
+    """Return the levels of each case on each hardware.
+
+    Args:
+        frame: rows of timed tasks.
+        runs: the files by `source`.
+    """
+    judged = frame[frame["measured"] & frame["paired_log_ratio"].notna()]
+    judged = judged[judged["not_judged"].isna()]
+    steady = judged["status"] == "ok"
+    any_steady = steady.groupby([judged[name] for name in POINT], observed=True).transform("any")
+    judged = judged[steady | ~any_steady]
+    groups = judged.groupby(POINT, observed=True, sort=True)
+    found = groups.agg(
+        log_ratio=("paired_log_ratio", "mean"),
+        variance=("paired_log_ratio", "var"),
+        processes=("paired_log_ratio", "size"),
+        load=("other_cpu_share", "mean"),
+        loads=("other_cpu_share", "count"),
+        step_time_p50_s=("step_time_p50_s", "median"),
+    )
+    names = [*_FACTS, "commit", "dirty", "code"]
+    table = found.join(judged.drop_duplicates(POINT).set_index(POINT)[names])
+    facts = zip(*(_cells(table, name) for name in _FACTS), strict=True)
+    known: dict[tuple[Any, ...], Comparability] = {}
+    points: dict[tuple[str, str], list[Point]] = {}
+    rows = table[["commit", "dirty", "code", *found.columns]].itertuples()
+    for row, cells in zip(rows, facts, strict=True):
+        source, hardware, case = row.Index
+        if cells not in known:
+            known[cells] = facts_of(dict(zip(_FACTS, cells, strict=True)))
+        point = _point(source, runs[source].label, row, known[cells])
+        points.setdefault((hardware, case), []).append(point)
+    return {key: trend(its_own) for key, its_own in points.items()}
+
+
+def _cells(table: pd.DataFrame, name: str) -> list[Any]:
+    """Return a column's values as a row of a file has them, None where absent."""
+    values = [None if value is None or value != value else value for value in table[name].tolist()]
+    return [value and int(value) for value in values] if name in _WHOLE else values
+
+
+def _point(source: int, run: str, row: Any, conditions: Comparability) -> Point:
+    clean = bool(text_of(row.code)) or row.dirty is False
+    return Point(
+        run=run,
+        commit=text_of(row.commit) if clean else "",
+        log_ratio=float(row.log_ratio),
+        variance=None if np.isnan(row.variance) else float(row.variance),
+        processes=int(row.processes),
+        load=float(row.load) if row.loads == row.processes else None,
+        step_time_p50_s=float(row.step_time_p50_s),
+        conditions=conditions,
+        source=source,
+    )
+
+
+def levels(found: Trends, folder: Path, axes: Mapping[tuple[str, str], Mapping[str, Any]]) -> Table:
+    """Return the levels of the cases that have moved, or of which runs differ in conditions.
+
+    Args:
+        folder: where git is asked for the commits between two levels.
+        axes: what a page chooses the rows of each hardware and case by.
+    """
+    commits = Commits(folder)
+    moved = {key: one for key, one in found.items() if len(one.stretches) > 1}
+    records = [
+        {
+            **axes.get((hardware, case), {}),
+            "framework": None,  # a level may be of several versions
+            "case": case,
+            "hardware": hardware,
+            **_record(stretch, commits),
+        }
+        for (hardware, case), one in sorted(moved.items(), key=lambda item: item[0][::-1])
+        for stretch in one.stretches
+    ]
+    busy = [
+        f"{case} on {hardware}: {left_out_text(one.left_out)}"
+        for (hardware, case), one in found.items()
+        if one.left_out
+    ]
+    left_out = f" {'; '.join(busy[:3])}{' and others' * (len(busy) > 3)}." if busy else ""
+    flat = len(found) - len(moved)
+    rest = f" {counted(flat, 'other case')} did not move." if flat else ""
+    return table_of(
+        "levels",
+        "Levels and change points",
+        "Where the ratio of a case to the reference network has moved, over the runs of all "
+        "commits under the same conditions; a step names the first run of the new level, a creep "
+        "the stretch. The change is to the level before, with its 95 % interval; the search finds "
+        "a change in one of 500 flat series. Runs under other conditions are a series of their "
+        f"own.{rest}{left_out}",
+        headings(
+            "case hardware first last commit last_commit runs step_time_p50_s change low high "
+            "kind live",
+            first="from run",
+            last="to run",
+            commit="from commit",
+            last_commit="to commit",
+            step_time_p50_s=("step p50, median of runs", "seconds"),
+            low=("from", "change"),
+            live="compare live, or why not",
+        ),
+        records,
+        empty="no case has moved",
+    )
+
+
+def _record(stretch: Stretch, commits: Commits) -> dict[str, Any]:
+    level, first, last = stretch.level, stretch.points[0], stretch.points[-1]
+    kind = "creep" if level.creep else "step" if level.change is not None else ""
+    if stretch.conditions:
+        kind = "new series"
+    return {
+        "first": first.run,
+        "last": last.run,
+        "commit": first.commit[:12],
+        "last_commit": last.commit[:12],
+        "runs": len(stretch.points),
+        "step_time_p50_s": stretch.step_time_p50_s,
+        "change": None if level.change is None else share_of(level.change),
+        **level.interval.shares().cells,
+        "kind": kind,
+        "live": stretch.conditions or "; ".join(live_comparison(stretch, commits)),
+    }
+
+
+def marks(found: Trends) -> dict[tuple[str, str, int], str]:
+    """Return what a figure marks, by hardware, case and source: the first run of each change."""
+    return {
+        (
+            hardware,
+            case,
+            stretch.points[0].source,
+        ): f"{stretch.points[0].run}: {change_text(stretch)}"
+        for (hardware, case), one in found.items()
+        for stretch in one.stretches
+        if stretch.level.change is not None
+    }
+
+
+def runs_of_levels(found: Trends) -> dict[tuple[str, str, int], tuple[str, float]]:
+    """Return each run's level, by hardware, case and source: its number, and its seconds per step.
+
+    They are the median over the level's runs.
+    """
+    return {
+        (hardware, case, point.source): (str(number), stretch.step_time_p50_s)
+        for (hardware, case), one in found.items()
+        for number, stretch in enumerate(one.stretches, 1)
+        if stretch.step_time_p50_s is not None
+        for point in stretch.points
+    }
+
+
+# -- the levels of one case as text ----------------------------------------------------------------
+
+
+_COMMIT = 8
+"""Characters of a commit in the table, so that it fits."""
+
+MOST_NAMED = 5
+"""Runs that are left out and named; more are counted."""
+
+
+def trend_text(trend: Trend, commits: Commits) -> str:
+    """Return the levels, what compares their changes live, and what is left out."""
+    stretches = trend.stretches
+    parts = [_levels_text(stretches)] if len(stretches) > 1 else list(_one_level(stretches))
+    for number, stretch in enumerate(stretches):
+        parts += _notes(stretch, first=number == 0, commits=commits)
+    if trend.left_out:
+        parts.append(left_out_text(trend.left_out))
+    return "\n\n".join(parts)
+
+
+def _one_level(stretches: Sequence[Stretch]) -> Iterator[str]:
+    for stretch in stretches:
+        count = len(stretch.points)
+        if count < 2 * FEWEST_RUNS:
+            yield f"change points need {2 * FEWEST_RUNS} comparable runs, there are {count}"
+        else:
+            yield f"no change point: {count} runs on one level"
+
+
+def _levels_text(stretches: Sequence[Stretch]) -> str:
+    records = [
+        {
+            "from": stretch.points[0].run,
+            "to": stretch.points[-1].run,
+            "commit": stretch.points[0].commit[:_COMMIT],
+            "to_commit": stretch.points[-1].commit[:_COMMIT],
+            "n": len(stretch.points),
+            "p50": stretch.step_time_p50_s,
+            "change": change_text(stretch),
+        }
+        for stretch in stretches
+    ]
+    columns = headings(
+        "from to commit to_commit n p50 change",
+        to_commit="to",
+        p50=("p50", "seconds"),
+        change="change",
+    )
+    return printed(columns, records, drop_empty=False)
+
+
+def change_text(stretch: Stretch) -> str:
+    """Return such as `+5.1 % [+4.2, +6.0]`; a creep says that it is one."""
+    level = stretch.level
+    if level.change is None:
+        return "new series" if stretch.conditions else ""
+    return "creep " * level.creep + interval_text(share_of(level.change), level.interval.shares())
+
+
+def _notes(stretch: Stretch, *, first: bool, commits: Commits) -> Iterator[str]:
+    run = stretch.points[0].run
+    if stretch.conditions and not first:
+        yield shown(f"from run {run}, a series of its own: {stretch.conditions}")
+    if lines := live_comparison(stretch, commits):
+        what = (
+            f"{run} to {stretch.points[-1].run}, creep" if stretch.level.creep else f"{run}, step"
+        )
+        yield "\n  ".join([f"run {what}:", *map(shown, lines)])
+
+
+def left_out_text(points: Sequence[Point]) -> str:
+    """Say which runs are left out and why."""
+    names = listed([point.run for point in points], MOST_NAMED)
+    loads = [point.load or 0.0 for point in points]
+    told = f"{min(loads):.0%}" if len(points) == 1 else f"{min(loads):.0%} to {max(loads):.0%}"
+    plural = "s" if len(points) > 1 else ""
+    return f"left out, under another load ({told} of the CPU time): run{plural} {names}"

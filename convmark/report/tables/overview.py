@@ -6,14 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from convmark.core.table import Heading, Table, heading, table_of
-from convmark.report.tables.points import axes_of, latest, text_of
+from convmark.compare.outliers import LEAST_CHANGE, LEAST_NODES, Deviation, deviations
+from convmark.core.table import Heading, Table, heading, headings, table_of
+from convmark.report.rows import axes_of, latest, text_of
 from convmark.results.record import shown_in
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CAUSES", "FEW_PROCESSES", "WIDE_SPREAD", "machines", "troubles"]
+__all__ = ["CAUSES", "FEW_PROCESSES", "WIDE_SPREAD", "differing", "machines", "nodes", "troubles"]
 
 FEW_PROCESSES = 3
 """Fewer tell no interval worth the name: plain step times move by 5 to 10 % between processes."""
@@ -65,13 +66,7 @@ def troubles(table: pd.DataFrame, labels: list[str], more: Sequence[dict[str, An
         "Data quality",
         "Of the newest run of each case on each hardware. "
         + " ".join(f"{what.capitalize()}: {CAUSES[what]}" for what in _RANK if what in there),
-        [
-            heading("what", "what"),
-            heading("case", "case"),
-            heading("hardware", "hardware"),
-            heading("run", "run"),
-            heading("detail", "detail"),
-        ],
+        headings("what case hardware run detail"),
         records,
         empty="Nothing is failed, missing, unsteady or measured under other load.",
     )
@@ -135,15 +130,13 @@ def machines(frame: pd.DataFrame) -> Table:
         [
             heading("hardware", "hardware"),
             *map(Heading.of, _FACTS),
-            heading("framework", "frameworks"),
-            heading("python", "Python"),
-            heading("runs", "runs", "count"),
-            heading("commits", "commits", "count"),
-            heading("cases", "cases", "count"),
-            heading("processes", "processes", "count"),
-            heading("without_figures", "of them without figures", "count"),
-            heading("first", "first"),
-            heading("last", "last"),
+            *headings(
+                "framework python runs commits cases processes without_figures first last",
+                framework="frameworks",
+                python="Python",
+                commits=("commits", "count"),
+                without_figures=("of them without figures", "count"),
+            ),
         ],
         [_machine(str(name), rows) for name, rows in frame.groupby("hardware", observed=True)],
     )
@@ -186,3 +179,99 @@ def _distinct(values: pd.Series) -> str:
 
 def _minute(started: str) -> str:
     return started[:16].replace("T", " ")
+
+
+# -- nodes of one kind: shows a bad fan or a wrong governor ----------------------------------------
+
+
+RECENT_DAYS = 7
+"""A node that was measured so long before the newest of its kind is not compared: hosts come, go
+and are given new names."""
+
+
+def nodes(frame: pd.DataFrame) -> Table:
+    """Return one row per node of each kind that has enough of them, those that differ first."""
+    records = []
+    if "node" in frame:
+        measured = frame[frame["measured"] & frame["node"].notna() & (frame["step_time_p50_s"] > 0)]
+        for hardware, rows in measured.groupby("hardware", observed=True):
+            newest = _newest_of_nodes(rows)
+            records += [
+                _record(str(hardware), one, newest[newest["node"] == one.node])
+                for one in deviations(_times(newest))
+            ]
+    records.sort(key=lambda one: (not one["differs"], one["hardware"], -abs(one["change"])))
+    return table_of(
+        "nodes",
+        "Nodes against others of their kind",
+        f"Hosts with the same machine name are one kind; of {LEAST_NODES} or more, each one's "
+        "step times stand beside those of the others, over all cases, by plain step times. A node "
+        "differs where it lies outside the interval that the others predict and by more than "
+        f"{100 * LEAST_CHANGE:.0f} %. Of the newest run of each case on each node, within "
+        f"{RECENT_DAYS} days of the newest of its kind.",
+        headings(
+            "hardware node differs change within cases processes other_cpu_share sm_clock_mhz "
+            "temperature_c throttled",
+            change=("step time against its kind", "change"),
+            within=("a good node lies within", "share"),
+            other_cpu_share=("CPU time of others", "share"),
+            sm_clock_mhz=("clock, MHz", "number"),
+            temperature_c=("temperature, degrees Celsius", "number"),
+        ),
+        records,
+        empty=f"No kind has {LEAST_NODES} nodes.",
+    )
+
+
+def differing(table: Table) -> list[dict[str, Any]]:
+    """Return what is said of the nodes that differ, as rows of the troubles."""
+    return [
+        {
+            "what": "node differs",
+            "hardware": row["hardware"],
+            "case": f"{row['cases']:,} cases",
+            "detail": f"{row['node']}: {100 * row['change']:+.1f} % against its kind, where a good "
+            f"node lies within {100 * row['within']:.1f} %",
+        }
+        for row in table.records()
+        if row.get("differs")
+    ]
+
+
+def _newest_of_nodes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of each case's newest run on each node, of nodes that were there lately."""
+    import pandas as pd
+
+    started = pd.to_datetime(rows["started"], utc=True, errors="coerce", format="ISO8601")
+    recent = rows[started >= started.max() - pd.Timedelta(days=RECENT_DAYS)]
+    keys = ["node", "case", "framework"]
+    last = recent.sort_values("source", kind="stable").groupby(keys, observed=True, dropna=False)
+    return recent[recent["source"] == last["source"].transform("last")]
+
+
+def _times(rows: pd.DataFrame) -> dict[str, dict[str, list[float]]]:
+    found: dict[str, dict[str, list[float]]] = {}
+    names = ("node", "case", "framework", "step_time_p50_s")
+    for node, case, framework, seconds in zip(*(rows[name] for name in names), strict=True):
+        found.setdefault(node, {}).setdefault(f"{case} {framework}", []).append(seconds)
+    return found
+
+
+def _record(hardware: str, one: Deviation, rows: pd.DataFrame) -> dict[str, Any]:
+    medians = {
+        name: rows[name].median()
+        for name in ("other_cpu_share", "sm_clock_mhz", "temperature_c")
+        if name in rows
+    }
+    reasons = {text_of(value) for value in rows.get("throttle_reasons", ())} - {"", "none"}
+    return {
+        "hardware": hardware,
+        "node": one.node,
+        "differs": ("slower" if one.value > 0 else "faster") if one.differs else "",
+        "change": one.change,
+        "within": one.half_width,
+        "cases": one.cases,
+        "processes": one.processes,
+        "throttled": ", ".join(sorted(reasons)),
+        **medians,
+    }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from convmark.core.table import Table, heading, table_of
-from convmark.report.tables.points import latest, records_of
+from convmark.report.rows import latest, records_of
 
 if TYPE_CHECKING:
     import pandas as pd

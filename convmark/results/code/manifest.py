@@ -9,7 +9,6 @@ other folders are named after themselves. A file outside all of them is named by
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from convmark.core.errors import StoreError
-from convmark.core.files import read_regular
+from convmark.core.files import as_store_error, read_regular, write_whole
 from convmark.core.installed import is_installed
 
 __all__ = [
@@ -191,17 +190,8 @@ def write_codes(run: Path, codes: Mapping[str, Code]) -> None:
         "schema": MANIFEST_SCHEMA,
         "codes": {name: asdict(one) for name, one in codes.items()},
     }
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
+    with as_store_error(path, "written"):
+        write_whole(path, f"{json.dumps(content, indent=1)}\n".encode())
 
 
 def read_codes(run: Path) -> dict[str, Code]:

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import shutil
 from pathlib import Path
 
 from convmark.core.errors import ConvmarkError, StoreError
-from convmark.core.files import read_regular
+from convmark.core.files import as_store_error, read_regular, write_whole
 from convmark.results.code.manifest import HERE, NOWHERE, ZOO, Code, CodeFile
 from convmark.worker.protocol import WHOLE_BYTES, file_digest
 
 __all__ = [
     "FOLDER",
     "MOST_FILE_BYTES",
-    "MOST_RUN_BYTES",
     "copy_kept",
     "keep_files",
     "lay_out",
@@ -87,14 +85,9 @@ def _content(path: Path, one: CodeFile) -> bytes | None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
+    with as_store_error(path, "written"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
+        write_whole(path, content)
 
 
 def root_folder(tree: Path, root: str) -> Path:

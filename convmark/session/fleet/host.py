@@ -22,18 +22,18 @@ import convmark
 from convmark.core.case import Case
 from convmark.core.errors import BusyError
 from convmark.core.options import Options
-from convmark.core.temporary import TemporaryFolder
+from convmark.core.processes import TemporaryFolder
 from convmark.core.text import file_text, plain_text
 from convmark.interpreter import zoo_folder
-from convmark.interpreter.environments.interpreter import interpreters
+from convmark.interpreter.environments.cache import interpreters
 from convmark.machine.cautions import cautions
-from convmark.machine.environment import read_machine, read_state
+from convmark.machine.hardware import read_machine
 from convmark.machine.lock import alone
+from convmark.machine.state import read_state
 from convmark.results.commit import Commit
 from convmark.session.ceilings import Ceiling, Key, ceilings_path, keep_ceilings
-from convmark.session.facts import Facts
+from convmark.session.facts import Facts, Job
 from convmark.session.fleet.nodes import NodeFacts
-from convmark.session.plan import Job
 from convmark.session.result import Result
 from convmark.session.run import measure
 from convmark.session.session import Session

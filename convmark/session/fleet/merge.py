@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import ChainMap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +13,9 @@ from convmark.core.text import Say, is_folder_name
 from convmark.results.code.manifest import read_codes, write_codes
 from convmark.results.code.snapshot import copy_kept
 from convmark.results.names import keep_name, read_name
-from convmark.results.one_run import shared_columns
+from convmark.results.reading import shared_columns
 from convmark.results.record import Record
-from convmark.results.runs import oldest_first, run_files
-from convmark.results.store import Store, read_run, read_step_times
+from convmark.results.store import Store, oldest_first, read_run, read_step_times, run_files
 from convmark.session.fleet.part import Part, Shard, read_part, write_part
 from convmark.session.learning import Epoch, append_epochs, read_epochs
 
@@ -95,16 +94,22 @@ def _has_runs(folder: Path) -> bool:
         return False
 
 
-def joined(found: Sequence[SourceRun], there: Sequence[SourceRun] = ()) -> list[MergedRun]:
+def joined(
+    found: Sequence[SourceRun], there: Sequence[SourceRun], say: Say
+) -> tuple[list[MergedRun], list[MergedRun]]:
     """Return the runs that the sources amount to: the parts of a plan on one machine are one run.
 
     Args:
-        there: runs that the folder to be written has already.
+        there: runs that the folder to be written has already; what is there with all its rows, for
+            instance of a merge that was interrupted, is passed over, and said.
+
+    Returns:
+        All runs, and those of them that are to be written.
 
     Raises:
         StoreError: a row is there twice, or the parts of a run differ in what they must share.
     """
-    _refuse_copies([*there, *found])
+    _refuse_copies(found)
     _refuse_doubles(found)
     groups: dict[tuple[str, ...], list[SourceRun]] = {}
     for source in found:
@@ -112,7 +117,7 @@ def joined(found: Sequence[SourceRun], there: Sequence[SourceRun] = ()) -> list[
         groups.setdefault(key, []).append(source)
     for group in groups.values():
         _refuse_unlike(group)
-    return [
+    runs = [
         MergedRun(
             machine=group[0].machine,
             sources=tuple(group),
@@ -121,6 +126,21 @@ def joined(found: Sequence[SourceRun], there: Sequence[SourceRun] = ()) -> list[
         )
         for group in groups.values()
     ]
+    kept = {frozenset(map(_measurement, one.records)): one.path for one in there}
+    fresh = []
+    for run in runs:
+        path = kept.get(frozenset(_measurement(row) for one in run.sources for row in one.records))
+        if path is None:
+            fresh.append(run)
+        else:
+            say(f"{', '.join(str(one.path) for one in run.sources)}: is in {path} already")
+    _refuse_copies([*there, *(source for run in fresh for source in run.sources)])
+    return runs, fresh
+
+
+def _measurement(row: Record) -> tuple[object, ...]:
+    """Return what tells a measurement from every other, whatever its run is called."""
+    return (row.machine, row.node, row.started, row.case.name, row.process)
 
 
 def missing(found: Sequence[SourceRun]) -> list[str]:
@@ -148,10 +168,14 @@ def _lack(lacking: Sequence[tuple[str, int]], wanted: int) -> str:
     return f"{count} {wanted} processes are missing: {names}{more}"
 
 
-def join(one: MergedRun, store: Store) -> Path:
+def join(one: MergedRun, store: Store, keep_beside: Callable[[Path], None]) -> Path:
     """Write one joined run, its rows in the order of the plan; return its file.
 
     What an anchor needs comes along: the codes and their kept files; and the name of the machine.
+    The rows come last and all at once, so that a merge that is killed leaves no part of a run.
+
+    Args:
+        keep_beside: writes what else stands beside the run's file.
 
     Raises:
         StoreError: it cannot be written, or what stands beside a source does not fit.
@@ -161,12 +185,16 @@ def join(one: MergedRun, store: Store) -> Path:
     for source in one.sources:
         for epoch in read_epochs(source.path):
             epochs.setdefault((source.path, epoch.order), []).append(epoch)
+    of_sources = [(source, record) for source in one.sources for record in source.records]
+    of_sources.sort(key=lambda row: (row[1].order, row[1].started))
     run_file = store.create_run(one.machine)
+    rows: list[Record] = []
     try:
-        for order, (source, record) in enumerate(_in_order(one), start=1):
+        for order, (source, record) in enumerate(of_sources, start=1):
+            rows.append(dataclasses.replace(record, run=run_file.run, order=order))
             steps = read_step_times(source.path, [record.order])
-            renamed = dataclasses.replace(record, run=run_file.run, order=order)
-            run_file.append(renamed, [] if steps is None else steps.tolist())
+            if steps is not None:
+                run_file.keep_step_times(rows[-1], steps.tolist())
             its_own = [
                 dataclasses.replace(epoch, run=run_file.run, order=order)
                 for epoch in epochs.get((source.path, record.order), ())
@@ -182,14 +210,11 @@ def join(one: MergedRun, store: Store) -> Path:
         name = next(filter(None, (read_name(folder) for folder, _ in codes)), "")
         if name and not read_name(run_file.path.parent):
             keep_name(run_file.path.parent, name)
+        keep_beside(run_file.path)
+        run_file.keep(rows)
     finally:
         run_file.close()
     return run_file.path
-
-
-def _in_order(one: MergedRun) -> Iterator[tuple[SourceRun, Record]]:
-    rows = [(source, record) for source in one.sources for record in source.records]
-    yield from sorted(rows, key=lambda row: (row[1].order, row[1].started))
 
 
 def _refuse_copies(found: Sequence[SourceRun]) -> None:
@@ -197,7 +222,7 @@ def _refuse_copies(found: Sequence[SourceRun]) -> None:
     seen: dict[tuple[object, ...], Path] = {}
     for source in found:
         for record in source.records:
-            key = (source.machine, record.node, record.started, record.case.name, record.process)
+            key = (source.machine, *_measurement(record)[1:])
             if seen.setdefault(key, source.path) != source.path:
                 raise StoreError(
                     f"{source.path}: must not hold what {seen[key]} holds: {record.case.name} "

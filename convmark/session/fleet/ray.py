@@ -24,9 +24,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.text import Say
-from convmark.session.fleet.drive import Event, JobEnded, NodeLost, ProcessEnded
 from convmark.session.fleet.host import Host, NodeSettings, PreparedNode
 from convmark.session.fleet.nodes import Node
+from convmark.session.fleet.run import Event, JobEnded, NodeLost, ProcessEnded
 from convmark.session.fleet.scheduler import Assignment
 from convmark.worker.protocol import one_line
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, TextIO
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TextIO
 
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.options import Options
-from convmark.core.text import Say
+from convmark.core.text import Say, duration_text
 from convmark.results.store import Store
-from convmark.session.facts import Facts
-from convmark.session.fleet.drive import Cluster, ProcessEnded, drive
-from convmark.session.fleet.expected import expected_s
+from convmark.session.facts import Facts, Job, plan
 from convmark.session.fleet.host import PreparedNode
 from convmark.session.fleet.nodes import PER, NodeFacts, gpu_names, node_names, some
-from convmark.session.fleet.progress import FleetProgress
+from convmark.session.fleet.part import expected_s
 from convmark.session.fleet.run_files import (
     Key,
     Resumption,
@@ -29,12 +30,103 @@ from convmark.session.fleet.run_files import (
     newest_of_kind,
 )
 from convmark.session.fleet.scheduler import Assignment, Member, Scheduler, Unmeasured
-from convmark.session.plan import Job, plan
+from convmark.session.progress import Clock, Display, outcome
 from convmark.session.result import Result
 from convmark.session.resume import plan_hash
 from convmark.session.run import NOT_MEASURED, unmeasured
 
-__all__ = ["FleetRun"]
+__all__ = [
+    "Cluster",
+    "Event",
+    "FleetProgress",
+    "FleetRun",
+    "JobEnded",
+    "NodeLost",
+    "ProcessEnded",
+    "drive",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEnded:
+    """In place of a result: the process that measured ended under the job, the node did not."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnded:
+    """A node has done with its job; the result is a `ProcessEnded` where there is none."""
+
+    node: str
+    result: Any
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLost:
+    """A node will measure nothing more."""
+
+    node: str
+    why: str
+
+
+Event = JobEnded | NodeLost
+
+
+class Cluster(Protocol):
+    """Has nodes measure."""
+
+    def begin(self, assignment: Assignment) -> None:
+        """Have the node measure the job; what comes of it is an event."""
+
+    def events(self) -> list[Event]:
+        """Wait for what has happened; nothing where nothing will."""
+
+
+class FleetObserver(Protocol):
+    """Is told how it goes on."""
+
+    def began(self, assignment: Assignment) -> None:
+        """A node has begun a job."""
+
+    def ended(self, assignment: Assignment, result: Any) -> None:
+        """A node's job has its result."""
+
+    def lost(self, node: str, why: str) -> None:
+        """A node no longer answers."""
+
+
+def drive(
+    scheduler: Scheduler,
+    cluster: Cluster,
+    keep: Callable[[Assignment, Any], Any],
+    shown: FleetObserver,
+) -> list[Unmeasured]:
+    """Have all plans measured; return what no node could measure.
+
+    Args:
+        keep: takes each result, before anything else is begun, and returns what is shown of it.
+    """
+    running: dict[str, Assignment] = {}
+    unmeasured: list[Unmeasured] = []
+    while True:
+        for assignment in scheduler.assignments():
+            running[assignment.node] = assignment
+            cluster.begin(assignment)
+            shown.began(assignment)
+        if scheduler.over:
+            return unmeasured
+        for event in cluster.events():
+            if isinstance(event, NodeLost):
+                running.pop(event.node, None)
+                unmeasured += scheduler.lost(event.node, event.why)
+                shown.lost(event.node, event.why)
+                continue
+            assignment = running.pop(event.node)
+            kept = keep(assignment, event.result)
+            scheduler.ended(event.node)
+            shown.ended(assignment, kept)
+
 
 Prepare = Callable[[Sequence[str]], Mapping[str, Any]]
 """Has nodes prepare themselves: by name a `PreparedNode`, or the exception that says why not."""
@@ -243,3 +335,85 @@ class FleetRun:
         about = self.abouts[node]
         facts = self._prepared[target].facts
         return replace(facts, machine=about.machine, node=about.host, environ={})
+
+
+class FleetProgress(contextlib.AbstractContextManager["FleetProgress"]):
+    """Counts what each node has done, estimates what it still needs and shows both."""
+
+    def __init__(
+        self,
+        stream: TextIO | None,
+        scheduler: Scheduler,
+        names: Mapping[str, str],
+        expected_s: Callable[[Case], float],
+        clock: Clock = time.monotonic,
+    ) -> None:
+        """Begin.
+
+        Args:
+            stream: None shows nothing.
+            names: what each node is called on the screen.
+            expected_s: how long a process of a case takes, until a node has shown how long it does.
+        """
+        self._display = Display(stream, named=True)
+        self._scheduler = scheduler
+        self._names = names
+        self._expected_s = expected_s
+        self._clock = clock
+        self._began_s: dict[str, float] = {}
+        self._done: Counter[str] = Counter()
+        self._took_s: dict[str, float] = {}
+        self._promised_s: dict[str, float] = {}
+
+    def __exit__(self, *error: object) -> None:
+        self._display.close()
+
+    def began(self, assignment: Assignment) -> None:
+        """Show that a node has begun a job."""
+        self._began_s[assignment.node] = self._clock()
+        self._update(assignment.node, f"{assignment.job.case.name} #{assignment.job.process}")
+
+    def ended(self, assignment: Assignment, result: Result) -> None:
+        """Show that a node's job has its row; the scheduler no longer counts it as left."""
+        node, job = assignment.node, assignment.job
+        took_s, promised_s = self._clock() - self._began_s.pop(node), self._expected_s(job.case)
+        self._done[node] += 1
+        self._took_s[node] = self._took_s.get(node, 0.0) + took_s
+        self._promised_s[node] = self._promised_s.get(node, 0.0) + promised_s
+        self._update(node, "")
+        line = f"{job.case.name} #{job.process}: {outcome(result.record)}"
+        if not self._display.live:
+            done, total = self._count(node)
+            target = self._names[assignment.target]
+            for_another = "" if assignment.target == node else f" for {target}"
+            self._display.line(
+                f"{self._names[node]} [{done:>{len(str(total))}}/{total}]{for_another} {line}, "
+                f"about {duration_text(self.left_s(node))} left"
+            )
+        elif not result.record.measured:
+            self._display.line(f"{self._names[node]} {line}")
+
+    def lost(self, node: str, why: str) -> None:
+        """Show that a node will measure nothing more."""
+        self._began_s.pop(node, None)
+        self._update(node, f"lost: {why}")
+        if not self._display.live:
+            self._display.line(f"{self._names[node]}: lost: {why}")
+
+    def left_s(self, node: str) -> float:
+        """Return the seconds that the node needs: what is expected, by how it has kept to it."""
+        expected = sum(self._expected_s(job.case) for job in self._scheduler.left(node))
+        promised = self._promised_s.get(node)
+        pace = self._took_s[node] / promised if promised else 1.0
+        running = self._clock() - self._began_s[node] if node in self._began_s else 0.0
+        return max(0.0, expected * pace - running)
+
+    def _count(self, node: str) -> tuple[int, int]:
+        """Return how many jobs the node has done, and how many it will have in the end."""
+        done = self._done[node]
+        return done, done + len(self._scheduler.left(node))
+
+    def _update(self, node: str, text: str) -> None:
+        done, total = self._count(node)
+        left = f"{duration_text(self.left_s(node))} left" if total > done else ""
+        self._display.update(self._names[node], text, done=done, total=total, left=left)

@@ -24,9 +24,8 @@ from convmark.core.options import Options
 from convmark.results.record import COLUMNS, Record
 from convmark.results.run_file import RunFile
 from convmark.results.store import Store, read_head, read_run
-from convmark.session.facts import Facts, software
+from convmark.session.facts import Facts, Job, software
 from convmark.session.fleet.host import PreparedNode
-from convmark.session.plan import Job
 from convmark.session.result import Result
 from convmark.session.resume import (
     Columns,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from convmark.core.case import Case
-from convmark.session.plan import Job
+from convmark.session.facts import Job
 
 __all__ = ["MOST_LOST", "Assignment", "Member", "Scheduler", "Unmeasured"]
 

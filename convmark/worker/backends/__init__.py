@@ -6,7 +6,7 @@ import importlib
 from typing import Any
 
 from convmark.core.backends import BACKENDS
-from convmark.worker.membership import Place
+from convmark.worker.companions import Place
 
 __all__ = ["load", "replicated"]
 

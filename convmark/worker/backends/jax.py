@@ -16,12 +16,10 @@ from convmark_zoo.keras_api import keras
 from convmark.worker import reference
 from convmark.worker.backends.jaxpr import jaxpr_work
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, distribution_version
-from convmark.worker.backends.keras_model import dtype_policy
-from convmark.worker.backends.keras_state import set_policy
-from convmark.worker.backends.own_training import OwnData
-from convmark.worker.backends.recipe import PLAIN, Recipe
+from convmark.worker.backends.keras_state import dtype_policy, set_policy
+from convmark.worker.backends.losses import images, square_matrices, training_batch
+from convmark.worker.backends.own_training import PLAIN, OwnData, Recipe
 from convmark.worker.backends.step import Step
-from convmark.worker.backends.synthetic import images, square_matrices, training_batch
 from convmark.worker.work import Work, per_sample
 
 __all__ = ["Jax"]

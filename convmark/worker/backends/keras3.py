@@ -10,10 +10,10 @@ from typing import Any
 
 from convmark_zoo.keras_api import KERAS_VERSION, keras
 
-from convmark.worker.backends.keras_model import KerasBackend, ends_in_softmax, root_mean_square
-from convmark.worker.backends.own_training import OwnData
-from convmark.worker.backends.recipe import Recipe, own_function
-from convmark.worker.backends.synthetic import Batch
+from convmark.worker.backends.keras_model import KerasBackend
+from convmark.worker.backends.keras_parts import ends_in_softmax, root_mean_square
+from convmark.worker.backends.losses import Batch
+from convmark.worker.backends.own_training import OwnData, Recipe, own_function
 from convmark.worker.failure import CaseFailure
 
 __all__ = ["Keras3Backend", "cuda_versions", "distribution_version"]

@@ -4,48 +4,56 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import inspect
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 from convmark_zoo.keras_api import KERAS_RELEASE, keras
 
-from convmark.worker.backends.by_identity import ByIdentity
-from convmark.worker.backends.keras_context import KerasContext
 from convmark.worker.backends.keras_inputs import check_count, inputs_of
+from convmark.worker.backends.keras_parts import (
+    ByIdentity,
+    Output,
+    arguments_beside,
+    elements,
+    ends_in_softmax,
+    item_bytes,
+    last_activation,
+    present,
+)
 from convmark.worker.backends.keras_state import (
     DEFAULTS,
     Conventions,
+    KerasContext,
+    dtype_policy,
     keras_settings,
     layer_precisions,
     limits_lifted,
 )
-from convmark.worker.backends.losses import class_numbers, flat_losses, targets_of
-from convmark.worker.backends.own_training import OwnData
-from convmark.worker.backends.recipe import (
+from convmark.worker.backends.losses import (
+    Batch,
+    class_numbers,
+    flat_losses,
+    images,
+    is_classes,
+    pool_batches,
+    targets_of,
+    training_batch,
+)
+from convmark.worker.backends.own_training import (
+    OwnData,
     Recipe,
     Training,
     brings_training,
     is_compiled,
 )
 from convmark.worker.backends.step import Framework, Step
-from convmark.worker.backends.synthetic import (
-    Batch,
-    images,
-    is_classes,
-    pool_batches,
-    training_batch,
-)
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs, Leaf, called, mapped, own_inputs, symbols, text_of
 from convmark.worker.work import Work
 
-__all__ = ["KerasBackend", "dtype_policy", "ends_in_softmax", "root_mean_square"]
+__all__ = ["KerasBackend"]
 
 
 class KerasBackend(Framework):
@@ -152,7 +160,7 @@ class KerasBackend(Framework):
         for value in values:
             kind = self.device_of(value)
             if kind is not None and "float" in str(value.dtype):
-                found[kind] += _elements(value) * _item_bytes(value.dtype)
+                found[kind] += elements(value) * item_bytes(value.dtype)
         return found
 
     def weights_by_device(self, model: Any) -> Counter[str]:
@@ -212,7 +220,7 @@ class KerasBackend(Framework):
         else:
             found = own_inputs(input_spec)
             check_count(model, found)
-        if more := _arguments_beside(model):
+        if more := arguments_beside(model):
             raise ValueError(
                 "its call() must take all inputs as one argument, as fit gives them, and needs "
                 f"{', '.join(more)} too; put a model around it that takes a list or a dictionary"
@@ -249,10 +257,10 @@ class KerasBackend(Framework):
     def sizes(self, model: Any) -> dict[str, int]:
         """Parameters (elements) and model size (bytes, all weights as they are stored)."""
         return {
-            "parameters": sum(_elements(weight) for weight in model.weights),
-            "trainable_parameters": sum(_elements(weight) for weight in model.trainable_weights),
+            "parameters": sum(elements(weight) for weight in model.weights),
+            "trainable_parameters": sum(elements(weight) for weight in model.trainable_weights),
             "model_bytes": sum(
-                _elements(weight) * _item_bytes(weight.dtype) for weight in model.weights
+                elements(weight) * item_bytes(weight.dtype) for weight in model.weights
             ),
         }
 
@@ -313,7 +321,7 @@ class KerasBackend(Framework):
         return bool(model.losses)
 
     def _without_batch_size(self, outputs: Any) -> Any:
-        there = _present(outputs)
+        there = present(outputs)
         return self.packed(there, [Output((None, *out.shape[1:])) for out in self.leaves(there)])
 
     def last_activation(self, model: Any) -> str:
@@ -422,67 +430,3 @@ class KerasBackend(Framework):
 
     def settle(self, model: Any) -> None:
         """Have the model hold its weights as they are now, where the steps keep them apart."""
-
-
-def _present(outputs: Any) -> Any:
-    """Return outputs without those that are None, which `fit` compares with nothing."""
-    if isinstance(outputs, Mapping):
-        return {key: _present(part) for key, part in outputs.items() if part is not None}
-    if isinstance(outputs, (list, tuple)) and any(part is None for part in outputs):
-        return [_present(part) for part in outputs if part is not None]
-    return outputs
-
-
-def _arguments_beside(model: Any) -> list[str]:
-    """Return what a model's `call` cannot do without besides the inputs and `training`."""
-    more = list(inspect.signature(model.call).parameters.values())[1:]
-    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    needed = [one.name for one in more if one.default is one.empty and one.kind not in variable]
-    return [name for name in needed if name != "training"]
-
-
-def dtype_policy(precision: str) -> str:
-    """Return the Keras dtype policy of a precision: TF32 stores float32 and only multiplies so."""
-    return "float32" if precision == "tf32" else precision
-
-
-@dataclass(frozen=True)
-class Output:
-    """What is known of an output before it is there."""
-
-    shape: tuple[Any, ...]
-    """With the batch axis, None."""
-
-
-def ends_in_softmax(model: Any) -> bool:
-    """Whether the last layer turns its scores into probabilities itself."""
-    return last_activation(model) == "softmax"
-
-
-def last_activation(model: Any) -> str:
-    """Return the name of the last layer's activation; empty where it has none."""
-    layers = getattr(model, "layers", None)
-    if not layers:
-        return ""
-    last = layers[-1]
-    if isinstance(last, keras.Model):
-        return last_activation(last)
-    if isinstance(last, keras.layers.Softmax):
-        return "softmax"
-    return getattr(getattr(last, "activation", None), "__name__", "")
-
-
-def root_mean_square(arrays: Iterable[Any]) -> float:
-    """Return the root mean square over arrays of equal weight; not finite where any value is."""
-    squares = [np.mean(np.square(np.asarray(array, np.float64))) for array in arrays]
-    return float(np.sqrt(np.mean(squares)))
-
-
-def _elements(weight: Any) -> int:
-    return int(np.prod(tuple(weight.shape), dtype=np.int64))
-
-
-def _item_bytes(dtype: Any) -> int:
-    """Return the bytes of one element: 4 of float32, 2 of bfloat16, 1 of bool."""
-    bits = re.search(r"\d+", getattr(dtype, "name", str(dtype)))
-    return int(bits.group()) // 8 if bits else 1

@@ -1,8 +1,9 @@
-"""Keras's settings, on Keras 2 and 3: read, set, and suspended for the harness's own calls."""
+"""Keras's settings: read, set, suspended for the harness's own calls, and kept for two codes."""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -11,6 +12,8 @@ from convmark_zoo.keras_api import KERAS_VERSION, keras
 __all__ = [
     "DEFAULTS",
     "Conventions",
+    "KerasContext",
+    "dtype_policy",
     "keras_settings",
     "layer_precisions",
     "limits_lifted",
@@ -30,6 +33,10 @@ DEFAULTS: Mapping[str, str] = {
 }
 
 _LOW = ("float16", "bfloat16")
+
+
+_SETTINGS = ("floatx", "image_data_format", "epsilon")
+_NAMES = "object_name_uids"
 
 
 def read_all(readers: Mapping[str, Callable[[], object]]) -> dict[str, str]:
@@ -166,3 +173,82 @@ def _kind(computed: str, stored: str) -> str:
     if stored == "float32" and computed in _LOW:
         return f"mixed_{computed}"
     return f"{computed}_from_{stored}"
+
+
+class KerasContext:
+    """Keras as one code has it: at first as it is now."""
+
+    held = frozenset([*_SETTINGS, "dtype_policy"])
+    """Names of the settings that it holds."""
+
+    def __init__(self) -> None:
+        self._state = {
+            name: copy.copy(value) if isinstance(value, (dict, list, set)) else value
+            for name, value in _state().items()
+        }
+        self._saved = _Saved()
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Have Keras be this code's."""
+        others = _Saved()
+        others_state = dict(_state())
+        self._saved.restore()
+        _replace(_state(), self._state)
+        try:
+            yield
+        finally:
+            self._saved = _Saved()
+            self._state = dict(_state())
+            _replace(_state(), others_state)
+            others.restore()
+
+    @staticmethod
+    def forget_names() -> None:
+        """Have the code that is active name its layers as in a fresh process."""
+        if KERAS_VERSION < (3, 0):
+            keras.backend.reset_uids()
+        else:
+            _state().pop(_NAMES, None)
+
+    @staticmethod
+    def set_policy(name: str) -> None:
+        """Set the global dtype policy of the code that is active."""
+        set_policy(name)
+
+
+class _Saved:
+    """What Keras's public functions give, to be set again."""
+
+    def __init__(self) -> None:
+        self._settings = {name: getattr(keras.backend, name)() for name in _SETTINGS}
+        self._objects = dict(keras.utils.get_custom_objects())
+        # Keras 3 keeps its policy in the state; asking for the default would fix it
+        self._policy = keras.mixed_precision.global_policy() if KERAS_VERSION < (3, 0) else None
+
+    def restore(self) -> None:
+        for name, value in self._settings.items():
+            getattr(keras.backend, f"set_{name}")(value)
+        _replace(keras.utils.get_custom_objects(), self._objects)
+        if KERAS_VERSION < (3, 0):
+            keras.mixed_precision.set_global_policy(self._policy)
+
+
+def _state() -> dict[str, Any]:
+    """Return the attributes that Keras 3 keeps for this thread; Keras 2 has none of them."""
+    if KERAS_VERSION < (3, 0):
+        return {}
+    from keras.src.backend.common import global_state
+
+    attributes: dict[str, Any] = vars(global_state.GLOBAL_STATE_TRACKER)
+    return attributes
+
+
+def _replace(attributes: dict[str, Any], by: dict[str, Any]) -> None:
+    attributes.clear()
+    attributes.update(by)
+
+
+def dtype_policy(precision: str) -> str:
+    """Return the Keras dtype policy of a precision: TF32 stores float32 and only multiplies so."""
+    return "float32" if precision == "tf32" else precision

@@ -13,13 +13,13 @@ import tensorflow as tf
 from convmark_zoo.keras_api import keras
 
 from convmark.worker import reference
-from convmark.worker.backends.keras_model import KerasBackend, dtype_policy, root_mean_square
-from convmark.worker.backends.keras_state import read_all, set_policy
-from convmark.worker.backends.own_training import Made, OwnData
-from convmark.worker.backends.recipe import PLAIN, Recipe, own_function
+from convmark.worker.backends.keras_model import KerasBackend
+from convmark.worker.backends.keras_parts import root_mean_square
+from convmark.worker.backends.keras_state import dtype_policy, read_all, set_policy
+from convmark.worker.backends.losses import images, square_matrices, training_batch
+from convmark.worker.backends.own_training import PLAIN, Made, OwnData, Recipe, own_function
 from convmark.worker.backends.saved_model import SavedModel
 from convmark.worker.backends.step import Step
-from convmark.worker.backends.synthetic import images, square_matrices, training_batch
 from convmark.worker.backends.tensorflow_export import digest_of, forward_function, outputs_of
 from convmark.worker.backends.tensorflow_graph import forward_work, graph_work
 from convmark.worker.backends.tensorflow_training import (

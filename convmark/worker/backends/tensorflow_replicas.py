@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from convmark.worker.backends.keras_model import root_mean_square
-from convmark.worker.backends.own_training import Made, OwnData
-from convmark.worker.backends.recipe import PLAIN, Recipe, own_function
+from convmark.worker.backends.keras_parts import root_mean_square
+from convmark.worker.backends.losses import images, training_batch
+from convmark.worker.backends.own_training import PLAIN, Made, OwnData, Recipe, own_function
 from convmark.worker.backends.step import Step
-from convmark.worker.backends.synthetic import images, training_batch
 from convmark.worker.backends.tensorflow import TensorFlow
 from convmark.worker.backends.tensorflow_training import (
     built_optimizer,
@@ -29,9 +28,9 @@ from convmark.worker.backends.tensorflow_training import (
     loss_of,
     pairs,
 )
+from convmark.worker.companions import Place
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import mapped
-from convmark.worker.membership import Place
 
 __all__ = ["ReplicatedTensorFlow"]
 
@@ -213,6 +212,7 @@ class ReplicatedTensorFlow(TensorFlow):
         how_spread = self._call_path.partition(", ")[2]
 
         def make() -> Made:
+            """Make the step of all replicas of `fit`'s own function, once the data is known."""
             function, how = fit_function(model, data, compiled)
             of_replica = function if how.endswith("XLA") else function.python_function
             self._call_path = f"{how}, {how_spread}"

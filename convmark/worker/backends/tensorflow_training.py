@@ -8,11 +8,10 @@ from typing import Any
 import tensorflow as tf
 from convmark_zoo.keras_api import KERAS_VERSION, keras
 
-from convmark.worker.backends.keras_model import ends_in_softmax
-from convmark.worker.backends.own_training import Made, OwnData
-from convmark.worker.backends.recipe import Recipe
+from convmark.worker.backends.keras_parts import ends_in_softmax
+from convmark.worker.backends.losses import Batch
+from convmark.worker.backends.own_training import Made, OwnData, Recipe
 from convmark.worker.backends.step import Step
-from convmark.worker.backends.synthetic import Batch
 
 __all__ = [
     "built_optimizer",
@@ -22,7 +21,6 @@ __all__ = [
     "leaves",
     "loss_of",
     "pairs",
-    "proof_of",
 ]
 
 

@@ -17,12 +17,10 @@ from torch.nn import functional
 
 from convmark.worker import reference
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions
-from convmark.worker.backends.keras_model import dtype_policy
-from convmark.worker.backends.keras_state import read_all, set_policy
-from convmark.worker.backends.own_training import OwnData
-from convmark.worker.backends.recipe import PLAIN, Recipe
+from convmark.worker.backends.keras_state import dtype_policy, read_all, set_policy
+from convmark.worker.backends.losses import images, square_matrices, training_batch
+from convmark.worker.backends.own_training import PLAIN, OwnData, Recipe
 from convmark.worker.backends.step import Step
-from convmark.worker.backends.synthetic import images, square_matrices, training_batch
 from convmark.worker.backends.torch_dispatch import dispatched_work
 from convmark.worker.inputs import filled, flat, mapped
 from convmark.worker.work import Work, per_sample

@@ -1,7 +1,33 @@
 "use strict";
+// Numbers as the tables print them: core/text.py, for what would be too long to stand in a page twice.
+const units = (function () {
+  const SCALES = [[1, "s"], [1e-3, "ms"], [1e-6, "us"]];
+
+  function digits(value) {
+    let places = value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2;
+    if (value > 0 && value < 0.9995) places = 2 - Math.floor(Math.log10(value));
+    return value.toFixed(places);
+  }
+
+  function seconds(value) {
+    if (value === null) return "";
+    const [size, unit] = SCALES.find(([one]) => value >= one * 0.9995) || SCALES[2];
+    return digits(value / size) + " " + unit;
+  }
+
+  // For JSON.parse: numbers that stand as number and count of each stretch of equal ones.
+  function expanded(key, value) {
+    if (!value || !Array.isArray(value.runs)) return value;
+    return value.runs.flatMap((one, place) => (place % 2 ? [] : Array(value.runs[place + 1]).fill(one)));
+  }
+
+  return { seconds, expanded };
+})();
+
 (function () {
   const data = JSON.parse(document.getElementById("drawings").textContent, units.expanded);
   const figures = data.figures;
+  const { sort, fit, partOf, unfoldColumns } = tableParts;
   const tables = Array.from(document.querySelectorAll("main table"));
   const chooser = document.getElementById("facets");
   const boxes = Array.from(chooser.querySelectorAll("input"));
@@ -106,10 +132,6 @@
     }
     const all = lines.length;
     partOf(table, ".count").textContent = shown < all ? shown + " of " + all + " rows" : "";
-  }
-
-  function partOf(table, what) {
-    return table.closest(".scroll").previousElementSibling.querySelector(what);
   }
 
   // Rows: from the table in the page, or, of the long table, from the data beside the drawings.
@@ -333,72 +355,6 @@
     });
   }
 
-  // Tables: sorting, and columns for which the window has no room
-
-  function sort(head, down) {
-    const table = head.closest("table");
-    const place = head.cellIndex;
-    const numeric = head.classList.contains("n");
-    const value = (line) => {
-      const cell = line.cells[place];
-      if (!numeric) return cell.textContent === "" ? null : cell.textContent;
-      return "v" in cell.dataset ? Number(cell.dataset.v) : null;
-    };
-    const collator = new Intl.Collator("en", { numeric: true });
-    const lines = Array.from(table.tBodies[0].rows, (line) => [value(line), line]);
-    lines.sort(([a], [b]) => {
-      if (a === null || b === null) return (a === null) - (b === null); // absent cells come last
-      const order = typeof a === "number" ? a - b : collator.compare(a, b);
-      return down ? -order : order;
-    });
-    table.tBodies[0].replaceChildren(...lines.map(([, line]) => line));
-    for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", down ? "descending" : "ascending");
-  }
-
-  const whole = new Set(); // tables of which all columns were asked for
-
-  // What a row is of stands below its first cell where its columns have no room.
-  function name(table, heads) {
-    if (!heads.length && !table.querySelector("[data-also]")) return;
-    const places = heads.map((head) => head.cellIndex).sort((a, b) => a - b);
-    const words = (cell, at) => (cell.className === "n" ? table.tHead.rows[0].cells[at].textContent + " " : "") + cell.textContent;
-    for (const line of table.tBodies[0].rows) {
-      const found = places.filter((at) => line.cells[at].textContent).map((at) => words(line.cells[at], at));
-      if (found.length) line.cells[0].dataset.also = found.join(", ");
-      else delete line.cells[0].dataset.also;
-    }
-  }
-
-  function fit(table) {
-    const box = table.closest(".scroll");
-    if (!box.clientWidth) return; // folded
-    const heads = Array.from(table.tHead.rows[0].cells);
-    table.className = "";
-    name(table, []);
-    const more = partOf(table, ".more");
-    const hidden = [];
-    const rest = heads.slice(1).reverse();
-    const is = (word) => rest.filter((head) => head.classList.contains(word));
-    const others = rest.filter((head) => !head.matches(".main, .who"));
-    for (const head of [...others, ...is("who"), ...is("main")]) {
-      if (table.scrollWidth <= box.clientWidth) break;
-      if (heads.length - hidden.length <= 2) break;
-      table.classList.add("h" + (head.cellIndex + 1));
-      hidden.push(head);
-      if (head.matches(".who")) name(table, hidden.filter((one) => one.matches(".who")));
-    }
-    more.hidden = !hidden.length;
-    const names = heads.filter((head) => hidden.includes(head)).map((head) => head.textContent);
-    more.textContent = whole.has(table)
-      ? "Show the columns that fit"
-      : "Show " + names.length + (names.length === 1 ? " more column: " : " more columns: ") + names.join(", ");
-    if (whole.has(table)) {
-      table.className = "";
-      name(table, []);
-    }
-  }
-
   function fitAll() {
     tables.forEach(fit);
   }
@@ -423,8 +379,7 @@
       remember();
     } else if (more) {
       const table = more.parentNode.nextElementSibling.querySelector("table");
-      if (!whole.delete(table)) whole.add(table);
-      fit(table);
+      unfoldColumns(table);
     }
     for (const open of chooser.querySelectorAll("details[open]")) {
       if (!open.contains(event.target)) open.open = false;

@@ -1,0 +1,83 @@
+"""An interval: the two ends between which a value lies; and the change that a log ratio is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["NOT_KNOWN", "Interval", "share_of"]
+
+_LARGEST_LOG_RATIO = 700.0
+"""No float holds the ratio of a larger one."""
+
+
+def share_of(log_ratio: float) -> float:
+    """Return the change that a log ratio is, as a share: 0.0953 is 10 %."""
+    return math.expm1(min(log_ratio, _LARGEST_LOG_RATIO))
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """The ends between which a value lies: log ratios, changes as shares, or of a metric's unit.
+
+    An end that is not known is infinite; by default neither is known.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    @classmethod
+    def around(cls, value: float, half_width: float) -> Interval:
+        """Return the interval that reaches as far below a value as above it."""
+        return cls(value - half_width, value + half_width)
+
+    @classmethod
+    def of_cells(cls, low: float | None, high: float | None) -> Interval:
+        """Return the interval of two cells of a table; an empty one is an end that is not known."""
+        return cls(-math.inf if low is None else low, math.inf if high is None else high)
+
+    @property
+    def cells(self) -> dict[str, Any]:
+        """The ends as a table has them, in its columns `low` and `high`."""
+        ends = {"low": self.low, "high": self.high}
+        return {name: end if math.isfinite(end) else None for name, end in ends.items()}
+
+    @property
+    def known(self) -> bool:
+        """Whether both ends are known."""
+        return math.isfinite(self.low) and math.isfinite(self.high)
+
+    @property
+    def half_width(self) -> float:
+        """Half the distance of the ends; infinite where one is not known."""
+        return (self.high - self.low) / 2
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __neg__(self) -> Interval:
+        return Interval(-self.high, -self.low)
+
+    def mapped(self, function: Callable[[float], float]) -> Interval:
+        """Return the interval of an increasing function of the value."""
+        low, high = (function(end) if math.isfinite(end) else end for end in (self.low, self.high))
+        return Interval(low, high)
+
+    def shares(self) -> Interval:
+        """Return the interval of the change whose log ratio this is the interval of."""
+        return self.mapped(share_of)
+
+    @property
+    def text(self) -> str:
+        """The ends of a change as per cent, such as `[+9.8, +14.4]`.
+
+        An end that is not known is left open; the text is empty where neither is known.
+        """
+        ends = ("" if end is None else f"{100 * end:+.1f}" for end in self.cells.values())
+        text = f"[{', '.join(ends)}]"
+        return "" if text == "[, ]" else text
+
+
+NOT_KNOWN = Interval()

@@ -1,0 +1,111 @@
+"""Option: the declaration of one option, with its flag, its rule, its default and its help."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from convmark.core.errors import OptionError
+from convmark.core.option_values import Parse
+
+__all__ = ["Option", "option_field"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """The declaration of an option, in the metadata of a field of `Options`."""
+
+    name: str
+    """The flag without dashes."""
+    metavar: str
+    """Empty for a switch: on a command line it takes no value and means yes."""
+    parse: Parse
+    default: str | None
+    help: str
+    only: str
+    """`run` or `pytest` where the other has no such option."""
+    repeatable: bool
+    """Whether it may be given more than once; its value is then a tuple."""
+
+    @property
+    def flag(self) -> str:
+        """The option as the command line has it: `--time-budget`."""
+        return f"--{self.name}"
+
+    @property
+    def key(self) -> str:
+        """The option as pyproject.toml has it: `time_budget`."""
+        return self.name.replace("-", "_")
+
+    def add_to(self, add: Callable[..., Any], *, flag: str = "", **more: Any) -> None:
+        """Add it to a parser by the parser's own function.
+
+        Args:
+            flag: another than its own.
+            more: of the function's arguments, in place of those that follow from the option.
+        """
+        if self.metavar:
+            action = "append" if self.repeatable else "store"
+            how: dict[str, Any] = {"action": action, "metavar": self.metavar}
+        else:
+            how = {"action": "store_const", "const": "yes"}
+        more = {"default": None, "help": self.help, **how, **more}
+        more["help"] = more["help"].replace("%", "%%")  # argparse fills in what follows a %
+        add(flag or self.flag, **more)
+
+    def value(self, flag: str, given: Any) -> Any:
+        """Return the value of what a source gives.
+
+        Args:
+            flag: how the source names the option.
+
+        Raises:
+            OptionError: it breaks the option's rule.
+        """
+        if self.repeatable:
+            each = given if isinstance(given, (list, tuple)) else [given]
+            return tuple(self.parse(flag, _as_text(flag, one)) for one in each)
+        if not self.metavar and isinstance(given, bool):
+            return given
+        return self.parse(flag, _as_text(flag, given))
+
+
+def _as_text(flag: str, value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ",".join(_as_text(flag, item) for item in value)
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise OptionError(f"{flag}: must be a text, a number or a list of them, got {value!r}")
+    return str(value)
+
+
+def option_field(
+    usage: str,
+    parse: Parse,
+    help: str,
+    *,
+    default: str | None = None,
+    only: str = "",
+    repeatable: bool = False,
+) -> Any:
+    """Return the field of an option.
+
+    Args:
+        usage: its flag and what its value is called, such as `--seed N`.
+        help: without the default's text, unless it tells the default in words.
+    """
+    if default is not None and "default" not in help:
+        help = f"{help} (default: {default})"
+    flag, _, metavar = usage.partition(" ")
+    option = Option(
+        name=flag.removeprefix("--"),
+        metavar=metavar,
+        parse=parse,
+        default=default,
+        help=help,
+        only=only,
+        repeatable=repeatable,
+    )
+    value = () if repeatable else None if default is None else parse(flag, default)
+    return dataclasses.field(default=value, metadata={"option": option})

@@ -1,0 +1,109 @@
+"use strict";
+// Tables: sorting, the columns for which the window has no room, and links of commits.
+const tableParts = (function () {
+  function sort(head, down) {
+    const table = head.closest("table");
+    const place = head.cellIndex;
+    const numeric = head.classList.contains("n");
+    const value = (line) => {
+      const cell = line.cells[place];
+      if (!numeric) return cell.textContent === "" ? null : cell.textContent;
+      return "v" in cell.dataset ? Number(cell.dataset.v) : null;
+    };
+    const collator = new Intl.Collator("en", { numeric: true });
+    const lines = Array.from(table.tBodies[0].rows, (line) => [value(line), line]);
+    lines.sort(([a], [b]) => {
+      if (a === null || b === null) return (a === null) - (b === null); // absent cells come last
+      const order = typeof a === "number" ? a - b : collator.compare(a, b);
+      return down ? -order : order;
+    });
+    table.tBodies[0].replaceChildren(...lines.map(([, line]) => line));
+    for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  }
+
+  const whole = new Set(); // tables of which all columns were asked for
+
+  // What a row is of stands below its first cell where its columns have no room.
+  function name(table, heads) {
+    if (!heads.length && !table.querySelector("[data-also]")) return;
+    const places = heads.map((head) => head.cellIndex).sort((a, b) => a - b);
+    const words = (cell, at) => (cell.className === "n" ? table.tHead.rows[0].cells[at].textContent + " " : "") + cell.textContent;
+    for (const line of table.tBodies[0].rows) {
+      const found = places.filter((at) => line.cells[at].textContent).map((at) => words(line.cells[at], at));
+      if (found.length) line.cells[0].dataset.also = found.join(", ");
+      else delete line.cells[0].dataset.also;
+    }
+  }
+
+  function fit(table) {
+    const box = table.closest(".scroll");
+    if (!box.clientWidth) return; // folded
+    const heads = Array.from(table.tHead.rows[0].cells);
+    table.className = "";
+    name(table, []);
+    const more = partOf(table, ".more");
+    const hidden = [];
+    const rest = heads.slice(1).reverse();
+    const is = (word) => rest.filter((head) => head.classList.contains(word));
+    const others = rest.filter((head) => !head.matches(".main, .who"));
+    for (const head of [...others, ...is("who"), ...is("main")]) {
+      if (table.scrollWidth <= box.clientWidth) break;
+      if (heads.length - hidden.length <= 2) break;
+      table.classList.add("h" + (head.cellIndex + 1));
+      hidden.push(head);
+      if (head.matches(".who")) name(table, hidden.filter((one) => one.matches(".who")));
+    }
+    more.hidden = !hidden.length;
+    const names = heads.filter((head) => hidden.includes(head)).map((head) => head.textContent);
+    more.textContent = whole.has(table)
+      ? "Show the columns that fit"
+      : "Show " + names.length + (names.length === 1 ? " more column: " : " more columns: ") + names.join(", ");
+    if (whole.has(table)) {
+      table.className = "";
+      name(table, []);
+    }
+  }
+
+  function partOf(table, what) {
+    return table.closest(".scroll").previousElementSibling.querySelector(what);
+  }
+
+  function unfoldColumns(table) {
+    if (!whole.delete(table)) whole.add(table);
+    fit(table);
+  }
+
+  return { sort, fit, partOf, unfoldColumns };
+})();
+
+(function () {
+  const data = document.getElementById("commit-links");
+  if (!data) return;
+  const { url, commits } = JSON.parse(data.textContent);
+  const known = new Set(commits);
+
+  function link(table) {
+    const heads = Array.from(table.tHead.rows[0].cells);
+    const places = heads.flatMap((head, place) => (/^(last_)?commit$/.test(head.dataset.key) ? [place] : []));
+    for (const line of table.tBodies[0].rows) {
+      for (const place of places) {
+        const cell = line.cells[place];
+        const name = cell.textContent.split(" ")[0];
+        if (!known.has(name) || cell.firstElementChild) continue;
+        const found = document.createElement("a");
+        found.href = url + name;
+        found.rel = "noreferrer";
+        found.textContent = name;
+        cell.firstChild.splitText(name.length);
+        cell.firstChild.replaceWith(found);
+      }
+    }
+  }
+
+  for (const table of document.querySelectorAll("main table")) {
+    link(table);
+    const watch = new MutationObserver(() => link(table)); // the table of runs is filled anew
+    watch.observe(table.tBodies[0], { childList: true });
+  }
+})();

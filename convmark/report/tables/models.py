@@ -1,0 +1,341 @@
+"""Models against each other: the newest figures of every case, the Pareto front among them, the
+table that Keras prints for its applications, and published accuracy against the step time.
+
+Source:
+    Keras, "Keras Applications", "Available models", https://keras.io/api/applications/ as of
+    21 January 2026 (templates/api/applications/index.md of keras-team/keras-io): top-1 accuracy on
+    the ImageNet validation set of the weights that keras.applications brings, and parameters in
+    millions. MobileNetV3 is not in that table. Size, parameters, depth and the time per inference
+    step on a CPU and on a GPU at batch size 32 are the columns of `applications`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from convmark.core.runtimes import DEFAULT_RUNTIME
+from convmark.core.table import Heading, Table, headings, table_of
+from convmark.core.tasks import TASKS, Task
+from convmark.report.rows import POINT, group_of, newest_rows, setting
+from convmark.results.record import shown_in
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "BATCH_SIZE",
+    "PUBLISHED_TOP_1",
+    "applications",
+    "architectures",
+    "filling_command",
+    "pareto",
+    "pareto_front",
+    "published",
+    "task_figures",
+]
+
+_FIGURES = shown_in(
+    "architectures",
+    first=(
+        *("step_time_p50_s", "throughput_samples_per_s", "input_bound_throughput_samples_per_s"),
+        *("step_time_p99_s", "time_to_first_step_s", "peak_host_memory_bytes"),
+        *("peak_device_memory_bytes", "parameters", "flops_per_sample", "flops_note"),
+        *("training_flops_per_sample", "model_bytes", "joules_per_sample", "efficiency"),
+    ),
+)
+
+
+def architectures(table: pd.DataFrame, labels: Sequence[str]) -> Table:
+    """Return the newest measured figures of each case on each hardware."""
+    return table_of(
+        "architectures",
+        "Architectures",
+        "Of each case the newest run that measured it, the fastest first. Figures are medians over "
+        "n fresh processes, the step time and its 99th percentile of each process's own; spread is "
+        "half the range of the processes' medians over their median. Other load is the share of "
+        "the CPUs' time that other programs took, where it was 10 % or more: such a step time is "
+        "longer than on an idle machine. p99 needs 1,000 steps. FLOPs are "
+        "2 x multiply-adds, forward, per sample; peak memory is above the process's baseline. Fed "
+        "is the throughput of steps whose batches come from host memory.",
+        [
+            *headings("model task batch_size setting hardware"),
+            Heading.of(_FIGURES[0]),
+            *headings("spread load"),
+            Heading.of(_FIGURES[1]),
+            *headings("n run framework"),
+            *map(Heading.of, _FIGURES[2:]),
+        ],
+        _newest(table, labels),
+        empty="No case has figures.",
+    )
+
+
+def task_figures(table: pd.DataFrame, labels: Sequence[str], task: Task) -> Table:
+    """Return the newest figures of each case of a task: the columns that name its table."""
+    figures = shown_in(task.name)
+    return table_of(
+        task.name,
+        task.title,
+        "Of each case the newest run that measured it: medians over n fresh processes.",
+        [
+            *headings("model batch_size setting hardware"),
+            *map(Heading.of, figures),
+            *headings("load n framework run"),
+        ],
+        _newest(table[table["task"] == task.name], labels),
+    )
+
+
+def _newest(table: pd.DataFrame, labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the newest measured points of each case by task and batch size, the fastest first."""
+    records = [
+        {**row, "setting": setting(row), "run": labels[int(row["source"])]}
+        for row in newest_rows(table)
+    ]
+    records.sort(key=_order)
+    return records
+
+
+def _order(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what rows are sorted by: a step time that is not known comes last."""
+    step_s = row.get("step_time_p50_s", math.nan)
+    time = step_s if step_s == step_s else math.inf
+    names = ("model", "case", "hardware")
+    place = list(TASKS).index(row["task"])
+    return (place, row["batch_size"], time, *(str(row[name]) for name in names))
+
+
+def pareto_front(points: Iterable[tuple[float, float]]) -> list[bool]:
+    """Return for each (parameters, throughput) whether none has fewer of one and more of other.
+
+    A point that equals another is on the front where that one is.
+    """
+    found = list(points)
+    order = sorted(range(len(found)), key=lambda i: (found[i][0], -found[i][1]))
+    front = [False] * len(found)
+    best, size_of_best = float("-inf"), None
+    for i in order:
+        size, rate = found[i]
+        if rate > best or (rate == best and size == size_of_best):
+            front[i], best, size_of_best = True, rate, size
+    return front
+
+
+def _with_front(records: Iterable[Mapping[str, Any]], less: str, more: str) -> list[dict[str, Any]]:
+    """Return the records of each group of several, with whether they are on its front.
+
+    Args:
+        less: key of what is better where it is less.
+        more: key of what is better where it is more.
+    """
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in records:
+        groups.setdefault(row["group"], []).append(row)
+    return [
+        {**row, "front": "on the front" if on_front else ""}
+        for rows in groups.values()
+        if len(rows) > 1
+        for row, on_front in zip(
+            rows, pareto_front((row[less], row[more]) for row in rows), strict=True
+        )
+    ]
+
+
+def pareto(table: pd.DataFrame) -> Table:
+    """Return throughput against parameters, with the front of each group of like cases."""
+    known = [
+        {**row, "group": group_of(row, "hardware", "task")}
+        for row in newest_rows(table)
+        if row["parameters"] > 0 and row["throughput_samples_per_s"] > 0
+    ]
+    records = _with_front(known, "parameters", "throughput_samples_per_s")
+    records.sort(key=lambda row: (row["group"], row["parameters"], row["throughput_samples_per_s"]))
+    return table_of(
+        "pareto",
+        "Throughput against parameters",
+        "The newest figures of like cases: the same hardware, task, batch size and setting. A "
+        "model is on the Pareto front where no other has fewer parameters and more throughput: "
+        "large points, joined by the dashed line. "
+        "Both axes are logarithmic.",
+        headings(
+            "model group parameters throughput_samples_per_s load front", front="Pareto front"
+        ),
+        records,
+        keep=["front"],
+    )
+
+
+# -- as Keras lists its applications ---------------------------------------------------------------
+
+
+BATCH_SIZE = 32
+
+
+def applications(table: pd.DataFrame, depths: Mapping[str, int]) -> Table:
+    """Return one row per model: its size, and the time of an inference step of 32 samples.
+
+    Args:
+        depths: layers with weights, by model, where a model has been described.
+    """
+    models: dict[str, dict[str, Any]] = {}
+    for row in newest_rows(table[table["task"] == "infer"]):
+        model = models.setdefault(row["model"], {"model": row["model"]})
+        model |= {key: row[key] for key in ("parameters", "model_bytes") if row[key] == row[key]}
+        if _counts(row):
+            kind = "cpu" if row["device"] == "cpu" else "gpu"
+            model[f"{kind}_step_s"] = row["step_time_p50_s"]
+            model[f"{kind}_hardware"] = row["hardware"]
+            model[f"{kind}_n"] = row["n"]
+    for name, model in models.items():
+        model["depth"] = depths.get(name)
+    return table_of(
+        "applications",
+        "Models, as Keras lists its applications",
+        f"Time per inference step: the median of the newest run's processes, batch size "
+        f"{BATCH_SIZE}, float32, without XLA, default threads. Depth counts the layers that hold "
+        f"weights, and is known of models that were described. Fill it by: {filling_command()}",
+        headings(
+            "model model_bytes parameters depth cpu_step_s gpu_step_s cpu_n gpu_n "
+            "cpu_hardware gpu_hardware",
+            model_bytes=("size", "bytes"),
+            depth=("depth", "count"),
+            cpu_step_s=("time per step (CPU)", "seconds"),
+            gpu_step_s=("time per step (GPU)", "seconds"),
+            cpu_n=("n (CPU)", "count"),
+            gpu_n=("n (GPU)", "count"),
+            cpu_hardware="CPU measured on",
+            gpu_hardware="GPU measured on",
+        ),
+        sorted(models.values(), key=lambda model: model.get("model_bytes", 0)),
+        empty=f"No inference was measured. Fill it by: {filling_command()}",
+        keep=["cpu_step_s", "gpu_step_s", "depth"],
+    )
+
+
+def filling_command() -> str:
+    """Return the command whose run fills the table."""
+    return (
+        "convmark run --tasks infer --batch-sizes 32 --processes 3 --describe "
+        "--models resnet50,mobilenetv2,efficientnetb0"
+    )
+
+
+def _counts(row: Mapping[str, Any]) -> bool:
+    return bool(
+        row["batch_size"] == BATCH_SIZE
+        and row["precision"] == "float32"
+        and row["jit"] == "off"
+        and row["threads"] == "default"
+        and row["replicas"] == 1
+        and row["runtime"] == DEFAULT_RUNTIME
+    )
+
+
+# -- published accuracy ----------------------------------------------------------------------------
+
+
+PUBLISHED_TOP_1: Mapping[str, tuple[float, float]] = MappingProxyType(
+    {
+        "xception": (0.790, 22.9),
+        "vgg16": (0.713, 138.4),
+        "vgg19": (0.713, 143.7),
+        "resnet50": (0.749, 25.6),
+        "resnet50v2": (0.760, 25.6),
+        "resnet101": (0.764, 44.7),
+        "resnet101v2": (0.772, 44.7),
+        "resnet152": (0.766, 60.4),
+        "resnet152v2": (0.780, 60.4),
+        "inceptionv3": (0.779, 23.9),
+        "inceptionresnetv2": (0.803, 55.9),
+        "mobilenet": (0.704, 4.3),
+        "mobilenetv2": (0.713, 3.5),
+        "densenet121": (0.750, 8.1),
+        "densenet169": (0.762, 14.3),
+        "densenet201": (0.773, 20.2),
+        "nasnetmobile": (0.744, 5.3),
+        "nasnetlarge": (0.825, 88.9),
+        "efficientnetb0": (0.771, 5.3),
+        "efficientnetb1": (0.791, 7.9),
+        "efficientnetb2": (0.801, 9.2),
+        "efficientnetb3": (0.816, 12.3),
+        "efficientnetb4": (0.829, 19.5),
+        "efficientnetb5": (0.836, 30.6),
+        "efficientnetb6": (0.840, 43.3),
+        "efficientnetb7": (0.843, 66.7),
+        "efficientnetv2b0": (0.787, 7.2),
+        "efficientnetv2b1": (0.798, 8.2),
+        "efficientnetv2b2": (0.805, 10.2),
+        "efficientnetv2b3": (0.820, 14.5),
+        "efficientnetv2s": (0.839, 21.6),
+        "efficientnetv2m": (0.853, 54.4),
+        "efficientnetv2l": (0.857, 119.0),
+        "convnexttiny": (0.813, 28.6),
+        "convnextsmall": (0.823, 50.2),
+        "convnextbase": (0.853, 88.5),
+        "convnextlarge": (0.863, 197.7),
+        "convnextxlarge": (0.867, 350.1),
+    }
+)
+"""By model its top-1 accuracy, a share, and its parameters, millions."""
+
+_ROUNDED = 0.1
+"""Millions of parameters by which the published number, rounded or cut, may differ."""
+
+_PRECISIONS = ("float32", "tf32")
+"""The published accuracy is of no other."""
+
+
+def published(frame: pd.DataFrame, table: pd.DataFrame) -> Table:
+    """Return the newest inference of each model whose accuracy is published, by like cases.
+
+    A model of another input size, another precision or another number of parameters than the
+    published one has no published accuracy.
+
+    Args:
+        frame: rows, which say what input size was asked for.
+        table: points of timed tasks.
+    """
+    asked = frame[frame["asked_shape"].notna()][POINT].drop_duplicates()
+    resized = set(asked.itertuples(index=False, name=None))
+    known = [
+        {
+            **row,
+            "group": group_of(row, "hardware"),
+            "top_1": PUBLISHED_TOP_1[row["model"]][0],
+        }
+        for row in newest_rows(table)
+        if _is_published(row) and tuple(row[name] for name in POINT) not in resized
+    ]
+    records = _with_front(known, "step_time_p50_s", "top_1")
+    by = ("batch_size", "group", "step_time_p50_s")
+    records.sort(key=lambda row: (str(row["hardware"]), *(row[name] for name in by)))
+    return table_of(
+        "published",
+        "Published accuracy against step time",
+        "Top-1 accuracy on ImageNet is published, not measured here: that of the weights of "
+        "keras.applications, from the table on keras.io/api/applications (21 January 2026). Step "
+        "time is measured: the median over the processes of the newest run, inference, float32, "
+        "with random weights. A model is on the front where no other is both faster and more "
+        "accurate: large points, joined by the dashed line.",
+        headings(
+            "model group step_time_p50_s top_1 parameters n front",
+            step_time_p50_s=("step p50, measured", "seconds"),
+            top_1=("top-1, published", "share"),
+        ),
+        records,
+        keep=["front"],
+    )
+
+
+def _is_published(row: Mapping[str, Any]) -> bool:
+    known = PUBLISHED_TOP_1.get(row["model"])
+    return bool(
+        known
+        and row["task"] == "infer"
+        and row["precision"] in _PRECISIONS
+        and row["step_time_p50_s"] > 0
+        and abs(row["parameters"] / 1e6 - known[1]) <= _ROUNDED
+    )

@@ -1,0 +1,305 @@
+"""The step of a case: batch sizes, quantiles, replicas, what Keras adds to it, and the roofline.
+
+Source:
+    of the roofline: Williams, Waterman and Patterson, "Roofline: an insightful visual performance
+    model for multicore architectures" (2009): attainable FLOP/s = min(peak, FLOP per byte x
+    bytes/s).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from convmark.core.statistics import scaling_efficiency
+from convmark.core.table import Heading, Table, heading, headings, table_of
+from convmark.core.tasks import TASKS
+from convmark.report.rows import group_of, newest_rows, setting
+from convmark.results.record import shown_in
+from convmark.session.waterfall import WAYS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "attainable",
+    "batch_sizes",
+    "bytes_per_sample",
+    "distribution",
+    "roofline",
+    "scaling",
+    "waterfall",
+]
+
+QUANTILES = ("min", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "max")
+
+_AXES = (
+    *("hardware", "model", "task", "batch_size", "precision", "jit", "threads", "backend"),
+    "runtime",
+)
+
+
+def _groups(
+    rows: Iterable[dict[str, Any]], but: Sequence[str]
+) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    """Return the rows that agree in all axes but those named."""
+    names = [name for name in (*_AXES, "replicas", "cluster") if name not in but]
+    found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[name] for name in names), []).append(row)
+    return found
+
+
+def batch_sizes(table: pd.DataFrame) -> Table:
+    """Return the newest figures of what was measured at two batch sizes or more."""
+    groups = _groups(newest_rows(table), but=["batch_size"])
+    records = []
+    for rows in groups.values():
+        if len({row["batch_size"] for row in rows}) > 1:
+            first = rows[0]
+            series = ", ".join(filter(None, [first["hardware"], first["task"], setting(first)]))
+            records += [{**row, "series": series} for row in rows]
+    records.sort(key=lambda row: (row["model"], row["series"], row["batch_size"]))
+    return table_of(
+        "batch",
+        "Batch size against throughput and step time",
+        "The newest figures of each batch size: throughput is the median over processes of the "
+        "samples per second in windows, the step time the median of medians. Both axes are "
+        "logarithmic.",
+        headings(
+            "model series batch_size throughput_samples_per_s step_time_p50_s load n",
+            series="measured",
+        ),
+        records,
+        empty="No model was measured at two batch sizes.",
+    )
+
+
+def distribution(table: pd.DataFrame) -> Table:
+    """Return the quantiles of the step time of each case's newest run."""
+    records = []
+    for row in newest_rows(table):
+        figures = {name: row[f"step_time_{name}_s"] for name in QUANTILES}
+        records.append({**row, "group": group_of(row, "hardware", "task"), **figures})
+    records.sort(key=lambda row: (row["group"], row["model"]))
+    return table_of(
+        "distribution",
+        "Distribution of the step time",
+        "Of the newest run of each case: each quantile is the median over processes of the "
+        "process's own. In inference this is the latency. The bar spans the middle half of the "
+        "steps, the line p10 to p90; p95 needs 100 steps, p99 1,000.",
+        [
+            *headings("model group"),
+            *(heading(name, name, "seconds") for name in QUANTILES),
+            *headings("load n"),
+        ],
+        records,
+    )
+
+
+def scaling(table: pd.DataFrame) -> Table:
+    """Return the efficiency of each number of replicas against one replica of the same case."""
+    groups = _groups(newest_rows(table), but=["replicas", "cluster"])
+    records = []
+    for rows in groups.values():
+        known = [row for row in rows if row["throughput_samples_per_s"] > 0]
+        single = next((row for row in known if row["replicas"] == 1), None)
+        if single is None:
+            continue
+        spread = [row for row in known if row["replicas"] > 1]
+        for cluster in sorted({str(row["cluster"]) for row in spread}):
+            same = [single, *(row for row in spread if row["cluster"] == cluster)]
+            records += [_efficiency(row, single, cluster) for row in same]
+    records.sort(key=lambda row: (row["series"], row["replicas"]))
+    return table_of(
+        "scaling",
+        "Scaling over replicas",
+        "Efficiency is the throughput over that of one replica, over the number of replicas: 100 % "
+        "is perfect. The batch size is per replica.",
+        headings("series replicas throughput_samples_per_s efficiency n", series="case"),
+        records,
+    )
+
+
+def _efficiency(row: dict[str, Any], single: dict[str, Any], cluster: str) -> dict[str, Any]:
+    """Return a row of the series of the case on one hardware and one way of spreading it."""
+    # replicas have a device each, so the device's number is no part of the series
+    alone = {**row, "replicas": 1, "hardware": str(row["hardware"]).partition(":")[0]}
+    series = [group_of(alone, "hardware", "model", "task"), cluster]
+    ratio = scaling_efficiency(
+        row["throughput_samples_per_s"], int(row["replicas"]), single["throughput_samples_per_s"]
+    )
+    return {**row, "series": ", ".join(filter(None, series)), "efficiency": ratio}
+
+
+# -- what Keras and the input pipeline add ---------------------------------------------------------
+
+
+_MORE = shown_in("waterfall")
+"""Columns that are of no way: each row of a case has them."""
+
+_SHOWN: Mapping[str, tuple[str, str, str]] = MappingProxyType(
+    {
+        "compiled_train": ("training", "compiled step", "the framework"),
+        "fed_train": ("training", "compiled step, fed by tf.data", "the input pipeline"),
+        "train_on_batch": ("training", "train_on_batch", "Keras, a batch from host memory"),
+        "fit": ("training", "fit", "Keras and its input pipeline"),
+        "compiled_infer": ("inference", "compiled step", "the framework"),
+        "predict_on_batch": ("inference", "predict_on_batch", "Keras, a batch from host memory"),
+        "predict": ("inference", "predict", "Keras and its input pipeline"),
+    }
+)
+"""By way: its direction, its name, and what it adds to the compiled step."""
+
+
+def waterfall(table: pd.DataFrame) -> Table:
+    """Return a row for each way to call each case's model, of its newest run."""
+    records = [
+        record
+        for row in newest_rows(table)
+        if (row.get("compiled_train_step_s") or 0) > 0
+        for record in _ways(row)
+    ]
+    records.sort(key=lambda row: row["group"])  # the ways of a group keep their order
+    return table_of(
+        "waterfall",
+        "Overhead of a step",
+        "Seconds per step of each way to call the same model, timed in turn in one process; the "
+        "median over processes of each one's median over rounds. What a way adds to the compiled "
+        "step is named beside it. fit and predict cost the seconds of a call "
+        "besides, once, however many steps it has.",
+        [
+            *headings(
+                "model group direction way step_s compiled_s added_s added_share adds call_s",
+                way="called by",
+                step_s=("per step", "seconds"),
+                compiled_s=("compiled step", "seconds"),
+                added_s=("added", "seconds"),
+                added_share=("added, share", "change"),
+                adds="what it adds",
+                call_s=("per call", "seconds"),
+            ),
+            *map(Heading.of, _MORE),
+            heading("n", "n", "count"),
+        ],
+        records,
+    )
+
+
+def _ways(row: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    compiled_s: dict[str, float] = {}
+    for way, (direction, name, adds) in _SHOWN.items():
+        step_s = row[WAYS[way]]
+        base_s = compiled_s.setdefault(direction, step_s)
+        is_base = name == "compiled step"
+        yield {
+            **row,
+            "group": group_of(row, "model", "hardware"),
+            "direction": direction,
+            "way": name,
+            "step_s": step_s,
+            "compiled_s": base_s,
+            "added_s": None if is_base else step_s - base_s,
+            "added_share": None if is_base else step_s / base_s - 1,
+            "adds": adds,
+            "call_s": row.get(f"{way}_call_s"),
+        }
+
+
+# -- the roofline ----------------------------------------------------------------------------------
+
+
+CEILINGS = ("peak_flops_per_s", "peak_bytes_per_s")
+
+
+def attainable(intensity: float, peak_flops_per_s: float, peak_bytes_per_s: float) -> float:
+    """Return the most FLOP/s that the ceilings allow at so many FLOP per byte."""
+    return min(peak_flops_per_s, intensity * peak_bytes_per_s)
+
+
+def bytes_per_sample(
+    traffic_elements: int, parameters: float, batch_size: float, precision: str
+) -> float:
+    """Return the bytes that a forward pass must move per sample, bytes.
+
+    Every layer reads its inputs and its weights and writes its output once; a step's samples
+    share the weights. Caches hold some of it and kernels move some twice: an estimate.
+    """
+    element = max(map(_element_bytes, precision.split("+")))
+    return element * (traffic_elements + parameters / batch_size)
+
+
+def _element_bytes(precision: str) -> int:
+    """Return the bytes of what layers of a precision compute in: 2 of mixed_float16."""
+    computed = precision.partition("_from_")[0]
+    bits = re.search(r"\d+", computed)
+    return max(1, int(bits.group()) // 8) if bits else 4
+
+
+def roofline(table: pd.DataFrame, traffic_elements: Mapping[str, int | None]) -> Table:
+    """Return the newest figures of the cases whose ceilings, FLOPs and bytes are all known.
+
+    Args:
+        traffic_elements: by model, of those that were described; a column `bytes_per_sample`
+            of the rows comes before it.
+    """
+    known = all(name in table for name in CEILINGS)
+    records = []
+    for row in newest_rows(table) if known else ():
+        moved = _bytes(row, traffic_elements.get(str(row["model"])))
+        alone = row["replicas"] == 1  # the ceilings are one device's
+        needed = (*CEILINGS, "flops_per_sample", _work(row))
+        if alone and moved and all((row.get(name) or 0) > 0 for name in needed):
+            records.append(_record(row, moved))
+    records.sort(key=lambda row: (row["group"], row["model"]))
+    return table_of(
+        "roofline",
+        "Roofline",
+        "FLOP per byte against FLOP/s, under the ceilings that were measured on the same "
+        "hardware. FLOP/s are those of the steps; a case in training is left out where its "
+        "backward pass could not be counted. FLOP per byte is that of the forward pass. Bytes are "
+        "an estimate for models that were described (convmark run --describe): every layer reads "
+        "its inputs and weights and writes its output once. Both axes are logarithmic.",
+        headings(
+            "model group intensity flops_per_s attainable_flops_per_s share peak_flops_per_s "
+            "peak_bytes_per_s n",
+            intensity=("FLOP/byte", "intensity"),
+            flops_per_s=("FLOP/s", "flops_rate"),
+            attainable_flops_per_s=("attainable", "flops_rate"),
+            share=("share of it", "share"),
+            peak_flops_per_s=("peak FLOP/s", "flops_rate"),
+            peak_bytes_per_s=("peak bytes/s", "bytes"),
+        ),
+        records,
+    )
+
+
+def _bytes(row: Mapping[str, Any], traffic: int | None) -> float | None:
+    """Return the bytes of a forward pass; None where they are not known."""
+    told = row.get("bytes_per_sample")
+    if told is not None and told > 0:
+        return float(told)
+    if traffic is None or not row["parameters"] >= 0:
+        return None
+    return bytes_per_sample(traffic, row["parameters"], row["batch_size"], row["precision"])
+
+
+def _work(row: Mapping[str, Any]) -> str:
+    """Return the column of what a step computes."""
+    return "training_flops_per_sample" if TASKS[row["task"]].trains else "flops_per_sample"
+
+
+def _record(row: dict[str, Any], moved: float) -> dict[str, Any]:
+    intensity = row["flops_per_sample"] / moved
+    reached = row[_work(row)] * row["throughput_samples_per_s"]
+    limit = attainable(intensity, row["peak_flops_per_s"], row["peak_bytes_per_s"])
+    return {
+        **row,
+        "group": group_of(row, "hardware", "task"),
+        "intensity": intensity,
+        "flops_per_s": reached,
+        "attainable_flops_per_s": limit,
+        "share": reached / limit,
+    }

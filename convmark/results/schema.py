@@ -1,0 +1,389 @@
+"""The CSV schema with its version: the columns of a row, a field for each.
+
+Each field says its group, unit and meaning, its bounds, and how a report shows it: docs/columns.md,
+the reader's checks and the tables of a report are made from them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["MEASUREMENT_VERSION", "OLDEST_SCHEMA", "SCHEMA_VERSION", "Schema"]
+
+SCHEMA_VERSION = 4
+OLDEST_SCHEMA = 2
+"""Of files that are read; no release has written an earlier one."""
+MEASUREMENT_VERSION = 3
+"""Rows of different ones are not compared.
+
+Raise it by hand with a change after which the same code on the same machine gives other figures: a
+loop that times otherwise, another estimator. tests/test_measuring_code.py asks at each change.
+"""
+
+
+def _column(group: str, meaning: str, **more: Any) -> Any:
+    """Declare a column.
+
+    Args:
+        more: fields of `Column`, such as its unit, and its title in a report's table: empty for one
+            made of the column's name; without it no report shows the column.
+    """
+    return dataclasses.field(default=None, metadata={"group": group, "meaning": meaning, **more})
+
+
+_run = functools.partial(_column, "run")
+_case = functools.partial(_column, "case")
+_environment = functools.partial(_column, "environment", table="machines", bounds="at least 0")
+_size = functools.partial(_column, "size", table="architectures", bounds="at least 0")
+_time = functools.partial(_column, "time", table="architectures", bounds="at least 0")
+_memory = functools.partial(_column, "memory", table="architectures", bounds="at least 0")
+_state = functools.partial(_column, "state", table="architectures", bounds="at least 0")
+_check = functools.partial(_column, "check", table="architectures")
+_learning = functools.partial(_column, "learning", table="accuracy")
+_export = functools.partial(_column, "export", table="runtimes", since=4, bounds="at least 0")
+_waterfall = functools.partial(_column, "waterfall", table="waterfall")
+_step_time = functools.partial(_time, unit="s", bounds="above 0")
+_way = functools.partial(_waterfall, unit="s", bounds="above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schema:
+    """The columns of a row. None is an empty cell: not measured, or not to be had."""
+
+    schema: int = _run("version of these columns")
+    run: str = _run("name of the run, its file's name without .csv")
+    started: str = _run("when this process was asked for", unit="UTC, ISO 8601")
+    convmark: str | None = _run("version of the harness")
+    commit: str | None = _run(
+        "git commit of the folder the run was started in; empty where other code than its ran"
+    )
+    dirty: bool | None = _run("whether that folder had changes not in the commit")
+    code: str | None = _run(
+        "hash of the files that the model opened and imported until its first step, and of the "
+        "packages it imports; <run>.code.json lists them",
+        since=3,
+    )
+    order: int = _run("place in the run's plan, from 1", bounds="above 0")
+    plan: str | None = _run(
+        "hash of the cases, processes and seed asked for: --resume goes on with no other plan; "
+        "of another node that took cases over, the first run's name too"
+    )
+    process: int = _run("number of the case's process, from 1", bounds="above 0")
+    processes: int | None = _run("fresh processes asked for per case")
+    seed: int | None = _run(
+        "seed of the plan's order, the weights and the batches; of task accuracy the process's"
+    )
+    time_budget_s: float | None = _run("seconds of timed steps asked for", unit="s")
+    concurrent: bool | None = _run(
+        "whether other benchmark runs were allowed beside it (--allow-concurrent)"
+    )
+    status: str = _run("ok, unsteady (measured, but the step time did not hold still), error, ...")
+    error: str | None = _run("one line that says what went wrong")
+
+    model: str = _case("model by name, or package.module:builder")
+    task: str = _case(
+        "train or infer; accuracy trains on MNIST, waterfall takes the calls of Keras apart"
+    )
+    device: str = _case("cpu or gpu:N")
+    batch_size: int = _case(
+        "samples per replica per step, as asked for", unit="samples", bounds="above 0"
+    )
+    effective_batch_size: int | None = _case("samples per step over all replicas", unit="samples")
+    precision: str = _case(
+        "what the layers compute in: float32 (TF32 off), tf32, a mixed Keras dtype policy, "
+        "another dtype, or a mixture such as float32+mixed_bfloat16"
+    )
+    jit: str = _case(
+        "whether the framework's optional compiler is asked for: on or off; JAX always compiles"
+    )
+    replicas: int = _case(
+        "copies of the model, one per device, GPUs from `device` on", bounds="above 0"
+    )
+    cluster: str | None = _case(
+        "empty: replicas in one process; local: one each on the machine; hostsN: N machines"
+    )
+    threads: str = _case("intra-op and inter-op threads in force, or default")
+    asked: str | None = _case(
+        "what was asked for where the model made it another, such as precision=float32", since=3
+    )
+    input_shape: str | None = _case(
+        "one sample's shape, such as 28x28x1; of several inputs name=28x28x1,other=4"
+    )
+    asked_shape: str | None = _case("what --input-shape asked for", since=3)
+    call_path: str | None = _case("how the step is called: tf.function, jax.jit, ...")
+    backend: str = _case("framework that runs the step")
+    recipe: str | None = _case(
+        "what --optimizer, --learning-rate and --loss asked for, such as optimizer=adam", since=3
+    )
+    runtime: str | None = _case(
+        "what runs the forward pass: keras, or what loads the file that Keras has exported; empty "
+        "is keras",
+        since=4,
+    )
+    training: str | None = _case(
+        "who says how the model is trained: model (its compile or its own methods; step and loss "
+        "are fit's, the loss a mean since the first step) or harness",
+        since=3,
+    )
+    optimizer: str | None = _case("optimizer's class, of several joined by +", since=3)
+    loss_name: str | None = _case(
+        "loss by Keras's name; or the method of the model's own that it comes from", since=3
+    )
+    isolation: str | None = _case("how the process was made: fork, spawn or none")
+
+    machine: str | None = _environment("fingerprint of the hardware, the results folder's name")
+    node: str | None = _environment("host that measured it; nodes of one kind share the machine")
+    cpu: str | None = _environment("CPU model", title="CPU")
+    cores: int | None = _environment(
+        "logical CPUs that the process could use", title="logical CPUs"
+    )
+    ram_bytes: int | None = _environment("memory of the machine", unit="bytes", title="memory")
+    gpu: str | None = _environment("name of the GPU that was measured", title="GPU")
+    gpu_memory_bytes: int | None = _environment("memory of that GPU", unit="bytes")
+    driver: str | None = _environment("version of the GPU driver")
+    gpu_uuid: str | None = _environment("the GPU's or MIG slice's own identity")
+    compute_capability: str | None = _environment("of the GPU, as CUDA counts it")
+    driver_cuda: str | None = _environment("newest CUDA version that the driver runs")
+    pcie: str | None = _environment("fastest generation of GPU and slot, lanes in use: gen4 x16")
+    ecc: str | None = _environment("whether the GPU's memory corrects errors: on or off")
+    mig: str | None = _environment("off, or the MIG slice that was measured, such as 1g.20gb")
+    power_limit_w: float | None = _environment("power limit that the GPU enforces", unit="W")
+    max_sm_clock_mhz: int | None = _environment("highest clock of its multiprocessors", unit="MHz")
+    max_memory_clock_mhz: int | None = _environment("highest clock of its memory", unit="MHz")
+    cuda: str | None = _environment("CUDA version that the framework was built for")
+    cudnn: str | None = _environment("cuDNN version that the framework was built for")
+    os: str | None = _environment("operating system", title="system")
+    python: str | None = _environment("version of the measured Python")
+    tensorflow: str | None = _environment("version of TensorFlow, where it runs the step")
+    jax: str | None = _environment("version of JAX, where it runs the step")
+    torch: str | None = _environment("version of PyTorch, where it runs the step")
+    keras: str | None = _environment("version of Keras")
+    numpy: str | None = _environment("version of the measured interpreter's NumPy")
+    flags: str | None = _environment("environment variables that change speed")
+    packages: str | None = _environment(
+        "distributions that the model's own files import: NAME==VERSION, in order", since=3
+    )
+    state: str | None = _environment(
+        "what of the process differs from the default: NAME=value, in order; what the model's own "
+        "code has set begins with model:",
+        since=3,
+    )
+
+    parameters: int | None = _size("elements of all weights", title="")
+    trainable_parameters: int | None = _size("elements of the weights that training changes")
+    model_bytes: int | None = _size(
+        "all weights as they are stored", unit="bytes", title="model size"
+    )
+    flops_per_sample: int | None = _size(
+        "2 x multiply-adds of convolutions and matrix products, forward, per sample",
+        unit="FLOPs",
+        title="FLOPs",
+    )
+
+    flops_note: str | None = _size(
+        "why the FLOPs are empty, forward or training", title="why no FLOPs", since=3
+    )
+    training_flops_per_sample: int | None = _size(
+        "the same of a training step over its samples, the backward pass counted; empty where it "
+        "cannot be followed",
+        unit="FLOPs",
+        title="training FLOPs",
+        since=3,
+    )
+
+    process_start_s: float | None = _time("from the request to a usable framework", unit="s")
+    time_to_first_step_s: float | None = _time(
+        "first call: tracing, compilation, kernel choice, execution", unit="s", title="first step"
+    )
+    trace_s: float | None = _time("of it making the graph; empty where nothing is traced", unit="s")
+    first_execution_s: float | None = _time(
+        "of it compilation, kernel choice and execution", unit="s"
+    )
+    warm_up_steps: int | None = _time("steps after the first, run and dropped")
+    unsteady: str | None = _time("why the row's status is unsteady", since=3)
+    steps: int | None = _time("steps timed one by one, the case alone")
+    step_time_min_s: float | None = _step_time("shortest step time")
+    step_time_p10_s: float | None = _step_time("step time, 10th percentile")
+    step_time_p25_s: float | None = _step_time("step time, 25th percentile")
+    step_time_p50_s: float | None = _step_time("step time, median", title="step p50")
+    step_time_p75_s: float | None = _step_time("step time, 75th percentile")
+    step_time_p90_s: float | None = _step_time("step time, 90th percentile")
+    step_time_p95_s: float | None = _step_time("step time, 95th percentile, from 100 steps up")
+    step_time_p99_s: float | None = _step_time(
+        "step time, 99th percentile, from 1,000 steps up", title="step p99"
+    )
+    step_time_max_s: float | None = _step_time("longest step time")
+    step_time_mean_s: float | None = _step_time("mean step time")
+    step_time_std_s: float | None = _time("standard deviation of the step time", unit="s")
+    windows: int | None = _time("windows measured")
+    window_steps: int | None = _time("steps of a window")
+    throughput_samples_per_s: float | None = _time(
+        "samples of all windows over their wall seconds",
+        unit="samples/s",
+        title="samples/s",
+        bounds="above 0",
+    )
+    input_bound_throughput_samples_per_s: float | None = _time(
+        "of windows fed from host memory, a batch each step; of a case's first process",
+        unit="samples/s",
+        title="fed samples/s",
+        bounds="above 0",
+    )
+    peak_flops_per_s: float | None = _time(
+        "ceiling of the device: a large matrix product in the same precision", unit="FLOP/s"
+    )
+    peak_bytes_per_s: float | None = _time("ceiling of the device: a large copy", unit="bytes/s")
+    efficiency: float | None = _time(
+        "FLOP/s reached over peak_flops_per_s, in training those of the backward pass too",
+        title="of peak FLOP/s",
+        kind="share",
+    )
+    rounds: int | None = _time("rounds of one case step and one reference step")
+    reference: str | None = _time("reference network in the rounds: small or large")
+    reference_version: int | None = _time("version of the reference network")
+    measurement_version: str | None = _time(
+        "version of the measuring code; raised where the same step would give other figures"
+    )
+    paired_step_time_p50_s: float | None = _step_time("case step time in the rounds, median")
+    reference_step_time_p50_s: float | None = _step_time("reference step time, median")
+    paired_log_ratio: float | None = _time(
+        "20 % trimmed mean of ln(case / reference) over rounds, wall time", bounds="logarithm"
+    )
+    paired_log_ratio_se: float | None = _time("its standard error", bounds="error of a logarithm")
+    paired_log_ratio_cpu: float | None = _time(
+        "the same in CPU time of the process", bounds="logarithm"
+    )
+    paired_log_ratio_cpu_se: float | None = _time(
+        "its standard error", bounds="error of a logarithm"
+    )
+
+    host_memory_baseline_bytes: int | None = _memory("host memory before the model", unit="bytes")
+    build_peak_host_memory_bytes: int | None = _memory(
+        "peak host memory above the baseline until the model was built", unit="bytes", since=3
+    )
+    peak_host_memory_bytes: int | None = _memory(
+        "peak host memory above the baseline; where the kernel can, since the build",
+        unit="bytes",
+        title="host peak",
+    )
+    peak_device_memory_bytes: int | None = _memory(
+        "peak held by the device allocator", unit="bytes", title="device peak"
+    )
+
+    load_average_1min: float | None = _state("load average at the end, one minute")
+    other_cpu_share: float | None = _state(
+        "share of the CPUs' time that others took while it measured, stolen time included"
+    )
+    involuntary_context_switches: int | None = _state("times the kernel took the CPU away")
+
+    gpu_samples: int | None = _state("looks at the card while steps, windows and rounds were timed")
+    sm_clock_mhz: float | None = _state(
+        "clock of the multiprocessors, median of the looks; of several cards the lowest", unit="MHz"
+    )
+    memory_clock_mhz: float | None = _state(
+        "clock of the card's memory, median; of several cards the lowest", unit="MHz"
+    )
+    temperature_c: float | None = _state(
+        "the GPU's temperature, highest; of all cards", unit="degrees Celsius", bounds=""
+    )
+    power_w: float | None = _state("power of the whole card, mean; of several the sum", unit="W")
+    gpu_utilisation: float | None = _state("share of time in which any kernel ran, mean")
+    throttle_reasons: str | None = _state("all reasons seen for a lower clock, or none")
+    joules_per_sample: float | None = _state(
+        "energy of the whole card, of several the sum, over the windows / their samples",
+        unit="J",
+        title="energy (J/sample)",
+        kind="joules",
+    )
+    foreign_gpu_processes: int | None = _state("processes on the card not the run's own")
+    foreign_graphics_processes: int | None = _state("of those that draw, such as a desktop's")
+    card_peak_memory_bytes: int | None = _state(
+        "highest memory in use on the card, by everybody, as the driver shows it",
+        unit="bytes",
+        title="card peak",
+    )
+    not_judged: str | None = _state("why the row's figures are no ground for a verdict")
+
+    loss_first: float | None = _check("training loss at step 1")
+    loss: float | None = _check("training loss at step 10; of task accuracy the test loss")
+    output_rms: float | None = _check("root mean square of inference's output", bounds="at least 0")
+    accuracy: float | None = _check(
+        "accuracy on the test samples, of task accuracy", title="", kind="share", bounds="share"
+    )
+
+    export_s: float | None = _export(
+        "seconds of the export, when the file was made", unit="s", title="export"
+    )
+    exported_bytes: int | None = _export(
+        "size of the exported file, of several the sum", unit="bytes", title="file"
+    )
+    load_s: float | None = _export(
+        "from the file to a runtime that can be called", unit="s", title="load"
+    )
+    runtime_threads: int | None = _export(
+        "threads of the runtime's own pool: as it tells, else the main one and those that the "
+        "process has started until the first step",
+        title="threads",
+    )
+    largest_abs_error: float | None = _export(
+        "largest difference of an output from the Keras model's in float32, on seeded inputs"
+    )
+    largest_rel_error: float | None = _export(
+        "the same over the largest magnitude of that output of the Keras model", title="error"
+    )
+    top1_agreement: float | None = _export(
+        "share of those inputs whose largest entry of the first output is the Keras model's",
+        title="top-1 agreement",
+        kind="share",
+        bounds="share",
+    )
+
+    dataset: str | None = _learning("what was trained on, with a hash of its samples")
+    fraction: float | None = _learning(
+        "share of training and validation samples used", bounds="share"
+    )
+    training_samples: int | None = _learning(
+        "samples of an epoch", unit="samples", bounds="at least 0"
+    )
+    epochs: int | None = _learning(
+        "epochs asked for; each has a row in <run>.epochs.csv", bounds="at least 0"
+    )
+    epoch_time_s: float | None = _learning(
+        "training steps of an epoch, the median of all but the first, which compiles",
+        unit="s",
+        bounds="above 0",
+    )
+    training_loss: float | None = _learning("training loss of the last epoch, its mean")
+    training_accuracy: float | None = _learning(
+        "training accuracy of the last epoch", bounds="share"
+    )
+    validation_loss: float | None = _learning("loss on the validation samples at the end")
+    validation_accuracy: float | None = _learning("accuracy on them at the end", bounds="share")
+    target_accuracy: float | None = _learning("validation accuracy aimed at", bounds="share")
+    time_to_target_s: float | None = _learning(
+        "training up to the end of the first epoch that reached it; empty where none did",
+        unit="s",
+        bounds="at least 0",
+    )
+    samples_to_target: int | None = _learning(
+        "samples trained on up to there", unit="samples", bounds="at least 0"
+    )
+
+    waterfall_rounds: int | None = _waterfall("times that each way was timed, alternating")
+    waterfall_steps: int | None = _waterfall("steps of a call of fit in a round")
+    compiled_train_step_s: float | None = _way(
+        "compiled training step on a batch that is on the device"
+    )
+    fed_train_step_s: float | None = _way("the same step fed by tf.data")
+    train_on_batch_step_s: float | None = _way("train_on_batch on NumPy arrays")
+    fit_step_s: float | None = _way("one more step of fit on NumPy arrays")
+    fit_call_s: float | None = _waterfall("a call of fit but for its steps", unit="s")
+    compiled_infer_step_s: float | None = _way(
+        "compiled inference step on a batch that is on the device"
+    )
+    predict_on_batch_step_s: float | None = _way("predict_on_batch on a NumPy array")
+    predict_step_s: float | None = _way("one more step of predict on a NumPy array")
+    predict_call_s: float | None = _waterfall("a call of predict but for its steps", unit="s")

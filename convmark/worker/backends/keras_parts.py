@@ -1,0 +1,112 @@
+"""Parts of a Keras model that every backend looks at, and what is known of objects by identity."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from convmark_zoo.keras_api import keras
+
+__all__ = [
+    "ByIdentity",
+    "Output",
+    "arguments_beside",
+    "elements",
+    "ends_in_softmax",
+    "item_bytes",
+    "last_activation",
+    "present",
+    "root_mean_square",
+]
+
+Value = TypeVar("Value")
+
+
+class ByIdentity(Generic[Value]):
+    """A dictionary by what an object is, not by what it equals; it keeps no object alive.
+
+    The bare address would not do: a new object may lie where one was that is gone.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[weakref.ref[Any], Value]] = {}
+
+    def __setitem__(self, key: Any, value: Value) -> None:
+        self._kept[id(key)] = weakref.ref(key), value
+
+    def __contains__(self, key: Any) -> bool:
+        kept = self._kept.get(id(key))
+        return kept is not None and kept[0]() is key
+
+    def __getitem__(self, key: Any) -> Value:
+        if key not in self:
+            raise KeyError(key)
+        return self._kept[id(key)][1]
+
+    def values(self) -> Iterator[Value]:
+        """The values of the objects that are still there."""
+        return (value for seen, value in self._kept.values() if seen() is not None)
+
+
+def present(outputs: Any) -> Any:
+    """Return outputs without those that are None, which `fit` compares with nothing."""
+    if isinstance(outputs, Mapping):
+        return {key: present(part) for key, part in outputs.items() if part is not None}
+    if isinstance(outputs, (list, tuple)) and any(part is None for part in outputs):
+        return [present(part) for part in outputs if part is not None]
+    return outputs
+
+
+def arguments_beside(model: Any) -> list[str]:
+    """Return what a model's `call` cannot do without besides the inputs and `training`."""
+    more = list(inspect.signature(model.call).parameters.values())[1:]
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [one.name for one in more if one.default is one.empty and one.kind not in variable]
+    return [name for name in needed if name != "training"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is known of an output before it is there."""
+
+    shape: tuple[Any, ...]
+    """With the batch axis, None."""
+
+
+def ends_in_softmax(model: Any) -> bool:
+    """Whether the last layer turns its scores into probabilities itself."""
+    return last_activation(model) == "softmax"
+
+
+def last_activation(model: Any) -> str:
+    """Return the name of the last layer's activation; empty where it has none."""
+    layers = getattr(model, "layers", None)
+    if not layers:
+        return ""
+    last = layers[-1]
+    if isinstance(last, keras.Model):
+        return last_activation(last)
+    if isinstance(last, keras.layers.Softmax):
+        return "softmax"
+    return getattr(getattr(last, "activation", None), "__name__", "")
+
+
+def root_mean_square(arrays: Iterable[Any]) -> float:
+    """Return the root mean square over arrays of equal weight; not finite where any value is."""
+    squares = [np.mean(np.square(np.asarray(array, np.float64))) for array in arrays]
+    return float(np.sqrt(np.mean(squares)))
+
+
+def elements(weight: Any) -> int:
+    return int(np.prod(tuple(weight.shape), dtype=np.int64))
+
+
+def item_bytes(dtype: Any) -> int:
+    """Return the bytes of one element: 4 of float32, 2 of bfloat16, 1 of bool."""
+    bits = re.search(r"\d+", getattr(dtype, "name", str(dtype)))
+    return int(bits.group()) // 8 if bits else 1

@@ -1,0 +1,162 @@
+"""The host during a measurement: this process's memory, and the CPU time that others took.
+
+A load average also counts the measuring process's own threads; the share of others does not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "HostMemory",
+    "Usage",
+    "forget_peak",
+    "other_cpu_share",
+    "peak_above",
+    "state_from_now",
+    "usage",
+]
+
+
+class HostMemory:
+    """A reading of the process's memory.
+
+    Attributes:
+        anonymous_bytes: memory of its own, without pages of files (Linux; elsewhere its peak).
+        peak_bytes: the most that was ever resident, without the file pages resident now.
+    """
+
+    __slots__ = ("anonymous_bytes", "peak_bytes")
+
+    def __init__(self) -> None:
+        status = _status()
+        if status:
+            self.anonymous_bytes = status["RssAnon"]
+            self.peak_bytes = status["VmHWM"] - status["RssFile"]
+        else:
+            unit = 1 if sys.platform == "darwin" else 1024
+            resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+            self.anonymous_bytes = self.peak_bytes = resident
+
+
+def peak_above(baseline: HostMemory, now: HostMemory) -> int:
+    """Return the peak above the baseline, bytes, at least 0.
+
+    Library pages are left out: they are shared between forked children and fault in late.
+    """
+    return max(0, now.peak_bytes - baseline.anonymous_bytes)
+
+
+def forget_peak() -> None:
+    """Have the kernel count the peak from here on, where it can (Linux)."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
+
+
+def _status() -> dict[str, int]:
+    """Return the sizes in /proc/self/status, bytes; empty where there is no such file."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+            pairs = [line.split() for line in lines]
+    except OSError:
+        return {}
+    return {
+        words[0].rstrip(":"): int(words[1]) * 1024
+        for words in pairs
+        if len(words) == 3 and words[2] == "kB"
+    }
+
+
+_USER_TO_STEAL = (0, 1, 2, 5, 6, 7)
+"""Fields of a CPU's line that are time not idle: user, nice, system, irq, softirq, steal."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """CPU time up to now, of the CPUs that this process may run on."""
+
+    busy_s: float
+    """Not idle, of all programs, stolen time included."""
+    own_s: float
+    """Of this process, its children that have ended, and others that are the case's too."""
+    wall_s: float
+    cpus: int
+
+
+def usage(read: Callable[[], str] | None = None, companions: Iterable[int] = ()) -> Usage | None:
+    """Return the CPU time up to now; None where the kernel does not tell it.
+
+    Args:
+        read: gives the text of /proc/stat.
+        companions: other processes of the same case, which are no rivals.
+
+    Source: proc_stat(5), proc_pid_stat(5); their unit is the clock tick.
+    """
+    try:
+        text = (read or _proc_stat)()
+    except OSError:
+        return None
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    ticks, cpus = 0, 0
+    for match in re.finditer(r"^cpu(\d+) ((?:\d+ ?)+)", text, re.MULTILINE):
+        fields = [int(word) for word in match.group(2).split()]
+        if int(match.group(1)) in allowed and len(fields) > max(_USER_TO_STEAL):
+            ticks += sum(fields[place] for place in _USER_TO_STEAL)
+            cpus += 1
+    if not cpus:
+        return None
+    own_s = sum(os.times()[:4]) + sum(map(_cpu_s, companions))
+    return Usage(ticks / os.sysconf("SC_CLK_TCK"), own_s, time.monotonic(), cpus)
+
+
+def other_cpu_share(before: Usage | None, now: Usage | None) -> float | None:
+    """Return the share of the CPUs' time that others took, from 0 to 1; None where unknown."""
+    if before is None or now is None or now.wall_s <= before.wall_s:
+        return None
+    others_s = (now.busy_s - before.busy_s) - (now.own_s - before.own_s)
+    return min(1.0, max(0.0, others_s / (now.cpus * (now.wall_s - before.wall_s))))
+
+
+def state_from_now(companions: Iterable[int] = ()) -> Callable[[], dict[str, Any]]:
+    """Return what gives the fields of the event `state`, of the time from this call on.
+
+    Args:
+        companions: as for `usage`.
+    """
+    switches, before = _involuntary_switches(), usage(companions=companions)
+
+    def state() -> dict[str, Any]:
+        return {
+            "load_average_1min": os.getloadavg()[0],
+            "other_cpu_share": other_cpu_share(before, usage(companions=companions)),
+            "involuntary_context_switches": _involuntary_switches() - switches,
+        }
+
+    return state
+
+
+def _involuntary_switches() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
+def _cpu_s(pid: int) -> float:
+    """Return the CPU time of a process; 0 where it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as line:
+            fields = line.read().rpartition(")")[2].split()  # its name may hold spaces
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def _proc_stat() -> str:
+    with open("/proc/stat", encoding="ascii", errors="replace") as lines:
+        return lines.read()

@@ -1,0 +1,39 @@
+"""An interval: its ends as log ratios, as shares, in a table's cells and as text."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from convmark.core.interval import NOT_KNOWN, Interval
+
+
+def test_a_log_ratio_becomes_a_share_end_by_end_and_an_unknown_end_stays_unknown() -> None:
+    found = Interval(math.log(0.5), math.log(1.25)).shares()
+    assert found == Interval(pytest.approx(-0.5), pytest.approx(0.25))
+    assert (0.2 in found, -0.6 in found) == (True, False)
+    assert Interval(low=math.log(0.5)).shares() == Interval(pytest.approx(-0.5), math.inf)
+    assert NOT_KNOWN.shares() == NOT_KNOWN
+
+
+def test_around_a_value_it_has_the_half_width_and_turned_round_the_other_ends() -> None:
+    found = Interval.around(1.0, 0.25)
+    assert (found.low, found.high, found.half_width) == (0.75, 1.25, 0.25)
+    assert -found == Interval(-1.25, -0.75)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text", "known"),
+    [
+        (-0.04, 0.0224, "[-4.0, +2.2]", True),
+        (None, 0.0224, "[, +2.2]", False),
+        (-0.04, None, "[-4.0, ]", False),
+        (None, None, "", False),
+    ],
+)
+def test_cells_of_a_table_are_its_ends_and_a_text_leaves_open_what_is_not_known(
+    low: float | None, high: float | None, text: str, known: bool
+) -> None:
+    found = Interval.of_cells(low, high)
+    assert (found.cells, found.text, found.known) == ({"low": low, "high": high}, text, known)
