@@ -30,7 +30,7 @@ from importlib.machinery import ModuleSpec
 BANISHED = {"pandas", "pytest", "_pytest", "pytest_benchmark", "psutil", "tabulate", "pynvml"}
 NEEDED = {"tensorflow", "jax", "torch", "keras", "h5py", "numpy", "convmark", "convmark_zoo"}
 OF_CONVMARK = {"convmark.core", "convmark.worker", "convmark.core.case", "convmark.core.errors"}
-SMALL_OF_CORE = ("backends", "installed", "model_name", "processes", "tasks")
+SMALL_OF_CORE = ("backends", "installed", "model_name", "processes", "runtimes", "tasks")
 OF_CONVMARK |= {f"convmark.core.{name}" for name in SMALL_OF_CORE}
 
 

@@ -140,7 +140,7 @@ _GROUPS = {
     "what is measured": (
         *("models", "trust-models", "tasks", "devices", "batch-sizes", "precisions", "jit"),
         *("replicas", "cluster", "index", "optimizer", "learning-rate", "loss", "input-shape"),
-        *("backend", "python", "env"),
+        *("backend", "runtime", "python", "env"),
     ),
     "how it is measured": (
         *("threads", "ceilings", "processes", "time-budget", "time-limit", "isolation", "seed"),

@@ -20,7 +20,7 @@ from convmark.core.errors import OptionError, StoreError
 from convmark.core.files import write_whole
 from convmark.core.option_values import AUTO, Shapes
 from convmark.core.options import Options
-from convmark.core.suites import cases, refuse_replicas, refuse_untimed
+from convmark.core.suites import cases, refuse_replicas, refuse_runtimes, refuse_untimed
 from convmark.core.text import duration_text, painted
 from convmark.interpreter.environments.cache import interpreters
 from convmark.machine.doctor import left_out_gpus
@@ -151,6 +151,7 @@ def check_plan(options: Options, shard: Shard | None = None) -> None:
     if options.batch_sizes == AUTO:
         refuse_untimed(options, "--batch-sizes auto searches for")
     refuse_replicas(options)
+    refuse_runtimes(options)
 
 
 def _check_resume(options: Options, paths: Sequence[str]) -> None:

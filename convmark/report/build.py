@@ -36,6 +36,7 @@ from convmark.report.tables.models import (
     task_figures,
 )
 from convmark.report.tables.overview import differing, machines, nodes, troubles
+from convmark.report.tables.runtimes import runtimes
 from convmark.report.tables.steps import batch_sizes, distribution, roofline, scaling, waterfall
 
 __all__ = ["FIRST", "STYLES", "VERDICTS", "Report", "build"]
@@ -48,7 +49,10 @@ VERDICTS = "verdicts"
 FIRST = ("answers", "architectures", "applications", "accuracy")
 """Tables that Markdown without verdicts shows unfolded."""
 
-_WHERE_KNOWN = (BEST_BATCHES, "nodes", "noise", "published", "roofline", "scaling", *TASKS)
+_WHERE_KNOWN = (
+    *(BEST_BATCHES, "nodes", "noise", "published", "roofline", "runtimes", "scaling"),
+    *TASKS,
+)
 """Tables that appear only where rows have what they need."""
 
 
@@ -145,6 +149,7 @@ def _every_table(
         pareto(timed),
         published(frame, timed),
         roofline(timed, {model.model: model.traffic_elements for model in described}),
+        runtimes(timed),
         scaling(timed),
         waterfall(table),
         beside,

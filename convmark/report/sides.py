@@ -74,7 +74,7 @@ AXES = (
 
 _CASE = (
     *("model", "task", "batch_size", "precision", "jit", "replicas", "cluster", "threads"),
-    *("backend", "recipe", "asked_shape", "training"),
+    *("backend", "runtime", "recipe", "asked_shape", "training"),
 )
 """Facts that make a case, wherever it is measured."""
 

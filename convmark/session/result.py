@@ -82,6 +82,7 @@ def result_of(
     )
     try:
         record = replace(record, **software(answer.event("environment") or {}), **_sizes(answer))
+        record = replace(record, **_export_columns(answer, record.packages))
         code_event = answer.event("code")
         code = facts.codes.code(code_event) if facts.codes and code_event else None
         if code is not None:
@@ -161,6 +162,18 @@ def _sizes(answer: Answer) -> dict[str, Any]:
         "trainable_parameters": built["trainable_parameters"],
         "model_bytes": built["model_bytes"],
     }
+
+
+def _export_columns(answer: Answer, packages: str | None) -> dict[str, Any]:
+    """Return the columns of an exported model, as far as it came: a row that fails has them too."""
+    told = {
+        name: value
+        for event in ("exported", "loaded", "agreement")
+        for name, value in (answer.event(event) or {}).items()
+        if name != "event"
+    }
+    found = " ".join(filter(None, [told.pop("packages", None), packages]))
+    return {**told, "packages": found or None}
 
 
 def _shape_text(shape: Any) -> str:

@@ -25,6 +25,7 @@ from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.errors import CaseError, ConvmarkError, OptionError
 from convmark.core.model_name import ModelName
+from convmark.core.runtimes import RUNTIME_PRECISIONS
 from convmark.core.text import Say
 from convmark.interpreter import Interpreter
 from convmark.interpreter.environments.cache import Cache, interpreter_path
@@ -49,7 +50,7 @@ __all__ = [
 
 HERE = "."
 GIT = "git:"
-CASE_SETTINGS = ("backend", "jit", "precision", "threads")
+CASE_SETTINGS = ("backend", "jit", "precision", "runtime", "threads")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +63,7 @@ class SideSpec:
     ref: str = ""
     """The commit of the models; empty for the files as they are."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Of the case: backend, jit, precision, threads."""
+    """Of the case: those of `CASE_SETTINGS`."""
     environ: Mapping[str, str] = field(default_factory=dict)
     """Environment variables beside this process's own."""
 
@@ -79,9 +80,10 @@ class SideSpec:
             OptionError: a setting makes it one that cannot exist.
         """
         precision = self.settings.get("precision", PRECISIONS[0])
-        if precision not in PRECISIONS:
+        known = (*PRECISIONS, *RUNTIME_PRECISIONS)
+        if precision not in known:
             raise OptionError(
-                f"{self.label}: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+                f"{self.label}: precision must be one of {', '.join(known)}, got {precision!r}"
             )
         try:
             return dataclasses.replace(case, **self.settings)  # type: ignore[arg-type] # checked

@@ -35,7 +35,10 @@ __all__ = [
 
 QUANTILES = ("min", "p10", "p25", "p50", "p75", "p90", "p95", "p99", "max")
 
-_AXES = ("hardware", "model", "task", "batch_size", "precision", "jit", "threads", "backend")
+_AXES = (
+    *("hardware", "model", "task", "batch_size", "precision", "jit", "threads", "backend"),
+    "runtime",
+)
 
 
 def _groups(

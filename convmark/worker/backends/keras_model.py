@@ -351,6 +351,10 @@ class KerasBackend(Framework):
         """Return the structure with other leaves."""
         return keras.tree.pack_sequence_as(structure, leaves)
 
+    def described_inference(self, model: Any) -> dict[str, Any]:
+        """What tells of an inference step after the first: of a Keras model nothing."""
+        return {}
+
     def brings_training(self, model: Any) -> bool:
         """Whether the model says itself how it is trained."""
         return brings_training(model)

@@ -20,6 +20,7 @@ from convmark.worker.backends.losses import images, square_matrices, training_ba
 from convmark.worker.backends.own_training import PLAIN, Made, OwnData, Recipe, own_function
 from convmark.worker.backends.saved_model import SavedModel
 from convmark.worker.backends.step import Step
+from convmark.worker.backends.tensorflow_export import digest_of, forward_function, outputs_of
 from convmark.worker.backends.tensorflow_graph import forward_work, graph_work
 from convmark.worker.backends.tensorflow_training import (
     built_optimizer,
@@ -279,6 +280,18 @@ class TensorFlow(KerasBackend):
         if step.trace is None:
             return Work(None, "a training step that runs eagerly is not followed")
         return per_sample(graph_work(step.trace), samples)
+
+    def exported_function(self, model: Any, batch: Sequence[Any]) -> Any:
+        """A forward pass of this batch's size, for the runtimes to be converted from."""
+        return forward_function(model, self.inputs(model).structure, batch)
+
+    def exported_outputs(self, function: Any, batch: Sequence[Any]) -> list[Any]:
+        """The arrays that it gives."""
+        return outputs_of(function, batch)
+
+    def exported_digest(self, function: Any, model: Any) -> str:
+        """A hash of all that an export is made of."""
+        return digest_of(function, model)
 
     def matrix_product(self, size: int) -> Callable[[], Any]:
         """Return the product of two square matrices of the precision's compute dtype."""
