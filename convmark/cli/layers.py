@@ -17,7 +17,7 @@ from convmark.core.options import Options
 from convmark.core.suites import refuse_untimed
 from convmark.machine.hardware import read_machine
 from convmark.report.describe import FOLDER
-from convmark.report.tables import check_form, print_tables
+from convmark.report.tables import Answer, check_form, print_tables
 from convmark.report.tables.layers import TOP, bars, layers_table
 from convmark.results.store import Store
 from convmark.session.ceilings import ceilings_path, key_of
@@ -49,7 +49,9 @@ def layers(given: argparse.Namespace, options: Options) -> int:
         found = _measured(session, depth, folder)
     tables = [layers_table(rows, top if form == "text" else None) for rows in found]
     if tables:
-        print_tables(tables, form, several=True)
+        print_tables(
+            Answer(command="layers", machines=[machine.name], tables=tables, several=True), form
+        )
     return exit_status(len(found) == len(session.cases))
 
 
