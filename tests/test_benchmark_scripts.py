@@ -39,6 +39,10 @@ WITH_WORKERS = {
     ],
     "epoch_times.py": ["--mnist={mnist}", "--models=lenet5", "--rounds=1", "--fraction=0.01"],
     "harness_cost.py": ["--only=overhead", "--pairs=2"],
+    "runtimes.py": [
+        *("--folder={folder}", "--models=lenet5", "--batch-sizes=1", "--rounds=1"),
+        *("--only=table", "--runtimes=keras,savedmodel"),
+    ],
     "same_code.py": ["--decisions=1", "--cases=conv_layer:infer:32", "--folder={folder}"],
     "lecture_accuracy.py": [
         *("--mnist={mnist}", "--models=lenet5", "--most=1", "--fraction=0.01"),

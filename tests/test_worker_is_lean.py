@@ -30,7 +30,7 @@ from importlib.machinery import ModuleSpec
 BANISHED = {"pandas", "pytest", "_pytest", "pytest_benchmark", "psutil", "tabulate", "pynvml"}
 NEEDED = {"tensorflow", "jax", "torch", "keras", "h5py", "numpy", "convmark", "convmark_zoo"}
 OF_CONVMARK = {"convmark.core", "convmark.worker", "convmark.core.case", "convmark.core.errors"}
-SMALL_OF_CORE = ("backends", "installed", "model_name", "processes", "tasks")
+SMALL_OF_CORE = ("backends", "installed", "model_name", "processes", "runtimes", "tasks")
 OF_CONVMARK |= {f"convmark.core.{name}" for name in SMALL_OF_CORE}
 
 
@@ -117,7 +117,8 @@ def test_so_does_a_worker_of_another_framework_and_without_tensorflow(
 ) -> None:
     pytest.importorskip(backend, reason=f"{backend} is not installed; its worker is looked at")
     monkeypatch.chdir(BUILDERS)
-    asked = measured("builders:refuses_tensorflow", task="train", batch_size=8, backend=backend)
+    how = {"backend": backend, "threads": "default"}
+    asked = measured("builders:refuses_tensorflow", task="train", batch_size=8, **how)
     with Interpreter(environ=variables, backend=backend) as interpreter:
         answer = interpreter.answer(asked)
     assert (answer.status, answer.message) == ("ok", "")

@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from convmark.core.case import PRECISIONS
+from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIME_PRECISIONS
 from convmark.results.record import Record, asked_axes
 
 __all__ = [
@@ -42,6 +43,7 @@ class Comparability:
     cluster: str | None
     backend: str
     recipe: str | None
+    runtime: str | None
     training: str | None
     """`model`, or None where the harness has trained it, as it always had before schema 3."""
     threads: str
@@ -93,10 +95,15 @@ class Comparability:
             "tasks": self.task,
             "devices": self.device,
             "batch-sizes": str(self.batch_size),
-            **({"precisions": self.precision} if self.precision in PRECISIONS else {}),
+            **(
+                {"precisions": self.precision}
+                if self.precision in (*PRECISIONS, *RUNTIME_PRECISIONS)
+                else {}
+            ),
             "jit": self.jit,
             "threads": self.threads,
             "backend": self.backend,
+            "runtime": self.runtime or DEFAULT_RUNTIME,
             "input-shape": self.asked_shape or "default",
             "optimizer": recipe.get("optimizer", "default"),
             "learning-rate": recipe.get("learning_rate", "default"),
@@ -164,6 +171,7 @@ def facts_of(row: Mapping[str, Any]) -> Comparability:
     known = {
         "python": ".".join(python.split(".")[:2]) if python else python,
         "training": "model" if trained == "model" else None,
+        "runtime": row["runtime"] or DEFAULT_RUNTIME,
         "state": _state(row["state"], own=True),
     }
     return Comparability(**{**facts, **known})

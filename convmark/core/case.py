@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND, with_property
 from convmark.core.errors import CaseError
+from convmark.core.runtimes import (
+    DEFAULT_RUNTIME,
+    RUNTIME_PRECISIONS,
+    RUNTIMES,
+    Runtime,
+    runtime_of_file,
+)
 from convmark.core.tasks import TASKS
 
 __all__ = ["ISOLATIONS", "PRECISIONS", "Case", "expand"]
@@ -27,7 +34,7 @@ THREADS = re.compile(r"default|0{0,8}[1-9][0-9]{0,8}")
 """Python reads no number of thousands of digits, which a file may hold."""
 
 _DTYPE = r"(?:u?int(?:4|8|16|32|64)|float(?:16|32|64)|bfloat16|float8[0-9a-z_]{0,12})"
-_KIND = rf"(?:tf32|(?:mixed_)?{_DTYPE}|{_DTYPE}_from_(?:mixed_)?{_DTYPE})"
+_KIND = rf"(?:tf32|dynamic_int8|(?:mixed_)?{_DTYPE}|{_DTYPE}_from_(?:mixed_)?{_DTYPE})"
 FOUND_PRECISION = re.compile(rf"{_KIND}(?:\+{_KIND}){{0,7}}")
 """What layers are found to compute in: a precision as above, another dtype, or a mixture by its
 parts, such as `float32+mixed_bfloat16`."""
@@ -38,7 +45,12 @@ RECIPE = re.compile(
     rf"(?:(?:^|(?<=\S) )loss={_NAME})?"
 )
 
-_CHOICES = {"task": tuple(TASKS), "jit": JIT_STATES, "backend": tuple(BACKENDS)}
+_CHOICES = {
+    "task": tuple(TASKS),
+    "jit": JIT_STATES,
+    "backend": tuple(BACKENDS),
+    "runtime": tuple(RUNTIMES),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +80,11 @@ class Case:
     recipe: str | None = None
     """In training, what was asked for models that bring no training of their own: `optimizer=`,
     `learning_rate=` and `loss=`, as many as were given, in this order, one space between."""
+    runtime: str = DEFAULT_RUNTIME
+    """What runs the forward pass: Keras, or what loads the file that Keras has exported."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "runtime", self.runtime or DEFAULT_RUNTIME)  # an empty cell
         for field, choices in _CHOICES.items():
             value = getattr(self, field)
             if value not in choices:
@@ -110,6 +125,8 @@ class Case:
         object.__setattr__(self, "recipe", self.recipe or None)
         if self.recipe is not None:
             self._check_recipe(self.recipe)
+        if self.runtime != DEFAULT_RUNTIME and (rule := _broken(RUNTIMES[self.runtime], self)):
+            raise CaseError(f"{self.model}: runtime {self.runtime} {rule}")
 
     def _check_recipe(self, recipe: str) -> None:
         if self.task != "train":
@@ -150,6 +167,8 @@ class Case:
             parts.append(self.cluster)
         if self.backend != DEFAULT_BACKEND:
             parts.append(self.backend)
+        if self.runtime != DEFAULT_RUNTIME:
+            parts.append(self.runtime)
         parts += (pair.replace("learning_rate=", "lr=") for pair in (self.recipe or "").split())
         return "-".join(parts)
 
@@ -182,6 +201,21 @@ class Case:
         return asdict(self)
 
 
+def _broken(runtime: Runtime, case: Case) -> str:
+    """Return which of the rules of an exported model a case breaks; empty where none."""
+    rules = (
+        ("task", case.task, ("infer",)),
+        ("backend", case.backend, (runtime.backend,)),
+        ("jit", case.jit, JIT_STATES[:1]),
+        ("replicas", case.replicas, (1,)),
+        ("precision", case.precision, runtime.precisions),
+    )
+    for axis, value, allowed in rules:
+        if value not in allowed:
+            return f"needs {axis} {' or '.join(map(str, allowed))}, got {value!r}"
+    return "" if runtime.gpu or case.device == "cpu" else f"needs device cpu, got {case.device!r}"
+
+
 def expand(
     *,
     models: Iterable[str],
@@ -195,12 +229,14 @@ def expand(
     replicas: Sequence[int] = (1,),
     cluster: str | None = None,
     recipe: str | None = None,
+    runtimes: Sequence[str] = (DEFAULT_RUNTIME,),
 ) -> list[Case]:
     """Return every combination once, models slowest, in the order given.
 
     Where both states of `jit` are asked for, a backend that compiles every step has the first
     alone. TF32 is of GPUs: a CPU beside one has no case of it. Of several GPUs the first begins
-    each case of more than one replica.
+    each case of more than one replica. A runtime has the cases that it can run; a file of its own
+    has those of no other.
 
     Args:
         cluster: what cases of more than one replica are spread over.
@@ -215,7 +251,7 @@ def expand(
     later_gpus = [device for device in devices if device != "cpu"][1:]
     axes = (models, tasks, devices, batch_sizes, precisions, jit, backends, replicas)
     grid = itertools.product(*axes)
-    cases = [
+    found = (
         Case(
             model=model,
             task=task,
@@ -233,5 +269,16 @@ def expand(
         if (BACKENDS[backend].optional_compiler or compiled == jit[0])
         and (device, precision) != ("cpu", "tf32")
         and (copies == 1 or device not in later_gpus)
-    ]
-    return list(dict.fromkeys(cases))
+    )
+    return list(dict.fromkeys(one for case in found for one in _on_runtimes(case, runtimes)))
+
+
+def _on_runtimes(case: Case, runtimes: Sequence[str]) -> Iterator[Case]:
+    """Yield a case on each of the runtimes that can run it."""
+    of_file = runtime_of_file(case.model)
+    for runtime in runtimes if of_file == DEFAULT_RUNTIME else (of_file,):
+        if runtime == DEFAULT_RUNTIME:
+            if case.precision not in RUNTIME_PRECISIONS:
+                yield case
+        elif not _broken(RUNTIMES[runtime], case):
+            yield replace(case, runtime=runtime)

@@ -8,6 +8,7 @@ shop.nets:small                           a builder, a class or an instance in a
 shop.nets:small(depth=16,width=2)         a builder with literal arguments
 nets/small.keras, small.h5                a file that Keras saved
 exported/                                 a SavedModel's folder
+nets/small.onnx, small.tflite, small.xml  a file of ONNX Runtime, of LiteRT, of OpenVINO
 shop.nets:nets/small.keras                a file whose own classes a module registers
 keras_hub:resnet_18_imagenet              a preset of keras-hub
 """
@@ -28,7 +29,7 @@ PRESETS = "keras_hub"
 """The module whose attributes are presets; its builders are in keras_hub.models."""
 TRUST = "CONVMARK_TRUST_MODELS"
 """The variable by which workers know of `--trust-models`."""
-FILES = (".keras", ".h5", ".hdf5")
+FILES = (".keras", ".h5", ".hdf5", ".onnx", ".tflite", ".xml")
 SAVED_MODEL = "saved_model.pb"
 
 _OPENING, _CLOSING, _QUOTES = "([{", ")]}", "'\""

@@ -23,6 +23,7 @@ from convmark.core.cluster import Cluster, parse_cluster, with_index
 from convmark.core.errors import OptionError
 from convmark.core.option import Option, option_field
 from convmark.core.option_values import Shapes, nearest
+from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIME_PRECISIONS, RUNTIMES
 from convmark.core.tasks import TASKS, TIMED_TASKS
 
 __all__ = [
@@ -59,7 +60,8 @@ class Options:
         rules.parse_models,
         "models: a name of the zoo, a name of keras.applications in lower case, your own as "
         "package.module:builder, package.module:builder(width=2) or package.module:model, "
-        "a .keras or .h5 file, a SavedModel folder, or keras_hub:preset (default: the suite's)",
+        "a .keras, .h5, .onnx, .tflite or .xml file, a SavedModel folder, or keras_hub:preset "
+        "(default: the suite's)",
     )
     trust_models: bool = option_field(
         "--trust-models",
@@ -89,8 +91,9 @@ class Options:
     )
     precisions: tuple[str, ...] = option_field(
         "--precisions PRECISIONS",
-        rules.choices_of(PRECISIONS),
-        "float32 (TF32 off), tf32 (GPUs only), mixed_float16, mixed_bfloat16",
+        rules.choices_of((*PRECISIONS, *RUNTIME_PRECISIONS)),
+        "float32 (TF32 off), tf32 (GPUs only), mixed_float16, mixed_bfloat16; of exported models "
+        f"also {', '.join(RUNTIME_PRECISIONS)}",
         default="float32",
     )
     jit: tuple[str, ...] = option_field(
@@ -150,6 +153,13 @@ class Options:
         rules.choices_of(tuple(BACKENDS)),
         f"backends of Keras: {', '.join(BACKENDS)} (default: {DEFAULT_BACKEND})",
         default=DEFAULT_BACKEND,
+    )
+    runtimes: tuple[str, ...] = option_field(
+        "--runtime NAMES",
+        rules.choices_of(tuple(RUNTIMES)),
+        f"what runs the forward pass in the task infer: {', '.join(RUNTIMES)}; all but keras load "
+        "a file that Keras exports",
+        default=DEFAULT_RUNTIME,
     )
     ceilings: str = option_field(
         "--ceilings WHICH",

@@ -11,6 +11,7 @@ from convmark.core.errors import CaseError, OptionError
 from convmark.core.model_name import ModelName
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
+from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from convmark.core.tasks import TASKS, TIMED_TASKS
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "auto_name",
     "cases",
     "refuse_replicas",
+    "refuse_runtimes",
     "refuse_untimed",
 ]
 
@@ -76,6 +78,7 @@ class Suite:
             jit=options.jit,
             threads=options.threads,
             recipe=options.recipe,
+            runtimes=options.runtimes,
             backends=options.backends if backends is None else backends,
             replicas=options.replicas or (self._doublings(devices) if self.scaling else (1,)),
             cluster=options.cluster.name if options.cluster else None,
@@ -164,3 +167,25 @@ def refuse_replicas(options: Options) -> None:
             "--batch-sizes: auto is of one machine, for each would choose by its own memory; name "
             "the sizes, or use --cluster local"
         )
+
+
+def refuse_runtimes(options: Options) -> None:
+    """Refuse a runtime that none of the cases asked for can be of.
+
+    Raises:
+        OptionError: it was asked for.
+    """
+    for name in options.runtimes:
+        runtime = RUNTIMES[name]
+        rules = (
+            ("--tasks", options.tasks, ("infer",)),
+            ("--backend", options.backends, (runtime.backend,)),
+            ("--jit", options.jit, ("off",)),
+            ("--precisions", options.precisions, runtime.precisions),
+        )
+        for flag, given, needed in rules:
+            if name != DEFAULT_RUNTIME and not set(given) & set(needed):
+                raise OptionError(
+                    f"{flag}: the runtime {name} needs {' or '.join(needed)}, "
+                    f"got {', '.join(given)}"
+                )

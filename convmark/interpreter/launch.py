@@ -20,6 +20,8 @@ from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.errors import WorkerError
 from convmark.core.installed import import_roots as find_import_roots
 from convmark.core.processes import TemporaryFolder
+from convmark.core.runtimes import EXPORTS
+from convmark.interpreter.environments.cache import cache_folder
 from convmark.interpreter.follower import Answer, Follower, OnEvent, tail
 from convmark.interpreter.server import INTERPRETER_LOST, Server, ServerLost, Worker
 from convmark.machine.gpu.visible import alone
@@ -91,6 +93,7 @@ class Interpreter(contextlib.AbstractContextManager["Interpreter"]):
         # the driver's own order, so that gpu:1 of a case is the card that NVML calls 1
         self._environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         self._environ |= BACKENDS[backend].variables
+        self._environ.setdefault(EXPORTS, str(cache_folder() / "exports"))
         self._numbers = itertools.count(1)
         self._folder = TemporaryFolder()
         # a worker is ended without its exit handlers, which would remove what TensorFlow has there

@@ -166,7 +166,7 @@ def _compare(
     from convmark.compare.judgement import LiveComparison
     from convmark.compare.live.gate import compare_with_anchors, same_as_today
     from convmark.results.commit import read_commit
-    from convmark.session.fleet.part import comparison_s, seconds_of
+    from convmark.session.forecast import comparison_s, seconds_of
 
     options = run.options
     if not options.compare_budget_s:

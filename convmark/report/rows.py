@@ -20,7 +20,7 @@ from convmark.compare.rule.statistics import t_quantile
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
-from convmark.core.table import FACETS
+from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.results.columnar import case_name, read_columns, whole_file
 from convmark.results.names import names_of
 from convmark.results.record import (
@@ -38,7 +38,6 @@ __all__ = [
     "CONFIDENCE",
     "POINT",
     "Rows",
-    "axes_of",
     "group_of",
     "latest",
     "newest_rows",
@@ -137,13 +136,18 @@ def _names(columns: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
     """Return what the tables group by: the case's name, the hardware, whether there are figures."""
     import pandas as pd
 
-    clusters = ["" if name is None else name for name in columns["cluster"].tolist()]
-    known = {name: columns[name].tolist() for name in _AXES} | {"cluster": clusters}
+    empty = {"cluster": "", "runtime": DEFAULT_RUNTIME}
+    filled = {
+        name: [text if one is None else one for one in columns[name].tolist()]
+        for name, text in empty.items()
+    }
+    known = {name: columns[name].tolist() for name in _AXES} | filled
     axes = zip(*known.values(), strict=True)
     pairs = zip(columns["machine"].tolist(), columns["device"].tolist(), strict=True)
     statuses = columns["status"].tolist()
     named = {
         "case": np.array([case_name(*values) for values in axes], dtype=object),
+        "runtime": np.array(filled["runtime"], dtype=object),
         "hardware": np.array([_hardware(*pair) for pair in pairs], dtype=object),
         **{name: columns[name] for name in ("machine", "model", "task", "status")},
     }
@@ -287,11 +291,6 @@ def latest(table: pd.DataFrame, *, measured: bool = True) -> pd.DataFrame:
     return chosen.groupby(["hardware", "case"], observed=True, sort=False).tail(1)
 
 
-def axes_of(row: Any) -> dict[str, Any]:
-    """Return what a page chooses a row of a table by, of a point."""
-    return {name: getattr(row, name) for name in FACETS}
-
-
 def pooled_half_widths(table: pd.DataFrame) -> np.ndarray[Any, Any]:
     """Return half of each point's interval on ln(step time); NaN where no spread is known.
 
@@ -313,9 +312,9 @@ def text_of(value: Any) -> str:
     return "" if value is None or value != value else str(value)
 
 
-def newest_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the newest point with figures of each case on each hardware, by column."""
-    return records_of(latest(table), table.columns)
+def newest_rows(table: pd.DataFrame, *, measured: bool = True) -> list[dict[str, Any]]:
+    """Return the rows of `latest` by column."""
+    return records_of(latest(table, measured=measured), table.columns)
 
 
 def group_of(row: Mapping[str, Any], *facts: str) -> str:
@@ -335,6 +334,8 @@ def setting(row: Mapping[str, Any]) -> str:
         parts.append(f"{int(row['replicas'])} replicas{_spread_over(text_of(row['cluster']))}")
     if row["backend"] != DEFAULT_BACKEND:
         parts.append(row["backend"])
+    if row["runtime"] != DEFAULT_RUNTIME:
+        parts.append(row["runtime"])
     return ", ".join(parts)
 
 

@@ -85,6 +85,7 @@ class Record(Schema):
             threads=self.threads,
             backend=self.backend,
             recipe=self.recipe,
+            runtime=self.runtime or "",
         )
 
 

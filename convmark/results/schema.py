@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = ["MEASUREMENT_VERSION", "OLDEST_SCHEMA", "SCHEMA_VERSION", "Schema"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 OLDEST_SCHEMA = 2
 """Of files that are read; no release has written an earlier one."""
 MEASUREMENT_VERSION = 3
@@ -43,6 +43,7 @@ _memory = functools.partial(_column, "memory", table="architectures", bounds="at
 _state = functools.partial(_column, "state", table="architectures", bounds="at least 0")
 _check = functools.partial(_column, "check", table="architectures")
 _learning = functools.partial(_column, "learning", table="accuracy")
+_export = functools.partial(_column, "export", table="runtimes", since=4, bounds="at least 0")
 _waterfall = functools.partial(_column, "waterfall", table="waterfall")
 _step_time = functools.partial(_time, unit="s", bounds="above 0")
 _way = functools.partial(_waterfall, unit="s", bounds="above 0")
@@ -116,6 +117,11 @@ class Schema:
     backend: str = _case("framework that runs the step")
     recipe: str | None = _case(
         "what --optimizer, --learning-rate and --loss asked for, such as optimizer=adam", since=3
+    )
+    runtime: str | None = _case(
+        "what runs the forward pass: keras, or what loads the file that Keras has exported; empty "
+        "is keras",
+        since=4,
     )
     training: str | None = _case(
         "who says how the model is trained: model (its compile or its own methods; step and loss "
@@ -306,6 +312,33 @@ class Schema:
     output_rms: float | None = _check("root mean square of inference's output", bounds="at least 0")
     accuracy: float | None = _check(
         "accuracy on the test samples, of task accuracy", title="", kind="share", bounds="share"
+    )
+
+    export_s: float | None = _export(
+        "seconds of the export, when the file was made", unit="s", title="export"
+    )
+    exported_bytes: int | None = _export(
+        "size of the exported file, of several the sum", unit="bytes", title="file"
+    )
+    load_s: float | None = _export(
+        "from the file to a runtime that can be called", unit="s", title="load"
+    )
+    runtime_threads: int | None = _export(
+        "threads of the runtime's own pool: as it tells, else the main one and those that the "
+        "process has started until the first step",
+        title="threads",
+    )
+    largest_abs_error: float | None = _export(
+        "largest difference of an output from the Keras model's in float32, on seeded inputs"
+    )
+    largest_rel_error: float | None = _export(
+        "the same over the largest magnitude of that output of the Keras model", title="error"
+    )
+    top1_agreement: float | None = _export(
+        "share of those inputs whose largest entry of the first output is the Keras model's",
+        title="top-1 agreement",
+        kind="share",
+        bounds="share",
     )
 
     dataset: str | None = _learning("what was trained on, with a hash of its samples")

@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -21,21 +22,27 @@ from typing import Any
 
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.model_name import ModelName
+from convmark.core.runtimes import DEFAULT_RUNTIME, EXPORTS, runtime_of_file
 from convmark.core.tasks import TASKS
 from convmark.worker import (
     backends,
     ceiling,
     cuda,
     duet,
+    layers,
     measurement,
     mnist,
     process_state,
+    runtimes,
 )
-from convmark.worker.builders import builder
+from convmark.worker.builders import Builder, builder
 from convmark.worker.code_watch import CodeWatch
 from convmark.worker.companions import Companions, Place, free_addresses
+from convmark.worker.exported import ExportedBackend
 from convmark.worker.failure import UnknownModelError, message_of, stack_of
+from convmark.worker.model_files import check_file
 from convmark.worker.protocol import encode, one_line
+from convmark.worker.runtimes.export import Exported, export, in_a_process
 
 __all__ = ["answer"]
 
@@ -100,22 +107,33 @@ def answer(request: dict[str, Any], framework: Any, descriptors: list[int]) -> i
     return 0
 
 
+@dataclasses.dataclass(frozen=True)
+class _Watched:
+    """Reports events, and what code ran before the first that tells of a step."""
+
+    watch: CodeWatch
+    emit: Emit
+
+    def __call__(self, event: str, **fields: Any) -> None:
+        if event == "code":  # an exporting process has told it
+            self.watch.close()
+        elif event not in _BEFORE_THE_FIRST_STEP:
+            self.watch.report(self.emit)
+        self.emit(event, **fields)
+
+
 @contextlib.contextmanager
 def _watching_code(request: dict[str, Any], emit: Emit) -> Iterator[Emit]:
     """Watch what code the case runs; give an `emit` that reports it once the first step is over."""
     if request["kind"] not in _WITH_CODE:
         yield emit
         return
-    left_out = [*request.get("left_out", ()), *filter(None, [request.get("mnist")])]
+    kept = [request.get("mnist"), os.environ.get(EXPORTS)]
+    left_out = [*request.get("left_out", ()), *filter(None, kept)]
     watch = CodeWatch(request["case"]["model"], [os.getcwd(), *sys.path], left_out)
 
-    def emit_and_code(event: str, **fields: Any) -> None:
-        if event not in _BEFORE_THE_FIRST_STEP:
-            watch.report(emit)
-        emit(event, **fields)
-
     try:
-        yield emit_and_code
+        yield _Watched(watch, emit)
     finally:
         watch.close()
 
@@ -224,6 +242,55 @@ def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
     return case, build, framework, witness.emit
 
 
+def _make_runtime_ready(
+    request: dict[str, Any], framework: Any, emit: Emit
+) -> tuple[Case, Any, Any, Emit]:
+    """Do the same for a case whose steps a runtime may take: of an exported model, then exported.
+
+    Raises:
+        CaseFailure: the runtime is not there, or the model cannot be exported.
+    """
+    if request["case"].get("runtime", DEFAULT_RUNTIME) == DEFAULT_RUNTIME:
+        return _make_ready(request, framework, emit)
+    case, framework = _configured(request, framework, emit)
+    if not framework.untouched():
+        raise measurement.CaseFailure(
+            f"{case.model}: the runtime {case.runtime} needs --isolation fork or spawn: the model "
+            "is exported in a process that is forked before the framework has run anything"
+        )
+    runtimes.check_installed(case.runtime, case.model)
+    if runtime_of_file(case.model) == case.runtime:
+        check_file(case.model)
+        exported = Exported(case.model, (), (), {})
+    else:
+        exported = _exported(request, case, framework, emit)
+    _, make = runtimes.imported(case.runtime, case.model)
+    backend = ExportedBackend(framework, case, exported, request["seed"], emit)
+    witness = process_state.Witness(case, _asked(request, case), backend, emit)
+    build = Builder(lambda: backend.load(make)).watched(witness.watched)
+    return case, build, backend, witness.emit
+
+
+def _exported(request: dict[str, Any], case: Case, framework: Any, emit: Emit) -> Exported:
+    """Build the Keras model in a process of its own, and export it there."""
+
+    def work(folder: str, pipe: Emit) -> None:
+        told = _Watched(emit.watch, pipe) if isinstance(emit, _Watched) else pipe
+        framework.seed(request["seed"])  # Python draws a seed of its own in a forked process
+        keras_case = dataclasses.replace(
+            case, runtime=DEFAULT_RUNTIME, precision=PRECISIONS[0], device="cpu"
+        )
+        witness = process_state.Witness(keras_case, {"precision"}, framework, told)
+        build = builder(case.model, framework, case.task).watched(witness.watched)
+        model = measurement.build(keras_case, build, request["seed"], framework, witness.emit)
+        export(case, model, framework, request["seed"], folder, told)
+        told("counted", **framework.sizes(model))
+        counted = framework.work(model, case.batch_size)
+        told("work", flops_per_sample=counted.flops, flops_note=counted.note)
+
+    return in_a_process(work, emit, tempfile.mkdtemp(prefix="export-"))
+
+
 def _configured(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Case, Any]:
     """Set the framework up for the request's case, before any code of the model's is imported."""
     case = Case(**request["case"])
@@ -281,13 +348,13 @@ def _join(request: dict[str, Any], framework: Any, place: Place | None, emit: Em
 def _take_turns(
     request: dict[str, Any], framework: Any, emit: Emit, commands: Iterable[dict[str, Any]]
 ) -> None:
-    case, builder, framework, emit = _make_ready(request, framework, emit)
+    case, builder, framework, emit = _make_runtime_ready(request, framework, emit)
     sizes, seed = request.get("with_sizes", False), request["seed"]
     measurement.take_turns(case, builder, seed, framework, emit, commands, with_sizes=sizes)
 
 
 def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:
-    case, builder, framework, emit = _make_ready(request, framework, emit)
+    case, builder, framework, emit = _make_runtime_ready(request, framework, emit)
     if request["smoke"]:
         measurement.smoke(case, builder, request["seed"], framework, emit)
     else:
@@ -309,14 +376,19 @@ def _probe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
 def _describe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     """Tell the model layer by layer; nothing is run."""
     case, builder, framework, emit = _make_ready(request, framework, emit)
-    layers = measurement.described_layers(case, builder, request["seed"], framework, emit)
-    emit("described", layers=[dataclasses.asdict(layer) for layer in layers])
+    found = measurement.described_layers(case, builder, request["seed"], framework, emit)
+    emit("described", layers=[dataclasses.asdict(layer) for layer in found])
     emit("finished")
 
 
 def _ceiling(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     _, _, framework, emit = _make_ready(request, framework, emit)
     ceiling.measure(framework, emit, request.get("sizes"))
+
+
+def _layers(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+    case, builder, framework, emit = _make_ready(request, framework, emit)
+    layers.serve(case, builder, request, framework, emit)
 
 
 def _digits(request: dict[str, Any], framework: Any, emit: Emit) -> None:
@@ -347,6 +419,7 @@ _KINDS = {
     "digits": _digits,
     "duet": _duet,
     "inspect": _inspect,
+    "layers": _layers,
     "measure": _measure,
     "probe": _probe,
     **dict.fromkeys(_MODULES, _untimed),

@@ -22,6 +22,7 @@ from typing import Any
 
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.errors import CaseError
+from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.worker import measurement, module_tables, timing
 from convmark.worker.builders import builder
 from convmark.worker.code_watch import CodeWatch
@@ -108,6 +109,9 @@ def play(case: Case, request: Mapping[str, Any], backend: Any, emit: Emit) -> No
     """
     plan = Plan.of(request)
     environ = dict(os.environ)
+    if case.runtime != DEFAULT_RUNTIME:  # two pools of threads would disturb each other
+        emit("cannot_share", reason=f"the runtime {case.runtime} has a process to itself")
+        return
     try:
         with Tables(Code.of(*side) for side in request["sides"].items()) as tables:
             duet = _Duet(case, request, plan, backend, emit, tables)

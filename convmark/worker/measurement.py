@@ -214,10 +214,12 @@ def smoke(case: Case, builder: Builder, seed: int, backend: Any, emit: Emit) -> 
         CaseFailure: the builder returns no model, or its output is not finite.
     """
     model = build(case, builder, seed, backend, emit)
-    step, _ = make_step(case, model, seed, backend)
+    step, describe = make_step(case, model, seed, backend)
     for number in range(1, PROOF_STEP + 1):
         token = step()
         backend.synchronise(token)
+        if number == 1:
+            describe()
         check_finite(backend.fingerprint(token), case, number)
     emit("finished")
 
@@ -256,8 +258,9 @@ def take_turns(
         CaseFailure: the builder returns no model, or its output is not finite at either end.
     """
     model = build(case, builder, seed, backend, emit)
-    step, _ = make_step(case, model, seed, backend)
+    step, describe = make_step(case, model, seed, backend)
     seconds, token = timing.timed_step(step, backend)
+    describe()
     proof = Proof(case, backend, emit)
     proof.report(1, token)
     if with_sizes:
@@ -378,7 +381,8 @@ def make_step(
                 f"{case.model}: a model without a call() of its own cannot infer; measure it in "
                 "training (--tasks train), or give it one"
             )
-        return backend.inference_step(model, case.batch_size, seed, compiled), dict
+        step = backend.inference_step(model, case.batch_size, seed, compiled)
+        return step, lambda: backend.described_inference(model)
     try:
         step, describe = backend.chosen_training(
             model, case.batch_size, seed, compiled, case.recipe

@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from convmark.core.model_name import TRUST
+from convmark.core.runtimes import DEFAULT_RUNTIME, runtime_of_file
 from convmark.worker.failure import CaseFailure, UnknownModelError, first_sentence
 from convmark.worker.protocol import one_line
+from convmark.worker.runtimes.files import check_runtime_file
 
 __all__ = ["check_file", "failed_to_load", "files_of", "is_trusted"]
 
@@ -45,11 +47,20 @@ def check_file(path: str) -> None:
     if path.endswith("/"):
         if not os.path.isfile(os.path.join(path, "saved_model.pb")):
             raise UnknownModelError(f"{path}: must be a SavedModel, it has no saved_model.pb")
+        if not is_trusted() and _has_lambda(path):
+            raise UnknownModelError(
+                f"{path}: contains code (a Lambda layer); give --trust-models if you trust the "
+                "author of the file"
+            )
+        return
+    if runtime_of_file(path) != DEFAULT_RUNTIME:
+        check_runtime_file(path)
         return
     if not path.endswith((".keras", ".h5", ".hdf5")):
         raise UnknownModelError(
-            f"{path}: must be a .keras or .h5 file, or a SavedModel's folder; of any other format "
-            "measure a builder of yours that loads it: package.module:builder"
+            f"{path}: must be a .keras, .h5, .onnx, .tflite or .xml file, or a SavedModel's "
+            "folder; of any other format measure a builder of yours that loads it: "
+            "package.module:builder"
         )
     config = _config(path)
     if not is_trusted() and (name := next(_own_code(config), None)) is not None:
@@ -59,10 +70,21 @@ def check_file(path: str) -> None:
         )
 
 
+def _has_lambda(folder: str) -> bool:
+    """Whether Keras 2 has kept the byte code of a Lambda layer in a SavedModel."""
+    try:
+        with open(os.path.join(folder, "keras_metadata.pb"), "rb") as file:
+            return b'"class_name": "Lambda"' in file.read(MOST_CONFIG_BYTES)
+    except FileNotFoundError:
+        return False
+
+
 def files_of(path: str) -> Iterator[str]:
     """Yield the files that a model's path names: itself, or all in a SavedModel's folder."""
     if not path.endswith("/"):
         yield os.path.realpath(path)
+        if os.path.isfile(weights := path.removesuffix(".xml") + ".bin"):
+            yield os.path.realpath(weights)
         return
     found = (os.path.join(parent, name) for parent, _, names in os.walk(path) for name in names)
     for number, file in enumerate(sorted(found)):

@@ -153,7 +153,9 @@ def checked_precision(case: Case, kinds: Counter[str], *, asked: bool) -> str:
         CaseFailure: it is not what was asked for.
     """
     found = found_precision(kinds)
-    if not found or (case.precision in PRECISIONS and _is_as_asked(kinds, case.precision)):
+    if found in ("", case.precision) or (
+        case.precision in PRECISIONS and _is_as_asked(kinds, case.precision)
+    ):
         return case.precision
     if asked:
         number, total = sum(kinds.values()) - kinds[case.precision], sum(kinds.values())

@@ -42,7 +42,7 @@ BEST_BATCHES = "hardware_best"
 
 _SAME = (
     *("model", "task", "batch_size", "precision", "jit", "replicas", "cluster", "threads"),
-    *("backend", "recipe", "asked_shape"),
+    *("backend", "runtime", "recipe", "asked_shape"),
 )
 _BATCH, _PRECISION = _SAME.index("batch_size"), _SAME.index("precision")
 _SOFTWARE = ("framework", "keras", "python", "driver", "measurement_version", "flags")

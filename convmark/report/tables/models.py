@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.table import Heading, Table, headings, table_of
 from convmark.core.tasks import TASKS, Task
 from convmark.report.rows import POINT, group_of, newest_rows, setting
@@ -229,6 +230,7 @@ def _counts(row: Mapping[str, Any]) -> bool:
         and row["jit"] == "off"
         and row["threads"] == "default"
         and row["replicas"] == 1
+        and row["runtime"] == DEFAULT_RUNTIME
     )
 
 

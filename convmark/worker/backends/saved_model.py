@@ -13,11 +13,19 @@ import tensorflow as tf
 from convmark_zoo.keras_api import keras
 
 from convmark.worker.failure import CaseFailure
+from convmark.worker.model_files import is_trusted
 
 __all__ = ["SavedModel"]
 
 SERVING = "serving_default"
 _PRODUCTS = ("Conv", "MatMul", "Einsum")
+_REACHING = frozenset(
+    [
+        *("ReadFile", "WriteFile", "MatchingFiles", "WholeFileReaderV2", "PrintV2"),
+        *("PyFunc", "PyFuncStateless", "EagerPyFunc"),
+    ]
+)
+"""Operations that reach beyond a graph: files, and Python's own functions."""
 
 
 class SavedModel(keras.Model):  # type: ignore[misc]  # Keras has no types
@@ -29,6 +37,8 @@ class SavedModel(keras.Model):  # type: ignore[misc]  # Keras has no types
     )
 
     def __init__(self, folder: str) -> None:
+        if not is_trusted():
+            _refuse_reaching(folder)
         loaded = tf.saved_model.load(folder)
         signatures = dict(loaded.signatures)
         chosen = (
@@ -74,6 +84,30 @@ class SavedModel(keras.Model):  # type: ignore[misc]  # Keras has no types
         return []
 
     trainable_variables = trainable_weights
+
+
+def _refuse_reaching(folder: str) -> None:
+    """Refuse a graph that would read or write files, or call Python.
+
+    Raises:
+        CaseFailure: it has such an operation, or is damaged.
+    """
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel as Stored
+
+    with open(f"{folder}/saved_model.pb", "rb") as file:
+        data = file.read()
+    try:
+        stored = Stored.FromString(data)
+    except Exception as error:  # protobuf's own, of several versions
+        raise CaseFailure(f"{folder}: must be a SavedModel, it cannot be read: {error}") from None
+    for graph in (meta.graph_def for meta in stored.meta_graphs):
+        inner = (node for one in graph.library.function for node in one.node_def)
+        for node in (*graph.node, *inner):
+            if node.op in _REACHING:
+                raise CaseFailure(
+                    f"{folder}: contains code (the operation {node.op}); give --trust-models if "
+                    "you trust the author of the file"
+                )
 
 
 def _symbol(folder: str, name: str, spec: Any) -> Any:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from convmark_zoo.keras_api import keras
+from convmark_zoo.keras_api import KERAS_VERSION, keras
 
 from convmark.worker import reference
 from convmark.worker.backends.keras_model import KerasBackend
@@ -20,6 +20,7 @@ from convmark.worker.backends.losses import images, square_matrices, training_ba
 from convmark.worker.backends.own_training import PLAIN, Made, OwnData, Recipe, own_function
 from convmark.worker.backends.saved_model import SavedModel
 from convmark.worker.backends.step import Step
+from convmark.worker.backends.tensorflow_export import digest_of, forward_function, outputs_of
 from convmark.worker.backends.tensorflow_graph import forward_work, graph_work
 from convmark.worker.backends.tensorflow_training import (
     built_optimizer,
@@ -218,6 +219,39 @@ class TensorFlow(KerasBackend):
 
         return self._step(infer, (pictures,))
 
+    def piece(
+        self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
+    ) -> Callable[[Any], tuple[Any, Any]]:
+        @tf.function(jit_compile=compiled, autograph=KERAS_VERSION < (3, 0))  # type: ignore[untyped-decorator]
+        def run(values: Any) -> Any:
+            made = function(values)
+            return tf.reshape(made[0], [-1])[0], made
+
+        return run  # type: ignore[no-any-return]
+
+    def backward_piece(
+        self,
+        function: Callable[[Any], list[Any]],
+        layers: Sequence[Any],
+        compiled: bool,
+        inner: Sequence[bool],
+    ) -> Callable[[Any, Any], tuple[Any, Any]]:
+        @tf.function(jit_compile=compiled, autograph=KERAS_VERSION < (3, 0))  # type: ignore[untyped-decorator]
+        def run(values: Any, given: Any) -> Any:
+            with tf.GradientTape() as tape:
+                wanted = [one for one, is_inner in pairs(values, inner) if is_inner]
+                tape.watch(wanted)
+                made = function(values)
+            wanted += [one for layer in layers for one in getattr(layer, "trainable_variables", [])]
+            kept = [(one, target) for one, target in pairs(made, given) if one.dtype.is_floating]
+            found = tape.gradient(
+                [one for one, _ in kept], wanted, output_gradients=[one for _, one in kept]
+            )
+            gradients = [getattr(one, "values", one) for one in found if one is not None]
+            return tf.reshape((gradients or made)[0], [-1])[0], made, gradients
+
+        return run  # type: ignore[no-any-return]
+
     def _step(self, function: Any, batch: tuple[Any, ...]) -> Step:
         placed = self._on_device(batch)
         return Step(function, placed, lambda: function.get_concrete_function(*placed))
@@ -246,6 +280,18 @@ class TensorFlow(KerasBackend):
         if step.trace is None:
             return Work(None, "a training step that runs eagerly is not followed")
         return per_sample(graph_work(step.trace), samples)
+
+    def exported_function(self, model: Any, batch: Sequence[Any]) -> Any:
+        """A forward pass of this batch's size, for the runtimes to be converted from."""
+        return forward_function(model, self.inputs(model).structure, batch)
+
+    def exported_outputs(self, function: Any, batch: Sequence[Any]) -> list[Any]:
+        """The arrays that it gives."""
+        return outputs_of(function, batch)
+
+    def exported_digest(self, function: Any, model: Any) -> str:
+        """A hash of all that an export is made of."""
+        return digest_of(function, model)
 
     def matrix_product(self, size: int) -> Callable[[], Any]:
         """Return the product of two square matrices of the precision's compute dtype."""

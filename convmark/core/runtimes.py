@@ -1,0 +1,114 @@
+"""Runtime: what runs a model's forward pass, one object each; the only list of runtimes.
+
+The code is the module of `convmark.worker.runtimes` that `module` names. The worker loads this
+module too, so it needs the standard library alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+__all__ = [
+    "DEFAULT_RUNTIME",
+    "EXPORTS",
+    "RUNTIMES",
+    "RUNTIME_PRECISIONS",
+    "Runtime",
+    "runtime_of_file",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """One runtime: Keras itself, or what loads a file that Keras has exported."""
+
+    name: str
+    label: str
+    """Its name as its makers write it."""
+    module: str = ""
+    """In `convmark.worker.runtimes`; empty for Keras."""
+    class_name: str = ""
+    """In its module."""
+    package: str = ""
+    """What it is imported as; empty where the backend brings it."""
+    distributions: tuple[str, ...] = ()
+    """On the package index: its own, and those that make its files."""
+    suffix: str = ""
+    """Of the files that it loads; a folder's is a slash."""
+    backend: str = "tensorflow"
+    """That whose models are exported to it."""
+    precisions: tuple[str, ...] = ("float32",)
+    """Those that can be asked for."""
+    gpu: bool = False
+    """Whether it runs on a GPU."""
+
+    @property
+    def extra(self) -> str:
+        """What installs it, and what exports to it."""
+        return f"convmark[{self.name}]"
+
+
+RUNTIMES: Mapping[str, Runtime] = MappingProxyType(
+    {
+        one.name: one
+        for one in (
+            Runtime(name="keras", label="Keras", gpu=True),
+            Runtime(
+                name="savedmodel",
+                label="SavedModel",
+                module="saved_model",
+                class_name="SavedModel",
+                suffix="/",
+                gpu=True,
+            ),
+            Runtime(
+                name="litert",
+                label="LiteRT",
+                module="lite_rt",
+                class_name="LiteRT",
+                package="ai_edge_litert",
+                distributions=("ai-edge-litert",),
+                suffix=".tflite",
+                precisions=("float32", "float16", "dynamic_int8", "int8"),
+            ),
+            Runtime(
+                name="onnxruntime",
+                label="ONNX Runtime",
+                module="onnx_runtime",
+                class_name="OnnxRuntime",
+                package="onnxruntime",
+                distributions=("onnxruntime", "onnx", "tf2onnx"),
+                suffix=".onnx",
+                precisions=("float32", "dynamic_int8"),
+                gpu=True,
+            ),
+            Runtime(
+                name="openvino",
+                label="OpenVINO",
+                module="open_vino",
+                class_name="OpenVino",
+                package="openvino",
+                distributions=("openvino", "nncf"),
+                suffix=".xml",
+                precisions=("float32", "int8"),
+            ),
+        )
+    }
+)
+"""By name; the default first."""
+
+DEFAULT_RUNTIME = next(iter(RUNTIMES))
+
+EXPORTS = "CONVMARK_EXPORTS"
+"""The variable that names the folder where a worker keeps exported files."""
+
+RUNTIME_PRECISIONS = ("float16", "dynamic_int8", "int8")
+"""Of exported models alone: weights in half precision; weights in int8; activations too."""
+
+
+def runtime_of_file(path: str) -> str:
+    """Return the runtime that a model's file is loaded by: Keras where it is no other's."""
+    found = (one.name for one in RUNTIMES.values() if one.suffix not in ("", "/"))
+    return next((name for name in found if path.endswith(RUNTIMES[name].suffix)), DEFAULT_RUNTIME)

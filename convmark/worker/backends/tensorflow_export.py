@@ -1,0 +1,54 @@
+"""A Keras model's forward pass as one graph of TensorFlow's, which runtimes are converted from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from convmark.worker.backends.tensorflow_training import leaves
+from convmark.worker.runtimes.engine import INPUT, OUTPUT
+
+__all__ = ["digest_of", "forward_function", "outputs_of"]
+
+
+def forward_function(model: Any, structure: Any, batch: Sequence[Any]) -> Any:
+    """Return the concrete function of a forward pass, of this batch's size alone.
+
+    Args:
+        structure: that of the model's inputs.
+        batch: an array for each input.
+    """
+    specs = {
+        INPUT.format(place): tf.TensorSpec(one.shape, one.dtype, name=INPUT.format(place))
+        for place, one in enumerate(batch)
+    }
+
+    @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
+    def forward(**inputs: Any) -> Any:
+        given = tf.nest.pack_sequence_as(structure, [inputs[name] for name in sorted(inputs)])
+        found = leaves(model(given, training=False))
+        return {OUTPUT.format(place): tf.identity(one) for place, one in enumerate(found)}
+
+    return forward.get_concrete_function(**specs)
+
+
+def outputs_of(function: Any, batch: Sequence[Any]) -> list[Any]:
+    """Return the arrays that the function gives, in order."""
+    given = {INPUT.format(place): tf.constant(one) for place, one in enumerate(batch)}
+    found = function(**given)
+    return [np.asarray(found[name]) for name in sorted(found)]
+
+
+def digest_of(function: Any, model: Any) -> str:
+    """Return a hash of all that an export is made of: the graph, the weights, and the software."""
+    found = hashlib.sha256(f"{tf.__version__} {np.__version__}".encode())
+    found.update(function.graph.as_graph_def().SerializeToString(deterministic=True))
+    for weight in model.weights:
+        array = np.asarray(weight)
+        found.update(f"{array.dtype} {array.shape}".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()

@@ -1,0 +1,243 @@
+"""The backend of an exported model: the runtime runs the steps, the framework the reference.
+
+A timed step begins with the batch in host memory and ends with the outputs in host memory, as a
+server would have them, on every runtime alike.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from convmark.core.case import Case
+from convmark.core.runtimes import RUNTIMES
+from convmark.worker import runtimes
+from convmark.worker.backends.keras_parts import root_mean_square
+from convmark.worker.backends.step import Step
+from convmark.worker.failure import CaseFailure, message_of
+from convmark.worker.inputs import Inputs, Leaf, flat, sized
+from convmark.worker.runtimes.agreement import agreement, check
+from convmark.worker.runtimes.export import Exported
+from convmark.worker.work import Work
+
+__all__ = ["ExportedBackend"]
+
+MOST_BATCH_BYTES = 1 << 32
+"""Of the inputs of a user's file, which may say anything."""
+
+
+class Loaded:
+    """A file in its runtime: what takes the model's place in a measurement."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+
+
+class ExportedBackend:
+    """A framework's backend in which an exported model takes the place of the Keras model."""
+
+    has_compiler = False
+
+    def __init__(
+        self,
+        framework: Any,
+        case: Case,
+        exported: Exported,
+        seed: int,
+        emit: Callable[..., None],
+    ) -> None:
+        """Take the framework's place in a process that has loaded nothing yet.
+
+        Args:
+            exported: without batches where it is a file of the user's.
+            seed: of the batch of such a file.
+        """
+        self._framework = framework
+        self._case = case
+        self._exported = exported
+        self._seed = seed
+        self._emit = emit
+        self._inputs = _inputs_of(exported) if exported.batches else None
+        self._threads_before = _tasks()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._framework, name)
+
+    call_path = property(lambda self: self._case.runtime)
+
+    def is_model(self, candidate: Any) -> bool:
+        """Whether it is a file that a runtime has loaded."""
+        return isinstance(candidate, Loaded)
+
+    def layers_alive(self) -> None:
+        """Nothing: no Keras model is here."""
+
+    def has_layers_of(self, model: Loaded, earlier: None) -> bool:
+        return False
+
+    def take_inputs(self, model: Loaded, input_spec: Any) -> Inputs | None:
+        """What the file takes, which loading it has told."""
+        return self._inputs
+
+    def inputs(self, model: Loaded) -> Inputs | None:
+        return self._inputs
+
+    def make_variables(self, model: Loaded) -> None:
+        """Nothing: the file has all of them."""
+
+    def settle(self, model: Loaded) -> None:
+        """Nothing: no step changes the file."""
+
+    def weights_by_device(self, model: Loaded) -> Counter[str]:
+        """Nothing: a runtime does not tell."""
+        return Counter()
+
+    def outputs_by_device(self, token: tuple[Any, Any]) -> Counter[str]:
+        """Nothing: the outputs are asked for in host memory."""
+        return Counter()
+
+    def layer_precisions(self, model: Loaded) -> list[str]:
+        """What was asked of the exporting process, which has held the model to it."""
+        return [self._case.precision]
+
+    def has_call(self, model: Loaded) -> bool:
+        return True
+
+    def sizes(self, model: Loaded) -> dict[str, int | None]:
+        """Those of the Keras model that was exported; of a user's file they are not known."""
+        told = self._exported.events.get("counted", {})
+        return {
+            name: told.get(name) for name in ("parameters", "trainable_parameters", "model_bytes")
+        }
+
+    def work(self, model: Loaded, samples: int) -> Work:
+        """The FLOPs of the Keras model that was exported."""
+        told = self._exported.events.get("work")
+        if told is None:
+            return Work(None, "the operations of a runtime's own file are not counted")
+        return Work(told["flops_per_sample"], told["flops_note"])
+
+    def inference_step(self, model: Loaded, batch_size: int, seed: int, compiled: bool) -> Step:
+        """Return a step: the batch from host memory through the runtime, into host memory."""
+        run, batch = model.engine.run, self._exported.batches[0]
+        return Step(lambda *arrays: (None, run(arrays)), tuple(batch), takes_any=False)
+
+    def load(self, make: Callable[[str, str, str], Any]) -> Loaded:
+        """Load the file, and report how long it took.
+
+        Raises:
+            CaseFailure: the runtime refuses it, such as for an operation that it does not know.
+        """
+        case, began = self._case, time.perf_counter()
+        try:
+            engine = make(self._exported.path, case.threads, case.device)
+        except (CaseFailure, MemoryError):
+            raise
+        except Exception as error:  # each runtime has its own
+            raise CaseFailure(
+                f"{case.model}: {RUNTIMES[case.runtime].label} cannot load the file: "
+                f"{message_of(error)}"
+            ) from error
+        seconds = time.perf_counter() - began
+        self._emit("loaded", load_s=seconds, packages=runtimes.versions(case.runtime))
+        if self._inputs is None:
+            self._inputs = self._inputs_of_file(engine)
+            batch = flat(self._inputs.batch(case.batch_size, self._seed))
+            self._exported = replace(self._exported, batches=[list(batch)])
+            engine.resize([one.shape for one in self._exported.batches[0]])
+        return Loaded(engine)
+
+    def _inputs_of_file(self, engine: Any) -> Inputs:
+        """Return what a file takes, by its own word.
+
+        Raises:
+            CaseFailure: it takes another batch size, or more than fits into memory.
+        """
+        case, leaves = self._case, []
+        for one in engine.taken:
+            if not one.shape or one.shape[0] not in (None, case.batch_size):
+                size = one.shape[0] if one.shape else "no"
+                raise CaseFailure(
+                    f"{case.model}: takes batches of {size} samples, got {case.batch_size}; ask "
+                    f"for --batch-sizes {size}"
+                )
+            leaves.append(Leaf(one.name, one.shape[1:], one.dtype))
+        try:
+            leaves = sized(leaves, self._framework.asked_shapes)
+        except ValueError as error:
+            raise CaseFailure(f"{case.model}: {error}") from None
+        found = Inputs(leaves[0] if len(leaves) == 1 else leaves)
+        if found.sample_bytes * case.batch_size > MOST_BATCH_BYTES:
+            raise CaseFailure(
+                f"{case.model}: a batch must have at most {MOST_BATCH_BYTES:,} bytes, it would "
+                f"have {found.sample_bytes * case.batch_size:,}"
+            )
+        return found
+
+    def described_inference(self, model: Loaded) -> dict[str, Any]:
+        """Compare the file with the Keras model, once its first step is over; report both.
+
+        Raises:
+            CaseFailure: it computes something else.
+        """
+        exported, case = self._exported, self._case
+        if not exported.references:
+            found = None
+        else:
+            outputs = [model.engine.run(batch) for batch in exported.batches]
+            found = agreement(zip(outputs, exported.references, strict=True))
+        figures = {} if found is None else asdict(found)
+        self._emit("agreement", runtime_threads=self._runtime_threads(model.engine), **figures)
+        if found is not None:
+            check(found, case.precision, f"{case.name}:", os.path.dirname(exported.path))
+        return {}
+
+    def synchronise(self, token: tuple[Any, Any]) -> None:
+        """Wait for a step of the framework's; what a runtime has returned is there."""
+        if token[0] is not None:
+            self._framework.synchronise(token)
+
+    def fingerprint(self, token: tuple[Any, Any]) -> float:
+        return root_mean_square(token[1])
+
+    def reset_peak_memory(self) -> None:
+        """Have the allocator's peak begin anew; the framework itself has not begun elsewhere."""
+        if self._case.runtime == "savedmodel":
+            self._framework.reset_peak_memory()
+
+    def peak_memory(self) -> int | None:
+        """Nothing but for a SavedModel, whose allocator is the framework's."""
+        return self._framework.peak_memory() if self._case.runtime == "savedmodel" else None
+
+    def _runtime_threads(self, engine: Any) -> int | None:
+        """The threads of the runtime: as it tells, else those that have begun since."""
+        told = engine.threads()
+        begun = _tasks()
+        if told is not None or begun is None or self._threads_before is None:
+            return None if told is None else int(told)
+        return 1 + max(0, begun - self._threads_before)
+
+
+def _inputs_of(exported: Exported) -> Inputs:
+    """Return the inputs by the batch that is run, and the model's own names."""
+    shapes = exported.events["built"]["input_shape"]
+    names = list(shapes) if isinstance(shapes, dict) else ["input"]
+    leaves = [
+        Leaf(name, tuple(one.shape[1:]), np.dtype(one.dtype).name)
+        for name, one in zip(names, exported.batches[0], strict=True)
+    ]
+    return Inputs(leaves[0] if len(leaves) == 1 else leaves)
+
+
+def _tasks() -> int | None:
+    """Return the number of threads of this process; None where the system does not tell."""
+    try:
+        return len(os.listdir("/proc/self/task"))
+    except OSError:
+        return None

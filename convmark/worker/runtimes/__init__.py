@@ -1,0 +1,61 @@
+"""The runtimes that load an exported model, one module each, imported only for a case of theirs.
+
+A module has two things: `convert`, which writes a file from a model's forward pass, and the class
+of its name, which loads one. Importing a runtime starts threads: no zygote imports a module here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from typing import Any
+
+from convmark.core.runtimes import RUNTIMES
+from convmark.worker.failure import CaseFailure
+
+__all__ = ["check_installed", "imported", "versions"]
+
+_TELEMETRY = "openvino_telemetry"
+"""Sends a message to its makers at each import of OpenVINO, which does without it."""
+
+
+def check_installed(name: str, model: str) -> None:
+    """Hold a runtime to being installed; it is not imported.
+
+    Raises:
+        CaseFailure: it is not.
+    """
+    runtime = RUNTIMES[name]
+    if runtime.package and importlib.util.find_spec(runtime.package) is None:
+        raise CaseFailure(
+            f"{model}: {runtime.label} is not installed; install {runtime.extra} there"
+        )
+
+
+def imported(name: str, model: str) -> tuple[Any, Any]:
+    """Import a runtime; return what converts to it, and the class that loads its files.
+
+    Raises:
+        CaseFailure: it is not installed, or cannot be imported; the message names its extra.
+    """
+    runtime = RUNTIMES[name]
+    sys.modules.setdefault(_TELEMETRY, None)  # type: ignore[arg-type]  # its import then fails
+    try:
+        module = importlib.import_module(f"convmark.worker.runtimes.{runtime.module}")
+    except ImportError as error:
+        raise CaseFailure(
+            f"{model}: {runtime.label} cannot be imported ({error}); install {runtime.extra} there"
+        ) from None
+    return module.convert, getattr(module, runtime.class_name)
+
+
+def versions(name: str) -> str:
+    """Return NAME==VERSION of what makes and loads a runtime's files, as far as installed."""
+    found = []
+    for distribution in RUNTIMES[name].distributions:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append(f"{distribution}=={importlib.metadata.version(distribution)}")
+    return " ".join(found)

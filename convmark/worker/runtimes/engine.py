@@ -1,0 +1,68 @@
+"""What a runtime is asked to do: convert a model's forward pass, load a file, run a batch."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["INPUT", "OUTPUT", "Engine", "Source", "Taken"]
+
+INPUT, OUTPUT = "input_{:02}", "output_{:02}"
+"""Names in every exported file: inputs and outputs in the order of the model's own."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model's forward pass for one batch size, ready to be converted."""
+
+    function: Any
+    """The concrete function of a graph of TensorFlow's; its inputs and outputs have the names
+    above."""
+    owner: Any
+    """Holds the variables of the function."""
+    samples: Callable[[], Iterable[Sequence[Any]]]
+    """Gives batches like those that the model is measured on, each with an array for each input:
+    what an int8 conversion finds the ranges of activations with."""
+
+    def frozen(self) -> Any:
+        """Return the function with its variables as constants."""
+        from tensorflow.python.framework.convert_to_constants import (
+            convert_variables_to_constants_v2,
+        )
+
+        return convert_variables_to_constants_v2(self.function)
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One input of an exported file."""
+
+    name: str
+    shape: tuple[int | None, ...]
+    """With the batch axis; None for an axis of any size."""
+    dtype: str
+
+
+class Engine(abc.ABC):
+    """A file in its runtime, ready to be called. It is made from a path, threads and a device."""
+
+    call_path: str
+
+    @property
+    @abc.abstractmethod
+    def taken(self) -> list[Taken]:
+        """The inputs, in order."""
+
+    def resize(self, shapes: Sequence[Sequence[int]]) -> None:
+        """Make ready for inputs of these shapes; most runtimes need not be told."""
+        return None
+
+    @abc.abstractmethod
+    def run(self, arrays: Sequence[Any]) -> Sequence[Any]:
+        """Return the outputs of a batch; both are arrays of NumPy in host memory."""
+
+    def threads(self) -> int | None:
+        """The threads of the runtime's pool as it tells; None where it does not."""
+        return None

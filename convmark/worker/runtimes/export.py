@@ -1,0 +1,248 @@
+"""Exports a case's model in a process of its own, which is gone before anything is timed.
+
+The measured process then holds what a server would: the runtime and its file, no Keras model. The
+exporting process is forked before the framework has run anything. It writes events, which the
+measured process passes on, and beside the file the batches and what the Keras model gives for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from convmark.core.case import Case
+from convmark.core.processes import die_with_parent
+from convmark.core.runtimes import EXPORTS, RUNTIMES
+from convmark.worker import runtimes
+from convmark.worker.failure import CaseFailure, message_of, stack_of
+from convmark.worker.inputs import Inputs
+from convmark.worker.protocol import encode
+from convmark.worker.runtimes.engine import Source
+
+__all__ = ["Exported", "export", "in_a_process"]
+
+MOST_KEPT = 64
+"""Files of that folder: those that were used longest ago go first."""
+COMPARED_SAMPLES = 16
+"""At least so many samples are compared with the Keras model's outputs."""
+RANGE_BATCHES = 16
+"""What an int8 conversion finds the ranges of activations with."""
+
+Emit = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported model, and what the Keras model gives for some batches."""
+
+    path: str
+    batches: Sequence[Sequence[Any]]
+    """The case's own batch first; each has an array for each input."""
+    references: Sequence[Sequence[Any]]
+    """The outputs of the Keras model in float32, one array each, for each batch."""
+    events: Mapping[str, Mapping[str, Any]]
+    """What the exporting process has told, the last of each kind."""
+
+
+def in_a_process(work: Callable[[str, Emit], None], emit: Emit, folder: str) -> Exported:
+    """Have a forked process export, pass its events on, and return what it has written.
+
+    Args:
+        work: writes the result into a folder, and reports events.
+        folder: of this process alone; it has the result.
+
+    Raises:
+        CaseFailure: the export has failed; the message is the reason.
+        MemoryError: it has run out of memory.
+    """
+    reader, writer = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # as in the zygote: no threads work
+        parent, pid = os.getpid(), os.fork()
+    if pid == 0:
+        _work_and_exit(work, folder, writer, parent)
+    os.close(writer)
+    events: dict[str, dict[str, Any]] = {}
+    with open(reader, encoding="utf-8") as lines:
+        for line in lines:
+            event = json.loads(line)
+            name = event.pop("event")
+            events[name] = event
+            if name not in ("failed", "finished", "path"):
+                emit(name, **event)
+    _, status = os.waitpid(pid, 0)
+    if (failed := events.get("failed")) is not None:
+        if failed["status"] == "out_of_memory":
+            raise MemoryError(failed["message"])
+        raise CaseFailure(failed["message"])
+    if "finished" not in events:
+        raise CaseFailure(f"the exporting process ended ({_cause(status)})")
+    with np.load(os.path.join(folder, "batches.npz"), allow_pickle=False) as arrays:
+        batches = _parted(arrays, "batch")
+        references = _parted(arrays, "reference")
+    return Exported(events["path"]["path"], batches, references, events)
+
+
+def _work_and_exit(
+    work: Callable[[str, Emit], None], folder: str, writer: int, parent: int
+) -> None:
+    """Do the work in a forked process, which does not return."""
+    status = 1
+    try:
+        die_with_parent(parent)
+
+        def emit(event: str, **fields: Any) -> None:
+            os.write(writer, encode({"event": event, **fields}))
+
+        try:
+            work(folder, emit)
+            emit("finished")
+        except BaseException as error:
+            traceback.print_exc()
+            kind = "out_of_memory" if isinstance(error, MemoryError) else "error"
+            emit("failed", status=kind, message=message_of(error), stack=stack_of(error))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _cause(status: int) -> str:
+    code = os.waitstatus_to_exitcode(status)
+    return f"signal {-code}" if code < 0 else f"exit status {code}"
+
+
+def _parted(arrays: Any, kind: str) -> list[list[Any]]:
+    """Return the arrays `KIND.BATCH.PLACE` of a file, by batch and place."""
+    found: dict[int, dict[int, Any]] = {}
+    for name in arrays.files:
+        its_kind, batch, place = name.split(".")
+        if its_kind == kind:
+            found.setdefault(int(batch), {})[int(place)] = arrays[name]
+    return [[found[one][place] for place in sorted(found[one])] for one in sorted(found)]
+
+
+def export(case: Case, model: Any, backend: Any, seed: int, folder: str, emit: Emit) -> None:
+    """Export a Keras model that is built, or find the file of an earlier export of the same.
+
+    Raises:
+        CaseFailure: it takes or gives what no runtime is fed with, or cannot be converted.
+    """
+    inputs = backend.inputs(model)
+    count = max(2, math.ceil(COMPARED_SAMPLES / case.batch_size))
+    batches = [_arrays(case, backend, inputs, seed + number) for number in range(count)]
+    function = backend.exported_function(model, batches[0])
+    references = [backend.exported_outputs(function, one) for one in batches]
+    _write(folder, batches, references)
+
+    def samples() -> Iterator[Sequence[Any]]:
+        for number in range(RANGE_BATCHES):
+            yield _arrays(case, backend, inputs, seed + count + number)
+
+    source = Source(function, model, samples)
+    emit("progress", phase=f"export to {case.runtime}")
+    path, seconds = _kept(case, source, backend.exported_digest(function, model))
+    emit("path", path=path)
+    emit("exported", export_s=seconds, exported_bytes=_bytes(path))
+
+
+def _arrays(case: Case, backend: Any, inputs: Inputs, seed: int) -> list[Any]:
+    """Return a batch as arrays, one for each input.
+
+    Raises:
+        CaseFailure: an input is ragged, or of texts.
+    """
+    for leaf in inputs.leaves:
+        if leaf.ragged or leaf.dtype == "string":
+            raise CaseFailure(
+                f"{case.model}: an exported model takes dense arrays of numbers, its input "
+                f"{leaf.name} is {'ragged' if leaf.ragged else 'of strings'}; measure it with "
+                "--runtime keras"
+            )
+    leaves = backend.leaves(inputs.batch(case.batch_size, seed))
+    return [np.ascontiguousarray(one) for one in leaves]
+
+
+def _write(folder: str, batches: Sequence[Any], references: Sequence[Any]) -> None:
+    arrays: dict[str, Any] = {}
+    for kind, found in (("batch", batches), ("reference", references)):
+        for number, batch in enumerate(found):
+            arrays |= {f"{kind}.{number}.{place}": one for place, one in enumerate(batch)}
+    np.savez(os.path.join(folder, "batches.npz"), **arrays)
+
+
+def _kept(case: Case, source: Source, digest: str) -> tuple[str, float]:
+    """Return the path of the export, and the seconds that it took when it was made."""
+    runtime = RUNTIMES[case.runtime]
+    told = [digest, case.runtime, case.precision, case.device, runtimes.versions(case.runtime)]
+    key = hashlib.sha256("\n".join(told).encode()).hexdigest()[:32]
+    kept = os.path.join(os.environ.get(EXPORTS) or tempfile.gettempdir(), key)
+    path = os.path.join(kept, "model" + runtime.suffix)
+    if not os.path.isdir(kept):
+        convert, _ = runtimes.imported(case.runtime, case.model)
+        os.makedirs(os.path.dirname(kept), exist_ok=True)
+        making = tempfile.mkdtemp(prefix=".making-", dir=os.path.dirname(kept))
+        try:
+            seconds = _converted(case, convert, source, os.path.join(making, "model"))
+            with open(os.path.join(making, "export.json"), "w", encoding="utf-8") as file:
+                json.dump({"export_s": seconds, "case": case.name}, file)
+            with contextlib.suppress(OSError):  # another process was first
+                os.rename(making, kept)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+        _thin_out(os.path.dirname(kept))
+    os.utime(kept)
+    with open(os.path.join(kept, "export.json"), encoding="utf-8") as file:
+        return path, float(json.load(file)["export_s"])
+
+
+def _converted(case: Case, convert: Any, source: Source, stem: str) -> float:
+    runtime = RUNTIMES[case.runtime]
+    began = time.perf_counter()
+    try:
+        convert(source, stem + runtime.suffix, case.precision)
+    except (CaseFailure, MemoryError):
+        raise
+    except ImportError as error:
+        raise CaseFailure(
+            f"{case.model}: cannot be exported to {runtime.label} ({error}); install "
+            f"{runtime.extra} there"
+        ) from None
+    except Exception as error:
+        raise CaseFailure(
+            f"{case.model}: cannot be exported to {runtime.label}: {message_of(error)}"
+        ) from error
+    return time.perf_counter() - began
+
+
+def _thin_out(folder: str) -> None:
+    """Remove the exports that were used longest ago, beyond the number that is kept."""
+    with contextlib.suppress(OSError):
+        found = [os.path.join(folder, name) for name in os.listdir(folder)]
+        ours = [one for one in found if os.path.isfile(os.path.join(one, "export.json"))]
+        for old in sorted(ours, key=os.path.getmtime)[:-MOST_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _bytes(path: str) -> int:
+    """Return the bytes of an export: of a folder all files, of a file those of its stem."""
+    folder = path if path.endswith("/") else os.path.dirname(path)
+    found = (os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sum(os.path.getsize(one) for one in found if not one.endswith("export.json"))

@@ -1,0 +1,70 @@
+"""LiteRT: a TensorFlow Lite file, converted by TensorFlow's own converter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from convmark.worker.runtimes.engine import Engine, Source, Taken
+
+__all__ = ["LiteRT", "convert"]
+
+
+def convert(source: Source, path: str, precision: str) -> None:
+    """Write a file of float32; of float16 or int8 weights; or of int8 activations too."""
+    import tensorflow as tf
+
+    # of variables that are not frozen it makes some that nobody gives a value
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([source.frozen()])
+    if precision != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if precision == "int8":
+
+        def samples() -> Iterator[list[Any]]:
+            yield from map(list, source.samples())
+
+        converter.representative_dataset = samples
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    written = converter.convert()
+    with open(path, "wb") as file:
+        file.write(written)
+
+
+class LiteRT(Engine):
+    """An interpreter of one file; its XNNPACK delegate is on, as it is by default."""
+
+    call_path = "litert"
+
+    def __init__(self, path: str, threads: str, device: str) -> None:
+        count = None if threads == "default" else int(threads)
+        self._interpreter = Interpreter(path, num_threads=count)
+        self._interpreter.allocate_tensors()
+        self._takes = self._interpreter.get_input_details()
+        self._gives = [one["index"] for one in self._interpreter.get_output_details()]
+
+    @property
+    def taken(self) -> list[Taken]:
+        return [
+            Taken(
+                one["name"],
+                tuple(None if axis < 0 else int(axis) for axis in one["shape_signature"]),
+                np.dtype(one["dtype"]).name,
+            )
+            for one in self._takes
+        ]
+
+    def resize(self, shapes: Sequence[Sequence[int]]) -> None:
+        for one, shape in zip(self._takes, shapes, strict=True):
+            self._interpreter.resize_tensor_input(one["index"], list(shape))
+        self._interpreter.allocate_tensors()
+
+    def run(self, arrays: Sequence[Any]) -> Sequence[Any]:
+        for one, array in zip(self._takes, arrays, strict=True):
+            self._interpreter.set_tensor(one["index"], array)
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(index) for index in self._gives]

@@ -1,0 +1,73 @@
+"""OpenVINO: its own .xml and .bin files, converted from the frozen graph."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import openvino
+
+from convmark.worker.failure import CaseFailure
+from convmark.worker.runtimes.engine import Engine, Source, Taken
+
+__all__ = ["OpenVino", "convert"]
+
+_LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
+
+
+def convert(source: Source, path: str, precision: str) -> None:
+    """Write an .xml file and the .bin beside it, their weights in float32 or int8."""
+    with tempfile.TemporaryDirectory() as folder:
+        graph = os.path.join(folder, "graph.pb")  # of a function it takes no frozen one
+        with open(graph, "wb") as file:
+            file.write(source.frozen().graph.as_graph_def().SerializeToString())
+        model = openvino.convert_model(graph)
+        if precision == "int8":
+            try:
+                import nncf
+            except ImportError as error:
+                raise CaseFailure(f"int8 needs nncf ({error}); pip install nncf") from None
+            model = nncf.quantize(model, nncf.Dataset([list(one) for one in source.samples()]))
+        openvino.save_model(model, path, compress_to_fp16=False)
+
+
+class OpenVino(Engine):
+    """A compiled model, asked for latency and for the precision that the file has."""
+
+    call_path = "openvino"
+
+    def __init__(self, path: str, threads: str, device: str) -> None:
+        settings: dict[str, Any] = {**_LATENCY, "INFERENCE_PRECISION_HINT": "f32"}
+        if threads != "default":
+            settings["INFERENCE_NUM_THREADS"] = int(threads)
+        self._compiled = openvino.Core().compile_model(path, "CPU", settings)
+        self._request = self._compiled.create_infer_request()
+        self._outputs = [one.index for one in self._compiled.outputs]
+
+    @property
+    def taken(self) -> list[Taken]:
+        return [
+            Taken(
+                _name(one, f"input_{place:02}"),
+                tuple(axis.get_length() if axis.is_static else None for axis in one.partial_shape),
+                np.dtype(one.element_type.to_dtype()).name,
+            )
+            for place, one in enumerate(self._compiled.inputs)
+        ]
+
+    def threads(self) -> int | None:
+        return int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
+
+    def run(self, arrays: Sequence[Any]) -> Sequence[Any]:
+        found = self._request.infer(list(arrays), share_inputs=True, share_outputs=False)
+        return [found[index] for index in self._outputs]
+
+
+def _name(port: Any, default: str) -> str:
+    with contextlib.suppress(RuntimeError):  # it has none
+        return str(port.any_name)
+    return default

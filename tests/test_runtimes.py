@@ -1,0 +1,260 @@
+"""Exported models: which cases there are, whether they compute the same, and real LeNet-5s.
+
+The workers' cases share one interpreter; a runtime that is not installed is skipped and says so.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from workers import environ, measured
+
+from convmark.core.case import Case, expand
+from convmark.core.errors import CaseError, OptionError
+from convmark.core.options import Options
+from convmark.core.runtimes import EXPORTS, RUNTIMES
+from convmark.core.suites import refuse_runtimes
+from convmark.interpreter import Answer, Interpreter
+from convmark.worker.failure import CaseFailure, UnknownModelError
+from convmark.worker.runtimes.agreement import Agreement, agreement, check
+from convmark.worker.runtimes.files import check_runtime_file
+
+EXPORTING = sorted(name for name in RUNTIMES if name != "keras")
+
+
+def case(**changes: Any) -> Case:
+    return Case(**{"model": "lenet5", "task": "infer", "runtime": "onnxruntime", **changes})
+
+
+def test_a_runtime_is_named_in_the_case_where_it_is_not_keras() -> None:
+    assert case().name == "lenet5-infer-cpu-b1-float32-onnxruntime"
+    assert case(runtime="keras").name == "lenet5-infer-cpu-b1-float32"
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"task": "train"}, "runtime onnxruntime needs task infer, got 'train'"),
+        ({"backend": "jax"}, "runtime onnxruntime needs backend tensorflow, got 'jax'"),
+        ({"jit": "on"}, "runtime onnxruntime needs jit off, got 'on'"),
+        ({"precision": "int8"}, "needs precision float32 or dynamic_int8, got 'int8'"),
+        ({"runtime": "openvino", "device": "gpu:0"}, "openvino needs device cpu, got 'gpu:0'"),
+        ({"runtime": "tvm"}, "runtime must be one of keras, savedmodel, "),
+    ],
+)
+def test_a_case_refuses_what_its_runtime_cannot_run(changes: dict[str, Any], rule: str) -> None:
+    with pytest.raises(CaseError, match=rule):
+        case(**changes)
+
+
+def test_each_runtime_has_the_cases_that_it_can_run() -> None:
+    found = expand(
+        models=["lenet5"],
+        tasks=["train", "infer"],
+        devices=["cpu"],
+        batch_sizes=[1],
+        precisions=["float32", "int8"],
+        runtimes=["keras", "onnxruntime", "openvino"],
+    )
+    assert [(one.task, one.precision, one.runtime) for one in found] == [
+        ("train", "float32", "keras"),
+        ("infer", "float32", "keras"),
+        ("infer", "float32", "onnxruntime"),
+        ("infer", "float32", "openvino"),
+        ("infer", "int8", "openvino"),
+    ]
+
+
+def test_a_runtime_of_which_there_would_be_no_case_is_refused() -> None:
+    with pytest.raises(OptionError, match="--tasks: the runtime openvino needs infer, got train"):
+        refuse_runtimes(Options(tasks=("train",), runtimes=("openvino",)))
+    refuse_runtimes(Options(tasks=("train",), runtimes=("keras",)))
+
+
+def test_errors_are_taken_of_all_batches_and_related_to_the_largest_output() -> None:
+    wanted = np.array([[1.0, 4.0], [2.0, 0.0]])
+    other = np.array([[4.5, 4.0], [2.0, 0.0]])
+    found = agreement([([wanted], [wanted]), ([other], [wanted])])
+    assert found.largest_abs_error == pytest.approx(3.5)
+    assert found.largest_rel_error == pytest.approx(3.5 / 4)
+    assert found.top1_agreement == pytest.approx(3 / 4)
+
+
+def test_an_output_that_is_not_finite_or_of_another_shape_agrees_never() -> None:
+    wanted = np.ones((1, 2))
+    assert agreement([([wanted * math.nan], [wanted])]).largest_rel_error == math.inf
+    with pytest.raises(CaseFailure, match="its outputs have the shapes"):
+        agreement([([np.ones((2, 2))], [wanted])])
+
+
+def test_an_error_at_the_bound_agrees_and_one_beyond_it_does_not() -> None:
+    check(Agreement(1e-2, 1e-2, 1.0), "float16", "lenet5", "file")
+    with pytest.raises(CaseFailure, match=r"lenet5 computes something else: .* bound .* is 0.0001"):
+        check(Agreement(1e-2, 1.01e-4, 1.0), "float32", "lenet5", "file")
+
+
+# -- real workers ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runtimes") / "exports"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def interpreter(kept: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interpreter]:
+    if importlib.util.find_spec("tensorflow") is None:
+        pytest.skip("models are exported by TensorFlow, which is not installed")
+    variables = environ(tmp_path_factory.mktemp("runtimes"), **{EXPORTS: str(kept)})
+    with Interpreter(environ=variables, folder=kept.parent) as made:
+        yield made
+
+
+Measured = Callable[..., Answer]
+
+
+@pytest.fixture(scope="module")
+def lenet5(interpreter: Interpreter) -> Measured:
+    """Measures LeNet-5 by a runtime, once."""
+    kept: dict[tuple[str, str], Answer] = {}
+
+    def answered(runtime: str, precision: str = "float32") -> Answer:
+        package = RUNTIMES[runtime].package
+        if package and importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+        if (runtime, precision) not in kept:
+            asked = measured("lenet5", runtime=runtime, precision=precision, threads="1")
+            kept[runtime, precision] = interpreter.answer(asked)
+        return kept[runtime, precision]
+
+    return answered
+
+
+@pytest.mark.parametrize("runtime", EXPORTING)
+def test_an_exported_lenet5_is_timed_and_computes_the_same(runtime: str, lenet5: Measured) -> None:
+    answer = lenet5(runtime)
+    assert answer.status == "ok", answer.message
+    found = answer.event("agreement")
+    assert found is not None
+    assert found["largest_rel_error"] < 1e-5
+    assert found["top1_agreement"] == 1
+    exported = answer.event("exported")
+    assert exported is not None
+    assert exported["exported_bytes"] > 4 * 61_706
+    assert exported["export_s"] > 0
+    built, steps = answer.event("built"), answer.event("steps")
+    assert built is not None
+    assert built["parameters"] == 61_706
+    assert steps is not None
+    assert min(steps["times_s"]) > 0
+
+
+def test_what_code_ran_is_that_of_the_exporting_process(lenet5: Measured) -> None:
+    codes = [event for event in lenet5("savedmodel").events if event["event"] == "code"]
+    assert len(codes) == 1
+    assert any(file["path"].endswith("lenet.py") for file in codes[0]["files"])
+
+
+def test_threads_that_were_asked_for_are_in_force(lenet5: Measured) -> None:
+    found = lenet5("onnxruntime").event("agreement")
+    assert found is not None
+    assert found["runtime_threads"] == 1
+
+
+def exported(kept: Path, runtime: str) -> Path:
+    """Return the folder of the one file that was exported to a runtime."""
+    (folder,) = [
+        path
+        for path in kept.iterdir()
+        if json.loads((path / "export.json").read_text())["case"].endswith(runtime)
+    ]
+    return folder
+
+
+def test_a_file_that_is_there_already_is_a_case_of_its_runtime(
+    lenet5: Measured, interpreter: Interpreter, kept: Path
+) -> None:
+    lenet5("litert")
+    shutil.copy(exported(kept, "litert") / "model.tflite", kept.parent / "small.tflite")
+    (found,) = expand(models=["small.tflite"], tasks=["infer"], devices=["cpu"], batch_sizes=[1])
+    assert found.runtime == "litert"
+    answer = interpreter.answer(measured("small.tflite", runtime="litert", threads="1"))
+    assert answer.status == "ok", answer.message
+    built, compared = answer.event("built"), answer.event("agreement")
+    assert built is not None
+    assert built["input_shape"] == [28, 28, 1]
+    assert compared is not None
+    assert "largest_rel_error" not in compared
+    other = interpreter.answer(measured("small.tflite", runtime="litert", batch_size=2))
+    assert other.message == (
+        "small.tflite: takes batches of 1 samples, got 2; ask for --batch-sizes 1"
+    )
+
+
+def test_a_file_of_the_same_model_is_used_again_and_weights_changed_in_it_are_an_error(
+    lenet5: Measured, interpreter: Interpreter, kept: Path
+) -> None:
+    lenet5("litert")
+    file = exported(kept, "litert") / "model.tflite"
+    stored = bytearray(file.read_bytes())
+    dense = np.frombuffer(stored, np.float32, count=25_000, offset=100_000)
+    dense[:] = dense * 1.5
+    file.write_bytes(stored)
+    again = interpreter.answer(measured("lenet5", runtime="litert", threads="1"))
+    shutil.rmtree(file.parent)
+    assert again.status == "error"
+    assert "lenet5-infer-cpu-b1-float32-t1-litert: computes something else" in again.message
+    assert "remove" in again.message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rule"),
+    [
+        ("a.tflite", b"nothing", "must be a TensorFlow Lite file"),
+        ("a.xml", b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "c">]><net/>', "without document"),
+        ("a.xml", b"<net></net>", "its weights, the .bin file of its name, must be beside it"),
+        ("a.onnx", b"\xff" * 50, "must be an ONNX file, it cannot be read"),
+    ],
+)
+def test_a_file_that_is_not_its_runtimes_is_refused(
+    name: str, content: bytes, rule: str, tmp_path: Path
+) -> None:
+    if name.endswith(".onnx"):
+        pytest.importorskip("onnx", reason="parts of ONNX files are checked by onnx")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UnknownModelError, match=rule):
+        check_runtime_file(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("place", ["../secret", "/etc/passwd"])
+def test_tensors_outside_the_folder_of_an_onnx_file_are_refused(place: str, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="parts of ONNX files are checked by onnx")
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=1)
+    tensor.external_data.add(key="location", value=place)
+    graph = onnx.GraphProto(name="g", initializer=[tensor])
+    (tmp_path / "a.onnx").write_bytes(onnx.ModelProto(graph=graph).SerializeToString())
+    with pytest.raises(UnknownModelError, match=f"one is to be read from {place}"):
+        check_runtime_file(str(tmp_path / "a.onnx"))
+
+
+def test_a_runtime_that_is_not_installed_is_one_line_with_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from convmark.worker import runtimes
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(CaseFailure) as refused:
+        runtimes.check_installed("onnxruntime", "lenet5")
+    assert str(refused.value) == (
+        "lenet5: ONNX Runtime is not installed; install convmark[onnxruntime] there"
+    )
