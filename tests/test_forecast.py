@@ -127,7 +127,7 @@ def test_pytest_shows_its_selected_cases_and_runs_no_test(
         [
             "lenet5-train-cpu-b32-float32 *",
             "convmark: 1 case, 3 processes, about *",
-            "convmark: --benchmark-compare: the live comparison takes 6 s more where *, at most *",
+            "convmark: --benchmark-compare: the live comparison takes 5 s more where *, at most *",
         ]
     )
     done.stdout.no_fnmatch_line("mini_resnet-*")
