@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from convmark.cli.parsers import parsers
 from convmark.core.option import Option
 from convmark.core.options import OPTIONS
+from convmark.report.tables import TABLES_SCHEMA
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -47,6 +50,8 @@ def pages() -> dict[str, str]:
         "reference/options.md": options_page(),
         "reference/commands.md": commands_page(),
         "reference/python.md": python_page(),
+        "reference/formats.md": formats_page(),
+        "reference/tables.schema.json": json.dumps(tables_schema(), indent=1) + "\n",
         "decisions/index.md": decisions_page(),
     }
 
@@ -87,8 +92,8 @@ def commands_page() -> str:
         [
             "# Commands\n",
             WRITTEN,
-            "`convmark COMMAND --help` prints the same. A shell completes commands and options "
-            'after `pip install "convmark[completion]"` and '
+            "`convmark COMMAND --help` prints the same. A shell completes commands, options and "
+            'values after `pip install "convmark[completion]"` and '
             '`eval "$(register-python-argcomplete convmark)"`. Verdicts and unsteady cases are '
             "coloured in the text that `run`, `list`, `show`, `history`, `compare` without "
             "`--across`, `ab` and `report` print on a terminal, not in their other formats; "
@@ -212,6 +217,101 @@ def decision_head(path: Path) -> tuple[str, str, str]:
     if not lines[0].startswith("# ") or found is None or found.group(1) not in STATUSES:
         raise SystemExit(f"{path.name}: must begin with a title and 'Status: accepted. Area: ...'")
     return lines[0][2:], found.group(1), found.group(2)
+
+
+def formats_page() -> str:
+    """Return the page on `--format`: which command has which, and what each format is."""
+    _, commands = parsers()
+    rows = [
+        (f"`{name}`", action.help)
+        for top, parser in commands.items()
+        for name, one in _with_actions(top, parser)
+        for action in one._actions
+        if "--format" in action.option_strings and action.help
+    ]
+    return f"""\
+# Formats of tables
+
+{WRITTEN}
+`convmark list` prints the runs of a results folder, and `convmark show latest` the tables of the
+newest one. Every command that prints tables has `--format`:
+
+{_table(("command", "`--format`"), rows)}
+
+The others print no table: `comment` prints Markdown, `export` the format of another tool, and
+`accept`, `merge`, `env make` and `env remove` a line on what was done. Values are unrounded and in
+the stored unit in `json`, `csv` and `parquet`; only the table goes to standard output, and
+everything else to standard error.
+
+- `json` is one object with `schema_version`, `command`, `machines` and `tables`, described by
+  [a JSON schema](tables.schema.json). Each column has its unit. The version grows where a key is
+  renamed, removed or gets another meaning. A column without any value may be missing.
+- `csv` and `parquet` of a command with one table have one line for each row. Those of `run`,
+  `show`, `report`, `bisect` and `fleet doctor`, which may have several tables, have one line for
+  each cell: table, row, column, unit and value.
+- `parquet` needs pyarrow, and is written to a file: `convmark list --format parquet >runs.parquet`.
+- `github`, of `compare`, is the annotations of a workflow on GitHub; `html`, of `report`, a page.
+
+`-o -` of `report` and `export` is standard output. All columns of all rows, and not tables of them,
+are in the run files: [files](files.md), [columns](../columns.md).
+"""
+
+
+def _with_actions(
+    name: str, parser: argparse.ArgumentParser
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield a command, and those below it."""
+    yield name, parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner, one in action.choices.items():
+                yield f"{name} {inner}", one
+
+
+def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": list(properties),
+        "additionalProperties": False,
+        "properties": dict(properties),
+    }
+
+
+def _list(items: Mapping[str, Any], **more: str) -> dict[str, Any]:
+    return {"type": "array", "items": dict(items), **more}
+
+
+_TEXT = {"type": "string"}
+
+
+def tables_schema() -> dict[str, Any]:
+    """Return the JSON schema of what `--format json` prints."""
+    column = {
+        "key": {**_TEXT, "description": "key of the values in the rows"},
+        "label": {**_TEXT, "description": "heading of the printed table"},
+        "type": {"enum": ["text", "number", "boolean"]},
+        "unit": {**_TEXT, "description": "unit of the values; empty for none"},
+    }
+    cell = {"type": ["string", "number", "boolean", "null"]}
+    table = {
+        "key": {**_TEXT, "description": "name of the table, the same in each version"},
+        "title": _TEXT,
+        "caption": {**_TEXT, "description": "what the figures mean; may be empty"},
+        "columns": _list(_object(column)),
+        "rows": _list({"type": "object", "additionalProperties": cell}),
+    }
+    machines = "fingerprints or names of the machines that the tables are of; empty for none"
+    answer = {
+        "schema_version": {"const": TABLES_SCHEMA},
+        "command": {**_TEXT, "description": "the command's words, such as fleet doctor"},
+        "machines": _list(_TEXT, description=machines),
+        "tables": _list(_object(table)),
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Tables of convmark, as --format json prints them",
+        **_object(answer),
+    }
 
 
 def _in_a_cell(text: str) -> str:

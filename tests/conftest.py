@@ -10,12 +10,22 @@ import pkgutil
 from collections.abc import Callable, Iterator
 
 import pytest
+from forks import Forks, forks
 from workers import BUILDERS, QUICK_XLA, environ
 
 import convmark
 from convmark.interpreter import Interpreter
 
 pytest_plugins = ["pytester"]
+
+LONGEST = (
+    *("test_launch", "test_backends", "test_sides_run", "test_cases_of_code", "test_ray"),
+    *("test_replicas", "test_benchmark_scripts", "test_faults_kill", "test_training"),
+    *("test_precisions", "test_inputs", "test_anchor", "test_report_rich", "test_environments"),
+    *("test_hostile_csv", "test_gpu_check", "test_many", "test_workflow", "test_wheel"),
+    *("test_report_page", "test_sides_browser", "test_auto_batch_worker", "test_duet"),
+)
+"""Files that take more than 15 s: none of them is begun when the other processes have ended."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -90,8 +100,27 @@ def interpreter_of(
         yield started
 
 
+@pytest.fixture(scope="session")
+def forks_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Forks]]:
+    """Gives for each backend what runs scripts in forks of a process that has imported it."""
+    folder = tmp_path_factory.mktemp("forks")
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def started(backend: str) -> Forks:
+            if importlib.util.find_spec(backend) is None:
+                pytest.skip(f"{backend} is not installed")
+            quiet = {"OMP_WAIT_POLICY": "PASSIVE"}  # PyTorch's threads spin while they wait
+            variables = environ(folder, KERAS_BACKEND=backend, KERAS_TORCH_DEVICE="cpu", **quiet)
+            return stack.enter_context(forks(f"convmark.worker.backends.{backend}", variables))
+
+        yield started
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what takes minutes, unless `-m` names it."""
+    """Leave out what takes minutes, unless `-m` names it; have the longest files begin first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
     if "long" in config.option.markexpr:
         return
     left_out = [item for item in items if item.get_closest_marker("long")]

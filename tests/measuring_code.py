@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parent.parent / "convmark"
 
 FIGURES = (
     "core/statistics.py",
-    *(f"session/{name}.py" for name in ("learning", "result", "steadiness", "waterfall")),
+    *(f"session/{name}.py" for name in ("learning", "result", "steadiness")),
 )
 """Outside the worker: what makes figures of a worker's raw times. How a process is launched is
 left out: it moves the time to its start alone, which no verdict uses."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
-import json
 import os
 import shutil
 import subprocess
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Forks, printed
 
 SOURCE = Path(__file__).resolve().parent / "nvml" / "standin.c"
 NAME = "libnvidia-ml.so.1"
@@ -37,19 +38,22 @@ def folder(missing: Sequence[str] = ()) -> tempfile.TemporaryDirectory[str]:
     return made
 
 
-def beside(code: str, *, missing: Sequence[str] = (), **variables: object) -> Any:
-    """Run code in a fresh Python whose NVML is the stand-in; return what it prints as JSON."""
+@functools.cache
+def _forks(missing: Sequence[str]) -> Forks:
+    """Return what runs code in forks of a harness whose NVML is the stand-in."""
+    made = Forks("convmark.session.run,convmark.cli.doctor", _environ(missing))
+    atexit.register(made.close)
+    return made
+
+
+def _environ(missing: Sequence[str]) -> dict[str, str]:
     hidden = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER")
     environ = {name: value for name, value in os.environ.items() if name not in hidden}
-    environ["LD_LIBRARY_PATH"] = folder(tuple(missing)).name
-    environ.update({name: str(value) for name, value in variables.items()})
-    ended = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environ,
-        cwd=SOURCE.parent.parent.parent,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert ended.returncode == 0, ended.stderr
-    return json.loads(ended.stdout)
+    return {**environ, "LD_LIBRARY_PATH": folder(missing).name}
+
+
+def beside(code: str, *, missing: Sequence[str] = (), **variables: object) -> Any:
+    """Run code in a Python of its own whose NVML is the stand-in; return what it prints as JSON."""
+    given = {name: str(value) for name, value in variables.items()}
+    root = SOURCE.parent.parent.parent
+    return printed(_forks(tuple(missing)).run(code, cwd=root, environ=given))

@@ -17,7 +17,8 @@ from typing import Any
 
 import fake_worker
 import pytest
-from histories import keep, process
+from histories import MACHINE, keep, process
+from json_tables import rows_of, tables_of
 from snapshots import check, plain
 
 from convmark.cli import bisect as bisect_command
@@ -337,7 +338,7 @@ def test_ctrl_c_keeps_the_sessions_so_far_and_exits_130(
 
 def test_json_has_every_field(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["ab", *LENET5, "--format", "json"])
-    (found,) = json.loads(capsys.readouterr().out)
+    (found,) = rows_of(capsys.readouterr().out, "ab")
     assert found["case"] == NAME
     assert found["a_parameters"] == found["b_parameters"] == 61_706
     assert found["low"] <= found["change"] <= found["high"]
@@ -346,7 +347,7 @@ def test_json_has_every_field(folder: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["ab", "--format", "xml"], "--format: must be one of table, markdown, json"),
+        (["ab", "--format", "xml"], "--format: must be one of text, json, csv"),
         (["ab", "--target", "0"], "--target: must be a number of per cent above 0"),
         (["ab", "--target", "two"], "--target: must be a number of per cent above 0"),
         (["ab", ".", "no such thing =="], "B: must be . (this interpreter), git:REF"),
@@ -390,6 +391,22 @@ def test_the_release_that_brought_a_slowdown_in_is_named(
     printed = capsys.readouterr()
     assert printed.out.startswith(f"{first_bad} brought it in, {VERSIONS[place - 1]} was the last")
     assert "results/ab/0001.csv" in printed.err
+
+
+def test_a_bisection_is_two_tables_for_other_programs(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Interpreter.speeds = dict.fromkeys(VERSIONS[3:], 1.15)
+    assert main([*BISECT, "--good", "2.16.2", "--bad", "2.21.0", "--format", "json"]) == 0
+    tables = tables_of(capsys.readouterr().out, "bisect")
+    (answer,) = tables["answer"]
+    assert (answer["verdict"], answer["last_good"], answer["first_bad"]) == (
+        *("found", "2.17.1", "2.18.0"),
+    )
+    assert answer["low"] <= answer["change"] <= answer["high"]
+    first = tables["steps"][0]
+    assert (first["earlier"], first["later"], first["void"]) == ("2.16.2", "2.21.0", False)
+    assert first["change"] == pytest.approx(0.15, abs=0.05)
 
 
 def test_no_change_between_the_ends_is_said_and_exits_1(
@@ -440,8 +457,12 @@ def test_one_side_by_two_names_is_refused_and_twice_the_same_name_is_said_to_be_
     assert "are the same" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("sides", [["git:nope", "."], ["git:nope", "git:nope"]], ids=" ".join)
-def test_a_commit_that_is_not_there_leaves_no_file(
+@pytest.mark.parametrize(
+    "sides",
+    [["git:nope", "."], [".", "git:nope"], ["git:nope", "git:nope"], ["tensorflow", "git:nope"]],
+    ids=" ".join,
+)
+def test_a_commit_that_is_not_there_is_found_before_anything_starts(
     sides: list[str],
     folder: Path,
     capsys: pytest.CaptureFixture[str],
@@ -450,8 +471,13 @@ def test_a_commit_that_is_not_there_leaves_no_file(
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
     somewhere = Origin(repository=folder, folder=Path("models"), is_zoo=True)
     monkeypatch.setattr("convmark.compare.live.ab.origin_of", lambda case, sources: somewhere)
+    started: list[object] = []
+    monkeypatch.setattr(Interpreter, "__enter__", lambda self: started.append(self) or self)
+    monkeypatch.setattr(FakeCache, "get", lambda self, *asked, **more: started.append(asked))
     assert main(["ab", *sides, *LENET5]) == 2
-    assert "nope" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"convmark ab: git:nope: {folder}: git knows no commit 'nope'; name ")
+    assert not started
     assert not list(folder.glob("results/ab/*"))
 
 
@@ -558,7 +584,7 @@ def test_what_is_compared_live_is_the_table_s_case_whatever_pyproject_sets(
 
 
 def json_of(capsys: pytest.CaptureFixture[str]) -> Any:
-    return json.loads(capsys.readouterr().out)
+    return rows_of(capsys.readouterr().out, "compare")
 
 
 def test_backends_are_compared_live_each_in_a_process_of_its_own(
@@ -620,7 +646,10 @@ def test_a_live_comparison_of_versions_ends_by_ctrl_c(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--across", "machine", "--live"], "--live: no two values of machine can be compared"),
+        (
+            ["--across", "machine", "--live"],
+            f"--live: needs two values of machine, the runs have one, {MACHINE}; measure another",
+        ),
         (["--live"], "--live: must be given with --across, whose values it compares"),
         (["--across=keras", "--budget=9"], "--budget: must be given with --live, which it limits"),
         (["--target=1"], "--target: must be given with --live, which it limits"),
@@ -629,8 +658,8 @@ def test_a_live_comparison_of_versions_ends_by_ctrl_c(
             "--budget: must be a number of seconds above 0",
         ),
         (
-            ["--across", "tensorflow", "--live", "--format", "csv"],
-            "--format: must be one of table, markdown, json, got 'csv'",
+            ["--across", "tensorflow", "--live", "--format", "github"],
+            "--format: must be one of text, json, csv, parquet, markdown, got 'github'",
         ),
     ],
 )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import shlex
 from collections import defaultdict
 from pathlib import Path
@@ -12,9 +9,10 @@ from typing import Any
 
 import pytest
 from histories import MACHINE, keep, process
+from json_tables import rows_of
 
 from convmark.cli import main
-from convmark.report.across import Cell, across_report
+from convmark.report.across import Cell, across_report, cells_table
 from convmark.report.across import across as across_runs
 from convmark.report.changes import Change
 from convmark.results.record import Record
@@ -283,7 +281,7 @@ def test_a_copy_of_a_run_counts_once(
     assert main(["compare", *paths, "--across", "tensorflow", "--format", "json"]) == 0
     told = capsys.readouterr()
     assert f"{paths[1]}: is a copy of {paths[0]}, left out of the table" in told.err
-    (cell,) = json.loads(told.out)
+    (cell,) = rows_of(told.out, "compare")
     assert (cell["runs"], cell["processes"]) == (1, 3)
 
 
@@ -342,11 +340,12 @@ def test_each_row_of_the_table_has_its_case_and_the_metric_is_named(
     assert markdown.count("lenet5-train-cpu-b32-float32") == 1
 
 
-def test_csv_and_json_hold_stored_units() -> None:
+def test_other_programs_get_stored_units() -> None:
     cells = across([row("0001", "2.19.0", 0.010), row("0002", "2.20.0", 0.011)], "tensorflow")
-    rows = list(csv.DictReader(io.StringIO(across_report(cells, "tensorflow", "csv"))))
-    found = json.loads(across_report(cells, "tensorflow", "json"))
-    assert [line["to_oldest"] for line in rows] == ["", str(found[1]["to_oldest"])]
+    table = cells_table(cells)
+    found = table.records()
+    units = {one.key: one.unit for one in table.headings}
+    assert (units["step_time_p50_s"], units["peak_host_memory_bytes"]) == ("s", "bytes")
     assert found[1]["to_oldest"] == pytest.approx(0.1)
     assert found[1]["step_time_p50_s"] == pytest.approx(0.011)
     assert found[0]["to_oldest"] is None
@@ -402,6 +401,6 @@ def test_runs_that_are_named_stand_in_the_order_in_which_they_were_made(
     alternating = [str(number + step) for number in range(1, 7) for step in (0, 6)]
     words = ["--across", "tensorflow", "--machine", MACHINE, "--format", "json"]
     assert main(["compare", *alternating, *words]) == 0
-    found = json.loads(capsys.readouterr().out)[1]
-    assert (found["run"], found["verdict"]) == ("0012", "")
+    found = rows_of(capsys.readouterr().out, "compare")[1]
+    assert (found["run"], found["verdict"]) == ("0012", None)
     assert found["note"] == "1 of 3 pairs of runs that alternate"

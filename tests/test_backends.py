@@ -7,14 +7,12 @@ NumPy made. What is not installed is skipped and says so.
 from __future__ import annotations
 
 import importlib.util
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Forks, printed
 from workers import BUILDERS, QUICK_XLA, environ, measured
 
 from convmark.core.errors import WorkerError
@@ -46,29 +44,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("backends")
 
 
-def first_losses(backend: str, folder: Path) -> Results:
-    skip_without(backend)
-    done = subprocess.run(
-        [sys.executable, str(BUILDERS / "first_losses.py"), backend],
-        env=environ(folder, KERAS_BACKEND=backend, KERAS_TORCH_DEVICE="cpu", **QUICK_XLA),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found: Results = json.loads(done.stdout.splitlines()[-1])
+def first_losses(process: Forks, backend: str) -> Results:
+    script = BUILDERS / "first_losses.py"
+    found: Results = printed(process.run(script, backend, environ=QUICK_XLA))
     return found
 
 
 @pytest.fixture(scope="module")
-def tensorflow(folder: Path) -> Results:
-    return first_losses("tensorflow", folder)
+def tensorflow(forks_of: Callable[[str], Forks]) -> Results:
+    return first_losses(forks_of("tensorflow"), "tensorflow")
 
 
 @pytest.fixture(scope="module", params=OTHERS)
-def other(request: pytest.FixtureRequest, folder: Path) -> Results:
-    return first_losses(request.param, folder)
+def other(request: pytest.FixtureRequest, forks_of: Callable[[str], Forks]) -> Results:
+    return first_losses(forks_of(request.param), request.param)
 
 
 @pytest.mark.parametrize("model", PARAMETERS)

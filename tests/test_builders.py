@@ -232,7 +232,8 @@ def interpreter(project: Path) -> Iterator[Interpreter]:
 
 
 def answered(interpreter: Interpreter, name: str, task: str = "infer", **more: Any) -> Answer:
-    return interpreter.answer({**measured(name, task=task, batch_size=4), **more})
+    """Return what ten steps tell, or a measurement where `smoke` is False."""
+    return interpreter.answer({**measured(name, task=task, batch_size=4), "smoke": True, **more})
 
 
 def parameters(answer: Answer) -> int:
@@ -241,9 +242,10 @@ def parameters(answer: Answer) -> int:
 
 
 def test_files_of_one_name_are_two_models_of_their_own_training(interpreter: Interpreter) -> None:
-    compiled = answered(interpreter, "a/net.keras", "train")
-    bare = answered(interpreter, "b/net.keras", "train")
-    legacy = answered(interpreter, "small.h5", "train")
+    compiled, bare, legacy = (
+        answered(interpreter, name, "train", smoke=False)
+        for name in ("a/net.keras", "b/net.keras", "small.h5")
+    )
     assert [parameters(one) for one in (compiled, bare, legacy)] == [1490, 650, 1490]
     first_steps = [one.event("first_step") or {} for one in (compiled, bare, legacy)]
     assert [one["training"] for one in first_steps] == ["model", "harness", "model"]
@@ -283,11 +285,11 @@ def test_a_module_before_a_file_registers_its_classes(interpreter: Interpreter) 
 
 
 def test_arguments_instances_and_input_specs_reach_the_worker(interpreter: Interpreter) -> None:
-    answer = answered(interpreter, "nets:net(act='tanh',width=3)")
+    answer = answered(interpreter, "nets:net(act='tanh',width=3)", smoke=False)
     assert parameters(answer) == 35
     assert (answer.event("peaks") or {})["host_bytes"]
     for name, count in (("nets:instance", 35), ("nets:around", 41)):
-        instance = answered(interpreter, name)
+        instance = answered(interpreter, name, smoke=False)
         assert parameters(instance) == count
         assert (instance.event("peaks") or {})["host_bytes"] is None  # weights were there before
     spec = answered(interpreter, "nets:open_net")

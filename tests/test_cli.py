@@ -7,16 +7,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import fake_worker
 import pytest
 from rows import row
 
 from convmark.cli import main
-from convmark.cli.run import next_step
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.hardware import read_machine
+from convmark.report.advice import next_step
 from convmark.results.store import read_run
 
 
@@ -191,8 +190,7 @@ def test_a_run_ends_with_the_next_command_unless_it_is_quiet(
 def test_the_next_step_follows_from_the_worst_row() -> None:
     def said(*statuses: str, searched: bool = False) -> str:
         records = [row(status=status) for status in statuses]
-        session = SimpleNamespace(records=records, choices=[1] * searched, whole=searched)
-        return next_step(session)  # type: ignore[arg-type]
+        return next_step(records, searched=searched)
 
     assert "next: convmark report" in said("ok")
     assert said("ok", "unsteady").startswith("1 of 2 processes are unsteady")
@@ -200,14 +198,33 @@ def test_the_next_step_follows_from_the_worst_row() -> None:
     assert "next: convmark report" in said("ok", "out_of_memory", searched=True)
 
 
-def test_a_shell_gets_completions(tmp_path: Path) -> None:
+def test_a_shell_gets_commands_options_and_values(folder: Path) -> None:
     pytest.importorskip("argcomplete", reason="argcomplete is not installed")
-    for line, expected in (("convmark sh", "show"), ("convmark list --for", "--format")):
-        answer = tmp_path / "answer"
+    assert main(["run", "--models", "lenet5,mini_resnet", "--tasks", "train"]) == 0
+    (machine,) = (path.name for path in folder.glob("results/*-*"))
+    for line, expected in (
+        ("convmark sh", "show"),
+        ("convmark list --for", "--format"),
+        ("convmark list --format j", "json"),
+        ("convmark run --models mobilenetv2,mini_res", "mobilenetv2,mini_resnet"),
+        ("convmark run --models vgg1", "vgg16 vgg19"),
+        ("convmark run --tasks train,in", "train,infer"),
+        ("convmark run --devices c", "cpu"),
+        ("convmark run --backend j", "jax"),
+        ("convmark show 0", "0001"),
+        ("convmark show l", "latest"),
+        (f"convmark show latest --machine {machine[:3]}", machine),
+        ("convmark history lenet5-t", "lenet5-train-cpu-b32-float32"),
+        ("convmark show --results nowhere 0", ""),
+    ):
+        answer = folder / "answer"
         asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
-        environ = {**os.environ, **asked, "_ARGCOMPLETE_STDOUT_FILENAME": str(answer)}
-        subprocess.run([sys.executable, "-m", "convmark"], env=environ, check=True, timeout=60)
-        assert answer.read_text().strip() == expected
+        more = {"_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "_ARGCOMPLETE_IFS": " "}
+        call = [sys.executable, "-m", "convmark"]
+        subprocess.run(call, env={**os.environ, **asked, **more}, check=True, timeout=60)
+        found = answer.read_text().split()
+        assert set(expected.split()) <= set(found), line
+        assert bool(found) == bool(expected), line
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -11,7 +11,7 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
-from workers import environ, measured
+from workers import environ, smoked
 
 from convmark.interpreter import Answer, Interpreter, import_roots
 
@@ -119,12 +119,12 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, di
         NETS_OUTSIDE=str(place / "outside"),
     )
     project = place / "project"
-    request = {"left_out": [str(project / "results")], "fed": False}
+    request = {"left_out": [str(project / "results")]}
     with Interpreter(environ=variables, folder=project, import_roots=[project]) as interpreter:
         yield (
             place,
             {
-                model: interpreter.answer({**measured(model), **request})
+                model: interpreter.answer({**smoked(model), **request})
                 for model in ("nets:net", "shopflat.nets:net", "installed:net", "lenet5")
             },
         )

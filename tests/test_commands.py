@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from histories import A_COMMIT, MACHINE, keep, keep_said, process, run_of
+from json_tables import rows_of
 from test_verdicts_file import judgement
 
 from convmark.cli import main
@@ -50,7 +50,7 @@ def test_compare_says_nothing_of_a_step_time_that_nothing_was_run_beside(
 ) -> None:
     history(store, 0.3)
     assert main(["compare", "--format", "json"]) == 0
-    rows = {row["metric"]: row for row in json.loads(capsys.readouterr().out)}
+    rows = {row["metric"]: row for row in rows_of(capsys.readouterr().out, "compare")}
     step = rows["step_time"]
     assert (step["verdict"], step["change"]) == ("inconclusive", None)
     live = "`pytest bench --benchmark-compare` compares live"
@@ -73,7 +73,9 @@ def test_compare_repeats_what_the_run_itself_has_said(
     assert main(["accept", "11", "--reason", "wider layers"]) == 0
     capsys.readouterr()
     assert main(["compare", "11", "--format", "json"]) == 0
-    (step,) = [row for row in json.loads(capsys.readouterr().out) if row["metric"] == "step_time"]
+    (step,) = [
+        row for row in rows_of(capsys.readouterr().out, "compare") if row["metric"] == "step_time"
+    ]
     assert (step["verdict"], step["note"].endswith("; accepted: wider layers")) == (
         "regressed",
         True,
@@ -86,7 +88,7 @@ def test_compare_judges_the_run_that_is_named(
     history(store, 0.3)
     keep(store, run_of("0012", 0.0, parameters=61707, commit=A_COMMIT))
     assert main(["compare", "10", "--format", "json"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["run"] == "0010"
+    assert rows_of(capsys.readouterr().out, "compare")[0]["run"] == "0010"
     assert main(["compare", f"results/{MACHINE}/0012.csv"]) == 1
     assert main(["compare", A_COMMIT[:8]]) == 1  # the newest of it
 
@@ -97,7 +99,7 @@ def test_compare_judges_the_second_run_against_the_first(
     keep(store, [*run_of("0001", 0.0), *run_of("0001", 0.0, model="vgg16")])
     keep(store, run_of("0002", 0.0, parameters=61707))
     assert main(["compare", "1", "2", "--format", "json"]) == 1
-    rows = json.loads(capsys.readouterr().out)
+    rows = rows_of(capsys.readouterr().out, "compare")
     found = {(row["model"], row["metric"]): row["verdict"] for row in rows}
     assert found["lenet5", "parameters"] == "changed"
     assert found["vgg16", "step_time"] == "missing"
@@ -154,7 +156,10 @@ BAD = [
     (["compare", "1", "0001"], "0001.csv: is the run that is judged; name an earlier run"),
     (["compare", A_COMMIT, "1"], "0001 is the run that is judged"),
     (["compare", "1", "2", "3"], "RUN: must be at most two, got 3"),
-    (["compare", "--format", "xml"], "--format: must be one of table, markdown, json, github"),
+    (
+        ["compare", "--format", "xml"],
+        "--format: must be one of text, json, csv, parquet, markdown, github",
+    ),
     (["compare", "--machine", "xeon-3"], "no runs of 'xeon-3'; did you mean xeon-2?"),
     (["accept", "0099", "--reason", "x"], "no run '0099'"),
     (["accept", "0001", "--reason", " "], "--reason: must give the reason"),

@@ -51,6 +51,11 @@ def sentence(*judgements: Judgement, passed: bool = False) -> str:
     return comment_text(Gate(judgements, HEAD, passed)).splitlines()[0]
 
 
+def test_a_base_that_was_not_kept_is_not_called_none() -> None:
+    assert "Base: not recorded. " in sentence(one("slow", against=""))
+    assert "Base: none. " in sentence(one("fresh", against="", verdict="new", fails=False))
+
+
 def test_one_sentence_counts_cases_and_names_both_commits() -> None:
     memory = one("slow", metric="peak_device_memory")
     assert sentence(SLOWER, memory, ACCEPTED, QUIET, DOUBT, SAME, ABSENT) == (

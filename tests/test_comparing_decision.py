@@ -23,6 +23,7 @@ from convmark.compare.rule.statistics import (
     chance_of_slower,
     look_at,
     pooled_prior,
+    pooled_variance,
     sign_looks,
     summary,
 )
@@ -71,6 +72,11 @@ def test_a_variance_is_shrunk_by_degrees_of_freedom():
 def test_a_noisy_case_is_never_believed_quieter_than_it_was_seen():
     found = Summary(estimate=0.0, variance=0.04, freedom=2, count=3)
     assert found.shrunk(Prior(variance=0.0001, freedom=20))[0] == 0.04
+
+
+def test_the_variance_within_groups_is_worked_by_hand():
+    assert pooled_variance([[1.0, 3.0], [10.0, 11.0, 12.0], [99.0]]) == (4 / 3, 3)
+    assert pooled_variance([[1.0], []]) == (0.0, 0)
 
 
 def test_three_cases_do_not_tell_the_noise_and_four_do():

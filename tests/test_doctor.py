@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from convmark.machine.cautions import Caution
-from convmark.machine.doctor import device_cautions, findings
+from convmark.machine.doctor import device_cautions, findings, findings_text
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.hardware import GIB, Machine
 from convmark.machine.state import State
@@ -50,12 +50,16 @@ FRAMEWORK = {
 LOAD = Caution(subject="load", finding="too high", remedy="end other programs")
 
 
+def page_of(*facts: Any, **more: Any) -> str:
+    return findings_text(findings(*facts, **more))
+
+
 def text(
     machine: Machine = MACHINE, *found: Caution, flags: str | None = "", **framework: Any
 ) -> str:
     """Lay out the facts above, with the framework's replaced where named."""
     facts = {**FRAMEWORK, **framework}
-    return findings(machine, STATE, found, facts, Path("results"), flags=flags)
+    return page_of(machine, STATE, found, facts, Path("results"), flags=flags)
 
 
 def test_the_findings_are_laid_out_in_aligned_sections() -> None:
@@ -114,7 +118,7 @@ def test_nothing_found_is_said() -> None:
 def test_what_is_unknown_is_said_to_be_unknown() -> None:
     state = State(load_average_1min=None, available_memory_bytes=GIB)
     machine = dataclasses.replace(WITHOUT_GPU, physical_cores=None)
-    lines = findings(machine, state, [], {}, Path("results")).splitlines()
+    lines = page_of(machine, state, [], {}, Path("results")).splitlines()
     for line in (
         "  Python      unknown",
         "  TensorFlow  unknown",
@@ -143,7 +147,7 @@ def test_what_is_absent_is_said_to_be_absent() -> None:
 
 def test_a_framework_that_could_not_be_loaded_is_the_first_finding() -> None:
     framework = {"python": "3.13.1", "error": "ImportError: libcudart.so.12\nnot found"}
-    page = findings(MACHINE, STATE, [LOAD], framework, Path("results"))
+    page = page_of(MACHINE, STATE, [LOAD], framework, Path("results"))
     assert "  error       ImportError: libcudart.so.12 not found\n" in page
     first = page.split("What will make figures unreliable\n")[1].splitlines()[0]
     assert first == "  framework  could not be loaded: ImportError: libcudart.so.12 not found"
@@ -154,12 +158,12 @@ def test_a_framework_that_could_not_be_loaded_is_the_first_finding() -> None:
 def test_the_framework_that_was_looked_at_is_named(backend: str, title: str) -> None:
     facts = {key: value for key, value in FRAMEWORK.items() if key != "tensorflow"}
     for told in ({backend: "1.2.3"}, {backend: "1.2.3", "backend": backend}):
-        page = findings(MACHINE, STATE, [], {**facts, **told}, Path("results"))
+        page = page_of(MACHINE, STATE, [], {**facts, **told}, Path("results"))
         (line,) = (line for line in page.splitlines() if "1.2.3" in line)
         assert line.split() == [title, "1.2.3"]
         assert "TensorFlow" not in page
     missing = {"backend": backend, "error": f"{backend} cannot be imported"}
-    page = findings(MACHINE, STATE, [], missing, Path("results"))
+    page = page_of(MACHINE, STATE, [], missing, Path("results"))
     assert f"(pip install {backend})" in page
 
 
@@ -217,7 +221,7 @@ def test_text_from_outside_cannot_reach_the_terminal() -> None:
     found = Caution(subject=evil, finding=evil, remedy=evil)
     framework = {**dict.fromkeys(FRAMEWORK, evil), "devices": ["cpu", evil]}
     for facts in (framework, {"error": evil}):
-        page = findings(machine, STATE, [found], facts, Path(evil), flags=evil)
+        page = page_of(machine, STATE, [found], facts, Path(evil), flags=evil)
         assert all(c.isprintable() for c in page.replace("\n", ""))
         assert "owned" not in page
         assert "1 2" in page

@@ -11,6 +11,7 @@ import socket
 import string
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -309,9 +310,9 @@ def test_a_machine_without_cpuinfo_takes_the_name_python_knows(
 def test_macos_is_asked_for_the_cpus_brand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls = []
 
-    def run(command: list[str], **_: Any) -> Any:
-        calls.append(command)
-        return SimpleNamespace(stdout="Apple M2 Pro\n")
+    def run(command: Sequence[str], **_: Any) -> Any:
+        calls.append(list(command))
+        return SimpleNamespace(stdout=b"Apple M2 Pro\n", returncode=0)
 
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(subprocess, "run", run)

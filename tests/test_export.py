@@ -97,6 +97,19 @@ def test_conbench_gets_a_result_with_the_value_of_every_process(
     assert (len(step["data"]), step["iterations"], step["unit"]) == (2, 2, "s")
 
 
+def test_conbench_s_client_publishes_each_result_as_it_is(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    benchadapt = pytest.importorskip("benchadapt", reason="benchadapt is not installed")
+    monkeypatch.setenv("CONBENCH_PROJECT_REPOSITORY", "https://github.com/example/nets")
+    monkeypatch.delenv("CONBENCH_PROJECT_COMMIT", raising=False)
+    found = json.loads(exported(capsys, "conbench"))
+    for one in found:  # what its API refuses is a warning, and so an error here
+        published = benchadapt.BenchmarkResult(**one).to_publishable_dict()
+        assert {name: published[name] for name in one} == one
+        assert "machine_info" not in published
+
+
 def test_otava_reads_a_line_for_each_run(folder: Path) -> None:
     assert main(["export", "--to", "otava", "-o", "out"]) == 0
     tests: dict[str, Any] = json.loads(Path("out/otava.yaml").read_text())["tests"]

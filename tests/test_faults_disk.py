@@ -120,7 +120,7 @@ def test_a_report_to_a_full_disk_is_one_line_without_a_traceback(tmp_path: Path)
     run(*PLAN, folder=tmp_path)
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "convmark", "report", "--format", "terminal"],
+            [sys.executable, "-m", "convmark", "report", "--format", "text"],
             cwd=tmp_path,
             stdout=full,
             stderr=subprocess.PIPE,

@@ -15,6 +15,7 @@ from typing import Any
 import fake_worker
 import pytest
 from fake_cluster import A100, FakeCluster, about, here, machine
+from json_tables import tables_of
 
 from convmark.cli import main
 from convmark.core.errors import BusyError
@@ -370,6 +371,11 @@ def test_the_doctor_says_what_each_node_would_refuse(
     assert "  bare: No module named 'tensorflow'" in said
     assert "  10.0.0.3: does not answer" in said
     assert "  old: convmark 0.0.1 there, " in said
+    assert doctor("--format", "json") == 1
+    tables = tables_of(capsys.readouterr().out, "fleet doctor")
+    refused = {row["node"]: row["reason"] for row in tables["refusals"]}
+    assert refused["bare"] == "No module named 'tensorflow'"
+    assert {row["node"] for row in tables["nodes"]} >= set(refused)
 
 
 # the node's own side

@@ -43,7 +43,7 @@ def test_a_plan_is_shown_with_its_time_from_the_budget_and_nothing_is_started(
     assert len(found) == 4
     small = found["lenet5-infer-cpu-b32-float32"]
     assert (small["processes"], small["from"]) == ("2", "time budget")
-    assert float(small["seconds"]) == pytest.approx(1.5 + 2 * 0.6)
+    assert float(small["seconds"]) == pytest.approx(0.8 + 2 * 0.6)
     assert words.startswith("4 cases, 8 processes, about ")
     assert words.endswith(
         "(estimated from the time budget); nothing was started, and the names of "
@@ -61,7 +61,7 @@ def test_earlier_rows_of_the_machine_tell_the_time(
     found, words = rows(capsys)
     measured = found["lenet5-train-cpu-b32-float32"]
     assert measured["from"] == "earlier rows"
-    assert float(measured["seconds"]) != pytest.approx(1.5 + 2 * 0.6)
+    assert float(measured["seconds"]) != pytest.approx(0.8 + 2 * 0.6)
     assert "estimated from earlier rows in results/" in words
     assert " for 1 case, else from the time budget" in words
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
-import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fake_worker import FakeInterpreter
+from json_tables import rows_of, tables_of
 
 from convmark.cli import main
-
-ROOT = Path(__file__).resolve().parent.parent
+from convmark.cli.parsers import parsers
 
 
 @pytest.fixture
@@ -38,21 +37,12 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().out
 
 
-def as_json(text: str) -> dict[str, Any]:
-    """Return the tables by key, once they fit the schema."""
-    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
-    found = json.loads(text)
-    schema = json.loads((ROOT / "docs" / "reference" / "tables.schema.json").read_text())
-    jsonschema.validate(found, schema)
-    return {table["key"]: table for table in found["tables"]}
-
-
 def test_every_run_is_listed_and_a_damaged_one_with_the_reason(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (path,) = folder.glob("results/*/0001.csv")
     path.with_name("0002.csv").write_text("no,run\n")
-    first, second = as_json(printed(capsys, "list", "--format", "json"))["runs"]["rows"]
+    first, second = rows_of(printed(capsys, "list", "--format", "json"), "list")
     assert (first["run"], first["cases"], first["processes"]) == ("0001", 2, 4)
     assert first["machine"] == path.parent.name
     assert "TensorFlow 2.99.0" in first["versions"]
@@ -78,23 +68,67 @@ def test_a_run_is_shown_again_by_number_path_or_latest(
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("command", "more"),
     [
-        ["env", "list"],
-        ["history", "lenet5-train-cpu-b32-float32"],
-        ["list"],
-        ["run", "--models", "lenet5", "--processes", "2"],
-        ["show", "1"],
+        ("compare", []),
+        ("compare", ["--across", "tensorflow"]),
+        ("doctor", []),
+        ("env list", []),
+        ("history", ["lenet5-train-cpu-b32-float32"]),
+        ("list", []),
+        ("report", []),
+        ("run", ["--models", "lenet5", "--processes", "2"]),
+        ("run", ["--models", "lenet5", "--dry-run"]),
+        ("show", ["1"]),
     ],
-    ids=lambda words: words[0],
 )
-def test_json_fits_its_schema_and_is_all_of_standard_output(
-    arguments: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+def test_each_command_has_each_format_and_its_json_fits_the_schema(
+    command: str, more: list[str], folder: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    tables = as_json(printed(capsys, *arguments, "--format", "json"))
-    for table in tables.values():
-        keys = [column["key"] for column in table["columns"]]
-        assert all(list(row) == keys for row in table["rows"])
+    def output(form: str) -> bytes:
+        capsysbinary.readouterr()
+        assert main([*command.split(), *more, "--format", form]) == 0
+        return capsysbinary.readouterr().out
+
+    tables = tables_of(output("json").decode(), command)
+    assert command == "env list" or any(tables.values())
+    assert output("csv").count(b"\n") > (command != "env list")
+    assert output("markdown").count(b"|") > 3 or not any(tables.values())
+    if importlib.util.find_spec("pyarrow"):
+        assert output("parquet").startswith(b"PAR1")
+
+
+def test_only_what_prints_no_table_has_no_format() -> None:
+    _, commands = parsers()
+    without = [
+        name
+        for name, parser in commands.items()
+        if "--format" not in parser.format_help() and name not in ("env", "fleet")
+    ]
+    assert without == ["comment", "accept", "merge", "export"]
+
+
+def test_a_dash_is_standard_output_or_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = printed(capsys, "report")
+    assert printed(capsys, "report", "-o", "-") == plain
+    page = printed(capsys, "report", "-o", "-", "--format", "html")
+    assert page.startswith("<!doctype html>")
+    assert printed(capsys, "export", "--to", "bmf", "-o", "-") == printed(
+        capsys, "export", "--to", "bmf"
+    )
+    for words in (
+        ["comment", "--badge", "-"],
+        ["export", "--to", "otava", "-o", "-"],
+        ["list", "--results", "-"],
+        ["report", "--figures", "-"],
+    ):
+        capsys.readouterr()
+        assert main(words) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"convmark {words[0]}: --")
+    assert not Path("-").exists()
 
 
 def test_csv_has_a_line_for_a_row_or_of_several_tables_for_a_cell(

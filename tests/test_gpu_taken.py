@@ -5,15 +5,12 @@ The framework is the real one, its GPUs are names.
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
-import pytest
-from workers import BUILDERS, environ
+from forks import Forks, printed
+
+ForksOf = Callable[[str], Forks]
 
 TENSORFLOW = """
 import json, sys
@@ -40,8 +37,10 @@ print(json.dumps(answers))
 
 JAX = """
 import json, os
+import jax
 from convmark.worker import backends
 
+jax.config.update("jax_platforms", "cpu")
 try:
     backends.load("jax").configure(device="gpu:0", threads="default", precision="float32", seed=0)
 except RuntimeError as error:
@@ -50,23 +49,9 @@ print(json.dumps([os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"], said]))
 """
 
 
-def told(code: str, folder: Path, *arguments: object, **variables: str) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=BUILDERS,
-        env=environ(folder, **variables),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs TensorFlow")
-def test_tensorflow_sees_the_case_s_gpus_alone_and_their_memory_grows(tmp_path: Path) -> None:
+def test_tensorflow_sees_the_case_s_gpus_alone_and_their_memory_grows(forks_of: ForksOf) -> None:
     asked = [("cpu", 1), ("gpu:1", 1), ("gpu:1", 2), ("gpu:3", 1)]
-    found = told(TENSORFLOW, tmp_path, json.dumps(asked), KERAS_BACKEND="tensorflow")
+    found = printed(forks_of("tensorflow").run(TENSORFLOW, json.dumps(asked)))
     assert found == [
         [["visible", "GPU", []]],
         [["visible", "GPU", ["GPU 1"]], ["growth", "GPU 1", True]],
@@ -79,8 +64,6 @@ def test_tensorflow_sees_the_case_s_gpus_alone_and_their_memory_grows(tmp_path: 
     ]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs JAX")
-def test_jax_takes_no_memory_beforehand_and_says_where_it_sees_no_gpu(tmp_path: Path) -> None:
-    hidden = {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    grows, said = told(JAX, tmp_path, **hidden)
+def test_jax_takes_no_memory_beforehand_and_says_where_it_sees_no_gpu(forks_of: ForksOf) -> None:
+    grows, said = printed(forks_of("jax").run(JAX))
     assert (grows, said) == ("false", "gpu:0: JAX sees no GPU, only cpu")

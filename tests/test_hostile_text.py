@@ -20,6 +20,7 @@ from typing import Any
 import fake_worker
 import pytest
 from histories import MACHINE, keep, keep_said, process, run_of
+from json_tables import rows_of
 from test_plugin import SUITE
 from test_verdicts_file import judgement
 
@@ -186,7 +187,7 @@ def test_every_table_of_every_command_is_inert(
     hostile_results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = read_run(hostile_results / MACHINE / "0002.csv")
-    for form in ("table", "markdown"):
+    for form in ("text", "markdown"):
         main(["compare", "--format", form])
         printed = capsys.readouterr()
         assert printed.out.count("alert(1)") > 2
@@ -194,9 +195,9 @@ def test_every_table_of_every_command_is_inert(
     for row in rows:
         assert main(["history", "--", row.case.name]) == 0
     for column in ("tensorflow", "commit", "machine"):
-        for form in ("table", "markdown"):
+        for form in ("text", "markdown"):
             assert main(["compare", "--across", column, "--format", form]) == 0
-    for form in ("terminal", "markdown"):
+    for form in ("text", "markdown"):
         assert main(["report", "--format", form]) == 0
     assert main(["accept", "1", "--reason", "because"]) == 0
     printed = capsys.readouterr()
@@ -244,14 +245,14 @@ def test_machines_their_names_and_the_sources_of_prices_are_inert(
     named = is_machine_name(text)
     if named:
         keep_name(Path("results") / MACHINE, text)
-    for form in ("terminal", "markdown"):
+    for form in ("text", "markdown"):
         where = ["results"] if named else ["results", "0002.csv"]
         prices = [] if named or not Path("prices.toml").exists() else ["--prices", "prices.toml"]
         assert main(["report", *where, "--format", form, *prices]) == 0
         printed = capsys.readouterr()
         assert is_inert(printed.out + printed.err)
-        assert "[x](" not in printed.out or form == "terminal"
-        assert not re.search("<(script|img|svg)", printed.out) or form == "terminal"
+        assert "[x](" not in printed.out or form == "text"
+        assert not re.search("<(script|img|svg)", printed.out) or form == "text"
 
 
 def test_annotations_are_one_command_each_and_end_where_they_should() -> None:
@@ -273,7 +274,7 @@ def test_json_holds_the_text_and_no_control_character(
     main(["compare", "--format", "json"])
     text = capsys.readouterr().out
     assert moves_nothing(text)
-    assert any(row["model"].startswith("<script>") for row in json.loads(text))
+    assert any(row["model"].startswith("<script>") for row in rows_of(text, "compare"))
 
 
 @pytest.mark.parametrize("live", [False, True])
@@ -288,7 +289,7 @@ def test_progress_is_inert(live: bool) -> None:
         case = Case(model=text, task="train")
         job = Job(case=case, process=1, order=1)
         record = process(status="error", error=text)
-        with progress.RunProgress(stream, 1.0) as seen:
+        with progress.RunProgress(stream, lambda case: 1.0) as seen:
             seen.planned([job])
             seen.began(job)
             seen.phase(job, "steps")
@@ -374,7 +375,7 @@ def test_a_description_with_control_characters_shows_none(
     value["model"] = "\x1b]0;x\x07lenet5\n::error::z"
     value["keras"] = "\x9b31m3"
     json_path.write_text(json.dumps(value))
-    for form in ("terminal", "markdown"):
+    for form in ("text", "markdown"):
         assert main(["report", "--format", form]) == 0
     assert is_inert(capsys.readouterr().out)
     assert main(["report", "--format", "csv"]) == 0

@@ -290,9 +290,10 @@ def test_many_that_make_the_index_at_once_all_print_the_same_and_leave_a_whole_o
 ) -> None:
     write(store, 60)
     plain = without_index(capsys, monkeypatch)
+    command = [sys.executable, "-c", HISTORY, LENET]
+    environ = dict(os.environ)  # not what readline has set behind it, such as COLUMNS
     together = [
-        subprocess.Popen([sys.executable, "-c", HISTORY, LENET], stdout=subprocess.PIPE, text=True)
-        for _ in range(4)
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) for _ in range(4)
     ]
     assert {process.communicate(timeout=120)[0] for process in together} == {plain}
     digested.clear()

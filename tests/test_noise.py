@@ -10,6 +10,7 @@ from typing import Any
 
 import fake_worker
 import pytest
+from json_tables import rows_of
 from snapshots import check, plain
 
 from convmark.cli import main, noise
@@ -97,6 +98,19 @@ def test_each_case_runs_beside_a_copy_of_itself_and_is_kept(
     assert max(map(len, printed.out.splitlines())) <= 90
     assert "session 1, about 58 s left" in printed.err
     check("noise", plain(printed.out, tmp_path))
+
+
+def test_other_programs_get_the_rows_that_are_kept(
+    sides: list[tuple[DuetSide, DuetSide]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["noise", "--models", "lenet5", "--tasks", "train", "--seconds", "30", "--format"]
+    assert main([*words, "json"]) == 0
+    (path,) = Path("results").glob(f"*/{NOISE}")
+    kept = read_noise(path)
+    rows = rows_of(capsys.readouterr().out, "noise")
+    assert [row["scatter"] for row in rows] == [kept[row["case"]].scatter for row in rows]
+    assert main([*words, "markdown"]) == 0
+    assert capsys.readouterr().out.startswith("| case")
 
 
 def test_what_disturbs_the_machine_is_noted_with_its_noise(

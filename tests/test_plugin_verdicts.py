@@ -128,6 +128,42 @@ def test_the_first_run_is_new_and_passes(run: Run, pytester: pytest.Pytester) ->
     assert found(pytester, LENET5) == "new"
 
 
+def test_an_option_of_convmark_run_is_refused_with_what_to_do(run: Run) -> None:
+    result = run("--tasks=infer")
+    assert result.ret == 4
+    (line,) = [one for one in result.stderr.lines if one.startswith("ERROR: ")]
+    assert line.startswith("ERROR: --tasks: is of `convmark run`; pytest measures what ")
+
+
+def test_a_session_ends_with_what_it_means_and_colours_verdicts(
+    run: Run, worker: Worker, pytester: pytest.Pytester, monkeypatch: Patch
+) -> None:
+    def last(*options: str) -> str:
+        lines = run(*options).stdout.lines
+        (line,) = [one for one in lines if one.startswith("convmark: ") and "next:" in one]
+        return line
+
+    assert "all processes were measured; " in last()
+    assert "nothing was compared, because there is no earlier run" in last(
+        "--benchmark-compare", "--convmark-results=other"
+    )
+    assert "the code of each case is that of the baseline" in last("--benchmark-compare")
+    new_commit(pytester)
+    live(monkeypatch, "unchanged", 0.0)
+    assert "the gate passed: no case became slower; next: " in last(
+        "--benchmark-compare=git:HEAD~1"
+    )
+    live(monkeypatch, "regressed", 0.2)
+    failed = run("--benchmark-compare=git:HEAD~1", "--color=yes").stdout.str()
+    assert f"the gate failed: 2 of 2 cases; if {CONV}" in failed
+    assert "\x1b[31mregressed\x1b[0m" in failed
+    for options in (["--color=no"], ["-q"]):
+        assert (
+            "\x1b[31mregressed" not in run("--benchmark-compare=git:HEAD~1", *options).stdout.str()
+        )
+    assert "next:" not in run("-q").stdout.str()
+
+
 def test_other_code_of_the_same_speed_is_unchanged_and_passes(
     run: Run, pytester: pytest.Pytester, monkeypatch: Patch
 ) -> None:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
-from workers import environ, measured
+from forks import Forks, printed
+from workers import measured
 
 from convmark.interpreter import Interpreter
 
@@ -39,26 +34,10 @@ print(json.dumps([policy().name, tf32]))
 """
 
 
-@pytest.fixture(params=["tensorflow", "jax", "torch"])
-def backend(request: pytest.FixtureRequest) -> str:
-    if importlib.util.find_spec(request.param) is None:
-        pytest.skip(f"{request.param} is not installed; its precisions are set")
-    name: str = request.param
-    return name
+backends = pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 
 
-def state(backend: str, precision: str, folder: Path) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-c", CODE, backend, precision],
-        env=environ(folder, KERAS_BACKEND=backend, KERAS_TORCH_DEVICE="cpu"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
+@backends
 @pytest.mark.parametrize(
     ("precision", "policy", "tf32"),
     [
@@ -68,13 +47,14 @@ def state(backend: str, precision: str, folder: Path) -> Any:
     ],
 )
 def test_tf32_is_on_where_it_is_the_precision_and_nowhere_else(
-    precision: str, policy: str, tf32: bool, backend: str, tmp_path: Path
+    precision: str, policy: str, tf32: bool, backend: str, forks_of: Callable[[str], Forks]
 ) -> None:
-    found_policy, found_tf32 = state(backend, precision, tmp_path)
+    found_policy, found_tf32 = printed(forks_of(backend).run(CODE, backend, precision))
     assert found_policy == policy
     assert set(found_tf32) == {tf32}
 
 
+@backends
 def test_the_mixed_precisions_train_to_about_the_same_loss(
     backend: str, interpreter_of: Callable[[str], Interpreter]
 ) -> None:

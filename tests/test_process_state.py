@@ -27,6 +27,7 @@ def ask(interpreter_of: Callable[[str], Interpreter]) -> Ask:
         name: str, *, asked: tuple[str, ...] = (), backend: str = "tensorflow", **case: Any
     ) -> Answer:
         model = name if name in ("lenet5", "mini_resnet") else f"settingnets:{name}"
+        case.setdefault("threads", "default")
         request = measured(model, batch_size=4, backend=backend, **case)
         request = {**request, "smoke": True, "asked": list(asked)}
         return interpreter_of(backend).answer(request)

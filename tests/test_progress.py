@@ -18,6 +18,10 @@ def job(model: str, process: int = 1, order: int = 1) -> Job:
     return Job(case=Case(model=model, task="train", batch_size=32), process=process, order=order)
 
 
+def six(case: Case) -> float:
+    return 6.0
+
+
 class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
@@ -35,19 +39,19 @@ def measured(**changes: Any) -> Record:
 
 
 def test_before_anything_has_ended_each_job_is_guessed() -> None:
-    assert TimeLeft([job("a"), job("b"), job("c")], 6.0).seconds() == 18.0
+    assert TimeLeft([job("a"), job("b"), job("c")], six).seconds() == 18.0
 
 
 def test_once_one_has_ended_the_others_are_taken_to_last_as_long() -> None:
     jobs = [job("a"), job("b"), job("c")]
-    left = TimeLeft(jobs, 6.0)
+    left = TimeLeft(jobs, six)
     left.ended(jobs[0], 10.0)
     assert left.seconds() == 20.0
 
 
 def test_a_case_that_ran_before_is_taken_to_last_as_long_again_and_a_new_one_as_the_mean() -> None:
     jobs = [job("a", 1), job("b", 1), job("c", 1), job("a", 2), job("b", 2)]
-    left = TimeLeft(jobs, 6.0)
+    left = TimeLeft(jobs, six)
     left.ended(jobs[0], 2.0)
     left.ended(jobs[1], 10.0)
     assert left.seconds() == 6.0 + 2.0 + 10.0
@@ -63,7 +67,7 @@ def test_an_hour_of_training_tells_nothing_of_steps_and_steps_nothing_of_it() ->
         job("a"),
         Job(case=Case(model="a", task="accuracy", batch_size=256), process=1, order=2, seed=0),
     )
-    left = TimeLeft([steps, learning, job("b"), learning], 6.0)
+    left = TimeLeft([steps, learning, job("b"), learning], six)
     assert left.seconds() == 6.0 + 300.0 + 6.0 + 300.0
     left.ended(steps, 4.0)
     assert left.seconds() == 300.0 + 4.0 + 300.0
@@ -74,7 +78,7 @@ def test_an_hour_of_training_tells_nothing_of_steps_and_steps_nothing_of_it() ->
 def test_a_plain_log_has_a_line_for_each_epoch() -> None:
     log = io.StringIO()
     each = Job(case=Case(model="a", task="accuracy", batch_size=256), process=2, order=1, seed=0)
-    with RunProgress(log, 30.0, Clock()) as shown:
+    with RunProgress(log, lambda case: 30.0, Clock()) as shown:
         shown.planned([each])
         shown.began(each)
         shown.phase(each, "epoch 1/5 step 7/196")
@@ -86,14 +90,22 @@ def test_a_plain_log_has_a_line_for_each_epoch() -> None:
     ]
 
 
+def test_a_case_that_has_not_run_takes_its_guess_times_what_the_others_took() -> None:
+    jobs = [job("small"), job("large")]
+    left = TimeLeft(jobs, lambda case: 2.0 if case.model == "small" else 20.0)
+    assert left.seconds() == 22.0
+    left.ended(jobs[0], 3.0)
+    assert left.seconds() == 30.0
+
+
 def test_no_jobs_take_no_time() -> None:
-    assert TimeLeft([], 6.0).seconds() == 0.0
+    assert TimeLeft([], six).seconds() == 0.0
 
 
 def test_a_plain_log_has_a_line_at_the_start_and_one_per_process() -> None:
     log, clock = io.StringIO(), Clock()
     jobs = [job("a", 1, 1), job("b", 1, 2), job("a", 2, 3)]
-    with RunProgress(log, 30.0, clock) as shown:
+    with RunProgress(log, lambda case: 30.0, clock) as shown:
         shown.planned(jobs)
         for each, seconds in zip(jobs, (50.0, 70.0, 50.0), strict=True):
             shown.began(each)
@@ -119,7 +131,7 @@ def test_a_plain_log_has_a_line_at_the_start_and_one_per_process() -> None:
 )
 def test_a_line_says_what_came_of_the_process(record: Record, outcome: str) -> None:
     log = io.StringIO()
-    shown = RunProgress(log, 1.0, Clock())
+    shown = RunProgress(log, six, Clock())
     shown.planned([job("a")])
     shown.began(job("a"))
     shown.ended(job("a"), record)
@@ -129,7 +141,7 @@ def test_a_line_says_what_came_of_the_process(record: Record, outcome: str) -> N
 def test_orders_are_padded_so_that_the_lines_stand_below_each_other() -> None:
     log = io.StringIO()
     jobs = [job("a", order=number) for number in range(1, 11)]
-    shown = RunProgress(log, 1.0, Clock())
+    shown = RunProgress(log, six, Clock())
     shown.planned(jobs)
     for each in jobs:
         shown.began(each)
@@ -169,7 +181,7 @@ def test_nothing_is_shown_without_a_stream() -> None:
 def test_a_live_line_leaves_a_line_behind_for_a_failure_alone() -> None:
     stream = Terminal()
     jobs = [job("a", order=1), job("b", order=2)]
-    with RunProgress(stream, 1.0, Clock()) as shown:
+    with RunProgress(stream, six, Clock()) as shown:
         shown.planned(jobs)
         for each, record in zip(
             jobs, (measured(), row(status="error", error="[red] no")), strict=True
@@ -183,6 +195,6 @@ def test_a_live_line_leaves_a_line_behind_for_a_failure_alone() -> None:
 
 def test_a_lane_that_never_began_ends_quietly() -> None:
     stream = Terminal()
-    with RunProgress(stream, 1.0, Clock()):
+    with RunProgress(stream, six, Clock()):
         pass
     assert stream.getvalue() == ""

@@ -70,7 +70,8 @@ def test_a_report_shows_itself_and_is_written_where_asked(
         ({"model": "lenet5"}, r"^model: is no option; did you mean models"),
         ({"batch_sizes": [0]}, r"^batch_sizes: "),
         ({"processes": "none"}, r"^processes: "),
-        ({"models": "lenet9"}, r"lenet9: no such model"),
+        ({"models": "lenet9"}, r"^models: lenet9: no such model"),
+        ({"tasks": "accuracy", "batch_sizes": "auto"}, r"^tasks: batch_sizes auto searches for"),
     ],
 )
 def test_an_error_is_one_line_of_one_class(
@@ -122,10 +123,13 @@ def test_the_public_names_are_listed_documented_and_can_be_sent_to_another_proce
         (lambda: convmark.read_results(None), r"^places: must be a text or a path, got None$"),
         (lambda: convmark.report("results", output=b"a"), r"^output: must be a text or a path"),
         (lambda: convmark.compare(a=1), r"^a: must be a text or a path, got 1$"),
-        (lambda: convmark.compare(set_b="threads"), r"NAME=VALUE, .* got 'threads'$"),
-        (lambda: convmark.compare(set_b="thread=1"), r"unknown setting 'thread'"),
+        (lambda: convmark.compare(set_b="threads"), r"^set_b: .* NAME=VALUE, .* got 'threads'$"),
+        (lambda: convmark.compare(set_b="thread=1"), r"^set_b: unknown setting 'thread'"),
+        (lambda: convmark.compare(batch_sizes="auto"), r"^batch_sizes: auto is of `convmark run`"),
+        (lambda: convmark.report(style="wide"), r"^style: must be one of"),
+        (lambda: convmark.report(output="x.pdf"), r"^output: must end in [^-]*, got 'x.pdf'$"),
     ],
-    ids=range(7),
+    ids=range(10),
 )
 def test_a_wrong_value_is_one_line(call: Callable[[], object], message: str, folder: Path) -> None:
     with pytest.raises(convmark.ConvmarkError, match=message) as raised:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import re
@@ -20,7 +21,9 @@ from convmark.compare.rule.statistics import t_quantile
 from convmark.results.record import COLUMNS, Record
 from convmark.results.store import read_run
 
-pytest.importorskip("ray", reason='needs Ray: pip install "convmark[ray]"')
+pytestmark = pytest.mark.skipif(  # to import it would take a second of every test process
+    importlib.util.find_spec("ray") is None, reason='needs Ray: pip install "convmark[ray]"'
+)
 
 LIMIT_S = 100
 QUICK = ("--time-budget", "0.4", "--isolation", "fork")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from histories import keep_said
-from report_rows import HOSTILE, SLOW, results_of_two_machines
+from report_rows import HOSTILE, SLOW, keep_run, measured, results_of_two_machines
 from test_verdicts_file import judgement
 
 from convmark.report.command import report
@@ -136,6 +136,38 @@ def test_nothing_is_asked_of_any_network(opened: Any) -> None:
         "return performance.getEntriesByType('resource').map((entry) => entry.name)"
     )
     assert asked == []
+
+
+def test_no_panel_is_lost_in_print_though_none_is_drawn_in_time(
+    browser: Any, tmp_path: Path
+) -> None:
+    models = [f"model_{number:02d}" for number in range(15)]
+    keep_run(
+        tmp_path / "results",
+        [
+            measured(SLOW, 1, model, number, batch_size=batch)
+            for model in models
+            for batch in (1, 32)
+            for number in (1, 2, 3)
+        ],
+    )
+    report([tmp_path / "results"], output=str(tmp_path / "report.html"))
+    never = (
+        "const timeout = window.setTimeout;"
+        "window.setTimeout = (call, ms, ...more) => (ms ? timeout(call, ms, ...more) : 0);"
+        "const bare = () => [...document.querySelectorAll('.panels > div')]"
+        ".filter((one) => !one.querySelector('svg')).length;"
+        "window.addEventListener('load', () => window.addEventListener('beforeprint',"
+        " () => { window.bareInPrint = bare(); }));"
+    )
+    added = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": never})
+    try:
+        show(browser, tmp_path / "report.html", width=1200, scheme="light")
+        assert browser.execute_script("return bare()") >= 3
+        browser.execute_cdp_cmd("Page.printToPDF", {})
+        assert browser.execute_script("return window.bareInPrint") == 0
+    finally:
+        browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 
 
 def test_a_model_named_like_a_script_is_text(opened: Any) -> None:

@@ -217,9 +217,12 @@ def test_the_applications_style_is_one_table(
 
 
 BAD = [
-    (["--format", "xml"], "--format: must be one of html, markdown, terminal, csv, got 'xml'"),
+    (["--format", "xml"], "--format: must be one of text, json, csv, parquet, markdown, html, got"),
     (["--format", "html"], "--format html: needs a file, give one by -o report.html"),
-    (["-o", "report.pdf"], "--output: must end in .html, .htm, .md, .txt, .csv without"),
+    (
+        ["-o", "report.pdf"],
+        "--output: must end in .html, .htm, .md, .txt, .csv, .json, .parquet without",
+    ),
     (["--style", "fancy"], "--style: must be one of full, applications, accuracy, got 'fancy'"),
     (["--style", "accuracy", "--reference", SLOW], "--reference: must not be given with --style"),
     (["--style", "applications", "--prices", "a.toml"], "--prices: must not be given with --style"),

@@ -55,14 +55,14 @@ def test_a_model_is_read_layer_by_layer(tmp_path: Path) -> None:
         ["2", "c2", "Conv2D", "", "0", "", "0.00 B"],
         ["3", "add", "Add", "28x28x6", "0", "0", "0.00 B"],
     ]
-    assert "Input 28x28x1, per sample; TensorFlow 2.21.0, Keras 3.15.0" in model.caption
+    assert "Input 28x28x1, per sample; TensorFlow 2.21.0, Keras 3.15.0" in model.table.caption
 
 
 def test_a_description_names_the_framework_that_made_it(tmp_path: Path) -> None:
     value = {**description(), "jax": "0.9.0"}
     del value["tensorflow"]
     (model,) = described_models([kept(tmp_path, value)])
-    assert "per sample; JAX 0.9.0, Keras 3.15.0" in model.caption
+    assert "per sample; JAX 0.9.0, Keras 3.15.0" in model.table.caption
 
 
 def test_the_page_has_layers_and_diagram_and_escapes_every_name(tmp_path: Path) -> None:

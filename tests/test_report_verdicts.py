@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from test_verdicts_file import ABSENT, judgement
 
-from convmark.report.verdicts import FORMATS, could_see, headline, verdicts_report
+from convmark.compare.judgement import Judgement
+from convmark.report.tables import rows_table
+from convmark.report.verdicts import could_see, headline, verdicts_report
 
 UNCHANGED = judgement(
     change=0.001, low=-0.02, high=0.022, value=0.01001, verdict="unchanged", note="", fails=False
@@ -84,16 +84,16 @@ def test_markdown_keeps_a_bar_within_its_cell() -> None:
     assert "a \\| b" in found
 
 
-def test_json_has_every_row_by_its_fields() -> None:
-    first, second = json.loads(verdicts_report([judgement(), ABSENT], "json"))
+def test_other_programs_get_every_row_by_its_fields() -> None:
+    first, second = rows_table("verdicts", "", Judgement, [judgement(), ABSENT]).records()
     for name in ("model", "task", "device", "batch_size", "metric", "baseline", "value", "change"):
         assert name in first
     for name in ("low", "high", "verdict", "smallest_visible", "note"):
         assert name in first
     assert first["change"] == 0.12
-    assert first["baseline_runs"] == ["0001", "0003"]
+    assert first["baseline_runs"] == "0001 0003"
+    assert isinstance(first["fails"], bool)
     assert (second["model"], second["batch_size"], second["change"]) == ("machine", None, None)
-    assert json.loads(verdicts_report([], "json")) == []
 
 
 def test_github_has_an_error_for_each_case_that_fails_and_one_warning_for_all_doubts() -> None:
@@ -126,7 +126,7 @@ def test_the_headline_counts_cases_and_not_metrics() -> None:
     assert text.startswith(
         "**1 of 2 cases fails: run 1 (a\\*c) -&gt; run 2 (no commit)**\n\n| case "
     )
-    assert verdicts_report(found, "table", between="x").startswith("case ")
+    assert verdicts_report(found, "text", between="x").startswith("case ")
     assert headline(found[2:]) == "none of 1 case fails"
     assert headline([judgement(), judgement(case="a")]) == "2 of 2 cases fail"
 
@@ -136,12 +136,6 @@ def test_github_escapes_what_would_end_a_command() -> None:
     assert found.startswith("::error title=a%3Ab%2Cc%25%0D%3A step_time regressed::")
     assert found.endswith("; x%0Ay: 5 %25, z%0D")
     assert len(found.splitlines()) == 1
-
-
-def test_the_formats_are_the_ones_that_the_command_line_names() -> None:
-    from convmark.cli.parsers import COMPARE_FORMS
-
-    assert tuple(FORMATS) == COMPARE_FORMS
 
 
 def test_a_gate_says_what_change_it_could_have_seen_and_in_which_case_least() -> None:

@@ -14,20 +14,23 @@ from convmark.core.case import Case
 from convmark.core.errors import OptionError, StoreError
 from convmark.results.store import Store, read_run
 from convmark.session.fleet.part import (
-    FEWEST_STEPS,
-    SCALE,
-    START_S,
     Part,
     Shard,
-    expected_s,
-    known_seconds,
     part_path,
     plan_name,
     read_part,
     read_shard,
-    seconds_of,
     split,
     write_part,
+)
+from convmark.session.forecast import (
+    FEWEST_STEPS,
+    LARGE_START_S,
+    SCALE,
+    START_S,
+    expected_s,
+    known_seconds,
+    seconds_of,
 )
 
 
@@ -104,8 +107,8 @@ def test_more_shards_than_cases_leave_some_empty() -> None:
 def test_a_small_model_takes_its_time_budget_and_a_large_one_its_steps() -> None:
     assert expected_s(case(), 1.8, {}) == START_S + 3.6
     slow = expected_s(case("resnet50", 32, "infer"), 1.8, {})
-    assert slow == pytest.approx(START_S + FEWEST_STEPS * SCALE * 0.0582)
-    assert expected_s(case("resnet50"), 1.8, {}) == pytest.approx(3 * slow - 2 * START_S)
+    assert slow == pytest.approx(LARGE_START_S + FEWEST_STEPS * SCALE * 0.0582)
+    assert expected_s(case("resnet50"), 1.8, {}) == pytest.approx(3 * slow - 2 * LARGE_START_S)
     assert expected_s(case("mine:net"), 1.8, {}) > expected_s(case(), 1.8, {})
 
 
@@ -146,6 +149,19 @@ def test_known_seconds_are_the_median_of_a_cases_rows(tmp_path: Path) -> None:
     )
     found = known_seconds([tmp_path / "results"])
     assert found == {process().case.name: pytest.approx(2.0)}
+
+
+def test_a_process_took_until_the_next_one_began_unless_the_run_was_interrupted(
+    tmp_path: Path,
+) -> None:
+    figures = {"process_start_s": 1.0, "step_time_mean_s": 1e-9, "time_to_first_step_s": 1e-9}
+    rows = [
+        process(process=n, order=n, model=model, started=f"2026-01-01T00:{at}.000+00:00", **figures)
+        for n, (model, at) in enumerate((("a", "00:00"), ("b", "00:03"), ("c", "09:00")), start=1)
+    ]
+    keep(Store(tmp_path / "results"), rows)
+    found = known_seconds([tmp_path / "results"])
+    assert [round(found[row.case.name]) for row in rows] == [3, 1, 1]
 
 
 # what a run is a part of

@@ -142,6 +142,50 @@ def test_two_machines_have_the_ratios_of_the_text_report(sides: Sides, results: 
     assert len(found) == 7
 
 
+def test_the_run_is_the_unit_where_three_are_alike_and_facets_choose_rows(
+    browser: Any, tmp_path: Path
+) -> None:
+    results = tmp_path / "results"
+    cases = [(model, task) for model in ("lenet5", "mini_resnet") for task in ("train", "infer")]
+    for run in range(1, 5):
+        for machine, speed in ((SLOW, 0.01), (FAST, 0.005)):
+            rows = [
+                measured(machine, run, model, number, task=task, code="c" * 12,
+                         commit=COMMITS[1 if run < 3 else 2], tensorflow="2.21.0",
+                         step_s=speed * (1 + 0.05 * (run % 3) + 0.01 * number))
+                for model, task in cases for number in (1, 2, 3)
+            ]  # fmt: skip
+            keep_run(results, rows)
+    report([results], output=str(tmp_path / "report.html"))
+    found = Sides(browser, tmp_path / "report.html")
+    table = hardware_table(results)
+    (other,) = {row["hardware"] for row in table.records() if row["model"] == GEOMETRIC_MEAN}
+    (base,) = {f"{SLOW} cpu", f"{FAST} cpu"} - {other}
+    found.choose(axis="hardware", a=base, b=other)
+    texts = [dict(zip([h.key for h in table.headings], row, strict=True)) for row in table.texts()]
+    expected = {
+        (row["speedup"], f"{row['low']} to {row['high']}")
+        for row in texts
+        if row["hardware"] == other
+    }
+    shown = found.rows()
+    assert {(cells[0], cells[1]) for cells in shown.values()} == expected
+    assert {cells[5] for cells in list(shown.values())[1:]} == {"4 runs, 4 runs"}
+    assert len(shown) == 5
+    assert "Fewer than 3 runs" not in " ".join(found.answer)
+    browser.execute_script(
+        "const box = [...document.querySelectorAll('#facets input[name=task]')]"
+        ".find((one) => one.parentNode.textContent.trim() === 'train');"
+        "box.checked = true; box.dispatchEvent(new Event('change', { bubbles: true }));"
+    )
+    assert len(found.rows()) == 3
+    assert "Shown are 2 of 4 cases, those chosen above." in found.answer
+    browser.refresh()
+    wait_for(browser, f"document.querySelector({SHOWN!r})")
+    assert len(found.rows()) == 3
+    assert found.said == []
+
+
 def test_an_interval_with_1_in_it_is_called_not_distinguishable(sides: Sides) -> None:
     sides.choose(axis="commit")
     first, *_, last = sides.rows().values()

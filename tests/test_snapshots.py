@@ -124,7 +124,7 @@ def test_judgements_of_a_history(transcript: Callable[..., str]) -> None:
     for number in range(1, 11):
         keep(store, run_of(f"{number:04d}", -0.005, 0.005, code="c1"))
     keep(store, run_of("0011", 0.3, 0.31, code="c2", parameters=61_707))
-    forms = ("table", "markdown", "json", "github")
+    forms = ("text", "markdown", "json", "github")
     found = [transcript("compare", "--machine", MACHINE, "--format", form) for form in forms]
     found += [
         transcript("compare", "1", "2"),
@@ -137,7 +137,7 @@ def test_judgements_of_a_history(transcript: Callable[..., str]) -> None:
     check("judgements", "".join(found))
 
 
-@pytest.mark.parametrize("form", ["markdown", "terminal"])
+@pytest.mark.parametrize("form", ["markdown", "text"])
 def test_a_report_of_two_machines(transcript: Callable[..., str], form: str) -> None:
     results_of_two_machines(Path())
     keep_prices(Path(), SLOW)

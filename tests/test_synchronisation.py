@@ -7,38 +7,23 @@ with the wall, of TensorFlow's two replicas on logical CPUs too. PyTorch has no 
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from workers import environ
+from forks import Forks, printed
 
 KINDS = ("training", "inference", "reference")
 LOOPS = ("timed_step", "steps", "windows", "rounds", "turn")
 
 
 @pytest.fixture(scope="module", params=["tensorflow", "replicas", "jax"])
-def ratios(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
+def ratios(request: pytest.FixtureRequest, forks_of: Callable[[str], Forks]) -> dict[str, Any]:
     """Reported over true seconds of a step, by kind of step, loop and backend."""
     framework = "tensorflow" if request.param == "replicas" else request.param
-    if importlib.util.find_spec(framework) is None:
-        pytest.skip(f"{framework} is not installed; its steps are timed")
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("asynchronous.py")), request.param],
-        env=environ(tmp_path_factory.mktemp("synchronisation"), KERAS_BACKEND=framework),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    script = Path(__file__).with_name("asynchronous.py")
+    found: dict[str, Any] = printed(forks_of(framework).run(script, request.param))
     return {**found, "backend": request.param}
 
 

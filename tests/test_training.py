@@ -6,16 +6,14 @@ of its own. What is not installed is skipped and says so.
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import math
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Forks, printed
 from own_steps import ANYWHERE, CASE, OF_TENSORFLOW
 from workers import BUILDERS, environ, measured, smoked
 
@@ -73,24 +71,9 @@ Results = dict[str, Any]
 
 
 @pytest.fixture(scope="module", params=CALL_PATHS)
-def steps(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[str, Results]:
+def steps(request: pytest.FixtureRequest, forks_of: Callable[[str], Forks]) -> tuple[str, Results]:
     backend: str = request.param
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
-    done = subprocess.run(
-        [sys.executable, str(BUILDERS / "own_steps.py"), backend],
-        env=environ(
-            tmp_path_factory.mktemp("steps"), KERAS_BACKEND=backend, KERAS_TORCH_DEVICE="cpu"
-        ),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return backend, json.loads(done.stdout.splitlines()[-1])
+    return backend, printed(forks_of(backend).run(BUILDERS / "own_steps.py", backend))
 
 
 def test_a_model_is_trained_with_what_it_brings_and_its_row_says_so(

@@ -12,9 +12,9 @@ from rows import row
 from convmark.core.case import Case
 from convmark.core.options import read
 from convmark.interpreter import Answer, Interpreter
+from convmark.session.learning import WAYS, waterfall_columns
 from convmark.session.progress import outcome
 from convmark.session.run import request_of
-from convmark.session.waterfall import WAYS, waterfall_columns
 from convmark.worker.timing import Pulse
 from convmark.worker.waterfall import Times, Way, calls, turns, window
 

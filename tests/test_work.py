@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Forks, printed
 
 import models
 from convmark.worker.flops import flops_per_sample, layer_records
@@ -223,13 +221,9 @@ print(json.dumps([[work.flops, work.note] for work in found]))
 """
 
 
-def test_jax_counts_by_equation() -> None:
+def test_jax_counts_by_equation(forks_of: Callable[[str], Forks]) -> None:
     """In a process of its own: no test could fork beside JAX's threads."""
-    if importlib.util.find_spec("jax") is None:
-        pytest.skip("JAX is not installed")
-    command = [sys.executable, "-c", JAX]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    flops, notes = zip(*json.loads(done.stdout), strict=True)
+    flops, notes = zip(*printed(forks_of("jax").run(JAX)), strict=True)
     assert flops == (7 * 128, 0, 128, 2 * 16 * 90, 2 * 64 * 90, None, None, None)
     assert "depends on" in notes[5]
     assert notes[6] == "cholesky has no rule"
@@ -259,15 +253,11 @@ print(json.dumps([dispatched_work(run).flops for run in runs]))
 """
 
 
-def test_pytorch_counts_by_what_it_dispatches() -> None:
+def test_pytorch_counts_by_what_it_dispatches(forks_of: Callable[[str], Forks]) -> None:
     """In a process of its own: PyTorch and TensorFlow do not go well together in one."""
-    if importlib.util.find_spec("torch") is None:
-        pytest.skip("PyTorch is not installed")
-    command = [sys.executable, "-c", PYTORCH]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     convolutions = [2 * 64 * 90, 2 * 64 * 90, 2 * 2 * 36 * 90]
     expected = [128, 128, 128, *convolutions, 2 * 2 * 2 * 144, 0, None, None, None]
-    assert json.loads(done.stdout) == expected
+    assert printed(forks_of("torch").run(PYTORCH)) == expected
 
 
 def test_an_einsum_sums_over_what_its_output_lacks() -> None:

@@ -117,7 +117,8 @@ def test_so_does_a_worker_of_another_framework_and_without_tensorflow(
 ) -> None:
     pytest.importorskip(backend, reason=f"{backend} is not installed; its worker is looked at")
     monkeypatch.chdir(BUILDERS)
-    asked = measured("builders:refuses_tensorflow", task="train", batch_size=8, backend=backend)
+    how = {"backend": backend, "threads": "default"}
+    asked = measured("builders:refuses_tensorflow", task="train", batch_size=8, **how)
     with Interpreter(environ=variables, backend=backend) as interpreter:
         answer = interpreter.answer(asked)
     assert (answer.status, answer.message) == ("ok", "")

@@ -39,7 +39,12 @@ def environ(folder: Path, **more: str) -> dict[str, str]:
 def measured(
     model: str, *, task: str = "infer", batch_size: int = 1, **more: Any
 ) -> dict[str, Any]:
-    """Return a request for a measurement that is as short as one can be."""
+    """Return a request for a measurement that is as short as one can be.
+
+    PyTorch takes one thread: several spin while they wait for each other on busy cores.
+    """
+    if more.get("backend") == "torch":
+        more.setdefault("threads", "1")
     case = Case(model=model, task=task, batch_size=batch_size, **more)
     return {
         "kind": "measure",

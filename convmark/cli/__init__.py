@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from convmark.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, sayer
-from convmark.cli.parsers import complete, parsers
+from convmark.cli.parsers import parsers
 from convmark.core.errors import ConvmarkError
 from convmark.core.model_name import TRUST
 from convmark.core.options import Options, pyproject_settings, read
@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     parser, commands = parsers()
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what may follow
+        from convmark.cli.completion import complete
+
         complete(parser)
     if not (sys.argv[1:] if arguments is None else arguments):
         parser.print_help()

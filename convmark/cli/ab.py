@@ -23,30 +23,34 @@ from convmark.compare.live.ab import (
     End,
     Pair,
     SideSpec,
+    check_models,
     inspected,
     paired,
     run_the_same,
-    side_spec,
+    sides,
 )
 from convmark.compare.live.ab_files import SessionRow, VerdictRow
 from convmark.compare.live.anchor import MakeInterpreter
+from convmark.compare.live.blame import CHANGES_TABLE, blame, changes_path
 from convmark.compare.live.case_result import CaseResult
-from convmark.compare.live.live import LiveOptions, compare_live
+from convmark.compare.live.live import LiveOptions, Pairing, compare_live
 from convmark.compare.live.session import NEW, OLD, Session
 from convmark.compare.rule.decision import Limits
 from convmark.compare.rule.statistics import t_quantile
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
-from convmark.core.errors import ConvmarkError, OptionError
+from convmark.core.errors import ConvmarkError, MeasurementError, OptionError
 from convmark.core.interval import Interval, share_of
-from convmark.core.option_values import AUTO, choice_of, parse_percent, parse_seconds
+from convmark.core.option_values import AUTO, parse_percent, parse_seconds
 from convmark.core.options import Options
 from convmark.core.statistics import Estimate, trimmed_mean
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
-from convmark.core.text import painted, share_text
+from convmark.core.table import Heading
+from convmark.core.text import Say, painted, share_text
 from convmark.interpreter.inspection import devices_asked_for
 from convmark.machine.hardware import Machine, read_machine
 from convmark.machine.lock import alone
+from convmark.report.tables import Answer, check_form, print_tables, rows_table
 from convmark.report.verdicts import comparison_table
 from convmark.results.store import Store
 from convmark.session.progress import Display
@@ -54,19 +58,19 @@ from convmark.session.run import asked_axes
 from convmark.worker.protocol import masked
 
 __all__ = [
-    "FORMS",
     "Compared",
     "SideComparison",
     "StoppingRule",
     "ab",
     "compare_sides",
     "make_of",
+    "print_verdicts",
 ]
 
 _say = sayer("convmark ab")
 
-FORMS = ("table", "markdown", "json")
-
+LAYER_SESSIONS = 4
+"""Of the layers of each side, with --layers."""
 MOST_WARM_UP_S = 0.2
 """Of the steps of two codes before a session's turns; `--time-budget` shortens it."""
 
@@ -81,6 +85,8 @@ class StoppingRule:
     """Most seconds of each case, on the average; what one case leaves another may have."""
     limits: Limits | None = None
     """What counts as a change; 3 % and 5 % where None."""
+    layer_sessions: int = 0
+    """Sessions of the layers of each side, once its case has its verdict; 0 for none."""
 
 
 def make_of(options: Options) -> MakeInterpreter:
@@ -121,21 +127,54 @@ def ab(given: argparse.Namespace, options: Options) -> int:
             were compared, a side of one could not be run.
     """
     target = parse_percent("--target", given.target)
-    a = side_spec("A", given.a, given.set_a, say=sayer("convmark"))
-    b = side_spec("B", given.b, given.set_b, say=sayer("convmark"))
     wanted = StoppingRule(
-        target=math.log1p(target), budget_s=parse_seconds("--budget", given.budget)
+        target=math.log1p(target),
+        budget_s=parse_seconds("--budget", given.budget),
+        layer_sessions=LAYER_SESSIONS if given.layers else 0,
     )
-    form = choice_of(FORMS)("--format", given.format)
+    form = check_form(given.format)
+    a, b = sides(
+        ("A", given.a, given.set_a),
+        ("B", given.b, given.set_b),
+        options.models or NETWORKS,
+        say=sayer("convmark"),
+    )
     found = compare_sides(a, b, wanted, options)
-    if found.rows:
-        text = comparison_table(found.rows, form)
-        print(painted(text, sys.stdout, os.environ) if form == "table" else text)
+    print_verdicts("ab", found.rows, form)
+    for line in _blamed_lines(found.path):
+        print(line, file=sys.stdout if form == "text" else sys.stderr)
     print(f"\n{found.kept}", file=sys.stderr)
     if found.failure:
         raise ConvmarkError(found.failure)
     slower = any(row.verdict == "regressed" for row in found.rows)
     return exit_status(not slower, interrupted=found.interrupted)
+
+
+def print_verdicts(
+    command: str, rows: Sequence[VerdictRow], form: str, more: Sequence[Heading] = ()
+) -> None:
+    """Print the verdicts of comparisons; as text and Markdown nothing where there is none.
+
+    Args:
+        more: headings of the printed table after that of the case.
+    """
+    if form not in ("text", "markdown"):
+        machines = list(dict.fromkeys(row.machine for row in rows if row.machine))
+        table = rows_table("comparison", "B against A", VerdictRow, rows)
+        print_tables(Answer(command=command, machines=machines, tables=[table]), form)
+    elif rows:
+        text = comparison_table(rows, form, more)
+        print(painted(text, sys.stdout, os.environ) if form == "text" else text)
+
+
+def _blamed_lines(sessions: Path) -> list[str]:
+    """Return a line for each layer that moved, or one that none did; none where none was asked."""
+    rows = CHANGES_TABLE.read(changes_path(sessions))
+    lines = []
+    for case in dict.fromkeys(row.case for row in rows):
+        moved = [row for row in rows if row.case == case and row.moved]
+        lines += [f"{case}: {row.words}" for row in moved] or [f"{case}: no layer moved for sure"]
+    return lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,6 +243,7 @@ class SideComparison:
         wanted = cases(options, {options.backends[0]: devices_asked_for(options.devices, here)})
         for case in wanted:
             a.case(case), b.case(case)
+        check_models(pair, wanted)
         if run_the_same(pair, wanted) and a.label != b.label:  # finds the commits first
             raise OptionError(
                 f"{a.label} and {b.label} are identical, so there is nothing to compare; name "
@@ -254,6 +294,8 @@ class SideComparison:
             kept = [_Sessions() for _ in self.cases]
             see = functools.partial(self._see, shown, kept)
             results = compare_live(pairings, terms, shown.newest, see)
+            if wanted.layer_sessions and all(one.closed != INTERRUPTED for one in results):
+                self._blame(pairings, wanted.layer_sessions, shown.newest)
         outcomes = []
         for case, found, sessions in zip(self.cases, results, kept, strict=True):
             row = VerdictRow(**self._ends(case), **_verdict(found))
@@ -262,6 +304,20 @@ class SideComparison:
                 ab_files.append(ab_files.verdicts_path(self.path), [row])
                 self._draw(sessions, row)
         return outcomes
+
+    def _blame(self, pairings: Sequence[Pairing], sessions: int, say: Say) -> None:
+        """Keep which layers moved; a case whose layers cannot be measured is named."""
+        for one in pairings:
+            old, new = ((end.case, end.interpreter.answer) for end in (one.old, one.new))
+            try:
+                rows = blame(old, new, self.options, sessions=sessions, say=say)
+            except MeasurementError as error:
+                _say(str(error))
+                continue
+            except KeyboardInterrupt:
+                _say(INTERRUPTED)
+                return
+            CHANGES_TABLE.append(changes_path(self.path), rows)
 
     def _draw(self, sessions: _Sessions, row: VerdictRow) -> None:
         """Keep a figure of the case's sessions against them."""

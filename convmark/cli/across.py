@@ -11,21 +11,20 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from convmark.cli.ab import FORMS as LIVE_FORMS
-from convmark.cli.ab import SideComparison, StoppingRule
+from convmark.cli.ab import SideComparison, StoppingRule, print_verdicts
 from convmark.cli.command import BUDGET, EXIT_USAGE, TARGET, exit_status, sayer
 from convmark.compare.judgement import INTERRUPTED
-from convmark.compare.live.ab import side_spec
+from convmark.compare.live.ab import sides
 from convmark.compare.live.ab_files import VerdictRow
 from convmark.core.errors import ConvmarkError, OptionError, StoreError
-from convmark.core.option_values import choice_of, parse_percent, parse_seconds
+from convmark.core.option_values import parse_percent, parse_seconds
 from convmark.core.options import Options, pyproject_settings, read
 from convmark.core.table import heading
 from convmark.core.text import listed, markdown_cell, plain_text, shown
 from convmark.machine.lock import alone
-from convmark.report.across import FORMS, Cell, LiveCases, across_report, live_cases
+from convmark.report.across import Cell, LiveCases, across_report, cells_table, live_cases
 from convmark.report.across import across as across_cells
-from convmark.report.verdicts import comparison_table
+from convmark.report.tables import Answer, check_form, print_tables
 from convmark.results.code.manifest import files_hash_of
 from convmark.results.names import names_of
 from convmark.results.record import Record
@@ -50,7 +49,7 @@ def across(given: argparse.Namespace, options: Options, paths: Sequence[Path]) -
         StoreError: a named run cannot be read, or none has the column.
     """
     column = given.across
-    form = choice_of(LIVE_FORMS if given.live else FORMS)("--format", given.format)
+    form = check_form(given.format)
     folders = [path.parent for path in paths] if column == "machine" else []
     names = names_of([(folder.name, folder) for folder in folders])
     runs: dict[str, Path] = {}
@@ -59,14 +58,20 @@ def across(given: argparse.Namespace, options: Options, paths: Sequence[Path]) -
     def files_of(code: str) -> str:
         return files_hash_of(code, runs[code]) if code in runs else ""
 
-    found = _runs(paths, runs, strict=bool(given.runs))
+    found = list(_runs(paths, runs, strict=bool(given.runs)))
     cells = across_cells(found, column, names, files_of)
     if not cells:
         raise StoreError(f"{options.results}: no measured row has a value for {column}")
     if given.live:
         return _live(given, options, cells, form)
-    results = f" --results {shlex.quote(given.results)}" if given.results else ""
-    print(across_report(cells, column, form, live=_live_command(given), results=results))
+    if form in ("text", "markdown"):
+        results = f" --results {shlex.quote(given.results)}" if given.results else ""
+        print(across_report(cells, column, form, live=_live_command(given), results=results))
+    else:
+        machines = sorted({row.machine for rows in found for row in rows if row.machine})
+        print_tables(
+            Answer(command="compare", machines=machines, tables=[cells_table(cells)]), form
+        )
     return exit_status(not any(cell.verdict == "regressed" for cell in cells))
 
 
@@ -121,6 +126,12 @@ def _live(given: argparse.Namespace, options: Options, cells: Sequence[Cell], fo
         budget_s=parse_seconds("--budget", BUDGET if given.budget is None else given.budget),
     )
     wanted = live_cases(cells)
+    values = list(dict.fromkeys(cell.value for cell in cells))
+    if len(values) == 1:
+        raise OptionError(
+            f"--live: needs two values of {given.across}, the runs have one, {values[0]}; measure "
+            "another first"
+        )
     if not wanted:
         raise OptionError(
             f"--live: no two values of {given.across} can be compared live on this machine: "
@@ -137,9 +148,9 @@ def _live(given: argparse.Namespace, options: Options, cells: Sequence[Cell], fo
                 _say(plain_text(f"{one.a} -> {one.b}: {error}"))
             if interrupted:
                 break
-    print(_report(rows, form))
+    print_verdicts("compare", rows, form, (heading("a", "A"), heading("b", "B")))
     left = _not_compared(cells, rows)
-    if left and form != "json":
+    if left and form in ("text", "markdown"):
         clean = markdown_cell if form == "markdown" else shown
         print()
         print(clean(f"Not compared: {listed(left, MOST_NAMES)}."))
@@ -160,9 +171,12 @@ def _compared(
     texts = {name.replace("-", "_"): text for name, text in wanted.options.items()}
     given = {**texts, "results": str(options.results)}
     of_pair = read(given, pyproject_settings(Path.cwd()))
-    say = sayer("convmark")
-    a = side_spec("A", wanted.a, wanted.set_a, say=say)
-    b = side_spec("B", wanted.b, wanted.set_b, say=say)
+    a, b = sides(
+        ("A", wanted.a, wanted.set_a),
+        ("B", wanted.b, wanted.set_b),
+        wanted.models,
+        say=sayer("convmark"),
+    )
     comparing = SideComparison.opened(of_pair, a, b)
     print(comparing.title, file=sys.stderr)
     outcomes = comparing.outcomes(rule)
@@ -184,8 +198,3 @@ def _not_compared(cells: Sequence[Cell], rows: Sequence[VerdictRow]) -> list[str
         if cell.to_oldest is not None and ends not in done:
             left.append(f"{cell.case} at {cell.value}")
     return left
-
-
-def _report(rows: Sequence[VerdictRow], form: str) -> str:
-    sides = heading("a", "A"), heading("b", "B")
-    return comparison_table(rows, form, sides)

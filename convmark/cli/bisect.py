@@ -27,10 +27,13 @@ from convmark.core.model_name import ModelName
 from convmark.core.option_values import parse_percent, parse_seconds, parse_words
 from convmark.core.options import Options
 from convmark.core.suites import cases, refuse_untimed
+from convmark.core.table import Table, heading, table_of
 from convmark.core.text import interval_text
 from convmark.interpreter.environments.cache import Cache
 from convmark.interpreter.environments.installer import between, releases, wanted
+from convmark.machine.hardware import read_machine
 from convmark.machine.lock import alone
+from convmark.report.tables import Answer, check_form, print_tables
 
 __all__ = ["bisect"]
 
@@ -38,6 +41,11 @@ _say = sayer("convmark bisect")
 
 SideOf = Callable[[str], SideSpec]
 
+CHANGE = (
+    heading("change", "change", "change"),
+    heading("low", "interval from", "change"),
+    heading("high", "to", "change"),
+)
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 """Source: the Python Packaging Authority's specification of names."""
 
@@ -48,7 +56,7 @@ def bisect(given: argparse.Namespace, options: Options) -> int:
     Raises:
         ConvmarkError: the ends are not to be had, or the options name more than one case.
     """
-    threshold = parse_percent("--threshold", given.threshold)
+    threshold, form = parse_percent("--threshold", given.threshold), check_form(given.format)
     versions = [] if given.versions is None else parse_words("--versions", given.versions)
     budget_s = parse_seconds("--budget", given.budget)
     good, bad = given.good, given.bad
@@ -66,7 +74,14 @@ def bisect(given: argparse.Namespace, options: Options) -> int:
     steps = _Steps(options, side_of, threshold, budget_s)
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
         found = narrow(candidates, steps.compare, math.log1p(threshold))
-    print(_answer(found, threshold, options.threads))
+    words = _answer(found, threshold, options.threads)
+    if form == "text":
+        print(words)
+    else:
+        machines = [read_machine().name]
+        tables = [_answer_table(found, words), steps.table]
+        answer = Answer(command="bisect", machines=machines, tables=tables, several=True)
+        print_tables(answer, form)
     return exit_status(found.verdict == "found")
 
 
@@ -140,6 +155,16 @@ class _Steps:
             limits=Limits.around(threshold),
         )
         self._done: dict[tuple[str, str], Change | None] = {}
+        self._told: list[dict[str, Any]] = []
+
+    @property
+    def table(self) -> Table:
+        """The comparisons of candidates, in the order in which they were made."""
+        headings = (heading("earlier", "earlier"), heading("later", "later"), *CHANGE)
+        more = (heading("void", "void", "flag"), heading("note", "note"))
+        keep = ("earlier", "later", "void")
+        about = "Changes of the step time; void: the control differed from its twin."
+        return table_of("steps", "Comparisons", about, [*headings, *more], self._told, keep=keep)
 
     def compare(self, earlier: str, later: str) -> Change | None:
         """Return the change between two candidates, measured once."""
@@ -153,11 +178,14 @@ class _Steps:
             comparing = SideComparison.opened(self._options, a, b)
             ((row, found),) = comparing.outcomes(self._wanted)
         except (InstallError, WorkerError) as error:
+            self._told.append({"earlier": earlier, "later": later, "note": str(error)})
             _say(f"{earlier} to {later}: cannot be measured: {error}")
             return None
         if found.closed == INTERRUPTED:
             raise KeyboardInterrupt
         change = _change(row)
+        told = {one.key: getattr(row, one.key) for one in CHANGE} | {"note": row.note}
+        self._told.append({"earlier": earlier, "later": later, "void": row.void, **told})
         said = row.note or "too few sessions"
         if change is not None:
             said = _in_words(change)
@@ -173,6 +201,18 @@ def _change(row: VerdictRow) -> Change | None:
         interval=row.interval.mapped(math.log1p),
         void=row.void,
     )
+
+
+def _answer_table(found: Bisection[str], words: str) -> Table:
+    seen = found.change or found.whole
+    keys = ("verdict", "last_good", "first_bad")
+    record: dict[str, Any] = {key: getattr(found, key) for key in keys}
+    record |= {"between": ", ".join(found.between), "note": words}
+    if seen:
+        record |= {"change": share_of(seen.estimate), **seen.interval.shares().cells}
+    headings = [heading(key, key.replace("_", " ")) for key in (*keys, "between")]
+    headings += [*CHANGE, heading("note", "note")]
+    return table_of("answer", "Bisection", "", headings, [record], keep=keys)
 
 
 def _in_words(change: Change) -> str:

@@ -88,6 +88,7 @@ _EXAMPLES = {
     "merge": "convmark merge part-1 part-2 --results whole",
     "ab": 'convmark ab "tensorflow==2.20.*" "tensorflow==2.21.*" --models resnet50',
     "bisect": "convmark bisect --good 2.18.0 --bad 2.21.0 --models lenet5 --tasks train",
+    "layers": "convmark layers resnet50 --batch-sizes 1 --top 10",
     "noise": "convmark noise --seconds 60 --models lenet5",
     "export": "convmark export --to openmetrics -o convmark.prom",
     "env list": "convmark env list --format json",

@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 
 import convmark.interpreter
 from convmark.cli.command import exit_status, sayer
 from convmark.core.errors import ConvmarkError
 from convmark.core.options import Options
+from convmark.core.table import Table, heading, table_of
 from convmark.interpreter.environments.cache import interpreters
 from convmark.interpreter.inspection import inspect
 from convmark.machine.cautions import cautions, speed_flags
-from convmark.machine.doctor import findings
+from convmark.machine.doctor import Finding, findings, findings_text
 from convmark.machine.hardware import Machine, read_machine
 from convmark.machine.state import read_state
+from convmark.report.tables import Answer, check_form, print_tables
 
 __all__ = ["doctor"]
 
@@ -28,18 +31,41 @@ def doctor(given: argparse.Namespace, options: Options) -> int:
     Raises:
         ConvmarkError: an interpreter is not there, or an environment cannot be made.
     """
-    machine = read_machine()
+    form, machine = check_form(given.format), read_machine()
     paths = interpreters(options.pythons, options.environments, say=_say) or [sys.executable]
     pages = [(path, backend) for path in paths for backend in options.backends]
-    usable = True
+    usable, rows = True, []
     for number, (path, backend) in enumerate(pages):
-        if len(pages) > 1:
-            print(f"{chr(10) * (number > 0)}{path}, {backend}\n")
-        usable = _page(machine, path, backend, options) and usable
+        found, works = _page(machine, path, backend, options)
+        usable = usable and works
+        rows += [(path, backend, one) for one in found]
+        if form == "text":
+            head = f"{chr(10) * (number > 0)}{path}, {backend}\n\n" if len(pages) > 1 else ""
+            print(f"{head}{findings_text(found)}")
+    if form != "text":
+        print_tables(Answer(command="doctor", machines=[machine.name], tables=[_table(rows)]), form)
     return exit_status(usable)
 
 
-def _page(machine: Machine, python: str, backend: str, options: Options) -> bool:
+def _table(rows: Sequence[tuple[str, str, Finding]]) -> Table:
+    names = ("section", "name", "value", "remedy")
+    records = [
+        {
+            "interpreter": path,
+            "backend": backend,
+            **{name: getattr(one, name) for name in names},
+        }
+        for path, backend, one in rows
+    ]
+    keys = ("interpreter", "backend", *names)
+    headings = [heading(key, key) for key in keys]
+    return table_of("findings", "Findings", "", headings, records, keep=keys)
+
+
+def _page(
+    machine: Machine, python: str, backend: str, options: Options
+) -> tuple[list[Finding], bool]:
+    """Return what was found, and whether the interpreter is of use."""
     state = read_state()
     with convmark.interpreter.Interpreter(
         python, isolation="spawn", backend=backend
@@ -48,15 +74,13 @@ def _page(machine: Machine, python: str, backend: str, options: Options) -> bool
             framework = inspect(interpreter, (), explain=bool(machine.gpus))
         except ConvmarkError as error:
             framework = {"error": str(error), "executable": python}
-    print(
-        findings(
-            machine,
-            state,
-            cautions(machine, state, os.environ),
-            {**framework, "backend": backend},
-            options.results,
-            flags=speed_flags(os.environ),
-            environ=os.environ,
-        )
+    found = findings(
+        machine,
+        state,
+        cautions(machine, state, os.environ),
+        {**framework, "backend": backend},
+        options.results,
+        flags=speed_flags(os.environ),
+        environ=os.environ,
     )
-    return "error" not in framework
+    return found, "error" not in framework

@@ -11,7 +11,7 @@ from convmark.core.options import Options
 from convmark.core.table import heading, table_of
 from convmark.interpreter.environments.cache import Cache, Made
 from convmark.interpreter.environments.installer import wanted
-from convmark.report.tables import check_form, print_tables
+from convmark.report.tables import Answer, check_form, print_tables
 
 __all__ = ["env"]
 
@@ -56,7 +56,7 @@ def _list(cache: Cache, form: str) -> None:
     ]
     headings = [heading(name, name) for name in names]
     table = table_of("environments", "Environments", "", headings, records, keep=names)
-    print_tables([table], form, several=False)
+    print_tables(Answer(command="env list", tables=[table]), form)
 
 
 def _remove(cache: Cache, names: list[str], everything: bool) -> None:

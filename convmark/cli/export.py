@@ -16,7 +16,7 @@ from convmark.core.option_values import choice_of
 from convmark.core.options import Options
 from convmark.report.export import TARGETS, Export, export_of
 from convmark.report.rows import read_rows
-from convmark.results.names import check_output, check_output_folder
+from convmark.results.names import STDOUT, check_output, check_output_folder
 from convmark.results.store import run_files
 
 __all__ = ["export"]
@@ -39,7 +39,7 @@ def export(given: argparse.Namespace, options: Options) -> int:
     """
     target = choice_of(tuple(TARGETS))("--to", given.to)
     places = [Path(place) for place in given.places] or [options.results]
-    output = None if given.output is None else Path(given.output)
+    output = None if given.output in (None, STDOUT) else Path(given.output)
     _check(target, output, places)
     found = export_of(read_rows(places), target)
     if output is None:

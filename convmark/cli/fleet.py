@@ -17,6 +17,7 @@ from convmark.core.option_values import AUTO, choice_of
 from convmark.core.options import Options
 from convmark.core.suites import refuse_replicas, refuse_untimed
 from convmark.report.summary import summary_text
+from convmark.report.tables import Answer, check_form, print_tables
 from convmark.results.commit import read_commit
 from convmark.results.store import Store
 from convmark.session.ceilings import ceilings_path, keep_ceilings, read_ceilings
@@ -35,6 +36,7 @@ from convmark.session.fleet.nodes import (
     caution_lines,
     choose,
     fleet_findings,
+    fleet_tables,
     labelled,
     node_names,
     read_labels,
@@ -63,7 +65,7 @@ def _address(text: str) -> str:
 
 def doctor(given: argparse.Namespace, options: Options) -> int:
     """Print what each node is, has and would refuse; fail where one would not measure."""
-    labels = read_labels(given.nodes)
+    labels, form = read_labels(given.nodes), check_form(given.format)
     with _connected(_address(given.ray)) as cluster:
         checked = _check(cluster, labelled(cluster.nodes(), labels))
         able = [one.node.id for one in checked if not one.refusals]
@@ -79,7 +81,13 @@ def doctor(given: argparse.Namespace, options: Options) -> int:
             refusals.append("its slot is taken by other work of the cluster")
         software = answer if isinstance(answer, dict) else {}
         found.append(replace(one, found=software, refusals=refusals))
-    print(fleet_findings(found))
+    if form == "text":
+        print(fleet_findings(found))
+    else:
+        kinds = sorted({one.about.machine.name for one in found if one.about})
+        tables = fleet_tables(found)
+        answer = Answer(command="fleet doctor", machines=kinds, tables=tables, several=True)
+        print_tables(answer, form)
     return exit_status(not any(one.refusals for one in found))
 
 

@@ -29,7 +29,7 @@ from convmark.core.text import Say, bytes_text, seconds_text
 from convmark.interpreter import Answer, Interpreter
 from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.cautions import cautions, speed_flags
-from convmark.machine.doctor import findings
+from convmark.machine.doctor import findings, findings_text
 from convmark.machine.hardware import Machine, read_machine
 from convmark.machine.state import read_state
 from convmark.report.summary import summary_text
@@ -219,7 +219,7 @@ def check(asked: DeviceCheck, options: Options, say: Say = print) -> bool:
 
 def _found(machine: Machine, framework: dict[str, Any], options: Options) -> str:
     state = read_state()
-    return findings(
+    found = findings(
         machine,
         state,
         cautions(machine, state, os.environ),
@@ -228,6 +228,7 @@ def _found(machine: Machine, framework: dict[str, Any], options: Options) -> str
         flags=speed_flags(os.environ),
         environ=os.environ,
     )
+    return findings_text(found)
 
 
 def _probed(asked: DeviceCheck, options: Options, interpreter: Interpreter) -> dict[str, Any]:

@@ -32,16 +32,16 @@ from convmark.compare.judgement import Judgement
 from convmark.compare.trend import Commits, Point, trend
 from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError, StoreError
-from convmark.core.option_values import check_patterns, choice_of, nearest
+from convmark.core.option_values import check_patterns, nearest
 from convmark.core.options import Options
 from convmark.core.table import heading, table_of
 from convmark.core.text import painted
 from convmark.machine.hardware import read_machine
 from convmark.report.across import COLUMNS as ACROSS
 from convmark.report.noise import noise_line
-from convmark.report.tables import check_form, print_tables
+from convmark.report.tables import Answer, check_form, print_tables, rows_table
 from convmark.report.tables.history import trend_text
-from convmark.report.verdicts import FORMATS, run_words, verdicts_report
+from convmark.report.verdicts import FORMATS, GITHUB, run_words, verdicts_report
 from convmark.results.names import read_name
 from convmark.results.record import Record
 from convmark.results.store import Store, StoreWarning, oldest_first, read_head, read_run
@@ -67,10 +67,10 @@ def compare(given: argparse.Namespace, options: Options) -> int:
         return _across(given, options)
     if given.live:
         raise OptionError("--live: must be given with --across, whose values it compares")
-    runs, form, allowed = given.runs, given.format, options.allow_changes
+    runs, allowed = given.runs, options.allow_changes
+    form = check_form(given.format, (GITHUB,))
     if len(runs) > 2:
         raise OptionError(f"RUN: must be at most two, got {len(runs)}")
-    choice_of(tuple(FORMATS))("--format", form)
     store = Store(options.results)
     folder = _folder(store, given.machine, runs)
     path = store.find(runs[-1], folder) if runs else store.runs(folder)[-1]
@@ -92,11 +92,16 @@ def compare(given: argparse.Namespace, options: Options) -> int:
     since = trailer_range_of(history, path, records, Path.cwd())
     meant = IntendedChanges(names, allowed, since, _say, accepted_here)
     judgements = pass_intended(judgements, meant)
-    own = bool(said) and len(runs) < 2
-    between = _between(judgements, history, path, records[0], said=own)
-    text = verdicts_report(judgements, form, between=between)
-    if text:
-        print(painted(text, sys.stdout, os.environ) if form == "table" else text)
+    if form in FORMATS:
+        own = bool(said) and len(runs) < 2
+        between = _between(judgements, history, path, records[0], said=own)
+        text = verdicts_report(judgements, form, between=between)
+        if text:
+            print(painted(text, sys.stdout, os.environ) if form == "text" else text)
+    else:
+        machines = [records[0].machine or path.resolve().parent.name]
+        table = rows_table("verdicts", "Verdicts", Judgement, judgements)
+        print_tables(Answer(command="compare", machines=machines, tables=[table]), form)
     return exit_status(not any(judgement.fails for judgement in judgements))
 
 
@@ -201,7 +206,8 @@ def history(given: argparse.Namespace, options: Options) -> int:
         heading("verdict", "verdict"),
     ]
     table = table_of("history", case, "", headings, rows, keep=[one.key for one in headings])
-    print_tables([table], form, several=False)
+    machine = runs[-1][0].resolve().parent.name
+    print_tables(Answer(command="history", machines=[machine], tables=[table]), form)
     if form != "text":
         return EXIT_OK
     found = trend([_point(path, one) for path, one in runs if one.log_ratio is not None])

@@ -17,7 +17,7 @@ from convmark.core.errors import StoreError
 from convmark.core.options import Options
 from convmark.core.table import Table, heading, table_of
 from convmark.report.summary import run_tables
-from convmark.report.tables import check_form, print_tables
+from convmark.report.tables import Answer, check_form, print_tables
 from convmark.report.verdicts import run_words
 from convmark.results.columnar import read_columns, whole_file
 from convmark.results.names import read_name
@@ -42,7 +42,9 @@ def list_runs(given: argparse.Namespace, options: Options) -> int:
     """
     form = check_form(given.format)
     place = options.results if given.place is None else Path(given.place)
-    print_tables([runs_table(place, whole=form != "text")], form, several=False)
+    table = runs_table(place, whole=form != "text")
+    machines = list(dict.fromkeys(table.column("machine")))
+    print_tables(Answer(command="list", machines=machines, tables=[table]), form)
     return EXIT_OK
 
 
@@ -133,8 +135,15 @@ def show(given: argparse.Namespace, options: Options) -> int:
     first = records[0]
     if form == "text":
         words = run_words(path.stem, first.commit, first.dirty)
+        started = first.started[:19].replace("T", " ")
         folder = path.resolve().parent
         machine = read_name(folder) or first.machine or folder.name
-        print(f"{words} on {machine}, {first.started}\n")
-    print_tables(run_tables(records), form, several=True)
+        print(f"{words} on {machine}, {started} UTC\n")
+    found = Answer(
+        command="show",
+        machines=[first.machine or path.resolve().parent.name],
+        tables=run_tables(records),
+        several=True,
+    )
+    print_tables(found, form)
     return EXIT_OK

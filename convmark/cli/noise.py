@@ -41,6 +41,7 @@ from convmark.interpreter.inspection import devices_asked_for, inspect
 from convmark.machine.gpu.visible import card_of
 from convmark.machine.hardware import Machine, read_machine
 from convmark.report.noise import noise_text
+from convmark.report.tables import Answer, check_form, print_tables, rows_table
 from convmark.results.code.manifest import Code, Roots, code_of
 from convmark.results.store import Store
 from convmark.session.progress import Display
@@ -62,7 +63,7 @@ def noise(given: argparse.Namespace, options: Options) -> int:
     Raises:
         ConvmarkError: a case or the results folder is not to be had, or no case could be run.
     """
-    seconds = parse_seconds("--seconds", given.seconds)
+    seconds, form = parse_seconds("--seconds", given.seconds), check_form(given.format)
     refuse_untimed(options, "convmark noise compares")
     make = functools.partial(make_of(options), sys.executable)
     Store(options.results).check_writable()
@@ -100,7 +101,11 @@ def noise(given: argparse.Namespace, options: Options) -> int:
     path = options.results / machine.name / NOISE
     told = [row for row in rows if row.scatter is not None]  # others would hide an earlier row
     NOISE_TABLE.append(path, told)
-    print(noise_text(rows))
+    if form in ("text", "markdown"):
+        print(noise_text(rows, markdown=form == "markdown"))
+    else:
+        table = rows_table("noise", "Noise of sessions with identical code", NoiseRow, rows)
+        print_tables(Answer(command="noise", machines=[machine.name], tables=[table]), form)
     print(f"\n{len(told)} of {len(rows)} rows kept in {path}", file=sys.stderr)
     return exit_status(True, interrupted=any(one.closed == INTERRUPTED for one in results))
 

@@ -17,9 +17,8 @@ from convmark.cli.command import (
 )
 from convmark.core.options import DRY_RUN, OPTIONS, RESUME
 
-__all__ = ["complete", "parsers"]
+__all__ = ["parsers"]
 
-COMPARE_FORMS = ("table", "markdown", "json", "github")
 ACROSS = "tensorflow, keras, python, backend, commit, machine, gpu or driver"
 
 _MEASURING = [option.name for option in OPTIONS if option.only != "pytest"]
@@ -56,19 +55,10 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     )
     for declare in (
         *(_run, _doctor, _list, _show, _report, _compare, _comment, _accept, _history, _merge),
-        *(_fleet, _ab, _bisect, _noise, _env, _export),
+        *(_fleet, _ab, _layers, _bisect, _noise, _env, _export),
     ):
         declare(commands)
     return parser, commands.choices
-
-
-def complete(parser: Parser) -> None:
-    """Answer a shell's request for completions by argcomplete, where that is installed."""
-    try:
-        import argcomplete
-    except ImportError:
-        return
-    argcomplete.autocomplete(parser)
 
 
 def _run(commands: Any) -> None:
@@ -123,6 +113,7 @@ def _doctor(commands: Any) -> None:
         "doctor",
         "show the hardware and software, and conditions that make results unreliable",
     )
+    _add_format(doctor)
     add_options(doctor, "backend", "python", "env", "results")
 
 
@@ -144,9 +135,9 @@ def _show(commands: Any) -> None:
     _add_place(show)
 
 
-def _add_format(parser: Parser) -> None:
-    forms = "text, json, csv, parquet or markdown (default: text)"
-    add(parser, "--format FORM", forms, default="text")
+def _add_format(parser: Parser, more: str = "", default: str | None = "text") -> None:
+    forms = f"text, json, csv, parquet or markdown{more} (default: text)"
+    add(parser, "--format FORM", forms, default=default)
 
 
 def _report(commands: Any) -> None:
@@ -158,8 +149,8 @@ def _report(commands: Any) -> None:
         "files, from one or several machines. Measures nothing.",
     )
     add(report, "places RESULTS", "folders or run files (default: --results)", nargs="*")
-    add(report, "-o --output FILE", "file to write; its suffix sets the format")
-    add(report, "--format FORM", "html, markdown, terminal or csv (default: terminal)")
+    add(report, "-o --output FILE", "file to write, or -; its suffix sets the format")
+    _add_format(report, ", or html", default=None)
     add(
         report,
         "--style STYLE",
@@ -199,8 +190,7 @@ def _compare(commands: Any) -> None:
         "with the change from value to value; the exit status is 1 if one is `regressed`.",
     )
     add(compare, "runs RUN", "one or two runs", nargs="*")
-    forms = f"{', '.join(COMPARE_FORMS)}; with --across csv in place of github (default: table)"
-    add(compare, "--format FORM", forms, default="table")
+    _add_format(compare, ", or without --across github")
     add(compare, "--across COLUMN", f"compare the values of {ACROSS}")
     add(
         compare,
@@ -288,6 +278,7 @@ def _fleet(commands: Any) -> None:
         "show the hardware and software of each node, and the problems that prevent a measurement",
     )
     _add_cluster(doctor, required=True)
+    _add_format(doctor)
     add_options(doctor, "backend", "python", "env")
 
 
@@ -309,7 +300,8 @@ def _ab(commands: Any) -> None:
             f"a setting of {side.upper()}: backend, jit, threads, precision, or an environment "
             "variable in capitals",
         )
-    add(ab, "--format FORM", "table, markdown or json (default: table)", default="table")
+    _add_format(ab)
+    add(ab, "--layers", "also measure the layers of both sides, and name those that moved")
     _add_stopping_rule(ab)
     add_options(ab, *_OF_A_PAIR)
 
@@ -337,7 +329,29 @@ def _bisect(commands: Any) -> None:
     add(bisect, "--with REQUIREMENT...", fixed, dest="beside")
     add(bisect, "--versions LIST", "the releases to search (default: all final releases)")
     add(bisect, "--budget SECONDS", "maximum seconds per comparison (default: 60)", default="60")
+    _add_format(bisect)
     add_options(bisect, *_OF_A_PAIR)
+
+
+_OF_LAYERS = [
+    name for name in _MEASURING if name not in (*_OF_ONE_SIDE, "models") or name == "processes"
+]
+
+
+def _layers(commands: Any) -> None:
+    layers = command(
+        commands,
+        "layers",
+        "measure where the time of a step goes, layer by layer",
+        "Measure the time of each layer, in training with its backward pass, in fresh processes. "
+        "Print the slowest layers and the rest, which sum to the step time, and save all in "
+        "layers.csv.",
+    )
+    add(layers, "model MODEL", "models, named as in --models of convmark run", nargs="+")
+    add(layers, "--depth N", "levels of blocks that are opened (default: all)")
+    add(layers, "--top N", "layers of the printed table (default: 20)")
+    _add_format(layers)
+    add_options(layers, *_OF_LAYERS)
 
 
 def _noise(commands: Any) -> None:
@@ -350,6 +364,7 @@ def _noise(commands: Any) -> None:
         "them in noise.csv.",
     )
     add(noise, "--seconds N", "total seconds of sessions (default: 300)", default="300")
+    _add_format(noise)
     add_options(noise, *_OF_A_PAIR)
 
 
@@ -364,7 +379,7 @@ def _export(commands: Any) -> None:
     )
     add(export, "places RESULTS", "folders or run files (default: --results)", nargs="*")
     add(export, "--to TOOL", "bmf, otava, conbench, openmetrics or mlflow", required=True)
-    add(export, "-o --output PATH", "file or new folder to write (default: standard output)")
+    add(export, "-o --output PATH", "file or new folder to write (default: -, standard output)")
     add_options(export, "results")
 
 

@@ -9,24 +9,27 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import html
 import inspect
 import math
 import os
+import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from convmark.cli.ab import StoppingRule, compare_sides
 from convmark.cli.command import sayer
 from convmark.cli.run import check_plan, left_out
-from convmark.compare.live.ab import side_spec
+from convmark.compare.live.ab import sides
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.model_name import TRUST
 from convmark.core.option_values import parse_percent, parse_seconds
 from convmark.core.options import KEYWORDS, Options, of_keywords, pyproject_settings
+from convmark.core.suites import NETWORKS
 from convmark.core.table import Table, grid, plain
 from convmark.core.text import plain_text, shown
 from convmark.interpreter.environments.cache import interpreters
@@ -129,6 +132,47 @@ class Comparison(Shown):
         return [path.read_text(encoding="utf-8") for path in files]
 
 
+_FLAG = re.compile(r"(?<![\w-])--([a-z]+(?:-[a-z]+)*)")
+_COMMAND = re.compile(r"`[^`]*`|\b(?:convmark [a-z]+|pytest|pip|git)\b[^;:]*")
+"""What a user types in a shell, as an error quotes it."""
+
+
+def _in_python(text: str) -> str:
+    """Return an error's text with the names of arguments in place of a command line's options."""
+    names = {option.name: name for name, option in KEYWORDS.items()}
+    names |= {"set-a": "set_a", "set-b": "set_b", "target": "target", "budget": "budget_s"}
+    names |= {"output": "output", "style": "style", "against": "against"}
+
+    def renamed(found: re.Match[str]) -> str:
+        return names.get(found[1], found[0])
+
+    text = text.replace(" without --format", "")
+    parts, end = [], 0
+    for command in _COMMAND.finditer(text):
+        parts += [_FLAG.sub(renamed, text[end : command.start()]), command[0]]
+        end = command.end()
+    return "".join([*parts, _FLAG.sub(renamed, text[end:])])
+
+
+Returned = TypeVar("Returned")
+Given = ParamSpec("Given")
+
+
+def _public(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
+    """Have a function's errors name its arguments, not the options of the command line."""
+
+    @functools.wraps(function)
+    def called(*args: Given.args, **kwargs: Given.kwargs) -> Returned:
+        try:
+            return function(*args, **kwargs)
+        except ConvmarkError as error:
+            error.args = (_in_python(str(error)),)
+            raise
+
+    return called
+
+
+@_public
 def measure(*, progress: bool = True, **options: Any) -> Measurement:
     """Measure cases in fresh processes, as `convmark run` does, and return their tables.
 
@@ -187,6 +231,7 @@ def _measure(session: Session, notes: Sequence[str], progress: bool) -> None:
         session.close()
 
 
+@_public
 def compare(
     a: Place = ".",
     b: Place = ".",
@@ -218,9 +263,11 @@ def compare(
         budget_s=parse_seconds("budget_s", str(budget_s)),
     )
     with _trusting(asked):
-        of_a, of_b = (
-            side_spec(name, _text(name, side), _texts(f"set_{name}", settings), say=_say)
-            for name, side, settings in (("a", a, set_a), ("b", b, set_b))
+        of_a, of_b = sides(
+            ("a", _text("a", a), _texts("set_a", set_a)),
+            ("b", _text("b", b), _texts("set_b", set_b)),
+            asked.models or NETWORKS,
+            say=_say,
         )
         found = compare_sides(of_a, of_b, wanted, asked)
     if found.interrupted:
@@ -231,6 +278,7 @@ def compare(
     return Comparison(tables=(compared(found.rows),), path=found.path, rows=tuple(found.rows))
 
 
+@_public
 def read_results(places: Place | Sequence[Place] = "results") -> pd.DataFrame:
     """Return the rows of all runs in results folders or run files, one for each process.
 
@@ -257,6 +305,7 @@ def read_results(places: Place | Sequence[Place] = "results") -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+@_public
 def report(
     places: Place | Sequence[Place] = "results",
     *,

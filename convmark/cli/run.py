@@ -25,28 +25,27 @@ from convmark.core.text import duration_text, painted
 from convmark.interpreter.environments.cache import interpreters
 from convmark.machine.doctor import left_out_gpus
 from convmark.machine.hardware import Machine, read_machine
+from convmark.report.advice import next_step
 from convmark.report.describe import DESCRIPTION_SCHEMA, FOLDER, diagram, layers_of
 from convmark.report.summary import run_tables, summary_text
-from convmark.report.tables import check_form, print_tables
+from convmark.report.tables import Answer, check_form, print_tables
 from convmark.results.store import Store, StoreWarning
 from convmark.session.auto_batch import choices_table
 from convmark.session.fleet.part import (
     Part,
     Shard,
-    expected_s,
-    known_seconds,
     part_path,
     plan_name,
     read_shard,
     split,
     write_part,
 )
-from convmark.session.forecast import forecast, likely_devices
+from convmark.session.forecast import expected_s, forecast, known_seconds, likely_devices
 from convmark.session.resume import InterruptedRun, open_interrupted
 from convmark.session.run import Serving
 from convmark.session.session import Session, claimed
 
-__all__ = ["check_plan", "describe_models", "left_out", "next_step", "run"]
+__all__ = ["check_plan", "describe_models", "left_out", "run"]
 
 _say = sayer("convmark run")
 
@@ -104,7 +103,8 @@ def run(given: argparse.Namespace, options: Options) -> int:
                 return exit_status(False, interrupted=True)
     if form != TEXT:
         tables = [table for session in sessions for table in run_tables(session.records)]
-        print_tables(tables, form, several=True)
+        found = Answer(command="run", machines=[machine.name], tables=tables, several=True)
+        print_tables(found, form)
     return exit_status(whole)
 
 
@@ -122,7 +122,8 @@ def _dry_run(given: argparse.Namespace, options: Options, machine: Machine, form
     devices = likely_devices(options, machine, os.environ)
     asked = cases(options, dict.fromkeys(options.backends, devices))
     found = forecast(asked, options, machine, os.environ)
-    print_tables([found.table], form, several=False)
+    planned = Answer(command="run", machines=[machine.name], tables=[found.table])
+    print_tables(planned, form)
     sides = len({*options.pythons, *options.environments})
     each = f"in each of {sides} interpreters: " if sides > 1 else ""
     print(f"{chr(10) * (form == TEXT)}{each}{found.words}", file=sys.stderr)
@@ -233,7 +234,8 @@ def _measure(
         else:
             _say(session.kept)
         if not quiet:
-            _say(next_step(session))
+            searched = bool(session.choices) and session.whole
+            _say(next_step(session.records, searched=searched))
         if describe:
             _describe(session)
     except KeyboardInterrupt:
@@ -253,29 +255,6 @@ def _print(session: Session) -> None:
     cluster, kept = session.options.cluster, session.run_file.rows if session.run_file else 0
     if (elsewhere := len(records) - kept) and cluster:
         print(f"{elsewhere} more over the cluster, kept by {cluster.addresses[0]}")
-
-
-def next_step(session: Session) -> str:
-    """Return what the rows amount to, and the next command."""
-    records = session.records
-    if session.choices and session.whole:  # a search ends at a size that fails
-        records = [record for record in records if record.measured]
-    failed = sum(not record.measured for record in records)
-    doubtful = sum(record.status == "unsteady" or bool(record.not_judged) for record in records)
-    if failed:
-        return (
-            f"{failed} of {len(records)} processes have no figures: the column note has the "
-            "reason; next: convmark doctor"
-        )
-    if doubtful:
-        return (
-            f"{doubtful} of {len(records)} processes are unsteady or not judged, so do not quote "
-            "their cases: close other programs and measure again; next: convmark doctor"
-        )
-    return (
-        "all processes were measured; where spread is wide, give more --processes; next: "
-        "convmark report -o report.html"
-    )
 
 
 def _describe(session: Session) -> None:

@@ -293,8 +293,8 @@ def parse_devices(flag: str, text: str) -> tuple[str, ...]:
 
 
 def parse_folder(flag: str, text: str) -> Path:
-    """Return the path of a folder, which need not exist."""
-    if not text.strip() or "\0" in text:
+    """Return the path of a folder, which need not exist; `-` is none."""
+    if not text.strip() or "\0" in text or text == "-":
         raise OptionError(f"{flag}: must be the path of a folder, got {text!r}")
     return Path(text)
 

@@ -53,13 +53,14 @@ KINDS: Mapping[str, tuple[str, Callable[[float], str]]] = MappingProxyType(
         "whole": ("", lambda value: f"{value:.0f}"),
         "figure": ("", str),
         "score": ("", lambda value: f"{value:.4f}"),
+        "flag": ("", lambda value: "yes" if value else "no"),
         "difference": ("", lambda value: f"{value:+.4f}"),
         "joules": ("J/sample", _plain_number),
         "per_joule": ("samples/J", _plain_number),
     }
 )
 """By kind of a column: the unit in which its values are stored, and how one is printed. A `figure`
-is a text that stands to the right as numbers do."""
+is a text that stands to the right as numbers do; a `flag` is true or false."""
 
 
 FACETS: Mapping[str, str] = MappingProxyType(
@@ -101,7 +102,7 @@ class Heading:
     @property
     def numeric(self) -> bool:
         """Whether the column holds numbers."""
-        return self.kind != "text"
+        return self.kind not in ("text", "flag")
 
     @property
     def unit(self) -> str:
@@ -308,7 +309,7 @@ def _value(value: Any) -> Any:
     """Return a plain Python value, None for what is absent; a whole number as int."""
     if value is None or value == "":
         return None
-    if isinstance(value, str):
+    if isinstance(value, (str, bool)):
         return value
     number = float(value)
     if not math.isfinite(number):

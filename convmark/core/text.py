@@ -8,16 +8,19 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from convmark.core.files import read_regular
-from convmark.core.interval import Interval
+
+if TYPE_CHECKING:
+    from convmark.core.interval import Interval  # needs NumPy, which --help does without
 
 __all__ = [
     "NUMBER",
     "Say",
     "bytes_text",
     "change_text",
+    "coloured",
     "count_text",
     "counted",
     "duration_text",
@@ -170,8 +173,11 @@ def wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
 
 def painted(text: str, stream: TextIO, environ: Mapping[str, str]) -> str:
     """Return a printed table with the words that matter in colour, where the stream shows it."""
-    if not wants_colour(stream, environ):
-        return text
+    return coloured(text) if wants_colour(stream, environ) else text
+
+
+def coloured(text: str) -> str:
+    """Return a printed table with the words that matter in colour."""
     return re.sub(_WORDS, lambda found: f"\x1b[{_COLOURS[found[1]]}m{found[1]}\x1b[0m", text)
 
 

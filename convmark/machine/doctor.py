@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,31 @@ from convmark.machine.gpu_diagnosis import why_unseen
 from convmark.machine.hardware import GIB, Machine
 from convmark.machine.state import State
 
-__all__ = ["device_cautions", "findings", "left_out_gpus"]
+__all__ = [
+    "UNRELIABLE",
+    "Finding",
+    "device_cautions",
+    "findings",
+    "findings_text",
+    "left_out_gpus",
+]
+
+UNRELIABLE = "What will make figures unreliable"
+"""The section of the problems."""
 
 _UNKNOWN = "unknown"
 
 Rows = Sequence[tuple[str, object]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of a section: a fact, or a problem with its remedy."""
+
+    section: str
+    name: str
+    value: str
+    remedy: str = ""
 
 
 def findings(
@@ -31,8 +52,8 @@ def findings(
     *,
     flags: str | None = None,
     environ: Mapping[str, str] | None = None,
-) -> str:
-    """Return all sections, one blank line between them, ended by a newline.
+) -> list[Finding]:
+    """Return what was found, section by section; a section without a problem has no finding.
 
     The cautions of `device_cautions` are added where they are not among `cautions` already.
 
@@ -46,18 +67,38 @@ def findings(
     """
     found = list(dict.fromkeys([*device_cautions(machine, framework, environ), *cautions]))
     sections = (
-        _section(
+        (
             "Interpreter",
             [(word, _told(framework, word.lower())) for word in ("Python", "executable")],
         ),
-        _section("Framework", _framework_rows(framework)),
-        _section("Devices", _device_rows(machine, framework)),
-        _section("Machine", _machine_rows(machine, results)),
-        _section("State", _state_rows(state)),
-        _section("Flags", [("set", "not looked at" if flags is None else flags or "none")]),
-        _section("What will make figures unreliable", _caution_rows(found)),
+        ("Framework", _framework_rows(framework)),
+        ("Devices", _device_rows(machine, framework)),
+        ("Machine", _machine_rows(machine, results)),
+        ("State", _state_rows(state)),
+        ("Flags", [("set", "not looked at" if flags is None else flags or "none")]),
     )
-    return "\n".join(sections)
+    facts = [
+        Finding(section=title, name=plain_text(name), value=plain_text(str(value)))
+        for title, rows in sections
+        for name, value in rows
+    ]
+    return facts + [
+        Finding(
+            section=UNRELIABLE,
+            name=plain_text(one.subject),
+            value=plain_text(one.finding),
+            remedy=plain_text(one.remedy),
+        )
+        for one in found
+    ]
+
+
+def findings_text(found: Sequence[Finding]) -> str:
+    """Return all sections, one blank line between them, ended by a newline."""
+    titles = dict.fromkeys([*(one.section for one in found), UNRELIABLE])
+    return "\n".join(
+        _section(title, [one for one in found if one.section == title]) for title in titles
+    )
 
 
 def device_cautions(
@@ -203,15 +244,11 @@ def _state_rows(state: State) -> Rows:
     ]
 
 
-def _caution_rows(cautions: Sequence[Caution]) -> Rows:
-    rows: list[tuple[str, object]] = []
-    for caution in cautions:
-        rows += [(caution.subject, caution.finding), ("", f"-> {caution.remedy}")]
-    return rows or [("nothing found", "")]
-
-
-def _section(title: str, rows: Rows) -> str:
-    texts = [(plain_text(label), plain_text(str(value))) for label, value in rows]
+def _section(title: str, found: Sequence[Finding]) -> str:
+    texts: list[tuple[str, str]] = []
+    for one in found:
+        texts += [(one.name, one.value), *([("", f"-> {one.remedy}")] if one.remedy else [])]
+    texts = texts or [("nothing found", "")]
     width = max(len(label) for label, _ in texts)
     lines = [f"  {label:<{width}}  {value}".rstrip() for label, value in texts]
     return "\n".join([title, *lines, ""])

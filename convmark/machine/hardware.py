@@ -160,9 +160,9 @@ def _slug(text: str) -> str:
 
 def _cpu_model_elsewhere() -> str:
     sysctl = ("/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string")
-    macos = say(sysctl) if sys.platform == "darwin" else ""
-    names = map(plain_text, (macos, platform.processor(), platform.machine()))
-    return next(filter(None, names), "unknown")
+    macos = plain_text(say(sysctl)) if sys.platform == "darwin" else ""
+    others = (platform.processor, platform.machine)
+    return macos or next((name for read in others if (name := plain_text(read()))), "unknown")
 
 
 def _os_name() -> str:

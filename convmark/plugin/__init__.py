@@ -23,7 +23,7 @@ from convmark.core.option_values import AUTO
 from convmark.core.options import OPTIONS, Options, pyproject_settings, read
 from convmark.core.processes import ReceivedSignal, as_interrupts
 from convmark.core.suites import auto_name, refuse_untimed
-from convmark.core.text import Say, duration_text, plain_text
+from convmark.core.text import Say, coloured, duration_text, plain_text
 from convmark.plugin import bridge, short
 from convmark.plugin.judging import Baseline, judge
 from convmark.plugin.pytest_run import PytestRun
@@ -58,6 +58,12 @@ def pytest_configure(config: pytest.Config) -> None:
         if option.only != "run"
     }
     try:
+        for option in OPTIONS:
+            if option.only == "run" and config.getoption(destination(option.name)) is not None:
+                raise OptionError(
+                    f"{option.flag}: is of `convmark run`; pytest measures what the suites have, "
+                    "and a file chooses among them: pytest bench/test_inference.py"
+                )
         options = read(given, pyproject_settings(config.rootpath), prefix=short.prefix(config))
         if options.trust_models:
             os.environ[TRUST] = "1"  # for the workers
@@ -328,13 +334,19 @@ def _broken_limits(config: pytest.Config, case: Case, benchmark: Any) -> list[st
     return []
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the run's tables and verdicts."""
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+    """Print the run's tables and verdicts, and what they mean."""
     config = terminalreporter.config
-    if _RUN_KEY in config.stash:
-        for title, text in config.stash[_RUN_KEY].report():
-            terminalreporter.section(title)
-            terminalreporter.write_line(text)
+    if _RUN_KEY not in config.stash:
+        return
+    run = config.stash[_RUN_KEY]
+    in_colour = terminalreporter._tw.hasmarkup  # by --color, NO_COLOR and FORCE_COLOR
+    for title, text in run.report():
+        terminalreporter.section(title)
+        terminalreporter.write_line(coloured(text) if in_colour else text)
+    ended = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+    if ended and config.option.verbose >= 0:
+        _say(config, run.next_step)
 
 
 @pytest.hookimpl(optionalhook=True, tryfirst=True)

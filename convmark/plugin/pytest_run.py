@@ -313,6 +313,17 @@ class PytestRun:
         """Return the frameworks' versions by their names, of each backend."""
         return list(self._session.found.values()) if self._session else []
 
+    @property
+    def next_step(self) -> str:
+        """What the session amounts to, and the next command; empty where nothing was measured."""
+        from convmark.report.advice import gate_step, next_step
+
+        if self._judgements:
+            return gate_step(self._judgements)
+        session = self._session
+        searched = session is not None and bool(session.choices) and session.whole
+        return next_step(self.records, searched=searched) if self.records else ""
+
     def report(self) -> list[tuple[str, str]]:
         """Return the titles and texts to show at the end of the session."""
         session = self._session

@@ -55,8 +55,10 @@ def add_options(parser: pytest.Parser, before: str) -> None:
         return {"help": shown, "dest": destination(name)}
 
     for one in OPTIONS:
-        if one.only != "run":
-            one.add_to(group.addoption, flag=f"{before}{one.name}", **how(one.name, one.help))
+        more = how(one.name, one.help)
+        if one.only == "run":
+            more["help"] = argparse.SUPPRESS  # it is refused with what to do
+        one.add_to(group.addoption, flag=f"{before}{one.name}", **more)
     resume, accuracy = how("resume", RESUME), how("accuracy", ACCURACY)
     group.addoption(f"{before}resume", metavar="RUN", nargs="?", const="", **resume)
     group.addoption(f"{before}accuracy", action="store_true", default=None, **accuracy)

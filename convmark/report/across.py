@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -18,14 +17,21 @@ from convmark.core.fitting import wrapped
 from convmark.core.interval import NOT_KNOWN
 from convmark.core.option_values import parse_models
 from convmark.core.statistics import spread
-from convmark.core.table import heading, headings, printed
+from convmark.core.table import Table, heading, headings, printed, table_of
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import markdown_cell, natural_order, shown
 from convmark.report.changes import LEAST_PAIRS, Change, Pair, Value, changes
-from convmark.report.tables import as_csv
 from convmark.results.record import Record
 
-__all__ = ["COLUMNS", "FORMS", "Cell", "LiveCases", "across", "across_report", "live_cases"]
+__all__ = [
+    "COLUMNS",
+    "Cell",
+    "LiveCases",
+    "across",
+    "across_report",
+    "cells_table",
+    "live_cases",
+]
 
 COLUMNS = ("tensorflow", "keras", "python", "backend", "commit", "machine", "gpu", "driver")
 """The columns that a table may run over."""
@@ -33,8 +39,6 @@ COLUMNS = ("tensorflow", "keras", "python", "backend", "commit", "machine", "gpu
 _AGELESS = ("backend", "machine", "gpu")
 """Columns none of whose values is older than another: all are set beside the first, and none is
 judged against another."""
-
-FORMS = ("table", "markdown", "csv", "json")
 
 DIRTY = "+"
 """Ends the commit of a folder that had changes which are in no commit."""
@@ -359,19 +363,41 @@ def _joined(found: Sequence[LiveCases], name: str) -> list[LiveCases]:
 # -- as text ---------------------------------------------------------------------------------------
 
 
+_KINDS: Mapping[str, str] = {
+    "runs": "count",
+    "processes": "count",
+    "throughput_samples_per_s": "rate",
+    "step_time_p50_s": "seconds",
+    "step_time_spread": "share",
+    "time_to_first_step_s": "seconds",
+    "peak_host_memory_bytes": "bytes",
+    "parameters": "count",
+    **{
+        f"{name}{end}": "change"
+        for name in ("to_oldest", "to_previous")
+        for end in ("", "_low", "_high")
+    },
+}
+"""Of the columns of a cell that are numbers."""
+
+
+def cells_table(cells: Sequence[Cell]) -> Table:
+    """Return the cells with all their figures, for other programs."""
+    names = list(cells[0].record)
+    columns = [heading(name, name, _KINDS.get(name, "text")) for name in names]
+    records = [cell.record for cell in cells]
+    return table_of("across", "Step times over values", "", columns, records, keep=names)
+
+
 def across_report(
-    cells: Sequence[Cell], column: str, form: str = "table", *, live: str = "", results: str = ""
+    cells: Sequence[Cell], column: str, form: str = "text", *, live: str = "", results: str = ""
 ) -> str:
-    """Return the cells in one of `FORMS`.
+    """Return the cells as text or Markdown.
 
     Args:
         live: the command that compares all values live.
         results: what the other commands get besides, such as ` --results FOLDER`.
     """
-    if form == "json":
-        return json.dumps([cell.record for cell in cells], indent=2)
-    if form == "csv":
-        return as_csv(list(cells[0].record), (list(cell.record.values()) for cell in cells))
     markdown = form == "markdown"
     table = _table(cells, column, markdown=markdown)
     clean = markdown_cell if markdown else lambda line: wrapped(shown(line))

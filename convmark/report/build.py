@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from convmark.core.table import Table
+from convmark.core.table import FACETS, Table
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import counted, listed, natural_order
 from convmark.report.comparison import Comparison, of_machines
 from convmark.report.describe import DescribedModel, described_models
 from convmark.report.noise import noise
-from convmark.report.rows import Rows, axes_of, latest, points, read_rows
+from convmark.report.rows import Rows, newest_rows, points, read_rows
 from convmark.report.sides import Sides, newest_versions, sides_of
 from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.answers import answers
@@ -210,7 +210,10 @@ def _lead(rows: Rows) -> str:
 
 def _axes(table: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
     """Return what a page chooses the rows of each hardware and case by."""
-    return {(str(row.hardware), str(row.case)): axes_of(row) for row in latest(table).itertuples()}
+    return {
+        (str(row["hardware"]), str(row["case"])): {name: row[name] for name in FACETS}
+        for row in newest_rows(table)
+    }
 
 
 def _sources(places: Sequence[Path], rows: Rows) -> str:

@@ -16,9 +16,19 @@ from convmark.core.table import Table
 from convmark.core.text import painted
 from convmark.report.build import FIRST, STYLES, VERDICTS, Report, build
 from convmark.report.comparison import Comparison, read_prices
-from convmark.report.tables import csv_text, markdown_text, terminal_text
+from convmark.report.tables import (
+    Answer,
+    check_form,
+    formatted,
+    machines_of,
+    markdown_text,
+    parquet_of,
+    print_tables,
+    terminal_text,
+)
 from convmark.report.verdicts import verdicts_against
 from convmark.results.names import (
+    STDOUT,
     check_output,
     check_output_folder,
     keep_name,
@@ -27,10 +37,13 @@ from convmark.results.names import (
 )
 from convmark.results.store import read_head, run_files
 
-__all__ = ["FORMATS", "report"]
+__all__ = ["report"]
 
 SUFFIXES: Mapping[str, str] = MappingProxyType(
-    {".html": "html", ".htm": "html", ".md": "markdown", ".txt": "terminal", ".csv": "csv"}
+    {
+        **{".html": "html", ".htm": "html", ".md": "markdown", ".txt": "text", ".csv": "csv"},
+        **{".json": "json", ".parquet": "parquet"},
+    }
 )
 
 MOST_SUMMARY_BYTES = 1_000_000
@@ -76,14 +89,21 @@ def _every_table(report: Report) -> list[Table]:
     return [*report.tables, *(model.table for model in report.models)]
 
 
-FORMATS: Mapping[str, Callable[[Report], str]] = MappingProxyType(
+def _answer(report: Report) -> Answer:
+    tables = _every_table(report)
+    return Answer(command="report", machines=machines_of(tables), tables=tables, several=True)
+
+
+HTML = "html"
+
+_OWN: Mapping[str, Callable[[Report], str]] = MappingProxyType(
     {
-        "html": _html,
+        HTML: _html,
         "markdown": _markdown,
-        "terminal": lambda report: terminal_text(_every_table(report)),
-        "csv": lambda report: csv_text(_every_table(report)),
+        "text": lambda report: terminal_text(_every_table(report)),
     }
 )
+"""Formats that a report has a form of its own in; the others are as every command's."""
 
 
 def report(
@@ -102,7 +122,7 @@ def report(
     """Write the report where it was asked for, or print it; draw its figures where asked.
 
     Args:
-        output: file; its suffix names the format where `form` does not.
+        output: file; its suffix names the format where `form` does not. `-` is standard output.
         prices: file with the prices of machines.
         reference: machine that others are held against.
         names: texts such as `xeon-2=laptop`, kept in the machines' folders.
@@ -114,7 +134,9 @@ def report(
         OptionError: an option breaks its rule.
         StoreError: a results file does not fit, or the output cannot be written.
     """
-    chosen = _format(output, form, figures)
+    to_stdout = output == STDOUT
+    output = None if to_stdout else output
+    chosen = _format(output, form, figures, to_stdout=to_stdout)
     if output is not None:
         check_output("--output", Path(output), SUFFIXES)
     _check(style, prices=prices, reference=reference, figures=figures)
@@ -131,17 +153,29 @@ def report(
         print(f"{len(written)} files in {figures}", file=sys.stderr)
     if chosen is None or (output is None and not show):
         return found
-    text = FORMATS[chosen](found)
+    if output is None and chosen not in _OWN:
+        print_tables(_answer(found), chosen)
+        return found
+    data = _bytes(found, chosen)
     if output is None:
-        print(painted(text, sys.stdout, os.environ) if chosen == "terminal" else text)
+        text = data.decode().removesuffix("\n")
+        print(painted(text, sys.stdout, os.environ) if chosen == "text" else text)
         return found
     try:
-        write_whole(Path(output), f"{text}\n".encode())
+        write_whole(Path(output), data)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StoreError(f"--output: {output} must be writable: {reason}") from None
     print(output, file=sys.stderr)
     return found
+
+
+def _bytes(found: Report, form: str) -> bytes:
+    """Return the report in a format."""
+    if form == "parquet":
+        return parquet_of(_answer(found))
+    text = _OWN[form](found) if form in _OWN else formatted(_answer(found), form)
+    return f"{text}\n".encode()
 
 
 def _check(style: str, *, prices: str | None, reference: str | None, figures: str | None) -> None:
@@ -167,7 +201,9 @@ def _say(line: str) -> None:
     print(f"convmark: {line}", file=sys.stderr)
 
 
-def _format(output: str | None, form: str | None, figures: str | None) -> str | None:
+def _format(
+    output: str | None, form: str | None, figures: str | None, *, to_stdout: bool
+) -> str | None:
     """Return the format; None where figures alone are asked for."""
     if form is None and output is not None:
         suffix = Path(output).suffix.lower()
@@ -177,10 +213,9 @@ def _format(output: str | None, form: str | None, figures: str | None) -> str | 
             )
         form = SUFFIXES[suffix]
     if form is None:
-        return None if figures is not None else "terminal"
-    if form not in FORMATS:
-        raise OptionError(f"--format: must be one of {', '.join(FORMATS)}, got {form!r}")
-    if form == "html" and output is None:
+        return None if figures is not None and not to_stdout else "text"
+    check_form(form, (HTML,), printed=output is None)
+    if form == HTML and output is None and not to_stdout:
         raise OptionError("--format html: needs a file, give one by -o report.html")
     return form
 

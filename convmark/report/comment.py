@@ -142,7 +142,9 @@ def _sentence(gate: Gate) -> str:
         words.append(f"of {counted(len(gate.cases), 'case')} {_counts(gate)}.**")
     bases = list(dict.fromkeys(one.against for one in gate.judgements if one.against))
     base = listed(list(map(_commit, bases)), MOST_NAMES)
-    return f"{' '.join(words)} Base: {base or 'none'}. Head: {_commit(gate.head) or 'unknown'}."
+    compared = any(one.verdict != "new" for one in gate.judgements)
+    base = base or ("not recorded" if compared else "none")
+    return f"{' '.join(words)} Base: {base}. Head: {_commit(gate.head) or 'unknown'}."
 
 
 def _counts(gate: Gate) -> str:

@@ -43,16 +43,10 @@ class DescribedModel:
     """One model, layer by layer."""
 
     model: str
-    caption: str
     input_shape: str
     """One sample's, such as 28x28x1."""
     table: Table
     layers: tuple[Layer, ...]
-
-    @property
-    def title(self) -> str:
-        """The heading of the model."""
-        return self.model
 
     @property
     def depth(self) -> int:
@@ -213,7 +207,6 @@ def _model(value: Mapping[str, Any]) -> DescribedModel:
     table = table_of(f"model-{name}", f"Layers of {name}", caption, columns, records)
     return DescribedModel(
         model=name,
-        caption=caption,
         input_shape=_shape(value["input_shape"]),
         table=table,
         layers=layers,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convmark.compare.files import NOISE, NoiseRow, read_noise
 from convmark.core.table import Table, headings, printed, table_of
-from convmark.core.text import duration_text, listed, seconds_text, shown
+from convmark.core.text import duration_text, listed, markdown_cell, seconds_text, shown
 from convmark.report.tables.history import MOST_NAMED
 from convmark.results.names import read_name
 
@@ -19,7 +19,7 @@ _USUAL = ("-cpu", "-float32")
 """Parts of a case's name that are left out where all cases have them: the table is wide."""
 
 
-def noise_text(rows: Sequence[NoiseRow]) -> str:
+def noise_text(rows: Sequence[NoiseRow], *, markdown: bool = False) -> str:
     """Return a table of the cases, and what its columns mean."""
     names = [row.case for row in rows]
     for part in _USUAL:
@@ -44,7 +44,8 @@ def noise_text(rows: Sequence[NoiseRow]) -> str:
         }
         for name, row in zip(names, rows, strict=True)
     ]
-    table = printed(columns, records, drop_empty=False)
+    style, clean = ("pipe", markdown_cell) if markdown else ("simple", shown)
+    table = printed(columns, records, style, clean=clean, drop_empty=False)
     budgets = " and ".join(dict.fromkeys(duration_text(row.budget_s) for row in rows))
     about = (
         "scatter: noise of a session with identical code (number of sessions); takes: seconds of\n"
@@ -52,7 +53,7 @@ def noise_text(rows: Sequence[NoiseRow]) -> str:
         "excl.: the change that `unchanged` rules out as often. Last column: the time until a\n"
         "slowdown of that size is found in 8 of 10 runs. Slowdowns below 3 % never fail a test."
     )
-    return "\n\n".join([table, about, *_notes(names, rows)])
+    return "\n\n".join([table, about, *map(clean, _notes(names, rows))])
 
 
 def _notes(names: Sequence[str], rows: Sequence[NoiseRow]) -> Iterator[str]:
@@ -63,7 +64,7 @@ def _notes(names: Sequence[str], rows: Sequence[NoiseRow]) -> Iterator[str]:
             notes.setdefault(note, []).append(name)
     for note, named in notes.items():
         whose = listed(named, MOST_NAMED)
-        yield shown(f"{'all cases' if len(named) == len(rows) > 1 else whose}: {note}")
+        yield f"{'all cases' if len(named) == len(rows) > 1 else whose}: {note}"
 
 
 def noise_line(row: NoiseRow) -> str:

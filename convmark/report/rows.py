@@ -21,7 +21,6 @@ from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.core.runtimes import DEFAULT_RUNTIME
-from convmark.core.table import FACETS
 from convmark.results.columnar import case_name, read_columns, whole_file
 from convmark.results.names import names_of
 from convmark.results.record import (
@@ -39,7 +38,6 @@ __all__ = [
     "CONFIDENCE",
     "POINT",
     "Rows",
-    "axes_of",
     "group_of",
     "latest",
     "newest_rows",
@@ -293,11 +291,6 @@ def latest(table: pd.DataFrame, *, measured: bool = True) -> pd.DataFrame:
     return chosen.groupby(["hardware", "case"], observed=True, sort=False).tail(1)
 
 
-def axes_of(row: Any) -> dict[str, Any]:
-    """Return what a page chooses a row of a table by, of a point."""
-    return {name: getattr(row, name) for name in FACETS}
-
-
 def pooled_half_widths(table: pd.DataFrame) -> np.ndarray[Any, Any]:
     """Return half of each point's interval on ln(step time); NaN where no spread is known.
 
@@ -319,9 +312,9 @@ def text_of(value: Any) -> str:
     return "" if value is None or value != value else str(value)
 
 
-def newest_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the newest point with figures of each case on each hardware, by column."""
-    return records_of(latest(table), table.columns)
+def newest_rows(table: pd.DataFrame, *, measured: bool = True) -> list[dict[str, Any]]:
+    """Return the rows of `latest` by column."""
+    return records_of(latest(table, measured=measured), table.columns)
 
 
 def group_of(row: Mapping[str, Any], *facts: str) -> str:

@@ -1,4 +1,4 @@
-"""What can be set side by side: the processes of like cases, with all facts that tell them apart.
+"""What can be set side by side: the runs of like cases, with all facts that tell them apart.
 
 The page pairs them: two sides differ in one axis, and are alike in every other fact. What comes
 with an axis (another machine has another driver) is not held alike, but named.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from convmark.compare.comparability import Comparability, facts_of
@@ -31,6 +33,9 @@ MOST_SIDES = 4000
 
 _FEWEST = 2
 """That a case keeps on each hardware and version."""
+
+_MOST_RUNS = 10
+"""Of a side, the newest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +96,7 @@ FACTS = (*_CASE, "hardware", "framework", "keras", "python", *_OTHERS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """The newest processes of a case under the same facts, and of the same code and commit."""
+    """The newest processes and runs of a case under the same facts, of the same code and commit."""
 
     facts: tuple[str, ...]
     """By `FACTS`; empty where one is not known."""
@@ -108,6 +113,9 @@ class Side:
     """The median step time of each process."""
     processes: tuple[int, ...]
     """Their numbers in the run."""
+    runs: tuple[tuple[int, float], ...]
+    """Each run's place, and the geometric mean of the step times of its processes, the newest
+    last."""
     doubt: str
     """What to be wary of."""
 
@@ -127,9 +135,10 @@ class Side:
         files = self.files if "packages" in axis.along else ""
         return files or self.code or f"commit {self.commit}"
 
-    @property
-    def units(self) -> Units:
-        """The times of its processes, by the run and the process."""
+    def units(self, *, by_run: bool) -> Units:
+        """Return the times of its runs, or of its processes by the run and the process."""
+        if by_run:
+            return {run: [time_s] for run, time_s in self.runs}
         pairs = zip(self.processes, self.times_s, strict=True)
         return {(self.place, number): [time_s] for number, time_s in pairs}
 
@@ -168,6 +177,7 @@ class Sides:
                 [value[text] for value, text in zip(values, kind, strict=True)] for kind in kinds
             ],
             "runs": [(labels[place], days[place]) for place in runs],
+            "places": list(runs),
             "processes": list(processes),
             "codes": list(codes),
             "commits": list(commits),
@@ -180,6 +190,10 @@ class Sides:
                 "doubt": [doubts[side.doubt] for side in self.sides],
                 "processes": [processes[side.processes] for side in self.sides],
                 "times": [[float(f"{t:.7g}") for t in side.times_s] for side in self.sides],
+                "earlier": [
+                    [(place, float(f"{t:.7g}")) for place, t in side.runs[:-1]]
+                    for side in self.sides
+                ],
             },
             "kept": self.kept,
             "left_out": self.left_out,
@@ -226,10 +240,7 @@ def sides_of(frame: pd.DataFrame, runs: Sequence[RunSource]) -> Sides:
     rows = measured.merge(newest, on=POINT)
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for key, row in _by_side(rows):
-        its_own = found.setdefault(key, [])
-        if its_own and its_own[-1]["source"] != row["source"]:
-            its_own.clear()  # an older run's
-        its_own.append(row)
+        found.setdefault(key, []).append(row)
     files_of = functools.cache(lambda code, source: files_hash_of(code, runs[source].path))
     sides = _with_files([_side(key, its_own, runs, files_of) for key, its_own in found.items()])
     sides.sort(key=lambda side: side.place)
@@ -252,7 +263,12 @@ def newest_versions(sides: Sequence[Side]) -> Versions | None:
         if len(last) > 1:
             names = sorted(last, key=last.__getitem__)[-2:]
             pairs = max(pairs, _pairs(its_own, "framework", *names), key=len)
-    ratios = [found for old, new in pairs if (found := ratio(old.units, new.units))]
+    by_run = [_has_runs(column) for column in zip(*pairs, strict=True)]
+    ratios = [
+        one
+        for pair in pairs
+        if (one := ratio(*(side.units(by_run=by) for side, by in zip(pair, by_run, strict=True))))
+    ]
     mean = geometric_mean(ratios)
     if mean is None:
         return None
@@ -286,7 +302,8 @@ def _pairs(sides: Sequence[Side], key: str, a: str, b: str) -> list[tuple[Side, 
     for side in sides:
         if side.is_known and side.fact(key) in newest:
             alike = (*(side.fact(name) for name in rest), side.identity(axis))
-            newest[side.fact(key)][alike] = side
+            older = newest[side.fact(key)].get(alike)
+            newest[side.fact(key)][alike] = replace(side, runs=_joined(older, side))
     found: dict[tuple[str, ...], tuple[Side, Side]] = {}
     for alike, one in newest[a].items():
         other = newest[b].get(alike)
@@ -294,6 +311,17 @@ def _pairs(sides: Sequence[Side], key: str, a: str, b: str) -> list[tuple[Side, 
         if other and (case not in found or _when(found[case]) <= _when((one, other))):
             found[case] = (one, other)
     return list(found.values())
+
+
+def _joined(older: Side | None, side: Side) -> tuple[tuple[int, float], ...]:
+    """Return the newest runs of two sides that are of one code, its commits may be two."""
+    runs = {**dict(older.runs if older else ()), **dict(side.runs)}
+    return tuple(sorted(runs.items())[-_MOST_RUNS:])
+
+
+def _has_runs(sides: Sequence[Side]) -> bool:
+    """Whether each case has so many runs that a run can be the unit, as in `hardware_tables`."""
+    return min((len(side.runs) for side in sides), default=0) >= LEAST_PROCESSES
 
 
 def _when(pair: tuple[Side, Side]) -> int:
@@ -333,7 +361,12 @@ def _side(
     key: tuple[Any, ...], rows: Sequence[dict[str, Any]], runs: Sequence[RunSource], files_of: Any
 ) -> Side:
     facts, code, commit = key
-    source, count = int(rows[0]["source"]), len(rows)
+    logs: dict[int, list[float]] = {}
+    for row in rows:
+        logs.setdefault(int(row["source"]), []).append(math.log(row["step_time_p50_s"]))
+    source = max(logs)
+    rows = [row for row in rows if row["source"] == source]
+    count = len(rows)
     unsteady = sum(row["status"] == "unsteady" for row in rows)
     reasons = [text for row in rows if (text := text_of(row["not_judged"]))]
     doubts = [f"{unsteady} of {count} processes unsteady"] if unsteady else []
@@ -348,5 +381,8 @@ def _side(
         place=source,
         times_s=tuple(row["step_time_p50_s"] for row in rows),
         processes=tuple(int(row["process"]) for row in rows),
+        runs=tuple(
+            (run, math.exp(fmean(its_own))) for run, its_own in sorted(logs.items())[-_MOST_RUNS:]
+        ),
         doubt="; ".join(doubts),
     )

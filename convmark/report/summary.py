@@ -16,7 +16,7 @@ from convmark.core.statistics import scaling_efficiency, spread
 from convmark.core.table import Heading, Table, heading, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.results.record import Record, shown_in
-from convmark.session.waterfall import WAYS
+from convmark.session.learning import WAYS
 
 __all__ = ["by_case", "cards", "run_tables", "scaling", "spread", "summary", "summary_text"]
 

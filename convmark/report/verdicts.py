@@ -1,10 +1,8 @@
-"""The verdicts of a run as a table, Markdown, JSON or annotations of a GitHub workflow."""
+"""The verdicts of a run as text, Markdown or annotations of a GitHub workflow."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -38,6 +36,7 @@ from convmark.results.store import Store, newest_run, read_head, read_run
 __all__ = [
     "FOLLOWERS",
     "FORMATS",
+    "GITHUB",
     "HEADLINES",
     "change_text",
     "compared",
@@ -62,12 +61,12 @@ _PRINTED: Mapping[str, Callable[[float | None], str]] = MappingProxyType(
 
 
 def verdicts_report(
-    judgements: Sequence[Judgement], form: str = "table", *, between: str = ""
+    judgements: Sequence[Judgement], form: str = "text", *, between: str = ""
 ) -> str:
     """Return the judgements in one of `FORMATS`.
 
-    As `json` it is all of them, as `github` what fails and what is inconclusive; the tables have
-    what is worth reading, every step time among it, and say how many rows they leave out.
+    As `github` it is what fails and what is inconclusive; the tables have what is worth reading,
+    every step time among it, and say how many rows they leave out.
 
     Args:
         between: the baseline and the run, for the headline that Markdown has.
@@ -227,14 +226,13 @@ def _property(text: str) -> str:
     return _escaped(text).replace(":", "%3A").replace(",", "%2C")
 
 
+GITHUB = "github"
+
 FORMATS: Mapping[str, Callable[[Sequence[Judgement]], str]] = MappingProxyType(
     {
-        "table": lambda judgements: _table(judgements, "simple"),
+        "text": lambda judgements: _table(judgements, "simple"),
         "markdown": lambda judgements: _table(judgements, "pipe"),
-        "json": lambda judgements: json.dumps(
-            [asdict(judgement) for judgement in judgements], indent=1, allow_nan=False
-        ),
-        "github": _github,
+        GITHUB: _github,
     }
 )
 
@@ -260,18 +258,14 @@ def failure_line(judgement: Judgement) -> str:
     return shown("; ".join(filter(None, [" ".join(words), judgement.note, meant])))
 
 
-def comparison_table(rows: Sequence[Any], form: str = "table", more: Sequence[Heading] = ()) -> str:
-    """Return the verdicts of a comparison as a table, Markdown or JSON.
+def comparison_table(rows: Sequence[Any], form: str = "text", more: Sequence[Heading] = ()) -> str:
+    """Return the verdicts of a comparison as text or Markdown.
 
     Args:
         rows: of `convmark.compare.live.ab_files.VerdictRow`.
-        form: table, markdown or json.
+        form: text or markdown.
         more: headings after that of the case.
     """
-    if form == "json":
-        names = (name for name in type(rows[0]).__dataclass_fields__) if rows else ()
-        fields = list(names)
-        return json.dumps([{name: getattr(row, name) for name in fields} for row in rows], indent=2)
     table = compared(rows, more)
     if form == "markdown":
         return grid(table, "pipe", partial(markdown_cell, code=True))

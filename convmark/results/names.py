@@ -33,6 +33,9 @@ NAME_FILE = "name.txt"
 MOST_BYTES = 100
 
 
+STDOUT = "-"
+"""Stands for standard output where a file is asked for."""
+
 PAGES = (".html", ".md")
 """What may lie among a machine's runs: no file that is kept there ends so."""
 
@@ -186,6 +189,8 @@ def overlap(one: Path, other: Path) -> bool:
 
 
 def _resolved(flag: str, path: Path) -> Path:
+    if str(path) == STDOUT:
+        raise OptionError(f"{flag}: must be a path, got '-', which cannot be standard output here")
     try:
         return path.resolve()
     except (ValueError, RuntimeError) as error:

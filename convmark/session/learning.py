@@ -1,11 +1,12 @@
-"""The task accuracy on the harness side: requests to a worker, and rows from its answers.
+"""The untimed tasks on the harness side: requests to a worker, and rows from its answers.
 
-A row is one process, which is one seed. Its epochs stand beside it, a row each:
+A row of the task accuracy is one process, which is one seed. Its epochs stand beside it:
 
     results/<machine>/0007.csv          accuracy and loss on the test digits, time to the target
     results/<machine>/0007.epochs.csv   seconds, losses and accuracies of every epoch
 
-The rules of a run's file hold for both; `order` tells which row an epoch is of.
+The rules of a run's file hold for both; `order` tells which row an epoch is of. A row of the task
+waterfall has the seconds per step of each way to call a model.
 """
 
 from __future__ import annotations
@@ -14,19 +15,27 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from convmark.core.case import Case
 from convmark.core.errors import OptionError
 from convmark.core.options import Options
 from convmark.core.statistics import quantile
-from convmark.interpreter import Answer
 from convmark.results.record import Record
 from convmark.results.table_file import TableFile
 
+if TYPE_CHECKING:
+    from convmark.interpreter import Answer
+
+    Ask = Callable[[Mapping[str, Any]], Answer]
+
 __all__ = [
     "EPOCHS",
+    "HOST",
     "TASK",
+    "WATERFALL",
+    "WAYS",
     "Epoch",
     "append_epochs",
     "asked_columns",
@@ -35,6 +44,7 @@ __all__ = [
     "learned_columns",
     "lesson",
     "read_epochs",
+    "waterfall_columns",
     "with_digits",
 ]
 
@@ -43,7 +53,26 @@ EPOCHS = 5
 """As the lecture trains."""
 VARIABLE = "CONVMARK_MNIST"
 
-Ask = Callable[[Mapping[str, Any]], Answer]
+
+WATERFALL = "waterfall"
+
+HOST = ("load_average_1min", "other_cpu_share", "involuntary_context_switches")
+"""Columns that a worker's event `state` tells, of timed tasks too."""
+
+WAYS: Mapping[str, str] = MappingProxyType(
+    {
+        "compiled_train": "compiled_train_step_s",
+        "fed_train": "fed_train_step_s",
+        "train_on_batch": "train_on_batch_step_s",
+        "fit": "fit_step_s",
+        "compiled_infer": "compiled_infer_step_s",
+        "predict_on_batch": "predict_on_batch_step_s",
+        "predict": "predict_step_s",
+    }
+)
+"""Columns by the worker's name of the way, from the least of Keras to the most, training first."""
+
+_CALLS = MappingProxyType({"fit": "fit_call_s", "predict": "predict_call_s"})
 
 
 def _column(unit: str, meaning: str) -> Any:
@@ -159,9 +188,7 @@ def learned_columns(answer: Answer, target: float) -> dict[str, Any]:
         "accuracy": tested["accuracy"],
         "time_to_target_s": sum(times_s[:reached]) if reached else None,
         "samples_to_target": sum(e["samples"] for e in epochs[:reached]) if reached else None,
-        "load_average_1min": state["load_average_1min"],
-        "other_cpu_share": state["other_cpu_share"],
-        "involuntary_context_switches": state["involuntary_context_switches"],
+        **{name: state[name] for name in HOST},
     }
 
 
@@ -201,3 +228,32 @@ def read_epochs(run: Path) -> list[Epoch]:
         StoreError: the file does not fit; the message names file and line.
     """
     return TABLE.read(epochs_path(run))
+
+
+def waterfall_columns(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the figures of one process: of each way the median over the rounds.
+
+    A step of fit or predict is the difference of two calls: where that is not above 0, the call has
+    varied by more than its steps took, and there is no figure.
+
+    Args:
+        told: the worker's events.
+
+    Raises:
+        LookupError: the worker has left a way out.
+    """
+    events = {event["event"]: event for event in told}
+    found, state = events["waterfall"], events["state"]
+    return {
+        "status": "ok",
+        "waterfall_rounds": found["rounds"],
+        "waterfall_steps": found["steps"]["fit"],
+        **{column: _time_of(found["step_s"][way]) for way, column in WAYS.items()},
+        **{column: quantile(found["call_s"][way], 0.5) for way, column in _CALLS.items()},
+        **{name: state[name] for name in HOST},
+    }
+
+
+def _time_of(times_s: Sequence[float]) -> float | None:
+    time_s = quantile(times_s, 0.5)
+    return time_s if time_s > 0 else None

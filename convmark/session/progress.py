@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
+from convmark.core.case import Case
 from convmark.core.tasks import TASKS
 from convmark.core.text import duration_text, seconds_text, shown
 from convmark.results.record import Record
@@ -22,6 +23,7 @@ __all__ = ["Display", "RunProgress", "TimeLeft", "outcome"]
 
 
 Clock = Callable[[], float]
+Guess = Callable[[Case], float]
 
 
 class Display(contextlib.AbstractContextManager["Display"]):
@@ -107,12 +109,12 @@ class Display(contextlib.AbstractContextManager["Display"]):
 
 
 class TimeLeft:
-    """Estimates the seconds left from how long each case, or its task, has taken so far."""
+    """Estimates the seconds left from how long each case, or those like it, have taken so far."""
 
-    def __init__(self, jobs: Sequence[Job], guess_s: float) -> None:
+    def __init__(self, jobs: Sequence[Job], guess_s: Guess) -> None:
         self._left = list(jobs)
         self._guess_s = guess_s
-        self._took_s: dict[Any, float] = {}
+        self._took_s: dict[Case, float] = {}
 
     def ended(self, job: Job, seconds: float) -> None:
         """Take note that the job is over."""
@@ -120,13 +122,21 @@ class TimeLeft:
         self._took_s[job.case] = seconds
 
     def seconds(self) -> float:
-        """Return the estimate: a case's own last time, else its task's mean, else a guess."""
-        usual_s = {task: self._usual_s(task) for task in {job.case.task for job in self._left}}
-        return sum(self._took_s.get(job.case, usual_s[job.case.task]) for job in self._left)
+        """Return the estimate: a case's own last time, else a guess times that of cases like it."""
+        factors = {task: self._factor(task) for task in {job.case.task for job in self._left}}
+        return sum(
+            self._took_s.get(job.case, factors[job.case.task] * self._guessed_s(job.case))
+            for job in self._left
+        )
 
-    def _usual_s(self, task: str) -> float:
-        known = [seconds for case, seconds in self._took_s.items() if _alike(case.task, task)]
-        return sum(known) / len(known) if known else TASKS[task].guess_s or self._guess_s
+    def _guessed_s(self, case: Case) -> float:
+        return TASKS[case.task].guess_s or self._guess_s(case)
+
+    def _factor(self, task: str) -> float:
+        """Return how many times as long as guessed the cases took that are like those of a task."""
+        known = [case for case in self._took_s if _alike(case.task, task)]
+        guessed_s = sum(map(self._guessed_s, known))
+        return sum(self._took_s[case] for case in known) / guessed_s if guessed_s else 1.0
 
 
 def _alike(task: str, other: str) -> bool:
@@ -138,13 +148,16 @@ class RunProgress(contextlib.AbstractContextManager["RunProgress"]):
     """Shows how the jobs of one run go on: one lane, or a line per process that has ended."""
 
     def __init__(
-        self, stream: TextIO | None, guess_s: float = 0.0, clock: Clock = time.monotonic
+        self,
+        stream: TextIO | None,
+        guess_s: Guess = lambda case: 0.0,
+        clock: Clock = time.monotonic,
     ) -> None:
         """Begin; nothing is shown yet.
 
         Args:
             stream: None shows nothing.
-            guess_s: how long a process takes, until the first has ended.
+            guess_s: how long a process of a case takes, until one has ended.
         """
         self._display = Display(stream)
         self._guess_s = guess_s

@@ -23,7 +23,7 @@ from convmark.results.agreement import phases_apart
 from convmark.results.code.manifest import Code
 from convmark.results.record import Record
 from convmark.results.schema import MEASUREMENT_VERSION
-from convmark.session import learning, waterfall
+from convmark.session import learning
 from convmark.session.ceilings import efficiency, key_of
 from convmark.session.facts import Facts, Job, of_the_run, software
 from convmark.session.steadiness import unsteady
@@ -130,7 +130,7 @@ def _untimed(case: Case, record: Record, answer: Answer) -> Result:
     """Return the result of a process whose steps were not timed one by one."""
     measured = replace(record, measurement_version=str(MEASUREMENT_VERSION))
     if case.task != learning.TASK:
-        columns = waterfall.waterfall_columns if case.task == waterfall.TASK else _told_columns
+        columns = learning.waterfall_columns if case.task == learning.WATERFALL else _told_columns
         measured = replace(measured, **columns(answer.events), call_path=None)
         return Result(case=case, record=measured, step_times_s=[])
     target = record.target_accuracy or 0.0
@@ -213,9 +213,7 @@ def _figures(case: Case, answer: Answer) -> dict[str, Any]:
         "build_peak_host_memory_bytes": peaks.get("build_host_bytes"),
         "peak_host_memory_bytes": peaks["host_bytes"],
         "peak_device_memory_bytes": peaks["device_bytes"],
-        "load_average_1min": state["load_average_1min"],
-        "other_cpu_share": state["other_cpu_share"],
-        "involuntary_context_switches": state["involuntary_context_switches"],
+        **{name: state[name] for name in learning.HOST},
         "loss_first": proof[1] if training else None,
         "loss": proof[10] if training else None,
         "output_rms": None if training else proof[1],

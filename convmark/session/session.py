@@ -32,6 +32,7 @@ from convmark.results.store import RunFile, Store
 from convmark.session.auto_batch import Choice, chosen_cases, find_sizes
 from convmark.session.ceilings import Ceiling, Key, ceilings_path, gather
 from convmark.session.facts import Facts, Job, facts_of, plan
+from convmark.session.forecast import expected_s, recent_seconds
 from convmark.session.learning import with_digits
 from convmark.session.progress import RunProgress
 from convmark.session.result import Result
@@ -220,7 +221,9 @@ class Session(contextlib.AbstractContextManager["Session"]):
             self.execute(missing(jobs, self.records), shown)
 
     def _progress(self, stream: TextIO | None) -> RunProgress:
-        return RunProgress(stream, 2 * self.options.time_budget_s + 2)
+        known = recent_seconds(self.options.results / self.machine.name)
+        budget_s = self.options.time_budget_s
+        return RunProgress(stream, lambda case: expected_s(case, budget_s, known))
 
     def execute(self, jobs: Sequence[Job], observer: Observer) -> None:
         """Measure jobs in their order; an interrupt ends the workers and closes the file.

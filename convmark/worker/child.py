@@ -29,6 +29,7 @@ from convmark.worker import (
     ceiling,
     cuda,
     duet,
+    layers,
     measurement,
     mnist,
     process_state,
@@ -375,14 +376,19 @@ def _probe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
 def _describe(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     """Tell the model layer by layer; nothing is run."""
     case, builder, framework, emit = _make_ready(request, framework, emit)
-    layers = measurement.described_layers(case, builder, request["seed"], framework, emit)
-    emit("described", layers=[dataclasses.asdict(layer) for layer in layers])
+    found = measurement.described_layers(case, builder, request["seed"], framework, emit)
+    emit("described", layers=[dataclasses.asdict(layer) for layer in found])
     emit("finished")
 
 
 def _ceiling(request: dict[str, Any], framework: Any, emit: Emit) -> None:
     _, _, framework, emit = _make_ready(request, framework, emit)
     ceiling.measure(framework, emit, request.get("sizes"))
+
+
+def _layers(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+    case, builder, framework, emit = _make_ready(request, framework, emit)
+    layers.serve(case, builder, request, framework, emit)
 
 
 def _digits(request: dict[str, Any], framework: Any, emit: Emit) -> None:
@@ -413,6 +419,7 @@ _KINDS = {
     "digits": _digits,
     "duet": _duet,
     "inspect": _inspect,
+    "layers": _layers,
     "measure": _measure,
     "probe": _probe,
     **dict.fromkeys(_MODULES, _untimed),

@@ -13,6 +13,7 @@ Source:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,14 @@ from typing import Any
 
 from convmark.worker.inputs import Inputs, called, flat, item_bytes, symbols
 
-__all__ = ["LayerCall", "LayerRecord", "flops_per_sample", "layer_records", "traced_calls"]
+__all__ = [
+    "LayerCall",
+    "LayerRecord",
+    "call_flops",
+    "flops_per_sample",
+    "layer_records",
+    "traced_calls",
+]
 
 Shape = tuple[int | None, ...]
 
@@ -61,8 +69,16 @@ class LayerCall:
     inner: list[LayerCall] = field(default_factory=list)
     outer: LayerCall | None = None
     """The call that it is part of; None of the model's own."""
-    given: Any = None
-    """The first argument, as it came."""
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    """The arguments, as they came."""
+    result: Any = None
+    """What it returned."""
+
+    @property
+    def given(self) -> Any:
+        """The first argument, as it came."""
+        return self.args[0] if self.args else None
 
     def argument(self, position: int, name: str) -> Shape | None:
         """Return the shape of an argument given by position or by name."""
@@ -114,6 +130,15 @@ def flops_per_sample(records: Sequence[LayerRecord]) -> int | None:
     return sum(known) if len(known) == len(records) else None
 
 
+def call_flops(call: LayerCall, keras: Any) -> int | None:
+    """Return the FLOPs of a call and of those inside it; None where no rule covers one of them."""
+    rules = {getattr(keras.layers, name, None): rule for name, rule in _RULES.items()}
+    held = _held_weights(call)
+    own = _rule(call.layer, rules, held)(call, held)
+    parts = [own, *(call_flops(inner, keras) for inner in call.inner)]
+    return None if None in parts else sum(part or 0 for part in parts)
+
+
 def _record(
     call: LayerCall, weights: Sequence[Any], flops: int | None, inputs: tuple[int, ...]
 ) -> LayerRecord:
@@ -136,7 +161,14 @@ def _record(
     )
 
 
-def traced_calls(model: Any, keras: Any, sample: Any) -> list[LayerCall]:
+def traced_calls(
+    model: Any,
+    keras: Any,
+    sample: Any,
+    *,
+    call_model: Callable[[Any, Any], Any] = called,
+    operations: bool = False,
+) -> list[LayerCall]:
     """Return the calls of one symbolic forward pass, inner ones before outer ones.
 
     The model is called from a layer of its own: a functional model called on a `keras.Input`
@@ -144,13 +176,20 @@ def traced_calls(model: Any, keras: Any, sample: Any) -> list[LayerCall]:
 
     Args:
         sample: `keras.Input`s in the structure that the model takes.
+        call_model: calls the model on the sample.
+        operations: whether the operations of a functional graph that are no layers (Keras 3) are
+            among the calls.
     """
 
     class Probe(keras.layers.Layer):  # type: ignore[misc]  # Keras is handed in
         def call(self, sample: Any) -> Any:
-            return called(model, sample)
+            return call_model(model, sample)
 
-    with _recorded_calls(keras.layers.Layer, type(next(flat(sample)))) as calls:
+    layer = keras.layers.Layer
+    with contextlib.ExitStack() as stack:
+        calls, running = stack.enter_context(_recorded_calls(layer, type(next(flat(sample)))))
+        if operations and hasattr(keras, "Operation"):
+            stack.enter_context(_recorded_operations(keras.Operation, layer, calls, running))
         Probe()(sample)
     for call in calls:
         if call.outer is calls[-1]:
@@ -159,8 +198,10 @@ def traced_calls(model: Any, keras: Any, sample: Any) -> list[LayerCall]:
 
 
 @contextmanager
-def _recorded_calls(layer_class: Any, symbol: type) -> Iterator[list[LayerCall]]:
-    """Keep every layer call made inside, in the order in which they end.
+def _recorded_calls(
+    layer_class: Any, symbol: type
+) -> Iterator[tuple[list[LayerCall], list[LayerCall]]]:
+    """Keep every layer call made inside, in the order in which they end, and those still running.
 
     Args:
         layer_class: the base class of all layers.
@@ -185,26 +226,53 @@ def _recorded_calls(layer_class: Any, symbol: type) -> Iterator[list[LayerCall]]
             outputs = original(layer, *args, **kwargs)
         finally:
             running.pop()
-        call.output, call.made = _shape(outputs), list(flat(outputs))
+        call.output, call.made, call.result = _shape(outputs), list(flat(outputs)), outputs
         finished.append(call)
         return outputs
 
     layer_class.__call__ = recorded
     try:
-        yield finished
+        yield finished, running
     finally:
         layer_class.__call__ = original
+
+
+@contextmanager
+def _recorded_operations(
+    operation_class: Any, layer_class: Any, finished: list[LayerCall], running: list[LayerCall]
+) -> Iterator[None]:
+    """Keep the calls of operations that are no layers too."""
+    original = operation_class.__call__
+
+    @functools.wraps(original)
+    def recorded(operation: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(operation, layer_class) or not running:
+            return original(operation, *args, **kwargs)
+        call = _begun(operation, args, kwargs)
+        call.outer = running[-1]
+        outputs = original(operation, *args, **kwargs)
+        running[-1].inner.append(call)
+        call.output, call.made, call.result = _shape(outputs), list(flat(outputs)), outputs
+        finished.append(call)
+        return outputs
+
+    operation_class.__call__ = recorded
+    try:
+        yield
+    finally:
+        operation_class.__call__ = original
 
 
 def _begun(layer: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> LayerCall:
     """Return a call as it begins."""
     return LayerCall(
         layer=layer,
-        was_built=bool(layer.built),
+        was_built=bool(getattr(layer, "built", True)),
         positional=[_shape(value) for value in args],
         named={name: _shape(value) for name, value in kwargs.items()},
         taken=list(flat([args, kwargs])),
-        given=args[0] if args else None,
+        args=tuple(args),
+        kwargs=kwargs,
     )
 
 
@@ -224,8 +292,13 @@ def _elements(shape: Any) -> int:
 
 def _held_weights(call: LayerCall) -> list[Any]:
     """Return the weights that a layer holds itself: those of no layer that it called."""
-    inner = {id(weight) for part in call.inner for weight in part.layer.weights}
-    return [weight for weight in call.layer.weights if id(weight) not in inner]
+    inner = {id(weight) for part in call.inner for weight in _weights(part.layer)}
+    return [weight for weight in _weights(call.layer) if id(weight) not in inner]
+
+
+def _weights(layer: Any) -> Sequence[Any]:
+    """Return the weights of a layer; an operation that is no layer has none."""
+    return getattr(layer, "weights", None) or ()
 
 
 def _kernel_elements(held: Sequence[Any]) -> int:

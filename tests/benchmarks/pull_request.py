@@ -3,8 +3,8 @@
 Run it from a checkout: `python tests/benchmarks/pull_request.py [--folder F] [--only BRANCH ...]`.
 The commands are read from docs/github-actions/gate.yml; GitHub is a stand-in on this machine. The
 environment counts as found in the cache; with `--install` it is installed, which takes minutes and
-some 2 GB. It prints each comment. It can be stopped and started
-again: a branch that is finished is not repeated.
+some 2 GB, and ends there: a further call goes on with it. It prints each comment. It can be stopped
+and started again: a branch that is finished is not repeated.
 
 slow        one of two models is slowed: exit status 1, and the comment says which
 accepted    the same, with `Benchmark-Accept:` in a commit: exit status 0
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -24,7 +25,7 @@ from textwrap import dedent
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from github_actions import ROOT, GitHub, Sample, run_workflow, variables
 
-GATE = "Compare with the base"
+GATE, INSTALL = "Compare with the base", "Install"
 NET = """
     import keras
     from keras import ops
@@ -72,15 +73,24 @@ WANTED = {
 """The exit status of the gate, and what the comment says; empty where none may be posted."""
 
 
-def tried(sample: Sample, branch: str, *, cached: bool) -> dict[str, object]:
+def installed(sample: Sample, branch: str) -> bool:
+    """Run the workflow up to the installation, and return whether it went well."""
+    checkout = sample.folder / f"clone-of-{branch}"
+    with GitHub().serving() as github:
+        given = variables(github, sample.folder, sample.commit(branch), base=sample.commit("main"))
+        if not checkout.exists():
+            sample.check_out(branch, cached=False)
+        (done,) = run_workflow(checkout, given, last=INSTALL).values()
+    print(done.stdout, done.stderr)
+    return done.returncode == 0
+
+
+def tried(sample: Sample, branch: str, checkout: Path) -> dict[str, object]:
     """Run the workflow at a branch, and return what came of it."""
     began = time.monotonic()
     with GitHub().serving() as github:
         head, base = sample.commit(branch), sample.commit("main")
-        done = run_workflow(
-            sample.check_out(branch, cached=cached),
-            variables(github, sample.folder, head, base=base),
-        )
+        done = run_workflow(checkout, variables(github, sample.folder, head, base=base))
         comments = [one["body"] for one in github.comments]
     (sample.folder / f"{branch}.log").write_text(
         "".join(f"== {name}\n{one.stdout}{one.stderr}" for name, one in done.items())
@@ -112,14 +122,24 @@ def main() -> int:
     done = {one["branch"]: one for one in map(json.loads, lines)}
     for branch in options.only:
         if branch not in done:
-            sample = Sample(options.folder / branch, {**FILES, **wanted}, SLOWED)
-            done[branch] = tried(sample, branch, cached=not options.install)
+            own, checkout = options.folder / branch, options.folder / branch / f"clone-of-{branch}"
+            there = (own / INSTALL).exists()
+            if not there and not options.install:
+                shutil.rmtree(own, ignore_errors=True)  # of a call that was stopped
+            sample = Sample(own, {**FILES, **wanted}, SLOWED)
+            if options.install and not there:
+                if not installed(sample, branch):
+                    return 1
+                (own / INSTALL).touch()
+                continue
+            checkout = checkout if there else sample.check_out(branch)
+            done[branch] = tried(sample, branch, checkout)
             with diary.open("a") as file:
                 file.write(json.dumps(done[branch]) + "\n")
         one = done[branch]
         print(f"{branch}: {'holds' if one['holds'] else 'FAILS'}: exit {one['exit']}, "
               f"{one['seconds']} s", *one["comments"], sep="\n")  # fmt: skip
-    return int(not all(done[branch]["holds"] for branch in options.only))
+    return int(not all(done[branch]["holds"] for branch in options.only if branch in done))
 
 
 if __name__ == "__main__":

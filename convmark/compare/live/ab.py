@@ -11,7 +11,7 @@ import dataclasses
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from convmark.compare.live.tree import Tree, tree_as_it_is, tree_at_commit
 from convmark.compare.live.worktree import resolve, standing_in
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import PRECISIONS, Case
-from convmark.core.errors import CaseError, OptionError
+from convmark.core.errors import CaseError, ConvmarkError, OptionError
+from convmark.core.model_name import ModelName
 from convmark.core.runtimes import RUNTIME_PRECISIONS
 from convmark.core.text import Say
 from convmark.interpreter import Interpreter
@@ -38,10 +39,13 @@ __all__ = [
     "End",
     "Pair",
     "SideSpec",
+    "SideText",
+    "check_models",
     "inspected",
     "paired",
     "run_the_same",
     "side_spec",
+    "sides",
 ]
 
 HERE = "."
@@ -141,19 +145,57 @@ AsItIs = SideSpec(text=HERE)
 """This interpreter, and the models' files as they are."""
 
 
+SideText = tuple[str, str, Sequence[str]]
+"""How a user names a side: the argument's name, its text, and the settings of the side alone."""
+
+
+def sides(
+    a: SideText, b: SideText, models: Sequence[str], *, say: Say = lambda line: None
+) -> tuple[SideSpec, SideSpec]:
+    """Return the sides that a user means; environments are made once both sides were checked.
+
+    Args:
+        a: its text is `.`, `git:REF`, an interpreter's path or name or its environment's folder,
+            or requirements; its settings are those of --set-a, each NAME=VALUE. `b` likewise.
+        models: those that will be compared.
+
+    Raises:
+        ConvmarkError: as `side_spec`; or a commit of the zoo is not there.
+    """
+    checked = [side_spec(*side, make=False, say=say) for side in (a, b)]
+    zoo = [Case(model=model, task="infer") for model in models if ModelName.of(model).is_zoo]
+    for spec in checked:
+        _check_commits(spec, [origin_of(case, {}) for case in zoo])
+    return side_spec(*a, say=say), side_spec(*b, say=say)
+
+
+def _check_commits(spec: SideSpec, origins: Iterable[Origin | None]) -> None:
+    """Refuse a side whose commit one of the repositories does not have.
+
+    Raises:
+        ConvmarkError: one has not, or is none.
+    """
+    for origin in dict.fromkeys(origins) if spec.ref else ():
+        if origin is None:
+            raise OptionError(f"{spec.text}: needs the models in a git repository")
+        try:
+            spec.commit(origin)
+        except ConvmarkError as error:
+            raise OptionError(f"{spec.text}: {error}") from None
+
+
 def side_spec(
     flag: str,
     text: str,
     settings: Sequence[str] = (),
     *,
+    make: bool = True,
     say: Say = lambda line: None,
 ) -> SideSpec:
-    """Return the side that a user means; an environment is made where it is not there yet.
+    """Return the side that a user means.
 
     Args:
-        text: `.`, `git:REF`, an interpreter's path or name or its environment's folder, or
-            requirements.
-        settings: texts of --set-a or --set-b, each NAME=VALUE.
+        make: whether its environment is made where it is not there yet, and not checked alone.
 
     Raises:
         OptionError: the text means nothing, or a setting breaks its rule.
@@ -171,16 +213,17 @@ def side_spec(
         if not ref:
             raise OptionError(f"{flag}: git: must be followed by a branch, a tag or a commit")
     elif text != HERE:
-        python = _python(flag, text, say)
+        python = _python(flag, text, say, make=make)
     return SideSpec(text=text, python=python, ref=ref, settings=of_case, environ=of_environ)
 
 
-def _python(flag: str, text: str, say: Say) -> str:
+def _python(flag: str, text: str, say: Say, *, make: bool) -> str:
     there = bool(text) and Path(text).expanduser().exists()
     if there or os.sep in text or shutil.which(text) is not None:
         return interpreter_path(flag, text)
     if looks_like_requirement(text):
-        return Cache().get(wanted(flag, text), say).python
+        asked = wanted(flag, text)
+        return Cache().get(asked, say).python if make else sys.executable
     raise OptionError(
         f"{flag}: must be . (this interpreter), git:REF, the path of an interpreter, or "
         f'requirements such as "tensorflow==2.20.*", got {text!r}'
@@ -326,6 +369,17 @@ def _opened(
     of_a, of_b = stack.enter_context(a.tree(origin)), stack.enter_context(b.tree(origin))
     sides = ((a, of_a), (b, of_b), (a, of_a))
     return [(spec, tree, stack.enter_context(spec.interpreter(make, tree))) for spec, tree in sides]
+
+
+def check_models(pair: Pair, cases: Sequence[Case]) -> None:
+    """Refuse a side whose commit is not in the repository of each case's model.
+
+    Raises:
+        ConvmarkError: it is not, or a model lies in no repository.
+    """
+    for end in (pair.a, pair.b):
+        if end.spec.ref:
+            _check_commits(end.spec, [_origin(case, pair) for case in cases])
 
 
 def _origin(case: Case, pair: Pair) -> Origin | None:

@@ -14,13 +14,14 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from convmark.core.cells import to_cell
+from convmark.core.cells import columns_of, to_cell
 from convmark.core.errors import OptionError
 from convmark.core.fitting import wrapped
 from convmark.core.option_values import choice_of
-from convmark.core.table import Heading, Table, grid, plain
+from convmark.core.table import FACETS, Heading, Table, grid, plain, table_of
 from convmark.core.text import counted, markdown_cell, painted, shown
 
 if TYPE_CHECKING:
@@ -29,11 +30,17 @@ if TYPE_CHECKING:
 __all__ = [
     "CSV_HEADER",
     "FORMS",
+    "TABLES_SCHEMA",
+    "Answer",
     "as_csv",
     "check_form",
     "csv_text",
+    "formatted",
+    "machines_of",
     "markdown_text",
+    "parquet_of",
     "print_tables",
+    "rows_table",
     "terminal_text",
 ]
 
@@ -134,34 +141,50 @@ def _prose(text: str) -> str:
 
 FORMS = ("text", "json", "csv", "parquet", "markdown")
 
-TABLES_SCHEMA = 1
+TABLES_SCHEMA = 2
 """Version of the JSON; it grows where a key is renamed, removed or gets another meaning."""
 
 
-def print_tables(tables: Sequence[Table], form: str, *, several: bool) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a command prints: tables, and what they are of."""
+
+    command: str
+    """Its words after `convmark`, such as `fleet doctor`."""
+    machines: Sequence[str] = ()
+    """The machines whose figures the tables have, by fingerprint; none of environments."""
+    tables: Sequence[Table]
+    several: bool = False
+    """Whether the command may print more than one table."""
+
+
+def print_tables(answer: Answer, form: str) -> None:
     """Print tables to standard output, Parquet as bytes.
 
     Args:
         form: one that `check_form` has let pass.
-        several: whether the command may print more than one table.
     """
     if form != "parquet":
-        text = formatted(tables, form, several=several)
+        text = formatted(answer, form)
         print(painted(text, sys.stdout, os.environ) if form == "text" else text)
         return
-    data = _parquet(tables, several)
+    data = parquet_of(answer)
     sys.stdout.flush()
     sys.stdout.buffer.write(data)
 
 
-def check_form(form: str) -> str:
-    """Return the name of a format that standard output can have.
+def check_form(form: str, more: Sequence[str] = (), *, printed: bool = True) -> str:
+    """Return the name of a format.
+
+    Args:
+        more: formats of the command beside `FORMS`.
+        printed: whether it goes to standard output, not to a file.
 
     Raises:
-        OptionError: it is none of `FORMS`, or Parquet for a terminal or without its package.
+        OptionError: it is none of them, or Parquet for a terminal or without its package.
     """
-    choice_of(FORMS)("--format", form)
-    if form == "parquet" and sys.stdout.isatty():
+    choice_of((*FORMS, *more))("--format", form)
+    if form == "parquet" and printed and sys.stdout.isatty():
         raise OptionError("--format parquet: is not for a terminal; redirect it: > table.parquet")
     if form == "parquet":
         try:
@@ -173,21 +196,52 @@ def check_form(form: str) -> str:
     return form
 
 
-def formatted(tables: Sequence[Table], form: str, *, several: bool) -> str:
+def formatted(answer: Answer, form: str) -> str:
     """Return tables in one of `FORMS` that are text."""
     if form == "json":
-        return tables_json(tables)
+        return _json(answer)
     if form == "csv":
-        return csv_text(tables) if several else _wide_csv(tables[0])
+        return csv_text(answer.tables) if answer.several else _wide_csv(answer.tables[0])
     if form == "markdown":
-        return markdown_text(tables).rstrip()
-    return "\n\n".join(map(plain, tables))
+        return markdown_text(answer.tables).rstrip()
+    return "\n\n".join(map(plain, answer.tables))
 
 
-def tables_json(tables: Sequence[Table]) -> str:
-    """Return tables as one JSON object: values in the stored unit, null where nothing is known."""
+def rows_table(key: str, title: str, row: type, rows: Sequence[Any]) -> Table:
+    """Return the rows of a file, which are dataclasses, as a table with all columns of the file."""
+    columns = columns_of(row)
+    headings = [
+        Heading(
+            key=one.name,
+            label=one.name,
+            kind="flag" if one.type is bool else one.kind,
+            about=one.meaning,
+        )
+        for one in columns
+    ]
+    records = [{one.name: _flat(getattr(each, one.name)) for one in columns} for each in rows]
+    return table_of(key, title, "", headings, records, keep=[one.key for one in headings])
+
+
+def _flat(value: Any) -> Any:
+    return " ".join(value) if isinstance(value, tuple) else value
+
+
+def machines_of(tables: Sequence[Table]) -> list[str]:
+    """Return the machines that the rows of tables are of."""
+    place = list(FACETS).index("machine")
+    return sorted({row[place] for table in tables for row in table.facets if row[place]})
+
+
+def _json(answer: Answer) -> str:
+    """Return an answer as one JSON object: stored units, null where nothing is known."""
     return json.dumps(
-        {"schema_version": TABLES_SCHEMA, "tables": [_as_json(table) for table in tables]},
+        {
+            "schema_version": TABLES_SCHEMA,
+            "command": answer.command,
+            "machines": list(answer.machines),
+            "tables": [_as_json(table) for table in answer.tables],
+        },
         indent=1,
         ensure_ascii=False,
         allow_nan=False,
@@ -204,26 +258,25 @@ def _as_json(table: Table) -> dict[str, Any]:
 
 
 def _type(heading: Heading) -> str:
-    return "text" if heading.kind in ("text", "figure") else "number"
+    return {"text": "text", "figure": "text", "flag": "boolean"}.get(heading.kind, "number")
 
 
 def _wide_csv(table: Table) -> str:
     return as_csv([heading.key for heading in table.headings], table.rows)
 
 
-def _parquet(tables: Sequence[Table], several: bool) -> bytes:
+def parquet_of(answer: Answer) -> bytes:
     """Return the table, or of several the cells as texts, with the columns of the CSV."""
     data = io.BytesIO()
-    (_cells(tables) if several else _frame(tables[0])).to_parquet(
-        data, engine="pyarrow", index=False
-    )
+    frame = _cells(answer.tables) if answer.several else _frame(answer.tables[0])
+    frame.to_parquet(data, engine="pyarrow", index=False)
     return data.getvalue()
 
 
 def _frame(table: Table) -> pd.DataFrame:
     import pandas as pd
 
-    kinds = {"text": "string", "number": "float64"}
+    kinds = {"text": "string", "number": "float64", "boolean": "boolean"}
     columns = {
         one.key: pd.Series(table.column(one.key), dtype=kinds[_type(one)]) for one in table.headings
     }

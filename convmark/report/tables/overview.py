@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.compare.outliers import LEAST_CHANGE, LEAST_NODES, Deviation, deviations
 from convmark.core.table import Heading, Table, heading, headings, table_of
-from convmark.report.rows import axes_of, latest, text_of
+from convmark.report.rows import latest, newest_rows, text_of
 from convmark.results.record import shown_in
 
 if TYPE_CHECKING:
@@ -53,11 +53,10 @@ def troubles(table: pd.DataFrame, labels: list[str], more: Sequence[dict[str, An
         more: rows of what else is found.
     """
     records = [
-        {"hardware": row.hardware, "case": row.case, "what": what, "detail": detail,
-         "run": labels[int(row.source)], **axes_of(row)}
-        for row in latest(table, measured=False).itertuples()
+        {**row, "what": what, "detail": detail, "run": labels[int(row["source"])]}
+        for row in newest_rows(table, measured=False)
         for what, detail in _of(row)
-    ]  # fmt: skip
+    ]
     records += [*_missing(table, labels), *_few(table), *more]
     there = {row["what"] for row in records}
     records.sort(key=lambda row: (_RANK.index(row["what"]), str(row["hardware"]), str(row["case"])))
@@ -72,24 +71,24 @@ def troubles(table: pd.DataFrame, labels: list[str], more: Sequence[dict[str, An
     )
 
 
-def _of(row: Any) -> Iterator[tuple[str, str]]:
-    if row.failed:
-        count = int(row.failed + row.n)
-        yield "failed", f"{int(row.failed)} of {count}: {text_of(row.trouble)}"
-    if row.load == row.load:
-        yield "other load", f"other programs took {row.load:.0%} of the CPUs' time"
-    if row.unsteady:
-        reason = text_of(row.why_unsteady)
-        affected = f"{int(row.unsteady)} of {int(row.n)} processes"
+def _of(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    n, failed, unsteady = (int(row[name]) for name in ("n", "failed", "unsteady"))
+    if failed:
+        yield "failed", f"{failed} of {failed + n}: {text_of(row['trouble'])}"
+    if row["load"] == row["load"]:
+        yield "other load", f"other programs took {row['load']:.0%} of the CPUs' time"
+    if unsteady:
+        reason = text_of(row["why_unsteady"])
+        affected = f"{unsteady} of {n} processes"
         yield "unsteady", f"{affected}: {reason}" if reason else affected
-    if throttled := text_of(row.throttled):
-        clock = getattr(row, "sm_clock_mhz", None)
+    if throttled := text_of(row["throttled"]):
+        clock = row.get("sm_clock_mhz")
         reached = f", the multiprocessors' to {clock:.0f} MHz" if clock and clock == clock else ""
         yield "throttled", f"clocks were lowered{reached}: {throttled}"
-    if reason := text_of(getattr(row, "not_judged", None)):
+    if reason := text_of(row.get("not_judged")):
         yield "not judged", reason
-    if row.spread == row.spread and row.spread > WIDE_SPREAD:
-        yield "wide spread", f"{row.spread:.1%} between {int(row.n)} processes: try an idle machine"
+    if row["spread"] > WIDE_SPREAD:
+        yield "wide spread", f"{row['spread']:.1%} between {n} processes: try an idle machine"
 
 
 def _missing(table: pd.DataFrame, labels: list[str]) -> list[dict[str, Any]]:
@@ -97,14 +96,11 @@ def _missing(table: pd.DataFrame, labels: list[str]) -> list[dict[str, Any]]:
     planned = table[table["plan"].notna()]
     newest = planned.groupby(["hardware", "plan"], observed=True)["source"].last()
     found = []
-    for row in latest(table, measured=False).itertuples():
-        last = int(newest.get((row.hardware, row.plan), -1))
-        if int(row.source) < last:
-            found.append(
-                {"hardware": row.hardware, "case": row.case, "what": "missing",
-                 "detail": f"not in run {labels[last]}, the newest of the plan",
-                 "run": labels[int(row.source)], **axes_of(row)}
-            )  # fmt: skip
+    for row in newest_rows(table, measured=False):
+        last, source = int(newest.get((row["hardware"], row["plan"]), -1)), int(row["source"])
+        if source < last:
+            detail = f"not in run {labels[last]}, the newest of the plan"
+            found.append({**row, "what": "missing", "detail": detail, "run": labels[source]})
     return found
 
 

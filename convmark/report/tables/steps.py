@@ -18,7 +18,7 @@ from convmark.core.table import Heading, Table, heading, headings, table_of
 from convmark.core.tasks import TASKS
 from convmark.report.rows import group_of, newest_rows, setting
 from convmark.results.record import shown_in
-from convmark.session.waterfall import WAYS
+from convmark.session.learning import WAYS
 
 if TYPE_CHECKING:
     import pandas as pd

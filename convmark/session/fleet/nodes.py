@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from convmark.core.errors import OptionError
-from convmark.core.table import heading, printed
+from convmark.core.table import Table, grid, heading, table_of
 from convmark.core.text import plain_text
 from convmark.machine.cautions import Caution
+from convmark.machine.doctor import UNRELIABLE
 from convmark.machine.hardware import GIB, Machine
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "caution_lines",
     "choose",
     "fleet_findings",
+    "fleet_tables",
     "gpu_names",
     "labelled",
     "read_labels",
@@ -149,6 +151,9 @@ def node_names(abouts: Mapping[str, NodeFacts]) -> dict[str, str]:
     }
 
 
+REFUSED = "Would refuse to measure"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedNode:
     """A node as it was found."""
@@ -180,14 +185,38 @@ def fleet_findings(nodes: Sequence[CheckedNode]) -> str:
     """Return all sections, one blank line between them."""
     refused = [(one, why) for one in nodes for why in one.refusals]
     cautions = [(one, caution) for one in nodes if one.about for caution in _cautions(one.about)]
-    lines = ["Nodes", "", _table(nodes), "", "Would refuse to measure"]
+    table = grid(_table(nodes), "simple", plain_text)
+    lines = ["Nodes", "", table, "", REFUSED]
     lines += [f"  {plain_text(one.name)}: {plain_text(why)}" for one, why in refused] or ["  none"]
-    lines += ["", "What will make figures unreliable"]
+    lines += ["", UNRELIABLE]
     for one, (subject, finding, remedy) in cautions:
         lines += [f"  {plain_text(one.name)}: {subject}: {finding}", f"    -> {remedy}"]
     if not cautions:
         lines.append("  nothing found")
     return "\n".join([*lines, "", ADVICE])
+
+
+def fleet_tables(nodes: Sequence[CheckedNode]) -> list[Table]:
+    """Return the nodes, what they would refuse, and what will make their figures unreliable."""
+    refused = [{"node": one.name, "reason": why} for one in nodes for why in one.refusals]
+    names = ("subject", "finding", "remedy")
+    cautions = [
+        {"node": one.name, **dict(zip(names, caution, strict=True))}
+        for one in nodes
+        if one.about
+        for caution in _cautions(one.about)
+    ]
+    return [
+        _table(nodes),
+        _texts("refusals", REFUSED, ("node", "reason"), refused),
+        _texts("cautions", UNRELIABLE, ("node", *names), cautions),
+    ]
+
+
+def _texts(
+    key: str, title: str, names: Sequence[str], records: Sequence[Mapping[str, str]]
+) -> Table:
+    return table_of(key, title, "", [heading(name, name) for name in names], records, keep=names)
 
 
 def caution_lines(abouts: Mapping[str, NodeFacts]) -> list[str]:
@@ -219,7 +248,7 @@ def _cautions(about: NodeFacts) -> list[tuple[str, str, str]]:
     return found
 
 
-def _table(nodes: Sequence[CheckedNode]) -> str:
+def _table(nodes: Sequence[CheckedNode]) -> Table:
     names = ("node", "address", "labels", "kind", "CPU", "RAM", "GPUs", "convmark", "frameworks",
              "devices")  # fmt: skip
     records = [
@@ -233,8 +262,7 @@ def _table(nodes: Sequence[CheckedNode]) -> str:
         }
         for one in nodes
     ]
-    headings = [heading(name, name) for name in names]
-    return printed(headings, records, clean=plain_text, drop_empty=False)
+    return _texts("nodes", "Nodes", names, records)
 
 
 def _machine(about: NodeFacts) -> dict[str, str]:

@@ -9,30 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
-from types import MappingProxyType
 from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.errors import CaseError, OptionError, StoreError
 from convmark.core.files import as_store_error, read_regular, write_whole
-from convmark.core.tasks import TASKS
-from convmark.results.record import Record
-from convmark.results.store import read_run, run_files
 
 __all__ = [
     "Part",
     "Shard",
-    "expected_s",
-    "known_seconds",
     "part_path",
     "plan_name",
     "read_part",
     "read_shard",
-    "seconds_of",
     "split",
     "write_part",
 ]
@@ -46,55 +38,6 @@ MOST_BYTES = 64 * 2**20
 MOST_SHARDS = 10_000
 
 _SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})")
-
-
-START_S = 1.5
-"""From the request to the first step of a small model."""
-
-FEWEST_STEPS = 60
-"""Warm-up, steps, windows and rounds that even a slow step is not spared."""
-
-SCALE = 10.0
-"""Step time on a machine of a few cores / that in the table, whose server has 92 of them."""
-
-TABLE_BATCH = 32
-# Source: keras.io/api/applications, "Time (ms) per inference step (CPU)", batch 32.
-_INFERENCE_MS: Mapping[str, float] = MappingProxyType(
-    {
-        "densenet121": 77.1,
-        "densenet169": 96.4,
-        "densenet201": 127.2,
-        "efficientnetb0": 46.0,
-        "efficientnetb1": 60.2,
-        "efficientnetb2": 80.8,
-        "efficientnetb3": 140.0,
-        "efficientnetb4": 308.3,
-        "efficientnetb5": 579.2,
-        "efficientnetb6": 958.1,
-        "efficientnetb7": 1578.9,
-        "inceptionresnetv2": 130.2,
-        "inceptionv3": 42.2,
-        "mobilenet": 22.6,
-        "mobilenetv2": 25.9,
-        "nasnetlarge": 344.5,
-        "nasnetmobile": 27.0,
-        "resnet101": 89.6,
-        "resnet101v2": 72.7,
-        "resnet152": 127.4,
-        "resnet152v2": 107.5,
-        "resnet50": 58.2,
-        "resnet50v2": 45.6,
-        "vgg16": 69.5,
-        "vgg19": 84.8,
-        "xception": 109.4,
-    }
-)
-_USUAL_MS = median(_INFERENCE_MS.values())
-
-_SMALL = frozenset(
-    ("lenet5", "mini_inception", "mini_resnet", "mini_resnet_norm", "conv_layer", "separable_layer")
-)
-"""Models whose steps are so short that the time budget alone tells how long a process takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,52 +215,3 @@ def _case(fields: Any) -> Case:
         if type(value) is not wanted and not (value is None and name in _OPTIONAL):
             raise ValueError(f"{str(name)[:40]} must be of type {wanted.__name__}")
     return Case(**fields)
-
-
-def expected_s(case: Case, time_budget_s: float, known: Mapping[str, float]) -> float:
-    """Return the seconds that one process of the case is expected to take.
-
-    Args:
-        known: seconds by case, where rows tell them.
-    """
-    if case.name in known:
-        return known[case.name]
-    return START_S + max(2 * time_budget_s, FEWEST_STEPS * _step_s(case))
-
-
-def _step_s(case: Case) -> float:
-    if case.model in _SMALL:
-        return 0.0
-    passes = TASKS[case.task].passes
-    samples = case.batch_size * case.replicas / TABLE_BATCH
-    return SCALE * passes * samples * _INFERENCE_MS.get(case.model, _USUAL_MS) / 1000
-
-
-def known_seconds(places: Sequence[Path]) -> dict[str, float]:
-    """Return the seconds of one process by case, the median over the measured rows in the places.
-
-    Raises:
-        StoreError: a place has no runs, or a file does not fit.
-    """
-    found: dict[str, list[float]] = {}
-    for path in run_files(places):
-        for record in read_run(path):
-            seconds = seconds_of(record)
-            if seconds is not None:
-                found.setdefault(record.asked_case.name, []).append(seconds)
-    return {name: float(median(values)) for name, values in found.items()}
-
-
-def seconds_of(record: Record) -> float | None:
-    """Return how long the row's process took, from its own figures; None where it has none."""
-    if not record.measured or record.step_time_mean_s is None:
-        return None
-    windows = (record.windows or 0) * (record.window_steps or 0)
-    steps = (record.warm_up_steps or 0) + (record.steps or 0) + windows
-    round_s = (record.paired_step_time_p50_s or 0.0) + (record.reference_step_time_p50_s or 0.0)
-    return (
-        (record.process_start_s or 0.0)
-        + (record.time_to_first_step_s or 0.0)
-        + steps * record.step_time_mean_s
-        + (record.rounds or 0) * round_s
-    )

@@ -18,7 +18,6 @@ from convmark.results.store import Store
 from convmark.session.facts import Facts, Job, plan
 from convmark.session.fleet.host import PreparedNode
 from convmark.session.fleet.nodes import PER, NodeFacts, gpu_names, node_names, some
-from convmark.session.fleet.part import expected_s
 from convmark.session.fleet.run_files import (
     Key,
     Resumption,
@@ -30,6 +29,7 @@ from convmark.session.fleet.run_files import (
     newest_of_kind,
 )
 from convmark.session.fleet.scheduler import Assignment, Member, Scheduler, Unmeasured
+from convmark.session.forecast import expected_s
 from convmark.session.progress import Clock, Display, outcome
 from convmark.session.result import Result
 from convmark.session.resume import plan_hash

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from convmark_zoo.keras_api import keras
 from convmark.worker import reference
 from convmark.worker.backends.jaxpr import jaxpr_work
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, distribution_version
+from convmark.worker.backends.keras_parts import ByIdentity
 from convmark.worker.backends.keras_state import dtype_policy, set_policy
 from convmark.worker.backends.losses import images, square_matrices, training_batch
 from convmark.worker.backends.own_training import PLAIN, OwnData, Recipe
@@ -47,12 +48,14 @@ class Jax(Keras3Backend):
     """
 
     name = "jax"
+    always_compiles = True
     _plain_path = "jax.jit"
 
     def __init__(self) -> None:
         super().__init__()
         self._on_gpu = False
         self._state: Callable[[], Any] | None = None
+        self._copies: ByIdentity[Any] = ByIdentity()
 
     @property
     def call_path(self) -> str:
@@ -283,6 +286,73 @@ class Jax(Keras3Backend):
         batch = (jax.device_put(images(self.inputs(model), batch_size, seed)),)
         return Step(step, batch, lambda: infer.lower(values, *batch))
 
+    def piece(
+        self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
+    ) -> Callable[[Any], tuple[Any, Any]]:
+        forward, held = self._pure(function, layers)
+        compiled_forward = jax.jit(forward)
+
+        def run(values: Any) -> tuple[Any, Any]:
+            found = compiled_forward(held, values)
+            return found, found[0]
+
+        return run
+
+    def backward_piece(
+        self,
+        function: Callable[[Any], list[Any]],
+        layers: Sequence[Any],
+        compiled: bool,
+        inner: Sequence[bool],
+    ) -> Callable[[Any, Any], tuple[Any, Any]]:
+        forward, held = self._pure(function, layers)
+        trained = [one.trainable for one in _variables(layers)]
+
+        def backward(held: Any, values: Any, given: Any) -> Any:
+            def of(wanted: Any) -> Any:
+                left = iter(wanted)
+                own = [next(left) if on else one for one, on in zip(held, trained, strict=True)]
+                passed = [next(left) if on else one for one, on in zip(values, inner, strict=True)]
+                made, changed = forward(own, passed)
+                floats = [one for one in made if jnp.issubdtype(one.dtype, jnp.floating)]
+                return floats, (made, changed)
+
+            chosen = zip([*held, *values], [*trained, *inner], strict=True)
+            wanted = [one for one, on in chosen if on and jnp.issubdtype(one.dtype, jnp.floating)]
+            floats = [one for one in given if jnp.issubdtype(one.dtype, jnp.floating)]
+            _, back, found = jax.vjp(of, wanted, has_aux=True)
+            return found, back(floats)
+
+        compiled_backward = jax.jit(backward)
+
+        def run(values: Any, given: Any) -> tuple[Any, Any]:
+            found = compiled_backward(held, values, given)
+            return found, found[0][0]
+
+        return run
+
+    def _pure(
+        self, function: Callable[[Any], list[Any]], layers: Sequence[Any]
+    ) -> tuple[Callable[[Any, Any], Any], list[Any]]:
+        """Return the function with the layers' variables as arguments, and copies of these."""
+        variables = _variables(layers)
+
+        def forward(held: Any, values: Any) -> Any:
+            with keras.StatelessScope(list(zip(variables, held, strict=True))) as scope:
+                before = list(map(scope.get_current_value, variables))
+                made = function(values)
+                now = list(map(scope.get_current_value, variables))
+            changed = [new for old, new in zip(before, now, strict=True) if new is not old]
+            return made, changed
+
+        return forward, [self._copy_of(one) for one in variables]
+
+    def _copy_of(self, variable: Any) -> Any:
+        """Return a copy of a variable's value: a training step takes its own buffer over."""
+        if variable not in self._copies:
+            self._copies[variable] = jnp.array(variable.value, copy=True)
+        return self._copies[variable]
+
     def feed(self, model: Any, task: str, batch_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
         """Yield batches without end, cut from arrays in host memory and put on the device."""
         pool = self._pool(model, task, batch_size, seed)
@@ -347,6 +417,11 @@ class Jax(Keras3Backend):
             return loss, loss
 
         return small if kind == "small" else large
+
+
+def _variables(layers: Sequence[Any]) -> list[Any]:
+    found = (one for layer in layers for one in getattr(layer, "variables", []))
+    return list({id(one): one for one in found}.values())
 
 
 def _assign(variables: Any, state: Any) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from convmark_zoo.keras_api import KERAS_RELEASE, keras
 
 from convmark.worker.backends.keras_inputs import check_count, inputs_of
@@ -73,6 +74,8 @@ class KerasBackend(Framework):
     """Of --input-shape: by the input's name, by the empty name that of the only input."""
     companions: tuple[int, ...] = ()
     """Other processes on this machine that share the case."""
+    always_compiles = False
+    """Whether what runs is compiled whole, whatever a case's jit says."""
     has_compiler = False
     """Whether a step's compiler has started threads and processes of its own in this process."""
     _plain_path = ""
@@ -274,6 +277,14 @@ class KerasBackend(Framework):
             return images(inputs, count, seed), self._own.targets(count, seed)
         batch = training_batch(inputs, self.output_shapes(model), count, seed)
         return batch.images, batch.targets
+
+    def device_batch(self, model: Any, samples: int, seed: int) -> Any:
+        """Return so many samples on the device, as an inference step takes them."""
+        return mapped(self.tensor, images(self.inputs(model), samples, seed))
+
+    def array(self, value: Any) -> Any:
+        """Return a tensor's values as an array in host memory."""
+        return np.asarray(value)
 
     def host_batch(self, model: Any, samples: int, seed: int) -> Batch:
         """Return so many samples to train the model on, in host memory."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,30 @@ class Framework(abc.ABC):
     @abc.abstractmethod
     def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
         """Return a forward pass of a synthetic batch."""
+
+    @abc.abstractmethod
+    def piece(
+        self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
+    ) -> Callable[[Any], tuple[Any, Any]]:
+        """Return a function of tensors as a step's part: it gives a probe, and all its results.
+
+        Args:
+            layers: those that it calls.
+        """
+
+    @abc.abstractmethod
+    def backward_piece(
+        self,
+        function: Callable[[Any], list[Any]],
+        layers: Sequence[Any],
+        compiled: bool,
+        inner: Sequence[bool],
+    ) -> Callable[[Any, Any], tuple[Any, Any]]:
+        """Return the same with its backward pass; called with the tensors and their gradients.
+
+        Args:
+            inner: of each tensor whether a gradient is passed on to it: not to the model's inputs.
+        """
 
     @abc.abstractmethod
     def feed(self, model: Any, task: str, batch_size: int, seed: int) -> Iterator[tuple[Any, ...]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from convmark_zoo.keras_api import keras
+from convmark_zoo.keras_api import KERAS_VERSION, keras
 
 from convmark.worker import reference
 from convmark.worker.backends.keras_model import KerasBackend
@@ -218,6 +218,39 @@ class TensorFlow(KerasBackend):
             return tf.reshape(output[0], [-1])[0], output
 
         return self._step(infer, (pictures,))
+
+    def piece(
+        self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
+    ) -> Callable[[Any], tuple[Any, Any]]:
+        @tf.function(jit_compile=compiled, autograph=KERAS_VERSION < (3, 0))  # type: ignore[untyped-decorator]
+        def run(values: Any) -> Any:
+            made = function(values)
+            return tf.reshape(made[0], [-1])[0], made
+
+        return run  # type: ignore[no-any-return]
+
+    def backward_piece(
+        self,
+        function: Callable[[Any], list[Any]],
+        layers: Sequence[Any],
+        compiled: bool,
+        inner: Sequence[bool],
+    ) -> Callable[[Any, Any], tuple[Any, Any]]:
+        @tf.function(jit_compile=compiled, autograph=KERAS_VERSION < (3, 0))  # type: ignore[untyped-decorator]
+        def run(values: Any, given: Any) -> Any:
+            with tf.GradientTape() as tape:
+                wanted = [one for one, is_inner in pairs(values, inner) if is_inner]
+                tape.watch(wanted)
+                made = function(values)
+            wanted += [one for layer in layers for one in getattr(layer, "trainable_variables", [])]
+            kept = [(one, target) for one, target in pairs(made, given) if one.dtype.is_floating]
+            found = tape.gradient(
+                [one for one, _ in kept], wanted, output_gradients=[one for _, one in kept]
+            )
+            gradients = [getattr(one, "values", one) for one in found if one is not None]
+            return tf.reshape((gradients or made)[0], [-1])[0], made, gradients
+
+        return run  # type: ignore[no-any-return]
 
     def _step(self, function: Any, batch: tuple[Any, ...]) -> Step:
         placed = self._on_device(batch)

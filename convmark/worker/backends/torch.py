@@ -6,7 +6,7 @@ import contextlib
 import functools
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,51 @@ class Torch(Keras3Backend):
 
         pictures = images(self.inputs(model), batch_size, seed)
         return Step(self._compiled(infer) if compiled else infer, (self._tensors(pictures),))
+
+    def piece(
+        self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
+    ) -> Callable[[Any], tuple[Any, Any]]:
+        def run(values: Any) -> tuple[Any, Any]:
+            with torch.no_grad():
+                made = function(values)
+            return made, made
+
+        return self._compiled(run) if compiled else run
+
+    def backward_piece(
+        self,
+        function: Callable[[Any], list[Any]],
+        layers: Sequence[Any],
+        compiled: bool,
+        inner: Sequence[bool],
+    ) -> Callable[[Any, Any], tuple[Any, Any]]:
+        parameters = [
+            one.value for layer in layers for one in getattr(layer, "trainable_variables", [])
+        ]
+        forward = self._compiled(function) if compiled else function
+
+        def run(values: Any, given: Any) -> tuple[Any, Any]:
+            passed = [
+                one.detach().requires_grad_(on and one.is_floating_point())
+                for one, on in zip(values, inner, strict=True)
+            ]
+            made = forward(passed)
+            followed = [(one, to) for one, to in zip(made, given, strict=True) if one.requires_grad]
+            wanted = [*(one for one in passed if one.requires_grad), *parameters]
+            if followed and wanted:
+                torch.autograd.grad(
+                    [one for one, _ in followed],
+                    wanted,
+                    [to for _, to in followed],
+                    allow_unused=True,
+                )
+            made = [one.detach() for one in made]
+            return made, made
+
+        return run
+
+    def array(self, value: Any) -> Any:
+        return value.detach().float().cpu().numpy()
 
     def feed(self, model: Any, task: str, batch_size: int, seed: int) -> Iterator[tuple[Any, ...]]:
         """Yield batches without end, from host memory through a DataLoader of this process."""

@@ -15,17 +15,18 @@ const pairing = function (data) {
 
   const sum = (values) => values.reduce((all, one) => all + one, 0);
 
-  // What each process, by its run and its number there, adds to the error of the mean.
-  function sideOf(side) {
-    const logs = timesOf(side).map(Math.log);
+  // What each unit adds to the error of the mean: each run, or, where runs are few, each process by
+  // its run and its number there.
+  function sideOf(side, runs) {
+    const logs = (runs ? Array.from(runs.values()) : timesOf(side)).map(Math.log);
     const mean = sum(logs) / logs.length;
     if (logs.length < data.fewest) return { mean, errors: null };
     const size = Math.sqrt(logs.length * (logs.length - 1));
-    const numbers = processesOf(side);
-    return { mean, errors: new Map(logs.map((one, place) => [runOf(side) + ":" + numbers[place], (one - mean) / size])) };
+    const names = runs ? Array.from(runs.keys()) : processesOf(side).map((number) => runOf(side) + ":" + number);
+    return { mean, errors: new Map(logs.map((one, place) => [names[place], (one - mean) / size])) };
   }
 
-  // All cases of a run share its processes: their errors are added before they are squared.
+  // All cases of a run share it and its processes: their errors are added before they are squared.
   function variance(cases) {
     const errors = new Map();
     for (const side of cases) {
@@ -46,8 +47,8 @@ const pairing = function (data) {
     return { ...found, low: Math.exp(difference - half), high: Math.exp(difference + half) };
   }
 
-  function ratio(over, under, factor) {
-    const [a, b] = [sideOf(over), sideOf(under)];
+  function ratio(over, under, factor, [ofOver, ofUnder]) {
+    const [a, b] = [sideOf(over, ofOver), sideOf(under, ofUnder)];
     return withInterval(a.mean - b.mean + Math.log(factor), [[a, b]]);
   }
 
@@ -70,6 +71,19 @@ const pairing = function (data) {
   const commitOf = (side) => data.commits[data.sides.commit[side]];
   const processesOf = (side) => data.processes[data.sides.processes[side]];
   const timesOf = (side) => data.sides.times[side];
+
+  const MOST_RUNS = 10; // as in report/sides.py
+
+  // The runs of a side and of those that ran the same code, by place, each with the mean of its times.
+  function runsOf(sides) {
+    const found = new Map();
+    for (const side of sides) {
+      for (const [place, time] of data.sides.earlier[side]) found.set(place, time);
+      const logs = timesOf(side).map(Math.log);
+      found.set(data.places[runOf(side)], Math.exp(sum(logs) / logs.length));
+    }
+    return new Map(Array.from(found).sort(([a], [b]) => a - b).slice(-MOST_RUNS));
+  }
 
   function valueOf(axis, side) {
     return axis.key === "commit" ? commitOf(side) : fact(side, factAt.get(axis.key));
@@ -94,6 +108,8 @@ const pairing = function (data) {
     const keys = data.kinds.map((kind) => rest.map((place) => kind[place]).join());
     const cases = data.kinds.map((kind) => own.map((place) => kind[place]).join());
     const values = new Map(); // by value of the axis: by key the newest side
+    const alike = new Map(); // by value and key all sides
+    const nameOf = (side) => valueOf(axis, side) + "|" + keys[data.sides.kind[side]] + "|" + identity(axis, side);
     for (let side = 0; side < count; side++) {
       const value = valueOf(axis, side);
       if (value === "") continue;
@@ -103,8 +119,10 @@ const pairing = function (data) {
       const before = found.sides.get(key);
       if (before === undefined || runOf(before) <= runOf(side)) found.sides.set(key, side);
       found.newest = Math.max(found.newest, runOf(side));
+      const name = nameOf(side);
+      alike.set(name, [...(alike.get(name) || []), side]);
     }
-    return { axis, rest, cases, values };
+    return { axis, rest, cases, values, runsOf: (side) => runsOf(alike.get(nameOf(side))) };
   }
 
   const caseOf = (index, side) => index.cases[data.sides.kind[side]];

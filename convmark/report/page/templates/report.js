@@ -119,6 +119,9 @@ const units = (function () {
     });
     for (const table of tables) filter(table);
     for (const key of Object.keys(figures)) draw(key);
+    const pairs = data.facets.labels.map((label, place) => [label, chosen[place]]);
+    chooser.chosen = new Map(pairs.filter(([, values]) => values)); // for the sides
+    chooser.dispatchEvent(new Event("chosen"));
     fitAll();
   }
 
@@ -302,6 +305,7 @@ const units = (function () {
   // drawn, and the others follow one by one.
 
   const FIRST_PANELS = 12;
+  const waiting = new Map(); // panels that are not drawn yet, with what draws them
 
   function drawPanels(place, spec, rows, by) {
     if (!by) return embed(place, spec, rows);
@@ -319,17 +323,24 @@ const units = (function () {
     place.setAttribute("role", "group");
     place.setAttribute("aria-label", spec.description);
     place.replaceChildren(...panels.map(([panel]) => panel));
+    const others = panels.slice(FIRST_PANELS);
+    for (const [panel, start] of others) waiting.set(panel, start);
     const drawn = Promise.all(panels.slice(0, FIRST_PANELS).map(([, start]) => start()));
-    drawn.then(() => drawOthers(panels.slice(FIRST_PANELS)));
+    drawn.then(() => drawOthers(others.map(([panel]) => panel)));
     return drawn;
   }
 
   async function drawOthers(panels) {
-    for (const [panel, start] of panels) {
+    for (const panel of panels) {
       await new Promise((resolve) => setTimeout(resolve)); // the reader comes first
-      if (!panel.isConnected) return; // another choice is drawn by now
-      await start();
+      await drawWaiting(panel);
     }
+  }
+
+  function drawWaiting(panel) {
+    const start = waiting.get(panel);
+    waiting.delete(panel);
+    return start && panel.isConnected ? start() : null; // else another choice is drawn by now
   }
 
   function embed(place, spec, rows) {
@@ -403,6 +414,7 @@ const units = (function () {
   window.addEventListener("resize", fitAll);
   window.addEventListener("beforeprint", () => {
     for (const part of document.querySelectorAll("main details:not(.facet)")) part.open = true;
+    for (const panel of Array.from(waiting.keys())) drawWaiting(panel);
   });
   recall();
   choose();

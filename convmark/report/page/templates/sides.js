@@ -15,6 +15,23 @@
     besides, factAt,
   } = pairing(data);
 
+  // A pair is shown where each facet in which something is chosen has the value of A or of B.
+
+  const FACETS = { model: "model", task: "task", batch_size: "batch", backend: "backend", precision: "precision", framework: "version" };
+  const chooser = document.getElementById("facets"); // has by its label the chosen values
+
+  function facetsOf(side) {
+    const hardware = fact(side, factAt.get("hardware"));
+    const cut = hardware.lastIndexOf(" ");
+    const own = Object.entries(FACETS).map(([key, label]) => [label, fact(side, factAt.get(key))]);
+    return new Map([...own, ["machine", hardware.slice(0, cut)], ["device", hardware.slice(cut + 1)]]);
+  }
+
+  function isWanted(pair) {
+    const values = pair.map(facetsOf);
+    return Array.from(chooser.chosen).every(([label, chosen]) => values.some((own) => chosen.has(own.get(label))));
+  }
+
   // Words
 
   const ratioText = (value) => value.toFixed(value < 9.9995 ? 3 : 2);
@@ -105,7 +122,7 @@
     const texts = [
       row.name, "", ratioText(row.one.value), interval(row.one), said,
       ...(row.pair ? times.map(units.seconds) : ["", ""]),
-      row.pair ? row.pair.map((side) => timesOf(side).length).join(", ") : "",
+      row.pair ? row.pair.map((side, at) => (row.units[at] ? row.units[at].size + " runs" : timesOf(side).length)).join(", ") : "",
     ];
     const numbers = [null, null, row.one.value, null, null, ...times];
     const heads = table.tHead.rows[0].cells;
@@ -208,16 +225,20 @@
   function show(index, a, b) {
     fill(chosen.a, optionsOf(index, null), a);
     fill(chosen.b, optionsOf(index, a), b);
-    const found = pairs(index, a, b);
+    const every = pairs(index, a, b);
+    const found = new Map(Array.from(every).filter(([, pair]) => isWanted(pair)));
+    const runs = new Map(Array.from(found.values()).flat().map((side) => [side, index.runsOf(side)]));
+    const byRun = [0, 1].map((place) => Array.from(found.values()).every((pair) => runs.get(pair[place]).size >= data.fewest));
     const { names, shared: alike } = named(index, Array.from(found.values()));
     const rows = Array.from(found.values(), (pair, place) => {
       const factor = perSample(pair[1]) / perSample(pair[0]);
-      const one = ratio(pair[0], pair[1], factor);
-      return { pair, one, name: names[place], note: note(pair) };
+      const units = pair.map((side, at) => (byRun[at] ? runs.get(side) : null));
+      const one = ratio(pair[0], pair[1], factor, units);
+      return { pair, one, units, name: names[place], note: note(pair) };
     });
     const collator = new Intl.Collator("en", { numeric: true });
     rows.sort((x, y) => collator.compare(x.name, y.name));
-    const { missed, told } = leftOut(index, a, b, found);
+    const { missed, told } = leftOut(index, a, b, every);
     const parts = [];
     box.hidden = !rows.length;
     if (rows.length) {
@@ -241,10 +262,13 @@
       table.tHead.replaceChildren(table.tHead.rows[0], first); // stays first, however rows are sorted
       table.tBodies[0].replaceChildren(...rows.map((row) => line(axis, row)));
     } else {
-      parts.push(paragraph(`No case of A (${a}) has a like one of B (${b}).`, "main"));
+      parts.push(paragraph(every.size ? "None of the chosen rows is of a case of A and B." : `No case of A (${a}) has a like one of B (${b}).`, "main"));
     }
-    parts.push(paragraph(missed ? `Left out: ${missed} of ${missed + rows.length} cases: ${told.join("; ")}.` : "No case is left out."));
+    parts.push(paragraph(missed ? `Left out: ${missed} of ${missed + every.size} cases: ${told.join("; ")}.` : "No case is left out."));
     if (alike) parts.push(paragraph(`All of them: ${alike}.`));
+    const single = ["A", "B"].filter((name, place) => !byRun[place]);
+    if (rows.length && single.length) parts.push(paragraph(`Fewer than ${data.fewest} runs are alike on ${single.join(" and ")}: how a machine differs from run to run is not in the intervals.`));
+    if (every.size > rows.length) parts.push(paragraph(`Shown are ${rows.length} of ${every.size} cases, those chosen above.`));
     const more = besides(index, found);
     if (more.length) parts.push(paragraph(`With the ${index.axis.title} differ: ${more.join("; ")}.`));
     if (data.left_out) {
@@ -312,6 +336,9 @@
     }
     choose(key, a, b);
     remember();
+  });
+  chooser.addEventListener("chosen", () => {
+    show(indexOf(chosen.axis.value), chosen.a.value, chosen.b.value);
   });
   window.addEventListener("hashchange", () => {
     if (kept) remember(); // a section was gone to

@@ -1,0 +1,153 @@
+"""What a shell may complete: commands, options and the values of both, by argcomplete.
+
+Values come from what is on the disk: results folders and the packages of this environment. Nothing
+is imported that takes seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from convmark.core.backends import BACKENDS
+from convmark.core.case import ISOLATIONS, PRECISIONS
+from convmark.core.errors import ConvmarkError
+from convmark.core.options import read
+from convmark.core.tasks import TASKS
+
+__all__ = ["complete"]
+
+_APPLICATION = re.compile(r"^from \S+ import ([A-Z]\w+) as \1$", re.MULTILINE)
+"""A model in keras/applications/__init__.py."""
+
+Given = argparse.Namespace
+Values = Callable[[Given], Iterable[str]]
+
+
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Answer a shell's request for completions by argcomplete, where that is installed."""
+    try:
+        import argcomplete
+    except ImportError:
+        return
+    for action in _actions(parser):
+        values = _VALUES.get(_name(action))
+        if values is not None:
+            action.completer = _completer(values)  # type: ignore[attr-defined] # argcomplete's
+    argcomplete.autocomplete(parser)
+
+
+def _actions(parser: argparse.ArgumentParser) -> Iterable[argparse.Action]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from _actions(inner)
+        else:
+            yield action
+
+
+def _name(action: argparse.Action) -> str:
+    """Return an option's flag; what an argument that is given by its place is called."""
+    return action.option_strings[-1] if action.option_strings else str(action.metavar)
+
+
+def _completer(values: Values) -> Callable[..., list[str]]:
+    def completed(prefix: str, parsed_args: Given, **_: object) -> list[str]:
+        """Return the values that may follow; of a list with commas, those of its last word."""
+        before, comma, last = prefix.rpartition(",")
+        try:
+            found = sorted(one for one in values(parsed_args) if one.startswith(last))
+        except (ConvmarkError, OSError):
+            return []
+        return [f"{before}{comma}{one}" for one in found]
+
+    return completed
+
+
+def _models(given: Given) -> Iterable[str]:
+    """Return the zoo's models and those of earlier runs."""
+    from convmark_zoo.registry import LECTURE
+
+    return {*LECTURE, *_applications(), *(case.model for case in _cases(given))}
+
+
+def _applications() -> Iterable[str]:
+    """Return the models of keras.applications, read from its file: importing it takes seconds."""
+    spec = importlib.util.find_spec("keras")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        for path in Path(folder).glob("applications/__init__.py"):
+            return map(str.lower, _APPLICATION.findall(path.read_text(encoding="utf-8")))
+    return ()
+
+
+def _devices(given: Given) -> Iterable[str]:
+    gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    return ["all", "cpu", *(f"gpu:{place}" for place in range(gpus))]
+
+
+def _results(given: Given) -> Path:
+    from convmark.core.options import pyproject_settings
+
+    texts = {"results": getattr(given, "results", None)}
+    return read(texts, pyproject_settings(Path.cwd())).results
+
+
+def _machines(given: Given) -> Iterable[str]:
+    from convmark.results.store import Store
+
+    return Store(_results(given)).machines()
+
+
+def _run_files(given: Given) -> list[Path]:
+    """Return the runs of the machine that is named, or of all."""
+    from convmark.results.store import Store
+
+    store, named = Store(_results(given)), getattr(given, "machine", None)
+    return [path for name in store.machines() if named in (None, name) for path in store.runs(name)]
+
+
+def _runs(given: Given) -> Iterable[str]:
+    return {"latest", *(path.stem for path in _run_files(given))}
+
+
+def _cases(given: Given) -> Iterable[Any]:
+    """Return the cases of the newest run of each machine."""
+    from convmark.results.store import read_run
+
+    newest = {path.parent: path for path in _run_files(given)}
+    return {record.case for path in newest.values() for record in read_run(path)}
+
+
+def _fixed(*values: str) -> Values:
+    return lambda given: values
+
+
+_VALUES: Mapping[str, Values] = MappingProxyType(
+    {
+        "--models": _models,
+        "--tasks": _fixed(*TASKS),
+        "--devices": _devices,
+        "--backend": _fixed(*BACKENDS),
+        "--precisions": _fixed(*PRECISIONS),
+        "--jit": _fixed("both", "off", "on"),
+        "--isolation": _fixed(*ISOLATIONS),
+        "--machine": _machines,
+        "--reference": _machines,
+        "RUN": _runs,
+        "--resume": _runs,
+        "CASE": lambda given: {case.name for case in _cases(given)},
+        "--case": lambda given: {case.name for case in _cases(given)},
+        "--format": _fixed("csv", "json", "markdown", "parquet", "text"),
+        "--to": _fixed("bmf", "conbench", "mlflow", "openmetrics", "otava"),
+        "--style": _fixed("accuracy", "applications", "full"),
+        "--across": _fixed(
+            *("backend", "commit", "driver", "gpu", "keras", "machine", "python", "tensorflow")
+        ),
+    }
+)
+"""By option, or by what an argument is called."""

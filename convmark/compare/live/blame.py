@@ -1,0 +1,206 @@
+"""Blame: which layers took longer in the new code, and how much of the change each of them is.
+
+Sessions of the layers (`worker.layers`) of both codes alternate in fresh processes, and the layers
+are matched by name, class and output shape, in the order of execution. Each pair of sessions gives
+a difference in seconds; a layer has moved where its interval, at its share of the error rate, does
+not hold 0 and the difference is more than `LEAST` of the step.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from convmark.core.case import Case
+from convmark.core.errors import MeasurementError
+from convmark.core.options import Options
+from convmark.core.text import Say, plain_text
+from convmark.interpreter import Answer
+from convmark.results.table_file import TableFile
+from convmark.session.layers import REST, layer_request
+
+__all__ = ["CHANGES_TABLE", "LayerChange", "blame", "blamed", "changes_path"]
+
+LEAST = 0.01
+"""Of the old step: a smaller difference is not blamed."""
+ERROR_RATE = 0.05
+"""Of naming any layer of a case that has not moved."""
+
+Ask = Callable[[Mapping[str, Any]], Answer]
+
+
+def _column(unit: str, meaning: str) -> Any:
+    return field(metadata={"group": "blame", "unit": unit, "meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerChange:
+    """One layer of both codes, or of one."""
+
+    case: str = _column("", "name of the case")
+    layer: str = _column("", "name of the layer in the new code")
+    old_s: float | None = _column("s", "mean over the sessions; empty where the layer is new")
+    new_s: float | None = _column("s", "the same of the new code; empty where the layer is gone")
+    difference_s: float = _column("s", "new less old")
+    low_s: float = _column("s", "lower end of the difference's 95 % interval")
+    high_s: float = _column("s", "upper end")
+    part: float | None = _column("", "of the change of the step time")
+    moved: bool = _column("", "whether the layer is blamed")
+
+    @property
+    def change(self) -> float | None:
+        """The difference over the old time; None of a layer that is new or gone."""
+        if self.old_s is None or self.new_s is None or self.old_s <= 0:
+            return None
+        return self.difference_s / self.old_s
+
+    @property
+    def words(self) -> str:
+        """The layer and what it did, such as `conv2: +38 % [31, 45], 92 % of the change`."""
+        part = "" if self.part is None else f", {self.part:.0%} of the change".replace("%", " %")
+        if self.change is None or not self.old_s:
+            what = "new" if self.old_s is None else "gone"
+            return f"{self.layer}: {what}, {1e3 * self.difference_s:+.3g} ms{part}"
+        low, high = (100 * end / self.old_s for end in (self.low_s, self.high_s))
+        return f"{self.layer}: {100 * self.change:+.0f} % [{low:.0f}, {high:.0f}]{part}"
+
+
+CHANGES_TABLE = TableFile(LayerChange)
+
+
+def changes_path(sessions: Path) -> Path:
+    """Return the file of the layers of a comparison, beside that of its sessions."""
+    return sessions.with_suffix(".layers.csv")
+
+
+def blame(
+    old: tuple[Case, Ask], new: tuple[Case, Ask], options: Options, *, sessions: int, say: Say
+) -> list[LayerChange]:
+    """Measure the layers of both codes in turns; return what changed, the most moved first.
+
+    Raises:
+        MeasurementError: a side's layers cannot be measured; the message has the reason.
+        WorkerError: no worker can be started at all.
+    """
+    found: dict[str, list[Mapping[str, Any]]] = {"old": [], "new": []}
+    sides = {"old": old, "new": new}
+    for session in range(sessions):
+        order = ("old", "new") if session % 2 == 0 else ("new", "old")
+        for name in order:
+            case, ask = sides[name]
+            say(f"{case.name}: layers of the {name} code, session {session + 1} of {sessions}")
+            answer = ask(layer_request(case, options, None, session))
+            event = answer.event("layers")
+            if answer.status != "ok" or event is None:
+                raise MeasurementError(
+                    f"{case.name}: no layers of the {name} code: {answer.message or answer.status}"
+                )
+            found[name].append(event)
+    return blamed(new[0].name, found["old"], found["new"])
+
+
+@dataclass
+class _Pair:
+    name: str
+    old_s: list[float] | None
+    new_s: list[float] | None
+
+    @property
+    def differences_s(self) -> list[float]:
+        old_s, new_s = self.old_s or [], self.new_s or []
+        count = max(len(old_s), len(new_s))
+        return [
+            one - other
+            for one, other in zip(new_s or [0.0] * count, old_s or [0.0] * count, strict=True)
+        ]
+
+
+def blamed(
+    case: str, old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]
+) -> list[LayerChange]:
+    """Return the layers of both codes, the most moved first, by sessions that were taken in pairs.
+
+    A layer's variance is shrunk halfway towards the mean over all layers: two or three sessions
+    tell little of one layer.
+
+    Args:
+        old: the worker's events.
+
+    Raises:
+        MeasurementError: there are fewer than two sessions of each.
+    """
+    sessions = len(old)
+    if sessions < 2 or len(new) != sessions:
+        raise MeasurementError(f"blame needs two sessions of each code or more, got {sessions}")
+    step_s = statistics.fmean(one["step_s"] for one in old)
+    change_s = statistics.fmean(one["step_s"] for one in new) - step_s
+    pairs = list(_pairs(old, new))
+    variances = [statistics.variance(pair.differences_s) for pair in pairs]
+    common = statistics.fmean(variances)
+    rows = []
+    for pair, variance in zip(pairs, variances, strict=True):
+        error_s = math.sqrt((variance + common) / 2 / sessions)
+        rows.append(_change(case, pair, error_s, step_s, change_s, len(pairs)))
+    return sorted(rows, key=lambda row: (not row.moved, -abs(row.difference_s)))
+
+
+def _change(
+    case: str, pair: _Pair, error_s: float, step_s: float, change_s: float, layers: int
+) -> LayerChange:
+    """Return what became of one layer; its share of the error rate is that of all layers."""
+    from scipy.special import stdtrit  # type: ignore[import-untyped] # SciPy ships no types
+
+    differences_s = pair.differences_s
+    mean_s, degrees = statistics.fmean(differences_s), 2 * (len(differences_s) - 1)
+    half_s = float(stdtrit(degrees, 0.975)) * error_s
+    sure_s = float(stdtrit(degrees, 1 - ERROR_RATE / 2 / layers)) * error_s
+    return LayerChange(
+        case=case,
+        layer=plain_text(pair.name),
+        old_s=None if pair.old_s is None else statistics.fmean(pair.old_s),
+        new_s=None if pair.new_s is None else statistics.fmean(pair.new_s),
+        difference_s=mean_s,
+        low_s=mean_s - half_s,
+        high_s=mean_s + half_s,
+        part=mean_s / change_s if change_s else None,
+        moved=abs(mean_s) > max(sure_s, LEAST * step_s),
+    )
+
+
+def _pairs(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> Iterator[_Pair]:
+    """Yield the layers of both codes, those of one alone, and the rest."""
+    ours, theirs = _times(old), _times(new)
+    keys = [[_key(unit) for unit in side[0]["units"]] for side in (old, new)]
+    matcher = difflib.SequenceMatcher(None, keys[0], keys[1], autojunk=False)
+    for tag, begin, end, new_begin, new_end in matcher.get_opcodes():
+        kinds = [
+            [key[1:] for key in side] for side in (keys[0][begin:end], keys[1][new_begin:new_end])
+        ]
+        if tag == "equal" or kinds[0] == kinds[1]:
+            for one, other in zip(range(begin, end), range(new_begin, new_end), strict=True):
+                yield _Pair(keys[1][other][0], ours[one], theirs[other])
+            continue
+        yield from (_Pair(keys[0][place][0], ours[place], None) for place in range(begin, end))
+        for place in range(new_begin, new_end):
+            yield _Pair(keys[1][place][0], None, theirs[place])
+    yield _Pair(REST, _rest(old, ours), _rest(new, theirs))
+
+
+def _key(unit: Mapping[str, Any]) -> tuple[str, str, str]:
+    return str(unit["name"]), str(unit["kind"]), str(unit["shape"])
+
+
+def _times(sessions: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+    """Return the seconds of each layer, session by session."""
+    times = (one.get("with_backward_s", one["forward_s"]) for one in sessions)
+    return [list(layer) for layer in zip(*times, strict=True)]
+
+
+def _rest(sessions: Sequence[Mapping[str, Any]], times: Sequence[Sequence[float]]) -> list[float]:
+    sums = map(sum, zip(*times, strict=True))
+    return [one["step_s"] - total for one, total in zip(sessions, sums, strict=True)]

@@ -1,0 +1,67 @@
+"""The last line of a run or a gate: what it means, and the next command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement
+from convmark.results.record import Record
+
+__all__ = ["gate_step", "next_step"]
+
+
+def next_step(records: Sequence[Record], *, searched: bool = False) -> str:
+    """Return what the rows amount to, and the next command.
+
+    Args:
+        searched: whether a search for batch sizes has ended, which it does at a size that fails.
+    """
+    if searched:
+        records = [record for record in records if record.measured]
+    failed = sum(not record.measured for record in records)
+    doubtful = sum(record.status == "unsteady" or bool(record.not_judged) for record in records)
+    if failed:
+        return (
+            f"{failed} of {len(records)} processes have no figures: the column note has the "
+            "reason; next: convmark doctor"
+        )
+    if doubtful:
+        return (
+            f"{doubtful} of {len(records)} processes are unsteady or not judged, so do not quote "
+            "their cases: close other programs and measure again; next: convmark doctor"
+        )
+    return (
+        "all processes were measured; where spread is wide, give more --processes; next: "
+        "convmark report -o report.html"
+    )
+
+
+def gate_step(judgements: Sequence[Judgement]) -> str:
+    """Return what the verdicts of a run amount to, and the next command."""
+    cases = {one.case: one for one in judgements if one.model != MACHINE}
+    failing = {one.case: one.verdict for one in judgements if one.fails}
+    if failing:
+        meant = next((case for case in failing if failing[case] in ("regressed", "changed")), "")
+        how = f"; if {meant} is to change, a commit may say `Benchmark-Accept: {meant}`"
+        return (
+            f"the gate failed: {len(failing)} of {len(cases)} cases{how if meant else ''}; next: "
+            "convmark compare"
+        )
+    times = [one for one in judgements if one.metric == "step_time"]
+    unclear = sum(one.verdict == "inconclusive" for one in times)
+    if unclear:
+        return (
+            f"{unclear} of {len(times)} step times are inconclusive, so they may have changed: run "
+            "the command again, or with a larger --compare-budget; next: convmark noise"
+        )
+    if all(one.verdict in ("new", "missing") for one in judgements):
+        return (
+            "nothing was compared, because there is no earlier run of these cases: this run is the "
+            "baseline; next: change the code and repeat the command"
+        )
+    if all(one.note.startswith((SAME_CODE, SAME_COMMIT)) for one in times if one.verdict != "new"):
+        return (
+            "the gate passed: the code of each case is that of the baseline, so nothing was "
+            "compared; next: change the code and repeat the command"
+        )
+    return "the gate passed: no case became slower; next: convmark report -o report.html"

@@ -1,0 +1,175 @@
+"""A model cut at its layers: the pieces give what the model gives; what cannot be cut says so."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convmark.worker.cuts import Cut, cut, groups_of, unit_facts
+from convmark.worker.failure import CaseFailure
+from convmark.worker.inputs import Inputs, flat
+
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("keras") is None, reason="the zoo needs Keras"),
+    pytest.mark.filterwarnings("ignore:invalid escape sequence:DeprecationWarning"),
+]
+
+SAMPLES, IMAGE = 2, (8, 8, 3)
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    return importlib.import_module("models.keras_api").keras
+
+
+def was_cut(keras: Any, model: Any, depth: int | None = None, *, training: bool = False) -> Cut:
+    backend = SimpleNamespace(keras=keras, inputs=lambda model: Inputs.of(IMAGE))
+    return cut(model, backend, SAMPLES, depth, training=training)
+
+
+def in_pieces(found: Cut, batch: Any, places: list[tuple[int, int]]) -> list[Any]:
+    values = dict(zip(found.inputs, [batch], strict=True))
+    for begin, end in places:
+        taken = [values[value] for value in found.taken(found.units[begin:end])]
+        values.update(zip(found.given(begin, end), found.function(begin, end)(taken), strict=True))
+    return [values[value] for value in found.outputs]
+
+
+def residual(keras: Any) -> Any:
+    """Return a functional model with a nested block, a branch, and an operation without a layer."""
+    inner = keras.Sequential(
+        [keras.layers.Conv2D(4, 3, padding="same", name="conv"), keras.layers.ReLU(name="relu")],
+        name="inner",
+    )
+    image = keras.Input(IMAGE)
+    maps = keras.layers.Conv2D(4, 1, name="stem")(image)
+    maps = keras.layers.BatchNormalization(name="norm")(maps)
+    maps = inner(inner(maps)) + maps
+    return keras.Model(image, keras.layers.Flatten(name="flat")(maps))
+
+
+def outside(keras: Any) -> Any:
+    """Return a subclassed model whose block computes outside its layers."""
+
+    class Block(keras.layers.Layer):
+        def __init__(self) -> None:
+            super().__init__(name="block")
+            self.conv = keras.layers.Conv2D(4, 1)
+
+        def call(self, image: Any) -> Any:
+            return self.conv(image) * 2.0
+
+    class Net(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = Block(), keras.layers.Flatten(name="flat")
+
+        def call(self, image: Any) -> Any:
+            return self.second(self.first(image))
+
+    return Net()
+
+
+@pytest.mark.parametrize("make", [outside, residual])
+def test_units_one_by_one_and_in_groups_give_what_the_model_gives(keras: Any, make: Any) -> None:
+    model = make(keras)
+    batch = np.random.default_rng(0).random((SAMPLES, *IMAGE), np.float32)
+    found = was_cut(keras, model)
+    alone = [(place, place + 1) for place in range(len(found.units))]
+    want = next(flat(model(batch, training=False)))
+    for places in (alone, groups_of(found.units)):
+        (got,) = in_pieces(found, batch, places)
+        np.testing.assert_allclose(np.asarray(got), np.asarray(want), rtol=1e-5)
+
+
+def test_blocks_are_opened_to_the_depth_that_is_asked_for(keras: Any) -> None:
+    model = residual(keras)
+    opened = [unit.name for unit in was_cut(keras, model).units]
+    assert opened[2:6] == ["inner/conv", "inner/relu", "inner/conv#2", "inner/relu#2"]
+    folded = was_cut(keras, model, 1)
+    assert [unit.name for unit in folded.units[2:4]] == ["inner", "inner#2"]
+    facts = unit_facts(folded.units[2], keras)
+    assert facts["flops"] == 2 * SAMPLES * 8 * 8 * 9 * 4 * 4
+    assert facts["moved_bytes"] == 4 * (2 * SAMPLES * 8 * 8 * 4 + 9 * 4 * 4 + 4)
+
+
+def test_a_block_that_computes_outside_its_layers_is_one_row_that_says_so(keras: Any) -> None:
+    block, flat_layer = was_cut(keras, outside(keras)).units
+    assert (block.name, block.note) == (
+        "block",
+        "computes outside its layers, which are not called alone",
+    )
+    assert flat_layer.note == ""
+
+
+def test_a_group_is_a_convolution_with_what_follows_it(keras: Any) -> None:
+    units = was_cut(keras, residual(keras)).units
+    groups = [[unit.name for unit in units[begin:end]] for begin, end in groups_of(units)]
+    assert groups[:3] == [
+        ["stem", "norm"],
+        ["inner/conv", "inner/relu"],
+        ["inner/conv#2", "inner/relu#2"],
+    ]
+
+
+def test_a_piece_returns_what_nothing_takes_as_well(keras: Any) -> None:
+    image = keras.Input(IMAGE)
+    maps = keras.layers.Conv2D(4, 1)(image)
+
+    class Two(keras.layers.Layer):
+        def call(self, maps: Any) -> Any:
+            return maps * 2.0, maps * 3.0
+
+    model = keras.Model(image, Two()(maps)[0])
+    found = was_cut(keras, model)
+    assert len(found.given(0, 2)) == 2
+
+
+def test_a_layer_is_told_whether_it_trains_unless_the_model_says_so(keras: Any) -> None:
+    told: list[Any] = []
+
+    class Told(keras.layers.Layer):
+        def call(self, image: Any, training: Any = None) -> Any:
+            told.append(training)
+            return image
+
+    class Frozen(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.third = Told(), Told(), Told()
+
+        def call(self, image: Any, training: Any = None) -> Any:
+            image = self.second(self.first(image, training=False), training=training)
+            return self.third(image)
+
+    found = was_cut(keras, Frozen(), training=True)
+    told.clear()
+    in_pieces(found, np.zeros((SAMPLES, *IMAGE), np.float32), [(0, 3)])
+    assert told == [False, True, True]
+
+
+def test_what_has_no_layers_or_is_not_so_deep_is_refused_in_one_line(keras: Any) -> None:
+    class Bare(keras.Model):
+        def call(self, image: Any) -> Any:
+            return image * 2.0
+
+    class Loose(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flat = keras.layers.Flatten()
+
+        def call(self, image: Any) -> Any:
+            return self.flat(image * 2.0)
+
+    for model, depth, words in (
+        (Bare(), None, "has no layers: it computes in its own call alone"),
+        (Loose(), None, "has no layers that can be called alone: it computes outside its layers"),
+        (residual(keras), 3, "--depth: must be at most 2, its levels of layers, got 3"),
+    ):
+        with pytest.raises(CaseFailure, match=words.replace("+", r"\+")):
+            was_cut(keras, model, depth)

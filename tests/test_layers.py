@@ -1,0 +1,143 @@
+"""Time per layer: how pieces are solved for layers, sessions for rows, and how a model is cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convmark.core.case import Case
+from convmark.core.options import Options
+from convmark.interpreter import Answer
+from convmark.report.tables.layers import bars, layers_table
+from convmark.session.ceilings import Ceiling
+from convmark.session.layers import LAYERS_TABLE, REST, combined, layers_path, measure_layers
+from convmark.worker.layers import Heads, solved
+
+CASE = Case(model="lenet5", task="infer", batch_size=32)
+CEILING = Ceiling(
+    measured="2026-01-02T03:04:05+00:00",
+    device="cpu",
+    backend="tensorflow",
+    precision="float32",
+    threads="default",
+    version="2.21.0",
+    matrix_size=2048,
+    peak_flops_per_s=1e9,
+    copy_bytes=1 << 28,
+    peak_bytes_per_s=1e8,
+)
+
+
+def heads(times_s: dict[tuple[int, int], float]) -> Heads:
+    found = Heads()
+    for place, seconds in times_s.items():
+        for error in (-1e-3, 0.0, 1e-3):
+            found.add(place, seconds + error)
+    return found
+
+
+def test_a_layer_takes_what_it_adds_and_a_cut_is_taken_off_once_a_group() -> None:
+    times_s = {(0, 1): 0.5, (0, 2): 0.75, (2, 3): 0.35, (0, 3): 1.0}
+    groups = [(0, 2), (2, 3)]
+    rows, cut_s = solved(heads(times_s), groups, [(0, 3)], whole_groups=False)
+    assert cut_s == pytest.approx(0.1)
+    assert rows == pytest.approx([0.4, 0.25, 0.25])
+    rows, _ = solved(heads(times_s), groups, [(0, 3)], whole_groups=True)
+    assert rows == pytest.approx([0.65, 0.25])
+
+
+def unit(name: str, **more: Any) -> dict[str, Any]:
+    facts = {"name": name, "kind": "Conv2D", "shape": [32, 8], "note": ""}
+    return {**facts, "flops": 10**6, "moved_bytes": 10**4, **more}
+
+
+def session(step_s: float, *times_s: float, **more: Any) -> dict[str, Any]:
+    units = [unit(f"conv{place}") for place, _ in enumerate(times_s)]
+    return {"event": "layers", "step_s": step_s, "forward_s": list(times_s), "units": units, **more}
+
+
+def rows_of(*sessions: dict[str, Any]) -> list[Any]:
+    return combined(CASE, sessions, measured="now", version="2.21.0", ceiling=CEILING)
+
+
+def test_layers_and_rest_sum_to_the_step_also_where_a_busy_machine_slows_a_session() -> None:
+    rows = rows_of(session(1.0, 0.5, 0.3), session(2.0, 1.0, 0.6))
+    assert [row.layer for row in rows] == ["conv0", "conv1", REST]
+    assert [row.share for row in rows] == pytest.approx([0.5, 0.3, 0.2])
+    assert sum(row.time_s for row in rows) == pytest.approx(rows[0].step_s)
+    assert rows[0].time_low_s == rows[0].time_high_s == pytest.approx(0.75)
+
+
+def test_a_layer_that_makes_the_one_before_it_faster_is_one_row_with_it() -> None:
+    rows = rows_of(session(1.0, 0.5, -0.1, 0.2), session(1.0, 0.51, -0.11, 0.2))
+    assert [row.layer for row in rows] == ["conv0 + conv1", "conv2", REST]
+    assert (rows[0].share, rows[0].note) == (pytest.approx(0.4), "run as one")
+    noisy = rows_of(session(1.0, 0.5, -0.1, 0.2), session(1.0, 0.4, 0.05, 0.2))
+    assert len(noisy) == 4
+
+
+def test_a_layer_is_bound_by_the_ceiling_that_is_lower_for_it() -> None:
+    one = session(1.0, 0.01, 0.01)
+    one["units"] = [unit("conv"), unit("relu", flops=0, moved_bytes=10**6)]
+    conv, relu, _ = rows_of(one)
+    assert (conv.of_peak, conv.bound) == (pytest.approx(0.1), "compute")
+    assert (relu.of_peak, relu.bound) == (None, "memory")
+
+
+def test_the_backward_pass_is_the_rest_of_a_training_layer() -> None:
+    rows = rows_of(session(1.0, 0.1, 0.2, with_backward_s=[0.4, 0.5]))
+    table = layers_table(rows)
+    assert [row.time_s for row in rows] == pytest.approx([0.4, 0.5, 0.1])
+    assert table.column("backward_s")[:2] == pytest.approx([0.3, 0.3])
+
+
+def test_the_table_has_the_slowest_layers_first_and_the_rest_last() -> None:
+    table = layers_table(rows_of(session(1.0, 0.1, 0.5, 0.2)), top=2)
+    assert table.column("layer") == ["conv1", "conv2", REST]
+    assert "the other 1 take 10.0 %" in table.caption
+    assert "backward_s" not in [heading.key for heading in table.headings]
+
+
+def test_each_bar_begins_where_the_one_before_it_ends() -> None:
+    drawn = bars(rows_of(session(1.0, 0.25, 0.5)))
+    lefts = [float(part.split('"')[1]) for part in drawn.split("<rect ")[1:]]
+    assert lefts == [260.0, 365.0, 575.0]
+
+
+class Worker:
+    """Answers like one that measures layers."""
+
+    def __init__(self, *statuses: str) -> None:
+        self.statuses = list(statuses)
+        self.asked: list[Any] = []
+
+    def __call__(self, request: Any) -> Answer:
+        self.asked.append(request)
+        status = self.statuses.pop(0)
+        events = [{"event": "environment", "tensorflow": "2.21.0"}, session(1.0, 0.5)]
+        message = "" if status == "ok" else "lenet5: has no layers"
+        return Answer(status=status, message=message, events=events, ready_s=0.1)
+
+
+def test_sessions_differ_in_their_seed_and_a_failed_one_is_named() -> None:
+    said: list[str] = []
+    options = Options(processes=2, seed=3)
+
+    def measure(worker: Worker) -> list[Any]:
+        return measure_layers(CASE, worker, options, depth=2, ceiling=None, say=said.append)
+
+    worker = Worker("ok", "ok")
+    assert [row.sessions for row in measure(worker)] == [2, 2]
+    assert [(one["seed"], one["depth"]) for one in worker.asked] == [(3, 2), (4, 2)]
+    assert measure(Worker("ok", "error")) == []
+    assert said[-1] == "lenet5-infer-cpu-b32-float32: no layers: lenet5: has no layers"
+
+
+def test_the_rows_are_kept_as_they_are(tmp_path: Path) -> None:
+    path = layers_path(tmp_path)
+    rows = rows_of(session(1.0, 0.1, 0.5), session(1.0, 0.1, 0.5))
+    LAYERS_TABLE.append(path, rows)
+    assert LAYERS_TABLE.read(path) == rows
+    assert layers_path(tmp_path, tmp_path / "0007.csv").name == "0007.layers.csv"
