@@ -22,7 +22,16 @@ FRAMEWORKS = {"tensorflow", "keras", "jax", "torch"}
 HARNESS_ONLY = {"pandas", "pytest", "pytest_benchmark", "psutil", "tabulate", "rich"}
 OF_THE_HARNESS_FOR_THE_WORKER = {
     f"convmark.core.{name}"
-    for name in ("backends", "case", "errors", "installed", "model_name", "processes", "tasks")
+    for name in (
+        "backends",
+        "case",
+        "errors",
+        "installed",
+        "model_name",
+        "processes",
+        "runtimes",
+        "tasks",
+    )
 }
 FOR_THE_HARNESS = {f"convmark.worker.{name}" for name in ("protocol", "timing", "turns")}
 """Of the worker: how both sides speak, and how steps take turns, of one process or of several."""
@@ -104,7 +113,8 @@ def test_every_room_has_its_place_in_the_contract() -> None:
 
 
 def test_frameworks_are_imported_by_the_backends_and_the_zoo_alone() -> None:
-    others = [name for name in HARNESS if not name.startswith("convmark.worker.backends.")]
+    known = ("convmark.worker.backends.", "convmark.worker.runtimes.")
+    others = [name for name in HARNESS if not name.startswith(known)]
     assert not breaking([*others, *BENCH], FRAMEWORKS)
 
 
@@ -119,7 +129,8 @@ def test_worker_and_zoo_need_nothing_that_only_the_harness_installs() -> None:
 def test_the_worker_imports_nothing_else_at_all() -> None:
     standard = set(sys.stdlib_module_names)
     allowed = standard | FRAMEWORKS | {"h5py", "numpy", "convmark", "convmark_zoo"}
-    assert not [name for name in WORKER if tops(imports(name)) - allowed]
+    others = [name for name in WORKER if tops(imports(name)) - allowed]
+    assert all(name.startswith("convmark.worker.runtimes.") for name in others), others
 
 
 def test_the_worker_imports_of_the_harness_the_case_and_the_errors_alone() -> None:
