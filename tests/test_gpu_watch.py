@@ -77,7 +77,7 @@ def with_energy_s(said: list[dict[str, Any]] = MEASURED, **variables: object) ->
 @needs_compiler
 def test_a_measured_case_has_the_card_s_state() -> None:
     found = with_energy_s(STANDIN_CARDS="2")
-    assert found.pop("gpu_samples") > 3  # of some 50 on a quiet machine
+    assert found.pop("gpu_samples") > 10
     energy_j = 139.62 * found.pop("windows_s")  # the recorded power over the time that passed
     assert found.pop("joules_per_sample") == pytest.approx(energy_j / (25 * 32), rel=0.05)
     assert found == {
@@ -183,7 +183,7 @@ REPLICAS = {"DEVICES": "gpu:0 gpu:1", "STANDIN_CARDS": "1,2"}
 @needs_compiler
 def test_replicas_have_the_state_of_all_their_cards(tmp_path: Path) -> None:
     found = with_energy_s(**REPLICAS)
-    assert found.pop("gpu_samples") > 3  # of some 50 on a quiet machine
+    assert found.pop("gpu_samples") > 10
     energy_j = (26.78 + 139.62) * found.pop("windows_s")
     assert found.pop("joules_per_sample") == pytest.approx(energy_j / (25 * 64), rel=0.05)
     assert found == {
