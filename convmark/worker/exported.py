@@ -186,12 +186,10 @@ class ExportedBackend:
         Raises:
             CaseFailure: it computes something else.
         """
-        exported, case = self._exported, self._case
-        if not exported.references:
-            found = None
-        else:
+        exported, case, found = self._exported, self._case, None
+        if exported.references:
             outputs = [model.engine.run(batch) for batch in exported.batches]
-            found = agreement(zip(outputs, exported.references, strict=True))
+            found = agreement(outputs, exported.references)
         figures = {} if found is None else asdict(found)
         self._emit("agreement", runtime_threads=self._runtime_threads(model.engine), **figures)
         if found is not None:
