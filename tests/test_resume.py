@@ -362,6 +362,43 @@ def test_another_version_of_the_framework_is_refused(
             assert f": {name} was {was}, is {now}; " in refused(path, capsys)
 
 
+def test_a_run_of_a_runtime_goes_on_and_another_version_of_it_is_refused(
+    folder: Path,
+    worker: type[Worker],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inspected, steps, then = fake_worker._inspected, fake_worker._measured, "ai-edge-litert==2.3.0"
+    monkeypatch.setattr(
+        fake_worker,
+        "_measured",
+        lambda *asked: [
+            {"event": "loaded", "load_s": 0.1, "packages": f"{then} of-the-model==1.0"},
+            *steps(*asked),
+        ],
+    )
+
+    def there_is(now: str) -> None:
+        found = {**inspected([]), "runtimes": f"openvino==2026.1 {now}"}
+        monkeypatch.setattr(
+            fake_worker,
+            "_inspected",
+            lambda models: {**found, "models": inspected(models)["models"]},
+        )
+
+    there_is(then)
+    options = ("--models", "lenet5", "--tasks", "infer", "--runtime", "keras,litert")
+    path = interrupted(worker, folder, *options, "--batch-sizes", "4,8", after=3)
+    there_is("ai-edge-litert==2.4.0")
+    line = refused(path, capsys, *options, "--batch-sizes", "4,8")
+    assert f": packages was {then}, is ai-edge-litert==2.4.0; " in line
+    there_is("")
+    line = refused(path, capsys, *options, "--batch-sizes", "4,8")
+    assert f": packages was {then}, is nothing; " in line
+    there_is(then)
+    assert main(["run", *options, "--batch-sizes", "4,8", "--resume"]) == 0
+
+
 def test_another_machine_is_refused(
     folder: Path,
     worker: type[Worker],

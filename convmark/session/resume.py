@@ -20,6 +20,7 @@ from convmark.core.case import Case
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
+from convmark.core.runtimes import RUNTIMES
 from convmark.interpreter import INTERPRETER_LOST
 from convmark.results.reading import read_schema
 from convmark.results.record import Record
@@ -88,9 +89,13 @@ def expected(options: Options, facts: Facts, found: Mapping[str, Mapping[str, An
     """
 
     def columns(case: Case) -> dict[str, Any]:
+        its_own = found[case.backend]
+        columns = software(its_own)
+        packages = f"{columns['packages'] or ''} {its_own.get('runtimes', '')}"
         return {
             **of_the_run(case, options, facts),
-            **software(found[case.backend]),
+            **columns,
+            "packages": _packages_of(case, packages),
             "measurement_version": str(MEASUREMENT_VERSION),
         }
 
@@ -150,9 +155,18 @@ def _difference(record: Record, columns: Mapping[str, Any]) -> tuple[str, object
         if name in _ELSEWHERE:
             continue
         then = getattr(record, name)
+        if name == "packages":
+            then = _packages_of(record.asked_case, then or "")
         if then != now and not (then is None and name in _OF_THE_WORKER):
             return name.replace("_", " "), then, now
     return None
+
+
+def _packages_of(case: Case, text: str) -> str | None:
+    """Return those of the column `packages` that are known before a model is imported."""
+    known = (case.backend, *RUNTIMES[case.runtime].distributions)
+    found = {part for part in text.split() if part.partition("==")[0] in known}
+    return " ".join(sorted(found)) or None
 
 
 def _refusal(path: Path, what: str, then: object, now: object) -> OptionError:

@@ -22,7 +22,7 @@ from typing import Any
 
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.model_name import ModelName
-from convmark.core.runtimes import DEFAULT_RUNTIME, EXPORTS, runtime_of_file
+from convmark.core.runtimes import DEFAULT_RUNTIME, EXPORTS, RUNTIMES, runtime_of_file
 from convmark.core.tasks import TASKS
 from convmark.worker import (
     backends,
@@ -187,6 +187,7 @@ def _inspect(request: dict[str, Any], framework: Any, emit: Emit) -> None:
         devices=framework.devices(),
         models=refusals,
         sources={name: _source(name) for name, refused in refusals.items() if refused is None},
+        runtimes=" ".join(filter(None, map(runtimes.versions, RUNTIMES))),
         **_versions(framework),
         **(_explained(framework) if request.get("explain") else {}),
     )
