@@ -23,7 +23,10 @@ from convmark.core.options import Options
 from convmark.core.runtimes import EXPORTS, RUNTIMES
 from convmark.core.suites import refuse_runtimes
 from convmark.interpreter import Answer, Interpreter
+from convmark.worker import runtimes
 from convmark.worker.failure import CaseFailure, UnknownModelError
+from convmark.worker.inputs import Inputs, Leaf, flat
+from convmark.worker.runtimes import export as exporting
 from convmark.worker.runtimes.agreement import (
     BOUNDS,
     Agreement,
@@ -31,6 +34,7 @@ from convmark.worker.runtimes.agreement import (
     check,
     check_comparable,
 )
+from convmark.worker.runtimes.export import export
 from convmark.worker.runtimes.files import check_runtime_file
 
 EXPORTING = sorted(name for name in RUNTIMES if name != "keras")
@@ -140,6 +144,55 @@ def test_an_error_at_the_bound_agrees_and_one_beyond_it_does_not() -> None:
     check(Agreement(1e-2, BOUNDS["float16"], 1.0), "float16", "lenet5", "file")
     with pytest.raises(CaseFailure, match=r"lenet5 computes something else: .* bound .* is 0.0001"):
         check(Agreement(1e-2, 1.01e-4, 1.0), "float32", "lenet5", "file")
+
+
+class ExportingBackend:
+    """A framework whose model gives a batch's own numbers."""
+
+    def inputs(self, model: Any) -> Inputs:
+        return Inputs(Leaf("input", (4,), "float32"))
+
+    def leaves(self, batch: Any) -> list[Any]:
+        return flat(batch)
+
+    def exported_function(self, model: Any, batch: Any) -> None:
+        """Nothing: the converter of the test takes none."""
+
+    def exported_outputs(self, function: None, batch: Any) -> Any:
+        return batch
+
+    def exported_digest(self, function: None, model: Any) -> str:
+        return "one model"
+
+
+def test_a_file_is_made_anew_for_another_converter_and_in_int8_for_other_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def convert(source: Any, path: str, precision: str) -> None:
+        made.append(precision)
+        Path(path).write_text("a file")
+
+    def exports(precision: str, seed: int = 0) -> int:
+        """Return how many files a process has made."""
+        made.clear()
+        asked = case(runtime="litert", precision=precision)
+        export(asked, None, ExportingBackend(), seed, str(tmp_path), lambda event, **fields: None)
+        return len(made)
+
+    monkeypatch.setenv(EXPORTS, str(tmp_path / "exports"))
+    monkeypatch.setattr(runtimes, "imported", lambda name, model: (convert, None))
+    assert [exports("float32"), exports("float32", seed=7)] == [1, 0]
+    assert [exports("int8"), exports("int8"), exports("int8", seed=7)] == [1, 0, 1]
+    monkeypatch.setattr(exporting, "RANGE_BATCHES", 32)
+    assert [exports("float32"), exports("int8")] == [0, 1]
+    monkeypatch.setattr(runtimes, "code_hash", lambda name: "another")
+    assert [exports("float32"), exports("int8")] == [1, 1]
+
+
+def test_the_code_of_each_runtime_has_a_hash_of_its_own() -> None:
+    assert len({runtimes.code_hash(name) for name in EXPORTING}) == len(EXPORTING)
 
 
 # -- real workers ----------------------------------------------------------------------------------
@@ -310,8 +363,6 @@ def test_tensors_outside_the_folder_of_an_onnx_file_are_refused(place: str, tmp_
 def test_a_runtime_that_is_not_installed_is_one_line_with_its_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from convmark.worker import runtimes
-
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(CaseFailure) as refused:
         runtimes.check_installed("onnxruntime", "lenet5")

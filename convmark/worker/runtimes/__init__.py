@@ -7,16 +7,18 @@ of its name, which loads one. Importing a runtime starts threads: no zygote impo
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
 from typing import Any
 
 from convmark.core.runtimes import RUNTIMES
 from convmark.worker.failure import CaseFailure
 
-__all__ = ["check_installed", "imported", "versions"]
+__all__ = ["check_installed", "code_hash", "imported", "versions"]
 
 _TELEMETRY = "openvino_telemetry"
 """Sends a message to its makers at each import of OpenVINO, which does without it."""
@@ -59,3 +61,9 @@ def versions(name: str) -> str:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found.append(f"{distribution}=={importlib.metadata.version(distribution)}")
     return " ".join(found)
+
+
+def code_hash(name: str) -> str:
+    """Return a hash of the module that makes a runtime's files; it is not imported."""
+    with open(f"{os.path.dirname(__file__)}/{RUNTIMES[name].module}.py", "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()

@@ -173,7 +173,10 @@ def export(case: Case, model: Any, backend: Any, seed: int, folder: str, emit: E
 
     source = Source(function, model, samples)
     emit("progress", phase=f"export to {case.runtime}")
-    path, seconds = _kept(case, source, backend.exported_digest(function, model))
+    digest = backend.exported_digest(function, model)
+    if case.precision == "int8":
+        digest += f" {seed + count} {RANGE_BATCHES}"
+    path, seconds = _kept(case, source, digest)
     emit("path", path=path)
     emit("exported", export_s=seconds, exported_bytes=_bytes(path))
 
@@ -204,9 +207,14 @@ def _write(folder: str, batches: Sequence[Any], references: Sequence[Any]) -> No
 
 
 def _kept(case: Case, source: Source, digest: str) -> tuple[str, float]:
-    """Return the path of the export, and the seconds that it took when it was made."""
+    """Return the path of the export, and the seconds that it took when it was made.
+
+    Args:
+        digest: of the model, and in int8 of the samples that ranges are found with.
+    """
     runtime = RUNTIMES[case.runtime]
     told = [digest, case.runtime, case.precision, case.device, runtimes.versions(case.runtime)]
+    told.append(runtimes.code_hash(case.runtime))
     key = hashlib.sha256("\n".join(told).encode()).hexdigest()[:32]
     kept = os.path.join(os.environ.get(EXPORTS) or tempfile.gettempdir(), key)
     path = os.path.join(kept, "model" + runtime.suffix)
