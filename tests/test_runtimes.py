@@ -369,3 +369,28 @@ def test_a_runtime_that_is_not_installed_is_one_line_with_its_extra(
     assert str(refused.value) == (
         "lenet5: ONNX Runtime is not installed; install convmark[onnxruntime] there"
     )
+
+
+def test_onnx_runtime_computes_float32_on_a_gpu_without_tf32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="a session is made by ONNX Runtime")
+    from convmark.worker.runtimes.onnx_runtime import OnnxRuntime
+
+    asked: list[Any] = []
+    cuda = "CUDAExecutionProvider"
+
+    class Session:
+        def __init__(self, path: str, options: Any, providers: list[Any]) -> None:
+            asked.extend(providers)
+
+        def get_providers(self) -> list[str]:
+            return [cuda]
+
+        def get_inputs(self) -> list[Any]:
+            return []
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [cuda])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    OnnxRuntime("a.onnx", "default", "gpu:1")
+    assert asked == [(cuda, {"device_id": 1, "use_tf32": 0})]

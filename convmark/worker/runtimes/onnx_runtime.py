@@ -52,7 +52,11 @@ class OnnxRuntime(Engine):
             options.intra_op_num_threads = int(threads)
         provider: Any = _CPU
         if device != "cpu":
-            provider = (_CUDA, {"device_id": int(device.removeprefix("gpu:"))})
+            place = int(device.removeprefix("gpu:"))
+            provider = (
+                _CUDA,
+                {"device_id": place, "use_tf32": 0},
+            )  # float32 itself, as Keras has it
             if _CUDA not in onnxruntime.get_available_providers():
                 raise CaseFailure(
                     f"device {device} needs {_CUDA}, this ONNX Runtime has "
