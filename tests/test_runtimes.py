@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_rows import keep_run
+from report_rows import measured as measured_row
 from workers import environ, measured
 
 from convmark.core.case import Case, expand
@@ -23,7 +25,9 @@ from convmark.core.options import Options
 from convmark.core.runtimes import EXPORTS, RUNTIMES
 from convmark.core.suites import refuse_runtimes
 from convmark.interpreter import Answer, Interpreter
+from convmark.report.build import build
 from convmark.worker import runtimes
+from convmark.worker.exported import ExportedBackend, Loaded
 from convmark.worker.failure import CaseFailure, UnknownModelError
 from convmark.worker.inputs import Inputs, Leaf, flat
 from convmark.worker.runtimes import export as exporting
@@ -34,7 +38,7 @@ from convmark.worker.runtimes.agreement import (
     check,
     check_comparable,
 )
-from convmark.worker.runtimes.export import export
+from convmark.worker.runtimes.export import Exported, export
 from convmark.worker.runtimes.files import check_runtime_file
 
 EXPORTING = sorted(name for name in RUNTIMES if name != "keras")
@@ -63,6 +67,10 @@ def test_a_runtime_is_named_in_the_case_where_it_is_not_keras() -> None:
 def test_a_case_refuses_what_its_runtime_cannot_run(changes: dict[str, Any], rule: str) -> None:
     with pytest.raises(CaseError, match=rule):
         case(**changes)
+
+
+def test_a_file_may_be_of_a_precision_that_nothing_is_exported_in() -> None:
+    assert case(model="a.xml", runtime="openvino", precision="float16").precision == "float16"
 
 
 def test_each_runtime_has_the_cases_that_it_can_run() -> None:
@@ -195,6 +203,46 @@ def test_the_code_of_each_runtime_has_a_hash_of_its_own() -> None:
     assert len({runtimes.code_hash(name) for name in EXPORTING}) == len(EXPORTING)
 
 
+def test_a_page_never_calls_keras_the_fastest_whose_step_has_its_batch_on_the_device(
+    tmp_path: Path,
+) -> None:
+    steps = {"keras": 1e-5, "litert": 2e-5, "onnxruntime": 3e-5}
+    rows = [
+        measured_row("xeon-2", 1, "lenet5", 1, task="infer", batch_size=1, runtime=name, step_s=s)
+        for name, s in steps.items()
+    ]
+    keep_run(tmp_path, rows)
+    (table,) = (one for one in build([tmp_path]).tables if one.key == "runtimes")
+    assert [(one["runtime"], one["fastest"]) for one in table.records()] == [
+        ("litert", "yes"),
+        ("onnxruntime", None),
+        ("keras", "not ranked"),
+    ]
+    assert "not ranked" in table.caption
+
+
+def test_a_step_that_ends_before_its_outputs_are_in_host_memory_is_refused() -> None:
+    class Late:
+        """As a tensor of a framework that computes behind the caller's back."""
+
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            return np.ones((1, 2), np.float32)
+
+    class Engine:
+        def __init__(self, output: Any) -> None:
+            self.run = lambda arrays: [output]
+            self.threads = lambda: 1
+
+    batch = [np.ones((1, 2), np.float32)]
+    built = {"built": {"input_shape": [2]}}
+    backend = ExportedBackend(
+        None, case(), Exported("a", [batch], [], built), 0, lambda *_, **__: None
+    )
+    backend.described_inference(Loaded(Engine(batch[0])))
+    with pytest.raises(CaseFailure, match="must return NumPy arrays, got Late"):
+        backend.described_inference(Loaded(Engine(Late())))
+
+
 # -- real workers ----------------------------------------------------------------------------------
 
 
@@ -313,12 +361,48 @@ def test_a_file_of_the_same_model_is_used_again_and_weights_changed_in_it_are_an
     assert "remove" in again.message
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "INVALID_GRAPH : Load model from a.onnx failed:This is an invalid model. In Node, "
+        '("odd", Betainc, "", -1) : (), Error No Op registered for Betainc with domain_version',
+        "Could not translate MLIR.\nCustom ops: Betainc\nDetails:\n\ttf.Betainc(tensor)",
+        "Summary:\n-- No conversion rule found for operations: Betainc\nTo facilitate",
+    ],
+)
+def test_an_operation_that_a_runtime_does_not_know_is_named(text: str) -> None:
+    assert runtimes.reason(RuntimeError(text)) == "it does not know the operation Betainc"
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "dynamic_int8", "float16", "float32", "int8"])
+def test_the_precision_of_an_onnx_file_is_read_from_it(precision: str, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="ONNX files are read by onnx")
+    pytest.importorskip("onnxruntime", reason="the module of ONNX Runtime imports it")
+    from convmark.worker.runtimes.onnx_runtime import OnnxRuntime
+
+    operation = {"dynamic_int8": "DynamicQuantizeLinear", "int8": "QLinearConv"}.get(precision)
+    kind = {"float16": 10, "bfloat16": 16}.get(precision, 1)
+    tensor = onnx.TensorProto(name="w", data_type=kind, dims=[1])
+    graph = onnx.GraphProto(name="g", initializer=[tensor])
+    if operation:
+        graph.node.append(onnx.NodeProto(op_type=operation))
+    (tmp_path / "a.onnx").write_bytes(onnx.ModelProto(graph=graph).SerializeToString())
+    engine = OnnxRuntime.__new__(OnnxRuntime)  # ONNX Runtime itself need not load it
+    engine._path = str(tmp_path / "a.onnx")
+    assert engine.stored_precision() == precision
+
+
 @pytest.mark.parametrize("precision", ["dynamic_int8", "float16", "int8"])
 def test_a_quantised_lenet5_agrees_and_one_with_weights_of_zero_is_an_error(
     precision: str, lenet5: Measured, interpreter: Interpreter, kept: Path
 ) -> None:
     answer = lenet5("litert", precision)
     assert answer.status == "ok", answer.message
+    shutil.copy(exported(kept, "litert", precision) / "model.tflite", kept.parent / "other.tflite")
+    of_file = interpreter.answer(measured("other.tflite", runtime="litert", threads="1"))
+    told = of_file.event("read_back")
+    assert told is not None
+    assert told["precision"] == precision  # though float32 stands in the request
     file = exported(kept, "litert", precision) / "model.tflite"
     stored = bytearray(file.read_bytes())
     middle, part = len(stored) // 2, len(stored) // 6  # of the largest layer's weights

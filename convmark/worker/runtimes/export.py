@@ -250,7 +250,7 @@ def _converted(case: Case, convert: Any, source: Source, stem: str) -> float:
         ) from None
     except Exception as error:
         raise CaseFailure(
-            f"{case.model}: cannot be exported to {runtime.label}: {message_of(error)}"
+            f"{case.model}: cannot be exported to {runtime.label}: {runtimes.reason(error)}"
         ) from error
     return time.perf_counter() - began
 
