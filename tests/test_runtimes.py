@@ -24,6 +24,7 @@ from convmark.core.errors import CaseError, OptionError
 from convmark.core.options import Options
 from convmark.core.runtimes import EXPORTS, RUNTIMES
 from convmark.core.suites import refuse_runtimes
+from convmark.core.table import Table
 from convmark.interpreter import Answer, Interpreter
 from convmark.report.build import build
 from convmark.worker import runtimes
@@ -219,6 +220,63 @@ def test_a_page_never_calls_keras_the_fastest_whose_step_has_its_batch_on_the_de
         ("keras", "not ranked"),
     ]
     assert "not ranked" in table.caption
+
+
+@pytest.fixture
+def table_of_rows(tmp_path: Path) -> Callable[..., Table]:
+    """Keeps inference rows of LeNet-5 in a run each; returns the page's table of runtimes."""
+
+    def made(*rows: dict[str, Any]) -> Table:
+        shared = {"task": "infer", "batch_size": 1, "code": "c1", "runtime_threads": 1}
+        for run, one in enumerate(rows, start=1):
+            same = {"tensorflow": "2.20.0", **shared, **one}
+            keep_run(tmp_path, [measured_row("xeon-2", run, "lenet5", 1, **same)])
+        (table,) = (one for one in build([tmp_path]).tables if one.key == "runtimes")
+        return table
+
+    return made
+
+
+LITERT: dict[str, Any] = {"runtime": "litert", "step_s": 1e-5, "packages": "ai-edge-litert==2.3.0"}
+OTHER: dict[str, Any] = {"runtime": "openvino", "step_s": 2e-5, "packages": "openvino==2026.4.1"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fastest"),
+    [
+        ({}, ["yes", ""]),
+        ({"runtime_threads": 2}, ["yes, threads differ", ""]),
+        ({"runtime_threads": None}, ["yes, threads differ", ""]),
+        ({"tensorflow": "2.19.0"}, ["", ""]),
+        ({"keras": "3.9.0"}, ["", ""]),
+        ({"code": "c2"}, ["", ""]),
+        ({"packages": "openvino==2026.4.1 of-the-model==2.0"}, ["", ""]),
+    ],
+)
+def test_only_rows_of_the_same_versions_and_code_are_ranked_and_other_threads_are_named(
+    changes: dict[str, Any], fastest: list[str], table_of_rows: Callable[..., Table]
+) -> None:
+    table = table_of_rows(LITERT, {**OTHER, **changes})
+    assert sorted((one.get("fastest") or "" for one in table.records()), reverse=True) == fastest
+
+
+def test_keras_stands_beside_exported_models_in_float32_alone(
+    table_of_rows: Callable[..., Table],
+) -> None:
+    table = table_of_rows(LITERT, {}, {"precision": "mixed_bfloat16"})
+    assert [(one["runtime"], one["precision"]) for one in table.records()] == [
+        ("litert", "float32"),
+        ("keras", "float32"),
+    ]
+
+
+def test_an_error_is_a_number_in_a_table_and_a_file_compared_with_nothing_has_none(
+    table_of_rows: Callable[..., Table],
+) -> None:
+    table = table_of_rows({**LITERT, "largest_rel_error": 2.54e-7}, OTHER)
+    assert table.column("largest_rel_error") == [2.54e-7, None]
+    place = [one.key for one in table.headings].index("largest_rel_error")
+    assert [texts[place] for texts in table.texts()] == ["2.5e-07", ""]
 
 
 def test_a_step_that_ends_before_its_outputs_are_in_host_memory_is_refused() -> None:

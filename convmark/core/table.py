@@ -52,6 +52,7 @@ KINDS: Mapping[str, tuple[str, Callable[[float], str]]] = MappingProxyType(
         "number": ("", _plain_number),
         "whole": ("", lambda value: f"{value:.0f}"),
         "figure": ("", str),
+        "error": ("", lambda value: f"{value:.1e}"),
         "score": ("", lambda value: f"{value:.4f}"),
         "flag": ("", lambda value: "yes" if value else "no"),
         "difference": ("", lambda value: f"{value:+.4f}"),

@@ -205,7 +205,7 @@ _MEDIANS = (
 )
 _FIRST = (
     *("run", "started", "commit", "dirty", "framework", "keras", "machine", "not_judged"),
-    *("plan", "asked_shape"),
+    *("plan", "asked_shape", "code", "packages"),
     *Case.__dataclass_fields__,
     *(
         column.name

@@ -6,21 +6,34 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from convmark.core.table import Table, heading, table_of
-from convmark.report.rows import latest, records_of
+from convmark.report.rows import latest, records_of, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["runtimes"]
 
-_SAME = ("hardware", "model", "batch_size", "threads", "asked_shape")
-"""What cases must share to stand beside each other."""
+_SAME = (
+    *("hardware", "model", "batch_size", "threads", "asked_shape"),
+    *("framework", "keras", "code", "packages"),
+)
+"""What cases must share to be ranked; of the packages all but the runtime's own."""
 _COLUMNS = (
     *_SAME,
-    *("task", "backend", "jit", "replicas", "runtime", "precision", "n", "machine", "device"),
+    *(
+        "commit",
+        "task",
+        "backend",
+        "jit",
+        "replicas",
+        "runtime",
+        "precision",
+        "n",
+        "machine",
+        "device",
+    ),
     *("step_time_p50_s", "time_to_first_step_s", "export_s", "load_s", "exported_bytes"),
     *("peak_host_memory_bytes", "runtime_threads", "largest_rel_error", "top1_agreement"),
-    *("framework", "load"),
 )
 
 
@@ -32,28 +45,40 @@ def runtimes(table: pd.DataFrame) -> Table:
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for row in records_of(latest(table), _COLUMNS):
         plain = (row["task"], row["jit"], row["replicas"]) == ("infer", "off", 1)
-        if plain and row["backend"] == RUNTIMES[row["runtime"]].backend:
-            groups.setdefault(tuple(str(row[name]) for name in _SAME), []).append(row)
+        is_other = row["runtime"] == DEFAULT_RUNTIME and row["precision"] != "float32"
+        if plain and not is_other and row["backend"] == RUNTIMES[row["runtime"]].backend:
+            row["code"] = text_of(row.get("code")) or f"commit {text_of(row.get('commit'))}"
+            row["packages"] = _other_packages(row)
+            groups.setdefault(tuple(text_of(row.get(name)) for name in _SAME), []).append(row)
     records = []
     for _, rows in sorted(groups.items()):
-        if any(row["runtime"] != DEFAULT_RUNTIME for row in rows):
-            rows.sort(key=lambda row: (row["runtime"] == DEFAULT_RUNTIME, row["step_time_p50_s"]))
-            records += [_record(row, place) for place, row in enumerate(rows)]
+        ranked = [row for row in rows if row["runtime"] != DEFAULT_RUNTIME]
+        if ranked:
+            ranked.sort(key=lambda row: row["step_time_p50_s"])
+            records += [{**row, "fastest": ""} for row in ranked]
+            records[-len(ranked)]["fastest"] = _fastest(ranked)
+            keras = [row for row in rows if row["runtime"] == DEFAULT_RUNTIME]
+            records += [{**row, "fastest": "not ranked"} for row in keras]
     return table_of(
         "runtimes",
         "Runtimes",
-        "Models as they are deployed, fastest first: each exported model has passed the "
-        "comparison with the Keras model in float32. The error is the largest difference of an "
-        "output over the largest distance of that output from its mean. A step of an exported "
-        "model takes its batch from host memory and returns its outputs there. That of Keras has "
-        "its batch on the device and returns one number, so it is not ranked: savedmodel is the "
-        "same graph, measured as the others are. The file of a runtime is of one batch size.",
+        "Models as they are deployed, fastest first among those of one model, batch size, machine, "
+        "setting of threads, and version of framework, code and packages. Each row with an error "
+        "has passed the comparison with the Keras model in float32: the error is the largest "
+        "difference of an output over the largest distance of that output from its mean. A row "
+        "without one is of a file that was compared with nothing. Where the runtimes have not run "
+        'with one number of threads, the fastest says "threads differ". A step of an exported '
+        "model takes its batch from host memory and returns its outputs there. That of Keras, in "
+        "float32 alone, has its batch on the device and returns one number, so it is not ranked: "
+        "savedmodel is the same graph, measured as the others are. The file of a runtime is of one "
+        "batch size.",
         [
             heading("model", "model"),
             heading("hardware", "measured on"),
             heading("batch_size", "batch", "count"),
             heading("runtime", "runtime"),
             heading("precision", "precision"),
+            heading("framework", "version"),
             heading("step_time_p50_s", "step p50", "seconds"),
             heading("fastest", "fastest"),
             heading("time_to_first_step_s", "first step", "seconds"),
@@ -61,7 +86,7 @@ def runtimes(table: pd.DataFrame) -> Table:
             heading("export_s", "export", "seconds"),
             heading("exported_bytes", "file", "bytes"),
             heading("peak_host_memory_bytes", "host peak", "bytes"),
-            heading("error", "error"),
+            heading("largest_rel_error", "error", "error"),
             heading("top1_agreement", "top-1 agreement", "share"),
             heading("runtime_threads", "threads", "count"),
             heading("n", "n", "count"),
@@ -70,10 +95,15 @@ def runtimes(table: pd.DataFrame) -> Table:
     )
 
 
-def _record(row: dict[str, Any], place: int) -> dict[str, Any]:
-    error = row.get("largest_rel_error")
-    known = error is not None and error == error
-    fastest = "" if place else "yes"
-    if row["runtime"] == DEFAULT_RUNTIME:
-        fastest = "not ranked"
-    return {**row, "fastest": fastest, "error": f"{error:.1e}" if known else ""}
+def _other_packages(row: dict[str, Any]) -> str:
+    own = RUNTIMES[row["runtime"]].distributions
+    found = text_of(row.get("packages")).split()
+    return " ".join(sorted(part for part in found if part.partition("==")[0] not in own))
+
+
+def _fastest(ranked: list[dict[str, Any]]) -> str:
+    """Return what the first of several rows is called; a single row is not the fastest of any."""
+    threads = {text_of(row["runtime_threads"]) for row in ranked}
+    if len(ranked) == 1:
+        return ""
+    return "yes" if len(threads) == 1 else "yes, threads differ"
