@@ -133,26 +133,55 @@ def test_the_probabilities_of_a_network_whose_last_layer_is_zero_are_an_error(
         check(agreement([[np.full((16, 10), 0.1)]], [[wanted]]), precision, "a", "b")
 
 
+@pytest.mark.parametrize("precision", sorted(BOUNDS))
+@pytest.mark.parametrize("ignored", ["the samples' mean", "another sample's", "an earlier one's"])
+def test_a_file_that_ignores_its_input_is_an_error_though_classes_differ_more_than_samples(
+    precision: str, ignored: str
+) -> None:
+    noise = np.random.default_rng(0)
+    classes, samples = noise.normal(0, 1, (1, 1000)), noise.normal(0, 0.01, (16, 1000))
+    wanted = np.exp(classes + samples)  # an untrained MobileNetV2 whose activations are amplified
+    outputs = {
+        "the samples' mean": np.broadcast_to(wanted.mean(0), wanted.shape),
+        "another sample's": np.broadcast_to(wanted[0], wanted.shape),
+        "an earlier one's": np.roll(wanted, 1, axis=0),
+    }
+    found = agreement([[outputs[ignored]]], [[wanted]])
+    assert found.largest_rel_error < BOUNDS["int8"]
+    with pytest.raises(CaseFailure, match="between samples its outputs do not differ as the Keras"):
+        check(found, precision, "a", "b")
+
+
+def test_a_network_that_gives_one_class_for_all_samples_has_no_top1_agreement() -> None:
+    wanted = np.array([[0.2, 0.8], [0.3, 0.7]])
+    assert agreement([[wanted]], [[wanted]]).top1_agreement is None
+    assert agreement([[wanted]], [[wanted]]).error_between_samples == 0
+
+
 @pytest.mark.parametrize(
     ("precision", "spread", "rule"),
     [
-        ("float32", 1e-9, "gives nearly the same number everywhere; give it trained weights"),
+        ("float32", 1e-9, "gives nearly the same for all inputs; give it trained weights"),
         ("int8", 1e-3, "int8 cannot be compared, its probabilities lie at most 0.001 from"),
     ],
 )
 def test_outputs_that_would_hide_a_broken_export_are_refused(
     precision: str, spread: float, rule: str
 ) -> None:
-    outputs = 0.001 + np.array([[0, 2 * spread]])
+    outputs = 0.001 + np.array([[0, 2 * spread], [2 * spread, 0]])
     with pytest.raises(CaseFailure, match=rule):
         check_comparable([[outputs]], precision, "a")
-    check_comparable([[outputs * 1e-3 + [[0, 0.5]]]], precision, "a")
+    check_comparable([[outputs * 1e-3 + [[0, 0.5], [0.5, 0]]]], precision, "a")
+    with pytest.raises(CaseFailure, match="gives nearly the same for all inputs"):
+        check_comparable([[np.array([[0.1, 0.9], [0.1, 0.9]])]], precision, "a")
 
 
 def test_an_error_at_the_bound_agrees_and_one_beyond_it_does_not() -> None:
-    check(Agreement(1e-2, BOUNDS["float16"], 1.0), "float16", "lenet5", "file")
+    check(Agreement(1e-2, BOUNDS["float16"], 1.0, 0.1), "float16", "lenet5", "file")
     with pytest.raises(CaseFailure, match=r"lenet5 computes something else: .* bound .* is 0.0001"):
-        check(Agreement(1e-2, 1.01e-4, 1.0), "float32", "lenet5", "file")
+        check(Agreement(1e-2, 1.01e-4, 1.0, 0.0), "float32", "lenet5", "file")
+    with pytest.raises(CaseFailure, match=r"between samples its outputs .* is 1.2 .* int8 is 0.6"):
+        check(Agreement(1e-2, 1e-2, 1.0, 1.2), "int8", "lenet5", "file")
 
 
 class ExportingBackend:

@@ -10,7 +10,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -197,7 +197,7 @@ class ExportedBackend:
             )
         if exported.references:
             found = agreement(outputs, exported.references)
-        figures = {} if found is None else asdict(found)
+        figures = {} if found is None else found.columns
         self._emit("agreement", runtime_threads=self._runtime_threads(model.engine), **figures)
         if found is not None:
             check(found, case.precision, f"{case.name}:", os.path.dirname(exported.path))

@@ -20,18 +20,23 @@ __all__ = [
     "are_told_apart",
     "check",
     "check_comparable",
+    "error_between_samples",
 ]
 
 BOUNDS: Mapping[str, float] = MappingProxyType(
     {"float32": 1e-4, "tf32": 1e-2, "float16": 5e-3, "dynamic_int8": 0.06, "int8": 0.25}
 )
 """Of the largest relative error, by precision: docs/decisions/bounds-of-agreement.md."""
+BOUNDS_BETWEEN_SAMPLES: Mapping[str, float] = MappingProxyType(
+    {"float32": 0.01, "tf32": 0.1, "float16": 0.1, "dynamic_int8": 0.6, "int8": 0.6}
+)
+"""Of what `error_between_samples` returns: 1 for a file that ignores its input."""
 ROUNDING = 16 * float(np.finfo(np.float32).eps)
 """Of an output's largest magnitude: what float32 itself may differ by."""
 LEAST_SPREAD = 100 * ROUNDING
 """Of an output's largest magnitude: of one that spreads less, agreement would say nothing."""
-UNTRAINED_SPREAD = 0.2
-"""The same, of an untrained network of the zoo: LeNet-5's."""
+UNTRAINED_SPREAD = 0.05
+"""The same, of an untrained network of the zoo: about LeNet-5's."""
 LEAST_INT8_SPREAD = 4 / 256
 """Of probabilities, which int8 keeps in 256 steps from 0 to 1."""
 
@@ -44,7 +49,18 @@ class Agreement:
     largest_rel_error: float
     """Over the largest distance of the output's values from their mean."""
     top1_agreement: float | None
-    """Of the first output's last axis; None where that has a single entry."""
+    """Of the first output's last axis; None where the model gives one class for all samples."""
+    error_between_samples: float
+    """As the function of this name returns it, of the output with the largest."""
+
+    @property
+    def columns(self) -> dict[str, float | None]:
+        """Those that a row has."""
+        return {
+            "largest_abs_error": self.largest_abs_error,
+            "largest_rel_error": self.largest_rel_error,
+            "top1_agreement": self.top1_agreement,
+        }
 
 
 def agreement(outputs: Sequence[Sequence[Any]], references: Sequence[Sequence[Any]]) -> Agreement:
@@ -67,18 +83,40 @@ def agreement(outputs: Sequence[Sequence[Any]], references: Sequence[Sequence[An
     ]
     first, wanted = (np.concatenate([batch[0] for batch in part]) for part in (outputs, references))
     top1 = None
-    if first.ndim > 1 and first.shape[-1] > 1:
+    if first.ndim > 1 and len(np.unique(np.argmax(wanted, -1))) > 1:
         top1 = float(np.mean(np.argmax(first, -1) == np.argmax(wanted, -1)))
-    return Agreement(max(one[0] for one in errors), max(one[1] for one in errors), top1)
+    return Agreement(
+        max(one[0] for one in errors),
+        max(one[1] for one in errors),
+        top1,
+        max(map(error_between_samples, _samples(outputs), _samples(references))),
+    )
+
+
+def error_between_samples(got: Any, wanted: Any) -> float:
+    """Return the error over how far the samples of an output differ, both root mean squares.
+
+    Outputs that are the same for all samples give 1 or more, those of other samples about 1.4.
+
+    Args:
+        got: a line of numbers for each sample; what float32 itself may differ by is no error.
+    """
+    rounding = ROUNDING * float(np.max(np.abs(wanted), initial=0))
+    error = np.sqrt(np.mean(np.maximum(0, np.abs(got - wanted) - rounding) ** 2))
+    spread = np.sqrt(np.mean((wanted - wanted.mean(0)) ** 2))
+    if not np.isfinite(error):
+        return math.inf
+    return float(error / spread) if spread else (math.inf if error else 0.0)
 
 
 def are_told_apart(references: Sequence[Sequence[Any]], least: float = LEAST_SPREAD) -> bool:
-    """Whether each output has values that lie apart, so that another network would be noticed.
+    """Whether each output differs between samples, so that another network would be noticed.
 
-    The probabilities of a deep network that was never trained may all be the same number.
+    A deep network that was never trained may give the same whatever it is fed.
     """
     return all(
-        _spread(one) > least * float(np.max(np.abs(one), initial=0)) for one in _joined(references)
+        np.max(np.abs(one - one.mean(0)), initial=0) > least * np.max(np.abs(one), initial=0)
+        for one in _samples(references)
     )
 
 
@@ -90,8 +128,8 @@ def check_comparable(references: Sequence[Sequence[Any]], precision: str, model:
     """
     if not are_told_apart(references):
         raise CaseFailure(
-            f"{model}: an export cannot be compared, the Keras model gives nearly the same number "
-            "everywhere; give it trained weights"
+            f"{model}: an export cannot be compared, the Keras model gives nearly the same for all "
+            "inputs; give it trained weights"
         )
     for values in _joined(references) if precision == "int8" else ():
         is_probability = np.min(values) >= 0 and np.max(values) <= 1
@@ -101,6 +139,14 @@ def check_comparable(references: Sequence[Sequence[Any]], precision: str, model:
                 f"{_spread(values):.2g} from their mean and int8 has steps of 1/256; give it "
                 "trained weights, or ask for dynamic_int8"
             )
+
+
+def _samples(batches: Sequence[Sequence[Any]]) -> list[Any]:
+    """Return each output with a line of numbers for each sample of all batches."""
+    return [
+        np.concatenate([np.reshape(one, (len(one), -1)) for one in parts]).astype(np.float64)
+        for parts in zip(*batches, strict=True)
+    ]
 
 
 def _joined(batches: Sequence[Sequence[Any]]) -> list[Any]:
@@ -140,10 +186,18 @@ def check(found: Agreement, precision: str, what: str, where: str) -> None:
     Raises:
         CaseFailure: it computes something else.
     """
+    remedy = f"remove {where} to have it exported anew"
+    between = BOUNDS_BETWEEN_SAMPLES[precision]
+    if not found.error_between_samples <= between:
+        raise CaseFailure(
+            f"{what} computes something else: between samples its outputs do not differ as the "
+            f"Keras model's do, the error is {found.error_between_samples:.3g} of their "
+            f"difference; the bound for {precision} is {between:g}; {remedy}"
+        )
     bound = BOUNDS[precision]
     if not found.largest_rel_error <= bound:
         raise CaseFailure(
             f"{what} computes something else: its outputs lie {found.largest_rel_error:.3g} from "
             f"the Keras model's in float32, relative to the spread of these; the bound for "
-            f"{precision} is {bound:g}; remove {where} to have it exported anew"
+            f"{precision} is {bound:g}; {remedy}"
         )

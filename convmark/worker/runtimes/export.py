@@ -159,8 +159,8 @@ def export(case: Case, model: Any, backend: Any, seed: int, folder: str, emit: E
     if ModelName.of(case.model).is_zoo and not are_told_apart(references, UNTRAINED_SPREAD):
 
         def is_enough() -> bool:
-            found = backend.exported_outputs(function, batches[0])
-            return are_told_apart([found], UNTRAINED_SPREAD)
+            found = [backend.exported_outputs(function, one) for one in batches[:2]]
+            return are_told_apart(found, UNTRAINED_SPREAD)
 
         backend.amplified(model, is_enough)
         references = [backend.exported_outputs(function, one) for one in batches]
