@@ -388,6 +388,14 @@ def test_an_exported_lenet5_is_timed_and_computes_the_same(runtime: str, lenet5:
     assert min(steps["times_s"]) > 0
 
 
+def test_a_quantised_onnx_file_is_alone_in_its_folder(lenet5: Measured) -> None:
+    answer = lenet5("onnxruntime", "dynamic_int8")
+    assert answer.status == "ok", answer.message
+    told = answer.event("exported")
+    assert told is not None
+    assert told["exported_bytes"] < 100_000  # 61,706 weights of one byte
+
+
 def test_what_code_ran_is_that_of_the_exporting_process(lenet5: Measured) -> None:
     codes = [event for event in lenet5("savedmodel").events if event["event"] == "code"]
     assert len(codes) == 1
