@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import re
 import shutil
 import signal
 import sys
@@ -18,6 +19,8 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+
+from convmark.core.installed import TREE_PREFIX
 
 __all__ = [
     "ReceivedSignal",
@@ -111,9 +114,13 @@ class TemporaryFolder:
         import tempfile  # the command line needs the signals alone
 
         _remove_abandoned(Path(tempfile.gettempdir()))
-        self.path = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
-        self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        while True:
+            self.path = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
+            self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            if _is_at(self._lock, self.path / _LOCK):
+                return
+            os.close(self._lock)  # another process locked it first, and removed the folder
 
     def __enter__(self) -> Path:
         return self.path
@@ -134,6 +141,29 @@ def _remove_abandoned(temporary: Path) -> None:
     for folder in temporary.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError), _lock_of_nobody(folder / _LOCK):
             shutil.rmtree(folder, ignore_errors=True)
+    for folder in temporary.glob(f"{TREE_PREFIX}[0-9]*-*"):
+        if _is_abandoned_without_lock(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_abandoned_without_lock(folder: Path) -> bool:
+    """Whether an earlier version made the folder, which named its process, and that has ended."""
+    import psutil
+
+    found = re.fullmatch(rf"{TREE_PREFIX}([0-9]{{1,7}})-\w+", folder.name)
+    if found is None or folder.is_symlink() or (folder / _LOCK).exists():
+        return False
+    with contextlib.suppress(OSError):
+        return folder.stat().st_uid == os.getuid() and not psutil.pid_exists(int(found[1]))
+    return False
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
