@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from convmark.core.files import is_at, lock_of_nobody
 from convmark.core.installed import TREE_PREFIX
 
 __all__ = [
@@ -118,7 +119,7 @@ class TemporaryFolder:
             self.path = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
             self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
-            if _is_at(self._lock, self.path / _LOCK):
+            if is_at(self._lock, self.path / _LOCK):
                 return
             os.close(self._lock)  # another process locked it first, and removed the folder
 
@@ -139,8 +140,9 @@ class TemporaryFolder:
 def _remove_abandoned(temporary: Path) -> None:
     """Remove the folders of this user whose processes have ended."""
     for folder in temporary.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError), _lock_of_nobody(folder / _LOCK):
-            shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError), lock_of_nobody(folder / _LOCK):
+            if not folder.is_symlink():
+                shutil.rmtree(folder, ignore_errors=True)
     for folder in temporary.glob(f"{TREE_PREFIX}[0-9]*-*"):
         if _is_abandoned_without_lock(folder):
             shutil.rmtree(folder, ignore_errors=True)
@@ -148,36 +150,14 @@ def _remove_abandoned(temporary: Path) -> None:
 
 def _is_abandoned_without_lock(folder: Path) -> bool:
     """Whether an earlier version made the folder, which named its process, and that has ended."""
-    import psutil
-
     found = re.fullmatch(rf"{TREE_PREFIX}([0-9]{{1,7}})-\w+", folder.name)
     if found is None or folder.is_symlink() or (folder / _LOCK).exists():
         return False
-    with contextlib.suppress(OSError):
-        return folder.stat().st_uid == os.getuid() and not psutil.pid_exists(int(found[1]))
+    try:
+        if folder.stat().st_uid == os.getuid():
+            os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
     return False
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether an open file is still the one at a path."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-@contextlib.contextmanager
-def _lock_of_nobody(path: Path) -> Iterator[None]:
-    """Take the lock.
-
-    Raises:
-        OSError: there is none, it is another user's, or a process holds it.
-    """
-    lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        if os.fstat(lock).st_uid != os.getuid() or os.path.islink(path.parent):
-            raise PermissionError(f"{path}: another user's")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(lock)
