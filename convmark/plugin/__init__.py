@@ -79,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if given["allow_change"] and not config.stash[_COMPARISON_KEY].asked:
             raise OptionError(f"{before}allow-change: needs --benchmark-compare")
         if options.cluster is not None:
-            raise OptionError(f"{before}cluster: {short.of_run('cluster')}")
+            raise OptionError(f"[tool.convmark] cluster: {short.of_run('cluster')}")
         config.stash[_OPTIONS_KEY] = options
         _check_resume(config.getoption(_RESUME), before)
     except ConvmarkError as error:
