@@ -11,6 +11,7 @@ import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from convmark.worker.runtimes.agreement import (
     check,
     check_comparable,
 )
+from convmark.worker.runtimes.engine import Taken
 from convmark.worker.runtimes.export import Exported, export
 from convmark.worker.runtimes.files import check_runtime_file
 
@@ -172,6 +174,8 @@ def test_outputs_that_would_hide_a_broken_export_are_refused(
     with pytest.raises(CaseFailure, match=rule):
         check_comparable([[outputs]], precision, "a")
     check_comparable([[outputs * 1e-3 + [[0, 0.5], [0.5, 0]]]], precision, "a")
+    with pytest.raises(CaseFailure, match=r"between samples 0.001, and int8 has steps of 1/256"):
+        check_comparable([[np.array([[0.1, 0.9], [0.102, 0.898]])]], "int8", "a")
     with pytest.raises(CaseFailure, match="gives nearly the same for all inputs"):
         check_comparable([[np.array([[0.1, 0.9], [0.1, 0.9]])]], precision, "a")
 
@@ -328,6 +332,30 @@ def test_a_step_that_ends_before_its_outputs_are_in_host_memory_is_refused() -> 
     backend.described_inference(Loaded(Engine(batch[0])))
     with pytest.raises(CaseFailure, match="must return NumPy arrays, got Late"):
         backend.described_inference(Loaded(Engine(Late())))
+
+
+def test_a_file_of_another_precision_than_was_asked_for_is_refused() -> None:
+    class Engine:
+        taken = (Taken("input", (1, 2), "float32"),)
+
+        def __init__(self, path: str, threads: str, device: str) -> None:
+            self.stored_precision = lambda: path.partition(".")[0]
+
+        def resize(self, shapes: Any) -> None:
+            """Nothing: the test runs no step."""
+
+    def loaded(stored: str, asked: str) -> list[str]:
+        its_case = case(model="a.tflite", runtime="litert", precision=asked)
+        file = Exported(f"{stored}.tflite", [], [], {})
+        backend = ExportedBackend(
+            SimpleNamespace(asked_shapes={}), its_case, file, 0, lambda *_, **__: None
+        )
+        return backend.layer_precisions(backend.load(Engine))
+
+    assert loaded("int8", "int8") == loaded("int8", "float32") == ["int8"]
+    for stored, asked in (("float32", "int8"), ("int8", "float16")):
+        with pytest.raises(CaseFailure, match=f"a.tflite: the file is of {stored}, got {asked}; "):
+            loaded(stored, asked)
 
 
 # -- real workers ----------------------------------------------------------------------------------

@@ -148,12 +148,26 @@ class ExportedBackend:
         seconds = time.perf_counter() - began
         self._emit("loaded", load_s=seconds, packages=runtimes.versions(case.runtime))
         if self._inputs is None:
-            self._precision = engine.stored_precision()
+            self._precision = self._precision_of_file(engine)
             self._inputs = self._inputs_of_file(engine)
             batch = flat(self._inputs.batch(case.batch_size, self._seed))
             self._exported = replace(self._exported, batches=[list(batch)])
             engine.resize([one.shape for one in self._exported.batches[0]])
         return Loaded(engine)
+
+    def _precision_of_file(self, engine: Any) -> str:
+        """Return what a file computes in, or keeps its weights in, by its own word.
+
+        Raises:
+            CaseFailure: another was asked for; float32, the default, asks for none.
+        """
+        case, stored = self._case, str(engine.stored_precision())
+        if case.precision not in ("float32", stored):
+            raise CaseFailure(
+                f"{case.model}: the file is of {stored}, got {case.precision}; ask for no "
+                "--precisions: the row has the file's own"
+            )
+        return stored
 
     def _inputs_of_file(self, engine: Any) -> Inputs:
         """Return what a file takes, by its own word.

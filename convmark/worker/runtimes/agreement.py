@@ -37,7 +37,8 @@ LEAST_SPREAD = 100 * ROUNDING
 """Of an output's largest magnitude: of one that spreads less, agreement would say nothing."""
 UNTRAINED_SPREAD = 0.05
 """The same, of an untrained network of the zoo: about LeNet-5's."""
-LEAST_INT8_SPREAD = 4 / 256
+INT8_STEP = 1 / 256
+LEAST_INT8_SPREAD = 4 * INT8_STEP
 """Of probabilities, which int8 keeps in 256 steps from 0 to 1."""
 
 
@@ -131,13 +132,14 @@ def check_comparable(references: Sequence[Sequence[Any]], precision: str, model:
             f"{model}: an export cannot be compared, the Keras model gives nearly the same for all "
             "inputs; give it trained weights"
         )
-    for values in _joined(references) if precision == "int8" else ():
+    for values in _samples(references) if precision == "int8" else ():
         is_probability = np.min(values) >= 0 and np.max(values) <= 1
-        if is_probability and _spread(values) < LEAST_INT8_SPREAD:
+        between = float(np.max(np.abs(values - values.mean(0))))
+        if is_probability and (_spread(values) < LEAST_INT8_SPREAD or between < INT8_STEP):
             raise CaseFailure(
                 f"{model}: an export in int8 cannot be compared, its probabilities lie at most "
-                f"{_spread(values):.2g} from their mean and int8 has steps of 1/256; give it "
-                "trained weights, or ask for dynamic_int8"
+                f"{_spread(values):.2g} from their mean, between samples {between:.2g}, and int8 "
+                "has steps of 1/256; give it trained weights, or ask for dynamic_int8"
             )
 
 
