@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import fake_worker
@@ -216,6 +217,15 @@ def test_plans_differ_by_whatever_changes_them() -> None:
     others.append(plan_name(split(many(4), lambda _: 1.0, 3), **facts))  # type: ignore[arg-type]
     assert len({name, *others}) == 6
     assert len(name) == 12
+
+
+def test_a_plan_has_the_name_that_it_had_before_there_were_runtimes() -> None:
+    case = Case(model="lenet5", task="train", device="cpu", batch_size=32, precision="float32")
+    facts = {"processes": 2, "seed": 0, "time_budget_s": 1.0, "where": ""}
+    shards = [[case], [replace(case, model="vgg16")]]
+    assert plan_name(shards, **facts) == "dfe7324cc89f"  # type: ignore[arg-type]
+    shards[1] = [replace(case, task="infer", runtime="litert")]
+    assert plan_name(shards, **facts) != "dfe7324cc89f"  # type: ignore[arg-type]
 
 
 # convmark run --shard
