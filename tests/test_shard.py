@@ -165,6 +165,18 @@ def test_a_process_took_until_the_next_one_began_unless_the_run_was_interrupted(
     assert [round(found[row.case.name]) for row in rows] == [3, 1, 1]
 
 
+def test_rows_of_a_merged_run_may_write_utc_in_other_ways(tmp_path: Path) -> None:
+    figures = {"process_start_s": 1.0, "step_time_mean_s": 1e-9, "time_to_first_step_s": 1e-9}
+    starts = ("00:00.000", "00:03.000Z", "00:07.000+00:00")
+    rows = [
+        process(process=n, order=n, model=f"m{n}", started=f"2026-01-01T00:{at}", **figures)
+        for n, at in enumerate(starts, start=1)
+    ]
+    keep(Store(tmp_path / "results"), rows)
+    found = known_seconds([tmp_path / "results"])
+    assert [round(found[row.case.name]) for row in rows] == [3, 4, 1]
+
+
 # what a run is a part of
 
 
