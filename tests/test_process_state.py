@@ -71,6 +71,7 @@ def test_a_model_that_sets_nothing_leaves_the_default_state(ask: Ask, backend: s
         ("wrapped", "float32+mixed_bfloat16"),
         ("subclassed", "bfloat16+float32"),
         ("without_weights", "float16"),
+        ("complex_weights", "float32+float32_from_complex64"),
     ],
 )
 def test_precision_is_what_the_layers_compute_in(ask: Ask, name: str, precision: str) -> None:
