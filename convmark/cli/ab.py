@@ -31,7 +31,7 @@ from convmark.compare.live.ab import (
 )
 from convmark.compare.live.ab_files import SessionRow, VerdictRow
 from convmark.compare.live.anchor import MakeInterpreter
-from convmark.compare.live.blame import CHANGES_TABLE, blame, changes_path
+from convmark.compare.live.blame import CHANGES_TABLE, blame
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import LiveOptions, Pairing, compare_live
 from convmark.compare.live.session import NEW, OLD, Session
@@ -169,7 +169,7 @@ def print_verdicts(
 
 def _blamed_lines(sessions: Path) -> list[str]:
     """Return a line for each layer that moved, or one that none did; none where none was asked."""
-    rows = CHANGES_TABLE.read(changes_path(sessions))
+    rows = CHANGES_TABLE.read(ab_files.changes_path(sessions))
     lines = []
     for case in dict.fromkeys(row.case for row in rows):
         moved = [row for row in rows if row.case == case and row.moved]
@@ -317,7 +317,7 @@ class SideComparison:
             except KeyboardInterrupt:
                 _say(INTERRUPTED)
                 return
-            CHANGES_TABLE.append(changes_path(self.path), rows)
+            CHANGES_TABLE.append(ab_files.changes_path(self.path), rows)
 
     def _draw(self, sessions: _Sessions, row: VerdictRow) -> None:
         """Keep a figure of the case's sessions against them."""

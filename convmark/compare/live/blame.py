@@ -13,7 +13,6 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from convmark.core.case import Case
@@ -24,7 +23,7 @@ from convmark.interpreter import Answer
 from convmark.results.table_file import TableFile
 from convmark.session.layers import REST, layer_request
 
-__all__ = ["CHANGES_TABLE", "LayerChange", "blame", "blamed", "changes_path"]
+__all__ = ["CHANGES_TABLE", "LayerChange", "blame", "blamed"]
 
 LEAST = 0.01
 """Of the old step: a smaller difference is not blamed."""
@@ -71,11 +70,6 @@ class LayerChange:
 
 
 CHANGES_TABLE = TableFile(LayerChange)
-
-
-def changes_path(sessions: Path) -> Path:
-    """Return the file of the layers of a comparison, beside that of its sessions."""
-    return sessions.with_suffix(".layers.csv")
 
 
 def blame(
