@@ -33,7 +33,8 @@ def row(run: str, version: str, step_s: float, **changes: object) -> Record:
 TF = "tensorflow==2.21.0"
 SETTINGS = (
     "--devices cpu --precisions float32 --jit off --threads default --backend tensorflow "
-    "--runtime keras --input-shape default --optimizer default --learning-rate default --loss default"
+    "--runtime keras --input-shape default --optimizer default --learning-rate default "
+    "--loss default"
 )
 FILES = defaultdict(str, {"c1": "f1", "c1-of-other-packages": "f1", "c2": "f2"})
 """The hash of the files of each code."""
