@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from convmark.core.errors import InstallError, OptionError
+from convmark.core.files import cache_folder
 from convmark.interpreter.environments.cache import (
     MARK,
     Cache,
-    cache_folder,
     interpreter_path,
     interpreters,
 )

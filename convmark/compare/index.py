@@ -26,8 +26,8 @@ from typing import Any
 from convmark.compare.digest import CaseFigures, Digest, digest_of
 from convmark.compare.files import read_step_time_verdicts, verdicts_paths
 from convmark.core.errors import StoreError
+from convmark.core.files import cache_folder
 from convmark.core.text import Say
-from convmark.interpreter.environments.cache import cache_folder
 
 __all__ = ["Index", "index_path"]
 

@@ -11,7 +11,13 @@ from pathlib import Path
 
 from convmark.core.errors import StoreError
 
-__all__ = ["as_store_error", "open_regular", "read_regular", "write_whole"]
+__all__ = [
+    "as_store_error",
+    "cache_folder",
+    "open_regular",
+    "read_regular",
+    "write_whole",
+]
 
 
 @contextlib.contextmanager
@@ -89,3 +95,11 @@ def write_whole(path: Path, content: bytes) -> None:
 def _is_special(path: str | os.PathLike[str]) -> OSError:
     reason = "must be a regular file, it is a pipe, a socket or a device"
     return OSError(errno.EINVAL, reason, os.fspath(path))
+
+
+def cache_folder() -> Path:
+    """Return where what can be made again is kept: `CONVMARK_CACHE`, or the user's cache folder."""
+    import platformdirs  # here, for most commands and every stand-in worker need no such folder
+
+    given = os.environ.get("CONVMARK_CACHE")
+    return Path(given) if given else platformdirs.user_cache_path("convmark", appauthor=False)

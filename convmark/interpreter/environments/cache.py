@@ -20,16 +20,15 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 from filelock import FileLock, Timeout
 
 from convmark.core.errors import InstallError, OptionError
+from convmark.core.files import cache_folder
 from convmark.interpreter.environments.installer import Installer, Resolved, Wanted, wanted
 
 __all__ = [
     "Cache",
     "Made",
-    "cache_folder",
     "interpreter_path",
     "interpreters",
 ]
@@ -55,12 +54,6 @@ class Made:
     """UTC, ISO 8601."""
     locked: str = ""
     """What the requirements came to then; empty of an environment that an earlier version made."""
-
-
-def cache_folder() -> Path:
-    """Return where environments are kept: `CONVMARK_CACHE`, or the user's cache folder."""
-    given = os.environ.get("CONVMARK_CACHE")
-    return Path(given) if given else platformdirs.user_cache_path("convmark", appauthor=False)
 
 
 class Cache:

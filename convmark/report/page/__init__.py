@@ -19,9 +19,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark import __version__
+from convmark.core.files import cache_folder
 from convmark.core.git import Git, GitError
 from convmark.core.table import Table, cell_text
-from convmark.interpreter.environments.cache import cache_folder
 from convmark.report.figures.figure import CONFIG, Figure
 from convmark.report.page.layout import Facets, kinds, layout, tiles
 from convmark.report.ratios import LEAST_PROCESSES
