@@ -20,6 +20,7 @@ from convmark.machine.gpu.devices import Gpu
 from convmark.machine.hardware import read_machine
 from convmark.report.advice import gate_step, next_step
 from convmark.results.store import read_run
+from convmark.session.layers import LAYERS_TABLE, REST
 
 
 @pytest.fixture
@@ -67,6 +68,30 @@ def test_ctrl_c_keeps_the_rows_so_far_says_where_and_exits_130(
     (path,) = folder.glob("results/*/0001.csv")
     assert len(read_run(path)) == 3
     assert "interrupted; 3 rows in" in capsys.readouterr().err
+
+
+def test_layers_prints_the_slowest_keeps_all_and_exits_0(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["layers", "lenet5", "--ceilings", "off", "--top", "1"]
+    assert main(asked) == 0
+    printed = capsys.readouterr()
+    assert "Conv" in printed.out
+    assert "Relu" not in printed.out
+    assert "the other 2 take 40" in " ".join(printed.out.split())
+    (path,) = folder.glob("results/*/layers.csv")
+    assert [one.layer for one in LAYERS_TABLE.read(path)] == ["conv", "relu", "dense", REST]
+    (drawn,) = folder.glob("results/*/models/lenet5-infer-cpu-b1-float32.layers.svg")
+    assert drawn.read_text().startswith("<svg")
+    assert main(["layers", "broken", "--ceilings", "off"]) == 1
+    assert "no layers: RuntimeError: no weights" in capsys.readouterr().err
+    for more, words in (
+        (["--runtime", "savedmodel"], "--runtime: layers are measured in keras alone"),
+        (["--batch-sizes", "auto"], "--batch-sizes: must be numbers, got auto"),
+        (["--depth", "0"], "--depth: must be "),
+    ):
+        assert main([*asked, *more]) == 2
+        assert words in capsys.readouterr().err
 
 
 def test_a_run_interrupted_before_its_first_row_leaves_no_file(
