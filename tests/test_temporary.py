@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from convmark.core.processes import TemporaryFolder
+from convmark.core.files import TemporaryFolder
 
 HOLDS_ONE = """
-from convmark.core.processes import TemporaryFolder
+from convmark.core.files import TemporaryFolder
 folder = TemporaryFolder()
 print(folder.path, flush=True)
 input()

@@ -1,4 +1,4 @@
-"""Opens regular files only, and writes files in one step."""
+"""Opens regular files only, writes files in one step, makes temporary folders."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import errno
 import fcntl
 import glob
 import os
+import re
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from convmark.core.errors import StoreError
+from convmark.core.installed import TREE_PREFIX
 
 __all__ = [
+    "TemporaryFolder",
     "as_store_error",
     "cache_folder",
     "is_at",
@@ -24,6 +29,9 @@ __all__ = [
     "write_output",
     "write_whole",
 ]
+
+PREFIX = "convmark-"
+_LOCK = ".in_use"
 
 
 @contextlib.contextmanager
@@ -164,3 +172,61 @@ def cache_folder() -> Path:
 
     given = os.environ.get("CONVMARK_CACHE")
     return Path(given) if given else platformdirs.user_cache_path("convmark", appauthor=False)
+
+
+class TemporaryFolder:
+    """A folder for this process, and a context manager that removes it.
+
+    Its lock is the process's own while it lives: of a process that was killed the kernel gives the
+    lock up, and the next one to make such a folder removes what is left.
+    """
+
+    def __init__(self, prefix: str = PREFIX) -> None:
+        """Make it, its name beginning with `PREFIX` or a longer prefix that begins so."""
+        _remove_abandoned(Path(tempfile.gettempdir()))
+        while True:
+            self.path = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
+            self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            if is_at(self._lock, self.path / _LOCK):
+                return
+            os.close(self._lock)  # another process locked it first, and removed the folder
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the folder and all that is in it; harmless when done twice."""
+        if self._lock >= 0:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _remove_abandoned(temporary: Path) -> None:
+    """Remove the folders of this user whose processes have ended."""
+    for folder in temporary.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError), lock_of_nobody(folder / _LOCK):
+            if not folder.is_symlink():
+                shutil.rmtree(folder, ignore_errors=True)
+    for folder in temporary.glob(f"{TREE_PREFIX}[0-9]*-*"):
+        if _is_abandoned_without_lock(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_abandoned_without_lock(folder: Path) -> bool:
+    """Whether an earlier version made the folder, which named its process, and that has ended."""
+    found = re.fullmatch(rf"{TREE_PREFIX}([0-9]{{1,7}})-\w+", folder.name)
+    if found is None or folder.is_symlink() or (folder / _LOCK).exists():
+        return False
+    try:
+        if folder.stat().st_uid == os.getuid():
+            os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False

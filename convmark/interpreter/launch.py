@@ -18,9 +18,8 @@ from typing import Any
 
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.errors import WorkerError
-from convmark.core.files import cache_folder
+from convmark.core.files import TemporaryFolder, cache_folder
 from convmark.core.installed import import_roots as find_import_roots
-from convmark.core.processes import TemporaryFolder
 from convmark.core.runtimes import EXPORTS
 from convmark.interpreter.follower import Answer, Follower, OnEvent, tail
 from convmark.interpreter.server import INTERPRETER_LOST, Server, ServerLost, Worker

@@ -27,10 +27,10 @@ from convmark.compare.live.tree import (
 from convmark.compare.live.worktree import repository_of, resolve, standing_in
 from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, StoreError
+from convmark.core.files import TemporaryFolder
 from convmark.core.git import SHOWN
 from convmark.core.installed import TREE_PREFIX, in_environment
 from convmark.core.model_name import ModelName
-from convmark.core.processes import TemporaryFolder
 from convmark.interpreter import Interpreter, import_roots, zoo_folder
 from convmark.results.code.manifest import NOWHERE, ZOO, Code, Roots, code_of, read_codes
 from convmark.results.code.snapshot import keep_files, lay_out, root_folder

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from convmark.core.errors import ConvmarkError
+from convmark.core.files import TemporaryFolder
 from convmark.core.git import Git, GitError
 from convmark.core.installed import TREE_PREFIX
-from convmark.core.processes import TemporaryFolder
 
 __all__ = [
     "at_commit",

@@ -21,8 +21,8 @@ import psutil
 import convmark
 from convmark.core.case import Case
 from convmark.core.errors import BusyError
+from convmark.core.files import TemporaryFolder
 from convmark.core.options import Options
-from convmark.core.processes import TemporaryFolder
 from convmark.core.text import file_text, plain_text
 from convmark.interpreter import zoo_folder
 from convmark.interpreter.environments.cache import interpreters
