@@ -18,6 +18,8 @@ class FakeInterpreter:
     python = "python"
     factor = 1.0
     """Slows every step, as a slower framework would."""
+    layer_factor = 1.0
+    """Slows one layer, `conv`."""
     interrupt_after: int | None = None
     """Raises KeyboardInterrupt, as Ctrl-C does, instead of the answer after this many."""
     made = 0
@@ -52,6 +54,8 @@ class FakeInterpreter:
             return Answer(status="error", message="RuntimeError: no weights", ready_s=0.01)
         if request["kind"] == "describe":
             return _answer(_described())
+        if request["kind"] == "layers":
+            return _answer(_layers(self.layer_factor, self.answered))
         if request["smoke"]:
             return _answer([{"event": "finished"}])
         make = {"accuracy": _learned, "waterfall": _waterfall}.get(request["kind"], _measured)
@@ -93,6 +97,19 @@ def _described() -> list[dict[str, Any]]:
         {"event": "built", "input_shape": [28, 28, 1], "parameters": 100},
         {"event": "described", "layers": [{**layer, **work}]},
     ]
+
+
+def _layers(factor: float, seed: int) -> list[dict[str, Any]]:
+    noise = random.Random(seed)
+    times_s = {"conv": 0.004 * factor, "relu": 0.001, "dense": 0.003}
+    units = [
+        {"name": name, "kind": name.title(), "shape": [32, 8], "note": "", "group": group}
+        for name, group in zip(times_s, (0, 0, 1), strict=True)
+    ]
+    forward_s = [seconds * noise.uniform(0.99, 1.01) for seconds in times_s.values()]
+    event = {"event": "layers", "step_s": sum(forward_s) + 0.002, "forward_s": forward_s}
+    _, environment, *_ = _measured({"model": "lenet5"}, 1.0, 0)
+    return [environment, {**event, "units": units}, STATE, {"event": "finished"}]
 
 
 def _measured(case: Mapping[str, Any], factor: float, seed: int) -> list[dict[str, Any]]:

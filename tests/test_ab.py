@@ -175,6 +175,28 @@ def test_a_slower_side_is_found_kept_and_exits_1(
     check("ab", plain(printed.err + printed.out, folder))
 
 
+def test_the_layers_that_moved_are_named_and_kept(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer_factor = property(lambda worker: {"2.21.0": 1.5}.get(worker.python, 1.0))
+    monkeypatch.setattr(Interpreter, "layer_factor", layer_factor)
+    Interpreter.speeds = {"2.21.0": 1.1}
+    assert main(["ab", "2.20.0", "2.21.0", "--layers", *LENET5]) == 1
+    named = [line for line in capsys.readouterr().out.splitlines() if "of the change" in line]
+    assert [line.split(" [")[0] for line in named] == [f"{NAME}: conv: +50 %"]
+    kept = (folder / "results" / "ab" / "0001.layers.csv").read_text().splitlines()
+    assert len(kept) == 5  # its header, three layers and the rest
+    asked = ["--models", "lenet5", "--tasks", "infer", "--set-b", "runtime=savedmodel"]
+    assert main(["ab", "--layers", *asked]) == 2
+    assert "--runtime: layers are measured in keras alone" in capsys.readouterr().err
+
+
+def test_without_layers_none_are_measured(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["ab", *LENET5])
+    assert not list(folder.glob("results/ab/*.layers.csv"))
+    assert "no layer" not in capsys.readouterr().out
+
+
 def test_each_session_leaves_its_row_with_the_control_beside_it(folder: Path) -> None:
     main(["ab", *LENET5])
     with (folder / "results" / "ab" / "0001.csv").open(encoding="utf-8") as file:
@@ -672,3 +694,11 @@ def test_what_cannot_be_compared_live_is_refused_in_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert Interpreter.requests == []
+
+
+def test_layers_of_a_comparison_removed_by_hand_are_of_no_later_one(tmp_path: Path) -> None:
+    sessions = ab_files.create(tmp_path)
+    ab_files.changes_path(sessions).touch()
+    sessions.unlink()
+    assert ab_files.create(tmp_path) == sessions
+    assert not ab_files.changes_path(sessions).exists()

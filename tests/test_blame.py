@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from convmark.compare.live.blame import blame, blamed
+from convmark.compare.live.blame import blame, blamed, blamed_lines
+from convmark.compare.live.tree import ForeignCode
 from convmark.core.case import Case
 from convmark.core.errors import MeasurementError
 from convmark.core.options import Options
@@ -49,6 +50,20 @@ def test_equal_codes_have_no_layer_to_blame() -> None:
     assert len(named) <= 2
 
 
+def test_where_no_layer_moved_the_line_says_what_could_have_been_seen() -> None:
+    noisy = sessions(3, LAYERS)
+    noisy[0]["forward_s"] = [1.5 * seconds for seconds in noisy[0]["forward_s"]]
+    rows = blamed(CASE.name, sessions(3, LAYERS), noisy)
+    widest_s = max(row.high_s - row.low_s for row in rows) / 2
+    (line,) = blamed_lines(rows)
+    assert line == (
+        f"{CASE.name}: no layer moved for sure; of the noisiest layer a difference below "
+        f"{100 * widest_s / sum(row.old_s or 0 for row in rows):.2g} % of the step is not named"
+    )
+    (line,) = blamed_lines(blamed(CASE.name, 2 * sessions(1, LAYERS), 2 * sessions(1, LAYERS)))
+    assert line.endswith("below 1 % of the step is not named")
+
+
 def test_a_layer_of_one_code_alone_is_new_or_gone() -> None:
     more = {"conv0": 0.1, "slow": 0.3, **LAYERS}
     new = blamed(CASE.name, sessions(3, LAYERS), sessions(3, more, seed=1))
@@ -72,23 +87,54 @@ def test_what_no_layer_takes_may_be_to_blame() -> None:
     ]
 
 
+class Side:
+    """A code whose sessions of layers end well or not; it keeps what was asked of both."""
+
+    def __init__(self, name: str, asked: list[str], status: str, ran: str) -> None:
+        self.name, self.asked, self.status, self.ran = name, asked, status, ran or name
+        self.case, self.code, self.interpreter = CASE, self, self
+
+    def answer(self, request: Any) -> Answer:
+        self.asked.append(self.name)
+        message = "" if self.status == "ok" else "it has no layers"
+        events = [{"event": "code", "of": self.ran}, *sessions(1, LAYERS, seed=len(self.asked))]
+        return Answer(status=self.status, message=message, events=events, ready_s=0.1)
+
+    def check(self, event: Any) -> None:
+        if event["of"] != self.name:
+            raise ForeignCode(f"{self.name}: ran the code of {event['of']}")
+
+    def explained(self, message: str) -> str:
+        return f"{message} here"
+
+
+def blame_of(asked: list[str], status: str = "ok", ran: str = "", **more: Any) -> Any:
+    sides: Any = [Side("old", asked, "ok", ran), Side("new", asked, status, ran)]
+    return blame(*sides, Options(), **more)
+
+
 def test_sessions_of_both_codes_alternate_and_a_failure_names_its_side() -> None:
     asked: list[str] = []
-
-    def side(name: str, status: str = "ok") -> tuple[Case, Any]:
-        def ask(request: Any) -> Answer:
-            asked.append(name)
-            message = "" if status == "ok" else "it has no layers"
-            (event,) = sessions(1, LAYERS, seed=len(asked))
-            return Answer(status=status, message=message, events=[event], ready_s=0.1)
-
-        return CASE, ask
-
-    said: list[str] = []
-    blame(side("old"), side("new"), Options(), sessions=2, say=said.append)
-    assert asked == ["old", "new", "new", "old"]
-    words = "lenet5-infer-cpu-b32-float32: no layers of the new code: it has no layers"
+    assert len(blame_of(asked)) == len(LAYERS) + 1
+    assert asked == ["old", "new", "new", "old", "old", "new", "new", "old"]
+    words = "lenet5-infer-cpu-b32-float32: no layers of the new code: it has no layers here"
     with pytest.raises(MeasurementError, match=words):
-        blame(side("old"), side("new", "error"), Options(), sessions=2, say=said.append)
-    with pytest.raises(MeasurementError, match="two sessions of each code or more, got 1"):
-        blame(side("old"), side("new"), Options(), sessions=1, say=said.append)
+        blame_of([], "error")
+
+
+def test_a_session_that_ran_other_code_blames_nothing() -> None:
+    asked: list[str] = []
+    with pytest.raises(ForeignCode, match="old: ran the code of new"):
+        blame_of(asked, ran="new")
+
+
+def test_it_takes_no_session_that_its_budget_does_not_hold() -> None:
+    for left_s, pairs in ((55.0, 3), (47.0, 2)):  # a pair takes 16 s
+        asked: list[str] = []
+        now_s = lambda: 8.0 * len(asked)  # noqa: B023, E731 - called before the loop goes on
+        blame_of(asked, clock=now_s, seconds_left=lambda: left_s - now_s())  # noqa: B023
+        assert len(asked) == 2 * pairs
+    asked = []
+    with pytest.raises(MeasurementError, match=r"2 sessions of each code .* budget spent"):
+        blame_of(asked, seconds_left=lambda: 20.0)
+    assert asked == []

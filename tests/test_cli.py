@@ -7,16 +7,20 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fake_worker
 import pytest
 from rows import row
+from test_verdicts_file import judgement
 
 from convmark.cli import main
+from convmark.compare.judgement import MACHINE
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.hardware import read_machine
-from convmark.report.advice import next_step
+from convmark.report.advice import gate_step, next_step
 from convmark.results.store import read_run
+from convmark.session.layers import LAYERS_TABLE, REST
 
 
 @pytest.fixture
@@ -64,6 +68,30 @@ def test_ctrl_c_keeps_the_rows_so_far_says_where_and_exits_130(
     (path,) = folder.glob("results/*/0001.csv")
     assert len(read_run(path)) == 3
     assert "interrupted; 3 rows in" in capsys.readouterr().err
+
+
+def test_layers_prints_the_slowest_keeps_all_and_exits_0(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["layers", "lenet5", "--ceilings", "off", "--top", "1"]
+    assert main(asked) == 0
+    printed = capsys.readouterr()
+    assert "Conv" in printed.out
+    assert "Relu" not in printed.out
+    assert "the other 2 take 40" in " ".join(printed.out.split())
+    (path,) = folder.glob("results/*/layers.csv")
+    assert [one.layer for one in LAYERS_TABLE.read(path)] == ["conv", "relu", "dense", REST]
+    (drawn,) = folder.glob("results/*/models/lenet5-infer-cpu-b1-float32.layers.svg")
+    assert drawn.read_text().startswith("<svg")
+    assert main(["layers", "broken", "--ceilings", "off"]) == 1
+    assert "no layers: RuntimeError: no weights" in capsys.readouterr().err
+    for more, words in (
+        (["--runtime", "savedmodel"], "--runtime: layers are measured in keras alone"),
+        (["--batch-sizes", "auto"], "--batch-sizes: must be numbers, got auto"),
+        (["--depth", "0"], "--depth: must be "),
+    ):
+        assert main([*asked, *more]) == 2
+        assert words in capsys.readouterr().err
 
 
 def test_a_run_interrupted_before_its_first_row_leaves_no_file(
@@ -196,6 +224,19 @@ def test_the_next_step_follows_from_the_worst_row() -> None:
     assert said("ok", "unsteady").startswith("1 of 2 processes are unsteady")
     assert said("unsteady", "crashed").startswith("1 of 2 processes have no figures")
     assert "next: convmark report" in said("ok", "out_of_memory", searched=True)
+
+
+def test_a_gate_says_that_nothing_was_compared_only_where_that_is_so() -> None:
+    def said(**changes: Any) -> str:
+        machine = judgement(model=MACHINE, metric="reference_step_time", verdict="unchanged",
+                            fails=False)  # fmt: skip
+        return gate_step([judgement(fails=False, **changes), machine])
+
+    assert said(verdict="new").startswith("nothing was compared, because there is no earlier run")
+    assert "only accuracy;" in said(verdict="improved", metric="accuracy")
+    assert said(verdict="unchanged").startswith("the gate passed: no case became slower")
+    same = said(verdict="unchanged", note="same code")
+    assert same.startswith("the gate passed: the code of each case is that of the baseline")
 
 
 def test_a_shell_gets_commands_options_and_values(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from convmark.compare.files import verdicts_path
+from convmark.compare.live.ab_files import changes_path
 from convmark.compare.sessions_file import sessions_path
 from convmark.results.code.manifest import code_path
 from convmark.results.run_file import steps_path
@@ -12,7 +13,9 @@ from convmark.results.store import Store
 from convmark.session.fleet.part import part_path
 from convmark.session.learning import epochs_path
 
-COMPANIONS = (code_path, part_path, sessions_path, verdicts_path, epochs_path, steps_path)
+COMPANIONS = (
+    *(changes_path, code_path, part_path, sessions_path, verdicts_path, epochs_path, steps_path),
+)
 
 
 def test_a_run_that_takes_a_number_anew_inherits_nothing_from_the_run_that_had_it(

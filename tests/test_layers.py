@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,14 @@ from convmark.core.options import Options
 from convmark.interpreter import Answer
 from convmark.report.tables.layers import bars, layers_table
 from convmark.session.ceilings import Ceiling
-from convmark.session.layers import LAYERS_TABLE, REST, combined, layers_path, measure_layers
+from convmark.session.layers import (
+    LAYERS_TABLE,
+    REST,
+    combined,
+    layers_path,
+    measure_layers,
+    why_no_layers,
+)
 from convmark.worker.layers import Heads, solved
 
 CASE = Case(model="lenet5", task="infer", batch_size=32)
@@ -49,7 +57,7 @@ def test_a_layer_takes_what_it_adds_and_a_cut_is_taken_off_once_a_group() -> Non
 
 
 def unit(name: str, **more: Any) -> dict[str, Any]:
-    facts = {"name": name, "kind": "Conv2D", "shape": [32, 8], "note": ""}
+    facts = {"name": name, "kind": "Conv2D", "shape": [32, 8], "note": "", "group": 0}
     return {**facts, "flops": 10**6, "moved_bytes": 10**4, **more}
 
 
@@ -76,6 +84,9 @@ def test_a_layer_that_makes_the_one_before_it_faster_is_one_row_with_it() -> Non
     assert (rows[0].share, rows[0].note) == (pytest.approx(0.4), "run as one")
     noisy = rows_of(session(1.0, 0.5, -0.1, 0.2), session(1.0, 0.4, 0.05, 0.2))
     assert len(noisy) == 4
+    apart = session(1.0, 0.5, -0.1)
+    apart["units"][1]["group"] = 1
+    assert [row.layer for row in rows_of(apart)] == ["conv0", "conv1", REST]
 
 
 def test_a_layer_is_bound_by_the_ceiling_that_is_lower_for_it() -> None:
@@ -140,4 +151,21 @@ def test_the_rows_are_kept_as_they_are(tmp_path: Path) -> None:
     rows = rows_of(session(1.0, 0.1, 0.5), session(1.0, 0.1, 0.5))
     LAYERS_TABLE.append(path, rows)
     assert LAYERS_TABLE.read(path) == rows
-    assert layers_path(tmp_path, tmp_path / "0007.csv").name == "0007.layers.csv"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {"runtime": "savedmodel"},
+            "--runtime: layers are measured in keras alone, got savedmodel",
+        ),
+        ({"backend": "torch", "jit": "on"}, "--jit on: is not for the layers of PyTorch"),
+        ({"replicas": 2}, "--replicas: layers are measured of one replica, got 2"),
+    ],
+)
+def test_what_layers_cannot_be_measured_of_is_known_from_the_case(
+    fields: dict[str, Any], words: str
+) -> None:
+    assert why_no_layers(replace(CASE, **fields)).startswith(words)
+    assert why_no_layers(CASE) == ""

@@ -314,6 +314,25 @@ def test_a_case_of_other_code_gets_the_live_comparisons_verdict(
         result.stdout.fnmatch_lines(["*no change in the live comparison, but +* % by its history*"])
 
 
+def test_the_layers_of_a_slower_case_are_named_and_kept_and_change_no_verdict(
+    run: Run, worker: Worker, pytester: pytest.Pytester, monkeypatch: Patch
+) -> None:
+    new_commit(pytester)
+    live(monkeypatch, "regressed", 0.2)
+    factors = iter([1.0, 1.5, 1.5, 1.0] * 2)  # of the old code and the new, as they alternate
+    monkeypatch.setattr(worker, "layer_factor", property(lambda one: next(factors)))
+    gate_run = ("--benchmark-compare=git:HEAD~1", "-k", "lenet5")
+    result = run(*gate_run)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines([f"{LENET5}: conv: +50 % * of the change"])
+    (kept,) = pytester.path.glob("results/*/0001.layers.csv")
+    assert len(kept.read_text().splitlines()) == 5  # its header, three layers and the rest
+    result = run(*gate_run, "--compare-budget=20")  # which does not hold the sessions
+    assert result.ret == 1
+    result.stdout.fnmatch_lines([f"convmark: {LENET5}: no layers: 2 sessions * budget spent"])
+    assert not list(pytester.path.glob("results/*/0002.layers.csv"))
+
+
 def test_a_case_that_runs_another_tree_s_code_is_told_why_it_has_no_live_verdict(
     run: Run, worker: Worker, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:

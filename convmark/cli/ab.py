@@ -31,10 +31,11 @@ from convmark.compare.live.ab import (
 )
 from convmark.compare.live.ab_files import SessionRow, VerdictRow
 from convmark.compare.live.anchor import MakeInterpreter
-from convmark.compare.live.blame import CHANGES_TABLE, blame, changes_path
+from convmark.compare.live.blame import CHANGES_TABLE, blame, blamed_lines
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import LiveOptions, Pairing, compare_live
 from convmark.compare.live.session import NEW, OLD, Session
+from convmark.compare.live.tree import ForeignCode
 from convmark.compare.rule.decision import Limits
 from convmark.compare.rule.statistics import t_quantile
 from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
@@ -53,6 +54,7 @@ from convmark.machine.lock import alone
 from convmark.report.tables import Answer, check_form, print_tables, rows_table
 from convmark.report.verdicts import comparison_table
 from convmark.results.store import Store
+from convmark.session.layers import why_no_layers
 from convmark.session.progress import Display
 from convmark.session.run import asked_axes
 from convmark.worker.protocol import masked
@@ -69,8 +71,6 @@ __all__ = [
 
 _say = sayer("convmark ab")
 
-LAYER_SESSIONS = 4
-"""Of the layers of each side, with --layers."""
 MOST_WARM_UP_S = 0.2
 """Of the steps of two codes before a session's turns; `--time-budget` shortens it."""
 
@@ -85,8 +85,8 @@ class StoppingRule:
     """Most seconds of each case, on the average; what one case leaves another may have."""
     limits: Limits | None = None
     """What counts as a change; 3 % and 5 % where None."""
-    layer_sessions: int = 0
-    """Sessions of the layers of each side, once its case has its verdict; 0 for none."""
+    layers: bool = False
+    """Whether the layers of both sides are measured, once each case has its verdict."""
 
 
 def make_of(options: Options) -> MakeInterpreter:
@@ -130,7 +130,7 @@ def ab(given: argparse.Namespace, options: Options) -> int:
     wanted = StoppingRule(
         target=math.log1p(target),
         budget_s=parse_seconds("--budget", given.budget),
-        layer_sessions=LAYER_SESSIONS if given.layers else 0,
+        layers=given.layers,
     )
     form = check_form(given.format)
     a, b = sides(
@@ -141,8 +141,8 @@ def ab(given: argparse.Namespace, options: Options) -> int:
     )
     found = compare_sides(a, b, wanted, options)
     print_verdicts("ab", found.rows, form)
-    for line in _blamed_lines(found.path):
-        print(line, file=sys.stdout if form == "text" else sys.stderr)
+    if lines := blamed_lines(CHANGES_TABLE.read(ab_files.changes_path(found.path))):
+        print("", *lines, sep="\n", file=sys.stdout if form == "text" else sys.stderr)
     print(f"\n{found.kept}", file=sys.stderr)
     if found.failure:
         raise ConvmarkError(found.failure)
@@ -165,16 +165,6 @@ def print_verdicts(
     elif rows:
         text = comparison_table(rows, form, more)
         print(painted(text, sys.stdout, os.environ) if form == "text" else text)
-
-
-def _blamed_lines(sessions: Path) -> list[str]:
-    """Return a line for each layer that moved, or one that none did; none where none was asked."""
-    rows = CHANGES_TABLE.read(changes_path(sessions))
-    lines = []
-    for case in dict.fromkeys(row.case for row in rows):
-        moved = [row for row in rows if row.case == case and row.moved]
-        lines += [f"{case}: {row.words}" for row in moved] or [f"{case}: no layer moved for sure"]
-    return lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +191,9 @@ def compare_sides(a: SideSpec, b: SideSpec, wanted: StoppingRule, options: Optio
     Store(options.results).check_writable()
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
         comparing = SideComparison.opened(options, a, b)
+        for case in comparing.cases if wanted.layers else ():
+            if why := why_no_layers(a.case(case)) or why_no_layers(b.case(case)):
+                raise OptionError(why)
         print(comparing.title, file=sys.stderr)
         if run_the_same(comparing.pair, comparing.cases):
             _say("A and B are identical: any difference is noise")
@@ -294,8 +287,8 @@ class SideComparison:
             kept = [_Sessions() for _ in self.cases]
             see = functools.partial(self._see, shown, kept)
             results = compare_live(pairings, terms, shown.newest, see)
-            if wanted.layer_sessions and all(one.closed != INTERRUPTED for one in results):
-                self._blame(pairings, wanted.layer_sessions, shown.newest)
+            if wanted.layers and all(one.closed != INTERRUPTED for one in results):
+                self._blame(pairings, shown.newest)
         outcomes = []
         for case, found, sessions in zip(self.cases, results, kept, strict=True):
             row = VerdictRow(**self._ends(case), **_verdict(found))
@@ -305,19 +298,18 @@ class SideComparison:
                 self._draw(sessions, row)
         return outcomes
 
-    def _blame(self, pairings: Sequence[Pairing], sessions: int, say: Say) -> None:
+    def _blame(self, pairings: Sequence[Pairing], say: Say) -> None:
         """Keep which layers moved; a case whose layers cannot be measured is named."""
         for one in pairings:
-            old, new = ((end.case, end.interpreter.answer) for end in (one.old, one.new))
             try:
-                rows = blame(old, new, self.options, sessions=sessions, say=say)
-            except MeasurementError as error:
+                rows = blame(one.old, one.new, self.options, say=say)
+            except (MeasurementError, ForeignCode) as error:
                 _say(str(error))
                 continue
             except KeyboardInterrupt:
                 _say(INTERRUPTED)
                 return
-            CHANGES_TABLE.append(changes_path(self.path), rows)
+            CHANGES_TABLE.append(ab_files.changes_path(self.path), rows)
 
     def _draw(self, sessions: _Sessions, row: VerdictRow) -> None:
         """Keep a figure of the case's sessions against them."""

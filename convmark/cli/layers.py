@@ -21,7 +21,13 @@ from convmark.report.tables import Answer, check_form, print_tables
 from convmark.report.tables.layers import TOP, bars, layers_table
 from convmark.results.store import Store
 from convmark.session.ceilings import ceilings_path, key_of
-from convmark.session.layers import LAYERS_TABLE, LayerRow, layers_path, measure_layers
+from convmark.session.layers import (
+    LAYERS_TABLE,
+    LayerRow,
+    layers_path,
+    measure_layers,
+    why_no_layers,
+)
 from convmark.session.session import Session, claimed
 
 __all__ = ["keep_layers", "layers", "read_depth"]
@@ -44,6 +50,8 @@ def layers(given: argparse.Namespace, options: Options) -> int:
     found: list[list[LayerRow]] = []
     with claimed(options, _say) as preflight, Session(options, machine, _say) as session:
         session.take(session.default_cases())
+        for why in filter(None, map(why_no_layers, session.cases)):
+            raise OptionError(why)
         for line in preflight.lines(machine):
             _say(line)
         found = _measured(session, depth, folder)
@@ -64,11 +72,6 @@ def _of_command(models: Sequence[str], options: Options) -> Options:
     refuse_untimed(options, "convmark layers measures")
     if options.batch_sizes == AUTO:
         raise OptionError("--batch-sizes: must be numbers, got auto")
-    if "torch" in options.backends and "on" in options.jit:
-        raise OptionError(
-            "--jit on: is not for the layers of PyTorch, where each piece would be compiled for "
-            "seconds; leave it out"
-        )
     return dataclasses.replace(
         options,
         models=parse_models("MODEL", ",".join(models)),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from convmark.compare.intended import IntendedChanges
     from convmark.compare.judgement import LiveComparison
     from convmark.compare.live.anchor import AnchorCode, Origin
-    from convmark.compare.live.live import LiveOptions
+    from convmark.compare.live.live import LiveOptions, Pairing
     from convmark.compare.rule.decision import Limits as Margins
     from convmark.compare.sessions_file import EarlierSessions
     from convmark.compare.verdict import Review
@@ -184,7 +184,7 @@ def _compare(
 
     process_s = {row.asked_case.name: seconds_of(row) for row in run.records}
     known = {name: seconds for name, seconds in process_s.items() if seconds is not None}
-    make = _interpreter_maker(run)
+    make, terms = _interpreter_maker(run), _terms(run, names)
     with contextlib.ExitStack() as own:
         shared = functools.cache(
             lambda backend: run.interpreter(backend) or own.enter_context(make(backend=backend))
@@ -192,7 +192,7 @@ def _compare(
         found = compare_with_anchors(
             list(names),
             lambda case, origin: _anchor_of(baseline, history, names[case], origin),
-            _terms(run, names),
+            terms,
             say,
             sources=run.sources,
             is_same=is_same,
@@ -200,8 +200,24 @@ def _compare(
             make=make,
             expected_s=lambda case: comparison_s(case, options.time_budget_s, known),
             gpus=run.machine.gpus,
+            on_regressed=lambda pairing: _blame(run, pairing, names[pairing.case], terms, say),
         )
     return {name: found[case.name] for name, case in cases.items()}
+
+
+def _blame(run: PytestRun, pairing: Pairing, name: str, terms: LiveOptions, say: Say) -> None:
+    """Measure the layers of a slower case's two codes within the budget, and keep what moved.
+
+    No verdict goes by them: where they cannot be measured, a line says why.
+    """
+    from convmark.compare.live.blame import blame
+
+    say(f"{name}: measuring the layers of both codes")
+    try:
+        rows = blame(pairing.old, pairing.new, run.options, seconds_left=terms.seconds_left)
+        run.keep_changes([dataclasses.replace(row, case=name) for row in rows])
+    except ConvmarkError as error:
+        say(str(error))
 
 
 def _interpreter_maker(run: PytestRun) -> Callable[..., Interpreter]:

@@ -24,6 +24,7 @@ from convmark.plugin.replay import Measured
 
 if TYPE_CHECKING:
     from convmark.compare.judgement import Judgement, LiveComparison
+    from convmark.compare.live.blame import LayerChange
     from convmark.interpreter import Interpreter
     from convmark.machine.cautions import Preflight
     from convmark.machine.hardware import Machine
@@ -62,6 +63,7 @@ class PytestRun:
         self._earlier: InterruptedRun | None = None
         self._session: Session | None = None
         self._judgements: list[Judgement] = []
+        self._changes: list[LayerChange] = []
 
     @property
     def machine(self) -> Machine:
@@ -309,6 +311,15 @@ class PytestRun:
         if self.path is not None:
             keep_verdicts(self.path, judgements)
 
+    def keep_changes(self, changes: Sequence[LayerChange]) -> None:
+        """Keep what became of the layers of a case, on the disk and for the report."""
+        from convmark.compare.live.ab_files import changes_path
+        from convmark.compare.live.blame import CHANGES_TABLE
+
+        self._changes += changes
+        if self.path is not None:
+            CHANGES_TABLE.replace(changes_path(self.path), self._changes)
+
     def versions(self) -> list[Mapping[str, Any]]:
         """Return the frameworks' versions by their names, of each backend."""
         return list(self._session.found.values()) if self._session else []
@@ -338,9 +349,11 @@ class PytestRun:
             tables.append(summary_text(records))
         parts = [("convmark", "\n\n".join([*tables, session.kept]))]
         if self._judgements:
+            from convmark.compare.live.blame import blamed_lines
             from convmark.report.verdicts import could_see, verdicts_report
 
-            verdicts = verdicts_report(self._judgements), could_see(self._judgements)
+            layers = "\n".join(blamed_lines(self._changes))
+            verdicts = verdicts_report(self._judgements), layers, could_see(self._judgements)
             parts.append(("convmark verdicts", "\n\n".join(filter(None, verdicts))))
         return parts
 

@@ -3,7 +3,7 @@
 Each session measures all layers of a case in one process (`worker.layers`), so that a session's
 layers and its rest sum to its step time. A layer's share of the step is that of each session, which
 a busy machine moves less than the seconds; its time is the mean share of the mean step. The rows
-are saved in `layers.csv` of the machine's folder, or beside a run in `<run>.layers.csv`.
+are saved in `layers.csv` of the machine's folder.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.core.options import Options
+from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.text import Say, plain_text
 from convmark.interpreter import Answer
 from convmark.results.table_file import TableFile
@@ -33,6 +34,7 @@ __all__ = [
     "layer_request",
     "layers_path",
     "measure_layers",
+    "why_no_layers",
 ]
 
 REST = "(rest)"
@@ -87,9 +89,23 @@ class LayerRow:
 LAYERS_TABLE = TableFile(LayerRow)
 
 
-def layers_path(machine_folder: Path, run: Path | None = None) -> Path:
-    """Return the file of a machine's layers, or of a run's."""
-    return run.with_suffix(".layers.csv") if run else machine_folder / "layers.csv"
+def layers_path(machine_folder: Path) -> Path:
+    """Return the file of a machine's layers."""
+    return machine_folder / "layers.csv"
+
+
+def why_no_layers(case: Case) -> str:
+    """Return why the layers of a case cannot be measured; empty where nothing is in the way."""
+    if case.runtime != DEFAULT_RUNTIME:
+        return f"--runtime: layers are measured in {DEFAULT_RUNTIME} alone, got {case.runtime}"
+    if case.backend == "torch" and case.jit == "on":
+        return (
+            "--jit on: is not for the layers of PyTorch, where each piece would be compiled for "
+            "seconds; leave it out"
+        )
+    if case.replicas > 1:
+        return f"--replicas: layers are measured of one replica, got {case.replicas}"
+    return ""
 
 
 def layer_request(case: Case, options: Options, depth: int | None, session: int) -> dict[str, Any]:
@@ -142,9 +158,10 @@ class _Row:
     shares: list[float]
     forward: list[float]
 
-    @property
-    def is_less_than_nothing(self) -> bool:
+    def is_fused_to(self, before: _Row) -> bool:
         """Whether the layer makes the one before it faster, by more than sessions differ."""
+        if self.facts["group"] != before.facts["group"]:
+            return False  # pieces of their own
         _, high = _interval(self.shares)
         return statistics.fmean(self.shares) < -FUSED and (high is None or high < 0)
 
@@ -191,11 +208,11 @@ def _rows(sessions: Sequence[Mapping[str, Any]]) -> list[_Row]:
 
 
 def _fused(rows: Sequence[_Row]) -> list[_Row]:
-    """Put rows together where one takes less than nothing: the framework fuses it to the other."""
+    """Put rows of a group together where one takes less than nothing: it is fused to the other."""
     kept: list[_Row] = []
     for row in rows:
         kept.append(row)
-        while len(kept) > 1 and kept[-1].is_less_than_nothing:
+        while len(kept) > 1 and kept[-1].is_fused_to(kept[-2]):
             last = kept.pop()
             kept[-1] = _joined(kept[-1], last)
     return kept

@@ -56,7 +56,7 @@ _MODULES = {
 }
 """What serves the tasks whose steps are not timed one by one."""
 
-_WITH_CODE = ("measure", *_MODULES)
+_WITH_CODE = ("layers", "measure", *_MODULES)
 """Requests whose events tell what code ran."""
 _BEFORE_THE_FIRST_STEP = frozenset(
     ["ready", "environment", "waiting", "joined", "built", "progress", "phase"]

@@ -120,9 +120,10 @@ def serve(case: Case, builder: Any, request: Mapping[str, Any], backend: Any, em
 def _facts(found: Cut, chain: _Chain, backend: Any) -> list[dict[str, Any]]:
     """Return what is known of each row: a unit, or all units of a group."""
     facts = [unit_facts(unit, backend.keras) for unit in found.units]
-    if not chain.whole_groups:
-        return facts
-    return [_together(facts[begin:end]) for begin, end in chain.groups]
+    groups = [facts[begin:end] for begin, end in chain.groups]
+    if chain.whole_groups:
+        groups = [[_together(group)] for group in groups]
+    return [{**one, "group": number} for number, group in enumerate(groups) for one in group]
 
 
 def _together(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

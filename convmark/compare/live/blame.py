@@ -11,27 +11,37 @@ from __future__ import annotations
 import difflib
 import math
 import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from convmark.core.case import Case
+from convmark.compare.judgement import BUDGET_SPENT
+from convmark.compare.live.session import NEW, OLD, LiveSide
 from convmark.core.errors import MeasurementError
 from convmark.core.options import Options
-from convmark.core.text import Say, plain_text
-from convmark.interpreter import Answer
+from convmark.core.text import Say, duration_text, plain_text
 from convmark.results.table_file import TableFile
-from convmark.session.layers import REST, layer_request
+from convmark.session.layers import REST, SESSION_SECONDS, layer_request, why_no_layers
 
-__all__ = ["CHANGES_TABLE", "LayerChange", "blame", "blamed", "changes_path"]
+__all__ = [
+    "CHANGES_TABLE",
+    "SESSIONS",
+    "LayerChange",
+    "blame",
+    "blamed",
+    "blamed_lines",
+]
+
+SESSIONS = 4
+"""Of the layers of each side."""
+FEWEST_SESSIONS = 2
+"""Fewer have no spread."""
 
 LEAST = 0.01
 """Of the old step: a smaller difference is not blamed."""
 ERROR_RATE = 0.05
 """Of naming any layer of a case that has not moved."""
-
-Ask = Callable[[Mapping[str, Any]], Answer]
 
 
 def _column(unit: str, meaning: str) -> Any:
@@ -61,47 +71,88 @@ class LayerChange:
 
     @property
     def words(self) -> str:
-        """The layer and what it did, such as `conv2: +38 % [31, 45], 92 % of the change`."""
+        """The layer and what it did, such as `conv2: +38 % [+31, +45], 92 % of the change`."""
         part = "" if self.part is None else f", {self.part:.0%} of the change".replace("%", " %")
         if self.change is None or not self.old_s:
             what = "new" if self.old_s is None else "gone"
             return f"{self.layer}: {what}, {1e3 * self.difference_s:+.3g} ms{part}"
         low, high = (100 * end / self.old_s for end in (self.low_s, self.high_s))
-        return f"{self.layer}: {100 * self.change:+.0f} % [{low:.0f}, {high:.0f}]{part}"
+        return f"{self.layer}: {100 * self.change:+.0f} % [{low:+.0f}, {high:+.0f}]{part}"
 
 
 CHANGES_TABLE = TableFile(LayerChange)
 
 
-def changes_path(sessions: Path) -> Path:
-    """Return the file of the layers of a comparison, beside that of its sessions."""
-    return sessions.with_suffix(".layers.csv")
-
-
 def blame(
-    old: tuple[Case, Ask], new: tuple[Case, Ask], options: Options, *, sessions: int, say: Say
+    old: LiveSide,
+    new: LiveSide,
+    options: Options,
+    *,
+    say: Say = lambda line: None,
+    seconds_left: Callable[[], float] = lambda: math.inf,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[LayerChange]:
     """Measure the layers of both codes in turns; return what changed, the most moved first.
 
+    Args:
+        seconds_left: of a budget; it ends with fewer sessions where the next would not fit.
+
     Raises:
         MeasurementError: a side's layers cannot be measured; the message has the reason.
+        ForeignCode: a side ran code that is not its own.
         WorkerError: no worker can be started at all.
     """
-    found: dict[str, list[Mapping[str, Any]]] = {"old": [], "new": []}
-    sides = {"old": old, "new": new}
-    for session in range(sessions):
-        order = ("old", "new") if session % 2 == 0 else ("new", "old")
-        for name in order:
-            case, ask = sides[name]
-            say(f"{case.name}: layers of the {name} code, session {session + 1} of {sessions}")
-            answer = ask(layer_request(case, options, None, session))
-            event = answer.event("layers")
-            if answer.status != "ok" or event is None:
-                raise MeasurementError(
-                    f"{case.name}: no layers of the {name} code: {answer.message or answer.status}"
-                )
-            found[name].append(event)
-    return blamed(new[0].name, found["old"], found["new"])
+    name, took_s = new.case.name, 2 * SESSION_SECONDS * options.time_budget_s
+    found: dict[str, list[Mapping[str, Any]]] = {OLD: [], NEW: []}
+    for session in range(SESSIONS):
+        fewest = max(1, FEWEST_SESSIONS - session)
+        if seconds_left() < fewest * took_s:
+            break
+        began = clock()
+        for side in (OLD, NEW) if session % 2 == 0 else (NEW, OLD):
+            say(f"{name}: layers of the {side} code, session {session + 1} of {SESSIONS}")
+            one = {OLD: old, NEW: new}[side]
+            found[side].append(
+                _measured(one, side, layer_request(one.case, options, None, session))
+            )
+        took_s = clock() - began
+    if len(found[NEW]) < FEWEST_SESSIONS:
+        raise MeasurementError(
+            f"{name}: no layers: {FEWEST_SESSIONS} sessions of each code take about "
+            f"{duration_text(FEWEST_SESSIONS * took_s)}, and {BUDGET_SPENT}"
+        )
+    return blamed(name, found[OLD], found[NEW])
+
+
+def _measured(side: LiveSide, name: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the layers of one session of a side, which has run no code but its own."""
+    why = why_no_layers(side.case)
+    answer = None if why else side.interpreter.answer(request)
+    event = answer.event("layers") if answer else None
+    if answer is None or answer.status != "ok" or event is None:
+        why = why or (answer.message or answer.status if answer else "")
+        if answer is not None and side.code is not None:
+            why = side.code.explained(why)
+        raise MeasurementError(f"{side.case.name}: no layers of the {name} code: {why}")
+    code = answer.event("code")
+    if side.code is not None and code is not None:
+        side.code.check(code)
+    return event
+
+
+def blamed_lines(rows: Sequence[LayerChange]) -> list[str]:
+    """Return a line for each layer that moved, or one for a case in which none did."""
+    lines = []
+    for case in dict.fromkeys(row.case for row in rows):
+        its_own = [row for row in rows if row.case == case]
+        half_s = max((row.high_s - row.low_s) / 2 for row in its_own)
+        least = max(LEAST, half_s / sum(row.old_s or 0.0 for row in its_own))
+        none = (
+            f"{case}: no layer moved for sure; of the noisiest layer a difference below "
+            f"{100 * least:.2g} % of the step is not named"
+        )
+        lines += [f"{case}: {row.words}" for row in its_own if row.moved] or [none]
+    return lines
 
 
 @dataclass

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from convmark.compare.judgement import SAME_CODE, SAME_COMMIT, LiveComparison
+from convmark.compare.judgement import INTERRUPTED, SAME_CODE, SAME_COMMIT, LiveComparison
 from convmark.compare.live.anchor import (
     AnchorCode,
     MakeInterpreter,
@@ -55,6 +55,7 @@ def compare_with_anchors(
     make: MakeInterpreter,
     expected_s: Callable[[Case], float],
     gpus: Sequence[Gpu] = (),
+    on_regressed: Callable[[Pairing], None] = lambda pairing: None,
 ) -> dict[str, LiveComparison]:
     """Return what a live comparison says of each case, by the case's name.
 
@@ -67,6 +68,7 @@ def compare_with_anchors(
         make: makes one of a code's own, from the keywords of `OwnCode.settings` and `backend`.
         expected_s: seconds that the live comparison of a case is expected to take.
         gpus: those of this machine, whose state tells which sessions count.
+        on_regressed: is given each case found slower, once all have their verdicts.
     """
     found: dict[str, LiveComparison] = {}
     pairings: list[Pairing] = []
@@ -90,9 +92,23 @@ def compare_with_anchors(
             seconds = sum(expected_s(pairing.case) for pairing in pairings)
             say(_announcement(labels, seconds, terms.seconds_left()))
         results = compare_live(pairings, terms, say)
+        if all(result.closed != INTERRUPTED for result in results):
+            _each_regressed(pairings, results, on_regressed)
     for pairing, label, result in zip(pairings, labels, results, strict=True):
         found[pairing.case.name] = _comparison(result, label)
     return found
+
+
+def _each_regressed(
+    pairings: Sequence[Pairing],
+    results: Sequence[CaseResult],
+    on_regressed: Callable[[Pairing], None],
+) -> None:
+    """Give each case that was found slower; Ctrl-C ends it, and the verdicts stay."""
+    with contextlib.suppress(KeyboardInterrupt):
+        for pairing, result in zip(pairings, results, strict=True):
+            if result.decision is not None and result.decision.plain_verdict == "regressed":
+                on_regressed(pairing)
 
 
 class _Codes:
