@@ -165,6 +165,18 @@ def test_what_was_joined_already_is_passed_over_and_a_part_of_it_refused(
     assert "must not hold what all/" in refused(capsys, "part1")
 
 
+def test_a_row_that_was_joined_already_with_another_figure_is_refused(
+    parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["merge", *parts, "--results", "all"]) == 0
+    path = run_of("part1")
+    figure = str(rows("part1")[0].throughput_samples_per_s)
+    text = path.read_text()
+    assert figure in text
+    path.write_text(text.replace(figure, str(2 * float(figure))))
+    assert refused(capsys, *parts).endswith("is in both, with other values; leave one out")
+
+
 def test_a_merge_that_ends_in_the_middle_of_a_run_leaves_no_part_of_it(
     parts: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

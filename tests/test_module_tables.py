@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import importlib.machinery
 import importlib.resources
 import importlib.util
+import json
 import os
 import pickle
 import sys
@@ -17,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from convmark.worker.module_tables import Code, Tables
+from convmark.worker.module_tables import Code, Tables, patched
 
 PACKAGE = {
     "shop/__init__.py": "",
@@ -247,3 +249,43 @@ def test_a_file_of_the_other_sides_folders_is_foreign(codes: list[Code], tables:
     assert tables.foreign_file("new", [own]) == own
     inside = str(new / "src" / "shop" / "nets.py")
     assert tables.foreign_file("old", [own, inside]) == inside
+
+
+class MyConv:
+    def call(self, inputs: Any) -> Any:
+        return inputs
+
+
+def my_relu(inputs: Any) -> Any:
+    return inputs
+
+
+def _decorated() -> Any:
+    """Return a function of another file around this file's own."""
+    found = types.FunctionType(json.dumps.__code__, {})
+    return functools.update_wrapper(found, my_relu)
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (MyConv, "made.call"),
+        (my_relu, "made"),
+        (functools.partial(my_relu), "made"),
+        (_decorated(), "made"),
+        (staticmethod(my_relu), "made"),
+        (functools.partial(json.dumps), ""),
+        (json.JSONEncoder, ""),
+    ],
+    ids=["class", "function", "partial", "wrapped", "static", "partial of another", "other class"],
+)
+def test_what_a_code_puts_into_a_module_of_the_framework_is_seen_however_it_is_wrapped(
+    value: Any, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = types.ModuleType("keras.of_this_test")
+    module.made = value  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    found = patched(lambda file: "old" if file == __file__ else None)
+    place = f"keras.of_this_test.{named}"
+    words = f"the old code replaces functions of the framework: {place}"
+    assert found == (words if named else None)

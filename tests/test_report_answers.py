@@ -78,6 +78,18 @@ def test_models_of_other_input_shapes_recipes_and_versions_are_not_compared(
     )
 
 
+def test_the_fastest_is_chosen_in_the_setting_that_most_models_share(tmp_path: Path) -> None:
+    levels = (("lenet5", 2.0, "keras"), ("vgg16", 4.0, "keras"), ("lenet5", 0.1, "litert"))
+    rows = [
+        one
+        for model, step_s, runtime in levels
+        for one in three(SLOW, 1, model, *[step_s] * 3, task="infer", runtime=runtime)
+    ]
+    found, detail = answers(tmp_path, rows)["infer, batch 32"]
+    assert found == "lenet5: 2.00 s a step"
+    assert detail == f"2.00 times as fast as vgg16 [2.00, 2.00], on {SLOW} cpu"
+
+
 OF_VERSIONS = "TensorFlow 2.21.0 against 2.20.0"
 
 

@@ -6,11 +6,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pytest
 from report_rows import FAST, SLOW, keep_run, measured
 
 from convmark.compare.comparability import Comparability
 from convmark.report.rows import read_rows
-from convmark.report.sides import _LEFT_OUT, FACTS, Side, Sides, sides_of
+from convmark.report.sides import _LEFT_OUT, FACTS, Side, Sides, newest_versions, sides_of
 from convmark.results.code.manifest import Code, CodeFile, Place, write_codes
 
 
@@ -86,3 +87,17 @@ def test_a_page_keeps_the_newest_runs_of_each_case_and_counts_the_others(
         2,
         3,
     )
+
+
+def test_runs_that_differ_in_what_comes_with_the_version_are_not_taken_together(
+    tmp_path: Path,
+) -> None:
+    for number, version, numpy, step_s in (
+        *((1, "2.20.0", "1.26", 9.0), (2, "2.20.0", "1.26", 9.0), (3, "2.20.0", "2.1", 2.0)),
+        (4, "2.21.0", "2.1", 1.0),
+    ):
+        same = {"code": "c" * 12, "commit": "a" * 40, "step_s": step_s}
+        keep_run(tmp_path, run(SLOW, number, 3, tensorflow=version, numpy=numpy, **same))
+    found = newest_versions(sides(tmp_path).sides)
+    assert found
+    assert found.mean.value == pytest.approx(2.0)

@@ -375,16 +375,28 @@ def test_runs_are_the_unit_where_each_case_has_three(tmp_path: Path) -> None:
     assert len(table.lead) == 1
 
 
-def test_earlier_runs_of_other_code_are_left_out(tmp_path: Path) -> None:
-    olds = [three(SLOW, n, "lenet5", 9.0, 9.0, 9.0, code="a") for n in (1, 2, 3)]
-    rows = kept(
-        tmp_path,
-        *olds,
-        three(SLOW, 4, "lenet5", 2.0, 2.0, 2.0, code="b"),
-        three(FAST, 1, "lenet5", 1.0, 1.0, 1.0, code="b"),
+@pytest.mark.parametrize(
+    ("fact", "note"),
+    [("code", "code"), ("os", "has too"), ("packages", "packages")],
+)
+def test_earlier_runs_of_other_code_packages_or_systems_are_left_out(
+    tmp_path: Path, fact: str, note: str
+) -> None:
+    olds, new = {"code": "c", fact: "ort==1.17"}, {"code": "c", fact: "ort==1.32"}
+    table = hardware(
+        kept(
+            tmp_path,
+            *(three(SLOW, n, "lenet5", 9.0, 9.0, 9.0, **olds) for n in (1, 2, 3)),
+            three(SLOW, 4, "lenet5", 2.0, 2.0, 2.0, tensorflow="2.20.0", **new),
+            three(FAST, 1, "lenet5", 1.0, 1.0, 1.0, **olds),
+        ).frame
     )
-    row = found(hardware(rows.frame), model="lenet5", hardware=f"{SLOW} cpu")
+    row = found(table, model="lenet5", hardware=f"{SLOW} cpu")
     assert (row["runs"], row["step_time_p50_s"]) == (1, 2.0)
+    ratios = {one["speedup"] for one in table.records() if one["model"] == "lenet5"}
+    assert ratios in ({1.0, 2.0}, {1.0, 0.5})
+    notes = "; ".join(one["note"] for one in table.records() if one["note"])
+    assert notes.endswith(note)
 
 
 def test_each_machine_has_its_own_best_batch(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from convmark.core.errors import CaseError
+from convmark.core.errors import CaseError, OptionError
 from convmark.core.options import Options, read
 from convmark.core.suites import INFERENCE, LAYERS, SCALING, SUITES, TRAINING, Suite, cases
 
@@ -143,3 +143,35 @@ def test_suites_of_projects_import_from_the_face_and_from_the_old_place() -> Non
     assert OLD is TRAINING
     with pytest.raises(AttributeError, match="no attribute 'Sweet'"):
         convmark.Sweet  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("given", "rule"),
+    [
+        ({"precisions": "int8"}, "keras has no precision 'int8', which is of litert and openvino"),
+        ({"runtime": "litert", "replicas": "2"}, "runtime litert needs replicas 1, got 2"),
+        ({"models": "m.tflite", "tasks": "train"}, "litert needs task infer, got 'train'"),
+    ],
+)
+def test_options_that_leave_no_case_are_refused_with_the_rule(
+    given: dict[str, str], rule: str
+) -> None:
+    with pytest.raises(OptionError, match=f"^--runtime: leaves nothing to measure: .*{rule}"):
+        cases(options(**{"models": "lenet5", "tasks": "infer", **given}), {"tensorflow": ["cpu"]})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"precisions": "float32,int8"}, ["left out: lenet5: runtime keras has no precision"]),
+        ({"models": "m.tflite"}, ["left out: m.tflite: its file is of the runtime litert, not"]),
+        ({"runtime": "keras,litert", "tasks": "train,infer"}, []),
+    ],
+)
+def test_what_no_runtime_can_run_is_said_in_one_line(
+    given: dict[str, str], said: list[str]
+) -> None:
+    lines: list[str] = []
+    asked = options(**{"models": "lenet5", "tasks": "infer", **given})
+    assert cases(asked, {"tensorflow": ["cpu"]}, lines.append)
+    assert [line[: len(said[0])] for line in lines] == said

@@ -9,7 +9,7 @@ import pytest
 from rows import row
 
 from convmark.core.case import Case
-from convmark.report.summary import by_case, spread, summary_text
+from convmark.report.summary import by_case, spread, summary, summary_text
 from convmark.results.record import Record
 
 
@@ -114,6 +114,21 @@ def test_a_column_that_is_empty_for_every_case_is_left_out_and_one_that_is_not_s
         ("", ""),
         ("30.0 ms", "0.0 %"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("runtimes", "caption"),
+    [
+        (["keras"], "samples/s is measured over windows"),
+        (["keras", "litert"], "samples/s of Keras is measured over windows"),
+        (["litert", "onnxruntime"], ""),
+    ],
+)
+def test_windows_are_said_of_keras_alone(runtimes: list[str], caption: str) -> None:
+    rows = [measured(1, 0.01, task="infer", runtime=name) for name in runtimes]
+    (table,) = summary(rows)
+    assert table.caption.startswith(caption)
+    assert bool(table.caption) == bool(caption)
 
 
 def test_the_reason_why_a_model_fails_is_said_in_its_first_case_alone() -> None:

@@ -120,7 +120,7 @@ def _dry_run(given: argparse.Namespace, options: Options, machine: Machine, form
         if value is not None:
             raise OptionError(f"--dry-run: must not be given with {flag}")
     devices = likely_devices(options, machine, os.environ)
-    asked = cases(options, dict.fromkeys(options.backends, devices))
+    asked = cases(options, dict.fromkeys(options.backends, devices), _say)
     found = forecast(asked, options, machine, os.environ)
     planned = Answer(command="run", machines=[machine.name], tables=[found.table])
     print_tables(planned, form)

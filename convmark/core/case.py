@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from convmark.core.runtimes import (
     runtime_of_file,
 )
 from convmark.core.tasks import TASKS
+from convmark.core.text import Say
 
 __all__ = ["ISOLATIONS", "PRECISIONS", "Case", "expand"]
 
@@ -206,10 +207,14 @@ class Case:
 
 
 def _broken(runtime: Runtime, case: Case) -> str:
-    """Return which of the rules of an exported model a case breaks; empty where none.
+    """Return which of a runtime's rules a case breaks; empty where none.
 
     A file that was there already may be of a precision that no model is exported in.
     """
+    if runtime.name == DEFAULT_RUNTIME:
+        others = [one.name for one in RUNTIMES.values() if case.precision in one.precisions]
+        needed = f"has no precision {case.precision!r}, which is of {' and '.join(others)}"
+        return needed if case.precision in RUNTIME_PRECISIONS else ""
     is_file = runtime_of_file(case.model) == runtime.name
     rules = (
         ("task", case.task, ("infer",)),
@@ -238,6 +243,7 @@ def expand(
     cluster: str | None = None,
     recipe: str | None = None,
     runtimes: Sequence[str] = (DEFAULT_RUNTIME,),
+    left_out: Say = lambda rule: None,
 ) -> list[Case]:
     """Return every combination once, models slowest, in the order given.
 
@@ -249,6 +255,8 @@ def expand(
     Args:
         cluster: what cases of more than one replica are spread over.
         recipe: what the cases of the task train ask for.
+        left_out: is called with the rule for each combination that none of the runtimes can run,
+            and for a file that another runtime than these loads.
 
     Raises:
         CaseError: a value that a case refuses, or TF32 alone on CPUs alone.
@@ -278,15 +286,20 @@ def expand(
         and (device, precision) != ("cpu", "tf32")
         and (copies == 1 or device not in later_gpus)
     )
-    return list(dict.fromkeys(one for case in found for one in _on_runtimes(case, runtimes)))
+    every = (one for case in found for one in _on_runtimes(case, runtimes, left_out))
+    return list(dict.fromkeys(every))
 
 
-def _on_runtimes(case: Case, runtimes: Sequence[str]) -> Iterator[Case]:
-    """Yield a case on each of the runtimes that can run it."""
+def _on_runtimes(case: Case, runtimes: Sequence[str], left_out: Say) -> list[Case]:
+    """Return a case on each of the runtimes that can run it."""
     of_file = runtime_of_file(case.model)
-    for runtime in runtimes if of_file == DEFAULT_RUNTIME else (of_file,):
-        if runtime == DEFAULT_RUNTIME:
-            if case.precision not in RUNTIME_PRECISIONS:
-                yield case
-        elif not _broken(RUNTIMES[runtime], case):
-            yield replace(case, runtime=runtime)
+    if of_file != DEFAULT_RUNTIME:
+        if of_file not in runtimes:
+            named = " or ".join(runtimes)
+            left_out(f"{case.model}: its file is of the runtime {of_file}, not {named}")
+        runtimes = (of_file,)
+    rules = {runtime: _broken(RUNTIMES[runtime], case) for runtime in runtimes}
+    if all(rules.values()):
+        for runtime, rule in rules.items():
+            left_out(f"{case.model}: runtime {runtime} {rule}")
+    return [replace(case, runtime=runtime) for runtime, rule in rules.items() if not rule]

@@ -13,6 +13,7 @@ from convmark.core.option_values import AUTO
 from convmark.core.options import Options
 from convmark.core.runtimes import DEFAULT_RUNTIME, RUNTIMES
 from convmark.core.tasks import TASKS, TIMED_TASKS
+from convmark.core.text import Say
 
 __all__ = [
     "ACCURACY",
@@ -32,6 +33,9 @@ __all__ = [
 
 FIRST = 32
 """The batch size that a search for sizes begins with."""
+
+MOST_RULES = 3
+"""That one line names."""
 
 NETWORKS = ("lenet5", "mini_inception", "mini_resnet", "mini_resnet_norm")
 
@@ -58,12 +62,17 @@ class Suite:
         object.__setattr__(self, "models", tuple(str(ModelName.of(one)) for one in self.models))
 
     def cases(
-        self, options: Options, devices: Sequence[str], backends: Sequence[str] | None = None
+        self,
+        options: Options,
+        devices: Sequence[str],
+        backends: Sequence[str] | None = None,
+        left_out: Say = lambda rule: None,
     ) -> list[Case]:
         """Return the suite's cases on these devices, as the options shape them.
 
         Args:
             backends: those that have the devices, all that were asked for by default.
+            left_out: as in `expand`.
         """
         models: Sequence[str] = options.models or self.models
         if self.fixed_models:
@@ -79,6 +88,7 @@ class Suite:
             threads=options.threads,
             recipe=options.recipe,
             runtimes=options.runtimes,
+            left_out=left_out,
             backends=options.backends if backends is None else backends,
             replicas=options.replicas or (self._doublings(devices) if self.scaling else (1,)),
             cluster=options.cluster.name if options.cluster else None,
@@ -109,18 +119,31 @@ SUITES = (*map(suite_of, TIMED_TASKS), LAYERS, *(suite_of(x) for x in TASKS if n
 tasks are measured where `--tasks` names them."""
 
 
-def cases(options: Options, devices: Mapping[str, Sequence[str]]) -> list[Case]:
+def cases(
+    options: Options, devices: Mapping[str, Sequence[str]], say: Say = lambda line: None
+) -> list[Case]:
     """Return the cases of all default suites, each once.
 
     Args:
         devices: by backend those that it is to be measured on.
+        say: what of the options no runtime can run, in one line.
+
+    Raises:
+        OptionError: none of what the options name can be run.
     """
+    rules: list[str] = []
     found = [
         case
         for suite in SUITES
         for backend, its_devices in devices.items()
-        for case in suite.cases(options, its_devices, [backend])
+        for case in suite.cases(options, its_devices, [backend], rules.append)
     ]
+    if rules:
+        first, more = list(dict.fromkeys(rules))[:MOST_RULES], len(set(rules)) - MOST_RULES
+        words = "; ".join(first) + (f" and {more} more" if more > 0 else "")
+        if not found:
+            raise OptionError(f"--runtime: leaves nothing to measure: {words}")
+        say(f"left out: {words}")
     return list(dict.fromkeys(found))
 
 

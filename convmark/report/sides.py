@@ -299,11 +299,13 @@ def _pairs(sides: Sequence[Side], key: str, a: str, b: str) -> list[tuple[Side, 
     (axis,) = (one for one in AXES if one.key == key)
     rest = [name for name in FACTS if name not in (key, *axis.along)]
     newest: dict[str, dict[tuple[str, ...], Side]] = {a: {}, b: {}}
+    joined: dict[tuple[tuple[str, ...], str], Side] = {}
     for side in sides:
         if side.is_known and side.fact(key) in newest:
             alike = (*(side.fact(name) for name in rest), side.identity(axis))
-            older = newest[side.fact(key)].get(alike)
-            newest[side.fact(key)][alike] = replace(side, runs=_joined(older, side))
+            same = (side.facts, side.code or side.commit)
+            joined[same] = replace(side, runs=_joined(joined.get(same), side))
+            newest[side.fact(key)][alike] = joined[same]
     found: dict[tuple[str, ...], tuple[Side, Side]] = {}
     for alike, one in newest[a].items():
         other = newest[b].get(alike)
@@ -314,7 +316,7 @@ def _pairs(sides: Sequence[Side], key: str, a: str, b: str) -> list[tuple[Side, 
 
 
 def _joined(older: Side | None, side: Side) -> tuple[tuple[int, float], ...]:
-    """Return the newest runs of two sides that are of one code, its commits may be two."""
+    """Return the newest runs of two sides of the same facts and code; their commits may differ."""
     runs = {**dict(older.runs if older else ()), **dict(side.runs)}
     return tuple(sorted(runs.items())[-_MOST_RUNS:])
 

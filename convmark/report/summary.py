@@ -12,6 +12,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 from convmark.core.case import Case
+from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.statistics import scaling_efficiency, spread
 from convmark.core.table import Heading, Table, heading, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
@@ -119,8 +120,11 @@ def _timed(groups: Groups) -> Table:
                 "note": _said_once(rows, said) or _note(rows),
             }
         )
-    rates = any(record["throughput_samples_per_s"] is not None for record in records)
-    caption = SAMPLES_PER_S if rates else ""
+    timed = [row for rows in groups.values() for row in rows if row.throughput_samples_per_s]
+    runtimes = {row.runtime or DEFAULT_RUNTIME for row in timed}
+    caption = SAMPLES_PER_S if DEFAULT_RUNTIME in runtimes else ""
+    if len(runtimes) > 1:  # a step of an exported model ends before the next begins
+        caption = caption.replace("samples/s is", "samples/s of Keras is")
     return table_of("summary", "Step times", caption, columns, records, keep=["case"])
 
 

@@ -133,7 +133,7 @@ class Session(contextlib.AbstractContextManager["Session"]):
             backend: devices_asked_for(self.options.devices, its_own["devices"])
             for backend, its_own in self.found.items()
         }
-        return cases(self.options, devices)
+        return cases(self.options, devices, self.say)
 
     def take(self, asked: Sequence[Case]) -> None:
         """Have these cases measured, once all that can be refused of them was checked.

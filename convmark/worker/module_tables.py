@@ -48,7 +48,11 @@ _HARNESS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 MOST_NAMED = 3
+MOST_WRAPPED = 9
+"""Functions around each other that are looked through."""
 _PATCHED = packages_shared()
+_WRAPPERS = (functools.partial, staticmethod, classmethod)
+_LOOKED_AT = (FunctionType, *_WRAPPERS)
 _OWN_OF_A_SIDE = {"PWD", "OLDPWD"}
 _OF_A_COMPILER = {"python_threads", "child_processes"}
 
@@ -345,32 +349,51 @@ def differing(*environs: Environ) -> str:
 def patched(owner: Callable[[str], str | None]) -> str | None:
     """Return in one line which of the framework's functions a code has replaced; None where none.
 
-    A function counts by the file of its code, whatever name it goes by.
+    A function counts by the file of its code, whatever name it goes by, and by that of each that it
+    wraps; a class by its functions.
 
     Args:
         owner: gives the name of the code that a file is of, None for any other file.
     """
     owner_of = functools.cache(owner)
     found: dict[str, str] = {}
+    seen: set[int] = set()
 
-    def look(place: str, attribute: str, function: FunctionType) -> None:
-        if side := owner_of(function.__code__.co_filename):
-            found[f"{place}.{attribute}"] = side
+    def look(place: str, value: Any) -> None:
+        for _ in range(MOST_WRAPPED):
+            if isinstance(value, FunctionType):
+                if side := owner_of(value.__code__.co_filename):
+                    found[place] = side
+                value = getattr(value, "__wrapped__", None)
+                if value is None:
+                    return
+            elif isinstance(value, _WRAPPERS):
+                value = value.func if isinstance(value, functools.partial) else value.__func__
+            else:
+                return
 
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] not in _PATCHED or not isinstance(module, ModuleType):
             continue
         for attribute, value in list(vars(module).items()):
-            if isinstance(value, FunctionType):
-                look(name, attribute, value)
-            elif isinstance(value, type) and value.__module__ == name:
+            if type(value) in _LOOKED_AT:
+                look(f"{name}.{attribute}", value)
+            elif isinstance(value, type):  # another framework module's is looked at there
+                known = id(value) in seen
+                seen.add(id(value))
+                if value.__module__ != name and (known or _is_of_a_framework(value)):
+                    continue
                 for method, function in list(vars(value).items()):
-                    if isinstance(function, FunctionType):
-                        look(f"{name}.{value.__name__}", method, function)
+                    if type(function) in _LOOKED_AT:
+                        look(f"{name}.{attribute}.{method}", function)
     if not found:
         return None
     names = sorted(found)
     return f"the {found[names[0]]} code replaces functions of the framework: {_some(names)}"
+
+
+def _is_of_a_framework(kind: type) -> bool:
+    return str(kind.__module__).partition(".")[0] in _PATCHED
 
 
 def _some(parts: list[str]) -> str:

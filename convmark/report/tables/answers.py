@@ -67,7 +67,8 @@ def answers(
         "answers",
         "In short",
         "Fastest: by the median step time of the newest run of each case, against the next model "
-        "on the same hardware in the same setting, with the same input shape, recipe and version. "
+        "on the same hardware in the same setting, with the same input shape, recipe and version; "
+        "of those the one that has most models. "
         "Ratios are of plain step times, above 1 is "
         "faster, with 95 % intervals in brackets; those of versions are over cases of the same "
         "code under the same conditions but for packages. Changes are the verdicts of each "
@@ -96,24 +97,40 @@ def _fastest(frame: pd.DataFrame, table: pd.DataFrame) -> Iterator[dict[str, str
             shape, recipe = text_of(row["asked_shape"]), text_of(row["recipe"])
             key = (list(TASKS).index(row["task"]), int(row["batch_size"]), shape, recipe)
             groups.setdefault(key, []).append({**row, "setting": setting(row)})
-    models = {key: len({row["model"] for row in rows}) for key, rows in groups.items()}
+    shared = {key: _of_most_models(rows) for key, rows in groups.items()}
+    models = {key: len({row["model"] for row in rows}) for key, rows in shared.items()}
     chosen = sorted(groups, key=lambda key: (-models[key], key))[:MOST_LINES]
     for key in sorted(chosen):
-        yield _winner(groups[key], frame)
+        several = len({_place(row)[-1] for row in groups[key]}) > 1
+        yield _winner(shared[key], frame, several=several)
 
 
-def _winner(rows: list[dict[str, Any]], frame: pd.DataFrame) -> dict[str, str]:
-    best = min(rows, key=lambda row: row["step_time_p50_s"])
-    alike = [row for row in rows if _place(row) == _place(best) and row["model"] != best["model"]]
+def _of_most_models(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows, the fastest first, of the place where most models ran."""
+    places: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: row["step_time_p50_s"]):
+        places.setdefault(_place(row), []).append(row)
+    return max(places.values(), key=lambda alike: len({row["model"] for row in alike}))
+
+
+def _winner(
+    rows: Sequence[dict[str, Any]], frame: pd.DataFrame, *, several: bool
+) -> dict[str, str]:
+    """Return the line of the fastest of models that ran in one place.
+
+    Args:
+        rows: the fastest first.
+        several: whether rows of other versions are left out, so that the version is named.
+    """
+    best = rows[0]
     batch = f"batch {int(best['batch_size'])}"
     given = [best["task"], batch, text_of(best["asked_shape"]), text_of(best["recipe"])]
     hardware, its_setting, framework = _place(best)
-    several = len({_place(row)[-1] for row in rows}) > 1
     where = f"on {', '.join(filter(None, [hardware, its_setting, framework * several]))}"
     load = _load([best["load"]])
     found, by = f"{best['model']}: {seconds_text(best['step_time_p50_s'])} a step", "no other model"
-    if alike:
-        rival = min(alike, key=lambda row: row["step_time_p50_s"])
+    rival = next((row for row in rows if row["model"] != best["model"]), None)
+    if rival:
         faster = ratio(_times(frame, rival), _times(frame, best))
         if faster and faster.interval.known and faster.interval.low <= 1:
             found = f"{best['model']} or {rival['model']}: {seconds_text(best['step_time_p50_s'])}"

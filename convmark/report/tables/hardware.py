@@ -45,7 +45,11 @@ _SAME = (
     *("backend", "runtime", "recipe", "asked_shape"),
 )
 _BATCH, _PRECISION = _SAME.index("batch_size"), _SAME.index("precision")
-_SOFTWARE = ("framework", "keras", "python", "driver", "measurement_version", "flags")
+_SOFTWARE = (
+    *("framework", "keras", "python", "packages", "driver", "measurement_version", "flags"),
+)
+_OF_RUNS = ("state", "training", "isolation", "numpy", "cuda", "cudnn", "os", "gpu", "mig", "ecc")
+"""What else runs share that are taken together."""
 _FIGURES = ("step_time_p50_s", "throughput_samples_per_s", "joules_per_sample", "loss")
 _MOST_ROWS = 10 * LEAST_PROCESSES
 """Of a case on a machine, the newest."""
@@ -354,8 +358,8 @@ class _Measured:
 def _rows(frame: pd.DataFrame) -> dict[Key, dict[str, list[dict[str, Any]]]]:
     """Return per case and hardware the newest rows, and all of the newest run, newest first."""
     measured = frame[frame["measured"] & (frame["step_time_p50_s"] > 0)]
-    columns = (*_SAME, *_SOFTWARE, *_FIGURES, "hardware", "machine", "device", "source", "process",
-               "state", "not_judged", "code", "commit", "other_cpu_share")  # fmt: skip
+    columns = (*_SAME, *_SOFTWARE, *_OF_RUNS, *_FIGURES, "hardware", "machine", "device", "source",
+               "process", "not_judged", "code", "commit", "other_cpu_share")  # fmt: skip
     newest = measured.sort_values("source", kind="stable", ascending=False)
     groups = newest.groupby(["hardware", "case"], observed=True)
     last = newest["source"] == groups["source"].transform("max")
@@ -380,7 +384,7 @@ def _for_ratios(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def _conditions(row: Row) -> list[str]:
     """Return what runs share that are taken together; a row without a code has its commit's."""
     code = text_of(row.get("code")) or text_of(row.get("commit"))
-    return [code, *(text_of(row.get(name)) for name in (*_SOFTWARE, "state"))]
+    return [code, *(text_of(row.get(name)) for name in (*_SOFTWARE, *_OF_RUNS))]
 
 
 def _has_runs(cases: Iterable[Sides], name: str, base: str) -> bool:

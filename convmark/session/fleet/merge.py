@@ -100,8 +100,8 @@ def joined(
     """Return the runs that the sources amount to: the parts of a plan on one machine are one run.
 
     Args:
-        there: runs that the folder to be written has already; what is there with all its rows, for
-            instance of a merge that was interrupted, is passed over, and said.
+        there: runs that the folder to be written has already; what is there with all its rows and
+            their figures, for instance of a merge that was interrupted, is passed over, and said.
 
     Returns:
         All runs, and those of them that are to be written.
@@ -126,10 +126,10 @@ def joined(
         )
         for group in groups.values()
     ]
-    kept = {frozenset(map(_measurement, one.records)): one.path for one in there}
+    kept = {frozenset(map(_content, one.records)): one.path for one in there}
     fresh = []
     for run in runs:
-        path = kept.get(frozenset(_measurement(row) for one in run.sources for row in one.records))
+        path = kept.get(frozenset(_content(row) for one in run.sources for row in one.records))
         if path is None:
             fresh.append(run)
         else:
@@ -141,6 +141,11 @@ def joined(
 def _measurement(row: Record) -> tuple[object, ...]:
     """Return what tells a measurement from every other, whatever its run is called."""
     return (row.machine, row.node, row.started, row.case.name, row.process)
+
+
+def _content(row: Record) -> Record:
+    """Return what a row holds but for its place in a run, which joining changes."""
+    return dataclasses.replace(row, run="0001", order=1)
 
 
 def missing(found: Sequence[SourceRun]) -> list[str]:
@@ -219,14 +224,16 @@ def join(one: MergedRun, store: Store, keep_beside: Callable[[Path], None]) -> P
 
 def _refuse_copies(found: Sequence[SourceRun]) -> None:
     """Refuse the same measurement twice, whatever its run is called."""
-    seen: dict[tuple[object, ...], Path] = {}
+    seen: dict[tuple[object, ...], tuple[Path, Record]] = {}
     for source in found:
         for record in source.records:
             key = (source.machine, *_measurement(record)[1:])
-            if seen.setdefault(key, source.path) != source.path:
+            path, first = seen.setdefault(key, (source.path, record))
+            if path != source.path:
+                other = "" if _content(record) == _content(first) else ", with other values"
                 raise StoreError(
-                    f"{source.path}: must not hold what {seen[key]} holds: {record.case.name} "
-                    f"#{record.process} of {record.started} is in both; leave one out"
+                    f"{source.path}: must not hold what {path} holds: {record.case.name} "
+                    f"#{record.process} of {record.started} is in both{other}; leave one out"
                 )
 
 

@@ -74,7 +74,7 @@ const pairing = function (data) {
 
   const MOST_RUNS = 10; // as in report/sides.py
 
-  // The runs of a side and of those that ran the same code, by place, each with the mean of its times.
+  // The runs of a side and of those of the same facts and code, by place, each with the mean of its times.
   function runsOf(sides) {
     const found = new Map();
     for (const side of sides) {
@@ -108,8 +108,8 @@ const pairing = function (data) {
     const keys = data.kinds.map((kind) => rest.map((place) => kind[place]).join());
     const cases = data.kinds.map((kind) => own.map((place) => kind[place]).join());
     const values = new Map(); // by value of the axis: by key the newest side
-    const alike = new Map(); // by value and key all sides
-    const nameOf = (side) => valueOf(axis, side) + "|" + keys[data.sides.kind[side]] + "|" + identity(axis, side);
+    const alike = new Map(); // by value, all facts and code all sides
+    const nameOf = (side) => valueOf(axis, side) + "|" + data.sides.kind[side] + "|" + (codeOf(side)[0] || commitOf(side));
     for (let side = 0; side < count; side++) {
       const value = valueOf(axis, side);
       if (value === "") continue;
