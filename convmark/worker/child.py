@@ -232,8 +232,16 @@ def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
     """Set the framework up for the request's case, and read the process before the model's code.
 
     Return the case, the builder of the model, the backend, and what reports events from here on.
+
+    Raises:
+        CaseFailure: what is asked for is of Keras models, and this one is not run by Keras.
     """
     case, framework = _configured(request, framework, emit)
+    of_file = runtime_of_file(case.model)
+    if (runtime := case.runtime if of_file == DEFAULT_RUNTIME else of_file) != DEFAULT_RUNTIME:
+        raise measurement.CaseFailure(
+            f"{case.model}: {request['kind']} needs the runtime {DEFAULT_RUNTIME}, got {runtime}"
+        )
     witness = process_state.Witness(case, _asked(request, case), framework, emit)
     if TASKS[case.task].deterministic:
         framework.make_deterministic()
