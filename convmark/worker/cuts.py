@@ -73,6 +73,14 @@ class Cut:
         made = dict.fromkeys(value for unit in units for value in unit.gives)
         return [value for value in made if value in later or value not in inside]
 
+    def trained(self) -> set[int]:
+        """Return the values to which a backward pass hands gradients: those after a weight."""
+        found: set[int] = set()
+        for unit in self.units:
+            if getattr(unit.call.layer, "trainable_variables", None) or found & set(unit.takes):
+                found.update(unit.gives)
+        return found
+
     def function(self, begin: int, end: int) -> Callable[[Sequence[Any]], list[Any]]:
         """Return units `begin` to `end` as a function of the values that they need."""
         units = self.units[begin:end]

@@ -99,13 +99,14 @@ def serve(case: Case, builder: Any, request: Mapping[str, Any], backend: Any, em
     """
     seed = request["seed"]
     model = measurement.build(case, builder, seed, backend, emit)
-    training = TASKS[case.task].trains
-    try:
-        found = cut(model, backend, case.batch_size, request.get("depth"), training=training)
-    except CaseFailure as error:
-        raise CaseFailure(f"{case.model}: {error}") from None
+    training, depth = TASKS[case.task].trains, request.get("depth")
+    found = _cut(case, model, backend, depth, training=training)
     state = host.state_from_now(backend.companions)
     chain = _Chain(case, found, model, backend, seed)
+    if training:  # what the step gives is a loss, may be random, and changes the weights
+        inferring = _cut(case, model, backend, depth, training=False)
+        forward = backend.inference_step(model, case.batch_size, seed, case.jit == "on")
+        _Chain(case, inferring, model, backend, seed).check(forward())
     step, _ = measurement.make_step(case, model, seed, backend)
     if not training:
         chain.check(step())
@@ -115,6 +116,13 @@ def serve(case: Case, builder: Any, request: Mapping[str, Any], backend: Any, em
     emit("layers", **rounds.fields(), units=_facts(found, chain, backend))
     emit("state", **state())
     emit("finished")
+
+
+def _cut(case: Case, model: Any, backend: Any, depth: int | None, *, training: bool) -> Cut:
+    try:
+        return cut(model, backend, case.batch_size, depth, training=training)
+    except CaseFailure as error:
+        raise CaseFailure(f"{case.model}: {error}") from None
 
 
 def _facts(found: Cut, chain: _Chain, backend: Any) -> list[dict[str, Any]]:
@@ -159,6 +167,7 @@ class _Chain:
         batch = backend.device_batch(model, case.batch_size, seed)
         self._first = dict(zip(found.inputs, backend.leaves(batch), strict=True))
         self._values = dict(self._first)
+        self._trained = found.trained()
         self._targets: dict[int, Any] = {}
         self._pieces: dict[tuple[Place, str], Any] = {}
         for mode in self.modes:  # a training step of JAX takes over the weights that these copy
@@ -221,7 +230,7 @@ class _Chain:
             if mode == FORWARD:
                 self._pieces[key] = self._backend.piece(function, layers, compiled)
             else:
-                inner = [value not in self._first for value in self.cut.taken(units)]
+                inner = [value in self._trained for value in self.cut.taken(units)]
                 self._pieces[key] = self._backend.backward_piece(function, layers, compiled, inner)
         return self._pieces[key]
 
