@@ -82,6 +82,11 @@ def test_a_layer_that_makes_the_one_before_it_faster_is_one_row_with_it() -> Non
     rows = rows_of(session(1.0, 0.5, -0.1, 0.2), session(1.0, 0.51, -0.11, 0.2))
     assert [row.layer for row in rows] == ["conv0 + conv1", "conv2", REST]
     assert (rows[0].share, rows[0].note) == (pytest.approx(0.4), "run as one")
+    assert (rows[0].flops, rows[0].of_peak) == (2 * 10**6, pytest.approx(2e6 / 0.4 / 1e9))
+    assert (rows[0].moved_bytes, rows[0].bound) == (None, None)
+    unknown = session(1.0, 0.5, -0.1)
+    unknown["units"][1]["flops"] = None
+    assert (rows_of(unknown)[0].flops, rows_of(unknown)[0].of_peak) == (None, None)
     noisy = rows_of(session(1.0, 0.5, -0.1, 0.2), session(1.0, 0.4, 0.05, 0.2))
     assert len(noisy) == 4
     apart = session(1.0, 0.5, -0.1)
