@@ -116,6 +116,18 @@ def test_the_table_has_the_slowest_layers_first_and_the_rest_last() -> None:
     assert "backward_s" not in [heading.key for heading in table.headings]
 
 
+def test_the_interval_is_a_text_where_it_is_printed_and_two_numbers_elsewhere() -> None:
+    rows = rows_of(session(1.0, 0.5), session(1.0, 0.25))
+    keys = [heading.key for heading in layers_table(rows, top=1).headings]
+    assert "interval" in keys
+    assert "time_low_s" not in keys
+    table = layers_table(rows)
+    assert "interval" not in [heading.key for heading in table.headings]
+    for key in ("time_low_s", "time_high_s"):
+        assert table.column(key) == [getattr(row, key) for row in rows]
+    assert table.column("time_low_s")[0] == pytest.approx(0.375 - 12.706 * 0.125, rel=1e-3)
+
+
 def test_each_bar_begins_where_the_one_before_it_ends() -> None:
     drawn = bars(rows_of(session(1.0, 0.25, 0.5)))
     lefts = [float(part.split('"')[1]) for part in drawn.split("<rect ")[1:]]
