@@ -76,8 +76,8 @@ class LayerChange:
         """The layer and what it did, such as `conv2: +38 % [+31, +45], 92 % of the change`."""
         part = "" if self.part is None else f", {self.part:.0%} of the change".replace("%", " %")
         if self.change is None or not self.old_s:
-            what = "new" if self.old_s is None else "gone"
-            return f"{self.layer}: {what}, {1e3 * self.difference_s:+.3g} ms{part}"
+            what = "new, " if self.old_s is None else "gone, " if self.new_s is None else ""
+            return f"{self.layer}: {what}{1e3 * self.difference_s:+.3g} ms{part}"
         low, high = (100 * end / self.old_s for end in (self.low_s, self.high_s))
         return f"{self.layer}: {100 * self.change:+.0f} % [{low:+.0f}, {high:+.0f}]{part}"
 
