@@ -52,6 +52,9 @@ WITH_WORKERS = {
 LIVE = {
     "kills.py": ["--kills=1", "--only", "run", "merge", "--folder={folder}"],
     "added_cost.py": ["HEAD", "--pairs=1", "--", "--models=conv_layer", "--processes=1"],
+    "layer_blame.py": [
+        *("--models=lenet5", "--trials=1", "--time-budget=0.01", "--folder={folder}"),
+    ],
     "gates.py": ["--only", "flat", "--folder={folder}"],
     "pull_request.py": ["--only", "slow", "--folder={folder}"],
     "ab_trial.py": [

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from convmark.compare.live.blame import blame, blamed
+from convmark.compare.live.blame import blame, blamed, blamed_lines
 from convmark.compare.live.tree import ForeignCode
 from convmark.core.case import Case
 from convmark.core.errors import MeasurementError
@@ -48,6 +48,20 @@ def test_equal_codes_have_no_layer_to_blame() -> None:
         if row.moved
     ]
     assert len(named) <= 2
+
+
+def test_where_no_layer_moved_the_line_says_what_could_have_been_seen() -> None:
+    noisy = sessions(3, LAYERS)
+    noisy[0]["forward_s"] = [1.5 * seconds for seconds in noisy[0]["forward_s"]]
+    rows = blamed(CASE.name, sessions(3, LAYERS), noisy)
+    widest_s = max(row.high_s - row.low_s for row in rows) / 2
+    (line,) = blamed_lines(rows)
+    assert line == (
+        f"{CASE.name}: no layer moved for sure; of the noisiest layer a difference below "
+        f"{100 * widest_s / sum(row.old_s or 0 for row in rows):.2g} % of the step is not named"
+    )
+    (line,) = blamed_lines(blamed(CASE.name, 2 * sessions(1, LAYERS), 2 * sessions(1, LAYERS)))
+    assert line.endswith("below 1 % of the step is not named")
 
 
 def test_a_layer_of_one_code_alone_is_new_or_gone() -> None:

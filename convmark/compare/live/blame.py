@@ -151,8 +151,14 @@ def blamed_lines(rows: Sequence[LayerChange]) -> list[str]:
     """Return a line for each layer that moved, or one for a case in which none did."""
     lines = []
     for case in dict.fromkeys(row.case for row in rows):
-        moved = [row for row in rows if row.case == case and row.moved]
-        lines += [f"{case}: {row.words}" for row in moved] or [f"{case}: no layer moved for sure"]
+        its_own = [row for row in rows if row.case == case]
+        half_s = max((row.high_s - row.low_s) / 2 for row in its_own)
+        least = max(LEAST, half_s / sum(row.old_s or 0.0 for row in its_own))
+        none = (
+            f"{case}: no layer moved for sure; of the noisiest layer a difference below "
+            f"{100 * least:.2g} % of the step is not named"
+        )
+        lines += [f"{case}: {row.words}" for row in its_own if row.moved] or [none]
     return lines
 
 

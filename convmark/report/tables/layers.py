@@ -44,8 +44,9 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
     beside = f"; the other {left_out} take {_share_of(layers, shown)}" if left_out else ""
     caption = (
         f"Step time {seconds_text(step_s)}, {first.sessions} sessions; all layers and the rest sum "
-        f"to it{beside}. The interval is at 95 %. FLOP/s and the share of the peak are of the "
-        f"forward pass. The rest: dispatch, fusion over layers{', loss, update' if trains else ''}."
+        f"to it{beside}. Numbers are the order of execution. The interval is at 95 %. FLOP/s and "
+        f"the share of the peak are of the forward pass. The rest: dispatch, fusion "
+        f"over layers{', loss, update' if trains else ''}."
     )
     ends = (heading("interval", "interval"),) if top is not None else _ENDS
     headings = [

@@ -1,0 +1,196 @@
+"""Blame live: one layer of a model is slowed by real work; is it named, first, and it alone?
+
+Each trial takes a layer of the model at random, has it work longer, and measures the layers of both
+codes as `convmark ab --layers` does. The work is sized for a share of the step by timing it alone.
+Trials are kept in the folder, so that the script goes on where it was ended.
+
+    python tests/benchmarks/layer_blame.py --folder=/tmp/blame --trials=3
+
+The printed table has, for each model: trials, those that named the slowed layer first, those that
+named it at all, and other layers that were named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from slowed import CHECKOUT, Diary, run
+
+sys.path.insert(0, str(CHECKOUT))
+
+from tabulate import tabulate
+
+from convmark.compare.live.blame import blame
+from convmark.compare.live.session import LiveSide
+from convmark.core.case import Case
+from convmark.core.options import Options
+from convmark.interpreter import Interpreter, import_roots
+
+MODELS = {"lenet5": 32, "mini_resnet": 32, "mobilenetv2": 4}
+"""Batch sizes of inference."""
+NETS = '''"""A model of the zoo, one of whose layers works longer."""
+
+import functools
+import json
+import sys
+import time
+
+import tensorflow as tf
+
+from models.keras_api import keras
+from models.registry import builder
+
+SLOWED, ELEMENTS = "", 0
+
+
+def work(maps, elements):
+    flat = tf.reshape(maps, [-1])[:64]
+    tiled = tf.tile(flat, [elements // 64 + 1])[:elements]
+    return tf.reduce_mean(tf.tanh(tf.tanh(tiled)))
+
+
+def heavy(model):
+    found = [one for one in model._flatten_layers() if not list(one._flatten_layers())[1:]]
+    return [one for one in found if any(len(weight.shape) >= 2 for weight in one.weights)]
+
+
+def slowed(name):
+    model = builder(name)()
+    for layer in heavy(model):
+        if layer.name == SLOWED and ELEMENTS:
+            layer.call = functools.wraps(layer.call)(functools.partial(more, layer.call))
+    return model
+
+
+def more(call, maps, *args, **kwargs):
+    return call(maps, *args, **kwargs) + 1e-30 * work(maps, ELEMENTS)
+
+
+def lenet5():
+    return slowed("lenet5")
+
+
+def mini_resnet():
+    return slowed("mini_resnet")
+
+
+def mobilenetv2():
+    return slowed("mobilenetv2")
+
+
+def seconds(function, images):
+    function(images)
+    times = []
+    for _ in range(50):
+        began = time.perf_counter()
+        function(images).numpy()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+if __name__ == "__main__":
+    name, samples, share = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    model = builder(name)()
+    shape = getattr(model, "input_shape", (None, 28, 28, 1))
+    images = tf.random.uniform([samples, *shape[1:]])
+    step_s = seconds(tf.function(model), images)
+    few, many = 20_000, 400_000  # a call costs something however little it works
+    few_s, many_s = (seconds(tf.function(lambda x, n=n: work(x, n)), images) for n in (few, many))
+    wanted = share * step_s * (many - few) / (many_s - few_s)
+    print(json.dumps({"step_s": step_s, "elements": max(1_000, round(wanted)),
+                      "layers": [one.name for one in heavy(model)]}))
+'''
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--trials", type=int, default=3, help="of each model")
+    parser.add_argument("--share", type=float, default=0.2, help="of the step")
+    parser.add_argument("--time-budget", type=float, default=Options().time_budget_s)
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    diary = Diary(given.folder / "trials.json")
+    models = given.models.split(",")
+    for trial in range(given.trials):
+        for model in models:
+            name = f"{model} {given.share:g} {trial}"
+            if name not in diary.done:
+                diary.keep(name, one_trial(given, model, trial))
+            print(f"{name}: {json.dumps(diary.done[name])}", flush=True)
+    print(tabulate([summary(model, diary.done) for model in models], headers="keys"))
+
+
+def one_trial(given: argparse.Namespace, model: str, trial: int) -> dict[str, Any]:
+    """Slow one layer, measure the layers of both codes, and return what was named."""
+    sized = size_of(given, model)
+    layer = random.Random(f"{model} {trial}").choice(sized["layers"])
+    sides = {}
+    for side, elements in (("old", 0), ("new", sized["elements"])):
+        folder = code_folder(given.folder / f"{model}-{trial}-{side}", layer, elements)
+        case = Case(model=f"nets:{model}", task="infer", batch_size=MODELS[model])
+        sides[side] = case, Interpreter(folder=folder, import_roots=[folder, *import_roots()])
+    options = Options(time_budget_s=given.time_budget)
+    with sides["old"][1], sides["new"][1]:
+        old, new = (LiveSide(case=case, interpreter=one) for case, one in sides.values())
+        rows = blame(old, new, options)
+    return {
+        "slowed": layer,
+        "elements": sized["elements"],
+        "step_grew": sum(row.new_s or 0 for row in rows) / sum(row.old_s or 0 for row in rows) - 1,
+        "words": [row.words for row in rows if row.moved],
+        "first": bool(rows[0].moved and is_of(rows[0].layer, layer)),
+        "found": any(row.moved and is_of(row.layer, layer) for row in rows),
+        "others": sum(row.moved and not is_of(row.layer, layer) for row in rows),
+    }
+
+
+def is_of(row: str, layer: str) -> bool:
+    """Whether a row is a layer's, or that of layers that are run as one with it."""
+    return layer in [name.rpartition("/")[2] for name in row.split(" + ")]
+
+
+def size_of(given: argparse.Namespace, model: str) -> dict[str, Any]:
+    """Return the work that takes the share of the model's step, and the layers it may be put in."""
+    folder = code_folder(given.folder / "size", "", 0)
+    done = run(
+        *(sys.executable, "nets.py", model, str(MODELS[model]), str(given.share)),
+        folder=folder,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
+    )
+    if done.returncode:
+        raise SystemExit(f"{model}: cannot be sized: {done.stderr.strip()[-300:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def code_folder(folder: Path, layer: str, elements: int) -> Path:
+    """Return a folder with a code in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = NETS.replace('SLOWED, ELEMENTS = "", 0', f"SLOWED, ELEMENTS = {layer!r}, {elements}")
+    (folder / "nets.py").write_text(text)
+    return folder
+
+
+def summary(model: str, done: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's line of the table."""
+    trials: Sequence[Any] = [one for name, one in done.items() if name.split()[0] == model]
+    return {
+        "model": model,
+        "trials": len(trials),
+        "named first": sum(one["first"] for one in trials),
+        "named": sum(one["found"] for one in trials),
+        "other layers named": sum(one["others"] for one in trials),
+    }
+
+
+if __name__ == "__main__":
+    main()
