@@ -12,7 +12,7 @@ import pytest
 
 from convmark.core.case import Case
 from convmark.worker import layers, measurement
-from convmark.worker.cuts import Cut, cut, groups_of, unit_facts
+from convmark.worker.cuts import Cut, cut, groups_of, moved_bytes, unit_facts
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs, flat
 
@@ -117,6 +117,15 @@ def test_a_group_is_a_convolution_with_what_follows_it(keras: Any) -> None:
         ["inner/conv", "inner/relu"],
         ["inner/conv#2", "inner/relu#2"],
     ]
+
+
+def test_a_group_moves_what_it_takes_its_weights_and_what_its_last_layer_gives(keras: Any) -> None:
+    image = keras.Input(IMAGE)
+    maps = keras.layers.Conv2D(4, 1)(image)
+    maps = keras.layers.BatchNormalization()(maps)
+    units = was_cut(keras, keras.Model(image, keras.layers.MaxPooling2D(2)(maps))).units
+    weights = 3 * 4 + 4 + 4 * 4
+    assert moved_bytes(units) == 4 * (SAMPLES * 8 * 8 * 3 + weights + SAMPLES * 4 * 4 * 4)
 
 
 def test_a_piece_returns_what_nothing_takes_as_well(keras: Any) -> None:

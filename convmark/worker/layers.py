@@ -28,7 +28,7 @@ import numpy as np
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.tasks import TASKS
 from convmark.worker import host, measurement, timing
-from convmark.worker.cuts import Cut, cut, groups_of, unit_facts
+from convmark.worker.cuts import Cut, Unit, cut, groups_of, moved_bytes, unit_facts
 from convmark.worker.failure import CaseFailure
 
 __all__ = ["Heads", "serve", "solved"]
@@ -131,11 +131,14 @@ def _facts(found: Cut, chain: _Chain, backend: Any) -> list[dict[str, Any]]:
     facts = [unit_facts(unit, backend.keras) for unit in found.units]
     groups = [facts[begin:end] for begin, end in chain.groups]
     if chain.whole_groups:
-        groups = [[_together(group)] for group in groups]
+        groups = [
+            [_together(found.units[slice(*place)], group)]
+            for place, group in zip(chain.groups, groups, strict=True)
+        ]
     return [{**one, "group": number} for number, group in enumerate(groups) for one in group]
 
 
-def _together(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _together(units: Sequence[Unit], facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return one row's facts of several units that the compiler may fuse."""
     known = [one["flops"] for one in facts]
     return {
@@ -144,15 +147,9 @@ def _together(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "kind": " + ".join(one["kind"] for one in facts),
         "shape": facts[-1]["shape"],
         "flops": None if None in known else sum(known),
-        "moved_bytes": _fused_bytes(facts),
+        "moved_bytes": moved_bytes(units),
         "note": "; ".join(filter(None, [one["note"] for one in facts])),
     }
-
-
-def _fused_bytes(facts: Sequence[Mapping[str, Any]]) -> int | None:
-    """Return the bytes of the first unit: what follows it works on what is at hand."""
-    moved: int | None = facts[0]["moved_bytes"]
-    return moved
 
 
 class _Chain:
