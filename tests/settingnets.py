@@ -82,6 +82,20 @@ def without_weights() -> Any:
     return keras.Sequential([keras.Input((8, 8, 3)), layers.MaxPooling2D(dtype="float16")])
 
 
+class Turning(layers.Layer):
+    """Multiplies by complex numbers of its own."""
+
+    def build(self, shape: Any) -> None:
+        self.turn = self.add_weight(shape=(shape[-1],), dtype="complex64", initializer="ones")
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.real(keras.ops.cast(x, "complex64") * self.turn)
+
+
+def complex_weights() -> Any:
+    return keras.Sequential([keras.Input((8, 8, 3)), Turning(), layers.Flatten(), layers.Dense(3)])
+
+
 # What the process is
 
 

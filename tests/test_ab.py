@@ -702,3 +702,11 @@ def test_what_cannot_be_compared_live_is_refused_in_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert Interpreter.requests == []
+
+
+def test_layers_of_a_comparison_removed_by_hand_are_of_no_later_one(tmp_path: Path) -> None:
+    sessions = ab_files.create(tmp_path)
+    ab_files.changes_path(sessions).touch()
+    sessions.unlink()
+    assert ab_files.create(tmp_path) == sessions
+    assert not ab_files.changes_path(sessions).exists()

@@ -33,7 +33,8 @@ def row(run: str, version: str, step_s: float, **changes: object) -> Record:
 TF = "tensorflow==2.21.0"
 SETTINGS = (
     "--devices cpu --precisions float32 --jit off --threads default --backend tensorflow "
-    "--input-shape default --optimizer default --learning-rate default --loss default"
+    "--runtime keras --input-shape default --optimizer default --learning-rate default "
+    "--loss default"
 )
 FILES = defaultdict(str, {"c1": "f1", "c1-of-other-packages": "f1", "c2": "f2"})
 """The hash of the files of each code."""
@@ -249,7 +250,7 @@ def test_settings_of_a_case_are_in_its_command_and_replicas_have_none() -> None:
     rows = [row(f"000{n}", f"2.2{n}.0", 1.0, **settings) for n in (0, 1)]
     assert across(rows, "tensorflow")[1].command.endswith(
         "--devices cpu --precisions float32 --jit on --threads 1 --backend tensorflow "
-        "--input-shape default --optimizer adam --learning-rate 0.1 --loss default"
+        "--runtime keras --input-shape default --optimizer adam --learning-rate 0.1 --loss default"
     )
     rows = [row(f"000{n}", f"2.2{n}.0", 1.0, replicas=2) for n in (0, 1)]
     assert across(rows, "tensorflow")[1].command == ""

@@ -204,6 +204,9 @@ FILES = """
     network(layers.Flatten(), layers.Dense(10)).save("b/net.keras")
     half = layers.Dense(3, dtype="mixed_bfloat16")
     network(layers.Flatten(), half).export("half a net", verbose=False)
+    whole = network(layers.Flatten(), layers.Dense(10))
+    whole.quantize("int8")
+    whole.export("int8", verbose=False)
     for name in ("lambda.keras", "lambda.h5"):
         network(layers.Lambda(lambda x: 2 * x)).save(name)
     network(nets.Gate(), layers.Flatten(), layers.Dense(2)).save("gate.keras")
@@ -270,6 +273,8 @@ def test_a_saved_model_infers_and_says_what_its_graph_computes_in(
     assert (answer.event("read_back") or {})["precision"] == "float32"
     half = answered(interpreter, "half a net/")
     assert (half.event("read_back") or {})["precision"] == "mixed_bfloat16"
+    whole = answered(interpreter, "int8/")
+    assert "products must be of one dtype, got float32, int8" in whole.message
     train = answered(interpreter, "exported/", "train")
     assert train.message.startswith("exported/: nothing to train, a SavedModel is measured in")
 

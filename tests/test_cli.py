@@ -7,15 +7,18 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import fake_worker
 import pytest
 from rows import row
+from test_verdicts_file import judgement
 
 from convmark.cli import main
+from convmark.compare.judgement import MACHINE
 from convmark.machine.gpu.devices import Gpu
 from convmark.machine.hardware import read_machine
-from convmark.report.advice import next_step
+from convmark.report.advice import gate_step, next_step
 from convmark.results.store import read_run
 from convmark.session.layers import LAYERS_TABLE, REST
 
@@ -221,6 +224,19 @@ def test_the_next_step_follows_from_the_worst_row() -> None:
     assert said("ok", "unsteady").startswith("1 of 2 processes are unsteady")
     assert said("unsteady", "crashed").startswith("1 of 2 processes have no figures")
     assert "next: convmark report" in said("ok", "out_of_memory", searched=True)
+
+
+def test_a_gate_says_that_nothing_was_compared_only_where_that_is_so() -> None:
+    def said(**changes: Any) -> str:
+        machine = judgement(model=MACHINE, metric="reference_step_time", verdict="unchanged",
+                            fails=False)  # fmt: skip
+        return gate_step([judgement(fails=False, **changes), machine])
+
+    assert said(verdict="new").startswith("nothing was compared, because there is no earlier run")
+    assert "only accuracy;" in said(verdict="improved", metric="accuracy")
+    assert said(verdict="unchanged").startswith("the gate passed: no case became slower")
+    same = said(verdict="unchanged", note="same code")
+    assert same.startswith("the gate passed: the code of each case is that of the baseline")
 
 
 def test_a_shell_gets_commands_options_and_values(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from convmark.compare.files import verdicts_path
-from convmark.compare.live.blame import changes_path
+from convmark.compare.live.ab_files import changes_path
 from convmark.compare.sessions_file import sessions_path
 from convmark.results.code.manifest import code_path
 from convmark.results.run_file import steps_path

@@ -45,7 +45,7 @@ def misfit(words: list[str]) -> str:
     """Return what of a command does not exist, empty where all does."""
     if words[0] == "pytest":
         flags = [word.partition("=")[0] for word in words if word.startswith("--")]
-        known = [*PYTEST_FLAGS, "--dist"]
+        known = [*PYTEST_FLAGS, "--dist", "--no-loadscope-reorder"]
         return " ".join(f for f in flags if f not in known and not f.startswith("--benchmark"))
     try:
         parsers()[0].parse_args(words[1:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,22 @@ def test_mlflow_finds_an_experiment_and_its_runs(
     assert {run.data.params["case"] for run in runs} >= {CASE}
     assert len(runs) == 4
     assert all(run.data.metrics["step_time_p50_s"] > 0 for run in runs)
+
+
+def test_a_time_that_names_no_zone_is_in_utc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        for number, started in enumerate(("2026-01-01T00:00:00", "2026-01-01T00:00:00Z")):
+            rows = [measured(SLOW, 1, "lenet5", process) for process in (1, 2)]
+            keep_run(tmp_path / str(number), [replace(row, started=started) for row in rows])
+            files = export_of(read_rows([tmp_path / str(number)]), "mlflow").files
+            assert re.search(r"start_time\W+1767225600000\b", "".join(files.values()))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_no_case_and_no_run_takes_the_place_of_another(tmp_path: Path) -> None:

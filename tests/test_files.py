@@ -10,8 +10,10 @@ from report_rows import SLOW, results_of_two_machines
 
 from convmark.cli import main
 from convmark.core.errors import OptionError
-from convmark.core.files import write_whole
+from convmark.core.files import new_part, write_output, write_whole
+from convmark.results.code.manifest import write_codes
 from convmark.results.names import check_output
+from convmark.results.run_file import RunFile
 
 
 def test_a_full_disk_leaves_the_old_file_whole_and_no_part_of_the_new(
@@ -35,7 +37,7 @@ def test_what_a_link_leads_to_is_replaced_with_its_mode_and_the_link_stays(tmp_p
     page.chmod(0o640)
     link = tmp_path / "link.html"
     link.symlink_to(page)
-    write_whole(link, b"new")
+    write_output(link, b"new")
     assert link.is_symlink()
     assert page.read_text() == "new"
     assert page.stat().st_mode & 0o777 == 0o640
@@ -43,10 +45,36 @@ def test_what_a_link_leads_to_is_replaced_with_its_mode_and_the_link_stays(tmp_p
 
 def test_a_pipe_is_written_to(tmp_path: Path) -> None:
     reader, writer = os.pipe()
-    write_whole(Path(f"/dev/fd/{writer}"), b"new")
+    write_output(Path(f"/dev/fd/{writer}"), b"new")
     assert os.read(reader, 10) == b"new"
     os.close(reader)
     os.close(writer)
+
+
+def test_a_kept_file_takes_the_place_of_a_link_and_of_a_pipe(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs.txt"
+    theirs.write_text("theirs")
+    link, pipe = tmp_path / "0001.code.json", tmp_path / "0002.code.json"
+    link.symlink_to(theirs)
+    os.mkfifo(pipe)
+    for kept in (link, pipe):
+        write_codes(kept.with_name(f"{kept.name[:4]}.csv"), {})
+        assert kept.is_file()
+        assert not kept.is_symlink()
+    assert theirs.read_text() == "theirs"
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_one_writes_is_not(tmp_path: Path) -> None:
+    run = tmp_path / "0001.csv"
+    left = [tmp_path / f".0001.csv.{'0a' * 4}{ending}" for ending in ("", ".part")]
+    others = [tmp_path / f".0002.csv.{'0a' * 4}.part", tmp_path / ".0001.csv.mine"]
+    for path in (*left, *others):
+        path.touch()
+    part, descriptor = new_part(run)
+    RunFile.create(run).close()
+    assert not any(path.exists() for path in left)
+    assert all(path.exists() for path in (*others, part))
+    os.close(descriptor)
 
 
 @pytest.mark.parametrize("linked", [False, True])

@@ -30,6 +30,7 @@ def test_around_a_value_it_has_the_half_width_and_turned_round_the_other_ends() 
         (None, 0.0224, "[, +2.2]", False),
         (-0.04, None, "[-4.0, ]", False),
         (None, None, "", False),
+        (-1.0, math.exp(60), "[-100.0, no size]", True),
     ],
 )
 def test_cells_of_a_table_are_its_ends_and_a_text_leaves_open_what_is_not_known(

@@ -145,7 +145,7 @@ def test_clusters_are_of_the_command_line(run: Run, pytester: pytest.Pytester) -
     (pytester.path / "pyproject.toml").write_text('[tool.convmark]\ncluster = "local"\n')
     result = run()
     assert result.ret == 4
-    result.stderr.fnmatch_lines(["ERROR: --cluster: is of `convmark run`*"])
+    result.stderr.fnmatch_lines(["ERROR: [[]tool.convmark] cluster: is of `convmark run`*"])
     assert run("--replicas=2", "--backend=jax").ret == 4
 
 

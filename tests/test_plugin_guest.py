@@ -76,6 +76,33 @@ def test_a_short_name_that_is_taken_is_named_on_one_line(pytester: pytest.Pytest
     result.stderr.fnmatch_lines(["ERROR: convmark: *--seed* leave out short_options*"])
 
 
+OF_RUN = ["cluster", "index", "tasks"]
+
+
+def test_a_project_with_short_names_may_have_options_that_convmark_run_alone_has(
+    pytester: pytest.Pytester,
+) -> None:
+    lines = "".join(f"    parser.addoption('--{name}')\n" for name in OF_RUN)
+    pytester.makeconftest(f"def pytest_addoption(parser):\n{lines}")
+    pytester.makepyprojecttoml("[tool.convmark]\nshort_options = true\n")
+    pytester.makepyfile("def test_theirs(request): assert request.config.getoption('--index')")
+    pytester.runpytest_inprocess("--index=3", "--cluster", "a").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("before", ["--", "--convmark-"])
+@pytest.mark.parametrize("name", OF_RUN)
+def test_an_option_of_convmark_run_is_refused_by_the_name_that_was_given(
+    pytester: pytest.Pytester, before: str, name: str
+) -> None:
+    if before == "--":
+        pytester.makepyprojecttoml("[tool.convmark]\nshort_options = true\n")
+    pytester.makepyfile("def test_theirs(): pass")
+    result = pytester.runpytest_inprocess(f"{before}{name}", "1")
+    assert result.ret == 4
+    instead = "pytest bench/test_inference.py" if name == "tasks" else f"convmark run --{name}"
+    result.stderr.fnmatch_lines([f"ERROR: {before}{name}: is of `convmark run`*{instead}"])
+
+
 def test_other_benchmarks_beside_ours_keep_storage_comparison_and_limits(
     pytester: pytest.Pytester,
 ) -> None:

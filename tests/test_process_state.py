@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +14,11 @@ from typing import Any
 import pytest
 from workers import BUILDERS, environ, measured
 
+from convmark.core.case import Case
 from convmark.interpreter import Answer, Interpreter
+from convmark.worker.failure import CaseFailure
 from convmark.worker.module_tables import process_wide
+from convmark.worker.process_state import checked_precision
 
 Ask = Callable[..., Answer]
 
@@ -66,6 +71,7 @@ def test_a_model_that_sets_nothing_leaves_the_default_state(ask: Ask, backend: s
         ("wrapped", "float32+mixed_bfloat16"),
         ("subclassed", "bfloat16+float32"),
         ("without_weights", "float16"),
+        ("complex_weights", "float32+float32_from_complex64"),
     ],
 )
 def test_precision_is_what_the_layers_compute_in(ask: Ask, name: str, precision: str) -> None:
@@ -88,6 +94,26 @@ def test_a_few_float32_layers_are_good_practice_under_a_mixed_precision(ask: Ask
     assert found["model"] == {"layers": "float32:1,mixed_bfloat16:1"}
     refused = ask("own_dtype", precision="mixed_bfloat16")
     assert "3 of 3 layers with weights compute otherwise: float64" in refused.message
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_precision_without_a_name_is_refused(asked: bool) -> None:
+    case = Case(model="net", task="infer", device="cpu", batch_size=1, precision="float32")
+    for kinds in (Counter(float32=1, unheard_of=3), Counter(unheard_of=1)):
+        with pytest.raises(CaseFailure, match="unheard_of"):
+            checked_precision(case, kinds, asked=asked)
+    assert checked_precision(case, Counter(), asked=asked) == "float32"  # no layer tells
+
+
+@pytest.mark.parametrize("kind", ["gptq_4_128_from_float32", "awq_4_-1_from_float32", "complex64"])
+def test_quantized_and_complex_layers_are_another_precision(kind: str) -> None:
+    case = Case(model="net", task="infer", device="cpu", batch_size=1, precision="float32")
+    kinds = Counter({"float32": 1, kind: 3})
+    with pytest.raises(CaseFailure, match=f"3 of 4 layers .* otherwise: .*{kind}"):
+        checked_precision(case, kinds, asked=True)
+    found = checked_precision(case, kinds, asked=False)
+    assert set(found.split("+")) == {"float32", kind}
+    assert replace(case, precision=found).precision == found
 
 
 AFFINITY = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0

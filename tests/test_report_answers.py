@@ -30,6 +30,17 @@ def test_models_whose_interval_has_1_are_not_told_apart(tmp_path: Path) -> None:
     assert found["verdicts"][0] == "none"
 
 
+def test_a_model_that_is_surely_slower_in_the_mean_is_not_told_as_the_fastest(
+    tmp_path: Path,
+) -> None:
+    """Its median is the smallest, and the geometric mean of its processes is not."""
+    steady = three(SLOW, 1, "vgg16", *[1.01] * 9)
+    tailed = three(SLOW, 1, "lenet5", *[1.0] * 5, *[1.9] * 4)
+    winner, detail = answers(tmp_path, [*tailed, *steady])["train, batch 32"]
+    assert winner == "lenet5 or vgg16: 1.00 s"
+    assert "not distinguishable: ratio in [" in detail
+
+
 def test_quiet_figures_of_three_processes_can_be_trusted(tmp_path: Path) -> None:
     found = answers(tmp_path, three(SLOW, 1, "lenet5", 1.0, 1.01, 1.02))
     word, detail = found["newest figures"]

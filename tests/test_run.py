@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -575,6 +576,17 @@ def test_a_stack_is_kept_once_a_model_in_a_log_that_the_row_names(tmp_path: Path
     errors = [record.error for record in read_run(run_file.path)]
     assert errors == ["broken; stack in 0001.log"] * 2
     assert run_file.path.with_suffix(".log").read_text().count("File x\nbroken") == 1
+
+
+def test_a_pipe_in_place_of_the_log_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    run_file = Store(tmp_path).create_run("xeon-2")
+    os.mkfifo(run_file.path.with_suffix(".log"))
+    failed = {"event": "failed", "status": "error", "message": "broken", "stack": "File x\nbroken"}
+    answer = Answer(status="error", message="broken", events=[failed], ready_s=None)
+    jobs = plan([TRAIN], 1, seed=0)
+    with pytest.raises(StoreError, match=r"0001\.log: must be writable: must be a regular file"):
+        execute(jobs, canned(answer), options(), FACTS, run_file, Told(), keep=lambda _: None)
+    run_file.close()
 
 
 def test_the_observer_is_told_of_every_job_and_phase(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_rows import keep_run
+from report_rows import measured as measured_row
 from workers import environ, measured
 
 from convmark.core.case import Case, expand
@@ -23,8 +25,17 @@ from convmark.core.options import Options
 from convmark.core.runtimes import EXPORTS, RUNTIMES
 from convmark.core.suites import refuse_runtimes
 from convmark.interpreter import Answer, Interpreter
+from convmark.report.build import build
+from convmark.worker.exported import ExportedBackend, Loaded
 from convmark.worker.failure import CaseFailure, UnknownModelError
-from convmark.worker.runtimes.agreement import Agreement, agreement, check
+from convmark.worker.runtimes.agreement import (
+    BOUNDS,
+    Agreement,
+    agreement,
+    check,
+    check_comparable,
+)
+from convmark.worker.runtimes.export import Exported
 from convmark.worker.runtimes.files import check_runtime_file
 
 EXPORTING = sorted(name for name in RUNTIMES if name != "keras")
@@ -55,6 +66,10 @@ def test_a_case_refuses_what_its_runtime_cannot_run(changes: dict[str, Any], rul
         case(**changes)
 
 
+def test_a_file_may_be_of_a_precision_that_nothing_is_exported_in() -> None:
+    assert case(model="a.xml", runtime="openvino", precision="float16").precision == "float16"
+
+
 def test_each_runtime_has_the_cases_that_it_can_run() -> None:
     found = expand(
         models=["lenet5"],
@@ -79,26 +94,101 @@ def test_a_runtime_of_which_there_would_be_no_case_is_refused() -> None:
     refuse_runtimes(Options(tasks=("train",), runtimes=("keras",)))
 
 
-def test_errors_are_taken_of_all_batches_and_related_to_the_largest_output() -> None:
-    wanted = np.array([[1.0, 4.0], [2.0, 0.0]])
-    other = np.array([[4.5, 4.0], [2.0, 0.0]])
-    found = agreement([([wanted], [wanted]), ([other], [wanted])])
+def test_errors_are_taken_of_all_batches_and_related_to_how_far_the_outputs_spread() -> None:
+    wanted = np.array([[11.0, 14.0], [12.0, 11.0]])  # at most 2 from their mean
+    other = np.array([[14.5, 14.0], [12.0, 11.0]])
+    found = agreement([[wanted], [other]], [[wanted], [wanted]])
     assert found.largest_abs_error == pytest.approx(3.5)
-    assert found.largest_rel_error == pytest.approx(3.5 / 4)
+    assert found.largest_rel_error == pytest.approx(3.5 / 2, rel=1e-4)
     assert found.top1_agreement == pytest.approx(3 / 4)
+
+
+def test_what_float32_itself_rounds_is_no_error() -> None:
+    wanted = np.array([[0.5, 0.5 + 1e-6]], np.float32)
+    assert agreement([[wanted + np.float32(6e-8)]], [[wanted]]).largest_rel_error == 0
+    assert agreement([[wanted + np.float32(2e-6)]], [[wanted]]).largest_rel_error > 1
 
 
 def test_an_output_that_is_not_finite_or_of_another_shape_agrees_never() -> None:
     wanted = np.ones((1, 2))
-    assert agreement([([wanted * math.nan], [wanted])]).largest_rel_error == math.inf
+    assert agreement([[wanted * math.nan]], [[wanted]]).largest_rel_error == math.inf
+    assert agreement([[wanted * 2]], [[wanted]]).largest_rel_error == math.inf
     with pytest.raises(CaseFailure, match="its outputs have the shapes"):
-        agreement([([np.ones((2, 2))], [wanted])])
+        agreement([[np.ones((2, 2))]], [[wanted]])
+    with pytest.raises(CaseFailure, match="its outputs have the shapes"):
+        agreement([[wanted, wanted]], [[wanted]])
+
+
+@pytest.mark.parametrize("precision", sorted(BOUNDS))
+def test_the_probabilities_of_a_network_whose_last_layer_is_zero_are_an_error(
+    precision: str,
+) -> None:
+    untrained = np.exp(np.random.default_rng(0).normal(0, 0.1, (16, 10)))
+    wanted = untrained / untrained.sum(axis=1, keepdims=True)
+    with pytest.raises(CaseFailure, match="computes something else"):
+        check(agreement([[np.full((16, 10), 0.1)]], [[wanted]]), precision, "a", "b")
+
+
+@pytest.mark.parametrize(
+    ("precision", "spread", "rule"),
+    [
+        ("float32", 1e-9, "gives nearly the same number everywhere; give it trained weights"),
+        ("int8", 1e-3, "int8 cannot be compared, its probabilities lie at most 0.001 from"),
+    ],
+)
+def test_outputs_that_would_hide_a_broken_export_are_refused(
+    precision: str, spread: float, rule: str
+) -> None:
+    outputs = 0.001 + np.array([[0, 2 * spread]])
+    with pytest.raises(CaseFailure, match=rule):
+        check_comparable([[outputs]], precision, "a")
+    check_comparable([[outputs * 1e-3 + [[0, 0.5]]]], precision, "a")
 
 
 def test_an_error_at_the_bound_agrees_and_one_beyond_it_does_not() -> None:
-    check(Agreement(1e-2, 1e-2, 1.0), "float16", "lenet5", "file")
+    check(Agreement(1e-2, BOUNDS["float16"], 1.0), "float16", "lenet5", "file")
     with pytest.raises(CaseFailure, match=r"lenet5 computes something else: .* bound .* is 0.0001"):
         check(Agreement(1e-2, 1.01e-4, 1.0), "float32", "lenet5", "file")
+
+
+def test_a_page_never_calls_keras_the_fastest_whose_step_has_its_batch_on_the_device(
+    tmp_path: Path,
+) -> None:
+    steps = {"keras": 1e-5, "litert": 2e-5, "onnxruntime": 3e-5}
+    rows = [
+        measured_row("xeon-2", 1, "lenet5", 1, task="infer", batch_size=1, runtime=name, step_s=s)
+        for name, s in steps.items()
+    ]
+    keep_run(tmp_path, rows)
+    (table,) = (one for one in build([tmp_path]).tables if one.key == "runtimes")
+    assert [(one["runtime"], one["fastest"]) for one in table.records()] == [
+        ("litert", "yes"),
+        ("onnxruntime", None),
+        ("keras", "not ranked"),
+    ]
+    assert "not ranked" in table.caption
+
+
+def test_a_step_that_ends_before_its_outputs_are_in_host_memory_is_refused() -> None:
+    class Late:
+        """As a tensor of a framework that computes behind the caller's back."""
+
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            return np.ones((1, 2), np.float32)
+
+    class Engine:
+        def __init__(self, output: Any) -> None:
+            self.run = lambda arrays: [output]
+            self.threads = lambda: 1
+
+    batch = [np.ones((1, 2), np.float32)]
+    built = {"built": {"input_shape": [2]}}
+    backend = ExportedBackend(
+        None, case(), Exported("a", [batch], [], built), 0, lambda *_, **__: None
+    )
+    backend.described_inference(Loaded(Engine(batch[0])))
+    with pytest.raises(CaseFailure, match="must return NumPy arrays, got Late"):
+        backend.described_inference(Loaded(Engine(Late())))
 
 
 # -- real workers ----------------------------------------------------------------------------------
@@ -159,6 +249,14 @@ def test_an_exported_lenet5_is_timed_and_computes_the_same(runtime: str, lenet5:
     assert min(steps["times_s"]) > 0
 
 
+def test_a_quantised_onnx_file_is_alone_in_its_folder(lenet5: Measured) -> None:
+    answer = lenet5("onnxruntime", "dynamic_int8")
+    assert answer.status == "ok", answer.message
+    told = answer.event("exported")
+    assert told is not None
+    assert told["exported_bytes"] < 100_000  # 61,706 weights of one byte
+
+
 def test_what_code_ran_is_that_of_the_exporting_process(lenet5: Measured) -> None:
     codes = [event for event in lenet5("savedmodel").events if event["event"] == "code"]
     assert len(codes) == 1
@@ -185,12 +283,14 @@ def test_what_keras_alone_can_be_asked_for_is_refused_of_a_runtime(
         assert answer.message == f"{model}: {kind} needs the runtime keras, got {refused}"
 
 
-def exported(kept: Path, runtime: str) -> Path:
-    """Return the folder of the one file that was exported to a runtime."""
+def exported(kept: Path, runtime: str, precision: str = "float32") -> Path:
+    """Return the folder of the one file that was exported to a runtime in a precision."""
     (folder,) = [
         path
         for path in kept.iterdir()
-        if json.loads((path / "export.json").read_text())["case"].endswith(runtime)
+        if json.loads((path / "export.json").read_text())["case"].endswith(
+            f"{precision}-t1-{runtime}"
+        )
     ]
     return folder
 
@@ -229,6 +329,61 @@ def test_a_file_of_the_same_model_is_used_again_and_weights_changed_in_it_are_an
     assert again.status == "error"
     assert "lenet5-infer-cpu-b1-float32-t1-litert: computes something else" in again.message
     assert "remove" in again.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "INVALID_GRAPH : Load model from a.onnx failed:This is an invalid model. In Node, "
+        '("odd", Betainc, "", -1) : (), Error No Op registered for Betainc with domain_version',
+        "Could not translate MLIR.\nCustom ops: Betainc\nDetails:\n\ttf.Betainc(tensor)",
+        "Summary:\n-- No conversion rule found for operations: Betainc\nTo facilitate",
+    ],
+)
+def test_an_operation_that_a_runtime_does_not_know_is_named(text: str) -> None:
+    from convmark.worker import runtimes
+
+    assert runtimes.reason(RuntimeError(text)) == "it does not know the operation Betainc"
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "dynamic_int8", "float16", "float32", "int8"])
+def test_the_precision_of_an_onnx_file_is_read_from_it(precision: str, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx", reason="ONNX files are read by onnx")
+    pytest.importorskip("onnxruntime", reason="the module of ONNX Runtime imports it")
+    from convmark.worker.runtimes.onnx_runtime import OnnxRuntime
+
+    operation = {"dynamic_int8": "DynamicQuantizeLinear", "int8": "QLinearConv"}.get(precision)
+    kind = {"float16": 10, "bfloat16": 16}.get(precision, 1)
+    tensor = onnx.TensorProto(name="w", data_type=kind, dims=[1])
+    graph = onnx.GraphProto(name="g", initializer=[tensor])
+    if operation:
+        graph.node.append(onnx.NodeProto(op_type=operation))
+    (tmp_path / "a.onnx").write_bytes(onnx.ModelProto(graph=graph).SerializeToString())
+    engine = OnnxRuntime.__new__(OnnxRuntime)  # ONNX Runtime itself need not load it
+    engine._path = str(tmp_path / "a.onnx")
+    assert engine.stored_precision() == precision
+
+
+@pytest.mark.parametrize("precision", ["dynamic_int8", "float16", "int8"])
+def test_a_quantised_lenet5_agrees_and_one_with_weights_of_zero_is_an_error(
+    precision: str, lenet5: Measured, interpreter: Interpreter, kept: Path
+) -> None:
+    answer = lenet5("litert", precision)
+    assert answer.status == "ok", answer.message
+    shutil.copy(exported(kept, "litert", precision) / "model.tflite", kept.parent / "other.tflite")
+    of_file = interpreter.answer(measured("other.tflite", runtime="litert", threads="1"))
+    told = of_file.event("read_back")
+    assert told is not None
+    assert told["precision"] == precision  # though float32 stands in the request
+    file = exported(kept, "litert", precision) / "model.tflite"
+    stored = bytearray(file.read_bytes())
+    middle, part = len(stored) // 2, len(stored) // 6  # of the largest layer's weights
+    stored[middle - part : middle + part] = bytes(2 * part)
+    file.write_bytes(stored)
+    asked = measured("lenet5", runtime="litert", precision=precision, threads="1")
+    again = interpreter.answer(asked)
+    shutil.rmtree(file.parent)
+    assert f"lenet5-infer-cpu-b1-{precision}-t1-litert: computes something else" in again.message
 
 
 @pytest.mark.parametrize(

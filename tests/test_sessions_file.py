@@ -45,6 +45,13 @@ def earlier(*runs: Path, past: Sequence[str] = (A_COMMIT,)) -> EarlierSessions:
     return EarlierSessions(runs, CONDITIONS, lambda case, commit: commit in past)
 
 
+def test_conditions_of_a_row_are_those_that_it_had_before_there_were_runtimes() -> None:
+    """Other ones would pass over every session that is kept."""
+    assert CONDITIONS[LENET] == "f64be64b6d777537"
+    assert conditions_of(replace(ROW, runtime="keras")) == CONDITIONS[LENET]
+    assert conditions_of(replace(ROW, runtime="litert")) != CONDITIONS[LENET]
+
+
 def test_an_undecided_case_takes_its_sessions_along_from_run_to_run(tmp_path: Path) -> None:
     first = keep(tmp_path / "0001.csv", sessions(0.01, 0.02))
     found = earlier(first).of(LENET, "c1", "c2", apart=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import fake_worker
@@ -164,6 +165,18 @@ def test_a_process_took_until_the_next_one_began_unless_the_run_was_interrupted(
     assert [round(found[row.case.name]) for row in rows] == [3, 1, 1]
 
 
+def test_rows_of_a_merged_run_may_write_utc_in_other_ways(tmp_path: Path) -> None:
+    figures = {"process_start_s": 1.0, "step_time_mean_s": 1e-9, "time_to_first_step_s": 1e-9}
+    starts = ("00:00.000", "00:03.000Z", "00:07.000+00:00")
+    rows = [
+        process(process=n, order=n, model=f"m{n}", started=f"2026-01-01T00:{at}", **figures)
+        for n, at in enumerate(starts, start=1)
+    ]
+    keep(Store(tmp_path / "results"), rows)
+    found = known_seconds([tmp_path / "results"])
+    assert [round(found[row.case.name]) for row in rows] == [3, 4, 1]
+
+
 # what a run is a part of
 
 
@@ -216,6 +229,15 @@ def test_plans_differ_by_whatever_changes_them() -> None:
     others.append(plan_name(split(many(4), lambda _: 1.0, 3), **facts))  # type: ignore[arg-type]
     assert len({name, *others}) == 6
     assert len(name) == 12
+
+
+def test_a_plan_has_the_name_that_it_had_before_there_were_runtimes() -> None:
+    case = Case(model="lenet5", task="train", device="cpu", batch_size=32, precision="float32")
+    facts = {"processes": 2, "seed": 0, "time_budget_s": 1.0, "where": ""}
+    shards = [[case], [replace(case, model="vgg16")]]
+    assert plan_name(shards, **facts) == "dfe7324cc89f"  # type: ignore[arg-type]
+    shards[1] = [replace(case, task="infer", runtime="litert")]
+    assert plan_name(shards, **facts) != "dfe7324cc89f"  # type: ignore[arg-type]
 
 
 # convmark run --shard

@@ -587,6 +587,15 @@ def test_step_times_of_a_run_removed_by_hand_do_not_stay_for_the_next_of_its_num
     assert read_step_times(new.path, [2]) is None
 
 
+def test_what_stood_beside_a_run_removed_by_hand_is_of_no_later_run(store: Store) -> None:
+    old = store.create_run(MACHINE).path
+    old.unlink()
+    for ending in (".layers.csv", ".log", ".verdicts.csv"):
+        old.with_suffix(ending).touch()
+    store.create_run(MACHINE).close()
+    assert [path.name for path in old.parent.iterdir() if path.name.startswith("0001.")] == []
+
+
 # Other readers
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,3 +57,35 @@ def test_a_link_to_a_folder_is_left_alone(tmp_path: Path) -> None:
     os.symlink(tmp_path / "elsewhere", tmp_path / "convmark-link")
     with TemporaryFolder():
         assert (tmp_path / "elsewhere" / ".in_use").exists()
+
+
+def test_a_folder_that_is_removed_before_its_lock_is_taken_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[Path] = []
+    flock = fcntl.flock
+
+    def after_another_process(descriptor: int, how: int) -> None:
+        if not removed:
+            removed.extend(tmp_path.glob("convmark-*"))
+            shutil.rmtree(removed[0])
+        flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", after_another_process)
+    with TemporaryFolder() as folder:
+        assert folder.is_dir()
+        assert [folder.name] != [one.name for one in removed]
+        with TemporaryFolder():
+            assert folder.is_dir()
+
+
+def test_an_earlier_versions_tree_is_removed_once_its_process_has_ended(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = tmp_path / f"convmark-tree-{ended.pid}-ab_c1"
+    others = [tmp_path / f"convmark-tree-{end}" for end in (f"{os.getpid()}-a", f"{2**70}-a", "x")]
+    for folder in (left, *others):
+        (folder / "project").mkdir(parents=True)
+    with TemporaryFolder():
+        assert not left.exists()
+        assert all(folder.exists() for folder in others)

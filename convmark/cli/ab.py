@@ -31,7 +31,7 @@ from convmark.compare.live.ab import (
 )
 from convmark.compare.live.ab_files import SessionRow, VerdictRow
 from convmark.compare.live.anchor import MakeInterpreter
-from convmark.compare.live.blame import CHANGES_TABLE, blame, blamed_lines, changes_path
+from convmark.compare.live.blame import CHANGES_TABLE, blame, blamed_lines
 from convmark.compare.live.case_result import CaseResult
 from convmark.compare.live.live import LiveOptions, Pairing, compare_live
 from convmark.compare.live.session import NEW, OLD, Session
@@ -140,7 +140,7 @@ def ab(given: argparse.Namespace, options: Options) -> int:
     )
     found = compare_sides(a, b, wanted, options)
     print_verdicts("ab", found.rows, form)
-    if lines := blamed_lines(CHANGES_TABLE.read(changes_path(found.path))):
+    if lines := blamed_lines(CHANGES_TABLE.read(ab_files.changes_path(found.path))):
         print("", *lines, sep="\n", file=sys.stdout if form == "text" else sys.stderr)
     print(f"\n{found.kept}", file=sys.stderr)
     if found.failure:
@@ -305,7 +305,7 @@ class SideComparison:
             except KeyboardInterrupt:
                 _say(INTERRUPTED)
                 return
-            CHANGES_TABLE.append(changes_path(self.path), rows)
+            CHANGES_TABLE.append(ab_files.changes_path(self.path), rows)
 
     def _draw(self, sessions: _Sessions, row: VerdictRow) -> None:
         """Keep a figure of the case's sessions against them."""

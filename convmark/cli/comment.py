@@ -12,7 +12,7 @@ from pathlib import Path
 from convmark.cli.command import EXIT_OK, sayer
 from convmark.compare.files import read_verdicts
 from convmark.core.errors import OptionError, StoreError
-from convmark.core.files import read_regular, write_whole
+from convmark.core.files import read_regular, write_output
 from convmark.core.option_values import choice_of
 from convmark.core.options import Options
 from convmark.report.comment import Gate, badge_text, comment_text
@@ -164,7 +164,7 @@ def _check_badge(name: str) -> None:
 
 def _write_badge(name: str, text: str) -> None:
     try:
-        write_whole(Path(name), f"{text}\n".encode())
+        write_output(Path(name), f"{text}\n".encode())
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StoreError(f"--badge: {name} must be writable: {reason}") from None

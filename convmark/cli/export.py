@@ -11,7 +11,7 @@ from pathlib import Path
 
 from convmark.cli.command import EXIT_OK, sayer
 from convmark.core.errors import OptionError, StoreError
-from convmark.core.files import write_whole
+from convmark.core.files import write_output
 from convmark.core.option_values import choice_of
 from convmark.core.options import Options
 from convmark.report.export import TARGETS, Export, export_of
@@ -71,7 +71,7 @@ def _write(output: Path, files: Mapping[str, str]) -> None:
     beside = output.absolute().with_name(f".{output.name}.{secrets.token_hex(4)}.part")
     try:
         if "" in files:
-            write_whole(output, files[""].encode())
+            write_output(output, files[""].encode())
             return
         for name, text in files.items():
             path = beside / name

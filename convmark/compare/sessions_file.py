@@ -19,6 +19,7 @@ from convmark.compare.judgement import LiveComparison, LiveSession
 from convmark.compare.rule.decision import bar
 from convmark.compare.rule.statistics import summary
 from convmark.core.errors import MeasurementError, StoreError
+from convmark.core.runtimes import as_hashed
 from convmark.results.record import Record
 from convmark.results.table_file import TableFile
 
@@ -73,7 +74,9 @@ def sessions_path(run: Path) -> Path:
 
 def conditions_of(row: Record) -> str:
     """Return the hash of what a row's sessions hang on besides the two codes."""
-    found = repr((Conditions.of(row).live, row.measurement_version))
+    facts = as_hashed(asdict(Conditions.of(row).live))
+    told = ", ".join(f"{name}={fact!r}" for name, fact in facts.items())
+    found = f"(Comparability({told}), {row.measurement_version!r})"
     return hashlib.sha256(found.encode()).hexdigest()[:16]
 
 

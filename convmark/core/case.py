@@ -33,8 +33,12 @@ CLUSTERS = re.compile(r"local|hosts([1-9][0-9]{0,8})")
 THREADS = re.compile(r"default|0{0,8}[1-9][0-9]{0,8}")
 """Python reads no number of thousands of digits, which a file may hold."""
 
-_DTYPE = r"(?:u?int(?:4|8|16|32|64)|float(?:16|32|64)|bfloat16|float8[0-9a-z_]{0,12})"
-_KIND = rf"(?:tf32|dynamic_int8|(?:mixed_)?{_DTYPE}|{_DTYPE}_from_(?:mixed_)?{_DTYPE})"
+_DTYPE = (
+    r"(?:u?int(?:4|8|16|32|64)|float(?:16|32|64)|bfloat16|float8[0-9a-z_]{0,12}|complex(?:64|128))"
+)
+_STORED = rf"(?:{_DTYPE}|(?:gptq|awq)_[0-9]{{1,3}}_-?[0-9]{{1,6}})"
+"""What weights are stored in; of GPTQ and AWQ with their bits and the size of a group."""
+_KIND = rf"(?:tf32|dynamic_int8|(?:mixed_)?{_DTYPE}|{_STORED}_from_(?:mixed_)?{_DTYPE})"
 FOUND_PRECISION = re.compile(rf"{_KIND}(?:\+{_KIND}){{0,7}}")
 """What layers are found to compute in: a precision as above, another dtype, or a mixture by its
 parts, such as `float32+mixed_bfloat16`."""
@@ -202,13 +206,17 @@ class Case:
 
 
 def _broken(runtime: Runtime, case: Case) -> str:
-    """Return which of the rules of an exported model a case breaks; empty where none."""
+    """Return which of the rules of an exported model a case breaks; empty where none.
+
+    A file that was there already may be of a precision that no model is exported in.
+    """
+    is_file = runtime_of_file(case.model) == runtime.name
     rules = (
         ("task", case.task, ("infer",)),
         ("backend", case.backend, (runtime.backend,)),
         ("jit", case.jit, JIT_STATES[:1]),
         ("replicas", case.replicas, (1,)),
-        ("precision", case.precision, runtime.precisions),
+        ("precision", case.precision, (case.precision,) if is_file else runtime.precisions),
     )
     for axis, value, allowed in rules:
         if value not in allowed:

@@ -1,9 +1,11 @@
-"""Opens files that others may have written, only if they are regular files."""
+"""Opens regular files only, and writes files in one step."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import glob
 import os
 import stat
 from collections.abc import Iterator
@@ -14,8 +16,12 @@ from convmark.core.errors import StoreError
 __all__ = [
     "as_store_error",
     "cache_folder",
+    "is_at",
+    "lock_of_nobody",
+    "new_part",
     "open_regular",
     "read_regular",
+    "write_output",
     "write_whole",
 ]
 
@@ -66,30 +72,85 @@ def read_regular(path: Path, most_bytes: int = -1) -> bytes:
         return file.read(most_bytes)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that is as it was until all of it is written: beside it, then in its place.
-
-    What is no regular file, such as /dev/stdout, is written to as it is.
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file that the user has named: links are followed, and devices are written to.
 
     Raises:
-        OSError: it cannot be written; a file that was there is whole.
+        OSError: it cannot be written; a regular file that was there is whole.
     """
     if path.exists() and not path.is_file():
-        path.write_bytes(content)
-        return
-    target = path.resolve()  # what a link leads to is replaced, not the link
-    part = target.with_name(f".{target.name}.{os.urandom(4).hex()}.part")
+        path.write_bytes(content)  # such as /dev/stdout
+    else:
+        write_whole(path.resolve(), content)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file in one step; a link, a pipe or a device of that name is replaced itself.
+
+    Raises:
+        OSError: it cannot be written; what was there is as it was.
+    """
+    part, descriptor = new_part(path)
     try:
-        with part.open("xb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        if target.exists():
-            part.chmod(stat.S_IMODE(target.stat().st_mode))
-        part.replace(target)
+            with contextlib.suppress(FileNotFoundError):
+                if stat.S_ISREG(mode := path.lstat().st_mode):
+                    part.chmod(stat.S_IMODE(mode))
+            part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def new_part(path: Path, mode: int = 0o666) -> tuple[Path, int]:
+    """Make an empty file that is to replace another; return it and its descriptor, locked.
+
+    Such files that killed processes of this user left for the same name are removed.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for ending in ("", ".part"):  # without one in earlier versions
+        for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}{ending}"):
+            with contextlib.suppress(OSError), lock_of_nobody(left):
+                left.unlink()
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    while True:
+        part = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
+        descriptor = os.open(part, flags, mode)
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if is_at(descriptor, part):
+            return part, descriptor
+        os.close(descriptor)  # another process locked it first, and removed it
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def lock_of_nobody(path: Path) -> Iterator[None]:
+    """Take the lock of a file of this user.
+
+    Raises:
+        OSError: there is none, it is another user's, or a process holds it.
+    """
+    lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if os.fstat(lock).st_uid != os.getuid():
+            raise PermissionError(f"{path}: another user's")
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(lock)
 
 
 def _is_special(path: str | os.PathLike[str]) -> OSError:

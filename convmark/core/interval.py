@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["NOT_KNOWN", "Interval", "share_of"]
+__all__ = ["NOT_KNOWN", "Interval", "share_of", "signed_percent"]
 
 _LARGEST_LOG_RATIO = 700.0
 """No float holds the ratio of a larger one."""
@@ -16,6 +16,17 @@ _LARGEST_LOG_RATIO = 700.0
 def share_of(log_ratio: float) -> float:
     """Return the change that a log ratio is, as a share: 0.0953 is 10 %."""
     return math.expm1(min(log_ratio, _LARGEST_LOG_RATIO))
+
+
+_MOST_PRINTED = math.expm1(50)
+"""A larger change is of a figure that tells nothing."""
+
+
+def signed_percent(share: float) -> str:
+    """Return a change as per cent with its sign; one of dozens of digits has no size."""
+    if share >= _MOST_PRINTED:
+        return "no size"
+    return f"{'+' if share >= 0 else '-'}{100 * abs(share):.1f} %"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +86,10 @@ class Interval:
 
         An end that is not known is left open; the text is empty where neither is known.
         """
-        ends = ("" if end is None else f"{100 * end:+.1f}" for end in self.cells.values())
+        ends = (
+            "" if end is None else signed_percent(end).removesuffix(" %")
+            for end in self.cells.values()
+        )
         text = f"[{', '.join(ends)}]"
         return "" if text == "[, ]" else text
 

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import re
 import shutil
 import signal
 import sys
@@ -18,6 +19,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
+
+from convmark.core.files import is_at, lock_of_nobody
+from convmark.core.installed import TREE_PREFIX
 
 __all__ = [
     "ReceivedSignal",
@@ -111,9 +115,13 @@ class TemporaryFolder:
         import tempfile  # the command line needs the signals alone
 
         _remove_abandoned(Path(tempfile.gettempdir()))
-        self.path = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
-        self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        while True:
+            self.path = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
+            self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            if is_at(self._lock, self.path / _LOCK):
+                return
+            os.close(self._lock)  # another process locked it first, and removed the folder
 
     def __enter__(self) -> Path:
         return self.path
@@ -132,22 +140,24 @@ class TemporaryFolder:
 def _remove_abandoned(temporary: Path) -> None:
     """Remove the folders of this user whose processes have ended."""
     for folder in temporary.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError), _lock_of_nobody(folder / _LOCK):
+        with contextlib.suppress(OSError), lock_of_nobody(folder / _LOCK):
+            if not folder.is_symlink():
+                shutil.rmtree(folder, ignore_errors=True)
+    for folder in temporary.glob(f"{TREE_PREFIX}[0-9]*-*"):
+        if _is_abandoned_without_lock(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _lock_of_nobody(path: Path) -> Iterator[None]:
-    """Take the lock.
-
-    Raises:
-        OSError: there is none, it is another user's, or a process holds it.
-    """
-    lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+def _is_abandoned_without_lock(folder: Path) -> bool:
+    """Whether an earlier version made the folder, which named its process, and that has ended."""
+    found = re.fullmatch(rf"{TREE_PREFIX}([0-9]{{1,7}})-\w+", folder.name)
+    if found is None or folder.is_symlink() or (folder / _LOCK).exists():
+        return False
     try:
-        if os.fstat(lock).st_uid != os.getuid() or os.path.islink(path.parent):
-            raise PermissionError(f"{path}: another user's")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(lock)
+        if folder.stat().st_uid == os.getuid():
+            os.kill(int(found[1]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False

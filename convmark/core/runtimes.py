@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 __all__ = [
     "DEFAULT_RUNTIME",
@@ -16,6 +17,7 @@ __all__ = [
     "RUNTIMES",
     "RUNTIME_PRECISIONS",
     "Runtime",
+    "as_hashed",
     "runtime_of_file",
 ]
 
@@ -112,3 +114,13 @@ def runtime_of_file(path: str) -> str:
     """Return the runtime that a model's file is loaded by: Keras where it is no other's."""
     found = (one.name for one in RUNTIMES.values() if one.suffix not in ("", "/"))
     return next((name for name in found if path.endswith(RUNTIMES[name].suffix)), DEFAULT_RUNTIME)
+
+
+def as_hashed(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of a case for a hash that a file keeps.
+
+    The column `runtime` is left out at its default, so that hashes from before it still match.
+    """
+    return {
+        name: fact for name, fact in facts.items() if (name, fact) != ("runtime", DEFAULT_RUNTIME)
+    }

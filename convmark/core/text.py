@@ -8,12 +8,10 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from convmark.core.files import read_regular
-
-if TYPE_CHECKING:
-    from convmark.core.interval import Interval  # needs NumPy, which --help does without
+from convmark.core.interval import Interval, share_of, signed_percent
 
 __all__ = [
     "NUMBER",
@@ -114,7 +112,7 @@ def plain_text(text: str) -> str:
 
 def percent(log_ratio: float) -> str:
     """Return a change as per cent, from its logarithm."""
-    return f"{100 * math.expm1(log_ratio):+.1f} %" if log_ratio < 50 else "no size"
+    return signed_percent(share_of(log_ratio))
 
 
 def is_plain(text: str) -> bool:
@@ -233,12 +231,12 @@ def share_text(share: float | None) -> str:
 
 def change_text(share: float | None) -> str:
     """Return a change, a share, with its sign."""
-    return "" if share is None else f"{'+' if share >= 0 else '-'}{share_text(abs(share))}"
+    return "" if share is None else signed_percent(share)
 
 
 def interval_text(change: float, interval: Interval) -> str:
     """Return a change and its interval, shares, such as `+12.1 % [+9.8, +14.4]`."""
-    return f"{100 * change:+.1f} % {interval.text}".rstrip()
+    return f"{signed_percent(change)} {interval.text}".rstrip()
 
 
 def duration_text(value_s: float) -> str:

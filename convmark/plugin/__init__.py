@@ -44,6 +44,16 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
     short.add_all(parser, pluginmanager)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None, object, object]:
+    """Refuse options of `convmark run`, once the project's own options are known."""
+    found = yield
+    short.refuse_of_run(early_config, parser, args)
+    return found
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Read and check the options, before anything is collected."""
@@ -57,51 +67,44 @@ def pytest_configure(config: pytest.Config) -> None:
         for option in OPTIONS
         if option.only != "run"
     }
+    before = short.prefix(config)
     try:
-        for option in OPTIONS:
-            if option.only == "run" and config.getoption(destination(option.name)) is not None:
-                raise OptionError(
-                    f"{option.flag}: is of `convmark run`; pytest measures what the suites have, "
-                    "and a file chooses among them: pytest bench/test_inference.py"
-                )
-        options = read(given, pyproject_settings(config.rootpath), prefix=short.prefix(config))
+        options = read(given, pyproject_settings(config.rootpath), prefix=before)
         if options.trust_models:
             os.environ[TRUST] = "1"  # for the workers
         if config.getoption(destination("accuracy"), None):
             tasks = tuple(dict.fromkeys([*options.tasks, "accuracy"]))
             options = dataclasses.replace(options, tasks=tasks)
-        _check_search(options, config.stash[_COMPARISON_KEY])
+        _check_search(options, config.stash[_COMPARISON_KEY], before)
         if given["allow_change"] and not config.stash[_COMPARISON_KEY].asked:
-            raise OptionError("--allow-change: needs --benchmark-compare")
+            raise OptionError(f"{before}allow-change: needs --benchmark-compare")
         if options.cluster is not None:
-            raise OptionError(
-                "--cluster: is of `convmark run`; pytest measures replicas in one process, got "
-                f"{options.cluster.name}"
-            )
+            raise OptionError(f"[tool.convmark] cluster: {short.of_run('cluster')}")
         config.stash[_OPTIONS_KEY] = options
-        _check_resume(config.getoption(_RESUME))
+        _check_resume(config.getoption(_RESUME), before)
     except ConvmarkError as error:
         raise pytest.UsageError(plain_text(str(error))) from None
 
 
-def _check_search(options: Options, comparison: bridge.Comparison) -> None:
+def _check_search(options: Options, comparison: bridge.Comparison, before: str) -> None:
     """Refuse what cannot be had of batch sizes that are searched for."""
     if options.batch_sizes != AUTO:
         return
-    refuse_untimed(options, "--batch-sizes auto searches for")
+    refuse_untimed(options, f"{before}batch-sizes auto searches for")
     if comparison.asked:
         raise OptionError(
-            "--benchmark-compare: needs --batch-sizes in numbers, got auto: a search may choose "
-            "other sizes than the baseline has"
+            f"--benchmark-compare: needs {before}batch-sizes in numbers, got auto: a search may "
+            "choose other sizes than the baseline has"
         )
 
 
-def _check_resume(run: str | None) -> None:
+def _check_resume(run: str | None, before: str) -> None:
     """Refuse a path of tests that the option has swallowed."""
     path = Path(run or "").expanduser()
     if run and (path.is_dir() or path.suffix == ".py"):
         raise OptionError(
-            f"--resume: took {run!r} for a run's name; put the path first: pytest {run} --resume"
+            f"{before}resume: took {run!r} for a run's name; put the path first: pytest {run} "
+            f"{before}resume"
         )
 
 

@@ -313,7 +313,8 @@ class PytestRun:
 
     def keep_changes(self, changes: Sequence[LayerChange]) -> None:
         """Keep what became of the layers of a case, on the disk and for the report."""
-        from convmark.compare.live.blame import CHANGES_TABLE, changes_path
+        from convmark.compare.live.ab_files import changes_path
+        from convmark.compare.live.blame import CHANGES_TABLE
 
         self._changes += changes
         if self.path is not None:

@@ -55,10 +55,8 @@ def add_options(parser: pytest.Parser, before: str) -> None:
         return {"help": shown, "dest": destination(name)}
 
     for one in OPTIONS:
-        more = how(one.name, one.help)
-        if one.only == "run":
-            more["help"] = argparse.SUPPRESS  # it is refused with what to do
-        one.add_to(group.addoption, flag=f"{before}{one.name}", **more)
+        if one.only != "run":
+            one.add_to(group.addoption, flag=f"{before}{one.name}", **how(one.name, one.help))
     resume, accuracy = how("resume", RESUME), how("accuracy", ACCURACY)
     group.addoption(f"{before}resume", metavar="RUN", nargs="?", const="", **resume)
     group.addoption(f"{before}accuracy", action="store_true", default=None, **accuracy)
@@ -74,6 +72,30 @@ def destination(name: str) -> str:
 def prefix(config: pytest.Config) -> str:
     """Return what the names of options begin with in this session's messages."""
     return "--" if config.pluginmanager.hasplugin(_NAME) else PREFIX
+
+
+def refuse_of_run(config: pytest.Config, parser: pytest.Parser, args: list[str]) -> None:
+    """Refuse options of `convmark run` alone; the project may have options of their short names.
+
+    Raises:
+        pytest.UsageError: one was given, and nobody has added an option of that name.
+    """
+    _, unknown = parser.parse_known_and_unknown_args(args)
+    flags = [arg.partition("=")[0] for arg in unknown]
+    for one in OPTIONS:
+        for flag in dict.fromkeys((PREFIX + one.name, prefix(config) + one.name)):
+            if one.only == "run" and flag in flags:
+                raise pytest.UsageError(f"{flag}: {of_run(one.name)}")
+
+
+def of_run(name: str) -> str:
+    """Say what to do in place of giving pytest an option of `convmark run`."""
+    if name == "tasks":
+        return (
+            "is of `convmark run`; pytest measures what the suites have, and a file chooses among "
+            "them: pytest bench/test_inference.py"
+        )
+    return f"is of `convmark run`, pytest measures in one process; use convmark run --{name}"
 
 
 def add_all(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:

@@ -38,7 +38,8 @@ def next_step(records: Sequence[Record], *, searched: bool = False) -> str:
 
 def gate_step(judgements: Sequence[Judgement]) -> str:
     """Return what the verdicts of a run amount to, and the next command."""
-    cases = {one.case: one for one in judgements if one.model != MACHINE}
+    of_cases = [one for one in judgements if one.model != MACHINE]
+    cases = {one.case for one in of_cases}
     failing = {one.case: one.verdict for one in judgements if one.fails}
     if failing:
         meant = next((case for case in failing if failing[case] in ("regressed", "changed")), "")
@@ -54,12 +55,20 @@ def gate_step(judgements: Sequence[Judgement]) -> str:
             f"{unclear} of {len(times)} step times are inconclusive, so they may have changed: run "
             "the command again, or with a larger --compare-budget; next: convmark noise"
         )
-    if all(one.verdict in ("new", "missing") for one in judgements):
+    compared = [one for one in of_cases if one.verdict not in ("new", "missing")]
+    if not compared:
         return (
             "nothing was compared, because there is no earlier run of these cases: this run is the "
             "baseline; next: change the code and repeat the command"
         )
-    if all(one.note.startswith((SAME_CODE, SAME_COMMIT)) for one in times if one.verdict != "new"):
+    timed = [one for one in compared if one.metric == "step_time"]
+    if not timed:
+        metrics = ", ".join(sorted({one.metric.replace("_", " ") for one in compared}))
+        return (
+            f"the gate passed: no step time was compared, only {metrics}; next: convmark report -o "
+            "report.html"
+        )
+    if all(one.note.startswith((SAME_CODE, SAME_COMMIT)) for one in timed):
         return (
             "the gate passed: the code of each case is that of the baseline, so nothing was "
             "compared; next: change the code and repeat the command"

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from convmark.core.errors import OptionError, StoreError
-from convmark.core.files import write_whole
+from convmark.core.files import write_output
 from convmark.core.option_values import nearest, parse_file
 from convmark.core.table import Table
 from convmark.core.text import painted
@@ -162,7 +162,7 @@ def report(
         print(painted(text, sys.stdout, os.environ) if chosen == "text" else text)
         return found
     try:
-        write_whole(Path(output), data)
+        write_output(Path(output), data)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StoreError(f"--output: {output} must be writable: {reason}") from None

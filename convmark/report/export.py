@@ -17,12 +17,12 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.errors import OptionError
 from convmark.report.rows import POINT, Rows, latest, points, text_of
+from convmark.results.agreement import utc_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -235,7 +235,7 @@ def _mlflow(table: pd.DataFrame, frame: pd.DataFrame) -> Files:
         machine = str(row["machine"])
         experiment = str(int(hashlib.sha256(machine.encode()).hexdigest()[:15], 16))
         run = _hash(ids[row["source"]], str(row["case"]))[:32]
-        at_ms = int(datetime.fromisoformat(row["started"]).timestamp() * 1000)
+        at_ms = int(utc_of(row["started"]).timestamp() * 1000)
         files[f"{experiment}/meta.yaml"] = _yaml(
             **{"artifact_location": experiment, "experiment_id": experiment, "name": machine},
             lifecycle_stage="active",

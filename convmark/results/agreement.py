@@ -10,7 +10,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ __all__ = [
     "broken_rule",
     "figures_agree",
     "phases_apart",
+    "utc_of",
     "words_broken",
 ]
 
@@ -200,21 +201,25 @@ def figures_agree(columns: Figures, statuses: Any) -> bool:
 
 def words_broken(started: str, status: str, unsteady: str | None) -> str:
     """Return the rule that the texts of a row break, and the value; empty where they agree."""
-    if not _is_time(started):
+    try:
+        utc_of(started)
+    except ValueError:
         return f"column 'started' must be a time of ISO 8601 in UTC, got {started[:40]!r}"
     if status == "ok" and unsteady:
         return f"column 'unsteady' must be empty where the status is ok, got {unsteady[:40]!r}"
     return ""
 
 
-def _is_time(text: str) -> bool:
-    """Whether a text is a date or a time of ISO 8601, with a day that there is, and in UTC.
+def utc_of(started: str) -> datetime:
+    """Return when a row's process was started; a time that names no zone is in UTC.
 
     Times are ordered as texts, so one of another zone would be in the wrong place; and no clock
     shows one before 1970.
+
+    Raises:
+        ValueError: the text is no date or time of ISO 8601, of no day that there is, or not in UTC.
     """
-    try:
-        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        return False
-    return found.year >= 1970 and found.utcoffset() in (None, timedelta(0))
+    found = datetime.fromisoformat(started.replace("Z", "+00:00"))
+    if found.year < 1970 or found.utcoffset() not in (None, timedelta(0)):
+        raise ValueError(started)
+    return found.replace(tzinfo=timezone.utc)

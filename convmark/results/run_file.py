@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from convmark.core.errors import StoreError
-from convmark.core.files import as_store_error, open_regular, read_regular
+from convmark.core.files import as_store_error, new_part, open_regular, read_regular
 from convmark.results.code.manifest import code_path
 from convmark.results.code.of_run import KeptCodes
 from convmark.results.reading import HEADER, StoreWarning
@@ -203,10 +203,8 @@ def _created(path: Path) -> int:
 
 def _fresh(path: Path, data: bytes) -> tuple[Path, int]:
     """Write data to a new file beside `path`; return it and its descriptor, held."""
-    fresh = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    descriptor = os.open(fresh, _FLAGS | os.O_CREAT | os.O_EXCL, 0o644)
+    fresh, descriptor = new_part(path, 0o644)
     try:
-        _held(descriptor)
         _write_through(descriptor, data)
     except BaseException:
         os.close(descriptor)

@@ -332,7 +332,8 @@ class Schema:
         "largest difference of an output from the Keras model's in float32, on seeded inputs"
     )
     largest_rel_error: float | None = _export(
-        "the same over the largest magnitude of that output of the Keras model", title="error"
+        "the same over how far that output's values lie from their mean at most, rounding left out",
+        title="error",
     )
     top1_agreement: float | None = _export(
         "share of those inputs whose largest entry of the first output is the Keras model's",

@@ -11,7 +11,6 @@ import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from statistics import median
 from types import MappingProxyType
@@ -30,6 +29,7 @@ from convmark.interpreter.environments.installer import wanted
 from convmark.interpreter.inspection import devices_asked_for
 from convmark.machine.gpu.visible import visible_cards
 from convmark.machine.hardware import Machine
+from convmark.results.agreement import utc_of
 from convmark.results.reading import RUN_NAME
 from convmark.results.record import Record
 from convmark.results.store import read_run, run_files
@@ -266,7 +266,7 @@ def _with_seconds(records: Sequence[Record]) -> Iterator[tuple[Record, float]]:
             continue
         whole_s = own_s
         if after is not None:
-            began, ended = (datetime.fromisoformat(one.started) for one in (record, after))
+            began, ended = (utc_of(one.started) for one in (record, after))
             whole_s = (ended - began).total_seconds()
         yield record, whole_s if own_s <= whole_s <= own_s + MOST_PAUSE_S else own_s
 

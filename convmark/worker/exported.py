@@ -20,7 +20,7 @@ from convmark.core.runtimes import RUNTIMES
 from convmark.worker import runtimes
 from convmark.worker.backends.keras_parts import root_mean_square
 from convmark.worker.backends.step import Step
-from convmark.worker.failure import CaseFailure, message_of
+from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs, Leaf, flat, sized
 from convmark.worker.runtimes.agreement import agreement, check
 from convmark.worker.runtimes.export import Exported
@@ -64,6 +64,7 @@ class ExportedBackend:
         self._seed = seed
         self._emit = emit
         self._inputs = _inputs_of(exported) if exported.batches else None
+        self._precision = case.precision
         self._threads_before = _tasks()
 
     def __getattr__(self, name: str) -> Any:
@@ -103,8 +104,8 @@ class ExportedBackend:
         return Counter()
 
     def layer_precisions(self, model: Loaded) -> list[str]:
-        """What was asked of the exporting process, which has held the model to it."""
-        return [self._case.precision]
+        """The file's own; of an export what was asked of the exporting process."""
+        return [self._precision]
 
     def has_call(self, model: Loaded) -> bool:
         return True
@@ -142,11 +143,12 @@ class ExportedBackend:
         except Exception as error:  # each runtime has its own
             raise CaseFailure(
                 f"{case.model}: {RUNTIMES[case.runtime].label} cannot load the file: "
-                f"{message_of(error)}"
+                f"{runtimes.reason(error)}"
             ) from error
         seconds = time.perf_counter() - began
         self._emit("loaded", load_s=seconds, packages=runtimes.versions(case.runtime))
         if self._inputs is None:
+            self._precision = engine.stored_precision()
             self._inputs = self._inputs_of_file(engine)
             batch = flat(self._inputs.batch(case.batch_size, self._seed))
             self._exported = replace(self._exported, batches=[list(batch)])
@@ -186,12 +188,15 @@ class ExportedBackend:
         Raises:
             CaseFailure: it computes something else.
         """
-        exported, case = self._exported, self._case
-        if not exported.references:
-            found = None
-        else:
-            outputs = [model.engine.run(batch) for batch in exported.batches]
-            found = agreement(zip(outputs, exported.references, strict=True))
+        exported, case, found = self._exported, self._case, None
+        outputs = [model.engine.run(batch) for batch in exported.batches]
+        kinds = {type(one).__name__ for batch in outputs for one in batch}
+        if kinds != {"ndarray"}:  # an array may be there before what it holds is computed
+            raise CaseFailure(
+                f"{case.name}: a runtime's step must return NumPy arrays, got {', '.join(kinds)}"
+            )
+        if exported.references:
+            found = agreement(outputs, exported.references)
         figures = {} if found is None else asdict(found)
         self._emit("agreement", runtime_threads=self._runtime_threads(model.engine), **figures)
         if found is not None:

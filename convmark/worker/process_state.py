@@ -127,12 +127,6 @@ _READERS: Mapping[str, Callable[[], object]] = {
 }
 
 
-def found_precision(kinds: Counter[str]) -> str:
-    """Return the precision of layers that compute so: one kind, or a mixture by its parts."""
-    parts = sorted(kind for kind in kinds if FOUND_PRECISION.fullmatch(kind))
-    return "+".join(parts)
-
-
 def _is_as_asked(kinds: Counter[str], asked: str) -> bool:
     """Whether layers compute as asked: all, or under a mixed policy most, the others wider."""
     others = {kind: count for kind, count in kinds.items() if kind != asked}
@@ -150,9 +144,9 @@ def checked_precision(case: Case, kinds: Counter[str], *, asked: bool) -> str:
         asked: whether the user has named the precision.
 
     Raises:
-        CaseFailure: it is not what was asked for.
+        CaseFailure: it is not what was asked for, or has no name that a row could have.
     """
-    found = found_precision(kinds)
+    found = "+".join(sorted(kinds))
     if found in ("", case.precision) or (
         case.precision in PRECISIONS and _is_as_asked(kinds, case.precision)
     ):
@@ -163,6 +157,11 @@ def checked_precision(case: Case, kinds: Counter[str], *, asked: bool) -> str:
             f"{case.model}: precision {case.precision} was asked for, {number} of {total} "
             f"layers with weights compute otherwise: {found}; leave out --precisions, or have "
             "the model's code set no policy or dtype"
+        )
+    if not FOUND_PRECISION.fullmatch(found):
+        raise CaseFailure(
+            f"{case.model}: layers must compute in at most 8 precisions that a row has names for, "
+            f"they compute in {found}; use other dtypes or another quantization"
         )
     return found
 

@@ -26,6 +26,7 @@ __all__ = [
     "SessionRow",
     "VerdictRow",
     "append",
+    "changes_path",
     "create",
     "keep_figure",
     "kept_if_used",
@@ -122,6 +123,7 @@ def create(results: Path) -> Path:
 
     def made(path: Path) -> Path:
         path.touch(exist_ok=False)
+        changes_path(path).unlink(missing_ok=True)  # of one whose sessions were removed by hand
         return path
 
     return Store(results).create(AB_FOLDER, made)
@@ -165,6 +167,11 @@ def keep_figure(sessions: Path, case: str, svg: str) -> Path:
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from None
     return path
+
+
+def changes_path(sessions: Path) -> Path:
+    """Return where the changes of the layers are kept, beside a comparison's sessions."""
+    return sessions.with_suffix(".layers.csv")
 
 
 def verdicts_path(sessions: Path) -> Path:

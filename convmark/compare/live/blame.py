@@ -14,7 +14,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from convmark.compare.judgement import BUDGET_SPENT
@@ -32,7 +31,6 @@ __all__ = [
     "blame",
     "blamed",
     "blamed_lines",
-    "changes_path",
 ]
 
 SESSIONS = 4
@@ -83,11 +81,6 @@ class LayerChange:
 
 
 CHANGES_TABLE = TableFile(LayerChange)
-
-
-def changes_path(sessions: Path) -> Path:
-    """Return the file of the layers that changed, beside a run's, or a comparison's sessions."""
-    return sessions.with_suffix(".layers.csv")
 
 
 def blame(

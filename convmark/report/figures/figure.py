@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from convmark.core.errors import StoreError
-from convmark.core.files import write_whole
+from convmark.core.files import write_output
 from convmark.core.table import Table, cell_text
 
 __all__ = [
@@ -225,8 +225,8 @@ def export_figures(figures: Sequence[Figure], folder: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         for name, spec in _drawings(figures):
             svg, png = folder / f"{name}.svg", folder / f"{name}.png"
-            write_whole(svg, drawn_svg(spec).encode())
-            write_whole(png, vl_convert.vegalite_to_png(spec, scale=PNG_SCALE))
+            write_output(svg, drawn_svg(spec).encode())
+            write_output(png, vl_convert.vegalite_to_png(spec, scale=PNG_SCALE))
             written += [svg, png]
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +18,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark import __version__
-from convmark.core.files import cache_folder
+from convmark.core.files import cache_folder, write_whole
 from convmark.core.git import Git, GitError
 from convmark.core.table import Table, cell_text
 from convmark.report.figures.figure import CONFIG, Figure
@@ -186,9 +185,7 @@ def drawing_library() -> str:
     text = str(vl_convert.javascript_bundle(_EXPOSED))
     with contextlib.suppress(OSError):  # a cache that cannot be written is none
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        write_whole(path, text.encode())
     return text
 
 

@@ -115,7 +115,7 @@ def _winner(rows: list[dict[str, Any]], frame: pd.DataFrame) -> dict[str, str]:
     if alike:
         rival = min(alike, key=lambda row: row["step_time_p50_s"])
         faster = ratio(_times(frame, rival), _times(frame, best))
-        if faster and faster.contains_1:
+        if faster and faster.interval.known and faster.interval.low <= 1:
             found = f"{best['model']} or {rival['model']}: {seconds_text(best['step_time_p50_s'])}"
             by = f"not distinguishable: ratio in {brackets_text(faster)}"
         elif faster:

@@ -17,6 +17,7 @@ from typing import Any
 from convmark.core.case import Case
 from convmark.core.errors import CaseError, OptionError, StoreError
 from convmark.core.files import as_store_error, read_regular, write_whole
+from convmark.core.runtimes import as_hashed
 
 __all__ = [
     "Part",
@@ -137,7 +138,7 @@ def plan_name(
         where: the interpreter or environment that measures it, as it was asked for.
     """
     facts = [
-        [[case.as_fields() for case in shard] for shard in shards],
+        [[as_hashed(case.as_fields()) for case in shard] for shard in shards],
         [processes, seed, time_budget_s, where],
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]

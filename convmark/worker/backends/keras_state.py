@@ -158,7 +158,7 @@ def _kinds(layer: Any) -> list[str]:
         for weight in vars(layer).get(f"_{kind}_{suffix}") or ()
     ]
     stored = {_dtype_name(weight.dtype) for weight in own}
-    stored = {name for name in stored if "float" in name}
+    stored = {name for name in stored if "float" in name or "complex" in name}
     return [_kind(str(layer.compute_dtype or name), name) for name in sorted(stored)[:1]]
 
 

@@ -130,12 +130,13 @@ def _computed(function: Any) -> str:
         *(node for one in definition.library.function for node in one.node_def),
     ]
     products = {
-        tf.as_dtype(node.attr["T"].type).name
+        tf.as_dtype(node.attr[key].type).name
         for node in nodes
-        if "T" in node.attr and any(word in node.op for word in _PRODUCTS)
+        for key in ("T", "Ta")  # of a product whose two sides may differ
+        if key in node.attr and any(word in node.op for word in _PRODUCTS)
     }
-    stored = {one.dtype.name for one in function.variables if one.dtype.is_floating}
-    kinds = {name for name in products or stored if "float" in name}
+    stored = {one.dtype.name for one in function.variables if not one.dtype.is_integer}
+    kinds = (products or stored) - {"bool", "int32", "int64", "resource", "string"}
     if len(kinds) > 1:
         raise CaseFailure(f"its products must be of one dtype, got {', '.join(sorted(kinds))}")
     computed = next(iter(kinds), "float32")

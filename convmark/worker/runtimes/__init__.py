@@ -10,16 +10,29 @@ import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 import sys
 from typing import Any
 
 from convmark.core.runtimes import RUNTIMES
-from convmark.worker.failure import CaseFailure
+from convmark.worker.failure import CaseFailure, message_of
 
-__all__ = ["check_installed", "imported", "versions"]
+__all__ = ["check_installed", "imported", "reason", "versions"]
 
 _TELEMETRY = "openvino_telemetry"
 """Sends a message to its makers at each import of OpenVINO, which does without it."""
+
+_UNKNOWN = re.compile(
+    r"(?:No Op registered for|(?:Custom|Flex) ops:|No conversion rule found for operations:"
+    r'|In Node, \("[^"]*",) *(\w+(?:, \w+)*)'
+)
+"""How runtimes and converters name operations that they do not know, deep in their messages."""
+
+
+def reason(error: BaseException) -> str:
+    """Return in one line why a runtime or converter has failed."""
+    found = _UNKNOWN.search(str(error))
+    return f"it does not know the operation {found.group(1)}" if found else message_of(error)
 
 
 def check_installed(name: str, model: str) -> None:

@@ -63,6 +63,10 @@ class Engine(abc.ABC):
     def run(self, arrays: Sequence[Any]) -> Sequence[Any]:
         """Return the outputs of a batch; both are arrays of NumPy in host memory."""
 
+    def stored_precision(self) -> str:
+        """What the file itself computes in, or keeps its weights in; of a user's file alone."""
+        raise NotImplementedError
+
     def threads(self) -> int | None:
         """The threads of the runtime's pool as it tells; None where it does not."""
         return None

@@ -25,12 +25,18 @@ from typing import Any
 import numpy as np
 
 from convmark.core.case import Case
+from convmark.core.model_name import ModelName
 from convmark.core.processes import die_with_parent
 from convmark.core.runtimes import EXPORTS, RUNTIMES
 from convmark.worker import runtimes
 from convmark.worker.failure import CaseFailure, message_of, stack_of
 from convmark.worker.inputs import Inputs
 from convmark.worker.protocol import encode
+from convmark.worker.runtimes.agreement import (
+    UNTRAINED_SPREAD,
+    are_told_apart,
+    check_comparable,
+)
 from convmark.worker.runtimes.engine import Source
 
 __all__ = ["Exported", "export", "in_a_process"]
@@ -150,6 +156,15 @@ def export(case: Case, model: Any, backend: Any, seed: int, folder: str, emit: E
     batches = [_arrays(case, backend, inputs, seed + number) for number in range(count)]
     function = backend.exported_function(model, batches[0])
     references = [backend.exported_outputs(function, one) for one in batches]
+    if ModelName.of(case.model).is_zoo and not are_told_apart(references, UNTRAINED_SPREAD):
+
+        def is_enough() -> bool:
+            found = backend.exported_outputs(function, batches[0])
+            return are_told_apart([found], UNTRAINED_SPREAD)
+
+        backend.amplified(model, is_enough)
+        references = [backend.exported_outputs(function, one) for one in batches]
+    check_comparable(references, case.precision, case.model)
     _write(folder, batches, references)
 
     def samples() -> Iterator[Sequence[Any]]:
@@ -227,7 +242,7 @@ def _converted(case: Case, convert: Any, source: Source, stem: str) -> float:
         ) from None
     except Exception as error:
         raise CaseFailure(
-            f"{case.model}: cannot be exported to {runtime.label}: {message_of(error)}"
+            f"{case.model}: cannot be exported to {runtime.label}: {runtimes.reason(error)}"
         ) from error
     return time.perf_counter() - began
 

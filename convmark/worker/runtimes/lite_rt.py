@@ -63,6 +63,15 @@ class LiteRT(Engine):
             self._interpreter.resize_tensor_input(one["index"], list(shape))
         self._interpreter.allocate_tensors()
 
+    def stored_precision(self) -> str:
+        kinds = {
+            (np.dtype(one["dtype"]).name, len(one["quantization_parameters"]["scales"]) > 0)
+            for one in self._interpreter.get_tensor_details()
+        }
+        if kinds & {("int8", True), ("uint8", True)}:
+            return "int8" if ("int32", True) in kinds else "dynamic_int8"  # biases are of int32
+        return "float16" if ("float16", False) in kinds else "float32"
+
     def run(self, arrays: Sequence[Any]) -> Sequence[Any]:
         for one, array in zip(self._takes, arrays, strict=True):
             self._interpreter.set_tensor(one["index"], array)

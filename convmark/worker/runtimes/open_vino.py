@@ -17,6 +17,7 @@ from convmark.worker.runtimes.engine import Engine, Source, Taken
 __all__ = ["OpenVino", "convert"]
 
 _LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
+_HALVES = {"f16": "float16", "bf16": "bfloat16"}
 
 
 def convert(source: Source, path: str, precision: str) -> None:
@@ -41,6 +42,7 @@ class OpenVino(Engine):
     call_path = "openvino"
 
     def __init__(self, path: str, threads: str, device: str) -> None:
+        self._path = path
         settings: dict[str, Any] = {**_LATENCY, "INFERENCE_PRECISION_HINT": "f32"}
         if threads != "default":
             settings["INFERENCE_NUM_THREADS"] = int(threads)
@@ -61,6 +63,16 @@ class OpenVino(Engine):
 
     def threads(self) -> int | None:
         return int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
+
+    def stored_precision(self) -> str:
+        operations = openvino.Core().read_model(self._path).get_ops()
+        if any(one.get_type_name() == "FakeQuantize" for one in operations):
+            return "int8"
+        constants = [one for one in operations if one.get_type_name() == "Constant"]
+        kinds = {one.get_output_element_type(0).get_type_name() for one in constants}
+        if kinds & {"i8", "u8", "i4", "u4"}:
+            return "dynamic_int8"
+        return next((name for kind, name in _HALVES.items() if kind in kinds), "float32")
 
     def run(self, arrays: Sequence[Any]) -> Sequence[Any]:
         found = self._request.infer(list(arrays), share_inputs=True, share_outputs=False)
