@@ -283,6 +283,11 @@ def test_what_keras_alone_can_be_asked_for_is_refused_of_a_runtime(
         assert answer.message == f"{model}: {kind} needs the runtime keras, got {refused}"
 
 
+def test_the_ceilings_of_a_runtimes_case_are_the_devices(interpreter: Interpreter) -> None:
+    asked = {**measured("lenet5", runtime="savedmodel"), "kind": "ceiling", "sizes": 1}
+    assert interpreter.answer(asked).status == "ok"
+
+
 def exported(kept: Path, runtime: str, precision: str = "float32") -> Path:
     """Return the folder of the one file that was exported to a runtime in a precision."""
     (folder,) = [
