@@ -72,6 +72,16 @@ def test_a_layer_of_one_code_alone_is_new_or_gone() -> None:
     assert (gone[0].layer, gone[0].new_s, gone[0].change) == ("slow", None, None)
 
 
+def test_a_layer_that_took_less_than_nothing_is_not_called_gone() -> None:
+    fused = {"conv0": 0.1, "relu": -0.01, **{f"more{place}": 0.1 for place in range(9)}}
+    (moved,) = [
+        row
+        for row in blamed(CASE.name, sessions(3, fused), sessions(3, {**fused, "relu": 0.2}, 1))
+        if row.moved
+    ]
+    assert moved.words.startswith("relu: +2")
+
+
 def test_layers_that_have_other_names_alone_are_matched() -> None:
     renamed = {f"conv2d_{place}": seconds for place, seconds in enumerate(LAYERS.values())}
     rows = blamed(CASE.name, sessions(3, LAYERS), sessions(3, renamed, seed=1))

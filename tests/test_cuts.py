@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convmark.worker.cuts import Cut, cut, groups_of, unit_facts
+from convmark.core.case import Case
+from convmark.worker import layers, measurement
+from convmark.worker.cuts import Cut, cut, groups_of, moved_bytes, unit_facts
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs, flat
 
@@ -117,6 +119,15 @@ def test_a_group_is_a_convolution_with_what_follows_it(keras: Any) -> None:
     ]
 
 
+def test_a_group_moves_what_it_takes_its_weights_and_what_its_last_layer_gives(keras: Any) -> None:
+    image = keras.Input(IMAGE)
+    maps = keras.layers.Conv2D(4, 1)(image)
+    maps = keras.layers.BatchNormalization()(maps)
+    units = was_cut(keras, keras.Model(image, keras.layers.MaxPooling2D(2)(maps))).units
+    weights = 3 * 4 + 4 + 4 * 4
+    assert moved_bytes(units) == 4 * (SAMPLES * 8 * 8 * 3 + weights + SAMPLES * 4 * 4 * 4)
+
+
 def test_a_piece_returns_what_nothing_takes_as_well(keras: Any) -> None:
     image = keras.Input(IMAGE)
     maps = keras.layers.Conv2D(4, 1)(image)
@@ -151,6 +162,61 @@ def test_a_layer_is_told_whether_it_trains_unless_the_model_says_so(keras: Any) 
     told.clear()
     in_pieces(found, np.zeros((SAMPLES, *IMAGE), np.float32), [(0, 3)])
     assert told == [False, True, True]
+
+
+def test_gradients_are_passed_on_to_what_comes_after_a_weight_that_is_trained(keras: Any) -> None:
+    image = keras.Input(IMAGE)
+    frozen = keras.layers.Conv2D(4, 1, trainable=False)(image)
+    relu = keras.layers.ReLU()(frozen)
+    trained = keras.layers.ReLU()(keras.layers.Conv2D(4, 1)(relu))
+    found = was_cut(keras, keras.Model(image, keras.layers.Add()([relu, trained])), training=True)
+    conv, activation, last = (unit.gives[0] for unit in found.units[2:])
+    assert found.trained() == {conv, activation, last}
+    assert not found.trained() & {*found.inputs, *found.units[1].gives}
+
+
+@pytest.mark.parametrize("task", ["infer", "train"])
+def test_layers_that_do_not_give_what_the_model_gives_are_not_measured(
+    task: str, keras: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Scaled(keras.layers.Layer):
+        factor = 1.0
+
+        def call(self, image: Any) -> Any:
+            return image * self.factor
+
+    class Net(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scaled = Scaled()
+
+        def call(self, image: Any) -> Any:
+            self.scaled.factor = 2.0
+            made = self.scaled(image)
+            self.scaled.factor = 1.0
+            return made
+
+    net = Net()
+    batch = np.full((SAMPLES, *IMAGE), 1e-4, np.float32)  # as probabilities of many classes are
+    whole = lambda *_: lambda: (None, [net(batch)])  # noqa: E731
+    backend = SimpleNamespace(
+        keras=keras,
+        companions=[],
+        always_compiles=False,
+        inputs=lambda model: Inputs.of(IMAGE),
+        device_batch=lambda *_: [batch],
+        leaves=list,
+        array=np.asarray,
+        synchronise=lambda token: None,
+        piece=lambda function, *_: lambda values: (None, function(values)),
+        backward_piece=lambda *_: None,
+        inference_step=whole,
+    )
+    monkeypatch.setattr(measurement, "build", lambda *_: net)
+    monkeypatch.setattr(measurement, "make_step", lambda *_: (whole(), None))
+    case = Case(model="net", task=task, batch_size=SAMPLES)
+    with pytest.raises(CaseFailure, match="net: its layers called one by one do not give"):
+        layers.serve(case, None, {"seed": 0, "seconds": 0.0}, backend, lambda *_, **__: None)
 
 
 def test_what_has_no_layers_or_is_not_so_deep_is_refused_in_one_line(keras: Any) -> None:

@@ -82,6 +82,11 @@ def test_a_layer_that_makes_the_one_before_it_faster_is_one_row_with_it() -> Non
     rows = rows_of(session(1.0, 0.5, -0.1, 0.2), session(1.0, 0.51, -0.11, 0.2))
     assert [row.layer for row in rows] == ["conv0 + conv1", "conv2", REST]
     assert (rows[0].share, rows[0].note) == (pytest.approx(0.4), "run as one")
+    assert (rows[0].flops, rows[0].of_peak) == (2 * 10**6, pytest.approx(2e6 / 0.4 / 1e9))
+    assert (rows[0].moved_bytes, rows[0].bound) == (None, None)
+    unknown = session(1.0, 0.5, -0.1)
+    unknown["units"][1]["flops"] = None
+    assert (rows_of(unknown)[0].flops, rows_of(unknown)[0].of_peak) == (None, None)
     noisy = rows_of(session(1.0, 0.5, -0.1, 0.2), session(1.0, 0.4, 0.05, 0.2))
     assert len(noisy) == 4
     apart = session(1.0, 0.5, -0.1)
@@ -109,6 +114,18 @@ def test_the_table_has_the_slowest_layers_first_and_the_rest_last() -> None:
     assert table.column("layer") == ["conv1", "conv2", REST]
     assert "the other 1 take 10.0 %" in table.caption
     assert "backward_s" not in [heading.key for heading in table.headings]
+
+
+def test_the_interval_is_a_text_where_it_is_printed_and_two_numbers_elsewhere() -> None:
+    rows = rows_of(session(1.0, 0.5), session(1.0, 0.25))
+    keys = [heading.key for heading in layers_table(rows, top=1).headings]
+    assert "interval" in keys
+    assert "time_low_s" not in keys
+    table = layers_table(rows)
+    assert "interval" not in [heading.key for heading in table.headings]
+    for key in ("time_low_s", "time_high_s"):
+        assert table.column(key) == [getattr(row, key) for row in rows]
+    assert table.column("time_low_s")[0] == pytest.approx(0.375 - 12.706 * 0.125, rel=1e-3)
 
 
 def test_each_bar_begins_where_the_one_before_it_ends() -> None:

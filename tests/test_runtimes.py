@@ -436,6 +436,25 @@ def test_threads_that_were_asked_for_are_in_force(lenet5: Measured) -> None:
     assert found["runtime_threads"] == 1
 
 
+@pytest.mark.parametrize("kind", ["describe", "layers", "probe"])
+def test_what_keras_alone_can_be_asked_for_is_refused_of_a_runtime(
+    kind: str, interpreter: Interpreter, kept: Path
+) -> None:
+    (kept.parent / "any.tflite").write_bytes(bytes(40))
+    for model, runtime, refused in (
+        ("lenet5", "savedmodel", "savedmodel"),
+        ("any.tflite", "keras", "litert"),
+    ):
+        asked = {**measured(model, runtime=runtime), "kind": kind, "seconds": 0.0, "known_bytes": 1}
+        answer = interpreter.answer(asked)
+        assert answer.message == f"{model}: {kind} needs the runtime keras, got {refused}"
+
+
+def test_the_ceilings_of_a_runtimes_case_are_the_devices(interpreter: Interpreter) -> None:
+    asked = {**measured("lenet5", runtime="savedmodel"), "kind": "ceiling", "sizes": 1}
+    assert interpreter.answer(asked).status == "ok"
+
+
 def exported(kept: Path, runtime: str, precision: str = "float32") -> Path:
     """Return the folder of the one file that was exported to a runtime in a precision."""
     (folder,) = [

@@ -54,7 +54,6 @@ from convmark.machine.lock import alone
 from convmark.report.tables import Answer, check_form, print_tables, rows_table
 from convmark.report.verdicts import comparison_table
 from convmark.results.store import Store
-from convmark.session.layers import why_no_layers
 from convmark.session.progress import Display
 from convmark.session.run import asked_axes
 from convmark.worker.protocol import masked
@@ -191,9 +190,6 @@ def compare_sides(a: SideSpec, b: SideSpec, wanted: StoppingRule, options: Optio
     Store(options.results).check_writable()
     with alone(wait=options.wait, concurrent=options.allow_concurrent, say=_say):
         comparing = SideComparison.opened(options, a, b)
-        for case in comparing.cases if wanted.layers else ():
-            if why := why_no_layers(a.case(case)) or why_no_layers(b.case(case)):
-                raise OptionError(why)
         print(comparing.title, file=sys.stderr)
         if run_the_same(comparing.pair, comparing.cases):
             _say("A and B are identical: any difference is noise")
@@ -304,7 +300,7 @@ class SideComparison:
             try:
                 rows = blame(one.old, one.new, self.options, say=say)
             except (MeasurementError, ForeignCode) as error:
-                _say(str(error))
+                _say(_of_sides(str(error)))
                 continue
             except KeyboardInterrupt:
                 _say(INTERRUPTED)

@@ -219,12 +219,16 @@ def _fused(rows: Sequence[_Row]) -> list[_Row]:
 
 
 def _joined(one: _Row, other: _Row) -> _Row:
+    """Return both as one row; its bytes are not known: what passes between the two is not moved."""
     notes = dict.fromkeys(["run as one", one.facts["note"], other.facts["note"]])
+    flops = [row.facts["flops"] for row in (one, other)]
     facts = {
         **one.facts,
         "name": f"{one.facts['name']} + {other.facts['name']}",
         "kind": f"{one.facts['kind']} + {other.facts['kind']}",
         "shape": other.facts["shape"],
+        "flops": None if None in flops else sum(flops),
+        "moved_bytes": None,
         "note": "; ".join(filter(None, notes)),
     }
     return _Row(facts, _sums(one.shares, other.shares), _sums(one.forward, other.forward))

@@ -233,14 +233,27 @@ def _make_ready(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
     """Set the framework up for the request's case, and read the process before the model's code.
 
     Return the case, the builder of the model, the backend, and what reports events from here on.
+
+    Raises:
+        CaseFailure: what is asked for is of Keras models, and this one is not run by Keras.
     """
     case, framework = _configured(request, framework, emit)
+    if request["kind"] != "ceiling":  # which is the device's, whatever runs the model
+        _refuse_runtime(case, request["kind"])
     witness = process_state.Witness(case, _asked(request, case), framework, emit)
     if TASKS[case.task].deterministic:
         framework.make_deterministic()
         witness.begin()
     build = builder(case.model, framework, case.task).watched(witness.watched)
     return case, build, framework, witness.emit
+
+
+def _refuse_runtime(case: Case, kind: str) -> None:
+    of_file = runtime_of_file(case.model)
+    if (runtime := case.runtime if of_file == DEFAULT_RUNTIME else of_file) != DEFAULT_RUNTIME:
+        raise measurement.CaseFailure(
+            f"{case.model}: {kind} needs the runtime {DEFAULT_RUNTIME}, got {runtime}"
+        )
 
 
 def _make_runtime_ready(

@@ -17,7 +17,16 @@ from convmark.worker.failure import CaseFailure
 from convmark.worker.flops import LayerCall, call_flops, traced_calls
 from convmark.worker.inputs import flat, mapped, symbols
 
-__all__ = ["MOST_TOGETHER", "Cut", "Unit", "cut", "depth_of", "groups_of", "unit_facts"]
+__all__ = [
+    "MOST_TOGETHER",
+    "Cut",
+    "Unit",
+    "cut",
+    "depth_of",
+    "groups_of",
+    "moved_bytes",
+    "unit_facts",
+]
 
 MOST_TOGETHER = 4
 """Units of a group: a convolution with what a framework may fuse to it, such as its activation."""
@@ -72,6 +81,14 @@ class Cut:
         later = {value for unit in self.units[end:] for value in unit.takes} | set(self.outputs)
         made = dict.fromkeys(value for unit in units for value in unit.gives)
         return [value for value in made if value in later or value not in inside]
+
+    def trained(self) -> set[int]:
+        """Return the values to which a backward pass hands gradients: those after a weight."""
+        found: set[int] = set()
+        for unit in self.units:
+            if getattr(unit.call.layer, "trainable_variables", None) or found & set(unit.takes):
+                found.update(unit.gives)
+        return found
 
     def function(self, begin: int, end: int) -> Callable[[Sequence[Any]], list[Any]]:
         """Return units `begin` to `end` as a function of the values that they need."""
@@ -250,16 +267,21 @@ def groups_of(units: Sequence[Unit]) -> list[tuple[int, int]]:
 def unit_facts(unit: Unit, keras: Any) -> dict[str, Any]:
     """Return what is known of a unit without running it: FLOPs and bytes are those of a step."""
     call = unit.call
-    weights = getattr(call.layer, "weights", None) or ()
     return {
         "name": unit.name,
         "kind": type(call.layer).__name__,
         "shape": [None if axis is None else int(axis) for axis in call.output or ()],
         "flops": call_flops(call, keras),
-        "moved_bytes": _bytes([*_tensors(call.taken), *_tensors(call.made), *weights]),
+        "moved_bytes": moved_bytes([unit]),
         "settings": _settings(call.layer),
         "note": unit.note,
     }
+
+
+def moved_bytes(units: Sequence[Unit]) -> int | None:
+    """Return the bytes that a chain of units takes, holds as weights and gives, once each."""
+    weights = [one for unit in units for one in getattr(unit.call.layer, "weights", None) or ()]
+    return _bytes([*_tensors(units[0].call.taken), *weights, *_tensors(units[-1].call.made)])
 
 
 def _bytes(values: Sequence[Any]) -> int | None:

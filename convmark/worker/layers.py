@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from convmark.core.case import Case
+from convmark.core.case import PRECISIONS, Case
 from convmark.core.tasks import TASKS
 from convmark.worker import host, measurement, timing
-from convmark.worker.cuts import Cut, cut, groups_of, unit_facts
+from convmark.worker.cuts import Cut, Unit, cut, groups_of, moved_bytes, unit_facts
 from convmark.worker.failure import CaseFailure
 
 __all__ = ["Heads", "serve", "solved"]
@@ -38,8 +38,9 @@ MOST_PAIRS = 12
 MIN_ROUNDS, MOST_ROUNDS = 4, 400
 WARM_ROUNDS = 2
 """Rounds after the first, which compiles, that are not timed."""
-ABSOLUTE, RELATIVE = 1e-3, 2e-2
-"""By which the pieces' result may differ from the model's: the order of sums differs."""
+OF_LARGEST, RELATIVE = 1e-3, 2e-2
+"""By which the pieces' result may differ from the model's: the order of sums differs. A value may
+by a share of the largest, which in precisions below float32 is `RELATIVE` too, and of itself."""
 
 FORWARD, WITH_BACKWARD = "forward", "with_backward"
 
@@ -99,13 +100,14 @@ def serve(case: Case, builder: Any, request: Mapping[str, Any], backend: Any, em
     """
     seed = request["seed"]
     model = measurement.build(case, builder, seed, backend, emit)
-    training = TASKS[case.task].trains
-    try:
-        found = cut(model, backend, case.batch_size, request.get("depth"), training=training)
-    except CaseFailure as error:
-        raise CaseFailure(f"{case.model}: {error}") from None
+    training, depth = TASKS[case.task].trains, request.get("depth")
+    found = _cut(case, model, backend, depth, training=training)
     state = host.state_from_now(backend.companions)
     chain = _Chain(case, found, model, backend, seed)
+    if training:  # what the step gives is a loss, may be random, and changes the weights
+        inferring = _cut(case, model, backend, depth, training=False)
+        forward = backend.inference_step(model, case.batch_size, seed, case.jit == "on")
+        _Chain(case, inferring, model, backend, seed).check(forward())
     step, _ = measurement.make_step(case, model, seed, backend)
     if not training:
         chain.check(step())
@@ -117,16 +119,26 @@ def serve(case: Case, builder: Any, request: Mapping[str, Any], backend: Any, em
     emit("finished")
 
 
+def _cut(case: Case, model: Any, backend: Any, depth: int | None, *, training: bool) -> Cut:
+    try:
+        return cut(model, backend, case.batch_size, depth, training=training)
+    except CaseFailure as error:
+        raise CaseFailure(f"{case.model}: {error}") from None
+
+
 def _facts(found: Cut, chain: _Chain, backend: Any) -> list[dict[str, Any]]:
     """Return what is known of each row: a unit, or all units of a group."""
     facts = [unit_facts(unit, backend.keras) for unit in found.units]
     groups = [facts[begin:end] for begin, end in chain.groups]
     if chain.whole_groups:
-        groups = [[_together(group)] for group in groups]
+        groups = [
+            [_together(found.units[slice(*place)], group)]
+            for place, group in zip(chain.groups, groups, strict=True)
+        ]
     return [{**one, "group": number} for number, group in enumerate(groups) for one in group]
 
 
-def _together(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _together(units: Sequence[Unit], facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return one row's facts of several units that the compiler may fuse."""
     known = [one["flops"] for one in facts]
     return {
@@ -135,15 +147,9 @@ def _together(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "kind": " + ".join(one["kind"] for one in facts),
         "shape": facts[-1]["shape"],
         "flops": None if None in known else sum(known),
-        "moved_bytes": _fused_bytes(facts),
+        "moved_bytes": moved_bytes(units),
         "note": "; ".join(filter(None, [one["note"] for one in facts])),
     }
-
-
-def _fused_bytes(facts: Sequence[Mapping[str, Any]]) -> int | None:
-    """Return the bytes of the first unit: what follows it works on what is at hand."""
-    moved: int | None = facts[0]["moved_bytes"]
-    return moved
 
 
 class _Chain:
@@ -159,6 +165,7 @@ class _Chain:
         batch = backend.device_batch(model, case.batch_size, seed)
         self._first = dict(zip(found.inputs, backend.leaves(batch), strict=True))
         self._values = dict(self._first)
+        self._trained = found.trained()
         self._targets: dict[int, Any] = {}
         self._pieces: dict[tuple[Place, str], Any] = {}
         for mode in self.modes:  # a training step of JAX takes over the weights that these copy
@@ -221,7 +228,7 @@ class _Chain:
             if mode == FORWARD:
                 self._pieces[key] = self._backend.piece(function, layers, compiled)
             else:
-                inner = [value not in self._first for value in self.cut.taken(units)]
+                inner = [value in self._trained for value in self.cut.taken(units)]
                 self._pieces[key] = self._backend.backward_piece(function, layers, compiled, inner)
         return self._pieces[key]
 
@@ -236,13 +243,14 @@ class _Chain:
         """
         self.run(self.groups, FORWARD, lambda place, seconds: None)
         whole = self._backend.leaves(token[1])
+        of_largest = OF_LARGEST if self.case.precision == PRECISIONS[0] else RELATIVE
         for value, want in zip(self.cut.outputs, whole, strict=True):
             got, wanted = (
                 np.asarray(self._backend.array(one), np.float32)
                 for one in (self._values[value], want)
             )
             if got.shape != wanted.shape or not np.allclose(
-                got, wanted, rtol=RELATIVE, atol=ABSOLUTE * max(1.0, float(np.abs(wanted).max()))
+                got, wanted, rtol=RELATIVE, atol=of_largest * float(np.abs(wanted).max())
             ):
                 raise CaseFailure(
                     f"{self.case.model}: its layers called one by one do not give what the model "

@@ -74,8 +74,8 @@ class LayerChange:
         """The layer and what it did, such as `conv2: +38 % [+31, +45], 92 % of the change`."""
         part = "" if self.part is None else f", {self.part:.0%} of the change".replace("%", " %")
         if self.change is None or not self.old_s:
-            what = "new" if self.old_s is None else "gone"
-            return f"{self.layer}: {what}, {1e3 * self.difference_s:+.3g} ms{part}"
+            what = "new, " if self.old_s is None else "gone, " if self.new_s is None else ""
+            return f"{self.layer}: {what}{1e3 * self.difference_s:+.3g} ms{part}"
         low, high = (100 * end / self.old_s for end in (self.low_s, self.high_s))
         return f"{self.layer}: {100 * self.change:+.0f} % [{low:+.0f}, {high:+.0f}]{part}"
 
@@ -102,6 +102,9 @@ def blame(
         ForeignCode: a side ran code that is not its own.
         WorkerError: no worker can be started at all.
     """
+    for side, one in ((OLD, old), (NEW, new)):
+        if why := why_no_layers(one.case):
+            raise MeasurementError(f"{one.case.name}: no layers of the {side} code: {why}")
     name, took_s = new.case.name, 2 * SESSION_SECONDS * options.time_budget_s
     found: dict[str, list[Mapping[str, Any]]] = {OLD: [], NEW: []}
     for session in range(SESSIONS):
@@ -126,12 +129,11 @@ def blame(
 
 def _measured(side: LiveSide, name: str, request: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the layers of one session of a side, which has run no code but its own."""
-    why = why_no_layers(side.case)
-    answer = None if why else side.interpreter.answer(request)
-    event = answer.event("layers") if answer else None
-    if answer is None or answer.status != "ok" or event is None:
-        why = why or (answer.message or answer.status if answer else "")
-        if answer is not None and side.code is not None:
+    answer = side.interpreter.answer(request)
+    event = answer.event("layers")
+    if answer.status != "ok" or event is None:
+        why = answer.message or answer.status
+        if side.code is not None:
             why = side.code.explained(why)
         raise MeasurementError(f"{side.case.name}: no layers of the {name} code: {why}")
     code = answer.event("code")

@@ -68,7 +68,7 @@ def answers(
         "In short",
         "Fastest: by the median step time of the newest run of each case, against the next model "
         "on the same hardware in the same setting, with the same input shape, recipe and version; "
-        "settings that have half as many models as another are left out. "
+        "settings with at most half as many models as another are left out. "
         "Ratios are of plain step times, above 1 is "
         "faster, with 95 % intervals in brackets; those of versions are over cases of the same "
         "code under the same conditions but for packages. Changes are the verdicts of each "

@@ -22,13 +22,18 @@ _OF_TRAINING = (
     heading("forward_s", "forward", "seconds"),
     heading("backward_s", "backward", "seconds"),
 )
+_ENDS = (
+    heading("time_low_s", "interval from", "seconds"),
+    heading("time_high_s", "to", "seconds"),
+)
 
 
 def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
     """Return the slowest layers of one case, the slowest first, and the rest.
 
     Args:
-        top: how many layers; None for all, in the order of execution.
+        top: how many layers of a printed table, whose interval is a text; None for all, in the
+            order of execution, with the interval's ends as numbers.
     """
     layers = [row for row in rows if row.layer != REST]
     shown = layers if top is None else sorted(layers, key=lambda row: -row.time_s)[:top]
@@ -43,13 +48,14 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
         f"the share of the peak are of the forward pass. The rest: dispatch, fusion "
         f"over layers{', loss, update' if trains else ''}."
     )
+    ends = (heading("interval", "interval"),) if top is not None else _ENDS
     headings = [
         heading("place", "number", "count"),
         heading("layer", "layer"),
         heading("kind", "kind"),
         heading("shape", "output shape"),
         heading("time_s", "time", "seconds"),
-        heading("interval", "interval"),
+        *ends,
         heading("share", "share", "share"),
         *(_OF_TRAINING if trains else ()),
         heading("flops_per_s", "FLOP/s", "flops_rate"),
@@ -80,6 +86,8 @@ def _record(row: LayerRow) -> dict[str, object]:
         "shape": row.shape,
         "time_s": row.time_s,
         "interval": interval,
+        "time_low_s": row.time_low_s,
+        "time_high_s": row.time_high_s,
         "share": row.share,
         "forward_s": row.forward_s,
         "backward_s": None if row.forward_s is None else row.time_s - row.forward_s,
