@@ -328,7 +328,10 @@ def test_code_in_a_file_runs_where_it_is_trusted(project: Path) -> None:
         ("text.keras", "must be a .keras archive that Keras saved, it cannot be read: "),
         ("none.keras", "no such file in the working folder"),
         ("a/", "must be a SavedModel, it has no saved_model.pb"),
-        ("nets.py", "must be a .keras or .h5 file, or a SavedModel's folder; "),
+        (
+            "nets.py",
+            "must be a .keras, .h5, .onnx, .tflite or .xml file, or a SavedModel's folder; ",
+        ),
     ],
 )
 def test_what_is_no_model_or_would_run_code_is_refused(

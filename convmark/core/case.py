@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,7 +21,6 @@ from convmark.core.runtimes import (
     runtime_of_file,
 )
 from convmark.core.tasks import TASKS
-from convmark.core.text import Say
 
 __all__ = ["ISOLATIONS", "PRECISIONS", "Case", "expand"]
 
@@ -243,7 +242,7 @@ def expand(
     cluster: str | None = None,
     recipe: str | None = None,
     runtimes: Sequence[str] = (DEFAULT_RUNTIME,),
-    left_out: Say = lambda rule: None,
+    left_out: Callable[[str], None] = lambda rule: None,
 ) -> list[Case]:
     """Return every combination once, models slowest, in the order given.
 
@@ -290,7 +289,9 @@ def expand(
     return list(dict.fromkeys(every))
 
 
-def _on_runtimes(case: Case, runtimes: Sequence[str], left_out: Say) -> list[Case]:
+def _on_runtimes(
+    case: Case, runtimes: Sequence[str], left_out: Callable[[str], None]
+) -> list[Case]:
     """Return a case on each of the runtimes that can run it."""
     of_file = runtime_of_file(case.model)
     if of_file != DEFAULT_RUNTIME:
