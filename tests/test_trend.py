@@ -128,9 +128,8 @@ def test_a_command_chooses_the_case_by_all_that_is_its_own() -> None:
     (command,) = compared(points([0.0] * 10 + [0.06] * 6, **own))
     assert command.split(" ", 4)[4] == (
         "--models 'my nets:net' --tasks train --devices cpu --batch-sizes 32 --precisions "
-        "mixed_bfloat16 --jit on --threads 1 --backend tensorflow --runtime keras --input-shape 8x8x3 "
-        "--optimizer "
-        "adam --learning-rate 0.1 --loss default"
+        "mixed_bfloat16 --jit on --threads 1 --backend tensorflow --runtime keras "
+        "--input-shape 8x8x3 --optimizer adam --learning-rate 0.1 --loss default"
     )
 
 
