@@ -51,7 +51,7 @@ def _tables_are_not_fitted_to_a_terminal() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def _garbage_is_searched_for_among_new_objects() -> None:
     """Have `gc.collect`, which comes before each timed turn, leave out pytest and its plugins."""
     gc.collect()
