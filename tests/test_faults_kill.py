@@ -130,7 +130,7 @@ def killed_at_random(nursery: Nursery, folder: Path, times: int, seed: int) -> d
         place.mkdir()
         after_s = moments.uniform(0, lasts_s[since_file, piece])
         status, _ = nursery.run(place, kill_after_s=after_s, since_file=since_file, piece=piece)
-        assert status in (-9, 0)
+        assert status in (-9, 0), (place / "output").read_text()
         left = left_in(place)
         nothing_is_lost(left)
         seen["torn"] += len(left.torn)
