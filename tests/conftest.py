@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import os
 import pkgutil
-import warnings
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -55,9 +54,7 @@ def _tables_are_not_fitted_to_a_terminal() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="module")
 def _garbage_is_searched_for_among_new_objects() -> None:
     """Have `gc.collect`, which comes before each timed turn, leave out pytest and its plugins."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # of files in the cycles of an exception
-        gc.collect()
+    gc.collect()
     gc.freeze()
 
 

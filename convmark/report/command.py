@@ -146,11 +146,7 @@ def report(
     compared = Comparison(prices=priced, reference=reference or "")
     found = build(places, style=style, comparison=compared, verdicts=verdicts)
     if figures is not None:
-        from convmark.report.figures import figures_of
-        from convmark.report.figures.figure import export_figures
-
-        written = export_figures(figures_of(found.tables), Path(figures))
-        print(f"{len(written)} files in {figures}", file=sys.stderr)
+        _draw(found, figures)
     if chosen is None or (output is None and not show):
         return found
     if output is None and chosen not in _OWN:
@@ -168,6 +164,15 @@ def report(
         raise StoreError(f"--output: {output} must be writable: {reason}") from None
     print(output, file=sys.stderr)
     return found
+
+
+def _draw(found: Report, folder: str) -> None:
+    """Write the report's figures in the folder, and say how many."""
+    from convmark.report.figures import figures_of
+    from convmark.report.figures.figure import export_figures
+
+    written = export_figures(figures_of(found.tables), Path(folder))
+    print(f"{len(written)} files in {folder}", file=sys.stderr)
 
 
 def _bytes(found: Report, form: str) -> bytes:

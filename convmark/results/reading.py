@@ -6,6 +6,7 @@ A later one is refused. Everything else that does not fit is refused by file and
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import warnings
@@ -275,8 +276,8 @@ def read_cells(path: Path, torn: Torn = lambda line: None) -> Iterator[tuple[int
         torn_at.append(line)
         torn(line)
 
-    with as_store_error(path, "read"):
-        yield from _cells(path, csv_rows(path, torn=noted), torn_at)
+    with as_store_error(path, "read"), contextlib.closing(csv_rows(path, torn=noted)) as rows:
+        yield from _cells(path, rows, torn_at)
 
 
 def _cells(

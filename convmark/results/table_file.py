@@ -17,7 +17,7 @@ import dataclasses
 import fcntl
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
 
@@ -44,7 +44,7 @@ def csv_bytes(rows: Iterable[Sequence[str]]) -> bytes:
 
 def csv_rows(
     path: Path, *, torn: Callable[[int], None] = lambda line: None
-) -> Iterator[tuple[int, list[str]]]:
+) -> Generator[tuple[int, list[str]], None, None]:
     """Yield number and cells of each line that is whole; a byte-order mark is passed over.
 
     Args:
