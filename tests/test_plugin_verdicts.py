@@ -217,7 +217,7 @@ def test_the_same_code_is_not_compared_live_whatever_git_says(
     assert found(pytester, LENET5) == "unchanged"
     result.stdout.fnmatch_lines(
         [
-            "convmark: 2 of 2 cases run the same code: nothing to compare",
+            "convmark: 2 of 2 cases with the same code: nothing to compare",
             f"{LENET5}*step_time*unchanged*same code*",
         ]
     )

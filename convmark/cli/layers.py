@@ -15,6 +15,7 @@ from convmark.core.files import write_whole
 from convmark.core.option_values import AUTO, parse_count, parse_models
 from convmark.core.options import Options
 from convmark.core.suites import refuse_untimed
+from convmark.core.text import counted
 from convmark.machine.hardware import read_machine
 from convmark.report.describe import FOLDER
 from convmark.report.tables import Answer, check_form, print_tables
@@ -123,4 +124,4 @@ def keep_layers(path: Path, case: Case, rows: Sequence[LayerRow]) -> None:
         write_whole(drawn, f"{bars(rows)}\n".encode())
     except OSError as error:
         raise StoreError(f"{drawn.parent}: must be writable: {error.strerror or error}") from None
-    _say(f"{len(rows)} rows in {path}, drawn in {drawn}")
+    _say(f"{counted(len(rows), 'row')} in {path}, drawn in {drawn}")

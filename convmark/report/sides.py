@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.compare.comparability import Comparability, facts_of
 from convmark.compare.rule.statistics import t_quantile
+from convmark.core.text import counted
 from convmark.report.ratios import CONFIDENCE, LEAST_PROCESSES, Units, geometric_mean, ratio
 from convmark.report.rows import POINT, records_of, text_of
 from convmark.report.tables.answers import Versions
@@ -371,7 +372,7 @@ def _side(
     count = len(rows)
     unsteady = sum(row["status"] == "unsteady" for row in rows)
     reasons = [text for row in rows if (text := text_of(row["not_judged"]))]
-    doubts = [f"{unsteady} of {count} processes unsteady"] if unsteady else []
+    doubts = [f"{unsteady} of {counted(count, 'process')} unsteady"] if unsteady else []
     doubts += [f"not judged: {reasons[0]}"] if reasons else []
     return Side(
         facts=facts,

@@ -23,7 +23,7 @@ from convmark.core.options import Options
 from convmark.core.suites import auto_name
 from convmark.core.table import Table, heading, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
-from convmark.core.text import duration_text
+from convmark.core.text import counted, duration_text
 from convmark.interpreter.environments.cache import interpreter_path
 from convmark.interpreter.environments.installer import wanted
 from convmark.interpreter.inspection import devices_asked_for
@@ -189,27 +189,24 @@ def forecast(
     ]
     table = table_of("forecast", "What would be measured", "", headings, records, keep=["case"])
     told = sum(record["from"] == ROWS for record in records)
-    basis = f"from earlier rows in {runs} for {_count(told, 'case')}, else " * bool(told)
+    basis = f"from earlier rows in {runs} for {counted(told, 'case')}, else " * bool(told)
+    processes = counted(len(jobs), "process")
     if searched:
         words = ", whose batch sizes a search finds; its processes and time cannot be estimated"
     elif unknown == len(jobs):
-        words = f", {len(jobs)} processes, whose time cannot be estimated"
+        words = f", {processes}, whose time cannot be estimated"
     else:
-        words = f", {len(jobs)} processes, about {duration_text(total_s)}"
+        words = f", {processes}, about {duration_text(total_s)}"
         if unknown:
-            words += f" and the time of {unknown} processes that cannot be estimated"
+            words += f" and the time of {counted(unknown, 'process')} that cannot be estimated"
         words += f" (estimated {basis}from the time budget)"
     compared = {job.case for job in jobs if job.case.task in TIMED_TASKS}
     return Forecast(
         table=table,
         comparison_s=sum(comparison_s(case, options.time_budget_s, known) for case in compared),
-        words=f"{_count(len(records), 'case')}{words}; nothing was started, and the names of "
+        words=f"{counted(len(records), 'case')}{words}; nothing was started, and the names of "
         "models are not checked",
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def expected_s(case: Case, time_budget_s: float, known: Mapping[str, float]) -> float:

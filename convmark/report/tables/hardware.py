@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from convmark.core.errors import OptionError
 from convmark.core.table import Heading, Table, heading, headings, table_of
+from convmark.core.text import counted
 from convmark.report.comparison import Comparison, Price
 from convmark.report.ratios import (
     LEAST_PROCESSES,
@@ -451,4 +452,4 @@ def _of_cases(speedups: Sequence[Ratio], cases: int, base: str) -> str:
     count = len(_with_intervals(speedups))
     without = len(speedups) - count
     less = f" with {LEAST_PROCESSES} processes or runs" * bool(without)
-    return f"over {count} of {cases} cases, those that {base} has too{less}"
+    return f"over {count} of {counted(cases, 'case')}, those that {base} has too{less}"

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 
 from convmark.core.table import Table, heading, table_of
-from convmark.core.text import seconds_text, share_text
+from convmark.core.text import counted, seconds_text, share_text
 from convmark.session.layers import REST, LayerRow
 
 __all__ = ["TOP", "bars", "layers_table"]
@@ -43,8 +43,9 @@ def layers_table(rows: Sequence[LayerRow], top: int | None = None) -> Table:
     left_out = len(layers) - len(shown)
     beside = f"; the other {left_out} take {_share_of(layers, shown)}" if left_out else ""
     caption = (
-        f"Step time {seconds_text(step_s)}, {first.sessions} sessions; all layers and the rest sum "
-        f"to it{beside}. Numbers are the order of execution. The interval is at 95 %. FLOP/s and "
+        f"Step time {seconds_text(step_s)}, {counted(first.sessions, 'session')}; all layers and "
+        f"the rest sum to it{beside}. Numbers are the order of execution. The interval is at "
+        "95 %. FLOP/s and "
         f"the share of the peak are of the forward pass. The rest: dispatch, fusion "
         f"over layers{', loss, update' if trains else ''}."
     )
