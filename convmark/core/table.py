@@ -155,7 +155,7 @@ def headings(keys: str, **own: str | tuple[str, str]) -> list[Heading]:
     """
     found = []
     for key in keys.split():
-        given = own.get(key) or USUAL.get(key) or key.replace("_", " ")
+        given = own.get(key, USUAL.get(key, key.replace("_", " ")))
         label, kind = (given, "text") if isinstance(given, str) else given
         found.append(heading(key, label, kind))
     return found

@@ -17,7 +17,7 @@ from typing import Any
 from convmark.core.case import Case
 from convmark.core.options import Options
 from convmark.core.suites import FIRST, auto_name
-from convmark.core.table import heading, printed
+from convmark.core.table import headings, printed
 from convmark.core.text import Say, bytes_text, seconds_text
 from convmark.machine.state import read_state
 from convmark.results.record import Record
@@ -333,16 +333,15 @@ def choices_table(choices: Sequence[Choice], records: Sequence[Record] = ()) -> 
     Args:
         records: all rows; the throughput of a size is the median of its processes'.
     """
-    headings = [
-        heading("case", "case"),
-        heading("best", "best batch", "whole"),
-        heading("rate", "samples/s", "rate"),
-        heading("n", "n", "count"),
-        heading("largest", "largest that fits", "figure"),
-        heading("note", ""),
-    ]
+    columns = headings(
+        "case best rate n largest note",
+        best=("best batch", "whole"),
+        rate=("samples/s", "rate"),
+        largest=("largest that fits", "figure"),
+        note="",
+    )
     rows = [_row(choice, records) for choice in choices]
-    return printed(headings, rows, drop_empty=False)
+    return printed(columns, rows, drop_empty=False)
 
 
 def _row(choice: Choice, records: Sequence[Record]) -> dict[str, Any]:
