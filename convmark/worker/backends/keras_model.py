@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -43,6 +44,7 @@ from convmark.worker.backends.losses import (
     training_batch,
 )
 from convmark.worker.backends.own_training import (
+    PLAIN,
     OwnData,
     Recipe,
     Training,
@@ -275,7 +277,7 @@ class KerasBackend(Framework):
             return (images(inputs, count, seed),)
         if self._own is not None:
             return images(inputs, count, seed), self._own.targets(count, seed)
-        batch = training_batch(inputs, self.output_shapes(model), count, seed)
+        batch = self.host_batch(model, count, seed)
         return batch.images, batch.targets
 
     def device_batch(self, model: Any, samples: int, seed: int) -> Any:
@@ -382,6 +384,25 @@ class KerasBackend(Framework):
             "nothing to train, the model has no trainable weights; set trainable = True on "
             "the layers to train, or measure the task infer"
         )
+
+    def training_step(
+        self,
+        model: Any,
+        batch_size: int,
+        seed: int,
+        learning_rate: float,
+        compiled: bool,
+        recipe: Recipe = PLAIN,
+    ) -> Step:
+        """Return the harness's own step: forward, backward and update of a synthetic batch."""
+        batch = self.host_batch(model, batch_size * self.replicas, seed)
+        new_optimizer = functools.partial(recipe.new_optimizer, learning_rate)
+        return self._training_step(model, batch, new_optimizer, compiled)
+
+    def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
+        """Return a forward pass of a synthetic batch."""
+        pictures = images(self.inputs(model), batch_size * self.replicas, seed)
+        return self._inference_step(model, pictures, compiled)
 
     def chosen_training(
         self, model: Any, batch_size: int, seed: int, compiled: bool, text: str | None
