@@ -276,6 +276,7 @@ class Jax(Keras3Backend):
     def piece(
         self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
     ) -> Callable[[Any], tuple[Any, Any]]:
+        """Return the function, always compiled; the layers' variables are its arguments."""
         forward, held = self._pure(function, layers)
         compiled_forward = jax.jit(forward)
 
@@ -292,6 +293,7 @@ class Jax(Keras3Backend):
         compiled: bool,
         inner: Sequence[bool],
     ) -> Callable[[Any, Any], tuple[Any, Any]]:
+        """Return the same with `jax.vjp`, whose gradients are of variables and inner tensors."""
         forward, held = self._pure(function, layers)
         trained = [one.trainable for one in _variables(layers)]
 

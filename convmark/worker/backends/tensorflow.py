@@ -216,6 +216,8 @@ class TensorFlow(KerasBackend):
     def piece(
         self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
     ) -> Callable[[Any], tuple[Any, Any]]:
+        """Return the function as a graph; `compiled` has XLA compile it."""
+
         @tf.function(jit_compile=compiled, autograph=KERAS_VERSION < (3, 0))  # type: ignore[untyped-decorator]
         def run(values: Any) -> Any:
             made = function(values)
@@ -230,6 +232,8 @@ class TensorFlow(KerasBackend):
         compiled: bool,
         inner: Sequence[bool],
     ) -> Callable[[Any, Any], tuple[Any, Any]]:
+        """Return the same with a gradient tape over variables and inner tensors."""
+
         @tf.function(jit_compile=compiled, autograph=KERAS_VERSION < (3, 0))  # type: ignore[untyped-decorator]
         def run(values: Any, given: Any) -> Any:
             with tf.GradientTape() as tape:

@@ -190,6 +190,8 @@ class Torch(Keras3Backend):
     def piece(
         self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
     ) -> Callable[[Any], tuple[Any, Any]]:
+        """Return the function without autograd, compiled by `torch.compile` where asked."""
+
         def run(values: Any) -> tuple[Any, Any]:
             with torch.no_grad():
                 made = function(values)
@@ -204,6 +206,7 @@ class Torch(Keras3Backend):
         compiled: bool,
         inner: Sequence[bool],
     ) -> Callable[[Any, Any], tuple[Any, Any]]:
+        """Return the same with autograd over variables and inner tensors."""
         parameters = [
             one.value for layer in layers for one in getattr(layer, "trainable_variables", [])
         ]
