@@ -32,7 +32,7 @@ QUICK = {
     "rule_league.py": ["--data={data}", "--trials=2"],
 }
 WITH_WORKERS = {
-    "applications.py": ["--models=mobilenet", "--state={folder}"],
+    "applications.py": ["--models=lenet5", "--state={folder}"],
     "duet_truth.py": [
         *("--cases=conv_layer:infer:32", "--changes=0", "--sessions=1", "--seconds=0.1"),
         "--folder={folder}",
