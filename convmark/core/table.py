@@ -111,9 +111,9 @@ class Heading:
         return KINDS[self.kind][0]
 
 
-def heading(key: str, label: str, kind: str = "text", about: str = "") -> Heading:
+def heading(key: str, label: str, kind: str = "text") -> Heading:
     """Return a heading; tables have many."""
-    return Heading(key=key, label=label, kind=kind, about=about)
+    return Heading(key=key, label=label, kind=kind)
 
 
 USUAL: Mapping[str, tuple[str, str]] = MappingProxyType(

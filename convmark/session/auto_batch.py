@@ -16,6 +16,7 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.options import Options
+from convmark.core.statistics import median_of
 from convmark.core.suites import FIRST, auto_name
 from convmark.core.table import headings, printed
 from convmark.core.text import Say, bytes_text, seconds_text
@@ -353,7 +354,7 @@ def _row(choice: Choice, records: Sequence[Record]) -> dict[str, Any]:
     else:
         note = choice.limit
     rates = _rates(replace(choice.case, batch_size=best), records) if best is not None else []
-    rate = median(rates) if rates else found.throughputs.get(best or 0)
+    rate = median_of(rates) or found.throughputs.get(best or 0)
     at_least = "" if found.limited else "at least "
     return {
         "case": auto_name(choice.case),

@@ -21,7 +21,6 @@ from convmark.worker.backends.keras_parts import (
     elements,
     ends_in_softmax,
     item_bytes,
-    last_activation,
     present,
 )
 from convmark.worker.backends.keras_state import (
@@ -54,7 +53,6 @@ from convmark.worker.backends.own_training import (
 from convmark.worker.backends.step import Framework, Step
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs, Leaf, called, mapped, own_inputs, symbols, text_of
-from convmark.worker.work import Work
 
 __all__ = ["KerasBackend"]
 
@@ -264,9 +262,7 @@ class KerasBackend(Framework):
         return {
             "parameters": sum(elements(weight) for weight in model.weights),
             "trainable_parameters": sum(elements(weight) for weight in model.trainable_weights),
-            "model_bytes": sum(
-                elements(weight) * item_bytes(weight.dtype) for weight in model.weights
-            ),
+            "model_bytes": sum(elements(one) * item_bytes(one.dtype) for one in model.weights),
         }
 
     def _pool(self, model: Any, task: str, batch_size: int, seed: int) -> tuple[Any, ...]:
@@ -294,17 +290,15 @@ class KerasBackend(Framework):
 
     def output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
         """The shapes of all outputs, with the batch axis; found once a model."""
-        if model not in self._outputs:
-            self._outputs[model] = self._found_output_shapes(model)
-        return self._outputs[model]
-
-    def _found_output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
+        if model in self._outputs:
+            return self._outputs[model]
         outputs = getattr(model, "outputs", None)
         known = outputs and all(None not in tuple(one.shape)[1:] for one in self.leaves(outputs))
         if not known:  # a subclassed model, or one of open axes, tells only when it is called
             found = self.outputs_of(model)
             outputs = called(model, symbols(keras, self.inputs(model))) if found is None else found
-        return [tuple(output.shape) for output in self.leaves(outputs)]
+        shapes = self._outputs[model] = [tuple(output.shape) for output in self.leaves(outputs)]
+        return shapes
 
     def make_variables(self, model: Any) -> None:
         """Call a subclassed model once, for it may make layers and weights when it is called.
@@ -337,17 +331,9 @@ class KerasBackend(Framework):
         there = present(outputs)
         return self.packed(there, [Output((None, *out.shape[1:])) for out in self.leaves(there)])
 
-    def last_activation(self, model: Any) -> str:
-        """The name of the last layer's activation; empty where it has none."""
-        return last_activation(model)
-
     def leaves(self, structure: Any) -> list[Any]:
         """Return the leaves of a nested structure that are there; Keras 2 has no `tree`."""
         return [one for one in keras.tree.flatten(structure) if one is not None]
-
-    def training_work(self, step: Any, samples: int) -> Work:
-        """What a training step of so many samples computes, backward too, per sample."""
-        return Work(None, "the backward pass is not followed")
 
     def packed(self, structure: Any, leaves: list[Any]) -> Any:
         """Return the structure with other leaves."""
