@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import glob
+import math
 import os
 import re
 import shutil
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from convmark.core.errors import StoreError
 from convmark.core.installed import TREE_PREFIX
+from convmark.core.locks import lock
 
 __all__ = [
     "TemporaryFolder",
@@ -130,7 +131,7 @@ def new_part(path: Path, mode: int = 0o666) -> tuple[Path, int]:
         part = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
         descriptor = os.open(part, flags, mode)
         with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock(descriptor, within_s=math.inf)
         if is_at(descriptor, part):
             return part, descriptor
         os.close(descriptor)  # another process locked it first, and removed it
@@ -151,14 +152,15 @@ def lock_of_nobody(path: Path) -> Iterator[None]:
     Raises:
         OSError: there is none, it is another user's, or a process holds it.
     """
-    lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        if os.fstat(lock).st_uid != os.getuid():
+        if os.fstat(file).st_uid != os.getuid():
             raise PermissionError(f"{path}: another user's")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not lock(file):
+            raise BlockingIOError(errno.EWOULDBLOCK, f"{path}: a process holds it")
         yield
     finally:
-        os.close(lock)
+        os.close(file)
 
 
 def _is_special(path: str | os.PathLike[str]) -> OSError:
@@ -187,7 +189,7 @@ class TemporaryFolder:
         while True:
             self.path = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
             self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            lock(self._lock, within_s=math.inf)
             if is_at(self._lock, self.path / _LOCK):
                 return
             os.close(self._lock)  # another process locked it first, and removed the folder

@@ -10,7 +10,6 @@ system lets go of it however that process ends.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import os
 import warnings
@@ -22,6 +21,7 @@ import numpy as np
 
 from convmark.core.errors import StoreError
 from convmark.core.files import as_store_error, new_part, open_regular, read_regular
+from convmark.core.locks import PASSING_S, lock
 from convmark.results.code.manifest import code_path
 from convmark.results.code.of_run import KeptCodes
 from convmark.results.reading import HEADER, StoreWarning
@@ -75,7 +75,7 @@ class RunFile:
         """
         with as_store_error(path, "written"):
             descriptor = open_regular(path, _FLAGS)
-        if not _held(descriptor):
+        if not _held(descriptor, within_s=PASSING_S):
             os.close(descriptor)
             raise StoreError(f"{path}: another process is writing it; wait until it ends")
         return cls(path, descriptor, created=False)
@@ -213,15 +213,12 @@ def _fresh(path: Path, data: bytes) -> tuple[Path, int]:
     return fresh, descriptor
 
 
-def _held(descriptor: int) -> bool:
+def _held(descriptor: int, within_s: float = 0.0) -> bool:
     """Take hold of an open file; False where another process has it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock(descriptor, within_s=within_s)
     except OSError:  # a file system without locks
         return True
-    return True
 
 
 def _write_through(descriptor: int, data: bytes) -> None:

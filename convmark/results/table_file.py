@@ -14,8 +14,8 @@ import codecs
 import contextlib
 import csv
 import dataclasses
-import fcntl
 import io
+import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 from convmark.core.cells import columns_of, from_cell, to_cell
 from convmark.core.errors import ConvmarkError, StoreError
 from convmark.core.files import as_store_error, open_regular, write_whole
+from convmark.core.locks import lock
 
 __all__ = [
     "TableFile",
@@ -181,7 +182,7 @@ class TableFile(Generic[Row]):
         with as_store_error(path, "written"):
             path.parent.mkdir(parents=True, exist_ok=True)
             with os.fdopen(open_regular(path, flags, 0o644), "r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed
+                lock(file.fileno(), within_s=math.inf)  # let go when the file is closed
                 there = self.header
                 if _without_torn_line(file):
                     there = self._known(path, _cells(file.readline(MOST_LINE_BYTES)))
