@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from convmark.core.errors import StoreError
-from convmark.core.files import as_store_error, new_part, open_regular, read_regular
+from convmark.core.files import as_store_error, new_part, open_kept, open_regular, read_regular
 from convmark.core.locks import PASSING_S, lock
 from convmark.results.code.manifest import code_path
 from convmark.results.code.of_run import KeptCodes
@@ -74,7 +74,7 @@ class RunFile:
             StoreError: it cannot be written, or another process is writing it.
         """
         with as_store_error(path, "written"):
-            descriptor = open_regular(path, _FLAGS)
+            descriptor = open_kept(path, _FLAGS)
         if not _held(descriptor, within_s=PASSING_S):
             os.close(descriptor)
             raise StoreError(f"{path}: another process is writing it; wait until it ends")
@@ -150,7 +150,11 @@ class RunFile:
         array = io.BytesIO()
         np.save(array, np.asarray(step_times_s, np.float64), allow_pickle=False)
         try:
-            with zipfile.ZipFile(steps_path(self.path), "a", zipfile.ZIP_DEFLATED) as archive:
+            descriptor = open_kept(steps_path(self.path), os.O_RDWR | os.O_CREAT)
+            with (
+                os.fdopen(descriptor, "r+b") as file,
+                zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive,
+            ):
                 archive.writestr(_member(record), array.getvalue())
         except (OSError, zipfile.BadZipFile) as error:
             reason = getattr(error, "strerror", None) or error
@@ -160,7 +164,10 @@ class RunFile:
         """Remove an archive that a killed writer has left open, or that has what no row has."""
         steps = steps_path(self.path)
         try:
-            with zipfile.ZipFile(steps) as archive:
+            with (
+                open(steps, "rb", opener=open_regular) as file,
+                zipfile.ZipFile(file) as archive,
+            ):
                 sound = kept.issuperset(archive.namelist())
         except FileNotFoundError:
             return
