@@ -36,7 +36,7 @@ def _ratio_text(value: float) -> str:
     return f"{value:.3f}" if value < 9.9995 else f"{value:.2f}"
 
 
-KINDS: Mapping[str, tuple[str, Callable[[float], str]]] = MappingProxyType(
+KINDS: Mapping[str, tuple[str, Callable[[Any], str]]] = MappingProxyType(
     {
         "text": ("", str),
         "texts": ("", " ".join),
@@ -112,9 +112,9 @@ class Heading:
         return KINDS[self.kind][0]
 
 
-def heading(key: str, label: str, kind: str = "text", about: str = "") -> Heading:
+def heading(key: str, label: str, kind: str = "text") -> Heading:
     """Return a heading; tables have many."""
-    return Heading(key=key, label=label, kind=kind, about=about)
+    return Heading(key=key, label=label, kind=kind)
 
 
 USUAL: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -156,7 +156,7 @@ def headings(keys: str, **own: str | tuple[str, str]) -> list[Heading]:
     """
     found = []
     for key in keys.split():
-        given = own.get(key) or USUAL.get(key) or key.replace("_", " ")
+        given = own.get(key, USUAL.get(key, key.replace("_", " ")))
         label, kind = (given, "text") if isinstance(given, str) else given
         found.append(heading(key, label, kind))
     return found

@@ -72,7 +72,8 @@ def noise_line(row: NoiseRow) -> str:
     return (
         f"noise, {row.measured[:10]}: {_share(row.scatter)} per session "
         f"({counted(row.sessions, 'session')} of {seconds_text(row.session_s)}); "
-        f"detects {_share(row.found_from)}, `unchanged` excludes {_share(row.rules_out)}; 3 / 5 / 10 % in {_times(row)}"
+        f"detects {_share(row.found_from)}, `unchanged` excludes {_share(row.rules_out)}; "
+        f"3 / 5 / 10 % in {_times(row)}"
     )
 
 
