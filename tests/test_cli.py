@@ -221,6 +221,11 @@ def test_the_next_step_follows_from_the_worst_row() -> None:
         return next_step(records, searched=searched)
 
     assert "next: convmark report" in said("ok")
+    busy = [row(other_cpu_share=share) for share in (None, 0.09, 0.1, 0.854)]
+    assert next_step(busy).startswith(
+        "2 of 4 processes measured while other programs took up to 85%"
+    )
+    assert "next: convmark report" in next_step(busy[:2])
     assert said("ok", "unsteady").startswith("1 of 2 processes unsteady")
     assert said("unsteady", "crashed").startswith("1 of 2 processes without figures")
     assert "next: convmark report" in said("ok", "out_of_memory", searched=True)

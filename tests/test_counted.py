@@ -12,7 +12,9 @@ import pytest
 from convmark.core.text import counted
 
 PACKAGE = Path(__file__).resolve().parent.parent / "convmark"
-NOUNS = re.compile(r" (candidate|case|change|commit|file|layer|process|row|run|session)(?:e?s)\b")
+NOUNS = re.compile(
+    r" (candidate|case|change|commit|file|layer|process|row|run|session|step time)(?:e?s)\b"
+)
 ALLOWED = {"kept", "count"}
 """Numbers that are never 1: a limit of runs, and sessions that a rule asks for."""
 

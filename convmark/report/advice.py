@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from convmark.compare.judgement import MACHINE, SAME_CODE, SAME_COMMIT, Judgement
 from convmark.core.text import counted
-from convmark.results.record import Record
+from convmark.results.record import BUSY_SHARE, Record
 
 __all__ = ["gate_step", "next_step"]
 
@@ -32,6 +32,14 @@ def next_step(records: Sequence[Record], *, searched: bool = False) -> str:
             "do not quote their cases: close other programs and measure again; next: convmark "
             "doctor"
         )
+    loads = [share for one in records if (share := one.other_cpu_share or 0.0) >= BUSY_SHARE]
+    if loads:
+        return (
+            f"{len(loads)} of {counted(len(records), 'process')} measured while other programs "
+            f"took up to {max(loads):.0%} of the CPUs' time, so step times are "
+            "longer than on an idle machine: close other programs and measure again; next: "
+            "convmark doctor"
+        )
     return (
         "all processes were measured; where spread is wide, give more --processes; next: "
         "convmark report -o report.html"
@@ -54,8 +62,9 @@ def gate_step(judgements: Sequence[Judgement]) -> str:
     unclear = sum(one.verdict == "inconclusive" for one in times)
     if unclear:
         return (
-            f"{unclear} of {len(times)} step times are inconclusive, so they may have changed: run "
-            "the command again, or with a larger --compare-budget; next: convmark noise"
+            f"{unclear} of {counted(len(times), 'step time')} inconclusive, so they may have "
+            "changed: run the command again, or with a larger --compare-budget; next: convmark "
+            "noise"
         )
     compared = [one for one in of_cases if one.verdict not in ("new", "missing")]
     if not compared:

@@ -206,16 +206,21 @@ def forecast(
     )
 
 
-def expected_s(case: Case, time_budget_s: float, known: Mapping[str, float]) -> float:
+def expected_s(
+    case: Case, time_budget_s: float, known: Mapping[str, float], *, slowdown: float = 1.0
+) -> float:
     """Return the seconds that one process of the case is expected to take.
 
     Args:
         known: seconds by case, where rows tell them.
+        slowdown: how many times as long work takes because of other load. Steps end with the time
+            budget, but for the fewest that are measured, so that they take at most twice as long.
     """
     if case.name in known:
         return known[case.name]
     start_s = START_S if case.model in _SMALL else LARGE_START_S
-    return start_s + max(2 * time_budget_s, FEWEST_STEPS * _step_s(case))
+    steps_s = max(2 * time_budget_s, FEWEST_STEPS * _step_s(case))
+    return start_s * slowdown + steps_s * min(slowdown, 2.0)
 
 
 def comparison_s(case: Case, time_budget_s: float, known: Mapping[str, float]) -> float:

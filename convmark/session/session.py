@@ -223,7 +223,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def _progress(self, stream: TextIO | None) -> RunProgress:
         known = recent_seconds(self.options.results / self.machine.name)
         budget_s = self.options.time_budget_s
-        return RunProgress(stream, lambda case: expected_s(case, budget_s, known))
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+        slowdown = 1 + load / self.machine.cores
+        return RunProgress(
+            stream, lambda case: expected_s(case, budget_s, known, slowdown=slowdown)
+        )
 
     def execute(self, jobs: Sequence[Job], observer: Observer) -> None:
         """Measure jobs in their order; an interrupt ends the workers and closes the file.
