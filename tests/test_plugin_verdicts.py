@@ -162,6 +162,7 @@ def test_a_session_ends_with_what_it_means_and_colours_verdicts(
             "\x1b[31mregressed" not in run("--benchmark-compare=git:HEAD~1", *options).stdout.str()
         )
     assert "next:" not in run("-q").stdout.str()
+    monkeypatch.delenv("PY_COLORS", raising=False)  # pytester's own
     for variable, colours in (("FORCE_COLOR", True), ("NO_COLOR", False)):  # the second one wins
         monkeypatch.setenv(variable, "1")
         shown = run("--benchmark-compare=git:HEAD~1").stdout.str()

@@ -130,7 +130,7 @@ def gather(
         if ceiling is None:
             say(f"no ceilings of {device} in {precision}: {answer.status}: {answer.message}")
             continue
-        if (share := _taken_by_others(case, answer)) >= BUSY_SHARE:
+        if (share := _taken_by_others(case, answer)) > BUSY_SHARE:
             say(f"ceilings of {device} are not saved: other programs took {share:.0%} of the CPUs")
             continue
         keep_ceilings(path, [ceiling])
