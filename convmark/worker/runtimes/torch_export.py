@@ -38,6 +38,10 @@ class TorchExport(Engine):
             for name, one in self._takes
         ]
 
+    def stored_precision(self) -> str:
+        """float32: nothing else is exported to it."""
+        return "float32"
+
     def threads(self) -> int | None:
         return int(torch.get_num_threads())
 
