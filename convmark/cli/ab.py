@@ -47,7 +47,7 @@ from convmark.core.options import Options
 from convmark.core.statistics import Estimate, trimmed_mean
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.table import Heading
-from convmark.core.text import Say, painted, share_text
+from convmark.core.text import Say, counted, painted, share_text
 from convmark.interpreter.inspection import devices_asked_for
 from convmark.machine.hardware import Machine, read_machine
 from convmark.machine.lock import alone
@@ -246,10 +246,13 @@ class SideComparison:
     @property
     def title(self) -> str:
         """Both sides with their versions."""
-        return "\n".join(
-            f"{name}: {masked(end.spec.label)} ({_versions(end)})"
-            for name, end in (("A", self.pair.a), ("B", self.pair.b))
-        )
+        lines = []
+        for side, end in (("A", self.pair.a), ("B", self.pair.b)):
+            named = [(name.title(), end.version(name)) for name in ("keras", "python")]
+            known = [f"{name} {version}" for name, version in named if version]
+            versions = ", ".join([*_frameworks(end), *known])
+            lines.append(f"{side}: {masked(end.spec.label)} ({versions})")
+        return "\n".join(lines)
 
     @property
     def kept(self) -> str:
@@ -340,7 +343,10 @@ class SideComparison:
         ab_files.append(self.path, [row])
         if not disturbed:
             kept[place].add(session)
-            shown.newest(f"{case.name}: {_so_far(found)}")
+            so_far = str(len(found.live))
+            if (decision := found.decision) and decision.estimate is not None:
+                so_far = f"{decision.sessions}, {decision.text}"
+            shown.newest(f"{case.name}: session {so_far}")
 
     def _ends(self, case: Case) -> dict[str, Any]:
         ends: dict[str, Any] = {}
@@ -384,17 +390,9 @@ def _log_ratios(session: Session) -> dict[str, Any]:
         "control_log_ratio": session.control_wall,
         "control_log_ratio_cpu": session.control_cpu,
     }
-    values: dict[str, Any] = {}
-    for name, ratio in ratios.items():
-        values[name] = ratio.value if ratio else None
-        values[f"{name}_se"] = ratio.error if ratio else None
-    return values
-
-
-def _versions(end: End) -> str:
-    named = [(name, end.version(name)) for name in ("keras", "python")]
-    others = [f"{name.title()} {version}" for name, version in named if version]
-    return ", ".join([*_frameworks(end), *others])
+    known = {name: ratio for name, ratio in ratios.items() if ratio}
+    errors = {f"{name}_se": ratio.error for name, ratio in known.items()}
+    return {**{name: ratio.value for name, ratio in known.items()}, **errors}
 
 
 def _frameworks(end: End, but: str = "") -> list[str]:
@@ -404,13 +402,6 @@ def _frameworks(end: End, but: str = "") -> list[str]:
         for name, one in BACKENDS.items()
         if name != but and end.version(name)
     ]
-
-
-def _so_far(found: CaseResult) -> str:
-    decision = found.decision
-    if decision is None or decision.estimate is None:
-        return f"session {len(found.live)}"
-    return f"session {decision.sessions}, {decision.text}"
 
 
 def _change(session: Estimate) -> tuple[float, Interval]:
@@ -423,7 +414,9 @@ def _verdict(found: CaseResult) -> dict[str, Any]:
     """Return the fields of a verdict's row that tell what came of the sessions."""
     (verdict, note), decision = found.verdict("try a larger --budget"), found.decision
     a, b = (found.sizes.get(side, {}).get("parameters") for side in (OLD, NEW))
-    notes = [_of_sides(note), _left_out(found.left_out)]
+    notes = [_of_sides(note)]
+    if left := found.left_out:
+        notes.append(f"{counted(len(left), 'session')} left out: {left[-1]}")
     if None not in (a, b) and a != b:
         notes.append(f"parameters differ: {a} and {b}")
     fields = {
@@ -453,9 +446,3 @@ def _of_sides(note: str) -> str:
     """Return a note with the sides by the names that the user knows them by."""
     names = {"the old code": "A", "the control code": "A", "the new code": "B"}
     return functools.reduce(lambda text, name: text.replace(*name), names.items(), note)
-
-
-def _left_out(texts: Sequence[str]) -> str:
-    """Say how many sessions were left out and why the last was; empty where none."""
-    count = len(texts)
-    return f"{count} session{'s' * (count > 1)} left out: {texts[-1]}" if texts else ""

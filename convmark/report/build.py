@@ -113,7 +113,7 @@ def build(
         models=tuple(described) if style == "full" else (),
         layers=tuple(newest_layers([run.path for run in rows.runs])) if style == "full" else (),
         sides=sides,
-        sources=_sources(places, rows),
+        sources=f"{counted(len(rows.runs), 'run file')} in {listed(list(map(str, places)), 3)}",
     )
 
 
@@ -217,8 +217,3 @@ def _axes(table: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
         (str(row["hardware"]), str(row["case"])): {name: row[name] for name in FACETS}
         for row in newest_rows(table)
     }
-
-
-def _sources(places: Sequence[Path], rows: Rows) -> str:
-    names = listed(list(map(str, places)), 3)
-    return f"{counted(len(rows.runs), 'run file')} in {names}"

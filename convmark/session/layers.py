@@ -9,7 +9,6 @@ that it is shown with the rows of a run of the same code, software and settings,
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import math
@@ -22,6 +21,7 @@ from types import MappingProxyType
 from typing import Any
 
 from convmark.core.case import Case
+from convmark.core.cells import column
 from convmark.core.errors import StoreError
 from convmark.core.options import Options
 from convmark.core.runtimes import DEFAULT_RUNTIME
@@ -71,47 +71,42 @@ _RAN = (
 """Columns of a row in which the processes of its layers must be alike, besides the case."""
 
 
-def _column(unit: str, meaning: str, bounds: str = "") -> Any:
-    told = {"group": "layers", "unit": unit, "meaning": meaning, "bounds": bounds}
-    return dataclasses.field(metadata=told)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerRow:
     """One layer of a case, or its rest."""
 
-    measured: str = _column("UTC, ISO 8601", "when the last session ended")
-    case: str = _column("", "name of the case")
-    model: str = _column("", "as in a run")
-    machine: str = _column("", "as in a run")
-    version: str = _column("", "version of the framework")
-    ran: str | None = _column("", "hash of code, software and settings, by which its run is found")
-    sessions: int = _column("", "fresh processes, each with all layers", "above 0")
-    place: int = _column("", "place in the order of execution, from 1", "above 0")
-    layer: str = _column("", "name of the layer, or names of those that are fused")
-    kind: str | None = _column("", "its class")
-    shape: str | None = _column("", "of the output, with the batch axis")
-    step_s: float = _column("s", "mean step time of the sessions", "above 0")
-    time_s: float = _column("s", "the layer's part of it, mean of the sessions")
-    time_low_s: float | None = _column("s", "lower end of its 95 % interval")
-    time_high_s: float | None = _column("s", "upper end")
-    forward_s: float | None = _column("s", "forward alone; all of it in inference")
-    flops: int | None = _column("FLOPs", "of a forward pass, 2 x multiply-adds", "at least 0")
-    moved_bytes: int | None = _column(
-        "bytes", "inputs, weights and output, once each, forward", "at least 0"
+    measured: str = column("when the last session ended", "UTC, ISO 8601")
+    case: str = column("name of the case")
+    model: str = column("as in a run")
+    machine: str = column("as in a run")
+    version: str = column("version of the framework")
+    ran: str | None = column("hash of code, software and settings, by which its run is found")
+    sessions: int = column("fresh processes, each with all layers", bounds="above 0")
+    place: int = column("place in the order of execution, from 1", bounds="above 0")
+    layer: str = column("name of the layer, or names of those that are fused")
+    kind: str | None = column("its class")
+    shape: str | None = column("of the output, with the batch axis")
+    step_s: float = column("mean step time of the sessions", "s", bounds="above 0")
+    time_s: float = column("the layer's part of it, mean of the sessions", "s")
+    time_low_s: float | None = column("lower end of its 95 % interval", "s")
+    time_high_s: float | None = column("upper end", "s")
+    forward_s: float | None = column("forward alone; all of it in inference", "s")
+    flops: int | None = column("of a forward pass, 2 x multiply-adds", "FLOPs", bounds="at least 0")
+    moved_bytes: int | None = column(
+        "inputs, weights and output, once each, forward", "bytes", bounds="at least 0"
     )
-    of_peak: float | None = _column(
-        "", "FLOP/s of the forward pass over the measured peak", "at least 0"
+    of_peak: float | None = column(
+        "FLOP/s of the forward pass over the measured peak", bounds="at least 0"
     )
-    bound: str | None = _column("", "memory or compute: which ceiling is lower (roofline)")
-    note: str | None = _column("", "why layers are together, or what may help")
+    bound: str | None = column("memory or compute: which ceiling is lower (roofline)")
+    note: str | None = column("why layers are together, or what may help")
 
     def __post_init__(self) -> None:
-        for column in LAYERS_TABLE.columns:
-            value = getattr(self, column.name)
-            rule = column.range_broken(value) if isinstance(value, (int, float)) else ""
+        for one in LAYERS_TABLE.columns:
+            value = getattr(self, one.name)
+            rule = one.range_broken(value) if isinstance(value, (int, float)) else ""
             if rule:
-                raise StoreError(f"{self.case}: column {column.name!r} {rule}, got {value}")
+                raise StoreError(f"{self.case}: column {one.name!r} {rule}, got {value}")
 
     @property
     def group(self) -> tuple[object, ...]:
