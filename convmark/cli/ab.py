@@ -44,6 +44,7 @@ from convmark.core.errors import ConvmarkError, MeasurementError, OptionError
 from convmark.core.interval import Interval, share_of
 from convmark.core.option_values import AUTO, parse_percent, parse_seconds
 from convmark.core.options import Options
+from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.statistics import Estimate, trimmed_mean
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.table import Heading
@@ -287,7 +288,8 @@ class SideComparison:
                 self._blame(pairings, shown.newest)
         outcomes = []
         for case, found, sessions in zip(self.cases, results, kept, strict=True):
-            row = VerdictRow(**self._ends(case), **_verdict(found))
+            a, b = (end.spec.case(case).runtime for end in (self.pair.a, self.pair.b))
+            row = VerdictRow(**self._ends(case), **_verdict(found, _copies_of_one(a, b)))
             outcomes.append((row, found))
             if found.closed != INTERRUPTED or found.has_verdict:
                 ab_files.append(ab_files.verdicts_path(self.path), [row])
@@ -410,11 +412,27 @@ def _change(session: Estimate) -> tuple[float, Interval]:
     return share_of(session.value), Interval.around(session.value, half).shares()
 
 
-def _verdict(found: CaseResult) -> dict[str, Any]:
-    """Return the fields of a verdict's row that tell what came of the sessions."""
+def _copies_of_one(a: str, b: str) -> str:
+    """Say which of two runtimes copies its batch within a step; empty where both are alike."""
+    if a == b or DEFAULT_RUNTIME not in (a, b):
+        return ""
+    other = b if a == DEFAULT_RUNTIME else a
+    remedy = "" if other == "savedmodel" else "; savedmodel is the same graph with these copies"
+    return (
+        f"a step of {other} takes its batch from host memory and returns its outputs there, a step "
+        f"of {DEFAULT_RUNTIME} does not{remedy}"
+    )
+
+
+def _verdict(found: CaseResult, more: str = "") -> dict[str, Any]:
+    """Return the fields of a verdict's row that tell what came of the sessions.
+
+    Args:
+        more: what else its note says.
+    """
     (verdict, note), decision = found.verdict("try a larger --budget"), found.decision
     a, b = (found.sizes.get(side, {}).get("parameters") for side in (OLD, NEW))
-    notes = [_of_sides(note)]
+    notes = [_of_sides(note), more]
     if left := found.left_out:
         notes.append(f"{counted(len(left), 'session')} left out: {left[-1]}")
     if None not in (a, b) and a != b:

@@ -55,7 +55,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     )
     for declare in (
         *(_run, _doctor, _list, _show, _report, _compare, _comment, _accept, _history, _merge),
-        *(_fleet, _ab, _layers, _bisect, _noise, _env, _export),
+        *(_fleet, _ab, _layers, _bisect, _noise, _env, _export, _check_submission),
     ):
         declare(commands)
     return parser, commands.choices
@@ -381,6 +381,27 @@ def _export(commands: Any) -> None:
     add(export, "--to TOOL", "bmf, otava, conbench, openmetrics or mlflow", required=True)
     add(export, "-o --output PATH", "file or new folder to write (default: -, standard output)")
     add_options(export, "results")
+
+
+def _check_submission(commands: Any) -> None:
+    check = command(
+        commands,
+        "check-submission",
+        "check the results that a pull request brings to a repository of results",
+        "Check results folders before they are published: damaged files, links, copies of rows, "
+        "figures that cannot be, and states that were not clean. Print one line per finding. The "
+        "exit status is 1 if there is one.",
+    )
+    add(check, "folders FOLDER", "results or machine folders", nargs="+")
+    add(
+        check,
+        "--against RESULTS",
+        "published results; what they have unchanged is not checked, and other rows are compared "
+        "with them",
+        nargs="+",
+        default=[],
+    )
+    _add_format(check)
 
 
 def _env(commands: Any) -> None:

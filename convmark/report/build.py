@@ -152,7 +152,7 @@ def _every_table(
         pareto(timed),
         published(frame, timed),
         roofline(timed, {model.model: model.traffic_elements for model in described}),
-        runtimes(timed),
+        runtimes(frame, timed),
         scaling(timed),
         waterfall(table),
         beside,
