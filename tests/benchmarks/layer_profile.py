@@ -2,10 +2,10 @@
 
     python tests/benchmarks/layer_profile.py --models=resnet50,mobilenetv2 --batch-sizes=1
 
-The trace has start and end of each operation of a step (`RunMetadata`). An operation is of the
-block whose layer's name is in its own. The printed table has, for each block, its share of all
-layers by both; below it stand the largest difference and, of the step time, `convmark run`'s and
-the sum of the layers and the rest, each with the 95 % interval over its processes.
+The trace is that of `tf.profiler`. An operation is of the block whose layer's name is in its own.
+The printed table has, for each block, its share of all layers by both; below it stand the largest
+difference and, of the step time, `convmark run`'s and the sum of the layers and the rest, each with
+the 95 % interval over its processes.
 """
 
 from __future__ import annotations
@@ -37,27 +37,39 @@ MOST_POINTS = 10
 """By which a block's two shares may differ."""
 BLOCK = re.compile(r"(?:conv\d+_block\d+|expanded_conv|block_\d+|block\d+)(?=_)")
 TRACE = """
-import collections, json, sys
+import collections, glob, importlib, json, sys, tempfile
 import tensorflow as tf
-from tensorflow.python.eager import context
 from models.registry import builder
 
+for place in ("tensorflow.tsl", "tensorflow.core"):
+    try:
+        planes = importlib.import_module(place + ".profiler.protobuf.xplane_pb2")
+        break
+    except ImportError:
+        pass
 name, samples, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 model = builder(name)()
 images = tf.random.uniform([samples, *model.input_shape[1:]])
 step = tf.function(lambda batch: model(batch, training=False))
 for _ in range(5):
     step(images)
+folder = tempfile.mkdtemp()
+every = tf.profiler.experimental.ProfilerOptions(host_tracer_level=3)
+tf.profiler.experimental.start(folder, every)
 for _ in range(rounds):
-    context.enable_run_metadata()
     step(images)
-    lasted = collections.Counter()
-    for device in context.export_run_metadata().step_stats.dev_stats:
-        for node in device.node_stats:
-            lasted[node.node_name] += node.op_end_rel_nanos - node.op_start_rel_nanos
-    context.disable_run_metadata()
-    print(json.dumps(lasted))
+tf.profiler.experimental.stop()
+(path,) = glob.glob(folder + "/**/*.xplane.pb", recursive=True)
+space, lasted = planes.XSpace(), collections.Counter()
+space.ParseFromString(open(path, "rb").read())
+for plane in space.planes:
+    for line in plane.lines:
+        for event in line.events:
+            lasted[plane.event_metadata[event.metadata_id].name] += event.duration_ps
+print(json.dumps(lasted))
 """
+"""Prints picoseconds by the name of an event; those of operations are `path/of/layer/op:Kind`."""
+NO_WORK = ("Const", "Identity", "NoOp", "ReadVariableOp", "_Arg", "_Retval")
 
 
 def main() -> int:
@@ -123,7 +135,7 @@ def event_of(answer: Any, name: str) -> Mapping[str, Any]:
 
 
 def traced(case: Case, rounds: int) -> list[dict[str, float]]:
-    """Return the seconds of each operation in each traced step."""
+    """Return the time of each operation over the traced steps."""
     done = run(
         *(sys.executable, "-c", TRACE, case.model, str(case.batch_size), str(rounds)),
         folder=CHECKOUT,
@@ -131,7 +143,15 @@ def traced(case: Case, rounds: int) -> list[dict[str, float]]:
     )
     if done.returncode:
         raise SystemExit(f"{case.model}: cannot be traced: {done.stderr.strip()[-300:]}")
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    events = json.loads(done.stdout.splitlines()[-1])
+    found = {
+        name: lasted
+        for name, lasted in events.items()
+        if "/" in name.rpartition(":")[0] and not name.endswith(NO_WORK)
+    }
+    if not any(BLOCK.search(name) for name in found):
+        raise SystemExit(f"{case.model}: no operation of a block is in the trace")
+    return [found]
 
 
 def shares(sessions: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -32,7 +32,7 @@ def piece(function: Callable[[Any], list[Any]], compiled: bool) -> Any:
     @tf.function(jit_compile=compiled, **_TRACED)  # type: ignore[untyped-decorator]
     def run(values: Any) -> Any:
         made = function(values)
-        return _probe(made[:1]), made
+        return _probe(made), made
 
     return run
 
@@ -48,7 +48,7 @@ def backward_piece(
     @tf.function(jit_compile=compiled, **_TRACED)  # type: ignore[untyped-decorator]
     def run(values: Any, given: Any) -> Any:
         made, gradients = _both_ways(function, layers, inner, values, given)
-        return _probe((gradients or made)[:1]), made, gradients
+        return _probe(gradients or made), made, gradients
 
     return run
 
@@ -74,10 +74,8 @@ def _both_ways(
 
 
 def _probe(results: Sequence[Any]) -> Any:
-    """Return a number that takes one of each result: what nothing takes may be left out."""
-    numbers = [one for one in results if one.dtype.is_floating or one.dtype.is_integer]
-    firsts = [tf.cast(tf.reshape(one, [-1])[0], tf.float32) for one in numbers]
-    return tf.add_n(firsts) if firsts else tf.constant(0.0)
+    """Return a scalar that is there only when the call has finished."""
+    return tf.reshape(results[0], [-1])[0]
 
 
 def clocked(
@@ -85,31 +83,38 @@ def clocked(
 ) -> Chain | None:
     """Return the pieces as one graph with a clock before each; None where TensorFlow is too old.
 
-    After each piece stands a function that does nothing: its time is that of a call.
+    After each piece stands a function that hands on what the piece gives: its time is that of a
+    call. What a piece computes is taken by another one or given back, as gradients are: TensorFlow
+    leaves out what nothing takes.
     """
     if _ATTRIBUTES not in inspect.signature(tf.function).parameters:
         return None
     functions = [_apart(one, compiled) for one in pieces]
-    nothing = tf.function(lambda probe: probe + 1.0, jit_compile=compiled, **_TRACED, **_APART)
+    passed_on = tf.function(
+        lambda values: list(map(tf.identity, values)), jit_compile=compiled, **_TRACED, **_APART
+    )
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
     def run(values: Any, targets: Any) -> Any:
-        known = dict(pairs(inputs, values))
-        clocks, probes = [tf.timestamp()], []
+        known, clocks, others = dict(pairs(inputs, values)), [tf.timestamp()], []
         for one, function, given in zip(pieces, functions, targets, strict=True):
             with tf.control_dependencies(clocks[-1:]):
-                probe, made = function([known[value] for value in one.takes], given)
-            with tf.control_dependencies([probe]):
+                made, gradients = function([known[value] for value in one.takes], given)
+            with tf.control_dependencies(made):
                 clocks.append(tf.timestamp())
             with tf.control_dependencies(clocks[-1:]):
-                probes.append(nothing(probe))
-            with tf.control_dependencies(probes[-1:]):
+                made = passed_on(made)
+            with tf.control_dependencies(made):
                 clocks.append(tf.timestamp())
             known.update(pairs(one.gives, made))
-        return tf.add_n(probes), [known[value] for value in outputs], tf.stack(clocks)
+            others += gradients
+        taken = {value for one in pieces for value in one.takes}
+        others += [one for value, one in known.items() if value not in taken]
+        return [known[value] for value in outputs], tf.stack(clocks), others
 
     def timed(values: Any, targets: Any) -> tuple[list[Any], list[float], list[float]]:
-        _, results, clocks = run(values, targets)
+        run(values, targets)  # warms as a step before it would
+        results, clocks, _ = run(values, targets)
         lasted_s = np.diff(clocks.numpy()).tolist()
         return results, lasted_s[::2], lasted_s[1::2]
 
@@ -117,15 +122,12 @@ def clocked(
 
 
 def _apart(one: Piece, compiled: bool) -> Any:
-    """Return a piece as a function of the graph, all of whose results are computed."""
+    """Return a piece as a function of the graph."""
 
     @tf.function(jit_compile=compiled, **_TRACED, **_APART)  # type: ignore[untyped-decorator]
     def run(values: Any, given: Any) -> Any:
         if one.inner is None:
-            made = one.function(values)
-            gradients: list[Any] = []
-        else:
-            made, gradients = _both_ways(one.function, one.layers, one.inner, values, given)
-        return _probe([*made, *gradients]), made
+            return one.function(values), []
+        return _both_ways(one.function, one.layers, one.inner, values, given)
 
     return run
