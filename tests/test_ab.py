@@ -255,7 +255,6 @@ def test_the_settings_of_both_sides_reach_a_duet(folder: Path) -> None:
     assert "precision" in request["sides"]["new"]["asked"]
 
 
-@pytest.mark.parametrize("more", [[], ["--set-b", "MY_FLAG=1"]])
 @pytest.mark.parametrize(
     ("a", "b", "copied"),
     [("keras", "litert", "litert"), ("litert", "keras", "litert"), ("savedmodel", "litert", "")],
@@ -269,6 +268,7 @@ def test_the_note_says_that_one_runtime_alone_copies_its_batch(
     assert all((said in row["note"]) == bool(copied) for row in verdicts(folder))
 
 
+@pytest.mark.parametrize("more", [[], ["--set-b", "MY_FLAG=1"]])
 def test_a_side_that_cannot_be_run_is_no_success(
     folder: Path,
     capsys: pytest.CaptureFixture[str],
