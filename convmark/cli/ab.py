@@ -84,8 +84,6 @@ class StoppingRule:
     """Most seconds of each case, on the average; what one case leaves another may have."""
     limits: Limits | None = None
     """What counts as a change; 3 % and 5 % where None."""
-    layers: bool = False
-    """Whether the layers of both sides are measured, once each case has its verdict."""
 
 
 def make_of(options: Options) -> MakeInterpreter:
@@ -129,7 +127,6 @@ def ab(given: argparse.Namespace, options: Options) -> int:
     wanted = StoppingRule(
         target=math.log1p(target),
         budget_s=parse_seconds("--budget", given.budget),
-        layers=given.layers,
     )
     form = check_form(given.format)
     a, b = sides(
@@ -286,7 +283,7 @@ class SideComparison:
             kept = [_Sessions() for _ in self.cases]
             see = functools.partial(self._see, shown, kept)
             results = compare_live(pairings, terms, shown.newest, see)
-            if wanted.layers and all(one.closed != INTERRUPTED for one in results):
+            if self.options.layers and all(one.closed != INTERRUPTED for one in results):
                 self._blame(pairings, shown.newest)
         outcomes = []
         for case, found, sessions in zip(self.cases, results, kept, strict=True):
