@@ -167,18 +167,11 @@ def measure(
     return result_of(job, answer, options, facts, started, watch)
 
 
-def unmeasured(
-    job: Job,
-    options: Options,
-    facts: Facts,
-    why: str,
-    *,
-    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
-) -> Result:
+def unmeasured(job: Job, options: Options, facts: Facts, why: str) -> Result:
     """Return the row of a job without an answer: its error says why."""
     answer = Answer(status="crashed", message=one_line(why), ready_s=None)
     with watching(()) as watch:
-        return result_of(job, answer, options, facts, now(), watch)
+        return result_of(job, answer, options, facts, datetime.now(timezone.utc), watch)
 
 
 _ASKED = {"precision": "precisions", "threads": "threads"}
