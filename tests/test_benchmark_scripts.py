@@ -39,6 +39,7 @@ WITH_WORKERS = {
     ],
     "epoch_times.py": ["--mnist={mnist}", "--models=lenet5", "--rounds=1", "--fraction=0.01"],
     "harness_cost.py": ["--only=overhead", "--pairs=2"],
+    "hostile.py": ["--builders=1", "--folder={folder}"],
     "runtimes.py": [
         *("--folder={folder}", "--models=lenet5", "--batch-sizes=1", "--rounds=1"),
         *("--only=table", "--runtimes=keras,savedmodel"),

@@ -310,6 +310,8 @@ def _once_more(inputs: Any) -> Any:
         (functools.partial(_of_a_library), True),
         (Called(), True),
         (Called().__call__, True),
+        (functools.partialmethod(_of_a_library), True),
+        (property(_of_a_library), True),
         (abs, True),
         (json.JSONDecoder, True),
         (_once_more, True),
@@ -318,7 +320,8 @@ def _once_more(inputs: Any) -> Any:
         (None, False),
     ],
     ids=[
-        *("partial", "object", "method", "builtin", "class", "another of the framework's"),
+        *("partial", "object", "method", "partial method", "property", "builtin", "class"),
+        "another of the framework's",
         *("newly made by the framework", "itself", "nothing that is called"),
     ],
 )

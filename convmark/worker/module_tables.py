@@ -377,7 +377,7 @@ def _exchanged(before: Content) -> list[str]:
 
 
 def _is_called(value: Any) -> bool:
-    return callable(value) or isinstance(value, (*_WRAPPERS, property))
+    return callable(value) or hasattr(type(value), "__get__")
 
 
 def patched(owner: Callable[[str], str | None], before: Content) -> str | None:

@@ -7,7 +7,7 @@ Afterwards must hold, or the script says which builder broke it and ends with st
 
 - the run ends, and prints no traceback of the harness;
 - each builder has one row: an error that says something, or a step time that is no less than half
-  the honest one;
+  the honest one; one that cannot be imported is refused by its name before anything is measured;
 - no process of the run lives, the temporary folder is empty, no lock is held, and beside the
   results nothing lies in the working folder.
 
@@ -393,7 +393,7 @@ def measured(folder: Path, names: list[str]) -> tuple[int | None, str, list[Any]
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "convmark", "run", "--models", models, "--tasks=infer"),
-            *("--batch-sizes=32", "--processes=1", "--time-budget=0.2", "--time-limit=20"),
+            *("--batch-sizes=32", "--processes=1", "--time-budget=0.2", "--time-limit=10"),
             *("--threads=1", "--results=results"),
         ],
         cwd=project,
@@ -474,16 +474,19 @@ def main() -> int:
         "--folder", type=Path, default=Path(tempfile.gettempdir()) / "convmark-hostile"
     )
     parser.add_argument("--builders", type=int, default=200)
+    parser.add_argument("--first", type=int, default=0, help="number of the first one")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     diary = Diary(options.folder / "diary.json")
-    plan = drawn(options.builders)
-    gentle = [number for number, (act, _) in enumerate(plan) if act not in SPOILS]
+    plan = drawn(options.first + options.builders)
+    numbers = range(options.first, len(plan))
+    alone = [one for one in numbers if plan[one][0] in SPOILS or plan[one][1] == "found"]
+    gentle = [one for one in numbers if one not in alone]
     batches = [gentle[at : at + BATCH] for at in range(0, len(gentle), BATCH)]
-    batches += [[number] for number, (act, _) in enumerate(plan) if act in SPOILS]
+    batches += [[one] for one in alone]
     for batch in batches:
-        names = [f"b{number}" for number in batch]
-        if names[0] not in diary.done:
+        names = [name for number in batch if (name := f"b{number}") not in diary.done]
+        if names:
             for name, one in _batch(options.folder / "run", names, plan).items():
                 diary.keep(name, one)
     return _summary(diary, [f"b{number}" for batch in batches for number in batch])
@@ -492,6 +495,8 @@ def main() -> int:
 def _batch(folder: Path, names: list[str], plan: list[tuple[str, str]]) -> dict[str, Any]:
     status, output, rows, wrong = measured(folder, ["honest0", *names, "honest1"])
     became = judged(names, rows)
+    if status == 2 and len(names) == 1 and f"hostile:{names[0]}: " in output:
+        became = {names[0]: f"refused: {output.strip()}"}
     for one in wrong:
         print(f"{names[0]} to {names[-1]}, status {status}: {one}", flush=True)
     for name, text in became.items():
