@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from convmark.core.case import Case
@@ -25,7 +26,7 @@ from convmark.session.layers import (
     why_no_layers,
 )
 from convmark.worker.layer_passes import Pass
-from convmark.worker.layers import Heads, solved
+from convmark.worker.layers import ROUNDED, ROUNDED_LOW, Heads, agree, solved
 
 CASE = Case(model="lenet5", task="infer", batch_size=32)
 CEILING = Ceiling(
@@ -231,3 +232,14 @@ def test_channels_that_tensor_cores_do_not_take_are_noted(
     rows = combined(replace(CASE, **fields), [one], **KNOWN, ceiling=CEILING)
     assert (rows[0].note or "").endswith(note)
     assert bool(rows[0].note) == bool(note)
+
+
+def test_nearly_equal_probabilities_in_another_order_are_not_the_same() -> None:
+    wanted = 1e-3 * (1 + 1e-3 * np.linspace(-1, 1, 1000, dtype=np.float32))
+    assert agree(wanted * np.float32(1 + 1e-6), wanted, ROUNDED)
+    assert not agree(wanted[::-1], wanted, ROUNDED)
+    assert agree(wanted[::-1], wanted, ROUNDED_LOW)  # which float16 cannot tell apart
+    one = np.array([[0.5]], np.float32)
+    assert agree(one * np.float32(1.001), one, ROUNDED)
+    assert not agree(one * np.float32(1.1), one, ROUNDED)
+    assert not agree(one, wanted, ROUNDED)
