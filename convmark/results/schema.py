@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = ["MEASUREMENT_VERSION", "OLDEST_SCHEMA", "SCHEMA_VERSION", "Schema"]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 OLDEST_SCHEMA = 2
 """Of files that are read; no release has written an earlier one."""
 MEASUREMENT_VERSION = 3
@@ -41,6 +41,7 @@ _size = functools.partial(_column, "size", table="architectures", bounds="at lea
 _time = functools.partial(_column, "time", table="architectures", bounds="at least 0")
 _memory = functools.partial(_column, "memory", table="architectures", bounds="at least 0")
 _state = functools.partial(_column, "state", table="architectures", bounds="at least 0")
+_power = functools.partial(_column, "state", table="energy", since=5, bounds="at least 0")
 _check = functools.partial(_column, "check", table="architectures")
 _learning = functools.partial(_column, "learning", table="accuracy")
 _export = functools.partial(_column, "export", table="runtimes", since=4, bounds="at least 0")
@@ -295,8 +296,31 @@ class Schema:
     joules_per_sample: float | None = _state(
         "energy of the whole card, of several the sum, over the windows / their samples",
         unit="J",
-        title="energy (J/sample)",
+        title="card energy (J/sample)",
         kind="joules",
+    )
+    idle_power_w: float | None = _power(
+        "power of the whole card before the run, of several the sum; empty where it was in use",
+        unit="W",
+    )
+    cpu_power_scope: str | None = _power(
+        "what the next three are of: package, package+dram, 2 packages, ...; all that runs on them",
+        title="scope",
+    )
+    cpu_power_w: float | None = _power(
+        "power of the CPU packages over the windows; empty where CPUs that the process may not use "
+        "were busy, or the counters were not read at the windows' ends",
+        unit="W",
+    )
+    cpu_idle_power_w: float | None = _power(
+        "the same before the run; empty where programs ran", unit="W"
+    )
+    cpu_joules_per_sample: float | None = _state(
+        "cpu_power_w times the windows' seconds / their samples, idle power included",
+        unit="J",
+        title="package energy (J/sample)",
+        kind="joules",
+        since=5,
     )
     foreign_gpu_processes: int | None = _state("processes on the card not the run's own")
     foreign_graphics_processes: int | None = _state("of those that draw, such as a desktop's")

@@ -22,6 +22,7 @@ from convmark.machine.cautions import speed_flags
 from convmark.machine.gpu.devices import Card, card_columns
 from convmark.machine.gpu.visible import card_of, cards_of, choosing
 from convmark.machine.hardware import Machine
+from convmark.machine.power import Idle, Rapl, find_rapl
 from convmark.machine.state import own_cpu_quota
 from convmark.results.code.of_run import CodeReader
 from convmark.results.record import FRAMEWORK_COLUMNS
@@ -94,6 +95,10 @@ class Facts:
     """The variables that choose which GPUs a worker sees."""
     node: str | None = None
     """The host's name: nodes of one kind share the machine's."""
+    rapl: Rapl = field(default_factory=Rapl)
+    """The counters of the CPU packages' energy."""
+    idle: Idle = field(default_factory=Idle)
+    """The power before the run."""
     cpu_quota_cores: float | None = None
     """CPU seconds per second that the strictest cgroup allows; None where unlimited."""
     plan: str | None = None
@@ -138,6 +143,7 @@ def _environment(case: Case, facts: Facts) -> dict[str, Any]:
         "cores": machine.cores,
         "ram_bytes": machine.ram_bytes,
         "driver": machine.driver if card else None,
+        "idle_power_w": facts.idle.of_cards(facts.cards(case)),
         "os": machine.os,
         "flags": facts.flags or None,
         **(card_columns(card) if card else {}),
@@ -174,6 +180,7 @@ def facts_of(
         environ=choosing(environ),
         ceilings=ceilings or {},
         node=plain_text(platform.node()) or None,
+        rapl=find_rapl(),
         cpu_quota_cores=own_cpu_quota(),
         plan=plan,
         codes=codes,

@@ -64,9 +64,16 @@ class Result:
 
 
 def result_of(
-    job: Job, answer: Answer, options: Options, facts: Facts, started: datetime, watch: Watch
+    job: Job,
+    answer: Answer,
+    options: Options,
+    facts: Facts,
+    started: datetime,
+    watches: Sequence[Watch] = (),
 ) -> Result:
     """Make the row of one answer; figures are given only where the whole process went well."""
+    samples = job.case.batch_size * job.case.replicas // job.case.machines
+    seen = {name: cell for watch in watches for name, cell in watch.columns(samples).items()}
     record = Record(
         started=started.isoformat(timespec="milliseconds"),
         order=job.order,
@@ -78,7 +85,7 @@ def result_of(
         effective_batch_size=job.case.batch_size * job.case.replicas,
         process_start_s=answer.ready_s,
         **{"seed": job.seed, **of_the_run(job.case, options, facts)},
-        **watch.columns(job.case.batch_size * len(job.case.devices_here)),
+        **seen,
     )
     try:
         record = replace(record, **software(answer.event("environment") or {}), **_sizes(answer))

@@ -20,6 +20,7 @@ from convmark.core.options import Options
 from convmark.core.tasks import TIMED_TASKS
 from convmark.interpreter import Answer, OnEvent
 from convmark.machine.gpu.watch import Watch, watching
+from convmark.machine.power import PackageWatch
 from convmark.results.record import Record
 from convmark.results.store import RunFile
 from convmark.session import learning
@@ -159,12 +160,14 @@ def measure(
     """
     started = now()
     fresh = options.isolation != "none"
-    with watching(facts.cards(job.case), fresh=fresh) as watch:
+    package = PackageWatch(facts.rapl, facts.idle.cpu_w)
+    with watching(facts.cards(job.case), fresh=fresh) as cards:
+        watches = (cards, package)
         answer = interpreter.answer(
             request_of(job.case, options, fed=job.process == 1, seed=job.seed),
-            functools.partial(_tell, phase, watch, job),
+            functools.partial(_tell, phase, watches, job),
         )
-    return result_of(job, answer, options, facts, started, watch)
+    return result_of(job, answer, options, facts, started, watches)
 
 
 def unmeasured(
@@ -177,8 +180,7 @@ def unmeasured(
 ) -> Result:
     """Return the row of a job without an answer: its error says why."""
     answer = Answer(status="crashed", message=one_line(why), ready_s=None)
-    with watching(()) as watch:
-        return result_of(job, answer, options, facts, now(), watch)
+    return result_of(job, answer, options, facts, now())
 
 
 _ASKED = {"precision": "precisions", "threads": "threads"}
@@ -236,7 +238,11 @@ def kept(run_file: RunFile) -> str:
 
 
 def _tell(
-    phase: Callable[[Job, str], None], watch: Watch, job: Job, event: Mapping[str, Any]
+    phase: Callable[[Job, str], None],
+    watches: Sequence[Watch],
+    job: Job,
+    event: Mapping[str, Any],
 ) -> None:
-    watch.see(event)
+    for watch in watches:
+        watch.see(event)
     phase(job, str(event.get("phase", event["event"])).replace("_", " "))

@@ -25,6 +25,7 @@ from convmark.interpreter.inspection import Interpreters, devices_asked_for
 from convmark.machine.cautions import Preflight
 from convmark.machine.hardware import Machine
 from convmark.machine.lock import alone
+from convmark.machine.power import idle_power
 from convmark.results.code.of_run import CodeReader
 from convmark.results.commit import Commit, read_commit
 from convmark.results.record import Record
@@ -206,7 +207,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         for note in notes:
             self.say(note)
         path = ceilings_path(self.options.results, self.machine.name)
-        self.facts = replace(self.facts, ceilings=self.ceilings(path))
+        cards = [card for case in self.cases for card in self.facts.cards(case)]
+        idle = idle_power(self.facts.rapl, cards)
+        if idle.line:
+            self.say(idle.line)
+        self.facts = replace(self.facts, idle=idle, ceilings=self.ceilings(path))
         if jobs is None:
             self.choices = find_sizes(
                 self.cases,

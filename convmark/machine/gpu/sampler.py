@@ -125,7 +125,8 @@ class CardReader:
     def __init__(self, nvml: Any, gpu_handle: Any, slice_handle: Any = None) -> None:
         self._nvml = nvml
         self._gpu = gpu_handle
-        self._card = gpu_handle if slice_handle is None else slice_handle
+        self.handle = gpu_handle if slice_handle is None else slice_handle
+        """What the driver knows the card by, or the slice of it."""
         self._is_slice = slice_handle is not None
 
     def sample(self) -> Sample:
@@ -133,7 +134,7 @@ class CardReader:
         nvml = self._nvml
         power_mw = self._number("nvmlDeviceGetPowerUsage")
         rates = answer(nvml, "nvmlDeviceGetUtilizationRates", self._gpu)
-        memory = answer(nvml, "nvmlDeviceGetMemoryInfo", self._card)
+        memory = answer(nvml, "nvmlDeviceGetMemoryInfo", self.handle)
         return Sample(
             sm_clock_mhz=self._number("nvmlDeviceGetClockInfo", "NVML_CLOCK_SM"),
             memory_clock_mhz=self._number("nvmlDeviceGetClockInfo", "NVML_CLOCK_MEM"),
@@ -142,8 +143,8 @@ class CardReader:
             utilisation=None if rates is None or rates.gpu > 100 else rates.gpu / 100,
             reasons=self._reasons(),
             used_bytes=None if memory is None else available(memory.used),
-            compute=processes_on(nvml, self._card, "Compute"),
-            graphics=processes_on(nvml, self._card, "Graphics"),
+            compute=processes_on(nvml, self.handle, "Compute"),
+            graphics=processes_on(nvml, self.handle, "Graphics"),
         )
 
     def energy_j(self) -> float | None:

@@ -24,7 +24,7 @@ from convmark.machine.gpu.sampler import (
     union,
 )
 
-__all__ = ["CardWatch", "Watch", "watching"]
+__all__ = ["CardWatch", "Watch", "reader_of", "watching"]
 
 
 class Watch(Protocol):
@@ -141,13 +141,10 @@ def watching(
         ready = stack.enter_context(opened(nvml())) if known else None
         watches = []
         for card, workers in known.items() if ready is not None else ():
-            handles = _handles(ready, card)
-            if handles is None:
+            reader = reader_of(ready, card)
+            if reader is None:
                 continue
-            reader = CardReader(ready, *handles)
-            gpu, piece = handles
-            handle = gpu if piece is None else piece
-            before = processes_on(ready, handle, "Compute") if fresh else None
+            before = processes_on(ready, reader.handle, "Compute") if fresh else None
             sampler = Sampler(reader.sample, period_s)
             sampler.start()
             stack.callback(sampler.stop)
@@ -155,12 +152,10 @@ def watching(
         yield _Cards(watches)
 
 
-def _handles(nvml: Any, card: Card) -> tuple[Any, Any] | None:
-    """Return the GPU's handle and the slice's, None where the card does not answer."""
+def reader_of(nvml: Any, card: Card) -> CardReader | None:
+    """Return what reads the card, None where it does not answer."""
     gpu = answer(nvml, "nvmlDeviceGetHandleByIndex", card.gpu.index)
-    if gpu is None:
-        return None
-    if card.slice is None:
-        return gpu, None
+    if gpu is None or card.slice is None:
+        return None if gpu is None else CardReader(nvml, gpu)
     piece = answer(nvml, "nvmlDeviceGetMigDeviceHandleByIndex", gpu, card.slice.index)
-    return None if piece is None else (gpu, piece)
+    return None if piece is None else CardReader(nvml, gpu, piece)

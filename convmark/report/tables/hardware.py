@@ -345,7 +345,7 @@ class _Measured:
                 low=("interval from", "ratio"),
                 high=("to", "ratio"),
                 loss_float32=("loss at float32", "score"),
-                samples_per_joule=("samples/s per W", "per_joule"),
+                samples_per_joule=("samples/s per W of card", "per_joule"),
             ),
             heading("samples_per_price", per, "number"),
             *headings("framework note"),
