@@ -19,6 +19,7 @@ from convmark.machine.doctor import Finding, findings, findings_text
 from convmark.machine.hardware import Machine, read_machine
 from convmark.machine.power import find_rapl
 from convmark.machine.state import read_state
+from convmark.machine.system import read_system
 from convmark.report.tables import Answer, check_form, print_tables
 
 __all__ = ["doctor"]
@@ -83,6 +84,6 @@ def _page(
         options.results,
         flags=speed_flags(os.environ),
         environ=os.environ,
-        more=[("CPU energy", rapl.scope or rapl.missing)],
+        more=[*read_system().rows, ("CPU energy", rapl.scope or rapl.missing)],
     )
     return found, "error" not in framework

@@ -38,7 +38,14 @@ from convmark.report.tables.models import (
 )
 from convmark.report.tables.overview import differing, machines, nodes, troubles
 from convmark.report.tables.runtimes import runtimes
-from convmark.report.tables.steps import batch_sizes, distribution, roofline, scaling, waterfall
+from convmark.report.tables.steps import (
+    batch_sizes,
+    distribution,
+    roofline,
+    scaling,
+    sustained,
+    waterfall,
+)
 
 __all__ = ["FIRST", "STYLES", "VERDICTS", "Report", "build"]
 
@@ -52,6 +59,7 @@ FIRST = ("answers", "architectures", "applications", "accuracy")
 
 _WHERE_KNOWN = (
     *(BEST_BATCHES, "energy", "nodes", "noise", "published", "roofline", "runtimes", "scaling"),
+    "sustained",
     *TASKS,
 )
 """Tables that appear only where rows have what they need."""
@@ -153,6 +161,7 @@ def _every_table(
         roofline(timed, {model.model: model.traffic_elements for model in described}),
         runtimes(timed),
         scaling(timed),
+        sustained(timed),
         waterfall(table),
         beside,
         noise(folders),

@@ -29,12 +29,15 @@ __all__ = [
     "spread",
     "summary",
     "summary_text",
+    "sustained",
 ]
 
 SAMPLES_PER_S = (
     "samples/s is measured over windows of steps that do not wait for each other, so it is not the "
     "batch size / step p50."
 )
+
+_SUSTAINED = shown_in("sustained")
 
 Groups = Mapping[str, Sequence[Record]]
 """The rows of each case by its name."""
@@ -57,8 +60,14 @@ def by_case(records: Sequence[Record]) -> dict[str, list[Record]]:
 
 
 def run_tables(records: Sequence[Record]) -> list[Table]:
-    """Return all tables of a run's rows: the summary, the cards, the energy and the scaling."""
-    return [*summary(records), *cards(records), *energy(records), *scaling(records)]
+    """Return all tables of a run's rows: first the summary, the others where rows have figures."""
+    return [
+        *summary(records),
+        *cards(records),
+        *energy(records),
+        *sustained(records),
+        *scaling(records),
+    ]
 
 
 def summary_text(records: Sequence[Record]) -> str:
@@ -293,6 +302,19 @@ def energy(records: Sequence[Record]) -> list[Table]:
     ]
     whole = [heading("case", "case"), *ENERGY_HEADINGS, heading("n", "n", "count")]
     return [table_of("energy", "Energy", "", whole, found, keep=["case"])] if found else []
+
+
+def sustained(records: Sequence[Record]) -> list[Table]:
+    """Return what became of the speed of cases whose steps went on; none where none did."""
+    found = [
+        {**{one.name: getattr(row, one.name) for one in _SUSTAINED}, "case": row.case.name,
+         "burst": row.throughput_samples_per_s}
+        for row in records
+        if row.sustained_s is not None
+    ]  # fmt: skip
+    columns = [heading("case", "case"), heading("burst", "burst samples/s", "rate"),
+               *map(Heading.of, _SUSTAINED)]  # fmt: skip
+    return [table_of("sustained", "Sustained", "", columns, found, keep=["case"])] if found else []
 
 
 def scaling(records: Sequence[Record]) -> list[Table]:

@@ -24,6 +24,7 @@ from convmark.machine.gpu.visible import card_of, cards_of, choosing
 from convmark.machine.hardware import Machine
 from convmark.machine.power import Idle, Rapl, find_rapl
 from convmark.machine.state import own_cpu_quota
+from convmark.machine.system import System, read_system
 from convmark.results.code.of_run import CodeReader
 from convmark.results.record import FRAMEWORK_COLUMNS
 from convmark.results.schema import SCHEMA_VERSION
@@ -34,6 +35,7 @@ __all__ = [
     "Facts",
     "Job",
     "facts_of",
+    "of_the_machine",
     "of_the_run",
     "plan",
     "software",
@@ -95,6 +97,8 @@ class Facts:
     """The variables that choose which GPUs a worker sees."""
     node: str | None = None
     """The host's name: nodes of one kind share the machine's."""
+    system: System = field(default_factory=System)
+    """The description of the machine."""
     rapl: Rapl = field(default_factory=Rapl)
     """The counters of the CPU packages' energy."""
     idle: Idle = field(default_factory=Idle)
@@ -133,6 +137,15 @@ def of_the_run(case: Case, options: Options, facts: Facts) -> dict[str, Any]:
     }
 
 
+def of_the_machine(case: Case, options: Options, facts: Facts) -> dict[str, Any]:
+    """Return what a row keeps of its machine beside what a run that goes on must share."""
+    return {
+        **facts.system.columns,
+        "cooling": options.cooling,
+        "idle_power_w": facts.idle.of_cards(facts.cards(case)),
+    }
+
+
 def _environment(case: Case, facts: Facts) -> dict[str, Any]:
     machine = facts.machine
     card = facts.card(case)
@@ -143,7 +156,6 @@ def _environment(case: Case, facts: Facts) -> dict[str, Any]:
         "cores": machine.cores,
         "ram_bytes": machine.ram_bytes,
         "driver": machine.driver if card else None,
-        "idle_power_w": facts.idle.of_cards(facts.cards(case)),
         "os": machine.os,
         "flags": facts.flags or None,
         **(card_columns(card) if card else {}),
@@ -180,6 +192,7 @@ def facts_of(
         environ=choosing(environ),
         ceilings=ceilings or {},
         node=plain_text(platform.node()) or None,
+        system=read_system(),
         rapl=find_rapl(),
         cpu_quota_cores=own_cpu_quota(),
         plan=plan,

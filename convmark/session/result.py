@@ -25,7 +25,7 @@ from convmark.results.record import Record
 from convmark.results.schema import MEASUREMENT_VERSION
 from convmark.session import learning
 from convmark.session.ceilings import efficiency, key_of
-from convmark.session.facts import Facts, Job, of_the_run, software
+from convmark.session.facts import Facts, Job, of_the_machine, of_the_run, software
 from convmark.session.steadiness import unsteady
 from convmark.worker.protocol import masked, one_line
 
@@ -54,6 +54,8 @@ class Result:
     epochs: Sequence[learning.Epoch] = ()
     code: Code | None = None
     """What the process ran; None where it did not come so far."""
+    interrupted: bool = False
+    """Whether the user ended the sustained steps, which follow the measurement."""
     stack: str = ""
     """Of what went wrong in the worker; empty where the row's error says all."""
 
@@ -85,6 +87,7 @@ def result_of(
         effective_batch_size=job.case.batch_size * job.case.replicas,
         process_start_s=answer.ready_s,
         **{"seed": job.seed, **of_the_run(job.case, options, facts)},
+        **of_the_machine(job.case, options, facts),
         **seen,
     )
     try:

@@ -25,6 +25,7 @@ __all__ = [
     "Sample",
     "Sampler",
     "Seen",
+    "all_of",
     "card_state_columns",
     "foreign",
     "own_processes",
@@ -286,13 +287,14 @@ def card_state_columns(cards: Sequence[Seen], samples_per_step: int) -> dict[str
     """
     if not cards:
         return {}
+    figures = [card.figures for card in cards]
     reasons = _any_of((card.reasons for card in cards), or_)
     names = reason_names(reasons or 0)
     strangers = _any_of((card.strangers for card in cards), or_)
     drawing = _any_of((card.drawing for card in cards), or_)
     count = None if strangers is None else len(strangers)
     return {
-        **{name: _all_of(cards, name, how) for name, how in _FIGURES.items()},
+        **{name: all_of(figures, name, how) for name, how in _FIGURES.items()},
         "gpu_samples": min(card.samples for card in cards),
         "throttle_reasons": None if reasons is None else " ".join(names) or "none",
         "joules_per_sample": _energy_per_sample(cards, samples_per_step),
@@ -318,9 +320,11 @@ def _any_of(values: Iterable[Any], how: Callable[[Any, Any], Any]) -> Any:
     return reduce(how, known) if known else None
 
 
-def _all_of(cards: Sequence[Seen], name: str, how: Callable[[list[float]], float]) -> float | None:
+def all_of(
+    figures: Sequence[Mapping[str, Any]], name: str, how: Callable[[list[float]], float]
+) -> float | None:
     """Return what a figure of all cards amounts to, None where one of them does not tell."""
-    values = [card.figures.get(name) for card in cards]
+    values = [of_card.get(name) for of_card in figures]
     known = [value for value in values if value is not None]
     return how(known) if len(known) == len(values) else None
 

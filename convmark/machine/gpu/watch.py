@@ -17,6 +17,7 @@ from convmark.machine.gpu.sampler import (
     CardReader,
     Sampler,
     Seen,
+    all_of,
     card_state_columns,
     foreign,
     own_processes,
@@ -24,7 +25,7 @@ from convmark.machine.gpu.sampler import (
     union,
 )
 
-__all__ = ["CardWatch", "Watch", "reader_of", "watching"]
+__all__ = ["CardWatch", "CardsWatch", "Watch", "reader_of", "watching"]
 
 
 class Watch(Protocol):
@@ -35,6 +36,13 @@ class Watch(Protocol):
 
     def columns(self, samples_per_step: int) -> dict[str, Any]:
         """Return the row's columns on the card; energy is divided by the samples of the steps."""
+
+
+class CardsWatch(Watch, Protocol):
+    """The watch of all cards of a case."""
+
+    def since_last(self) -> dict[str, float | None]:
+        """Return clock, temperature and power since the last call; none without cards."""
 
 
 class CardWatch:
@@ -63,6 +71,7 @@ class CardWatch:
         self._began_j: float | None = None
         self._spent_j: float | None = None
         self._steps: int | None = None
+        self._looks = 0
 
     def see(self, event: Mapping[str, Any]) -> None:
         """Take note of an event: it says what the samples from now on belong to."""
@@ -85,6 +94,11 @@ class CardWatch:
         steps = event.get("run_steps")
         self._steps = steps if isinstance(steps, int) and steps > 0 else None
         self._own |= self._read_own()  # now, while the worker is there
+
+    def since_last(self) -> dict[str, Any]:
+        """Return what the looks at the card since the last call amount to."""
+        before, self._looks = self._looks, len(self._sampler.every)
+        return union(self._sampler.every[before : self._looks])
 
     def seen(self) -> Seen:
         """Return what was seen of the card."""
@@ -116,6 +130,17 @@ class _Cards:
         for card in self._cards:
             card.see(event)
 
+    def since_last(self) -> dict[str, float | None]:
+        """Return clock, temperature and power since the last call; none without cards."""
+        found = [card.since_last() for card in self._cards]
+        if not found:
+            return {}
+        return {
+            "clock_mhz": all_of(found, "sm_clock_mhz", min),
+            "temperature_c": all_of(found, "temperature_c", max),
+            "power_w": all_of(found, "power_w", sum),
+        }
+
     def columns(self, samples_per_step: int) -> dict[str, Any]:
         """Return the row's columns of the cards' state."""
         return card_state_columns([card.seen() for card in self._cards], samples_per_step)
@@ -129,7 +154,7 @@ def watching(
     fresh: bool = True,
     period_s: float = PERIOD_S,
     own: Callable[[], frozenset[int]] = own_processes,
-) -> Iterator[Watch]:
+) -> Iterator[CardsWatch]:
     """Give the watch of what runs on these cards; it samples until the block ends.
 
     Args:
