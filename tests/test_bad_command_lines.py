@@ -244,6 +244,14 @@ BAD: list[tuple[list[str], str]] = [
     (["fleet", "doctor"], "the following arguments are required: --ray"),
     (["fleet", "doctor", "--ray", " "], "--ray: must be an address"),
     (["fleet", "nurse"], "invalid choice: 'nurse'"),
+    # check-submission
+    (["check-submission"], "the following arguments are required: FOLDER"),
+    (["check-submission", "nowhere"], "nowhere: must be a folder of results"),
+    (["check-submission", "x" * 5000], ": must be a folder of results"),
+    (["check-submission", "a\0b"], ": must be a folder of results"),
+    (["check-submission", "folder"], "folder: has no runs; name a results or machine folder"),
+    (["check-submission", "results", "--against", "nowhere"], "nowhere: no such file or folder"),
+    (["check-submission", "results", "--format", "xml"], "--format: must be one of text, json"),
     # doctor
     (["doctor", "more"], "unrecognized arguments: more"),
     (["doctor", "--results", ""], "--results: must be the path of a folder"),
@@ -251,7 +259,7 @@ BAD: list[tuple[list[str], str]] = [
 
 COMMANDS = (
     *("run", "compare", "accept", "history", "report", "ab", "bisect", "env", "doctor"),
-    *("merge", "fleet", "comment"),
+    *("merge", "fleet", "comment", "check-submission"),
 )
 
 

@@ -32,10 +32,10 @@ QUICK = {
     "rule_league.py": ["--data={data}", "--trials=2"],
 }
 WITH_WORKERS = {
-    "applications.py": ["--models=mobilenet", "--state={folder}"],
+    "applications.py": ["--models=lenet5", "--state={folder}"],
     "duet_truth.py": [
         *("--cases=conv_layer:infer:32", "--changes=0", "--sessions=1", "--seconds=0.1"),
-        "--folder={folder}",
+        *("--builds=1", "--folder={folder}"),
     ],
     "epoch_times.py": ["--mnist={mnist}", "--models=lenet5", "--rounds=1", "--fraction=0.01"],
     "harness_cost.py": ["--only=overhead", "--pairs=2"],
@@ -44,6 +44,9 @@ WITH_WORKERS = {
         *("--only=table", "--runtimes=keras,savedmodel"),
     ],
     "same_code.py": ["--decisions=1", "--cases=conv_layer:infer:32", "--folder={folder}"],
+    "layer_profile.py": [
+        *("--models=mobilenetv2", "--processes=1", "--rounds=1", "--time-budget=0.01"),
+    ],
     "lecture_accuracy.py": [
         *("--mnist={mnist}", "--models=lenet5", "--most=1", "--fraction=0.01"),
         "--results={folder}",

@@ -91,6 +91,7 @@ _EXAMPLES = {
     "layers": "convmark layers resnet50 --batch-sizes 1 --top 10",
     "noise": "convmark noise --seconds 60 --models lenet5",
     "export": "convmark export --to openmetrics -o convmark.prom",
+    "check-submission": "convmark check-submission results --against ../main/results",
     "env list": "convmark env list --format json",
     "env make": 'convmark env make "tensorflow==2.20.*"',
     "env remove": "convmark env remove --all",
@@ -100,6 +101,12 @@ _EXAMPLES = {
 
 
 def command(commands: Any, name: str, words: str, description: str = "") -> Parser:
+    """Add a command, with its example.
+
+    Args:
+        words: for the list of commands.
+        description: for its own help; the words where it is empty.
+    """
     made: Parser = commands.add_parser(
         name,
         help=words,
@@ -112,6 +119,7 @@ def command(commands: Any, name: str, words: str, description: str = "") -> Pars
 
 
 def actions(parser: Parser) -> Any:
+    """Return what the actions of a command, such as `env list`, are added to."""
     return parser.add_subparsers(
         dest="action", metavar="ACTION", required=True, parser_class=Parser
     )
@@ -152,6 +160,7 @@ _GROUPS = {
 
 
 def add_options(parser: Parser, *names: str) -> None:
+    """Add these fields of `Options`, those of a measurement in groups."""
     groups: dict[str, Any] = {}
     for option in (option for option in OPTIONS if option.name in names):
         title = next((title for title, held in _GROUPS.items() if option.name in held), "")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import secrets
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from convmark.cli.command import EXIT_OK, sayer
 from convmark.core.errors import OptionError, StoreError
-from convmark.core.files import write_output
+from convmark.core.files import new_folder, write_output
 from convmark.core.option_values import choice_of
 from convmark.core.options import Options
 from convmark.report.export import TARGETS, Export, export_of
@@ -68,18 +66,16 @@ def _check(target: str, output: Path | None, places: Sequence[Path]) -> None:
 
 def _write(output: Path, files: Mapping[str, str]) -> None:
     """Write beside the output, then rename: nobody sees a part of it."""
-    beside = output.absolute().with_name(f".{output.name}.{secrets.token_hex(4)}.part")
     try:
         if "" in files:
             write_output(output, files[""].encode())
             return
-        for name, text in files.items():
-            path = beside / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        beside.rename(output)
+        with new_folder(output.absolute()) as beside:
+            for name, text in files.items():
+                path = beside / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
     except (OSError, ValueError) as error:
-        shutil.rmtree(beside, ignore_errors=True)
         reason = getattr(error, "strerror", None) or error
         raise StoreError(f"--output: {output} must be writable: {reason}") from None
 

@@ -12,10 +12,12 @@ from convmark.compare import sessions_file
 from convmark.core.errors import StoreError
 from convmark.core.files import as_store_error, read_regular, write_whole
 from convmark.core.options import Options
+from convmark.core.text import counted
 from convmark.report.describe import FOLDER
 from convmark.results.names import overlap
 from convmark.results.store import Store
 from convmark.session.fleet.merge import MergedRun, join, joined, missing, sources
+from convmark.session.layers import keep_other_layers, layers_of, layers_path
 
 __all__ = ["merge"]
 
@@ -46,7 +48,7 @@ def merge(given: argparse.Namespace, options: Options) -> int:
     runs, fresh = joined(found, there, _say)
     for one in fresh:
         path = join(one, store, functools.partial(_keep_beside, one))
-        print(f"{_count(one.rows, 'row')} of {_count(len(one.sources), 'run')} in {path}")
+        print(f"{counted(one.rows, 'row')} of {counted(len(one.sources), 'run')} in {path}")
     _say_where(runs)
     lines = missing(found)
     for line in lines:
@@ -66,9 +68,15 @@ def _say_where(runs: Iterable[MergedRun]) -> None:
 
 
 def _keep_beside(one: MergedRun, path: Path) -> None:
-    """Keep the sessions of the runs, and the descriptions of models that are not there yet."""
+    """Keep sessions and layers of the runs, and the descriptions of models not there yet."""
     sessions = [found for source in one.sources for found in sessions_file.read(source.path)]
     sessions_file.write(path, sessions)
+    layers = [
+        rows
+        for source in one.sources
+        for rows in layers_of(source.records, layers_path(source.path.parent))
+    ]
+    keep_other_layers(layers, layers_path(path.parent))
     for source in one.sources:
         for described in sorted((source.path.parent / FOLDER).glob("*.*")):
             target = path.parent / FOLDER / described.name
@@ -76,7 +84,3 @@ def _keep_beside(one: MergedRun, path: Path) -> None:
                 with as_store_error(target, "written"):
                     target.parent.mkdir(exist_ok=True)
                     write_whole(target, read_regular(described))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -17,7 +17,7 @@ import psutil
 from convmark.core.files import read_regular
 from convmark.core.text import counted, file_text, plain_text
 from convmark.machine.hardware import GIB
-from convmark.machine.state import own_cpu_quota, read_governors
+from convmark.machine.state import cpu_quota, read_governors
 
 __all__ = ["System", "read_system"]
 
@@ -189,7 +189,7 @@ def _virtualisation(root: Path) -> Iterator[str]:
         container = container or "Podman"
     if container:
         found.append(f"container ({container})")
-    quota = own_cpu_quota(root)
+    quota = cpu_quota(cgroup, root / "sys/fs/cgroup")
     if quota is not None:
         found.append(f"quota {quota:g} CPUs")
     yield from found or (["none"] if cpuinfo else [])

@@ -29,6 +29,7 @@ from convmark.report.tables.history import (
     step_time_verdicts,
     trends,
 )
+from convmark.report.tables.layers import CaseLayers, newest_layers
 from convmark.report.tables.models import (
     applications,
     architectures,
@@ -76,6 +77,7 @@ class Report:
     lead: str
     tables: tuple[Table, ...]
     models: tuple[DescribedModel, ...] = field(default=())
+    layers: tuple[CaseLayers, ...] = field(default=())
     sides: Sides | None = None
     sources: str
 
@@ -118,8 +120,9 @@ def build(
         lead=_lead(rows),
         tables=(*([verdicts] if verdicts else []), *found),
         models=tuple(described) if style == "full" else (),
+        layers=tuple(newest_layers([run.path for run in rows.runs])) if style == "full" else (),
         sides=sides,
-        sources=_sources(places, rows),
+        sources=f"{counted(len(rows.runs), 'run file')} in {listed(list(map(str, places)), 3)}",
     )
 
 
@@ -159,7 +162,7 @@ def _every_table(
         pareto(timed),
         published(frame, timed),
         roofline(timed, {model.model: model.traffic_elements for model in described}),
-        runtimes(timed),
+        runtimes(frame, timed),
         scaling(timed),
         sustained(timed),
         waterfall(table),
@@ -225,8 +228,3 @@ def _axes(table: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
         (str(row["hardware"]), str(row["case"])): {name: row[name] for name in FACETS}
         for row in newest_rows(table)
     }
-
-
-def _sources(places: Sequence[Path], rows: Rows) -> str:
-    names = listed(list(map(str, places)), 3)
-    return f"{counted(len(rows.runs), 'run file')} in {names}"

@@ -13,7 +13,7 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.runtimes import DEFAULT_RUNTIME
-from convmark.core.statistics import scaling_efficiency, spread
+from convmark.core.statistics import median_of, scaling_efficiency, spread
 from convmark.core.table import Heading, Table, heading, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.report.tables.energy import ENERGY_COLUMNS, ENERGY_HEADINGS, of_scopes
@@ -30,6 +30,7 @@ __all__ = [
     "summary",
     "summary_text",
     "sustained",
+    "values_of",
 ]
 
 SAMPLES_PER_S = (
@@ -94,7 +95,7 @@ def summary(records: Sequence[Record]) -> list[Table]:
     return tables
 
 
-def _of(rows: Sequence[Record], column: str) -> list[Any]:
+def values_of(rows: Sequence[Record], column: str) -> list[Any]:
     """Return the values of a column in the measured rows that have one."""
     found = [getattr(row, column) for row in rows if row.measured]
     return [value for value in found if value is not None]
@@ -102,10 +103,8 @@ def _of(rows: Sequence[Record], column: str) -> list[Any]:
 
 def _middle(rows: Sequence[Record], column: str) -> Any:
     """Return the median of numbers, the first of texts; None where there is none."""
-    values = _of(rows, column)
-    if not values or isinstance(values[0], str):
-        return next(iter(values), None)
-    return median(values)
+    values = values_of(rows, column)
+    return values[0] if values and isinstance(values[0], str) else median_of(values)
 
 
 def _count(rows: Sequence[Record]) -> int:
@@ -134,7 +133,7 @@ def _timed(groups: Groups) -> Table:
                 **{one.key: _middle(rows, one.key) for one in columns[1:8] if one.key != "spread"},
                 **sizes,
                 "case": name,
-                "spread": spread(_of(rows, "step_time_p50_s")),
+                "spread": spread(values_of(rows, "step_time_p50_s")),
                 "n": _count(rows),
                 "note": _said_once(rows, said) or _note(rows),
             }
@@ -198,10 +197,10 @@ def _learned(groups: Groups) -> Table:
 
 
 def _learned_row(name: str, rows: Sequence[Record]) -> dict[str, Any]:
-    n, reached = _count(rows), len(_of(rows, "time_to_target_s"))
+    n, reached = _count(rows), len(values_of(rows, "time_to_target_s"))
     found: dict[str, Any] = {"case": name, "n": n, "note": _failure(rows)}
     for column in ("accuracy", "loss"):
-        values = _of(rows, column)
+        values = values_of(rows, column)
         found[column] = mean(values) if values else None
         found[f"{column}_sd"] = stdev(values) if len(values) > 1 else None
     times = {key: _middle(rows, key) for key in ("epoch_time_s", "time_to_target_s")}
@@ -269,7 +268,7 @@ def _card_row(name: str, rows: Sequence[Record]) -> dict[str, Any]:
     medians = ("temperature_c", "efficiency", "input_bound_throughput_samples_per_s",
                "peak_device_memory_bytes", "card_peak_memory_bytes")  # fmt: skip
     busy, energy_j = _middle(rows, "gpu_utilisation"), _middle(rows, "joules_per_sample")
-    told = _of(rows, "throttle_reasons")
+    told = values_of(rows, "throttle_reasons")
     reasons = dict.fromkeys(one for text in told for one in text.split() if one != "none")
     return {
         **{column: _middle(rows, column) for column in medians},

@@ -21,7 +21,7 @@ from convmark.core.errors import StoreError
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
 from convmark.core.suites import auto_name
-from convmark.core.table import Table, heading, table_of
+from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import duration_text
 from convmark.interpreter.environments.cache import interpreter_path
@@ -34,6 +34,7 @@ from convmark.results.reading import RUN_NAME
 from convmark.results.record import Record
 from convmark.results.store import read_run, run_files
 from convmark.session.facts import plan
+from convmark.session.layers import SESSION_SECONDS, why_no_layers
 
 __all__ = [
     "Forecast",
@@ -183,13 +184,10 @@ def forecast(
                 "from": source if timed else None,
             }
         )
-    headings = [
-        heading("case", "case"),
-        heading("processes", "processes", "count"),
-        heading("seconds", "each", "seconds"),
-        heading("from", "estimated from"),
-    ]
-    table = table_of("forecast", "What would be measured", "", headings, records, keep=["case"])
+    columns = headings(
+        "case processes seconds from", seconds=("each", "seconds"), **{"from": "estimated from"}
+    )
+    table = table_of("forecast", "What would be measured", "", columns, records, keep=["case"])
     told = sum(record["from"] == ROWS for record in records)
     basis = f"from earlier rows in {runs} for {_count(told, 'case')}, else " * bool(told)
     if searched:
@@ -201,6 +199,10 @@ def forecast(
         if unknown:
             words += f" and the time of {unknown} processes that cannot be estimated"
         words += f" (estimated {basis}from the time budget)"
+    if options.layers:
+        most = sum(not why_no_layers(job.case) for job in jobs if job.case.task in TIMED_TASKS)
+        least_s = most * SESSION_SECONDS * options.time_budget_s
+        words += f"; --layers takes at least {duration_text(least_s)} more"
     compared = {job.case for job in jobs if job.case.task in TIMED_TASKS}
     return Forecast(
         table=table,

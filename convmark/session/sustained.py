@@ -8,7 +8,6 @@ drop: where the intervals' rates are best parted in two levels, and the second i
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from convmark.core.cells import column
 from convmark.machine.gpu.watch import CardsWatch
 from convmark.machine.power import Reading
 from convmark.machine.state import cpu_temperature_c
@@ -49,28 +49,24 @@ LEAST_FOR_LEAK = 12
 """Intervals, below which memory is not judged: a quarter would be fewer than three."""
 
 
-def _column(unit: str, meaning: str) -> Any:
-    return dataclasses.field(metadata={"group": "interval", "unit": unit, "meaning": meaning})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
     """One row of the intervals' file."""
 
-    run: str = _column("", "name of the run")
-    order: int = _column("", "place in the run's plan, as in the run's file")
-    case: str = _column("", "name of the case")
-    process: int = _column("", "number of the case's process, from 1")
-    began_s: float = _column("s", "from the first sustained step to the interval's first")
-    seconds: float = _column("s", "steps of the interval, until the device has finished")
-    steps: int = _column("", "steps of the interval")
-    throughput_samples_per_s: float = _column("samples/s", "its samples over its seconds")
-    clock_mhz: float | None = _column("MHz", "of the card's multiprocessors, or mean of the CPUs")
-    temperature_c: float | None = _column("degrees Celsius", "of the card, or the hottest CPU's")
-    power_w: float | None = _column("W", "mean power")
-    power_scope: str | None = _column("", "what power_w is of: card, package, package+dram, ...")
-    memory_bytes: int | None = _column("bytes", "host memory that the process holds of its own")
-    other_cpu_share: float | None = _column("", "share of the CPUs' time that others took")
+    run: str = column("name of the run")
+    order: int = column("place in the run's plan, as in the run's file")
+    case: str = column("name of the case")
+    process: int = column("number of the case's process, from 1")
+    began_s: float = column("from the first sustained step to the interval's first", "s")
+    seconds: float = column("steps of the interval, until the device has finished", "s")
+    steps: int = column("steps of the interval")
+    throughput_samples_per_s: float = column("its samples over its seconds", "samples/s")
+    clock_mhz: float | None = column("of the card's multiprocessors, or mean of the CPUs", "MHz")
+    temperature_c: float | None = column("of the card, or the hottest CPU's", "degrees Celsius")
+    power_w: float | None = column("mean power", "W")
+    power_scope: str | None = column("what power_w is of: card, package, package+dram, ...")
+    memory_bytes: int | None = column("host memory that the process holds of its own", "bytes")
+    other_cpu_share: float | None = column("share of the CPUs' time that others took")
 
 
 TABLE = TableFile(Interval)

@@ -28,7 +28,6 @@ from convmark.worker.builders import builder
 from convmark.worker.code_watch import CodeWatch
 from convmark.worker.failure import message_of
 from convmark.worker.module_tables import Code, ModuleTable, Tables
-from convmark.worker.phases import first_step
 from convmark.worker.process_state import checked_precision
 from convmark.worker.proof import Proof
 from convmark.worker.turns import (
@@ -171,14 +170,7 @@ class _Side:
         self.context.forget_names()
         model = measurement.build(self.case, self.builder, seed, backend, emit)
         self.step, _ = measurement.make_step(self.case, model, seed, backend)
-        first, token = first_step(self.step, backend)
-        emit(
-            "first_step",
-            seconds=first.total_s,
-            trace_s=first.trace_s,
-            execution_s=first.execution_s,
-            call_path=backend.call_path,
-        )
+        token = measurement.take_first_step(self.step, dict, backend, emit)
         emit("counted", **backend.sizes(model))  # the first call may have made weights
         self.proof = Proof(self.case, backend, emit)
         self.proof.report(1, token)
@@ -214,6 +206,7 @@ class _Duet:
             own = _own_case(case, fields.get("settings") or {})
             asked = own.precision in PRECISIONS[1:] or "precision" in fields.get("asked", ())
             self._sides[name] = _Side(own, tables[name], backend, precision_asked=asked)
+        self._framework = module_tables.framework_content() if plan.with_work else {}
         self._pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
 
     def play(self) -> None:
@@ -310,12 +303,14 @@ class _Duet:
             raise CannotShare(reason)
 
     def _check_framework(self) -> None:
-        """Look once for replaced functions: it takes a tenth of a second.
+        """Look once for replaced functions: it takes two tenths of a second.
 
         Raises:
             CannotShare: a code has replaced some.
         """
-        if self._plan.with_work and (reason := module_tables.patched(self._tables.owner)):
+        if not self._plan.with_work:
+            return
+        if reason := module_tables.patched(self._tables.owner, self._framework):
             raise CannotShare(reason)
 
     # -- the turns ---------------------------------------------------------------------------------

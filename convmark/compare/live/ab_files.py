@@ -10,15 +10,22 @@ The rules of a run's file hold: UTF-8, newline-ended, RFC 4180; an empty cell is
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from convmark.compare.live.case_result import CaseResult
+from convmark.compare.live.session import NEW, OLD, Session
+from convmark.core.cells import column
 from convmark.core.errors import StoreError
 from convmark.core.files import write_whole
-from convmark.core.interval import Interval
+from convmark.core.interval import Interval, share_of
+from convmark.core.runtimes import DEFAULT_RUNTIME
+from convmark.core.statistics import trimmed_mean
+from convmark.core.text import counted, share_text
 from convmark.results.store import AB_FOLDER, Store
 from convmark.results.table_file import TableFile
 
@@ -27,42 +34,45 @@ __all__ = [
     "VerdictRow",
     "append",
     "changes_path",
+    "copies_of_one",
     "create",
     "keep_figure",
     "kept_if_used",
+    "of_sides",
+    "session_fields",
+    "verdict_fields",
     "verdicts_path",
 ]
 
 
-def _column(unit: str, meaning: str) -> Any:
-    return field(default=None, metadata={"group": "ab", "unit": unit, "meaning": meaning})
+_column = functools.partial(column, default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ends:
     """What both files tell of the two sides."""
 
-    ab: str = _column("", "number of the comparison")
-    started: str = _column("UTC, ISO 8601", "when the case was begun")
-    convmark: str | None = _column("", "version of the harness")
-    machine: str | None = _column("", "fingerprint of the hardware")
-    a: str = _column("", "side A as it was asked for, with its settings")
-    b: str = _column("", "side B")
-    a_commit: str | None = _column("", "commit of A's models, where one was asked for")
-    b_commit: str | None = _column("", "commit of B's models")
-    a_python: str | None = _column("", "version of A's Python")
-    b_python: str | None = _column("", "version of B's Python")
-    a_tensorflow: str | None = _column("", "version of A's TensorFlow")
-    b_tensorflow: str | None = _column("", "version of B's TensorFlow")
-    a_keras: str | None = _column("", "version of A's Keras")
-    b_keras: str | None = _column("", "version of B's Keras")
-    a_framework: str | None = _column("", "what ran A's steps, where it is not TensorFlow: JAX 0.9")
-    b_framework: str | None = _column("", "what ran B's steps, where it is not TensorFlow")
-    case: str = _column("", "name of the case, without the settings that differ")
-    model: str = _column("", "model by name, or package.module:builder")
-    task: str = _column("", "train or infer")
-    device: str = _column("", "cpu or gpu:N")
-    batch_size: int = _column("samples", "samples per replica per step")
+    ab: str = _column("number of the comparison")
+    started: str = _column("when the case was begun", "UTC, ISO 8601")
+    convmark: str | None = _column("version of the harness")
+    machine: str | None = _column("fingerprint of the hardware")
+    a: str = _column("side A as it was asked for, with its settings")
+    b: str = _column("side B")
+    a_commit: str | None = _column("commit of A's models, where one was asked for")
+    b_commit: str | None = _column("commit of B's models")
+    a_python: str | None = _column("version of A's Python")
+    b_python: str | None = _column("version of B's Python")
+    a_tensorflow: str | None = _column("version of A's TensorFlow")
+    b_tensorflow: str | None = _column("version of B's TensorFlow")
+    a_keras: str | None = _column("version of A's Keras")
+    b_keras: str | None = _column("version of B's Keras")
+    a_framework: str | None = _column("what ran A's steps, where it is not TensorFlow: JAX 0.9")
+    b_framework: str | None = _column("what ran B's steps, where it is not TensorFlow")
+    case: str = _column("name of the case, without the settings that differ")
+    model: str = _column("model by name, or package.module:builder")
+    task: str = _column("train or infer")
+    device: str = _column("cpu or gpu:N")
+    batch_size: int = _column("samples per replica per step", "samples")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,46 +82,111 @@ class SessionRow(_Ends):
     The logarithm of A is the mean of those of A and of its control.
     """
 
-    session: int = _column("", "number of the session, from 1")
-    together: bool = _column("", "whether both codes ran in one process")
-    log_ratio: float = _column("", "ln(B / A), wall time")
-    log_ratio_se: float = _column("", "its standard error")
-    log_ratio_cpu: float | None = _column(
-        "", "ln(B / A), CPU time; empty where its clock is coarse"
-    )
-    log_ratio_cpu_se: float | None = _column("", "its standard error")
-    control_log_ratio: float | None = _column("", "ln(second A / A), wall time")
-    control_log_ratio_se: float | None = _column("", "its standard error")
-    control_log_ratio_cpu: float | None = _column("", "ln(second A / A), CPU time")
-    control_log_ratio_cpu_se: float | None = _column("", "its standard error")
-    not_judged: str | None = _column("", "why the session is left out of the verdict")
+    session: int = _column("number of the session, from 1")
+    together: bool = _column("whether both codes ran in one process")
+    log_ratio: float = _column("ln(B / A), wall time")
+    log_ratio_se: float = _column("its standard error")
+    log_ratio_cpu: float | None = _column("ln(B / A), CPU time; empty where its clock is coarse")
+    log_ratio_cpu_se: float | None = _column("its standard error")
+    control_log_ratio: float | None = _column("ln(second A / A), wall time")
+    control_log_ratio_se: float | None = _column("its standard error")
+    control_log_ratio_cpu: float | None = _column("ln(second A / A), CPU time")
+    control_log_ratio_cpu_se: float | None = _column("its standard error")
+    not_judged: str | None = _column("why the session is left out of the verdict")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictRow(_Ends):
     """What a case's sessions amount to. Shares are of A's step time: 0.1 is 10 % slower."""
 
-    verdict: str = _column("", "of B against A: regressed, improved, unchanged, inconclusive")
+    verdict: str = _column("of B against A: regressed, improved, unchanged, inconclusive")
     decided_by: str | None = _column(
-        "", "the clock that decided: wall; rows of older versions have cpu too"
+        "the clock that decided: wall; rows of older versions have cpu too"
     )
-    change: float | None = _column("", "B / A - 1 of the step time, by that clock")
-    low: float | None = _column("", "lower end of its interval")
-    high: float | None = _column("", "upper end of its interval")
-    smallest_visible: float | None = _column("", "the smallest change that would have been seen")
-    wall_change: float | None = _column("", "B / A - 1 by wall time")
-    cpu_change: float | None = _column("", "B / A - 1 by CPU time")
-    control_change: float | None = _column("", "second A / A - 1, by wall time")
-    sessions: int = _column("", "sessions that were run")
-    void: bool = _column("", "whether the control differed from its twin")
-    a_parameters: int | None = _column("", "elements of all weights of A's model")
-    b_parameters: int | None = _column("", "elements of all weights of B's model")
-    note: str | None = _column("", "why, and what to try")
+    change: float | None = _column("B / A - 1 of the step time, by that clock")
+    low: float | None = _column("lower end of its interval")
+    high: float | None = _column("upper end of its interval")
+    smallest_visible: float | None = _column("the smallest change that would have been seen")
+    wall_change: float | None = _column("B / A - 1 by wall time")
+    cpu_change: float | None = _column("B / A - 1 by CPU time")
+    control_change: float | None = _column("second A / A - 1, by wall time")
+    sessions: int = _column("sessions that were run")
+    void: bool = _column("whether the control differed from its twin")
+    a_parameters: int | None = _column("elements of all weights of A's model")
+    b_parameters: int | None = _column("elements of all weights of B's model")
+    note: str | None = _column("why, and what to try")
 
     @property
     def interval(self) -> Interval:
         """The change's interval."""
         return Interval.of_cells(self.low, self.high)
+
+
+def session_fields(session: Session) -> dict[str, Any]:
+    """Return the fields of a session's row that hold its ratios."""
+    ratios = {
+        "log_ratio": session.wall,
+        "log_ratio_cpu": session.cpu,
+        "control_log_ratio": session.control_wall,
+        "control_log_ratio_cpu": session.control_cpu,
+    }
+    known = {name: ratio for name, ratio in ratios.items() if ratio}
+    errors = {f"{name}_se": ratio.error for name, ratio in known.items()}
+    return {**{name: ratio.value for name, ratio in known.items()}, **errors}
+
+
+def copies_of_one(a: str, b: str) -> str:
+    """Say which of two runtimes copies its batch within a step; empty where both are alike."""
+    if a == b or DEFAULT_RUNTIME not in (a, b):
+        return ""
+    other = b if a == DEFAULT_RUNTIME else a
+    remedy = "" if other == "savedmodel" else "; savedmodel is the same graph with these copies"
+    return (
+        f"a step of {other} takes its batch from host memory and returns its outputs there, a step "
+        f"of {DEFAULT_RUNTIME} does not{remedy}"
+    )
+
+
+def verdict_fields(found: CaseResult, more: str = "") -> dict[str, Any]:
+    """Return the fields of a verdict's row that tell what came of the sessions.
+
+    Args:
+        more: what else its note says.
+    """
+    (verdict, note), decision = found.verdict("try a larger --budget"), found.decision
+    a, b = (found.sizes.get(side, {}).get("parameters") for side in (OLD, NEW))
+    notes = [of_sides(note), more]
+    if left := found.left_out:
+        notes.append(f"{counted(len(left), 'session')} left out: {left[-1]}")
+    if None not in (a, b) and a != b:
+        notes.append(f"parameters differ: {a} and {b}")
+    fields = {
+        "verdict": verdict,
+        "sessions": len(found.live),
+        "void": found.void,
+        "control_change": share_of(trimmed_mean(found.control).value) if found.control else None,
+        "a_parameters": a,
+        "b_parameters": b,
+    }
+    if decision is not None and decision.estimate is not None:
+        if verdict == "inconclusive" and not found.void:
+            notes.append(f"detects changes above {share_text(share_of(decision.smallest_visible))}")
+        cpu = [one.cpu for one in found.live if one.cpu is not None]
+        fields |= {
+            "decided_by": "wall",
+            "change": share_of(decision.estimate),
+            **decision.interval.shares().cells,
+            "smallest_visible": share_of(decision.smallest_visible),
+            "wall_change": share_of(decision.estimate),
+            "cpu_change": share_of(trimmed_mean(cpu).value) if cpu else None,
+        }
+    return {**fields, "note": "; ".join(filter(None, notes)) or None}
+
+
+def of_sides(note: str) -> str:
+    """Return a note with the sides by the names that the user knows them by."""
+    names = {"the old code": "A", "the control code": "A", "the new code": "B"}
+    return functools.reduce(lambda text, name: text.replace(*name), names.items(), note)
 
 
 def create(results: Path) -> Path:

@@ -103,7 +103,8 @@ def render_page(
             {
                 "config": dict(CONFIG),
                 "facets": facets.as_data(),
-                "models": [model.model for model in report.models],
+                "models": [one.model for one in report.layers]
+                + [one.model for one in report.models],
                 "figures": _drawings(drawn, drawn_later, facets),
             }
         ),
