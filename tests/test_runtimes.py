@@ -44,8 +44,10 @@ from convmark.worker.runtimes.agreement import (
 from convmark.worker.runtimes.engine import Taken
 from convmark.worker.runtimes.export import Exported, export
 from convmark.worker.runtimes.files import check_runtime_file
+from convmark.worker.runtimes.tested import score
 
 EXPORTING = sorted(name for name in RUNTIMES if name != "keras")
+OF_TENSORFLOW = [name for name in EXPORTING if RUNTIMES[name].backend == "tensorflow"]
 
 
 def case(**changes: Any) -> Case:
@@ -60,8 +62,10 @@ def test_a_runtime_is_named_in_the_case_where_it_is_not_keras() -> None:
 @pytest.mark.parametrize(
     ("changes", "rule"),
     [
-        ({"task": "train"}, "runtime onnxruntime needs task infer, got 'train'"),
+        ({"task": "train"}, "runtime onnxruntime needs task infer or accuracy, got 'train'"),
+        ({"task": "accuracy", "model": "a.onnx"}, "needs task infer, got 'accuracy'"),
         ({"backend": "jax"}, "runtime onnxruntime needs backend tensorflow, got 'jax'"),
+        ({"runtime": "torchexport"}, "torchexport needs backend torch, got 'tensorflow'"),
         ({"jit": "on"}, "runtime onnxruntime needs jit off, got 'on'"),
         ({"precision": "int8"}, "needs precision float32 or dynamic_int8, got 'int8'"),
         ({"runtime": "openvino", "device": "gpu:0"}, "openvino needs device cpu, got 'gpu:0'"),
@@ -96,7 +100,9 @@ def test_each_runtime_has_the_cases_that_it_can_run() -> None:
 
 
 def test_a_runtime_of_which_there_would_be_no_case_is_refused() -> None:
-    with pytest.raises(OptionError, match="--tasks: the runtime openvino needs infer, got train"):
+    with pytest.raises(
+        OptionError, match="--tasks: the runtime openvino needs infer or accuracy, got"
+    ):
         refuse_runtimes(Options(tasks=("train",), runtimes=("openvino",)))
     refuse_runtimes(Options(tasks=("train",), runtimes=("keras",)))
 
@@ -236,6 +242,17 @@ def test_a_file_is_made_anew_for_another_converter_and_in_int8_for_other_samples
 
 def test_the_code_of_each_runtime_has_a_hash_of_its_own() -> None:
     assert len({runtimes.code_hash(name) for name in EXPORTING}) == len(EXPORTING)
+
+
+def test_a_score_is_of_probabilities_or_of_scores_and_a_zero_costs_what_keras_says() -> None:
+    values, labels = np.array([[1.0, 0.0], [0.25, 0.75]]), np.array([1, 1])
+    of_probabilities = score(values, labels, probabilities=True)
+    assert of_probabilities["accuracy"] == 0.5
+    assert of_probabilities["loss"] == pytest.approx((-math.log(1e-7) - math.log(0.75)) / 2)
+    of_scores = score(np.log([[0.2, 0.8], [0.4, 0.6]]) + 3, labels, probabilities=False)
+    assert of_scores["loss"] == pytest.approx((-math.log(0.8) - math.log(0.6)) / 2)
+    with pytest.raises(CaseFailure, match="not finite"):
+        score(values * math.nan, labels, probabilities=True)
 
 
 @pytest.fixture
@@ -413,7 +430,7 @@ def lenet5(interpreter: Interpreter) -> Measured:
     return answered
 
 
-@pytest.mark.parametrize("runtime", EXPORTING)
+@pytest.mark.parametrize("runtime", OF_TENSORFLOW)
 def test_an_exported_lenet5_is_timed_and_computes_the_same(runtime: str, lenet5: Measured) -> None:
     answer = lenet5(runtime)
     assert answer.status == "ok", answer.message
@@ -430,6 +447,19 @@ def test_an_exported_lenet5_is_timed_and_computes_the_same(runtime: str, lenet5:
     assert built["parameters"] == 61_706
     assert steps is not None
     assert min(steps["times_s"]) > 0
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch")
+def test_a_program_of_torch_export_computes_what_the_model_of_its_backend_does(
+    kept: Path, tmp_path: Path
+) -> None:
+    variables = environ(tmp_path, **{EXPORTS: str(kept)})
+    with Interpreter(environ=variables, folder=kept.parent, backend="torch") as torch:
+        answer = torch.answer(measured("lenet5", runtime="torchexport", backend="torch"))
+    assert answer.status == "ok", answer.message
+    found = answer.event("agreement") or {}
+    assert found["largest_rel_error"] < 1e-5
+    assert found["runtime_threads"] == 1
 
 
 def test_a_quantised_onnx_file_is_alone_in_its_folder(lenet5: Measured) -> None:
@@ -556,12 +586,10 @@ def test_a_quantised_lenet5_agrees_and_one_with_weights_of_zero_is_an_error(
 ) -> None:
     answer = lenet5("litert", precision)
     assert answer.status == "ok", answer.message
-    shutil.copy(exported(kept, "litert", precision) / "model.tflite", kept.parent / "other.tflite")
-    of_file = interpreter.answer(measured("other.tflite", runtime="litert", threads="1"))
-    told = of_file.event("read_back")
-    assert told is not None
-    assert told["precision"] == precision  # though float32 stands in the request
     file = exported(kept, "litert", precision) / "model.tflite"
+    from convmark.worker.runtimes.lite_rt import LiteRT
+
+    assert LiteRT(str(file), "1", "cpu").stored_precision() == precision
     stored = bytearray(file.read_bytes())
     middle, part = len(stored) // 2, len(stored) // 6  # of the largest layer's weights
     stored[middle - part : middle + part] = bytes(2 * part)

@@ -294,9 +294,7 @@ def _exported(request: dict[str, Any], case: Case, framework: Any, emit: Emit) -
     def work(folder: str, pipe: Emit) -> None:
         told = _Watched(emit.watch, pipe) if isinstance(emit, _Watched) else pipe
         framework.seed(request["seed"])  # Python draws a seed of its own in a forked process
-        keras_case = dataclasses.replace(
-            case, runtime=DEFAULT_RUNTIME, precision=PRECISIONS[0], device="cpu"
-        )
+        keras_case = _of_keras(case)
         witness = process_state.Witness(keras_case, {"precision"}, framework, told)
         build = builder(case.model, framework, case.task).watched(witness.watched)
         model = measurement.build(keras_case, build, request["seed"], framework, witness.emit)
@@ -421,8 +419,26 @@ def _digits(request: dict[str, Any], framework: Any, emit: Emit) -> None:
 
 
 def _untimed(request: dict[str, Any], framework: Any, emit: Emit) -> None:
+    asked = Case(**request["case"])
+    if asked.runtime != DEFAULT_RUNTIME:
+        runtimes.check_installed(asked.runtime, asked.model)
+        trained = dataclasses.replace(_of_keras(asked), device=asked.device)
+        request = {**request, "case": trained.as_fields(), "exported": request["case"]}
+        emit = functools.partial(_emit_as_exported, emit, asked)
     case, builder, framework, emit = _make_ready(request, framework, emit)
     _MODULES[case.task].serve(case, builder, request, framework, emit)
+
+
+def _of_keras(case: Case) -> Case:
+    """Return the case of the Keras model that is exported."""
+    return dataclasses.replace(case, runtime=DEFAULT_RUNTIME, precision=PRECISIONS[0], device="cpu")
+
+
+def _emit_as_exported(emit: Emit, case: Case, event: str, **fields: Any) -> None:
+    """Report an event of the Keras model that a case exports; the row is of its precision."""
+    if event == "read_back":
+        fields["precision"] = case.precision
+    emit(event, **fields)
 
 
 def _duet(request: dict[str, Any], framework: Any, emit: Emit) -> None:

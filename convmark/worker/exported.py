@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from convmark.core.case import Case
-from convmark.core.runtimes import RUNTIMES
 from convmark.worker import runtimes
 from convmark.worker.backends.keras_parts import root_mean_square
 from convmark.worker.backends.step import Step
@@ -137,18 +136,10 @@ class ExportedBackend:
         """Load the file, and report how long it took.
 
         Raises:
-            CaseFailure: the runtime refuses it, such as for an operation that it does not know.
+            CaseFailure: the runtime refuses it.
         """
         case, began = self._case, time.perf_counter()
-        try:
-            engine = make(self._exported.path, case.threads, case.device)
-        except (CaseFailure, MemoryError):
-            raise
-        except Exception as error:  # each runtime has its own
-            raise CaseFailure(
-                f"{case.model}: {RUNTIMES[case.runtime].label} cannot load the file: "
-                f"{runtimes.reason(error)}"
-            ) from error
+        engine = runtimes.loaded(case, make, self._exported.path)
         seconds = time.perf_counter() - began
         self._emit("loaded", load_s=seconds, packages=runtimes.versions(case.runtime))
         if self._inputs is None:

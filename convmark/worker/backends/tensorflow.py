@@ -21,7 +21,6 @@ from convmark.worker.backends.own_training import Made, OwnData, own_function
 from convmark.worker.backends.saved_model import SavedModel
 from convmark.worker.backends.step import Chain, Piece, Step
 from convmark.worker.backends.tensorflow_export import (
-    amplified,
     digest_of,
     forward_function,
     outputs_of,
@@ -272,10 +271,6 @@ class TensorFlow(KerasBackend):
     def exported_function(self, model: Any, batch: Sequence[Any]) -> Any:
         """A forward pass of this batch's size, for the runtimes to be converted from."""
         return forward_function(model, self.inputs(model).structure, batch)
-
-    def amplified(self, model: Any, is_enough: Callable[[], bool]) -> bool:
-        """Whether the activations of an untrained network have been made large enough."""
-        return amplified(model, is_enough)
 
     def exported_outputs(self, function: Any, batch: Sequence[Any]) -> list[Any]:
         """The arrays that it gives."""
