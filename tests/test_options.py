@@ -37,6 +37,9 @@ BAD = [
     ("tasks", "train,score", "'score'", "known: train, infer, accuracy, waterfall"),
     ("tasks", "train;infer", "'train;infer'", "did you mean"),
     ("devices", "", "''", GAPS),
+    ("cooling", " ", "' '", "must not be empty"),
+    ("sustain", "20", "'20'", "with its unit, such as 20m"),
+    ("sustain", "10s", "'10s'", "from 30s"),
     ("devices", "gpu", "'gpu'", DEVICE),
     ("devices", "gpu:", "'gpu:'", DEVICE),
     ("devices", "gpu:x", "'gpu:x'", DEVICE),
@@ -326,6 +329,8 @@ def test_the_defaults_are_those_that_the_help_names() -> None:
     options = read({})
     assert dataclasses.asdict(options) == {
         "models": None,
+        "cooling": None,
+        "sustain_s": None,
         "tasks": ("train", "infer"),
         "devices": ("all",),
         "batch_sizes": None,

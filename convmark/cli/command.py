@@ -152,7 +152,7 @@ _GROUPS = {
     ),
     "how it is measured": (
         *("threads", "ceilings", "processes", "time-budget", "time-limit", "isolation", "seed"),
-        *("wait", "allow-concurrent"),
+        *("sustain", "cooling", "wait", "allow-concurrent"),
     ),
     "the task accuracy": ("seeds", "target-accuracy", "fraction", "mnist"),
 }

@@ -253,6 +253,20 @@ class Options:
         "reused, see convmark env list (default: the current environment)",
         repeatable=True,
     )
+    sustain_s: float | None = option_field(
+        "--sustain TIME",
+        rules.parse_duration,
+        "then take steps for so long in the first process of each case, such as 20m, 90s or 1h, "
+        "and find when the throughput drops (default: no)",
+        only="run",
+    )
+    cooling: str | None = option_field(
+        "--cooling TEXT",
+        rules.parse_text,
+        "how the machine is cooled, such as 'air, 2 fans' or 'liquid'; kept in each row (no "
+        "default)",
+        only="run",
+    )
     wait: bool = option_field(
         "--wait",
         rules.parse_switch,

@@ -19,6 +19,7 @@ from convmark.report.rows import Rows, newest_rows, points, read_rows
 from convmark.report.sides import Sides, newest_versions, sides_of
 from convmark.report.tables.accuracy import accuracy
 from convmark.report.tables.answers import answers
+from convmark.report.tables.energy import energy
 from convmark.report.tables.hardware import BEST_BATCHES, hardware_tables
 from convmark.report.tables.history import (
     history,
@@ -38,7 +39,14 @@ from convmark.report.tables.models import (
 )
 from convmark.report.tables.overview import differing, machines, nodes, troubles
 from convmark.report.tables.runtimes import runtimes
-from convmark.report.tables.steps import batch_sizes, distribution, roofline, scaling, waterfall
+from convmark.report.tables.steps import (
+    batch_sizes,
+    distribution,
+    roofline,
+    scaling,
+    sustained,
+    waterfall,
+)
 
 __all__ = ["FIRST", "STYLES", "VERDICTS", "Report", "build"]
 
@@ -51,7 +59,8 @@ FIRST = ("answers", "architectures", "applications", "accuracy")
 """Tables that Markdown without verdicts shows unfolded."""
 
 _WHERE_KNOWN = (
-    *(BEST_BATCHES, "nodes", "noise", "published", "roofline", "runtimes", "scaling"),
+    *(BEST_BATCHES, "energy", "nodes", "noise", "published", "roofline", "runtimes", "scaling"),
+    "sustained",
     *TASKS,
 )
 """Tables that appear only where rows have what they need."""
@@ -142,6 +151,7 @@ def _every_table(
         answers(frame, timed, machine_ratios[0], versions, rows.runs, changed),
         architectures(timed, labels),
         *machine_ratios,
+        energy(timed),
         history(
             timed, rows.runs, step_time_verdicts(rows.runs), marks(moved), runs_of_levels(moved)
         ),
@@ -154,6 +164,7 @@ def _every_table(
         roofline(timed, {model.model: model.traffic_elements for model in described}),
         runtimes(frame, timed),
         scaling(timed),
+        sustained(timed),
         waterfall(table),
         beside,
         noise(folders),

@@ -171,7 +171,9 @@ def forecast(
         count = sum(job.case == case for job in jobs)
         timed = case.task in TIMED_TASKS and not searched
         seconds = expected_s(case, options.time_budget_s, known) if timed else None
-        total_s += count * (seconds or 0.0)
+        total_s += count * (seconds or 0.0) + (
+            options.sustain_s if timed and options.sustain_s else 0.0
+        )
         unknown += 0 if timed else count
         source = ROWS if case.name in known else BUDGET
         records.append(

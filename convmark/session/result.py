@@ -25,7 +25,7 @@ from convmark.results.record import Record
 from convmark.results.schema import MEASUREMENT_VERSION
 from convmark.session import learning
 from convmark.session.ceilings import efficiency, key_of
-from convmark.session.facts import Facts, Job, of_the_run, software
+from convmark.session.facts import Facts, Job, of_the_machine, of_the_run, software
 from convmark.session.steadiness import unsteady
 from convmark.worker.protocol import masked, one_line
 
@@ -55,6 +55,8 @@ class Result:
     epochs: Sequence[learning.Epoch] = ()
     code: Code | None = None
     """What the process ran; None where it did not come so far."""
+    interrupted: bool = False
+    """Whether the user ended the sustained steps, which follow the measurement."""
     stack: str = ""
     """Of what went wrong in the worker; empty where the row's error says all."""
 
@@ -65,9 +67,16 @@ class Result:
 
 
 def result_of(
-    job: Job, answer: Answer, options: Options, facts: Facts, started: datetime, watch: Watch
+    job: Job,
+    answer: Answer,
+    options: Options,
+    facts: Facts,
+    started: datetime,
+    watches: Sequence[Watch] = (),
 ) -> Result:
     """Make the row of one answer; figures are given only where the whole process went well."""
+    samples = job.case.batch_size * job.case.replicas // job.case.machines
+    seen = {name: cell for watch in watches for name, cell in watch.columns(samples).items()}
     record = Record(
         started=started.isoformat(timespec="milliseconds"),
         order=job.order,
@@ -79,7 +88,8 @@ def result_of(
         effective_batch_size=job.case.batch_size * job.case.replicas,
         process_start_s=answer.ready_s,
         **{"seed": job.seed, **of_the_run(job.case, options, facts)},
-        **watch.columns(job.case.batch_size * len(job.case.devices_here)),
+        **of_the_machine(job.case, options, facts),
+        **seen,
     )
     try:
         record = replace(record, **software(answer.event("environment") or {}), **_sizes(answer))

@@ -26,6 +26,7 @@ from convmark.interpreter.inspection import Interpreters, devices_asked_for
 from convmark.machine.cautions import Preflight
 from convmark.machine.hardware import Machine
 from convmark.machine.lock import alone
+from convmark.machine.power import idle_power
 from convmark.results.code.of_run import CodeReader
 from convmark.results.commit import Commit, read_commit
 from convmark.results.record import Record
@@ -221,7 +222,11 @@ class Session(contextlib.AbstractContextManager["Session"]):
         for note in notes:
             self.say(note)
         path = ceilings_path(self.options.results, self.machine.name)
-        self.facts = replace(self.facts, ceilings=self.ceilings(path))
+        cards = [card for case in self.cases for card in self.facts.cards(case)]
+        idle = idle_power(self.facts.rapl, cards)
+        if idle.line:
+            self.say(idle.line)
+        self.facts = replace(self.facts, idle=idle, ceilings=self.ceilings(path))
         if jobs is None:
             self.choices = find_sizes(
                 self.cases,
@@ -238,7 +243,8 @@ class Session(contextlib.AbstractContextManager["Session"]):
     def _progress(self, stream: TextIO | None) -> RunProgress:
         known = recent_seconds(self.options.results / self.machine.name)
         budget_s = self.options.time_budget_s
-        return RunProgress(stream, lambda case: expected_s(case, budget_s, known))
+        sustained_s = (self.options.sustain_s or 0.0) / self.options.processes  # in one of them
+        return RunProgress(stream, lambda case: expected_s(case, budget_s, known) + sustained_s)
 
     def execute(self, jobs: Sequence[Job], observer: Observer) -> None:
         """Measure jobs in their order; an interrupt ends the workers and closes the file.

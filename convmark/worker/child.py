@@ -377,6 +377,7 @@ def _measure(request: dict[str, Any], framework: Any, emit: Emit) -> None:
             seed=request["seed"],
             time_budget_s=request["time_budget_s"],
             fed=request.get("fed", True),
+            sustain_s=request.get("sustain_s"),
         )
         measurement.measure(case, builder, plan, framework, emit)
 
