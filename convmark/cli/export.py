@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import secrets
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from convmark.cli.command import EXIT_OK, sayer
 from convmark.core.errors import OptionError, StoreError
-from convmark.core.files import write_output
+from convmark.core.files import write_folder, write_output
 from convmark.core.option_values import choice_of
 from convmark.core.options import Options
 from convmark.report.export import TARGETS, Export, export_of
@@ -57,9 +55,7 @@ def _check(target: str, output: Path | None, places: Sequence[Path]) -> None:
             raise OptionError(f"--to {target}: needs a folder that does not exist yet: -o FOLDER")
         return
     if target in FOLDERS:
-        check_output_folder("--output", output)
-        if output.exists():
-            raise OptionError(f"--output: must not exist yet, got {output}; remove it first")
+        check_output_folder("--output", output, new=True)
         return
     check_output("--output", output, SUFFIXES, inputs=run_files(places))
     if output.is_dir():
@@ -67,19 +63,13 @@ def _check(target: str, output: Path | None, places: Sequence[Path]) -> None:
 
 
 def _write(output: Path, files: Mapping[str, str]) -> None:
-    """Write beside the output, then rename: nobody sees a part of it."""
-    beside = output.absolute().with_name(f".{output.name}.{secrets.token_hex(4)}.part")
+    """Write the file or the folder: nobody sees a part of it."""
     try:
         if "" in files:
             write_output(output, files[""].encode())
-            return
-        for name, text in files.items():
-            path = beside / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        beside.rename(output)
+        else:
+            write_folder(output, ((name, text.encode()) for name, text in files.items()))
     except (OSError, ValueError) as error:
-        shutil.rmtree(beside, ignore_errors=True)
         reason = getattr(error, "strerror", None) or error
         raise StoreError(f"--output: {output} must be writable: {reason}") from None
 

@@ -11,7 +11,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from convmark.core.errors import StoreError
@@ -26,6 +26,7 @@ __all__ = [
     "new_part",
     "open_regular",
     "read_regular",
+    "write_folder",
     "write_output",
     "write_whole",
 ]
@@ -90,6 +91,23 @@ def write_output(path: Path, content: bytes) -> None:
         path.write_bytes(content)  # such as /dev/stdout
     else:
         write_whole(path.resolve(), content)
+
+
+def write_folder(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write a folder that is not there yet, with files by their paths in it: all of it or none.
+
+    Raises:
+        OSError: it cannot be written, or is there.
+    """
+    beside = path.absolute().with_name(f".{path.name}.{os.urandom(4).hex()}.part")
+    try:
+        for name, content in files:
+            (beside / name).parent.mkdir(parents=True, exist_ok=True)
+            (beside / name).write_bytes(content)
+        beside.rename(path)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
 
 
 def write_whole(path: Path, content: bytes) -> None:
