@@ -33,10 +33,10 @@ QUICK = {
     "rule_league.py": ["--data={data}", "--trials=2"],
 }
 WITH_WORKERS = {
-    "applications.py": ["--models=mobilenet", "--state={folder}"],
+    "applications.py": ["--models=lenet5", "--state={folder}"],
     "duet_truth.py": [
         *("--cases=conv_layer:infer:32", "--changes=0", "--sessions=1", "--seconds=0.1"),
-        "--folder={folder}",
+        *("--builds=1", "--folder={folder}"),
     ],
     "epoch_times.py": ["--mnist={mnist}", "--models=lenet5", "--rounds=1", "--fraction=0.01"],
     "harness_cost.py": ["--only=overhead", "--pairs=2"],

@@ -11,17 +11,16 @@ import os
 import random
 import re
 import resource
-import subprocess
-import sys
 import time
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forks import Forks, forks, printed
 from histories import A_COMMIT, MACHINE, keep, process, run_of
 from mutations import mutated
 from test_verdicts_file import judgement
@@ -307,23 +306,31 @@ def endless(path: Path, beginning: bytes = b"") -> Path:
     return path
 
 
-def cost(arguments: list[str], folder: Path) -> tuple[int, float, int, str]:
+COSTED = """
+import json, resource, sys
+from convmark.cli import main
+status = main(sys.argv[1:])
+used = resource.getrusage(resource.RUSAGE_SELF)
+print()
+print(json.dumps([status, used.ru_utime + used.ru_stime, used.ru_maxrss]))
+"""
+
+
+@pytest.fixture
+def commands() -> Iterator[Forks]:
+    """Runs command lines in forks of a process that has imported them."""
+    imports = "convmark.cli,convmark.report.build,pandas"
+    one_thread = {"OPENBLAS_NUM_THREADS": "1"}  # so that the forks are safe
+    with forks(imports, {**os.environ, **one_thread}) as found:
+        yield found
+
+
+def cost(commands: Forks, arguments: list[str], folder: Path) -> tuple[int, float, int, str]:
     """Run the command line; return its status, CPU seconds, peak of memory and standard error."""
-    environ = {**os.environ, "CONVMARK_CACHE": str(folder / "cache")}
-    child = subprocess.Popen(
-        [sys.executable, "-m", "convmark", *arguments],
-        cwd=folder,
-        env=environ,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stderr
-    with child.stderr as pipe:
-        said = pipe.read()
-    _, status, used = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    return child.returncode, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024, said
+    cache = {"CONVMARK_CACHE": str(folder / "cache")}
+    done = commands.run(COSTED, *arguments, cwd=folder, environ=cache)
+    status, seconds, peak_kib = printed(done)
+    return status, seconds, peak_kib * 1024, done.stderr
 
 
 LENET = "lenet5-train-cpu-b32-float32"
@@ -342,7 +349,7 @@ ENDLESS = [
 
 @pytest.mark.parametrize("make", [sparse, pytest.param(endless, marks=pytest.mark.long)])
 def test_a_line_of_a_gibibyte_is_refused_at_once_and_in_little_memory(
-    make: Callable[..., Path], tmp_path: Path
+    make: Callable[..., Path], commands: Forks, tmp_path: Path
 ) -> None:
     store = Store(tmp_path / "results")
     folder = store.folder / MACHINE
@@ -351,7 +358,7 @@ def test_a_line_of_a_gibibyte_is_refused_at_once_and_in_little_memory(
     accept(store, MACHINE, "1", "because")
     tables = ("0001.verdicts.csv", "accepted.csv")
     headers = {name: (folder / name).read_bytes() for name in tables}
-    _, usual_s, usual_bytes, _ = cost(["report", "--format", "csv"], tmp_path)
+    _, usual_s, usual_bytes, _ = cost(commands, ["report", "--format", "csv"], tmp_path)
     for arguments, where, status, message in ENDLESS if make is sparse else ENDLESS[:4]:
         beginning = first.read_bytes().partition(b"\n")[0] + b"\n"
         name = "0002.csv" if where in ("run", "earlier") else where
@@ -363,7 +370,7 @@ def test_a_line_of_a_gibibyte_is_refused_at_once_and_in_little_memory(
         if where == "earlier":
             keep(store, run_of("0003", 0.0, model="vgg16"))
         words = [word.format(run=f"results/{MACHINE}/0002.csv") for word in arguments]
-        found, seconds, peak_bytes, said = cost(words, tmp_path)
+        found, seconds, peak_bytes, said = cost(commands, words, tmp_path)
         assert (found, "Traceback" in said) == (status, False), (words, said)
         assert message in said
         assert seconds < usual_s + 3 * MOST_S, words  # on a busy machine; a start is most of it

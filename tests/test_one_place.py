@@ -19,7 +19,7 @@ ADDED = {
     hint: str | None = _time("what the worker noticed", title="")
     kept: float | None = _learning("share of the weights kept", title="", kind="share")
     second_import_s: float | None = _column(
-        "start", "import once more", unit="s", title="", table="start"
+        "import once more", group="start", unit="s", title="", table="start"
     )
 
 """,

@@ -44,10 +44,11 @@ from convmark.core.errors import ConvmarkError, MeasurementError, OptionError
 from convmark.core.interval import Interval, share_of
 from convmark.core.option_values import AUTO, parse_percent, parse_seconds
 from convmark.core.options import Options
+from convmark.core.runtimes import DEFAULT_RUNTIME
 from convmark.core.statistics import Estimate, trimmed_mean
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.table import Heading
-from convmark.core.text import Say, painted, share_text
+from convmark.core.text import Say, counted, painted, share_text
 from convmark.interpreter.inspection import devices_asked_for
 from convmark.machine.hardware import Machine, read_machine
 from convmark.machine.lock import alone
@@ -249,10 +250,13 @@ class SideComparison:
     @property
     def title(self) -> str:
         """Both sides with their versions."""
-        return "\n".join(
-            f"{name}: {masked(end.spec.label)} ({_versions(end)})"
-            for name, end in (("A", self.pair.a), ("B", self.pair.b))
-        )
+        lines = []
+        for side, end in (("A", self.pair.a), ("B", self.pair.b)):
+            named = [(name.title(), end.version(name)) for name in ("keras", "python")]
+            known = [f"{name} {version}" for name, version in named if version]
+            versions = ", ".join([*_frameworks(end), *known])
+            lines.append(f"{side}: {masked(end.spec.label)} ({versions})")
+        return "\n".join(lines)
 
     @property
     def kept(self) -> str:
@@ -287,7 +291,8 @@ class SideComparison:
                 self._blame(pairings, shown.newest)
         outcomes = []
         for case, found, sessions in zip(self.cases, results, kept, strict=True):
-            row = VerdictRow(**self._ends(case), **_verdict(found))
+            a, b = (end.spec.case(case).runtime for end in (self.pair.a, self.pair.b))
+            row = VerdictRow(**self._ends(case), **_verdict(found, _copies_of_one(a, b)))
             outcomes.append((row, found))
             if found.closed != INTERRUPTED or found.has_verdict:
                 ab_files.append(ab_files.verdicts_path(self.path), [row])
@@ -343,7 +348,10 @@ class SideComparison:
         ab_files.append(self.path, [row])
         if not disturbed:
             kept[place].add(session)
-            shown.newest(f"{case.name}: {_so_far(found)}")
+            so_far = str(len(found.live))
+            if (decision := found.decision) and decision.estimate is not None:
+                so_far = f"{decision.sessions}, {decision.text}"
+            shown.newest(f"{case.name}: session {so_far}")
 
     def _ends(self, case: Case) -> dict[str, Any]:
         ends: dict[str, Any] = {}
@@ -387,17 +395,9 @@ def _log_ratios(session: Session) -> dict[str, Any]:
         "control_log_ratio": session.control_wall,
         "control_log_ratio_cpu": session.control_cpu,
     }
-    values: dict[str, Any] = {}
-    for name, ratio in ratios.items():
-        values[name] = ratio.value if ratio else None
-        values[f"{name}_se"] = ratio.error if ratio else None
-    return values
-
-
-def _versions(end: End) -> str:
-    named = [(name, end.version(name)) for name in ("keras", "python")]
-    others = [f"{name.title()} {version}" for name, version in named if version]
-    return ", ".join([*_frameworks(end), *others])
+    known = {name: ratio for name, ratio in ratios.items() if ratio}
+    errors = {f"{name}_se": ratio.error for name, ratio in known.items()}
+    return {**{name: ratio.value for name, ratio in known.items()}, **errors}
 
 
 def _frameworks(end: End, but: str = "") -> list[str]:
@@ -409,24 +409,35 @@ def _frameworks(end: End, but: str = "") -> list[str]:
     ]
 
 
-def _so_far(found: CaseResult) -> str:
-    decision = found.decision
-    if decision is None or decision.estimate is None:
-        return f"session {len(found.live)}"
-    return f"session {decision.sessions}, {decision.text}"
-
-
 def _change(session: Estimate) -> tuple[float, Interval]:
     """Return a session's change and its 95 % interval, as shares."""
     half = t_quantile(0.975, math.inf) * (session.error or 0.0)
     return share_of(session.value), Interval.around(session.value, half).shares()
 
 
-def _verdict(found: CaseResult) -> dict[str, Any]:
-    """Return the fields of a verdict's row that tell what came of the sessions."""
+def _copies_of_one(a: str, b: str) -> str:
+    """Say which of two runtimes copies its batch within a step; empty where both are alike."""
+    if a == b or DEFAULT_RUNTIME not in (a, b):
+        return ""
+    other = b if a == DEFAULT_RUNTIME else a
+    remedy = "" if other == "savedmodel" else "; savedmodel is the same graph with these copies"
+    return (
+        f"a step of {other} takes its batch from host memory and returns its outputs there, a step "
+        f"of {DEFAULT_RUNTIME} does not{remedy}"
+    )
+
+
+def _verdict(found: CaseResult, more: str = "") -> dict[str, Any]:
+    """Return the fields of a verdict's row that tell what came of the sessions.
+
+    Args:
+        more: what else its note says.
+    """
     (verdict, note), decision = found.verdict("try a larger --budget"), found.decision
     a, b = (found.sizes.get(side, {}).get("parameters") for side in (OLD, NEW))
-    notes = [_of_sides(note), _left_out(found.left_out)]
+    notes = [_of_sides(note), more]
+    if left := found.left_out:
+        notes.append(f"{counted(len(left), 'session')} left out: {left[-1]}")
     if None not in (a, b) and a != b:
         notes.append(f"parameters differ: {a} and {b}")
     fields = {
@@ -456,9 +467,3 @@ def _of_sides(note: str) -> str:
     """Return a note with the sides by the names that the user knows them by."""
     names = {"the old code": "A", "the control code": "A", "the new code": "B"}
     return functools.reduce(lambda text, name: text.replace(*name), names.items(), note)
-
-
-def _left_out(texts: Sequence[str]) -> str:
-    """Say how many sessions were left out and why the last was; empty where none."""
-    count = len(texts)
-    return f"{count} session{'s' * (count > 1)} left out: {texts[-1]}" if texts else ""

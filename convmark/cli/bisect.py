@@ -27,7 +27,7 @@ from convmark.core.model_name import ModelName
 from convmark.core.option_values import parse_percent, parse_seconds, parse_words
 from convmark.core.options import Options
 from convmark.core.suites import cases, refuse_untimed
-from convmark.core.table import Table, heading, table_of
+from convmark.core.table import Table, headings, table_of
 from convmark.core.text import interval_text
 from convmark.interpreter.environments.cache import Cache
 from convmark.interpreter.environments.installer import between, releases, wanted
@@ -41,11 +41,6 @@ _say = sayer("convmark bisect")
 
 SideOf = Callable[[str], SideSpec]
 
-CHANGE = (
-    heading("change", "change", "change"),
-    heading("low", "interval from", "change"),
-    heading("high", "to", "change"),
-)
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 """Source: the Python Packaging Authority's specification of names."""
 
@@ -160,11 +155,10 @@ class _Steps:
     @property
     def table(self) -> Table:
         """The comparisons of candidates, in the order in which they were made."""
-        headings = (heading("earlier", "earlier"), heading("later", "later"), *CHANGE)
-        more = (heading("void", "void", "flag"), heading("note", "note"))
+        columns = headings("earlier later change low high void note", void=("void", "flag"))
         keep = ("earlier", "later", "void")
         about = "Changes of the step time; void: the control differed from its twin."
-        return table_of("steps", "Comparisons", about, [*headings, *more], self._told, keep=keep)
+        return table_of("steps", "Comparisons", about, columns, self._told, keep=keep)
 
     def compare(self, earlier: str, later: str) -> Change | None:
         """Return the change between two candidates, measured once."""
@@ -184,7 +178,7 @@ class _Steps:
         if found.closed == INTERRUPTED:
             raise KeyboardInterrupt
         change = _change(row)
-        told = {one.key: getattr(row, one.key) for one in CHANGE} | {"note": row.note}
+        told = {key: getattr(row, key) for key in ("change", "low", "high", "note")}
         self._told.append({"earlier": earlier, "later": later, "void": row.void, **told})
         said = row.note or "too few sessions"
         if change is not None:
@@ -210,9 +204,8 @@ def _answer_table(found: Bisection[str], words: str) -> Table:
     record |= {"between": ", ".join(found.between), "note": words}
     if seen:
         record |= {"change": share_of(seen.estimate), **seen.interval.shares().cells}
-    headings = [heading(key, key.replace("_", " ")) for key in (*keys, "between")]
-    headings += [*CHANGE, heading("note", "note")]
-    return table_of("answer", "Bisection", "", headings, [record], keep=keys)
+    columns = headings(f"{' '.join(keys)} between change low high note")
+    return table_of("answer", "Bisection", "", columns, [record], keep=keys)
 
 
 def _in_words(change: Change) -> str:

@@ -102,6 +102,12 @@ _EXAMPLES = {
 
 
 def command(commands: Any, name: str, words: str, description: str = "") -> Parser:
+    """Add a command, with its example.
+
+    Args:
+        words: for the list of commands.
+        description: for its own help; the words where it is empty.
+    """
     made: Parser = commands.add_parser(
         name,
         help=words,
@@ -114,6 +120,7 @@ def command(commands: Any, name: str, words: str, description: str = "") -> Pars
 
 
 def actions(parser: Parser) -> Any:
+    """Return what the actions of a command, such as `env list`, are added to."""
     return parser.add_subparsers(
         dest="action", metavar="ACTION", required=True, parser_class=Parser
     )
@@ -154,6 +161,7 @@ _GROUPS = {
 
 
 def add_options(parser: Parser, *names: str) -> None:
+    """Add these fields of `Options`, those of a measurement in groups."""
     groups: dict[str, Any] = {}
     for option in (option for option in OPTIONS if option.name in names):
         title = next((title for title, held in _GROUPS.items() if option.name in held), "")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from convmark.cli.command import EXIT_OK, sayer
 from convmark.core.errors import OptionError, StoreError
-from convmark.core.files import write_folder, write_output
+from convmark.core.files import new_folder, write_output
 from convmark.core.option_values import choice_of
 from convmark.core.options import Options
 from convmark.report.export import TARGETS, Export, export_of
@@ -63,12 +63,16 @@ def _check(target: str, output: Path | None, places: Sequence[Path]) -> None:
 
 
 def _write(output: Path, files: Mapping[str, str]) -> None:
-    """Write the file or the folder: nobody sees a part of it."""
+    """Write beside the output, then rename: nobody sees a part of it."""
     try:
         if "" in files:
             write_output(output, files[""].encode())
-        else:
-            write_folder(output, ((name, text.encode()) for name, text in files.items()))
+            return
+        with new_folder(output.absolute()) as beside:
+            for name, text in files.items():
+                path = beside / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StoreError(f"--output: {output} must be writable: {reason}") from None

@@ -23,7 +23,7 @@ from convmark.core.backends import BACKENDS, DEFAULT_BACKEND
 from convmark.core.case import PRECISIONS, Case
 from convmark.core.errors import ConvmarkError, WorkerError
 from convmark.core.options import OPTIONS, Options, read
-from convmark.core.table import heading, printed
+from convmark.core.table import headings, printed
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import Say, bytes_text, seconds_text
 from convmark.interpreter import Answer, Interpreter
@@ -287,14 +287,14 @@ def ceilings_table(ceilings: Iterable[Ceiling]) -> str:
     records = [
         {**asdict(one), "matrices": f"{one.matrix_size} x {one.matrix_size}"} for one in ceilings
     ]
-    headings = [
-        heading("precision", "ceilings in"),
-        heading("peak_flops_per_s", "FLOP/s", "flops_rate"),
-        heading("matrices", "matrices"),
-        heading("peak_bytes_per_s", "bytes/s", "bytes"),
-        heading("copy_bytes", "copy", "bytes"),
-    ]
-    return printed(headings, records) if records else "no ceilings known"
+    columns = headings(
+        "precision peak_flops_per_s matrices peak_bytes_per_s copy_bytes",
+        precision="ceilings in",
+        peak_flops_per_s=("FLOP/s", "flops_rate"),
+        peak_bytes_per_s=("bytes/s", "bytes"),
+        copy_bytes=("copy", "bytes"),
+    )
+    return printed(columns, records) if records else "no ceilings known"
 
 
 def _measure(session: Session, until: float) -> None:
@@ -317,13 +317,12 @@ def _measure(session: Session, until: float) -> None:
 def _report(records: Sequence[Record], proofs: Sequence[Proof]) -> str:
     sections = [summary_text(records)]
     words = {True: "sound", False: "NOT SOUND", None: "not told"}
-    labels = {"subject": "instrument", "sound": "", "finding": "finding"}
-    headings = [heading(key, label) for key, label in labels.items()]
+    columns = headings("subject sound finding", subject="instrument", sound="")
     table = [
         {"subject": one.subject, "sound": words[one.sound], "finding": one.finding}
         for one in proofs
     ]
-    sections.append(printed(headings, table, drop_empty=False))
+    sections.append(printed(columns, table, drop_empty=False))
     return "\n\n".join(sections)
 
 

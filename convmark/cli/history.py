@@ -34,7 +34,7 @@ from convmark.compare.verdict import conclude, review
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import check_patterns, nearest
 from convmark.core.options import Options
-from convmark.core.table import heading, table_of
+from convmark.core.table import headings, table_of
 from convmark.core.text import painted
 from convmark.machine.hardware import read_machine
 from convmark.report.across import COLUMNS as ACROSS
@@ -196,16 +196,8 @@ def history(given: argparse.Namespace, options: Options) -> int:
         raise OptionError(f"CASE: no run has {case!r}; {nearest(case, sorted(names))}")
     rows = [_row(path, figures, index) for path, figures in runs]
     index.keep()
-    headings = [
-        heading("run", "run"),
-        heading("started", "started"),
-        heading("commit", "commit"),
-        heading("step_time_p50_s", "step p50", "seconds"),
-        heading("spread", "spread", "share"),
-        heading("n", "n", "count"),
-        heading("verdict", "verdict"),
-    ]
-    table = table_of("history", case, "", headings, rows, keep=[one.key for one in headings])
+    columns = headings("run started commit step_time_p50_s spread n verdict")
+    table = table_of("history", case, "", columns, rows, keep=[one.key for one in columns])
     machine = runs[-1][0].resolve().parent.name
     print_tables(Answer(command="history", machines=[machine], tables=[table]), form)
     if form != "text":

@@ -15,7 +15,7 @@ from convmark.core.backends import BACKENDS
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
 from convmark.core.options import Options
-from convmark.core.table import Table, heading, table_of
+from convmark.core.table import Table, headings, table_of
 from convmark.report.summary import run_tables
 from convmark.report.tables import Answer, check_form, print_tables
 from convmark.report.verdicts import run_words
@@ -57,21 +57,15 @@ def runs_table(place: Path, *, whole: bool) -> Table:
     Raises:
         StoreError: the folder is not there, or has no runs.
     """
-    headings = [
-        heading("machine", "machine"),
-        heading("run", "run"),
-        heading("started", "started (UTC)"),
-        heading("commit", "commit"),
-        heading("versions", "versions"),
-        heading("cases", "cases", "count"),
-        heading("processes", "processes", "count"),
-        heading("failed", "failed", "count"),
-        heading("verdicts", "step times"),
-        heading("note", "note"),
-    ]
+    columns = headings(
+        "machine run started commit versions cases processes failed verdicts note",
+        started="started (UTC)",
+        failed=("failed", "count"),
+        verdicts="step times",
+    )
     records = [_record(path, whole=whole) for path in run_files([place])]
-    keep = [one.key for one in (headings if whole else headings[:6])]
-    return table_of("runs", "Runs", "", headings, records, keep=keep)
+    keep = [one.key for one in (columns if whole else columns[:6])]
+    return table_of("runs", "Runs", "", columns, records, keep=keep)
 
 
 def _record(path: Path, *, whole: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from convmark.compare import sessions_file
 from convmark.core.errors import StoreError
 from convmark.core.files import as_store_error, read_regular, write_whole
 from convmark.core.options import Options
+from convmark.core.text import counted
 from convmark.report.describe import FOLDER
 from convmark.results.names import overlap
 from convmark.results.store import Store
@@ -46,7 +47,7 @@ def merge(given: argparse.Namespace, options: Options) -> int:
     runs, fresh = joined(found, there, _say)
     for one in fresh:
         path = join(one, store, functools.partial(_keep_beside, one))
-        print(f"{_count(one.rows, 'row')} of {_count(len(one.sources), 'run')} in {path}")
+        print(f"{counted(one.rows, 'row')} of {counted(len(one.sources), 'run')} in {path}")
     _say_where(runs)
     lines = missing(found)
     for line in lines:
@@ -76,7 +77,3 @@ def _keep_beside(one: MergedRun, path: Path) -> None:
                 with as_store_error(target, "written"):
                     target.parent.mkdir(exist_ok=True)
                     write_whole(target, read_regular(described))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -34,6 +34,7 @@ from convmark.core.case import Case
 from convmark.core.errors import ConvmarkError, OptionError
 from convmark.core.option_values import parse_seconds
 from convmark.core.options import Options
+from convmark.core.statistics import median_of
 from convmark.core.suites import NETWORKS, cases, refuse_untimed
 from convmark.core.text import duration_text
 from convmark.interpreter import Interpreter, zoo_folder
@@ -232,7 +233,7 @@ def _row(
         case=case.name,
         cases=cases,
         sessions=len(found.live),
-        session_s=median(one.seconds for one in found.live) if found.live else None,
+        session_s=median_of(one.seconds for one in found.live),
         scatter=seen.scatter if seen else None,
         mean=seen.mean if seen else None,
         budget_s=budget_s,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convmark.cli.command import EXIT_OK, sayer
 from convmark.core.errors import StoreError
-from convmark.core.files import write_folder
+from convmark.core.files import new_folder
 from convmark.core.options import Options
 from convmark.report.page.site import PARQUET, site_files
 from convmark.results.names import check_output_folder
@@ -30,7 +30,10 @@ def publish(given: argparse.Namespace, options: Options) -> int:
     check_output_folder("--output", output, new=True, inputs=places)
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     try:
-        write_folder(output, site_files(places, made=made))
+        with new_folder(output.absolute()) as beside:
+            for name, content in site_files(places, made=made):
+                (beside / name).parent.mkdir(exist_ok=True)
+                (beside / name).write_bytes(content)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StoreError(f"--output: {output} must be writable: {reason}") from None

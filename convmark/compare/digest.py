@@ -8,13 +8,13 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, median, variance
+from statistics import fmean, variance
 
 from convmark.compare.comparability import CONDITIONS, Conditions, conditions_of
 from convmark.core.case import Case
 from convmark.core.cells import from_cell
 from convmark.core.errors import CaseError, StoreError
-from convmark.core.statistics import spread
+from convmark.core.statistics import median_of, spread
 from convmark.results.columnar import case_name
 from convmark.results.reading import HEADER, read_cells, read_run
 from convmark.results.record import COLUMNS, MEASURED, STATUSES, from_cells
@@ -180,7 +180,7 @@ def _figures(case: str, rows: Sequence[Sequence[str]]) -> CaseFigures:
         case=case,
         started=rows[0][_STARTED][:_MINUTE].replace("T", " "),
         processes=len(times_s),
-        step_time_p50_s=median(times_s) if times_s else None,
+        step_time_p50_s=median_of(times_s),
         spread=spread(times_s),
         failed=next(failed, ""),
         judged=len(ratios),

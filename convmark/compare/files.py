@@ -12,14 +12,13 @@ would take for a formula has an apostrophe before it, as in a run's file.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from convmark.compare.judgement import VERDICTS, Judgement
-from convmark.core.cells import from_cell, to_cell
+from convmark.core.cells import column, from_cell, to_cell
 from convmark.core.errors import OptionError, StoreError
 from convmark.core.option_values import check_patterns
 from convmark.core.text import plain_text
@@ -209,29 +208,25 @@ def accept(
 # -- what change this machine lets be seen, as `convmark noise` has found it -----------------------
 
 
-def _column(unit: str, meaning: str) -> Any:
-    return field(metadata={"group": "noise", "unit": unit, "meaning": meaning})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoiseRow:
     """An A/A of one case; changes are shares, 0.05 is 5 % slower."""
 
-    measured: str = _column("UTC, ISO 8601", "when it ended")
-    convmark: str = _column("", "version")
-    case: str = _column("", "name of the case, its threads among it")
-    cases: int = _column("", "cases of the suite, which share time and error rate")
-    sessions: int = _column("", "sessions of two copies of one code")
-    session_s: float | None = _column("s", "median of a session, with start and builds")
-    scatter: float | None = _column("", "root mean square of the sessions' log ratios")
-    mean: float | None = _column("", "mean of the sessions' log ratios; the truth is 0")
-    budget_s: float = _column("s", "time for all cases that the next two columns are for")
-    found_from: float | None = _column("", "smallest slowdown that is found in 95 of 100")
-    rules_out: float | None = _column("", "change that unchanged rules out in 95 of 100")
-    seconds_for_3_percent: float | None = _column("s", "until 3 % is called slower, 8 of 10 times")
-    seconds_for_5_percent: float | None = _column("s", "the same of 5 %")
-    seconds_for_10_percent: float | None = _column("s", "the same of 10 %")
-    note: str | None = _column("", "why sessions are few, or took two processes; what disturbed")
+    measured: str = column("when it ended", "UTC, ISO 8601")
+    convmark: str = column("version")
+    case: str = column("name of the case, its threads among it")
+    cases: int = column("cases of the suite, which share time and error rate")
+    sessions: int = column("sessions of two copies of one code")
+    session_s: float | None = column("median of a session, with start and builds", "s")
+    scatter: float | None = column("root mean square of the sessions' log ratios")
+    mean: float | None = column("mean of the sessions' log ratios; the truth is 0")
+    budget_s: float = column("time for all cases that the next two columns are for", "s")
+    found_from: float | None = column("smallest slowdown that is found in 95 of 100")
+    rules_out: float | None = column("change that unchanged rules out in 95 of 100")
+    seconds_for_3_percent: float | None = column("until 3 % is called slower, 8 of 10 times", "s")
+    seconds_for_5_percent: float | None = column("the same of 5 %", "s")
+    seconds_for_10_percent: float | None = column("the same of 10 %", "s")
+    note: str | None = column("why sessions are few, or took two processes; what disturbed")
 
 
 NOISE_TABLE = TableFile(NoiseRow)

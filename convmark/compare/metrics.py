@@ -11,6 +11,7 @@ from typing import Literal
 from convmark.compare.rule.statistics import pooled_variance, t_quantile
 from convmark.core.interval import share_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
+from convmark.core.text import counted
 from convmark.results.record import Record
 
 __all__ = ["METRICS", "Metric", "applies", "middle", "plain_verdict"]
@@ -159,7 +160,7 @@ def _over_seeds(
         return "inconclusive", allowed, "one seed tells no spread: try --seeds 0,1,2"
     if abs(value - baseline) <= allowed:
         return "unchanged", allowed, ""
-    seeds = f"{len(values[0])} seed{'s' * (len(values[0]) != 1)}"
+    seeds = counted(len(values[0]), "seed")
     change = f"{abs(value - baseline):.4f}, beyond {allowed:.4f} by the spread over {seeds}"
     if (value < baseline) == metric.higher_is_better:
         return "regressed", allowed, f"it learns less: by {change}"

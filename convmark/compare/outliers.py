@@ -86,7 +86,7 @@ def _deviation(kind: _Sums, point: _Point, chance: float) -> tuple[float, float]
     return point.value - mean, _quantile(1 - chance, freedom) * math.sqrt(variance)
 
 
-def deviations(times: Times, *, error_rate: float = ERROR_RATE) -> list[Deviation]:
+def deviations(times: Times) -> list[Deviation]:
     """Return every node's deviation from its kind, the largest first; none for too few nodes.
 
     Of each case a node has the mean of ln(step time) over its processes, less the median over the
@@ -105,7 +105,7 @@ def deviations(times: Times, *, error_rate: float = ERROR_RATE) -> list[Deviatio
     for _ in range(max(1, int(MOST_NAMED * len(points)))):
         if len(rest) < LEAST_NODES:
             break
-        kind, chance = _sums(rest.values()), error_rate / len(rest) / 2
+        kind, chance = _sums(rest.values()), ERROR_RATE / len(rest) / 2
         scores = {name: _deviation(kind, point, chance) for name, point in rest.items()}
         worst = max(scores, key=lambda name: (abs(scores[name][0]) / scores[name][1], name))
         removed.append(worst)
@@ -117,7 +117,7 @@ def deviations(times: Times, *, error_rate: float = ERROR_RATE) -> list[Deviatio
     found = []
     for name, point in points.items():
         kind = _sums({**good, name: point}.values())
-        value, half = _deviation(kind, point, error_rate / len(points) / 2)
+        value, half = _deviation(kind, point, ERROR_RATE / len(points) / 2)
         counted = [count for times_s in times[name].values() if (count := len(_logs(times_s)))]
         found.append(
             Deviation(

@@ -13,11 +13,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 
 from convmark.compare.comparability import ALIKE_LOAD, Comparability, comparable, difference
 from convmark.compare.rule.change_points import Level, Run, levels
 from convmark.core.git import SHOWN, Git
+from convmark.core.statistics import median_of
 
 __all__ = ["Commits", "Point", "Stretch", "Trend", "live_comparison", "trend"]
 
@@ -56,8 +56,7 @@ class Stretch:
     @property
     def step_time_p50_s(self) -> float | None:
         """The median over the runs."""
-        times_s = [one.step_time_p50_s for one in self.points if one.step_time_p50_s is not None]
-        return median(times_s) if times_s else None
+        return median_of(one.step_time_p50_s for one in self.points)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +75,7 @@ def trend(points: Sequence[Point]) -> Trend:
     left_out: list[Point] = []
     before: Point | None = None
     for series in _series(points):
-        loads = [point.load for point in series if point.load is not None]
-        usual = median(loads) if loads else 0.0
+        usual = median_of(point.load for point in series) or 0.0
         kept: list[Point] = []
         for point in series:
             busy = point.load is not None and abs(point.load - usual) > ALIKE_LOAD

@@ -14,7 +14,16 @@ from typing import Any, Literal
 
 from convmark.core.text import is_plain, plain_text
 
-__all__ = ["MOST_DIGITS", "Column", "columns_of", "fit_text", "from_cell", "number", "to_cell"]
+__all__ = [
+    "MOST_DIGITS",
+    "Column",
+    "column",
+    "columns_of",
+    "fit_text",
+    "from_cell",
+    "number",
+    "to_cell",
+]
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """A spreadsheet takes a text that starts so for a formula; the last four are the full-width forms.
@@ -71,7 +80,7 @@ class Column:
     bounds: Literal["", "above 0", "at least 0", "share", "logarithm", "error of a logarithm"] = ""
     """What its numbers must be; figures are divided, squared and taken to a power."""
     title: str | None = None
-    """What a report's table calls it; None where no report shows it."""
+    """Of a report's table: empty for its name in words, None where no report shows it."""
     table: str = ""
     """The report's table that shows it, by its key."""
     kind: str = "text"
@@ -99,6 +108,17 @@ class Column:
         if self.group not in _NO_FIGURES and abs(value) > _MOST_FIGURE:
             return f"must be at most {_MOST_FIGURE:g}"
         return ""
+
+
+def column(meaning: str, unit: str = "", **more: Any) -> Any:
+    """Declare a field of a row's dataclass as a column.
+
+    Args:
+        unit: of its numbers; empty for what has none.
+        more: other fields of `Column`; a `default` is the field's own.
+    """
+    own = {"default": more.pop("default")} if "default" in more else {}
+    return dataclasses.field(metadata={"unit": unit, "meaning": meaning, **more}, **own)
 
 
 def columns_of(row_type: Any) -> tuple[Column, ...]:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import glob
+import math
 import os
 import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from convmark.core.errors import StoreError
 from convmark.core.installed import TREE_PREFIX
+from convmark.core.locks import lock
 
 __all__ = [
     "TemporaryFolder",
@@ -23,10 +24,11 @@ __all__ = [
     "cache_folder",
     "is_at",
     "lock_of_nobody",
+    "new_folder",
     "new_part",
+    "open_kept",
     "open_regular",
     "read_regular",
-    "write_folder",
     "write_output",
     "write_whole",
 ]
@@ -71,6 +73,23 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY, mode: i
     raise _is_special(path)
 
 
+def open_kept(path: str | os.PathLike[str], flags: int = os.O_RDWR, mode: int = 0o644) -> int:
+    """Return the descriptor of a file of the results that is written in place.
+
+    A link is refused: what it leads to may be anything, and no other process would find it locked.
+
+    Raises:
+        OSError: it cannot be opened, or is a link or no regular file.
+    """
+    try:
+        return open_regular(path, flags | os.O_NOFOLLOW, mode)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EMLINK) or not os.path.islink(path):
+            raise
+        reason = f"is a link to {os.readlink(path)}; put the file itself there, or name it"
+        raise OSError(errno.ELOOP, reason, os.fspath(path)) from None
+
+
 def read_regular(path: Path, most_bytes: int = -1) -> bytes:
     """Return what a regular file holds, or its first bytes.
 
@@ -91,23 +110,6 @@ def write_output(path: Path, content: bytes) -> None:
         path.write_bytes(content)  # such as /dev/stdout
     else:
         write_whole(path.resolve(), content)
-
-
-def write_folder(path: Path, files: Iterable[tuple[str, bytes]]) -> None:
-    """Write a folder that is not there yet, with files by their paths in it: all of it or none.
-
-    Raises:
-        OSError: it cannot be written, or is there.
-    """
-    beside = path.absolute().with_name(f".{path.name}.{os.urandom(4).hex()}.part")
-    try:
-        for name, content in files:
-            (beside / name).parent.mkdir(parents=True, exist_ok=True)
-            (beside / name).write_bytes(content)
-        beside.rename(path)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -139,19 +141,53 @@ def new_part(path: Path, mode: int = 0o666) -> tuple[Path, int]:
     Raises:
         OSError: it cannot be made.
     """
-    for ending in ("", ".part"):  # without one in earlier versions
-        for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}{ending}"):
-            with contextlib.suppress(OSError), lock_of_nobody(left):
-                left.unlink()
+    for left in _left_parts(path):
+        with contextlib.suppress(OSError), lock_of_nobody(left):
+            left.unlink()
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     while True:
-        part = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
+        part = _part(path)
         descriptor = os.open(part, flags, mode)
         with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            lock(descriptor, within_s=math.inf)
         if is_at(descriptor, part):
             return part, descriptor
         os.close(descriptor)  # another process locked it first, and removed it
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder to fill, which gets the path's name where the block ends without error.
+
+    Those that killed processes of this user left for the same name are removed.
+
+    Raises:
+        OSError: it cannot be made, or something of that name is there.
+    """
+    for left in _left_parts(path):
+        with contextlib.suppress(OSError), lock_of_nobody(left, os.O_RDONLY | os.O_DIRECTORY):
+            shutil.rmtree(left, ignore_errors=True)
+    part = _part(path)
+    part.mkdir()
+    descriptor = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            lock(descriptor, within_s=math.inf)
+        yield part
+        part.rename(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
+
+
+def _left_parts(path: Path) -> list[Path]:
+    """Return the parts for a name that lie about, whether or not a process still fills them."""
+    name = f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"
+    return [*path.parent.glob(name), *path.parent.glob(f"{name}.part")]  # earlier versions' first
 
 
 def is_at(descriptor: int, path: Path) -> bool:
@@ -163,20 +199,21 @@ def is_at(descriptor: int, path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def lock_of_nobody(path: Path) -> Iterator[None]:
-    """Take the lock of a file of this user.
+def lock_of_nobody(path: Path, flags: int = os.O_RDWR) -> Iterator[None]:
+    """Take the lock of a file or folder of this user.
 
     Raises:
         OSError: there is none, it is another user's, or a process holds it.
     """
-    lock = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        if os.fstat(lock).st_uid != os.getuid():
+        if os.fstat(file).st_uid != os.getuid():
             raise PermissionError(f"{path}: another user's")
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not lock(file):
+            raise BlockingIOError(errno.EWOULDBLOCK, f"{path}: a process holds it")
         yield
     finally:
-        os.close(lock)
+        os.close(file)
 
 
 def _is_special(path: str | os.PathLike[str]) -> OSError:
@@ -205,7 +242,7 @@ class TemporaryFolder:
         while True:
             self.path = Path(tempfile.mkdtemp(prefix=prefix)).resolve()
             self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            lock(self._lock, within_s=math.inf)
             if is_at(self._lock, self.path / _LOCK):
                 return
             os.close(self._lock)  # another process locked it first, and removed the folder

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from convmark.core.errors import MeasurementError
 __all__ = [
     "TRIM",
     "Estimate",
+    "median_of",
     "paired_log_ratio",
     "quantile",
     "scaling_efficiency",
@@ -37,6 +39,12 @@ class Estimate:
     value: float
     error: float | None
     """None where too few values remain to know it."""
+
+
+def median_of(values: Iterable[float | None]) -> float | None:
+    """Return the median of the values that are known; None where none is."""
+    known = [value for value in values if value is not None and value == value]
+    return median(known) if known else None
 
 
 def quantile(values: Values, share: float) -> float:

@@ -111,9 +111,9 @@ class Heading:
         return KINDS[self.kind][0]
 
 
-def heading(key: str, label: str, kind: str = "text", about: str = "") -> Heading:
+def heading(key: str, label: str, kind: str = "text") -> Heading:
     """Return a heading; tables have many."""
-    return Heading(key=key, label=label, kind=kind, about=about)
+    return Heading(key=key, label=label, kind=kind)
 
 
 USUAL: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -155,7 +155,7 @@ def headings(keys: str, **own: str | tuple[str, str]) -> list[Heading]:
     """
     found = []
     for key in keys.split():
-        given = own.get(key) or USUAL.get(key) or key.replace("_", " ")
+        given = own.get(key, USUAL.get(key, key.replace("_", " ")))
         label, kind = (given, "text") if isinstance(given, str) else given
         found.append(heading(key, label, kind))
     return found

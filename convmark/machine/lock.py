@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
 import stat
@@ -27,6 +26,7 @@ from pathlib import Path
 import psutil
 
 from convmark.core.errors import BusyError
+from convmark.core.locks import PASSING_S, lock
 from convmark.core.text import Say
 
 __all__ = ["alone", "runtime_folder"]
@@ -36,7 +36,7 @@ SHARED_FOLDERS = (Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"))  # no TMPDIR
 GUARD_LIMIT_S = 10.0
 """Looking takes a millisecond; a guard that is held for longer is not to be waited for."""
 LOOK_AGAIN_S = 0.5
-_GUARD_AGAIN_S = 0.01
+_LOOK_ONCE_MORE_S = 0.05
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 _LOCK = re.compile(r"([1-9][0-9]{0,9})\.lock", re.ASCII)
@@ -123,6 +123,7 @@ def _taken(
         the others, and the lock's descriptor; None where a run inside this process has it.
     """
     told: list[int] = []
+    refused_at = time.monotonic() + PASSING_S
     while True:
         with _guarded(place):
             others = _others(place)
@@ -136,6 +137,9 @@ def _taken(
                     _remove(name, place)
                     os.close(own)
         if not wait:
+            if time.monotonic() < refused_at:
+                time.sleep(_LOOK_ONCE_MORE_S)
+                continue
             raise BusyError(
                 f"another benchmark run is active, {_named(others)}, and each would disturb the "
                 "other: wait for it with --wait, or measure anyway with --allow-concurrent"
@@ -156,11 +160,8 @@ def _guarded(place: int) -> Iterator[None]:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
     guard = os.open("guard.lock", flags, 0o600, dir_fd=place)
     try:
-        limit_s = time.monotonic() + GUARD_LIMIT_S
-        while not _lock(guard, fcntl.LOCK_EX):
-            if time.monotonic() > limit_s:
-                raise TimeoutError(errno.ETIMEDOUT, "guard.lock is held and not let go of")
-            time.sleep(_GUARD_AGAIN_S)
+        if not lock(guard, within_s=GUARD_LIMIT_S):
+            raise TimeoutError(errno.ETIMEDOUT, "guard.lock is held and not let go of")
         yield
     finally:
         os.close(guard)
@@ -169,7 +170,7 @@ def _guarded(place: int) -> Iterator[None]:
 def _locked(place: int, name: str) -> int | None:
     """Return the descriptor of the run's own lock, taken; None where this process has it."""
     own = os.open(name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600, dir_fd=place)
-    if not _lock(own, fcntl.LOCK_EX):
+    if not lock(own):
         os.close(own)
         return None
     os.fchmod(own, 0o644)  # not before it is taken: whoever can read it can lock it
@@ -216,21 +217,13 @@ def _locks(place: int) -> list[tuple[str, int]]:
 def _is_held(place: int, name: str) -> bool:
     """Whether a process holds the lock; False of what is no file, or cannot be opened."""
     try:
-        lock = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=place)
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=place)
     except OSError:
         return False
     try:
-        return stat.S_ISREG(os.fstat(lock).st_mode) and not _lock(lock, fcntl.LOCK_SH)
+        return stat.S_ISREG(os.fstat(file).st_mode) and not lock(file, shared=True)
     finally:
-        os.close(lock)
-
-
-def _lock(file: int, kind: int) -> bool:
-    try:
-        fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        os.close(file)
 
 
 def _remove(name: str, place: int) -> None:

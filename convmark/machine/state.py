@@ -40,9 +40,9 @@ def cpu_quota(membership: str, mount: Path) -> float | None:
     return min(quotas, default=None)
 
 
-def own_cpu_quota(root: Path = Path("/")) -> float | None:
+def own_cpu_quota() -> float | None:
     """Return the cores' worth of CPU time that this process may use, None if unlimited."""
-    return cpu_quota(file_text(root / "proc/self/cgroup"), root / "sys/fs/cgroup")
+    return cpu_quota(file_text(Path("/proc/self/cgroup")), Path("/sys/fs/cgroup"))
 
 
 def memory_left_bytes(membership: str, mount: Path) -> int | None:

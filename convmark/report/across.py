@@ -6,7 +6,8 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from statistics import median
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from convmark.compare.comparability import Conditions
@@ -16,11 +17,12 @@ from convmark.core.errors import OptionError
 from convmark.core.fitting import wrapped
 from convmark.core.interval import NOT_KNOWN
 from convmark.core.option_values import parse_models
-from convmark.core.statistics import spread
+from convmark.core.statistics import median_of, spread
 from convmark.core.table import Table, heading, headings, printed, table_of
 from convmark.core.tasks import TIMED_TASKS
 from convmark.core.text import markdown_cell, natural_order, shown
 from convmark.report.changes import LEAST_PAIRS, Change, Pair, Value, changes
+from convmark.report.summary import values_of
 from convmark.results.record import Record
 
 __all__ = [
@@ -43,6 +45,7 @@ judged against another."""
 DIRTY = "+"
 """Ends the commit of a folder that had changes which are in no commit."""
 
+TO_BEFORE = "step time to the one before"
 LIVE = "These commands {}, the last one all at once:"
 
 
@@ -157,8 +160,10 @@ def across(
     if column == "commit":
         in_order = first_seen.__getitem__
     cases = [
-        [(value, found[name, value]) for value in sorted(of_case, key=in_order)]
-        for name, of_case in _by_case(found).items()
+        sorted(
+            ((value, found[name, value]) for _, value in of_case), key=lambda one: in_order(one[0])
+        )
+        for name, of_case in groupby(sorted(found), key=itemgetter(0))
     ]
     oldest = _changes_to(cases, column, lambda place: 0, files_of, judged=False)
     previous: dict[int, Change | None] = {}
@@ -196,13 +201,6 @@ def _value(record: Record, column: str) -> str:
     """Return a row's value of the column; a commit with changes in its files ends in `+`."""
     value = str(getattr(record, column) or "")
     return f"{value}{DIRTY}" if value and column == "commit" and record.dirty else value
-
-
-def _by_case(found: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    cases: dict[str, list[str]] = {}
-    for name, value in sorted(found):
-        cases.setdefault(name, []).append(value)
-    return cases
 
 
 def _changes_to(
@@ -259,11 +257,11 @@ def _cell(
         run=rows[-1].run,
         runs=len(value.runs),
         processes=len(rows),
-        throughput_samples_per_s=_middle(rows, lambda row: row.throughput_samples_per_s),
+        throughput_samples_per_s=median_of(values_of(rows, "throughput_samples_per_s")),
         step_time_p50_s=value.step_time_s,
-        step_time_spread=spread(_figures(rows, lambda row: row.step_time_p50_s)),
-        time_to_first_step_s=_middle(rows, lambda row: row.time_to_first_step_s),
-        peak_host_memory_bytes=_middle(rows, lambda row: row.peak_host_memory_bytes),
+        step_time_spread=spread(values_of(rows, "step_time_p50_s")),
+        time_to_first_step_s=median_of(values_of(rows, "time_to_first_step_s")),
+        peak_host_memory_bytes=median_of(values_of(rows, "peak_host_memory_bytes")),
         parameters=rows[-1].parameters,
         to_oldest=oldest,
         to_previous=previous,
@@ -272,15 +270,6 @@ def _cell(
         command=live.command if live else "",
         live=live,
     )
-
-
-def _figures(rows: Sequence[Record], figure: Callable[[Record], float | None]) -> list[float]:
-    return [value for row in rows if (value := figure(row)) is not None]
-
-
-def _middle(rows: Sequence[Record], figure: Callable[[Record], float | None]) -> float | None:
-    values = _figures(rows, figure)
-    return float(median(values)) if values else None
 
 
 # -- what compares two values live -----------------------------------------------------------------
@@ -363,28 +352,18 @@ def _joined(found: Sequence[LiveCases], name: str) -> list[LiveCases]:
 # -- as text ---------------------------------------------------------------------------------------
 
 
-_KINDS: Mapping[str, str] = {
-    "runs": "count",
-    "processes": "count",
-    "throughput_samples_per_s": "rate",
-    "step_time_p50_s": "seconds",
-    "step_time_spread": "share",
-    "time_to_first_step_s": "seconds",
-    "peak_host_memory_bytes": "bytes",
-    "parameters": "count",
-    **{
-        f"{name}{end}": "change"
-        for name in ("to_oldest", "to_previous")
-        for end in ("", "_low", "_high")
-    },
-}
-"""Of the columns of a cell that are numbers."""
+_CHANGES = tuple(
+    f"{name}{end}" for name in ("to_oldest", "to_previous") for end in ("", "_low", "_high")
+)
 
 
 def cells_table(cells: Sequence[Cell]) -> Table:
     """Return the cells with all their figures, for other programs."""
     names = list(cells[0].record)
-    columns = [heading(name, name, _KINDS.get(name, "text")) for name in names]
+    kinds = {"step_time_spread": "share", **dict.fromkeys(_CHANGES, "change")}
+    columns = [
+        heading(one.key, one.key, kinds.get(one.key, one.kind)) for one in headings(" ".join(names))
+    ]
     records = [cell.record for cell in cells]
     return table_of("across", "Step times over values", "", columns, records, keep=names)
 
@@ -420,8 +399,7 @@ def _table(cells: Sequence[Cell], column: str, *, markdown: bool) -> str:
             step_time_p50_s=("step time", "seconds"),
             step_time_spread=("spread", "share"),
         ),
-        *([] if column in _AGELESS else [heading("before", "step time to the one before")]),
-        *([heading("verdict", "verdict")] if column not in _AGELESS else []),
+        *([] if column in _AGELESS else headings("before verdict", before=TO_BEFORE)),
         *([heading("first", "step time to the oldest")] if several else []),
         *([heading("first", "step time to the first")] if column in _AGELESS else []),
         *headings(

@@ -110,7 +110,7 @@ def build(
         tables=(*([verdicts] if verdicts else []), *found),
         models=tuple(described) if style == "full" else (),
         sides=sides,
-        sources=_sources(places, rows),
+        sources=f"{counted(len(rows.runs), 'run file')} in {listed(list(map(str, places)), 3)}",
     )
 
 
@@ -149,7 +149,7 @@ def _every_table(
         pareto(timed),
         published(frame, timed),
         roofline(timed, {model.model: model.traffic_elements for model in described}),
-        runtimes(timed),
+        runtimes(frame, timed),
         scaling(timed),
         waterfall(table),
         beside,
@@ -214,8 +214,3 @@ def _axes(table: pd.DataFrame) -> dict[tuple[str, str], dict[str, Any]]:
         (str(row["hardware"]), str(row["case"])): {name: row[name] for name in FACETS}
         for row in newest_rows(table)
     }
-
-
-def _sources(places: Sequence[Path], rows: Rows) -> str:
-    names = listed(list(map(str, places)), 3)
-    return f"{counted(len(rows.runs), 'run file')} in {names}"

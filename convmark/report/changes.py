@@ -89,6 +89,7 @@ class Value:
 
     @property
     def rows(self) -> list[Record]:
+        """The rows of all its runs."""
         return [row for _, rows in self.runs for row in rows]
 
     @property
@@ -108,6 +109,7 @@ class Value:
 
     @property
     def facts(self) -> Comparability:
+        """What the newest run must share with another to be compared."""
         return Conditions.of(self.runs[-1][1][0]).facts
 
 

@@ -120,6 +120,7 @@ class Side:
     """What to be wary of."""
 
     def fact(self, name: str) -> str:
+        """Return the fact of a name in `FACTS`."""
         return self.facts[FACTS.index(name)]
 
     @property

@@ -13,13 +13,22 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.runtimes import DEFAULT_RUNTIME
-from convmark.core.statistics import scaling_efficiency, spread
+from convmark.core.statistics import median_of, scaling_efficiency, spread
 from convmark.core.table import Heading, Table, heading, headings, plain, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.results.record import Record, shown_in
 from convmark.session.learning import WAYS
 
-__all__ = ["by_case", "cards", "run_tables", "scaling", "spread", "summary", "summary_text"]
+__all__ = [
+    "by_case",
+    "cards",
+    "run_tables",
+    "scaling",
+    "spread",
+    "summary",
+    "summary_text",
+    "values_of",
+]
 
 SAMPLES_PER_S = (
     "samples/s is measured over windows of steps that do not wait for each other, so it is not the "
@@ -75,7 +84,7 @@ def summary(records: Sequence[Record]) -> list[Table]:
     return tables
 
 
-def _of(rows: Sequence[Record], column: str) -> list[Any]:
+def values_of(rows: Sequence[Record], column: str) -> list[Any]:
     """Return the values of a column in the measured rows that have one."""
     found = [getattr(row, column) for row in rows if row.measured]
     return [value for value in found if value is not None]
@@ -83,10 +92,8 @@ def _of(rows: Sequence[Record], column: str) -> list[Any]:
 
 def _middle(rows: Sequence[Record], column: str) -> Any:
     """Return the median of numbers, the first of texts; None where there is none."""
-    values = _of(rows, column)
-    if not values or isinstance(values[0], str):
-        return next(iter(values), None)
-    return median(values)
+    values = values_of(rows, column)
+    return values[0] if values and isinstance(values[0], str) else median_of(values)
 
 
 def _count(rows: Sequence[Record]) -> int:
@@ -115,7 +122,7 @@ def _timed(groups: Groups) -> Table:
                 **{one.key: _middle(rows, one.key) for one in columns[1:8] if one.key != "spread"},
                 **sizes,
                 "case": name,
-                "spread": spread(_of(rows, "step_time_p50_s")),
+                "spread": spread(values_of(rows, "step_time_p50_s")),
                 "n": _count(rows),
                 "note": _said_once(rows, said) or _note(rows),
             }
@@ -179,10 +186,10 @@ def _learned(groups: Groups) -> Table:
 
 
 def _learned_row(name: str, rows: Sequence[Record]) -> dict[str, Any]:
-    n, reached = _count(rows), len(_of(rows, "time_to_target_s"))
+    n, reached = _count(rows), len(values_of(rows, "time_to_target_s"))
     found: dict[str, Any] = {"case": name, "n": n, "note": _failure(rows)}
     for column in ("accuracy", "loss"):
-        values = _of(rows, column)
+        values = values_of(rows, column)
         found[column] = mean(values) if values else None
         found[f"{column}_sd"] = stdev(values) if len(values) > 1 else None
     times = {key: _middle(rows, key) for key in ("epoch_time_s", "time_to_target_s")}
@@ -250,7 +257,7 @@ def _card_row(name: str, rows: Sequence[Record]) -> dict[str, Any]:
     medians = ("temperature_c", "efficiency", "input_bound_throughput_samples_per_s",
                "peak_device_memory_bytes", "card_peak_memory_bytes")  # fmt: skip
     busy, energy_j = _middle(rows, "gpu_utilisation"), _middle(rows, "joules_per_sample")
-    told = _of(rows, "throttle_reasons")
+    told = values_of(rows, "throttle_reasons")
     reasons = dict.fromkeys(one for text in told for one in text.split() if one != "none")
     return {
         **{column: _middle(rows, column) for column in medians},

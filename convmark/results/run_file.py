@@ -10,7 +10,6 @@ system lets go of it however that process ends.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import os
 import warnings
@@ -21,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from convmark.core.errors import StoreError
-from convmark.core.files import as_store_error, new_part, open_regular, read_regular
+from convmark.core.files import as_store_error, new_part, open_kept, open_regular, read_regular
+from convmark.core.locks import PASSING_S, lock
 from convmark.results.code.manifest import code_path
 from convmark.results.code.of_run import KeptCodes
 from convmark.results.reading import HEADER, StoreWarning
@@ -74,8 +74,8 @@ class RunFile:
             StoreError: it cannot be written, or another process is writing it.
         """
         with as_store_error(path, "written"):
-            descriptor = open_regular(path, _FLAGS)
-        if not _held(descriptor):
+            descriptor = open_kept(path, _FLAGS)
+        if not _held(descriptor, within_s=PASSING_S):
             os.close(descriptor)
             raise StoreError(f"{path}: another process is writing it; wait until it ends")
         return cls(path, descriptor, created=False)
@@ -150,7 +150,11 @@ class RunFile:
         array = io.BytesIO()
         np.save(array, np.asarray(step_times_s, np.float64), allow_pickle=False)
         try:
-            with zipfile.ZipFile(steps_path(self.path), "a", zipfile.ZIP_DEFLATED) as archive:
+            descriptor = open_kept(steps_path(self.path), os.O_RDWR | os.O_CREAT)
+            with (
+                os.fdopen(descriptor, "r+b") as file,
+                zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive,
+            ):
                 archive.writestr(_member(record), array.getvalue())
         except (OSError, zipfile.BadZipFile) as error:
             reason = getattr(error, "strerror", None) or error
@@ -160,7 +164,10 @@ class RunFile:
         """Remove an archive that a killed writer has left open, or that has what no row has."""
         steps = steps_path(self.path)
         try:
-            with zipfile.ZipFile(steps) as archive:
+            with (
+                open(steps, "rb", opener=open_regular) as file,
+                zipfile.ZipFile(file) as archive,
+            ):
                 sound = kept.issuperset(archive.namelist())
         except FileNotFoundError:
             return
@@ -213,15 +220,12 @@ def _fresh(path: Path, data: bytes) -> tuple[Path, int]:
     return fresh, descriptor
 
 
-def _held(descriptor: int) -> bool:
+def _held(descriptor: int, within_s: float = 0.0) -> bool:
     """Take hold of an open file; False where another process has it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return lock(descriptor, within_s=within_s)
     except OSError:  # a file system without locks
         return True
-    return True
 
 
 def _write_through(descriptor: int, data: bytes) -> None:

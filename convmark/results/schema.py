@@ -6,10 +6,10 @@ the reader's checks and the tables of a report are made from them.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Any
+
+from convmark.core.cells import column
 
 __all__ = ["MEASUREMENT_VERSION", "OLDEST_SCHEMA", "SCHEMA_VERSION", "Schema"]
 
@@ -24,27 +24,20 @@ loop that times otherwise, another estimator. tests/test_measuring_code.py asks 
 """
 
 
-def _column(group: str, meaning: str, **more: Any) -> Any:
-    """Declare a column.
-
-    Args:
-        more: fields of `Column`, such as its unit, and its title in a report's table: empty for one
-            made of the column's name; without it no report shows the column.
-    """
-    return dataclasses.field(default=None, metadata={"group": group, "meaning": meaning, **more})
-
-
-_run = functools.partial(_column, "run")
-_case = functools.partial(_column, "case")
-_environment = functools.partial(_column, "environment", table="machines", bounds="at least 0")
-_size = functools.partial(_column, "size", table="architectures", bounds="at least 0")
-_time = functools.partial(_column, "time", table="architectures", bounds="at least 0")
-_memory = functools.partial(_column, "memory", table="architectures", bounds="at least 0")
-_state = functools.partial(_column, "state", table="architectures", bounds="at least 0")
-_check = functools.partial(_column, "check", table="architectures")
-_learning = functools.partial(_column, "learning", table="accuracy")
-_export = functools.partial(_column, "export", table="runtimes", since=4, bounds="at least 0")
-_waterfall = functools.partial(_column, "waterfall", table="waterfall")
+_column = functools.partial(column, default=None)
+_run = functools.partial(_column, group="run")
+_case = functools.partial(_column, group="case")
+_environment = functools.partial(
+    _column, group="environment", table="machines", bounds="at least 0"
+)
+_size = functools.partial(_column, group="size", table="architectures", bounds="at least 0")
+_time = functools.partial(_column, group="time", table="architectures", bounds="at least 0")
+_memory = functools.partial(_column, group="memory", table="architectures", bounds="at least 0")
+_state = functools.partial(_column, group="state", table="architectures", bounds="at least 0")
+_check = functools.partial(_column, group="check", table="architectures")
+_learning = functools.partial(_column, group="learning", table="accuracy")
+_export = functools.partial(_column, group="export", table="runtimes", since=4, bounds="at least 0")
+_waterfall = functools.partial(_column, group="waterfall", table="waterfall")
 _step_time = functools.partial(_time, unit="s", bounds="above 0")
 _way = functools.partial(_waterfall, unit="s", bounds="above 0")
 

@@ -8,6 +8,7 @@ Files are UTF-8, newline-ended, RFC 4180; `convmark.results.run_file` writes the
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -25,6 +26,7 @@ from convmark.core.files import open_regular
 from convmark.core.text import is_folder_name
 from convmark.results.reading import HEADER, RUN_NAME, StoreWarning, head_cells, read_head, read_run
 from convmark.results.run_file import RunFile, steps_path
+from convmark.results.table_file import csv_rows
 
 __all__ = [
     "AB_FOLDER",
@@ -105,7 +107,8 @@ class Store:
         folder = self.folder / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            number = max((int(run.stem) for run in self.runs(name)), default=0) + 1
+            named = _named_in_tables(folder)
+            number = max([0, *named, *(int(run.stem) for run in self.runs(name))]) + 1
             while True:
                 try:
                     return make(folder / f"{number:04d}.csv")
@@ -197,6 +200,24 @@ def _run_names(folder: Path) -> Iterator[str]:
                     yield entry.name
     except (FileNotFoundError, NotADirectoryError):
         return
+
+
+_TABLES = ("accepted.csv", "verdicts.csv")
+"""Beside numbered files; a row of theirs begins with the number of the file that it is about."""
+
+
+def _named_in_tables(folder: Path) -> list[int]:
+    """Return the numbers that rows name, also of files that were removed by hand.
+
+    A new file of such a number would have the verdicts, or be accepted, that the removed one was.
+    """
+    found = []
+    for name in _TABLES:
+        with contextlib.suppress(FileNotFoundError, StoreError):
+            for _, cells in csv_rows(folder / name):
+                if cells and RUN_NAME.fullmatch(cells[0]):
+                    found.append(int(cells[0]))
+    return found
 
 
 _UNREADABLE = (

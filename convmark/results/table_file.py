@@ -14,8 +14,8 @@ import codecs
 import contextlib
 import csv
 import dataclasses
-import fcntl
 import io
+import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +23,8 @@ from typing import Any, BinaryIO, Generic, TypeVar
 
 from convmark.core.cells import columns_of, from_cell, to_cell
 from convmark.core.errors import ConvmarkError, StoreError
-from convmark.core.files import as_store_error, open_regular, write_whole
+from convmark.core.files import as_store_error, open_kept, open_regular, write_whole
+from convmark.core.locks import lock
 
 __all__ = [
     "TableFile",
@@ -180,13 +181,11 @@ class TableFile(Generic[Row]):
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
         with as_store_error(path, "written"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(open_regular(path, flags, 0o644), "r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)  # let go when the file is closed
-                there = self.header
-                if _without_torn_line(file):
-                    there = self._known(path, _cells(file.readline(MOST_LINE_BYTES)))
-                body = csv_bytes(self._cells_of(path, row, there) for row in wanted)
-                file.write(body if file.tell() else csv_bytes([self.header]) + body)
+            with os.fdopen(open_kept(path, flags), "r+b") as file:
+                lock(file.fileno(), within_s=math.inf)  # let go when the file is closed
+                there = self._without_torn_line(path, file)
+                body = csv_bytes(self._cells_of(path, row, there or self.header) for row in wanted)
+                file.write(body if there else csv_bytes([self.header]) + body)
                 file.flush()
                 os.fsync(file.fileno())
 
@@ -210,6 +209,20 @@ class TableFile(Generic[Row]):
             _, header = next(csv_rows(path), (0, self.header))
             if header != self.header:
                 self.replace(path, self.read(path))
+
+    def _without_torn_line(self, path: Path, file: BinaryIO) -> list[str]:
+        """Cut off the torn last line that a reader would leave out; return the columns, if any.
+
+        Raises:
+            StoreError: the file has other columns, and is as it was.
+        """
+        end = _end_of_lines(file)
+        file.seek(0)
+        first = file.readline(MOST_LINE_BYTES)
+        begun = not end and any(csv_bytes([one]).startswith(first) for one in self._layouts)
+        there = [] if begun else self._known(path, _cells(first))
+        file.truncate(end)
+        return there
 
     def _known(self, path: Path, header: list[str]) -> list[str]:
         if header in self._layouts:
@@ -255,23 +268,12 @@ def _cells(line: bytes) -> list[str]:
     return next(csv.reader([line.decode(errors="replace").rstrip("\r\n")]), [])
 
 
-def _without_torn_line(file: BinaryIO) -> int:
-    """Cut off the torn last line that a reader would leave out; return the size, at the start."""
-    size = file.seek(0, os.SEEK_END)
-    if size:
-        file.seek(size - 1)
-        if file.read(1) != b"\n":
-            size = _end_of_lines(file, size)
-            file.truncate(size)
-    file.seek(0)
-    return size
-
-
 _BLOCK = 1 << 16
 
 
-def _end_of_lines(file: BinaryIO, size: int) -> int:
+def _end_of_lines(file: BinaryIO) -> int:
     """Return where the last whole line ends, looked for from the end."""
+    size = file.seek(0, os.SEEK_END)
     while size > 0:
         begin = max(0, size - _BLOCK)
         file.seek(begin)

@@ -16,8 +16,9 @@ from typing import Any
 
 from convmark.core.case import Case
 from convmark.core.options import Options
+from convmark.core.statistics import median_of
 from convmark.core.suites import FIRST, auto_name
-from convmark.core.table import heading, printed
+from convmark.core.table import headings, printed
 from convmark.core.text import Say, bytes_text, seconds_text
 from convmark.machine.state import read_state
 from convmark.results.record import Record
@@ -333,16 +334,15 @@ def choices_table(choices: Sequence[Choice], records: Sequence[Record] = ()) -> 
     Args:
         records: all rows; the throughput of a size is the median of its processes'.
     """
-    headings = [
-        heading("case", "case"),
-        heading("best", "best batch", "whole"),
-        heading("rate", "samples/s", "rate"),
-        heading("n", "n", "count"),
-        heading("largest", "largest that fits", "figure"),
-        heading("note", ""),
-    ]
+    columns = headings(
+        "case best rate n largest note",
+        best=("best batch", "whole"),
+        rate=("samples/s", "rate"),
+        largest=("largest that fits", "figure"),
+        note="",
+    )
     rows = [_row(choice, records) for choice in choices]
-    return printed(headings, rows, drop_empty=False)
+    return printed(columns, rows, drop_empty=False)
 
 
 def _row(choice: Choice, records: Sequence[Record]) -> dict[str, Any]:
@@ -354,7 +354,7 @@ def _row(choice: Choice, records: Sequence[Record]) -> dict[str, Any]:
     else:
         note = choice.limit
     rates = _rates(replace(choice.case, batch_size=best), records) if best is not None else []
-    rate = median(rates) if rates else found.throughputs.get(best or 0)
+    rate = median_of(rates) or found.throughputs.get(best or 0)
     at_least = "" if found.limited else "at least "
     return {
         "case": auto_name(choice.case),

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from convmark.core.case import Case
+from convmark.core.cells import column
 from convmark.core.errors import StoreError
 from convmark.core.text import Say
 from convmark.interpreter import Answer
@@ -39,24 +40,20 @@ BUSY_SHARE = 0.1
 """Of the CPUs' time: where others took more, a CPU's ceiling would be theirs."""
 
 
-def _column(unit: str, meaning: str) -> Any:
-    return dataclasses.field(metadata={"group": "ceiling", "unit": unit, "meaning": meaning})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ceiling:
     """One row of the file."""
 
-    measured: str = _column("UTC, ISO 8601", "when it was measured")
-    device: str = _column("", "cpu or gpu:N")
-    backend: str = _column("", "framework that ran it")
-    precision: str = _column("", "as in a case")
-    threads: str = _column("", "threads asked for, or default")
-    version: str = _column("", "version of the framework")
-    matrix_size: int = _column("", "rows and columns of the matrices")
-    peak_flops_per_s: float = _column("FLOP/s", "of the product of two square matrices")
-    copy_bytes: int = _column("bytes", "size of what was copied")
-    peak_bytes_per_s: float = _column("bytes/s", "read and written by the copy")
+    measured: str = column("when it was measured", "UTC, ISO 8601")
+    device: str = column("cpu or gpu:N")
+    backend: str = column("framework that ran it")
+    precision: str = column("as in a case")
+    threads: str = column("threads asked for, or default")
+    version: str = column("version of the framework")
+    matrix_size: int = column("rows and columns of the matrices")
+    peak_flops_per_s: float = column("of the product of two square matrices", "FLOP/s")
+    copy_bytes: int = column("size of what was copied", "bytes")
+    peak_bytes_per_s: float = column("read and written by the copy", "bytes/s")
 
     def __post_init__(self) -> None:
         for name in ("peak_flops_per_s", "peak_bytes_per_s"):

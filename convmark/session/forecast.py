@@ -21,7 +21,7 @@ from convmark.core.errors import StoreError
 from convmark.core.option_values import AUTO
 from convmark.core.options import Options
 from convmark.core.suites import auto_name
-from convmark.core.table import Table, heading, table_of
+from convmark.core.table import Table, headings, table_of
 from convmark.core.tasks import TASKS, TIMED_TASKS
 from convmark.core.text import duration_text
 from convmark.interpreter.environments.cache import interpreter_path
@@ -181,13 +181,10 @@ def forecast(
                 "from": source if timed else None,
             }
         )
-    headings = [
-        heading("case", "case"),
-        heading("processes", "processes", "count"),
-        heading("seconds", "each", "seconds"),
-        heading("from", "estimated from"),
-    ]
-    table = table_of("forecast", "What would be measured", "", headings, records, keep=["case"])
+    columns = headings(
+        "case processes seconds from", seconds=("each", "seconds"), **{"from": "estimated from"}
+    )
+    table = table_of("forecast", "What would be measured", "", columns, records, keep=["case"])
     told = sum(record["from"] == ROWS for record in records)
     basis = f"from earlier rows in {runs} for {_count(told, 'case')}, else " * bool(told)
     if searched:

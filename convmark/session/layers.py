@@ -8,7 +8,6 @@ are saved in `layers.csv` of the machine's folder.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from convmark.core.case import Case
+from convmark.core.cells import column
 from convmark.core.errors import StoreError
 from convmark.core.options import Options
 from convmark.core.runtimes import DEFAULT_RUNTIME
@@ -46,33 +46,29 @@ FUSED = 0.003
 CONFIDENCE = 0.95
 
 
-def _column(unit: str, meaning: str) -> Any:
-    return dataclasses.field(metadata={"group": "layers", "unit": unit, "meaning": meaning})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerRow:
     """One layer of a case, or its rest."""
 
-    measured: str = _column("UTC, ISO 8601", "when the last session ended")
-    case: str = _column("", "name of the case")
-    model: str = _column("", "as in a run")
-    version: str = _column("", "version of the framework")
-    sessions: int = _column("", "fresh processes, each with all layers")
-    place: int = _column("", "place in the order of execution, from 1")
-    layer: str = _column("", "name of the layer, or names of those that are fused")
-    kind: str | None = _column("", "its class")
-    shape: str | None = _column("", "of the output, with the batch axis")
-    step_s: float = _column("s", "mean step time of the sessions")
-    time_s: float = _column("s", "the layer's part of it, mean of the sessions")
-    time_low_s: float | None = _column("s", "lower end of its 95 % interval")
-    time_high_s: float | None = _column("s", "upper end")
-    forward_s: float | None = _column("s", "forward alone; all of it in inference")
-    flops: int | None = _column("FLOPs", "of a forward pass, 2 x multiply-adds")
-    moved_bytes: int | None = _column("bytes", "inputs, weights and output, once each, forward")
-    of_peak: float | None = _column("", "FLOP/s of the forward pass over the measured peak")
-    bound: str | None = _column("", "memory or compute: which ceiling is lower (roofline)")
-    note: str | None = _column("", "why layers are together, or what may help")
+    measured: str = column("when the last session ended", "UTC, ISO 8601")
+    case: str = column("name of the case")
+    model: str = column("as in a run")
+    version: str = column("version of the framework")
+    sessions: int = column("fresh processes, each with all layers")
+    place: int = column("place in the order of execution, from 1")
+    layer: str = column("name of the layer, or names of those that are fused")
+    kind: str | None = column("its class")
+    shape: str | None = column("of the output, with the batch axis")
+    step_s: float = column("mean step time of the sessions", "s")
+    time_s: float = column("the layer's part of it, mean of the sessions", "s")
+    time_low_s: float | None = column("lower end of its 95 % interval", "s")
+    time_high_s: float | None = column("upper end", "s")
+    forward_s: float | None = column("forward alone; all of it in inference", "s")
+    flops: int | None = column("of a forward pass, 2 x multiply-adds", "FLOPs")
+    moved_bytes: int | None = column("inputs, weights and output, once each, forward", "bytes")
+    of_peak: float | None = column("FLOP/s of the forward pass over the measured peak")
+    bound: str | None = column("memory or compute: which ceiling is lower (roofline)")
+    note: str | None = column("why layers are together, or what may help")
 
     def __post_init__(self) -> None:
         if not self.step_s > 0:

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.case import Case
+from convmark.core.cells import column
 from convmark.core.errors import OptionError
 from convmark.core.options import Options
 from convmark.core.statistics import quantile
@@ -75,34 +76,30 @@ WAYS: Mapping[str, str] = MappingProxyType(
 _CALLS = MappingProxyType({"fit": "fit_call_s", "predict": "predict_call_s"})
 
 
-def _column(unit: str, meaning: str) -> Any:
-    return dataclasses.field(metadata={"group": "epoch", "unit": unit, "meaning": meaning})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epoch:
     """One row of the epochs' file."""
 
-    run: str = _column("", "name of the run")
-    order: int = _column("", "place in the run's plan, as in the run's file")
-    model: str = _column("", "model by name, or package.module:builder")
-    device: str = _column("", "cpu or gpu:N")
-    batch_size: int = _column("samples", "samples per step")
-    precision: str = _column("", "as in the run's file")
-    jit: str = _column("", "as in the run's file")
-    threads: str = _column("", "as in the run's file")
-    process: int = _column("", "number of the case's process, from 1")
-    seed: int = _column("", "seed of the split, the weights and the order of the samples")
-    fraction: float = _column("", "share of the training and validation samples used")
-    epoch: int = _column("", "number of the epoch, from 1")
-    steps: int = _column("", "training steps of the epoch")
-    samples: int = _column("", "training samples of the epoch")
-    epoch_time_s: float = _column("s", "its training steps, until the device has finished")
-    validation_time_s: float = _column("s", "its validation")
-    loss: float = _column("", "training loss, mean over the epoch as it went")
-    accuracy: float = _column("", "training accuracy, mean over the epoch as it went")
-    validation_loss: float = _column("", "loss on the validation samples after it")
-    validation_accuracy: float = _column("", "accuracy on the validation samples after it")
+    run: str = column("name of the run")
+    order: int = column("place in the run's plan, as in the run's file")
+    model: str = column("model by name, or package.module:builder")
+    device: str = column("cpu or gpu:N")
+    batch_size: int = column("samples per step", "samples")
+    precision: str = column("as in the run's file")
+    jit: str = column("as in the run's file")
+    threads: str = column("as in the run's file")
+    process: int = column("number of the case's process, from 1")
+    seed: int = column("seed of the split, the weights and the order of the samples")
+    fraction: float = column("share of the training and validation samples used")
+    epoch: int = column("number of the epoch, from 1")
+    steps: int = column("training steps of the epoch")
+    samples: int = column("training samples of the epoch")
+    epoch_time_s: float = column("its training steps, until the device has finished", "s")
+    validation_time_s: float = column("its validation", "s")
+    loss: float = column("training loss, mean over the epoch as it went")
+    accuracy: float = column("training accuracy, mean over the epoch as it went")
+    validation_loss: float = column("loss on the validation samples after it")
+    validation_accuracy: float = column("accuracy on the validation samples after it")
 
 
 TABLE = TableFile(Epoch)

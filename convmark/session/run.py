@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from convmark.core.case import Case
 from convmark.core.errors import StoreError
-from convmark.core.files import open_regular
+from convmark.core.files import open_kept
 from convmark.core.options import Options
 from convmark.core.tasks import TIMED_TASKS
 from convmark.interpreter import Answer, OnEvent
@@ -132,7 +132,7 @@ def with_kept_stack(result: Result, path: Path) -> Result:
         known = log.read_text(encoding="utf-8") if log.is_file() else ""
         entry = f"\n{result.stack.rstrip()}\n"
         if f"model {record.model}{entry}" not in known:
-            with open(log, "a", encoding="utf-8", opener=open_regular) as file:
+            with open(log, "a", encoding="utf-8", opener=open_kept) as file:
                 file.write(f"{record.case.name} #{record.process}, model {record.model}{entry}\n")
     except OSError as error:
         raise StoreError(f"{log}: must be writable: {error.strerror or error}") from None
@@ -167,18 +167,11 @@ def measure(
     return result_of(job, answer, options, facts, started, watch)
 
 
-def unmeasured(
-    job: Job,
-    options: Options,
-    facts: Facts,
-    why: str,
-    *,
-    now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
-) -> Result:
+def unmeasured(job: Job, options: Options, facts: Facts, why: str) -> Result:
     """Return the row of a job without an answer: its error says why."""
     answer = Answer(status="crashed", message=one_line(why), ready_s=None)
     with watching(()) as watch:
-        return result_of(job, answer, options, facts, now(), watch)
+        return result_of(job, answer, options, facts, datetime.now(timezone.utc), watch)
 
 
 _ASKED = {"precision": "precisions", "threads": "threads"}

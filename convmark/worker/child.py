@@ -279,8 +279,11 @@ def _make_runtime_ready(
     else:
         exported = _exported(request, case, framework, emit)
     _, make = runtimes.imported(case.runtime, case.model)
-    backend = ExportedBackend(framework, case, exported, request["seed"], emit)
-    witness = process_state.Witness(case, _asked(request, case), backend, emit)
+    asked = _asked(request, case)
+    backend = ExportedBackend(
+        framework, case, exported, request["seed"], emit, precision_asked="precision" in asked
+    )
+    witness = process_state.Witness(case, asked, backend, emit)
     build = Builder(lambda: backend.load(make)).watched(witness.watched)
     return case, build, backend, witness.emit
 
@@ -331,7 +334,7 @@ def _configured(request: dict[str, Any], framework: Any, emit: Emit) -> tuple[Ca
 def _asked(request: dict[str, Any], case: Case) -> set[str]:
     """Return which of precision and threads the user has asked for: by name, or by its value."""
     asked = set(request.get("asked") or ())
-    if case.precision in PRECISIONS[1:]:
+    if case.precision != PRECISIONS[0]:
         asked.add("precision")
     return asked | ({"threads"} if case.threads != "default" else set())
 

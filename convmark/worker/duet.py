@@ -28,7 +28,6 @@ from convmark.worker.builders import builder
 from convmark.worker.code_watch import CodeWatch
 from convmark.worker.failure import message_of
 from convmark.worker.module_tables import Code, ModuleTable, Tables
-from convmark.worker.phases import first_step
 from convmark.worker.process_state import checked_precision
 from convmark.worker.proof import Proof
 from convmark.worker.turns import (
@@ -171,14 +170,7 @@ class _Side:
         self.context.forget_names()
         model = measurement.build(self.case, self.builder, seed, backend, emit)
         self.step, _ = measurement.make_step(self.case, model, seed, backend)
-        first, token = first_step(self.step, backend)
-        emit(
-            "first_step",
-            seconds=first.total_s,
-            trace_s=first.trace_s,
-            execution_s=first.execution_s,
-            call_path=backend.call_path,
-        )
+        token = measurement.take_first_step(self.step, dict, backend, emit)
         emit("counted", **backend.sizes(model))  # the first call may have made weights
         self.proof = Proof(self.case, backend, emit)
         self.proof.report(1, token)

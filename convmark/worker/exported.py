@@ -51,12 +51,15 @@ class ExportedBackend:
         exported: Exported,
         seed: int,
         emit: Callable[..., None],
+        *,
+        precision_asked: bool = False,
     ) -> None:
         """Take the framework's place in a process that has loaded nothing yet.
 
         Args:
             exported: without batches where it is a file of the user's.
             seed: of the batch of such a file.
+            precision_asked: whether the user has named the precision.
         """
         self._framework = framework
         self._case = case
@@ -65,6 +68,7 @@ class ExportedBackend:
         self._emit = emit
         self._inputs = _inputs_of(exported) if exported.batches else None
         self._precision = case.precision
+        self._precision_asked = precision_asked
         self._threads_before = _tasks()
 
     def __getattr__(self, name: str) -> Any:
@@ -159,10 +163,10 @@ class ExportedBackend:
         """Return what a file computes in, or keeps its weights in, by its own word.
 
         Raises:
-            CaseFailure: another was asked for; float32, the default, asks for none.
+            CaseFailure: another was asked for.
         """
         case, stored = self._case, str(engine.stored_precision())
-        if case.precision not in ("float32", stored):
+        if self._precision_asked and case.precision != stored:
             raise CaseFailure(
                 f"{case.model}: the file is of {stored}, got {case.precision}; ask for no "
                 "--precisions: the row has the file's own"

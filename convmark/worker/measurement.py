@@ -34,6 +34,7 @@ __all__ = [
     "measure",
     "prove_instruments",
     "smoke",
+    "take_first_step",
     "take_turns",
 ]
 
@@ -66,7 +67,7 @@ def measure(case: Case, builder: Builder, plan: Plan, backend: Any, emit: Emit) 
     pulse = timing.Pulse(lambda phase: emit("progress", phase=phase), time.monotonic)
     model, report_peaks = _build_watched(case, builder, plan.seed, backend, emit)
     step, describe = make_step(case, model, plan.seed, backend)
-    token = _take_first_step(step, describe, backend, emit)
+    token = take_first_step(step, describe, backend, emit)
     sizes = backend.sizes(model)
     emit("counted", **sizes)
     proof = Proof(case, backend, emit, plan.seed)
@@ -113,7 +114,7 @@ def _build_watched(
     return model, report_peaks
 
 
-def _take_first_step(
+def take_first_step(
     step: Any, describe: Callable[[], dict[str, Any]], backend: Any, emit: Emit
 ) -> Any:
     """Report the seconds of the first step and how the model trains; return what it gave."""

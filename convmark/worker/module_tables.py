@@ -27,7 +27,7 @@ from typing import Any
 from convmark.core.backends import packages_shared
 from convmark.worker.bootstrap import load_package
 from convmark.worker.code_watch import installed_folders, real_folder
-from convmark.worker.moved import Mover
+from convmark.worker.moved import Mover, is_inside
 from convmark.worker.process_state import process_settings
 
 __all__ = [
@@ -270,11 +270,6 @@ class _OwnFinder:
             if any(is_inside(real, place) for place in self._places) and not is_shared(real):
                 return spec
         return None
-
-
-def is_inside(path: str, folder: str) -> bool:
-    """Whether a path is the folder or lies in it; both absolute."""
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def is_shared(path: str) -> bool:

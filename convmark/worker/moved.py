@@ -17,7 +17,7 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
-__all__ = ["Mover", "move_imports"]
+__all__ = ["Mover", "is_inside", "move_imports"]
 
 
 def move_imports(moved: Mapping[str, str]) -> None:
@@ -75,10 +75,10 @@ class Mover:
     def moved(self, path: str) -> str:
         """Return what takes the place of a path; itself where nothing does."""
         real = os.path.realpath(path or os.getcwd())
-        if any(_is_inside(real, folder) for folder in self._stays):
+        if any(is_inside(real, folder) for folder in self._stays):
             return path
         for place, instead in self._moved:
-            if _is_inside(real, place):
+            if is_inside(real, place):
                 return os.path.normpath(os.path.join(instead, os.path.relpath(real, place)))
         return path
 
@@ -124,5 +124,6 @@ class Mover:
         return found
 
 
-def _is_inside(path: str, folder: str) -> bool:
+def is_inside(path: str, folder: str) -> bool:
+    """Whether a path is the folder or lies in it; both absolute."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)

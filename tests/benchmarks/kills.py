@@ -49,7 +49,6 @@ GONE_S = 5.0
 MARK = "CONVMARK_KILLS"
 """Names the kill in the environment of the killed command and of all that it has started."""
 
-BESIDE = "--allow-concurrent"
 CASES = ("--models=lenet5,conv_layer", "--tasks=train", "--batch-sizes=1")
 SUITE = """
 import pytest
@@ -87,12 +86,11 @@ COMMANDS = {
     "run": Command(
         (
             "convmark", "run", "--python={fast}", *CASES, "--processes=3", "--time-budget=0.1",
-            BESIDE,
         ),
         measures=True,
     ),
     "bench": Command(
-        ("pytest", "--python={fast}", BESIDE, "--processes=3", "-p", "no:cacheprovider", "-q"),
+        ("pytest", "--python={fast}", "--processes=3", "-p", "no:cacheprovider", "-q"),
         measures=True,
     ),
     "report": Command(("convmark", "report", "results", "-o", "page.html"), output="page.html",
@@ -110,14 +108,13 @@ COMMANDS = {
         (
             "pytest", "-p", "no:cacheprovider", "-q", "--benchmark-compare=git:HEAD~1",
             "--models=conv_layer", "--processes=1", "--time-budget=0.1", "--compare-budget=10",
-            BESIDE,
         ),
         measures=True, adds="*/*.verdicts.csv", statuses=(0, 1), real=True,
     ),
     "ab": Command(
         (
             "convmark", "ab", "git:HEAD~1", "git:HEAD", "--models=conv_layer", "--tasks=train",
-            "--batch-sizes=32", "--budget=8", BESIDE, "--results=results",
+            "--batch-sizes=32", "--budget=8", "--results=results",
         ),
         adds="ab/*", statuses=(0, 1, 3), real=True,
     ),
@@ -132,11 +129,21 @@ class Place:
         self.project, self.temporary = folder / "project", folder / "tmp"
         self.runtime = folder / "runtime"
 
-    def make(self) -> None:
+    def fill(self) -> None:
+        """Make the folders as new: the history must not grow without end."""
+        kept = self.folder / "kept"
+        if kept.exists():
+            shutil.rmtree(self.project)
+        else:
+            self._make()
+            self.project.rename(kept)
+        shutil.copytree(kept, self.project, symlinks=True)
+
+    def _make(self) -> None:
         """Make a repository with two commits of the zoo, three runs, and three more beside them."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.project.mkdir(parents=True)
-        self.runtime.mkdir(mode=0o700)
+        self.runtime.mkdir(mode=0o755)
         self.temporary.mkdir()
         (self.folder / "fast").mkdir()
         (self.project / "test_speed.py").write_text(SUITE)
@@ -163,7 +170,7 @@ class Place:
         fast = fast_python(self.folder / "fast")
         environ = {
             **os.environ, MARK: mark, "TMPDIR": str(self.temporary),
-            "XDG_RUNTIME_DIR": str(self.runtime), "PYTHONPATH": str(CHECKOUT),
+            "CONVMARK_RUNTIME": str(self.runtime), "PYTHONPATH": str(CHECKOUT),
             "CONVMARK_TEST_PAUSE_S": "0.005",
         }  # fmt: skip
         with self._output(mark).open("wb") as output:
@@ -303,8 +310,8 @@ def _kill_often(name: str, options: argparse.Namespace, diary: Diary) -> None:
         share, mark = moments.random(), f"{name} {number}"
         if mark in diary.done:
             continue
-        if not takes_s or number % 20 == 0:  # the history must not grow without end
-            place.make()
+        if not takes_s or number % 20 == 0:
+            place.fill()
             takes_s = place.to_its_end("whole", place.command.line)
         where, wrong = killed(place, mark, share * takes_s)
         diary.keep(mark, {"where": where, "share": round(share, 3), "wrong": wrong})

@@ -13,11 +13,12 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from convmark.compare.judgement import BUDGET_SPENT
 from convmark.compare.live.session import NEW, OLD, LiveSide
+from convmark.core.cells import column
 from convmark.core.errors import MeasurementError
 from convmark.core.options import Options
 from convmark.core.text import Say, duration_text, plain_text
@@ -44,23 +45,19 @@ ERROR_RATE = 0.05
 """Of naming any layer of a case that has not moved."""
 
 
-def _column(unit: str, meaning: str) -> Any:
-    return field(metadata={"group": "blame", "unit": unit, "meaning": meaning})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerChange:
     """One layer of both codes, or of one."""
 
-    case: str = _column("", "name of the case")
-    layer: str = _column("", "name of the layer in the new code")
-    old_s: float | None = _column("s", "mean over the sessions; empty where the layer is new")
-    new_s: float | None = _column("s", "the same of the new code; empty where the layer is gone")
-    difference_s: float = _column("s", "new less old")
-    low_s: float = _column("s", "lower end of the difference's 95 % interval")
-    high_s: float = _column("s", "upper end")
-    part: float | None = _column("", "of the change of the step time")
-    moved: bool = _column("", "whether the layer is blamed")
+    case: str = column("name of the case")
+    layer: str = column("name of the layer in the new code")
+    old_s: float | None = column("mean over the sessions; empty where the layer is new", "s")
+    new_s: float | None = column("the same of the new code; empty where the layer is gone", "s")
+    difference_s: float = column("new less old", "s")
+    low_s: float = column("lower end of the difference's 95 % interval", "s")
+    high_s: float = column("upper end", "s")
+    part: float | None = column("of the change of the step time")
+    moved: bool = column("whether the layer is blamed")
 
     @property
     def change(self) -> float | None:

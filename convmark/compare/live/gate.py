@@ -93,22 +93,13 @@ def compare_with_anchors(
             say(_announcement(labels, seconds, terms.seconds_left()))
         results = compare_live(pairings, terms, say)
         if all(result.closed != INTERRUPTED for result in results):
-            _each_regressed(pairings, results, on_regressed)
+            with contextlib.suppress(KeyboardInterrupt):  # the verdicts stay
+                for pairing, result in zip(pairings, results, strict=True):
+                    if result.decision and result.decision.plain_verdict == "regressed":
+                        on_regressed(pairing)
     for pairing, label, result in zip(pairings, labels, results, strict=True):
         found[pairing.case.name] = _comparison(result, label)
     return found
-
-
-def _each_regressed(
-    pairings: Sequence[Pairing],
-    results: Sequence[CaseResult],
-    on_regressed: Callable[[Pairing], None],
-) -> None:
-    """Give each case that was found slower; Ctrl-C ends it, and the verdicts stay."""
-    with contextlib.suppress(KeyboardInterrupt):
-        for pairing, result in zip(pairings, results, strict=True):
-            if result.decision is not None and result.decision.plain_verdict == "regressed":
-                on_regressed(pairing)
 
 
 class _Codes:

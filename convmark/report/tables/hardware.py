@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from convmark.core.errors import OptionError
-from convmark.core.table import Heading, Table, heading, headings, table_of
+from convmark.core.statistics import median_of
+from convmark.core.table import Heading, Table, headings, table_of
 from convmark.report.comparison import Comparison, Price
 from convmark.report.ratios import (
     LEAST_PROCESSES,
@@ -206,7 +206,7 @@ class _Measured:
     def throughput(self, name: str, key: Key) -> float:
         """Return that of a case in its newest run, samples/s; 0 where it is not known."""
         rows = self.newest[key][name]
-        return _median(row.get("throughput_samples_per_s") for row in rows) or 0.0
+        return median_of(row.get("throughput_samples_per_s") for row in rows) or 0.0
 
     def record(self, key: Key, sides: Sides, name: str, figure: str, *notes: str) -> dict[str, Any]:
         """Return a row: a case on some hardware.
@@ -235,9 +235,9 @@ class _Measured:
             return {}
         newest = self.newest[key][name]
         step_s, throughput, joules, loss = (
-            _median(row.get(figure) for row in newest) for figure in _FIGURES
+            median_of(row.get(figure) for row in newest) for figure in _FIGURES
         )
-        load = _median(row.get("other_cpu_share") for row in newest)
+        load = median_of(row.get("other_cpu_share") for row in newest)
         price = self.price(rows)
         found = {
             "step_time_p50_s": step_s,
@@ -252,7 +252,7 @@ class _Measured:
         if key[_PRECISION] != "float32" and loss is not None:
             plain = (*key[:_PRECISION], "float32", *key[_PRECISION + 1 :])
             there = self.newest.get(plain, {}).get(name, [])
-            found |= {"loss": loss, "loss_float32": _median(row.get("loss") for row in there)}
+            found |= {"loss": loss, "loss_float32": median_of(row.get("loss") for row in there)}
         return found
 
     def notes(self, key: Key, sides: Sides, name: str) -> Iterator[str]:
@@ -327,7 +327,8 @@ class _Measured:
             return f"{name}: no case is measured here and on {self.base}."
         unsure = ", not distinguishable" * mean.contains_1
         words = f"{name} is {times_text(mean)} times {self.base}{ends_text(mean)}{unsure}"
-        ours, theirs = (self._price_of(one) for one in (name, self.base))
+        prices = self.comparison.prices
+        ours, theirs = (prices.get(one.rpartition(" ")[0]) for one in (name, self.base))
         if ours is not None and theirs is not None:
             share = theirs.amount / ours.amount
             words += f", {times_text(mean, share)} times per {ours.divisor}{ends_text(mean, share)}"
@@ -337,22 +338,17 @@ class _Measured:
         """Return the headings of a table, with the price's unit."""
         price = next(iter(self.comparison.prices.values()), None)
         per = f"samples/s per {price.divisor}" if price else ""
-        return [
-            *headings(
-                "model task batch_size setting hardware step_time_p50_s throughput_samples_per_s "
-                "runs load n speedup low high loss loss_float32 samples_per_joule",
-                speedup=("speed-up", "ratio"),
-                low=("interval from", "ratio"),
-                high=("to", "ratio"),
-                loss_float32=("loss at float32", "score"),
-                samples_per_joule=("samples/s per W", "per_joule"),
-            ),
-            heading("samples_per_price", per, "number"),
-            *headings("framework note"),
-        ]
-
-    def _price_of(self, name: str) -> Price | None:
-        return self.comparison.prices.get(name.rpartition(" ")[0])
+        return headings(
+            "model task batch_size setting hardware step_time_p50_s throughput_samples_per_s runs "
+            "load n speedup low high loss loss_float32 samples_per_joule samples_per_price "
+            "framework note",
+            speedup=("speed-up", "ratio"),
+            low=("interval from", "ratio"),
+            high=("to", "ratio"),
+            loss_float32=("loss at float32", "score"),
+            samples_per_joule=("samples/s per W", "per_joule"),
+            samples_per_price=(per, "number"),
+        )
 
 
 def _rows(frame: pd.DataFrame) -> dict[Key, dict[str, list[dict[str, Any]]]]:
@@ -427,11 +423,6 @@ def _other_software(row: Row, base: Row) -> Iterator[str]:
         known = column != "code" or (own and its)
         if own != its and known and column != "driver":
             yield column.replace("_", " ")
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None and value == value]
-    return median(known) if known else None
 
 
 def _interval(speedup: Ratio | None) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from convmark.worker.backends.jaxpr import jaxpr_work
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions, distribution_version
 from convmark.worker.backends.keras_parts import ByIdentity
 from convmark.worker.backends.keras_state import dtype_policy, set_policy
-from convmark.worker.backends.losses import images, square_matrices, training_batch
-from convmark.worker.backends.own_training import PLAIN, OwnData, Recipe
+from convmark.worker.backends.losses import Batch, square_matrices
+from convmark.worker.backends.own_training import OwnData
 from convmark.worker.backends.step import Step
 from convmark.worker.work import Work, per_sample
 
@@ -158,23 +158,13 @@ class Jax(Keras3Backend):
         peak = statistics.get("peak_bytes_in_use")
         return None if peak is None else int(peak)
 
-    def training_step(
-        self,
-        model: Any,
-        batch_size: int,
-        seed: int,
-        learning_rate: float,
-        compiled: bool,
-        recipe: Recipe = PLAIN,
+    def _training_step(
+        self, model: Any, batch: Batch, new_optimizer: Callable[[], Any], compiled: bool
     ) -> Step:
-        """Return a step: forward, backward and update of one synthetic batch on the device.
-
-        It is compiled whether `compiled` or not, for JAX has no other way worth the name.
-        """
-        batch = training_batch(self.inputs(model), self.output_shapes(model), batch_size, seed)
+        """Compiled whether `compiled` or not, for JAX has no other way worth the name."""
         loss_of = self._loss(model, batch)
         trained, kept = list(model.trainable_variables), list(model.non_trainable_variables)
-        optimizer = self._optimizer(recipe, learning_rate, model)
+        optimizer = self._optimizer(new_optimizer, model)
         scales = list(optimizer.variables)
 
         def scaled_loss(values: Any, state: Any, pictures: Any, targets: Any) -> Any:
@@ -259,11 +249,8 @@ class Jax(Keras3Backend):
         if self._state is not None:
             self._state()
 
-    def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
-        """Return a step: one synthetic batch on the device through the model; always compiled.
-
-        What the model changes of its variables, such as a seed or a state, each call hands on.
-        """
+    def _inference_step(self, model: Any, pictures: Any, compiled: bool) -> Step:
+        """Always compiled; what the model changes of its variables, each call hands on."""
         variables = list(model.variables)
         values = [variable.value for variable in variables]
 
@@ -283,12 +270,13 @@ class Jax(Keras3Backend):
                 values[place] = value
             return output, output
 
-        batch = (jax.device_put(images(self.inputs(model), batch_size, seed)),)
+        batch = (jax.device_put(pictures),)
         return Step(step, batch, lambda: infer.lower(values, *batch))
 
     def piece(
         self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
     ) -> Callable[[Any], tuple[Any, Any]]:
+        """Return the function, always compiled; the layers' variables are its arguments."""
         forward, held = self._pure(function, layers)
         compiled_forward = jax.jit(forward)
 
@@ -305,6 +293,7 @@ class Jax(Keras3Backend):
         compiled: bool,
         inner: Sequence[bool],
     ) -> Callable[[Any, Any], tuple[Any, Any]]:
+        """Return the same with `jax.vjp`, whose gradients are of variables and inner tensors."""
         forward, held = self._pure(function, layers)
         trained = [one.trainable for one in _variables(layers)]
 

@@ -13,7 +13,7 @@ from convmark_zoo.keras_api import KERAS_VERSION, keras
 from convmark.worker.backends.keras_model import KerasBackend
 from convmark.worker.backends.keras_parts import ends_in_softmax, root_mean_square
 from convmark.worker.backends.losses import Batch
-from convmark.worker.backends.own_training import OwnData, Recipe, own_function
+from convmark.worker.backends.own_training import OwnData, own_function
 from convmark.worker.failure import CaseFailure
 
 __all__ = ["Keras3Backend", "cuda_versions", "distribution_version"]
@@ -40,9 +40,9 @@ class Keras3Backend(KerasBackend):
         with _hidden("tensorflow"):  # Keras would import it only to seed it
             keras.utils.set_random_seed(seed)
 
-    def _optimizer(self, recipe: Recipe, learning_rate: float, model: Any) -> Any:
-        """Return the recipe's optimizer, its loss scaled where `compile` would scale it."""
-        optimizer = recipe.new_optimizer(learning_rate)
+    def _optimizer(self, new_optimizer: Callable[[], Any], model: Any) -> Any:
+        """Return a new optimizer, its loss scaled where `compile` would scale it."""
+        optimizer = new_optimizer()
         if model.dtype_policy.name == "mixed_float16":
             optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
         optimizer.build(model.trainable_variables)

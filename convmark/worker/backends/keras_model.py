@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +21,6 @@ from convmark.worker.backends.keras_parts import (
     elements,
     ends_in_softmax,
     item_bytes,
-    last_activation,
     present,
 )
 from convmark.worker.backends.keras_state import (
@@ -43,6 +43,7 @@ from convmark.worker.backends.losses import (
     training_batch,
 )
 from convmark.worker.backends.own_training import (
+    PLAIN,
     OwnData,
     Recipe,
     Training,
@@ -52,7 +53,6 @@ from convmark.worker.backends.own_training import (
 from convmark.worker.backends.step import Framework, Step
 from convmark.worker.failure import CaseFailure
 from convmark.worker.inputs import Inputs, Leaf, called, mapped, own_inputs, symbols, text_of
-from convmark.worker.work import Work
 
 __all__ = ["KerasBackend"]
 
@@ -262,9 +262,7 @@ class KerasBackend(Framework):
         return {
             "parameters": sum(elements(weight) for weight in model.weights),
             "trainable_parameters": sum(elements(weight) for weight in model.trainable_weights),
-            "model_bytes": sum(
-                elements(weight) * item_bytes(weight.dtype) for weight in model.weights
-            ),
+            "model_bytes": sum(elements(one) * item_bytes(one.dtype) for one in model.weights),
         }
 
     def _pool(self, model: Any, task: str, batch_size: int, seed: int) -> tuple[Any, ...]:
@@ -275,7 +273,7 @@ class KerasBackend(Framework):
             return (images(inputs, count, seed),)
         if self._own is not None:
             return images(inputs, count, seed), self._own.targets(count, seed)
-        batch = training_batch(inputs, self.output_shapes(model), count, seed)
+        batch = self.host_batch(model, count, seed)
         return batch.images, batch.targets
 
     def device_batch(self, model: Any, samples: int, seed: int) -> Any:
@@ -292,17 +290,15 @@ class KerasBackend(Framework):
 
     def output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
         """The shapes of all outputs, with the batch axis; found once a model."""
-        if model not in self._outputs:
-            self._outputs[model] = self._found_output_shapes(model)
-        return self._outputs[model]
-
-    def _found_output_shapes(self, model: Any) -> list[tuple[Any, ...]]:
+        if model in self._outputs:
+            return self._outputs[model]
         outputs = getattr(model, "outputs", None)
         known = outputs and all(None not in tuple(one.shape)[1:] for one in self.leaves(outputs))
         if not known:  # a subclassed model, or one of open axes, tells only when it is called
             found = self.outputs_of(model)
             outputs = called(model, symbols(keras, self.inputs(model))) if found is None else found
-        return [tuple(output.shape) for output in self.leaves(outputs)]
+        shapes = self._outputs[model] = [tuple(output.shape) for output in self.leaves(outputs)]
+        return shapes
 
     def make_variables(self, model: Any) -> None:
         """Call a subclassed model once, for it may make layers and weights when it is called.
@@ -335,17 +331,9 @@ class KerasBackend(Framework):
         there = present(outputs)
         return self.packed(there, [Output((None, *out.shape[1:])) for out in self.leaves(there)])
 
-    def last_activation(self, model: Any) -> str:
-        """The name of the last layer's activation; empty where it has none."""
-        return last_activation(model)
-
     def leaves(self, structure: Any) -> list[Any]:
         """Return the leaves of a nested structure that are there; Keras 2 has no `tree`."""
         return [one for one in keras.tree.flatten(structure) if one is not None]
-
-    def training_work(self, step: Any, samples: int) -> Work:
-        """What a training step of so many samples computes, backward too, per sample."""
-        return Work(None, "the backward pass is not followed")
 
     def packed(self, structure: Any, leaves: list[Any]) -> Any:
         """Return the structure with other leaves."""
@@ -382,6 +370,25 @@ class KerasBackend(Framework):
             "nothing to train, the model has no trainable weights; set trainable = True on "
             "the layers to train, or measure the task infer"
         )
+
+    def training_step(
+        self,
+        model: Any,
+        batch_size: int,
+        seed: int,
+        learning_rate: float,
+        compiled: bool,
+        recipe: Recipe = PLAIN,
+    ) -> Step:
+        """Return the harness's own step: forward, backward and update of a synthetic batch."""
+        batch = self.host_batch(model, batch_size * self.replicas, seed)
+        new_optimizer = functools.partial(recipe.new_optimizer, learning_rate)
+        return self._training_step(model, batch, new_optimizer, compiled)
+
+    def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
+        """Return a forward pass of a synthetic batch."""
+        pictures = images(self.inputs(model), batch_size * self.replicas, seed)
+        return self._inference_step(model, pictures, compiled)
 
     def chosen_training(
         self, model: Any, batch_size: int, seed: int, compiled: bool, text: str | None

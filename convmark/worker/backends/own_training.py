@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from convmark_zoo.keras_api import keras
 
+from convmark.worker.backends.keras_parts import last_activation
 from convmark.worker.backends.losses import (
     Targets,
     class_numbers,
@@ -200,11 +201,11 @@ class OwnData:
         model, loss = self._model, None
         options = {} if brings_training(model) else self._backend.compile_options
         if recipe.loss is not None:
-            loss = loss_by_name(recipe.loss, self._backend.last_activation(model))
+            loss = loss_by_name(recipe.loss, last_activation(model))
         elif not overrides(model, "compute_loss") and self._shapes:
             classes = is_classes(self._shapes)
             default = "sparse_categorical_crossentropy" if classes else "mean_squared_error"
-            loss = loss_by_name(default, self._backend.last_activation(model))
+            loss = loss_by_name(default, last_activation(model))
         try:
             with self._backend.scope():
                 optimizer = recipe.new_optimizer(default_rate)

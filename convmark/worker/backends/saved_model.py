@@ -81,6 +81,7 @@ class SavedModel(keras.Model):  # type: ignore[misc]  # Keras has no types
 
     @property
     def trainable_weights(self) -> list[Any]:
+        """None: a graph that was saved is not trained."""
         return []
 
     trainable_variables = trainable_weights

@@ -86,16 +86,22 @@ class Framework(abc.ABC):
         """Return the array on the device."""
 
     @abc.abstractmethod
-    def training_step(self, *args: Any, **kwargs: Any) -> Step:
-        """Return the harness's own step: forward, backward and update of a synthetic batch."""
+    def _training_step(
+        self, model: Any, batch: Any, new_optimizer: Callable[[], Any], compiled: bool
+    ) -> Step:
+        """Return the harness's own step: forward, backward and update; `batch` is in host memory.
+
+        Args:
+            new_optimizer: makes the optimizer, which is not built.
+        """
 
     @abc.abstractmethod
     def _fit_step(self, model: Any, data: Any, batch: tuple[Any, ...], compiled: bool) -> Step:
         """Return the model's own step; `batch` is in host memory."""
 
     @abc.abstractmethod
-    def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
-        """Return a forward pass of a synthetic batch."""
+    def _inference_step(self, model: Any, pictures: Any, compiled: bool) -> Step:
+        """Return a forward pass; `pictures` are in host memory."""
 
     @abc.abstractmethod
     def piece(

@@ -16,8 +16,8 @@ from convmark.worker import reference
 from convmark.worker.backends.keras_model import KerasBackend
 from convmark.worker.backends.keras_parts import root_mean_square
 from convmark.worker.backends.keras_state import dtype_policy, read_all, set_policy
-from convmark.worker.backends.losses import images, square_matrices, training_batch
-from convmark.worker.backends.own_training import PLAIN, Made, OwnData, Recipe, own_function
+from convmark.worker.backends.losses import Batch, square_matrices
+from convmark.worker.backends.own_training import Made, OwnData, own_function
 from convmark.worker.backends.saved_model import SavedModel
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.tensorflow_export import (
@@ -177,19 +177,11 @@ class TensorFlow(KerasBackend):
         except ValueError:
             return None
 
-    def training_step(
-        self,
-        model: Any,
-        batch_size: int,
-        seed: int,
-        learning_rate: float,
-        compiled: bool,
-        recipe: Recipe = PLAIN,
+    def _training_step(
+        self, model: Any, batch: Batch, new_optimizer: Callable[[], Any], compiled: bool
     ) -> Step:
-        """Return a step: forward, backward and update of one synthetic batch on the device."""
-        batch = training_batch(self.inputs(model), self.output_shapes(model), batch_size, seed)
         variables = model.trainable_variables
-        optimizer = built_optimizer(recipe, learning_rate, model)
+        optimizer = built_optimizer(new_optimizer, model)
         differentiated = gradients_of(model, loss_of(model, batch), optimizer)
 
         @tf.function(jit_compile=compiled)  # type: ignore[untyped-decorator]
@@ -212,10 +204,7 @@ class TensorFlow(KerasBackend):
 
         return data.step(make, placed, any_batch=True)
 
-    def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
-        """Return a step: one synthetic batch on the device through the model."""
-        pictures = images(self.inputs(model), batch_size, seed)
-
+    def _inference_step(self, model: Any, pictures: Any, compiled: bool) -> Step:
         @tf.function(jit_compile=compiled)  # type: ignore[untyped-decorator]
         def infer(batch: Any) -> Any:
             output = self.leaves(model(batch, training=False))
@@ -227,6 +216,8 @@ class TensorFlow(KerasBackend):
     def piece(
         self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
     ) -> Callable[[Any], tuple[Any, Any]]:
+        """Return the function as a graph; `compiled` has XLA compile it."""
+
         @tf.function(jit_compile=compiled, autograph=KERAS_VERSION < (3, 0))  # type: ignore[untyped-decorator]
         def run(values: Any) -> Any:
             made = function(values)
@@ -241,6 +232,8 @@ class TensorFlow(KerasBackend):
         compiled: bool,
         inner: Sequence[bool],
     ) -> Callable[[Any, Any], tuple[Any, Any]]:
+        """Return the same with a gradient tape over variables and inner tensors."""
+
         @tf.function(jit_compile=compiled, autograph=KERAS_VERSION < (3, 0))  # type: ignore[untyped-decorator]
         def run(values: Any, given: Any) -> Any:
             with tf.GradientTape() as tape:

@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from convmark.worker.backends.keras_parts import root_mean_square
-from convmark.worker.backends.losses import images, training_batch
-from convmark.worker.backends.own_training import PLAIN, Made, OwnData, Recipe, own_function
+from convmark.worker.backends.losses import Batch
+from convmark.worker.backends.own_training import Made, OwnData, own_function
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.tensorflow import TensorFlow
 from convmark.worker.backends.tensorflow_training import (
@@ -46,7 +46,7 @@ class ReplicatedTensorFlow(TensorFlow):
         self.companions = place.companions if place else ()
         self._plain_path = f"tf.function, {'MultiWorker' if place else ''}MirroredStrategy"
         self.begin_step()
-        self._replicas = self.replicas = replicas
+        self.replicas = replicas
         self._place = place
         self._here = replicas // len(place.addresses) if place else replicas
         """Replicas in this process."""
@@ -86,10 +86,10 @@ class ReplicatedTensorFlow(TensorFlow):
                 }
             )
             self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
-        if self._strategy.num_replicas_in_sync != self._replicas:
+        if self._strategy.num_replicas_in_sync != self.replicas:
             raise RuntimeError(
                 f"the strategy has {self._strategy.num_replicas_in_sync} replicas, not the "
-                f"{self._replicas} of the case"
+                f"{self.replicas} of the case"
             )
         if self._place is not None:
             self._summed = self._sum_over_processes()
@@ -163,24 +163,16 @@ class ReplicatedTensorFlow(TensorFlow):
                 peaks.append(int(tf.config.experimental.get_memory_info(device)["peak"]))
         return max(peaks, default=None)
 
-    def training_step(
-        self,
-        model: Any,
-        batch_size: int,
-        seed: int,
-        learning_rate: float,
-        compiled: bool,
-        recipe: Recipe = PLAIN,
+    def _training_step(
+        self, model: Any, batch: Batch, new_optimizer: Callable[[], Any], compiled: bool
     ) -> Step:
         """Return a step of all replicas: each its own part, the gradients summed, an update."""
         self._training = True
         strategy, variables = self._strategy, model.trainable_variables
-        shape, outputs = self.inputs(model), self.output_shapes(model)
-        batch = training_batch(shape, outputs, batch_size * self._replicas, seed)
         with self.scope():
-            optimizer = built_optimizer(recipe, learning_rate, model)
-            loss = loss_of(model, batch, replicas=self._replicas)
-        differentiated = gradients_of(model, loss, optimizer, replicas=self._replicas)
+            optimizer = built_optimizer(new_optimizer, model)
+            loss = loss_of(model, batch, replicas=self.replicas)
+        differentiated = gradients_of(model, loss, optimizer, replicas=self.replicas)
         if compiled:
             differentiated = tf.function(differentiated, jit_compile=True)
 
@@ -231,10 +223,9 @@ class ReplicatedTensorFlow(TensorFlow):
 
         return data.step(make, tuple(map(self._shared_out, batch)), any_batch=True)
 
-    def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
+    def _inference_step(self, model: Any, pictures: Any, compiled: bool) -> Step:
         """Return a step of all replicas: each its own part through its copy of the model."""
         strategy = self._strategy
-        pictures = images(self.inputs(model), batch_size * self._replicas, seed)
 
         def call(batch: Any) -> Any:
             return model(batch, training=False)
@@ -262,7 +253,7 @@ class ReplicatedTensorFlow(TensorFlow):
         """Return an array, or a tuple of them, with each replica's part on its device."""
         if isinstance(part, (dict, list, tuple)):
             return mapped(self._shared_out, part)
-        size = len(part) // self._replicas
+        size = len(part) // self.replicas
         devices = self._strategy.extended.worker_devices
 
         def of_replica(context: Any) -> Any:

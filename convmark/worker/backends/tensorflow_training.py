@@ -10,7 +10,7 @@ from convmark_zoo.keras_api import KERAS_VERSION, keras
 
 from convmark.worker.backends.keras_parts import ends_in_softmax
 from convmark.worker.backends.losses import Batch
-from convmark.worker.backends.own_training import Made, OwnData, Recipe
+from convmark.worker.backends.own_training import Made, OwnData
 from convmark.worker.backends.step import Step
 
 __all__ = [
@@ -54,9 +54,9 @@ def _squared_error(output: Any, targets: Any) -> Any:
     )
 
 
-def built_optimizer(recipe: Recipe, learning_rate: float, model: Any) -> Any:
-    """Return the recipe's optimizer, its loss scaled where `compile` would scale it."""
-    optimizer = recipe.new_optimizer(learning_rate)
+def built_optimizer(new_optimizer: Callable[[], Any], model: Any) -> Any:
+    """Return a new optimizer, its loss scaled where `compile` would scale it."""
+    optimizer = new_optimizer()
     if model.dtype_policy.name == "mixed_float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)

@@ -18,8 +18,8 @@ from torch.nn import functional
 from convmark.worker import reference
 from convmark.worker.backends.keras3 import Keras3Backend, cuda_versions
 from convmark.worker.backends.keras_state import dtype_policy, read_all, set_policy
-from convmark.worker.backends.losses import images, square_matrices, training_batch
-from convmark.worker.backends.own_training import PLAIN, OwnData, Recipe
+from convmark.worker.backends.losses import Batch, images, square_matrices
+from convmark.worker.backends.own_training import OwnData
 from convmark.worker.backends.step import Step
 from convmark.worker.backends.torch_dispatch import dispatched_work
 from convmark.worker.inputs import filled, flat, mapped
@@ -126,21 +126,13 @@ class Torch(Keras3Backend):
         """Peak bytes held by the device's allocator, or None where it does not count: the CPU."""
         return torch.cuda.max_memory_allocated() if self._device.type == "cuda" else None
 
-    def training_step(
-        self,
-        model: Any,
-        batch_size: int,
-        seed: int,
-        learning_rate: float,
-        compiled: bool,
-        recipe: Recipe = PLAIN,
+    def _training_step(
+        self, model: Any, batch: Batch, new_optimizer: Callable[[], Any], compiled: bool
     ) -> Step:
-        """Return a step: forward, backward and update of one synthetic batch on the device."""
-        batch = training_batch(self.inputs(model), self.output_shapes(model), batch_size, seed)
         loss_of = self._loss(model, batch)
         variables = list(model.trainable_variables)
         parameters = [variable.value for variable in variables]
-        optimizer = self._optimizer(recipe, learning_rate, model)
+        optimizer = self._optimizer(new_optimizer, model)
         model.train()
 
         def forward(pictures: Any, targets: Any) -> Any:
@@ -185,8 +177,7 @@ class Torch(Keras3Backend):
         """Return the array on the device."""
         return self._tensor(array)
 
-    def inference_step(self, model: Any, batch_size: int, seed: int, compiled: bool) -> Step:
-        """Return a step: one synthetic batch on the device through the model."""
+    def _inference_step(self, model: Any, pictures: Any, compiled: bool) -> Step:
         model.eval()  # as `predict` has it, for modules of PyTorch that no layer calls
 
         def infer(pictures: Any) -> Any:
@@ -194,12 +185,13 @@ class Torch(Keras3Backend):
                 output = model(pictures, training=False)
             return output, output
 
-        pictures = images(self.inputs(model), batch_size, seed)
         return Step(self._compiled(infer) if compiled else infer, (self._tensors(pictures),))
 
     def piece(
         self, function: Callable[[Any], list[Any]], layers: Sequence[Any], compiled: bool
     ) -> Callable[[Any], tuple[Any, Any]]:
+        """Return the function without autograd, compiled by `torch.compile` where asked."""
+
         def run(values: Any) -> tuple[Any, Any]:
             with torch.no_grad():
                 made = function(values)
@@ -214,6 +206,7 @@ class Torch(Keras3Backend):
         compiled: bool,
         inner: Sequence[bool],
     ) -> Callable[[Any, Any], tuple[Any, Any]]:
+        """Return the same with autograd over variables and inner tensors."""
         parameters = [
             one.value for layer in layers for one in getattr(layer, "trainable_variables", [])
         ]

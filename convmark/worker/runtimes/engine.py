@@ -63,9 +63,9 @@ class Engine(abc.ABC):
     def run(self, arrays: Sequence[Any]) -> Sequence[Any]:
         """Return the outputs of a batch; both are arrays of NumPy in host memory."""
 
+    @abc.abstractmethod
     def stored_precision(self) -> str:
-        """What the file itself computes in, or keeps its weights in; of a user's file alone."""
-        raise NotImplementedError
+        """What the file itself computes in, or keeps its weights in."""
 
     def threads(self) -> int | None:
         """The threads of the runtime's pool as it tells; None where it does not."""

@@ -22,6 +22,8 @@ def convert(source: Source, path: str, precision: str) -> None:
 
 
 class SavedModel(Engine):
+    """A folder that `convert` has written; a user's own is loaded as a model of the backend."""
+
     call_path = "savedmodel"
 
     def __init__(self, path: str, threads: str, device: str) -> None:
@@ -36,6 +38,10 @@ class SavedModel(Engine):
             Taken(name, tuple(spec.shape), spec.dtype.name)
             for name, spec in sorted(self._takes.items())
         ]
+
+    def stored_precision(self) -> str:
+        """float32: nothing else is exported to it."""
+        return "float32"
 
     def run(self, arrays: Sequence[Any]) -> Sequence[Any]:
         names = sorted(self._takes)
